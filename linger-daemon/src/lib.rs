@@ -1,0 +1,4 @@
+//! The daemon `lingerd`: loads the programs of `linger-ebpf`, reads what they count and serves it
+//! to Prometheus.
+
+pub mod ledger;

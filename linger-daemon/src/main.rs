@@ -1,0 +1,2 @@
+//! lingerd
+fn main() {}

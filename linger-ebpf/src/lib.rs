@@ -1,0 +1,369 @@
+//! What both sides of linger agree on: the keys and values of the maps, the words for what a
+//! close did, and, for the daemon, the compiled programs.
+//!
+//! Everything here is `repr(C)` and made of integers without padding, because the kernel and the
+//! daemon exchange it as bytes.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+/// The programs, compiled for the BPF virtual machine by `build.rs`.
+#[cfg(not(target_arch = "bpf"))]
+pub static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/linger-ebpf"));
+
+/// Makes a fieldless enum whose discriminants index an array, with the label value of each.
+macro_rules! labels {
+    (
+        $(#[$meta:meta])*
+        pub enum $name:ident { $($(#[$vmeta:meta])* $variant:ident = $label:literal,)+ }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum $name { $($(#[$vmeta])* $variant,)+ }
+
+        impl $name {
+            /// Every value, in the order of its index.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+            /// How many values there are: the length of an array indexed by this enum.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The value of the metrics' label.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $label,)+ }
+            }
+
+            /// The index of this value in arrays.
+            #[must_use]
+            pub const fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+labels! {
+    /// How a close ended: each close has exactly one outcome.
+    pub enum Outcome {
+        /// Sent, or had sent, its FIN and returned without waiting.
+        Graceful = "graceful",
+        /// Waited under `SO_LINGER` until everything was acknowledged.
+        Lingered = "lingered",
+        /// Waited until the time of `SO_LINGER` was up, something still unacknowledged.
+        LingerTimeout = "linger_timeout",
+        /// Waited and was woken early by a signal or by task work.
+        LingerInterrupted = "linger_interrupted",
+        /// Waited and saw the connection die.
+        LingerFailed = "linger_failed",
+        /// Aborted: `SO_LINGER` with zero time.
+        LingerAborted = "linger_aborted",
+        /// Aborted because received data was left unread (RFC 2525, 2.17).
+        UnreadAborted = "unread_aborted",
+        /// Aborted by a negative `TCP_LINGER2`.
+        Linger2Aborted = "linger2_aborted",
+        /// Aborted for lack of orphan quota or memory.
+        MemoryAborted = "memory_aborted",
+        /// Found that the connection, or the attempt at one, had ended before.
+        AlreadyClosed = "already_closed",
+        /// Found no connection: never had one, or had disconnected it.
+        NotConnected = "not_connected",
+        /// Gave up a connect still under way.
+        ConnectAborted = "connect_aborted",
+        /// Closed a listening socket.
+        Listener = "listener",
+        /// Was silent under `TCP_REPAIR`.
+        Repaired = "repaired",
+    }
+}
+
+impl Outcome {
+    /// The outcome with this index.
+    #[must_use]
+    pub fn from_index(index: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(index)).copied()
+    }
+
+    /// Whether a close of this outcome can throw away what was queued to be sent.
+    #[must_use]
+    pub const fn discards(self) -> bool {
+        matches!(
+            self,
+            Self::LingerFailed
+                | Self::LingerAborted
+                | Self::UnreadAborted
+                | Self::Linger2Aborted
+                | Self::MemoryAborted
+                | Self::ConnectAborted
+        )
+    }
+}
+
+labels! {
+    /// Why this host chose to send an RST on a connection (`tcp_send_active_reset`).
+    pub enum Cause {
+        /// A close with zero `SO_LINGER` time.
+        LingerAborted = "linger_aborted",
+        /// A close that left received data unread.
+        UnreadAborted = "unread_aborted",
+        /// A close with negative `TCP_LINGER2`.
+        Linger2Aborted = "linger2_aborted",
+        /// A close out of orphan quota or memory.
+        MemoryAborted = "memory_aborted",
+        /// A connection still in the accept queue of a listener that was closed or shut down.
+        ListenerClosed = "listener_closed",
+        /// `connect(AF_UNSPEC)`.
+        Disconnected = "disconnected",
+        /// `SOCK_DESTROY` (`ss -K`) or `bpf_sock_destroy`.
+        Destroyed = "destroyed",
+        /// Keepalive probes went unanswered.
+        Keepalive = "keepalive",
+        /// An orphan was ended for lack of orphan quota or memory.
+        OrphanResources = "orphan_resources",
+        /// An orphan's wait for the peer's FIN was over.
+        FinWait2Expired = "fin_wait2_expired",
+        /// The MPTCP layer ended a subflow.
+        Mptcp = "mptcp",
+        /// None of the above.
+        Other = "other",
+    }
+}
+
+labels! {
+    /// What could not be recorded.
+    pub enum Lost {
+        /// Changes counted under `other` because their own group found no place.
+        Group = "group",
+        /// Closes that are in no counter of closes.
+        Close = "close",
+        /// Closes whose return was not seen, so that their time is in no histogram.
+        Return = "return",
+    }
+}
+
+/// Upper bounds of the blocked-time buckets in nanoseconds, inclusive; one more bucket is above.
+pub const BUCKET_BOUNDS_NS: [u64; 13] = [
+    100_000,
+    1_000_000,
+    10_000_000,
+    50_000_000,
+    100_000_000,
+    500_000_000,
+    1_000_000_000,
+    2_000_000_000,
+    5_000_000_000,
+    10_000_000_000,
+    30_000_000_000,
+    60_000_000_000,
+    120_000_000_000,
+];
+
+/// Number of buckets, the one above all bounds included.
+pub const BUCKETS: usize = BUCKET_BOUNDS_NS.len() + 1;
+
+/// Who closed: the key of the ledger.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Group {
+    /// Cgroup v2 id of the closing process (`bpf_get_current_cgroup_id`).
+    pub cgroup_id: u64,
+    /// Name of the process: `comm` of the thread group's leader, zero-terminated bytes.
+    pub comm: [u8; 16],
+}
+
+/// A number of bytes for each half of the send queue, FIN and SYN not counted.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueBytes {
+    /// Never sent (`write_seq - snd_nxt`): did not reach the peer.
+    pub unsent: u64,
+    /// Sent, not acknowledged (`snd_nxt - snd_una`): may have reached the peer.
+    pub unacked: u64,
+}
+
+/// What closes of one outcome add up to, for one group.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Closes {
+    /// Timed closes by the time the thread was blocked; not cumulative.
+    pub buckets: [u64; BUCKETS],
+    /// Sum of the blocked times, nanoseconds.
+    pub blocked_ns: u64,
+    /// Closes counted without a time: all of them under a plan that counts at the decision
+    /// ([`Plan::counts_at_decision`]), otherwise those whose return was missed.
+    pub undated: u64,
+    /// Send-queue payload thrown away.
+    pub discarded: QueueBytes,
+}
+
+impl Closes {
+    /// Nothing counted.
+    pub const ZERO: Self = Self {
+        buckets: [0; BUCKETS],
+        blocked_ns: 0,
+        undated: 0,
+        discarded: QueueBytes {
+            unsent: 0,
+            unacked: 0,
+        },
+    };
+}
+
+/// All counters of one group: the value of the ledger, one copy per CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counters {
+    /// By [`Outcome`].
+    pub closes: [Closes; Outcome::COUNT],
+    /// RSTs this host chose to send, by [`Cause`].
+    pub resets: [u64; Cause::COUNT],
+    /// Received payload that no one read, thrown away by closes.
+    pub unread_bytes: u64,
+}
+
+impl Counters {
+    /// Nothing counted.
+    pub const ZERO: Self = Self {
+        closes: [Closes::ZERO; Outcome::COUNT],
+        resets: [0; Cause::COUNT],
+        unread_bytes: 0,
+    };
+}
+
+/// The set of hooks in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Plan {
+    /// BPF trampolines on kernel functions.
+    Fentry,
+    /// Kprobes and kretprobes on the same functions.
+    Kprobe,
+    /// `cgroup/sock_release`, raw tracepoints and a system-call tracepoint.
+    Tracepoint,
+}
+
+impl Plan {
+    /// Every plan, best first.
+    pub const ALL: &[Self] = &[Self::Fentry, Self::Kprobe, Self::Tracepoint];
+
+    /// The name in options, logs and labels.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fentry => "fentry",
+            Self::Kprobe => "kprobe",
+            Self::Tracepoint => "tracepoint",
+        }
+    }
+
+    /// Whether closes are counted when the kernel decides their outcome, their time added at the
+    /// return, and not both at the return.
+    #[must_use]
+    pub const fn counts_at_decision(self) -> bool {
+        matches!(self, Self::Tracepoint)
+    }
+}
+
+/// A close in flight: the value of the map of closes, keyed by thread.
+///
+/// One thread has at most one: a close runs to its end before the thread begins the next.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Close {
+    /// Address of the socket: tells this close from other sockets' work on the same thread.
+    pub sk: u64,
+    /// When it began, nanoseconds of `CLOCK_MONOTONIC`.
+    pub start_ns: u64,
+    /// The jiffy at which its linger time is up; 0 when it does not wait.
+    pub deadline: u64,
+    /// Send-queue payload at the decision, before anything was thrown away.
+    pub unsent: u32,
+    /// As `unsent`, for what was sent and not acknowledged.
+    pub unacked: u32,
+    /// Payload that no one read.
+    pub unread: u32,
+    /// The [`Outcome`] as far as it is known.
+    pub outcome: u8,
+    /// How far it has come, a [`stage`].
+    pub stage: u8,
+    /// The [`Cause`] of the RST it sent, plus 1; 0 for none.
+    pub reset: u8,
+    /// 1 if the close began at `__tcp_close`, without `tcp_close` (an MPTCP subflow): it ends there.
+    pub inner: u8,
+}
+
+/// How far a [`Close`] has come.
+pub mod stage {
+    /// Begun, outcome unknown.
+    pub const BEGUN: u8 = 0;
+    /// The kernel decided what to do; the outcome is known.
+    pub const DECIDED: u8 = 1;
+    /// The FIN is sent and the close waits under `SO_LINGER`.
+    pub const WAITING: u8 = 2;
+    /// In the counters already; only its time is missing.
+    pub const COUNTED: u8 = 3;
+}
+
+/// Where the running kernel keeps what the programs read: byte offsets from its BTF.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offsets {
+    /// `struct sock`: `skc_state`, u8.
+    pub state: u32,
+    /// `struct sock`: `skc_flags`, unsigned long (`sk_flags`).
+    pub flags: u32,
+    /// `struct sock`: `skc_dport`, be16.
+    pub dport: u32,
+    /// `struct sock`: `sk_shutdown`, u8.
+    pub shutdown: u32,
+    /// `struct sock`: `sk_lock.owned`, int.
+    pub owned: u32,
+    /// `struct sock`: `sk_err`, int.
+    pub err: u32,
+    /// `struct sock`: `sk_socket`, pointer.
+    pub socket: u32,
+    /// `struct sock`: `sk_protocol`, u16.
+    pub protocol: u32,
+    /// `struct sock`: `sk_receive_queue.qlen`, u32.
+    pub receive_qlen: u32,
+    /// `struct sock`: `sk_lingertime`, unsigned long, jiffies.
+    pub lingertime: u32,
+    /// `struct sock`: `sk_cgrp_data.cgroup`, pointer.
+    pub cgroup: u32,
+    /// `struct cgroup`: `kn`, pointer.
+    pub cgroup_kn: u32,
+    /// `struct kernfs_node`: `id`, u64.
+    pub kernfs_id: u32,
+    /// `struct tcp_sock`: `write_seq`, u32.
+    pub write_seq: u32,
+    /// `struct tcp_sock`: `snd_nxt`, u32.
+    pub snd_nxt: u32,
+    /// `struct tcp_sock`: `snd_una`, u32.
+    pub snd_una: u32,
+    /// `struct tcp_sock`: `rcv_nxt`, u32.
+    pub rcv_nxt: u32,
+    /// `struct tcp_sock`: `copied_seq`, u32.
+    pub copied_seq: u32,
+    /// `struct tcp_sock`: `packets_out`, u32.
+    pub packets_out: u32,
+    /// `struct tcp_sock`: `linger2`, int.
+    pub linger2: u32,
+    /// `struct tcp_sock`: the byte that holds the bit `repair`.
+    pub repair: u32,
+    /// The bit in that byte.
+    pub repair_mask: u32,
+    /// `struct tcp_sock`: `is_mptcp`, bool; [`Offsets::ABSENT`] where the kernel has no MPTCP.
+    pub is_mptcp: u32,
+    /// `struct task_struct`: `group_leader`, pointer.
+    pub group_leader: u32,
+    /// `struct task_struct`: `comm`, 16 bytes.
+    pub comm: u32,
+    /// `struct task_struct`: `flags`, unsigned int (`PF_EXITING`).
+    pub task_flags: u32,
+    /// `struct task_struct`: `pid`, int (the thread's id).
+    pub pid: u32,
+}
+
+impl Offsets {
+    /// The offset of a field that this kernel does not have.
+    pub const ABSENT: u32 = u32::MAX;
+}
