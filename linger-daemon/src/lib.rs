@@ -2,3 +2,4 @@
 //! to Prometheus.
 
 pub mod ledger;
+pub mod probe;

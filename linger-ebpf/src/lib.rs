@@ -5,7 +5,10 @@
 //! daemon exchange it as bytes.
 
 #![no_std]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
+
+#[cfg(not(target_arch = "bpf"))]
+mod pod;
 
 /// The programs, compiled for the BPF virtual machine by `build.rs`.
 #[cfg(not(target_arch = "bpf"))]
@@ -263,11 +266,13 @@ impl Plan {
     }
 }
 
-/// A close in flight: the value of the map of closes, keyed by thread.
+/// A close in flight: the value of the map of closes.
 ///
-/// One thread has at most one: a close runs to its end before the thread begins the next.
+/// Keyed by thread id: a close runs to its end before its thread begins the next. Where the plan
+/// does not see the return, a close that waits is keyed by its socket's address instead, which no
+/// thread id equals.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Close {
     /// Address of the socket: tells this close from other sockets' work on the same thread.
     pub sk: u64,
@@ -285,10 +290,42 @@ pub struct Close {
     pub outcome: u8,
     /// How far it has come, a [`stage`].
     pub stage: u8,
-    /// The [`Cause`] of the RST it sent, plus 1; 0 for none.
+    /// The [`Cause`] of the RST it sent, or [`Close::NO_RESET`].
     pub reset: u8,
-    /// 1 if the close began at `__tcp_close`, without `tcp_close` (an MPTCP subflow): it ends there.
-    pub inner: u8,
+    /// What else is known, a set of [`flag`]s.
+    pub flags: u8,
+    /// Who closed; set only while it is keyed by its socket.
+    pub group: Group,
+}
+
+impl Close {
+    /// No RST was sent: no index of a [`Cause`].
+    pub const NO_RESET: u8 = u8::MAX;
+    /// Nothing known.
+    pub const ZERO: Self = Self {
+        sk: 0,
+        start_ns: 0,
+        deadline: 0,
+        unsent: 0,
+        unacked: 0,
+        unread: 0,
+        outcome: 0,
+        stage: stage::BEGUN,
+        reset: Self::NO_RESET,
+        flags: 0,
+        group: Group {
+            cgroup_id: 0,
+            comm: [0; 16],
+        },
+    };
+}
+
+/// Flags of a [`Close`].
+pub mod flag {
+    /// It began at `__tcp_close`, without `tcp_close` (an MPTCP subflow): it ends there too.
+    pub const INNER: u8 = 1;
+    /// The plan will not see it return.
+    pub const UNTIMED: u8 = 2;
 }
 
 /// How far a [`Close`] has come.
@@ -359,11 +396,38 @@ pub struct Offsets {
     pub comm: u32,
     /// `struct task_struct`: `flags`, unsigned int (`PF_EXITING`).
     pub task_flags: u32,
-    /// `struct task_struct`: `pid`, int (the thread's id).
-    pub pid: u32,
 }
 
 impl Offsets {
     /// The offset of a field that this kernel does not have.
     pub const ABSENT: u32 = u32::MAX;
+    /// Nothing resolved yet.
+    pub const ZERO: Self = Self {
+        state: 0,
+        flags: 0,
+        dport: 0,
+        shutdown: 0,
+        owned: 0,
+        err: 0,
+        socket: 0,
+        protocol: 0,
+        receive_qlen: 0,
+        lingertime: 0,
+        cgroup: 0,
+        cgroup_kn: 0,
+        kernfs_id: 0,
+        write_seq: 0,
+        snd_nxt: 0,
+        snd_una: 0,
+        rcv_nxt: 0,
+        copied_seq: 0,
+        packets_out: 0,
+        linger2: 0,
+        repair: 0,
+        repair_mask: 0,
+        is_mptcp: 0,
+        group_leader: 0,
+        comm: 0,
+        task_flags: 0,
+    };
 }

@@ -1,9 +1,256 @@
+//! The programs. Each translates the arguments of its hook into one call of the model.
+//!
+//! The names here are those the daemon loads by; `probe/plan.rs` says what each is attached to.
+
 #![no_std]
+#![expect(
+    internal_features,
+    reason = "atomic_xadd has no stable name on this target"
+)]
+#![feature(core_intrinsics)]
 #![no_main]
+
+mod atomic;
+mod close;
+mod kernel;
+mod maps;
+mod reset;
+mod tracepoint;
+
+use aya_ebpf::{
+    EbpfContext as _,
+    macros::{cgroup_sock, fentry, fexit, kprobe, kretprobe, raw_tracepoint, tracepoint},
+    programs::{
+        FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext,
+        SockContext, TracePointContext,
+    },
+};
+use linger_ebpf::{Lost, flag};
+
+use crate::{
+    close::{find, record},
+    kernel::{Memory, Probed, Sock, Typed, current_tid, state},
+};
+
+// ---- the model's calls, for the plans `fentry` and `kprobe` ----
+
+/// `__tcp_close` begins, under the socket lock: all that decides its outcome stands still.
+#[inline(always)]
+fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
+    let tid = current_tid();
+    if find(tid, sk.address()).is_none() {
+        close::begin::<M>(tid, sk.address(), flag::INNER);
+    }
+    let Some(close) = find(tid, sk.address()) else {
+        return;
+    };
+    let state = sk.state();
+    // A listener's queue holds no data of its own. A queue that was moved elsewhere holds none.
+    let unread = if state != state::LISTEN && sk.has_receive_queue() {
+        sk.tcp().map_or(0, |tcp| tcp.unread(sk.flags()))
+    } else {
+        0
+    };
+    close::decide(close, sk, state, unread, timeout);
+}
+
+/// `__tcp_close` ends, still under the lock.
+#[inline(always)]
+fn inner_exit<M: Memory>() {
+    let tid = current_tid();
+    match record(tid) {
+        Some(close) if close.flags & flag::INNER != 0 => close::finish::<M>(tid),
+        Some(_) => {}
+        // Both beginnings were missed.
+        None => maps::lose(Lost::Close),
+    }
+}
+
+/// `sk_stream_wait_close` is over, for a close in flight on this thread.
+#[inline(always)]
+fn wait_exit<M: Memory>(sk: &Sock<M>) {
+    if let Some(close) = find(current_tid(), sk.address()) {
+        close::waited(close, sk);
+    }
+}
+
+// ---- fentry ----
+
+/// A close begins, before the socket lock.
+///
+/// kernel: v2.6.. net/ipv4/tcp.c: void tcp_close(struct sock *sk, long timeout)
+#[fentry(function = "tcp_close")]
+fn fentry_tcp_close(ctx: FEntryContext) -> i32 {
+    close::begin::<Typed>(current_tid(), ctx.arg::<u64>(0), 0);
+    0
+}
+
+/// A close returns. The socket may be gone.
+///
+/// kernel: v2.6.. net/ipv4/tcp.c: void tcp_close(struct sock *sk, long timeout)
+#[fexit(function = "tcp_close")]
+fn fexit_tcp_close(_ctx: FExitContext) -> i32 {
+    close::finish::<Typed>(current_tid());
+    0
+}
+
+/// The outcome is decided, under the lock; the only entry for MPTCP subflows.
+///
+/// kernel: v5.11.. net/ipv4/tcp.c: void __tcp_close(struct sock *sk, long timeout)
+#[fentry(function = "__tcp_close")]
+fn fentry_inner_close(ctx: FEntryContext) -> i32 {
+    inner_enter(&Sock::<Typed>::new(ctx.arg(0)), ctx.arg(1));
+    0
+}
+
+/// The decision is carried out, the lock still held.
+///
+/// kernel: v5.11.. net/ipv4/tcp.c: void __tcp_close(struct sock *sk, long timeout)
+#[fexit(function = "__tcp_close")]
+fn fexit_inner_close(_ctx: FExitContext) -> i32 {
+    inner_exit::<Typed>();
+    0
+}
+
+/// The wait under SO_LINGER is over; without a timeout there was none.
+///
+/// kernel: v2.6.. net/core/stream.c: void sk_stream_wait_close(struct sock *sk, long timeout)
+#[fexit(function = "sk_stream_wait_close")]
+fn fexit_wait_close(ctx: FExitContext) -> i32 {
+    if ctx.arg::<u64>(1) != 0 {
+        wait_exit(&Sock::<Typed>::new(ctx.arg(0)));
+    }
+    0
+}
+
+/// This host sends an RST of its own will.
+///
+/// kernel: ..v6.9 net/ipv4/tcp_output.c: void tcp_send_active_reset(struct sock *sk, gfp_t priority)
+/// kernel: v6.10.. (sk, gfp_t priority, enum sk_rst_reason reason); v6.12.111.. (sk, reason)
+#[fentry(function = "tcp_send_active_reset")]
+fn fentry_active_reset(ctx: FEntryContext) -> i32 {
+    reset::sent(record(current_tid()), &Sock::<Typed>::new(ctx.arg(0)));
+    0
+}
+
+// ---- kprobe: the same functions ----
+
+/// As [`fentry_tcp_close`].
+#[kprobe]
+fn kprobe_tcp_close(ctx: ProbeContext) -> u32 {
+    close::begin::<Probed>(current_tid(), ctx.arg::<u64>(0).unwrap_or_default(), 0);
+    0
+}
+
+/// As [`fexit_tcp_close`].
+#[kretprobe]
+fn kretprobe_tcp_close(_ctx: RetProbeContext) -> u32 {
+    close::finish::<Probed>(current_tid());
+    0
+}
+
+/// As [`fentry_inner_close`].
+#[kprobe]
+fn kprobe_inner_close(ctx: ProbeContext) -> u32 {
+    if let (Some(sk), Some(timeout)) = (ctx.arg(0), ctx.arg(1)) {
+        inner_enter(&Sock::<Probed>::new(sk), timeout);
+    }
+    0
+}
+
+/// As [`fexit_inner_close`].
+#[kretprobe]
+fn kretprobe_inner_close(_ctx: RetProbeContext) -> u32 {
+    inner_exit::<Probed>();
+    0
+}
+
+/// As [`fexit_wait_close`]. A return has no arguments: the socket is that of the close in flight.
+#[kretprobe]
+fn kretprobe_wait_close(_ctx: RetProbeContext) -> u32 {
+    if let Some(close) = record(current_tid()) {
+        let sk = Sock::<Probed>::new(close.sk as *const u8);
+        close::waited(close, &sk);
+    }
+    0
+}
+
+/// As [`fentry_active_reset`].
+#[kprobe]
+fn kprobe_active_reset(ctx: ProbeContext) -> u32 {
+    if let Some(sk) = ctx.arg(0) {
+        reset::sent(record(current_tid()), &Sock::<Probed>::new(sk));
+    }
+    0
+}
+
+// ---- tracepoint ----
+
+/// A socket is released by its last user; not called for the kernel's own sockets.
+///
+/// kernel: v5.9.. net/ipv4/af_inet.c: int inet_release(struct socket *sock)
+#[cgroup_sock(sock_release)]
+fn cgroup_sock_release(ctx: SockContext) -> i32 {
+    // The context is the socket.
+    tracepoint::release(&Sock::new(ctx.as_ptr().cast()));
+    1
+}
+
+/// A socket's state changes, under the lock; the change may be to the same state.
+///
+/// kernel: v4.16.. include/trace/events/sock.h: inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
+#[raw_tracepoint]
+fn tracepoint_set_state(ctx: RawTracePointContext) -> i32 {
+    tracepoint::set_state(&Sock::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2));
+    0
+}
+
+/// An RST was sent: of this host's own will if there is no packet that it answers.
+///
+/// kernel: ..v6.9 include/trace/events/tcp.h: tcp_send_reset(const struct sock *sk, const struct sk_buff *skb)
+/// kernel: v6.10.. (sk, skb, const enum sk_rst_reason reason)
+#[raw_tracepoint]
+fn tracepoint_send_reset(ctx: RawTracePointContext) -> i32 {
+    let (sk, skb): (*const u8, u64) = (ctx.arg(0), ctx.arg(1));
+    if skb == 0 && !sk.is_null() {
+        tracepoint::reset(&Sock::new(sk));
+    }
+    0
+}
+
+/// A socket comes to its end, once, and before its memory is freed.
+///
+/// kernel: v4.16.. include/trace/events/tcp.h: tcp_destroy_sock(struct sock *sk)
+#[raw_tracepoint]
+fn tracepoint_destroy_sock(ctx: RawTracePointContext) -> i32 {
+    tracepoint::destroy(&Sock::new(ctx.arg(0)));
+    0
+}
+
+/// close(2) begins.
+///
+/// kernel: v2.6.. fs/open.c: SYSCALL_DEFINE1(close, unsigned int, fd)
+#[tracepoint]
+fn tracepoint_enter_close(_ctx: TracePointContext) -> u32 {
+    tracepoint::enter_close();
+    0
+}
+
+/// close(2) ends. The release of the socket ran inside since v6.6.
+///
+/// kernel: v2.6.. fs/open.c: SYSCALL_DEFINE1(close, unsigned int, fd)
+#[tracepoint]
+fn tracepoint_exit_close(_ctx: TracePointContext) -> u32 {
+    tracepoint::exit_close();
+    0
+}
+
+/// Nothing in the programs panics: what could, the compiler has shown unreachable.
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
+
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 4] = *b"GPL\0";

@@ -1,0 +1,244 @@
+//! Loading and attaching: a plan as a whole, or none of it.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+
+use aya::programs::{CgroupAttachMode, Program, ProgramError};
+use aya::{Btf, Ebpf, EbpfLoader};
+use linger_ebpf::{OBJECT, Offsets, Plan};
+use thiserror::Error;
+use tracing::{debug, info};
+
+use super::btf::{Kernel, KernelError};
+use super::hooks::{Hook, Point, hooks, releases_in_close};
+
+/// Why a hook does not attach.
+#[derive(Debug, Error)]
+pub enum AttachError {
+    /// The kernel has nothing to hook there.
+    #[error("missing: {0}")]
+    Missing(String),
+    /// It is there, and the kernel does not let us.
+    #[error("refused: {0}")]
+    Refused(String),
+}
+
+/// Why a plan cannot be used.
+#[derive(Debug, Error)]
+#[error("plan {} cannot be used: {point}: {source}", plan.name())]
+pub struct PlanError {
+    /// The plan.
+    pub plan: Plan,
+    /// The hook that failed, or what failed before any.
+    pub point: String,
+    /// Why.
+    pub source: AttachError,
+}
+
+/// Why nothing is attached.
+#[derive(Debug, Error)]
+pub enum ProbeError {
+    /// The kernel's types cannot be read.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The plan asked for does not work here.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// No plan works here.
+    #[error("no plan works on this kernel; `lingerd check` tells why")]
+    NoPlan,
+}
+
+/// Programs at work. Dropping this detaches and unloads them.
+pub struct Attached {
+    /// The plan in use.
+    pub plan: Plan,
+    /// What is attached.
+    pub hooks: Vec<Hook>,
+    /// The maps, and the links that keep the programs attached.
+    pub ebpf: Ebpf,
+}
+
+/// Attaches the plan asked for, or the best that works.
+pub fn choose(wanted: Option<Plan>) -> Result<Attached, ProbeError> {
+    let loader = Loader::new()?;
+    if let Some(plan) = wanted {
+        return Ok(loader.attach(plan)?);
+    }
+    for &plan in Plan::ALL {
+        match loader.attach(plan) {
+            Ok(attached) => return Ok(attached),
+            Err(error) => info!("{error}"),
+        }
+    }
+    Err(ProbeError::NoPlan)
+}
+
+/// All that loading takes, read once. Drop it when everything is loaded: it holds the kernel's types.
+pub struct Loader {
+    /// The kernel's types, for questions.
+    pub kernel: Kernel,
+    offsets: Offsets,
+    btf: Option<Btf>,
+}
+
+impl Loader {
+    /// Reads the running kernel's types and finds the fields that the programs read.
+    pub fn new() -> Result<Self, KernelError> {
+        let kernel = Kernel::running()?;
+        let (offsets, _) = kernel.offsets()?;
+        Ok(Self {
+            kernel,
+            offsets,
+            btf: Btf::from_sys_fs().ok(),
+        })
+    }
+
+    /// Attaches every hook of a plan. When one fails, those before it are detached.
+    pub fn attach(&self, plan: Plan) -> Result<Attached, PlanError> {
+        let hooks = hooks(plan, &self.kernel);
+        let failed = |point: String, source| PlanError {
+            plan,
+            point,
+            source,
+        };
+        let mut ebpf = self
+            .load()
+            .map_err(|source| failed("maps".into(), source))?;
+        for hook in &hooks {
+            self.attach_hook(&mut ebpf, *hook)
+                .map_err(|source| failed(hook.point.to_string(), source))?;
+        }
+        Ok(Attached { plan, hooks, ebpf })
+    }
+
+    /// Loads and attaches one hook alone and detaches it again.
+    pub fn try_hook(&self, hook: Hook) -> Result<(), AttachError> {
+        self.attach_hook(&mut self.load()?, hook)
+    }
+
+    /// Makes the maps; no program is loaded yet.
+    fn load(&self) -> Result<Ebpf, AttachError> {
+        let release_in_close = u8::from(releases_in_close(&self.kernel));
+        EbpfLoader::new()
+            .btf(self.btf.as_ref())
+            .override_global("OFFSETS", &self.offsets, true)
+            .override_global("RELEASE_IN_CLOSE", &release_in_close, true)
+            .load(OBJECT)
+            .map_err(|error| AttachError::Refused(innermost(&error)))
+    }
+
+    fn attach_hook(&self, ebpf: &mut Ebpf, hook: Hook) -> Result<(), AttachError> {
+        if let Some(function) = hook.point.function()
+            && !self.kernel.has_function(function)
+        {
+            return Err(AttachError::Missing(format!(
+                "the kernel has no function {function}"
+            )));
+        }
+        let program = ebpf
+            .program_mut(hook.program)
+            .ok_or_else(|| AttachError::Missing(format!("no program {}", hook.program)))?;
+        self.load_and_attach(program, hook.point)
+            .map_err(|error| explain(&error, hook.point))
+    }
+
+    fn load_and_attach(&self, program: &mut Program, point: Point) -> Result<(), ProgramError> {
+        let no_btf = || io::Error::new(io::ErrorKind::NotFound, "the kernel's BTF is unreadable");
+        match (program, point) {
+            (Program::FEntry(program), Point::Fentry(function)) => {
+                program.load(function, self.btf.as_ref().ok_or_else(no_btf)?)?;
+                program.attach()?;
+            }
+            (Program::FExit(program), Point::Fexit(function)) => {
+                program.load(function, self.btf.as_ref().ok_or_else(no_btf)?)?;
+                program.attach()?;
+            }
+            (Program::KProbe(program), Point::Kprobe(function) | Point::Kretprobe(function)) => {
+                program.load()?;
+                program.attach(function, 0)?;
+            }
+            (Program::RawTracePoint(program), Point::RawTracepoint(name)) => {
+                program.load()?;
+                program.attach(name)?;
+            }
+            (Program::TracePoint(program), Point::Syscall(name)) => {
+                program.load()?;
+                program.attach("syscalls", name)?;
+            }
+            (Program::CgroupSock(program), Point::SockRelease) => {
+                program.load()?;
+                // Links of this type never exclude others; the kernel refuses any other mode.
+                program.attach(File::open(cgroup_root()?)?, CgroupAttachMode::Single)?;
+            }
+            _ => return Err(ProgramError::UnexpectedProgramType),
+        }
+        Ok(())
+    }
+}
+
+/// Where the cgroup v2 hierarchy is mounted; beside v1 it is not at the usual place.
+pub fn cgroup_root() -> io::Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    mounts
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split(' ');
+            let (_, path, kind) = (words.next()?, words.next()?, words.next()?);
+            (kind == "cgroup2").then(|| PathBuf::from(path))
+        })
+        .next()
+        .ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                "cgroup v2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup/unified",
+            )
+        })
+}
+
+/// Says in one line what a person can make of an error.
+fn explain(error: &ProgramError, point: Point) -> AttachError {
+    if let ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    } = error
+    {
+        debug!(point = %point, "verifier: {verifier_log}");
+        let log = verifier_log.to_string();
+        let last = log.lines().rfind(|line| !is_statistics(line));
+        return AttachError::Refused(match last {
+            Some(line) => format!("the verifier rejects the program: {line} ({io_error})"),
+            None => format!("the program does not load: {io_error}"),
+        });
+    }
+    let reason = innermost(error);
+    if matches!(error, ProgramError::TracePointError(_)) {
+        return AttachError::Missing(format!(
+            "{reason}; if tracefs is not mounted: mount -t tracefs tracefs /sys/kernel/tracing"
+        ));
+    }
+    AttachError::Refused(reason)
+}
+
+/// An error with its last cause, which says most.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut source = error.source();
+    let mut text = error.to_string();
+    while let Some(next) = source {
+        let inner = next.to_string();
+        if !text.contains(&inner) {
+            text = format!("{text}: {inner}");
+        }
+        source = next.source();
+    }
+    text
+}
+
+/// Lines that end every log of the verifier.
+fn is_statistics(line: &str) -> bool {
+    line.is_empty()
+        || ["processed ", "verification time ", "stack depth "]
+            .iter()
+            .any(|prefix| line.starts_with(prefix))
+}

@@ -1,0 +1,308 @@
+//! What the running kernel's BTF says: where the fields are that the programs read, and which
+//! functions there are.
+
+use std::path::Path;
+
+use btf_rs::{Backend, Btf, BtfType, Member, Struct, Type};
+use linger_ebpf::Offsets;
+use thiserror::Error;
+
+/// Where the kernel shows its own BTF.
+pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+/// Why the kernel cannot be read.
+#[derive(Debug, Error)]
+pub enum KernelError {
+    /// There is no BTF, or it is unreadable.
+    #[error(
+        "cannot read the kernel's BTF at {path}: {reason}; lingerd needs a kernel built with \
+         CONFIG_DEBUG_INFO_BTF=y (Debian since 11, Ubuntu since 20.10, RHEL since 8.2)"
+    )]
+    NoBtf {
+        /// The file that was tried.
+        path: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// A field is not where, or not what, the programs expect.
+    #[error(
+        "the kernel's {field} {reason}; lingerd refuses to count with a guess: please report this \
+         kernel's version"
+    )]
+    Field {
+        /// The field, as `struct.path`.
+        field: String,
+        /// What is the matter with it.
+        reason: String,
+    },
+}
+
+/// A field that the programs read, and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The field, as `struct.path`.
+    pub field: String,
+    /// Byte offset in the struct; none if this kernel does without it.
+    pub offset: Option<u32>,
+    /// For a bit field, its mask in that byte.
+    pub mask: Option<u8>,
+}
+
+/// One row of the table of fields.
+struct Field {
+    name: &'static str,
+    path: &'static str,
+    shape: Shape,
+    set: fn(&mut Offsets, u32),
+}
+
+/// What a field must look like.
+enum Shape {
+    /// This many bytes.
+    Bytes(usize),
+    /// At least this many bytes, of which the first are read.
+    Array(usize),
+    /// One bit.
+    Bit,
+    /// This many bytes, or no such field.
+    Optional(usize),
+}
+
+macro_rules! field {
+    ($offset:ident, $name:literal, $path:literal, $shape:expr) => {
+        Field {
+            name: $name,
+            path: $path,
+            shape: $shape,
+            set: |offsets, at| offsets.$offset = at,
+        }
+    };
+}
+
+const FIELDS: &[Field] = &[
+    field!(state, "sock", "__sk_common.skc_state", Shape::Bytes(1)),
+    field!(flags, "sock", "__sk_common.skc_flags", Shape::Bytes(8)),
+    field!(dport, "sock", "__sk_common.skc_dport", Shape::Bytes(2)),
+    field!(shutdown, "sock", "sk_shutdown", Shape::Bytes(1)),
+    field!(owned, "sock", "sk_lock.owned", Shape::Bytes(4)),
+    field!(err, "sock", "sk_err", Shape::Bytes(4)),
+    field!(socket, "sock", "sk_socket", Shape::Bytes(8)),
+    field!(protocol, "sock", "sk_protocol", Shape::Bytes(2)),
+    field!(
+        receive_qlen,
+        "sock",
+        "sk_receive_queue.qlen",
+        Shape::Bytes(4)
+    ),
+    field!(lingertime, "sock", "sk_lingertime", Shape::Bytes(8)),
+    field!(cgroup, "sock", "sk_cgrp_data.cgroup", Shape::Bytes(8)),
+    field!(cgroup_kn, "cgroup", "kn", Shape::Bytes(8)),
+    field!(kernfs_id, "kernfs_node", "id", Shape::Bytes(8)),
+    field!(write_seq, "tcp_sock", "write_seq", Shape::Bytes(4)),
+    field!(snd_nxt, "tcp_sock", "snd_nxt", Shape::Bytes(4)),
+    field!(snd_una, "tcp_sock", "snd_una", Shape::Bytes(4)),
+    field!(rcv_nxt, "tcp_sock", "rcv_nxt", Shape::Bytes(4)),
+    field!(copied_seq, "tcp_sock", "copied_seq", Shape::Bytes(4)),
+    field!(packets_out, "tcp_sock", "packets_out", Shape::Bytes(4)),
+    field!(linger2, "tcp_sock", "linger2", Shape::Bytes(4)),
+    field!(repair, "tcp_sock", "repair", Shape::Bit),
+    field!(is_mptcp, "tcp_sock", "is_mptcp", Shape::Optional(1)),
+    field!(group_leader, "task_struct", "group_leader", Shape::Bytes(8)),
+    field!(comm, "task_struct", "comm", Shape::Array(16)),
+    field!(task_flags, "task_struct", "flags", Shape::Bytes(4)),
+];
+
+/// Socket flags whose bits the programs know, from `enum sock_flags`.
+const SOCK_FLAGS: &[(&str, u32)] = &[("SOCK_DEAD", 0), ("SOCK_DONE", 1), ("SOCK_LINGER", 4)];
+
+/// The running kernel's types.
+pub struct Kernel {
+    btf: Btf,
+}
+
+impl Kernel {
+    /// Reads the running kernel's BTF.
+    pub fn running() -> Result<Self, KernelError> {
+        Self::from_file(Path::new(VMLINUX))
+    }
+
+    /// Reads BTF from a file.
+    pub fn from_file(path: &Path) -> Result<Self, KernelError> {
+        // Kernels since 6.16 let their BTF be mapped; others hand out a copy.
+        Btf::from_file_with_backend(path, Backend::Mmap)
+            .or_else(|_| Btf::from_file(path))
+            .map(|btf| Self { btf })
+            .map_err(|error| KernelError::NoBtf {
+                path: path.display().to_string(),
+                reason: error.to_string(),
+            })
+    }
+
+    /// Finds every field the programs read.
+    pub fn offsets(&self) -> Result<(Offsets, Vec<Resolved>), KernelError> {
+        self.check_sock_flags()?;
+        let mut offsets = Offsets::ZERO;
+        let mut resolved = Vec::with_capacity(FIELDS.len());
+        for field in FIELDS {
+            let found = self.resolve(field)?;
+            (field.set)(&mut offsets, found.offset.unwrap_or(Offsets::ABSENT));
+            if let Some(mask) = found.mask {
+                offsets.repair_mask = mask.into();
+            }
+            resolved.push(found);
+        }
+        Ok((offsets, resolved))
+    }
+
+    /// Whether the kernel has a function of this name that can be hooked.
+    #[must_use]
+    pub fn has_function(&self, name: &str) -> bool {
+        self.named(name).any(|kind| matches!(kind, Type::Func(_)))
+    }
+
+    fn named(&self, name: &str) -> impl Iterator<Item = Type> {
+        self.btf
+            .resolve_types_by_name(name)
+            .unwrap_or_default()
+            .into_iter()
+    }
+
+    fn resolve(&self, field: &Field) -> Result<Resolved, KernelError> {
+        let full = format!("{}.{}", field.name, field.path);
+        let error = |reason: &str| KernelError::Field {
+            field: full.clone(),
+            reason: reason.into(),
+        };
+        let mut places = Vec::new();
+        for kind in self.named(field.name) {
+            if let Type::Struct(at) = kind {
+                self.walk(&at, field.path, 0, &mut places);
+            }
+        }
+        places.dedup_by_key(|place| place.bit_offset);
+        let place = match (places.as_slice(), &field.shape) {
+            ([place], _) => place,
+            ([], Shape::Optional(_)) => {
+                return Ok(Resolved {
+                    field: full,
+                    offset: None,
+                    mask: None,
+                });
+            }
+            ([], _) => return Err(error("does not exist")),
+            _ => return Err(error("is ambiguous: there are several")),
+        };
+        let fits = match field.shape {
+            Shape::Bit => place.bits == Some(1),
+            Shape::Bytes(size) | Shape::Optional(size) => {
+                place.bits.is_none() && place.size == size
+            }
+            Shape::Array(size) => place.bits.is_none() && place.size >= size,
+        };
+        if !fits {
+            return Err(error(&format!("has another size ({} bytes)", place.size)));
+        }
+        Ok(Resolved {
+            field: full,
+            offset: Some(place.bit_offset / 8),
+            mask: place.bits.map(|_| 1 << (place.bit_offset % 8)),
+        })
+    }
+
+    /// Finds a dotted path in a struct, through its anonymous members.
+    fn walk(&self, at: &Struct, path: &str, base: u32, places: &mut Vec<Place>) {
+        let (name, rest) = match path.split_once('.') {
+            Some((name, rest)) => (name, Some(rest)),
+            None => (path, None),
+        };
+        for member in &at.members {
+            let bit_offset = base + member.bit_offset();
+            let member_name = self.btf.resolve_name(member).unwrap_or_default();
+            let inner = self.aggregate(member);
+            if member_name.is_empty() {
+                if let Some(inner) = inner {
+                    self.walk(&inner, path, bit_offset, places);
+                }
+            } else if member_name == name {
+                match (rest, inner) {
+                    (Some(rest), Some(inner)) => self.walk(&inner, rest, bit_offset, places),
+                    (Some(_), None) => {}
+                    (None, _) => places.push(Place {
+                        bit_offset,
+                        bits: member.bitfield_size().filter(|bits| *bits > 0),
+                        size: self.size(member),
+                    }),
+                }
+            }
+        }
+    }
+
+    /// The struct or union that a member is, if it is one.
+    fn aggregate(&self, member: &Member) -> Option<Struct> {
+        match self.target(member)? {
+            Type::Struct(inner) | Type::Union(inner) => Some(inner),
+            _ => None,
+        }
+    }
+
+    /// The type of something, names and qualifiers looked through.
+    fn target(&self, of: &dyn BtfType) -> Option<Type> {
+        let mut kind = self.btf.resolve_chained_type(of).ok()?;
+        loop {
+            kind = match &kind {
+                Type::Typedef(next) => self.btf.resolve_chained_type(next).ok()?,
+                Type::Const(next) | Type::Volatile(next) | Type::Restrict(next) => {
+                    self.btf.resolve_chained_type(next).ok()?
+                }
+                Type::TypeTag(next) => self.btf.resolve_chained_type(next).ok()?,
+                _ => return Some(kind),
+            };
+        }
+    }
+
+    /// Size of something's type in bytes; 0 if it has none.
+    fn size(&self, of: &dyn BtfType) -> usize {
+        match self.target(of) {
+            Some(Type::Int(int)) => int.size(),
+            Some(Type::Enum(of)) => of.size(),
+            Some(Type::Ptr(_)) => size_of::<u64>(),
+            Some(Type::Struct(of) | Type::Union(of)) => of.size(),
+            Some(Type::Array(array)) => array.len() * self.size(&array),
+            _ => 0,
+        }
+    }
+
+    /// Makes sure that the socket flags have the bits that the programs test.
+    fn check_sock_flags(&self) -> Result<(), KernelError> {
+        let error = |reason: &str| KernelError::Field {
+            field: "enum sock_flags".into(),
+            reason: reason.into(),
+        };
+        let flags = self
+            .named("sock_flags")
+            .find_map(|kind| match kind {
+                Type::Enum(flags) => Some(flags),
+                _ => None,
+            })
+            .ok_or_else(|| error("does not exist"))?;
+        for (name, value) in SOCK_FLAGS {
+            let member = flags.members.iter().find(|member| {
+                self.btf
+                    .resolve_name(*member)
+                    .is_ok_and(|found| found == *name)
+            });
+            if member.map(btf_rs::EnumMember::val) != Some(*value) {
+                return Err(error(&format!("has no {name} = {value}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where a field was found.
+#[derive(Debug)]
+struct Place {
+    bit_offset: u32,
+    bits: Option<u32>,
+    size: usize,
+}

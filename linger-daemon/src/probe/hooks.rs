@@ -1,0 +1,138 @@
+//! What each plan hooks: the programs of `linger-ebpf` and the places they go to.
+
+use std::fmt;
+
+use linger_ebpf::Plan;
+
+use super::btf::Kernel;
+
+/// A place in the kernel that a program is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// Entry of a function, by trampoline.
+    Fentry(&'static str),
+    /// Return of a function, by trampoline.
+    Fexit(&'static str),
+    /// Entry of a function, by kprobe.
+    Kprobe(&'static str),
+    /// Return of a function, by kretprobe.
+    Kretprobe(&'static str),
+    /// A raw tracepoint.
+    RawTracepoint(&'static str),
+    /// A tracepoint of a system call, found through tracefs.
+    Syscall(&'static str),
+    /// Release of any socket of the cgroup v2 root or below.
+    SockRelease,
+}
+
+impl Point {
+    /// The kernel function that must exist, if it is one.
+    #[must_use]
+    pub const fn function(self) -> Option<&'static str> {
+        match self {
+            Self::Fentry(name) | Self::Fexit(name) | Self::Kprobe(name) | Self::Kretprobe(name) => {
+                Some(name)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fentry(name) => write!(f, "fentry:{name}"),
+            Self::Fexit(name) => write!(f, "fexit:{name}"),
+            Self::Kprobe(name) => write!(f, "kprobe:{name}"),
+            Self::Kretprobe(name) => write!(f, "kretprobe:{name}"),
+            Self::RawTracepoint(name) => write!(f, "raw_tracepoint:{name}"),
+            Self::Syscall(name) => write!(f, "tracepoint:syscalls:{name}"),
+            Self::SockRelease => write!(f, "cgroup:sock_release"),
+        }
+    }
+}
+
+/// A program and its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// Name of the program.
+    pub program: &'static str,
+    /// Where it is attached.
+    pub point: Point,
+}
+
+const fn hook(program: &'static str, point: Point) -> Hook {
+    Hook { program, point }
+}
+
+// In the order in which they are attached: what ends a close before what begins one, so that no
+// close begins on record that cannot end; `__tcp_close`'s return, which tells a close whose
+// beginning it missed, last of all.
+
+const FENTRY: &[Hook] = &[
+    hook("fexit_tcp_close", Point::Fexit("tcp_close")),
+    hook("fexit_wait_close", Point::Fexit("sk_stream_wait_close")),
+    hook("fentry_tcp_close", Point::Fentry("tcp_close")),
+    hook("fentry_inner_close", Point::Fentry("__tcp_close")),
+    hook(
+        "fentry_active_reset",
+        Point::Fentry("tcp_send_active_reset"),
+    ),
+    hook("fexit_inner_close", Point::Fexit("__tcp_close")),
+];
+
+const KPROBE: &[Hook] = &[
+    hook("kretprobe_tcp_close", Point::Kretprobe("tcp_close")),
+    hook(
+        "kretprobe_wait_close",
+        Point::Kretprobe("sk_stream_wait_close"),
+    ),
+    hook("kprobe_tcp_close", Point::Kprobe("tcp_close")),
+    hook("kprobe_inner_close", Point::Kprobe("__tcp_close")),
+    hook(
+        "kprobe_active_reset",
+        Point::Kprobe("tcp_send_active_reset"),
+    ),
+    hook("kretprobe_inner_close", Point::Kretprobe("__tcp_close")),
+];
+
+const TRACEPOINT: &[Hook] = &[
+    hook("tracepoint_exit_close", Point::Syscall("sys_exit_close")),
+    hook(
+        "tracepoint_destroy_sock",
+        Point::RawTracepoint("tcp_destroy_sock"),
+    ),
+    hook(
+        "tracepoint_send_reset",
+        Point::RawTracepoint("tcp_send_reset"),
+    ),
+    hook(
+        "tracepoint_set_state",
+        Point::RawTracepoint("inet_sock_set_state"),
+    ),
+    hook("tracepoint_enter_close", Point::Syscall("sys_enter_close")),
+    hook("cgroup_sock_release", Point::SockRelease),
+];
+
+/// The hooks of a plan on this kernel, in the order of attaching.
+#[must_use]
+pub fn hooks(plan: Plan, kernel: &Kernel) -> Vec<Hook> {
+    let all = match plan {
+        Plan::Fentry => FENTRY,
+        Plan::Kprobe => KPROBE,
+        Plan::Tracepoint => TRACEPOINT,
+    };
+    let timed = releases_in_close(kernel);
+    all.iter()
+        .filter(|hook| timed || !matches!(hook.point, Point::Syscall(_)))
+        .copied()
+        .collect()
+}
+
+/// Whether close(2) releases its file before it returns, and does not leave that to task work.
+///
+/// `filp_flush` came with that change (v6.6, fs/open.c).
+#[must_use]
+pub fn releases_in_close(kernel: &Kernel) -> bool {
+    kernel.has_function("filp_flush")
+}

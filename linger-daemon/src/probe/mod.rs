@@ -1,0 +1,9 @@
+//! From a kernel to attached programs: offsets from its BTF, the choice of a plan, load and attach.
+
+mod attach;
+mod btf;
+mod hooks;
+
+pub use attach::{AttachError, Attached, Loader, PlanError, ProbeError, cgroup_root, choose};
+pub use btf::{Kernel, KernelError, Resolved};
+pub use hooks::{Hook, Point, hooks, releases_in_close};

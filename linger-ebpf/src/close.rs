@@ -1,0 +1,251 @@
+//! One close, from entry to return. Every plan translates its hooks into these calls.
+//!
+//! `begin` → `decide` → (`crate::reset::sent`, `waited`) → `finish`. A record of the close is kept
+//! from `begin` to `finish`; what it did is added to the counters of its group once, at its end,
+//! or, where a plan may not see the end, as soon as the outcome is decided.
+
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_NOEXIST},
+    helpers::{bpf_ktime_get_ns, generated::bpf_jiffies64},
+};
+use linger_ebpf::{
+    BUCKET_BOUNDS_NS, Close, Closes, Counters, Group, Lost, Outcome, QueueBytes, stage,
+};
+
+use crate::{
+    atomic,
+    kernel::{Memory, Sock, Task, state},
+    maps::{self, CLOSES},
+};
+
+const EEXIST: i32 = -17;
+
+/// The record under this key, if it is of this socket.
+#[inline(always)]
+pub fn find(key: u64, sk: u64) -> Option<&'static mut Close> {
+    let close = record(key)?;
+    (close.sk == sk).then_some(close)
+}
+
+/// The record under this key.
+#[inline(always)]
+pub fn record(key: u64) -> Option<&'static mut Close> {
+    // SAFETY: only the thread that closes, or the end of the socket, works on a record; the
+    // reference does not outlive the program.
+    CLOSES.get_ptr_mut(key).map(|close| unsafe { &mut *close })
+}
+
+/// A close begins.
+#[inline(always)]
+pub fn begin<M: Memory>(key: u64, sk: u64, flags: u8) {
+    // SAFETY: has no preconditions.
+    let start_ns = unsafe { bpf_ktime_get_ns() };
+    let close = Close {
+        sk,
+        start_ns,
+        flags,
+        ..Close::ZERO
+    };
+    let mut result = CLOSES.insert(key, close, u64::from(BPF_NOEXIST));
+    if result == Err(EEXIST) {
+        // The end of this thread's previous close was missed.
+        abandon(key, &Task::<M>::current().group());
+        result = CLOSES.insert(key, close, u64::from(BPF_ANY));
+    }
+    if result.is_err() {
+        maps::lose(Lost::Close);
+    }
+}
+
+/// Gives up waiting for the end of a close, keeping what is known of it.
+#[inline(always)]
+pub fn abandon(key: u64, group: &Group) {
+    let Some(close) = record(key) else { return };
+    match close.stage {
+        stage::COUNTED => maps::lose(Lost::Return),
+        stage::DECIDED => {
+            maps::lose(Lost::Return);
+            count(close, group, None);
+        }
+        _ => maps::lose(Lost::Close),
+    }
+    remove(key);
+}
+
+#[inline(always)]
+pub fn remove(key: u64) {
+    // It was there a moment ago, and no one else removes it.
+    let _ = CLOSES.remove(key);
+}
+
+/// The kernel decides what this close does, in the order of `__tcp_close`, under the socket lock.
+///
+/// `timeout` is the time it may wait, in jiffies.
+#[inline(always)]
+pub fn decide<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8, unread: u32, timeout: u64) {
+    close.stage = stage::DECIDED;
+    close.unread = unread;
+    let (outcome, queued) = outcome(sk, state, unread, timeout);
+    close.outcome = outcome as u8;
+    keep(close, queued);
+    if matches!(outcome, Outcome::Repaired) {
+        close.unread = 0;
+    }
+    if matches!(outcome, Outcome::Lingered) {
+        close.stage = stage::WAITING;
+        // SAFETY: has no preconditions.
+        close.deadline = unsafe { bpf_jiffies64() }.saturating_add(timeout);
+    }
+}
+
+/// The outcome as it looks before the kernel acts, and the send queue that an abort throws away.
+#[inline(always)]
+fn outcome<M: Memory>(sk: &Sock<M>, state: u8, unread: u32, timeout: u64) -> (Outcome, QueueBytes) {
+    const NOTHING: QueueBytes = QueueBytes {
+        unsent: 0,
+        unacked: 0,
+    };
+    match state {
+        state::LISTEN => return (Outcome::Listener, NOTHING),
+        state::CLOSE if sk.has_peer() => return (Outcome::AlreadyClosed, NOTHING),
+        state::CLOSE => return (Outcome::NotConnected, NOTHING),
+        _ => {}
+    }
+    let Some(tcp) = sk.tcp() else {
+        return (Outcome::Graceful, NOTHING);
+    };
+    if tcp.repair() {
+        return (Outcome::Repaired, NOTHING);
+    }
+    if unread > 0 {
+        return (Outcome::UnreadAborted, tcp.queued(state));
+    }
+    if sk.flags().linger() && sk.lingertime() == 0 {
+        return (Outcome::LingerAborted, tcp.queued(state));
+    }
+    if state == state::SYN_SENT {
+        return (Outcome::ConnectAborted, tcp.queued(state));
+    }
+    if timeout > 0 {
+        (Outcome::Lingered, NOTHING)
+    } else {
+        (Outcome::Graceful, NOTHING)
+    }
+}
+
+/// Keeps what an abort throws away. (A queue never holds 4 GiB: sequence numbers are its measure.)
+#[inline(always)]
+pub fn keep(close: &mut Close, queued: QueueBytes) {
+    close.unsent = queued.unsent as u32;
+    close.unacked = queued.unacked as u32;
+}
+
+/// The wait under `SO_LINGER` is over.
+#[inline(always)]
+pub fn waited<M: Memory>(close: &mut Close, sk: &Sock<M>) {
+    if close.stage != stage::WAITING {
+        return;
+    }
+    let Some(tcp) = sk.tcp() else { return };
+    let outcome = match sk.state() {
+        state::FIN_WAIT1 | state::LAST_ACK | state::CLOSING => unfinished(close),
+        state::CLOSE if sk.err() != 0 || !tcp.all_acknowledged() => Outcome::LingerFailed,
+        _ => Outcome::Lingered,
+    };
+    if matches!(outcome, Outcome::LingerFailed) {
+        keep(close, tcp.queued_before_fin());
+    }
+    close.outcome = outcome as u8;
+    close.stage = stage::DECIDED;
+}
+
+/// Why the wait ended although not all was acknowledged.
+#[inline(always)]
+pub fn unfinished(close: &Close) -> Outcome {
+    // SAFETY: has no preconditions.
+    if unsafe { bpf_jiffies64() } >= close.deadline {
+        Outcome::LingerTimeout
+    } else {
+        Outcome::LingerInterrupted
+    }
+}
+
+/// The close returns to its caller, after the time since its beginning.
+#[inline(always)]
+pub fn finish<M: Memory>(key: u64) {
+    let Some(close) = record(key) else { return };
+    if close.stage == stage::DECIDED {
+        // SAFETY: has no preconditions.
+        let blocked_ns = unsafe { bpf_ktime_get_ns() }.saturating_sub(close.start_ns);
+        count(close, &Task::<M>::current().group(), Some(blocked_ns));
+    } else {
+        maps::lose(Lost::Close);
+    }
+    remove(key);
+}
+
+/// Adds a close to the counters of a group; without its time if that is not known.
+#[inline(always)]
+pub fn count(close: &Close, group: &Group, blocked_ns: Option<u64>) {
+    let Some(counters) = maps::counters(group) else {
+        return;
+    };
+    let Some(closes) = closes(counters, close.outcome) else {
+        return;
+    };
+    match blocked_ns {
+        Some(blocked_ns) => add_time(closes, blocked_ns),
+        // SAFETY: a field of a map value.
+        None => atomic::add(unsafe { &raw mut (*closes).undated }, 1),
+    }
+    if close.unsent > 0 {
+        // SAFETY: as above.
+        atomic::add(
+            unsafe { &raw mut (*closes).discarded.unsent },
+            u64::from(close.unsent),
+        );
+    }
+    if close.unacked > 0 {
+        // SAFETY: as above.
+        atomic::add(
+            unsafe { &raw mut (*closes).discarded.unacked },
+            u64::from(close.unacked),
+        );
+    }
+    if close.unread > 0 {
+        // SAFETY: as above.
+        atomic::add(
+            unsafe { &raw mut (*counters).unread_bytes },
+            u64::from(close.unread),
+        );
+    }
+    crate::reset::count(counters, close.reset);
+}
+
+/// The counters of one outcome.
+#[inline(always)]
+pub fn closes(counters: *mut Counters, outcome: u8) -> Option<*mut Closes> {
+    if usize::from(outcome) >= Outcome::COUNT {
+        return None;
+    }
+    // SAFETY: a field of a map value; the index is within bounds.
+    Some(unsafe {
+        (&raw mut (*counters).closes)
+            .cast::<Closes>()
+            .add(usize::from(outcome))
+    })
+}
+
+/// Adds the time of one close.
+#[inline(always)]
+pub fn add_time(closes: *mut Closes, blocked_ns: u64) {
+    let mut bucket = 0;
+    while bucket < BUCKET_BOUNDS_NS.len() && blocked_ns > BUCKET_BOUNDS_NS[bucket] {
+        bucket += 1;
+    }
+    // SAFETY: fields of a map value; there is one bucket more than bounds.
+    unsafe {
+        atomic::add((&raw mut (*closes).buckets).cast::<u64>().add(bucket), 1);
+        atomic::add(&raw mut (*closes).blocked_ns, blocked_ns);
+    }
+}

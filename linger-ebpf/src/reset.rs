@@ -1,0 +1,113 @@
+//! RSTs that this host chooses to send: part of a close, or of their own.
+//!
+//! The lock and the state tell the callers of `tcp_send_active_reset` apart on every kernel, so the
+//! reason argument, whose place and values differ between versions, is not needed.
+
+use linger_ebpf::{Cause, Close, Counters, Group, Outcome, stage};
+
+use crate::{
+    atomic, close,
+    kernel::{Memory, Sock, Task, state},
+    maps,
+};
+
+/// The socket of a close in flight, or any other, sends an RST. `close` is the record of the close
+/// in flight on this thread, whatever its socket.
+#[inline(always)]
+pub fn sent<M: Memory>(close: Option<&mut Close>, sk: &Sock<M>) {
+    match close {
+        Some(close) if close.sk == sk.address() && sk.state() == state::CLOSE => {
+            by_close(close, sk);
+        }
+        _ => by_itself(sk),
+    }
+}
+
+/// A close aborts its connection.
+#[inline(always)]
+fn by_close<M: Memory>(close: &mut Close, sk: &Sock<M>) {
+    let Some(tcp) = sk.tcp() else { return };
+    let (outcome, cause) = if sk.flags().dead() {
+        // After the FIN: the abort takes the place of what the close seemed to become.
+        close::keep(close, tcp.queued_before_fin());
+        match late_abort(tcp.linger2(), tcp.all_acknowledged()) {
+            Cause::Linger2Aborted => (Outcome::Linger2Aborted, Cause::Linger2Aborted),
+            cause => (Outcome::MemoryAborted, cause),
+        }
+    } else if close.outcome == Outcome::LingerAborted as u8 {
+        (Outcome::LingerAborted, Cause::LingerAborted)
+    } else {
+        (Outcome::UnreadAborted, Cause::UnreadAborted)
+    };
+    close.outcome = outcome as u8;
+    close.stage = stage::DECIDED;
+    close.reset = cause as u8;
+}
+
+/// Why `__tcp_close` aborts after the FIN.
+#[inline(always)]
+fn late_abort(linger2: i32, all_acknowledged: bool) -> Cause {
+    if linger2 < 0 && all_acknowledged {
+        Cause::Linger2Aborted
+    } else {
+        Cause::MemoryAborted
+    }
+}
+
+/// No close is the reason, or none that is on record.
+#[inline(always)]
+fn by_itself<M: Memory>(sk: &Sock<M>) {
+    let Some(tcp) = sk.tcp() else { return };
+    let state = sk.state();
+    let flags = sk.flags();
+    let mut by_timer = false;
+    let cause = if tcp.is_mptcp() {
+        Cause::Mptcp
+    } else if state == state::CLOSE {
+        if flags.dead() {
+            late_abort(tcp.linger2(), tcp.all_acknowledged())
+        } else if sk.has_no_file() {
+            Cause::ListenerClosed
+        } else {
+            Cause::Disconnected
+        }
+    } else if sk.is_owned() {
+        // tcp_abort, under lock_sock; the timers below run without.
+        Cause::Destroyed
+    } else {
+        by_timer = true;
+        match (flags.dead(), state) {
+            (false, _) => Cause::Keepalive,
+            (true, state::FIN_WAIT2) => Cause::FinWait2Expired,
+            (true, _) => Cause::OrphanResources,
+        }
+    };
+    // A timer interrupts anyone: its RST belongs to the cgroup of the socket, and to no process.
+    let group = if by_timer {
+        Group {
+            cgroup_id: sk.cgroup_id(),
+            comm: [0; 16],
+        }
+    } else {
+        Task::<M>::current().group()
+    };
+    if let Some(counters) = maps::counters(&group) {
+        count(counters, cause as u8);
+    }
+}
+
+/// Counts an RST of this cause; none if it is no index of a cause.
+#[inline(always)]
+pub fn count(counters: *mut Counters, cause: u8) {
+    if usize::from(cause) < Cause::COUNT {
+        // SAFETY: a field of a map value; the index is within bounds.
+        atomic::add(
+            unsafe {
+                (&raw mut (*counters).resets)
+                    .cast::<u64>()
+                    .add(usize::from(cause))
+            },
+            1,
+        );
+    }
+}
