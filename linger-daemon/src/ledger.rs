@@ -1,14 +1,39 @@
 //! The maps of the kernel as one typed snapshot of all counts.
 
-use linger_ebpf::{BUCKETS, Closes, Counters, Lost, Outcome, Plan};
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::path::Path;
+
+use aya::Ebpf;
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap};
+use linger_ebpf::{
+    Close, Closes, Counters, Group, Lost, MAX_CLOSES, MAX_GROUPS, Outcome, Plan, QueueBytes, stage,
+};
+use nix::time::{ClockId, clock_gettime};
+use thiserror::Error;
+
+use crate::attribution::Cgroups;
+use crate::probe::Attached;
 
 /// Who closed, as the metrics' labels say it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Labels {
-    /// The systemd unit, or the plain cgroup path.
+    /// The systemd unit, or the plain cgroup path; empty if the cgroup was gone before anyone
+    /// asked for it.
     pub unit: String,
-    /// Name of the process.
+    /// Name of the process; empty if no process was the cause.
     pub comm: String,
+}
+
+impl Labels {
+    /// The group of all that found no place of their own.
+    #[must_use]
+    pub fn other() -> Self {
+        Self {
+            unit: "other".into(),
+            comm: "other".into(),
+        }
+    }
 }
 
 /// How full a map of the kernel is.
@@ -51,6 +76,216 @@ impl Snapshot {
 /// Closes whose time is known.
 #[must_use]
 pub fn timed(closes: &Closes) -> u64 {
-    let buckets: &[u64; BUCKETS] = &closes.buckets;
-    buckets.iter().sum()
+    closes.buckets.iter().sum()
+}
+
+/// Why the ledger cannot be read.
+#[derive(Debug, Error)]
+pub enum LedgerError {
+    /// The object has no such map, or one of another kind.
+    #[error("the map {0} is missing from the programs")]
+    NoMap(&'static str),
+    /// The kernel does not hand it out.
+    #[error("cannot read the map {map}: {source}")]
+    Read {
+        /// Its name.
+        map: &'static str,
+        /// Why.
+        source: MapError,
+    },
+}
+
+/// The counts in the kernel, and what is needed to read them.
+pub struct Ledger {
+    plan: Plan,
+    groups: PerCpuHashMap<MapData, Group, Counters>,
+    other: PerCpuArray<MapData, Counters>,
+    lost: PerCpuArray<MapData, u64>,
+    closes: HashMap<MapData, u64, Close>,
+    cgroups: Cgroups,
+    /// Losses found by sweeping.
+    swept: [u64; Lost::COUNT],
+}
+
+impl Ledger {
+    /// Takes the maps of attached programs.
+    pub fn new(attached: &mut Attached, cgroups: Cgroups) -> Result<Self, LedgerError> {
+        let ebpf = &mut attached.ebpf;
+        Ok(Self {
+            plan: attached.plan,
+            groups: take(ebpf, "GROUPS")?,
+            other: take(ebpf, "OTHER")?,
+            lost: take(ebpf, "LOST")?,
+            closes: take(ebpf, "CLOSES")?,
+            cgroups,
+            swept: [0; Lost::COUNT],
+        })
+    }
+
+    /// Reads all counts.
+    pub fn snapshot(&mut self) -> Result<Snapshot, LedgerError> {
+        let in_flight = self.sweep()?;
+        let mut groups: BTreeMap<Labels, Counters> = BTreeMap::new();
+        let counted = self.read_groups()?;
+        let found = counted.len();
+        self.cgroups
+            .resolve(counted.iter().map(|(group, _)| group.cgroup_id));
+        for (group, counters) in counted {
+            let labels = Labels {
+                unit: self.cgroups.unit(group.cgroup_id),
+                comm: comm(&group.comm),
+            };
+            add(groups.entry(labels).or_insert(Counters::ZERO), &counters);
+        }
+        let other = sum_cpus(&self.other.get(&0, 0).map_err(read("OTHER"))?);
+        if other != Counters::ZERO {
+            add(
+                groups.entry(Labels::other()).or_insert(Counters::ZERO),
+                &other,
+            );
+        }
+        Ok(Snapshot {
+            plan: self.plan,
+            groups: groups.into_iter().collect(),
+            lost: self.read_lost()?,
+            maps: vec![
+                MapFill {
+                    map: "groups",
+                    entries: found as u64,
+                    capacity: MAX_GROUPS.into(),
+                },
+                MapFill {
+                    map: "closes",
+                    entries: in_flight,
+                    capacity: MAX_CLOSES.into(),
+                },
+            ],
+        })
+    }
+
+    fn read_groups(&self) -> Result<Vec<(Group, Counters)>, LedgerError> {
+        let mut groups: BTreeMap<Group, Counters> = BTreeMap::new();
+        for entry in self.groups.iter() {
+            let (group, counters) = entry.map_err(read("GROUPS"))?;
+            groups.insert(group, sum_cpus(&counters));
+        }
+        Ok(groups.into_iter().collect())
+    }
+
+    fn read_lost(&self) -> Result<[u64; Lost::COUNT], LedgerError> {
+        let mut lost = self.swept;
+        for what in Lost::ALL {
+            let index = u32::try_from(what.index()).expect("a handful of losses");
+            let counts = self.lost.get(&index, 0).map_err(read("LOST"))?;
+            lost[what.index()] += counts.iter().sum::<u64>();
+        }
+        Ok(lost)
+    }
+
+    /// Counts the closes in flight, removing those whose thread has ended: their return was missed.
+    fn sweep(&mut self) -> Result<u64, LedgerError> {
+        // Closes come and go meanwhile. When the one at hand has gone, the kernel starts again from
+        // the first: then the rest is left for the next time, or this might never end.
+        let mut seen = HashSet::new();
+        let mut ended = Vec::new();
+        for key in self.closes.keys() {
+            let key = key.map_err(read("CLOSES"))?;
+            if !seen.insert(key) {
+                break;
+            }
+            if let Ok(close) = self.closes.get(&key, 0)
+                && is_stale(key, &close)
+            {
+                ended.push((key, close.stage));
+            }
+        }
+        let in_flight = seen.len() - ended.len();
+        for (key, reached) in ended {
+            if self.closes.remove(&key).is_ok() {
+                let what = if reached == stage::COUNTED {
+                    Lost::Return
+                } else {
+                    Lost::Close
+                };
+                self.swept[what.index()] += 1;
+            }
+        }
+        Ok(in_flight as u64)
+    }
+}
+
+/// Whether a record of a close stayed behind although its thread is gone.
+fn is_stale(key: u64, close: &Close) -> bool {
+    const GRACE_NS: u64 = 60_000_000_000;
+    // A larger key is a socket's address: that record ends with the socket.
+    let Ok(tid) = u32::try_from(key) else {
+        return false;
+    };
+    now_ns().saturating_sub(close.start_ns) > GRACE_NS
+        && sees_all_processes()
+        && !Path::new(&format!("/proc/{tid}")).exists()
+}
+
+/// Whether this process lives in the initial PID namespace, whose thread ids the kernel records.
+fn sees_all_processes() -> bool {
+    // include/linux/proc_ns.h: PROC_PID_INIT_INO
+    fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() == "pid:[4026531836]")
+}
+
+fn now_ns() -> u64 {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| {
+        let whole = u64::try_from(now.tv_sec()).unwrap_or(0) * 1_000_000_000;
+        whole + u64::try_from(now.tv_nsec()).unwrap_or(0)
+    })
+}
+
+fn take<T: TryFrom<aya::maps::Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, LedgerError> {
+    ebpf.take_map(name)
+        .and_then(|map| map.try_into().ok())
+        .ok_or(LedgerError::NoMap(name))
+}
+
+fn read(map: &'static str) -> impl Fn(MapError) -> LedgerError {
+    move |source| LedgerError::Read { map, source }
+}
+
+/// A process name as text; what is not UTF-8 shows as U+FFFD.
+fn comm(bytes: &[u8; 16]) -> String {
+    let end = bytes
+        .iter()
+        .position(|&byte| byte == 0)
+        .unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+fn sum_cpus(values: &aya::maps::PerCpuValues<Counters>) -> Counters {
+    values.iter().fold(Counters::ZERO, |mut sum, counters| {
+        add(&mut sum, counters);
+        sum
+    })
+}
+
+/// Adds counters. Those of one CPU may stand below zero, when a close was counted anew on another.
+fn add(sum: &mut Counters, more: &Counters) {
+    for (sum, more) in sum.closes.iter_mut().zip(&more.closes) {
+        add_all(&mut sum.buckets, &more.buckets);
+        let QueueBytes { unsent, unacked } = more.discarded;
+        add_all(
+            [
+                &mut sum.blocked_ns,
+                &mut sum.undated,
+                &mut sum.discarded.unsent,
+                &mut sum.discarded.unacked,
+            ],
+            &[more.blocked_ns, more.undated, unsent, unacked],
+        );
+    }
+    add_all(&mut sum.resets, &more.resets);
+    add_all([&mut sum.unread_bytes], &[more.unread_bytes]);
+}
+
+fn add_all<'a>(sums: impl IntoIterator<Item = &'a mut u64>, more: &[u64]) {
+    for (sum, more) in sums.into_iter().zip(more) {
+        *sum = sum.wrapping_add(*more);
+    }
 }

@@ -1,5 +1,6 @@
 //! The daemon `lingerd`: loads the programs of `linger-ebpf`, reads what they count and serves it
 //! to Prometheus.
 
+pub mod attribution;
 pub mod ledger;
 pub mod probe;

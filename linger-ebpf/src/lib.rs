@@ -144,6 +144,12 @@ labels! {
     }
 }
 
+/// How many groups have counters of their own.
+pub const MAX_GROUPS: u32 = 4096;
+
+/// How many threads may be inside close at the same time.
+pub const MAX_CLOSES: u32 = 16_384;
+
 /// Upper bounds of the blocked-time buckets in nanoseconds, inclusive; one more bucket is above.
 pub const BUCKET_BOUNDS_NS: [u64; 13] = [
     100_000,

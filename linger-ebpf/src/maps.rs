@@ -5,7 +5,7 @@ use aya_ebpf::{
     macros::map,
     maps::{HashMap, PerCpuArray, PerCpuHashMap},
 };
-use linger_ebpf::{Close, Counters, Group, Lost};
+use linger_ebpf::{Close, Counters, Group, Lost, MAX_CLOSES, MAX_GROUPS};
 
 use crate::atomic;
 
@@ -13,7 +13,7 @@ use crate::atomic;
 /// `size_of::<Counters>()` on every CPU.
 #[map]
 pub static GROUPS: PerCpuHashMap<Group, Counters> =
-    PerCpuHashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+    PerCpuHashMap::with_max_entries(MAX_GROUPS, BPF_F_NO_PREALLOC);
 
 /// What groups did that found no place in the ledger.
 #[map]
@@ -22,7 +22,7 @@ pub static OTHER: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1, 0);
 /// Closes in flight: as many threads as may be inside close at the same time. Allocated at load,
 /// so that a close never waits for memory.
 #[map]
-pub static CLOSES: HashMap<u64, Close> = HashMap::with_max_entries(16_384, 0);
+pub static CLOSES: HashMap<u64, Close> = HashMap::with_max_entries(MAX_CLOSES, 0);
 
 /// What could not be recorded, by [`Lost`].
 #[map]

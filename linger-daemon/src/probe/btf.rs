@@ -8,7 +8,7 @@ use linger_ebpf::Offsets;
 use thiserror::Error;
 
 /// Where the kernel shows its own BTF.
-pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+pub(super) const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// Why the kernel cannot be read.
 #[derive(Debug, Error)]
