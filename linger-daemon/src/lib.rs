@@ -3,4 +3,5 @@
 
 pub mod attribution;
 pub mod ledger;
+pub mod metrics;
 pub mod probe;
