@@ -2,6 +2,7 @@
 //! to Prometheus.
 
 pub mod attribution;
+pub mod http;
 pub mod ledger;
 pub mod metrics;
 pub mod probe;

@@ -1,7 +1,5 @@
 //! The text that Prometheus reads.
 
-mod fixture;
-
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
@@ -11,6 +9,8 @@ use std::sync::Arc;
 use linger_daemon::metrics::{Metrics, REVISION, VERSION};
 use linger_ebpf::{Closes, Counters, Outcome, Plan};
 use proptest::prelude::*;
+
+use crate::fixture;
 
 /// Set this in the environment to accept the exposition as it is now.
 const BLESS: &str = "LINGER_BLESS";

@@ -1,0 +1,209 @@
+//! The web endpoints, bounded in connections, sizes and times.
+
+mod answer;
+mod gzip;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{sleep, timeout};
+
+use crate::metrics::Metrics;
+
+/// What no client can exceed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections served at a time; further ones wait in the kernel's queue.
+    pub connections: u32,
+    /// From the start of a connection, or the last answer on it, to the end of the next request.
+    pub request_time: Duration,
+    /// From a request to its answer.
+    pub answer_time: Duration,
+    /// How long a connection is kept; an answer that is due by then is still given.
+    pub connection_time: Duration,
+    /// For all answers under way, once the server is to stop.
+    pub stop_time: Duration,
+}
+
+impl Limits {
+    /// For a host's own collectors and a few people with browsers.
+    pub const DEFAULT: Self = Self {
+        // Many times what a pair of Prometheus servers and a person need, at some 20 KiB each.
+        connections: 64,
+        // Ample for one packet; short, so that idle clients do not occupy the connections.
+        request_time: Duration::from_secs(5),
+        // The default scrape timeout of Prometheus: later, no one listens.
+        answer_time: Duration::from_secs(10),
+        // Ends clients that take an answer byte by byte.
+        connection_time: Duration::from_secs(60),
+        // A scrape takes milliseconds, and the daemon promises to be gone within a second.
+        stop_time: Duration::from_millis(500),
+    };
+}
+
+/// Bytes of a request's head: a browser's, with the cookies of other ports of the same host, fits.
+const MAX_HEAD: usize = 16 * 1024;
+
+/// Scrapes at a time: one for each of a pair of Prometheus servers. More would only compete.
+const MAX_SCRAPES: usize = 2;
+
+/// After a failure to accept, which is most often a lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the endpoints tell of.
+pub struct State {
+    /// Set once the programs are attached.
+    metrics: OnceLock<Arc<Metrics>>,
+    scrapes: Arc<Semaphore>,
+}
+
+impl State {
+    /// The state before anything is attached: `/readyz` and `/metrics` answer 503.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            metrics: OnceLock::new(),
+            scrapes: Arc::new(Semaphore::new(MAX_SCRAPES)),
+        }
+    }
+
+    /// Declares the programs attached, and their counts readable. The first call counts.
+    pub fn attached(&self, metrics: Metrics) {
+        self.metrics.get_or_init(|| Arc::new(metrics));
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Why the server cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Something listens there already.
+    #[error(
+        "{0} is in use: is another lingerd running? Choose another address or port with --listen"
+    )]
+    InUse(SocketAddr),
+    /// The address belongs to another host.
+    #[error("{0} is no address of this host: choose one of its own with --listen")]
+    NotHere(SocketAddr),
+    /// The port needs privileges.
+    #[error(
+        "no permission to listen on {0}: ports this low need CAP_NET_BIND_SERVICE, choose a higher \
+         one with --listen"
+    )]
+    NotAllowed(SocketAddr),
+    /// Anything else.
+    #[error("cannot listen on {address}: choose another with --listen")]
+    Other {
+        /// Where it was to listen.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Opens the listening socket for [`serve`].
+pub fn bind(address: SocketAddr) -> Result<std::net::TcpListener, BindError> {
+    let open = || {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    open().map_err(|source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => BindError::InUse(address),
+        io::ErrorKind::AddrNotAvailable => BindError::NotHere(address),
+        io::ErrorKind::PermissionDenied => BindError::NotAllowed(address),
+        _ => BindError::Other { address, source },
+    })
+}
+
+/// Answers on a socket of [`bind`] until `shutdown` is done, then ends what is under way.
+///
+/// Needs a tokio runtime with I/O and time. Fails only if the runtime cannot take the socket.
+pub async fn serve(
+    listener: std::net::TcpListener,
+    state: Arc<State>,
+    limits: Limits,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    let slots = Arc::new(Semaphore::new(limits.connections as usize));
+    let (stop, stopped) = watch::channel(());
+    let mut shutdown = pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            (stream, slot) = accept(&listener, &slots) => {
+                let (state, stopped) = (Arc::clone(&state), stopped.clone());
+                tokio::spawn(async move {
+                    connection(stream, state, limits, stopped).await;
+                    drop(slot);
+                });
+            }
+        }
+    }
+    drop((listener, stop));
+    // All slots free: all connections done.
+    let _ = timeout(limits.stop_time, slots.acquire_many(limits.connections)).await;
+    Ok(())
+}
+
+/// The next connection and the slot it occupies. Nothing is accepted while no slot is free.
+async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> (TcpStream, OwnedSemaphorePermit) {
+    let slot = Arc::clone(slots).acquire_owned().await;
+    let slot = slot.expect("the semaphore is never closed");
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, slot),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection to the metrics");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Serves one connection to its end.
+async fn connection(
+    stream: TcpStream,
+    state: Arc<State>,
+    limits: Limits,
+    mut stopped: watch::Receiver<()>,
+) {
+    let service = service_fn(|request| {
+        let state = Arc::clone(&state);
+        async move { Ok::<_, Infallible>(answer::answer(&request, &state, limits.answer_time).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.request_time)
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    // What ends a connection early is the client's affair, or a limit: nothing to report.
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = sleep(limits.connection_time) => {}
+        // The sender is gone: the server stops.
+        _ = stopped.changed() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = timeout(limits.answer_time, connection).await;
+}

@@ -1,0 +1,124 @@
+//! What each endpoint answers.
+
+use std::io::{Read as _, Write as _};
+
+use linger_daemon::http::{self, Limits};
+
+use crate::fixture;
+use crate::server::{Answer, Server};
+
+#[test]
+fn metrics_are_prometheus_text() {
+    let answer = Server::attached().get("/metrics");
+    assert_eq!(answer.status, 200);
+    assert_eq!(
+        answer.header("content-type"),
+        Some("text/plain; version=0.0.4")
+    );
+    assert_eq!(answer.header("content-encoding"), None);
+    assert!(
+        answer.text().contains("\nlinger_closes_total{"),
+        "{}",
+        answer.text()
+    );
+}
+
+#[test]
+fn metrics_are_compressed_on_request() {
+    let answer = Server::attached().ask("GET /metrics", "Accept-Encoding: br, gzip\r\n");
+    assert_eq!(answer.header("content-encoding"), Some("gzip"));
+    let mut text = String::new();
+    let mut decoder = flate2::read::GzDecoder::new(answer.body.as_slice());
+    decoder.read_to_string(&mut text).unwrap();
+    assert!(text.contains("\nlinger_closes_total{"), "{text}");
+}
+
+#[test]
+fn head_is_get_without_the_body() {
+    let server = Server::attached();
+    let [head, get] = ["HEAD /", "GET /"].map(|request| server.ask(request, ""));
+    assert_eq!((head.status, head.text()), (200, ""));
+    for name in ["content-length", "content-type"] {
+        assert!(head.header(name).is_some());
+        assert_eq!(head.header(name), get.header(name));
+    }
+    assert_eq!(server.ask("HEAD /metrics", "").text(), "");
+}
+
+#[test]
+fn the_landing_page_names_the_plan() {
+    let server = Server::start(Limits::DEFAULT);
+    assert!(server.get("/").text().contains("attaching"));
+    server.state.attached(fixture::metrics(fixture::snapshot()));
+    let page = server.get("/");
+    assert_eq!(
+        page.header("content-type"),
+        Some("text/html; charset=utf-8")
+    );
+    for text in ["fentry", "6.1.0-test", "href=\"/metrics\""] {
+        assert!(page.text().contains(text), "no {text} in {}", page.text());
+    }
+}
+
+#[test]
+fn ready_once_attached() {
+    let server = Server::start(Limits::DEFAULT);
+    assert_eq!(server.get("/healthz").status, 200);
+    assert_eq!(server.get("/readyz").status, 503);
+    assert_eq!(server.get("/metrics").status, 503);
+    server.state.attached(fixture::metrics(fixture::snapshot()));
+    assert_eq!(server.get("/readyz").status, 200);
+    assert_eq!(server.get("/metrics").status, 200);
+}
+
+#[test]
+fn unknown_paths_get_help() {
+    let answer = Server::attached().get("/metric");
+    assert_eq!(answer.status, 404);
+    assert!(answer.text().contains("/metrics"));
+}
+
+#[test]
+fn only_get_and_head() {
+    let answer = Server::attached().ask("DELETE /metrics", "");
+    assert_eq!(answer.status, 405);
+    assert_eq!(answer.header("allow"), Some("GET, HEAD"));
+}
+
+#[test]
+fn request_bodies_are_refused() {
+    let server = Server::attached();
+    let mut stream = server.connect();
+    // No request to close the connection: the server does so by itself.
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n")
+        .unwrap();
+    let answer = Answer::read(&mut stream);
+    assert_eq!(answer.status, 413);
+    assert_eq!(answer.header("connection"), Some("close"));
+}
+
+#[test]
+fn a_failing_ledger_is_an_error_with_its_reason() {
+    let server = Server::reading(Limits::DEFAULT, || Err("the map is gone".into()));
+    let answer = server.get("/metrics");
+    assert_eq!(answer.status, 500);
+    assert_eq!(
+        answer.text(),
+        "the ledger cannot be read: the map is gone\n"
+    );
+}
+
+#[test]
+fn a_taken_port_says_so() {
+    let server = Server::attached();
+    let error = http::bind(server.address).unwrap_err().to_string();
+    assert!(
+        error.starts_with(&format!("{} is in use", server.address)),
+        "{error}"
+    );
+    let error = http::bind("192.0.2.1:10546".parse().unwrap())
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("no address of this host"), "{error}");
+}

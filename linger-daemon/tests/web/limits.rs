@@ -1,0 +1,162 @@
+//! No client can keep the server from serving the others, or from stopping.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use linger_daemon::http::Limits;
+
+use crate::fixture;
+use crate::server::{Answer, Server};
+
+#[test]
+fn oversized_heads_are_refused() {
+    let server = Server::attached();
+    let fits = format!("Cookie: {}\r\n", "a".repeat(12 * 1024));
+    assert_eq!(server.ask("GET /healthz", &fits).status, 200);
+    let mut stream = server.connect();
+    let head = format!("GET /healthz HTTP/1.1\r\nCookie: {}", "a".repeat(16 * 1024));
+    stream.write_all(head.as_bytes()).unwrap();
+    assert_eq!(Answer::read(&mut stream).status, 431);
+}
+
+#[test]
+fn a_client_that_sends_slowly_is_dropped() {
+    let request_time = Duration::from_millis(400);
+    let server = Server::start(Limits {
+        request_time,
+        ..Limits::DEFAULT
+    });
+    let started = Instant::now();
+    let mut stream = server.connect();
+    stream
+        .set_read_timeout(Some(Duration::from_millis(20)))
+        .unwrap();
+    stream
+        .write_all(b"GET /healthz HTTP/1.1\r\nCookie: ")
+        .unwrap();
+    while stream.write_all(b"a").is_ok() && !is_closed(&mut stream) {
+        assert!(started.elapsed() < Duration::from_secs(10), "never dropped");
+    }
+    assert!(started.elapsed() >= request_time);
+}
+
+/// Waits for the read timeout of the stream.
+fn is_closed(stream: &mut TcpStream) -> bool {
+    match stream.read(&mut [0; 512]) {
+        Ok(length) => length == 0,
+        Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+    }
+}
+
+#[test]
+fn connections_beyond_the_limit_wait_their_turn() {
+    let request_time = Duration::from_millis(400);
+    let server = Server::start(Limits {
+        connections: 2,
+        request_time,
+        ..Limits::DEFAULT
+    });
+    let started = Instant::now();
+    let idle = [server.connect(), server.connect()];
+    // Until both are accepted, the next could be served at once.
+    thread::sleep(Duration::from_millis(100));
+    assert_eq!(server.get("/healthz").status, 200);
+    assert!(started.elapsed() >= request_time);
+    drop(idle);
+}
+
+#[test]
+fn a_client_that_does_not_read_is_dropped() {
+    let limits = Limits {
+        connections: 1,
+        connection_time: Duration::from_millis(300),
+        answer_time: Duration::from_millis(300),
+        ..Limits::DEFAULT
+    };
+    // An answer that no socket buffers hold.
+    let long = "x".repeat(64 * 1024 * 1024);
+    let server = Server::reading(limits, move || Err(long.clone().into()));
+    let mut stalled = server.connect();
+    stalled
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n")
+        .unwrap();
+    stalled.read_exact(&mut [0; 12]).unwrap();
+    assert_eq!(server.get("/healthz").status, 200);
+}
+
+#[test]
+fn at_most_two_scrapes_at_a_time() {
+    static RUNNING: AtomicUsize = AtomicUsize::new(0);
+    static MOST: AtomicUsize = AtomicUsize::new(0);
+    let server = Server::reading(Limits::DEFAULT, || {
+        let running = RUNNING.fetch_add(1, Ordering::SeqCst) + 1;
+        MOST.fetch_max(running, Ordering::SeqCst);
+        thread::sleep(Duration::from_millis(50));
+        RUNNING.fetch_sub(1, Ordering::SeqCst);
+        Ok(fixture::snapshot())
+    });
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| assert_eq!(server.get("/metrics").status, 200));
+        }
+    });
+    assert_eq!(MOST.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn a_scrape_that_hangs_is_given_up() {
+    let answer_time = Duration::from_millis(100);
+    let server = Server::reading(
+        Limits {
+            answer_time,
+            ..Limits::DEFAULT
+        },
+        || {
+            thread::sleep(Duration::from_secs(1));
+            Ok(fixture::snapshot())
+        },
+    );
+    let answer = server.get("/metrics");
+    assert_eq!(answer.status, 503);
+    assert!(answer.text().contains("0.1 seconds"), "{}", answer.text());
+    assert_eq!(server.get("/healthz").status, 200);
+}
+
+#[test]
+fn stopping_finishes_what_is_under_way() {
+    let mut server = Server::reading(Limits::DEFAULT, || {
+        thread::sleep(Duration::from_millis(250));
+        Ok(fixture::snapshot())
+    });
+    let idle = server.connect();
+    let mut busy = server.connect();
+    busy.write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n")
+        .unwrap();
+    thread::sleep(Duration::from_millis(100));
+    let took = server.stop();
+    assert_eq!(Answer::read(&mut busy).status, 200);
+    assert!(took < Limits::DEFAULT.stop_time, "{took:?}");
+    assert!(TcpStream::connect(server.address).is_err());
+    drop(idle);
+}
+
+#[test]
+fn stopping_does_not_wait_for_ever() {
+    let limits = Limits {
+        stop_time: Duration::from_millis(100),
+        ..Limits::DEFAULT
+    };
+    let mut server = Server::reading(limits, || {
+        thread::sleep(Duration::from_millis(1500));
+        Ok(fixture::snapshot())
+    });
+    let mut busy = server.connect();
+    busy.write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n")
+        .unwrap();
+    thread::sleep(Duration::from_millis(100));
+    let took = server.stop();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}

@@ -1,0 +1,7 @@
+//! What Prometheus, people and bad clients get from the web endpoints.
+
+mod endpoints;
+mod exposition;
+mod fixture;
+mod limits;
+mod server;

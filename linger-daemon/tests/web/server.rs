@@ -1,0 +1,134 @@
+//! A server to ask over real connections.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use linger_daemon::http::{self, Limits, State};
+use linger_daemon::ledger::Snapshot;
+use linger_daemon::metrics::{Metrics, SourceError};
+use tokio::sync::oneshot;
+
+use crate::fixture;
+
+/// A server on a port of its own, stopped when dropped.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) state: Arc<State>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// A server with nothing attached.
+    pub(crate) fn start(limits: Limits) -> Self {
+        let listener = http::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(State::new());
+        let (stop, stopped) = oneshot::channel();
+        let served = Arc::clone(&state);
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            let shutdown = async { drop(stopped.await) };
+            runtime
+                .block_on(http::serve(listener, served, limits, shutdown))
+                .unwrap();
+            // Not waiting for a read of the ledger that still blocks.
+            runtime.shutdown_background();
+        });
+        Self {
+            address,
+            state,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    /// A server whose scrapes call this.
+    pub(crate) fn reading<F>(limits: Limits, source: F) -> Self
+    where
+        F: Fn() -> Result<Snapshot, SourceError> + Send + Sync + 'static,
+    {
+        let server = Self::start(limits);
+        let metrics = Metrics::new(Arc::new(source), fixture::facts());
+        server.state.attached(metrics);
+        server
+    }
+
+    pub(crate) fn attached() -> Self {
+        Self::reading(Limits::DEFAULT, || Ok(fixture::snapshot()))
+    }
+
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        // A server that hangs fails the test instead of hanging it.
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        stream
+    }
+
+    /// Sends a request with these further lines of its head, and reads to the end of the connection.
+    pub(crate) fn ask(&self, request: &str, head: &str) -> Answer {
+        let mut stream = self.connect();
+        write!(
+            stream,
+            "{request} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{head}\r\n"
+        )
+        .unwrap();
+        Answer::read(&mut stream)
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        self.ask(&format!("GET {path}"), "")
+    }
+
+    /// Tells the server to stop; returns how long it took.
+    pub(crate) fn stop(&mut self) -> Duration {
+        let started = Instant::now();
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+        started.elapsed()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn read(stream: &mut TcpStream) -> Self {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
+        let end = end.unwrap_or_else(|| panic!("no answer: {:?}", String::from_utf8_lossy(&bytes)));
+        let body = bytes.split_off(end + 4);
+        let head = String::from_utf8(bytes).unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Self { status, head, body }
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        lines.find_map(|(found, value)| found.eq_ignore_ascii_case(name).then_some(value))
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+}
