@@ -4,5 +4,6 @@
 pub mod attribution;
 pub mod http;
 pub mod ledger;
+pub mod logging;
 pub mod metrics;
 pub mod probe;
