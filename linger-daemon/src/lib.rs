@@ -2,8 +2,12 @@
 //! to Prometheus.
 
 pub mod attribution;
+pub mod check;
+pub mod cli;
 pub mod http;
 pub mod ledger;
 pub mod logging;
 pub mod metrics;
+pub mod privileges;
 pub mod probe;
+pub mod run;

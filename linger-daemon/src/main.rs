@@ -1,24 +1,27 @@
-//! lingerd
-use linger_daemon::probe::*;
-fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_env_filter("linger_daemon=debug")
-        .init();
-    let t = std::time::Instant::now();
-    let loader = Loader::new()?;
-    eprintln!("loader {:?}", t.elapsed());
-    for &plan in linger_ebpf::Plan::ALL {
-        for hook in hooks(plan, &loader.kernel) {
-            let t = std::time::Instant::now();
-            eprintln!(
-                "{} {}: {:?} {:?}",
-                plan.name(),
-                hook.point,
-                loader.try_hook(hook),
-                t.elapsed()
-            );
+//! `lingerd`: arguments to command.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser as _;
+use linger_daemon::cli::{Cli, Command};
+use linger_daemon::{check, logging, run};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(&cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("lingerd: {error:#}");
+            ExitCode::FAILURE
         }
     }
-    Ok(())
+}
+
+fn dispatch(cli: &Cli) -> Result<ExitCode> {
+    logging::init(cli.log_level)?;
+    match &cli.command {
+        Command::Run(options) => run::run(options).map(|()| ExitCode::SUCCESS),
+        Command::Check(options) => check::check(options),
+    }
 }

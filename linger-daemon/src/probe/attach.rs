@@ -24,6 +24,16 @@ pub enum AttachError {
     Refused(String),
 }
 
+impl AttachError {
+    /// The reason alone.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        match self {
+            Self::Missing(reason) | Self::Refused(reason) => reason,
+        }
+    }
+}
+
 /// Why a plan cannot be used.
 #[derive(Debug, Error)]
 #[error("plan {} cannot be used: {point}: {source}", plan.name())]

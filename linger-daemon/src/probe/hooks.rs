@@ -133,6 +133,32 @@ pub fn hooks(plan: Plan, kernel: &Kernel) -> Vec<Hook> {
 ///
 /// `filp_flush` came with that change (v6.6, fs/open.c).
 #[must_use]
-pub fn releases_in_close(kernel: &Kernel) -> bool {
+pub(super) fn releases_in_close(kernel: &Kernel) -> bool {
     kernel.has_function("filp_flush")
+}
+
+/// What a plan does not see on this kernel.
+#[must_use]
+pub fn blind(plan: Plan, kernel: &Kernel) -> Vec<&'static str> {
+    match plan {
+        Plan::Fentry => Vec::new(),
+        Plan::Kprobe => vec![
+            "the time of a close while more threads are blocked in close than the kernel keeps \
+             return probes for (twice the CPUs, at least 10)",
+        ],
+        Plan::Tracepoint => {
+            let mut blind = vec![
+                "closes of the kernel's own sockets, and of MPTCP subflows",
+                "the time of closes outside close(2): at exit, by dup2(2), by io_uring",
+            ];
+            if !releases_in_close(kernel) {
+                blind.push("the time of any close: this kernel releases files after close(2)");
+                blind.push(
+                    "when a wait under SO_LINGER is interrupted or runs out: such a close is \
+                     counted, as linger_timeout, when its connection ends",
+                );
+            }
+            blind
+        }
+    }
 }

@@ -6,4 +6,4 @@ mod hooks;
 
 pub use attach::{AttachError, Attached, Loader, PlanError, ProbeError, cgroup_root, choose};
 pub use btf::{Kernel, KernelError, Resolved};
-pub use hooks::{Hook, Point, hooks, releases_in_close};
+pub use hooks::{Hook, Point, blind, hooks};

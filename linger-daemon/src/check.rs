@@ -1,0 +1,201 @@
+//! `lingerd check`: what this kernel offers, found out by trying.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use linger_ebpf::Plan;
+use nix::sys::utsname::uname;
+use serde::Serialize;
+
+use crate::cli::Check;
+use crate::privileges;
+use crate::probe::{self, AttachError, Loader};
+
+/// All that was found out.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// Release of the kernel.
+    kernel: String,
+    /// Its types: where the fields are, or why they cannot be read.
+    btf: Result<Vec<Field>, String>,
+    /// Capabilities that are missing.
+    missing_capabilities: Vec<String>,
+    /// Every plan, best first.
+    plans: Vec<PlanReport>,
+    /// The plan that `run` would use.
+    plan: Option<&'static str>,
+}
+
+/// A field that the programs read.
+#[derive(Debug, Serialize)]
+struct Field {
+    field: String,
+    /// Byte offset; none if this kernel does without the field.
+    offset: Option<u32>,
+    /// Mask in that byte, of a bit field.
+    mask: Option<u8>,
+}
+
+#[derive(Debug, Serialize)]
+struct PlanReport {
+    plan: &'static str,
+    /// Whether all its hooks attach together.
+    usable: bool,
+    /// Why not.
+    reason: Option<String>,
+    hooks: Vec<HookReport>,
+    /// What it does not see on this kernel.
+    blind: Vec<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+struct HookReport {
+    point: String,
+    program: &'static str,
+    verdict: &'static str,
+    reason: Option<String>,
+}
+
+/// Prints the report; succeeds if `run` would.
+pub fn check(options: &Check) -> Result<ExitCode> {
+    let report = Report::new(options.plan.plan())?;
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{}", report.text()?);
+    }
+    Ok(if report.plan.is_some() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+impl Report {
+    fn new(wanted: Option<Plan>) -> Result<Self> {
+        let mut report = Self {
+            kernel: uname()?.release().to_string_lossy().into_owned(),
+            btf: Ok(Vec::new()),
+            missing_capabilities: privileges::missing()
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            plans: Vec::new(),
+            plan: None,
+        };
+        match Loader::new() {
+            Ok(loader) => {
+                report.btf = Ok(fields(&loader)?);
+                report.plans = Plan::ALL
+                    .iter()
+                    .map(|plan| PlanReport::new(&loader, *plan))
+                    .collect();
+            }
+            Err(error) => report.btf = Err(error.to_string()),
+        }
+        report.plan = report
+            .plans
+            .iter()
+            .find(|plan| plan.usable && wanted.is_none_or(|wanted| wanted.name() == plan.plan))
+            .map(|plan| plan.plan)
+            .filter(|_| report.missing_capabilities.is_empty());
+        Ok(report)
+    }
+
+    /// The report for people.
+    fn text(&self) -> Result<String, std::fmt::Error> {
+        let mut out = String::new();
+        writeln!(out, "kernel        {}", self.kernel)?;
+        let missing = if self.missing_capabilities.is_empty() {
+            "all there".to_owned()
+        } else {
+            format!(
+                "missing {}: run as root",
+                self.missing_capabilities.join(", ")
+            )
+        };
+        writeln!(out, "privileges    {missing}")?;
+        match &self.btf {
+            Ok(fields) => {
+                writeln!(out, "BTF           {} fields found", fields.len())?;
+                for field in fields {
+                    writeln!(out, "  {:<34} {}", field.field, field.place())?;
+                }
+            }
+            Err(error) => writeln!(out, "BTF           {error}")?,
+        }
+        for plan in &self.plans {
+            plan.write(&mut out)?;
+        }
+        match self.plan {
+            Some(plan) => writeln!(out, "\n`lingerd run` would use the plan {plan}")?,
+            None => writeln!(out, "\n`lingerd run` would not work")?,
+        }
+        Ok(out)
+    }
+}
+
+fn fields(loader: &Loader) -> Result<Vec<Field>> {
+    let (_, resolved) = loader.kernel.offsets()?;
+    Ok(resolved
+        .into_iter()
+        .map(|found| Field {
+            field: found.field,
+            offset: found.offset,
+            mask: found.mask,
+        })
+        .collect())
+}
+
+impl Field {
+    fn place(&self) -> String {
+        match (self.offset, self.mask) {
+            (None, _) => "not in this kernel, not needed".into(),
+            (Some(offset), None) => format!("{offset}"),
+            (Some(offset), Some(mask)) => format!("{offset}, mask {mask:#04x}"),
+        }
+    }
+}
+
+impl PlanReport {
+    fn new(loader: &Loader, plan: Plan) -> Self {
+        let hooks = probe::hooks(plan, &loader.kernel)
+            .into_iter()
+            .map(|hook| {
+                let error = loader.try_hook(hook).err();
+                HookReport {
+                    point: hook.point.to_string(),
+                    program: hook.program,
+                    verdict: match &error {
+                        None => "usable",
+                        Some(AttachError::Missing(_)) => "missing",
+                        Some(AttachError::Refused(_)) => "refused",
+                    },
+                    reason: error.map(|error| error.detail().to_owned()),
+                }
+            })
+            .collect();
+        let failure = loader.attach(plan).err();
+        Self {
+            plan: plan.name(),
+            usable: failure.is_none(),
+            reason: failure.map(|error| format!("{}: {}", error.point, error.source)),
+            hooks,
+            blind: probe::blind(plan, &loader.kernel),
+        }
+    }
+
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        let verdict = if self.usable { "usable" } else { "not usable" };
+        writeln!(out, "\nplan {}: {verdict}", self.plan)?;
+        for hook in &self.hooks {
+            let reason = hook.reason.as_deref().unwrap_or_default();
+            writeln!(out, "  {:<8} {:<36} {reason}", hook.verdict, hook.point)?;
+        }
+        for blind in &self.blind {
+            writeln!(out, "  does not see: {blind}")?;
+        }
+        Ok(())
+    }
+}

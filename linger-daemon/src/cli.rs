@@ -1,0 +1,91 @@
+//! Arguments to command.
+
+use std::net::SocketAddr;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use linger_ebpf::Plan;
+use tracing::Level;
+
+/// What happens to a TCP connection, and to its data, when a program closes it?
+///
+/// lingerd watches every close on this host from inside the kernel and serves to Prometheus how
+/// each ended, how long it blocked its thread, and which bytes were thrown away, by the service
+/// that caused it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "lingerd",
+    version,
+    after_help = "Start with `lingerd check`: it tells whether this kernel can be watched, and how.\n\
+                  Then `lingerd run`, and, in another terminal, `lingerd exercise` to see the numbers move."
+)]
+pub struct Cli {
+    /// What is logged: error, warn, info, debug or trace [default: $LINGER_LOG, or info]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub log_level: Option<Level>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What lingerd can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch closes and serve the metrics, until SIGTERM or SIGINT
+    ///
+    /// Needs root, or the capabilities CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, until the programs
+    /// are attached.
+    Run(Run),
+    /// Tell what this kernel offers, and whether `run` would work
+    ///
+    /// Really loads and attaches every program, one after another, and detaches it again. Exits
+    /// with 0 only if `run` would work.
+    Check(Check),
+}
+
+/// Options of `lingerd run`.
+#[derive(Debug, clap::Args)]
+pub struct Run {
+    /// Address and port to serve the metrics on
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:10546")]
+    pub listen: SocketAddr,
+    /// The hooks to use; auto takes the best that attaches
+    #[arg(long, value_enum, default_value_t = PlanChoice::Auto)]
+    pub plan: PlanChoice,
+}
+
+/// Options of `lingerd check`.
+#[derive(Debug, clap::Args)]
+pub struct Check {
+    /// The plan that `run` would be told to use
+    #[arg(long, value_enum, default_value_t = PlanChoice::Auto)]
+    pub plan: PlanChoice,
+    /// Print JSON, for machines
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which plan to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PlanChoice {
+    /// The best that attaches: fentry, then kprobe, then tracepoint
+    Auto,
+    /// BPF trampolines: exact, and the cheapest
+    Fentry,
+    /// Kprobes on the same functions, where there are no trampolines
+    Kprobe,
+    /// cgroup/sock_release and tracepoints, where the kernel refuses both
+    Tracepoint,
+}
+
+impl PlanChoice {
+    /// The plan, unless the choice is lingerd's.
+    #[must_use]
+    pub const fn plan(self) -> Option<Plan> {
+        match self {
+            Self::Auto => None,
+            Self::Fentry => Some(Plan::Fentry),
+            Self::Kprobe => Some(Plan::Kprobe),
+            Self::Tracepoint => Some(Plan::Tracepoint),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The capabilities that attaching takes, and their end.
+
+use std::collections::HashSet;
+use std::thread;
+
+use caps::{CapSet, Capability};
+use thiserror::Error;
+
+/// What attaching takes, each with its reason.
+pub const NEEDED: &[(Capability, &str)] = &[
+    (Capability::CAP_BPF, "load programs and make maps"),
+    (Capability::CAP_PERFMON, "trace, and read kernel memory"),
+    (
+        Capability::CAP_NET_ADMIN,
+        "attach to the release of sockets (plan tracepoint)",
+    ),
+];
+
+/// Too few privileges.
+#[derive(Debug, Error)]
+#[error("missing {missing}: run lingerd as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN")]
+pub struct Missing {
+    missing: String,
+}
+
+/// The capabilities of [`NEEDED`] that this process does not have.
+#[must_use]
+pub fn missing() -> Vec<Capability> {
+    let have = caps::read(None, CapSet::Effective).unwrap_or_default();
+    // CAP_SYS_ADMIN stands for CAP_BPF and CAP_PERFMON, not for CAP_NET_ADMIN.
+    let admin = have.contains(&Capability::CAP_SYS_ADMIN);
+    NEEDED
+        .iter()
+        .map(|(capability, _)| *capability)
+        .filter(|capability| {
+            !have.contains(capability) && !(admin && *capability != Capability::CAP_NET_ADMIN)
+        })
+        .collect()
+}
+
+/// Makes sure that nothing of [`NEEDED`] is missing.
+pub fn require() -> Result<(), Missing> {
+    let missing = missing();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = missing.iter().map(ToString::to_string).collect();
+    Err(Missing {
+        missing: names.join(", "),
+    })
+}
+
+/// Gives up every capability, for this thread and those it will start, if `still_works` without.
+///
+/// Kernels before 5.19 may let only those with `CAP_BPF` read maps; there it is kept. Returns the
+/// capabilities that remain. Call it before other threads are started.
+pub fn drop_all(
+    still_works: impl Fn() -> bool + Sync,
+) -> Result<HashSet<Capability>, caps::errors::CapsError> {
+    let works_without = thread::scope(|scope| {
+        scope
+            .spawn(|| reduce_to(&HashSet::new()).is_ok() && still_works())
+            .join()
+            .unwrap_or(false)
+    });
+    let keep = if works_without {
+        HashSet::new()
+    } else {
+        let have = caps::read(None, CapSet::Permitted)?;
+        [Capability::CAP_BPF, Capability::CAP_SYS_ADMIN]
+            .into_iter()
+            .find(|cap| have.contains(cap))
+            .into_iter()
+            .collect()
+    };
+    reduce_to(&keep)?;
+    Ok(keep)
+}
+
+/// Leaves this thread with these capabilities, and no way to get others.
+fn reduce_to(keep: &HashSet<Capability>) -> Result<(), caps::errors::CapsError> {
+    caps::set(None, CapSet::Effective, keep)?;
+    caps::set(None, CapSet::Permitted, keep)?;
+    caps::clear(None, CapSet::Inheritable)
+}

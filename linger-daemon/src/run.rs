@@ -1,0 +1,99 @@
+//! `lingerd run`: attach, count, serve.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use nix::sys::utsname::uname;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::attribution::Cgroups;
+use crate::cli::Run;
+use crate::http::{self, Limits, State};
+use crate::ledger::Ledger;
+use crate::metrics::{Facts, Hook, Metrics};
+use crate::privileges;
+use crate::probe::{self, Attached};
+
+/// Runs until a signal ends it. Then everything is detached.
+pub fn run(options: &Run) -> Result<()> {
+    let listener = http::bind(options.listen)?;
+    let address = listener.local_addr()?;
+    privileges::require()?;
+    let started = Instant::now();
+    let mut attached = probe::choose(options.plan.plan())?;
+    info!(
+        plan = attached.plan.name(),
+        hooks = attached.hooks.len(),
+        milliseconds = started.elapsed().as_millis(),
+        "attached"
+    );
+    let cgroups = Cgroups::new(probe::cgroup_root().unwrap_or_default());
+    let ledger = Mutex::new(Ledger::new(&mut attached, cgroups)?);
+    drop_privileges(&ledger)?;
+
+    let state = Arc::new(State::new());
+    state.attached(metrics(&attached, ledger)?);
+    info!("serving http://{address}/metrics");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let shutdown = shutdown()?;
+        http::serve(listener, state, Limits::DEFAULT, shutdown).await
+    })?;
+    // Nothing waits for a scrape that still runs.
+    runtime.shutdown_background();
+    drop(attached);
+    info!("detached");
+    Ok(())
+}
+
+/// Keeps no capability that reading the ledger does not take.
+fn drop_privileges(ledger: &Mutex<Ledger>) -> Result<()> {
+    let readable = || {
+        ledger
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .snapshot()
+            .is_ok()
+    };
+    let kept = privileges::drop_all(readable).context("cannot drop capabilities")?;
+    if !kept.is_empty() {
+        warn!("this kernel lets only the privileged read maps: keeping {kept:?}");
+    }
+    Ok(())
+}
+
+fn metrics(attached: &Attached, ledger: Mutex<Ledger>) -> Result<Metrics> {
+    let facts = Facts {
+        plan: attached.plan,
+        kernel: uname()?.release().to_string_lossy().into_owned(),
+        attached: attached
+            .hooks
+            .iter()
+            .map(|hook| Hook {
+                program: hook.program.into(),
+                target: hook.point.to_string(),
+            })
+            .collect(),
+    };
+    let source = move || {
+        let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(ledger.snapshot()?)
+    };
+    Ok(Metrics::new(Arc::new(source), facts))
+}
+
+/// Done at the first SIGTERM or SIGINT.
+fn shutdown() -> std::io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => info!("SIGTERM: stopping"),
+            _ = interrupt.recv() => info!("SIGINT: stopping"),
+        }
+    })
+}
