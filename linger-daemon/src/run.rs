@@ -32,6 +32,7 @@ pub fn run(options: &Run) -> Result<()> {
     let cgroups = Cgroups::new(probe::cgroup_root().unwrap_or_default());
     let ledger = Mutex::new(Ledger::new(&mut attached, cgroups)?);
     drop_privileges(&ledger)?;
+    release_memory();
 
     let state = Arc::new(State::new());
     state.attached(metrics(&attached, ledger)?);
@@ -64,6 +65,15 @@ fn drop_privileges(ledger: &Mutex<Ledger>) -> Result<()> {
         warn!("this kernel lets only the privileged read maps: keeping {kept:?}");
     }
     Ok(())
+}
+
+/// Returns to the system what reading the kernel's types took: most of what the process ever holds.
+fn release_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: has no preconditions.
+    unsafe {
+        nix::libc::malloc_trim(0);
+    }
 }
 
 fn metrics(attached: &Attached, ledger: Mutex<Ledger>) -> Result<Metrics> {

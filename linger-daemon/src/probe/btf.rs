@@ -306,3 +306,6 @@ struct Place {
     bits: Option<u32>,
     size: usize,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,152 @@
+//! The walk through BTF, on the types of kernels that are not running.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+
+use super::*;
+use crate::probe::hooks::releases_in_close;
+
+fn debian(name: &str) -> Kernel {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/btf")
+        .join(name);
+    Kernel::from_file(&path).unwrap()
+}
+
+/// Offset and mask by field.
+fn places(kernel: &Kernel) -> HashMap<String, (Option<u32>, Option<u8>)> {
+    let (_, resolved) = kernel.offsets().unwrap();
+    resolved
+        .into_iter()
+        .map(|found| (found.field, (found.offset, found.mask)))
+        .collect()
+}
+
+#[test]
+fn fields_of_6_1() {
+    let found = places(&debian("debian-6.1.0-56.btf"));
+    // Checked with pahole.
+    assert_eq!(found["sock.__sk_common.skc_state"], (Some(18), None));
+    assert_eq!(found["sock.sk_lingertime"], (Some(520), None));
+    assert_eq!(found["sock.sk_shutdown"], (Some(610), None));
+    assert_eq!(found["sock.sk_err"], (Some(544), None));
+    assert_eq!(found["sock.sk_socket"], (Some(624), None));
+    assert_eq!(found["sock.sk_protocol"], (Some(516), None));
+    assert_eq!(found["sock.sk_receive_queue.qlen"], (Some(216 + 16), None));
+    assert_eq!(found["tcp_sock.write_seq"], (Some(1852), None));
+    assert_eq!(found["tcp_sock.snd_nxt"], (Some(1476), None));
+    assert_eq!(found["tcp_sock.snd_una"], (Some(1508), None));
+    assert_eq!(found["tcp_sock.copied_seq"], (Some(1468), None));
+    assert_eq!(found["tcp_sock.rcv_nxt"], (Some(1464), None));
+    assert_eq!(found["tcp_sock.repair"], (Some(1637), Some(1 << 6)));
+    assert_eq!(found["tcp_sock.linger2"], (Some(2160), None));
+    assert_eq!(found["tcp_sock.is_mptcp"], (Some(2220), None));
+}
+
+#[test]
+fn fields_of_6_12() {
+    let found = places(&debian("debian-6.12.117.btf"));
+    assert_eq!(found["sock.sk_lingertime"], (Some(576), None));
+    assert_eq!(found["sock.sk_shutdown"], (Some(571), None));
+    assert_eq!(found["sock.sk_err"], (Some(284), None));
+    assert_eq!(found["sock.sk_socket"], (Some(288), None));
+    assert_eq!(found["sock.sk_receive_queue.qlen"], (Some(168 + 16), None));
+    assert_eq!(found["tcp_sock.write_seq"], (Some(1636), None));
+    assert_eq!(found["tcp_sock.snd_una"], (Some(1720), None));
+    assert_eq!(found["tcp_sock.repair"], (Some(1519), Some(1 << 2)));
+    assert_eq!(found["tcp_sock.is_mptcp"], (Some(2272), None));
+}
+
+#[test]
+fn functions_tell_what_a_kernel_does() {
+    let (old, new) = (debian("debian-6.1.0-56.btf"), debian("debian-6.12.117.btf"));
+    assert!(old.has_function("__tcp_close") && new.has_function("__tcp_close"));
+    // A struct is no function.
+    assert!(!old.has_function("tcp_sock"));
+    assert!(!releases_in_close(&old) && releases_in_close(&new));
+}
+
+#[test]
+fn a_missing_field_is_named() {
+    let kernel = debian("debian-6.12.117.btf");
+    let missing = field!(state, "sock", "__sk_common.skc_no_such", Shape::Bytes(1));
+    let error = kernel.resolve(&missing).unwrap_err().to_string();
+    assert!(
+        error.starts_with("the kernel's sock.__sk_common.skc_no_such does not exist"),
+        "{error}"
+    );
+    let optional = field!(is_mptcp, "tcp_sock", "no_such", Shape::Optional(1));
+    assert_eq!(kernel.resolve(&optional).unwrap().offset, None);
+}
+
+#[test]
+fn a_field_of_another_size_is_refused() {
+    let kernel = debian("debian-6.12.117.btf");
+    for shape in [Shape::Bytes(4), Shape::Bit, Shape::Array(16)] {
+        let field = Field {
+            shape,
+            ..field!(state, "sock", "sk_lingertime", Shape::Bytes(8))
+        };
+        let error = kernel.resolve(&field).unwrap_err().to_string();
+        assert!(
+            error.contains("sock.sk_lingertime has another size (8 bytes)"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn fields_that_differ_between_namesakes_are_ambiguous() {
+    // Two structs of one name, that agree on `x` and not on `y`.
+    let kernel = crafted(&[
+        ("twin", &[("x", 0), ("y", 32)]),
+        ("twin", &[("x", 0), ("y", 64)]),
+    ]);
+    let x = field!(state, "twin", "x", Shape::Bytes(4));
+    assert_eq!(kernel.resolve(&x).unwrap().offset, Some(0));
+    let y = field!(state, "twin", "y", Shape::Bytes(4));
+    let error = kernel.resolve(&y).unwrap_err().to_string();
+    assert!(error.contains("twin.y is ambiguous"), "{error}");
+}
+
+#[test]
+fn what_is_not_btf_is_refused() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"no BTF at all, but long enough to have a header")
+        .unwrap();
+    let error = Kernel::from_file(file.path()).err().unwrap().to_string();
+    assert!(error.contains("CONFIG_DEBUG_INFO_BTF"), "{error}");
+    assert!(Kernel::from_file(Path::new("/no/such/file")).is_err());
+}
+
+/// BTF with these structs, whose members are 4-byte integers at these bits.
+fn crafted(structs: &[(&str, &[(&str, u32)])]) -> Kernel {
+    const INT: u32 = 1 << 24;
+    const STRUCT: u32 = 4 << 24;
+    let mut strings = vec![0];
+    let mut types = Vec::new();
+    let mut words = |all: &[u32]| types.extend(all.iter().flat_map(|word| word.to_le_bytes()));
+    let mut string = |text: &str| {
+        let at = u32::try_from(strings.len()).unwrap();
+        strings.extend(text.bytes().chain([0]));
+        at
+    };
+    words(&[string("int"), INT, 4, 32]);
+    for (name, members) in structs {
+        let count = u32::try_from(members.len()).unwrap();
+        words(&[string(name), STRUCT | count, 16]);
+        for (member, bit) in *members {
+            words(&[string(member), 1, *bit]);
+        }
+    }
+    let (type_len, string_len) = (types.len(), strings.len());
+    let mut bytes = vec![0x9f, 0xeb, 1, 0];
+    for word in [24, 0, type_len, type_len, string_len] {
+        bytes.extend(u32::try_from(word).unwrap().to_le_bytes());
+    }
+    bytes.extend(types);
+    bytes.extend(strings);
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&bytes).unwrap();
+    Kernel::from_file(file.path()).unwrap()
+}
