@@ -14,6 +14,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
 
 use crate::ledger::Snapshot;
+use crate::probe::Hook;
 
 /// Version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -36,15 +37,6 @@ pub struct Facts {
     pub kernel: String,
     /// Every program that is attached.
     pub attached: Vec<Hook>,
-}
-
-/// A program attached to its place in the kernel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hook {
-    /// Name of the BPF program.
-    pub program: String,
-    /// The function, tracepoint or cgroup it is attached to.
-    pub target: String,
 }
 
 /// Why a scrape has no metrics to show.

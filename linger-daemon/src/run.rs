@@ -12,7 +12,7 @@ use crate::attribution::Cgroups;
 use crate::cli::Run;
 use crate::http::{self, Limits, State};
 use crate::ledger::Ledger;
-use crate::metrics::{Facts, Hook, Metrics};
+use crate::metrics::{Facts, Metrics};
 use crate::privileges;
 use crate::probe::{self, Attached};
 
@@ -80,14 +80,7 @@ fn metrics(attached: &Attached, ledger: Mutex<Ledger>) -> Result<Metrics> {
     let facts = Facts {
         plan: attached.plan,
         kernel: uname()?.release().to_string_lossy().into_owned(),
-        attached: attached
-            .hooks
-            .iter()
-            .map(|hook| Hook {
-                program: hook.program.into(),
-                target: hook.point.to_string(),
-            })
-            .collect(),
+        attached: attached.hooks.clone(),
     };
     let source = move || {
         let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);

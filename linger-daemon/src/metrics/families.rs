@@ -229,7 +229,7 @@ fn resets(group: &Labels, counters: &Counters) -> Vec<Metric> {
 fn attached(facts: &Facts) -> Vec<Metric> {
     let hooks = facts.attached.iter();
     hooks
-        .map(|hook| ATTACHED.of_daemon(&[&hook.program, &hook.target], 1.0))
+        .map(|hook| ATTACHED.of_daemon(&[hook.program, &hook.point.to_string()], 1.0))
         .collect()
 }
 
