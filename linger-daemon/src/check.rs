@@ -30,7 +30,7 @@ struct Report {
 /// A field that the programs read.
 #[derive(Debug, Serialize)]
 struct Field {
-    field: String,
+    name: String,
     /// Byte offset; none if this kernel does without the field.
     offset: Option<u32>,
     /// Mask in that byte, of a bit field.
@@ -120,7 +120,7 @@ impl Report {
             Ok(fields) => {
                 writeln!(out, "BTF           {} fields found", fields.len())?;
                 for field in fields {
-                    writeln!(out, "  {:<34} {}", field.field, field.place())?;
+                    writeln!(out, "  {:<34} {}", field.name, field.place())?;
                 }
             }
             Err(error) => writeln!(out, "BTF           {error}")?,
@@ -141,7 +141,7 @@ fn fields(loader: &Loader) -> Result<Vec<Field>> {
     Ok(resolved
         .into_iter()
         .map(|found| Field {
-            field: found.field,
+            name: found.field,
             offset: found.offset,
             mask: found.mask,
         })

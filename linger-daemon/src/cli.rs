@@ -1,4 +1,8 @@
 //! Arguments to command.
+#![expect(
+    clippy::doc_markdown,
+    reason = "these comments are help for a terminal"
+)]
 
 use std::net::SocketAddr;
 

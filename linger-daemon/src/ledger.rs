@@ -165,7 +165,7 @@ impl Ledger {
 
     fn read_groups(&self) -> Result<Vec<(Group, Counters)>, LedgerError> {
         let mut groups: BTreeMap<Group, Counters> = BTreeMap::new();
-        for entry in self.groups.iter() {
+        for entry in &self.groups {
             let (group, counters) = entry.map_err(read("GROUPS"))?;
             groups.insert(group, sum_cpus(&counters));
         }

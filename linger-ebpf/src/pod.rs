@@ -18,5 +18,5 @@ unsafe impl aya::Pod for Offsets {}
 const _: () = {
     assert!(size_of::<Close>() == 3 * 8 + 3 * 4 + 4 + size_of::<Group>());
     assert!(size_of::<Group>() == 24);
-    assert!(size_of::<Offsets>() % 4 == 0);
+    assert!(size_of::<Offsets>().is_multiple_of(4));
 };

@@ -193,12 +193,11 @@ pub fn cgroup_root() -> io::Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts")?;
     mounts
         .lines()
-        .filter_map(|line| {
+        .find_map(|line| {
             let mut words = line.split(' ');
             let (_, path, kind) = (words.next()?, words.next()?, words.next()?);
             (kind == "cgroup2").then(|| PathBuf::from(path))
         })
-        .next()
         .ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::NotFound,
