@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 use aya::programs::{CgroupAttachMode, Program, ProgramError};
@@ -12,6 +13,7 @@ use tracing::{debug, info};
 
 use super::btf::{Kernel, KernelError};
 use super::hooks::{Hook, Point, hooks, releases_in_close};
+use super::kretprobe::Kretprobe;
 
 /// Why a hook does not attach.
 #[derive(Debug, Error)]
@@ -68,6 +70,8 @@ pub struct Attached {
     pub hooks: Vec<Hook>,
     /// The maps, and the links that keep the programs attached.
     pub ebpf: Ebpf,
+    /// More of what keeps programs attached.
+    _kretprobes: Vec<Kretprobe>,
 }
 
 /// Attaches the plan asked for, or the best that works.
@@ -116,16 +120,24 @@ impl Loader {
         let mut ebpf = self
             .load()
             .map_err(|source| failed("maps".into(), source))?;
+        let mut kretprobes = Vec::new();
         for hook in &hooks {
-            self.attach_hook(&mut ebpf, *hook)
+            let kretprobe = self
+                .attach_hook(&mut ebpf, *hook)
                 .map_err(|source| failed(hook.point.to_string(), source))?;
+            kretprobes.extend(kretprobe);
         }
-        Ok(Attached { plan, hooks, ebpf })
+        Ok(Attached {
+            plan,
+            hooks,
+            ebpf,
+            _kretprobes: kretprobes,
+        })
     }
 
     /// Loads and attaches one hook alone and detaches it again.
     pub fn try_hook(&self, hook: Hook) -> Result<(), AttachError> {
-        self.attach_hook(&mut self.load()?, hook)
+        self.attach_hook(&mut self.load()?, hook).map(drop)
     }
 
     /// Makes the maps; no program is loaded yet.
@@ -139,7 +151,8 @@ impl Loader {
             .map_err(|error| AttachError::Refused(innermost(&error)))
     }
 
-    fn attach_hook(&self, ebpf: &mut Ebpf, hook: Hook) -> Result<(), AttachError> {
+    /// Attaches a hook for as long as `ebpf` and what this returns live.
+    fn attach_hook(&self, ebpf: &mut Ebpf, hook: Hook) -> Result<Option<Kretprobe>, AttachError> {
         if let Some(function) = hook.point.function()
             && !self.kernel.has_function(function)
         {
@@ -150,13 +163,17 @@ impl Loader {
         let program = ebpf
             .program_mut(hook.program)
             .ok_or_else(|| AttachError::Missing(format!("no program {}", hook.program)))?;
-        self.load_and_attach(program, hook.point)
+        self.load_and_attach(program, hook)
             .map_err(|error| explain(&error, hook.point))
     }
 
-    fn load_and_attach(&self, program: &mut Program, point: Point) -> Result<(), ProgramError> {
+    fn load_and_attach(
+        &self,
+        program: &mut Program,
+        hook: Hook,
+    ) -> Result<Option<Kretprobe>, ProgramError> {
         let no_btf = || io::Error::new(io::ErrorKind::NotFound, "the kernel's BTF is unreadable");
-        match (program, point) {
+        match (program, hook.point) {
             (Program::FEntry(program), Point::Fentry(function)) => {
                 program.load(function, self.btf.as_ref().ok_or_else(no_btf)?)?;
                 program.attach()?;
@@ -165,9 +182,14 @@ impl Loader {
                 program.load(function, self.btf.as_ref().ok_or_else(no_btf)?)?;
                 program.attach()?;
             }
-            (Program::KProbe(program), Point::Kprobe(function) | Point::Kretprobe(function)) => {
+            (Program::KProbe(program), Point::Kprobe(function)) => {
                 program.load()?;
                 program.attach(function, 0)?;
+            }
+            (Program::KProbe(program), Point::Kretprobe(function)) => {
+                program.load()?;
+                let program = program.fd()?.as_fd();
+                return Ok(Some(Kretprobe::attach(program, hook.program, function)?));
             }
             (Program::RawTracePoint(program), Point::RawTracepoint(name)) => {
                 program.load()?;
@@ -184,7 +206,7 @@ impl Loader {
             }
             _ => return Err(ProgramError::UnexpectedProgramType),
         }
-        Ok(())
+        Ok(None)
     }
 }
 

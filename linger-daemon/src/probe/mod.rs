@@ -3,6 +3,7 @@
 mod attach;
 mod btf;
 mod hooks;
+mod kretprobe;
 
 pub use attach::{AttachError, Attached, Loader, PlanError, ProbeError, cgroup_root, choose};
 pub use btf::{Kernel, KernelError, Resolved};

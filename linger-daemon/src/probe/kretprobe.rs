@@ -1,0 +1,173 @@
+//! Kretprobes with room for many threads inside the function.
+//!
+//! The kernel keeps a bounded number of places for returns that are due, by default twice the CPUs:
+//! a few threads blocked in close would take them all, and every other close on the host would lose
+//! its return. Only probes made through tracefs can ask for more, so these are made there, and the
+//! program is put on the event like on any tracepoint.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process;
+
+use perf_event_open_sys as perf;
+use tracing::{debug, warn};
+
+/// Threads that may be inside the function at once; the kernel's maximum (`KRETPROBE_MAXACTIVE_MAX`).
+const MAX_ACTIVE: u32 = 4096;
+
+/// Where tracefs may be mounted.
+const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+
+/// A program on the return of a function. Dropping it detaches the program and removes the probe.
+#[derive(Debug)]
+pub(super) struct Kretprobe {
+    /// Keeps the program attached; closed before the definition is removed.
+    event: Option<OwnedFd>,
+    definition: Definition,
+}
+
+impl Kretprobe {
+    /// Puts a loaded program on the return of a kernel function.
+    pub(super) fn attach(program: BorrowedFd<'_>, name: &str, function: &str) -> io::Result<Self> {
+        let tracefs = TRACEFS
+            .into_iter()
+            .map(PathBuf::from)
+            .find(|path| path.join("kprobe_events").exists())
+            .ok_or_else(|| {
+                io::Error::new(
+                    io::ErrorKind::NotFound,
+                    "no kprobe_events in tracefs: if it is not mounted, \
+                     mount -t tracefs tracefs /sys/kernel/tracing",
+                )
+            })?;
+        let definition = Definition::new(&tracefs, name, function)?;
+        let event = open_event(definition.id(&tracefs)?, program)?;
+        Ok(Self {
+            event: Some(event),
+            definition,
+        })
+    }
+}
+
+impl Drop for Kretprobe {
+    fn drop(&mut self) {
+        // An event in use cannot be removed.
+        self.event = None;
+        if let Err(error) = self.definition.remove() {
+            warn!(
+                "cannot remove the kretprobe {}: {error}",
+                self.definition.event
+            );
+        }
+    }
+}
+
+/// The line in `kprobe_events` that makes a probe.
+#[derive(Debug)]
+struct Definition {
+    /// Open from the start: later the privileges to open it are gone.
+    file: File,
+    /// The event, as `group/name`.
+    event: String,
+}
+
+impl Definition {
+    fn new(tracefs: &Path, name: &str, function: &str) -> io::Result<Self> {
+        let path = tracefs.join("kprobe_events");
+        // Opened to append: to truncate it would remove the probes of others.
+        let mut file = OpenOptions::new().append(true).open(&path)?;
+        for event in abandoned(&fs::read_to_string(&path)?) {
+            debug!("removing the kretprobe {event}, whose lingerd is gone");
+            // Another lingerd may have been faster.
+            let _ = file.write_all(format!("-:{event}\n").as_bytes());
+        }
+        let event = format!("{}{}/{name}", GROUP, process::id());
+        file.write_all(format!("r{MAX_ACTIVE}:{event} {function}\n").as_bytes())?;
+        Ok(Self { file, event })
+    }
+
+    /// The number that stands for the event.
+    fn id(&self, tracefs: &Path) -> io::Result<u64> {
+        let text = fs::read_to_string(tracefs.join("events").join(&self.event).join("id"))?;
+        text.trim()
+            .parse()
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
+    fn remove(&mut self) -> io::Result<()> {
+        self.file
+            .write_all(format!("-:{}\n", self.event).as_bytes())
+    }
+}
+
+/// What the names of our event groups begin with; the process id follows.
+const GROUP: &str = "lingerd_";
+
+/// The events in `kprobe_events` that belong to a lingerd that no longer runs.
+fn abandoned(definitions: &str) -> Vec<String> {
+    definitions
+        .lines()
+        .filter_map(|line| {
+            let (_, event) = line.split(' ').next()?.split_once(':')?;
+            let (pid, _) = event.strip_prefix(GROUP)?.split_once('/')?;
+            let pid: u32 = pid.parse().ok()?;
+            (!Path::new(&format!("/proc/{pid}")).exists()).then(|| event.to_owned())
+        })
+        .collect()
+}
+
+/// Puts a program on a tracepoint's event, for all processes and CPUs.
+fn open_event(id: u64, program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut attributes = perf::bindings::perf_event_attr {
+        type_: perf::bindings::PERF_TYPE_TRACEPOINT,
+        size: u32::try_from(size_of::<perf::bindings::perf_event_attr>()).expect("a small struct"),
+        config: id,
+        ..Default::default()
+    };
+    let flags = perf::bindings::PERF_FLAG_FD_CLOEXEC.into();
+    // SAFETY: the attributes are valid for the call, their size is given.
+    let fd = unsafe { perf::perf_event_open(&raw mut attributes, -1, 0, -1, flags) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made it, for us alone.
+    let event = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: both are open; the request takes a program's descriptor.
+    check(unsafe {
+        perf::ioctls::SET_BPF(event.as_raw_fd(), program.as_raw_fd().cast_unsigned())
+    })?;
+    // SAFETY: it is open; the request takes no argument.
+    check(unsafe { perf::ioctls::ENABLE(event.as_raw_fd(), 0) })?;
+    Ok(event)
+}
+
+fn check(result: i32) -> io::Result<()> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_probes_of_a_dead_lingerd_are_abandoned() {
+        let own = process::id();
+        let definitions = format!(
+            "r4096:lingerd_{own}/kretprobe_tcp_close tcp_close\n\
+             r4096:lingerd_4194999/kretprobe_tcp_close tcp_close\n\
+             p:kprobes/lingerd_4194999 tcp_close\n\
+             r16:other/kretprobe_tcp_close tcp_close\n\
+             garbage\n"
+        );
+        assert_eq!(
+            abandoned(&definitions),
+            ["lingerd_4194999/kretprobe_tcp_close"]
+        );
+    }
+}
