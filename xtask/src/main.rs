@@ -1,2 +1,186 @@
-//! The project's own commands.
-fn main() {}
+//! The project's own commands: what it takes to build, run, test and measure linger.
+
+mod artifacts;
+mod bench;
+mod churn;
+mod initramfs;
+mod kernels;
+mod setup;
+mod shell;
+mod tally;
+mod test;
+mod vm;
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+
+use crate::bench::Extent;
+use crate::kernels::{Kernel, SERIES};
+use crate::setup::Purpose;
+use crate::tally::Tally;
+use crate::vm::Selection;
+
+/// Builds, runs, tests and measures linger.
+///
+/// On a fresh Debian 12 machine with Rust from rustup, as root, `cargo xtask run` shows the daemon
+/// at work, and `cargo xtask test` proves it. Both install what they need, and say what and why.
+/// Elsewhere they say what is to be installed by hand.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask run                        build and start lingerd in the foreground
+  cargo xtask run --plan tracepoint      with options for `lingerd run`
+  cargo xtask test                       every check and test, natively and on two kernels
+  cargo xtask test --filter clippy       only the steps whose name contains this
+  cargo xtask vm 6.12 --test linger0     some scenarios on one kernel
+  cargo xtask vm 6.1 --shell             a shell on that kernel, with lingerd in it
+  cargo xtask bench                      what being attached costs on this machine";
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what building or testing needs; quick when everything is there
+    ///
+    /// Debian packages are installed as root by apt-get; everything else goes to target/tools and
+    /// target/vm.
+    Setup {
+        /// What to make the machine ready for
+        #[arg(long = "for", value_enum, default_value_t = Purpose::Build)]
+        purpose: Purpose,
+    },
+    /// Build the daemon and run it in the foreground: `lingerd run ARGS...`
+    Run {
+        /// Options for `lingerd run`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Run every check and test, then sum up
+    ///
+    /// Goes on after a failure. The last line is `N passed, N failed`, with `, N skipped` if there
+    /// are any; the exit code is not 0 if anything failed.
+    Test {
+        /// Only the steps whose name contains this
+        #[arg(long, default_value = "")]
+        filter: String,
+    },
+    /// Run the scenario tests on Debian's kernels in QEMU, or get a shell there
+    ///
+    /// The machine is emulated, so this works without KVM. It has nothing but a static busybox, the
+    /// tests, lingerd, ip, tc and ss.
+    Vm {
+        /// `6.1`, `6.12`, or the path of a vmlinuz; both series if left out
+        #[arg(value_parser = parse_kernel)]
+        kernel: Option<Which>,
+        #[command(flatten)]
+        selection: Selection,
+        /// An interactive shell instead of the tests (on 6.12 if no kernel is given)
+        #[arg(long, conflicts_with_all = ["filter", "plan"])]
+        shell: bool,
+    },
+    /// Measure what being attached costs, in pairs of bare and attached
+    Bench {
+        /// One very short pair: whether it still works
+        #[arg(long)]
+        short: bool,
+    },
+}
+
+/// A kernel as it is asked for: a series is only looked up once setup has brought it.
+#[derive(Clone)]
+enum Which {
+    Series(&'static str),
+    Image(Kernel),
+}
+
+impl Which {
+    fn kernel(self) -> Result<Kernel> {
+        match self {
+            Self::Series(series) => Kernel::of_series(series),
+            Self::Image(kernel) => Ok(kernel),
+        }
+    }
+}
+
+fn parse_kernel(text: &str) -> Result<Which> {
+    match SERIES.iter().find(|series| **series == text) {
+        Some(series) => Ok(Which::Series(series)),
+        None => Ok(Which::Image(Kernel::of_image(Path::new(text))?)),
+    }
+}
+
+fn main() -> ExitCode {
+    match perform(Cli::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether everything passed.
+fn perform(task: Task) -> Result<bool> {
+    match task {
+        Task::Setup { purpose } => setup::ensure(purpose).map(|()| true),
+        Task::Run { args } => run(args).map(|()| true),
+        Task::Test { filter } => test::run_all(&filter),
+        Task::Vm {
+            kernel,
+            selection: _,
+            shell: true,
+        } => shell(kernel.unwrap_or(Which::Series(SERIES[1]))).map(|()| true),
+        Task::Vm {
+            kernel, selection, ..
+        } => scenarios(kernel, &selection),
+        Task::Bench { short } => {
+            setup::ensure(Purpose::Build)?;
+            setup::mount_tracefs()?;
+            bench::run(if short { Extent::SHORT } else { Extent::FULL })?;
+            Ok(true)
+        }
+    }
+}
+
+/// Builds the daemon and becomes it, so that signals reach it.
+fn run(args: Vec<OsString>) -> Result<()> {
+    setup::ensure(Purpose::Build)?;
+    let lingerd = artifacts::lingerd()?;
+    setup::mount_tracefs()?;
+    // Not in the workspace's folder: paths among the arguments are relative to where we are.
+    let error = Command::new(&lingerd).arg("run").args(args).exec();
+    Err(error).with_context(|| format!("start {}", lingerd.display()))
+}
+
+fn shell(kernel: Which) -> Result<()> {
+    setup::ensure(Purpose::Test)?;
+    vm::shell(&kernel.kernel()?, artifacts::lingerd()?)
+}
+
+fn scenarios(kernel: Option<Which>, selection: &Selection) -> Result<bool> {
+    setup::ensure(Purpose::Test)?;
+    let built = artifacts::executables()?;
+    let kernels = match kernel {
+        Some(kernel) => vec![kernel],
+        None => SERIES.map(Which::Series).to_vec(),
+    };
+    let mut total = Tally::default();
+    for kernel in kernels {
+        let kernel = kernel.kernel()?;
+        let scenarios = vm::run_scenarios(&kernel, &built, selection)?;
+        test::describe(&format!("kernel {}", kernel.label), &scenarios);
+        total += scenarios.tally();
+    }
+    println!("\n{total}");
+    Ok(total.failed == 0)
+}

@@ -1,0 +1,82 @@
+//! Building the project's executables, and where cargo put them.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::shell::{cargo, each_line};
+
+/// What the scenarios run with.
+pub(crate) struct Executables {
+    /// The daemon.
+    pub(crate) lingerd: PathBuf,
+    /// The scenario tests.
+    pub(crate) scenarios: PathBuf,
+}
+
+/// Builds the daemon as it is shipped.
+pub(crate) fn lingerd() -> Result<PathBuf> {
+    let built = build(&["build", "--bin", "lingerd"])?;
+    find(&built, "bin", "lingerd")
+}
+
+/// Builds the daemon as it is shipped, and the scenario tests.
+pub(crate) fn executables() -> Result<Executables> {
+    let built = build(&["test", "--no-run", "--test", "scenarios"])?;
+    Ok(Executables {
+        lingerd: lingerd()?,
+        scenarios: find(&built, "test", "scenarios")?,
+    })
+}
+
+/// What cargo says that it made, one JSON object each.
+fn build(args: &[&str]) -> Result<Vec<Value>> {
+    let mut messages = Vec::new();
+    let success = each_line(
+        cargo()
+            .args(args)
+            .args(["--release", "--package", "linger-daemon"])
+            .arg("--message-format=json-render-diagnostics"),
+        |line| messages.extend(serde_json::from_str(line)),
+    )?;
+    if !success {
+        bail!("the build failed; the reason is above");
+    }
+    Ok(messages)
+}
+
+fn find(messages: &[Value], kind: &str, name: &str) -> Result<PathBuf> {
+    messages
+        .iter()
+        .filter(|message| message["target"]["name"] == name && message["target"]["kind"][0] == kind)
+        .find_map(|message| message["executable"].as_str())
+        .map(PathBuf::from)
+        .with_context(|| format!("cargo built no {kind} {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn executable_is_told_from_library_and_tests_of_the_same_name() {
+        let message = |kind: &str, file: Option<&str>| {
+            serde_json::json!({
+                "reason": "compiler-artifact",
+                "target": { "name": "lingerd", "kind": [kind] },
+                "executable": file,
+            })
+        };
+        let messages = [
+            message("lib", None),
+            message("test", Some("/t/deps/lingerd-1")),
+            message("bin", Some("/t/lingerd")),
+        ];
+        assert_eq!(
+            find(&messages, "bin", "lingerd").unwrap(),
+            PathBuf::from("/t/lingerd")
+        );
+        assert!(find(&messages, "bin", "other").is_err());
+    }
+}

@@ -1,0 +1,345 @@
+//! What building and testing need beyond Rust: finding it, and installing what is missing.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+
+use crate::kernels::{self, SERIES};
+use crate::shell::{self, cargo, command, output, root, run, tools};
+
+/// What the machine is to be made ready for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Purpose {
+    /// `cargo build`, `cargo xtask run`
+    Build,
+    /// `cargo xtask test`, `vm` and `bench`, besides building
+    Test,
+}
+
+/// Something that must be on the machine.
+struct Need {
+    what: &'static str,
+    why: &'static str,
+    present: fn() -> bool,
+    /// Debian packages to install for it.
+    packages: &'static [&'static str],
+    /// What is to be done after that.
+    then: Option<fn() -> Result<()>>,
+    /// How to get it where Debian's packages are not at hand.
+    elsewhere: &'static str,
+}
+
+const BUILD: &[Need] = &[
+    Need {
+        what: "a Rust compiler for BPF",
+        why: "compiles the programs that run in the kernel; rustc-web brings core for BPF",
+        present: || bpf_rustc().is_some(),
+        packages: &["rustc-web", "libstd-rust-web-dev-bpf"],
+        then: None,
+        elsewhere: "`rustup component add rust-src`, or point LINGER_BPF_RUSTC at a rustc that has \
+                    core for bpfel-unknown-none",
+    },
+    Need {
+        what: "bpf-linker 0.13.0",
+        why: "links those programs; it is compiled here, against Debian's LLVM 22",
+        present: has_bpf_linker,
+        packages: &["llvm-22-dev", "libclang-22-dev", "libpolly-22-dev", "g++"],
+        then: Some(install_bpf_linker),
+        elsewhere: "install LLVM 22 with headers, then `LLVM_PREFIX=<its folder> cargo install \
+                    bpf-linker --version 0.13.0 --locked --no-default-features --features llvm-22`, \
+                    and keep it on the path (or point LINGER_BPF_LINKER at it)",
+    },
+];
+
+const TEST: &[Need] = &[
+    Need {
+        what: "rustfmt and clippy",
+        why: "check form and style",
+        present: || beside_cargo("cargo-fmt") && beside_cargo("cargo-clippy"),
+        packages: &[],
+        then: Some(|| run(command("rustup").args(["component", "add", "rustfmt", "clippy"]))),
+        elsewhere: "`rustup component add rustfmt clippy`",
+    },
+    Need {
+        what: "clippy for the kernel side",
+        why: "checks the BPF programs with the compiler that builds them; unpacked, not installed",
+        // Where another compiler builds them, that step of the tests is left out.
+        present: || !has_debian_rustc() || shell::works(&tools().join("bpf-clippy-driver")),
+        packages: &[],
+        then: Some(unpack_bpf_clippy),
+        elsewhere: "only used with Debian's rustc-web",
+    },
+    Need {
+        what: "cargo-deny",
+        why: "checks the licences of the dependencies; it is compiled here, in about 3 minutes",
+        present: || tools().join("cargo-deny").is_file(),
+        packages: &[],
+        then: Some(install_cargo_deny),
+        elsewhere: "`cargo install cargo-deny --locked --root target/tools`",
+    },
+    Need {
+        what: "QEMU for x86",
+        why: "boots the kernels that the tests run on",
+        present: || shell::find("qemu-system-x86_64").is_some(),
+        packages: &["qemu-system-x86"],
+        then: None,
+        elsewhere: "install qemu-system-x86_64",
+    },
+    Need {
+        what: "static BusyBox",
+        why: "the user space of that machine",
+        present: || {
+            shell::find("busybox").is_some_and(|file| {
+                // ldd fails for what needs no libraries.
+                output(command("ldd").arg(file).stderr(std::process::Stdio::null())).is_err()
+            })
+        },
+        packages: &["busybox-static"],
+        then: None,
+        elsewhere: "install a statically linked busybox",
+    },
+    Need {
+        what: "cpio",
+        why: "packs its file system",
+        present: || shell::find("cpio").is_some(),
+        packages: &["cpio"],
+        then: None,
+        elsewhere: "install cpio",
+    },
+    Need {
+        what: "ip and tc",
+        why: "make the networks of the tests",
+        present: || shell::find("ip").is_some() && shell::find("tc").is_some(),
+        packages: &["iproute2"],
+        then: None,
+        elsewhere: "install iproute2",
+    },
+    Need {
+        what: "depmod and modprobe",
+        why: "find and load kernel modules that the tests use",
+        present: || shell::find("depmod").is_some() && shell::find("modprobe").is_some(),
+        packages: &["kmod"],
+        then: None,
+        elsewhere: "install kmod",
+    },
+    Need {
+        what: "promtool",
+        why: "checks the metrics; taken out of Debian's package prometheus, which is not installed",
+        present: || promtool().is_some(),
+        packages: &[],
+        then: Some(unpack_promtool),
+        elsewhere: "put promtool (part of Prometheus) on the path or into target/tools/bin",
+    },
+    Need {
+        what: "a Debian kernel 6.1",
+        why: "to test on; unpacked under target/vm, not installed",
+        present: || kernels::unpacked(SERIES[0]).is_some(),
+        packages: &[],
+        then: Some(|| kernels::unpack_newest(SERIES[0])),
+        elsewhere: "unpack a Debian package linux-image-6.1.*-cloud-amd64 as a folder of that name \
+                    in target/vm, and run depmod on it",
+    },
+    Need {
+        what: "a Debian kernel 6.12",
+        why: "to test on; unpacked under target/vm, not installed",
+        present: || kernels::unpacked(SERIES[1]).is_some(),
+        packages: &[],
+        then: Some(|| kernels::unpack_newest(SERIES[1])),
+        elsewhere: "unpack a Debian package linux-image-6.12.*-cloud-amd64 as a folder of that name \
+                    in target/vm, and run depmod on it",
+    },
+];
+
+/// Installs what is missing; quick and silent when nothing is.
+///
+/// Fails, saying what to install and how, where it cannot install by itself.
+pub(crate) fn ensure(purpose: Purpose) -> Result<()> {
+    let missing = missing(purpose);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("linger needs, and this machine lacks:");
+    for need in &missing {
+        println!("  {:<26} {}", need.what, need.why);
+    }
+    if !is_debian() {
+        println!("\nThis is not Debian, so please do this by hand:");
+        for need in &missing {
+            println!("  {:<26} {}", need.what, need.elsewhere);
+        }
+        bail!("{} tools are missing: see above for each", missing.len());
+    }
+    install_packages(&missing)?;
+    for need in &missing {
+        if let Some(then) = need.then {
+            println!("Preparing {}", need.what);
+            then().with_context(|| format!("prepare {}", need.what))?;
+        }
+        if !(need.present)() {
+            bail!(
+                "{} is still not found after its installation: {}",
+                need.what,
+                need.elsewhere
+            );
+        }
+    }
+    println!("All tools are in place.");
+    Ok(())
+}
+
+fn missing(purpose: Purpose) -> Vec<&'static Need> {
+    let test: &[Need] = if purpose == Purpose::Test { TEST } else { &[] };
+    BUILD
+        .iter()
+        .chain(test)
+        .filter(|need| !(need.present)())
+        .collect()
+}
+
+/// Installs the Debian packages of these needs, after having brought the package lists up to date.
+fn install_packages(needs: &[&Need]) -> Result<()> {
+    let wanted: BTreeSet<&str> = needs
+        .iter()
+        .flat_map(|need| need.packages)
+        .copied()
+        .filter(|package| !is_installed(package))
+        .collect();
+    let is_root = nix::unistd::geteuid().is_root();
+    if !wanted.is_empty() && !is_root {
+        let wanted = Vec::from_iter(wanted).join(" ");
+        bail!(
+            "installing packages takes root. As root run: apt-get update && apt-get install \
+             --no-install-recommends {wanted}; then run this command again"
+        );
+    }
+    if is_root {
+        // A fresh machine may have no lists at all, or old ones whose packages are gone.
+        run(command("apt-get").args(["update", "--quiet=2"]))?;
+    }
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    run(command("apt-get")
+        .args(["install", "--yes", "--quiet", "--no-install-recommends"])
+        .args(wanted)
+        .env("DEBIAN_FRONTEND", "noninteractive"))
+}
+
+fn is_installed(package: &str) -> bool {
+    command("dpkg-query")
+        .args(["--show", "--showformat=${db:Status-Status}", package])
+        .output()
+        .is_ok_and(|output| output.stdout == b"installed")
+}
+
+fn is_debian() -> bool {
+    fs::read_to_string("/etc/os-release")
+        .is_ok_and(|text| text.lines().any(|line| line == "ID=debian"))
+}
+
+/// Debian's compiler, which the build prefers when the environment names none.
+pub(crate) const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+
+/// The compiler that linger-ebpf/build.rs will find.
+fn bpf_rustc() -> Option<PathBuf> {
+    let candidates = match std::env::var_os("LINGER_BPF_RUSTC") {
+        Some(named) => vec![named.into()],
+        None => vec![PathBuf::from(DEBIAN_RUSTC), PathBuf::from("rustc")],
+    };
+    candidates.into_iter().find(|rustc| {
+        has_component(rustc, "bpfel-unknown-none/lib") || has_component(rustc, "src/rust/library")
+    })
+}
+
+/// Whether Debian's compiler builds the kernel side.
+pub(crate) fn has_debian_rustc() -> bool {
+    bpf_rustc().is_some_and(|rustc| rustc == Path::new(DEBIAN_RUSTC))
+}
+
+fn has_component(rustc: &Path, folder: &str) -> bool {
+    // Outside the workspace the answer would be that of another toolchain.
+    let sysroot = command(rustc).args(["--print", "sysroot"]).output();
+    sysroot.is_ok_and(|output| {
+        let sysroot = String::from_utf8_lossy(&output.stdout);
+        output.status.success()
+            && Path::new(sysroot.trim())
+                .join("lib/rustlib")
+                .join(folder)
+                .is_dir()
+    })
+}
+
+fn has_bpf_linker() -> bool {
+    let named = std::env::var_os("LINGER_BPF_LINKER").map(PathBuf::from);
+    named
+        .or_else(|| Some(tools().join("bpf-linker")).filter(|file| file.is_file()))
+        .or_else(|| shell::find("bpf-linker"))
+        .is_some_and(|linker| shell::works(&linker))
+}
+
+fn install_bpf_linker() -> Result<()> {
+    run(cargo()
+        .args(["install", "bpf-linker", "--version", "0.13.0", "--locked"])
+        .args(["--no-default-features", "--features", "llvm-22", "--force"])
+        .arg("--root")
+        .arg(root().join("target/tools"))
+        .env("LLVM_PREFIX", "/usr/lib/llvm-22"))
+}
+
+fn install_cargo_deny() -> Result<()> {
+    run(cargo()
+        .args(["install", "cargo-deny", "--locked"])
+        .arg("--root")
+        .arg(root().join("target/tools")))
+}
+
+/// The promtool to use, if there is one.
+pub(crate) fn promtool() -> Option<PathBuf> {
+    Some(tools().join("promtool"))
+        .filter(|file| file.is_file())
+        .or_else(|| shell::find("promtool"))
+}
+
+fn unpack_promtool() -> Result<()> {
+    unpack_tool("prometheus", "usr/bin/promtool", "promtool")
+}
+
+fn unpack_bpf_clippy() -> Result<()> {
+    // It shares the compiler's libraries, and fits that one version only.
+    let version =
+        output(command("dpkg-query").args(["--show", "--showformat=${Version}", "rustc-web"]))?;
+    let package = format!("rust-web-clippy={version}");
+    unpack_tool(&package, "usr/bin/clippy-driver", "bpf-clippy-driver")
+}
+
+/// Takes one program out of a package, under another name, into the folder of tools.
+fn unpack_tool(package: &str, file: &str, name: &str) -> Result<()> {
+    let folder = root().join("target/tools").join(format!("{name}.partial"));
+    kernels::unpack(package, &folder)?;
+    fs::create_dir_all(tools())?;
+    fs::rename(folder.join(file), tools().join(name))?;
+    fs::remove_dir_all(folder)?;
+    Ok(())
+}
+
+fn beside_cargo(program: &str) -> bool {
+    std::env::var_os("CARGO")
+        .is_some_and(|cargo| Path::new(&cargo).with_file_name(program).is_file())
+}
+
+/// Mounts tracefs where it is not: the `tracepoint` plan finds system-call tracepoints there.
+pub(crate) fn mount_tracefs() -> Result<()> {
+    let place = Path::new("/sys/kernel/tracing");
+    let is_root = nix::unistd::geteuid().is_root();
+    // Without root there is nothing to do here; lingerd says what it lacks.
+    if place.join("events").is_dir() || !place.is_dir() || !is_root {
+        return Ok(());
+    }
+    println!("Mounting tracefs: the tracepoint plan finds the tracepoints of system calls there");
+    run(command("mount")
+        .args(["-t", "tracefs", "tracefs"])
+        .arg(place))
+}
