@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use crate::kernels::Kernel;
-use crate::shell::{self, command, output, run};
+use crate::shell::{self, command, output, run_unseen};
 
 /// Modules that tests may need, beyond what is built into the kernel.
 const MODULES: &[&str] = &[
@@ -142,7 +142,7 @@ fn archive(tree: &Path, file: &Path) -> Result<PathBuf> {
 /// Runs a command whose output goes into a file.
 fn run_into(file: &Path, command: &mut std::process::Command) -> Result<()> {
     let output = File::create(file).with_context(|| format!("create {}", file.display()))?;
-    run(command.stdout(output))
+    run_unseen(command.stdout(output))
 }
 
 #[cfg(test)]

@@ -91,12 +91,7 @@ const TEST: &[Need] = &[
     Need {
         what: "static BusyBox",
         why: "the user space of that machine",
-        present: || {
-            shell::find("busybox").is_some_and(|file| {
-                // ldd fails for what needs no libraries.
-                output(command("ldd").arg(file).stderr(std::process::Stdio::null())).is_err()
-            })
-        },
+        present: has_static_busybox,
         packages: &["busybox-static"],
         then: None,
         elsewhere: "install a statically linked busybox",
@@ -294,6 +289,15 @@ fn install_cargo_deny() -> Result<()> {
         .args(["install", "cargo-deny", "--locked"])
         .arg("--root")
         .arg(root().join("target/tools")))
+}
+
+fn has_static_busybox() -> bool {
+    // ldd fails for what needs no libraries.
+    let needs_libraries = |file| {
+        let ldd = command("ldd").arg(file).output();
+        ldd.is_ok_and(|output| output.status.success())
+    };
+    shell::find("busybox").is_some_and(|file| !needs_libraries(file))
 }
 
 /// The promtool to use, if there is one.

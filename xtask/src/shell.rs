@@ -44,8 +44,13 @@ fn line(command: &Command) -> String {
 
 /// Shows the command and runs it to its end.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
+    println!("$ {}", line(command));
+    run_unseen(command)
+}
+
+/// Runs the command to its end.
+pub(crate) fn run_unseen(command: &mut Command) -> Result<()> {
     let line = line(command);
-    println!("$ {line}");
     let status = command
         .status()
         .with_context(|| format!("start `{line}`"))?;

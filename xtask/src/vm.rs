@@ -89,7 +89,7 @@ pub(crate) fn run_scenarios(
 /// A shell on a kernel, with the same programs at hand.
 pub(crate) fn shell(kernel: &Kernel, lingerd: PathBuf) -> Result<()> {
     let folder = folder(kernel)?;
-    let work = "echo 'lingerd, ip and tc are here; exit or Ctrl-A X ends the machine'\n\
+    let work = "echo 'Here are lingerd, tc, ss and /bin/ip (plain ip is that of busybox). exit or Ctrl-A X ends it.'\n\
                 setsid cttyhack sh";
     let archive = initramfs::pack(&folder, kernel, &programs(&[lingerd])?, work)?;
     run(qemu(kernel, &archive)
