@@ -1,0 +1,310 @@
+//! How each kind of close is made.
+//!
+//! Every function makes real closes on loopback, counts all of them, the peers' too, and leaves no
+//! orphan behind.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _};
+use std::net::Shutdown;
+use std::os::unix::fs::FileExt as _;
+use std::thread;
+use std::time::Duration;
+
+use linger_ebpf::{Cause, Outcome};
+use socket2::Socket;
+
+use super::meanwhile;
+use super::state::{self, State};
+use super::tally::{End, Tally};
+use super::tcp::{self, Family, Loopback, Pair};
+
+/// The linger time of those that wait.
+pub const LINGER: Duration = Duration::from_secs(1);
+/// A linger time that no close waits for to the end.
+const LONG_LINGER: Duration = Duration::from_secs(30);
+/// More than a connection may send before the first acknowledgement, bytes.
+const SEND_BUFFER: usize = 1 << 17;
+/// Payload of one small message, bytes.
+pub const MESSAGE: usize = 1000;
+
+type Result = io::Result<()>;
+
+/// Closes the peer of a connection that was reset.
+pub fn close_reset(tally: &mut Tally, peer: Socket) -> Result {
+    state::wait_for_state(&peer, State::Close)?;
+    tally.close(peer, Outcome::AlreadyClosed)?;
+    Ok(())
+}
+
+/// Ends both directions of a connection in which everything was read and the server was left open.
+pub fn close_gracefully(tally: &mut Tally, pair: Pair) -> Result {
+    tally.close(pair.client, Outcome::Graceful)?;
+    close_after_fin(tally, pair.server)
+}
+
+/// Reads all and closes the peer of a connection whose other end sent its FIN.
+pub fn close_after_fin(tally: &mut Tally, peer: Socket) -> Result {
+    tcp::receive_all(&peer)?;
+    tally.close(peer, Outcome::Graceful)?;
+    Ok(())
+}
+
+/// Closes the peer of an orphan that still has data for it: with an RST, which ends the orphan.
+pub fn close_and_end_orphan(tally: &mut Tally, peer: Socket) -> Result {
+    peer.set_linger(Some(Duration::ZERO))?;
+    tally.close(peer, Outcome::LingerAborted)?;
+    Ok(())
+}
+
+/// A pair whose server is deaf to data, and whose client has sent a message.
+pub fn pair_with_unacked(loopback: &Loopback) -> io::Result<Pair> {
+    let pair = loopback.pair()?;
+    tcp::drop_data(&pair.server)?;
+    tcp::send(&pair.client, MESSAGE)?;
+    Ok(pair)
+}
+
+/// A pair whose server is deaf to data, and whose client has sent what the congestion window
+/// allows and written more.
+pub fn pair_with_unsent(loopback: &Loopback) -> io::Result<Pair> {
+    let pair = loopback.pair()?;
+    tcp::drop_data(&pair.server)?;
+    pair.client.set_send_buffer_size(SEND_BUFFER)?;
+    tcp::fill(&pair.client)?;
+    state::wait_for_rest(&pair.client)?;
+    let queues = state::queues(&pair.client)?;
+    if queues.unsent == 0 || queues.unacked == 0 {
+        return Err(io::Error::other(format!(
+            "nothing was held back: {queues:?}"
+        )));
+    }
+    Ok(pair)
+}
+
+pub(super) fn graceful(loopback: &Loopback, tally: &mut Tally) -> Result {
+    close_gracefully(tally, loopback.pair()?)
+}
+
+pub(super) fn lingered(loopback: &Loopback, tally: &mut Tally) -> Result {
+    let Pair { client, server } = pair_with_unacked(loopback)?;
+    client.set_linger(Some(LONG_LINGER))?;
+    meanwhile::close(tally, client, Outcome::Lingered, || {
+        tcp::accept_data(&server)
+    })?;
+    close_after_fin(tally, server)
+}
+
+pub(super) fn linger_timeout(loopback: &Loopback, tally: &mut Tally) -> Result {
+    let Pair { client, server } = pair_with_unacked(loopback)?;
+    client.set_linger(Some(LINGER))?;
+    tally.close(client, Outcome::LingerTimeout)?;
+    tcp::accept_data(&server)?;
+    close_after_fin(tally, server)
+}
+
+pub(super) fn linger_interrupted(loopback: &Loopback, tally: &mut Tally) -> Result {
+    let Pair { client, server } = pair_with_unacked(loopback)?;
+    client.set_linger(Some(LONG_LINGER))?;
+    meanwhile::close_interrupted(tally, client, Outcome::LingerInterrupted)?;
+    tcp::accept_data(&server)?;
+    close_after_fin(tally, server)
+}
+
+pub(super) fn linger_failed(loopback: &Loopback, tally: &mut Tally) -> Result {
+    let Pair { client, server } = pair_with_unacked(loopback)?;
+    client.set_linger(Some(LONG_LINGER))?;
+    let mut peer = Tally::default();
+    meanwhile::close(tally, client, Outcome::LingerFailed, || {
+        close_and_end_orphan(&mut peer, server)
+    })?;
+    tally.add(&peer);
+    Ok(())
+}
+
+/// Closes the client with zero linger time.
+pub fn abort(tally: &mut Tally, Pair { client, server }: Pair) -> Result {
+    client.set_linger(Some(Duration::ZERO))?;
+    tally.close(client, Outcome::LingerAborted)?;
+    close_reset(tally, server)
+}
+
+pub(super) fn linger_aborted(loopback: &Loopback, tally: &mut Tally) -> Result {
+    abort(tally, loopback.pair()?)
+}
+
+pub(super) fn linger_aborted_data(loopback: &Loopback, tally: &mut Tally) -> Result {
+    abort(tally, pair_with_unsent(loopback)?)
+}
+
+pub(super) fn unread_aborted(loopback: &Loopback, tally: &mut Tally) -> Result {
+    let Pair { client, server } = loopback.pair()?;
+    tcp::send(&server, MESSAGE)?;
+    state::wait_for_unread(&client, MESSAGE as u64)?;
+    tally.close(client, Outcome::UnreadAborted)?;
+    close_reset(tally, server)
+}
+
+pub(super) fn linger2_aborted(loopback: &Loopback, tally: &mut Tally) -> Result {
+    let Pair { client, server } = loopback.pair()?;
+    tcp::set_linger2(&client, -1)?;
+    client.shutdown(Shutdown::Write)?;
+    state::wait_for_state(&client, State::FinWait2)?;
+    tally.close(client, Outcome::Linger2Aborted)?;
+    close_reset(tally, server)
+}
+
+pub(super) fn already_closed(loopback: &Loopback, tally: &mut Tally) -> Result {
+    let Pair { client, server } = loopback.pair()?;
+    client.shutdown(Shutdown::Write)?;
+    state::wait_for_state(&server, State::CloseWait)?;
+    server.shutdown(Shutdown::Write)?;
+    for socket in [client, server] {
+        close_reset(tally, socket)?;
+    }
+    Ok(())
+}
+
+pub(super) fn not_connected(loopback: &Loopback, tally: &mut Tally) -> Result {
+    tally.close(loopback.socket()?, Outcome::NotConnected)?;
+    Ok(())
+}
+
+pub(super) fn connect_aborted(_: &Loopback, tally: &mut Tally) -> Result {
+    let deaf = Loopback::new(Family::V4)?;
+    let client = deaf.connecting()?;
+    tally.close(client, Outcome::ConnectAborted)?;
+    tally.close(deaf.into_listener(), Outcome::Listener)?;
+    Ok(())
+}
+
+pub(super) fn listener(_: &Loopback, tally: &mut Tally) -> Result {
+    const QUEUED: u32 = 3;
+    let queue = Loopback::new(Family::V4)?;
+    let clients: Vec<_> = (0..QUEUED)
+        .map(|_| queue.connect())
+        .collect::<io::Result<_>>()?;
+    queue.wait_for_queued(QUEUED)?;
+    tally.close(queue.into_listener(), Outcome::Listener)?;
+    tally.reset(Cause::ListenerClosed, QUEUED.into());
+    for client in clients {
+        close_reset(tally, client)?;
+    }
+    Ok(())
+}
+
+pub(super) fn repaired(loopback: &Loopback, tally: &mut Tally) -> Result {
+    let Pair { client, server } = loopback.pair()?;
+    let allowed = tcp::set_repair(&client);
+    let end = if allowed.is_ok() {
+        Outcome::Repaired
+    } else {
+        Outcome::Graceful
+    };
+    tally.close(client, end)?;
+    // The silence leaves the peer open; its FIN finds no one.
+    tally.close(server, Outcome::Graceful)?;
+    allowed
+}
+
+pub(super) fn disconnected(loopback: &Loopback, tally: &mut Tally) -> Result {
+    let Pair { client, server } = loopback.pair()?;
+    tcp::disconnect(&client)?;
+    tally.reset(Cause::Disconnected, 1);
+    tally.close(client, Outcome::NotConnected)?;
+    close_reset(tally, server)
+}
+
+/// The host's limit of orphans, put back when dropped.
+#[derive(Debug)]
+pub struct OrphanLimit {
+    file: File,
+    before: String,
+}
+
+impl OrphanLimit {
+    /// Opens the limit; works in the host's own network namespace only.
+    pub fn open() -> io::Result<Self> {
+        let path = "/proc/sys/net/ipv4/tcp_max_orphans";
+        let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+        let mut before = String::new();
+        file.read_to_string(&mut before)?;
+        Ok(Self { file, before })
+    }
+
+    fn allow_none(&self) -> Result {
+        self.file.write_all_at(b"0\n", 0)
+    }
+
+    fn put_back(&self) -> Result {
+        self.file.write_all_at(self.before.as_bytes(), 0)
+    }
+}
+
+impl Drop for OrphanLimit {
+    fn drop(&mut self) {
+        // Nothing is left to do about an error but to say so.
+        if let Err(error) = self.put_back() {
+            let before = self.before.trim_end();
+            tracing::error!("set net.ipv4.tcp_max_orphans back to {before}: {error}");
+        }
+    }
+}
+
+pub(super) fn memory_aborted(loopback: &Loopback, tally: &mut Tally) -> Result {
+    memory_aborted_under(&OrphanLimit::open()?, loopback, tally)
+}
+
+/// Makes a close that the lack of orphan quota aborts.
+///
+/// # Errors
+///
+/// Also when the kernel does not abort: it looks at the number of orphans once in 100 ms only, and
+/// may be slow to.
+pub fn memory_aborted_under(limit: &OrphanLimit, loopback: &Loopback, tally: &mut Tally) -> Result {
+    const ATTEMPTS: usize = 50;
+    // An orphan that no timer ends: the quota is exceeded by one.
+    let Pair { client, server } = loopback.pair()?;
+    tcp::set_linger2(&client, 120)?;
+    client.shutdown(Shutdown::Write)?;
+    state::wait_for_state(&client, State::FinWait2)?;
+    tally.close(client, Outcome::Graceful)?;
+
+    let aborted = (0..ATTEMPTS).try_fold(false, |aborted, _| {
+        if aborted {
+            return Ok(true);
+        }
+        thread::sleep(Duration::from_millis(200));
+        close_under_limit(limit, loopback, tally)
+    });
+    close_after_fin(tally, server)?;
+    if aborted? {
+        Ok(())
+    } else {
+        Err(io::Error::other("the kernel did not notice the orphan"))
+    }
+}
+
+/// Closes with data left while no orphan is allowed. Returns whether that aborted.
+fn close_under_limit(
+    limit: &OrphanLimit,
+    loopback: &Loopback,
+    tally: &mut Tally,
+) -> io::Result<bool> {
+    let Pair { client, server } = pair_with_unacked(loopback)?;
+    let queues = state::queues(&client)?;
+    limit.allow_none()?;
+    let blocked = tcp::close(client);
+    limit.put_back()?;
+    let blocked = blocked?;
+    // The RST, if there is one, came before close returned; only its reception may be late.
+    thread::sleep(Duration::from_millis(20));
+    let aborted = state::state(&server)? == State::Close;
+    if aborted {
+        tally.count(Outcome::MemoryAborted, queues, blocked);
+        close_reset(tally, server)?;
+    } else {
+        tally.count(End::silent(Outcome::Graceful), queues, blocked);
+        close_and_end_orphan(tally, server)?;
+    }
+    Ok(aborted)
+}

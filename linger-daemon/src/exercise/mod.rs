@@ -1,0 +1,197 @@
+//! Real closes of every kind on loopback, with what they are expected to count.
+//!
+//! `lingerd exercise` shows with them that an installation counts; the scenario tests compare
+//! what was counted with what they say.
+
+mod kinds;
+pub mod meanwhile;
+mod report;
+pub mod state;
+mod tally;
+pub mod tcp;
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use linger_ebpf::Outcome;
+use serde::Serialize;
+
+pub use kinds::{
+    LINGER, MESSAGE, OrphanLimit, abort, close_after_fin, close_and_end_orphan, close_gracefully,
+    close_reset, memory_aborted_under, pair_with_unacked, pair_with_unsent,
+};
+pub use report::table;
+pub use tally::{Closes, End, Tally};
+use tcp::{Family, Loopback};
+
+/// A kind of close, named after its outcome where it has one of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[clap(rename_all = "snake_case")]
+pub enum Kind {
+    /// Both ends close, everything read
+    Graceful,
+    /// Waits under `SO_LINGER` until the data is acknowledged
+    Lingered,
+    /// Waits under `SO_LINGER` for 1 s, in vain
+    LingerTimeout,
+    /// Waits under `SO_LINGER` until a signal comes
+    LingerInterrupted,
+    /// Waits under `SO_LINGER` until the peer resets the connection
+    LingerFailed,
+    /// `SO_LINGER` with zero time
+    LingerAborted,
+    /// `SO_LINGER` with zero time while data is unsent and unacknowledged
+    LingerAbortedData,
+    /// Received data is left unread
+    UnreadAborted,
+    /// Negative `TCP_LINGER2`
+    Linger2Aborted,
+    /// No quota for orphans: lowers `net.ipv4.tcp_max_orphans` of the whole host for moments, and
+    /// then resets every close with data left; runs only if asked for by name
+    MemoryAborted,
+    /// Both sides had shut down before
+    AlreadyClosed,
+    /// Never connected
+    NotConnected,
+    /// A connect is still under way
+    ConnectAborted,
+    /// A listener with connections in its accept queue
+    Listener,
+    /// `TCP_REPAIR`, needs `CAP_NET_ADMIN`
+    Repaired,
+    /// `connect(AF_UNSPEC)` before the close
+    Disconnected,
+}
+
+impl Kind {
+    /// Every kind.
+    #[must_use]
+    pub fn all() -> &'static [Self] {
+        Self::value_variants()
+    }
+
+    /// The name in options and reports.
+    #[must_use]
+    pub fn name(self) -> String {
+        let value = self.to_possible_value();
+        value.map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// Whether it touches others on the host, and so runs only if asked for by name.
+    #[must_use]
+    pub fn is_intrusive(self) -> bool {
+        self == Self::MemoryAborted
+    }
+
+    /// Makes one close of this kind, and counts all closes that this takes.
+    pub fn perform(self, loopback: &Loopback, tally: &mut Tally) -> io::Result<()> {
+        let perform = match self {
+            Self::Graceful => kinds::graceful,
+            Self::Lingered => kinds::lingered,
+            Self::LingerTimeout => kinds::linger_timeout,
+            Self::LingerInterrupted => kinds::linger_interrupted,
+            Self::LingerFailed => kinds::linger_failed,
+            Self::LingerAborted => kinds::linger_aborted,
+            Self::LingerAbortedData => kinds::linger_aborted_data,
+            Self::UnreadAborted => kinds::unread_aborted,
+            Self::Linger2Aborted => kinds::linger2_aborted,
+            Self::MemoryAborted => kinds::memory_aborted,
+            Self::AlreadyClosed => kinds::already_closed,
+            Self::NotConnected => kinds::not_connected,
+            Self::ConnectAborted => kinds::connect_aborted,
+            Self::Listener => kinds::listener,
+            Self::Repaired => kinds::repaired,
+            Self::Disconnected => kinds::disconnected,
+        };
+        perform(loopback, tally)
+    }
+}
+
+/// What to do, and for how long at most.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The kinds asked for by name; none means all that leave others on the host alone.
+    pub kinds: Vec<Kind>,
+    /// How often each, 1 to [`MAX_COUNT`].
+    pub count: u32,
+    /// No close is begun after this time.
+    pub time: Duration,
+}
+
+/// Most repetitions of a kind.
+pub const MAX_COUNT: u32 = 100_000;
+/// Default of [`Request::time`].
+pub const DEFAULT_TIME: Duration = Duration::from_secs(60);
+
+/// What the closes of one kind are expected to count.
+#[derive(Clone, Debug, Serialize)]
+pub struct Done {
+    /// The kind.
+    pub kind: Kind,
+    /// How often it was made.
+    pub times: u32,
+    /// All closes this took in this process, the peers' and the listener's too.
+    pub tally: Tally,
+    /// Why it was made less often than asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<String>,
+}
+
+/// Makes closes of each kind in turn, and hands over what each kind did as it goes.
+///
+/// A kind that fails or cannot run here says so in [`Done::left_out`]; the closes it made until
+/// then are not certain.
+pub fn run(request: &Request, mut progress: impl FnMut(&Done)) -> Vec<Done> {
+    let end = Instant::now() + request.time;
+    let all = request.kinds.is_empty();
+    let kinds = if all { Kind::all() } else { &request.kinds };
+    let mut report = Vec::with_capacity(kinds.len());
+    for &kind in kinds {
+        let mut done = Done {
+            kind,
+            times: 0,
+            tally: Tally::default(),
+            left_out: None,
+        };
+        done.left_out = if all && kind.is_intrusive() {
+            Some("touches the whole host: ask for it by name".into())
+        } else {
+            repeat(&mut done, request.count.min(MAX_COUNT), end)
+                .err()
+                .map(|error| reason(kind, &error))
+        };
+        progress(&done);
+        report.push(done);
+    }
+    report
+}
+
+fn repeat(done: &mut Done, count: u32, end: Instant) -> io::Result<()> {
+    let loopback = Loopback::new(Family::V4)?;
+    let result = (0..count).try_for_each(|_| {
+        if Instant::now() > end {
+            return Err(io::Error::other("the time is up"));
+        }
+        done.kind.perform(&loopback, &mut done.tally)?;
+        done.times += 1;
+        Ok(())
+    });
+    let listener = loopback.into_listener();
+    done.tally.close(listener, Outcome::Listener)?;
+    result
+}
+
+fn reason(kind: Kind, error: &io::Error) -> String {
+    match (kind, error.kind()) {
+        (Kind::Repaired, io::ErrorKind::PermissionDenied) => "needs CAP_NET_ADMIN".into(),
+        (Kind::MemoryAborted, io::ErrorKind::PermissionDenied) => {
+            "needs root, to lower net.ipv4.tcp_max_orphans".into()
+        }
+        (Kind::MemoryAborted, io::ErrorKind::NotFound) => {
+            "net.ipv4.tcp_max_orphans is in the host's network namespace only".into()
+        }
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,107 @@
+//! What was done, for people.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::{Done, Tally};
+
+const HEAD: [&str; 8] = [
+    "kind", "times", "closes", "unsent", "unacked", "unread", "resets", "blocked",
+];
+
+/// An aligned table of what each kind of close did: bytes thrown away, RSTs sent, and the time
+/// the closes took; below it, what was left out and why.
+#[must_use]
+pub fn table(report: &[Done]) -> String {
+    let mut rows = vec![HEAD.map(String::from)];
+    rows.extend(report.iter().filter(|done| done.times > 0).map(row));
+    let widths: [usize; HEAD.len()] =
+        std::array::from_fn(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0));
+    let mut text = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let width = widths[column];
+            // Words to the left, numbers to the right. Writing to a string does not fail.
+            let _ = match HEAD[column] {
+                "kind" | "closes" => write!(line, "{cell:<width$}  "),
+                _ => write!(line, "{cell:>width$}  "),
+            };
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    for done in report {
+        if let Some(reason) = &done.left_out {
+            let _ = writeln!(text, "left out: {}: {reason}", done.kind.name());
+        }
+    }
+    text
+}
+
+fn row(done: &Done) -> [String; HEAD.len()] {
+    let total = done.tally.total();
+    [
+        done.kind.name(),
+        done.times.to_string(),
+        closes(&done.tally),
+        total.unsent.to_string(),
+        total.unacked.to_string(),
+        done.tally.unread.to_string(),
+        done.tally.resets.values().sum::<u64>().to_string(),
+        time(Duration::from_nanos(total.blocked_ns)),
+    ]
+}
+
+fn closes(tally: &Tally) -> String {
+    let closes = tally.closes.iter();
+    let words: Vec<_> = closes
+        .map(|(outcome, closes)| format!("{} {outcome}", closes.count))
+        .collect();
+    words.join(", ")
+}
+
+fn time(time: Duration) -> String {
+    if time < Duration::from_millis(1) {
+        format!("{} µs", time.as_micros())
+    } else if time < Duration::from_secs(1) {
+        format!("{} ms", time.as_millis())
+    } else {
+        format!("{:.2} s", time.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Closes, Kind};
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_reasons_follow() {
+        let mut tally = Tally::default();
+        let closes = Closes {
+            count: 2,
+            unsent: 1000,
+            unacked: 20,
+            blocked_ns: 1_500_000,
+        };
+        tally.closes.insert("linger_aborted".into(), closes);
+        tally.resets.insert("linger_aborted".into(), 2);
+        let done = |kind, times, left_out: Option<&str>| Done {
+            kind,
+            times,
+            tally: tally.clone(),
+            left_out: left_out.map(String::from),
+        };
+        let report = [
+            done(Kind::LingerAborted, 2, None),
+            done(Kind::Repaired, 0, Some("needs CAP_NET_ADMIN")),
+        ];
+        let expected = "\
+kind            times  closes            unsent  unacked  unread  resets  blocked
+linger_aborted      2  2 linger_aborted    1000       20       0       2     1 ms
+left out: repaired: needs CAP_NET_ADMIN
+";
+        assert_eq!(table(&report), expected);
+    }
+}

@@ -1,0 +1,272 @@
+//! The socket toolkit: connections on loopback, and what programs do with them.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsRawFd as _, IntoRawFd as _};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
+
+use super::state::{info, wait_for};
+
+/// How a connection is addressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+    /// IPv4 through an IPv6 socket (`::ffff:127.0.0.1`).
+    Mapped,
+}
+
+impl Family {
+    /// Every family.
+    pub const ALL: &[Self] = &[Self::V4, Self::V6, Self::Mapped];
+
+    fn loopback(self) -> SocketAddr {
+        match self {
+            Self::V4 => (Ipv4Addr::LOCALHOST, 0).into(),
+            Self::V6 => (Ipv6Addr::LOCALHOST, 0).into(),
+            Self::Mapped => (Ipv4Addr::LOCALHOST.to_ipv6_mapped(), 0).into(),
+        }
+    }
+}
+
+/// The local port.
+pub fn port(socket: &Socket) -> io::Result<u16> {
+    let address = socket.local_addr()?.as_socket();
+    let address = address.ok_or_else(|| io::Error::other("not an IP socket"))?;
+    Ok(address.port())
+}
+
+/// The two ends of a connection.
+#[derive(Debug)]
+pub struct Pair {
+    /// The end that connected.
+    pub client: Socket,
+    /// The end that was accepted.
+    pub server: Socket,
+}
+
+/// A listening socket on loopback, which makes connections to itself.
+#[derive(Debug)]
+pub struct Loopback {
+    listener: Socket,
+    address: SockAddr,
+    domain: Domain,
+    narrow: bool,
+}
+
+impl Loopback {
+    /// Connections with ordinary buffers.
+    pub fn new(family: Family) -> io::Result<Self> {
+        Self::listen(family, false)
+    }
+
+    /// Connections whose buffers are as small as the kernel allows.
+    pub fn narrow(family: Family) -> io::Result<Self> {
+        Self::listen(family, true)
+    }
+
+    fn listen(family: Family, narrow: bool) -> io::Result<Self> {
+        let address: SockAddr = family.loopback().into();
+        let domain = address.domain();
+        let listener = Socket::new(domain, Type::STREAM, None)?;
+        if domain == Domain::IPV6 {
+            listener.set_only_v6(family == Family::V6)?;
+        }
+        if narrow {
+            // Accepted sockets inherit it, and only before the connection does it bound the window.
+            listener.set_recv_buffer_size(1)?;
+        }
+        listener.bind(&address)?;
+        listener.listen(128)?;
+        let address = listener.local_addr()?;
+        Ok(Self {
+            listener,
+            address,
+            domain,
+            narrow,
+        })
+    }
+
+    /// The listening socket.
+    #[must_use]
+    pub fn listener(&self) -> &Socket {
+        &self.listener
+    }
+
+    /// The listening socket, to be closed.
+    #[must_use]
+    pub fn into_listener(self) -> Socket {
+        self.listener
+    }
+
+    /// A socket that is not connected yet.
+    pub fn socket(&self) -> io::Result<Socket> {
+        let socket = Socket::new(self.domain, Type::STREAM, None)?;
+        if self.narrow {
+            socket.set_send_buffer_size(1)?;
+        }
+        Ok(socket)
+    }
+
+    /// A connected socket, whose peer stays in the accept queue.
+    pub fn connect(&self) -> io::Result<Socket> {
+        let socket = self.socket()?;
+        socket.connect(&self.address)?;
+        Ok(socket)
+    }
+
+    /// A socket whose connect stays under way: the listener is made deaf.
+    pub fn connecting(&self) -> io::Result<Socket> {
+        drop_all(&self.listener)?;
+        let socket = self.socket()?;
+        socket.set_nonblocking(true)?;
+        match socket.connect(&self.address) {
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(socket),
+            Err(error) => Err(error),
+            Ok(()) => Err(io::Error::other("connected to a deaf listener")),
+        }
+    }
+
+    /// The server's end of the oldest connection in the accept queue.
+    pub fn accept(&self) -> io::Result<Socket> {
+        Ok(self.listener.accept()?.0)
+    }
+
+    /// Both ends of a new connection.
+    pub fn pair(&self) -> io::Result<Pair> {
+        let client = self.connect()?;
+        let server = self.accept()?;
+        Ok(Pair { client, server })
+    }
+
+    /// Waits until so many connections are in the accept queue.
+    pub fn wait_for_queued(&self, connections: u32) -> io::Result<()> {
+        let what = format!("{connections} connections in the accept queue");
+        // For a listener this field is the length of the queue.
+        wait_for(&what, || {
+            Ok(info(&self.listener)?.tcpi_unacked == connections)
+        })
+    }
+}
+
+/// A classic BPF instruction; if it is a jump, one that skips an instruction where it is not met.
+fn instruction(code: u32, operand: u32) -> SockFilter {
+    #[expect(clippy::cast_possible_truncation, reason = "codes have 16 bits")]
+    SockFilter::new(code as u16, 0, 1, operand)
+}
+
+/// Makes the socket deaf to everything.
+fn drop_all(socket: &Socket) -> io::Result<()> {
+    socket.attach_filter(&[instruction(libc::BPF_RET | libc::BPF_K, 0)])
+}
+
+/// Makes the socket deaf to segments with payload: its peer's data stays unacknowledged, while
+/// connections, bare FINs, acknowledgements and resets go on as usual.
+pub fn drop_data(socket: &Socket) -> io::Result<()> {
+    // The filter sees the segment from its TCP header on; byte 12 has the header's length.
+    socket.attach_filter(&[
+        instruction(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 12),
+        instruction(libc::BPF_ALU | libc::BPF_RSH | libc::BPF_K, 4),
+        instruction(libc::BPF_ALU | libc::BPF_LSH | libc::BPF_K, 2),
+        instruction(libc::BPF_MISC | libc::BPF_TAX, 0),
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_LEN, 0),
+        instruction(libc::BPF_ALU | libc::BPF_SUB | libc::BPF_X, 0),
+        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0),
+        instruction(libc::BPF_RET | libc::BPF_K, u32::MAX),
+        instruction(libc::BPF_RET | libc::BPF_K, 0),
+    ])
+}
+
+/// Ends [`drop_data`].
+pub fn accept_data(socket: &Socket) -> io::Result<()> {
+    socket.detach_filter()
+}
+
+/// Sends `bytes` bytes.
+pub fn send(mut socket: &Socket, bytes: usize) -> io::Result<()> {
+    socket.write_all(&vec![b'x'; bytes])
+}
+
+/// Writes until the send buffer is full. Returns the bytes written.
+pub fn fill(mut socket: &Socket) -> io::Result<u64> {
+    let chunk = [b'x'; 16384];
+    let mut written = 0;
+    socket.set_nonblocking(true)?;
+    let result = loop {
+        match socket.write(&chunk) {
+            Ok(bytes) => written += bytes as u64,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Ok(written),
+            Err(error) => break Err(error),
+        }
+    };
+    socket.set_nonblocking(false)?;
+    result
+}
+
+/// Reads exactly `bytes` bytes.
+pub fn receive(mut socket: &Socket, bytes: usize) -> io::Result<()> {
+    socket.read_exact(&mut vec![0; bytes])
+}
+
+/// Reads until the peer's FIN. Returns the bytes read.
+pub fn receive_all(mut socket: &Socket) -> io::Result<u64> {
+    io::copy(&mut socket, &mut io::sink())
+}
+
+/// Ends the connection by `connect(AF_UNSPEC)`.
+pub fn disconnect(socket: &Socket) -> io::Result<()> {
+    const AF_UNSPEC: libc::sa_family_t = 0;
+    let address = libc::sockaddr {
+        sa_family: AF_UNSPEC,
+        sa_data: [0; 14],
+    };
+    let length = libc::socklen_t::try_from(size_of_val(&address)).map_err(io::Error::other)?;
+    // SAFETY: `address` is a socket address of `length` bytes.
+    let result = unsafe { libc::connect(socket.as_raw_fd(), &raw const address, length) };
+    Errno::result(result)?;
+    Ok(())
+}
+
+/// Sets `TCP_LINGER2`: seconds in `FIN_WAIT2` after the close; negative aborts.
+pub fn set_linger2(socket: &Socket, seconds: i32) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(size_of_val(&seconds)).map_err(io::Error::other)?;
+    // SAFETY: the kernel reads `length` bytes, the size of `seconds`.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_LINGER2,
+            (&raw const seconds).cast(),
+            length,
+        )
+    };
+    Errno::result(result)?;
+    Ok(())
+}
+
+/// Switches `TCP_REPAIR` on; needs `CAP_NET_ADMIN`.
+pub fn set_repair(socket: &Socket) -> io::Result<()> {
+    Ok(setsockopt(socket, sockopt::TcpRepair, &1)?)
+}
+
+/// Closes the descriptor, and with the last one the socket. Returns how long that took.
+///
+/// # Errors
+///
+/// Those of close(2), which dropping the socket would hide.
+pub fn close(socket: Socket) -> io::Result<Duration> {
+    let descriptor = socket.into_raw_fd();
+    let start = Instant::now();
+    // SAFETY: the descriptor was just released by its owner, so nothing else uses or closes it.
+    let result = unsafe { libc::close(descriptor) };
+    let blocked = start.elapsed();
+    Errno::result(result)?;
+    Ok(blocked)
+}
