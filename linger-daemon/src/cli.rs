@@ -5,10 +5,13 @@
 )]
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use linger_ebpf::Plan;
 use tracing::Level;
+
+use crate::exercise::{self, Kind, Request};
 
 /// What happens to a TCP connection, and to its data, when a program closes it?
 ///
@@ -44,6 +47,11 @@ pub enum Command {
     /// Really loads and attaches every program, one after another, and detaches it again. Exits
     /// with 0 only if `run` would work.
     Check(Check),
+    /// Make real closes of every kind on loopback, so that the numbers move
+    ///
+    /// Prints what lingerd is expected to count for each kind; compare with the metrics of
+    /// comm="lingerd". The peers and the listener are closed as well, and counted.
+    Exercise(Exercise),
 }
 
 /// Options of `lingerd run`.
@@ -66,6 +74,35 @@ pub struct Check {
     /// Print JSON, for machines
     #[arg(long)]
     pub json: bool,
+}
+
+/// Options of `lingerd exercise`.
+#[derive(Debug, clap::Args)]
+pub struct Exercise {
+    /// Make this kind only; may be given several times
+    #[arg(long = "kind", value_enum, value_name = "KIND")]
+    pub kinds: Vec<Kind>,
+    /// How often each
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(exercise::MAX_COUNT)))]
+    pub count: u32,
+    /// Seconds after which no close is begun
+    #[arg(long, value_name = "SECONDS", default_value_t = exercise::DEFAULT_TIME.as_secs())]
+    pub time: u64,
+    /// Print JSON, for machines
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Exercise {
+    /// What is asked for.
+    #[must_use]
+    pub fn request(&self) -> Request {
+        Request {
+            kinds: self.kinds.clone(),
+            count: self.count,
+            time: Duration::from_secs(self.time),
+        }
+    }
 }
 
 /// Which plan to use.
