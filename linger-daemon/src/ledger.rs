@@ -6,9 +6,7 @@ use std::path::Path;
 
 use aya::Ebpf;
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap};
-use linger_ebpf::{
-    Close, Closes, Counters, Group, Lost, MAX_CLOSES, MAX_GROUPS, Outcome, Plan, QueueBytes, stage,
-};
+use linger_ebpf::{Close, Counters, Group, Lost, MAX_CLOSES, MAX_GROUPS, Plan, QueueBytes};
 use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
@@ -58,25 +56,6 @@ pub struct Snapshot {
     pub lost: [u64; Lost::COUNT],
     /// How full the maps are.
     pub maps: Vec<MapFill>,
-}
-
-impl Snapshot {
-    /// Closes of one outcome by one group.
-    #[must_use]
-    pub fn closes(&self, counters: &Counters, outcome: Outcome) -> u64 {
-        let closes = &counters.closes[outcome.index()];
-        if self.plan.counts_at_decision() {
-            closes.undated
-        } else {
-            closes.undated + timed(closes)
-        }
-    }
-}
-
-/// Closes whose time is known.
-#[must_use]
-pub fn timed(closes: &Closes) -> u64 {
-    closes.buckets.iter().sum()
 }
 
 /// Why the ledger cannot be read.
@@ -196,18 +175,13 @@ impl Ledger {
             if let Ok(close) = self.closes.get(&key, 0)
                 && is_stale(key, &close)
             {
-                ended.push((key, close.stage));
+                ended.push(key);
             }
         }
         let in_flight = seen.len() - ended.len();
-        for (key, reached) in ended {
+        for key in ended {
             if self.closes.remove(&key).is_ok() {
-                let what = if reached == stage::COUNTED {
-                    Lost::Return
-                } else {
-                    Lost::Close
-                };
-                self.swept[what.index()] += 1;
+                self.swept[Lost::Close.index()] += 1;
             }
         }
         Ok(in_flight as u64)

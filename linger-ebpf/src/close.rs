@@ -62,7 +62,6 @@ pub fn begin<M: Memory>(key: u64, sk: u64, flags: u8) {
 pub fn abandon(key: u64, group: &Group) {
     let Some(close) = record(key) else { return };
     match close.stage {
-        stage::COUNTED => maps::lose(Lost::Return),
         stage::DECIDED => {
             maps::lose(Lost::Return);
             count(close, group, None);

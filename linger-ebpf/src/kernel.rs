@@ -101,12 +101,16 @@ pub fn state_offset() -> u32 {
     offset!(state)
 }
 
+/// Where saved registers keep the number of the system call.
+#[inline(always)]
+pub fn syscall_offset() -> u32 {
+    offset!(syscall)
+}
+
 /// `enum sock_flags` (include/net/sock.h); the daemon checks that they have these values.
 const SOCK_DEAD: u64 = 1 << 0;
 const SOCK_DONE: u64 = 1 << 1;
 const SOCK_LINGER: u64 = 1 << 4;
-
-const IPPROTO_TCP: u16 = 6;
 
 /// A `struct sock`, and its `tcp_sock` where one was asked for.
 pub struct Sock<M> {
@@ -132,11 +136,6 @@ impl<M: Memory> Sock<M> {
     #[inline(always)]
     pub fn state(&self) -> u8 {
         M::read(self.sk, offset!(state))
-    }
-
-    #[inline(always)]
-    pub fn is_tcp(&self) -> bool {
-        M::read::<u16>(self.sk, offset!(protocol)) == IPPROTO_TCP
     }
 
     /// Its flags, to be asked several times.
@@ -371,7 +370,5 @@ pub fn current_tid() -> u64 {
 #[inline(always)]
 fn comm<M: Memory>(task: *const u8) -> [u8; 16] {
     let offset = offset!(comm);
-    let halves: [u64; 2] = [M::read(task, offset), M::read(task, offset + 8)];
-    // SAFETY: two u64 are 16 bytes.
-    unsafe { core::mem::transmute(halves) }
+    M::read(task, offset)
 }

@@ -198,14 +198,25 @@ pub struct Closes {
     pub buckets: [u64; BUCKETS],
     /// Sum of the blocked times, nanoseconds.
     pub blocked_ns: u64,
-    /// Closes counted without a time: all of them under a plan that counts at the decision
-    /// ([`Plan::counts_at_decision`]), otherwise those whose return was missed.
+    /// Closes counted without a time, because their return was not seen.
     pub undated: u64,
     /// Send-queue payload thrown away.
     pub discarded: QueueBytes,
 }
 
 impl Closes {
+    /// How many there were.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.undated.wrapping_add(self.timed())
+    }
+
+    /// How many of them have a time.
+    #[must_use]
+    pub fn timed(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
     /// Nothing counted.
     pub const ZERO: Self = Self {
         buckets: [0; BUCKETS],
@@ -262,13 +273,6 @@ impl Plan {
             Self::Kprobe => "kprobe",
             Self::Tracepoint => "tracepoint",
         }
-    }
-
-    /// Whether closes are counted when the kernel decides their outcome, their time added at the
-    /// return, and not both at the return.
-    #[must_use]
-    pub const fn counts_at_decision(self) -> bool {
-        matches!(self, Self::Tracepoint)
     }
 }
 
@@ -330,8 +334,6 @@ impl Close {
 pub mod flag {
     /// It began at `__tcp_close`, without `tcp_close` (an MPTCP subflow): it ends there too.
     pub const INNER: u8 = 1;
-    /// The plan will not see it return.
-    pub const UNTIMED: u8 = 2;
 }
 
 /// How far a [`Close`] has come.
@@ -342,8 +344,6 @@ pub mod stage {
     pub const DECIDED: u8 = 1;
     /// The FIN is sent and the close waits under `SO_LINGER`.
     pub const WAITING: u8 = 2;
-    /// In the counters already; only its time is missing.
-    pub const COUNTED: u8 = 3;
 }
 
 /// Where the running kernel keeps what the programs read: byte offsets from its BTF.
@@ -364,8 +364,6 @@ pub struct Offsets {
     pub err: u32,
     /// `struct sock`: `sk_socket`, pointer.
     pub socket: u32,
-    /// `struct sock`: `sk_protocol`, u16.
-    pub protocol: u32,
     /// `struct sock`: `sk_receive_queue.qlen`, u32.
     pub receive_qlen: u32,
     /// `struct sock`: `sk_lingertime`, unsigned long, jiffies.
@@ -402,6 +400,8 @@ pub struct Offsets {
     pub comm: u32,
     /// `struct task_struct`: `flags`, unsigned int (`PF_EXITING`).
     pub task_flags: u32,
+    /// `struct pt_regs`: the number of the system call, whose low half is read as u32.
+    pub syscall: u32,
 }
 
 impl Offsets {
@@ -416,7 +416,6 @@ impl Offsets {
         owned: 0,
         err: 0,
         socket: 0,
-        protocol: 0,
         receive_qlen: 0,
         lingertime: 0,
         cgroup: 0,
@@ -435,5 +434,6 @@ impl Offsets {
         group_leader: 0,
         comm: 0,
         task_flags: 0,
+        syscall: 0,
     };
 }

@@ -186,13 +186,18 @@ fn kprobe_active_reset(ctx: ProbeContext) -> u32 {
 
 // ---- tracepoint ----
 
+const IPPROTO_TCP: u32 = 6;
+
 /// A socket is released by its last user; not called for the kernel's own sockets.
 ///
 /// kernel: v5.9.. net/ipv4/af_inet.c: int inet_release(struct socket *sock)
 #[cgroup_sock(sock_release)]
 fn cgroup_sock_release(ctx: SockContext) -> i32 {
-    // The context is the socket.
-    tracepoint::release(&Sock::new(ctx.as_ptr().cast()));
+    // SAFETY: the verifier checks the access to the context.
+    if unsafe { (*ctx.sock).protocol } == IPPROTO_TCP {
+        // The context is the socket.
+        tracepoint::release(&Sock::new(ctx.as_ptr().cast()));
+    }
     1
 }
 

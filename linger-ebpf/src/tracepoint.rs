@@ -2,44 +2,51 @@
 //!
 //! `cgroup/sock_release` begins it, without the lock. Under the lock the first change of state shows
 //! what the kernel decided; a socket that was closed before changes no more, and is decided at its
-//! end. A close that leaves its connection in `CLOSE` is counted at the socket's end, within the
-//! close; one that leaves a FIN behind at once; one that waits, at its end or at its return.
-//!
-//! Where the release does not run inside close(2), nothing shows the return: a close that waits is
-//! then parked under its socket's address until the socket's end.
+//! end. Inside close(2), its return ends the close; elsewhere (at exit, by dup2(2), on kernels that
+//! release files after close(2)) no one sees the return, and the close is counted without its time:
+//! at the decision, or at the socket's end if that comes within the close. One that waits is parked
+//! until then under its socket's address.
 
 use aya_ebpf::{
-    bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns, helpers::generated::bpf_jiffies64,
+    bindings::BPF_NOEXIST,
+    helpers::generated::{bpf_get_current_task_btf, bpf_jiffies64, bpf_task_pt_regs},
 };
-use linger_ebpf::{Close, Group, Lost, Outcome, flag, stage};
+use linger_ebpf::{Close, Group, Lost, Outcome, stage};
 
 use crate::{
     atomic,
     close::{self, abandon, find, record, remove, unfinished},
-    kernel::{Memory as _, Probed, Sock, Task, current_tid, state},
+    kernel::{Memory as _, Probed, Sock, Task, current_tid, state, state_offset, syscall_offset},
     maps::{self, CLOSES},
     reset,
 };
 
-/// Whether close(2) releases its socket before it returns, so that its return ends the close.
+/// Number of the system call inside which a release ends with the call's return; -1 if there is none.
 #[unsafe(no_mangle)]
-static RELEASE_IN_CLOSE: u8 = 0;
+static CLOSE_SYSCALL: i32 = -1;
 
 fn current() -> Task<Probed> {
     Task::current()
 }
 
+/// Whether the current thread is inside close(2), so that its return will be seen.
+#[inline(always)]
+fn in_close_syscall() -> bool {
+    // SAFETY: reads a static; volatile because the value is replaced at load.
+    let close = unsafe { core::ptr::read_volatile(&raw const CLOSE_SYSCALL) };
+    if close < 0 {
+        return false;
+    }
+    // SAFETY: the registers that the current task entered the kernel with.
+    let registers = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) };
+    let number: u32 = Probed::read(registers as *const u8, syscall_offset());
+    number == close.cast_unsigned() && !current().is_exiting()
+}
+
 /// A socket is released.
 #[inline(always)]
 pub fn release(sk: &Sock<Probed>) {
-    if !sk.is_tcp() {
-        return;
-    }
-    // SAFETY: reads a static; volatile because the value is replaced at load.
-    let release_in_close = unsafe { core::ptr::read_volatile(&raw const RELEASE_IN_CLOSE) } != 0;
-    let timed = release_in_close && !current().is_exiting();
-    let flags = if timed { 0 } else { flag::UNTIMED };
-    close::begin::<Probed>(current_tid(), sk.address(), flags);
+    close::begin::<Probed>(current_tid(), sk.address(), 0);
 }
 
 /// A socket's state changes.
@@ -64,17 +71,14 @@ pub fn set_state(sk: &Sock<Probed>, old: u8, new: u8) {
     // The receive queue is flushed, its sequence numbers still stand. A FIN means it was empty.
     let unread = if new == state::CLOSE { unread(sk) } else { 0 };
     close::decide(close, sk, old, unread, timeout(sk));
-    if new == state::CLOSE {
-        return;
-    }
-    let group = current().group();
-    if close.stage == stage::WAITING {
-        if close.flags & flag::UNTIMED != 0 {
-            park(tid, close, group);
+    // A socket in CLOSE ends within the close.
+    if new != state::CLOSE && !in_close_syscall() {
+        if close.stage == stage::WAITING {
+            park(tid, close);
+        } else {
+            count(tid, close, &current().group());
         }
-        return;
     }
-    count(tid, close, &group);
 }
 
 /// Received payload that no one read.
@@ -93,21 +97,21 @@ fn timeout(sk: &Sock<Probed>) -> u64 {
     }
 }
 
-/// Counts a close whose outcome is known; its time may follow.
+/// Counts a close whose return no one sees.
 #[inline(always)]
-fn count(key: u64, close: &mut Close, group: &Group) {
+fn count(key: u64, close: &Close, group: &Group) {
     close::count(close, group, None);
-    close.stage = stage::COUNTED;
-    if close.flags & flag::UNTIMED != 0 {
-        maps::lose(Lost::Return);
-        remove(key);
-    }
+    maps::lose(Lost::Return);
+    remove(key);
 }
 
-/// Keeps a close that waits under its socket's address.
+/// Keeps a close that waits, and whose return no one sees, under its socket's address.
 #[inline(always)]
-fn park(tid: u64, close: &Close, group: Group) {
-    let parked = Close { group, ..*close };
+fn park(tid: u64, close: &Close) {
+    let parked = Close {
+        group: current().group(),
+        ..*close
+    };
     if CLOSES
         .insert(close.sk, parked, u64::from(BPF_NOEXIST))
         .is_err()
@@ -121,41 +125,30 @@ fn park(tid: u64, close: &Close, group: Group) {
 #[inline(always)]
 pub fn reset(sk: &Sock<Probed>) {
     let address = sk.address();
-    if let Some(close) = find(current_tid(), address) {
-        return reset_in_close(close, sk, &current().group());
-    }
-    if let Some(close) = find(address, address) {
-        let group = close.group;
-        return reset_in_close(close, sk, &group);
-    }
-    if sk.state() == state::CLOSE && sk.flags().dead() {
+    let close = find(current_tid(), address).or_else(|| find(address, address));
+    if close.is_none() && sk.state() == state::CLOSE && sk.flags().dead() {
         // Only a close does this, after its FIN; it was counted and forgotten.
-        let mut close = Close {
-            sk: address,
-            outcome: Outcome::Graceful as u8,
-            stage: stage::COUNTED,
-            ..Close::ZERO
-        };
-        return reset_in_close(&mut close, sk, &current().group());
+        return recount(sk);
     }
-    reset::sent(None, sk);
+    reset::sent(close, sk);
 }
 
-/// As [`reset`], for a socket whose close may be in flight.
+/// A close that was counted as graceful aborts after all.
 #[inline(always)]
-fn reset_in_close(close: &mut Close, sk: &Sock<Probed>, group: &Group) {
-    let before = close.outcome;
-    let counted = close.stage == stage::COUNTED;
-    reset::sent(Some(close), sk);
-    if counted && close.stage == stage::DECIDED {
-        // It seemed to end gracefully: count it anew.
-        if let Some(closes) = maps::counters(group).and_then(|all| close::closes(all, before)) {
-            // SAFETY: a field of a map value.
-            atomic::add(unsafe { &raw mut (*closes).undated }, u64::MAX);
-        }
-        close::count(close, group, None);
-        close.stage = stage::COUNTED;
+fn recount(sk: &Sock<Probed>) {
+    let mut close = Close {
+        sk: sk.address(),
+        stage: stage::DECIDED,
+        ..Close::ZERO
+    };
+    reset::sent(Some(&mut close), sk);
+    let group = current().group();
+    let graceful = Outcome::Graceful as u8;
+    if let Some(closes) = maps::counters(&group).and_then(|all| close::closes(all, graceful)) {
+        // SAFETY: a field of a map value.
+        atomic::add(unsafe { &raw mut (*closes).undated }, u64::MAX);
     }
+    close::count(&close, &group, None);
 }
 
 /// A socket comes to its end, once, in whatever context.
@@ -164,30 +157,31 @@ pub fn destroy(sk: &Sock<Probed>) {
     let address = sk.address();
     let tid = current_tid();
     if let Some(close) = find(tid, address) {
-        let group = current().group();
-        return end(tid, close, sk, &group);
+        settle(close, sk);
+        if !in_close_syscall() {
+            count(tid, close, &current().group());
+        }
+        return;
     }
-    // One that waited, and whose return was not seen.
     if sk.flags().linger()
         && sk.lingertime() > 0
         && let Some(close) = find(address, address)
     {
+        settle(close, sk);
         let group = close.group;
-        end(address, close, sk, &group);
+        count(address, close, &group);
     }
 }
 
-/// The socket of this close has come to its end.
+/// What a close was, at the end of its socket.
 #[inline(always)]
-fn end(key: u64, close: &mut Close, sk: &Sock<Probed>, group: &Group) {
+fn settle(close: &mut Close, sk: &Sock<Probed>) {
     match close.stage {
         // No change of state came before: it was closed when the close took the lock.
         stage::BEGUN => close::decide(close, sk, state::CLOSE, unread(sk), 0),
         stage::WAITING => judge(close, sk),
-        stage::DECIDED => {}
-        _ => return,
+        _ => {}
     }
-    count(key, close, group);
 }
 
 /// What became of a wait, at the end of the socket.
@@ -204,6 +198,7 @@ fn judge(close: &mut Close, sk: &Sock<Probed>) {
         Outcome::LingerFailed
     };
     close.outcome = outcome as u8;
+    close.stage = stage::DECIDED;
 }
 
 /// The thread enters close(2): what it did before is over.
@@ -219,35 +214,22 @@ pub fn enter_close() {
     }
 }
 
-/// The thread leaves close(2), having released its socket inside.
+/// The thread leaves close(2), perhaps having released a socket inside.
 #[inline(always)]
 pub fn exit_close() {
     let tid = current_tid();
     let Some(close) = record(tid) else { return };
-    let group = current().group();
     if close.stage == stage::WAITING {
         // Its socket lives: not all was acknowledged, unless it waits long for the peer's FIN.
-        let acknowledged = Probed::read::<u8>(close.sk as *const u8, crate::kernel::state_offset())
-            == state::FIN_WAIT2;
+        let now: u8 = Probed::read(close.sk as *const u8, state_offset());
         let outcome = unfinished(close);
-        close.outcome = if acknowledged && matches!(outcome, Outcome::LingerInterrupted) {
-            Outcome::Lingered as u8
+        let acknowledged = now == state::FIN_WAIT2 && matches!(outcome, Outcome::LingerInterrupted);
+        close.outcome = if acknowledged {
+            Outcome::Lingered
         } else {
-            outcome as u8
-        };
-        close::count(close, &group, None);
-        close.stage = stage::COUNTED;
+            outcome
+        } as u8;
+        close.stage = stage::DECIDED;
     }
-    if close.stage == stage::COUNTED {
-        // SAFETY: has no preconditions.
-        let blocked_ns = unsafe { bpf_ktime_get_ns() }.saturating_sub(close.start_ns);
-        if let Some(closes) =
-            maps::counters(&group).and_then(|all| close::closes(all, close.outcome))
-        {
-            close::add_time(closes, blocked_ns);
-        }
-    } else {
-        maps::lose(Lost::Close);
-    }
-    remove(tid);
+    close::finish::<Probed>(tid);
 }

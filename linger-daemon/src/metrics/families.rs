@@ -12,7 +12,7 @@ use prometheus::proto::{Metric, MetricFamily, MetricType};
 
 use super::family::{Family, float};
 use super::{Facts, REVISION, VERSION};
-use crate::ledger::{Labels, MapFill, Snapshot, timed};
+use crate::ledger::{Labels, MapFill, Snapshot};
 
 static CLOSES: Family = Family {
     name: "linger_closes_total",
@@ -163,7 +163,6 @@ fn by_group(snapshot: &Snapshot, series: fn(&Labels, &Counters) -> Vec<Metric>) 
 struct Ended<'a> {
     group: &'a Labels,
     outcome: Outcome,
-    count: u64,
     closes: &'a Closes,
 }
 
@@ -172,13 +171,11 @@ fn by_outcome(snapshot: &Snapshot, series: fn(&Ended) -> Vec<Metric>) -> Vec<Met
     let mut all = Vec::new();
     for (group, counters) in &snapshot.groups {
         for &outcome in Outcome::ALL {
-            let count = snapshot.closes(counters, outcome);
             let closes = &counters.closes[outcome.index()];
-            if count > 0 {
+            if closes.count() > 0 {
                 all.extend(series(&Ended {
                     group,
                     outcome,
-                    count,
                     closes,
                 }));
             }
@@ -188,12 +185,12 @@ fn by_outcome(snapshot: &Snapshot, series: fn(&Ended) -> Vec<Metric>) -> Vec<Met
 }
 
 fn closes(ended: &Ended) -> Vec<Metric> {
-    vec![CLOSES.of_group(ended.group, &[ended.outcome.name()], ended.count)]
+    vec![CLOSES.of_group(ended.group, &[ended.outcome.name()], ended.closes.count())]
 }
 
 fn blocked(ended: &Ended) -> Vec<Metric> {
     // A plan that cannot time closes on this kernel has no histogram, rather than an empty one.
-    if timed(ended.closes) == 0 {
+    if ended.closes.timed() == 0 {
         return Vec::new();
     }
     vec![BLOCKED.histogram(ended.group, &[ended.outcome.name()], ended.closes)]

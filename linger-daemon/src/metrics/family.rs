@@ -8,7 +8,7 @@ use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
 
-use crate::ledger::{Labels, timed};
+use crate::ledger::Labels;
 
 /// The fixed part of a metric.
 pub(super) struct Family {
@@ -65,7 +65,7 @@ impl Family {
     pub(super) fn histogram(&self, group: &Labels, labels: &[&str], closes: &Closes) -> Metric {
         let mut histogram = Histogram::default();
         histogram.set_bucket(cumulative(closes));
-        histogram.set_sample_count(timed(closes));
+        histogram.set_sample_count(closes.timed());
         histogram.set_sample_sum(seconds(closes.blocked_ns));
         let values = who(group).into_iter().chain(labels.iter().copied());
         let mut metric = Metric::from_label(self.label_pairs(values));

@@ -142,11 +142,15 @@ impl Loader {
 
     /// Makes the maps; no program is loaded yet.
     fn load(&self) -> Result<Ebpf, AttachError> {
-        let release_in_close = u8::from(releases_in_close(&self.kernel));
+        let close_syscall = if releases_in_close(&self.kernel) {
+            i32::try_from(nix::libc::SYS_close).expect("a small number")
+        } else {
+            -1
+        };
         EbpfLoader::new()
             .btf(self.btf.as_ref())
             .override_global("OFFSETS", &self.offsets, true)
-            .override_global("RELEASE_IN_CLOSE", &release_in_close, true)
+            .override_global("CLOSE_SYSCALL", &close_syscall, true)
             .load(OBJECT)
             .map_err(|error| AttachError::Refused(innermost(&error)))
     }

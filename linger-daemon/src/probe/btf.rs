@@ -87,7 +87,6 @@ const FIELDS: &[Field] = &[
     field!(owned, "sock", "sk_lock.owned", Shape::Bytes(4)),
     field!(err, "sock", "sk_err", Shape::Bytes(4)),
     field!(socket, "sock", "sk_socket", Shape::Bytes(8)),
-    field!(protocol, "sock", "sk_protocol", Shape::Bytes(2)),
     field!(
         receive_qlen,
         "sock",
@@ -110,6 +109,10 @@ const FIELDS: &[Field] = &[
     field!(group_leader, "task_struct", "group_leader", Shape::Bytes(8)),
     field!(comm, "task_struct", "comm", Shape::Array(16)),
     field!(task_flags, "task_struct", "flags", Shape::Bytes(4)),
+    #[cfg(target_arch = "x86_64")]
+    field!(syscall, "pt_regs", "orig_ax", Shape::Bytes(8)),
+    #[cfg(target_arch = "aarch64")]
+    field!(syscall, "pt_regs", "syscallno", Shape::Bytes(4)),
 ];
 
 /// Socket flags whose bits the programs know, from `enum sock_flags`.

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use linger_daemon::metrics::{Metrics, REVISION, VERSION};
-use linger_ebpf::{Closes, Counters, Outcome, Plan};
+use linger_ebpf::{Counters, Outcome};
 use proptest::prelude::*;
 
 use crate::fixture;
@@ -102,28 +102,6 @@ fn histograms_hold_every_timed_close() {
         value("linger_close_blocked_seconds_sum", "}"),
         "130.000004321"
     );
-}
-
-#[test]
-fn a_plan_that_counts_at_the_decision_counts_once() {
-    let mut counters = Counters::ZERO;
-    counters.closes[Outcome::Lingered.index()] = Closes {
-        buckets: [0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0],
-        blocked_ns: 1_600_000_000,
-        undated: 5,
-        ..Closes::ZERO
-    };
-    let mut snapshot = fixture::snapshot();
-    snapshot.plan = Plan::Tracepoint;
-    snapshot.groups = vec![(fixture::labels("a.service", "a"), counters)];
-    let text = fixture::metrics(snapshot).scrape().unwrap();
-    let series = r#"{unit="a.service",comm="a",outcome="lingered"}"#;
-    assert_eq!(value(&text, &format!("linger_closes_total{series}")), "5");
-    let timed = value(
-        &text,
-        &format!("linger_close_blocked_seconds_count{series}"),
-    );
-    assert_eq!(timed, "4");
 }
 
 fn value<'a>(text: &'a str, series: &str) -> &'a str {

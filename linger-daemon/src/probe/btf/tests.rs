@@ -31,7 +31,6 @@ fn fields_of_6_1() {
     assert_eq!(found["sock.sk_shutdown"], (Some(610), None));
     assert_eq!(found["sock.sk_err"], (Some(544), None));
     assert_eq!(found["sock.sk_socket"], (Some(624), None));
-    assert_eq!(found["sock.sk_protocol"], (Some(516), None));
     assert_eq!(found["sock.sk_receive_queue.qlen"], (Some(216 + 16), None));
     assert_eq!(found["tcp_sock.write_seq"], (Some(1852), None));
     assert_eq!(found["tcp_sock.snd_nxt"], (Some(1476), None));
