@@ -184,9 +184,12 @@ pub fn drop_data(socket: &Socket) -> io::Result<()> {
     ])
 }
 
-/// Ends [`drop_data`].
+/// Ends [`drop_data`], if it is in effect.
 pub fn accept_data(socket: &Socket) -> io::Result<()> {
-    socket.detach_filter()
+    match socket.detach_filter() {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        result => result,
+    }
 }
 
 /// Sends `bytes` bytes.

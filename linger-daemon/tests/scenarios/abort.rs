@@ -1,0 +1,160 @@
+//! Closes under `SO_LINGER` with zero time.
+
+use std::io;
+use std::net::Shutdown;
+use std::time::Duration;
+
+use linger_daemon::exercise::state::{self, State};
+use linger_daemon::exercise::tcp::{Family, Loopback, Pair};
+use linger_daemon::exercise::{self, End, Kind};
+use linger_ebpf::Outcome;
+use socket2::Socket;
+
+use crate::linger::pair_with_closed_window;
+use crate::scenario::{self, Script};
+use crate::truth::Truth;
+
+pub(crate) const SCENARIOS: &[(&str, Script)] = &[
+    ("linger0_empty", Script::Kind(Kind::LingerAborted)),
+    ("linger0_unsent", Script::Narrow(unsent)),
+    ("linger0_unacked", Script::Connections(unacked)),
+    (
+        "linger0_unsent_and_unacked",
+        Script::Kind(Kind::LingerAbortedData),
+    ),
+    ("linger0_close_wait", Script::Connections(close_wait)),
+    ("linger0_fin_wait1", Script::Connections(fin_wait1)),
+    ("linger0_fin_wait2", Script::Connections(fin_wait2)),
+    ("linger0_last_ack", Script::Connections(last_ack)),
+    (
+        "linger0_last_ack_unsent",
+        Script::Connections(last_ack_unsent),
+    ),
+    ("linger0_closing", Script::Connections(closing)),
+    ("linger0_syn_sent", Script::Own(syn_sent)),
+    (
+        "linger0_never_connected",
+        Script::Connections(never_connected),
+    ),
+    (
+        "linger0_already_closed",
+        Script::Connections(already_closed),
+    ),
+    ("linger0_inherited", Script::Connections(inherited)),
+    ("connect_given_up", Script::Kind(Kind::ConnectAborted)),
+];
+
+/// Closes the client with an RST; the peer must see it.
+fn close_with_reset(truth: &mut Truth, client: Socket, server: Socket) -> io::Result<()> {
+    exercise::abort(&mut truth.tally, Pair { client, server })
+}
+
+/// Closes the client without an RST; the peer stays as it is, and closes too.
+fn close_silently(truth: &mut Truth, client: Socket, server: Socket) -> io::Result<()> {
+    let peer_state = state::state(&server)?;
+    client.set_linger(Some(Duration::ZERO))?;
+    truth
+        .tally
+        .close(client, End::silent(Outcome::LingerAborted))?;
+    let after = state::state(&server)?;
+    if after != peer_state {
+        let message = format!("the peer went from {peer_state:?} to {after:?}");
+        return Err(io::Error::other(message));
+    }
+    truth.tally.close(server, Outcome::Graceful)?;
+    Ok(())
+}
+
+fn unsent(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let (pair, _) = pair_with_closed_window(loopback)?;
+    exercise::abort(&mut truth.tally, pair)
+}
+
+fn unacked(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let pair = exercise::pair_with_unacked(loopback)?;
+    exercise::abort(&mut truth.tally, pair)
+}
+
+fn close_wait(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let Pair { client, server } = loopback.pair()?;
+    server.shutdown(Shutdown::Write)?;
+    state::wait_for_state(&client, State::CloseWait)?;
+    close_with_reset(truth, client, server)
+}
+
+fn fin_wait1(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let Pair { client, server } = exercise::pair_with_unacked(loopback)?;
+    client.shutdown(Shutdown::Write)?;
+    state::wait_for_state(&client, State::FinWait1)?;
+    close_with_reset(truth, client, server)
+}
+
+fn fin_wait2(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let Pair { client, server } = loopback.pair()?;
+    client.shutdown(Shutdown::Write)?;
+    state::wait_for_state(&client, State::FinWait2)?;
+    close_with_reset(truth, client, server)
+}
+
+/// A pair in which the server's FIN was first and the client's, after its data, goes nowhere.
+fn pair_in_last_ack(
+    loopback: &Loopback,
+    write: fn(&Loopback) -> io::Result<Pair>,
+) -> io::Result<Pair> {
+    let pair = write(loopback)?;
+    pair.server.shutdown(Shutdown::Write)?;
+    state::wait_for_state(&pair.client, State::CloseWait)?;
+    pair.client.shutdown(Shutdown::Write)?;
+    state::wait_for_state(&pair.client, State::LastAck)?;
+    Ok(pair)
+}
+
+fn last_ack(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let Pair { client, server } = pair_in_last_ack(loopback, exercise::pair_with_unacked)?;
+    close_silently(truth, client, server)
+}
+
+fn last_ack_unsent(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let Pair { client, server } = pair_in_last_ack(loopback, exercise::pair_with_unsent)?;
+    close_with_reset(truth, client, server)
+}
+
+fn closing(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let Pair { client, server } = exercise::pair_with_unacked(loopback)?;
+    client.shutdown(Shutdown::Write)?;
+    state::wait_for_state(&client, State::FinWait1)?;
+    server.shutdown(Shutdown::Write)?;
+    state::wait_for_state(&client, State::Closing)?;
+    close_silently(truth, client, server)
+}
+
+fn syn_sent(truth: &mut Truth) -> io::Result<()> {
+    let deaf = Loopback::new(Family::V4)?;
+    let client = deaf.connecting()?;
+    client.set_linger(Some(Duration::ZERO))?;
+    truth
+        .tally
+        .close(client, End::silent(Outcome::LingerAborted))?;
+    scenario::over(deaf, truth, |_, _| Ok(()))
+}
+
+fn never_connected(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let socket = loopback.socket()?;
+    socket.set_linger(Some(Duration::ZERO))?;
+    truth.tally.close(socket, Outcome::NotConnected)?;
+    Ok(())
+}
+
+fn already_closed(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let pair = loopback.pair()?;
+    pair.server.set_linger(Some(Duration::ZERO))?;
+    exercise::abort(&mut truth.tally, pair)
+}
+
+/// An accepted socket has the linger time of its listener.
+fn inherited(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    loopback.listener().set_linger(Some(Duration::ZERO))?;
+    let Pair { client, server } = loopback.pair()?;
+    truth.tally.close(server, Outcome::LingerAborted)?;
+    exercise::close_reset(&mut truth.tally, client)
+}

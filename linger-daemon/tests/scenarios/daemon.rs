@@ -1,0 +1,251 @@
+//! A running `lingerd`, as its users see it: a process, its exit code and its web pages.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use linger_ebpf::Plan;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::Deserialize;
+
+use crate::exposition::Scrape;
+
+/// How long attaching may take, on a slow machine.
+const START: Duration = Duration::from_secs(60);
+/// How long the daemon may take to exit: a second, and some for a slow machine.
+const EXIT: Duration = Duration::from_secs(3);
+/// How long an answer may take.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// What `lingerd check --json` says.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Check {
+    /// Release of the kernel.
+    pub(crate) kernel: String,
+    /// Every plan.
+    pub(crate) plans: Vec<PlanCheck>,
+}
+
+/// What it says of one plan.
+#[derive(Debug, Deserialize)]
+pub(crate) struct PlanCheck {
+    pub(crate) plan: String,
+    pub(crate) usable: bool,
+    #[serde(default)]
+    pub(crate) reason: Option<String>,
+}
+
+impl Check {
+    /// Asks the daemon's binary. (Its exit code says whether any plan is usable.)
+    pub(crate) fn run(lingerd: &Path) -> Result<Self> {
+        let output = Command::new(lingerd)
+            .args(["check", "--json"])
+            .output()
+            .with_context(|| format!("run {}", lingerd.display()))?;
+        serde_json::from_slice(&output.stdout).with_context(|| {
+            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+            format!("`lingerd check --json` printed no JSON: {}", errors.trim())
+        })
+    }
+
+    /// Why this plan is not usable, if it is not.
+    pub(crate) fn refused(&self, plan: Plan) -> Option<String> {
+        let check = self.plans.iter().find(|check| check.plan == plan.name());
+        match check {
+            Some(check) if check.usable => None,
+            Some(check) => Some(check.reason.clone().unwrap_or_default()),
+            None => Some("`lingerd check` does not know this plan".into()),
+        }
+    }
+}
+
+/// The process.
+pub(crate) struct Daemon {
+    process: Child,
+    address: SocketAddr,
+    errors: Arc<Mutex<String>>,
+    /// Ids of its BPF programs.
+    programs: BTreeSet<u32>,
+}
+
+impl Daemon {
+    /// Starts it and waits until it is ready.
+    pub(crate) fn start(lingerd: &Path, plan: Plan) -> Result<Self> {
+        let address = free_address()?;
+        let mut process = Command::new(lingerd)
+            .args(["run", "--plan", plan.name(), "--listen"])
+            .arg(address.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("run {}", lingerd.display()))?;
+        let errors = Arc::new(Mutex::new(String::new()));
+        if let Some(stderr) = process.stderr.take() {
+            keep(stderr, Arc::clone(&errors));
+        }
+        let mut daemon = Self {
+            process,
+            address,
+            errors,
+            programs: BTreeSet::new(),
+        };
+        daemon.wait_until_ready()?;
+        daemon.programs = daemon.find_programs()?;
+        ensure!(
+            !daemon.programs.is_empty(),
+            "the daemon has no BPF programs"
+        );
+        Ok(daemon)
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.process.try_wait()? {
+                bail!(
+                    "lingerd ended before it was ready: {status}\n{}",
+                    self.errors()
+                );
+            }
+            if matches!(self.get("/readyz"), Ok((200, _))) {
+                return Ok(());
+            }
+            ensure!(
+                start.elapsed() < START,
+                "lingerd is not ready after {} s\n{}",
+                START.as_secs(),
+                self.errors()
+            );
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// What it wrote to stderr so far.
+    pub(crate) fn errors(&self) -> String {
+        let errors = self.errors.lock();
+        errors.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// All metrics.
+    pub(crate) fn scrape(&self) -> Result<Scrape> {
+        let (status, body) = self.get("/metrics")?;
+        ensure!(status == 200, "/metrics answered {status}: {body}");
+        Scrape::parse(&body).map_err(anyhow::Error::msg)
+    }
+
+    fn get(&self, path: &str) -> Result<(u16, String)> {
+        let mut stream = TcpStream::connect_timeout(&self.address, ANSWER)?;
+        stream.set_read_timeout(Some(ANSWER))?;
+        let host = self.address;
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
+        let status = head.split(' ').nth(1).context("no HTTP status")?;
+        ensure!(
+            !head.to_ascii_lowercase().contains("transfer-encoding"),
+            "the answer is in chunks"
+        );
+        Ok((status.parse()?, body.to_owned()))
+    }
+
+    /// Ids of the BPF programs that the process holds, directly or by a link.
+    fn find_programs(&self) -> Result<BTreeSet<u32>> {
+        let directory = format!("/proc/{}/fdinfo", self.process.id());
+        let mut programs = BTreeSet::new();
+        for entry in fs::read_dir(directory)? {
+            // A descriptor may be closed meanwhile.
+            let Ok(info) = fs::read_to_string(entry?.path()) else {
+                continue;
+            };
+            let ids = info
+                .lines()
+                .filter_map(|line| line.strip_prefix("prog_id:"));
+            programs.extend(ids.filter_map(|id| id.trim().parse::<u32>().ok()));
+        }
+        Ok(programs)
+    }
+
+    /// Ends it by SIGTERM. It must exit with 0, soon, and leave none of its programs behind.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        let pid = Pid::from_raw(self.process.id().cast_signed());
+        kill(pid, Signal::SIGTERM)?;
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = self.process.try_wait()? {
+                break status;
+            }
+            ensure!(
+                start.elapsed() < EXIT,
+                "lingerd still runs {} s after SIGTERM",
+                EXIT.as_secs()
+            );
+            thread::sleep(Duration::from_millis(5));
+        };
+        ensure!(
+            status.success(),
+            "lingerd ended with {status} after SIGTERM\n{}",
+            self.errors()
+        );
+        self.expect_nothing_left()
+    }
+
+    fn expect_nothing_left(&self) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let loaded = aya::programs::loaded_programs()
+                .map(|program| program.map(|program| program.id()))
+                .collect::<Result<BTreeSet<_>, _>>();
+            // A program may go while the list is made, which ends the list early.
+            if let Ok(loaded) = loaded {
+                let left: Vec<_> = self.programs.intersection(&loaded).collect();
+                if left.is_empty() {
+                    return Ok(());
+                }
+                // The kernel frees them behind the back of the process that ends.
+                ensure!(
+                    start.elapsed() < EXIT,
+                    "lingerd left BPF programs behind: {left:?}"
+                );
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // After `stop` there is nothing to end, which is no error worth telling.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn free_address() -> io::Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}
+
+/// Keeps what the process writes, without holding it up.
+fn keep(mut stderr: impl io::Read + Send + 'static, to: Arc<Mutex<String>>) {
+    thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while let Ok(length @ 1..) = stderr.read(&mut bytes) {
+            let text = String::from_utf8_lossy(&bytes[..length]);
+            to.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push_str(&text);
+        }
+    });
+}

@@ -1,0 +1,285 @@
+//! Closes that are not the one call of close(2): a socket ends with its last descriptor.
+
+use std::io::{self, BufRead as _, BufReader, PipeReader, PipeWriter, Write as _};
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd as _, IntoRawFd as _};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use linger_daemon::exercise::state::{self, Queues};
+use linger_daemon::exercise::tcp::{self, Loopback, Pair};
+use linger_daemon::exercise::{self, MESSAGE};
+use linger_ebpf::Outcome;
+use nix::libc;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid, fork, gettid, pause};
+use socket2::Socket;
+
+use crate::scenario::Script;
+use crate::truth::Truth;
+
+pub(crate) const SCENARIOS: &[(&str, Script)] = &[
+    ("exit_graceful", Script::Connections(exit_graceful)),
+    ("exit_with_linger0", Script::Connections(exit_with_linger0)),
+    (
+        "exit_with_unread_data",
+        Script::Connections(exit_with_unread_data),
+    ),
+    (
+        "sigkill_with_linger0",
+        Script::Connections(sigkill_with_linger0),
+    ),
+    ("dup_closed_once", Script::Connections(dup_closed_once)),
+    (
+        "dup2_over_the_socket",
+        Script::Connections(dup2_over_the_socket),
+    ),
+    ("fork_closed_once", Script::Connections(fork_closed_once)),
+    (
+        "close_while_thread_receives",
+        Script::Connections(close_while_thread_receives),
+    ),
+];
+
+/// A forked process with a connected client socket, which waits for its end.
+pub(crate) struct Forked {
+    pid: Pid,
+    queues: Queues,
+    /// The forked process exits when this is closed.
+    leash: PipeWriter,
+}
+
+impl Forked {
+    /// Forks a process that connects, and prepares the socket with `prepare`.
+    pub(crate) fn start(
+        loopback: &Loopback,
+        prepare: impl FnOnce(&Socket) -> io::Result<()>,
+    ) -> io::Result<Self> {
+        Self::run(|leash, mut reports| {
+            let client = ManuallyDrop::new(loopback.connect()?);
+            prepare(&client)?;
+            let Queues {
+                unsent,
+                unacked,
+                unread,
+            } = state::queues(&client)?;
+            writeln!(reports, "{unsent} {unacked} {unread}")?;
+            wait_for_end(leash);
+            Ok(())
+        })
+    }
+
+    /// Forks a process that runs `work`, and ends it without closing anything.
+    fn run(work: impl FnOnce(PipeReader, PipeWriter) -> io::Result<()>) -> io::Result<Self> {
+        let (leash_reader, leash) = io::pipe()?;
+        let (reports_reader, reports) = io::pipe()?;
+        // SAFETY: a scenario's process has one thread when it forks.
+        match unsafe { fork() }? {
+            ForkResult::Child => {
+                drop(leash);
+                let result = work(leash_reader, reports);
+                let code = i32::from(result.is_err());
+                // SAFETY: ends the process; its descriptors are closed by that alone.
+                unsafe { libc::_exit(code) }
+            }
+            ForkResult::Parent { child } => {
+                drop((leash_reader, reports));
+                let queues = read_queues(reports_reader)?;
+                Ok(Self {
+                    pid: child,
+                    queues,
+                    leash,
+                })
+            }
+        }
+    }
+
+    /// Lets the process exit; its socket ends so. Returns the time that took.
+    pub(crate) fn exit(self, truth: &mut Truth, outcome: Outcome) -> io::Result<Duration> {
+        let Self { pid, queues, leash } = self;
+        let start = Instant::now();
+        drop(leash);
+        waitpid(pid, None)?;
+        Ok(Self::count(truth, outcome, queues, start))
+    }
+
+    /// Kills the process; its socket ends so.
+    pub(crate) fn kill(self, truth: &mut Truth, outcome: Outcome) -> io::Result<Duration> {
+        let start = Instant::now();
+        kill(self.pid, Signal::SIGKILL)?;
+        waitpid(self.pid, None)?;
+        Ok(Self::count(truth, outcome, self.queues, start))
+    }
+
+    fn count(truth: &mut Truth, outcome: Outcome, queues: Queues, start: Instant) -> Duration {
+        let took = start.elapsed();
+        truth.tally.count(outcome, queues, took);
+        truth.not_by_close += 1;
+        took
+    }
+}
+
+/// Waits until the parent lets go, or a signal ends the process.
+fn wait_for_end(leash: PipeReader) {
+    let mut line = String::new();
+    if BufReader::new(leash).read_line(&mut line).is_err() {
+        pause();
+    }
+}
+
+fn read_queues(reports: PipeReader) -> io::Result<Queues> {
+    let mut line = String::new();
+    BufReader::new(reports).read_line(&mut line)?;
+    let mut numbers = line.split_ascii_whitespace().map(str::parse::<u64>);
+    let mut next = || numbers.next().and_then(Result::ok);
+    let queues = (|| {
+        Some(Queues {
+            unsent: next()?,
+            unacked: next()?,
+            unread: next()?,
+        })
+    })();
+    queues.ok_or_else(|| io::Error::other("the forked process failed"))
+}
+
+fn exit_graceful(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let forked = Forked::start(loopback, |_| Ok(()))?;
+    let server = loopback.accept()?;
+    forked.exit(truth, Outcome::Graceful)?;
+    exercise::close_after_fin(&mut truth.tally, server)
+}
+
+/// Makes a zero linger time with data outstanding.
+fn prepare_abort(client: &Socket) -> io::Result<()> {
+    tcp::send(client, MESSAGE)?;
+    client.set_linger(Some(Duration::ZERO))
+}
+
+fn exit_with_linger0(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    tcp::drop_data(loopback.listener())?;
+    let forked = Forked::start(loopback, prepare_abort)?;
+    let server = loopback.accept()?;
+    forked.exit(truth, Outcome::LingerAborted)?;
+    exercise::close_reset(&mut truth.tally, server)
+}
+
+fn sigkill_with_linger0(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    tcp::drop_data(loopback.listener())?;
+    let forked = Forked::start(loopback, prepare_abort)?;
+    let server = loopback.accept()?;
+    forked.kill(truth, Outcome::LingerAborted)?;
+    exercise::close_reset(&mut truth.tally, server)
+}
+
+fn exit_with_unread_data(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let mut forked = Forked::start(loopback, |_| Ok(()))?;
+    let server = loopback.accept()?;
+    tcp::send(&server, MESSAGE)?;
+    state::wait_for("the acknowledgement", || {
+        Ok(state::queues(&server)?.unacked == 0)
+    })?;
+    forked.queues.unread = MESSAGE as u64;
+    forked.exit(truth, Outcome::UnreadAborted)?;
+    exercise::close_reset(&mut truth.tally, server)
+}
+
+/// Fails if the connection's peer was reset or sent a FIN.
+fn expect_open(peer: &Socket) -> io::Result<()> {
+    let state = state::state(peer)?;
+    if state == state::State::Established {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("closed too early: {state:?}")))
+    }
+}
+
+fn dup_closed_once(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let Pair { client, server } = loopback.pair()?;
+    let copy = client.try_clone()?;
+    drop(client);
+    expect_open(&server)?;
+    truth.tally.close(copy, Outcome::Graceful)?;
+    exercise::close_after_fin(&mut truth.tally, server)
+}
+
+fn dup2_over_the_socket(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let Pair { client, server } = loopback.pair()?;
+    let queues = state::queues(&client)?;
+    let other = io::stderr();
+    let descriptor = client.into_raw_fd();
+    let start = Instant::now();
+    // SAFETY: both descriptors are open, and nothing owns `descriptor` any more.
+    let result = unsafe { libc::dup2(other.as_raw_fd(), descriptor) };
+    let blocked = start.elapsed();
+    nix::errno::Errno::result(result)?;
+    // SAFETY: this copy of stderr has no other owner.
+    unsafe { libc::close(descriptor) };
+    truth.tally.count(Outcome::Graceful, queues, blocked);
+    truth.not_by_close += 1;
+    exercise::close_after_fin(&mut truth.tally, server)
+}
+
+fn fork_closed_once(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let Pair { client, server } = loopback.pair()?;
+    // The fork inherits the server as well, which must end here: the fork gives it up first.
+    let shared = server.as_raw_fd();
+    let forked = Forked::run(|leash, mut reports| {
+        // SAFETY: the forked process ends without running the destructor of this copy.
+        unsafe { libc::close(shared) };
+        writeln!(reports, "0 0 0")?;
+        wait_for_end(leash);
+        Ok(())
+    })?;
+    drop(client);
+    expect_open(&server)?;
+    forked.exit(truth, Outcome::Graceful)?;
+    exercise::close_after_fin(&mut truth.tally, server)
+}
+
+/// Whether a thread of this process sleeps; none has the id 0.
+fn is_asleep(thread_id: i32) -> io::Result<bool> {
+    if thread_id == 0 {
+        return Ok(false);
+    }
+    let stat = std::fs::read_to_string(format!("/proc/self/task/{thread_id}/stat"))?;
+    Ok(stat.contains(") S "))
+}
+
+/// The thread in recv holds the socket: it ends when recv does, and there.
+fn close_while_thread_receives(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let Pair { client, server } = loopback.pair()?;
+    let descriptor = client.into_raw_fd();
+    let thread_id = &AtomicI32::new(0);
+    let mut start = Instant::now();
+    let received = thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            let mut byte = 0_u8;
+            thread_id.store(gettid().as_raw(), Ordering::Release);
+            // SAFETY: `byte` is the one byte that recv may write; the descriptor is open when recv
+            // begins.
+            unsafe { libc::recv(descriptor, (&raw mut byte).cast(), 1, 0) }
+        });
+        state::wait_for("the thread to block", || {
+            is_asleep(thread_id.load(Ordering::Acquire))
+        })?;
+        // SAFETY: nothing owns the descriptor any more, and recv keeps the socket itself.
+        unsafe { libc::close(descriptor) };
+        expect_open(&server)?;
+        start = Instant::now();
+        tcp::send(&server, 1)?;
+        let received = thread.join();
+        received.map_err(|_| io::Error::other("the receiving thread panicked"))
+    })?;
+    if received != 1 {
+        return Err(io::Error::other(format!("recv returned {received}")));
+    }
+    // The end of recv closed the socket, so that its FIN comes.
+    let queues = Queues::default();
+    truth
+        .tally
+        .count(Outcome::Graceful, queues, start.elapsed());
+    truth.not_by_close += 1;
+    exercise::close_after_fin(&mut truth.tally, server)
+}

@@ -1,0 +1,157 @@
+//! The Prometheus text format, as far as the daemon writes it.
+
+use std::collections::BTreeMap;
+
+use linger_daemon::exercise::{Closes, Tally};
+
+/// One sample.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Sample {
+    pub(crate) name: String,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) value: f64,
+}
+
+impl Sample {
+    /// The value of a label; empty if it has none.
+    pub(crate) fn label(&self, name: &str) -> &str {
+        self.labels.get(name).map_or("", String::as_str)
+    }
+}
+
+/// All samples of one scrape.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Scrape(pub(crate) Vec<Sample>);
+
+impl Scrape {
+    /// Parses an exposition; the error is the line that is none.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        text.lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+            .map(|line| sample(line).ok_or_else(|| format!("not a sample: {line}")))
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// The samples of a metric.
+    pub(crate) fn of(&self, name: &str) -> impl Iterator<Item = &Sample> {
+        self.0.iter().filter(move |sample| sample.name == name)
+    }
+}
+
+fn sample(line: &str) -> Option<Sample> {
+    let (series, value) = line.rsplit_once(' ')?;
+    let value = value.parse().ok()?;
+    let (name, labels) = match series.split_once('{') {
+        Some((name, rest)) => (name, labels(rest.strip_suffix('}')?)?),
+        None => (series, BTreeMap::new()),
+    };
+    Some(Sample {
+        name: name.into(),
+        labels,
+        value,
+    })
+}
+
+fn labels(mut text: &str) -> Option<BTreeMap<String, String>> {
+    let mut labels = BTreeMap::new();
+    while !text.is_empty() {
+        let (name, rest) = text.split_once("=\"")?;
+        let mut value = String::new();
+        let mut characters = rest.char_indices();
+        let end = loop {
+            match characters.next()? {
+                (end, '"') => break end,
+                (_, '\\') => value.push(match characters.next()?.1 {
+                    'n' => '\n',
+                    other => other,
+                }),
+                (_, other) => value.push(other),
+            }
+        };
+        labels.insert(name.to_owned(), value);
+        text = rest[end + 1..].trim_start_matches(',');
+    }
+    Some(labels)
+}
+
+/// What the metrics say of some processes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Counted {
+    /// Closes, with the sum of their blocked time, discarded bytes, unread bytes and resets.
+    pub(crate) tally: Tally,
+    /// By outcome: closes whose time is in the histogram.
+    pub(crate) timed: BTreeMap<String, u64>,
+}
+
+impl Counted {
+    /// The sums over all groups whose name satisfies `select`.
+    pub(crate) fn of(scrape: &Scrape, select: impl Fn(&str) -> bool) -> Self {
+        let mut counted = Self::default();
+        for sample in &scrape.0 {
+            if sample.value != 0.0 && select(sample.label("comm")) {
+                counted.add(sample);
+            }
+        }
+        counted
+    }
+
+    /// What was counted since `before`.
+    pub(crate) fn since(&self, before: &Self) -> Self {
+        let mut counted = self.clone();
+        for (outcome, closes) in &mut counted.tally.closes {
+            let before = before
+                .tally
+                .closes
+                .get(outcome)
+                .copied()
+                .unwrap_or_default();
+            closes.count -= before.count;
+            closes.unsent -= before.unsent;
+            closes.unacked -= before.unacked;
+            closes.blocked_ns -= before.blocked_ns;
+        }
+        for (outcome, timed) in &mut counted.timed {
+            *timed -= before.timed.get(outcome).copied().unwrap_or(0);
+        }
+        for (cause, resets) in &mut counted.tally.resets {
+            *resets -= before.tally.resets.get(cause).copied().unwrap_or(0);
+        }
+        counted.tally.unread -= before.tally.unread;
+        counted
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "counts are whole, positive and below 2^53"
+    )]
+    fn add(&mut self, sample: &Sample) {
+        let value = sample.value as u64;
+        match sample.name.as_str() {
+            "linger_closes_total" => self.closes(sample, "outcome").count += value,
+            "linger_close_blocked_seconds_count" => {
+                let outcome = sample.label("outcome").to_owned();
+                *self.timed.entry(outcome).or_default() += value;
+            }
+            "linger_close_blocked_seconds_sum" => {
+                self.closes(sample, "outcome").blocked_ns += (sample.value * 1e9).round() as u64;
+            }
+            "linger_discarded_bytes_total" if sample.label("queue") == "unsent" => {
+                self.closes(sample, "cause").unsent += value;
+            }
+            "linger_discarded_bytes_total" => self.closes(sample, "cause").unacked += value,
+            "linger_unread_bytes_total" => self.tally.unread += value,
+            "linger_resets_sent_total" => {
+                let cause = sample.label("cause").to_owned();
+                *self.tally.resets.entry(cause).or_default() += value;
+            }
+            _ => {}
+        }
+    }
+
+    fn closes(&mut self, sample: &Sample, label: &str) -> &mut Closes {
+        let outcome = sample.label(label).to_owned();
+        self.tally.closes.entry(outcome).or_default()
+    }
+}

@@ -1,0 +1,189 @@
+//! Closes that lose nothing.
+
+use std::io;
+use std::net::Shutdown;
+use std::thread;
+
+use linger_daemon::exercise::state::{self, State};
+use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
+use linger_daemon::exercise::{self, Kind};
+use linger_ebpf::Outcome;
+
+use crate::child;
+use crate::scenario::{self, Script};
+use crate::truth::{Counters, Truth};
+
+pub(crate) const SCENARIOS: &[(&str, Script)] = &[
+    ("graceful_active_and_passive", Script::Kind(Kind::Graceful)),
+    ("graceful_after_data", Script::Connections(after_data)),
+    (
+        "graceful_with_data_left",
+        Script::Connections(with_data_left),
+    ),
+    (
+        "graceful_after_shutdown_write",
+        Script::Connections(after_shutdown_write),
+    ),
+    (
+        "graceful_after_shutdown_both",
+        Script::Connections(after_shutdown_both),
+    ),
+    (
+        "already_closed_by_both_fins",
+        Script::Kind(Kind::AlreadyClosed),
+    ),
+    (
+        "already_closed_safe_pattern",
+        Script::Connections(safe_pattern),
+    ),
+    (
+        "already_closed_refused_connect",
+        Script::Own(refused_nonblocking),
+    ),
+    (
+        "not_connected_refused_connect",
+        Script::Own(refused_blocking),
+    ),
+    ("not_connected_never", Script::Kind(Kind::NotConnected)),
+    ("ipv6", Script::Own(ipv6)),
+    ("ipv4_mapped", Script::Own(mapped)),
+    (
+        "other_network_namespace",
+        Script::Own(other_network_namespace),
+    ),
+];
+
+fn after_data(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let pair = loopback.pair()?;
+    for (from, to) in [(&pair.client, &pair.server), (&pair.server, &pair.client)] {
+        tcp::send(from, exercise::MESSAGE)?;
+        tcp::receive(to, exercise::MESSAGE)?;
+    }
+    exercise::close_gracefully(&mut truth.tally, pair)
+}
+
+/// The close leaves the data to the kernel, which delivers it.
+fn with_data_left(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let Pair { client, server } = exercise::pair_with_unacked(loopback)?;
+    truth.tally.close(client, Outcome::Graceful)?;
+    tcp::accept_data(&server)?;
+    let received = tcp::receive_all(&server)?;
+    truth.tally.close(server, Outcome::Graceful)?;
+    expect_bytes(received, exercise::MESSAGE as u64)
+}
+
+fn after_shutdown_write(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let pair = loopback.pair()?;
+    pair.client.shutdown(Shutdown::Write)?;
+    state::wait_for_state(&pair.client, State::FinWait2)?;
+    exercise::close_gracefully(&mut truth.tally, pair)
+}
+
+fn after_shutdown_both(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let pair = loopback.pair()?;
+    pair.client.shutdown(Shutdown::Both)?;
+    state::wait_for_state(&pair.client, State::FinWait2)?;
+    exercise::close_gracefully(&mut truth.tally, pair)
+}
+
+/// Shut down, read to the peer's FIN, close.
+fn safe_pattern(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let Pair { client, server } = loopback.pair()?;
+    tcp::send(&client, exercise::MESSAGE)?;
+    client.shutdown(Shutdown::Write)?;
+    exercise::close_after_fin(&mut truth.tally, server)?;
+    tcp::receive_all(&client)?;
+    exercise::close_reset(&mut truth.tally, client)
+}
+
+/// A port that nothing listens on, in the own network namespace.
+fn closed_port(truth: &mut Truth) -> io::Result<(Loopback, socket2::SockAddr)> {
+    let gone = Loopback::new(Family::V4)?;
+    let address = gone.listener().local_addr()?;
+    truth.tally.close(gone.into_listener(), Outcome::Listener)?;
+    Ok((Loopback::new(Family::V4)?, address))
+}
+
+fn refused_nonblocking(truth: &mut Truth) -> io::Result<()> {
+    let (loopback, address) = closed_port(truth)?;
+    let socket = loopback.socket()?;
+    socket.set_nonblocking(true)?;
+    // Whether the refusal is reported here or by a later call depends on when the RST comes.
+    let _ = socket.connect(&address);
+    state::wait_for_state(&socket, State::Close)?;
+    truth.tally.close(socket, Outcome::AlreadyClosed)?;
+    scenario::over(loopback, truth, |_, _| Ok(()))
+}
+
+/// A blocking connect disconnects the socket when it fails.
+fn refused_blocking(truth: &mut Truth) -> io::Result<()> {
+    let (loopback, address) = closed_port(truth)?;
+    let socket = loopback.socket()?;
+    if socket.connect(&address).is_ok() {
+        return Err(io::Error::other("connected to a closed port"));
+    }
+    truth.tally.close(socket, Outcome::NotConnected)?;
+    scenario::over(loopback, truth, |_, _| Ok(()))
+}
+
+/// The main ways to close, over another family.
+fn main_ways(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    for kind in [
+        Kind::Graceful,
+        Kind::LingerAbortedData,
+        Kind::UnreadAborted,
+        Kind::Linger2Aborted,
+        Kind::AlreadyClosed,
+        Kind::NotConnected,
+    ] {
+        kind.perform(loopback, &mut truth.tally)?;
+    }
+    Ok(())
+}
+
+fn ipv6(truth: &mut Truth) -> io::Result<()> {
+    let loopback =
+        Loopback::new(Family::V6).map_err(|error| child::not_run(format!("no IPv6: {error}")))?;
+    scenario::over(loopback, truth, main_ways)
+}
+
+fn mapped(truth: &mut Truth) -> io::Result<()> {
+    let loopback = Loopback::new(Family::Mapped)
+        .map_err(|error| child::not_run(format!("no IPv6: {error}")))?;
+    scenario::over(loopback, truth, main_ways)
+}
+
+/// The sockets belong to one network namespace, the thread that closes them to another.
+fn other_network_namespace(truth: &mut Truth) -> io::Result<()> {
+    let loopback = Loopback::new(Family::V4)?;
+    let Pair { client, server } = loopback.pair()?;
+    tcp::send(&server, exercise::MESSAGE)?;
+    state::wait_for_unread(&client, exercise::MESSAGE as u64)?;
+    let closes = || -> io::Result<Truth> {
+        let mut truth = Truth::default();
+        child::enter_network()?;
+        truth.tally.close(client, Outcome::UnreadAborted)?;
+        exercise::close_reset(&mut truth.tally, server)?;
+        truth
+            .tally
+            .close(loopback.into_listener(), Outcome::Listener)?;
+        if Counters::read()? != Counters::default() {
+            return Err(io::Error::other("counted in the wrong namespace"));
+        }
+        Ok(truth)
+    };
+    let elsewhere = thread::scope(|scope| scope.spawn(closes).join());
+    let elsewhere = elsewhere.map_err(|_| io::Error::other("the closing thread panicked"))??;
+    truth.tally.add(&elsewhere.tally);
+    Ok(())
+}
+
+/// Fails unless the peer received what was expected.
+pub(crate) fn expect_bytes(received: u64, expected: u64) -> io::Result<()> {
+    if received == expected {
+        Ok(())
+    } else {
+        let message = format!("the peer received {received} bytes, not {expected}");
+        Err(io::Error::other(message))
+    }
+}

@@ -1,0 +1,150 @@
+//! Closes under `SO_LINGER` with a positive time.
+
+use std::io;
+use std::time::Duration;
+
+use linger_daemon::exercise::state::{self, State};
+use linger_daemon::exercise::tcp::{self, Loopback, Pair};
+use linger_daemon::exercise::{self, Kind, LINGER, meanwhile};
+use linger_ebpf::Outcome;
+use socket2::Socket;
+
+use crate::ends::Forked;
+use crate::graceful::expect_bytes;
+use crate::scenario::Script;
+use crate::truth::Truth;
+
+/// A linger time that no close waits for to the end.
+const LONG_LINGER: Duration = Duration::from_secs(60);
+
+pub(crate) const SCENARIOS: &[(&str, Script)] = &[
+    ("linger_completes", Script::Kind(Kind::Lingered)),
+    (
+        "linger_completes_without_wait",
+        Script::Connections(completes_without_wait),
+    ),
+    (
+        "linger_completes_in_close_wait",
+        Script::Connections(completes_in_close_wait),
+    ),
+    ("linger_timeout", Script::Connections(timeout)),
+    (
+        "linger_timeout_window_closed",
+        Script::Narrow(timeout_window_closed),
+    ),
+    (
+        "linger_timeout_nonblocking",
+        Script::Connections(timeout_nonblocking),
+    ),
+    (
+        "linger_interrupted_by_signal",
+        Script::Kind(Kind::LingerInterrupted),
+    ),
+    ("linger_failed_by_reset", Script::Kind(Kind::LingerFailed)),
+    (
+        "linger_failed_by_late_data",
+        Script::Connections(failed_by_late_data),
+    ),
+    (
+        "linger_suppressed_by_exit",
+        Script::Connections(suppressed_by_exit),
+    ),
+    ("linger_switched_off", Script::Connections(switched_off)),
+];
+
+fn completes_without_wait(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let Pair { client, server } = loopback.pair()?;
+    client.set_linger(Some(LONG_LINGER))?;
+    truth.tally.close(client, Outcome::Lingered)?;
+    exercise::close_after_fin(&mut truth.tally, server)
+}
+
+fn completes_in_close_wait(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let Pair { client, server } = loopback.pair()?;
+    truth.tally.close(server, Outcome::Graceful)?;
+    state::wait_for_state(&client, State::CloseWait)?;
+    client.set_linger(Some(LONG_LINGER))?;
+    truth.tally.close(client, Outcome::Lingered)?;
+    Ok(())
+}
+
+/// Closes a client with data outstanding, whose time runs out, and its peer after all has come.
+fn time_out(truth: &mut Truth, client: Socket, server: Socket, bytes: u64) -> io::Result<()> {
+    client.set_linger(Some(LINGER))?;
+    let blocked = truth.tally.close(client, Outcome::LingerTimeout)?;
+    truth.waited(Outcome::LingerTimeout, LINGER);
+    if blocked < LINGER {
+        return Err(io::Error::other(format!("close waited {blocked:?} only")));
+    }
+    // Nothing was thrown away: the orphan goes on sending.
+    tcp::accept_data(&server)?;
+    let received = tcp::receive_all(&server)?;
+    truth.tally.close(server, Outcome::Graceful)?;
+    expect_bytes(received, bytes)
+}
+
+fn timeout(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let Pair { client, server } = exercise::pair_with_unacked(loopback)?;
+    time_out(truth, client, server, exercise::MESSAGE as u64)
+}
+
+fn timeout_window_closed(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let (Pair { client, server }, written) = pair_with_closed_window(loopback)?;
+    time_out(truth, client, server, written)
+}
+
+/// A pair whose server does not read until its window is closed, and the bytes written for it:
+/// what its buffer does not hold is unsent, and nothing is unacknowledged.
+pub(crate) fn pair_with_closed_window(loopback: &Loopback) -> io::Result<(Pair, u64)> {
+    let pair = loopback.pair()?;
+    let written = tcp::fill(&pair.client)?;
+    state::wait_for("the window to close", || {
+        let queues = state::queues(&pair.client)?;
+        let window = state::info(&pair.client)?.tcpi_snd_wnd;
+        Ok(window == 0 && queues.unacked == 0 && queues.unsent > 0)
+    })?;
+    let (sender, receiver) = (state::queues(&pair.client)?, state::queues(&pair.server)?);
+    expect_bytes(receiver.unread + sender.unsent, written)?;
+    Ok((pair, written))
+}
+
+/// `O_NONBLOCK` makes no difference.
+fn timeout_nonblocking(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let Pair { client, server } = exercise::pair_with_unacked(loopback)?;
+    client.set_nonblocking(true)?;
+    time_out(truth, client, server, exercise::MESSAGE as u64)
+}
+
+/// The peer sends into the closed socket, which answers with an RST and dies.
+fn failed_by_late_data(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let Pair { client, server } = exercise::pair_with_unacked(loopback)?;
+    client.set_linger(Some(LONG_LINGER))?;
+    meanwhile::close(&mut truth.tally, client, Outcome::LingerFailed, || {
+        tcp::send(&server, 1)
+    })?;
+    truth.late_aborts += 1;
+    exercise::close_reset(&mut truth.tally, server)
+}
+
+fn suppressed_by_exit(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    tcp::drop_data(loopback.listener())?;
+    let forked = Forked::start(loopback, |client| {
+        tcp::send(client, exercise::MESSAGE)?;
+        client.set_linger(Some(LONG_LINGER))
+    })?;
+    let server = loopback.accept()?;
+    let took = forked.exit(truth, Outcome::Graceful)?;
+    if took > LONG_LINGER / 2 {
+        return Err(io::Error::other(format!("the exit waited {took:?}")));
+    }
+    tcp::accept_data(&server)?;
+    exercise::close_after_fin(&mut truth.tally, server)
+}
+
+/// Switching it off leaves the zero time in place: only the flag counts.
+fn switched_off(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let pair = loopback.pair()?;
+    pair.client.set_linger(Some(Duration::ZERO))?;
+    pair.client.set_linger(None)?;
+    exercise::close_gracefully(&mut truth.tally, pair)
+}

@@ -1,0 +1,56 @@
+//! Closes of listening sockets.
+
+use std::io;
+use std::net::Shutdown;
+
+use linger_daemon::exercise::state::{self, State};
+use linger_daemon::exercise::tcp::{self, Family, Loopback};
+use linger_daemon::exercise::{self, Kind, MESSAGE};
+use linger_ebpf::{Cause, Outcome};
+
+use crate::scenario::Script;
+use crate::truth::Truth;
+
+pub(crate) const SCENARIOS: &[(&str, Script)] = &[
+    ("listener_empty", Script::Connections(|_, _| Ok(()))),
+    (
+        "listener_with_queued_children",
+        Script::Kind(Kind::Listener),
+    ),
+    (
+        "listener_with_unread_children",
+        Script::Own(unread_children),
+    ),
+    ("listener_shut_down", Script::Own(shut_down)),
+];
+
+/// Data that came for a connection no one accepted is thrown away unread with it.
+fn unread_children(truth: &mut Truth) -> io::Result<()> {
+    let loopback = Loopback::new(Family::V4)?;
+    let client = loopback.connect()?;
+    tcp::send(&client, MESSAGE)?;
+    state::wait_for("the acknowledgement", || {
+        Ok(state::queues(&client)?.unacked == 0)
+    })?;
+    loopback.wait_for_queued(1)?;
+    truth
+        .tally
+        .close(loopback.into_listener(), Outcome::Listener)?;
+    truth.tally.unread += MESSAGE as u64;
+    truth.tally.reset(Cause::ListenerClosed, 1);
+    exercise::close_reset(&mut truth.tally, client)
+}
+
+/// Shutting a listener down resets its children; the close finds nothing left.
+fn shut_down(truth: &mut Truth) -> io::Result<()> {
+    let loopback = Loopback::new(Family::V4)?;
+    let client = loopback.connect()?;
+    loopback.wait_for_queued(1)?;
+    loopback.listener().shutdown(Shutdown::Read)?;
+    truth.tally.reset(Cause::ListenerClosed, 1);
+    exercise::close_reset(&mut truth.tally, client)?;
+    let listener = loopback.into_listener();
+    state::wait_for_state(&listener, State::Close)?;
+    truth.tally.close(listener, Outcome::NotConnected)?;
+    Ok(())
+}

@@ -1,0 +1,141 @@
+//! Scenarios: real closes, counted by a real `lingerd` under every plan that this kernel allows,
+//! and compared with what the kernel itself says of them.
+//!
+//! Each scenario is a process of its own, which knows by ioctls read just before each close, and by
+//! the counters of its own network namespace, what must be counted. The parent reads from the
+//! daemon what was counted for that process.
+
+mod abort;
+mod child;
+mod daemon;
+mod ends;
+mod exposition;
+mod graceful;
+mod harness;
+mod linger;
+mod listener;
+mod load;
+mod random;
+mod scenario;
+mod sight;
+mod special;
+mod summary;
+mod truth;
+mod unread;
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, bail};
+use linger_ebpf::Plan;
+
+use crate::scenario::Settings;
+
+const HELP: &str = "\
+usage: scenarios [--lingerd PATH] [--plan PLAN] [--filter TEXT] [--kernel-label TEXT]
+                 [--load CLOSES] [--seed NUMBER] [--summary FILE] [--list]";
+
+/// Closes of the load, unless told otherwise.
+const LOAD: u64 = 1_000_000;
+
+/// What to run.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// The daemon's binary.
+    pub(crate) lingerd: PathBuf,
+    /// The only plan to run; all if none.
+    pub(crate) plan: Option<Plan>,
+    /// What the names of the scenarios to run contain.
+    pub(crate) filter: String,
+    /// Closes of the load.
+    pub(crate) load: u64,
+    /// Where random scenarios begin.
+    pub(crate) seed: u64,
+    kernel_label: String,
+    summary: Option<PathBuf>,
+    list: bool,
+}
+
+impl Options {
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        let mut options = Self {
+            lingerd: env!("CARGO_BIN_EXE_lingerd").into(),
+            plan: None,
+            filter: String::new(),
+            load: LOAD,
+            seed: now.as_secs(),
+            kernel_label: String::new(),
+            summary: None,
+            list: false,
+        };
+        while let Some(argument) = arguments.next() {
+            let mut value = || {
+                let value = arguments.next();
+                value.with_context(|| format!("{argument} needs a value\n{HELP}"))
+            };
+            match argument.as_str() {
+                "--lingerd" => options.lingerd = value()?.into(),
+                "--plan" => options.plan = Some(plan(&value()?)?),
+                "--filter" => options.filter = value()?,
+                "--kernel-label" => options.kernel_label = value()?,
+                "--load" => options.load = value()?.parse().context("--load")?,
+                "--seed" => options.seed = value()?.parse().context("--seed")?,
+                "--summary" => options.summary = Some(value()?.into()),
+                "--list" => options.list = true,
+                // Of the standard harness: `cargo test` passes them to every test binary.
+                "--test-threads" | "--format" | "--color" | "--skip" => drop(value()?),
+                flag if flag.starts_with('-') => {}
+                name => options.filter = name.into(),
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn plan(name: &str) -> Result<Plan> {
+    let plan = Plan::ALL.iter().find(|plan| plan.name() == name);
+    plan.copied()
+        .with_context(|| format!("there is no plan {name}: fentry, kprobe, tracepoint"))
+}
+
+fn main() -> Result<ExitCode> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    if let [first, rest @ ..] = arguments.as_slice()
+        && first == "child"
+    {
+        let [name, load, seed] = rest else {
+            bail!("usage: scenarios child SCENARIO LOAD SEED");
+        };
+        let settings = Settings {
+            load: load.parse()?,
+            seed: seed.parse()?,
+        };
+        child::run(name, settings)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+
+    let options = Options::parse(arguments.into_iter())?;
+    if options.list {
+        for scenario in scenario::all() {
+            println!("{}: test", scenario.name);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("seed {}", options.seed);
+    let summary = harness::run(&options)?;
+    if let Some(path) = &options.summary {
+        let json = summary.json(&options.kernel_label);
+        fs::write(path, format!("{json:#}\n"))
+            .with_context(|| format!("write {}", path.display()))?;
+    }
+    summary.print_end();
+    Ok(if summary.is_good() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

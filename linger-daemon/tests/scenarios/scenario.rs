@@ -1,0 +1,106 @@
+//! The list of scenarios.
+
+use std::io;
+
+use linger_daemon::exercise::Kind;
+use linger_daemon::exercise::tcp::{Family, Loopback};
+use linger_ebpf::Outcome;
+
+use crate::truth::Truth;
+use crate::{abort, ends, graceful, linger, listener, load, random, special, unread};
+
+#[derive(Clone)]
+/// What a scenario does; it counts in [`Truth`] all closes that it makes.
+pub(crate) enum Script {
+    /// One kind of the exercise.
+    Kind(Kind),
+    /// Made over a listener of IPv4, which is closed at its end.
+    Connections(fn(&Loopback, &mut Truth) -> io::Result<()>),
+    /// As `Connections`, with the smallest buffers.
+    Narrow(fn(&Loopback, &mut Truth) -> io::Result<()>),
+    /// Makes what it needs itself.
+    Own(fn(&mut Truth) -> io::Result<()>),
+    /// Touches the whole host, so runs while nothing else does; enters its network itself.
+    HostWide(fn(&mut Truth) -> io::Result<()>),
+    /// Makes closes by the settings of the run.
+    Bulk(fn(Settings, &mut Truth) -> io::Result<()>),
+}
+
+/// What the run sets for bulk scenarios.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    /// Closes that the load scenarios make together.
+    pub(crate) load: u64,
+    /// Where the random scenarios begin.
+    pub(crate) seed: u64,
+}
+
+/// A scenario.
+pub(crate) struct Scenario {
+    /// Its name in reports.
+    pub(crate) name: &'static str,
+    /// What it does.
+    pub(crate) script: Script,
+}
+
+impl Scenario {
+    /// The name of its process: unique by the number, at most 15 bytes.
+    pub(crate) fn comm(&self, number: usize) -> String {
+        let mut comm = format!("s{number:03}-{}", self.name);
+        comm.truncate(15);
+        comm
+    }
+
+    /// Whether it must run alone.
+    pub(crate) fn is_host_wide(&self) -> bool {
+        matches!(self.script, Script::HostWide(_))
+    }
+
+    /// Runs it.
+    pub(crate) fn perform(&self, settings: Settings, truth: &mut Truth) -> io::Result<()> {
+        match self.script {
+            Script::Kind(kind) => over(Loopback::new(Family::V4)?, truth, |loopback, truth| {
+                kind.perform(loopback, &mut truth.tally)
+            }),
+            Script::Connections(script) => over(Loopback::new(Family::V4)?, truth, script),
+            Script::Narrow(script) => over(Loopback::narrow(Family::V4)?, truth, script),
+            Script::Own(script) | Script::HostWide(script) => script(truth),
+            Script::Bulk(script) => script(settings, truth),
+        }
+    }
+}
+
+/// Runs a script over a listener, and closes that.
+pub(crate) fn over(
+    loopback: Loopback,
+    truth: &mut Truth,
+    script: impl FnOnce(&Loopback, &mut Truth) -> io::Result<()>,
+) -> io::Result<()> {
+    script(&loopback, truth)?;
+    truth
+        .tally
+        .close(loopback.into_listener(), Outcome::Listener)?;
+    Ok(())
+}
+
+/// Every scenario, in the order of reports.
+pub(crate) fn all() -> Vec<Scenario> {
+    let modules = [
+        graceful::SCENARIOS,
+        linger::SCENARIOS,
+        abort::SCENARIOS,
+        unread::SCENARIOS,
+        ends::SCENARIOS,
+        listener::SCENARIOS,
+        special::SCENARIOS,
+        random::SCENARIOS,
+        load::SCENARIOS,
+    ];
+    let scenarios = modules.into_iter().flatten();
+    scenarios
+        .map(|&(name, ref script)| Scenario {
+            name,
+            script: script.clone(),
+        })
+        .collect()
+}

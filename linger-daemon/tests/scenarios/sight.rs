@@ -1,0 +1,221 @@
+//! What each plan sees of the truth: the one place for what a plan cannot see.
+//!
+//! | | `fentry`, `kprobe` | `tracepoint` since 6.6 | `tracepoint` before |
+//! | --- | --- | --- | --- |
+//! | closes, bytes, resets | all | all but MPTCP's | all but MPTCP's |
+//! | `linger_interrupted` | as it is | as it is | as `linger_timeout`, at the orphan's end |
+//! | time of a close | always | in close(2) only | never |
+
+use linger_daemon::exercise::Tally;
+use linger_ebpf::{Outcome, Plan};
+
+use crate::exposition::Counted;
+use crate::truth::Truth;
+
+/// A plan on a kernel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sight {
+    pub(crate) plan: Plan,
+    /// Whether close(2) releases the socket before it returns (since 6.6).
+    pub(crate) release_in_close: bool,
+}
+
+/// What of a number of closes has its time in the histogram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Timed {
+    All,
+    AllBut(u64),
+    None,
+}
+
+impl Sight {
+    /// The sight of a plan on the kernel of this release.
+    pub(crate) fn new(plan: Plan, release: &str) -> Self {
+        let mut numbers = release.split(|character: char| !character.is_ascii_digit());
+        let mut next = || numbers.next().and_then(|number| number.parse().ok());
+        let version: (u32, u32) = (next().unwrap_or(0), next().unwrap_or(0));
+        Self {
+            plan,
+            release_in_close: version >= (6, 6),
+        }
+    }
+
+    fn sees_everything(self) -> bool {
+        self.plan != Plan::Tracepoint
+    }
+
+    /// What the plan is to count.
+    fn tally(self, truth: &Truth) -> Tally {
+        let mut tally = truth.tally.clone();
+        if !self.sees_everything() && !self.release_in_close {
+            let interrupted = tally.closes.remove(Outcome::LingerInterrupted.name());
+            if let Some(interrupted) = interrupted {
+                let timeout = Outcome::LingerTimeout.name().to_owned();
+                let closes = tally.closes.entry(timeout).or_default();
+                closes.count += interrupted.count;
+            }
+        }
+        tally
+    }
+
+    fn any_outcome(self, truth: &Truth) -> u64 {
+        if self.sees_everything() {
+            truth.any_outcome
+        } else {
+            0
+        }
+    }
+
+    fn timed(self, truth: &Truth) -> Timed {
+        match (self.sees_everything(), self.release_in_close) {
+            (true, _) => Timed::All,
+            (false, true) => Timed::AllBut(truth.not_by_close),
+            (false, false) => Timed::None,
+        }
+    }
+
+    /// What may be counted as lost: under `tracepoint`, the returns of closes without a time.
+    pub(crate) fn may_lose(self, what: &str) -> bool {
+        !self.sees_everything() && what == "return"
+    }
+
+    /// Every difference between what was counted and what is true. None is good.
+    pub(crate) fn differences(self, truth: &Truth, counted: &Counted) -> Vec<String> {
+        let mut differences = Differences::default();
+        let expected = self.tally(truth);
+        let any_outcome = self.any_outcome(truth);
+        if any_outcome > 0 {
+            let total = counted.tally.total().count;
+            differences.compare("closes", total, any_outcome + expected.total().count);
+        } else {
+            differences.closes(&counted.tally, &expected);
+        }
+        differences.resets(&counted.tally, &expected);
+        differences.compare("unread bytes", counted.tally.unread, expected.unread);
+        differences.identities(counted, truth, any_outcome);
+        self.times(truth, counted, &mut differences);
+        differences.0
+    }
+
+    /// The identity "histogram count of an outcome = its closes", and the blocked times.
+    fn times(self, truth: &Truth, counted: &Counted, differences: &mut Differences) {
+        let timed: u64 = counted.timed.values().sum();
+        let total = counted.tally.total().count;
+        match self.timed(truth) {
+            Timed::All => {
+                for (outcome, closes) in &counted.tally.closes {
+                    let timed = counted.timed.get(outcome).copied().unwrap_or(0);
+                    differences.compare(format!("{outcome}: times"), timed, closes.count);
+                }
+            }
+            Timed::AllBut(missing) => differences.compare("times", timed + missing, total),
+            Timed::None => differences.compare("times", timed, 0),
+        }
+        if timed == total && self.any_outcome(truth) == 0 {
+            differences.blocked(truth, counted);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Differences(Vec<String>);
+
+impl Differences {
+    fn compare(&mut self, what: impl AsRef<str>, counted: u64, expected: u64) {
+        if counted != expected {
+            let what = what.as_ref();
+            self.0
+                .push(format!("{what}: counted {counted}, expected {expected}"));
+        }
+    }
+
+    fn closes(&mut self, counted: &Tally, expected: &Tally) {
+        for outcome in counted.closes.keys().chain(
+            expected
+                .closes
+                .keys()
+                .filter(|&outcome| !counted.closes.contains_key(outcome)),
+        ) {
+            let of = |tally: &Tally| tally.closes.get(outcome).copied().unwrap_or_default();
+            let (counted, expected) = (of(counted), of(expected));
+            self.compare(format!("{outcome}: closes"), counted.count, expected.count);
+            self.compare(
+                format!("{outcome}: unsent"),
+                counted.unsent,
+                expected.unsent,
+            );
+            self.compare(
+                format!("{outcome}: unacked"),
+                counted.unacked,
+                expected.unacked,
+            );
+        }
+    }
+
+    fn resets(&mut self, counted: &Tally, expected: &Tally) {
+        for cause in counted.resets.keys().chain(
+            expected
+                .resets
+                .keys()
+                .filter(|&cause| !counted.resets.contains_key(cause)),
+        ) {
+            let of = |tally: &Tally| tally.resets.get(cause).copied().unwrap_or(0);
+            self.compare(format!("{cause}: resets"), of(counted), of(expected));
+        }
+    }
+
+    /// What was counted against the kernel's own counters.
+    fn identities(&mut self, counted: &Counted, truth: &Truth, any_outcome: u64) {
+        let counters = &truth.counters;
+        let of = |outcome| counted.tally.of(outcome).count;
+        let resets: u64 = counted.tally.resets.values().sum();
+        if resets > counters.out_resets {
+            let sent = counters.out_resets;
+            self.0
+                .push(format!("{resets} resets counted, the kernel sent {sent}"));
+        }
+        // MPTCP aborts subflows in ways of its own.
+        if any_outcome > 0 {
+            return;
+        }
+        self.compare(
+            "TCPAbortOnData",
+            of(Outcome::LingerAborted) + truth.late_aborts,
+            counters.abort_on_data,
+        );
+        self.compare(
+            "TCPAbortOnClose",
+            of(Outcome::UnreadAborted),
+            counters.abort_on_close,
+        );
+        self.compare(
+            "TCPAbortOnLinger",
+            of(Outcome::Linger2Aborted),
+            counters.abort_on_linger,
+        );
+        self.compare(
+            "TCPAbortOnMemory",
+            of(Outcome::MemoryAborted),
+            counters.abort_on_memory,
+        );
+    }
+
+    /// No close can have blocked for longer than the calls around it took, nor for less than it
+    /// waited.
+    fn blocked(&mut self, truth: &Truth, counted: &Counted) {
+        for (outcome, closes) in &counted.tally.closes {
+            let most = truth
+                .tally
+                .closes
+                .get(outcome)
+                .map_or(0, |closes| closes.blocked_ns);
+            let least = truth.waited_ns.get(outcome).copied().unwrap_or(0);
+            let blocked = closes.blocked_ns;
+            if blocked < least || blocked > most {
+                self.0.push(format!(
+                    "{outcome}: blocked for {blocked} ns, expected {least} to {most}"
+                ));
+            }
+        }
+    }
+}

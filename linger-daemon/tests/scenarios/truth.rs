@@ -1,0 +1,82 @@
+//! What a scenario knows about its closes from the kernel itself, and passes to its parent.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+use linger_daemon::exercise::Tally;
+use linger_ebpf::Outcome;
+use serde::{Deserialize, Serialize};
+
+/// Everything that the metrics of a scenario's process are compared with.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Truth {
+    /// All closes, by the ioctls read just before each.
+    pub(crate) tally: Tally,
+    /// By outcome: time that its closes together blocked at the least, nanoseconds.
+    pub(crate) waited_ns: BTreeMap<String, u64>,
+    /// Closes that did not run inside close(2) of the closer: by exit, dup2, the end of a recv.
+    pub(crate) not_by_close: u64,
+    /// Closes whose outcome depends on the kernel's timing: only their number is known, and that
+    /// the kernel's own threads make some of them.
+    pub(crate) any_outcome: u64,
+    /// Changes of `TCPAbortOnData` that no close is the reason of: late data, linger2 after the FIN.
+    pub(crate) late_aborts: u64,
+    /// The kernel's own counters over the scenario.
+    pub(crate) counters: Counters,
+}
+
+impl Truth {
+    /// States that a close of this outcome blocked for no less than this.
+    pub(crate) fn waited(&mut self, outcome: Outcome, time: Duration) {
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        *self.waited_ns.entry(outcome.name().into()).or_default() += nanoseconds;
+    }
+}
+
+/// Counters of TCP in this network namespace, of `/proc/net/netstat` and `/proc/net/snmp`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Counters {
+    /// `TcpExtTCPAbortOnData`.
+    pub(crate) abort_on_data: u64,
+    /// `TcpExtTCPAbortOnClose`.
+    pub(crate) abort_on_close: u64,
+    /// `TcpExtTCPAbortOnLinger`.
+    pub(crate) abort_on_linger: u64,
+    /// `TcpExtTCPAbortOnMemory`.
+    pub(crate) abort_on_memory: u64,
+    /// `TcpOutRsts`: RSTs of the host's own will, and those that answer a segment.
+    pub(crate) out_resets: u64,
+}
+
+impl Counters {
+    /// The counters now, of the thread's network namespace.
+    pub(crate) fn read() -> io::Result<Self> {
+        let read = |name| std::fs::read_to_string(format!("/proc/thread-self/net/{name}"));
+        let (netstat, snmp) = (read("netstat")?, read("snmp")?);
+        Ok(Self {
+            abort_on_data: column(&netstat, "TcpExt:", "TCPAbortOnData")?,
+            abort_on_close: column(&netstat, "TcpExt:", "TCPAbortOnClose")?,
+            abort_on_linger: column(&netstat, "TcpExt:", "TCPAbortOnLinger")?,
+            abort_on_memory: column(&netstat, "TcpExt:", "TCPAbortOnMemory")?,
+            out_resets: column(&snmp, "Tcp:", "OutRsts")?,
+        })
+    }
+}
+
+/// A number of a table that has a line of names above each line of numbers.
+fn column(table: &str, group: &str, name: &str) -> io::Result<u64> {
+    let mut lines = table.lines().filter(|line| line.starts_with(group));
+    let (names, numbers) = (lines.next(), lines.next());
+    let find = || {
+        let position = names?
+            .split_ascii_whitespace()
+            .position(|word| word == name)?;
+        numbers?
+            .split_ascii_whitespace()
+            .nth(position)?
+            .parse()
+            .ok()
+    };
+    find().ok_or_else(|| io::Error::other(format!("the kernel has no counter {group}{name}")))
+}

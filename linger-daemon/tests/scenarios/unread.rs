@@ -1,0 +1,129 @@
+//! Closes that leave received data unread.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::Shutdown;
+use std::time::Duration;
+
+use linger_daemon::exercise::state::{self, Queues, State};
+use linger_daemon::exercise::tcp::{self, Loopback, Pair};
+use linger_daemon::exercise::{self, Kind, MESSAGE};
+use linger_ebpf::Outcome;
+
+use crate::scenario::Script;
+use crate::truth::Truth;
+
+pub(crate) const SCENARIOS: &[(&str, Script)] = &[
+    ("unread_data", Script::Kind(Kind::UnreadAborted)),
+    ("unread_fin_only", Script::Connections(fin_only)),
+    ("unread_data_and_fin", Script::Connections(data_and_fin)),
+    ("unread_rest", Script::Connections(rest)),
+    ("unread_with_linger0", Script::Connections(with_linger0)),
+    ("unread_with_linger", Script::Connections(with_linger)),
+    (
+        "unread_with_data_to_send",
+        Script::Connections(with_data_to_send),
+    ),
+    (
+        "unread_after_shutdown_write",
+        Script::Connections(after_shutdown_write),
+    ),
+    ("unread_urgent_byte", Script::Connections(urgent_byte)),
+    ("unread_after_reset", Script::Connections(after_reset)),
+];
+
+/// A pair whose client has a message to read.
+fn pair_with_unread(loopback: &Loopback) -> io::Result<Pair> {
+    let pair = loopback.pair()?;
+    tcp::send(&pair.server, MESSAGE)?;
+    state::wait_for_unread(&pair.client, MESSAGE as u64)?;
+    Ok(pair)
+}
+
+fn abort(truth: &mut Truth, Pair { client, server }: Pair) -> io::Result<()> {
+    truth.tally.close(client, Outcome::UnreadAborted)?;
+    exercise::close_reset(&mut truth.tally, server)
+}
+
+/// A FIN is no data.
+fn fin_only(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let Pair { client, server } = loopback.pair()?;
+    truth.tally.close(server, Outcome::Graceful)?;
+    state::wait_for_state(&client, State::CloseWait)?;
+    truth.tally.close(client, Outcome::Graceful)?;
+    Ok(())
+}
+
+fn data_and_fin(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let pair = pair_with_unread(loopback)?;
+    pair.server.shutdown(Shutdown::Write)?;
+    state::wait_for_state(&pair.client, State::CloseWait)?;
+    abort(truth, pair)
+}
+
+fn rest(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let pair = pair_with_unread(loopback)?;
+    tcp::receive(&pair.client, MESSAGE - 1)?;
+    abort(truth, pair)
+}
+
+fn with_linger0(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let pair = pair_with_unread(loopback)?;
+    pair.client.set_linger(Some(Duration::ZERO))?;
+    abort(truth, pair)
+}
+
+fn with_linger(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let pair = pair_with_unread(loopback)?;
+    pair.client.set_linger(Some(Duration::from_secs(60)))?;
+    abort(truth, pair)
+}
+
+fn with_data_to_send(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let pair = exercise::pair_with_unsent(loopback)?;
+    tcp::send(&pair.server, MESSAGE)?;
+    state::wait_for_unread(&pair.client, MESSAGE as u64)?;
+    abort(truth, pair)
+}
+
+fn after_shutdown_write(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let pair = pair_with_unread(loopback)?;
+    pair.client.shutdown(Shutdown::Write)?;
+    state::wait_for_state(&pair.client, State::FinWait2)?;
+    abort(truth, pair)
+}
+
+/// A byte that was read out of band only is unread all the same, though no ioctl says so.
+fn urgent_byte(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let Pair { client, server } = loopback.pair()?;
+    server.send_out_of_band(b"!")?;
+    let mut byte = [MaybeUninit::uninit()];
+    state::wait_for("the urgent byte", || {
+        match client.recv_out_of_band(&mut byte) {
+            Ok(bytes) => Ok(bytes == 1),
+            // Not there yet.
+            Err(error) if error.raw_os_error() == Some(nix::libc::EINVAL) => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
+    })?;
+    let blocked = tcp::close(client)?;
+    let queues = Queues {
+        unread: 1,
+        ..Queues::default()
+    };
+    truth.tally.count(Outcome::UnreadAborted, queues, blocked);
+    exercise::close_reset(&mut truth.tally, server)
+}
+
+/// The peer's RST leaves what came before it to be read; the close throws it away.
+fn after_reset(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let Pair { client, server } = pair_with_unread(loopback)?;
+    exercise::abort(
+        &mut truth.tally,
+        Pair {
+            client: server,
+            server: client,
+        },
+    )
+}
