@@ -91,8 +91,15 @@ fn by_itself<M: Memory>(sk: &Sock<M>) {
     } else {
         Task::<M>::current().group()
     };
-    if let Some(counters) = maps::counters(&group) {
-        count(counters, cause as u8);
+    let Some(counters) = maps::counters(&group) else {
+        return;
+    };
+    count(counters, cause as u8);
+    // A connection that no one accepted takes what it received with it.
+    if matches!(cause, Cause::ListenerClosed) && sk.has_receive_queue() {
+        // SAFETY: a field of a map value.
+        let unread_bytes = unsafe { &raw mut (*counters).unread_bytes };
+        atomic::add(unread_bytes, u64::from(tcp.unread(flags)));
     }
 }
 
