@@ -97,6 +97,11 @@ impl Scenarios {
         serde_json::from_str(json).context("the scenario tests left no readable summary")
     }
 
+    /// The pairs that ended like this.
+    pub(crate) fn with_result(&self, result: &str) -> impl Iterator<Item = &Pair> {
+        self.pairs.iter().filter(move |pair| pair.result == result)
+    }
+
     /// As counts of tests.
     pub(crate) fn tally(&self) -> Tally {
         Tally {

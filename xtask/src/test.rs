@@ -1,5 +1,6 @@
 //! Every check and test, one step after another, and a summary at the end.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::time::{Duration, Instant};
@@ -286,15 +287,24 @@ pub(crate) fn describe(name: &str, scenarios: &Scenarios) {
         scenarios.failed,
         scenarios.not_run
     );
-    for pair in scenarios
-        .pairs
-        .iter()
-        .filter(|pair| pair.result != "passed")
-    {
+    for pair in scenarios.with_result("failed") {
         println!(
-            "  {}: {} × {}: {}",
-            pair.result, pair.scenario, pair.plan, pair.detail
+            "  failed: {} × {}: {}",
+            pair.scenario, pair.plan, pair.detail
         );
+    }
+    // Mostly all scenarios of a plan, for one reason.
+    let mut not_run: BTreeMap<_, Vec<&str>> = BTreeMap::new();
+    for pair in scenarios.with_result("not run") {
+        let same = not_run.entry((&pair.plan, &pair.detail)).or_default();
+        same.push(&pair.scenario);
+    }
+    for ((plan, reason), names) in not_run {
+        let names = match names.as_slice() {
+            few @ ([_] | [_, _] | [_, _, _]) => few.join(", "),
+            many => format!("{} scenarios", many.len()),
+        };
+        println!("  not run: {names} × {plan}: {reason}");
     }
 }
 
