@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
@@ -66,15 +67,14 @@ const TEST: &[Need] = &[
     Need {
         what: "clippy for the kernel side",
         why: "checks the BPF programs with the compiler that builds them; unpacked, not installed",
-        // Where another compiler builds them, that step of the tests is left out.
-        present: || !has_debian_rustc() || shell::works(&tools().join("bpf-clippy-driver")),
+        present: has_bpf_clippy,
         packages: &[],
         then: Some(unpack_bpf_clippy),
         elsewhere: "only used with Debian's rustc-web",
     },
     Need {
         what: "cargo-deny",
-        why: "checks the licences of the dependencies; it is compiled here, in about 3 minutes",
+        why: "checks the licences of the dependencies; it is compiled here, in a few minutes",
         present: || tools().join("cargo-deny").is_file(),
         packages: &[],
         then: Some(install_cargo_deny),
@@ -218,7 +218,9 @@ fn install_packages(needs: &[&Need]) -> Result<()> {
         return Ok(());
     }
     run(command("apt-get")
-        .args(["install", "--yes", "--quiet", "--no-install-recommends"])
+        .args(["install", "--yes", "--no-install-recommends", "--quiet"])
+        // No progress in percent, which would fill a log.
+        .args(["-o", "Dpkg::Use-Pty=0"])
         .args(wanted)
         .env("DEBIAN_FRONTEND", "noninteractive"))
 }
@@ -276,19 +278,35 @@ fn has_bpf_linker() -> bool {
 }
 
 fn install_bpf_linker() -> Result<()> {
-    run(cargo()
-        .args(["install", "bpf-linker", "--version", "0.13.0", "--locked"])
-        .args(["--no-default-features", "--features", "llvm-22", "--force"])
-        .arg("--root")
-        .arg(root().join("target/tools"))
+    run(cargo_install("bpf-linker")
+        .args(["--version", "0.13.0"])
+        .args(["--no-default-features", "--features", "llvm-22"])
+        // One that is there did not work.
+        .arg("--force")
         .env("LLVM_PREFIX", "/usr/lib/llvm-22"))
 }
 
 fn install_cargo_deny() -> Result<()> {
-    run(cargo()
-        .args(["install", "cargo-deny", "--locked"])
-        .arg("--root")
-        .arg(root().join("target/tools")))
+    run(&mut cargo_install("cargo-deny"))
+}
+
+/// Compiles a tool: soon done matters more than fast.
+fn cargo_install(name: &str) -> Command {
+    let mut install = cargo();
+    install
+        .args(["install", name, "--locked", "--root"])
+        .arg(root().join("target/tools"))
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
+        .env("CARGO_PROFILE_RELEASE_LTO", "off")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "0");
+    install
+}
+
+/// Whether the kernel side can be checked, or is built by a compiler with which it is not.
+fn has_bpf_clippy() -> bool {
+    let other_rustc = bpf_rustc().is_some_and(|rustc| rustc != Path::new(DEBIAN_RUSTC));
+    other_rustc || shell::works(&tools().join("bpf-clippy-driver"))
 }
 
 fn has_static_busybox() -> bool {

@@ -22,7 +22,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(20 * 60);
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// Closes of the load there; emulated, the million that it makes natively takes too long.
-const LOAD: &str = "50000";
+const LOAD: &str = "20000";
 
 /// Which scenarios to run: all, unless something is given.
 #[derive(Clone, Debug, Default, clap::Args)]
