@@ -180,7 +180,7 @@ impl PlanReport {
         Self {
             plan: plan.name(),
             usable: failure.is_none(),
-            reason: failure.map(|error| format!("{}: {}", error.point, error.source)),
+            reason: failure.map(|error| format!("{}: {}", error.point, error.why)),
             hooks,
             blind: probe::blind(plan, &loader.kernel),
         }

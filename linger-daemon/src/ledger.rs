@@ -65,7 +65,7 @@ pub enum LedgerError {
     #[error("the map {0} is missing from the programs")]
     NoMap(&'static str),
     /// The kernel does not hand it out.
-    #[error("cannot read the map {map}: {source}")]
+    #[error("cannot read the map {map}")]
     Read {
         /// Its name.
         map: &'static str,

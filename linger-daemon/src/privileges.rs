@@ -51,7 +51,7 @@ pub fn require() -> Result<(), Missing> {
     })
 }
 
-/// Gives up every capability, for this thread and those it will start, if `still_works` without.
+/// Gives up every capability, and every way to gain one, for this thread and those it will start, if `still_works` without.
 ///
 /// Kernels before 5.19 may let only those with `CAP_BPF` read maps; there it is kept. Returns the
 /// capabilities that remain. Call it before other threads are started.
@@ -75,6 +75,8 @@ pub fn drop_all(
             .collect()
     };
     reduce_to(&keep)?;
+    // Fails only on kernels before 3.5.
+    let _ = nix::sys::prctl::set_no_new_privs();
     Ok(keep)
 }
 

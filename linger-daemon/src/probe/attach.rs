@@ -38,14 +38,14 @@ impl AttachError {
 
 /// Why a plan cannot be used.
 #[derive(Debug, Error)]
-#[error("plan {} cannot be used: {point}: {source}", plan.name())]
+#[error("plan {} cannot be used: {point}: {why}", plan.name())]
 pub struct PlanError {
     /// The plan.
     pub plan: Plan,
     /// The hook that failed, or what failed before any.
     pub point: String,
     /// Why.
-    pub source: AttachError,
+    pub why: AttachError,
 }
 
 /// Why nothing is attached.
@@ -112,19 +112,13 @@ impl Loader {
     /// Attaches every hook of a plan. When one fails, those before it are detached.
     pub fn attach(&self, plan: Plan) -> Result<Attached, PlanError> {
         let hooks = hooks(plan, &self.kernel);
-        let failed = |point: String, source| PlanError {
-            plan,
-            point,
-            source,
-        };
-        let mut ebpf = self
-            .load()
-            .map_err(|source| failed("maps".into(), source))?;
+        let failed = |point: String, why| PlanError { plan, point, why };
+        let mut ebpf = self.load().map_err(|why| failed("maps".into(), why))?;
         let mut kretprobes = Vec::new();
         for hook in &hooks {
             let kretprobe = self
                 .attach_hook(&mut ebpf, *hook)
-                .map_err(|source| failed(hook.point.to_string(), source))?;
+                .map_err(|why| failed(hook.point.to_string(), why))?;
             kretprobes.extend(kretprobe);
         }
         Ok(Attached {
