@@ -173,6 +173,15 @@ pub fn wait_for_unread(socket: &Socket, bytes: u64) -> io::Result<()> {
     wait_for(&what, || Ok(queues(socket)?.unread == bytes))
 }
 
+/// Waits until something came out of order: to a socket that is deaf to data, the FIN behind them.
+///
+/// Only then may the socket be closed: a FIN that comes later counts as late data.
+pub fn wait_for_gap(socket: &Socket) -> io::Result<()> {
+    wait_for("a FIN behind lost data", || {
+        Ok(info(socket)?.tcpi_rcv_ooopack > 0)
+    })
+}
+
 /// Waits until the send queue has not changed for a while: the probe of a tail loss, which may
 /// send new data, is over.
 pub fn wait_for_rest(socket: &Socket) -> io::Result<()> {

@@ -106,6 +106,9 @@ fn pair_in_last_ack(
     state::wait_for_state(&pair.client, State::CloseWait)?;
     pair.client.shutdown(Shutdown::Write)?;
     state::wait_for_state(&pair.client, State::LastAck)?;
+    if state::queues(&pair.client)?.unsent == 0 {
+        state::wait_for_gap(&pair.server)?;
+    }
     Ok(pair)
 }
 
@@ -122,7 +125,7 @@ fn last_ack_unsent(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
 fn closing(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let Pair { client, server } = exercise::pair_with_unacked(loopback)?;
     client.shutdown(Shutdown::Write)?;
-    state::wait_for_state(&client, State::FinWait1)?;
+    state::wait_for_gap(&server)?;
     server.shutdown(Shutdown::Write)?;
     state::wait_for_state(&client, State::Closing)?;
     close_silently(truth, client, server)

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::process::Command;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ use crate::exposition::{Counted, Scrape};
 use crate::load;
 use crate::scenario::{self, Scenario, Settings};
 use crate::sight::Sight;
-use crate::summary::{Outcome, Pair, Summary};
+use crate::summary::{Pair, Summary, Verdict};
 use crate::truth::Truth;
 
 /// How many scenarios run at a time.
@@ -43,8 +42,8 @@ pub(crate) fn run(options: &Options) -> Result<Summary> {
         }
         if let Some(reason) = check.refused(plan) {
             for (_, scenario) in &scenarios {
-                let outcome = Outcome::NotRun(format!("the plan is refused: {reason}"));
-                summary.add(Pair::new(scenario.name, plan, outcome));
+                let verdict = Verdict::NotRun(format!("the plan is refused: {reason}"));
+                summary.add(Pair::new(scenario.name, plan, verdict));
             }
             continue;
         }
@@ -92,20 +91,20 @@ impl Run<'_> {
             sight,
             ..
         } = self;
-        let outcome = Outcome::from(daemon.stop());
+        let verdict = Verdict::from(daemon.stop());
         let summary = summary.into_inner().unwrap_or_else(PoisonError::into_inner);
-        summary.add(Pair::new("the daemon ends cleanly", sight.plan, outcome));
+        summary.add(Pair::new("the daemon ends cleanly", sight.plan, verdict));
         Ok(())
     }
 
     /// A property of the whole run.
     fn property(&self, name: &'static str, check: impl Fn(&Self) -> Result<()>) {
-        self.report(name, Outcome::from(check(self)));
+        self.report(name, Verdict::from(check(self)));
     }
 
-    fn report(&self, name: &'static str, outcome: Outcome) {
+    fn report(&self, name: &'static str, verdict: Verdict) {
         let mut summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
-        summary.add(Pair::new(name, self.sight.plan, outcome));
+        summary.add(Pair::new(name, self.sight.plan, verdict));
     }
 
     /// Runs these, some at a time.
@@ -125,12 +124,12 @@ impl Run<'_> {
     }
 
     fn one(&self, number: usize, scenario: &Scenario) {
-        let outcome = self.perform(number, scenario);
-        let outcome = outcome.unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")));
-        self.report(scenario.name, outcome);
+        let verdict = self.perform(number, scenario);
+        let verdict = verdict.unwrap_or_else(|error| Verdict::Failed(format!("{error:#}")));
+        self.report(scenario.name, verdict);
     }
 
-    fn perform(&self, number: usize, scenario: &Scenario) -> Result<Outcome> {
+    fn perform(&self, number: usize, scenario: &Scenario) -> Result<Verdict> {
         let comm = scenario.comm(number);
         // The kernel's own threads are in sight only of a scenario that runs alone.
         let kernel_threads = scenario.is_host_wide();
@@ -142,10 +141,17 @@ impl Run<'_> {
         );
         let truth = match spawn(scenario.name, self.settings())? {
             Report::Ran(truth) => truth,
-            Report::NotRun(reason) => return Ok(Outcome::NotRun(reason)),
-            Report::Failed(reason) => return Ok(Outcome::Failed(reason)),
+            Report::NotRun(reason) => return Ok(Verdict::NotRun(reason)),
+            Report::Failed(reason) => return Ok(Verdict::Failed(reason)),
         };
-        self.compare(&truth, &before, select, &comm)
+        let after = match self.compare(&truth, &before, select)? {
+            Ok(after) => after,
+            Err(differences) => return Ok(Verdict::Failed(differences.join("; "))),
+        };
+        if !kernel_threads {
+            self.expected().insert(comm, after);
+        }
+        Ok(Verdict::Passed)
     }
 
     fn settings(&self) -> Settings {
@@ -155,25 +161,27 @@ impl Run<'_> {
         }
     }
 
-    /// Compares what was counted since `before` with the truth.
+    fn expected(&self) -> MutexGuard<'_, BTreeMap<String, Counted>> {
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Compares what was counted since `before` with the truth: what is counted now if all is
+    /// right, the differences otherwise.
     fn compare(
         &self,
         truth: &Truth,
         before: &Counted,
         select: impl Fn(&str) -> bool,
-        comm: &str,
-    ) -> Result<Outcome> {
+    ) -> Result<Result<Counted, Vec<String>>> {
         let start = Instant::now();
         loop {
             let after = Counted::of(&self.daemon.scrape()?, &select);
             let differences = self.sight.differences(truth, &after.since(before));
             if differences.is_empty() {
-                let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
-                expected.insert(comm.to_owned(), after);
-                return Ok(Outcome::Passed);
+                return Ok(Ok(after));
             }
             if start.elapsed() > LAG {
-                return Ok(Outcome::Failed(differences.join("; ")));
+                return Ok(Err(differences));
             }
             thread::sleep(Duration::from_millis(50));
         }
@@ -193,11 +201,11 @@ impl Run<'_> {
             watch.join()
         });
         if !scenarios.is_empty() {
-            let outcome = scrapes.map_or_else(
-                |_| Outcome::Failed("the watching thread panicked".into()),
-                Outcome::from,
+            let verdict = scrapes.map_or_else(
+                |_| Verdict::Failed("the watching thread panicked".into()),
+                Verdict::from,
             );
-            self.report("no count falls under load", outcome);
+            self.report("no count falls under load", verdict);
         }
     }
 
@@ -217,16 +225,9 @@ impl Run<'_> {
     /// What was counted for processes that have ended does not change any more.
     fn expect_unchanged(&self) -> Result<()> {
         let scrape = self.daemon.scrape()?;
-        let expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
-        for (comm, expected) in expected.iter() {
+        for (comm, expected) in self.expected().iter() {
             let now = Counted::of(&scrape, |name| name == comm);
-            let closes = (now.tally.total().count, expected.tally.total().count);
-            ensure!(
-                closes.0 <= closes.1,
-                "{comm}: {} closes were counted, later {}",
-                closes.1,
-                closes.0
-            );
+            ensure!(now == *expected, "{comm}: {expected:?} became {now:?}");
         }
         Ok(())
     }

@@ -168,9 +168,13 @@ fn stuck(random: &mut Random, Pair { client, server }: Pair, tally: &mut Tally) 
     };
     client.set_linger(linger)?;
     let end = foretell(&client, Peer::Deaf)?;
+    let fin_follows_data_sent = state::queues(&client)?.unsent == 0;
+    let shut_down = state::state(&client)?.sent_fin();
     tally.close(client, end)?;
     if end.reset.is_some() {
         state::wait_for_state(&server, State::Close)?;
+    } else if fin_follows_data_sent && (shut_down || end.outcome != Outcome::LingerAborted) {
+        state::wait_for_gap(&server)?;
     }
     random.set_linger(&server, 2)?;
     let end = foretell(&server, Peer::Hears)?;

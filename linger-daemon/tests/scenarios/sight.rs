@@ -3,7 +3,7 @@
 //! | | `fentry`, `kprobe` | `tracepoint` since 6.6 | `tracepoint` before |
 //! | --- | --- | --- | --- |
 //! | closes, bytes, resets | all | all but MPTCP's | all but MPTCP's |
-//! | `linger_interrupted` | as it is | as it is | as `linger_timeout`, at the orphan's end |
+//! | `linger_interrupted` | as it is | as it is | by what its orphan becomes in the linger time |
 //! | time of a close | always | in close(2) only | never |
 
 use linger_daemon::exercise::Tally;
@@ -50,8 +50,9 @@ impl Sight {
         if !self.sees_everything() && !self.release_in_close {
             let interrupted = tally.closes.remove(Outcome::LingerInterrupted.name());
             if let Some(interrupted) = interrupted {
-                let timeout = Outcome::LingerTimeout.name().to_owned();
-                let closes = tally.closes.entry(timeout).or_default();
+                // In the scenarios the data of such closes arrives in time.
+                let lingered = Outcome::Lingered.name().to_owned();
+                let closes = tally.closes.entry(lingered).or_default();
                 closes.count += interrupted.count;
             }
         }

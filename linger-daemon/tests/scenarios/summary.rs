@@ -8,13 +8,13 @@ use serde_json::json;
 
 /// What came of a pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum Verdict {
     Passed,
     Failed(String),
     NotRun(String),
 }
 
-impl Outcome {
+impl Verdict {
     fn result(&self) -> &'static str {
         match self {
             Self::Passed => "passed",
@@ -31,7 +31,7 @@ impl Outcome {
     }
 }
 
-impl From<anyhow::Result<()>> for Outcome {
+impl From<anyhow::Result<()>> for Verdict {
     fn from(result: anyhow::Result<()>) -> Self {
         match result {
             Ok(()) => Self::Passed,
@@ -45,24 +45,24 @@ impl From<anyhow::Result<()>> for Outcome {
 pub(crate) struct Pair {
     scenario: &'static str,
     plan: Plan,
-    outcome: Outcome,
+    verdict: Verdict,
 }
 
 impl Pair {
-    pub(crate) fn new(scenario: &'static str, plan: Plan, outcome: Outcome) -> Self {
+    pub(crate) fn new(scenario: &'static str, plan: Plan, verdict: Verdict) -> Self {
         Self {
             scenario,
             plan,
-            outcome,
+            verdict,
         }
     }
 }
 
 impl fmt::Display for Pair {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (plan, result) = (self.plan.name(), self.outcome.result());
+        let (plan, result) = (self.plan.name(), self.verdict.result());
         write!(formatter, "{plan:<10}  {:<32}  {result}", self.scenario)?;
-        match self.outcome.detail() {
+        match self.verdict.detail() {
             "" => Ok(()),
             detail => write!(formatter, "  {detail}"),
         }
@@ -74,8 +74,8 @@ impl Serialize for Pair {
         json!({
             "scenario": self.scenario,
             "plan": self.plan.name(),
-            "result": self.outcome.result(),
-            "detail": self.outcome.detail(),
+            "result": self.verdict.result(),
+            "detail": self.verdict.detail(),
         })
         .serialize(serializer)
     }
@@ -103,10 +103,10 @@ impl Summary {
     fn numbers(&self, select: impl Fn(&Pair) -> bool) -> Numbers {
         let mut numbers = Numbers::default();
         for pair in self.0.iter().filter(|pair| select(pair)) {
-            *match pair.outcome {
-                Outcome::Passed => &mut numbers.passed,
-                Outcome::Failed(_) => &mut numbers.failed,
-                Outcome::NotRun(_) => &mut numbers.not_run,
+            *match pair.verdict {
+                Verdict::Passed => &mut numbers.passed,
+                Verdict::Failed(_) => &mut numbers.failed,
+                Verdict::NotRun(_) => &mut numbers.not_run,
             } += 1;
         }
         numbers
@@ -136,7 +136,7 @@ impl Summary {
 
     /// Prints the failures, the numbers of each plan, and those of all.
     pub(crate) fn print_end(&self) {
-        let failed = |pair: &&Pair| matches!(pair.outcome, Outcome::Failed(_));
+        let failed = |pair: &&Pair| matches!(pair.verdict, Verdict::Failed(_));
         if self.0.iter().any(|pair| failed(&pair)) {
             println!("\nfailed:");
             for pair in self.0.iter().filter(failed) {
