@@ -228,6 +228,11 @@ impl OrphanLimit {
         let mut file = OpenOptions::new().read(true).write(true).open(path)?;
         let mut before = String::new();
         file.read_to_string(&mut before)?;
+        if before.trim() == "0" {
+            // To put that back would keep the host without orphans.
+            let message = "it is 0 already: someone else is at it, or set it back yourself";
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
+        }
         Ok(Self { file, before })
     }
 

@@ -3,13 +3,14 @@
 use std::ffi::CString;
 use std::fs;
 use std::io::{self, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::process::parent_id;
 
 use linger_daemon::exercise::state;
 use nix::libc;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use serde::{Deserialize, Serialize};
-use std::os::fd::AsRawFd as _;
 
 use crate::scenario::{self, Scenario};
 use crate::truth::{Counters, Truth};
@@ -34,7 +35,7 @@ pub(crate) fn run(name: &str, settings: scenario::Settings) -> io::Result<()> {
         .enumerate()
         .find(|(_, scenario)| scenario.name == name)
         .ok_or_else(|| io::Error::other(format!("there is no scenario {name}")))?;
-    let comm = CString::new(scenario.comm(number))?;
+    let comm = CString::new(scenario.comm(parent_id(), number))?;
     nix::sys::prctl::set_name(&comm)?;
 
     let report = match perform(scenario, settings) {

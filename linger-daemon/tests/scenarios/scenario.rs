@@ -44,9 +44,10 @@ pub(crate) struct Scenario {
 }
 
 impl Scenario {
-    /// The name of its process: unique by the number, at most 15 bytes.
-    pub(crate) fn comm(&self, number: usize) -> String {
-        let mut comm = format!("s{number:03}-{}", self.name);
+    /// The name of its process, at most 15 bytes: unique by the run, which is the process id of
+    /// the harness, and the number.
+    pub(crate) fn comm(&self, run: u32, number: usize) -> String {
+        let mut comm = format!("{run:x}.{number}-{}", self.name);
         comm.truncate(15);
         comm
     }
