@@ -1,11 +1,12 @@
 //! Closes under `SO_LINGER` with a positive time.
 
 use std::io;
+use std::thread;
 use std::time::Duration;
 
 use linger_daemon::exercise::state::{self, State};
-use linger_daemon::exercise::tcp::{self, Loopback, Pair};
-use linger_daemon::exercise::{self, Kind, LINGER, meanwhile};
+use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
+use linger_daemon::exercise::{self, Kind, LINGER, Tally, meanwhile};
 use linger_ebpf::Outcome;
 use socket2::Socket;
 
@@ -50,6 +51,7 @@ pub(crate) const SCENARIOS: &[(&str, Script)] = &[
         Script::Connections(suppressed_by_exit),
     ),
     ("linger_switched_off", Script::Connections(switched_off)),
+    ("linger_many_at_once", Script::Connections(many_at_once)),
 ];
 
 fn completes_without_wait(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
@@ -147,4 +149,52 @@ fn switched_off(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     pair.client.set_linger(Some(Duration::ZERO))?;
     pair.client.set_linger(None)?;
     exercise::close_gracefully(&mut truth.tally, pair)
+}
+
+/// More threads wait in close than the kernel keeps return probes for by default, and others close
+/// meanwhile: each return is seen all the same.
+fn many_at_once(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    const THREADS: usize = 40;
+    let pairs: Vec<_> = (0..THREADS)
+        .map(|_| exercise::pair_with_unacked(loopback))
+        .collect::<io::Result<_>>()?;
+    let (clients, servers): (Vec<_>, Vec<_>) = pairs
+        .into_iter()
+        .map(|Pair { client, server }| (client, server))
+        .unzip();
+    // The listener above hands out connections that drop what comes.
+    let others = Loopback::new(Family::V4)?;
+    let last = tcp::port(clients.last().expect("many clients"))?;
+    thread::scope(|scope| {
+        let closers: Vec<_> = clients
+            .into_iter()
+            .map(|client| {
+                client.set_linger(Some(LINGER))?;
+                Ok(scope.spawn(move || {
+                    let mut tally = Tally::default();
+                    tally.close(client, Outcome::LingerTimeout).map(|_| tally)
+                }))
+            })
+            .collect::<io::Result<_>>()?;
+        state::wait_for_port_state(last, State::FinWait1)?;
+        for _ in 0..THREADS {
+            exercise::close_gracefully(&mut truth.tally, others.pair()?)?;
+        }
+        for closer in closers {
+            let tally = closer
+                .join()
+                .map_err(|_| io::Error::other("a closing thread panicked"))??;
+            truth.tally.add(&tally);
+            truth.waited(Outcome::LingerTimeout, LINGER);
+        }
+        io::Result::Ok(())
+    })?;
+    truth
+        .tally
+        .close(others.into_listener(), Outcome::Listener)?;
+    // All at once: the longer an orphan goes unheard, the less often it tries.
+    servers.iter().try_for_each(tcp::accept_data)?;
+    servers
+        .into_iter()
+        .try_for_each(|server| exercise::close_after_fin(&mut truth.tally, server))
 }
