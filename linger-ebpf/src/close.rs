@@ -171,8 +171,7 @@ pub fn unfinished(close: &Close) -> Outcome {
 
 /// The close returns to its caller, after the time since its beginning.
 #[inline(always)]
-pub fn finish<M: Memory>(key: u64) {
-    let Some(close) = record(key) else { return };
+pub fn finish<M: Memory>(key: u64, close: &Close) {
     if close.stage == stage::DECIDED {
         // SAFETY: has no preconditions.
         let blocked_ns = unsafe { bpf_ktime_get_ns() }.saturating_sub(close.start_ns);

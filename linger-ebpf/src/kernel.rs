@@ -107,6 +107,12 @@ pub fn syscall_offset() -> u32 {
     offset!(syscall)
 }
 
+/// Where saved registers keep the result of the system call.
+#[inline(always)]
+pub fn result_offset() -> u32 {
+    offset!(syscall_result)
+}
+
 /// `enum sock_flags` (include/net/sock.h); the daemon checks that they have these values.
 const SOCK_DEAD: u64 = 1 << 0;
 const SOCK_DONE: u64 = 1 << 1;

@@ -208,7 +208,9 @@ impl Closes {
     /// How many there were.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.undated.wrapping_add(self.timed())
+        // Below zero if a close was counted anew that had not been counted, being lost.
+        let undated = self.undated.cast_signed();
+        self.timed().saturating_add_signed(undated)
     }
 
     /// How many of them have a time.
@@ -400,8 +402,10 @@ pub struct Offsets {
     pub comm: u32,
     /// `struct task_struct`: `flags`, unsigned int (`PF_EXITING`).
     pub task_flags: u32,
-    /// `struct pt_regs`: the number of the system call, whose low half is read as u32.
+    /// `struct pt_regs`: the number of the system call, whose low half is read.
     pub syscall: u32,
+    /// `struct pt_regs`: its result, -ENOSYS until it returns, whose low half is read.
+    pub syscall_result: u32,
 }
 
 impl Offsets {
@@ -435,5 +439,6 @@ impl Offsets {
         comm: 0,
         task_flags: 0,
         syscall: 0,
+        syscall_result: 0,
     };
 }

@@ -19,10 +19,10 @@ mod tracepoint;
 
 use aya_ebpf::{
     EbpfContext as _,
-    macros::{cgroup_sock, fentry, fexit, kprobe, kretprobe, raw_tracepoint, tracepoint},
+    macros::{cgroup_sock, fentry, fexit, kprobe, kretprobe, raw_tracepoint},
     programs::{
         FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext,
-        SockContext, TracePointContext,
+        SockContext,
     },
 };
 use linger_ebpf::{Lost, flag};
@@ -38,12 +38,11 @@ use crate::{
 #[inline(always)]
 fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
     let tid = current_tid();
-    if find(tid, sk.address()).is_none() {
+    let begun = find(tid, sk.address()).or_else(|| {
         close::begin::<M>(tid, sk.address(), flag::INNER);
-    }
-    let Some(close) = find(tid, sk.address()) else {
-        return;
-    };
+        find(tid, sk.address())
+    });
+    let Some(close) = begun else { return };
     let state = sk.state();
     // A listener's queue holds no data of its own. A queue that was moved elsewhere holds none.
     let unread = if state != state::LISTEN && sk.has_receive_queue() {
@@ -59,10 +58,19 @@ fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
 fn inner_exit<M: Memory>() {
     let tid = current_tid();
     match record(tid) {
-        Some(close) if close.flags & flag::INNER != 0 => close::finish::<M>(tid),
+        Some(close) if close.flags & flag::INNER != 0 => close::finish::<M>(tid, close),
         Some(_) => {}
         // Both beginnings were missed.
         None => maps::lose(Lost::Close),
+    }
+}
+
+/// `tcp_close` returns.
+#[inline(always)]
+fn outer_exit<M: Memory>() {
+    let tid = current_tid();
+    if let Some(close) = record(tid) {
+        close::finish::<M>(tid, close);
     }
 }
 
@@ -90,7 +98,7 @@ fn fentry_tcp_close(ctx: FEntryContext) -> i32 {
 /// kernel: v2.6.. net/ipv4/tcp.c: void tcp_close(struct sock *sk, long timeout)
 #[fexit(function = "tcp_close")]
 fn fexit_tcp_close(_ctx: FExitContext) -> i32 {
-    close::finish::<Typed>(current_tid());
+    outer_exit::<Typed>();
     0
 }
 
@@ -145,7 +153,7 @@ fn kprobe_tcp_close(ctx: ProbeContext) -> u32 {
 /// As [`fexit_tcp_close`].
 #[kretprobe]
 fn kretprobe_tcp_close(_ctx: RetProbeContext) -> u32 {
-    close::finish::<Probed>(current_tid());
+    outer_exit::<Probed>();
     0
 }
 
@@ -232,21 +240,19 @@ fn tracepoint_destroy_sock(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// close(2) begins.
+/// A system call returns; if it is close(2), what it released is released, since v6.6.
 ///
-/// kernel: v2.6.. fs/open.c: SYSCALL_DEFINE1(close, unsigned int, fd)
-#[tracepoint]
-fn tracepoint_enter_close(_ctx: TracePointContext) -> u32 {
-    tracepoint::enter_close();
-    0
-}
-
-/// close(2) ends. The release of the socket ran inside since v6.6.
+/// The raw tracepoint costs less than `syscalls:sys_exit_close`, and is never skipped because
+/// another program runs on the CPU.
 ///
-/// kernel: v2.6.. fs/open.c: SYSCALL_DEFINE1(close, unsigned int, fd)
-#[tracepoint]
-fn tracepoint_exit_close(_ctx: TracePointContext) -> u32 {
-    tracepoint::exit_close();
+/// kernel: v2.6.. include/trace/events/syscalls.h: sys_exit(struct pt_regs *regs, long ret)
+#[raw_tracepoint]
+fn tracepoint_sys_exit(ctx: RawTracePointContext) -> i32 {
+    let (registers, result): (*const u8, u64) = (ctx.arg(0), ctx.arg(1));
+    // Of a socket, close(2) always succeeds.
+    if result == 0 && tracepoint::is_close(registers) {
+        tracepoint::exit_close();
+    }
     0
 }
 

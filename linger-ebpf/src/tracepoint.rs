@@ -15,8 +15,11 @@ use linger_ebpf::{Close, Group, Lost, Outcome, stage};
 
 use crate::{
     atomic,
-    close::{self, abandon, find, record, remove, unfinished},
-    kernel::{Memory as _, Probed, Sock, Task, current_tid, state, state_offset, syscall_offset},
+    close::{self, find, record, remove, unfinished},
+    kernel::{
+        Memory as _, Probed, Sock, Task, current_tid, result_offset, state, state_offset,
+        syscall_offset,
+    },
     maps::{self, CLOSES},
     reset,
 };
@@ -29,19 +32,26 @@ fn current() -> Task<Probed> {
     Task::current()
 }
 
+/// Whether these are the registers of a thread that called close(2), where its return is the end of
+/// the release.
+#[inline(always)]
+pub fn is_close(registers: *const u8) -> bool {
+    // SAFETY: reads a static; volatile because the value is replaced at load.
+    let close = unsafe { core::ptr::read_volatile(&raw const CLOSE_SYSCALL) };
+    close >= 0 && Probed::read::<u32>(registers, syscall_offset()) == close.cast_unsigned()
+}
+
 /// Whether the current thread is inside close(2), so that its return will be seen.
 #[inline(always)]
 fn in_close_syscall() -> bool {
-    // SAFETY: reads a static; volatile because the value is replaced at load.
-    let close = unsafe { core::ptr::read_volatile(&raw const CLOSE_SYSCALL) };
-    if close < 0 {
-        return false;
-    }
     // SAFETY: the registers that the current task entered the kernel with.
-    let registers = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) };
-    let number: u32 = Probed::read(registers as *const u8, syscall_offset());
-    number == close.cast_unsigned() && !current().is_exiting()
+    let registers = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as *const u8;
+    // Work that is left to the way out of a system call runs when its return has been seen: by
+    // then its result stands where -ENOSYS did.
+    is_close(registers) && Probed::read::<u32>(registers, result_offset()) == ENOSYS.wrapping_neg()
 }
+
+const ENOSYS: u32 = 38;
 
 /// A socket is released.
 #[inline(always)]
@@ -69,8 +79,12 @@ pub fn set_state(sk: &Sock<Probed>, old: u8, new: u8) {
         return;
     }
     // The receive queue is flushed, its sequence numbers still stand. A FIN means it was empty.
-    let unread = if new == state::CLOSE { unread(sk) } else { 0 };
-    close::decide(close, sk, old, unread, timeout(sk));
+    // One that ends in CLOSE does not wait.
+    let (unread, timeout) = match new {
+        state::CLOSE => (unread(sk), 0),
+        _ => (0, timeout(sk)),
+    };
+    close::decide(close, sk, old, unread, timeout);
     // A socket in CLOSE ends within the close.
     if new != state::CLOSE && !in_close_syscall() {
         if close.stage == stage::WAITING {
@@ -201,19 +215,6 @@ fn judge(close: &mut Close, sk: &Sock<Probed>) {
     close.stage = stage::DECIDED;
 }
 
-/// The thread enters close(2): what it did before is over.
-#[inline(always)]
-pub fn enter_close() {
-    let tid = current_tid();
-    if let Some(close) = record(tid) {
-        if close.stage == stage::WAITING {
-            close.outcome = unfinished(close) as u8;
-            close.stage = stage::DECIDED;
-        }
-        abandon(tid, &current().group());
-    }
-}
-
 /// The thread leaves close(2), perhaps having released a socket inside.
 #[inline(always)]
 pub fn exit_close() {
@@ -231,5 +232,5 @@ pub fn exit_close() {
         } as u8;
         close.stage = stage::DECIDED;
     }
-    close::finish::<Probed>(tid);
+    close::finish::<Probed>(tid, close);
 }

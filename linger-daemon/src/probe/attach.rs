@@ -12,7 +12,7 @@ use thiserror::Error;
 use tracing::{debug, info};
 
 use super::btf::{Kernel, KernelError};
-use super::hooks::{Hook, Point, hooks, releases_in_close};
+use super::hooks::{Hook, Point, hooks, sees_returns};
 use super::kretprobe::Kretprobe;
 
 /// Why a hook does not attach.
@@ -136,7 +136,7 @@ impl Loader {
 
     /// Makes the maps; no program is loaded yet.
     fn load(&self) -> Result<Ebpf, AttachError> {
-        let close_syscall = if releases_in_close(&self.kernel) {
+        let close_syscall = if sees_returns(&self.kernel) {
             i32::try_from(nix::libc::SYS_close).expect("a small number")
         } else {
             -1
@@ -193,10 +193,6 @@ impl Loader {
                 program.load()?;
                 program.attach(name)?;
             }
-            (Program::TracePoint(program), Point::Syscall(name)) => {
-                program.load()?;
-                program.attach("syscalls", name)?;
-            }
             (Program::CgroupSock(program), Point::SockRelease) => {
                 program.load()?;
                 // Links of this type never exclude others; the kernel refuses any other mode.
@@ -241,13 +237,7 @@ fn explain(error: &ProgramError, point: Point) -> AttachError {
             None => format!("the program does not load: {io_error}"),
         });
     }
-    let reason = innermost(error);
-    if matches!(error, ProgramError::TracePointError(_)) {
-        return AttachError::Missing(format!(
-            "{reason}; if tracefs is not mounted: mount -t tracefs tracefs /sys/kernel/tracing"
-        ));
-    }
-    AttachError::Refused(reason)
+    AttachError::Refused(innermost(error))
 }
 
 /// An error with its last cause, which says most.

@@ -111,8 +111,8 @@ const FIELDS: &[Field] = &[
     field!(task_flags, "task_struct", "flags", Shape::Bytes(4)),
     #[cfg(target_arch = "x86_64")]
     field!(syscall, "pt_regs", "orig_ax", Shape::Bytes(8)),
-    #[cfg(target_arch = "aarch64")]
-    field!(syscall, "pt_regs", "syscallno", Shape::Bytes(4)),
+    #[cfg(target_arch = "x86_64")]
+    field!(syscall_result, "pt_regs", "ax", Shape::Bytes(8)),
 ];
 
 /// Socket flags whose bits the programs know, from `enum sock_flags`.

@@ -19,8 +19,6 @@ pub enum Point {
     Kretprobe(&'static str),
     /// A raw tracepoint.
     RawTracepoint(&'static str),
-    /// A tracepoint of a system call, found through tracefs.
-    Syscall(&'static str),
     /// Release of any socket of the cgroup v2 root or below.
     SockRelease,
 }
@@ -46,7 +44,6 @@ impl fmt::Display for Point {
             Self::Kprobe(name) => write!(f, "kprobe:{name}"),
             Self::Kretprobe(name) => write!(f, "kretprobe:{name}"),
             Self::RawTracepoint(name) => write!(f, "raw_tracepoint:{name}"),
-            Self::Syscall(name) => write!(f, "tracepoint:syscalls:{name}"),
             Self::SockRelease => write!(f, "cgroup:sock_release"),
         }
     }
@@ -67,18 +64,18 @@ const fn hook(program: &'static str, point: Point) -> Hook {
 
 // In the order in which they are attached: what ends a close before what begins one, so that no
 // close begins on record that cannot end; `__tcp_close`'s return, which tells a close whose
-// beginning it missed, last of all.
+// beginning it missed, after those; resets, which without a record count as no close's, last of all.
 
 const FENTRY: &[Hook] = &[
     hook("fexit_tcp_close", Point::Fexit("tcp_close")),
     hook("fexit_wait_close", Point::Fexit("sk_stream_wait_close")),
     hook("fentry_tcp_close", Point::Fentry("tcp_close")),
     hook("fentry_inner_close", Point::Fentry("__tcp_close")),
+    hook("fexit_inner_close", Point::Fexit("__tcp_close")),
     hook(
         "fentry_active_reset",
         Point::Fentry("tcp_send_active_reset"),
     ),
-    hook("fexit_inner_close", Point::Fexit("__tcp_close")),
 ];
 
 const KPROBE: &[Hook] = &[
@@ -89,29 +86,31 @@ const KPROBE: &[Hook] = &[
     ),
     hook("kprobe_tcp_close", Point::Kprobe("tcp_close")),
     hook("kprobe_inner_close", Point::Kprobe("__tcp_close")),
+    hook("kretprobe_inner_close", Point::Kretprobe("__tcp_close")),
     hook(
         "kprobe_active_reset",
         Point::Kprobe("tcp_send_active_reset"),
     ),
-    hook("kretprobe_inner_close", Point::Kretprobe("__tcp_close")),
 ];
 
+/// The program that needs [`sees_returns`].
+const SEES_RETURNS: &str = "tracepoint_sys_exit";
+
 const TRACEPOINT: &[Hook] = &[
-    hook("tracepoint_exit_close", Point::Syscall("sys_exit_close")),
+    hook(SEES_RETURNS, Point::RawTracepoint("sys_exit")),
     hook(
         "tracepoint_destroy_sock",
         Point::RawTracepoint("tcp_destroy_sock"),
     ),
     hook(
-        "tracepoint_send_reset",
-        Point::RawTracepoint("tcp_send_reset"),
-    ),
-    hook(
         "tracepoint_set_state",
         Point::RawTracepoint("inet_sock_set_state"),
     ),
-    hook("tracepoint_enter_close", Point::Syscall("sys_enter_close")),
     hook("cgroup_sock_release", Point::SockRelease),
+    hook(
+        "tracepoint_send_reset",
+        Point::RawTracepoint("tcp_send_reset"),
+    ),
 ];
 
 /// The hooks of a plan on this kernel, in the order of attaching.
@@ -122,19 +121,20 @@ pub fn hooks(plan: Plan, kernel: &Kernel) -> Vec<Hook> {
         Plan::Kprobe => KPROBE,
         Plan::Tracepoint => TRACEPOINT,
     };
-    let timed = releases_in_close(kernel);
+    let timed = sees_returns(kernel);
     all.iter()
-        .filter(|hook| timed || !matches!(hook.point, Point::Syscall(_)))
+        .filter(|hook| timed || hook.program != SEES_RETURNS)
         .copied()
         .collect()
 }
 
-/// Whether close(2) releases its file before it returns, and does not leave that to task work.
+/// Whether the return of close(2) ends the release of its file, and the plan `tracepoint` can tell.
 ///
-/// `filp_flush` came with that change (v6.6, fs/open.c).
+/// Before v6.6 that is left to task work; `filp_flush` (fs/open.c) came with the change. To tell a
+/// thread inside close(2) by its saved registers takes an x86-64.
 #[must_use]
-pub(super) fn releases_in_close(kernel: &Kernel) -> bool {
-    kernel.has_function("filp_flush")
+pub(super) fn sees_returns(kernel: &Kernel) -> bool {
+    cfg!(target_arch = "x86_64") && kernel.has_function("filp_flush")
 }
 
 /// What a plan does not see on this kernel.
@@ -150,11 +150,12 @@ pub fn blind(plan: Plan, kernel: &Kernel) -> Vec<&'static str> {
                 "closes of the kernel's own sockets, and of MPTCP subflows",
                 "the time of closes outside close(2): at exit, by dup2(2), by io_uring",
             ];
-            if !releases_in_close(kernel) {
-                blind.push("the time of any close: this kernel releases files after close(2)");
+            if !sees_returns(kernel) {
+                blind.push("the time of any close: that takes Linux 6.6 on x86-64");
                 blind.push(
-                    "when a wait under SO_LINGER is interrupted or runs out: such a close is \
-                     counted, as linger_timeout, when its connection ends",
+                    "how a wait under SO_LINGER ends that ends neither in delivery nor in death: \
+                     it is counted when its connection ends, as linger_timeout, or by what became \
+                     of the data if that was within the linger time",
                 );
             }
             blind

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::Write as _;
 
 use super::*;
-use crate::probe::hooks::releases_in_close;
+use crate::probe::hooks::sees_returns;
 
 fn debian(name: &str) -> Kernel {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -62,7 +62,7 @@ fn functions_tell_what_a_kernel_does() {
     assert!(old.has_function("__tcp_close") && new.has_function("__tcp_close"));
     // A struct is no function.
     assert!(!old.has_function("tcp_sock"));
-    assert!(!releases_in_close(&old) && releases_in_close(&new));
+    assert!(!sees_returns(&old) && sees_returns(&new));
 }
 
 #[test]
