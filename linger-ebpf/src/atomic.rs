@@ -8,7 +8,7 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 /// interrupts come in between. Hence an atomic add, one instruction. (`AtomicU64` has no
 /// `fetch_add` on this target, which lacks compare-and-swap.)
 #[inline(always)]
-pub fn add(counter: *mut u64, amount: u64) {
+pub(crate) fn add(counter: *mut u64, amount: u64) {
     // SAFETY: the pointer is to an aligned u64 in a map value, which outlives the program, and
     // which every writer adds to atomically.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, amount) };

@@ -22,14 +22,14 @@ const EEXIST: i32 = -17;
 
 /// The record under this key, if it is of this socket.
 #[inline(always)]
-pub fn find(key: u64, sk: u64) -> Option<&'static mut Close> {
+pub(crate) fn find(key: u64, sk: u64) -> Option<&'static mut Close> {
     let close = record(key)?;
     (close.sk == sk).then_some(close)
 }
 
 /// The record under this key.
 #[inline(always)]
-pub fn record(key: u64) -> Option<&'static mut Close> {
+pub(crate) fn record(key: u64) -> Option<&'static mut Close> {
     // SAFETY: only the thread that closes, or the end of the socket, works on a record; the
     // reference does not outlive the program.
     CLOSES.get_ptr_mut(key).map(|close| unsafe { &mut *close })
@@ -37,7 +37,7 @@ pub fn record(key: u64) -> Option<&'static mut Close> {
 
 /// A close begins.
 #[inline(always)]
-pub fn begin<M: Memory>(key: u64, sk: u64, flags: u8) {
+pub(crate) fn begin<M: Memory>(key: u64, sk: u64, flags: u8) {
     // SAFETY: has no preconditions.
     let start_ns = unsafe { bpf_ktime_get_ns() };
     let close = Close {
@@ -59,7 +59,7 @@ pub fn begin<M: Memory>(key: u64, sk: u64, flags: u8) {
 
 /// Gives up waiting for the end of a close, keeping what is known of it.
 #[inline(always)]
-pub fn abandon(key: u64, group: &Group) {
+pub(crate) fn abandon(key: u64, group: &Group) {
     let Some(close) = record(key) else { return };
     match close.stage {
         stage::DECIDED => {
@@ -72,7 +72,7 @@ pub fn abandon(key: u64, group: &Group) {
 }
 
 #[inline(always)]
-pub fn remove(key: u64) {
+pub(crate) fn remove(key: u64) {
     // It was there a moment ago, and no one else removes it.
     let _ = CLOSES.remove(key);
 }
@@ -81,7 +81,13 @@ pub fn remove(key: u64) {
 ///
 /// `timeout` is the time it may wait, in jiffies.
 #[inline(always)]
-pub fn decide<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8, unread: u32, timeout: u64) {
+pub(crate) fn decide<M: Memory>(
+    close: &mut Close,
+    sk: &Sock<M>,
+    state: u8,
+    unread: u32,
+    timeout: u64,
+) {
     close.stage = stage::DECIDED;
     close.unread = unread;
     let (outcome, queued) = outcome(sk, state, unread, timeout);
@@ -134,14 +140,14 @@ fn outcome<M: Memory>(sk: &Sock<M>, state: u8, unread: u32, timeout: u64) -> (Ou
 
 /// Keeps what an abort throws away. (A queue never holds 4 GiB: sequence numbers are its measure.)
 #[inline(always)]
-pub fn keep(close: &mut Close, queued: QueueBytes) {
-    close.unsent = queued.unsent as u32;
-    close.unacked = queued.unacked as u32;
+pub(crate) fn keep(close: &mut Close, queued: QueueBytes) {
+    close.unsent = queued.unsent.try_into().unwrap_or(u32::MAX);
+    close.unacked = queued.unacked.try_into().unwrap_or(u32::MAX);
 }
 
 /// The wait under `SO_LINGER` is over.
 #[inline(always)]
-pub fn waited<M: Memory>(close: &mut Close, sk: &Sock<M>) {
+pub(crate) fn waited<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     if close.stage != stage::WAITING {
         return;
     }
@@ -160,7 +166,7 @@ pub fn waited<M: Memory>(close: &mut Close, sk: &Sock<M>) {
 
 /// Why the wait ended although not all was acknowledged.
 #[inline(always)]
-pub fn unfinished(close: &Close) -> Outcome {
+pub(crate) fn unfinished(close: &Close) -> Outcome {
     // SAFETY: has no preconditions.
     if unsafe { bpf_jiffies64() } >= close.deadline {
         Outcome::LingerTimeout
@@ -171,7 +177,7 @@ pub fn unfinished(close: &Close) -> Outcome {
 
 /// The close returns to its caller, after the time since its beginning.
 #[inline(always)]
-pub fn finish<M: Memory>(key: u64, close: &Close) {
+pub(crate) fn finish<M: Memory>(key: u64, close: &Close) {
     if close.stage == stage::DECIDED {
         // SAFETY: has no preconditions.
         let blocked_ns = unsafe { bpf_ktime_get_ns() }.saturating_sub(close.start_ns);
@@ -184,7 +190,7 @@ pub fn finish<M: Memory>(key: u64, close: &Close) {
 
 /// Adds a close to the counters of a group; without its time if that is not known.
 #[inline(always)]
-pub fn count(close: &Close, group: &Group, blocked_ns: Option<u64>) {
+pub(crate) fn count(close: &Close, group: &Group, blocked_ns: Option<u64>) {
     let Some(counters) = maps::counters(group) else {
         return;
     };
@@ -222,7 +228,7 @@ pub fn count(close: &Close, group: &Group, blocked_ns: Option<u64>) {
 
 /// The counters of one outcome.
 #[inline(always)]
-pub fn closes(counters: *mut Counters, outcome: u8) -> Option<*mut Closes> {
+pub(crate) fn closes(counters: *mut Counters, outcome: u8) -> Option<*mut Closes> {
     if usize::from(outcome) >= Outcome::COUNT {
         return None;
     }
@@ -236,7 +242,7 @@ pub fn closes(counters: *mut Counters, outcome: u8) -> Option<*mut Closes> {
 
 /// Adds the time of one close.
 #[inline(always)]
-pub fn add_time(closes: *mut Closes, blocked_ns: u64) {
+pub(crate) fn add_time(closes: *mut Closes, blocked_ns: u64) {
     let mut bucket = 0;
     while bucket < BUCKET_BOUNDS_NS.len() && blocked_ns > BUCKET_BOUNDS_NS[bucket] {
         bucket += 1;

@@ -25,7 +25,7 @@ macro_rules! offset {
     };
 }
 /// How kernel memory is read.
-pub trait Memory {
+pub(crate) trait Memory {
     /// Reads `T` at `base + offset`; zero where there is nothing to read.
     fn read<T: Copy + Default>(base: *const u8, offset: u32) -> T;
 
@@ -37,7 +37,7 @@ pub trait Memory {
 }
 
 /// Plain loads through pointers whose BTF type the verifier knows.
-pub struct Typed;
+pub(crate) struct Typed;
 
 impl Memory for Typed {
     #[inline(always)]
@@ -60,7 +60,7 @@ impl Memory for Typed {
 }
 
 /// Reads that are checked as they run, for pointers of unknown type.
-pub struct Probed;
+pub(crate) struct Probed;
 
 impl Memory for Probed {
     #[inline(always)]
@@ -85,31 +85,31 @@ impl Memory for Probed {
 }
 
 /// TCP states, as in include/net/tcp_states.h.
-pub mod state {
-    pub const SYN_SENT: u8 = 2;
-    pub const FIN_WAIT1: u8 = 4;
-    pub const FIN_WAIT2: u8 = 5;
-    pub const CLOSE: u8 = 7;
-    pub const LAST_ACK: u8 = 9;
-    pub const LISTEN: u8 = 10;
-    pub const CLOSING: u8 = 11;
+pub(crate) mod state {
+    pub(crate) const SYN_SENT: u8 = 2;
+    pub(crate) const FIN_WAIT1: u8 = 4;
+    pub(crate) const FIN_WAIT2: u8 = 5;
+    pub(crate) const CLOSE: u8 = 7;
+    pub(crate) const LAST_ACK: u8 = 9;
+    pub(crate) const LISTEN: u8 = 10;
+    pub(crate) const CLOSING: u8 = 11;
 }
 
 /// Where a socket keeps its state, for one that may be gone.
 #[inline(always)]
-pub fn state_offset() -> u32 {
+pub(crate) fn state_offset() -> u32 {
     offset!(state)
 }
 
 /// Where saved registers keep the number of the system call.
 #[inline(always)]
-pub fn syscall_offset() -> u32 {
+pub(crate) fn syscall_offset() -> u32 {
     offset!(syscall)
 }
 
 /// Where saved registers keep the result of the system call.
 #[inline(always)]
-pub fn result_offset() -> u32 {
+pub(crate) fn result_offset() -> u32 {
     offset!(syscall_result)
 }
 
@@ -119,14 +119,14 @@ const SOCK_DONE: u64 = 1 << 1;
 const SOCK_LINGER: u64 = 1 << 4;
 
 /// A `struct sock`, and its `tcp_sock` where one was asked for.
-pub struct Sock<M> {
+pub(crate) struct Sock<M> {
     sk: *const u8,
     memory: PhantomData<M>,
 }
 
 impl<M: Memory> Sock<M> {
     #[inline(always)]
-    pub fn new(sk: *const u8) -> Self {
+    pub(crate) fn new(sk: *const u8) -> Self {
         Self {
             sk,
             memory: PhantomData,
@@ -135,64 +135,64 @@ impl<M: Memory> Sock<M> {
 
     /// Its address: its identity while it lives.
     #[inline(always)]
-    pub fn address(&self) -> u64 {
+    pub(crate) fn address(&self) -> u64 {
         self.sk as u64
     }
 
     #[inline(always)]
-    pub fn state(&self) -> u8 {
+    pub(crate) fn state(&self) -> u8 {
         M::read(self.sk, offset!(state))
     }
 
     /// Its flags, to be asked several times.
     #[inline(always)]
-    pub fn flags(&self) -> Flags {
+    pub(crate) fn flags(&self) -> Flags {
         Flags(M::read(self.sk, offset!(flags)))
     }
 
     /// The time of `SO_LINGER` in jiffies; valid if [`Flags::linger`].
     #[inline(always)]
-    pub fn lingertime(&self) -> u64 {
+    pub(crate) fn lingertime(&self) -> u64 {
         M::read(self.sk, offset!(lingertime))
     }
 
     /// Whether a peer is set: false if it never connected, or has disconnected.
     #[inline(always)]
-    pub fn has_peer(&self) -> bool {
+    pub(crate) fn has_peer(&self) -> bool {
         M::read::<u16>(self.sk, offset!(dport)) != 0
     }
 
     /// Whether both directions are shut down, as `__tcp_close` does first of all.
     #[inline(always)]
-    pub fn is_shut_down(&self) -> bool {
+    pub(crate) fn is_shut_down(&self) -> bool {
         M::read::<u8>(self.sk, offset!(shutdown)) == 3
     }
 
     /// Whether a process holds its lock (`lock_sock`), as opposed to a soft interrupt.
     #[inline(always)]
-    pub fn is_owned(&self) -> bool {
+    pub(crate) fn is_owned(&self) -> bool {
         M::read::<u32>(self.sk, offset!(owned)) != 0
     }
 
     #[inline(always)]
-    pub fn err(&self) -> u32 {
+    pub(crate) fn err(&self) -> u32 {
         M::read(self.sk, offset!(err))
     }
 
     /// Whether it belongs to no file: an orphan, or a connection not accepted yet.
     #[inline(always)]
-    pub fn has_no_file(&self) -> bool {
+    pub(crate) fn has_no_file(&self) -> bool {
         M::read::<u64>(self.sk, offset!(socket)) == 0
     }
 
     #[inline(always)]
-    pub fn has_receive_queue(&self) -> bool {
+    pub(crate) fn has_receive_queue(&self) -> bool {
         M::read::<u32>(self.sk, offset!(receive_qlen)) > 0
     }
 
     /// Id of the cgroup in which it was made.
     #[inline(always)]
-    pub fn cgroup_id(&self) -> u64 {
+    pub(crate) fn cgroup_id(&self) -> u64 {
         let cgroup: u64 = M::read(self.sk, offset!(cgroup));
         let kn: u64 = M::read(cgroup as *const u8, offset!(cgroup_kn));
         M::read(kn as *const u8, offset!(kernfs_id))
@@ -200,7 +200,7 @@ impl<M: Memory> Sock<M> {
 
     /// The part of it that is TCP's; none if it is of another protocol.
     #[inline(always)]
-    pub fn tcp(&self) -> Option<Tcp<M>> {
+    pub(crate) fn tcp(&self) -> Option<Tcp<M>> {
         let tcp = M::tcp_sock(self.sk);
         (!tcp.is_null()).then_some(Tcp {
             tcp,
@@ -211,18 +211,18 @@ impl<M: Memory> Sock<M> {
 
 /// `sk_flags`.
 #[derive(Clone, Copy)]
-pub struct Flags(u64);
+pub(crate) struct Flags(u64);
 
 impl Flags {
     /// `SO_LINGER` is on.
     #[inline(always)]
-    pub fn linger(self) -> bool {
+    pub(crate) fn linger(self) -> bool {
         self.0 & SOCK_LINGER != 0
     }
 
     /// It is an orphan (`sock_orphan`).
     #[inline(always)]
-    pub fn dead(self) -> bool {
+    pub(crate) fn dead(self) -> bool {
         self.0 & SOCK_DEAD != 0
     }
 
@@ -234,49 +234,49 @@ impl Flags {
 }
 
 /// A `struct tcp_sock`.
-pub struct Tcp<M> {
+pub(crate) struct Tcp<M> {
     tcp: *const u8,
     memory: PhantomData<M>,
 }
 
 impl<M: Memory> Tcp<M> {
     #[inline(always)]
-    pub fn repair(&self) -> bool {
+    pub(crate) fn repair(&self) -> bool {
         u32::from(M::read::<u8>(self.tcp, offset!(repair))) & offset!(repair_mask) != 0
     }
 
     /// `TCP_LINGER2`: -1 aborts.
     #[inline(always)]
-    pub fn linger2(&self) -> i32 {
-        M::read::<u32>(self.tcp, offset!(linger2)) as i32
+    pub(crate) fn linger2(&self) -> i32 {
+        M::read::<u32>(self.tcp, offset!(linger2)).cast_signed()
     }
 
     #[inline(always)]
-    pub fn is_mptcp(&self) -> bool {
+    pub(crate) fn is_mptcp(&self) -> bool {
         let offset = offset!(is_mptcp);
         offset != Offsets::ABSENT && M::read::<u8>(self.tcp, offset) != 0
     }
 
     /// Whether all that was written is acknowledged.
     #[inline(always)]
-    pub fn all_acknowledged(&self) -> bool {
+    pub(crate) fn all_acknowledged(&self) -> bool {
         M::read::<u32>(self.tcp, offset!(snd_una)) == M::read::<u32>(self.tcp, offset!(write_seq))
     }
 
     /// Received payload that no one read.
     #[inline(always)]
-    pub fn unread(&self, flags: Flags) -> u32 {
+    pub(crate) fn unread(&self, flags: Flags) -> u32 {
         let rcv_nxt: u32 = M::read(self.tcp, offset!(rcv_nxt));
         let copied_seq: u32 = M::read(self.tcp, offset!(copied_seq));
         let unread = rcv_nxt
             .wrapping_sub(copied_seq)
             .wrapping_sub(u32::from(flags.done()));
-        if unread as i32 > 0 { unread } else { 0 }
+        if unread.cast_signed() > 0 { unread } else { 0 }
     }
 
     /// The send queue's payload, for a connection in this state.
     #[inline(always)]
-    pub fn queued(&self, state: u8) -> QueueBytes {
+    pub(crate) fn queued(&self, state: u8) -> QueueBytes {
         let fin = matches!(state, state::FIN_WAIT1 | state::CLOSING | state::LAST_ACK);
         if state == state::SYN_SENT {
             // Until the SYN goes out, a deferred connect leaves the numbers unset.
@@ -301,7 +301,7 @@ impl<M: Memory> Tcp<M> {
 
     /// The send queue's payload once a FIN stands at its end.
     #[inline(always)]
-    pub fn queued_before_fin(&self) -> QueueBytes {
+    pub(crate) fn queued_before_fin(&self) -> QueueBytes {
         let QueueBytes { unsent, unacked } = self.sequence();
         // The FIN is the last to be sent. (Its allocation may have failed: never below zero.)
         if unsent > 0 {
@@ -331,7 +331,7 @@ impl<M: Memory> Tcp<M> {
 }
 
 /// A `struct task_struct`: the current one.
-pub struct Task<M> {
+pub(crate) struct Task<M> {
     task: *const u8,
     memory: PhantomData<M>,
 }
@@ -340,7 +340,7 @@ const PF_EXITING: u32 = 0x4;
 
 impl<M: Memory> Task<M> {
     #[inline(always)]
-    pub fn current() -> Self {
+    pub(crate) fn current() -> Self {
         Self {
             task: M::current(),
             memory: PhantomData,
@@ -349,13 +349,13 @@ impl<M: Memory> Task<M> {
 
     /// Whether it is on its way out (`PF_EXITING`): its closes never wait.
     #[inline(always)]
-    pub fn is_exiting(&self) -> bool {
+    pub(crate) fn is_exiting(&self) -> bool {
         M::read::<u32>(self.task, offset!(task_flags)) & PF_EXITING != 0
     }
 
     /// The group it belongs to: its cgroup, the name of its process.
     #[inline(always)]
-    pub fn group(&self) -> Group {
+    pub(crate) fn group(&self) -> Group {
         let leader: u64 = M::read(self.task, offset!(group_leader));
         // SAFETY: has no preconditions.
         let cgroup_id = unsafe { bpf_get_current_cgroup_id() };
@@ -368,7 +368,7 @@ impl<M: Memory> Task<M> {
 
 /// Id of the current thread in the initial namespace.
 #[inline(always)]
-pub fn current_tid() -> u64 {
+pub(crate) fn current_tid() -> u64 {
     bpf_get_current_pid_tgid() & 0xffff_ffff
 }
 

@@ -4,6 +4,18 @@
 
 #![no_std]
 #![expect(
+    clippy::inline_always,
+    reason = "a call costs, and loses what the verifier knows of its arguments"
+)]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "aya's macros hand contexts over by value"
+)]
+#![expect(
+    clippy::doc_markdown,
+    reason = "above each hook stands the kernel's prototype as it is"
+)]
+#![expect(
     internal_features,
     reason = "atomic_xadd has no stable name on this target"
 )]

@@ -14,7 +14,7 @@ use crate::{
 /// The socket of a close in flight, or any other, sends an RST. `close` is the record of the close
 /// in flight on this thread, whatever its socket.
 #[inline(always)]
-pub fn sent<M: Memory>(close: Option<&mut Close>, sk: &Sock<M>) {
+pub(crate) fn sent<M: Memory>(close: Option<&mut Close>, sk: &Sock<M>) {
     match close {
         Some(close) if close.sk == sk.address() && sk.state() == state::CLOSE => {
             by_close(close, sk);
@@ -105,7 +105,7 @@ fn by_itself<M: Memory>(sk: &Sock<M>) {
 
 /// Counts an RST of this cause; none if it is no index of a cause.
 #[inline(always)]
-pub fn count(counters: *mut Counters, cause: u8) {
+pub(crate) fn count(counters: *mut Counters, cause: u8) {
     if usize::from(cause) < Cause::COUNT {
         // SAFETY: a field of a map value; the index is within bounds.
         atomic::add(

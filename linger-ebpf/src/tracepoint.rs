@@ -35,7 +35,7 @@ fn current() -> Task<Probed> {
 /// Whether these are the registers of a thread that called close(2), where its return is the end of
 /// the release.
 #[inline(always)]
-pub fn is_close(registers: *const u8) -> bool {
+pub(crate) fn is_close(registers: *const u8) -> bool {
     // SAFETY: reads a static; volatile because the value is replaced at load.
     let close = unsafe { core::ptr::read_volatile(&raw const CLOSE_SYSCALL) };
     close >= 0 && Probed::read::<u32>(registers, syscall_offset()) == close.cast_unsigned()
@@ -55,13 +55,13 @@ const ENOSYS: u32 = 38;
 
 /// A socket is released.
 #[inline(always)]
-pub fn release(sk: &Sock<Probed>) {
+pub(crate) fn release(sk: &Sock<Probed>) {
     close::begin::<Probed>(current_tid(), sk.address(), 0);
 }
 
 /// A socket's state changes.
 #[inline(always)]
-pub fn set_state(sk: &Sock<Probed>, old: u8, new: u8) {
+pub(crate) fn set_state(sk: &Sock<Probed>, old: u8, new: u8) {
     // Only these follow a close, and only after both directions were shut down.
     if !matches!(
         new,
@@ -137,7 +137,7 @@ fn park(tid: u64, close: &Close) {
 
 /// A socket sends an RST of its own will.
 #[inline(always)]
-pub fn reset(sk: &Sock<Probed>) {
+pub(crate) fn reset(sk: &Sock<Probed>) {
     let address = sk.address();
     let close = find(current_tid(), address).or_else(|| find(address, address));
     if close.is_none() && sk.state() == state::CLOSE && sk.flags().dead() {
@@ -167,7 +167,7 @@ fn recount(sk: &Sock<Probed>) {
 
 /// A socket comes to its end, once, in whatever context.
 #[inline(always)]
-pub fn destroy(sk: &Sock<Probed>) {
+pub(crate) fn destroy(sk: &Sock<Probed>) {
     let address = sk.address();
     let tid = current_tid();
     if let Some(close) = find(tid, address) {
@@ -217,7 +217,7 @@ fn judge(close: &mut Close, sk: &Sock<Probed>) {
 
 /// The thread leaves close(2), perhaps having released a socket inside.
 #[inline(always)]
-pub fn exit_close() {
+pub(crate) fn exit_close() {
     let tid = current_tid();
     let Some(close) = record(tid) else { return };
     if close.stage == stage::WAITING {
