@@ -171,9 +171,13 @@ pub(crate) fn destroy(sk: &Sock<Probed>) {
     let address = sk.address();
     let tid = current_tid();
     if let Some(close) = find(tid, address) {
-        settle(close, sk);
-        if !in_close_syscall() {
-            count(tid, close, &current().group());
+        // Under the lock it is the close that ends it. Without, it is a soft interrupt that came
+        // upon this thread after its close let go: the close ends as it would have.
+        if sk.is_owned() {
+            settle(close, sk);
+            if !in_close_syscall() {
+                count(tid, close, &current().group());
+            }
         }
         return;
     }
