@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
 use crate::artifacts;
-use crate::churn;
+use crate::churn::{self, Server};
 use crate::shell::{command, root};
 
 /// How long to measure.
@@ -56,8 +56,11 @@ struct Series {
 pub(crate) fn run(extent: Extent) -> Result<()> {
     let lingerd = artifacts::lingerd()?;
     let mut table = [
-        ("connections a second, bare", 0),
-        ("connections a second, attached", 0),
+        ("connections a second by one thread, bare", 0),
+        ("connections a second by one thread, attached", 0),
+        ("attached / bare", 3),
+        ("connections a second between two threads, bare", 0),
+        ("connections a second between two threads, attached", 0),
         ("attached / bare", 3),
         ("daemon's CPU time under load, % of one CPU", 2),
         ("daemon's memory at 100 groups, MiB", 1),
@@ -71,24 +74,28 @@ pub(crate) fn run(extent: Extent) -> Result<()> {
     let mut plan = String::new();
     for pair in 0..extent.pairs {
         // In turns, so that a drift of the machine favours neither.
-        let early = (pair % 2 == 0)
-            .then(|| churn::churn(extent.half))
-            .transpose()?;
+        let early = (pair % 2 == 0).then(|| rates(extent.half)).transpose()?;
         let attached = measure_attached(&lingerd, extent.half)?;
         let bare = match early {
-            Some(rate) => rate,
-            None => churn::churn(extent.half)?,
+            Some(rates) => rates,
+            None => rates(extent.half)?,
         };
         println!(
-            "pair {} of {}: bare {bare:.0}/s, attached {:.0}/s",
+            "pair {} of {}: bare {:.0}/s and {:.0}/s, attached {:.0}/s and {:.0}/s",
             pair + 1,
             extent.pairs,
-            attached.rate
+            bare[0],
+            bare[1],
+            attached.rates[0],
+            attached.rates[1]
         );
         let values = [
-            bare,
-            attached.rate,
-            attached.rate / bare,
+            bare[0],
+            attached.rates[0],
+            attached.rates[0] / bare[0],
+            bare[1],
+            attached.rates[1],
+            attached.rates[1] / bare[1],
             attached.cpu_percent,
             attached.resident_mib,
             attached.ready.as_secs_f64() * 1000.0,
@@ -109,9 +116,16 @@ pub(crate) fn run(extent: Extent) -> Result<()> {
     Ok(())
 }
 
+/// Connections a second, by [`Server::ALL`], each for half of this time.
+fn rates(time: Duration) -> Result<[f64; 2]> {
+    let [same, own] = Server::ALL.map(|server| churn::churn(time / 2, server));
+    Ok([same?, own?])
+}
+
 /// What one run of the daemon showed.
 struct Attached {
-    rate: f64,
+    /// By [`Server::ALL`].
+    rates: [f64; 2],
     cpu_percent: f64,
     resident_mib: f64,
     ready: Duration,
@@ -121,7 +135,7 @@ struct Attached {
 fn measure_attached(lingerd: &Path, half: Duration) -> Result<Attached> {
     let daemon = Daemon::start(lingerd)?;
     let (before, start) = (daemon.cpu_time()?, Instant::now());
-    let rate = churn::churn(half)?;
+    let rates = rates(half)?;
     let cpu = daemon.cpu_time()?.saturating_sub(before);
     let time = start.elapsed();
 
@@ -131,7 +145,7 @@ fn measure_attached(lingerd: &Path, half: Duration) -> Result<Attached> {
         bail!("/metrics answered {status}");
     }
     let attached = Attached {
-        rate,
+        rates,
         cpu_percent: 100.0 * cpu.as_secs_f64() / time.as_secs_f64(),
         resident_mib: daemon.resident_mib()?,
         ready: daemon.ready,
@@ -148,7 +162,7 @@ fn close_from_groups() -> Result<()> {
     let own = fs::read_to_string("/proc/self/comm")?;
     for group in 0..GROUPS {
         fs::write("/proc/self/comm", format!("bench-{group}"))?;
-        churn::connections(|made| made < 1)?;
+        churn::connections(Server::SameThread, |made| made < 1)?;
     }
     fs::write("/proc/self/comm", own.trim())?;
     Ok(())
