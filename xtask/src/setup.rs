@@ -352,7 +352,7 @@ fn beside_cargo(program: &str) -> bool {
         .is_some_and(|cargo| Path::new(&cargo).with_file_name(program).is_file())
 }
 
-/// Mounts tracefs where it is not: the `tracepoint` plan finds system-call tracepoints there.
+/// Mounts tracefs where it is not: the `kprobe` plan makes its return probes there.
 pub(crate) fn mount_tracefs() -> Result<()> {
     let place = Path::new("/sys/kernel/tracing");
     let is_root = nix::unistd::geteuid().is_root();
@@ -360,7 +360,7 @@ pub(crate) fn mount_tracefs() -> Result<()> {
     if place.join("events").is_dir() || !place.is_dir() || !is_root {
         return Ok(());
     }
-    println!("Mounting tracefs: the tracepoint plan finds the tracepoints of system calls there");
+    println!("Mounting tracefs: the kprobe plan makes its return probes there");
     run(command("mount")
         .args(["-t", "tracefs", "tracefs"])
         .arg(place))
