@@ -1,15 +1,16 @@
 //! The maps of the kernel as one typed snapshot of all counts.
 
-use std::collections::{BTreeMap, HashSet};
-use std::fs;
-use std::path::Path;
+mod in_flight;
+
+use std::collections::BTreeMap;
+use std::io;
 
 use aya::Ebpf;
-use aya::maps::{HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap};
-use linger_ebpf::{Close, Counters, Group, Lost, MAX_CLOSES, MAX_GROUPS, Plan, QueueBytes};
-use nix::time::{ClockId, clock_gettime};
+use aya::maps::{Map, MapData, MapError, PerCpuArray, PerCpuHashMap};
+use linger_ebpf::{Counters, Group, Lost, MAX_CLOSES, MAX_GROUPS, Plan, QueueBytes};
 use thiserror::Error;
 
+use self::in_flight::{InFlight, Slots};
 use crate::attribution::Cgroups;
 use crate::probe::Attached;
 
@@ -72,6 +73,9 @@ pub enum LedgerError {
         /// Why.
         source: MapError,
     },
+    /// The kernel does not share it.
+    #[error("cannot map the map CLOSES into memory")]
+    Share(#[from] io::Error),
 }
 
 /// The counts in the kernel, and what is needed to read them.
@@ -80,7 +84,7 @@ pub struct Ledger {
     groups: PerCpuHashMap<MapData, Group, Counters>,
     other: PerCpuArray<MapData, Counters>,
     lost: PerCpuArray<MapData, u64>,
-    closes: HashMap<MapData, u64, Close>,
+    in_flight: InFlight,
     cgroups: Cgroups,
     /// Losses found by sweeping.
     swept: [u64; Lost::COUNT],
@@ -95,7 +99,14 @@ impl Ledger {
             groups: take(ebpf, "GROUPS")?,
             other: take(ebpf, "OTHER")?,
             lost: take(ebpf, "LOST")?,
-            closes: take(ebpf, "CLOSES")?,
+            in_flight: InFlight {
+                slots: match ebpf.map("CLOSES") {
+                    Some(Map::Array(closes)) => Slots::map(closes)?,
+                    _ => return Err(LedgerError::NoMap("CLOSES")),
+                },
+                crowded: take(ebpf, "CROWDED")?,
+                parked: take(ebpf, "PARKED")?,
+            },
             cgroups,
             swept: [0; Lost::COUNT],
         })
@@ -103,7 +114,8 @@ impl Ledger {
 
     /// Reads all counts.
     pub fn snapshot(&mut self) -> Result<Snapshot, LedgerError> {
-        let in_flight = self.sweep()?;
+        let (in_flight, removed) = self.in_flight.sweep()?;
+        self.swept[Lost::Close.index()] += removed;
         let mut groups: BTreeMap<Labels, Counters> = BTreeMap::new();
         let counted = self.read_groups()?;
         let found = counted.len();
@@ -112,7 +124,7 @@ impl Ledger {
         for (group, counters) in counted {
             let labels = Labels {
                 unit: self.cgroups.unit(group.cgroup_id),
-                comm: comm(&group.comm),
+                comm: comm(&group.comm()),
             };
             add(groups.entry(labels).or_insert(Counters::ZERO), &counters);
         }
@@ -160,57 +172,6 @@ impl Ledger {
         }
         Ok(lost)
     }
-
-    /// Counts the closes in flight, removing those whose thread has ended: their return was missed.
-    fn sweep(&mut self) -> Result<u64, LedgerError> {
-        // Closes come and go meanwhile. When the one at hand has gone, the kernel starts again from
-        // the first: then the rest is left for the next time, or this might never end.
-        let mut seen = HashSet::new();
-        let mut ended = Vec::new();
-        for key in self.closes.keys() {
-            let key = key.map_err(read("CLOSES"))?;
-            if !seen.insert(key) {
-                break;
-            }
-            if let Ok(close) = self.closes.get(&key, 0)
-                && is_stale(key, &close)
-            {
-                ended.push(key);
-            }
-        }
-        let in_flight = seen.len() - ended.len();
-        for key in ended {
-            if self.closes.remove(&key).is_ok() {
-                self.swept[Lost::Close.index()] += 1;
-            }
-        }
-        Ok(in_flight as u64)
-    }
-}
-
-/// Whether a record of a close stayed behind although its thread is gone.
-fn is_stale(key: u64, close: &Close) -> bool {
-    const GRACE_NS: u64 = 60_000_000_000;
-    // A larger key is a socket's address: that record ends with the socket.
-    let Ok(tid) = u32::try_from(key) else {
-        return false;
-    };
-    now_ns().saturating_sub(close.start_ns) > GRACE_NS
-        && sees_all_processes()
-        && !Path::new(&format!("/proc/{tid}")).exists()
-}
-
-/// Whether this process lives in the initial PID namespace, whose thread ids the kernel records.
-fn sees_all_processes() -> bool {
-    // include/linux/proc_ns.h: PROC_PID_INIT_INO
-    fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() == "pid:[4026531836]")
-}
-
-fn now_ns() -> u64 {
-    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| {
-        let whole = u64::try_from(now.tv_sec()).unwrap_or(0) * 1_000_000_000;
-        whole + u64::try_from(now.tv_nsec()).unwrap_or(0)
-    })
 }
 
 fn take<T: TryFrom<aya::maps::Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, LedgerError> {

@@ -1,6 +1,6 @@
-//! Adding to counters that another program may interrupt.
+//! Changing what another program, or another CPU, may change at the same time.
 
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 
 /// Adds to a counter in a map.
 ///
@@ -12,4 +12,16 @@ pub(crate) fn add(counter: *mut u64, amount: u64) {
     // SAFETY: the pointer is to an aligned u64 in a map value, which outlives the program, and
     // which every writer adds to atomically.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, amount) };
+}
+
+/// Puts a value where `expected` stands; what stood there instead, if it did not.
+#[inline(always)]
+pub(crate) fn replace(place: *mut u64, expected: u64, value: u64) -> Result<(), u64> {
+    // SAFETY: as for `add`.
+    let (found, replaced) = unsafe {
+        atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
+            place, expected, value,
+        )
+    };
+    if replaced { Ok(()) } else { Err(found) }
 }

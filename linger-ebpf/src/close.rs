@@ -4,77 +4,48 @@
 //! from `begin` to `finish`; what it did is added to the counters of its group once, at its end,
 //! or, where a plan may not see the end, as soon as the outcome is decided.
 
-use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_NOEXIST},
-    helpers::{bpf_ktime_get_ns, generated::bpf_jiffies64},
-};
+use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_jiffies64};
 use linger_ebpf::{
     BUCKET_BOUNDS_NS, Close, Closes, Counters, Group, Lost, Outcome, QueueBytes, stage,
 };
 
 use crate::{
     atomic,
-    kernel::{Memory, Sock, Task, state},
-    maps::{self, CLOSES},
+    in_flight::Place,
+    kernel::{Flags, Memory, Sock, Task, state},
+    maps,
 };
 
-const EEXIST: i32 = -17;
-
-/// The record under this key, if it is of this socket.
+/// A close begins on this thread.
 #[inline(always)]
-pub(crate) fn find(key: u64, sk: u64) -> Option<&'static mut Close> {
-    let close = record(key)?;
-    (close.sk == sk).then_some(close)
-}
-
-/// The record under this key.
-#[inline(always)]
-pub(crate) fn record(key: u64) -> Option<&'static mut Close> {
-    // SAFETY: only the thread that closes, or the end of the socket, works on a record; the
-    // reference does not outlive the program.
-    CLOSES.get_ptr_mut(key).map(|close| unsafe { &mut *close })
-}
-
-/// A close begins.
-#[inline(always)]
-pub(crate) fn begin<M: Memory>(key: u64, sk: u64, flags: u8) {
+pub(crate) fn begin(place: &Place, sk: u64, flags: u8) -> Option<&'static mut Close> {
+    if place.record().is_some() {
+        // The end of this thread's previous close was missed.
+        abandon(place);
+    }
     // SAFETY: has no preconditions.
     let start_ns = unsafe { bpf_ktime_get_ns() };
-    let close = Close {
-        sk,
-        start_ns,
-        flags,
-        ..Close::ZERO
-    };
-    let mut result = CLOSES.insert(key, close, u64::from(BPF_NOEXIST));
-    if result == Err(EEXIST) {
-        // The end of this thread's previous close was missed.
-        abandon(key, &Task::<M>::current().group());
-        result = CLOSES.insert(key, close, u64::from(BPF_ANY));
-    }
-    if result.is_err() {
+    let kept = place.keep(sk, start_ns, flags);
+    if kept.is_none() {
         maps::lose(Lost::Close);
     }
+    kept
 }
 
 /// Gives up waiting for the end of a close, keeping what is known of it.
-#[inline(always)]
-pub(crate) fn abandon(key: u64, group: &Group) {
-    let Some(close) = record(key) else { return };
-    match close.stage {
-        stage::DECIDED => {
-            maps::lose(Lost::Return);
-            count(close, group, None);
-        }
-        _ => maps::lose(Lost::Close),
+#[cold]
+#[inline(never)]
+fn abandon(place: &Place) {
+    let Some(close) = place.record() else {
+        return;
+    };
+    if close.stage == stage::DECIDED {
+        maps::lose(Lost::Return);
+        count(close, &Task::current().group(), None);
+    } else {
+        maps::lose(Lost::Close);
     }
-    remove(key);
-}
-
-#[inline(always)]
-pub(crate) fn remove(key: u64) {
-    // It was there a moment ago, and no one else removes it.
-    let _ = CLOSES.remove(key);
+    place.clear();
 }
 
 /// The kernel decides what this close does, in the order of `__tcp_close`, under the socket lock.
@@ -84,13 +55,14 @@ pub(crate) fn remove(key: u64) {
 pub(crate) fn decide<M: Memory>(
     close: &mut Close,
     sk: &Sock<M>,
+    flags: Flags,
     state: u8,
     unread: u32,
     timeout: u64,
 ) {
     close.stage = stage::DECIDED;
     close.unread = unread;
-    let (outcome, queued) = outcome(sk, state, unread, timeout);
+    let (outcome, queued) = outcome(sk, flags, state, unread, timeout);
     close.outcome = outcome as u8;
     keep(close, queued);
     if matches!(outcome, Outcome::Repaired) {
@@ -105,36 +77,38 @@ pub(crate) fn decide<M: Memory>(
 
 /// The outcome as it looks before the kernel acts, and the send queue that an abort throws away.
 #[inline(always)]
-fn outcome<M: Memory>(sk: &Sock<M>, state: u8, unread: u32, timeout: u64) -> (Outcome, QueueBytes) {
-    const NOTHING: QueueBytes = QueueBytes {
-        unsent: 0,
-        unacked: 0,
-    };
+fn outcome<M: Memory>(
+    sk: &Sock<M>,
+    flags: Flags,
+    state: u8,
+    unread: u32,
+    timeout: u64,
+) -> (Outcome, QueueBytes) {
     match state {
-        state::LISTEN => return (Outcome::Listener, NOTHING),
-        state::CLOSE if sk.has_peer() => return (Outcome::AlreadyClosed, NOTHING),
-        state::CLOSE => return (Outcome::NotConnected, NOTHING),
+        state::LISTEN => return (Outcome::Listener, QueueBytes::NONE),
+        state::CLOSE if sk.has_peer() => return (Outcome::AlreadyClosed, QueueBytes::NONE),
+        state::CLOSE => return (Outcome::NotConnected, QueueBytes::NONE),
         _ => {}
     }
     let Some(tcp) = sk.tcp() else {
-        return (Outcome::Graceful, NOTHING);
+        return (Outcome::Graceful, QueueBytes::NONE);
     };
     if tcp.repair() {
-        return (Outcome::Repaired, NOTHING);
+        return (Outcome::Repaired, QueueBytes::NONE);
     }
     if unread > 0 {
         return (Outcome::UnreadAborted, tcp.queued(state));
     }
-    if sk.flags().linger() && sk.lingertime() == 0 {
+    if flags.linger() && sk.lingertime() == 0 {
         return (Outcome::LingerAborted, tcp.queued(state));
     }
     if state == state::SYN_SENT {
         return (Outcome::ConnectAborted, tcp.queued(state));
     }
     if timeout > 0 {
-        (Outcome::Lingered, NOTHING)
+        (Outcome::Lingered, QueueBytes::NONE)
     } else {
-        (Outcome::Graceful, NOTHING)
+        (Outcome::Graceful, QueueBytes::NONE)
     }
 }
 
@@ -175,17 +149,17 @@ pub(crate) fn unfinished(close: &Close) -> Outcome {
     }
 }
 
-/// The close returns to its caller, after the time since its beginning.
+/// The close on this thread returns to its caller.
 #[inline(always)]
-pub(crate) fn finish<M: Memory>(key: u64, close: &Close) {
+pub(crate) fn finish(place: &Place, close: &Close) {
     if close.stage == stage::DECIDED {
         // SAFETY: has no preconditions.
         let blocked_ns = unsafe { bpf_ktime_get_ns() }.saturating_sub(close.start_ns);
-        count(close, &Task::<M>::current().group(), Some(blocked_ns));
+        count(close, &Task::current().group(), Some(blocked_ns));
     } else {
         maps::lose(Lost::Close);
     }
-    remove(key);
+    place.clear();
 }
 
 /// Adds a close to the counters of a group; without its time if that is not known.

@@ -5,14 +5,19 @@
 
 use core::{marker::PhantomData, ptr};
 
-use aya_ebpf::helpers::{
-    bpf_get_current_pid_tgid, bpf_probe_read_kernel,
-    generated::{
-        bpf_get_current_cgroup_id, bpf_get_current_task, bpf_get_current_task_btf,
-        bpf_skc_to_tcp_sock,
+use aya_ebpf::{
+    bindings::task_struct,
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_probe_read_kernel,
+        generated::{
+            bpf_get_current_cgroup_id, bpf_get_current_task_btf, bpf_skc_to_tcp_sock,
+            bpf_task_pt_regs,
+        },
     },
 };
 use linger_ebpf::{Group, Offsets, QueueBytes};
+
+use crate::in_flight::Place;
 
 #[unsafe(no_mangle)]
 static OFFSETS: Offsets = Offsets::ZERO;
@@ -31,9 +36,6 @@ pub(crate) trait Memory {
 
     /// The `tcp_sock` of a socket, null if it is not of TCP.
     fn tcp_sock(sk: *const u8) -> *const u8;
-
-    /// The current task.
-    fn current() -> *const u8;
 }
 
 /// Plain loads through pointers whose BTF type the verifier knows.
@@ -51,12 +53,13 @@ impl Memory for Typed {
         // SAFETY: takes any socket and tells those of TCP.
         unsafe { bpf_skc_to_tcp_sock(sk.cast_mut().cast()) }.cast()
     }
+}
 
-    #[inline(always)]
-    fn current() -> *const u8 {
-        // SAFETY: has no preconditions.
-        unsafe { bpf_get_current_task_btf() }.cast()
-    }
+/// A pointer behind a pointer of known type: the verifier knows its type as well.
+#[inline(always)]
+fn read_pointer(base: *const u8, offset: u32) -> *const u8 {
+    // SAFETY: as for `Typed::read`.
+    unsafe { ptr::read_volatile(base.add(offset as usize).cast()) }
 }
 
 /// Reads that are checked as they run, for pointers of unknown type.
@@ -75,13 +78,6 @@ impl Memory for Probed {
         // A tcp_sock begins with its sock; callers look at the protocol where they must.
         sk
     }
-
-    #[inline(always)]
-    fn current() -> *const u8 {
-        // SAFETY: has no preconditions.
-        let task = unsafe { bpf_get_current_task() };
-        task as *const u8
-    }
 }
 
 /// TCP states, as in include/net/tcp_states.h.
@@ -99,18 +95,6 @@ pub(crate) mod state {
 #[inline(always)]
 pub(crate) fn state_offset() -> u32 {
     offset!(state)
-}
-
-/// Where saved registers keep the number of the system call.
-#[inline(always)]
-pub(crate) fn syscall_offset() -> u32 {
-    offset!(syscall)
-}
-
-/// Where saved registers keep the result of the system call.
-#[inline(always)]
-pub(crate) fn result_offset() -> u32 {
-    offset!(syscall_result)
 }
 
 /// `enum sock_flags` (include/net/sock.h); the daemon checks that they have these values.
@@ -281,10 +265,7 @@ impl<M: Memory> Tcp<M> {
         if state == state::SYN_SENT {
             // Until the SYN goes out, a deferred connect leaves the numbers unset.
             if M::read::<u32>(self.tcp, offset!(packets_out)) == 0 {
-                return QueueBytes {
-                    unsent: 0,
-                    unacked: 0,
-                };
+                return QueueBytes::NONE;
             }
             let queued = self.sequence();
             return QueueBytes {
@@ -321,8 +302,11 @@ impl<M: Memory> Tcp<M> {
     #[inline(always)]
     fn sequence(&self) -> QueueBytes {
         let write_seq: u32 = M::read(self.tcp, offset!(write_seq));
-        let snd_nxt: u32 = M::read(self.tcp, offset!(snd_nxt));
         let snd_una: u32 = M::read(self.tcp, offset!(snd_una));
+        if write_seq == snd_una {
+            return QueueBytes::NONE;
+        }
+        let snd_nxt: u32 = M::read(self.tcp, offset!(snd_nxt));
         QueueBytes {
             unsent: u64::from(write_seq.wrapping_sub(snd_nxt)),
             unacked: u64::from(snd_nxt.wrapping_sub(snd_una)),
@@ -330,51 +314,75 @@ impl<M: Memory> Tcp<M> {
     }
 }
 
-/// A `struct task_struct`: the current one.
-pub(crate) struct Task<M> {
-    task: *const u8,
-    memory: PhantomData<M>,
-}
+/// A `struct task_struct`: the current one, whose type every kind of program knows.
+pub(crate) struct Task(*mut task_struct);
 
 const PF_EXITING: u32 = 0x4;
 
-impl<M: Memory> Task<M> {
+impl Task {
     #[inline(always)]
     pub(crate) fn current() -> Self {
-        Self {
-            task: M::current(),
-            memory: PhantomData,
-        }
+        // SAFETY: has no preconditions.
+        Self(unsafe { bpf_get_current_task_btf() })
     }
 
     /// Whether it is on its way out (`PF_EXITING`): its closes never wait.
     #[inline(always)]
     pub(crate) fn is_exiting(&self) -> bool {
-        M::read::<u32>(self.task, offset!(task_flags)) & PF_EXITING != 0
+        Typed::read::<u32>(self.0.cast(), offset!(task_flags)) & PF_EXITING != 0
     }
 
     /// The group it belongs to: its cgroup, the name of its process.
     #[inline(always)]
     pub(crate) fn group(&self) -> Group {
-        let leader: u64 = M::read(self.task, offset!(group_leader));
+        let leader: *const u8 = read_pointer(self.0.cast(), offset!(group_leader));
         // SAFETY: has no preconditions.
         let cgroup_id = unsafe { bpf_get_current_cgroup_id() };
         Group {
             cgroup_id,
-            comm: comm::<M>(leader as *const u8),
+            comm: comm(leader),
         }
+    }
+
+    /// The registers with which it entered the kernel.
+    #[inline(always)]
+    pub(crate) fn registers(&self) -> Registers {
+        // SAFETY: takes the current task.
+        let registers = unsafe { bpf_task_pt_regs(self.0) };
+        Registers(registers as *const u8)
     }
 }
 
-/// Id of the current thread in the initial namespace.
+/// The name of a task, read by words: what is read at once should be written at once.
 #[inline(always)]
-pub(crate) fn current_tid() -> u64 {
-    bpf_get_current_pid_tgid() & 0xffff_ffff
+fn comm(task: *const u8) -> [u64; 2] {
+    let offset = offset!(comm);
+    [Typed::read(task, offset), Typed::read(task, offset + 8)]
 }
 
-/// The name of a task.
+/// A `struct pt_regs`: those of a system call.
+pub(crate) struct Registers(*const u8);
+
+impl Registers {
+    /// Number of the system call.
+    #[inline(always)]
+    pub(crate) fn syscall(&self) -> i32 {
+        Typed::read(self.0, offset!(syscall))
+    }
+
+    /// The low half of its result, -ENOSYS until it returns.
+    #[inline(always)]
+    pub(crate) fn result(&self) -> i32 {
+        Typed::read(self.0, offset!(syscall_result))
+    }
+}
+
+/// Where the current thread keeps the record of its close. (Its id is that of the initial namespace.)
 #[inline(always)]
-fn comm<M: Memory>(task: *const u8) -> [u8; 16] {
-    let offset = offset!(comm);
-    M::read(task, offset)
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the thread's id is the lower half"
+)]
+pub(crate) fn current_place() -> Option<Place> {
+    Place::of(bpf_get_current_pid_tgid() as u32)
 }

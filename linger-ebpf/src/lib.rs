@@ -147,7 +147,8 @@ labels! {
 /// How many groups have counters of their own.
 pub const MAX_GROUPS: u32 = 4096;
 
-/// How many threads may be inside close at the same time.
+/// How many threads may be inside close at the same time, at least; a power of two, which
+/// [`Slot::index`] relies on.
 pub const MAX_CLOSES: u32 = 16_384;
 
 /// Upper bounds of the blocked-time buckets in nanoseconds, inclusive; one more bucket is above.
@@ -176,8 +177,21 @@ pub const BUCKETS: usize = BUCKET_BOUNDS_NS.len() + 1;
 pub struct Group {
     /// Cgroup v2 id of the closing process (`bpf_get_current_cgroup_id`).
     pub cgroup_id: u64,
-    /// Name of the process: `comm` of the thread group's leader, zero-terminated bytes.
-    pub comm: [u8; 16],
+    /// Name of the process: `comm` of the thread group's leader, zero-terminated bytes; in words, as
+    /// the programs copy it.
+    pub comm: [u64; 2],
+}
+
+impl Group {
+    /// The name of the process, up to its end.
+    #[must_use]
+    pub fn comm(&self) -> [u8; 16] {
+        let [first, second] = self.comm.map(u64::to_ne_bytes);
+        let mut comm = [0; 16];
+        comm[..8].copy_from_slice(&first);
+        comm[8..].copy_from_slice(&second);
+        comm
+    }
 }
 
 /// A number of bytes for each half of the send queue, FIN and SYN not counted.
@@ -190,14 +204,22 @@ pub struct QueueBytes {
     pub unacked: u64,
 }
 
-/// What closes of one outcome add up to, for one group.
+impl QueueBytes {
+    /// Nothing in it.
+    pub const NONE: Self = Self {
+        unsent: 0,
+        unacked: 0,
+    };
+}
+
+/// What closes of one outcome add up to, for one group. What most closes add to stands together.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Closes {
-    /// Timed closes by the time the thread was blocked; not cumulative.
-    pub buckets: [u64; BUCKETS],
     /// Sum of the blocked times, nanoseconds.
     pub blocked_ns: u64,
+    /// Timed closes by the time the thread was blocked; not cumulative.
+    pub buckets: [u64; BUCKETS],
     /// Closes counted without a time, because their return was not seen.
     pub undated: u64,
     /// Send-queue payload thrown away.
@@ -221,13 +243,10 @@ impl Closes {
 
     /// Nothing counted.
     pub const ZERO: Self = Self {
-        buckets: [0; BUCKETS],
         blocked_ns: 0,
+        buckets: [0; BUCKETS],
         undated: 0,
-        discarded: QueueBytes {
-            unsent: 0,
-            unacked: 0,
-        },
+        discarded: QueueBytes::NONE,
     };
 }
 
@@ -278,11 +297,7 @@ impl Plan {
     }
 }
 
-/// A close in flight: the value of the map of closes.
-///
-/// Keyed by thread id: a close runs to its end before its thread begins the next. Where the plan
-/// does not see the return, a close that waits is keyed by its socket's address instead, which no
-/// thread id equals.
+/// A close in flight. It runs to its end before its thread begins the next.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Close {
@@ -306,8 +321,6 @@ pub struct Close {
     pub reset: u8,
     /// What else is known, a set of [`flag`]s.
     pub flags: u8,
-    /// Who closed; set only while it is keyed by its socket.
-    pub group: Group,
 }
 
 impl Close {
@@ -325,17 +338,58 @@ impl Close {
         stage: stage::BEGUN,
         reset: Self::NO_RESET,
         flags: 0,
-        group: Group {
-            cgroup_id: 0,
-            comm: [0; 16],
-        },
     };
+}
+
+/// Where a thread keeps its close in flight: the value of the array of closes.
+///
+/// Each thread has its slot, and shares it with others, for there are more threads than slots. Who
+/// comes while it is taken keeps the close in the map of the crowded instead.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Whose close is in it, as [`Slot::owner`] has it; 0 while it is free.
+    pub owner: u64,
+    /// How many closes that belong here are in the map of the crowded.
+    pub crowded: u64,
+    /// The close.
+    pub close: Close,
+    /// Makes it as long as a cache line, so that no two threads write to the same.
+    pub reserved: u64,
+}
+
+impl Slot {
+    /// The slot of a thread. Threads made one after another are spread.
+    #[must_use]
+    pub const fn index(tid: u32) -> u32 {
+        // Fibonacci hashing: 2^32 divided by the golden ratio.
+        tid.wrapping_mul(0x9e37_79b1) >> (u32::BITS - MAX_CLOSES.ilog2())
+    }
+
+    /// What stands for a thread in the slot it owns: not 0 for any, the idle one included.
+    #[must_use]
+    pub const fn owner(tid: u32) -> u64 {
+        tid as u64 | 1 << 32
+    }
+}
+
+/// A close that waits, where the plan does not see its return: it ends with its socket, whose address
+/// is its key.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parked {
+    /// The close.
+    pub close: Close,
+    /// Who closed.
+    pub group: Group,
 }
 
 /// Flags of a [`Close`].
 pub mod flag {
     /// It began at `__tcp_close`, without `tcp_close` (an MPTCP subflow): it ends there too.
-    pub const INNER: u8 = 1;
+    pub const INNER: u8 = 1 << 0;
+    /// It began inside close(2), whose return will be seen.
+    pub const RETURNS: u8 = 1 << 1;
 }
 
 /// How far a [`Close`] has come.

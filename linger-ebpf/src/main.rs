@@ -5,7 +5,8 @@
 #![no_std]
 #![expect(
     clippy::inline_always,
-    reason = "a call costs, and loses what the verifier knows of its arguments"
+    reason = "a call costs; what is rare is kept apart, in functions that call no other: the loader \
+              mistakes one for another beyond the first level"
 )]
 #![expect(
     clippy::needless_pass_by_value,
@@ -24,6 +25,7 @@
 
 mod atomic;
 mod close;
+mod in_flight;
 mod kernel;
 mod maps;
 mod reset;
@@ -37,40 +39,44 @@ use aya_ebpf::{
         SockContext,
     },
 };
-use linger_ebpf::{Lost, flag};
+use linger_ebpf::{Close, Lost, flag};
 
-use crate::{
-    close::{find, record},
-    kernel::{Memory, Probed, Sock, Typed, current_tid, state},
-};
+use crate::kernel::{Memory, Probed, Sock, Typed, current_place, state};
 
 // ---- the model's calls, for the plans `fentry` and `kprobe` ----
+
+/// `tcp_close` begins, before the socket lock.
+#[inline(always)]
+fn outer_enter(sk: u64) {
+    if let Some(place) = current_place() {
+        close::begin(&place, sk, 0);
+    }
+}
 
 /// `__tcp_close` begins, under the socket lock: all that decides its outcome stands still.
 #[inline(always)]
 fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
-    let tid = current_tid();
-    let begun = find(tid, sk.address()).or_else(|| {
-        close::begin::<M>(tid, sk.address(), flag::INNER);
-        find(tid, sk.address())
-    });
+    let Some(place) = current_place() else { return };
+    let begun = place
+        .find(sk.address())
+        .or_else(|| close::begin(&place, sk.address(), flag::INNER));
     let Some(close) = begun else { return };
-    let state = sk.state();
+    let (state, flags) = (sk.state(), sk.flags());
     // A listener's queue holds no data of its own. A queue that was moved elsewhere holds none.
     let unread = if state != state::LISTEN && sk.has_receive_queue() {
-        sk.tcp().map_or(0, |tcp| tcp.unread(sk.flags()))
+        sk.tcp().map_or(0, |tcp| tcp.unread(flags))
     } else {
         0
     };
-    close::decide(close, sk, state, unread, timeout);
+    close::decide(close, sk, flags, state, unread, timeout);
 }
 
 /// `__tcp_close` ends, still under the lock.
 #[inline(always)]
-fn inner_exit<M: Memory>() {
-    let tid = current_tid();
-    match record(tid) {
-        Some(close) if close.flags & flag::INNER != 0 => close::finish::<M>(tid, close),
+fn inner_exit() {
+    let Some(place) = current_place() else { return };
+    match place.record() {
+        Some(close) if close.flags & flag::INNER != 0 => close::finish(&place, close),
         Some(_) => {}
         // Both beginnings were missed.
         None => maps::lose(Lost::Close),
@@ -79,17 +85,23 @@ fn inner_exit<M: Memory>() {
 
 /// `tcp_close` returns.
 #[inline(always)]
-fn outer_exit<M: Memory>() {
-    let tid = current_tid();
-    if let Some(close) = record(tid) {
-        close::finish::<M>(tid, close);
+fn outer_exit() {
+    let Some(place) = current_place() else { return };
+    if let Some(close) = place.record() {
+        close::finish(&place, close);
     }
+}
+
+/// The record of the close in flight on this thread.
+#[inline(always)]
+fn current_close() -> Option<&'static mut Close> {
+    current_place()?.record()
 }
 
 /// `sk_stream_wait_close` is over, for a close in flight on this thread.
 #[inline(always)]
 fn wait_exit<M: Memory>(sk: &Sock<M>) {
-    if let Some(close) = find(current_tid(), sk.address()) {
+    if let Some(close) = current_close().filter(|close| close.sk == sk.address()) {
         close::waited(close, sk);
     }
 }
@@ -101,7 +113,7 @@ fn wait_exit<M: Memory>(sk: &Sock<M>) {
 /// kernel: v2.6.. net/ipv4/tcp.c: void tcp_close(struct sock *sk, long timeout)
 #[fentry(function = "tcp_close")]
 fn fentry_tcp_close(ctx: FEntryContext) -> i32 {
-    close::begin::<Typed>(current_tid(), ctx.arg::<u64>(0), 0);
+    outer_enter(ctx.arg(0));
     0
 }
 
@@ -110,7 +122,7 @@ fn fentry_tcp_close(ctx: FEntryContext) -> i32 {
 /// kernel: v2.6.. net/ipv4/tcp.c: void tcp_close(struct sock *sk, long timeout)
 #[fexit(function = "tcp_close")]
 fn fexit_tcp_close(_ctx: FExitContext) -> i32 {
-    outer_exit::<Typed>();
+    outer_exit();
     0
 }
 
@@ -128,7 +140,7 @@ fn fentry_inner_close(ctx: FEntryContext) -> i32 {
 /// kernel: v5.11.. net/ipv4/tcp.c: void __tcp_close(struct sock *sk, long timeout)
 #[fexit(function = "__tcp_close")]
 fn fexit_inner_close(_ctx: FExitContext) -> i32 {
-    inner_exit::<Typed>();
+    inner_exit();
     0
 }
 
@@ -149,7 +161,7 @@ fn fexit_wait_close(ctx: FExitContext) -> i32 {
 /// kernel: v6.10.. (sk, gfp_t priority, enum sk_rst_reason reason); v6.12.111.. (sk, reason)
 #[fentry(function = "tcp_send_active_reset")]
 fn fentry_active_reset(ctx: FEntryContext) -> i32 {
-    reset::sent(record(current_tid()), &Sock::<Typed>::new(ctx.arg(0)));
+    reset::sent(current_close(), &Sock::<Typed>::new(ctx.arg(0)));
     0
 }
 
@@ -158,14 +170,14 @@ fn fentry_active_reset(ctx: FEntryContext) -> i32 {
 /// As [`fentry_tcp_close`].
 #[kprobe]
 fn kprobe_tcp_close(ctx: ProbeContext) -> u32 {
-    close::begin::<Probed>(current_tid(), ctx.arg::<u64>(0).unwrap_or_default(), 0);
+    outer_enter(ctx.arg(0).unwrap_or_default());
     0
 }
 
 /// As [`fexit_tcp_close`].
 #[kretprobe]
 fn kretprobe_tcp_close(_ctx: RetProbeContext) -> u32 {
-    outer_exit::<Probed>();
+    outer_exit();
     0
 }
 
@@ -181,14 +193,14 @@ fn kprobe_inner_close(ctx: ProbeContext) -> u32 {
 /// As [`fexit_inner_close`].
 #[kretprobe]
 fn kretprobe_inner_close(_ctx: RetProbeContext) -> u32 {
-    inner_exit::<Probed>();
+    inner_exit();
     0
 }
 
 /// As [`fexit_wait_close`]. A return has no arguments: the socket is that of the close in flight.
 #[kretprobe]
 fn kretprobe_wait_close(_ctx: RetProbeContext) -> u32 {
-    if let Some(close) = record(current_tid()) {
+    if let Some(close) = current_close() {
         let sk = Sock::<Probed>::new(close.sk as *const u8);
         close::waited(close, &sk);
     }
@@ -199,7 +211,7 @@ fn kretprobe_wait_close(_ctx: RetProbeContext) -> u32 {
 #[kprobe]
 fn kprobe_active_reset(ctx: ProbeContext) -> u32 {
     if let Some(sk) = ctx.arg(0) {
-        reset::sent(record(current_tid()), &Sock::<Probed>::new(sk));
+        reset::sent(current_close(), &Sock::<Probed>::new(sk));
     }
     0
 }
@@ -214,9 +226,11 @@ const IPPROTO_TCP: u32 = 6;
 #[cgroup_sock(sock_release)]
 fn cgroup_sock_release(ctx: SockContext) -> i32 {
     // SAFETY: the verifier checks the access to the context.
-    if unsafe { (*ctx.sock).protocol } == IPPROTO_TCP {
+    let (protocol, state) = unsafe { ((*ctx.sock).protocol, (*ctx.sock).state) };
+    if protocol == IPPROTO_TCP {
         // The context is the socket.
-        tracepoint::release(&Sock::new(ctx.as_ptr().cast()));
+        let is_closed = state == u32::from(state::CLOSE);
+        tracepoint::release(&Sock::new(ctx.as_ptr().cast()), is_closed);
     }
     1
 }
@@ -260,10 +274,9 @@ fn tracepoint_destroy_sock(ctx: RawTracePointContext) -> i32 {
 /// kernel: v2.6.. include/trace/events/syscalls.h: sys_exit(struct pt_regs *regs, long ret)
 #[raw_tracepoint]
 fn tracepoint_sys_exit(ctx: RawTracePointContext) -> i32 {
-    let (registers, result): (*const u8, u64) = (ctx.arg(0), ctx.arg(1));
     // Of a socket, close(2) always succeeds.
-    if result == 0 && tracepoint::is_close(registers) {
-        tracepoint::exit_close();
+    if ctx.arg::<u64>(1) == 0 {
+        tracepoint::exit_syscall();
     }
     0
 }

@@ -1,11 +1,11 @@
 //! The maps, their sizes and why.
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{HashMap, PerCpuArray, PerCpuHashMap},
+    maps::{Array, HashMap, PerCpuArray, PerCpuHashMap},
 };
-use linger_ebpf::{Close, Counters, Group, Lost, MAX_CLOSES, MAX_GROUPS};
+use linger_ebpf::{Close, Counters, Group, Lost, MAX_CLOSES, MAX_GROUPS, Parked, Slot};
 
 use crate::atomic;
 
@@ -19,10 +19,20 @@ pub(crate) static GROUPS: PerCpuHashMap<Group, Counters> =
 #[map]
 pub(crate) static OTHER: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1, 0);
 
-/// Closes in flight: as many threads as may be inside close at the same time. Allocated at load,
-/// so that a close never waits for memory.
+/// Closes in flight, each in the slot of its thread: found by one load, without hashing or locks.
+/// The daemon maps it to see which are taken.
 #[map]
-pub(crate) static CLOSES: HashMap<u64, Close> = HashMap::with_max_entries(MAX_CLOSES, 0);
+pub(crate) static CLOSES: Array<Slot> = Array::with_max_entries(MAX_CLOSES, BPF_F_MMAPABLE);
+
+/// Closes in flight whose slot another thread has taken, by thread id.
+#[map]
+pub(crate) static CROWDED: HashMap<u32, Close> =
+    HashMap::with_max_entries(MAX_CLOSES, BPF_F_NO_PREALLOC);
+
+/// Closes that wait and whose return no one sees, by address of their socket.
+#[map]
+pub(crate) static PARKED: HashMap<u64, Parked> =
+    HashMap::with_max_entries(MAX_CLOSES, BPF_F_NO_PREALLOC);
 
 /// What could not be recorded, by [`Lost`].
 #[map]
@@ -42,6 +52,7 @@ pub(crate) fn lose(what: Lost) {
 }
 
 /// The counters of a group on this CPU, made if need be; those of `OTHER` if there is no place.
+#[inline(always)]
 pub(crate) fn counters(group: &Group) -> Option<*mut Counters> {
     if let Some(counters) = GROUPS.get_ptr_mut(group) {
         return Some(counters);

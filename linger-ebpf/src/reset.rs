@@ -15,29 +15,35 @@ use crate::{
 /// in flight on this thread, whatever its socket.
 #[inline(always)]
 pub(crate) fn sent<M: Memory>(close: Option<&mut Close>, sk: &Sock<M>) {
-    match close {
-        Some(close) if close.sk == sk.address() && sk.state() == state::CLOSE => {
-            by_close(close, sk);
-        }
-        _ => by_itself(sk),
+    let Some(close) = close.filter(|close| close.sk == sk.address()) else {
+        return by_itself(sk);
+    };
+    // Under the lock that the close holds, no one else aborts this connection.
+    if close.outcome == Outcome::LingerAborted as u8 {
+        close.reset = Cause::LingerAborted as u8;
+    } else if close.outcome == Outcome::UnreadAborted as u8 {
+        close.reset = Cause::UnreadAborted as u8;
+    } else if sk.state() != state::CLOSE {
+        by_itself(sk);
+    } else if sk.flags().dead() {
+        after_fin(close, sk);
+    } else {
+        close.outcome = Outcome::UnreadAborted as u8;
+        close.stage = stage::DECIDED;
+        close.reset = Cause::UnreadAborted as u8;
     }
 }
 
-/// A close aborts its connection.
+/// A close aborts after its FIN: that takes the place of what it seemed to become.
 #[inline(always)]
-fn by_close<M: Memory>(close: &mut Close, sk: &Sock<M>) {
+fn after_fin<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     let Some(tcp) = sk.tcp() else { return };
-    let (outcome, cause) = if sk.flags().dead() {
-        // After the FIN: the abort takes the place of what the close seemed to become.
-        close::keep(close, tcp.queued_before_fin());
-        match late_abort(tcp.linger2(), tcp.all_acknowledged()) {
-            Cause::Linger2Aborted => (Outcome::Linger2Aborted, Cause::Linger2Aborted),
-            cause => (Outcome::MemoryAborted, cause),
-        }
-    } else if close.outcome == Outcome::LingerAborted as u8 {
-        (Outcome::LingerAborted, Cause::LingerAborted)
+    close::keep(close, tcp.queued_before_fin());
+    let cause = late_abort(tcp.linger2(), tcp.all_acknowledged());
+    let outcome = if matches!(cause, Cause::Linger2Aborted) {
+        Outcome::Linger2Aborted
     } else {
-        (Outcome::UnreadAborted, Cause::UnreadAborted)
+        Outcome::MemoryAborted
     };
     close.outcome = outcome as u8;
     close.stage = stage::DECIDED;
@@ -86,10 +92,10 @@ fn by_itself<M: Memory>(sk: &Sock<M>) {
     let group = if by_timer {
         Group {
             cgroup_id: sk.cgroup_id(),
-            comm: [0; 16],
+            comm: [0; 2],
         }
     } else {
-        Task::<M>::current().group()
+        Task::current().group()
     };
     let Some(counters) = maps::counters(&group) else {
         return;

@@ -7,104 +7,102 @@
 //! at the decision, or at the socket's end if that comes within the close. One that waits is parked
 //! until then under its socket's address.
 
-use aya_ebpf::{
-    bindings::BPF_NOEXIST,
-    helpers::generated::{bpf_get_current_task_btf, bpf_jiffies64, bpf_task_pt_regs},
-};
-use linger_ebpf::{Close, Group, Lost, Outcome, stage};
+use aya_ebpf::helpers::generated::bpf_jiffies64;
+use linger_ebpf::{Close, Group, Lost, Outcome, flag, stage};
 
 use crate::{
-    atomic,
-    close::{self, find, record, remove, unfinished},
-    kernel::{
-        Memory as _, Probed, Sock, Task, current_tid, result_offset, state, state_offset,
-        syscall_offset,
-    },
-    maps::{self, CLOSES},
-    reset,
+    atomic, close, in_flight,
+    kernel::{Flags, Memory as _, Probed, Sock, Task, current_place, state, state_offset},
+    maps, reset,
 };
 
 /// Number of the system call inside which a release ends with the call's return; -1 if there is none.
 #[unsafe(no_mangle)]
 static CLOSE_SYSCALL: i32 = -1;
 
-fn current() -> Task<Probed> {
-    Task::current()
-}
-
-/// Whether these are the registers of a thread that called close(2), where its return is the end of
-/// the release.
-#[inline(always)]
-pub(crate) fn is_close(registers: *const u8) -> bool {
-    // SAFETY: reads a static; volatile because the value is replaced at load.
-    let close = unsafe { core::ptr::read_volatile(&raw const CLOSE_SYSCALL) };
-    close >= 0 && Probed::read::<u32>(registers, syscall_offset()) == close.cast_unsigned()
-}
-
-/// Whether the current thread is inside close(2), so that its return will be seen.
+/// Whether the current thread is inside a call of close(2) whose return is the end of a release.
 #[inline(always)]
 fn in_close_syscall() -> bool {
-    // SAFETY: the registers that the current task entered the kernel with.
-    let registers = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as *const u8;
+    // SAFETY: reads a static; volatile because the value is replaced at load.
+    let close = unsafe { core::ptr::read_volatile(&raw const CLOSE_SYSCALL) };
+    let registers = Task::current().registers();
     // Work that is left to the way out of a system call runs when its return has been seen: by
     // then its result stands where -ENOSYS did.
-    is_close(registers) && Probed::read::<u32>(registers, result_offset()) == ENOSYS.wrapping_neg()
+    registers.syscall() == close && registers.result() == -ENOSYS
 }
 
-const ENOSYS: u32 = 38;
+const ENOSYS: i32 = 38;
 
-/// A socket is released.
+/// A socket is released. No one else holds it: of processes, only this thread works on it from here
+/// on.
 #[inline(always)]
-pub(crate) fn release(sk: &Sock<Probed>) {
-    close::begin::<Probed>(current_tid(), sk.address(), 0);
+pub(crate) fn release(sk: &Sock<Probed>, is_closed: bool) {
+    let Some(place) = current_place() else { return };
+    let flags = if in_close_syscall() { flag::RETURNS } else { 0 };
+    let Some(close) = close::begin(&place, sk.address(), flags) else {
+        return;
+    };
+    // What is closed stays closed. Anything else may change before the close takes the lock.
+    if is_closed {
+        let flags = sk.flags();
+        let unread = if sk.has_receive_queue() {
+            unread(sk, flags)
+        } else {
+            0
+        };
+        close::decide(close, sk, flags, state::CLOSE, unread, 0);
+    }
 }
 
 /// A socket's state changes.
 #[inline(always)]
 pub(crate) fn set_state(sk: &Sock<Probed>, old: u8, new: u8) {
-    // Only these follow a close, and only after both directions were shut down.
+    // Only these follow a close.
     if !matches!(
         new,
         state::FIN_WAIT1 | state::FIN_WAIT2 | state::CLOSE | state::LAST_ACK | state::CLOSING
-    ) || !sk.is_shut_down()
-    {
+    ) {
         return;
     }
-    let tid = current_tid();
-    let Some(close) = find(tid, sk.address()) else {
+    let Some(place) = current_place() else { return };
+    let Some(close) = place.find(sk.address()) else {
         return;
     };
-    // A soft interrupt may come before the close has taken the lock: that is not its doing.
-    if close.stage != stage::BEGUN || !sk.is_owned() {
+    // A soft interrupt may come before the close has taken the lock and shut down both directions:
+    // that is not its doing.
+    if close.stage != stage::BEGUN || !sk.is_owned() || !sk.is_shut_down() {
         return;
     }
     // The receive queue is flushed, its sequence numbers still stand. A FIN means it was empty.
     // One that ends in CLOSE does not wait.
+    let flags = sk.flags();
     let (unread, timeout) = match new {
-        state::CLOSE => (unread(sk), 0),
-        _ => (0, timeout(sk)),
+        state::CLOSE => (unread(sk, flags), 0),
+        _ => (0, timeout(sk, flags)),
     };
-    close::decide(close, sk, old, unread, timeout);
+    close::decide(close, sk, flags, old, unread, timeout);
     // A socket in CLOSE ends within the close.
-    if new != state::CLOSE && !in_close_syscall() {
+    if new != state::CLOSE && !returns(close) {
+        let group = Task::current().group();
         if close.stage == stage::WAITING {
-            park(tid, close);
+            park(close, &group);
         } else {
-            count(tid, close, &current().group());
+            count(close, &group);
         }
+        place.clear();
     }
 }
 
 /// Received payload that no one read.
 #[inline(always)]
-fn unread(sk: &Sock<Probed>) -> u32 {
-    sk.tcp().map_or(0, |tcp| tcp.unread(sk.flags()))
+fn unread(sk: &Sock<Probed>, flags: Flags) -> u32 {
+    sk.tcp().map_or(0, |tcp| tcp.unread(flags))
 }
 
 /// The time that `inet_release` lets this close wait.
 #[inline(always)]
-fn timeout(sk: &Sock<Probed>) -> u64 {
-    if sk.flags().linger() && !current().is_exiting() {
+fn timeout(sk: &Sock<Probed>, flags: Flags) -> u64 {
+    if flags.linger() && !Task::current().is_exiting() {
         sk.lingertime()
     } else {
         0
@@ -113,33 +111,26 @@ fn timeout(sk: &Sock<Probed>) -> u64 {
 
 /// Counts a close whose return no one sees.
 #[inline(always)]
-fn count(key: u64, close: &Close, group: &Group) {
+fn count(close: &Close, group: &Group) {
     close::count(close, group, None);
     maps::lose(Lost::Return);
-    remove(key);
 }
 
-/// Keeps a close that waits, and whose return no one sees, under its socket's address.
+/// Leaves a close that waits, and whose return no one sees, to the end of its socket.
 #[inline(always)]
-fn park(tid: u64, close: &Close) {
-    let parked = Close {
-        group: current().group(),
-        ..*close
-    };
-    if CLOSES
-        .insert(close.sk, parked, u64::from(BPF_NOEXIST))
-        .is_err()
-    {
+fn park(close: &Close, group: &Group) {
+    if in_flight::park(close, group).is_err() {
         maps::lose(Lost::Close);
     }
-    remove(tid);
 }
 
 /// A socket sends an RST of its own will.
 #[inline(always)]
 pub(crate) fn reset(sk: &Sock<Probed>) {
     let address = sk.address();
-    let close = find(current_tid(), address).or_else(|| find(address, address));
+    let close = current_place()
+        .and_then(|place| place.find(address))
+        .or_else(|| in_flight::parked(address).map(|parked| &mut parked.close));
     if close.is_none() && sk.state() == state::CLOSE && sk.flags().dead() {
         // Only a close does this, after its FIN; it was counted and forgotten.
         return recount(sk);
@@ -156,7 +147,7 @@ fn recount(sk: &Sock<Probed>) {
         ..Close::ZERO
     };
     reset::sent(Some(&mut close), sk);
-    let group = current().group();
+    let group = Task::current().group();
     let graceful = Outcome::Graceful as u8;
     if let Some(closes) = maps::counters(&group).and_then(|all| close::closes(all, graceful)) {
         // SAFETY: a field of a map value.
@@ -169,25 +160,29 @@ fn recount(sk: &Sock<Probed>) {
 #[inline(always)]
 pub(crate) fn destroy(sk: &Sock<Probed>) {
     let address = sk.address();
-    let tid = current_tid();
-    if let Some(close) = find(tid, address) {
+    let Some(place) = current_place() else { return };
+    if let Some(close) = place.find(address) {
+        if close.stage == stage::DECIDED && returns(close) {
+            return;
+        }
         // Under the lock it is the close that ends it. Without, it is a soft interrupt that came
         // upon this thread after its close let go: the close ends as it would have.
         if sk.is_owned() {
             settle(close, sk);
-            if !in_close_syscall() {
-                count(tid, close, &current().group());
+            if !returns(close) {
+                count(close, &Task::current().group());
+                place.clear();
             }
         }
         return;
     }
     if sk.flags().linger()
         && sk.lingertime() > 0
-        && let Some(close) = find(address, address)
+        && let Some(parked) = in_flight::parked(address)
     {
-        settle(close, sk);
-        let group = close.group;
-        count(address, close, &group);
+        settle(&mut parked.close, sk);
+        count(&parked.close, &parked.group);
+        in_flight::unpark(address);
     }
 }
 
@@ -195,8 +190,12 @@ pub(crate) fn destroy(sk: &Sock<Probed>) {
 #[inline(always)]
 fn settle(close: &mut Close, sk: &Sock<Probed>) {
     match close.stage {
-        // No change of state came before: it was closed when the close took the lock.
-        stage::BEGUN => close::decide(close, sk, state::CLOSE, unread(sk), 0),
+        // No change of state came before: it was closed when the close took the lock. By now its
+        // receive queue is flushed.
+        stage::BEGUN => {
+            let flags = sk.flags();
+            close::decide(close, sk, flags, state::CLOSE, unread(sk, flags), 0);
+        }
         stage::WAITING => judge(close, sk),
         _ => {}
     }
@@ -219,15 +218,23 @@ fn judge(close: &mut Close, sk: &Sock<Probed>) {
     close.stage = stage::DECIDED;
 }
 
-/// The thread leaves close(2), perhaps having released a socket inside.
+/// Whether the return of this close will be seen.
 #[inline(always)]
-pub(crate) fn exit_close() {
-    let tid = current_tid();
-    let Some(close) = record(tid) else { return };
+fn returns(close: &Close) -> bool {
+    close.flags & flag::RETURNS != 0
+}
+
+/// The thread leaves a system call: close(2), if it has a close whose return is to be seen.
+#[inline(always)]
+pub(crate) fn exit_syscall() {
+    let Some(place) = current_place() else { return };
+    let Some(close) = place.record().filter(|close| returns(close)) else {
+        return;
+    };
     if close.stage == stage::WAITING {
         // Its socket lives: not all was acknowledged, unless it waits long for the peer's FIN.
         let now: u8 = Probed::read(close.sk as *const u8, state_offset());
-        let outcome = unfinished(close);
+        let outcome = close::unfinished(close);
         let acknowledged = now == state::FIN_WAIT2 && matches!(outcome, Outcome::LingerInterrupted);
         close.outcome = if acknowledged {
             Outcome::Lingered
@@ -236,5 +243,5 @@ pub(crate) fn exit_close() {
         } as u8;
         close.stage = stage::DECIDED;
     }
-    close::finish::<Probed>(tid, close);
+    close::finish(&place, close);
 }

@@ -1,13 +1,15 @@
 //! Closes under `SO_LINGER` with a positive time.
 
 use std::io;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use linger_daemon::exercise::state::{self, State};
 use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
 use linger_daemon::exercise::{self, Kind, LINGER, Tally, meanwhile};
-use linger_ebpf::Outcome;
+use linger_ebpf::{Outcome, Slot};
+use nix::unistd::gettid;
 use socket2::Socket;
 
 use crate::ends::Forked;
@@ -52,6 +54,7 @@ pub(crate) const SCENARIOS: &[(&str, Script)] = &[
     ),
     ("linger_switched_off", Script::Connections(switched_off)),
     ("linger_many_at_once", Script::Connections(many_at_once)),
+    ("linger_in_a_shared_slot", Script::Connections(shared_slot)),
 ];
 
 fn completes_without_wait(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
@@ -197,4 +200,46 @@ fn many_at_once(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     servers
         .into_iter()
         .try_for_each(|server| exercise::close_after_fin(&mut truth.tally, server))
+}
+
+/// A thread closes while another, which keeps its close in flight in the same slot, waits in close.
+fn shared_slot(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    /// Ids that far apart share a slot; they are given one after another.
+    const MOST_THREADS: u32 = 100_000;
+    let own_slot = || Slot::index(gettid().as_raw().cast_unsigned());
+    let Pair { client, server } = exercise::pair_with_unacked(loopback)?;
+    client.set_linger(Some(LONG_LINGER))?;
+    let port = tcp::port(&client)?;
+    let (slot, taken) = mpsc::channel();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(move || {
+            let mut tally = Tally::default();
+            slot.send(own_slot()).map_err(io::Error::other)?;
+            tally.close(client, Outcome::Lingered).map(|_| tally)
+        });
+        let taken = taken.recv().map_err(io::Error::other)?;
+        state::wait_for_port_state(port, State::FinWait1)?;
+        let other = (0..MOST_THREADS).find_map(|_| {
+            let close = move || (own_slot() == taken).then(close_some);
+            scope.spawn(close).join().ok().flatten()
+        });
+        tcp::accept_data(&server)?;
+        truth
+            .tally
+            .add(&other.ok_or_else(|| io::Error::other("no thread came to share the slot"))??);
+        let tally = waiting
+            .join()
+            .map_err(|_| io::Error::other("the closing thread panicked"))??;
+        truth.tally.add(&tally);
+        io::Result::Ok(())
+    })?;
+    exercise::close_after_fin(&mut truth.tally, server)
+}
+
+fn close_some() -> io::Result<Tally> {
+    let mut tally = Tally::default();
+    let loopback = Loopback::new(Family::V4)?;
+    exercise::close_gracefully(&mut tally, loopback.pair()?)?;
+    tally.close(loopback.into_listener(), Outcome::Listener)?;
+    Ok(tally)
 }

@@ -1,0 +1,132 @@
+//! Closes in flight: where the record of each is kept, from its beginning to its end.
+//!
+//! Only the thread that closes, and what interrupts it, works on a record. A record under a
+//! socket's address belongs to the end of the socket.
+
+use core::ptr;
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use linger_ebpf::{Close, Group, Parked, Slot};
+
+use crate::{
+    atomic,
+    maps::{CLOSES, CROWDED, PARKED},
+};
+
+/// The place of a thread's record, whether there is one or not.
+pub(crate) struct Place {
+    tid: u32,
+    slot: *mut Slot,
+}
+
+impl Place {
+    /// The place of this thread.
+    #[inline(always)]
+    pub(crate) fn of(tid: u32) -> Option<Self> {
+        let slot = CLOSES.get_ptr_mut(Slot::index(tid))?;
+        Some(Self { tid, slot })
+    }
+
+    /// Whether the slot is this thread's.
+    #[inline(always)]
+    fn is_slot_own(&self) -> bool {
+        // SAFETY: a field of a map value; volatile because other threads write to it.
+        let owner = unsafe { ptr::read_volatile(&raw const (*self.slot).owner) };
+        owner == Slot::owner(self.tid)
+    }
+
+    /// The record in this place.
+    #[inline(always)]
+    pub(crate) fn record(&self) -> Option<&'static mut Close> {
+        let close = if self.is_slot_own() {
+            // SAFETY: a field of a map value.
+            unsafe { &raw mut (*self.slot).close }
+        } else {
+            // SAFETY: as above; volatile because other threads write to it.
+            let crowded = unsafe { ptr::read_volatile(&raw const (*self.slot).crowded) };
+            if crowded == 0 {
+                return None;
+            }
+            CROWDED.get_ptr_mut(self.tid)?
+        };
+        // SAFETY: only this thread works on it; the reference does not outlive the program.
+        Some(unsafe { &mut *close })
+    }
+
+    /// The record in this place, if it is of this socket.
+    #[inline(always)]
+    pub(crate) fn find(&self, sk: u64) -> Option<&'static mut Close> {
+        self.record().filter(|close| close.sk == sk)
+    }
+
+    /// Keeps the record of a close that begins in this place, where there is none; none if there is
+    /// no room.
+    #[inline(always)]
+    pub(crate) fn keep(&self, sk: u64, start_ns: u64, flags: u8) -> Option<&'static mut Close> {
+        let begun = Close {
+            sk,
+            start_ns,
+            flags,
+            ..Close::ZERO
+        };
+        // SAFETY: a field of a map value.
+        let owner = unsafe { &raw mut (*self.slot).owner };
+        if atomic::replace(owner, 0, Slot::owner(self.tid)).is_ok() {
+            // SAFETY: as above; it is this thread's now, until it clears the place.
+            let close = unsafe { &mut (*self.slot).close };
+            *close = begun;
+            return Some(close);
+        }
+        CROWDED
+            .insert(self.tid, begun, u64::from(BPF_NOEXIST))
+            .ok()?;
+        self.crowd(1);
+        self.record()
+    }
+
+    /// Forgets the record in this place.
+    #[inline(always)]
+    pub(crate) fn clear(&self) {
+        if self.is_slot_own() {
+            // SAFETY: fields of a map value; volatile, and in this order, so that the next owner
+            // never finds another's socket in it.
+            unsafe {
+                ptr::write_volatile(&raw mut (*self.slot).close.sk, 0);
+                ptr::write_volatile(&raw mut (*self.slot).owner, 0);
+            }
+        } else if CROWDED.remove(self.tid).is_ok() {
+            self.crowd(u64::MAX);
+        }
+    }
+
+    /// Adds to the number of the crowded; the largest number takes one away.
+    #[inline(always)]
+    fn crowd(&self, change: u64) {
+        // SAFETY: a field of a map value.
+        atomic::add(unsafe { &raw mut (*self.slot).crowded }, change);
+    }
+}
+
+/// Keeps a close under its socket's address; fails if there is no room.
+#[inline(always)]
+pub(crate) fn park(close: &Close, group: &Group) -> Result<(), i32> {
+    let parked = Parked {
+        close: *close,
+        group: *group,
+    };
+    PARKED.insert(close.sk, parked, u64::from(BPF_NOEXIST))
+}
+
+/// The close that is parked under a socket's address.
+#[inline(always)]
+pub(crate) fn parked(sk: u64) -> Option<&'static mut Parked> {
+    // SAFETY: only the end of the socket works on it; the reference does not outlive the program.
+    PARKED.get_ptr_mut(sk).map(|parked| unsafe { &mut *parked })
+}
+
+/// Forgets the close that is parked under a socket's address.
+#[inline(always)]
+pub(crate) fn unpark(sk: u64) {
+    // It was there a moment ago, and no one else removes it.
+    let _ = PARKED.remove(sk);
+}
