@@ -6,14 +6,14 @@
 
 use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_jiffies64};
 use linger_ebpf::{
-    BUCKET_BOUNDS_NS, Close, Closes, Counters, Group, Lost, Outcome, QueueBytes, stage,
+    BUCKET_BOUNDS_NS, Close, Closes, Counters, Group, Lost, Outcome, QueueBytes, flag, stage,
 };
 
 use crate::{
     atomic,
     in_flight::Place,
-    kernel::{Flags, Memory, Sock, Task, state},
-    maps,
+    kernel::{Flags, Memory, Probed, Sock, Task, state},
+    maps, orphan,
 };
 
 /// A close begins on this thread.
@@ -42,6 +42,9 @@ fn abandon(place: &Place) {
     if close.stage == stage::DECIDED {
         maps::lose(Lost::Return);
         count(close, &Task::current().group(), None);
+        if close.flags & flag::LEAVES != 0 {
+            orphan::leave(close.sk);
+        }
     } else {
         maps::lose(Lost::Close);
     }
@@ -112,11 +115,17 @@ fn outcome<M: Memory>(
     }
 }
 
-/// Keeps what an abort throws away. (A queue never holds 4 GiB: sequence numbers are its measure.)
+/// Keeps what an abort throws away.
 #[inline(always)]
 pub(crate) fn keep(close: &mut Close, queued: QueueBytes) {
-    close.unsent = queued.unsent.try_into().unwrap_or(u32::MAX);
-    close.unacked = queued.unacked.try_into().unwrap_or(u32::MAX);
+    close.unsent = narrow(queued.unsent);
+    close.unacked = narrow(queued.unacked);
+}
+
+/// A number of bytes in a send queue, which never holds 4 GiB: sequence numbers are its measure.
+#[inline(always)]
+pub(crate) fn narrow(bytes: u64) -> u32 {
+    bytes.try_into().unwrap_or(u32::MAX)
 }
 
 /// The wait under `SO_LINGER` is over.
@@ -136,6 +145,20 @@ pub(crate) fn waited<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     }
     close.outcome = outcome as u8;
     close.stage = stage::DECIDED;
+    if matches!(outcome, Outcome::LingerTimeout | Outcome::LingerInterrupted) {
+        leave(close, sk, sk.state());
+    }
+}
+
+/// The close sends, or has sent, its FIN: what was queued before it is left to the kernel. The state
+/// is that before.
+#[inline(always)]
+pub(crate) fn leave<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
+    let Some(tcp) = sk.tcp() else { return };
+    let bytes = tcp.outstanding(state);
+    if bytes > 0 {
+        orphan::expect(close, &tcp, bytes);
+    }
 }
 
 /// Why the wait ended although not all was acknowledged.
@@ -149,9 +172,12 @@ pub(crate) fn unfinished(close: &Close) -> Outcome {
     }
 }
 
-/// The close on this thread returns to its caller.
+/// The close on this thread returns to its caller. The socket may be gone.
 #[inline(always)]
 pub(crate) fn finish(place: &Place, close: &Close) {
+    if close.flags & flag::LEAVES != 0 {
+        orphan::returned(&Sock::<Probed>::new(close.sk as *const u8));
+    }
     if close.stage == stage::DECIDED {
         // SAFETY: has no preconditions.
         let blocked_ns = unsafe { bpf_ktime_get_ns() }.saturating_sub(close.start_ns);
@@ -172,7 +198,14 @@ pub(crate) fn count(close: &Close, group: &Group, blocked_ns: Option<u64>) {
         return;
     };
     match blocked_ns {
-        Some(blocked_ns) => add_time(closes, blocked_ns),
+        // SAFETY: fields of a map value.
+        Some(blocked_ns) => unsafe {
+            add_time(
+                (&raw mut (*closes).buckets).cast(),
+                &raw mut (*closes).blocked_ns,
+                blocked_ns,
+            );
+        },
         // SAFETY: a field of a map value.
         None => atomic::add(unsafe { &raw mut (*closes).undated }, 1),
     }
@@ -214,16 +247,14 @@ pub(crate) fn closes(counters: *mut Counters, outcome: u8) -> Option<*mut Closes
     })
 }
 
-/// Adds the time of one close.
+/// Adds a time to a histogram and to the sum of times.
 #[inline(always)]
-pub(crate) fn add_time(closes: *mut Closes, blocked_ns: u64) {
+pub(crate) fn add_time(buckets: *mut u64, sum_ns: *mut u64, time_ns: u64) {
     let mut bucket = 0;
-    while bucket < BUCKET_BOUNDS_NS.len() && blocked_ns > BUCKET_BOUNDS_NS[bucket] {
+    while bucket < BUCKET_BOUNDS_NS.len() && time_ns > BUCKET_BOUNDS_NS[bucket] {
         bucket += 1;
     }
-    // SAFETY: fields of a map value; there is one bucket more than bounds.
-    unsafe {
-        atomic::add((&raw mut (*closes).buckets).cast::<u64>().add(bucket), 1);
-        atomic::add(&raw mut (*closes).blocked_ns, blocked_ns);
-    }
+    // SAFETY: there is one bucket more than bounds.
+    atomic::add(unsafe { buckets.add(bucket) }, 1);
+    atomic::add(sum_ns, time_ns);
 }

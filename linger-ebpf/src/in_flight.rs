@@ -10,7 +10,7 @@ use linger_ebpf::{Close, Group, Parked, Slot};
 
 use crate::{
     atomic,
-    maps::{CLOSES, CROWDED, PARKED},
+    maps::{self, CLOSES, CROWDED, PARKED},
 };
 
 /// The place of a thread's record, whether there is one or not.
@@ -114,7 +114,9 @@ pub(crate) fn park(close: &Close, group: &Group) -> Result<(), i32> {
         close: *close,
         group: *group,
     };
-    PARKED.insert(close.sk, parked, u64::from(BPF_NOEXIST))
+    PARKED.insert(close.sk, parked, u64::from(BPF_NOEXIST))?;
+    maps::add_hint(close.sk, 1);
+    Ok(())
 }
 
 /// The close that is parked under a socket's address.
@@ -127,6 +129,7 @@ pub(crate) fn parked(sk: u64) -> Option<&'static mut Parked> {
 /// Forgets the close that is parked under a socket's address.
 #[inline(always)]
 pub(crate) fn unpark(sk: u64) {
-    // It was there a moment ago, and no one else removes it.
-    let _ = PARKED.remove(sk);
+    if PARKED.remove(sk).is_ok() {
+        maps::add_hint(sk, u64::MAX);
+    }
 }

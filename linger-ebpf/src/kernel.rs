@@ -174,6 +174,13 @@ impl<M: Memory> Sock<M> {
         M::read::<u32>(self.sk, offset!(receive_qlen)) > 0
     }
 
+    /// Whether its network namespace is being removed (`check_net`).
+    #[inline(always)]
+    pub(crate) fn is_net_leaving(&self) -> bool {
+        let net: u64 = M::read(self.sk, offset!(net));
+        Probed::read::<u32>(net as *const u8, offset!(net_users)) == 0
+    }
+
     /// Id of the cgroup in which it was made.
     #[inline(always)]
     pub(crate) fn cgroup_id(&self) -> u64 {
@@ -217,6 +224,12 @@ impl Flags {
     }
 }
 
+/// Whether a FIN of this host stands in the send queue of a connection in this state.
+#[inline(always)]
+fn is_fin_queued(state: u8) -> bool {
+    matches!(state, state::FIN_WAIT1 | state::CLOSING | state::LAST_ACK)
+}
+
 /// A `struct tcp_sock`.
 pub(crate) struct Tcp<M> {
     tcp: *const u8,
@@ -241,6 +254,18 @@ impl<M: Memory> Tcp<M> {
         offset != Offsets::ABSENT && M::read::<u8>(self.tcp, offset) != 0
     }
 
+    /// Segments with data that came.
+    #[inline(always)]
+    pub(crate) fn data_segs_in(&self) -> u32 {
+        M::read(self.tcp, offset!(data_segs_in))
+    }
+
+    /// When the last acknowledgement came, in jiffies.
+    #[inline(always)]
+    pub(crate) fn rcv_tstamp(&self) -> u32 {
+        M::read(self.tcp, offset!(rcv_tstamp))
+    }
+
     /// Whether all that was written is acknowledged.
     #[inline(always)]
     pub(crate) fn all_acknowledged(&self) -> bool {
@@ -261,7 +286,6 @@ impl<M: Memory> Tcp<M> {
     /// The send queue's payload, for a connection in this state.
     #[inline(always)]
     pub(crate) fn queued(&self, state: u8) -> QueueBytes {
-        let fin = matches!(state, state::FIN_WAIT1 | state::CLOSING | state::LAST_ACK);
         if state == state::SYN_SENT {
             // Until the SYN goes out, a deferred connect leaves the numbers unset.
             if M::read::<u32>(self.tcp, offset!(packets_out)) == 0 {
@@ -273,11 +297,21 @@ impl<M: Memory> Tcp<M> {
                 ..queued
             };
         }
-        if fin {
+        if is_fin_queued(state) {
             self.queued_before_fin()
         } else {
             self.sequence()
         }
+    }
+
+    /// How much payload is in the send queue of a connection in this state, which has been made.
+    #[inline(always)]
+    pub(crate) fn outstanding(&self, state: u8) -> u32 {
+        let write_seq: u32 = M::read(self.tcp, offset!(write_seq));
+        let snd_una: u32 = M::read(self.tcp, offset!(snd_una));
+        write_seq
+            .wrapping_sub(snd_una)
+            .saturating_sub(u32::from(is_fin_queued(state)))
     }
 
     /// The send queue's payload once a FIN stands at its end.
@@ -312,6 +346,17 @@ impl<M: Memory> Tcp<M> {
             unacked: u64::from(snd_nxt.wrapping_sub(snd_una)),
         }
     }
+}
+
+/// Whether a packet (`struct sk_buff`) that TCP is at work on is an RST.
+#[inline(always)]
+pub(crate) fn is_rst(skb: *const u8) -> bool {
+    /// The flags are in this byte of the TCP header.
+    const FLAGS: u32 = 13;
+    const RST: u8 = 1 << 2;
+    let head: u64 = Probed::read(skb, offset!(skb_head));
+    let header: u16 = Probed::read(skb, offset!(transport_header));
+    Probed::read::<u8>(head as *const u8, u32::from(header) + FLAGS) & RST != 0
 }
 
 /// A `struct task_struct`: the current one, whose type every kind of program knows.

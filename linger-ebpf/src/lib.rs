@@ -133,12 +133,42 @@ labels! {
 }
 
 labels! {
+    /// What became of an orphan: each has exactly one fate.
+    pub enum Fate {
+        /// The peer's TCP acknowledged all of its payload.
+        Delivered = "delivered",
+        /// The peer sent an RST.
+        PeerReset = "peer_reset",
+        /// The peer sent data, which no one could read any more, and was answered with an RST.
+        LateData = "late_data",
+        /// The peer acknowledged nothing, or kept its window closed, for too long.
+        TimedOut = "timed_out",
+        /// This host was out of orphan quota or memory.
+        OrphanResources = "orphan_resources",
+        /// Ended by `SOCK_DESTROY`, `bpf_sock_destroy`, or with its network namespace.
+        Destroyed = "destroyed",
+        /// Its record outlived its time to live.
+        Unknown = "unknown",
+    }
+}
+
+impl Fate {
+    /// Whether payload is thrown away with it.
+    #[must_use]
+    pub const fn discards(self) -> bool {
+        !matches!(self, Self::Delivered)
+    }
+}
+
+labels! {
     /// What could not be recorded.
     pub enum Lost {
         /// Changes counted under `other` because their own group found no place.
         Group = "group",
         /// Closes that are in no counter of closes.
         Close = "close",
+        /// Orphans that found no place: what became of them is not known.
+        Orphan = "orphan",
         /// Closes whose return was not seen, so that their time is in no histogram.
         Return = "return",
     }
@@ -150,6 +180,20 @@ pub const MAX_GROUPS: u32 = 4096;
 /// How many threads may be inside close at the same time, at least; a power of two, which
 /// [`Slot::index`] relies on.
 pub const MAX_CLOSES: u32 = 16_384;
+
+/// How many orphans have a record of their own, unless the daemon is told otherwise.
+pub const MAX_ORPHANS: u32 = 65_536;
+
+/// How many [hints](hint) there are; a power of two.
+pub const HINTS: u32 = 16_384;
+
+/// The hint of a socket's address: how many records of sockets have this one is counted there.
+#[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "the upper bits of 64")]
+pub const fn hint(sk: u64) -> u32 {
+    // Fibonacci hashing, as in `Slot::index`.
+    (sk.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - HINTS.ilog2())) as u32
+}
 
 /// Upper bounds of the blocked-time buckets in nanoseconds, inclusive; one more bucket is above.
 pub const BUCKET_BOUNDS_NS: [u64; 13] = [
@@ -210,6 +254,12 @@ impl QueueBytes {
         unsent: 0,
         unacked: 0,
     };
+
+    /// Both together.
+    #[must_use]
+    pub const fn sum(self) -> u64 {
+        self.unsent + self.unacked
+    }
 }
 
 /// What closes of one outcome add up to, for one group. What most closes add to stands together.
@@ -250,6 +300,84 @@ impl Closes {
     };
 }
 
+/// What the ends of orphans of one fate add up to, for one group.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ends {
+    /// Sum of the times from the close's return to the end, nanoseconds.
+    pub lived_ns: u64,
+    /// Orphans by that time; not cumulative.
+    pub buckets: [u64; BUCKETS],
+    /// Payload thrown away.
+    pub discarded: QueueBytes,
+}
+
+impl Ends {
+    /// Nothing counted.
+    pub const ZERO: Self = Self {
+        lived_ns: 0,
+        buckets: [0; BUCKETS],
+        discarded: QueueBytes::NONE,
+    };
+
+    /// How many there were.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+}
+
+/// What one group's closes left behind.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Orphans {
+    /// Orphans that closes left.
+    pub left: u64,
+    /// Payload that was outstanding when those closes returned.
+    pub left_bytes: u64,
+    /// Payload of ended orphans that the peer acknowledged since.
+    pub delivered_bytes: u64,
+    /// Those that ended, by [`Fate`].
+    pub ends: [Ends; Fate::COUNT],
+}
+
+impl Orphans {
+    /// Nothing counted.
+    pub const ZERO: Self = Self {
+        left: 0,
+        left_bytes: 0,
+        delivered_bytes: 0,
+        ends: [Ends::ZERO; Fate::COUNT],
+    };
+
+    /// How many ended.
+    #[must_use]
+    pub fn ended(&self) -> u64 {
+        self.ends.iter().map(Ends::count).sum()
+    }
+
+    /// Payload of those that ended.
+    #[must_use]
+    pub fn ended_bytes(&self) -> u64 {
+        let discarded = self.ends.iter().map(|ends| ends.discarded);
+        let discarded: u64 = discarded.map(QueueBytes::sum).sum();
+        self.delivered_bytes + discarded
+    }
+
+    /// How many there ever were. An end that is counted implies its beginning, also where the
+    /// counters of another CPU were read before it began.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.left.max(self.ended())
+    }
+
+    /// Payload they were left with; as [`Orphans::total`].
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        self.left_bytes.max(self.ended_bytes())
+    }
+}
+
 /// All counters of one group: the value of the ledger, one copy per CPU.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,6 +388,8 @@ pub struct Counters {
     pub resets: [u64; Cause::COUNT],
     /// Received payload that no one read, thrown away by closes.
     pub unread_bytes: u64,
+    /// What its closes left behind.
+    pub orphans: Orphans,
 }
 
 impl Counters {
@@ -268,6 +398,7 @@ impl Counters {
         closes: [Closes::ZERO; Outcome::COUNT],
         resets: [0; Cause::COUNT],
         unread_bytes: 0,
+        orphans: Orphans::ZERO,
     };
 }
 
@@ -384,12 +515,63 @@ pub struct Parked {
     pub group: Group,
 }
 
+/// The record of an orphan, from its close's decision to the end of its socket, whose address is its
+/// key.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Orphan {
+    /// How far it has come, an [`orphan_stage`], in the lowest bits; above, what tells this record
+    /// from any other in the same place.
+    pub stage: u64,
+    /// When its close returned; before that, when its record was made. Nanoseconds of
+    /// `CLOCK_MONOTONIC`.
+    pub left_ns: u64,
+    /// Who closed.
+    pub group: Group,
+    /// Payload outstanding when its close returned; before that, at the decision.
+    pub bytes: u32,
+    /// Segments with data that had come at the decision (`tcp_sock.data_segs_in`).
+    pub data_segs_in: u32,
+    /// What ends it, as far as that is seen before the end: an [`omen`].
+    pub omen: u32,
+    /// The [`Fate`] of one that ended within its close.
+    pub fate: u32,
+    /// As `fate`: payload never sent.
+    pub unsent: u32,
+    /// As `fate`: payload sent, not acknowledged.
+    pub unacked: u32,
+}
+
+/// How far an [`Orphan`] has come.
+pub mod orphan_stage {
+    /// Its close has not returned. Only the closing thread may remove the record.
+    pub const OPEN: u64 = 0;
+    /// Its close has returned, leaving it behind. Whoever removes the record counts the end.
+    pub const LEFT: u64 = 1;
+    /// It ended within its close, which is yet to return.
+    pub const ENDED: u64 = 2;
+    /// The bits of these.
+    pub const MASK: u64 = 3;
+}
+
+/// What is known of an [`Orphan`]'s end before it comes.
+pub mod omen {
+    /// Nothing.
+    pub const NONE: u32 = 0;
+    /// The peer's RST came.
+    pub const RST: u32 = 1;
+    /// Something else than an RST made the kernel reset the connection: late data.
+    pub const NO_RST: u32 = 2;
+}
+
 /// Flags of a [`Close`].
 pub mod flag {
     /// It began at `__tcp_close`, without `tcp_close` (an MPTCP subflow): it ends there too.
     pub const INNER: u8 = 1 << 0;
     /// It began inside close(2), whose return will be seen.
     pub const RETURNS: u8 = 1 << 1;
+    /// Payload was outstanding when it sent its FIN: there is a record of its orphan.
+    pub const LEAVES: u8 = 1 << 2;
 }
 
 /// How far a [`Close`] has come.
@@ -450,6 +632,18 @@ pub struct Offsets {
     pub repair_mask: u32,
     /// `struct tcp_sock`: `is_mptcp`, bool; [`Offsets::ABSENT`] where the kernel has no MPTCP.
     pub is_mptcp: u32,
+    /// `struct tcp_sock`: `data_segs_in`, u32.
+    pub data_segs_in: u32,
+    /// `struct tcp_sock`: `rcv_tstamp`, u32, jiffies.
+    pub rcv_tstamp: u32,
+    /// `struct sock`: `skc_net`, pointer (`sk_net`).
+    pub net: u32,
+    /// `struct net`: the count of those who use it, int; 0 when it is being removed.
+    pub net_users: u32,
+    /// `struct sk_buff`: `head`, pointer.
+    pub skb_head: u32,
+    /// `struct sk_buff`: `transport_header`, u16, from `head`.
+    pub transport_header: u32,
     /// `struct task_struct`: `group_leader`, pointer.
     pub group_leader: u32,
     /// `struct task_struct`: `comm`, 16 bytes.
@@ -489,6 +683,12 @@ impl Offsets {
         repair: 0,
         repair_mask: 0,
         is_mptcp: 0,
+        data_segs_in: 0,
+        rcv_tstamp: 0,
+        net: 0,
+        net_users: 0,
+        skb_head: 0,
+        transport_header: 0,
         group_leader: 0,
         comm: 0,
         task_flags: 0,

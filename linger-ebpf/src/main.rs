@@ -28,6 +28,7 @@ mod close;
 mod in_flight;
 mod kernel;
 mod maps;
+mod orphan;
 mod reset;
 mod tracepoint;
 
@@ -39,9 +40,9 @@ use aya_ebpf::{
         SockContext,
     },
 };
-use linger_ebpf::{Close, Lost, flag};
+use linger_ebpf::{Close, Lost, Outcome, flag};
 
-use crate::kernel::{Memory, Probed, Sock, Typed, current_place, state};
+use crate::kernel::{Memory, Probed, Sock, Typed, current_place, is_rst, state};
 
 // ---- the model's calls, for the plans `fentry` and `kprobe` ----
 
@@ -69,6 +70,9 @@ fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
         0
     };
     close::decide(close, sk, flags, state, unread, timeout);
+    if close.outcome == Outcome::Graceful as u8 {
+        close::leave(close, sk, state);
+    }
 }
 
 /// `__tcp_close` ends, still under the lock.
@@ -165,6 +169,17 @@ fn fentry_active_reset(ctx: FEntryContext) -> i32 {
     0
 }
 
+/// The kernel resets a connection: the peer's RST came, or data for a closed socket.
+///
+/// kernel: v5.15.. net/ipv4/tcp_input.c: void tcp_reset(struct sock *sk, struct sk_buff *skb)
+#[fentry(function = "tcp_reset")]
+fn fentry_reset(ctx: FEntryContext) -> i32 {
+    // The verifier lets no one calculate with a pointer whose type it knows: read as a number.
+    let [sk, skb]: [u64; 2] = Probed::read(ctx.as_ptr().cast(), 0);
+    orphan::reset(sk, || is_rst(skb as *const u8));
+    0
+}
+
 // ---- kprobe: the same functions ----
 
 /// As [`fentry_tcp_close`].
@@ -213,6 +228,27 @@ fn kprobe_active_reset(ctx: ProbeContext) -> u32 {
     if let Some(sk) = ctx.arg(0) {
         reset::sent(current_close(), &Sock::<Probed>::new(sk));
     }
+    0
+}
+
+/// As [`fentry_reset`].
+#[kprobe]
+fn kprobe_reset(ctx: ProbeContext) -> u32 {
+    if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
+        orphan::reset(sk, || is_rst(skb));
+    }
+    0
+}
+
+// ---- fentry and kprobe ----
+
+/// A socket comes to its end, once, and before its memory is freed. What closes do to it is known
+/// already; most sockets leave nothing behind.
+///
+/// kernel: v4.16.. include/trace/events/tcp.h: tcp_destroy_sock(struct sock *sk)
+#[raw_tracepoint]
+fn destroy_sock(ctx: RawTracePointContext) -> i32 {
+    orphan::end(&Sock::<Probed>::new(ctx.arg(0)));
     0
 }
 

@@ -5,7 +5,10 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, PerCpuArray, PerCpuHashMap},
 };
-use linger_ebpf::{Close, Counters, Group, Lost, MAX_CLOSES, MAX_GROUPS, Parked, Slot};
+use linger_ebpf::{
+    Close, Counters, Group, HINTS, Lost, MAX_CLOSES, MAX_GROUPS, MAX_ORPHANS, Orphan, Parked, Slot,
+    hint,
+};
 
 use crate::atomic;
 
@@ -34,6 +37,20 @@ pub(crate) static CROWDED: HashMap<u32, Close> =
 pub(crate) static PARKED: HashMap<u64, Parked> =
     HashMap::with_max_entries(MAX_CLOSES, BPF_F_NO_PREALLOC);
 
+/// Orphans, by address of their socket. The daemon sets how many there may be.
+#[map]
+pub(crate) static ORPHANS: HashMap<u64, Orphan> =
+    HashMap::with_max_entries(MAX_ORPHANS, BPF_F_NO_PREALLOC);
+
+/// How many records in `ORPHANS` and `PARKED` have each hint, so that the end of any other socket
+/// takes a look here and no more. The daemon, too, removes records.
+#[map]
+static SOCKETS: Array<u64> = Array::with_max_entries(HINTS, BPF_F_MMAPABLE);
+
+/// Payload of orphans that found no place.
+#[map]
+static LOST_ORPHAN_BYTES: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
 /// What could not be recorded, by [`Lost`].
 #[map]
 pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(LOSSES, 0);
@@ -48,6 +65,31 @@ static ZERO: Counters = Counters::ZERO;
 pub(crate) fn lose(what: Lost) {
     if let Some(count) = LOST.get_ptr_mut(what as u32) {
         atomic::add(count, 1);
+    }
+}
+
+/// Counts an orphan that found no place.
+pub(crate) fn lose_orphan(bytes: u32) {
+    lose(Lost::Orphan);
+    if let Some(count) = LOST_ORPHAN_BYTES.get_ptr_mut(0) {
+        atomic::add(count, bytes.into());
+    }
+}
+
+/// Whether there may be a record of this socket in `ORPHANS` or `PARKED`.
+#[inline(always)]
+pub(crate) fn is_hinted(sk: u64) -> bool {
+    // SAFETY: a map value; volatile because others write to it.
+    SOCKETS
+        .get_ptr(hint(sk))
+        .is_some_and(|count| unsafe { core::ptr::read_volatile(count) } > 0)
+}
+
+/// Adds to the records that have the hint of this socket; the largest number takes one away.
+#[inline(always)]
+pub(crate) fn add_hint(sk: u64, change: u64) {
+    if let Some(count) = SOCKETS.get_ptr_mut(hint(sk)) {
+        atomic::add(count, change);
     }
 }
 

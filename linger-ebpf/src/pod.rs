@@ -4,7 +4,7 @@
     reason = "aya's marker for plain old data is an unsafe trait"
 )]
 
-use crate::{Close, Counters, Group, Offsets, Parked, Slot};
+use crate::{Close, Counters, Group, Offsets, Orphan, Parked, Slot};
 
 // SAFETY: `repr(C)`, integers only, no padding: any bytes are a value, and no byte is undefined.
 unsafe impl aya::Pod for Close {}
@@ -14,6 +14,8 @@ unsafe impl aya::Pod for Counters {}
 unsafe impl aya::Pod for Group {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Offsets {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Orphan {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Parked {}
 // SAFETY: as above.
@@ -25,5 +27,6 @@ const _: () = {
     assert!(size_of::<Parked>() == size_of::<Close>() + size_of::<Group>());
     assert!(crate::MAX_CLOSES.is_power_of_two());
     assert!(size_of::<Group>() == 24);
+    assert!(size_of::<Orphan>() == 2 * 8 + size_of::<Group>() + 6 * 4);
     assert!(size_of::<Offsets>().is_multiple_of(4));
 };

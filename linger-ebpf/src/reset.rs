@@ -8,7 +8,7 @@ use linger_ebpf::{Cause, Close, Counters, Group, Outcome, stage};
 use crate::{
     atomic, close,
     kernel::{Memory, Sock, Task, state},
-    maps,
+    maps, orphan,
 };
 
 /// The socket of a close in flight, or any other, sends an RST. `close` is the record of the close
@@ -39,6 +39,7 @@ pub(crate) fn sent<M: Memory>(close: Option<&mut Close>, sk: &Sock<M>) {
 fn after_fin<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     let Some(tcp) = sk.tcp() else { return };
     close::keep(close, tcp.queued_before_fin());
+    orphan::forget(close);
     let cause = late_abort(tcp.linger2(), tcp.all_acknowledged());
     let outcome = if matches!(cause, Cause::Linger2Aborted) {
         Outcome::Linger2Aborted
@@ -106,6 +107,14 @@ fn by_itself<M: Memory>(sk: &Sock<M>) {
         // SAFETY: a field of a map value.
         let unread_bytes = unsafe { &raw mut (*counters).unread_bytes };
         atomic::add(unread_bytes, u64::from(tcp.unread(flags)));
+    }
+}
+
+/// Counts an RST of this cause for a group.
+#[inline(always)]
+pub(crate) fn count_for(group: &Group, cause: Cause) {
+    if let Some(counters) = maps::counters(group) {
+        count(counters, cause as u8);
     }
 }
 

@@ -8,12 +8,13 @@
 //! until then under its socket's address.
 
 use aya_ebpf::helpers::generated::bpf_jiffies64;
-use linger_ebpf::{Close, Group, Lost, Outcome, flag, stage};
+use linger_ebpf::{Cause, Close, Group, Lost, Outcome, flag, stage};
 
 use crate::{
-    atomic, close, in_flight,
+    atomic, close,
+    in_flight::{self, Place},
     kernel::{Flags, Memory as _, Probed, Sock, Task, current_place, state, state_offset},
-    maps, reset,
+    maps, orphan, reset,
 };
 
 /// Number of the system call inside which a release ends with the call's return; -1 if there is none.
@@ -82,12 +83,19 @@ pub(crate) fn set_state(sk: &Sock<Probed>, old: u8, new: u8) {
     };
     close::decide(close, sk, flags, old, unread, timeout);
     // A socket in CLOSE ends within the close.
-    if new != state::CLOSE && !returns(close) {
+    if new == state::CLOSE {
+        return;
+    }
+    close::leave(close, sk, old);
+    if !returns(close) {
         let group = Task::current().group();
         if close.stage == stage::WAITING {
             park(close, &group);
         } else {
             count(close, &group);
+            if close.flags & flag::LEAVES != 0 {
+                orphan::leave(close.sk);
+            }
         }
         place.clear();
     }
@@ -132,8 +140,13 @@ pub(crate) fn reset(sk: &Sock<Probed>) {
         .and_then(|place| place.find(address))
         .or_else(|| in_flight::parked(address).map(|parked| &mut parked.close));
     if close.is_none() && sk.state() == state::CLOSE && sk.flags().dead() {
-        // Only a close does this, after its FIN; it was counted and forgotten.
-        return recount(sk);
+        // Only a close does this, after its FIN; it was counted and forgotten. What it left behind
+        // was counted too: that is what ends here.
+        return if orphan::is_left(address) {
+            reset::count_for(&Task::current().group(), Cause::OrphanResources);
+        } else {
+            recount(sk);
+        };
     }
     reset::sent(close, sk);
 }
@@ -162,25 +175,41 @@ pub(crate) fn destroy(sk: &Sock<Probed>) {
     let address = sk.address();
     let Some(place) = current_place() else { return };
     if let Some(close) = place.find(address) {
-        if close.stage == stage::DECIDED && returns(close) {
-            return;
-        }
-        // Under the lock it is the close that ends it. Without, it is a soft interrupt that came
-        // upon this thread after its close let go: the close ends as it would have.
-        if sk.is_owned() {
-            settle(close, sk);
-            if !returns(close) {
-                count(close, &Task::current().group());
-                place.clear();
-            }
-        }
-        return;
+        end_within(&place, close, sk);
+    } else if maps::is_hinted(address) {
+        end_parked(sk);
+        orphan::end(sk);
     }
-    if sk.flags().linger()
-        && sk.lingertime() > 0
-        && let Some(parked) = in_flight::parked(address)
-    {
+}
+
+/// The socket of this thread's close comes to its end.
+#[inline(always)]
+fn end_within(place: &Place, close: &mut Close, sk: &Sock<Probed>) {
+    // Under the lock it is the close that ends it. Without, it is a soft interrupt that came upon
+    // this thread after its close let go: the close ends as it would have.
+    let decided = close.stage == stage::DECIDED && returns(close);
+    let owned = !decided && sk.is_owned();
+    if owned {
+        settle(close, sk);
+    }
+    if close.flags & flag::LEAVES != 0 {
+        orphan::end(sk);
+    }
+    if owned && !returns(close) {
+        count(close, &Task::current().group());
+        place.clear();
+    }
+}
+
+/// The socket of a close that waited, and whose return no one saw, comes to its end.
+#[inline(always)]
+fn end_parked(sk: &Sock<Probed>) {
+    let address = sk.address();
+    if let Some(parked) = in_flight::parked(address) {
         settle(&mut parked.close, sk);
+        if parked.close.flags & flag::LEAVES != 0 {
+            orphan::leave(address);
+        }
         count(&parked.close, &parked.group);
         in_flight::unpark(address);
     }
@@ -216,6 +245,9 @@ fn judge(close: &mut Close, sk: &Sock<Probed>) {
     };
     close.outcome = outcome as u8;
     close.stage = stage::DECIDED;
+    if !matches!(outcome, Outcome::LingerTimeout) {
+        orphan::forget(close);
+    }
 }
 
 /// Whether the return of this close will be seen.

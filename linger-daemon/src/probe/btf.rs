@@ -51,6 +51,7 @@ pub struct Resolved {
 /// One row of the table of fields.
 struct Field {
     name: &'static str,
+    /// Where it is in there; several, separated by `|`, if kernels differ.
     path: &'static str,
     shape: Shape,
     set: fn(&mut Offsets, u32),
@@ -106,6 +107,18 @@ const FIELDS: &[Field] = &[
     field!(linger2, "tcp_sock", "linger2", Shape::Bytes(4)),
     field!(repair, "tcp_sock", "repair", Shape::Bit),
     field!(is_mptcp, "tcp_sock", "is_mptcp", Shape::Optional(1)),
+    field!(data_segs_in, "tcp_sock", "data_segs_in", Shape::Bytes(4)),
+    field!(rcv_tstamp, "tcp_sock", "rcv_tstamp", Shape::Bytes(4)),
+    field!(net, "sock", "__sk_common.skc_net.net", Shape::Bytes(8)),
+    // Renamed in v6.18.
+    field!(net_users, "net", "ns.count|ns.__ns_ref", Shape::Bytes(4)),
+    field!(skb_head, "sk_buff", "head", Shape::Bytes(8)),
+    field!(
+        transport_header,
+        "sk_buff",
+        "transport_header",
+        Shape::Bytes(2)
+    ),
     field!(group_leader, "task_struct", "group_leader", Shape::Bytes(8)),
     field!(comm, "task_struct", "comm", Shape::Array(16)),
     field!(task_flags, "task_struct", "flags", Shape::Bytes(4)),
@@ -179,7 +192,9 @@ impl Kernel {
         let mut places = Vec::new();
         for kind in self.named(field.name) {
             if let Type::Struct(at) = kind {
-                self.walk(&at, field.path, 0, &mut places);
+                for path in field.path.split('|') {
+                    self.walk(&at, path, 0, &mut places);
+                }
             }
         }
         places.dedup_by_key(|place| place.bit_offset);

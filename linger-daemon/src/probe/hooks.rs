@@ -66,7 +66,11 @@ const fn hook(program: &'static str, point: Point) -> Hook {
 // close begins on record that cannot end; `__tcp_close`'s return, which tells a close whose
 // beginning it missed, after those; resets, which without a record count as no close's, last of all.
 
+const DESTROY_SOCK: Hook = hook("destroy_sock", Point::RawTracepoint("tcp_destroy_sock"));
+
 const FENTRY: &[Hook] = &[
+    DESTROY_SOCK,
+    hook("fentry_reset", Point::Fentry("tcp_reset")),
     hook("fexit_tcp_close", Point::Fexit("tcp_close")),
     hook("fexit_wait_close", Point::Fexit("sk_stream_wait_close")),
     hook("fentry_tcp_close", Point::Fentry("tcp_close")),
@@ -79,6 +83,8 @@ const FENTRY: &[Hook] = &[
 ];
 
 const KPROBE: &[Hook] = &[
+    DESTROY_SOCK,
+    hook("kprobe_reset", Point::Kprobe("tcp_reset")),
     hook("kretprobe_tcp_close", Point::Kretprobe("tcp_close")),
     hook(
         "kretprobe_wait_close",
@@ -148,7 +154,10 @@ pub fn blind(plan: Plan, kernel: &Kernel) -> Vec<&'static str> {
         Plan::Tracepoint => {
             let mut blind = vec![
                 "closes of the kernel's own sockets, and of MPTCP subflows",
-                "the time of closes outside close(2): at exit, by dup2(2), by io_uring",
+                "the time of closes outside close(2): at exit, by dup2(2), by io_uring; an orphan of \
+                 theirs is as large as when they began",
+                "the RST that ends an orphan: late data is told from it by the segments with data \
+                 that came since the close, and by the time of the last acknowledgement",
             ];
             if !sees_returns(kernel) {
                 blind.push("the time of any close: that takes Linux 6.6 on x86-64");

@@ -1,0 +1,308 @@
+//! One orphan, from the close that leaves it behind to the end of its socket.
+//!
+//! `expect` → `returned` → `end`. A close that sends its FIN with payload outstanding makes the
+//! record, under the socket lock, so before the end can come. When the close returns, what is still
+//! outstanding is what it leaves behind; if that is nothing, there never was an orphan.
+//!
+//! Another CPU may end the socket while the close returns. Until the return, the record is the
+//! closing thread's: the end only notes what it found. From then on it is the end's. Both steps are
+//! compare-and-swaps of one word, which no other record in the same memory can match.
+
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_NOEXIST},
+    helpers::{bpf_ktime_get_ns, generated::bpf_jiffies64},
+};
+use linger_ebpf::{
+    Close, Ends, Fate, Group, Orphan, Orphans, QueueBytes, flag, omen,
+    orphan_stage::{ENDED, LEFT, MASK, OPEN},
+};
+
+use crate::{
+    atomic, close,
+    kernel::{Memory, Sock, Task, Tcp},
+    maps::{self, ORPHANS},
+};
+
+const EEXIST: i32 = -17;
+const ECONNABORTED: u32 = 103;
+const ECONNRESET: u32 = 104;
+
+/// A close sends its FIN while this much payload is outstanding.
+#[inline(always)]
+pub(crate) fn expect<M: Memory>(close: &mut Close, tcp: &Tcp<M>, bytes: u32) {
+    let now = now();
+    let orphan = Orphan {
+        stage: now << MASK.count_ones() | OPEN,
+        left_ns: now,
+        group: Task::current().group(),
+        bytes,
+        data_segs_in: tcp.data_segs_in(),
+        omen: omen::NONE,
+        fate: Fate::Delivered as u32,
+        unsent: 0,
+        unacked: 0,
+    };
+    let key = close.sk;
+    match ORPHANS.insert(key, orphan, u64::from(BPF_NOEXIST)) {
+        Ok(()) => maps::add_hint(key, 1),
+        Err(EEXIST) => {
+            // The end of an earlier socket at this address was missed.
+            outlive(key);
+            // It was there: this takes its place.
+            let _ = ORPHANS.insert(key, orphan, u64::from(BPF_ANY));
+        }
+        Err(_) => return maps::lose_orphan(bytes),
+    }
+    close.flags |= flag::LEAVES;
+}
+
+/// The close returns.
+#[inline(always)]
+pub(crate) fn returned<M: Memory>(sk: &Sock<M>) {
+    let key = sk.address();
+    let (Some(orphan), Some(tcp)) = (record(key), sk.tcp()) else {
+        return;
+    };
+    let open = orphan.stage & !MASK;
+    // The socket may be gone, and this be nonsense: then it is not open any more.
+    let bytes = close::narrow(tcp.queued_before_fin().sum());
+    let stage = if bytes > 0 {
+        orphan.bytes = bytes;
+        orphan.left_ns = now();
+        LEFT
+    } else {
+        ENDED
+    };
+    if atomic::replace(&raw mut orphan.stage, open, open | stage).is_err() {
+        count_inner(orphan);
+        remove(key);
+    } else if stage == LEFT {
+        count_left(&orphan.group, bytes);
+    } else {
+        remove(key);
+    }
+}
+
+/// The close will not be seen to return: what was outstanding at its decision is left behind.
+#[inline(always)]
+pub(crate) fn leave(key: u64) {
+    let Some(orphan) = record(key) else { return };
+    let open = orphan.stage & !MASK;
+    if atomic::replace(&raw mut orphan.stage, open, open | LEFT).is_err() {
+        count_inner(orphan);
+        remove(key);
+    } else {
+        count_left(&orphan.group, orphan.bytes);
+    }
+}
+
+/// There will be no orphan: its close aborts, or waits and sees its connection die.
+#[inline(always)]
+pub(crate) fn forget(close: &mut Close) {
+    if close.flags & flag::LEAVES != 0 {
+        close.flags &= !flag::LEAVES;
+        // SAFETY: a field of a map value; volatile because it may equal a pointer whose type the
+        // verifier knows, and with which it lets no one calculate.
+        remove(unsafe { core::ptr::read_volatile(&raw const close.sk) });
+    }
+}
+
+/// Whether a close left this socket behind, and returned.
+#[inline(always)]
+pub(crate) fn is_left(key: u64) -> bool {
+    maps::is_hinted(key) && record(key).is_some_and(|orphan| orphan.stage & MASK == LEFT)
+}
+
+/// The kernel resets a connection, whatever the reason.
+#[inline(always)]
+pub(crate) fn reset(key: u64, by_rst: impl FnOnce() -> bool) {
+    if maps::is_hinted(key)
+        && let Some(orphan) = record(key)
+    {
+        orphan.omen = if by_rst() { omen::RST } else { omen::NO_RST };
+    }
+}
+
+/// A socket comes to its end, under its lock.
+#[inline(always)]
+pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
+    let key = sk.address();
+    if !maps::is_hinted(key) {
+        return;
+    }
+    let (Some(orphan), Some(tcp)) = (record(key), sk.tcp()) else {
+        return;
+    };
+    let stage = orphan.stage;
+    let queued = tcp.queued_before_fin();
+    let fate = if queued.sum() == 0 {
+        Fate::Delivered
+    } else {
+        fate(sk, &tcp, orphan)
+    };
+    if stage & MASK == OPEN {
+        if queued.sum() > 0 {
+            orphan.fate = fate as u32;
+            orphan.unsent = close::narrow(queued.unsent);
+            orphan.unacked = close::narrow(queued.unacked);
+        }
+        if atomic::replace(&raw mut orphan.stage, stage, stage | ENDED).is_ok() {
+            return;
+        }
+        // Its close returned at this moment.
+    }
+    let Some(orphan) = record(key) else { return };
+    if orphan.stage & MASK == LEFT {
+        let orphan = *orphan;
+        if remove(key) {
+            let lived_ns = now().saturating_sub(orphan.left_ns);
+            count_end(&orphan.group, fate as u32, orphan.bytes, queued, lived_ns);
+        }
+    }
+}
+
+/// What became of an orphan that ends with payload outstanding.
+#[inline(always)]
+fn fate<M: Memory>(sk: &Sock<M>, tcp: &Tcp<M>, orphan: &Orphan) -> Fate {
+    match sk.err() {
+        ECONNRESET => match orphan.omen {
+            omen::RST => Fate::PeerReset,
+            omen::NO_RST => Fate::LateData,
+            _ if is_late_data(tcp, orphan) => Fate::LateData,
+            _ => Fate::PeerReset,
+        },
+        ECONNABORTED => Fate::Destroyed,
+        0 if sk.is_net_leaving() => Fate::Destroyed,
+        0 => Fate::OrphanResources,
+        _ => Fate::TimedOut,
+    }
+}
+
+/// Whether it was data that made the kernel reset the connection, where that was not seen. Data ends
+/// a closed socket as soon as it comes, and after its acknowledgement was taken; an RST before.
+#[inline(always)]
+fn is_late_data<M: Memory>(tcp: &Tcp<M>, orphan: &Orphan) -> bool {
+    /// The clock may tick between the two.
+    const TICK: u32 = 1;
+    // SAFETY: has no preconditions.
+    let now = unsafe { bpf_jiffies64() };
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "so does the kernel (tcp_jiffies32)"
+    )]
+    let now = now as u32;
+    tcp.data_segs_in() != orphan.data_segs_in && now.wrapping_sub(tcp.rcv_tstamp()) <= TICK
+}
+
+/// Counts an orphan that ended within its close, if anything was lost with it.
+#[inline(always)]
+fn count_inner(orphan: &Orphan) {
+    let queued = QueueBytes {
+        unsent: orphan.unsent.into(),
+        unacked: orphan.unacked.into(),
+    };
+    let bytes = close::narrow(queued.sum());
+    if bytes > 0 {
+        count_left(&orphan.group, bytes);
+        count_end(&orphan.group, orphan.fate, bytes, queued, 0);
+    }
+}
+
+/// A record whose socket must have ended long ago.
+#[inline(always)]
+fn outlive(key: u64) {
+    let Some(orphan) = record(key) else { return };
+    if orphan.stage & MASK == LEFT {
+        let queued = QueueBytes {
+            unsent: 0,
+            unacked: orphan.bytes.into(),
+        };
+        let lived_ns = now().saturating_sub(orphan.left_ns);
+        count_end(
+            &orphan.group,
+            Fate::Unknown as u32,
+            orphan.bytes,
+            queued,
+            lived_ns,
+        );
+    }
+}
+
+/// Adds to what a group's closes left behind.
+#[inline(always)]
+fn count_left(group: &Group, bytes: u32) {
+    let Some(orphans) = orphans(group) else {
+        return;
+    };
+    // SAFETY: fields of a map value.
+    unsafe {
+        atomic::add(&raw mut (*orphans).left, 1);
+        atomic::add(&raw mut (*orphans).left_bytes, bytes.into());
+    }
+}
+
+/// Adds the end of an orphan that was left with `bytes`, of which `queued` were still outstanding.
+#[inline(always)]
+fn count_end(group: &Group, fate: u32, bytes: u32, queued: QueueBytes, lived_ns: u64) {
+    let Some(orphans) = orphans(group) else {
+        return;
+    };
+    // SAFETY: a local; volatile so that the check is made where the verifier sees it.
+    let fate = unsafe { core::ptr::read_volatile(&raw const fate) } as usize;
+    if fate >= Fate::COUNT {
+        return;
+    }
+    // SAFETY: fields of a map value; the index is within bounds.
+    unsafe {
+        let ends = (&raw mut (*orphans).ends).cast::<Ends>().add(fate);
+        close::add_time(
+            (&raw mut (*ends).buckets).cast(),
+            &raw mut (*ends).lived_ns,
+            lived_ns,
+        );
+        // No more than there was.
+        let bytes = u64::from(bytes);
+        let unsent = queued.unsent.min(bytes);
+        let unacked = queued.unacked.min(bytes - unsent);
+        let delivered = bytes - unsent - unacked;
+        if unsent > 0 {
+            atomic::add(&raw mut (*ends).discarded.unsent, unsent);
+        }
+        if unacked > 0 {
+            atomic::add(&raw mut (*ends).discarded.unacked, unacked);
+        }
+        if delivered > 0 {
+            atomic::add(&raw mut (*orphans).delivered_bytes, delivered);
+        }
+    }
+}
+
+#[inline(always)]
+fn orphans(group: &Group) -> Option<*mut Orphans> {
+    // SAFETY: a field of a map value.
+    maps::counters(group).map(|counters| unsafe { &raw mut (*counters).orphans })
+}
+
+#[inline(always)]
+fn record(key: u64) -> Option<&'static mut Orphan> {
+    // SAFETY: see above who works on it; the reference does not outlive the program.
+    ORPHANS
+        .get_ptr_mut(key)
+        .map(|orphan| unsafe { &mut *orphan })
+}
+
+/// Whether it was there to be removed.
+#[inline(always)]
+fn remove(key: u64) -> bool {
+    let removed = ORPHANS.remove(key).is_ok();
+    if removed {
+        maps::add_hint(key, u64::MAX);
+    }
+    removed
+}
+
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: has no preconditions.
+    unsafe { bpf_ktime_get_ns() }
+}
