@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use linger_ebpf::Plan;
+use linger_ebpf::{MAX_ORPHANS, Plan};
 use tracing::Level;
 
 use crate::exercise::{self, Kind, Request};
@@ -63,6 +63,17 @@ pub struct Run {
     /// The hooks to use; auto takes the best that attaches
     #[arg(long, value_enum, default_value_t = PlanChoice::Auto)]
     pub plan: PlanChoice,
+    /// How many closed sockets with data left are followed to their end at a time
+    ///
+    /// Each takes about 150 bytes of kernel memory while it lives. What finds no room is counted in
+    /// linger_lost_total{what="orphan"} and linger_lost_orphan_bytes_total.
+    #[arg(long, value_name = "NUMBER", default_value_t = MAX_ORPHANS, value_parser = clap::value_parser!(u32).range(1..=1 << 22))]
+    pub max_orphans: u32,
+    /// Seconds after which one of them is given up, its fate unknown
+    ///
+    /// At the kernel's defaults (tcp_orphan_retries) none lives longer than about 20 minutes.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800, value_parser = clap::value_parser!(u64).range(1..))]
+    pub orphan_ttl: u64,
 }
 
 /// Options of `lingerd check`.

@@ -1,16 +1,20 @@
 //! The maps of the kernel as one typed snapshot of all counts.
 
 mod in_flight;
+mod orphans;
+mod shared;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::time::Duration;
 
 use aya::Ebpf;
-use aya::maps::{Map, MapData, MapError, PerCpuArray, PerCpuHashMap};
-use linger_ebpf::{Counters, Group, Lost, MAX_CLOSES, MAX_GROUPS, Plan, QueueBytes};
+use aya::maps::{MapData, MapError, PerCpuArray, PerCpuHashMap};
+use linger_ebpf::{Counters, Group, Lost, MAX_CLOSES, MAX_GROUPS, Orphans, Plan, QueueBytes};
 use thiserror::Error;
 
 use self::in_flight::{InFlight, Slots};
+use self::orphans::Records;
 use crate::attribution::Cgroups;
 use crate::probe::Attached;
 
@@ -55,6 +59,8 @@ pub struct Snapshot {
     pub groups: Vec<(Labels, Counters)>,
     /// What could not be recorded, by [`Lost`].
     pub lost: [u64; Lost::COUNT],
+    /// Payload of the orphans among that.
+    pub lost_orphan_bytes: u64,
     /// How full the maps are.
     pub maps: Vec<MapFill>,
 }
@@ -74,8 +80,13 @@ pub enum LedgerError {
         source: MapError,
     },
     /// The kernel does not share it.
-    #[error("cannot map the map CLOSES into memory")]
-    Share(#[from] io::Error),
+    #[error("cannot map the map {map} into memory")]
+    Share {
+        /// Its name.
+        map: &'static str,
+        /// Why.
+        source: io::Error,
+    },
 }
 
 /// The counts in the kernel, and what is needed to read them.
@@ -84,26 +95,33 @@ pub struct Ledger {
     groups: PerCpuHashMap<MapData, Group, Counters>,
     other: PerCpuArray<MapData, Counters>,
     lost: PerCpuArray<MapData, u64>,
+    lost_orphan_bytes: PerCpuArray<MapData, u64>,
     in_flight: InFlight,
+    orphans: Records,
+    max_orphans: u32,
     cgroups: Cgroups,
     /// Losses found by sweeping.
     swept: [u64; Lost::COUNT],
 }
 
 impl Ledger {
-    /// Takes the maps of attached programs.
-    pub fn new(attached: &mut Attached, cgroups: Cgroups) -> Result<Self, LedgerError> {
+    /// Takes the maps of attached programs. An orphan is given up after `orphan_ttl`.
+    pub fn new(
+        attached: &mut Attached,
+        cgroups: Cgroups,
+        orphan_ttl: Duration,
+    ) -> Result<Self, LedgerError> {
         let ebpf = &mut attached.ebpf;
         Ok(Self {
             plan: attached.plan,
             groups: take(ebpf, "GROUPS")?,
             other: take(ebpf, "OTHER")?,
             lost: take(ebpf, "LOST")?,
+            lost_orphan_bytes: take(ebpf, "LOST_ORPHAN_BYTES")?,
+            orphans: Records::new(ebpf, orphan_ttl)?,
+            max_orphans: attached.max_orphans,
             in_flight: InFlight {
-                slots: match ebpf.map("CLOSES") {
-                    Some(Map::Array(closes)) => Slots::map(closes)?,
-                    _ => return Err(LedgerError::NoMap("CLOSES")),
-                },
+                slots: Slots::map(ebpf)?,
                 crowded: take(ebpf, "CROWDED")?,
                 parked: take(ebpf, "PARKED")?,
             },
@@ -117,10 +135,15 @@ impl Ledger {
         let (in_flight, removed) = self.in_flight.sweep()?;
         self.swept[Lost::Close.index()] += removed;
         let mut groups: BTreeMap<Labels, Counters> = BTreeMap::new();
-        let counted = self.read_groups()?;
+        let mut counted = self.read_groups()?;
         let found = counted.len();
+        self.swept[Lost::Orphan.index()] += self.orphans.sweep()?;
+        for (group, orphans) in self.orphans.expired() {
+            let counters = counted.entry(*group).or_insert(Counters::ZERO);
+            add_orphans(&mut counters.orphans, orphans);
+        }
         self.cgroups
-            .resolve(counted.iter().map(|(group, _)| group.cgroup_id));
+            .resolve(counted.keys().map(|group| group.cgroup_id));
         for (group, counters) in counted {
             let labels = Labels {
                 unit: self.cgroups.unit(group.cgroup_id),
@@ -135,10 +158,15 @@ impl Ledger {
                 &other,
             );
         }
+        let orphans = groups.values().map(|counters| &counters.orphans);
+        let orphans = orphans
+            .map(|orphans| orphans.total() - orphans.ended())
+            .sum();
         Ok(Snapshot {
             plan: self.plan,
             groups: groups.into_iter().collect(),
             lost: self.read_lost()?,
+            lost_orphan_bytes: self.read_lost_orphan_bytes()?,
             maps: vec![
                 MapFill {
                     map: "groups",
@@ -150,17 +178,27 @@ impl Ledger {
                     entries: in_flight,
                     capacity: MAX_CLOSES.into(),
                 },
+                MapFill {
+                    map: "orphans",
+                    entries: orphans,
+                    capacity: self.max_orphans.into(),
+                },
             ],
         })
     }
 
-    fn read_groups(&self) -> Result<Vec<(Group, Counters)>, LedgerError> {
+    fn read_groups(&self) -> Result<BTreeMap<Group, Counters>, LedgerError> {
         let mut groups: BTreeMap<Group, Counters> = BTreeMap::new();
         for entry in &self.groups {
             let (group, counters) = entry.map_err(read("GROUPS"))?;
             groups.insert(group, sum_cpus(&counters));
         }
-        Ok(groups.into_iter().collect())
+        Ok(groups)
+    }
+
+    fn read_lost_orphan_bytes(&self) -> Result<u64, LedgerError> {
+        let bytes = self.lost_orphan_bytes.get(&0, 0);
+        Ok(bytes.map_err(read("LOST_ORPHAN_BYTES"))?.iter().sum())
     }
 
     fn read_lost(&self) -> Result<[u64; Lost::COUNT], LedgerError> {
@@ -217,6 +255,26 @@ fn add(sum: &mut Counters, more: &Counters) {
     }
     add_all(&mut sum.resets, &more.resets);
     add_all([&mut sum.unread_bytes], &[more.unread_bytes]);
+    add_orphans(&mut sum.orphans, &more.orphans);
+}
+
+fn add_orphans(sum: &mut Orphans, more: &Orphans) {
+    add_all(
+        [&mut sum.left, &mut sum.left_bytes, &mut sum.delivered_bytes],
+        &[more.left, more.left_bytes, more.delivered_bytes],
+    );
+    for (sum, more) in sum.ends.iter_mut().zip(&more.ends) {
+        add_all(&mut sum.buckets, &more.buckets);
+        let QueueBytes { unsent, unacked } = more.discarded;
+        add_all(
+            [
+                &mut sum.lived_ns,
+                &mut sum.discarded.unsent,
+                &mut sum.discarded.unacked,
+            ],
+            &[more.lived_ns, unsent, unacked],
+        );
+    }
 }
 
 fn add_all<'a>(sums: impl IntoIterator<Item = &'a mut u64>, more: &[u64]) {

@@ -1,7 +1,7 @@
 //! `lingerd run`: attach, count, serve.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use nix::sys::utsname::uname;
@@ -22,7 +22,7 @@ pub fn run(options: &Run) -> Result<()> {
     let address = listener.local_addr()?;
     privileges::require()?;
     let started = Instant::now();
-    let mut attached = probe::choose(options.plan.plan())?;
+    let mut attached = probe::choose(options.plan.plan(), options.max_orphans)?;
     info!(
         plan = attached.plan.name(),
         hooks = attached.hooks.len(),
@@ -30,7 +30,11 @@ pub fn run(options: &Run) -> Result<()> {
         "attached"
     );
     let cgroups = Cgroups::new(probe::cgroup_root().unwrap_or_default());
-    let ledger = Mutex::new(Ledger::new(&mut attached, cgroups)?);
+    let ledger = Mutex::new(Ledger::new(
+        &mut attached,
+        cgroups,
+        Duration::from_secs(options.orphan_ttl),
+    )?);
     drop_privileges(&ledger)?;
     release_memory();
 

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use linger_ebpf::{Cause, Closes, Counters, Lost, Outcome};
+use linger_ebpf::{Cause, Closes, Counters, Ends, Fate, Lost, Orphans, Outcome};
 use prometheus::core::Desc;
 use prometheus::proto::{Metric, MetricFamily, MetricType};
 
@@ -38,7 +38,7 @@ static BLOCKED: Family = Family {
 static DISCARDED: Family = Family {
     name: "linger_discarded_bytes_total",
     help: "Bytes of payload that were queued to be sent and thrown away, by the outcome of the \
-           close that did it. queue=\"unsent\" never left this host; queue=\"unacked\" was sent, \
+           close that did it, or by the fate of the orphan that a close had left. queue=\"unsent\" never left this host; queue=\"unacked\" was sent, \
            and may or may not have reached the peer.",
     kind: MetricType::COUNTER,
     attributed: true,
@@ -61,6 +61,59 @@ static RESETS: Family = Family {
     kind: MetricType::COUNTER,
     attributed: true,
     labels: &["cause"],
+};
+
+static ORPHANS: Family = Family {
+    name: "linger_orphans",
+    help: "Orphans still under way: sockets whose close returned while payload was unsent or \
+           unacknowledged, and whose end has not come.",
+    kind: MetricType::GAUGE,
+    attributed: true,
+    labels: &[],
+};
+
+static ORPHANS_TOTAL: Family = Family {
+    name: "linger_orphans_total",
+    help: "Orphans that came to an end, by fate. All but \"delivered\" lost payload that their \
+           program believes sent.",
+    kind: MetricType::COUNTER,
+    attributed: true,
+    labels: &["fate"],
+};
+
+static ORPHANED_BYTES: Family = Family {
+    name: "linger_orphaned_bytes_total",
+    help: "Bytes of payload that were unsent or unacknowledged when their close returned. They are \
+           delivered, discarded, or still under way.",
+    kind: MetricType::COUNTER,
+    attributed: true,
+    labels: &[],
+};
+
+static DELIVERED_BYTES: Family = Family {
+    name: "linger_orphan_delivered_bytes_total",
+    help: "Bytes of linger_orphaned_bytes_total that the peer acknowledged, counted when their \
+           orphan ends.",
+    kind: MetricType::COUNTER,
+    attributed: true,
+    labels: &[],
+};
+
+static ORPHAN_SECONDS: Family = Family {
+    name: "linger_orphan_seconds",
+    help: "Seconds from the return of the close to the end of its orphan.",
+    kind: MetricType::HISTOGRAM,
+    attributed: true,
+    labels: &["fate"],
+};
+
+static LOST_ORPHAN_BYTES: Family = Family {
+    name: "linger_lost_orphan_bytes_total",
+    help: "Bytes of payload outstanding in orphans that found no place, and are in no other \
+           metric. See --max-orphans.",
+    kind: MetricType::COUNTER,
+    attributed: false,
+    labels: &[],
 };
 
 static BUILD: Family = Family {
@@ -91,7 +144,7 @@ static LOST: Family = Family {
     name: "linger_lost_total",
     help: "What could not be recorded. what=\"group\": changes counted under other because their \
            group found no place, the sums are still exact; \"close\": closes that are in no \
-           counter; \"return\": closes that are counted, but not in the histogram of their time. \
+           counter; \"orphan\": orphans that are in no metric of orphans; \"return\": closes that are counted, but not in the histogram of their time. \
            Anything but 0 deserves a look.",
     kind: MetricType::COUNTER,
     attributed: false,
@@ -125,8 +178,24 @@ static SCRAPE: Family = Family {
 /// What each metric is, for the registry.
 pub(super) fn descriptions() -> Vec<Desc> {
     [
-        &CLOSES, &BLOCKED, &DISCARDED, &UNREAD, &RESETS, &BUILD, &PROBE, &ATTACHED, &LOST,
-        &ENTRIES, &CAPACITY, &SCRAPE,
+        &CLOSES,
+        &BLOCKED,
+        &DISCARDED,
+        &UNREAD,
+        &RESETS,
+        &ORPHANS,
+        &ORPHANS_TOTAL,
+        &ORPHANED_BYTES,
+        &DELIVERED_BYTES,
+        &ORPHAN_SECONDS,
+        &BUILD,
+        &PROBE,
+        &ATTACHED,
+        &LOST,
+        &LOST_ORPHAN_BYTES,
+        &ENTRIES,
+        &CAPACITY,
+        &SCRAPE,
     ]
     .map(Family::description)
     .into()
@@ -137,15 +206,23 @@ pub(super) fn all(snapshot: &Snapshot, facts: &Facts, reading: Duration) -> Vec<
     vec![
         CLOSES.with(by_outcome(snapshot, closes)),
         BLOCKED.with(by_outcome(snapshot, blocked)),
-        DISCARDED.with(by_outcome(snapshot, discarded)),
+        DISCARDED.with(by_group(snapshot, discarded)),
         UNREAD.with(by_group(snapshot, unread)),
         RESETS.with(by_group(snapshot, resets)),
+        ORPHANS.with(by_group(snapshot, orphans)),
+        ORPHANS_TOTAL.with(by_group(snapshot, orphans_ended)),
+        ORPHANED_BYTES.with(by_group(snapshot, orphaned_bytes)),
+        DELIVERED_BYTES.with(by_group(snapshot, delivered_bytes)),
+        ORPHAN_SECONDS.with(by_group(snapshot, orphan_seconds)),
         BUILD.with(vec![BUILD.of_daemon(&[VERSION, REVISION], 1.0)]),
         PROBE.with(vec![
             PROBE.of_daemon(&[facts.plan.name(), &facts.kernel], 1.0),
         ]),
         ATTACHED.with(attached(facts)),
         LOST.with(lost(snapshot)),
+        LOST_ORPHAN_BYTES.with(vec![
+            LOST_ORPHAN_BYTES.of_daemon(&[], float(snapshot.lost_orphan_bytes)),
+        ]),
         ENTRIES.with(map_fill(snapshot, &ENTRIES, |fill| fill.entries)),
         CAPACITY.with(map_fill(snapshot, &CAPACITY, |fill| fill.capacity)),
         SCRAPE.with(vec![SCRAPE.of_daemon(&[], reading.as_secs_f64())]),
@@ -193,19 +270,73 @@ fn blocked(ended: &Ended) -> Vec<Metric> {
     if ended.closes.timed() == 0 {
         return Vec::new();
     }
-    vec![BLOCKED.histogram(ended.group, &[ended.outcome.name()], ended.closes)]
+    let Closes {
+        buckets,
+        blocked_ns,
+        ..
+    } = ended.closes;
+    vec![BLOCKED.histogram(ended.group, &[ended.outcome.name()], buckets, *blocked_ns)]
 }
 
-fn discarded(ended: &Ended) -> Vec<Metric> {
-    if !ended.outcome.discards() {
+fn discarded(group: &Labels, counters: &Counters) -> Vec<Metric> {
+    let by_close = Outcome::ALL
+        .iter()
+        .zip(&counters.closes)
+        .filter(|(outcome, closes)| outcome.discards() && closes.count() > 0)
+        .map(|(outcome, closes)| (outcome.name(), closes.discarded));
+    let after_close = ended(counters)
+        .filter(|(fate, _)| fate.discards())
+        .map(|(fate, ends)| (fate.name(), ends.discarded));
+    by_close
+        .chain(after_close)
+        .flat_map(|(cause, bytes)| {
+            [("unsent", bytes.unsent), ("unacked", bytes.unacked)]
+                .map(|(queue, bytes)| DISCARDED.of_group(group, &[cause, queue], bytes))
+        })
+        .collect()
+}
+
+/// The fates that orphans of a group came to.
+fn ended(counters: &Counters) -> impl Iterator<Item = (Fate, &Ends)> {
+    let ends = Fate::ALL.iter().copied().zip(&counters.orphans.ends);
+    ends.filter(|(_, ends)| ends.count() > 0)
+}
+
+fn orphans(group: &Labels, counters: &Counters) -> Vec<Metric> {
+    let orphans = &counters.orphans;
+    of_orphans(&ORPHANS, group, orphans, orphans.total() - orphans.ended())
+}
+
+fn orphaned_bytes(group: &Labels, counters: &Counters) -> Vec<Metric> {
+    let orphans = &counters.orphans;
+    of_orphans(&ORPHANED_BYTES, group, orphans, orphans.total_bytes())
+}
+
+fn delivered_bytes(group: &Labels, counters: &Counters) -> Vec<Metric> {
+    let orphans = &counters.orphans;
+    of_orphans(&DELIVERED_BYTES, group, orphans, orphans.delivered_bytes)
+}
+
+/// A series of a group that ever had an orphan.
+fn of_orphans(family: &Family, group: &Labels, orphans: &Orphans, value: u64) -> Vec<Metric> {
+    if orphans.total() == 0 {
         return Vec::new();
     }
-    let bytes = ended.closes.discarded;
-    [("unsent", bytes.unsent), ("unacked", bytes.unacked)]
-        .map(|(queue, bytes)| {
-            DISCARDED.of_group(ended.group, &[ended.outcome.name(), queue], bytes)
+    vec![family.of_group(group, &[], value)]
+}
+
+fn orphans_ended(group: &Labels, counters: &Counters) -> Vec<Metric> {
+    ended(counters)
+        .map(|(fate, ends)| ORPHANS_TOTAL.of_group(group, &[fate.name()], ends.count()))
+        .collect()
+}
+
+fn orphan_seconds(group: &Labels, counters: &Counters) -> Vec<Metric> {
+    ended(counters)
+        .map(|(fate, ends)| {
+            ORPHAN_SECONDS.histogram(group, &[fate.name()], &ends.buckets, ends.lived_ns)
         })
-        .into()
+        .collect()
 }
 
 fn unread(group: &Labels, counters: &Counters) -> Vec<Metric> {

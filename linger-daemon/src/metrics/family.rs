@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use linger_ebpf::{BUCKET_BOUNDS_NS, Closes};
+use linger_ebpf::{BUCKET_BOUNDS_NS, BUCKETS};
 use prometheus::core::Desc;
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
@@ -61,12 +61,18 @@ impl Family {
         self.metric(labels.iter().copied(), value)
     }
 
-    /// A histogram of one group's blocked times.
-    pub(super) fn histogram(&self, group: &Labels, labels: &[&str], closes: &Closes) -> Metric {
+    /// A histogram of one group's times: by bucket, and their sum in nanoseconds.
+    pub(super) fn histogram(
+        &self,
+        group: &Labels,
+        labels: &[&str],
+        buckets: &[u64; BUCKETS],
+        sum_ns: u64,
+    ) -> Metric {
         let mut histogram = Histogram::default();
-        histogram.set_bucket(cumulative(closes));
-        histogram.set_sample_count(closes.timed());
-        histogram.set_sample_sum(seconds(closes.blocked_ns));
+        histogram.set_bucket(cumulative(buckets));
+        histogram.set_sample_count(buckets.iter().sum());
+        histogram.set_sample_sum(seconds(sum_ns));
         let values = who(group).into_iter().chain(labels.iter().copied());
         let mut metric = Metric::from_label(self.label_pairs(values));
         metric.set_histogram(histogram);
@@ -106,11 +112,11 @@ impl Family {
 }
 
 /// The bounded buckets, each with all that lie below it; the encoder adds the one above.
-fn cumulative(closes: &Closes) -> Vec<Bucket> {
+fn cumulative(buckets: &[u64; BUCKETS]) -> Vec<Bucket> {
     let mut sum = 0;
     BUCKET_BOUNDS_NS
         .iter()
-        .zip(closes.buckets)
+        .zip(buckets)
         .map(|(&bound, count)| {
             sum += count;
             let mut bucket = Bucket::default();
@@ -141,7 +147,7 @@ mod tests {
 
     #[test]
     fn bounds_are_the_contracts() {
-        let bounds: Vec<f64> = cumulative(&Closes::ZERO)
+        let bounds: Vec<f64> = cumulative(&[0; BUCKETS])
             .iter()
             .map(Bucket::upper_bound)
             .collect();

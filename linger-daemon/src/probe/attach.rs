@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use aya::programs::{CgroupAttachMode, Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
-use linger_ebpf::{OBJECT, Offsets, Plan};
+use linger_ebpf::{MAX_ORPHANS, OBJECT, Offsets, Plan};
 use thiserror::Error;
 use tracing::{debug, info};
 
@@ -68,6 +68,8 @@ pub struct Attached {
     pub plan: Plan,
     /// What is attached.
     pub hooks: Vec<Hook>,
+    /// How many orphans have a record of their own.
+    pub max_orphans: u32,
     /// The maps, and the links that keep the programs attached.
     pub ebpf: Ebpf,
     /// More of what keeps programs attached.
@@ -75,8 +77,13 @@ pub struct Attached {
 }
 
 /// Attaches the plan asked for, or the best that works.
-pub fn choose(wanted: Option<Plan>) -> Result<Attached, ProbeError> {
-    let loader = Loader::new()?;
+///
+/// `max_orphans` is how many orphans have a record of their own.
+pub fn choose(wanted: Option<Plan>, max_orphans: u32) -> Result<Attached, ProbeError> {
+    let loader = Loader {
+        max_orphans,
+        ..Loader::new()?
+    };
     if let Some(plan) = wanted {
         return Ok(loader.attach(plan)?);
     }
@@ -95,6 +102,7 @@ pub struct Loader {
     pub kernel: Kernel,
     offsets: Offsets,
     btf: Option<Btf>,
+    max_orphans: u32,
 }
 
 impl Loader {
@@ -106,6 +114,7 @@ impl Loader {
             kernel,
             offsets,
             btf: Btf::from_sys_fs().ok(),
+            max_orphans: MAX_ORPHANS,
         })
     }
 
@@ -124,6 +133,7 @@ impl Loader {
         Ok(Attached {
             plan,
             hooks,
+            max_orphans: self.max_orphans,
             ebpf,
             _kretprobes: kretprobes,
         })
@@ -145,6 +155,7 @@ impl Loader {
             .btf(self.btf.as_ref())
             .override_global("OFFSETS", &self.offsets, true)
             .override_global("CLOSE_SYSCALL", &close_syscall, true)
+            .map_max_entries("ORPHANS", self.max_orphans)
             .load(OBJECT)
             .map_err(|error| AttachError::Refused(innermost(&error)))
     }

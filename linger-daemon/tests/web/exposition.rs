@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use linger_daemon::metrics::{Metrics, REVISION, VERSION};
-use linger_ebpf::{Counters, Outcome};
+use linger_ebpf::{Counters, Fate, Outcome};
 use proptest::prelude::*;
 
 use crate::fixture;
@@ -121,6 +121,76 @@ fn value<'a>(text: &'a str, series: &str) -> &'a str {
         .unwrap_or_else(|| panic!("no series {series} in\n{text}"))
 }
 
+/// Sum of the samples of a metric in which every one of these labels has one of these values.
+fn sum(text: &str, name: &str, labels: &[(&str, &[&str])]) -> u64 {
+    let samples = text.split('\n').filter(|line| !line.starts_with('#'));
+    let samples = samples.filter_map(parse).filter(|sample| {
+        let has = |(label, values): &(&str, &[&str])| {
+            let mut found = sample.labels.iter();
+            found.any(|(name, value)| name == label && values.contains(&value.as_str()))
+        };
+        sample.name == name && labels.iter().all(has)
+    });
+    samples
+        .map(|sample| sample.value.parse::<u64>().unwrap())
+        .sum()
+}
+
+/// Every unit of a text, with the payload that its orphans under way must have.
+fn expect_orphans_add_up(text: &str, under_way: &[(&str, u64, u64)]) {
+    let fates: Vec<_> = Fate::ALL.iter().map(|fate| fate.name()).collect();
+    for &(unit, orphans, bytes) in under_way {
+        let unit = ("unit", &[unit][..]);
+        let of = |name| sum(text, name, &[unit]);
+        let discarded = sum(
+            text,
+            "linger_discarded_bytes_total",
+            &[unit, ("cause", &fates)],
+        );
+        assert_eq!(of("linger_orphans"), orphans, "{unit:?}");
+        assert_eq!(
+            of("linger_orphaned_bytes_total"),
+            of("linger_orphan_delivered_bytes_total") + discarded + bytes,
+            "{unit:?}"
+        );
+        for fate in &fates {
+            let fate = ("fate", &[*fate][..]);
+            assert_eq!(
+                sum(text, "linger_orphans_total", &[unit, fate]),
+                sum(text, "linger_orphan_seconds_count", &[unit, fate]),
+                "{unit:?} {fate:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn bytes_of_orphans_add_up() {
+    let snapshot = fixture::snapshot();
+    let shell = snapshot.groups[0].0.unit.clone();
+    let text = fixture::metrics(snapshot).scrape().unwrap();
+    expect_orphans_add_up(
+        &text,
+        &[
+            (shell.as_str(), 0, 0),
+            ("nginx.service", 1, fixture::UNDER_WAY),
+        ],
+    );
+    let ended = sum(&text, "linger_orphans_total", &[]);
+    assert_eq!(ended + sum(&text, "linger_orphans", &[]), 8);
+}
+
+#[test]
+fn an_end_read_before_its_beginning_makes_no_orphan_negative() {
+    let mut snapshot = fixture::snapshot();
+    for (_, counters) in &mut snapshot.groups {
+        counters.orphans.left = 0;
+        counters.orphans.left_bytes = 0;
+    }
+    let text = fixture::metrics(snapshot).scrape().unwrap();
+    expect_orphans_add_up(&text, &[("nginx.service", 0, 0)]);
+}
+
 #[test]
 fn a_ledger_that_fails_fails_the_scrape() {
     let metrics = Metrics::new(Arc::new(|| Err("the map is gone".into())), fixture::facts());
@@ -146,10 +216,11 @@ proptest! {
         let mut read = BTreeMap::new();
         // Not lines(), which would take a carriage return for the end of a line.
         for line in text.split('\n').filter(|line| !line.is_empty() && !line.starts_with('#')) {
-            let (name, labels, value) = parse(line).unwrap_or_else(|| panic!("broken: {line}"));
-            if name == "linger_closes_total" {
+            let sample = parse(line).unwrap_or_else(|| panic!("broken: {line}"));
+            if sample.name == "linger_closes_total" {
+                let labels = sample.labels.into_iter().map(|(_, value)| value).collect::<Vec<_>>();
                 let [unit, comm, _] = <[String; 3]>::try_from(labels).unwrap();
-                read.insert((unit, comm), value.parse().unwrap());
+                read.insert((unit, comm), sample.value.parse().unwrap());
             }
         }
         prop_assert_eq!(read, groups);
@@ -162,8 +233,15 @@ fn any_label() -> impl Strategy<Value = (String, String)> {
     (text(), text())
 }
 
-/// Name, values of the labels, and value of one line of the text format.
-fn parse(line: &str) -> Option<(&str, Vec<String>, &str)> {
+/// One line of the text format.
+struct Sample<'a> {
+    name: &'a str,
+    labels: Vec<(&'a str, String)>,
+    value: &'a str,
+}
+
+/// Reads one line; `None` if it is broken.
+fn parse(line: &str) -> Option<Sample<'_>> {
     let (name, mut rest) = line.split_at(line.find(['{', ' '])?);
     let mut labels = Vec::new();
     if let Some(inside) = rest.strip_prefix('{') {
@@ -174,12 +252,16 @@ fn parse(line: &str) -> Option<(&str, Vec<String>, &str)> {
                 return None;
             }
             let (text, after) = unquote(quoted)?;
-            labels.push(text);
+            labels.push((label, text));
             rest = after.strip_prefix(',').unwrap_or(after);
         }
         rest = &rest[1..];
     }
-    Some((name, labels, rest.strip_prefix(' ')?))
+    Some(Sample {
+        name,
+        labels,
+        value: rest.strip_prefix(' ')?,
+    })
 }
 
 /// The text up to the closing quote, escapes undone, and what follows.
