@@ -1,5 +1,6 @@
 //! Closes under `SO_LINGER` with a positive time.
 
+use std::fs;
 use std::io;
 use std::sync::mpsc;
 use std::thread;
@@ -204,36 +205,61 @@ fn many_at_once(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
 
 /// A thread closes while another, which keeps its close in flight in the same slot, waits in close.
 fn shared_slot(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
-    /// Ids that far apart share a slot; they are given one after another.
-    const MOST_THREADS: u32 = 100_000;
-    let own_slot = || Slot::index(gettid().as_raw().cast_unsigned());
     let Pair { client, server } = exercise::pair_with_unacked(loopback)?;
     client.set_linger(Some(LONG_LINGER))?;
     let port = tcp::port(&client)?;
-    let (slot, taken) = mpsc::channel();
-    thread::scope(|scope| {
-        let waiting = scope.spawn(move || {
+    let (waiting, other) = loop {
+        let (name, named) = mpsc::channel();
+        let (give, given) = mpsc::channel::<Socket>();
+        let waiting = thread::spawn(move || {
             let mut tally = Tally::default();
-            slot.send(own_slot()).map_err(io::Error::other)?;
+            name.send(own_id()).map_err(io::Error::other)?;
+            let client = given.recv().map_err(io::Error::other)?;
             tally.close(client, Outcome::Lingered).map(|_| tally)
         });
-        let taken = taken.recv().map_err(io::Error::other)?;
-        state::wait_for_port_state(port, State::FinWait1)?;
-        let other = (0..MOST_THREADS).find_map(|_| {
-            let close = move || (own_slot() == taken).then(close_some);
-            scope.spawn(close).join().ok().flatten()
-        });
-        tcp::accept_data(&server)?;
-        truth
-            .tally
-            .add(&other.ok_or_else(|| io::Error::other("no thread came to share the slot"))??);
-        let tally = waiting
-            .join()
-            .map_err(|_| io::Error::other("the closing thread panicked"))??;
-        truth.tally.add(&tally);
-        io::Result::Ok(())
-    })?;
+        let taken = named.recv().map_err(io::Error::other)?;
+        if let Some(other) = shares_slot_with(taken)? {
+            give.send(client).map_err(io::Error::other)?;
+            break (waiting, other);
+        }
+    };
+    state::wait_for_port_state(port, State::FinWait1)?;
+    let closed = in_thread(other, close_some);
+    tcp::accept_data(&server)?;
+    truth.tally.add(&closed?);
+    let waited = waiting.join();
+    let waited = waited.map_err(|_| io::Error::other("the closing thread panicked"))??;
+    truth.tally.add(&waited);
     exercise::close_after_fin(&mut truth.tally, server)
+}
+
+fn own_id() -> u32 {
+    gettid().as_raw().cast_unsigned()
+}
+
+/// The id of a thread that has the same slot as this one; there may be none.
+fn shares_slot_with(thread: u32) -> io::Result<Option<u32>> {
+    /// The lowest are not given a second time.
+    const FIRST: u32 = 1000;
+    let most = fs::read_to_string("/proc/sys/kernel/pid_max")?;
+    let most: u32 = most.trim().parse().map_err(io::Error::other)?;
+    let mut ids = (thread + 1..most).chain(FIRST..thread);
+    Ok(ids.find(|&id| Slot::index(id) == Slot::index(thread)))
+}
+
+/// Does something in a new thread with this id.
+fn in_thread<T: Send + 'static>(id: u32, work: fn() -> io::Result<T>) -> io::Result<T> {
+    /// Ids are given one after another, and from the first again after the last.
+    const ATTEMPTS: u32 = 50_000;
+    for _ in 0..ATTEMPTS {
+        // Where the kernel lets us choose the next one, this is quick.
+        let _ = fs::write("/proc/sys/kernel/ns_last_pid", (id - 1).to_string());
+        let done = thread::spawn(move || (own_id() == id).then(work)).join();
+        if let Some(result) = done.map_err(|_| io::Error::other("the thread panicked"))? {
+            return result;
+        }
+    }
+    Err(io::Error::other(format!("no thread was given the id {id}")))
 }
 
 fn close_some() -> io::Result<Tally> {
