@@ -1,81 +1,176 @@
 //! Load: connections on loopback, made and closed one after another.
+//!
+//! One end of each is closed with `SO_LINGER` 0, so that no port is left in `TIME_WAIT`: there are
+//! not enough of them for a second.
 
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use socket2::SockRef;
+use nix::libc;
+use socket2::{SockFilter, SockRef};
 
-/// Who accepts and closes the other end of the connections.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Server {
-    /// The thread that connects: nothing waits for the scheduler, and every connection takes the
-    /// same way through the kernel.
-    SameThread,
-    /// A thread of its own, as it usually is.
-    OwnThread,
+/// Length of a message, where there are any, bytes.
+const MESSAGE: usize = 100;
+
+/// How the connections end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Churn {
+    /// The client aborts; the server finds the connection closed. All by one thread: nothing waits
+    /// for the scheduler, and every connection takes the same way through the kernel.
+    Aborts,
+    /// The same, with a thread of its own for the server, as it usually is.
+    AbortsBetweenThreads,
+    /// The client closes, with a FIN, after a message and its answer, with which the message was
+    /// certainly acknowledged; the server aborts what is left of the connection. By one thread.
+    NothingLeft,
+    /// The same, with a message that does not reach the server, which answers all the same: the
+    /// close leaves the message to the kernel, and the server's abort loses it.
+    DataLeft,
 }
 
-impl Server {
-    /// Both.
-    pub(crate) const ALL: [Self; 2] = [Self::SameThread, Self::OwnThread];
+impl Churn {
+    /// Every kind.
+    pub(crate) const ALL: [Self; 4] = [
+        Self::Aborts,
+        Self::AbortsBetweenThreads,
+        Self::NothingLeft,
+        Self::DataLeft,
+    ];
+
+    /// What it is, in a table.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Aborts => "aborts",
+            Self::AbortsBetweenThreads => "aborts, two threads",
+            Self::NothingLeft => "FIN, nothing left",
+            Self::DataLeft => "FIN, data left",
+        }
+    }
+
+    /// Whether each connection makes an orphan.
+    pub(crate) const fn leaves_data(self) -> bool {
+        matches!(self, Self::DataLeft)
+    }
 }
 
-/// Makes connections for this long, one after another; how many a second.
+/// Makes connections for this long, one after another; how many a second, and how many.
 #[expect(
     clippy::cast_precision_loss,
     reason = "a count of connections is far below 2^52"
 )]
-pub(crate) fn churn(time: Duration, server: Server) -> Result<f64> {
+pub(crate) fn churn(time: Duration, churn: Churn) -> Result<(f64, u64)> {
     let start = Instant::now();
-    let made = connections(server, |_| start.elapsed() < time)?;
-    Ok(made as f64 / start.elapsed().as_secs_f64())
+    let made = connections(churn, |_| start.elapsed() < time)?;
+    Ok((made as f64 / start.elapsed().as_secs_f64(), made))
 }
 
 /// Makes connections as long as `more`, asked with their number so far, says so; how many.
-///
-/// Each is aborted by its client with `SO_LINGER` 0, so that no port is left in `TIME_WAIT`, and
-/// closed by its server.
-pub(crate) fn connections(server: Server, mut more: impl FnMut(u64) -> bool) -> Result<u64> {
+pub(crate) fn connections(churn: Churn, more: impl FnMut(u64) -> bool) -> Result<u64> {
     let listener = TcpListener::bind("127.0.0.1:0").context("listen on loopback")?;
+    match churn {
+        Churn::Aborts => by_one_thread(&listener, more, |client, server| {
+            abort(client)?;
+            drop(server);
+            Ok(())
+        }),
+        Churn::AbortsBetweenThreads => between_threads(&listener, more),
+        Churn::NothingLeft => by_one_thread(&listener, more, |mut client, mut server| {
+            client.write_all(&[b'x'; MESSAGE])?;
+            server.read_exact(&mut [0; MESSAGE])?;
+            answer(&mut client, &mut server)?;
+            drop(client);
+            abort(server)
+        }),
+        Churn::DataLeft => {
+            drop_messages(&listener)?;
+            by_one_thread(&listener, more, |mut client, mut server| {
+                client.write_all(&[b'x'; MESSAGE])?;
+                answer(&mut client, &mut server)?;
+                drop(client);
+                abort(server)
+            })
+        }
+    }
+}
+
+fn by_one_thread(
+    listener: &TcpListener,
+    mut more: impl FnMut(u64) -> bool,
+    end: impl Fn(TcpStream, TcpStream) -> Result<()>,
+) -> Result<u64> {
     let address = listener.local_addr()?;
     let mut made = 0;
-    match server {
-        Server::SameThread => {
-            while more(made) {
-                let client = connect(address)?;
-                let accepted = listener.accept().context("accept on loopback")?;
-                drop((client, accepted));
-                made += 1;
-            }
-        }
-        Server::OwnThread => thread::scope(|scope| {
-            // So far ahead of the server, and no further: or its accept queue would overflow.
-            let (promise, promised) = mpsc::sync_channel(64);
-            scope.spawn(|| {
-                for () in promised {
-                    if listener.accept().is_err() {
-                        break;
-                    }
-                }
-            });
-            while more(made) {
-                promise.send(()).context("the accepting thread stopped")?;
-                drop(connect(address)?);
-                made += 1;
-            }
-            anyhow::Ok(())
-        })?,
+    while more(made) {
+        let client = connect(address)?;
+        let (server, _) = listener.accept().context("accept on loopback")?;
+        end(client, server)?;
+        made += 1;
     }
     Ok(made)
 }
 
+fn between_threads(listener: &TcpListener, mut more: impl FnMut(u64) -> bool) -> Result<u64> {
+    let address = listener.local_addr()?;
+    let mut made = 0;
+    thread::scope(|scope| {
+        // So far ahead of the server, and no further: or its accept queue would overflow.
+        let (promise, promised) = mpsc::sync_channel(64);
+        scope.spawn(|| {
+            for () in promised {
+                if listener.accept().is_err() {
+                    break;
+                }
+            }
+        });
+        while more(made) {
+            promise.send(()).context("the accepting thread stopped")?;
+            abort(connect(address)?)?;
+            made += 1;
+        }
+        Ok(made)
+    })
+}
+
 fn connect(address: SocketAddr) -> Result<TcpStream> {
-    let client = TcpStream::connect(address).context("connect on loopback")?;
-    SockRef::from(&client).set_linger(Some(Duration::ZERO))?;
-    Ok(client)
+    TcpStream::connect(address).context("connect on loopback")
+}
+
+/// Sends a message to the client, which carries the acknowledgement of all that has come.
+fn answer(client: &mut TcpStream, server: &mut TcpStream) -> Result<()> {
+    server.write_all(&[b'x'; MESSAGE])?;
+    client.read_exact(&mut [0; MESSAGE])?;
+    Ok(())
+}
+
+fn abort(socket: TcpStream) -> Result<()> {
+    SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
+    drop(socket);
+    Ok(())
+}
+
+/// Makes the connections that a listener accepts from now on deaf to messages, as if those were
+/// lost on their way. Other segments, which are shorter, come through.
+fn drop_messages(listener: &TcpListener) -> Result<()> {
+    let instruction = |code, operand| SockFilter::new(code, 0, 1, operand);
+    let length = u32::try_from(MESSAGE)?;
+    let [load, is_no_less, end] = [
+        libc::BPF_LD | libc::BPF_W | libc::BPF_LEN,
+        libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K,
+        libc::BPF_RET | libc::BPF_K,
+    ]
+    .map(u16::try_from);
+    // What the filter sees begins with the TCP header, which is no longer than 60 bytes.
+    SockRef::from(listener).attach_filter(&[
+        instruction(load?, 0),
+        instruction(is_no_less?, length),
+        instruction(end?, 0),
+        instruction(end?, u32::MAX),
+    ])?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -84,8 +179,8 @@ mod tests {
 
     #[test]
     fn makes_as_many_connections_as_asked_for() {
-        for server in Server::ALL {
-            assert_eq!(connections(server, |made| made < 200).unwrap(), 200);
+        for churn in Churn::ALL {
+            assert_eq!(connections(churn, |made| made < 200).unwrap(), 200);
         }
     }
 }
