@@ -1,7 +1,7 @@
 //! How each kind of close is made.
 //!
 //! Every function makes real closes on loopback, counts all of them, the peers' too, and leaves no
-//! orphan behind.
+//! orphan behind that has not ended.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
@@ -10,11 +10,11 @@ use std::os::unix::fs::FileExt as _;
 use std::thread;
 use std::time::Duration;
 
-use linger_ebpf::{Cause, Outcome};
+use linger_ebpf::{Cause, Fate, Outcome};
 use socket2::Socket;
 
 use super::meanwhile;
-use super::state::{self, State};
+use super::state::{self, Queues, State};
 use super::tally::{End, Tally};
 use super::tcp::{self, Family, Loopback, Pair};
 
@@ -23,7 +23,7 @@ pub const LINGER: Duration = Duration::from_secs(1);
 /// A linger time that no close waits for to the end.
 const LONG_LINGER: Duration = Duration::from_secs(30);
 /// More than a connection may send before the first acknowledgement, bytes.
-const SEND_BUFFER: usize = 1 << 17;
+pub(super) const SEND_BUFFER: usize = 1 << 17;
 /// Payload of one small message, bytes.
 pub const MESSAGE: usize = 1000;
 
@@ -97,17 +97,25 @@ pub(super) fn lingered(loopback: &Loopback, tally: &mut Tally) -> Result {
 pub(super) fn linger_timeout(loopback: &Loopback, tally: &mut Tally) -> Result {
     let Pair { client, server } = pair_with_unacked(loopback)?;
     client.set_linger(Some(LINGER))?;
+    let left = state::queues(&client)?;
     tally.close(client, Outcome::LingerTimeout)?;
-    tcp::accept_data(&server)?;
-    close_after_fin(tally, server)
+    deliver(tally, left, server)
 }
 
 pub(super) fn linger_interrupted(loopback: &Loopback, tally: &mut Tally) -> Result {
     let Pair { client, server } = pair_with_unacked(loopback)?;
     client.set_linger(Some(LONG_LINGER))?;
+    let left = state::queues(&client)?;
     meanwhile::close_interrupted(tally, client, Outcome::LingerInterrupted)?;
-    tcp::accept_data(&server)?;
-    close_after_fin(tally, server)
+    deliver(tally, left, server)
+}
+
+/// Lets the peer take, by retransmission, what a close has left to the kernel, and closes it.
+fn deliver(tally: &mut Tally, left: Queues, peer: Socket) -> Result {
+    tcp::accept_data(&peer)?;
+    close_after_fin(tally, peer)?;
+    tally.orphans.delivered(left);
+    Ok(())
 }
 
 pub(super) fn linger_failed(loopback: &Loopback, tally: &mut Tally) -> Result {
@@ -310,6 +318,7 @@ fn close_under_limit(
     } else {
         tally.count(End::silent(Outcome::Graceful), queues, blocked);
         close_and_end_orphan(tally, server)?;
+        tally.orphans.lost(queues, Fate::PeerReset);
     }
     Ok(aborted)
 }

@@ -3,8 +3,11 @@
 //! `lingerd exercise` shows with them that an installation counts; the scenario tests compare
 //! what was counted with what they say.
 
+pub mod diag;
 mod kinds;
+mod left;
 pub mod meanwhile;
+mod orphans;
 mod report;
 pub mod state;
 mod tally;
@@ -21,6 +24,7 @@ pub use kinds::{
     LINGER, MESSAGE, OrphanLimit, abort, close_after_fin, close_and_end_orphan, close_gracefully,
     close_reset, memory_aborted_under, pair_with_unacked, pair_with_unsent,
 };
+pub use left::{Ended, Orphans};
 pub use report::table;
 pub use tally::{Closes, End, Tally};
 use tcp::{Family, Loopback};
@@ -63,6 +67,16 @@ pub enum Kind {
     Repaired,
     /// `connect(AF_UNSPEC)` before the close
     Disconnected,
+    /// Leaves data to the kernel, and the peer reads it all later
+    OrphanDelivered,
+    /// Leaves data to the kernel, and the peer resets the connection
+    OrphanPeerReset,
+    /// Leaves data to the kernel, and the peer sends some too
+    OrphanLateData,
+    /// Leaves data to the kernel, and the peer acknowledges none within `TCP_USER_TIMEOUT`
+    OrphanTimedOut,
+    /// Leaves data to the kernel, and the connection is ended as by `ss -K`; needs `CAP_NET_ADMIN`
+    OrphanDestroyed,
 }
 
 impl Kind {
@@ -104,6 +118,11 @@ impl Kind {
             Self::Listener => kinds::listener,
             Self::Repaired => kinds::repaired,
             Self::Disconnected => kinds::disconnected,
+            Self::OrphanDelivered => orphans::delivered,
+            Self::OrphanPeerReset => orphans::peer_reset,
+            Self::OrphanLateData => orphans::late_data,
+            Self::OrphanTimedOut => orphans::timed_out,
+            Self::OrphanDestroyed => orphans::destroyed,
         };
         perform(loopback, tally)
     }
@@ -185,7 +204,12 @@ fn repeat(done: &mut Done, count: u32, end: Instant) -> io::Result<()> {
 
 fn reason(kind: Kind, error: &io::Error) -> String {
     match (kind, error.kind()) {
-        (Kind::Repaired, io::ErrorKind::PermissionDenied) => "needs CAP_NET_ADMIN".into(),
+        (Kind::Repaired | Kind::OrphanDestroyed, io::ErrorKind::PermissionDenied) => {
+            "needs CAP_NET_ADMIN".into()
+        }
+        (Kind::OrphanDestroyed, io::ErrorKind::NotFound) => {
+            "the kernel lacks inet_diag and tcp_diag".into()
+        }
         (Kind::MemoryAborted, io::ErrorKind::PermissionDenied) => {
             "needs root, to lower net.ipv4.tcp_max_orphans".into()
         }

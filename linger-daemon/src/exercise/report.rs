@@ -5,12 +5,23 @@ use std::time::Duration;
 
 use super::{Done, Tally};
 
-const HEAD: [&str; 8] = [
-    "kind", "times", "closes", "unsent", "unacked", "unread", "resets", "blocked",
+const HEAD: [&str; 11] = [
+    "kind",
+    "times",
+    "closes",
+    "orphans",
+    "orphaned",
+    "delivered",
+    "unsent",
+    "unacked",
+    "unread",
+    "resets",
+    "blocked",
 ];
 
-/// An aligned table of what each kind of close did: bytes thrown away, RSTs sent, and the time
-/// the closes took; below it, what was left out and why.
+/// An aligned table of what each kind of close did: the fates of its orphans, bytes left to the
+/// kernel and of those delivered, bytes thrown away by the close or after it, RSTs sent, and the
+/// time the closes took; below it, what was left out and why.
 #[must_use]
 pub fn table(report: &[Done]) -> String {
     let mut rows = vec![HEAD.map(String::from)];
@@ -24,7 +35,7 @@ pub fn table(report: &[Done]) -> String {
             let width = widths[column];
             // Words to the left, numbers to the right. Writing to a string does not fail.
             let _ = match HEAD[column] {
-                "kind" | "closes" => write!(line, "{cell:<width$}  "),
+                "kind" | "closes" | "orphans" => write!(line, "{cell:<width$}  "),
                 _ => write!(line, "{cell:>width$}  "),
             };
         }
@@ -41,12 +52,17 @@ pub fn table(report: &[Done]) -> String {
 
 fn row(done: &Done) -> [String; HEAD.len()] {
     let total = done.tally.total();
+    let orphans = &done.tally.orphans;
+    let lost = orphans.total();
     [
         done.kind.name(),
         done.times.to_string(),
         closes(&done.tally),
-        total.unsent.to_string(),
-        total.unacked.to_string(),
+        fates(&done.tally),
+        orphans.bytes.to_string(),
+        orphans.delivered.to_string(),
+        (total.unsent + lost.unsent).to_string(),
+        (total.unacked + lost.unacked).to_string(),
         done.tally.unread.to_string(),
         done.tally.resets.values().sum::<u64>().to_string(),
         time(Duration::from_nanos(total.blocked_ns)),
@@ -57,6 +73,14 @@ fn closes(tally: &Tally) -> String {
     let closes = tally.closes.iter();
     let words: Vec<_> = closes
         .map(|(outcome, closes)| format!("{} {outcome}", closes.count))
+        .collect();
+    words.join(", ")
+}
+
+fn fates(tally: &Tally) -> String {
+    let ended = tally.orphans.ended.iter();
+    let words: Vec<_> = ended
+        .map(|(fate, ended)| format!("{} {fate}", ended.count))
         .collect();
     words.join(", ")
 }
@@ -73,8 +97,10 @@ fn time(time: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::state::Queues;
     use super::super::{Closes, Kind};
     use super::*;
+    use linger_ebpf::Fate;
 
     #[test]
     fn columns_are_aligned_and_reasons_follow() {
@@ -87,6 +113,11 @@ mod tests {
         };
         tally.closes.insert("linger_aborted".into(), closes);
         tally.resets.insert("linger_aborted".into(), 2);
+        let [left, lost] = [700, 300].map(|unsent| Queues {
+            unsent,
+            ..Queues::default()
+        });
+        tally.orphans.count(left, Fate::PeerReset, lost);
         let done = |kind, times, left_out: Option<&str>| Done {
             kind,
             times,
@@ -98,8 +129,8 @@ mod tests {
             done(Kind::Repaired, 0, Some("needs CAP_NET_ADMIN")),
         ];
         let expected = "\
-kind            times  closes            unsent  unacked  unread  resets  blocked
-linger_aborted      2  2 linger_aborted    1000       20       0       2     1 ms
+kind            times  closes            orphans       orphaned  delivered  unsent  unacked  unread  resets  blocked
+linger_aborted      2  2 linger_aborted  1 peer_reset       700        400    1300       20       0       2     1 ms
 left out: repaired: needs CAP_NET_ADMIN
 ";
         assert_eq!(table(&report), expected);

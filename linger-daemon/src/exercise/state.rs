@@ -82,6 +82,14 @@ pub struct Queues {
     pub unread: u64,
 }
 
+impl Queues {
+    /// Payload that the peer has not acknowledged, sent or not.
+    #[must_use]
+    pub const fn outstanding(self) -> u64 {
+        self.unsent + self.unacked
+    }
+}
+
 mod ioctls {
     use nix::libc::{self, c_int};
 
@@ -200,17 +208,29 @@ pub fn wait_for_rest(socket: &Socket) -> io::Result<()> {
 /// Waits until the socket with this local port, which no descriptor needs to lead to, is in the
 /// state. IPv4 only.
 pub fn wait_for_port_state(port: u16, wanted: State) -> io::Result<()> {
-    let local = format!(":{port:04X}");
-    let number = format!("{:02X}", wanted as u8);
     let what = format!("port {port} to be in the state {wanted:?}");
-    wait_for(&what, || {
-        let table = std::fs::read_to_string("/proc/thread-self/net/tcp")?;
-        Ok(table.lines().skip(1).any(|line| {
-            let mut columns = line.split_ascii_whitespace().skip(1);
-            columns
-                .next()
-                .is_some_and(|address| address.ends_with(&local))
-                && columns.nth(1) == Some(&number)
-        }))
-    })
+    wait_for(&what, || port_is_in(port, |state| state == wanted))
+}
+
+/// Waits until the FIN of the socket with this local port, and all before it, is acknowledged, or
+/// the socket is gone. IPv4 only.
+pub fn wait_for_end_of_orphan(port: u16) -> io::Result<()> {
+    let what = format!("the orphan of port {port} to end");
+    wait_for(&what, || Ok(!port_is_in(port, State::sent_fin)?))
+}
+
+/// Whether any socket with this local port is in such a state.
+fn port_is_in(port: u16, such: impl Fn(State) -> bool) -> io::Result<bool> {
+    let local = format!(":{port:04X}");
+    let table = std::fs::read_to_string("/proc/thread-self/net/tcp")?;
+    Ok(table.lines().skip(1).any(|line| {
+        // Number of the line, local address, remote address, state.
+        let mut columns = line.split_ascii_whitespace().skip(1);
+        let is_local = columns
+            .next()
+            .is_some_and(|address| address.ends_with(&local));
+        let state = columns.nth(1).map(|state| u8::from_str_radix(state, 16));
+        let state = state.and_then(|number| State::from_number(number.ok()?).ok());
+        is_local && state.is_some_and(&such)
+    }))
 }

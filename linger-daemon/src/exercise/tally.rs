@@ -8,6 +8,7 @@ use linger_ebpf::{Cause, Outcome};
 use serde::{Deserialize, Serialize};
 use socket2::Socket;
 
+use super::left::Orphans;
 use super::state::{self, Queues};
 use super::tcp;
 
@@ -76,6 +77,9 @@ pub struct Tally {
     pub resets: BTreeMap<String, u64>,
     /// Received payload thrown away unread, bytes.
     pub unread: u64,
+    /// What the closes left to the kernel.
+    #[serde(default)]
+    pub orphans: Orphans,
 }
 
 impl Tally {
@@ -117,6 +121,7 @@ impl Tally {
             *self.resets.entry(cause.clone()).or_default() += count;
         }
         self.unread += other.unread;
+        self.orphans.add(&other.orphans);
     }
 
     /// All closes together.

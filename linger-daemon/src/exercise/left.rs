@@ -1,0 +1,110 @@
+//! What closes left to the kernel, and what became of it.
+
+use std::collections::BTreeMap;
+
+use linger_ebpf::Fate;
+use serde::{Deserialize, Serialize};
+
+use super::state::Queues;
+
+/// Orphans of one fate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// How many.
+    pub count: u64,
+    /// Payload thrown away that was not sent, bytes.
+    pub unsent: u64,
+    /// Payload thrown away that was sent and not acknowledged, bytes.
+    pub unacked: u64,
+}
+
+impl Ended {
+    fn add(&mut self, other: Self) {
+        self.count += other.count;
+        self.unsent += other.unsent;
+        self.unacked += other.unacked;
+    }
+}
+
+/// What a number of orphans, all of which ended, add up to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Orphans {
+    /// By fate.
+    pub ended: BTreeMap<String, Ended>,
+    /// Payload outstanding when their closes returned, bytes.
+    pub bytes: u64,
+    /// Of that, acknowledged since, bytes.
+    pub delivered: u64,
+}
+
+impl Orphans {
+    /// Counts one that was left with `left`, of which `lost` was thrown away in the end. A close that
+    /// left nothing made no orphan.
+    pub fn count(&mut self, left: Queues, fate: Fate, lost: Queues) {
+        let bytes = left.outstanding();
+        if bytes == 0 {
+            return;
+        }
+        let ended = Ended {
+            count: 1,
+            unsent: lost.unsent,
+            unacked: lost.unacked,
+        };
+        self.bytes += bytes;
+        self.delivered += bytes - lost.outstanding();
+        self.ended.entry(fate.name().into()).or_default().add(ended);
+    }
+
+    /// Counts one, all of whose payload the peer acknowledged.
+    pub fn delivered(&mut self, left: Queues) {
+        self.count(left, Fate::Delivered, Queues::default());
+    }
+
+    /// Counts one, all of whose payload was thrown away.
+    pub fn lost(&mut self, left: Queues, fate: Fate) {
+        self.count(left, fate, left);
+    }
+
+    /// Adds all counts of others.
+    pub fn add(&mut self, other: &Self) {
+        for (fate, &ended) in &other.ended {
+            self.ended.entry(fate.clone()).or_default().add(ended);
+        }
+        self.bytes += other.bytes;
+        self.delivered += other.delivered;
+    }
+
+    /// Those of every fate together.
+    #[must_use]
+    pub fn total(&self) -> Ended {
+        let mut total = Ended::default();
+        self.ended.values().for_each(|&ended| total.add(ended));
+        total
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orphaned_is_delivered_and_discarded() {
+        let queues = |unsent, unacked| Queues {
+            unsent,
+            unacked,
+            unread: 0,
+        };
+        let mut orphans = Orphans::default();
+        orphans.delivered(queues(0, 7));
+        orphans.lost(queues(20, 3), Fate::LateData);
+        orphans.count(queues(50, 50), Fate::LateData, queues(30, 5));
+        orphans.delivered(queues(0, 0));
+        let mut both = orphans.clone();
+        both.add(&orphans);
+        let total = both.total();
+        assert_eq!((total.count, total.unsent, total.unacked), (6, 100, 16));
+        assert_eq!((both.bytes, both.delivered), (260, 144));
+        assert_eq!(both.bytes, both.delivered + total.unsent + total.unacked);
+        assert_eq!(both.ended["delivered"].count, 2);
+    }
+}

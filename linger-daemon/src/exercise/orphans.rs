@@ -1,0 +1,115 @@
+//! How each kind of orphan is made, and ended.
+//!
+//! A close leaves data, and its peer, or someone else, decides what becomes of it. Over IPv4 only:
+//! the end is looked for there.
+
+use std::io;
+use std::time::Duration;
+
+use linger_ebpf::{Cause, Fate, Outcome};
+use socket2::Socket;
+
+use super::diag::Connection;
+use super::kinds;
+use super::state::{self, Queues};
+use super::tally::Tally;
+use super::tcp::{self, Loopback, Pair};
+
+/// How long an orphan may go without an acknowledgement. The kernel looks when a retransmission is
+/// due, 200 ms after the last.
+const USER_TIMEOUT: Duration = Duration::from_millis(100);
+
+type Result = io::Result<()>;
+
+/// An orphan that a graceful close has left.
+struct Left {
+    port: u16,
+    queues: Queues,
+}
+
+impl Left {
+    fn by_close_of(socket: Socket, tally: &mut Tally) -> io::Result<Self> {
+        let (port, queues) = (tcp::port(&socket)?, state::queues(&socket)?);
+        tally.close(socket, Outcome::Graceful)?;
+        Ok(Self { port, queues })
+    }
+
+    /// Waits for its end, by which all was lost.
+    fn lost(self, tally: &mut Tally, fate: Fate) -> Result {
+        state::wait_for_end_of_orphan(self.port)?;
+        tally.orphans.lost(self.queues, fate);
+        Ok(())
+    }
+}
+
+/// A pair whose client has written until the server, which does not read, let it send no more.
+fn pair_with_closed_window(loopback: &Loopback) -> io::Result<(Pair, u64)> {
+    let pair = loopback.pair()?;
+    pair.client.set_send_buffer_size(kinds::SEND_BUFFER)?;
+    let written = tcp::fill(&pair.client)?;
+    state::wait_for_rest(&pair.client)?;
+    let queues = state::queues(&pair.client)?;
+    if queues.unsent == 0 {
+        return Err(io::Error::other(format!(
+            "the server took everything: {queues:?}"
+        )));
+    }
+    Ok((pair, written))
+}
+
+pub(super) fn delivered(loopback: &Loopback, tally: &mut Tally) -> Result {
+    let (Pair { client, server }, written) = pair_with_closed_window(loopback)?;
+    let left = Left::by_close_of(client, tally)?;
+    let received = tcp::receive_all(&server)?;
+    state::wait_for_end_of_orphan(left.port)?;
+    tally.orphans.delivered(left.queues);
+    tally.close(server, Outcome::Graceful)?;
+    if received == written {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!(
+            "{written} bytes were written, {received} came"
+        )))
+    }
+}
+
+pub(super) fn peer_reset(loopback: &Loopback, tally: &mut Tally) -> Result {
+    let Pair { client, server } = kinds::pair_with_unsent(loopback)?;
+    let left = Left::by_close_of(client, tally)?;
+    kinds::close_and_end_orphan(tally, server)?;
+    left.lost(tally, Fate::PeerReset)
+}
+
+pub(super) fn late_data(loopback: &Loopback, tally: &mut Tally) -> Result {
+    let Pair { client, server } = kinds::pair_with_unsent(loopback)?;
+    let left = Left::by_close_of(client, tally)?;
+    tcp::send(&server, kinds::MESSAGE)?;
+    left.lost(tally, Fate::LateData)?;
+    kinds::close_reset(tally, server)
+}
+
+pub(super) fn timed_out(loopback: &Loopback, tally: &mut Tally) -> Result {
+    let Pair { client, server } = kinds::pair_with_unacked(loopback)?;
+    client.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    let left = Left::by_close_of(client, tally)?;
+    left.lost(tally, Fate::TimedOut)?;
+    // The peer was told nothing; its FIN finds no one.
+    tally.close(server, Outcome::Graceful)?;
+    Ok(())
+}
+
+pub(super) fn destroyed(loopback: &Loopback, tally: &mut Tally) -> Result {
+    let Pair { client, server } = kinds::pair_with_unsent(loopback)?;
+    let connection = Connection::of(&client)?;
+    let left = Left::by_close_of(client, tally)?;
+    let destroyed = connection.destroy();
+    if destroyed.is_ok() {
+        tally.reset(Cause::Destroyed, 1);
+        left.lost(tally, Fate::Destroyed)?;
+        kinds::close_reset(tally, server)?;
+    } else {
+        kinds::close_and_end_orphan(tally, server)?;
+        left.lost(tally, Fate::PeerReset)?;
+    }
+    destroyed
+}
