@@ -42,9 +42,7 @@ fn abandon(place: &Place) {
     if close.stage == stage::DECIDED {
         maps::lose(Lost::Return);
         count(close, &Task::current().group(), None);
-        if close.flags & flag::LEAVES != 0 {
-            orphan::leave(close.sk);
-        }
+        orphan::leave_unseen(close);
     } else {
         maps::lose(Lost::Close);
     }
@@ -176,7 +174,7 @@ pub(crate) fn unfinished(close: &Close) -> Outcome {
 #[inline(always)]
 pub(crate) fn finish(place: &Place, close: &Close) {
     if close.flags & flag::LEAVES != 0 {
-        orphan::returned(&Sock::<Probed>::new(close.sk as *const u8));
+        orphan::returned(close, &Sock::<Probed>::new(close.sk as *const u8));
     }
     if close.stage == stage::DECIDED {
         // SAFETY: has no preconditions.

@@ -452,6 +452,8 @@ pub struct Close {
     pub reset: u8,
     /// What else is known, a set of [`flag`]s.
     pub flags: u8,
+    /// The `stage` with which the record of its orphan began; valid with [`flag::LEAVES`].
+    pub orphan: u64,
 }
 
 impl Close {
@@ -469,6 +471,7 @@ impl Close {
         stage: stage::BEGUN,
         reset: Self::NO_RESET,
         flags: 0,
+        orphan: 0,
     };
 }
 
@@ -476,6 +479,8 @@ impl Close {
 ///
 /// Each thread has its slot, and shares it with others, for there are more threads than slots. Who
 /// comes while it is taken keeps the close in the map of the crowded instead.
+///
+/// It is as long as a cache line, so that no two threads write to the same.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
@@ -485,8 +490,6 @@ pub struct Slot {
     pub crowded: u64,
     /// The close.
     pub close: Close,
-    /// Makes it as long as a cache line, so that no two threads write to the same.
-    pub reserved: u64,
 }
 
 impl Slot {

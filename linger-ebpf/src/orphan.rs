@@ -31,8 +31,9 @@ const ECONNRESET: u32 = 104;
 #[inline(always)]
 pub(crate) fn expect<M: Memory>(close: &mut Close, tcp: &Tcp<M>, bytes: u32) {
     let now = now();
+    let stage = now << MASK.count_ones() | OPEN;
     let orphan = Orphan {
-        stage: now << MASK.count_ones() | OPEN,
+        stage,
         left_ns: now,
         group: Task::current().group(),
         bytes,
@@ -46,26 +47,36 @@ pub(crate) fn expect<M: Memory>(close: &mut Close, tcp: &Tcp<M>, bytes: u32) {
     match ORPHANS.insert(key, orphan, u64::from(BPF_NOEXIST)) {
         Ok(()) => maps::add_hint(key, 1),
         Err(EEXIST) => {
-            // The end of an earlier socket at this address was missed.
-            outlive(key);
+            // An earlier socket at this address has ended, and its record not.
+            replaced(key);
             // It was there: this takes its place.
             let _ = ORPHANS.insert(key, orphan, u64::from(BPF_ANY));
         }
         Err(_) => return maps::lose_orphan(bytes),
     }
     close.flags |= flag::LEAVES;
+    close.orphan = stage;
 }
 
 /// The close returns.
 #[inline(always)]
-pub(crate) fn returned<M: Memory>(sk: &Sock<M>) {
-    let key = sk.address();
-    let (Some(orphan), Some(tcp)) = (record(key), sk.tcp()) else {
+pub(crate) fn returned<M: Memory>(close: &Close, sk: &Sock<M>) {
+    let Some(tcp) = sk.tcp() else { return };
+    // The socket may be gone, and this be nonsense: then the record is not open any more.
+    leave(close, close::narrow(tcp.queued_before_fin().sum()));
+}
+
+/// The close is over: this much payload is left behind, if its socket has not ended.
+#[inline(always)]
+pub(crate) fn leave(close: &Close, bytes: u32) {
+    let key = close.sk;
+    let Some(orphan) = record(key) else { return };
+    let open = close.orphan;
+    if orphan.stage & !MASK != open {
+        // Its socket ended, and another at this address has left something behind.
         return;
-    };
-    let open = orphan.stage & !MASK;
-    // The socket may be gone, and this be nonsense: then it is not open any more.
-    let bytes = close::narrow(tcp.queued_before_fin().sum());
+    }
+    let group = orphan.group;
     let stage = if bytes > 0 {
         orphan.bytes = bytes;
         orphan.left_ns = now();
@@ -77,7 +88,7 @@ pub(crate) fn returned<M: Memory>(sk: &Sock<M>) {
         count_inner(orphan);
         remove(key);
     } else if stage == LEFT {
-        count_left(&orphan.group, bytes);
+        count_left(&group, bytes);
     } else {
         remove(key);
     }
@@ -85,14 +96,11 @@ pub(crate) fn returned<M: Memory>(sk: &Sock<M>) {
 
 /// The close will not be seen to return: what was outstanding at its decision is left behind.
 #[inline(always)]
-pub(crate) fn leave(key: u64) {
-    let Some(orphan) = record(key) else { return };
-    let open = orphan.stage & !MASK;
-    if atomic::replace(&raw mut orphan.stage, open, open | LEFT).is_err() {
-        count_inner(orphan);
-        remove(key);
-    } else {
-        count_left(&orphan.group, orphan.bytes);
+pub(crate) fn leave_unseen(close: &Close) {
+    if close.flags & flag::LEAVES != 0
+        && let Some(orphan) = record(close.sk)
+    {
+        leave(close, orphan.bytes);
     }
 }
 
@@ -208,23 +216,22 @@ fn count_inner(orphan: &Orphan) {
     }
 }
 
-/// A record whose socket must have ended long ago.
+/// The record of a socket that is no more. Its close has not returned yet, or its end was missed.
 #[inline(always)]
-fn outlive(key: u64) {
+fn replaced(key: u64) {
     let Some(orphan) = record(key) else { return };
-    if orphan.stage & MASK == LEFT {
-        let queued = QueueBytes {
-            unsent: 0,
-            unacked: orphan.bytes.into(),
-        };
-        let lived_ns = now().saturating_sub(orphan.left_ns);
-        count_end(
-            &orphan.group,
-            Fate::Unknown as u32,
-            orphan.bytes,
-            queued,
-            lived_ns,
-        );
+    match orphan.stage & MASK {
+        ENDED => count_inner(orphan),
+        LEFT => {
+            let queued = QueueBytes {
+                unsent: 0,
+                unacked: orphan.bytes.into(),
+            };
+            let lived_ns = now().saturating_sub(orphan.left_ns);
+            let unknown = Fate::Unknown as u32;
+            count_end(&orphan.group, unknown, orphan.bytes, queued, lived_ns);
+        }
+        _ => maps::lose_orphan(orphan.bytes),
     }
 }
 

@@ -22,8 +22,8 @@ unsafe impl aya::Pod for Parked {}
 unsafe impl aya::Pod for Slot {}
 
 const _: () = {
-    assert!(size_of::<Close>() == 3 * 8 + 3 * 4 + 4);
-    assert!(size_of::<Slot>() == 2 * 8 + size_of::<Close>() + 8);
+    assert!(size_of::<Close>() == 3 * 8 + 3 * 4 + 4 + 8);
+    assert!(size_of::<Slot>() == 2 * 8 + size_of::<Close>());
     assert!(size_of::<Parked>() == size_of::<Close>() + size_of::<Group>());
     assert!(crate::MAX_CLOSES.is_power_of_two());
     assert!(size_of::<Group>() == 24);

@@ -93,9 +93,7 @@ pub(crate) fn set_state(sk: &Sock<Probed>, old: u8, new: u8) {
             park(close, &group);
         } else {
             count(close, &group);
-            if close.flags & flag::LEAVES != 0 {
-                orphan::leave(close.sk);
-            }
+            orphan::leave_unseen(close);
         }
         place.clear();
     }
@@ -207,9 +205,7 @@ fn end_parked(sk: &Sock<Probed>) {
     let address = sk.address();
     if let Some(parked) = in_flight::parked(address) {
         settle(&mut parked.close, sk);
-        if parked.close.flags & flag::LEAVES != 0 {
-            orphan::leave(address);
-        }
+        orphan::leave_unseen(&parked.close);
         count(&parked.close, &parked.group);
         in_flight::unpark(address);
     }
