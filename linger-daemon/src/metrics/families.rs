@@ -2,7 +2,7 @@
 //!
 //! A series of a group begins with the first thing it counts; there are no series of things that
 //! never happened. Bytes discarded are the exception: an outcome that can discard shows that it
-//! discarded nothing.
+//! discarded nothing; and fates: with the first orphan of a group, all of them begin.
 
 use std::time::Duration;
 
@@ -284,7 +284,7 @@ fn discarded(group: &Labels, counters: &Counters) -> Vec<Metric> {
         .zip(&counters.closes)
         .filter(|(outcome, closes)| outcome.discards() && closes.count() > 0)
         .map(|(outcome, closes)| (outcome.name(), closes.discarded));
-    let after_close = ended(counters)
+    let after_close = fates(counters)
         .filter(|(fate, _)| fate.discards())
         .map(|(fate, ends)| (fate.name(), ends.discarded));
     by_close
@@ -296,10 +296,12 @@ fn discarded(group: &Labels, counters: &Counters) -> Vec<Metric> {
         .collect()
 }
 
-/// The fates that orphans of a group came to.
-fn ended(counters: &Counters) -> impl Iterator<Item = (Fate, &Ends)> {
+/// Every fate, of a group that ever had an orphan: a loss is seen as the increase of a series that
+/// was there before.
+fn fates(counters: &Counters) -> impl Iterator<Item = (Fate, &Ends)> {
+    let any = counters.orphans.total() > 0;
     let ends = Fate::ALL.iter().copied().zip(&counters.orphans.ends);
-    ends.filter(|(_, ends)| ends.count() > 0)
+    ends.filter(move |_| any)
 }
 
 fn orphans(group: &Labels, counters: &Counters) -> Vec<Metric> {
@@ -326,13 +328,14 @@ fn of_orphans(family: &Family, group: &Labels, orphans: &Orphans, value: u64) ->
 }
 
 fn orphans_ended(group: &Labels, counters: &Counters) -> Vec<Metric> {
-    ended(counters)
+    fates(counters)
         .map(|(fate, ends)| ORPHANS_TOTAL.of_group(group, &[fate.name()], ends.count()))
         .collect()
 }
 
 fn orphan_seconds(group: &Labels, counters: &Counters) -> Vec<Metric> {
-    ended(counters)
+    fates(counters)
+        .filter(|(_, ends)| ends.count() > 0)
         .map(|(fate, ends)| {
             ORPHAN_SECONDS.histogram(group, &[fate.name()], &ends.buckets, ends.lived_ns)
         })
