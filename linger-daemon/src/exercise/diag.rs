@@ -4,14 +4,14 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, SocketAddrV4};
 
 use nix::libc;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::state::Queues;
 
 /// Length of `struct nlmsghdr`.
 const HEADER: usize = 16;
-/// Length of a request: that, and `struct inet_diag_req_v2`.
-const REQUEST: u8 = 16 + 56;
-/// `IPPROTO_TCP`, in one byte.
-const TCP: u8 = 6;
+/// Length of `struct inet_diag_msg`.
+const ANSWER: usize = 72;
 
 /// The addresses of a connection over IPv4.
 #[derive(Clone, Copy, Debug)]
@@ -31,19 +31,9 @@ impl Connection {
 
     /// Asks the kernel to end this end of it, as `ss -K` does; needs `CAP_NET_ADMIN`.
     pub fn destroy(self) -> io::Result<()> {
-        let mut diag = Socket::new(
-            Domain::from(libc::AF_NETLINK),
-            Type::RAW,
-            Some(Protocol::from(libc::NETLINK_SOCK_DIAG)),
-        )?;
-        diag.write_all(&self.destroy_request()?)?;
-        let mut answer = [0; 1024];
-        let length = diag.read(&mut answer)?;
-        // struct nlmsgerr: the negative error follows the header.
-        let error = answer[..length].get(HEADER..HEADER + 4);
-        let error = error.and_then(|bytes| bytes.try_into().ok());
-        let error = error.ok_or_else(|| io::Error::other("a short answer of sock_diag"))?;
-        match -i32::from_ne_bytes(error) {
+        const SOCK_DESTROY: u16 = 21;
+        let answer = self.ask(SOCK_DESTROY, libc::NLM_F_REQUEST | libc::NLM_F_ACK)?;
+        match error(&answer)? {
             0 => Ok(()),
             libc::EOPNOTSUPP => Err(io::Error::new(
                 io::ErrorKind::Unsupported,
@@ -53,19 +43,61 @@ impl Connection {
         }
     }
 
-    fn destroy_request(self) -> io::Result<Vec<u8>> {
-        const SOCK_DESTROY: u16 = 21;
-        let flags = u16::try_from(libc::NLM_F_REQUEST | libc::NLM_F_ACK);
-        let family = u8::try_from(libc::AF_INET);
+    /// The payload in the send queue of this end, in this network namespace; nothing is in the queue of
+    /// one that has ended.
+    pub fn send_queue(self) -> io::Result<Queues> {
+        const SOCK_DIAG_BY_FAMILY: u16 = 20;
+        const NLMSG_ERROR: u16 = 2;
+        // FIN_WAIT1, LAST_ACK, CLOSING: the last byte of the queue is a FIN.
+        const SENT_FIN: [u8; 3] = [4, 9, 11];
+        const TIME_WAIT: u8 = 6;
+        let answer = self.ask(SOCK_DIAG_BY_FAMILY, libc::NLM_F_REQUEST)?;
+        if u16::from_ne_bytes(part(&answer, 4)?) == NLMSG_ERROR {
+            return match error(&answer)? {
+                libc::ENOENT => Ok(Queues::default()),
+                error => Err(io::Error::from_raw_os_error(error)),
+            };
+        }
+        let [state] = part(&answer, HEADER + 1)?;
+        if state == TIME_WAIT {
+            return Ok(Queues::default());
+        }
+        let mut outstanding = u32::from_ne_bytes(part(&answer, HEADER + 60)?);
+        let mut unsent = not_sent(&answer)?.min(outstanding);
+        if SENT_FIN.contains(&state) && outstanding > 0 {
+            outstanding -= 1;
+            unsent = unsent.saturating_sub(1);
+        }
+        Ok(Queues {
+            unsent: unsent.into(),
+            unacked: (outstanding - unsent).into(),
+            unread: 0,
+        })
+    }
+
+    fn ask(self, message: u16, flags: libc::c_int) -> io::Result<Vec<u8>> {
+        const AF_INET: u8 = 2;
+        const IPPROTO_TCP: u8 = 6;
+        /// Asks for `struct tcp_info`.
+        const EXTENSIONS: u8 = 1 << (INET_DIAG_INFO - 1);
+        const LENGTH: usize = HEADER + 56;
         // struct nlmsghdr
-        let mut request = Vec::with_capacity(REQUEST.into());
-        request.extend(u32::from(REQUEST).to_ne_bytes());
-        request.extend(SOCK_DESTROY.to_ne_bytes());
-        request.extend(flags.map_err(io::Error::other)?.to_ne_bytes());
+        let mut request = Vec::with_capacity(LENGTH);
+        request.extend(
+            u32::try_from(LENGTH)
+                .map_err(io::Error::other)?
+                .to_ne_bytes(),
+        );
+        request.extend(message.to_ne_bytes());
+        request.extend(
+            u16::try_from(flags)
+                .map_err(io::Error::other)?
+                .to_ne_bytes(),
+        );
         request.extend([0; 8]);
-        // struct inet_diag_req_v2: family, protocol, no extensions, padding, every state, then the
-        // id: ports, addresses of 16 bytes, any interface, any cookie.
-        request.extend([family.map_err(io::Error::other)?, TCP, 0, 0]);
+        // struct inet_diag_req_v2: family, protocol, extensions, padding, every state, then the id:
+        // ports, addresses of 16 bytes, any interface, any cookie.
+        request.extend([AF_INET, IPPROTO_TCP, EXTENSIONS, 0]);
         request.extend([0xff; 4]);
         request.extend(self.local.port().to_be_bytes());
         request.extend(self.remote.port().to_be_bytes());
@@ -75,13 +107,51 @@ impl Connection {
         }
         request.extend([0; 4]);
         request.extend([0xff; 8]);
-        Ok(request)
+
+        let mut diag = Socket::new(
+            Domain::from(libc::AF_NETLINK),
+            Type::RAW,
+            Some(Protocol::from(libc::NETLINK_SOCK_DIAG)),
+        )?;
+        diag.write_all(&request)?;
+        let mut answer = vec![0; 4096];
+        let length = diag.read(&mut answer)?;
+        answer.truncate(length);
+        Ok(answer)
     }
 }
 
-fn ipv4(address: &SockAddr) -> io::Result<SocketAddrV4> {
+const INET_DIAG_INFO: u16 = 2;
+
+fn ipv4(address: &socket2::SockAddr) -> io::Result<SocketAddrV4> {
     match address.as_socket() {
         Some(SocketAddr::V4(address)) => Ok(address),
         _ => Err(io::Error::other("not an IPv4 socket")),
+    }
+}
+
+/// A field of an answer.
+fn part<const LENGTH: usize>(answer: &[u8], offset: usize) -> io::Result<[u8; LENGTH]> {
+    let bytes = answer.get(offset..offset + LENGTH);
+    let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
+    bytes.ok_or_else(|| io::Error::other("a short answer of sock_diag"))
+}
+
+/// The error that an answer is, positive; 0 if it is none. (`struct nlmsgerr`)
+fn error(answer: &[u8]) -> io::Result<i32> {
+    Ok(-i32::from_ne_bytes(part(answer, HEADER)?))
+}
+
+/// `tcpi_notsent_bytes` of the answer.
+fn not_sent(answer: &[u8]) -> io::Result<u32> {
+    let mut offset = HEADER + ANSWER;
+    loop {
+        // struct nlattr
+        let length = usize::from(u16::from_ne_bytes(part(answer, offset)?));
+        if u16::from_ne_bytes(part(answer, offset + 2)?) == INET_DIAG_INFO {
+            let field = std::mem::offset_of!(libc::tcp_info, tcpi_notsent_bytes);
+            return Ok(u32::from_ne_bytes(part(answer, offset + 4 + field)?));
+        }
+        offset += length.max(4).next_multiple_of(4);
     }
 }

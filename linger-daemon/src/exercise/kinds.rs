@@ -244,7 +244,8 @@ impl OrphanLimit {
         Ok(Self { file, before })
     }
 
-    fn allow_none(&self) -> Result {
+    /// Allows none, until this is dropped.
+    pub fn allow_none(&self) -> Result {
         self.file.write_all_at(b"0\n", 0)
     }
 

@@ -24,6 +24,18 @@ impl Ended {
         self.unsent += other.unsent;
         self.unacked += other.unacked;
     }
+
+    fn subtract(&mut self, other: Self) {
+        self.count -= other.count;
+        self.unsent -= other.unsent;
+        self.unacked -= other.unacked;
+    }
+
+    /// Payload thrown away, bytes.
+    #[must_use]
+    pub fn discarded(&self) -> u64 {
+        self.unsent + self.unacked
+    }
 }
 
 /// What a number of orphans, all of which ended, add up to.
@@ -52,7 +64,12 @@ impl Orphans {
         };
         self.bytes += bytes;
         self.delivered += bytes - lost.outstanding();
-        self.ended.entry(fate.name().into()).or_default().add(ended);
+        self.end(fate.name(), ended);
+    }
+
+    /// Counts the ends of some, nothing else of them.
+    pub fn end(&mut self, fate: &str, ended: Ended) {
+        self.ended.entry(fate.into()).or_default().add(ended);
     }
 
     /// Counts one, all of whose payload the peer acknowledged.
@@ -68,10 +85,28 @@ impl Orphans {
     /// Adds all counts of others.
     pub fn add(&mut self, other: &Self) {
         for (fate, &ended) in &other.ended {
-            self.ended.entry(fate.clone()).or_default().add(ended);
+            self.end(fate, ended);
         }
         self.bytes += other.bytes;
         self.delivered += other.delivered;
+    }
+
+    /// What was added since it was `before`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let mut since = self.clone();
+        for (fate, &ended) in &before.ended {
+            since.ended.entry(fate.clone()).or_default().subtract(ended);
+        }
+        since.bytes -= before.bytes;
+        since.delivered -= before.delivered;
+        since
+    }
+
+    /// Those of one fate.
+    #[must_use]
+    pub fn of(&self, fate: Fate) -> Ended {
+        self.ended.get(fate.name()).copied().unwrap_or_default()
     }
 
     /// Those of every fate together.
@@ -104,7 +139,9 @@ mod tests {
         let total = both.total();
         assert_eq!((total.count, total.unsent, total.unacked), (6, 100, 16));
         assert_eq!((both.bytes, both.delivered), (260, 144));
-        assert_eq!(both.bytes, both.delivered + total.unsent + total.unacked);
+        assert_eq!(both.bytes, both.delivered + total.discarded());
+        assert_eq!(both.of(Fate::LateData).count, 4);
+        assert_eq!(both.since(&orphans), orphans);
         assert_eq!(both.ended["delivered"].count, 2);
     }
 }

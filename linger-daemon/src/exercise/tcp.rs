@@ -52,7 +52,7 @@ pub struct Pair {
     pub server: Socket,
 }
 
-/// A listening socket on loopback, which makes connections to itself.
+/// A listening socket, on loopback unless told otherwise, which makes connections to itself.
 #[derive(Debug)]
 pub struct Loopback {
     listener: Socket,
@@ -64,20 +64,25 @@ pub struct Loopback {
 impl Loopback {
     /// Connections with ordinary buffers.
     pub fn new(family: Family) -> io::Result<Self> {
-        Self::listen(family, false)
+        Self::listen(family.loopback(), family == Family::V6, false)
+    }
+
+    /// Connections to this address of the host, with ordinary buffers.
+    pub fn at(address: SocketAddr) -> io::Result<Self> {
+        Self::listen(address, address.is_ipv6(), false)
     }
 
     /// Connections whose buffers are as small as the kernel allows.
     pub fn narrow(family: Family) -> io::Result<Self> {
-        Self::listen(family, true)
+        Self::listen(family.loopback(), family == Family::V6, true)
     }
 
-    fn listen(family: Family, narrow: bool) -> io::Result<Self> {
-        let address: SockAddr = family.loopback().into();
+    fn listen(address: SocketAddr, only_v6: bool, narrow: bool) -> io::Result<Self> {
+        let address: SockAddr = address.into();
         let domain = address.domain();
         let listener = Socket::new(domain, Type::STREAM, None)?;
         if domain == Domain::IPV6 {
-            listener.set_only_v6(family == Family::V6)?;
+            listener.set_only_v6(only_v6)?;
         }
         if narrow {
             // Accepted sockets inherit it, and only before the connection does it bound the window.
@@ -163,7 +168,7 @@ fn instruction(code: u32, operand: u32) -> SockFilter {
 }
 
 /// Makes the socket deaf to everything.
-fn drop_all(socket: &Socket) -> io::Result<()> {
+pub fn drop_all(socket: &Socket) -> io::Result<()> {
     socket.attach_filter(&[instruction(libc::BPF_RET | libc::BPF_K, 0)])
 }
 
