@@ -1,11 +1,14 @@
 //! The process of one scenario: alone under its name and in its network namespace.
 
+use std::env;
 use std::ffi::CString;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::parent_id;
+use std::process::Command;
 
+use anyhow::Context as _;
 use linger_daemon::exercise::state;
 use nix::libc;
 use nix::sched::{CloneFlags, unshare};
@@ -25,6 +28,23 @@ pub(crate) enum Report {
     NotRun(String),
     /// It did not get through.
     Failed(String),
+}
+
+/// Runs a scenario in a process of its own.
+pub(crate) fn spawn(name: &str, settings: scenario::Settings) -> anyhow::Result<Report> {
+    let output = Command::new(env::current_exe()?)
+        .args(["child", name])
+        .arg(settings.load.to_string())
+        .arg(settings.seed.to_string())
+        .output()?;
+    serde_json::from_slice(&output.stdout).with_context(|| {
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        format!(
+            "its process ended with {}: {}",
+            output.status,
+            errors.trim()
+        )
+    })
 }
 
 /// Runs the scenario with this name in this process.
@@ -100,7 +120,7 @@ fn bring_up_loopback() -> io::Result<()> {
 }
 
 /// Waits until no closed socket of this network namespace has anything left to send.
-fn wait_for_orphans() -> io::Result<()> {
+pub(crate) fn wait_for_orphans() -> io::Result<()> {
     // FIN_WAIT1, LAST_ACK, CLOSING.
     const BUSY: [&str; 3] = ["04", "09", "0B"];
     state::wait_for("the orphans to end", || {

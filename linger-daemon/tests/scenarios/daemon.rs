@@ -77,12 +77,13 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it and waits until it is ready.
-    pub(crate) fn start(lingerd: &Path, plan: Plan) -> Result<Self> {
+    /// Starts it with these options of `run`, and waits until it is ready.
+    pub(crate) fn start(lingerd: &Path, plan: Plan, options: &[&str]) -> Result<Self> {
         let address = free_address()?;
         let mut process = Command::new(lingerd)
             .args(["run", "--plan", plan.name(), "--listen"])
             .arg(address.to_string())
+            .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use linger_daemon::exercise::{Closes, Tally};
+use linger_daemon::exercise::{Closes, Ended, Tally};
+use linger_ebpf::Fate;
+
+use crate::left::Homeless;
 
 /// One sample.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +39,26 @@ impl Scrape {
     /// The samples of a metric.
     pub(crate) fn of(&self, name: &str) -> impl Iterator<Item = &Sample> {
         self.0.iter().filter(move |sample| sample.name == name)
+    }
+}
+
+impl Homeless {
+    /// What a scrape says of them, on the whole host.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "counts are whole, positive and below 2^53"
+    )]
+    pub(crate) fn of(scrape: &Scrape) -> Self {
+        let sum = |name, what| {
+            let samples = scrape.of(name);
+            let samples = samples.filter(|sample| sample.label("what") == what);
+            samples.map(|sample| sample.value).sum::<f64>() as u64
+        };
+        Self {
+            count: sum("linger_lost_total", "orphan"),
+            bytes: sum("linger_lost_orphan_bytes_total", ""),
+        }
     }
 }
 
@@ -82,6 +105,10 @@ pub(crate) struct Counted {
     pub(crate) tally: Tally,
     /// By outcome: closes whose time is in the histogram.
     pub(crate) timed: BTreeMap<String, u64>,
+    /// By fate: orphans whose time is in the histogram.
+    pub(crate) timed_orphans: BTreeMap<String, u64>,
+    /// Orphans under way.
+    pub(crate) under_way: i64,
 }
 
 impl Counted {
@@ -118,6 +145,11 @@ impl Counted {
             *resets -= before.tally.resets.get(cause).copied().unwrap_or(0);
         }
         counted.tally.unread -= before.tally.unread;
+        counted.tally.orphans = self.tally.orphans.since(&before.tally.orphans);
+        for (fate, timed) in &mut counted.timed_orphans {
+            *timed -= before.timed_orphans.get(fate).copied().unwrap_or(0);
+        }
+        counted.under_way -= before.under_way;
         counted
     }
 
@@ -137,16 +169,45 @@ impl Counted {
             "linger_close_blocked_seconds_sum" => {
                 self.closes(sample, "outcome").blocked_ns += (sample.value * 1e9).round() as u64;
             }
-            "linger_discarded_bytes_total" if sample.label("queue") == "unsent" => {
-                self.closes(sample, "cause").unsent += value;
-            }
-            "linger_discarded_bytes_total" => self.closes(sample, "cause").unacked += value,
+            "linger_discarded_bytes_total" => self.discarded(sample, value),
             "linger_unread_bytes_total" => self.tally.unread += value,
             "linger_resets_sent_total" => {
                 let cause = sample.label("cause").to_owned();
                 *self.tally.resets.entry(cause).or_default() += value;
             }
+            "linger_orphans" => self.under_way += sample.value as i64,
+            "linger_orphans_total" => {
+                let ended = Ended {
+                    count: value,
+                    ..Ended::default()
+                };
+                self.tally.orphans.end(sample.label("fate"), ended);
+            }
+            "linger_orphaned_bytes_total" => self.tally.orphans.bytes += value,
+            "linger_orphan_delivered_bytes_total" => self.tally.orphans.delivered += value,
+            "linger_orphan_seconds_count" => {
+                let fate = sample.label("fate").to_owned();
+                *self.timed_orphans.entry(fate).or_default() += value;
+            }
             _ => {}
+        }
+    }
+
+    /// Bytes thrown away by a close, or, if the cause is a fate, after it.
+    fn discarded(&mut self, sample: &Sample, bytes: u64) {
+        let (cause, unsent) = (sample.label("cause"), sample.label("queue") == "unsent");
+        if Fate::ALL.iter().any(|fate| fate.name() == cause) {
+            let (unsent, unacked) = if unsent { (bytes, 0) } else { (0, bytes) };
+            let ended = Ended {
+                count: 0,
+                unsent,
+                unacked,
+            };
+            self.tally.orphans.end(cause, ended);
+        } else if unsent {
+            self.closes(sample, "cause").unsent += bytes;
+        } else {
+            self.closes(sample, "cause").unacked += bytes;
         }
     }
 

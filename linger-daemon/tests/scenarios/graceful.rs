@@ -10,6 +10,7 @@ use linger_daemon::exercise::{self, Kind};
 use linger_ebpf::Outcome;
 
 use crate::child;
+use crate::left::UNACKED_MESSAGE;
 use crate::scenario::{self, Script};
 use crate::truth::{Counters, Truth};
 
@@ -69,6 +70,7 @@ fn with_data_left(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     tcp::accept_data(&server)?;
     let received = tcp::receive_all(&server)?;
     truth.tally.close(server, Outcome::Graceful)?;
+    truth.delivered(UNACKED_MESSAGE);
     expect_bytes(received, exercise::MESSAGE as u64)
 }
 

@@ -1,23 +1,23 @@
 //! Runs the scenarios under each plan and compares what was counted with what is true.
 
 use std::collections::BTreeMap;
-use std::env;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use linger_ebpf::Plan;
 
 use crate::Options;
-use crate::child::Report;
+use crate::child::{self, Report};
 use crate::daemon::{Check, Daemon};
 use crate::exposition::{Counted, Scrape};
+use crate::left::Homeless;
 use crate::load;
 use crate::scenario::{self, Scenario, Settings};
 use crate::sight::Sight;
+use crate::sight_orphans::check_totals;
 use crate::summary::{Pair, Summary, Verdict};
 use crate::truth::Truth;
 
@@ -25,6 +25,8 @@ use crate::truth::Truth;
 const WORKERS: usize = 4;
 /// How long counts may lag behind a close: a socket may end in a soft interrupt.
 const LAG: Duration = Duration::from_secs(2);
+/// Pause between the scrapes of a watch.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Runs every scenario under every plan asked for.
 pub(crate) fn run(options: &Options) -> Result<Summary> {
@@ -37,6 +39,9 @@ pub(crate) fn run(options: &Options) -> Result<Summary> {
     if scenarios.is_empty() {
         return Ok(summary); // The filter is for other tests.
     }
+    let (shared, own): (Vec<_>, Vec<_>) = scenarios
+        .iter()
+        .partition(|(_, scenario)| scenario.daemon_options().is_empty());
     let check = Check::run(&options.lingerd)?;
     println!("kernel {}, {} scenarios", check.kernel, scenarios.len());
     for &plan in Plan::ALL {
@@ -50,14 +55,14 @@ pub(crate) fn run(options: &Options) -> Result<Summary> {
             }
             continue;
         }
-        let run = Run {
-            options,
-            sight: Sight::new(plan, &check.kernel),
-            daemon: Daemon::start(&options.lingerd, plan)?,
-            summary: Mutex::new(&mut summary),
-            expected: Mutex::default(),
-        };
-        run.all(&scenarios)?;
+        let sight = Sight::new(plan, &check.kernel);
+        if !shared.is_empty() {
+            Run::start(options, sight, &[], &mut summary)?.all(&shared)?;
+        }
+        for (number, scenario) in &own {
+            let daemon_options = scenario.daemon_options();
+            Run::start(options, sight, daemon_options, &mut summary)?.only(*number, scenario);
+        }
     }
     Ok(summary)
 }
@@ -70,23 +75,67 @@ struct Run<'a> {
     summary: Mutex<&'a mut Summary>,
     /// What the processes that passed had counted, to see at the end that it stayed so.
     expected: Mutex<BTreeMap<String, Counted>>,
+    /// The first scrape whose totals contradicted one another.
+    contradiction: Mutex<Option<anyhow::Error>>,
 }
 
-impl Run<'_> {
-    fn all(self, scenarios: &[(usize, Scenario)]) -> Result<()> {
-        let before = self.daemon.scrape()?;
+impl<'a> Run<'a> {
+    fn start(
+        options: &'a Options,
+        sight: Sight,
+        daemon_options: &[&str],
+        summary: &'a mut Summary,
+    ) -> Result<Self> {
+        Ok(Self {
+            options,
+            sight,
+            daemon: Daemon::start(&options.lingerd, sight.plan, daemon_options)?,
+            summary: Mutex::new(summary),
+            expected: Mutex::default(),
+            contradiction: Mutex::default(),
+        })
+    }
+
+    /// Runs the one scenario that this daemon is for, and scrapes meanwhile.
+    fn only(self, number: usize, scenario: &Scenario) {
+        let (verdict, watched) = self.watched(|| self.perform(number, scenario));
+        let verdict = verdict.and_then(|verdict| watched.map(|()| verdict));
+        let contradiction = self.expect_no_contradiction();
+        let Self {
+            daemon,
+            summary,
+            sight,
+            ..
+        } = self;
+        let verdict = verdict
+            .and_then(|verdict| contradiction.map(|()| verdict))
+            .and_then(|verdict| daemon.stop().map(|()| verdict))
+            .unwrap_or_else(|error| Verdict::Failed(format!("{error:#}")));
+        let summary = summary.into_inner().unwrap_or_else(PoisonError::into_inner);
+        summary.add(Pair::new(scenario.name, sight.plan, verdict));
+    }
+
+    fn all(self, scenarios: &[&(usize, Scenario)]) -> Result<()> {
+        let before = self.scrape()?;
         let (load, others): (Vec<_>, Vec<_>) = scenarios
             .iter()
+            .copied()
             .partition(|(_, scenario)| load::is_load(scenario.name));
         let (alone, together): (Vec<_>, Vec<_>) = others
             .into_iter()
             .partition(|(_, scenario)| scenario.is_host_wide());
-        self.together(&together);
+        let ((), together) = self.watched(|| self.together(&together));
+        // Not meanwhile: some of these have the host reset other connections, such as a scrape's.
         for (number, scenario) in alone {
             self.one(*number, scenario);
         }
-        self.load(&load);
+        let ((), load) = self.watched(|| self.load(&load));
+        self.report("no count falls", Verdict::from(together.and(load)));
         self.property("the counts stay", Self::expect_unchanged);
+        self.property(
+            "no scrape contradicts itself",
+            Self::expect_no_contradiction,
+        );
         self.property("nothing is lost", |run| run.expect_nothing_lost(&before));
         let Self {
             daemon,
@@ -98,6 +147,23 @@ impl Run<'_> {
         let summary = summary.into_inner().unwrap_or_else(PoisonError::into_inner);
         summary.add(Pair::new("the daemon ends cleanly", sight.plan, verdict));
         Ok(())
+    }
+
+    /// All metrics, whose totals must be right at every moment.
+    fn scrape(&self) -> Result<Scrape> {
+        let scrape = self.daemon.scrape()?;
+        if let Err(contradiction) = check_totals(&scrape) {
+            let first = self.contradiction.lock();
+            let mut first = first.unwrap_or_else(PoisonError::into_inner);
+            first.get_or_insert(contradiction);
+        }
+        Ok(scrape)
+    }
+
+    fn expect_no_contradiction(&self) -> Result<()> {
+        let first = self.contradiction.lock();
+        let mut first = first.unwrap_or_else(PoisonError::into_inner);
+        first.take().map_or(Ok(()), Err)
     }
 
     /// A property of the whole run.
@@ -137,12 +203,12 @@ impl Run<'_> {
         // The kernel's own threads are in sight only of a scenario that runs alone.
         let kernel_threads = scenario.is_host_wide();
         let select = |name: &str| name == comm || kernel_threads && name.starts_with("kworker/");
-        let before = Counted::of(&self.daemon.scrape()?, select);
+        let before = Counted::of(&self.scrape()?, select);
         ensure!(
             kernel_threads || before == Counted::default(),
             "counted before it began: {before:?}"
         );
-        let truth = match spawn(scenario.name, self.settings())? {
+        let truth = match child::spawn(scenario.name, self.settings())? {
             Report::Ran(truth) => truth,
             Report::NotRun(reason) => return Ok(Verdict::NotRun(reason)),
             Report::Failed(reason) => return Ok(Verdict::Failed(reason)),
@@ -178,8 +244,12 @@ impl Run<'_> {
     ) -> Result<Result<Counted, Vec<String>>> {
         let start = Instant::now();
         loop {
-            let after = Counted::of(&self.daemon.scrape()?, &select);
-            let differences = self.sight.differences(truth, &after.since(before));
+            let scrape = self.scrape()?;
+            let after = Counted::of(&scrape, &select);
+            // Only under a daemon of its own can a scenario leave any: those since its start.
+            let homeless = Homeless::of(&scrape);
+            let counted = after.since(before);
+            let differences = self.sight.differences(truth, &counted, homeless);
             if differences.is_empty() {
                 return Ok(Ok(after));
             }
@@ -190,44 +260,45 @@ impl Run<'_> {
         }
     }
 
-    /// Runs the load in all its processes at once, and scrapes meanwhile: no count may fall.
+    /// Runs the load in all its processes at once.
     fn load(&self, scenarios: &[&(usize, Scenario)]) {
-        let done = AtomicBool::new(false);
-        let scrapes = thread::scope(|scope| {
-            let watch = scope.spawn(|| self.watch(&done));
-            thread::scope(|scope| {
-                for (number, scenario) in scenarios {
-                    scope.spawn(move || self.one(*number, scenario));
-                }
-            });
-            done.store(true, Ordering::Release);
-            watch.join()
+        thread::scope(|scope| {
+            for (number, scenario) in scenarios {
+                scope.spawn(move || self.one(*number, scenario));
+            }
         });
-        if !scenarios.is_empty() {
-            let verdict = scrapes.map_or_else(
-                |_| Verdict::Failed("the watching thread panicked".into()),
-                Verdict::from,
-            );
-            self.report("no count falls under load", verdict);
-        }
+    }
+
+    /// Does the work, and scrapes meanwhile: no count may fall.
+    fn watched<T>(&self, work: impl FnOnce() -> T) -> (T, Result<()>) {
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let watch = scope.spawn(|| self.watch(&done));
+            let result = work();
+            done.store(true, Ordering::Release);
+            let watched = watch.join();
+            let watched = watched.unwrap_or_else(|_| Err(anyhow!("the watching thread panicked")));
+            (result, watched)
+        })
     }
 
     fn watch(&self, done: &AtomicBool) -> Result<()> {
         let mut last = BTreeMap::new();
         while !done.load(Ordering::Acquire) {
-            let counters = counters(&self.daemon.scrape()?);
+            let counters = counters(&self.scrape()?);
             for (series, value) in &last {
                 let now = counters.get(series).copied().unwrap_or(f64::NAN);
                 ensure!(now >= *value, "{series:?} fell from {value} to {now}");
             }
             last = counters;
+            thread::sleep(PAUSE);
         }
         Ok(())
     }
 
     /// What was counted for processes that have ended does not change any more.
     fn expect_unchanged(&self) -> Result<()> {
-        let scrape = self.daemon.scrape()?;
+        let scrape = self.scrape()?;
         for (comm, expected) in self.expected().iter() {
             let now = Counted::of(&scrape, |name| name == comm);
             ensure!(now == *expected, "{comm}: {expected:?} became {now:?}");
@@ -242,7 +313,7 @@ impl Run<'_> {
                 .map(|sample| (sample.label("what").to_owned(), sample.value))
                 .collect()
         };
-        let (before, after) = (lost(before), lost(&self.daemon.scrape()?));
+        let (before, after) = (lost(before), lost(&self.scrape()?));
         ensure!(!after.is_empty(), "there is no linger_lost_total");
         for (what, count) in after {
             let grown = count - before.get(&what).copied().unwrap_or(0.0);
@@ -263,21 +334,4 @@ fn counters(scrape: &Scrape) -> BTreeMap<(String, BTreeMap<String, String>), f64
         .filter(|sample| GROW.iter().any(|ending| sample.name.ends_with(ending)))
         .map(|sample| ((sample.name.clone(), sample.labels.clone()), sample.value))
         .collect()
-}
-
-/// Runs a scenario in a process of its own.
-fn spawn(name: &str, settings: Settings) -> Result<Report> {
-    let output = Command::new(env::current_exe()?)
-        .args(["child", name])
-        .arg(settings.load.to_string())
-        .arg(settings.seed.to_string())
-        .output()?;
-    serde_json::from_slice(&output.stdout).with_context(|| {
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        format!(
-            "its process ended with {}: {}",
-            output.status,
-            errors.trim()
-        )
-    })
 }

@@ -15,6 +15,7 @@ use socket2::Socket;
 
 use crate::ends::Forked;
 use crate::graceful::expect_bytes;
+use crate::left::UNACKED_MESSAGE;
 use crate::scenario::Script;
 use crate::truth::Truth;
 
@@ -77,7 +78,9 @@ fn completes_in_close_wait(loopback: &Loopback, truth: &mut Truth) -> io::Result
 /// Closes a client with data outstanding, whose time runs out, and its peer after all has come.
 fn time_out(truth: &mut Truth, client: Socket, server: Socket, bytes: u64) -> io::Result<()> {
     client.set_linger(Some(LINGER))?;
+    let left = state::queues(&client)?;
     let blocked = truth.tally.close(client, Outcome::LingerTimeout)?;
+    truth.delivered(left);
     truth.waited(Outcome::LingerTimeout, LINGER);
     if blocked < LINGER {
         return Err(io::Error::other(format!("close waited {blocked:?} only")));
@@ -143,6 +146,7 @@ fn suppressed_by_exit(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> 
     if took > LONG_LINGER / 2 {
         return Err(io::Error::other(format!("the exit waited {took:?}")));
     }
+    truth.delivered(UNACKED_MESSAGE);
     tcp::accept_data(&server)?;
     exercise::close_after_fin(&mut truth.tally, server)
 }
@@ -190,6 +194,7 @@ fn many_at_once(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
                 .map_err(|_| io::Error::other("a closing thread panicked"))??;
             truth.tally.add(&tally);
             truth.waited(Outcome::LingerTimeout, LINGER);
+            truth.delivered(UNACKED_MESSAGE);
         }
         io::Result::Ok(())
     })?;

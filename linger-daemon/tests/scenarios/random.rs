@@ -9,7 +9,7 @@ use std::time::Duration;
 use linger_daemon::exercise::state::{self, State};
 use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
 use linger_daemon::exercise::{End, Tally};
-use linger_ebpf::{Cause, Outcome};
+use linger_ebpf::{Cause, Fate, Outcome};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, fork};
 use socket2::Socket;
@@ -29,9 +29,9 @@ fn run(settings: Settings, truth: &mut Truth) -> io::Result<()> {
         .map(|number| start(settings.seed.wrapping_add(number * THREADS)))
         .collect::<io::Result<_>>()?;
     for (pid, reports) in forked {
-        let tally: Result<Tally, String> = serde_json::from_reader(BufReader::new(reports))?;
+        let part: Result<Truth, String> = serde_json::from_reader(BufReader::new(reports))?;
         waitpid(pid, None)?;
-        truth.tally.add(&tally.map_err(io::Error::other)?);
+        truth.add(&part.map_err(io::Error::other)?);
     }
     Ok(())
 }
@@ -43,29 +43,29 @@ fn start(seed: u64) -> io::Result<(nix::unistd::Pid, io::PipeReader)> {
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok((child, reader)),
         ForkResult::Child => {
-            let tally = threads(seed).map_err(|error| format!("seed {seed}: {error}"));
-            let written = serde_json::to_vec(&tally).map(|report| writer.write_all(&report));
+            let truth = threads(seed).map_err(|error| format!("seed {seed}: {error}"));
+            let written = serde_json::to_vec(&truth).map(|report| writer.write_all(&report));
             std::process::exit(i32::from(written.is_err()))
         }
     }
 }
 
-fn threads(seed: u64) -> io::Result<Tally> {
+fn threads(seed: u64) -> io::Result<Truth> {
     thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)
             .map(|number| scope.spawn(move || connections(Random(seed.wrapping_add(number)))))
             .collect();
-        let mut sum = Tally::default();
+        let mut sum = Truth::default();
         for thread in threads {
-            let tally = thread.join();
-            sum.add(&tally.map_err(|_| io::Error::other("a thread panicked"))??);
+            let part = thread.join();
+            sum.add(&part.map_err(|_| io::Error::other("a thread panicked"))??);
         }
         Ok(sum)
     })
 }
 
-fn connections(mut random: Random) -> io::Result<Tally> {
-    let mut tally = Tally::default();
+fn connections(mut random: Random) -> io::Result<Truth> {
+    let mut truth = Truth::default();
     let families: Vec<Loopback> = Family::ALL
         .iter()
         .filter_map(|&family| Loopback::new(family).ok())
@@ -73,16 +73,18 @@ fn connections(mut random: Random) -> io::Result<Tally> {
     for _ in 0..CONNECTIONS {
         let loopback = &families[random.below(families.len())];
         match random.below(20) {
-            0 => unconnected(&mut random, loopback.socket()?, &mut tally)?,
-            1 => connecting(&mut random, &mut tally)?,
-            2..8 => stuck(&mut random, loopback.pair()?, &mut tally)?,
-            _ => flowing(&mut random, loopback.pair()?, &mut tally)?,
+            0 => unconnected(&mut random, loopback.socket()?, &mut truth.tally)?,
+            1 => connecting(&mut random, &mut truth.tally)?,
+            2..8 => stuck(&mut random, loopback.pair()?, &mut truth)?,
+            _ => flowing(&mut random, loopback.pair()?, &mut truth.tally)?,
         }
     }
     for loopback in families {
-        tally.close(loopback.into_listener(), Outcome::Listener)?;
+        truth
+            .tally
+            .close(loopback.into_listener(), Outcome::Listener)?;
     }
-    Ok(tally)
+    Ok(truth)
 }
 
 /// A socket without a connection.
@@ -144,7 +146,7 @@ fn flowing(
 }
 
 /// A connection whose client gets no data across.
-fn stuck(random: &mut Random, Pair { client, server }: Pair, tally: &mut Tally) -> io::Result<()> {
+fn stuck(random: &mut Random, Pair { client, server }: Pair, truth: &mut Truth) -> io::Result<()> {
     tcp::drop_data(&server)?;
     if random.one_in(3) {
         client.set_send_buffer_size(1 << 17)?;
@@ -168,9 +170,14 @@ fn stuck(random: &mut Random, Pair { client, server }: Pair, tally: &mut Tally) 
     };
     client.set_linger(linger)?;
     let end = foretell(&client, Peer::Deaf)?;
-    let fin_follows_data_sent = state::queues(&client)?.unsent == 0;
+    let left = state::queues(&client)?;
+    let fin_follows_data_sent = left.unsent == 0;
     let shut_down = state::state(&client)?.sent_fin();
-    tally.close(client, end)?;
+    truth.tally.close(client, end)?;
+    if matches!(end.outcome, Outcome::Graceful | Outcome::LingerTimeout) {
+        // However the server closes, the data sent again is answered with an RST.
+        truth.lost(left, Fate::PeerReset);
+    }
     if end.reset.is_some() {
         state::wait_for_state(&server, State::Close)?;
     } else if fin_follows_data_sent && (shut_down || end.outcome != Outcome::LingerAborted) {
@@ -178,7 +185,7 @@ fn stuck(random: &mut Random, Pair { client, server }: Pair, tally: &mut Tally) 
     }
     random.set_linger(&server, 2)?;
     let end = foretell(&server, Peer::Hears)?;
-    tally.close(server, end)?;
+    truth.tally.close(server, end)?;
     Ok(())
 }
 
@@ -257,7 +264,7 @@ fn abort_resets(socket: &Socket, state: State) -> io::Result<bool> {
 }
 
 /// A small generator (splitmix64): the same seed makes the same closes.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -272,11 +279,11 @@ impl Random {
         clippy::cast_possible_truncation,
         reason = "below the bound, which fits"
     )]
-    fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
 
-    fn one_in(&mut self, times: usize) -> bool {
+    pub(crate) fn one_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
 

@@ -7,7 +7,10 @@ use linger_daemon::exercise::tcp::{Family, Loopback};
 use linger_ebpf::Outcome;
 
 use crate::truth::Truth;
-use crate::{abort, ends, graceful, linger, listener, load, random, special, unread};
+use crate::{
+    abort, ends, graceful, linger, listener, load, orphan_ends, orphan_netns, orphan_table,
+    orphans, random, special, unread,
+};
 
 #[derive(Clone)]
 /// What a scenario does; it counts in [`Truth`] all closes that it makes.
@@ -24,6 +27,11 @@ pub(crate) enum Script {
     HostWide(fn(&mut Truth) -> io::Result<()>),
     /// Makes closes by the settings of the run.
     Bulk(fn(Settings, &mut Truth) -> io::Result<()>),
+    /// As `Bulk`, alone with a daemon of its own, to which these options are given.
+    Under(
+        &'static [&'static str],
+        fn(Settings, &mut Truth) -> io::Result<()>,
+    ),
 }
 
 /// What the run sets for bulk scenarios.
@@ -57,6 +65,14 @@ impl Scenario {
         matches!(self.script, Script::HostWide(_))
     }
 
+    /// The options of the daemon it needs; none if it shares one with others.
+    pub(crate) fn daemon_options(&self) -> &'static [&'static str] {
+        match self.script {
+            Script::Under(options, _) => options,
+            _ => &[],
+        }
+    }
+
     /// Runs it.
     pub(crate) fn perform(&self, settings: Settings, truth: &mut Truth) -> io::Result<()> {
         match self.script {
@@ -66,7 +82,7 @@ impl Scenario {
             Script::Connections(script) => over(Loopback::new(Family::V4)?, truth, script),
             Script::Narrow(script) => over(Loopback::narrow(Family::V4)?, truth, script),
             Script::Own(script) | Script::HostWide(script) => script(truth),
-            Script::Bulk(script) => script(settings, truth),
+            Script::Bulk(script) | Script::Under(_, script) => script(settings, truth),
         }
     }
 }
@@ -94,6 +110,10 @@ pub(crate) fn all() -> Vec<Scenario> {
         ends::SCENARIOS,
         listener::SCENARIOS,
         special::SCENARIOS,
+        orphans::SCENARIOS,
+        orphan_ends::SCENARIOS,
+        orphan_netns::SCENARIOS,
+        orphan_table::SCENARIOS,
         random::SCENARIOS,
         load::SCENARIOS,
     ];

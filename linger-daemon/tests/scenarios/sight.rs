@@ -5,11 +5,14 @@
 //! | closes, bytes, resets | all | all but MPTCP's | all but MPTCP's |
 //! | `linger_interrupted` | as it is | as it is | by what its orphan becomes in the linger time |
 //! | time of a close | always | in close(2) only | never |
+//! | bytes an orphan begins with | at the close's return | there, in close(2) | at its decision |
 
 use linger_daemon::exercise::Tally;
-use linger_ebpf::{Outcome, Plan};
+use linger_ebpf::{Fate, Outcome, Plan};
 
 use crate::exposition::Counted;
+use crate::left::Homeless;
+use crate::sight_orphans;
 use crate::truth::Truth;
 
 /// A plan on a kernel.
@@ -44,10 +47,15 @@ impl Sight {
         self.plan != Plan::Tracepoint
     }
 
+    /// Whether it tells closes that were interrupted from those that lingered to the end.
+    pub(crate) fn sees_interruptions(self) -> bool {
+        self.sees_everything() || self.release_in_close
+    }
+
     /// What the plan is to count.
     fn tally(self, truth: &Truth) -> Tally {
         let mut tally = truth.tally.clone();
-        if !self.sees_everything() && !self.release_in_close {
+        if !self.sees_interruptions() {
             let interrupted = tally.closes.remove(Outcome::LingerInterrupted.name());
             if let Some(interrupted) = interrupted {
                 // In the scenarios the data of such closes arrives in time.
@@ -80,8 +88,14 @@ impl Sight {
         !self.sees_everything() && what == "return"
     }
 
-    /// Every difference between what was counted and what is true. None is good.
-    pub(crate) fn differences(self, truth: &Truth, counted: &Counted) -> Vec<String> {
+    /// Every difference between what was counted and what is true. None is good. `homeless` are the
+    /// orphans that found no place meanwhile.
+    pub(crate) fn differences(
+        self,
+        truth: &Truth,
+        counted: &Counted,
+        homeless: Homeless,
+    ) -> Vec<String> {
         let mut differences = Differences::default();
         let expected = self.tally(truth);
         let any_outcome = self.any_outcome(truth);
@@ -95,6 +109,7 @@ impl Sight {
         differences.compare("unread bytes", counted.tally.unread, expected.unread);
         differences.identities(counted, truth, any_outcome);
         self.times(truth, counted, &mut differences);
+        sight_orphans::differences(self, truth, counted, homeless, &mut differences);
         differences.0
     }
 
@@ -119,12 +134,27 @@ impl Sight {
 }
 
 #[derive(Default)]
-struct Differences(Vec<String>);
+pub(crate) struct Differences(Vec<String>);
 
 impl Differences {
-    fn compare(&mut self, what: impl AsRef<str>, counted: u64, expected: u64) {
-        if counted != expected {
+    pub(crate) fn compare(&mut self, what: impl AsRef<str>, counted: u64, expected: u64) {
+        self.between(what, counted, (expected, expected));
+    }
+
+    /// As `compare`, with the least and the most that are right.
+    pub(crate) fn between(
+        &mut self,
+        what: impl AsRef<str>,
+        counted: u64,
+        (least, most): (u64, u64),
+    ) {
+        if counted < least || counted > most {
             let what = what.as_ref();
+            let expected = if least == most {
+                least.to_string()
+            } else {
+                format!("{least} to {most}")
+            };
             self.0
                 .push(format!("{what}: counted {counted}, expected {expected}"));
         }
@@ -169,6 +199,7 @@ impl Differences {
     fn identities(&mut self, counted: &Counted, truth: &Truth, any_outcome: u64) {
         let counters = &truth.counters;
         let of = |outcome| counted.tally.of(outcome).count;
+        let fated = |fate| counted.tally.orphans.of(fate).count;
         let resets: u64 = counted.tally.resets.values().sum();
         if resets > counters.out_resets {
             let sent = counters.out_resets;
@@ -181,7 +212,7 @@ impl Differences {
         }
         self.compare(
             "TCPAbortOnData",
-            of(Outcome::LingerAborted) + truth.late_aborts,
+            of(Outcome::LingerAborted) + fated(Fate::LateData) + truth.late_aborts,
             counters.abort_on_data,
         );
         self.compare(
@@ -196,7 +227,7 @@ impl Differences {
         );
         self.compare(
             "TCPAbortOnMemory",
-            of(Outcome::MemoryAborted),
+            of(Outcome::MemoryAborted) + fated(Fate::OrphanResources),
             counters.abort_on_memory,
         );
     }

@@ -11,8 +11,10 @@ use nix::libc;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::child::{self, not_run};
+use crate::left::UNACKED_MESSAGE;
 use crate::scenario::{self, Script};
 use crate::truth::Truth;
+use linger_daemon::exercise::diag::Connection;
 
 pub(crate) const SCENARIOS: &[(&str, Script)] = &[
     ("connect_af_unspec", Script::Kind(Kind::Disconnected)),
@@ -30,7 +32,7 @@ pub(crate) const SCENARIOS: &[(&str, Script)] = &[
 
 fn sock_destroy(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let Pair { client, server } = loopback.pair()?;
-    destroy(&client)?;
+    destroy(Connection::of(&client)?)?;
     truth.tally.reset(Cause::Destroyed, 1);
     for socket in [client, server] {
         exercise::close_reset(&mut truth.tally, socket)?;
@@ -38,68 +40,12 @@ fn sock_destroy(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     Ok(())
 }
 
-/// Asks the kernel to end a connection of IPv4, as `ss -K` does.
-fn destroy(socket: &Socket) -> io::Result<()> {
-    const SOCK_DESTROY: u16 = 21;
-    const AF_INET: u8 = 2;
-    const IPPROTO_TCP: u8 = 6;
-    const HEADER: usize = 16;
-    const LENGTH: usize = HEADER + 56;
-    let (local, remote) = (ipv4(&socket.local_addr()?)?, ipv4(&socket.peer_addr()?)?);
-
-    // struct nlmsghdr
-    let flags = libc::NLM_F_REQUEST | libc::NLM_F_ACK;
-    let mut request = Vec::with_capacity(LENGTH);
-    request.extend(
-        u32::try_from(LENGTH)
-            .map_err(io::Error::other)?
-            .to_ne_bytes(),
-    );
-    request.extend(SOCK_DESTROY.to_ne_bytes());
-    request.extend(
-        u16::try_from(flags)
-            .map_err(io::Error::other)?
-            .to_ne_bytes(),
-    );
-    request.extend([0; 8]);
-    // struct inet_diag_req_v2: family, protocol, no extensions, padding, every state, then the id:
-    // ports, addresses of 16 bytes, any interface, any cookie.
-    request.extend([AF_INET, IPPROTO_TCP, 0, 0]);
-    request.extend([0xff; 4]);
-    request.extend(local.port().to_be_bytes());
-    request.extend(remote.port().to_be_bytes());
-    for address in [local, remote] {
-        request.extend(address.ip().octets());
-        request.extend([0; 12]);
-    }
-    request.extend([0; 4]);
-    request.extend([0xff; 8]);
-
-    let mut diag = Socket::new(
-        Domain::from(libc::AF_NETLINK),
-        Type::RAW,
-        Some(Protocol::from(libc::NETLINK_SOCK_DIAG)),
-    )?;
-    diag.write_all(&request)?;
-    let mut answer = [0; 1024];
-    let length = diag.read(&mut answer)?;
-    // struct nlmsgerr: the negative error follows the header.
-    let error = answer[..length].get(HEADER..HEADER + 4);
-    let error = error.and_then(|bytes| bytes.try_into().ok());
-    let error = error.ok_or_else(|| io::Error::other("a short answer of sock_diag"))?;
-    match -i32::from_ne_bytes(error) {
-        0 => Ok(()),
-        libc::ENOENT => Err(not_run("the kernel lacks inet_diag and tcp_diag")),
-        libc::EOPNOTSUPP => Err(not_run("the kernel lacks CONFIG_INET_DIAG_DESTROY")),
-        error => Err(io::Error::from_raw_os_error(error)),
-    }
-}
-
-fn ipv4(address: &socket2::SockAddr) -> io::Result<std::net::SocketAddrV4> {
-    match address.as_socket() {
-        Some(SocketAddr::V4(address)) => Ok(address),
-        _ => Err(io::Error::other("not an IPv4 socket")),
-    }
+/// Has the kernel end a connection.
+pub(crate) fn destroy(connection: Connection) -> io::Result<()> {
+    connection.destroy().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => not_run("the kernel lacks inet_diag and tcp_diag"),
+        _ => error,
+    })
 }
 
 /// The FIN is acknowledged only after the close: the kernel ends the orphan, with no RST of its
@@ -108,6 +54,7 @@ fn linger2_after_close(loopback: &Loopback, truth: &mut Truth) -> io::Result<()>
     let Pair { client, server } = exercise::pair_with_unacked(loopback)?;
     tcp::set_linger2(&client, -1)?;
     truth.tally.close(client, Outcome::Graceful)?;
+    truth.delivered(UNACKED_MESSAGE);
     tcp::accept_data(&server)?;
     truth.late_aborts += 1;
     exercise::close_reset(&mut truth.tally, server)

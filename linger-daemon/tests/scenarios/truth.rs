@@ -8,6 +8,8 @@ use linger_daemon::exercise::Tally;
 use linger_ebpf::Outcome;
 use serde::{Deserialize, Serialize};
 
+use crate::left::{Bound, Chance};
+
 /// Everything that the metrics of a scenario's process are compared with.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Truth {
@@ -20,8 +22,20 @@ pub(crate) struct Truth {
     /// Closes whose outcome depends on the kernel's timing: only their number is known, and that
     /// the kernel's own threads make some of them.
     pub(crate) any_outcome: u64,
-    /// Changes of `TCPAbortOnData` that no close is the reason of: late data, linger2 after the FIN.
+    /// Changes of `TCPAbortOnData` that neither a close nor the loss of an orphan is the reason of:
+    /// late data with nothing left to deliver, linger2 after the FIN.
     pub(crate) late_aborts: u64,
+    /// Changes of `TCPAbortOnTimeout` that the loss of no orphan is the reason of.
+    pub(crate) late_timeouts: u64,
+    /// Orphans that timed out in another network namespace than that of the counters.
+    pub(crate) timed_out_elsewhere: u64,
+    /// Orphans that there are or are not, on top of those of the tally.
+    pub(crate) chance: Chance,
+    /// Closes whose data is acknowledged before they return: orphans only of a plan that does not look
+    /// then.
+    pub(crate) acked_in_close: Bound,
+    /// How many orphans at most find a place in the kernel's table, if not all of them do.
+    pub(crate) places: Option<u64>,
     /// The kernel's own counters over the scenario.
     pub(crate) counters: Counters,
 }
@@ -31,6 +45,13 @@ impl Truth {
     pub(crate) fn waited(&mut self, outcome: Outcome, time: Duration) {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         *self.waited_ns.entry(outcome.name().into()).or_default() += nanoseconds;
+    }
+
+    /// Adds the closes and orphans that another thread or process knows of.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.tally.add(&other.tally);
+        self.chance.least.add(other.chance.least);
+        self.chance.most.add(other.chance.most);
     }
 }
 
@@ -45,6 +66,8 @@ pub(crate) struct Counters {
     pub(crate) abort_on_linger: u64,
     /// `TcpExtTCPAbortOnMemory`.
     pub(crate) abort_on_memory: u64,
+    /// `TcpExtTCPAbortOnTimeout`.
+    pub(crate) abort_on_timeout: u64,
     /// `TcpOutRsts`: RSTs of the host's own will, and those that answer a segment.
     pub(crate) out_resets: u64,
 }
@@ -59,6 +82,7 @@ impl Counters {
             abort_on_close: column(&netstat, "TcpExt:", "TCPAbortOnClose")?,
             abort_on_linger: column(&netstat, "TcpExt:", "TCPAbortOnLinger")?,
             abort_on_memory: column(&netstat, "TcpExt:", "TCPAbortOnMemory")?,
+            abort_on_timeout: column(&netstat, "TcpExt:", "TCPAbortOnTimeout")?,
             out_resets: column(&snmp, "Tcp:", "OutRsts")?,
         })
     }

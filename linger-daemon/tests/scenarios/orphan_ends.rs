@@ -1,0 +1,196 @@
+//! Orphans that the kernel gives up, or that rare settings make.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsRawFd as _;
+use std::time::Duration;
+
+use linger_daemon::exercise::state;
+use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
+use linger_daemon::exercise::{self, Kind, OrphanLimit};
+use linger_ebpf::{Cause, Fate, Outcome};
+use nix::errno::Errno;
+use nix::libc;
+use socket2::{Domain, Socket, Type};
+
+use crate::child::{self, not_run, wait_for_orphans};
+use crate::graceful::expect_bytes;
+use crate::linger::pair_with_closed_window;
+use crate::orphans::leave;
+use crate::scenario::{self, Script};
+use crate::special::destroy;
+use crate::truth::Truth;
+use linger_daemon::exercise::diag::Connection;
+
+pub(crate) const SCENARIOS: &[(&str, Script)] = &[
+    ("orphan_retries_exhausted", Script::Connections(unheard)),
+    (
+        "orphan_retries_exhausted_unsent",
+        Script::Connections(unheard_unsent),
+    ),
+    ("orphan_user_timeout", Script::Kind(Kind::OrphanTimedOut)),
+    ("orphan_zero_window", Script::Narrow(zero_window)),
+    ("orphan_sock_destroy", Script::Connections(sock_destroy)),
+    ("orphan_wrap_delivered", Script::Own(wrap_delivered)),
+    ("orphan_wrap_lost", Script::Own(wrap_lost)),
+    ("orphan_resources", Script::HostWide(resources)),
+];
+
+/// Lets this network namespace give an orphan up soon.
+pub(crate) fn few_retries() -> io::Result<()> {
+    fs::write("/proc/sys/net/ipv4/tcp_orphan_retries", "1")
+}
+
+/// Leaves what a client has for its deaf server until the kernel gives up.
+fn time_out(truth: &mut Truth, Pair { client, server }: Pair) -> io::Result<()> {
+    let left = leave(truth, client)?;
+    wait_for_orphans()?;
+    truth.lost(left, Fate::TimedOut);
+    // No one tells the server.
+    state::wait_for_state(&server, state::State::Established)?;
+    tcp::accept_data(&server)?;
+    truth.tally.close(server, Outcome::Graceful)?;
+    Ok(())
+}
+
+fn unheard(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    few_retries()?;
+    time_out(truth, exercise::pair_with_unacked(loopback)?)
+}
+
+fn unheard_unsent(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    few_retries()?;
+    time_out(truth, exercise::pair_with_unsent(loopback)?)
+}
+
+/// Soon enough for a test, and later than the first attempt to send again.
+const USER_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The peer answers each probe of its window, and never opens it.
+fn zero_window(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let (Pair { client, server }, _) = pair_with_closed_window(loopback)?;
+    // How often such a peer is asked depends on the kernel's longest pause, minutes in all.
+    client.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    let left = leave(truth, client)?;
+    wait_for_orphans()?;
+    truth.lost(left, Fate::TimedOut);
+    truth.tally.close(server, Outcome::UnreadAborted)?;
+    Ok(())
+}
+
+fn sock_destroy(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let Pair { client, server } = exercise::pair_with_unsent(loopback)?;
+    let orphan = Connection::of(&client)?;
+    let left = leave(truth, client)?;
+    destroy(orphan)?;
+    truth.lost(left, Fate::Destroyed);
+    truth.tally.reset(Cause::Destroyed, 1);
+    exercise::close_reset(&mut truth.tally, server)
+}
+
+/// The limit of orphans is exceeded while one lives.
+fn resources(truth: &mut Truth) -> io::Result<()> {
+    let limit = OrphanLimit::open()
+        .map_err(|error| not_run(format!("net.ipv4.tcp_max_orphans: {error}")))?;
+    child::enter_network()?;
+    scenario::over(Loopback::new(Family::V4)?, truth, |loopback, truth| {
+        let Pair { client, server } = exercise::pair_with_unsent(loopback)?;
+        let left = leave(truth, client)?;
+        // Looked at whenever the orphan sends again.
+        limit.allow_none()?;
+        let closed = state::wait_for_state(&server, state::State::Close);
+        drop(limit);
+        closed?;
+        truth.lost(left, Fate::OrphanResources);
+        // The RST is a timer's, which counts for no process.
+        exercise::close_reset(&mut truth.tally, server)
+    })
+}
+
+/// Payload on both sides of the wrap, bytes.
+const AROUND_WRAP: u32 = 3000;
+
+/// A pair whose client is about to send the last sequence number, and the first.
+fn pair_before_wrap() -> io::Result<Pair> {
+    const CLIENTS: u32 = u32::MAX - AROUND_WRAP / 2;
+    const SERVERS: u32 = 1000;
+    let (client, server) = (repaired(CLIENTS, SERVERS)?, repaired(SERVERS, CLIENTS)?);
+    // Under repair, connect sends nothing and believes what it is told.
+    client.connect(&server.local_addr()?)?;
+    server.connect(&client.local_addr()?)?;
+    for socket in [&client, &server] {
+        // struct tcp_repair_opt: as if agreed on by SYNs.
+        const TCPOPT_MSS: u32 = 2;
+        const TCPOPT_WINDOW: u32 = 3;
+        set_option(socket, libc::TCP_REPAIR_OPTIONS, &[TCPOPT_MSS, 1460])?;
+        set_option(
+            socket,
+            libc::TCP_REPAIR_OPTIONS,
+            &[TCPOPT_WINDOW, 7 | 7 << 16],
+        )?;
+    }
+    for socket in [&client, &server] {
+        // The end of the repair asks the peer for its window.
+        set_option(socket, libc::TCP_REPAIR, &[0])?;
+    }
+    state::wait_for("the repaired client to know its window", || {
+        Ok(state::info(&client)?.tcpi_snd_wnd > AROUND_WRAP)
+    })?;
+    Ok(Pair { client, server })
+}
+
+/// A socket under repair that sends and receives next what it is told.
+fn repaired(send: u32, receive: u32) -> io::Result<Socket> {
+    const TCP_RECV_QUEUE: u32 = 1;
+    const TCP_SEND_QUEUE: u32 = 2;
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    tcp::set_repair(&socket).map_err(|error| not_run(format!("TCP_REPAIR: {error}")))?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    for (queue, sequence) in [(TCP_SEND_QUEUE, send), (TCP_RECV_QUEUE, receive)] {
+        set_option(&socket, libc::TCP_REPAIR_QUEUE, &[queue])?;
+        set_option(&socket, libc::TCP_QUEUE_SEQ, &[sequence])?;
+    }
+    Ok(socket)
+}
+
+fn set_option(socket: &Socket, option: libc::c_int, value: &[u32]) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(size_of_val(value)).map_err(io::Error::other)?;
+    // SAFETY: the kernel reads `length` bytes, the size of `value`.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            option,
+            value.as_ptr().cast(),
+            length,
+        )
+    };
+    Errno::result(result)?;
+    Ok(())
+}
+
+/// Leaves payload on both sides of the wrap.
+fn leave_around_wrap(truth: &mut Truth) -> io::Result<(state::Queues, Socket)> {
+    let Pair { client, server } = pair_before_wrap()?;
+    tcp::drop_data(&server)?;
+    tcp::send(&client, AROUND_WRAP as usize)?;
+    let left = leave(truth, client)?;
+    expect_bytes(left.outstanding(), AROUND_WRAP.into())?;
+    Ok((left, server))
+}
+
+fn wrap_delivered(truth: &mut Truth) -> io::Result<()> {
+    let (left, server) = leave_around_wrap(truth)?;
+    truth.delivered(left);
+    tcp::accept_data(&server)?;
+    let received = tcp::receive_all(&server)?;
+    truth.tally.close(server, Outcome::Graceful)?;
+    expect_bytes(received, AROUND_WRAP.into())
+}
+
+fn wrap_lost(truth: &mut Truth) -> io::Result<()> {
+    let (left, server) = leave_around_wrap(truth)?;
+    truth.lost(left, Fate::PeerReset);
+    exercise::close_and_end_orphan(&mut truth.tally, server)
+}

@@ -1,0 +1,276 @@
+//! Orphans: data that a close leaves to the kernel, which delivers it or loses it to the peer.
+
+use std::io::{self, Read as _};
+use std::net::Shutdown;
+use std::time::Duration;
+
+use linger_daemon::exercise::state::{self, Queues, State};
+use linger_daemon::exercise::tcp::{self, Loopback, Pair};
+use linger_daemon::exercise::{self, Kind, LINGER, MESSAGE};
+use linger_ebpf::{Fate, Outcome};
+use socket2::Socket;
+
+use crate::ends::Forked;
+use crate::graceful::expect_bytes;
+use crate::left::{Bound, UNACKED_MESSAGE};
+use crate::linger::pair_with_closed_window;
+use crate::netns;
+use crate::scenario::Script;
+use crate::truth::Truth;
+use linger_daemon::exercise::diag::Connection;
+
+pub(crate) const SCENARIOS: &[(&str, Script)] = &[
+    ("orphan_delivered", Script::Kind(Kind::OrphanDelivered)),
+    ("orphan_slow_reader", Script::Narrow(slow_reader)),
+    ("orphan_peer_reset", Script::Kind(Kind::OrphanPeerReset)),
+    ("orphan_partly_delivered", Script::Narrow(partly_delivered)),
+    ("orphan_late_data", Script::Kind(Kind::OrphanLateData)),
+    (
+        "orphan_after_linger_timeout_lost",
+        Script::Connections(after_linger_timeout),
+    ),
+    (
+        "orphan_after_sigkill_delivered",
+        Script::Connections(after_sigkill_delivered),
+    ),
+    (
+        "orphan_after_sigkill_lost",
+        Script::Connections(after_sigkill_lost),
+    ),
+    ("orphan_close_wait", Script::Connections(close_wait)),
+    (
+        "orphan_after_shutdown_write",
+        Script::Connections(after_shutdown_write),
+    ),
+    (
+        "orphan_none_if_acked_in_close",
+        Script::Connections(acked_in_close),
+    ),
+    (
+        "orphan_none_if_acked_in_active_close",
+        Script::Connections(acked_in_active_close),
+    ),
+    (
+        "orphan_none_if_lost_before",
+        Script::Connections(lost_before),
+    ),
+    (
+        "orphan_dies_inside_close",
+        Script::Connections(dies_inside_close),
+    ),
+    ("orphan_none_of_a_fin", Script::Connections(fin_only)),
+];
+
+/// Closes a socket, gracefully, and returns what that left to the kernel.
+pub(crate) fn leave(truth: &mut Truth, socket: Socket) -> io::Result<Queues> {
+    let left = state::queues(&socket)?;
+    truth.tally.close(socket, Outcome::Graceful)?;
+    Ok(left)
+}
+
+/// Reads a little at a time: the window opens and closes many times after the close.
+fn slow_reader(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let (Pair { client, mut server }, written) = pair_with_closed_window(loopback)?;
+    let left = leave(truth, client)?;
+    truth.delivered(left);
+    let mut received = 0;
+    loop {
+        match server.read(&mut [0; 100])? {
+            0 => break,
+            bytes => received += bytes as u64,
+        }
+    }
+    truth.tally.close(server, Outcome::Graceful)?;
+    expect_bytes(received, written)
+}
+
+/// Waits until the kernel has nothing to do for an orphan until its peer does something. Returns what
+/// is in its queue.
+fn wait_for_rest(orphan: Connection) -> io::Result<Queues> {
+    const LOOKS: u32 = 300;
+    let (mut last, mut looks) = (orphan.send_queue()?, 0);
+    state::wait_for("the orphan to rest", || {
+        let now = orphan.send_queue()?;
+        looks = if now == last { looks + 1 } else { 0 };
+        last = now;
+        Ok(looks > LOOKS)
+    })?;
+    Ok(last)
+}
+
+/// The peer takes some of the data that the close left, and resets the connection then.
+fn partly_delivered(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let (Pair { client, server }, written) = pair_with_closed_window(loopback)?;
+    let orphan = Connection::of(&client)?;
+    let left = leave(truth, client)?;
+    if orphan.send_queue()? != left {
+        return Err(io::Error::other("the orphan has not what its close left"));
+    }
+    let unread = || Ok::<_, io::Error>(state::queues(&server)?.unread);
+    // The window opens for some of it.
+    let mut received = unread()?;
+    tcp::receive(
+        &server,
+        usize::try_from(received).map_err(io::Error::other)?,
+    )?;
+    state::wait_for("more data", || Ok(unread()? > 0))?;
+    wait_for_rest(orphan)?;
+    // No more is taken, but the window opens again: what comes is unacknowledged.
+    tcp::drop_data(&server)?;
+    let more = unread()?;
+    tcp::receive(&server, usize::try_from(more).map_err(io::Error::other)?)?;
+    received += more;
+    let lost = wait_for_rest(orphan)?;
+    if lost.outstanding() == 0 || lost.outstanding() >= left.outstanding() {
+        return Err(io::Error::other(format!("of {left:?} was left {lost:?}")));
+    }
+    exercise::close_and_end_orphan(&mut truth.tally, server)?;
+    truth.tally.orphans.count(left, Fate::PeerReset, lost);
+    expect_bytes(received, written - lost.outstanding())
+}
+
+fn after_linger_timeout(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let Pair { client, server } = exercise::pair_with_unsent(loopback)?;
+    client.set_linger(Some(LINGER))?;
+    let left = state::queues(&client)?;
+    truth.tally.close(client, Outcome::LingerTimeout)?;
+    truth.waited(Outcome::LingerTimeout, LINGER);
+    truth.lost(left, Fate::PeerReset);
+    exercise::close_and_end_orphan(&mut truth.tally, server)
+}
+
+/// Kills a process that has sent a message to a deaf server, which is returned.
+fn kill_sender(loopback: &Loopback, truth: &mut Truth) -> io::Result<Socket> {
+    tcp::drop_data(loopback.listener())?;
+    let forked = Forked::start(loopback, |client| tcp::send(client, MESSAGE))?;
+    let server = loopback.accept()?;
+    forked.kill(truth, Outcome::Graceful)?;
+    Ok(server)
+}
+
+fn after_sigkill_delivered(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let server = kill_sender(loopback, truth)?;
+    truth.delivered(UNACKED_MESSAGE);
+    tcp::accept_data(&server)?;
+    let received = tcp::receive_all(&server)?;
+    truth.tally.close(server, Outcome::Graceful)?;
+    expect_bytes(received, MESSAGE as u64)
+}
+
+fn after_sigkill_lost(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let server = kill_sender(loopback, truth)?;
+    truth.lost(UNACKED_MESSAGE, Fate::PeerReset);
+    exercise::close_and_end_orphan(&mut truth.tally, server)
+}
+
+/// The peer's FIN came first: the orphan is in `LAST_ACK`.
+fn close_wait(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let Pair { client, server } = exercise::pair_with_unsent(loopback)?;
+    server.shutdown(Shutdown::Write)?;
+    state::wait_for_state(&client, State::CloseWait)?;
+    let left = leave(truth, client)?;
+    truth.delivered(left);
+    tcp::accept_data(&server)?;
+    // Both FINs have come: the server is done.
+    tcp::receive_all(&server)?;
+    exercise::close_reset(&mut truth.tally, server)
+}
+
+/// The FIN, which is no payload, was in the queue before the close.
+fn after_shutdown_write(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let Pair { client, server } = exercise::pair_with_unacked(loopback)?;
+    client.shutdown(Shutdown::Write)?;
+    let left = leave(truth, client)?;
+    truth.lost(left, Fate::PeerReset);
+    state::wait_for_gap(&server)?;
+    exercise::close_and_end_orphan(&mut truth.tally, server)
+}
+
+/// On loopback the acknowledgement of what close itself sends comes while it runs.
+fn acked_in_close(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let closed_by_peer = |pair: &Pair| {
+        pair.server.shutdown(Shutdown::Write)?;
+        state::wait_for_state(&pair.client, State::CloseWait)
+    };
+    acked_while_closing(loopback, truth, closed_by_peer)
+}
+
+/// As [`acked_in_close`]; the socket outlives the acknowledgement, in `FIN_WAIT2`.
+fn acked_in_active_close(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    // Otherwise the acknowledgement of data with a FIN is put off for 40 ms.
+    let route = "local 127.0.0.1 dev lo table local proto kernel scope host src 127.0.0.1";
+    netns::run(&format!("ip route replace {route} quickack 1"))?;
+    acked_while_closing(loopback, truth, |_| Ok(()))
+}
+
+fn acked_while_closing(
+    loopback: &Loopback,
+    truth: &mut Truth,
+    prepare: fn(&Pair) -> io::Result<()>,
+) -> io::Result<()> {
+    const TIMES: u64 = 20;
+    const BYTES: usize = 100;
+    for _ in 0..TIMES {
+        let pair = loopback.pair()?;
+        prepare(&pair)?;
+        let Pair { client, server } = pair;
+        client.set_tcp_cork(true)?;
+        tcp::send(&client, BYTES)?;
+        let left = leave(truth, client)?;
+        expect_bytes(left.unsent, BYTES as u64)?;
+        truth.acked_in_close.count(left.unsent);
+        tcp::receive_all(&server)?;
+        let end = match state::state(&server)? {
+            State::Close => Outcome::AlreadyClosed,
+            _ => Outcome::Graceful,
+        };
+        truth.tally.close(server, end)?;
+    }
+    // A busy kernel may put an acknowledgement off.
+    truth.chance.most = Bound {
+        orphans: TIMES / 2,
+        bytes: TIMES / 2 * BYTES as u64,
+    };
+    Ok(())
+}
+
+/// The connection dies before the close: that has nothing left to lose.
+fn lost_before(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let Pair { client, server } = exercise::pair_with_unsent(loopback)?;
+    exercise::close_and_end_orphan(&mut truth.tally, server)?;
+    exercise::close_reset(&mut truth.tally, client)
+}
+
+/// The peer is gone without a word: what the close sends is answered with an RST, and most often
+/// before it returns.
+fn dies_inside_close(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    for bytes in [1, 100, 4000] {
+        let Pair { client, server } = loopback.pair()?;
+        tcp::set_repair(&server)?;
+        truth.tally.close(server, Outcome::Repaired)?;
+        client.set_tcp_cork(true)?;
+        tcp::send(&client, bytes)?;
+        let left = leave(truth, client)?;
+        // The close sends all there is.
+        let lost = Queues {
+            unsent: 0,
+            unacked: left.unsent,
+            unread: 0,
+        };
+        truth.lost(lost, Fate::PeerReset);
+    }
+    Ok(())
+}
+
+/// A FIN that no one acknowledges is no orphan's payload.
+fn fin_only(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let Pair { client, server } = loopback.pair()?;
+    client.set_tcp_user_timeout(Some(Duration::from_millis(500)))?;
+    tcp::drop_all(&server)?;
+    leave(truth, client)?;
+    crate::child::wait_for_orphans()?;
+    truth.late_timeouts += 1;
+    tcp::accept_data(&server)?;
+    truth.tally.close(server, Outcome::Graceful)?;
+    Ok(())
+}

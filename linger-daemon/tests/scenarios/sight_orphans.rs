@@ -1,0 +1,180 @@
+//! What each plan sees of orphans, compared with the truth, and orphans' numbers with one another.
+
+use anyhow::{Result, ensure};
+use linger_daemon::exercise::{Ended, Orphans};
+use linger_ebpf::{Fate, Outcome};
+
+use crate::exposition::{Counted, Scrape};
+use crate::left::{Bound, Chance, Homeless, UNACKED_MESSAGE};
+use crate::sight::{Differences, Sight};
+use crate::truth::Truth;
+
+impl Sight {
+    /// The orphans that the plan is to count, whatever chance adds.
+    fn orphans(self, truth: &Truth) -> Orphans {
+        let mut sum = truth.tally.orphans.clone();
+        if !self.sees_interruptions() {
+            // It counts as lingered what was interrupted: in the scenarios the data, a message each,
+            // arrives in the linger time.
+            let mut interrupted = Orphans::default();
+            for _ in 0..truth.tally.of(Outcome::LingerInterrupted).count {
+                interrupted.delivered(UNACKED_MESSAGE);
+            }
+            sum = sum.since(&interrupted);
+            let Bound { orphans, bytes } = truth.acked_in_close;
+            let delivered = Ended {
+                count: orphans,
+                ..Ended::default()
+            };
+            sum.end(Fate::Delivered.name(), delivered);
+            sum.bytes += bytes;
+            sum.delivered += bytes;
+        }
+        sum
+    }
+
+    fn chance(self, truth: &Truth) -> Chance {
+        // All of those it takes for orphans in any case.
+        if truth.acked_in_close.orphans > 0 && !self.sees_interruptions() {
+            Chance::default()
+        } else {
+            truth.chance
+        }
+    }
+}
+
+/// Every difference between the orphans counted and those that are true. `homeless` are those that
+/// found no place since the scenario began.
+pub(crate) fn differences(
+    sight: Sight,
+    truth: &Truth,
+    counted: &Counted,
+    homeless: Homeless,
+    differences: &mut Differences,
+) {
+    numbers(counted, differences);
+    // MPTCP may have the kernel close with data not yet acknowledged.
+    if truth.any_outcome > 0 {
+        return;
+    }
+    let (expected, chance) = (sight.orphans(truth), sight.chance(truth));
+    let orphans = with_homeless(truth, &counted.tally.orphans, homeless, differences);
+    for fate in Fate::ALL {
+        let (counted, expected) = (orphans.of(*fate), expected.of(*fate));
+        let (least, most) = match fate {
+            Fate::Delivered => (chance.least.orphans, chance.most.orphans),
+            _ => (0, 0),
+        };
+        let fate = fate.name();
+        let range = (expected.count + least, expected.count + most);
+        differences.between(format!("{fate}: orphans"), counted.count, range);
+        differences.compare(format!("{fate}: unsent"), counted.unsent, expected.unsent);
+        differences.compare(
+            format!("{fate}: unacked"),
+            counted.unacked,
+            expected.unacked,
+        );
+    }
+    let (least, most) = (chance.least.bytes, chance.most.bytes);
+    for (what, counted, expected) in [
+        ("orphaned bytes", orphans.bytes, expected.bytes),
+        ("delivered bytes", orphans.delivered, expected.delivered),
+    ] {
+        differences.between(what, counted, (expected + least, expected + most));
+    }
+    kernel(counted, truth, differences);
+}
+
+/// The identity 5 at the end of all orphans, and "histogram count of a fate = its orphans".
+fn numbers(counted: &Counted, differences: &mut Differences) {
+    let orphans = &counted.tally.orphans;
+    differences.compare("orphans under way", counted.under_way.unsigned_abs(), 0);
+    differences.compare(
+        "orphaned bytes against delivered and discarded",
+        orphans.bytes,
+        orphans.delivered + orphans.total().discarded(),
+    );
+    for fate in Fate::ALL {
+        let timed = counted.timed_orphans.get(fate.name()).copied();
+        let what = format!("{}: times of orphans", fate.name());
+        differences.compare(what, timed.unwrap_or(0), orphans.of(*fate).count);
+    }
+}
+
+/// The orphans counted, with those that found no place where they belong.
+fn with_homeless(
+    truth: &Truth,
+    counted: &Orphans,
+    homeless: Homeless,
+    differences: &mut Differences,
+) -> Orphans {
+    let mut orphans = counted.clone();
+    let Some(places) = truth.places else {
+        return orphans;
+    };
+    differences.between("orphans with a place", counted.total().count, (1, places));
+    // The scenario resets them all.
+    let ended = Ended {
+        count: homeless.count,
+        unsent: 0,
+        unacked: homeless.bytes,
+    };
+    orphans.end(Fate::PeerReset.name(), ended);
+    orphans.bytes += homeless.bytes;
+    orphans
+}
+
+/// What was counted against the kernel's own counters.
+fn kernel(counted: &Counted, truth: &Truth, differences: &mut Differences) {
+    if truth.places.is_some() {
+        return;
+    }
+    let of = |fate| counted.tally.orphans.of(fate).count;
+    differences.compare(
+        "TCPAbortOnTimeout",
+        of(Fate::TimedOut) + truth.late_timeouts,
+        truth.counters.abort_on_timeout + truth.timed_out_elsewhere,
+    );
+}
+
+/// Fails if the totals of the host contradict one another: the identity 5 with what is still
+/// outstanding, which no metric tells, and the table's bound.
+pub(crate) fn check_totals(scrape: &Scrape) -> Result<()> {
+    let Counted {
+        tally,
+        timed_orphans,
+        under_way,
+        ..
+    } = Counted::of(scrape, |_| true);
+    let orphans = tally.orphans;
+    let ended = orphans.delivered + orphans.total().discarded();
+    let bytes = orphans.bytes;
+    ensure!(under_way >= 0, "{under_way} orphans are under way");
+    ensure!(
+        bytes >= ended,
+        "of {bytes} bytes orphaned, {ended} have been delivered or discarded"
+    );
+    ensure!(
+        under_way > 0 || bytes == ended,
+        "no orphan is under way, and of {bytes} bytes orphaned {ended} have come to an end"
+    );
+    ensure!(
+        under_way == 0 || bytes > ended,
+        "{under_way} orphans are under way with nothing left of {bytes} bytes"
+    );
+    let (timed, orphans) = (timed_orphans.values().sum::<u64>(), orphans.total().count);
+    ensure!(
+        timed == orphans,
+        "{orphans} orphans have ended, {timed} have a time"
+    );
+    let [entries, capacity] = ["linger_map_entries", "linger_map_capacity"].map(|name| {
+        let samples = scrape.of(name);
+        let mut samples = samples.filter(|sample| sample.label("map") == "orphans");
+        samples.next().map_or(0.0, |sample| sample.value)
+    });
+    ensure!(
+        entries <= capacity,
+        "{entries} orphans in {capacity} places"
+    );
+    Ok(())
+}
