@@ -5,10 +5,16 @@
 //! | closes, bytes, resets | all | all but MPTCP's | all but MPTCP's |
 //! | `linger_interrupted` | as it is | as it is | by what its orphan becomes in the linger time |
 //! | time of a close | always | in close(2) only | never |
+//!
+//! And what a host cannot see: see [`hides_threads`].
 //! | bytes an orphan begins with | at the close's return | there, in close(2) | at its decision |
+
+use std::fs;
+use std::io;
 
 use linger_daemon::exercise::Tally;
 use linger_ebpf::{Fate, Outcome, Plan};
+use nix::unistd::geteuid;
 
 use crate::exposition::Counted;
 use crate::left::Homeless;
@@ -29,6 +35,14 @@ enum Timed {
     All,
     AllBut(u64),
     None,
+}
+
+/// Whether this host hides its first process from root, as managed virtual machines do with their
+/// agent: its kernel then runs no BPF program, of whatever kind, in the context of that process's
+/// threads, nor in a soft interrupt that strikes one. What ends an orphan there is not seen.
+pub(crate) fn hides_threads() -> bool {
+    let denied = fs::read("/proc/1/io").err().map(|error| error.kind());
+    geteuid().is_root() && denied == Some(io::ErrorKind::PermissionDenied)
 }
 
 impl Sight {
