@@ -146,6 +146,12 @@ fn error(answer: &[u8]) -> io::Result<i32> {
 fn not_sent(answer: &[u8]) -> io::Result<u32> {
     let mut offset = HEADER + ANSWER;
     loop {
+        if offset >= answer.len() {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!("sock_diag tells no tcp_info, in {} bytes", answer.len()),
+            ));
+        }
         // struct nlattr
         let length = usize::from(u16::from_ne_bytes(part(answer, offset)?));
         if u16::from_ne_bytes(part(answer, offset + 2)?) == INET_DIAG_INFO {
