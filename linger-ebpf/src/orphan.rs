@@ -115,10 +115,24 @@ pub(crate) fn forget(close: &mut Close) {
     }
 }
 
-/// Whether a close left this socket behind, and returned.
+/// There is no orphan after all, though it was counted as left: its close goes on to abort.
 #[inline(always)]
-pub(crate) fn is_left(key: u64) -> bool {
-    maps::is_hinted(key) && record(key).is_some_and(|orphan| orphan.stage & MASK == LEFT)
+pub(crate) fn take_back(key: u64) {
+    if !maps::is_hinted(key) {
+        return;
+    }
+    let Some(orphan) = record(key) else { return };
+    let (group, bytes) = (orphan.group, u64::from(orphan.bytes));
+    if orphan.stage & MASK == LEFT
+        && remove(key)
+        && let Some(orphans) = orphans(&group)
+    {
+        // SAFETY: fields of a map value. Less one, and less its bytes.
+        unsafe {
+            atomic::add(&raw mut (*orphans).left, u64::MAX);
+            atomic::add(&raw mut (*orphans).left_bytes, bytes.wrapping_neg());
+        }
+    }
 }
 
 /// The kernel resets a connection, whatever the reason.

@@ -110,14 +110,6 @@ fn by_itself<M: Memory>(sk: &Sock<M>) {
     }
 }
 
-/// Counts an RST of this cause for a group.
-#[inline(always)]
-pub(crate) fn count_for(group: &Group, cause: Cause) {
-    if let Some(counters) = maps::counters(group) {
-        count(counters, cause as u8);
-    }
-}
-
 /// Counts an RST of this cause; none if it is no index of a cause.
 #[inline(always)]
 pub(crate) fn count(counters: *mut Counters, cause: u8) {

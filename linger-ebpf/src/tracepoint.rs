@@ -8,7 +8,7 @@
 //! until then under its socket's address.
 
 use aya_ebpf::helpers::generated::bpf_jiffies64;
-use linger_ebpf::{Cause, Close, Group, Lost, Outcome, flag, stage};
+use linger_ebpf::{Close, Group, Lost, Outcome, flag, stage};
 
 use crate::{
     atomic, close,
@@ -138,13 +138,9 @@ pub(crate) fn reset(sk: &Sock<Probed>) {
         .and_then(|place| place.find(address))
         .or_else(|| in_flight::parked(address).map(|parked| &mut parked.close));
     if close.is_none() && sk.state() == state::CLOSE && sk.flags().dead() {
-        // Only a close does this, after its FIN; it was counted and forgotten. What it left behind
-        // was counted too: that is what ends here.
-        return if orphan::is_left(address) {
-            reset::count_for(&Task::current().group(), Cause::OrphanResources);
-        } else {
-            recount(sk);
-        };
+        // Only a close does this, after its FIN; it was counted and forgotten.
+        orphan::take_back(address);
+        return recount(sk);
     }
     reset::sent(close, sk);
 }
