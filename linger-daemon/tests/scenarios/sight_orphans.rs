@@ -33,6 +33,22 @@ impl Sight {
         sum
     }
 
+    /// Those of the scenario among the orphans that found no place. Where returns are not seen, the
+    /// harness's own connections to the daemon leave some, too.
+    fn homeless(self, expected: &Orphans, counted: &Orphans, homeless: Homeless) -> Homeless {
+        if self.sees_interruptions() {
+            return homeless;
+        }
+        let (expected, counted) = (expected.of(Fate::PeerReset), counted.of(Fate::PeerReset));
+        let bytes = expected.discarded().saturating_sub(counted.discarded());
+        Homeless {
+            count: homeless
+                .count
+                .min(expected.count.saturating_sub(counted.count)),
+            bytes: homeless.bytes.min(bytes),
+        }
+    }
+
     fn chance(self, truth: &Truth) -> Chance {
         // All of those it takes for orphans in any case.
         if truth.acked_in_close.orphans > 0 && !self.sees_interruptions() {
@@ -58,6 +74,7 @@ pub(crate) fn differences(
         return;
     }
     let (expected, chance) = (sight.orphans(truth), sight.chance(truth));
+    let homeless = sight.homeless(&expected, &counted.tally.orphans, homeless);
     let orphans = with_homeless(truth, &counted.tally.orphans, homeless, differences);
     for fate in Fate::ALL {
         let (counted, expected) = (orphans.of(*fate), expected.of(*fate));
