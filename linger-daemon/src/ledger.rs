@@ -158,10 +158,8 @@ impl Ledger {
                 &other,
             );
         }
-        let orphans = groups.values().map(|counters| &counters.orphans);
-        let orphans = orphans
-            .map(|orphans| orphans.total() - orphans.ended())
-            .sum();
+        let orphans = groups.values();
+        let under_way = orphans.map(|counters| counters.orphans.under_way()).sum();
         Ok(Snapshot {
             plan: self.plan,
             groups: groups.into_iter().collect(),
@@ -180,7 +178,7 @@ impl Ledger {
                 },
                 MapFill {
                     map: "orphans",
-                    entries: orphans,
+                    entries: under_way,
                     capacity: self.max_orphans.into(),
                 },
             ],

@@ -227,7 +227,7 @@ pub struct Group {
 }
 
 impl Group {
-    /// The name of the process, up to its end.
+    /// The name of the process, zero-terminated bytes.
     #[must_use]
     pub fn comm(&self) -> [u8; 16] {
         let [first, second] = self.comm.map(u64::to_ne_bytes);
@@ -369,6 +369,12 @@ impl Orphans {
     #[must_use]
     pub fn total(&self) -> u64 {
         self.left.max(self.ended())
+    }
+
+    /// How many have not ended.
+    #[must_use]
+    pub fn under_way(&self) -> u64 {
+        self.total() - self.ended()
     }
 
     /// Payload they were left with; as [`Orphans::total`].

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, SocketAddrV4};
 use nix::libc;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::state::Queues;
+use super::state::{Queues, State};
 
 /// Length of `struct nlmsghdr`.
 const HEADER: usize = 16;
@@ -48,9 +48,6 @@ impl Connection {
     pub fn send_queue(self) -> io::Result<Queues> {
         const SOCK_DIAG_BY_FAMILY: u16 = 20;
         const NLMSG_ERROR: u16 = 2;
-        // FIN_WAIT1, LAST_ACK, CLOSING: the last byte of the queue is a FIN.
-        const SENT_FIN: [u8; 3] = [4, 9, 11];
-        const TIME_WAIT: u8 = 6;
         let answer = self.ask(SOCK_DIAG_BY_FAMILY, libc::NLM_F_REQUEST)?;
         if u16::from_ne_bytes(part(&answer, 4)?) == NLMSG_ERROR {
             return match error(&answer)? {
@@ -59,12 +56,14 @@ impl Connection {
             };
         }
         let [state] = part(&answer, HEADER + 1)?;
-        if state == TIME_WAIT {
+        let state = State::from_number(state)?;
+        if state == State::TimeWait {
             return Ok(Queues::default());
         }
         let mut outstanding = u32::from_ne_bytes(part(&answer, HEADER + 60)?);
         let mut unsent = not_sent(&answer)?.min(outstanding);
-        if SENT_FIN.contains(&state) && outstanding > 0 {
+        // The last byte of the queue is a FIN then.
+        if state.sent_fin() && outstanding > 0 {
             outstanding -= 1;
             unsent = unsent.saturating_sub(1);
         }

@@ -57,7 +57,7 @@ impl State {
         Self::Closing,
     ];
 
-    fn from_number(number: u8) -> io::Result<Self> {
+    pub(super) fn from_number(number: u8) -> io::Result<Self> {
         Self::ALL
             .into_iter()
             .find(|state| *state as u8 == number)

@@ -78,7 +78,6 @@ pub struct Tally {
     /// Received payload thrown away unread, bytes.
     pub unread: u64,
     /// What the closes left to the kernel.
-    #[serde(default)]
     pub orphans: Orphans,
 }
 

@@ -27,24 +27,15 @@ impl InFlight {
     /// Returns how many are in flight, and how many were removed.
     pub(super) fn sweep(&mut self) -> Result<(u64, u64), LedgerError> {
         let (mut in_flight, mut removed) = self.slots.sweep();
-        let (tids, ended) = {
-            let tids = keys(&self.crowded, "CROWDED")?;
-            let ended: Vec<u32> = tids
-                .iter()
-                .copied()
-                .filter(|tid| {
-                    let close = self.crowded.get(tid, 0);
-                    close.is_ok_and(|close| is_stale(*tid, close.start_ns))
-                })
-                .collect();
-            (tids.len() as u64, ended)
-        };
-        in_flight += tids;
-        for tid in ended {
-            if self.crowded.remove(&tid).is_ok() {
+        for tid in keys(&self.crowded, "CROWDED")? {
+            let close = self.crowded.get(&tid, 0);
+            if close.is_ok_and(|close| is_stale(tid, close.start_ns))
+                && self.crowded.remove(&tid).is_ok()
+            {
                 self.slots.leave_crowd(tid);
-                in_flight -= 1;
                 removed += 1;
+            } else {
+                in_flight += 1;
             }
         }
         // A parked close ends with its socket, which always ends.

@@ -306,7 +306,7 @@ fn fates(counters: &Counters) -> impl Iterator<Item = (Fate, &Ends)> {
 
 fn orphans(group: &Labels, counters: &Counters) -> Vec<Metric> {
     let orphans = &counters.orphans;
-    of_orphans(&ORPHANS, group, orphans, orphans.total() - orphans.ended())
+    of_orphans(&ORPHANS, group, orphans, orphans.under_way())
 }
 
 fn orphaned_bytes(group: &Labels, counters: &Counters) -> Vec<Metric> {

@@ -62,11 +62,12 @@ const fn hook(program: &'static str, point: Point) -> Hook {
     Hook { program, point }
 }
 
+/// Shared by the plans that hook functions.
+const DESTROY_SOCK: Hook = hook("destroy_sock", Point::RawTracepoint("tcp_destroy_sock"));
+
 // In the order in which they are attached: what ends a close before what begins one, so that no
 // close begins on record that cannot end; `__tcp_close`'s return, which tells a close whose
 // beginning it missed, after those; resets, which without a record count as no close's, last of all.
-
-const DESTROY_SOCK: Hook = hook("destroy_sock", Point::RawTracepoint("tcp_destroy_sock"));
 
 const FENTRY: &[Hook] = &[
     DESTROY_SOCK,

@@ -7,19 +7,19 @@ use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use linger_daemon::exercise::state;
-use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
-use linger_daemon::exercise::{self, Kind, OrphanLimit};
+use linger_daemon::exercise::tcp::{self, Loopback, Pair};
+use linger_daemon::exercise::{self, Kind};
 use linger_ebpf::{Cause, Fate, Outcome};
 use nix::errno::Errno;
 use nix::libc;
 use socket2::{Domain, Socket, Type};
 
-use crate::child::{self, not_run, wait_for_orphans};
+use crate::child::{not_run, wait_for_orphans};
 use crate::graceful::expect_bytes;
 use crate::linger::pair_with_closed_window;
 use crate::orphans::leave;
-use crate::scenario::{self, Script};
-use crate::special::destroy;
+use crate::scenario::Script;
+use crate::special::{destroy, under_orphan_limit};
 use crate::truth::Truth;
 use linger_daemon::exercise::diag::Connection;
 
@@ -91,10 +91,7 @@ fn sock_destroy(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
 
 /// The limit of orphans is exceeded while one lives.
 fn resources(truth: &mut Truth) -> io::Result<()> {
-    let limit = OrphanLimit::open()
-        .map_err(|error| not_run(format!("net.ipv4.tcp_max_orphans: {error}")))?;
-    child::enter_network()?;
-    scenario::over(Loopback::new(Family::V4)?, truth, |loopback, truth| {
+    under_orphan_limit(truth, |limit, loopback, truth| {
         let Pair { client, server } = exercise::pair_with_unsent(loopback)?;
         let left = leave(truth, client)?;
         // Looked at whenever the orphan sends again.

@@ -5,9 +5,9 @@
 //! | closes, bytes, resets | all | all but MPTCP's | all but MPTCP's |
 //! | `linger_interrupted` | as it is | as it is | by what its orphan becomes in the linger time |
 //! | time of a close | always | in close(2) only | never |
+//! | bytes an orphan begins with | at the close's return | there, in close(2) | at its decision |
 //!
 //! And what a host cannot see: see [`hides_threads`].
-//! | bytes an orphan begins with | at the close's return | there, in close(2) | at its decision |
 
 use std::fs;
 use std::io;

@@ -61,11 +61,21 @@ fn linger2_after_close(loopback: &Loopback, truth: &mut Truth) -> io::Result<()>
 }
 
 fn orphan_quota(truth: &mut Truth) -> io::Result<()> {
+    under_orphan_limit(truth, |limit, loopback, truth| {
+        exercise::memory_aborted_under(&limit, loopback, &mut truth.tally)
+    })
+}
+
+/// Runs a script that may set the host's limit of orphans, in a network namespace of its own.
+pub(crate) fn under_orphan_limit(
+    truth: &mut Truth,
+    script: impl FnOnce(OrphanLimit, &Loopback, &mut Truth) -> io::Result<()>,
+) -> io::Result<()> {
     let limit = OrphanLimit::open()
         .map_err(|error| not_run(format!("net.ipv4.tcp_max_orphans: {error}")))?;
     child::enter_network()?;
     scenario::over(Loopback::new(Family::V4)?, truth, |loopback, truth| {
-        exercise::memory_aborted_under(&limit, loopback, &mut truth.tally)
+        script(limit, loopback, truth)
     })
 }
 
