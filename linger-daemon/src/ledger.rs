@@ -15,29 +15,8 @@ use thiserror::Error;
 
 use self::in_flight::{InFlight, Slots};
 use self::orphans::Records;
-use crate::attribution::Cgroups;
+use crate::attribution::{Cgroups, Dimension, Labels};
 use crate::probe::Attached;
-
-/// Who closed, as the metrics' labels say it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Labels {
-    /// The systemd unit, or the plain cgroup path; empty if the cgroup was gone before anyone
-    /// asked for it.
-    pub unit: String,
-    /// Name of the process; empty if no process was the cause.
-    pub comm: String,
-}
-
-impl Labels {
-    /// The group of all that found no place of their own.
-    #[must_use]
-    pub fn other() -> Self {
-        Self {
-            unit: "other".into(),
-            comm: "other".into(),
-        }
-    }
-}
 
 /// How full a map of the kernel is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +34,8 @@ pub struct MapFill {
 pub struct Snapshot {
     /// The plan that counted.
     pub plan: Plan,
+    /// What the labels of a group stand for.
+    pub dimensions: &'static [Dimension],
     /// What each group did, sorted by its labels.
     pub groups: Vec<(Labels, Counters)>,
     /// What could not be recorded, by [`Lost`].
@@ -145,23 +126,20 @@ impl Ledger {
         self.cgroups
             .resolve(counted.keys().map(|group| group.cgroup_id));
         for (group, counters) in counted {
-            let labels = Labels {
-                unit: self.cgroups.unit(group.cgroup_id),
-                comm: comm(&group.comm()),
-            };
+            let unit = self.cgroups.unit(group.cgroup_id);
+            let labels = Labels::new([unit.as_str(), &comm(&group.comm())]);
             add(groups.entry(labels).or_insert(Counters::ZERO), &counters);
         }
         let other = sum_cpus(&self.other.get(&0, 0).map_err(read("OTHER"))?);
         if other != Counters::ZERO {
-            add(
-                groups.entry(Labels::other()).or_insert(Counters::ZERO),
-                &other,
-            );
+            let labels = Labels::all("other", Dimension::DEFAULT.len());
+            add(groups.entry(labels).or_insert(Counters::ZERO), &other);
         }
         let orphans = groups.values();
         let under_way = orphans.map(|counters| counters.orphans.under_way()).sum();
         Ok(Snapshot {
             plan: self.plan,
+            dimensions: Dimension::DEFAULT,
             groups: groups.into_iter().collect(),
             lost: self.read_lost()?,
             lost_orphan_bytes: self.read_lost_orphan_bytes()?,

@@ -12,7 +12,8 @@ use prometheus::proto::{Metric, MetricFamily, MetricType};
 
 use super::family::{Family, float};
 use super::{Facts, REVISION, VERSION};
-use crate::ledger::{Labels, MapFill, Snapshot};
+use crate::attribution::Labels;
+use crate::ledger::{MapFill, Snapshot};
 
 static CLOSES: Family = Family {
     name: "linger_closes_total",

@@ -8,7 +8,7 @@ use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
 
-use crate::ledger::Labels;
+use crate::attribution::{Dimension, Labels};
 
 /// The fixed part of a metric.
 pub(super) struct Family {
@@ -20,13 +20,6 @@ pub(super) struct Family {
     pub(super) attributed: bool,
     /// The other labels.
     pub(super) labels: &'static [&'static str],
-}
-
-/// Labels of attribution, in the order of [`who`].
-const ATTRIBUTION: [&str; 2] = ["unit", "comm"];
-
-fn who(labels: &Labels) -> [&str; 2] {
-    [&labels.unit, &labels.comm]
 }
 
 impl Family {
@@ -52,7 +45,7 @@ impl Family {
 
     /// A series of one group.
     pub(super) fn of_group(&self, group: &Labels, labels: &[&str], value: u64) -> Metric {
-        let values = who(group).into_iter().chain(labels.iter().copied());
+        let values = group.values().chain(labels.iter().copied());
         self.metric(values, float(value))
     }
 
@@ -73,7 +66,7 @@ impl Family {
         histogram.set_bucket(cumulative(buckets));
         histogram.set_sample_count(buckets.iter().sum());
         histogram.set_sample_sum(seconds(sum_ns));
-        let values = who(group).into_iter().chain(labels.iter().copied());
+        let values = group.values().chain(labels.iter().copied());
         let mut metric = Metric::from_label(self.label_pairs(values));
         metric.set_histogram(histogram);
         metric
@@ -106,8 +99,13 @@ impl Family {
     }
 
     fn label_names(&self) -> impl Iterator<Item = &'static str> {
-        let attribution: &[&str] = if self.attributed { &ATTRIBUTION } else { &[] };
-        attribution.iter().chain(self.labels).copied()
+        let attribution: &[Dimension] = if self.attributed {
+            Dimension::DEFAULT
+        } else {
+            &[]
+        };
+        let attribution = attribution.iter().map(|dimension| dimension.name());
+        attribution.chain(self.labels.iter().copied())
     }
 }
 

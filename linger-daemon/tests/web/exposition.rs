@@ -167,7 +167,7 @@ fn expect_orphans_add_up(text: &str, under_way: &[(&str, u64, u64)]) {
 #[test]
 fn bytes_of_orphans_add_up() {
     let snapshot = fixture::snapshot();
-    let shell = snapshot.groups[0].0.unit.clone();
+    let shell = snapshot.groups[0].0.values().next().unwrap().to_owned();
     let text = fixture::metrics(snapshot).scrape().unwrap();
     expect_orphans_add_up(
         &text,
