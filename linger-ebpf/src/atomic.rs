@@ -14,14 +14,14 @@ pub(crate) fn add(counter: *mut u64, amount: u64) {
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, amount) };
 }
 
-/// Puts a value where `expected` stands; what stood there instead, if it did not.
+/// Puts a value where `expected` stands; whether it stood there.
 #[inline(always)]
-pub(crate) fn replace(place: *mut u64, expected: u64, value: u64) -> Result<(), u64> {
+pub(crate) fn replace(place: *mut u64, expected: u64, value: u64) -> bool {
     // SAFETY: as for `add`.
-    let (found, replaced) = unsafe {
+    let (_, replaced) = unsafe {
         atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
             place, expected, value,
         )
     };
-    if replaced { Ok(()) } else { Err(found) }
+    replaced
 }

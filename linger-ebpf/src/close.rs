@@ -4,7 +4,6 @@
 //! from `begin` to `finish`; what it did is added to the counters of its group once, at its end,
 //! or, where a plan may not see the end, as soon as the outcome is decided.
 
-use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_jiffies64};
 use linger_ebpf::{
     BUCKET_BOUNDS_NS, Close, Closes, Counters, Group, Lost, Outcome, QueueBytes, flag, stage,
 };
@@ -12,7 +11,7 @@ use linger_ebpf::{
 use crate::{
     atomic,
     in_flight::Place,
-    kernel::{Flags, Memory, Probed, Sock, Task, state},
+    kernel::{Flags, Memory, Probed, Sock, Task, jiffies, now_ns, state},
     maps, orphan,
 };
 
@@ -23,9 +22,7 @@ pub(crate) fn begin(place: &Place, sk: u64, flags: u8) -> Option<&'static mut Cl
         // The end of this thread's previous close was missed.
         abandon(place);
     }
-    // SAFETY: has no preconditions.
-    let start_ns = unsafe { bpf_ktime_get_ns() };
-    let kept = place.keep(sk, start_ns, flags);
+    let kept = place.keep(sk, now_ns(), flags);
     if kept.is_none() {
         maps::lose(Lost::Close);
     }
@@ -71,8 +68,7 @@ pub(crate) fn decide<M: Memory>(
     }
     if matches!(outcome, Outcome::Lingered) {
         close.stage = stage::WAITING;
-        // SAFETY: has no preconditions.
-        close.deadline = unsafe { bpf_jiffies64() }.saturating_add(timeout);
+        close.deadline = jiffies().saturating_add(timeout);
     }
 }
 
@@ -162,8 +158,7 @@ pub(crate) fn leave<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
 /// Why the wait ended although not all was acknowledged.
 #[inline(always)]
 pub(crate) fn unfinished(close: &Close) -> Outcome {
-    // SAFETY: has no preconditions.
-    if unsafe { bpf_jiffies64() } >= close.deadline {
+    if jiffies() >= close.deadline {
         Outcome::LingerTimeout
     } else {
         Outcome::LingerInterrupted
@@ -177,8 +172,7 @@ pub(crate) fn finish(place: &Place, close: &Close) {
         orphan::returned(close, &Sock::<Probed>::new(close.sk as *const u8));
     }
     if close.stage == stage::DECIDED {
-        // SAFETY: has no preconditions.
-        let blocked_ns = unsafe { bpf_ktime_get_ns() }.saturating_sub(close.start_ns);
+        let blocked_ns = now_ns().saturating_sub(close.start_ns);
         count(close, &Task::current().group(), Some(blocked_ns));
     } else {
         maps::lose(Lost::Close);
@@ -207,20 +201,12 @@ pub(crate) fn count(close: &Close, group: &Group, blocked_ns: Option<u64>) {
         // SAFETY: a field of a map value.
         None => atomic::add(unsafe { &raw mut (*closes).undated }, 1),
     }
-    if close.unsent > 0 {
-        // SAFETY: as above.
-        atomic::add(
-            unsafe { &raw mut (*closes).discarded.unsent },
-            u64::from(close.unsent),
-        );
-    }
-    if close.unacked > 0 {
-        // SAFETY: as above.
-        atomic::add(
-            unsafe { &raw mut (*closes).discarded.unacked },
-            u64::from(close.unacked),
-        );
-    }
+    let discarded = QueueBytes {
+        unsent: close.unsent.into(),
+        unacked: close.unacked.into(),
+    };
+    // SAFETY: as above.
+    add_discarded(unsafe { &raw mut (*closes).discarded }, discarded);
     if close.unread > 0 {
         // SAFETY: as above.
         atomic::add(
@@ -229,6 +215,19 @@ pub(crate) fn count(close: &Close, group: &Group, blocked_ns: Option<u64>) {
         );
     }
     crate::reset::count(counters, close.reset);
+}
+
+/// Adds payload that was thrown away to a map's field.
+#[inline(always)]
+pub(crate) fn add_discarded(sum: *mut QueueBytes, discarded: QueueBytes) {
+    // SAFETY: fields of a map value.
+    let (unsent, unacked) = unsafe { (&raw mut (*sum).unsent, &raw mut (*sum).unacked) };
+    if discarded.unsent > 0 {
+        atomic::add(unsent, discarded.unsent);
+    }
+    if discarded.unacked > 0 {
+        atomic::add(unacked, discarded.unacked);
+    }
 }
 
 /// The counters of one outcome.

@@ -71,7 +71,7 @@ impl Place {
         };
         // SAFETY: a field of a map value.
         let owner = unsafe { &raw mut (*self.slot).owner };
-        if atomic::replace(owner, 0, Slot::owner(self.tid)).is_ok() {
+        if atomic::replace(owner, 0, Slot::owner(self.tid)) {
             // SAFETY: as above; it is this thread's now, until it clears the place.
             let close = unsafe { &mut (*self.slot).close };
             *close = begun;

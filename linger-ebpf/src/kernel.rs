@@ -8,10 +8,10 @@ use core::{marker::PhantomData, ptr};
 use aya_ebpf::{
     bindings::task_struct,
     helpers::{
-        bpf_get_current_pid_tgid, bpf_probe_read_kernel,
+        bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_kernel,
         generated::{
-            bpf_get_current_cgroup_id, bpf_get_current_task_btf, bpf_skc_to_tcp_sock,
-            bpf_task_pt_regs,
+            bpf_get_current_cgroup_id, bpf_get_current_task_btf, bpf_jiffies64,
+            bpf_skc_to_tcp_sock, bpf_task_pt_regs,
         },
     },
 };
@@ -187,6 +187,22 @@ impl<M: Memory> Sock<M> {
         let cgroup: u64 = M::read(self.sk, offset!(cgroup));
         let kn: u64 = M::read(cgroup as *const u8, offset!(cgroup_kn));
         M::read(kn as *const u8, offset!(kernfs_id))
+    }
+
+    /// Received payload that no one read, whether it is still queued or was just flushed.
+    #[inline(always)]
+    pub(crate) fn unread(&self, flags: Flags) -> u32 {
+        self.tcp().map_or(0, |tcp| tcp.unread(flags))
+    }
+
+    /// Received payload in the receive queue. One that was moved elsewhere holds none.
+    #[inline(always)]
+    pub(crate) fn queued_unread(&self, flags: Flags) -> u32 {
+        if self.has_receive_queue() {
+            self.unread(flags)
+        } else {
+            0
+        }
     }
 
     /// The part of it that is TCP's; none if it is of another protocol.
@@ -420,6 +436,20 @@ impl Registers {
     pub(crate) fn result(&self) -> i32 {
         Typed::read(self.0, offset!(syscall_result))
     }
+}
+
+/// `CLOCK_MONOTONIC`, nanoseconds.
+#[inline(always)]
+pub(crate) fn now_ns() -> u64 {
+    // SAFETY: has no preconditions.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// The kernel's clock of ticks.
+#[inline(always)]
+pub(crate) fn jiffies() -> u64 {
+    // SAFETY: has no preconditions.
+    unsafe { bpf_jiffies64() }
 }
 
 /// Where the current thread keeps the record of its close. (Its id is that of the initial namespace.)

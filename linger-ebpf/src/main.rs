@@ -63,11 +63,11 @@ fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
         .or_else(|| close::begin(&place, sk.address(), flag::INNER));
     let Some(close) = begun else { return };
     let (state, flags) = (sk.state(), sk.flags());
-    // A listener's queue holds no data of its own. A queue that was moved elsewhere holds none.
-    let unread = if state != state::LISTEN && sk.has_receive_queue() {
-        sk.tcp().map_or(0, |tcp| tcp.unread(flags))
-    } else {
+    // A listener's queue holds no data of its own.
+    let unread = if state == state::LISTEN {
         0
+    } else {
+        sk.queued_unread(flags)
     };
     close::decide(close, sk, flags, state, unread, timeout);
     if close.outcome == Outcome::Graceful as u8 {
@@ -248,7 +248,10 @@ fn kprobe_reset(ctx: ProbeContext) -> u32 {
 /// kernel: v4.16.. include/trace/events/tcp.h: tcp_destroy_sock(struct sock *sk)
 #[raw_tracepoint]
 fn destroy_sock(ctx: RawTracePointContext) -> i32 {
-    orphan::end(&Sock::<Probed>::new(ctx.arg(0)));
+    let sk = Sock::<Probed>::new(ctx.arg(0));
+    if maps::is_hinted(sk.address()) {
+        orphan::end(&sk);
+    }
     0
 }
 

@@ -8,10 +8,7 @@
 //! closing thread's: the end only notes what it found. From then on it is the end's. Both steps are
 //! compare-and-swaps of one word, which no other record in the same memory can match.
 
-use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_NOEXIST},
-    helpers::{bpf_ktime_get_ns, generated::bpf_jiffies64},
-};
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use linger_ebpf::{
     Close, Ends, Fate, Group, Orphan, Orphans, QueueBytes, flag, omen,
     orphan_stage::{ENDED, LEFT, MASK, OPEN},
@@ -19,7 +16,7 @@ use linger_ebpf::{
 
 use crate::{
     atomic, close,
-    kernel::{Memory, Sock, Task, Tcp},
+    kernel::{Memory, Sock, Task, Tcp, jiffies, now_ns},
     maps::{self, ORPHANS},
 };
 
@@ -30,7 +27,7 @@ const ECONNRESET: u32 = 104;
 /// A close sends its FIN while this much payload is outstanding.
 #[inline(always)]
 pub(crate) fn expect<M: Memory>(close: &mut Close, tcp: &Tcp<M>, bytes: u32) {
-    let now = now();
+    let now = now_ns();
     let stage = now << MASK.count_ones() | OPEN;
     let orphan = Orphan {
         stage,
@@ -79,12 +76,12 @@ pub(crate) fn leave(close: &Close, bytes: u32) {
     let group = orphan.group;
     let stage = if bytes > 0 {
         orphan.bytes = bytes;
-        orphan.left_ns = now();
+        orphan.left_ns = now_ns();
         LEFT
     } else {
         ENDED
     };
-    if atomic::replace(&raw mut orphan.stage, open, open | stage).is_err() {
+    if !atomic::replace(&raw mut orphan.stage, open, open | stage) {
         count_inner(orphan);
         remove(key);
     } else if stage == LEFT {
@@ -145,13 +142,10 @@ pub(crate) fn reset(key: u64, by_rst: impl FnOnce() -> bool) {
     }
 }
 
-/// A socket comes to its end, under its lock.
+/// A socket that may have left something behind comes to its end, under its lock.
 #[inline(always)]
 pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
     let key = sk.address();
-    if !maps::is_hinted(key) {
-        return;
-    }
     let (Some(orphan), Some(tcp)) = (record(key), sk.tcp()) else {
         return;
     };
@@ -168,7 +162,7 @@ pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
             orphan.unsent = close::narrow(queued.unsent);
             orphan.unacked = close::narrow(queued.unacked);
         }
-        if atomic::replace(&raw mut orphan.stage, stage, stage | ENDED).is_ok() {
+        if atomic::replace(&raw mut orphan.stage, stage, stage | ENDED) {
             return;
         }
         // Its close returned at this moment.
@@ -177,7 +171,7 @@ pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
     if orphan.stage & MASK == LEFT {
         let orphan = *orphan;
         if remove(key) {
-            let lived_ns = now().saturating_sub(orphan.left_ns);
+            let lived_ns = now_ns().saturating_sub(orphan.left_ns);
             count_end(&orphan.group, fate as u32, orphan.bytes, queued, lived_ns);
         }
     }
@@ -206,13 +200,11 @@ fn fate<M: Memory>(sk: &Sock<M>, tcp: &Tcp<M>, orphan: &Orphan) -> Fate {
 fn is_late_data<M: Memory>(tcp: &Tcp<M>, orphan: &Orphan) -> bool {
     /// The clock may tick between the two.
     const TICK: u32 = 1;
-    // SAFETY: has no preconditions.
-    let now = unsafe { bpf_jiffies64() };
     #[expect(
         clippy::cast_possible_truncation,
         reason = "so does the kernel (tcp_jiffies32)"
     )]
-    let now = now as u32;
+    let now = jiffies() as u32;
     tcp.data_segs_in() != orphan.data_segs_in && now.wrapping_sub(tcp.rcv_tstamp()) <= TICK
 }
 
@@ -241,7 +233,7 @@ fn replaced(key: u64) {
                 unsent: 0,
                 unacked: orphan.bytes.into(),
             };
-            let lived_ns = now().saturating_sub(orphan.left_ns);
+            let lived_ns = now_ns().saturating_sub(orphan.left_ns);
             let unknown = Fate::Unknown as u32;
             count_end(&orphan.group, unknown, orphan.bytes, queued, lived_ns);
         }
@@ -286,12 +278,7 @@ fn count_end(group: &Group, fate: u32, bytes: u32, queued: QueueBytes, lived_ns:
         let unsent = queued.unsent.min(bytes);
         let unacked = queued.unacked.min(bytes - unsent);
         let delivered = bytes - unsent - unacked;
-        if unsent > 0 {
-            atomic::add(&raw mut (*ends).discarded.unsent, unsent);
-        }
-        if unacked > 0 {
-            atomic::add(&raw mut (*ends).discarded.unacked, unacked);
-        }
+        close::add_discarded(&raw mut (*ends).discarded, QueueBytes { unsent, unacked });
         if delivered > 0 {
             atomic::add(&raw mut (*orphans).delivered_bytes, delivered);
         }
@@ -320,10 +307,4 @@ fn remove(key: u64) -> bool {
         maps::add_hint(key, u64::MAX);
     }
     removed
-}
-
-#[inline(always)]
-fn now() -> u64 {
-    // SAFETY: has no preconditions.
-    unsafe { bpf_ktime_get_ns() }
 }

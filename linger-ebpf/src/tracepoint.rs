@@ -1,19 +1,18 @@
 //! The plan `tracepoint`: a close seen through the events it causes.
 //!
-//! `cgroup/sock_release` begins it, without the lock. Under the lock the first change of state shows
-//! what the kernel decided; a socket that was closed before changes no more, and is decided at its
-//! end. Inside close(2), its return ends the close; elsewhere (at exit, by dup2(2), on kernels that
+//! `cgroup/sock_release` begins it, without the lock, and decides what is closed already. Under the
+//! lock the first change of state shows what the kernel decided; a socket that was closed in between
+//! changes no more, and is decided at its end. Inside close(2), its return ends the close; elsewhere (at exit, by dup2(2), on kernels that
 //! release files after close(2)) no one sees the return, and the close is counted without its time:
 //! at the decision, or at the socket's end if that comes within the close. One that waits is parked
 //! until then under its socket's address.
 
-use aya_ebpf::helpers::generated::bpf_jiffies64;
 use linger_ebpf::{Close, Group, Lost, Outcome, flag, stage};
 
 use crate::{
     atomic, close,
     in_flight::{self, Place},
-    kernel::{Flags, Memory as _, Probed, Sock, Task, current_place, state, state_offset},
+    kernel::{Flags, Memory as _, Probed, Sock, Task, current_place, jiffies, state, state_offset},
     maps, orphan, reset,
 };
 
@@ -46,12 +45,7 @@ pub(crate) fn release(sk: &Sock<Probed>, is_closed: bool) {
     // What is closed stays closed. Anything else may change before the close takes the lock.
     if is_closed {
         let flags = sk.flags();
-        let unread = if sk.has_receive_queue() {
-            unread(sk, flags)
-        } else {
-            0
-        };
-        close::decide(close, sk, flags, state::CLOSE, unread, 0);
+        close::decide(close, sk, flags, state::CLOSE, sk.queued_unread(flags), 0);
     }
 }
 
@@ -78,7 +72,7 @@ pub(crate) fn set_state(sk: &Sock<Probed>, old: u8, new: u8) {
     // One that ends in CLOSE does not wait.
     let flags = sk.flags();
     let (unread, timeout) = match new {
-        state::CLOSE => (unread(sk, flags), 0),
+        state::CLOSE => (sk.unread(flags), 0),
         _ => (0, timeout(sk, flags)),
     };
     close::decide(close, sk, flags, old, unread, timeout);
@@ -97,12 +91,6 @@ pub(crate) fn set_state(sk: &Sock<Probed>, old: u8, new: u8) {
         }
         place.clear();
     }
-}
-
-/// Received payload that no one read.
-#[inline(always)]
-fn unread(sk: &Sock<Probed>, flags: Flags) -> u32 {
-    sk.tcp().map_or(0, |tcp| tcp.unread(flags))
 }
 
 /// The time that `inet_release` lets this close wait.
@@ -215,7 +203,7 @@ fn settle(close: &mut Close, sk: &Sock<Probed>) {
         // receive queue is flushed.
         stage::BEGUN => {
             let flags = sk.flags();
-            close::decide(close, sk, flags, state::CLOSE, unread(sk, flags), 0);
+            close::decide(close, sk, flags, state::CLOSE, sk.unread(flags), 0);
         }
         stage::WAITING => judge(close, sk),
         _ => {}
@@ -226,8 +214,7 @@ fn settle(close: &mut Close, sk: &Sock<Probed>) {
 #[inline(always)]
 fn judge(close: &mut Close, sk: &Sock<Probed>) {
     let Some(tcp) = sk.tcp() else { return };
-    // SAFETY: has no preconditions.
-    let outcome = if unsafe { bpf_jiffies64() } >= close.deadline {
+    let outcome = if jiffies() >= close.deadline {
         Outcome::LingerTimeout
     } else if sk.err() == 0 && tcp.all_acknowledged() {
         Outcome::Lingered
