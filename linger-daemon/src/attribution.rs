@@ -1,13 +1,18 @@
 //! Who closed, in words that an operator knows.
 
 mod cgroups;
+mod names;
+mod path;
 
 use std::fmt;
 
 use clap::ValueEnum;
+use linger_ebpf::keyed;
 use serde::{Deserialize, Serialize};
 
 pub use self::cgroups::Cgroups;
+pub use self::names::{Cgroup, Namer, Paths, comm};
+pub use self::path::Names;
 
 /// What closes can be told apart by: a label of the metrics.
 #[derive(
@@ -48,6 +53,25 @@ impl Dimension {
 
     /// Those in use unless others are asked for.
     pub const DEFAULT: &[Self] = &[Self::Unit, Self::Comm];
+
+    /// Whether it follows from the cgroup.
+    #[must_use]
+    pub const fn is_of_cgroup(self) -> bool {
+        matches!(self, Self::Unit | Self::Slice | Self::Container | Self::Pod)
+    }
+
+    /// What of a group these take, a set of [`keyed`] bits.
+    #[must_use]
+    pub fn keyed(dimensions: &[Self]) -> u32 {
+        let bits = dimensions.iter().map(|dimension| match dimension {
+            Self::Unit | Self::Slice | Self::Container | Self::Pod => keyed::CGROUP,
+            Self::Comm => keyed::COMM,
+            Self::Exe => keyed::EXE,
+            Self::Port => keyed::PORT,
+            Self::Family => keyed::FAMILY,
+        });
+        bits.fold(0, |all, bit| all | bit)
+    }
 
     /// The name of the label.
     #[must_use]

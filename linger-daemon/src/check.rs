@@ -160,7 +160,7 @@ impl Field {
 
 impl PlanReport {
     fn new(loader: &Loader, plan: Plan) -> Self {
-        let hooks = probe::hooks(plan, &loader.kernel)
+        let hooks = probe::hooks(plan, 0, &loader.kernel)
             .into_iter()
             .map(|hook| {
                 let error = loader.try_hook(hook).err();

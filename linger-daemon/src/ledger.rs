@@ -1,20 +1,28 @@
 //! The maps of the kernel as one typed snapshot of all counts.
 
+mod groups;
 mod in_flight;
 mod orphans;
+mod percpu;
 mod shared;
+mod sum;
+mod totals;
 
-use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aya::Ebpf;
-use aya::maps::{MapData, MapError, PerCpuArray, PerCpuHashMap};
-use linger_ebpf::{Counters, Group, Lost, MAX_CLOSES, MAX_GROUPS, Orphans, Plan, QueueBytes};
+use aya::maps::{MapData, MapError, PerCpuArray};
+use linger_ebpf::{Counters, Kind, Lost, MAX_CLOSES, Plan, ROWS, ROWS_PER_GROUP};
 use thiserror::Error;
 
+use self::groups::Groups;
 use self::in_flight::{InFlight, Slots};
 use self::orphans::Records;
+use self::percpu::PerCpu;
+use self::sum::add_kind;
+use self::totals::Totals;
 use crate::attribution::{Cgroups, Dimension, Labels};
 use crate::probe::Attached;
 
@@ -35,9 +43,9 @@ pub struct Snapshot {
     /// The plan that counted.
     pub plan: Plan,
     /// What the labels of a group stand for.
-    pub dimensions: &'static [Dimension],
+    pub dimensions: Arc<[Dimension]>,
     /// What each group did, sorted by its labels.
-    pub groups: Vec<(Labels, Counters)>,
+    pub groups: Vec<(Arc<Labels>, Box<Counters>)>,
     /// What could not be recorded, by [`Lost`].
     pub lost: [u64; Lost::COUNT],
     /// Payload of the orphans among that.
@@ -60,6 +68,14 @@ pub enum LedgerError {
         /// Why.
         source: MapError,
     },
+    /// The kernel does not do with it what it is asked for.
+    #[error("cannot work on the map {map}")]
+    Call {
+        /// Its name.
+        map: &'static str,
+        /// Why.
+        source: io::Error,
+    },
     /// The kernel does not share it.
     #[error("cannot map the map {map} into memory")]
     Share {
@@ -73,14 +89,15 @@ pub enum LedgerError {
 /// The counts in the kernel, and what is needed to read them.
 pub struct Ledger {
     plan: Plan,
-    groups: PerCpuHashMap<MapData, Group, Counters>,
-    other: PerCpuArray<MapData, Counters>,
+    groups: Groups,
+    /// The rows of those that have no group of their own.
+    shared: PerCpu<u32>,
     lost: PerCpuArray<MapData, u64>,
     lost_orphan_bytes: PerCpuArray<MapData, u64>,
     in_flight: InFlight,
     orphans: Records,
+    max_groups: u32,
     max_orphans: u32,
-    cgroups: Cgroups,
     /// Losses found by sweeping.
     swept: [u64; Lost::COUNT],
 }
@@ -92,21 +109,30 @@ impl Ledger {
         cgroups: Cgroups,
         orphan_ttl: Duration,
     ) -> Result<Self, LedgerError> {
-        let ebpf = &mut attached.ebpf;
+        let Attached {
+            plan,
+            max_groups,
+            max_orphans,
+            ref dimensions,
+            ref mut ebpf,
+            ..
+        } = *attached;
+        let dimensions = Arc::clone(dimensions);
+        let patience = Duration::from_secs(15 * 60);
         Ok(Self {
-            plan: attached.plan,
-            groups: take(ebpf, "GROUPS")?,
-            other: take(ebpf, "OTHER")?,
+            plan,
+            groups: Groups::new(ebpf, dimensions, cgroups, max_groups, patience)?,
+            shared: PerCpu::take(ebpf, "SHARED")?,
             lost: take(ebpf, "LOST")?,
             lost_orphan_bytes: take(ebpf, "LOST_ORPHAN_BYTES")?,
             orphans: Records::new(ebpf, orphan_ttl)?,
-            max_orphans: attached.max_orphans,
+            max_groups,
+            max_orphans,
             in_flight: InFlight {
                 slots: Slots::map(ebpf)?,
                 crowded: take(ebpf, "CROWDED")?,
                 parked: take(ebpf, "PARKED")?,
             },
-            cgroups,
             swept: [0; Lost::COUNT],
         })
     }
@@ -115,61 +141,50 @@ impl Ledger {
     pub fn snapshot(&mut self) -> Result<Snapshot, LedgerError> {
         let (in_flight, removed) = self.in_flight.sweep()?;
         self.swept[Lost::Close.index()] += removed;
-        let mut groups: BTreeMap<Labels, Counters> = BTreeMap::new();
-        let mut counted = self.read_groups()?;
-        let found = counted.len();
         self.swept[Lost::Orphan.index()] += self.orphans.sweep()?;
-        for (group, orphans) in self.orphans.expired() {
-            let counters = counted.entry(*group).or_insert(Counters::ZERO);
-            add_orphans(&mut counters.orphans, orphans);
-        }
-        self.cgroups
-            .resolve(counted.keys().map(|group| group.cgroup_id));
-        for (group, counters) in counted {
-            let unit = self.cgroups.unit(group.cgroup_id);
-            let labels = Labels::new([unit.as_str(), &comm(&group.comm())]);
-            add(groups.entry(labels).or_insert(Counters::ZERO), &counters);
-        }
-        let other = sum_cpus(&self.other.get(&0, 0).map_err(read("OTHER"))?);
-        if other != Counters::ZERO {
-            let labels = Labels::all("other", Dimension::DEFAULT.len());
-            add(groups.entry(labels).or_insert(Counters::ZERO), &other);
-        }
-        let orphans = groups.values();
-        let under_way = orphans.map(|counters| counters.orphans.under_way()).sum();
+        let mut totals = Totals::default();
+        let rows = self.groups.read(&mut totals)?;
+        self.groups.add_expired(&self.orphans, &mut totals);
+        self.read_shared(&mut totals)?;
+        let found = self.groups.len() as u64;
+        self.groups.retire(&mut self.orphans)?;
+
+        let groups = totals.sorted();
+        let orphans = groups.iter().map(|(_, counters)| &counters.orphans);
+        let under_way = orphans.map(linger_ebpf::Orphans::under_way).sum();
+        let rows_fit = u64::from(self.max_groups) * u64::from(ROWS_PER_GROUP);
+        let fill = |map, entries, capacity| MapFill {
+            map,
+            entries,
+            capacity,
+        };
         Ok(Snapshot {
             plan: self.plan,
-            dimensions: Dimension::DEFAULT,
-            groups: groups.into_iter().collect(),
+            dimensions: Arc::clone(self.groups.dimensions()),
+            groups,
             lost: self.read_lost()?,
             lost_orphan_bytes: self.read_lost_orphan_bytes()?,
             maps: vec![
-                MapFill {
-                    map: "groups",
-                    entries: found as u64,
-                    capacity: MAX_GROUPS.into(),
-                },
-                MapFill {
-                    map: "closes",
-                    entries: in_flight,
-                    capacity: MAX_CLOSES.into(),
-                },
-                MapFill {
-                    map: "orphans",
-                    entries: under_way,
-                    capacity: self.max_orphans.into(),
-                },
+                fill("groups", found, self.max_groups.into()),
+                fill("rows", rows, rows_fit),
+                fill("closes", in_flight, MAX_CLOSES.into()),
+                fill("orphans", under_way, self.max_orphans.into()),
             ],
         })
     }
 
-    fn read_groups(&self) -> Result<BTreeMap<Group, Counters>, LedgerError> {
-        let mut groups: BTreeMap<Group, Counters> = BTreeMap::new();
-        for entry in &self.groups {
-            let (group, counters) = entry.map_err(read("GROUPS"))?;
-            groups.insert(group, sum_cpus(&counters));
-        }
-        Ok(groups)
+    /// Adds what those counted that have no group of their own.
+    fn read_shared(&mut self, totals: &mut Totals) -> Result<(), LedgerError> {
+        let labels = self.groups.shared_labels();
+        let slots = labels.map(|labels| totals.slot(labels));
+        self.shared.for_each(|&index, row| {
+            let index = index as usize;
+            if let (Some(&slot), Some(kind)) =
+                (slots.get(index / ROWS), Kind::from_index(index % ROWS))
+            {
+                add_kind(totals.at(slot), kind, row);
+            }
+        })
     }
 
     fn read_lost_orphan_bytes(&self) -> Result<u64, LedgerError> {
@@ -196,65 +211,4 @@ fn take<T: TryFrom<aya::maps::Map>>(ebpf: &mut Ebpf, name: &'static str) -> Resu
 
 fn read(map: &'static str) -> impl Fn(MapError) -> LedgerError {
     move |source| LedgerError::Read { map, source }
-}
-
-/// A process name as text; what is not UTF-8 shows as U+FFFD.
-fn comm(bytes: &[u8; 16]) -> String {
-    let end = bytes
-        .iter()
-        .position(|&byte| byte == 0)
-        .unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
-}
-
-fn sum_cpus(values: &aya::maps::PerCpuValues<Counters>) -> Counters {
-    values.iter().fold(Counters::ZERO, |mut sum, counters| {
-        add(&mut sum, counters);
-        sum
-    })
-}
-
-/// Adds counters. Those of one CPU may stand below zero, when a close was counted anew on another.
-fn add(sum: &mut Counters, more: &Counters) {
-    for (sum, more) in sum.closes.iter_mut().zip(&more.closes) {
-        add_all(&mut sum.buckets, &more.buckets);
-        let QueueBytes { unsent, unacked } = more.discarded;
-        add_all(
-            [
-                &mut sum.blocked_ns,
-                &mut sum.undated,
-                &mut sum.discarded.unsent,
-                &mut sum.discarded.unacked,
-            ],
-            &[more.blocked_ns, more.undated, unsent, unacked],
-        );
-    }
-    add_all(&mut sum.resets, &more.resets);
-    add_all([&mut sum.unread_bytes], &[more.unread_bytes]);
-    add_orphans(&mut sum.orphans, &more.orphans);
-}
-
-fn add_orphans(sum: &mut Orphans, more: &Orphans) {
-    add_all(
-        [&mut sum.left, &mut sum.left_bytes, &mut sum.delivered_bytes],
-        &[more.left, more.left_bytes, more.delivered_bytes],
-    );
-    for (sum, more) in sum.ends.iter_mut().zip(&more.ends) {
-        add_all(&mut sum.buckets, &more.buckets);
-        let QueueBytes { unsent, unacked } = more.discarded;
-        add_all(
-            [
-                &mut sum.lived_ns,
-                &mut sum.discarded.unsent,
-                &mut sum.discarded.unacked,
-            ],
-            &[more.lived_ns, unsent, unacked],
-        );
-    }
-}
-
-fn add_all<'a>(sums: impl IntoIterator<Item = &'a mut u64>, more: &[u64]) {
-    for (sum, more) in sums.into_iter().zip(more) {
-        *sum = sum.wrapping_add(*more);
-    }
 }

@@ -14,7 +14,7 @@ use crate::http::{self, Limits, State};
 use crate::ledger::Ledger;
 use crate::metrics::{Facts, Metrics};
 use crate::privileges;
-use crate::probe::{self, Attached};
+use crate::probe::{self, Attached, Purpose};
 
 /// Runs until a signal ends it. Then everything is detached.
 pub fn run(options: &Run) -> Result<()> {
@@ -22,7 +22,11 @@ pub fn run(options: &Run) -> Result<()> {
     let address = listener.local_addr()?;
     privileges::require()?;
     let started = Instant::now();
-    let mut attached = probe::choose(options.plan.plan(), options.max_orphans)?;
+    let purpose = Purpose {
+        max_orphans: options.max_orphans,
+        ..Purpose::default()
+    };
+    let mut attached = probe::choose(options.plan.plan(), purpose)?;
     info!(
         plan = attached.plan.name(),
         hooks = attached.hooks.len(),

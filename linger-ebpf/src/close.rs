@@ -4,15 +4,13 @@
 //! from `begin` to `finish`; what it did is added to the counters of its group once, at its end,
 //! or, where a plan may not see the end, as soon as the outcome is decided.
 
-use linger_ebpf::{
-    BUCKET_BOUNDS_NS, Close, Closes, Counters, Group, Lost, Outcome, QueueBytes, flag, stage,
-};
+use linger_ebpf::{Close, Group, Lost, Outcome, QueueBytes, flag, stage};
 
 use crate::{
     atomic,
     in_flight::Place,
-    kernel::{Flags, Memory, Probed, Sock, Task, jiffies, now_ns, state},
-    maps, orphan,
+    kernel::{Flags, Memory, Sock, jiffies, now_ns, state},
+    ledger, maps, orphan, who,
 };
 
 /// A close begins on this thread.
@@ -30,16 +28,14 @@ pub(crate) fn begin(place: &Place, sk: u64, flags: u8) -> Option<&'static mut Cl
 }
 
 /// Gives up waiting for the end of a close, keeping what is known of it.
-#[cold]
-#[inline(never)]
+#[inline(always)]
 fn abandon(place: &Place) {
     let Some(close) = place.record() else {
         return;
     };
     if close.stage == stage::DECIDED {
         maps::lose(Lost::Return);
-        count(close, &Task::current().group(), None);
-        orphan::leave_unseen(close);
+        count_unseen(close, &who::closes(close));
     } else {
         maps::lose(Lost::Close);
     }
@@ -60,6 +56,7 @@ pub(crate) fn decide<M: Memory>(
 ) {
     close.stage = stage::DECIDED;
     close.unread = unread;
+    who::note(close, sk);
     let (outcome, queued) = outcome(sk, flags, state, unread, timeout);
     close.outcome = outcome as u8;
     keep(close, queued);
@@ -68,7 +65,7 @@ pub(crate) fn decide<M: Memory>(
     }
     if matches!(outcome, Outcome::Lingered) {
         close.stage = stage::WAITING;
-        close.deadline = jiffies().saturating_add(timeout);
+        close.deadline = deadline(timeout);
     }
 }
 
@@ -155,103 +152,98 @@ pub(crate) fn leave<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
     }
 }
 
+/// The longest time that a deadline tells from one that has passed, in jiffies: some weeks.
+const LONGEST: u64 = i32::MAX as u64;
+
+/// The jiffy at which a wait for this many jiffies from now is over, its lower half.
+#[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "as much as tells apart what is within the longest time"
+)]
+fn deadline(timeout: u64) -> u32 {
+    jiffies().wrapping_add(timeout.min(LONGEST)) as u32
+}
+
+/// Whether the time of a close that waits is up.
+#[inline(always)]
+pub(crate) fn is_overdue(close: &Close) -> bool {
+    let left = close.deadline.wrapping_sub(deadline(0));
+    left == 0 || u64::from(left) > LONGEST
+}
+
 /// Why the wait ended although not all was acknowledged.
 #[inline(always)]
 pub(crate) fn unfinished(close: &Close) -> Outcome {
-    if jiffies() >= close.deadline {
+    if is_overdue(close) {
         Outcome::LingerTimeout
     } else {
         Outcome::LingerInterrupted
     }
 }
 
-/// The close on this thread returns to its caller. The socket may be gone.
+/// The close on this thread returns to its caller. The socket may be gone, unless the close ends
+/// where `__tcp_close` does.
 #[inline(always)]
 pub(crate) fn finish(place: &Place, close: &Close) {
-    if close.flags & flag::LEAVES != 0 {
-        orphan::returned(close, &Sock::<Probed>::new(close.sk as *const u8));
-    }
+    let left = if close.flags & flag::LEAVES != 0 {
+        orphan::returned(close)
+    } else {
+        None
+    };
     if close.stage == stage::DECIDED {
         let blocked_ns = now_ns().saturating_sub(close.start_ns);
-        count(close, &Task::current().group(), Some(blocked_ns));
+        match left {
+            Some(left) => count(close, &left.group, Some(blocked_ns), left.bytes),
+            None => count(close, &who::closes(close), Some(blocked_ns), 0),
+        }
     } else {
         maps::lose(Lost::Close);
+        if let Some(left) = left {
+            orphan::count_left(&left);
+        }
     }
     place.clear();
 }
 
-/// Adds a close to the counters of a group; without its time if that is not known.
+/// Adds a close whose return is not seen, and what it leaves behind, to the rows of a group.
 #[inline(always)]
-pub(crate) fn count(close: &Close, group: &Group, blocked_ns: Option<u64>) {
-    let Some(counters) = maps::counters(group) else {
-        return;
-    };
-    let Some(closes) = closes(counters, close.outcome) else {
+pub(crate) fn count_unseen(close: &Close, group: &Group) {
+    count(close, group, None, 0);
+    if let Some(left) = orphan::leave_unseen(close) {
+        orphan::count_left(&left);
+    }
+}
+
+/// Adds a close to the row of its outcome, without its time if that is not known; and the payload that
+/// it leaves behind, if there is any.
+#[inline(always)]
+pub(crate) fn count(close: &Close, group: &Group, blocked_ns: Option<u64>, left: u32) {
+    let Some(row) = ledger::row(group, close.outcome.into()) else {
         return;
     };
     match blocked_ns {
-        // SAFETY: fields of a map value.
-        Some(blocked_ns) => unsafe {
-            add_time(
-                (&raw mut (*closes).buckets).cast(),
-                &raw mut (*closes).blocked_ns,
-                blocked_ns,
-            );
-        },
+        Some(blocked_ns) => ledger::add_time(row, blocked_ns),
         // SAFETY: a field of a map value.
-        None => atomic::add(unsafe { &raw mut (*closes).undated }, 1),
+        None => atomic::add(unsafe { &raw mut (*row).undated }, 1),
     }
     let discarded = QueueBytes {
         unsent: close.unsent.into(),
         unacked: close.unacked.into(),
     };
-    // SAFETY: as above.
-    add_discarded(unsafe { &raw mut (*closes).discarded }, discarded);
+    ledger::add_discarded(row, discarded);
     if close.unread > 0 {
         // SAFETY: as above.
         atomic::add(
-            unsafe { &raw mut (*counters).unread_bytes },
+            unsafe { &raw mut (*row).unread_bytes },
             u64::from(close.unread),
         );
     }
-    crate::reset::count(counters, close.reset);
-}
-
-/// Adds payload that was thrown away to a map's field.
-#[inline(always)]
-pub(crate) fn add_discarded(sum: *mut QueueBytes, discarded: QueueBytes) {
-    // SAFETY: fields of a map value.
-    let (unsent, unacked) = unsafe { (&raw mut (*sum).unsent, &raw mut (*sum).unacked) };
-    if discarded.unsent > 0 {
-        atomic::add(unsent, discarded.unsent);
+    if close.flags & flag::RESET != 0 {
+        // SAFETY: as above.
+        atomic::add(unsafe { &raw mut (*row).resets }, 1);
     }
-    if discarded.unacked > 0 {
-        atomic::add(unacked, discarded.unacked);
+    if left > 0 {
+        orphan::add_left(row, left);
     }
-}
-
-/// The counters of one outcome.
-#[inline(always)]
-pub(crate) fn closes(counters: *mut Counters, outcome: u8) -> Option<*mut Closes> {
-    if usize::from(outcome) >= Outcome::COUNT {
-        return None;
-    }
-    // SAFETY: a field of a map value; the index is within bounds.
-    Some(unsafe {
-        (&raw mut (*counters).closes)
-            .cast::<Closes>()
-            .add(usize::from(outcome))
-    })
-}
-
-/// Adds a time to a histogram and to the sum of times.
-#[inline(always)]
-pub(crate) fn add_time(buckets: *mut u64, sum_ns: *mut u64, time_ns: u64) {
-    let mut bucket = 0;
-    while bucket < BUCKET_BOUNDS_NS.len() && time_ns > BUCKET_BOUNDS_NS[bucket] {
-        bucket += 1;
-    }
-    // SAFETY: there is one bucket more than bounds.
-    atomic::add(unsafe { buckets.add(bucket) }, 1);
-    atomic::add(sum_ns, time_ns);
 }

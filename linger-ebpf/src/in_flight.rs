@@ -10,6 +10,7 @@ use linger_ebpf::{Close, Group, Parked, Slot};
 
 use crate::{
     atomic,
+    kernel::current_tid,
     maps::{self, CLOSES, CROWDED, PARKED},
 };
 
@@ -20,9 +21,10 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// The place of this thread.
+    /// The place of the current thread.
     #[inline(always)]
-    pub(crate) fn of(tid: u32) -> Option<Self> {
+    pub(crate) fn current() -> Option<Self> {
+        let tid = current_tid();
         let slot = CLOSES.get_ptr_mut(Slot::index(tid))?;
         Some(Self { tid, slot })
     }

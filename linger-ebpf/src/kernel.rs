@@ -10,25 +10,24 @@ use aya_ebpf::{
     helpers::{
         bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_kernel,
         generated::{
-            bpf_get_current_cgroup_id, bpf_get_current_task_btf, bpf_jiffies64,
-            bpf_skc_to_tcp_sock, bpf_task_pt_regs,
+            bpf_get_current_task_btf, bpf_jiffies64, bpf_skc_to_tcp_sock, bpf_task_pt_regs,
         },
     },
 };
-use linger_ebpf::{Group, Offsets, QueueBytes};
-
-use crate::in_flight::Place;
+use linger_ebpf::{Offsets, QueueBytes};
 
 #[unsafe(no_mangle)]
-static OFFSETS: Offsets = Offsets::ZERO;
+pub(crate) static OFFSETS: Offsets = Offsets::ZERO;
 
 /// An offset of this kernel.
 macro_rules! offset {
     ($field:ident) => {
         // SAFETY: reads a static; volatile because the value is replaced at load.
-        unsafe { ptr::read_volatile(&raw const OFFSETS.$field) }
+        unsafe { core::ptr::read_volatile(&raw const $crate::kernel::OFFSETS.$field) }
     };
 }
+pub(crate) use offset;
+
 /// How kernel memory is read.
 pub(crate) trait Memory {
     /// Reads `T` at `base + offset`; zero where there is nothing to read.
@@ -57,7 +56,7 @@ impl Memory for Typed {
 
 /// A pointer behind a pointer of known type: the verifier knows its type as well.
 #[inline(always)]
-fn read_pointer(base: *const u8, offset: u32) -> *const u8 {
+pub(crate) fn read_pointer(base: *const u8, offset: u32) -> *const u8 {
     // SAFETY: as for `Typed::read`.
     unsafe { ptr::read_volatile(base.add(offset as usize).cast()) }
 }
@@ -101,6 +100,9 @@ pub(crate) fn state_offset() -> u32 {
 const SOCK_DEAD: u64 = 1 << 0;
 const SOCK_DONE: u64 = 1 << 1;
 const SOCK_LINGER: u64 = 1 << 4;
+
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
 
 /// A `struct sock`, and its `tcp_sock` where one was asked for.
 pub(crate) struct Sock<M> {
@@ -181,12 +183,48 @@ impl<M: Memory> Sock<M> {
         Probed::read::<u32>(net as *const u8, offset!(net_users)) == 0
     }
 
-    /// Id of the cgroup in which it was made.
+    /// The cgroup in which it was made (`struct cgroup`).
     #[inline(always)]
-    pub(crate) fn cgroup_id(&self) -> u64 {
-        let cgroup: u64 = M::read(self.sk, offset!(cgroup));
-        let kn: u64 = M::read(cgroup as *const u8, offset!(cgroup_kn));
-        M::read(kn as *const u8, offset!(kernfs_id))
+    pub(crate) fn cgroup(&self) -> *const u8 {
+        M::read::<u64>(self.sk, offset!(cgroup)) as *const u8
+    }
+
+    /// Local port if this host accepted the connection, otherwise 0.
+    ///
+    /// Only `tcp_v4_syn_recv_sock` and `tcp_v6_syn_recv_sock` set these numbers of an interface in a
+    /// socket of TCP: the options that do for others refuse it.
+    #[inline(always)]
+    pub(crate) fn accepted_port(&self) -> u16 {
+        let accepted = M::read::<u32>(self.sk, offset!(mc_index)) != 0 || self.is_accepted_v6();
+        if accepted && self.state() != state::LISTEN {
+            u16::from_be(M::read(self.sk, offset!(sport)))
+        } else {
+            0
+        }
+    }
+
+    #[inline(always)]
+    fn is_accepted_v6(&self) -> bool {
+        if offset!(pinet6) == Offsets::ABSENT {
+            return false;
+        }
+        let v6: u64 = M::read(self.sk, offset!(pinet6));
+        v6 != 0 && Probed::read::<u32>(v6 as *const u8, offset!(mcast_oif)) != 0
+    }
+
+    /// `AF_INET` or `AF_INET6`, by what is on the wire: a socket of IPv6 may speak IPv4.
+    #[inline(always)]
+    pub(crate) fn family(&self) -> u8 {
+        /// The third word of an address in `::ffff:0:0/96`.
+        const MAPPED: u32 = 0xffff_u32.to_be();
+        let at = offset!(v6_daddr);
+        if M::read::<u16>(self.sk, offset!(family)) != u16::from(AF_INET6) || at == Offsets::ABSENT
+        {
+            return AF_INET;
+        }
+        let upper: u64 = M::read(self.sk, at);
+        let is_mapped = upper == 0 && M::read::<u32>(self.sk, at + 8) == MAPPED;
+        if is_mapped { AF_INET } else { AF_INET6 }
     }
 
     /// Received payload that no one read, whether it is still queued or was just flushed.
@@ -379,6 +417,7 @@ pub(crate) fn is_rst(skb: *const u8) -> bool {
 pub(crate) struct Task(*mut task_struct);
 
 const PF_EXITING: u32 = 0x4;
+const PF_KTHREAD: u32 = 0x20_0000;
 
 impl Task {
     #[inline(always)]
@@ -393,16 +432,43 @@ impl Task {
         Typed::read::<u32>(self.0.cast(), offset!(task_flags)) & PF_EXITING != 0
     }
 
-    /// The group it belongs to: its cgroup, the name of its process.
+    /// Whether it is a thread of the kernel, that no process owns (`PF_KTHREAD`). The workers of
+    /// `io_uring` belong to the process they work for.
     #[inline(always)]
-    pub(crate) fn group(&self) -> Group {
-        let leader: *const u8 = read_pointer(self.0.cast(), offset!(group_leader));
-        // SAFETY: has no preconditions.
-        let cgroup_id = unsafe { bpf_get_current_cgroup_id() };
-        Group {
-            cgroup_id,
-            comm: comm(leader),
+    pub(crate) fn is_kernel_thread(&self) -> bool {
+        Typed::read::<u32>(self.0.cast(), offset!(task_flags)) & PF_KTHREAD != 0
+    }
+
+    /// The name of its process, zero-terminated bytes; by words: what is read at once should be
+    /// written at once.
+    #[inline(always)]
+    pub(crate) fn comm(&self) -> [u64; 2] {
+        let leader = read_pointer(self.0.cast(), offset!(group_leader));
+        let offset = offset!(comm);
+        [Typed::read(leader, offset), Typed::read(leader, offset + 8)]
+    }
+
+    /// The cgroup v2 that it is in (`struct cgroup`).
+    #[inline(always)]
+    pub(crate) fn cgroup(&self) -> *const u8 {
+        let set: u64 = Typed::read(self.0.cast(), offset!(task_cgroups));
+        Probed::read::<u64>(set as *const u8, offset!(dfl_cgroup)) as *const u8
+    }
+
+    /// The file that it executes (`struct file`), null if it has none or has let go of its memory.
+    #[inline(always)]
+    pub(crate) fn exe_file(&self) -> *const u8 {
+        let mm = read_pointer(self.0.cast(), offset!(mm));
+        if mm.is_null() {
+            return ptr::null();
         }
+        read_pointer(mm, offset!(exe_file))
+    }
+
+    /// When it began: with its id, no other task has both.
+    #[inline(always)]
+    pub(crate) fn start_time(&self) -> u64 {
+        Typed::read(self.0.cast(), offset!(start_time))
     }
 
     /// The registers with which it entered the kernel.
@@ -412,13 +478,6 @@ impl Task {
         let registers = unsafe { bpf_task_pt_regs(self.0) };
         Registers(registers as *const u8)
     }
-}
-
-/// The name of a task, read by words: what is read at once should be written at once.
-#[inline(always)]
-fn comm(task: *const u8) -> [u64; 2] {
-    let offset = offset!(comm);
-    [Typed::read(task, offset), Typed::read(task, offset + 8)]
 }
 
 /// A `struct pt_regs`: those of a system call.
@@ -452,12 +511,12 @@ pub(crate) fn jiffies() -> u64 {
     unsafe { bpf_jiffies64() }
 }
 
-/// Where the current thread keeps the record of its close. (Its id is that of the initial namespace.)
+/// The current thread's id, in the initial namespace.
 #[inline(always)]
 #[expect(
     clippy::cast_possible_truncation,
     reason = "the thread's id is the lower half"
 )]
-pub(crate) fn current_place() -> Option<Place> {
-    Place::of(bpf_get_current_pid_tgid() as u32)
+pub(crate) fn current_tid() -> u32 {
+    bpf_get_current_pid_tgid() as u32
 }

@@ -13,6 +13,10 @@
     reason = "aya's macros hand contexts over by value"
 )]
 #![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "by value, keys and values would be copied to the stack once more, where they may not fit"
+)]
+#![expect(
     clippy::doc_markdown,
     reason = "above each hook stands the kernel's prototype as it is"
 )]
@@ -25,12 +29,16 @@
 
 mod atomic;
 mod close;
+mod exe;
 mod in_flight;
 mod kernel;
+mod ledger;
 mod maps;
 mod orphan;
+mod path;
 mod reset;
 mod tracepoint;
+mod who;
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -42,14 +50,17 @@ use aya_ebpf::{
 };
 use linger_ebpf::{Close, Lost, Outcome, flag};
 
-use crate::kernel::{Memory, Probed, Sock, Typed, current_place, is_rst, state};
+use crate::{
+    in_flight::Place,
+    kernel::{Memory, Probed, Sock, Task, Typed, is_rst, state},
+};
 
 // ---- the model's calls, for the plans `fentry` and `kprobe` ----
 
 /// `tcp_close` begins, before the socket lock.
 #[inline(always)]
 fn outer_enter(sk: u64) {
-    if let Some(place) = current_place() {
+    if let Some(place) = Place::current() {
         close::begin(&place, sk, 0);
     }
 }
@@ -57,11 +68,16 @@ fn outer_enter(sk: u64) {
 /// `__tcp_close` begins, under the socket lock: all that decides its outcome stands still.
 #[inline(always)]
 fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
-    let Some(place) = current_place() else { return };
+    let Some(place) = Place::current() else {
+        return;
+    };
     let begun = place
         .find(sk.address())
         .or_else(|| close::begin(&place, sk.address(), flag::INNER));
     let Some(close) = begun else { return };
+    if Task::current().is_kernel_thread() {
+        close.flags |= flag::INNER;
+    }
     let (state, flags) = (sk.state(), sk.flags());
     // A listener's queue holds no data of its own.
     let unread = if state == state::LISTEN {
@@ -78,7 +94,9 @@ fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
 /// `__tcp_close` ends, still under the lock.
 #[inline(always)]
 fn inner_exit() {
-    let Some(place) = current_place() else { return };
+    let Some(place) = Place::current() else {
+        return;
+    };
     match place.record() {
         Some(close) if close.flags & flag::INNER != 0 => close::finish(&place, close),
         Some(_) => {}
@@ -90,7 +108,9 @@ fn inner_exit() {
 /// `tcp_close` returns.
 #[inline(always)]
 fn outer_exit() {
-    let Some(place) = current_place() else { return };
+    let Some(place) = Place::current() else {
+        return;
+    };
     if let Some(close) = place.record() {
         close::finish(&place, close);
     }
@@ -99,7 +119,7 @@ fn outer_exit() {
 /// The record of the close in flight on this thread.
 #[inline(always)]
 fn current_close() -> Option<&'static mut Close> {
-    current_place()?.record()
+    Place::current()?.record()
 }
 
 /// `sk_stream_wait_close` is over, for a close in flight on this thread.
@@ -116,6 +136,7 @@ fn wait_exit<M: Memory>(sk: &Sock<M>) {
 ///
 /// kernel: v2.6.. net/ipv4/tcp.c: void tcp_close(struct sock *sk, long timeout)
 #[fentry(function = "tcp_close")]
+#[inline(always)]
 fn fentry_tcp_close(ctx: FEntryContext) -> i32 {
     outer_enter(ctx.arg(0));
     0
@@ -125,6 +146,7 @@ fn fentry_tcp_close(ctx: FEntryContext) -> i32 {
 ///
 /// kernel: v2.6.. net/ipv4/tcp.c: void tcp_close(struct sock *sk, long timeout)
 #[fexit(function = "tcp_close")]
+#[inline(always)]
 fn fexit_tcp_close(_ctx: FExitContext) -> i32 {
     outer_exit();
     0
@@ -134,6 +156,7 @@ fn fexit_tcp_close(_ctx: FExitContext) -> i32 {
 ///
 /// kernel: v5.11.. net/ipv4/tcp.c: void __tcp_close(struct sock *sk, long timeout)
 #[fentry(function = "__tcp_close")]
+#[inline(always)]
 fn fentry_inner_close(ctx: FEntryContext) -> i32 {
     inner_enter(&Sock::<Typed>::new(ctx.arg(0)), ctx.arg(1));
     0
@@ -143,6 +166,7 @@ fn fentry_inner_close(ctx: FEntryContext) -> i32 {
 ///
 /// kernel: v5.11.. net/ipv4/tcp.c: void __tcp_close(struct sock *sk, long timeout)
 #[fexit(function = "__tcp_close")]
+#[inline(always)]
 fn fexit_inner_close(_ctx: FExitContext) -> i32 {
     inner_exit();
     0
@@ -152,6 +176,7 @@ fn fexit_inner_close(_ctx: FExitContext) -> i32 {
 ///
 /// kernel: v2.6.. net/core/stream.c: void sk_stream_wait_close(struct sock *sk, long timeout)
 #[fexit(function = "sk_stream_wait_close")]
+#[inline(always)]
 fn fexit_wait_close(ctx: FExitContext) -> i32 {
     if ctx.arg::<u64>(1) != 0 {
         wait_exit(&Sock::<Typed>::new(ctx.arg(0)));
@@ -164,6 +189,7 @@ fn fexit_wait_close(ctx: FExitContext) -> i32 {
 /// kernel: ..v6.9 net/ipv4/tcp_output.c: void tcp_send_active_reset(struct sock *sk, gfp_t priority)
 /// kernel: v6.10.. (sk, gfp_t priority, enum sk_rst_reason reason); v6.12.111.. (sk, reason)
 #[fentry(function = "tcp_send_active_reset")]
+#[inline(always)]
 fn fentry_active_reset(ctx: FEntryContext) -> i32 {
     reset::sent(current_close(), &Sock::<Typed>::new(ctx.arg(0)));
     0
@@ -173,6 +199,7 @@ fn fentry_active_reset(ctx: FEntryContext) -> i32 {
 ///
 /// kernel: v5.15.. net/ipv4/tcp_input.c: void tcp_reset(struct sock *sk, struct sk_buff *skb)
 #[fentry(function = "tcp_reset")]
+#[inline(always)]
 fn fentry_reset(ctx: FEntryContext) -> i32 {
     // The verifier lets no one calculate with a pointer whose type it knows: read as a number.
     let [sk, skb]: [u64; 2] = Probed::read(ctx.as_ptr().cast(), 0);
@@ -184,6 +211,7 @@ fn fentry_reset(ctx: FEntryContext) -> i32 {
 
 /// As [`fentry_tcp_close`].
 #[kprobe]
+#[inline(always)]
 fn kprobe_tcp_close(ctx: ProbeContext) -> u32 {
     outer_enter(ctx.arg(0).unwrap_or_default());
     0
@@ -191,6 +219,7 @@ fn kprobe_tcp_close(ctx: ProbeContext) -> u32 {
 
 /// As [`fexit_tcp_close`].
 #[kretprobe]
+#[inline(always)]
 fn kretprobe_tcp_close(_ctx: RetProbeContext) -> u32 {
     outer_exit();
     0
@@ -198,6 +227,7 @@ fn kretprobe_tcp_close(_ctx: RetProbeContext) -> u32 {
 
 /// As [`fentry_inner_close`].
 #[kprobe]
+#[inline(always)]
 fn kprobe_inner_close(ctx: ProbeContext) -> u32 {
     if let (Some(sk), Some(timeout)) = (ctx.arg(0), ctx.arg(1)) {
         inner_enter(&Sock::<Probed>::new(sk), timeout);
@@ -207,6 +237,7 @@ fn kprobe_inner_close(ctx: ProbeContext) -> u32 {
 
 /// As [`fexit_inner_close`].
 #[kretprobe]
+#[inline(always)]
 fn kretprobe_inner_close(_ctx: RetProbeContext) -> u32 {
     inner_exit();
     0
@@ -214,6 +245,7 @@ fn kretprobe_inner_close(_ctx: RetProbeContext) -> u32 {
 
 /// As [`fexit_wait_close`]. A return has no arguments: the socket is that of the close in flight.
 #[kretprobe]
+#[inline(always)]
 fn kretprobe_wait_close(_ctx: RetProbeContext) -> u32 {
     if let Some(close) = current_close() {
         let sk = Sock::<Probed>::new(close.sk as *const u8);
@@ -224,6 +256,7 @@ fn kretprobe_wait_close(_ctx: RetProbeContext) -> u32 {
 
 /// As [`fentry_active_reset`].
 #[kprobe]
+#[inline(always)]
 fn kprobe_active_reset(ctx: ProbeContext) -> u32 {
     if let Some(sk) = ctx.arg(0) {
         reset::sent(current_close(), &Sock::<Probed>::new(sk));
@@ -233,6 +266,7 @@ fn kprobe_active_reset(ctx: ProbeContext) -> u32 {
 
 /// As [`fentry_reset`].
 #[kprobe]
+#[inline(always)]
 fn kprobe_reset(ctx: ProbeContext) -> u32 {
     if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
         orphan::reset(sk, || is_rst(skb));
@@ -247,11 +281,24 @@ fn kprobe_reset(ctx: ProbeContext) -> u32 {
 ///
 /// kernel: v4.16.. include/trace/events/tcp.h: tcp_destroy_sock(struct sock *sk)
 #[raw_tracepoint]
+#[inline(always)]
 fn destroy_sock(ctx: RawTracePointContext) -> i32 {
     let sk = Sock::<Probed>::new(ctx.arg(0));
     if maps::is_hinted(sk.address()) {
         orphan::end(&sk);
     }
+    0
+}
+
+// ---- every plan, where it is asked what processes execute ----
+
+/// A process lets go of its memory.
+///
+/// kernel: v6.1.. include/trace/events/mmap.h: exit_mmap(struct mm_struct *mm)
+#[raw_tracepoint]
+#[inline(always)]
+fn exit_mmap(ctx: RawTracePointContext) -> i32 {
+    exe::exit(ctx.arg(0));
     0
 }
 
@@ -263,6 +310,7 @@ const IPPROTO_TCP: u32 = 6;
 ///
 /// kernel: v5.9.. net/ipv4/af_inet.c: int inet_release(struct socket *sock)
 #[cgroup_sock(sock_release)]
+#[inline(always)]
 fn cgroup_sock_release(ctx: SockContext) -> i32 {
     // SAFETY: the verifier checks the access to the context.
     let (protocol, state) = unsafe { ((*ctx.sock).protocol, (*ctx.sock).state) };
@@ -278,6 +326,7 @@ fn cgroup_sock_release(ctx: SockContext) -> i32 {
 ///
 /// kernel: v4.16.. include/trace/events/sock.h: inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
 #[raw_tracepoint]
+#[inline(always)]
 fn tracepoint_set_state(ctx: RawTracePointContext) -> i32 {
     tracepoint::set_state(&Sock::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2));
     0
@@ -288,6 +337,7 @@ fn tracepoint_set_state(ctx: RawTracePointContext) -> i32 {
 /// kernel: ..v6.9 include/trace/events/tcp.h: tcp_send_reset(const struct sock *sk, const struct sk_buff *skb)
 /// kernel: v6.10.. (sk, skb, const enum sk_rst_reason reason)
 #[raw_tracepoint]
+#[inline(always)]
 fn tracepoint_send_reset(ctx: RawTracePointContext) -> i32 {
     let (sk, skb): (*const u8, u64) = (ctx.arg(0), ctx.arg(1));
     if skb == 0 && !sk.is_null() {
@@ -300,6 +350,7 @@ fn tracepoint_send_reset(ctx: RawTracePointContext) -> i32 {
 ///
 /// kernel: v4.16.. include/trace/events/tcp.h: tcp_destroy_sock(struct sock *sk)
 #[raw_tracepoint]
+#[inline(always)]
 fn tracepoint_destroy_sock(ctx: RawTracePointContext) -> i32 {
     tracepoint::destroy(&Sock::new(ctx.arg(0)));
     0
@@ -312,6 +363,7 @@ fn tracepoint_destroy_sock(ctx: RawTracePointContext) -> i32 {
 ///
 /// kernel: v2.6.. include/trace/events/syscalls.h: sys_exit(struct pt_regs *regs, long ret)
 #[raw_tracepoint]
+#[inline(always)]
 fn tracepoint_sys_exit(ctx: RawTracePointContext) -> i32 {
     // Of a socket, close(2) always succeeds.
     if ctx.arg::<u64>(1) == 0 {

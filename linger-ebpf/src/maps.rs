@@ -6,21 +6,58 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, PerCpuHashMap},
 };
 use linger_ebpf::{
-    Close, Counters, Group, HINTS, Lost, MAX_CLOSES, MAX_GROUPS, MAX_ORPHANS, Orphan, Parked, Slot,
-    hint,
+    Close, Exe, Exiting, Group, HINTS, Lost, MAX_CLOSES, MAX_COMMS, MAX_EXES, MAX_GROUPS,
+    MAX_LEFT_OUT, MAX_ORPHANS, Orphan, Parked, Path, PortBits, ROWS_PER_GROUP, Row, RowKey,
+    SHARED_ROWS, Settings, Slot, hint,
 };
 
 use crate::atomic;
 
-/// All counters of all groups, the ledger. Memory is allocated as groups appear: a group costs
-/// `size_of::<Counters>()` on every CPU.
+/// The ledger: what each kind of thing adds up to for each group. Memory is allocated as rows appear:
+/// a row costs `size_of::<Row>()` on every CPU. The daemon sets how many there may be.
 #[map]
-pub(crate) static GROUPS: PerCpuHashMap<Group, Counters> =
-    PerCpuHashMap::with_max_entries(MAX_GROUPS, BPF_F_NO_PREALLOC);
+pub(crate) static LEDGER: PerCpuHashMap<RowKey, Row> =
+    PerCpuHashMap::with_max_entries(MAX_GROUPS * ROWS_PER_GROUP, BPF_F_NO_PREALLOC);
 
-/// What groups did that found no place in the ledger.
+/// The groups that have rows in the ledger, and when they were first met. The daemon sets how many
+/// there may be.
 #[map]
-pub(crate) static OTHER: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static GROUPS: HashMap<Group, u64> =
+    HashMap::with_max_entries(MAX_GROUPS, BPF_F_NO_PREALLOC);
+
+/// The rows of [`Group::SHARED`], which always find a place.
+#[map]
+pub(crate) static SHARED: PerCpuArray<Row> = PerCpuArray::with_max_entries(SHARED_ROWS, 0);
+
+/// The paths of cgroups that closed, by their id.
+#[map]
+pub(crate) static CGROUPS: HashMap<u64, Path> =
+    HashMap::with_max_entries(MAX_GROUPS, BPF_F_NO_PREALLOC);
+
+/// The paths of files that processes execute which closed or ended.
+#[map]
+pub(crate) static EXES: HashMap<Exe, Path> = HashMap::with_max_entries(MAX_EXES, BPF_F_NO_PREALLOC);
+
+/// What processes executed that are about to end, each in the slot of its thread. The daemon makes it
+/// small where no one asks for it.
+#[map]
+pub(crate) static EXITING: Array<Exiting> = Array::with_max_entries(MAX_CLOSES, 0);
+
+/// What the daemon may change.
+#[map]
+static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
+
+/// The cgroups that are left out, by their id.
+#[map]
+static LEFT_OUT: HashMap<u64, u64> = HashMap::with_max_entries(MAX_LEFT_OUT, BPF_F_NO_PREALLOC);
+
+/// The names of processes that are allowed or denied, with a [`linger_ebpf::verdict`].
+#[map]
+static COMMS: HashMap<[u64; 2], u64> = HashMap::with_max_entries(MAX_COMMS, BPF_F_NO_PREALLOC);
+
+/// What is said of local ports.
+#[map]
+static PORTS: Array<PortBits> = Array::with_max_entries(PortBits::ENTRIES, 0);
 
 /// Closes in flight, each in the slot of its thread: found by one load, without hashing or locks.
 /// The daemon maps it to see which are taken.
@@ -58,9 +95,6 @@ pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(LOSSES,
 #[expect(clippy::cast_possible_truncation, reason = "a handful")]
 const LOSSES: u32 = Lost::COUNT as u32;
 
-/// What a new group starts from; too large for the stack.
-static ZERO: Counters = Counters::ZERO;
-
 /// Counts one loss.
 pub(crate) fn lose(what: Lost) {
     if let Some(count) = LOST.get_ptr_mut(what as u32) {
@@ -93,20 +127,43 @@ pub(crate) fn add_hint(sk: u64, change: u64) {
     }
 }
 
-/// The counters of a group on this CPU, made if need be; those of `OTHER` if there is no place.
+/// Who is left out, a set of [`linger_ebpf::setting`]s.
 #[inline(always)]
-pub(crate) fn counters(group: &Group) -> Option<*mut Counters> {
-    if let Some(counters) = GROUPS.get_ptr_mut(group) {
-        return Some(counters);
-    }
-    // Another CPU may make it first: then this fails and the second look finds it.
-    #[expect(
-        clippy::needless_borrows_for_generic_args,
-        reason = "by value it would be copied to the stack, where it does not fit"
-    )]
-    let _ = GROUPS.insert(group, &ZERO, u64::from(aya_ebpf::bindings::BPF_NOEXIST));
-    GROUPS.get_ptr_mut(group).or_else(|| {
-        lose(Lost::Group);
-        OTHER.get_ptr_mut(0)
+pub(crate) fn left_out() -> u64 {
+    // SAFETY: a map value; volatile because the daemon writes to it.
+    SETTINGS.get_ptr(0).map_or(0, |settings| unsafe {
+        core::ptr::read_volatile(&raw const (*settings).left_out)
     })
+}
+
+/// Whether this cgroup is left out.
+#[inline(always)]
+pub(crate) fn is_cgroup_left_out(id: u64) -> bool {
+    LEFT_OUT.get_ptr(id).is_some()
+}
+
+/// The [`linger_ebpf::verdict`] on this name of a process, 0 if there is none.
+#[inline(always)]
+pub(crate) fn said_of(comm: [u64; 2]) -> u64 {
+    // SAFETY: a map value.
+    COMMS.get_ptr(&comm).map_or(0, |said| unsafe { *said })
+}
+
+/// What is said of a port.
+pub(crate) struct Port {
+    pub(crate) told: bool,
+    pub(crate) allowed: bool,
+    pub(crate) denied: bool,
+}
+
+/// What is said of this port.
+#[inline(always)]
+pub(crate) fn port(port: u16) -> Port {
+    let bit = 1 << (port % 64);
+    let bits = PORTS.get(u32::from(port / 64)).copied().unwrap_or_default();
+    Port {
+        told: bits.told & bit != 0,
+        allowed: bits.allowed & bit != 0,
+        denied: bits.denied & bit != 0,
+    }
 }

@@ -10,14 +10,16 @@
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use linger_ebpf::{
-    Close, Ends, Fate, Group, Orphan, Orphans, QueueBytes, flag, omen,
+    Close, Fate, Group, Kind, Orphan, Outcome, QueueBytes, Row, flag, omen,
     orphan_stage::{ENDED, LEFT, MASK, OPEN},
 };
 
 use crate::{
     atomic, close,
-    kernel::{Memory, Sock, Task, Tcp, jiffies, now_ns},
+    kernel::{Memory, Probed, Sock, Tcp, jiffies, now_ns},
+    ledger,
     maps::{self, ORPHANS},
+    who,
 };
 
 const EEXIST: i32 = -17;
@@ -32,7 +34,7 @@ pub(crate) fn expect<M: Memory>(close: &mut Close, tcp: &Tcp<M>, bytes: u32) {
     let orphan = Orphan {
         stage,
         left_ns: now,
-        group: Task::current().group(),
+        group: who::closes(close),
         bytes,
         data_segs_in: tcp.data_segs_in(),
         omen: omen::NONE,
@@ -55,25 +57,34 @@ pub(crate) fn expect<M: Memory>(close: &mut Close, tcp: &Tcp<M>, bytes: u32) {
     close.orphan = stage;
 }
 
-/// The close returns.
+/// What a close left behind, and whose close it was: an orphan counts for the same.
+pub(crate) struct Left {
+    pub(crate) group: Group,
+    pub(crate) bytes: u32,
+}
+
+/// The close returns. What it leaves behind is counted with it, by the caller.
 #[inline(always)]
-pub(crate) fn returned<M: Memory>(close: &Close, sk: &Sock<M>) {
-    let Some(tcp) = sk.tcp() else { return };
+pub(crate) fn returned(close: &Close) -> Option<Left> {
+    let tcp = Sock::<Probed>::new(close.sk as *const u8).tcp()?;
     // The socket may be gone, and this be nonsense: then the record is not open any more.
-    leave(close, close::narrow(tcp.queued_before_fin().sum()));
+    leave(close, close::narrow(tcp.queued_before_fin().sum()))
 }
 
 /// The close is over: this much payload is left behind, if its socket has not ended.
 #[inline(always)]
-pub(crate) fn leave(close: &Close, bytes: u32) {
+fn leave(close: &Close, bytes: u32) -> Option<Left> {
     let key = close.sk;
-    let Some(orphan) = record(key) else { return };
+    let orphan = record(key)?;
     let open = close.orphan;
     if orphan.stage & !MASK != open {
         // Its socket ended, and another at this address has left something behind.
-        return;
+        return None;
     }
-    let group = orphan.group;
+    let left = Left {
+        group: orphan.group,
+        bytes,
+    };
     let stage = if bytes > 0 {
         orphan.bytes = bytes;
         orphan.left_ns = now_ns();
@@ -84,21 +95,24 @@ pub(crate) fn leave(close: &Close, bytes: u32) {
     if !atomic::replace(&raw mut orphan.stage, open, open | stage) {
         count_inner(orphan);
         remove(key);
+        None
     } else if stage == LEFT {
-        count_left(&group, bytes);
+        Some(left)
     } else {
         remove(key);
+        None
     }
 }
 
-/// The close will not be seen to return: what was outstanding at its decision is left behind.
+/// The close will not be seen to return: what was outstanding at its decision is left behind. It is
+/// counted by the caller.
 #[inline(always)]
-pub(crate) fn leave_unseen(close: &Close) {
-    if close.flags & flag::LEAVES != 0
-        && let Some(orphan) = record(close.sk)
-    {
-        leave(close, orphan.bytes);
+pub(crate) fn leave_unseen(close: &Close) -> Option<Left> {
+    if close.flags & flag::LEAVES == 0 {
+        return None;
     }
+    let bytes = record(close.sk)?.bytes;
+    leave(close, bytes)
 }
 
 /// There will be no orphan: its close aborts, or waits and sees its connection die.
@@ -122,12 +136,12 @@ pub(crate) fn take_back(key: u64) {
     let (group, bytes) = (orphan.group, u64::from(orphan.bytes));
     if orphan.stage & MASK == LEFT
         && remove(key)
-        && let Some(orphans) = orphans(&group)
+        && let Some(row) = ledger::row(&group, LEAVING)
     {
         // SAFETY: fields of a map value. Less one, and less its bytes.
         unsafe {
-            atomic::add(&raw mut (*orphans).left, u64::MAX);
-            atomic::add(&raw mut (*orphans).left_bytes, bytes.wrapping_neg());
+            atomic::add(&raw mut (*row).left, u64::MAX);
+            atomic::add(&raw mut (*row).orphan_bytes, bytes.wrapping_neg());
         }
     }
 }
@@ -217,7 +231,10 @@ fn count_inner(orphan: &Orphan) {
     };
     let bytes = close::narrow(queued.sum());
     if bytes > 0 {
-        count_left(&orphan.group, bytes);
+        count_left(&Left {
+            group: orphan.group,
+            bytes,
+        });
         count_end(&orphan.group, orphan.fate, bytes, queued, 0);
     }
 }
@@ -241,54 +258,46 @@ fn replaced(key: u64) {
     }
 }
 
+/// The kind of row where orphans are counted as left that are not counted together with their close.
+const LEAVING: usize = Kind::Closes(Outcome::Graceful).index();
+
 /// Adds to what a group's closes left behind.
 #[inline(always)]
-fn count_left(group: &Group, bytes: u32) {
-    let Some(orphans) = orphans(group) else {
-        return;
-    };
+pub(crate) fn count_left(left: &Left) {
+    if let Some(row) = ledger::row(&left.group, LEAVING) {
+        add_left(row, left.bytes);
+    }
+}
+
+/// Adds an orphan to the row of closes that left it.
+#[inline(always)]
+pub(crate) fn add_left(row: *mut Row, bytes: u32) {
     // SAFETY: fields of a map value.
     unsafe {
-        atomic::add(&raw mut (*orphans).left, 1);
-        atomic::add(&raw mut (*orphans).left_bytes, bytes.into());
+        atomic::add(&raw mut (*row).left, 1);
+        atomic::add(&raw mut (*row).orphan_bytes, bytes.into());
     }
 }
 
 /// Adds the end of an orphan that was left with `bytes`, of which `queued` were still outstanding.
 #[inline(always)]
 fn count_end(group: &Group, fate: u32, bytes: u32, queued: QueueBytes, lived_ns: u64) {
-    let Some(orphans) = orphans(group) else {
+    /// The first of the kinds of ends, which stand in the order of their fates.
+    const ENDS: usize = Kind::Ends(Fate::Delivered).index();
+    let Some(row) = ledger::row(group, ENDS + fate as usize) else {
         return;
     };
-    // SAFETY: a local; volatile so that the check is made where the verifier sees it.
-    let fate = unsafe { core::ptr::read_volatile(&raw const fate) } as usize;
-    if fate >= Fate::COUNT {
-        return;
+    ledger::add_time(row, lived_ns);
+    // No more than there was.
+    let bytes = u64::from(bytes);
+    let unsent = queued.unsent.min(bytes);
+    let unacked = queued.unacked.min(bytes - unsent);
+    let delivered = bytes - unsent - unacked;
+    ledger::add_discarded(row, QueueBytes { unsent, unacked });
+    if delivered > 0 {
+        // SAFETY: a field of a map value.
+        atomic::add(unsafe { &raw mut (*row).orphan_bytes }, delivered);
     }
-    // SAFETY: fields of a map value; the index is within bounds.
-    unsafe {
-        let ends = (&raw mut (*orphans).ends).cast::<Ends>().add(fate);
-        close::add_time(
-            (&raw mut (*ends).buckets).cast(),
-            &raw mut (*ends).lived_ns,
-            lived_ns,
-        );
-        // No more than there was.
-        let bytes = u64::from(bytes);
-        let unsent = queued.unsent.min(bytes);
-        let unacked = queued.unacked.min(bytes - unsent);
-        let delivered = bytes - unsent - unacked;
-        close::add_discarded(&raw mut (*ends).discarded, QueueBytes { unsent, unacked });
-        if delivered > 0 {
-            atomic::add(&raw mut (*orphans).delivered_bytes, delivered);
-        }
-    }
-}
-
-#[inline(always)]
-fn orphans(group: &Group) -> Option<*mut Orphans> {
-    // SAFETY: a field of a map value.
-    maps::counters(group).map(|counters| unsafe { &raw mut (*counters).orphans })
 }
 
 #[inline(always)]

@@ -4,29 +4,44 @@
     reason = "aya's marker for plain old data is an unsafe trait"
 )]
 
-use crate::{Close, Counters, Group, Offsets, Orphan, Parked, Slot};
+use crate::{
+    Close, Exe, Exiting, Group, Offsets, Orphan, Parked, Path, PortBits, QueueBytes, Row, RowKey,
+    Settings, Slot,
+};
 
-// SAFETY: `repr(C)`, integers only, no padding: any bytes are a value, and no byte is undefined.
-unsafe impl aya::Pod for Close {}
-// SAFETY: as above.
-unsafe impl aya::Pod for Counters {}
-// SAFETY: as above.
-unsafe impl aya::Pod for Group {}
+/// Declares a type that is `repr(C)`, and made of these integers, without padding.
+macro_rules! pod {
+    ($($name:ident = $size:expr;)+) => {
+        // SAFETY: `repr(C)`, integers only, no padding: any bytes are a value, and no byte is
+        // undefined.
+        $(unsafe impl aya::Pod for $name {})+
+
+        const _: () = {
+            $(assert!(size_of::<$name>() == $size);)+
+        };
+    };
+}
+
+pod! {
+    Group = 8 + 2 * 8 + 8 + 4 + 2 + 2;
+    QueueBytes = 2 * 8;
+    Row = 8 + 14 * 8 + 8 + 2 * 8 + 4 * 8;
+    RowKey = size_of::<Group>() + 8;
+    Close = 3 * 8 + 4 * 4 + 4 + 2 * 2;
+    Slot = 2 * 8 + size_of::<Close>();
+    Parked = size_of::<Close>() + size_of::<Group>();
+    Orphan = 2 * 8 + size_of::<Group>() + 6 * 4;
+    Exiting = 2 * 8 + 2 * 4;
+    Settings = 8;
+    PortBits = 3 * 8;
+    Exe = 2 * 8;
+    Path = 8 + 12 * 128;
+}
+
 // SAFETY: as above.
 unsafe impl aya::Pod for Offsets {}
-// SAFETY: as above.
-unsafe impl aya::Pod for Orphan {}
-// SAFETY: as above.
-unsafe impl aya::Pod for Parked {}
-// SAFETY: as above.
-unsafe impl aya::Pod for Slot {}
 
 const _: () = {
-    assert!(size_of::<Close>() == 3 * 8 + 3 * 4 + 4 + 8);
-    assert!(size_of::<Slot>() == 2 * 8 + size_of::<Close>());
-    assert!(size_of::<Parked>() == size_of::<Close>() + size_of::<Group>());
     assert!(crate::MAX_CLOSES.is_power_of_two());
-    assert!(size_of::<Group>() == 24);
-    assert!(size_of::<Orphan>() == 2 * 8 + size_of::<Group>() + 6 * 4);
     assert!(size_of::<Offsets>().is_multiple_of(4));
 };

@@ -3,12 +3,12 @@
 //! The lock and the state tell the callers of `tcp_send_active_reset` apart on every kernel, so the
 //! reason argument, whose place and values differ between versions, is not needed.
 
-use linger_ebpf::{Cause, Close, Counters, Group, Outcome, stage};
+use linger_ebpf::{Cause, Close, Kind, Outcome, flag, stage};
 
 use crate::{
     atomic, close,
-    kernel::{Memory, Sock, Task, state},
-    maps, orphan,
+    kernel::{Memory, Sock, state},
+    ledger, orphan, who,
 };
 
 /// The socket of a close in flight, or any other, sends an RST. `close` is the record of the close
@@ -19,10 +19,10 @@ pub(crate) fn sent<M: Memory>(close: Option<&mut Close>, sk: &Sock<M>) {
         return by_itself(sk);
     };
     // Under the lock that the close holds, no one else aborts this connection.
-    if close.outcome == Outcome::LingerAborted as u8 {
-        close.reset = Cause::LingerAborted as u8;
-    } else if close.outcome == Outcome::UnreadAborted as u8 {
-        close.reset = Cause::UnreadAborted as u8;
+    if close.outcome == Outcome::LingerAborted as u8
+        || close.outcome == Outcome::UnreadAborted as u8
+    {
+        close.flags |= flag::RESET;
     } else if sk.state() != state::CLOSE {
         by_itself(sk);
     } else if sk.flags().dead() {
@@ -30,7 +30,7 @@ pub(crate) fn sent<M: Memory>(close: Option<&mut Close>, sk: &Sock<M>) {
     } else {
         close.outcome = Outcome::UnreadAborted as u8;
         close.stage = stage::DECIDED;
-        close.reset = Cause::UnreadAborted as u8;
+        close.flags |= flag::RESET;
     }
 }
 
@@ -48,7 +48,7 @@ fn after_fin<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     };
     close.outcome = outcome as u8;
     close.stage = stage::DECIDED;
-    close.reset = cause as u8;
+    close.flags |= flag::RESET;
 }
 
 /// Why `__tcp_close` aborts after the FIN.
@@ -64,6 +64,8 @@ fn late_abort(linger2: i32, all_acknowledged: bool) -> Cause {
 /// No close is the reason, or none that is on record.
 #[inline(always)]
 fn by_itself<M: Memory>(sk: &Sock<M>) {
+    /// The first of the kinds of RSTs, which stand in the order of their causes.
+    const RESETS: usize = Kind::Resets(Cause::LingerAborted).index();
     let Some(tcp) = sk.tcp() else { return };
     let state = sk.state();
     let flags = sk.flags();
@@ -91,37 +93,19 @@ fn by_itself<M: Memory>(sk: &Sock<M>) {
     };
     // A timer interrupts anyone: its RST belongs to the cgroup of the socket, and to no process.
     let group = if by_timer {
-        Group {
-            cgroup_id: sk.cgroup_id(),
-            comm: [0; 2],
-        }
+        who::owns(sk)
     } else {
-        Task::current().group()
+        who::acts(sk)
     };
-    let Some(counters) = maps::counters(&group) else {
+    let Some(row) = ledger::row(&group, RESETS + cause as usize) else {
         return;
     };
-    count(counters, cause as u8);
+    // SAFETY: a field of a map value.
+    atomic::add(unsafe { &raw mut (*row).resets }, 1);
     // A connection that no one accepted takes what it received with it.
     if matches!(cause, Cause::ListenerClosed) && sk.has_receive_queue() {
-        // SAFETY: a field of a map value.
-        let unread_bytes = unsafe { &raw mut (*counters).unread_bytes };
+        // SAFETY: as above.
+        let unread_bytes = unsafe { &raw mut (*row).unread_bytes };
         atomic::add(unread_bytes, u64::from(tcp.unread(flags)));
-    }
-}
-
-/// Counts an RST of this cause; none if it is no index of a cause.
-#[inline(always)]
-pub(crate) fn count(counters: *mut Counters, cause: u8) {
-    if usize::from(cause) < Cause::COUNT {
-        // SAFETY: a field of a map value; the index is within bounds.
-        atomic::add(
-            unsafe {
-                (&raw mut (*counters).resets)
-                    .cast::<u64>()
-                    .add(usize::from(cause))
-            },
-            1,
-        );
     }
 }

@@ -7,13 +7,13 @@
 //! at the decision, or at the socket's end if that comes within the close. One that waits is parked
 //! until then under its socket's address.
 
-use linger_ebpf::{Close, Group, Lost, Outcome, flag, stage};
+use linger_ebpf::{Close, Group, Kind, Lost, Outcome, flag, stage};
 
 use crate::{
     atomic, close,
     in_flight::{self, Place},
-    kernel::{Flags, Memory as _, Probed, Sock, Task, current_place, jiffies, state, state_offset},
-    maps, orphan, reset,
+    kernel::{Flags, Memory as _, Probed, Sock, Task, state, state_offset},
+    ledger, maps, orphan, reset, who,
 };
 
 /// Number of the system call inside which a release ends with the call's return; -1 if there is none.
@@ -37,7 +37,9 @@ const ENOSYS: i32 = 38;
 /// on.
 #[inline(always)]
 pub(crate) fn release(sk: &Sock<Probed>, is_closed: bool) {
-    let Some(place) = current_place() else { return };
+    let Some(place) = Place::current() else {
+        return;
+    };
     let flags = if in_close_syscall() { flag::RETURNS } else { 0 };
     let Some(close) = close::begin(&place, sk.address(), flags) else {
         return;
@@ -59,7 +61,9 @@ pub(crate) fn set_state(sk: &Sock<Probed>, old: u8, new: u8) {
     ) {
         return;
     }
-    let Some(place) = current_place() else { return };
+    let Some(place) = Place::current() else {
+        return;
+    };
     let Some(close) = place.find(sk.address()) else {
         return;
     };
@@ -82,12 +86,11 @@ pub(crate) fn set_state(sk: &Sock<Probed>, old: u8, new: u8) {
     }
     close::leave(close, sk, old);
     if !returns(close) {
-        let group = Task::current().group();
+        let group = who::closes(close);
         if close.stage == stage::WAITING {
             park(close, &group);
         } else {
             count(close, &group);
-            orphan::leave_unseen(close);
         }
         place.clear();
     }
@@ -106,7 +109,7 @@ fn timeout(sk: &Sock<Probed>, flags: Flags) -> u64 {
 /// Counts a close whose return no one sees.
 #[inline(always)]
 fn count(close: &Close, group: &Group) {
-    close::count(close, group, None);
+    close::count_unseen(close, group);
     maps::lose(Lost::Return);
 }
 
@@ -122,7 +125,7 @@ fn park(close: &Close, group: &Group) {
 #[inline(always)]
 pub(crate) fn reset(sk: &Sock<Probed>) {
     let address = sk.address();
-    let close = current_place()
+    let close = Place::current()
         .and_then(|place| place.find(address))
         .or_else(|| in_flight::parked(address).map(|parked| &mut parked.close));
     if close.is_none() && sk.state() == state::CLOSE && sk.flags().dead() {
@@ -142,20 +145,22 @@ fn recount(sk: &Sock<Probed>) {
         ..Close::ZERO
     };
     reset::sent(Some(&mut close), sk);
-    let group = Task::current().group();
-    let graceful = Outcome::Graceful as u8;
-    if let Some(closes) = maps::counters(&group).and_then(|all| close::closes(all, graceful)) {
+    who::note(&mut close, sk);
+    let group = who::closes(&close);
+    if let Some(row) = ledger::row(&group, Kind::Closes(Outcome::Graceful).index()) {
         // SAFETY: a field of a map value.
-        atomic::add(unsafe { &raw mut (*closes).undated }, u64::MAX);
+        atomic::add(unsafe { &raw mut (*row).undated }, u64::MAX);
     }
-    close::count(&close, &group, None);
+    close::count(&close, &group, None, 0);
 }
 
 /// A socket comes to its end, once, in whatever context.
 #[inline(always)]
 pub(crate) fn destroy(sk: &Sock<Probed>) {
     let address = sk.address();
-    let Some(place) = current_place() else { return };
+    let Some(place) = Place::current() else {
+        return;
+    };
     if let Some(close) = place.find(address) {
         end_within(&place, close, sk);
     } else if maps::is_hinted(address) {
@@ -178,7 +183,7 @@ fn end_within(place: &Place, close: &mut Close, sk: &Sock<Probed>) {
         orphan::end(sk);
     }
     if owned && !returns(close) {
-        count(close, &Task::current().group());
+        count(close, &who::closes(close));
         place.clear();
     }
 }
@@ -189,7 +194,6 @@ fn end_parked(sk: &Sock<Probed>) {
     let address = sk.address();
     if let Some(parked) = in_flight::parked(address) {
         settle(&mut parked.close, sk);
-        orphan::leave_unseen(&parked.close);
         count(&parked.close, &parked.group);
         in_flight::unpark(address);
     }
@@ -214,7 +218,7 @@ fn settle(close: &mut Close, sk: &Sock<Probed>) {
 #[inline(always)]
 fn judge(close: &mut Close, sk: &Sock<Probed>) {
     let Some(tcp) = sk.tcp() else { return };
-    let outcome = if jiffies() >= close.deadline {
+    let outcome = if close::is_overdue(close) {
         Outcome::LingerTimeout
     } else if sk.err() == 0 && tcp.all_acknowledged() {
         Outcome::Lingered
@@ -238,7 +242,9 @@ fn returns(close: &Close) -> bool {
 /// The thread leaves a system call: close(2), if it has a close whose return is to be seen.
 #[inline(always)]
 pub(crate) fn exit_syscall() {
-    let Some(place) = current_place() else { return };
+    let Some(place) = Place::current() else {
+        return;
+    };
     let Some(close) = place.record().filter(|close| returns(close)) else {
         return;
     };

@@ -1,60 +1,42 @@
-//! Cgroup id → the unit that an operator knows.
+//! The hierarchy of cgroups, as the file system shows it.
 
-use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use tracing::debug;
-
-/// Names of cgroups, kept once learned: a cgroup may be gone when its closes are read.
+/// The cgroup v2 hierarchy where it is mounted.
 pub struct Cgroups {
-    root: PathBuf,
-    units: HashMap<u64, String>,
+    mount: PathBuf,
+    /// The mount shows the whole hierarchy, not only what a cgroup namespace leaves of it.
+    is_whole: bool,
 }
 
+/// Id, and inode number, of the hierarchy's root (`kernfs_create_root`).
+const ROOT_ID: u64 = 1;
+
 impl Cgroups {
-    /// Reads the hierarchy mounted at `root`.
+    /// The hierarchy mounted at `mount`.
     #[must_use]
-    pub fn new(root: PathBuf) -> Self {
-        let mut cgroups = Self {
-            root,
-            units: HashMap::new(),
-        };
-        cgroups.walk();
-        cgroups
+    pub fn new(mount: PathBuf) -> Self {
+        let is_whole = inode(&mount) == Some(ROOT_ID);
+        Self { mount, is_whole }
     }
 
-    /// Looks for those of these cgroups that are not known yet. Those that cannot be found, because
-    /// they are gone, are known as the empty unit from then on.
-    pub fn resolve(&mut self, ids: impl Iterator<Item = u64>) {
-        let unknown: Vec<u64> = ids.filter(|id| !self.units.contains_key(id)).collect();
-        if unknown.is_empty() {
-            return;
-        }
-        self.walk();
-        for id in unknown {
-            self.units.entry(id).or_default();
-        }
-    }
-
-    /// The unit of a cgroup; empty if it was never seen.
+    /// Whether all cgroups are seen, and not only those of a namespace.
     #[must_use]
-    pub fn unit(&self, id: u64) -> String {
-        self.units.get(&id).cloned().unwrap_or_default()
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
     }
 
-    /// Learns the cgroups that exist now.
-    fn walk(&mut self) {
-        let mut pending = vec![self.root.clone()];
+    /// Searches all that is there for the cgroup with this id: its path from the root, if it is there.
+    #[must_use]
+    pub fn find(&self, id: u64) -> Option<PathBuf> {
+        let mut pending = vec![self.mount.clone()];
         while let Some(folder) = pending.pop() {
             // The id of a cgroup is the inode number of its folder (kernfs_node.id).
-            match fs::metadata(&folder) {
-                Ok(metadata) => {
-                    let unit = unit(&folder, &self.root);
-                    self.units.entry(metadata.ino()).or_insert(unit);
-                }
-                Err(error) => debug!("{}: {error}", folder.display()),
+            if inode(&folder) == Some(id) {
+                let path = folder.strip_prefix(&self.mount).ok()?;
+                return Some(Path::new("/").join(path));
             }
             pending.extend(
                 fs::read_dir(&folder)
@@ -65,64 +47,50 @@ impl Cgroups {
                     .map(|entry| entry.path()),
             );
         }
+        None
+    }
+
+    /// Whether the cgroup with this path and id is no more. One that cannot be seen from here is not
+    /// gone for all that is known.
+    #[must_use]
+    pub fn is_gone(&self, path: &Path, id: u64) -> bool {
+        let folder = self.mount.join(path.strip_prefix("/").unwrap_or(path));
+        self.is_whole && inode(&folder) != Some(id)
     }
 }
 
-/// The innermost systemd service or scope on the path, or else the plain path.
-fn unit(folder: &Path, root: &Path) -> String {
-    let path = folder.strip_prefix(root).unwrap_or(folder);
-    let names: Vec<_> = path.iter().map(|name| name.to_string_lossy()).collect();
-    names
-        .iter()
-        .rev()
-        .find(|name| {
-            let kind = Path::new(name.as_ref()).extension();
-            kind.is_some_and(|kind| kind == "service" || kind == "scope")
-        })
-        .map_or_else(|| format!("/{}", names.join("/")), ToString::to_string)
+fn inode(folder: &Path) -> Option<u64> {
+    fs::metadata(folder).ok().map(|metadata| metadata.ino())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn of(path: &str) -> String {
-        unit(
-            &Path::new("/sys/fs/cgroup").join(path),
-            Path::new("/sys/fs/cgroup"),
-        )
-    }
-
     #[test]
-    fn the_innermost_unit_names_the_group() {
-        assert_eq!(of("system.slice/nginx.service"), "nginx.service");
-        assert_eq!(
-            of("user.slice/user-1000.slice/user@1000.service/app.slice/app-x.scope"),
-            "app-x.scope"
-        );
-        assert_eq!(
-            of("system.slice/docker-0123.scope/worker"),
-            "docker-0123.scope"
-        );
-    }
-
-    #[test]
-    fn a_cgroup_of_no_unit_keeps_its_path() {
-        assert_eq!(of(""), "/");
-        assert_eq!(of("lxc/web/x"), "/lxc/web/x");
-        assert_eq!(of("system.slice"), "/system.slice");
-    }
-
-    #[test]
-    fn a_cgroup_is_known_by_its_inode_and_remembered_when_gone() {
-        let root = tempfile::tempdir().unwrap();
-        let folder = root.path().join("a.service");
-        fs::create_dir(&folder).unwrap();
-        let id = fs::metadata(&folder).unwrap().ino();
-        let mut cgroups = Cgroups::new(root.path().to_path_buf());
+    fn a_cgroup_is_found_by_its_inode_and_gone_with_it() {
+        let mount = tempfile::tempdir().unwrap();
+        let folder = mount.path().join("a.slice/b.service");
+        fs::create_dir_all(&folder).unwrap();
+        let id = inode(&folder).unwrap();
+        let cgroups = Cgroups {
+            mount: mount.path().into(),
+            is_whole: true,
+        };
+        let path = cgroups.find(id).unwrap();
+        assert_eq!(path, Path::new("/a.slice/b.service"));
+        assert!(!cgroups.is_gone(&path, id));
+        // Another at the same place is another.
+        assert!(cgroups.is_gone(&path, id + 1));
         fs::remove_dir(&folder).unwrap();
-        cgroups.resolve([id, 1].into_iter());
-        assert_eq!(cgroups.unit(id), "a.service");
-        assert_eq!(cgroups.unit(1), "");
+        assert!(cgroups.is_gone(&path, id));
+        assert_eq!(cgroups.find(id), None);
+    }
+
+    #[test]
+    fn a_part_of_the_hierarchy_tells_of_no_end() {
+        let mount = tempfile::tempdir().unwrap();
+        let part = Cgroups::new(mount.path().into());
+        assert!(!part.is_gone(Path::new("/a.service"), 77));
     }
 }

@@ -49,6 +49,11 @@ impl Records {
         &self.expired
     }
 
+    /// Takes what was given up of a group.
+    pub(super) fn take_expired(&mut self, group: &Group) -> Option<Orphans> {
+        self.expired.remove(group)
+    }
+
     /// Gives up, from time to time, what has become too old. Returns how many of them are counted
     /// nowhere: they ended within a close whose return was missed.
     pub(super) fn sweep(&mut self) -> Result<u64, LedgerError> {

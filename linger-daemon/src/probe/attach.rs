@@ -4,16 +4,20 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use aya::programs::{CgroupAttachMode, Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
-use linger_ebpf::{MAX_ORPHANS, OBJECT, Offsets, Plan};
+use linger_ebpf::{
+    MAX_CLOSES, MAX_EXES, MAX_GROUPS, MAX_ORPHANS, OBJECT, Offsets, Plan, ROWS_PER_GROUP, keyed,
+};
 use thiserror::Error;
 use tracing::{debug, info};
 
 use super::btf::{Kernel, KernelError};
 use super::hooks::{Hook, Point, hooks, sees_returns};
 use super::kretprobe::Kretprobe;
+use crate::attribution::Dimension;
 
 /// Why a hook does not attach.
 #[derive(Debug, Error)]
@@ -68,6 +72,10 @@ pub struct Attached {
     pub plan: Plan,
     /// What is attached.
     pub hooks: Vec<Hook>,
+    /// What closes are told apart by.
+    pub dimensions: Arc<[Dimension]>,
+    /// How many groups have counters of their own.
+    pub max_groups: u32,
     /// How many orphans have a record of their own.
     pub max_orphans: u32,
     /// The maps, and the links that keep the programs attached.
@@ -76,12 +84,31 @@ pub struct Attached {
     _kretprobes: Vec<Kretprobe>,
 }
 
+/// What the programs are loaded for.
+#[derive(Clone, Debug)]
+pub struct Purpose {
+    /// What closes are told apart by.
+    pub dimensions: Arc<[Dimension]>,
+    /// How many groups have counters of their own.
+    pub max_groups: u32,
+    /// How many orphans have a record of their own.
+    pub max_orphans: u32,
+}
+
+impl Default for Purpose {
+    fn default() -> Self {
+        Self {
+            dimensions: Dimension::DEFAULT.into(),
+            max_groups: MAX_GROUPS,
+            max_orphans: MAX_ORPHANS,
+        }
+    }
+}
+
 /// Attaches the plan asked for, or the best that works.
-///
-/// `max_orphans` is how many orphans have a record of their own.
-pub fn choose(wanted: Option<Plan>, max_orphans: u32) -> Result<Attached, ProbeError> {
+pub fn choose(wanted: Option<Plan>, purpose: Purpose) -> Result<Attached, ProbeError> {
     let loader = Loader {
-        max_orphans,
+        purpose,
         ..Loader::new()?
     };
     if let Some(plan) = wanted {
@@ -102,7 +129,7 @@ pub struct Loader {
     pub kernel: Kernel,
     offsets: Offsets,
     btf: Option<Btf>,
-    max_orphans: u32,
+    purpose: Purpose,
 }
 
 impl Loader {
@@ -114,13 +141,14 @@ impl Loader {
             kernel,
             offsets,
             btf: Btf::from_sys_fs().ok(),
-            max_orphans: MAX_ORPHANS,
+            purpose: Purpose::default(),
         })
     }
 
     /// Attaches every hook of a plan. When one fails, those before it are detached.
     pub fn attach(&self, plan: Plan) -> Result<Attached, PlanError> {
-        let hooks = hooks(plan, &self.kernel);
+        let keyed = Dimension::keyed(&self.purpose.dimensions);
+        let hooks = hooks(plan, keyed, &self.kernel);
         let failed = |point: String, why| PlanError { plan, point, why };
         let mut ebpf = self.load().map_err(|why| failed("maps".into(), why))?;
         let mut kretprobes = Vec::new();
@@ -133,7 +161,9 @@ impl Loader {
         Ok(Attached {
             plan,
             hooks,
-            max_orphans: self.max_orphans,
+            dimensions: Arc::clone(&self.purpose.dimensions),
+            max_groups: self.purpose.max_groups,
+            max_orphans: self.purpose.max_orphans,
             ebpf,
             _kretprobes: kretprobes,
         })
@@ -151,11 +181,24 @@ impl Loader {
         } else {
             -1
         };
+        let Purpose {
+            ref dimensions,
+            max_groups,
+            max_orphans,
+        } = self.purpose;
+        let keyed = Dimension::keyed(dimensions);
+        let exes = keyed & keyed::EXE != 0;
         EbpfLoader::new()
             .btf(self.btf.as_ref())
+            .override_global("KEYED", &keyed, true)
             .override_global("OFFSETS", &self.offsets, true)
             .override_global("CLOSE_SYSCALL", &close_syscall, true)
-            .map_max_entries("ORPHANS", self.max_orphans)
+            .map_max_entries("GROUPS", max_groups)
+            .map_max_entries("CGROUPS", max_groups)
+            .map_max_entries("LEDGER", max_groups.saturating_mul(ROWS_PER_GROUP))
+            .map_max_entries("EXES", if exes { MAX_EXES } else { 1 })
+            .map_max_entries("EXITING", if exes { MAX_CLOSES } else { 1 })
+            .map_max_entries("ORPHANS", max_orphans)
             .load(OBJECT)
             .map_err(|error| AttachError::Refused(innermost(&error)))
     }

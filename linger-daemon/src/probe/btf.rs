@@ -98,6 +98,26 @@ const FIELDS: &[Field] = &[
     field!(cgroup, "sock", "sk_cgrp_data.cgroup", Shape::Bytes(8)),
     field!(cgroup_kn, "cgroup", "kn", Shape::Bytes(8)),
     field!(kernfs_id, "kernfs_node", "id", Shape::Bytes(8)),
+    field!(cgroup_flags, "cgroup", "self.flags", Shape::Bytes(4)),
+    field!(kernfs_name, "kernfs_node", "name", Shape::Bytes(8)),
+    // Renamed in v6.15.
+    field!(
+        kernfs_parent,
+        "kernfs_node",
+        "parent|__parent",
+        Shape::Bytes(8)
+    ),
+    field!(family, "sock", "__sk_common.skc_family", Shape::Bytes(2)),
+    field!(
+        v6_daddr,
+        "sock",
+        "__sk_common.skc_v6_daddr",
+        Shape::Optional(16)
+    ),
+    field!(sport, "inet_sock", "inet_sport", Shape::Bytes(2)),
+    field!(mc_index, "inet_sock", "mc_index", Shape::Bytes(4)),
+    field!(pinet6, "inet_sock", "pinet6", Shape::Optional(8)),
+    field!(mcast_oif, "ipv6_pinfo", "mcast_oif", Shape::Optional(4)),
     field!(write_seq, "tcp_sock", "write_seq", Shape::Bytes(4)),
     field!(snd_nxt, "tcp_sock", "snd_nxt", Shape::Bytes(4)),
     field!(snd_una, "tcp_sock", "snd_una", Shape::Bytes(4)),
@@ -122,6 +142,29 @@ const FIELDS: &[Field] = &[
     field!(group_leader, "task_struct", "group_leader", Shape::Bytes(8)),
     field!(comm, "task_struct", "comm", Shape::Array(16)),
     field!(task_flags, "task_struct", "flags", Shape::Bytes(4)),
+    field!(task_cgroups, "task_struct", "cgroups", Shape::Bytes(8)),
+    field!(dfl_cgroup, "css_set", "dfl_cgrp", Shape::Bytes(8)),
+    field!(start_time, "task_struct", "start_time", Shape::Bytes(8)),
+    field!(mm, "task_struct", "mm", Shape::Bytes(8)),
+    field!(exe_file, "mm_struct", "exe_file", Shape::Bytes(8)),
+    field!(file_inode, "file", "f_inode", Shape::Bytes(8)),
+    field!(file_dentry, "file", "f_path.dentry", Shape::Bytes(8)),
+    field!(file_mnt, "file", "f_path.mnt", Shape::Bytes(8)),
+    field!(inode_number, "inode", "i_ino", Shape::Bytes(8)),
+    field!(inode_sb, "inode", "i_sb", Shape::Bytes(8)),
+    field!(sb_device, "super_block", "s_dev", Shape::Bytes(4)),
+    // Read-only under its old name since v6.17.
+    field!(
+        dentry_name,
+        "dentry",
+        "d_name.name|__d_name.name",
+        Shape::Bytes(8)
+    ),
+    field!(dentry_parent, "dentry", "d_parent", Shape::Bytes(8)),
+    field!(mnt_root, "vfsmount", "mnt_root", Shape::Bytes(8)),
+    field!(mount_mnt, "mount", "mnt", Shape::Array(8)),
+    field!(mount_parent, "mount", "mnt_parent", Shape::Bytes(8)),
+    field!(mountpoint, "mount", "mnt_mountpoint", Shape::Bytes(8)),
     #[cfg(target_arch = "x86_64")]
     field!(syscall, "pt_regs", "orig_ax", Shape::Bytes(8)),
     #[cfg(target_arch = "x86_64")]

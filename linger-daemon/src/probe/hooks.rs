@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use linger_ebpf::Plan;
+use linger_ebpf::{Plan, keyed};
 
 use super::btf::Kernel;
 
@@ -120,18 +120,22 @@ const TRACEPOINT: &[Hook] = &[
     ),
 ];
 
-/// The hooks of a plan on this kernel, in the order of attaching.
+/// Of every plan, where it is asked what processes execute.
+const EXIT_MMAP: Hook = hook("exit_mmap", Point::RawTracepoint("exit_mmap"));
+
+/// The hooks of a plan on this kernel that what is asked for takes (a set of
+/// [`linger_ebpf::keyed`] bits), in the order of attaching.
 #[must_use]
-pub fn hooks(plan: Plan, kernel: &Kernel) -> Vec<Hook> {
+pub fn hooks(plan: Plan, asked: u32, kernel: &Kernel) -> Vec<Hook> {
     let all = match plan {
         Plan::Fentry => FENTRY,
         Plan::Kprobe => KPROBE,
         Plan::Tracepoint => TRACEPOINT,
     };
     let timed = sees_returns(kernel);
-    all.iter()
-        .filter(|hook| timed || hook.program != SEES_RETURNS)
-        .copied()
+    let exit = (asked & keyed::EXE != 0).then_some(EXIT_MMAP);
+    let all = exit.into_iter().chain(all.iter().copied());
+    all.filter(|hook| timed || hook.program != SEES_RETURNS)
         .collect()
 }
 

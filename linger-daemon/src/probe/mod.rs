@@ -5,6 +5,8 @@ mod btf;
 mod hooks;
 mod kretprobe;
 
-pub use attach::{AttachError, Attached, Loader, PlanError, ProbeError, cgroup_root, choose};
+pub use attach::{
+    AttachError, Attached, Loader, PlanError, ProbeError, Purpose, cgroup_root, choose,
+};
 pub use btf::{Kernel, KernelError, Resolved};
 pub use hooks::{Hook, Point, blind, hooks};

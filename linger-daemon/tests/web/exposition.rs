@@ -209,7 +209,7 @@ proptest! {
             .map(|((unit, comm), count)| {
                 let mut counters = Counters::ZERO;
                 counters.closes[Outcome::Graceful.index()].undated = *count;
-                (fixture::labels(unit, comm), counters)
+                (fixture::labels(unit, comm).into(), counters.into())
             })
             .collect();
         let text = fixture::metrics(snapshot).scrape().unwrap();

@@ -1,0 +1,235 @@
+//! From the key of a group to the values of its labels.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use linger_ebpf::{Exe, Group, Path};
+
+use super::cgroups::Cgroups;
+use super::path::Names;
+use super::{Dimension, Labels};
+
+/// What the kernel wrote down of the places where it met groups.
+pub trait Paths {
+    /// The path of the cgroup with this id.
+    fn cgroup(&self, id: u64) -> Option<Path>;
+
+    /// The path of a file that processes execute.
+    fn exe(&self, exe: &Exe) -> Option<Path>;
+}
+
+/// A cgroup that closed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Cgroup {
+    /// Its path from the root of the hierarchy.
+    pub path: PathBuf,
+    /// What that says.
+    pub names: Names,
+}
+
+/// Knows the names of groups.
+pub struct Namer {
+    dimensions: Arc<[Dimension]>,
+    /// Where cgroups are looked for of which the kernel wrote nothing down.
+    pub cgroups: Cgroups,
+    known: HashMap<u64, Arc<Cgroup>>,
+}
+
+impl Namer {
+    /// One for these labels.
+    #[must_use]
+    pub fn new(dimensions: Arc<[Dimension]>, cgroups: Cgroups) -> Self {
+        Self {
+            dimensions,
+            cgroups,
+            known: HashMap::new(),
+        }
+    }
+
+    /// What the labels stand for.
+    #[must_use]
+    pub fn dimensions(&self) -> &Arc<[Dimension]> {
+        &self.dimensions
+    }
+
+    /// Whether the cgroup tells groups apart.
+    #[must_use]
+    pub fn by_cgroup(&self) -> bool {
+        let mut dimensions = self.dimensions.iter();
+        dimensions.any(|dimension| dimension.is_of_cgroup())
+    }
+
+    /// Labels that all read the same.
+    #[must_use]
+    pub fn all(&self, value: &str) -> Labels {
+        Labels::all(value, self.dimensions.len())
+    }
+
+    /// The cgroup with this id; none if no one knows it any more.
+    pub fn cgroup(&mut self, id: u64, paths: &impl Paths) -> Option<Arc<Cgroup>> {
+        if let Some(known) = self.known.get(&id) {
+            return Some(Arc::clone(known));
+        }
+        let written = paths.cgroup(id).and_then(|path| join(&path));
+        let path = written.or_else(|| self.cgroups.find(id))?;
+        let names = Names::of(&path.to_string_lossy());
+        let cgroup = Arc::new(Cgroup { path, names });
+        self.known.insert(id, Arc::clone(&cgroup));
+        Some(cgroup)
+    }
+
+    /// Forgets a cgroup that is gone.
+    pub fn forget(&mut self, id: u64) {
+        self.known.remove(&id);
+    }
+
+    /// The labels of a group in this cgroup, where that is asked for.
+    #[must_use]
+    pub fn labels(&self, group: &Group, cgroup: Option<&Cgroup>, paths: &impl Paths) -> Labels {
+        let names = cgroup.map(|cgroup| &cgroup.names);
+        let values = self.dimensions.iter().map(|dimension| {
+            let name = match dimension {
+                Dimension::Unit => names.map(|names| names.unit.clone()),
+                Dimension::Slice => names.map(|names| names.slice.clone()),
+                Dimension::Container => names.map(|names| names.container.clone()),
+                Dimension::Pod => names.map(|names| names.pod.clone()),
+                Dimension::Comm => Some(comm(group)),
+                Dimension::Exe => paths
+                    .exe(&group.exe())
+                    .and_then(|path| join(&path))
+                    .map(|path| path.to_string_lossy().into_owned()),
+                Dimension::Port => (group.port != 0).then(|| group.port.to_string()),
+                Dimension::Family => family(group.family).map(Into::into),
+            };
+            name.unwrap_or_default()
+        });
+        let values: Vec<String> = values.collect();
+        Labels::new(values.iter().map(String::as_str))
+    }
+}
+
+/// The name of a group's process as text; what is not UTF-8 shows as U+FFFD.
+#[must_use]
+pub fn comm(group: &Group) -> String {
+    let bytes = group.comm();
+    String::from_utf8_lossy(until_zero(&bytes)).into_owned()
+}
+
+fn family(family: u16) -> Option<&'static str> {
+    match i32::from(family) {
+        nix::libc::AF_INET => Some("ipv4"),
+        nix::libc::AF_INET6 => Some("ipv6"),
+        _ => None,
+    }
+}
+
+/// A path from its names; none if some are missing.
+fn join(path: &Path) -> Option<PathBuf> {
+    if path.state != Path::WHOLE {
+        return None;
+    }
+    let names = path.names.iter().map(|name| until_zero(name));
+    let names: Vec<_> = names.take_while(|name| !name.is_empty()).collect();
+    let mut joined = PathBuf::from("/");
+    joined.extend(names.into_iter().rev().map(OsStr::from_bytes));
+    Some(joined)
+}
+
+fn until_zero(bytes: &[u8]) -> &[u8] {
+    bytes.split(|&byte| byte == 0).next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Paths as the kernel writes them down, last name first.
+    struct Written(Path);
+
+    impl Paths for Written {
+        fn cgroup(&self, _: u64) -> Option<Path> {
+            Some(self.0)
+        }
+
+        fn exe(&self, _: &Exe) -> Option<Path> {
+            Some(self.0)
+        }
+    }
+
+    fn written(names: &[&str], state: u64) -> Written {
+        let mut path = Path {
+            state,
+            ..Path::ZERO
+        };
+        for (place, name) in path.names.iter_mut().zip(names) {
+            place[..name.len()].copy_from_slice(name.as_bytes());
+        }
+        Written(path)
+    }
+
+    fn namer(dimensions: &[Dimension]) -> Namer {
+        let nowhere = Cgroups::new(PathBuf::from("/nonexistent"));
+        Namer::new(dimensions.into(), nowhere)
+    }
+
+    #[test]
+    fn a_cgroup_is_named_as_the_kernel_wrote_it_down() {
+        let mut namer = namer(Dimension::DEFAULT);
+        let paths = written(&["web.service", "system.slice"], Path::WHOLE);
+        let cgroup = namer.cgroup(5, &paths).unwrap();
+        assert_eq!(cgroup.path, PathBuf::from("/system.slice/web.service"));
+        let root = written(&[], Path::WHOLE);
+        assert_eq!(namer.cgroup(6, &root).unwrap().path, PathBuf::from("/"));
+        // Known from now on, whatever becomes of the record.
+        assert_eq!(namer.cgroup(5, &root).unwrap(), cgroup);
+    }
+
+    #[test]
+    fn half_a_path_is_none() {
+        let mut namer = namer(Dimension::DEFAULT);
+        for state in [0, Path::CUT] {
+            let paths = written(&["deep"], state);
+            assert_eq!(namer.cgroup(5, &paths), None);
+        }
+    }
+
+    #[test]
+    fn every_dimension_has_its_value() {
+        let namer = namer(Dimension::ALL);
+        let paths = written(&["nginx", "sbin", "usr"], Path::WHOLE);
+        let cgroup = Cgroup {
+            path: "/system.slice/web.service".into(),
+            names: Names::of("/system.slice/web.service"),
+        };
+        let group = Group {
+            comm: [u64::from_ne_bytes(*b"nginx\0\xff\xff"), u64::MAX],
+            port: 443,
+            family: 10,
+            ..Group::ZERO
+        };
+        let labels = namer.labels(&group, Some(&cgroup), &paths);
+        let values: Vec<_> = labels.values().collect();
+        let expected = [
+            "web.service",
+            "system.slice",
+            "",
+            "",
+            "nginx",
+            "/usr/sbin/nginx",
+            "443",
+            "ipv6",
+        ];
+        assert_eq!(values, expected);
+    }
+
+    #[test]
+    fn what_does_not_apply_is_empty() {
+        let namer = namer(Dimension::ALL);
+        let paths = written(&[], 0);
+        let labels = namer.labels(&Group::ZERO, None, &paths);
+        assert!(labels.values().all(str::is_empty));
+    }
+}

@@ -1,0 +1,48 @@
+//! What each set of labels adds up to.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use linger_ebpf::Counters;
+
+use crate::attribution::Labels;
+
+/// Counters by labels: several groups may have the same.
+#[derive(Default)]
+pub(super) struct Totals {
+    slots: HashMap<Arc<Labels>, usize>,
+    counters: Vec<(Arc<Labels>, Box<Counters>)>,
+}
+
+impl Totals {
+    /// Where these labels stand; they do from now on.
+    pub(super) fn slot(&mut self, labels: &Arc<Labels>) -> usize {
+        if let Some(&slot) = self.slots.get(labels) {
+            return slot;
+        }
+        let slot = self.counters.len();
+        self.slots.insert(Arc::clone(labels), slot);
+        self.counters
+            .push((Arc::clone(labels), Box::new(Counters::ZERO)));
+        slot
+    }
+
+    /// The counters of what stands there.
+    pub(super) fn at(&mut self, slot: usize) -> &mut Counters {
+        &mut self.counters[slot].1
+    }
+
+    /// The counters of these labels.
+    pub(super) fn of(&mut self, labels: &Arc<Labels>) -> &mut Counters {
+        let slot = self.slot(labels);
+        self.at(slot)
+    }
+
+    /// All that have counted anything, sorted by their labels.
+    pub(super) fn sorted(mut self) -> Vec<(Arc<Labels>, Box<Counters>)> {
+        self.counters
+            .retain(|(_, counters)| **counters != Counters::ZERO);
+        self.counters.sort_by(|(one, _), (two, _)| one.cmp(two));
+        self.counters
+    }
+}

@@ -1,0 +1,124 @@
+//! The file that a process executes.
+//!
+//! At its end a process lets go of its memory, and with it of this file, before it closes its
+//! sockets: what it was is kept until then.
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use linger_ebpf::{Exe, Exiting, PATH_NAMES, Path, Slot};
+
+use crate::{
+    kernel::{Memory, Probed, Task, Typed, current_tid, offset, read_pointer},
+    maps::{EXES, EXITING},
+    path,
+};
+
+/// The file that the current task executes, or did: its inode and device; zeros if that is unknown.
+#[inline(always)]
+pub(crate) fn of(task: &Task) -> (u64, u32) {
+    let file = task.exe_file();
+    if file.is_null() {
+        return of_exiting(task);
+    }
+    let inode = read_pointer(file, offset!(file_inode));
+    let sb = read_pointer(inode, offset!(inode_sb));
+    (
+        Typed::read(inode, offset!(inode_number)),
+        Typed::read(sb, offset!(sb_device)),
+    )
+}
+
+#[inline(always)]
+fn of_exiting(task: &Task) -> (u64, u32) {
+    let tid = current_tid();
+    let Some(kept) = EXITING.get(Slot::index(tid)) else {
+        return (0, 0);
+    };
+    if kept.tid == tid && kept.start_time == task.start_time() {
+        (kept.exe_inode, kept.exe_device)
+    } else {
+        (0, 0)
+    }
+}
+
+/// A process lets go of its memory (`struct mm_struct`), whose last user it is.
+#[inline(always)]
+pub(crate) fn exit(mm: *const u8) {
+    let task = Task::current();
+    // Not one that executes another file from now on.
+    if !task.is_exiting() {
+        return;
+    }
+    let file = Probed::read::<u64>(mm, offset!(exe_file)) as *const u8;
+    let inode = Probed::read::<u64>(file, offset!(file_inode)) as *const u8;
+    let sb = Probed::read::<u64>(inode, offset!(inode_sb)) as *const u8;
+    let tid = current_tid();
+    let exiting = Exiting {
+        start_time: task.start_time(),
+        exe_inode: Probed::read(inode, offset!(inode_number)),
+        exe_device: Probed::read(sb, offset!(sb_device)),
+        tid,
+    };
+    if let Some(kept) = EXITING.get_ptr_mut(Slot::index(tid)) {
+        // SAFETY: a map value. Threads that share it may overwrite each other: then what they
+        // executed is unknown.
+        unsafe { *kept = exiting };
+    }
+    let exe = Exe {
+        inode: exiting.exe_inode,
+        device: exiting.exe_device.into(),
+    };
+    learn(&exe, file);
+}
+
+/// Keeps the path of a file (`struct file`), if that is not done yet.
+#[inline(always)]
+pub(crate) fn learn(exe: &Exe, file: *const u8) {
+    if file.is_null() || exe.inode == 0 || EXES.get_ptr(exe).is_some() {
+        return;
+    }
+    if EXES
+        .insert(exe, &path::ZERO, u64::from(BPF_NOEXIST))
+        .is_err()
+    {
+        return;
+    }
+    if let Some(path) = EXES.get_ptr_mut(exe) {
+        // SAFETY: a map value, which only who made it writes to.
+        write(unsafe { &mut *path }, file);
+    }
+}
+
+/// Writes the names from the file up to the root of its namespace of mounts, as `d_path` does.
+#[inline(always)]
+fn write(path: &mut Path, file: *const u8) {
+    /// Names, and the mounts between them.
+    const STEPS: usize = PATH_NAMES + 6;
+    let mut dentry: u64 = Probed::read(file, offset!(file_dentry));
+    let mut vfsmount: u64 = Probed::read(file, offset!(file_mnt));
+    let mut names = 0;
+    for _ in 0..STEPS {
+        let root: u64 = Probed::read(vfsmount as *const u8, offset!(mnt_root));
+        let parent: u64 = Probed::read(dentry as *const u8, offset!(dentry_parent));
+        if dentry == root {
+            let mount = vfsmount.wrapping_sub(offset!(mount_mnt).into());
+            let above: u64 = Probed::read(mount as *const u8, offset!(mount_parent));
+            if above == mount {
+                return path::finish(path, Path::WHOLE);
+            }
+            dentry = Probed::read(mount as *const u8, offset!(mountpoint));
+            vfsmount = above.wrapping_add(offset!(mount_mnt).into());
+            continue;
+        }
+        if dentry == parent {
+            // Of no mount: a memory file.
+            return path::finish(path, Path::WHOLE);
+        }
+        let name: u64 = Probed::read(dentry as *const u8, offset!(dentry_name));
+        if !path::add(path, names, name as *const u8) {
+            break;
+        }
+        names += 1;
+        dentry = parent;
+    }
+    path::finish(path, Path::CUT);
+}

@@ -1,0 +1,112 @@
+//! The rows of the ledger: found, or made when something happens for the first time.
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use linger_ebpf::{BUCKET_BOUNDS_NS, Group, Lost, QueueBytes, ROWS, Row, RowKey, keyed};
+
+use crate::{
+    atomic, exe,
+    kernel::{Task, now_ns},
+    maps::{self, GROUPS, LEDGER, SHARED},
+    path, who,
+};
+
+/// What a new row starts from.
+static ZERO: Row = Row::ZERO;
+
+/// The row of a group for what has this index of a [`linger_ebpf::Kind`]; another's if there is no
+/// place. None only if there is no such kind.
+#[inline(always)]
+pub(crate) fn row(group: &Group, kind: usize) -> Option<*mut Row> {
+    let key = RowKey {
+        group: *group,
+        row: kind as u64,
+    };
+    if let Some(row) = LEDGER.get_ptr_mut(&key) {
+        return Some(row);
+    }
+    let row = new_row(&key);
+    (!row.is_null()).then_some(row)
+}
+
+/// What happens for the first time, or to those that have no group of their own.
+#[cold]
+#[inline(never)]
+fn new_row(key: &RowKey) -> *mut Row {
+    for (place, shared) in Group::SHARED.iter().enumerate() {
+        if key.group.cgroup_id == shared.cgroup_id {
+            return shared_row(place, key.row);
+        }
+    }
+    if is_admitted(&key.group) {
+        // Another CPU may make it first: then this fails and the look finds it.
+        let _ = LEDGER.insert(key, &ZERO, u64::from(BPF_NOEXIST));
+        if let Some(row) = LEDGER.get_ptr_mut(key) {
+            return row;
+        }
+    }
+    maps::lose(Lost::Group);
+    shared_row(0, key.row)
+}
+
+/// The row of one of [`Group::SHARED`].
+#[inline(always)]
+fn shared_row(place: usize, row: u64) -> *mut Row {
+    #[expect(clippy::cast_possible_truncation, reason = "a few dozen")]
+    let index = (place * ROWS) as u32 + row as u32;
+    SHARED.get_ptr_mut(index).unwrap_or(core::ptr::null_mut())
+}
+
+/// Whether a group has a place; a new one takes it, if there is one.
+#[inline(always)]
+fn is_admitted(group: &Group) -> bool {
+    if GROUPS.get_ptr(group).is_some() {
+        return true;
+    }
+    if GROUPS
+        .insert(group, now_ns(), u64::from(BPF_NOEXIST))
+        .is_err()
+    {
+        // Another CPU may have been first.
+        return GROUPS.get_ptr(group).is_some();
+    }
+    if who::is_keyed(keyed::CGROUP) {
+        path::learn_cgroup(group.cgroup_id);
+    }
+    if who::is_keyed(keyed::EXE) {
+        exe::learn(&group.exe(), Task::current().exe_file());
+    }
+    true
+}
+
+/// Adds a time to a histogram and to the sum of times.
+#[inline(always)]
+pub(crate) fn add_time(row: *mut Row, time_ns: u64) {
+    let mut bucket = 0;
+    while bucket < BUCKET_BOUNDS_NS.len() && time_ns > BUCKET_BOUNDS_NS[bucket] {
+        bucket += 1;
+    }
+    // SAFETY: fields of a map value; there is one bucket more than bounds.
+    unsafe {
+        let buckets = (&raw mut (*row).buckets).cast::<u64>();
+        atomic::add(buckets.add(bucket), 1);
+        atomic::add(&raw mut (*row).time_ns, time_ns);
+    }
+}
+
+/// Adds payload that was thrown away.
+#[inline(always)]
+pub(crate) fn add_discarded(row: *mut Row, discarded: QueueBytes) {
+    // SAFETY: fields of a map value.
+    let (unsent, unacked) = unsafe {
+        (
+            &raw mut (*row).discarded.unsent,
+            &raw mut (*row).discarded.unacked,
+        )
+    };
+    if discarded.unsent > 0 {
+        atomic::add(unsent, discarded.unsent);
+    }
+    if discarded.unacked > 0 {
+        atomic::add(unacked, discarded.unacked);
+    }
+}

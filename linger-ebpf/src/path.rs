@@ -1,0 +1,74 @@
+//! Paths of cgroups and files, written down when they are first met: later they may be gone.
+
+use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_probe_read_kernel_str};
+use linger_ebpf::{PATH_NAMES, Path};
+
+use crate::{
+    kernel::{Memory, Probed, Task, offset},
+    maps::CGROUPS,
+    who,
+};
+
+/// What a new path starts from; too large for the stack.
+pub(crate) static ZERO: Path = Path::ZERO;
+
+/// Writes down the path of this cgroup, if the current task is in it and that is not done yet.
+#[inline(always)]
+pub(crate) fn learn_cgroup(id: u64) {
+    let cgroup = Task::current().cgroup();
+    if who::cgroup_id(cgroup) != id
+        || CGROUPS.get_ptr(id).is_some()
+        || CGROUPS.insert(id, &ZERO, u64::from(BPF_NOEXIST)).is_err()
+    {
+        return;
+    }
+    if let Some(path) = CGROUPS.get_ptr_mut(id) {
+        // SAFETY: a map value, which only who made it writes to.
+        write_cgroup(unsafe { &mut *path }, cgroup);
+    }
+}
+
+/// Writes the names from a cgroup up to the root of the hierarchy (`kernfs_path`).
+#[inline(always)]
+fn write_cgroup(path: &mut Path, cgroup: *const u8) {
+    let mut node: u64 = Probed::read(cgroup, offset!(cgroup_kn));
+    for names in 0..PATH_NAMES {
+        let parent: u64 = Probed::read(node as *const u8, offset!(kernfs_parent));
+        if parent == 0 {
+            return finish(path, Path::WHOLE);
+        }
+        let name: u64 = Probed::read(node as *const u8, offset!(kernfs_name));
+        if !add(path, names, name as *const u8) {
+            break;
+        }
+        node = parent;
+    }
+    finish(path, Path::CUT);
+}
+
+/// Adds the name before the others; whether it fits.
+#[inline(always)]
+pub(crate) fn add(path: &mut Path, names: usize, name: *const u8) -> bool {
+    #[expect(clippy::cast_possible_truncation, reason = "a hundred or so")]
+    const SIZE: u32 = Path::NAME as u32;
+    // SAFETY: a local; volatile so that the check is made where the verifier sees it.
+    let names = unsafe { core::ptr::read_volatile(&raw const names) };
+    if names >= PATH_NAMES {
+        return false;
+    }
+    // SAFETY: the place is within the value, as large as the helper is told, and the helper checks
+    // the address it reads from.
+    let length = unsafe {
+        let place = (&raw mut path.names).cast::<[u8; Path::NAME]>().add(names);
+        bpf_probe_read_kernel_str(place.cast(), SIZE, name.cast())
+    };
+    // One that fills the place may have been longer.
+    0 < length && length < i64::from(SIZE)
+}
+
+/// Says that nothing more is to come.
+#[inline(always)]
+pub(crate) fn finish(path: &mut Path, state: u64) {
+    // SAFETY: a field of a map value; volatile so that it is written last.
+    unsafe { core::ptr::write_volatile(&raw mut path.state, state) };
+}

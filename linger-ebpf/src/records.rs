@@ -1,0 +1,184 @@
+//! Closes and orphans under way.
+
+use crate::{Group, MAX_CLOSES};
+
+/// A close in flight. It runs to its end before its thread begins the next.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Close {
+    /// Address of the socket: tells this close from other sockets' work on the same thread.
+    pub sk: u64,
+    /// When it began, nanoseconds of `CLOCK_MONOTONIC`.
+    pub start_ns: u64,
+    /// The `stage` with which the record of its orphan began; valid with [`flag::LEAVES`].
+    pub orphan: u64,
+    /// Send-queue payload at the decision, before anything was thrown away.
+    pub unsent: u32,
+    /// As `unsent`, for what was sent and not acknowledged.
+    pub unacked: u32,
+    /// Payload that no one read.
+    pub unread: u32,
+    /// The jiffy at which its linger time is up, its lower half; valid while it waits.
+    pub deadline: u32,
+    /// The [`Outcome`](crate::Outcome) as far as it is known.
+    pub outcome: u8,
+    /// How far it has come, a [`stage`].
+    pub stage: u8,
+    /// What else is known, a set of [`flag`]s.
+    pub flags: u8,
+    /// Address family of the connection, as [`Group::family`] has it.
+    pub family: u8,
+    /// Local port of the connection if this host accepted it.
+    pub port: u16,
+    /// Always 0.
+    pub unused: u16,
+}
+
+impl Close {
+    /// Nothing known.
+    pub const ZERO: Self = Self {
+        sk: 0,
+        start_ns: 0,
+        orphan: 0,
+        unsent: 0,
+        unacked: 0,
+        unread: 0,
+        deadline: 0,
+        outcome: 0,
+        stage: stage::BEGUN,
+        flags: 0,
+        family: 0,
+        port: 0,
+        unused: 0,
+    };
+}
+
+/// Where a thread keeps its close in flight: the value of the array of closes.
+///
+/// Each thread has its slot, and shares it with others, for there are more threads than slots. Who
+/// comes while it is taken keeps the close in the map of the crowded instead.
+///
+/// It is as long as a cache line, so that no two threads write to the same.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Whose close is in it, as [`Slot::owner`] has it; 0 while it is free.
+    pub owner: u64,
+    /// How many closes that belong here are in the map of the crowded.
+    pub crowded: u64,
+    /// The close.
+    pub close: Close,
+}
+
+impl Slot {
+    /// The slot of a thread. Threads made one after another are spread.
+    #[must_use]
+    pub const fn index(tid: u32) -> u32 {
+        // Fibonacci hashing: 2^32 divided by the golden ratio.
+        tid.wrapping_mul(0x9e37_79b1) >> (u32::BITS - MAX_CLOSES.ilog2())
+    }
+
+    /// What stands for a thread in the slot it owns: not 0 for any, the idle one included.
+    #[must_use]
+    pub const fn owner(tid: u32) -> u64 {
+        tid as u64 | 1 << 32
+    }
+}
+
+/// A close that waits, where the plan does not see its return: it ends with its socket, whose address
+/// is its key.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parked {
+    /// The close.
+    pub close: Close,
+    /// Who closed.
+    pub group: Group,
+}
+
+/// The record of an orphan, from its close's decision to the end of its socket, whose address is its
+/// key.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Orphan {
+    /// How far it has come, an [`orphan_stage`], in the lowest bits; above, what tells this record
+    /// from any other in the same place.
+    pub stage: u64,
+    /// When its close returned; before that, when its record was made. Nanoseconds of
+    /// `CLOCK_MONOTONIC`.
+    pub left_ns: u64,
+    /// Who closed.
+    pub group: Group,
+    /// Payload outstanding when its close returned; before that, at the decision.
+    pub bytes: u32,
+    /// Segments with data that had come at the decision (`tcp_sock.data_segs_in`).
+    pub data_segs_in: u32,
+    /// What ends it, as far as that is seen before the end: an [`omen`].
+    pub omen: u32,
+    /// The [`Fate`](crate::Fate) of one that ended within its close.
+    pub fate: u32,
+    /// As `fate`: payload never sent.
+    pub unsent: u32,
+    /// As `fate`: payload sent, not acknowledged.
+    pub unacked: u32,
+}
+
+/// How far an [`Orphan`] has come.
+pub mod orphan_stage {
+    /// Its close has not returned. Only the closing thread may remove the record.
+    pub const OPEN: u64 = 0;
+    /// Its close has returned, leaving it behind. Whoever removes the record counts the end.
+    pub const LEFT: u64 = 1;
+    /// It ended within its close, which is yet to return.
+    pub const ENDED: u64 = 2;
+    /// The bits of these.
+    pub const MASK: u64 = 3;
+}
+
+/// What is known of an [`Orphan`]'s end before it comes.
+pub mod omen {
+    /// Nothing.
+    pub const NONE: u32 = 0;
+    /// The peer's RST came.
+    pub const RST: u32 = 1;
+    /// Something else than an RST made the kernel reset the connection: late data.
+    pub const NO_RST: u32 = 2;
+}
+
+/// Flags of a [`Close`].
+pub mod flag {
+    /// It ends where `__tcp_close` does: it began there, without `tcp_close` (an MPTCP subflow), or a
+    /// thread of the kernel closes, whose group the socket knows.
+    pub const INNER: u8 = 1 << 0;
+    /// It began inside close(2), whose return will be seen.
+    pub const RETURNS: u8 = 1 << 1;
+    /// Payload was outstanding when it sent its FIN: there is a record of its orphan.
+    pub const LEAVES: u8 = 1 << 2;
+    /// It sent an RST, with the outcome as its cause.
+    pub const RESET: u8 = 1 << 3;
+}
+
+/// How far a [`Close`] has come.
+pub mod stage {
+    /// Begun, outcome unknown.
+    pub const BEGUN: u8 = 0;
+    /// The kernel decided what to do; the outcome is known.
+    pub const DECIDED: u8 = 1;
+    /// The FIN is sent and the close waits under `SO_LINGER`.
+    pub const WAITING: u8 = 2;
+}
+
+/// What a thread executed that has let go of its memory, and is yet to close its files: the value of
+/// an array that threads share, as they do [`Slot`]s.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Exiting {
+    /// When the thread began (`task_struct.start_time`): with its id, no other has both.
+    pub start_time: u64,
+    /// As [`Group::exe_inode`].
+    pub exe_inode: u64,
+    /// As [`Group::exe_device`].
+    pub exe_device: u32,
+    /// The thread's id.
+    pub tid: u32,
+}

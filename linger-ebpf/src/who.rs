@@ -1,0 +1,157 @@
+//! Who closes: the group that a close, an RST or an orphan is counted for.
+//!
+//! Only what is asked for is read. A thread of the kernel closes for others: then the cgroup of the
+//! socket tells who, and no process does.
+
+use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
+use linger_ebpf::{Close, Group, keyed, setting, verdict};
+
+use crate::{
+    exe,
+    kernel::{Memory, Probed, Sock, Task, offset},
+    maps,
+};
+
+/// What of a group is asked for, a set of [`keyed`] bits.
+#[unsafe(no_mangle)]
+static KEYED: u32 = 0;
+
+/// Whether this is asked for. The verifier knows the answer and drops what is not.
+#[inline(always)]
+pub(crate) fn is_keyed(what: u32) -> bool {
+    // SAFETY: reads a static; volatile because the value is replaced at load.
+    unsafe { core::ptr::read_volatile(&raw const KEYED) & what != 0 }
+}
+
+/// Keeps what a group takes of a connection that may be gone when its close is counted.
+#[inline(always)]
+pub(crate) fn note<M: Memory>(close: &mut Close, sk: &Sock<M>) {
+    (close.port, close.family) = connection(sk, maps::left_out());
+}
+
+/// Port and family, where they are needed.
+#[inline(always)]
+fn connection<M: Memory>(sk: &Sock<M>, left_out: u64) -> (u16, u8) {
+    let port = if is_keyed(keyed::PORT) || left_out & setting::PORTS != 0 {
+        sk.accepted_port()
+    } else {
+        0
+    };
+    let family = if is_keyed(keyed::FAMILY) {
+        sk.family()
+    } else {
+        0
+    };
+    (port, family)
+}
+
+/// The group of a close on this thread, by which it is counted. If a thread of the kernel closes, the
+/// socket must not be gone.
+#[inline(always)]
+pub(crate) fn closes(close: &Close) -> Group {
+    let sk = Sock::<Probed>::new(close.sk as *const u8);
+    group(&sk, (close.port, close.family), maps::left_out())
+}
+
+/// The group of something else that is done to a socket on this thread.
+#[inline(always)]
+pub(crate) fn acts<M: Memory>(sk: &Sock<M>) -> Group {
+    let left_out = maps::left_out();
+    group(sk, connection(sk, left_out), left_out)
+}
+
+/// The group of something that is done to a socket, whatever thread it came upon.
+#[inline(always)]
+pub(crate) fn owns<M: Memory>(sk: &Sock<M>) -> Group {
+    let left_out = maps::left_out();
+    let connection = connection(sk, left_out);
+    admit(of_socket(sk), [0; 2], connection, left_out)
+}
+
+#[inline(always)]
+fn group<M: Memory>(sk: &Sock<M>, connection: (u16, u8), left_out: u64) -> Group {
+    let task = Task::current();
+    if task.is_kernel_thread() {
+        return admit(of_socket(sk), [0; 2], connection, left_out);
+    }
+    let mut group = Group::ZERO;
+    let mut comm = [0; 2];
+    if is_keyed(keyed::CGROUP) || left_out & setting::CGROUPS != 0 {
+        // SAFETY: has no preconditions.
+        group.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
+    }
+    if is_keyed(keyed::COMM) || left_out & setting::COMMS != 0 {
+        comm = task.comm();
+    }
+    if is_keyed(keyed::EXE) {
+        (group.exe_inode, group.exe_device) = exe::of(&task);
+    }
+    admit(group, comm, connection, left_out)
+}
+
+/// The group of the cgroup in which a socket was made. One that is gone has no group of its own any
+/// more: no process is in it.
+#[inline(always)]
+fn of_socket<M: Memory>(sk: &Sock<M>) -> Group {
+    /// `cgroup_subsys_state.flags` (include/linux/cgroup-defs.h).
+    const CSS_ONLINE: u32 = 1 << 1;
+    let cgroup = sk.cgroup();
+    let flags: u32 = Probed::read(cgroup, offset!(cgroup_flags));
+    if flags & CSS_ONLINE == 0 && is_keyed(keyed::CGROUP) {
+        return Group::RETIRED;
+    }
+    Group {
+        cgroup_id: cgroup_id(cgroup),
+        ..Group::ZERO
+    }
+}
+
+/// Id of a `struct cgroup`.
+#[inline(always)]
+pub(crate) fn cgroup_id(cgroup: *const u8) -> u64 {
+    let kn: u64 = Probed::read(cgroup, offset!(cgroup_kn));
+    Probed::read(kn as *const u8, offset!(kernfs_id))
+}
+
+/// Puts together what is asked for; those left out have no group of their own.
+#[inline(always)]
+fn admit(mut group: Group, comm: [u64; 2], (port, family): (u16, u8), left_out: u64) -> Group {
+    if left_out != 0 && is_left_out(&group, comm, port, left_out) {
+        return Group::OTHER;
+    }
+    if !is_keyed(keyed::CGROUP) && group.cgroup_id != Group::RETIRED.cgroup_id {
+        group.cgroup_id = 0;
+    }
+    if is_keyed(keyed::COMM) {
+        group.comm = comm;
+    }
+    if is_keyed(keyed::PORT) && port != 0 && maps::port(port).told {
+        group.port = port;
+    }
+    group.family = family.into();
+    group
+}
+
+#[inline(always)]
+fn is_left_out(group: &Group, comm: [u64; 2], port: u16, left_out: u64) -> bool {
+    if left_out & setting::CGROUPS != 0 && maps::is_cgroup_left_out(group.cgroup_id) {
+        return true;
+    }
+    if left_out & setting::COMMS != 0 {
+        let said = maps::said_of(comm);
+        let denied = left_out & setting::COMMS_DENIED != 0 && said == verdict::DENIED;
+        let missing = left_out & setting::COMMS_ALLOWED != 0 && said != verdict::ALLOWED;
+        if denied || missing {
+            return true;
+        }
+    }
+    if left_out & setting::PORTS != 0 {
+        let port = maps::port(port);
+        let denied = left_out & setting::PORTS_DENIED != 0 && port.denied;
+        let missing = left_out & setting::PORTS_ALLOWED != 0 && !port.allowed;
+        if denied || missing {
+            return true;
+        }
+    }
+    false
+}

@@ -1,0 +1,167 @@
+//! The words for what a close did and what became of it: the values of labels.
+
+labels! {
+    /// How a close ended: each close has exactly one outcome.
+    pub enum Outcome {
+        /// Sent, or had sent, its FIN and returned without waiting.
+        Graceful = "graceful",
+        /// Waited under `SO_LINGER` until everything was acknowledged.
+        Lingered = "lingered",
+        /// Waited until the time of `SO_LINGER` was up, something still unacknowledged.
+        LingerTimeout = "linger_timeout",
+        /// Waited and was woken early by a signal or by task work.
+        LingerInterrupted = "linger_interrupted",
+        /// Waited and saw the connection die.
+        LingerFailed = "linger_failed",
+        /// Aborted: `SO_LINGER` with zero time.
+        LingerAborted = "linger_aborted",
+        /// Aborted because received data was left unread (RFC 2525, 2.17).
+        UnreadAborted = "unread_aborted",
+        /// Aborted by a negative `TCP_LINGER2`.
+        Linger2Aborted = "linger2_aborted",
+        /// Aborted for lack of orphan quota or memory.
+        MemoryAborted = "memory_aborted",
+        /// Found that the connection, or the attempt at one, had ended before.
+        AlreadyClosed = "already_closed",
+        /// Found no connection: never had one, or had disconnected it.
+        NotConnected = "not_connected",
+        /// Gave up a connect still under way.
+        ConnectAborted = "connect_aborted",
+        /// Closed a listening socket.
+        Listener = "listener",
+        /// Was silent under `TCP_REPAIR`.
+        Repaired = "repaired",
+    }
+}
+
+impl Outcome {
+    /// The outcome with this index.
+    #[must_use]
+    pub fn from_index(index: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(index)).copied()
+    }
+
+    /// The cause of the RST that a close of this outcome may send.
+    #[must_use]
+    pub const fn cause(self) -> Option<Cause> {
+        match self {
+            Self::LingerAborted => Some(Cause::LingerAborted),
+            Self::UnreadAborted => Some(Cause::UnreadAborted),
+            Self::Linger2Aborted => Some(Cause::Linger2Aborted),
+            Self::MemoryAborted => Some(Cause::MemoryAborted),
+            _ => None,
+        }
+    }
+
+    /// Whether a close of this outcome can throw away what was queued to be sent.
+    #[must_use]
+    pub const fn discards(self) -> bool {
+        matches!(
+            self,
+            Self::LingerFailed
+                | Self::LingerAborted
+                | Self::UnreadAborted
+                | Self::Linger2Aborted
+                | Self::MemoryAborted
+                | Self::ConnectAborted
+        )
+    }
+}
+
+labels! {
+    /// Why this host chose to send an RST on a connection (`tcp_send_active_reset`).
+    pub enum Cause {
+        /// A close with zero `SO_LINGER` time.
+        LingerAborted = "linger_aborted",
+        /// A close that left received data unread.
+        UnreadAborted = "unread_aborted",
+        /// A close with negative `TCP_LINGER2`.
+        Linger2Aborted = "linger2_aborted",
+        /// A close out of orphan quota or memory.
+        MemoryAborted = "memory_aborted",
+        /// A connection still in the accept queue of a listener that was closed or shut down.
+        ListenerClosed = "listener_closed",
+        /// `connect(AF_UNSPEC)`.
+        Disconnected = "disconnected",
+        /// `SOCK_DESTROY` (`ss -K`) or `bpf_sock_destroy`.
+        Destroyed = "destroyed",
+        /// Keepalive probes went unanswered.
+        Keepalive = "keepalive",
+        /// An orphan was ended for lack of orphan quota or memory.
+        OrphanResources = "orphan_resources",
+        /// An orphan's wait for the peer's FIN was over.
+        FinWait2Expired = "fin_wait2_expired",
+        /// The MPTCP layer ended a subflow.
+        Mptcp = "mptcp",
+        /// None of the above.
+        Other = "other",
+    }
+}
+
+labels! {
+    /// What became of an orphan: each has exactly one fate.
+    pub enum Fate {
+        /// The peer's TCP acknowledged all of its payload.
+        Delivered = "delivered",
+        /// The peer sent an RST.
+        PeerReset = "peer_reset",
+        /// The peer sent data, which no one could read any more, and was answered with an RST.
+        LateData = "late_data",
+        /// The peer acknowledged nothing, or kept its window closed, for too long.
+        TimedOut = "timed_out",
+        /// This host was out of orphan quota or memory.
+        OrphanResources = "orphan_resources",
+        /// Ended by `SOCK_DESTROY`, `bpf_sock_destroy`, or with its network namespace.
+        Destroyed = "destroyed",
+        /// Its record outlived its time to live.
+        Unknown = "unknown",
+    }
+}
+
+impl Fate {
+    /// Whether payload is thrown away with it.
+    #[must_use]
+    pub const fn discards(self) -> bool {
+        !matches!(self, Self::Delivered)
+    }
+}
+
+labels! {
+    /// What could not be recorded.
+    pub enum Lost {
+        /// Changes counted under `other` because their own group found no place.
+        Group = "group",
+        /// Closes that are in no counter of closes.
+        Close = "close",
+        /// Orphans that found no place: what became of them is not known.
+        Orphan = "orphan",
+        /// Closes whose return was not seen, so that their time is in no histogram.
+        Return = "return",
+    }
+}
+
+/// The set of hooks in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Plan {
+    /// BPF trampolines on kernel functions.
+    Fentry,
+    /// Kprobes and kretprobes on the same functions.
+    Kprobe,
+    /// `cgroup/sock_release`, raw tracepoints and a system-call tracepoint.
+    Tracepoint,
+}
+
+impl Plan {
+    /// Every plan, best first.
+    pub const ALL: &[Self] = &[Self::Fentry, Self::Kprobe, Self::Tracepoint];
+
+    /// The name in options, logs and labels.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fentry => "fentry",
+            Self::Kprobe => "kprobe",
+            Self::Tracepoint => "tracepoint",
+        }
+    }
+}
