@@ -24,7 +24,7 @@ pub enum Dimension {
     Unit,
     /// The systemd slice
     Slice,
-    /// The container: the first 12 hex digits of its id
+    /// The container: the first 12 hex digits of its id, or the name of one that has none
     Container,
     /// The Kubernetes pod: its UID
     Pod,
