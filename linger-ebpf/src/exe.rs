@@ -88,15 +88,14 @@ pub(crate) fn learn(exe: &Exe, file: *const u8) {
     }
 }
 
-/// Writes the names from the file up to the root of its namespace of mounts, as `d_path` does.
+/// Writes the names from the file up to the root of its namespace of mounts, as `d_path` does. A step
+/// from one mount to the next leaves its place empty: places that followed from the data would be many
+/// ways for the verifier.
 #[inline(always)]
 fn write(path: &mut Path, file: *const u8) {
-    /// Names, and the mounts between them.
-    const STEPS: usize = PATH_NAMES + 6;
     let mut dentry: u64 = Probed::read(file, offset!(file_dentry));
     let mut vfsmount: u64 = Probed::read(file, offset!(file_mnt));
-    let mut names = 0;
-    for _ in 0..STEPS {
+    for place in 0..PATH_NAMES {
         let root: u64 = Probed::read(vfsmount as *const u8, offset!(mnt_root));
         let parent: u64 = Probed::read(dentry as *const u8, offset!(dentry_parent));
         if dentry == root {
@@ -114,10 +113,9 @@ fn write(path: &mut Path, file: *const u8) {
             return path::finish(path, Path::WHOLE);
         }
         let name: u64 = Probed::read(dentry as *const u8, offset!(dentry_name));
-        if !path::add(path, names, name as *const u8) {
+        if !path::add(path, place, name as *const u8) {
             break;
         }
-        names += 1;
         dentry = parent;
     }
     path::finish(path, Path::CUT);

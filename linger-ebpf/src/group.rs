@@ -140,8 +140,8 @@ impl PortBits {
     pub const ENTRIES: u32 = (1 << 16) / u64::BITS;
 }
 
-/// How many names a [`Path`] holds.
-pub const PATH_NAMES: usize = 12;
+/// How many names a [`Path`] has places for.
+pub const PATH_NAMES: usize = 16;
 
 /// The path of a cgroup or of a file, as the kernel had it when it was first met.
 #[repr(C)]
@@ -149,7 +149,7 @@ pub const PATH_NAMES: usize = 12;
 pub struct Path {
     /// How far it has come: 0 while it is being written, [`Path::WHOLE`] or [`Path::CUT`].
     pub state: u64,
-    /// The names from the last to the first, zero-terminated; empty after the first.
+    /// The names from the last to the first, zero-terminated, with empty places between them and after.
     pub names: [[u8; Path::NAME]; PATH_NAMES],
 }
 

@@ -32,13 +32,13 @@ pub(crate) fn learn_cgroup(id: u64) {
 #[inline(always)]
 fn write_cgroup(path: &mut Path, cgroup: *const u8) {
     let mut node: u64 = Probed::read(cgroup, offset!(cgroup_kn));
-    for names in 0..PATH_NAMES {
+    for place in 0..PATH_NAMES {
         let parent: u64 = Probed::read(node as *const u8, offset!(kernfs_parent));
         if parent == 0 {
             return finish(path, Path::WHOLE);
         }
         let name: u64 = Probed::read(node as *const u8, offset!(kernfs_name));
-        if !add(path, names, name as *const u8) {
+        if !add(path, place, name as *const u8) {
             break;
         }
         node = parent;
@@ -46,21 +46,21 @@ fn write_cgroup(path: &mut Path, cgroup: *const u8) {
     finish(path, Path::CUT);
 }
 
-/// Adds the name before the others; whether it fits.
+/// Writes a name in its place; whether it fits.
 #[inline(always)]
-pub(crate) fn add(path: &mut Path, names: usize, name: *const u8) -> bool {
+pub(crate) fn add(path: &mut Path, place: usize, name: *const u8) -> bool {
     #[expect(clippy::cast_possible_truncation, reason = "a hundred or so")]
     const SIZE: u32 = Path::NAME as u32;
     // SAFETY: a local; volatile so that the check is made where the verifier sees it.
-    let names = unsafe { core::ptr::read_volatile(&raw const names) };
-    if names >= PATH_NAMES {
+    let place = unsafe { core::ptr::read_volatile(&raw const place) };
+    if place >= PATH_NAMES {
         return false;
     }
     // SAFETY: the place is within the value, as large as the helper is told, and the helper checks
     // the address it reads from.
     let length = unsafe {
-        let place = (&raw mut path.names).cast::<[u8; Path::NAME]>().add(names);
-        bpf_probe_read_kernel_str(place.cast(), SIZE, name.cast())
+        let to = (&raw mut path.names).cast::<[u8; Path::NAME]>().add(place);
+        bpf_probe_read_kernel_str(to.cast(), SIZE, name.cast())
     };
     // One that fills the place may have been longer.
     0 < length && length < i64::from(SIZE)

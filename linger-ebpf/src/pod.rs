@@ -35,7 +35,7 @@ pod! {
     Settings = 8;
     PortBits = 3 * 8;
     Exe = 2 * 8;
-    Path = 8 + 12 * 128;
+    Path = 8 + 16 * 128;
 }
 
 // SAFETY: as above.

@@ -132,7 +132,7 @@ fn join(path: &Path) -> Option<PathBuf> {
         return None;
     }
     let names = path.names.iter().map(|name| until_zero(name));
-    let names: Vec<_> = names.take_while(|name| !name.is_empty()).collect();
+    let names: Vec<_> = names.filter(|name| !name.is_empty()).collect();
     let mut joined = PathBuf::from("/");
     joined.extend(names.into_iter().rev().map(OsStr::from_bytes));
     Some(joined)
