@@ -4,13 +4,14 @@
     reason = "these comments are help for a terminal"
 )]
 
-use std::net::SocketAddr;
+mod settings;
+
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use linger_ebpf::{MAX_ORPHANS, Plan};
-use tracing::Level;
+use linger_ebpf::Plan;
 
+pub use self::settings::Settings;
 use crate::exercise::{self, Kind, Request};
 
 /// What happens to a TCP connection, and to its data, when a program closes it?
@@ -26,9 +27,10 @@ use crate::exercise::{self, Kind, Request};
                   Then `lingerd run`, and, in another terminal, `lingerd exercise` to see the numbers move."
 )]
 pub struct Cli {
-    /// What is logged: error, warn, info, debug or trace [default: $LINGER_LOG, or info]
+    /// What is logged: error, warn, info, debug or trace, or levels by module as in
+    /// info,linger_daemon::http=debug [default: $LINGER_LOG, or info]
     #[arg(long, global = true, value_name = "LEVEL")]
-    pub log_level: Option<Level>,
+    pub log_level: Option<String>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -47,6 +49,9 @@ pub enum Command {
     /// Really loads and attaches every program, one after another, and detaches it again. Exits
     /// with 0 only if `run` would work.
     Check(Check),
+    /// Check the configuration of `run`, or show what it comes to
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Make real closes of every kind on loopback, so that the numbers move
     ///
     /// Prints what lingerd is expected to count for each kind; compare with the metrics of
@@ -57,23 +62,31 @@ pub enum Command {
 /// Options of `lingerd run`.
 #[derive(Debug, clap::Args)]
 pub struct Run {
-    /// Address and port to serve the metrics on
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:10546")]
-    pub listen: SocketAddr,
-    /// The hooks to use; auto takes the best that attaches
-    #[arg(long, value_enum, default_value_t = PlanChoice::Auto)]
-    pub plan: PlanChoice,
-    /// How many closed sockets with data left are followed to their end at a time
+    /// What is configured.
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// What `lingerd config` can do.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Say what is wrong with the file and the flags
     ///
-    /// Each takes about 150 bytes of kernel memory while it lives. What finds no room is counted in
-    /// linger_lost_total{what="orphan"} and linger_lost_orphan_bytes_total.
-    #[arg(long, value_name = "NUMBER", default_value_t = MAX_ORPHANS, value_parser = clap::value_parser!(u32).range(1..=1 << 22))]
-    pub max_orphans: u32,
-    /// Seconds after which one of them is given up, its fate unknown
-    ///
-    /// At the kernel's defaults (tcp_orphan_retries) none lives longer than about 20 minutes.
-    #[arg(long, value_name = "SECONDS", default_value_t = 1800, value_parser = clap::value_parser!(u64).range(1..))]
-    pub orphan_ttl: u64,
+    /// Exits with 0 only if `run` would take them.
+    Check {
+        /// What is configured.
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Show every setting, with the file and line, or the flag, that it comes from
+    Show {
+        /// What is configured.
+        #[command(flatten)]
+        settings: Settings,
+        /// Print JSON, for machines
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Options of `lingerd check`.
@@ -130,6 +143,15 @@ pub enum PlanChoice {
 }
 
 impl PlanChoice {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self.plan() {
+            None => "auto",
+            Some(plan) => plan.name(),
+        }
+    }
+
     /// The plan, unless the choice is lingerd's.
     #[must_use]
     pub const fn plan(self) -> Option<Plan> {

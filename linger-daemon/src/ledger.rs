@@ -10,7 +10,6 @@ mod totals;
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use aya::Ebpf;
 use aya::maps::{MapData, MapError, PerCpuArray};
@@ -24,6 +23,7 @@ use self::percpu::PerCpu;
 use self::sum::add_kind;
 use self::totals::Totals;
 use crate::attribution::{Cgroups, Dimension, Labels};
+use crate::config::Config;
 use crate::probe::Attached;
 
 /// How full a map of the kernel is.
@@ -103,11 +103,11 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Takes the maps of attached programs. An orphan is given up after `orphan_ttl`.
+    /// Takes the maps of attached programs, to be read as the configuration says.
     pub fn new(
         attached: &mut Attached,
         cgroups: Cgroups,
-        orphan_ttl: Duration,
+        config: &Config,
     ) -> Result<Self, LedgerError> {
         let Attached {
             plan,
@@ -118,14 +118,13 @@ impl Ledger {
             ..
         } = *attached;
         let dimensions = Arc::clone(dimensions);
-        let patience = Duration::from_secs(15 * 60);
         Ok(Self {
             plan,
-            groups: Groups::new(ebpf, dimensions, cgroups, max_groups, patience)?,
+            groups: Groups::new(ebpf, dimensions, cgroups, max_groups, config.retire_after)?,
             shared: PerCpu::take(ebpf, "SHARED")?,
             lost: take(ebpf, "LOST")?,
             lost_orphan_bytes: take(ebpf, "LOST_ORPHAN_BYTES")?,
-            orphans: Records::new(ebpf, orphan_ttl)?,
+            orphans: Records::new(ebpf, config.orphan_ttl)?,
             max_groups,
             max_orphans,
             in_flight: InFlight {

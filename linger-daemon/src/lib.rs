@@ -4,6 +4,7 @@
 pub mod attribution;
 pub mod check;
 pub mod cli;
+pub mod config;
 pub mod exercise;
 pub mod http;
 pub mod ledger;

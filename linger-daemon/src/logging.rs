@@ -1,12 +1,12 @@
 //! The log: for people on a terminal, plain in a pipe, structured in the journal.
 
-use std::env::{self, VarError};
+use std::env;
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal as _};
 use std::os::fd::AsFd;
+use std::str::FromStr;
 
 use nix::sys::stat::fstat;
-use tracing::Level;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -15,35 +15,55 @@ use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 /// The environment variable that says what is logged, unless the flag does.
 pub const ENVIRONMENT: &str = "LINGER_LOG";
 
-/// Why the log cannot be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum LogError {
-    /// The environment variable holds no filter.
-    #[error(
-        "{ENVIRONMENT}=\"{0}\" is no filter: give a level (error, warn, info, debug or trace), or \
-         levels by module as in info,linger_daemon::http=debug"
-    )]
-    Filter(String),
-    /// The environment variable is not UTF-8.
-    #[error("{ENVIRONMENT} is not UTF-8: give a level (error, warn, info, debug or trace)")]
-    NotUtf8,
-    /// There is a log already.
-    #[error("the log is set up already")]
-    Twice(#[from] TryInitError),
+/// What is logged: a level, or levels by module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFilter(String);
+
+impl LogFilter {
+    /// The filter as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn parse(text: &str) -> Option<EnvFilter> {
+        let filter = EnvFilter::builder().parse(text).ok()?;
+        (!text.is_empty() && text.split(',').all(is_plausible)).then_some(filter)
+    }
+}
+
+impl Default for LogFilter {
+    /// Everything from `info` up.
+    fn default() -> Self {
+        Self("info".to_owned())
+    }
+}
+
+/// Text that says no filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no filter: give a level (error, warn, info, debug or trace), or levels by module")]
+pub struct NoFilter;
+
+impl FromStr for LogFilter {
+    type Err = NoFilter;
+
+    fn from_str(text: &str) -> Result<Self, NoFilter> {
+        let text = text.trim();
+        match Self::parse(text) {
+            Some(_) => Ok(Self(text.to_owned())),
+            None => Err(NoFilter),
+        }
+    }
+}
+
+impl From<&LogFilter> for EnvFilter {
+    fn from(filter: &LogFilter) -> Self {
+        LogFilter::parse(&filter.0).expect("it was parsed before")
+    }
 }
 
 /// Sets up the log of this process, on standard error. Call it once.
-///
-/// What is logged is said by `level` if given, otherwise by [`ENVIRONMENT`], otherwise it is
-/// everything from `info` up.
-pub fn init(level: Option<Level>) -> Result<(), LogError> {
-    let text = match env::var(ENVIRONMENT) {
-        Ok(text) => text,
-        Err(VarError::NotPresent) => String::new(),
-        Err(VarError::NotUnicode(_)) if level.is_some() => String::new(),
-        Err(VarError::NotUnicode(_)) => return Err(LogError::NotUtf8),
-    };
-    let filter = filter(level, &text)?;
+pub fn init(filter: &LogFilter) -> Result<(), TryInitError> {
     let stderr = io::stderr();
     let (journal, failure) = match journal_layer(&stderr) {
         Some(Ok(layer)) => (Some(layer), None),
@@ -59,7 +79,7 @@ pub fn init(level: Option<Level>) -> Result<(), LogError> {
             ))
     });
     tracing_subscriber::registry()
-        .with(filter)
+        .with(EnvFilter::from(filter))
         .with(journal)
         .with(lines)
         .try_init()?;
@@ -67,18 +87,6 @@ pub fn init(level: Option<Level>) -> Result<(), LogError> {
         tracing::warn!(%error, "the journal takes no structured entries: logging plain lines");
     }
     Ok(())
-}
-
-fn filter(level: Option<Level>, text: &str) -> Result<EnvFilter, LogError> {
-    if let Some(level) = level {
-        return Ok(EnvFilter::default().add_directive(level.into()));
-    }
-    let text = text.trim();
-    let filter = EnvFilter::builder().parse(if text.is_empty() { "info" } else { text });
-    match filter {
-        Ok(filter) if text.split(',').all(is_plausible) => Ok(filter),
-        _ => Err(LogError::Filter(text.to_owned())),
-    }
 }
 
 /// The parser takes a misspelt level for the name of a module, and would log nothing else.
@@ -114,26 +122,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_flag_wins_over_the_environment() {
-        let shown = |level, text| filter(level, text).unwrap().to_string();
-        assert_eq!(shown(None, ""), "info");
-        assert_eq!(shown(None, " warn "), "warn");
-        assert_eq!(
-            shown(None, "info,linger_daemon=debug"),
-            "linger_daemon=debug,info"
-        );
-        assert_eq!(shown(Some(Level::TRACE), "warn"), "trace");
-        assert_eq!(shown(Some(Level::WARN), "no such level"), "warn");
+    fn a_filter_is_a_level_or_levels_by_module() {
+        for (text, means) in [
+            (" warn ", "warn"),
+            ("info,linger_daemon=debug", "linger_daemon=debug,info"),
+        ] {
+            let filter: LogFilter = text.parse().unwrap();
+            assert_eq!(filter.as_str(), text.trim());
+            assert_eq!(EnvFilter::from(&filter).to_string(), means);
+        }
+        assert_eq!(EnvFilter::from(&LogFilter::default()).to_string(), "info");
     }
 
     #[test]
     fn misspelt_filters_are_refused() {
-        for text in ["degub", "info,wran", "linger_daemon=loud", "a=b=c"] {
-            let error = filter(None, text).unwrap_err().to_string();
-            assert!(
-                error.starts_with(&format!("LINGER_LOG=\"{text}\"")),
-                "{error}"
-            );
+        for text in ["", "degub", "info,wran", "linger_daemon=loud", "a=b=c"] {
+            assert_eq!(text.parse::<LogFilter>(), Err(NoFilter), "{text}");
         }
     }
 

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser as _;
-use linger_daemon::cli::{Cli, Command, Exercise};
+use linger_daemon::cli::{Cli, Command, ConfigCommand, Exercise};
+use linger_daemon::config::{self, Invalid};
 use linger_daemon::{check, exercise, logging, run};
 
 fn main() -> ExitCode {
@@ -13,19 +14,46 @@ fn main() -> ExitCode {
     match dispatch(&cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("lingerd: {error:#}");
+            // A configuration's problems begin with the places to look at, a line each.
+            if error.is::<Invalid>() {
+                eprintln!("{error}");
+            } else {
+                eprintln!("lingerd: {error:#}");
+            }
             ExitCode::FAILURE
         }
     }
 }
 
 fn dispatch(cli: &Cli) -> Result<ExitCode> {
-    logging::init(cli.log_level)?;
     match &cli.command {
-        Command::Run(options) => run::run(options).map(|()| ExitCode::SUCCESS),
-        Command::Check(options) => check::check(options),
-        Command::Exercise(options) => exercise(options),
+        Command::Run(options) => {
+            let config = config::load(&cli.sources(&options.settings))?.config;
+            logging::init(&config.log_level)?;
+            run::run(&config)?;
+        }
+        Command::Check(options) => {
+            cli.log()?;
+            return check::check(options);
+        }
+        Command::Config(ConfigCommand::Check { settings }) => {
+            print!("{}", config::check(&cli.sources(settings))?);
+        }
+        Command::Config(ConfigCommand::Show { settings, json }) => {
+            let effective = config::load(&cli.sources(settings))?;
+            let shown = if *json {
+                config::json(&effective)?
+            } else {
+                config::table(&effective)
+            };
+            print!("{shown}");
+        }
+        Command::Exercise(options) => {
+            cli.log()?;
+            return exercise(options);
+        }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Makes closes and says what they were; fails if nothing that was asked for by name was made.

@@ -1,7 +1,7 @@
 //! `lingerd run`: attach, count, serve.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use nix::sys::utsname::uname;
@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::attribution::Cgroups;
-use crate::cli::Run;
+use crate::config::Config;
 use crate::http::{self, Limits, State};
 use crate::ledger::Ledger;
 use crate::metrics::{Facts, Metrics};
@@ -17,16 +17,17 @@ use crate::privileges;
 use crate::probe::{self, Attached, Purpose};
 
 /// Runs until a signal ends it. Then everything is detached.
-pub fn run(options: &Run) -> Result<()> {
-    let listener = http::bind(options.listen)?;
+pub fn run(config: &Config) -> Result<()> {
+    let listener = http::bind(config.listen)?;
     let address = listener.local_addr()?;
     privileges::require()?;
     let started = Instant::now();
     let purpose = Purpose {
-        max_orphans: options.max_orphans,
-        ..Purpose::default()
+        dimensions: config.labels.as_slice().into(),
+        max_groups: config.max_groups,
+        max_orphans: config.max_orphans,
     };
-    let mut attached = probe::choose(options.plan.plan(), purpose)?;
+    let mut attached = probe::choose(config.plan.plan(), purpose)?;
     info!(
         plan = attached.plan.name(),
         hooks = attached.hooks.len(),
@@ -34,11 +35,7 @@ pub fn run(options: &Run) -> Result<()> {
         "attached"
     );
     let cgroups = Cgroups::new(probe::cgroup_root().unwrap_or_default());
-    let ledger = Mutex::new(Ledger::new(
-        &mut attached,
-        cgroups,
-        Duration::from_secs(options.orphan_ttl),
-    )?);
+    let ledger = Mutex::new(Ledger::new(&mut attached, cgroups, config)?);
     drop_privileges(&ledger)?;
     release_memory();
 

@@ -1,0 +1,145 @@
+//! The settings as flags: text, that the configuration reads like the values of its file.
+#![expect(
+    clippy::doc_markdown,
+    reason = "these comments are help for a terminal"
+)]
+
+use std::collections::BTreeMap;
+use std::env;
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use super::Cli;
+use crate::config::{self, Key, Sources};
+use crate::logging;
+
+/// All settings; each wins over the same key of the file.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Settings {
+    /// The file of settings; this one must exist [default: /etc/linger/lingerd.toml, if it exists]
+    ///
+    /// Every flag below is a key of the file as well, and wins over it.
+    #[arg(long, value_name = "PATH", help_heading = "Configuration")]
+    pub config: Option<PathBuf>,
+
+    /// Address and port to serve the metrics on [default: 127.0.0.1:10546]
+    #[arg(long, value_name = "ADDR", help_heading = "Serving")]
+    pub listen: Option<String>,
+
+    /// The hooks to use: auto, fentry, kprobe or tracepoint [default: auto]
+    ///
+    /// auto takes the first of the three that attaches. `lingerd check` tells which do, and what each
+    /// cannot see.
+    #[arg(long, value_name = "PLAN", help_heading = "Counting")]
+    pub plan: Option<String>,
+    /// What tells groups apart: unit, slice, container, pod, comm, exe, port, family [default: unit,comm]
+    ///
+    /// These become labels of the metrics; every combination met is a group of its own. None at all
+    /// (--labels=) makes one group of the whole host.
+    #[arg(long, value_name = "LABELS", help_heading = "Counting")]
+    pub labels: Vec<String>,
+    /// Local ports of accepted connections that the label port tells apart, as in 443,8000-8099
+    ///
+    /// The label is empty for all others. Needed if port is among the labels, and only then.
+    #[arg(long, value_name = "PORTS", help_heading = "Counting")]
+    pub ports: Vec<String>,
+    /// How many groups are counted at a time, 1 to 65536 [default: 4096]
+    ///
+    /// Closes of any further group are counted under other.
+    #[arg(long, value_name = "NUMBER", help_heading = "Counting")]
+    pub max_groups: Option<String>,
+    /// How many series the metrics have at most, 1000 or more [default: 100000]
+    #[arg(long, value_name = "NUMBER", help_heading = "Counting")]
+    pub max_series: Option<String>,
+    /// Time after which a group that does nothing is retired, at least 1s [default: 15m]
+    #[arg(long, value_name = "TIME", help_heading = "Counting")]
+    pub retire_after: Option<String>,
+
+    /// How many closed sockets with data left are followed to their end at a time [default: 65536]
+    ///
+    /// Each takes about 150 bytes of kernel memory while it lives. What finds no room is counted in
+    /// linger_lost_total{what="orphan"} and linger_lost_orphan_bytes_total.
+    #[arg(long, value_name = "NUMBER", help_heading = "Orphans")]
+    pub max_orphans: Option<String>,
+    /// Time after which one of them is given up, its fate unknown, at least 1s [default: 30m]
+    ///
+    /// At the kernel's defaults (tcp_orphan_retries) none lives longer than about 20 minutes.
+    #[arg(long, value_name = "TIME", help_heading = "Orphans")]
+    pub orphan_ttl: Option<String>,
+
+    /// Units that get groups of their own, as in nginx.service,app-*.service,/docker/*
+    ///
+    /// A close gets a group of its own only if every allow list that is not empty contains it, and
+    /// no deny list does. Everything else is counted under other, so that sums over the host stay
+    /// exact. A pattern is compared with the label unit; * stands for any text, ? for one character.
+    /// Any of these flags may be given several times; it replaces the list of the file.
+    #[arg(long, value_name = "PATTERNS", help_heading = "Groups of their own")]
+    pub allow_unit: Vec<String>,
+    /// Names of processes that get groups of their own
+    #[arg(long, value_name = "NAMES", help_heading = "Groups of their own")]
+    pub allow_comm: Vec<String>,
+    /// Local ports of accepted connections that get groups of their own, as in 443,8000-8099
+    #[arg(long, value_name = "PORTS", help_heading = "Groups of their own")]
+    pub allow_port: Vec<String>,
+    /// Units that get no groups of their own
+    #[arg(long, value_name = "PATTERNS", help_heading = "Groups of their own")]
+    pub deny_unit: Vec<String>,
+    /// Names of processes that get no groups of their own
+    #[arg(long, value_name = "NAMES", help_heading = "Groups of their own")]
+    pub deny_comm: Vec<String>,
+    /// Local ports that get no groups of their own
+    #[arg(long, value_name = "PORTS", help_heading = "Groups of their own")]
+    pub deny_port: Vec<String>,
+}
+
+impl Settings {
+    /// What is given for a key: nothing, or once a word, for a list several times.
+    fn given(&self, key: Key) -> &[String] {
+        match key {
+            Key::Listen => self.listen.as_slice(),
+            Key::Plan => self.plan.as_slice(),
+            // Of all commands.
+            Key::LogLevel => &[],
+            Key::Labels => &self.labels,
+            Key::Ports => &self.ports,
+            Key::MaxGroups => self.max_groups.as_slice(),
+            Key::MaxSeries => self.max_series.as_slice(),
+            Key::RetireAfter => self.retire_after.as_slice(),
+            Key::MaxOrphans => self.max_orphans.as_slice(),
+            Key::OrphanTtl => self.orphan_ttl.as_slice(),
+            Key::AllowUnits => &self.allow_unit,
+            Key::AllowComms => &self.allow_comm,
+            Key::AllowPorts => &self.allow_port,
+            Key::DenyUnits => &self.deny_unit,
+            Key::DenyComms => &self.deny_comm,
+            Key::DenyPorts => &self.deny_port,
+        }
+    }
+}
+
+impl Cli {
+    /// Where the settings of a command come from.
+    #[must_use]
+    pub fn sources(&self, settings: &Settings) -> Sources {
+        let mut flags: BTreeMap<_, _> = Key::ALL
+            .iter()
+            .map(|&key| (key, settings.given(key).to_vec()))
+            .filter(|(_, words)| !words.is_empty())
+            .collect();
+        if let Some(level) = &self.log_level {
+            flags.insert(Key::LogLevel, vec![level.clone()]);
+        }
+        Sources {
+            file: settings.config.clone(),
+            flags,
+            environment: env::var_os(logging::ENVIRONMENT),
+        }
+    }
+
+    /// Sets up the log of a command that has no other settings.
+    pub fn log(&self) -> Result<()> {
+        let filter = config::log_level(&self.sources(&Settings::default()))?;
+        Ok(logging::init(&filter)?)
+    }
+}

@@ -1,0 +1,129 @@
+//! The configuration: one TOML file, every key of which is a flag as well.
+//!
+//! A flag wins over the environment, that over the file, and that over the default.
+
+mod file;
+mod filter;
+mod key;
+mod layers;
+mod ports;
+mod problem;
+mod report;
+mod written;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use linger_ebpf::{MAX_GROUPS, MAX_ORPHANS};
+use toml::Value;
+
+pub use self::filter::{Filter, Lists, Pattern, Patterns};
+pub use self::key::{Key, Origin};
+pub use self::layers::{DEFAULT_PATH, Effective, Sources, load, log_level};
+pub use self::ports::PortSet;
+pub use self::problem::{FileError, Invalid, Problem};
+pub use self::report::{check, json, table};
+use self::written::Written;
+use crate::attribution::Dimension;
+use crate::cli::PlanChoice;
+use crate::logging::LogFilter;
+
+/// All settings of `lingerd run`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where the metrics are served.
+    pub listen: SocketAddr,
+    /// The hooks to use.
+    pub plan: PlanChoice,
+    /// What is logged.
+    pub log_level: LogFilter,
+    /// What tells groups apart, each once, in the order of [`Dimension::ALL`]. None: one group.
+    pub labels: Vec<Dimension>,
+    /// The ports that the label `port` tells apart. None unless that is in use, and some if it is.
+    pub ports: PortSet,
+    /// Groups counted at a time, 1 to 65,536.
+    pub max_groups: u32,
+    /// Series served at most: 1,000 or more, and no fewer than groups.
+    pub max_series: u32,
+    /// How long a group is kept that does nothing; at least a second.
+    pub retire_after: Duration,
+    /// Orphans followed at a time, 1 to 2^22.
+    pub max_orphans: u32,
+    /// Age at which an orphan is given up; at least a second.
+    pub orphan_ttl: Duration,
+    /// Whose closes get a group of their own.
+    pub filter: Filter,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 10546).into(),
+            plan: PlanChoice::Auto,
+            log_level: LogFilter::default(),
+            labels: Dimension::DEFAULT.to_vec(),
+            ports: PortSet::default(),
+            max_groups: MAX_GROUPS,
+            max_series: 100_000,
+            retire_after: Duration::from_secs(15 * 60),
+            max_orphans: MAX_ORPHANS,
+            orphan_ttl: Duration::from_secs(30 * 60),
+            filter: Filter::default(),
+        }
+    }
+}
+
+impl Config {
+    /// A setting as the file writes it.
+    #[must_use]
+    pub fn value(&self, key: Key) -> Value {
+        let duration = |time| Value::from(humantime::format_duration(time).to_string());
+        let Filter { allow, deny } = &self.filter;
+        match key {
+            Key::Listen => self.listen.to_string().into(),
+            Key::Plan => self.plan.name().into(),
+            Key::LogLevel => self.log_level.as_str().into(),
+            Key::Labels => list(self.labels.iter().map(|label| label.name())),
+            Key::Ports => list(self.ports.entries()),
+            Key::MaxGroups => self.max_groups.into(),
+            Key::MaxSeries => self.max_series.into(),
+            Key::RetireAfter => duration(self.retire_after),
+            Key::MaxOrphans => self.max_orphans.into(),
+            Key::OrphanTtl => duration(self.orphan_ttl),
+            Key::AllowUnits => list(allow.units.iter().map(Pattern::as_str)),
+            Key::AllowComms => list(allow.comms.iter().map(String::as_str)),
+            Key::AllowPorts => list(allow.ports.entries()),
+            Key::DenyUnits => list(deny.units.iter().map(Pattern::as_str)),
+            Key::DenyComms => list(deny.comms.iter().map(String::as_str)),
+            Key::DenyPorts => list(deny.ports.entries()),
+        }
+    }
+
+    /// Takes over what was written for a key, or tells all that is wrong with it.
+    fn set(&mut self, written: &Written) -> Result<(), Vec<Problem>> {
+        let Filter { allow, deny } = &mut self.filter;
+        match written.key {
+            Key::Listen => self.listen = written.address()?,
+            Key::Plan => self.plan = written.plan()?,
+            Key::LogLevel => self.log_level = written.log_filter()?,
+            Key::Labels => self.labels = written.dimensions()?,
+            Key::Ports => self.ports = written.ports()?,
+            Key::MaxGroups => self.max_groups = written.whole(1..=1 << 16)?,
+            Key::MaxSeries => self.max_series = written.whole(1000..=u32::MAX)?,
+            Key::RetireAfter => self.retire_after = written.duration()?,
+            Key::MaxOrphans => self.max_orphans = written.whole(1..=1 << 22)?,
+            Key::OrphanTtl => self.orphan_ttl = written.duration()?,
+            Key::AllowUnits => allow.units = written.patterns()?,
+            Key::AllowComms => allow.comms = written.comms()?,
+            Key::AllowPorts => allow.ports = written.ports()?,
+            Key::DenyUnits => deny.units = written.patterns()?,
+            Key::DenyComms => deny.comms = written.comms()?,
+            Key::DenyPorts => deny.ports = written.ports()?,
+        }
+        Ok(())
+    }
+}
+
+fn list(entries: impl IntoIterator<Item: Into<Value>>) -> Value {
+    Value::Array(entries.into_iter().map(Into::into).collect())
+}

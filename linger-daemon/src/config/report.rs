@@ -1,0 +1,62 @@
+//! `lingerd config`: what the configuration is worth, and what it comes to.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::{Effective, Invalid, Key, Sources, load};
+
+/// Says that the configuration is valid; the error is all that is wrong.
+pub fn check(sources: &Sources) -> Result<String, Invalid> {
+    let effective = load(sources)?;
+    let path = sources.path().display();
+    Ok(if effective.has_file {
+        format!("{path}: ok\n")
+    } else {
+        format!("{path}: ok (there is none: all settings are defaults, or given by flags)\n")
+    })
+}
+
+/// A setting in effect.
+#[derive(Serialize)]
+struct Setting {
+    key: &'static str,
+    value: toml::Value,
+    origin: String,
+}
+
+fn settings(effective: &Effective) -> Vec<Setting> {
+    let settings = Key::ALL.iter().map(|&key| Setting {
+        key: key.name(),
+        value: effective.config.value(key),
+        origin: effective.origin(key).to_string(),
+    });
+    settings.collect()
+}
+
+/// Every setting with its value and its origin, as JSON.
+pub fn json(effective: &Effective) -> serde_json::Result<String> {
+    let json = serde_json::to_string_pretty(&settings(effective))?;
+    Ok(json + "\n")
+}
+
+/// Every setting with its value and its origin, as a table.
+#[must_use]
+pub fn table(effective: &Effective) -> String {
+    let mut rows = vec![["key".to_owned(), "value".to_owned(), "origin".to_owned()]];
+    rows.extend(settings(effective).into_iter().map(|setting| {
+        let value = setting.value.to_string();
+        [setting.key.to_owned(), value, setting.origin]
+    }));
+    let width = |column: usize| {
+        let widths = rows.iter().map(|row| row[column].chars().count());
+        widths.max().unwrap_or(0)
+    };
+    let (keys, values) = (width(0), width(1));
+    rows.iter().fold(String::new(), |mut out, row| {
+        let [key, value, origin] = row;
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "{key:<keys$}  {value:<values$}  {origin}");
+        out
+    })
+}

@@ -1,0 +1,206 @@
+//! Values as people write them, and what the keys take of that.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use toml::de::DeInteger;
+
+use super::{Key, Origin, Pattern, Patterns, PortSet, Problem};
+use crate::attribution::Dimension;
+use crate::cli::PlanChoice;
+use crate::logging::LogFilter;
+
+/// What was written for a key, or for an entry of its list.
+pub(super) struct Written<'a> {
+    pub(super) key: Key,
+    pub(super) origin: Origin,
+    pub(super) value: Value<'a>,
+}
+
+/// A value, of the types that there are.
+pub(super) enum Value<'a> {
+    /// Of the command line or the environment: text, or a number.
+    Word(&'a str),
+    /// Text in the file.
+    Text(&'a str),
+    /// A number in the file.
+    Integer(&'a DeInteger<'a>),
+    /// Several.
+    List(Vec<Written<'a>>),
+    /// What no key takes, in words.
+    Other(String),
+}
+
+impl Value<'_> {
+    fn text(&self) -> Option<&str> {
+        match self {
+            Self::Word(text) | Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn integer(&self) -> Option<u64> {
+        match self {
+            Self::Word(text) => text.parse().ok(),
+            Self::Integer(integer) => u64::from_str_radix(integer.as_str(), integer.radix()).ok(),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Value<'_> {
+    /// Quotes text, and cuts what is long.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const LONGEST: usize = 60;
+        match self {
+            Self::Word(text) | Self::Text(text) if text.chars().count() > LONGEST => {
+                let start: String = text.chars().take(LONGEST).collect();
+                write!(f, "{start:?}…")
+            }
+            Self::Word(text) | Self::Text(text) => write!(f, "{text:?}"),
+            Self::Integer(integer) => write!(f, "{integer}"),
+            Self::List(_) => f.write_str("a list"),
+            Self::Other(other) => f.write_str(other),
+        }
+    }
+}
+
+// What the keys take, in words.
+const ADDRESS: &str = "an address with its port such as 127.0.0.1:10546 or [::1]:10546";
+const LOG_FILTER: &str = "a level (error, warn, info, debug or trace), or levels by module as in \
+                          info,linger_daemon::http=debug";
+const DURATION: &str = "at least 1s: a number of seconds such as 90, or a time such as \"1h 30m\"";
+const PORTS: &str = "a port from 1 to 65535, or several in a row such as \"8000-8099\"";
+const PATTERN: &str = "a unit or the path of a cgroup, in which * stands for any text and ? for \
+                       one character, without any of [ ] { }";
+/// Longest name of a process, bytes.
+const MAX_COMM: usize = 15;
+const COMM: &str = "the name of a process, of 1 to 15 bytes";
+
+impl Written<'_> {
+    pub(super) fn address(&self) -> Result<SocketAddr, Problem> {
+        self.read(ADDRESS, |value| value.text()?.parse().ok())
+    }
+
+    pub(super) fn plan(&self) -> Result<PlanChoice, Problem> {
+        self.choice()
+    }
+
+    pub(super) fn log_filter(&self) -> Result<LogFilter, Problem> {
+        self.read(LOG_FILTER, |value| value.text()?.parse().ok())
+    }
+
+    pub(super) fn whole(&self, range: RangeInclusive<u32>) -> Result<u32, Problem> {
+        let expected = format!("a whole number from {} to {}", range.start(), range.end());
+        self.read(&expected, |value| {
+            let number = value.integer()?.try_into().ok()?;
+            range.contains(&number).then_some(number)
+        })
+    }
+
+    /// A bare number is one of seconds.
+    pub(super) fn duration(&self) -> Result<Duration, Problem> {
+        self.read(DURATION, |value| {
+            let time = match value.integer() {
+                Some(seconds) => Duration::from_secs(seconds),
+                None => humantime::parse_duration(value.text()?).ok()?,
+            };
+            (time >= Duration::from_secs(1)).then_some(time)
+        })
+    }
+
+    pub(super) fn dimensions(&self) -> Result<Vec<Dimension>, Vec<Problem>> {
+        Ok(self.list(Written::choice)?.into_iter().collect())
+    }
+
+    pub(super) fn ports(&self) -> Result<PortSet, Vec<Problem>> {
+        let ranges = self.list(Written::range)?.into_iter();
+        Ok(ranges.map(|(first, last)| first..=last).collect())
+    }
+
+    pub(super) fn patterns(&self) -> Result<Patterns, Vec<Problem>> {
+        let pattern = |entry: &Self| entry.read(PATTERN, |value| Pattern::new(value.text()?));
+        Ok(self.list(pattern)?.into_iter().collect())
+    }
+
+    pub(super) fn comms(&self) -> Result<BTreeSet<String>, Vec<Problem>> {
+        self.list(Written::comm)
+    }
+
+    fn comm(&self) -> Result<String, Problem> {
+        self.read(COMM, |value| {
+            let comm = value.text()?;
+            let valid = (1..=MAX_COMM).contains(&comm.len()) && !comm.contains('\0');
+            valid.then(|| comm.to_owned())
+        })
+    }
+
+    /// The first and the last of several ports in a row.
+    fn range(&self) -> Result<(u16, u16), Problem> {
+        self.read(PORTS, |value| {
+            let (first, last) = if let Some(port) = value.integer() {
+                (port.try_into().ok()?, port.try_into().ok()?)
+            } else {
+                let (first, last) = value.text()?.split_once('-')?;
+                (first.trim().parse().ok()?, last.trim().parse().ok()?)
+            };
+            (0 < first && first <= last).then_some((first, last))
+        })
+    }
+
+    /// One of the names that the command line knows too.
+    fn choice<T: ValueEnum>(&self) -> Result<T, Problem> {
+        let choices = T::value_variants().iter();
+        let names: Vec<_> = choices
+            .filter_map(|choice| Some(choice.to_possible_value()?.get_name().to_owned()))
+            .collect();
+        let expected = format!("one of {}", names.join(", "));
+        self.read(&expected, |value| T::from_str(value.text()?, false).ok())
+    }
+
+    /// What `read` makes of the value, if it can; `expected` says of what it can.
+    fn read<T>(
+        &self,
+        expected: &str,
+        read: impl FnOnce(&Value<'_>) -> Option<T>,
+    ) -> Result<T, Problem> {
+        read(&self.value)
+            .ok_or_else(|| self.problem(&format!("found {}, expected {expected}", self.value)))
+    }
+
+    /// What `read` makes of the entries of a list, or all that is wrong with them.
+    fn list<T: Ord>(
+        &self,
+        read: impl Fn(&Self) -> Result<T, Problem>,
+    ) -> Result<BTreeSet<T>, Vec<Problem>> {
+        let Value::List(entries) = &self.value else {
+            let why = format!("found {}, expected a list in [ ]", self.value);
+            return Err(vec![self.problem(&why)]);
+        };
+        let (mut list, mut problems) = (BTreeSet::new(), Vec::new());
+        for entry in entries {
+            match read(entry) {
+                Ok(value) => {
+                    if !list.insert(value) {
+                        let why = format!("found {} again, expected it once", entry.value);
+                        problems.push(entry.problem(&why));
+                    }
+                }
+                Err(problem) => problems.push(problem),
+            }
+        }
+        if problems.is_empty() {
+            Ok(list)
+        } else {
+            Err(problems)
+        }
+    }
+
+    fn problem(&self, why: &str) -> Problem {
+        Problem::value(&self.origin, self.key, why.to_owned())
+    }
+}

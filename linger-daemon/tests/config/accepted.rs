@@ -1,0 +1,240 @@
+//! What valid settings mean.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::CommandFactory as _;
+use linger_daemon::attribution::Dimension;
+use linger_daemon::cli::Cli;
+use linger_daemon::config::{Config, Filter, Key, Lists, Origin, Pattern, PortSet};
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+
+use crate::fixture::{Dir, config, load, written};
+
+const PACKAGED: &str = include_str!("../../packaging/lingerd.toml");
+
+/// The packaged file with all its keys in force.
+fn uncommented() -> String {
+    let lines = PACKAGED.lines();
+    let lines = lines.map(|line| match line.strip_prefix('#') {
+        Some(key) if key.starts_with(|first: char| first == '[' || first.is_alphabetic()) => key,
+        _ => line,
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_packaged_file_changes_nothing() {
+    assert_eq!(config(PACKAGED), Config::default());
+    assert_eq!(config(""), Config::default());
+}
+
+#[test]
+fn the_packaged_file_says_every_key_with_its_default() {
+    let packaged = load(uncommented()).unwrap();
+    assert_eq!(packaged.config, Config::default());
+    for &key in Key::ALL {
+        assert!(
+            matches!(packaged.origin(key), Origin::Line(..)),
+            "{key} is not in the file"
+        );
+    }
+}
+
+#[test]
+fn every_key_is_a_flag_under_a_heading_of_its_own() {
+    let command = Cli::command();
+    let run = command.find_subcommand("run").unwrap();
+    for &key in Key::ALL {
+        let flag = key.flag();
+        let mut arguments = run.get_arguments().chain(command.get_arguments());
+        let argument = arguments.find(|argument| argument.get_long() == flag.strip_prefix("--"));
+        let argument = argument.unwrap_or_else(|| panic!("there is no {flag}"));
+        assert_eq!(
+            argument.get_help_heading().is_some(),
+            key != Key::LogLevel,
+            "{flag}"
+        );
+    }
+}
+
+#[test]
+fn the_file_says_what_it_says() {
+    let config = config(
+        r#"
+            listen = "[::1]:9"
+            plan = "kprobe"
+            log-level = "warn,linger_daemon::http=debug"
+            labels = ["port", "unit"]
+            ports = [443, "8000-8099", "8050-8200", 444]
+            max-groups = 1
+            max-series = 1000
+            retire-after = "1h 30m"
+            max-orphans = 4_194_304
+            orphan-ttl = 90
+            [allow]
+            units = ["nginx.service", "app-*.service"]
+            [deny]
+            comms = ["sshd"]
+            ports = ["6000 - 6100"]
+        "#,
+    );
+    let wanted = Config {
+        listen: "[::1]:9".parse().unwrap(),
+        plan: linger_daemon::cli::PlanChoice::Kprobe,
+        log_level: "warn,linger_daemon::http=debug".parse().unwrap(),
+        labels: vec![Dimension::Unit, Dimension::Port],
+        ports: PortSet::from_iter([443..=444, 8000..=8200]),
+        max_groups: 1,
+        max_series: 1000,
+        retire_after: Duration::from_secs(5400),
+        max_orphans: 1 << 22,
+        orphan_ttl: Duration::from_secs(90),
+        filter: Filter {
+            allow: Lists {
+                units: ["nginx.service", "app-*.service"]
+                    .into_iter()
+                    .filter_map(Pattern::new)
+                    .collect(),
+                ..Lists::default()
+            },
+            deny: Lists {
+                comms: ["sshd".to_owned()].into(),
+                ports: PortSet::from_iter([6000..=6100]),
+                ..Lists::default()
+            },
+        },
+    };
+    assert_eq!(config, wanted);
+}
+
+#[test]
+fn a_flag_wins_over_the_file_and_that_over_the_default() {
+    let dir = Dir::with("max-groups = 7\n\nretire-after = \"1m\"\ndeny.comms = [\"a\", \"b\"]\n");
+    let effective = dir
+        .load(&dir.told(&[
+            "--max-groups",
+            "8",
+            "--deny-comm=c,d",
+            "--deny-comm=e",
+            "--labels=",
+        ]))
+        .unwrap();
+    let config = &effective.config;
+    assert_eq!(config.max_groups, 8);
+    assert_eq!(config.retire_after, Duration::from_secs(60));
+    assert_eq!(config.max_orphans, Config::default().max_orphans);
+    assert_eq!(
+        config.value(Key::DenyComms).to_string(),
+        r#"["c", "d", "e"]"#
+    );
+    assert_eq!(config.labels, []);
+    for (key, origin) in [
+        (Key::MaxGroups, Origin::Flag(Key::MaxGroups)),
+        (Key::RetireAfter, Origin::Line(dir.file().into(), 3)),
+        (Key::MaxOrphans, Origin::Default),
+        (Key::DenyComms, Origin::Flag(Key::DenyComms)),
+        (Key::Labels, Origin::Flag(Key::Labels)),
+    ] {
+        assert_eq!(effective.origin(key), &origin);
+    }
+}
+
+#[test]
+fn the_environment_stands_between_the_file_and_the_flag() {
+    let dir = Dir::with("log-level = \"error\"");
+    let level = |environment: &str, flag: Option<&str>| {
+        let mut sources = dir.sources();
+        sources.environment = Some(OsString::from(environment));
+        let flag = flag.map(|flag| (Key::LogLevel, vec![flag.to_owned()]));
+        sources.flags.extend(flag);
+        let effective = dir.load(&sources).unwrap();
+        let origin = effective.origin(Key::LogLevel).clone();
+        (effective.config.log_level.as_str().to_owned(), origin)
+    };
+    let line = Origin::Line(dir.file().into(), 1);
+    assert_eq!(level("", None), ("error".to_owned(), line));
+    let environment = ("warn".to_owned(), Origin::Environment);
+    assert_eq!(level(" warn ", None), environment);
+    let flag = ("trace".to_owned(), Origin::Flag(Key::LogLevel));
+    assert_eq!(level("warn", Some("trace")), flag);
+    // What the flag overrules need not be right.
+    assert_eq!(level("no such level", Some("trace")), flag);
+}
+
+#[test]
+fn times_are_seconds_unless_they_say_otherwise() {
+    for text in ["90", "\"90s\"", "\"1m 30s\"", "\"1m30s\""] {
+        let config = config(&format!("orphan-ttl = {text}"));
+        assert_eq!(config.orphan_ttl, Duration::from_secs(90), "{text}");
+    }
+    let dir = Dir::with("");
+    let sources = dir.told(&["--orphan-ttl", "2"]);
+    let config = dir.load(&sources).unwrap().config;
+    assert_eq!(config.orphan_ttl, Duration::from_secs(2));
+}
+
+fn port_sets(first: u16, size: std::ops::Range<usize>) -> impl Strategy<Value = PortSet> {
+    let ranges = (0..5000_u16, 0..300_u16)
+        .prop_map(move |(start, more)| first + start..=first + start + more);
+    proptest::collection::vec(ranges, size).prop_map(|ranges| ranges.into_iter().collect())
+}
+
+/// Lists whose entries begin with this letter, or are ports from `first` on.
+fn lists(letter: &'static str, first: u16) -> impl Strategy<Value = Lists> {
+    let units = proptest::collection::vec("[^\\pC\\[\\]{}]{0,20}", 0..4);
+    let comms = proptest::collection::btree_set("[^\0]{0,3}", 0..4);
+    (units, comms, port_sets(first, 0..4)).prop_map(move |(units, comms, ports)| Lists {
+        units: units
+            .iter()
+            .filter_map(|unit| Pattern::new(&format!("{letter}{unit}")))
+            .collect(),
+        comms: comms.iter().map(|comm| format!("{letter}{comm}")).collect(),
+        ports,
+    })
+}
+
+fn configs() -> impl Strategy<Value = Config> {
+    let levels = select(&["info", "trace", "warn,linger_daemon=debug"][..]);
+    let times = || (1..10_000_000_000_u64, 0..1_000_000_000_u32);
+    let groups = (1..=65536_u32, 0..=u32::MAX);
+    (
+        (any::<(std::net::IpAddr, u16)>(), 0..4_usize, levels),
+        (
+            subsequence(Dimension::ALL, 0..=Dimension::ALL.len()),
+            port_sets(1, 1..5),
+        ),
+        (groups, times(), 1..=1_u32 << 22, times()),
+        (lists("a", 1), lists("d", 20_000)),
+    )
+        .prop_map(|(general, counting, sizes, (allow, deny))| {
+            let (listen, plan, level) = general;
+            let (labels, ports) = counting;
+            let ((max_groups, max_series), retire_after, max_orphans, orphan_ttl) = sizes;
+            let has_port = labels.contains(&Dimension::Port);
+            Config {
+                listen: listen.into(),
+                plan: <linger_daemon::cli::PlanChoice as clap::ValueEnum>::value_variants()[plan],
+                log_level: level.parse().unwrap(),
+                ports: if has_port { ports } else { PortSet::default() },
+                labels,
+                max_groups,
+                max_series: max_series.max(max_groups).max(1000),
+                retire_after: Duration::new(retire_after.0, retire_after.1),
+                max_orphans,
+                orphan_ttl: Duration::new(orphan_ttl.0, orphan_ttl.1),
+                filter: Filter { allow, deny },
+            }
+        })
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read_again(config in configs()) {
+        let text = written(&config);
+        let read = load(&text);
+        prop_assert!(read.is_ok(), "{text}\n{read:?}");
+        prop_assert_eq!(read.unwrap().config, config);
+    }
+}

@@ -1,0 +1,103 @@
+//! `lingerd config`, as its users see it.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::fixture::Dir;
+
+fn lingerd(command: &str, file: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_lingerd"))
+        .args(["config", command, "--config"])
+        .arg(file)
+        .args(arguments)
+        .env_remove("LINGER_LOG")
+        .output()
+        .unwrap()
+}
+
+/// Exit code, standard output and standard error.
+fn told(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = output;
+    (status.code(), text(stdout), text(stderr))
+}
+
+#[test]
+fn check_says_ok_of_a_good_file() {
+    let file = Dir::with("max-groups = 5");
+    let path = file.file();
+    let expected = format!("{}: ok\n", path.display());
+    assert_eq!(
+        told(&lingerd("check", &path, &["--max-series", "1000"])),
+        (Some(0), expected, String::new())
+    );
+}
+
+#[test]
+fn every_command_says_all_that_is_wrong_and_fails() {
+    let file = Dir::with("max-grops = 5\n\nmax-orphans = 0\n");
+    let path = file.file();
+    let name = path.display();
+    let expected = format!(
+        "{name}:1: max-grops: unknown key, did you mean max-groups?\n\
+         {name}:3: max-orphans: found 0, expected a whole number from 1 to 4194304\n\
+         --plan: found \"best\", expected one of auto, fentry, kprobe, tracepoint\n"
+    );
+    for command in ["check", "show"] {
+        let output = lingerd(command, &path, &["--plan", "best"]);
+        let expected = (Some(1), String::new(), expected.clone());
+        assert_eq!(told(&output), expected, "{command}");
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_lingerd"))
+        .args(["run", "--plan", "best", "--config"])
+        .arg(&path)
+        .env_remove("LINGER_LOG")
+        .output();
+    assert_eq!(told(&output.unwrap()), (Some(1), String::new(), expected));
+}
+
+#[test]
+fn show_tells_each_value_and_where_it_comes_from() {
+    let file = Dir::with("\nretire-after = \"90m\"\n");
+    let path = file.file();
+    let (code, table, errors) = told(&lingerd("show", &path, &["--deny-port", "22,80-81"]));
+    assert_eq!((code, errors.as_str()), (Some(0), ""));
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .map(|line| {
+            let cells = line.split("  ").map(str::trim);
+            cells.filter(|cell| !cell.is_empty()).collect()
+        })
+        .collect();
+    let line = format!("{}:2", path.display());
+    assert_eq!(rows[0], ["key", "value", "origin"]);
+    assert!(rows.contains(&vec!["plan", "\"auto\"", "default"]));
+    assert!(rows.contains(&vec!["retire-after", "\"1h 30m\"", &line]));
+    assert!(rows.contains(&vec!["deny.ports", "[22, \"80-81\"]", "--deny-port"]));
+    let column = table.lines().next().unwrap().find("origin").unwrap();
+    for line in table.lines().skip(1) {
+        assert!(
+            line.is_char_boundary(column) && line[..column].ends_with("  "),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn show_tells_machines_the_same() {
+    let file = Dir::with("labels = []");
+    let (_, json, _) = told(&lingerd("show", &file.file(), &["--json"]));
+    let settings: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let labels = serde_json::json!({
+        "key": "labels",
+        "value": [],
+        "origin": format!("{}:1", file.file().display()),
+    });
+    let groups = serde_json::json!({ "key": "max-groups", "value": 4096, "origin": "default" });
+    let settings = settings.as_array().unwrap();
+    assert!(settings.contains(&labels) && settings.contains(&groups));
+}

@@ -1,0 +1,6 @@
+//! What the file, the flags and the environment come to, and what is refused.
+
+mod accepted;
+mod binary;
+mod fixture;
+mod refused;
