@@ -2,6 +2,7 @@
 //!
 //! A flag wins over the environment, that over the file, and that over the default.
 
+mod changes;
 mod file;
 mod filter;
 mod key;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use linger_ebpf::{MAX_GROUPS, MAX_ORPHANS};
 use toml::Value;
 
+pub use self::changes::{Change, changes, in_effect};
 pub use self::filter::{Filter, Lists, Pattern, Patterns};
 pub use self::key::{Key, Origin};
 pub use self::layers::{DEFAULT_PATH, Effective, Sources, load, log_level};

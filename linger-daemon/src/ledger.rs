@@ -10,6 +10,7 @@ mod totals;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aya::Ebpf;
 use aya::maps::{MapData, MapError, PerCpuArray};
@@ -134,6 +135,16 @@ impl Ledger {
             },
             swept: [0; Lost::COUNT],
         })
+    }
+
+    /// Takes over what of the configuration can change while programs are attached.
+    pub fn reconfigure(&mut self, config: &Config) {
+        self.set_orphan_ttl(config.orphan_ttl);
+    }
+
+    /// Orphans, those under way too, are given up at this age.
+    pub fn set_orphan_ttl(&mut self, ttl: Duration) {
+        self.orphans.set_ttl(ttl);
     }
 
     /// Reads all counts.

@@ -7,10 +7,10 @@ use std::os::fd::AsFd;
 use std::str::FromStr;
 
 use nix::sys::stat::fstat;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 /// The environment variable that says what is logged, unless the flag does.
 pub const ENVIRONMENT: &str = "LINGER_LOG";
@@ -62,31 +62,43 @@ impl From<&LogFilter> for EnvFilter {
     }
 }
 
-/// Sets up the log of this process, on standard error. Call it once.
-pub fn init(filter: &LogFilter) -> Result<(), TryInitError> {
-    let stderr = io::stderr();
-    let (journal, failure) = match journal_layer(&stderr) {
-        Some(Ok(layer)) => (Some(layer), None),
-        Some(Err(error)) => (None, Some(error)),
-        None => (None, None),
-    };
-    let lines = journal.is_none().then(|| {
-        tracing_subscriber::fmt::layer()
-            .with_writer(io::stderr)
-            .with_ansi(colour(
-                stderr.is_terminal(),
-                env::var_os("NO_COLOR").as_deref(),
-            ))
-    });
-    tracing_subscriber::registry()
-        .with(EnvFilter::from(filter))
-        .with(journal)
-        .with(lines)
-        .try_init()?;
-    if let Some(error) = failure {
-        tracing::warn!(%error, "the journal takes no structured entries: logging plain lines");
+/// The log of this process.
+pub struct Log(reload::Handle<EnvFilter, Registry>);
+
+impl Log {
+    /// Sets it up, on standard error. Call it once.
+    pub fn init(filter: &LogFilter) -> Result<Self, TryInitError> {
+        let stderr = io::stderr();
+        let (journal, failure) = match journal_layer(&stderr) {
+            Some(Ok(layer)) => (Some(layer), None),
+            Some(Err(error)) => (None, Some(error)),
+            None => (None, None),
+        };
+        let lines = journal.is_none().then(|| {
+            tracing_subscriber::fmt::layer()
+                .with_writer(io::stderr)
+                .with_ansi(colour(
+                    stderr.is_terminal(),
+                    env::var_os("NO_COLOR").as_deref(),
+                ))
+        });
+        let (filter, handle) = reload::Layer::new(filter.into());
+        tracing_subscriber::registry()
+            .with(filter)
+            .with(journal)
+            .with(lines)
+            .try_init()?;
+        if let Some(error) = failure {
+            tracing::warn!(%error, "the journal takes no structured entries: logging plain lines");
+        }
+        Ok(Self(handle))
     }
-    Ok(())
+
+    /// Logs what this filter says from now on.
+    pub fn set(&self, filter: &LogFilter) {
+        // Fails only once the subscriber is gone, with which the process goes.
+        let _ = self.0.reload(EnvFilter::from(filter));
+    }
 }
 
 /// The parser takes a misspelt level for the name of a module, and would log nothing else.

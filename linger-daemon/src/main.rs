@@ -7,7 +7,8 @@ use anyhow::Result;
 use clap::Parser as _;
 use linger_daemon::cli::{Cli, Command, ConfigCommand, Exercise};
 use linger_daemon::config::{self, Invalid};
-use linger_daemon::{check, exercise, logging, run};
+use linger_daemon::logging::Log;
+use linger_daemon::{check, exercise, run};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -28,9 +29,10 @@ fn main() -> ExitCode {
 fn dispatch(cli: &Cli) -> Result<ExitCode> {
     match &cli.command {
         Command::Run(options) => {
-            let config = config::load(&cli.sources(&options.settings))?.config;
-            logging::init(&config.log_level)?;
-            run::run(&config)?;
+            let sources = cli.sources(&options.settings);
+            let config = config::load(&sources)?.config;
+            let log = Log::init(&config.log_level)?;
+            run::run(config, sources, log)?;
         }
         Command::Check(options) => {
             cli.log()?;

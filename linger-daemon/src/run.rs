@@ -1,5 +1,7 @@
 //! `lingerd run`: attach, count, serve.
 
+mod reload;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -8,19 +10,29 @@ use nix::sys::utsname::uname;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
+use self::reload::Running;
 use crate::attribution::Cgroups;
-use crate::config::Config;
+use crate::config::{Config, Sources};
 use crate::http::{self, Limits, State};
 use crate::ledger::Ledger;
+use crate::logging::Log;
 use crate::metrics::{Facts, Metrics};
 use crate::privileges;
 use crate::probe::{self, Attached, Purpose};
 
-/// Runs until a signal ends it. Then everything is detached.
-pub fn run(config: &Config) -> Result<()> {
+/// Runs until a signal ends it. Then everything is detached. SIGHUP has `sources` read again.
+pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     let listener = http::bind(config.listen)?;
     let address = listener.local_addr()?;
     privileges::require()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    // From here on SIGHUP no longer ends the process.
+    let hangup = {
+        let _guard = runtime.enter();
+        signal(SignalKind::hangup())?
+    };
     let started = Instant::now();
     let purpose = Purpose {
         dimensions: config.labels.as_slice().into(),
@@ -35,17 +47,22 @@ pub fn run(config: &Config) -> Result<()> {
         "attached"
     );
     let cgroups = Cgroups::new(probe::cgroup_root().unwrap_or_default());
-    let ledger = Mutex::new(Ledger::new(&mut attached, cgroups, config)?);
+    let ledger = Ledger::new(&mut attached, cgroups, &config)?;
+    let ledger = Arc::new(Mutex::new(ledger));
     drop_privileges(&ledger)?;
     release_memory();
 
     let state = Arc::new(State::new());
-    state.attached(metrics(&attached, ledger)?);
+    state.attached(metrics(&attached, Arc::clone(&ledger))?);
     info!("serving http://{address}/metrics");
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let running = Running {
+        sources,
+        config,
+        ledger,
+        log,
+    };
     runtime.block_on(async {
+        tokio::spawn(running.reload_at(hangup));
         let shutdown = shutdown()?;
         http::serve(listener, state, Limits::DEFAULT, shutdown).await
     })?;
@@ -81,7 +98,7 @@ fn release_memory() {
     }
 }
 
-fn metrics(attached: &Attached, ledger: Mutex<Ledger>) -> Result<Metrics> {
+fn metrics(attached: &Attached, ledger: Arc<Mutex<Ledger>>) -> Result<Metrics> {
     let facts = Facts {
         plan: attached.plan,
         kernel: uname()?.release().to_string_lossy().into_owned(),

@@ -12,14 +12,14 @@ use anyhow::Result;
 
 use super::Cli;
 use crate::config::{self, Key, Sources};
-use crate::logging;
+use crate::logging::{self, Log};
 
 /// All settings; each wins over the same key of the file.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Settings {
     /// The file of settings; this one must exist [default: /etc/linger/lingerd.toml, if it exists]
     ///
-    /// Every flag below is a key of the file as well, and wins over it.
+    /// Every flag below is a key of the file as well, and wins over it. SIGHUP reads the file again.
     #[arg(long, value_name = "PATH", help_heading = "Configuration")]
     pub config: Option<PathBuf>,
 
@@ -138,8 +138,8 @@ impl Cli {
     }
 
     /// Sets up the log of a command that has no other settings.
-    pub fn log(&self) -> Result<()> {
+    pub fn log(&self) -> Result<Log> {
         let filter = config::log_level(&self.sources(&Settings::default()))?;
-        Ok(logging::init(&filter)?)
+        Ok(Log::init(&filter)?)
     }
 }

@@ -44,6 +44,11 @@ impl Records {
         })
     }
 
+    /// From now on a record may live for `ttl`.
+    pub(super) fn set_ttl(&mut self, ttl: Duration) {
+        self.ttl = ttl;
+    }
+
     /// What was given up, by group.
     pub(super) fn expired(&self) -> &BTreeMap<Group, Orphans> {
         &self.expired

@@ -2,5 +2,6 @@
 
 mod accepted;
 mod binary;
+mod changed;
 mod fixture;
 mod refused;

@@ -179,10 +179,14 @@ impl Daemon {
         Ok(programs)
     }
 
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_raw(self.process.id().cast_signed());
+        Ok(kill(pid, signal)?)
+    }
+
     /// Ends it by SIGTERM. It must exit with 0, soon, and leave none of its programs behind.
     pub(crate) fn stop(mut self) -> Result<()> {
-        let pid = Pid::from_raw(self.process.id().cast_signed());
-        kill(pid, Signal::SIGTERM)?;
+        self.signal(Signal::SIGTERM)?;
         let start = Instant::now();
         let status = loop {
             if let Some(status) = self.process.try_wait()? {

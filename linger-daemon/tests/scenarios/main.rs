@@ -22,6 +22,7 @@ mod orphan_netns;
 mod orphan_table;
 mod orphans;
 mod random;
+mod reload;
 mod scenario;
 mod sight;
 mod sight_orphans;

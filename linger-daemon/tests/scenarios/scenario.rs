@@ -1,15 +1,16 @@
 //! The list of scenarios.
 
 use std::io;
+use std::path::Path;
 
 use linger_daemon::exercise::Kind;
 use linger_daemon::exercise::tcp::{Family, Loopback};
-use linger_ebpf::Outcome;
+use linger_ebpf::{Outcome, Plan};
 
 use crate::truth::Truth;
 use crate::{
     abort, ends, graceful, linger, listener, load, orphan_ends, orphan_netns, orphan_table,
-    orphans, random, special, unread,
+    orphans, random, reload, special, unread,
 };
 
 #[derive(Clone)]
@@ -32,6 +33,8 @@ pub(crate) enum Script {
         &'static [&'static str],
         fn(Settings, &mut Truth) -> io::Result<()>,
     ),
+    /// Is about the daemon itself: starts the binary, with this plan, and ends it.
+    Daemon(fn(&Path, Plan) -> anyhow::Result<()>),
 }
 
 /// What the run sets for bulk scenarios.
@@ -65,12 +68,9 @@ impl Scenario {
         matches!(self.script, Script::HostWide(_))
     }
 
-    /// The options of the daemon it needs; none if it shares one with others.
-    pub(crate) fn daemon_options(&self) -> &'static [&'static str] {
-        match self.script {
-            Script::Under(options, _) => options,
-            _ => &[],
-        }
+    /// Whether it shares a daemon with others.
+    pub(crate) fn shares_daemon(&self) -> bool {
+        !matches!(self.script, Script::Under(..) | Script::Daemon(_))
     }
 
     /// Runs it.
@@ -83,6 +83,7 @@ impl Scenario {
             Script::Narrow(script) => over(Loopback::narrow(Family::V4)?, truth, script),
             Script::Own(script) | Script::HostWide(script) => script(truth),
             Script::Bulk(script) | Script::Under(_, script) => script(settings, truth),
+            Script::Daemon(_) => Err(io::Error::other("it has no process of its own")),
         }
     }
 }
@@ -114,6 +115,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         orphan_ends::SCENARIOS,
         orphan_netns::SCENARIOS,
         orphan_table::SCENARIOS,
+        reload::SCENARIOS,
         random::SCENARIOS,
         load::SCENARIOS,
     ];

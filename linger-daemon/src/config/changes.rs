@@ -1,0 +1,78 @@
+//! What a new configuration changes in a running daemon.
+
+use std::fmt;
+
+use toml::Value;
+
+use super::{Config, Key};
+
+/// A setting that the new configuration says anew.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// The setting.
+    pub key: Key,
+    /// What is in effect.
+    pub old: Value,
+    /// What is wanted.
+    pub new: Value,
+    /// Whether it can be had without attaching anew.
+    pub applies: bool,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} -> {}", self.key, self.old, self.new)?;
+        if !self.applies {
+            f.write_str(" needs a restart")?;
+        }
+        Ok(())
+    }
+}
+
+/// What is in effect once a daemon that runs with `running` was told of `wanted`.
+///
+/// Where metrics are served, the plan, the labels and the sizes of maps stay until the next start;
+/// so does what would contradict them.
+#[must_use]
+pub fn in_effect(running: &Config, wanted: &Config) -> Config {
+    let (tells_ports, would_tell) = (!running.ports.is_empty(), !wanted.ports.is_empty());
+    let ports = if tells_ports && would_tell {
+        wanted
+    } else {
+        running
+    };
+    let max_series = if wanted.max_series < running.max_groups {
+        running
+    } else {
+        wanted
+    };
+    Config {
+        listen: running.listen,
+        plan: running.plan,
+        log_level: wanted.log_level.clone(),
+        labels: running.labels.clone(),
+        ports: ports.ports.clone(),
+        max_groups: running.max_groups,
+        max_series: max_series.max_series,
+        retire_after: wanted.retire_after,
+        max_orphans: running.max_orphans,
+        orphan_ttl: wanted.orphan_ttl,
+        filter: wanted.filter.clone(),
+    }
+}
+
+/// All that `wanted` changes, in the order of the keys.
+#[must_use]
+pub fn changes(running: &Config, wanted: &Config) -> Vec<Change> {
+    let effect = in_effect(running, wanted);
+    let changes = Key::ALL.iter().map(|&key| {
+        let new = wanted.value(key);
+        Change {
+            key,
+            old: running.value(key),
+            applies: effect.value(key) == new,
+            new,
+        }
+    });
+    changes.filter(|change| change.old != change.new).collect()
+}

@@ -1,0 +1,76 @@
+//! SIGHUP: the configuration anew, while programs stay attached.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::signal::unix::Signal;
+use tokio::task::spawn_blocking;
+use tracing::{error, info, warn};
+
+use crate::config::{self, Config, Sources};
+use crate::ledger::Ledger;
+use crate::logging::Log;
+
+/// What runs, and what it was told.
+pub(super) struct Running {
+    /// Where the configuration is read again.
+    pub(super) sources: Sources,
+    /// What is in effect.
+    pub(super) config: Config,
+    pub(super) ledger: Arc<Mutex<Ledger>>,
+    pub(super) log: Log,
+}
+
+impl Running {
+    /// Reads the configuration again whenever the signal comes.
+    pub(super) async fn reload_at(mut self, mut signal: Signal) {
+        while signal.recv().await.is_some() {
+            // The file may be slow, and the ledger held by a scrape.
+            let reloading = spawn_blocking(move || {
+                self.reload();
+                self
+            });
+            match reloading.await {
+                Ok(running) => self = running,
+                // Only at the daemon's end.
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Takes over what can change. A configuration with a mistake changes nothing.
+    fn reload(&mut self) {
+        let path = self.sources.path().display().to_string();
+        let wanted = match config::load(&self.sources) {
+            Ok(effective) => effective.config,
+            Err(invalid) => {
+                for line in invalid.to_string().lines() {
+                    error!("SIGHUP: {line}");
+                }
+                error!("SIGHUP: the settings stay as they are: correct {path} and send it again");
+                return;
+            }
+        };
+        let changes = config::changes(&self.config, &wanted);
+        // Under the old level, which may show more than the new.
+        for change in &changes {
+            if change.applies {
+                info!("{change}");
+            } else {
+                warn!("{change}");
+            }
+        }
+        self.config = config::in_effect(&self.config, &wanted);
+        self.apply();
+        info!(
+            "SIGHUP: read {path}, settings that differ: {}",
+            changes.len()
+        );
+    }
+
+    /// Tells everyone whose settings can change what is in effect.
+    fn apply(&self) {
+        self.log.set(&self.config.log_level);
+        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        ledger.reconfigure(&self.config);
+    }
+}

@@ -1,0 +1,127 @@
+//! SIGHUP: what a running daemon takes over from its file, and what it does not.
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use linger_daemon::exercise::tcp::{Family, Loopback, Pair};
+use linger_daemon::exercise::{self, tcp};
+use linger_ebpf::{Fate, Plan};
+use nix::sys::signal::Signal;
+use tempfile::NamedTempFile;
+
+use crate::daemon::Daemon;
+use crate::exposition::Scrape;
+use crate::scenario::Script;
+
+pub(crate) const SCENARIOS: &[(&str, Script)] = &[("reload", Script::Daemon(reload))];
+
+/// How long an effect may take, on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A daemon, and the file it reads.
+struct Configured {
+    daemon: Daemon,
+    file: NamedTempFile,
+}
+
+impl Configured {
+    fn start(lingerd: &Path, plan: Plan, text: &str) -> Result<Self> {
+        let file = NamedTempFile::new()?;
+        fs::write(&file, text)?;
+        let path = file.path().to_str().context("a path of text")?;
+        let daemon = Daemon::start(lingerd, plan, &["--config", path])?;
+        Ok(Self { daemon, file })
+    }
+
+    /// Has the daemon read this.
+    fn reload(&self, text: &str) -> Result<()> {
+        fs::write(&self.file, text)?;
+        self.daemon.signal(Signal::SIGHUP)
+    }
+
+    /// Waits until the log contains this so many times.
+    fn wait_for_log(&self, text: &str, times: usize) -> Result<()> {
+        wait_for(text, || {
+            Ok(self.daemon.errors().matches(text).count() >= times)
+        })
+        .with_context(|| self.daemon.errors())
+    }
+}
+
+fn wait_for(what: &str, mut reached: impl FnMut() -> Result<bool>) -> Result<()> {
+    let start = Instant::now();
+    while !reached()? {
+        ensure!(start.elapsed() < PATIENCE, "waited in vain for: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Whether an orphan of this process was given up.
+fn is_given_up(scrape: &Scrape) -> Result<bool> {
+    let comm = fs::read_to_string("/proc/thread-self/comm")?;
+    Ok(scrape.of("linger_orphans_total").any(|sample| {
+        sample.label("comm") == comm.trim_end()
+            && sample.label("fate") == Fate::Unknown.name()
+            && sample.value > 0.0
+    }))
+}
+
+/// Groups that fit.
+fn room(scrape: &Scrape) -> Option<f64> {
+    let mut rooms = scrape.of("linger_map_capacity");
+    let groups = rooms.find(|sample| sample.label("map") == "groups");
+    groups.map(|sample| sample.value)
+}
+
+fn reload(lingerd: &Path, plan: Plan) -> Result<()> {
+    const PATIENT: &str = "orphan-ttl = \"1h\"\n";
+    const HASTY: &str = "orphan-ttl = \"1s\"\nmax-groups = 10\n";
+    let configured = Configured::start(lingerd, plan, PATIENT)?;
+    let daemon = &configured.daemon;
+    let capacity = room(&daemon.scrape()?);
+    ensure!(capacity.is_some(), "there is no capacity of groups");
+    let loopback = Loopback::new(Family::V4)?;
+    let Pair { client, server } = exercise::pair_with_unacked(&loopback)?;
+    tcp::close(client)?;
+
+    // A mistake changes nothing.
+    configured.reload("orphan-ttl = \"soon\"\nretire-after = \"1m\"\n")?;
+    let place = format!("{}:1: orphan-ttl: ", configured.file.path().display());
+    configured.wait_for_log(&place, 1)?;
+    configured.wait_for_log("the settings stay as they are", 1)?;
+    ensure!(
+        !daemon.errors().contains("retire-after"),
+        "it took over a part of a file with a mistake"
+    );
+
+    // The orphan under way has had its time, by the new setting; the map stays as it is.
+    ensure!(!is_given_up(&daemon.scrape()?)?, "given up at once");
+    configured.reload(HASTY)?;
+    configured.wait_for_log("orphan-ttl: \"1h\" -> \"1s\"", 1)?;
+    configured.wait_for_log("-> 10 needs a restart", 1)?;
+    wait_for("the orphan to be given up", || {
+        is_given_up(&daemon.scrape()?)
+    })?;
+    ensure!(
+        room(&daemon.scrape()?) == capacity,
+        "the capacity of groups changed"
+    );
+
+    // Under the level error no change is told, until it is over.
+    configured.reload(&format!("{HASTY}log-level = \"error\"\n"))?;
+    configured.wait_for_log("log-level: \"info\" -> \"error\"", 1)?;
+    configured.reload(HASTY)?;
+    configured.wait_for_log("SIGHUP: read", 2)?;
+    configured.reload(&format!("{HASTY}retire-after = \"7m\"\n"))?;
+    configured.wait_for_log("retire-after: \"15m\" -> \"7m\"", 1)?;
+    ensure!(
+        !daemon.errors().contains("\"error\" -> \"info\""),
+        "the level did not change"
+    );
+    drop(server);
+    configured.daemon.stop()
+}
