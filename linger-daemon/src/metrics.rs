@@ -1,17 +1,22 @@
 //! The ledger as Prometheus metrics.
 
+mod daemon;
+mod exposition;
 mod families;
 mod family;
+mod groups;
+mod text;
 
 use std::error::Error;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use linger_ebpf::Plan;
-use prometheus::core::{Collector, Desc};
 use prometheus::process_collector::ProcessCollector;
-use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
+
+pub use self::exposition::Exposition;
+pub use self::groups::series;
 
 use crate::ledger::Snapshot;
 use crate::probe::Hook;
@@ -45,9 +50,9 @@ pub enum ScrapeError {
     /// The ledger could not be read.
     #[error("the ledger cannot be read")]
     Ledger(#[source] SourceError),
-    /// The metrics could not be gathered or written out.
-    #[error("the metrics cannot be written")]
-    Encode(#[from] prometheus::Error),
+    /// What the process says of itself could not be written out.
+    #[error("the metrics of the process cannot be written")]
+    Process(#[from] prometheus::Error),
 }
 
 /// All metrics of the daemon.
@@ -72,69 +77,20 @@ impl Metrics {
         &self.facts
     }
 
-    /// Reads the ledger and returns the metrics in the Prometheus text format.
+    /// Reads the ledger.
     ///
     /// Makes system calls, so it blocks, for milliseconds.
-    pub fn scrape(&self) -> Result<String, ScrapeError> {
-        // Collectors and registry live for one scrape: a failure then belongs to this scrape and
-        // to no other that runs at the same time.
-        let collector = LingerCollector::new(Arc::clone(&self.source), Arc::clone(&self.facts));
-        let failure = Arc::clone(&collector.failure);
-        let registry = Registry::new();
-        registry.register(Box::new(collector))?;
-        registry.register(Box::new(ProcessCollector::for_self()))?;
-        let families = registry.gather();
-        match take(&failure) {
-            Some(error) => Err(ScrapeError::Ledger(error)),
-            None => Ok(TextEncoder::new().encode_to_string(&families)?),
-        }
-    }
-}
-
-type Failure = Mutex<Option<SourceError>>;
-
-fn take(failure: &Failure) -> Option<SourceError> {
-    failure
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take()
-}
-
-/// Reads the ledger when it is asked to collect.
-pub struct LingerCollector {
-    source: Source,
-    facts: Arc<Facts>,
-    descriptions: Vec<Desc>,
-    /// What the trait's `collect` has no way to return.
-    failure: Arc<Failure>,
-}
-
-impl LingerCollector {
-    /// A collector of what `source` reads.
-    #[must_use]
-    pub fn new(source: Source, facts: Arc<Facts>) -> Self {
-        Self {
-            source,
-            facts,
-            descriptions: families::descriptions(),
-            failure: Arc::default(),
-        }
-    }
-}
-
-impl Collector for LingerCollector {
-    fn desc(&self) -> Vec<&Desc> {
-        self.descriptions.iter().collect()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
+    pub fn read(&self) -> Result<Exposition, ScrapeError> {
         let started = Instant::now();
-        match (self.source)() {
-            Ok(snapshot) => families::all(&snapshot, &self.facts, started.elapsed()),
-            Err(error) => {
-                *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                Vec::new()
-            }
-        }
+        let snapshot = (self.source)().map_err(ScrapeError::Ledger)?;
+        let reading = started.elapsed();
+        let process = Registry::new();
+        process.register(Box::new(ProcessCollector::for_self()))?;
+        Ok(Exposition {
+            snapshot,
+            facts: Arc::clone(&self.facts),
+            reading,
+            process: TextEncoder::new().encode_to_string(&process.gather())?,
+        })
     }
 }

@@ -34,10 +34,10 @@ fn wanted(parameters: &str) -> bool {
 }
 
 /// Compresses; the text repeats itself so much that the fastest level does.
-pub(super) fn compress(text: &str) -> Vec<u8> {
+pub(super) fn compress(text: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder
-        .write_all(text.as_bytes())
+        .write_all(text)
         .and_then(|()| encoder.finish())
         .expect("memory takes every byte")
 }

@@ -3,5 +3,9 @@
 mod endpoints;
 mod exposition;
 mod fixture;
+mod labels;
+mod large;
 mod limits;
+mod sample;
+mod series;
 mod server;

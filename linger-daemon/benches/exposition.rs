@@ -1,0 +1,131 @@
+//! What a scrape of a ledger full of groups costs: time, bytes, memory. Each is the best of a few.
+
+#[path = "../tests/web/large.rs"]
+mod large;
+
+use std::fs;
+use std::future::pending;
+use std::io::{self, Read as _, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use linger_daemon::http::{self, Limits, State};
+use linger_daemon::ledger::Snapshot;
+use linger_daemon::metrics::{Facts, Metrics, series};
+use linger_ebpf::{Counters, Plan};
+
+const ROUNDS: usize = 7;
+
+fn main() {
+    measure("typical", large::typical);
+    measure("everything", large::everything);
+}
+
+fn measure(name: &str, counters: fn(u64) -> Counters) {
+    let snapshot = Arc::new(large::snapshot(counters));
+    let groups = snapshot.groups.iter();
+    let series: usize = groups.map(|(_, counters)| series(counters)).sum();
+    println!("{name}: {} groups, {series} series", snapshot.groups.len());
+
+    let exposition = metrics(&snapshot).read().expect("it can be read");
+    report("text", series, || {
+        let mut text = Taken(0);
+        exposition.write(&mut text).expect("it takes all");
+        text.0
+    });
+    drop(exposition);
+    report("copy of the snapshot", series, || {
+        drop(metrics(&snapshot).read().expect("it can be read"));
+        0
+    });
+    let address = serve(metrics(&snapshot));
+    report("copied, served", series, || get(address, ""));
+    report("copied, served, gzip", series, || {
+        get(address, "Accept-Encoding: gzip\r\n")
+    });
+}
+
+/// Counts bytes.
+struct Taken(usize);
+
+impl Write for Taken {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn metrics(snapshot: &Arc<Snapshot>) -> Metrics {
+    let snapshot = Arc::clone(snapshot);
+    let facts = Facts {
+        plan: Plan::Fentry,
+        kernel: "bench".to_owned(),
+        attached: Vec::new(),
+    };
+    Metrics::new(Arc::new(move || Ok(Snapshot::clone(&snapshot))), facts)
+}
+
+/// Serves these metrics until the bench ends.
+fn serve(metrics: Metrics) -> SocketAddr {
+    let listener = http::bind(([127, 0, 0, 1], 0).into()).expect("a port is free");
+    let address = listener.local_addr().expect("it listens");
+    let state = Arc::new(State::new());
+    state.attached(metrics);
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("the system has what it takes");
+        runtime.block_on(http::serve(listener, state, Limits::DEFAULT, pending()))
+    });
+    address
+}
+
+/// Scrapes, and returns how many bytes came.
+fn get(address: SocketAddr, head: &str) -> usize {
+    let mut stream = TcpStream::connect(address).expect("it is there");
+    let request =
+        format!("GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n{head}\r\n");
+    stream.write_all(request.as_bytes()).expect("it is taken");
+    let mut buffer = vec![0; 256 * 1024];
+    let mut bytes = 0;
+    loop {
+        match stream.read(&mut buffer).expect("it comes") {
+            0 => return bytes,
+            more => bytes += more,
+        }
+    }
+}
+
+/// Prints what this work takes, which returns a number of bytes.
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+fn report(what: &str, series: usize, work: impl Fn() -> usize) {
+    fs::write("/proc/self/clear_refs", "5").expect("Linux has it");
+    let before = memory("VmRSS:");
+    let runs = (0..ROUNDS).map(|_| {
+        let started = Instant::now();
+        let bytes = work();
+        (started.elapsed(), bytes)
+    });
+    let (time, bytes) = runs.min().expect("at least one");
+    println!(
+        "  {what:22} {:7.1} ms {:6.1} ns a series {bytes:10} bytes {:7} KiB of memory",
+        time.as_secs_f64() * 1e3,
+        time.as_secs_f64() * 1e9 / series as f64,
+        memory("VmHWM:").saturating_sub(before)
+    );
+}
+
+/// A line of `/proc/self/status`, KiB.
+fn memory(what: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").expect("Linux has it");
+    let line = status.lines().find_map(|line| line.strip_prefix(what));
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok())
+        .expect("it has it")
+}

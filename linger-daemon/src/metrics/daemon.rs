@@ -1,0 +1,122 @@
+//! The metrics of the daemon itself.
+
+use linger_ebpf::Lost;
+
+use super::family::{Family, Kind, Rule, Series, Value};
+use super::{Exposition, REVISION, VERSION};
+use crate::ledger::MapFill;
+
+pub(super) static LOST_ORPHAN_BYTES: Family = Family {
+    name: "linger_lost_orphan_bytes_total",
+    help: "Bytes of payload outstanding in orphans that found no place, and are in no other \
+           metric. See --max-orphans.",
+    kind: Kind::Counter,
+    rule: Rule::Daemon(lost_orphan_bytes),
+};
+
+pub(super) static BUILD: Family = Family {
+    name: "linger_build_info",
+    help: "Always 1: version and source revision of this lingerd.",
+    kind: Kind::Gauge,
+    rule: Rule::Daemon(build),
+};
+
+pub(super) static PROBE: Family = Family {
+    name: "linger_probe_info",
+    help: "Always 1: the plan (set of kernel hooks) in use, and the release of the running kernel.",
+    kind: Kind::Gauge,
+    rule: Rule::Daemon(probe),
+};
+
+pub(super) static ATTACHED: Family = Family {
+    name: "linger_probe_attached",
+    help: "1 for each BPF program that is attached, with the place in the kernel it is attached to.",
+    kind: Kind::Gauge,
+    rule: Rule::Daemon(attached),
+};
+
+pub(super) static LOST: Family = Family {
+    name: "linger_lost_total",
+    help: "What could not be recorded. what=\"group\": changes counted under other because their \
+           group found no place, the sums are still exact; \"close\": closes that are in no \
+           counter; \"orphan\": orphans that are in no metric of orphans; \"return\": closes that are counted, but not in the histogram of their time. \
+           Anything but 0 deserves a look.",
+    kind: Kind::Counter,
+    rule: Rule::Daemon(lost),
+};
+
+pub(super) static ENTRIES: Family = Family {
+    name: "linger_map_entries",
+    help: "Entries in each BPF map. See linger_map_capacity for how many fit.",
+    kind: Kind::Gauge,
+    rule: Rule::Daemon(entries),
+};
+
+pub(super) static CAPACITY: Family = Family {
+    name: "linger_map_capacity",
+    help: "Entries that fit in each BPF map. What finds no place is counted in linger_lost_total.",
+    kind: Kind::Gauge,
+    rule: Rule::Daemon(capacity),
+};
+
+pub(super) static SCRAPE: Family = Family {
+    name: "linger_scrape_duration_seconds",
+    help: "Seconds that reading the ledger took for this scrape.",
+    kind: Kind::Gauge,
+    rule: Rule::Daemon(scrape),
+};
+
+fn build(_: &Exposition, series: &mut dyn Series) {
+    series.count(&[("version", VERSION), ("revision", REVISION)], 1);
+}
+
+fn probe(exposition: &Exposition, series: &mut dyn Series) {
+    let facts = &exposition.facts;
+    let labels = [("plan", facts.plan.name()), ("kernel", &facts.kernel)];
+    series.count(&labels, 1);
+}
+
+fn attached(exposition: &Exposition, series: &mut dyn Series) {
+    let hooks = exposition.facts.attached.iter();
+    let mut hooks: Vec<_> = hooks
+        .map(|hook| (hook.program, hook.point.to_string()))
+        .collect();
+    hooks.sort();
+    for (program, target) in hooks {
+        series.count(&[("program", program), ("target", &target)], 1);
+    }
+}
+
+fn lost(exposition: &Exposition, series: &mut dyn Series) {
+    let lost = Lost::ALL.iter().zip(exposition.snapshot.lost);
+    let mut lost: Vec<_> = lost.map(|(what, count)| (what.name(), count)).collect();
+    lost.sort_unstable();
+    for (what, count) in lost {
+        series.count(&[("what", what)], count);
+    }
+}
+
+fn lost_orphan_bytes(exposition: &Exposition, series: &mut dyn Series) {
+    series.count(&[], exposition.snapshot.lost_orphan_bytes);
+}
+
+fn entries(exposition: &Exposition, series: &mut dyn Series) {
+    map_fill(exposition, series, |fill| fill.entries);
+}
+
+fn capacity(exposition: &Exposition, series: &mut dyn Series) {
+    map_fill(exposition, series, |fill| fill.capacity);
+}
+
+fn map_fill(exposition: &Exposition, series: &mut dyn Series, measure: fn(&MapFill) -> u64) {
+    let mut maps: Vec<_> = exposition.snapshot.maps.iter().collect();
+    maps.sort_by_key(|fill| fill.map);
+    for fill in maps {
+        series.count(&[("map", fill.map)], measure(fill));
+    }
+}
+
+fn scrape(exposition: &Exposition, series: &mut dyn Series) {
+    let ns = u64::try_from(exposition.reading.as_nanos()).unwrap_or(u64::MAX);
+    series.sample(&[], Value::Nanoseconds(ns));
+}

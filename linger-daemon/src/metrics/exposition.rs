@@ -1,0 +1,66 @@
+//! One scrape: what was read, and its text.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Facts;
+use super::families::FAMILIES;
+use super::family::Rule;
+use super::text::{Lines, Text, group_labels};
+use crate::ledger::Snapshot;
+
+/// Bytes that are gathered before they are passed on.
+const BATCH: usize = 64 * 1024;
+
+/// All that one scrape shows.
+pub struct Exposition {
+    pub(super) snapshot: Snapshot,
+    pub(super) facts: Arc<Facts>,
+    /// How long reading the snapshot took.
+    pub(super) reading: Duration,
+    /// The `process_*` metrics as text.
+    pub(super) process: String,
+}
+
+impl Exposition {
+    /// Writes the metrics in the Prometheus text format, in batches of about 64 KiB: whole lines,
+    /// and never more than the series of one metric of one group beyond that.
+    ///
+    /// Fails only if `out` does.
+    pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        let Snapshot {
+            dimensions, groups, ..
+        } = &self.snapshot;
+        let labels = groups
+            .iter()
+            .map(|(group, _)| group_labels(dimensions, group));
+        let labels: Vec<_> = labels.collect();
+        let mut text = Text::default();
+        for family in FAMILIES {
+            let mut lines = Lines::new(&mut text, family);
+            match family.rule {
+                Rule::Daemon(rule) => rule(self, &mut lines),
+                Rule::Group(rule) => {
+                    for (labels, (_, counters)) in labels.iter().zip(groups) {
+                        lines.group = labels;
+                        rule(counters, &mut lines);
+                        pass_on(lines.bytes(), out, BATCH)?;
+                    }
+                }
+            }
+        }
+        // Their names come last in the alphabet.
+        text.bytes.extend_from_slice(self.process.as_bytes());
+        pass_on(&mut text.bytes, out, 0)
+    }
+}
+
+/// Passes on what was gathered if it is a batch of this many bytes.
+fn pass_on(bytes: &mut Vec<u8>, out: &mut impl Write, batch: usize) -> io::Result<()> {
+    if bytes.len() >= batch {
+        out.write_all(bytes)?;
+        bytes.clear();
+    }
+    Ok(())
+}

@@ -1,0 +1,259 @@
+//! The metrics of the groups: the contract, each with its words, and how it follows from counters.
+//!
+//! A series of a group begins with the first thing it counts; there are no series of things that
+//! never happened. Bytes discarded are the exception: an outcome that can discard shows that it
+//! discarded nothing; and fates: with the first orphan of a group, all of them begin.
+
+use std::sync::LazyLock;
+
+use linger_ebpf::{BUCKETS, Cause, Closes, Counters, Ends, Fate, Orphans, Outcome, QueueBytes};
+
+use super::families::FAMILIES;
+use super::family::{Family, Kind, Label, Rule, Series, Value};
+
+pub(super) static CLOSES: Family = Family {
+    name: "linger_closes_total",
+    help: "Closes of TCP sockets by outcome. A close is the final release of a socket, whoever \
+           holds it last; each is counted once. Outcomes ending in _aborted gave the connection \
+           up instead of finishing it; linger_timeout and linger_interrupted returned success \
+           with data still unacknowledged.",
+    kind: Kind::Counter,
+    rule: Rule::Group(closes),
+};
+
+pub(super) static BLOCKED: Family = Family {
+    name: "linger_close_blocked_seconds",
+    help: "Seconds that the closing thread spent in close, from entry to return, waiting for the \
+           socket's lock included. Closes whose time is not known are missing here and counted \
+           in linger_closes_total all the same.",
+    kind: Kind::Histogram,
+    rule: Rule::Group(blocked),
+};
+
+pub(super) static DISCARDED: Family = Family {
+    name: "linger_discarded_bytes_total",
+    help: "Bytes of payload that were queued to be sent and thrown away, by the outcome of the \
+           close that did it, or by the fate of the orphan that a close had left. queue=\"unsent\" never left this host; queue=\"unacked\" was sent, \
+           and may or may not have reached the peer.",
+    kind: Kind::Counter,
+    rule: Rule::Group(discarded),
+};
+
+pub(super) static UNREAD: Family = Family {
+    name: "linger_unread_bytes_total",
+    help: "Bytes of payload that arrived, were acknowledged to the peer, and were thrown away by a \
+           close because no one had read them.",
+    kind: Kind::Counter,
+    rule: Rule::Group(unread),
+};
+
+pub(super) static RESETS: Family = Family {
+    name: "linger_resets_sent_total",
+    help: "RSTs that this host chose to send on a connection, by cause. RSTs in answer to segments \
+           that belong to no connection are not among them.",
+    kind: Kind::Counter,
+    rule: Rule::Group(resets),
+};
+
+pub(super) static ORPHANS: Family = Family {
+    name: "linger_orphans",
+    help: "Orphans still under way: sockets whose close returned while payload was unsent or \
+           unacknowledged, and whose end has not come.",
+    kind: Kind::Gauge,
+    rule: Rule::Group(orphans),
+};
+
+pub(super) static ORPHANS_TOTAL: Family = Family {
+    name: "linger_orphans_total",
+    help: "Orphans that came to an end, by fate. All but \"delivered\" lost payload that their \
+           program believes sent.",
+    kind: Kind::Counter,
+    rule: Rule::Group(orphans_ended),
+};
+
+pub(super) static ORPHANED_BYTES: Family = Family {
+    name: "linger_orphaned_bytes_total",
+    help: "Bytes of payload that were unsent or unacknowledged when their close returned. They are \
+           delivered, discarded, or still under way.",
+    kind: Kind::Counter,
+    rule: Rule::Group(orphaned_bytes),
+};
+
+pub(super) static DELIVERED_BYTES: Family = Family {
+    name: "linger_orphan_delivered_bytes_total",
+    help: "Bytes of linger_orphaned_bytes_total that the peer acknowledged, counted when their \
+           orphan ends.",
+    kind: Kind::Counter,
+    rule: Rule::Group(delivered_bytes),
+};
+
+pub(super) static ORPHAN_SECONDS: Family = Family {
+    name: "linger_orphan_seconds",
+    help: "Seconds from the return of the close to the end of its orphan.",
+    kind: Kind::Histogram,
+    rule: Rule::Group(orphan_seconds),
+};
+
+/// Values in the order of their names.
+fn by_name<T: Copy>(all: impl IntoIterator<Item = T>, name: fn(T) -> &'static str) -> Vec<T> {
+    let mut sorted: Vec<T> = all.into_iter().collect();
+    sorted.sort_by_key(|&value| name(value));
+    sorted
+}
+
+static OUTCOMES: LazyLock<Vec<Outcome>> =
+    LazyLock::new(|| by_name(Outcome::ALL.iter().copied(), Outcome::name));
+
+static FATES: LazyLock<Vec<Fate>> =
+    LazyLock::new(|| by_name(Fate::ALL.iter().copied(), Fate::name));
+
+static CAUSES: LazyLock<Vec<Cause>> =
+    LazyLock::new(|| by_name(Cause::ALL.iter().copied(), Cause::name));
+
+/// What can throw away payload that was queued to be sent.
+#[derive(Clone, Copy)]
+enum Loss {
+    Close(Outcome),
+    Orphan(Fate),
+}
+
+impl Loss {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Close(outcome) => outcome.name(),
+            Self::Orphan(fate) => fate.name(),
+        }
+    }
+
+    /// What it threw away, or could have: nothing as long as it never happened.
+    fn discarded(self, counters: &Counters) -> Option<QueueBytes> {
+        match self {
+            Self::Close(outcome) => {
+                let closes = &counters.closes[outcome.index()];
+                (closes.count() > 0).then_some(closes.discarded)
+            }
+            Self::Orphan(fate) => {
+                let orphans = &counters.orphans;
+                (orphans.total() > 0).then_some(orphans.ends[fate.index()].discarded)
+            }
+        }
+    }
+}
+
+static LOSSES: LazyLock<Vec<Loss>> = LazyLock::new(|| {
+    let closes = Outcome::ALL.iter().filter(|outcome| outcome.discards());
+    let orphans = Fate::ALL.iter().filter(|fate| fate.discards());
+    let closes = closes.copied().map(Loss::Close);
+    by_name(closes.chain(orphans.copied().map(Loss::Orphan)), Loss::name)
+});
+
+/// How many series a group with these counters has.
+#[must_use]
+pub fn series(counters: &Counters) -> usize {
+    let mut count = Count(0);
+    for family in FAMILIES {
+        if let Rule::Group(rule) = family.rule {
+            rule(counters, &mut count);
+        }
+    }
+    count.0
+}
+
+/// Counts series instead of writing them.
+struct Count(usize);
+
+impl Series for Count {
+    fn sample(&mut self, _: &[Label], _: Value) {
+        self.0 += 1;
+    }
+
+    fn histogram(&mut self, _: &[Label], _: &[u64; BUCKETS], _: u64) {
+        // Its sum and its count.
+        self.0 += BUCKETS + 2;
+    }
+}
+
+/// Every outcome that happened.
+fn outcomes(counters: &Counters) -> impl Iterator<Item = (Outcome, &Closes)> {
+    let all = OUTCOMES.iter();
+    let all = all.map(|&outcome| (outcome, &counters.closes[outcome.index()]));
+    all.filter(|(_, closes)| closes.count() > 0)
+}
+
+fn closes(counters: &Counters, series: &mut dyn Series) {
+    for (outcome, closes) in outcomes(counters) {
+        series.count(&[("outcome", outcome.name())], closes.count());
+    }
+}
+
+fn blocked(counters: &Counters, series: &mut dyn Series) {
+    // A plan that cannot time closes on this kernel has no histogram, rather than an empty one.
+    for (outcome, closes) in outcomes(counters).filter(|(_, closes)| closes.timed() > 0) {
+        let labels = [("outcome", outcome.name())];
+        series.histogram(&labels, &closes.buckets, closes.blocked_ns);
+    }
+}
+
+fn discarded(counters: &Counters, series: &mut dyn Series) {
+    for loss in &*LOSSES {
+        if let Some(bytes) = loss.discarded(counters) {
+            for (queue, bytes) in [("unacked", bytes.unacked), ("unsent", bytes.unsent)] {
+                series.count(&[("cause", loss.name()), ("queue", queue)], bytes);
+            }
+        }
+    }
+}
+
+fn unread(counters: &Counters, series: &mut dyn Series) {
+    if counters.unread_bytes > 0 {
+        series.count(&[], counters.unread_bytes);
+    }
+}
+
+fn resets(counters: &Counters, series: &mut dyn Series) {
+    for cause in &*CAUSES {
+        let resets = counters.resets[cause.index()];
+        if resets > 0 {
+            series.count(&[("cause", cause.name())], resets);
+        }
+    }
+}
+
+/// Every fate, of a group that ever had an orphan: a loss is seen as the increase of a series that
+/// was there before.
+fn fates(orphans: &Orphans) -> impl Iterator<Item = (Fate, &Ends)> {
+    let any = orphans.total() > 0;
+    let all = FATES.iter().filter(move |_| any);
+    all.map(|&fate| (fate, &orphans.ends[fate.index()]))
+}
+
+/// A series of a group that ever had an orphan.
+fn of_orphans(counters: &Counters, series: &mut dyn Series, count: fn(&Orphans) -> u64) {
+    if counters.orphans.total() > 0 {
+        series.count(&[], count(&counters.orphans));
+    }
+}
+
+fn orphans(counters: &Counters, series: &mut dyn Series) {
+    of_orphans(counters, series, Orphans::under_way);
+}
+
+fn orphaned_bytes(counters: &Counters, series: &mut dyn Series) {
+    of_orphans(counters, series, Orphans::total_bytes);
+}
+
+fn delivered_bytes(counters: &Counters, series: &mut dyn Series) {
+    of_orphans(counters, series, |orphans| orphans.delivered_bytes);
+}
+
+fn orphans_ended(counters: &Counters, series: &mut dyn Series) {
+    for (fate, ends) in fates(&counters.orphans) {
+        series.count(&[("fate", fate.name())], ends.count());
+    }
+}
+
+fn orphan_seconds(counters: &Counters, series: &mut dyn Series) {
+    for (fate, ends) in fates(&counters.orphans).filter(|(_, ends)| ends.count() > 0) {
+        series.histogram(&[("fate", fate.name())], &ends.buckets, ends.lived_ns);
+    }
+}

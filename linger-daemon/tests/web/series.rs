@@ -1,0 +1,84 @@
+//! How many series a group has.
+
+use linger_daemon::attribution::Labels;
+use linger_daemon::ledger::Snapshot;
+use linger_daemon::metrics::series;
+use linger_ebpf::{BUCKETS, Cause, Closes, Counters, Ends, Fate, Orphans, Outcome, QueueBytes};
+use proptest::prelude::*;
+
+use crate::{fixture, large};
+
+proptest! {
+    #[test]
+    fn series_are_the_lines_of_a_group(counters in any_counters()) {
+        let group = fixture::labels("a.service", "a");
+        let with = lines(vec![(group, counters)]);
+        prop_assert_eq!(with - lines(Vec::new()), series(&counters));
+    }
+}
+
+#[test]
+fn a_group_has_at_most_397_series() {
+    assert_eq!(series(&Counters::ZERO), 0);
+    assert_eq!(series(&large::everything(1)), 397);
+}
+
+#[test]
+fn series_add_up_over_all_groups_that_fit() {
+    let groups = large::snapshot(large::typical).groups;
+    let each = groups.iter().map(|(_, counters)| series(counters));
+    let all: usize = each.sum();
+    assert_eq!(lines(groups) - lines(Vec::new()), all);
+}
+
+/// Samples in the text of a ledger with these groups.
+fn lines(groups: Vec<(Labels, Counters)>) -> usize {
+    let text = fixture::text(Snapshot {
+        groups,
+        ..fixture::snapshot()
+    });
+    text.lines().filter(|line| !line.starts_with('#')).count()
+}
+
+/// Counters of which most are zero.
+fn any_counters() -> impl Strategy<Value = Counters> {
+    // Sums of all buckets are below 2^64.
+    let word = prop_oneof![12 => Just(0), 1 => 1..10_u64, 1 => 0..1_u64 << 56];
+    // One more for each outcome: what `undated` is less by.
+    let words = size_of::<Counters>() / size_of::<u64>() + Outcome::COUNT;
+    prop::collection::vec(word, words).prop_map(|words| {
+        let mut words = words.into_iter();
+        counters(&mut || words.next().expect("one for each"))
+    })
+}
+
+fn counters(word: &mut impl FnMut() -> u64) -> Counters {
+    Counters {
+        closes: [(); Outcome::COUNT].map(|()| Closes {
+            blocked_ns: word(),
+            buckets: [(); BUCKETS].map(|()| word()),
+            // Some were counted anew that had not been counted.
+            undated: word().wrapping_sub(word()),
+            discarded: queue(word),
+        }),
+        resets: [(); Cause::COUNT].map(|()| word()),
+        unread_bytes: word(),
+        orphans: Orphans {
+            left: word(),
+            left_bytes: word(),
+            delivered_bytes: word(),
+            ends: [(); Fate::COUNT].map(|()| Ends {
+                lived_ns: word(),
+                buckets: [(); BUCKETS].map(|()| word()),
+                discarded: queue(word),
+            }),
+        },
+    }
+}
+
+fn queue(word: &mut impl FnMut() -> u64) -> QueueBytes {
+    QueueBytes {
+        unsent: word(),
+        unacked: word(),
+    }
+}
