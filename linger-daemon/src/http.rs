@@ -1,7 +1,10 @@
 //! The web endpoints, bounded in connections, sizes and times.
 
 mod answer;
+mod body;
+mod deadline;
 mod gzip;
+mod scrape;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -18,6 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
+use self::deadline::Deadline;
 use crate::metrics::Metrics;
 
 /// What no client can exceed.
@@ -27,7 +31,7 @@ pub struct Limits {
     pub connections: u32,
     /// From the start of a connection, or the last answer on it, to the end of the next request.
     pub request_time: Duration,
-    /// From a request to its answer.
+    /// From a request to its answer; if that is too long to be sent as a whole, until it is taken.
     pub answer_time: Duration,
     /// How long a connection is kept; an answer that is due by then is still given.
     pub connection_time: Duration,
@@ -187,9 +191,13 @@ async fn connection(
     limits: Limits,
     mut stopped: watch::Receiver<()>,
 ) {
+    let (deadline, overdue) = Deadline::new();
     let service = service_fn(|request| {
-        let state = Arc::clone(&state);
-        async move { Ok::<_, Infallible>(answer::answer(&request, &state, limits.answer_time).await) }
+        let (state, deadline) = (Arc::clone(&state), deadline.clone());
+        async move {
+            let answer = answer::answer(&request, &state, limits.answer_time, &deadline).await;
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -197,13 +205,23 @@ async fn connection(
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
-    // What ends a connection early is the client's affair, or a limit: nothing to report.
+    let life = async {
+        // What ends a connection early is the client's affair, or a limit: nothing to report.
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = sleep(limits.connection_time) => {}
+            // The sender is gone: the server stops.
+            _ = stopped.changed() => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        let _ = timeout(limits.answer_time, connection).await;
+    };
     tokio::select! {
-        _ = connection.as_mut() => return,
-        () = sleep(limits.connection_time) => {}
-        // The sender is gone: the server stops.
-        _ = stopped.changed() => {}
+        () = life => {}
+        // Ends with the connection what is made for it, and its turn.
+        () = overdue.passed() => {
+            let seconds = limits.answer_time.as_secs_f32();
+            tracing::warn!(seconds, "a scrape was not taken in time");
+        }
     }
-    connection.as_mut().graceful_shutdown();
-    let _ = timeout(limits.answer_time, connection).await;
 }

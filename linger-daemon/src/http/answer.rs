@@ -1,28 +1,32 @@
 //! From request to answer.
 
-use std::error::Error;
-use std::iter::successors;
-use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::{Body, Bytes};
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
-use prometheus::TEXT_FORMAT;
-use tokio::time::timeout;
 
-use super::{State, gzip};
-use crate::metrics::{Metrics, REVISION, ScrapeError, VERSION};
+use super::State;
+use super::body::Stream;
+use super::deadline::Deadline;
+use super::scrape::scrape;
+use crate::metrics::{REVISION, VERSION};
 
-type Answer = Response<Full<Bytes>>;
+/// An answer; only that of a scrape may be too long to be held in memory.
+pub(super) type Answer = Response<Either<Full<Bytes>, Stream>>;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
-const NOT_ATTACHED: &str = "not ready: the programs are not attached yet\n";
 
-/// Answers one request within `time`.
-pub(super) async fn answer(request: &Request<impl Body>, state: &State, time: Duration) -> Answer {
+/// Answers one request within `time`; sets the deadline of its connection if the answer is longer
+/// than what is made by then.
+pub(super) async fn answer(
+    request: &Request<impl Body>,
+    state: &State,
+    time: Duration,
+    deadline: &Deadline,
+) -> Answer {
     let has_body = !request.body().is_end_stream();
     let mut answer = if !matches!(*request.method(), Method::GET | Method::HEAD) {
         method_not_allowed()
@@ -34,7 +38,7 @@ pub(super) async fn answer(request: &Request<impl Body>, state: &State, time: Du
     } else {
         match request.uri().path() {
             "/" => landing(state),
-            "/metrics" => scrape(state, gzip::accepted(request.headers()), time).await,
+            "/metrics" => scrape(request, state, time, deadline).await,
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" => ready(state),
             path => not_found(path),
@@ -48,8 +52,18 @@ pub(super) async fn answer(request: &Request<impl Body>, state: &State, time: Du
     answer
 }
 
+/// An answer that is there as a whole.
 fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
+    respond_with(status, content_type, Either::Left(Full::new(body.into())))
+}
+
+/// An answer with any body.
+pub(super) fn respond_with(
+    status: StatusCode,
+    content_type: &'static str,
+    body: Either<Full<Bytes>, Stream>,
+) -> Answer {
+    let mut answer = Response::new(body);
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -58,7 +72,8 @@ fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes
     answer
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+/// An answer in words.
+pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     respond(status, PLAIN, body)
 }
 
@@ -80,69 +95,16 @@ fn not_found(path: &str) -> Answer {
 fn ready(state: &State) -> Answer {
     match state.metrics.get() {
         Some(_) => text(StatusCode::OK, "ready\n"),
-        None => text(StatusCode::SERVICE_UNAVAILABLE, NOT_ATTACHED),
+        None => not_attached(),
     }
 }
 
-/// `/metrics`: reads the ledger, at most [`super::MAX_SCRAPES`] times at once.
-async fn scrape(state: &State, gzip: bool, time: Duration) -> Answer {
-    let Some(metrics) = state.metrics.get() else {
-        return text(StatusCode::SERVICE_UNAVAILABLE, NOT_ATTACHED);
-    };
-    let metrics = Arc::clone(metrics);
-    let scrapes = Arc::clone(&state.scrapes);
-    let work = async {
-        let turn = scrapes.acquire_owned().await;
-        let turn = turn.expect("the semaphore is never closed");
-        let work = tokio::task::spawn_blocking(move || {
-            let body = exposition(&metrics, gzip);
-            drop(turn);
-            body
-        });
-        work.await.expect("a scrape does not panic")
-    };
-    match timeout(time, work).await {
-        Ok(Ok(body)) => exposed(body, gzip),
-        Ok(Err(error)) => failed(&error),
-        Err(_) => {
-            let seconds = time.as_secs_f32();
-            tracing::warn!(seconds, "a scrape took too long");
-            let help = format!("the ledger was not read within {seconds} seconds\n");
-            text(StatusCode::SERVICE_UNAVAILABLE, help)
-        }
-    }
-}
-
-fn exposition(metrics: &Metrics, gzip: bool) -> Result<Bytes, ScrapeError> {
-    let mut text = Vec::new();
-    let exposition = metrics.read()?;
-    exposition
-        .write(&mut text)
-        .expect("memory takes every byte");
-    Ok(if gzip {
-        gzip::compress(&text).into()
-    } else {
-        text.into()
-    })
-}
-
-fn exposed(body: Bytes, gzip: bool) -> Answer {
-    let mut answer = respond(StatusCode::OK, TEXT_FORMAT, body);
-    let headers = answer.headers_mut();
-    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
-    if gzip {
-        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    }
-    answer
-}
-
-fn failed(error: &ScrapeError) -> Answer {
-    let causes: Vec<String> = successors(Some(error as &dyn Error), |&error| error.source())
-        .map(ToString::to_string)
-        .collect();
-    let reason = causes.join(": ");
-    tracing::error!(%reason, "a scrape failed");
-    text(StatusCode::INTERNAL_SERVER_ERROR, reason + "\n")
+/// What is to be had once the programs are attached.
+pub(super) fn not_attached() -> Answer {
+    text(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "not ready: the programs are not attached yet\n",
+    )
 }
 
 /// `/`: what this is, and where to go.

@@ -1,9 +1,5 @@
-//! Compression, for clients that ask for it.
+//! Who asks for compression.
 
-use std::io::Write as _;
-
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use hyper::header::{ACCEPT_ENCODING, HeaderMap};
 
 /// Whether the client takes gzip (RFC 9110, 12.5.3).
@@ -31,15 +27,6 @@ fn wanted(parameters: &str) -> bool {
         Some(weight) => weight.trim().parse().is_ok_and(|weight: f32| weight > 0.0),
         None => weight.is_empty(),
     }
-}
-
-/// Compresses; the text repeats itself so much that the fastest level does.
-pub(super) fn compress(text: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    encoder
-        .write_all(text)
-        .and_then(|()| encoder.finish())
-        .expect("memory takes every byte")
 }
 
 #[cfg(test)]

@@ -9,3 +9,4 @@ mod limits;
 mod sample;
 mod series;
 mod server;
+mod stream;

@@ -112,6 +112,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// Reads to the end of the connection; panics if the answer ends before.
     pub(crate) fn read(stream: &mut TcpStream) -> Self {
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).unwrap();
@@ -120,7 +121,11 @@ impl Answer {
         let body = bytes.split_off(end + 4);
         let head = String::from_utf8(bytes).unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Self { status, head, body }
+        let mut answer = Self { status, head, body };
+        if answer.header("transfer-encoding") == Some("chunked") && !answer.body.is_empty() {
+            answer.body = dechunk(&answer.body).expect("the answer is cut short");
+        }
+        answer
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
@@ -130,5 +135,21 @@ impl Answer {
 
     pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
+    }
+}
+
+/// The bytes in these chunks (RFC 9112, 7.1); `None` if the last is missing.
+pub(crate) fn dechunk(mut chunks: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    loop {
+        let end = chunks.windows(2).position(|two| two == b"\r\n")?;
+        let length = str::from_utf8(&chunks[..end]).ok()?;
+        let length = usize::from_str_radix(length, 16).ok()?;
+        let chunk = chunks.get(end + 2..)?;
+        bytes.extend_from_slice(chunk.get(..length)?);
+        chunks = chunk[length..].strip_prefix(b"\r\n")?;
+        if length == 0 {
+            return chunks.is_empty().then_some(bytes);
+        }
     }
 }

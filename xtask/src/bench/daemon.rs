@@ -86,10 +86,13 @@ impl Daemon {
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
-        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body);
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        if head.to_ascii_lowercase().contains("transfer-encoding") {
+            bail!("the answer is in chunks, which this does not read: too many groups closed");
+        }
         Ok((
             status.context("an answer in HTTP has a status")?,
-            body.unwrap_or_default().to_owned(),
+            body.to_owned(),
         ))
     }
 

@@ -1,0 +1,219 @@
+//! The body of an answer that may be too long to be held in memory.
+
+use std::io::{self, Write};
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use hyper::body::{Body, Bytes, Frame};
+use tokio::sync::{mpsc, oneshot};
+
+use super::deadline::Deadline;
+use crate::metrics::ScrapeError;
+
+/// Up to so many bytes are an answer of known length. More are sent while they are made.
+const WHOLE: usize = 1024 * 1024;
+
+/// Bytes in which the rest of a long answer is passed on, about.
+const CHUNK: usize = 64 * 1024;
+
+/// Chunks that are made ahead of the client.
+const AHEAD: usize = 2;
+
+/// A body, as far as it is made when its answer begins.
+pub(super) enum Beginning {
+    /// All of it.
+    Whole(Bytes),
+    /// It is longer, and still being made.
+    Long(Chunks),
+}
+
+impl Beginning {
+    /// No body.
+    pub(super) const NONE: Self = Self::Whole(Bytes::new());
+}
+
+/// A long body on its way to the client.
+pub(super) struct Chunks(mpsc::Receiver<Chunk>);
+
+enum Chunk {
+    Bytes(Bytes),
+    /// All is made. Without it, something is missing.
+    End,
+}
+
+/// What waits for the beginning of a body, or for why there is none.
+pub(super) type Begins = oneshot::Sender<Result<Beginning, ScrapeError>>;
+
+/// What makes a body writes it here, in a thread that may block.
+///
+/// An error means that no one is there any more to take it.
+pub(super) struct Writer {
+    bytes: Vec<u8>,
+    client: mpsc::Sender<Chunk>,
+    /// Until the answer begins.
+    beginning: Option<(Begins, Chunks)>,
+}
+
+impl Writer {
+    /// A body whose beginning goes there.
+    pub(super) fn new(answer: Begins) -> Self {
+        let (client, chunks) = mpsc::channel(AHEAD);
+        Self {
+            bytes: Vec::new(),
+            client,
+            beginning: Some((answer, Chunks(chunks))),
+        }
+    }
+
+    /// Ends the body. One that is dropped instead is a failure for the client, too.
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        if let Some((answer, _)) = self.beginning.take() {
+            return begin(answer, Beginning::Whole(self.bytes.into()));
+        }
+        self.pass_on()?;
+        self.send(Chunk::End)
+    }
+
+    /// Passes on what is gathered; the first time, the answer begins with it.
+    fn pass_on(&mut self) -> io::Result<()> {
+        if let Some((answer, chunks)) = self.beginning.take() {
+            begin(answer, Beginning::Long(chunks))?;
+        }
+        let bytes = mem::replace(&mut self.bytes, Vec::with_capacity(CHUNK + CHUNK / 2));
+        self.send(Chunk::Bytes(bytes.into()))
+    }
+
+    /// Waits until there is room for another chunk.
+    fn send(&self, chunk: Chunk) -> io::Result<()> {
+        self.client.blocking_send(chunk).map_err(|_| gone())
+    }
+}
+
+fn begin(answer: Begins, beginning: Beginning) -> io::Result<()> {
+    answer.send(Ok(beginning)).map_err(|_| gone())
+}
+
+fn gone() -> io::Error {
+    io::ErrorKind::BrokenPipe.into()
+}
+
+impl Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes.extend_from_slice(bytes);
+        let gathered = if self.beginning.is_some() {
+            WHOLE
+        } else {
+            CHUNK
+        };
+        if self.bytes.len() > gathered {
+            self.pass_on()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A long body. While it lives, its connection has a deadline.
+pub(super) struct Stream {
+    chunks: Chunks,
+    deadline: Deadline,
+}
+
+impl Stream {
+    /// A body that must be taken before this deadline.
+    pub(super) fn new(chunks: Chunks, deadline: Deadline) -> Self {
+        Self { chunks, deadline }
+    }
+}
+
+impl Body for Stream {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let Chunks(chunks) = &mut self.chunks;
+        Poll::Ready(match ready!(chunks.poll_recv(context)) {
+            Some(Chunk::Bytes(bytes)) => Some(Ok(Frame::data(bytes))),
+            Some(Chunk::End) => None,
+            // Ends the connection: what the client has must not pass for all of it.
+            None => Some(Err(gone())),
+        })
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.deadline.lift();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+    use std::time::Duration;
+
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    /// A body that is made by `write` and has begun, being longer than a whole one.
+    fn long(write: impl FnOnce(Writer) + Send + 'static) -> Stream {
+        let (begins, begun) = oneshot::channel();
+        thread::spawn(move || {
+            let mut writer = Writer::new(begins);
+            writer.write_all(&vec![b'a'; WHOLE + 1]).unwrap();
+            write(writer);
+        });
+        let Ok(Ok(Beginning::Long(chunks))) = begun.blocking_recv() else {
+            panic!("it is too long to be whole");
+        };
+        Stream::new(chunks, Deadline::new().0)
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_not_finished_is_an_error() {
+        let taken = tokio::task::spawn_blocking(|| long(drop)).await.unwrap();
+        assert!(taken.collect().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_finished_body_has_all_that_was_written() {
+        let written = |mut writer: Writer| {
+            writer.write_all(&vec![b'b'; CHUNK + 1]).unwrap();
+            writer.write_all(b"c").unwrap();
+            writer.finish().unwrap();
+        };
+        let taken = tokio::task::spawn_blocking(move || long(written));
+        let bytes = taken.await.unwrap().collect().await.unwrap().to_bytes();
+        assert_eq!(bytes.len(), WHOLE + 1 + CHUNK + 1 + 1);
+        assert!(bytes.ends_with(b"bc"));
+    }
+
+    #[test]
+    fn no_more_is_made_than_is_taken() {
+        let made = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&made);
+        let (ended, end) = std::sync::mpsc::channel();
+        let stalled = long(move |mut writer| {
+            let chunk = vec![b'b'; CHUNK + 1];
+            while writer.write_all(&chunk).is_ok() {
+                counted.fetch_add(1, Ordering::SeqCst);
+            }
+            ended.send(()).unwrap();
+        });
+        // Time to make more than there should be.
+        thread::sleep(Duration::from_millis(100));
+        assert!(made.load(Ordering::SeqCst) <= AHEAD);
+        drop(stalled);
+        end.recv().unwrap();
+    }
+}

@@ -1,0 +1,117 @@
+//! `/metrics`.
+
+use std::error::Error;
+use std::io;
+use std::iter::successors;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http_body_util::{Either, Full};
+use hyper::body::Bytes;
+use hyper::header::{self, HeaderValue};
+use hyper::{Method, Request, StatusCode, Version};
+use prometheus::TEXT_FORMAT;
+use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout_at};
+
+use super::answer::{Answer, not_attached, respond_with, text};
+use super::body::{Beginning, Begins, Stream, Writer};
+use super::deadline::Deadline;
+use super::{State, gzip};
+use crate::metrics::{Exposition, Metrics, ScrapeError};
+
+/// Reads the ledger, at most [`super::MAX_SCRAPES`] times at once, and shows it.
+///
+/// A long answer keeps its turn until it is taken, which must be done within `time`.
+pub(super) async fn scrape<B>(
+    request: &Request<B>,
+    state: &State,
+    time: Duration,
+    deadline: &Deadline,
+) -> Answer {
+    let Some(metrics) = state.metrics.get() else {
+        return not_attached();
+    };
+    let gzip = gzip::accepted(request.headers());
+    let due = Instant::now() + time;
+    let (metrics, head) = (Arc::clone(metrics), *request.method() == Method::HEAD);
+    let work = async {
+        let turn = Arc::clone(&state.scrapes).acquire_owned().await;
+        let turn = turn.expect("the semaphore is never closed");
+        let (begins, begun) = oneshot::channel();
+        spawn_blocking(move || {
+            show(&metrics, head, gzip, begins);
+            drop(turn);
+        });
+        begun.await.expect("a scrape does not panic")
+    };
+    match timeout_at(due, work).await {
+        Ok(Ok(Beginning::Whole(bytes))) => exposed(Either::Left(Full::new(bytes)), gzip),
+        Ok(Ok(Beginning::Long(_))) if request.version() < Version::HTTP_11 => no_end_in_sight(),
+        Ok(Ok(Beginning::Long(chunks))) => {
+            deadline.set(due);
+            let body = Stream::new(chunks, deadline.clone());
+            exposed(Either::Right(body), gzip)
+        }
+        Ok(Err(error)) => failed(&error),
+        Err(_) => late(time),
+    }
+}
+
+/// Reads the ledger and, unless only the `head` of the answer is asked for, writes the text.
+fn show(metrics: &Metrics, head: bool, gzip: bool, begins: Begins) {
+    // Either send fails only if the client is gone: there is no one to tell.
+    let _ = match metrics.read() {
+        Ok(exposition) if !head => write(&exposition, gzip, Writer::new(begins)).ok(),
+        read => begins.send(read.map(|_| Beginning::NONE)).ok(),
+    };
+}
+
+fn write(exposition: &Exposition, gzip: bool, mut body: Writer) -> io::Result<()> {
+    if gzip {
+        // The text repeats itself so much that the fastest level does.
+        let mut encoder = GzEncoder::new(body, Compression::fast());
+        exposition.write(&mut encoder)?;
+        body = encoder.finish()?;
+    } else {
+        exposition.write(&mut body)?;
+    }
+    body.finish()
+}
+
+fn exposed(body: Either<Full<Bytes>, Stream>, gzip: bool) -> Answer {
+    let mut answer = respond_with(StatusCode::OK, TEXT_FORMAT, body);
+    let headers = answer.headers_mut();
+    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    if gzip {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    answer
+}
+
+fn failed(error: &ScrapeError) -> Answer {
+    let causes: Vec<String> = successors(Some(error as &dyn Error), |&error| error.source())
+        .map(ToString::to_string)
+        .collect();
+    let reason = causes.join(": ");
+    tracing::error!(%reason, "a scrape failed");
+    text(StatusCode::INTERNAL_SERVER_ERROR, reason + "\n")
+}
+
+fn late(time: Duration) -> Answer {
+    let seconds = time.as_secs_f32();
+    tracing::warn!(seconds, "a scrape took too long");
+    let help = format!("the ledger was not read within {seconds} seconds\n");
+    text(StatusCode::SERVICE_UNAVAILABLE, help)
+}
+
+/// Where a body ends with its connection, one that is cut short would pass for all of it.
+fn no_end_in_sight() -> Answer {
+    text(
+        StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+        "the metrics are too long for HTTP/1.0: ask with HTTP/1.1\n",
+    )
+}
