@@ -121,6 +121,22 @@ const TEST: &[Need] = &[
         elsewhere: "install kmod",
     },
     Need {
+        what: "nginx",
+        why: "closes connections in tests; taken out of Debian's package, so that none is started",
+        present: has_nginx,
+        packages: &["libpcre2-8-0", "libssl3"],
+        then: Some(|| unpack_tool("nginx", "usr/sbin/nginx", "nginx")),
+        elsewhere: "put nginx on the path or into target/tools/bin; no server needs to run",
+    },
+    Need {
+        what: "Python 3",
+        why: "closes connections in tests",
+        present: || shell::find("python3").is_some(),
+        packages: &["python3"],
+        then: None,
+        elsewhere: "install python3",
+    },
+    Need {
         what: "promtool",
         why: "checks the metrics; taken out of Debian's package prometheus, which is not installed",
         present: || promtool().is_some(),
@@ -272,8 +288,7 @@ fn has_component(rustc: &Path, folder: &str) -> bool {
 fn has_bpf_linker() -> bool {
     let named = std::env::var_os("LINGER_BPF_LINKER").map(PathBuf::from);
     named
-        .or_else(|| Some(tools().join("bpf-linker")).filter(|file| file.is_file()))
-        .or_else(|| shell::find("bpf-linker"))
+        .or_else(|| tool("bpf-linker"))
         .is_some_and(|linker| shell::works(&linker))
 }
 
@@ -318,11 +333,22 @@ fn has_static_busybox() -> bool {
     shell::find("busybox").is_some_and(|file| !needs_libraries(file))
 }
 
+/// A tool that was put into the folder of tools, or else is on the path.
+fn tool(name: &str) -> Option<PathBuf> {
+    Some(tools().join(name))
+        .filter(|file| file.is_file())
+        .or_else(|| shell::find(name))
+}
+
 /// The promtool to use, if there is one.
 pub(crate) fn promtool() -> Option<PathBuf> {
-    Some(tools().join("promtool"))
-        .filter(|file| file.is_file())
-        .or_else(|| shell::find("promtool"))
+    tool("promtool")
+}
+
+/// Whether there is an nginx that finds its libraries.
+fn has_nginx() -> bool {
+    let version = |nginx| command(nginx).arg("-v").output();
+    tool("nginx").is_some_and(|nginx| version(nginx).is_ok_and(|output| output.status.success()))
 }
 
 fn unpack_promtool() -> Result<()> {
