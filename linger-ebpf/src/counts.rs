@@ -259,10 +259,11 @@ pub struct Row {
     pub unread_bytes: u64,
     /// RSTs this host chose to send: of closes, with the outcome as their cause.
     pub resets: u64,
-    /// Orphans that closes left.
-    pub left: u64,
     /// Payload of orphans: outstanding when their closes returned; for ends, acknowledged since.
     pub orphan_bytes: u64,
+    /// Orphans that closes left. It is added to first and read last: who sees the payload of an orphan
+    /// sees the orphan.
+    pub left: u64,
 }
 
 impl Row {

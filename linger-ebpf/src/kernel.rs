@@ -195,9 +195,11 @@ impl<M: Memory> Sock<M> {
     /// socket of TCP: the options that do for others refuse it.
     #[inline(always)]
     pub(crate) fn accepted_port(&self) -> u16 {
-        let accepted = M::read::<u32>(self.sk, offset!(mc_index)) != 0 || self.is_accepted_v6();
+        // Beyond `struct sock`, which is all that the verifier may know it to be.
+        let index: u32 = Probed::read(self.sk, offset!(mc_index));
+        let accepted = index != 0 || self.is_accepted_v6();
         if accepted && self.state() != state::LISTEN {
-            u16::from_be(M::read(self.sk, offset!(sport)))
+            u16::from_be(Probed::read(self.sk, offset!(sport)))
         } else {
             0
         }
@@ -208,7 +210,7 @@ impl<M: Memory> Sock<M> {
         if offset!(pinet6) == Offsets::ABSENT {
             return false;
         }
-        let v6: u64 = M::read(self.sk, offset!(pinet6));
+        let v6: u64 = Probed::read(self.sk, offset!(pinet6));
         v6 != 0 && Probed::read::<u32>(v6 as *const u8, offset!(mcast_oif)) != 0
     }
 

@@ -112,11 +112,11 @@ pub(crate) struct Counted {
 }
 
 impl Counted {
-    /// The sums over all groups whose name satisfies `select`.
-    pub(crate) fn of(scrape: &Scrape, select: impl Fn(&str) -> bool) -> Self {
+    /// The sums over all groups whose samples satisfy `select`.
+    pub(crate) fn of(scrape: &Scrape, select: impl Fn(&Sample) -> bool) -> Self {
         let mut counted = Self::default();
         for sample in &scrape.0 {
-            if sample.value != 0.0 && select(sample.label("comm")) {
+            if sample.value != 0.0 && select(sample) {
                 counted.add(sample);
             }
         }

@@ -16,7 +16,8 @@ use crate::exposition::{Counted, Scrape};
 use crate::left::Homeless;
 use crate::load;
 use crate::scenario::{self, Scenario, Script, Settings};
-use crate::sight::Sight;
+use crate::service::{Closers, Slice};
+use crate::sight::{self, Sight};
 use crate::sight_orphans::{check_totals, with_hidden_ends};
 use crate::summary::{Pair, Summary, Verdict};
 use crate::truth::Truth;
@@ -44,6 +45,8 @@ pub(crate) fn run(options: &Options) -> Result<Summary> {
         .partition(|(_, scenario)| scenario.shares_daemon());
     let check = Check::run(&options.lingerd)?;
     println!("kernel {}, {} scenarios", check.kernel, scenarios.len());
+    // Kept until all is read: a cgroup that is gone has no name. Without cgroup v2 none is made.
+    let _slice = Slice::of_run(std::process::id()).ok();
     for &plan in Plan::ALL {
         if options.plan.is_some_and(|wanted| wanted != plan) {
             continue;
@@ -93,7 +96,7 @@ struct Run<'a> {
     daemon: Daemon,
     summary: Mutex<&'a mut Summary>,
     /// What the processes that passed had counted, to see at the end that it stayed so.
-    expected: Mutex<BTreeMap<String, Counted>>,
+    expected: Mutex<Vec<(Closers, Counted)>>,
     /// The first scrape whose totals contradicted one another.
     contradiction: Mutex<Option<anyhow::Error>>,
 }
@@ -218,13 +221,15 @@ impl<'a> Run<'a> {
     }
 
     fn perform(&self, number: usize, scenario: &Scenario) -> Result<Verdict> {
-        let comm = scenario.comm(std::process::id(), number);
-        // The kernel's own threads are in sight only of a scenario that runs alone.
-        let kernel_threads = scenario.is_host_wide();
-        let select = |name: &str| name == comm || kernel_threads && name.starts_with("kworker/");
-        let before = Counted::of(&self.scrape()?, select);
+        let mut closers = Closers {
+            comm: scenario.comm(std::process::id(), number),
+            // They are in sight only of a scenario that runs alone.
+            kernel_threads: scenario.is_host_wide(),
+            services: Vec::new(),
+        };
+        let before = closers.counted(&self.scrape()?);
         ensure!(
-            kernel_threads || before == Counted::default(),
+            closers.kernel_threads || before == Counted::default(),
             "counted before it began: {before:?}"
         );
         let truth = match child::spawn(scenario.name, self.settings())? {
@@ -232,9 +237,10 @@ impl<'a> Run<'a> {
             Report::NotRun(reason) => return Ok(Verdict::NotRun(reason)),
             Report::Failed(reason) => return Ok(Verdict::Failed(reason)),
         };
-        match self.compare(&truth, &before, select)? {
-            Compared::Same(after) if kernel_threads => drop(after),
-            Compared::Same(after) => drop(self.expected().insert(comm, *after)),
+        closers.services = truth.services.iter().map(|own| own.name.clone()).collect();
+        match self.compare(&truth, &before, &closers)? {
+            Compared::Same(after) if closers.kernel_threads => drop(after),
+            Compared::Same(after) => self.expected().push((closers, *after)),
             Compared::SameButHidden => println!(
                 "{}: this host hid the end of an orphan from all tracing",
                 scenario.name
@@ -253,26 +259,24 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn expected(&self) -> MutexGuard<'_, BTreeMap<String, Counted>> {
+    fn expected(&self) -> MutexGuard<'_, Vec<(Closers, Counted)>> {
         self.expected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Compares what was counted since `before` with the truth: what is counted now if all is
     /// right, the differences otherwise.
-    fn compare(
-        &self,
-        truth: &Truth,
-        before: &Counted,
-        select: impl Fn(&str) -> bool,
-    ) -> Result<Compared> {
+    fn compare(&self, truth: &Truth, before: &Counted, closers: &Closers) -> Result<Compared> {
         let start = Instant::now();
         loop {
             let scrape = self.scrape()?;
-            let after = Counted::of(&scrape, &select);
+            let after = closers.counted(&scrape);
             // Only under a daemon of its own can a scenario leave any: those since its start.
             let homeless = Homeless::of(&scrape);
             let counted = after.since(before);
-            let differences = self.sight.differences(truth, &counted, homeless);
+            let mut differences = self.sight.differences(truth, &counted, homeless);
+            let of_services = sight::differences_of_services(truth, &scrape);
+            let services_agree = of_services.is_empty();
+            differences.extend(of_services);
             if differences.is_empty() {
                 return Ok(Compared::Same(Box::new(after)));
             }
@@ -282,7 +286,7 @@ impl<'a> Run<'a> {
                     let differences = self.sight.differences(truth, &counted, homeless);
                     differences.is_empty()
                 });
-                return Ok(if same {
+                return Ok(if same && services_agree {
                     Compared::SameButHidden
                 } else {
                     Compared::Different(differences)
@@ -331,8 +335,8 @@ impl<'a> Run<'a> {
     /// What was counted for processes that have ended does not change any more.
     fn expect_unchanged(&self) -> Result<()> {
         let scrape = self.scrape()?;
-        for (comm, expected) in self.expected().iter() {
-            let now = Counted::of(&scrape, |name| name == comm);
+        for (closers, expected) in self.expected().iter() {
+            let (comm, now) = (&closers.comm, closers.counted(&scrape));
             ensure!(now == *expected, "{comm}: {expected:?} became {now:?}");
         }
         Ok(())

@@ -6,6 +6,7 @@
 //! daemon what was counted for that process.
 
 mod abort;
+mod attribution;
 mod child;
 mod daemon;
 mod ends;
@@ -24,6 +25,7 @@ mod orphans;
 mod random;
 mod reload;
 mod scenario;
+mod service;
 mod sight;
 mod sight_orphans;
 mod special;

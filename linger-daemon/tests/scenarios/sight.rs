@@ -16,10 +16,10 @@ use linger_daemon::exercise::Tally;
 use linger_ebpf::{Fate, Outcome, Plan};
 use nix::unistd::geteuid;
 
-use crate::exposition::Counted;
+use crate::exposition::{Counted, Scrape};
 use crate::left::Homeless;
 use crate::sight_orphans;
-use crate::truth::Truth;
+use crate::truth::{ServiceTruth, Truth};
 
 /// A plan on a kernel.
 #[derive(Clone, Copy, Debug)]
@@ -145,6 +145,21 @@ impl Sight {
             differences.blocked(truth, counted);
         }
     }
+}
+
+/// Every difference between what each service was counted to close and what it closed.
+pub(crate) fn differences_of_services(truth: &Truth, scrape: &Scrape) -> Vec<String> {
+    let mut all = Vec::new();
+    for ServiceTruth { name, tally } in &truth.services {
+        let counted = Counted::of(scrape, |sample| name.is_of(sample)).tally;
+        let mut differences = Differences::default();
+        differences.closes(&counted, tally);
+        differences.resets(&counted, tally);
+        differences.compare("unread bytes", counted.unread, tally.unread);
+        let differences = differences.0.iter();
+        all.extend(differences.map(|difference| format!("{name}: {difference}")));
+    }
+    all
 }
 
 #[derive(Default)]

@@ -9,12 +9,15 @@ use linger_ebpf::Outcome;
 use serde::{Deserialize, Serialize};
 
 use crate::left::{Bound, Chance};
+use crate::service::ServiceName;
 
 /// Everything that the metrics of a scenario's process are compared with.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Truth {
     /// All closes, by the ioctls read just before each.
     pub(crate) tally: Tally,
+    /// What services did of that, which are counted under names of their own.
+    pub(crate) services: Vec<ServiceTruth>,
     /// By outcome: time that its closes together blocked at the least, nanoseconds.
     pub(crate) waited_ns: BTreeMap<String, u64>,
     /// Closes that did not run inside close(2) of the closer: by exit, dup2, the end of a recv.
@@ -40,7 +43,20 @@ pub(crate) struct Truth {
     pub(crate) counters: Counters,
 }
 
+/// The closes of a service that a scenario ran.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ServiceTruth {
+    pub(crate) name: ServiceName,
+    pub(crate) tally: Tally,
+}
+
 impl Truth {
+    /// States what a service closed.
+    pub(crate) fn service(&mut self, name: ServiceName, tally: Tally) {
+        self.tally.add(&tally);
+        self.services.push(ServiceTruth { name, tally });
+    }
+
     /// States that a close of this outcome blocked for no less than this.
     pub(crate) fn waited(&mut self, outcome: Outcome, time: Duration) {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);

@@ -18,10 +18,11 @@ fn snapshot(dimensions: &[Dimension], groups: &Groups) -> Snapshot {
     let groups = groups.iter().map(|(values, &count)| {
         let mut counters = Counters::ZERO;
         counters.closes[Outcome::Graceful.index()].undated = count;
-        (Labels::new(values.iter().map(String::as_str)), counters)
+        let labels = Labels::new(values.iter().map(String::as_str));
+        (labels.into(), counters.into())
     });
     Snapshot {
-        dimensions: dimensions.to_vec().leak(),
+        dimensions: dimensions.into(),
         groups: groups.collect(),
         ..fixture::snapshot()
     }
@@ -81,8 +82,8 @@ fn without_dimensions_there_are_no_empty_braces() {
     counters.unread_bytes = 7;
     counters.closes[Outcome::Graceful.index()].buckets[0] = 1;
     let text = fixture::text(Snapshot {
-        dimensions: &[],
-        groups: vec![(Labels::new([]), counters)],
+        dimensions: [].into(),
+        groups: vec![(Labels::new([]).into(), counters.into())],
         ..fixture::snapshot()
     });
     for line in [

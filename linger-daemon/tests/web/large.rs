@@ -10,11 +10,14 @@ use linger_ebpf::{
 pub(crate) fn snapshot(counters: fn(u64) -> Counters) -> Snapshot {
     let groups = (0..u64::from(MAX_GROUPS)).map(|group| {
         let unit = format!("service-{group:04}.service");
-        (Labels::new([unit.as_str(), "worker"]), counters(group))
+        (
+            Labels::new([unit.as_str(), "worker"]).into(),
+            counters(group).into(),
+        )
     });
     Snapshot {
         plan: Plan::Fentry,
-        dimensions: Dimension::DEFAULT,
+        dimensions: Dimension::DEFAULT.into(),
         groups: groups.collect(),
         lost: [0; Lost::COUNT],
         lost_orphan_bytes: 0,

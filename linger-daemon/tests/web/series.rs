@@ -1,5 +1,7 @@
 //! How many series a group has.
 
+use std::sync::Arc;
+
 use linger_daemon::attribution::Labels;
 use linger_daemon::ledger::Snapshot;
 use linger_daemon::metrics::series;
@@ -12,7 +14,7 @@ proptest! {
     #[test]
     fn series_are_the_lines_of_a_group(counters in any_counters()) {
         let group = fixture::labels("a.service", "a");
-        let with = lines(vec![(group, counters)]);
+        let with = lines(vec![(group.into(), counters.into())]);
         prop_assert_eq!(with - lines(Vec::new()), series(&counters));
     }
 }
@@ -32,7 +34,7 @@ fn series_add_up_over_all_groups_that_fit() {
 }
 
 /// Samples in the text of a ledger with these groups.
-fn lines(groups: Vec<(Labels, Counters)>) -> usize {
+fn lines(groups: Vec<(Arc<Labels>, Box<Counters>)>) -> usize {
     let text = fixture::text(Snapshot {
         groups,
         ..fixture::snapshot()
