@@ -28,7 +28,7 @@ pub(crate) fn begin(place: &Place, sk: u64, flags: u8) -> Option<&'static mut Cl
 }
 
 /// Gives up waiting for the end of a close, keeping what is known of it.
-#[inline(always)]
+#[inline(never)]
 fn abandon(place: &Place) {
     let Some(close) = place.record() else {
         return;
@@ -219,7 +219,10 @@ pub(crate) fn count_unseen(close: &Close, group: &Group) {
 /// it leaves behind, if there is any.
 #[inline(always)]
 pub(crate) fn count(close: &Close, group: &Group, blocked_ns: Option<u64>, left: u32) {
-    let Some(row) = ledger::row(group, close.outcome.into()) else {
+    // SAFETY: what the reference is to; volatile so that what follows is compiled and verified once,
+    // not for each outcome.
+    let outcome = unsafe { core::ptr::read_volatile(&raw const close.outcome) };
+    let Some(row) = ledger::row(group, outcome.into()) else {
         return;
     };
     match blocked_ns {

@@ -70,6 +70,16 @@ pub(crate) fn exit(mm: *const u8) {
     learn(&exe, file);
 }
 
+/// Writes down the path of this file, if the current task executes it and that is not done yet.
+///
+/// As [`path::learn_cgroup`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn learn_current(inode: u64, device: u64) -> u32 {
+    learn(&Exe { inode, device }, Task::current().exe_file());
+    0
+}
+
 /// Keeps the path of a file (`struct file`), if that is not done yet.
 #[inline(always)]
 pub(crate) fn learn(exe: &Exe, file: *const u8) {

@@ -5,10 +5,12 @@ use linger_ebpf::{BUCKET_BOUNDS_NS, Group, Lost, QueueBytes, ROWS, Row, RowKey, 
 
 use crate::{
     atomic, exe,
-    kernel::{Task, now_ns},
+    kernel::now_ns,
     maps::{self, GROUPS, LEDGER, SHARED},
     path, who,
 };
+
+const EEXIST: i32 = -17;
 
 /// What a new row starts from.
 static ZERO: Row = Row::ZERO;
@@ -24,20 +26,44 @@ pub(crate) fn row(group: &Group, kind: usize) -> Option<*mut Row> {
     if let Some(row) = LEDGER.get_ptr_mut(&key) {
         return Some(row);
     }
-    let row = new_row(&key);
+    let mut missing = Missing { key, is_new: 0 };
+    let row = new_row(&mut missing);
+    if missing.is_new != 0 {
+        learn(group);
+    }
     (!row.is_null()).then_some(row)
 }
 
+/// A row that is not there.
+struct Missing {
+    key: RowKey,
+    /// Its group was not there either.
+    is_new: u64,
+}
+
+/// Writes down what is known of a new group beyond its key.
+#[inline(always)]
+fn learn(group: &Group) {
+    if who::is_keyed(keyed::CGROUP) {
+        path::learn_cgroup(group.cgroup_id);
+    }
+    if who::is_keyed(keyed::EXE) {
+        exe::learn_current(group.exe_inode, group.exe_device.into());
+    }
+}
+
 /// What happens for the first time, or to those that have no group of their own.
-#[cold]
 #[inline(never)]
-fn new_row(key: &RowKey) -> *mut Row {
+fn new_row(missing: &mut Missing) -> *mut Row {
+    let key = &missing.key;
     for (place, shared) in Group::SHARED.iter().enumerate() {
         if key.group.cgroup_id == shared.cgroup_id {
             return shared_row(place, key.row);
         }
     }
-    if is_admitted(&key.group) {
+    let admission = admission(&key.group);
+    missing.is_new = u64::from(admission == Admission::New);
+    if admission != Admission::Refused {
         // Another CPU may make it first: then this fails and the look finds it.
         let _ = LEDGER.insert(key, &ZERO, u64::from(BPF_NOEXIST));
         if let Some(row) = LEDGER.get_ptr_mut(key) {
@@ -56,26 +82,25 @@ fn shared_row(place: usize, row: u64) -> *mut Row {
     SHARED.get_ptr_mut(index).unwrap_or(core::ptr::null_mut())
 }
 
+#[derive(PartialEq, Eq)]
+enum Admission {
+    Refused,
+    Known,
+    New,
+}
+
 /// Whether a group has a place; a new one takes it, if there is one.
 #[inline(always)]
-fn is_admitted(group: &Group) -> bool {
+fn admission(group: &Group) -> Admission {
     if GROUPS.get_ptr(group).is_some() {
-        return true;
+        return Admission::Known;
     }
-    if GROUPS
-        .insert(group, now_ns(), u64::from(BPF_NOEXIST))
-        .is_err()
-    {
-        // Another CPU may have been first.
-        return GROUPS.get_ptr(group).is_some();
+    match GROUPS.insert(group, now_ns(), u64::from(BPF_NOEXIST)) {
+        Ok(()) => Admission::New,
+        // Another CPU was first.
+        Err(EEXIST) => Admission::Known,
+        Err(_) => Admission::Refused,
     }
-    if who::is_keyed(keyed::CGROUP) {
-        path::learn_cgroup(group.cgroup_id);
-    }
-    if who::is_keyed(keyed::EXE) {
-        exe::learn(&group.exe(), Task::current().exe_file());
-    }
-    true
 }
 
 /// Adds a time to a histogram and to the sum of times.

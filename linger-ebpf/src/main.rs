@@ -5,8 +5,8 @@
 #![no_std]
 #![expect(
     clippy::inline_always,
-    reason = "a call costs; what is rare is kept apart, in functions that call no other: the loader \
-              mistakes one for another beyond the first level"
+    reason = "a call costs; what is rare is kept apart. (None is `cold`: then it would stand in a section \
+              of its own, and the loader tells functions by their places within a section.)"
 )]
 #![expect(
     clippy::needless_pass_by_value,

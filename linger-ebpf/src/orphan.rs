@@ -240,7 +240,7 @@ fn count_inner(orphan: &Orphan) {
 }
 
 /// The record of a socket that is no more. Its close has not returned yet, or its end was missed.
-#[inline(always)]
+#[inline(never)]
 fn replaced(key: u64) {
     let Some(orphan) = record(key) else { return };
     match orphan.stage & MASK {

@@ -13,19 +13,23 @@ use crate::{
 pub(crate) static ZERO: Path = Path::ZERO;
 
 /// Writes down the path of this cgroup, if the current task is in it and that is not done yet.
-#[inline(always)]
-pub(crate) fn learn_cgroup(id: u64) {
+///
+/// Not static, and of numbers: so the verifier goes through it once, and not for each of its calls.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn learn_cgroup(id: u64) -> u32 {
     let cgroup = Task::current().cgroup();
     if who::cgroup_id(cgroup) != id
         || CGROUPS.get_ptr(id).is_some()
         || CGROUPS.insert(id, &ZERO, u64::from(BPF_NOEXIST)).is_err()
     {
-        return;
+        return 0;
     }
     if let Some(path) = CGROUPS.get_ptr_mut(id) {
         // SAFETY: a map value, which only who made it writes to.
         write_cgroup(unsafe { &mut *path }, cgroup);
     }
+    0
 }
 
 /// Writes the names from a cgroup up to the root of the hierarchy (`kernfs_path`).

@@ -137,7 +137,7 @@ pub(crate) fn reset(sk: &Sock<Probed>) {
 }
 
 /// A close that was counted as graceful aborts after all.
-#[inline(always)]
+#[inline(never)]
 fn recount(sk: &Sock<Probed>) {
     let mut close = Close {
         sk: sk.address(),
