@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,58 +14,14 @@ use anyhow::{Context as _, Result, bail, ensure};
 use linger_ebpf::Plan;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde::Deserialize;
 
-use crate::exposition::Scrape;
+use crate::common::http;
+use crate::common::scrape::Scrape;
 
 /// How long attaching may take, on a slow machine.
 const START: Duration = Duration::from_secs(60);
 /// How long the daemon may take to exit: a second, and some for a slow machine.
 const EXIT: Duration = Duration::from_secs(3);
-/// How long an answer may take.
-const ANSWER: Duration = Duration::from_secs(20);
-
-/// What `lingerd check --json` says.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Check {
-    /// Release of the kernel.
-    pub(crate) kernel: String,
-    /// Every plan.
-    pub(crate) plans: Vec<PlanCheck>,
-}
-
-/// What it says of one plan.
-#[derive(Debug, Deserialize)]
-pub(crate) struct PlanCheck {
-    pub(crate) plan: String,
-    pub(crate) usable: bool,
-    #[serde(default)]
-    pub(crate) reason: Option<String>,
-}
-
-impl Check {
-    /// Asks the daemon's binary. (Its exit code says whether any plan is usable.)
-    pub(crate) fn run(lingerd: &Path) -> Result<Self> {
-        let output = Command::new(lingerd)
-            .args(["check", "--json"])
-            .output()
-            .with_context(|| format!("run {}", lingerd.display()))?;
-        serde_json::from_slice(&output.stdout).with_context(|| {
-            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-            format!("`lingerd check --json` printed no JSON: {}", errors.trim())
-        })
-    }
-
-    /// Why this plan is not usable, if it is not.
-    pub(crate) fn refused(&self, plan: Plan) -> Option<String> {
-        let check = self.plans.iter().find(|check| check.plan == plan.name());
-        match check {
-            Some(check) if check.usable => None,
-            Some(check) => Some(check.reason.clone().unwrap_or_default()),
-            None => Some("`lingerd check` does not know this plan".into()),
-        }
-    }
-}
 
 /// The process.
 pub(crate) struct Daemon {
@@ -117,7 +73,7 @@ impl Daemon {
                     self.errors()
                 );
             }
-            if matches!(self.get("/readyz"), Ok((200, _))) {
+            if matches!(http::get(self.address, "/readyz"), Ok((200, _))) {
                 return Ok(());
             }
             ensure!(
@@ -138,28 +94,9 @@ impl Daemon {
 
     /// All metrics.
     pub(crate) fn scrape(&self) -> Result<Scrape> {
-        let (status, body) = self.get("/metrics")?;
+        let (status, body) = http::get(self.address, "/metrics")?;
         ensure!(status == 200, "/metrics answered {status}: {body}");
         Scrape::parse(&body).map_err(anyhow::Error::msg)
-    }
-
-    fn get(&self, path: &str) -> Result<(u16, String)> {
-        let mut stream = TcpStream::connect_timeout(&self.address, ANSWER)?;
-        stream.set_read_timeout(Some(ANSWER))?;
-        let host = self.address;
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-        )?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
-        let status = head.split(' ').nth(1).context("no HTTP status")?;
-        ensure!(
-            !head.to_ascii_lowercase().contains("transfer-encoding"),
-            "the answer is in chunks"
-        );
-        Ok((status.parse()?, body.to_owned()))
     }
 
     /// Ids of the BPF programs that the process holds, directly or by a link.

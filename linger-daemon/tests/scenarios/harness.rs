@@ -11,15 +11,17 @@ use linger_ebpf::Plan;
 
 use crate::Options;
 use crate::child::{self, Report};
-use crate::daemon::{Check, Daemon};
-use crate::exposition::{Counted, Scrape};
+use crate::common::check::Check;
+use crate::common::scrape::Scrape;
+use crate::common::summary::{Pair, Summary, Verdict};
+use crate::daemon::Daemon;
+use crate::exposition::Counted;
 use crate::left::Homeless;
 use crate::load;
 use crate::scenario::{self, Scenario, Script, Settings};
 use crate::service::{Closers, Slice};
 use crate::sight::{self, Sight};
 use crate::sight_orphans::{check_totals, with_hidden_ends};
-use crate::summary::{Pair, Summary, Verdict};
 use crate::truth::Truth;
 
 /// How many scenarios run at a time.

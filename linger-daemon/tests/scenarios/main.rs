@@ -8,6 +8,8 @@
 mod abort;
 mod attribution;
 mod child;
+#[path = "../common/mod.rs"]
+mod common;
 mod daemon;
 mod ends;
 mod exposition;
@@ -29,7 +31,6 @@ mod service;
 mod sight;
 mod sight_orphans;
 mod special;
-mod summary;
 mod truth;
 mod unread;
 

@@ -4,7 +4,8 @@ use anyhow::{Result, ensure};
 use linger_daemon::exercise::{Ended, Orphans};
 use linger_ebpf::{Fate, Outcome};
 
-use crate::exposition::{Counted, Scrape};
+use crate::common::scrape::Scrape;
+use crate::exposition::Counted;
 use crate::left::{Bound, Chance, Homeless, UNACKED_MESSAGE};
 use crate::sight::{Differences, Sight, hides_threads};
 use crate::truth::Truth;

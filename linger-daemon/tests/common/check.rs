@@ -1,0 +1,50 @@
+//! What the daemon says of the plans on this kernel.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use linger_ebpf::Plan;
+use serde::Deserialize;
+
+/// What `lingerd check --json` says.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Check {
+    /// Release of the kernel.
+    pub(crate) kernel: String,
+    /// Every plan.
+    pub(crate) plans: Vec<PlanCheck>,
+}
+
+/// What it says of one plan.
+#[derive(Debug, Deserialize)]
+pub(crate) struct PlanCheck {
+    pub(crate) plan: String,
+    pub(crate) usable: bool,
+    #[serde(default)]
+    pub(crate) reason: Option<String>,
+}
+
+impl Check {
+    /// Asks the daemon's binary. (Its exit code says whether any plan is usable.)
+    pub(crate) fn run(lingerd: &Path) -> Result<Self> {
+        let output = Command::new(lingerd)
+            .args(["check", "--json"])
+            .output()
+            .with_context(|| format!("run {}", lingerd.display()))?;
+        serde_json::from_slice(&output.stdout).with_context(|| {
+            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+            format!("`lingerd check --json` printed no JSON: {}", errors.trim())
+        })
+    }
+
+    /// Why this plan is not usable, if it is not.
+    pub(crate) fn refused(&self, plan: Plan) -> Option<String> {
+        let check = self.plans.iter().find(|check| check.plan == plan.name());
+        match check {
+            Some(check) if check.usable => None,
+            Some(check) => Some(check.reason.clone().unwrap_or_default()),
+            None => Some("`lingerd check` does not know this plan".into()),
+        }
+    }
+}
