@@ -1,0 +1,108 @@
+//! Each kind of unit, and the closes that it makes.
+//!
+//! What must be counted follows from the requests: for each, the server accepts one connection, and
+//! closes it while the client still has it open and waits for the end. With everything sent that is a
+//! graceful close; with `SO_LINGER` and no time it is an abort. The listening socket of a server stays
+//! open until the unit is stopped. So the counts are the numbers of requests, and every group has no
+//! other close.
+
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use linger_ebpf::Plan;
+
+use crate::lingerd::Lingerd;
+use crate::server::{Server, ask};
+use crate::tools::wait_for;
+
+/// A test; no two of them use the same unit, so that each group begins with no closes.
+pub(crate) type Test = fn(&Lingerd) -> Result<()>;
+
+/// All tests, in the order in which they are run.
+pub(crate) const ALL: &[(&str, Test)] = &[
+    ("debians_own_service", debians_own_service),
+    ("service_with_two_outcomes", service_with_two_outcomes),
+    ("instances_of_a_template", instances_of_a_template),
+    ("scope_of_a_user", scope_of_a_user),
+    ("service_of_a_user", service_of_a_user),
+    ("unit_gone_before_the_scrape", unit_gone_before_the_scrape),
+    ("nothing_is_lost", nothing_is_lost),
+];
+
+/// The name of the server's process.
+const PYTHON: (&str, &str) = ("comm", "python3");
+
+/// The nginx that was started while the machine booted: what closes are its workers.
+fn debians_own_service(lingerd: &Lingerd) -> Result<()> {
+    (0..25).try_for_each(|_| ask(80, "/"))?;
+    lingerd.expect(
+        &[("unit", "nginx.service"), ("comm", "nginx")],
+        &[("graceful", 25)],
+    )
+}
+
+fn service_with_two_outcomes(lingerd: &Lingerd) -> Result<()> {
+    let server = Server::of_system("py-web.service")?;
+    server.ask("/", 20)?;
+    server.ask("/abort", 7)?;
+    lingerd.expect(
+        &[("unit", "py-web.service"), PYTHON],
+        &[("graceful", 20), ("linger_aborted", 7)],
+    )
+}
+
+fn instances_of_a_template(lingerd: &Lingerd) -> Result<()> {
+    let one = Server::of_system("web@one.service")?;
+    let two = Server::of_system("web@two.service")?;
+    one.ask("/", 3)?;
+    two.ask("/", 5)?;
+    one.ask("/", 1)?;
+    lingerd.expect(&[("unit", "web@one.service"), PYTHON], &[("graceful", 4)])?;
+    lingerd.expect(&[("unit", "web@two.service"), PYTHON], &[("graceful", 5)])
+}
+
+/// The innermost unit counts, not the service that is the user's manager.
+fn scope_of_a_user(lingerd: &Lingerd) -> Result<()> {
+    let server = Server::in_scope("web-in-scope.scope")?;
+    server.ask("/", 11)?;
+    lingerd.expect(
+        &[("unit", "web-in-scope.scope"), PYTHON],
+        &[("graceful", 11)],
+    )
+}
+
+fn service_of_a_user(lingerd: &Lingerd) -> Result<()> {
+    let server = Server::of_user("web-of-user.service")?;
+    server.ask("/", 6)?;
+    lingerd.expect(
+        &[("unit", "web-of-user.service"), PYTHON],
+        &[("graceful", 6)],
+    )
+}
+
+/// The first scrape since the unit was started comes when its cgroup is no more. (The server is
+/// stopped by a signal: its end closes its listening socket.)
+fn unit_gone_before_the_scrape(lingerd: &Lingerd) -> Result<()> {
+    let cgroup = Path::new("/sys/fs/cgroup/system.slice/gone.service");
+    let mut server = Server::of_system("gone.service")?;
+    ensure!(cgroup.exists(), "{} is elsewhere", cgroup.display());
+    server.ask("/", 13)?;
+    server.stop()?;
+    wait_for("the cgroup to go", || (!cgroup.exists()).then_some(()))?;
+    lingerd.expect(
+        &[("unit", "gone.service"), PYTHON],
+        &[("graceful", 13), ("listener", 1)],
+    )
+}
+
+fn nothing_is_lost(lingerd: &Lingerd) -> Result<()> {
+    for lost in lingerd.scrape()?.of("linger_lost_total") {
+        let what = lost.label("what");
+        // The servers' listening sockets are closed at exit, where this plan sees no return.
+        if what == "return" && lingerd.plan == Plan::Tracepoint {
+            continue;
+        }
+        ensure!(lost.value == 0.0, "{what}: {}", lost.value);
+    }
+    Ok(())
+}
