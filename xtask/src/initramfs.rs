@@ -1,30 +1,16 @@
 //! The file system of the test machine: `BusyBox`, the programs to run with their libraries, and
 //! the kernel modules they need.
 
-use std::collections::BTreeSet;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use crate::archive::{self, run_into};
 use crate::kernels::Kernel;
-use crate::shell::{self, command, output, run_unseen};
-
-/// Modules that tests may need, beyond what is built into the kernel.
-const MODULES: &[&str] = &[
-    "veth",
-    "sch_netem",
-    "inet_diag",
-    "tcp_diag",
-    "nf_tables",
-    "nft_reject_inet",
-    "nf_conntrack",
-    "nft_ct",
-    "iptable_filter",
-    "xt_tcpudp",
-    "tls",
-];
+use crate::modules;
+use crate::shell::{self, command, output};
 
 const INIT: &str = include_str!("init.sh");
 
@@ -55,7 +41,9 @@ pub(crate) fn pack(
     }
     let modules = add_modules(&tree, &busybox, kernel)?;
     fs::write(tree.join("modules"), modules.join("\n"))?;
-    archive(&tree, &folder.join("initramfs"))
+    let archive = folder.join("initramfs");
+    archive::pack_all(&tree, &archive)?;
+    Ok(archive)
 }
 
 /// Adds a program, named as before, and the shared libraries it needs, where they are here.
@@ -79,19 +67,13 @@ fn libraries(ldd: &str) -> impl Iterator<Item = &str> {
 /// Adds the modules; their places in the tree, in the order in which to load them.
 fn add_modules(tree: &Path, busybox: &Path, kernel: &Kernel) -> Result<Vec<String>> {
     let Some(folder) = &kernel.modules else {
-        println!("{} has no folder of modules: none are loaded", kernel.label);
         return Ok(Vec::new());
     };
-    let read = |name: &str| {
-        let file = folder.join(name);
-        fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))
-    };
-    let order = load_order(MODULES, &read("modules.dep")?, &read("modules.builtin")?)?;
     fs::create_dir(tree.join("lib-modules"))?;
-    order
+    modules::needed(kernel)?
         .iter()
         .map(|module| {
-            let place = format!("lib-modules/{}.ko", module_name(module));
+            let place = format!("lib-modules/{}.ko", modules::name(module));
             let (from, to) = (folder.join(module), tree.join(&place));
             if Path::new(module).extension().is_some_and(|end| end == "xz") {
                 run_into(&to, command(busybox).args(["xz", "-dc"]).arg(&from))?;
@@ -103,94 +85,9 @@ fn add_modules(tree: &Path, busybox: &Path, kernel: &Kernel) -> Result<Vec<Strin
         .collect()
 }
 
-/// The files of these modules and of all they depend on, each after what it depends on.
-///
-/// `dep` and `builtin` are the contents of `modules.dep` and `modules.builtin`.
-fn load_order(wanted: &[&str], dep: &str, builtin: &str) -> Result<Vec<String>> {
-    let builtin: BTreeSet<String> = builtin.lines().map(module_name).collect();
-    let mut order: Vec<String> = Vec::new();
-    for name in wanted.iter().filter(|name| !builtin.contains(**name)) {
-        let (file, needs) = dep
-            .lines()
-            .filter_map(|line| line.split_once(':'))
-            .find(|(file, _)| module_name(file) == *name)
-            .with_context(|| format!("this kernel has no module {name}"))?;
-        // modules.dep names what is needed transitively, the deepest last.
-        for file in needs.split_whitespace().rev().chain([file]) {
-            if !order.iter().any(|known| known == file) {
-                order.push(file.to_owned());
-            }
-        }
-    }
-    Ok(order)
-}
-
-/// The name of the module in a file such as `kernel/net/ipv4/tcp_diag.ko.xz`.
-fn module_name(file: &str) -> String {
-    let name = file.rsplit('/').next().unwrap_or(file);
-    let name = name.split('.').next().unwrap_or(name);
-    name.replace('-', "_")
-}
-
-/// Packs a tree of files as the kernel wants it.
-fn archive(tree: &Path, file: &Path) -> Result<PathBuf> {
-    let pack = "find . | cpio --create --format=newc --owner=0:0 --quiet";
-    run_into(file, command("sh").args(["-c", pack]).current_dir(tree))?;
-    Ok(file.to_owned())
-}
-
-/// Runs a command whose output goes into a file.
-fn run_into(file: &Path, command: &mut std::process::Command) -> Result<()> {
-    let output = File::create(file).with_context(|| format!("create {}", file.display()))?;
-    run_unseen(command.stdout(output))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const DEP: &str = "\
-kernel/net/sched/sch_netem.ko:
-kernel/net/ipv4/tcp_diag.ko.xz: kernel/net/ipv4/inet_diag.ko.xz
-kernel/net/ipv4/inet_diag.ko.xz:
-kernel/net/ipv4/netfilter/iptable_filter.ko: kernel/net/ipv4/netfilter/ip_tables.ko kernel/net/netfilter/x_tables.ko
-kernel/net/netfilter/xt_tcpudp.ko: kernel/net/netfilter/x_tables.ko
-";
-
-    #[test]
-    fn modules_come_once_and_after_what_they_depend_on() {
-        let wanted = [
-            "tcp_diag",
-            "inet_diag",
-            "iptable_filter",
-            "xt_tcpudp",
-            "veth",
-        ];
-        let order = load_order(&wanted, DEP, "kernel/drivers/net/veth.ko\n").unwrap();
-        let names: Vec<_> = order.iter().map(|file| module_name(file)).collect();
-        assert_eq!(
-            names,
-            [
-                "inet_diag",
-                "tcp_diag",
-                "x_tables",
-                "ip_tables",
-                "iptable_filter",
-                "xt_tcpudp"
-            ]
-        );
-    }
-
-    #[test]
-    fn a_module_that_does_not_exist_is_named() {
-        let error = load_order(&["sch_nothing"], DEP, "").unwrap_err();
-        assert!(error.to_string().contains("sch_nothing"), "{error}");
-    }
-
-    #[test]
-    fn names_of_modules_have_underscores_and_no_folders() {
-        assert_eq!(module_name("kernel/x/nf-log.ko.xz"), "nf_log");
-    }
 
     #[test]
     fn libraries_are_the_absolute_paths() {

@@ -1,10 +1,13 @@
 //! The project's own commands: what it takes to build, run, test and measure linger.
 
+mod archive;
 mod artifacts;
 mod bench;
 mod churn;
 mod initramfs;
 mod kernels;
+mod machine;
+mod modules;
 mod setup;
 mod shell;
 mod tally;

@@ -1,0 +1,252 @@
+//! A machine in QEMU: it boots a kernel, is watched to its end, and leaves a report.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{ChildStdout, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::kernels::Kernel;
+use crate::shell::{command, root, run};
+use crate::tally::Scenarios;
+
+/// How long the console may be silent before a sign of life is given.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// What is booted. Its console is the first serial port; to the second it writes its report: the
+/// exit code of its work and, from the next line on, the summary that the tests leave.
+pub(crate) struct Machine<'a> {
+    kernel: &'a Kernel,
+    /// The file system, which is the initramfs.
+    archive: PathBuf,
+    /// For the kernel's command line.
+    parameters: String,
+    /// After this long the machine hangs.
+    limit: Duration,
+}
+
+impl<'a> Machine<'a> {
+    /// This kernel with this file system; `parameters` come last on its command line.
+    pub(crate) fn new(
+        kernel: &'a Kernel,
+        archive: PathBuf,
+        parameters: String,
+        limit: Duration,
+    ) -> Self {
+        Self {
+            kernel,
+            archive,
+            parameters,
+            limit,
+        }
+    }
+
+    /// Runs the machine to its end, showing its console; what it reported.
+    ///
+    /// Fails if it did not come to an orderly end or the kernel complained; failed tests are in the
+    /// report.
+    pub(crate) fn run(&self) -> Result<Report> {
+        let file = self.archive.with_extension("report");
+        // One of an earlier run must not pass for this one's.
+        fs::write(&file, "").with_context(|| format!("write {}", file.display()))?;
+        let mut qemu = self.qemu();
+        qemu.args(["-display", "none", "-monitor", "none", "-serial", "stdio"])
+            .arg("-serial")
+            .arg(format!("file:{}", file.display()));
+        let troubles = watch(&mut qemu, &self.kernel.label, self.limit)?;
+        if !troubles.is_empty() {
+            bail!(
+                "kernel {} complained: {}",
+                self.kernel.label,
+                troubles.join("; ")
+            );
+        }
+        Report::parse(&fs::read_to_string(&file)?)
+    }
+
+    /// Runs the machine with this terminal as its console.
+    pub(crate) fn interact(&self) -> Result<()> {
+        run(self
+            .qemu()
+            .arg("-nographic")
+            .args(["-serial", "mon:stdio", "-serial", "null"])
+            .stdin(Stdio::inherit()))
+    }
+
+    fn qemu(&self) -> Command {
+        let mut qemu = command("qemu-system-x86_64");
+        // Emulated on purpose: it works everywhere, also where /dev/kvm is there and does not.
+        qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"])
+            .args(["-m", "2048", "-nodefaults", "-no-reboot"])
+            .arg("-kernel")
+            .arg(&self.kernel.image)
+            .arg("-initrd")
+            .arg(&self.archive)
+            .arg("-append")
+            // Warnings are shown, for they fail the run; a panic ends QEMU.
+            .arg(format!(
+                "console=ttyS0 loglevel=5 oops=panic panic=-1 {}",
+                self.parameters
+            ));
+        qemu
+    }
+}
+
+/// What a machine reported at its end.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// The exit code of its work.
+    pub(crate) code: i32,
+    summary: String,
+}
+
+impl Report {
+    fn parse(text: &str) -> Result<Self> {
+        let (code, summary) = text
+            .split_once('\n')
+            .context("the machine ended before its work did; its console is above")?;
+        let code = code.trim();
+        Ok(Self {
+            code: code
+                .parse()
+                .with_context(|| format!("its work ended by {code:?}, not by an exit code"))?,
+            summary: summary.to_owned(),
+        })
+    }
+
+    /// What the tests found, if that explains the exit code.
+    pub(crate) fn scenarios(&self) -> Result<Scenarios> {
+        let code = self.code;
+        let scenarios = Scenarios::parse(&self.summary)
+            .with_context(|| format!("the tests ended with exit code {code}"))?;
+        if code != 0 && scenarios.failed == 0 {
+            bail!("the tests failed with exit code {code}, though no pair did");
+        }
+        Ok(scenarios)
+    }
+}
+
+/// Where the files of a machine are made.
+pub(crate) fn folder(name: &str) -> Result<PathBuf> {
+    let folder = root().join("target/vm").join(format!("run-{name}"));
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+/// Runs the machine to its end, showing its console; what the kernel complained about.
+fn watch(qemu: &mut Command, label: &str, limit: Duration) -> Result<Vec<String>> {
+    let mut child = qemu
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("start qemu-system-x86_64")?;
+    let console = lines(child.stdout.take().context("the console is a pipe")?);
+    let result = follow(&console, label, limit);
+    if result.is_err() {
+        child.kill()?;
+    }
+    child.wait().context("wait for QEMU")?;
+    result
+}
+
+fn follow(console: &Receiver<String>, label: &str, limit: Duration) -> Result<Vec<String>> {
+    let start = Instant::now();
+    let mut troubles = Vec::new();
+    while start.elapsed() < limit {
+        match console.recv_timeout(SILENCE) {
+            Ok(line) => {
+                println!("{label} | {line}");
+                if is_trouble(&line) {
+                    troubles.push(line);
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                println!("{label} | (running for {} s)", start.elapsed().as_secs());
+            }
+            Err(RecvTimeoutError::Disconnected) => return Ok(troubles),
+        }
+    }
+    bail!(
+        "kernel {label} was not done after {} minutes",
+        limit.as_secs() / 60
+    )
+}
+
+/// The lines of a stream, as they come.
+fn lines(stream: ChildStdout) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for bytes in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&bytes);
+            if sender.send(line.trim_end_matches('\r').to_owned()).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+/// Whether this is a line of the kernel that means that something broke.
+fn is_trouble(line: &str) -> bool {
+    // The kernel's own lines begin with the time; a test may print the same words.
+    let Some((time, text)) = line
+        .strip_prefix('[')
+        .and_then(|line| line.split_once("] "))
+    else {
+        return false;
+    };
+    time.trim().parse::<f64>().is_ok()
+        && [
+            "Kernel panic",
+            "BUG:",
+            "Oops:",
+            "soft lockup",
+            "WARNING: CPU",
+            "general protection fault",
+        ]
+        .iter()
+        .any(|words| text.contains(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn complaints_of_the_kernel_are_seen_and_words_of_tests_are_not() {
+        for line in [
+            "[    1.798159] Kernel panic - not syncing: VFS: Unable to mount root fs",
+            "[   40.000001] watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [scenarios:90]",
+            "[    2.5] WARNING: CPU: 0 PID: 70 at kernel/bpf/verifier.c:1 x+0x1/0x2",
+        ] {
+            assert!(is_trouble(line), "{line}");
+        }
+        for line in [
+            "BUG: an assertion of a test",
+            "[   12.000000] TCP: request_sock_TCP: Possible SYN flooding on port 1",
+            "[kprobe] WARNING: CPU time is not measured",
+        ] {
+            assert!(!is_trouble(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn report_has_exit_code_and_summary() {
+        let summary = "{\"passed\":3,\"failed\":1,\"not_run\":0,\"pairs\":[]}\r\n";
+        let report = Report::parse(&format!("1\r\n{summary}")).unwrap();
+        let scenarios = report.scenarios().unwrap();
+        assert_eq!((scenarios.passed, scenarios.failed), (3, 1));
+    }
+
+    #[test]
+    fn report_that_does_not_prove_success_is_an_error() {
+        let no_failure = "{\"passed\":3,\"failed\":0,\"not_run\":0,\"pairs\":[]}";
+        for report in ["", "0\n", "100\n", "KILL\n", &format!("139\n{no_failure}")] {
+            let scenarios = Report::parse(report).and_then(|report| report.scenarios());
+            assert!(scenarios.is_err(), "{report}");
+        }
+    }
+}
