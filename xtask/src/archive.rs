@@ -7,6 +7,15 @@ use anyhow::{Context as _, Result};
 
 use crate::shell::{command, output, run_unseen};
 
+/// Whose the files of an archive are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// All are root's, whoever made them.
+    Root,
+    /// Everyone's own.
+    AsIs,
+}
+
 /// What is in a tree: for each path, relative to the tree, a line with the letter of its kind (`f`,
 /// `d`, `l` and so on, as find has them), a space, and the path. A folder comes before its contents.
 pub(crate) fn contents(tree: &Path) -> Result<String> {
@@ -14,17 +23,18 @@ pub(crate) fn contents(tree: &Path) -> Result<String> {
     output(command("find").arg(tree).args(find))
 }
 
-/// Packs everything in `tree`, as root's.
-pub(crate) fn pack_all(tree: &Path, file: &Path) -> Result<()> {
+/// Packs everything in `tree`.
+pub(crate) fn pack_all(tree: &Path, owner: Owner, file: &Path) -> Result<()> {
     let contents = contents(tree)?;
     let names = contents.lines().filter_map(|line| line.get(2..));
-    pack(tree, names, file)
+    pack(tree, names, owner, file)
 }
 
-/// Packs, as root's, these paths of `tree`, each of which must come after its folder.
+/// Packs these paths of `tree`, each of which must come after its folder.
 pub(crate) fn pack<'a>(
     tree: &Path,
     names: impl Iterator<Item = &'a str>,
+    owner: Owner,
     file: &Path,
 ) -> Result<()> {
     let list = file.with_extension("names");
@@ -32,10 +42,12 @@ pub(crate) fn pack<'a>(
     fs::write(&list, names).with_context(|| format!("write {}", list.display()))?;
     let mut cpio = command("cpio");
     cpio.args(["--create", "--format=newc", "--quiet"])
-        // With the sign cpio takes the numbers as they are, and looks up no names.
-        .arg("--owner=+0:+0")
         .current_dir(tree)
         .stdin(File::open(&list)?);
+    if owner == Owner::Root {
+        // With the sign cpio takes the numbers as they are, and looks up no names.
+        cpio.arg("--owner=+0:+0");
+    }
     run_into(file, &mut cpio)
 }
 

@@ -7,12 +7,14 @@ use serde_json::Value;
 
 use crate::shell::{cargo, each_line};
 
-/// What the scenarios run with.
+/// What the tests on other kernels run with.
 pub(crate) struct Executables {
     /// The daemon.
     pub(crate) lingerd: PathBuf,
     /// The scenario tests.
     pub(crate) scenarios: PathBuf,
+    /// The tests of units.
+    pub(crate) systemd: PathBuf,
 }
 
 /// Builds the daemon as it is shipped.
@@ -21,12 +23,20 @@ pub(crate) fn lingerd() -> Result<PathBuf> {
     find(&built, "bin", "lingerd")
 }
 
-/// Builds the daemon as it is shipped, and the scenario tests.
+/// Builds the daemon as it is shipped, and the tests that run with it on other kernels.
 pub(crate) fn executables() -> Result<Executables> {
-    let built = build(&["test", "--no-run", "--test", "scenarios"])?;
+    let built = build(&[
+        "test",
+        "--no-run",
+        "--test",
+        "scenarios",
+        "--test",
+        "systemd",
+    ])?;
     Ok(Executables {
         lingerd: lingerd()?,
         scenarios: find(&built, "test", "scenarios")?,
+        systemd: find(&built, "test", "systemd")?,
     })
 }
 

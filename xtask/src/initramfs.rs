@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use crate::archive::{self, run_into};
+use crate::archive::{self, Owner, run_into};
 use crate::kernels::Kernel;
 use crate::modules;
 use crate::shell::{self, command, output};
@@ -42,7 +42,7 @@ pub(crate) fn pack(
     let modules = add_modules(&tree, &busybox, kernel)?;
     fs::write(tree.join("modules"), modules.join("\n"))?;
     let archive = folder.join("initramfs");
-    archive::pack_all(&tree, &archive)?;
+    archive::pack_all(&tree, Owner::Root, &archive)?;
     Ok(archive)
 }
 

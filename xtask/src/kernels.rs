@@ -10,6 +10,9 @@ use crate::shell::{self, command, output, root, run};
 /// The series that are tested: what Debian 12 ships, and what it has to offer beyond.
 pub(crate) const SERIES: [&str; 2] = ["6.1", "6.12"];
 
+/// The series to boot where one is enough.
+pub(crate) const NEWEST: &str = SERIES[1];
+
 /// A kernel to boot.
 #[derive(Clone, Debug)]
 pub(crate) struct Kernel {

@@ -4,12 +4,14 @@ mod archive;
 mod artifacts;
 mod bench;
 mod churn;
+mod debian;
 mod initramfs;
 mod kernels;
 mod machine;
 mod modules;
 mod setup;
 mod shell;
+mod systemd;
 mod tally;
 mod test;
 mod vm;
@@ -23,7 +25,7 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
 use crate::bench::Extent;
-use crate::kernels::{Kernel, SERIES};
+use crate::kernels::{Kernel, NEWEST, SERIES};
 use crate::setup::Purpose;
 use crate::tally::Tally;
 use crate::vm::Selection;
@@ -48,6 +50,9 @@ Examples:
   cargo xtask test --filter clippy       only the steps whose name contains this
   cargo xtask vm 6.12 --test linger0     some scenarios on one kernel
   cargo xtask vm 6.1 --shell             a shell on that kernel, with lingerd in it
+  cargo xtask vm --systemd               services, templates and user scopes, under systemd
+  cargo xtask vm --systemd --put ./x.service:/etc/systemd/system/x.service --unit x.service
+                                         a service of yours, to its end
   cargo xtask bench                      what being attached costs on this machine";
 
 #[derive(Subcommand)]
@@ -79,15 +84,18 @@ enum Task {
     /// Run the scenario tests on Debian's kernels in QEMU, or get a shell there
     ///
     /// The machine is emulated, so this works without KVM. It has nothing but a static busybox, the
-    /// tests, lingerd, ip, tc and ss.
+    /// tests, lingerd, ip, tc and ss. With --systemd it is a small Debian 12 that systemd has booted,
+    /// and the tests are those that tell closes apart by unit.
     Vm {
-        /// `6.1`, `6.12`, or the path of a vmlinuz; both series if left out
+        /// `6.1`, `6.12`, or the path of a vmlinuz; both series if left out, 6.12 with --systemd
         #[arg(value_parser = parse_kernel)]
         kernel: Option<Which>,
         #[command(flatten)]
         selection: Selection,
+        #[command(flatten)]
+        systemd: systemd::Options,
         /// An interactive shell instead of the tests (on 6.12 if no kernel is given)
-        #[arg(long, conflicts_with_all = ["filter", "plan"])]
+        #[arg(long, conflicts_with_all = ["filter", "plan", "unit"])]
         shell: bool,
     },
     /// Measure what being attached costs, in pairs of bare and attached
@@ -140,12 +148,19 @@ fn perform(task: Task) -> Result<bool> {
         Task::Test { filter } => test::run_all(&filter),
         Task::Vm {
             kernel,
-            selection: _,
-            shell: true,
-        } => shell(kernel.unwrap_or(Which::Series(SERIES[1]))).map(|()| true),
-        Task::Vm {
-            kernel, selection, ..
-        } => scenarios(kernel, &selection),
+            selection,
+            systemd,
+            shell,
+        } => {
+            setup::ensure(Purpose::Test)?;
+            if systemd.systemd {
+                under_systemd(kernel, &selection, &systemd, shell)
+            } else if shell {
+                vm::shell(&one(kernel)?, artifacts::lingerd()?).map(|()| true)
+            } else {
+                scenarios(kernel, &selection)
+            }
+        }
         Task::Bench { short } => {
             setup::ensure(Purpose::Build)?;
             setup::mount_tracefs()?;
@@ -165,13 +180,31 @@ fn run(args: Vec<OsString>) -> Result<()> {
     Err(error).with_context(|| format!("start {}", lingerd.display()))
 }
 
-fn shell(kernel: Which) -> Result<()> {
-    setup::ensure(Purpose::Test)?;
-    vm::shell(&kernel.kernel()?, artifacts::lingerd()?)
+/// The kernel asked for, or the newest.
+fn one(kernel: Option<Which>) -> Result<Kernel> {
+    kernel.unwrap_or(Which::Series(NEWEST)).kernel()
+}
+
+fn under_systemd(
+    kernel: Option<Which>,
+    selection: &Selection,
+    options: &systemd::Options,
+    shell: bool,
+) -> Result<bool> {
+    let kernel = one(kernel)?;
+    if shell {
+        return systemd::shell(&kernel, &artifacts::lingerd()?, options).map(|()| true);
+    }
+    if let Some(unit) = &options.unit {
+        return systemd::run_unit(&kernel, unit, options);
+    }
+    let scenarios = systemd::run_tests(&kernel, &artifacts::executables()?, selection, options)?;
+    test::describe("units under systemd", &scenarios);
+    println!("\n{}", scenarios.tally());
+    Ok(scenarios.failed == 0)
 }
 
 fn scenarios(kernel: Option<Which>, selection: &Selection) -> Result<bool> {
-    setup::ensure(Purpose::Test)?;
     let built = artifacts::executables()?;
     let kernels = match kernel {
         Some(kernel) => vec![kernel],

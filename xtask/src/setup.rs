@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
+use crate::debian;
 use crate::kernels::{self, SERIES};
 use crate::shell::{self, cargo, command, output, root, run, tools};
 
@@ -135,6 +136,14 @@ const TEST: &[Need] = &[
         packages: &["python3"],
         then: None,
         elsewhere: "install python3",
+    },
+    Need {
+        what: "Debian 12 with systemd",
+        why: "the user space of the machine that units are tested on; made under target/vm",
+        present: debian::is_present,
+        packages: &["mmdebstrap"],
+        then: Some(debian::make),
+        elsewhere: "only made on Debian, by mmdebstrap",
     },
     Need {
         what: "promtool",

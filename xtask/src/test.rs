@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use serde_json::Value;
 
-use crate::artifacts::{self, Executables};
+use crate::artifacts;
 use crate::bench::{self, Extent};
-use crate::kernels::{Kernel, SERIES};
+use crate::kernels::{Kernel, NEWEST, SERIES};
 use crate::setup::{self, Purpose};
 use crate::shell::{cargo, command, each_line, output, root, run, tools};
+use crate::systemd;
 use crate::tally::{Scenarios, Tally};
 use crate::vm::{self, Selection};
 
@@ -109,6 +110,20 @@ fn steps() -> Vec<(String, Work)> {
         };
         steps.push((format!("scenarios on kernel {series}"), Box::new(work)));
     }
+    steps.push((
+        "units under systemd".into(),
+        Box::new(|| {
+            let kernel = Kernel::of_series(NEWEST)?;
+            let built = artifacts::executables()?;
+            systemd::run_tests(
+                &kernel,
+                &built,
+                &Selection::default(),
+                &systemd::Options::default(),
+            )
+            .map(Findings::Scenarios)
+        }),
+    ));
     steps.push(("bench".into(), checked(|| bench::run(Extent::SHORT))));
     steps
 }
@@ -185,13 +200,13 @@ fn licences() -> Result<()> {
     run(command(tools().join("cargo-deny")).args(["check", "licenses", "bans", "sources"]))
 }
 
-/// All tests but the scenarios, which are run on several kernels.
+/// All tests but those that are run on kernels and machines of their own.
 fn unit_tests() -> Result<Findings> {
     let metadata = output(cargo().args(["metadata", "--no-deps", "--format-version=1"]))?;
     let mut tests = cargo();
     tests.args(["test", "--workspace", "--no-fail-fast", "--lib", "--bins"]);
     for name in integration_tests(&serde_json::from_str(&metadata)?) {
-        if name != "scenarios" {
+        if !["scenarios", "systemd"].contains(&name.as_str()) {
             tests.args(["--test", &name]);
         }
     }
@@ -224,14 +239,14 @@ fn counted(tests: &mut std::process::Command) -> Result<Tally> {
 }
 
 fn scenarios_here() -> Result<Findings> {
-    let Executables { lingerd, scenarios } = artifacts::executables()?;
+    let built = artifacts::executables()?;
     let summary = root().join("target/scenarios.json");
     if summary.exists() {
         fs::remove_file(&summary)?;
     }
-    let result = run(command(scenarios)
+    let result = run(command(built.scenarios)
         .arg("--lingerd")
-        .arg(lingerd)
+        .arg(built.lingerd)
         .args(["--kernel-label", "this machine"])
         .arg("--summary")
         .arg(&summary)

@@ -1,0 +1,181 @@
+//! A small Debian 12 with systemd, to boot as a test machine: made once from Debian's packages, and
+//! kept under target/vm.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::archive::{self, Owner};
+use crate::shell::{command, output, root, run};
+
+const SUITE: &str = "bookworm";
+
+/// What is in it beyond Debian's essential packages.
+const PACKAGES: &[&str] = &[
+    "systemd-sysv",
+    "dbus",
+    "dbus-user-session",
+    "libpam-systemd",
+    "kmod",
+    "nginx-light",
+    "python3-minimal",
+    // Its alternative, usrmerge, would bring all of Perl.
+    "usr-is-merged",
+];
+
+/// Files of packages that no test needs: the machine loads all that is there at each start.
+const LEFT_OUT: &[&str] = &[
+    "/usr/share/doc/*",
+    "/usr/share/man/*",
+    "/usr/share/info/*",
+    "/usr/share/locale/*",
+    "/usr/share/i18n/*",
+    "/usr/lib/x86_64-linux-gnu/gconv/*",
+];
+
+/// What is done in it at the end; `$1` is its folder.
+const FINISH: &[&str] = &[
+    // Someone to have a user manager: uid 1000.
+    r#"chroot "$1" useradd --create-home --uid 1000 --shell /bin/sh someone"#,
+    r#"echo linger-vm >"$1/etc/hostname""#,
+    r#"echo 127.0.0.1 localhost linger-vm >"$1/etc/hosts""#,
+    // A package that is installed there later is installed completely.
+    r#"rm "$1/etc/dpkg/dpkg.cfg.d/99mmdebstrap""#,
+];
+
+/// The file system, as it lies ready.
+pub(crate) struct Debian {
+    /// An initramfs.
+    pub(crate) archive: PathBuf,
+    /// The kind of each path in it, as [`archive::contents`] tells it.
+    pub(crate) contents: BTreeMap<String, char>,
+}
+
+impl Debian {
+    /// The one that [`make`] made.
+    pub(crate) fn open() -> Result<Self> {
+        let list = folder().join("contents");
+        let list = fs::read_to_string(&list)
+            .context("no Debian with systemd: run `cargo xtask setup --for test`")?;
+        let entry = |line: &str| {
+            let (kind, path) = line.split_once(' ')?;
+            Some((path.to_owned(), kind.chars().next()?))
+        };
+        Ok(Self {
+            archive: folder().join("archive"),
+            contents: list.lines().filter_map(entry).collect(),
+        })
+    }
+}
+
+/// Whether it is there, and made as it would be made now.
+pub(crate) fn is_present() -> bool {
+    fs::read_to_string(folder().join("recipe")).is_ok_and(|made| made == recipe().join("\n"))
+}
+
+/// Makes it anew; takes root, and under a minute.
+pub(crate) fn make() -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("making a file system of Debian's takes root: run this command as root");
+    }
+    // A name that is not looked for until everything is in place.
+    let partial = folder().with_extension("partial");
+    for old in [&partial, &folder()] {
+        if old.exists() {
+            fs::remove_dir_all(old)?;
+        }
+    }
+    fs::create_dir_all(&partial)?;
+    let tree = partial.join("tree");
+    run(command("mmdebstrap")
+        .args(recipe())
+        .arg(SUITE)
+        .arg(&tree)
+        .args(mirrors()?))?;
+    fs::write(partial.join("contents"), archive::contents(&tree)?)?;
+    archive::pack_all(&tree, Owner::AsIs, &partial.join("archive"))?;
+    fs::remove_dir_all(&tree)?;
+    fs::write(partial.join("recipe"), recipe().join("\n"))?;
+    fs::rename(&partial, folder())?;
+    Ok(())
+}
+
+fn folder() -> PathBuf {
+    root().join("target/vm/debian-12")
+}
+
+/// The options of mmdebstrap that say what is made.
+fn recipe() -> Vec<String> {
+    let mut recipe = vec![
+        "--quiet".to_owned(),
+        "--mode=root".to_owned(),
+        "--variant=essential".to_owned(),
+        "--architectures=amd64".to_owned(),
+        "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr".to_owned(),
+        format!("--include={}", PACKAGES.join(",")),
+    ];
+    let excludes = LEFT_OUT.iter();
+    recipe.extend(excludes.map(|glob| format!("--dpkgopt=path-exclude={glob}")));
+    let hooks = FINISH.iter();
+    recipe.extend(hooks.map(|hook| format!("--customize-hook={hook}")));
+    recipe
+}
+
+/// Where this machine gets its packages from, if it has that suite; otherwise mmdebstrap knows.
+fn mirrors() -> Result<Vec<String>> {
+    let format = "deb $(REPO_URI) $(RELEASE) $(COMPONENT)";
+    let listed = output(command("apt-get").args([
+        "indextargets",
+        "--format",
+        format,
+        "Created-By: Packages",
+        "Origin: Debian",
+    ]))?;
+    Ok(of_suite(&listed, SUITE))
+}
+
+/// The lines of a suite and of what is updated in it, each once.
+fn of_suite(listed: &str, suite: &str) -> Vec<String> {
+    let wanted = ["", "-updates", "-security"].map(|part| format!("{suite}{part}"));
+    let mut lines: Vec<String> = listed
+        .lines()
+        .filter(|line| {
+            let mut words = line.split(' ').skip(2);
+            words
+                .next()
+                .is_some_and(|release| wanted.iter().any(|wanted| wanted == release))
+                && words.next() == Some("main")
+        })
+        .map(str::to_owned)
+        .collect();
+    lines.sort();
+    lines.dedup();
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mirrors_are_those_of_the_suite_only_and_named_once() {
+        let listed = "\
+deb http://mirror.test/debian/ bookworm main
+deb http://mirror.test/debian/ bookworm main
+deb http://mirror.test/debian/ bookworm non-free
+deb http://mirror.test/debian/ trixie main
+deb http://mirror.test/debian/ bookworm-backports main
+deb http://mirror.test/security/ bookworm-security main
+";
+        assert_eq!(
+            of_suite(listed, "bookworm"),
+            [
+                "deb http://mirror.test/debian/ bookworm main",
+                "deb http://mirror.test/security/ bookworm-security main"
+            ]
+        );
+        assert!(of_suite("", "bookworm").is_empty());
+    }
+}
