@@ -12,8 +12,8 @@ use linger_ebpf::{Fate, Plan};
 use nix::sys::signal::Signal;
 use tempfile::NamedTempFile;
 
+use crate::common::scrape::Scrape;
 use crate::daemon::Daemon;
-use crate::exposition::Scrape;
 use crate::scenario::Script;
 
 pub(crate) const SCENARIOS: &[(&str, Script)] = &[("reload", Script::Daemon(reload))];

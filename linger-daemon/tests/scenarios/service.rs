@@ -17,7 +17,8 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::child::not_run;
-use crate::exposition::{Counted, Sample, Scrape};
+use crate::common::scrape::{Sample, Scrape};
+use crate::exposition::Counted;
 
 /// Whom the metrics name for the closes of a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

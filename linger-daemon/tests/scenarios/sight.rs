@@ -16,7 +16,8 @@ use linger_daemon::exercise::Tally;
 use linger_ebpf::{Fate, Outcome, Plan};
 use nix::unistd::geteuid;
 
-use crate::exposition::{Counted, Scrape};
+use crate::common::scrape::Scrape;
+use crate::exposition::Counted;
 use crate::left::Homeless;
 use crate::sight_orphans;
 use crate::truth::{ServiceTruth, Truth};
