@@ -54,12 +54,6 @@ impl Dimension {
     /// Those in use unless others are asked for.
     pub const DEFAULT: &[Self] = &[Self::Unit, Self::Comm];
 
-    /// Whether it follows from the cgroup.
-    #[must_use]
-    pub const fn is_of_cgroup(self) -> bool {
-        matches!(self, Self::Unit | Self::Slice | Self::Container | Self::Pod)
-    }
-
     /// What of a group these take, a set of [`keyed`] bits.
     #[must_use]
     pub fn keyed(dimensions: &[Self]) -> u32 {

@@ -4,13 +4,14 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use linger_ebpf::Plan;
+use linger_ebpf::{Plan, keyed};
 use nix::sys::utsname::uname;
 use serde::Serialize;
 
+use crate::attribution::Cgroups;
 use crate::cli::Check;
 use crate::privileges;
-use crate::probe::{self, AttachError, Loader};
+use crate::probe::{self, AttachError, Loader, Purpose};
 
 /// All that was found out.
 #[derive(Debug, Serialize)]
@@ -21,6 +22,8 @@ struct Report {
     btf: Result<Vec<Field>, String>,
     /// Capabilities that are missing.
     missing_capabilities: Vec<String>,
+    /// What is lost of the labels that follow from cgroups.
+    cgroups: Option<&'static str>,
     /// Every plan, best first.
     plans: Vec<PlanReport>,
     /// The plan that `run` would use.
@@ -81,10 +84,16 @@ impl Report {
                 .iter()
                 .map(ToString::to_string)
                 .collect(),
+            cgroups: Cgroups::new(probe::cgroup_root().ok()).shortcoming(),
             plans: Vec::new(),
             plan: None,
         };
-        match Loader::new() {
+        // With all that can be asked for: with less, less is loaded.
+        let purpose = Purpose {
+            keyed: keyed::ALL,
+            ..Purpose::default()
+        };
+        match Loader::new(purpose) {
             Ok(loader) => {
                 report.btf = Ok(fields(&loader)?);
                 report.plans = Plan::ALL
@@ -116,6 +125,8 @@ impl Report {
             )
         };
         writeln!(out, "privileges    {missing}")?;
+        let cgroups = self.cgroups.unwrap_or("v2, all of them visible");
+        writeln!(out, "cgroups       {cgroups}")?;
         match &self.btf {
             Ok(fields) => {
                 writeln!(out, "BTF           {} fields found", fields.len())?;
@@ -160,7 +171,7 @@ impl Field {
 
 impl PlanReport {
     fn new(loader: &Loader, plan: Plan) -> Self {
-        let hooks = probe::hooks(plan, 0, &loader.kernel)
+        let hooks = probe::hooks(plan, keyed::ALL, &loader.kernel)
             .into_iter()
             .map(|hook| {
                 let error = loader.try_hook(hook).err();

@@ -15,7 +15,7 @@ mod written;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use linger_ebpf::{MAX_GROUPS, MAX_ORPHANS};
+use linger_ebpf::{MAX_GROUPS, MAX_ORPHANS, keyed};
 use toml::Value;
 
 pub use self::changes::{Change, changes, in_effect};
@@ -76,6 +76,17 @@ impl Default for Config {
 }
 
 impl Config {
+    /// What of a group the programs are to read, a set of [`keyed`] bits.
+    #[must_use]
+    pub fn keyed(&self) -> u32 {
+        let units = if self.filter.has_units() {
+            keyed::CGROUP
+        } else {
+            0
+        };
+        Dimension::keyed(&self.labels) | units
+    }
+
     /// A setting as the file writes it.
     #[must_use]
     pub fn value(&self, key: Key) -> Value {

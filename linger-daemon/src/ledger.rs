@@ -1,5 +1,7 @@
 //! The maps of the kernel as one typed snapshot of all counts.
 
+mod admission;
+mod bound;
 mod groups;
 mod in_flight;
 mod orphans;
@@ -10,11 +12,11 @@ mod totals;
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aya::Ebpf;
 use aya::maps::{MapData, MapError, PerCpuArray};
-use linger_ebpf::{Counters, Kind, Lost, MAX_CLOSES, Plan, ROWS, ROWS_PER_GROUP};
+use linger_ebpf::{Counters, Kind, Lost, MAX_CLOSES, Plan, ROWS, ROWS_PER_GROUP, RowKey};
 use thiserror::Error;
 
 use self::groups::Groups;
@@ -91,6 +93,8 @@ pub enum LedgerError {
 pub struct Ledger {
     plan: Plan,
     groups: Groups,
+    /// Their rows.
+    rows: PerCpu<RowKey>,
     /// The rows of those that have no group of their own.
     shared: PerCpu<u32>,
     lost: PerCpuArray<MapData, u64>,
@@ -101,6 +105,8 @@ pub struct Ledger {
     max_orphans: u32,
     /// Losses found by sweeping.
     swept: [u64; Lost::COUNT],
+    /// When all was read last.
+    read: Instant,
 }
 
 impl Ledger {
@@ -111,53 +117,56 @@ impl Ledger {
         config: &Config,
     ) -> Result<Self, LedgerError> {
         let Attached {
-            plan,
-            max_groups,
-            max_orphans,
-            ref dimensions,
-            ref mut ebpf,
-            ..
+            plan, ref mut ebpf, ..
         } = *attached;
-        let dimensions = Arc::clone(dimensions);
         Ok(Self {
             plan,
-            groups: Groups::new(ebpf, dimensions, cgroups, max_groups, config.retire_after)?,
+            groups: Groups::new(ebpf, cgroups, config)?,
+            rows: PerCpu::take(ebpf, "LEDGER")?,
             shared: PerCpu::take(ebpf, "SHARED")?,
             lost: take(ebpf, "LOST")?,
             lost_orphan_bytes: take(ebpf, "LOST_ORPHAN_BYTES")?,
             orphans: Records::new(ebpf, config.orphan_ttl)?,
-            max_groups,
-            max_orphans,
+            max_groups: config.max_groups,
+            max_orphans: config.max_orphans,
             in_flight: InFlight {
                 slots: Slots::map(ebpf)?,
                 crowded: take(ebpf, "CROWDED")?,
                 parked: take(ebpf, "PARKED")?,
             },
             swept: [0; Lost::COUNT],
+            read: Instant::now(),
         })
     }
 
     /// Takes over what of the configuration can change while programs are attached.
-    pub fn reconfigure(&mut self, config: &Config) {
-        self.set_orphan_ttl(config.orphan_ttl);
+    pub fn reconfigure(&mut self, config: &Config) -> Result<(), LedgerError> {
+        self.orphans.set_ttl(config.orphan_ttl);
+        self.groups.reconfigure(config)
     }
 
-    /// Orphans, those under way too, are given up at this age.
-    pub fn set_orphan_ttl(&mut self, ttl: Duration) {
-        self.orphans.set_ttl(ttl);
+    /// Does what readings do besides, if there was none for this long: names the groups that are new,
+    /// makes room for others, gives up what has become too old.
+    pub fn tend(&mut self, unread: Duration) -> Result<(), LedgerError> {
+        if self.read.elapsed() >= unread {
+            self.snapshot()?;
+        }
+        Ok(())
     }
 
     /// Reads all counts.
     pub fn snapshot(&mut self) -> Result<Snapshot, LedgerError> {
+        self.read = Instant::now();
         let (in_flight, removed) = self.in_flight.sweep()?;
         self.swept[Lost::Close.index()] += removed;
         self.swept[Lost::Orphan.index()] += self.orphans.sweep()?;
         let mut totals = Totals::default();
-        let rows = self.groups.read(&mut totals)?;
+        let rows = self.groups.read(&mut self.rows, &mut totals)?;
         self.groups.add_expired(&self.orphans, &mut totals);
         self.read_shared(&mut totals)?;
+        self.groups.bound(&mut totals);
         let found = self.groups.len() as u64;
-        self.groups.retire(&mut self.orphans)?;
+        self.groups.retire(&self.rows, &mut self.orphans)?;
 
         let groups = totals.sorted();
         let orphans = groups.iter().map(|(_, counters)| &counters.orphans);

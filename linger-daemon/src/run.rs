@@ -3,12 +3,15 @@
 mod reload;
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use linger_ebpf::keyed;
 use nix::sys::utsname::uname;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{info, warn};
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{error, info, warn};
 
 use self::reload::Running;
 use crate::attribution::Cgroups;
@@ -35,7 +38,7 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     };
     let started = Instant::now();
     let purpose = Purpose {
-        dimensions: config.labels.as_slice().into(),
+        keyed: config.keyed(),
         max_groups: config.max_groups,
         max_orphans: config.max_orphans,
     };
@@ -46,7 +49,12 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
         milliseconds = started.elapsed().as_millis(),
         "attached"
     );
-    let cgroups = Cgroups::new(probe::cgroup_root().unwrap_or_default());
+    let cgroups = Cgroups::new(probe::cgroup_root().ok());
+    if config.keyed() & keyed::CGROUP != 0
+        && let Some(shortcoming) = cgroups.shortcoming()
+    {
+        warn!("{shortcoming}");
+    }
     let ledger = Ledger::new(&mut attached, cgroups, &config)?;
     let ledger = Arc::new(Mutex::new(ledger));
     drop_privileges(&ledger)?;
@@ -62,6 +70,7 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
         log,
     };
     runtime.block_on(async {
+        tokio::spawn(tend(Arc::clone(&running.ledger)));
         tokio::spawn(running.reload_at(hangup));
         let shutdown = shutdown()?;
         http::serve(listener, state, Limits::DEFAULT, shutdown).await
@@ -71,6 +80,27 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     drop(attached);
     info!("detached");
     Ok(())
+}
+
+/// How long the ledger goes unread before the daemon does it of its own accord: the only timer of a
+/// daemon that no one scrapes.
+const TEND_EVERY: Duration = Duration::from_secs(10);
+
+/// Tends the ledger while no one scrapes.
+async fn tend(ledger: Arc<Mutex<Ledger>>) {
+    let mut ticks = interval(TEND_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let ledger = Arc::clone(&ledger);
+        let tended = spawn_blocking(move || {
+            let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+            ledger.tend(TEND_EVERY)
+        });
+        if let Ok(Err(error)) = tended.await {
+            error!("{:#}", anyhow::Error::from(error));
+        }
+    }
 }
 
 /// Keeps no capability that reading the ledger does not take.

@@ -87,6 +87,8 @@ pub mod keyed {
     pub const PORT: u32 = 1 << 3;
     /// The address family.
     pub const FAMILY: u32 = 1 << 4;
+    /// All of them.
+    pub const ALL: u32 = CGROUP | COMM | EXE | PORT | FAMILY;
 }
 
 /// What the daemon may change while the programs run: the only entry of its map.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The cgroup v2 hierarchy where it is mounted.
 pub struct Cgroups {
-    mount: PathBuf,
+    mount: Option<PathBuf>,
     /// The mount shows the whole hierarchy, not only what a cgroup namespace leaves of it.
     is_whole: bool,
 }
@@ -15,11 +15,30 @@ pub struct Cgroups {
 const ROOT_ID: u64 = 1;
 
 impl Cgroups {
-    /// The hierarchy mounted at `mount`.
+    /// The hierarchy mounted at `mount`, if it is mounted.
     #[must_use]
-    pub fn new(mount: PathBuf) -> Self {
-        let is_whole = inode(&mount) == Some(ROOT_ID);
+    pub fn new(mount: Option<PathBuf>) -> Self {
+        let is_whole = mount.as_deref().and_then(inode) == Some(ROOT_ID);
         Self { mount, is_whole }
+    }
+
+    /// What is lost on this host of the labels that follow from cgroups, and what helps; none if
+    /// nothing is.
+    #[must_use]
+    pub fn shortcoming(&self) -> Option<&'static str> {
+        const USE_OTHERS: &str = "no cgroup v2 is in use, only v1: the labels unit, slice, container and pod \
+             tell nothing, all is in the unit \"/\"; boot with systemd.unified_cgroup_hierarchy=1, or \
+             tell closes apart by comm and exe";
+        const PARTLY: &str = "the cgroups of the host are not all visible from here (a cgroup namespace): \
+             units are named, but those that are gone are not retired; run in the host's cgroup namespace";
+        let Some(mount) = &self.mount else {
+            return Some(USE_OTHERS);
+        };
+        if !self.is_whole {
+            return Some(PARTLY);
+        }
+        // Beside v1, systemd may leave it empty.
+        folders(mount).next().is_none().then_some(USE_OTHERS)
     }
 
     /// Whether all cgroups are seen, and not only those of a namespace.
@@ -31,21 +50,15 @@ impl Cgroups {
     /// Searches all that is there for the cgroup with this id: its path from the root, if it is there.
     #[must_use]
     pub fn find(&self, id: u64) -> Option<PathBuf> {
-        let mut pending = vec![self.mount.clone()];
+        let mount = self.mount.as_ref()?;
+        let mut pending = vec![mount.clone()];
         while let Some(folder) = pending.pop() {
             // The id of a cgroup is the inode number of its folder (kernfs_node.id).
             if inode(&folder) == Some(id) {
-                let path = folder.strip_prefix(&self.mount).ok()?;
+                let path = folder.strip_prefix(mount).ok()?;
                 return Some(Path::new("/").join(path));
             }
-            pending.extend(
-                fs::read_dir(&folder)
-                    .into_iter()
-                    .flatten()
-                    .flatten()
-                    .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-                    .map(|entry| entry.path()),
-            );
+            pending.extend(folders(&folder));
         }
         None
     }
@@ -54,9 +67,18 @@ impl Cgroups {
     /// gone for all that is known.
     #[must_use]
     pub fn is_gone(&self, path: &Path, id: u64) -> bool {
-        let folder = self.mount.join(path.strip_prefix("/").unwrap_or(path));
-        self.is_whole && inode(&folder) != Some(id)
+        let path = path.strip_prefix("/").unwrap_or(path);
+        let folder = self.mount.as_ref().map(|mount| mount.join(path));
+        self.is_whole && folder.as_deref().and_then(inode) != Some(id)
     }
+}
+
+/// The folders in a folder.
+fn folders(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
 }
 
 fn inode(folder: &Path) -> Option<u64> {
@@ -74,7 +96,7 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         let id = inode(&folder).unwrap();
         let cgroups = Cgroups {
-            mount: mount.path().into(),
+            mount: Some(mount.path().into()),
             is_whole: true,
         };
         let path = cgroups.find(id).unwrap();
@@ -90,7 +112,8 @@ mod tests {
     #[test]
     fn a_part_of_the_hierarchy_tells_of_no_end() {
         let mount = tempfile::tempdir().unwrap();
-        let part = Cgroups::new(mount.path().into());
+        let part = Cgroups::new(Some(mount.path().into()));
         assert!(!part.is_gone(Path::new("/a.service"), 77));
+        assert!(part.shortcoming().is_some());
     }
 }

@@ -55,13 +55,6 @@ impl Namer {
         &self.dimensions
     }
 
-    /// Whether the cgroup tells groups apart.
-    #[must_use]
-    pub fn by_cgroup(&self) -> bool {
-        let mut dimensions = self.dimensions.iter();
-        dimensions.any(|dimension| dimension.is_of_cgroup())
-    }
-
     /// Labels that all read the same.
     #[must_use]
     pub fn all(&self, value: &str) -> Labels {
@@ -171,7 +164,7 @@ mod tests {
     }
 
     fn namer(dimensions: &[Dimension]) -> Namer {
-        let nowhere = Cgroups::new(PathBuf::from("/nonexistent"));
+        let nowhere = Cgroups::new(None);
         Namer::new(dimensions.into(), nowhere)
     }
 

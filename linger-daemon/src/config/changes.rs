@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use linger_ebpf::keyed;
 use toml::Value;
 
 use super::{Config, Key};
@@ -46,6 +47,12 @@ pub fn in_effect(running: &Config, wanted: &Config) -> Config {
     } else {
         wanted
     };
+    let mut filter = wanted.filter.clone();
+    if running.keyed() & keyed::CGROUP == 0 {
+        // The programs do not look at cgroups.
+        filter.allow.units = running.filter.allow.units.clone();
+        filter.deny.units = running.filter.deny.units.clone();
+    }
     Config {
         listen: running.listen,
         plan: running.plan,
@@ -57,7 +64,7 @@ pub fn in_effect(running: &Config, wanted: &Config) -> Config {
         retire_after: wanted.retire_after,
         max_orphans: running.max_orphans,
         orphan_ttl: wanted.orphan_ttl,
-        filter: wanted.filter.clone(),
+        filter,
     }
 }
 

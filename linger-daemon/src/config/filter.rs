@@ -16,21 +16,24 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Whether a close of this unit and process name gets a group of its own. `port` is the local
-    /// port of an accepted connection; a close without is in no list of ports.
+    /// Whether closes of this unit may have a group of their own.
     #[must_use]
-    pub fn admits(&self, unit: &str, comm: &str, port: Option<u16>) -> bool {
-        let Lists {
-            units,
-            comms,
-            ports,
-        } = &self.allow;
-        (units.is_empty() || units.matches(unit))
-            && (comms.is_empty() || comms.contains(comm))
-            && (ports.is_empty() || ports_contain(ports, port))
-            && !self.deny.units.matches(unit)
-            && !self.deny.comms.contains(comm)
-            && !ports_contain(&self.deny.ports, port)
+    pub fn admits_unit(&self, unit: &str) -> bool {
+        let allowed = &self.allow.units;
+        (allowed.is_empty() || allowed.matches(unit)) && !self.deny.units.matches(unit)
+    }
+
+    /// Whether closes of a process of this name may.
+    #[must_use]
+    pub fn admits_comm(&self, comm: &str) -> bool {
+        let allowed = &self.allow.comms;
+        (allowed.is_empty() || allowed.contains(comm)) && !self.deny.comms.contains(comm)
+    }
+
+    /// Whether it lists units.
+    #[must_use]
+    pub fn has_units(&self) -> bool {
+        !self.allow.units.is_empty() || !self.deny.units.is_empty()
     }
 
     /// Whether it admits everything.
@@ -38,10 +41,6 @@ impl Filter {
     pub fn is_empty(&self) -> bool {
         self.allow.is_empty() && self.deny.is_empty()
     }
-}
-
-fn ports_contain(ports: &PortSet, port: Option<u16>) -> bool {
-    port.is_some_and(|port| ports.contains(port))
 }
 
 /// What `[allow]` or `[deny]` lists.
@@ -124,49 +123,47 @@ impl Pattern {
 mod tests {
     use super::*;
 
-    fn lists(units: &[&str], comms: &[&str], ports: &[u16]) -> Lists {
+    fn lists(units: &[&str], comms: &[&str]) -> Lists {
         Lists {
             units: units.iter().filter_map(|text| Pattern::new(text)).collect(),
             comms: comms.iter().map(|&comm| comm.to_owned()).collect(),
-            ports: ports.iter().map(|&port| port..=port).collect(),
+            ports: PortSet::default(),
         }
     }
 
     #[test]
     fn an_empty_filter_admits_everything() {
         let filter = Filter::default();
-        assert!(filter.is_empty());
-        assert!(filter.admits("nginx.service", "nginx", Some(443)));
-        assert!(filter.admits("", "", None));
+        assert!(!filter.has_units());
+        assert!(filter.admits_unit("nginx.service") && filter.admits_unit(""));
+        assert!(filter.admits_comm("nginx") && filter.admits_comm(""));
     }
 
     #[test]
-    fn every_allow_list_in_use_must_contain_a_close() {
+    fn a_list_of_those_allowed_keeps_all_others_out() {
         let filter = Filter {
-            allow: lists(&["app-*.service", "/docker/*"], &["web"], &[443]),
+            allow: lists(&["app-*.service", "/docker/*"], &["web"]),
             deny: Lists::default(),
         };
-        assert!(!filter.is_empty());
-        assert!(filter.admits("app-7.service", "web", Some(443)));
-        assert!(filter.admits("/docker/0123/init", "web", Some(443)));
-        assert!(!filter.admits("app.service", "web", Some(443)));
-        assert!(!filter.admits("an-app-7.service", "web", Some(443)));
-        assert!(!filter.admits("app-7.service", "webber", Some(443)));
-        assert!(!filter.admits("app-7.service", "web", Some(80)));
-        assert!(!filter.admits("app-7.service", "web", None));
+        assert!(filter.has_units());
+        assert!(filter.admits_unit("app-7.service"));
+        assert!(filter.admits_unit("/docker/0123/init"));
+        assert!(!filter.admits_unit("app.service"));
+        assert!(!filter.admits_unit("an-app-7.service"));
+        assert!(filter.admits_comm("web"));
+        assert!(!filter.admits_comm("webber"));
     }
 
     #[test]
-    fn one_deny_list_is_enough_to_keep_a_close_out() {
+    fn one_that_is_denied_is_out_though_it_is_allowed() {
         let filter = Filter {
-            allow: lists(&["*.service"], &[], &[]),
-            deny: lists(&["ssh?.service"], &["cron"], &[22]),
+            allow: lists(&["*.service"], &[]),
+            deny: lists(&["ssh?.service"], &["cron"]),
         };
-        assert!(filter.admits("web.service", "web", None));
-        assert!(filter.admits("ssh.service", "sshd", None));
-        assert!(!filter.admits("sshd.service", "sshd", None));
-        assert!(!filter.admits("web.service", "cron", None));
-        assert!(!filter.admits("web.service", "web", Some(22)));
+        assert!(filter.admits_unit("ssh.service"));
+        assert!(!filter.admits_unit("sshd.service"));
+        assert!(filter.admits_comm("sshd"));
+        assert!(!filter.admits_comm("cron"));
     }
 
     #[test]

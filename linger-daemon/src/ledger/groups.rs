@@ -1,8 +1,6 @@
-//! The groups in the ledger: their names, and their end.
-//!
-//! A group whose cgroup is gone is retired once nothing has changed for a while and no orphan of its
-//! is under way: from then on nothing can add to it. No process is in its cgroup, and what is done to
-//! sockets from elsewhere is no longer counted for it by the programs (`who::of_socket`).
+//! The groups in the ledger: who they are, and where they are shown.
+
+mod retire;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,38 +8,42 @@ use std::time::{Duration, Instant};
 
 use aya::Ebpf;
 use aya::maps::{HashMap as BpfMap, MapData};
-use linger_ebpf::{Counters, Exe, Group, Kind, Path, ROWS, Row, RowKey};
-use tracing::debug;
+use linger_ebpf::{Counters, Exe, Group, Kind, Path, Row, RowKey, keyed};
+use tracing::{debug, warn};
 
+use super::admission::Admission;
+use super::bound::beyond;
 use super::orphans::Records;
 use super::percpu::PerCpu;
 use super::sum::{add, add_kind, add_orphans};
 use super::totals::Totals;
 use super::{LedgerError, take};
-use crate::attribution::{Cgroup, Cgroups, Dimension, Labels, Namer, Paths};
-
-/// How full the kernel's table of groups may be, in quarters, before the gone are not kept for long.
-const CROWDED_QUARTERS: usize = 3;
-
-/// How long they are kept then: longer than any program that was at work when their cgroup went.
-const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+use crate::attribution::{Cgroup, Cgroups, Dimension, Labels, Namer, Paths, comm};
+use crate::config::Config;
 
 /// The groups of the ledger.
 pub(super) struct Groups {
-    rows: PerCpu<RowKey>,
+    /// The places that groups have in the kernel.
     places: BpfMap<MapData, Group, u64>,
     written: Written,
     namer: Namer,
+    admission: Admission,
     known: HashMap<Group, Known>,
+    /// What of groups is asked for, a set of [`keyed`] bits.
+    keyed: u32,
     /// How many find a place.
     most: usize,
+    /// How many series they may have.
+    most_series: usize,
     /// How long the gone are kept.
     patience: Duration,
     other: Arc<Labels>,
     retired: Arc<Labels>,
-    /// What those counted that were retired.
-    past: Counters,
-    pass: u64,
+    /// What those counted that were retired, and are shown under `retired` or `other`.
+    past: [(Arc<Labels>, Box<Counters>); 2],
+    /// How many readings there were, and how many groups were ever met.
+    passes: u64,
+    met: u64,
 }
 
 /// The paths that the kernel wrote down.
@@ -62,12 +64,17 @@ impl Paths for Written {
 
 /// A group that has rows.
 struct Known {
-    labels: Arc<Labels>,
+    /// Its own labels, or those of the retired if no one knows what it was.
+    own: Arc<Labels>,
+    /// It is shown under `other` all the same.
+    is_other: bool,
     /// Where it is; none if that is not asked for, or if no one knows it any more.
     cgroup: Option<Arc<Cgroup>>,
     /// All that its rows added up to when it last changed, and when that was.
     sum: u64,
     changed: Instant,
+    /// How many groups were met before it.
+    met: u64,
     now: Pass,
 }
 
@@ -87,28 +94,44 @@ impl Groups {
     /// Takes the maps.
     pub(super) fn new(
         ebpf: &mut Ebpf,
-        dimensions: Arc<[Dimension]>,
         cgroups: Cgroups,
-        max_groups: u32,
-        patience: Duration,
+        config: &Config,
     ) -> Result<Self, LedgerError> {
-        let namer = Namer::new(dimensions, cgroups);
+        let namer = Namer::new(config.labels.as_slice().into(), cgroups);
+        let [other, retired] = ["other", "retired"].map(|value| Arc::new(namer.all(value)));
+        let past = [&other, &retired].map(|labels| (Arc::clone(labels), Box::new(Counters::ZERO)));
         Ok(Self {
-            rows: PerCpu::take(ebpf, "LEDGER")?,
             places: take(ebpf, "GROUPS")?,
             written: Written {
                 cgroups: take(ebpf, "CGROUPS")?,
                 exes: take(ebpf, "EXES")?,
             },
-            other: Arc::new(namer.all("other")),
-            retired: Arc::new(namer.all("retired")),
             namer,
+            admission: Admission::new(ebpf, config)?,
             known: HashMap::new(),
-            most: max_groups as usize,
-            patience,
-            past: Counters::ZERO,
-            pass: 0,
+            keyed: config.keyed(),
+            most: config.max_groups as usize,
+            most_series: config.max_series as usize,
+            patience: config.retire_after,
+            other,
+            retired,
+            past,
+            passes: 0,
+            met: 0,
         })
+    }
+
+    /// Takes over what of the configuration can change. What groups have counted moves to where they
+    /// are shown from now on.
+    pub(super) fn reconfigure(&mut self, config: &Config) -> Result<(), LedgerError> {
+        self.patience = config.retire_after;
+        self.most_series = config.max_series as usize;
+        self.admission.set(config)?;
+        for (group, known) in &mut self.known {
+            let cgroup = known.cgroup.as_deref();
+            known.is_other = is_left_out(group, cgroup, self.keyed, &mut self.admission);
+        }
+        Ok(())
     }
 
     /// What the labels stand for.
@@ -126,130 +149,130 @@ impl Groups {
         [&self.other, &self.retired]
     }
 
-    /// Adds what every group counted. Returns how many rows that are.
-    pub(super) fn read(&mut self, totals: &mut Totals) -> Result<u64, LedgerError> {
-        let Self {
-            rows,
-            written,
-            namer,
-            known,
-            retired,
-            pass,
-            ..
-        } = self;
-        *pass += 1;
-        let mut count = 0;
+    /// Adds what every group counted, and those of the past. Returns how many rows that are.
+    pub(super) fn read(
+        &mut self,
+        rows: &mut PerCpu<RowKey>,
+        totals: &mut Totals,
+    ) -> Result<u64, LedgerError> {
+        self.passes += 1;
         let started = Instant::now();
+        let mut count = 0;
         rows.for_each(|key, row| {
-            let Some(kind) = kind(key) else { return };
-            count += 1;
-            let known = known
-                .entry(key.group)
-                .or_insert_with(|| meet(&key.group, namer, written, retired, started));
-            if known.now.number != *pass {
-                known.now = Pass {
-                    number: *pass,
-                    slot: totals.slot(&known.labels),
-                    ..Pass::default()
-                };
+            if let Some(kind) = kind(key) {
+                count += 1;
+                self.add(&key.group, kind, row, totals, started);
             }
-            known.now.add(key.row, kind, row);
-            add_kind(totals.at(known.now.slot), kind, row);
         })?;
-        known.retain(|_, known| known.now.number == *pass);
-        for known in known.values_mut() {
+        let passes = self.passes;
+        self.known.retain(|_, known| known.now.number == passes);
+        for known in self.known.values_mut() {
             if known.sum != known.now.sum {
                 (known.sum, known.changed) = (known.now.sum, started);
             }
         }
-        add(totals.of(retired), &self.past);
+        for (labels, counters) in &self.past {
+            add(totals.of(labels), counters);
+        }
         Ok(count)
+    }
+
+    /// Adds a row of a group.
+    fn add(&mut self, group: &Group, kind: Kind, row: &Row, totals: &mut Totals, now: Instant) {
+        if !self.known.contains_key(group) {
+            let known = self.meet(group, now);
+            self.known.insert(*group, known);
+        }
+        let Some(known) = self.known.get_mut(group) else {
+            return;
+        };
+        if known.now.number != self.passes {
+            let labels = if known.is_other {
+                &self.other
+            } else {
+                &known.own
+            };
+            known.now = Pass {
+                number: self.passes,
+                slot: totals.slot(labels),
+                ..Pass::default()
+            };
+        }
+        known.now.add(kind, row);
+        add_kind(totals.at(known.now.slot), kind, row);
+    }
+
+    /// A group is met for the first time.
+    fn meet(&mut self, group: &Group, now: Instant) -> Known {
+        self.met += 1;
+        let by_cgroup = self.keyed & keyed::CGROUP != 0;
+        let cgroup = by_cgroup
+            .then(|| self.namer.cgroup(group.cgroup_id, &self.written))
+            .flatten();
+        let own = if by_cgroup && cgroup.is_none() {
+            // No one knows what it was: it is gone.
+            debug!(?group, "met a group whose cgroup no one knows");
+            Arc::clone(&self.retired)
+        } else {
+            Arc::new(self.namer.labels(group, cgroup.as_deref(), &self.written))
+        };
+        Known {
+            own,
+            is_other: is_left_out(group, cgroup.as_deref(), self.keyed, &mut self.admission),
+            cgroup,
+            sum: 0,
+            changed: now,
+            met: self.met,
+            now: Pass::default(),
+        }
     }
 
     /// Adds the orphans that were given up, for the groups that left them.
     pub(super) fn add_expired(&mut self, records: &Records, totals: &mut Totals) {
         for (group, orphans) in records.expired() {
-            let labels = match self.known.get_mut(group) {
+            let counters = match self.known.get_mut(group) {
                 Some(known) => {
                     known.now.orphans_ended += orphans.ended();
-                    &known.labels
+                    totals.at(known.now.slot)
                 }
-                None => &self.retired,
+                None => totals.of(&self.retired),
             };
-            add_orphans(&mut totals.of(labels).orphans, orphans);
+            add_orphans(&mut counters.orphans, orphans);
         }
     }
 
-    /// Retires the groups whose time has come: from the next reading on, what they counted stands under
-    /// `retired`.
-    pub(super) fn retire(&mut self, records: &mut Records) -> Result<(), LedgerError> {
-        let is_crowded = self.known.len() * 4 >= self.most * CROWDED_QUARTERS;
-        let patience = if is_crowded {
-            self.patience.min(LEAST_PATIENCE)
-        } else {
-            self.patience
-        };
-        let mut gone: HashMap<u64, bool> = HashMap::new();
-        let mut ended = Vec::new();
-        for (group, known) in &self.known {
-            if known.changed.elapsed() < patience
-                || known.now.orphans_left != known.now.orphans_ended
-            {
-                continue;
-            }
-            let is_gone = gone
-                .entry(group.cgroup_id)
-                .or_insert_with(|| self.is_gone(group, known));
-            if *is_gone {
-                ended.push(*group);
-            }
+    /// Shows the last met groups under `other`, from now on, if there are more series than there may
+    /// be.
+    pub(super) fn bound(&mut self, totals: &mut Totals) {
+        let mut met: HashMap<usize, u64> = HashMap::new();
+        let shown = |known: &&Known| !known.is_other && !Arc::ptr_eq(&known.own, &self.retired);
+        for known in self.known.values().filter(shown) {
+            let first = met.entry(known.now.slot).or_insert(known.met);
+            *first = known.met.min(*first);
         }
-        for group in ended {
-            self.remove(&group, records)?;
+        let groups = totals.iter();
+        let groups = groups.filter_map(|(slot, counters)| Some((*met.get(&slot)?, slot, counters)));
+        let too_many = beyond(groups, self.most_series);
+        if too_many.is_empty() {
+            return;
         }
-        Ok(())
-    }
-
-    fn is_gone(&self, group: &Group, known: &Known) -> bool {
-        let cgroups = &self.namer.cgroups;
-        match &known.cgroup {
-            Some(cgroup) => cgroups.is_gone(&cgroup.path, group.cgroup_id),
-            None => self.namer.by_cgroup() && cgroups.is_whole(),
+        let most = self.most_series;
+        warn!(
+            groups = too_many.len(),
+            "more than {most} series: these groups are shown under other; see max-series"
+        );
+        for known in self.known.values_mut() {
+            known.is_other |= too_many.contains(&known.now.slot);
         }
-    }
-
-    /// Moves a group to those retired.
-    fn remove(&mut self, group: &Group, records: &mut Records) -> Result<(), LedgerError> {
-        let Some(known) = self.known.remove(group) else {
-            return Ok(());
-        };
-        debug!(labels = ?known.labels, "retired");
-        for index in (0..ROWS).filter(|index| known.now.kinds & 1 << index != 0) {
-            let key = RowKey {
-                group: *group,
-                row: index as u64,
-            };
-            if let (Some(kind), Some(row)) = (Kind::from_index(index), self.rows.remove(&key)?) {
-                add_kind(&mut self.past, kind, &row);
-            }
+        for slot in too_many {
+            totals.fold(slot, &self.other);
         }
-        if let Some(orphans) = records.take_expired(group) {
-            add_orphans(&mut self.past.orphans, &orphans);
-        }
-        // What is not there any more is what is wanted.
-        let _ = self.places.remove(group);
-        let mut others = self.known.keys();
-        if others.all(|other| other.cgroup_id != group.cgroup_id) {
-            let _ = self.written.cgroups.remove(&group.cgroup_id);
-            self.namer.forget(group.cgroup_id);
-        }
-        Ok(())
     }
 }
 
 impl Pass {
-    fn add(&mut self, index: u64, kind: Kind, row: &Row) {
-        self.kinds |= 1 << index;
+    fn add(&mut self, kind: Kind, row: &Row) {
+        self.kinds |= 1 << kind.index();
         match kind {
             Kind::Closes(_) => self.orphans_left = self.orphans_left.wrapping_add(row.left),
             Kind::Ends(_) => self.orphans_ended += row.buckets.iter().sum::<u64>(),
@@ -265,31 +288,17 @@ fn kind(key: &RowKey) -> Option<Kind> {
     Kind::from_index(usize::try_from(key.row).ok()?)
 }
 
-/// A group is met for the first time.
-fn meet(
+/// Whether a group is left out. The programs are told, if that is for its cgroup.
+fn is_left_out(
     group: &Group,
-    namer: &mut Namer,
-    written: &Written,
-    retired: &Arc<Labels>,
-    now: Instant,
-) -> Known {
-    let cgroup = if namer.by_cgroup() {
-        namer.cgroup(group.cgroup_id, written)
-    } else {
-        None
-    };
-    let labels = if namer.by_cgroup() && cgroup.is_none() {
-        // No one knows what it was: it is gone.
-        debug!(?group, "met a group whose cgroup no one knows");
-        Arc::clone(retired)
-    } else {
-        Arc::new(namer.labels(group, cgroup.as_deref(), written))
-    };
-    Known {
-        labels,
-        cgroup,
-        sum: 0,
-        changed: now,
-        now: Pass::default(),
+    cgroup: Option<&Cgroup>,
+    keyed: u32,
+    admission: &mut Admission,
+) -> bool {
+    let unit = cgroup.map(|cgroup| cgroup.names.unit.as_str());
+    if let Some(unit) = unit {
+        admission.judge(group.cgroup_id, unit);
     }
+    let comm = (keyed & keyed::COMM != 0).then(|| comm(group));
+    !admission.admits(unit, comm.as_deref())
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use linger_ebpf::Counters;
 
+use super::sum::add;
 use crate::attribution::Labels;
 
 /// Counters by labels: several groups may have the same.
@@ -36,6 +37,18 @@ impl Totals {
     pub(super) fn of(&mut self, labels: &Arc<Labels>) -> &mut Counters {
         let slot = self.slot(labels);
         self.at(slot)
+    }
+
+    /// All of them: where they stand, and what they are.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Counters)> {
+        let counters = self.counters.iter().enumerate();
+        counters.map(|(slot, (_, counters))| (slot, &**counters))
+    }
+
+    /// Moves what stands in one place to these labels.
+    pub(super) fn fold(&mut self, slot: usize, into: &Arc<Labels>) {
+        let counters = std::mem::replace(self.at(slot), Counters::ZERO);
+        add(self.of(into), &counters);
     }
 
     /// All that have counted anything, sorted by their labels.

@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use aya::programs::{CgroupAttachMode, Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
@@ -72,12 +71,6 @@ pub struct Attached {
     pub plan: Plan,
     /// What is attached.
     pub hooks: Vec<Hook>,
-    /// What closes are told apart by.
-    pub dimensions: Arc<[Dimension]>,
-    /// How many groups have counters of their own.
-    pub max_groups: u32,
-    /// How many orphans have a record of their own.
-    pub max_orphans: u32,
     /// The maps, and the links that keep the programs attached.
     pub ebpf: Ebpf,
     /// More of what keeps programs attached.
@@ -85,10 +78,10 @@ pub struct Attached {
 }
 
 /// What the programs are loaded for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Purpose {
-    /// What closes are told apart by.
-    pub dimensions: Arc<[Dimension]>,
+    /// What of a group they read, a set of [`keyed`] bits.
+    pub keyed: u32,
     /// How many groups have counters of their own.
     pub max_groups: u32,
     /// How many orphans have a record of their own.
@@ -98,7 +91,7 @@ pub struct Purpose {
 impl Default for Purpose {
     fn default() -> Self {
         Self {
-            dimensions: Dimension::DEFAULT.into(),
+            keyed: Dimension::keyed(Dimension::DEFAULT),
             max_groups: MAX_GROUPS,
             max_orphans: MAX_ORPHANS,
         }
@@ -107,10 +100,7 @@ impl Default for Purpose {
 
 /// Attaches the plan asked for, or the best that works.
 pub fn choose(wanted: Option<Plan>, purpose: Purpose) -> Result<Attached, ProbeError> {
-    let loader = Loader {
-        purpose,
-        ..Loader::new()?
-    };
+    let loader = Loader::new(purpose)?;
     if let Some(plan) = wanted {
         return Ok(loader.attach(plan)?);
     }
@@ -134,21 +124,20 @@ pub struct Loader {
 
 impl Loader {
     /// Reads the running kernel's types and finds the fields that the programs read.
-    pub fn new() -> Result<Self, KernelError> {
+    pub fn new(purpose: Purpose) -> Result<Self, KernelError> {
         let kernel = Kernel::running()?;
         let (offsets, _) = kernel.offsets()?;
         Ok(Self {
             kernel,
             offsets,
             btf: Btf::from_sys_fs().ok(),
-            purpose: Purpose::default(),
+            purpose,
         })
     }
 
     /// Attaches every hook of a plan. When one fails, those before it are detached.
     pub fn attach(&self, plan: Plan) -> Result<Attached, PlanError> {
-        let keyed = Dimension::keyed(&self.purpose.dimensions);
-        let hooks = hooks(plan, keyed, &self.kernel);
+        let hooks = hooks(plan, self.purpose.keyed, &self.kernel);
         let failed = |point: String, why| PlanError { plan, point, why };
         let mut ebpf = self.load().map_err(|why| failed("maps".into(), why))?;
         let mut kretprobes = Vec::new();
@@ -161,9 +150,6 @@ impl Loader {
         Ok(Attached {
             plan,
             hooks,
-            dimensions: Arc::clone(&self.purpose.dimensions),
-            max_groups: self.purpose.max_groups,
-            max_orphans: self.purpose.max_orphans,
             ebpf,
             _kretprobes: kretprobes,
         })
@@ -182,11 +168,10 @@ impl Loader {
             -1
         };
         let Purpose {
-            ref dimensions,
+            keyed,
             max_groups,
             max_orphans,
         } = self.purpose;
-        let keyed = Dimension::keyed(dimensions);
         let exes = keyed & keyed::EXE != 0;
         EbpfLoader::new()
             .btf(self.btf.as_ref())

@@ -71,6 +71,8 @@ impl Running {
     fn apply(&self) {
         self.log.set(&self.config.log_level);
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        ledger.reconfigure(&self.config);
+        if let Err(error) = ledger.reconfigure(&self.config) {
+            error!("SIGHUP: {:#}", anyhow::Error::from(error));
+        }
     }
 }

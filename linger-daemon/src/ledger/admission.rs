@@ -1,0 +1,197 @@
+//! Who has a group of its own: the configured lists, as the programs read them.
+
+use std::collections::HashSet;
+
+use aya::Ebpf;
+use aya::maps::{Array, HashMap, MapData, MapError};
+use linger_ebpf::{PortBits, Settings, setting, verdict};
+use tracing::{debug, warn};
+
+use super::{LedgerError, take};
+use crate::config::{Config, Filter, PortSet};
+
+/// The maps that tell the programs who is left out.
+pub(super) struct Admission {
+    settings: Array<MapData, Settings>,
+    cgroups: HashMap<MapData, u64, u64>,
+    comms: HashMap<MapData, [u64; 2], u64>,
+    ports: Array<MapData, PortBits>,
+    filter: Filter,
+}
+
+impl Admission {
+    /// Takes the maps, and writes into them what is configured.
+    pub(super) fn new(ebpf: &mut Ebpf, config: &Config) -> Result<Self, LedgerError> {
+        let mut admission = Self {
+            settings: take(ebpf, "SETTINGS")?,
+            cgroups: take(ebpf, "LEFT_OUT")?,
+            comms: take(ebpf, "COMMS")?,
+            ports: take(ebpf, "PORTS")?,
+            filter: Filter::default(),
+        };
+        admission.set(config)?;
+        Ok(admission)
+    }
+
+    /// Takes over other lists. Cgroups are left out one by one, as their units become known.
+    pub(super) fn set(&mut self, config: &Config) -> Result<(), LedgerError> {
+        self.filter = config.filter.clone();
+        self.write_comms()?;
+        self.write_ports(&config.ports)?;
+        for id in keys(&self.cgroups) {
+            self.forget(id);
+        }
+        let settings = Settings {
+            left_out: left_out(&self.filter),
+        };
+        self.settings.set(0, settings, 0).map_err(write("SETTINGS"))
+    }
+
+    /// Whether this unit and this process are counted by themselves. What is not asked for of a group
+    /// is none: then the programs alone decide.
+    pub(super) fn admits(&self, unit: Option<&str>, comm: Option<&str>) -> bool {
+        unit.is_none_or(|unit| self.filter.admits_unit(unit))
+            && comm.is_none_or(|comm| self.filter.admits_comm(comm))
+    }
+
+    /// Has the programs leave out this cgroup, if its unit is.
+    pub(super) fn judge(&mut self, id: u64, unit: &str) {
+        if self.filter.admits_unit(unit) {
+            return;
+        }
+        debug!(unit, "left out");
+        // Without a place there it has rows of its own, which are shown under `other`.
+        if let Err(error) = self.cgroups.insert(id, 1, 0) {
+            warn!(unit, %error, "the kernel goes on counting it by itself");
+        }
+    }
+
+    /// Forgets a cgroup that is gone.
+    pub(super) fn forget(&mut self, id: u64) {
+        // What is not there is what is wanted.
+        let _ = self.cgroups.remove(&id);
+    }
+
+    fn write_comms(&mut self) -> Result<(), LedgerError> {
+        let Filter { allow, deny } = &self.filter;
+        let mut stale: HashSet<[u64; 2]> = keys(&self.comms).into_iter().collect();
+        for (names, verdict) in [
+            (&allow.comms, verdict::ALLOWED),
+            (&deny.comms, verdict::DENIED),
+        ] {
+            for name in names {
+                let key = words(name);
+                stale.remove(&key);
+                self.comms.insert(key, verdict, 0).map_err(write("COMMS"))?;
+            }
+        }
+        for key in stale {
+            let _ = self.comms.remove(&key);
+        }
+        Ok(())
+    }
+
+    fn write_ports(&mut self, told: &PortSet) -> Result<(), LedgerError> {
+        let Filter { allow, deny } = &self.filter;
+        let (told, allowed, denied) = (bits(told), bits(&allow.ports), bits(&deny.ports));
+        for index in 0..PortBits::ENTRIES {
+            let at = index as usize;
+            let bits = PortBits {
+                told: told[at],
+                allowed: allowed[at],
+                denied: denied[at],
+            };
+            let old = self.ports.get(&index, 0).map_err(write("PORTS"))?;
+            if old != bits {
+                self.ports.set(index, bits, 0).map_err(write("PORTS"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the programs have to look at, a set of [`setting`]s.
+fn left_out(filter: &Filter) -> u64 {
+    let Filter { allow, deny } = filter;
+    let lists = [
+        (
+            setting::CGROUPS,
+            allow.units.is_empty() && deny.units.is_empty(),
+        ),
+        (setting::COMMS_ALLOWED, allow.comms.is_empty()),
+        (setting::COMMS_DENIED, deny.comms.is_empty()),
+        (setting::PORTS_ALLOWED, allow.ports.is_empty()),
+        (setting::PORTS_DENIED, deny.ports.is_empty()),
+    ];
+    let used = lists.iter().filter(|(_, is_empty)| !is_empty);
+    used.fold(0, |all, (setting, _)| all | setting)
+}
+
+/// A bit for each port, 64 to a word.
+fn bits(ports: &PortSet) -> Vec<u64> {
+    let mut bits = vec![0; PortBits::ENTRIES as usize];
+    for port in ports.iter() {
+        bits[usize::from(port / 64)] |= 1 << (port % 64);
+    }
+    bits
+}
+
+/// The name of a process as the programs compare it.
+fn words(name: &str) -> [u64; 2] {
+    let mut bytes = [0; 16];
+    let length = name.len().min(15);
+    bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
+    let (first, second) = bytes.split_at(8);
+    [first, second].map(|half| u64::from_ne_bytes(half.try_into().expect("half of sixteen")))
+}
+
+/// All keys of a map that only the daemon writes to.
+fn keys<K: aya::Pod, V: aya::Pod>(map: &HashMap<MapData, K, V>) -> Vec<K> {
+    map.keys().filter_map(Result::ok).collect()
+}
+
+fn write(map: &'static str) -> impl Fn(MapError) -> LedgerError {
+    super::read(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use linger_ebpf::Group;
+
+    use super::*;
+    use crate::attribution::comm;
+
+    #[test]
+    fn a_name_is_compared_as_the_kernel_has_it() {
+        for name in ["a", "nginx", "kworker/0:1", "fifteen-letters", "größe"] {
+            let group = Group {
+                comm: words(name),
+                ..Group::ZERO
+            };
+            assert_eq!(comm(&group), name);
+        }
+    }
+
+    #[test]
+    fn each_port_has_its_bit() {
+        let ports: PortSet = [0..=0, 63..=64, 65_535..=65_535].into_iter().collect();
+        let bits = bits(&ports);
+        assert_eq!(bits.len(), 1024);
+        assert_eq!((bits[0], bits[1]), (1 | 1 << 63, 1));
+        assert_eq!(bits[1023], 1 << 63);
+        assert_eq!(bits.iter().map(|word| word.count_ones()).sum::<u32>(), 4);
+    }
+
+    #[test]
+    fn the_programs_look_at_no_list_that_is_empty() {
+        assert_eq!(left_out(&Filter::default()), 0);
+        let mut filter = Filter::default();
+        filter.deny.comms.insert("sshd".into());
+        assert_eq!(left_out(&filter), setting::COMMS_DENIED);
+        filter.allow.ports = [443..=443].into_iter().collect();
+        assert_eq!(
+            left_out(&filter),
+            setting::COMMS_DENIED | setting::PORTS_ALLOWED
+        );
+    }
+}

@@ -1,0 +1,86 @@
+//! No more series than configured.
+
+use linger_ebpf::Counters;
+
+use crate::metrics::series;
+
+/// What the groups without places of their own may come to: `other` and `retired`.
+const SHARED: usize = 2 * MOST;
+
+/// Series of a group that did all that can be done.
+const MOST: usize = 397;
+
+/// Which of these counters, given with when they were first met, are too many: the last met are. None
+/// as long as there are no more than `most` series.
+pub(super) fn beyond<'a>(
+    groups: impl Iterator<Item = (u64, usize, &'a Counters)>,
+    most: usize,
+) -> Vec<usize> {
+    let mut groups: Vec<_> = groups
+        .map(|(met, slot, counters)| (met, slot, series(counters)))
+        .collect();
+    let all: usize = groups.iter().map(|(_, _, series)| series).sum();
+    let room = most.saturating_sub(SHARED);
+    if all <= room {
+        return Vec::new();
+    }
+    groups.sort_unstable();
+    let mut sum = 0;
+    let mut is_full = false;
+    groups.retain(|(_, _, series)| {
+        sum += series;
+        is_full |= sum > room;
+        is_full
+    });
+    groups.into_iter().map(|(_, slot, _)| slot).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use linger_ebpf::Outcome;
+
+    use super::*;
+
+    fn counters(outcomes: usize) -> Counters {
+        let mut counters = Counters::ZERO;
+        for closes in &mut counters.closes[..outcomes] {
+            closes.undated = 1;
+        }
+        counters
+    }
+
+    #[test]
+    fn the_first_met_stay() {
+        let one = counters(1);
+        let size = series(&one);
+        let groups = || [(30, 0), (10, 1), (20, 2)].map(|(met, slot)| (met, slot, &one));
+        let beyond = |most| beyond(groups().into_iter(), most + SHARED);
+        assert_eq!(beyond(3 * size), Vec::<usize>::new());
+        assert_eq!(beyond(3 * size - 1), [0]);
+        assert_eq!(beyond(2 * size), [0]);
+        assert_eq!(beyond(size), [2, 0]);
+        assert_eq!(beyond(0), [1, 2, 0]);
+    }
+
+    #[test]
+    fn a_small_group_does_not_slip_in_behind_a_large_one() {
+        let (large, small) = (counters(Outcome::COUNT), counters(1));
+        let groups = [(1, 0, &small), (2, 1, &large), (3, 2, &small)];
+        let most = 2 * series(&small) + SHARED;
+        assert_eq!(beyond(groups.into_iter(), most), [1, 2]);
+    }
+
+    #[test]
+    fn no_group_has_more_than_is_set_aside() {
+        let mut all = counters(Outcome::COUNT);
+        for closes in &mut all.closes {
+            closes.buckets[0] = 1;
+        }
+        all.resets = [1; linger_ebpf::Cause::COUNT];
+        all.unread_bytes = 1;
+        for ends in &mut all.orphans.ends {
+            ends.buckets[0] = 1;
+        }
+        assert_eq!(series(&all), MOST);
+    }
+}

@@ -1,0 +1,123 @@
+//! The end of groups.
+//!
+//! A group whose cgroup is gone is retired once nothing has changed for a while and no orphan of its
+//! is under way: from then on nothing can add to it. No process is in its cgroup, and what is done to
+//! sockets from elsewhere is no longer counted for it by the programs (`who::of_socket`).
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use linger_ebpf::{Exe, Group, Kind, MAX_EXES, ROWS, RowKey, keyed};
+use tracing::debug;
+
+use super::super::LedgerError;
+use super::super::orphans::Records;
+use super::super::percpu::PerCpu;
+use super::super::sum::{add_kind, add_orphans};
+use super::{Groups, Known};
+
+/// How full a table of the kernel may be before what is of no use is not kept for long: this many
+/// quarters.
+const CROWDED: usize = 3;
+
+/// How long the gone are kept then: longer than any program that was at work when their cgroup went.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How many readings lie between two looks at the files that processes execute.
+const EXES_EVERY: u64 = 64;
+
+impl Groups {
+    /// Retires the groups whose time has come: from the next reading on, what they counted stands under
+    /// `retired`, or stays under `other`.
+    pub(in super::super) fn retire(
+        &mut self,
+        rows: &PerCpu<RowKey>,
+        records: &mut Records,
+    ) -> Result<(), LedgerError> {
+        let patience = if self.known.len() * 4 >= self.most * CROWDED {
+            self.patience.min(LEAST_PATIENCE)
+        } else {
+            self.patience
+        };
+        let mut gone: HashMap<u64, bool> = HashMap::new();
+        let mut ended = Vec::new();
+        for (group, known) in &self.known {
+            let is_quiet = known.changed.elapsed() >= patience;
+            if is_quiet && known.now.orphans_left == known.now.orphans_ended {
+                let is_gone = gone.entry(group.cgroup_id);
+                if *is_gone.or_insert_with(|| self.is_gone(group, known)) {
+                    ended.push(*group);
+                }
+            }
+        }
+        for group in ended {
+            self.remove(&group, rows, records)?;
+        }
+        self.forget_cgroups(gone.into_iter().filter(|(_, gone)| *gone));
+        if self.keyed & keyed::EXE != 0 && self.passes.is_multiple_of(EXES_EVERY) {
+            self.forget_exes();
+        }
+        Ok(())
+    }
+
+    fn is_gone(&self, group: &Group, known: &Known) -> bool {
+        let cgroups = &self.namer.cgroups;
+        match &known.cgroup {
+            Some(cgroup) => cgroups.is_gone(&cgroup.path, group.cgroup_id),
+            None => self.keyed & keyed::CGROUP != 0 && cgroups.is_whole(),
+        }
+    }
+
+    /// Moves what a group counted to those of the past.
+    fn remove(
+        &mut self,
+        group: &Group,
+        rows: &PerCpu<RowKey>,
+        records: &mut Records,
+    ) -> Result<(), LedgerError> {
+        let Some(known) = self.known.remove(group) else {
+            return Ok(());
+        };
+        debug!(labels = ?known.own, "retired");
+        let [other, retired] = &mut self.past;
+        let (_, past) = if known.is_other { other } else { retired };
+        for index in (0..ROWS).filter(|index| known.now.kinds & 1 << index != 0) {
+            let key = RowKey {
+                group: *group,
+                row: index as u64,
+            };
+            if let (Some(kind), Some(row)) = (Kind::from_index(index), rows.remove(&key)?) {
+                add_kind(past, kind, &row);
+            }
+        }
+        if let Some(orphans) = records.take_expired(group) {
+            add_orphans(&mut past.orphans, &orphans);
+        }
+        // What is not there is what is wanted.
+        let _ = self.places.remove(group);
+        Ok(())
+    }
+
+    /// Forgets cgroups that are gone, and have no group any more.
+    fn forget_cgroups(&mut self, gone: impl Iterator<Item = (u64, bool)>) {
+        let left: HashSet<u64> = self.known.keys().map(|group| group.cgroup_id).collect();
+        for (id, _) in gone.filter(|(id, _)| !left.contains(id)) {
+            let _ = self.written.cgroups.remove(&id);
+            self.namer.forget(id);
+            self.admission.forget(id);
+        }
+    }
+
+    /// Forgets files that no group's processes execute, where there are many. One that is executed again
+    /// is written down again.
+    fn forget_exes(&mut self) {
+        let all: Vec<Exe> = self.written.exes.keys().filter_map(Result::ok).collect();
+        if all.len() * 4 < MAX_EXES as usize * CROWDED {
+            return;
+        }
+        let used: HashSet<Exe> = self.known.keys().map(Group::exe).collect();
+        for exe in all.iter().filter(|exe| !used.contains(exe)) {
+            let _ = self.written.exes.remove(exe);
+        }
+    }
+}
