@@ -187,7 +187,8 @@ impl PlanReport {
                 }
             })
             .collect();
-        let failure = loader.attach(plan).err();
+        let attached = loader.load(plan).and_then(|loaded| loader.attach(loaded));
+        let failure = attached.err();
         Self {
             plan: plan.name(),
             usable: failure.is_none(),

@@ -27,7 +27,6 @@ use self::sum::add_kind;
 use self::totals::Totals;
 use crate::attribution::{Cgroups, Dimension, Labels};
 use crate::config::Config;
-use crate::probe::Attached;
 
 /// How full a map of the kernel is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,15 +109,14 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Takes the maps of attached programs, to be read as the configuration says.
+    /// Takes the maps of programs that are yet to be attached by this plan, and writes into them what
+    /// the configuration says.
     pub fn new(
-        attached: &mut Attached,
+        ebpf: &mut Ebpf,
+        plan: Plan,
         cgroups: Cgroups,
         config: &Config,
     ) -> Result<Self, LedgerError> {
-        let Attached {
-            plan, ref mut ebpf, ..
-        } = *attached;
         Ok(Self {
             plan,
             groups: Groups::new(ebpf, cgroups, config)?,

@@ -42,20 +42,20 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
         max_groups: config.max_groups,
         max_orphans: config.max_orphans,
     };
-    let mut attached = probe::choose(config.plan.plan(), purpose)?;
+    let (attached, ledger) = probe::choose(config.plan.plan(), purpose, |ebpf, plan| {
+        Ledger::new(ebpf, plan, cgroups(), &config)
+    })?;
     info!(
         plan = attached.plan.name(),
         hooks = attached.hooks.len(),
         milliseconds = started.elapsed().as_millis(),
         "attached"
     );
-    let cgroups = Cgroups::new(probe::cgroup_root().ok());
     if config.keyed() & keyed::CGROUP != 0
-        && let Some(shortcoming) = cgroups.shortcoming()
+        && let Some(shortcoming) = cgroups().shortcoming()
     {
         warn!("{shortcoming}");
     }
-    let ledger = Ledger::new(&mut attached, cgroups, &config)?;
     let ledger = Arc::new(Mutex::new(ledger));
     drop_privileges(&ledger)?;
     release_memory();
@@ -80,6 +80,10 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     drop(attached);
     info!("detached");
     Ok(())
+}
+
+fn cgroups() -> Cgroups {
+    Cgroups::new(probe::cgroup_root().ok())
 }
 
 /// How long the ledger goes unread before the daemon does it of its own accord: the only timer of a

@@ -194,8 +194,8 @@ pub(crate) fn finish(place: &Place, close: &Close) {
     if close.stage == stage::DECIDED {
         let blocked_ns = now_ns().saturating_sub(close.start_ns);
         match left {
-            Some(left) => count(close, &left.group, Some(blocked_ns), left.bytes),
-            None => count(close, &who::closes(close), Some(blocked_ns), 0),
+            Some(left) => count(close, &left.group, blocked_ns, left.bytes),
+            None => count(close, &who::closes(close), blocked_ns, 0),
         }
     } else {
         maps::lose(Lost::Close);
@@ -209,26 +209,29 @@ pub(crate) fn finish(place: &Place, close: &Close) {
 /// Adds a close whose return is not seen, and what it leaves behind, to the rows of a group.
 #[inline(always)]
 pub(crate) fn count_unseen(close: &Close, group: &Group) {
-    count(close, group, None, 0);
+    count(close, group, UNSEEN, 0);
     if let Some(left) = orphan::leave_unseen(close) {
         orphan::count_left(&left);
     }
 }
 
-/// Adds a close to the row of its outcome, without its time if that is not known; and the payload that
+/// The time of a close whose return is not seen.
+pub(crate) const UNSEEN: u64 = u64::MAX;
+
+/// Adds a close to the row of its outcome, without its time if that is [`UNSEEN`]; and the payload that
 /// it leaves behind, if there is any.
-#[inline(always)]
-pub(crate) fn count(close: &Close, group: &Group, blocked_ns: Option<u64>, left: u32) {
-    // SAFETY: what the reference is to; volatile so that what follows is compiled and verified once,
-    // not for each outcome.
-    let outcome = unsafe { core::ptr::read_volatile(&raw const close.outcome) };
-    let Some(row) = ledger::row(group, outcome.into()) else {
+///
+/// A function of its own, for the sake of the stack.
+#[inline(never)]
+pub(crate) fn count(close: &Close, group: &Group, blocked_ns: u64, left: u32) {
+    let Some(row) = ledger::row(group, close.outcome.into()) else {
         return;
     };
-    match blocked_ns {
-        Some(blocked_ns) => ledger::add_time(row, blocked_ns),
+    if blocked_ns == UNSEEN {
         // SAFETY: a field of a map value.
-        None => atomic::add(unsafe { &raw mut (*row).undated }, 1),
+        atomic::add(unsafe { &raw mut (*row).undated }, 1);
+    } else {
+        ledger::add_time(row, blocked_ns);
     }
     let discarded = QueueBytes {
         unsent: close.unsent.into(),

@@ -26,19 +26,31 @@ pub(crate) fn row(group: &Group, kind: usize) -> Option<*mut Row> {
     if let Some(row) = LEDGER.get_ptr_mut(&key) {
         return Some(row);
     }
-    let mut missing = Missing { key, is_new: 0 };
-    let row = new_row(&mut missing);
-    if missing.is_new != 0 {
-        learn(group);
-    }
+    let row = new_row(&key);
     (!row.is_null()).then_some(row)
 }
 
-/// A row that is not there.
-struct Missing {
-    key: RowKey,
-    /// Its group was not there either.
-    is_new: u64,
+/// What happens for the first time, or to those that have no group of their own.
+#[inline(never)]
+fn new_row(key: &RowKey) -> *mut Row {
+    for (place, shared) in Group::SHARED.iter().enumerate() {
+        if key.group.cgroup_id == shared.cgroup_id {
+            return shared_row(place, key.row);
+        }
+    }
+    let admission = admission(&key.group);
+    if admission == Admission::New {
+        learn(&key.group);
+    }
+    if admission != Admission::Refused {
+        // Another CPU may make it first: then this fails and the look finds it.
+        let _ = LEDGER.insert(key, &ZERO, u64::from(BPF_NOEXIST));
+        if let Some(row) = LEDGER.get_ptr_mut(key) {
+            return row;
+        }
+    }
+    maps::lose(Lost::Group);
+    shared_row(0, key.row)
 }
 
 /// Writes down what is known of a new group beyond its key.
@@ -50,28 +62,6 @@ fn learn(group: &Group) {
     if who::is_keyed(keyed::EXE) {
         exe::learn_current(group.exe_inode, group.exe_device.into());
     }
-}
-
-/// What happens for the first time, or to those that have no group of their own.
-#[inline(never)]
-fn new_row(missing: &mut Missing) -> *mut Row {
-    let key = &missing.key;
-    for (place, shared) in Group::SHARED.iter().enumerate() {
-        if key.group.cgroup_id == shared.cgroup_id {
-            return shared_row(place, key.row);
-        }
-    }
-    let admission = admission(&key.group);
-    missing.is_new = u64::from(admission == Admission::New);
-    if admission != Admission::Refused {
-        // Another CPU may make it first: then this fails and the look finds it.
-        let _ = LEDGER.insert(key, &ZERO, u64::from(BPF_NOEXIST));
-        if let Some(row) = LEDGER.get_ptr_mut(key) {
-            return row;
-        }
-    }
-    maps::lose(Lost::Group);
-    shared_row(0, key.row)
 }
 
 /// The row of one of [`Group::SHARED`].

@@ -186,7 +186,7 @@ pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
         let orphan = *orphan;
         if remove(key) {
             let lived_ns = now_ns().saturating_sub(orphan.left_ns);
-            count_end(&orphan.group, fate as u32, orphan.bytes, queued, lived_ns);
+            count_end(&orphan.group, fate as u32, orphan.bytes, &queued, lived_ns);
         }
     }
 }
@@ -235,7 +235,7 @@ fn count_inner(orphan: &Orphan) {
             group: orphan.group,
             bytes,
         });
-        count_end(&orphan.group, orphan.fate, bytes, queued, 0);
+        count_end(&orphan.group, orphan.fate, bytes, &queued, 0);
     }
 }
 
@@ -252,7 +252,7 @@ fn replaced(key: u64) {
             };
             let lived_ns = now_ns().saturating_sub(orphan.left_ns);
             let unknown = Fate::Unknown as u32;
-            count_end(&orphan.group, unknown, orphan.bytes, queued, lived_ns);
+            count_end(&orphan.group, unknown, orphan.bytes, &queued, lived_ns);
         }
         _ => maps::lose_orphan(orphan.bytes),
     }
@@ -262,7 +262,7 @@ fn replaced(key: u64) {
 const LEAVING: usize = Kind::Closes(Outcome::Graceful).index();
 
 /// Adds to what a group's closes left behind.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn count_left(left: &Left) {
     if let Some(row) = ledger::row(&left.group, LEAVING) {
         add_left(row, left.bytes);
@@ -280,8 +280,10 @@ pub(crate) fn add_left(row: *mut Row, bytes: u32) {
 }
 
 /// Adds the end of an orphan that was left with `bytes`, of which `queued` were still outstanding.
-#[inline(always)]
-fn count_end(group: &Group, fate: u32, bytes: u32, queued: QueueBytes, lived_ns: u64) {
+///
+/// A function of its own, as [`close::count`].
+#[inline(never)]
+fn count_end(group: &Group, fate: u32, bytes: u32, queued: &QueueBytes, lived_ns: u64) {
     /// The first of the kinds of ends, which stand in the order of their fates.
     const ENDS: usize = Kind::Ends(Fate::Delivered).index();
     let Some(row) = ledger::row(group, ENDS + fate as usize) else {

@@ -151,7 +151,7 @@ fn recount(sk: &Sock<Probed>) {
         // SAFETY: a field of a map value.
         atomic::add(unsafe { &raw mut (*row).undated }, u64::MAX);
     }
-    close::count(&close, &group, None, 0);
+    close::count(&close, &group, close::UNSEEN, 0);
 }
 
 /// A socket comes to its end, once, in whatever context.

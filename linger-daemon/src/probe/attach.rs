@@ -1,5 +1,6 @@
 //! Loading and attaching: a plan as a whole, or none of it.
 
+use std::error::Error;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd as _;
@@ -60,6 +61,9 @@ pub enum ProbeError {
     /// The plan asked for does not work here.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// The maps do not take what is configured.
+    #[error("the maps cannot be prepared")]
+    Prepare(#[source] Box<dyn Error + Send + Sync>),
     /// No plan works here.
     #[error("no plan works on this kernel; `lingerd check` tells why")]
     NoPlan,
@@ -71,8 +75,8 @@ pub struct Attached {
     pub plan: Plan,
     /// What is attached.
     pub hooks: Vec<Hook>,
-    /// The maps, and the links that keep the programs attached.
-    pub ebpf: Ebpf,
+    /// The maps that no one took, and the links that keep the programs attached.
+    _ebpf: Ebpf,
     /// More of what keeps programs attached.
     _kretprobes: Vec<Kretprobe>,
 }
@@ -99,18 +103,37 @@ impl Default for Purpose {
 }
 
 /// Attaches the plan asked for, or the best that works.
-pub fn choose(wanted: Option<Plan>, purpose: Purpose) -> Result<Attached, ProbeError> {
+///
+/// `prepare` gets the maps before anything is attached, and may take them; returns what it made of
+/// them.
+pub fn choose<T, E: Error + Send + Sync + 'static>(
+    wanted: Option<Plan>,
+    purpose: Purpose,
+    prepare: impl Fn(&mut Ebpf, Plan) -> Result<T, E>,
+) -> Result<(Attached, T), ProbeError> {
     let loader = Loader::new(purpose)?;
+    let attempt = |plan| -> Result<_, ProbeError> {
+        let mut maps = loader.load(plan)?;
+        let prepared = prepare(&mut maps.ebpf, plan);
+        let prepared = prepared.map_err(|error| ProbeError::Prepare(error.into()))?;
+        Ok((loader.attach(maps)?, prepared))
+    };
     if let Some(plan) = wanted {
-        return Ok(loader.attach(plan)?);
+        return attempt(plan);
     }
     for &plan in Plan::ALL {
-        match loader.attach(plan) {
-            Ok(attached) => return Ok(attached),
-            Err(error) => info!("{error}"),
+        match attempt(plan) {
+            Err(ProbeError::Plan(error)) => info!("{error}"),
+            done => return done,
         }
     }
     Err(ProbeError::NoPlan)
+}
+
+/// The maps of a plan, whose programs are not attached yet.
+pub struct Loaded {
+    plan: Plan,
+    ebpf: Ebpf,
 }
 
 /// All that loading takes, read once. Drop it when everything is loaded: it holds the kernel's types.
@@ -135,11 +158,21 @@ impl Loader {
         })
     }
 
+    /// Makes the maps for a plan.
+    pub fn load(&self, plan: Plan) -> Result<Loaded, PlanError> {
+        let ebpf = self.make_maps().map_err(|why| PlanError {
+            plan,
+            point: "maps".into(),
+            why,
+        })?;
+        Ok(Loaded { plan, ebpf })
+    }
+
     /// Attaches every hook of a plan. When one fails, those before it are detached.
-    pub fn attach(&self, plan: Plan) -> Result<Attached, PlanError> {
+    pub fn attach(&self, loaded: Loaded) -> Result<Attached, PlanError> {
+        let Loaded { plan, mut ebpf } = loaded;
         let hooks = hooks(plan, self.purpose.keyed, &self.kernel);
         let failed = |point: String, why| PlanError { plan, point, why };
-        let mut ebpf = self.load().map_err(|why| failed("maps".into(), why))?;
         let mut kretprobes = Vec::new();
         for hook in &hooks {
             let kretprobe = self
@@ -150,18 +183,18 @@ impl Loader {
         Ok(Attached {
             plan,
             hooks,
-            ebpf,
+            _ebpf: ebpf,
             _kretprobes: kretprobes,
         })
     }
 
     /// Loads and attaches one hook alone and detaches it again.
     pub fn try_hook(&self, hook: Hook) -> Result<(), AttachError> {
-        self.attach_hook(&mut self.load()?, hook).map(drop)
+        self.attach_hook(&mut self.make_maps()?, hook).map(drop)
     }
 
     /// Makes the maps; no program is loaded yet.
-    fn load(&self) -> Result<Ebpf, AttachError> {
+    fn make_maps(&self) -> Result<Ebpf, AttachError> {
         let close_syscall = if sees_returns(&self.kernel) {
             i32::try_from(nix::libc::SYS_close).expect("a small number")
         } else {
@@ -280,7 +313,7 @@ fn explain(error: &ProgramError, point: Point) -> AttachError {
 }
 
 /// An error with its last cause, which says most.
-fn innermost(error: &dyn std::error::Error) -> String {
+fn innermost(error: &dyn Error) -> String {
     let mut source = error.source();
     let mut text = error.to_string();
     while let Some(next) = source {

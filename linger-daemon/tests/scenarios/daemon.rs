@@ -20,6 +20,8 @@ use crate::common::scrape::Scrape;
 
 /// How long attaching may take, on a slow machine.
 const START: Duration = Duration::from_secs(60);
+/// How long an effect may take, on a slow machine.
+const EFFECT: Duration = Duration::from_secs(20);
 /// How long the daemon may take to exit: a second, and some for a slow machine.
 const EXIT: Duration = Duration::from_secs(3);
 
@@ -90,6 +92,12 @@ impl Daemon {
     pub(crate) fn errors(&self) -> String {
         let errors = self.errors.lock();
         errors.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until that contains this so many times.
+    pub(crate) fn wait_for_log(&self, text: &str, times: usize) -> Result<()> {
+        wait_until(text, || Ok(self.errors().matches(text).count() >= times))
+            .with_context(|| self.errors())
     }
 
     /// All metrics.
@@ -173,6 +181,16 @@ impl Drop for Daemon {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Waits for an effect on the daemon.
+pub(crate) fn wait_until(what: &str, mut reached: impl FnMut() -> Result<bool>) -> Result<()> {
+    let start = Instant::now();
+    while !reached()? {
+        ensure!(start.elapsed() < EFFECT, "waited in vain for: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 fn free_address() -> io::Result<SocketAddr> {

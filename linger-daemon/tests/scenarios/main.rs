@@ -16,6 +16,7 @@ mod exposition;
 mod graceful;
 mod harness;
 mod left;
+mod left_out;
 mod linger;
 mod listener;
 mod load;

@@ -2,8 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use linger_daemon::exercise::tcp::{Family, Loopback, Pair};
@@ -13,13 +11,10 @@ use nix::sys::signal::Signal;
 use tempfile::NamedTempFile;
 
 use crate::common::scrape::Scrape;
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, wait_until};
 use crate::scenario::Script;
 
 pub(crate) const SCENARIOS: &[(&str, Script)] = &[("reload", Script::Daemon(reload))];
-
-/// How long an effect may take, on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A daemon, and the file it reads.
 struct Configured {
@@ -41,23 +36,6 @@ impl Configured {
         fs::write(&self.file, text)?;
         self.daemon.signal(Signal::SIGHUP)
     }
-
-    /// Waits until the log contains this so many times.
-    fn wait_for_log(&self, text: &str, times: usize) -> Result<()> {
-        wait_for(text, || {
-            Ok(self.daemon.errors().matches(text).count() >= times)
-        })
-        .with_context(|| self.daemon.errors())
-    }
-}
-
-fn wait_for(what: &str, mut reached: impl FnMut() -> Result<bool>) -> Result<()> {
-    let start = Instant::now();
-    while !reached()? {
-        ensure!(start.elapsed() < PATIENCE, "waited in vain for: {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
 }
 
 /// Whether an orphan of this process was given up.
@@ -91,8 +69,8 @@ fn reload(lingerd: &Path, plan: Plan) -> Result<()> {
     // A mistake changes nothing.
     configured.reload("orphan-ttl = \"soon\"\nretire-after = \"1m\"\n")?;
     let place = format!("{}:1: orphan-ttl: ", configured.file.path().display());
-    configured.wait_for_log(&place, 1)?;
-    configured.wait_for_log("the settings stay as they are", 1)?;
+    daemon.wait_for_log(&place, 1)?;
+    daemon.wait_for_log("the settings stay as they are", 1)?;
     ensure!(
         !daemon.errors().contains("retire-after"),
         "it took over a part of a file with a mistake"
@@ -101,9 +79,9 @@ fn reload(lingerd: &Path, plan: Plan) -> Result<()> {
     // The orphan under way has had its time, by the new setting; the map stays as it is.
     ensure!(!is_given_up(&daemon.scrape()?)?, "given up at once");
     configured.reload(HASTY)?;
-    configured.wait_for_log("orphan-ttl: \"1h\" -> \"1s\"", 1)?;
-    configured.wait_for_log("-> 10 needs a restart", 1)?;
-    wait_for("the orphan to be given up", || {
+    daemon.wait_for_log("orphan-ttl: \"1h\" -> \"1s\"", 1)?;
+    daemon.wait_for_log("-> 10 needs a restart", 1)?;
+    wait_until("the orphan to be given up", || {
         is_given_up(&daemon.scrape()?)
     })?;
     ensure!(
@@ -113,11 +91,11 @@ fn reload(lingerd: &Path, plan: Plan) -> Result<()> {
 
     // Under the level error no change is told, until it is over.
     configured.reload(&format!("{HASTY}log-level = \"error\"\n"))?;
-    configured.wait_for_log("log-level: \"info\" -> \"error\"", 1)?;
+    daemon.wait_for_log("log-level: \"info\" -> \"error\"", 1)?;
     configured.reload(HASTY)?;
-    configured.wait_for_log("SIGHUP: read", 2)?;
+    daemon.wait_for_log("SIGHUP: read", 2)?;
     configured.reload(&format!("{HASTY}retire-after = \"7m\"\n"))?;
-    configured.wait_for_log("retire-after: \"15m\" -> \"7m\"", 1)?;
+    daemon.wait_for_log("retire-after: \"15m\" -> \"7m\"", 1)?;
     ensure!(
         !daemon.errors().contains("\"error\" -> \"info\""),
         "the level did not change"

@@ -9,8 +9,8 @@ use linger_ebpf::{Outcome, Plan};
 
 use crate::truth::Truth;
 use crate::{
-    abort, attribution, ends, graceful, linger, listener, load, orphan_ends, orphan_netns,
-    orphan_table, orphans, random, reload, special, unread,
+    abort, attribution, ends, graceful, left_out, linger, listener, load, orphan_ends,
+    orphan_netns, orphan_table, orphans, random, reload, special, unread,
 };
 
 #[derive(Clone)]
@@ -116,6 +116,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         orphan_netns::SCENARIOS,
         orphan_table::SCENARIOS,
         reload::SCENARIOS,
+        left_out::SCENARIOS,
         attribution::SCENARIOS,
         random::SCENARIOS,
         load::SCENARIOS,

@@ -71,6 +71,13 @@ impl Slice {
     }
 }
 
+impl Slice {
+    /// Its name, at the root of the hierarchy.
+    pub(crate) fn name(&self) -> &Path {
+        Path::new(self.0.file_name().unwrap_or_default())
+    }
+}
+
 impl Drop for Slice {
     fn drop(&mut self) {
         /// A process that was killed may still be on its way out.
