@@ -66,9 +66,6 @@ pub const MAX_GROUPS: u32 = 4096;
 /// How many rows of the ledger there may be for each group, on average; few groups come near it.
 pub const ROWS_PER_GROUP: u32 = 24;
 
-/// How many files that processes execute have a path on record.
-pub const MAX_EXES: u32 = 1024;
-
 /// How many cgroups that were told to be left out the kernel can know.
 pub const MAX_LEFT_OUT: u32 = 16_384;
 

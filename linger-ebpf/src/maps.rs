@@ -6,9 +6,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, PerCpuHashMap},
 };
 use linger_ebpf::{
-    Close, Exe, Exiting, Group, HINTS, Lost, MAX_CLOSES, MAX_COMMS, MAX_EXES, MAX_GROUPS,
-    MAX_LEFT_OUT, MAX_ORPHANS, Orphan, Parked, Path, PortBits, ROWS_PER_GROUP, Row, RowKey,
-    SHARED_ROWS, Settings, Slot, hint,
+    Close, Exe, Exiting, Group, HINTS, Lost, MAX_CLOSES, MAX_COMMS, MAX_GROUPS, MAX_LEFT_OUT,
+    MAX_ORPHANS, Orphan, Parked, Path, PortBits, ROWS_PER_GROUP, Row, RowKey, SHARED_ROWS,
+    Settings, Slot, hint,
 };
 
 use crate::atomic;
@@ -36,7 +36,8 @@ pub(crate) static CGROUPS: HashMap<u64, Path> =
 
 /// The paths of files that processes execute which closed or ended.
 #[map]
-pub(crate) static EXES: HashMap<Exe, Path> = HashMap::with_max_entries(MAX_EXES, BPF_F_NO_PREALLOC);
+pub(crate) static EXES: HashMap<Exe, Path> =
+    HashMap::with_max_entries(MAX_GROUPS, BPF_F_NO_PREALLOC);
 
 /// What processes executed that are about to end, each in the slot of its thread. The daemon makes it
 /// small where no one asks for it.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use aya::programs::{CgroupAttachMode, Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
 use linger_ebpf::{
-    MAX_CLOSES, MAX_EXES, MAX_GROUPS, MAX_ORPHANS, OBJECT, Offsets, Plan, ROWS_PER_GROUP, keyed,
+    MAX_CLOSES, MAX_GROUPS, MAX_ORPHANS, OBJECT, Offsets, Plan, ROWS_PER_GROUP, keyed,
 };
 use thiserror::Error;
 use tracing::{debug, info};
@@ -214,7 +214,7 @@ impl Loader {
             .map_max_entries("GROUPS", max_groups)
             .map_max_entries("CGROUPS", max_groups)
             .map_max_entries("LEDGER", max_groups.saturating_mul(ROWS_PER_GROUP))
-            .map_max_entries("EXES", if exes { MAX_EXES } else { 1 })
+            .map_max_entries("EXES", if exes { max_groups } else { 1 })
             .map_max_entries("EXITING", if exes { MAX_CLOSES } else { 1 })
             .map_max_entries("ORPHANS", max_orphans)
             .load(OBJECT)

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use linger_ebpf::{Exe, Group, Kind, MAX_EXES, ROWS, RowKey, keyed};
+use linger_ebpf::{Exe, Group, Kind, ROWS, RowKey, keyed};
 use tracing::debug;
 
 use super::super::LedgerError;
@@ -24,7 +24,7 @@ const CROWDED: usize = 3;
 const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How many readings lie between two looks at the files that processes execute.
-const EXES_EVERY: u64 = 64;
+const EXES_EVERY: u64 = 4;
 
 impl Groups {
     /// Retires the groups whose time has come: from the next reading on, what they counted stands under
@@ -112,7 +112,7 @@ impl Groups {
     /// is written down again.
     fn forget_exes(&mut self) {
         let all: Vec<Exe> = self.written.exes.keys().filter_map(Result::ok).collect();
-        if all.len() * 4 < MAX_EXES as usize * CROWDED {
+        if all.len() * 4 < self.most * CROWDED {
             return;
         }
         let used: HashSet<Exe> = self.known.keys().map(Group::exe).collect();
