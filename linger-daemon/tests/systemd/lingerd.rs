@@ -43,7 +43,8 @@ impl Lingerd {
         let binary = binary.to_str().context("the path of lingerd is no text")?;
         let unit = format!("--unit={}", lingerd.unit);
         let service = ["systemd-run", "--quiet", "--collect", &unit];
-        let command = [binary, "run", "--plan", plan.name()];
+        let labels = ["--labels", "unit,slice,container,comm,exe"];
+        let command = [&[binary, "run", "--plan", plan.name()][..], &labels].concat();
         run(&[&service[..], &command].concat())?;
         wait_for("lingerd to be ready", || {
             let answer = http::get(lingerd.address, "/readyz");

@@ -25,6 +25,7 @@ pub(crate) const ALL: &[(&str, Test)] = &[
     ("instances_of_a_template", instances_of_a_template),
     ("scope_of_a_user", scope_of_a_user),
     ("service_of_a_user", service_of_a_user),
+    ("scope_named_as_docker_does", scope_named_as_docker_does),
     ("unit_gone_before_the_scrape", unit_gone_before_the_scrape),
     ("nothing_is_lost", nothing_is_lost),
 ];
@@ -32,11 +33,23 @@ pub(crate) const ALL: &[(&str, Test)] = &[
 /// The name of the server's process.
 const PYTHON: (&str, &str) = ("comm", "python3");
 
+/// Where systemd puts services of the system.
+const SYSTEM: (&str, &str) = ("slice", "system.slice");
+
+/// Where it puts what a user starts.
+const APP: (&str, &str) = ("slice", "app.slice");
+
 /// The nginx that was started while the machine booted: what closes are its workers.
 fn debians_own_service(lingerd: &Lingerd) -> Result<()> {
     (0..25).try_for_each(|_| ask(80, "/"))?;
     lingerd.expect(
-        &[("unit", "nginx.service"), ("comm", "nginx")],
+        &[
+            ("unit", "nginx.service"),
+            ("slice", "system.slice"),
+            ("container", ""),
+            ("comm", "nginx"),
+            ("exe", "/usr/sbin/nginx"),
+        ],
         &[("graceful", 25)],
     )
 }
@@ -46,7 +59,7 @@ fn service_with_two_outcomes(lingerd: &Lingerd) -> Result<()> {
     server.ask("/", 20)?;
     server.ask("/abort", 7)?;
     lingerd.expect(
-        &[("unit", "py-web.service"), PYTHON],
+        &[("unit", "py-web.service"), SYSTEM, PYTHON],
         &[("graceful", 20), ("linger_aborted", 7)],
     )
 }
@@ -57,8 +70,12 @@ fn instances_of_a_template(lingerd: &Lingerd) -> Result<()> {
     one.ask("/", 3)?;
     two.ask("/", 5)?;
     one.ask("/", 1)?;
-    lingerd.expect(&[("unit", "web@one.service"), PYTHON], &[("graceful", 4)])?;
-    lingerd.expect(&[("unit", "web@two.service"), PYTHON], &[("graceful", 5)])
+    // systemd makes a slice for the instances.
+    let slice = ("slice", "system-web.slice");
+    for (unit, closes) in [("web@one.service", 4), ("web@two.service", 5)] {
+        lingerd.expect(&[("unit", unit), slice, PYTHON], &[("graceful", closes)])?;
+    }
+    Ok(())
 }
 
 /// The innermost unit counts, not the service that is the user's manager.
@@ -66,7 +83,7 @@ fn scope_of_a_user(lingerd: &Lingerd) -> Result<()> {
     let server = Server::in_scope("web-in-scope.scope")?;
     server.ask("/", 11)?;
     lingerd.expect(
-        &[("unit", "web-in-scope.scope"), PYTHON],
+        &[("unit", "web-in-scope.scope"), APP, PYTHON],
         &[("graceful", 11)],
     )
 }
@@ -75,8 +92,24 @@ fn service_of_a_user(lingerd: &Lingerd) -> Result<()> {
     let server = Server::of_user("web-of-user.service")?;
     server.ask("/", 6)?;
     lingerd.expect(
-        &[("unit", "web-of-user.service"), PYTHON],
+        &[("unit", "web-of-user.service"), APP, PYTHON],
         &[("graceful", 6)],
+    )
+}
+
+/// The name is what tells a container.
+fn scope_named_as_docker_does(lingerd: &Lingerd) -> Result<()> {
+    let id = "0123456789ab".repeat(6);
+    let unit = format!("docker-{}.scope", &id[..64]);
+    let server = Server::in_scope(&unit)?;
+    server.ask("/", 2)?;
+    lingerd.expect(
+        &[
+            ("unit", unit.as_str()),
+            ("container", "0123456789ab"),
+            PYTHON,
+        ],
+        &[("graceful", 2)],
     )
 }
 
@@ -90,7 +123,7 @@ fn unit_gone_before_the_scrape(lingerd: &Lingerd) -> Result<()> {
     server.stop()?;
     wait_for("the cgroup to go", || (!cgroup.exists()).then_some(()))?;
     lingerd.expect(
-        &[("unit", "gone.service"), PYTHON],
+        &[("unit", "gone.service"), SYSTEM, PYTHON],
         &[("graceful", 13), ("listener", 1)],
     )
 }
