@@ -109,16 +109,18 @@ impl Place {
     }
 }
 
-/// Keeps a close under its socket's address; fails if there is no room.
-#[inline(always)]
-pub(crate) fn park(close: &Close, group: &Group) -> Result<(), i32> {
+/// Keeps a close under its socket's address; whether there is room.
+#[inline(never)]
+pub(crate) fn park(close: &Close, group: &Group) -> bool {
     let parked = Parked {
         close: *close,
         group: *group,
     };
-    PARKED.insert(close.sk, parked, u64::from(BPF_NOEXIST))?;
-    maps::add_hint(close.sk, 1);
-    Ok(())
+    let kept = PARKED.insert(close.sk, parked, u64::from(BPF_NOEXIST));
+    if kept.is_ok() {
+        maps::add_hint(close.sk, 1);
+    }
+    kept.is_ok()
 }
 
 /// The close that is parked under a socket's address.

@@ -8,7 +8,7 @@
 //! closing thread's: the end only notes what it found. From then on it is the end's. Both steps are
 //! compare-and-swaps of one word, which no other record in the same memory can match.
 
-use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::bindings::BPF_NOEXIST;
 use linger_ebpf::{
     Close, Fate, Group, Kind, Orphan, Outcome, QueueBytes, Row, flag, omen,
     orphan_stage::{ENDED, LEFT, MASK, OPEN},
@@ -26,33 +26,33 @@ const EEXIST: i32 = -17;
 const ECONNABORTED: u32 = 103;
 const ECONNRESET: u32 = 104;
 
+/// What a new record starts from. Its socket's lock keeps everyone from it until it is written.
+static ZERO: Orphan = Orphan::ZERO;
+
 /// A close sends its FIN while this much payload is outstanding.
 #[inline(always)]
 pub(crate) fn expect<M: Memory>(close: &mut Close, tcp: &Tcp<M>, bytes: u32) {
-    let now = now_ns();
-    let stage = now << MASK.count_ones() | OPEN;
-    let orphan = Orphan {
-        stage,
-        left_ns: now,
-        group: who::closes(close),
-        bytes,
-        data_segs_in: tcp.data_segs_in(),
-        omen: omen::NONE,
-        fate: Fate::Delivered as u32,
-        unsent: 0,
-        unacked: 0,
-    };
     let key = close.sk;
-    match ORPHANS.insert(key, orphan, u64::from(BPF_NOEXIST)) {
+    match ORPHANS.insert(key, &ZERO, u64::from(BPF_NOEXIST)) {
         Ok(()) => maps::add_hint(key, 1),
-        Err(EEXIST) => {
-            // An earlier socket at this address has ended, and its record not.
-            replaced(key);
-            // It was there: this takes its place.
-            let _ = ORPHANS.insert(key, orphan, u64::from(BPF_ANY));
-        }
+        // An earlier socket at this address has ended, and its record not. This takes its place.
+        Err(EEXIST) => replaced(key),
         Err(_) => return maps::lose_orphan(bytes),
     }
+    let Some(orphan) = record(key) else {
+        return maps::lose_orphan(bytes);
+    };
+    let now = now_ns();
+    let stage = now << MASK.count_ones() | OPEN;
+    orphan.stage = stage;
+    orphan.left_ns = now;
+    orphan.group = who::closes(close);
+    orphan.bytes = bytes;
+    orphan.data_segs_in = tcp.data_segs_in();
+    orphan.omen = omen::NONE;
+    orphan.fate = Fate::Delivered as u32;
+    orphan.unsent = 0;
+    orphan.unacked = 0;
     close.flags |= flag::LEAVES;
     close.orphan = stage;
 }

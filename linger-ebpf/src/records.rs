@@ -123,6 +123,21 @@ pub struct Orphan {
     pub unacked: u32,
 }
 
+impl Orphan {
+    /// Nothing known.
+    pub const ZERO: Self = Self {
+        stage: 0,
+        left_ns: 0,
+        group: Group::ZERO,
+        bytes: 0,
+        data_segs_in: 0,
+        omen: 0,
+        fate: 0,
+        unsent: 0,
+        unacked: 0,
+    };
+}
+
 /// How far an [`Orphan`] has come.
 pub mod orphan_stage {
     /// Its close has not returned. Only the closing thread may remove the record.

@@ -116,7 +116,7 @@ fn count(close: &Close, group: &Group) {
 /// Leaves a close that waits, and whose return no one sees, to the end of its socket.
 #[inline(always)]
 fn park(close: &Close, group: &Group) {
-    if in_flight::park(close, group).is_err() {
+    if !in_flight::park(close, group) {
         maps::lose(Lost::Close);
     }
 }
