@@ -52,16 +52,23 @@ fn connection<M: Memory>(sk: &Sock<M>, left_out: u64) -> (u16, u8) {
 #[inline(always)]
 pub(crate) fn closes(close: &Close) -> Group {
     let mut closes = MaybeUninit::uninit();
-    write_closes(close, &mut closes);
+    let cgroup_id = write_closes(close, &mut closes);
     // SAFETY: it is written.
-    unsafe { closes.assume_init() }
+    let closes = unsafe { closes.assume_init() };
+    Group {
+        cgroup_id,
+        ..closes
+    }
 }
 
-/// A function of its own, for the sake of the stack.
+/// A function of its own, for the sake of the stack. It returns the cgroup's id: from a function without
+/// a result the compiler may return the address of a place on the stack, which the verifier forbids.
 #[inline(never)]
-fn write_closes(close: &Close, closes: &mut MaybeUninit<Group>) {
+fn write_closes(close: &Close, closes: &mut MaybeUninit<Group>) -> u64 {
     let sk = Sock::<Probed>::new(close.sk as *const u8);
-    closes.write(group(&sk, (close.port, close.family), maps::left_out()));
+    let group = group(&sk, (close.port, close.family), maps::left_out());
+    closes.write(group);
+    group.cgroup_id
 }
 
 /// The group of something else that is done to a socket on this thread.
