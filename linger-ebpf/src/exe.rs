@@ -118,13 +118,13 @@ fn write(path: &mut Path, file: *const u8) {
             vfsmount = above.wrapping_add(offset!(mount_mnt).into());
             continue;
         }
-        if dentry == parent {
-            // Of no mount: a memory file.
-            return path::finish(path, Path::WHOLE);
-        }
         let name: u64 = Probed::read(dentry as *const u8, offset!(dentry_name));
         if !path::add(path, place, name as *const u8) {
             break;
+        }
+        if dentry == parent {
+            // Of no mount: a file of memory, which has nothing but a name.
+            return path::finish(path, Path::WHOLE);
         }
         dentry = parent;
     }
