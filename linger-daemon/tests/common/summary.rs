@@ -1,6 +1,7 @@
 //! What came of every pair of a scenario and a plan, for people and for scripts.
 
 use std::fmt;
+use std::io;
 
 use linger_ebpf::Plan;
 use serde::Serialize;
@@ -33,9 +34,13 @@ impl Verdict {
 
 impl From<anyhow::Result<()>> for Verdict {
     fn from(result: anyhow::Result<()>) -> Self {
-        match result {
-            Ok(()) => Self::Passed,
-            Err(error) => Self::Failed(format!("{error:#}")),
+        let Err(error) = result else {
+            return Self::Passed;
+        };
+        let why = format!("{error:#}");
+        match error.root_cause().downcast_ref::<io::Error>() {
+            Some(cause) if cause.kind() == io::ErrorKind::Unsupported => Self::NotRun(why),
+            _ => Self::Failed(why),
         }
     }
 }

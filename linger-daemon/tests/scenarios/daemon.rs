@@ -102,9 +102,14 @@ impl Daemon {
 
     /// All metrics.
     pub(crate) fn scrape(&self) -> Result<Scrape> {
+        Scrape::parse(&self.exposition()?).map_err(anyhow::Error::msg)
+    }
+
+    /// All metrics, as they stand in the answer.
+    pub(crate) fn exposition(&self) -> Result<String> {
         let (status, body) = http::get(self.address, "/metrics")?;
         ensure!(status == 200, "/metrics answered {status}: {body}");
-        Scrape::parse(&body).map_err(anyhow::Error::msg)
+        Ok(body)
     }
 
     /// Ids of the BPF programs that the process holds, directly or by a link.

@@ -7,13 +7,17 @@
 
 mod abort;
 mod attribution;
+mod born;
 mod child;
+mod closes;
 #[path = "../common/mod.rs"]
 mod common;
 mod daemon;
+mod dimensions;
 mod ends;
 mod exposition;
 mod graceful;
+mod groups_full;
 mod harness;
 mod left;
 mod left_out;
@@ -25,8 +29,10 @@ mod orphan_ends;
 mod orphan_netns;
 mod orphan_table;
 mod orphans;
+mod process_names;
 mod random;
 mod reload;
+mod retired;
 mod scenario;
 mod service;
 mod sight;

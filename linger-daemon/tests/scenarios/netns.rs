@@ -80,7 +80,19 @@ pub(crate) fn wait_for_removal() -> io::Result<()> {
     })
 }
 
-fn in_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+/// Does something in a thread that is in a network namespace of its own.
+pub(crate) fn in_own<T: Send>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send,
+) -> anyhow::Result<T> {
+    in_thread(|| {
+        child::enter_network()?;
+        work()
+    })
+}
+
+fn in_thread<T: Send, E: From<io::Error> + Send>(
+    work: impl FnOnce() -> Result<T, E> + Send,
+) -> Result<T, E> {
     let done = thread::scope(|scope| scope.spawn(work).join());
     done.map_err(|_| io::Error::other("a thread panicked"))?
 }

@@ -9,8 +9,9 @@ use linger_ebpf::{Outcome, Plan};
 
 use crate::truth::Truth;
 use crate::{
-    abort, attribution, ends, graceful, left_out, linger, listener, load, orphan_ends,
-    orphan_netns, orphan_table, orphans, random, reload, special, unread,
+    abort, attribution, dimensions, ends, graceful, groups_full, left_out, linger, listener, load,
+    orphan_ends, orphan_netns, orphan_table, orphans, process_names, random, reload, retired,
+    special, unread,
 };
 
 #[derive(Clone)]
@@ -118,6 +119,10 @@ pub(crate) fn all() -> Vec<Scenario> {
         reload::SCENARIOS,
         left_out::SCENARIOS,
         attribution::SCENARIOS,
+        dimensions::SCENARIOS,
+        process_names::SCENARIOS,
+        groups_full::SCENARIOS,
+        retired::SCENARIOS,
         random::SCENARIOS,
         load::SCENARIOS,
     ];

@@ -104,7 +104,8 @@ fn remove(folder: &Path) {
     let _ = fs::remove_dir(folder);
 }
 
-fn slice_name(harness: u32) -> String {
+/// The slice of a run of the harness.
+pub(crate) fn slice_name(harness: u32) -> String {
     format!("linger-test-{harness}.slice")
 }
 

@@ -1,0 +1,138 @@
+//! Processes that are born into a cgroup, close sockets there and end.
+
+use std::ffi::CStr;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::fd::AsRawFd as _;
+use std::path::PathBuf;
+use std::process;
+use std::time::Duration;
+
+use linger_daemon::exercise::{state, tcp};
+use linger_daemon::probe;
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
+use socket2::Socket;
+
+use crate::service::slice_name;
+
+/// `CLONE_INTO_CGROUP` (include/uapi/linux/sched.h), which is wider than the type that `libc` gives it.
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
+
+/// Closes an end of a connection by an RST, and then the other. It allocates nothing.
+pub(crate) fn abort(first: Socket, other: Socket) -> io::Result<()> {
+    first.set_linger(Some(Duration::ZERO))?;
+    tcp::close(first)?;
+    close_after_reset(other)
+}
+
+/// Closes the end of a connection that the other end resets. It allocates nothing.
+pub(crate) fn close_after_reset(socket: Socket) -> io::Result<()> {
+    match (&socket).read(&mut [0]) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+        _ => return Err(Errno::EPROTO.into()),
+    }
+    tcp::close(socket)?;
+    Ok(())
+}
+
+/// A cgroup of this run; there until it is removed.
+pub(crate) struct Cgroup {
+    name: String,
+    folder: PathBuf,
+}
+
+impl Cgroup {
+    /// A new one in the slice of the run.
+    pub(crate) fn new(name: &str) -> io::Result<Self> {
+        let slice = Self::slice();
+        let folder = probe::cgroup_root()?.join(&slice).join(name);
+        // The slice is there for all but the first.
+        match fs::create_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(&folder)?,
+            result => result?,
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            folder,
+        })
+    }
+
+    /// The slice that all are in.
+    pub(crate) fn slice() -> String {
+        slice_name(process::id())
+    }
+
+    /// The name of the unit: what it is called, if that is a unit's name.
+    pub(crate) fn unit(&self) -> &str {
+        &self.name
+    }
+
+    /// Removes it, as soon as its last process has left.
+    pub(crate) fn remove(self) -> io::Result<()> {
+        state::wait_for(
+            "the last process to leave a cgroup",
+            || match fs::remove_dir(&self.folder) {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(false),
+                result => result.map(|()| true),
+            },
+        )
+    }
+
+    /// Has a new process in this cgroup, with this name, do the work, and waits for its end.
+    ///
+    /// It shares the descriptors of this process: so none of its end closes any, and it holds no
+    /// socket of others.
+    ///
+    /// # Safety
+    ///
+    /// The work must not allocate memory or take a lock: another thread may hold it for ever, as far
+    /// as the new process sees.
+    pub(crate) unsafe fn bear(
+        &self,
+        name: &CStr,
+        work: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        let folder = File::open(&self.folder)?;
+        // SAFETY: `clone_args` consists of integers, for which zero is a value.
+        let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+        arguments.flags = CLONE_INTO_CGROUP | u64::from(libc::CLONE_FILES.unsigned_abs());
+        arguments.exit_signal = libc::SIGCHLD.unsigned_abs().into();
+        arguments.cgroup = folder.as_raw_fd().unsigned_abs().into();
+        // SAFETY: the arguments are of the size told; as no memory is shared and no stack given, the
+        // new process goes on here with a copy of this one's memory, as after fork(2).
+        let process = unsafe {
+            libc::syscall(
+                libc::SYS_clone3,
+                &raw const arguments,
+                size_of_val(&arguments),
+            )
+        };
+        if process == 0 {
+            let done = Errno::result(
+                // SAFETY: the name ends with a zero.
+                unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) },
+            );
+            let result = done.map_err(io::Error::from).and_then(|_| work());
+            let code = result.map_or_else(|error| error.raw_os_error().unwrap_or(255), |()| 0);
+            // SAFETY: ends the process without anything of this one's being run or dropped.
+            unsafe { libc::_exit(code) }
+        }
+        let process =
+            Pid::from_raw(i32::try_from(Errno::result(process)?).map_err(io::Error::other)?);
+        match waitpid(process, None)? {
+            WaitStatus::Exited(_, 0) => Ok(()),
+            WaitStatus::Exited(_, code) => Err(io::Error::from_raw_os_error(code)),
+            end => Err(io::Error::other(format!("a process ended: {end:?}"))),
+        }
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // Gone before, unless the scenario failed.
+        let _ = fs::remove_dir(&self.folder);
+    }
+}

@@ -1,0 +1,157 @@
+//! Orphans of a cgroup that is gone: it is retired when the last of them has ended.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::process;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use linger_daemon::exercise::tcp::{self, Family, Loopback};
+use linger_ebpf::Plan;
+use socket2::Socket;
+
+use crate::born::Cgroup;
+use crate::closes::{wait_until, whole};
+use crate::common::scrape::Scrape;
+use crate::daemon::Daemon;
+use crate::netns;
+use crate::scenario::Script;
+
+pub(crate) const SCENARIOS: &[(&str, Script)] = &[("retired_exactly", Script::Daemon(retired))];
+
+const PATIENCE: &str = "1s";
+/// A multiple of that.
+const LONGER: Duration = Duration::from_secs(2);
+/// What each close leaves to the kernel.
+const MESSAGE: &[u8] = b"left to the kernel";
+const ORPHANS: usize = 3;
+
+fn retired(lingerd: &Path, plan: Plan) -> Result<()> {
+    netns::in_own(|| {
+        let comm = format!("{:x}-gone", process::id());
+        let options = ["--retire-after", PATIENCE, "--allow-comm", &comm];
+        let daemon = Daemon::start(lingerd, plan, &options)?;
+        let cgroup = Cgroup::new("gone.service")?;
+        let unit = cgroup.unit().to_owned();
+        let loopback = Loopback::new(Family::V4)?;
+        // Accepted sockets inherit it.
+        tcp::drop_data(loopback.listener())?;
+        let leave = || (0..ORPHANS).try_for_each(|_| leave(&loopback));
+        // SAFETY: it does nothing but call the kernel.
+        unsafe { cgroup.bear(&CString::new(comm)?, leave) }?;
+        let mut servers = (0..ORPHANS)
+            .map(|_| loopback.accept())
+            .collect::<Result<Vec<_>, _>>()?;
+        cgroup.remove()?;
+
+        while let Some(server) = servers.pop() {
+            let of_unit = Place::of(&daemon.scrape()?, &unit);
+            ensure!(
+                of_unit == Place::with_orphans(servers.len() + 1),
+                "before the end of an orphan: {of_unit:?}"
+            );
+            look_for(LONGER, &daemon, |scrape| {
+                ensure!(
+                    Place::of(scrape, &unit) == of_unit,
+                    "{:?}",
+                    Place::of(scrape, &unit)
+                );
+                ensure!(
+                    Place::of(scrape, "retired") == Place::default(),
+                    "retired early"
+                );
+                Ok(())
+            })?;
+            tcp::accept_data(&server)?;
+            tcp::receive_all(&server)?;
+            drop(server);
+            let ended = Place::with_orphans(servers.len());
+            if !servers.is_empty() {
+                wait_until(&daemon, |scrape| {
+                    let found = Place::of(scrape, &unit);
+                    ensure!(found == ended, "an orphan has ended: {found:?}");
+                    Ok(())
+                })?;
+            }
+        }
+        let all = Place::with_orphans(0);
+        wait_until(&daemon, |scrape| {
+            let (unit, retired) = (Place::of(scrape, &unit), Place::of(scrape, "retired"));
+            // At every moment it is at one of the two.
+            let is_either = unit == Place::default() || retired == Place::default();
+            ensure!(is_either, "twice: {unit:?} and {retired:?}");
+            ensure!(retired == all, "retired: {retired:?}; not yet: {unit:?}");
+            ensure!(
+                !scrape
+                    .0
+                    .iter()
+                    .any(|sample| sample.label("unit") == "gone.service")
+            );
+            Ok(())
+        })?;
+        look_for(LONGER, &daemon, |scrape| {
+            let retired = Place::of(scrape, "retired");
+            ensure!(retired == all, "later: {retired:?}");
+            Ok(())
+        })?;
+        daemon.stop()
+    })
+}
+
+/// Closes a connection whose data has not arrived.
+fn leave(loopback: &Loopback) -> io::Result<()> {
+    let client: Socket = loopback.connect()?;
+    (&client).write_all(MESSAGE)?;
+    tcp::close(client)?;
+    Ok(())
+}
+
+/// Scrapes for a time, in which nothing may be wrong.
+fn look_for(time: Duration, daemon: &Daemon, wrong: impl Fn(&Scrape) -> Result<()>) -> Result<()> {
+    const LOOKS: u32 = 40;
+    (0..LOOKS).try_for_each(|_| {
+        thread::sleep(time / LOOKS);
+        wrong(&daemon.scrape()?)
+    })
+}
+
+/// What stands for a unit: the values of its metrics that are not 0, by their names.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Place(BTreeMap<String, u64>);
+
+impl Place {
+    /// What a scrape says, times aside.
+    fn of(scrape: &Scrape, unit: &str) -> Self {
+        let mut place = BTreeMap::<_, u64>::new();
+        for sample in &scrape.0 {
+            let is_time = sample.name.contains("_seconds");
+            if sample.label("unit") == unit && !is_time && sample.value != 0.0 {
+                *place.entry(sample.name.clone()).or_default() += whole(sample.value);
+            }
+        }
+        Self(place)
+    }
+
+    /// What all closes come to while so many of the orphans are under way.
+    fn with_orphans(under_way: usize) -> Self {
+        let ended = (ORPHANS - under_way) as u64;
+        let bytes = MESSAGE.len() as u64;
+        let all = ORPHANS as u64;
+        let place = [
+            ("linger_closes_total", all),
+            ("linger_orphaned_bytes_total", all * bytes),
+            ("linger_orphans", under_way as u64),
+            ("linger_orphans_total", ended),
+            ("linger_orphan_delivered_bytes_total", ended * bytes),
+        ];
+        let place = place.into_iter().filter(|(_, value)| *value > 0);
+        Self(
+            place
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
+        )
+    }
+}
