@@ -70,6 +70,11 @@ impl Cgroup {
         &self.name
     }
 
+    /// The file that takes processes in.
+    pub(crate) fn processes(&self) -> PathBuf {
+        self.folder.join("cgroup.procs")
+    }
+
     /// Removes it, as soon as its last process has left.
     pub(crate) fn remove(self) -> io::Result<()> {
         state::wait_for(

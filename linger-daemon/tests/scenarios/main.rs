@@ -9,16 +9,19 @@ mod abort;
 mod attribution;
 mod born;
 mod child;
+mod closer;
 mod closes;
 #[path = "../common/mod.rs"]
 mod common;
 mod daemon;
 mod dimensions;
 mod ends;
+mod exes;
 mod exposition;
 mod graceful;
 mod groups_full;
 mod harness;
+mod kernel_threads;
 mod left;
 mod left_out;
 mod linger;
@@ -47,7 +50,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use linger_ebpf::Plan;
 
 use crate::scenario::Settings;
@@ -122,18 +125,20 @@ fn plan(name: &str) -> Result<Plan> {
 
 fn main() -> Result<ExitCode> {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    if let [first, rest @ ..] = arguments.as_slice()
-        && first == "child"
-    {
-        let [name, load, seed] = rest else {
-            bail!("usage: scenarios child SCENARIO LOAD SEED");
-        };
-        let settings = Settings {
-            load: load.parse()?,
-            seed: seed.parse()?,
-        };
-        child::run(name, settings)?;
-        return Ok(ExitCode::SUCCESS);
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["child", name, load, seed] => {
+            let settings = Settings {
+                load: load.parse()?,
+                seed: seed.parse()?,
+            };
+            child::run(name, settings)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        ["closer", ref order @ ..] => {
+            closer::run(order)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {}
     }
 
     let options = Options::parse(arguments.into_iter())?;

@@ -9,9 +9,9 @@ use linger_ebpf::{Outcome, Plan};
 
 use crate::truth::Truth;
 use crate::{
-    abort, attribution, dimensions, ends, graceful, groups_full, left_out, linger, listener, load,
-    orphan_ends, orphan_netns, orphan_table, orphans, process_names, random, reload, retired,
-    special, unread,
+    abort, attribution, dimensions, ends, exes, graceful, groups_full, kernel_threads, left_out,
+    linger, listener, load, orphan_ends, orphan_netns, orphan_table, orphans, process_names,
+    random, reload, retired, special, unread,
 };
 
 #[derive(Clone)]
@@ -120,7 +120,9 @@ pub(crate) fn all() -> Vec<Scenario> {
         left_out::SCENARIOS,
         attribution::SCENARIOS,
         dimensions::SCENARIOS,
+        exes::SCENARIOS,
         process_names::SCENARIOS,
+        kernel_threads::SCENARIOS,
         groups_full::SCENARIOS,
         retired::SCENARIOS,
         random::SCENARIOS,

@@ -1,0 +1,196 @@
+//! The executable by which a close is counted, whatever has become of process and file.
+
+use std::env;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+use std::process;
+
+use anyhow::{Context as _, Result};
+use linger_ebpf::Plan;
+use nix::mount::{MsFlags, mount, umount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use tempfile::TempDir;
+
+use crate::born::Cgroup;
+use crate::closer::{Closer, Way};
+use crate::closes::{self, Closes};
+use crate::daemon::Daemon;
+use crate::netns;
+use crate::scenario::Script;
+
+pub(crate) const SCENARIOS: &[(&str, Script)] = &[
+    ("exe_at_exit", Script::Daemon(at_exit)),
+    ("exe_deleted_or_replaced", Script::Daemon(deleted)),
+    ("exe_mounted", Script::Daemon(mounted)),
+    ("exe_memfd", Script::Daemon(memfd)),
+];
+
+/// A daemon that tells executables apart, and processes that are copies of this program.
+struct Copies {
+    daemon: Daemon,
+    cgroup: Cgroup,
+    folder: TempDir,
+    /// The name of the processes.
+    name: String,
+    expected: Closes,
+}
+
+impl Copies {
+    /// Does the work with a daemon of its own, in a network namespace of its own, and then compares
+    /// what was counted.
+    fn with(
+        lingerd: &Path,
+        plan: Plan,
+        work: impl FnOnce(&mut Self) -> io::Result<()> + Send,
+    ) -> Result<()> {
+        let name = format!("{:x}-exe", process::id());
+        let options = ["--labels", "unit,comm,exe", "--allow-comm", &name];
+        let mut copies = Self {
+            daemon: Daemon::start(lingerd, plan, &options)?,
+            cgroup: Cgroup::new("exe.service")?,
+            folder: tempfile::tempdir()?,
+            name,
+            expected: Closes::new(),
+        };
+        netns::in_own(|| Ok(work(&mut copies)?))?;
+        let Self {
+            daemon,
+            cgroup,
+            name,
+            expected,
+            ..
+        } = copies;
+        closes::expect(&daemon, &expected, |scrape| {
+            closes::closes(scrape, &["exe", "unit", "outcome"], |sample| {
+                sample.label("comm") == name
+            })
+        })?;
+        cgroup.remove()?;
+        daemon.stop()
+    }
+
+    /// A copy of this program with this name.
+    fn copy(&self, name: &str) -> io::Result<PathBuf> {
+        copy_to(self.folder.path().join(name))
+    }
+
+    fn start(&self, file: &Path, way: Way) -> io::Result<Closer> {
+        Closer::start(file, &self.name, way, &self.cgroup.processes())
+    }
+
+    /// States that a closer counts for this path.
+    fn expect(&mut self, path: &str) {
+        for outcome in ["graceful", "linger_aborted"] {
+            let unit = self.cgroup.unit();
+            let labels = [path, unit, outcome].map(str::to_owned);
+            *self.expected.entry(labels.into()).or_default() += 1;
+        }
+    }
+
+    /// Runs a file, which counts for this path.
+    fn run(&mut self, file: &Path, way: Way, path: &str) -> io::Result<()> {
+        self.start(file, way)?.end()?;
+        self.expect(path);
+        Ok(())
+    }
+}
+
+fn copy_to(path: PathBuf) -> io::Result<PathBuf> {
+    fs::copy(env::current_exe()?, &path)?;
+    Ok(path)
+}
+
+fn text(path: &Path) -> io::Result<&str> {
+    path.to_str()
+        .ok_or_else(|| io::Error::other("a path that is no text"))
+}
+
+/// Sockets that a process leaves open are closed when it has let go of its executable.
+fn at_exit(lingerd: &Path, plan: Plan) -> Result<()> {
+    /// Which of the threads closes is a matter of chance.
+    const TIMES: usize = 20;
+    Copies::with(lingerd, plan, |copies| {
+        let ways = [
+            ("exits", Way::Exit, 1),
+            ("killed", Way::Wait, 1),
+            ("threads", Way::ExitWithThreads, TIMES),
+        ];
+        for (name, way, times) in ways {
+            let file = copies.copy(name)?;
+            for _ in 0..times {
+                copies.run(&file, way, text(&file)?)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// A file keeps the name that it had, as the old and the new version of a program do.
+fn deleted(lingerd: &Path, plan: Plan) -> Result<()> {
+    Copies::with(lingerd, plan, |copies| {
+        let file = copies.copy("deleted")?;
+        // No other file gets its inode while it is open.
+        let _open = File::open(&file)?;
+        let closer = copies.start(&file, Way::Exit)?;
+        fs::remove_file(&file)?;
+        closer.end()?;
+        copies.expect(text(&file)?);
+
+        let file = copies.copy("replaced")?;
+        let closer = copies.start(&file, Way::Exit)?;
+        fs::rename(copies.copy("new")?, &file)?;
+        copies.run(&file, Way::Exit, text(&file)?)?;
+        closer.end()?;
+        copies.expect(text(&file)?);
+        Ok(())
+    })
+}
+
+/// A path goes through the mounts of the process's own namespace.
+fn mounted(lingerd: &Path, plan: Plan) -> Result<()> {
+    Copies::with(lingerd, plan, |copies| {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        let none = None::<&Path>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+        let folder = copies.folder.path().join("mounted");
+        fs::create_dir(&folder)?;
+        mount(none, &folder, Some("tmpfs"), MsFlags::empty(), none)?;
+        let inner = folder.join("deep/deeper");
+        fs::create_dir_all(&inner)?;
+        let file = copy_to(inner.join("in-tmpfs"))?;
+        copies.run(&file, Way::Exit, text(&file)?)?;
+
+        // A folder of the tmpfs at another place.
+        let bound = copies.folder.path().join("bound");
+        fs::create_dir(&bound)?;
+        mount(Some(&inner), &bound, none, MsFlags::MS_BIND, none)?;
+        copy_to(inner.join("in-bound"))?;
+        let file = bound.join("in-bound");
+        copies.run(&file, Way::Exit, text(&file)?)?;
+
+        // One file over another.
+        let source = copies.copy("source")?;
+        let file = copies.copy("over")?;
+        mount(Some(&source), &file, none, MsFlags::MS_BIND, none)?;
+        copies.run(&file, Way::Exit, text(&file)?)?;
+        umount(&file)?;
+        umount(&bound)?;
+        umount(&folder)?;
+        Ok(())
+    })
+}
+
+/// A file of memory has a name and no place.
+fn memfd(lingerd: &Path, plan: Plan) -> Result<()> {
+    Copies::with(lingerd, plan, |copies| {
+        // Kept open by the exec, by whose number it is found.
+        let file = memfd_create(c"runs", MFdFlags::empty())?;
+        let program = format!("/proc/{}/fd/{}", process::id(), file.as_raw_fd());
+        fs::copy(env::current_exe()?, &program)?;
+        copies.run(Path::new(&program), Way::Exit, "/memfd:runs")
+    })
+    .context("a memfd")
+}
