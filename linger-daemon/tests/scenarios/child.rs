@@ -36,6 +36,7 @@ pub(crate) fn spawn(name: &str, settings: scenario::Settings) -> anyhow::Result<
         .args(["child", name])
         .arg(settings.load.to_string())
         .arg(settings.seed.to_string())
+        .arg(settings.churn.to_string())
         .output()?;
     serde_json::from_slice(&output.stdout).with_context(|| {
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();

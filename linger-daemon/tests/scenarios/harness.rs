@@ -18,7 +18,7 @@ use crate::daemon::Daemon;
 use crate::exposition::Counted;
 use crate::left::Homeless;
 use crate::load;
-use crate::scenario::{self, Scenario, Script, Settings};
+use crate::scenario::{self, Scenario, Script};
 use crate::service::{Closers, Slice};
 use crate::sight::{self, Sight};
 use crate::sight_orphans::{check_totals, with_hidden_ends};
@@ -69,6 +69,10 @@ pub(crate) fn run(options: &Options) -> Result<Summary> {
                 Script::Daemon(script) => {
                     let verdict = Verdict::from(script(&options.lingerd, plan));
                     summary.add(Pair::new(scenario.name, plan, verdict));
+                }
+                Script::BulkDaemon(script) => {
+                    let result = script(&options.lingerd, plan, options.settings());
+                    summary.add(Pair::new(scenario.name, plan, Verdict::from(result)));
                 }
                 Script::Under(daemon_options, _) => {
                     Run::start(options, sight, daemon_options, &mut summary)?
@@ -234,7 +238,7 @@ impl<'a> Run<'a> {
             closers.kernel_threads || before == Counted::default(),
             "counted before it began: {before:?}"
         );
-        let truth = match child::spawn(scenario.name, self.settings())? {
+        let truth = match child::spawn(scenario.name, self.options.settings())? {
             Report::Ran(truth) => truth,
             Report::NotRun(reason) => return Ok(Verdict::NotRun(reason)),
             Report::Failed(reason) => return Ok(Verdict::Failed(reason)),
@@ -252,13 +256,6 @@ impl<'a> Run<'a> {
             }
         }
         Ok(Verdict::Passed)
-    }
-
-    fn settings(&self) -> Settings {
-        Settings {
-            load: self.options.load,
-            seed: self.options.seed,
-        }
     }
 
     fn expected(&self) -> MutexGuard<'_, Vec<(Closers, Counted)>> {

@@ -9,6 +9,7 @@ mod abort;
 mod attribution;
 mod born;
 mod child;
+mod churn;
 mod closer;
 mod closes;
 #[path = "../common/mod.rs"]
@@ -57,10 +58,13 @@ use crate::scenario::Settings;
 
 const HELP: &str = "\
 usage: scenarios [--lingerd PATH] [--plan PLAN] [--filter TEXT] [--kernel-label TEXT]
-                 [--load CLOSES] [--seed NUMBER] [--summary FILE] [--list]";
+                 [--load CLOSES] [--churn CGROUPS] [--seed NUMBER] [--summary FILE] [--list]";
 
 /// Closes of the load, unless told otherwise.
 const LOAD: u64 = 1_000_000;
+
+/// Closes of the load for each cgroup that comes and goes, unless told otherwise.
+const CLOSES_PER_CHURN: u64 = 50;
 
 /// What to run.
 #[derive(Debug)]
@@ -73,6 +77,8 @@ pub(crate) struct Options {
     pub(crate) filter: String,
     /// Closes of the load.
     pub(crate) load: u64,
+    /// Cgroups that come and go; as many as the load allows if none.
+    churn: Option<u64>,
     /// Where random scenarios begin.
     pub(crate) seed: u64,
     kernel_label: String,
@@ -88,6 +94,7 @@ impl Options {
             plan: None,
             filter: String::new(),
             load: LOAD,
+            churn: None,
             seed: now.as_secs(),
             kernel_label: String::new(),
             summary: None,
@@ -104,6 +111,7 @@ impl Options {
                 "--filter" => options.filter = value()?,
                 "--kernel-label" => options.kernel_label = value()?,
                 "--load" => options.load = value()?.parse().context("--load")?,
+                "--churn" => options.churn = Some(value()?.parse().context("--churn")?),
                 "--seed" => options.seed = value()?.parse().context("--seed")?,
                 "--summary" => options.summary = Some(value()?.into()),
                 "--list" => options.list = true,
@@ -114,6 +122,15 @@ impl Options {
             }
         }
         Ok(options)
+    }
+
+    /// What these set for bulk scenarios.
+    pub(crate) fn settings(&self) -> Settings {
+        Settings {
+            load: self.load,
+            seed: self.seed,
+            churn: self.churn.unwrap_or(self.load / CLOSES_PER_CHURN),
+        }
     }
 }
 
@@ -126,10 +143,11 @@ fn plan(name: &str) -> Result<Plan> {
 fn main() -> Result<ExitCode> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["child", name, load, seed] => {
+        ["child", name, load, seed, churn] => {
             let settings = Settings {
                 load: load.parse()?,
                 seed: seed.parse()?,
+                churn: churn.parse()?,
             };
             child::run(name, settings)?;
             return Ok(ExitCode::SUCCESS);

@@ -9,9 +9,9 @@ use linger_ebpf::{Outcome, Plan};
 
 use crate::truth::Truth;
 use crate::{
-    abort, attribution, dimensions, ends, exes, graceful, groups_full, kernel_threads, left_out,
-    linger, listener, load, orphan_ends, orphan_netns, orphan_table, orphans, process_names,
-    random, reload, retired, special, unread,
+    abort, attribution, churn, dimensions, ends, exes, graceful, groups_full, kernel_threads,
+    left_out, linger, listener, load, orphan_ends, orphan_netns, orphan_table, orphans,
+    process_names, random, reload, retired, special, unread,
 };
 
 #[derive(Clone)]
@@ -36,6 +36,8 @@ pub(crate) enum Script {
     ),
     /// Is about the daemon itself: starts the binary, with this plan, and ends it.
     Daemon(fn(&Path, Plan) -> anyhow::Result<()>),
+    /// As `Daemon`, by the settings of the run.
+    BulkDaemon(fn(&Path, Plan, Settings) -> anyhow::Result<()>),
 }
 
 /// What the run sets for bulk scenarios.
@@ -45,6 +47,8 @@ pub(crate) struct Settings {
     pub(crate) load: u64,
     /// Where the random scenarios begin.
     pub(crate) seed: u64,
+    /// Cgroups that come and go.
+    pub(crate) churn: u64,
 }
 
 /// A scenario.
@@ -71,7 +75,10 @@ impl Scenario {
 
     /// Whether it shares a daemon with others.
     pub(crate) fn shares_daemon(&self) -> bool {
-        !matches!(self.script, Script::Under(..) | Script::Daemon(_))
+        !matches!(
+            self.script,
+            Script::Under(..) | Script::Daemon(_) | Script::BulkDaemon(_)
+        )
     }
 
     /// Runs it.
@@ -84,7 +91,9 @@ impl Scenario {
             Script::Narrow(script) => over(Loopback::narrow(Family::V4)?, truth, script),
             Script::Own(script) | Script::HostWide(script) => script(truth),
             Script::Bulk(script) | Script::Under(_, script) => script(settings, truth),
-            Script::Daemon(_) => Err(io::Error::other("it has no process of its own")),
+            Script::Daemon(_) | Script::BulkDaemon(_) => {
+                Err(io::Error::other("it has no process of its own"))
+            }
         }
     }
 }
@@ -125,6 +134,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         kernel_threads::SCENARIOS,
         groups_full::SCENARIOS,
         retired::SCENARIOS,
+        churn::SCENARIOS,
         random::SCENARIOS,
         load::SCENARIOS,
     ];

@@ -1,0 +1,352 @@
+//! Cgroups that come and go, each with a process that closes a few sockets: no close is lost, and
+//! nothing grows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::CString;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::process;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
+use linger_ebpf::Plan;
+
+use crate::born::{self, Cgroup};
+use crate::closes::{is_other, lost, sum, wait_until, whole};
+use crate::common::scrape::{Sample, Scrape};
+use crate::daemon::Daemon;
+use crate::netns;
+use crate::scenario::{Script, Settings};
+use crate::truth::Counters;
+
+pub(crate) const SCENARIOS: &[(&str, Script)] = &[
+    ("churn", Script::BulkDaemon(fast)),
+    ("churn_gently", Script::BulkDaemon(gently)),
+];
+
+/// Groups that the daemon has places for.
+const PLACES: u64 = 256;
+/// Of the cgroups that come and go, those that do so gently are one in this.
+const GENTLE: u64 = 10;
+/// At most this much more memory at the end than after the first tenth, bytes.
+const GROWTH: u64 = 4 << 20;
+
+/// What each cgroup counts: metric, label, its value, number. Closes of scrapes, which stand under
+/// `other`, count none of these.
+const COUNTED: &[(&str, &str, &str, u64)] = &[
+    ("linger_closes_total", "outcome", "linger_aborted", 1),
+    ("linger_closes_total", "outcome", "unread_aborted", 1),
+    ("linger_closes_total", "outcome", "not_connected", 1),
+    ("linger_resets_sent_total", "cause", "linger_aborted", 1),
+    ("linger_resets_sent_total", "cause", "unread_aborted", 1),
+    (
+        "linger_unread_bytes_total",
+        "cause",
+        "",
+        UNREAD.len() as u64,
+    ),
+];
+const UNREAD: &[u8] = b"left unread";
+/// What it counts beside those: closes of reset connections.
+const ALREADY_CLOSED: u64 = 2;
+
+/// The closes of a process. It allocates nothing.
+fn close_all(loopback: &Loopback) -> io::Result<()> {
+    let Pair { client, server } = loopback.pair()?;
+    born::abort(client, server)?;
+    let Pair { client, server } = loopback.pair()?;
+    (&client).write_all(UNREAD)?;
+    tcp::close(server)?;
+    born::close_after_reset(client)?;
+    tcp::close(loopback.socket()?)?;
+    Ok(())
+}
+
+/// The cgroups, one after another.
+#[derive(Default)]
+struct Churn {
+    most: u64,
+    started: AtomicU64,
+    done: AtomicU64,
+    /// Up to here they may start.
+    admitted: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Churn {
+    /// Runs them all, as far as they are admitted, and compares with the kernel's own counters.
+    fn run(&self, comm: &str) -> Result<()> {
+        let result = netns::in_own(|| {
+            let comm = CString::new(comm)?;
+            let loopback = Loopback::new(Family::V4)?;
+            for number in 0..self.most {
+                while self.admitted.load(Ordering::Acquire) <= number {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                self.started.fetch_add(1, Ordering::AcqRel);
+                let cgroup = Cgroup::new(&unit(number))?;
+                // SAFETY: it does nothing but call the kernel.
+                unsafe { cgroup.bear(&comm, || close_all(&loopback)) }?;
+                cgroup.remove()?;
+                self.done.fetch_add(1, Ordering::AcqRel);
+            }
+            let counters = Counters::read()?;
+            let expected = Counters {
+                abort_on_data: self.most,
+                abort_on_close: self.most,
+                out_resets: 2 * self.most,
+                ..Counters::default()
+            };
+            ensure!(counters == expected, "the kernel counted {counters:?}");
+            Ok(())
+        });
+        self.failed
+            .store(u64::from(result.is_err()), Ordering::Release);
+        result
+    }
+
+    fn started(&self) -> u64 {
+        self.started.load(Ordering::Acquire)
+    }
+
+    fn done(&self) -> u64 {
+        self.done.load(Ordering::Acquire)
+    }
+
+    fn is_over(&self) -> bool {
+        self.done() == self.most || self.failed.load(Ordering::Acquire) != 0
+    }
+}
+
+fn unit(number: u64) -> String {
+    format!("churn-{number}.service")
+}
+
+/// What is seen of the churn from outside.
+struct Watch<'a> {
+    daemon: &'a Daemon,
+    churn: &'a Churn,
+    comm: &'a str,
+    /// Sums over all groups at the last scrape.
+    sums: BTreeMap<(String, Vec<(String, String)>), f64>,
+    /// Memory after the first tenth, and now, bytes.
+    memory: Option<(u64, u64)>,
+    /// The units that were shown.
+    shown: BTreeSet<String>,
+}
+
+impl Watch<'_> {
+    /// Scrapes once. Returns groups with places.
+    fn look(&mut self) -> Result<u64> {
+        let before = self.churn.done();
+        let scrape = self.daemon.scrape()?;
+        let after = self.churn.started();
+        self.expect_no_fall(&scrape)?;
+        for &(metric, label, value, each) in COUNTED {
+            let counted = Self::counted(&scrape, metric, label, value);
+            ensure!(
+                (before * each..=after * each).contains(&counted),
+                "{metric} {value:?} is {counted}, after {before} to {after} cgroups of {each}"
+            );
+        }
+        ensure!(lost(&scrape, "close") == 0, "closes are lost");
+        self.expect_names(&scrape, before)?;
+        let memory = sum(&scrape, "process_resident_memory_bytes", |_| true);
+        if before * 10 >= self.churn.most {
+            let (first, now) = self.memory.get_or_insert((memory, memory));
+            *now = memory;
+            ensure!(
+                memory <= *first + GROWTH,
+                "memory grew from {first} to {memory} bytes"
+            );
+        }
+        Self::expect_bounds(&scrape)
+    }
+
+    /// What was counted of the churn: what stands under `other` is of others, unless the daemon says
+    /// that groups found no place.
+    fn counted(scrape: &Scrape, metric: &str, label: &str, value: &str) -> u64 {
+        let full = lost(scrape, "group") > 0;
+        sum(scrape, metric, |sample| {
+            sample.label(label) == value && (full || !is_other(sample))
+        })
+    }
+
+    fn expect_no_fall(&mut self, scrape: &Scrape) -> Result<()> {
+        const GROW: [&str; 4] = ["_total", "_count", "_sum", "_bucket"];
+        let mut sums = BTreeMap::new();
+        for sample in &scrape.0 {
+            if GROW.iter().any(|ending| sample.name.ends_with(ending)) {
+                let labels = sample.labels.clone().into_iter();
+                let labels = labels.filter(|(name, _)| !["unit", "comm"].contains(&name.as_str()));
+                *sums
+                    .entry((sample.name.clone(), labels.collect()))
+                    .or_default() += sample.value;
+            }
+        }
+        for (series, last) in &self.sums {
+            let now = sums.get(series).copied().unwrap_or(f64::NAN);
+            // Sums of seconds, which are not whole, depend on their order.
+            ensure!(
+                now >= last * (1.0 - 1e-9),
+                "{series:?} fell from {last} to {now}"
+            );
+        }
+        self.sums = sums;
+        Ok(())
+    }
+
+    /// Every group has the name that it must have, and, once its process is done, all its closes.
+    fn expect_names(&mut self, scrape: &Scrape, done: u64) -> Result<()> {
+        let mut closes: BTreeMap<&str, u64> = BTreeMap::new();
+        let of_churn = |sample: &&Sample| sample.label("comm") == self.comm;
+        for sample in scrape.of("linger_closes_total").filter(of_churn) {
+            *closes.entry(sample.label("unit")).or_default() += whole(sample.value);
+        }
+        let outcomes = COUNTED.iter().filter(|counted| counted.1 == "outcome");
+        let all = ALREADY_CLOSED + outcomes.map(|counted| counted.3).sum::<u64>();
+        for (unit, closes) in closes {
+            let number = unit
+                .strip_prefix("churn-")
+                .and_then(|rest| rest.strip_suffix(".service")?.parse::<u64>().ok())
+                .with_context(|| format!("a unit of no cgroup: {unit}"))?;
+            // Past the bound, a group that finds a place late has the rest of its closes.
+            let whole = number < done && lost(scrape, "group") == 0;
+            ensure!(
+                closes == all || !whole && closes < all,
+                "{closes} closes of {unit}"
+            );
+            self.shown.insert(unit.to_owned());
+        }
+        Ok(())
+    }
+
+    fn expect_bounds(scrape: &Scrape) -> Result<u64> {
+        let of_map = |metric, map| sum(scrape, metric, |sample| sample.label("map") == map);
+        for map in ["groups", "rows"] {
+            let entries = of_map("linger_map_entries", map);
+            let capacity = of_map("linger_map_capacity", map);
+            ensure!(entries <= capacity, "{entries} {map}, {capacity} fit");
+        }
+        let groups: BTreeSet<_> = scrape
+            .of("linger_closes_total")
+            .map(|sample| (sample.label("unit"), sample.label("comm")))
+            .collect();
+        let shared = 2;
+        ensure!(
+            !groups.is_empty() && groups.len() as u64 <= PLACES + shared,
+            "{} groups are shown",
+            groups.len()
+        );
+        Ok(of_map("linger_map_entries", "groups"))
+    }
+
+    /// Says what became of it.
+    fn tell(&self) -> Result<()> {
+        println!(
+            "{} cgroups came and went, {} changes found no place; memory in bytes: {:?}",
+            self.churn.most,
+            lost(&self.daemon.scrape()?, "group"),
+            self.memory
+        );
+        Ok(())
+    }
+
+    /// What is to be seen in the end.
+    fn finish(&mut self) -> Result<()> {
+        self.look()?;
+        // Nothing is left of any.
+        let churn = self.churn;
+        wait_until(self.daemon, |scrape| {
+            let left = sum(scrape, "linger_map_entries", |sample| {
+                sample.label("map") == "groups"
+            });
+            ensure!(left == 0, "{left} groups are left of {}", churn.most);
+            Ok(())
+        })?;
+        self.look()?;
+        Ok(())
+    }
+}
+
+/// Runs a daemon, the churn, and a scraper that says how many more cgroups may come, by those that
+/// were started before a scrape and the groups that it found.
+fn run(
+    lingerd: &Path,
+    plan: Plan,
+    cgroups: u64,
+    admit: impl Fn(u64, u64) -> u64,
+    check: impl Fn(&Watch) -> Result<()>,
+) -> Result<()> {
+    let comm = format!("{:x}-churn", process::id());
+    let places = PLACES.to_string();
+    let bounds = ["--max-groups", &places, "--retire-after", "1s"];
+    let daemon = Daemon::start(
+        lingerd,
+        plan,
+        &[&bounds[..], &["--allow-comm", &comm]].concat(),
+    )?;
+    let churn = Churn {
+        most: cgroups,
+        ..Churn::default()
+    };
+    let mut watch = Watch {
+        daemon: &daemon,
+        churn: &churn,
+        comm: &comm,
+        sums: BTreeMap::new(),
+        memory: None,
+        shown: BTreeSet::new(),
+    };
+    thread::scope(|scope| {
+        let work = scope.spawn(|| churn.run(&comm));
+        let watched = loop {
+            let started = churn.started();
+            match watch.look() {
+                Ok(groups) => churn
+                    .admitted
+                    .fetch_max(admit(started, groups), Ordering::AcqRel),
+                Err(error) => break Err(error),
+            };
+            if churn.is_over() {
+                break Ok(());
+            }
+        };
+        // Without a watch nothing is worth waiting for.
+        churn.admitted.store(u64::MAX, Ordering::Release);
+        let worked = work
+            .join()
+            .map_err(|_| anyhow::anyhow!("the churn panicked"))?;
+        watched.and(worked)
+    })?;
+    watch.finish()?;
+    watch.tell()?;
+    check(&watch)?;
+    daemon.stop()
+}
+
+/// As fast as they go: there are not places for all.
+fn fast(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
+    run(lingerd, plan, settings.churn, |_, _| u64::MAX, |_| Ok(()))
+}
+
+/// As places come free: all find one, and are shown under their names although they are gone.
+fn gently(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
+    run(
+        lingerd,
+        plan,
+        settings.churn / GENTLE,
+        |started, groups| started + PLACES.saturating_sub(groups),
+        |watch| {
+            let scrape = watch.daemon.scrape()?;
+            let lost = lost(&scrape, "group");
+            ensure!(lost == 0, "{lost} changes found no place");
+            let (shown, all) = (watch.shown.len() as u64, watch.churn.most);
+            ensure!(shown == all, "{shown} of {all} units were ever shown");
+            Ok(())
+        },
+    )
+}
