@@ -14,7 +14,7 @@ use nix::libc;
 use socket2::{SockFilter, SockRef};
 
 /// Length of a message, where there are any, bytes.
-const MESSAGE: usize = 100;
+pub(crate) const MESSAGE: usize = 100;
 
 /// How the connections end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,15 +57,35 @@ impl Churn {
     }
 }
 
-/// Makes connections for this long, one after another; how many a second, and how many.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "a count of connections is far below 2^52"
-)]
-pub(crate) fn churn(time: Duration, churn: Churn) -> Result<(f64, u64)> {
-    let start = Instant::now();
-    let made = connections(churn, |_| start.elapsed() < time)?;
-    Ok((made as f64 / start.elapsed().as_secs_f64(), made))
+/// What it took to make and close connections.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Churned {
+    /// How many they were.
+    pub(crate) made: u64,
+    /// Microseconds for each, in the fastest tenth of batches: when the machine did nothing else.
+    pub(crate) micros: f64,
+}
+
+/// Connections that are timed together: less than a millisecond.
+const BATCH: u64 = 32;
+
+/// Makes connections for this long, one after another.
+pub(crate) fn churn(time: Duration, churn: Churn) -> Result<Churned> {
+    let (start, mut batch) = (Instant::now(), Instant::now());
+    let mut batches = Vec::new();
+    let made = connections(churn, |made| {
+        if made > 0 && made % BATCH == 0 {
+            batches.push(batch.elapsed());
+            batch = Instant::now();
+        }
+        start.elapsed() < time
+    })?;
+    batches.sort_unstable();
+    let fast = batches.get(batches.len() / 10);
+    let fast = fast.context("there was no time for connections")?;
+    #[expect(clippy::cast_precision_loss, reason = "a few dozen")]
+    let micros = fast.as_secs_f64() * 1e6 / BATCH as f64;
+    Ok(Churned { made, micros })
 }
 
 /// Makes connections as long as `more`, asked with their number so far, says so; how many.
@@ -135,7 +155,8 @@ fn between_threads(listener: &TcpListener, mut more: impl FnMut(u64) -> bool) ->
     })
 }
 
-fn connect(address: SocketAddr) -> Result<TcpStream> {
+/// A connection to a listener on loopback.
+pub(crate) fn connect(address: SocketAddr) -> Result<TcpStream> {
     TcpStream::connect(address).context("connect on loopback")
 }
 
@@ -146,7 +167,8 @@ fn answer(client: &mut TcpStream, server: &mut TcpStream) -> Result<()> {
     Ok(())
 }
 
-fn abort(socket: TcpStream) -> Result<()> {
+/// Closes with `SO_LINGER` 0.
+pub(crate) fn abort(socket: TcpStream) -> Result<()> {
     SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
     drop(socket);
     Ok(())
@@ -154,7 +176,7 @@ fn abort(socket: TcpStream) -> Result<()> {
 
 /// Makes the connections that a listener accepts from now on deaf to messages, as if those were
 /// lost on their way. Other segments, which are shorter, come through.
-fn drop_messages(listener: &TcpListener) -> Result<()> {
+pub(crate) fn drop_messages(listener: &TcpListener) -> Result<()> {
     let instruction = |code, operand| SockFilter::new(code, 0, 1, operand);
     let length = u32::try_from(MESSAGE)?;
     let [load, is_no_less, end] = [

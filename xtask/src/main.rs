@@ -24,7 +24,6 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
-use crate::bench::Extent;
 use crate::kernels::{Kernel, NEWEST, SERIES};
 use crate::setup::Purpose;
 use crate::tally::Tally;
@@ -53,7 +52,8 @@ Examples:
   cargo xtask vm --systemd               services, templates and user scopes, under systemd
   cargo xtask vm --systemd --put ./x.service:/etc/systemd/system/x.service --unit x.service
                                          a service of yours, to its end
-  cargo xtask bench                      what being attached costs on this machine";
+  cargo xtask bench                      what being attached costs on this machine
+  cargo xtask bench --part ledger        what scrapes take, in time and memory";
 
 #[derive(Subcommand)]
 enum Task {
@@ -98,12 +98,8 @@ enum Task {
         #[arg(long, conflicts_with_all = ["filter", "plan", "unit"])]
         shell: bool,
     },
-    /// Measure what being attached costs, in pairs of bare and attached
-    Bench {
-        /// One very short pair: whether it still works
-        #[arg(long)]
-        short: bool,
-    },
+    /// Measure what being attached costs, and what a scrape of a large ledger does
+    Bench(bench::Options),
 }
 
 /// A kernel as it is asked for: a series is only looked up once setup has brought it.
@@ -161,10 +157,10 @@ fn perform(task: Task) -> Result<bool> {
                 scenarios(kernel, &selection)
             }
         }
-        Task::Bench { short } => {
+        Task::Bench(options) => {
             setup::ensure(Purpose::Build)?;
             setup::mount_tracefs()?;
-            bench::run(if short { Extent::SHORT } else { Extent::FULL })?;
+            bench::run(&options)?;
             Ok(true)
         }
     }

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use serde_json::Value;
 
 use crate::artifacts;
-use crate::bench::{self, Extent};
+use crate::bench;
 use crate::kernels::{Kernel, NEWEST, SERIES};
 use crate::setup::{self, Purpose};
 use crate::shell::{cargo, command, each_line, output, root, run, tools};
@@ -124,7 +124,10 @@ fn steps() -> Vec<(String, Work)> {
             .map(Findings::Scenarios)
         }),
     ));
-    steps.push(("bench".into(), checked(|| bench::run(Extent::SHORT))));
+    steps.push((
+        "bench".into(),
+        checked(|| bench::run(&bench::Options::short())),
+    ));
     steps
 }
 

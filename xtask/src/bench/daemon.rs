@@ -1,8 +1,8 @@
 //! The daemon that is measured.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Child;
 use std::thread;
@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
+use super::scrape::{Answer, Metrics};
 use crate::shell::{command, root};
 
 /// The daemon is expected to be ready in a fraction of this.
@@ -28,13 +29,14 @@ pub(super) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it, and waits until it is attached.
-    pub(super) fn start(lingerd: &Path) -> Result<Self> {
+    /// Starts it with these options beside those of every bench, and waits until it is attached.
+    pub(super) fn start(lingerd: &Path, args: &[&str]) -> Result<Self> {
         let log = root().join("target/bench-lingerd.log");
         let address = free_address()?;
         let start = Instant::now();
         let process = command(lingerd)
             .args(["run", "--plan", "auto", "--listen", &address.to_string()])
+            .args(args)
             .stdout(File::create(&log)?)
             .stderr(File::options().append(true).open(&log)?)
             .spawn()
@@ -62,38 +64,31 @@ impl Daemon {
     }
 
     fn is_ready(&self) -> bool {
-        self.get("/readyz").is_ok_and(|(status, _)| status == 200)
+        Answer::of(self.address, "/readyz", false).is_ok_and(|answer| answer.status() == Some(200))
     }
 
     /// What it counted.
     pub(super) fn metrics(&self) -> Result<Metrics> {
-        let (status, text) = self.get("/metrics")?;
-        if status != 200 {
-            bail!("/metrics answered {status}");
-        }
-        Ok(Metrics(text))
+        Metrics::of(&self.scrape(false)?)
     }
 
-    /// The status and the body of what the daemon serves at a path.
-    fn get(&self, path: &str) -> Result<(u16, String)> {
-        let mut stream = TcpStream::connect(self.address)?;
-        stream.set_read_timeout(Some(READY_LIMIT))?;
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
-            self.address
-        )?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-        if head.to_ascii_lowercase().contains("transfer-encoding") {
-            bail!("the answer is in chunks, which this does not read: too many groups closed");
-        }
-        Ok((
-            status.context("an answer in HTTP has a status")?,
-            body.to_owned(),
-        ))
+    /// The answer to a scrape.
+    pub(super) fn scrape(&self, gzip: bool) -> Result<Answer> {
+        Answer::of(self.address, "/metrics", gzip)
+    }
+
+    /// The plan in use.
+    pub(super) fn plan(&self) -> Result<String> {
+        let metrics = self.metrics()?;
+        let plan = metrics.label("linger_probe_info", "plan");
+        Ok(plan
+            .context("/metrics does not say which plan is in use")?
+            .to_owned())
+    }
+
+    /// Its process.
+    pub(super) fn pid(&self) -> u32 {
+        self.process.id()
     }
 
     /// CPU time used so far, in user space and in the kernel; counted in ticks, usually of 10 ms.
@@ -105,14 +100,34 @@ impl Daemon {
         Ok(Duration::from_millis(ticks * 1000 / hz))
     }
 
-    /// Memory held in RAM.
-    pub(super) fn resident_mib(&self) -> Result<f64> {
+    /// Forgets how much memory it held in RAM at most so far.
+    pub(super) fn forget_most_resident(&self) -> Result<()> {
+        Ok(fs::write(
+            format!("/proc/{}/clear_refs", self.process.id()),
+            "5",
+        )?)
+    }
+
+    /// Memory held in RAM, MiB: now, and at most since the start or since it was forgotten.
+    pub(super) fn resident_mib(&self) -> Result<[f64; 2]> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
-        let kib = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
-        let kib: f64 = kib.context("/proc/PID/status has no VmRSS")?.parse()?;
-        Ok(kib / 1024.0)
+        let field = |name| field(&status, name).with_context(|| format!("{name} is missing"));
+        Ok([mib(field("VmRSS:")?), mib(field("VmHWM:")?)])
+    }
+
+    /// Memory of the kernel that its maps say they hold, MiB.
+    pub(super) fn maps_mib(&self) -> Result<f64> {
+        let mut maps = BTreeMap::new();
+        for entry in fs::read_dir(format!("/proc/{}/fdinfo", self.process.id()))? {
+            // A connection may be gone meanwhile.
+            let Ok(info) = fs::read_to_string(entry?.path()) else {
+                continue;
+            };
+            if let (Some(map), Some(bytes)) = (field(&info, "map_id:"), field(&info, "memlock:")) {
+                maps.insert(map, bytes);
+            }
+        }
+        Ok(mib(maps.values().sum()) / 1024.0)
     }
 
     /// Ends the daemon as a service manager does.
@@ -149,6 +164,26 @@ fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
+/// Memory of the whole host that has a copy for each CPU, MiB.
+pub(super) fn host_percpu_mib() -> Result<f64> {
+    let memory = fs::read_to_string("/proc/meminfo")?;
+    Ok(mib(
+        field(&memory, "Percpu:").context("/proc/meminfo has no Percpu")?
+    ))
+}
+
+/// The number in a line of a file of /proc that begins with a name.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+    value.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// KiB to MiB.
+#[expect(clippy::cast_precision_loss, reason = "memory is far below 2^52 bytes")]
+fn mib(kib: u64) -> f64 {
+    kib as f64 / 1024.0
+}
+
 /// utime and stime in a line of /proc/PID/stat.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     // The process's name may contain anything; the fields after it begin with the third.
@@ -157,36 +192,6 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
     let utime: u64 = fields.next()?.parse().ok()?;
     let stime: u64 = fields.next()?.parse().ok()?;
     Some(utime + stime)
-}
-
-/// What the daemon served.
-pub(super) struct Metrics(String);
-
-impl Metrics {
-    /// The value of a label in the first sample of a metric.
-    pub(super) fn label(&self, metric: &str, label: &str) -> Option<&str> {
-        let (labels, _) = self.samples(metric).next()?;
-        let (_, value) = labels.split_once(&format!("{label}=\""))?;
-        value.split('"').next()
-    }
-
-    /// The sum of a metric's samples that have this value of a label.
-    pub(super) fn sum(&self, metric: &str, (label, value): (&str, &str)) -> Result<u64> {
-        let label = format!("{label}=\"{value}\"");
-        self.samples(metric)
-            .filter(|(labels, _)| labels.contains(&label))
-            .map(|(_, value)| value.parse::<u64>())
-            .sum::<Result<_, _>>()
-            .with_context(|| format!("{metric} is no whole number"))
-    }
-
-    /// Labels and value of each sample of a metric that has labels.
-    fn samples(&self, metric: &str) -> impl Iterator<Item = (&str, &str)> {
-        self.0.lines().filter_map(move |line| {
-            let sample = line.strip_prefix(metric)?.strip_prefix('{')?;
-            sample.rsplit_once(' ')
-        })
-    }
 }
 
 #[cfg(test)]
@@ -201,21 +206,10 @@ mod tests {
     }
 
     #[test]
-    fn samples_of_the_right_metric_are_found() {
-        let metrics = Metrics(
-            "# TYPE linger_probe_info gauge\n\
-             linger_probe_info_other{plan=\"x\"} 1\n\
-             linger_probe_info{kernel=\"6.1\",plan=\"kprobe\"} 1\n\
-             linger_orphans_total{comm=\"a b\",fate=\"delivered\"} 40\n\
-             linger_orphans_total{comm=\"a b\",fate=\"destroyed\"} 2\n\
-             linger_orphans_total{comm=\"c\",fate=\"delivered\"} 3\n"
-                .to_owned(),
-        );
-        assert_eq!(metrics.label("linger_probe_info", "plan"), Some("kprobe"));
-        assert_eq!(metrics.label("linger_probe_info", "none"), None);
-        let sum = |metric, comm| metrics.sum(metric, ("comm", comm)).unwrap();
-        assert_eq!(sum("linger_orphans_total", "a b"), 42);
-        assert_eq!(sum("linger_orphans_total", "c"), 3);
-        assert_eq!(sum("linger_orphans", "c"), 0);
+    fn numbers_are_read_by_their_names() {
+        let status = "VmPeak:\t   10 kB\nVmRSS:\t   2048 kB\nmemlock:\t7\n";
+        assert_eq!(field(status, "VmRSS:"), Some(2048));
+        assert_eq!(field(status, "memlock:"), Some(7));
+        assert_eq!(field(status, "VmHWM:"), None);
     }
 }

@@ -1,52 +1,71 @@
 //! What was measured, for people.
 
-/// One line of the table: what is measured, once for each pair.
+/// One line of a table: what is measured, once in each round.
 pub(super) struct Series {
     pub(super) what: String,
     pub(super) decimals: usize,
     pub(super) values: Vec<f64>,
 }
 
-impl Series {
-    /// A line without values yet.
-    pub(super) fn new(what: impl Into<String>, decimals: usize) -> Self {
-        Self {
-            what: what.into(),
-            decimals,
-            values: Vec::new(),
+/// Prints a Markdown table with the median of each line, and between what the middle half of its
+/// values lies.
+pub(super) fn print_spread(table: &[Series]) {
+    let rows = table.iter().map(|series| {
+        let spread = spread(&series.values).map(|value| format!("{value:.*}", series.decimals));
+        [vec![series.what.clone()], spread.to_vec()].concat()
+    });
+    print(
+        &["", "median", "lower quarter", "upper quarter"],
+        &rows.collect::<Vec<_>>(),
+    );
+}
+
+/// Prints a Markdown table. The first column is text, the others are numbers.
+pub(super) fn print(head: &[&str], rows: &[Vec<String>]) {
+    let head: Vec<String> = head.iter().map(ToString::to_string).collect();
+    let lines = || [&head].into_iter().chain(rows);
+    let width = |column: usize| lines().map(|line| line[column].chars().count()).max();
+    let widths: Vec<_> = (0..head.len())
+        .map(|column| width(column).unwrap_or(0).max(4))
+        .collect();
+    for (number, line) in lines().enumerate() {
+        print_line(line, &widths);
+        if number == 0 {
+            let dashes = widths.iter().enumerate().map(|(column, &width)| {
+                let (length, end) = if column == 0 {
+                    (width, "")
+                } else {
+                    (width - 1, ":")
+                };
+                "-".repeat(length) + end
+            });
+            print_line(&dashes.collect::<Vec<_>>(), &widths);
         }
     }
 }
 
-/// Prints a Markdown table.
-pub(super) fn print(table: &[Series]) {
-    let width = table
-        .iter()
-        .map(|series| series.what.chars().count())
-        .max()
-        .unwrap_or(0);
-    println!("| {:width$} |  median |  lowest | highest |", "");
-    println!("| {:-<width$} | ------: | ------: | ------: |", "");
-    for series in table {
-        let (low, median, high) = spread(&series.values);
-        let decimals = series.decimals;
-        println!(
-            "| {:width$} | {median:7.decimals$} | {low:7.decimals$} | {high:7.decimals$} |",
-            series.what
-        );
+fn print_line(line: &[String], widths: &[usize]) {
+    for (column, (cell, &width)) in line.iter().zip(widths).enumerate() {
+        if column == 0 {
+            print!("| {cell:width$} |");
+        } else {
+            print!(" {cell:>width$} |");
+        }
     }
+    println!();
 }
 
-/// The lowest, the middle and the highest of some values; of an even number the upper middle.
-fn spread(values: &[f64]) -> (f64, f64, f64) {
+/// The median, and the quarters; of an even number of values the upper of two.
+pub(super) fn spread(values: &[f64]) -> [f64; 3] {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
-    (
-        at(0),
+    let quarter = sorted.len() / 4;
+    [
         at(sorted.len() / 2),
-        at(sorted.len().saturating_sub(1)),
-    )
+        at(quarter),
+        at((sorted.len() - quarter).saturating_sub(1)),
+    ]
 }
 
 #[cfg(test)]
@@ -55,7 +74,9 @@ mod tests {
 
     #[test]
     fn spread_sorts() {
-        assert_eq!(spread(&[3.0, 1.0, 2.0]), (1.0, 2.0, 3.0));
+        let spread = |values: &[f64]| <(f64, f64, f64)>::from(spread(values));
+        assert_eq!(spread(&[3.0, 1.0, 2.0, 5.0, 4.0]), (3.0, 2.0, 4.0));
         assert_eq!(spread(&[5.0]), (5.0, 5.0, 5.0));
+        assert!(spread(&[]).0.is_nan());
     }
 }

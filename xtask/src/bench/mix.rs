@@ -1,0 +1,140 @@
+//! What a group of the ledger does: a few closes each, none of which waits.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, SockFilter, SockRef, Socket, Type};
+
+use crate::churn::{self, Churn, MESSAGE, abort, connect};
+
+/// What each group does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mix {
+    /// `graceful`, `linger_aborted` and `already_closed`: a client of well-behaved servers.
+    Usual,
+    /// Every outcome that comes without a wait, and three fates.
+    Everything,
+}
+
+impl Mix {
+    /// What it is, in a table.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Usual => "3 outcomes",
+            Self::Everything => "9 outcomes, 3 fates",
+        }
+    }
+
+    /// Does it once.
+    pub(super) fn perform(self) -> Result<()> {
+        for churn in [Churn::Aborts, Churn::NothingLeft] {
+            churn::connections(churn, |made| made < 1)?;
+        }
+        if self == Self::Usual {
+            return Ok(());
+        }
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        unread_aborted(&listener)?;
+        lingered(&listener)?;
+        repaired(&listener)?;
+        orphan_delivered(&listener)?;
+        listener_closed(listener)?;
+        connect_aborted()?;
+        // The kind of churn whose orphans meet the peer's RST.
+        churn::connections(Churn::DataLeft, |made| made < 1)?;
+        orphan_late_data()?;
+        // Never connected.
+        drop(Socket::new(Domain::IPV4, Type::STREAM, None)?);
+        Ok(())
+    }
+}
+
+/// A connection, both ends: the client's and the server's.
+fn pair(listener: &TcpListener) -> Result<(TcpStream, TcpStream)> {
+    let client = connect(listener.local_addr()?)?;
+    Ok((client, listener.accept()?.0))
+}
+
+fn unread_aborted(listener: &TcpListener) -> Result<()> {
+    let (client, mut server) = pair(listener)?;
+    server.write_all(&[b'x'; MESSAGE])?;
+    // Waits until it has come.
+    client.peek(&mut [0; MESSAGE])?;
+    drop(client);
+    Ok(())
+}
+
+fn lingered(listener: &TcpListener) -> Result<()> {
+    let (client, server) = pair(listener)?;
+    SockRef::from(&client).set_linger(Some(Duration::from_secs(1)))?;
+    drop(client);
+    abort(server)
+}
+
+fn repaired(listener: &TcpListener) -> Result<()> {
+    let (client, server) = pair(listener)?;
+    setsockopt(&client, sockopt::TcpRepair, &1)?;
+    drop(client);
+    abort(server)
+}
+
+/// The peer reads all that was written after the close.
+fn orphan_delivered(listener: &TcpListener) -> Result<()> {
+    let (client, mut server) = pair(listener)?;
+    let written = fill(client)?;
+    let mut text = Vec::new();
+    let read = server.read_to_end(&mut text)?;
+    if read != written {
+        bail!("{written} bytes were written, {read} came");
+    }
+    Ok(())
+}
+
+/// Writes as much as goes without waiting, and closes. Returns the bytes written.
+fn fill(mut client: TcpStream) -> Result<usize> {
+    SockRef::from(&client).set_send_buffer_size(1 << 17)?;
+    client.set_nonblocking(true)?;
+    let mut written = 0;
+    loop {
+        match client.write(&[b'x'; 1 << 14]) {
+            Ok(bytes) => written += bytes,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(written),
+            Err(error) => return Err(error).context("write to loopback"),
+        }
+    }
+}
+
+/// A connection in the accept queue is reset with it.
+fn listener_closed(listener: TcpListener) -> Result<()> {
+    let client = connect(listener.local_addr()?)?;
+    drop((listener, client));
+    Ok(())
+}
+
+/// The listener drops every segment, so that the connect stays under way.
+fn connect_aborted() -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let code = u16::try_from(nix::libc::BPF_RET | nix::libc::BPF_K)?;
+    SockRef::from(&listener).attach_filter(&[SockFilter::new(code, 0, 0, 0)])?;
+    let client = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    client.set_nonblocking(true)?;
+    let address: SocketAddr = listener.local_addr()?;
+    match client.connect(&address.into()) {
+        Err(error) if error.raw_os_error() == Some(nix::libc::EINPROGRESS) => Ok(()),
+        result => bail!("a connect to a deaf listener ended: {result:?}"),
+    }
+}
+
+/// The peer does not hear a message, and writes when the socket is closed.
+fn orphan_late_data() -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    churn::drop_messages(&listener)?;
+    let (mut client, mut server) = pair(&listener)?;
+    client.write_all(&[b'x'; MESSAGE])?;
+    drop(client);
+    server.write_all(&[b'x'; MESSAGE])?;
+    Ok(())
+}
