@@ -9,6 +9,7 @@ pub mod exercise;
 pub mod http;
 pub mod ledger;
 pub mod logging;
+pub mod memory;
 pub mod metrics;
 pub mod privileges;
 pub mod probe;

@@ -19,12 +19,14 @@ use crate::config::{Config, Sources};
 use crate::http::{self, Limits, State};
 use crate::ledger::Ledger;
 use crate::logging::Log;
+use crate::memory;
 use crate::metrics::{Facts, Metrics};
 use crate::privileges;
 use crate::probe::{self, Attached, Purpose};
 
 /// Runs until a signal ends it. Then everything is detached. SIGHUP has `sources` read again.
 pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
+    memory::keep_together();
     let listener = http::bind(config.listen)?;
     let address = listener.local_addr()?;
     privileges::require()?;
@@ -58,7 +60,8 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     }
     let ledger = Arc::new(Mutex::new(ledger));
     drop_privileges(&ledger)?;
-    release_memory();
+    // Reading the kernel's types took much.
+    memory::release();
 
     let state = Arc::new(State::new());
     state.attached(metrics(&attached, Arc::clone(&ledger))?);
@@ -121,15 +124,6 @@ fn drop_privileges(ledger: &Mutex<Ledger>) -> Result<()> {
         warn!("this kernel lets only the privileged read maps: keeping {kept:?}");
     }
     Ok(())
-}
-
-/// Returns to the system what reading the kernel's types took: most of what the process ever holds.
-fn release_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: has no preconditions.
-    unsafe {
-        nix::libc::malloc_trim(0);
-    }
 }
 
 fn metrics(attached: &Attached, ledger: Arc<Mutex<Ledger>>) -> Result<Metrics> {

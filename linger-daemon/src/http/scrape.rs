@@ -21,6 +21,7 @@ use super::answer::{Answer, not_attached, respond_with, text};
 use super::body::{Beginning, Begins, Stream, Writer};
 use super::deadline::Deadline;
 use super::{State, gzip};
+use crate::memory;
 use crate::metrics::{Exposition, Metrics, ScrapeError};
 
 /// Reads the ledger, at most [`super::MAX_SCRAPES`] times at once, and shows it.
@@ -68,6 +69,7 @@ fn show(metrics: &Metrics, head: bool, gzip: bool, begins: Begins) {
         Ok(exposition) if !head => write(&exposition, gzip, Writer::new(begins)).ok(),
         read => begins.send(read.map(|_| Beginning::NONE)).ok(),
     };
+    memory::release();
 }
 
 fn write(exposition: &Exposition, gzip: bool, mut body: Writer) -> io::Result<()> {
