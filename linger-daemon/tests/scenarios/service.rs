@@ -55,7 +55,7 @@ impl Closers {
         Counted::of(scrape, |sample| {
             let comm = sample.label("comm");
             comm == self.comm
-                || self.kernel_threads && comm.starts_with("kworker/")
+                || self.kernel_threads && comm.is_empty()
                 || self.services.iter().any(|service| service.is_of(sample))
         })
     }
