@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use linger_daemon::exercise::state::{self, State};
 use linger_daemon::probe;
+use linger_ebpf::Cause;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
@@ -55,10 +56,23 @@ impl Closers {
         Counted::of(scrape, |sample| {
             let comm = sample.label("comm");
             comm == self.comm
-                || self.kernel_threads && comm.is_empty()
+                || self.kernel_threads && comm.is_empty() && !is_by_timer(sample)
                 || self.services.iter().any(|service| service.is_of(sample))
         })
     }
+}
+
+/// Whether a timer sent these RSTs, which is no process either.
+fn is_by_timer(sample: &Sample) -> bool {
+    let by_timer = [
+        Cause::Keepalive,
+        Cause::OrphanResources,
+        Cause::FinWait2Expired,
+    ];
+    sample.name == "linger_resets_sent_total"
+        && by_timer
+            .iter()
+            .any(|cause| sample.label("cause") == cause.name())
 }
 
 /// The cgroups of a run's services; removed when this is dropped.
