@@ -29,6 +29,8 @@ pub(crate) const SCENARIOS: &[(&str, Script)] = &[
 
 /// Groups that the daemon has places for.
 const PLACES: u64 = 256;
+/// How many of them are always free where cgroups come gently.
+const FREE: u64 = 16;
 /// Of the cgroups that come and go, those that do so gently are one in this.
 const GENTLE: u64 = 10;
 /// After so many cgroups all tables have been full.
@@ -283,7 +285,7 @@ impl Watch<'_> {
 }
 
 /// Runs a daemon, the churn, and a scraper that says how many more cgroups may come, by those that
-/// were started before a scrape and the groups that it found.
+/// were done before a scrape and the groups that it found.
 fn run(
     lingerd: &Path,
     plan: Plan,
@@ -349,7 +351,7 @@ fn gently(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
         lingerd,
         plan,
         settings.churn / GENTLE,
-        |started, groups| started + PLACES.saturating_sub(groups),
+        |done, groups| done + (PLACES - FREE).saturating_sub(groups),
         |watch| {
             let scrape = watch.daemon.scrape()?;
             let lost = lost(&scrape, "group");
