@@ -62,14 +62,21 @@ pub(super) async fn scrape<B>(
     }
 }
 
+/// Groups from which on a scrape takes memory worth giving back, more than a MiB.
+const MANY: usize = 400;
+
 /// Reads the ledger and, unless only the `head` of the answer is asked for, writes the text.
 fn show(metrics: &Metrics, head: bool, gzip: bool, begins: Begins) {
+    let read = metrics.read();
+    let groups = read.as_ref().map_or(0, Exposition::groups);
     // Either send fails only if the client is gone: there is no one to tell.
-    let _ = match metrics.read() {
+    let _ = match read {
         Ok(exposition) if !head => write(&exposition, gzip, Writer::new(begins)).ok(),
         read => begins.send(read.map(|_| Beginning::NONE)).ok(),
     };
-    memory::release();
+    if groups >= MANY {
+        memory::release();
+    }
 }
 
 fn write(exposition: &Exposition, gzip: bool, mut body: Writer) -> io::Result<()> {

@@ -24,6 +24,12 @@ pub struct Exposition {
 }
 
 impl Exposition {
+    /// How many groups it shows.
+    #[must_use]
+    pub fn groups(&self) -> usize {
+        self.snapshot.groups.len()
+    }
+
     /// Writes the metrics in the Prometheus text format, in batches of about 64 KiB: whole lines,
     /// and never more than the series of one metric of one group beyond that.
     ///

@@ -60,7 +60,7 @@ fn measure(lingerd: &Path, (groups, mix): (u32, Mix), scrapes: u32) -> Result<Ve
         &["comm=\"bench-", "\"linger_aborted\""],
     );
     if own < groups as usize * 9 / 10 {
-        bail!("{groups} groups closed, and the daemon shows {own}");
+        bail!("{groups} groups closed, and {own} found a place: what else closes on this host?");
     }
     let [plain, gzip] = [false, true].map(|gzip| Scrapes::measure(&daemon, gzip, scrapes));
     let (plain, gzip) = (plain?, gzip?);

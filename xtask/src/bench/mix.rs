@@ -13,7 +13,7 @@ use crate::churn::{self, Churn, MESSAGE, abort, connect};
 /// What each group does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mix {
-    /// `graceful`, `linger_aborted` and `already_closed`: a client of well-behaved servers.
+    /// `graceful`, `linger_aborted`, `already_closed` and `listener`.
     Usual,
     /// Every outcome that comes without a wait, and three fates.
     Everything,
@@ -23,7 +23,7 @@ impl Mix {
     /// What it is, in a table.
     pub(super) const fn name(self) -> &'static str {
         match self {
-            Self::Usual => "3 outcomes",
+            Self::Usual => "4 outcomes",
             Self::Everything => "9 outcomes, 3 fates",
         }
     }

@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn chunks_are_put_together() {
-        let body = "4\r\nlin\n\r\nb\r\nger\r\n 12345\n\r\n0\r\n\r\n";
+        let body = "4\r\nlin\n\r\nc\r\nger\r\n 12345\n\r\n0\r\n\r\n";
         assert_eq!(chunked(body).unwrap(), "lin\nger\r\n 12345\n");
         assert_eq!(chunked("4\r\nling\r\n"), None);
         assert_eq!(chunked("5\r\nling"), None);
