@@ -7,7 +7,7 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use linger_ebpf::{Exe, Exiting, PATH_NAMES, Path, Slot};
 
 use crate::{
-    kernel::{Memory, Probed, Task, Typed, current_tid, offset, read_pointer},
+    kernel::{Memory, Probed, Task, Typed, current_tgid, offset, read_pointer},
     maps::{EXES, EXITING},
     path,
 };
@@ -22,18 +22,27 @@ pub(crate) fn of(task: &Task) -> (u64, u32) {
     let inode = read_pointer(file, offset!(file_inode));
     let sb = read_pointer(inode, offset!(inode_sb));
     (
-        Typed::read(inode, offset!(inode_number)),
+        number(
+            Typed::read(inode, offset!(inode_number)),
+            Typed::read(inode, offset!(inode_generation)),
+        ),
         Typed::read(sb, offset!(sb_device)),
     )
 }
 
+/// The number of an inode, and how often it was used before.
+#[inline(always)]
+fn number(inode: u64, generation: u32) -> u64 {
+    inode ^ u64::from(generation) << u32::BITS
+}
+
 #[inline(always)]
 fn of_exiting(task: &Task) -> (u64, u32) {
-    let tid = current_tid();
-    let Some(kept) = EXITING.get(Slot::index(tid)) else {
+    let tgid = current_tgid();
+    let Some(kept) = EXITING.get(Slot::index(tgid)) else {
         return (0, 0);
     };
-    if kept.tid == tid && kept.start_time == task.start_time() {
+    if kept.tgid == tgid && kept.start_time == task.process_start_time() {
         (kept.exe_inode, kept.exe_device)
     } else {
         (0, 0)
@@ -51,15 +60,18 @@ pub(crate) fn exit(mm: *const u8) {
     let file = Probed::read::<u64>(mm, offset!(exe_file)) as *const u8;
     let inode = Probed::read::<u64>(file, offset!(file_inode)) as *const u8;
     let sb = Probed::read::<u64>(inode, offset!(inode_sb)) as *const u8;
-    let tid = current_tid();
+    let tgid = current_tgid();
     let exiting = Exiting {
-        start_time: task.start_time(),
-        exe_inode: Probed::read(inode, offset!(inode_number)),
+        start_time: task.process_start_time(),
+        exe_inode: number(
+            Probed::read(inode, offset!(inode_number)),
+            Probed::read(inode, offset!(inode_generation)),
+        ),
         exe_device: Probed::read(sb, offset!(sb_device)),
-        tid,
+        tgid,
     };
-    if let Some(kept) = EXITING.get_ptr_mut(Slot::index(tid)) {
-        // SAFETY: a map value. Threads that share it may overwrite each other: then what they
+    if let Some(kept) = EXITING.get_ptr_mut(Slot::index(tgid)) {
+        // SAFETY: a map value. Processes that share it may overwrite each other: then what they
         // executed is unknown.
         unsafe { *kept = exiting };
     }

@@ -9,9 +9,10 @@ pub struct Group {
     /// Name of the process: `comm` of the thread group's leader, zero-terminated bytes; in words, as
     /// the programs copy it. Empty where no process closes.
     pub comm: [u64; 2],
-    /// The file that the process executes: number of its inode; 0 if that is not known.
+    /// The file that the process executes: number of its inode, with its generation in the upper half,
+    /// for numbers are used again; 0 if it is not known.
     pub exe_inode: u64,
-    /// As `exe_inode`: number of its device.
+    /// As `exe_inode`: number of its device (`super_block.s_dev`).
     pub exe_device: u32,
     /// Local port of a connection that this host accepted, among those that are to be told apart.
     pub port: u16,
@@ -69,9 +70,9 @@ impl Group {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Exe {
-    /// Number of its inode; 0 for an unknown file.
+    /// As [`Group::exe_inode`].
     pub inode: u64,
-    /// Number of its device (`super_block.s_dev`).
+    /// As [`Group::exe_device`].
     pub device: u64,
 }
 

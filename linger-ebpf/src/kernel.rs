@@ -467,10 +467,11 @@ impl Task {
         read_pointer(mm, offset!(exe_file))
     }
 
-    /// When it began: with its id, no other task has both.
+    /// When the first thread of its process began: with the process's id, no other has both.
     #[inline(always)]
-    pub(crate) fn start_time(&self) -> u64 {
-        Typed::read(self.0.cast(), offset!(start_time))
+    pub(crate) fn process_start_time(&self) -> u64 {
+        let leader = read_pointer(self.0.cast(), offset!(group_leader));
+        Typed::read(leader, offset!(start_time))
     }
 
     /// The registers with which it entered the kernel.
@@ -511,6 +512,12 @@ pub(crate) fn now_ns() -> u64 {
 pub(crate) fn jiffies() -> u64 {
     // SAFETY: has no preconditions.
     unsafe { bpf_jiffies64() }
+}
+
+/// The current process's id, in the initial namespace.
+#[inline(always)]
+pub(crate) fn current_tgid() -> u32 {
+    (bpf_get_current_pid_tgid() >> u32::BITS) as u32
 }
 
 /// The current thread's id, in the initial namespace.

@@ -102,6 +102,8 @@ pub struct Offsets {
     pub file_mnt: u32,
     /// `struct inode`: `i_ino`, unsigned long.
     pub inode_number: u32,
+    /// `struct inode`: `i_generation`, u32.
+    pub inode_generation: u32,
     /// `struct inode`: `i_sb`, pointer.
     pub inode_sb: u32,
     /// `struct super_block`: `s_dev`, u32.
@@ -178,6 +180,7 @@ impl Offsets {
         file_dentry: 0,
         file_mnt: 0,
         inode_number: 0,
+        inode_generation: 0,
         inode_sb: 0,
         sb_device: 0,
         dentry_name: 0,

@@ -183,17 +183,17 @@ pub mod stage {
     pub const WAITING: u8 = 2;
 }
 
-/// What a thread executed that has let go of its memory, and is yet to close its files: the value of
-/// an array that threads share, as they do [`Slot`]s.
+/// What a process executed that has let go of its memory, and is yet to close its files: the value of
+/// an array that processes share, as threads do [`Slot`]s. (Another of its threads may close them.)
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Exiting {
-    /// When the thread began (`task_struct.start_time`): with its id, no other has both.
+    /// When its first thread began (`task_struct.start_time`): with its id, no other has both.
     pub start_time: u64,
     /// As [`Group::exe_inode`].
     pub exe_inode: u64,
     /// As [`Group::exe_device`].
     pub exe_device: u32,
-    /// The thread's id.
-    pub tid: u32,
+    /// The process's id.
+    pub tgid: u32,
 }

@@ -151,6 +151,7 @@ const FIELDS: &[Field] = &[
     field!(file_dentry, "file", "f_path.dentry", Shape::Bytes(8)),
     field!(file_mnt, "file", "f_path.mnt", Shape::Bytes(8)),
     field!(inode_number, "inode", "i_ino", Shape::Bytes(8)),
+    field!(inode_generation, "inode", "i_generation", Shape::Bytes(4)),
     field!(inode_sb, "inode", "i_sb", Shape::Bytes(8)),
     field!(sb_device, "super_block", "s_dev", Shape::Bytes(4)),
     // Read-only under its old name since v6.17.
