@@ -70,6 +70,8 @@ impl Closer {
             .args(["exercise", "--kind", "linger_aborted", "--count"])
             .arg(count.to_string())
             .stdout(Stdio::null())
+            // Its progress, where that is a terminal.
+            .stderr(Stdio::null())
             .status()?;
         ensure!(status.success(), "{} ended: {status}", self.comm);
         Ok(())
