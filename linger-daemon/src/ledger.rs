@@ -10,12 +10,14 @@ mod shared;
 mod sum;
 mod totals;
 
+use std::collections::HashSet;
+use std::hash::Hash;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aya::Ebpf;
-use aya::maps::{MapData, MapError, PerCpuArray};
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
 use linger_ebpf::{Counters, Kind, Lost, MAX_CLOSES, Plan, ROWS, ROWS_PER_GROUP, RowKey};
 use thiserror::Error;
 
@@ -65,6 +67,14 @@ pub enum LedgerError {
     /// The kernel does not hand it out.
     #[error("cannot read the map {map}")]
     Read {
+        /// Its name.
+        map: &'static str,
+        /// Why.
+        source: MapError,
+    },
+    /// The kernel does not take what is written into it.
+    #[error("cannot write into the map {map}")]
+    Write {
         /// Its name.
         map: &'static str,
         /// Why.
@@ -226,6 +236,25 @@ fn take<T: TryFrom<aya::maps::Map>>(ebpf: &mut Ebpf, name: &'static str) -> Resu
         .ok_or(LedgerError::NoMap(name))
 }
 
+/// The keys of a map that changes meanwhile, each once. When the one at hand has gone, the kernel
+/// starts again from the first: then the rest is left for the next time, or this might never end.
+fn keys<K: aya::Pod + Eq + Hash, V: aya::Pod>(
+    map: &HashMap<MapData, K, V>,
+    name: &'static str,
+) -> Result<Vec<K>, LedgerError> {
+    let mut seen = HashSet::new();
+    for key in map.keys() {
+        if !seen.insert(key.map_err(read(name))?) {
+            break;
+        }
+    }
+    Ok(seen.into_iter().collect())
+}
+
 fn read(map: &'static str) -> impl Fn(MapError) -> LedgerError {
     move |source| LedgerError::Read { map, source }
+}
+
+fn write(map: &'static str) -> impl Fn(MapError) -> LedgerError {
+    move |source| LedgerError::Write { map, source }
 }

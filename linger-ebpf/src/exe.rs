@@ -20,20 +20,18 @@ pub(crate) fn of(task: &Task) -> (u64, u32) {
         return of_exiting(task);
     }
     let inode = read_pointer(file, offset!(file_inode));
-    let sb = read_pointer(inode, offset!(inode_sb));
-    (
-        number(
-            Typed::read(inode, offset!(inode_number)),
-            Typed::read(inode, offset!(inode_generation)),
-        ),
-        Typed::read(sb, offset!(sb_device)),
-    )
+    identity::<Typed>(inode, read_pointer(inode, offset!(inode_sb)))
 }
 
-/// The number of an inode, and how often it was used before.
+/// Number of an inode, with how often it was used before, and number of its device.
 #[inline(always)]
-fn number(inode: u64, generation: u32) -> u64 {
-    inode ^ u64::from(generation) << u32::BITS
+fn identity<M: Memory>(inode: *const u8, sb: *const u8) -> (u64, u32) {
+    let number: u64 = M::read(inode, offset!(inode_number));
+    let generation: u32 = M::read(inode, offset!(inode_generation));
+    (
+        number ^ u64::from(generation) << u32::BITS,
+        M::read(sb, offset!(sb_device)),
+    )
 }
 
 #[inline(always)]
@@ -60,14 +58,12 @@ pub(crate) fn exit(mm: *const u8) {
     let file = Probed::read::<u64>(mm, offset!(exe_file)) as *const u8;
     let inode = Probed::read::<u64>(file, offset!(file_inode)) as *const u8;
     let sb = Probed::read::<u64>(inode, offset!(inode_sb)) as *const u8;
+    let (exe_inode, exe_device) = identity::<Probed>(inode, sb);
     let tgid = current_tgid();
     let exiting = Exiting {
         start_time: task.process_start_time(),
-        exe_inode: number(
-            Probed::read(inode, offset!(inode_number)),
-            Probed::read(inode, offset!(inode_generation)),
-        ),
-        exe_device: Probed::read(sb, offset!(sb_device)),
+        exe_inode,
+        exe_device,
         tgid,
     };
     if let Some(kept) = EXITING.get_ptr_mut(Slot::index(tgid)) {
@@ -76,8 +72,8 @@ pub(crate) fn exit(mm: *const u8) {
         unsafe { *kept = exiting };
     }
     let exe = Exe {
-        inode: exiting.exe_inode,
-        device: exiting.exe_device.into(),
+        inode: exe_inode,
+        device: exe_device.into(),
     };
     learn(&exe, file);
 }
@@ -94,7 +90,7 @@ pub(crate) extern "C" fn learn_current(inode: u64, device: u64) -> u32 {
 
 /// Keeps the path of a file (`struct file`), if that is not done yet.
 #[inline(always)]
-pub(crate) fn learn(exe: &Exe, file: *const u8) {
+fn learn(exe: &Exe, file: *const u8) {
     if file.is_null() || exe.inode == 0 || EXES.get_ptr(exe).is_some() {
         return;
     }

@@ -5,12 +5,9 @@ use linger_ebpf::{BUCKET_BOUNDS_NS, Group, Lost, QueueBytes, ROWS, Row, RowKey, 
 
 use crate::{
     atomic, exe,
-    kernel::now_ns,
-    maps::{self, GROUPS, LEDGER, SHARED},
+    maps::{self, EEXIST, GROUPS, LEDGER, SHARED},
     path, who,
 };
-
-const EEXIST: i32 = -17;
 
 /// What a new row starts from.
 static ZERO: Row = Row::ZERO;
@@ -85,7 +82,7 @@ fn admission(group: &Group) -> Admission {
     if GROUPS.get_ptr(group).is_some() {
         return Admission::Known;
     }
-    match GROUPS.insert(group, now_ns(), u64::from(BPF_NOEXIST)) {
+    match GROUPS.insert(group, 0, u64::from(BPF_NOEXIST)) {
         Ok(()) => Admission::New,
         // Another CPU was first.
         Err(EEXIST) => Admission::Known,

@@ -19,8 +19,7 @@ use crate::atomic;
 pub(crate) static LEDGER: PerCpuHashMap<RowKey, Row> =
     PerCpuHashMap::with_max_entries(MAX_GROUPS * ROWS_PER_GROUP, BPF_F_NO_PREALLOC);
 
-/// The groups that have rows in the ledger, and when they were first met. The daemon sets how many
-/// there may be.
+/// The groups that have rows in the ledger, a set. The daemon sets how many there may be.
 #[map]
 pub(crate) static GROUPS: HashMap<Group, u64> =
     HashMap::with_max_entries(MAX_GROUPS, BPF_F_NO_PREALLOC);
@@ -39,10 +38,13 @@ pub(crate) static CGROUPS: HashMap<u64, Path> =
 pub(crate) static EXES: HashMap<Exe, Path> =
     HashMap::with_max_entries(MAX_GROUPS, BPF_F_NO_PREALLOC);
 
-/// What processes executed that are about to end, each in the slot of its thread. The daemon makes it
+/// What processes executed that are about to end, each in the slot of its id. The daemon makes it
 /// small where no one asks for it.
 #[map]
 pub(crate) static EXITING: Array<Exiting> = Array::with_max_entries(MAX_CLOSES, 0);
+
+/// What inserting says with `BPF_NOEXIST` if it is there.
+pub(crate) const EEXIST: i32 = -17;
 
 /// What the daemon may change.
 #[map]

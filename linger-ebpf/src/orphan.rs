@@ -18,11 +18,10 @@ use crate::{
     atomic, close,
     kernel::{Memory, Probed, Sock, Tcp, jiffies, now_ns},
     ledger,
-    maps::{self, ORPHANS},
+    maps::{self, EEXIST, ORPHANS},
     who,
 };
 
-const EEXIST: i32 = -17;
 const ECONNABORTED: u32 = 103;
 const ECONNRESET: u32 = 104;
 

@@ -35,12 +35,6 @@ impl Filter {
     pub fn has_units(&self) -> bool {
         !self.allow.units.is_empty() || !self.deny.units.is_empty()
     }
-
-    /// Whether it admits everything.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.allow.is_empty() && self.deny.is_empty()
-    }
 }
 
 /// What `[allow]` or `[deny]` lists.
@@ -52,14 +46,6 @@ pub struct Lists {
     pub comms: BTreeSet<String>,
     /// By local port of accepted connections.
     pub ports: PortSet,
-}
-
-impl Lists {
-    /// Whether nothing is listed.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.units.is_empty() && self.comms.is_empty() && self.ports.is_empty()
-    }
 }
 
 /// Patterns of units.

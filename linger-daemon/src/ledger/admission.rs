@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 
 use aya::Ebpf;
-use aya::maps::{Array, HashMap, MapData, MapError};
+use aya::maps::{Array, HashMap, MapData};
 use linger_ebpf::{PortBits, Settings, setting, verdict};
 use tracing::{debug, warn};
 
-use super::{LedgerError, take};
+use super::{LedgerError, keys, read, take, write};
 use crate::config::{Config, Filter, PortSet};
 
 /// The maps that tell the programs who is left out.
@@ -38,7 +38,7 @@ impl Admission {
         self.filter = config.filter.clone();
         self.write_comms()?;
         self.write_ports(&config.ports)?;
-        for id in keys(&self.cgroups) {
+        for id in keys(&self.cgroups, "LEFT_OUT")? {
             self.forget(id);
         }
         let settings = Settings {
@@ -74,7 +74,7 @@ impl Admission {
 
     fn write_comms(&mut self) -> Result<(), LedgerError> {
         let Filter { allow, deny } = &self.filter;
-        let mut stale: HashSet<[u64; 2]> = keys(&self.comms).into_iter().collect();
+        let mut stale: HashSet<[u64; 2]> = keys(&self.comms, "COMMS")?.into_iter().collect();
         for (names, verdict) in [
             (&allow.comms, verdict::ALLOWED),
             (&deny.comms, verdict::DENIED),
@@ -101,7 +101,7 @@ impl Admission {
                 allowed: allowed[at],
                 denied: denied[at],
             };
-            let old = self.ports.get(&index, 0).map_err(write("PORTS"))?;
+            let old = self.ports.get(&index, 0).map_err(read("PORTS"))?;
             if old != bits {
                 self.ports.set(index, bits, 0).map_err(write("PORTS"))?;
             }
@@ -143,15 +143,6 @@ fn words(name: &str) -> [u64; 2] {
     bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
     let (first, second) = bytes.split_at(8);
     [first, second].map(|half| u64::from_ne_bytes(half.try_into().expect("half of sixteen")))
-}
-
-/// All keys of a map that only the daemon writes to.
-fn keys<K: aya::Pod, V: aya::Pod>(map: &HashMap<MapData, K, V>) -> Vec<K> {
-    map.keys().filter_map(Result::ok).collect()
-}
-
-fn write(map: &'static str) -> impl Fn(MapError) -> LedgerError {
-    super::read(map)
 }
 
 #[cfg(test)]

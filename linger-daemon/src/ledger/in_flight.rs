@@ -1,8 +1,6 @@
 //! The closes in flight: how many there are, and those whose end was missed.
 
-use std::collections::HashSet;
 use std::fs;
-use std::hash::Hash;
 use std::mem::offset_of;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +11,7 @@ use linger_ebpf::{Close, MAX_CLOSES, Parked, Slot};
 use nix::time::{ClockId, clock_gettime};
 
 use super::shared::Shared;
-use super::{LedgerError, read};
+use super::{LedgerError, keys};
 
 /// The maps of closes in flight.
 pub(super) struct InFlight {
@@ -42,21 +40,6 @@ impl InFlight {
         in_flight += keys(&self.parked, "PARKED")?.len() as u64;
         Ok((in_flight, removed))
     }
-}
-
-/// The keys of a map that changes meanwhile, each once. When the one at hand has gone, the kernel
-/// starts again from the first: then the rest is left for the next time, or this might never end.
-pub(super) fn keys<K: aya::Pod + Eq + Hash, V: aya::Pod>(
-    map: &HashMap<MapData, K, V>,
-    name: &'static str,
-) -> Result<Vec<K>, LedgerError> {
-    let mut seen = HashSet::new();
-    for key in map.keys() {
-        if !seen.insert(key.map_err(read(name))?) {
-            break;
-        }
-    }
-    Ok(seen.into_iter().collect())
 }
 
 /// The slots of all threads, shared with the kernel.

@@ -10,9 +10,9 @@ use linger_ebpf::{
     BUCKET_BOUNDS_NS, Fate, Group, HINTS, Orphan, Orphans, QueueBytes, hint, orphan_stage,
 };
 
-use super::in_flight::{keys, now_ns};
+use super::in_flight::now_ns;
 use super::shared::Shared;
-use super::{LedgerError, take};
+use super::{LedgerError, keys, take};
 
 /// The records of orphans, and those that were given up.
 pub(super) struct Records {

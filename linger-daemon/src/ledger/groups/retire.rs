@@ -10,10 +10,10 @@ use std::time::Duration;
 use linger_ebpf::{Exe, Group, Kind, ROWS, RowKey, keyed};
 use tracing::debug;
 
-use super::super::LedgerError;
 use super::super::orphans::Records;
 use super::super::percpu::PerCpu;
 use super::super::sum::{add_kind, add_orphans};
+use super::super::{LedgerError, keys};
 use super::{Groups, Known};
 
 /// How full a table of the kernel may be before what is of no use is not kept for long: this many
@@ -55,7 +55,7 @@ impl Groups {
         }
         self.forget_cgroups(gone.into_iter().filter(|(_, gone)| *gone));
         if self.keyed & keyed::EXE != 0 && self.passes.is_multiple_of(EXES_EVERY) {
-            self.forget_exes();
+            self.forget_exes()?;
         }
         Ok(())
     }
@@ -110,14 +110,15 @@ impl Groups {
 
     /// Forgets files that no group's processes execute, where there are many. One that is executed again
     /// is written down again.
-    fn forget_exes(&mut self) {
-        let all: Vec<Exe> = self.written.exes.keys().filter_map(Result::ok).collect();
+    fn forget_exes(&mut self) -> Result<(), LedgerError> {
+        let all: Vec<Exe> = keys(&self.written.exes, "EXES")?;
         if all.len() * 4 < self.most * CROWDED {
-            return;
+            return Ok(());
         }
         let used: HashSet<Exe> = self.known.keys().map(Group::exe).collect();
         for exe in all.iter().filter(|exe| !used.contains(exe)) {
             let _ = self.written.exes.remove(exe);
         }
+        Ok(())
     }
 }
