@@ -1,8 +1,12 @@
 //! What came of every pair of a scenario and a plan, for people and for scripts.
 
 use std::fmt;
+use std::fs;
 use std::io;
+use std::path::Path;
+use std::process::ExitCode;
 
+use anyhow::{Context as _, Result};
 use linger_ebpf::Plan;
 use serde::Serialize;
 use serde_json::json;
@@ -32,8 +36,8 @@ impl Verdict {
     }
 }
 
-impl From<anyhow::Result<()>> for Verdict {
-    fn from(result: anyhow::Result<()>) -> Self {
+impl From<Result<()>> for Verdict {
+    fn from(result: Result<()>) -> Self {
         let Err(error) = result else {
             return Self::Passed;
         };
@@ -75,7 +79,10 @@ impl fmt::Display for Pair {
 }
 
 impl Serialize for Pair {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: serde::Serializer>(
+        &self,
+        serializer: S,
+    ) -> std::result::Result<S::Ok, S::Error> {
         json!({
             "scenario": self.scenario,
             "plan": self.plan.name(),
@@ -117,14 +124,30 @@ impl Summary {
         numbers
     }
 
+    /// Prints what came of all, writes it into a file if one is given, and says with which code the
+    /// run exits.
+    pub(crate) fn end(&self, file: Option<&Path>, kernel_label: &str) -> Result<ExitCode> {
+        if let Some(path) = file {
+            let json = self.json(kernel_label);
+            fs::write(path, format!("{json:#}\n"))
+                .with_context(|| format!("write {}", path.display()))?;
+        }
+        self.print_end();
+        Ok(if self.is_good() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    }
+
     /// Whether no pair failed, and some passed if there were any.
-    pub(crate) fn is_good(&self) -> bool {
+    fn is_good(&self) -> bool {
         let numbers = self.numbers(|_| true);
         numbers.failed == 0 && (numbers.passed > 0 || self.0.is_empty())
     }
 
     /// The pairs and their numbers, as JSON.
-    pub(crate) fn json(&self, kernel_label: &str) -> serde_json::Value {
+    fn json(&self, kernel_label: &str) -> serde_json::Value {
         let Numbers {
             passed,
             failed,
@@ -140,7 +163,7 @@ impl Summary {
     }
 
     /// Prints the failures, the numbers of each plan, and those of all.
-    pub(crate) fn print_end(&self) {
+    fn print_end(&self) {
         let failed = |pair: &&Pair| matches!(pair.verdict, Verdict::Failed(_));
         if self.0.iter().any(|pair| failed(&pair)) {
             println!("\nfailed:");

@@ -16,6 +16,7 @@ use linger_ebpf::Plan;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
+use crate::closes::{is_other, sum};
 use crate::common::scrape::{Sample, Scrape};
 use crate::daemon::Daemon;
 use crate::scenario::Script;
@@ -27,6 +28,8 @@ pub(crate) const SCENARIOS: &[(&str, Script)] = &[
     ("left_out_by_port", Script::Daemon(by_port)),
     ("left_out_for_want_of_series", Script::Daemon(by_series)),
 ];
+
+const CLOSES: &str = "linger_closes_total";
 
 /// A program that closes, with a name of its own.
 struct Closer {
@@ -80,25 +83,13 @@ impl Closer {
 
 /// Connections aborted by groups that are selected.
 fn aborted(scrape: &Scrape, select: impl Fn(&Sample) -> bool) -> u64 {
-    closes(scrape, |sample| {
+    sum(scrape, CLOSES, |sample| {
         sample.label("outcome") == "linger_aborted" && select(sample)
     })
 }
 
-/// Closes that are selected.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "small counts"
-)]
-fn closes(scrape: &Scrape, select: impl Fn(&Sample) -> bool) -> u64 {
-    let closes = scrape.of("linger_closes_total");
-    let selected = closes.filter(|sample| select(sample));
-    selected.map(|sample| sample.value as u64).sum()
-}
-
 fn other(scrape: &Scrape) -> u64 {
-    aborted(scrape, |sample| sample.label("comm") == "other")
+    aborted(scrape, is_other)
 }
 
 fn of(scrape: &Scrape, comm: &str) -> u64 {
@@ -228,7 +219,9 @@ fn by_port(lingerd: &Path, plan: Plan) -> Result<()> {
 
 /// Closes of connections that were accepted at this port.
 fn accepted_at(scrape: &Scrape, port: u16) -> u64 {
-    closes(scrape, |sample| sample.label("port") == port.to_string())
+    sum(scrape, CLOSES, |sample| {
+        sample.label("port") == port.to_string()
+    })
 }
 
 fn by_series(lingerd: &Path, plan: Plan) -> Result<()> {

@@ -46,7 +46,6 @@ mod truth;
 mod unread;
 
 use std::env;
-use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -168,15 +167,5 @@ fn main() -> Result<ExitCode> {
     }
     println!("seed {}", options.seed);
     let summary = harness::run(&options)?;
-    if let Some(path) = &options.summary {
-        let json = summary.json(&options.kernel_label);
-        fs::write(path, format!("{json:#}\n"))
-            .with_context(|| format!("write {}", path.display()))?;
-    }
-    summary.print_end();
-    Ok(if summary.is_good() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    summary.end(options.summary.as_deref(), &options.kernel_label)
 }

@@ -12,7 +12,6 @@ mod tools;
 mod units;
 
 use std::env;
-use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -83,17 +82,7 @@ fn main() -> Result<ExitCode> {
             lingerd.stop()?;
         }
     }
-    if let Some(path) = &options.summary {
-        let json = summary.json(&check.kernel);
-        fs::write(path, format!("{json:#}\n"))
-            .with_context(|| format!("write {}", path.display()))?;
-    }
-    summary.print_end();
-    Ok(if summary.is_good() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    summary.end(options.summary.as_deref(), &check.kernel)
 }
 
 /// Adds what becomes of each test asked for.
