@@ -42,19 +42,24 @@ impl Left {
     }
 }
 
-/// A pair whose client has written until the server, which does not read, let it send no more.
-fn pair_with_closed_window(loopback: &Loopback) -> io::Result<(Pair, u64)> {
+/// A pair whose server does not read until its window is closed, and the bytes written for it:
+/// what its buffer does not hold is unsent, and nothing is unacknowledged.
+pub fn pair_with_closed_window(loopback: &Loopback) -> io::Result<(Pair, u64)> {
     let pair = loopback.pair()?;
-    pair.client.set_send_buffer_size(kinds::SEND_BUFFER)?;
     let written = tcp::fill(&pair.client)?;
-    state::wait_for_rest(&pair.client)?;
-    let queues = state::queues(&pair.client)?;
-    if queues.unsent == 0 {
-        return Err(io::Error::other(format!(
-            "the server took everything: {queues:?}"
-        )));
+    state::wait_for("the window to close", || {
+        let queues = state::queues(&pair.client)?;
+        let window = state::info(&pair.client)?.tcpi_snd_wnd;
+        Ok(window == 0 && queues.unacked == 0 && queues.unsent > 0)
+    })?;
+    let held = state::queues(&pair.server)?.unread + state::queues(&pair.client)?.unsent;
+    if held == written {
+        Ok((pair, written))
+    } else {
+        Err(io::Error::other(format!(
+            "{written} bytes were written, {held} are held"
+        )))
     }
-    Ok((pair, written))
 }
 
 pub(super) fn delivered(loopback: &Loopback, tally: &mut Tally) -> Result {

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use linger_daemon::exercise::state::{self, State};
 use linger_daemon::exercise::tcp::{Family, Loopback, Pair};
-use linger_daemon::exercise::{self, End, Kind};
+use linger_daemon::exercise::{self, End, Kind, pair_with_closed_window};
 use linger_ebpf::Outcome;
 use socket2::Socket;
 
-use crate::linger::pair_with_closed_window;
 use crate::scenario::{self, Script};
 use crate::truth::Truth;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use linger_daemon::exercise::state::{self, State};
 use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
-use linger_daemon::exercise::{self, Kind, LINGER, Tally, meanwhile};
+use linger_daemon::exercise::{self, Kind, LINGER, Tally, meanwhile, pair_with_closed_window};
 use linger_ebpf::{Outcome, Slot};
 use nix::unistd::gettid;
 use socket2::Socket;
@@ -100,21 +100,6 @@ fn timeout(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
 fn timeout_window_closed(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let (Pair { client, server }, written) = pair_with_closed_window(loopback)?;
     time_out(truth, client, server, written)
-}
-
-/// A pair whose server does not read until its window is closed, and the bytes written for it:
-/// what its buffer does not hold is unsent, and nothing is unacknowledged.
-pub(crate) fn pair_with_closed_window(loopback: &Loopback) -> io::Result<(Pair, u64)> {
-    let pair = loopback.pair()?;
-    let written = tcp::fill(&pair.client)?;
-    state::wait_for("the window to close", || {
-        let queues = state::queues(&pair.client)?;
-        let window = state::info(&pair.client)?.tcpi_snd_wnd;
-        Ok(window == 0 && queues.unacked == 0 && queues.unsent > 0)
-    })?;
-    let (sender, receiver) = (state::queues(&pair.client)?, state::queues(&pair.server)?);
-    expect_bytes(receiver.unread + sender.unsent, written)?;
-    Ok((pair, written))
 }
 
 /// `O_NONBLOCK` makes no difference.

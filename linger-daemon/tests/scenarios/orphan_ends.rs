@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use linger_daemon::exercise::state;
 use linger_daemon::exercise::tcp::{self, Loopback, Pair};
-use linger_daemon::exercise::{self, Kind};
+use linger_daemon::exercise::{self, Kind, pair_with_closed_window};
 use linger_ebpf::{Cause, Fate, Outcome};
 use nix::errno::Errno;
 use nix::libc;
@@ -16,7 +16,6 @@ use socket2::{Domain, Socket, Type};
 
 use crate::child::{not_run, wait_for_orphans};
 use crate::graceful::expect_bytes;
-use crate::linger::pair_with_closed_window;
 use crate::orphans::leave;
 use crate::scenario::Script;
 use crate::special::{destroy, under_orphan_limit};

@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use linger_daemon::exercise::state::{self, Queues, State};
 use linger_daemon::exercise::tcp::{self, Loopback, Pair};
-use linger_daemon::exercise::{self, Kind, LINGER, MESSAGE};
+use linger_daemon::exercise::{self, Kind, LINGER, MESSAGE, pair_with_closed_window};
 use linger_ebpf::{Fate, Outcome};
 use socket2::Socket;
 
 use crate::ends::Forked;
 use crate::graceful::expect_bytes;
 use crate::left::{Bound, UNACKED_MESSAGE};
-use crate::linger::pair_with_closed_window;
 use crate::netns;
 use crate::scenario::Script;
 use crate::truth::Truth;
