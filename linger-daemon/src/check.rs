@@ -171,7 +171,7 @@ impl Field {
 
 impl PlanReport {
     fn new(loader: &Loader, plan: Plan) -> Self {
-        let hooks = probe::hooks(plan, keyed::ALL, &loader.kernel)
+        let hooks = probe::hooks(plan, keyed::ALL, loader.sees_returns())
             .into_iter()
             .map(|hook| {
                 let error = loader.try_hook(hook).err();
@@ -187,8 +187,7 @@ impl PlanReport {
                 }
             })
             .collect();
-        let attached = loader.load(plan).and_then(|loaded| loader.attach(loaded));
-        let failure = attached.err();
+        let failure = loader.try_plan(plan).err();
         Self {
             plan: plan.name(),
             usable: failure.is_none(),

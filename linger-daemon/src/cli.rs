@@ -6,6 +6,7 @@
 
 mod settings;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -52,6 +53,10 @@ pub enum Command {
     /// Check the configuration of `run`, or show what it comes to
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Remove what a `run` with `persist` left in the kernel
+    ///
+    /// Detaches the programs and forgets all counts. Fails while a lingerd works with them.
+    Unload(Unload),
     /// Make real closes of every kind on loopback, so that the numbers move
     ///
     /// Prints what lingerd is expected to count for each kind; compare with the metrics of
@@ -65,6 +70,29 @@ pub struct Run {
     /// What is configured.
     #[command(flatten)]
     pub settings: Settings,
+}
+
+/// Options of `lingerd unload`.
+#[derive(Debug, clap::Args)]
+pub struct Unload {
+    /// The file of settings, which may say where it is [default: /etc/linger/lingerd.toml, if it exists]
+    #[arg(long, value_name = "PATH")]
+    pub config: Option<PathBuf>,
+    /// The folder where it is [default: /sys/fs/bpf/lingerd]
+    #[arg(long, value_name = "PATH")]
+    pub pins: Option<String>,
+}
+
+impl Unload {
+    /// The settings that these stand for.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        Settings {
+            config: self.config.clone(),
+            pins: self.pins.clone(),
+            ..Settings::default()
+        }
+    }
 }
 
 /// What `lingerd config` can do.

@@ -13,6 +13,7 @@ mod report;
 mod written;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use linger_ebpf::{MAX_GROUPS, MAX_ORPHANS, keyed};
@@ -29,6 +30,7 @@ use self::written::Written;
 use crate::attribution::Dimension;
 use crate::cli::PlanChoice;
 use crate::logging::LogFilter;
+use crate::probe::DEFAULT_PINS;
 
 /// All settings of `lingerd run`.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +39,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The hooks to use.
     pub plan: PlanChoice,
+    /// Whether programs and counts outlive the daemon.
+    pub persist: bool,
+    /// The folder in a BPF file system where they are kept then.
+    pub pins: PathBuf,
     /// What is logged.
     pub log_level: LogFilter,
     /// What tells groups apart, each once, in the order of [`Dimension::ALL`]. None: one group.
@@ -62,6 +68,8 @@ impl Default for Config {
         Self {
             listen: (Ipv4Addr::LOCALHOST, 10546).into(),
             plan: PlanChoice::Auto,
+            persist: false,
+            pins: DEFAULT_PINS.into(),
             log_level: LogFilter::default(),
             labels: Dimension::DEFAULT.to_vec(),
             ports: PortSet::default(),
@@ -95,6 +103,8 @@ impl Config {
         match key {
             Key::Listen => self.listen.to_string().into(),
             Key::Plan => self.plan.name().into(),
+            Key::Persist => self.persist.into(),
+            Key::Pins => self.pins.to_string_lossy().into_owned().into(),
             Key::LogLevel => self.log_level.as_str().into(),
             Key::Labels => list(self.labels.iter().map(|label| label.name())),
             Key::Ports => list(self.ports.entries()),
@@ -118,6 +128,8 @@ impl Config {
         match written.key {
             Key::Listen => self.listen = written.address()?,
             Key::Plan => self.plan = written.plan()?,
+            Key::Persist => self.persist = written.boolean()?,
+            Key::Pins => self.pins = written.path()?,
             Key::LogLevel => self.log_level = written.log_filter()?,
             Key::Labels => self.labels = written.dimensions()?,
             Key::Ports => self.ports = written.ports()?,

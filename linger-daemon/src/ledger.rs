@@ -5,6 +5,7 @@ mod bound;
 mod groups;
 mod in_flight;
 mod orphans;
+mod past;
 mod percpu;
 mod shared;
 mod sum;
@@ -16,19 +17,20 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aya::Ebpf;
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
-use linger_ebpf::{Counters, Kind, Lost, MAX_CLOSES, Plan, ROWS, ROWS_PER_GROUP, RowKey};
+use linger_ebpf::{Counters, Group, Kind, Lost, MAX_CLOSES, Plan, ROWS, ROWS_PER_GROUP, RowKey};
 use thiserror::Error;
 
 use self::groups::Groups;
 use self::in_flight::{InFlight, Slots};
 use self::orphans::Records;
+use self::past::Kept;
 use self::percpu::PerCpu;
 use self::sum::add_kind;
 use self::totals::Totals;
 use crate::attribution::{Cgroups, Dimension, Labels};
 use crate::config::Config;
+use crate::probe::Maps;
 
 /// How full a map of the kernel is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,8 +114,8 @@ pub struct Ledger {
     orphans: Records,
     max_groups: u32,
     max_orphans: u32,
-    /// Losses found by sweeping.
-    swept: [u64; Lost::COUNT],
+    /// What the daemon counts itself.
+    kept: Kept,
     /// When all was read last.
     read: Instant,
 }
@@ -122,29 +124,35 @@ impl Ledger {
     /// Takes the maps of programs that are yet to be attached by this plan, and writes into them what
     /// the configuration says.
     pub fn new(
-        ebpf: &mut Ebpf,
+        maps: &mut Maps,
         plan: Plan,
         cgroups: Cgroups,
         config: &Config,
     ) -> Result<Self, LedgerError> {
-        Ok(Self {
+        let mut ledger = Self {
             plan,
-            groups: Groups::new(ebpf, cgroups, config)?,
-            rows: PerCpu::take(ebpf, "LEDGER")?,
-            shared: PerCpu::take(ebpf, "SHARED")?,
-            lost: take(ebpf, "LOST")?,
-            lost_orphan_bytes: take(ebpf, "LOST_ORPHAN_BYTES")?,
-            orphans: Records::new(ebpf, config.orphan_ttl)?,
+            groups: Groups::new(maps, cgroups, config)?,
+            rows: PerCpu::take(maps, "LEDGER")?,
+            shared: PerCpu::take(maps, "SHARED")?,
+            lost: take(maps, "LOST")?,
+            lost_orphan_bytes: take(maps, "LOST_ORPHAN_BYTES")?,
+            orphans: Records::new(maps, config.orphan_ttl)?,
             max_groups: config.max_groups,
             max_orphans: config.max_orphans,
             in_flight: InFlight {
-                slots: Slots::map(ebpf)?,
-                crowded: take(ebpf, "CROWDED")?,
-                parked: take(ebpf, "PARKED")?,
+                slots: Slots::map(maps)?,
+                crowded: take(maps, "CROWDED")?,
+                parked: take(maps, "PARKED")?,
             },
-            swept: [0; Lost::COUNT],
+            kept: Kept::new(maps)?,
             read: Instant::now(),
-        })
+        };
+        // Another daemon may have ended before it had removed what it had added to the past.
+        let last = ledger.kept.past().last;
+        if last != Group::ZERO {
+            ledger.groups.clear(&last, &ledger.rows)?;
+        }
+        Ok(ledger)
     }
 
     /// Takes over what of the configuration can change while programs are attached.
@@ -166,15 +174,15 @@ impl Ledger {
     pub fn snapshot(&mut self) -> Result<Snapshot, LedgerError> {
         self.read = Instant::now();
         let (in_flight, removed) = self.in_flight.sweep()?;
-        self.swept[Lost::Close.index()] += removed;
-        self.swept[Lost::Orphan.index()] += self.orphans.sweep()?;
+        self.kept.lose(Lost::Close, removed)?;
+        self.give_up()?;
         let mut totals = Totals::default();
-        let rows = self.groups.read(&mut self.rows, &mut totals)?;
-        self.groups.add_expired(&self.orphans, &mut totals);
+        let past = self.kept.past();
+        let rows = self.groups.read(&mut self.rows, past, &mut totals)?;
         self.read_shared(&mut totals)?;
-        self.groups.bound(&mut totals);
+        self.groups.bound(&mut totals)?;
         let found = self.groups.len() as u64;
-        self.groups.retire(&self.rows, &mut self.orphans)?;
+        self.groups.retire(&self.rows, &mut self.kept)?;
 
         let groups = totals.sorted();
         let orphans = groups.iter().map(|(_, counters)| &counters.orphans);
@@ -200,6 +208,27 @@ impl Ledger {
         })
     }
 
+    /// Counts the orphans that are given up, for the groups that left them.
+    fn give_up(&mut self) -> Result<(), LedgerError> {
+        let swept = self.orphans.sweep()?;
+        self.kept.lose(Lost::Orphan, swept.lost)?;
+        for (group, row) in swept.given_up {
+            let place = Group::SHARED.iter().position(|shared| *shared == group);
+            let key = RowKey {
+                group,
+                row: Kind::GivenUp.index() as u64,
+            };
+            if place.is_none() && self.rows.add(&key, &row)? {
+                continue;
+            }
+            // Among those that always have room.
+            let index = place.unwrap_or(0) * ROWS + Kind::GivenUp.index();
+            let index = u32::try_from(index).expect("a few dozen rows");
+            self.shared.add(&index, &row)?;
+        }
+        Ok(())
+    }
+
     /// Adds what those counted that have no group of their own.
     fn read_shared(&mut self, totals: &mut Totals) -> Result<(), LedgerError> {
         let labels = self.groups.shared_labels();
@@ -220,7 +249,7 @@ impl Ledger {
     }
 
     fn read_lost(&self) -> Result<[u64; Lost::COUNT], LedgerError> {
-        let mut lost = self.swept;
+        let mut lost = self.kept.past().lost;
         for what in Lost::ALL {
             let index = u32::try_from(what.index()).expect("a handful of losses");
             let counts = self.lost.get(&index, 0).map_err(read("LOST"))?;
@@ -230,8 +259,8 @@ impl Ledger {
     }
 }
 
-fn take<T: TryFrom<aya::maps::Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, LedgerError> {
-    ebpf.take_map(name)
+fn take<T: TryFrom<aya::maps::Map>>(maps: &mut Maps, name: &'static str) -> Result<T, LedgerError> {
+    maps.take(name)
         .and_then(|map| map.try_into().ok())
         .ok_or(LedgerError::NoMap(name))
 }

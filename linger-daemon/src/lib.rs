@@ -14,3 +14,4 @@ pub mod metrics;
 pub mod privileges;
 pub mod probe;
 pub mod run;
+mod sys;

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser as _;
 use linger_daemon::cli::{Cli, Command, ConfigCommand, Exercise};
-use linger_daemon::config::{self, Invalid};
+use linger_daemon::config::{self, Config, Invalid};
 use linger_daemon::logging::Log;
+use linger_daemon::probe::Pins;
 use linger_daemon::{check, exercise, run};
 
 fn main() -> ExitCode {
@@ -50,12 +51,28 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
             };
             print!("{shown}");
         }
+        Command::Unload(options) => {
+            cli.log()?;
+            unload(&config::load(&cli.sources(&options.settings()))?.config)?;
+        }
         Command::Exercise(options) => {
             cli.log()?;
             return exercise(options);
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Removes what is pinned, and says whether there was anything.
+fn unload(config: &Config) -> Result<()> {
+    let folder = config.pins.display();
+    if let Some(pins) = Pins::existing(&config.pins)? {
+        pins.unload()?;
+        println!("{folder}: detached and removed");
+    } else {
+        println!("{folder}: nothing is there");
+    }
+    Ok(())
 }
 
 /// Makes closes and says what they were; fails if nothing that was asked for by name was made.

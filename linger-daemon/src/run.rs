@@ -22,7 +22,7 @@ use crate::logging::Log;
 use crate::memory;
 use crate::metrics::{Facts, Metrics};
 use crate::privileges;
-use crate::probe::{self, Attached, Purpose};
+use crate::probe::{self, Attached, Pins, PinsError, Purpose};
 
 /// Runs until a signal ends it. Then everything is detached. SIGHUP has `sources` read again.
 pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
@@ -44,8 +44,10 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
         max_groups: config.max_groups,
         max_orphans: config.max_orphans,
     };
-    let (attached, ledger) = probe::choose(config.plan.plan(), purpose, |ebpf, plan| {
-        Ledger::new(ebpf, plan, cgroups(), &config)
+    let pins = open_pins(&config)?;
+    let wanted = config.plan.plan();
+    let (attached, ledger) = probe::choose(wanted, purpose, pins.as_ref(), |maps, plan| {
+        Ledger::new(maps, plan, cgroups(), &config)
     })?;
     info!(
         plan = attached.plan.name(),
@@ -81,8 +83,27 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     // Nothing waits for a scrape that still runs.
     runtime.shutdown_background();
     drop(attached);
-    info!("detached");
+    if pins.is_some() {
+        info!("counting goes on; `lingerd unload` ends it");
+    } else {
+        info!("detached");
+    }
     Ok(())
+}
+
+/// Where programs and counts are kept, if they are to be.
+fn open_pins(config: &Config) -> Result<Option<Pins>, PinsError> {
+    if config.persist {
+        return Pins::open(&config.pins).map(Some);
+    }
+    if config.pins.exists() {
+        warn!(
+            "the programs of another lingerd are kept in {}, and count as well, for no one if it does \
+             not run: `lingerd unload` ends them",
+            config.pins.display()
+        );
+    }
+    Ok(None)
 }
 
 fn cgroups() -> Cgroups {

@@ -47,6 +47,7 @@ impl QueueBytes {
 }
 
 /// What closes of one outcome add up to, for one group.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Closes {
     /// Sum of the blocked times, nanoseconds.
@@ -84,6 +85,7 @@ impl Closes {
 }
 
 /// What the ends of orphans of one fate add up to, for one group.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ends {
     /// Sum of the times from the close's return to the end, nanoseconds.
@@ -110,6 +112,7 @@ impl Ends {
 }
 
 /// What one group's closes left behind.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Orphans {
     /// Orphans that closes left.
@@ -166,6 +169,7 @@ impl Orphans {
 }
 
 /// All counters of one group.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counters {
     /// By [`Outcome`].
@@ -197,10 +201,13 @@ pub enum Kind {
     Ends(Fate),
     /// RSTs of a cause that are no part of a close.
     Resets(Cause),
+    /// Ends of orphans that the daemon gave up, their fate unknown: the only rows that it makes, and
+    /// that the programs do not touch.
+    GivenUp,
 }
 
 /// How many kinds of rows there are.
-pub const ROWS: usize = Outcome::COUNT + Fate::COUNT + Cause::COUNT;
+pub const ROWS: usize = Kind::GivenUp.index() + 1;
 
 /// How many rows [`Group::SHARED`] have.
 #[expect(clippy::cast_possible_truncation, reason = "a few dozen")]
@@ -214,6 +221,7 @@ impl Kind {
             Self::Closes(outcome) => outcome.index(),
             Self::Ends(fate) => Outcome::COUNT + fate.index(),
             Self::Resets(cause) => Outcome::COUNT + Fate::COUNT + cause.index(),
+            Self::GivenUp => Outcome::COUNT + Fate::COUNT + Cause::COUNT,
         }
     }
 
@@ -226,6 +234,8 @@ impl Kind {
         } else if index < fates {
             let fate = Fate::ALL.get(index - Outcome::COUNT);
             fate.copied().map(Self::Ends)
+        } else if index == Self::GivenUp.index() {
+            Some(Self::GivenUp)
         } else {
             Cause::ALL.get(index - fates).copied().map(Self::Resets)
         }

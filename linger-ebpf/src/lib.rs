@@ -41,6 +41,7 @@ macro_rules! labels {
 
 mod counts;
 mod group;
+mod kept;
 mod offsets;
 #[cfg(not(target_arch = "bpf"))]
 mod pod;
@@ -52,6 +53,7 @@ pub use counts::{
     RowKey, SHARED_ROWS,
 };
 pub use group::{Exe, Group, PATH_NAMES, Path, PortBits, Settings, keyed, setting, verdict};
+pub use kept::{LAYOUT, Origin, Past};
 pub use offsets::Offsets;
 pub use records::{Close, Exiting, Orphan, Parked, Slot, flag, omen, orphan_stage, stage};
 pub use words::{Cause, Fate, Lost, Outcome, Plan};

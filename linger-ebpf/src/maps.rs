@@ -7,8 +7,8 @@ use aya_ebpf::{
 };
 use linger_ebpf::{
     Close, Exe, Exiting, Group, HINTS, Lost, MAX_CLOSES, MAX_COMMS, MAX_GROUPS, MAX_LEFT_OUT,
-    MAX_ORPHANS, Orphan, Parked, Path, PortBits, ROWS_PER_GROUP, Row, RowKey, SHARED_ROWS,
-    Settings, Slot, hint,
+    MAX_ORPHANS, Origin, Orphan, Parked, Past, Path, PortBits, ROWS_PER_GROUP, Row, RowKey,
+    SHARED_ROWS, Settings, Slot, hint,
 };
 
 use crate::atomic;
@@ -19,7 +19,8 @@ use crate::atomic;
 pub(crate) static LEDGER: PerCpuHashMap<RowKey, Row> =
     PerCpuHashMap::with_max_entries(MAX_GROUPS * ROWS_PER_GROUP, BPF_F_NO_PREALLOC);
 
-/// The groups that have rows in the ledger, a set. The daemon sets how many there may be.
+/// The groups that have rows in the ledger. The daemon sets how many there may be, and writes down with
+/// those that it shows under `other` for want of series how many series there might be.
 #[map]
 pub(crate) static GROUPS: HashMap<Group, u64> =
     HashMap::with_max_entries(MAX_GROUPS, BPF_F_NO_PREALLOC);
@@ -90,6 +91,14 @@ static SOCKETS: Array<u64> = Array::with_max_entries(HINTS, BPF_F_MMAPABLE);
 /// Payload of orphans that found no place.
 #[map]
 static LOST_ORPHAN_BYTES: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// What the programs were loaded for. The daemon's alone, like [`PAST`].
+#[map]
+static ORIGIN: Array<Origin> = Array::with_max_entries(1, 0);
+
+/// What the daemon has counted itself.
+#[map]
+static PAST: Array<Past> = Array::with_max_entries(1, 0);
 
 /// What could not be recorded, by [`Lost`].
 #[map]

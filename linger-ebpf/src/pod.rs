@@ -5,7 +5,8 @@
 )]
 
 use crate::{
-    Close, Exe, Exiting, Group, Offsets, Orphan, Parked, Path, PortBits, QueueBytes, Row, RowKey,
+    BUCKETS, Cause, Close, Closes, Counters, Ends, Exe, Exiting, Fate, Group, Lost, Offsets,
+    Origin, Orphan, Orphans, Outcome, Parked, Past, Path, PortBits, QueueBytes, Row, RowKey,
     Settings, Slot,
 };
 
@@ -36,6 +37,12 @@ pod! {
     PortBits = 3 * 8;
     Exe = 2 * 8;
     Path = 8 + 16 * 128;
+    Closes = (1 + BUCKETS + 1 + 2) * 8;
+    Ends = (1 + BUCKETS + 2) * 8;
+    Orphans = 3 * 8 + Fate::COUNT * size_of::<Ends>();
+    Counters = Outcome::COUNT * size_of::<Closes>() + Cause::COUNT * 8 + 8 + size_of::<Orphans>();
+    Past = 2 * size_of::<Counters>() + Lost::COUNT * 8 + size_of::<Group>();
+    Origin = 2 * 8 + 32 + 6 * 4;
 }
 
 // SAFETY: as above.

@@ -33,6 +33,22 @@ pub struct Settings {
     /// cannot see.
     #[arg(long, value_name = "PLAN", help_heading = "Counting")]
     pub plan: Option<String>,
+    /// Go on counting while no lingerd runs, and let the next one take the counts over [default: false]
+    ///
+    /// What counts is pinned in a BPF file system: a restart, a crash or an upgrade loses no close. It
+    /// stays until the host boots, or until `lingerd unload`.
+    #[arg(
+        long,
+        value_name = "TRUE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        help_heading = "Counting"
+    )]
+    pub persist: Option<String>,
+    /// The folder where that is, in a BPF file system [default: /sys/fs/bpf/lingerd]
+    #[arg(long, value_name = "PATH", help_heading = "Counting")]
+    pub pins: Option<String>,
     /// What tells groups apart: unit, slice, container, pod, comm, exe, port, family [default: unit,comm]
     ///
     /// These become labels of the metrics; every combination met is a group of its own. None at all
@@ -99,6 +115,8 @@ impl Settings {
         match key {
             Key::Listen => self.listen.as_slice(),
             Key::Plan => self.plan.as_slice(),
+            Key::Persist => self.persist.as_slice(),
+            Key::Pins => self.pins.as_slice(),
             // Of all commands.
             Key::LogLevel => &[],
             Key::Labels => &self.labels,

@@ -56,6 +56,8 @@ pub fn in_effect(running: &Config, wanted: &Config) -> Config {
     Config {
         listen: running.listen,
         plan: running.plan,
+        persist: running.persist,
+        pins: running.pins.clone(),
         log_level: wanted.log_level.clone(),
         labels: running.labels.clone(),
         ports: ports.ports.clone(),

@@ -154,7 +154,7 @@ impl<F: FnMut(Written<'_>)> Walk<'_, F> {
             DeValue::String(text) => Value::Text(text),
             DeValue::Integer(integer) => Value::Integer(integer),
             DeValue::Float(float) => Value::Other(float.to_string()),
-            DeValue::Boolean(boolean) => Value::Other(boolean.to_string()),
+            DeValue::Boolean(boolean) => Value::Boolean(*boolean),
             DeValue::Datetime(datetime) => Value::Other(datetime.to_string()),
             DeValue::Array(entries) => Value::List(
                 entries

@@ -13,6 +13,10 @@ pub enum Key {
     Listen,
     /// The hooks to use.
     Plan,
+    /// Whether counts outlive the daemon.
+    Persist,
+    /// Where they are kept.
+    Pins,
     /// What is logged.
     LogLevel,
     /// What tells groups apart.
@@ -48,6 +52,8 @@ impl Key {
     pub const ALL: &[Self] = &[
         Self::Listen,
         Self::Plan,
+        Self::Persist,
+        Self::Pins,
         Self::LogLevel,
         Self::Labels,
         Self::Ports,
@@ -70,6 +76,8 @@ impl Key {
         match self {
             Self::Listen => "listen",
             Self::Plan => "plan",
+            Self::Persist => "persist",
+            Self::Pins => "pins",
             Self::LogLevel => "log-level",
             Self::Labels => "labels",
             Self::Ports => "ports",

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -29,6 +30,8 @@ pub(super) enum Value<'a> {
     Text(&'a str),
     /// A number in the file.
     Integer(&'a DeInteger<'a>),
+    /// A truth value in the file.
+    Boolean(bool),
     /// Several.
     List(Vec<Written<'a>>),
     /// What no key takes, in words.
@@ -63,6 +66,7 @@ impl fmt::Display for Value<'_> {
             }
             Self::Word(text) | Self::Text(text) => write!(f, "{text:?}"),
             Self::Integer(integer) => write!(f, "{integer}"),
+            Self::Boolean(boolean) => write!(f, "{boolean}"),
             Self::List(_) => f.write_str("a list"),
             Self::Other(other) => f.write_str(other),
         }
@@ -84,6 +88,22 @@ const COMM: &str = "the name of a process, of 1 to 15 bytes";
 impl Written<'_> {
     pub(super) fn address(&self) -> Result<SocketAddr, Problem> {
         self.read(ADDRESS, |value| value.text()?.parse().ok())
+    }
+
+    pub(super) fn boolean(&self) -> Result<bool, Problem> {
+        self.read("true or false", |value| match value {
+            Value::Boolean(boolean) => Some(*boolean),
+            Value::Word(text) => text.parse().ok(),
+            _ => None,
+        })
+    }
+
+    /// The path of a folder.
+    pub(super) fn path(&self) -> Result<PathBuf, Problem> {
+        self.read("a path that begins with /", |value| {
+            let path = PathBuf::from(value.text()?);
+            path.is_absolute().then_some(path)
+        })
     }
 
     pub(super) fn plan(&self) -> Result<PlanChoice, Problem> {

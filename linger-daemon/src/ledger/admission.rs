@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 
-use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData};
 use linger_ebpf::{PortBits, Settings, setting, verdict};
 use tracing::{debug, warn};
 
 use super::{LedgerError, keys, read, take, write};
 use crate::config::{Config, Filter, PortSet};
+use crate::probe::Maps;
 
 /// The maps that tell the programs who is left out.
 pub(super) struct Admission {
@@ -21,12 +21,12 @@ pub(super) struct Admission {
 
 impl Admission {
     /// Takes the maps, and writes into them what is configured.
-    pub(super) fn new(ebpf: &mut Ebpf, config: &Config) -> Result<Self, LedgerError> {
+    pub(super) fn new(maps: &mut Maps, config: &Config) -> Result<Self, LedgerError> {
         let mut admission = Self {
-            settings: take(ebpf, "SETTINGS")?,
-            cgroups: take(ebpf, "LEFT_OUT")?,
-            comms: take(ebpf, "COMMS")?,
-            ports: take(ebpf, "PORTS")?,
+            settings: take(maps, "SETTINGS")?,
+            cgroups: take(maps, "LEFT_OUT")?,
+            comms: take(maps, "COMMS")?,
+            ports: take(maps, "PORTS")?,
             filter: Filter::default(),
         };
         admission.set(config)?;

@@ -6,24 +6,24 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aya::Ebpf;
 use aya::maps::{HashMap as BpfMap, MapData};
-use linger_ebpf::{Counters, Exe, Group, Kind, Path, Row, RowKey, keyed};
+use linger_ebpf::{Exe, Group, Kind, Past, Path, Row, RowKey, keyed};
 use tracing::{debug, warn};
 
 use super::admission::Admission;
 use super::bound::beyond;
-use super::orphans::Records;
 use super::percpu::PerCpu;
-use super::sum::{add, add_kind, add_orphans};
+use super::sum::{add, add_kind};
 use super::totals::Totals;
-use super::{LedgerError, take};
+use super::{LedgerError, take, write};
 use crate::attribution::{Cgroup, Cgroups, Dimension, Labels, Namer, Paths, comm};
 use crate::config::Config;
+use crate::probe::Maps;
 
 /// The groups of the ledger.
 pub(super) struct Groups {
-    /// The places that groups have in the kernel.
+    /// The places that groups have in the kernel. With those that are shown under `other` for want of
+    /// series stands how many there might be.
     places: BpfMap<MapData, Group, u64>,
     written: Written,
     namer: Namer,
@@ -39,12 +39,17 @@ pub(super) struct Groups {
     patience: Duration,
     other: Arc<Labels>,
     retired: Arc<Labels>,
-    /// What those counted that were retired, and are shown under `retired` or `other`.
-    past: [(Arc<Labels>, Box<Counters>); 2],
     /// How many readings there were, and how many groups were ever met.
     passes: u64,
     met: u64,
 }
+
+/// The places of [`Group::SHARED`].
+const OTHER: usize = 0;
+const RETIRED: usize = 1;
+
+/// Of `BPF_MAP_UPDATE_ELEM`: what is not there is not made.
+const BPF_EXIST: u64 = 2;
 
 /// The paths that the kernel wrote down.
 struct Written {
@@ -93,21 +98,20 @@ struct Pass {
 impl Groups {
     /// Takes the maps.
     pub(super) fn new(
-        ebpf: &mut Ebpf,
+        maps: &mut Maps,
         cgroups: Cgroups,
         config: &Config,
     ) -> Result<Self, LedgerError> {
         let namer = Namer::new(config.labels.as_slice().into(), cgroups);
         let [other, retired] = ["other", "retired"].map(|value| Arc::new(namer.all(value)));
-        let past = [&other, &retired].map(|labels| (Arc::clone(labels), Box::new(Counters::ZERO)));
         Ok(Self {
-            places: take(ebpf, "GROUPS")?,
+            places: take(maps, "GROUPS")?,
             written: Written {
-                cgroups: take(ebpf, "CGROUPS")?,
-                exes: take(ebpf, "EXES")?,
+                cgroups: take(maps, "CGROUPS")?,
+                exes: take(maps, "EXES")?,
             },
             namer,
-            admission: Admission::new(ebpf, config)?,
+            admission: Admission::new(maps, config)?,
             known: HashMap::new(),
             keyed: config.keyed(),
             most: config.max_groups as usize,
@@ -115,7 +119,6 @@ impl Groups {
             patience: config.retire_after,
             other,
             retired,
-            past,
             passes: 0,
             met: 0,
         })
@@ -128,6 +131,12 @@ impl Groups {
         self.most_series = config.max_series as usize;
         self.admission.set(config)?;
         for (group, known) in &mut self.known {
+            if known.is_other {
+                // It may find room again.
+                self.places
+                    .insert(group, 0, BPF_EXIST)
+                    .map_err(write("GROUPS"))?;
+            }
             let cgroup = known.cgroup.as_deref();
             known.is_other = is_left_out(group, cgroup, self.keyed, &mut self.admission);
         }
@@ -153,6 +162,7 @@ impl Groups {
     pub(super) fn read(
         &mut self,
         rows: &mut PerCpu<RowKey>,
+        past: &Past,
         totals: &mut Totals,
     ) -> Result<u64, LedgerError> {
         self.passes += 1;
@@ -171,7 +181,7 @@ impl Groups {
                 (known.sum, known.changed) = (known.now.sum, started);
             }
         }
-        for (labels, counters) in &self.past {
+        for (labels, counters) in self.shared_labels().into_iter().zip(&past.counters) {
             add(totals.of(labels), counters);
         }
         Ok(count)
@@ -216,9 +226,14 @@ impl Groups {
         } else {
             Arc::new(self.namer.labels(group, cgroup.as_deref(), &self.written))
         };
+        let had_no_room = self
+            .places
+            .get(group, 0)
+            .is_ok_and(|most| most >= self.most_series as u64);
+        let is_left_out = is_left_out(group, cgroup.as_deref(), self.keyed, &mut self.admission);
         Known {
             own,
-            is_other: is_left_out(group, cgroup.as_deref(), self.keyed, &mut self.admission),
+            is_other: had_no_room || is_left_out,
             cgroup,
             sum: 0,
             changed: now,
@@ -227,23 +242,9 @@ impl Groups {
         }
     }
 
-    /// Adds the orphans that were given up, for the groups that left them.
-    pub(super) fn add_expired(&mut self, records: &Records, totals: &mut Totals) {
-        for (group, orphans) in records.expired() {
-            let counters = match self.known.get_mut(group) {
-                Some(known) => {
-                    known.now.orphans_ended += orphans.ended();
-                    totals.at(known.now.slot)
-                }
-                None => totals.of(&self.retired),
-            };
-            add_orphans(&mut counters.orphans, orphans);
-        }
-    }
-
     /// Shows the last met groups under `other`, from now on, if there are more series than there may
     /// be.
-    pub(super) fn bound(&mut self, totals: &mut Totals) {
+    pub(super) fn bound(&mut self, totals: &mut Totals) -> Result<(), LedgerError> {
         let mut met: HashMap<usize, u64> = HashMap::new();
         let shown = |known: &&Known| !known.is_other && !Arc::ptr_eq(&known.own, &self.retired);
         for known in self.known.values().filter(shown) {
@@ -254,19 +255,25 @@ impl Groups {
         let groups = groups.filter_map(|(slot, counters)| Some((*met.get(&slot)?, slot, counters)));
         let too_many = beyond(groups, self.most_series);
         if too_many.is_empty() {
-            return;
+            return Ok(());
         }
         let most = self.most_series;
         warn!(
             groups = too_many.len(),
             "more than {most} series: these groups are shown under other; see max-series"
         );
-        for known in self.known.values_mut() {
-            known.is_other |= too_many.contains(&known.now.slot);
+        for (group, known) in &mut self.known {
+            if !known.is_other && too_many.contains(&known.now.slot) {
+                let places = &mut self.places;
+                let marked = places.insert(group, most as u64, BPF_EXIST);
+                marked.map_err(write("GROUPS"))?;
+                known.is_other = true;
+            }
         }
         for slot in too_many {
             totals.fold(slot, &self.other);
         }
+        Ok(())
     }
 }
 
@@ -275,7 +282,7 @@ impl Pass {
         self.kinds |= 1 << kind.index();
         match kind {
             Kind::Closes(_) => self.orphans_left = self.orphans_left.wrapping_add(row.left),
-            Kind::Ends(_) => self.orphans_ended += row.buckets.iter().sum::<u64>(),
+            Kind::Ends(_) | Kind::GivenUp => self.orphans_ended += row.buckets.iter().sum::<u64>(),
             Kind::Resets(_) => {}
         }
         let counts = row.buckets.iter().copied();

@@ -5,13 +5,13 @@ use std::mem::offset_of;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use aya::Ebpf;
 use aya::maps::{HashMap, MapData};
 use linger_ebpf::{Close, MAX_CLOSES, Parked, Slot};
 use nix::time::{ClockId, clock_gettime};
 
 use super::shared::Shared;
 use super::{LedgerError, keys};
+use crate::probe::Maps;
 
 /// The maps of closes in flight.
 pub(super) struct InFlight {
@@ -49,8 +49,8 @@ const SLOTS: usize = MAX_CLOSES as usize;
 
 impl Slots {
     /// Maps the array of slots.
-    pub(super) fn map(ebpf: &Ebpf) -> Result<Self, LedgerError> {
-        Shared::map(ebpf, "CLOSES", SLOTS * size_of::<Slot>()).map(Self)
+    pub(super) fn map(maps: &Maps) -> Result<Self, LedgerError> {
+        Shared::map(maps, "CLOSES", SLOTS * size_of::<Slot>()).map(Self)
     }
 
     /// How many closes are in a slot, and how many were removed, whose thread has ended.

@@ -1,20 +1,17 @@
 //! Orphans whose end never came.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use aya::Ebpf;
 use aya::maps::{HashMap, MapData};
-use linger_ebpf::{
-    BUCKET_BOUNDS_NS, Fate, Group, HINTS, Orphan, Orphans, QueueBytes, hint, orphan_stage,
-};
+use linger_ebpf::{BUCKET_BOUNDS_NS, Group, HINTS, Orphan, QueueBytes, Row, hint, orphan_stage};
 
 use super::in_flight::now_ns;
 use super::shared::Shared;
 use super::{LedgerError, keys, take};
+use crate::probe::Maps;
 
-/// The records of orphans, and those that were given up.
+/// The records of orphans.
 pub(super) struct Records {
     map: HashMap<MapData, u64, Orphan>,
     /// How many records have each hint.
@@ -23,8 +20,15 @@ pub(super) struct Records {
     ttl: Duration,
     /// When they were last looked through.
     swept: Instant,
-    /// What was given up.
-    expired: BTreeMap<Group, Orphans>,
+}
+
+/// What a sweep removed.
+#[derive(Default)]
+pub(super) struct Swept {
+    /// Orphans that were given up: whose they were, and what each adds to that group.
+    pub(super) given_up: Vec<(Group, Row)>,
+    /// Records that are counted nowhere: their orphans ended within a close whose return was missed.
+    pub(super) lost: u64,
 }
 
 /// The records are many: they are looked through this often in a time to live, and no less than
@@ -34,13 +38,12 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 impl Records {
     /// Takes the maps. A record may live for `ttl`.
-    pub(super) fn new(ebpf: &mut Ebpf, ttl: Duration) -> Result<Self, LedgerError> {
+    pub(super) fn new(maps: &mut Maps, ttl: Duration) -> Result<Self, LedgerError> {
         Ok(Self {
-            map: take(ebpf, "ORPHANS")?,
-            hints: Shared::map(ebpf, "SOCKETS", HINTS as usize * size_of::<u64>())?,
+            map: take(maps, "ORPHANS")?,
+            hints: Shared::map(maps, "SOCKETS", HINTS as usize * size_of::<u64>())?,
             ttl,
             swept: Instant::now(),
-            expired: BTreeMap::new(),
         })
     }
 
@@ -49,25 +52,14 @@ impl Records {
         self.ttl = ttl;
     }
 
-    /// What was given up, by group.
-    pub(super) fn expired(&self) -> &BTreeMap<Group, Orphans> {
-        &self.expired
-    }
-
-    /// Takes what was given up of a group.
-    pub(super) fn take_expired(&mut self, group: &Group) -> Option<Orphans> {
-        self.expired.remove(group)
-    }
-
-    /// Gives up, from time to time, what has become too old. Returns how many of them are counted
-    /// nowhere: they ended within a close whose return was missed.
-    pub(super) fn sweep(&mut self) -> Result<u64, LedgerError> {
+    /// Gives up, from time to time, what has become too old.
+    pub(super) fn sweep(&mut self) -> Result<Swept, LedgerError> {
+        let mut swept = Swept::default();
         if self.swept.elapsed() < (self.ttl / SWEEPS).min(LONGEST) {
-            return Ok(0);
+            return Ok(swept);
         }
         self.swept = Instant::now();
         let now = now_ns();
-        let mut lost = 0;
         for key in keys(&self.map, "ORPHANS")? {
             // It may have ended meanwhile.
             let Ok(orphan) = self.map.get(&key, 0) else {
@@ -81,13 +73,14 @@ impl Records {
                 continue;
             }
             if stage == orphan_stage::LEFT {
-                let orphans = self.expired.entry(orphan.group).or_insert(Orphans::ZERO);
-                give_up(orphans, orphan.bytes.into(), age);
+                swept
+                    .given_up
+                    .push((orphan.group, given_up(orphan.bytes.into(), age)));
             } else {
-                lost += 1;
+                swept.lost += 1;
             }
         }
-        Ok(lost)
+        Ok(swept)
     }
 
     /// Whether it was there to be removed.
@@ -101,28 +94,36 @@ impl Records {
     }
 }
 
-/// Counts an orphan of unknown fate. Its bytes were sent, perhaps.
-fn give_up(orphans: &mut Orphans, bytes: u64, age: Duration) {
-    let ends = &mut orphans.ends[Fate::Unknown.index()];
+/// What an orphan of unknown fate adds. Its bytes were sent, perhaps.
+fn given_up(bytes: u64, age: Duration) -> Row {
     let lived_ns = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
-    let bucket = BUCKET_BOUNDS_NS.partition_point(|&bound| bound < lived_ns);
-    ends.buckets[bucket] += 1;
-    ends.lived_ns += lived_ns;
-    ends.discarded = QueueBytes {
-        unacked: ends.discarded.unacked + bytes,
-        ..ends.discarded
+    let mut row = Row {
+        time_ns: lived_ns,
+        discarded: QueueBytes {
+            unsent: 0,
+            unacked: bytes,
+        },
+        ..Row::ZERO
     };
+    row.buckets[BUCKET_BOUNDS_NS.partition_point(|&bound| bound < lived_ns)] = 1;
+    row
 }
 
 #[cfg(test)]
 mod tests {
+    use linger_ebpf::{Counters, Fate, Kind};
+
+    use super::super::sum::add_kind;
     use super::*;
 
     #[test]
     fn what_is_given_up_is_counted_once_with_its_time() {
-        let mut orphans = Orphans::ZERO;
-        give_up(&mut orphans, 70, Duration::from_secs(2));
-        give_up(&mut orphans, 30, Duration::from_secs(1801));
+        let mut counters = Counters::ZERO;
+        for (bytes, seconds) in [(70, 2), (30, 1801)] {
+            let row = given_up(bytes, Duration::from_secs(seconds));
+            add_kind(&mut counters, Kind::GivenUp, &row);
+        }
+        let orphans = &counters.orphans;
         let ends = &orphans.ends[Fate::Unknown.index()];
         assert_eq!((ends.count(), ends.discarded.sum()), (2, 100));
         assert_eq!(ends.lived_ns, 1_803_000_000_000);

@@ -1,16 +1,17 @@
 //! Maps with a copy of each row for every CPU, read many rows at a time.
 
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _};
 
+use aya::Pod;
 use aya::maps::{Map, MapData};
 use aya::util::nr_cpus;
-use aya::{Ebpf, Pod};
 use linger_ebpf::Row;
 use nix::errno::Errno;
 use nix::libc;
 
 use super::LedgerError;
+use crate::probe::Maps;
+use crate::sys::{bpf, number};
 
 /// A map of rows for every CPU, and the room to read it into.
 pub(super) struct PerCpu<K> {
@@ -29,8 +30,8 @@ const BATCH_ROWS: usize = 32;
 
 impl<K: Pod + Default> PerCpu<K> {
     /// Takes the map.
-    pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, LedgerError> {
-        let Some(Map::PerCpuHashMap(map) | Map::PerCpuArray(map)) = ebpf.take_map(name) else {
+    pub(super) fn take(maps: &mut Maps, name: &'static str) -> Result<Self, LedgerError> {
+        let Some(Map::PerCpuHashMap(map) | Map::PerCpuArray(map)) = maps.take(name) else {
             return Err(LedgerError::NoMap(name));
         };
         let cpus = nr_cpus().map_err(|(_, source)| LedgerError::Call { map: name, source })?;
@@ -95,33 +96,63 @@ impl<K: Pod + Default> PerCpu<K> {
         let done = unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &mut call) };
         let rows = call.count as usize;
         match done {
-            Ok(()) => Ok((rows, Some(next))),
+            Ok(_) => Ok((rows, Some(next))),
             // That was the end.
             Err(Errno::ENOENT) => Ok((rows, None)),
             Err(error) => Err(error),
         }
     }
 
-    /// Takes a row out of the map; none if it is not there.
-    pub(super) fn remove(&self, key: &K) -> Result<Option<Row>, LedgerError> {
+    /// A row, summed over the CPUs; none if it is not there.
+    pub(super) fn get(&self, key: &K) -> Result<Option<Row>, LedgerError> {
         let mut copies = vec![Row::ZERO; self.cpus];
-        let mut call = TakeElement {
-            map_fd: self.fd(),
-            key: address(&raw const *key),
-            value: address(copies.as_mut_ptr()),
-            ..TakeElement::default()
-        };
-        // SAFETY: key and value are of the sizes that the map was made with, for every CPU.
-        match unsafe { bpf(BPF_MAP_LOOKUP_AND_DELETE_ELEM, &mut call) } {
+        match self.call(BPF_MAP_LOOKUP_ELEM, key, &mut copies) {
             Ok(()) => Ok(Some(sum(&copies))),
             Err(Errno::ENOENT) => Ok(None),
             Err(error) => Err(self.failed(error)),
         }
     }
 
-    #[expect(clippy::cast_sign_loss, reason = "an open file has no negative number")]
+    /// Adds to a row that no program adds to, or makes it. Returns whether there was room.
+    pub(super) fn add(&self, key: &K, row: &Row) -> Result<bool, LedgerError> {
+        let mut copies = vec![Row::ZERO; self.cpus];
+        copies[0] = self.get(key)?.unwrap_or_default();
+        super::sum::add_row(&mut copies[0], row);
+        match self.call(BPF_MAP_UPDATE_ELEM, key, &mut copies) {
+            Ok(()) => Ok(true),
+            Err(Errno::E2BIG | Errno::ENOMEM) => Ok(false),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    /// Removes a row, if it is there.
+    pub(super) fn remove(&self, key: &K) -> Result<(), LedgerError> {
+        match self.call(BPF_MAP_DELETE_ELEM, key, &mut []) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    /// Does something to a row, whose copies are one for each CPU if it takes any.
+    fn call(&self, command: libc::c_long, key: &K, copies: &mut [Row]) -> Result<(), Errno> {
+        assert!(copies.is_empty() || copies.len() == self.cpus);
+        let mut call = Element {
+            map_fd: self.fd(),
+            key: address(&raw const *key),
+            value: if copies.is_empty() {
+                0
+            } else {
+                address(copies.as_mut_ptr())
+            },
+            ..Element::default()
+        };
+        // SAFETY: key and value are of the sizes that the map was made with, for every CPU; only what
+        // takes none is called without a value.
+        unsafe { bpf(command, &mut call) }.map(drop)
+    }
+
     fn fd(&self) -> u32 {
-        self.map.fd().as_fd().as_raw_fd() as u32
+        number(self.map.fd())
     }
 
     fn failed(&self, error: Errno) -> LedgerError {
@@ -144,7 +175,9 @@ fn address<T>(of: *const T) -> u64 {
     of as u64
 }
 
-const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_long = 21;
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 
 /// `union bpf_attr`, the part `batch` (include/uapi/linux/bpf.h).
@@ -164,22 +197,10 @@ struct LookupBatch {
 /// `union bpf_attr`, the part of commands on an element.
 #[repr(C)]
 #[derive(Default)]
-struct TakeElement {
+struct Element {
     map_fd: u32,
     unused: u32,
     key: u64,
     value: u64,
     flags: u64,
-}
-
-/// Calls bpf(2).
-///
-/// # Safety
-///
-/// `attributes` must be those of the command, and what they point to as large as they say.
-unsafe fn bpf<T>(command: libc::c_long, attributes: &mut T) -> Result<(), Errno> {
-    // SAFETY: as the caller promises.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
-    Errno::result(result).map(drop)
 }

@@ -7,11 +7,11 @@ use std::os::fd::AsFd as _;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
-use aya::Ebpf;
 use aya::maps::{Map, MapData};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::LedgerError;
+use crate::probe::Maps;
 
 /// An array map that was made with `BPF_F_MMAPABLE`, as 64-bit words.
 pub(super) struct Shared {
@@ -24,8 +24,8 @@ unsafe impl Send for Shared {}
 
 impl Shared {
     /// Maps the first `bytes` of an array.
-    pub(super) fn map(ebpf: &Ebpf, name: &'static str, bytes: usize) -> Result<Self, LedgerError> {
-        let (Some(Map::Array(array)), Some(bytes)) = (ebpf.map(name), NonZeroUsize::new(bytes))
+    pub(super) fn map(maps: &Maps, name: &'static str, bytes: usize) -> Result<Self, LedgerError> {
+        let (Some(Map::Array(array)), Some(bytes)) = (maps.get(name), NonZeroUsize::new(bytes))
         else {
             return Err(LedgerError::NoMap(name));
         };

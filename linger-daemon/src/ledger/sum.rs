@@ -1,6 +1,6 @@
 //! Adding up.
 
-use linger_ebpf::{Closes, Counters, Ends, Kind, Orphans, QueueBytes, Row};
+use linger_ebpf::{Closes, Counters, Ends, Fate, Kind, Orphans, QueueBytes, Row};
 
 /// Adds a row to another of its kind. Those of one CPU may stand below zero, when a close was counted
 /// anew on another.
@@ -49,20 +49,23 @@ pub(super) fn add_kind(sum: &mut Counters, kind: Kind, row: &Row) {
                 &[row.left, row.orphan_bytes],
             );
         }
-        Kind::Ends(fate) => {
-            add_ends(
-                &mut sum.orphans.ends[fate.index()],
-                &Ends {
-                    lived_ns: row.time_ns,
-                    buckets: row.buckets,
-                    discarded: row.discarded,
-                },
-            );
-            add_all([&mut sum.orphans.delivered_bytes], &[row.orphan_bytes]);
-        }
+        Kind::Ends(fate) => add_end(&mut sum.orphans, fate, row),
+        Kind::GivenUp => add_end(&mut sum.orphans, Fate::Unknown, row),
         Kind::Resets(cause) => add_all([&mut sum.resets[cause.index()]], &[row.resets]),
     }
     add_all([&mut sum.unread_bytes], &[row.unread_bytes]);
+}
+
+fn add_end(orphans: &mut Orphans, fate: Fate, row: &Row) {
+    add_ends(
+        &mut orphans.ends[fate.index()],
+        &Ends {
+            lived_ns: row.time_ns,
+            buckets: row.buckets,
+            discarded: row.discarded,
+        },
+    );
+    add_all([&mut orphans.delivered_bytes], &[row.orphan_bytes]);
 }
 
 /// Adds all counters of a group to another's.
@@ -75,7 +78,7 @@ pub(super) fn add(sum: &mut Counters, more: &Counters) {
     add_orphans(&mut sum.orphans, &more.orphans);
 }
 
-pub(super) fn add_orphans(sum: &mut Orphans, more: &Orphans) {
+fn add_orphans(sum: &mut Orphans, more: &Orphans) {
     add_all(
         [&mut sum.left, &mut sum.left_bytes, &mut sum.delivered_bytes],
         &[more.left, more.left_bytes, more.delivered_bytes],

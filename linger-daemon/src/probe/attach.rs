@@ -1,23 +1,23 @@
 //! Loading and attaching: a plan as a whole, or none of it.
 
-use std::error::Error;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
+use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
-use linger_ebpf::{
-    MAX_CLOSES, MAX_GROUPS, MAX_ORPHANS, OBJECT, Offsets, Plan, ROWS_PER_GROUP, keyed,
-};
+use linger_ebpf::{MAX_CLOSES, OBJECT, Offsets, Plan, ROWS_PER_GROUP, keyed};
 use thiserror::Error;
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::btf::{Kernel, KernelError};
+use super::choose::{ProbeError, Purpose};
 use super::hooks::{Hook, Point, hooks, sees_returns};
 use super::kretprobe::Kretprobe;
-use crate::attribution::Dimension;
+use super::maps::Maps;
+use super::pins::{Link, Pins};
 
 /// Why a hook does not attach.
 #[derive(Debug, Error)]
@@ -52,88 +52,36 @@ pub struct PlanError {
     pub why: AttachError,
 }
 
-/// Why nothing is attached.
-#[derive(Debug, Error)]
-pub enum ProbeError {
-    /// The kernel's types cannot be read.
-    #[error(transparent)]
-    Kernel(#[from] KernelError),
-    /// The plan asked for does not work here.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// The maps do not take what is configured.
-    #[error("the maps cannot be prepared")]
-    Prepare(#[source] Box<dyn Error + Send + Sync>),
-    /// No plan works here.
-    #[error("no plan works on this kernel; `lingerd check` tells why")]
-    NoPlan,
-}
-
-/// Programs at work. Dropping this detaches and unloads them.
+/// Programs at work. Dropping this detaches and unloads them, unless they are pinned.
 pub struct Attached {
     /// The plan in use.
     pub plan: Plan,
     /// What is attached.
     pub hooks: Vec<Hook>,
-    /// The maps that no one took, and the links that keep the programs attached.
-    _ebpf: Ebpf,
+    /// The links that keep the programs attached, if nothing else does.
+    _ebpf: Option<Ebpf>,
     /// More of what keeps programs attached.
     _kretprobes: Vec<Kretprobe>,
 }
 
-/// What the programs are loaded for.
-#[derive(Clone, Copy, Debug)]
-pub struct Purpose {
-    /// What of a group they read, a set of [`keyed`] bits.
-    pub keyed: u32,
-    /// How many groups have counters of their own.
-    pub max_groups: u32,
-    /// How many orphans have a record of their own.
-    pub max_orphans: u32,
-}
-
-impl Default for Purpose {
-    fn default() -> Self {
+impl Attached {
+    /// Programs that are pinned.
+    pub(super) fn elsewhere(plan: Plan, hooks: Vec<Hook>) -> Self {
         Self {
-            keyed: Dimension::keyed(Dimension::DEFAULT),
-            max_groups: MAX_GROUPS,
-            max_orphans: MAX_ORPHANS,
+            plan,
+            hooks,
+            _ebpf: None,
+            _kretprobes: Vec::new(),
         }
     }
 }
 
-/// Attaches the plan asked for, or the best that works.
-///
-/// `prepare` gets the maps before anything is attached, and may take them; returns what it made of
-/// them.
-pub fn choose<T, E: Error + Send + Sync + 'static>(
-    wanted: Option<Plan>,
-    purpose: Purpose,
-    prepare: impl Fn(&mut Ebpf, Plan) -> Result<T, E>,
-) -> Result<(Attached, T), ProbeError> {
-    let loader = Loader::new(purpose)?;
-    let attempt = |plan| -> Result<_, ProbeError> {
-        let mut maps = loader.load(plan)?;
-        let prepared = prepare(&mut maps.ebpf, plan);
-        let prepared = prepared.map_err(|error| ProbeError::Prepare(error.into()))?;
-        Ok((loader.attach(maps)?, prepared))
-    };
-    if let Some(plan) = wanted {
-        return attempt(plan);
-    }
-    for &plan in Plan::ALL {
-        match attempt(plan) {
-            Err(ProbeError::Plan(error)) => info!("{error}"),
-            done => return done,
-        }
-    }
-    Err(ProbeError::NoPlan)
-}
-
-/// The maps of a plan, whose programs are not attached yet.
+/// A plan whose programs are not attached yet.
 pub struct Loaded {
     plan: Plan,
     ebpf: Ebpf,
+    /// Those that no one has taken.
+    pub(super) maps: Maps,
 }
 
 /// All that loading takes, read once. Drop it when everything is loaded: it holds the kernel's types.
@@ -160,42 +108,85 @@ impl Loader {
 
     /// Makes the maps for a plan.
     pub fn load(&self, plan: Plan) -> Result<Loaded, PlanError> {
-        let ebpf = self.make_maps().map_err(|why| PlanError {
+        let mut ebpf = self.make_maps().map_err(|why| PlanError {
             plan,
             point: "maps".into(),
             why,
         })?;
-        Ok(Loaded { plan, ebpf })
+        let maps = Maps::of(&mut ebpf);
+        Ok(Loaded { plan, ebpf, maps })
     }
 
-    /// Attaches every hook of a plan. When one fails, those before it are detached.
-    pub fn attach(&self, loaded: Loaded) -> Result<Attached, PlanError> {
-        let Loaded { plan, mut ebpf } = loaded;
-        let hooks = hooks(plan, self.purpose.keyed, &self.kernel);
-        let failed = |point: String, why| PlanError { plan, point, why };
+    /// Attaches every hook of a plan, and pins what keeps them attached if there is a place for it. When
+    /// one fails, those before it are detached.
+    pub fn attach(&self, loaded: Loaded, pins: Option<&Pins>) -> Result<Attached, ProbeError> {
+        let Loaded {
+            plan,
+            mut ebpf,
+            mut maps,
+        } = loaded;
+        let holders = self.attach_hooks(&mut ebpf, plan, pins.is_some())?;
+        let hooks = holders.iter().map(|(hook, _)| *hook).collect();
         let mut kretprobes = Vec::new();
-        for hook in &hooks {
-            let kretprobe = self
-                .attach_hook(&mut ebpf, *hook)
-                .map_err(|why| failed(hook.point.to_string(), why))?;
-            kretprobes.extend(kretprobe);
+        for (hook, holder) in holders {
+            match (holder, pins) {
+                (Holder::Kretprobe(kretprobe), _) => kretprobes.push(kretprobe),
+                (Holder::Link(link), Some(pins)) => pins.keep_link(hook, link)?,
+                (Holder::Link(_) | Holder::Loader, _) => {}
+            }
+        }
+        if let Some(pins) = pins {
+            pins.seal(&mut maps, self.purpose.origin(plan, self.sees_returns()))?;
         }
         Ok(Attached {
             plan,
             hooks,
-            _ebpf: ebpf,
+            // What is pinned stays without it.
+            _ebpf: pins.is_none().then_some(ebpf),
             _kretprobes: kretprobes,
         })
     }
 
+    /// Attaches every hook of a plan, for as long as what this returns lives, and `ebpf`.
+    fn attach_hooks(
+        &self,
+        ebpf: &mut Ebpf,
+        plan: Plan,
+        keep: bool,
+    ) -> Result<Vec<(Hook, Holder)>, PlanError> {
+        let hooks = hooks(plan, self.purpose.keyed, self.sees_returns());
+        let attach = |hook: Hook| match self.attach_hook(ebpf, hook, keep) {
+            Ok(holder) => Ok((hook, holder)),
+            Err(why) => Err(PlanError {
+                plan,
+                point: hook.point.to_string(),
+                why,
+            }),
+        };
+        hooks.into_iter().map(attach).collect()
+    }
+
+    /// Whether this kernel [lets returns be seen](sees_returns).
+    #[must_use]
+    pub fn sees_returns(&self) -> bool {
+        sees_returns(&self.kernel)
+    }
+
+    /// Loads and attaches a plan and detaches it again.
+    pub fn try_plan(&self, plan: Plan) -> Result<(), PlanError> {
+        let mut loaded = self.load(plan)?;
+        self.attach_hooks(&mut loaded.ebpf, plan, false).map(drop)
+    }
+
     /// Loads and attaches one hook alone and detaches it again.
     pub fn try_hook(&self, hook: Hook) -> Result<(), AttachError> {
-        self.attach_hook(&mut self.make_maps()?, hook).map(drop)
+        self.attach_hook(&mut self.make_maps()?, hook, false)
+            .map(drop)
     }
 
     /// Makes the maps; no program is loaded yet.
     fn make_maps(&self) -> Result<Ebpf, AttachError> {
-        let close_syscall = if sees_returns(&self.kernel) {
+        let close_syscall = if self.sees_returns() {
             i32::try_from(nix::libc::SYS_close).expect("a small number")
         } else {
             -1
@@ -221,8 +212,9 @@ impl Loader {
             .map_err(|error| AttachError::Refused(innermost(&error)))
     }
 
-    /// Attaches a hook for as long as `ebpf` and what this returns live.
-    fn attach_hook(&self, ebpf: &mut Ebpf, hook: Hook) -> Result<Option<Kretprobe>, AttachError> {
+    /// Attaches a hook for as long as what this returns lives, and for the most part `ebpf`. `keep` asks
+    /// for a link.
+    fn attach_hook(&self, ebpf: &mut Ebpf, hook: Hook, keep: bool) -> Result<Holder, AttachError> {
         if let Some(function) = hook.point.function()
             && !self.kernel.has_function(function)
         {
@@ -233,7 +225,7 @@ impl Loader {
         let program = ebpf
             .program_mut(hook.program)
             .ok_or_else(|| AttachError::Missing(format!("no program {}", hook.program)))?;
-        self.load_and_attach(program, hook)
+        self.load_and_attach(program, hook, keep)
             .map_err(|error| explain(&error, hook.point))
     }
 
@@ -241,39 +233,66 @@ impl Loader {
         &self,
         program: &mut Program,
         hook: Hook,
-    ) -> Result<Option<Kretprobe>, ProgramError> {
+        keep: bool,
+    ) -> Result<Holder, ProgramError> {
         let no_btf = || io::Error::new(io::ErrorKind::NotFound, "the kernel's BTF is unreadable");
-        match (program, hook.point) {
+        let link = match (program, hook.point) {
             (Program::FEntry(program), Point::Fentry(function)) => {
                 program.load(function, self.btf.as_ref().ok_or_else(no_btf)?)?;
-                program.attach()?;
+                let id = program.attach()?;
+                keep.then(|| program.take_link(id).map(FdLink::from))
             }
             (Program::FExit(program), Point::Fexit(function)) => {
                 program.load(function, self.btf.as_ref().ok_or_else(no_btf)?)?;
-                program.attach()?;
+                let id = program.attach()?;
+                keep.then(|| program.take_link(id).map(FdLink::from))
             }
             (Program::KProbe(program), Point::Kprobe(function)) => {
                 program.load()?;
-                program.attach(function, 0)?;
+                let id = program.attach(function, 0)?;
+                keep.then(|| FdLink::try_from(program.take_link(id)?).map_err(|_| no_link()))
             }
             (Program::KProbe(program), Point::Kretprobe(function)) => {
                 program.load()?;
                 let program = program.fd()?.as_fd();
-                return Ok(Some(Kretprobe::attach(program, hook.program, function)?));
+                return Ok(if keep {
+                    let link = Kretprobe::link(program, hook.program, function)?;
+                    Holder::Link(Link::Ours(link))
+                } else {
+                    let kretprobe = Kretprobe::attach(program, hook.program, function)?;
+                    Holder::Kretprobe(kretprobe)
+                });
             }
             (Program::RawTracePoint(program), Point::RawTracepoint(name)) => {
                 program.load()?;
-                program.attach(name)?;
+                let id = program.attach(name)?;
+                keep.then(|| program.take_link(id).map(FdLink::from))
             }
             (Program::CgroupSock(program), Point::SockRelease) => {
                 program.load()?;
                 // Links of this type never exclude others; the kernel refuses any other mode.
-                program.attach(File::open(cgroup_root()?)?, CgroupAttachMode::Single)?;
+                let id = program.attach(File::open(cgroup_root()?)?, CgroupAttachMode::Single)?;
+                keep.then(|| FdLink::try_from(program.take_link(id)?).map_err(|_| no_link()))
             }
             _ => return Err(ProgramError::UnexpectedProgramType),
-        }
-        Ok(None)
+        };
+        let link = link.transpose()?;
+        Ok(link.map_or(Holder::Loader, |link| Holder::Link(Link::Loader(link))))
     }
+}
+
+/// What keeps a program attached.
+enum Holder {
+    /// The loader that it comes from.
+    Loader,
+    Kretprobe(Kretprobe),
+    /// What can be pinned.
+    Link(Link),
+}
+
+fn no_link() -> ProgramError {
+    let why = "to be pinned, this takes Linux 5.15: do without `persist`";
+    io::Error::new(io::ErrorKind::Unsupported, why).into()
 }
 
 /// Where the cgroup v2 hierarchy is mounted; beside v1 it is not at the usual place.
@@ -313,7 +332,7 @@ fn explain(error: &ProgramError, point: Point) -> AttachError {
 }
 
 /// An error with its last cause, which says most.
-fn innermost(error: &dyn Error) -> String {
+fn innermost(error: &dyn std::error::Error) -> String {
     let mut source = error.source();
     let mut text = error.to_string();
     while let Some(next) = source {

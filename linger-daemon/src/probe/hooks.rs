@@ -123,19 +123,18 @@ const TRACEPOINT: &[Hook] = &[
 /// Of every plan, where it is asked what processes execute.
 const EXIT_MMAP: Hook = hook("exit_mmap", Point::RawTracepoint("exit_mmap"));
 
-/// The hooks of a plan on this kernel that what is asked for takes (a set of
-/// [`linger_ebpf::keyed`] bits), in the order of attaching.
+/// The hooks of a plan that what is asked for takes (a set of [`linger_ebpf::keyed`] bits), in the order
+/// of attaching, on a kernel that [lets returns be seen](sees_returns) or does not.
 #[must_use]
-pub fn hooks(plan: Plan, asked: u32, kernel: &Kernel) -> Vec<Hook> {
+pub fn hooks(plan: Plan, asked: u32, sees_returns: bool) -> Vec<Hook> {
     let all = match plan {
         Plan::Fentry => FENTRY,
         Plan::Kprobe => KPROBE,
         Plan::Tracepoint => TRACEPOINT,
     };
-    let timed = sees_returns(kernel);
     let exit = (asked & keyed::EXE != 0).then_some(EXIT_MMAP);
     let all = exit.into_iter().chain(all.iter().copied());
-    all.filter(|hook| timed || hook.program != SEES_RETURNS)
+    all.filter(|hook| sees_returns || hook.program != SEES_RETURNS)
         .collect()
 }
 

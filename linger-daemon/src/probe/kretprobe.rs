@@ -14,8 +14,13 @@ use std::process;
 use perf_event_open_sys as perf;
 use tracing::{debug, warn};
 
+use crate::sys;
+
 /// Threads that may be inside the function at once; the kernel's maximum (`KRETPROBE_MAXACTIVE_MAX`).
 const MAX_ACTIVE: u32 = 4096;
+
+/// The file in tracefs where kprobes are defined.
+const EVENTS: &str = "kprobe_events";
 
 /// Where tracefs may be mounted.
 const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
@@ -26,35 +31,83 @@ pub(super) struct Kretprobe {
     /// Keeps the program attached; closed before the definition is removed.
     event: Option<OwnedFd>,
     definition: Definition,
+    /// It stays when this is dropped.
+    is_kept: bool,
 }
 
 impl Kretprobe {
     /// Puts a loaded program on the return of a kernel function.
     pub(super) fn attach(program: BorrowedFd<'_>, name: &str, function: &str) -> io::Result<Self> {
-        let tracefs = TRACEFS
-            .into_iter()
-            .map(PathBuf::from)
-            .find(|path| path.join("kprobe_events").exists())
-            .ok_or_else(|| {
-                io::Error::new(
-                    io::ErrorKind::NotFound,
-                    "no kprobe_events in tracefs: if it is not mounted, \
-                     mount -t tracefs tracefs /sys/kernel/tracing",
-                )
-            })?;
-        let definition = Definition::new(&tracefs, name, function)?;
-        let event = open_event(definition.id(&tracefs)?, program)?;
-        Ok(Self {
-            event: Some(event),
-            definition,
-        })
+        let (mut kretprobe, event) = Self::define(name, function)?;
+        // SAFETY: both are open; the request takes a program's descriptor.
+        check(unsafe {
+            perf::ioctls::SET_BPF(event.as_raw_fd(), program.as_raw_fd().cast_unsigned())
+        })?;
+        enable(&event)?;
+        kretprobe.event = Some(event);
+        Ok(kretprobe)
     }
+
+    /// As [`Kretprobe::attach`], by a link that can be pinned. Once that is gone, [`forget`] removes the
+    /// probe.
+    pub(super) fn link(program: BorrowedFd<'_>, name: &str, function: &str) -> io::Result<OwnedFd> {
+        let (mut kretprobe, event) = Self::define(name, function)?;
+        let link = sys::link_to_event(&program, &event)?;
+        enable(&event)?;
+        // The link keeps the event, and that the definition.
+        kretprobe.is_kept = true;
+        Ok(link)
+    }
+
+    /// Makes a probe, and opens its event.
+    fn define(name: &str, function: &str) -> io::Result<(Self, OwnedFd)> {
+        let tracefs = tracefs().ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                "no kprobe_events in tracefs: if it is not mounted, \
+                 mount -t tracefs tracefs /sys/kernel/tracing",
+            )
+        })?;
+        let definition = Definition::new(&tracefs, name, function)?;
+        let event = open_event(definition.id(&tracefs)?)?;
+        let kretprobe = Self {
+            event: None,
+            definition,
+            is_kept: false,
+        };
+        Ok((kretprobe, event))
+    }
+}
+
+fn tracefs() -> Option<PathBuf> {
+    let mut places = TRACEFS.into_iter().map(PathBuf::from);
+    places.find(|path| path.join(EVENTS).exists())
+}
+
+/// Removes the probes that the daemon with this process id defined. Returns whether none is left.
+pub(super) fn forget(pid: u32) -> bool {
+    let Some(path) = tracefs().map(|tracefs| tracefs.join(EVENTS)) else {
+        return true;
+    };
+    let Ok(definitions) = fs::read_to_string(&path) else {
+        return true;
+    };
+    let mut is_clear = true;
+    for (_, event) in events(&definitions).filter(|(owner, _)| *owner == pid) {
+        let file = OpenOptions::new().append(true).open(&path);
+        let removed = file.and_then(|mut file| file.write_all(format!("-:{event}\n").as_bytes()));
+        is_clear &= removed.is_ok();
+    }
+    is_clear
 }
 
 impl Drop for Kretprobe {
     fn drop(&mut self) {
         // An event in use cannot be removed.
         self.event = None;
+        if self.is_kept {
+            return;
+        }
         if let Err(error) = self.definition.remove() {
             warn!(
                 "cannot remove the kretprobe {}: {error}",
@@ -75,12 +128,12 @@ struct Definition {
 
 impl Definition {
     fn new(tracefs: &Path, name: &str, function: &str) -> io::Result<Self> {
-        let path = tracefs.join("kprobe_events");
+        let path = tracefs.join(EVENTS);
         // Opened to append: to truncate it would remove the probes of others.
         let mut file = OpenOptions::new().append(true).open(&path)?;
         for event in abandoned(&fs::read_to_string(&path)?) {
             debug!("removing the kretprobe {event}, whose lingerd is gone");
-            // Another lingerd may have been faster.
+            // Another lingerd may have been faster, or it is still in use.
             let _ = file.write_all(format!("-:{event}\n").as_bytes());
         }
         let event = format!("{}{}/{name}", GROUP, process::id());
@@ -105,21 +158,24 @@ impl Definition {
 /// What the names of our event groups begin with; the process id follows.
 const GROUP: &str = "lingerd_";
 
-/// The events in `kprobe_events` that belong to a lingerd that no longer runs.
-fn abandoned(definitions: &str) -> Vec<String> {
-    definitions
-        .lines()
-        .filter_map(|line| {
-            let (_, event) = line.split(' ').next()?.split_once(':')?;
-            let (pid, _) = event.strip_prefix(GROUP)?.split_once('/')?;
-            let pid: u32 = pid.parse().ok()?;
-            (!Path::new(&format!("/proc/{pid}")).exists()).then(|| event.to_owned())
-        })
-        .collect()
+/// The events in `kprobe_events` that a lingerd defined, with its process id.
+fn events(definitions: &str) -> impl Iterator<Item = (u32, &str)> {
+    definitions.lines().filter_map(|line| {
+        let (_, event) = line.split(' ').next()?.split_once(':')?;
+        let (pid, _) = event.strip_prefix(GROUP)?.split_once('/')?;
+        Some((pid.parse().ok()?, event))
+    })
 }
 
-/// Puts a program on a tracepoint's event, for all processes and CPUs.
-fn open_event(id: u64, program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+/// Those that belong to a lingerd that no longer runs. Programs that outlive it may still use them.
+fn abandoned(definitions: &str) -> impl Iterator<Item = &str> {
+    let is_gone = |pid: &u32| !Path::new(&format!("/proc/{pid}")).exists();
+    let gone = events(definitions).filter(move |(pid, _)| is_gone(pid));
+    gone.map(|(_, event)| event)
+}
+
+/// Opens a tracepoint's event, for all processes and CPUs.
+fn open_event(id: u64) -> io::Result<OwnedFd> {
     let mut attributes = perf::bindings::perf_event_attr {
         type_: perf::bindings::PERF_TYPE_TRACEPOINT,
         size: u32::try_from(size_of::<perf::bindings::perf_event_attr>()).expect("a small struct"),
@@ -133,14 +189,12 @@ fn open_event(id: u64, program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the kernel has just made it, for us alone.
-    let event = unsafe { OwnedFd::from_raw_fd(fd) };
-    // SAFETY: both are open; the request takes a program's descriptor.
-    check(unsafe {
-        perf::ioctls::SET_BPF(event.as_raw_fd(), program.as_raw_fd().cast_unsigned())
-    })?;
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn enable(event: &OwnedFd) -> io::Result<()> {
     // SAFETY: it is open; the request takes no argument.
-    check(unsafe { perf::ioctls::ENABLE(event.as_raw_fd(), 0) })?;
-    Ok(event)
+    check(unsafe { perf::ioctls::ENABLE(event.as_raw_fd(), 0) })
 }
 
 fn check(result: i32) -> io::Result<()> {
@@ -166,7 +220,7 @@ mod tests {
              garbage\n"
         );
         assert_eq!(
-            abandoned(&definitions),
+            abandoned(&definitions).collect::<Vec<_>>(),
             ["lingerd_4194999/kretprobe_tcp_close"]
         );
     }

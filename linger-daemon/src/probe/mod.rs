@@ -2,11 +2,16 @@
 
 mod attach;
 mod btf;
+mod choose;
 mod hooks;
 mod kretprobe;
+mod maps;
+mod pins;
+mod takeover;
 
-pub use attach::{
-    AttachError, Attached, Loader, PlanError, ProbeError, Purpose, cgroup_root, choose,
-};
+pub use attach::{AttachError, Attached, Loader, PlanError, cgroup_root};
 pub use btf::{Kernel, KernelError, Resolved};
+pub use choose::{ProbeError, Purpose, choose};
 pub use hooks::{Hook, Point, blind, hooks};
+pub use maps::Maps;
+pub use pins::{DEFAULT_PINS, Pins, PinsError};

@@ -65,6 +65,8 @@ fn the_file_says_what_it_says() {
         r#"
             listen = "[::1]:9"
             plan = "kprobe"
+            persist = true
+            pins = "/sys/fs/bpf/ours"
             log-level = "warn,linger_daemon::http=debug"
             labels = ["port", "unit"]
             ports = [443, "8000-8099", "8050-8200", 444]
@@ -83,6 +85,8 @@ fn the_file_says_what_it_says() {
     let wanted = Config {
         listen: "[::1]:9".parse().unwrap(),
         plan: linger_daemon::cli::PlanChoice::Kprobe,
+        persist: true,
+        pins: "/sys/fs/bpf/ours".into(),
         log_level: "warn,linger_daemon::http=debug".parse().unwrap(),
         labels: vec![Dimension::Unit, Dimension::Port],
         ports: PortSet::from_iter([443..=444, 8000..=8200]),
@@ -216,6 +220,8 @@ fn configs() -> impl Strategy<Value = Config> {
             Config {
                 listen: listen.into(),
                 plan: <linger_daemon::cli::PlanChoice as clap::ValueEnum>::value_variants()[plan],
+                persist: max_groups % 2 == 0,
+                pins: format!("/sys/fs/bpf/{max_orphans}").into(),
                 log_level: level.parse().unwrap(),
                 ports: if has_port { ports } else { PortSet::default() },
                 labels,

@@ -41,8 +41,8 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "\"a\\nb\" = 1",
-        "1: \"a\\nb\": unknown key, expected one of listen, plan, log-level, labels, ports, max-groups, \
-         max-series, retire-after, max-orphans, orphan-ttl, allow.units, allow.comms, allow.ports, \
+        "1: \"a\\nb\": unknown key, expected one of listen, plan, persist, pins, log-level, labels, ports, \
+         max-groups, max-series, retire-after, max-orphans, orphan-ttl, allow.units, allow.comms, allow.ports, \
          deny.units, deny.comms, deny.ports",
     ),
     // Types.

@@ -7,14 +7,14 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use linger_ebpf::{Exe, Group, Kind, ROWS, RowKey, keyed};
+use linger_ebpf::{Exe, Group, ROWS, RowKey, keyed};
 use tracing::debug;
 
-use super::super::orphans::Records;
+use super::super::past::Kept;
 use super::super::percpu::PerCpu;
-use super::super::sum::{add_kind, add_orphans};
+use super::super::sum::add_kind;
 use super::super::{LedgerError, keys};
-use super::{Groups, Known};
+use super::{Groups, Known, OTHER, RETIRED, kind};
 
 /// How full a table of the kernel may be before what is of no use is not kept for long: this many
 /// quarters.
@@ -32,7 +32,7 @@ impl Groups {
     pub(in super::super) fn retire(
         &mut self,
         rows: &PerCpu<RowKey>,
-        records: &mut Records,
+        kept: &mut Kept,
     ) -> Result<(), LedgerError> {
         let patience = if self.known.len() * 4 >= self.most * CROWDED {
             self.patience.min(LEAST_PATIENCE)
@@ -51,7 +51,7 @@ impl Groups {
             }
         }
         for group in ended {
-            self.remove(&group, rows, records)?;
+            self.remove(&group, rows, kept)?;
         }
         self.forget_cgroups(gone.into_iter().filter(|(_, gone)| *gone));
         if self.keyed & keyed::EXE != 0 && self.passes.is_multiple_of(EXES_EVERY) {
@@ -73,26 +73,30 @@ impl Groups {
         &mut self,
         group: &Group,
         rows: &PerCpu<RowKey>,
-        records: &mut Records,
+        kept: &mut Kept,
     ) -> Result<(), LedgerError> {
         let Some(known) = self.known.remove(group) else {
             return Ok(());
         };
         debug!(labels = ?known.own, "retired");
-        let [other, retired] = &mut self.past;
-        let (_, past) = if known.is_other { other } else { retired };
-        for index in (0..ROWS).filter(|index| known.now.kinds & 1 << index != 0) {
-            let key = RowKey {
-                group: *group,
-                row: index as u64,
-            };
-            if let (Some(kind), Some(row)) = (Kind::from_index(index), rows.remove(&key)?) {
-                add_kind(past, kind, &row);
+        let place = if known.is_other { OTHER } else { RETIRED };
+        let mut counters = Box::new(kept.past().counters[place]);
+        for key in keys_of(group).filter(|key| known.now.kinds & 1 << key.row != 0) {
+            if let (Some(kind), Some(row)) = (kind(&key), rows.get(&key)?) {
+                add_kind(&mut counters, kind, &row);
             }
         }
-        if let Some(orphans) = records.take_expired(group) {
-            add_orphans(&mut past.orphans, &orphans);
-        }
+        kept.put(place, &counters, group)?;
+        self.clear(group, rows)
+    }
+
+    /// Removes the rows of a group that stands among those of the past, and its place.
+    pub(in super::super) fn clear(
+        &mut self,
+        group: &Group,
+        rows: &PerCpu<RowKey>,
+    ) -> Result<(), LedgerError> {
+        keys_of(group).try_for_each(|key| rows.remove(&key))?;
         // What is not there is what is wanted.
         let _ = self.places.remove(group);
         Ok(())
@@ -121,4 +125,9 @@ impl Groups {
         }
         Ok(())
     }
+}
+
+/// The keys of all rows that a group can have.
+fn keys_of(group: &Group) -> impl Iterator<Item = RowKey> {
+    (0..ROWS as u64).map(|row| RowKey { group: *group, row })
 }

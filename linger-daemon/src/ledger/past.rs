@@ -1,0 +1,59 @@
+//! What the daemon counts itself. It stands in the kernel like all else, so that the next daemon can go
+//! on with it.
+
+use aya::maps::{Array, MapData};
+use linger_ebpf::{Counters, Group, Lost, Past};
+
+use super::{LedgerError, read, take, write};
+use crate::probe::Maps;
+
+const NAME: &str = "PAST";
+
+/// What is kept, and a copy of it.
+pub(super) struct Kept {
+    map: Array<MapData, Past>,
+    past: Box<Past>,
+}
+
+impl Kept {
+    /// Takes the map, with all that is in it.
+    pub(super) fn new(maps: &mut Maps) -> Result<Self, LedgerError> {
+        let map: Array<_, Past> = take(maps, NAME)?;
+        let past = Box::new(map.get(&0, 0).map_err(read(NAME))?);
+        Ok(Self { map, past })
+    }
+
+    /// What is kept.
+    pub(super) fn past(&self) -> &Past {
+        &self.past
+    }
+
+    /// Counts what was lost.
+    pub(super) fn lose(&mut self, what: Lost, count: u64) -> Result<(), LedgerError> {
+        if count == 0 {
+            return Ok(());
+        }
+        self.change(|past| past.lost[what.index()] += count)
+    }
+
+    /// Makes these the counters of this place among [`Group::SHARED`], now that those of a group are in
+    /// them: at once, so that they stand nowhere twice if the daemon ends before it has removed the
+    /// group's rows.
+    pub(super) fn put(
+        &mut self,
+        place: usize,
+        counters: &Counters,
+        group: &Group,
+    ) -> Result<(), LedgerError> {
+        self.change(|past| (past.counters[place], past.last) = (*counters, *group))
+    }
+
+    /// Changes what is kept, and its copy only if the kernel has taken it.
+    fn change(&mut self, how: impl FnOnce(&mut Past)) -> Result<(), LedgerError> {
+        let mut changed = self.past.clone();
+        how(&mut changed);
+        self.map.set(0, *changed, 0).map_err(write(NAME))?;
+        self.past = changed;
+        Ok(())
+    }
+}

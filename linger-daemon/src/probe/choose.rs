@@ -1,0 +1,125 @@
+//! Which plan, and for what.
+
+use std::error::Error;
+use std::process;
+
+use linger_ebpf::{LAYOUT, MAX_GROUPS, MAX_ORPHANS, Origin, Plan};
+use thiserror::Error;
+use tracing::info;
+
+use super::attach::{Attached, Loader, PlanError};
+use super::btf::KernelError;
+use super::maps::Maps;
+use super::pins::{Pins, PinsError};
+use super::takeover;
+use crate::attribution::Dimension;
+use crate::metrics::VERSION;
+
+/// Why nothing is attached.
+#[derive(Debug, Error)]
+pub enum ProbeError {
+    /// The kernel's types cannot be read.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The plan asked for does not work here.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The maps do not take what is configured.
+    #[error("the maps cannot be prepared")]
+    Prepare(#[source] Box<dyn Error + Send + Sync>),
+    /// Nothing can be pinned, or taken over.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
+    /// No plan works here.
+    #[error("no plan works on this kernel; `lingerd check` tells why")]
+    NoPlan,
+}
+
+/// What the programs are loaded for.
+#[derive(Clone, Copy, Debug)]
+pub struct Purpose {
+    /// What of a group they read, a set of [`keyed`] bits.
+    pub keyed: u32,
+    /// How many groups have counters of their own.
+    pub max_groups: u32,
+    /// How many orphans have a record of their own.
+    pub max_orphans: u32,
+}
+
+impl Purpose {
+    /// What is written down with programs that outlive this daemon.
+    pub(super) fn origin(self, plan: Plan, sees_returns: bool) -> Origin {
+        let mut version = [0; 32];
+        for (to, from) in version.iter_mut().zip(VERSION.bytes()) {
+            *to = from;
+        }
+        Origin {
+            layout: LAYOUT,
+            object: takeover::fingerprint(),
+            version,
+            plan: plan as u32,
+            keyed: self.keyed,
+            max_groups: self.max_groups,
+            max_orphans: self.max_orphans,
+            sees_returns: sees_returns.into(),
+            pid: process::id(),
+        }
+    }
+}
+
+impl Default for Purpose {
+    fn default() -> Self {
+        Self {
+            keyed: Dimension::keyed(Dimension::DEFAULT),
+            max_groups: MAX_GROUPS,
+            max_orphans: MAX_ORPHANS,
+        }
+    }
+}
+
+/// Attaches the plan asked for, or the best that works; or takes over what another daemon has pinned.
+///
+/// `prepare` gets the maps before anything is attached, and may take them; returns what it made of
+/// them.
+pub fn choose<T, E: Error + Send + Sync + 'static>(
+    wanted: Option<Plan>,
+    purpose: Purpose,
+    pins: Option<&Pins>,
+    prepare: impl Fn(&mut Maps, Plan) -> Result<T, E>,
+) -> Result<(Attached, T), ProbeError> {
+    let prepare = |maps: &mut Maps, plan| {
+        prepare(maps, plan).map_err(|error| ProbeError::Prepare(error.into()))
+    };
+    if let Some(pins) = pins
+        && let Some(attached) = takeover::take_over(pins, wanted, purpose)?
+    {
+        let prepared = prepare(&mut pins.maps()?, attached.plan)?;
+        return Ok((attached, prepared));
+    }
+    let loader = Loader::new(purpose)?;
+    let attempt = |plan| -> Result<_, ProbeError> {
+        let mut ready = loader.load(plan)?;
+        if let Some(pins) = pins {
+            pins.keep_maps(&ready.maps)?;
+        }
+        let prepared = prepare(&mut ready.maps, plan)?;
+        Ok((loader.attach(ready, pins)?, prepared))
+    };
+    let attempt = |plan| {
+        let done = attempt(plan);
+        if let (Err(_), Some(pins)) = (&done, pins) {
+            pins.clear()?;
+        }
+        done
+    };
+    if let Some(plan) = wanted {
+        return attempt(plan);
+    }
+    for &plan in Plan::ALL {
+        match attempt(plan) {
+            Err(ProbeError::Plan(error)) => info!("{error}"),
+            done => return done,
+        }
+    }
+    Err(ProbeError::NoPlan)
+}

@@ -1,0 +1,314 @@
+//! Programs and counts that outlive the daemon: pinned in a BPF file system.
+//!
+//! A folder there holds the maps and the links, so that the programs go on counting while no daemon
+//! runs, and the next one takes over what they have counted. The map `ORIGIN`, which says what the
+//! programs were loaded for, is pinned last: without it the folder is what a start left that did not
+//! come to its end. Whoever uses the folder holds a lock on it, which ends with the process, however
+//! that ends.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use aya::maps::{Array, Map, MapData, MapError};
+use aya::pin::PinError;
+use aya::programs::links::FdLink;
+use linger_ebpf::Origin;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use thiserror::Error;
+use tracing::debug;
+
+use super::hooks::Hook;
+use super::kretprobe;
+use super::maps::Maps;
+use crate::sys;
+
+/// The folder that is used unless another is given.
+pub const DEFAULT_PINS: &str = "/sys/fs/bpf/lingerd";
+
+const MAPS: &str = "maps";
+const LINKS: &str = "links";
+const ORIGIN: &str = "ORIGIN";
+
+/// Why nothing can be kept.
+#[derive(Debug, Error)]
+pub enum PinsError {
+    /// There is no BPF file system.
+    #[error(
+        "{0} is in no BPF file system: mount -t bpf bpf /sys/fs/bpf, or do without `persist`, which \
+         keeps counts there"
+    )]
+    NoBpfFs(PathBuf),
+    /// Another daemon works with it.
+    #[error(
+        "{0} is in use by another lingerd: stop that first, or choose another folder with --pins"
+    )]
+    InUse(PathBuf),
+    /// It does not belong to this user.
+    #[error("{path} belongs to the user with the id {owner}: run lingerd as that user, or as root")]
+    NotOurs {
+        /// The folder.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
+    /// The kernel refuses something.
+    #[error("cannot {what} {path}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The kernel does not pin a map.
+    #[error("cannot pin the map {name}")]
+    Pin {
+        /// Its name.
+        name: String,
+        /// Why not.
+        source: PinError,
+    },
+    /// The kernel does not hand out a map.
+    #[error("cannot take over the map {name}")]
+    Map {
+        /// Its name.
+        name: String,
+        /// Why not.
+        source: MapError,
+    },
+}
+
+/// The folder, which no one else uses meanwhile.
+pub struct Pins {
+    folder: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Pins {
+    /// Opens the folder, and makes it if it is not there.
+    pub fn open(folder: &Path) -> Result<Self, PinsError> {
+        let failed = |what, source| failed(what, folder, source);
+        loop {
+            let above = folder.parent().unwrap_or(folder);
+            let is_bpf = statfs(above).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC);
+            if !is_bpf {
+                return Err(PinsError::NoBpfFs(folder.to_owned()));
+            }
+            match DirBuilder::new().mode(0o700).create(folder) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(failed("make the folder", error));
+                }
+                _ => {}
+            }
+            if let Some(pins) = Self::existing(folder)? {
+                return Ok(pins);
+            }
+        }
+    }
+
+    /// Opens the folder if it is there.
+    pub fn existing(folder: &Path) -> Result<Option<Self>, PinsError> {
+        let file = match File::open(folder) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(match fs::metadata(folder) {
+                    Ok(found) => PinsError::NotOurs {
+                        path: folder.to_owned(),
+                        owner: found.uid(),
+                    },
+                    Err(_) => failed("open the folder", folder, error),
+                });
+            }
+            Err(error) => return Err(failed("open the folder", folder, error)),
+        };
+        let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((_, Errno::EWOULDBLOCK)) => return Err(PinsError::InUse(folder.to_owned())),
+            Err((_, error)) => return Err(failed("lock the folder", folder, error.into())),
+        };
+        // Whoever had the lock may have removed it.
+        let (ours, there) = (lock.metadata(), fs::metadata(folder));
+        let is_there = matches!((ours, there), (Ok(ours), Ok(there)) if ours.ino() == there.ino());
+        Ok(is_there.then(|| Self {
+            folder: folder.to_owned(),
+            _lock: lock,
+        }))
+    }
+
+    /// What is kept: all of it, or why it cannot be taken over. None if nothing is.
+    pub(super) fn kept(&self) -> Option<Kept> {
+        if !self.folder.join(MAPS).exists() {
+            return None;
+        }
+        let origin = self.map(ORIGIN).ok();
+        let origin = origin.and_then(|map| Array::<_, Origin>::try_from(map).ok());
+        let origin = origin.and_then(|map| map.get(&0, 0).ok());
+        Some(Kept { origin })
+    }
+
+    /// The maps that are kept.
+    pub(super) fn maps(&self) -> Result<Maps, PinsError> {
+        let path = self.folder.join(MAPS);
+        let names = names(&path).map_err(|error| failed("list", &path, error))?;
+        let map = |name: String| Ok((name.clone(), self.map(&name)?));
+        names.into_iter().map(map).collect()
+    }
+
+    fn map(&self, name: &str) -> Result<Map, PinsError> {
+        let map = MapData::from_pin(self.folder.join(MAPS).join(name));
+        map.and_then(Map::from_map_data)
+            .map_err(|source| PinsError::Map {
+                name: name.to_owned(),
+                source,
+            })
+    }
+
+    /// Whether the program of this hook is still attached.
+    pub(super) fn is_attached(&self, hook: Hook) -> bool {
+        sys::get(&self.link(hook)).is_ok_and(|link| sys::leads_anywhere(&link))
+    }
+
+    fn link(&self, hook: Hook) -> PathBuf {
+        self.folder.join(LINKS).join(hook.program)
+    }
+
+    /// Pins all maps but the last.
+    pub(super) fn keep_maps(&self, maps: &Maps) -> Result<(), PinsError> {
+        for name in [MAPS, LINKS] {
+            let path = self.folder.join(name);
+            let made = DirBuilder::new().mode(0o700).create(&path);
+            made.map_err(|error| failed("make the folder", &path, error))?;
+        }
+        let mut maps = maps.iter().filter(|(name, _)| *name != ORIGIN);
+        maps.try_for_each(|(name, map)| self.keep_map(name, map))
+    }
+
+    fn keep_map(&self, name: &str, map: &Map) -> Result<(), PinsError> {
+        let pinned = map.pin(self.folder.join(MAPS).join(name));
+        pinned.map_err(|source| PinsError::Pin {
+            name: name.to_owned(),
+            source,
+        })
+    }
+
+    /// Keeps a program attached, by its link.
+    pub(super) fn keep_link(&self, hook: Hook, link: Link) -> Result<(), PinsError> {
+        let path = self.link(hook);
+        let pinned = match link {
+            Link::Loader(link) => link.pin(&path).map(drop).map_err(io::Error::other),
+            Link::Ours(link) => sys::pin(&link, &path),
+        };
+        pinned.map_err(|error| failed("pin the link", &path, error))
+    }
+
+    /// Says that everything is kept, and what it was made for.
+    pub(super) fn seal(&self, maps: &mut Maps, origin: Origin) -> Result<(), PinsError> {
+        let failed = |source| PinsError::Map {
+            name: ORIGIN.to_owned(),
+            source,
+        };
+        let Some(map) = maps.take(ORIGIN) else {
+            return Err(failed(MapError::InvalidName {
+                name: ORIGIN.to_owned(),
+            }));
+        };
+        let mut values = Array::<_, Origin>::try_from(map).map_err(failed)?;
+        values.set(0, origin, 0).map_err(failed)?;
+        let pinned = values.pin(self.folder.join(MAPS).join(ORIGIN));
+        pinned.map_err(|source| PinsError::Pin {
+            name: ORIGIN.to_owned(),
+            source,
+        })
+    }
+
+    /// Detaches and removes everything; the folder stays.
+    pub(super) fn clear(&self) -> Result<(), PinsError> {
+        let origin = self.kept().and_then(|kept| kept.origin);
+        // First what says that all is there, then what counts, then what is counted.
+        let first = self.folder.join(MAPS).join(ORIGIN);
+        remove(&first, fs::remove_file(&first))?;
+        for name in [LINKS, MAPS] {
+            let path = self.folder.join(name);
+            let inside = match names(&path) {
+                Ok(inside) => inside,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(failed("list", &path, error)),
+            };
+            for name in inside {
+                let path = path.join(name);
+                remove(&path, fs::remove_file(&path))?;
+            }
+            remove(&path, fs::remove_dir(&path))?;
+        }
+        if let Some(origin) = origin {
+            forget_probes(origin.pid);
+        }
+        Ok(())
+    }
+
+    /// Detaches and removes everything, and the folder.
+    pub fn unload(self) -> Result<(), PinsError> {
+        self.clear()?;
+        remove(&self.folder, fs::remove_dir(&self.folder))
+    }
+}
+
+/// What keeps a program attached, and can be pinned.
+pub(super) enum Link {
+    /// Made by the loader.
+    Loader(FdLink),
+    /// Made here.
+    Ours(OwnedFd),
+}
+
+/// What a folder has.
+pub(super) struct Kept {
+    /// What it was made for; none if it is not all there, or if this daemon cannot read it.
+    pub(super) origin: Option<Origin>,
+}
+
+/// The kernel lets go of a probe some time after its link is gone.
+const PROBES: Duration = Duration::from_secs(2);
+
+/// Removes the probes that a daemon defined in tracefs.
+fn forget_probes(pid: u32) {
+    let start = Instant::now();
+    while !kretprobe::forget(pid) && start.elapsed() < PROBES {
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn failed(what: &'static str, path: &Path, source: io::Error) -> PinsError {
+    PinsError::Io {
+        what,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// What is gone is what is wanted.
+fn remove(path: &Path, result: io::Result<()>) -> Result<(), PinsError> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path, error)),
+        _ => {
+            debug!("removed {}", path.display());
+            Ok(())
+        }
+    }
+}
+
+fn names(folder: &Path) -> io::Result<Vec<String>> {
+    let entries = fs::read_dir(folder)?;
+    entries
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect()
+}

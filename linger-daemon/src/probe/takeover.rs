@@ -1,0 +1,105 @@
+//! Going on with the programs and counts of another daemon.
+
+use flate2::Crc;
+use linger_ebpf::{LAYOUT, OBJECT, Origin, Plan};
+use tracing::{info, warn};
+
+use super::attach::Attached;
+use super::choose::Purpose;
+use super::hooks::hooks;
+use super::pins::{Kept, Pins, PinsError};
+
+/// What tells the programs of one build from those of another.
+pub(super) fn fingerprint() -> u64 {
+    let mut crc = Crc::new();
+    crc.update(OBJECT);
+    crc.sum().into()
+}
+
+/// The programs that are pinned, if they do what is wanted. Others are removed.
+pub(super) fn take_over(
+    pins: &Pins,
+    wanted: Option<Plan>,
+    purpose: Purpose,
+) -> Result<Option<Attached>, PinsError> {
+    let Some(kept) = pins.kept() else {
+        return Ok(None);
+    };
+    match fitting(pins, &kept, wanted, purpose) {
+        Ok((origin, attached)) => {
+            let version = version(&origin);
+            info!(
+                "taking over the counts of the lingerd with the process id {}",
+                origin.pid
+            );
+            if origin.object != fingerprint() {
+                warn!(
+                    "the programs of lingerd {version} go on counting; to replace them, stop this one \
+                     and run `lingerd unload`: the counts then start anew"
+                );
+            }
+            Ok(Some(attached))
+        }
+        Err(why) => {
+            warn!("counting starts anew: {why}");
+            pins.clear()?;
+            Ok(None)
+        }
+    }
+}
+
+/// The programs, or why they do not do what is wanted.
+fn fitting(
+    pins: &Pins,
+    kept: &Kept,
+    wanted: Option<Plan>,
+    purpose: Purpose,
+) -> Result<(Origin, Attached), String> {
+    let origin = kept
+        .origin
+        .ok_or("what is pinned is not complete, or of another version of lingerd")?;
+    if origin.layout != LAYOUT {
+        return Err(format!(
+            "the counts of lingerd {} have the layout {}, those of this one {LAYOUT}",
+            version(&origin),
+            origin.layout
+        ));
+    }
+    let plan = Plan::ALL.iter().find(|plan| **plan as u32 == origin.plan);
+    let plan = *plan.ok_or_else(|| format!("there is no plan {}", origin.plan))?;
+    if wanted.is_some_and(|wanted| wanted != plan) {
+        return Err(format!("the plan was {}", plan.name()));
+    }
+    for (what, was, is) in [
+        (
+            "the labels take other fields of a group",
+            origin.keyed,
+            purpose.keyed,
+        ),
+        (
+            "max-groups is another",
+            origin.max_groups,
+            purpose.max_groups,
+        ),
+        (
+            "max-orphans is another",
+            origin.max_orphans,
+            purpose.max_orphans,
+        ),
+    ] {
+        if was != is {
+            return Err(what.to_owned());
+        }
+    }
+    let hooks = hooks(plan, purpose.keyed, origin.sees_returns != 0);
+    if let Some(hook) = hooks.iter().find(|hook| !pins.is_attached(**hook)) {
+        return Err(format!("{} is no longer attached", hook.point));
+    }
+    Ok((origin, Attached::elsewhere(plan, hooks)))
+}
+
+/// The version of the daemon that loaded the programs.
+fn version(origin: &Origin) -> String {
+    let text = origin.version.split(|byte| *byte == 0).next();
+    String::from_utf8_lossy(text.unwrap_or_default()).into_owned()
+}

@@ -1,0 +1,133 @@
+//! Calls of bpf(2) that no crate makes for us.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::libc;
+
+/// Calls bpf(2).
+///
+/// # Safety
+///
+/// `attributes` must be those of the command, and what they point to as large as they say.
+pub(crate) unsafe fn bpf<T>(
+    command: libc::c_long,
+    attributes: &mut T,
+) -> Result<libc::c_long, Errno> {
+    // SAFETY: as the caller promises.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
+    Errno::result(result)
+}
+
+const BPF_OBJ_PIN: libc::c_long = 6;
+const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_LINK_CREATE: libc::c_long = 28;
+
+/// `union bpf_attr`, the part of `BPF_OBJ_*` (include/uapi/linux/bpf.h).
+#[repr(C)]
+struct Object {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+/// Calls bpf(2) with a file of a BPF file system.
+fn object(command: libc::c_long, path: &Path, fd: u32) -> io::Result<libc::c_long> {
+    let mut name = path.as_os_str().as_bytes().to_vec();
+    name.push(0);
+    let mut call = Object {
+        path: name.as_ptr() as u64,
+        fd,
+        flags: 0,
+    };
+    // SAFETY: the name ends with a zero, and lives until the call is over.
+    Ok(unsafe { bpf(command, &mut call) }?)
+}
+
+/// Keeps something in a BPF file system.
+pub(crate) fn pin(what: &impl AsFd, path: &Path) -> io::Result<()> {
+    object(BPF_OBJ_PIN, path, number(what)).map(drop)
+}
+
+/// Opens what is kept in a BPF file system.
+pub(crate) fn get(path: &Path) -> io::Result<OwnedFd> {
+    owned(object(BPF_OBJ_GET, path, 0)?)
+}
+
+/// `union bpf_attr`, the part `link_create`.
+#[repr(C)]
+#[derive(Default)]
+struct LinkCreate {
+    program: u32,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+    cookie: u64,
+}
+
+/// Puts a program on a perf event, by a link that keeps both.
+///
+/// kernel: v5.15.. kernel/bpf/syscall.c: `bpf_perf_link_attach`
+pub(crate) fn link_to_event(program: &impl AsFd, event: &impl AsFd) -> io::Result<OwnedFd> {
+    const BPF_PERF_EVENT: u32 = 41;
+    let mut call = LinkCreate {
+        program: number(program),
+        target: number(event),
+        attach_type: BPF_PERF_EVENT,
+        ..LinkCreate::default()
+    };
+    // SAFETY: both are open, and nothing is pointed to.
+    owned(unsafe { bpf(BPF_LINK_CREATE, &mut call) }?)
+}
+
+/// `struct bpf_link_info`, as far as it goes for links to cgroups.
+#[repr(C)]
+#[derive(Default)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    /// Of a link to a cgroup, its id: 0 once it is detached.
+    cgroup_id: u64,
+    attach_type: u32,
+}
+
+/// `union bpf_attr`, the part `info`.
+#[repr(C)]
+struct GetInfo {
+    fd: u32,
+    length: u32,
+    info: u64,
+}
+
+/// Whether a link is attached to anything: those to cgroups can be cut.
+pub(crate) fn leads_anywhere(link: &impl AsFd) -> bool {
+    const BPF_LINK_TYPE_CGROUP: u32 = 3;
+    let mut info = LinkInfo::default();
+    let mut call = GetInfo {
+        fd: number(link),
+        length: u32::try_from(size_of::<LinkInfo>()).expect("a small struct"),
+        info: (&raw mut info) as u64,
+    };
+    // SAFETY: the kernel writes no more than `length` bytes, the size of `info`.
+    let known = unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut call) };
+    known.is_ok() && (info.kind != BPF_LINK_TYPE_CGROUP || info.cgroup_id != 0)
+}
+
+/// The number of an open file, as bpf(2) takes it.
+#[expect(clippy::cast_sign_loss, reason = "an open file has no negative number")]
+pub(crate) fn number(of: &impl AsFd) -> u32 {
+    of.as_fd().as_raw_fd() as u32
+}
+
+/// A file that the kernel has just opened for us alone.
+fn owned(number: libc::c_long) -> io::Result<OwnedFd> {
+    let number = number.try_into().map_err(io::Error::other)?;
+    // SAFETY: it was just opened, and no one else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}

@@ -1,0 +1,54 @@
+//! What the daemon keeps in maps that no program reads: what the next daemon must know to go on with
+//! the same counts.
+
+use crate::{Counters, Group, Lost};
+
+/// The layout of everything in the maps. A daemon goes on with the maps, and programs, of another only
+/// if both have the same: raise it with every change of what an entry means, or where it is.
+pub const LAYOUT: u64 = 1;
+
+/// What the programs were loaded for: made with them, and never changed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The [`LAYOUT`] of the daemon that loaded them; first in every version.
+    pub layout: u64,
+    /// The fingerprint of the object that they come from.
+    pub object: u64,
+    /// The version of the daemon that loaded them: bytes of its text, zeros behind them.
+    pub version: [u8; 32],
+    /// The index of their [`Plan`](crate::Plan) among all.
+    pub plan: u32,
+    /// What of a group they read, a set of [`keyed`](crate::keyed) bits.
+    pub keyed: u32,
+    /// How many groups have counters of their own.
+    pub max_groups: u32,
+    /// How many orphans have a record of their own.
+    pub max_orphans: u32,
+    /// 1 if they see when close(2) returns, whatever the plan.
+    pub sees_returns: u32,
+    /// The process id of the daemon that loaded them, which names what it defined in tracefs.
+    pub pid: u32,
+}
+
+/// What the daemon has counted, and decided, itself.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Past {
+    /// What those counted whose rows are gone, and that are shown like [`Group::SHARED`], in that
+    /// order.
+    pub counters: [Counters; Group::SHARED.len()],
+    /// What was found lost, by [`Lost`].
+    pub lost: [u64; Lost::COUNT],
+    /// The group that was added last, whose rows may still be there.
+    pub last: Group,
+}
+
+impl Past {
+    /// Nothing has happened.
+    pub const ZERO: Self = Self {
+        counters: [Counters::ZERO; Group::SHARED.len()],
+        lost: [0; Lost::COUNT],
+        last: Group::ZERO,
+    };
+}

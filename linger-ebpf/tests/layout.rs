@@ -1,0 +1,79 @@
+//! The layout of the maps, as it is written down for its number.
+
+use std::fmt::{Debug, Write as _};
+
+use linger_ebpf::{
+    BUCKET_BOUNDS_NS, Cause, Close, Closes, Counters, Ends, Exiting, Fate, Group, HINTS, Kind,
+    LAYOUT, Lost, MAX_CLOSES, Origin, Orphan, Orphans, Outcome, Parked, Past, Path, Plan, PortBits,
+    QueueBytes, ROWS, Row, RowKey, SHARED_ROWS, Settings, Slot, keyed,
+};
+
+fn size<T>(out: &mut String, name: &str) {
+    writeln!(out, "{name}: {} bytes", size_of::<T>()).expect("text");
+}
+
+/// As [`size`], with the fields in their order.
+fn fields<T: Debug>(out: &mut String, name: &str, value: &T) {
+    size::<T>(out, name);
+    let text = format!("{value:?}");
+    for (at, _) in text.match_indices(':') {
+        let field = text[..at].rsplit([' ', '{']).next().unwrap_or_default();
+        writeln!(out, "  {field}").expect("text");
+    }
+}
+
+fn labels(out: &mut String, name: &str, labels: impl Iterator<Item = &'static str>) {
+    writeln!(out, "{name}: {}", labels.collect::<Vec<_>>().join(" ")).expect("text");
+}
+
+fn layout() -> String {
+    let mut out = format!("layout {LAYOUT}\n");
+    fields(&mut out, "Group", &Group::ZERO);
+    fields(&mut out, "RowKey", &RowKey::default());
+    fields(&mut out, "Row", &Row::ZERO);
+    fields(&mut out, "Close", &Close::ZERO);
+    fields(&mut out, "Orphan", &Orphan::ZERO);
+    fields(&mut out, "Exiting", &Exiting::default());
+    fields(&mut out, "Exe", &Group::ZERO.exe());
+    fields(&mut out, "Settings", &Settings::default());
+    fields(&mut out, "PortBits", &PortBits::default());
+    fields(&mut out, "Origin", &Origin::default());
+    fields(&mut out, "QueueBytes", &QueueBytes::NONE);
+    fields(&mut out, "Closes", &Closes::ZERO);
+    fields(&mut out, "Ends", &Ends::ZERO);
+    size::<Slot>(&mut out, "Slot");
+    size::<Parked>(&mut out, "Parked");
+    size::<Path>(&mut out, "Path");
+    size::<Orphans>(&mut out, "Orphans");
+    size::<Counters>(&mut out, "Counters");
+    size::<Past>(&mut out, "Past");
+    labels(
+        &mut out,
+        "outcomes",
+        Outcome::ALL.iter().map(|it| it.name()),
+    );
+    labels(&mut out, "causes", Cause::ALL.iter().map(|it| it.name()));
+    labels(&mut out, "fates", Fate::ALL.iter().map(|it| it.name()));
+    labels(&mut out, "losses", Lost::ALL.iter().map(|it| it.name()));
+    labels(&mut out, "plans", Plan::ALL.iter().map(|it| it.name()));
+    let given_up = Kind::GivenUp.index();
+    writeln!(
+        out,
+        "rows: {ROWS}, shared {SHARED_ROWS}, given up {given_up}\nbuckets: {BUCKET_BOUNDS_NS:?}\n\
+         places: {MAX_CLOSES} closes, {HINTS} hints\nkeyed: all {:#b}",
+        keyed::ALL
+    )
+    .expect("text");
+    out
+}
+
+/// A daemon goes on with the maps of another that has the same number: what differs, or means something
+/// else, must have another. What only the meaning of a field changes, no test sees.
+#[test]
+fn the_layout_is_that_of_its_number() {
+    let layout = layout();
+    assert!(
+        layout == include_str!("layout.txt"),
+        "raise LAYOUT in src/kept.rs, and make tests/layout.txt:\n{layout}"
+    );
+}
