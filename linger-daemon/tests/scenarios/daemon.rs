@@ -37,6 +37,17 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts it with these options of `run`, and waits until it is ready.
     pub(crate) fn start(lingerd: &Path, plan: Plan, options: &[&str]) -> Result<Self> {
+        let mut daemon = Self::start_keeping(lingerd, plan, options)?;
+        daemon.programs = daemon.find_programs()?;
+        ensure!(
+            !daemon.programs.is_empty(),
+            "the daemon has no BPF programs"
+        );
+        Ok(daemon)
+    }
+
+    /// As [`Daemon::start`], with options by which its programs are no longer its own.
+    pub(crate) fn start_keeping(lingerd: &Path, plan: Plan, options: &[&str]) -> Result<Self> {
         let address = free_address()?;
         let mut process = Command::new(lingerd)
             .args(["run", "--plan", plan.name(), "--listen"])
@@ -58,11 +69,6 @@ impl Daemon {
             programs: BTreeSet::new(),
         };
         daemon.wait_until_ready()?;
-        daemon.programs = daemon.find_programs()?;
-        ensure!(
-            !daemon.programs.is_empty(),
-            "the daemon has no BPF programs"
-        );
         Ok(daemon)
     }
 
@@ -86,6 +92,11 @@ impl Daemon {
             );
             thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// What it wrote to stderr so far.
@@ -136,6 +147,19 @@ impl Daemon {
 
     /// Ends it by SIGTERM. It must exit with 0, soon, and leave none of its programs behind.
     pub(crate) fn stop(mut self) -> Result<()> {
+        self.terminate()?;
+        expect_gone(&self.programs)
+    }
+
+    /// Ends it by SIGKILL. It must leave none of its programs behind.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.process.kill()?;
+        self.process.wait()?;
+        expect_gone(&self.programs)
+    }
+
+    /// Ends it by SIGTERM. It must exit with 0, soon.
+    pub(crate) fn terminate(&mut self) -> Result<()> {
         self.signal(Signal::SIGTERM)?;
         let start = Instant::now();
         let status = loop {
@@ -154,29 +178,30 @@ impl Daemon {
             "lingerd ended with {status} after SIGTERM\n{}",
             self.errors()
         );
-        self.expect_nothing_left()
+        Ok(())
     }
+}
 
-    fn expect_nothing_left(&self) -> Result<()> {
-        let start = Instant::now();
-        loop {
-            let loaded = aya::programs::loaded_programs()
-                .map(|program| program.map(|program| program.id()))
-                .collect::<Result<BTreeSet<_>, _>>();
-            // A program may go while the list is made, which ends the list early.
-            if let Ok(loaded) = loaded {
-                let left: Vec<_> = self.programs.intersection(&loaded).collect();
-                if left.is_empty() {
-                    return Ok(());
-                }
-                // The kernel frees them behind the back of the process that ends.
-                ensure!(
-                    start.elapsed() < EXIT,
-                    "lingerd left BPF programs behind: {left:?}"
-                );
+/// Fails if the kernel has any of these programs for longer than it takes to free them.
+pub(crate) fn expect_gone(programs: &BTreeSet<u32>) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        let loaded = aya::programs::loaded_programs()
+            .map(|program| program.map(|program| program.id()))
+            .collect::<Result<BTreeSet<_>, _>>();
+        // A program may go while the list is made, which ends the list early.
+        if let Ok(loaded) = loaded {
+            let left: Vec<_> = programs.intersection(&loaded).collect();
+            if left.is_empty() {
+                return Ok(());
             }
-            thread::sleep(Duration::from_millis(20));
+            // The kernel frees them behind the back of the process that ends.
+            ensure!(
+                start.elapsed() < EXIT,
+                "lingerd left BPF programs behind: {left:?}"
+            );
         }
+        thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -33,6 +33,8 @@ mod orphan_ends;
 mod orphan_netns;
 mod orphan_table;
 mod orphans;
+mod persist;
+mod pinned;
 mod process_names;
 mod random;
 mod reload;
@@ -153,6 +155,10 @@ fn main() -> Result<ExitCode> {
         }
         ["closer", ref order @ ..] => {
             closer::run(order)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        ["aborter", ref order @ ..] => {
+            persist::run_aborter(order)?;
             return Ok(ExitCode::SUCCESS);
         }
         _ => {}

@@ -10,7 +10,7 @@ use linger_ebpf::{Outcome, Plan};
 use crate::truth::Truth;
 use crate::{
     abort, attribution, churn, dimensions, ends, exes, graceful, groups_full, kernel_threads,
-    left_out, linger, listener, load, orphan_ends, orphan_netns, orphan_table, orphans,
+    left_out, linger, listener, load, orphan_ends, orphan_netns, orphan_table, orphans, persist,
     process_names, random, reload, retired, special, unread,
 };
 
@@ -134,6 +134,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         kernel_threads::SCENARIOS,
         groups_full::SCENARIOS,
         retired::SCENARIOS,
+        persist::SCENARIOS,
         churn::SCENARIOS,
         random::SCENARIOS,
         load::SCENARIOS,

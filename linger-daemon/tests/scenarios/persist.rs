@@ -1,0 +1,325 @@
+//! Programs and counts that outlive the daemon.
+
+use std::env;
+use std::ffi::CString;
+use std::fs;
+use std::path::Path;
+use std::process::{self, Command};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use linger_daemon::exercise::tcp::{Family, Loopback, Pair};
+use linger_ebpf::{Group, Kind, Outcome, Plan};
+use nix::sys::prctl;
+
+use crate::born::{self, Cgroup};
+use crate::closes::{self, Closes, lost, sum, wait_until};
+use crate::common::scrape::Scrape;
+use crate::daemon::{Daemon, expect_gone};
+use crate::netns;
+use crate::pinned::Pinned;
+use crate::scenario::{Script, Settings};
+use crate::truth::Counters;
+
+pub(crate) const SCENARIOS: &[(&str, Script)] = &[
+    ("persist_killed", Script::BulkDaemon(killed)),
+    ("persist_restarted", Script::Daemon(restarted)),
+    ("persist_anew", Script::Daemon(anew)),
+    ("persist_retired_half", Script::Daemon(retired_half)),
+    ("killed_without_persist", Script::Daemon(killed_without)),
+];
+
+/// The unit that closes.
+const UNIT: &str = "kept.service";
+
+/// The name of the process that closes.
+fn comm() -> String {
+    format!("{:x}-kept", process::id())
+}
+
+/// Has a process make so many connections and abort them. It is one of its own, and holds no socket but
+/// those: one that shares its sockets with others, if only while they start, closes some of theirs.
+fn abort(connections: u64) -> Result<()> {
+    let cgroup = Cgroup::new(UNIT)?;
+    let status = Command::new(env::current_exe()?)
+        .args(["aborter", &connections.to_string(), &comm()])
+        .arg(cgroup.processes())
+        .status()?;
+    cgroup.remove()?;
+    ensure!(status.success(), "the process that closes: {status}");
+    Ok(())
+}
+
+/// The process itself. The kernel's counters of its network must agree.
+pub(crate) fn run_aborter(order: &[&str]) -> Result<()> {
+    let &[connections, name, processes] = order else {
+        bail!("usage: aborter CONNECTIONS NAME PROCESSES");
+    };
+    let connections = connections.parse()?;
+    prctl::set_name(&CString::new(name)?)?;
+    fs::write(processes, "0")?;
+    netns::in_own(|| {
+        let loopback = Loopback::new(Family::V4)?;
+        for _ in 0..connections {
+            let Pair { client, server } = loopback.pair()?;
+            born::abort(client, server)?;
+        }
+        let counters = Counters::read()?;
+        ensure!(
+            counters.abort_on_data == connections,
+            "the kernel counted {counters:?}"
+        );
+        Ok(())
+    })
+}
+
+/// What each connection comes to: a close of either end.
+const OUTCOMES: [Outcome; 2] = [Outcome::LingerAborted, Outcome::AlreadyClosed];
+
+/// The closes of [`abort`], but of its listener.
+fn of_aborts(scrape: &Scrape) -> Closes {
+    of(&comm(), scrape)
+}
+
+/// Closes of those outcomes by processes of this name.
+fn of(comm: &str, scrape: &Scrape) -> Closes {
+    closes::closes(scrape, &["unit", "outcome"], |sample| {
+        let outcome = sample.label("outcome");
+        sample.label("comm") == comm && OUTCOMES.iter().any(|known| known.name() == outcome)
+    })
+}
+
+/// The closes that so many connections come to, shown under this unit.
+fn aborts(unit: &str, connections: u64) -> Closes {
+    let closes = OUTCOMES.map(|outcome| {
+        let labels = vec![unit.to_owned(), outcome.name().to_owned()];
+        (labels, connections)
+    });
+    closes.into_iter().filter(|(_, count)| *count > 0).collect()
+}
+
+/// Under the eyes of daemons that are killed one after another, every close is counted, once.
+fn killed(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
+    /// Of every so many daemons, one is asked to end.
+    const TERMINATED: u64 = 5;
+    let pinned = Pinned::new()?;
+    // The names of others on the host are not needed.
+    let comm = comm();
+    let options = ["--allow-comm", &comm, "--retire-after", "1h"];
+    let start = || pinned.start(lingerd, plan, &options);
+    let connections = settings.load / 2;
+    let mut daemon = start()?;
+    let programs = pinned.programs()?;
+    let daemons = AtomicU64::new(1);
+    thread::scope(|scope| {
+        let closing = scope.spawn(|| abort(connections));
+        let mut seed = settings.seed;
+        let mut last = 0;
+        while !closing.is_finished() {
+            let all = sum(&daemon.scrape()?, "linger_closes_total", |sample| {
+                sample.label("comm") == comm
+            });
+            ensure!(all >= last, "{last} closes became {all}");
+            last = all;
+            // A linear congruential generator: the moments only have to differ.
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            thread::sleep(Duration::from_millis(seed >> 59));
+            if daemons
+                .fetch_add(1, Ordering::Relaxed)
+                .is_multiple_of(TERMINATED)
+            {
+                daemon.terminate()?;
+            } else {
+                daemon.kill()?;
+            }
+            daemon = start()?;
+        }
+        closing.join().expect("it does not panic")
+    })?;
+    println!(
+        "{} closes under {} daemons, one after another",
+        2 * connections,
+        daemons.into_inner()
+    );
+    closes::expect(&daemon, &aborts(UNIT, connections), of_aborts)?;
+    let scrape = daemon.scrape()?;
+    // What returns from close in a daemon that is killed is not seen.
+    for what in ["close", "group", "orphan"] {
+        ensure!(lost(&scrape, what) == 0, "lost: {what}");
+    }
+    ensure!(pinned.programs()? == programs, "programs were loaded anew");
+    daemon.terminate()?;
+    unload(lingerd, &pinned)?;
+    expect_gone(&programs)
+}
+
+/// Has what is pinned removed. Nothing may be left of it.
+fn unload(lingerd: &Path, pinned: &Pinned) -> Result<()> {
+    let output = pinned.command(lingerd, &["unload"])?;
+    ensure!(output.status.success(), "unload: {output:?}");
+    ensure!(!pinned.path().exists(), "the folder is still there");
+    Ok(())
+}
+
+/// What happens while no daemon runs is counted; two daemons do not share it.
+fn restarted(lingerd: &Path, plan: Plan) -> Result<()> {
+    let pinned = Pinned::new()?;
+    let options = ["--retire-after", "1h"];
+    let mut daemon = pinned.start(lingerd, plan, &options)?;
+    let first = daemon.id();
+    let programs = pinned.programs()?;
+    abort(10)?;
+    closes::expect(&daemon, &aborts(UNIT, 10), of_aborts)?;
+
+    for command in [
+        &["run", "--persist", "--listen", "127.0.0.1:0"][..],
+        &["unload"],
+    ] {
+        let output = pinned.command(lingerd, command)?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            !output.status.success() && errors.contains("in use by another lingerd"),
+            "{command:?} beside a daemon: {output:?}"
+        );
+    }
+
+    daemon.terminate()?;
+    abort(20)?;
+    daemon = pinned.start(lingerd, plan, &options)?;
+    // The cgroups of the same name are two groups, with the same labels.
+    closes::expect(&daemon, &aborts(UNIT, 30), of_aborts)?;
+    ensure!(pinned.programs()? == programs, "programs were loaded anew");
+    daemon.terminate()?;
+    unload(lingerd, &pinned)?;
+    expect_gone(&programs)?;
+    let probes = probes()?;
+    let left = probes.contains(&format!("lingerd_{first}/"));
+    ensure!(!left, "probes were left: {probes}");
+    // Once more is no error.
+    unload(lingerd, &pinned)
+}
+
+/// The probes that are defined in tracefs.
+fn probes() -> Result<String> {
+    let path = Path::new("/sys/kernel/tracing/kprobe_events");
+    Ok(if path.exists() {
+        fs::read_to_string(path)?
+    } else {
+        String::new()
+    })
+}
+
+/// What is said of something that does not fit, the options by which it does not, or what makes it so.
+type Misfit<'a> = (&'a str, &'a [&'a str], &'a dyn Fn() -> Result<()>);
+
+/// What does not fit is removed as a whole, and counting starts anew.
+fn anew(lingerd: &Path, plan: Plan) -> Result<()> {
+    let pinned = Pinned::new()?;
+    let mut daemon = pinned.start(lingerd, plan, &["--retire-after", "1h"])?;
+    let misfits: [Misfit<'_>; 5] = [
+        ("labels", &["--labels", "comm,unit,family"], &|| Ok(())),
+        ("max-groups", &["--max-groups", "100"], &|| Ok(())),
+        ("layout", &[], &|| {
+            pinned.change_origin(|origin| origin.layout += 1)
+        }),
+        ("no longer attached", &[], &|| {
+            let link = fs::read_dir(pinned.path().join("links"))?.next();
+            let Some(link) = link else { return Ok(()) };
+            Ok(fs::remove_file(link?.path())?)
+        }),
+        ("not complete", &[], &|| {
+            Ok(fs::remove_file(pinned.path().join("maps/ORIGIN"))?)
+        }),
+    ];
+    for (why, options, break_it) in misfits {
+        abort(3)?;
+        closes::expect(&daemon, &aborts(UNIT, 3), of_aborts)?;
+        let programs = pinned.programs()?;
+        daemon.terminate()?;
+        break_it()?;
+        let mut all = vec!["--retire-after", "1h"];
+        all.extend(options);
+        daemon = pinned.start(lingerd, plan, &all)?;
+        let errors = daemon.errors();
+        ensure!(
+            errors.contains("counting starts anew") && errors.contains(why),
+            "nothing is said of {why}:\n{errors}"
+        );
+        expect_gone(&programs)?;
+        closes::expect(&daemon, &Closes::new(), of_aborts)?;
+        if !options.is_empty() {
+            // Back to what the others start from.
+            daemon.terminate()?;
+            daemon = pinned.start(lingerd, plan, &["--retire-after", "1h"])?;
+        }
+    }
+    daemon.terminate()?;
+    unload(lingerd, &pinned)
+}
+
+/// A daemon that ended while it retired a group: what is among the retired already is not counted
+/// twice.
+fn retired_half(lingerd: &Path, plan: Plan) -> Result<()> {
+    const RETIRED: usize = 1;
+    let pinned = Pinned::new()?;
+    let options = ["--retire-after", "1h"];
+    let mut daemon = pinned.start(lingerd, plan, &options)?;
+    abort(7)?;
+    closes::expect(&daemon, &aborts(UNIT, 7), of_aborts)?;
+    daemon.terminate()?;
+
+    let rows = pinned.rows(&comm())?;
+    let mut group = Group::ZERO;
+    pinned.change_past(|past| {
+        for (key, copies) in rows {
+            group = key.group;
+            let kind = usize::try_from(key.row).ok().and_then(Kind::from_index);
+            if let Some(Kind::Closes(outcome)) = kind {
+                let counts = copies.iter().flat_map(|row| row.buckets);
+                let undated = copies.iter().map(|row| row.undated);
+                past.counters[RETIRED].closes[outcome.index()].undated +=
+                    counts.chain(undated).fold(0, u64::wrapping_add);
+            }
+        }
+        past.last = group;
+    })?;
+    ensure!(pinned.has_place(&group)?, "the group had no place");
+
+    daemon = pinned.start(lingerd, plan, &options)?;
+    ensure!(!pinned.has_place(&group)?, "the group still has its place");
+    ensure!(of_aborts(&daemon.scrape()?).is_empty(), "it is shown twice");
+    wait_until(&daemon, |scrape| {
+        let retired = of("retired", scrape);
+        let expected = aborts("retired", 7);
+        ensure!(retired == expected, "{retired:?} and not {expected:?}");
+        Ok(())
+    })?;
+    daemon.terminate()?;
+    unload(lingerd, &pinned)
+}
+
+/// Without it, nothing stays, however the daemon ends; at the most a definition in tracefs that does
+/// nothing, until the next daemon.
+fn killed_without(lingerd: &Path, plan: Plan) -> Result<()> {
+    Daemon::start(lingerd, plan, &[])?.kill()?;
+    let daemon = Daemon::start(lingerd, plan, &[])?;
+    let own = format!("lingerd_{}/", daemon.id());
+    let probes = probes()?;
+    let others = probes
+        .lines()
+        .filter(|line| line.contains("lingerd_") && !line.contains(&own));
+    // Those of the daemon that other scenarios share.
+    for line in others {
+        let pid = line
+            .split("lingerd_")
+            .nth(1)
+            .and_then(|rest| rest.split('/').next());
+        ensure!(
+            pid.is_some_and(|pid| Path::new("/proc").join(pid).exists()),
+            "left: {line}"
+        );
+    }
+    daemon.stop()
+}
