@@ -8,8 +8,8 @@ use linger_ebpf::{Plan, keyed};
 use nix::sys::utsname::uname;
 use serde::Serialize;
 
-use crate::attribution::Cgroups;
 use crate::cli::Check;
+use crate::host::{self, Facts, Finding};
 use crate::privileges;
 use crate::probe::{self, AttachError, Loader, Purpose};
 
@@ -18,12 +18,10 @@ use crate::probe::{self, AttachError, Loader, Purpose};
 struct Report {
     /// Release of the kernel.
     kernel: String,
+    /// What surrounds this process.
+    host: Vec<Finding>,
     /// Its types: where the fields are, or why they cannot be read.
     btf: Result<Vec<Field>, String>,
-    /// Capabilities that are missing.
-    missing_capabilities: Vec<String>,
-    /// What is lost of the labels that follow from cgroups.
-    cgroups: Option<&'static str>,
     /// Every plan, best first.
     plans: Vec<PlanReport>,
     /// The plan that `run` would use.
@@ -79,12 +77,8 @@ impl Report {
     fn new(wanted: Option<Plan>) -> Result<Self> {
         let mut report = Self {
             kernel: uname()?.release().to_string_lossy().into_owned(),
+            host: host::judge(&Facts::here()),
             btf: Ok(Vec::new()),
-            missing_capabilities: privileges::missing()
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
-            cgroups: Cgroups::new(probe::cgroup_root().ok()).shortcoming(),
             plans: Vec::new(),
             plan: None,
         };
@@ -108,33 +102,26 @@ impl Report {
             .iter()
             .find(|plan| plan.usable && wanted.is_none_or(|wanted| wanted.name() == plan.plan))
             .map(|plan| plan.plan)
-            .filter(|_| report.missing_capabilities.is_empty());
+            .filter(|_| privileges::missing().is_empty());
         Ok(report)
     }
 
     /// The report for people.
     fn text(&self) -> Result<String, std::fmt::Error> {
         let mut out = String::new();
-        writeln!(out, "kernel        {}", self.kernel)?;
-        let missing = if self.missing_capabilities.is_empty() {
-            "all there".to_owned()
-        } else {
-            format!(
-                "missing {}: run as root",
-                self.missing_capabilities.join(", ")
-            )
-        };
-        writeln!(out, "privileges    {missing}")?;
-        let cgroups = self.cgroups.unwrap_or("v2, all of them visible");
-        writeln!(out, "cgroups       {cgroups}")?;
+        writeln!(out, "kernel {}\n", self.kernel)?;
+        for finding in &self.host {
+            write_finding(finding, &mut out)?;
+        }
+        writeln!(out)?;
         match &self.btf {
             Ok(fields) => {
-                writeln!(out, "BTF           {} fields found", fields.len())?;
+                writeln!(out, "BTF: {} fields found", fields.len())?;
                 for field in fields {
                     writeln!(out, "  {:<34} {}", field.name, field.place())?;
                 }
             }
-            Err(error) => writeln!(out, "BTF           {error}")?,
+            Err(error) => writeln!(out, "BTF: {error}")?,
         }
         for plan in &self.plans {
             plan.write(&mut out)?;
@@ -144,6 +131,16 @@ impl Report {
             None => writeln!(out, "\n`lingerd run` would not work")?,
         }
         Ok(out)
+    }
+}
+
+/// A line, and one more for what helps.
+fn write_finding(finding: &Finding, out: &mut String) -> std::fmt::Result {
+    let verdict = finding.verdict.name();
+    writeln!(out, "{:<25}  {verdict:<7}  {}", finding.what, finding.found)?;
+    match finding.fix {
+        Some(fix) => writeln!(out, "{:<25}  {:<7}  fix: {fix}", "", ""),
+        None => Ok(()),
     }
 }
 

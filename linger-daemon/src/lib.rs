@@ -6,6 +6,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod exercise;
+pub mod host;
 pub mod http;
 pub mod ledger;
 pub mod logging;

@@ -23,7 +23,7 @@ const MAX_ACTIVE: u32 = 4096;
 const EVENTS: &str = "kprobe_events";
 
 /// Where tracefs may be mounted.
-const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+pub const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
 /// A program on the return of a function. Dropping it detaches the program and removes the probe.
 #[derive(Debug)]

@@ -13,5 +13,6 @@ pub use attach::{AttachError, Attached, Loader, PlanError, cgroup_root};
 pub use btf::{Kernel, KernelError, Resolved};
 pub use choose::{ProbeError, Purpose, choose};
 pub use hooks::{Hook, Point, blind, hooks};
+pub use kretprobe::TRACEFS;
 pub use maps::Maps;
 pub use pins::{DEFAULT_PINS, Pins, PinsError};

@@ -1,0 +1,182 @@
+//! What files say of the surroundings.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{AccessFlags, access};
+
+use super::{Asked, Namespace};
+use crate::attribution::Cgroups;
+use crate::probe;
+
+/// All that is judged.
+#[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they have nothing to do with each other"
+)]
+pub struct Facts {
+    /// The kernel's answers.
+    pub asked: Asked,
+    /// There is a seccomp filter on this process.
+    pub is_filtered: bool,
+    /// It lives in the initial namespace of users.
+    pub is_initial_user: bool,
+    /// It lives in the initial namespace of processes.
+    pub is_initial_pid: bool,
+    /// What the kernel is locked down to.
+    pub lockdown: Lockdown,
+    /// The security modules in use; none if that cannot be read.
+    pub modules: Option<String>,
+    /// Where programs and maps outlive the daemon.
+    pub bpffs: Bpffs,
+    /// Where kretprobes are made.
+    pub tracefs: Tracefs,
+    /// The kernel shows its types.
+    pub has_btf: bool,
+    /// What is lost of the labels that follow from cgroups.
+    pub cgroups: Option<&'static str>,
+    /// `net.core.bpf_jit_enable`, which only the initial network namespace has.
+    pub jit: Option<u32>,
+    /// `kernel.perf_event_paranoid`
+    pub perf_paranoid: Option<i32>,
+    /// `kernel.unprivileged_bpf_disabled`
+    pub unprivileged_disabled: Option<u32>,
+}
+
+/// How far the kernel keeps root from its own inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lockdown {
+    /// Not at all.
+    None,
+    /// Root may read and not change it.
+    Integrity,
+    /// Root may not read it either.
+    Confidentiality,
+    /// No one says so here.
+    Unknown,
+}
+
+/// What is at `/sys/fs/bpf`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bpffs {
+    /// Nothing is mounted there.
+    Missing,
+    /// Another file system is.
+    Other(String),
+    /// It is there, to be read only.
+    ReadOnly,
+    /// It is there, and may be written to.
+    Writable,
+}
+
+/// What is where tracefs should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tracefs {
+    /// No probes can be made: it is not mounted, or the kernel has no kprobes.
+    Missing,
+    /// This process may not make probes.
+    ReadOnly,
+    /// It may.
+    Writable,
+}
+
+impl Facts {
+    /// Those of this process.
+    #[must_use]
+    pub fn here() -> Self {
+        let mut facts = Self::read(Path::new("/"), Asked::now());
+        facts.cgroups = Cgroups::new(probe::cgroup_root().ok()).shortcoming();
+        facts
+    }
+
+    /// Those that the files below `root` tell, with these answers; cgroups are taken to be all right.
+    #[must_use]
+    pub fn read(root: &Path, asked: Asked) -> Self {
+        let text = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
+        Self {
+            asked,
+            is_filtered: text("proc/self/status")
+                .lines()
+                .filter_map(|line| line.strip_prefix("Seccomp:"))
+                .any(|mode| mode.trim() != "0"),
+            is_initial_user: Namespace::User.is_initial(root),
+            is_initial_pid: Namespace::Pid.is_initial(root),
+            lockdown: Lockdown::parse(&text("sys/kernel/security/lockdown"), &text("proc/cmdline")),
+            modules: Some(text("sys/kernel/security/lsm").trim().to_owned())
+                .filter(|modules| !modules.is_empty()),
+            bpffs: Bpffs::find(root, &text("proc/self/mounts")),
+            tracefs: Tracefs::find(root),
+            has_btf: root.join("sys/kernel/btf/vmlinux").exists(),
+            cgroups: None,
+            jit: number(&text("proc/sys/net/core/bpf_jit_enable")),
+            perf_paranoid: number(&text("proc/sys/kernel/perf_event_paranoid")),
+            unprivileged_disabled: number(&text("proc/sys/kernel/unprivileged_bpf_disabled")),
+        }
+    }
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
+    text.trim().parse().ok()
+}
+
+impl Lockdown {
+    /// By the file of securityfs, and, where that is not to be seen, by the kernel's command line.
+    fn parse(file: &str, command_line: &str) -> Self {
+        let chosen = file
+            .split_once('[')
+            .and_then(|(_, rest)| Some(rest.split_once(']')?.0))
+            .or_else(|| {
+                let words = command_line.split_ascii_whitespace();
+                words.rev().find_map(|word| word.strip_prefix("lockdown="))
+            });
+        match chosen {
+            Some("none") => Self::None,
+            Some("integrity") => Self::Integrity,
+            Some("confidentiality") => Self::Confidentiality,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+impl Bpffs {
+    fn find(root: &Path, mounts: &str) -> Self {
+        const PLACE: &str = "/sys/fs/bpf";
+        // What was mounted last is on top.
+        let kind = mounts.lines().rev().find_map(|line| {
+            let mut words = line.split(' ');
+            let (_, place, kind) = (words.next()?, words.next()?, words.next()?);
+            (place == PLACE).then_some(kind)
+        });
+        match kind {
+            None => Self::Missing,
+            Some("bpf") if is_writable(&below(root, PLACE)) => Self::Writable,
+            Some("bpf") => Self::ReadOnly,
+            Some(other) => Self::Other(other.to_owned()),
+        }
+    }
+}
+
+impl Tracefs {
+    fn find(root: &Path) -> Self {
+        let file = probe::TRACEFS
+            .iter()
+            .map(|place| below(root, place).join("kprobe_events"))
+            .find(|file| file.exists());
+        match file {
+            None => Self::Missing,
+            Some(file) if is_writable(&file) => Self::Writable,
+            Some(_) => Self::ReadOnly,
+        }
+    }
+}
+
+/// An absolute path, below `root`.
+fn below(root: &Path, path: &str) -> PathBuf {
+    root.join(path.trim_start_matches('/'))
+}
+
+/// Whether this process may write there: by permissions, and by how it is mounted.
+fn is_writable(path: &Path) -> bool {
+    access(path, AccessFlags::W_OK).is_ok()
+}

@@ -1,0 +1,268 @@
+//! Surroundings as files and answers describe them, and what is made of them.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use caps::Capability;
+use nix::errno::Errno;
+use tempfile::TempDir;
+
+use super::*;
+
+/// Files of a host where nothing is amiss.
+const GOOD: &[(&str, &str)] = &[
+    (
+        "proc/self/status",
+        "Name:\tx\nSeccomp:\t0\nSeccomp_filters:\t0\n",
+    ),
+    (
+        "proc/self/mounts",
+        "bpf /sys/fs/bpf bpf rw,nosuid,mode=700 0 0\n",
+    ),
+    ("proc/cmdline", "quiet\n"),
+    ("proc/sys/net/core/bpf_jit_enable", "1\n"),
+    ("proc/sys/kernel/perf_event_paranoid", "2\n"),
+    ("proc/sys/kernel/unprivileged_bpf_disabled", "2\n"),
+    ("sys/fs/bpf/x", ""),
+    ("sys/kernel/btf/vmlinux", ""),
+    (
+        "sys/kernel/security/lockdown",
+        "[none] integrity confidentiality\n",
+    ),
+    ("sys/kernel/security/lsm", "lockdown,capability,apparmor"),
+    ("sys/kernel/tracing/kprobe_events", ""),
+];
+
+/// A tree of files, and answers.
+struct Host {
+    root: TempDir,
+    asked: Asked,
+}
+
+impl Host {
+    fn good() -> Self {
+        let host = Self {
+            root: tempfile::tempdir().unwrap(),
+            asked: Asked::default(),
+        };
+        for (path, text) in GOOD {
+            host.write(path, text);
+        }
+        host.live_in("pid", "pid:[4026531836]");
+        host.live_in("user", "user:[4026531837]");
+        host
+    }
+
+    fn path(&self, path: &str) -> std::path::PathBuf {
+        self.root.path().join(path)
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn remove(&self, path: &str) {
+        fs::remove_file(self.path(path)).unwrap();
+    }
+
+    fn live_in(&self, file: &str, namespace: &str) {
+        let link = self.path("proc/self/ns").join(file);
+        fs::create_dir_all(link.parent().unwrap()).unwrap();
+        let _ = fs::remove_file(&link);
+        symlink(Path::new(namespace), link).unwrap();
+    }
+
+    fn filter(&self) {
+        self.write("proc/self/status", "Seccomp:\t2\n");
+    }
+
+    /// What is not all right.
+    fn amiss(&self) -> Vec<(&'static str, Verdict)> {
+        let findings = judge(&Facts::read(self.root.path(), self.asked.clone()));
+        let amiss = findings.iter().filter(|one| one.verdict != Verdict::Ok);
+        amiss.map(|one| (one.what, one.verdict)).collect()
+    }
+
+    fn found(&self, what: &str) -> Finding {
+        let findings = judge(&Facts::read(self.root.path(), self.asked.clone()));
+        findings.into_iter().find(|one| one.what == what).unwrap()
+    }
+}
+
+#[test]
+fn nothing_is_amiss_on_a_good_host() {
+    assert_eq!(Host::good().amiss(), []);
+}
+
+#[test]
+fn what_is_amiss_has_a_fix() {
+    let mut host = Host::good();
+    for (path, _) in GOOD {
+        host.remove(path);
+    }
+    host.asked.missing = vec![Capability::CAP_BPF];
+    for finding in judge(&Facts::read(host.root.path(), host.asked.clone())) {
+        assert_eq!(
+            finding.verdict == Verdict::Ok,
+            finding.fix.is_none(),
+            "{finding:?}"
+        );
+    }
+}
+
+#[test]
+fn missing_capabilities_are_named_and_blamed_alone() {
+    let mut host = Host::good();
+    host.filter();
+    host.asked = Asked {
+        missing: vec![Capability::CAP_BPF, Capability::CAP_PERFMON],
+        bpf_refused: Some(Errno::EPERM),
+        perf_refused: None,
+        map: Some(Errno::EPERM),
+        event: Some(Errno::EACCES),
+    };
+    assert_eq!(host.amiss(), [("capabilities", Verdict::Problem)]);
+    assert_eq!(
+        host.found("capabilities").found,
+        "missing CAP_BPF, CAP_PERFMON"
+    );
+}
+
+#[test]
+fn a_user_namespace_is_blamed_for_what_it_refuses() {
+    let mut host = Host::good();
+    host.live_in("user", "user:[4026532000]");
+    host.asked.map = Some(Errno::EPERM);
+    host.asked.event = Some(Errno::EACCES);
+    assert_eq!(host.amiss(), [("user namespace", Verdict::Problem)]);
+}
+
+#[test]
+fn a_filter_is_told_from_the_kernel_by_what_it_answers() {
+    for errno in [Errno::EPERM, Errno::ENOSYS] {
+        let mut host = Host::good();
+        host.filter();
+        assert_eq!(host.amiss(), []);
+        host.asked.perf_refused = Some(errno);
+        host.asked.event = Some(errno);
+        assert_eq!(host.amiss(), [("seccomp", Verdict::Warning)]);
+        host.asked.bpf_refused = Some(errno);
+        host.asked.map = Some(errno);
+        assert_eq!(host.amiss(), [("seccomp", Verdict::Problem)]);
+    }
+}
+
+#[test]
+fn a_kernel_without_bpf_is_not_taken_for_a_filter() {
+    let mut host = Host::good();
+    host.asked.bpf_refused = Some(Errno::ENOSYS);
+    host.asked.map = Some(Errno::ENOSYS);
+    assert_eq!(host.amiss(), [("seccomp", Verdict::Problem)]);
+    assert!(
+        host.found("seccomp")
+            .fix
+            .unwrap()
+            .contains("CONFIG_BPF_SYSCALL")
+    );
+}
+
+#[test]
+fn what_nothing_else_explains_is_the_security_modules() {
+    let mut host = Host::good();
+    host.asked.map = Some(Errno::EACCES);
+    assert_eq!(host.amiss(), [("security modules", Verdict::Problem)]);
+    assert!(host.found("security modules").found.contains("apparmor"));
+}
+
+#[test]
+fn a_map_without_room_is_the_memory_limit() {
+    let mut host = Host::good();
+    host.asked.map = Some(Errno::ENOMEM);
+    assert!(
+        host.found("security modules")
+            .fix
+            .unwrap()
+            .contains("memory limit")
+    );
+}
+
+#[test]
+fn only_confidentiality_is_a_problem() {
+    let host = Host::good();
+    let lockdown = |file: &str, command_line: &str| {
+        host.write("sys/kernel/security/lockdown", file);
+        host.write("proc/cmdline", command_line);
+        host.found("lockdown").verdict
+    };
+    assert_eq!(
+        lockdown("none [integrity] confidentiality\n", ""),
+        Verdict::Ok
+    );
+    assert_eq!(
+        lockdown("none integrity [confidentiality]\n", ""),
+        Verdict::Problem
+    );
+    assert_eq!(lockdown("", "lockdown=confidentiality"), Verdict::Problem);
+    assert_eq!(
+        lockdown("", "lockdown=confidentiality lockdown=integrity"),
+        Verdict::Ok
+    );
+    // What is in force counts, not what was asked for.
+    assert_eq!(
+        lockdown(
+            "[none] integrity confidentiality",
+            "lockdown=confidentiality"
+        ),
+        Verdict::Ok
+    );
+}
+
+#[test]
+fn the_file_system_of_pins_is_the_one_on_top() {
+    let host = Host::good();
+    let found = |mounts: &str| {
+        host.write("proc/self/mounts", mounts);
+        Facts::read(host.root.path(), Asked::default()).bpffs
+    };
+    assert_eq!(found("bpf /sys/fs/bpf bpf rw 0 0\n"), Bpffs::Writable);
+    assert_eq!(found("sysfs /sys sysfs rw 0 0\n"), Bpffs::Missing);
+    assert_eq!(
+        found("bpf /sys/fs/bpf bpf rw 0 0\ntmpfs /sys/fs/bpf tmpfs rw 0 0\n"),
+        Bpffs::Other("tmpfs".into())
+    );
+}
+
+#[test]
+fn events_that_only_an_administrator_may_open_are_told() {
+    let mut host = Host::good();
+    host.write("proc/sys/kernel/perf_event_paranoid", "3\n");
+    assert_eq!(host.amiss(), []);
+    host.asked.event = Some(Errno::EACCES);
+    assert_eq!(host.amiss(), [("perf_event_paranoid", Verdict::Warning)]);
+}
+
+#[test]
+fn what_takes_away_a_part_is_a_warning() {
+    let host = Host::good();
+    host.live_in("pid", "pid:[4026532001]");
+    host.remove("sys/kernel/tracing/kprobe_events");
+    host.write("proc/sys/kernel/unprivileged_bpf_disabled", "0\n");
+    host.write("proc/sys/net/core/bpf_jit_enable", "0\n");
+    let warnings = [
+        "PID namespace",
+        "tracefs",
+        "unprivileged_bpf_disabled",
+        "bpf_jit_enable",
+    ];
+    assert_eq!(host.amiss(), warnings.map(|what| (what, Verdict::Warning)));
+}
+
+#[test]
+fn a_kernel_without_types_is_a_problem() {
+    let host = Host::good();
+    host.remove("sys/kernel/btf/vmlinux");
+    assert_eq!(host.amiss(), [("BTF", Verdict::Problem)]);
+}

@@ -1,0 +1,212 @@
+//! What `lingerd check` and `lingerd run` say where something keeps them from counting: they are
+//! started with a filter on them, without capabilities, in namespaces of their own. These tests need
+//! root, and a kernel on which lingerd works.
+
+#[path = "../common/seccomp.rs"]
+mod seccomp;
+
+use std::process::{Command, Output};
+
+use nix::libc;
+use serde_json::Value;
+
+const LINGERD: &str = env!("CARGO_BIN_EXE_lingerd");
+
+/// What `lingerd check` says: the exit code, and the report.
+struct Checked(Option<i32>, Value);
+
+impl Checked {
+    fn by(command: &mut Command) -> Self {
+        let output = command.args(["check", "--json"]).output().unwrap();
+        let report = serde_json::from_slice(&output.stdout);
+        let report = report.unwrap_or_else(|error| panic!("{error}: {}", told(&output)));
+        Self(output.status.code(), report)
+    }
+
+    fn of(&self, what: &str) -> &Value {
+        let all = self.1["host"].as_array().unwrap();
+        all.iter().find(|one| one["what"] == what).unwrap()
+    }
+
+    /// Expects this verdict, with these words in what was found or in what helps.
+    fn expect(&self, what: &str, verdict: &str, words: &[&str]) {
+        let finding = self.of(what);
+        assert_eq!(finding["verdict"], verdict, "{finding}");
+        for word in words {
+            assert!(finding.to_string().contains(word), "no {word} in {finding}");
+        }
+    }
+
+    fn problems(&self) -> Vec<&str> {
+        let all = self.1["host"].as_array().unwrap();
+        let problems = all.iter().filter(|one| one["verdict"] == "problem");
+        problems.map(|one| one["what"].as_str().unwrap()).collect()
+    }
+}
+
+fn told(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// What `lingerd run` says, which must not start.
+fn refusal(command: &mut Command) -> String {
+    let output = command.args(["run", "--listen", "127.0.0.1:0"]).output();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", told(&output));
+    told(&output)
+}
+
+fn lingerd() -> Command {
+    Command::new(LINGERD)
+}
+
+/// Started by a tool that changes what surrounds it.
+fn by(tool: &str) -> Command {
+    let mut words = tool.split(' ');
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words).arg(LINGERD);
+    command
+}
+
+/// With mounts of its own, after this was done to them.
+fn with_mounts(script: &str) -> Command {
+    let mut command = Command::new("unshare");
+    let script = format!("set -e; {script}; exec \"$0\" \"$@\"");
+    command.args(["--mount", "sh", "-c", &script, LINGERD]);
+    command
+}
+
+fn filtered(calls: &[libc::c_long], errno: i32) -> Command {
+    let mut command = lingerd();
+    seccomp::refuse(&mut command, calls, errno).unwrap();
+    command
+}
+
+#[test]
+fn without_anything_in_the_way_there_is_no_problem() {
+    let checked = Checked::by(&mut lingerd());
+    assert_eq!(checked.problems(), Vec::<&str>::new());
+    assert_eq!(checked.0, Some(0), "{}", checked.1);
+    checked.expect("seccomp", "ok", &["no filter"]);
+}
+
+#[test]
+fn a_filter_that_refuses_bpf_is_named() {
+    for errno in [libc::EPERM, libc::ENOSYS] {
+        let checked = Checked::by(&mut filtered(&[libc::SYS_bpf], errno));
+        assert_eq!(checked.0, Some(1), "{}", checked.1);
+        assert_eq!(checked.problems(), ["seccomp"]);
+        checked.expect(
+            "seccomp",
+            "problem",
+            &["bpf(2)", "Unconfined", "SystemCallFilter"],
+        );
+    }
+}
+
+#[test]
+fn a_filter_that_refuses_only_perf_event_open_leaves_plans() {
+    let checked = Checked::by(&mut filtered(&[libc::SYS_perf_event_open], libc::EPERM));
+    checked.expect("seccomp", "warning", &["perf_event_open(2)", "kprobe"]);
+    assert_eq!(checked.0, Some(0), "{}", checked.1);
+}
+
+#[test]
+fn a_filter_that_refuses_neither_is_all_right() {
+    let checked = Checked::by(&mut filtered(&[libc::SYS_reboot], libc::EPERM));
+    checked.expect("seccomp", "ok", &["pass"]);
+    assert_eq!(checked.0, Some(0), "{}", checked.1);
+}
+
+#[test]
+fn a_start_that_a_filter_prevents_says_so() {
+    let said = refusal(&mut filtered(&[libc::SYS_bpf], libc::EPERM));
+    assert!(
+        said.contains("seccomp: the filter on this process refuses bpf(2)"),
+        "{said}"
+    );
+}
+
+#[test]
+fn missing_capabilities_are_named() {
+    let without = || by("setpriv --bounding-set -all --inh-caps -all");
+    let checked = Checked::by(&mut without());
+    assert_eq!(checked.0, Some(1), "{}", checked.1);
+    assert_eq!(checked.problems(), ["capabilities"]);
+    let names = ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"];
+    checked.expect("capabilities", "problem", &names);
+    let said = refusal(&mut without());
+    for name in names {
+        assert!(said.contains(name), "{said}");
+    }
+}
+
+#[test]
+fn a_user_namespace_is_told_from_missing_capabilities() {
+    let inside = || by("unshare --user --map-root-user");
+    let checked = Checked::by(&mut inside());
+    assert_eq!(checked.0, Some(1), "{}", checked.1);
+    assert_eq!(checked.problems(), ["user namespace"]);
+    let said = refusal(&mut inside());
+    assert!(said.contains("user namespace: not the host's"), "{said}");
+}
+
+#[test]
+fn a_pid_namespace_takes_little_away() {
+    let checked = Checked::by(&mut by("unshare --pid --fork --mount-proc"));
+    checked.expect("PID namespace", "warning", &["hostPID"]);
+    assert_eq!(checked.0, Some(0), "{}", checked.1);
+}
+
+#[test]
+fn bpffs_is_found_as_it_is_mounted() {
+    // Whatever the host has mounted there.
+    let away = "while umount /sys/fs/bpf 2>/dev/null; do :; done";
+    let mount = "mount -t bpf bpf /sys/fs/bpf";
+    for (script, verdict, word) in [
+        (away.to_owned(), "warning", "mount -t bpf bpf /sys/fs/bpf"),
+        (format!("{away}; {mount}"), "ok", "written"),
+        (format!("{away}; {mount} -o ro"), "warning", "remount,rw"),
+        (
+            "mount -t tmpfs none /sys/fs/bpf".to_owned(),
+            "warning",
+            "tmpfs",
+        ),
+    ] {
+        let checked = Checked::by(&mut with_mounts(&script));
+        checked.expect("bpffs", verdict, &[word]);
+        assert_eq!(checked.0, Some(0), "{}", checked.1);
+    }
+}
+
+#[test]
+fn a_kernel_whose_types_are_hidden_is_named() {
+    let hidden = || with_mounts("mount -t tmpfs none /sys/kernel");
+    let checked = Checked::by(&mut hidden());
+    assert_eq!(checked.0, Some(1), "{}", checked.1);
+    assert_eq!(checked.problems(), ["BTF"]);
+    let said = refusal(&mut hidden());
+    assert!(said.contains("/sys/kernel/btf/vmlinux"), "{said}");
+}
+
+#[test]
+fn the_report_for_people_stands_in_columns() {
+    let output = filtered(&[libc::SYS_bpf], libc::EPERM)
+        .arg("check")
+        .output();
+    let text = String::from_utf8(output.unwrap().stdout).unwrap();
+    let table: Vec<_> = text
+        .lines()
+        .skip(2)
+        .take_while(|line| !line.is_empty())
+        .collect();
+    assert!(table.len() > 13, "{text}");
+    for line in table {
+        let verdict = line.get(27..34).map(str::trim_end);
+        let is_fix = line.starts_with(&" ".repeat(36)) && line.contains("fix: ");
+        assert!(
+            is_fix || ["ok", "warning", "problem"].map(Some).contains(&verdict),
+            "{line}"
+        );
+    }
+}
