@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 use self::reload::Running;
 use crate::attribution::Cgroups;
 use crate::config::{Config, Sources};
+use crate::host;
 use crate::http::{self, Limits, State};
 use crate::ledger::Ledger;
 use crate::logging::Log;
@@ -48,6 +49,10 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     let wanted = config.plan.plan();
     let (attached, ledger) = probe::choose(wanted, purpose, pins.as_ref(), |maps, plan| {
         Ledger::new(maps, plan, cgroups(), &config)
+    })
+    .map_err(|error| match host::obstacle() {
+        Some(obstacle) => anyhow::Error::from(error).context(obstacle),
+        None => error.into(),
     })?;
     info!(
         plan = attached.plan.name(),

@@ -1,6 +1,5 @@
 //! The closes in flight: how many there are, and those whose end was missed.
 
-use std::fs;
 use std::mem::offset_of;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +10,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::shared::Shared;
 use super::{LedgerError, keys};
+use crate::host::Namespace;
 use crate::probe::Maps;
 
 /// The maps of closes in flight.
@@ -99,14 +99,9 @@ impl Slots {
 fn is_stale(tid: u32, start_ns: u64) -> bool {
     const GRACE_NS: u64 = 60_000_000_000;
     now_ns().saturating_sub(start_ns) > GRACE_NS
-        && sees_all_processes()
+        // The kernel records thread ids of that one.
+        && Namespace::Pid.is_initial(Path::new("/"))
         && !Path::new(&format!("/proc/{tid}")).exists()
-}
-
-/// Whether this process lives in the initial PID namespace, whose thread ids the kernel records.
-fn sees_all_processes() -> bool {
-    // include/linux/proc_ns.h: PROC_PID_INIT_INO
-    fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() == "pid:[4026531836]")
 }
 
 /// `CLOCK_MONOTONIC`, as `bpf_ktime_get_ns` has it.
