@@ -1,5 +1,6 @@
 //! The hierarchy of cgroups, as the file system shows it.
 
+use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -47,20 +48,23 @@ impl Cgroups {
         self.is_whole
     }
 
-    /// Searches all that is there for the cgroup with this id: its path from the root, if it is there.
+    /// All that are there: the path of each from the root, by its id.
     #[must_use]
-    pub fn find(&self, id: u64) -> Option<PathBuf> {
-        let mount = self.mount.as_ref()?;
-        let mut pending = vec![mount.clone()];
+    pub fn all(&self) -> HashMap<u64, PathBuf> {
+        let mut all = HashMap::new();
+        let mut pending: Vec<_> = self.mount.iter().cloned().collect();
         while let Some(folder) = pending.pop() {
-            // The id of a cgroup is the inode number of its folder (kernfs_node.id).
-            if inode(&folder) == Some(id) {
-                let path = folder.strip_prefix(mount).ok()?;
-                return Some(Path::new("/").join(path));
-            }
             pending.extend(folders(&folder));
+            // The id of a cgroup is the inode number of its folder (kernfs_node.id).
+            let path = self
+                .mount
+                .as_ref()
+                .and_then(|mount| folder.strip_prefix(mount).ok());
+            if let (Some(id), Some(path)) = (inode(&folder), path) {
+                all.insert(id, Path::new("/").join(path));
+            }
         }
-        None
+        all
     }
 
     /// Whether the cgroup with this path and id is no more. One that cannot be seen from here is not
@@ -99,14 +103,14 @@ mod tests {
             mount: Some(mount.path().into()),
             is_whole: true,
         };
-        let path = cgroups.find(id).unwrap();
+        let path = cgroups.all().remove(&id).unwrap();
         assert_eq!(path, Path::new("/a.slice/b.service"));
         assert!(!cgroups.is_gone(&path, id));
         // Another at the same place is another.
         assert!(cgroups.is_gone(&path, id + 1));
         fs::remove_dir(&folder).unwrap();
         assert!(cgroups.is_gone(&path, id));
-        assert_eq!(cgroups.find(id), None);
+        assert_eq!(cgroups.all().get(&id), None);
     }
 
     #[test]

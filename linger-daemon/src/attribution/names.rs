@@ -36,7 +36,14 @@ pub struct Namer {
     /// Where cgroups are looked for of which the kernel wrote nothing down.
     pub cgroups: Cgroups,
     known: HashMap<u64, Arc<Cgroup>>,
+    /// What the last search found, and how many more there may be.
+    found: HashMap<u64, PathBuf>,
+    searches: u32,
 }
+
+/// How many times all cgroups are searched in one reading of the ledger: whoever may make cgroups can
+/// make many whose paths are too long to be written down, and have each searched for.
+const SEARCHES: u32 = 8;
 
 impl Namer {
     /// One for these labels.
@@ -46,7 +53,15 @@ impl Namer {
             dimensions,
             cgroups,
             known: HashMap::new(),
+            found: HashMap::new(),
+            searches: SEARCHES,
         }
+    }
+
+    /// A reading of the ledger has ended: the next one searches anew.
+    pub fn rest(&mut self) {
+        self.found = HashMap::new();
+        self.searches = SEARCHES;
     }
 
     /// What the labels stand for.
@@ -67,11 +82,21 @@ impl Namer {
             return Some(Arc::clone(known));
         }
         let written = paths.cgroup(id).and_then(|path| join(&path));
-        let path = written.or_else(|| self.cgroups.find(id))?;
+        let path = written.or_else(|| self.search(id))?;
         let names = Names::of(&path.to_string_lossy());
         let cgroup = Arc::new(Cgroup { path, names });
         self.known.insert(id, Arc::clone(&cgroup));
         Some(cgroup)
+    }
+
+    /// Looks for a cgroup among all that are there; none if it is gone, or was made after the last search
+    /// that this reading has.
+    fn search(&mut self, id: u64) -> Option<PathBuf> {
+        if !self.found.contains_key(&id) && self.searches > 0 {
+            self.searches -= 1;
+            self.found = self.cgroups.all();
+        }
+        self.found.get(&id).cloned()
     }
 
     /// Forgets a cgroup that is gone.
@@ -137,6 +162,9 @@ fn until_zero(bytes: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
     /// Paths as the kernel writes them down, last name first.
@@ -187,6 +215,27 @@ mod tests {
             let paths = written(&["deep"], state);
             assert_eq!(namer.cgroup(5, &paths), None);
         }
+    }
+
+    #[test]
+    fn those_whose_path_is_too_long_are_searched_for_a_few_times_in_a_reading() {
+        let mount = tempfile::tempdir().unwrap();
+        let id_of = |name: &str| {
+            let folder = mount.path().join(name);
+            fs::create_dir(&folder).unwrap();
+            fs::metadata(folder).unwrap().ino()
+        };
+        let cgroups = Cgroups::new(Some(mount.path().into()));
+        let mut namer = Namer::new(Dimension::DEFAULT.into(), cgroups);
+        let paths = written(&[], Path::CUT);
+        for number in 0..SEARCHES {
+            let id = id_of(&format!("{number}.service"));
+            assert!(namer.cgroup(id, &paths).is_some());
+        }
+        let late = id_of("late.service");
+        assert_eq!(namer.cgroup(late, &paths), None);
+        namer.rest();
+        assert!(namer.cgroup(late, &paths).is_some());
     }
 
     #[test]

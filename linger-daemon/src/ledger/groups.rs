@@ -174,6 +174,7 @@ impl Groups {
                 self.add(&key.group, kind, row, totals, started);
             }
         })?;
+        self.namer.rest();
         let passes = self.passes;
         self.known.retain(|_, known| known.now.number == passes);
         for known in self.known.values_mut() {
