@@ -1,6 +1,6 @@
 //! A running `lingerd`, as its users see it: a process, its exit code and its web pages.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -125,19 +125,32 @@ impl Daemon {
 
     /// Ids of the BPF programs that the process holds, directly or by a link.
     fn find_programs(&self) -> Result<BTreeSet<u32>> {
-        let directory = format!("/proc/{}/fdinfo", self.process.id());
         let mut programs = BTreeSet::new();
-        for entry in fs::read_dir(directory)? {
-            // A descriptor may be closed meanwhile.
-            let Ok(info) = fs::read_to_string(entry?.path()) else {
-                continue;
-            };
-            let ids = info
-                .lines()
-                .filter_map(|line| line.strip_prefix("prog_id:"));
-            programs.extend(ids.filter_map(|id| id.trim().parse::<u32>().ok()));
+        for info in self.descriptors()? {
+            programs.extend(number(&info, "prog_id:").and_then(|id| u32::try_from(id).ok()));
         }
         Ok(programs)
+    }
+
+    /// Bytes of kernel memory that its maps take; before Linux 6.4, those that they may take.
+    pub(crate) fn map_memory(&self) -> Result<u64> {
+        let mut maps = BTreeMap::new();
+        for info in self.descriptors()? {
+            if let Some(id) = number(&info, "map_id:") {
+                maps.insert(id, number(&info, "memlock:").unwrap_or(0));
+            }
+        }
+        Ok(maps.values().sum())
+    }
+
+    /// What the kernel says of the files that the process has open.
+    fn descriptors(&self) -> Result<Vec<String>> {
+        let entries = fs::read_dir(format!("/proc/{}/fdinfo", self.process.id()))?;
+        // A descriptor may be closed meanwhile.
+        let infos = entries
+            .flatten()
+            .map(|entry| fs::read_to_string(entry.path()));
+        Ok(infos.filter_map(Result::ok).collect())
     }
 
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
@@ -221,6 +234,12 @@ pub(crate) fn wait_until(what: &str, mut reached: impl FnMut() -> Result<bool>) 
         thread::sleep(Duration::from_millis(20));
     }
     Ok(())
+}
+
+/// The number on the line that begins so.
+fn number(info: &str, beginning: &str) -> Option<u64> {
+    let line = info.lines().find_map(|line| line.strip_prefix(beginning))?;
+    line.trim().parse().ok()
 }
 
 fn free_address() -> io::Result<SocketAddr> {

@@ -22,6 +22,7 @@ mod exposition;
 mod graceful;
 mod groups_full;
 mod harness;
+mod hostile;
 mod kernel_threads;
 mod left;
 mod left_out;

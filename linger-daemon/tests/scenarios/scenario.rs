@@ -9,9 +9,9 @@ use linger_ebpf::{Outcome, Plan};
 
 use crate::truth::Truth;
 use crate::{
-    abort, attribution, churn, dimensions, ends, exes, graceful, groups_full, kernel_threads,
-    left_out, linger, listener, load, orphan_ends, orphan_netns, orphan_table, orphans, persist,
-    process_names, random, reload, retired, special, unread,
+    abort, attribution, churn, dimensions, ends, exes, graceful, groups_full, hostile,
+    kernel_threads, left_out, linger, listener, load, orphan_ends, orphan_netns, orphan_table,
+    orphans, persist, process_names, random, reload, retired, special, unread,
 };
 
 #[derive(Clone)]
@@ -136,6 +136,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         retired::SCENARIOS,
         persist::SCENARIOS,
         churn::SCENARIOS,
+        hostile::SCENARIOS,
         random::SCENARIOS,
         load::SCENARIOS,
     ];
