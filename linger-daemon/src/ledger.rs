@@ -116,7 +116,7 @@ pub struct Ledger {
     max_orphans: u32,
     /// What the daemon counts itself.
     kept: Kept,
-    /// When all was read last.
+    /// When all was read last; a reading that failed is none.
     read: Instant,
 }
 
@@ -162,7 +162,7 @@ impl Ledger {
     }
 
     /// Does what readings do besides, if there was none for this long: names the groups that are new,
-    /// makes room for others, gives up what has become too old.
+    /// makes room for others, gives up what has become too old. Once this succeeds, there was one.
     pub fn tend(&mut self, unread: Duration) -> Result<(), LedgerError> {
         if self.read.elapsed() >= unread {
             self.snapshot()?;
@@ -172,7 +172,7 @@ impl Ledger {
 
     /// Reads all counts.
     pub fn snapshot(&mut self) -> Result<Snapshot, LedgerError> {
-        self.read = Instant::now();
+        let begun = Instant::now();
         let (in_flight, removed) = self.in_flight.sweep()?;
         self.kept.lose(Lost::Close, removed)?;
         self.give_up()?;
@@ -193,7 +193,7 @@ impl Ledger {
             entries,
             capacity,
         };
-        Ok(Snapshot {
+        let snapshot = Snapshot {
             plan: self.plan,
             dimensions: Arc::clone(self.groups.dimensions()),
             groups,
@@ -205,7 +205,9 @@ impl Ledger {
                 fill("closes", in_flight, MAX_CLOSES.into()),
                 fill("orphans", under_way, self.max_orphans.into()),
             ],
-        })
+        };
+        self.read = begun;
+        Ok(snapshot)
     }
 
     /// Counts the orphans that are given up, for the groups that left them.

@@ -12,6 +12,7 @@ pub mod ledger;
 pub mod logging;
 pub mod memory;
 pub mod metrics;
+pub mod notify;
 pub mod privileges;
 pub mod probe;
 pub mod run;

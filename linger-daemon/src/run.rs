@@ -10,7 +10,7 @@ use linger_ebpf::keyed;
 use nix::sys::utsname::uname;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use self::reload::Running;
@@ -22,6 +22,7 @@ use crate::ledger::Ledger;
 use crate::logging::Log;
 use crate::memory;
 use crate::metrics::{Facts, Metrics};
+use crate::notify::Manager;
 use crate::privileges;
 use crate::probe::{self, Attached, Pins, PinsError, Purpose};
 
@@ -73,17 +74,28 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     let state = Arc::new(State::new());
     state.attached(metrics(&attached, Arc::clone(&ledger))?);
     info!("serving http://{address}/metrics");
+    let manager = Arc::new(Manager::from_environment());
     let running = Running {
         sources,
         config,
         ledger,
         log,
+        manager: Arc::clone(&manager),
+        status: format!(
+            "plan {}, serving http://{address}/metrics",
+            attached.plan.name()
+        ),
     };
     runtime.block_on(async {
-        tokio::spawn(tend(Arc::clone(&running.ledger)));
-        tokio::spawn(running.reload_at(hangup));
         let shutdown = shutdown()?;
-        http::serve(listener, state, Limits::DEFAULT, shutdown).await
+        manager.ready(&running.status);
+        tokio::spawn(tend(Arc::clone(&running.ledger), Arc::clone(&manager)));
+        tokio::spawn(running.reload_at(hangup));
+        let stopping = async {
+            shutdown.await;
+            manager.stopping();
+        };
+        http::serve(listener, state, Limits::DEFAULT, stopping).await
     })?;
     // Nothing waits for a scrape that still runs.
     runtime.shutdown_background();
@@ -119,19 +131,26 @@ fn cgroups() -> Cgroups {
 /// daemon that no one scrapes.
 const TEND_EVERY: Duration = Duration::from_secs(10);
 
-/// Tends the ledger while no one scrapes.
-async fn tend(ledger: Arc<Mutex<Ledger>>) {
-    let mut ticks = interval(TEND_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+/// Tends the ledger while no one scrapes, and tells the service manager after each time that reading
+/// it works: so often that one that fails, or takes too long, makes it expire.
+async fn tend(ledger: Arc<Mutex<Ledger>>, manager: Arc<Manager>) {
+    let every = match manager.watchdog() {
+        Some(patience) => TEND_EVERY.min(patience / 2),
+        None => TEND_EVERY,
+    };
     loop {
-        ticks.tick().await;
+        // Longer than this since the last time: a reading is made now unless someone made one.
+        sleep(every).await;
         let ledger = Arc::clone(&ledger);
         let tended = spawn_blocking(move || {
             let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
-            ledger.tend(TEND_EVERY)
+            ledger.tend(every)
         });
-        if let Ok(Err(error)) = tended.await {
-            error!("{:#}", anyhow::Error::from(error));
+        match tended.await {
+            Ok(Ok(())) => manager.alive(),
+            Ok(Err(error)) => error!("{:#}", anyhow::Error::from(error)),
+            // Only at the daemon's end.
+            Err(_) => return,
         }
     }
 }

@@ -6,9 +6,10 @@ use tokio::signal::unix::Signal;
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
-use crate::config::{self, Config, Sources};
+use crate::config::{self, Config, Invalid, Sources};
 use crate::ledger::Ledger;
 use crate::logging::Log;
+use crate::notify::Manager;
 
 /// What runs, and what it was told.
 pub(super) struct Running {
@@ -18,6 +19,9 @@ pub(super) struct Running {
     pub(super) config: Config,
     pub(super) ledger: Arc<Mutex<Ledger>>,
     pub(super) log: Log,
+    pub(super) manager: Arc<Manager>,
+    /// What the manager shows of it.
+    pub(super) status: String,
 }
 
 impl Running {
@@ -26,7 +30,9 @@ impl Running {
         while signal.recv().await.is_some() {
             // The file may be slow, and the ledger held by a scrape.
             let reloading = spawn_blocking(move || {
-                self.reload();
+                self.manager.reloading();
+                let refused = self.reload().err();
+                self.manager.ready(&self.status(refused.as_ref()));
                 self
             });
             match reloading.await {
@@ -37,19 +43,32 @@ impl Running {
         }
     }
 
-    /// Takes over what can change. A configuration with a mistake changes nothing.
-    fn reload(&mut self) {
-        let path = self.sources.path().display().to_string();
-        let wanted = match config::load(&self.sources) {
-            Ok(effective) => effective.config,
-            Err(invalid) => {
-                for line in invalid.to_string().lines() {
-                    error!("SIGHUP: {line}");
-                }
-                error!("SIGHUP: the settings stay as they are: correct {path} and send it again");
-                return;
+    /// A line that says what runs and, if the settings were refused, that it goes on without them.
+    fn status(&self, refused: Option<&Invalid>) -> String {
+        let status = &self.status;
+        match refused
+            .map(ToString::to_string)
+            .unwrap_or_default()
+            .lines()
+            .next()
+        {
+            Some(problem) => {
+                format!("{status}; settings as before, for they were refused: {problem}")
             }
-        };
+            None => status.clone(),
+        }
+    }
+
+    /// Takes over what can change. A configuration with a mistake changes nothing.
+    fn reload(&mut self) -> Result<(), Invalid> {
+        let path = self.sources.path().display().to_string();
+        let wanted = config::load(&self.sources).inspect_err(|invalid| {
+            for line in invalid.to_string().lines() {
+                error!("SIGHUP: {line}");
+            }
+            error!("SIGHUP: the settings stay as they are: correct {path} and send it again");
+        })?;
+        let wanted = wanted.config;
         let changes = config::changes(&self.config, &wanted);
         // Under the old level, which may show more than the new.
         for change in &changes {
@@ -65,6 +84,7 @@ impl Running {
             "SIGHUP: read {path}, settings that differ: {}",
             changes.len()
         );
+        Ok(())
     }
 
     /// Tells everyone whose settings can change what is in effect.

@@ -1,0 +1,193 @@
+//! What the service manager is told: that the daemon is ready, reads its configuration again, stops,
+//! and is alive.
+//!
+//! This is the protocol of `sd_notify(3)`, written out: the crates for it know no abstract sockets.
+
+use std::env;
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::process;
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+use tracing::warn;
+
+/// The service manager, if one asked to be told.
+#[derive(Debug)]
+pub struct Manager {
+    socket: Option<UnixDatagram>,
+    watchdog: Option<Duration>,
+}
+
+impl Manager {
+    /// The one that the environment names. One that cannot be reached is warned of, and then not told.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        let socket = env::var_os("NOTIFY_SOCKET").and_then(|name| {
+            connect(&name)
+                .inspect_err(|error| warn!(%error, "cannot reach the service manager at {name:?}"))
+                .ok()
+        });
+        let number = |name| env::var(name).ok()?.parse().ok();
+        Self {
+            socket,
+            watchdog: watchdog(number("WATCHDOG_USEC"), number("WATCHDOG_PID")),
+        }
+    }
+
+    /// How long the manager waits for [`Manager::alive`] before it takes the daemon for hung.
+    #[must_use]
+    pub fn watchdog(&self) -> Option<Duration> {
+        self.watchdog
+    }
+
+    /// The daemon does its work, or does it again; `status` is a line for people.
+    pub fn ready(&self, status: &str) {
+        self.tell(&format!("READY=1\nSTATUS={status}\n"));
+    }
+
+    /// The configuration is being read again, until [`Manager::ready`] is told.
+    pub fn reloading(&self) {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| {
+            i128::from(now.tv_sec()) * 1_000_000 + i128::from(now.tv_nsec()) / 1000
+        });
+        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={now}\n"));
+    }
+
+    /// The daemon is about to end.
+    pub fn stopping(&self) {
+        self.tell("STOPPING=1\n");
+    }
+
+    /// The daemon does what it is there for.
+    pub fn alive(&self) {
+        if self.watchdog.is_some() {
+            self.tell("WATCHDOG=1\n");
+        }
+    }
+
+    fn tell(&self, state: &str) {
+        if let Some(socket) = &self.socket
+            && let Err(error) = socket.send(state.as_bytes())
+        {
+            warn!(%error, "cannot tell the service manager {state:?}");
+        }
+    }
+}
+
+/// Connects to a socket: the path of one, or @ and the name of an abstract one.
+fn connect(name: &OsStr) -> io::Result<UnixDatagram> {
+    let address = match name.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(name)?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.connect_addr(&address)?;
+    // A manager that does not read must not stop the daemon.
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// How long to wait for a sign of life: so many microseconds, if it is this process that is meant.
+fn watchdog(microseconds: Option<u64>, pid: Option<u64>) -> Option<Duration> {
+    let ours = pid.is_none_or(|pid| pid == u64::from(process::id()));
+    microseconds
+        .filter(|&microseconds| ours && microseconds > 0)
+        .map(Duration::from_micros)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manager(name: &OsStr, watchdog: Option<Duration>) -> Manager {
+        let socket = Some(connect(name).unwrap());
+        Manager { socket, watchdog }
+    }
+
+    fn told(socket: &UnixDatagram) -> String {
+        let mut bytes = [0; 1000];
+        socket.set_nonblocking(true).unwrap();
+        let length = socket.recv(&mut bytes).unwrap_or(0);
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    }
+
+    #[test]
+    fn a_manager_is_told_each_state() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        let manager = manager(path.as_os_str(), Some(Duration::from_secs(60)));
+        manager.ready("plan fentry");
+        assert_eq!(told(&socket), "READY=1\nSTATUS=plan fentry\n");
+        manager.alive();
+        assert_eq!(told(&socket), "WATCHDOG=1\n");
+        manager.stopping();
+        assert_eq!(told(&socket), "STOPPING=1\n");
+    }
+
+    #[test]
+    fn a_reload_has_the_time_at_which_it_began() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        let uptime = || {
+            let text = std::fs::read_to_string("/proc/uptime").unwrap();
+            text.split(' ').next().unwrap().parse::<f64>().unwrap()
+        };
+        let before = uptime();
+        manager(path.as_os_str(), None).reloading();
+        let after = uptime();
+        let told = told(&socket);
+        let time = told.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
+        let seconds: f64 = time.trim_end().parse::<f64>().unwrap() / 1e6;
+        // The uptime is given in hundredths, and includes time asleep.
+        assert!(
+            seconds > 0.0 && seconds < after + 0.01,
+            "{seconds}, uptime {before} to {after}"
+        );
+    }
+
+    #[test]
+    fn an_abstract_socket_is_named_after_an_at_sign() {
+        let name = format!("linger-notify-{}", process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let socket = UnixDatagram::bind_addr(&address).unwrap();
+        manager(format!("@{name}").as_ref(), None).stopping();
+        assert_eq!(told(&socket), "STOPPING=1\n");
+    }
+
+    #[test]
+    fn no_sign_of_life_is_given_unasked() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        manager(path.as_os_str(), None).alive();
+        assert_eq!(told(&socket), "");
+    }
+
+    #[test]
+    fn a_manager_that_is_not_there_is_an_error_and_one_that_went_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        assert!(connect(path.as_os_str()).is_err());
+        let socket = UnixDatagram::bind(&path).unwrap();
+        let manager = manager(path.as_os_str(), None);
+        drop(socket);
+        manager.ready("");
+    }
+
+    #[test]
+    fn the_watchdog_may_wait_for_another_process() {
+        let own = Some(u64::from(process::id()));
+        let minute = Some(Duration::from_secs(60));
+        assert_eq!(watchdog(Some(60_000_000), own), minute);
+        assert_eq!(watchdog(Some(60_000_000), None), minute);
+        assert_eq!(watchdog(Some(60_000_000), Some(1)), None);
+        assert_eq!(watchdog(Some(0), own), None);
+        assert_eq!(watchdog(None, None), None);
+    }
+}
