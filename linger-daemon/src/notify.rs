@@ -26,16 +26,34 @@ impl Manager {
     /// The one that the environment names. One that cannot be reached is warned of, and then not told.
     #[must_use]
     pub fn from_environment() -> Self {
-        let socket = env::var_os("NOTIFY_SOCKET").and_then(|name| {
-            connect(&name)
+        let number = |name| env::var(name).ok()?.parse().ok();
+        let watchdog = watchdog(number("WATCHDOG_USEC"), number("WATCHDOG_PID"));
+        let manager = env::var_os("NOTIFY_SOCKET").and_then(|name| {
+            Self::at(&name, watchdog)
                 .inspect_err(|error| warn!(%error, "cannot reach the service manager at {name:?}"))
                 .ok()
         });
-        let number = |name| env::var(name).ok()?.parse().ok();
-        Self {
-            socket,
-            watchdog: watchdog(number("WATCHDOG_USEC"), number("WATCHDOG_PID")),
-        }
+        manager.unwrap_or(Self {
+            socket: None,
+            watchdog: None,
+        })
+    }
+
+    /// One that listens on a socket, the path of one, or @ and the name of an abstract one; and how
+    /// long it waits for signs of life, if it does.
+    pub(crate) fn at(name: &OsStr, watchdog: Option<Duration>) -> io::Result<Self> {
+        let address = match name.as_bytes().strip_prefix(b"@") {
+            Some(name) => SocketAddr::from_abstract_name(name)?,
+            None => SocketAddr::from_pathname(name)?,
+        };
+        let socket = UnixDatagram::unbound()?;
+        socket.connect_addr(&address)?;
+        // A manager that does not read must not stop the daemon.
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            socket: Some(socket),
+            watchdog,
+        })
     }
 
     /// How long the manager waits for [`Manager::alive`] before it takes the daemon for hung.
@@ -78,19 +96,6 @@ impl Manager {
     }
 }
 
-/// Connects to a socket: the path of one, or @ and the name of an abstract one.
-fn connect(name: &OsStr) -> io::Result<UnixDatagram> {
-    let address = match name.as_bytes().strip_prefix(b"@") {
-        Some(name) => SocketAddr::from_abstract_name(name)?,
-        None => SocketAddr::from_pathname(name)?,
-    };
-    let socket = UnixDatagram::unbound()?;
-    socket.connect_addr(&address)?;
-    // A manager that does not read must not stop the daemon.
-    socket.set_nonblocking(true)?;
-    Ok(socket)
-}
-
 /// How long to wait for a sign of life: so many microseconds, if it is this process that is meant.
 fn watchdog(microseconds: Option<u64>, pid: Option<u64>) -> Option<Duration> {
     let ours = pid.is_none_or(|pid| pid == u64::from(process::id()));
@@ -102,11 +107,6 @@ fn watchdog(microseconds: Option<u64>, pid: Option<u64>) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn manager(name: &OsStr, watchdog: Option<Duration>) -> Manager {
-        let socket = Some(connect(name).unwrap());
-        Manager { socket, watchdog }
-    }
 
     fn told(socket: &UnixDatagram) -> String {
         let mut bytes = [0; 1000];
@@ -120,7 +120,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
-        let manager = manager(path.as_os_str(), Some(Duration::from_secs(60)));
+        let minute = Some(Duration::from_secs(60));
+        let manager = Manager::at(path.as_os_str(), minute).unwrap();
         manager.ready("plan fentry");
         assert_eq!(told(&socket), "READY=1\nSTATUS=plan fentry\n");
         manager.alive();
@@ -139,7 +140,7 @@ mod tests {
             text.split(' ').next().unwrap().parse::<f64>().unwrap()
         };
         let before = uptime();
-        manager(path.as_os_str(), None).reloading();
+        Manager::at(path.as_os_str(), None).unwrap().reloading();
         let after = uptime();
         let told = told(&socket);
         let time = told.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
@@ -156,7 +157,9 @@ mod tests {
         let name = format!("linger-notify-{}", process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let socket = UnixDatagram::bind_addr(&address).unwrap();
-        manager(format!("@{name}").as_ref(), None).stopping();
+        Manager::at(format!("@{name}").as_ref(), None)
+            .unwrap()
+            .stopping();
         assert_eq!(told(&socket), "STOPPING=1\n");
     }
 
@@ -165,7 +168,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
-        manager(path.as_os_str(), None).alive();
+        Manager::at(path.as_os_str(), None).unwrap().alive();
         assert_eq!(told(&socket), "");
     }
 
@@ -173,9 +176,9 @@ mod tests {
     fn a_manager_that_is_not_there_is_an_error_and_one_that_went_is_none() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
-        assert!(connect(path.as_os_str()).is_err());
+        assert!(Manager::at(path.as_os_str(), None).is_err());
         let socket = UnixDatagram::bind(&path).unwrap();
-        let manager = manager(path.as_os_str(), None);
+        let manager = Manager::at(path.as_os_str(), None).unwrap();
         drop(socket);
         manager.ready("");
     }

@@ -1,19 +1,19 @@
 //! `lingerd run`: attach, count, serve.
 
 mod reload;
+mod tend;
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use linger_ebpf::keyed;
 use nix::sys::utsname::uname;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::spawn_blocking;
-use tokio::time::sleep;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use self::reload::Running;
+use self::tend::tend;
 use crate::attribution::Cgroups;
 use crate::config::{Config, Sources};
 use crate::host;
@@ -89,7 +89,9 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     runtime.block_on(async {
         let shutdown = shutdown()?;
         manager.ready(&running.status);
-        tokio::spawn(tend(Arc::clone(&running.ledger), Arc::clone(&manager)));
+        let ledger = Arc::clone(&running.ledger);
+        let reading = move |unread| lock(&ledger).tend(unread);
+        tokio::spawn(tend(reading, Arc::clone(&manager)));
         tokio::spawn(running.reload_at(hangup));
         let stopping = async {
             shutdown.await;
@@ -123,47 +125,18 @@ fn open_pins(config: &Config) -> Result<Option<Pins>, PinsError> {
     Ok(None)
 }
 
+/// The ledger, for one at a time.
+fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
+    ledger.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn cgroups() -> Cgroups {
     Cgroups::new(probe::cgroup_root().ok())
 }
 
-/// How long the ledger goes unread before the daemon does it of its own accord: the only timer of a
-/// daemon that no one scrapes.
-const TEND_EVERY: Duration = Duration::from_secs(10);
-
-/// Tends the ledger while no one scrapes, and tells the service manager after each time that reading
-/// it works: so often that one that fails, or takes too long, makes it expire.
-async fn tend(ledger: Arc<Mutex<Ledger>>, manager: Arc<Manager>) {
-    let every = match manager.watchdog() {
-        Some(patience) => TEND_EVERY.min(patience / 2),
-        None => TEND_EVERY,
-    };
-    loop {
-        // Longer than this since the last time: a reading is made now unless someone made one.
-        sleep(every).await;
-        let ledger = Arc::clone(&ledger);
-        let tended = spawn_blocking(move || {
-            let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
-            ledger.tend(every)
-        });
-        match tended.await {
-            Ok(Ok(())) => manager.alive(),
-            Ok(Err(error)) => error!("{:#}", anyhow::Error::from(error)),
-            // Only at the daemon's end.
-            Err(_) => return,
-        }
-    }
-}
-
 /// Keeps no capability that reading the ledger does not take.
 fn drop_privileges(ledger: &Mutex<Ledger>) -> Result<()> {
-    let readable = || {
-        ledger
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .snapshot()
-            .is_ok()
-    };
+    let readable = || lock(ledger).snapshot().is_ok();
     let kept = privileges::drop_all(readable).context("cannot drop capabilities")?;
     if !kept.is_empty() {
         warn!("this kernel lets only the privileged read maps: keeping {kept:?}");
@@ -177,10 +150,7 @@ fn metrics(attached: &Attached, ledger: Arc<Mutex<Ledger>>) -> Result<Metrics> {
         kernel: uname()?.release().to_string_lossy().into_owned(),
         attached: attached.hooks.clone(),
     };
-    let source = move || {
-        let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(ledger.snapshot()?)
-    };
+    let source = move || Ok(lock(&ledger).snapshot()?);
     Ok(Metrics::new(Arc::new(source), facts))
 }
 

@@ -1,6 +1,6 @@
 //! SIGHUP: the configuration anew, while programs stay attached.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::signal::unix::Signal;
 use tokio::task::spawn_blocking;
@@ -90,8 +90,7 @@ impl Running {
     /// Tells everyone whose settings can change what is in effect.
     fn apply(&self) {
         self.log.set(&self.config.log_level);
-        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = ledger.reconfigure(&self.config) {
+        if let Err(error) = super::lock(&self.ledger).reconfigure(&self.config) {
             error!("SIGHUP: {:#}", anyhow::Error::from(error));
         }
     }
