@@ -1,6 +1,7 @@
 //! Building the project's executables, and where cargo put them.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
@@ -23,6 +24,27 @@ pub(crate) fn lingerd() -> Result<PathBuf> {
     find(&built, "bin", "lingerd")
 }
 
+/// Builds the daemon as it is shipped to systems of all kinds: with the C library in it, so that it
+/// needs none, and no version of one.
+pub(crate) fn lingerd_static() -> Result<PathBuf> {
+    // With a target named, flags are not for what runs during the build.
+    let flags = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS";
+    let built = build_with(
+        cargo().env(flags, "-C target-feature=+crt-static"),
+        &["build", "--bin", "lingerd", "--target", STATIC_TARGET],
+    )?;
+    find(&built, "bin", "lingerd")
+}
+
+/// What the static daemon is built for.
+const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Builds what writes the manual pages and completions.
+pub(crate) fn pages() -> Result<PathBuf> {
+    let built = build(&["build", "--example", "pages"])?;
+    find(&built, "example", "pages")
+}
+
 /// Builds the daemon as it is shipped, and the tests that run with it on other kernels.
 pub(crate) fn executables() -> Result<Executables> {
     let built = build(&[
@@ -42,9 +64,13 @@ pub(crate) fn executables() -> Result<Executables> {
 
 /// What cargo says that it made, one JSON object each.
 fn build(args: &[&str]) -> Result<Vec<Value>> {
+    build_with(&mut cargo(), args)
+}
+
+fn build_with(cargo: &mut Command, args: &[&str]) -> Result<Vec<Value>> {
     let mut messages = Vec::new();
     let success = each_line(
-        cargo()
+        cargo
             .args(args)
             .args(["--release", "--package", "linger-daemon"])
             .arg("--message-format=json-render-diagnostics"),

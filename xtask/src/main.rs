@@ -9,6 +9,7 @@ mod initramfs;
 mod kernels;
 mod machine;
 mod modules;
+mod package;
 mod setup;
 mod shell;
 mod systemd;
@@ -26,7 +27,7 @@ use clap::{Parser, Subcommand};
 
 use crate::kernels::{Kernel, NEWEST, SERIES};
 use crate::setup::Purpose;
-use crate::tally::Tally;
+use crate::tally::{Scenarios, Tally};
 use crate::vm::Selection;
 
 /// Builds, runs, tests and measures linger.
@@ -52,6 +53,8 @@ Examples:
   cargo xtask vm --systemd               services, templates and user scopes, under systemd
   cargo xtask vm --systemd --put ./x.service:/etc/systemd/system/x.service --unit x.service
                                          a service of yours, to its end
+  cargo xtask package                    the Debian package, and a tarball
+  cargo xtask package --test             and whether it installs, runs, upgrades and goes without trace
   cargo xtask bench                      what being attached costs on this machine
   cargo xtask bench --part ledger        what scrapes take, in time and memory";
 
@@ -97,6 +100,17 @@ enum Task {
         /// An interactive shell instead of the tests (on 6.12 if no kernel is given)
         #[arg(long, conflicts_with_all = ["filter", "plan", "unit"])]
         shell: bool,
+    },
+    /// Make the Debian package and the tarball for other distributions
+    ///
+    /// They go to target/package. Lintian must find neither error nor warning in the package.
+    Package {
+        /// Also install, upgrade, remove and purge it, on a Debian 12 in QEMU
+        #[arg(long)]
+        test: bool,
+        /// What that Debian's kernel is: `6.1`, `6.12`, or the path of a vmlinuz
+        #[arg(value_parser = parse_kernel, requires = "test")]
+        kernel: Option<Which>,
     },
     /// Measure what being attached costs, and what a scrape of a large ledger does
     Bench(bench::Options),
@@ -157,6 +171,19 @@ fn perform(task: Task) -> Result<bool> {
                 scenarios(kernel, &selection)
             }
         }
+        Task::Package { test, kernel } => {
+            setup::ensure(if test {
+                Purpose::Test
+            } else {
+                Purpose::Package
+            })?;
+            let made = package::make()?;
+            if !test {
+                return Ok(true);
+            }
+            let scenarios = package::test(&one(kernel)?, &made)?;
+            Ok(report("package", &scenarios))
+        }
         Task::Bench(options) => {
             setup::ensure(Purpose::Build)?;
             setup::mount_tracefs()?;
@@ -195,9 +222,14 @@ fn under_systemd(
         return systemd::run_unit(&kernel, unit, options);
     }
     let scenarios = systemd::run_tests(&kernel, &artifacts::executables()?, selection, options)?;
-    test::describe("units under systemd", &scenarios);
+    Ok(report("units under systemd", &scenarios))
+}
+
+/// Prints what was found; whether nothing failed.
+fn report(name: &str, scenarios: &Scenarios) -> bool {
+    test::describe(name, scenarios);
     println!("\n{}", scenarios.tally());
-    Ok(scenarios.failed == 0)
+    scenarios.failed == 0
 }
 
 fn scenarios(kernel: Option<Which>, selection: &Selection) -> Result<bool> {

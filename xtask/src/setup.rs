@@ -17,7 +17,9 @@ use crate::shell::{self, cargo, command, output, root, run, tools};
 pub(crate) enum Purpose {
     /// `cargo build`, `cargo xtask run`
     Build,
-    /// `cargo xtask test`, `vm` and `bench`, besides building
+    /// `cargo xtask package`, besides building
+    Package,
+    /// `cargo xtask test` and `vm`, besides packaging
     Test,
 }
 
@@ -53,6 +55,33 @@ const BUILD: &[Need] = &[
         elsewhere: "install LLVM 22 with headers, then `LLVM_PREFIX=<its folder> cargo install \
                     bpf-linker --version 0.13.0 --locked --no-default-features --features llvm-22`, \
                     and keep it on the path (or point LINGER_BPF_LINKER at it)",
+    },
+];
+
+const PACKAGE: &[Need] = &[
+    Need {
+        what: "cargo-deb 3.8.0",
+        why: "makes the Debian package; it is compiled here, in a minute",
+        present: || tools().join("cargo-deb").is_file(),
+        packages: &[],
+        then: Some(install_cargo_deb),
+        elsewhere: "`cargo install cargo-deb --version 3.8.0 --locked --root target/tools`",
+    },
+    Need {
+        what: "dpkg-shlibdeps",
+        why: "finds the packages that the daemon's binary depends on",
+        present: || shell::find("dpkg-shlibdeps").is_some(),
+        packages: &["dpkg-dev"],
+        then: None,
+        elsewhere: "install dpkg-dev",
+    },
+    Need {
+        what: "lintian",
+        why: "checks the Debian package",
+        present: || shell::find("lintian").is_some(),
+        packages: &["lintian"],
+        then: None,
+        elsewhere: "only found on Debian",
     },
 ];
 
@@ -211,10 +240,14 @@ pub(crate) fn ensure(purpose: Purpose) -> Result<()> {
 }
 
 fn missing(purpose: Purpose) -> Vec<&'static Need> {
-    let test: &[Need] = if purpose == Purpose::Test { TEST } else { &[] };
-    BUILD
+    let needs: &[&[Need]] = match purpose {
+        Purpose::Build => &[BUILD],
+        Purpose::Package => &[BUILD, PACKAGE],
+        Purpose::Test => &[BUILD, PACKAGE, TEST],
+    };
+    needs
         .iter()
-        .chain(test)
+        .flat_map(|needs| needs.iter())
         .filter(|need| !(need.present)())
         .collect()
 }
@@ -312,6 +345,10 @@ fn install_bpf_linker() -> Result<()> {
 
 fn install_cargo_deny() -> Result<()> {
     run(&mut cargo_install("cargo-deny"))
+}
+
+fn install_cargo_deb() -> Result<()> {
+    run(cargo_install("cargo-deb").args(["--version", "3.8.0"]))
 }
 
 /// Compiles a tool: soon done matters more than fast.

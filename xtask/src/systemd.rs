@@ -30,7 +30,8 @@ const PARAMETERS: &str = "rdinit=/lib/systemd/systemd TERM=dumb systemd.show_sta
 /// What makes any unit the machine's work: it has the console, and at its end what became of it is
 /// reported on the second serial port and the machine is switched off.
 const DROP_IN: &str = include_str!("systemd/work.conf");
-/// The tests of units.
+/// The tests of units and packages.
+const TESTS: &str = "linger-test.service";
 const TEST_UNIT: &str = include_str!("systemd/linger-test.service");
 /// A shell on the console.
 const SHELL_UNIT: &str = include_str!("systemd/linger-shell.service");
@@ -165,6 +166,14 @@ impl<'a> Job<'a> {
         self.machine()?.run()
     }
 
+    /// Boots and runs the tests with these arguments; what they found.
+    fn run_tests(&self, tests: &Path, arguments: &[String]) -> Result<Scenarios> {
+        self.put_program(tests, "linger-test")?;
+        let unit = TEST_UNIT.replace("@ARGUMENTS@", &arguments.join(" "));
+        self.write(&format!("/etc/systemd/system/{TESTS}"), &unit)?;
+        self.run()?.scenarios()
+    }
+
     /// Whether there is a file of the service, or of the template that it is an instance of.
     fn has_unit(&self, debian: &Debian) -> bool {
         let file = match self.unit.split_once('@') {
@@ -226,13 +235,32 @@ pub(crate) fn run_tests(
     selection: &Selection,
     options: &Options,
 ) -> Result<Scenarios> {
-    let name = "linger-test.service";
-    let job = Job::new(kernel, name, &options.puts)?;
+    let job = Job::new(kernel, TESTS, &options.puts)?;
     job.put_program(&built.lingerd, "lingerd")?;
-    job.put_program(&built.systemd, "linger-test")?;
-    let unit = TEST_UNIT.replace("@SELECTION@", &selection.args().join(" "));
-    job.write(&format!("/etc/systemd/system/{name}"), &unit)?;
-    job.run()?.scenarios()
+    let lingerd = ["--lingerd", "/usr/local/bin/lingerd"].map(str::to_owned);
+    job.run_tests(&built.systemd, &[&lingerd, &selection.args()[..]].concat())
+}
+
+/// Runs the tests of the packages, of which the second is the newer, and of the tarball; failed ones
+/// are in the result.
+pub(crate) fn run_package_tests(
+    kernel: &Kernel,
+    tests: &Path,
+    [deb, newer]: [&Path; 2],
+    tarball: &Path,
+) -> Result<Scenarios> {
+    let job = Job::new(kernel, TESTS, &[])?;
+    let mut arguments = Vec::new();
+    for (option, file) in [("--deb", deb), ("--newer", newer), ("--tarball", tarball)] {
+        let name = file.file_name().context("a package has a name")?;
+        let place = Path::new("/root").join(name);
+        arguments.extend([option.to_owned(), place.display().to_string()]);
+        job.put(&Put {
+            file: file.to_owned(),
+            place,
+        })?;
+    }
+    job.run_tests(tests, &arguments)
 }
 
 /// Runs the unit asked for; whether it succeeded.

@@ -33,13 +33,18 @@ pub(crate) struct Lingerd {
 }
 
 impl Lingerd {
-    /// Starts it, and waits until it is ready.
-    pub(crate) fn start(binary: &Path, plan: Plan) -> Result<Self> {
-        let lingerd = Self {
+    /// The one that is installed and runs, with this plan.
+    pub(crate) fn installed(plan: Plan) -> Self {
+        Self {
             plan,
             address: ADDRESS,
             unit: UNIT,
-        };
+        }
+    }
+
+    /// Starts it, and waits until it is ready.
+    pub(crate) fn start(binary: &Path, plan: Plan) -> Result<Self> {
+        let lingerd = Self::installed(plan);
         let binary = binary.to_str().context("the path of lingerd is no text")?;
         let unit = format!("--unit={}", lingerd.unit);
         let service = ["systemd-run", "--quiet", "--collect", &unit];

@@ -1,13 +1,18 @@
 //! Units: closes that real services, instances of templates, and units of a user make under a real
 //! systemd, and the unit that `lingerd` counts them for, under every plan that this kernel allows.
+//! Packages: what is shipped, installed, at work as a service, and removed.
 //!
 //! This takes a machine of its own, which `cargo xtask vm --systemd` boots: units of fixed names are
 //! made, started and stopped. Anywhere else the tests are not run.
 
+mod attached;
 #[path = "../common/mod.rs"]
 mod common;
 mod lingerd;
+mod package;
 mod server;
+mod service;
+mod tarball;
 mod tools;
 mod units;
 
@@ -22,13 +27,16 @@ use crate::common::check::Check;
 use crate::common::summary::{Pair, Summary, Verdict};
 use crate::lingerd::Lingerd;
 
-const HELP: &str = "usage: systemd --lingerd PATH [--plan PLAN] [--filter TEXT] [--summary FILE]";
+const HELP: &str = "usage: systemd --lingerd PATH [--plan PLAN] [--filter TEXT] [--summary FILE]\n\
+                    or: systemd --deb FILE --newer FILE --tarball FILE [--summary FILE]";
 
 /// What to run.
 #[derive(Debug, Default)]
 struct Options {
     /// The daemon's binary, which says that this is a machine for tests.
     lingerd: Option<PathBuf>,
+    /// Packages to test instead.
+    packages: package::Files,
     /// The name of the only plan to run; all if none.
     plan: Option<String>,
     /// What the names of the tests to run contain.
@@ -46,6 +54,9 @@ impl Options {
             };
             match argument.as_str() {
                 "--lingerd" => options.lingerd = Some(value()?.into()),
+                "--deb" => options.packages.deb = value()?,
+                "--newer" => options.packages.newer = value()?,
+                "--tarball" => options.packages.tarball = value()?,
                 "--plan" => options.plan = Some(value()?),
                 "--filter" => options.filter = value()?,
                 "--summary" => options.summary = Some(value()?.into()),
@@ -59,6 +70,9 @@ impl Options {
 
 fn main() -> Result<ExitCode> {
     let options = Options::parse(env::args().skip(1))?;
+    if !options.packages.deb.is_empty() {
+        return package::run_all(&options.packages, options.summary.as_deref());
+    }
     let Some(lingerd) = &options.lingerd else {
         println!("units: not run, for they take a machine of their own: cargo xtask vm --systemd");
         return Ok(ExitCode::SUCCESS);

@@ -1,0 +1,121 @@
+//! What is shipped: the Debian package, and a tarball for other distributions.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use crate::artifacts;
+use crate::kernels::Kernel;
+use crate::shell::{command, output, root, run, run_unseen, tools};
+use crate::systemd;
+use crate::tally::Scenarios;
+
+/// What lies beside the binary in the tarball: of the folder of packaging, and of the workspace.
+const PACKAGING: [&str; 6] = [
+    "INSTALL.md",
+    "lingerd.toml",
+    "lingerd.service",
+    "lingerd.sysusers",
+    "lingerd.tmpfile",
+    "examples",
+];
+
+/// A version that comes after every other: the same package once more, to upgrade to.
+const NEWER: &str = "99-1";
+
+/// What [`make`] made.
+pub(crate) struct Made {
+    deb: PathBuf,
+    tarball: PathBuf,
+}
+
+/// Makes the package and the tarball, has lintian look at the package, and says what was made.
+pub(crate) fn make() -> Result<Made> {
+    artifacts::lingerd()?;
+    make_pages()?;
+    let made = Made {
+        deb: make_deb(&[])?,
+        tarball: make_tarball(&artifacts::lingerd_static()?)?,
+    };
+    // Errors and warnings fail; hints are shown.
+    run(command("lintian")
+        .args([
+            "--allow-root",
+            "--display-info",
+            "--fail-on",
+            "error,warning",
+        ])
+        .arg(&made.deb))?;
+    println!("lintian: no errors, no warnings");
+    for file in [&made.deb, &made.tarball] {
+        let size = fs::metadata(file)?.len();
+        #[expect(clippy::cast_precision_loss, reason = "a size in MiB, to one digit")]
+        let mebibytes = size as f64 / f64::from(1 << 20);
+        println!("{mebibytes:5.1} MiB  {}", file.display());
+    }
+    Ok(made)
+}
+
+/// Installs the package on a Debian in QEMU, uses it, upgrades and removes it; failed tests are in
+/// the result.
+pub(crate) fn test(kernel: &Kernel, made: &Made) -> Result<Scenarios> {
+    let newer = make_deb(&["--deb-version", NEWER])?;
+    let built = artifacts::executables()?;
+    systemd::run_package_tests(kernel, &built.systemd, [&made.deb, &newer], &made.tarball)
+}
+
+/// Where what is generated lies until it is packed.
+fn folder() -> PathBuf {
+    root().join("target/package")
+}
+
+/// Makes the manual pages and completions anew.
+fn make_pages() -> Result<()> {
+    if folder().exists() {
+        fs::remove_dir_all(folder())?;
+    }
+    run(command(artifacts::pages()?).arg(folder()))
+}
+
+/// Packs what is built; says more to cargo-deb if there is more to say.
+fn make_deb(more: &[&str]) -> Result<PathBuf> {
+    let file = output(
+        command(tools().join("cargo-deb"))
+            .args(["--no-build", "--quiet", "--package", "linger-daemon"])
+            .args(more)
+            // In its own folder cargo-deb would keep only the last one.
+            .arg("--output")
+            .arg(folder()),
+    )?;
+    let file = file.lines().last().context("cargo-deb names no package")?;
+    Ok(file.into())
+}
+
+/// Packs a static binary with all that an installation by hand takes.
+fn make_tarball(lingerd: &Path) -> Result<PathBuf> {
+    let name = format!("lingerd-{}-x86_64", env!("CARGO_PKG_VERSION"));
+    let tree = folder().join(&name);
+    fs::create_dir_all(&tree)?;
+    let from = root().join("linger-daemon/packaging");
+    let copied = PACKAGING.iter().map(|file| from.join(file));
+    let made = ["man", "completions"].map(|made| folder().join(made));
+    run_unseen(
+        command("cp")
+            .arg("-r")
+            .args(copied.chain(made))
+            .args([root().join("README.md"), lingerd.to_owned()])
+            .arg(&tree),
+    )?;
+    let tarball = folder().join(format!("{name}.tar.gz"));
+    // The same files make the same archive, whoever packs them and when.
+    run(command("tar")
+        .args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner"])
+        .args(["--mtime=@0", "--gzip", "--create", "--file"])
+        .arg(&tarball)
+        .arg("--directory")
+        .arg(folder())
+        .arg(&name))?;
+    fs::remove_dir_all(&tree)?;
+    Ok(tarball)
+}
