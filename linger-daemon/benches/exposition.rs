@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use linger_daemon::http::{self, Limits, State};
+use linger_daemon::http::{self, Limits, Place, State};
 use linger_daemon::ledger::Snapshot;
 use linger_daemon::metrics::{Facts, Metrics, series};
 use linger_ebpf::{Counters, Plan};
@@ -73,8 +73,11 @@ fn metrics(snapshot: &Arc<Snapshot>) -> Metrics {
 
 /// Serves these metrics until the bench ends.
 fn serve(metrics: Metrics) -> SocketAddr {
-    let listener = http::bind(([127, 0, 0, 1], 0).into()).expect("a port is free");
-    let address = listener.local_addr().expect("it listens");
+    let anywhere = Place::Tcp(([127, 0, 0, 1], 0).into());
+    let listeners = http::bind(&[anywhere]).expect("a port is free");
+    let Some(&Place::Tcp(address)) = listeners.places().next() else {
+        panic!("it listens elsewhere");
+    };
     let state = Arc::new(State::new());
     state.attached(metrics);
     thread::spawn(move || {
@@ -82,7 +85,7 @@ fn serve(metrics: Metrics) -> SocketAddr {
             .enable_all()
             .build()
             .expect("the system has what it takes");
-        runtime.block_on(http::serve(listener, state, Limits::DEFAULT, pending()))
+        runtime.block_on(http::serve(listeners, state, Limits::DEFAULT, pending()))
     });
     address
 }

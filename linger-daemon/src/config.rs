@@ -12,7 +12,7 @@ mod problem;
 mod report;
 mod written;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,14 +29,15 @@ pub use self::report::{check, json, table};
 use self::written::Written;
 use crate::attribution::Dimension;
 use crate::cli::PlanChoice;
+use crate::http::Place;
 use crate::logging::LogFilter;
 use crate::probe::DEFAULT_PINS;
 
 /// All settings of `lingerd run`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Where the metrics are served.
-    pub listen: SocketAddr,
+    /// Where the metrics are served: at least one place, unless sockets are passed to the daemon.
+    pub listen: Vec<Place>,
     /// The hooks to use.
     pub plan: PlanChoice,
     /// Whether programs and counts outlive the daemon.
@@ -66,7 +67,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: (Ipv4Addr::LOCALHOST, 10546).into(),
+            listen: vec![Place::Tcp((Ipv4Addr::LOCALHOST, 10546).into())],
             plan: PlanChoice::Auto,
             persist: false,
             pins: DEFAULT_PINS.into(),
@@ -101,7 +102,10 @@ impl Config {
         let duration = |time| Value::from(humantime::format_duration(time).to_string());
         let Filter { allow, deny } = &self.filter;
         match key {
-            Key::Listen => self.listen.to_string().into(),
+            Key::Listen => match self.listen.as_slice() {
+                [place] => place.to_string().into(),
+                places => list(places.iter().map(ToString::to_string)),
+            },
             Key::Plan => self.plan.name().into(),
             Key::Persist => self.persist.into(),
             Key::Pins => self.pins.to_string_lossy().into_owned().into(),
@@ -126,7 +130,7 @@ impl Config {
     fn set(&mut self, written: &Written) -> Result<(), Vec<Problem>> {
         let Filter { allow, deny } = &mut self.filter;
         match written.key {
-            Key::Listen => self.listen = written.address()?,
+            Key::Listen => self.listen = written.places()?,
             Key::Plan => self.plan = written.plan()?,
             Key::Persist => self.persist = written.boolean()?,
             Key::Pins => self.pins = written.path()?,

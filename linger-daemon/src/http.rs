@@ -4,12 +4,12 @@ mod answer;
 mod body;
 mod deadline;
 mod gzip;
+mod listen;
 mod scrape;
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -17,11 +17,12 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use self::deadline::Deadline;
+use self::listen::{Accept, Transport};
+pub use self::listen::{BindError, Listeners, Place, bind, passed};
 use crate::metrics::Metrics;
 
 /// What no client can exceed.
@@ -93,65 +94,23 @@ impl Default for State {
     }
 }
 
-/// Why the server cannot listen.
-#[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    /// Something listens there already.
-    #[error(
-        "{0} is in use: is another lingerd running? Choose another address or port with --listen"
-    )]
-    InUse(SocketAddr),
-    /// The address belongs to another host.
-    #[error("{0} is no address of this host: choose one of its own with --listen")]
-    NotHere(SocketAddr),
-    /// The port needs privileges.
-    #[error(
-        "no permission to listen on {0}: ports this low need CAP_NET_BIND_SERVICE, choose a higher \
-         one with --listen"
-    )]
-    NotAllowed(SocketAddr),
-    /// Anything else.
-    #[error("cannot listen on {address}: choose another with --listen")]
-    Other {
-        /// Where it was to listen.
-        address: SocketAddr,
-        /// What the kernel said.
-        source: io::Error,
-    },
-}
-
-/// Opens the listening socket for [`serve`].
-pub fn bind(address: SocketAddr) -> Result<std::net::TcpListener, BindError> {
-    let open = || {
-        let listener = std::net::TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    };
-    open().map_err(|source: io::Error| match source.kind() {
-        io::ErrorKind::AddrInUse => BindError::InUse(address),
-        io::ErrorKind::AddrNotAvailable => BindError::NotHere(address),
-        io::ErrorKind::PermissionDenied => BindError::NotAllowed(address),
-        _ => BindError::Other { address, source },
-    })
-}
-
-/// Answers on a socket of [`bind`] until `shutdown` is done, then ends what is under way.
+/// Answers on sockets of [`bind`] or [`passed`] until `shutdown` is done, then ends what is under way.
 ///
-/// Needs a tokio runtime with I/O and time. Fails only if the runtime cannot take the socket.
+/// Needs a tokio runtime with I/O and time. Fails only if the runtime cannot take the sockets.
 pub async fn serve(
-    listener: std::net::TcpListener,
+    listeners: Listeners,
     state: Arc<State>,
     limits: Limits,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
+    let mut listeners = Accept::new(listeners)?;
     let slots = Arc::new(Semaphore::new(limits.connections as usize));
     let (stop, stopped) = watch::channel(());
     let mut shutdown = pin!(shutdown);
     loop {
         tokio::select! {
             () = &mut shutdown => break,
-            (stream, slot) = accept(&listener, &slots) => {
+            (stream, slot) = accept(&mut listeners, &slots) => {
                 let (state, stopped) = (Arc::clone(&state), stopped.clone());
                 tokio::spawn(async move {
                     connection(stream, state, limits, stopped).await;
@@ -160,7 +119,7 @@ pub async fn serve(
             }
         }
     }
-    drop((listener, stop));
+    drop((listeners, stop));
     // All slots free: all connections done.
     let _ = timeout(limits.stop_time, slots.acquire_many(limits.connections)).await;
     Ok(())
@@ -168,14 +127,14 @@ pub async fn serve(
 
 /// The next connection and the slot it occupies. Nothing is accepted while no slot is free.
 async fn accept(
-    listener: &TcpListener,
+    listeners: &mut Accept,
     slots: &Arc<Semaphore>,
-) -> (TcpStream, OwnedSemaphorePermit) {
+) -> (Box<dyn Transport>, OwnedSemaphorePermit) {
     let slot = Arc::clone(slots).acquire_owned().await;
     let slot = slot.expect("the semaphore is never closed");
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return (stream, slot),
+        match listeners.next().await {
+            Ok(stream) => return (stream, slot),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection to the metrics");
                 sleep(ACCEPT_PAUSE).await;
@@ -186,7 +145,7 @@ async fn accept(
 
 /// Serves one connection to its end.
 async fn connection(
-    stream: TcpStream,
+    stream: Box<dyn Transport>,
     state: Arc<State>,
     limits: Limits,
     mut stopped: watch::Receiver<()>,

@@ -17,7 +17,7 @@ use self::tend::tend;
 use crate::attribution::Cgroups;
 use crate::config::{Config, Sources};
 use crate::host;
-use crate::http::{self, Limits, State};
+use crate::http::{self, BindError, Limits, Listeners, Place, State};
 use crate::ledger::Ledger;
 use crate::logging::Log;
 use crate::memory;
@@ -29,8 +29,8 @@ use crate::probe::{self, Attached, Pins, PinsError, Purpose};
 /// Runs until a signal ends it. Then everything is detached. SIGHUP has `sources` read again.
 pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     memory::keep_together();
-    let listener = http::bind(config.listen)?;
-    let address = listener.local_addr()?;
+    let listeners = listeners(&config)?;
+    let places: Vec<_> = listeners.places().cloned().collect();
     privileges::require()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -73,7 +73,9 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
 
     let state = Arc::new(State::new());
     state.attached(metrics(&attached, Arc::clone(&ledger))?);
-    info!("serving http://{address}/metrics");
+    for place in &places {
+        announce(place);
+    }
     let manager = Arc::new(Manager::from_environment());
     let running = Running {
         sources,
@@ -81,10 +83,7 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
         ledger,
         log,
         manager: Arc::clone(&manager),
-        status: format!(
-            "plan {}, serving http://{address}/metrics",
-            attached.plan.name()
-        ),
+        status: status(&attached, &places),
     };
     runtime.block_on(async {
         let shutdown = shutdown()?;
@@ -97,7 +96,7 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
             shutdown.await;
             manager.stopping();
         };
-        http::serve(listener, state, Limits::DEFAULT, stopping).await
+        http::serve(listeners, state, Limits::DEFAULT, stopping).await
     })?;
     // Nothing waits for a scrape that still runs.
     runtime.shutdown_background();
@@ -128,6 +127,32 @@ fn open_pins(config: &Config) -> Result<Option<Pins>, PinsError> {
 /// The ledger, for one at a time.
 fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
     ledger.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What systemd opened for the daemon, or else what the configuration says.
+fn listeners(config: &Config) -> Result<Listeners, BindError> {
+    let Some(listeners) = http::passed()? else {
+        return http::bind(&config.listen);
+    };
+    info!("listening on the sockets that the service manager passed, instead of on listen");
+    Ok(listeners)
+}
+
+fn announce(place: &Place) {
+    match place {
+        Place::Tcp(address) => info!("serving http://{address}/metrics"),
+        Place::Unix(_) => info!("serving /metrics on {place}"),
+    }
+}
+
+/// What the service manager shows.
+fn status(attached: &Attached, places: &[Place]) -> String {
+    let places: Vec<_> = places.iter().map(Place::to_string).collect();
+    format!(
+        "plan {}, serving /metrics at {}",
+        attached.plan.name(),
+        places.join(", ")
+    )
 }
 
 fn cgroups() -> Cgroups {

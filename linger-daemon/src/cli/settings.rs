@@ -23,9 +23,14 @@ pub struct Settings {
     #[arg(long, value_name = "PATH", help_heading = "Configuration")]
     pub config: Option<PathBuf>,
 
-    /// Address and port to serve the metrics on [default: 127.0.0.1:10546]
-    #[arg(long, value_name = "ADDR", help_heading = "Serving")]
-    pub listen: Option<String>,
+    /// Where to serve the metrics: 127.0.0.1:10546, [::]:10546, unix:/run/lingerd/lingerd.sock
+    /// [default: 127.0.0.1:10546]
+    ///
+    /// Several places stand between commas, or the flag is given several times. The socket of unix:
+    /// is open to the user and the group of lingerd (mode 0660); that of a dead lingerd is replaced.
+    /// Sockets that systemd opened for lingerd (a unit lingerd.socket) are served instead of all these.
+    #[arg(long, value_name = "PLACES", help_heading = "Serving")]
+    pub listen: Vec<String>,
 
     /// The hooks to use: auto, fentry, kprobe or tracepoint [default: auto]
     ///
@@ -113,7 +118,7 @@ impl Settings {
     /// What is given for a key: nothing, or once a word, for a list several times.
     fn given(&self, key: Key) -> &[String] {
         match key {
-            Key::Listen => self.listen.as_slice(),
+            Key::Listen => &self.listen,
             Key::Plan => self.plan.as_slice(),
             Key::Persist => self.persist.as_slice(),
             Key::Pins => self.pins.as_slice(),

@@ -54,7 +54,7 @@ pub fn in_effect(running: &Config, wanted: &Config) -> Config {
         filter.deny.units = running.filter.deny.units.clone();
     }
     Config {
-        listen: running.listen,
+        listen: running.listen.clone(),
         plan: running.plan,
         persist: running.persist,
         pins: running.pins.clone(),

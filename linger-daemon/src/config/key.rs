@@ -114,10 +114,10 @@ impl Key {
         }
     }
 
-    /// Whether its value is a list; in a flag the entries stand between commas.
+    /// Whether its value may be a list; in a flag the entries stand between commas.
     #[must_use]
     pub fn is_list(self) -> bool {
-        matches!(self, Self::Labels | Self::Ports) || !self.place().0.is_empty()
+        matches!(self, Self::Listen | Self::Labels | Self::Ports) || !self.place().0.is_empty()
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use toml::de::DeInteger;
 use super::{Key, Origin, Pattern, Patterns, PortSet, Problem};
 use crate::attribution::Dimension;
 use crate::cli::PlanChoice;
+use crate::http::Place;
 use crate::logging::LogFilter;
 
 /// What was written for a key, or for an entry of its list.
@@ -74,7 +74,8 @@ impl fmt::Display for Value<'_> {
 }
 
 // What the keys take, in words.
-const ADDRESS: &str = "an address with its port such as 127.0.0.1:10546 or [::1]:10546";
+const PLACE: &str = "an address with its port such as 127.0.0.1:10546 or [::]:10546, unix: and the \
+                     path of a socket, or a list of these";
 const LOG_FILTER: &str = "a level (error, warn, info, debug or trace), or levels by module as in \
                           info,linger_daemon::http=debug";
 const DURATION: &str = "at least 1s: a number of seconds such as 90, or a time such as \"1h 30m\"";
@@ -86,8 +87,16 @@ const MAX_COMM: usize = 15;
 const COMM: &str = "the name of a process, of 1 to 15 bytes";
 
 impl Written<'_> {
-    pub(super) fn address(&self) -> Result<SocketAddr, Problem> {
-        self.read(ADDRESS, |value| value.text()?.parse().ok())
+    pub(super) fn places(&self) -> Result<Vec<Place>, Vec<Problem>> {
+        let place = |entry: &Self| entry.read(PLACE, |value| value.text()?.parse().ok());
+        match &self.value {
+            Value::List(entries) if entries.is_empty() => {
+                let why = format!("found an empty list, expected {PLACE}");
+                Err(vec![self.problem(&why)])
+            }
+            Value::List(_) => Ok(self.list(place)?.into_iter().collect()),
+            _ => Ok(vec![place(self)?]),
+        }
     }
 
     pub(super) fn boolean(&self) -> Result<bool, Problem> {

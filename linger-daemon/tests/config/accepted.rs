@@ -7,6 +7,7 @@ use clap::CommandFactory as _;
 use linger_daemon::attribution::Dimension;
 use linger_daemon::cli::Cli;
 use linger_daemon::config::{Config, Filter, Key, Lists, Origin, Pattern, PortSet};
+use linger_daemon::http::Place;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
@@ -63,7 +64,7 @@ fn every_key_is_a_flag_under_a_heading_of_its_own() {
 fn the_file_says_what_it_says() {
     let config = config(
         r#"
-            listen = "[::1]:9"
+            listen = ["unix:/run/l.sock", "[::1]:9"]
             plan = "kprobe"
             persist = true
             pins = "/sys/fs/bpf/ours"
@@ -83,7 +84,9 @@ fn the_file_says_what_it_says() {
         "#,
     );
     let wanted = Config {
-        listen: "[::1]:9".parse().unwrap(),
+        listen: ["[::1]:9", "unix:/run/l.sock"]
+            .map(|place| place.parse().unwrap())
+            .into(),
         plan: linger_daemon::cli::PlanChoice::Kprobe,
         persist: true,
         pins: "/sys/fs/bpf/ours".into(),
@@ -199,12 +202,23 @@ fn lists(letter: &'static str, first: u16) -> impl Strategy<Value = Lists> {
     })
 }
 
+fn places() -> impl Strategy<Value = Place> {
+    prop_oneof![
+        any::<(std::net::IpAddr, u16)>().prop_map(|address| Place::Tcp(address.into())),
+        "/[^\0]{0,20}".prop_map(|path| Place::Unix(path.into())),
+    ]
+}
+
 fn configs() -> impl Strategy<Value = Config> {
     let levels = select(&["info", "trace", "warn,linger_daemon=debug"][..]);
     let times = || (1..10_000_000_000_u64, 0..1_000_000_000_u32);
     let groups = (1..=65536_u32, 0..=u32::MAX);
     (
-        (any::<(std::net::IpAddr, u16)>(), 0..4_usize, levels),
+        (
+            proptest::collection::btree_set(places(), 1..4),
+            0..4_usize,
+            levels,
+        ),
         (
             subsequence(Dimension::ALL, 0..=Dimension::ALL.len()),
             port_sets(1, 1..5),
@@ -218,7 +232,7 @@ fn configs() -> impl Strategy<Value = Config> {
             let ((max_groups, max_series), retire_after, max_orphans, orphan_ttl) = sizes;
             let has_port = labels.contains(&Dimension::Port);
             Config {
-                listen: listen.into(),
+                listen: listen.into_iter().collect(),
                 plan: <linger_daemon::cli::PlanChoice as clap::ValueEnum>::value_variants()[plan],
                 persist: max_groups % 2 == 0,
                 pins: format!("/sys/fs/bpf/{max_orphans}").into(),

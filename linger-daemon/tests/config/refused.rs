@@ -65,7 +65,7 @@ const MISTAKES: &[(&str, &str)] = &[
     (
         "listen.port = 1",
         "1: listen: found a table, expected an address with its port such as 127.0.0.1:10546 or \
-         [::1]:10546",
+         [::]:10546, unix: and the path of a socket, or a list of these",
     ),
     (
         "plan = [\"auto\"]",
@@ -79,7 +79,17 @@ const MISTAKES: &[(&str, &str)] = &[
     (
         "listen = \"localhost:80\"",
         "1: listen: found \"localhost:80\", expected an address with its port such as \
-         127.0.0.1:10546 or [::1]:10546",
+         127.0.0.1:10546 or [::]:10546, unix: and the path of a socket, or a list of these",
+    ),
+    (
+        "listen = [\n  \"127.0.0.1:1\",\n  \"unix:lingerd.sock\",\n]",
+        "3: listen: found \"unix:lingerd.sock\", expected an address with its port such as \
+         127.0.0.1:10546 or [::]:10546, unix: and the path of a socket, or a list of these",
+    ),
+    (
+        "listen = []",
+        "1: listen: found an empty list, expected an address with its port such as \
+         127.0.0.1:10546 or [::]:10546, unix: and the path of a socket, or a list of these",
     ),
     (
         "plan = \"Fentry\"",

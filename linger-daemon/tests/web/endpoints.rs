@@ -112,13 +112,15 @@ fn a_failing_ledger_is_an_error_with_its_reason() {
 #[test]
 fn a_taken_port_says_so() {
     let server = Server::attached();
-    let error = http::bind(server.address).unwrap_err().to_string();
+    let bind = |address: &str| match http::bind(&[address.parse().unwrap()]) {
+        Ok(_) => panic!("bound to {address}"),
+        Err(error) => error.to_string(),
+    };
+    let error = bind(&server.address().to_string());
     assert!(
-        error.starts_with(&format!("{} is in use", server.address)),
+        error.starts_with(&format!("{} is in use", server.address())),
         "{error}"
     );
-    let error = http::bind("192.0.2.1:10546".parse().unwrap())
-        .unwrap_err()
-        .to_string();
+    let error = bind("192.0.2.1:10546");
     assert!(error.contains("no address of this host"), "{error}");
 }

@@ -139,7 +139,7 @@ fn stopping_finishes_what_is_under_way() {
     let took = server.stop();
     assert_eq!(Answer::read(&mut busy).status, 200);
     assert!(took < Limits::DEFAULT.stop_time, "{took:?}");
-    assert!(TcpStream::connect(server.address).is_err());
+    assert!(TcpStream::connect(server.address()).is_err());
     drop(idle);
 }
 

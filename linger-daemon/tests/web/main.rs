@@ -6,6 +6,7 @@ mod fixture;
 mod labels;
 mod large;
 mod limits;
+mod listeners;
 mod sample;
 mod series;
 mod server;

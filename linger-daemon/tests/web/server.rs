@@ -1,12 +1,12 @@
 //! A server to ask over real connections.
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use linger_daemon::http::{self, Limits, State};
+use linger_daemon::http::{self, Limits, Listeners, Place, State};
 use linger_daemon::ledger::Snapshot;
 use linger_daemon::metrics::{Metrics, SourceError};
 use tokio::sync::oneshot;
@@ -15,7 +15,8 @@ use crate::fixture;
 
 /// A server on a port of its own, stopped when dropped.
 pub(crate) struct Server {
-    pub(crate) address: SocketAddr,
+    /// Where it listens.
+    pub(crate) places: Vec<Place>,
     pub(crate) state: Arc<State>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -24,8 +25,13 @@ pub(crate) struct Server {
 impl Server {
     /// A server with nothing attached.
     pub(crate) fn start(limits: Limits) -> Self {
-        let listener = http::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = listener.local_addr().unwrap();
+        let anywhere = "127.0.0.1:0".parse().unwrap();
+        Self::listening(http::bind(&[anywhere]).unwrap(), limits)
+    }
+
+    /// A server on these sockets, with nothing attached.
+    pub(crate) fn listening(listeners: Listeners, limits: Limits) -> Self {
+        let places = listeners.places().cloned().collect();
         let state = Arc::new(State::new());
         let (stop, stopped) = oneshot::channel();
         let served = Arc::clone(&state);
@@ -36,13 +42,13 @@ impl Server {
                 .unwrap();
             let shutdown = async { drop(stopped.await) };
             runtime
-                .block_on(http::serve(listener, served, limits, shutdown))
+                .block_on(http::serve(listeners, served, limits, shutdown))
                 .unwrap();
             // Not waiting for a read of the ledger that still blocks.
             runtime.shutdown_background();
         });
         Self {
-            address,
+            places,
             state,
             stop: Some(stop),
             thread: Some(thread),
@@ -64,8 +70,16 @@ impl Server {
         Self::reading(Limits::DEFAULT, || Ok(fixture::snapshot()))
     }
 
+    /// Where it listens first of all.
+    pub(crate) fn address(&self) -> SocketAddr {
+        match self.places.first() {
+            Some(Place::Tcp(address)) => *address,
+            other => panic!("it listens at {other:?}"),
+        }
+    }
+
     pub(crate) fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.address).unwrap();
+        let stream = TcpStream::connect(self.address()).unwrap();
         // A server that hangs fails the test instead of hanging it.
         stream
             .set_read_timeout(Some(Duration::from_secs(20)))
@@ -75,13 +89,7 @@ impl Server {
 
     /// Sends a request with these further lines of its head, and reads to the end of the connection.
     pub(crate) fn ask(&self, request: &str, head: &str) -> Answer {
-        let mut stream = self.connect();
-        write!(
-            stream,
-            "{request} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{head}\r\n"
-        )
-        .unwrap();
-        Answer::read(&mut stream)
+        Answer::of(&mut self.connect(), request, head)
     }
 
     pub(crate) fn get(&self, path: &str) -> Answer {
@@ -112,8 +120,18 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// Asks over this connection, and reads to its end.
+    pub(crate) fn of(stream: &mut (impl Read + Write), request: &str, head: &str) -> Self {
+        write!(
+            stream,
+            "{request} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{head}\r\n"
+        )
+        .unwrap();
+        Self::read(stream)
+    }
+
     /// Reads to the end of the connection; panics if the answer ends before.
-    pub(crate) fn read(stream: &mut TcpStream) -> Self {
+    pub(crate) fn read(stream: &mut impl Read) -> Self {
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).unwrap();
         let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");

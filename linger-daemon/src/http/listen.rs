@@ -1,0 +1,162 @@
+//! Where the endpoints are served: TCP, Unix sockets, and what a service manager opened before.
+
+mod accept;
+mod activation;
+mod unix;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+pub(super) use self::accept::{Accept, Transport};
+pub use self::activation::passed;
+use self::unix::SocketFile;
+
+/// Connections that the kernel queues for a listening socket; it may allow fewer (`somaxconn`).
+const BACKLOG: i32 = 1024;
+
+/// A place to listen at.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// An address with its port.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+/// What the path of a Unix socket follows.
+const UNIX: &str = "unix:";
+
+/// Text that is no place.
+#[derive(Debug, thiserror::Error)]
+#[error("neither an address with its port, nor unix: and an absolute path")]
+pub struct NoPlace;
+
+impl FromStr for Place {
+    type Err = NoPlace;
+
+    fn from_str(text: &str) -> Result<Self, NoPlace> {
+        match text.strip_prefix(UNIX) {
+            Some(path) if Path::new(path).is_absolute() && !path.contains('\0') => {
+                Ok(Self::Unix(path.into()))
+            }
+            Some(_) => Err(NoPlace),
+            None => text.parse().map(Self::Tcp).map_err(|_| NoPlace),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "{UNIX}{}", path.display()),
+        }
+    }
+}
+
+/// Why the server cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Something listens there already.
+    #[error("{0} is in use: is another lingerd running? Choose another place with --listen")]
+    InUse(Place),
+    /// The address belongs to another host.
+    #[error("{0} is no address of this host: choose one of its own with --listen")]
+    NotHere(Place),
+    /// The port needs privileges.
+    #[error(
+        "no permission to listen on {0}: ports this low need CAP_NET_BIND_SERVICE, choose a higher \
+         one with --listen"
+    )]
+    LowPort(Place),
+    /// The directory of the socket is not lingerd's to write.
+    #[error("no permission to make {0}: let lingerd write its directory, or choose another one")]
+    NotWritable(Place),
+    /// There is no directory for the socket.
+    #[error("{0} has no directory: make it, with RuntimeDirectory= where systemd starts lingerd")]
+    NoDirectory(Place),
+    /// There is a file that is not to be replaced.
+    #[error("{0} is a file, and no socket: remove it, or choose another path with --listen")]
+    NotASocket(Place),
+    /// More than the kernel takes.
+    #[error("{0} is too long for the path of a socket, of at most 107 bytes: choose a shorter one")]
+    TooLong(Place),
+    /// Anything else.
+    #[error("cannot listen on {place}: choose another place with --listen")]
+    Other {
+        /// Where it was to listen.
+        place: Place,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// What the service manager passed is of no use.
+    #[error(
+        "the service manager passed {what}: have its socket unit listen with ListenStream= only"
+    )]
+    Passed {
+        /// What it passed.
+        what: String,
+    },
+}
+
+/// Listening sockets. The files of Unix sockets that were made here are removed when dropped.
+pub struct Listeners(Vec<Listener>);
+
+/// One of them.
+struct Listener {
+    socket: Socket,
+    /// Where it listens, with the port that the kernel chose if none was given.
+    place: Place,
+    /// The file, if it was made here.
+    file: Option<SocketFile>,
+}
+
+impl Listeners {
+    /// Where they listen.
+    pub fn places(&self) -> impl Iterator<Item = &Place> {
+        self.0.iter().map(|listener| &listener.place)
+    }
+}
+
+/// Opens the listening sockets for [`super::serve`].
+pub fn bind(places: &[Place]) -> Result<Listeners, BindError> {
+    let listeners = places.iter().map(|place| match place {
+        Place::Tcp(address) => tcp(*address).map_err(|source| tcp_error(place.clone(), source)),
+        Place::Unix(path) => unix::bind(path),
+    });
+    Ok(Listeners(listeners.collect::<Result<_, _>>()?))
+}
+
+fn tcp(address: SocketAddr) -> io::Result<Listener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // The next daemon may listen although connections of this one linger on.
+    socket.set_reuse_address(true)?;
+    socket.bind(&SockAddr::from(address))?;
+    let bound = socket.local_addr()?.as_socket().unwrap_or(address);
+    listen(socket, Place::Tcp(bound), None)
+}
+
+/// Begins to listen at a socket that is bound.
+fn listen(socket: Socket, place: Place, file: Option<SocketFile>) -> io::Result<Listener> {
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(Listener {
+        socket,
+        place,
+        file,
+    })
+}
+
+fn tcp_error(place: Place, source: io::Error) -> BindError {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => BindError::InUse(place),
+        io::ErrorKind::AddrNotAvailable => BindError::NotHere(place),
+        io::ErrorKind::PermissionDenied => BindError::LowPort(place),
+        _ => BindError::Other { place, source },
+    }
+}

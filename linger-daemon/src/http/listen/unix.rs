@@ -1,0 +1,82 @@
+//! Unix sockets, and their files.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::{BindError, Listener, Place, listen};
+
+/// Who may connect: the daemon's user and group.
+const MODE: u32 = 0o660;
+
+/// The file of a socket that was made here, removed when dropped.
+pub(super) struct SocketFile {
+    path: PathBuf,
+    /// Device and inode: the file of this socket, and of no other that took its place.
+    identity: (u64, u64),
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|found| found == self.identity)
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            let path = self.path.display();
+            tracing::warn!(%error, "cannot remove {path}, the next lingerd will replace it");
+        }
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// Listens there, in place of a daemon that is dead.
+pub(super) fn bind(path: &Path) -> Result<Listener, BindError> {
+    let place = || Place::Unix(path.to_owned());
+    let address = SockAddr::unix(path).map_err(|_| BindError::TooLong(place()))?;
+    make_room(path)?;
+    let open = || {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.bind(&address)?;
+        let file = SocketFile {
+            path: path.to_owned(),
+            identity: identity(path)?,
+        };
+        // Nobody connects before it listens: no one gets in with more than this.
+        fs::set_permissions(path, Permissions::from_mode(MODE))?;
+        listen(socket, place(), Some(file))
+    };
+    open().map_err(|source| error(place(), source))
+}
+
+/// Removes the socket of a daemon that is dead, and nothing else.
+fn make_room(path: &Path) -> Result<(), BindError> {
+    let place = || Place::Unix(path.to_owned());
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.file_type().is_socket() => Err(BindError::NotASocket(place())),
+        Ok(_) => match UnixStream::connect(path) {
+            Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
+                fs::remove_file(path).map_err(|source| error(place(), source))
+            }
+            // Also when it cannot be told, because its queue is full or others own it.
+            _ => Err(BindError::InUse(place())),
+        },
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(error(place(), source)),
+    }
+}
+
+fn error(place: Place, source: io::Error) -> BindError {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => BindError::InUse(place),
+        io::ErrorKind::NotFound => BindError::NoDirectory(place),
+        io::ErrorKind::PermissionDenied => BindError::NotWritable(place),
+        _ => BindError::Other { place, source },
+    }
+}
