@@ -2,7 +2,7 @@
 
 mod answer;
 mod body;
-mod deadline;
+mod connections;
 mod gzip;
 mod listen;
 mod scrape;
@@ -17,10 +17,11 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep, timeout};
 
-use self::deadline::Deadline;
+use self::connections::{Connection, Connections, End};
 use self::listen::{Accept, Transport};
 pub use self::listen::{BindError, Listeners, Place, bind, passed};
 use crate::metrics::Metrics;
@@ -28,11 +29,12 @@ use crate::metrics::Metrics;
 /// What no client can exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections served at a time; further ones wait in the kernel's queue.
-    pub connections: u32,
+    /// Connections at a time. A further one takes the place of one that waits for its client; if none
+    /// does, it waits in the kernel's queue.
+    pub connections: usize,
     /// From the start of a connection, or the last answer on it, to the end of the next request.
     pub request_time: Duration,
-    /// From a request to its answer; if that is too long to be sent as a whole, until it is taken.
+    /// From a request until its answer is taken.
     pub answer_time: Duration,
     /// How long a connection is kept; an answer that is due by then is still given.
     pub connection_time: Duration,
@@ -43,8 +45,9 @@ pub struct Limits {
 impl Limits {
     /// For a host's own collectors and a few people with browsers.
     pub const DEFAULT: Self = Self {
-        // Many times what a pair of Prometheus servers and a person need, at some 20 KiB each.
-        connections: 64,
+        // A client whose request takes a while to come, from afar, is not pushed out at once by a
+        // flood; at some 20 KiB each, and well within the usual limit of 1,024 open files.
+        connections: 256,
         // Ample for one packet; short, so that idle clients do not occupy the connections.
         request_time: Duration::from_secs(5),
         // The default scrape timeout of Prometheus: later, no one listens.
@@ -61,6 +64,9 @@ const MAX_HEAD: usize = 16 * 1024;
 
 /// Scrapes at a time: one for each of a pair of Prometheus servers. More would only compete.
 const MAX_SCRAPES: usize = 2;
+
+/// For the client to take the answer that there is none in time.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// After a failure to accept, which is most often a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
@@ -104,37 +110,33 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let mut listeners = Accept::new(listeners)?;
-    let slots = Arc::new(Semaphore::new(limits.connections as usize));
+    let connections = Connections::new(limits.connections);
     let (stop, stopped) = watch::channel(());
     let mut shutdown = pin!(shutdown);
     loop {
         tokio::select! {
             () = &mut shutdown => break,
-            (stream, slot) = accept(&mut listeners, &slots) => {
+            (stream, connection) = accept(&mut listeners, &connections) => {
                 let (state, stopped) = (Arc::clone(&state), stopped.clone());
-                tokio::spawn(async move {
-                    connection(stream, state, limits, stopped).await;
-                    drop(slot);
-                });
+                tokio::spawn(serve_one(stream, connection, state, limits, stopped));
             }
         }
+        // Those that are here go on before the next comes.
+        yield_now().await;
     }
     drop((listeners, stop));
-    // All slots free: all connections done.
-    let _ = timeout(limits.stop_time, slots.acquire_many(limits.connections)).await;
+    let _ = timeout(limits.stop_time, connections.done()).await;
     Ok(())
 }
 
-/// The next connection and the slot it occupies. Nothing is accepted while no slot is free.
+/// The next connection and its place.
 async fn accept(
     listeners: &mut Accept,
-    slots: &Arc<Semaphore>,
-) -> (Box<dyn Transport>, OwnedSemaphorePermit) {
-    let slot = Arc::clone(slots).acquire_owned().await;
-    let slot = slot.expect("the semaphore is never closed");
+    connections: &Arc<Connections>,
+) -> (Box<dyn Transport>, Connection) {
     loop {
         match listeners.next().await {
-            Ok(stream) => return (stream, slot),
+            Ok((stream, peer)) => return (stream, connections.admit(peer).await),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection to the metrics");
                 sleep(ACCEPT_PAUSE).await;
@@ -144,23 +146,25 @@ async fn accept(
 }
 
 /// Serves one connection to its end.
-async fn connection(
+async fn serve_one(
     stream: Box<dyn Transport>,
+    place: Connection,
     state: Arc<State>,
     limits: Limits,
     mut stopped: watch::Receiver<()>,
 ) {
-    let (deadline, overdue) = Deadline::new();
     let service = service_fn(|request| {
-        let (state, deadline) = (Arc::clone(&state), deadline.clone());
+        let due = Instant::now() + limits.answer_time;
+        let (state, under_way) = (Arc::clone(&state), place.begin(due + GRACE));
         async move {
-            let answer = answer::answer(&request, &state, limits.answer_time, &deadline).await;
-            Ok::<_, Infallible>(answer)
+            let answer = answer::answer(&request, &state, due).await;
+            Ok::<_, Infallible>(answer.map(|body| body.of(under_way)))
         }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.request_time)
+        // Of all requests alike, whatever the protocol, the place keeps the time.
+        .header_read_timeout(None)
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
@@ -173,14 +177,14 @@ async fn connection(
             _ = stopped.changed() => {}
         }
         connection.as_mut().graceful_shutdown();
-        let _ = timeout(limits.answer_time, connection).await;
+        let _ = connection.await;
     };
     tokio::select! {
         () = life => {}
         // Ends with the connection what is made for it, and its turn.
-        () = overdue.passed() => {
+        end = place.must_end(limits.request_time) => if end == End::Overdue {
             let seconds = limits.answer_time.as_secs_f32();
-            tracing::warn!(seconds, "a scrape was not taken in time");
+            tracing::warn!(seconds, "an answer was not taken in time");
         }
     }
 }

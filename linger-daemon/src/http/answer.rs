@@ -1,32 +1,23 @@
 //! From request to answer.
 
-use std::time::Duration;
-
-use http_body_util::{Either, Full};
 use hyper::body::{Body, Bytes};
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
+use tokio::time::Instant;
 
 use super::State;
-use super::body::Stream;
-use super::deadline::Deadline;
+use super::body::Beginning;
 use super::scrape::scrape;
 use crate::metrics::{REVISION, VERSION};
 
 /// An answer; only that of a scrape may be too long to be held in memory.
-pub(super) type Answer = Response<Either<Full<Bytes>, Stream>>;
+pub(super) type Answer = Response<Beginning>;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 
-/// Answers one request within `time`; sets the deadline of its connection if the answer is longer
-/// than what is made by then.
-pub(super) async fn answer(
-    request: &Request<impl Body>,
-    state: &State,
-    time: Duration,
-    deadline: &Deadline,
-) -> Answer {
+/// Answers one request by the time it is `due`; a long answer has only begun by then.
+pub(super) async fn answer(request: &Request<impl Body>, state: &State, due: Instant) -> Answer {
     let has_body = !request.body().is_end_stream();
     let mut answer = if !matches!(*request.method(), Method::GET | Method::HEAD) {
         method_not_allowed()
@@ -38,7 +29,7 @@ pub(super) async fn answer(
     } else {
         match request.uri().path() {
             "/" => landing(state),
-            "/metrics" => scrape(request, state, time, deadline).await,
+            "/metrics" => scrape(request, state, due).await,
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" => ready(state),
             path => not_found(path),
@@ -54,14 +45,14 @@ pub(super) async fn answer(
 
 /// An answer that is there as a whole.
 fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
-    respond_with(status, content_type, Either::Left(Full::new(body.into())))
+    respond_with(status, content_type, Beginning::Whole(body.into()))
 }
 
 /// An answer with any body.
 pub(super) fn respond_with(
     status: StatusCode,
     content_type: &'static str,
-    body: Either<Full<Bytes>, Stream>,
+    body: Beginning,
 ) -> Answer {
     let mut answer = Response::new(body);
     *answer.status_mut() = status;

@@ -5,10 +5,11 @@ use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use http_body_util::{Either, Full};
 use hyper::body::{Body, Bytes, Frame};
 use tokio::sync::{mpsc, oneshot};
 
-use super::deadline::Deadline;
+use super::connections::Request;
 use crate::metrics::ScrapeError;
 
 /// Up to so many bytes are an answer of known length. More are sent while they are made.
@@ -31,6 +32,36 @@ pub(super) enum Beginning {
 impl Beginning {
     /// No body.
     pub(super) const NONE: Self = Self::Whole(Bytes::new());
+
+    /// The body, which ends the request when it is taken, or no one waits for it any more.
+    pub(super) fn of(self, request: Request) -> Either<Full<Bytes>, Stream> {
+        match self {
+            Self::Whole(bytes) => {
+                request.waits(bytes.len());
+                let held = Held {
+                    bytes,
+                    _request: request,
+                };
+                Either::Left(Full::new(Bytes::from_owner(held)))
+            }
+            Self::Long(chunks) => {
+                request.waits(AHEAD * CHUNK);
+                Either::Right(Stream::new(chunks, request))
+            }
+        }
+    }
+}
+
+/// A whole body. It is dropped when the last of it went to the client.
+struct Held {
+    bytes: Bytes,
+    _request: Request,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// A long body on its way to the client.
@@ -117,16 +148,18 @@ impl Write for Writer {
     }
 }
 
-/// A long body. While it lives, its connection has a deadline.
+/// A long body.
 pub(super) struct Stream {
     chunks: Chunks,
-    deadline: Deadline,
+    _request: Request,
 }
 
 impl Stream {
-    /// A body that must be taken before this deadline.
-    pub(super) fn new(chunks: Chunks, deadline: Deadline) -> Self {
-        Self { chunks, deadline }
+    fn new(chunks: Chunks, request: Request) -> Self {
+        Self {
+            chunks,
+            _request: request,
+        }
     }
 }
 
@@ -148,12 +181,6 @@ impl Body for Stream {
     }
 }
 
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.deadline.lift();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -161,9 +188,24 @@ mod tests {
     use std::thread;
     use std::time::Duration;
 
+    use std::pin::pin;
+    use std::task::Waker;
+
     use http_body_util::BodyExt as _;
+    use tokio::time::Instant;
 
     use super::*;
+    use crate::http::connections::Connections;
+
+    fn request() -> Request {
+        let connections = Connections::new(1);
+        let connection = pin!(connections.admit(None));
+        let mut context = Context::from_waker(Waker::noop());
+        let Poll::Ready(connection) = connection.poll(&mut context) else {
+            panic!("there is room");
+        };
+        connection.begin(Instant::now())
+    }
 
     /// A body that is made by `write` and has begun, being longer than a whole one.
     fn long(write: impl FnOnce(Writer) + Send + 'static) -> Stream {
@@ -176,7 +218,7 @@ mod tests {
         let Ok(Ok(Beginning::Long(chunks))) = begun.blocking_recv() else {
             panic!("it is too long to be whole");
         };
-        Stream::new(chunks, Deadline::new().0)
+        Stream::new(chunks, request())
     }
 
     #[tokio::test]

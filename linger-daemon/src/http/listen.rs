@@ -12,7 +12,7 @@ use std::str::FromStr;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-pub(super) use self::accept::{Accept, Transport};
+pub(super) use self::accept::{Accept, Peer, Transport};
 pub use self::activation::passed;
 use self::unix::SocketFile;
 

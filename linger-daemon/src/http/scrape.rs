@@ -8,8 +8,6 @@ use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http_body_util::{Either, Full};
-use hyper::body::Bytes;
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, StatusCode, Version};
 use prometheus::TEXT_FORMAT;
@@ -18,26 +16,20 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Answer, not_attached, respond_with, text};
-use super::body::{Beginning, Begins, Stream, Writer};
-use super::deadline::Deadline;
+use super::body::{Beginning, Begins, Writer};
 use super::{State, gzip};
 use crate::memory;
 use crate::metrics::{Exposition, Metrics, ScrapeError};
 
 /// Reads the ledger, at most [`super::MAX_SCRAPES`] times at once, and shows it.
 ///
-/// A long answer keeps its turn until it is taken, which must be done within `time`.
-pub(super) async fn scrape<B>(
-    request: &Request<B>,
-    state: &State,
-    time: Duration,
-    deadline: &Deadline,
-) -> Answer {
+/// A long answer keeps its turn until it is taken.
+pub(super) async fn scrape<B>(request: &Request<B>, state: &State, due: Instant) -> Answer {
     let Some(metrics) = state.metrics.get() else {
         return not_attached();
     };
     let gzip = gzip::accepted(request.headers());
-    let due = Instant::now() + time;
+    let started = Instant::now();
     let (metrics, head) = (Arc::clone(metrics), *request.method() == Method::HEAD);
     let work = async {
         let turn = Arc::clone(&state.scrapes).acquire_owned().await;
@@ -50,15 +42,10 @@ pub(super) async fn scrape<B>(
         begun.await.expect("a scrape does not panic")
     };
     match timeout_at(due, work).await {
-        Ok(Ok(Beginning::Whole(bytes))) => exposed(Either::Left(Full::new(bytes)), gzip),
         Ok(Ok(Beginning::Long(_))) if request.version() < Version::HTTP_11 => no_end_in_sight(),
-        Ok(Ok(Beginning::Long(chunks))) => {
-            deadline.set(due);
-            let body = Stream::new(chunks, deadline.clone());
-            exposed(Either::Right(body), gzip)
-        }
+        Ok(Ok(body)) => exposed(body, gzip),
         Ok(Err(error)) => failed(&error),
-        Err(_) => late(time),
+        Err(_) => late(started.elapsed()),
     }
 }
 
@@ -91,7 +78,7 @@ fn write(exposition: &Exposition, gzip: bool, mut body: Writer) -> io::Result<()
     body.finish()
 }
 
-fn exposed(body: Either<Full<Bytes>, Stream>, gzip: bool) -> Answer {
+fn exposed(body: Beginning, gzip: bool) -> Answer {
     let mut answer = respond_with(StatusCode::OK, TEXT_FORMAT, body);
     let headers = answer.headers_mut();
     headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
@@ -113,7 +100,7 @@ fn failed(error: &ScrapeError) -> Answer {
 fn late(time: Duration) -> Answer {
     let seconds = time.as_secs_f32();
     tracing::warn!(seconds, "a scrape took too long");
-    let help = format!("the ledger was not read within {seconds} seconds\n");
+    let help = format!("the ledger was not read within {seconds:.1} seconds\n");
     text(StatusCode::SERVICE_UNAVAILABLE, help)
 }
 

@@ -52,20 +52,77 @@ fn is_closed(stream: &mut TcpStream) -> bool {
 }
 
 #[test]
-fn connections_beyond_the_limit_wait_their_turn() {
-    let request_time = Duration::from_millis(400);
-    let server = Server::start(Limits {
+fn who_waits_longest_gives_way_to_a_new_connection() {
+    let server = Server::attached_with(Limits {
         connections: 2,
-        request_time,
+        request_time: Duration::from_secs(60),
         ..Limits::DEFAULT
     });
-    let started = Instant::now();
-    let idle = [server.connect(), server.connect()];
-    // Until both are accepted, the next could be served at once.
+    let mut first = server.connect();
+    let mut second = server.connect();
+    // Until both are accepted.
     thread::sleep(Duration::from_millis(100));
+    first
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n")
+        .unwrap();
+    first.read_exact(&mut [0; 12]).unwrap();
     assert_eq!(server.get("/healthz").status, 200);
-    assert!(started.elapsed() >= request_time);
-    drop(idle);
+    assert!(is_closed(&mut second), "it has waited longest");
+    first
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut rest = Vec::new();
+    first.read_to_end(&mut rest).unwrap();
+    let rest = String::from_utf8_lossy(&rest);
+    assert!(rest.contains("200 OK"), "the answer of the first: {rest}");
+}
+
+#[test]
+fn an_answer_under_way_gives_way_to_no_one() {
+    let server = Server::reading(
+        Limits {
+            connections: 1,
+            ..Limits::DEFAULT
+        },
+        || {
+            thread::sleep(Duration::from_millis(300));
+            Ok(fixture::snapshot())
+        },
+    );
+    let mut busy = server.connect();
+    busy.write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    thread::sleep(Duration::from_millis(100));
+    let next = thread::spawn({
+        let mut stream = server.connect();
+        move || Answer::of(&mut stream, "GET /healthz", "").status
+    });
+    assert_eq!(Answer::read(&mut busy).status, 200);
+    assert_eq!(next.join().unwrap(), 200);
+}
+
+#[test]
+fn answers_that_no_one_takes_do_not_fill_the_memory() {
+    // Longer than what the buffers of a socket hold, and short enough to be made as a whole.
+    let long = "x".repeat(8 * 1024 * 1024);
+    let server = Server::reading(Limits::DEFAULT, move || Err(long.clone().into()));
+    let mut stalled: Vec<_> = (0..24).map(|_| server.connect()).collect();
+    for stream in &mut stalled {
+        stream
+            .write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        stream.read_exact(&mut [0; 12]).unwrap();
+    }
+    let taken = stalled.iter_mut().map(|stream| {
+        let mut bytes = Vec::new();
+        stream
+            .read_to_end(&mut bytes)
+            .is_ok_and(|length| length > 8 * 1024 * 1024)
+    });
+    let taken: Vec<bool> = taken.collect();
+    let whole = taken.iter().filter(|whole| **whole).count();
+    assert_eq!(whole, 16, "{taken:?}");
+    assert!(taken[23], "the newest is kept");
 }
 
 #[test]

@@ -67,7 +67,11 @@ impl Server {
     }
 
     pub(crate) fn attached() -> Self {
-        Self::reading(Limits::DEFAULT, || Ok(fixture::snapshot()))
+        Self::attached_with(Limits::DEFAULT)
+    }
+
+    pub(crate) fn attached_with(limits: Limits) -> Self {
+        Self::reading(limits, || Ok(fixture::snapshot()))
     }
 
     /// Where it listens first of all.

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::IpAddr;
 use std::task::{Context, Poll};
 
 use socket2::Domain;
@@ -15,6 +16,10 @@ use super::unix::SocketFile;
 pub(in crate::http) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
+
+/// Whose connections compete for room first of all with each other: an address, or for IPv6 the
+/// network of one host. None for a Unix socket.
+pub(in crate::http) type Peer = Option<IpAddr>;
 
 /// Takes connections of all listeners in turn.
 pub(in crate::http) struct Accept {
@@ -49,12 +54,12 @@ impl Accept {
         })
     }
 
-    /// The next connection.
-    pub(in crate::http) async fn next(&mut self) -> io::Result<Box<dyn Transport>> {
+    /// The next connection, and who made it.
+    pub(in crate::http) async fn next(&mut self) -> io::Result<(Box<dyn Transport>, Peer)> {
         poll_fn(|context| self.poll(context)).await
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Box<dyn Transport>>> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<(Box<dyn Transport>, Peer)>> {
         for _ in 0..self.listeners.len() {
             let listener = &self.listeners[self.next];
             self.next = (self.next + 1) % self.listeners.len();
@@ -67,14 +72,28 @@ impl Accept {
 }
 
 impl Listener {
-    fn poll(&self, context: &mut Context<'_>) -> Poll<io::Result<Box<dyn Transport>>> {
+    fn poll(&self, context: &mut Context<'_>) -> Poll<io::Result<(Box<dyn Transport>, Peer)>> {
         match self {
-            Self::Tcp(listener) => listener
-                .poll_accept(context)
-                .map_ok(|(stream, _)| Box::new(stream) as Box<dyn Transport>),
+            Self::Tcp(listener) => listener.poll_accept(context).map_ok(|(stream, address)| {
+                (
+                    Box::new(stream) as Box<dyn Transport>,
+                    Some(host(address.ip())),
+                )
+            }),
             Self::Unix(listener, _) => listener
                 .poll_accept(context)
-                .map_ok(|(stream, _)| Box::new(stream) as Box<dyn Transport>),
+                .map_ok(|(stream, _)| (Box::new(stream) as Box<dyn Transport>, None)),
         }
+    }
+}
+
+/// Who owns one address of IPv6 owns its /64.
+fn host(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let network = address.to_bits() & !u128::from(u64::MAX);
+            IpAddr::V6(network.into())
+        }
+        address @ IpAddr::V4(_) => address,
     }
 }
