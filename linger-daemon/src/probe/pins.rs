@@ -21,6 +21,7 @@ use linger_ebpf::Origin;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::unistd::geteuid;
 use thiserror::Error;
 use tracing::debug;
 
@@ -51,7 +52,10 @@ pub enum PinsError {
     )]
     InUse(PathBuf),
     /// It does not belong to this user.
-    #[error("{path} belongs to the user with the id {owner}: run lingerd as that user, or as root")]
+    #[error(
+        "{path} belongs to the user with the id {owner}: run lingerd as that user, or as root \
+         `lingerd unload`, by which counting starts anew"
+    )]
     NotOurs {
         /// The folder.
         path: PathBuf,
@@ -97,9 +101,10 @@ impl Pins {
     pub fn open(folder: &Path) -> Result<Self, PinsError> {
         let failed = |what, source| failed(what, folder, source);
         loop {
-            let above = folder.parent().unwrap_or(folder);
-            let is_bpf = statfs(above).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC);
-            if !is_bpf {
+            // The folder alone may be shown to a service.
+            let above = folder.parent().filter(|_| !folder.exists());
+            let found = statfs(above.unwrap_or(folder));
+            if !found.is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC) {
                 return Err(PinsError::NoBpfFs(folder.to_owned()));
             }
             match DirBuilder::new().mode(0o700).create(folder) {
@@ -120,13 +125,9 @@ impl Pins {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                return Err(match fs::metadata(folder) {
-                    Ok(found) => PinsError::NotOurs {
-                        path: folder.to_owned(),
-                        owner: found.uid(),
-                    },
-                    Err(_) => failed("open the folder", folder, error),
-                });
+                return Err(
+                    not_ours(folder).unwrap_or_else(|| failed("open the folder", folder, error))
+                );
             }
             Err(error) => return Err(failed("open the folder", folder, error)),
         };
@@ -145,14 +146,18 @@ impl Pins {
     }
 
     /// What is kept: all of it, or why it cannot be taken over. None if nothing is.
-    pub(super) fn kept(&self) -> Option<Kept> {
-        if !self.folder.join(MAPS).exists() {
-            return None;
+    pub(super) fn kept(&self) -> Result<Option<Kept>, PinsError> {
+        let maps = self.folder.join(MAPS);
+        if !maps.exists() {
+            return Ok(None);
+        }
+        if let Some(error) = not_ours(&maps) {
+            return Err(error);
         }
         let origin = self.map(ORIGIN).ok();
         let origin = origin.and_then(|map| Array::<_, Origin>::try_from(map).ok());
         let origin = origin.and_then(|map| map.get(&0, 0).ok());
-        Some(Kept { origin })
+        Ok(Some(Kept { origin }))
     }
 
     /// The maps that are kept.
@@ -232,7 +237,7 @@ impl Pins {
 
     /// Detaches and removes everything; the folder stays.
     pub(super) fn clear(&self) -> Result<(), PinsError> {
-        let origin = self.kept().and_then(|kept| kept.origin);
+        let origin = self.kept()?.and_then(|kept| kept.origin);
         // First what says that all is there, then what counts, then what is counted.
         let first = self.folder.join(MAPS).join(ORIGIN);
         remove(&first, fs::remove_file(&first))?;
@@ -255,9 +260,13 @@ impl Pins {
         Ok(())
     }
 
-    /// Detaches and removes everything, and the folder.
+    /// Detaches and removes everything, and the folder, unless that was made for another user.
     pub fn unload(self) -> Result<(), PinsError> {
         self.clear()?;
+        let folder = fs::metadata(&self.folder);
+        if folder.is_ok_and(|folder| folder.uid() != geteuid().as_raw()) {
+            return Ok(());
+        }
         remove(&self.folder, fs::remove_dir(&self.folder))
     }
 }
@@ -285,6 +294,16 @@ fn forget_probes(pid: u32) {
     while !kretprobe::forget(pid) && start.elapsed() < PROBES {
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// What is wrong if something belongs to another user, and this one is not root.
+fn not_ours(path: &Path) -> Option<PinsError> {
+    let user = geteuid();
+    let owner = fs::metadata(path).ok()?.uid();
+    (owner != user.as_raw() && !user.is_root()).then(|| PinsError::NotOurs {
+        path: path.to_owned(),
+        owner,
+    })
 }
 
 fn failed(what: &'static str, path: &Path, source: io::Error) -> PinsError {

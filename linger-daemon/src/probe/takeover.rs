@@ -22,7 +22,7 @@ pub(super) fn take_over(
     wanted: Option<Plan>,
     purpose: Purpose,
 ) -> Result<Option<Attached>, PinsError> {
-    let Some(kept) = pins.kept() else {
+    let Some(kept) = pins.kept()? else {
         return Ok(None);
     };
     match fitting(pins, &kept, wanted, purpose) {

@@ -26,15 +26,22 @@ fn uncommented() -> String {
 }
 
 #[test]
-fn the_packaged_file_changes_nothing() {
-    assert_eq!(config(PACKAGED), Config::default());
+fn the_packaged_file_persists_and_changes_nothing_else() {
+    assert_eq!(config(PACKAGED), packaged_config());
     assert_eq!(config(""), Config::default());
+}
+
+fn packaged_config() -> Config {
+    Config {
+        persist: true,
+        ..Config::default()
+    }
 }
 
 #[test]
 fn the_packaged_file_says_every_key_with_its_default() {
     let packaged = load(uncommented()).unwrap();
-    assert_eq!(packaged.config, Config::default());
+    assert_eq!(packaged.config, packaged_config());
     for &key in Key::ALL {
         assert!(
             matches!(packaged.origin(key), Origin::Line(..)),
