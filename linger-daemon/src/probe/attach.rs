@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, Program, ProgramError};
@@ -18,6 +18,7 @@ use super::hooks::{Hook, Point, hooks, sees_returns};
 use super::kretprobe::Kretprobe;
 use super::maps::Maps;
 use super::pins::{Link, Pins};
+use crate::attribution::Cgroups;
 
 /// Why a hook does not attach.
 #[derive(Debug, Error)]
@@ -271,7 +272,7 @@ impl Loader {
             (Program::CgroupSock(program), Point::SockRelease) => {
                 program.load()?;
                 // Links of this type never exclude others; the kernel refuses any other mode.
-                let id = program.attach(File::open(cgroup_root()?)?, CgroupAttachMode::Single)?;
+                let id = program.attach(File::open(whole_cgroup_root()?)?, CgroupAttachMode::Single)?;
                 keep.then(|| FdLink::try_from(program.take_link(id)?).map_err(|_| no_link()))
             }
             _ => return Err(ProgramError::UnexpectedProgramType),
@@ -295,22 +296,40 @@ fn no_link() -> ProgramError {
     io::Error::new(io::ErrorKind::Unsupported, why).into()
 }
 
-/// Where the cgroup v2 hierarchy is mounted; beside v1 it is not at the usual place.
+/// Where the cgroup v2 hierarchy is mounted; beside v1 it is not at the usual place. In a container
+/// there may be a mount of the whole beside one of what its namespace shows: then the whole one.
 pub fn cgroup_root() -> io::Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts")?;
-    mounts
-        .lines()
-        .find_map(|line| {
-            let mut words = line.split(' ');
-            let (_, path, kind) = (words.next()?, words.next()?, words.next()?);
-            (kind == "cgroup2").then(|| PathBuf::from(path))
-        })
-        .ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::NotFound,
-                "cgroup v2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup/unified",
-            )
-        })
+    let mounts = mounts.lines().filter_map(|line| {
+        let mut words = line.split(' ');
+        let (_, path, kind) = (words.next()?, words.next()?, words.next()?);
+        (kind == "cgroup2").then(|| PathBuf::from(path))
+    });
+    // Of several that are alike, the first.
+    mounts.min_by_key(|mount| !is_whole(mount)).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            "cgroup v2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup/unified",
+        )
+    })
+}
+
+/// [`cgroup_root`], if that shows the whole hierarchy: below any other cgroup only a part of all closes
+/// would be counted.
+fn whole_cgroup_root() -> io::Result<PathBuf> {
+    let root = cgroup_root()?;
+    if is_whole(&root) {
+        return Ok(root);
+    }
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        "only a part of all cgroups is visible here, and the rest would not be counted: run in the host's \
+         cgroup namespace, or mount the host's /sys/fs/cgroup in the container",
+    ))
+}
+
+fn is_whole(mount: &Path) -> bool {
+    Cgroups::new(Some(mount.into())).is_whole()
 }
 
 /// Says in one line what a person can make of an error.

@@ -159,6 +159,22 @@ fn a_pid_namespace_takes_little_away() {
 }
 
 #[test]
+fn a_part_of_the_cgroups_is_not_taken_for_all() {
+    // The namespace begins at a cgroup below the root.
+    let script = r#"root=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/self/mounts)
+        mkdir -p "$root/linger-part-$$" && echo $$ > "$root/linger-part-$$/cgroup.procs"
+        unshare --cgroup --mount sh -c 'umount -l "$0"; mount -t cgroup2 none "$0" && exec "$@"' "$root" "$0" "$@"
+        code=$?; echo $$ > "$root/cgroup.procs"; rmdir "$root/linger-part-$$"; exit $code"#;
+    let mut command = Command::new("sh");
+    let checked = Checked::by(command.args(["-c", script, LINGERD]));
+    checked.expect("cgroups", "warning", &["cgroup namespace"]);
+    let plans = checked.1["plans"].as_array().unwrap();
+    let tracepoint = plans.iter().find(|plan| plan["plan"] == "tracepoint");
+    let reason = tracepoint.unwrap()["reason"].to_string();
+    assert!(reason.contains("only a part of all cgroups"), "{reason}");
+}
+
+#[test]
 fn bpffs_is_found_as_it_is_mounted() {
     // Whatever the host has mounted there.
     let away = "while umount /sys/fs/bpf 2>/dev/null; do :; done";
