@@ -102,8 +102,8 @@ fn seccomp(facts: &Facts) -> Judgment {
     match (bpf, perf) {
         (Some(bpf), _) => problem(
             format!("the filter on this process refuses {bpf}"),
-            "allow bpf(2): containerd 1.6.9, Docker 23 and CRI-O do by default where CAP_BPF is added; \
-             else seccompProfile Unconfined or a profile of your own, --security-opt seccomp=…; \
+            "allow bpf(2): containerd since 1.6.9 and Docker since 23 do by default where CAP_BPF is added; \
+             else seccompProfile Unconfined or --security-opt seccomp=unconfined, or a profile of your own; \
              for systemd SystemCallFilter=bpf",
         ),
         (None, Some(perf)) => warning(
