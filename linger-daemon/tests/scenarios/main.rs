@@ -36,11 +36,14 @@ mod orphan_table;
 mod orphans;
 mod persist;
 mod pinned;
+mod pod;
 mod process_names;
 mod random;
 mod reload;
 mod retired;
 mod scenario;
+#[path = "../common/seccomp.rs"]
+mod seccomp;
 mod service;
 mod sight;
 mod sight_orphans;
@@ -153,6 +156,10 @@ fn main() -> Result<ExitCode> {
             };
             child::run(name, settings)?;
             return Ok(ExitCode::SUCCESS);
+        }
+        ["pod", ref order @ ..] => {
+            let code = u8::try_from(pod::run(order)?)?;
+            return Ok(ExitCode::from(code));
         }
         ["closer", ref order @ ..] => {
             closer::run(order)?;

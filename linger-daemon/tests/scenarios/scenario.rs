@@ -11,7 +11,7 @@ use crate::truth::Truth;
 use crate::{
     abort, attribution, churn, dimensions, ends, exes, graceful, groups_full, hostile,
     kernel_threads, left_out, linger, listener, load, orphan_ends, orphan_netns, orphan_table,
-    orphans, persist, process_names, random, reload, retired, special, unread,
+    orphans, persist, pod, process_names, random, reload, retired, special, unread,
 };
 
 #[derive(Clone)]
@@ -137,6 +137,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         persist::SCENARIOS,
         churn::SCENARIOS,
         hostile::SCENARIOS,
+        pod::SCENARIOS,
         random::SCENARIOS,
         load::SCENARIOS,
     ];
