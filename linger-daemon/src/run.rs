@@ -34,6 +34,7 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     privileges::require()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .max_blocking_threads(MAX_THREADS)
         .build()?;
     // From here on SIGHUP no longer ends the process.
     let hangup = {
@@ -123,6 +124,9 @@ fn open_pins(config: &Config) -> Result<Option<Pins>, PinsError> {
     }
     Ok(None)
 }
+
+/// Threads for what may block: scrapes, reloads, tending the ledger. Fewer than the service may have.
+const MAX_THREADS: usize = 32;
 
 /// The ledger, for one at a time.
 fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
