@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::artifacts;
 use crate::bench;
 use crate::kernels::{Kernel, NEWEST, SERIES};
+use crate::package;
 use crate::setup::{self, Purpose};
 use crate::shell::{cargo, command, each_line, output, root, run, tools};
 use crate::systemd;
@@ -124,6 +125,13 @@ fn steps() -> Vec<(String, Work)> {
             .map(Findings::Scenarios)
         }),
     ));
+    for series in SERIES {
+        let work = move || {
+            let made = package::make()?;
+            package::test(&Kernel::of_series(series)?, &made).map(Findings::Scenarios)
+        };
+        steps.push((format!("package on kernel {series}"), Box::new(work)));
+    }
     steps.push((
         "bench".into(),
         checked(|| bench::run(&bench::Options::short())),

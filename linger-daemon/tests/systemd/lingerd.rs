@@ -22,7 +22,7 @@ const LAG: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Closes by outcome.
-type Closes = BTreeMap<String, u64>;
+pub(crate) type Closes = BTreeMap<String, u64>;
 
 /// The service, which has counted nothing that was before it.
 pub(crate) struct Lingerd {
@@ -70,6 +70,11 @@ impl Lingerd {
         let (status, body) = http::get(self.address, "/metrics")?;
         ensure!(status == 200, "/metrics answered {status}: {body}");
         Scrape::parse(&body).map_err(anyhow::Error::msg)
+    }
+
+    /// The closes that the groups that carry all these labels have made together.
+    pub(crate) fn closes(&self, labels: &[(&str, &str)]) -> Result<Closes> {
+        Ok(closes_of(&self.scrape()?, labels))
     }
 
     /// Expects the groups that carry all these labels to have made exactly these closes together,

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Error, Result, bail, ensure};
 use linger_ebpf::Plan;
 use serde_json::Value;
 
@@ -195,13 +195,13 @@ pub(crate) fn broken_settings_are_refused() -> Result<()> {
 }
 
 pub(crate) fn watchdog_ends_a_hung_daemon() -> Result<()> {
-    Service::restart_with("[Service]\nWatchdogSec=3\n")?;
-    let fed = || Service::property("WatchdogTimestampMonotonic");
-    // It would have expired twice meanwhile.
-    let begin = fed()?.parse::<u64>()?;
+    Service::restart_with("[Service]\nWatchdogSec=10\n")?;
+    let fed = || Ok::<u64, Error>(Service::property("WatchdogTimestampMonotonic")?.parse()?);
+    // Without a sign of life it would have expired meanwhile.
+    let begin = fed()?;
     wait_for("the watchdog to be fed", || {
-        let now = fed().ok()?.parse::<u64>().ok()?;
-        (now > begin + 6_000_000).then_some(())
+        let now = fed().ok()?;
+        (now > begin + 10_000_000).then_some(())
     })?;
     let restarts = Service::restarts()?;
     ensure!(restarts == 0, "a daemon at work was ended");
@@ -216,20 +216,30 @@ pub(crate) fn watchdog_ends_a_hung_daemon() -> Result<()> {
 }
 
 pub(crate) fn killed_daemon_is_started_again() -> Result<()> {
-    let restarts = Service::restarts()?;
-    run(&["systemctl", "kill", "--signal=KILL", UNIT])?;
-    Service::wait_for_restart(restarts)?;
-    lingerd().scrape().map(drop)
+    counting_goes_on(|| {
+        let restarts = Service::restarts()?;
+        run(&["systemctl", "kill", "--signal=KILL", UNIT])?;
+        Service::wait_for_restart(restarts)
+    })
 }
 
 pub(crate) fn restart_counts_on() -> Result<()> {
-    let before = Service::pid()?;
-    Service::restart()?;
-    ensure!(Service::pid()? != before, "the old daemon still runs");
-    server::ask(80, "/")?;
-    let scrape = lingerd().scrape()?;
-    Programs::of(&scrape)?;
-    Ok(())
+    counting_goes_on(Service::restart)
+}
+
+/// Expects what `renew` does to leave another daemon at work, which counts on where the one before
+/// it ended if the service persists, and otherwise from nothing.
+pub(crate) fn counting_goes_on(renew: impl FnOnce() -> Result<()>) -> Result<()> {
+    let nginx = [("unit", "nginx.service")];
+    let before = lingerd().closes(&nginx)?.get("graceful").copied();
+    let pid = Service::pid()?;
+    renew()?;
+    Service::expect_active()?;
+    ensure!(Service::pid()? != pid, "the old daemon still runs");
+    Programs::of(&lingerd().scrape()?)?;
+    (0..3).try_for_each(|_| server::ask(80, "/"))?;
+    let before = if persists()? { before.unwrap_or(0) } else { 0 };
+    lingerd().expect(&nginx, &[("graceful", before + 3)])
 }
 
 /// As it is shipped, and for `kprobe` with what the example adds.
@@ -280,20 +290,17 @@ pub(crate) fn socket_is_taken() -> Result<()> {
 pub(crate) fn stop_detaches() -> Result<()> {
     let programs = Programs::of(&lingerd().scrape()?)?;
     run(&["systemctl", "stop", UNIT])?;
-    let settings = run(&["lingerd", "config", "show", "--json"])?;
-    if settings_persist(&serde_json::from_str(&settings)?) {
+    if persists()? {
         ensure!(!programs.loaded()?.is_empty(), "nothing persists");
         return Ok(());
     }
     programs.expect_gone()
 }
 
-/// Whether the key `persist` of these settings is true.
-fn settings_persist(settings: &Value) -> bool {
-    let settings = settings.as_object();
-    settings.is_some_and(|settings| {
-        settings
-            .get("persist")
-            .is_some_and(|setting| setting["value"] == true || *setting == true)
-    })
+/// Whether the settings say that counting goes on without the daemon.
+fn persists() -> Result<bool> {
+    let settings = run(&["lingerd", "config", "show", "--json"])?;
+    let settings: Vec<Value> = serde_json::from_str(&settings)?;
+    let persist = settings.iter().find(|setting| setting["key"] == "persist");
+    Ok(persist.is_some_and(|setting| setting["value"] == true))
 }
