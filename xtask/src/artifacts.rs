@@ -1,5 +1,6 @@
 //! Building the project's executables, and where cargo put them.
 
+use std::env::consts::ARCH;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -28,16 +29,17 @@ pub(crate) fn lingerd() -> Result<PathBuf> {
 /// needs none, and no version of one.
 pub(crate) fn lingerd_static() -> Result<PathBuf> {
     // With a target named, flags are not for what runs during the build.
-    let flags = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS";
+    let target = format!("{ARCH}-unknown-linux-gnu");
+    let name = target.to_uppercase().replace('-', "_");
     let built = build_with(
-        cargo().env(flags, "-C target-feature=+crt-static"),
-        &["build", "--bin", "lingerd", "--target", STATIC_TARGET],
+        cargo().env(
+            format!("CARGO_TARGET_{name}_RUSTFLAGS"),
+            "-C target-feature=+crt-static",
+        ),
+        &["build", "--bin", "lingerd", "--target", &target],
     )?;
     find(&built, "bin", "lingerd")
 }
-
-/// What the static daemon is built for.
-const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Builds what writes the manual pages and completions.
 pub(crate) fn pages() -> Result<PathBuf> {

@@ -9,6 +9,7 @@ mod initramfs;
 mod kernels;
 mod machine;
 mod modules;
+mod notices;
 mod package;
 mod setup;
 mod shell;

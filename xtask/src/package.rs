@@ -1,5 +1,6 @@
 //! What is shipped: the Debian package, and a tarball for other distributions.
 
+use std::env::consts::ARCH;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -7,6 +8,7 @@ use anyhow::{Context as _, Result};
 
 use crate::artifacts;
 use crate::kernels::Kernel;
+use crate::notices;
 use crate::shell::{command, output, root, run, run_unseen, tools};
 use crate::systemd;
 use crate::tally::Scenarios;
@@ -70,13 +72,17 @@ fn folder() -> PathBuf {
     root().join("target/package")
 }
 
-/// Makes the manual pages and completions anew.
+/// Makes the manual pages, completions and notices anew.
 fn make_pages() -> Result<()> {
     if folder().exists() {
         fs::remove_dir_all(folder())?;
     }
-    run(command(artifacts::pages()?).arg(folder()))
+    run(command(artifacts::pages()?).arg(folder()))?;
+    Ok(fs::write(folder().join(NOTICES), notices::text()?)?)
 }
+
+/// The licences of what is in the binary.
+const NOTICES: &str = "THIRD-PARTY-NOTICES";
 
 /// Packs what is built; says more to cargo-deb if there is more to say.
 fn make_deb(more: &[&str]) -> Result<PathBuf> {
@@ -94,12 +100,12 @@ fn make_deb(more: &[&str]) -> Result<PathBuf> {
 
 /// Packs a static binary with all that an installation by hand takes.
 fn make_tarball(lingerd: &Path) -> Result<PathBuf> {
-    let name = format!("lingerd-{}-x86_64", env!("CARGO_PKG_VERSION"));
+    let name = format!("lingerd-{}-{ARCH}", env!("CARGO_PKG_VERSION"));
     let tree = folder().join(&name);
     fs::create_dir_all(&tree)?;
     let from = root().join("linger-daemon/packaging");
     let copied = PACKAGING.iter().map(|file| from.join(file));
-    let made = ["man", "completions"].map(|made| folder().join(made));
+    let made = ["man", "completions", NOTICES].map(|made| folder().join(made));
     run_unseen(
         command("cp")
             .arg("-r")
