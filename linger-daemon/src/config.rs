@@ -13,13 +13,14 @@ mod report;
 mod written;
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use linger_ebpf::{MAX_GROUPS, MAX_ORPHANS, keyed};
 use toml::Value;
 
 pub use self::changes::{Change, changes, in_effect};
+pub(crate) use self::file::text;
 pub use self::filter::{Filter, Lists, Pattern, Patterns};
 pub use self::key::{Key, Origin};
 pub use self::layers::{DEFAULT_PATH, Effective, Sources, load, log_level};
@@ -38,6 +39,8 @@ use crate::probe::DEFAULT_PINS;
 pub struct Config {
     /// Where the metrics are served: at least one place, unless sockets are passed to the daemon.
     pub listen: Vec<Place>,
+    /// Who may ask for them, in the format of the web configuration of Prometheus; everyone if none.
+    pub web_config_file: Option<PathBuf>,
     /// The hooks to use.
     pub plan: PlanChoice,
     /// Whether programs and counts outlive the daemon.
@@ -68,6 +71,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: vec![Place::Tcp((Ipv4Addr::LOCALHOST, 10546).into())],
+            web_config_file: None,
             plan: PlanChoice::Auto,
             persist: false,
             pins: DEFAULT_PINS.into(),
@@ -106,6 +110,10 @@ impl Config {
                 [place] => place.to_string().into(),
                 places => list(places.iter().map(ToString::to_string)),
             },
+            Key::WebConfigFile => {
+                let file = self.web_config_file.as_deref().unwrap_or(Path::new(""));
+                file.to_string_lossy().into_owned().into()
+            }
             Key::Plan => self.plan.name().into(),
             Key::Persist => self.persist.into(),
             Key::Pins => self.pins.to_string_lossy().into_owned().into(),
@@ -131,6 +139,7 @@ impl Config {
         let Filter { allow, deny } = &mut self.filter;
         match written.key {
             Key::Listen => self.listen = written.places()?,
+            Key::WebConfigFile => self.web_config_file = written.file()?,
             Key::Plan => self.plan = written.plan()?,
             Key::Persist => self.persist = written.boolean()?,
             Key::Pins => self.pins = written.path()?,

@@ -6,24 +6,23 @@ mod connections;
 mod gzip;
 mod listen;
 mod scrape;
+mod security;
+mod speak;
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::yield_now;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
-use self::connections::{Connection, Connections, End};
+use self::connections::{Connection, Connections};
 use self::listen::{Accept, Transport};
 pub use self::listen::{BindError, Listeners, Place, bind, passed};
+pub use self::security::{Mistake, Security, SecurityError};
 use crate::metrics::Metrics;
 
 /// What no client can exceed.
@@ -59,14 +58,8 @@ impl Limits {
     };
 }
 
-/// Bytes of a request's head: a browser's, with the cookies of other ports of the same host, fits.
-const MAX_HEAD: usize = 16 * 1024;
-
 /// Scrapes at a time: one for each of a pair of Prometheus servers. More would only compete.
 const MAX_SCRAPES: usize = 2;
-
-/// For the client to take the answer that there is none in time.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// After a failure to accept, which is most often a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
@@ -76,15 +69,24 @@ pub struct State {
     /// Set once the programs are attached.
     metrics: OnceLock<Arc<Metrics>>,
     scrapes: Arc<Semaphore>,
+    /// Who may ask.
+    security: Security,
 }
 
 impl State {
-    /// The state before anything is attached: `/readyz` and `/metrics` answer 503.
+    /// The state before anything is attached: `/readyz` and `/metrics` answer 503. Everyone may ask.
     #[must_use]
     pub fn new() -> Self {
+        Self::secured(Security::none())
+    }
+
+    /// The same for those who may ask.
+    #[must_use]
+    pub fn secured(security: Security) -> Self {
         Self {
             metrics: OnceLock::new(),
             scrapes: Arc::new(Semaphore::new(MAX_SCRAPES)),
+            security,
         }
     }
 
@@ -118,7 +120,7 @@ pub async fn serve(
             () = &mut shutdown => break,
             (stream, connection) = accept(&mut listeners, &connections) => {
                 let (state, stopped) = (Arc::clone(&state), stopped.clone());
-                tokio::spawn(serve_one(stream, connection, state, limits, stopped));
+                tokio::spawn(speak::serve(stream, connection, state, limits, stopped));
             }
         }
         // Those that are here go on before the next comes.
@@ -141,50 +143,6 @@ async fn accept(
                 tracing::warn!(%error, "cannot accept a connection to the metrics");
                 sleep(ACCEPT_PAUSE).await;
             }
-        }
-    }
-}
-
-/// Serves one connection to its end.
-async fn serve_one(
-    stream: Box<dyn Transport>,
-    place: Connection,
-    state: Arc<State>,
-    limits: Limits,
-    mut stopped: watch::Receiver<()>,
-) {
-    let service = service_fn(|request| {
-        let due = Instant::now() + limits.answer_time;
-        let (state, under_way) = (Arc::clone(&state), place.begin(due + GRACE));
-        async move {
-            let answer = answer::answer(&request, &state, due).await;
-            Ok::<_, Infallible>(answer.map(|body| body.of(under_way)))
-        }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        // Of all requests alike, whatever the protocol, the place keeps the time.
-        .header_read_timeout(None)
-        .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    let life = async {
-        // What ends a connection early is the client's affair, or a limit: nothing to report.
-        tokio::select! {
-            _ = connection.as_mut() => return,
-            () = sleep(limits.connection_time) => {}
-            // The sender is gone: the server stops.
-            _ = stopped.changed() => {}
-        }
-        connection.as_mut().graceful_shutdown();
-        let _ = connection.await;
-    };
-    tokio::select! {
-        () = life => {}
-        // Ends with the connection what is made for it, and its turn.
-        end = place.must_end(limits.request_time) => if end == End::Overdue {
-            let seconds = limits.answer_time.as_secs_f32();
-            tracing::warn!(seconds, "an answer was not taken in time");
         }
     }
 }

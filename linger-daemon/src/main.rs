@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::Parser as _;
 use linger_daemon::cli::{Cli, Command, ConfigCommand, Exercise};
 use linger_daemon::config::{self, Config, Invalid};
+use linger_daemon::http::Security;
 use linger_daemon::logging::Log;
 use linger_daemon::probe::Pins;
 use linger_daemon::{check, exercise, run};
@@ -40,7 +41,12 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
             return check::check(options);
         }
         Command::Config(ConfigCommand::Check { settings }) => {
-            print!("{}", config::check(&cli.sources(settings))?);
+            let sources = cli.sources(settings);
+            print!("{}", config::check(&sources)?);
+            if let Some(file) = config::load(&sources)?.config.web_config_file {
+                Security::load(&file)?;
+                println!("{}: ok", file.display());
+            }
         }
         Command::Config(ConfigCommand::Show { settings, json }) => {
             let effective = config::load(&cli.sources(settings))?;

@@ -17,7 +17,7 @@ use self::tend::tend;
 use crate::attribution::Cgroups;
 use crate::config::{Config, Sources};
 use crate::host;
-use crate::http::{self, BindError, Limits, Listeners, Place, State};
+use crate::http::{self, BindError, Limits, Listeners, Place, Security, State};
 use crate::ledger::Ledger;
 use crate::logging::Log;
 use crate::memory;
@@ -29,6 +29,10 @@ use crate::probe::{self, Attached, Pins, PinsError, Purpose};
 /// Runs until a signal ends it. Then everything is detached. SIGHUP has `sources` read again.
 pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     memory::keep_together();
+    let security = match &config.web_config_file {
+        Some(file) => Security::load(file)?,
+        None => Security::none(),
+    };
     let listeners = listeners(&config)?;
     let places: Vec<_> = listeners.places().cloned().collect();
     privileges::require()?;
@@ -72,10 +76,11 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     // Reading the kernel's types took much.
     memory::release();
 
-    let state = Arc::new(State::new());
+    let scheme = if security.has_tls() { "https" } else { "http" };
+    let state = Arc::new(State::secured(security));
     state.attached(metrics(&attached, Arc::clone(&ledger))?);
     for place in &places {
-        announce(place);
+        announce(place, scheme);
     }
     let manager = Arc::new(Manager::from_environment());
     let running = Running {
@@ -142,10 +147,10 @@ fn listeners(config: &Config) -> Result<Listeners, BindError> {
     Ok(listeners)
 }
 
-fn announce(place: &Place) {
+fn announce(place: &Place, scheme: &str) {
     match place {
-        Place::Tcp(address) => info!("serving http://{address}/metrics"),
-        Place::Unix(_) => info!("serving /metrics on {place}"),
+        Place::Tcp(address) => info!("serving {scheme}://{address}/metrics"),
+        Place::Unix(_) => info!("serving /metrics by {scheme} on {place}"),
     }
 }
 

@@ -31,6 +31,17 @@ pub struct Settings {
     /// Sockets that systemd opened for lingerd (a unit lingerd.socket) are served instead of all these.
     #[arg(long, value_name = "PLACES", help_heading = "Serving")]
     pub listen: Vec<String>,
+    /// The file that says who may ask for the metrics, and how: TLS, certificates, passwords
+    ///
+    /// In the format of Prometheus and its exporters: tls_server_config, http_server_config and
+    /// basic_auth_users. Without it everyone who can reach the place may ask, in the clear. It is read
+    /// again when it changes, or a file that it names does.
+    #[arg(
+        long = "web.config.file",
+        value_name = "PATH",
+        help_heading = "Serving"
+    )]
+    pub web_config_file: Option<String>,
 
     /// The hooks to use: auto, fentry, kprobe or tracepoint [default: auto]
     ///
@@ -119,6 +130,7 @@ impl Settings {
     fn given(&self, key: Key) -> &[String] {
         match key {
             Key::Listen => &self.listen,
+            Key::WebConfigFile => self.web_config_file.as_slice(),
             Key::Plan => self.plan.as_slice(),
             Key::Persist => self.persist.as_slice(),
             Key::Pins => self.pins.as_slice(),

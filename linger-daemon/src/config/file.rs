@@ -20,8 +20,8 @@ use super::{FileError, Key, Origin, Problem};
 /// Largest file that is read, bytes.
 const LARGEST: u64 = 1 << 20;
 
-/// The text of a file.
-pub(super) fn text(path: &Path) -> Result<String, FileError> {
+/// The text of a file of settings.
+pub(crate) fn text(path: &Path) -> Result<String, FileError> {
     // Not to wait at a pipe that nobody writes to.
     let file = OpenOptions::new()
         .read(true)

@@ -11,6 +11,8 @@ use crate::logging;
 pub enum Key {
     /// Where the metrics are served.
     Listen,
+    /// The file that says who may ask for them.
+    WebConfigFile,
     /// The hooks to use.
     Plan,
     /// Whether counts outlive the daemon.
@@ -51,6 +53,7 @@ impl Key {
     /// Every key, in the order of the file.
     pub const ALL: &[Self] = &[
         Self::Listen,
+        Self::WebConfigFile,
         Self::Plan,
         Self::Persist,
         Self::Pins,
@@ -75,6 +78,7 @@ impl Key {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Listen => "listen",
+            Self::WebConfigFile => "web-config-file",
             Self::Plan => "plan",
             Self::Persist => "persist",
             Self::Pins => "pins",
@@ -106,6 +110,8 @@ impl Key {
     #[must_use]
     pub fn flag(self) -> String {
         match self.place() {
+            // As with all exporters.
+            ("", "web-config-file") => "--web.config.file".to_owned(),
             ("", name) => format!("--{name}"),
             (table, list) => {
                 let (table, entry) = (table.trim_end_matches('.'), list.trim_end_matches('s'));

@@ -97,7 +97,7 @@ pub enum FileError {
     #[error("cannot be read: {0}")]
     Read(#[from] io::Error),
     /// A directory, a pipe, a device.
-    #[error("is no regular file, expected one in TOML")]
+    #[error("is no regular file, expected one of text")]
     NotAFile,
     /// Anybody could tell the daemon of root what to do.
     #[error(
@@ -106,10 +106,10 @@ pub enum FileError {
     )]
     WorldWritable,
     /// No one writes that much by hand.
-    #[error("is larger than 1 MiB, expected a few lines of TOML")]
+    #[error("is larger than 1 MiB, expected a few lines of text")]
     TooLarge,
     /// Not text.
-    #[error("is not UTF-8 in line {0}, expected TOML")]
+    #[error("is not UTF-8 in line {0}, expected text")]
     NotUtf8(usize),
 }
 

@@ -115,6 +115,14 @@ impl Written<'_> {
         })
     }
 
+    /// None if the text is empty.
+    pub(super) fn file(&self) -> Result<Option<PathBuf>, Problem> {
+        self.read("the path of a file", |value| {
+            let path = value.text().filter(|path| !path.contains('\0'))?;
+            Some((!path.is_empty()).then(|| path.into()))
+        })
+    }
+
     pub(super) fn plan(&self) -> Result<PlanChoice, Problem> {
         self.choice()
     }

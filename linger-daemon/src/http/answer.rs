@@ -2,12 +2,14 @@
 
 use hyper::body::{Body, Bytes};
 use hyper::header::{self, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use tokio::time::Instant;
 
 use super::State;
 use super::body::Beginning;
+use super::listen::Peer;
 use super::scrape::scrape;
+use super::security::Verdict;
 use crate::metrics::{REVISION, VERSION};
 
 /// An answer; only that of a scrape may be too long to be held in memory.
@@ -17,9 +19,32 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 
 /// Answers one request by the time it is `due`; a long answer has only begun by then.
-pub(super) async fn answer(request: &Request<impl Body>, state: &State, due: Instant) -> Answer {
+pub(super) async fn answer(
+    request: &Request<impl Body>,
+    state: &State,
+    peer: Peer,
+    due: Instant,
+) -> Answer {
+    let rules = state.security.rules();
+    let gate = &state.security.gate;
     let has_body = !request.body().is_end_stream();
-    let mut answer = if !matches!(*request.method(), Method::GET | Method::HEAD) {
+    let mut answer = match gate.check(&rules.users, request.headers(), peer).await {
+        Verdict::Welcome => welcome(request, has_body, state, due).await,
+        Verdict::Unknown => unauthorized(),
+        Verdict::Busy => busy(),
+    };
+    rules.mark(&mut answer);
+    if has_body && request.version() < Version::HTTP_2 {
+        // Its body is not read, so nothing can follow it.
+        let close = HeaderValue::from_static("close");
+        answer.headers_mut().insert(header::CONNECTION, close);
+    }
+    answer
+}
+
+/// Answers one who may ask.
+async fn welcome<B>(request: &Request<B>, has_body: bool, state: &State, due: Instant) -> Answer {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
         method_not_allowed()
     } else if has_body {
         text(
@@ -34,12 +59,24 @@ pub(super) async fn answer(request: &Request<impl Body>, state: &State, due: Ins
             "/readyz" => ready(state),
             path => not_found(path),
         }
-    };
-    if has_body {
-        // Its body is not read, so nothing can follow it.
-        let close = HeaderValue::from_static("close");
-        answer.headers_mut().insert(header::CONNECTION, close);
     }
+}
+
+fn unauthorized() -> Answer {
+    let mut answer = text(StatusCode::UNAUTHORIZED, "Unauthorized\n");
+    let basic = HeaderValue::from_static("Basic");
+    answer.headers_mut().insert(header::WWW_AUTHENTICATE, basic);
+    answer
+}
+
+/// Checking a password takes long, and must not take all of the time.
+fn busy() -> Answer {
+    let mut answer = text(
+        StatusCode::TOO_MANY_REQUESTS,
+        "too many passwords wait to be checked: try again\n",
+    );
+    let soon = HeaderValue::from_static("1");
+    answer.headers_mut().insert(header::RETRY_AFTER, soon);
     answer
 }
 

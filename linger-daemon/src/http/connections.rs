@@ -124,6 +124,7 @@ impl Connections {
         Some(Connection {
             all: Arc::clone(self),
             id,
+            peer,
             doing,
         })
     }
@@ -184,6 +185,7 @@ impl Table {
 pub(super) struct Connection {
     all: Arc<Connections>,
     id: u64,
+    peer: Peer,
     doing: Arc<watch::Sender<Doing>>,
 }
 
@@ -199,6 +201,11 @@ pub(super) enum End {
 }
 
 impl Connection {
+    /// Who made it.
+    pub(super) fn peer(&self) -> Peer {
+        self.peer
+    }
+
     /// A request came; its answer must have been taken by then.
     pub(super) fn begin(&self, due: Instant) -> Request {
         let mut number = 0;

@@ -272,7 +272,8 @@ impl Loader {
             (Program::CgroupSock(program), Point::SockRelease) => {
                 program.load()?;
                 // Links of this type never exclude others; the kernel refuses any other mode.
-                let id = program.attach(File::open(whole_cgroup_root()?)?, CgroupAttachMode::Single)?;
+                let id =
+                    program.attach(File::open(whole_cgroup_root()?)?, CgroupAttachMode::Single)?;
                 keep.then(|| FdLink::try_from(program.take_link(id)?).map_err(|_| no_link()))
             }
             _ => return Err(ProgramError::UnexpectedProgramType),

@@ -72,6 +72,7 @@ fn the_file_says_what_it_says() {
     let config = config(
         r#"
             listen = ["unix:/run/l.sock", "[::1]:9"]
+            web-config-file = "/etc/linger/web.yml"
             plan = "kprobe"
             persist = true
             pins = "/sys/fs/bpf/ours"
@@ -94,6 +95,7 @@ fn the_file_says_what_it_says() {
         listen: ["[::1]:9", "unix:/run/l.sock"]
             .map(|place| place.parse().unwrap())
             .into(),
+        web_config_file: Some("/etc/linger/web.yml".into()),
         plan: linger_daemon::cli::PlanChoice::Kprobe,
         persist: true,
         pins: "/sys/fs/bpf/ours".into(),
@@ -220,9 +222,11 @@ fn configs() -> impl Strategy<Value = Config> {
     let levels = select(&["info", "trace", "warn,linger_daemon=debug"][..]);
     let times = || (1..10_000_000_000_u64, 0..1_000_000_000_u32);
     let groups = (1..=65536_u32, 0..=u32::MAX);
+    let files = proptest::option::of("[^\0]{1,20}");
     (
         (
             proptest::collection::btree_set(places(), 1..4),
+            files,
             0..4_usize,
             levels,
         ),
@@ -234,12 +238,13 @@ fn configs() -> impl Strategy<Value = Config> {
         (lists("a", 1), lists("d", 20_000)),
     )
         .prop_map(|(general, counting, sizes, (allow, deny))| {
-            let (listen, plan, level) = general;
+            let (listen, file, plan, level) = general;
             let (labels, ports) = counting;
             let ((max_groups, max_series), retire_after, max_orphans, orphan_ttl) = sizes;
             let has_port = labels.contains(&Dimension::Port);
             Config {
                 listen: listen.into_iter().collect(),
+                web_config_file: file.map(Into::into),
                 plan: <linger_daemon::cli::PlanChoice as clap::ValueEnum>::value_variants()[plan],
                 persist: max_groups % 2 == 0,
                 pins: format!("/sys/fs/bpf/{max_orphans}").into(),

@@ -38,6 +38,27 @@ fn check_says_ok_of_a_good_file() {
 }
 
 #[test]
+fn check_looks_into_the_web_configuration_too() {
+    let web = Dir::with("basic_auth_users: {}\n");
+    let file = Dir::with(format!("web-config-file = {:?}", web.file()));
+    let ok = format!(
+        "{}: ok\n{}: ok\n",
+        file.file().display(),
+        web.file().display()
+    );
+    let output = lingerd("check", &file.file(), &[]);
+    assert_eq!(told(&output), (Some(0), ok, String::new()));
+    std::fs::write(web.file(), "basic_auth: {}\n").unwrap();
+    let (code, _, errors) = told(&lingerd("check", &file.file(), &[]));
+    let wrong = format!(
+        "lingerd: {}: invalid web configuration: ",
+        web.file().display()
+    );
+    assert!(errors.starts_with(&wrong), "{errors}");
+    assert_eq!(code, Some(1));
+}
+
+#[test]
 fn every_command_says_all_that_is_wrong_and_fails() {
     let file = Dir::with("max-grops = 5\n\nmax-orphans = 0\n");
     let path = file.file();

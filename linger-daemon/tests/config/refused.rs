@@ -41,7 +41,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "\"a\\nb\" = 1",
-        "1: \"a\\nb\": unknown key, expected one of listen, plan, persist, pins, log-level, labels, ports, \
+        "1: \"a\\nb\": unknown key, expected one of listen, web-config-file, plan, persist, pins, log-level, labels, ports, \
          max-groups, max-series, retire-after, max-orphans, orphan-ttl, allow.units, allow.comms, allow.ports, \
          deny.units, deny.comms, deny.ports",
     ),
@@ -302,14 +302,14 @@ fn files_that_cannot_be_settings_are_refused_as_a_whole() {
     let refused = |bytes: &[u8]| load(bytes).unwrap_err();
     assert_eq!(
         refused(b"plan = \"auto\"\n# \xff"),
-        ["lingerd.toml: is not UTF-8 in line 2, expected TOML"]
+        ["lingerd.toml: is not UTF-8 in line 2, expected text"]
     );
     let mut large = vec![b'#'; 1 << 20];
     assert!(load(&large).is_ok());
     large.push(b'#');
     assert_eq!(
         refused(&large),
-        ["lingerd.toml: is larger than 1 MiB, expected a few lines of TOML"]
+        ["lingerd.toml: is larger than 1 MiB, expected a few lines of text"]
     );
     let dir = Dir::with("");
     let absent = Sources {
@@ -324,7 +324,7 @@ fn files_that_cannot_be_settings_are_refused_as_a_whole() {
     fs::create_dir(dir.file()).unwrap();
     assert_eq!(
         dir.load(&dir.sources()).unwrap_err(),
-        ["lingerd.toml: is no regular file, expected one in TOML"]
+        ["lingerd.toml: is no regular file, expected one of text"]
     );
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use linger_daemon::http::{self, Limits, Listeners, Place, State};
+use linger_daemon::http::{self, Limits, Listeners, Place, Security, State};
 use linger_daemon::ledger::Snapshot;
 use linger_daemon::metrics::{Metrics, SourceError};
 use tokio::sync::oneshot;
@@ -31,8 +31,21 @@ impl Server {
 
     /// A server on these sockets, with nothing attached.
     pub(crate) fn listening(listeners: Listeners, limits: Limits) -> Self {
+        Self::with(listeners, limits, State::new())
+    }
+
+    /// A server with known counts, for those whom this lets in.
+    pub(crate) fn secured(security: Security) -> Self {
+        let anywhere = "127.0.0.1:0".parse().unwrap();
+        let listeners = http::bind(&[anywhere]).unwrap();
+        let server = Self::with(listeners, Limits::DEFAULT, State::secured(security));
+        server.state.attached(fixture::metrics(fixture::snapshot()));
+        server
+    }
+
+    fn with(listeners: Listeners, limits: Limits, state: State) -> Self {
         let places = listeners.places().cloned().collect();
-        let state = Arc::new(State::new());
+        let state = Arc::new(state);
         let (stop, stopped) = oneshot::channel();
         let served = Arc::clone(&state);
         let thread = thread::spawn(move || {
@@ -138,6 +151,11 @@ impl Answer {
     pub(crate) fn read(stream: &mut impl Read) -> Self {
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).unwrap();
+        Self::parse(bytes)
+    }
+
+    /// The answer in all bytes of a connection; panics if there is none.
+    pub(crate) fn parse(mut bytes: Vec<u8>) -> Self {
         let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
         let end = end.unwrap_or_else(|| panic!("no answer: {:?}", String::from_utf8_lossy(&bytes)));
         let body = bytes.split_off(end + 4);

@@ -1,0 +1,156 @@
+//! The certificates of clients.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
+    SignatureScheme,
+};
+
+use super::{Mistake, names};
+
+/// What is asked of clients (`client_auth_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Policy {
+    /// No certificate.
+    None,
+    /// One if they have any.
+    Request,
+    /// One, whoever signed it.
+    RequireAny,
+    /// None, or one that is trusted.
+    VerifyIfGiven,
+    /// One that is trusted.
+    RequireAndVerify,
+}
+
+impl Policy {
+    /// The policy of this name.
+    pub(super) fn named(name: &str) -> Result<Self, Mistake> {
+        Ok(match name {
+            "" | "NoClientCert" => Self::None,
+            "RequestClientCert" => Self::Request,
+            // The second is an old name of the first.
+            "RequireAnyClientCert" | "RequireClientCert" => Self::RequireAny,
+            "VerifyClientCertIfGiven" => Self::VerifyIfGiven,
+            "RequireAndVerifyClientCert" => Self::RequireAndVerify,
+            other => {
+                return Err(Mistake::Value {
+                    key: "tls_server_config: client_auth_type".to_owned(),
+                    found: other.to_owned(),
+                    expected: "one of NoClientCert, RequestClientCert, RequireAnyClientCert, \
+                               VerifyClientCertIfGiven, RequireAndVerifyClientCert",
+                });
+            }
+        })
+    }
+
+    /// Whether a client without a certificate is turned away.
+    pub(super) fn is_mandatory(self) -> bool {
+        matches!(self, Self::RequireAny | Self::RequireAndVerify)
+    }
+
+    /// Whether it matters who signed a certificate.
+    pub(super) fn verifies(self) -> bool {
+        matches!(self, Self::VerifyIfGiven | Self::RequireAndVerify)
+    }
+}
+
+/// Checks the certificates of clients by a policy.
+pub(super) struct Clients {
+    policy: Policy,
+    /// Who is trusted.
+    trusted: Option<Arc<dyn ClientCertVerifier>>,
+    /// Names of which a certificate must have one.
+    allowed: Option<Vec<String>>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Clients {
+    /// Trusts what `roots` sign; without any, everyone who holds the key of a certificate.
+    pub(super) fn new(
+        policy: Policy,
+        roots: Option<RootCertStore>,
+        allowed: Option<Vec<String>>,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, Mistake> {
+        let trusted = roots.map(|roots| {
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+                .build()
+                .map_err(|error| Mistake::ClientCa(error.to_string()))
+        });
+        Ok(Self {
+            policy,
+            trusted: trusted.transpose()?,
+            allowed: allowed.map(|names| names.iter().map(|name| names::plain(name)).collect()),
+            algorithms: provider.signature_verification_algorithms,
+        })
+    }
+}
+
+impl fmt::Debug for Clients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "clients by {:?}", self.policy)
+    }
+}
+
+impl ClientCertVerifier for Clients {
+    fn client_auth_mandatory(&self) -> bool {
+        self.policy.is_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        let trusted = self.trusted.as_ref();
+        trusted.map_or(&[], |trusted| trusted.root_hint_subjects())
+    }
+
+    fn verify_client_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        if let Some(trusted) = &self.trusted {
+            trusted.verify_client_cert(certificate, intermediates, now)?;
+        }
+        if let Some(allowed) = &self.allowed {
+            let has = names::of(certificate)
+                .ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?;
+            if !has.iter().any(|name| allowed.contains(name)) {
+                let why = CertificateError::ApplicationVerificationFailure;
+                return Err(Error::InvalidCertificate(why));
+            }
+        }
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,207 @@
+//! Basic authentication with passwords hashed by bcrypt, which is slow on purpose.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::str::FromStr as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bcrypt::HashParts;
+use hyper::header::{AUTHORIZATION, HeaderMap};
+use ring::hmac;
+use ring::rand::SystemRandom;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+use super::Mistake;
+use crate::http::listen::Peer;
+
+/// Highest cost of a hash: about three seconds of work. Each further one takes twice as long.
+const MAX_COST: u32 = 16;
+
+/// Passwords that wait to be checked, one after another: of all, and of each peer.
+const MAX_WAITING: usize = 16;
+const MAX_WAITING_OF_PEER: usize = 4;
+
+/// Passwords that were right, and are remembered.
+const MAX_REMEMBERED: usize = 64;
+
+/// Names, and what their passwords hash to.
+#[derive(Default)]
+pub(in crate::http) struct Users(BTreeMap<String, Arc<str>>);
+
+impl Users {
+    /// Makes sure that every hash is one.
+    pub(super) fn new(hashes: BTreeMap<String, String>) -> Result<Self, Mistake> {
+        let users = hashes.into_iter().map(|(user, hash)| {
+            let wrong = |why: String| Mistake::Hash {
+                user: user.clone(),
+                why,
+            };
+            let parts = HashParts::from_str(&hash).map_err(|_| {
+                let example = "htpasswd -nBC 10 '' | tr -d ':\\n'";
+                wrong(format!("no hash of bcrypt, make one with `{example}`"))
+            })?;
+            if parts.get_cost() > MAX_COST {
+                let cost = parts.get_cost();
+                return Err(wrong(format!(
+                    "a cost of {cost} takes too long, expected at most {MAX_COST}"
+                )));
+            }
+            Ok((user, hash.into()))
+        });
+        Ok(Self(users.collect::<Result<_, _>>()?))
+    }
+}
+
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::http) enum Verdict {
+    /// It may be answered.
+    Welcome,
+    /// It has no name and password, or wrong ones.
+    Unknown,
+    /// Too many passwords wait already.
+    Busy,
+}
+
+/// Checks passwords, one at a time.
+pub(in crate::http) struct Gate {
+    turn: Arc<Semaphore>,
+    waiting: Mutex<HashMap<Peer, usize>>,
+    remembered: Mutex<Remembered>,
+    /// So that what is remembered tells nothing to those who read the memory.
+    secret: hmac::Key,
+}
+
+#[derive(Default)]
+struct Remembered {
+    tags: HashSet<Tag>,
+    /// The oldest first.
+    order: VecDeque<Tag>,
+}
+
+type Tag = [u8; 32];
+
+/// A place among those that wait.
+struct Waiting<'a>(&'a Gate, Peer);
+
+impl Gate {
+    pub(super) fn new() -> Self {
+        Self {
+            turn: Arc::new(Semaphore::new(1)),
+            waiting: Mutex::default(),
+            remembered: Mutex::default(),
+            secret: hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
+                .expect("the kernel has random numbers"),
+        }
+    }
+
+    /// Whether a request with these headers is of one of the users.
+    pub(in crate::http) async fn check(
+        &self,
+        users: &Users,
+        headers: &HeaderMap,
+        peer: Peer,
+    ) -> Verdict {
+        if users.0.is_empty() {
+            return Verdict::Welcome;
+        }
+        let Some((user, password)) = credentials(headers) else {
+            return Verdict::Unknown;
+        };
+        let found = users.0.get(&user);
+        // An unknown name takes as long as a known one.
+        let Some(hash) = found.or_else(|| users.0.values().next()).cloned() else {
+            return Verdict::Unknown;
+        };
+        let tag = self.tag(&[user.as_bytes(), hash.as_bytes(), &password]);
+        if found.is_some() && lock(&self.remembered).tags.contains(&tag) {
+            return Verdict::Welcome;
+        }
+        let Some(_waiting) = self.wait(peer) else {
+            return Verdict::Busy;
+        };
+        let turn = Arc::clone(&self.turn).acquire_owned().await;
+        let turn = turn.expect("the semaphore is never closed");
+        let right = spawn_blocking(move || {
+            let right = bcrypt::verify(password, &hash).unwrap_or(false);
+            // Also if no one waits for it any more.
+            drop(turn);
+            right
+        });
+        if right.await.unwrap_or(false) && found.is_some() {
+            lock(&self.remembered).add(tag);
+            Verdict::Welcome
+        } else {
+            Verdict::Unknown
+        }
+    }
+
+    fn wait(&self, peer: Peer) -> Option<Waiting<'_>> {
+        let mut waiting = lock(&self.waiting);
+        let all: usize = waiting.values().sum();
+        let of_peer = waiting.get(&peer).copied().unwrap_or_default();
+        if all >= MAX_WAITING || of_peer >= MAX_WAITING_OF_PEER {
+            return None;
+        }
+        waiting.insert(peer, of_peer + 1);
+        Some(Waiting(self, peer))
+    }
+
+    /// Stands for these parts, and no others.
+    fn tag(&self, parts: &[&[u8]]) -> Tag {
+        let mut context = hmac::Context::with_key(&self.secret);
+        for part in parts {
+            context.update(&part.len().to_le_bytes());
+            context.update(part);
+        }
+        let mut tag = Tag::default();
+        tag.copy_from_slice(context.sign().as_ref());
+        tag
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut waiting = lock(&self.0.waiting);
+        if let Some(count) = waiting.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                waiting.remove(&self.1);
+            }
+        }
+    }
+}
+
+impl Remembered {
+    fn add(&mut self, tag: Tag) {
+        if !self.tags.insert(tag) {
+            return;
+        }
+        self.order.push_back(tag);
+        if self.order.len() > MAX_REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.tags.remove(&oldest);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The name and the password of a request (RFC 7617).
+fn credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, encoded) = value.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let mut bytes = BASE64_STANDARD.decode(encoded.trim()).ok()?;
+    let colon = bytes.iter().position(|&byte| byte == b':')?;
+    let password = bytes.split_off(colon + 1);
+    bytes.pop();
+    Some((String::from_utf8(bytes).ok()?, password))
+}

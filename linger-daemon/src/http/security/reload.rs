@@ -1,0 +1,159 @@
+//! The file and those that it names, read again when they change.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::file::{self, File, Tls};
+use super::passwords::{Gate, Users};
+use super::{Mistake, Rules, SecurityError};
+use crate::config;
+
+/// How often the files are looked at, at most, when someone asks.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Who may ask, as the file says it at the time.
+pub struct Security {
+    file: Option<PathBuf>,
+    state: Mutex<State>,
+    pub(in crate::http) gate: Gate,
+}
+
+struct State {
+    rules: Arc<Rules>,
+    seen: Vec<(PathBuf, Option<Stamp>)>,
+    looked: Instant,
+}
+
+/// What changes when a file does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    file: (u64, u64),
+    length: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// None if the file cannot be looked at.
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = fs::metadata(path).ok()?;
+        Some(Self {
+            file: (metadata.dev(), metadata.ino()),
+            length: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+}
+
+impl Security {
+    /// Everyone who can reach the endpoints may ask, in the clear.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::with(None, Arc::default(), Vec::new())
+    }
+
+    /// What a file says, which must be right.
+    pub fn load(file: &Path) -> Result<Self, SecurityError> {
+        let mut seen = Vec::new();
+        let rules = read(file, &mut seen)?;
+        Ok(Self::with(Some(file.to_owned()), Arc::new(rules), seen))
+    }
+
+    fn with(file: Option<PathBuf>, rules: Arc<Rules>, seen: Vec<(PathBuf, Option<Stamp>)>) -> Self {
+        let state = State {
+            rules,
+            seen,
+            looked: Instant::now(),
+        };
+        Self {
+            file,
+            state: Mutex::new(state),
+            gate: Gate::new(),
+        }
+    }
+
+    /// Whether TLS is spoken.
+    #[must_use]
+    pub fn has_tls(&self) -> bool {
+        self.rules().tls.is_some()
+    }
+
+    /// What holds now. A file that has become wrong changes nothing, but is told of once.
+    pub(in crate::http) fn rules(&self) -> Arc<Rules> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = &self.file
+            && state.looked.elapsed() >= LOOK_EVERY
+        {
+            state.looked = Instant::now();
+            if state
+                .seen
+                .iter()
+                .any(|(path, stamp)| Stamp::of(path) != *stamp)
+            {
+                state.renew(file);
+            }
+        }
+        Arc::clone(&state.rules)
+    }
+}
+
+impl State {
+    fn renew(&mut self, file: &Path) {
+        let mut seen = Vec::new();
+        let path = file.display();
+        match read(file, &mut seen) {
+            Ok(rules) => {
+                self.rules = Arc::new(rules);
+                tracing::info!("read {path} again: it or a file that it names has changed");
+            }
+            Err(error) => {
+                tracing::error!("{error}");
+                tracing::error!("who may ask stays as it is: correct {path}");
+                // Also what it named before, which may be what is missing now.
+                for (path, _) in self.seen.drain(..) {
+                    if !seen.iter().any(|(known, _)| *known == path) {
+                        let stamp = Stamp::of(&path);
+                        seen.push((path, stamp));
+                    }
+                }
+            }
+        }
+        self.seen = seen;
+    }
+}
+
+/// Reads the file. What was looked at goes to `seen`, each as it was before it was read.
+fn read(path: &Path, seen: &mut Vec<(PathBuf, Option<Stamp>)>) -> Result<Rules, SecurityError> {
+    let mut look = |path: PathBuf| {
+        let stamp = Stamp::of(&path);
+        seen.push((path, stamp));
+    };
+    look(path.to_owned());
+    let here = |mistake: Mistake| mistake.in_file(path);
+    let text = config::text(path).map_err(|why| here(why.into()))?;
+    let File {
+        tls_server_config,
+        http_server_config,
+        basic_auth_users,
+        ..
+    } = file::parse(&text).map_err(here)?;
+    let http = http_server_config.unwrap_or_default();
+    let tls = tls_server_config.filter(Tls::is_enabled);
+    let server = match tls {
+        Some(tls) => {
+            let directory = path.parent().unwrap_or(Path::new(""));
+            tls.files(directory).into_iter().for_each(look);
+            Some(Arc::new(tls.server(path, http.http2())?))
+        }
+        None => None,
+    };
+    Ok(Rules {
+        tls: server,
+        headers: http.headers().map_err(here)?,
+        users: Users::new(basic_auth_users.unwrap_or_default()).map_err(here)?,
+    })
+}

@@ -1,0 +1,276 @@
+//! TLS as the file says it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, SupportedKxGroup, ring};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{
+    CipherSuite, RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion,
+};
+
+use super::client::{Clients, Policy};
+use super::file::Tls;
+use super::{Mistake, SecurityError};
+use crate::config;
+
+impl Tls {
+    /// Whether anything here asks for TLS.
+    pub(super) fn is_enabled(&self) -> bool {
+        let texts = [
+            &self.cert,
+            &self.cert_file,
+            &self.key,
+            &self.key_file,
+            &self.client_ca,
+            &self.client_ca_file,
+            &self.client_auth_type,
+        ];
+        texts.into_iter().any(|text| !text.is_empty())
+    }
+
+    /// The files that it names.
+    pub(super) fn files(&self, directory: &Path) -> Vec<PathBuf> {
+        let names = [&self.cert_file, &self.key_file, &self.client_ca_file];
+        let names = names.into_iter().filter(|name| !name.is_empty());
+        names.map(|name| directory.join(name)).collect()
+    }
+
+    /// Reads certificates and keys, relative to the directory of the `file`.
+    pub(super) fn server(&self, file: &Path, http2: bool) -> Result<ServerConfig, SecurityError> {
+        let here = |mistake: Mistake| mistake.in_file(file);
+        if self.cert.is_empty() && self.cert_file.is_empty() {
+            return Err(here(Mistake::Contradiction(
+                "tls_server_config: missing one of cert or cert_file",
+            )));
+        }
+        if self.key.is_empty() && self.key_file.is_empty() {
+            return Err(here(Mistake::Contradiction(
+                "tls_server_config: missing one of key or key_file",
+            )));
+        }
+        let provider = Arc::new(self.provider().map_err(here)?);
+        let versions = self.versions().map_err(here)?;
+        let clients = self.clients(file, &provider)?;
+        let certificates = Pem::new(&self.cert_file, &self.cert, file)?;
+        let chain = certificates.certificates()?;
+        let key = Pem::new(&self.key_file, &self.key, file)?.key()?;
+
+        let builder = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&versions)
+            .map_err(|error| here(Mistake::Pair(error)))?;
+        let builder = match clients {
+            Some(clients) => builder.with_client_cert_verifier(clients),
+            None => builder.with_no_client_auth(),
+        };
+        let mut server = builder
+            .with_single_cert(chain, key)
+            .map_err(|error| Mistake::Pair(error).in_file(certificates.path))?;
+        server.ignore_client_order = self.prefer_server_cipher_suites.unwrap_or(true);
+        server.alpn_protocols = if http2 {
+            vec![b"h2".to_vec(), b"http/1.1".to_vec()]
+        } else {
+            vec![b"http/1.1".to_vec()]
+        };
+        // Nothing is kept for a client that is gone: no memory, and no certificate that was revoked.
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+        Ok(server)
+    }
+
+    fn versions(&self) -> Result<Vec<&'static SupportedProtocolVersion>, Mistake> {
+        let min = version(
+            "tls_server_config: min_version",
+            self.min_version.as_deref(),
+            12,
+        )?;
+        let max = version(
+            "tls_server_config: max_version",
+            self.max_version.as_deref(),
+            13,
+        )?;
+        if min > max {
+            return Err(Mistake::Contradiction(
+                "tls_server_config: min_version is above max_version",
+            ));
+        }
+        let all = [(12, &rustls::version::TLS12), (13, &rustls::version::TLS13)];
+        let chosen = all
+            .into_iter()
+            .filter(|(number, _)| (min..=max).contains(number));
+        Ok(chosen.map(|(_, version)| version).collect())
+    }
+
+    /// The algorithms that are left.
+    fn provider(&self) -> Result<CryptoProvider, Mistake> {
+        let mut provider = ring::default_provider();
+        if let Some(names) = self
+            .cipher_suites
+            .as_ref()
+            .filter(|names| !names.is_empty())
+        {
+            let all = provider.cipher_suites;
+            let chosen = names.iter().map(|name| suite(&all, name));
+            let chosen = chosen.collect::<Result<Vec<_>, _>>()?;
+            // As with Go, the list chooses among those of TLS 1.2.
+            let modern = all.iter().filter(|suite| suite.tls13().is_some()).copied();
+            provider.cipher_suites = modern
+                .chain(chosen.into_iter().filter(|suite| suite.tls13().is_none()))
+                .collect();
+        }
+        if let Some(names) = self
+            .curve_preferences
+            .as_ref()
+            .filter(|names| !names.is_empty())
+        {
+            provider.kx_groups = names
+                .iter()
+                .map(|name| curve(name))
+                .collect::<Result<_, _>>()?;
+        }
+        Ok(provider)
+    }
+
+    /// Who checks the certificates of clients; no one is asked for one if there is none.
+    fn clients(
+        &self,
+        file: &Path,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Option<Arc<dyn ClientCertVerifier>>, SecurityError> {
+        let policy = Policy::named(&self.client_auth_type).map_err(|why| why.in_file(file))?;
+        let authority = Pem::find(&self.client_ca_file, &self.client_ca, file)?;
+        let contradiction = |why| Mistake::Contradiction(why).in_file(file);
+        if policy == Policy::None && authority.is_some() {
+            return Err(contradiction(
+                "tls_server_config: client_ca_file without a client_auth_type that asks for \
+                 certificates: set RequireAndVerifyClientCert",
+            ));
+        }
+        if self.client_allowed_sans.is_some() && !policy.is_mandatory() {
+            return Err(contradiction(
+                "tls_server_config: client_allowed_sans needs client_auth_type \
+                 RequireAndVerifyClientCert or RequireAnyClientCert",
+            ));
+        }
+        if policy.verifies() && authority.is_none() {
+            return Err(contradiction(
+                "tls_server_config: client_auth_type needs client_ca_file or client_ca: whose \
+                 certificates are to be trusted?",
+            ));
+        }
+        if policy == Policy::None {
+            return Ok(None);
+        }
+        let roots = authority.map(|authority| authority.roots()).transpose()?;
+        let sans = self.client_allowed_sans.clone();
+        let clients = Clients::new(policy, roots.filter(|_| policy.verifies()), sans, provider)
+            .map_err(|why| why.in_file(file))?;
+        Ok(Some(Arc::new(clients)))
+    }
+}
+
+fn version(key: &'static str, name: Option<&str>, default: u8) -> Result<u8, Mistake> {
+    match name {
+        None => Ok(default),
+        Some("TLS12") => Ok(12),
+        Some("TLS13") => Ok(13),
+        Some(old @ ("TLS10" | "TLS11")) => Err(Mistake::Unsupported {
+            key,
+            found: old.to_owned(),
+            instead: "it is broken: TLS12 is the oldest that there is",
+        }),
+        Some(other) => Err(Mistake::Value {
+            key: key.to_owned(),
+            found: other.to_owned(),
+            expected: "TLS12 or TLS13",
+        }),
+    }
+}
+
+/// The suite of this name, which is Go's.
+fn suite(all: &[SupportedCipherSuite], name: &str) -> Result<SupportedCipherSuite, Mistake> {
+    let named = |suite: CipherSuite| {
+        let own = suite.as_str().unwrap_or_default();
+        own == name || own.replacen("TLS13_", "TLS_", 1) == name
+    };
+    let found = all.iter().find(|suite| named(suite.suite())).copied();
+    found.ok_or_else(|| Mistake::Unsupported {
+        key: "tls_server_config: cipher_suites",
+        found: name.to_owned(),
+        instead: "there is TLS_ECDHE_{ECDSA,RSA}_WITH_{AES_128_GCM_SHA256, AES_256_GCM_SHA384, \
+                  CHACHA20_POLY1305_SHA256}, and with TLS 1.3 always its own",
+    })
+}
+
+fn curve(name: &str) -> Result<&'static dyn SupportedKxGroup, Mistake> {
+    match name {
+        "X25519" => Ok(ring::kx_group::X25519),
+        "CurveP256" => Ok(ring::kx_group::SECP256R1),
+        "CurveP384" => Ok(ring::kx_group::SECP384R1),
+        other => Err(Mistake::Unsupported {
+            key: "tls_server_config: curve_preferences",
+            found: other.to_owned(),
+            instead: "there is X25519, CurveP256 and CurveP384",
+        }),
+    }
+}
+
+/// Text in PEM, and where it stands.
+struct Pem {
+    path: PathBuf,
+    text: String,
+}
+
+impl Pem {
+    /// The text of the file of this name, or else what stands in the web configuration itself.
+    fn new(name: &str, inline: &str, file: &Path) -> Result<Self, SecurityError> {
+        if name.is_empty() {
+            return Ok(Self {
+                path: file.to_owned(),
+                text: inline.to_owned(),
+            });
+        }
+        let path = file.parent().unwrap_or(Path::new("")).join(name);
+        match config::text(&path) {
+            Ok(text) => Ok(Self { path, text }),
+            Err(why) => Err(Mistake::File(why).in_file(path)),
+        }
+    }
+
+    /// The same, if there is either.
+    fn find(name: &str, inline: &str, file: &Path) -> Result<Option<Self>, SecurityError> {
+        let any = !name.is_empty() || !inline.is_empty();
+        any.then(|| Self::new(name, inline, file)).transpose()
+    }
+
+    fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, SecurityError> {
+        let none = |why: String| Mistake::NoCertificate(why).in_file(&self.path);
+        let found = CertificateDer::pem_slice_iter(self.text.as_bytes());
+        let found: Vec<_> = found
+            .collect::<Result<_, _>>()
+            .map_err(|error| none(error.to_string()))?;
+        if found.is_empty() {
+            return Err(none(
+                "it begins with -----BEGIN CERTIFICATE-----".to_owned(),
+            ));
+        }
+        Ok(found)
+    }
+
+    fn key(&self) -> Result<PrivateKeyDer<'static>, SecurityError> {
+        PrivateKeyDer::from_pem_slice(self.text.as_bytes())
+            .map_err(|error| Mistake::NoKey(error.to_string()).in_file(&self.path))
+    }
+
+    fn roots(&self) -> Result<RootCertStore, SecurityError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in self.certificates()? {
+            let added = roots.add(certificate);
+            added.map_err(|error| Mistake::ClientCa(error.to_string()).in_file(&self.path))?;
+        }
+        Ok(roots)
+    }
+}
