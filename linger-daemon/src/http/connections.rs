@@ -1,5 +1,6 @@
 //! All connections: what each is doing, and which of them gives way when there are too many.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,10 @@ const MAX_WAITING: usize = 16;
 
 /// Bytes from which on an answer that waits counts.
 const LONG: usize = 64 * 1024;
+
+/// What every connection is given to say something before it may have to give way. Faster than the
+/// limit in this time, new ones wait in the kernel's queue.
+const CHANCE: Duration = Duration::from_millis(50);
 
 /// All connections, never more than a limit.
 pub(super) struct Connections {
@@ -44,6 +49,8 @@ struct Doing {
     requests: BTreeMap<u64, UnderWay>,
     /// Since when there is none.
     quiet_since: Instant,
+    /// It has said something that is whole: a greeting by TLS, or a request.
+    has_spoken: bool,
     /// It must end, so that there is room for another.
     gives_way: bool,
 }
@@ -88,28 +95,39 @@ impl Connections {
     }
 
     /// Takes in a new connection. If there are too many, another gives way: of those that wait for
-    /// their client, one without an answer before one with, then one of the peer that has the most,
-    /// then the one that has waited longest. If all are busy, the new one waits.
+    /// their client, one without an answer before one with; one that has not spoken if those are half
+    /// of all, so that they push out only each other, or else one that has; one of the peer that has
+    /// the most; the one that has waited longest. If all are busy, or that one is new as well, the new
+    /// one waits.
     ///
     /// To be called by one task at a time, like [`Self::done`].
     pub(super) async fn admit(self: &Arc<Self>, peer: Peer) -> Connection {
         loop {
-            if let Some(connection) = self.try_admit(peer) {
-                return connection;
+            match self.try_admit(peer) {
+                Ok(connection) => return connection,
+                Err(None) => self.changed.notified().await,
+                Err(Some(chance)) => tokio::select! {
+                    () = sleep_until(chance) => {}
+                    () = self.changed.notified() => {}
+                },
             }
-            self.changed.notified().await;
         }
     }
 
-    fn try_admit(self: &Arc<Self>, peer: Peer) -> Option<Connection> {
+    /// Fails if there is no room, with the time when there may be some if that is known.
+    fn try_admit(self: &Arc<Self>, peer: Peer) -> Result<Connection, Option<Instant>> {
         let mut table = self.table();
         if table.entries.len() >= self.limit {
-            let first_to_go = table.first_to_go()?;
+            let (first_to_go, since) = table.first_to_go(self.limit).ok_or(None)?;
+            if since.elapsed() < CHANCE {
+                return Err(Some(since + CHANCE));
+            }
             table.end(first_to_go);
         }
         let doing = Arc::new(watch::Sender::new(Doing {
             requests: BTreeMap::new(),
             quiet_since: Instant::now(),
+            has_spoken: false,
             gives_way: false,
         }));
         table.last += 1;
@@ -121,7 +139,7 @@ impl Connections {
         };
         table.entries.insert(id, entry);
         drop(table);
-        Some(Connection {
+        Ok(Connection {
             all: Arc::clone(self),
             id,
             peer,
@@ -154,13 +172,18 @@ impl Connections {
 }
 
 impl Table {
-    fn first_to_go(&self) -> Option<u64> {
+    /// The one to give way, and since when it waits.
+    fn first_to_go(&self, limit: usize) -> Option<(u64, Instant)> {
+        let silent = |entry: &Entry| !entry.doing.borrow().has_spoken;
+        let many_silent = self.entries.values().filter(|entry| silent(entry)).count() >= limit / 2;
         let waiting = self.entries.iter().filter_map(|(&id, entry)| {
             let (answers, since) = entry.doing.borrow().waits_since()?;
+            let of_the_many = silent(entry) == many_silent;
             let of_peer = self.peers.get(&entry.peer).copied().unwrap_or_default();
-            Some(((answers, usize::MAX - of_peer, since), id))
+            Some(((answers, !of_the_many, Reverse(of_peer), since), id))
         });
-        waiting.min().map(|(_, id)| id)
+        let (rank, id) = waiting.min()?;
+        Some((id, rank.3))
     }
 
     fn end(&mut self, id: u64) {
@@ -206,6 +229,11 @@ impl Connection {
         self.peer
     }
 
+    /// The client greeted by TLS.
+    pub(super) fn has_greeted(&self) {
+        self.doing.send_modify(|doing| doing.has_spoken = true);
+    }
+
     /// A request came; its answer must have been taken by then.
     pub(super) fn begin(&self, due: Instant) -> Request {
         let mut number = 0;
@@ -215,6 +243,7 @@ impl Connection {
                 .last_key_value()
                 .map_or(0, |(last, _)| last + 1);
             let request = UnderWay { due, waits: None };
+            doing.has_spoken = true;
             doing.requests.insert(number, request);
         });
         Request {
@@ -310,7 +339,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn the_peer_with_the_most_connections_gives_way() {
         let all = Connections::new(3);
         let good = all.admit(Some(host(1))).await;
@@ -324,7 +353,7 @@ mod tests {
         assert!(!gives_way(&flood[1]).await && !gives_way(&more).await);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn an_answer_that_waits_gives_way_after_all_that_have_none() {
         let all = Connections::new(2);
         let asking = all.admit(Some(host(1))).await;
@@ -339,12 +368,30 @@ mod tests {
         assert!(gives_way(&asking).await && !gives_way(&third).await);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
+    async fn those_who_do_not_speak_push_out_each_other() {
+        let all = Connections::new(4);
+        let greeted = [all.admit(None).await, all.admit(None).await];
+        greeted.iter().for_each(Connection::has_greeted);
+        let mut silent = Vec::new();
+        for _ in 0..6 {
+            silent.push(all.admit(None).await);
+        }
+        for connection in &greeted {
+            assert!(!gives_way(connection).await, "although they came before");
+        }
+        // Those who speak push out each other, too.
+        silent[5].has_greeted();
+        let _more = all.admit(None).await;
+        assert!(gives_way(&greeted[0]).await && !gives_way(&silent[4]).await);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_answer_being_made_lets_others_wait() {
         let all = Connections::new(1);
         let asking = all.admit(Some(host(1))).await;
         let request = asking.begin(Instant::now() + QUIET);
-        assert!(all.try_admit(Some(host(2))).is_none());
+        assert!(all.try_admit(Some(host(2))).is_err());
         drop(request);
         let next = all.admit(Some(host(2))).await;
         assert!(gives_way(&asking).await);

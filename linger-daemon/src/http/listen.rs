@@ -17,7 +17,7 @@ pub use self::activation::passed;
 use self::unix::SocketFile;
 
 /// Connections that the kernel queues for a listening socket; it may allow fewer (`somaxconn`).
-const BACKLOG: i32 = 1024;
+const BACKLOG: i32 = 4096;
 
 /// A place to listen at.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -11,9 +11,10 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::server::Acceptor;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 
 use super::connections::{Connection, End};
 use super::listen::Transport;
@@ -109,8 +110,13 @@ impl Life<'_> {
             return Some((stream, Version::HTTP_11));
         };
         let mut stopped = self.stopped.clone();
+        let handshake = async {
+            let greeting = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+            self.place.has_greeted();
+            greeting.into_stream(Arc::clone(tls)).await
+        };
         let accepted = tokio::select! {
-            accepted = TlsAcceptor::from(Arc::clone(tls)).accept(stream) => accepted,
+            accepted = handshake => accepted,
             _ = self.place.must_end(self.limits.request_time) => return None,
             _ = stopped.changed() => return None,
         };

@@ -117,9 +117,14 @@ impl<'a> Client<'a> {
 
     /// Does not speak yet: what is wrong is told by the first read or write.
     pub(crate) fn connect(&self, server: &Server) -> StreamOwned<ClientConnection, TcpStream> {
+        self.over(server.connect())
+    }
+
+    /// The same over this connection.
+    pub(crate) fn over(&self, stream: TcpStream) -> StreamOwned<ClientConnection, TcpStream> {
         let name = ServerName::try_from("localhost").unwrap();
         let connection = ClientConnection::new(self.config(), name).unwrap();
-        StreamOwned::new(connection, server.connect())
+        StreamOwned::new(connection, stream)
     }
 
     /// What is answered to a request with these further lines of its head.

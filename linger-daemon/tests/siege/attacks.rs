@@ -1,0 +1,237 @@
+//! What bad clients do.
+
+use std::io::{self, Read as _, Write};
+use std::net::TcpStream;
+use std::sync::atomic::Ordering;
+use std::thread::sleep;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
+use crate::besieged::{Besieged, Speech};
+use crate::http2;
+use crate::secure::{Authority, Client, Directory};
+
+/// By TLS, and with a password.
+fn secured() -> Besieged {
+    let authority = Authority::new("ours");
+    let hash = bcrypt::hash("right", 10).unwrap();
+    let users = format!("basic_auth_users:\n  prometheus: {hash}\n");
+    let directory = Directory::tls(&authority.server(), &users);
+    Besieged::start(Speech::Secured(
+        directory,
+        Box::new(authority),
+        basic("right"),
+    ))
+}
+
+fn basic(password: &str) -> String {
+    let encoded = BASE64_STANDARD.encode(format!("prometheus:{password}"));
+    format!("Authorization: Basic {encoded}\r\n")
+}
+
+impl Besieged {
+    /// Something was done, once or several times.
+    fn did(&self, count: u64) {
+        self.done.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Connections by TLS, with these protocols.
+    fn secure(&self, protocols: &[&str]) -> io::Result<impl io::Read + Write + use<>> {
+        let Speech::Secured(_, authority, _) = &self.speech else {
+            panic!("it is plain");
+        };
+        let client = Client {
+            protocols,
+            ..Client::trusting(authority)
+        };
+        Ok(client.over(self.connect()?))
+    }
+
+    /// Keeps so many connections that have sent this, and send no more than one byte a second.
+    fn occupy(&self, count: usize, beginning: &[u8], more: &[u8]) {
+        let mut held: Vec<TcpStream> = Vec::new();
+        while !self.is_over() {
+            held.retain_mut(|stream| {
+                is_open(stream) && (more.is_empty() || stream.write(more).is_ok())
+            });
+            while held.len() < count && !self.is_over() {
+                let Ok(mut stream) = self.connect() else {
+                    continue;
+                };
+                if stream.write_all(beginning).is_ok() {
+                    self.did(1);
+                    held.push(stream);
+                }
+            }
+            sleep(Duration::from_secs(1));
+        }
+    }
+
+    /// Sends this again and again, anew whenever the connection ends.
+    fn pour(&self, connect: impl Fn() -> io::Result<Box<dyn Write>>, first: &[u8], bytes: &[u8]) {
+        while !self.is_over() {
+            let Ok(mut stream) = connect() else {
+                continue;
+            };
+            let _ = stream.write_all(first);
+            while !self.is_over() && stream.write_all(bytes).is_ok() {
+                self.did(1);
+            }
+        }
+    }
+}
+
+fn is_open(stream: &mut TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let read = stream.read(&mut [0; 64]);
+    stream.set_nonblocking(false).unwrap();
+    matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+#[test]
+fn a_thousand_idle_connections() {
+    Besieged::start(Speech::Plain).attack("1,000 idle connections", 1, |server, _| {
+        server.occupy(1000, b"", b"");
+    });
+}
+
+#[test]
+fn connections_that_come_as_fast_as_they_can() {
+    Besieged::start(Speech::Plain).attack("connections that say nothing", 2, |server, _| {
+        let mut held = std::collections::VecDeque::new();
+        while !server.is_over() {
+            if let Ok(stream) = server.connect() {
+                held.push_back(stream);
+                server.did(1);
+            }
+            if held.len() > 500 {
+                held.pop_front();
+            }
+        }
+    });
+}
+
+#[test]
+fn a_thousand_requests_of_a_byte_a_second() {
+    Besieged::start(Speech::Plain).attack("1,000 requests of 1 byte a second", 1, |server, _| {
+        server.occupy(1000, b"GET /metrics HTTP/1.1\r\nCookie: ", b"a");
+    });
+}
+
+#[test]
+fn heads_of_100_megabytes() {
+    let megabyte = vec![b'a'; 1 << 20];
+    Besieged::start(Speech::Plain).attack("heads of 100 MB, in MB", 4, |server, _| {
+        let connect = || Ok(Box::new(server.connect()?) as Box<dyn Write>);
+        server.pour(connect, b"GET /metrics HTTP/1.1\r\nCookie: ", &megabyte);
+    });
+}
+
+/// Asks again and again over kept connections, 16 requests at a time.
+fn ask_on(server: &Besieged, connect: impl Fn() -> io::Result<Box<dyn Stream>>, request: &str) {
+    const AT_ONCE: usize = 16;
+    let requests = request.repeat(AT_ONCE);
+    let mut buffer = vec![0; 1 << 16];
+    while !server.is_over() {
+        let Ok(mut stream) = connect() else {
+            continue;
+        };
+        while !server.is_over() && stream.write_all(requests.as_bytes()).is_ok() {
+            let mut answers = 0;
+            while answers < AT_ONCE && !server.is_over() {
+                let Ok(length @ 1..) = stream.read(&mut buffer) else {
+                    break;
+                };
+                let heads = buffer[..length]
+                    .windows(9)
+                    .filter(|nine| nine == b"HTTP/1.1 ");
+                let heads = heads.count();
+                answers += heads;
+                server.did(heads as u64);
+            }
+            if answers < AT_ONCE {
+                break;
+            }
+        }
+    }
+}
+
+/// What is read and written.
+trait Stream: io::Read + Write {}
+
+impl<T: io::Read + Write> Stream for T {}
+
+#[test]
+fn more_requests_than_can_be_answered() {
+    for path in ["/healthz", "/metrics"] {
+        let server = Besieged::start(Speech::Plain);
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        server.attack(&format!("requests of {path}"), 32, |server, _| {
+            ask_on(server, || Ok(Box::new(server.connect()?)), &request);
+        });
+    }
+}
+
+#[test]
+fn half_of_a_greeting_by_tls() {
+    // A record of 512 bytes, of which there are 5.
+    let greeting = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3];
+    secured().attack("1,000 half-open handshakes", 1, |server, _| {
+        server.occupy(1000, &greeting, b"");
+    });
+}
+
+#[test]
+fn more_greetings_by_tls_than_can_be_answered() {
+    secured().attack("handshakes", 4, |server, _| {
+        while !server.is_over() {
+            let Ok(mut stream) = server.secure(&[]) else {
+                continue;
+            };
+            if stream.write_all(b"G").is_ok() {
+                server.did(1);
+            }
+        }
+    });
+}
+
+#[test]
+fn more_passwords_than_can_be_checked() {
+    secured().attack("wrong passwords", 16, |server, number| {
+        let request = format!(
+            "GET /metrics HTTP/1.1\r\nHost: localhost\r\n{}\r\n",
+            basic(&format!("wrong {number}"))
+        );
+        ask_on(server, || Ok(Box::new(server.secure(&[])?)), &request);
+    });
+}
+
+#[test]
+fn requests_of_http_2_that_are_taken_back() {
+    secured().attack("connections of 5,000 rapid resets", 4, |server, _| {
+        let streams = (0..5000).map(|number| 2 * number + 1);
+        let frames: Vec<u8> = streams
+            .flat_map(|stream| [http2::request(stream), http2::reset(stream)].concat())
+            .collect();
+        while !server.is_over() {
+            let Ok(mut stream) = server.secure(&["h2"]) else {
+                continue;
+            };
+            let _ = stream.write_all(&http2::preface());
+            let _ = stream.write_all(&frames);
+            server.did(1);
+            let _ = stream.read(&mut [0; 1024]);
+        }
+    });
+}
+
+#[test]
+fn heads_of_http_2_without_end() {
+    let first = [http2::preface(), http2::endless(1)].concat();
+    secured().attack("frames of endless heads of HTTP/2", 4, |server, _| {
+        let connect = || Ok(Box::new(server.secure(&["h2"])?) as Box<dyn Write>);
+        server.pour(connect, &first, &http2::continuation(1));
+    });
+}

@@ -1,0 +1,203 @@
+//! The server, what its good client gets, and how much memory it takes.
+
+use std::env;
+use std::fs;
+use std::io::{self, BufRead as _, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use linger_daemon::http::Security;
+use linger_daemon::memory;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::secure::{Authority, Client, Directory};
+use crate::server::Server;
+
+/// How long an attack goes on.
+const TIME: Duration = Duration::from_secs(4);
+
+/// What the server may take more than before, KiB: 256 connections, and what waits on them.
+const MEMORY: u64 = 40 * 1024;
+
+/// When Prometheus gives up.
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Set for the process of the server: its web configuration, or nothing.
+const SERVER: &str = "LINGER_TEST_BESIEGED";
+
+/// That process; the others say what is right.
+#[test]
+fn serve_the_besieged() {
+    let Some(config) = env::var_os(SERVER) else {
+        return;
+    };
+    memory::keep_together();
+    // Files that a service may open unless its unit says more.
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 1024.min(hard), hard).unwrap();
+    let security = match Path::new(&config) {
+        none if none.as_os_str().is_empty() => Security::none(),
+        file => Security::load(file).unwrap(),
+    };
+    let server = Server::secured(security);
+    println!("\nlistening {}", server.address());
+    loop {
+        thread::park();
+    }
+}
+
+/// How clients speak to a server.
+pub(crate) enum Speech {
+    Plain,
+    /// By TLS; heads carry this line, to say who asks.
+    Secured(Directory, Box<Authority>, String),
+}
+
+/// A server under attack.
+pub(crate) struct Besieged {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    pub(crate) speech: Speech,
+    over: AtomicBool,
+    /// What the attackers did, as they count it.
+    pub(crate) done: AtomicU64,
+    /// No two at a time.
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Besieged {
+    pub(crate) fn start(speech: Speech) -> Self {
+        static TURN: Mutex<()> = Mutex::new(());
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        // For the thousands of connections of the attackers.
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+        let config = match &speech {
+            Speech::Plain => "".into(),
+            Speech::Secured(directory, ..) => directory.file(),
+        };
+        let mut child = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "besieged::serve_the_besieged", "--nocapture"])
+            .env(SERVER, config)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let address =
+            lines.find_map(|line| Some(line.unwrap().strip_prefix("listening ")?.parse()));
+        Self {
+            child,
+            address: address.unwrap().unwrap(),
+            speech,
+            over: AtomicBool::new(false),
+            done: AtomicU64::new(0),
+            _turn: turn,
+        }
+    }
+
+    /// Whether the attackers may stop.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    /// Has so many attackers attack, each with its number, while the good client asks.
+    pub(crate) fn attack(&self, name: &str, attackers: u64, attack: impl Fn(&Self, u64) + Sync) {
+        // What is made once is there before.
+        for _ in 0..20 {
+            self.scrape().unwrap();
+        }
+        let before = self.memory("VmRSS");
+        let started = Instant::now();
+        let (scrapes, slowest) = thread::scope(|scope| {
+            for number in 0..attackers {
+                let attack = &attack;
+                scope.spawn(move || attack(self, number));
+            }
+            let outcome = self.scrapes(started);
+            // Also if it failed, so that this ends.
+            self.over.store(true, Ordering::Relaxed);
+            outcome
+        })
+        .unwrap();
+        let (peak, after) = (self.memory("VmHWM"), self.memory("VmRSS"));
+        let rate = self.done.load(Ordering::Relaxed) / started.elapsed().as_secs().max(1);
+        println!(
+            "{name}: {rate} a second; good client: {scrapes} scrapes, slowest {slowest:.0?}; memory \
+             {before} KiB before, {peak} at most, {after} after"
+        );
+        assert!(self.done.load(Ordering::Relaxed) > 0, "nothing was done");
+        assert!(peak < before + MEMORY, "{peak} KiB, {before} before");
+    }
+
+    /// The scrapes of the good client: how many, and how long the slowest took; or the first that
+    /// failed.
+    fn scrapes(&self, started: Instant) -> io::Result<(usize, Duration)> {
+        let (mut count, mut slowest) = (0, Duration::ZERO);
+        while started.elapsed() < TIME {
+            let begun = Instant::now();
+            self.scrape()?;
+            slowest = slowest.max(begun.elapsed());
+            count += 1;
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok((count, slowest))
+    }
+
+    /// One scrape, as Prometheus makes it.
+    fn scrape(&self) -> io::Result<()> {
+        match &self.speech {
+            Speech::Plain => ask(self.connect()?, ""),
+            Speech::Secured(_, authority, head) => {
+                ask(Client::trusting(authority).over(self.connect()?), head)
+            }
+        }
+    }
+
+    pub(crate) fn connect(&self) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect_timeout(&self.address, SCRAPE_TIMEOUT)?;
+        stream.set_read_timeout(Some(SCRAPE_TIMEOUT))?;
+        stream.set_write_timeout(Some(SCRAPE_TIMEOUT))?;
+        Ok(stream)
+    }
+
+    /// A line of the status of the process, KiB.
+    fn memory(&self, line: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let mut lines = status.lines();
+        let value = lines.find_map(|found| found.strip_prefix(line)?.strip_prefix(':'));
+        value
+            .unwrap()
+            .trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .unwrap()
+    }
+}
+
+/// The metrics, whole.
+fn ask(mut stream: impl Read + Write, head: &str) -> io::Result<()> {
+    write!(
+        stream,
+        "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{head}\r\n"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let whole =
+        answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("\nlinger_closes_total{");
+    whole.then_some(()).ok_or_else(|| {
+        let start: String = answer.chars().take(200).collect();
+        io::Error::other(format!("no metrics: {start:?}"))
+    })
+}
+
+impl Drop for Besieged {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}

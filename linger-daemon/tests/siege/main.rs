@@ -1,0 +1,17 @@
+//! While many clients do their worst, a good client gets its scrapes, and memory stays small.
+//!
+//! The server is a process of its own, so that its memory can be told from that of the clients. All
+//! come from one address, where the server cannot tell them apart by that.
+
+mod attacks;
+mod besieged;
+#[path = "../web/fixture.rs"]
+#[expect(dead_code, reason = "shared with the tests of the endpoints")]
+mod fixture;
+mod http2;
+#[path = "../web/secure.rs"]
+#[expect(dead_code, reason = "shared with the tests of the endpoints")]
+mod secure;
+#[path = "../web/server.rs"]
+#[expect(dead_code, reason = "shared with the tests of the endpoints")]
+mod server;
