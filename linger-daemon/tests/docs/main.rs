@@ -1,0 +1,181 @@
+//! What the pages of the documentation say that code can contradict.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use linger_ebpf::{
+    Close, Exe, Group, MAX_CLOSES, MAX_COMMS, MAX_GROUPS, MAX_LEFT_OUT, MAX_ORPHANS, Orphan,
+    Parked, ROWS_PER_GROUP, Row, RowKey, Slot,
+};
+
+fn package() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn page(name: &str) -> String {
+    fs::read_to_string(package().join("../docs").join(name)).unwrap()
+}
+
+/// Bytes that the kernel takes for an allocation (`kmalloc`).
+fn slab(bytes: usize) -> usize {
+    let sizes = [8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096];
+    sizes.into_iter().find(|size| *size >= bytes).unwrap()
+}
+
+/// A table of the kernel, by bytes.
+struct Table {
+    name: &'static str,
+    places: usize,
+    most: u32,
+    each: usize,
+    on_every_cpu: usize,
+}
+
+impl Table {
+    /// A hash map without preallocated entries (kernel/bpf/hashtab.c): `struct htab_elem` with key
+    /// and value behind it, or a pointer to the values.
+    fn hash(name: &'static str, most: u32, key: usize, value: usize, on_every_cpu: usize) -> Self {
+        const BUCKET: usize = 16;
+        const ELEMENT: usize = 48;
+        Self {
+            name,
+            places: most.next_power_of_two() as usize * BUCKET,
+            most,
+            each: slab(ELEMENT + key.next_multiple_of(8) + value),
+            on_every_cpu,
+        }
+    }
+
+    fn line(&self) -> String {
+        let full = |cpus| {
+            let each = self.each + cpus * self.on_every_cpu;
+            mib(self.places + self.most as usize * each)
+        };
+        format!(
+            "| {} | {} | {} | {} | {} | {} | {} |",
+            self.name,
+            mib(self.places),
+            self.each,
+            self.on_every_cpu,
+            full(2),
+            full(8),
+            full(128)
+        )
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]
+fn mib(bytes: usize) -> String {
+    format!("{:.1}", bytes as f64 / f64::from(1 << 20))
+}
+
+#[test]
+fn the_page_of_limits_has_the_sizes_of_the_tables() {
+    let path = size_of::<linger_ebpf::Path>();
+    let (pointer, row) = (8, size_of::<Row>());
+    let tables = [
+        Table::hash(
+            "rows",
+            MAX_GROUPS * ROWS_PER_GROUP,
+            size_of::<RowKey>(),
+            pointer,
+            row,
+        ),
+        Table::hash("groups", MAX_GROUPS, size_of::<Group>(), 8, 0),
+        Table::hash("paths of cgroups", MAX_GROUPS, 8, path, 0),
+        Table::hash(
+            "paths of files (`exe`)",
+            MAX_GROUPS,
+            size_of::<Exe>(),
+            path,
+            0,
+        ),
+        Table::hash("orphans", MAX_ORPHANS, 8, size_of::<Orphan>(), 0),
+        Table {
+            name: "slots of closes",
+            places: MAX_CLOSES as usize * size_of::<Slot>(),
+            most: 0,
+            each: 0,
+            on_every_cpu: 0,
+        },
+        Table::hash(
+            "closes without a slot",
+            MAX_CLOSES,
+            4,
+            size_of::<Close>(),
+            0,
+        ),
+        Table::hash("closes that wait", MAX_CLOSES, 8, size_of::<Parked>(), 0),
+        Table::hash("cgroups left out", MAX_LEFT_OUT, 8, 8, 0),
+        Table::hash("names", MAX_COMMS, 16, 8, 0),
+    ];
+    let page = page("limits.md");
+    let missing: Vec<_> = tables
+        .iter()
+        .map(Table::line)
+        .filter(|line| !page.contains(line))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "not in docs/limits.md:\n{}",
+        missing.join("\n")
+    );
+}
+
+#[test]
+fn the_tests_that_the_threat_model_names_are_there() {
+    let page = page("threat-model.md");
+    let named = page.split('`').filter_map(|word| word.split_once(".rs::"));
+    let mut count = 0;
+    for (file, name) in named {
+        let path = package().join(format!("{file}.rs"));
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let is_there =
+            text.contains(&format!("fn {name}(")) || text.contains(&format!("\"{name}\""));
+        assert!(is_there, "{file}.rs has no test {name}");
+        count += 1;
+    }
+    assert!(count > 20, "{count} tests are named");
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let docs = package().join("../docs");
+    let entries = fs::read_dir(&docs).unwrap();
+    let mut pages: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    pages.push(package().join("../README.md"));
+    pages.push(package().join("packaging/kubernetes/README.md"));
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        let links = text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next());
+        for link in links.filter(|link| !link.contains("://")) {
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() {
+                page.clone()
+            } else {
+                page.parent().unwrap().join(file)
+            };
+            assert!(target.exists(), "{}: {link}", page.display());
+            if !heading.is_empty() {
+                let text = fs::read_to_string(&target).unwrap();
+                let found = headings(&text).any(|one| one == heading);
+                assert!(found, "{}: no heading #{heading}", page.display());
+            }
+        }
+    }
+}
+
+/// The anchors of a page's headings.
+fn headings(text: &str) -> impl Iterator<Item = String> {
+    let headings = text.lines().filter_map(|line| line.strip_prefix('#'));
+    headings.map(|line| {
+        let words = line.trim_start_matches('#').trim().to_lowercase();
+        let kept = words
+            .chars()
+            .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    })
+}
