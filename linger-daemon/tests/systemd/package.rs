@@ -150,6 +150,8 @@ fn removal_leaves_settings_only(_: &Files) -> Result<()> {
     ensure!(Service::property("ActiveState")? == "inactive");
     programs.expect_gone()?;
     ensure!(pinned()?.is_empty(), "{:?} are still pinned", pinned()?);
+    let probes = fs::read_to_string("/sys/kernel/tracing/kprobe_events")?;
+    ensure!(!probes.contains("lingerd"), "probes are left: {probes}");
     ensure!(!Path::new("/usr/bin/lingerd").exists());
     ensure!(Path::new(SETTINGS).exists(), "the settings are gone");
     Ok(())
@@ -182,7 +184,7 @@ fn purge_leaves_nothing(_: &Files) -> Result<()> {
 const PINS: &str = "/sys/fs/bpf/lingerd";
 
 /// What is pinned.
-pub(crate) fn pinned() -> Result<Vec<String>> {
+fn pinned() -> Result<Vec<String>> {
     let folder = match fs::read_dir(PINS) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         folder => folder.context(PINS)?,
