@@ -15,6 +15,7 @@ use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
@@ -129,6 +130,19 @@ pub async fn serve(
     drop((listeners, stop));
     let _ = timeout(limits.stop_time, connections.done()).await;
     Ok(())
+}
+
+/// Serves one connection that came through no listener, to its end.
+///
+/// Needs a tokio runtime with I/O and time.
+pub async fn serve_stream(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    state: Arc<State>,
+    limits: Limits,
+) {
+    let place = Connections::new(1).admit(None).await;
+    let (_stop, stopped) = watch::channel(());
+    speak::serve(Box::new(stream), place, state, limits, stopped).await;
 }
 
 /// The next connection and its place.

@@ -5,6 +5,7 @@ mod artifacts;
 mod bench;
 mod churn;
 mod debian;
+mod fuzz;
 mod initramfs;
 mod kernels;
 mod machine;
@@ -56,6 +57,7 @@ Examples:
                                          a service of yours, to its end
   cargo xtask package                    the Debian package, and a tarball
   cargo xtask package --test             and whether it installs, runs, upgrades and goes without trace
+  cargo xtask fuzz request --seconds 600 requests that no client would send
   cargo xtask bench                      what being attached costs on this machine
   cargo xtask bench --part ledger        what scrapes take, in time and memory";
 
@@ -113,6 +115,11 @@ enum Task {
         #[arg(value_parser = parse_kernel, requires = "test")]
         kernel: Option<Which>,
     },
+    /// Feed what parses input with what a fuzzer makes up
+    ///
+    /// libFuzzer, guided by the code that it reaches. Ends with the first input that breaks something,
+    /// which is kept in target/fuzz/found.
+    Fuzz(fuzz::Options),
     /// Measure what being attached costs, and what a scrape of a large ledger does
     Bench(bench::Options),
 }
@@ -184,6 +191,10 @@ fn perform(task: Task) -> Result<bool> {
             }
             let scenarios = package::test(&one(kernel)?, &made)?;
             Ok(report("package", &scenarios))
+        }
+        Task::Fuzz(options) => {
+            setup::ensure(Purpose::Build)?;
+            fuzz::fuzz(&options).map(|()| true)
         }
         Task::Bench(options) => {
             setup::ensure(Purpose::Build)?;

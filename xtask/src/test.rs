@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::artifacts;
 use crate::bench;
+use crate::fuzz;
 use crate::kernels::{Kernel, NEWEST, SERIES};
 use crate::package;
 use crate::setup::{self, Purpose};
@@ -101,6 +102,10 @@ fn steps() -> Vec<(String, Work)> {
         ("documentation".into(), checked(documentation)),
         ("licences".into(), checked(licences)),
         ("unit tests".into(), Box::new(unit_tests)),
+        (
+            "fuzz, shortly".into(),
+            checked(|| fuzz::fuzz(&fuzz::Options::short())),
+        ),
         ("scenarios on this kernel".into(), Box::new(scenarios_here)),
     ];
     for series in SERIES {
