@@ -45,32 +45,8 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
         let _guard = runtime.enter();
         signal(SignalKind::hangup())?
     };
-    let started = Instant::now();
-    let purpose = Purpose {
-        keyed: config.keyed(),
-        max_groups: config.max_groups,
-        max_orphans: config.max_orphans,
-    };
     let pins = open_pins(&config)?;
-    let wanted = config.plan.plan();
-    let (attached, ledger) = probe::choose(wanted, purpose, pins.as_ref(), |maps, plan| {
-        Ledger::new(maps, plan, cgroups(), &config)
-    })
-    .map_err(|error| match host::obstacle() {
-        Some(obstacle) => anyhow::Error::from(error).context(obstacle),
-        None => error.into(),
-    })?;
-    info!(
-        plan = attached.plan.name(),
-        hooks = attached.hooks.len(),
-        milliseconds = started.elapsed().as_millis(),
-        "attached"
-    );
-    if config.keyed() & keyed::CGROUP != 0
-        && let Some(shortcoming) = cgroups().shortcoming()
-    {
-        warn!("{shortcoming}");
-    }
+    let (attached, ledger) = attach(&config, pins.as_ref())?;
     let ledger = Arc::new(Mutex::new(ledger));
     drop_privileges(&ledger)?;
     // Reading the kernel's types took much.
@@ -113,6 +89,36 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
         info!("detached");
     }
     Ok(())
+}
+
+/// Attaches the programs, or takes over those that are pinned.
+fn attach(config: &Config, pins: Option<&Pins>) -> Result<(Attached, Ledger)> {
+    let started = Instant::now();
+    let purpose = Purpose {
+        keyed: config.keyed(),
+        max_groups: config.max_groups,
+        max_orphans: config.max_orphans,
+    };
+    let wanted = config.plan.plan();
+    let done = probe::choose(wanted, purpose, pins, |maps, plan| {
+        Ledger::new(maps, plan, cgroups(), config)
+    });
+    let (attached, ledger) = done.map_err(|error| match host::obstacle() {
+        Some(obstacle) => anyhow::Error::from(error).context(obstacle),
+        None => error.into(),
+    })?;
+    info!(
+        plan = attached.plan.name(),
+        hooks = attached.hooks.len(),
+        milliseconds = started.elapsed().as_millis(),
+        "attached"
+    );
+    if config.keyed() & keyed::CGROUP != 0
+        && let Some(shortcoming) = cgroups().shortcoming()
+    {
+        warn!("{shortcoming}");
+    }
+    Ok((attached, ledger))
 }
 
 /// Where programs and counts are kept, if they are to be.
