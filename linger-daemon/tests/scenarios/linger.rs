@@ -10,13 +10,14 @@ use linger_daemon::exercise::state::{self, State};
 use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
 use linger_daemon::exercise::{self, Kind, LINGER, Tally, meanwhile, pair_with_closed_window};
 use linger_ebpf::{Outcome, Slot};
+use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::gettid;
 use socket2::Socket;
 
 use crate::ends::Forked;
 use crate::graceful::expect_bytes;
 use crate::left::UNACKED_MESSAGE;
-use crate::scenario::Script;
+use crate::scenario::{self, Script, Settings};
 use crate::truth::Truth;
 
 /// A linger time that no close waits for to the end.
@@ -56,6 +57,10 @@ pub(crate) const SCENARIOS: &[(&str, Script)] = &[
     ),
     ("linger_switched_off", Script::Connections(switched_off)),
     ("linger_many_at_once", Script::Connections(many_at_once)),
+    (
+        "linger_thousands_at_once",
+        Script::Under(&[], thousands_at_once),
+    ),
     ("linger_in_a_shared_slot", Script::Connections(shared_slot)),
 ];
 
@@ -191,6 +196,46 @@ fn many_at_once(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     servers
         .into_iter()
         .try_for_each(|server| exercise::close_after_fin(&mut truth.tally, server))
+}
+
+/// As many threads wait in close as return probes can be kept for, and none is lost.
+fn thousands_at_once(settings: Settings, truth: &mut Truth) -> io::Result<()> {
+    /// `KRETPROBE_MAXACTIVE_MAX`, and room for others.
+    const MOST: u64 = 4000;
+    const STACK: usize = 64 * 1024;
+    let threads = (settings.load / 40).min(MOST);
+    let files = 2 * threads + 1000;
+    setrlimit(Resource::RLIMIT_NOFILE, files, files)?;
+    scenario::over(Loopback::new(Family::V4)?, truth, |loopback, truth| {
+        let mut servers = Vec::new();
+        let mut closers = Vec::new();
+        for _ in 0..threads {
+            let Pair { client, server } = exercise::pair_with_unacked(loopback)?;
+            client.set_linger(Some(LONG_LINGER))?;
+            servers.push(server);
+            closers.push(thread::Builder::new().stack_size(STACK).spawn(move || {
+                let mut tally = Tally::default();
+                tally.close(client, Outcome::Lingered).map(|_| tally)
+            })?);
+        }
+        state::wait_for("all threads to wait in close", || {
+            let sockets = fs::read_to_string("/proc/thread-self/net/tcp")?;
+            let states = sockets
+                .lines()
+                .filter_map(|line| line.split_ascii_whitespace().nth(3));
+            let waiting = states.filter(|state| *state == "04").count();
+            Ok(waiting as u64 == threads)
+        })?;
+        servers.iter().try_for_each(tcp::accept_data)?;
+        for closer in closers {
+            let tally = closer.join();
+            let tally = tally.map_err(|_| io::Error::other("a closing thread panicked"))??;
+            truth.tally.add(&tally);
+        }
+        servers
+            .into_iter()
+            .try_for_each(|server| exercise::close_after_fin(&mut truth.tally, server))
+    })
 }
 
 /// A thread closes while another, which keeps its close in flight in the same slot, waits in close.
