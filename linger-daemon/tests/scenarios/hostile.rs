@@ -33,8 +33,11 @@ const PLACES: u64 = 128;
 const NOBODY: u32 = 65534;
 /// How many come for each place: the first are to fill the tables, the others to change nothing.
 const TIMES: u64 = 4;
-/// At most this much more memory once the tables are full, bytes.
-const GROWTH: u64 = 4 << 20;
+/// At most this much more memory once the tables are full, bytes: less than 20,000 groups would take, and
+/// more than what one scrape leaves to the next.
+const GROWTH: u64 = 8 << 20;
+/// Scrapes after which the daemon has what it takes for any.
+const SCRAPES: usize = 5;
 /// At most so many sockets that were never connected are closed by the rest of the host meanwhile, which
 /// is counted under `other` as well.
 const OF_OTHERS: u64 = 16;
@@ -98,7 +101,7 @@ impl Siege {
         let resident = sum(scrape, "process_resident_memory_bytes", |_| true);
         let now = [resident, self.daemon.map_memory()?];
         let Some(full) = self.full else {
-            self.full = Some(now);
+            self.full = Some([self.most_resident(resident)?, now[1]]);
             return Ok(());
         };
         for (now, full) in now.into_iter().zip(full) {
@@ -108,6 +111,14 @@ impl Siege {
             );
         }
         Ok(())
+    }
+
+    /// The most memory of the daemon in some scrapes.
+    fn most_resident(&self, first: u64) -> Result<u64> {
+        (0..SCRAPES).try_fold(first, |most, _| {
+            let scrape = self.daemon.scrape()?;
+            Ok(most.max(sum(&scrape, "process_resident_memory_bytes", |_| true)))
+        })
     }
 
     /// Says what became of it.
