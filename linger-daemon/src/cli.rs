@@ -47,8 +47,10 @@ pub enum Command {
     Run(Run),
     /// Tell what this kernel offers, and whether `run` would work
     ///
-    /// Really loads and attaches every program, one after another, and detaches it again. Exits
-    /// with 0 only if `run` would work.
+    /// First tells what surrounds it, with what helps where something is in the way: capabilities,
+    /// namespaces, filters, lockdown, file systems and settings of the kernel. Then really loads and
+    /// attaches every program, one after another, and detaches it again. Exits with 0 only if `run`
+    /// would work.
     Check(Check),
     /// Check the configuration of `run`, or show what it comes to
     #[command(subcommand)]
