@@ -49,12 +49,14 @@ fn cgroups_of(pod: &str, container: char) -> [String; 2] {
 fn as_in_a_pod(lingerd: &Path, plan: Plan) -> Result<()> {
     const CLOSES: u64 = 7;
     netns::in_own(|| {
-        let cgroups: Vec<_> = [(POD, 'a'), ("11111111-2222-3333-4444-555555555555", 'b')]
+        let mut cgroups: Vec<_> = [("11111111-2222-3333-4444-555555555555", 'b'), (POD, 'a')]
             .into_iter()
             .flat_map(|(pod, container)| cgroups_of(pod, container))
             .map(|name| Cgroup::new(&name))
             .collect::<io::Result<_>>()?;
-        let [_, closer, _, own] = &cgroups[..] else {
+        // So that the innermost is removed first.
+        cgroups.reverse();
+        let [closer, _, own, _] = &cgroups[..] else {
             bail!("two pods have four cgroups");
         };
         expect_usable(lingerd, plan, own)?;
@@ -79,8 +81,7 @@ fn as_in_a_pod(lingerd: &Path, plan: Plan) -> Result<()> {
         })?;
         let said = pod.stop()?;
         ensure!(!said.contains("WARN"), "it warned: {said}");
-        // The innermost first.
-        cgroups.into_iter().rev().try_for_each(Cgroup::remove)?;
+        cgroups.into_iter().try_for_each(Cgroup::remove)?;
         Ok(())
     })
 }
