@@ -8,6 +8,7 @@ mod listen;
 mod scrape;
 mod security;
 mod speak;
+mod turns;
 
 use std::future::Future;
 use std::io;
@@ -16,7 +17,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
@@ -24,6 +25,7 @@ use self::connections::{Connection, Connections};
 use self::listen::{Accept, Transport};
 pub use self::listen::{BindError, Listeners, Place, bind, passed};
 pub use self::security::{Mistake, Security, SecurityError};
+use self::turns::Turns;
 use crate::metrics::Metrics;
 
 /// What no client can exceed.
@@ -69,7 +71,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 pub struct State {
     /// Set once the programs are attached.
     metrics: OnceLock<Arc<Metrics>>,
-    scrapes: Arc<Semaphore>,
+    scrapes: Arc<Turns>,
     /// Who may ask.
     security: Security,
 }
@@ -86,7 +88,7 @@ impl State {
     pub fn secured(security: Security) -> Self {
         Self {
             metrics: OnceLock::new(),
-            scrapes: Arc::new(Semaphore::new(MAX_SCRAPES)),
+            scrapes: Turns::new(MAX_SCRAPES),
             security,
         }
     }

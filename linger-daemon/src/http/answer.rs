@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::State;
 use super::body::Beginning;
+use super::connections::Request as UnderWay;
 use super::listen::Peer;
 use super::scrape::scrape;
 use super::security::Verdict;
@@ -23,13 +24,17 @@ pub(super) async fn answer(
     request: &Request<impl Body>,
     state: &State,
     peer: Peer,
+    under_way: &UnderWay,
     due: Instant,
 ) -> Answer {
     let rules = state.security.rules();
     let gate = &state.security.gate;
     let has_body = !request.body().is_end_stream();
     let mut answer = match gate.check(&rules.users, request.headers(), peer).await {
-        Verdict::Welcome => welcome(request, has_body, state, due).await,
+        Verdict::Welcome => {
+            let scrape = scrape(request, state, peer, under_way, due);
+            welcome(request, has_body, state, scrape).await
+        }
         Verdict::Unknown => unauthorized(),
         Verdict::Busy => busy(),
     };
@@ -43,7 +48,12 @@ pub(super) async fn answer(
 }
 
 /// Answers one who may ask.
-async fn welcome<B>(request: &Request<B>, has_body: bool, state: &State, due: Instant) -> Answer {
+async fn welcome<B>(
+    request: &Request<B>,
+    has_body: bool,
+    state: &State,
+    scrape: impl Future<Output = Answer>,
+) -> Answer {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         method_not_allowed()
     } else if has_body {
@@ -54,7 +64,7 @@ async fn welcome<B>(request: &Request<B>, has_body: bool, state: &State, due: In
     } else {
         match request.uri().path() {
             "/" => landing(state),
-            "/metrics" => scrape(request, state, due).await,
+            "/metrics" => scrape.await,
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" => ready(state),
             path => not_found(path),

@@ -21,6 +21,9 @@ const CHUNK: usize = 64 * 1024;
 /// Chunks that are made ahead of the client.
 const AHEAD: usize = 2;
 
+/// Bytes of a long body that wait for the client, about.
+const MADE: usize = AHEAD * CHUNK;
+
 /// A body, as far as it is made when its answer begins.
 pub(super) enum Beginning {
     /// All of it.
@@ -45,7 +48,7 @@ impl Beginning {
                 Either::Left(Full::new(Bytes::from_owner(held)))
             }
             Self::Long(chunks) => {
-                request.waits(AHEAD * CHUNK);
+                request.waits(MADE);
                 Either::Right(Stream::new(chunks, request))
             }
         }
@@ -151,15 +154,12 @@ impl Write for Writer {
 /// A long body.
 pub(super) struct Stream {
     chunks: Chunks,
-    _request: Request,
+    request: Request,
 }
 
 impl Stream {
     fn new(chunks: Chunks, request: Request) -> Self {
-        Self {
-            chunks,
-            _request: request,
-        }
+        Self { chunks, request }
     }
 }
 
@@ -173,7 +173,11 @@ impl Body for Stream {
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let Chunks(chunks) = &mut self.chunks;
         Poll::Ready(match ready!(chunks.poll_recv(context)) {
-            Some(Chunk::Bytes(bytes)) => Some(Ok(Frame::data(bytes))),
+            Some(Chunk::Bytes(bytes)) => {
+                // The client has room for it.
+                self.request.made(MADE);
+                Some(Ok(Frame::data(bytes)))
+            }
             Some(Chunk::End) => None,
             // Ends the connection: what the client has must not pass for all of it.
             None => Some(Err(gone())),

@@ -2,12 +2,13 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
-use std::future::pending;
+use std::future::{Future, pending};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::listen::Peer;
 
@@ -17,6 +18,9 @@ const MAX_WAITING: usize = 16;
 
 /// Bytes from which on an answer that waits counts.
 const LONG: usize = 64 * 1024;
+
+/// How long the client of a long answer may take none of it while others wait for their turn.
+const STALL: Duration = Duration::from_secs(2);
 
 /// What every connection is given to say something before it may have to give way. Faster than the
 /// limit in this time, new ones wait in the kernel's queue.
@@ -157,16 +161,21 @@ impl Connections {
     /// Ends the connection whose long answer has waited longest, if there are too many.
     fn relieve(&self) {
         let mut table = self.table();
-        let waiting = table.entries.iter();
-        let waiting = waiting.filter_map(|(&id, entry)| {
-            let since = entry.doing.borrow().long_since()?;
-            Some((since, id))
-        });
-        let waiting: Vec<_> = waiting.collect();
+        let waiting = table.long_answers();
         if waiting.len() > MAX_WAITING
             && let Some(&(_, longest)) = waiting.iter().min()
         {
             table.end(longest);
+        }
+    }
+
+    /// Ends the connections whose long answers stall.
+    fn end_stalled(&self) {
+        let mut table = self.table();
+        for (since, id) in table.long_answers() {
+            if since.elapsed() >= STALL {
+                table.end(id);
+            }
         }
     }
 }
@@ -184,6 +193,15 @@ impl Table {
         });
         let (rank, id) = waiting.min()?;
         Some((id, rank.3))
+    }
+
+    /// The connections on which long answers wait, and since when.
+    fn long_answers(&self) -> Vec<(Instant, u64)> {
+        let waiting = self.entries.iter().filter_map(|(&id, entry)| {
+            let since = entry.doing.borrow().long_since()?;
+            Some((since, id))
+        });
+        waiting.collect()
     }
 
     fn end(&mut self, id: u64) {
@@ -294,13 +312,30 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// The answer has so many bytes, and waits for the client.
-    pub(super) fn waits(&self, bytes: usize) {
+    /// Waits for a turn that others may have. Those whose clients do not go on taking what is made for
+    /// them meanwhile lose it.
+    pub(super) async fn get<T>(&self, turn: impl Future<Output = T>) -> T {
+        let mut turn = pin!(turn);
+        loop {
+            match timeout(STALL / 4, turn.as_mut()).await {
+                Ok(turn) => return turn,
+                Err(_) => self.all.end_stalled(),
+            }
+        }
+    }
+
+    /// So many bytes of the answer are made, and wait for the client from now on.
+    pub(super) fn made(&self, bytes: usize) {
         self.doing.send_modify(|doing| {
             if let Some(request) = doing.requests.get_mut(&self.number) {
                 request.waits = Some((bytes, Instant::now()));
             }
         });
+    }
+
+    /// The same of the first bytes.
+    pub(super) fn waits(&self, bytes: usize) {
+        self.made(bytes);
         if bytes >= LONG {
             self.all.relieve();
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use hyper::header::{self, HeaderValue};
-use hyper::{Method, Request, StatusCode, Version};
+use hyper::{Method, StatusCode, Version};
 use prometheus::TEXT_FORMAT;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
@@ -17,6 +17,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Answer, not_attached, respond_with, text};
 use super::body::{Beginning, Begins, Writer};
+use super::connections::Request;
+use super::listen::Peer;
 use super::{State, gzip};
 use crate::memory;
 use crate::metrics::{Exposition, Metrics, ScrapeError};
@@ -24,7 +26,13 @@ use crate::metrics::{Exposition, Metrics, ScrapeError};
 /// Reads the ledger, at most [`super::MAX_SCRAPES`] times at once, and shows it.
 ///
 /// A long answer keeps its turn until it is taken.
-pub(super) async fn scrape<B>(request: &Request<B>, state: &State, due: Instant) -> Answer {
+pub(super) async fn scrape<B>(
+    request: &hyper::Request<B>,
+    state: &State,
+    peer: Peer,
+    under_way: &Request,
+    due: Instant,
+) -> Answer {
     let Some(metrics) = state.metrics.get() else {
         return not_attached();
     };
@@ -32,8 +40,7 @@ pub(super) async fn scrape<B>(request: &Request<B>, state: &State, due: Instant)
     let started = Instant::now();
     let (metrics, head) = (Arc::clone(metrics), *request.method() == Method::HEAD);
     let work = async {
-        let turn = Arc::clone(&state.scrapes).acquire_owned().await;
-        let turn = turn.expect("the semaphore is never closed");
+        let turn = under_way.get(state.scrapes.take(peer)).await;
         let (begins, begun) = oneshot::channel();
         spawn_blocking(move || {
             show(&metrics, head, gzip, begins);

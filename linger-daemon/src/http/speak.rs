@@ -60,7 +60,7 @@ pub(super) async fn serve(
         let (state, peer) = (Arc::clone(&state), place.peer());
         let under_way = place.begin(due + GRACE);
         async move {
-            let answer = answer::answer(&request, &state, peer, due).await;
+            let answer = answer::answer(&request, &state, peer, &under_way, due).await;
             Ok::<_, Infallible>(answer.map(|body| body.of(under_way)))
         }
     });

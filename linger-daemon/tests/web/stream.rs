@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -11,6 +12,7 @@ use linger_daemon::http::Limits;
 use linger_daemon::ledger::Snapshot;
 use linger_daemon::metrics::series;
 use linger_ebpf::{Closes, Counters};
+use socket2::{Domain, Socket, Type};
 
 use crate::large;
 use crate::server::{Answer, Server, dechunk};
@@ -184,6 +186,36 @@ fn who_does_not_take_a_long_answer_is_cut_off_and_others_get_theirs() {
         let _ = stream.read_to_end(&mut rest);
         assert!(!is_whole(&rest), "not cut off");
     }
+}
+
+/// Connects from an address of this host that is not the server's.
+fn connect_from(host: [u8; 4], server: &Server) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let source = SocketAddr::from((host, 0));
+    socket.bind(&source.into()).unwrap();
+    socket.connect(&server.address().into()).unwrap();
+    socket.into()
+}
+
+#[test]
+fn many_who_take_nothing_do_not_keep_another_host_from_its_turn() {
+    // No one is cut off for being late.
+    let (server, _) = serving(PATIENT, large::snapshot(large::typical));
+    let mut stalled: Vec<_> = (0..40)
+        .map(|_| connect_from([127, 0, 0, 2], &server))
+        .collect();
+    for stream in &mut stalled {
+        stream.write_all(REQUEST).unwrap();
+    }
+    // The first two have their turns.
+    for stream in &mut stalled[..2] {
+        stream.read_exact(&mut [0; 12]).unwrap();
+    }
+    let mut good = server.connect();
+    good.write_all(REQUEST).unwrap();
+    let mut answer = Vec::new();
+    good.read_to_end(&mut answer).unwrap();
+    assert!(is_whole(&answer), "{} bytes", answer.len());
 }
 
 /// Whether an answer of status 200, or what is left of its head, has all of its chunks.
