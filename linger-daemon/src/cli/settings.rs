@@ -23,7 +23,7 @@ pub struct Settings {
     #[arg(long, value_name = "PATH", help_heading = "Configuration")]
     pub config: Option<PathBuf>,
 
-    /// Where to serve the metrics: 127.0.0.1:10546, [::]:10546, unix:/run/lingerd/lingerd.sock
+    /// Where to serve the metrics: 127.0.0.1:10546, 0.0.0.0:10546, unix:/run/lingerd/lingerd.sock
     /// [default: 127.0.0.1:10546]
     ///
     /// Several places stand between commas, or the flag is given several times. The socket of unix:
