@@ -220,10 +220,10 @@ impl Ledger {
                 group,
                 row: Kind::GivenUp.index() as u64,
             };
-            if place.is_none() && self.rows.add(&key, &row)? {
+            if place.is_none() && self.groups.has_place(&group) && self.rows.add(&key, &row)? {
                 continue;
             }
-            // Among those that always have room.
+            // Among those that always have room: there its close was counted as well.
             let index = place.unwrap_or(0) * ROWS + Kind::GivenUp.index();
             let index = u32::try_from(index).expect("a few dozen rows");
             self.shared.add(&index, &row)?;

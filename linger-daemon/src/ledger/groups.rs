@@ -153,6 +153,11 @@ impl Groups {
         self.known.len()
     }
 
+    /// Whether a group has a place of its own in the kernel.
+    pub(super) fn has_place(&self, group: &Group) -> bool {
+        self.places.get(group, 0).is_ok()
+    }
+
     /// The labels of [`Group::SHARED`], in their order.
     pub(super) fn shared_labels(&self) -> [&Arc<Labels>; 2] {
         [&self.other, &self.retired]
