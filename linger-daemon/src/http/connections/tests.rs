@@ -1,0 +1,96 @@
+//! Who gives way to whom.
+
+use std::net::IpAddr;
+
+use super::*;
+
+const QUIET: Duration = Duration::from_secs(5);
+
+fn host(last: u8) -> IpAddr {
+    IpAddr::from([192, 0, 2, last])
+}
+
+/// Whether it is told to end for another.
+async fn gives_way(connection: &Connection) -> bool {
+    tokio::select! {
+        biased;
+        end = connection.must_end(QUIET) => end == End::GivesWay,
+        () = async {} => false,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_peer_with_the_most_connections_gives_way() {
+    let all = Connections::new(3);
+    let good = all.admit(Some(host(1))).await;
+    let flood = [
+        all.admit(Some(host(2))).await,
+        all.admit(Some(host(2))).await,
+    ];
+    let more = all.admit(Some(host(2))).await;
+    assert!(!gives_way(&good).await, "although it has waited longest");
+    assert!(gives_way(&flood[0]).await);
+    assert!(!gives_way(&flood[1]).await && !gives_way(&more).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_waits_gives_way_after_all_that_have_none() {
+    let all = Connections::new(2);
+    let asking = all.admit(Some(host(1))).await;
+    let request = asking.begin(Instant::now() + QUIET);
+    request.waits(1);
+    let silent = all.admit(Some(host(1))).await;
+    let third = all.admit(Some(host(1))).await;
+    assert!(!gives_way(&asking).await && gives_way(&silent).await);
+    let answered = third.begin(Instant::now() + QUIET);
+    answered.waits(1);
+    let _fourth = all.admit(Some(host(1))).await;
+    assert!(gives_way(&asking).await && !gives_way(&third).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_do_not_speak_push_out_each_other() {
+    let all = Connections::new(4);
+    let greeted = [all.admit(None).await, all.admit(None).await];
+    greeted.iter().for_each(Connection::has_greeted);
+    let mut silent = Vec::new();
+    for _ in 0..6 {
+        silent.push(all.admit(None).await);
+    }
+    for connection in &greeted {
+        assert!(!gives_way(connection).await, "although they came before");
+    }
+    // Those who speak push out each other, too.
+    silent[5].has_greeted();
+    let _more = all.admit(None).await;
+    assert!(gives_way(&greeted[0]).await && !gives_way(&silent[4]).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_being_made_lets_others_wait() {
+    let all = Connections::new(1);
+    let asking = all.admit(Some(host(1))).await;
+    let request = asking.begin(Instant::now() + QUIET);
+    assert!(all.try_admit(Some(host(2))).is_err());
+    drop(request);
+    let next = all.admit(Some(host(2))).await;
+    assert!(gives_way(&asking).await);
+    drop((asking, next));
+    all.done().await;
+    assert!(all.table().peers.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_and_answers_not_taken_end_a_connection() {
+    let all = Connections::new(2);
+    let silent = all.admit(None).await;
+    assert_eq!(silent.must_end(QUIET).await, End::Silent);
+    let asking = all.admit(None).await;
+    let due = Instant::now() + 2 * QUIET;
+    let request = asking.begin(due);
+    assert_eq!(asking.must_end(QUIET).await, End::Overdue);
+    assert_eq!(Instant::now(), due);
+    drop(request);
+    assert_eq!(asking.must_end(QUIET).await, End::Silent);
+    assert_eq!(Instant::now(), due + QUIET);
+}
