@@ -126,7 +126,7 @@ fn open_pins(config: &Config) -> Result<Option<Pins>, PinsError> {
     if config.persist {
         return Pins::open(&config.pins).map(Some);
     }
-    if config.pins.exists() {
+    if Pins::are_in(&config.pins) {
         warn!(
             "the programs of another lingerd are kept in {}, and count as well, for no one if it does \
              not run: `lingerd unload` ends them",

@@ -84,8 +84,9 @@ fn tracefs() -> Option<PathBuf> {
     places.find(|path| path.join(EVENTS).exists())
 }
 
-/// Removes the probes that the daemon with this process id defined. Returns whether none is left.
-pub(super) fn forget(pid: u32) -> bool {
+/// Removes the probes of every lingerd that no longer runs, and of the one with this process id; those in
+/// use stay. Returns whether none of the latter is left.
+pub(super) fn forget(pid: Option<u32>) -> bool {
     let Some(path) = tracefs().map(|tracefs| tracefs.join(EVENTS)) else {
         return true;
     };
@@ -93,10 +94,16 @@ pub(super) fn forget(pid: u32) -> bool {
         return true;
     };
     let mut is_clear = true;
-    for (_, event) in events(&definitions).filter(|(owner, _)| *owner == pid) {
+    for (owner, event) in events(&definitions) {
+        let is_asked_for = Some(owner) == pid;
+        if !is_asked_for && is_running(owner) {
+            continue;
+        }
+        debug!("removing the kretprobe {event}");
+        // Opened to append: to truncate it would remove the probes of others.
         let file = OpenOptions::new().append(true).open(&path);
         let removed = file.and_then(|mut file| file.write_all(format!("-:{event}\n").as_bytes()));
-        is_clear &= removed.is_ok();
+        is_clear &= removed.is_ok() || !is_asked_for;
     }
     is_clear
 }
@@ -131,11 +138,7 @@ impl Definition {
         let path = tracefs.join(EVENTS);
         // Opened to append: to truncate it would remove the probes of others.
         let mut file = OpenOptions::new().append(true).open(&path)?;
-        for event in abandoned(&fs::read_to_string(&path)?) {
-            debug!("removing the kretprobe {event}, whose lingerd is gone");
-            // Another lingerd may have been faster, or it is still in use.
-            let _ = file.write_all(format!("-:{event}\n").as_bytes());
-        }
+        forget(None);
         let event = format!("{}{}/{name}", GROUP, process::id());
         file.write_all(format!("r{MAX_ACTIVE}:{event} {function}\n").as_bytes())?;
         Ok(Self { file, event })
@@ -167,11 +170,8 @@ fn events(definitions: &str) -> impl Iterator<Item = (u32, &str)> {
     })
 }
 
-/// Those that belong to a lingerd that no longer runs. Programs that outlive it may still use them.
-fn abandoned(definitions: &str) -> impl Iterator<Item = &str> {
-    let is_gone = |pid: &u32| !Path::new(&format!("/proc/{pid}")).exists();
-    let gone = events(definitions).filter(move |(pid, _)| is_gone(pid));
-    gone.map(|(_, event)| event)
+fn is_running(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
 }
 
 /// Opens a tracepoint's event, for all processes and CPUs.
@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_probes_of_a_dead_lingerd_are_abandoned() {
+    fn only_probes_of_a_lingerd_are_ours() {
         let own = process::id();
         let definitions = format!(
             "r4096:lingerd_{own}/kretprobe_tcp_close tcp_close\n\
@@ -219,9 +219,8 @@ mod tests {
              r16:other/kretprobe_tcp_close tcp_close\n\
              garbage\n"
         );
-        assert_eq!(
-            abandoned(&definitions).collect::<Vec<_>>(),
-            ["lingerd_4194999/kretprobe_tcp_close"]
-        );
+        let owners: Vec<_> = events(&definitions).map(|(owner, _)| owner).collect();
+        assert_eq!(owners, [own, 4_194_999]);
+        assert!(is_running(own) && !is_running(4_194_999));
     }
 }

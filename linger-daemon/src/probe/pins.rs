@@ -145,13 +145,18 @@ impl Pins {
         }))
     }
 
+    /// Whether a folder has anything that was kept.
+    #[must_use]
+    pub fn are_in(folder: &Path) -> bool {
+        folder.join(MAPS).exists()
+    }
+
     /// What is kept: all of it, or why it cannot be taken over. None if nothing is.
     pub(super) fn kept(&self) -> Result<Option<Kept>, PinsError> {
-        let maps = self.folder.join(MAPS);
-        if !maps.exists() {
+        if !Self::are_in(&self.folder) {
             return Ok(None);
         }
-        if let Some(error) = not_ours(&maps) {
+        if let Some(error) = not_ours(&self.folder.join(MAPS)) {
             return Err(error);
         }
         let origin = self.map(ORIGIN).ok();
@@ -254,9 +259,7 @@ impl Pins {
             }
             remove(&path, fs::remove_dir(&path))?;
         }
-        if let Some(origin) = origin {
-            forget_probes(origin.pid);
-        }
+        forget_probes(origin.map(|origin| origin.pid));
         Ok(())
     }
 
@@ -288,8 +291,8 @@ pub(super) struct Kept {
 /// The kernel lets go of a probe some time after its link is gone.
 const PROBES: Duration = Duration::from_secs(2);
 
-/// Removes the probes that a daemon defined in tracefs.
-fn forget_probes(pid: u32) {
+/// Removes the probes that a daemon defined in tracefs, and all that others left there.
+fn forget_probes(pid: Option<u32>) {
     let start = Instant::now();
     while !kretprobe::forget(pid) && start.elapsed() < PROBES {
         thread::sleep(Duration::from_millis(10));
