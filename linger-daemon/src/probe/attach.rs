@@ -167,7 +167,7 @@ impl Loader {
         hooks.into_iter().map(attach).collect()
     }
 
-    /// Whether this kernel [lets returns be seen](sees_returns).
+    /// Whether this kernel lets the plan `tracepoint` see when close(2) returns.
     #[must_use]
     pub fn sees_returns(&self) -> bool {
         sees_returns(&self.kernel)

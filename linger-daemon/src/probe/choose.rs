@@ -38,7 +38,7 @@ pub enum ProbeError {
 /// What the programs are loaded for.
 #[derive(Clone, Copy, Debug)]
 pub struct Purpose {
-    /// What of a group they read, a set of [`keyed`] bits.
+    /// What of a group they read, a set of [`linger_ebpf::keyed`] bits.
     pub keyed: u32,
     /// How many groups have counters of their own.
     pub max_groups: u32,

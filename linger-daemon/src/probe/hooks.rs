@@ -124,7 +124,7 @@ const TRACEPOINT: &[Hook] = &[
 const EXIT_MMAP: Hook = hook("exit_mmap", Point::RawTracepoint("exit_mmap"));
 
 /// The hooks of a plan that what is asked for takes (a set of [`linger_ebpf::keyed`] bits), in the order
-/// of attaching, on a kernel that [lets returns be seen](sees_returns) or does not.
+/// of attaching, on a kernel that lets returns be seen or does not.
 #[must_use]
 pub fn hooks(plan: Plan, asked: u32, sees_returns: bool) -> Vec<Hook> {
     let all = match plan {
