@@ -50,6 +50,10 @@ pub(crate) struct ServiceTruth {
     pub(crate) tally: Tally,
 }
 
+/// The kernel waits in ticks, of which the first may be nearly over: no wait is shorter by more than
+/// this, the longest tick there is.
+pub(crate) const TICK: Duration = Duration::from_millis(10);
+
 impl Truth {
     /// States what a service closed.
     pub(crate) fn service(&mut self, name: ServiceName, tally: Tally) {
@@ -59,7 +63,8 @@ impl Truth {
 
     /// States that a close of this outcome blocked for no less than this.
     pub(crate) fn waited(&mut self, outcome: Outcome, time: Duration) {
-        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let least = time.saturating_sub(TICK);
+        let nanoseconds = u64::try_from(least.as_nanos()).unwrap_or(u64::MAX);
         *self.waited_ns.entry(outcome.name().into()).or_default() += nanoseconds;
     }
 
