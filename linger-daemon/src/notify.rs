@@ -12,8 +12,9 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process;
 use std::time::Duration;
 
-use nix::time::{ClockId, clock_gettime};
 use tracing::warn;
+
+use crate::sys;
 
 /// The service manager, if one asked to be told.
 #[derive(Debug)]
@@ -69,9 +70,7 @@ impl Manager {
 
     /// The configuration is being read again, until [`Manager::ready`] is told.
     pub fn reloading(&self) {
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| {
-            i128::from(now.tv_sec()) * 1_000_000 + i128::from(now.tv_nsec()) / 1000
-        });
+        let now = sys::now_ns() / 1000;
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={now}\n"));
     }
 

@@ -1,4 +1,4 @@
-//! Calls of bpf(2) that no crate makes for us.
+//! Calls of the kernel that no crate makes for us, or not as we need them.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -7,6 +7,8 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::time::{ClockId, clock_gettime};
+use perf_event_open_sys as perf;
 
 /// Calls bpf(2).
 ///
@@ -56,7 +58,7 @@ pub(crate) fn pin(what: &impl AsFd, path: &Path) -> io::Result<()> {
 
 /// Opens what is kept in a BPF file system.
 pub(crate) fn get(path: &Path) -> io::Result<OwnedFd> {
-    owned(object(BPF_OBJ_GET, path, 0)?)
+    Ok(owned(object(BPF_OBJ_GET, path, 0)?)?)
 }
 
 /// `union bpf_attr`, the part `link_create`.
@@ -82,7 +84,7 @@ pub(crate) fn link_to_event(program: &impl AsFd, event: &impl AsFd) -> io::Resul
         ..LinkCreate::default()
     };
     // SAFETY: both are open, and nothing is pointed to.
-    owned(unsafe { bpf(BPF_LINK_CREATE, &mut call) }?)
+    Ok(owned(unsafe { bpf(BPF_LINK_CREATE, &mut call) }?)?)
 }
 
 /// `struct bpf_link_info`, as far as it goes for links to cgroups.
@@ -125,9 +127,30 @@ pub(crate) fn number(of: &impl AsFd) -> u32 {
     of.as_fd().as_raw_fd() as u32
 }
 
+/// Opens an event of all processes on the first CPU (of a tracepoint: on every CPU).
+pub(crate) fn open_event(kind: u32, config: u64, flags: libc::c_ulong) -> Result<OwnedFd, Errno> {
+    let mut attributes = perf::bindings::perf_event_attr {
+        type_: kind,
+        size: u32::try_from(size_of::<perf::bindings::perf_event_attr>()).expect("a small struct"),
+        config,
+        ..Default::default()
+    };
+    // SAFETY: the attributes are valid for the call, their size is given.
+    let event = unsafe { perf::perf_event_open(&raw mut attributes, -1, 0, -1, flags) };
+    owned(Errno::result(event)?.into())
+}
+
 /// A file that the kernel has just opened for us alone.
-fn owned(number: libc::c_long) -> io::Result<OwnedFd> {
-    let number = number.try_into().map_err(io::Error::other)?;
+pub(crate) fn owned(number: libc::c_long) -> Result<OwnedFd, Errno> {
+    let number = number.try_into().map_err(|_| Errno::EBADF)?;
     // SAFETY: it was just opened, and no one else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// `CLOCK_MONOTONIC`, as `bpf_ktime_get_ns` has it.
+pub(crate) fn now_ns() -> u64 {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| {
+        let whole = u64::try_from(now.tv_sec()).unwrap_or(0) * 1_000_000_000;
+        whole + u64::try_from(now.tv_nsec()).unwrap_or(0)
+    })
 }

@@ -1,6 +1,6 @@
 //! What the kernel answers when it is asked.
 
-use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use caps::Capability;
 use nix::errno::Errno;
@@ -8,6 +8,7 @@ use nix::libc;
 use perf_event_open_sys as perf;
 
 use crate::privileges;
+use crate::sys;
 
 /// The answers of the kernel to this process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,7 +31,7 @@ impl Asked {
     pub fn now() -> Self {
         Self {
             missing: privileges::missing(),
-            bpf_refused: refusal(bpf(libc::c_int::MAX, &MapAttributes::default())),
+            bpf_refused: refusal(bpf(libc::c_int::MAX.into(), &MapAttributes::default())),
             perf_refused: refusal(open_event(libc::c_ulong::MAX)),
             map: bpf(MAP_CREATE, &MapAttributes::SMALLEST).err(),
             event: open_event(0).err(),
@@ -38,17 +39,17 @@ impl Asked {
     }
 }
 
-fn refusal(answer: Result<(), Errno>) -> Option<Errno> {
+fn refusal(answer: Result<OwnedFd, Errno>) -> Option<Errno> {
     let refused = |errno: &Errno| [Errno::EPERM, Errno::ENOSYS].contains(errno);
     answer.err().filter(refused)
 }
 
 /// `BPF_MAP_CREATE`
-const MAP_CREATE: libc::c_int = 0;
+const MAP_CREATE: libc::c_long = 0;
 
 /// As much of `union bpf_attr` as making a map takes (include/uapi/linux/bpf.h).
 #[repr(C)]
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct MapAttributes {
     map_type: u32,
     key_size: u32,
@@ -68,38 +69,14 @@ impl MapAttributes {
     };
 }
 
-fn bpf(command: libc::c_int, attributes: &MapAttributes) -> Result<(), Errno> {
-    // SAFETY: the kernel reads as many bytes of the attributes as it is told there are.
-    let file = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_ref(attributes),
-            size_of::<MapAttributes>(),
-        )
-    };
-    close(Errno::result(file)?);
-    Ok(())
+fn bpf(command: libc::c_long, attributes: &MapAttributes) -> Result<OwnedFd, Errno> {
+    let mut attributes = *attributes;
+    // SAFETY: they are those of a map to be made, and point to nothing.
+    sys::owned(unsafe { sys::bpf(command, &mut attributes) }?)
 }
 
-/// Opens the event that never happens, of all processes on the first CPU.
-fn open_event(flags: libc::c_ulong) -> Result<(), Errno> {
-    let mut attributes = perf::bindings::perf_event_attr {
-        type_: perf::bindings::PERF_TYPE_SOFTWARE,
-        config: perf::bindings::PERF_COUNT_SW_DUMMY.into(),
-        ..Default::default()
-    };
-    attributes.size = u32::try_from(size_of_val(&attributes)).unwrap_or_default();
-    // SAFETY: the kernel reads as many bytes of the attributes as they say there are.
-    let file = unsafe { perf::perf_event_open(&raw mut attributes, -1, 0, -1, flags) };
-    close(Errno::result(file)?.into());
-    Ok(())
-}
-
-/// Closes a file that the kernel just opened.
-fn close(file: libc::c_long) {
-    if let Ok(file) = libc::c_int::try_from(file) {
-        // SAFETY: it is open, and no one else has it.
-        drop(unsafe { OwnedFd::from_raw_fd(file) });
-    }
+/// Opens the event that never happens.
+fn open_event(flags: libc::c_ulong) -> Result<OwnedFd, Errno> {
+    use perf::bindings::{PERF_COUNT_SW_DUMMY, PERF_TYPE_SOFTWARE};
+    sys::open_event(PERF_TYPE_SOFTWARE, PERF_COUNT_SW_DUMMY.into(), flags)
 }

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::{HashMap, MapData};
 use linger_ebpf::{Close, MAX_CLOSES, Parked, Slot};
-use nix::time::{ClockId, clock_gettime};
 
 use super::shared::Shared;
 use super::{LedgerError, keys};
 use crate::host::Namespace;
 use crate::probe::Maps;
+use crate::sys::now_ns;
 
 /// The maps of closes in flight.
 pub(super) struct InFlight {
@@ -102,12 +102,4 @@ fn is_stale(tid: u32, start_ns: u64) -> bool {
         // The kernel records thread ids of that one.
         && Namespace::Pid.is_initial(Path::new("/"))
         && !Path::new(&format!("/proc/{tid}")).exists()
-}
-
-/// `CLOCK_MONOTONIC`, as `bpf_ktime_get_ns` has it.
-pub(super) fn now_ns() -> u64 {
-    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| {
-        let whole = u64::try_from(now.tv_sec()).unwrap_or(0) * 1_000_000_000;
-        whole + u64::try_from(now.tv_nsec()).unwrap_or(0)
-    })
 }

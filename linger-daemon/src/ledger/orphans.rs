@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use aya::maps::{HashMap, MapData};
 use linger_ebpf::{BUCKET_BOUNDS_NS, Group, HINTS, Orphan, QueueBytes, Row, hint, orphan_stage};
 
-use super::in_flight::now_ns;
 use super::shared::Shared;
 use super::{LedgerError, keys, take};
 use crate::probe::Maps;
+use crate::sys::now_ns;
 
 /// The records of orphans.
 pub(super) struct Records {

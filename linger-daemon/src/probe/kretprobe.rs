@@ -7,7 +7,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process;
 
@@ -69,7 +69,9 @@ impl Kretprobe {
             )
         })?;
         let definition = Definition::new(&tracefs, name, function)?;
-        let event = open_event(definition.id(&tracefs)?)?;
+        let flags = perf::bindings::PERF_FLAG_FD_CLOEXEC.into();
+        let tracepoint = perf::bindings::PERF_TYPE_TRACEPOINT;
+        let event = sys::open_event(tracepoint, definition.id(&tracefs)?, flags)?;
         let kretprobe = Self {
             event: None,
             definition,
@@ -172,24 +174,6 @@ fn events(definitions: &str) -> impl Iterator<Item = (u32, &str)> {
 
 fn is_running(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
-}
-
-/// Opens a tracepoint's event, for all processes and CPUs.
-fn open_event(id: u64) -> io::Result<OwnedFd> {
-    let mut attributes = perf::bindings::perf_event_attr {
-        type_: perf::bindings::PERF_TYPE_TRACEPOINT,
-        size: u32::try_from(size_of::<perf::bindings::perf_event_attr>()).expect("a small struct"),
-        config: id,
-        ..Default::default()
-    };
-    let flags = perf::bindings::PERF_FLAG_FD_CLOEXEC.into();
-    // SAFETY: the attributes are valid for the call, their size is given.
-    let fd = unsafe { perf::perf_event_open(&raw mut attributes, -1, 0, -1, flags) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made it, for us alone.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn enable(event: &OwnedFd) -> io::Result<()> {
