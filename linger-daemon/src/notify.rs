@@ -114,11 +114,17 @@ mod tests {
         String::from_utf8_lossy(&bytes[..length]).into_owned()
     }
 
-    #[test]
-    fn a_manager_is_told_each_state() {
+    /// Where a manager listens, at this path in a folder that must live as long.
+    fn listening() -> (tempfile::TempDir, std::path::PathBuf, UnixDatagram) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
+        (folder, path, socket)
+    }
+
+    #[test]
+    fn a_manager_is_told_each_state() {
+        let (_folder, path, socket) = listening();
         let minute = Some(Duration::from_secs(60));
         let manager = Manager::at(path.as_os_str(), minute).unwrap();
         manager.ready("plan fentry");
@@ -131,9 +137,7 @@ mod tests {
 
     #[test]
     fn a_reload_has_the_time_at_which_it_began() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("notify");
-        let socket = UnixDatagram::bind(&path).unwrap();
+        let (_folder, path, socket) = listening();
         let uptime = || {
             let text = std::fs::read_to_string("/proc/uptime").unwrap();
             text.split(' ').next().unwrap().parse::<f64>().unwrap()
@@ -164,9 +168,7 @@ mod tests {
 
     #[test]
     fn no_sign_of_life_is_given_unasked() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("notify");
-        let socket = UnixDatagram::bind(&path).unwrap();
+        let (_folder, path, socket) = listening();
         Manager::at(path.as_os_str(), None).unwrap().alive();
         assert_eq!(told(&socket), "");
     }

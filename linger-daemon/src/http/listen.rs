@@ -104,6 +104,20 @@ pub enum BindError {
     },
 }
 
+impl BindError {
+    /// What the kernel said, put as what a person can make of it.
+    fn of(place: Place, source: io::Error) -> Self {
+        match (source.kind(), &place) {
+            (io::ErrorKind::AddrInUse, _) => Self::InUse(place),
+            (io::ErrorKind::AddrNotAvailable, Place::Tcp(_)) => Self::NotHere(place),
+            (io::ErrorKind::PermissionDenied, Place::Tcp(_)) => Self::LowPort(place),
+            (io::ErrorKind::PermissionDenied, Place::Unix(_)) => Self::NotWritable(place),
+            (io::ErrorKind::NotFound, Place::Unix(_)) => Self::NoDirectory(place),
+            _ => Self::Other { place, source },
+        }
+    }
+}
+
 /// Listening sockets. The files of Unix sockets that were made here are removed when dropped.
 pub struct Listeners(Vec<Listener>);
 
@@ -126,7 +140,7 @@ impl Listeners {
 /// Opens the listening sockets for [`super::serve`].
 pub fn bind(places: &[Place]) -> Result<Listeners, BindError> {
     let listeners = places.iter().map(|place| match place {
-        Place::Tcp(address) => tcp(*address).map_err(|source| tcp_error(place.clone(), source)),
+        Place::Tcp(address) => tcp(*address).map_err(|source| BindError::of(place.clone(), source)),
         Place::Unix(path) => unix::bind(path),
     });
     Ok(Listeners(listeners.collect::<Result<_, _>>()?))
@@ -150,13 +164,4 @@ fn listen(socket: Socket, place: Place, file: Option<SocketFile>) -> io::Result<
         place,
         file,
     })
-}
-
-fn tcp_error(place: Place, source: io::Error) -> BindError {
-    match source.kind() {
-        io::ErrorKind::AddrInUse => BindError::InUse(place),
-        io::ErrorKind::AddrNotAvailable => BindError::NotHere(place),
-        io::ErrorKind::PermissionDenied => BindError::LowPort(place),
-        _ => BindError::Other { place, source },
-    }
 }

@@ -52,7 +52,7 @@ pub(super) fn bind(path: &Path) -> Result<Listener, BindError> {
         fs::set_permissions(path, Permissions::from_mode(MODE))?;
         listen(socket, place(), Some(file))
     };
-    open().map_err(|source| error(place(), source))
+    open().map_err(|source| BindError::of(place(), source))
 }
 
 /// Removes the socket of a daemon that is dead, and nothing else.
@@ -62,21 +62,12 @@ fn make_room(path: &Path) -> Result<(), BindError> {
         Ok(metadata) if !metadata.file_type().is_socket() => Err(BindError::NotASocket(place())),
         Ok(_) => match UnixStream::connect(path) {
             Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
-                fs::remove_file(path).map_err(|source| error(place(), source))
+                fs::remove_file(path).map_err(|source| BindError::of(place(), source))
             }
             // Also when it cannot be told, because its queue is full or others own it.
             _ => Err(BindError::InUse(place())),
         },
         Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(error(place(), source)),
-    }
-}
-
-fn error(place: Place, source: io::Error) -> BindError {
-    match source.kind() {
-        io::ErrorKind::AddrInUse => BindError::InUse(place),
-        io::ErrorKind::NotFound => BindError::NoDirectory(place),
-        io::ErrorKind::PermissionDenied => BindError::NotWritable(place),
-        _ => BindError::Other { place, source },
+        Err(source) => Err(BindError::of(place(), source)),
     }
 }

@@ -145,8 +145,7 @@ fn read(path: &Path, seen: &mut Vec<(PathBuf, Option<Stamp>)>) -> Result<Rules, 
     let tls = tls_server_config.filter(Tls::is_enabled);
     let server = match tls {
         Some(tls) => {
-            let directory = path.parent().unwrap_or(Path::new(""));
-            tls.files(directory).into_iter().for_each(look);
+            tls.files(path).into_iter().for_each(look);
             Some(Arc::new(tls.server(path, http.http2())?))
         }
         None => None,

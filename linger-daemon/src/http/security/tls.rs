@@ -32,11 +32,11 @@ impl Tls {
         texts.into_iter().any(|text| !text.is_empty())
     }
 
-    /// The files that it names.
-    pub(super) fn files(&self, directory: &Path) -> Vec<PathBuf> {
+    /// The files that it names, if it stands in this `file`.
+    pub(super) fn files(&self, file: &Path) -> Vec<PathBuf> {
         let names = [&self.cert_file, &self.key_file, &self.client_ca_file];
         let names = names.into_iter().filter(|name| !name.is_empty());
-        names.map(|name| directory.join(name)).collect()
+        names.map(|name| beside(file, name)).collect()
     }
 
     /// Reads certificates and keys, relative to the directory of the `file`.
@@ -218,6 +218,11 @@ fn curve(name: &str) -> Result<&'static dyn SupportedKxGroup, Mistake> {
     }
 }
 
+/// What a file calls by this name: relative paths begin where it stands.
+fn beside(file: &Path, name: &str) -> PathBuf {
+    file.parent().unwrap_or(Path::new("")).join(name)
+}
+
 /// Text in PEM, and where it stands.
 struct Pem {
     path: PathBuf,
@@ -233,7 +238,7 @@ impl Pem {
                 text: inline.to_owned(),
             });
         }
-        let path = file.parent().unwrap_or(Path::new("")).join(name);
+        let path = beside(file, name);
         match config::text(&path) {
             Ok(text) => Ok(Self { path, text }),
             Err(why) => Err(Mistake::File(why).in_file(path)),
