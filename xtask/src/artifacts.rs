@@ -29,7 +29,7 @@ pub(crate) fn lingerd() -> Result<PathBuf> {
 /// needs none, and no version of one.
 pub(crate) fn lingerd_static() -> Result<PathBuf> {
     // With a target named, flags are not for what runs during the build.
-    let target = format!("{ARCH}-unknown-linux-gnu");
+    let target = host_target();
     let name = target.to_uppercase().replace('-', "_");
     let built = build_with(
         cargo().env(
@@ -39,6 +39,11 @@ pub(crate) fn lingerd_static() -> Result<PathBuf> {
         &["build", "--bin", "lingerd", "--target", &target],
     )?;
     find(&built, "bin", "lingerd")
+}
+
+/// The target that is this machine's own, for builds that name it.
+pub(crate) fn host_target() -> String {
+    format!("{ARCH}-unknown-linux-gnu")
 }
 
 /// Builds what writes the manual pages and completions.

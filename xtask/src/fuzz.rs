@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::Args;
 
+use crate::artifacts;
 use crate::shell::{cargo, command, root, run};
 
 /// What can be fuzzed, each a binary of the package `linger-fuzz`.
@@ -74,12 +75,12 @@ pub(crate) fn fuzz(options: &Options) -> Result<()> {
 /// The folder of the programs.
 fn build() -> Result<PathBuf> {
     // With a target named, the flags are for it alone: build scripts are built as ever.
-    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let target = artifacts::host_target();
     let folder = root().join("target/fuzz");
     run(cargo()
         .args(["build", "--package", "linger-fuzz", "--profile", "fuzz"])
-        .args(["--target", &triple, "--target-dir"])
+        .args(["--target", &target, "--target-dir"])
         .arg(&folder)
         .env("RUSTFLAGS", RUSTFLAGS))?;
-    Ok(folder.join(triple).join("fuzz"))
+    Ok(folder.join(target).join("fuzz"))
 }

@@ -52,15 +52,12 @@ impl Cgroups {
     #[must_use]
     pub fn all(&self) -> HashMap<u64, PathBuf> {
         let mut all = HashMap::new();
-        let mut pending: Vec<_> = self.mount.iter().cloned().collect();
+        let Some(mount) = &self.mount else { return all };
+        let mut pending = vec![mount.clone()];
         while let Some(folder) = pending.pop() {
             pending.extend(folders(&folder));
             // The id of a cgroup is the inode number of its folder (kernfs_node.id).
-            let path = self
-                .mount
-                .as_ref()
-                .and_then(|mount| folder.strip_prefix(mount).ok());
-            if let (Some(id), Some(path)) = (inode(&folder), path) {
+            if let (Some(id), Ok(path)) = (inode(&folder), folder.strip_prefix(mount)) {
                 all.insert(id, Path::new("/").join(path));
             }
         }
