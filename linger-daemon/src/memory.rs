@@ -1,4 +1,12 @@
-//! Memory that the allocator of the C library keeps although nothing uses it.
+//! Memory that the daemon would hold although nothing uses it.
+
+/// Has the kernel give this process no huge pages: they would double what it holds, for it needs a few
+/// hundred kilobytes here and there. Where the kernel refuses, all else works.
+pub fn refuse_huge_pages() {
+    if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
+        tracing::debug!("huge pages are not refused: {error}");
+    }
+}
 
 /// Has all threads take memory from one place, so that all of it can be [`release`]d: of another
 /// thread's place what is free at the end is kept. To be called before there are threads.

@@ -29,6 +29,7 @@ use crate::probe::{self, Attached, Pins, PinsError, Purpose};
 /// Runs until a signal ends it. Then everything is detached. SIGHUP has `sources` read again.
 pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     memory::keep_together();
+    memory::refuse_huge_pages();
     let security = match &config.web_config_file {
         Some(file) => Security::load(file)?,
         None => Security::none(),

@@ -38,6 +38,9 @@ const TIMES: u64 = 4;
 const GROWTH: u64 = 8 << 20;
 /// Scrapes after which the daemon has what it takes for any.
 const SCRAPES: usize = 5;
+/// What `/proc/PID/status` says of a process that is given no huge pages: with them, what it holds would
+/// depend on when the kernel finds the time to make some.
+const NO_HUGE_PAGES: &str = "THP_enabled:\t0";
 /// At most so many sockets that were never connected are closed by the rest of the host meanwhile, which
 /// is counted under `other` as well.
 const OF_OTHERS: u64 = 16;
@@ -101,6 +104,8 @@ impl Siege {
         let resident = sum(scrape, "process_resident_memory_bytes", |_| true);
         let now = [resident, self.daemon.map_memory()?];
         let Some(full) = self.full else {
+            let status = fs::read_to_string(format!("/proc/{}/status", self.daemon.id()))?;
+            ensure!(status.contains(NO_HUGE_PAGES), "huge pages: {status}");
             self.full = Some([self.most_resident(resident)?, now[1]]);
             return Ok(());
         };
