@@ -10,7 +10,9 @@ use crate::{
     atomic,
     in_flight::Place,
     kernel::{Flags, Memory, Sock, jiffies, now_ns, state},
-    ledger, maps, orphan, who,
+    ledger, maps, orphan,
+    watch::{self, Stack},
+    who,
 };
 
 /// A close begins on this thread.
@@ -39,6 +41,7 @@ fn abandon(place: &Place) {
     } else {
         maps::lose(Lost::Close);
     }
+    watch::miss(close);
     place.clear();
 }
 
@@ -67,6 +70,7 @@ pub(crate) fn decide<M: Memory>(
         close.stage = stage::WAITING;
         close.deadline = deadline(timeout);
     }
+    watch::note(close, sk, state, flags);
 }
 
 /// The outcome as it looks before the kernel acts, and the send queue that an abort throws away.
@@ -193,10 +197,12 @@ pub(crate) fn finish(place: &Place, close: &Close) {
     };
     if close.stage == stage::DECIDED {
         let blocked_ns = now_ns().saturating_sub(close.start_ns);
+        let bytes = left.as_ref().map_or(0, |left| left.bytes);
         match left {
-            Some(left) => count(close, &left.group, blocked_ns, left.bytes),
-            None => count(close, &who::closes(close), blocked_ns, 0),
+            Some(left) => count(close, &left.group, blocked_ns, bytes),
+            None => count(close, &who::closes(close), blocked_ns, bytes),
         }
+        watch::tell(close, bytes, blocked_ns, Stack::Here);
     } else {
         maps::lose(Lost::Close);
         if let Some(left) = left {
@@ -206,13 +212,16 @@ pub(crate) fn finish(place: &Place, close: &Close) {
     place.clear();
 }
 
-/// Adds a close whose return is not seen, and what it leaves behind, to the rows of a group.
+/// Adds a close whose return is not seen, and what it leaves behind, to the rows of a group. Returns how
+/// many bytes that are.
 #[inline(always)]
-pub(crate) fn count_unseen(close: &Close, group: &Group) {
+pub(crate) fn count_unseen(close: &Close, group: &Group) -> u32 {
     count(close, group, UNSEEN, 0);
-    if let Some(left) = orphan::leave_unseen(close) {
-        orphan::count_left(&left);
-    }
+    let Some(left) = orphan::leave_unseen(close) else {
+        return 0;
+    };
+    orphan::count_left(&left);
+    left.bytes
 }
 
 /// The time of a close whose return is not seen.

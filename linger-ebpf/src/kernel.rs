@@ -10,11 +10,12 @@ use aya_ebpf::{
     helpers::{
         bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_kernel,
         generated::{
-            bpf_get_current_task_btf, bpf_jiffies64, bpf_skc_to_tcp_sock, bpf_task_pt_regs,
+            bpf_get_current_task_btf, bpf_get_task_stack, bpf_jiffies64, bpf_skc_to_tcp_sock,
+            bpf_task_pt_regs,
         },
     },
 };
-use linger_ebpf::{Offsets, QueueBytes};
+use linger_ebpf::{FRAMES, Offsets, QueueBytes};
 
 #[unsafe(no_mangle)]
 pub(crate) static OFFSETS: Offsets = Offsets::ZERO;
@@ -100,6 +101,9 @@ pub(crate) fn state_offset() -> u32 {
 const SOCK_DEAD: u64 = 1 << 0;
 const SOCK_DONE: u64 = 1 << 1;
 const SOCK_LINGER: u64 = 1 << 4;
+
+/// The third word of an address in `::ffff:0:0/96`.
+const MAPPED: u32 = 0xffff_u32.to_be();
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -214,11 +218,36 @@ impl<M: Memory> Sock<M> {
         v6 != 0 && Probed::read::<u32>(v6 as *const u8, offset!(mcast_oif)) != 0
     }
 
+    /// The local and the remote address, as [`linger_ebpf::Event`] has them, and the ports.
+    #[inline(always)]
+    pub(crate) fn addresses(&self) -> [([u32; 4], u16); 2] {
+        let is_v6 = M::read::<u16>(self.sk, offset!(family)) == u16::from(AF_INET6);
+        let address = |v4: u32, v6: u32| {
+            if is_v6 && v6 != Offsets::ABSENT {
+                let word = |place| M::read(self.sk, v6 + place);
+                [word(0), word(4), word(8), word(12)]
+            } else {
+                [0, 0, MAPPED, M::read(self.sk, v4)]
+            }
+        };
+        // `skc_num` is given back before the close is over; this stays.
+        let local: u16 = Probed::read(self.sk, offset!(sport));
+        let remote: u16 = M::read(self.sk, offset!(dport));
+        [
+            (
+                address(offset!(saddr), offset!(v6_saddr)),
+                u16::from_be(local),
+            ),
+            (
+                address(offset!(daddr), offset!(v6_daddr)),
+                u16::from_be(remote),
+            ),
+        ]
+    }
+
     /// `AF_INET` or `AF_INET6`, by what is on the wire: a socket of IPv6 may speak IPv4.
     #[inline(always)]
     pub(crate) fn family(&self) -> u8 {
-        /// The third word of an address in `::ffff:0:0/96`.
-        const MAPPED: u32 = 0xffff_u32.to_be();
         let at = offset!(v6_daddr);
         if M::read::<u16>(self.sk, offset!(family)) != u16::from(AF_INET6) || at == Offsets::ABSENT
         {
@@ -465,6 +494,17 @@ impl Task {
             return ptr::null();
         }
         read_pointer(mm, offset!(exe_file))
+    }
+
+    /// Its stack in the process's memory, addresses; how many bytes of them are written.
+    #[inline(always)]
+    pub(crate) fn user_stack(&self, stack: &mut [u64; FRAMES as usize]) -> u64 {
+        const BPF_F_USER_STACK: u64 = 1 << 8;
+        const LENGTH: u32 = FRAMES * 8;
+        let to = stack.as_mut_ptr().cast();
+        // SAFETY: the kernel writes no more than the length.
+        let written = unsafe { bpf_get_task_stack(self.0.cast(), to, LENGTH, BPF_F_USER_STACK) };
+        u64::try_from(written).unwrap_or(0)
     }
 
     /// When the first thread of its process began: with the process's id, no other has both.

@@ -40,6 +40,7 @@ macro_rules! labels {
 }
 
 mod counts;
+mod event;
 mod group;
 mod kept;
 mod offsets;
@@ -51,6 +52,10 @@ mod words;
 pub use counts::{
     BUCKET_BOUNDS_NS, BUCKETS, Closes, Counters, Ends, Kind, Orphans, QueueBytes, ROWS, Row,
     RowKey, SHARED_ROWS,
+};
+pub use event::{
+    COSTLY_NS, CgroupAt, DAEMON, Event, FILTER_CGROUPS, FRAMES, Filter, MAX_WATCHED, WATCHERS,
+    Watch, asks, event_kind, told,
 };
 pub use group::{Exe, Group, PATH_NAMES, Path, PortBits, Settings, keyed, setting, verdict};
 pub use kept::{LAYOUT, Origin, Past};

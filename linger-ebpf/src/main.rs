@@ -38,6 +38,7 @@ mod orphan;
 mod path;
 mod reset;
 mod tracepoint;
+mod watch;
 mod who;
 
 use aya_ebpf::{

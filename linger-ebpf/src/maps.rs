@@ -2,13 +2,14 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
-    macros::map,
+    btf_maps::{ArrayOfMaps, RingBuf},
+    macros::{btf_map, map},
     maps::{Array, HashMap, PerCpuArray, PerCpuHashMap},
 };
 use linger_ebpf::{
-    Close, Exe, Exiting, Group, HINTS, Lost, MAX_CLOSES, MAX_COMMS, MAX_GROUPS, MAX_LEFT_OUT,
-    MAX_ORPHANS, Origin, Orphan, Parked, Past, Path, PortBits, ROWS_PER_GROUP, Row, RowKey,
-    SHARED_ROWS, Settings, Slot, hint,
+    Close, Event, Exe, Exiting, Filter, Group, HINTS, Lost, MAX_CLOSES, MAX_COMMS, MAX_GROUPS,
+    MAX_LEFT_OUT, MAX_ORPHANS, MAX_WATCHED, Origin, Orphan, Parked, Past, Path, PortBits,
+    ROWS_PER_GROUP, Row, RowKey, SHARED_ROWS, Settings, Slot, WATCHERS, Watch, hint,
 };
 
 use crate::atomic;
@@ -91,6 +92,25 @@ static SOCKETS: Array<u64> = Array::with_max_entries(HINTS, BPF_F_MMAPABLE);
 /// Payload of orphans that found no place.
 #[map]
 static LOST_ORPHAN_BYTES: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// Who watches. Shared with all of them: none waits for another, or for the daemon.
+#[map]
+pub(crate) static WATCH: Array<Watch> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// What each of them asks for.
+#[map]
+pub(crate) static FILTERS: Array<Filter> = Array::with_max_entries(WATCHERS, 0);
+
+/// A ring for each of them, which it makes, and which ends with it or with its successor. This one is
+/// but a pattern.
+#[btf_map]
+pub(crate) static RINGS: ArrayOfMaps<RingBuf<Event, 4096>, { WATCHERS as usize }> =
+    ArrayOfMaps::new();
+
+/// What is told of closes, by address of their socket, until they return and their orphan ends.
+#[map]
+pub(crate) static WATCHED: HashMap<u64, Event> =
+    HashMap::with_max_entries(MAX_WATCHED, BPF_F_NO_PREALLOC);
 
 /// What the programs were loaded for. The daemon's alone, like [`PAST`].
 #[map]

@@ -124,6 +124,12 @@ pub struct Offsets {
     pub syscall: u32,
     /// `struct pt_regs`: its result, -ENOSYS until it returns, whose low half is read.
     pub syscall_result: u32,
+    /// `struct sock`: `skc_daddr`, be32.
+    pub daddr: u32,
+    /// `struct sock`: `skc_rcv_saddr`, be32.
+    pub saddr: u32,
+    /// `struct sock`: `skc_v6_rcv_saddr`, 16 bytes; absent as `v6_daddr`.
+    pub v6_saddr: u32,
 }
 
 impl Offsets {
@@ -191,5 +197,8 @@ impl Offsets {
         mountpoint: 0,
         syscall: 0,
         syscall_result: 0,
+        daddr: 0,
+        saddr: 0,
+        v6_saddr: 0,
     };
 }

@@ -19,6 +19,7 @@ use crate::{
     kernel::{Memory, Probed, Sock, Tcp, jiffies, now_ns},
     ledger,
     maps::{self, EEXIST, ORPHANS},
+    watch::{self, End},
     who,
 };
 
@@ -49,6 +50,7 @@ pub(crate) fn expect<M: Memory>(close: &mut Close, tcp: &Tcp<M>, bytes: u32) {
     orphan.bytes = bytes;
     orphan.data_segs_in = tcp.data_segs_in();
     orphan.omen = omen::NONE;
+    orphan.watched = (close.flags & flag::WATCHED != 0).into();
     orphan.fate = Fate::Delivered as u32;
     orphan.unsent = 0;
     orphan.unacked = 0;
@@ -92,7 +94,11 @@ fn leave(close: &Close, bytes: u32) -> Option<Left> {
         ENDED
     };
     if !atomic::replace(&raw mut orphan.stage, open, open | stage) {
-        count_inner(orphan);
+        if let Some(end) = count_inner(orphan)
+            && orphan.watched != 0
+        {
+            watch::end(key, &end);
+        }
         remove(key);
         None
     } else if stage == LEFT {
@@ -185,6 +191,10 @@ pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
         let orphan = *orphan;
         if remove(key) {
             let lived_ns = now_ns().saturating_sub(orphan.left_ns);
+            if orphan.watched != 0 {
+                let end = End::new(fate as u8, orphan.bytes, &queued, lived_ns);
+                watch::end(key, &end);
+            }
             count_end(&orphan.group, fate as u32, orphan.bytes, &queued, lived_ns);
         }
     }
@@ -223,19 +233,22 @@ fn is_late_data<M: Memory>(tcp: &Tcp<M>, orphan: &Orphan) -> bool {
 
 /// Counts an orphan that ended within its close, if anything was lost with it.
 #[inline(always)]
-fn count_inner(orphan: &Orphan) {
+fn count_inner(orphan: &Orphan) -> Option<End> {
     let queued = QueueBytes {
         unsent: orphan.unsent.into(),
         unacked: orphan.unacked.into(),
     };
     let bytes = close::narrow(queued.sum());
-    if bytes > 0 {
-        count_left(&Left {
-            group: orphan.group,
-            bytes,
-        });
-        count_end(&orphan.group, orphan.fate, bytes, &queued, 0);
+    if bytes == 0 {
+        return None;
     }
+    count_left(&Left {
+        group: orphan.group,
+        bytes,
+    });
+    count_end(&orphan.group, orphan.fate, bytes, &queued, 0);
+    let fate = u8::try_from(orphan.fate).unwrap_or(u8::MAX);
+    Some(End::new(fate, bytes, &queued, 0))
 }
 
 /// The record of a socket that is no more. Its close has not returned yet, or its end was missed.
@@ -243,7 +256,9 @@ fn count_inner(orphan: &Orphan) {
 fn replaced(key: u64) {
     let Some(orphan) = record(key) else { return };
     match orphan.stage & MASK {
-        ENDED => count_inner(orphan),
+        ENDED => {
+            count_inner(orphan);
+        }
         LEFT => {
             let queued = QueueBytes {
                 unsent: 0,

@@ -114,7 +114,9 @@ pub struct Orphan {
     /// Segments with data that had come at the decision (`tcp_sock.data_segs_in`).
     pub data_segs_in: u32,
     /// What ends it, as far as that is seen before the end: an [`omen`].
-    pub omen: u32,
+    pub omen: u16,
+    /// 1 if its close was written down for those who watch.
+    pub watched: u16,
     /// The [`Fate`](crate::Fate) of one that ended within its close.
     pub fate: u32,
     /// As `fate`: payload never sent.
@@ -132,6 +134,7 @@ impl Orphan {
         bytes: 0,
         data_segs_in: 0,
         omen: 0,
+        watched: 0,
         fate: 0,
         unsent: 0,
         unacked: 0,
@@ -153,11 +156,11 @@ pub mod orphan_stage {
 /// What is known of an [`Orphan`]'s end before it comes.
 pub mod omen {
     /// Nothing.
-    pub const NONE: u32 = 0;
+    pub const NONE: u16 = 0;
     /// The peer's RST came.
-    pub const RST: u32 = 1;
+    pub const RST: u16 = 1;
     /// Something else than an RST made the kernel reset the connection: late data.
-    pub const NO_RST: u32 = 2;
+    pub const NO_RST: u16 = 2;
 }
 
 /// Flags of a [`Close`].
@@ -171,6 +174,8 @@ pub mod flag {
     pub const LEAVES: u8 = 1 << 2;
     /// It sent an RST, with the outcome as its cause.
     pub const RESET: u8 = 1 << 3;
+    /// Someone asks for it: there is an [`Event`](crate::Event) of it.
+    pub const WATCHED: u8 = 1 << 4;
 }
 
 /// How far a [`Close`] has come.

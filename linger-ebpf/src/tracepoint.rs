@@ -13,7 +13,9 @@ use crate::{
     atomic, close,
     in_flight::{self, Place},
     kernel::{Flags, Memory as _, Probed, Sock, Task, state, state_offset},
-    ledger, maps, orphan, reset, who,
+    ledger, maps, orphan, reset,
+    watch::{self, Stack},
+    who,
 };
 
 /// Number of the system call inside which a release ends with the call's return; -1 if there is none.
@@ -90,7 +92,7 @@ pub(crate) fn set_state(sk: &Sock<Probed>, old: u8, new: u8) {
         if close.stage == stage::WAITING {
             park(close, &group);
         } else {
-            count(close, &group);
+            count(close, &group, Stack::Here);
         }
         place.clear();
     }
@@ -108,9 +110,10 @@ fn timeout(sk: &Sock<Probed>, flags: Flags) -> u64 {
 
 /// Counts a close whose return no one sees.
 #[inline(always)]
-fn count(close: &Close, group: &Group) {
-    close::count_unseen(close, group);
+fn count(close: &Close, group: &Group, stack: Stack) {
+    let left = close::count_unseen(close, group);
     maps::lose(Lost::Return);
+    watch::tell(close, left, close::UNSEEN, stack);
 }
 
 /// Leaves a close that waits, and whose return no one sees, to the end of its socket.
@@ -152,6 +155,7 @@ fn recount(sk: &Sock<Probed>) {
         atomic::add(unsafe { &raw mut (*row).undated }, u64::MAX);
     }
     close::count(&close, &group, close::UNSEEN, 0);
+    watch::correct(&close);
 }
 
 /// A socket comes to its end, once, in whatever context.
@@ -183,7 +187,7 @@ fn end_within(place: &Place, close: &mut Close, sk: &Sock<Probed>) {
         orphan::end(sk);
     }
     if owned && !returns(close) {
-        count(close, &who::closes(close));
+        count(close, &who::closes(close), Stack::Here);
         place.clear();
     }
 }
@@ -194,7 +198,7 @@ fn end_parked(sk: &Sock<Probed>) {
     let address = sk.address();
     if let Some(parked) = in_flight::parked(address) {
         settle(&mut parked.close, sk);
-        count(&parked.close, &parked.group);
+        count(&parked.close, &parked.group, Stack::Elsewhere);
         in_flight::unpark(address);
     }
 }

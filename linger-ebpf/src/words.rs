@@ -137,6 +137,8 @@ labels! {
         Orphan = "orphan",
         /// Closes whose return was not seen, so that their time is in no histogram.
         Return = "return",
+        /// Events that were not told to someone who watches: counts do not depend on them.
+        Event = "event",
     }
 }
 

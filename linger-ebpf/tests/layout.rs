@@ -3,9 +3,9 @@
 use std::fmt::{Debug, Write as _};
 
 use linger_ebpf::{
-    BUCKET_BOUNDS_NS, Cause, Close, Closes, Counters, Ends, Exiting, Fate, Group, HINTS, Kind,
-    LAYOUT, Lost, MAX_CLOSES, Origin, Orphan, Orphans, Outcome, Parked, Past, Path, Plan, PortBits,
-    QueueBytes, ROWS, Row, RowKey, SHARED_ROWS, Settings, Slot, keyed,
+    BUCKET_BOUNDS_NS, Cause, Close, Closes, Counters, Ends, Event, Exiting, Fate, Filter, Group,
+    HINTS, Kind, LAYOUT, Lost, MAX_CLOSES, Origin, Orphan, Orphans, Outcome, Parked, Past, Path,
+    Plan, PortBits, QueueBytes, ROWS, Row, RowKey, SHARED_ROWS, Settings, Slot, Watch, keyed,
 };
 
 fn size<T>(out: &mut String, name: &str) {
@@ -37,6 +37,9 @@ fn layout() -> String {
     fields(&mut out, "Exe", &Group::ZERO.exe());
     fields(&mut out, "Settings", &Settings::default());
     fields(&mut out, "PortBits", &PortBits::default());
+    fields(&mut out, "Watch", &Watch::default());
+    fields(&mut out, "Filter", &Filter::ALL);
+    fields(&mut out, "Event", &Event::ZERO);
     fields(&mut out, "Origin", &Origin::default());
     fields(&mut out, "QueueBytes", &QueueBytes::NONE);
     fields(&mut out, "Closes", &Closes::ZERO);

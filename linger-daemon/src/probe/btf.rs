@@ -114,6 +114,14 @@ const FIELDS: &[Field] = &[
         "__sk_common.skc_v6_daddr",
         Shape::Optional(16)
     ),
+    field!(daddr, "sock", "__sk_common.skc_daddr", Shape::Bytes(4)),
+    field!(saddr, "sock", "__sk_common.skc_rcv_saddr", Shape::Bytes(4)),
+    field!(
+        v6_saddr,
+        "sock",
+        "__sk_common.skc_v6_rcv_saddr",
+        Shape::Optional(16)
+    ),
     field!(sport, "inet_sock", "inet_sport", Shape::Bytes(2)),
     field!(mc_index, "inet_sock", "mc_index", Shape::Bytes(4)),
     field!(pinet6, "inet_sock", "pinet6", Shape::Optional(8)),
