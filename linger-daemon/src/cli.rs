@@ -5,6 +5,7 @@
 )]
 
 mod settings;
+mod watch;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use linger_ebpf::Plan;
 
 pub use self::settings::Settings;
+pub use self::watch::Watch;
 use crate::exercise::{self, Kind, Request};
 
 /// What happens to a TCP connection, and to its data, when a program closes it?
@@ -52,6 +54,12 @@ pub enum Command {
     /// attaches every program, one after another, and detaches it again. Exits with 0 only if `run`
     /// would work.
     Check(Check),
+    /// Show closes as they happen, a line each
+    ///
+    /// Works beside a running service that keeps its programs in the kernel (`persist`), without probes
+    /// of its own; otherwise attaches some for as long as it runs. What is not asked for is left out in
+    /// the kernel, and costs next to nothing.
+    Watch(Watch),
     /// Check the configuration of `run`, or show what it comes to
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -10,6 +10,7 @@ mod percpu;
 mod shared;
 mod sum;
 mod totals;
+mod written;
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -26,9 +27,11 @@ use self::in_flight::{InFlight, Slots};
 use self::orphans::Records;
 use self::past::Kept;
 use self::percpu::PerCpu;
+pub(crate) use self::shared::Shared;
 use self::sum::add_kind;
 use self::totals::Totals;
-use crate::attribution::{Cgroups, Dimension, Labels};
+pub(crate) use self::written::Written;
+use crate::attribution::{Cgroups, Dimension, Labels, Names};
 use crate::config::Config;
 use crate::probe::Maps;
 
@@ -210,6 +213,11 @@ impl Ledger {
         Ok(snapshot)
     }
 
+    /// The names of a cgroup; none if no one knows it any more.
+    pub fn names(&mut self, cgroup_id: u64) -> Option<Names> {
+        self.groups.names(cgroup_id)
+    }
+
     /// Counts the orphans that are given up, for the groups that left them.
     fn give_up(&mut self) -> Result<(), LedgerError> {
         let swept = self.orphans.sweep()?;
@@ -261,7 +269,11 @@ impl Ledger {
     }
 }
 
-fn take<T: TryFrom<aya::maps::Map>>(maps: &mut Maps, name: &'static str) -> Result<T, LedgerError> {
+/// Takes a map of the kind that is asked for.
+pub(crate) fn take<T: TryFrom<aya::maps::Map>>(
+    maps: &mut Maps,
+    name: &'static str,
+) -> Result<T, LedgerError> {
     maps.take(name)
         .and_then(|map| map.try_into().ok())
         .ok_or(LedgerError::NoMap(name))

@@ -10,7 +10,7 @@ use linger_daemon::config::{self, Config, Invalid};
 use linger_daemon::http::Security;
 use linger_daemon::logging::Log;
 use linger_daemon::probe::Pins;
-use linger_daemon::{check, exercise, run};
+use linger_daemon::{check, exercise, run, watch};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -39,6 +39,11 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
         Command::Check(options) => {
             cli.log()?;
             return check::check(options);
+        }
+        Command::Watch(options) => {
+            cli.log()?;
+            let config = config::load(&cli.sources(&options.settings()))?.config;
+            watch::watch(options.asked(), &options.options(config.pins))?;
         }
         Command::Config(ConfigCommand::Check { settings }) => {
             let sources = cli.sources(settings);

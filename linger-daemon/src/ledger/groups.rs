@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aya::maps::{HashMap as BpfMap, MapData};
-use linger_ebpf::{Exe, Group, Kind, Past, Path, Row, RowKey, keyed};
+use linger_ebpf::{Group, Kind, Past, Row, RowKey, keyed};
 use tracing::{debug, warn};
 
 use super::admission::Admission;
@@ -15,8 +15,9 @@ use super::bound::beyond;
 use super::percpu::PerCpu;
 use super::sum::{add, add_kind};
 use super::totals::Totals;
+use super::written::Written;
 use super::{LedgerError, take, write};
-use crate::attribution::{Cgroup, Cgroups, Dimension, Labels, Namer, Paths, comm};
+use crate::attribution::{Cgroup, Cgroups, Dimension, Labels, Namer, Names, comm};
 use crate::config::Config;
 use crate::probe::Maps;
 
@@ -50,22 +51,6 @@ const RETIRED: usize = 1;
 
 /// Of `BPF_MAP_UPDATE_ELEM`: what is not there is not made.
 const BPF_EXIST: u64 = 2;
-
-/// The paths that the kernel wrote down.
-struct Written {
-    cgroups: BpfMap<MapData, u64, Path>,
-    exes: BpfMap<MapData, Exe, Path>,
-}
-
-impl Paths for Written {
-    fn cgroup(&self, id: u64) -> Option<Path> {
-        self.cgroups.get(&id, 0).ok()
-    }
-
-    fn exe(&self, exe: &Exe) -> Option<Path> {
-        self.exes.get(exe, 0).ok()
-    }
-}
 
 /// A group that has rows.
 struct Known {
@@ -106,10 +91,7 @@ impl Groups {
         let [other, retired] = ["other", "retired"].map(|value| Arc::new(namer.all(value)));
         Ok(Self {
             places: take(maps, "GROUPS")?,
-            written: Written {
-                cgroups: take(maps, "CGROUPS")?,
-                exes: take(maps, "EXES")?,
-            },
+            written: Written::take(maps)?,
             namer,
             admission: Admission::new(maps, config)?,
             known: HashMap::new(),
@@ -146,6 +128,12 @@ impl Groups {
     /// What the labels stand for.
     pub(super) fn dimensions(&self) -> &Arc<[Dimension]> {
         self.namer.dimensions()
+    }
+
+    /// The names of a cgroup; none if no one knows it any more.
+    pub(super) fn names(&mut self, cgroup_id: u64) -> Option<Names> {
+        let cgroup = self.namer.cgroup(cgroup_id, &self.written)?;
+        Some(cgroup.names.clone())
     }
 
     /// How many groups have rows.

@@ -14,7 +14,7 @@ use super::LedgerError;
 use crate::probe::Maps;
 
 /// An array map that was made with `BPF_F_MMAPABLE`, as 64-bit words.
-pub(super) struct Shared {
+pub(crate) struct Shared {
     start: NonNull<c_void>,
     bytes: NonZeroUsize,
 }
@@ -24,7 +24,7 @@ unsafe impl Send for Shared {}
 
 impl Shared {
     /// Maps the first `bytes` of an array.
-    pub(super) fn map(maps: &Maps, name: &'static str, bytes: usize) -> Result<Self, LedgerError> {
+    pub(crate) fn map(maps: &Maps, name: &'static str, bytes: usize) -> Result<Self, LedgerError> {
         let (Some(Map::Array(array)), Some(bytes)) = (maps.get(name), NonZeroUsize::new(bytes))
         else {
             return Err(LedgerError::NoMap(name));
@@ -35,7 +35,7 @@ impl Shared {
     }
 
     /// The word that begins at this byte.
-    pub(super) fn word(&self, at: usize) -> &AtomicU64 {
+    pub(crate) fn word(&self, at: usize) -> &AtomicU64 {
         assert!(at.is_multiple_of(8) && at < self.bytes.get());
         // SAFETY: within the mapping, which lives as long as `self`, and aligned, as its start is;
         // all that write to it, here and in the kernel, write whole words.

@@ -16,3 +16,4 @@ pub use hooks::{Hook, Point, blind, hooks};
 pub use kretprobe::TRACEFS;
 pub use maps::Maps;
 pub use pins::{DEFAULT_PINS, Pins, PinsError};
+pub use takeover::beside;

@@ -90,10 +90,10 @@ pub enum PinsError {
     },
 }
 
-/// The folder, which no one else uses meanwhile.
+/// The folder, which no one else uses meanwhile, unless it is [another's](Self::of_another).
 pub struct Pins {
     folder: PathBuf,
-    _lock: Flock<File>,
+    _lock: Option<Flock<File>>,
 }
 
 impl Pins {
@@ -141,8 +141,16 @@ impl Pins {
         let is_there = matches!((ours, there), (Ok(ours), Ok(there)) if ours.ino() == there.ino());
         Ok(is_there.then(|| Self {
             folder: folder.to_owned(),
-            _lock: lock,
+            _lock: Some(lock),
         }))
+    }
+
+    /// The folder as it is, which another may use, and change.
+    pub(super) fn of_another(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            _lock: None,
+        }
     }
 
     /// Whether a folder has anything that was kept.
@@ -159,10 +167,16 @@ impl Pins {
         if let Some(error) = not_ours(&self.folder.join(MAPS)) {
             return Err(error);
         }
-        let origin = self.map(ORIGIN).ok();
-        let origin = origin.and_then(|map| Array::<_, Origin>::try_from(map).ok());
-        let origin = origin.and_then(|map| map.get(&0, 0).ok());
-        Ok(Some(Kept { origin }))
+        Ok(Some(Kept {
+            origin: self.origin(),
+        }))
+    }
+
+    /// What the programs were loaded for; none if not all of it was kept.
+    pub(super) fn origin(&self) -> Option<Origin> {
+        let map = self.map(ORIGIN).ok()?;
+        let map = Array::<_, Origin>::try_from(map).ok()?;
+        map.get(&0, 0).ok()
     }
 
     /// The maps that are kept.

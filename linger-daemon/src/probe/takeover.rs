@@ -1,5 +1,7 @@
 //! Going on with the programs and counts of another daemon.
 
+use std::path::Path;
+
 use flate2::Crc;
 use linger_ebpf::{LAYOUT, OBJECT, Origin, Plan};
 use tracing::{info, warn};
@@ -7,6 +9,7 @@ use tracing::{info, warn};
 use super::attach::Attached;
 use super::choose::Purpose;
 use super::hooks::hooks;
+use super::maps::Maps;
 use super::pins::{Kept, Pins, PinsError};
 
 /// What tells the programs of one build from those of another.
@@ -48,6 +51,33 @@ pub(super) fn take_over(
     }
 }
 
+/// The maps of the programs that another lingerd keeps in this folder; none if there are none that work,
+/// and that this one understands.
+pub fn beside(folder: &Path) -> Result<Option<(Plan, Maps)>, PinsError> {
+    if !Pins::are_in(folder) {
+        return Ok(None);
+    }
+    let pins = Pins::of_another(folder);
+    let understood = pins
+        .origin()
+        .filter(|origin| origin.layout == LAYOUT)
+        .and_then(|origin| Some((plan(&origin)?, origin)));
+    let Some((plan, origin)) = understood else {
+        return Ok(None);
+    };
+    let hooks = hooks(plan, origin.keyed, origin.sees_returns != 0);
+    if !hooks.iter().all(|hook| pins.is_attached(*hook)) {
+        return Ok(None);
+    }
+    Ok(Some((plan, pins.maps()?)))
+}
+
+/// The plan of programs that are kept.
+fn plan(origin: &Origin) -> Option<Plan> {
+    let mut plans = Plan::ALL.iter().copied();
+    plans.find(|plan| *plan as u32 == origin.plan)
+}
+
 /// The programs, or why they do not do what is wanted.
 fn fitting(
     pins: &Pins,
@@ -65,8 +95,7 @@ fn fitting(
             origin.layout
         ));
     }
-    let plan = Plan::ALL.iter().find(|plan| **plan as u32 == origin.plan);
-    let plan = *plan.ok_or_else(|| format!("there is no plan {}", origin.plan))?;
+    let plan = plan(&origin).ok_or_else(|| format!("there is no plan {}", origin.plan))?;
     if wanted.is_some_and(|wanted| wanted != plan) {
         return Err(format!("the plan was {}", plan.name()));
     }

@@ -50,6 +50,8 @@ mod sight_orphans;
 mod special;
 mod truth;
 mod unread;
+mod watch;
+mod watching;
 
 use std::env;
 use std::path::PathBuf;

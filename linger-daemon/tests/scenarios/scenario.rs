@@ -11,7 +11,7 @@ use crate::truth::Truth;
 use crate::{
     abort, attribution, churn, dimensions, ends, exes, graceful, groups_full, hostile,
     kernel_threads, left_out, linger, listener, load, orphan_ends, orphan_netns, orphan_table,
-    orphans, persist, pod, process_names, random, reload, retired, special, unread,
+    orphans, persist, pod, process_names, random, reload, retired, special, unread, watch,
 };
 
 #[derive(Clone)]
@@ -138,6 +138,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         churn::SCENARIOS,
         hostile::SCENARIOS,
         pod::SCENARIOS,
+        watch::SCENARIOS,
         random::SCENARIOS,
         load::SCENARIOS,
     ];

@@ -1,0 +1,107 @@
+//! Options of `lingerd watch`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use linger_ebpf::Outcome;
+
+use super::{PlanChoice, Settings};
+use crate::watch::{self, Asked};
+
+/// Options of `lingerd watch`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    lingerd watch --lost                 what is being lost now, by the close or after it\n  \
+    lingerd watch --blocked 100ms --stack  who waits in close, and from where it is called\n  \
+    lingerd watch --unit nginx.service --outcome linger_aborted,unread_aborted\n  \
+    lingerd watch --json --duration 1m | jq -r .outcome | sort | uniq -c")]
+pub struct Watch {
+    /// Only closes with this outcome; several by commas, or by giving it several times
+    #[arg(long = "outcome", value_name = "OUTCOME", value_delimiter = ',', value_parser = outcomes(), hide_possible_values = true)]
+    pub outcomes: Vec<Outcome>,
+    /// Only closes of this systemd unit, as the label of the metrics names it; may be given several times
+    #[arg(long = "unit", value_name = "UNIT")]
+    pub units: Vec<String>,
+    /// Only closes of processes with this name
+    #[arg(long, value_name = "NAME")]
+    pub comm: Option<String>,
+    /// Only closes of connections with this port at either end
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Only closes that lost payload: at once, or by the end of what they left to the kernel
+    #[arg(long)]
+    pub lost: bool,
+    /// Only closes that blocked their thread for this long at least, as in 100ms
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub blocked: Option<Duration>,
+    /// Show the stack of the program at each close
+    #[arg(long)]
+    pub stack: bool,
+    /// Print JSON, an object a line, for machines
+    #[arg(long)]
+    pub json: bool,
+    /// End after so many closes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// End after this time, as in 30s
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub duration: Option<Duration>,
+    /// Attach probes of its own, by this plan [default: the programs of the service, or the best plan]
+    #[arg(long, value_enum)]
+    pub plan: Option<PlanChoice>,
+    /// The file of settings, which says where the service keeps its programs [default: /etc/linger/lingerd.toml, if it exists]
+    #[arg(long, value_name = "PATH")]
+    pub config: Option<PathBuf>,
+    /// The folder where the service keeps its programs [default: /sys/fs/bpf/lingerd]
+    #[arg(long, value_name = "PATH")]
+    pub pins: Option<String>,
+}
+
+impl Watch {
+    /// The settings that these stand for.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        Settings {
+            config: self.config.clone(),
+            pins: self.pins.clone(),
+            ..Settings::default()
+        }
+    }
+
+    /// Which closes are asked for.
+    #[must_use]
+    pub fn asked(&self) -> Asked {
+        Asked {
+            outcomes: self.outcomes.clone(),
+            units: self.units.clone(),
+            comm: self.comm.clone(),
+            port: self.port,
+            lost: self.lost,
+            blocked: self.blocked,
+            stack: self.stack,
+        }
+    }
+
+    /// How they are shown, where the service keeps its programs in this folder.
+    #[must_use]
+    pub fn options(&self, pins: PathBuf) -> watch::Options {
+        watch::Options {
+            json: self.json,
+            count: self.count,
+            duration: self.duration,
+            own: self.plan.is_some(),
+            plan: self.plan.and_then(PlanChoice::plan),
+            pins,
+        }
+    }
+}
+
+/// Knows outcomes by their names.
+fn outcomes() -> impl clap::builder::TypedValueParser<Value = Outcome> {
+    let names = Outcome::ALL.iter().map(|outcome| outcome.name());
+    PossibleValuesParser::new(names).map(|name| {
+        let outcome = Outcome::ALL.iter().find(|outcome| outcome.name() == name);
+        *outcome.expect("one of them")
+    })
+}

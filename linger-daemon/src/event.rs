@@ -1,0 +1,306 @@
+//! Single closes as they happen: the ring buffer → typed events.
+
+mod recent;
+mod ring;
+mod time;
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use linger_ebpf::{Event, Fate, Outcome, event_kind};
+use serde::{Deserialize, Serialize};
+
+pub use self::recent::Recent;
+pub use self::ring::{WatchError, Watcher};
+pub use self::time::Clock;
+use crate::attribution::Names;
+
+/// Something that is told to those who watch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum Told {
+    /// A close returned.
+    Close(Close),
+    /// The orphan that a close left behind came to its end.
+    Orphan(End),
+    /// A close that was told before, as graceful, aborted after all.
+    Correction(Close),
+}
+
+/// Whose connection it was, and which.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Connection {
+    /// The same for all that is told of one close.
+    pub id: String,
+    /// The name of the process; empty where no process closed.
+    pub comm: String,
+    /// The process, in the initial namespace.
+    pub pid: u32,
+    /// The thread.
+    pub tid: u32,
+    /// The systemd unit, as the label of the metrics has it.
+    pub unit: String,
+    /// The container; empty if it was in none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub container: String,
+    /// The pod; empty if it was in none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub pod: String,
+    /// The local address; none if it is not known.
+    pub local: Option<SocketAddr>,
+    /// The remote address; none if there was no peer.
+    pub remote: Option<SocketAddr>,
+}
+
+/// A close.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Close {
+    /// When it began, seconds of the Unix epoch.
+    pub at: f64,
+    /// Whose it was.
+    #[serde(flatten)]
+    pub connection: Connection,
+    /// The state of the connection at the decision, in the kernel's words.
+    pub state: String,
+    /// How it ended, as the label of the metrics has it.
+    pub outcome: String,
+    /// The time of `SO_LINGER`, seconds; none if it was off.
+    pub linger_seconds: Option<u64>,
+    /// From entry to return, seconds; none if the return was not seen.
+    pub blocked_seconds: Option<f64>,
+    /// Payload thrown away that was never sent, bytes.
+    pub unsent: u32,
+    /// Payload thrown away that was sent and not acknowledged, bytes.
+    pub unacked: u32,
+    /// Received payload that no one read, thrown away, bytes.
+    pub unread: u32,
+    /// Payload left behind, unsent or unacknowledged, bytes.
+    pub left: u32,
+    /// The stack of the process, innermost first: where it was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stack: Vec<Frame>,
+}
+
+/// A place in a program.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Frame {
+    /// The address.
+    pub address: u64,
+    /// The function, and where in it; empty if no one knows.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub symbol: String,
+    /// The file and line; empty if no one knows.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub source: String,
+}
+
+/// The end of an orphan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct End {
+    /// When it ended, seconds of the Unix epoch.
+    pub at: f64,
+    /// Whose it was.
+    #[serde(flatten)]
+    pub connection: Connection,
+    /// What became of it, as the label of the metrics has it.
+    pub fate: String,
+    /// Payload that its close left behind, bytes.
+    pub orphaned: u32,
+    /// Of that, acknowledged by the peer since, bytes.
+    pub delivered: u32,
+    /// Of that, thrown away unsent, bytes.
+    pub unsent: u32,
+    /// Of that, thrown away after it was sent, bytes.
+    pub unacked: u32,
+    /// From the close's return to the end, seconds.
+    pub seconds: f64,
+}
+
+/// The names of TCP states, by their numbers (`include/net/tcp_states.h`).
+const STATES: [&str; 13] = [
+    "",
+    "established",
+    "syn_sent",
+    "syn_recv",
+    "fin_wait1",
+    "fin_wait2",
+    "time_wait",
+    "close",
+    "close_wait",
+    "last_ack",
+    "listen",
+    "closing",
+    "new_syn_recv",
+];
+
+/// What an event tells, in the words of people. `names` are those of its cgroup.
+#[must_use]
+pub fn told(event: &Event, names: Option<&Names>, clock: &Clock) -> Told {
+    if event.kind == event_kind::END {
+        return Told::Orphan(end(event, names, clock));
+    }
+    let close = close(event, names, clock);
+    if event.kind == event_kind::CORRECTION {
+        Told::Correction(close)
+    } else {
+        Told::Close(close)
+    }
+}
+
+fn close(event: &Event, names: Option<&Names>, clock: &Clock) -> Close {
+    let seen = event.blocked_ns != u64::MAX;
+    let frames = usize::try_from(event.stack_bytes).unwrap_or(0) / size_of::<u64>();
+    let stack = event.stack.iter().take(frames);
+    let name = |name: Option<&Outcome>| name.map_or("", |outcome| outcome.name()).to_owned();
+    let state = STATES.get(usize::from(event.state));
+    Close {
+        at: clock.unix(event.start_ns),
+        connection: connection(event, names),
+        state: state.copied().unwrap_or_default().to_owned(),
+        outcome: name(Outcome::ALL.get(usize::from(event.outcome))),
+        linger_seconds: (event.linger != u64::MAX).then(|| clock.seconds_of(event.linger)),
+        blocked_seconds: seen.then(|| seconds(event.blocked_ns)),
+        unsent: event.unsent,
+        unacked: event.unacked,
+        unread: event.unread,
+        left: event.left,
+        stack: stack
+            .map(|&address| Frame {
+                address,
+                symbol: String::new(),
+                source: String::new(),
+            })
+            .collect(),
+    }
+}
+
+fn end(event: &Event, names: Option<&Names>, clock: &Clock) -> End {
+    let fate = Fate::ALL.get(usize::from(event.fate));
+    let blocked_ns = if event.blocked_ns == u64::MAX {
+        0
+    } else {
+        event.blocked_ns
+    };
+    let thrown_away = event.end_unsent.saturating_add(event.end_unacked);
+    End {
+        at: clock.unix(event.start_ns + blocked_ns + event.lived_ns),
+        connection: connection(event, names),
+        fate: fate.map_or("", |fate| fate.name()).to_owned(),
+        orphaned: event.left,
+        delivered: event.left.saturating_sub(thrown_away),
+        unsent: event.end_unsent,
+        unacked: event.end_unacked,
+        seconds: seconds(event.lived_ns),
+    }
+}
+
+fn connection(event: &Event, names: Option<&Names>) -> Connection {
+    let name = |name: fn(&Names) -> &String| names.map(name).cloned().unwrap_or_default();
+    let comm = event.comm.map(u64::to_ne_bytes).concat();
+    let comm = comm.split(|byte| *byte == 0).next().unwrap_or_default();
+    Connection {
+        id: format!("{}-{}", event.tid, event.start_ns),
+        comm: String::from_utf8_lossy(comm).into_owned(),
+        pid: event.tgid,
+        tid: event.tid,
+        unit: name(|names| &names.unit),
+        container: name(|names| &names.container),
+        pod: name(|names| &names.pod),
+        local: address(event.local, event.local_port),
+        remote: address(event.remote, event.remote_port),
+    }
+}
+
+/// An address and port; none if there is no port, which every socket has that was ever bound.
+fn address(words: [u32; 4], port: u16) -> Option<SocketAddr> {
+    let mut bytes = [0; 16];
+    for (place, word) in bytes.chunks_exact_mut(4).zip(words) {
+        place.copy_from_slice(&word.to_ne_bytes());
+    }
+    let ip = Ipv6Addr::from(bytes);
+    let ip = ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4);
+    (port != 0).then(|| SocketAddr::new(ip, port))
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "to a nanosecond for some months, and to less beyond"
+)]
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event() -> Event {
+        Event {
+            comm: [u64::from_ne_bytes(*b"nginx\0\xff\xff"), 0],
+            start_ns: 5_000_000_000,
+            blocked_ns: 250_000_000,
+            lived_ns: 1_500_000_000,
+            linger: u64::MAX,
+            local: [0, 0, 0xffff_u32.to_be(), u32::from_ne_bytes([127, 0, 0, 1])],
+            local_port: 80,
+            remote: [0, 0, 0, 1_u32.to_be()],
+            remote_port: 4242,
+            tgid: 7,
+            tid: 8,
+            unsent: 3,
+            left: 100,
+            end_unsent: 30,
+            end_unacked: 20,
+            state: 8,
+            outcome: Outcome::LingerTimeout as u8,
+            fate: Fate::PeerReset as u8,
+            ..Event::ZERO
+        }
+    }
+
+    #[test]
+    fn a_close_is_told_in_words() {
+        let clock = Clock::new(1000.0, 250);
+        let names = Names::of("/system.slice/web.service");
+        let told = told(&event(), Some(&names), &clock);
+        let json = serde_json::to_value(&told).unwrap();
+        let expected = serde_json::json!({
+            "event": "close", "at": 1005.0, "id": "8-5000000000", "comm": "nginx", "pid": 7,
+            "tid": 8, "unit": "web.service", "local": "127.0.0.1:80", "remote": "[::1]:4242",
+            "state": "close_wait", "outcome": "linger_timeout", "linger_seconds": null,
+            "blocked_seconds": 0.25, "unsent": 3, "unacked": 0, "unread": 0, "left": 100,
+        });
+        assert_eq!(json, expected);
+        assert_eq!(serde_json::from_value::<Told>(json).unwrap(), told);
+    }
+
+    #[test]
+    fn an_end_is_told_with_what_was_delivered() {
+        let event = Event {
+            kind: event_kind::END,
+            ..event()
+        };
+        let Told::Orphan(end) = told(&event, None, &Clock::new(0.0, 250)) else {
+            panic!("an end is told as one")
+        };
+        assert_eq!((end.orphaned, end.delivered), (100, 50));
+        assert_eq!(end.fate, "peer_reset");
+        assert!((end.at - 6.75).abs() < 1e-9, "{}", end.at);
+        assert_eq!(end.connection.unit, "");
+    }
+
+    #[test]
+    fn a_return_that_was_not_seen_has_no_time() {
+        let event = Event {
+            blocked_ns: u64::MAX,
+            linger: 500,
+            remote_port: 0,
+            ..event()
+        };
+        let Told::Close(close) = told(&event, None, &Clock::new(0.0, 250)) else {
+            panic!("a close is told as one")
+        };
+        assert_eq!(close.blocked_seconds, None);
+        assert_eq!(close.linger_seconds, Some(2));
+        assert_eq!(close.connection.remote, None);
+    }
+}

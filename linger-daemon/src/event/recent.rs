@@ -1,0 +1,67 @@
+//! The latest costly closes, as the daemon keeps them in mind.
+
+use std::collections::VecDeque;
+
+use linger_ebpf::{Event, event_kind};
+
+use super::{Clock, Close, Told, WatchError, Watcher, told};
+use crate::attribution::Names;
+use crate::probe::Maps;
+
+/// The latest costly closes: those that lost something, or were blocked for long
+/// ([`linger_ebpf::COSTLY_NS`]). They are a sample: where they come too fast, some are left out.
+pub struct Recent {
+    watcher: Watcher,
+    clock: Clock,
+    closes: VecDeque<Close>,
+}
+
+/// How many are kept.
+const MOST: usize = 100;
+
+impl Recent {
+    /// Keeps them in mind from now on. To be made before the programs are attached.
+    pub fn new(maps: &mut Maps) -> Result<Self, WatchError> {
+        Ok(Self {
+            watcher: Watcher::of_daemon(maps)?,
+            clock: Clock::of_host(),
+            closes: VecDeque::new(),
+        })
+    }
+
+    /// Takes what has come since the last time: to be called each ten seconds at least. `name` knows the
+    /// names of cgroups.
+    pub fn read(&mut self, mut name: impl FnMut(u64) -> Option<Names>) {
+        self.watcher.prolong();
+        // The wall clock may have been set.
+        self.clock = Clock::of_host();
+        let mut events: VecDeque<Event> = VecDeque::new();
+        while let Some(event) = self.watcher.take() {
+            if event.kind != event_kind::CLOSE {
+                continue;
+            }
+            if events.len() == MOST {
+                events.pop_front();
+            }
+            events.push_back(event);
+        }
+        for event in events {
+            let names = name(event.cgroup_id);
+            if let Told::Close(close) = told(&event, names.as_ref(), &self.clock) {
+                self.closes.push_front(close);
+            }
+        }
+        self.closes.truncate(MOST);
+    }
+
+    /// The latest first.
+    pub fn closes(&self) -> impl Iterator<Item = &Close> {
+        self.closes.iter()
+    }
+
+    /// How many were left out because they came too fast.
+    #[must_use]
+    pub fn left_out(&self) -> u64 {
+        self.watcher.missed()
+    }
+}

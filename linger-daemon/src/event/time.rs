@@ -1,0 +1,53 @@
+//! The kernel's clocks in the units of people.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::time::{ClockId, clock_getres};
+
+use super::seconds;
+use crate::sys::now_ns;
+
+/// What turns times of the kernel into those of people.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// The Unix time at the zero of `CLOCK_MONOTONIC`, seconds.
+    zero: f64,
+    /// Ticks (`CONFIG_HZ`) of a second.
+    hertz: u64,
+}
+
+impl Clock {
+    /// One for this host, as its clocks stand now.
+    #[must_use]
+    pub fn of_host() -> Self {
+        /// That of most distributions.
+        const USUAL_HERTZ: u64 = 250;
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH);
+        let zero = unix.map_or(0.0, |unix| unix.as_secs_f64()) - seconds(now_ns());
+        // The coarse clocks move with each tick.
+        let tick = clock_getres(ClockId::CLOCK_REALTIME_COARSE).ok();
+        let tick = tick.and_then(|tick| u64::try_from(tick.tv_nsec()).ok());
+        let hertz = tick
+            .filter(|tick| *tick > 0)
+            .map(|tick| 1_000_000_000 / tick);
+        Self::new(zero, hertz.unwrap_or(USUAL_HERTZ))
+    }
+
+    pub(super) fn new(zero: f64, hertz: u64) -> Self {
+        Self {
+            zero,
+            hertz: hertz.max(1),
+        }
+    }
+
+    /// The Unix time of a time of `CLOCK_MONOTONIC`, seconds.
+    #[must_use]
+    pub fn unix(&self, monotonic_ns: u64) -> f64 {
+        self.zero + seconds(monotonic_ns)
+    }
+
+    /// How many seconds so many jiffies are.
+    pub(super) fn seconds_of(self, jiffies: u64) -> u64 {
+        jiffies / self.hertz
+    }
+}

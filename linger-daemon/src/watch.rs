@@ -1,0 +1,253 @@
+//! `lingerd watch`: closes as they happen, a line each.
+
+mod asked;
+mod line;
+mod stack;
+mod units;
+
+use std::io::{self, ErrorKind, IsTerminal as _, Write};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use linger_ebpf::{Filter, Plan};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+
+pub use self::asked::Asked;
+use self::line::Lines;
+use self::stack::Symbols;
+use self::units::Units;
+use crate::attribution::{Cgroups, Dimension, Namer, Names};
+use crate::event::{Clock, Told, WatchError, Watcher, told};
+use crate::ledger::Written;
+use crate::privileges;
+use crate::probe::{self, Attached, Maps, Purpose};
+
+/// How closes are shown, and for how long.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// A JSON object a line, instead of a table.
+    pub json: bool,
+    /// After how many closes to end.
+    pub count: Option<u64>,
+    /// After how long to end.
+    pub duration: Option<Duration>,
+    /// By programs of its own, even beside those of another.
+    pub own: bool,
+    /// The plan of these.
+    pub plan: Option<Plan>,
+    /// The folder where another lingerd may keep its programs.
+    pub pins: PathBuf,
+}
+
+/// How often the place is kept, and units are looked for.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Shows the closes that are asked for until a signal, or the options, end it.
+pub fn watch(asked: Asked, options: &Options) -> Result<()> {
+    privileges::require()?;
+    let mut session = Session::begin(asked, options)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let shown = runtime.block_on(session.run(options));
+    if let Err(error) = shown
+        && !is_closed(&error)
+    {
+        return Err(error);
+    }
+    session.end();
+    Ok(())
+}
+
+/// Whether no one reads any more.
+fn is_closed(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+}
+
+/// What watching takes.
+struct Session {
+    /// The programs, if they are this process's own.
+    _attached: Option<Attached>,
+    watcher: Watcher,
+    asked: Asked,
+    units: Units,
+    namer: Namer,
+    written: Written,
+    symbols: Option<Symbols>,
+    clock: Clock,
+    lines: Lines,
+    closes: u64,
+    /// How many are known to have been missed.
+    missed: u64,
+}
+
+impl Session {
+    fn begin(asked: Asked, options: &Options) -> Result<Self> {
+        let cgroups = || Cgroups::new(probe::cgroup_root().ok());
+        let mut units = Units::new(&asked.units, cgroups());
+        let filter = asked.filter(&units.look()?);
+        let (attached, (watcher, written)) = open(&filter, options)?;
+        let terminal = io::stdout().is_terminal();
+        Ok(Self {
+            _attached: attached,
+            watcher,
+            symbols: asked.stack.then(Symbols::new),
+            asked,
+            units,
+            namer: Namer::new(Dimension::DEFAULT.into(), cgroups()),
+            written,
+            clock: Clock::of_host(),
+            lines: Lines::new(options.json, terminal),
+            closes: 0,
+            missed: 0,
+        })
+    }
+
+    async fn run(&mut self, options: &Options) -> Result<()> {
+        let ring = self.watcher.as_fd().try_clone_to_owned()?;
+        // SAFETY: the file is owned, so that it stays open, under this number, as long as it is registered.
+        let ring: AsyncFd<OwnedFd> =
+            unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }?;
+        let mut tick = tokio::time::interval(TICK);
+        let (mut terminate, mut interrupt) = (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        );
+        let begun = Instant::now();
+        let over = async {
+            match options.duration {
+                Some(duration) => tokio::time::sleep(duration).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(over);
+        self.show_head()?;
+        loop {
+            tokio::select! {
+                ready = ring.readable() => ready?.clear_ready(),
+                _ = tick.tick() => self.tend()?,
+                () = &mut over => break,
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+            }
+            if self.show(options.count)? {
+                break;
+            }
+        }
+        // What came in the last moment.
+        self.show(options.count)?;
+        info!("watched for {:.1} s", begun.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    /// Keeps the place, looks for units that were started, says what was missed.
+    fn tend(&mut self) -> Result<()> {
+        let lapse = self.watcher.prolong();
+        if !lapse.is_zero() {
+            eprintln!(
+                "lingerd: held up, and did not watch for {:.1} s: what was closed then is not told",
+                lapse.as_secs_f64()
+            );
+        }
+        self.namer.rest();
+        self.clock = Clock::of_host();
+        if !self.asked.units.is_empty() {
+            let cgroups = self.units.look()?;
+            self.watcher.ask(&self.asked.filter(&cgroups))?;
+        }
+        let missed = self.watcher.missed();
+        if missed > self.missed {
+            eprintln!(
+                "lingerd: {} lines were not told: too many at once; ask for fewer",
+                missed - self.missed
+            );
+            self.missed = missed;
+        }
+        Ok(())
+    }
+
+    fn show_head(&self) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        self.lines.head(&mut out)?;
+        out.flush()
+    }
+
+    /// Shows what has come; whether that is all that is wanted.
+    fn show(&mut self, count: Option<u64>) -> Result<bool> {
+        let mut out = io::stdout().lock();
+        let is_over = |closes| count.is_some_and(|count| closes >= count);
+        while !is_over(self.closes) {
+            let Some(event) = self.watcher.take() else {
+                break;
+            };
+            let names = self.names(event.cgroup_id);
+            let mut told = told(&event, names.as_ref(), &self.clock);
+            if !self.asked.wants(&told) {
+                continue;
+            }
+            if let Told::Close(close) = &mut told {
+                self.closes += 1;
+                if let Some(symbols) = &self.symbols {
+                    symbols.name(close);
+                }
+            }
+            self.lines.write(&mut out, &told)?;
+        }
+        out.flush()?;
+        Ok(is_over(self.closes))
+    }
+
+    fn names(&mut self, cgroup_id: u64) -> Option<Names> {
+        let cgroup = self.namer.cgroup(cgroup_id, &self.written)?;
+        Some(cgroup.names.clone())
+    }
+
+    /// Says what was shown.
+    fn end(&self) {
+        eprintln!(
+            "lingerd: {} closes told, {} lines missed",
+            self.closes,
+            self.watcher.missed()
+        );
+    }
+}
+
+/// Takes a place at the programs that another lingerd keeps, or at its own.
+fn open(filter: &Filter, options: &Options) -> Result<(Option<Attached>, (Watcher, Written))> {
+    let prepare = |maps: &mut Maps, _plan| -> Result<_, WatchError> {
+        Ok((Watcher::new(maps, filter)?, Written::take(maps)?))
+    };
+    if !options.own {
+        let beside = probe::beside(&options.pins).context("cannot watch beside the service")?;
+        if let Some((plan, mut maps)) = beside {
+            info!(
+                plan = plan.name(),
+                "watching by the programs that are kept in {}",
+                options.pins.display()
+            );
+            return Ok((None, prepare(&mut maps, plan)?));
+        }
+    }
+    let purpose = Purpose {
+        max_groups: GROUPS,
+        max_orphans: ORPHANS,
+        ..Purpose::default()
+    };
+    let (attached, prepared) = probe::choose(options.plan, purpose, None, prepare)?;
+    info!(
+        plan = attached.plan.name(),
+        "watching by programs of its own"
+    );
+    Ok((Some(attached), prepared))
+}
+
+/// Places of its own programs, whose counts no one reads: few, but their paths name the units.
+const GROUPS: u32 = 1024;
+/// As many as closes that can be watched at the same time.
+const ORPHANS: u32 = linger_ebpf::MAX_WATCHED;

@@ -1,0 +1,115 @@
+//! Which closes are asked for.
+
+use std::time::Duration;
+
+use linger_ebpf::{CgroupAt, Filter, Outcome, asks};
+
+use crate::event::Told;
+
+/// Which closes are asked for: those to which all of it applies.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// With one of these outcomes; with any, if there are none.
+    pub outcomes: Vec<Outcome>,
+    /// By a process in one of these units; in any, if there are none.
+    pub units: Vec<String>,
+    /// By processes of this name.
+    pub comm: Option<String>,
+    /// With this port at either end.
+    pub port: Option<u16>,
+    /// That lost payload, by themselves or by the end of their orphan.
+    pub lost: bool,
+    /// Blocked for so long at least.
+    pub blocked: Option<Duration>,
+    /// With the stack of the process.
+    pub stack: bool,
+}
+
+impl Asked {
+    /// The same in the words of the programs, for units in these cgroups.
+    pub(super) fn filter(&self, cgroups: &[CgroupAt]) -> Filter {
+        let mut filter = Filter::ALL;
+        if !self.outcomes.is_empty() {
+            let bits = self.outcomes.iter().map(|outcome| 1 << outcome.index());
+            filter.outcomes = bits.fold(0, |all, bit: u64| all | bit);
+        }
+        if let Some(comm) = &self.comm {
+            let mut bytes = [0; 16];
+            // As the kernel does, with a zero behind it.
+            for (to, from) in bytes[..15].iter_mut().zip(comm.bytes()) {
+                *to = from;
+            }
+            let (first, second) = bytes.split_at(8);
+            let word = |half: &[u8]| half.try_into().map_or(0, u64::from_ne_bytes);
+            filter.comm = [word(first), word(second)];
+        }
+        filter.port = self.port.unwrap_or(0).into();
+        if let Some(blocked) = self.blocked {
+            filter.blocked_ns = u64::try_from(blocked.as_nanos()).unwrap_or(u64::MAX);
+        }
+        for (place, cgroup) in filter.cgroups.iter_mut().zip(cgroups) {
+            *place = *cgroup;
+        }
+        for (asked, bit) in [
+            (self.lost, asks::LOST),
+            (!self.units.is_empty(), asks::CGROUPS),
+            (self.stack, asks::STACK),
+        ] {
+            if asked {
+                filter.asks |= bit;
+            }
+        }
+        filter
+    }
+
+    /// Whether what the programs told is wanted: below the cgroup of a unit there may be others.
+    pub(super) fn wants(&self, told: &Told) -> bool {
+        let connection = match told {
+            Told::Close(close) | Told::Correction(close) => &close.connection,
+            Told::Orphan(end) => &end.connection,
+        };
+        let unit = &connection.unit;
+        self.units.is_empty() || unit.is_empty() || self.units.contains(unit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_asked_for_is_all() {
+        assert_eq!(Asked::default().filter(&[]), Filter::ALL);
+    }
+
+    #[test]
+    fn what_is_asked_for_is_told_to_the_programs() {
+        let asked = Asked {
+            outcomes: vec![Outcome::LingerAborted, Outcome::Graceful],
+            units: vec!["a.service".into()],
+            comm: Some("a name that is longer".into()),
+            port: Some(443),
+            lost: true,
+            blocked: Some(Duration::from_millis(5)),
+            stack: true,
+        };
+        let cgroup = CgroupAt {
+            id: 77,
+            level: 2,
+            ..CgroupAt::NONE
+        };
+        let filter = asked.filter(&[cgroup]);
+        let graceful = 1 << Outcome::Graceful.index();
+        assert_eq!(
+            filter.outcomes,
+            graceful | 1 << Outcome::LingerAborted.index()
+        );
+        assert_eq!(
+            filter.comm.map(u64::to_ne_bytes).concat(),
+            *b"a name that is \0"
+        );
+        assert_eq!((filter.port, filter.blocked_ns), (443, 5_000_000));
+        assert_eq!(filter.cgroups[0], cgroup);
+        assert_eq!(filter.asks, asks::LOST | asks::CGROUPS | asks::STACK);
+    }
+}

@@ -1,0 +1,295 @@
+//! What is told, as lines of a table or as JSON.
+
+use std::env;
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, UNIX_EPOCH};
+
+use anstyle::{AnsiColor, Style};
+
+use crate::event::{Close, Connection, End, Frame, Told};
+
+/// How lines are written.
+pub(super) struct Lines {
+    json: bool,
+    coloured: bool,
+}
+
+/// The columns: their heads and widths. Numbers stand to the right.
+const COLUMNS: [(&str, usize); 13] = [
+    ("TIME (UTC)", 12),
+    ("PID", 7),
+    ("COMM", 15),
+    ("UNIT", 24),
+    ("LOCAL", 21),
+    ("REMOTE", 21),
+    ("STATE", 11),
+    ("OUTCOME", 18),
+    ("LINGER", 6),
+    ("UNSENT", 8),
+    ("UNACKED", 8),
+    ("UNREAD", 8),
+    ("LEFT", 8),
+];
+
+impl Lines {
+    pub(super) fn new(json: bool, terminal: bool) -> Self {
+        let wanted = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Self {
+            json,
+            coloured: terminal && wanted && !json,
+        }
+    }
+
+    /// The heads of the columns.
+    pub(super) fn head(&self, out: &mut impl Write) -> io::Result<()> {
+        if self.json {
+            return Ok(());
+        }
+        let heads = COLUMNS.map(|(head, _)| head.to_owned());
+        writeln!(out, "{}  BLOCKED", row(&heads))
+    }
+
+    /// Writes one thing that is told.
+    pub(super) fn write(&self, out: &mut impl Write, told: &Told) -> io::Result<()> {
+        if self.json {
+            serde_json::to_writer(&mut *out, told)?;
+            return writeln!(out);
+        }
+        match told {
+            Told::Close(close) => self.close(out, close),
+            Told::Orphan(end) => self.end(out, end),
+            Told::Correction(close) => {
+                let text = format!("not graceful after all: {}", close.outcome);
+                self.remark(out, close.at, &close.connection, &text, true)
+            }
+        }
+    }
+
+    fn close(&self, out: &mut impl Write, close: &Close) -> io::Result<()> {
+        let who = &close.connection;
+        let linger = close.linger_seconds;
+        let cells = [
+            time(close.at),
+            who.pid.to_string(),
+            printable(&who.comm),
+            printable(&who.unit),
+            address(who.local),
+            address(who.remote),
+            close.state.clone(),
+            close.outcome.clone(),
+            linger.map_or("off".into(), |seconds| format!("{seconds}s")),
+            bytes(close.unsent),
+            bytes(close.unacked),
+            bytes(close.unread),
+            bytes(close.left),
+        ];
+        let blocked = close.blocked_seconds.map_or("?".into(), duration);
+        let lost = close.unsent | close.unacked | close.unread != 0;
+        let line = format!("{}  {blocked}", row(&cells));
+        self.line(out, &line, lost)?;
+        close.stack.iter().try_for_each(|at| frame(out, at))
+    }
+
+    fn end(&self, out: &mut impl Write, end: &End) -> io::Result<()> {
+        let lost = end.orphaned.saturating_sub(end.delivered);
+        let losses = if lost > 0 {
+            let (unsent, unacked) = (end.unsent, end.unacked);
+            format!(", {lost} lost ({unsent} unsent, {unacked} unacked)")
+        } else {
+            String::new()
+        };
+        let text = format!(
+            "after close: {}, {} of {} bytes delivered in {}{losses}",
+            end.fate,
+            end.delivered,
+            end.orphaned,
+            duration(end.seconds)
+        );
+        self.remark(out, end.at, &end.connection, &text, lost > 0)
+    }
+
+    /// A line about a close that has one already.
+    fn remark(
+        &self,
+        out: &mut impl Write,
+        at: f64,
+        who: &Connection,
+        text: &str,
+        lost: bool,
+    ) -> io::Result<()> {
+        let cells = [
+            time(at),
+            who.pid.to_string(),
+            printable(&who.comm),
+            printable(&who.unit),
+            address(who.local),
+            address(who.remote),
+        ];
+        self.line(out, &format!("{}  └ {text}", row(&cells)), lost)
+    }
+
+    fn line(&self, out: &mut impl Write, line: &str, lost: bool) -> io::Result<()> {
+        if self.coloured && lost {
+            let red = Style::new().fg_color(Some(AnsiColor::Red.into()));
+            return writeln!(out, "{red}{line}{red:#}");
+        }
+        writeln!(out, "{line}")
+    }
+}
+
+/// Cells in their columns.
+fn row(cells: &[String]) -> String {
+    let cells = cells.iter().zip(COLUMNS);
+    let cells: Vec<_> = cells
+        .map(|(cell, (head, width))| match head {
+            "PID" | "LINGER" | "UNSENT" | "UNACKED" | "UNREAD" | "LEFT" => {
+                format!("{cell:>width$}")
+            }
+            _ => format!("{cell:<width$}"),
+        })
+        .collect();
+    cells.join("  ")
+}
+
+fn frame(out: &mut impl Write, frame: &Frame) -> io::Result<()> {
+    let symbol = if frame.symbol.is_empty() {
+        "?"
+    } else {
+        &frame.symbol
+    };
+    let source = if frame.source.is_empty() {
+        String::new()
+    } else {
+        format!("  {}", printable(&frame.source))
+    };
+    writeln!(
+        out,
+        "    {:#018x}  {}{source}",
+        frame.address,
+        printable(symbol)
+    )
+}
+
+/// The time of day.
+fn time(at: f64) -> String {
+    let since = Duration::try_from_secs_f64(at).unwrap_or_default();
+    let text = humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string();
+    let time = text.split(['T', 'Z']).nth(1);
+    time.unwrap_or_default().to_owned()
+}
+
+fn address(address: Option<SocketAddr>) -> String {
+    address.map_or("-".into(), |address| address.to_string())
+}
+
+fn bytes(bytes: u32) -> String {
+    if bytes == 0 {
+        "-".into()
+    } else {
+        bytes.to_string()
+    }
+}
+
+/// A time in the unit that suits it.
+fn duration(seconds: f64) -> String {
+    let (value, unit) = match seconds {
+        seconds if seconds < 1e-3 => (seconds * 1e6, "us"),
+        seconds if seconds < 1.0 => (seconds * 1e3, "ms"),
+        seconds => (seconds, "s"),
+    };
+    format!("{value:.1} {unit}")
+}
+
+/// Text without what would steer a terminal: names are chosen by whoever runs the process.
+fn printable(text: &(impl Display + ?Sized)) -> String {
+    let text = text.to_string();
+    text.chars()
+        .map(|char| if char.is_control() { '\u{fffd}' } else { char })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection() -> Connection {
+        Connection {
+            id: "8-5".into(),
+            comm: "ng\x1b[31minx".into(),
+            pid: 4711,
+            tid: 4711,
+            unit: "nginx.service".into(),
+            container: String::new(),
+            pod: String::new(),
+            local: Some("127.0.0.1:80".parse().unwrap()),
+            remote: None,
+        }
+    }
+
+    fn text(told: &Told) -> String {
+        let mut out = Vec::new();
+        let lines = Lines::new(false, false);
+        lines.head(&mut out).unwrap();
+        lines.write(&mut out, told).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_close_is_a_line_below_its_heads() {
+        let close = Told::Close(Close {
+            at: 3661.5,
+            connection: connection(),
+            state: "established".into(),
+            outcome: "linger_aborted".into(),
+            linger_seconds: Some(0),
+            blocked_seconds: Some(0.000_012_3),
+            unsent: 100,
+            unacked: 0,
+            unread: 0,
+            left: 0,
+            stack: vec![Frame {
+                address: 0x1234,
+                symbol: "main+0x5".into(),
+                source: String::new(),
+            }],
+        });
+        let text = text(&close);
+        let lines: Vec<_> = text.lines().collect();
+        let [head, line, frame] = lines[..] else {
+            panic!("three lines: {text}")
+        };
+        for (name, cell) in [
+            ("TIME", "01:01:01.500"),
+            ("COMM", "ng\u{fffd}[31minx"),
+            ("UNIT", "nginx.service"),
+            ("LOCAL", "127.0.0.1:80"),
+            ("REMOTE", "-"),
+            ("OUTCOME", "linger_aborted"),
+        ] {
+            let place = head.find(name).unwrap();
+            let cells: String = line.chars().skip(place).collect();
+            assert!(cells.starts_with(cell), "{name}: {cells}");
+        }
+        assert!(line.ends_with("12.3 us"), "{line}");
+        assert_eq!(frame.trim(), "0x0000000000001234  main+0x5");
+    }
+
+    #[test]
+    fn the_end_of_an_orphan_tells_what_was_lost() {
+        let end = Told::Orphan(End {
+            at: 0.0,
+            connection: connection(),
+            fate: "peer_reset".into(),
+            orphaned: 100,
+            delivered: 60,
+            unsent: 30,
+            unacked: 10,
+            seconds: 1.25,
+        });
+        let text = text(&end);
+        let expected = "└ after close: peer_reset, 60 of 100 bytes delivered in 1.2 s, 40 lost (30 unsent, 10 unacked)";
+        assert!(text.trim_end().ends_with(expected), "{text}");
+    }
+}

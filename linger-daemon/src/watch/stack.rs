@@ -1,0 +1,58 @@
+//! Names for the addresses on the stack of a process.
+
+use blazesym::Pid;
+use blazesym::symbolize::source::{Process, Source};
+use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolizer};
+use tracing::debug;
+
+use crate::event::{Close, Frame};
+
+/// What knows the functions of programs.
+pub(super) struct Symbols(Symbolizer);
+
+impl Symbols {
+    pub(super) fn new() -> Self {
+        Self(Symbolizer::new())
+    }
+
+    /// Names the frames of a close, as far as its process still lives and is not stripped.
+    pub(super) fn name(&self, close: &mut Close) {
+        let addresses: Vec<_> = close.stack.iter().map(|frame| frame.address).collect();
+        if addresses.is_empty() {
+            return;
+        }
+        let source = Source::from(Process::new(Pid::from(close.connection.pid)));
+        let symbols = match self.0.symbolize(&source, Input::AbsAddr(&addresses)) {
+            Ok(symbols) => symbols,
+            Err(error) => {
+                debug!(
+                    "the stack of {} has no names: {error}",
+                    close.connection.pid
+                );
+                return;
+            }
+        };
+        for (frame, symbol) in close.stack.iter_mut().zip(symbols) {
+            if let Some(symbol) = symbol.as_sym() {
+                name(frame, symbol);
+            }
+        }
+    }
+}
+
+fn name(frame: &mut Frame, symbol: &Sym<'_>) {
+    frame.symbol = if symbol.offset == 0 {
+        symbol.name.to_string()
+    } else {
+        format!("{}+{:#x}", symbol.name, symbol.offset)
+    };
+    frame.source = symbol.code_info.as_deref().map(place).unwrap_or_default();
+}
+
+fn place(code: &CodeInfo<'_>) -> String {
+    let path = code.to_path();
+    match code.line {
+        Some(line) => format!("{}:{line}", path.display()),
+        None => path.display().to_string(),
+    }
+}

@@ -1,0 +1,77 @@
+//! Where the cgroups of units are.
+
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use linger_ebpf::{CgroupAt, FILTER_CGROUPS};
+
+use crate::attribution::{Cgroups, Names};
+
+/// Units that are asked for.
+pub(super) struct Units {
+    names: Vec<String>,
+    cgroups: Cgroups,
+}
+
+impl Units {
+    pub(super) fn new(names: &[String], cgroups: Cgroups) -> Self {
+        Self {
+            names: names.to_vec(),
+            cgroups,
+        }
+    }
+
+    /// The outermost cgroups of these units, as they are now: a unit that is started anew gets another.
+    pub(super) fn look(&mut self) -> Result<Vec<CgroupAt>> {
+        if self.names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let all = self.cgroups.all();
+        let found = all.iter().filter(|(_, path)| self.is_outermost(path));
+        let found: Vec<_> = found
+            .map(|(&id, path)| CgroupAt {
+                id,
+                // The root is the first component, and at level 0.
+                level: i32::try_from(path.components().count() - 1).unwrap_or(i32::MAX),
+                ..CgroupAt::NONE
+            })
+            .collect();
+        ensure!(
+            found.len() <= FILTER_CGROUPS,
+            "{} cgroups belong to these units, {FILTER_CGROUPS} can be watched: ask for fewer",
+            found.len()
+        );
+        Ok(found)
+    }
+
+    fn is_outermost(&self, path: &Path) -> bool {
+        self.is_asked(path) && !path.parent().is_some_and(|above| self.is_asked(above))
+    }
+
+    fn is_asked(&self, path: &Path) -> bool {
+        let names = Names::of(&path.to_string_lossy());
+        self.names.contains(&names.unit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_unit_is_watched_from_its_outermost_cgroup() {
+        let mount = tempfile::tempdir().unwrap();
+        let deep = mount.path().join("system.slice/web.service/workers/one");
+        fs::create_dir_all(deep).unwrap();
+        fs::create_dir_all(mount.path().join("system.slice/other.service")).unwrap();
+        let cgroups = || Cgroups::new(Some(mount.path().into()));
+        let mut units = Units::new(&["web.service".into()], cgroups());
+        let found = units.look().unwrap();
+        let all = cgroups().all();
+        let paths: Vec<_> = found.iter().map(|cgroup| &all[&cgroup.id]).collect();
+        assert_eq!(paths, [Path::new("/system.slice/web.service")]);
+        assert_eq!(found[0].level, 2);
+    }
+}

@@ -1,0 +1,386 @@
+//! `lingerd watch`: every close that is asked for is told, as it was, and no other; what cannot be told
+//! is counted.
+
+use std::collections::BTreeMap;
+use std::net::Shutdown;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use linger_daemon::event::Told;
+use linger_daemon::exercise::tcp::{self, Family, Loopback};
+use linger_daemon::exercise::{Tally, state};
+use linger_ebpf::{Outcome, Plan, WATCHERS};
+use nix::sys::signal::Signal;
+use serde::Deserialize;
+
+use crate::born::{self, Cgroup};
+use crate::netns;
+use crate::pinned::Pinned;
+use crate::scenario::{Script, Settings};
+use crate::sight::hides_threads;
+use crate::watching::{Watching, closes, ends};
+
+pub(crate) const SCENARIOS: &[(&str, Script)] = &[
+    ("watch_kinds", Script::Daemon(kinds)),
+    ("watch_filters", Script::Daemon(filters)),
+    ("watch_lost", Script::Daemon(lost)),
+    ("watch_stack", Script::Daemon(stack)),
+    ("watch_beside", Script::Daemon(beside)),
+    ("watch_flood", Script::BulkDaemon(flood)),
+];
+
+/// What the exercise says it has done.
+#[derive(Deserialize)]
+struct Done {
+    tally: Tally,
+}
+
+/// What was told of closes: how many, and bytes unsent and unacknowledged, by outcome.
+type Told3 = BTreeMap<String, [u64; 3]>;
+
+/// Every kind of close is told with its outcome and its bytes, every orphan with its fate.
+fn kinds(lingerd: &Path, plan: Plan) -> Result<()> {
+    netns::in_own(|| {
+        let options = ["--plan", plan.name(), "--comm", "lingerd"];
+        let mut watching = Watching::start(lingerd, &options)?;
+        let exercise = Command::new(lingerd)
+            .args(["exercise", "--json"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let pid = exercise.id();
+        let output = exercise.wait_with_output()?;
+        let done: Vec<Done> = serde_json::from_slice(&output.stdout)?;
+        let mut all = Tally::default();
+        for done in &done {
+            all.add(&done.tally);
+        }
+        let expected: Told3 = all
+            .closes
+            .iter()
+            .map(|(outcome, closes)| {
+                let numbers = [closes.count, closes.unsent, closes.unacked];
+                (outcome.clone(), numbers)
+            })
+            .collect();
+        watching.expect(|told| {
+            let mut found = Told3::new();
+            let mut unread = 0;
+            for close in closes(told).filter(|close| close.connection.pid == pid) {
+                let numbers = found.entry(close.outcome.clone()).or_default();
+                let more = [1, close.unsent.into(), close.unacked.into()];
+                for (number, more) in numbers.iter_mut().zip(more) {
+                    *number += more;
+                }
+                unread += u64::from(close.unread);
+            }
+            ensure!(found == expected, "told {found:?}, expected {expected:?}");
+            ensure!(unread == all.unread, "{unread} bytes unread");
+            same_ends(told, pid, &all)
+        })?;
+        for close in closes(watching.told()).filter(|close| close.connection.pid == pid) {
+            let connected = !matches!(close.outcome.as_str(), "listener" | "not_connected");
+            let who = &close.connection;
+            ensure!(
+                who.comm == "lingerd" && (who.remote.is_some() || !connected),
+                "{close:?}"
+            );
+        }
+        watching.signal(Signal::SIGINT)?;
+        let (status, _, errors) = watching.end()?;
+        ensure!(status.success(), "{status}: {errors}");
+        ensure!(errors.contains(" 0 lines missed"), "{errors}");
+        Ok(())
+    })
+}
+
+fn same_ends(told: &[Told], pid: u32, all: &Tally) -> Result<()> {
+    let mut found = Told3::new();
+    for end in ends(told).filter(|end| end.connection.pid == pid) {
+        let numbers = found.entry(end.fate.clone()).or_default();
+        let more = [1, end.unsent.into(), end.unacked.into()];
+        for (number, more) in numbers.iter_mut().zip(more) {
+            *number += more;
+        }
+    }
+    let expected = all.orphans.ended.iter().map(|(fate, ended)| {
+        let numbers = [ended.count, ended.unsent, ended.unacked];
+        (fate.clone(), numbers)
+    });
+    let expected: Told3 = expected.collect();
+    if hides_threads() {
+        // An end may go unseen here.
+        let told: u64 = found.values().map(|numbers| numbers[0]).sum();
+        let all: u64 = expected.values().map(|numbers| numbers[0]).sum();
+        ensure!((all - 1..=all).contains(&told), "{told} ends of {all}");
+        return Ok(());
+    }
+    ensure!(found == expected, "told {found:?}, expected {expected:?}");
+    Ok(())
+}
+
+/// Outcome, port, unit and name are filters, applied together.
+fn filters(lingerd: &Path, plan: Plan) -> Result<()> {
+    netns::in_own(|| {
+        let cgroup = Cgroup::new(&format!("watch-{}.service", plan.name()))?;
+        let loopback = Loopback::new(Family::V6)?;
+        let port = tcp::port(loopback.listener())?.to_string();
+        let start = |options: &[&str]| {
+            let plan = ["--plan", plan.name()];
+            Watching::start(lingerd, &[&plan[..], options].concat())
+        };
+        let mut aborts = start(&["--port", &port, "--outcome", "linger_aborted,listener"])?;
+        let mut of_unit = start(&["--unit", cgroup.unit(), "--port", &port])?;
+        let mut of_comm = start(&["--comm", "watched by nam", "--port", &port])?;
+
+        let pair = loopback.pair()?;
+        born::abort(pair.client, pair.server)?;
+        let pair = loopback.pair()?;
+        tcp::close(pair.client)?;
+        tcp::close(pair.server)?;
+        // SAFETY: it does nothing but call the kernel.
+        unsafe {
+            cgroup.bear(c"watched by nam", || {
+                let pair = loopback.pair()?;
+                born::abort(pair.client, pair.server)
+            })
+        }?;
+
+        let outcomes = |expected: &'static [&'static str]| {
+            move |told: &[Told]| {
+                let found: Vec<_> = closes(told).map(|close| close.outcome.as_str()).collect();
+                ensure!(found == expected, "told {found:?}, expected {expected:?}");
+                Ok(())
+            }
+        };
+        aborts.expect(outcomes(&["linger_aborted", "linger_aborted"]))?;
+        for watching in [&mut of_unit, &mut of_comm] {
+            watching.expect(outcomes(&["linger_aborted", "already_closed"]))?;
+            for close in closes(watching.told()) {
+                let who = &close.connection;
+                ensure!(who.unit == cgroup.unit(), "{who:?}");
+                ensure!(who.comm == "watched by nam", "{who:?}");
+                let ends = [who.local, who.remote].map(|end| end.map(|end| end.port()));
+                ensure!(ends.contains(&port.parse().ok()), "{who:?}");
+            }
+        }
+        cgroup.remove()?;
+        Ok(())
+    })
+}
+
+/// What loses data is told, at once or at the end of its orphan; and what blocks for long.
+fn lost(lingerd: &Path, plan: Plan) -> Result<()> {
+    const BYTES: usize = 5000;
+    netns::in_own(|| {
+        let loopback = Loopback::new(Family::V4)?;
+        let port = tcp::port(loopback.listener())?.to_string();
+        let start = |option: &[&str]| {
+            let options = [&["--plan", plan.name(), "--port", &port], option].concat();
+            Watching::start(lingerd, &options)
+        };
+        let mut lost = start(&["--lost"])?;
+        let mut blocked = start(&["--blocked", "300ms"])?;
+
+        // All arrives, and is read.
+        let pair = loopback.pair()?;
+        tcp::send(&pair.client, BYTES)?;
+        tcp::close(pair.client)?;
+        tcp::receive_all(&pair.server)?;
+        tcp::close(pair.server)?;
+        // Received, and not read.
+        let pair = loopback.pair()?;
+        tcp::send(&pair.client, BYTES)?;
+        state::wait_for("the data", || {
+            Ok(state::queues(&pair.server)?.unread == BYTES as u64)
+        })?;
+        tcp::close(pair.server)?;
+        tcp::close(pair.client)?;
+        // Left behind, and lost when the peer resets.
+        let pair = loopback.pair()?;
+        let filled = tcp::fill(&pair.client)?;
+        let left = state::queues(&pair.client)?.outstanding();
+        ensure!(left > 0, "all {filled} bytes arrived");
+        tcp::close(pair.client)?;
+        pair.server.set_linger(Some(Duration::ZERO))?;
+        tcp::close(pair.server)?;
+        // Waits for an acknowledgement that does not come.
+        let pair = loopback.pair()?;
+        tcp::drop_all(&pair.server)?;
+        tcp::send(&pair.client, 1)?;
+        pair.client.set_linger(Some(Duration::from_secs(1)))?;
+        tcp::close(pair.client)?;
+
+        lost.expect(|told| {
+            let unread: Vec<_> = closes(told).map(|close| close.unread).collect();
+            // The server that resets the orphan has not read what came.
+            ensure!(unread.first() == Some(&5000), "{told:?}");
+            let mut left_behind = closes(told).filter(|close| close.left > 0);
+            let close = left_behind.next().context("no close left anything")?;
+            let at = told
+                .iter()
+                .position(|told| *told == Told::Close(close.clone()));
+            let next = at.and_then(|at| told.get(at + 1));
+            let Some(Told::Orphan(end)) = next else {
+                anyhow::bail!("the end of {close:?} is {next:?}")
+            };
+            ensure!(end.connection == close.connection, "{close:?} and {end:?}");
+            ensure!(u64::from(end.orphaned) == left, "{end:?}, left {left}");
+            ensure!(end.fate == "peer_reset" && end.delivered == 0, "{end:?}");
+            ensure!(left_behind.next().is_none(), "{told:?}");
+            Ok(())
+        })?;
+        blocked.expect(|told| {
+            let found: Vec<_> = closes(told).collect();
+            ensure!(found.len() == 1, "{found:?}");
+            ensure!(
+                found[0].outcome == Outcome::LingerTimeout.name(),
+                "{found:?}"
+            );
+            ensure!(found[0].linger_seconds == Some(1), "{found:?}");
+            ensure!(found[0].blocked_seconds > Some(0.9), "{found:?}");
+            Ok(())
+        })
+    })
+}
+
+/// The stack leads to the call of close, by name.
+fn stack(lingerd: &Path, plan: Plan) -> Result<()> {
+    netns::in_own(|| {
+        let loopback = Loopback::new(Family::V4)?;
+        let port = tcp::port(loopback.listener())?.to_string();
+        let options = ["--plan", plan.name(), "--port", &port, "--stack"];
+        let watching = Watching::start(lingerd, &[&options[..], &["--count", "1"]].concat())?;
+        let pair = loopback.pair()?;
+        tcp::close(pair.client)?;
+        let (status, told, errors) = watching.end()?;
+        ensure!(status.success(), "{status}: {errors}");
+        let [Told::Close(close)] = &told[..] else {
+            anyhow::bail!("one close was asked for: {told:?}")
+        };
+        let first = close.stack.first().context("there is no stack")?;
+        ensure!(first.symbol.contains("close"), "{:?}", close.stack);
+        Ok(())
+    })
+}
+
+/// Beside a lingerd that keeps its programs, watching takes none of its own; places that are given up,
+/// however, are free again; and all are told the same.
+fn beside(lingerd: &Path, plan: Plan) -> Result<()> {
+    netns::in_own(|| {
+        let pinned = Pinned::new()?;
+        let mut daemon = pinned.start(lingerd, plan, &[])?;
+        let path = pinned.path();
+        let path = path.to_str().context("a path of text")?;
+        let loopback = Loopback::new(Family::V4)?;
+        let port = tcp::port(loopback.listener())?.to_string();
+        let options = ["--pins", path, "--port", &port];
+        let start = || Watching::start(lingerd, &options);
+        let mut all = (1..WATCHERS).map(|_| start()).collect::<Result<Vec<_>>>()?;
+        for watching in &all {
+            ensure!(
+                !has_programs(watching.id())?,
+                "watching has programs of its own"
+            );
+        }
+        let full = start().err().map(|error| error.to_string());
+        let full = full.context("there was one place more")?;
+        ensure!(full.contains("watch already"), "{full}");
+
+        let close = || -> Result<()> {
+            let pair = loopback.pair()?;
+            tcp::close(pair.client)?;
+            tcp::close(pair.server)?;
+            Ok(())
+        };
+        let told = |times: usize| {
+            move |told: &[Told]| {
+                let found = closes(told).count();
+                ensure!(found == 2 * times, "{found} closes told of {times} pairs");
+                Ok(())
+            }
+        };
+        close()?;
+        for watching in &mut all {
+            watching.expect(told(1))?;
+        }
+        let killed = all.pop().context("some watch")?;
+        killed.signal(Signal::SIGKILL)?;
+        drop(killed.end()?);
+        let begun = Instant::now();
+        let mut new = loop {
+            match start() {
+                Ok(new) => break new,
+                Err(error) => ensure!(begun.elapsed() < FREE, "{error}"),
+            }
+            thread::sleep(Duration::from_millis(200));
+        };
+        // The programs go on without the daemon.
+        daemon.terminate()?;
+        close()?;
+        new.expect(told(1))?;
+        for watching in &mut all {
+            watching.expect(told(2))?;
+        }
+        drop(all);
+        drop(new);
+        let unloaded = pinned.command(lingerd, &["unload"])?;
+        ensure!(unloaded.status.success(), "{unloaded:?}");
+        Ok(())
+    })
+}
+
+/// The time after which the place of one that was killed is free, with some for a slow machine.
+const FREE: Duration = Duration::from_secs(60);
+
+/// Whether a process holds BPF programs.
+fn has_programs(id: u32) -> Result<bool> {
+    let entries = std::fs::read_dir(format!("/proc/{id}/fdinfo"))?;
+    let infos = entries
+        .flatten()
+        .filter_map(|entry| std::fs::read_to_string(entry.path()).ok());
+    Ok(infos.into_iter().any(|info| info.contains("prog_id:")))
+}
+
+/// What comes too fast is counted, and said.
+fn flood(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
+    // More than fit in a ring.
+    let pairs = (settings.load / 20).clamp(5000, 20_000);
+    netns::in_own(|| {
+        let loopback = Loopback::new(Family::V4)?;
+        let port = tcp::port(loopback.listener())?.to_string();
+        let options = ["--plan", plan.name(), "--port", &port];
+        let watching = Watching::start(lingerd, &options)?;
+        watching.signal(Signal::SIGSTOP)?;
+        for _ in 0..pairs {
+            let pair = loopback.pair()?;
+            pair.client.set_linger(Some(Duration::ZERO))?;
+            pair.server.shutdown(Shutdown::Both)?;
+            tcp::close(pair.client)?;
+            tcp::close(pair.server)?;
+        }
+        watching.signal(Signal::SIGINT)?;
+        watching.signal(Signal::SIGCONT)?;
+        let (status, told, errors) = watching.end()?;
+        ensure!(status.success(), "{status}: {errors}");
+        let told = closes(&told).count() as u64;
+        let missed = missed(&errors).context("it does not say what it missed")?;
+        println!("flood: {pairs} pairs, {told} closes told, {missed} missed");
+        ensure!(told > 0 && missed > 0, "{told} told, {missed} missed");
+        let all = told + missed == 2 * pairs;
+        // Stopped for too long, it did not watch any more, and says so.
+        let lapsed = errors.contains("did not watch") && told + missed < 2 * pairs;
+        ensure!(all || lapsed, "{told} told, {missed} missed: {errors}");
+        Ok(())
+    })
+}
+
+/// The number in the last line.
+fn missed(errors: &str) -> Option<u64> {
+    let words: Vec<_> = errors.lines().last()?.split(' ').collect();
+    let at = words.iter().position(|word| *word == "lines")?;
+    words.get(at.checked_sub(1)?)?.parse().ok()
+}

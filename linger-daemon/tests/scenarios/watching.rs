@@ -1,0 +1,127 @@
+//! A running `lingerd watch`, as its users see it: a process and the lines that it writes.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use linger_daemon::event::{Close, End, Told};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// How long attaching, or a line, may take on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The process.
+pub(crate) struct Watching {
+    process: Child,
+    lines: Receiver<String>,
+    errors: JoinHandle<String>,
+    told: Vec<Told>,
+}
+
+impl Watching {
+    /// Starts it with these options, and waits until it watches.
+    pub(crate) fn start(lingerd: &Path, options: &[&str]) -> Result<Self> {
+        let mut process = Command::new(lingerd)
+            .args(["watch", "--json"])
+            .args(options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("run {}", lingerd.display()))?;
+        let (out, lines) = channel();
+        if let Some(stdout) = process.stdout.take() {
+            thread::spawn(move || {
+                for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                    // The scenario may be over.
+                    let _ = out.send(line);
+                }
+            });
+        }
+        let stderr = process.stderr.take().context("its stderr is piped")?;
+        let mut stderr = BufReader::new(stderr);
+        let mut errors = String::new();
+        while !errors.contains("watching by") {
+            let length = stderr.read_line(&mut errors)?;
+            ensure!(length > 0, "lingerd watch ended: {errors}");
+        }
+        let errors = thread::spawn(move || {
+            // What is not text is no message of lingerd.
+            let _ = stderr.read_to_string(&mut errors);
+            errors
+        });
+        Ok(Self {
+            process,
+            lines,
+            errors,
+            told: Vec::new(),
+        })
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Reads lines until what was told so far is as it should be; then it must stay so for a while.
+    pub(crate) fn expect(&mut self, wrong: impl Fn(&[Told]) -> Result<()>) -> Result<()> {
+        const STAYS: Duration = Duration::from_millis(300);
+        let begun = Instant::now();
+        loop {
+            let result = wrong(&self.told);
+            let patience = match &result {
+                Ok(()) => STAYS,
+                Err(_) => PATIENCE.saturating_sub(begun.elapsed()),
+            };
+            match self.lines.recv_timeout(patience) {
+                Ok(line) => self.told.push(serde_json::from_str(&line)?),
+                Err(_) if result.is_ok() => return Ok(()),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return result,
+            }
+        }
+    }
+
+    /// All that was told so far.
+    pub(crate) fn told(&self) -> &[Told] {
+        &self.told
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(
+            Pid::from_raw(self.process.id().cast_signed()),
+            signal,
+        )?)
+    }
+
+    /// Waits for its end; how that was, what was told, and what it wrote to stderr.
+    pub(crate) fn end(mut self) -> Result<(ExitStatus, Vec<Told>, String)> {
+        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
+            self.told.push(serde_json::from_str(&line)?);
+        }
+        let status = self.process.wait()?;
+        let errors = self.errors.join();
+        let errors = errors.map_err(|_| anyhow::anyhow!("a thread panicked"))?;
+        Ok((status, self.told, errors))
+    }
+}
+
+/// The closes among what was told.
+pub(crate) fn closes(told: &[Told]) -> impl Iterator<Item = &Close> {
+    told.iter().filter_map(|told| match told {
+        Told::Close(close) => Some(close),
+        Told::Orphan(_) | Told::Correction(_) => None,
+    })
+}
+
+/// The ends of orphans among what was told.
+pub(crate) fn ends(told: &[Told]) -> impl Iterator<Item = &End> {
+    told.iter().filter_map(|told| match told {
+        Told::Orphan(end) => Some(end),
+        Told::Close(_) | Told::Correction(_) => None,
+    })
+}
