@@ -45,6 +45,7 @@ fn serving(security: Security) -> Arc<State> {
     let facts = Facts {
         plan: Plan::Fentry,
         kernel: "6.1.0".to_owned(),
+        host: "test".to_owned(),
         attached: Vec::new(),
     };
     let state = Arc::new(State::secured(security));

@@ -66,6 +66,7 @@ fn metrics(snapshot: &Arc<Snapshot>) -> Metrics {
     let facts = Facts {
         plan: Plan::Fentry,
         kernel: "bench".to_owned(),
+        host: "test".to_owned(),
         attached: Vec::new(),
     };
     Metrics::new(Arc::new(move || Ok(Snapshot::clone(&snapshot))), facts)

@@ -10,6 +10,7 @@ pub mod exercise;
 pub mod host;
 pub mod http;
 pub mod ledger;
+pub mod live;
 pub mod logging;
 pub mod memory;
 pub mod metrics;

@@ -9,16 +9,17 @@ mod text;
 
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use linger_ebpf::Plan;
+use prometheus::Registry;
 use prometheus::process_collector::ProcessCollector;
-use prometheus::{Registry, TextEncoder};
 
 pub use self::exposition::Exposition;
 pub use self::groups::series;
 
 use crate::ledger::Snapshot;
+use crate::live::{Live, Recent};
 use crate::probe::Hook;
 
 /// Version of this build.
@@ -33,6 +34,9 @@ pub type Source = Arc<dyn Fn() -> Result<Snapshot, SourceError> + Send + Sync>;
 /// Why the ledger could not be read.
 pub type SourceError = Box<dyn Error + Send + Sync>;
 
+/// Where the views get the latest costly closes, newest first.
+pub type RecentSource = Arc<dyn Fn() -> Vec<Recent> + Send + Sync>;
+
 /// What stays the same from attaching to the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
@@ -40,6 +44,8 @@ pub struct Facts {
     pub plan: Plan,
     /// Release of the running kernel, as `uname -r` prints it.
     pub kernel: String,
+    /// Name of the host, as `uname -n` prints it.
+    pub host: String,
     /// Every program that is attached.
     pub attached: Vec<Hook>,
 }
@@ -50,25 +56,33 @@ pub enum ScrapeError {
     /// The ledger could not be read.
     #[error("the ledger cannot be read")]
     Ledger(#[source] SourceError),
-    /// What the process says of itself could not be written out.
-    #[error("the metrics of the process cannot be written")]
+    /// What the process says of itself could not be gathered.
+    #[error("the metrics of the process cannot be gathered")]
     Process(#[from] prometheus::Error),
 }
 
 /// All metrics of the daemon.
 pub struct Metrics {
     source: Source,
+    recent: RecentSource,
     facts: Arc<Facts>,
 }
 
 impl Metrics {
-    /// Metrics of what `source` reads.
+    /// Metrics of what `source` reads; no single closes are known.
     #[must_use]
     pub fn new(source: Source, facts: Facts) -> Self {
         Self {
             source,
+            recent: Arc::new(Vec::new),
             facts: Arc::new(facts),
         }
+    }
+
+    /// The same, with the latest costly closes for the views.
+    #[must_use]
+    pub fn with_recent(self, recent: RecentSource) -> Self {
+        Self { recent, ..self }
     }
 
     /// What the metrics say of the daemon itself.
@@ -81,16 +95,24 @@ impl Metrics {
     ///
     /// Makes system calls, so it blocks, for milliseconds.
     pub fn read(&self) -> Result<Exposition, ScrapeError> {
+        let at = SystemTime::now();
         let started = Instant::now();
         let snapshot = (self.source)().map_err(ScrapeError::Ledger)?;
         let reading = started.elapsed();
         let process = Registry::new();
         process.register(Box::new(ProcessCollector::for_self()))?;
         Ok(Exposition {
+            at,
             snapshot,
             facts: Arc::clone(&self.facts),
             reading,
-            process: TextEncoder::new().encode_to_string(&process.gather())?,
+            process: process.gather(),
         })
+    }
+
+    /// What the views show of a reading.
+    #[must_use]
+    pub fn live(&self, exposition: &Exposition) -> Live {
+        Live::of(exposition, (self.recent)())
     }
 }

@@ -186,9 +186,11 @@ fn drop_privileges(ledger: &Mutex<Ledger>) -> Result<()> {
 }
 
 fn metrics(attached: &Attached, ledger: Arc<Mutex<Ledger>>) -> Result<Metrics> {
+    let names = uname()?;
     let facts = Facts {
         plan: attached.plan,
-        kernel: uname()?.release().to_string_lossy().into_owned(),
+        kernel: names.release().to_string_lossy().into_owned(),
+        host: names.nodename().to_string_lossy().into_owned(),
         attached: attached.hooks.clone(),
     };
     let source = move || Ok(lock(&ledger).snapshot()?);

@@ -2,7 +2,10 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+use prometheus::proto::MetricFamily;
+use prometheus::{Encoder as _, TextEncoder};
 
 use super::Facts;
 use super::families::FAMILIES;
@@ -15,12 +18,14 @@ const BATCH: usize = 64 * 1024;
 
 /// All that one scrape shows.
 pub struct Exposition {
-    pub(super) snapshot: Snapshot,
-    pub(super) facts: Arc<Facts>,
+    /// When reading the snapshot began.
+    pub(crate) at: SystemTime,
+    pub(crate) snapshot: Snapshot,
+    pub(crate) facts: Arc<Facts>,
     /// How long reading the snapshot took.
-    pub(super) reading: Duration,
-    /// The `process_*` metrics as text.
-    pub(super) process: String,
+    pub(crate) reading: Duration,
+    /// The `process_*` metrics.
+    pub(super) process: Vec<MetricFamily>,
 }
 
 impl Exposition {
@@ -57,8 +62,16 @@ impl Exposition {
             }
         }
         // Their names come last in the alphabet.
-        text.bytes.extend_from_slice(self.process.as_bytes());
+        let process = TextEncoder::new().encode(&self.process, &mut text.bytes);
+        process.map_err(io::Error::other)?;
         pass_on(&mut text.bytes, out, 0)
+    }
+
+    /// The value of a `process_*` metric; zero if the system does not say.
+    pub(crate) fn process(&self, name: &str) -> f64 {
+        let family = self.process.iter().find(|family| family.name() == name);
+        let metric = family.and_then(|family| family.get_metric().first());
+        metric.map_or(0.0, |metric| metric.get_gauge().get_value())
     }
 }
 

@@ -1,0 +1,70 @@
+//! Which groups are shown where not all are.
+
+use std::cmp::Reverse;
+
+use linger_ebpf::{Closes, Counters, Outcome, QueueBytes};
+
+/// What of a group may be worth a look.
+type Measure = fn(&Counters) -> u64;
+
+/// Each gives a place in turn to the group that it finds largest.
+const MEASURES: [Measure; 4] = [lost, aborted, blocked, closed];
+
+/// The indices of those that are largest by one measure or another, at most so many, in their order.
+pub(super) fn largest(groups: &[&Counters], most: usize) -> Vec<usize> {
+    let ranked = MEASURES.map(|measure| {
+        let mut indices: Vec<_> = (0..groups.len()).collect();
+        indices.sort_by_cached_key(|&index| Reverse(measure(groups[index])));
+        indices
+    });
+    let mut is_chosen = vec![false; groups.len()];
+    let mut places = most.min(groups.len());
+    for index in (0..groups.len()).flat_map(|rank| ranked.iter().map(move |ranks| ranks[rank])) {
+        if places == 0 {
+            break;
+        }
+        if !is_chosen[index] {
+            is_chosen[index] = true;
+            places -= 1;
+        }
+    }
+    let indices = is_chosen.iter().enumerate();
+    indices
+        .filter_map(|(index, chosen)| chosen.then_some(index))
+        .collect()
+}
+
+/// Payload that was lost in any way, bytes.
+fn lost(counters: &Counters) -> u64 {
+    discarded(counters) + lost_after_close(counters) + counters.unread_bytes
+}
+
+/// Payload that its closes threw away from their send queues, bytes.
+pub(super) fn discarded(counters: &Counters) -> u64 {
+    let bytes = counters.closes.iter().map(|closes| closes.discarded);
+    bytes.map(QueueBytes::sum).sum()
+}
+
+/// Payload that was thrown away after its closes, bytes.
+pub(super) fn lost_after_close(counters: &Counters) -> u64 {
+    let bytes = counters.orphans.ends.iter().map(|ends| ends.discarded);
+    bytes.map(QueueBytes::sum).sum()
+}
+
+/// Closes that gave their connection up.
+pub(super) fn aborted(counters: &Counters) -> u64 {
+    let closes = Outcome::ALL.iter().zip(&counters.closes);
+    closes
+        .filter(|(outcome, _)| outcome.name().ends_with("_aborted"))
+        .map(|(_, closes)| closes.count())
+        .sum()
+}
+
+/// Time spent in close, nanoseconds.
+pub(super) fn blocked(counters: &Counters) -> u64 {
+    counters.closes.iter().map(|closes| closes.blocked_ns).sum()
+}
+
+fn closed(counters: &Counters) -> u64 {
+    counters.closes.iter().map(Closes::count).sum()
+}

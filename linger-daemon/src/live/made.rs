@@ -1,0 +1,221 @@
+//! From a reading of the ledger to what the views show of it.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use linger_ebpf::{BUCKET_BOUNDS_NS, BUCKETS, Cause, Counters, Fate, Lost, Outcome, QueueBytes};
+
+use super::chosen::{aborted, blocked, discarded, largest, lost_after_close};
+use super::{
+    Blocked, Counts, Group, Health, Histogram, Hook, Live, Lived, MAX_GROUPS, MAX_RECENT, Map,
+    Orphans, Queues, Recent,
+};
+use crate::attribution::{Dimension, Labels};
+use crate::metrics::{Exposition, REVISION, VERSION};
+
+impl Live {
+    /// What the views show of this reading, with the latest costly closes, newest first.
+    #[must_use]
+    pub fn of(exposition: &Exposition, mut recent: Vec<Recent>) -> Self {
+        let Exposition {
+            snapshot, facts, ..
+        } = exposition;
+        recent.truncate(MAX_RECENT);
+        let counters: Vec<_> = snapshot.groups.iter().map(|(_, one)| &**one).collect();
+        let shown = largest(&counters, MAX_GROUPS);
+        let mut live = Self {
+            at: unix_seconds(exposition.at),
+            started: exposition.process("process_start_time_seconds"),
+            host: facts.host.clone(),
+            version: VERSION.to_owned(),
+            revision: REVISION.to_owned(),
+            plan: facts.plan.name().to_owned(),
+            kernel: facts.kernel.clone(),
+            closes: Counts::new(),
+            blocked: Blocked {
+                bounds: bounds(),
+                outcomes: BTreeMap::new(),
+            },
+            discarded: BTreeMap::new(),
+            unread: 0,
+            resets: Counts::new(),
+            orphans: Orphans {
+                now: 0,
+                orphaned: 0,
+                delivered: 0,
+                discarded: BTreeMap::new(),
+                ends: Counts::new(),
+                seconds: Lived {
+                    bounds: bounds(),
+                    fates: BTreeMap::new(),
+                },
+            },
+            dimensions: names(&snapshot.dimensions).collect(),
+            groups: shown
+                .iter()
+                .map(|&index| {
+                    let (labels, counters) = &snapshot.groups[index];
+                    Group::of(&snapshot.dimensions, labels, counters)
+                })
+                .collect(),
+            groups_omitted: counters.len() - shown.len(),
+            health: Health::of(exposition),
+            recent,
+        };
+        for counters in counters {
+            live.add(counters);
+        }
+        live
+    }
+
+    /// Adds what a group counted.
+    fn add(&mut self, counters: &Counters) {
+        for (outcome, closes) in Outcome::ALL.iter().zip(&counters.closes) {
+            let name = outcome.name();
+            count(&mut self.closes, name, closes.count());
+            time(
+                &mut self.blocked.outcomes,
+                name,
+                &closes.buckets,
+                closes.blocked_ns,
+            );
+            throw_away(&mut self.discarded, name, closes.discarded);
+        }
+        self.unread += counters.unread_bytes;
+        for (cause, &resets) in Cause::ALL.iter().zip(&counters.resets) {
+            count(&mut self.resets, cause.name(), resets);
+        }
+        self.orphans.add(&counters.orphans);
+    }
+}
+
+impl Orphans {
+    /// Adds those of a group.
+    fn add(&mut self, orphans: &linger_ebpf::Orphans) {
+        self.now += orphans.under_way();
+        self.orphaned += orphans.total_bytes();
+        self.delivered += orphans.delivered_bytes;
+        for (fate, ends) in Fate::ALL.iter().zip(&orphans.ends) {
+            let name = fate.name();
+            throw_away(&mut self.discarded, name, ends.discarded);
+            count(&mut self.ends, name, ends.count());
+            time(&mut self.seconds.fates, name, &ends.buckets, ends.lived_ns);
+        }
+    }
+}
+
+impl Group {
+    fn of(dimensions: &[Dimension], labels: &Labels, counters: &Counters) -> Self {
+        let mut closes = Counts::new();
+        for (outcome, one) in Outcome::ALL.iter().zip(&counters.closes) {
+            count(&mut closes, outcome.name(), one.count());
+        }
+        Self {
+            labels: names(dimensions)
+                .zip(labels.values().map(str::to_owned))
+                .collect(),
+            closes,
+            aborted: aborted(counters),
+            blocked_seconds: seconds(blocked(counters)),
+            discarded: discarded(counters),
+            unread: counters.unread_bytes,
+            resets: counters.resets.iter().sum(),
+            orphans: counters.orphans.under_way(),
+            orphaned: counters.orphans.total_bytes(),
+            delivered: counters.orphans.delivered_bytes,
+            lost_after_close: lost_after_close(counters),
+        }
+    }
+}
+
+impl Health {
+    fn of(exposition: &Exposition) -> Self {
+        let Exposition {
+            snapshot, facts, ..
+        } = exposition;
+        let lost = Lost::ALL.iter().zip(snapshot.lost);
+        let maps = snapshot.maps.iter().map(|fill| Map {
+            map: fill.map.to_owned(),
+            entries: fill.entries,
+            capacity: fill.capacity,
+        });
+        let hooks = facts.attached.iter().map(|hook| Hook {
+            program: hook.program.to_owned(),
+            target: hook.point.to_string(),
+            attached: true,
+        });
+        Self {
+            lost: lost
+                .map(|(what, count)| (what.name().to_owned(), count))
+                .collect(),
+            lost_orphan_bytes: snapshot.lost_orphan_bytes,
+            maps: maps.collect(),
+            hooks: hooks.collect(),
+            reading_seconds: exposition.reading.as_secs_f64(),
+            resident_bytes: bytes(exposition.process("process_resident_memory_bytes")),
+        }
+    }
+}
+
+fn names(dimensions: &[Dimension]) -> impl Iterator<Item = String> {
+    dimensions
+        .iter()
+        .map(|dimension| dimension.name().to_owned())
+}
+
+/// Adds to what there is of this name, unless there is nothing to add.
+fn count(counts: &mut Counts, name: &str, more: u64) {
+    if more > 0 {
+        *counts.entry(name.to_owned()).or_default() += more;
+    }
+}
+
+/// The same for the times of a group.
+fn time(times: &mut BTreeMap<String, Histogram>, name: &str, buckets: &[u64], sum_ns: u64) {
+    if buckets.iter().all(|&count| count == 0) {
+        return;
+    }
+    let histogram = times.entry(name.to_owned()).or_insert_with(|| Histogram {
+        counts: vec![0; BUCKETS],
+        sum: 0.0,
+    });
+    for (sum, more) in histogram.counts.iter_mut().zip(buckets) {
+        *sum += more;
+    }
+    histogram.sum += seconds(sum_ns);
+}
+
+/// The same for payload.
+fn throw_away(queues: &mut BTreeMap<String, Queues>, name: &str, more: QueueBytes) {
+    if more != QueueBytes::NONE {
+        let sum = queues.entry(name.to_owned()).or_default();
+        sum.unsent += more.unsent;
+        sum.unacked += more.unacked;
+    }
+}
+
+fn bounds() -> Vec<f64> {
+    BUCKET_BOUNDS_NS.into_iter().map(seconds).collect()
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "exact for 104 days, and for people"
+)]
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a number of bytes, which the process metrics hold as a float"
+)]
+fn bytes(value: f64) -> u64 {
+    value as u64
+}
+
+fn unix_seconds(at: SystemTime) -> f64 {
+    let since = at.duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs_f64()
+}

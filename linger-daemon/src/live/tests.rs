@@ -1,0 +1,106 @@
+use std::sync::Arc;
+
+use linger_ebpf::{Closes, Counters, Lost, Outcome, Plan, QueueBytes};
+
+use super::{Live, MAX_GROUPS, MAX_RECENT, Recent};
+use crate::attribution::{Dimension, Labels};
+use crate::ledger::Snapshot;
+use crate::metrics::{Facts, Metrics};
+
+fn live(groups: Vec<(Labels, Counters)>, recent: Vec<Recent>) -> Live {
+    let groups = groups.into_iter();
+    let snapshot = Snapshot {
+        plan: Plan::Fentry,
+        dimensions: [Dimension::Unit].into(),
+        groups: groups
+            .map(|(labels, counters)| (labels.into(), counters.into()))
+            .collect(),
+        lost: [0; Lost::COUNT],
+        lost_orphan_bytes: 0,
+        maps: Vec::new(),
+    };
+    let facts = Facts {
+        plan: Plan::Fentry,
+        kernel: "6.1.0-test".to_owned(),
+        host: "test".to_owned(),
+        attached: Vec::new(),
+    };
+    let metrics = Metrics::new(Arc::new(move || Ok(snapshot.clone())), facts)
+        .with_recent(Arc::new(move || recent.clone()));
+    metrics.live(&metrics.read().unwrap())
+}
+
+fn closes(outcome: Outcome, closes: Closes) -> Counters {
+    let mut counters = Counters::ZERO;
+    counters.closes[outcome.index()] = closes;
+    counters
+}
+
+/// So many closes, quick and harmless.
+fn harmless(count: u64) -> Counters {
+    let mut one = Closes::ZERO;
+    one.buckets[0] = count;
+    closes(Outcome::Graceful, one)
+}
+
+#[test]
+fn of_many_groups_those_worst_in_any_way_are_shown_and_all_are_counted() {
+    let mut groups: Vec<_> = (1..=1000)
+        .map(|number| (format!("{number:04}"), harmless(number)))
+        .collect();
+    let lost = Closes {
+        undated: 1,
+        discarded: QueueBytes {
+            unsent: 0,
+            unacked: 1,
+        },
+        ..Closes::ZERO
+    };
+    let blocked = Closes {
+        undated: 1,
+        blocked_ns: 1_000_000_000,
+        ..Closes::ZERO
+    };
+    let aborted = Closes {
+        undated: 1,
+        ..Closes::ZERO
+    };
+    groups.push(("lost".into(), closes(Outcome::LingerFailed, lost)));
+    groups.push(("blocked".into(), closes(Outcome::Lingered, blocked)));
+    groups.push(("aborted".into(), closes(Outcome::UnreadAborted, aborted)));
+    let groups = groups
+        .into_iter()
+        .map(|(unit, counters)| (Labels::new([unit.as_str()]), counters));
+    let live = live(groups.collect(), Vec::new());
+    let shown: Vec<_> = live
+        .groups
+        .iter()
+        .map(|group| &*group.labels["unit"])
+        .collect();
+    assert_eq!(shown.len(), MAX_GROUPS);
+    assert_eq!(live.groups_omitted, 1003 - MAX_GROUPS);
+    for unit in ["lost", "blocked", "aborted", "1000", "0999", "0951"] {
+        assert!(shown.contains(&unit), "{unit} is not among {shown:?}");
+    }
+    assert_eq!(live.closes["graceful"], 500_500);
+    assert_eq!(live.closes["unread_aborted"], 1);
+}
+
+#[test]
+fn a_group_that_is_worst_in_every_way_takes_one_place() {
+    let groups = ["one", "two"].map(|unit| (Labels::new([unit]), harmless(2)));
+    let live = live(groups.into(), Vec::new());
+    assert_eq!(live.groups.len(), 2);
+    assert_eq!(live.groups_omitted, 0);
+}
+
+#[test]
+fn recent_closes_are_the_newest() {
+    let recent = (0..2 * MAX_RECENT).map(|age| Recent {
+        pid: u32::try_from(age).unwrap(),
+        ..Recent::default()
+    });
+    let live = live(Vec::new(), recent.collect());
+    assert_eq!(live.recent.len(), MAX_RECENT);
+    assert_eq!(live.recent[0].pid, 0);
+}
