@@ -9,7 +9,7 @@ use super::State;
 use super::body::Beginning;
 use super::connections::Request as UnderWay;
 use super::listen::Peer;
-use super::scrape::scrape;
+use super::scrape::{View, scrape};
 use super::security::Verdict;
 use crate::metrics::{REVISION, VERSION};
 
@@ -32,7 +32,7 @@ pub(super) async fn answer(
     let has_body = !request.body().is_end_stream();
     let mut answer = match gate.check(&rules.users, request.headers(), peer).await {
         Verdict::Welcome => {
-            let scrape = scrape(request, state, peer, under_way, due);
+            let scrape = |view| scrape(request, view, state, peer, under_way, due);
             welcome(request, has_body, state, scrape).await
         }
         Verdict::Unknown => unauthorized(),
@@ -48,11 +48,11 @@ pub(super) async fn answer(
 }
 
 /// Answers one who may ask.
-async fn welcome<B>(
+async fn welcome<B, F: Future<Output = Answer>>(
     request: &Request<B>,
     has_body: bool,
     state: &State,
-    scrape: impl Future<Output = Answer>,
+    scrape: impl FnOnce(View) -> F,
 ) -> Answer {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         method_not_allowed()
@@ -64,7 +64,8 @@ async fn welcome<B>(
     } else {
         match request.uri().path() {
             "/" => landing(state),
-            "/metrics" => scrape.await,
+            "/live.json" => scrape(View::Live).await,
+            "/metrics" => scrape(View::Metrics).await,
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" => ready(state),
             path => not_found(path),
@@ -126,7 +127,7 @@ fn method_not_allowed() -> Answer {
 }
 
 fn not_found(path: &str) -> Answer {
-    let help = format!("nothing at {path}: try /, /metrics, /healthz or /readyz\n");
+    let help = format!("nothing at {path}: try /, /metrics, /live.json, /healthz or /readyz\n");
     text(StatusCode::NOT_FOUND, help)
 }
 

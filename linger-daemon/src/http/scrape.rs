@@ -1,14 +1,14 @@
-//! `/metrics`.
+//! `/metrics` and `/live.json`: what takes a reading of the ledger.
 
 use std::error::Error;
-use std::io;
+use std::io::{self, Write};
 use std::iter::successors;
 use std::sync::Arc;
 use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use hyper::header::{self, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, StatusCode, Version};
 use prometheus::TEXT_FORMAT;
 use tokio::sync::oneshot;
@@ -23,11 +23,30 @@ use super::{State, gzip};
 use crate::memory;
 use crate::metrics::{Exposition, Metrics, ScrapeError};
 
+/// How a reading is shown.
+#[derive(Clone, Copy)]
+pub(super) enum View {
+    /// The metrics, for Prometheus.
+    Metrics,
+    /// What the views show, as JSON.
+    Live,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy)]
+struct Wanted {
+    view: View,
+    /// Only the head of the answer.
+    head: bool,
+    gzip: bool,
+}
+
 /// Reads the ledger, at most [`super::MAX_SCRAPES`] times at once, and shows it.
 ///
 /// A long answer keeps its turn until it is taken.
 pub(super) async fn scrape<B>(
     request: &hyper::Request<B>,
+    view: View,
     state: &State,
     peer: Peer,
     under_way: &Request,
@@ -36,21 +55,25 @@ pub(super) async fn scrape<B>(
     let Some(metrics) = state.metrics.get() else {
         return not_attached();
     };
-    let gzip = gzip::accepted(request.headers());
+    let wanted = Wanted {
+        view,
+        head: *request.method() == Method::HEAD,
+        gzip: gzip::accepted(request.headers()),
+    };
     let started = Instant::now();
-    let (metrics, head) = (Arc::clone(metrics), *request.method() == Method::HEAD);
+    let metrics = Arc::clone(metrics);
     let work = async {
         let turn = under_way.get(state.scrapes.take(peer)).await;
         let (begins, begun) = oneshot::channel();
         spawn_blocking(move || {
-            show(&metrics, head, gzip, begins);
+            show(&metrics, wanted, begins);
             drop(turn);
         });
         begun.await.expect("a scrape does not panic")
     };
     match timeout_at(due, work).await {
         Ok(Ok(Beginning::Long(_))) if request.version() < Version::HTTP_11 => no_end_in_sight(),
-        Ok(Ok(body)) => exposed(body, gzip),
+        Ok(Ok(body)) => exposed(body, wanted),
         Ok(Err(error)) => failed(&error),
         Err(_) => late(started.elapsed()),
     }
@@ -59,13 +82,16 @@ pub(super) async fn scrape<B>(
 /// Groups from which on a scrape takes memory worth giving back, more than a MiB.
 const MANY: usize = 400;
 
-/// Reads the ledger and, unless only the `head` of the answer is asked for, writes the text.
-fn show(metrics: &Metrics, head: bool, gzip: bool, begins: Begins) {
+/// Reads the ledger and, unless only the head of the answer is asked for, writes what it shows.
+fn show(metrics: &Metrics, wanted: Wanted, begins: Begins) {
     let read = metrics.read();
     let groups = read.as_ref().map_or(0, Exposition::groups);
     // Either send fails only if the client is gone: there is no one to tell.
     let _ = match read {
-        Ok(exposition) if !head => write(&exposition, gzip, Writer::new(begins)).ok(),
+        Ok(exposition) if !wanted.head => {
+            let write = |out: &mut dyn Write| wanted.view.write(metrics, &exposition, out);
+            body(write, wanted.gzip, Writer::new(begins)).ok()
+        }
         read => begins.send(read.map(|_| Beginning::NONE)).ok(),
     };
     if groups >= MANY {
@@ -73,26 +99,58 @@ fn show(metrics: &Metrics, head: bool, gzip: bool, begins: Begins) {
     }
 }
 
-fn write(exposition: &Exposition, gzip: bool, mut body: Writer) -> io::Result<()> {
+impl View {
+    fn write(
+        self,
+        metrics: &Metrics,
+        exposition: &Exposition,
+        mut out: &mut dyn Write,
+    ) -> io::Result<()> {
+        match self {
+            Self::Metrics => exposition.write(&mut out),
+            Self::Live => Ok(serde_json::to_writer(out, &metrics.live(exposition))?),
+        }
+    }
+}
+
+/// Makes a body of what is written.
+fn body(
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    gzip: bool,
+    mut body: Writer,
+) -> io::Result<()> {
     if gzip {
         // The text repeats itself so much that the fastest level does.
         let mut encoder = GzEncoder::new(body, Compression::fast());
-        exposition.write(&mut encoder)?;
+        write(&mut encoder)?;
         body = encoder.finish()?;
     } else {
-        exposition.write(&mut body)?;
+        write(&mut body)?;
     }
     body.finish()
 }
 
-fn exposed(body: Beginning, gzip: bool) -> Answer {
-    let mut answer = respond_with(StatusCode::OK, TEXT_FORMAT, body);
+fn exposed(body: Beginning, wanted: Wanted) -> Answer {
+    let content_type = match wanted.view {
+        View::Metrics => TEXT_FORMAT,
+        View::Live => "application/json",
+    };
+    let mut answer = respond_with(StatusCode::OK, content_type, body);
     let headers = answer.headers_mut();
+    if matches!(wanted.view, View::Live) {
+        let no_store = HeaderValue::from_static("no-store");
+        headers.insert(header::CACHE_CONTROL, no_store);
+    }
+    compressed(headers, wanted.gzip);
+    answer
+}
+
+/// Says whether a body is compressed, and that this follows from what was asked.
+fn compressed(headers: &mut HeaderMap, gzip: bool) {
     headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     if gzip {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
-    answer
 }
 
 fn failed(error: &ScrapeError) -> Answer {

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use linger_ebpf::{Closes, Counters, Outcome, QueueBytes};
+use linger_ebpf::{Closes, Counters, Fate, Outcome};
 
 /// What of a group may be worth a look.
 type Measure = fn(&Counters) -> u64;
@@ -41,14 +41,16 @@ fn lost(counters: &Counters) -> u64 {
 
 /// Payload that its closes threw away from their send queues, bytes.
 pub(super) fn discarded(counters: &Counters) -> u64 {
-    let bytes = counters.closes.iter().map(|closes| closes.discarded);
-    bytes.map(QueueBytes::sum).sum()
+    let closes = Outcome::ALL.iter().zip(&counters.closes);
+    let discarding = closes.filter(|(outcome, _)| outcome.discards());
+    discarding.map(|(_, closes)| closes.discarded.sum()).sum()
 }
 
 /// Payload that was thrown away after its closes, bytes.
 pub(super) fn lost_after_close(counters: &Counters) -> u64 {
-    let bytes = counters.orphans.ends.iter().map(|ends| ends.discarded);
-    bytes.map(QueueBytes::sum).sum()
+    let ends = Fate::ALL.iter().zip(&counters.orphans.ends);
+    let losing = ends.filter(|(fate, _)| fate.discards());
+    losing.map(|(_, ends)| ends.discarded.sum()).sum()
 }
 
 /// Closes that gave their connection up.

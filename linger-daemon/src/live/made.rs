@@ -79,7 +79,9 @@ impl Live {
                 &closes.buckets,
                 closes.blocked_ns,
             );
-            throw_away(&mut self.discarded, name, closes.discarded);
+            if outcome.discards() {
+                throw_away(&mut self.discarded, name, closes.discarded);
+            }
         }
         self.unread += counters.unread_bytes;
         for (cause, &resets) in Cause::ALL.iter().zip(&counters.resets) {
@@ -97,7 +99,9 @@ impl Orphans {
         self.delivered += orphans.delivered_bytes;
         for (fate, ends) in Fate::ALL.iter().zip(&orphans.ends) {
             let name = fate.name();
-            throw_away(&mut self.discarded, name, ends.discarded);
+            if fate.discards() {
+                throw_away(&mut self.discarded, name, ends.discarded);
+            }
             count(&mut self.ends, name, ends.count());
             time(&mut self.seconds.fates, name, &ends.buckets, ends.lived_ns);
         }

@@ -165,7 +165,7 @@ impl<T: io::Read + Write> Stream for T {}
 
 #[test]
 fn more_requests_than_can_be_answered() {
-    for path in ["/healthz", "/metrics"] {
+    for path in ["/healthz", "/metrics", "/live.json"] {
         let server = Besieged::start(Speech::Plain);
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         server.attack(&format!("requests of {path}"), 32, |server, _| {

@@ -7,6 +7,7 @@ mod labels;
 mod large;
 mod limits;
 mod listeners;
+mod live;
 mod passwords;
 mod sample;
 mod secure;
