@@ -167,6 +167,14 @@ const TEST: &[Need] = &[
         elsewhere: "install python3",
     },
     Need {
+        what: "Chromium",
+        why: "shows the daemon's page in tests",
+        present: || shell::find("chromium").is_some(),
+        packages: &["chromium"],
+        then: None,
+        elsewhere: "put chromium on the path; without it, the tests of the page are not run",
+    },
+    Need {
         what: "Debian 12 with systemd",
         why: "the user space of the machine that units are tested on; made under target/vm",
         present: debian::is_present,
