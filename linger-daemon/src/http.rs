@@ -5,6 +5,7 @@ mod body;
 mod connections;
 mod gzip;
 mod listen;
+mod page;
 mod scrape;
 mod security;
 mod speak;

@@ -5,13 +5,13 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Version};
 use tokio::time::Instant;
 
-use super::State;
 use super::body::Beginning;
 use super::connections::Request as UnderWay;
 use super::listen::Peer;
-use super::scrape::{View, scrape};
+use super::page::{PAGE, Page};
+use super::scrape::{View, compressed, scrape};
 use super::security::Verdict;
-use crate::metrics::{REVISION, VERSION};
+use super::{State, gzip};
 
 /// An answer; only that of a scrape may be too long to be held in memory.
 pub(super) type Answer = Response<Beginning>;
@@ -63,7 +63,7 @@ async fn welcome<B, F: Future<Output = Answer>>(
         )
     } else {
         match request.uri().path() {
-            "/" => landing(state),
+            "/" => page(gzip::accepted(request.headers())),
             "/live.json" => scrape(View::Live).await,
             "/metrics" => scrape(View::Metrics).await,
             "/healthz" => text(StatusCode::OK, "ok\n"),
@@ -146,26 +146,24 @@ pub(super) fn not_attached() -> Answer {
     )
 }
 
-/// `/`: what this is, and where to go.
-fn landing(state: &State) -> Answer {
-    let facts = state.metrics.get().map(|metrics| metrics.facts());
-    let plan = facts.map_or("none yet: attaching", |facts| facts.plan.name());
-    let kernel = facts.map_or("", |facts| &facts.kernel);
-    let page = include_str!("landing.html")
-        .replace("{version}", VERSION)
-        .replace("{revision}", &escape(REVISION))
-        .replace("{repository}", env!("CARGO_PKG_REPOSITORY"))
-        .replace("{plan}", plan)
-        .replace("{kernel}", &escape(kernel));
-    let mut answer = respond(StatusCode::OK, HTML, page);
-    let policy = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'");
+/// `/`: the page, which shows `/live.json`.
+fn page(gzip: bool) -> Answer {
+    let Page {
+        html,
+        compressed: zipped,
+        policy,
+    } = &*PAGE;
+    let body = if gzip { zipped } else { html };
+    let mut answer = respond(StatusCode::OK, HTML, body.clone());
+    let headers = answer.headers_mut();
+    compressed(headers, gzip);
+    headers.insert(header::CONTENT_SECURITY_POLICY, policy.clone());
+    for (name, value) in [
+        // Another version of the daemon has another page.
+        (header::CACHE_CONTROL, "no-cache"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
     answer
-        .headers_mut()
-        .insert(header::CONTENT_SECURITY_POLICY, policy);
-    answer
-}
-
-/// Text as HTML shows it.
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;")
 }

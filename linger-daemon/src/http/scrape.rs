@@ -146,7 +146,7 @@ fn exposed(body: Beginning, wanted: Wanted) -> Answer {
 }
 
 /// Says whether a body is compressed, and that this follows from what was asked.
-fn compressed(headers: &mut HeaderMap, gzip: bool) {
+pub(super) fn compressed(headers: &mut HeaderMap, gzip: bool) {
     headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     if gzip {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));

@@ -99,6 +99,11 @@ impl Daemon {
         self.process.id()
     }
 
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// What it wrote to stderr so far.
     pub(crate) fn errors(&self) -> String {
         let errors = self.errors.lock();

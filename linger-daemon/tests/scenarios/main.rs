@@ -8,6 +8,8 @@
 mod abort;
 mod attribution;
 mod born;
+#[path = "../common/browser.rs"]
+mod browser;
 mod child;
 mod churn;
 mod closer;
@@ -34,6 +36,7 @@ mod orphan_ends;
 mod orphan_netns;
 mod orphan_table;
 mod orphans;
+mod page;
 mod persist;
 mod pinned;
 mod pod;

@@ -11,7 +11,7 @@ use crate::truth::Truth;
 use crate::{
     abort, attribution, churn, dimensions, ends, exes, graceful, groups_full, hostile,
     kernel_threads, left_out, linger, listener, load, orphan_ends, orphan_netns, orphan_table,
-    orphans, persist, pod, process_names, random, reload, retired, special, unread, watch,
+    orphans, page, persist, pod, process_names, random, reload, retired, special, unread, watch,
 };
 
 #[derive(Clone)]
@@ -131,6 +131,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         dimensions::SCENARIOS,
         exes::SCENARIOS,
         process_names::SCENARIOS,
+        page::SCENARIOS,
         kernel_threads::SCENARIOS,
         groups_full::SCENARIOS,
         retired::SCENARIOS,

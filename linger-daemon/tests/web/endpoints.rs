@@ -46,21 +46,6 @@ fn head_is_get_without_the_body() {
 }
 
 #[test]
-fn the_landing_page_names_the_plan() {
-    let server = Server::start(Limits::DEFAULT);
-    assert!(server.get("/").text().contains("attaching"));
-    server.state.attached(fixture::metrics(fixture::snapshot()));
-    let page = server.get("/");
-    assert_eq!(
-        page.header("content-type"),
-        Some("text/html; charset=utf-8")
-    );
-    for text in ["fentry", "6.1.0-test", "href=\"/metrics\""] {
-        assert!(page.text().contains(text), "no {text} in {}", page.text());
-    }
-}
-
-#[test]
 fn ready_once_attached() {
     let server = Server::start(Limits::DEFAULT);
     assert_eq!(server.get("/healthz").status, 200);

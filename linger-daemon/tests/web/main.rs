@@ -8,6 +8,7 @@ mod large;
 mod limits;
 mod listeners;
 mod live;
+mod page;
 mod passwords;
 mod sample;
 mod secure;

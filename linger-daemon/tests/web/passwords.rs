@@ -27,7 +27,14 @@ fn ask(server: &Server, path: &str, user: &str, password: &str) -> Answer {
 fn every_endpoint_asks_for_the_password() {
     let config = users(&[("prometheus", "secret: 1"), ("other", "else")]);
     let server = Directory::with(&config).server();
-    for path in ["/", "/metrics", "/healthz", "/readyz", "/nothing"] {
+    for path in [
+        "/",
+        "/live.json",
+        "/metrics",
+        "/healthz",
+        "/readyz",
+        "/nothing",
+    ] {
         let expected = if path == "/nothing" { 404 } else { 200 };
         // The second time it is remembered.
         for _ in 0..2 {

@@ -1,0 +1,188 @@
+//! The page in a browser shows what the metrics say, of real closes.
+
+use std::ffi::CStr;
+use std::io::{self, Write as _};
+use std::mem::MaybeUninit;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
+use linger_ebpf::Plan;
+use serde_json::Value;
+
+use crate::born::{Cgroup, close_after_reset};
+use crate::browser::{Browser, MISSING};
+use crate::child::not_run;
+use crate::closes::{sum, wait_until};
+use crate::common::scrape::{Sample, Scrape};
+use crate::daemon::Daemon;
+use crate::netns;
+use crate::scenario::Script;
+
+pub(crate) const SCENARIOS: &[(&str, Script)] = &[("page", Script::Daemon(page))];
+
+/// A process's name that would do harm if it were more than text.
+const NAME: &CStr = c"<img src=x>";
+
+/// Payload that it leaves unread, bytes.
+const UNREAD: usize = 1000;
+
+fn page(lingerd: &Path, plan: Plan) -> Result<()> {
+    netns::in_own(|| {
+        let mut browser = Browser::start()?.ok_or_else(|| not_run(MISSING))?;
+        let daemon = Daemon::start(lingerd, plan, &[])?;
+        let cgroup = Cgroup::new("page.service")?;
+        let loopback = Loopback::new(Family::V4)?;
+        // SAFETY: it does nothing but call the kernel.
+        unsafe { cgroup.bear(NAME, || leave_unread(&loopback)) }?;
+        exercise(lingerd)?;
+        wait_until(&daemon, |scrape| {
+            let counted = own_numbers(scrape, cgroup.unit());
+            ensure!(counted[..2] == [2, 1], "counted {counted:?}");
+            Ok(())
+        })?;
+
+        let own = own_numbers(&daemon.scrape()?, cgroup.unit());
+        browser.open(&format!("http://{}/", daemon.address()), 1280, false)?;
+        browser.wait_for("document.documentElement.dataset.readings >= 2")?;
+        let before = daemon.scrape()?;
+        let readings = browser.evaluate("Number(document.documentElement.dataset.readings)")?;
+        // The second of these readings began after that scrape.
+        browser.wait_for(&format!(
+            "document.documentElement.dataset.readings >= {readings} + 2"
+        ))?;
+        let shown = browser.evaluate(SHOWN)?;
+        let after = daemon.scrape()?;
+        expect_between(
+            &shown["closes"],
+            &before,
+            &after,
+            "linger_closes_total",
+            "outcome",
+        )?;
+        expect_between(
+            &shown["ends"],
+            &before,
+            &after,
+            "linger_orphans_total",
+            "fate",
+        )?;
+        expect_between(&shown["lost"], &before, &after, "linger_lost_total", "what")?;
+        let groups = shown["groups"].as_array().context("there are groups")?;
+        let name = NAME.to_string_lossy();
+        let row = groups
+            .iter()
+            .find(|row| row[0] == cgroup.unit() && row[1] == *name)
+            .with_context(|| format!("{name} is not among {groups:?}"))?;
+        let found: Vec<_> = (2..7).map(|at| row[at].as_u64()).collect();
+        ensure!(
+            found == own.map(Some),
+            "the page says {found:?}, the metrics {own:?}"
+        );
+        ensure!(own[4] == UNREAD as u64, "unread: {own:?}");
+        ensure!(shown["images"] == 0, "a name became an image");
+        let complaints = browser.complaints();
+        ensure!(complaints.is_empty(), "{complaints:?}");
+        drop(browser);
+        cgroup.remove()?;
+        daemon.stop()
+    })
+}
+
+/// Closes an end of a connection with payload unread, and then the other. It allocates nothing.
+fn leave_unread(loopback: &Loopback) -> io::Result<()> {
+    let Pair { client, server } = loopback.pair()?;
+    (&client).write_all(&[0; UNREAD])?;
+    server.peek(&mut [MaybeUninit::uninit()])?;
+    tcp::close(server)?;
+    close_after_reset(client)
+}
+
+/// What the page shows, all of the same reading.
+const SHOWN: &str = "
+(() => {
+  const rows = (id) => [...document.querySelectorAll(`#${id} tr`)];
+  const number = (cell) => Number(cell.querySelector('data').value);
+  const named = (id, name, at) =>
+    Object.fromEntries(rows(id).map((row) => [row.dataset[name], number(row.cells[at])]));
+  const whole = document.getElementById('all-groups');
+  if (!whole.hidden) whole.click();
+  return {
+    closes: named('outcomes', 'outcome', 3),
+    ends: named('fates', 'fate', 1),
+    lost: named('lost', 'lost', 1),
+    groups: [...document.querySelectorAll('#groups tbody tr')].map((row) => [...row.cells].map((cell) => {
+      const data = cell.querySelector('data');
+      return data ? Number(data.value) : cell.textContent;
+    })),
+    images: document.images.length,
+  };
+})()";
+
+/// What the metrics say of the process, in the order of the page's columns.
+fn own_numbers(scrape: &Scrape, unit: &str) -> [u64; 5] {
+    let name = NAME.to_string_lossy();
+    let own = |sample: &Sample| sample.label("unit") == unit && sample.label("comm") == name;
+    let all = |metric| sum(scrape, metric, own);
+    let by_close = |sample: &Sample| sample.label("cause").ends_with("_aborted");
+    let discarded = "linger_discarded_bytes_total";
+    [
+        all("linger_closes_total"),
+        sum(scrape, "linger_closes_total", |sample| {
+            own(sample) && sample.label("outcome").ends_with("_aborted")
+        }),
+        sum(scrape, discarded, |sample| own(sample) && by_close(sample)),
+        sum(scrape, discarded, |sample| own(sample) && !by_close(sample)),
+        all("linger_unread_bytes_total"),
+    ]
+}
+
+/// Makes closes that cost, as its users do.
+fn exercise(lingerd: &Path) -> Result<()> {
+    let kinds = [
+        "linger_aborted_data",
+        "unread_aborted",
+        "orphan_peer_reset",
+        "lingered",
+    ];
+    let status = Command::new(lingerd)
+        .arg("exercise")
+        .args(kinds.iter().flat_map(|kind| ["--kind", kind]))
+        .stdout(Stdio::null())
+        .status()?;
+    ensure!(status.success(), "lingerd exercise: {status}");
+    Ok(())
+}
+
+/// Fails unless each number shown lies between what two scrapes say: where nothing happens meanwhile,
+/// it is the same.
+fn expect_between(
+    shown: &Value,
+    before: &Scrape,
+    after: &Scrape,
+    metric: &str,
+    label: &str,
+) -> Result<()> {
+    let shown = shown.as_object().context("it is a table")?;
+    ensure!(!shown.is_empty(), "{metric}: nothing is shown");
+    for (name, number) in shown {
+        let of = |scrape| {
+            sum(scrape, metric, |sample: &Sample| {
+                sample.label(label) == name
+            })
+        };
+        let range = of(before)..=of(after);
+        let number = number.as_u64().context("it is a count")?;
+        ensure!(
+            range.contains(&number),
+            "{metric} {name}: {number} is not in {range:?}"
+        );
+    }
+    let known = before.of(metric).filter(|sample| sample.value > 0.0);
+    for sample in known {
+        let name = sample.label(label);
+        ensure!(shown.contains_key(name), "{metric}: {name} is not shown");
+    }
+    Ok(())
+}
