@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use linger_daemon::live::{MAX_GROUPS as MAX_SHOWN, MAX_RECENT};
 use linger_ebpf::{
     Close, Exe, Group, MAX_CLOSES, MAX_COMMS, MAX_GROUPS, MAX_LEFT_OUT, MAX_ORPHANS, Orphan,
     Parked, ROWS_PER_GROUP, Row, RowKey, Slot,
@@ -119,6 +120,23 @@ fn the_page_of_limits_has_the_sizes_of_the_tables() {
         missing.is_empty(),
         "not in docs/limits.md:\n{}",
         missing.join("\n")
+    );
+}
+
+#[test]
+fn the_pages_have_the_bounds_of_what_is_shown() {
+    let limits = page("limits.md");
+    for row in [
+        format!("| groups that the page and `/live.json` show | {MAX_SHOWN} |"),
+        format!("| recent costly closes that they show | {MAX_RECENT} |"),
+    ] {
+        assert!(limits.contains(&row), "not in docs/limits.md: {row}");
+    }
+    let words = format!("{MAX_SHOWN} groups and {MAX_RECENT} closes at most");
+    let model = page("threat-model.md");
+    assert!(
+        model.contains(&words),
+        "not in docs/threat-model.md: {words}"
     );
 }
 
