@@ -10,8 +10,11 @@ mod made;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::event::Close;
 
 /// Groups that a [`Live`] shows at most.
 pub const MAX_GROUPS: usize = 200;
@@ -210,4 +213,28 @@ pub struct Recent {
     pub unacked: u64,
     /// Received payload thrown away that no one had read, bytes.
     pub unread: u64,
+}
+
+impl From<&Close> for Recent {
+    fn from(close: &Close) -> Self {
+        let address = |address: Option<SocketAddr>| {
+            let address = address.map(|address| address.to_string());
+            address.unwrap_or_default()
+        };
+        let who = &close.connection;
+        let blocked = close.blocked_seconds.unwrap_or(0.0);
+        Self {
+            at: close.at + blocked,
+            comm: who.comm.clone(),
+            pid: who.pid,
+            unit: who.unit.clone(),
+            local: address(who.local),
+            remote: address(who.remote),
+            outcome: close.outcome.clone(),
+            blocked_seconds: blocked,
+            unsent: close.unsent.into(),
+            unacked: close.unacked.into(),
+            unread: close.unread.into(),
+        }
+    }
 }

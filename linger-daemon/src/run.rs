@@ -16,9 +16,11 @@ use self::reload::Running;
 use self::tend::tend;
 use crate::attribution::Cgroups;
 use crate::config::{Config, Sources};
+use crate::event::{Recent, WatchError};
 use crate::host;
 use crate::http::{self, BindError, Limits, Listeners, Place, Security, State};
 use crate::ledger::Ledger;
+use crate::live;
 use crate::logging::Log;
 use crate::memory;
 use crate::metrics::{Facts, Metrics};
@@ -47,15 +49,22 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
         signal(SignalKind::hangup())?
     };
     let pins = open_pins(&config)?;
-    let (attached, ledger) = attach(&config, pins.as_ref())?;
+    let (attached, counts) = attach(&config, pins.as_ref())?;
+    let (ledger, recent) = counts;
     let ledger = Arc::new(Mutex::new(ledger));
+    let recent = Arc::new(Mutex::new(recent));
     drop_privileges(&ledger)?;
     // Reading the kernel's types took much.
     memory::release();
 
     let scheme = if security.has_tls() { "https" } else { "http" };
     let state = Arc::new(State::secured(security));
-    state.attached(metrics(&attached, Arc::clone(&ledger))?);
+    let latest = {
+        let (ledger, recent) = (Arc::clone(&ledger), Arc::clone(&recent));
+        move || latest(&ledger, &recent)
+    };
+    let metrics = metrics(&attached, Arc::clone(&ledger))?;
+    state.attached(metrics.with_recent(Arc::new(latest.clone())));
     for place in &places {
         announce(place, scheme);
     }
@@ -72,7 +81,10 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
         let shutdown = shutdown()?;
         manager.ready(&running.status);
         let ledger = Arc::clone(&running.ledger);
-        let reading = move |unread| lock(&ledger).tend(unread);
+        let reading = move |unread| {
+            latest();
+            lock(&ledger).tend(unread)
+        };
         tokio::spawn(tend(reading, Arc::clone(&manager)));
         tokio::spawn(running.reload_at(hangup));
         let stopping = async {
@@ -93,7 +105,7 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
 }
 
 /// Attaches the programs, or takes over those that are pinned.
-fn attach(config: &Config, pins: Option<&Pins>) -> Result<(Attached, Ledger)> {
+fn attach(config: &Config, pins: Option<&Pins>) -> Result<(Attached, (Ledger, Recent))> {
     let started = Instant::now();
     let purpose = Purpose {
         keyed: config.keyed(),
@@ -101,10 +113,16 @@ fn attach(config: &Config, pins: Option<&Pins>) -> Result<(Attached, Ledger)> {
         max_orphans: config.max_orphans,
     };
     let wanted = config.plan.plan();
-    let done = probe::choose(wanted, purpose, pins, |maps, plan| {
-        Ledger::new(maps, plan, cgroups(), config)
-    });
-    let (attached, ledger) = done.map_err(|error| match host::obstacle() {
+    let done = probe::choose(
+        wanted,
+        purpose,
+        pins,
+        |maps, plan| -> Result<_, WatchError> {
+            let recent = Recent::new(maps)?;
+            Ok((Ledger::new(maps, plan, cgroups(), config)?, recent))
+        },
+    );
+    let (attached, counts) = done.map_err(|error| match host::obstacle() {
         Some(obstacle) => anyhow::Error::from(error).context(obstacle),
         None => error.into(),
     })?;
@@ -119,7 +137,7 @@ fn attach(config: &Config, pins: Option<&Pins>) -> Result<(Attached, Ledger)> {
     {
         warn!("{shortcoming}");
     }
-    Ok((attached, ledger))
+    Ok((attached, counts))
 }
 
 /// Where programs and counts are kept, if they are to be.
@@ -140,9 +158,16 @@ fn open_pins(config: &Config) -> Result<Option<Pins>, PinsError> {
 /// Threads for what may block: scrapes, reloads, tending the ledger. Fewer than the service may have.
 const MAX_THREADS: usize = 32;
 
-/// The ledger, for one at a time.
-fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
-    ledger.lock().unwrap_or_else(PoisonError::into_inner)
+/// What is shared, for one at a time.
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The latest costly closes, newest first.
+fn latest(ledger: &Mutex<Ledger>, recent: &Mutex<Recent>) -> Vec<live::Recent> {
+    let mut recent = lock(recent);
+    recent.read(|cgroup_id| lock(ledger).names(cgroup_id));
+    recent.closes().map(live::Recent::from).collect()
 }
 
 /// What systemd opened for the daemon, or else what the configuration says.

@@ -226,12 +226,13 @@ fn open(filter: &Filter, options: &Options) -> Result<(Option<Attached>, (Watche
     if !options.own {
         let beside = probe::beside(&options.pins).context("cannot watch beside the service")?;
         if let Some((plan, mut maps)) = beside {
+            let prepared = prepare(&mut maps, plan)?;
             info!(
                 plan = plan.name(),
                 "watching by the programs that are kept in {}",
                 options.pins.display()
             );
-            return Ok((None, prepare(&mut maps, plan)?));
+            return Ok((None, prepared));
         }
     }
     let purpose = Purpose {

@@ -17,24 +17,18 @@ impl Symbols {
 
     /// Names the frames of a close, as far as its process still lives and is not stripped.
     pub(super) fn name(&self, close: &mut Close) {
-        let addresses: Vec<_> = close.stack.iter().map(|frame| frame.address).collect();
-        if addresses.is_empty() {
-            return;
-        }
         let source = Source::from(Process::new(Pid::from(close.connection.pid)));
-        let symbols = match self.0.symbolize(&source, Input::AbsAddr(&addresses)) {
-            Ok(symbols) => symbols,
-            Err(error) => {
-                debug!(
-                    "the stack of {} has no names: {error}",
-                    close.connection.pid
-                );
-                return;
-            }
-        };
-        for (frame, symbol) in close.stack.iter_mut().zip(symbols) {
-            if let Some(symbol) = symbol.as_sym() {
-                name(frame, symbol);
+        for frame in &mut close.stack {
+            match self
+                .0
+                .symbolize_single(&source, Input::AbsAddr(frame.address))
+            {
+                Ok(symbol) => {
+                    if let Some(symbol) = symbol.as_sym() {
+                        name(frame, symbol);
+                    }
+                }
+                Err(error) => debug!("{:#x} has no name: {error:#}", frame.address),
             }
         }
     }
