@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use linger_daemon::live::{MAX_GROUPS as MAX_SHOWN, MAX_RECENT};
 use linger_ebpf::{
-    Close, Exe, Group, MAX_CLOSES, MAX_COMMS, MAX_GROUPS, MAX_LEFT_OUT, MAX_ORPHANS, Orphan,
-    Parked, ROWS_PER_GROUP, Row, RowKey, Slot,
+    Close, Event, Exe, Group, MAX_CLOSES, MAX_COMMS, MAX_GROUPS, MAX_LEFT_OUT, MAX_ORPHANS,
+    MAX_WATCHED, Orphan, Parked, ROWS_PER_GROUP, Row, RowKey, Slot,
 };
 
 fn package() -> &'static Path {
@@ -107,6 +107,13 @@ fn the_page_of_limits_has_the_sizes_of_the_tables() {
             0,
         ),
         Table::hash("closes that wait", MAX_CLOSES, 8, size_of::<Parked>(), 0),
+        Table::hash(
+            "closes told to those who watch",
+            MAX_WATCHED,
+            8,
+            size_of::<Event>(),
+            0,
+        ),
         Table::hash("cgroups left out", MAX_LEFT_OUT, 8, 8, 0),
         Table::hash("names", MAX_COMMS, 16, 8, 0),
     ];
