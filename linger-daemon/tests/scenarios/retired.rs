@@ -20,7 +20,10 @@ use crate::daemon::Daemon;
 use crate::netns;
 use crate::scenario::Script;
 
-pub(crate) const SCENARIOS: &[(&str, Script)] = &[("retired_exactly", Script::Daemon(retired))];
+pub(crate) const SCENARIOS: &[(&str, Script)] = &[
+    ("retired_exactly", Script::Daemon(retired)),
+    ("retired_with_its_series", Script::Daemon(restarted)),
+];
 
 const PATIENCE: &str = "1s";
 /// A multiple of that.
@@ -95,6 +98,47 @@ fn retired(lingerd: &Path, plan: Plan) -> Result<()> {
         look_for(LONGER, &daemon, |scrape| {
             let retired = Place::of(scrape, "retired");
             ensure!(retired == all, "later: {retired:?}");
+            Ok(())
+        })?;
+        daemon.stop()
+    })
+}
+
+/// A unit that is started anew has a new cgroup, and the series of the old one, which never fall.
+fn restarted(lingerd: &Path, plan: Plan) -> Result<()> {
+    netns::in_own(|| {
+        let comm = format!("{:x}-anew", process::id());
+        let options = ["--retire-after", PATIENCE, "--allow-comm", &comm];
+        let daemon = Daemon::start(lingerd, plan, &options)?;
+        let comm = CString::new(comm)?;
+        let loopback = Loopback::new(Family::V4)?;
+        let start = || -> Result<Cgroup> {
+            let cgroup = Cgroup::new("anew.service")?;
+            // SAFETY: it does nothing but call the kernel.
+            unsafe { cgroup.bear(&comm, || tcp::close(loopback.socket()?).map(drop)) }?;
+            Ok(cgroup)
+        };
+        let closes = |scrape: &Scrape, unit: &str| -> u64 {
+            let place = Place::of(scrape, unit);
+            place.0.get("linger_closes_total").copied().unwrap_or(0)
+        };
+        let first = start()?;
+        let unit = first.unit().to_owned();
+        wait_until(&daemon, |scrape| {
+            ensure!(closes(scrape, &unit) == 1, "the first close");
+            Ok(())
+        })?;
+        first.remove()?;
+        let second = start()?;
+        look_for(LONGER, &daemon, |scrape| {
+            let found = (closes(scrape, &unit), closes(scrape, "retired"));
+            ensure!(found == (2, 0), "of the unit and retired: {found:?}");
+            Ok(())
+        })?;
+        second.remove()?;
+        wait_until(&daemon, |scrape| {
+            let found = (closes(scrape, &unit), closes(scrape, "retired"));
+            ensure!(found == (0, 2), "of the unit and retired: {found:?}");
             Ok(())
         })?;
         daemon.stop()

@@ -3,8 +3,13 @@
 //! A group whose cgroup is gone is retired once nothing has changed for a while and no orphan of its
 //! is under way: from then on nothing can add to it. No process is in its cgroup, and what is done to
 //! sockets from elsewhere is no longer counted for it by the programs (`who::of_socket`).
+//!
+//! A unit that is started anew gets another cgroup, and so another group, with the same labels. What the
+//! first one counted stays with them as long as there is a second one: a series never falls, it ends. Only
+//! where places run out are the gone retired one by one.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use linger_ebpf::{Exe, Group, ROWS, RowKey, keyed};
@@ -34,21 +39,25 @@ impl Groups {
         rows: &PerCpu<RowKey>,
         kept: &mut Kept,
     ) -> Result<(), LedgerError> {
-        let patience = if self.known.len() * 4 >= self.most * CROWDED {
+        let is_crowded = self.known.len() * 4 >= self.most * CROWDED;
+        let patience = if is_crowded {
             self.patience.min(LEAST_PATIENCE)
         } else {
             self.patience
         };
         let mut gone: HashMap<u64, bool> = HashMap::new();
-        let mut ended = Vec::new();
+        let mut ended = HashSet::new();
         for (group, known) in &self.known {
             let is_quiet = known.changed.elapsed() >= patience;
             if is_quiet && known.now.orphans_left == known.now.orphans_ended {
                 let is_gone = gone.entry(group.cgroup_id);
                 if *is_gone.or_insert_with(|| self.is_gone(group, known)) {
-                    ended.push(*group);
+                    ended.insert(*group);
                 }
             }
+        }
+        if !is_crowded {
+            ended = self.with_their_series(&ended);
         }
         for group in ended {
             self.remove(&group, rows, kept)?;
@@ -58,6 +67,16 @@ impl Groups {
             self.forget_exes()?;
         }
         Ok(())
+    }
+
+    /// Those of the groups whose series end with them: no other group has the same.
+    fn with_their_series(&self, ended: &HashSet<Group>) -> HashSet<Group> {
+        let staying = self.known.iter().filter(|(group, known)| {
+            !ended.contains(*group) && !known.is_other && !Arc::ptr_eq(&known.own, &self.retired)
+        });
+        let series: HashSet<usize> = staying.map(|(_, known)| known.now.slot).collect();
+        let ends = |group: &&Group| !series.contains(&self.known[*group].now.slot);
+        ended.iter().filter(ends).copied().collect()
     }
 
     fn is_gone(&self, group: &Group, known: &Known) -> bool {
