@@ -156,8 +156,10 @@ fn at_most_two_scrapes_at_a_time() {
         Ok(fixture::snapshot())
     });
     thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| assert_eq!(server.get("/metrics").status, 200));
+        // The views take their turns among the others.
+        for path in ["/metrics", "/live.json"].repeat(4) {
+            let server = &server;
+            scope.spawn(move || assert_eq!(server.get(path).status, 200));
         }
     });
     assert_eq!(MOST.load(Ordering::SeqCst), 2);
