@@ -165,11 +165,8 @@ fn the_tests_that_the_threat_model_names_are_there() {
 
 #[test]
 fn links_lead_somewhere() {
-    let docs = package().join("../docs");
-    let entries = fs::read_dir(&docs).unwrap();
-    let entries = entries.map(|entry| entry.unwrap().path());
-    let is_page = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "md");
-    let mut pages: Vec<PathBuf> = entries.filter(is_page).collect();
+    let mut pages = pages_in(&package().join("../docs"));
+    pages.extend(pages_in(&package().join("../dashboards")));
     pages.push(package().join("../README.md"));
     pages.push(package().join("packaging/kubernetes/README.md"));
     for page in pages {
@@ -193,6 +190,19 @@ fn links_lead_somewhere() {
             }
         }
     }
+}
+
+/// All pages in a folder, and in those within it.
+fn pages_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths
+        .flat_map(|path| match path.extension() {
+            _ if path.is_dir() => pages_in(&path),
+            Some(extension) if extension == "md" => vec![path],
+            _ => Vec::new(),
+        })
+        .collect()
 }
 
 /// The anchors of a page's headings.
