@@ -4,6 +4,7 @@ mod archive;
 mod artifacts;
 mod bench;
 mod churn;
+mod dashboards;
 mod debian;
 mod fuzz;
 mod initramfs;
@@ -120,6 +121,10 @@ enum Task {
     /// libFuzzer, guided by the code that it reaches. Ends with the first input that breaks something,
     /// which is kept in target/fuzz/found.
     Fuzz(fuzz::Options),
+    /// Make the dashboards for Grafana from their source
+    ///
+    /// They go to dashboards/, and are committed with it.
+    Dashboards(dashboards::Options),
     /// Measure what being attached costs, and what a scrape of a large ledger does
     Bench(bench::Options),
 }
@@ -196,6 +201,7 @@ fn perform(task: Task) -> Result<bool> {
             setup::ensure(Purpose::Build)?;
             fuzz::fuzz(&options).map(|()| true)
         }
+        Task::Dashboards(options) => dashboards::make(&options).map(|()| true),
         Task::Bench(options) => {
             setup::ensure(Purpose::Build)?;
             setup::mount_tracefs()?;

@@ -1,0 +1,154 @@
+//! *Lost after close*: what became of the payload that closes left to the kernel.
+
+use super::model::Dashboard;
+use super::panel::Panel;
+
+/// How sure fates are.
+const FATES: &str = "Under the plan tracepoint no hook shows the RST that ends an orphan: peer_reset and late_data are told apart by what came last, \
+     which may rarely be wrong; and where a virtual machine hides threads from root, ends there are not seen, and count as unknown.";
+
+pub(super) fn dashboard() -> Dashboard {
+    Dashboard {
+        name: "lost-after-close",
+        title: "linger / Lost after close",
+        description: "Payload that closes left to the kernel, with no one to report to: how much was lost, by whom, since when, and why.",
+        by_unit: true,
+        rows: vec![
+            ("How much?", how_much()),
+            ("Who, and since when?", who()),
+            ("Why?", why()),
+            ("How long does it take?", how_long()),
+        ],
+    }
+}
+
+fn how_much() -> Vec<Panel> {
+    vec![
+        Panel::stat(
+            "Lost after close",
+            "bytes",
+            "Payload thrown away after its close had returned, in this time range.",
+        )
+        .query("lost", "sum(increase(linger_discarded_bytes_total{@unit,@lost}[$__range]))")
+        .alarming(1000)
+        .or_says("no orphan, or no lingerd"),
+        Panel::stat(
+            "Share of what was left",
+            "percentunit",
+            "What was lost, of all that closes left to the kernel in this time range.",
+        )
+        .query(
+            "share",
+            "sum(increase(linger_discarded_bytes_total{@unit,@lost}[$__range])) / sum(increase(linger_orphaned_bytes_total{@unit}[$__range]))",
+        )
+        .alarming(10),
+        Panel::stat(
+            "Orphans that lost data",
+            "percentunit",
+            "Of the orphans that ended in this time range.",
+        )
+        .query(
+            "share",
+            r#"sum(increase(linger_orphans_total{@unit,fate!="delivered"}[$__range])) / sum(increase(linger_orphans_total{@unit}[$__range]))"#,
+        )
+        .alarming(10),
+        Panel::stat("Orphans under way", "short", "Closed sockets that the kernel still serves.")
+            .query("orphans", "sum(linger_orphans{@unit})"),
+        Panel::stat(
+            "Places taken",
+            "percentunit",
+            "Of the orphans that lingerd can follow at a time, on the fullest host. Past it, what becomes of them is not seen.",
+        )
+        .query(
+            "places",
+            r#"max(linger_map_entries{@hosts,map="orphans"} / linger_map_capacity{@hosts,map="orphans"})"#,
+        )
+        .alarming(800)
+        .or_says("BLIND: no lingerd answers"),
+        Panel::stat(
+            "Not followed",
+            "bytes",
+            "Payload outstanding in orphans that found no place, in this time range: what became of it nobody knows.",
+        )
+        .query("not followed", "sum(increase(linger_lost_orphan_bytes_total{@hosts}[$__range]))")
+        .alarming(1000)
+        .or_says("BLIND: no lingerd answers"),
+    ]
+}
+
+fn who() -> Vec<Panel> {
+    vec![
+        Panel::units(
+            "Units",
+            "Over the whole time range, the one that lost most first; a unit leads to Unit in depth.",
+        )
+        .column("lost", "bytes", "sum by (unit) (increase(linger_discarded_bytes_total{@unit,@lost}[$__range]))")
+        .column("left to the kernel", "bytes", "sum by (unit) (increase(linger_orphaned_bytes_total{@unit}[$__range]))")
+        .column(
+            "share lost",
+            "percentunit",
+            "sum by (unit) (increase(linger_discarded_bytes_total{@unit,@lost}[$__range])) / (sum by (unit) (increase(linger_orphaned_bytes_total{@unit}[$__range])) > 0)",
+        )
+        .column("orphans ended", "short", "sum by (unit) (increase(linger_orphans_total{@unit}[$__range]))")
+        .column("of those lost data", "short", r#"sum by (unit) (increase(linger_orphans_total{@unit,fate!="delivered"}[$__range]))"#)
+        .column("under way", "short", "sum by (unit) (linger_orphans{@unit})"),
+        Panel::lines("Lost, by unit", "Bps", "The ten units that lose most. A line leads to its unit.")
+            .query("{{unit}}", "topk(10, sum by (unit) (rate(linger_discarded_bytes_total{@unit,@lost}[$__rate_interval])) > 0)")
+            .leads_to_unit(),
+        Panel::lines(
+            "Left to the kernel, by unit",
+            "Bps",
+            "The ten units whose closes leave most. This is no loss yet: most of it is delivered.",
+        )
+        .query("{{unit}}", "topk(10, sum by (unit) (rate(linger_orphaned_bytes_total{@unit}[$__rate_interval])) > 0)")
+        .leads_to_unit(),
+    ]
+}
+
+fn why() -> Vec<Panel> {
+    vec![
+        Panel::areas(
+            "Lost, by fate",
+            "Bps",
+            &format!("late_data: the program closed before its peer had finished. peer_reset: the peer gave up or crashed. timed_out: it never acknowledged. {FATES}"),
+        )
+        .query("{{cause}}", "sum by (cause) (rate(linger_discarded_bytes_total{@unit,@lost}[$__rate_interval]))"),
+        Panel::areas("Orphans ended, by fate", "cps", &format!("All but delivered lost payload. {FATES}"))
+            .query("{{fate}}", "sum by (fate) (rate(linger_orphans_total{@unit}[$__rate_interval]))"),
+        Panel::areas(
+            "Lost, by queue",
+            "Bps",
+            "unsent never left the host: the peer has not had it. unacked was sent, and may have arrived.",
+        )
+        .query("{{queue}}", "sum by (queue) (rate(linger_discarded_bytes_total{@unit,@lost}[$__rate_interval]))"),
+        Panel::table("Fates", "What became of orphans in this time range, by unit.")
+            .column("orphans", "short", "sum by (unit, fate) (increase(linger_orphans_total{@unit}[$__range])) > 0")
+            .column("median time", "s", "histogram_quantile(0.5, sum by (unit, fate, le) (increase(linger_orphan_seconds_bucket{@unit}[$__range])))")
+            .wide(12),
+    ]
+}
+
+fn how_long() -> Vec<Panel> {
+    vec![
+        Panel::heatmap(
+            "From close to delivery",
+            "How long peers take for what is believed sent.",
+        )
+        .query("{{le}}", r#"sum by (le) (increase(linger_orphan_seconds_bucket{@unit,fate="delivered"}[$__rate_interval]))"#),
+        Panel::heatmap(
+            "From close to loss",
+            "How long the kernel tried for what was lost at last. Up to 15 minutes at its defaults; unknown ends after orphan-ttl.",
+        )
+        .query("{{le}}", r#"sum by (le) (increase(linger_orphan_seconds_bucket{@unit,fate!="delivered"}[$__rate_interval]))"#),
+        Panel::lines(
+            "From close to delivery, percentiles",
+            "s",
+            "Who waits for less than that under SO_LINGER, waits in vain.",
+        )
+        .query("p50", r#"histogram_quantile(0.5, sum by (le) (rate(linger_orphan_seconds_bucket{@unit,fate="delivered"}[$__rate_interval])))"#)
+        .query("p99", r#"histogram_quantile(0.99, sum by (le) (rate(linger_orphan_seconds_bucket{@unit,fate="delivered"}[$__rate_interval])))"#),
+        Panel::lines("Orphans under way, by unit", "short", "Closed sockets that the kernel still serves, of the ten units that have most.")
+            .query("{{unit}}", "topk(10, sum by (unit) (linger_orphans{@unit}))")
+            .leads_to_unit(),
+    ]
+}

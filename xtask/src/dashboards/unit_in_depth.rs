@@ -1,0 +1,210 @@
+//! *Unit in depth*: how one unit, or some, close.
+
+use super::host_overview::UNTIMED;
+use super::model::Dashboard;
+use super::panel::Panel;
+
+pub(super) fn dashboard() -> Dashboard {
+    Dashboard {
+        name: "unit-in-depth",
+        title: "linger / Unit in depth",
+        description: "How a unit closes its connections: what it loses, how long it blocks, and where.",
+        by_unit: true,
+        rows: vec![
+            ("Now", now()),
+            ("How does it close?", how()),
+            ("How long is it blocked?", blocked()),
+            ("What is thrown away?", thrown_away()),
+            ("What becomes of what it leaves to the kernel?", orphans()),
+            ("Where?", places()),
+            (
+                "Over all hosts (takes the recording rules; the choice of hosts does not apply)",
+                recorded(),
+            ),
+        ],
+    }
+}
+
+fn now() -> Vec<Panel> {
+    vec![
+        Panel::stat("Closes", "cps", "Closes of TCP sockets a second.")
+            .query("closes", "sum(rate(linger_closes_total{@unit}[$__rate_interval]))")
+            .or_says("no close, or no lingerd"),
+        Panel::stat("Connections reset", "percentunit", "Aborts among the closes of connections.")
+            .query(
+                "aborts",
+                r#"sum(rate(linger_closes_total{@unit,@abort}[$__rate_interval])) / sum(rate(linger_closes_total{@unit,outcome!~"connect_aborted|listener|not_connected|repaired"}[$__rate_interval]))"#,
+            )
+            .alarming(50),
+        Panel::stat(
+            "Lost after close",
+            "bytes",
+            "Payload of this time range that closes left to the kernel, and that it threw away.",
+        )
+        .query("lost", "sum(increase(linger_discarded_bytes_total{@unit,@lost}[$__range]))")
+        .alarming(1000),
+        Panel::stat(
+            "Share lost",
+            "percentunit",
+            "What was lost after close, of all that closes left to the kernel in this time range.",
+        )
+        .query(
+            "share",
+            "sum(increase(linger_discarded_bytes_total{@unit,@lost}[$__range])) / sum(increase(linger_orphaned_bytes_total{@unit}[$__range]))",
+        )
+        .alarming(10),
+        Panel::stat("Blocked, 99th percentile", "s", &format!("Of a hundred closes the slowest takes longer than that. {UNTIMED}"))
+            .query(
+                "p99",
+                "histogram_quantile(0.99, sum by (le) (rate(linger_close_blocked_seconds_bucket{@unit}[$__rate_interval])))",
+            )
+            .alarming(100),
+        Panel::stat("Orphans under way", "short", "Closed sockets that the kernel still serves.")
+            .query("orphans", "sum(linger_orphans{@unit})"),
+    ]
+}
+
+fn how() -> Vec<Panel> {
+    vec![
+        Panel::areas("Closes, by outcome", "cps", "How its closes ended.")
+            .query("{{outcome}}", "sum by (outcome) (rate(linger_closes_total{@unit}[$__rate_interval]))"),
+        Panel::areas(
+            "Closes, by process",
+            "cps",
+            "Who in the unit closes: names of processes, if the label comm is configured.",
+        )
+        .query("{{comm}}", "sum by (comm) (rate(linger_closes_total{@unit}[$__rate_interval]))"),
+        Panel::lines(
+            "Connections reset, by unit",
+            "percentunit",
+            "Aborts among the closes of connections. Did it rise with a deployment? One that is high at all times is a habit: SO_LINGER 0 to avoid TIME_WAIT, for instance.",
+        )
+        .query(
+            "{{unit}}",
+            r#"sum by (unit) (rate(linger_closes_total{@unit,@abort}[$__rate_interval])) / sum by (unit) (rate(linger_closes_total{@unit,outcome!~"connect_aborted|listener|not_connected|repaired"}[$__rate_interval]))"#,
+        ),
+        Panel::areas("Resets sent, by cause", "pps", "RSTs that it made the host send.")
+            .query("{{cause}}", "sum by (cause) (rate(linger_resets_sent_total{@unit}[$__rate_interval]))"),
+    ]
+}
+
+fn blocked() -> Vec<Panel> {
+    vec![
+        Panel::heatmap("Time blocked in close", &format!("How many closes blocked their thread for how long. {UNTIMED}"))
+            .query("{{le}}", "sum by (le) (increase(linger_close_blocked_seconds_bucket{@unit}[$__rate_interval]))"),
+        Panel::lines(
+            "Time blocked in close, 99th percentile by outcome",
+            "s",
+            &format!("lingered, linger_timeout, linger_interrupted and linger_failed wait under SO_LINGER; others for a lock. {UNTIMED}"),
+        )
+        .query(
+            "{{outcome}}",
+            "histogram_quantile(0.99, sum by (outcome, le) (rate(linger_close_blocked_seconds_bucket{@unit}[$__rate_interval])))",
+        ),
+        Panel::lines(
+            "Threads blocked in close, by process",
+            "short",
+            &format!("How many threads are inside close() at a time, on average. For an event loop, the share of its time. {UNTIMED}"),
+        )
+        .query("{{comm}}", "sum by (comm) (rate(linger_close_blocked_seconds_sum{@unit}[$__rate_interval]))"),
+        Panel::lines(
+            "Closes above 100 ms, by process",
+            "cps",
+            &format!("Closes that blocked their thread for more than 100 ms. {UNTIMED}"),
+        )
+        .query(
+            "{{comm}}",
+            r#"sum by (comm) (rate(linger_close_blocked_seconds_count{@unit}[$__rate_interval])) - sum by (comm) (rate(linger_close_blocked_seconds_bucket{@unit,le="0.1"}[$__rate_interval]))"#,
+        ),
+    ]
+}
+
+fn thrown_away() -> Vec<Panel> {
+    vec![
+        Panel::areas(
+            "Thrown away, by cause",
+            "Bps",
+            "By a close (its outcome), or after it (the fate of its orphan).",
+        )
+        .query("{{cause}}", "sum by (cause) (rate(linger_discarded_bytes_total{@unit}[$__rate_interval]))"),
+        Panel::areas(
+            "Thrown away, by queue",
+            "Bps",
+            "unsent never left the host; unacked was sent, and may or may not have arrived. unread had arrived here, and no one had read it.",
+        )
+        .query("{{queue}}", "sum by (queue) (rate(linger_discarded_bytes_total{@unit}[$__rate_interval]))")
+        .query("unread", "sum(rate(linger_unread_bytes_total{@unit}[$__rate_interval]))"),
+    ]
+}
+
+fn orphans() -> Vec<Panel> {
+    vec![
+        Panel::areas(
+            "Orphans ended, by fate",
+            "cps",
+            "All but delivered lost payload that the unit believes sent. Under the plan tracepoint no hook shows the RST: peer_reset and late_data are told apart by what came last.",
+        )
+        .query("{{fate}}", "sum by (fate) (rate(linger_orphans_total{@unit}[$__rate_interval]))"),
+        Panel::heatmap(
+            "Time from close to end",
+            "How long orphans lived: how long peers take for what the unit believes sent.",
+        )
+        .query("{{le}}", "sum by (le) (increase(linger_orphan_seconds_bucket{@unit}[$__rate_interval]))"),
+        Panel::lines(
+            "Left to the kernel, and what became of it",
+            "Bps",
+            "Bytes outstanding when closes returned, at the time of the close; delivered and lost, at the end of the orphan.",
+        )
+        .query("left", "sum(rate(linger_orphaned_bytes_total{@unit}[$__rate_interval]))")
+        .query("delivered", "sum(rate(linger_orphan_delivered_bytes_total{@unit}[$__rate_interval]))")
+        .query("lost", "sum(rate(linger_discarded_bytes_total{@unit,@lost}[$__rate_interval]))"),
+        Panel::lines("Orphans under way, by host", "short", "Closed sockets that the kernel still serves.")
+            .query("{{instance}}", "topk(10, sum by (instance) (linger_orphans{@unit}))"),
+    ]
+}
+
+fn places() -> Vec<Panel> {
+    vec![
+        Panel::table(
+            "Hosts and processes",
+            "Where the unit closes, over the whole time range: one host, or all? One program of several?",
+        )
+        .column("lost after close", "bytes", "sum by (instance, unit, comm) (increase(linger_discarded_bytes_total{@unit,@lost}[$__range]))")
+        .column("aborts", "short", "sum by (instance, unit, comm) (increase(linger_closes_total{@unit,@abort}[$__range]))")
+        .column("closes", "short", "sum by (instance, unit, comm) (increase(linger_closes_total{@unit}[$__range]))")
+        .column("blocked", "s", "sum by (instance, unit, comm) (increase(linger_close_blocked_seconds_sum{@unit}[$__range]))")
+        .column("orphans now", "short", "sum by (instance, unit, comm) (linger_orphans{@unit})"),
+    ]
+}
+
+fn recorded() -> Vec<Panel> {
+    const RULES: &str = "From what lingerd-recording.yaml records: as cheap for 10,000 hosts as for one, over weeks. Empty without it.";
+    vec![
+        Panel::areas("Closes on all hosts, by outcome", "cps", RULES).query(
+            "{{outcome}}",
+            r#"sum by (outcome) (unit_outcome:linger_closes:rate5m{job=~"$job",unit=~"$unit"})"#,
+        ),
+        Panel::lines(
+            "Connections reset on all hosts, by unit",
+            "percentunit",
+            RULES,
+        )
+        .query(
+            "{{unit}}",
+            r#"unit:linger_aborts:ratio_rate30m{job=~"$job",unit=~"$unit"}"#,
+        ),
+        Panel::lines("Lost after close on all hosts, by unit", "Bps", RULES).query(
+            "{{unit}}",
+            r#"unit:linger_lost_after_close_bytes:rate5m{job=~"$job",unit=~"$unit"}"#,
+        ),
+        Panel::lines(
+            "Threads blocked in close on all hosts, by unit",
+            "short",
+            RULES,
+        )
+        .query(
+            "{{unit}}",
+            r#"unit:linger_close_blocked_seconds_sum:rate5m{job=~"$job",unit=~"$unit"}"#,
+        ),
+    ]
+}
