@@ -85,6 +85,15 @@ const PACKAGE: &[Need] = &[
     },
 ];
 
+const STACK: &[Need] = &[Need {
+    what: "prometheus",
+    why: "answers the dashboards' queries; taken out of Debian's package, so that none is started",
+    present: || prometheus().is_some(),
+    packages: &[],
+    then: Some(|| unpack_tool("prometheus", "usr/bin/prometheus", "prometheus")),
+    elsewhere: "put prometheus on the path or into target/tools/bin; no server needs to run",
+}];
+
 const TEST: &[Need] = &[
     Need {
         what: "rustfmt and clippy",
@@ -251,7 +260,7 @@ fn missing(purpose: Purpose) -> Vec<&'static Need> {
     let needs: &[&[Need]] = match purpose {
         Purpose::Build => &[BUILD],
         Purpose::Package => &[BUILD, PACKAGE],
-        Purpose::Test => &[BUILD, PACKAGE, TEST],
+        Purpose::Test => &[BUILD, PACKAGE, STACK, TEST],
     };
     needs
         .iter()
@@ -397,6 +406,11 @@ fn tool(name: &str) -> Option<PathBuf> {
 /// The promtool to use, if there is one.
 pub(crate) fn promtool() -> Option<PathBuf> {
     tool("promtool")
+}
+
+/// The Prometheus to use, if there is one.
+pub(crate) fn prometheus() -> Option<PathBuf> {
+    tool("prometheus")
 }
 
 /// Whether there is an nginx that finds its libraries.

@@ -1,0 +1,16 @@
+//! The dashboards, rules and alerts in `dashboards/`: by the rules of Grafana's dashboard-linter, by
+//! promtool, and against a real Prometheus that scrapes a real lingerd.
+//!
+//! These tests need promtool and prometheus, which `cargo xtask setup --for test` brings; the last
+//! one needs root, and a kernel on which lingerd works.
+
+#[path = "../common/http.rs"]
+mod http;
+
+mod files;
+mod lint;
+mod live;
+mod process;
+mod prometheus;
+mod rules;
+mod selector;

@@ -1,0 +1,139 @@
+//! A real Prometheus with the rules, that scrapes lingerd every second, and itself, which is none of
+//! lingerd's.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::files::{files, list, tool};
+use crate::http;
+use crate::process::Server;
+
+/// How far back graphs reach, seconds.
+const PAST: u64 = 120;
+
+/// The server, and where its data lies.
+pub(crate) struct Prometheus {
+    server: Server,
+    _folder: TempDir,
+}
+
+impl Prometheus {
+    /// Starts one that scrapes the lingerd at this address.
+    pub(crate) fn start(lingerd: SocketAddr) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("prometheus.yml");
+        let command = |address: SocketAddr| {
+            let job = |name: &str, target: SocketAddr| {
+                let targets = [target.to_string()];
+                json!({ "job_name": name, "static_configs": [{ "targets": targets }] })
+            };
+            // What is JSON is YAML.
+            let settings = json!({
+                "global": { "scrape_interval": "1s", "evaluation_interval": "1s" },
+                "rule_files": files("dashboards/rules", "yaml"),
+                "scrape_configs": [job("lingerd", lingerd), job("prometheus", address)],
+            });
+            fs::write(&file, settings.to_string()).unwrap();
+            let mut command = Command::new(tool("prometheus"));
+            command
+                .arg(format!("--config.file={}", file.display()))
+                .arg(format!(
+                    "--storage.tsdb.path={}",
+                    folder.path().join("data").display()
+                ))
+                .arg(format!("--web.listen-address={address}"))
+                .arg("--log.level=warn");
+            command
+        };
+        let server = Server::start(command, "/-/ready");
+        Self {
+            server,
+            _folder: folder,
+        }
+    }
+
+    /// Where it serves, and so what it is called as a target.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// What a query finds now.
+    pub(crate) fn query(&self, query: &str) -> Result<Vec<Value>, String> {
+        self.series("query", &[("query", query)])
+    }
+
+    /// What a query finds over the last minutes.
+    pub(crate) fn query_range(&self, query: &str) -> Result<Vec<Value>, String> {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap()
+            .as_secs();
+        let [start, end] = [now - PAST, now].map(|time| time.to_string());
+        let when = [("start", start.as_str()), ("end", &end), ("step", "5")];
+        self.series("query_range", &[&[("query", query)][..], &when].concat())
+    }
+
+    /// The values of a label among what a selector finds.
+    pub(crate) fn label_values(&self, label: &str, selector: &str) -> Result<Vec<Value>, String> {
+        let data = self.ask(&format!("label/{label}/values"), &[("match[]", selector)])?;
+        Ok(list(&data).to_vec())
+    }
+
+    /// All rules, with what became of their last evaluation.
+    pub(crate) fn rules(&self) -> Vec<Value> {
+        let data = self.ask("rules", &[]).unwrap();
+        let groups = list(&data["groups"]).iter();
+        groups
+            .flat_map(|group| list(&group["rules"]).to_vec())
+            .collect()
+    }
+
+    /// The series in the answer that have a number.
+    fn series(&self, path: &str, parameters: &[(&str, &str)]) -> Result<Vec<Value>, String> {
+        let data = self.ask(path, parameters)?;
+        let series = list(&data["result"]).iter();
+        Ok(series
+            .filter(|series| has_number(series))
+            .cloned()
+            .collect())
+    }
+
+    fn ask(&self, path: &str, parameters: &[(&str, &str)]) -> Result<Value, String> {
+        let parameters = parameters
+            .iter()
+            .map(|(name, value)| format!("{name}={}", encoded(value)));
+        let path = format!(
+            "/api/v1/{path}?{}",
+            parameters.collect::<Vec<_>>().join("&")
+        );
+        let (_, body) =
+            http::get(self.server.address(), &path).map_err(|error| format!("{error:#}"))?;
+        let mut answer: Value =
+            serde_json::from_str(&body).map_err(|error| format!("{error}: {body}"))?;
+        match answer["status"].as_str() {
+            Some("success") => Ok(answer["data"].take()),
+            _ => Err(body),
+        }
+    }
+}
+
+/// Whether a series has a value at any time: what is not a number shows as nothing.
+fn has_number(series: &Value) -> bool {
+    let at_once = std::slice::from_ref(&series["value"]);
+    let mut samples = list(&series["values"]).iter().chain(at_once);
+    samples.any(|sample| sample[1].as_str().is_some_and(|value| value != "NaN"))
+}
+
+/// A value as it stands in the query of an address.
+fn encoded(value: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    value.bytes().map(encode).collect()
+}
