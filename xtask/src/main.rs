@@ -15,6 +15,7 @@ mod notices;
 mod package;
 mod setup;
 mod shell;
+mod stack;
 mod systemd;
 mod tally;
 mod test;
@@ -49,6 +50,7 @@ const EXAMPLES: &str = "\
 Examples:
   cargo xtask run                        build and start lingerd in the foreground
   cargo xtask run --plan tracepoint      with options for `lingerd run`
+  cargo xtask stack                      with a Prometheus beside it, and closes to look at
   cargo xtask test                       every check and test, natively and on two kernels
   cargo xtask test --filter clippy       only the steps whose name contains this
   cargo xtask vm 6.12 --test linger0     some scenarios on one kernel
@@ -121,6 +123,11 @@ enum Task {
     /// libFuzzer, guided by the code that it reaches. Ends with the first input that breaks something,
     /// which is kept in target/fuzz/found.
     Fuzz(fuzz::Options),
+    /// See dashboards and alerts at work: a lingerd, and a Prometheus with the rules that scrapes it
+    ///
+    /// Both run in the foreground, with closes of all kinds to look at, until Ctrl-C. Prometheus is taken
+    /// out of Debian's package; nothing is installed, and no service is started.
+    Stack(stack::Options),
     /// Make the dashboards for Grafana from their source
     ///
     /// They go to dashboards/, and are committed with it.
@@ -200,6 +207,10 @@ fn perform(task: Task) -> Result<bool> {
         Task::Fuzz(options) => {
             setup::ensure(Purpose::Build)?;
             fuzz::fuzz(&options).map(|()| true)
+        }
+        Task::Stack(options) => {
+            setup::ensure(Purpose::Stack)?;
+            stack::run(&options).map(|()| true)
         }
         Task::Dashboards(options) => dashboards::make(&options).map(|()| true),
         Task::Bench(options) => {

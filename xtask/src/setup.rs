@@ -19,7 +19,9 @@ pub(crate) enum Purpose {
     Build,
     /// `cargo xtask package`, besides building
     Package,
-    /// `cargo xtask test` and `vm`, besides packaging
+    /// `cargo xtask stack`, besides building
+    Stack,
+    /// `cargo xtask test` and `vm`, besides all of this
     Test,
 }
 
@@ -260,6 +262,7 @@ fn missing(purpose: Purpose) -> Vec<&'static Need> {
     let needs: &[&[Need]] = match purpose {
         Purpose::Build => &[BUILD],
         Purpose::Package => &[BUILD, PACKAGE],
+        Purpose::Stack => &[BUILD, STACK],
         Purpose::Test => &[BUILD, PACKAGE, STACK, TEST],
     };
     needs
