@@ -110,7 +110,8 @@ fn make_tarball(lingerd: &Path) -> Result<PathBuf> {
         command("cp")
             .arg("-r")
             .args(copied.chain(made))
-            .args([root().join("README.md"), lingerd.to_owned()])
+            .args(["README.md", "dashboards"].map(|file| root().join(file)))
+            .arg(lingerd)
             .arg(&tree),
     )?;
     let tarball = folder().join(format!("{name}.tar.gz"));

@@ -111,6 +111,10 @@ fn files_are_where_they_belong(_: &Files) -> Result<()> {
         "/usr/share/doc/lingerd/copyright",
         "/usr/share/doc/lingerd/changelog.Debian.gz",
         "/usr/share/doc/lingerd/examples/kprobe.conf",
+        "/usr/share/doc/lingerd/dashboards.md",
+        "/usr/share/lingerd/dashboards/host-overview.json",
+        "/usr/share/lingerd/rules/lingerd-recording.yaml",
+        "/usr/share/lingerd/rules/lingerd-alerts.yaml",
     ] {
         ensure!(Path::new(file).is_file(), "{file} is missing");
     }
@@ -164,6 +168,7 @@ fn purge_leaves_nothing(_: &Files) -> Result<()> {
         PINS,
         "/run/lingerd",
         "/usr/share/doc/lingerd",
+        "/usr/share/lingerd",
     ] {
         ensure!(!Path::new(path).exists(), "{path} is still there");
     }
