@@ -164,10 +164,23 @@ const TEST: &[Need] = &[
     Need {
         what: "nginx",
         why: "closes connections in tests; taken out of Debian's package, so that none is started",
-        present: has_nginx,
+        present: || has_server("nginx"),
         packages: &["libpcre2-8-0", "libssl3"],
         then: Some(|| unpack_tool("nginx", "usr/sbin/nginx", "nginx")),
         elsewhere: "put nginx on the path or into target/tools/bin; no server needs to run",
+    },
+    Need {
+        what: "HAProxy",
+        why: "closes connections in tests; taken out of Debian's package, so that none is started",
+        present: || has_server("haproxy"),
+        packages: &[
+            "liblua5.3-0",
+            "libopentracing-c-wrapper0",
+            "libpcre2-8-0",
+            "libssl3",
+        ],
+        then: Some(|| unpack_tool("haproxy", "usr/sbin/haproxy", "haproxy")),
+        elsewhere: "put haproxy on the path or into target/tools/bin; no server needs to run",
     },
     Need {
         what: "Python 3",
@@ -416,10 +429,10 @@ pub(crate) fn prometheus() -> Option<PathBuf> {
     tool("prometheus")
 }
 
-/// Whether there is an nginx that finds its libraries.
-fn has_nginx() -> bool {
-    let version = |nginx| command(nginx).arg("-v").output();
-    tool("nginx").is_some_and(|nginx| version(nginx).is_ok_and(|output| output.status.success()))
+/// Whether there is this server, and finds its libraries.
+fn has_server(name: &str) -> bool {
+    let version = |server| command(server).arg("-v").output();
+    tool(name).is_some_and(|server| version(server).is_ok_and(|output| output.status.success()))
 }
 
 fn unpack_promtool() -> Result<()> {
