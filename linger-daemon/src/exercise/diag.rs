@@ -29,6 +29,15 @@ impl Connection {
         })
     }
 
+    /// The connection of a socket, as its peer on this host sees it.
+    pub fn of_peer(socket: &Socket) -> io::Result<Self> {
+        let Self { local, remote } = Self::of(socket)?;
+        Ok(Self {
+            local: remote,
+            remote: local,
+        })
+    }
+
     /// Asks the kernel to end this end of it, as `ss -K` does; needs `CAP_NET_ADMIN`.
     pub fn destroy(self) -> io::Result<()> {
         const SOCK_DESTROY: u16 = 21;
@@ -57,7 +66,8 @@ impl Connection {
         }
         let [state] = part(&answer, HEADER + 1)?;
         let state = State::from_number(state)?;
-        if state == State::TimeWait {
+        // Of one that has ended, the kernel tells the listener that it came from.
+        if matches!(state, State::TimeWait | State::Listen) {
             return Ok(Queues::default());
         }
         let mut outstanding = u32::from_ne_bytes(part(&answer, HEADER + 60)?);

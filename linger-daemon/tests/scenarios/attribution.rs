@@ -57,10 +57,20 @@ fn nginx(truth: &mut Truth) -> io::Result<()> {
     let program = service::find("nginx")?;
     let folder = tempfile::tempdir()?;
     let unit = unit("web");
+    // Each of its workers reads a request whole before it answers, and, as `lingering_close` is off,
+    // closes in one way only.
+    let http = format!(
+        "lingering_close off;
+        server {{
+            listen 127.0.0.1:{PORT};
+            location / {{ return 200 '{BODY}'; }}
+            location /reset {{ reset_timedout_connection on; return 444; }}
+        }}"
+    );
     let service = Service::start(
         &service::cgroup(&unit),
         PORT,
-        &nginx_in(folder.path(), &program)?,
+        &nginx_in(folder.path(), &program, &http)?,
     )?;
     let comm = service.comm()?;
 
@@ -181,12 +191,12 @@ impl Server {
 }
 
 /// The name of a unit that is of this run only.
-fn unit(name: &str) -> String {
+pub(crate) fn unit(name: &str) -> String {
     format!("{name}-{}.service", parent_id())
 }
 
 /// So many closes of each outcome, with nothing in their queues, by a service that lived so long.
-fn closes(life: Duration, numbers: &[(Outcome, u64)]) -> Tally {
+pub(crate) fn closes(life: Duration, numbers: &[(Outcome, u64)]) -> Tally {
     let mut tally = Tally::default();
     for &(outcome, number) in numbers {
         for _ in 0..number {
@@ -197,11 +207,8 @@ fn closes(life: Duration, numbers: &[(Outcome, u64)]) -> Tally {
     tally
 }
 
-/// The command that runs nginx with all its files in this folder.
-///
-/// Each of its workers reads a request whole before it answers, and, as `lingering_close` is off,
-/// closes in one way only.
-fn nginx_in(folder: &Path, program: &Path) -> io::Result<Command> {
+/// The command that runs nginx with all its files in this folder, and with this in its `http` block.
+pub(crate) fn nginx_in(folder: &Path, program: &Path, http: &str) -> io::Result<Command> {
     let config = format!(
         "
         daemon off;
@@ -217,12 +224,7 @@ fn nginx_in(folder: &Path, program: &Path) -> io::Result<Command> {
             fastcgi_temp_path fastcgi;
             uwsgi_temp_path uwsgi;
             scgi_temp_path scgi;
-            lingering_close off;
-            server {{
-                listen 127.0.0.1:{PORT};
-                location / {{ return 200 '{BODY}'; }}
-                location /reset {{ reset_timedout_connection on; return 444; }}
-            }}
+            {http}
         }}
         "
     );

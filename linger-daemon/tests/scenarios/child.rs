@@ -37,6 +37,7 @@ pub(crate) fn spawn(name: &str, settings: scenario::Settings) -> anyhow::Result<
         .arg(settings.load.to_string())
         .arg(settings.seed.to_string())
         .arg(settings.churn.to_string())
+        .arg(settings.pace.to_string())
         .output()?;
     serde_json::from_slice(&output.stdout).with_context(|| {
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();

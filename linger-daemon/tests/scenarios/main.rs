@@ -16,6 +16,7 @@ mod closer;
 mod closes;
 #[path = "../common/mod.rs"]
 mod common;
+mod cookbook;
 mod daemon;
 mod dimensions;
 mod ends;
@@ -68,7 +69,8 @@ use crate::scenario::Settings;
 
 const HELP: &str = "\
 usage: scenarios [--lingerd PATH] [--plan PLAN] [--filter TEXT] [--kernel-label TEXT]
-                 [--load CLOSES] [--churn CGROUPS] [--seed NUMBER] [--summary FILE] [--list]";
+                 [--load CLOSES] [--churn CGROUPS] [--seed NUMBER] [--summary FILE] [--list]
+                 [--film FILE]";
 
 /// Closes of the load, unless told otherwise.
 const LOAD: u64 = 1_000_000;
@@ -93,6 +95,8 @@ pub(crate) struct Options {
     pub(crate) seed: u64,
     kernel_label: String,
     summary: Option<PathBuf>,
+    /// Where to write what is counted while the cookbook's cases run slowly, instead of testing.
+    film: Option<PathBuf>,
     list: bool,
 }
 
@@ -108,6 +112,7 @@ impl Options {
             seed: now.as_secs(),
             kernel_label: String::new(),
             summary: None,
+            film: None,
             list: false,
         };
         while let Some(argument) = arguments.next() {
@@ -124,6 +129,7 @@ impl Options {
                 "--churn" => options.churn = Some(value()?.parse().context("--churn")?),
                 "--seed" => options.seed = value()?.parse().context("--seed")?,
                 "--summary" => options.summary = Some(value()?.into()),
+                "--film" => options.film = Some(value()?.into()),
                 "--list" => options.list = true,
                 // Of the standard harness: `cargo test` passes them to every test binary.
                 "--test-threads" | "--format" | "--color" | "--skip" => drop(value()?),
@@ -140,6 +146,7 @@ impl Options {
             load: self.load,
             seed: self.seed,
             churn: self.churn.unwrap_or(self.load / CLOSES_PER_CHURN),
+            pace: 0,
         }
     }
 }
@@ -153,11 +160,12 @@ fn plan(name: &str) -> Result<Plan> {
 fn main() -> Result<ExitCode> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["child", name, load, seed, churn] => {
+        ["child", name, load, seed, churn, pace] => {
             let settings = Settings {
                 load: load.parse()?,
                 seed: seed.parse()?,
                 churn: churn.parse()?,
+                pace: pace.parse()?,
             };
             child::run(name, settings)?;
             return Ok(ExitCode::SUCCESS);
@@ -182,6 +190,10 @@ fn main() -> Result<ExitCode> {
         for scenario in scenario::all() {
             println!("{}: test", scenario.name);
         }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(file) = &options.film {
+        cookbook::make(&options, file)?;
         return Ok(ExitCode::SUCCESS);
     }
     println!("seed {}", options.seed);

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use linger_daemon::exercise::Kind;
 use linger_daemon::exercise::tcp::{Family, Loopback};
@@ -9,7 +11,7 @@ use linger_ebpf::{Outcome, Plan};
 
 use crate::truth::Truth;
 use crate::{
-    abort, attribution, churn, dimensions, ends, exes, graceful, groups_full, hostile,
+    abort, attribution, churn, cookbook, dimensions, ends, exes, graceful, groups_full, hostile,
     kernel_threads, left_out, linger, listener, load, orphan_ends, orphan_netns, orphan_table,
     orphans, page, persist, pod, process_names, random, reload, retired, special, unread, watch,
 };
@@ -49,6 +51,15 @@ pub(crate) struct Settings {
     pub(crate) seed: u64,
     /// Cgroups that come and go.
     pub(crate) churn: u64,
+    /// Milliseconds between the connections of the cookbook's cases.
+    pub(crate) pace: u64,
+}
+
+impl Settings {
+    /// Waits before the next connection of a case of the cookbook.
+    pub(crate) fn pause(self) {
+        thread::sleep(Duration::from_millis(self.pace));
+    }
 }
 
 /// A scenario.
@@ -128,6 +139,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         reload::SCENARIOS,
         left_out::SCENARIOS,
         attribution::SCENARIOS,
+        cookbook::SCENARIOS,
         dimensions::SCENARIOS,
         exes::SCENARIOS,
         process_names::SCENARIOS,

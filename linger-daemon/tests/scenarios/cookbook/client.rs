@@ -1,0 +1,142 @@
+//! Clients of the cases' servers: they know what they got, and how it ended.
+
+use std::fs;
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use linger_daemon::exercise::diag::Connection;
+use linger_daemon::exercise::state::{self, Queues, State};
+use linger_daemon::exercise::{Tally, tcp};
+use linger_ebpf::Outcome;
+use socket2::{Domain, Socket, Type};
+
+use super::PORT;
+
+/// How long a read may take before it counts as an error: the kernel repeats what was lost after
+/// seconds only.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How the server ended a connection, as the client sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// By a FIN.
+    Fin,
+    /// By an RST: the client's read fails with `ECONNRESET`.
+    Reset,
+}
+
+/// A client's connection.
+pub(super) struct Client(pub(super) Socket);
+
+impl Client {
+    /// Connects to the server.
+    pub(super) fn connect() -> io::Result<Self> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)).into())?;
+        Ok(Self(socket))
+    }
+
+    /// Connects and sends this.
+    pub(super) fn ask(request: &[u8]) -> io::Result<Self> {
+        let client = Self::connect()?;
+        client.send(request)?;
+        Ok(client)
+    }
+
+    /// As `ask`, but no data of an answer reaches the client until it is to [`Client::hear`]: so
+    /// does a slow path, or one with a gap.
+    pub(super) fn ask_deaf(request: &[u8]) -> io::Result<Self> {
+        let client = Self::connect()?;
+        tcp::drop_data(&client.0)?;
+        client.send(request)?;
+        Ok(client)
+    }
+
+    pub(super) fn send(&self, request: &[u8]) -> io::Result<()> {
+        (&self.0).write_all(request)
+    }
+
+    /// Lets data through from now on.
+    pub(super) fn hear(&self) -> io::Result<()> {
+        tcp::accept_data(&self.0)
+    }
+
+    /// Reads until this has come. Returns how many bytes that took.
+    pub(super) fn read_until(&self, end: &[u8]) -> io::Result<u64> {
+        let mut answer = Vec::new();
+        while !answer.ends_with(end) {
+            let mut byte = [0];
+            (&self.0).read_exact(&mut byte)?;
+            answer.extend(byte);
+        }
+        Ok(answer.len() as u64)
+    }
+
+    /// Reads to the end of the connection: how many bytes came, and how it ended.
+    pub(super) fn read(&self) -> io::Result<(u64, End)> {
+        let mut part = [0; 16384];
+        let mut bytes = 0;
+        loop {
+            match (&self.0).read(&mut part) {
+                Ok(0) => return Ok((bytes, End::Fin)),
+                Ok(length) => bytes += length as u64,
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                    return Ok((bytes, End::Reset));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Reads what came to the FIN that must end it, and closes. Returns how many bytes came.
+    pub(super) fn read_whole(self, tally: &mut Tally) -> io::Result<u64> {
+        let (bytes, end) = self.read()?;
+        if end != End::Fin {
+            return Err(io::Error::other(format!("reset after {bytes} bytes")));
+        }
+        tally.close(self.0, Outcome::Graceful)?;
+        Ok(bytes)
+    }
+
+    /// Waits for the RST that must end it, reads what came before, and closes. Returns how many bytes
+    /// came.
+    pub(super) fn read_reset(self, tally: &mut Tally) -> io::Result<u64> {
+        state::wait_for_state(&self.0, State::Close)?;
+        let (bytes, end) = self.read()?;
+        if end != End::Reset {
+            return Err(io::Error::other(format!("no reset after {bytes} bytes")));
+        }
+        tally.close(self.0, Outcome::AlreadyClosed)?;
+        Ok(bytes)
+    }
+}
+
+/// Waits until so many sockets of the server's port are in the state.
+pub(super) fn wait_for_servers(state: State, number: u64) -> io::Result<()> {
+    let (local, wanted) = (format!(":{PORT:04X}"), format!("{:02X}", state as u8));
+    state::wait_for(&format!("{number} servers in {state:?}"), || {
+        let table = fs::read_to_string("/proc/thread-self/net/tcp")?;
+        let in_state = table.lines().filter(|line| {
+            let mut columns = line.split_ascii_whitespace().skip(1);
+            columns
+                .next()
+                .is_some_and(|address| address.ends_with(&local))
+                && columns.nth(1) == Some(wanted.as_str())
+        });
+        Ok(in_state.count() as u64 == number)
+    })
+}
+
+/// Lets data through to all of them: each with what its closed server has in its queue.
+///
+/// All at once, as the kernel repeats ever more rarely.
+pub(super) fn hear_all(clients: Vec<Client>) -> io::Result<Vec<(Client, Queues)>> {
+    let queues = clients
+        .iter()
+        .map(|client| Connection::of_peer(&client.0)?.send_queue());
+    let queues = queues.collect::<io::Result<Vec<_>>>()?;
+    clients.iter().try_for_each(Client::hear)?;
+    Ok(clients.into_iter().zip(queues).collect())
+}

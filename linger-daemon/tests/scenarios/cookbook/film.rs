@@ -1,0 +1,96 @@
+//! What is counted, from moment to moment, while the cases run: what the recipes' pictures show.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use linger_ebpf::Plan;
+use serde_json::{Value, json};
+
+use super::SCENARIOS;
+use crate::Options;
+use crate::child::{self, Report};
+use crate::common::check::Check;
+use crate::common::scrape::Scrape;
+use crate::daemon::Daemon;
+use crate::scenario::Settings;
+use crate::service::Slice;
+
+/// Pause between a case's connections, milliseconds.
+const PACE: u64 = 100;
+/// Pause between scrapes.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Runs every case whose name contains the filter, under the best plan there is, and writes what was
+/// counted into a file, as JSON.
+pub(crate) fn make(options: &Options, file: &Path) -> Result<()> {
+    let check = Check::run(&options.lingerd)?;
+    let plan = Plan::ALL
+        .iter()
+        .find(|plan| check.refused(**plan).is_none());
+    let plan = *plan.context("no plan is possible here")?;
+    let _slice = Slice::of_run(std::process::id())?;
+    let mut films = Vec::new();
+    for (name, _) in SCENARIOS
+        .iter()
+        .filter(|(name, _)| name.contains(&options.filter))
+    {
+        println!("{name}");
+        let settings = Settings {
+            pace: PACE,
+            ..options.settings()
+        };
+        let frames = film(options, plan, name, settings).with_context(|| (*name).to_owned())?;
+        films.push(json!({ "case": name, "frames": frames }));
+    }
+    let (plan, kernel) = (plan.name(), check.kernel);
+    let all = json!({ "plan": plan, "kernel": kernel, "films": films });
+    fs::write(file, format!("{all}\n")).with_context(|| format!("write {}", file.display()))
+}
+
+fn film(options: &Options, plan: Plan, name: &str, settings: Settings) -> Result<Vec<Value>> {
+    let daemon = Daemon::start(&options.lingerd, plan, &[])?;
+    let done = AtomicBool::new(false);
+    let frames = thread::scope(|scope| {
+        let camera = scope.spawn(|| {
+            let (start, mut frames) = (Instant::now(), Vec::new());
+            loop {
+                // One more after the end.
+                let last = done.load(Ordering::Acquire);
+                let seconds = start.elapsed().as_secs_f64();
+                frames.push(frame(seconds, &daemon.scrape()?));
+                if last {
+                    return Ok(frames);
+                }
+                thread::sleep(PAUSE);
+            }
+        });
+        let report = child::spawn(name, settings);
+        done.store(true, Ordering::Release);
+        let frames: Result<_> = camera
+            .join()
+            .unwrap_or_else(|_| bail!("the camera panicked"));
+        match report? {
+            Report::Ran(_) => frames,
+            Report::NotRun(reason) | Report::Failed(reason) => bail!(reason),
+        }
+    })?;
+    daemon.stop()?;
+    Ok(frames)
+}
+
+/// What a scrape says of the case's services.
+fn frame(seconds: f64, scrape: &Scrape) -> Value {
+    let ending = format!("-{}.service", std::process::id());
+    let samples = scrape.0.iter().filter_map(|sample| {
+        let unit = sample.label("unit").strip_suffix(&ending)?;
+        let mut labels = sample.labels.clone();
+        labels.insert("unit".into(), unit.to_owned());
+        (sample.value != 0.0)
+            .then(|| json!({ "name": sample.name, "labels": labels, "value": sample.value }))
+    });
+    json!({ "seconds": seconds, "samples": samples.collect::<Vec<_>>() })
+}

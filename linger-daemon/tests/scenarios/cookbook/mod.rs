@@ -1,0 +1,61 @@
+//! The cases of the cookbook (docs/cookbook): real servers close in the way that a recipe is about,
+//! and then in the way that it advises. What is counted is compared with what the clients saw and, of
+//! Python's servers, with what the kernel told them just before each close.
+//!
+//! `cargo xtask cookbook` runs the same cases, at a pace to be watched, for the recipes' pictures.
+
+mod client;
+mod film;
+mod haproxy;
+mod nginx;
+mod python;
+
+use std::fmt;
+use std::io;
+
+use linger_daemon::exercise::Tally;
+use linger_daemon::exercise::state::Queues;
+use linger_ebpf::Outcome;
+
+pub(crate) use film::make;
+
+use crate::attribution::unit;
+use crate::scenario::Script;
+
+pub(crate) const SCENARIOS: &[(&str, Script)] = &[
+    (
+        "cookbook_nginx_lingering_close",
+        Script::Bulk(nginx::lingering_close),
+    ),
+    ("cookbook_nginx_timed_out", Script::Bulk(nginx::timed_out)),
+    (
+        "cookbook_nginx_keepalive",
+        Script::Bulk(nginx::keepalive_timeout),
+    ),
+    ("cookbook_haproxy_nolinger", Script::Bulk(haproxy::nolinger)),
+    (
+        "cookbook_haproxy_backend",
+        Script::Bulk(haproxy::server_side),
+    ),
+    ("cookbook_early_answer", Script::Bulk(python::early_answer)),
+    ("cookbook_linger_zero", Script::Bulk(python::linger_zero)),
+    ("cookbook_event_loop", Script::Bulk(python::event_loop)),
+    ("cookbook_after_close", Script::Bulk(python::after_close)),
+    ("cookbook_shutdown", Script::Bulk(python::shutdown)),
+    ("cookbook_keepalive", Script::Bulk(python::keepalive)),
+];
+
+/// Free, as each case has a network namespace of its own.
+const PORT: u16 = 8080;
+
+/// States what the closes of an outcome threw away together.
+fn discard(tally: &mut Tally, outcome: Outcome, lost: Queues) {
+    let closes = tally.closes.entry(outcome.name().into()).or_default();
+    closes.unsent += lost.unsent;
+    closes.unacked += lost.unacked;
+}
+
+/// The error of a client that saw something else than the recipe says.
+fn unexpected(what: impl fmt::Debug) -> io::Error {
+    io::Error::other(format!("a client saw {what:?}"))
+}

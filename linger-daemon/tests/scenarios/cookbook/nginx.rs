@@ -1,0 +1,270 @@
+//! nginx: `lingering_close`, `reset_timedout_connection`, `keepalive_timeout`.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+use linger_daemon::exercise::Tally;
+use linger_daemon::exercise::diag::Connection;
+use linger_daemon::exercise::state::{self, Queues, State};
+use linger_ebpf::Outcome;
+use nix::sys::signal::Signal;
+
+use super::client::{Client, hear_all, wait_for_servers};
+use super::{PORT, discard, unexpected, unit};
+use crate::attribution::{closes, nginx_in};
+use crate::left::Bound;
+use crate::scenario::Settings;
+use crate::service::{self, Service, ServiceName};
+use crate::truth::{Counters, Truth};
+
+/// Connections of every phase.
+const CLIENTS: u64 = 20;
+/// Bytes that nginx reads at first (`client_header_buffer_size`).
+const FIRST_READ: u64 = 1024;
+
+/// A running nginx.
+struct Nginx {
+    service: Service,
+    name: ServiceName,
+    _folder: tempfile::TempDir,
+}
+
+impl Nginx {
+    /// Runs it in a unit, with this in its `http` block, and a file `page` of so many bytes.
+    fn start(unit: &str, http: &str, page: usize) -> io::Result<Self> {
+        let program = service::find("nginx")?;
+        let folder = tempfile::tempdir()?;
+        fs::write(folder.path().join("page"), vec![b'x'; page])?;
+        let command = nginx_in(
+            folder.path(),
+            &program,
+            &http.replace("FOLDER", &path(folder.path())),
+        )?;
+        let service = Service::start(&service::cgroup(unit), PORT, &command)?;
+        let name = ServiceName {
+            unit: unit.to_owned(),
+            comm: service.comm()?,
+        };
+        Ok(Self {
+            service,
+            name,
+            _folder: folder,
+        })
+    }
+
+    /// Has it end, when no connection is left. Returns its name and what it closed.
+    fn end(self, numbers: &[(Outcome, u64)]) -> io::Result<(ServiceName, Tally)> {
+        self.service.ask_to_end(Signal::SIGQUIT)?;
+        let life = self.service.wait()?;
+        let mut numbers = numbers.to_vec();
+        numbers.push((Outcome::Listener, 1));
+        Ok((self.name, closes(life, &numbers)))
+    }
+}
+
+fn path(folder: &Path) -> String {
+    folder.display().to_string()
+}
+
+/// An upload without a length, too large for nginx, which answers with a page on that before it has
+/// read it all. A deploy turns `lingering_close` off.
+pub(super) fn lingering_close(settings: Settings, truth: &mut Truth) -> io::Result<()> {
+    const PAGE: usize = 20_000;
+    const BODY: usize = 30_000;
+    let unit = unit("upload");
+    let http = |lingering| {
+        format!(
+            "lingering_close {lingering};
+            client_max_body_size 1k;
+            server {{
+                listen 127.0.0.1:{PORT};
+                error_page 413 /page;
+                location = /page {{ root FOLDER; }}
+                location / {{ proxy_pass http://127.0.0.1:1; }}
+            }}"
+        )
+    };
+    let mut request = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    request.extend(format!("{BODY:x}\r\n").into_bytes());
+    request.extend(vec![b'x'; BODY]);
+    request.extend(b"\r\n0\r\n\r\n");
+
+    let nginx = Nginx::start(&unit, &http("always"), PAGE)?;
+    let mut page = 0;
+    for _ in 0..CLIENTS {
+        settings.pause();
+        page = Client::ask(&request)?.read_whole(&mut truth.tally)?;
+        if page <= PAGE as u64 {
+            return Err(unexpected(page));
+        }
+    }
+    let (name, mut tally) = nginx.end(&[(Outcome::AlreadyClosed, CLIENTS)])?;
+
+    let nginx = Nginx::start(&unit, &http("off"), PAGE)?;
+    for _ in 0..CLIENTS {
+        settings.pause();
+        // Nothing of the answer is on its way to the program when the RST overtakes it.
+        let lost = Client::ask_deaf(&request)?.read_reset(&mut truth.tally)?;
+        if lost > 0 {
+            return Err(unexpected(lost));
+        }
+    }
+    let (_, mut aborted) = nginx.end(&[(Outcome::UnreadAborted, CLIENTS)])?;
+    aborted.unread = CLIENTS * (request.len() as u64 - FIRST_READ);
+    discard(
+        &mut aborted,
+        Outcome::UnreadAborted,
+        Queues {
+            unacked: CLIENTS * page,
+            ..Queues::default()
+        },
+    );
+    tally.add(&aborted);
+    truth.service(name, tally);
+    Ok(())
+}
+
+/// Clients that take nothing of a long answer until nginx has lost its patience.
+pub(super) fn timed_out(settings: Settings, truth: &mut Truth) -> io::Result<()> {
+    const PAGE: usize = 8 << 20;
+    const REQUEST: &[u8] = b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n";
+    let http = |reset| {
+        format!(
+            "reset_timedout_connection {reset};
+            send_timeout 3s;
+            server {{
+                listen 127.0.0.1:{PORT} sndbuf=64k;
+                root FOLDER;
+            }}"
+        )
+    };
+    let ask = || -> io::Result<Vec<Client>> {
+        (0..CLIENTS)
+            .map(|_| {
+                settings.pause();
+                Client::ask_deaf(REQUEST)
+            })
+            .collect()
+    };
+
+    // What is in the queue is left to the kernel, which goes on: the client gets a part, and a FIN.
+    let nginx = Nginx::start(&unit("slow"), &http("off"), PAGE)?;
+    let clients = ask()?;
+    wait_for_servers(State::FinWait1, CLIENTS)?;
+    for (client, left) in hear_all(clients)? {
+        let got = client.read_whole(&mut truth.tally)?;
+        if got != left.outstanding() {
+            return Err(unexpected((got, left)));
+        }
+        truth.delivered(left);
+    }
+    let (name, tally) = nginx.end(&[(Outcome::Graceful, CLIENTS)])?;
+    truth.service(name, tally);
+
+    let nginx = Nginx::start(&unit("slow-reset"), &http("on"), PAGE)?;
+    let clients = ask()?;
+    let mut lost = Queues::default();
+    for queue in last_queues(&clients)? {
+        lost.unsent += queue.unsent;
+        lost.unacked += queue.unacked;
+    }
+    for client in clients {
+        client.read_reset(&mut truth.tally)?;
+    }
+    let (name, mut tally) = nginx.end(&[(Outcome::LingerAborted, CLIENTS)])?;
+    discard(&mut tally, Outcome::LingerAborted, lost);
+    truth.service(name, tally);
+    Ok(())
+}
+
+/// What was in the servers' queues just before they closed.
+fn last_queues(clients: &[Client]) -> io::Result<Vec<Queues>> {
+    /// Of a server's queue: the latest look, and the latest of two that were alike. One at the very
+    /// moment of the close may be of neither before nor after it.
+    #[derive(Clone, Copy, Default)]
+    struct Seen {
+        latest: Queues,
+        twice: Queues,
+    }
+    let servers = clients.iter().map(|client| Connection::of_peer(&client.0));
+    let servers: Vec<_> = servers.collect::<Result<_, _>>()?;
+    let mut seen = vec![Seen::default(); servers.len()];
+    state::wait_for("the servers to close", || {
+        let mut open = false;
+        for (server, seen) in servers.iter().zip(&mut seen) {
+            let now = server.send_queue()?;
+            if now.outstanding() > 0 {
+                if now == seen.latest {
+                    seen.twice = now;
+                }
+                (seen.latest, open) = (now, true);
+            }
+        }
+        let all_began = seen.iter().all(|seen| seen.twice.outstanding() > 0);
+        Ok(all_began && !open)
+    })?;
+    Ok(seen.iter().map(|seen| seen.twice).collect())
+}
+
+/// Clients that use a connection again just after nginx has closed it for idleness: an RST answers,
+/// which no close sent.
+pub(super) fn keepalive_timeout(settings: Settings, truth: &mut Truth) -> io::Result<()> {
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    let http = |seconds| {
+        format!(
+            "keepalive_timeout {seconds}s;
+            server {{
+                listen 127.0.0.1:{PORT};
+                location / {{ return 200 'x'; }}
+            }}"
+        )
+    };
+    let mut answered = Bound::default();
+    let mut ask = || -> io::Result<Vec<Client>> {
+        (0..CLIENTS)
+            .map(|_| {
+                settings.pause();
+                let client = Client::ask(REQUEST)?;
+                let length = client.read_until(b"\r\n\r\nx")?;
+                // The kernel may put the acknowledgement off.
+                answered.count(length);
+                Ok(client)
+            })
+            .collect()
+    };
+
+    let nginx = Nginx::start(&unit("idle"), &http(1), 0)?;
+    let clients = ask()?;
+    let before = Counters::read()?.out_resets;
+    wait_for_servers(State::FinWait2, CLIENTS)?;
+    for client in clients {
+        client.send(REQUEST)?;
+        // The RST is no ECONNRESET here: the FIN came before.
+        state::wait_for_state(&client.0, State::Close)?;
+        let again = client.send(REQUEST).map_err(|error| error.kind());
+        if again != Err(ErrorKind::BrokenPipe) {
+            return Err(unexpected(again));
+        }
+        truth.tally.close(client.0, Outcome::AlreadyClosed)?;
+    }
+    let between = Counters::read()?.out_resets;
+    let (name, tally) = nginx.end(&[(Outcome::Graceful, CLIENTS)])?;
+    truth.service(name, tally);
+
+    // The client gives up first.
+    let nginx = Nginx::start(&unit("idle-longer"), &http(75), 0)?;
+    for client in ask()? {
+        truth.tally.close(client.0, Outcome::Graceful)?;
+    }
+    let (name, tally) = nginx.end(&[(Outcome::Graceful, CLIENTS)])?;
+    truth.service(name, tally);
+    let after = Counters::read()?.out_resets;
+    // A busy kernel may repeat a segment before its RST has come, and answer that as well.
+    if between - before < CLIENTS || after - between >= CLIENTS {
+        let resets = format!("RSTs of the kernel: {before}, {between}, {after}");
+        return Err(io::Error::other(resets));
+    }
+    truth.chance.most.add(answered);
+    Ok(())
+}
