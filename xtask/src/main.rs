@@ -4,6 +4,7 @@ mod archive;
 mod artifacts;
 mod bench;
 mod churn;
+mod cookbook;
 mod dashboards;
 mod debian;
 mod fuzz;
@@ -132,6 +133,8 @@ enum Task {
     ///
     /// They go to dashboards/, and are committed with it.
     Dashboards(dashboards::Options),
+    /// Run the cases of the cookbook, and draw what lingerd counts meanwhile into docs/cookbook
+    Cookbook(cookbook::Options),
     /// Measure what being attached costs, and what a scrape of a large ledger does
     Bench(bench::Options),
 }
@@ -213,6 +216,7 @@ fn perform(task: Task) -> Result<bool> {
             stack::run(&options).map(|()| true)
         }
         Task::Dashboards(options) => dashboards::make(&options).map(|()| true),
+        Task::Cookbook(options) => cookbook::draw(options).map(|()| true),
         Task::Bench(options) => {
             setup::ensure(Purpose::Build)?;
             setup::mount_tracefs()?;
