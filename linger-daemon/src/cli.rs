@@ -5,6 +5,7 @@
 )]
 
 mod settings;
+mod top;
 mod watch;
 
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use linger_ebpf::Plan;
 
 pub use self::settings::Settings;
+pub use self::top::Top;
 pub use self::watch::Watch;
 use crate::exercise::{self, Kind, Request};
 
@@ -67,6 +69,11 @@ pub enum Command {
     ///
     /// Detaches the programs and forgets all counts. Fails while a lingerd works with them.
     Unload(Unload),
+    /// Show on the terminal who closes how, what is lost and what blocks, as it goes on
+    ///
+    /// Reads a lingerd that runs: the one of --url, or else that of this host. Where none answers, and
+    /// for root, it attaches probes of its own until it ends. The key ? tells the others.
+    Top(Top),
     /// Make real closes of every kind on loopback, so that the numbers move
     ///
     /// Prints what lingerd is expected to count for each kind; compare with the metrics of

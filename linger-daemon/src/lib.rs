@@ -19,4 +19,5 @@ pub mod privileges;
 pub mod probe;
 pub mod run;
 mod sys;
+pub mod top;
 pub mod watch;

@@ -10,7 +10,7 @@ use linger_daemon::config::{self, Config, Invalid};
 use linger_daemon::http::Security;
 use linger_daemon::logging::Log;
 use linger_daemon::probe::Pins;
-use linger_daemon::{check, exercise, run, watch};
+use linger_daemon::{check, exercise, run, top, watch};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -65,6 +65,10 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
         Command::Unload(options) => {
             cli.log()?;
             unload(&config::load(&cli.sources(&options.settings()))?.config)?;
+        }
+        Command::Top(options) => {
+            let config = config::load(&cli.sources(&options.settings()))?.config;
+            top::top(options, &config)?;
         }
         Command::Exercise(options) => {
             cli.log()?;

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result};
 use linger_ebpf::{Filter, Plan};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 
 pub use self::asked::Asked;
@@ -50,11 +50,16 @@ const TICK: Duration = Duration::from_secs(1);
 /// Shows the closes that are asked for until a signal, or the options, end it.
 pub fn watch(asked: Asked, options: &Options) -> Result<()> {
     privileges::require()?;
-    let mut session = Session::begin(asked, options)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let shown = runtime.block_on(session.run(options));
+    // From here on a signal ends it in good order.
+    let signals = {
+        let _guard = runtime.enter();
+        [SignalKind::terminate(), SignalKind::interrupt()].map(signal)
+    };
+    let mut session = Session::begin(asked, options)?;
+    let shown = runtime.block_on(session.run(options, signals));
     if let Err(error) = shown
         && !is_closed(&error)
     {
@@ -109,16 +114,17 @@ impl Session {
         })
     }
 
-    async fn run(&mut self, options: &Options) -> Result<()> {
+    async fn run(
+        &mut self,
+        options: &Options,
+        [terminate, interrupt]: [io::Result<Signal>; 2],
+    ) -> Result<()> {
+        let (mut terminate, mut interrupt) = (terminate?, interrupt?);
         let ring = self.watcher.as_fd().try_clone_to_owned()?;
         // SAFETY: the file is owned, so that it stays open, under this number, as long as it is registered.
         let ring: AsyncFd<OwnedFd> =
             unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }?;
         let mut tick = tokio::time::interval(TICK);
-        let (mut terminate, mut interrupt) = (
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::interrupt())?,
-        );
         let begun = Instant::now();
         let over = async {
             match options.duration {

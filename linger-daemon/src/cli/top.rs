@@ -1,0 +1,110 @@
+//! The options of `lingerd top`.
+#![expect(
+    clippy::doc_markdown,
+    reason = "these comments are help for a terminal"
+)]
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+
+use super::Settings;
+use crate::top::Column;
+
+/// Where a password is looked for.
+const PASSWORD: &str = "LINGER_PASSWORD";
+
+/// Options of `lingerd top`.
+#[derive(Debug, clap::Args)]
+pub struct Top {
+    /// Where a lingerd serves: http://web1:10546, https://web1:10546, unix:/run/lingerd/lingerd.sock
+    /// [default: where the file of settings has it listen]
+    #[arg(long, value_name = "URL", conflicts_with = "own")]
+    pub url: Option<String>,
+    /// The user to ask as; the password is taken from LINGER_PASSWORD, or from --password-file
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// The file whose first line is the password
+    #[arg(long, value_name = "PATH", requires = "user")]
+    pub password_file: Option<PathBuf>,
+    /// The certificates, as PEM, of the authorities to trust with https [default: those of the host]
+    #[arg(long, value_name = "PATH", requires = "url")]
+    pub ca_file: Option<PathBuf>,
+    /// Attach probes of its own, even if a lingerd runs: all counts begin now; needs root
+    #[arg(long)]
+    pub own: bool,
+    /// The file of settings: where lingerd listens, or how to count [default: /etc/linger/lingerd.toml,
+    /// if it exists]
+    #[arg(long, value_name = "PATH")]
+    pub config: Option<PathBuf>,
+    /// Time between two readings: 2s, 500ms, or a number of seconds
+    #[arg(short = 'd', long, value_name = "TIME", default_value = "2s", value_parser = interval)]
+    pub interval: Duration,
+    /// The column to sort by at first
+    #[arg(long, value_enum, value_name = "COLUMN", default_value_t = Column::Aborts)]
+    pub sort: Column,
+    /// Print one table, of two readings, and end
+    #[arg(long)]
+    pub once: bool,
+    /// Print it as JSON, for machines
+    #[arg(long, requires = "once")]
+    pub json: bool,
+}
+
+impl Top {
+    /// The settings that these stand for.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        Settings {
+            config: self.config.clone(),
+            ..Settings::default()
+        }
+    }
+
+    /// The password to ask with, if a user is given.
+    pub fn password(&self) -> Result<Option<String>> {
+        if self.user.is_none() {
+            return Ok(None);
+        }
+        let Some(file) = &self.password_file else {
+            return Ok(env::var(PASSWORD).ok());
+        };
+        let text = fs::read_to_string(file);
+        let text = text.with_context(|| format!("cannot read {}", file.display()))?;
+        let line = text.lines().next();
+        let line = line.with_context(|| format!("{}: no password", file.display()))?;
+        Ok(Some(line.to_owned()))
+    }
+}
+
+/// A time that is of use between two readings.
+fn interval(text: &str) -> Result<Duration> {
+    let time = match text.parse() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds)?,
+        Err(_) => humantime::parse_duration(text)?,
+    };
+    let bounds = Duration::from_millis(100)..=Duration::from_secs(3600);
+    if bounds.contains(&time) {
+        Ok(time)
+    } else {
+        Err(anyhow!("neither shorter than 100ms nor longer than 1h"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_are_times_or_seconds() {
+        for (text, milliseconds) in [("2s", 2000), ("2", 2000), ("0.5", 500), ("1m", 60_000)] {
+            assert_eq!(interval(text).unwrap(), Duration::from_millis(milliseconds));
+        }
+        for text in ["", "0", "99ms", "2h", "-1", "nan", "inf", "x"] {
+            assert!(interval(text).is_err(), "{text}");
+        }
+    }
+}

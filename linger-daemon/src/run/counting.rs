@@ -1,0 +1,142 @@
+//! Programs at work, and what reads their counts.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use linger_ebpf::keyed;
+use nix::sys::utsname::uname;
+use tracing::{info, warn};
+
+use crate::attribution::Cgroups;
+use crate::config::Config;
+use crate::event::{Recent, WatchError};
+use crate::host;
+use crate::ledger::{Ledger, LedgerError};
+use crate::live;
+use crate::memory;
+use crate::metrics::{Facts, Metrics};
+use crate::privileges;
+use crate::probe::{self, Attached, Pins, Purpose};
+
+/// Programs at work, and what reads their counts.
+pub(super) struct Counting {
+    pub(super) attached: Attached,
+    pub(super) ledger: Arc<Mutex<Ledger>>,
+    recent: Arc<Mutex<Recent>>,
+}
+
+impl Counting {
+    /// Has closes counted, and keeps only the capabilities that reading the counts takes.
+    pub(super) fn begin(config: &Config, pins: Option<&Pins>) -> Result<Self> {
+        let (attached, (ledger, recent)) = attach(config, pins)?;
+        let ledger = Arc::new(Mutex::new(ledger));
+        drop_privileges(&ledger)?;
+        // Reading the kernel's types took much.
+        memory::release();
+        Ok(Self {
+            attached,
+            ledger,
+            recent: Arc::new(Mutex::new(recent)),
+        })
+    }
+
+    /// What reads all that is served.
+    pub(super) fn metrics(&self) -> Result<Metrics> {
+        let names = uname()?;
+        let facts = Facts {
+            plan: self.attached.plan,
+            kernel: names.release().to_string_lossy().into_owned(),
+            host: names.nodename().to_string_lossy().into_owned(),
+            attached: self.attached.hooks.clone(),
+        };
+        let ledger = Arc::clone(&self.ledger);
+        let source = move || Ok(lock(&ledger).snapshot()?);
+        let (ledger, recent) = (Arc::clone(&self.ledger), Arc::clone(&self.recent));
+        let recent = move || latest(&ledger, &recent);
+        Ok(Metrics::new(Arc::new(source), facts).with_recent(Arc::new(recent)))
+    }
+
+    /// What looks after the counts while no one reads them, if no one did for the time that it is given.
+    pub(super) fn tending(
+        &self,
+    ) -> impl Fn(Duration) -> Result<(), LedgerError> + Send + Sync + 'static {
+        let (ledger, recent) = (Arc::clone(&self.ledger), Arc::clone(&self.recent));
+        move |unread| {
+            latest(&ledger, &recent);
+            lock(&ledger).tend(unread)
+        }
+    }
+}
+
+/// Attaches programs for a view of its own, which count as long as they are kept, whatever else runs.
+///
+/// Gives up all capabilities that reading does not take: call it before other threads are started.
+pub(crate) fn alone(config: &Config) -> Result<(Attached, Metrics)> {
+    privileges::require()?;
+    let counting = Counting::begin(config, None)?;
+    let metrics = counting.metrics()?;
+    Ok((counting.attached, metrics))
+}
+
+/// Attaches the programs, or takes over those that are pinned.
+fn attach(config: &Config, pins: Option<&Pins>) -> Result<(Attached, (Ledger, Recent))> {
+    let started = Instant::now();
+    let purpose = Purpose {
+        keyed: config.keyed(),
+        max_groups: config.max_groups,
+        max_orphans: config.max_orphans,
+    };
+    let wanted = config.plan.plan();
+    let done = probe::choose(
+        wanted,
+        purpose,
+        pins,
+        |maps, plan| -> Result<_, WatchError> {
+            let recent = Recent::new(maps)?;
+            Ok((Ledger::new(maps, plan, cgroups(), config)?, recent))
+        },
+    );
+    let (attached, counts) = done.map_err(|error| match host::obstacle() {
+        Some(obstacle) => anyhow::Error::from(error).context(obstacle),
+        None => error.into(),
+    })?;
+    info!(
+        plan = attached.plan.name(),
+        hooks = attached.hooks.len(),
+        milliseconds = started.elapsed().as_millis(),
+        "attached"
+    );
+    if config.keyed() & keyed::CGROUP != 0
+        && let Some(shortcoming) = cgroups().shortcoming()
+    {
+        warn!("{shortcoming}");
+    }
+    Ok((attached, counts))
+}
+
+/// Keeps no capability that reading the ledger does not take.
+fn drop_privileges(ledger: &Mutex<Ledger>) -> Result<()> {
+    let readable = || lock(ledger).snapshot().is_ok();
+    let kept = privileges::drop_all(readable).context("cannot drop capabilities")?;
+    if !kept.is_empty() {
+        warn!("this kernel lets only the privileged read maps: keeping {kept:?}");
+    }
+    Ok(())
+}
+
+fn cgroups() -> Cgroups {
+    Cgroups::new(probe::cgroup_root().ok())
+}
+
+/// What is shared, for one at a time.
+pub(super) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The latest costly closes, newest first.
+fn latest(ledger: &Mutex<Ledger>, recent: &Mutex<Recent>) -> Vec<live::Recent> {
+    let mut recent = lock(recent);
+    recent.read(|cgroup_id| lock(ledger).names(cgroup_id));
+    recent.closes().map(live::Recent::from).collect()
+}

@@ -1,0 +1,82 @@
+//! `lingerd top`: who closes how, and at what cost, on a terminal.
+
+mod column;
+mod draw;
+mod history;
+mod look;
+mod once;
+mod own;
+mod remote;
+mod rows;
+mod source;
+mod state;
+mod terminal;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use tokio::time::sleep;
+
+pub use self::column::Column;
+use self::history::History;
+use self::look::Look;
+use self::source::Source;
+use self::state::State;
+use crate::cli::Top;
+use crate::config::Config;
+
+/// What trends show, seconds.
+const OF_LATE: f64 = 300.0;
+
+/// Shows readings until a key or a signal ends it, or prints one table.
+pub fn top(options: &Top, config: &Config) -> Result<()> {
+    if !(options.once || io::stdout().is_terminal() && io::stdin().is_terminal()) {
+        bail!("top takes a terminal: to print one table instead, give --once, or --once --json");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(async {
+        let source = Source::open(options, config).await?;
+        let state = State::new(options.sort);
+        let history = History::new(window(options.interval));
+        if options.once {
+            once(source, options, state, history).await
+        } else {
+            terminal::show(source, options.interval, state, history).await
+        }
+    });
+    // Nothing waits for a name that is still looked up.
+    runtime.shutdown_background();
+    result
+}
+
+/// How many readings trends show.
+fn window(interval: Duration) -> usize {
+    let readings = (OF_LATE / interval.as_secs_f64()).clamp(30.0, 600.0);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "between 30 and 600"
+    )]
+    let readings = readings as usize;
+    readings
+}
+
+/// Prints what two readings come to.
+async fn once(mut source: Source, options: &Top, state: State, mut history: History) -> Result<()> {
+    history.add(source.read().await?);
+    sleep(options.interval).await;
+    history.add(source.read().await?);
+    let printed = if options.json {
+        once::json(&history, &state)?
+    } else {
+        once::table(&history, &state, Look::from_environment())
+    };
+    io::stdout().write_all(printed.as_bytes())?;
+    Ok(())
+}

@@ -1,0 +1,275 @@
+//! What readings come to, one after another: rates, and how they went of late.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::column::{Column, Numbers, float};
+use super::text::harmless;
+use crate::live::{Counts, Group, Live};
+
+/// What closes of the past count under once their cgroup is gone: it grew when they were moved, not
+/// when they happened.
+const RETIRED: &str = "retired";
+
+/// Starts of a daemon that lie no further apart are the same: they are told from the start of the
+/// host, which moves as its clock is adjusted. Seconds.
+const SAME: f64 = 2.0;
+
+/// One row of numbers over time.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Track {
+    /// In all, at the last reading.
+    pub(super) total: Numbers,
+    /// For each second between the last two readings; none if they do not compare.
+    pub(super) rate: Option<Numbers>,
+    /// The rates of late, the newest last.
+    past: VecDeque<Numbers>,
+    /// How many there ever were.
+    seen: usize,
+}
+
+impl Track {
+    fn push(&mut self, rate: Numbers, most: usize) {
+        self.rate = Some(rate);
+        self.past.push_back(rate);
+        self.seen += 1;
+        while self.past.len() > most {
+            self.past.pop_front();
+        }
+    }
+
+    /// How a column went over the last `window` readings, in at most so many steps, the newest last:
+    /// the highest rate in each.
+    pub(super) fn trend(&self, column: Column, window: usize, steps: usize) -> Vec<f64> {
+        let each = window.div_ceil(steps.max(1)).max(1);
+        // Steps begin at multiples of their length, so that peaks move on and do not change.
+        let first = self.seen - self.past.len();
+        let mut trend: Vec<f64> = Vec::new();
+        let mut step = None;
+        for (index, rate) in (first..).zip(&self.past) {
+            if step.replace(index / each) != Some(index / each) {
+                trend.push(0.0);
+            }
+            if let Some(last) = trend.last_mut() {
+                *last = last.max(rate[column]);
+            }
+        }
+        trend.split_off(trend.len().saturating_sub(steps))
+    }
+}
+
+/// How often something happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Tally {
+    pub(super) total: u64,
+    /// A second; none if it is not known.
+    pub(super) rate: Option<f64>,
+}
+
+/// One group of a unit.
+#[derive(Clone, Debug)]
+pub(super) struct Member {
+    /// What tells it from the others of the unit.
+    pub(super) name: String,
+    /// Its labels.
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) total: Numbers,
+    pub(super) rate: Option<Numbers>,
+}
+
+/// What all groups of a unit did.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Unit {
+    pub(super) track: Track,
+    pub(super) outcomes: BTreeMap<String, Tally>,
+    pub(super) members: Vec<Member>,
+    /// Payload that closes left to the kernel, and of that acknowledged, bytes.
+    pub(super) orphaned: u64,
+    pub(super) delivered: u64,
+}
+
+/// All that was read so far.
+#[derive(Clone, Debug)]
+pub(super) struct History {
+    /// How many rates are kept.
+    pub(super) window: usize,
+    pub(super) host: Track,
+    /// By name, harmless.
+    pub(super) units: BTreeMap<String, Unit>,
+    /// The last reading.
+    pub(super) live: Option<Live>,
+}
+
+impl History {
+    /// Nothing read; so many rates will be kept.
+    pub(super) fn new(window: usize) -> Self {
+        Self {
+            window,
+            host: Track::default(),
+            units: BTreeMap::new(),
+            live: None,
+        }
+    }
+
+    /// Takes a reading in.
+    pub(super) fn add(&mut self, live: Live) {
+        let step = self.live.take().and_then(|last| Step::new(last, &live));
+        self.host.total = Numbers::of_host(&live);
+        self.host.rate = None;
+        if let Some(rate) = step.as_ref().and_then(|step| step.host(&live)) {
+            self.host.push(rate, self.window);
+        }
+        let mut units: BTreeMap<String, Unit> = BTreeMap::new();
+        for group in &live.groups {
+            let (name, member) = names(&live.dimensions, &group.labels);
+            let unit = units.entry(name).or_default();
+            let change = step.as_ref().map(|step| step.group(group));
+            unit.add(group, member, change.as_ref());
+        }
+        for (name, unit) in &mut units {
+            let rate = unit.track.rate;
+            if let Some(last) = self.units.remove(name) {
+                unit.track.past = last.track.past;
+                unit.track.seen = last.track.seen;
+            }
+            if let Some(rate) = rate {
+                unit.track.push(rate, self.window);
+            }
+        }
+        self.units = units;
+        self.live = Some(live);
+    }
+
+    /// What tells units apart: the label of that name, or all labels where there is none.
+    pub(super) fn title(&self) -> String {
+        let dimensions = self.live.as_ref().map(|live| live.dimensions.as_slice());
+        match dimensions.unwrap_or_default() {
+            dimensions if dimensions.iter().any(|name| name == UNIT) => UNIT.to_owned(),
+            [] => "host".to_owned(),
+            dimensions => dimensions.join(" "),
+        }
+    }
+}
+
+impl Unit {
+    fn add(&mut self, group: &Group, name: String, change: Option<&Change>) {
+        let total = Numbers::of_group(group);
+        let rate = change.map(|change| change.rate);
+        self.track.total.add(&total);
+        if let Some(rate) = &rate {
+            self.track.rate.get_or_insert_default().add(rate);
+        }
+        for (outcome, &count) in &group.closes {
+            let tally = self.outcomes.entry(harmless(outcome)).or_default();
+            tally.total += count;
+            if let Some(change) = change {
+                *tally.rate.get_or_insert_default() += change.outcome(outcome, count);
+            }
+        }
+        self.orphaned += group.orphaned;
+        self.delivered += group.delivered;
+        self.members.push(Member {
+            name,
+            labels: group.labels.clone(),
+            total,
+            rate,
+        });
+    }
+}
+
+/// From one reading to the next of the same daemon.
+struct Step {
+    last: Live,
+    seconds: f64,
+    groups: BTreeMap<BTreeMap<String, String>, Group>,
+}
+
+/// What a group did in a step.
+struct Change {
+    rate: Numbers,
+    seconds: f64,
+    /// The closes that it began with; none if it stood still, whatever its counts say.
+    before: Option<Counts>,
+}
+
+impl Change {
+    /// Closes of an outcome a second.
+    fn outcome(&self, outcome: &str, count: u64) -> f64 {
+        let Some(before) = &self.before else {
+            return 0.0;
+        };
+        let before = before.get(outcome).copied().unwrap_or(0);
+        float(count.saturating_sub(before)) / self.seconds
+    }
+}
+
+impl Step {
+    /// None if the daemon was started anew, or its clock stands still or was set back.
+    fn new(mut last: Live, next: &Live) -> Option<Self> {
+        let seconds = next.at - last.at;
+        let is_same = (last.started - next.started).abs() < SAME && last.host == next.host;
+        if !(is_same && seconds > 0.0 && seconds.is_finite()) {
+            return None;
+        }
+        let groups = std::mem::take(&mut last.groups);
+        let groups = groups.into_iter();
+        Some(Self {
+            groups: groups.map(|group| (group.labels.clone(), group)).collect(),
+            last,
+            seconds,
+        })
+    }
+
+    /// What the whole host did; unknown if its counts began anew.
+    fn host(&self, next: &Live) -> Option<Numbers> {
+        let since = Numbers::of_host(next).since(&Numbers::of_host(&self.last))?;
+        Some(since.per(self.seconds))
+    }
+
+    fn group(&self, group: &Group) -> Change {
+        let total = Numbers::of_group(group);
+        let (since, before) = match self.groups.get(&group.labels) {
+            _ if group.labels.values().any(|value| value == RETIRED) => (None, None),
+            Some(last) => (
+                total.since(&Numbers::of_group(last)),
+                Some(last.closes.clone()),
+            ),
+            // It may have been there, among those that are not shown.
+            None if self.last.groups_omitted > 0 => (None, None),
+            None => (Some(total), Some(Counts::new())),
+        };
+        Change {
+            rate: since.unwrap_or_else(|| total.still()).per(self.seconds),
+            seconds: self.seconds,
+            before: before.filter(|_| since.is_some()),
+        }
+    }
+}
+
+/// The label that names units.
+const UNIT: &str = "unit";
+
+/// The name of a group's unit, and what tells it from the others of that unit.
+fn names(dimensions: &[String], labels: &BTreeMap<String, String>) -> (String, String) {
+    let value = |name: &String| labels.get(name).map_or("", String::as_str);
+    let joined = |names: &mut dyn Iterator<Item = &String>| {
+        let values = names.map(value).filter(|value| !value.is_empty());
+        harmless(&values.collect::<Vec<_>>().join(" "))
+    };
+    let has_unit = dimensions.iter().any(|name| name == UNIT);
+    let (unit, member) = if has_unit {
+        (
+            joined(&mut dimensions.iter().filter(|name| *name == UNIT)),
+            joined(&mut dimensions.iter().filter(|name| *name != UNIT)),
+        )
+    } else {
+        (joined(&mut dimensions.iter()), String::new())
+    };
+    (
+        if unit.is_empty() {
+            "-".to_owned()
+        } else {
+            unit
+        },
+        member,
+    )
+}

@@ -1,0 +1,131 @@
+//! What the terminal can show: colours, and letters beyond ASCII.
+
+use std::env;
+use std::ffi::OsStr;
+
+use ratatui::buffer::Buffer;
+use ratatui::style::Color;
+
+/// What may be used of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Look {
+    pub(super) colour: bool,
+    pub(super) unicode: bool,
+}
+
+impl Look {
+    /// What the environment says: `NO_COLOR` (no-color.org), and the locale.
+    pub(super) fn from_environment() -> Self {
+        let no_color = env::var_os("NO_COLOR");
+        Self {
+            colour: no_color.as_deref().is_none_or(OsStr::is_empty),
+            unicode: is_utf8(|name| env::var(name).ok()),
+        }
+    }
+
+    /// Takes out of a drawing what the terminal cannot show.
+    pub(super) fn apply(self, buffer: &mut Buffer) {
+        for cell in &mut buffer.content {
+            if !self.colour {
+                cell.fg = Color::Reset;
+                cell.bg = Color::Reset;
+            }
+            if !self.unicode && !cell.symbol().is_ascii() {
+                let plain = cell.symbol().chars().next().map_or(' ', ascii);
+                cell.set_char(plain);
+            }
+        }
+    }
+
+    /// The same for a line.
+    pub(super) fn text(self, line: &str) -> String {
+        if self.unicode {
+            return line.to_owned();
+        }
+        line.chars().map(ascii).collect()
+    }
+}
+
+/// Whether the locale's letters are UTF-8: of these variables the first that is set counts.
+fn is_utf8(variable: impl Fn(&str) -> Option<String>) -> bool {
+    let set = ["LC_ALL", "LC_CTYPE", "LANG"];
+    let mut set = set.iter().filter_map(|name| variable(name));
+    set.find(|value| !value.is_empty()).is_some_and(|locale| {
+        let locale = locale.to_lowercase();
+        locale.contains("utf-8") || locale.contains("utf8")
+    })
+}
+
+/// What stands for a letter in ASCII.
+fn ascii(letter: char) -> char {
+    match letter {
+        letter if letter.is_ascii() => letter,
+        '▁' => '_',
+        '▂' => '.',
+        '▃' => ':',
+        '▄' => '-',
+        '▅' => '=',
+        '▆' => '+',
+        '▇' => '*',
+        '█' => '#',
+        '▶' => '>',
+        '▼' => 'v',
+        '▲' => '^',
+        '…' => '~',
+        '·' => '|',
+        'µ' => 'u',
+        _ => '?',
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ratatui::layout::Rect;
+    use ratatui::style::{Modifier, Style};
+
+    use super::*;
+
+    #[test]
+    fn the_first_variable_of_the_locale_counts() {
+        let with = |set: &'static [(&str, &str)]| {
+            is_utf8(|name| {
+                let found = set.iter().find(|(set, _)| *set == name);
+                found.map(|(_, value)| (*value).to_owned())
+            })
+        };
+        assert!(with(&[("LANG", "en_GB.UTF-8")]));
+        assert!(with(&[("LC_ALL", ""), ("LC_CTYPE", "C.utf8")]));
+        assert!(!with(&[("LC_ALL", "C"), ("LANG", "en_GB.UTF-8")]));
+        assert!(!with(&[]));
+    }
+
+    #[test]
+    fn without_colours_and_letters_the_rest_stays() {
+        let mut buffer = Buffer::empty(Rect::new(0, 0, 4, 1));
+        let style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
+        buffer.set_string(0, 0, "a█é…", style);
+        Look {
+            colour: false,
+            unicode: false,
+        }
+        .apply(&mut buffer);
+        let plain = Style::reset().add_modifier(Modifier::BOLD);
+        let mut expected = Buffer::empty(*buffer.area());
+        expected.set_string(0, 0, "a#?~", plain.remove_modifier(Modifier::empty()));
+        let symbols = |buffer: &Buffer| -> String {
+            buffer
+                .content
+                .iter()
+                .map(|cell| cell.symbol().to_owned())
+                .collect()
+        };
+        assert_eq!(symbols(&buffer), symbols(&expected));
+        assert!(buffer.content.iter().all(|cell| cell.fg == Color::Reset));
+        assert!(
+            buffer
+                .content
+                .iter()
+                .all(|cell| cell.modifier == Modifier::BOLD)
+        );
+    }
+}

@@ -1,0 +1,107 @@
+//! `lingerd top --once`: one table, as text or JSON.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::column::{Column, Numbers};
+use super::history::History;
+use super::look::Look;
+use super::rows::{Row, number, rows};
+use super::state::{Shown, State};
+use crate::live::{Health, Recent};
+
+/// What is printed as JSON.
+#[derive(Serialize)]
+struct Printed<'a> {
+    host: &'a str,
+    plan: &'a str,
+    /// When the daemon was started, and when this was read, Unix seconds.
+    started: f64,
+    at: f64,
+    #[serde(flatten)]
+    all: Pair<'a>,
+    units: Vec<Named<'a>>,
+    groups_omitted: usize,
+    recent: &'a [Recent],
+    health: &'a Health,
+}
+
+#[derive(Serialize)]
+struct Named<'a> {
+    name: &'a str,
+    #[serde(flatten)]
+    pair: Pair<'a>,
+}
+
+/// Numbers in all, and each second between two readings.
+#[derive(Serialize)]
+struct Pair<'a> {
+    totals: &'a Numbers,
+    rates: Option<&'a Numbers>,
+}
+
+/// The units, sorted as the state says, as JSON.
+pub(super) fn json(history: &History, state: &State) -> serde_json::Result<String> {
+    let Some(live) = &history.live else {
+        return Ok("null\n".to_owned());
+    };
+    let printed = Printed {
+        host: &live.host,
+        plan: &live.plan,
+        started: live.started,
+        at: live.at,
+        all: Pair {
+            totals: &history.host.total,
+            rates: history.host.rate.as_ref(),
+        },
+        units: rows(history, state)
+            .into_iter()
+            .map(|(name, unit)| Named {
+                name,
+                pair: Pair {
+                    totals: &unit.track.total,
+                    rates: unit.track.rate.as_ref(),
+                },
+            })
+            .collect(),
+        groups_omitted: live.groups_omitted,
+        recent: &live.recent,
+        health: &live.health,
+    };
+    Ok(serde_json::to_string_pretty(&printed)? + "\n")
+}
+
+/// The same as a table: for each column what happened in all, and each second.
+pub(super) fn table(history: &History, state: &State, look: Look) -> String {
+    let rows = rows(history, state);
+    let title = history.title();
+    let width = rows.iter().map(|(name, _)| name.chars().count());
+    let width = width.chain([title.len()]).max().unwrap_or(0);
+    let mut table = format!("{title:<width$}");
+    for column in Column::NUMBERS {
+        let _ = write!(table, " {:>9}", column.name());
+        if !column.is_gauge() {
+            let _ = write!(table, " {:>8}", "/s");
+        }
+    }
+    table.push('\n');
+    for row in rows {
+        line(row, width, &mut table);
+    }
+    look.text(&table)
+}
+
+fn line((name, unit): Row<'_>, width: usize, table: &mut String) {
+    let text = |column: Column, shown| {
+        number(&unit.track, column, shown).map_or("-".to_owned(), |value| column.text(value))
+    };
+    let _ = write!(table, "{name:<width$}");
+    for &column in Column::NUMBERS {
+        let _ = write!(table, " {:>9}", text(column, Shown::Totals));
+        if !column.is_gauge() {
+            let _ = write!(table, " {:>8}", text(column, Shown::Rates));
+        }
+    }
+    table.push('\n');
+}

@@ -1,0 +1,64 @@
+//! The units in the order in which they are shown.
+
+use std::cmp::Ordering;
+
+use super::column::{Column, Numbers};
+use super::history::{History, Track, Unit};
+use super::state::{Shown, State};
+
+/// A unit by its name.
+pub(super) type Row<'a> = (&'a str, &'a Unit);
+
+/// The units that pass the filter, sorted.
+pub(super) fn rows<'a>(history: &'a History, state: &State) -> Vec<Row<'a>> {
+    let wanted = state.filter.to_lowercase();
+    let units = history
+        .units
+        .iter()
+        .map(|(name, unit)| (name.as_str(), unit));
+    let mut rows: Vec<_> = units
+        .filter(|(name, _)| name.to_lowercase().contains(&wanted))
+        .collect();
+    // They come sorted by their names, and stay so where nothing else tells them apart.
+    rows.sort_by(|(a_name, a), (b_name, b)| {
+        let order = match state.sort {
+            Column::Unit => a_name.cmp(b_name),
+            column => compare(&b.track, &a.track, column, state.shown),
+        };
+        if state.reverse {
+            order.reverse()
+        } else {
+            order
+        }
+    });
+    rows
+}
+
+/// By what is shown; where that is the same, by the other, so that what is quiet keeps its place.
+fn compare(a: &Track, b: &Track, column: Column, shown: Shown) -> Ordering {
+    let rate = |track: &Track| number(track, column, Shown::Rates).unwrap_or(0.0);
+    let by_rate = rate(a).total_cmp(&rate(b));
+    let by_total = a.total[column].total_cmp(&b.total[column]);
+    match shown {
+        Shown::Rates => by_rate.then(by_total),
+        Shown::Totals => by_total.then(by_rate),
+    }
+}
+
+/// The number that is shown; none if it is not known.
+pub(super) fn number(track: &Track, column: Column, shown: Shown) -> Option<f64> {
+    of(&track.total, track.rate.as_ref(), column, shown)
+}
+
+/// That of these.
+pub(super) fn of(
+    total: &Numbers,
+    rate: Option<&Numbers>,
+    column: Column,
+    shown: Shown,
+) -> Option<f64> {
+    match shown {
+        Shown::Rates if !column.is_gauge() => rate.map(|rate| rate[column]),
+        _ => Some(total[column]),
+    }
+}

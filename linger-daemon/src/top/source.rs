@@ -1,0 +1,104 @@
+//! Where the readings come from: a lingerd that runs, or probes of its own.
+
+use anyhow::{Context as _, Result, bail};
+
+use super::own::Own;
+use super::remote::{ReadError, Remote};
+use crate::cli::Top;
+use crate::config::Config;
+use crate::http::Place;
+use crate::live::Live;
+use crate::privileges;
+
+/// One of the two.
+pub(super) enum Source {
+    Remote(Box<Remote>),
+    Own(Box<Own>),
+}
+
+impl Source {
+    /// What the options say; without them the lingerd of this host, and where none runs, probes that
+    /// stay for as long as this program.
+    pub(super) async fn open(options: &Top, config: &Config) -> Result<Self> {
+        if let Some(url) = &options.url {
+            let password = options.password()?;
+            let mut remote = Remote::new(url, options, password)?;
+            remote.read().await.with_context(|| url.clone())?;
+            return Ok(Self::Remote(Box::new(remote)));
+        }
+        if options.own {
+            return Ok(Self::Own(Box::new(Own::attach(config)?)));
+        }
+        let mut refused = Vec::new();
+        for place in &config.listen {
+            let url = url(place);
+            let mut remote = Remote::new(&url, options, options.password()?)?;
+            match remote.read().await {
+                Ok(_) => return Ok(Self::Remote(Box::new(remote))),
+                Err(ReadError::NoOne(_)) => refused.push(place.to_string()),
+                Err(error) => return Err(error).with_context(|| url.clone()),
+            }
+        }
+        let places = refused.join(", ");
+        if !privileges::missing().is_empty() {
+            bail!(
+                "no lingerd answers at {places}, and only root can attach probes for this view: start \
+                 `lingerd run`, name one that runs with --url, or be root"
+            );
+        }
+        let own = Own::attach(config);
+        let own =
+            own.with_context(|| format!("no lingerd answers at {places}, and no probes attach"))?;
+        Ok(Self::Own(Box::new(own)))
+    }
+
+    /// One reading.
+    pub(super) async fn read(&mut self) -> Result<Live> {
+        match self {
+            Self::Remote(remote) => Ok(remote.read().await?),
+            Self::Own(own) => own.read(),
+        }
+    }
+
+    /// What it is, in a few words.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Remote(remote) => remote.name().to_owned(),
+            Self::Own(_) => "own probes".to_owned(),
+        }
+    }
+}
+
+/// How to ask one that serves at this place on this host.
+fn url(place: &Place) -> String {
+    match place {
+        Place::Tcp(address) if address.ip().is_unspecified() => {
+            let host = if address.is_ipv4() {
+                "127.0.0.1"
+            } else {
+                "[::1]"
+            };
+            format!("http://{host}:{}", address.port())
+        }
+        Place::Tcp(address) => format!("http://{address}"),
+        Place::Unix(_) => place.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_to_listen_at_is_where_to_ask() {
+        for (place, expected) in [
+            ("127.0.0.1:10546", "http://127.0.0.1:10546"),
+            ("0.0.0.0:80", "http://127.0.0.1:80"),
+            ("[::]:80", "http://[::1]:80"),
+            ("[::1]:80", "http://[::1]:80"),
+            ("unix:/run/x.sock", "unix:/run/x.sock"),
+        ] {
+            assert_eq!(url(&place.parse().unwrap()), expected);
+        }
+    }
+}

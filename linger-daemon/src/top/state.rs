@@ -1,0 +1,368 @@
+//! What keys do: the state of the view, apart from terminal and numbers.
+
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
+use super::column::Column;
+
+/// What is shown of each unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// What happened each second since the reading before.
+    Rates,
+    /// What happened in all.
+    Totals,
+}
+
+/// What fills the screen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Screen {
+    /// All units.
+    Units,
+    /// The selected one.
+    Unit,
+}
+
+/// What keys are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keys {
+    /// To walk about, and to choose.
+    Walk,
+    /// To write the filter.
+    Filter,
+    /// To be done with the help, which is shown.
+    Help,
+}
+
+/// What a key asks of the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// To be drawn anew.
+    Draw,
+    /// To end.
+    Quit,
+    /// To stop, until the shell has it go on.
+    Suspend,
+}
+
+/// What the person at the keys chose.
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    pub(super) screen: Screen,
+    pub(super) keys: Keys,
+    pub(super) shown: Shown,
+    pub(super) sort: Column,
+    /// Least first; names from Z to A.
+    pub(super) reverse: bool,
+    /// Only units that contain this, in letters of either case.
+    pub(super) filter: String,
+    /// Whether readings are left out.
+    pub(super) paused: bool,
+    /// The unit that the keys are at; the first if none.
+    pub(super) selected: Option<String>,
+    /// Rows of the one unit's lists that are scrolled away.
+    pub(super) scroll: usize,
+    /// Rows that the last drawing had room for.
+    pub(super) page: usize,
+}
+
+impl State {
+    /// All units, sorted by this.
+    pub(super) fn new(sort: Column) -> Self {
+        Self {
+            screen: Screen::Units,
+            keys: Keys::Walk,
+            shown: Shown::Rates,
+            sort,
+            reverse: false,
+            filter: String::new(),
+            paused: false,
+            selected: None,
+            scroll: 0,
+            page: 1,
+        }
+    }
+
+    /// Does what a key stands for, where these units are shown in this order.
+    pub(super) fn key(&mut self, key: KeyEvent, units: &[&str]) -> Action {
+        if key.modifiers.contains(KeyModifiers::CONTROL) {
+            return self.control(key.code);
+        }
+        match self.keys {
+            Keys::Walk => return self.choose(key.code, units),
+            Keys::Filter => self.edit(key.code),
+            Keys::Help if key.code == KeyCode::Char('q') => return Action::Quit,
+            Keys::Help => self.keys = Keys::Walk,
+        }
+        Action::Draw
+    }
+
+    /// Changes what is shown.
+    fn choose(&mut self, code: KeyCode, units: &[&str]) -> Action {
+        match code {
+            KeyCode::Char('q') => return Action::Quit,
+            KeyCode::Char('?') | KeyCode::F(1) => self.keys = Keys::Help,
+            KeyCode::Char(' ') => self.paused = !self.paused,
+            KeyCode::Char('t') => self.shown = self.shown.other(),
+            KeyCode::Char('r') => self.reverse = !self.reverse,
+            KeyCode::Char('<' | ',') => self.sort_by_neighbour(Column::ALL.len() - 1),
+            KeyCode::Char('>' | '.') => self.sort_by_neighbour(1),
+            KeyCode::Char(digit @ '1'..='9') => {
+                let columns = Column::ALL.iter().zip('1'..='9');
+                let mut chosen = columns.filter(|&(_, key)| key == digit);
+                self.sort = chosen.next().map_or(self.sort, |(&column, _)| column);
+            }
+            code => self.walk(code, units),
+        }
+        Action::Draw
+    }
+
+    fn control(&mut self, code: KeyCode) -> Action {
+        match code {
+            KeyCode::Char('c') => return Action::Quit,
+            KeyCode::Char('z') => return Action::Suspend,
+            KeyCode::Char('u') if self.keys == Keys::Filter => self.filter.clear(),
+            _ => {}
+        }
+        Action::Draw
+    }
+
+    /// Writes the filter.
+    fn edit(&mut self, code: KeyCode) {
+        match code {
+            KeyCode::Enter => self.keys = Keys::Walk,
+            KeyCode::Esc => {
+                self.keys = Keys::Walk;
+                self.filter.clear();
+            }
+            KeyCode::Backspace => drop(self.filter.pop()),
+            // Longer than the longest name of a unit helps no one.
+            KeyCode::Char(letter) if self.filter.len() < 255 && !letter.is_control() => {
+                self.filter.push(letter);
+            }
+            _ => {}
+        }
+    }
+
+    /// Goes from unit to unit, into one and back.
+    fn walk(&mut self, code: KeyCode, units: &[&str]) {
+        let (row, last) = (self.row(units), units.len().saturating_sub(1));
+        let page = self.page.max(1);
+        let in_unit = self.screen == Screen::Unit;
+        match code {
+            KeyCode::Up | KeyCode::Char('k') => self.select(units, row.saturating_sub(1)),
+            KeyCode::Down | KeyCode::Char('j') => self.select(units, row + 1),
+            KeyCode::PageUp if in_unit => self.scroll = self.scroll.saturating_sub(page),
+            KeyCode::PageDown if in_unit => self.scroll = self.scroll.saturating_add(page),
+            KeyCode::PageUp => self.select(units, row.saturating_sub(page)),
+            KeyCode::PageDown => self.select(units, row + page),
+            KeyCode::Home | KeyCode::Char('g') => self.select(units, 0),
+            KeyCode::End | KeyCode::Char('G') => self.select(units, last),
+            KeyCode::Enter | KeyCode::Right | KeyCode::Char('l') if !units.is_empty() => {
+                self.select(units, row);
+                self.screen = Screen::Unit;
+            }
+            KeyCode::Esc if !in_unit => self.filter.clear(),
+            KeyCode::Esc | KeyCode::Left | KeyCode::Char('h') => self.screen = Screen::Units,
+            KeyCode::Char('/') => {
+                self.screen = Screen::Units;
+                self.keys = Keys::Filter;
+            }
+            _ => {}
+        }
+    }
+
+    /// The row of the selected unit. The first if it is not among these.
+    pub(super) fn row(&self, units: &[&str]) -> usize {
+        let selected = self.selected.as_deref();
+        let row = units.iter().position(|unit| Some(*unit) == selected);
+        row.unwrap_or(0)
+    }
+
+    fn select(&mut self, units: &[&str], row: usize) {
+        let row = row.min(units.len().saturating_sub(1));
+        if let Some(unit) = units.get(row) {
+            self.selected = Some((*unit).to_owned());
+            self.scroll = 0;
+        }
+    }
+
+    fn sort_by_neighbour(&mut self, steps: usize) {
+        let here = self.sort as usize;
+        self.sort = Column::ALL[(here + steps) % Column::ALL.len()];
+    }
+}
+
+impl Shown {
+    const fn other(self) -> Self {
+        match self {
+            Self::Rates => Self::Totals,
+            Self::Totals => Self::Rates,
+        }
+    }
+}
+
+/// The keys, and what each does, for the help.
+pub(super) const KEYS: &[(&str, &str)] = &[
+    ("q, Ctrl-C", "quit"),
+    ("Up Down k j", "go from unit to unit"),
+    ("PgUp PgDn", "a page of them; in a unit, scroll"),
+    ("Home End g G", "the first, the last"),
+    ("Enter Right l", "look into the unit"),
+    ("Esc Left h", "back; Esc also ends the filter"),
+    ("/", "only units whose names contain..."),
+    ("1 to 9, < >", "sort by another column"),
+    ("r", "the other way round"),
+    ("t", "rates, or totals since the start"),
+    ("space", "hold still, and go on"),
+    ("Ctrl-Z", "stop, until fg"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UNITS: &[&str] = &["a", "b", "c", "d", "e"];
+
+    fn press(state: &mut State, codes: &[KeyCode]) -> Action {
+        let keys = codes.iter().map(|&code| KeyEvent::from(code));
+        keys.map(|key| state.key(key, UNITS))
+            .last()
+            .unwrap_or(Action::Draw)
+    }
+
+    fn letters(state: &mut State, text: &str) -> Action {
+        let codes: Vec<_> = text.chars().map(KeyCode::Char).collect();
+        press(state, &codes)
+    }
+
+    fn state() -> State {
+        State::new(Column::Aborts)
+    }
+
+    fn row(state: &State) -> usize {
+        state.row(UNITS)
+    }
+
+    #[test]
+    fn q_and_control_c_quit_from_everywhere() {
+        let control_c = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
+        for before in ["", "l", "?", "t"] {
+            let mut state = state();
+            letters(&mut state, before);
+            assert_eq!(state.clone().key(control_c, UNITS), Action::Quit);
+            assert_eq!(letters(&mut state, "q"), Action::Quit);
+        }
+        let mut state = state();
+        assert_eq!(letters(&mut state, "/q"), Action::Draw);
+        assert_eq!(state.filter, "q");
+        assert_eq!(state.key(control_c, UNITS), Action::Quit);
+    }
+
+    #[test]
+    fn control_z_suspends() {
+        let key = KeyEvent::new(KeyCode::Char('z'), KeyModifiers::CONTROL);
+        assert_eq!(state().key(key, UNITS), Action::Suspend);
+    }
+
+    #[test]
+    fn arrows_and_letters_walk_and_stay_within_the_units() {
+        let mut state = state();
+        for (codes, expected) in [
+            (vec![KeyCode::Up], 0),
+            (vec![KeyCode::Down, KeyCode::Char('j')], 2),
+            (vec![KeyCode::Char('k')], 1),
+            (vec![KeyCode::End, KeyCode::Down], 4),
+            (vec![KeyCode::Char('g')], 0),
+            (vec![KeyCode::Char('G')], 4),
+            (vec![KeyCode::Home], 0),
+        ] {
+            press(&mut state, &codes);
+            assert_eq!(row(&state), expected, "{codes:?}");
+        }
+        state.page = 3;
+        press(&mut state, &[KeyCode::PageDown]);
+        assert_eq!(row(&state), 3);
+        press(&mut state, &[KeyCode::PageDown]);
+        assert_eq!(row(&state), 4);
+        press(&mut state, &[KeyCode::PageUp]);
+        assert_eq!(row(&state), 1);
+    }
+
+    #[test]
+    fn the_selection_stays_with_its_unit_when_rows_move() {
+        let mut state = state();
+        press(&mut state, &[KeyCode::Down]);
+        assert_eq!(state.row(&["e", "d", "c", "b", "a"]), 3);
+        assert_eq!(state.row(&["x", "y"]), 0, "it is gone");
+    }
+
+    #[test]
+    fn a_unit_is_entered_and_left() {
+        for (enter, leave) in [
+            (KeyCode::Enter, KeyCode::Esc),
+            (KeyCode::Right, KeyCode::Left),
+            (KeyCode::Char('l'), KeyCode::Char('h')),
+        ] {
+            let mut state = state();
+            press(&mut state, &[KeyCode::Down, enter]);
+            assert_eq!(state.screen, Screen::Unit);
+            assert_eq!(state.selected.as_deref(), Some("b"));
+            press(&mut state, &[KeyCode::PageDown]);
+            assert_eq!((row(&state), state.scroll), (1, 1));
+            press(&mut state, &[KeyCode::Down]);
+            assert_eq!((row(&state), state.scroll), (2, 0), "the next unit");
+            press(&mut state, &[leave]);
+            assert_eq!((state.screen.clone(), row(&state)), (Screen::Units, 2));
+        }
+        let mut state = state();
+        state.key(KeyEvent::from(KeyCode::Enter), &[]);
+        assert_eq!(state.screen, Screen::Units, "there is none to enter");
+    }
+
+    #[test]
+    fn digits_and_angles_choose_the_column() {
+        let mut state = state();
+        for (keys, expected) in [
+            ("1", Column::Unit),
+            ("4", Column::Discarded),
+            ("9", Column::Resets),
+            (">", Column::Unit),
+            ("<<", Column::Unread),
+            ("0", Column::Unread),
+        ] {
+            letters(&mut state, keys);
+            assert_eq!(state.sort, expected, "{keys}");
+        }
+        assert!(!state.reverse);
+        letters(&mut state, "r");
+        assert!(state.reverse);
+    }
+
+    #[test]
+    fn the_filter_is_written_kept_and_dropped() {
+        let mut state = state();
+        letters(&mut state, "/qj x");
+        assert_eq!((state.filter.as_str(), state.keys), ("qj x", Keys::Filter));
+        press(&mut state, &[KeyCode::Backspace, KeyCode::Enter]);
+        assert_eq!((state.filter.as_str(), state.keys), ("qj ", Keys::Walk));
+        press(&mut state, &[KeyCode::Esc]);
+        assert_eq!(state.filter, "");
+        letters(&mut state, "/abc");
+        press(&mut state, &[KeyCode::Esc]);
+        assert_eq!((state.filter.as_str(), state.keys), ("", Keys::Walk));
+    }
+
+    #[test]
+    fn help_pause_and_totals_are_toggled() {
+        let mut state = state();
+        letters(&mut state, "?");
+        assert_eq!(state.keys, Keys::Help);
+        letters(&mut state, " ");
+        let left = (state.keys, state.paused);
+        assert_eq!(left, (Keys::Walk, false), "the key ends the help only");
+        letters(&mut state, " t");
+        assert_eq!((state.paused, state.shown), (true, Shown::Totals));
+        letters(&mut state, " t");
+        assert_eq!((state.paused, state.shown), (false, Shown::Rates));
+    }
+}

@@ -1,0 +1,197 @@
+//! The view on a terminal: keys, readings and signals, one after another.
+
+use std::io;
+use std::panic;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Result;
+use nix::sys::signal::{Signal, kill, raise};
+use nix::unistd::Pid;
+use ratatui::DefaultTerminal;
+use ratatui::backend::Backend as _;
+use ratatui::crossterm::cursor::Show;
+use ratatui::crossterm::event::{self, Event, KeyEvent, KeyEventKind};
+use ratatui::crossterm::execute;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::draw::{Picture, draw};
+use super::history::History;
+use super::look::Look;
+use super::rows::rows;
+use super::source::Source;
+use super::state::{Action, State};
+use crate::live::Live;
+
+/// What the view waits for.
+enum News {
+    Key(KeyEvent),
+    Resized,
+    /// The keys cannot be read any more.
+    Closed(io::Error),
+    Reading(Result<Box<Live>>),
+    /// Whoever controls the terminal has this stopped.
+    Stop,
+    /// It was stopped, in whatever way.
+    GoOn,
+    /// Whoever controls the process has it end.
+    End,
+}
+
+/// Shows readings of this source until a key or a signal ends it. The terminal is then as it was.
+pub(super) async fn show(
+    mut source: Source,
+    every: Duration,
+    mut state: State,
+    mut history: History,
+) -> Result<()> {
+    let name = source.name();
+    let look = Look::from_environment();
+    let (sender, mut news) = unbounded_channel();
+    signals(&sender)?;
+    let readings = sender.clone();
+    tokio::spawn(async move {
+        let mut ticks = interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let reading = source.read().await.map(Box::new);
+            if readings.send(News::Reading(reading)).is_err() {
+                return;
+            }
+        }
+    });
+    let mut terminal = Screen(ratatui::try_init()?);
+    restore_after_panic();
+    keys(sender);
+    let mut failure: Option<String> = None;
+    loop {
+        terminal.0.draw(|frame| {
+            let picture = Picture {
+                history: &history,
+                source: &name,
+                interval: every,
+                failure: failure.as_deref(),
+                look,
+            };
+            draw(frame, &picture, &mut state);
+        })?;
+        match news.recv().await {
+            Some(News::Key(key)) => {
+                let rows = rows(&history, &state);
+                let units: Vec<String> = rows.iter().map(|(name, _)| (*name).to_owned()).collect();
+                let units: Vec<_> = units.iter().map(String::as_str).collect();
+                match state.key(key, &units) {
+                    Action::Draw => {}
+                    Action::Quit => return Ok(()),
+                    // As the terminal does where keys are not read one by one: all of the job.
+                    Action::Suspend => kill(Pid::from_raw(0), Signal::SIGTSTP)?,
+                }
+            }
+            Some(News::Resized) => {}
+            Some(News::Reading(Ok(live))) => {
+                failure = None;
+                if !state.paused {
+                    history.add(*live);
+                }
+            }
+            Some(News::Reading(Err(error))) => failure = Some(format!("{error:#}")),
+            Some(News::Stop) => terminal.stop()?,
+            Some(News::GoOn) => terminal.take_back()?,
+            Some(News::Closed(error)) => return Err(error.into()),
+            Some(News::End) | None => return Ok(()),
+        }
+    }
+}
+
+/// A terminal that is restored in the end.
+struct Screen(DefaultTerminal);
+
+impl Screen {
+    /// Stops the process, with the terminal as it was, until it is told to go on.
+    fn stop(&mut self) -> io::Result<()> {
+        restore()?;
+        raise(Signal::SIGSTOP)?;
+        self.take_back()
+    }
+
+    /// Takes the terminal back from whoever had it meanwhile.
+    fn take_back(&mut self) -> io::Result<()> {
+        restore()?;
+        self.0 = ratatui::try_init()?;
+        // Not by the terminal's own method, which asks where the cursor is and reads the answer as
+        // keys are read.
+        self.0.backend_mut().clear()
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // If this fails, the terminal is gone.
+        let _ = restore();
+    }
+}
+
+/// Leaves the terminal as it was, with its cursor.
+fn restore() -> io::Result<()> {
+    execute!(io::stdout(), Show)?;
+    ratatui::try_restore()
+}
+
+/// Has a panic leave the terminal as it was, before it says what happened.
+fn restore_after_panic() {
+    let others = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        let _ = restore();
+        others(info);
+    }));
+}
+
+/// Passes signals on.
+fn signals(sender: &UnboundedSender<News>) -> io::Result<()> {
+    const STOP: SignalKind = SignalKind::from_raw(Signal::SIGTSTP as i32);
+    const GO_ON: SignalKind = SignalKind::from_raw(Signal::SIGCONT as i32);
+    for kind in [
+        STOP,
+        GO_ON,
+        SignalKind::terminate(),
+        SignalKind::interrupt(),
+        SignalKind::hangup(),
+    ] {
+        let mut signal = signal(kind)?;
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            while signal.recv().await.is_some() {
+                let news = match kind {
+                    STOP => News::Stop,
+                    GO_ON => News::GoOn,
+                    _ => News::End,
+                };
+                if sender.send(news).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Passes on what is typed, from a thread that ends with the process.
+fn keys(sender: UnboundedSender<News>) {
+    thread::spawn(move || {
+        loop {
+            let news = match event::read() {
+                Ok(Event::Key(key)) if key.kind != KeyEventKind::Release => News::Key(key),
+                Ok(Event::Resize(..)) => News::Resized,
+                Ok(_) => continue,
+                Err(error) => News::Closed(error),
+            };
+            let is_last = matches!(news, News::Closed(_));
+            if sender.send(news).is_err() || is_last {
+                return;
+            }
+        }
+    });
+}

@@ -1,0 +1,229 @@
+//! What stands where, on terminals of several sizes: compared with drawings in files.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use ratatui::buffer::Buffer;
+use ratatui::crossterm::event::{KeyCode, KeyEvent};
+use ratatui::style::Color;
+
+use super::busy;
+use crate::live::Live;
+use crate::top::column::Column;
+use crate::top::draw::{Picture, draw};
+use crate::top::history::History;
+use crate::top::look::Look;
+use crate::top::rows::rows;
+use crate::top::state::State;
+
+const PLAIN: Look = Look {
+    colour: true,
+    unicode: true,
+};
+
+/// With this in the environment the drawings are made anew.
+const BLESS: &str = "LINGER_BLESS";
+
+/// What a terminal shows after so many readings and these keys.
+pub(super) struct Scene {
+    pub(super) history: History,
+    pub(super) state: State,
+    pub(super) failure: Option<&'static str>,
+    pub(super) look: Look,
+}
+
+impl Scene {
+    pub(super) fn of(readings: impl IntoIterator<Item = Live>) -> Self {
+        let mut history = History::new(150);
+        for live in readings {
+            history.add(live);
+        }
+        Self {
+            history,
+            state: State::new(Column::Aborts),
+            failure: None,
+            look: PLAIN,
+        }
+    }
+
+    fn busy() -> Self {
+        Self::of((1..40).map(busy))
+    }
+
+    pub(super) fn press(mut self, keys: impl IntoIterator<Item = KeyCode>) -> Self {
+        for key in keys {
+            let names = rows(&self.history, &self.state);
+            let names: Vec<String> = names.iter().map(|(name, _)| (*name).to_owned()).collect();
+            let names: Vec<_> = names.iter().map(String::as_str).collect();
+            self.state.key(KeyEvent::from(key), &names);
+        }
+        self
+    }
+
+    fn letters(self, keys: &str) -> Self {
+        self.press(keys.chars().map(KeyCode::Char))
+    }
+
+    pub(super) fn buffer(&mut self, width: u16, height: u16) -> Buffer {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        let picture = Picture {
+            history: &self.history,
+            source: "http://web1:10546",
+            interval: Duration::from_secs(2),
+            failure: self.failure,
+            look: self.look,
+        };
+        let drawn = terminal.draw(|frame| draw(frame, &picture, &mut self.state));
+        drawn.unwrap().buffer.clone()
+    }
+
+    pub(super) fn text(&mut self, width: u16, height: u16) -> String {
+        let buffer = self.buffer(width, height);
+        let rows = buffer.content.chunks(width.into());
+        let mut text = String::new();
+        for row in rows {
+            let line: String = row.iter().map(ratatui::buffer::Cell::symbol).collect();
+            text += line.trim_end();
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// Compares with the drawing in a file; [`BLESS`] writes it anew, to be looked at.
+fn expect(name: &str, drawn: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/top/tests/drawings");
+    let path = path.join(format!("{name}.txt"));
+    if std::env::var_os(BLESS).is_some() {
+        fs::write(&path, drawn).unwrap();
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        expected == drawn,
+        "not as in {}:\n{drawn}\nif it is meant to be so: {BLESS}=1 cargo test",
+        path.display()
+    );
+}
+
+#[test]
+fn all_units_are_drawn_on_terminals_of_all_sizes() {
+    for (width, height) in [(80, 24), (200, 50), (40, 10)] {
+        expect(
+            &format!("units-{width}x{height}"),
+            &Scene::busy().text(width, height),
+        );
+    }
+}
+
+#[test]
+fn one_unit_is_drawn_on_terminals_of_all_sizes() {
+    for (width, height) in [(80, 24), (200, 50), (40, 10)] {
+        let mut scene = Scene::busy().press([KeyCode::Enter]);
+        expect(
+            &format!("unit-{width}x{height}"),
+            &scene.text(width, height),
+        );
+    }
+}
+
+#[test]
+fn totals_by_name_backwards_are_drawn() {
+    expect("totals-80x24", &Scene::busy().letters("t1r").text(80, 24));
+}
+
+#[test]
+fn the_help_names_all_keys_and_columns_at_80_by_24() {
+    expect("help-80x24", &Scene::busy().letters("?").text(80, 24));
+}
+
+#[test]
+fn without_a_reading_there_is_something_to_read() {
+    let mut scene = Scene::of([]);
+    scene.failure = Some("no one answers: Connection refused (os error 111)");
+    expect("nothing-80x24", &scene.text(80, 24));
+}
+
+#[test]
+fn what_is_wrong_with_the_daemon_stands_first() {
+    let mut live = busy(1);
+    live.health.lost.insert("close".to_owned(), 12);
+    live.health.hooks[0].attached = false;
+    live.health.maps[0].entries = 4096;
+    let mut scene = Scene::of([live]);
+    scene.failure = Some("no answer within 10 s");
+    let text = scene.text(160, 24);
+    let health = text.lines().nth(1).unwrap();
+    let expected = "! OLD: no answer within 10 s, unrecorded close 12, 1 hooks not attached, groups full · plan fentry";
+    assert!(health.starts_with(expected), "{health}");
+}
+
+#[test]
+fn no_size_of_terminal_is_too_small_or_strange() {
+    for enter in [false, true] {
+        for width in [1, 2, 7, 15, 16, 25, 39, 69, 70, 81, 119, 151, 400] {
+            for height in [1, 2, 3, 4, 5, 9, 13, 15, 16, 17, 29, 33, 100] {
+                let mut scene = Scene::busy();
+                if enter {
+                    scene = scene.press([KeyCode::Enter]);
+                }
+                scene.text(width, height);
+                scene.letters("?").text(width, height);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_selected_unit_is_in_sight_and_marked_without_colour() {
+    let groups =
+        (0..100).map(|n| super::group(&format!("u{n:02}.service"), "x", &[("graceful", 1)]));
+    let live = super::live(0.0, groups.collect());
+    let mut scene = Scene::of([live]).letters("1").press([KeyCode::End]);
+    assert!(scene.text(80, 24).contains("▶u99.service"));
+    let mut scene = scene.press([KeyCode::PageUp]);
+    let text = scene.text(80, 24);
+    assert!(text.contains("▶u"), "{text}");
+    assert!(!text.contains("u99.service"), "{text}");
+}
+
+#[test]
+fn the_filter_is_shown_and_leaves_out_units() {
+    let mut scene = Scene::busy().letters("/NGIN");
+    let text = scene.text(80, 24);
+    assert!(text.contains("/NGIN_"), "{text}");
+    assert!(text.contains("unit (1 of 4)"), "{text}");
+    assert!(!text.contains("session-3.scope"), "{text}");
+}
+
+#[test]
+fn without_colour_and_unicode_the_same_is_told() {
+    let mut scene = Scene::busy();
+    let coloured = scene.buffer(80, 24);
+    scene.look = Look {
+        colour: false,
+        unicode: false,
+    };
+    let plain = scene.buffer(80, 24);
+    let is_coloured = |buffer: &Buffer| {
+        let mut cells = buffer.content.iter();
+        cells.any(|cell| cell.fg != Color::Reset || cell.bg != Color::Reset)
+    };
+    assert!(is_coloured(&coloured));
+    assert!(!is_coloured(&plain));
+    expect("ascii-80x24", &scene.text(80, 24));
+    assert!(scene.text(80, 24).is_ascii());
+}
+
+#[test]
+fn a_unit_that_is_gone_says_so() {
+    let mut scene = Scene::busy().press([KeyCode::Enter]);
+    scene.history.add(super::live(9000.0, Vec::new()));
+    let text = scene.text(80, 24);
+    assert!(
+        text.contains("nginx.service is not among the units any more"),
+        "{text}"
+    );
+}

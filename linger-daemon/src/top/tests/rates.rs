@@ -1,0 +1,162 @@
+//! Rates between readings, and what must not pass for one.
+
+use super::{group, live};
+use crate::live::{Group, Live};
+use crate::top::column::{Column, Numbers};
+use crate::top::history::History;
+
+fn history(readings: impl IntoIterator<Item = Live>) -> History {
+    let mut history = History::new(100);
+    for live in readings {
+        history.add(live);
+    }
+    history
+}
+
+fn web(closes: u64) -> Group {
+    Group {
+        discarded: closes * 100,
+        orphans: 4,
+        ..group("web", "x", &[("graceful", closes)])
+    }
+}
+
+/// Closes a second, of the host and of the unit `web`.
+fn rates(history: &History) -> [Option<f64>; 2] {
+    let closes = |rate: Option<Numbers>| rate.map(|rate| rate[Column::Closes]);
+    let unit = &history.units["web"];
+    [history.host.rate, unit.track.rate].map(closes)
+}
+
+#[test]
+fn a_rate_takes_two_readings() {
+    assert_eq!(rates(&history([live(0.0, vec![web(10)])])), [None, None]);
+    let history = history([live(0.0, vec![web(10)]), live(4.0, vec![web(30)])]);
+    assert_eq!(rates(&history), [Some(5.0), Some(5.0)]);
+    let rate = history.host.rate.unwrap();
+    assert_eq!(rate[Column::Discarded].to_bits(), 500.0_f64.to_bits());
+    // What is there now has no rate.
+    assert_eq!(rate[Column::Orphans].to_bits(), 4.0_f64.to_bits());
+    let graceful = history.units["web"].outcomes["graceful"];
+    assert_eq!((graceful.total, graceful.rate), (30, Some(5.0)));
+}
+
+#[test]
+fn a_daemon_that_was_started_anew_has_no_rate_at_first() {
+    let mut restarted = live(4.0, vec![web(3)]);
+    restarted.started += 3.5;
+    let mut next = live(6.0, vec![web(5)]);
+    next.started += 3.5;
+    let mut history = history([live(0.0, vec![web(1_000_000)]), restarted]);
+    assert_eq!(rates(&history), [None, None]);
+    history.add(next);
+    assert_eq!(rates(&history), [Some(1.0), Some(1.0)]);
+}
+
+#[test]
+fn counts_that_fell_all_the_same_make_no_rate() {
+    let history = history([live(0.0, vec![web(1000)]), live(2.0, vec![web(10)])]);
+    assert_eq!(rates(&history), [None, Some(0.0)]);
+    assert_eq!(history.units["web"].outcomes["graceful"].rate, Some(0.0));
+}
+
+#[test]
+fn another_host_is_not_compared() {
+    let mut other = live(2.0, vec![web(1000)]);
+    other.host = "web2".to_owned();
+    assert_eq!(
+        rates(&history([live(0.0, vec![web(1)]), other])),
+        [None, None]
+    );
+}
+
+#[test]
+fn a_clock_that_stands_still_or_goes_back_makes_no_rate() {
+    for seconds in [0.0, -3600.0] {
+        let readings = [live(0.0, vec![web(1)]), live(seconds, vec![web(9)])];
+        assert_eq!(rates(&history(readings)), [None, None]);
+    }
+}
+
+#[test]
+fn a_start_that_moves_with_the_clock_is_the_same() {
+    let mut moved = live(2.0, vec![web(3)]);
+    moved.started += 1.0;
+    let history = history([live(0.0, vec![web(1)]), moved]);
+    assert_eq!(rates(&history), [Some(1.0), Some(1.0)]);
+}
+
+#[test]
+fn a_group_that_is_new_counts_from_nothing_unless_it_was_left_out_before() {
+    let [before, after] = [live(0.0, Vec::new()), live(2.0, vec![web(8)])];
+    let added = history([before.clone(), after.clone()]);
+    assert_eq!(rates(&added), [Some(4.0), Some(4.0)]);
+    let cut = Live {
+        groups_omitted: 1,
+        ..before
+    };
+    assert_eq!(rates(&history([cut, after]))[1], Some(0.0));
+}
+
+#[test]
+fn what_is_retired_makes_no_rate() {
+    let retired = |closes| group("retired", "retired", &[("graceful", closes)]);
+    let history = history([
+        live(0.0, vec![web(900), retired(5)]),
+        live(2.0, vec![retired(905)]),
+    ]);
+    let rate = history.units["retired"].track.rate.unwrap();
+    assert_eq!(rate[Column::Closes].to_bits(), 0.0_f64.to_bits());
+    assert!(!history.units.contains_key("web"));
+}
+
+#[test]
+fn a_unit_is_the_sum_of_its_groups() {
+    let unit = |a, b| {
+        vec![
+            group("web", "a", &[("graceful", a)]),
+            group("web", "b", &[("graceful", b)]),
+        ]
+    };
+    let history = history([live(0.0, unit(1, 2)), live(2.0, unit(5, 12))]);
+    assert_eq!(rates(&history), [Some(7.0), Some(7.0)]);
+    assert_eq!(history.units["web"].members.len(), 2);
+}
+
+#[test]
+fn without_the_label_unit_every_group_is_a_row() {
+    let rename = |mut live: Live| {
+        live.dimensions = vec!["comm".to_owned(), "port".to_owned()];
+        for group in &mut live.groups {
+            group.labels.remove("unit");
+            group.labels.insert("port".to_owned(), "443".to_owned());
+        }
+        live
+    };
+    let found = history([rename(live(0.0, vec![web(1)]))]);
+    assert_eq!(found.units.keys().collect::<Vec<_>>(), ["x 443"]);
+    assert_eq!(found.title(), "comm port");
+    let mut one = live(0.0, vec![web(1)]);
+    one.dimensions.clear();
+    one.groups[0].labels.clear();
+    assert_eq!(history([one]).units.keys().collect::<Vec<_>>(), ["-"]);
+}
+
+#[test]
+fn a_trend_keeps_peaks_in_their_places_however_narrow() {
+    let mut total = 0;
+    let readings = (0..61_u32).map(|step| {
+        total += if step == 31 { 200 } else { 2 };
+        live(2.0 * f64::from(step), vec![web(total)])
+    });
+    let history = history(readings.collect::<Vec<_>>());
+    let trend = |steps| history.host.trend(Column::Closes, 100, steps);
+    let wide = trend(100);
+    assert_eq!(wide.len(), 60, "rates");
+    assert_eq!(wide.iter().position(|&rate| rate > 99.0), Some(30));
+    let narrow = trend(10);
+    assert_eq!(narrow.len(), 6, "of ten rates each");
+    assert_eq!(narrow.iter().position(|&rate| rate > 99.0), Some(3));
+    assert!(narrow.iter().all(|&rate| rate >= 1.0));
+    assert_eq!(history.host.trend(Column::Aborts, 100, 5), [0.0; 3]);
+}
