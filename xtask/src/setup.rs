@@ -162,6 +162,14 @@ const TEST: &[Need] = &[
         elsewhere: "install kmod",
     },
     Need {
+        what: "tmux",
+        why: "a terminal for the tests of `lingerd top`",
+        present: || shell::find("tmux").is_some(),
+        packages: &["tmux"],
+        then: None,
+        elsewhere: "install tmux",
+    },
+    Need {
         what: "nginx",
         why: "closes connections in tests; taken out of Debian's package, so that none is started",
         present: || has_server("nginx"),
