@@ -1,0 +1,11 @@
+//! `lingerd top`, as a person at a terminal meets it: the real program, typed at in tmux, while real
+//! closes are made. These tests need root, a kernel on which lingerd works, and tmux.
+
+mod lingerd;
+mod printed;
+mod secured;
+mod service;
+mod typed;
+
+/// Where the program under test is.
+const LINGERD: &str = env!("CARGO_BIN_EXE_lingerd");

@@ -1,0 +1,99 @@
+//! What is printed where there is no terminal.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::LINGERD;
+use crate::lingerd::{Lingerd, settings_of_none};
+use crate::service::Service;
+
+fn top(options: &[&str]) -> Output {
+    let mut command = Command::new(LINGERD);
+    command.arg("top").args(options).env("LC_ALL", "C.UTF-8");
+    command.output().unwrap()
+}
+
+fn told(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn one_table_is_printed_as_text_and_as_json() {
+    let lingerd = Lingerd::start(&[]);
+    let [few, many] = [Service::new("once-a"), Service::new("once-b")];
+    let discarded = few.close("linger_aborted_data", 2);
+    assert!(discarded > 0);
+    many.close("linger_aborted_data", 4);
+    let url = format!("http://{}", lingerd.address());
+    let once = ["--once", "-d", "0.2", "--url", &url];
+    let table = top(&once);
+    assert!(table.status.success(), "{}", told(&table));
+    let table = String::from_utf8(table.stdout).unwrap();
+    let place = |unit: &str| table.lines().position(|line| line.starts_with(unit));
+    assert!(place(&many.unit) < place(&few.unit), "{table}");
+    assert!(place(&many.unit).is_some(), "{table}");
+
+    let json = top(&[&once[..], &["--json", "--sort", "unit"]].concat());
+    let json: Value = serde_json::from_slice(&json.stdout).unwrap();
+    let units = json["units"].as_array().unwrap();
+    let totals = |service: &Service| {
+        let mut named = units
+            .iter()
+            .filter(|unit| unit["name"] == service.unit.as_str());
+        &named.next().unwrap()["totals"]
+    };
+    assert_eq!(totals(&few)["aborts"], 2.0, "{json:#}");
+    assert_eq!(totals(&many)["aborts"], 4.0, "{json:#}");
+    assert_eq!(
+        totals(&few)["discarded"].to_string(),
+        format!("{discarded}.0")
+    );
+    let of_host = json["totals"]["aborts"].as_f64().unwrap();
+    assert!(of_host >= 6.0, "{json:#}");
+    assert!(json["rates"]["closes"].as_f64().unwrap() >= 0.0, "{json:#}");
+}
+
+#[test]
+fn without_a_terminal_there_is_one_line_that_says_so() {
+    let output = top(&[]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = told(&output);
+    assert!(
+        told.contains("--once") && told.lines().count() == 1,
+        "{told}"
+    );
+}
+
+#[test]
+fn without_a_lingerd_and_without_root_one_line_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new("setpriv")
+        .args(["--bounding-set", "-all", "--inh-caps", "-all", LINGERD])
+        .args(["top", "--once", "--config"])
+        .arg(settings_of_none(folder.path()))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told = told(&output);
+    for words in [
+        "no lingerd answers at unix:",
+        "lingerd run",
+        "--url",
+        "root",
+    ] {
+        assert!(told.contains(words), "{told}");
+    }
+    assert_eq!(told.lines().count(), 1, "{told}");
+}
+
+#[test]
+fn who_does_not_answer_is_named() {
+    let output = top(&["--once", "--url", "unix:/nowhere/socket"]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = told(&output);
+    assert!(
+        told.starts_with("lingerd: unix:/nowhere/socket: no one answers"),
+        "{told}"
+    );
+}
