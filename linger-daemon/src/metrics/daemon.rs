@@ -39,7 +39,7 @@ pub(super) static LOST: Family = Family {
     name: "linger_lost_total",
     help: "What could not be recorded. what=\"group\": changes counted under other because their \
            group found no place, the sums are still exact; \"close\": closes that are in no \
-           counter; \"orphan\": orphans that are in no metric of orphans; \"return\": closes that are counted, but not in the histogram of their time. \
+           counter; \"orphan\": orphans that are in no metric of orphans; \"return\": closes that are counted, but not in the histogram of their time; \"event\": lines not told to someone who watches, on which no count depends. \
            Anything but 0 deserves a look.",
     kind: Kind::Counter,
     rule: Rule::Daemon(lost),

@@ -6,6 +6,7 @@ use std::io::Read as _;
 use linger_daemon::http::Limits;
 use linger_daemon::ledger::Snapshot;
 use linger_daemon::live::{Counts, Histogram, Live, Queues};
+use linger_ebpf::Lost;
 
 use crate::sample::{Sample, parse};
 use crate::server::Server;
@@ -138,7 +139,7 @@ fn expect_to_add_up(snapshot: Snapshot) {
     let (name, label) = ("linger_orphan_seconds", "fate");
     expect_same(&exposed, name, label, &seconds.bounds, &seconds.fates);
 
-    assert_eq!(live.health.lost.len(), 4);
+    assert_eq!(live.health.lost.len(), Lost::COUNT);
     for (what, &count) in &live.health.lost {
         let mut lost = exposed.of("linger_lost_total");
         let lost = lost.find(|sample| value(sample, "what") == *what);

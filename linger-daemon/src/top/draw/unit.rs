@@ -38,12 +38,16 @@ pub(super) fn draw(
     };
     let tiles_height = if area.height < 14 { 0 } else { 3 };
     let [title, top, body] = stack(area, [1, tiles_height, 0]);
+    let groups = match unit.members.len() {
+        1 => "  (1 group)".to_owned(),
+        count => format!("  ({count} groups)"),
+    };
     let heading = Line::from(vec![
         Span::styled(
             format!("{} {name}", picture.history.title()),
             Modifier::BOLD,
         ),
-        Span::styled(format!("  ({} groups)", unit.members.len()), FAINT),
+        Span::styled(groups, FAINT),
     ]);
     frame.render_widget(heading, title);
     if !top.is_empty() {
