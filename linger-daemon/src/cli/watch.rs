@@ -12,7 +12,7 @@ use crate::watch::{self, Asked};
 /// Options of `lingerd watch`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    lingerd watch --lost                 what is being lost now, by the close or after it\n  \
+    lingerd watch --lost                   what is being lost now, by the close or after it\n  \
     lingerd watch --blocked 100ms --stack  who waits in close, and from where it is called\n  \
     lingerd watch --unit nginx.service --outcome linger_aborted,unread_aborted\n  \
     lingerd watch --json --duration 1m | jq -r .outcome | sort | uniq -c")]

@@ -90,7 +90,7 @@ pub enum PinsError {
     },
 }
 
-/// The folder, which no one else uses meanwhile, unless it is [another's](Self::of_another).
+/// The folder, which no one else uses meanwhile, unless it is another's.
 pub struct Pins {
     folder: PathBuf,
     _lock: Option<Flock<File>>,
