@@ -306,3 +306,27 @@ fn the_cases_that_recipes_name_are_tests() {
         }
     }
 }
+
+#[test]
+fn the_options_of_watch_that_recipes_use_are_there() {
+    let help = Command::new(env!("CARGO_BIN_EXE_lingerd"))
+        .args(["watch", "--help"])
+        .output();
+    let help = String::from_utf8(help.unwrap().stdout).unwrap();
+    let mut count = 0;
+    for (name, page) in pages() {
+        for line in page
+            .lines()
+            .filter(|line| line.starts_with("lingerd watch"))
+        {
+            for option in line
+                .split_whitespace()
+                .filter(|word| word.starts_with("--"))
+            {
+                assert!(help.contains(&format!(" {option}")), "{name}: {option}");
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 8, "{count} options");
+}
