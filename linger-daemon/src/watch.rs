@@ -247,6 +247,8 @@ fn open(filter: &Filter, options: &Options) -> Result<(Option<Attached>, (Watche
         ..Purpose::default()
     };
     let (attached, prepared) = probe::choose(options.plan, purpose, None, prepare)?;
+    // Attaching may have taken longer than the place is kept without a sign of life.
+    prepared.0.prolong();
     info!(
         plan = attached.plan.name(),
         "watching by programs of its own"
