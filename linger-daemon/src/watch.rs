@@ -146,7 +146,8 @@ impl Session {
                 break;
             }
         }
-        // What came in the last moment.
+        // What came, or was missed, in the last moment.
+        self.tend()?;
         self.show(options.count)?;
         info!("watched for {:.1} s", begun.elapsed().as_secs_f64());
         Ok(())
