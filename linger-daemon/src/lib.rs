@@ -19,5 +19,6 @@ pub mod privileges;
 pub mod probe;
 pub mod run;
 mod sys;
+mod text;
 pub mod top;
 pub mod watch;

@@ -13,7 +13,6 @@ mod state;
 mod terminal;
 #[cfg(test)]
 mod tests;
-mod text;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;

@@ -5,8 +5,8 @@ use std::ops::{Index, IndexMut};
 use clap::ValueEnum;
 use serde::{Serialize, Serializer};
 
-use super::text::{bytes, count, seconds};
 use crate::live::{Group, Live, Queues};
+use crate::text::{bytes, count, seconds};
 
 /// A column of the table of units, by which it may be sorted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]

@@ -18,7 +18,7 @@ use super::history::History;
 use super::look::Look;
 use super::rows::rows;
 use super::state::{Keys, Screen, State};
-use super::text::harmless;
+use crate::text::harmless;
 
 /// What is to be seen.
 pub(super) struct Picture<'a> {

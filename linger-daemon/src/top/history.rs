@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::column::{Column, Numbers, float};
-use super::text::harmless;
 use crate::live::{Counts, Group, Live};
+use crate::text::harmless;
 
 /// What closes of the past count under once their cgroup is gone: it grew when they were moved, not
 /// when they happened.

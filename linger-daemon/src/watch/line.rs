@@ -1,7 +1,6 @@
 //! What is told, as lines of a table or as JSON.
 
 use std::env;
-use std::fmt::Display;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, UNIX_EPOCH};
@@ -9,6 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use anstyle::{AnsiColor, Style};
 
 use crate::event::{Close, Connection, End, Frame, Told};
+use crate::text::{harmless, seconds};
 
 /// How lines are written.
 pub(super) struct Lines {
@@ -73,19 +73,19 @@ impl Lines {
         let cells = [
             time(close.at),
             who.pid.to_string(),
-            printable(&who.comm),
-            printable(&who.unit),
+            harmless(&who.comm),
+            harmless(&who.unit),
             address(who.local),
             address(who.remote),
             close.state.clone(),
             close.outcome.clone(),
-            linger.map_or("off".into(), |seconds| format!("{seconds}s")),
+            linger.map_or("off".into(), |linger| format!("{linger}s")),
             bytes(close.unsent),
             bytes(close.unacked),
             bytes(close.unread),
             bytes(close.left),
         ];
-        let blocked = close.blocked_seconds.map_or("?".into(), duration);
+        let blocked = close.blocked_seconds.map_or("?".into(), seconds);
         let lost = close.unsent | close.unacked | close.unread != 0;
         let line = format!("{}  {blocked}", row(&cells));
         self.line(out, &line, lost)?;
@@ -105,7 +105,7 @@ impl Lines {
             end.fate,
             end.delivered,
             end.orphaned,
-            duration(end.seconds)
+            seconds(end.seconds)
         );
         self.remark(out, end.at, &end.connection, &text, lost > 0)
     }
@@ -122,8 +122,8 @@ impl Lines {
         let cells = [
             time(at),
             who.pid.to_string(),
-            printable(&who.comm),
-            printable(&who.unit),
+            harmless(&who.comm),
+            harmless(&who.unit),
             address(who.local),
             address(who.remote),
         ];
@@ -162,13 +162,13 @@ fn frame(out: &mut impl Write, frame: &Frame) -> io::Result<()> {
     let source = if frame.source.is_empty() {
         String::new()
     } else {
-        format!("  {}", printable(&frame.source))
+        format!("  {}", harmless(&frame.source))
     };
     writeln!(
         out,
         "    {:#018x}  {}{source}",
         frame.address,
-        printable(symbol)
+        harmless(symbol)
     )
 }
 
@@ -190,24 +190,6 @@ fn bytes(bytes: u32) -> String {
     } else {
         bytes.to_string()
     }
-}
-
-/// A time in the unit that suits it.
-fn duration(seconds: f64) -> String {
-    let (value, unit) = match seconds {
-        seconds if seconds < 1e-3 => (seconds * 1e6, "us"),
-        seconds if seconds < 1.0 => (seconds * 1e3, "ms"),
-        seconds => (seconds, "s"),
-    };
-    format!("{value:.1} {unit}")
-}
-
-/// Text without what would steer a terminal: names are chosen by whoever runs the process.
-fn printable(text: &(impl Display + ?Sized)) -> String {
-    let text = text.to_string();
-    text.chars()
-        .map(|char| if char.is_control() { '\u{fffd}' } else { char })
-        .collect()
 }
 
 #[cfg(test)]
@@ -262,7 +244,7 @@ mod tests {
         };
         for (name, cell) in [
             ("TIME", "01:01:01.500"),
-            ("COMM", "ng\u{fffd}[31minx"),
+            ("COMM", "ng\\u{1b}[31minx"),
             ("UNIT", "nginx.service"),
             ("LOCAL", "127.0.0.1:80"),
             ("REMOTE", "-"),
@@ -272,7 +254,7 @@ mod tests {
             let cells: String = line.chars().skip(place).collect();
             assert!(cells.starts_with(cell), "{name}: {cells}");
         }
-        assert!(line.ends_with("12.3 us"), "{line}");
+        assert!(line.ends_with("12.3µs"), "{line}");
         assert_eq!(frame.trim(), "0x0000000000001234  main+0x5");
     }
 
@@ -289,7 +271,7 @@ mod tests {
             seconds: 1.25,
         });
         let text = text(&end);
-        let expected = "└ after close: peer_reset, 60 of 100 bytes delivered in 1.2 s, 40 lost (30 unsent, 10 unacked)";
+        let expected = "└ after close: peer_reset, 60 of 100 bytes delivered in 1.25s, 40 lost (30 unsent, 10 unacked)";
         assert!(text.trim_end().ends_with(expected), "{text}");
     }
 }

@@ -8,9 +8,9 @@ use ratatui::text::{Line, Span};
 use super::pieces::{ALARM, HEAD};
 use super::{Picture, stack};
 use crate::live::{Health, Live};
+use crate::text::{age, bytes, count, harmless, seconds};
 use crate::top::column::float;
 use crate::top::state::{Keys, Shown, State};
-use crate::top::text::{age, bytes, count, harmless, seconds};
 
 const BETWEEN: &str = " · ";
 

@@ -7,8 +7,8 @@ use ratatui::widgets::{Cell, Row};
 
 use super::pieces::{FAINT, fit, number, right, table};
 use crate::live::Recent;
+use crate::text::{age, harmless};
 use crate::top::column::{Column, float};
-use crate::top::text::{age, harmless};
 
 /// What a cell is made of, and how wide it is.
 type Part = (&'static str, u16, fn(&Recent) -> Cell<'static>);

@@ -133,7 +133,7 @@ fn costs(unit: &Unit) -> Vec<Entry> {
     ] {
         costs.push((
             name.to_owned(),
-            right(crate::top::text::bytes(float(value))),
+            right(crate::text::bytes(float(value))),
             Cell::default(),
         ));
     }

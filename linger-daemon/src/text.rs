@@ -1,7 +1,7 @@
 //! Numbers and names as the terminal shows them: short, and harmless.
 
 /// A count, or counts for each second, in at most six characters: `0`, `0.35`, `1234`, `12.3k`.
-pub(super) fn count(value: f64) -> String {
+pub(crate) fn count(value: f64) -> String {
     if value < 10_000.0 && value.fract() == 0.0 {
         return format!("{value}");
     }
@@ -12,7 +12,7 @@ pub(super) fn count(value: f64) -> String {
 }
 
 /// Bytes, or bytes for each second, in at most seven characters: `1023B`, `1.23MiB`.
-pub(super) fn bytes(value: f64) -> String {
+pub(crate) fn bytes(value: f64) -> String {
     if value < 1024.0 && value.fract() == 0.0 {
         return format!("{value}B");
     }
@@ -24,7 +24,7 @@ pub(super) fn bytes(value: f64) -> String {
 }
 
 /// A time in at most seven characters: `350µs`, `12.3ms`, `1.23s`, `12m05s`, `3d04h`.
-pub(super) fn seconds(value: f64) -> String {
+pub(crate) fn seconds(value: f64) -> String {
     match value {
         0.0 => "0".to_owned(),
         ..0.000_999_5 => digits(value * 1e6) + "µs",
@@ -45,7 +45,7 @@ fn long(value: f64) -> String {
 }
 
 /// How long something took or lies back, by its largest unit: `now`, `12s`, `3m`, `5h`, `9d`.
-pub(super) fn age(seconds: f64) -> String {
+pub(crate) fn age(seconds: f64) -> String {
     match seconds {
         ..1.0 => "now".to_owned(),
         ..60.0 => format!("{}s", seconds.floor()),
@@ -79,7 +79,7 @@ fn digits(value: f64) -> String {
 
 /// A name in which nothing can change the terminal, or the direction or order of what it shows:
 /// such characters are written as escapes.
-pub(super) fn harmless(name: &str) -> String {
+pub(crate) fn harmless(name: &str) -> String {
     let mut text = String::with_capacity(name.len());
     for character in name.chars() {
         if is_harmless(character) {
