@@ -95,8 +95,8 @@ struct Session {
 impl Session {
     fn begin(asked: Asked, options: &Options) -> Result<Self> {
         let cgroups = || Cgroups::new(probe::cgroup_root().ok());
-        let mut units = Units::new(&asked.units, cgroups());
-        let filter = asked.filter(&units.look()?);
+        let units = Units::new(&asked.units, cgroups());
+        let filter = asked.filter(&units.look());
         let (attached, (watcher, written)) = open(&filter, options)?;
         let terminal = io::stdout().is_terminal();
         Ok(Self {
@@ -165,7 +165,7 @@ impl Session {
         self.namer.rest();
         self.clock = Clock::of_host();
         if !self.asked.units.is_empty() {
-            let cgroups = self.units.look()?;
+            let cgroups = self.units.look();
             self.watcher.ask(&self.asked.filter(&cgroups))?;
         }
         let missed = self.watcher.missed();

@@ -14,9 +14,6 @@ pub const COSTLY_NS: u64 = 100_000_000;
 /// How many closes may be kept in mind, until they return or their orphans end.
 pub const MAX_WATCHED: u32 = 8192;
 
-/// How many cgroups a watcher may name.
-pub const FILTER_CGROUPS: usize = 8;
-
 /// How many frames of a stack are kept.
 pub const FRAMES: u32 = 64;
 
@@ -43,33 +40,16 @@ pub struct Filter {
     pub blocked_ns: u64,
     /// As [`Group::comm`](crate::Group::comm); any, if it is empty.
     pub comm: [u64; 2],
-    /// In one of these, or below; only if [`asks::CGROUPS`] says so.
-    pub cgroups: [CgroupAt; FILTER_CGROUPS],
+    /// In this cgroup, or below; only if [`asks::CGROUP`] says so.
+    pub cgroup_id: u64,
+    /// How many cgroups are above that.
+    pub cgroup_level: i32,
     /// A port of either end; 0 for any.
     pub port: u32,
     /// What else is asked for, a set of [`asks`].
     pub asks: u32,
-}
-
-/// Where a cgroup is.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CgroupAt {
-    /// Its id; 0 for none.
-    pub id: u64,
-    /// How many are above it.
-    pub level: i32,
     /// Always 0.
     pub unused: u32,
-}
-
-impl CgroupAt {
-    /// None.
-    pub const NONE: Self = Self {
-        id: 0,
-        level: 0,
-        unused: 0,
-    };
 }
 
 /// Bits of [`Filter::asks`].
@@ -78,8 +58,8 @@ pub mod asks {
     pub const LOST: u32 = 1 << 0;
     /// Something was lost by the close, or it was blocked as long as is asked for.
     pub const COSTLY: u32 = 1 << 1;
-    /// It was made in one of the cgroups.
-    pub const CGROUPS: u32 = 1 << 2;
+    /// It was made in the cgroup.
+    pub const CGROUP: u32 = 1 << 2;
     /// The stack of the process is wanted.
     pub const STACK: u32 = 1 << 3;
 }
@@ -90,9 +70,11 @@ impl Filter {
         outcomes: u64::MAX,
         blocked_ns: 0,
         comm: [0; 2],
-        cgroups: [CgroupAt::NONE; FILTER_CGROUPS],
+        cgroup_id: 0,
+        cgroup_level: 0,
         port: 0,
         asks: 0,
+        unused: 0,
     };
 
     /// What the daemon keeps in mind.
@@ -119,6 +101,8 @@ pub mod event_kind {
 pub struct Event {
     /// The kernel's own: to whom it was told, a set of [`told`] bits.
     pub told: u64,
+    /// The kernel's own: to whom it is told at its return, as [`told`].
+    pub sent: u64,
     /// When the close began, nanoseconds of `CLOCK_MONOTONIC`. With `tid`, no other has both.
     pub start_ns: u64,
     /// How long it was blocked; `u64::MAX` if its return is not seen.
@@ -173,6 +157,7 @@ impl Event {
     /// Nothing known.
     pub const ZERO: Self = Self {
         told: 0,
+        sent: 0,
         start_ns: 0,
         blocked_ns: 0,
         lived_ns: 0,
@@ -211,6 +196,10 @@ pub mod told {
     pub const SENT: u64 = 1 << 8;
     /// The first of those to whom it will be told if its orphan is lost.
     pub const PENDING: u64 = 1 << 16;
+    /// The first of those who want the stack.
+    pub const STACK: u64 = 1 << 32;
+    /// All of these.
+    pub const STACKS: u64 = 0xff << 32;
     /// The close has returned: what comes next is the end's.
     pub const RETURNED: u64 = 1 << 24;
     /// The orphan has ended: what comes next is the close's.

@@ -54,8 +54,7 @@ pub use counts::{
     RowKey, SHARED_ROWS,
 };
 pub use event::{
-    COSTLY_NS, CgroupAt, DAEMON, Event, FILTER_CGROUPS, FRAMES, Filter, MAX_WATCHED, WATCHERS,
-    Watch, asks, event_kind, told,
+    COSTLY_NS, DAEMON, Event, FRAMES, Filter, MAX_WATCHED, WATCHERS, Watch, asks, event_kind, told,
 };
 pub use group::{Exe, Group, PATH_NAMES, Path, PortBits, Settings, keyed, setting, verdict};
 pub use kept::{LAYOUT, Origin, Past};

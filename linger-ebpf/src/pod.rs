@@ -5,9 +5,9 @@
 )]
 
 use crate::{
-    BUCKETS, Cause, CgroupAt, Close, Closes, Counters, Ends, Event, Exe, Exiting, FILTER_CGROUPS,
-    FRAMES, Fate, Filter, Group, Lost, Offsets, Origin, Orphan, Orphans, Outcome, Parked, Past,
-    Path, PortBits, QueueBytes, Row, RowKey, Settings, Slot, WATCHERS, Watch,
+    BUCKETS, Cause, Close, Closes, Counters, Ends, Event, Exe, Exiting, FRAMES, Fate, Filter,
+    Group, Lost, Offsets, Origin, Orphan, Orphans, Outcome, Parked, Past, Path, PortBits,
+    QueueBytes, Row, RowKey, Settings, Slot, WATCHERS, Watch,
 };
 
 /// Declares a type that is `repr(C)`, and made of these integers, without padding.
@@ -44,9 +44,8 @@ pod! {
     Past = 2 * size_of::<Counters>() + Lost::COUNT * 8 + size_of::<Group>();
     Origin = 2 * 8 + 32 + 6 * 4;
     Watch = 8 + 2 * WATCHERS as usize * 8;
-    CgroupAt = 2 * 8;
-    Filter = 4 * 8 + FILTER_CGROUPS * size_of::<CgroupAt>() + 2 * 4;
-    Event = 8 * 8 + 2 * 4 * 4 + 8 * 4 + 2 * 2 + 4 + 8 + FRAMES as usize * 8;
+    Filter = 5 * 8 + 4 * 4;
+    Event = 9 * 8 + 2 * 4 * 4 + 8 * 4 + 2 * 2 + 4 + 8 + FRAMES as usize * 8;
 }
 
 // SAFETY: as above.

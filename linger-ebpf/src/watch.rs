@@ -4,7 +4,10 @@
 //! return it is told to those who do, and, if it left something behind, once more at the end of its
 //! orphan. Where no one watches, that is a load and a comparison.
 
-use core::{ffi::c_void, ptr::read_volatile};
+use core::{
+    ffi::c_void,
+    ptr::{read_volatile, write_volatile},
+};
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_RB_NO_WAKEUP},
@@ -55,7 +58,7 @@ fn may_be_costly(close: &Close) -> bool {
 
 /// Whether it is written down.
 #[inline(never)]
-fn write_down(close: &Close, linger: u64, state: u8) -> bool {
+fn write_down(close: &mut Close, linger: u64, state: u8) -> bool {
     let key = close.sk;
     let sk = Sock::<Probed>::new(key as *const u8);
     let [local, remote] = sk.addresses();
@@ -65,14 +68,17 @@ fn write_down(close: &Close, linger: u64, state: u8) -> bool {
     } else {
         task.comm()
     };
-    let mut asked = 0;
+    // In memory, and not in a register: there the verifier would follow every combination.
+    let asked = &raw mut close.asked;
+    remember(asked, 0);
     let mut place = 0;
     while place < WATCHERS {
-        if is_asked(place, close, comm, [local.1, remote.1]) {
-            asked |= told::ASKED << place;
+        if is_asked(place, close.start_ns, comm, [local.1, remote.1]) {
+            remember(asked, recall(asked) | 1 << place);
         }
         place += 1;
     }
+    let asked = recall(asked);
     if asked == 0 {
         return false;
     }
@@ -84,7 +90,7 @@ fn write_down(close: &Close, linger: u64, state: u8) -> bool {
         maps::lose(Lost::Event);
         return false;
     };
-    event.told = asked;
+    event.told = asked.into();
     event.start_ns = close.start_ns;
     // SAFETY: has no preconditions.
     event.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
@@ -100,8 +106,8 @@ fn write_down(close: &Close, linger: u64, state: u8) -> bool {
 
 /// Whether a watcher may want this close, as far as can be said at its decision.
 #[inline(always)]
-fn is_asked(place: u32, close: &Close, comm: [u64; 2], ports: [u16; 2]) -> bool {
-    let Some(filter) = filter(place, close.start_ns) else {
+fn is_asked(place: u32, start_ns: u64, comm: [u64; 2], ports: [u16; 2]) -> bool {
+    let Some(filter) = filter(place, start_ns) else {
         return false;
     };
     if filter.comm != [0; 2] && filter.comm != comm {
@@ -111,7 +117,26 @@ fn is_asked(place: u32, close: &Close, comm: [u64; 2], ports: [u16; 2]) -> bool 
     if filter.port != 0 && filter.port != local && filter.port != remote {
         return false;
     }
-    filter.asks & asks::CGROUPS == 0 || is_in_cgroups(filter)
+    if filter.asks & asks::CGROUP == 0 {
+        return true;
+    }
+    // SAFETY: has no preconditions; 0 where there is no such level.
+    let id = unsafe { bpf_get_current_ancestor_cgroup_id(filter.cgroup_level) };
+    id == filter.cgroup_id
+}
+
+/// Writes into a map what the verifier need not know.
+#[inline(always)]
+fn remember<T>(place: *mut T, value: T) {
+    // SAFETY: a field of a map value.
+    unsafe { write_volatile(place, value) };
+}
+
+/// Reads what was [remembered](remember).
+#[inline(always)]
+fn recall<T>(place: *const T) -> T {
+    // SAFETY: a field of a map value; volatile so that it is read again.
+    unsafe { read_volatile(place) }
 }
 
 /// What a watcher asks for; none if it does not watch.
@@ -132,22 +157,6 @@ fn filter(place: u32, now_ns: u64) -> Option<&'static Filter> {
     FILTERS.get(place)
 }
 
-/// Whether the current process is in one of these cgroups, or below.
-#[inline(always)]
-fn is_in_cgroups(filter: &Filter) -> bool {
-    for cgroup in &filter.cgroups {
-        if cgroup.id == 0 {
-            return false;
-        }
-        // SAFETY: has no preconditions; 0 where there is no such level.
-        let id = unsafe { bpf_get_current_ancestor_cgroup_id(cgroup.level) };
-        if id == cgroup.id {
-            return true;
-        }
-    }
-    false
-}
-
 /// Whether the stack of the process can be had where a close is told.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stack {
@@ -160,55 +169,22 @@ pub(crate) enum Stack {
 /// A close returns, after so much time, and leaves so much behind: it is told to those who want it.
 #[inline(always)]
 pub(crate) fn tell(close: &Close, left: u32, blocked_ns: u64, stack: Stack) {
-    if close.flags & flag::WATCHED != 0 {
-        match stack {
-            Stack::Here => tell_here(close, left, blocked_ns),
-            Stack::Elsewhere => tell_elsewhere(close, left, blocked_ns),
-        }
-    } else if blocked_ns >= COSTLY_NS && blocked_ns != UNSEEN && stack == Stack::Here {
-        tell_late(close, left, blocked_ns);
+    let is_late = blocked_ns >= COSTLY_NS && blocked_ns != UNSEEN;
+    if close.flags & flag::WATCHED != 0 || is_late {
+        tell_it(close, left, blocked_ns, stack == Stack::Here);
     }
 }
 
-/// Functions of their own, for the sake of the stack.
+/// A function of its own, for the sake of the stack.
 #[inline(never)]
-fn tell_here(close: &Close, left: u32, blocked_ns: u64) {
-    tell_it(close, left, blocked_ns, Stack::Here);
-}
-
-#[inline(never)]
-fn tell_elsewhere(close: &Close, left: u32, blocked_ns: u64) {
-    tell_it(close, left, blocked_ns, Stack::Elsewhere);
-}
-
-/// A close that was blocked for long, though nothing foretold it: it waited for its socket's lock. What
-/// the socket was is not known any more.
-#[inline(never)]
-fn tell_late(close: &Close, left: u32, blocked_ns: u64) {
-    let key = close.sk;
-    if filter(DAEMON, close.start_ns).is_none()
-        || WATCHED.insert(key, &ZERO, u64::from(BPF_ANY)).is_err()
-    {
-        return;
-    }
-    let Some(event) = record(key) else { return };
-    event.told = told::ASKED << DAEMON;
-    event.start_ns = close.start_ns;
-    // SAFETY: has no preconditions.
-    event.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
-    event.comm = Task::current().comm();
-    event.linger = u64::MAX;
-    event.tgid = current_tgid();
-    event.tid = current_tid();
-    tell_it(close, left, blocked_ns, Stack::Elsewhere);
-    forget(key);
-}
-
-#[inline(always)]
-fn tell_it(close: &Close, left: u32, blocked_ns: u64, stack: Stack) {
+fn tell_it(close: &Close, left: u32, blocked_ns: u64, has_stack: bool) {
     // SAFETY: volatile because it may equal a pointer whose type the verifier knows, and with which it
     // lets no one calculate.
     let key = unsafe { read_volatile(&raw const close.sk) };
+    let is_foretold = close.flags & flag::WATCHED != 0;
+    if !is_foretold && !write_down_late(close, key) {
+        return;
+    }
     let Some(event) = record(key).filter(|event| event.start_ns == close.start_ns) else {
         // Its socket is gone, and another at this address is told of.
         return maps::lose(Lost::Event);
@@ -219,37 +195,59 @@ fn tell_it(close: &Close, left: u32, blocked_ns: u64, stack: Stack) {
     event.unsent = close.unsent;
     event.unacked = close.unacked;
     event.unread = close.unread;
-    // SAFETY: a field of a map value; volatile because the end of the orphan may write to it.
-    let ended = unsafe { read_volatile(&raw const event.told) } & told::ENDED != 0;
-    if !ended {
+    if recall(&raw const event.told) & told::ENDED == 0 {
         event.left = left;
     }
-    let asked = event.told;
-    let (mut sent, mut wants_stack) = (0, false);
+    let asked = recall(&raw const event.told);
+    // As when it was asked for: in memory.
+    remember(&raw mut event.sent, 0);
     let mut place = 0;
     while place < WATCHERS {
         if asked & told::ASKED << place != 0
             && let Some(filter) = filter(place, close.start_ns)
         {
-            sent |= wanted(filter, event) << place;
-            wants_stack |= filter.asks & asks::STACK != 0;
+            let sent = recall(&raw const event.sent) | wanted(filter, event) << place;
+            remember(&raw mut event.sent, sent);
         }
         place += 1;
     }
-    if stack == Stack::Here && wants_stack {
+    let sent = recall(&raw const event.sent);
+    if has_stack && sent & told::STACKS != 0 {
         event.stack_bytes = Task::current().user_stack(&mut event.stack);
     }
     send_to(event, places(sent, told::SENT));
     let told = asked | sent | told::RETURNED;
-    let is_over = sent == 0 || event.left == 0 || asked & told::ENDED != 0;
+    let is_over = sent == 0 || event.left == 0 || asked & told::ENDED != 0 || !is_foretold;
     if is_over || !atomic::replace(&raw mut event.told, asked, told) {
         // If there was an orphan, it has ended meanwhile.
-        // SAFETY: as above.
-        if unsafe { read_volatile(&raw const event.told) } & told::ENDED != 0 {
+        if recall(&raw const event.told) & told::ENDED != 0 {
             end_told(event, sent);
         }
         forget(key);
     }
+}
+
+/// Writes down a close that was blocked for long, though nothing foretold it: it waited for its socket's
+/// lock. What the socket was is not known any more.
+#[inline(always)]
+fn write_down_late(close: &Close, key: u64) -> bool {
+    if filter(DAEMON, close.start_ns).is_none()
+        || WATCHED.insert(key, &ZERO, u64::from(BPF_ANY)).is_err()
+    {
+        return false;
+    }
+    let Some(event) = record(key) else {
+        return false;
+    };
+    event.told = told::ASKED << DAEMON;
+    event.start_ns = close.start_ns;
+    // SAFETY: has no preconditions.
+    event.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
+    event.comm = Task::current().comm();
+    event.linger = u64::MAX;
+    event.tgid = current_tgid();
+    event.tid = current_tid();
+    true
 }
 
 /// The [`told`] bits of a watcher for this close: whether it wants it at once, or only if its orphan is
@@ -265,13 +263,22 @@ fn wanted(filter: &Filter, event: &Event) -> u64 {
     if filter.asks & asks::COSTLY != 0 {
         return if lost || long { told::SENT } else { 0 };
     }
+    let stack = if filter.asks & asks::STACK != 0 {
+        told::STACK
+    } else {
+        0
+    };
     if !long && filter.blocked_ns > 0 {
         return 0;
     }
     if filter.asks & asks::LOST != 0 && !lost {
-        return if event.left > 0 { told::PENDING } else { 0 };
+        return if event.left > 0 {
+            told::PENDING | stack
+        } else {
+            0
+        };
     }
-    told::SENT
+    told::SENT | stack
 }
 
 /// Who has the [`told`] bits from this first one on, a bit for each.
@@ -368,8 +375,7 @@ pub(crate) fn end(key: u64, end: &End) {
         // The close, which is about to return, tells it.
         return;
     }
-    // SAFETY: a field of a map value; volatile because the close has written to it.
-    let sent = unsafe { read_volatile(&raw const event.told) };
+    let sent = recall(&raw const event.told);
     end_told(event, sent);
     forget(key);
 }

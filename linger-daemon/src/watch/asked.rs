@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use linger_ebpf::{CgroupAt, Filter, Outcome, asks};
+use linger_ebpf::{Filter, Outcome, asks};
+
+use super::units::CgroupAt;
 
 use crate::event::Told;
 
@@ -26,7 +28,8 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// The same in the words of the programs, for units in these cgroups.
+    /// The same in the words of the programs, for units in these cgroups. Of several, none is named to the
+    /// programs: then [`Asked::wants`] tells them apart.
     pub(super) fn filter(&self, cgroups: &[CgroupAt]) -> Filter {
         let mut filter = Filter::ALL;
         if !self.outcomes.is_empty() {
@@ -47,12 +50,12 @@ impl Asked {
         if let Some(blocked) = self.blocked {
             filter.blocked_ns = u64::try_from(blocked.as_nanos()).unwrap_or(u64::MAX);
         }
-        for (place, cgroup) in filter.cgroups.iter_mut().zip(cgroups) {
-            *place = *cgroup;
+        if let [cgroup] = cgroups {
+            (filter.cgroup_id, filter.cgroup_level) = (cgroup.id, cgroup.level);
         }
         for (asked, bit) in [
             (self.lost, asks::LOST),
-            (!self.units.is_empty(), asks::CGROUPS),
+            (!self.units.is_empty() && cgroups.len() <= 1, asks::CGROUP),
             (self.stack, asks::STACK),
         ] {
             if asked {
@@ -93,11 +96,7 @@ mod tests {
             blocked: Some(Duration::from_millis(5)),
             stack: true,
         };
-        let cgroup = CgroupAt {
-            id: 77,
-            level: 2,
-            ..CgroupAt::NONE
-        };
+        let cgroup = CgroupAt { id: 77, level: 2 };
         let filter = asked.filter(&[cgroup]);
         let graceful = 1 << Outcome::Graceful.index();
         assert_eq!(
@@ -109,7 +108,7 @@ mod tests {
             *b"a name that is \0"
         );
         assert_eq!((filter.port, filter.blocked_ns), (443, 5_000_000));
-        assert_eq!(filter.cgroups[0], cgroup);
-        assert_eq!(filter.asks, asks::LOST | asks::CGROUPS | asks::STACK);
+        assert_eq!((filter.cgroup_id, filter.cgroup_level), (77, 2));
+        assert_eq!(filter.asks, asks::LOST | asks::CGROUP | asks::STACK);
     }
 }

@@ -2,10 +2,16 @@
 
 use std::path::Path;
 
-use anyhow::{Result, ensure};
-use linger_ebpf::{CgroupAt, FILTER_CGROUPS};
-
 use crate::attribution::{Cgroups, Names};
+
+/// Where a cgroup is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CgroupAt {
+    /// Its id.
+    pub(super) id: u64,
+    /// How many are above it.
+    pub(super) level: i32,
+}
 
 /// Units that are asked for.
 pub(super) struct Units {
@@ -22,26 +28,19 @@ impl Units {
     }
 
     /// The outermost cgroups of these units, as they are now: a unit that is started anew gets another.
-    pub(super) fn look(&mut self) -> Result<Vec<CgroupAt>> {
+    pub(super) fn look(&self) -> Vec<CgroupAt> {
         if self.names.is_empty() {
-            return Ok(Vec::new());
+            return Vec::new();
         }
         let all = self.cgroups.all();
         let found = all.iter().filter(|(_, path)| self.is_outermost(path));
-        let found: Vec<_> = found
+        found
             .map(|(&id, path)| CgroupAt {
                 id,
                 // The root is the first component, and at level 0.
                 level: i32::try_from(path.components().count() - 1).unwrap_or(i32::MAX),
-                ..CgroupAt::NONE
             })
-            .collect();
-        ensure!(
-            found.len() <= FILTER_CGROUPS,
-            "{} cgroups belong to these units, {FILTER_CGROUPS} can be watched: ask for fewer",
-            found.len()
-        );
-        Ok(found)
+            .collect()
     }
 
     fn is_outermost(&self, path: &Path) -> bool {
@@ -67,8 +66,8 @@ mod tests {
         fs::create_dir_all(deep).unwrap();
         fs::create_dir_all(mount.path().join("system.slice/other.service")).unwrap();
         let cgroups = || Cgroups::new(Some(mount.path().into()));
-        let mut units = Units::new(&["web.service".into()], cgroups());
-        let found = units.look().unwrap();
+        let units = Units::new(&["web.service".into()], cgroups());
+        let found = units.look();
         let all = cgroups().all();
         let paths: Vec<_> = found.iter().map(|cgroup| &all[&cgroup.id]).collect();
         assert_eq!(paths, [Path::new("/system.slice/web.service")]);

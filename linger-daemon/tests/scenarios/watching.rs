@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Watching {
     process: Child,
     lines: Receiver<String>,
-    errors: JoinHandle<String>,
+    errors: Option<JoinHandle<String>>,
     told: Vec<Told>,
 }
 
@@ -58,7 +58,7 @@ impl Watching {
         Ok(Self {
             process,
             lines,
-            errors,
+            errors: Some(errors),
             told: Vec::new(),
         })
     }
@@ -104,9 +104,19 @@ impl Watching {
             self.told.push(serde_json::from_str(&line)?);
         }
         let status = self.process.wait()?;
-        let errors = self.errors.join();
+        let told = std::mem::take(&mut self.told);
+        let errors = self.errors.take().context("it has ended before")?;
+        let errors = errors.join();
         let errors = errors.map_err(|_| anyhow::anyhow!("a thread panicked"))?;
-        Ok((status, self.told, errors))
+        Ok((status, told, errors))
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        // After its end there is nothing to end, which is no error worth telling.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
