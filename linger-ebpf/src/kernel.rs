@@ -15,7 +15,7 @@ use aya_ebpf::{
         },
     },
 };
-use linger_ebpf::{FRAMES, Offsets, QueueBytes};
+use linger_ebpf::{Event, FRAMES, Offsets, QueueBytes};
 
 #[unsafe(no_mangle)]
 pub(crate) static OFFSETS: Offsets = Offsets::ZERO;
@@ -218,31 +218,27 @@ impl<M: Memory> Sock<M> {
         v6 != 0 && Probed::read::<u32>(v6 as *const u8, offset!(mcast_oif)) != 0
     }
 
-    /// The local and the remote address, as [`linger_ebpf::Event`] has them, and the ports.
+    /// Writes down its addresses and ports.
     #[inline(always)]
-    pub(crate) fn addresses(&self) -> [([u32; 4], u16); 2] {
+    pub(crate) fn write_addresses(&self, event: &mut Event) {
         let is_v6 = M::read::<u16>(self.sk, offset!(family)) == u16::from(AF_INET6);
-        let address = |v4: u32, v6: u32| {
-            if is_v6 && v6 != Offsets::ABSENT {
-                let word = |place| M::read(self.sk, v6 + place);
-                [word(0), word(4), word(8), word(12)]
-            } else {
-                [0, 0, MAPPED, M::read(self.sk, v4)]
-            }
-        };
+        if is_v6 && offset!(v6_daddr) != Offsets::ABSENT {
+            event.local = self.words(offset!(v6_saddr));
+            event.remote = self.words(offset!(v6_daddr));
+        } else {
+            event.local = [0, 0, MAPPED, M::read(self.sk, offset!(saddr))];
+            event.remote = [0, 0, MAPPED, M::read(self.sk, offset!(daddr))];
+        }
         // `skc_num` is given back before the close is over; this stays.
-        let local: u16 = Probed::read(self.sk, offset!(sport));
-        let remote: u16 = M::read(self.sk, offset!(dport));
-        [
-            (
-                address(offset!(saddr), offset!(v6_saddr)),
-                u16::from_be(local),
-            ),
-            (
-                address(offset!(daddr), offset!(v6_daddr)),
-                u16::from_be(remote),
-            ),
-        ]
+        event.local_port = u16::from_be(Probed::read(self.sk, offset!(sport)));
+        event.remote_port = u16::from_be(M::read(self.sk, offset!(dport)));
+    }
+
+    /// The 16 bytes at an offset.
+    #[inline(always)]
+    fn words(&self, at: u32) -> [u32; 4] {
+        let word = |place| M::read(self.sk, at + place);
+        [word(0), word(4), word(8), word(12)]
     }
 
     /// `AF_INET` or `AF_INET6`, by what is on the wire: a socket of IPv6 may speak IPv4.

@@ -175,9 +175,15 @@ pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
     } else {
         fate(sk, &tcp, orphan)
     };
+    // SAFETY: a field of a map value; volatile so that it is read again: the verifier need not follow
+    // every fate from here on.
+    let fate = unsafe {
+        let place = &raw mut orphan.fate;
+        place.write_volatile(fate as u32);
+        place.read_volatile()
+    };
     if stage & MASK == OPEN {
         if queued.sum() > 0 {
-            orphan.fate = fate as u32;
             orphan.unsent = close::narrow(queued.unsent);
             orphan.unacked = close::narrow(queued.unacked);
         }
@@ -192,10 +198,10 @@ pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
         if remove(key) {
             let lived_ns = now_ns().saturating_sub(orphan.left_ns);
             if orphan.watched != 0 {
-                let end = End::new(fate as u8, orphan.bytes, &queued, lived_ns);
+                let end = End::new(fate, orphan.bytes, &queued, lived_ns);
                 watch::end(key, &end);
             }
-            count_end(&orphan.group, fate as u32, orphan.bytes, &queued, lived_ns);
+            count_end(&orphan.group, fate, orphan.bytes, &queued, lived_ns);
         }
     }
 }
@@ -247,8 +253,7 @@ fn count_inner(orphan: &Orphan) -> Option<End> {
         bytes,
     });
     count_end(&orphan.group, orphan.fate, bytes, &queued, 0);
-    let fate = u8::try_from(orphan.fate).unwrap_or(u8::MAX);
-    Some(End::new(fate, bytes, &queued, 0))
+    Some(End::new(orphan.fate, bytes, &queued, 0))
 }
 
 /// The record of a socket that is no more. Its close has not returned yet, or its end was missed.

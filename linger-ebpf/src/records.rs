@@ -30,8 +30,8 @@ pub struct Close {
     pub family: u8,
     /// Local port of the connection if this host accepted it.
     pub port: u16,
-    /// Who may want to be told of it, a bit for each that watches.
-    pub asked: u16,
+    /// Always 0.
+    pub unused: u16,
 }
 
 impl Close {
@@ -49,7 +49,7 @@ impl Close {
         flags: 0,
         family: 0,
         port: 0,
-        asked: 0,
+        unused: 0,
     };
 }
 

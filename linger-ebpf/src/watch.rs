@@ -33,12 +33,7 @@ static ZERO: Event = Event::ZERO;
 /// A close is decided. It is written down if someone may want to be told of it.
 #[inline(always)]
 pub(crate) fn note<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8, flags: Flags) {
-    let Some(watch) = WATCH.get_ptr(0) else {
-        return;
-    };
-    // SAFETY: a field of a map value; volatile because those who watch write to it.
-    let until = unsafe { read_volatile(&raw const (*watch).until) };
-    if close.start_ns < until || may_be_costly(close) {
+    if close.start_ns < until() || may_be_costly(close) {
         let linger = if flags.linger() {
             sk.lingertime()
         } else {
@@ -50,6 +45,16 @@ pub(crate) fn note<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8, flags:
     }
 }
 
+/// Until when anyone but the daemon watches.
+#[inline(always)]
+fn until() -> u64 {
+    let Some(watch) = WATCH.get_ptr(0) else {
+        return 0;
+    };
+    // SAFETY: a field of a map value.
+    recall(unsafe { &raw const (*watch).until })
+}
+
 /// Whether something is thrown away, or the close waits.
 #[inline(always)]
 fn may_be_costly(close: &Close) -> bool {
@@ -57,63 +62,64 @@ fn may_be_costly(close: &Close) -> bool {
 }
 
 /// Whether it is written down.
+///
+/// Whatever depends on the way taken is kept in memory, and read again where it is needed: values in
+/// registers the verifier would follow through every combination.
 #[inline(never)]
-fn write_down(close: &mut Close, linger: u64, state: u8) -> bool {
+fn write_down(close: &Close, linger: u64, state: u8) -> bool {
     let key = close.sk;
-    let sk = Sock::<Probed>::new(key as *const u8);
-    let [local, remote] = sk.addresses();
-    let task = Task::current();
-    let comm = if task.is_kernel_thread() {
-        [0; 2]
-    } else {
-        task.comm()
+    // A socket that was at this address may have an end that was not seen: this takes its place.
+    let inserted = WATCHED.insert(key, &ZERO, u64::from(BPF_ANY)).is_ok();
+    let Some(event) = record(key).filter(|_| inserted) else {
+        lose(close);
+        return false;
     };
-    // In memory, and not in a register: there the verifier would follow every combination.
-    let asked = &raw mut close.asked;
-    remember(asked, 0);
+    event.start_ns = close.start_ns;
+    event.linger = linger;
+    event.state = state;
+    write_who(event);
+    Sock::<Probed>::new(key as *const u8).write_addresses(event);
     let mut place = 0;
     while place < WATCHERS {
-        if is_asked(place, close.start_ns, comm, [local.1, remote.1]) {
-            remember(asked, recall(asked) | 1 << place);
+        if is_asked(place, event) {
+            let asked = recall(&raw const event.told) | told::ASKED << place;
+            remember(&raw mut event.told, asked);
         }
         place += 1;
     }
-    let asked = recall(asked);
-    if asked == 0 {
+    if recall(&raw const event.told) == 0 {
+        forget(key);
         return false;
     }
-    if WATCHED.insert(key, &ZERO, u64::from(BPF_ANY)).is_err() {
-        maps::lose(Lost::Event);
-        return false;
-    }
-    let Some(event) = record(key) else {
-        maps::lose(Lost::Event);
-        return false;
-    };
-    event.told = asked.into();
-    event.start_ns = close.start_ns;
+    true
+}
+
+/// Writes down which thread closes.
+#[inline(always)]
+fn write_who(event: &mut Event) {
     // SAFETY: has no preconditions.
     event.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
-    event.comm = comm;
-    event.linger = linger;
-    (event.local, event.local_port) = local;
-    (event.remote, event.remote_port) = remote;
     event.tgid = current_tgid();
     event.tid = current_tid();
-    event.state = state;
-    true
+    let task = Task::current();
+    if !task.is_kernel_thread() {
+        event.comm = task.comm();
+    }
 }
 
 /// Whether a watcher may want this close, as far as can be said at its decision.
 #[inline(always)]
-fn is_asked(place: u32, start_ns: u64, comm: [u64; 2], ports: [u16; 2]) -> bool {
-    let Some(filter) = filter(place, start_ns) else {
+fn is_asked(place: u32, event: &Event) -> bool {
+    let Some(filter) = filter(place, recall(&raw const event.start_ns)) else {
         return false;
     };
-    if filter.comm != [0; 2] && filter.comm != comm {
+    let other = filter.comm[0] ^ recall(&raw const event.comm[0])
+        | filter.comm[1] ^ recall(&raw const event.comm[1]);
+    if filter.comm[0] != 0 && other != 0 {
         return false;
     }
-    let [local, remote] = ports.map(u32::from);
+    let local = u32::from(recall(&raw const event.local_port));
+    let remote = u32::from(recall(&raw const event.remote_port));
     if filter.port != 0 && filter.port != local && filter.port != remote {
         return false;
     }
@@ -132,7 +138,7 @@ fn remember<T>(place: *mut T, value: T) {
     unsafe { write_volatile(place, value) };
 }
 
-/// Reads what was [remembered](remember).
+/// Reads what stands in a map.
 #[inline(always)]
 fn recall<T>(place: *const T) -> T {
     // SAFETY: a field of a map value; volatile so that it is read again.
@@ -181,13 +187,12 @@ fn tell_it(close: &Close, left: u32, blocked_ns: u64, has_stack: bool) {
     // SAFETY: volatile because it may equal a pointer whose type the verifier knows, and with which it
     // lets no one calculate.
     let key = unsafe { read_volatile(&raw const close.sk) };
-    let is_foretold = close.flags & flag::WATCHED != 0;
-    if !is_foretold && !write_down_late(close, key) {
+    if !is_foretold(close) && !write_down_late(close, key) {
         return;
     }
     let Some(event) = record(key).filter(|event| event.start_ns == close.start_ns) else {
         // Its socket is gone, and another at this address is told of.
-        return maps::lose(Lost::Event);
+        return lose(close);
     };
     event.kind = event_kind::CLOSE;
     event.outcome = close.outcome;
@@ -198,33 +203,36 @@ fn tell_it(close: &Close, left: u32, blocked_ns: u64, has_stack: bool) {
     if recall(&raw const event.told) & told::ENDED == 0 {
         event.left = left;
     }
-    let asked = recall(&raw const event.told);
-    // As when it was asked for: in memory.
-    remember(&raw mut event.sent, 0);
     let mut place = 0;
     while place < WATCHERS {
-        if asked & told::ASKED << place != 0
-            && let Some(filter) = filter(place, close.start_ns)
+        if recall(&raw const event.told) & told::ASKED << place != 0
+            && let Some(filter) = filter(place, recall(&raw const event.start_ns))
         {
             let sent = recall(&raw const event.sent) | wanted(filter, event) << place;
             remember(&raw mut event.sent, sent);
         }
         place += 1;
     }
-    let sent = recall(&raw const event.sent);
-    if has_stack && sent & told::STACKS != 0 {
+    if has_stack && recall(&raw const event.sent) & told::STACKS != 0 {
         event.stack_bytes = Task::current().user_stack(&mut event.stack);
     }
-    send_to(event, places(sent, told::SENT));
-    let told = asked | sent | told::RETURNED;
-    let is_over = sent == 0 || event.left == 0 || asked & told::ENDED != 0 || !is_foretold;
-    if is_over || !atomic::replace(&raw mut event.told, asked, told) {
+    send_to(event, told::SENT);
+    let stands = recall(&raw const event.told);
+    let sent = recall(&raw const event.sent);
+    let is_over = sent == 0 || event.left == 0 || stands & told::ENDED != 0 || !is_foretold(close);
+    if is_over || !atomic::replace(&raw mut event.told, stands, stands | sent | told::RETURNED) {
         // If there was an orphan, it has ended meanwhile.
         if recall(&raw const event.told) & told::ENDED != 0 {
-            end_told(event, sent);
+            end_told(event);
         }
         forget(key);
     }
+}
+
+/// Whether its decision was written down.
+#[inline(always)]
+fn is_foretold(close: &Close) -> bool {
+    recall(&raw const close.flags) & flag::WATCHED != 0
 }
 
 /// Writes down a close that was blocked for long, though nothing foretold it: it waited for its socket's
@@ -241,12 +249,8 @@ fn write_down_late(close: &Close, key: u64) -> bool {
     };
     event.told = told::ASKED << DAEMON;
     event.start_ns = close.start_ns;
-    // SAFETY: has no preconditions.
-    event.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
-    event.comm = Task::current().comm();
     event.linger = u64::MAX;
-    event.tgid = current_tgid();
-    event.tid = current_tid();
+    write_who(event);
     true
 }
 
@@ -281,18 +285,12 @@ fn wanted(filter: &Filter, event: &Event) -> u64 {
     told::SENT | stack
 }
 
-/// Who has the [`told`] bits from this first one on, a bit for each.
+/// Tells an event to those who have these bits in [`Event::sent`], the first of which is given.
 #[inline(always)]
-fn places(told: u64, first: u64) -> u64 {
-    (told / first) & ((1 << WATCHERS) - 1)
-}
-
-/// Tells an event to those whose bits are set, lowest first.
-#[inline(always)]
-fn send_to(event: &mut Event, to: u64) {
+fn send_to(event: &mut Event, first: u64) {
     let mut place = 0;
     while place < WATCHERS {
-        if to & 1 << place != 0 {
+        if recall(&raw const event.sent) & first << place != 0 {
             send(event, place);
         }
         place += 1;
@@ -348,9 +346,9 @@ pub(crate) struct End {
 
 impl End {
     /// This fate of an orphan of so many bytes, which throws these away.
-    pub(crate) fn new(fate: u8, bytes: u32, thrown_away: &QueueBytes, lived_ns: u64) -> Self {
+    pub(crate) fn new(fate: u32, bytes: u32, thrown_away: &QueueBytes, lived_ns: u64) -> Self {
         Self {
-            fate,
+            fate: u8::try_from(fate).unwrap_or(u8::MAX),
             bytes,
             unsent: narrow(thrown_away.unsent),
             unacked: narrow(thrown_away.unacked),
@@ -375,23 +373,21 @@ pub(crate) fn end(key: u64, end: &End) {
         // The close, which is about to return, tells it.
         return;
     }
-    let sent = recall(&raw const event.told);
-    end_told(event, sent);
+    end_told(event);
     forget(key);
 }
 
 /// Tells the end of an orphan, and its close where that was not told yet.
 #[inline(always)]
-fn end_told(event: &mut Event, told_to: u64) {
-    let mut to = places(told_to, told::SENT);
+fn end_told(event: &mut Event) {
     if event.fate != Fate::Delivered as u8 {
-        let pending = places(told_to, told::PENDING);
         event.kind = event_kind::CLOSE;
-        send_to(event, pending);
-        to |= pending;
+        send_to(event, told::PENDING);
+        event.kind = event_kind::END;
+        send_to(event, told::PENDING);
     }
     event.kind = event_kind::END;
-    send_to(event, to);
+    send_to(event, told::SENT);
 }
 
 /// A close that was told as graceful aborts after all.
@@ -404,7 +400,7 @@ pub(crate) fn correct(close: &Close) {
     event.unsent = close.unsent;
     event.unacked = close.unacked;
     event.left = 0;
-    send_to(event, places(event.told, told::SENT));
+    send_to(event, told::SENT);
     forget(key);
 }
 
@@ -412,8 +408,16 @@ pub(crate) fn correct(close: &Close) {
 #[inline(always)]
 pub(crate) fn miss(close: &Close) {
     if close.flags & flag::WATCHED != 0 {
-        maps::lose(Lost::Event);
+        lose(close);
         forget(close.sk);
+    }
+}
+
+/// Counts a close that is not told, if anyone but the daemon watches: what that keeps in mind is a sample.
+#[inline(always)]
+fn lose(close: &Close) {
+    if close.start_ns < until() {
+        maps::lose(Lost::Event);
     }
 }
 
