@@ -92,15 +92,24 @@ pub struct Run {
 /// Options of `lingerd unload`.
 #[derive(Debug, clap::Args)]
 pub struct Unload {
-    /// The file of settings, which may say where it is [default: /etc/linger/lingerd.toml, if it exists]
+    /// Where the service keeps its programs.
+    #[command(flatten)]
+    pub kept: KeptAt,
+}
+
+/// Where the service keeps its programs.
+#[derive(Debug, clap::Args)]
+pub struct KeptAt {
+    /// The file of settings, which may say where the service keeps its programs [default:
+    /// /etc/linger/lingerd.toml, if it exists]
     #[arg(long, value_name = "PATH")]
     pub config: Option<PathBuf>,
-    /// The folder where it is [default: /sys/fs/bpf/lingerd]
+    /// The folder where the service keeps its programs [default: /sys/fs/bpf/lingerd]
     #[arg(long, value_name = "PATH")]
     pub pins: Option<String>,
 }
 
-impl Unload {
+impl KeptAt {
     /// The settings that these stand for.
     #[must_use]
     pub fn settings(&self) -> Settings {

@@ -42,7 +42,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
         }
         Command::Watch(options) => {
             cli.log()?;
-            let config = config::load(&cli.sources(&options.settings()))?.config;
+            let config = config::load(&cli.sources(&options.kept.settings()))?.config;
             watch::watch(options.asked(), &options.options(config.pins))?;
         }
         Command::Config(ConfigCommand::Check { settings }) => {
@@ -64,7 +64,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
         }
         Command::Unload(options) => {
             cli.log()?;
-            unload(&config::load(&cli.sources(&options.settings()))?.config)?;
+            unload(&config::load(&cli.sources(&options.kept.settings()))?.config)?;
         }
         Command::Top(options) => {
             let config = config::load(&cli.sources(&options.settings()))?.config;

@@ -21,7 +21,7 @@ pub use self::asked::Asked;
 use self::line::Lines;
 use self::stack::Symbols;
 use self::units::Units;
-use crate::attribution::{Cgroups, Dimension, Namer, Names};
+use crate::attribution::{Dimension, Namer};
 use crate::event::{Clock, Told, WatchError, Watcher, told};
 use crate::ledger::Written;
 use crate::privileges;
@@ -94,8 +94,7 @@ struct Session {
 
 impl Session {
     fn begin(asked: Asked, options: &Options) -> Result<Self> {
-        let cgroups = || Cgroups::new(probe::cgroup_root().ok());
-        let units = Units::new(&asked.units, cgroups());
+        let units = Units::new(&asked.units, probe::cgroups());
         let filter = asked.filter(&units.look());
         let (attached, (watcher, written)) = open(&filter, options)?;
         let terminal = io::stdout().is_terminal();
@@ -105,7 +104,7 @@ impl Session {
             symbols: asked.stack.then(Symbols::new),
             asked,
             units,
-            namer: Namer::new(Dimension::DEFAULT.into(), cgroups()),
+            namer: Namer::new(Dimension::DEFAULT.into(), probe::cgroups()),
             written,
             clock: Clock::of_host(),
             lines: Lines::new(options.json, terminal),
@@ -193,7 +192,7 @@ impl Session {
             let Some(event) = self.watcher.take() else {
                 break;
             };
-            let names = self.names(event.cgroup_id);
+            let names = self.namer.names(event.cgroup_id, &self.written);
             let mut told = told(&event, names.as_ref(), &self.clock);
             if !self.asked.wants(&told) {
                 continue;
@@ -208,11 +207,6 @@ impl Session {
         }
         out.flush()?;
         Ok(is_over(self.closes))
-    }
-
-    fn names(&mut self, cgroup_id: u64) -> Option<Names> {
-        let cgroup = self.namer.cgroup(cgroup_id, &self.written)?;
-        Some(cgroup.names.clone())
     }
 
     /// Says what was shown.

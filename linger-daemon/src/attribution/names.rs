@@ -89,6 +89,11 @@ impl Namer {
         Some(cgroup)
     }
 
+    /// What the path of the cgroup with this id says; none if no one knows it any more.
+    pub fn names(&mut self, id: u64, paths: &impl Paths) -> Option<Names> {
+        Some(self.cgroup(id, paths)?.names.clone())
+    }
+
     /// Looks for a cgroup among all that are there; none if it is gone, or was made after the last search
     /// that this reading has.
     fn search(&mut self, id: u64) -> Option<PathBuf> {

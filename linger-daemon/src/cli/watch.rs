@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use linger_ebpf::Outcome;
 
-use super::{PlanChoice, Settings};
+use super::{KeptAt, PlanChoice};
 use crate::watch::{self, Asked};
 
 /// Options of `lingerd watch`.
@@ -50,25 +50,12 @@ pub struct Watch {
     /// Attach probes of its own, by this plan [default: the programs of the service, or the best plan]
     #[arg(long, value_enum)]
     pub plan: Option<PlanChoice>,
-    /// The file of settings, which says where the service keeps its programs [default: /etc/linger/lingerd.toml, if it exists]
-    #[arg(long, value_name = "PATH")]
-    pub config: Option<PathBuf>,
-    /// The folder where the service keeps its programs [default: /sys/fs/bpf/lingerd]
-    #[arg(long, value_name = "PATH")]
-    pub pins: Option<String>,
+    /// Where the service keeps its programs.
+    #[command(flatten)]
+    pub kept: KeptAt,
 }
 
 impl Watch {
-    /// The settings that these stand for.
-    #[must_use]
-    pub fn settings(&self) -> Settings {
-        Settings {
-            config: self.config.clone(),
-            pins: self.pins.clone(),
-            ..Settings::default()
-        }
-    }
-
     /// Which closes are asked for.
     #[must_use]
     pub fn asked(&self) -> Asked {

@@ -58,10 +58,4 @@ impl Recent {
     pub fn closes(&self) -> impl Iterator<Item = &Close> {
         self.closes.iter()
     }
-
-    /// How many were left out because they came too fast.
-    #[must_use]
-    pub fn left_out(&self) -> u64 {
-        self.watcher.missed()
-    }
 }

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{AccessFlags, access};
 
 use super::{Asked, Namespace};
-use crate::attribution::Cgroups;
 use crate::probe;
 
 /// All that is judged.
@@ -86,7 +85,7 @@ impl Facts {
     #[must_use]
     pub fn here() -> Self {
         let mut facts = Self::read(Path::new("/"), Asked::now());
-        facts.cgroups = Cgroups::new(probe::cgroup_root().ok()).shortcoming();
+        facts.cgroups = probe::cgroups().shortcoming();
         facts
     }
 

@@ -132,8 +132,7 @@ impl Groups {
 
     /// The names of a cgroup; none if no one knows it any more.
     pub(super) fn names(&mut self, cgroup_id: u64) -> Option<Names> {
-        let cgroup = self.namer.cgroup(cgroup_id, &self.written)?;
-        Some(cgroup.names.clone())
+        self.namer.names(cgroup_id, &self.written)
     }
 
     /// How many groups have rows.

@@ -297,6 +297,12 @@ fn no_link() -> ProgramError {
     io::Error::new(io::ErrorKind::Unsupported, why).into()
 }
 
+/// The cgroups of this host, as far as they can be seen.
+#[must_use]
+pub fn cgroups() -> Cgroups {
+    Cgroups::new(cgroup_root().ok())
+}
+
 /// Where the cgroup v2 hierarchy is mounted; beside v1 it is not at the usual place. In a container
 /// there may be a mount of the whole beside one of what its namespace shows: then the whole one.
 pub fn cgroup_root() -> io::Result<PathBuf> {

@@ -9,7 +9,7 @@ mod maps;
 mod pins;
 mod takeover;
 
-pub use attach::{AttachError, Attached, Loader, PlanError, cgroup_root};
+pub use attach::{AttachError, Attached, Loader, PlanError, cgroup_root, cgroups};
 pub use btf::{Kernel, KernelError, Resolved};
 pub use choose::{ProbeError, Purpose, choose};
 pub use hooks::{Hook, Point, blind, hooks};

@@ -8,7 +8,6 @@ use linger_ebpf::keyed;
 use nix::sys::utsname::uname;
 use tracing::{info, warn};
 
-use crate::attribution::Cgroups;
 use crate::config::Config;
 use crate::event::{Recent, WatchError};
 use crate::host;
@@ -94,7 +93,7 @@ fn attach(config: &Config, pins: Option<&Pins>) -> Result<(Attached, (Ledger, Re
         pins,
         |maps, plan| -> Result<_, WatchError> {
             let recent = Recent::new(maps)?;
-            Ok((Ledger::new(maps, plan, cgroups(), config)?, recent))
+            Ok((Ledger::new(maps, plan, probe::cgroups(), config)?, recent))
         },
     );
     let (attached, counts) = done.map_err(|error| match host::obstacle() {
@@ -108,7 +107,7 @@ fn attach(config: &Config, pins: Option<&Pins>) -> Result<(Attached, (Ledger, Re
         "attached"
     );
     if config.keyed() & keyed::CGROUP != 0
-        && let Some(shortcoming) = cgroups().shortcoming()
+        && let Some(shortcoming) = probe::cgroups().shortcoming()
     {
         warn!("{shortcoming}");
     }
@@ -123,10 +122,6 @@ fn drop_privileges(ledger: &Mutex<Ledger>) -> Result<()> {
         warn!("this kernel lets only the privileged read maps: keeping {kept:?}");
     }
     Ok(())
-}
-
-fn cgroups() -> Cgroups {
-    Cgroups::new(probe::cgroup_root().ok())
 }
 
 /// What is shared, for one at a time.
