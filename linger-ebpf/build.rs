@@ -1,5 +1,5 @@
-//! Compiles `src/main.rs` for the BPF virtual machine, with a toolchain that can, and leaves the
-//! object where `src/lib.rs` embeds it.
+//! Compiles `src/main.rs` and `src/floor.rs` for the BPF virtual machine, with a toolchain that can, and
+//! leaves the objects where `src/lib.rs` embeds them.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 const TARGET: &str = "bpfel-unknown-none";
-const OBJECT: &str = "linger-ebpf";
+const OBJECTS: [&str; 2] = ["linger-ebpf", "floor"];
 const HOW: &str = "run `cargo xtask setup`, which installs it (or says what to install)";
 
 fn main() {
@@ -56,14 +56,7 @@ fn build() -> Result<()> {
             "--features",
             "kernel",
         ])
-        .args([
-            "--package",
-            "linger-ebpf",
-            "--bin",
-            OBJECT,
-            "--target",
-            TARGET,
-        ])
+        .args(["--package", "linger-ebpf", "--bins", "--target", TARGET])
         .arg("--target-dir")
         .arg(&target_dir);
     // Settings of the outer build (clippy's driver, coverage, flags for the host) do not apply.
@@ -100,9 +93,11 @@ fn build() -> Result<()> {
             compiler.rustc.display()
         );
     }
-    let object = target_dir.join(TARGET).join("bpf").join(OBJECT);
-    std::fs::copy(&object, out.join(OBJECT))
-        .with_context(|| format!("take the object {}", object.display()))?;
+    for name in OBJECTS {
+        let object = target_dir.join(TARGET).join("bpf").join(name);
+        std::fs::copy(&object, out.join(name))
+            .with_context(|| format!("take the object {}", object.display()))?;
+    }
     Ok(())
 }
 

@@ -66,6 +66,10 @@ pub use words::{Cause, Fate, Lost, Outcome, Plan};
 #[cfg(not(target_arch = "bpf"))]
 pub static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/linger-ebpf"));
 
+/// Programs of the same names that only count their runs, for benchmarks.
+#[cfg(not(target_arch = "bpf"))]
+pub static FLOOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/floor"));
+
 /// How many groups have counters of their own, unless the daemon is told otherwise.
 pub const MAX_GROUPS: u32 = 4096;
 

@@ -148,6 +148,12 @@ impl Loader {
         })
     }
 
+    /// Attaches programs that have the names of those of a plan to its hooks, for as long as what this
+    /// returns lives, and `ebpf`.
+    pub fn attach_alike(&self, ebpf: &mut Ebpf, plan: Plan) -> Result<impl Sized, PlanError> {
+        self.attach_hooks(ebpf, plan, false)
+    }
+
     /// Attaches every hook of a plan, for as long as what this returns lives, and `ebpf`.
     fn attach_hooks(
         &self,

@@ -1,0 +1,78 @@
+//! Programs on the same hooks as those of `main.rs`, under the same names, that do nothing but count
+//! their runs: the least that being attached there can cost. Only benchmarks load them.
+
+#![no_std]
+#![no_main]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "aya's macros hand contexts over by value"
+)]
+
+use aya_ebpf::{
+    macros::{cgroup_sock, fentry, fexit, kprobe, kretprobe, map, raw_tracepoint},
+    maps::PerCpuArray,
+    programs::{
+        FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext,
+        SockContext,
+    },
+};
+
+/// How often programs ran.
+#[map]
+static RUNS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+#[inline(always)]
+fn count() {
+    if let Some(runs) = RUNS.get_ptr_mut(0) {
+        // SAFETY: a map value of this CPU. Who interrupts may count at the same time: then a run is
+        // missed, which does not matter here.
+        unsafe { *runs += 1 };
+    }
+}
+
+/// Programs: the kind of each, its name, its context, what it returns.
+macro_rules! programs {
+    ($(#[$kind:meta] $name:ident($context:ty) -> $type:ty { $result:expr })+) => {
+        $(
+            #[$kind]
+            fn $name(_: $context) -> $type {
+                count();
+                $result
+            }
+        )+
+    };
+}
+
+programs! {
+    #[fentry] fentry_tcp_close(FEntryContext) -> i32 { 0 }
+    #[fentry] fentry_inner_close(FEntryContext) -> i32 { 0 }
+    #[fentry] fentry_active_reset(FEntryContext) -> i32 { 0 }
+    #[fentry] fentry_reset(FEntryContext) -> i32 { 0 }
+    #[fexit] fexit_tcp_close(FExitContext) -> i32 { 0 }
+    #[fexit] fexit_inner_close(FExitContext) -> i32 { 0 }
+    #[fexit] fexit_wait_close(FExitContext) -> i32 { 0 }
+    #[kprobe] kprobe_tcp_close(ProbeContext) -> u32 { 0 }
+    #[kprobe] kprobe_inner_close(ProbeContext) -> u32 { 0 }
+    #[kprobe] kprobe_active_reset(ProbeContext) -> u32 { 0 }
+    #[kprobe] kprobe_reset(ProbeContext) -> u32 { 0 }
+    #[kretprobe] kretprobe_tcp_close(RetProbeContext) -> u32 { 0 }
+    #[kretprobe] kretprobe_inner_close(RetProbeContext) -> u32 { 0 }
+    #[kretprobe] kretprobe_wait_close(RetProbeContext) -> u32 { 0 }
+    #[raw_tracepoint] destroy_sock(RawTracePointContext) -> i32 { 0 }
+    #[raw_tracepoint] exit_mmap(RawTracePointContext) -> i32 { 0 }
+    #[raw_tracepoint] tracepoint_set_state(RawTracePointContext) -> i32 { 0 }
+    #[raw_tracepoint] tracepoint_send_reset(RawTracePointContext) -> i32 { 0 }
+    #[raw_tracepoint] tracepoint_destroy_sock(RawTracePointContext) -> i32 { 0 }
+    #[raw_tracepoint] tracepoint_sys_exit(RawTracePointContext) -> i32 { 0 }
+    #[cgroup_sock(sock_release)] cgroup_sock_release(SockContext) -> i32 { 1 }
+}
+
+/// Nothing in the programs panics.
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
