@@ -68,6 +68,8 @@ fn build() -> Result<()> {
     }
     let flags = [
         "-Cdebuginfo=2",
+        // What every kernel from 5.1 on understands: 32-bit operations, without pairs of shifts.
+        "-Ctarget-cpu=v3",
         "-Clink-arg=--btf",
         &format!("-Clinker={}", linker.display()),
     ]

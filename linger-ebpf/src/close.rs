@@ -4,7 +4,9 @@
 //! from `begin` to `finish`; what it did is added to the counters of its group once, at its end,
 //! or, where a plan may not see the end, as soon as the outcome is decided.
 
-use linger_ebpf::{Close, Group, Lost, Outcome, QueueBytes, flag, stage};
+use core::{mem::MaybeUninit, ptr};
+
+use linger_ebpf::{Close, Group, Lost, Outcome, QueueBytes, Row, flag, stage};
 
 use crate::{
     atomic,
@@ -37,7 +39,7 @@ fn abandon(place: &Place) {
     };
     if close.stage == stage::DECIDED {
         maps::lose(Lost::Return);
-        count_unseen(close, &who::closes(close));
+        count_unseen(close, ptr::null());
     } else {
         maps::lose(Lost::Close);
     }
@@ -190,52 +192,81 @@ pub(crate) fn unfinished(close: &Close) -> Outcome {
 /// where `__tcp_close` does.
 #[inline(always)]
 pub(crate) fn finish(place: &Place, close: &Close) {
+    let mut whose = MaybeUninit::uninit();
     let left = if close.flags & flag::LEAVES != 0 {
-        orphan::returned(close)
+        orphan::returned(close, orphan::write_nobody(&mut whose))
     } else {
-        None
+        0
     };
     if close.stage == stage::DECIDED {
         let blocked_ns = now_ns().saturating_sub(close.start_ns);
-        let bytes = left.as_ref().map_or(0, |left| left.bytes);
-        match left {
-            Some(left) => count(close, &left.group, blocked_ns, bytes),
-            None => count(close, &who::closes(close), blocked_ns, bytes),
-        }
-        watch::tell(close, bytes, blocked_ns, Stack::Here);
+        let group = if left > 0 {
+            whose.as_ptr()
+        } else {
+            ptr::null()
+        };
+        count(close, group, blocked_ns, left);
+        watch::tell(close, left, blocked_ns, Stack::Here);
     } else {
         maps::lose(Lost::Close);
-        if let Some(left) = left {
-            orphan::count_left(&left);
+        if left > 0 {
+            // SAFETY: it is written.
+            orphan::count_left(unsafe { whose.assume_init_ref() }, left);
         }
     }
     place.clear();
 }
 
-/// Adds a close whose return is not seen, and what it leaves behind, to the rows of a group. Returns how
-/// many bytes that are.
+/// Adds a close whose return is not seen, and what it leaves behind, to the rows of a group, as [`count`]
+/// has it. Returns how many bytes that are.
 #[inline(always)]
-pub(crate) fn count_unseen(close: &Close, group: &Group) -> u32 {
+pub(crate) fn count_unseen(close: &Close, group: *const Group) -> u32 {
     count(close, group, UNSEEN, 0);
-    let Some(left) = orphan::leave_unseen(close) else {
+    if close.flags & flag::LEAVES == 0 {
         return 0;
-    };
-    orphan::count_left(&left);
-    left.bytes
+    }
+    let mut whose = MaybeUninit::uninit();
+    let left = orphan::leave_unseen(close, orphan::write_nobody(&mut whose));
+    if left > 0 {
+        // SAFETY: it is written.
+        orphan::count_left(unsafe { whose.assume_init_ref() }, left);
+    }
+    left
 }
 
 /// The time of a close whose return is not seen.
 pub(crate) const UNSEEN: u64 = u64::MAX;
 
 /// Adds a close to the row of its outcome, without its time if that is [`UNSEEN`]; and the payload that
-/// it leaves behind, if there is any.
+/// it leaves behind, if there is any. The group is that of this thread, if none is given.
 ///
-/// A function of its own, for the sake of the stack.
+/// A [global function](crate).
 #[inline(never)]
-pub(crate) fn count(close: &Close, group: &Group, blocked_ns: u64, left: u32) {
-    let Some(row) = ledger::row(group, close.outcome.into()) else {
-        return;
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn count(
+    close: *const Close,
+    group: *const Group,
+    blocked_ns: u64,
+    left: u32,
+) -> u32 {
+    // SAFETY: what callers have is a record, and a group or nothing.
+    let (close, group) = unsafe { (close.as_ref(), group.as_ref()) };
+    let Some(close) = close else { return 0 };
+    let row = match group {
+        Some(group) => ledger::row(group, close.outcome.into()),
+        None => ledger::row(&who::closes(close), close.outcome.into()),
     };
+    let Some(row) = row else { return 0 };
+    add(row, close, blocked_ns);
+    if left > 0 {
+        orphan::add_left(row, left);
+    }
+    0
+}
+
+/// Adds a close to a row.
+#[inline(always)]
+fn add(row: *mut Row, close: &Close, blocked_ns: u64) {
     if blocked_ns == UNSEEN {
         // SAFETY: a field of a map value.
         atomic::add(unsafe { &raw mut (*row).undated }, 1);
@@ -257,8 +288,5 @@ pub(crate) fn count(close: &Close, group: &Group, blocked_ns: u64, left: u32) {
     if close.flags & flag::RESET != 0 {
         // SAFETY: as above.
         atomic::add(unsafe { &raw mut (*row).resets }, 1);
-    }
-    if left > 0 {
-        orphan::add_left(row, left);
     }
 }

@@ -3,10 +3,6 @@
 
 #![no_std]
 #![no_main]
-#![expect(
-    clippy::needless_pass_by_value,
-    reason = "aya's macros hand contexts over by value"
-)]
 
 use aya_ebpf::{
     macros::{cgroup_sock, fentry, fexit, kprobe, kretprobe, map, raw_tracepoint},
@@ -21,7 +17,7 @@ use aya_ebpf::{
 #[map]
 static RUNS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
-#[inline(always)]
+#[inline]
 fn count() {
     if let Some(runs) = RUNS.get_ptr_mut(0) {
         // SAFETY: a map value of this CPU. Who interrupts may count at the same time: then a run is

@@ -6,12 +6,13 @@
 use core::ptr;
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use linger_ebpf::{Close, Group, Parked, Slot};
+use linger_ebpf::{Close, Outcome, Parked, Slot, stage};
 
 use crate::{
     atomic,
     kernel::current_tid,
     maps::{self, CLOSES, CROWDED, PARKED},
+    who,
 };
 
 /// The place of a thread's record, whether there is one or not.
@@ -65,25 +66,21 @@ impl Place {
     /// no room.
     #[inline(always)]
     pub(crate) fn keep(&self, sk: u64, start_ns: u64, flags: u8) -> Option<&'static mut Close> {
-        let begun = Close {
-            sk,
-            start_ns,
-            flags,
-            ..Close::ZERO
-        };
         // SAFETY: a field of a map value.
         let owner = unsafe { &raw mut (*self.slot).owner };
         if atomic::replace(owner, 0, Slot::owner(self.tid)) {
             // SAFETY: as above; it is this thread's now, until it clears the place.
             let close = unsafe { &mut (*self.slot).close };
-            *close = begun;
+            begin(close, sk, start_ns, flags);
             return Some(close);
         }
         CROWDED
-            .insert(self.tid, begun, u64::from(BPF_NOEXIST))
+            .insert(self.tid, &Close::ZERO, u64::from(BPF_NOEXIST))
             .ok()?;
         self.crowd(1);
-        self.record()
+        let close = self.record()?;
+        begin(close, sk, start_ns, flags);
+        Some(close)
     }
 
     /// Forgets the record in this place.
@@ -109,18 +106,41 @@ impl Place {
     }
 }
 
-/// Keeps a close under its socket's address; whether there is room.
+/// Writes what is known at the beginning, over what stands there of another close. What is only valid later
+/// is left as it is, and the rest written by fields: all at once would be a loop over bytes.
+#[inline(always)]
+fn begin(close: &mut Close, sk: u64, start_ns: u64, flags: u8) {
+    close.sk = sk;
+    close.start_ns = start_ns;
+    close.unsent = 0;
+    close.unacked = 0;
+    close.unread = 0;
+    close.port = 0;
+    close.family = 0;
+    close.outcome = Outcome::Graceful as u8;
+    close.stage = stage::BEGUN;
+    close.flags = flags;
+}
+
+/// Keeps a close of this thread under its socket's address; 0 if there is no room.
+///
+/// A [global function](crate).
 #[inline(never)]
-pub(crate) fn park(close: &Close, group: &Group) -> bool {
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn park(close: *const Close) -> u32 {
+    // SAFETY: what callers have is a record.
+    let Some(close) = (unsafe { close.as_ref() }) else {
+        return 0;
+    };
     let parked = Parked {
         close: *close,
-        group: *group,
+        group: who::closes(close),
     };
     let kept = PARKED.insert(close.sk, parked, u64::from(BPF_NOEXIST));
     if kept.is_ok() {
         maps::add_hint(close.sk, 1);
     }
-    kept.is_ok()
+    kept.is_ok().into()
 }
 
 /// The close that is parked under a socket's address.

@@ -1,6 +1,10 @@
 //! The programs. Each translates the arguments of its hook into one call of the model.
 //!
-//! The names here are those the daemon loads by; `probe/plan.rs` says what each is attached to.
+//! The names here are those the daemon loads by; `probe/hooks.rs` says what each is attached to.
+//!
+//! Functions that are `extern "C"` and not mangled are what the kernel calls global functions: the
+//! verifier goes through each once, by itself, and not again for every way that leads to a call. They
+//! take numbers, and pointers to what they may not rely on being there.
 
 #![no_std]
 #![expect(
@@ -192,7 +196,9 @@ fn fexit_wait_close(ctx: FExitContext) -> i32 {
 #[fentry(function = "tcp_send_active_reset")]
 #[inline(always)]
 fn fentry_active_reset(ctx: FEntryContext) -> i32 {
-    reset::sent(current_close(), &Sock::<Typed>::new(ctx.arg(0)));
+    // The verifier lets no one calculate with a pointer whose type it knows: read as a number.
+    let number = || Probed::read(ctx.as_ptr().cast(), 0);
+    reset::sent(current_close(), &Sock::<Typed>::new(ctx.arg(0)), number);
     0
 }
 
@@ -202,9 +208,8 @@ fn fentry_active_reset(ctx: FEntryContext) -> i32 {
 #[fentry(function = "tcp_reset")]
 #[inline(always)]
 fn fentry_reset(ctx: FEntryContext) -> i32 {
-    // The verifier lets no one calculate with a pointer whose type it knows: read as a number.
-    let [sk, skb]: [u64; 2] = Probed::read(ctx.as_ptr().cast(), 0);
-    orphan::reset(sk, || is_rst(skb as *const u8));
+    // Without a look at the hints: the verifier lets no one calculate with a pointer whose type it knows.
+    orphan::foretell(ctx.arg(0), || is_rst(ctx.arg(1)));
     0
 }
 
@@ -260,7 +265,8 @@ fn kretprobe_wait_close(_ctx: RetProbeContext) -> u32 {
 #[inline(always)]
 fn kprobe_active_reset(ctx: ProbeContext) -> u32 {
     if let Some(sk) = ctx.arg(0) {
-        reset::sent(current_close(), &Sock::<Probed>::new(sk));
+        let sk = Sock::<Probed>::new(sk);
+        reset::sent(current_close(), &sk, || sk.address());
     }
     0
 }
@@ -286,7 +292,7 @@ fn kprobe_reset(ctx: ProbeContext) -> u32 {
 fn destroy_sock(ctx: RawTracePointContext) -> i32 {
     let sk = Sock::<Probed>::new(ctx.arg(0));
     if maps::is_hinted(sk.address()) {
-        orphan::end(&sk);
+        orphan::end_orphan(sk.address());
     }
     0
 }

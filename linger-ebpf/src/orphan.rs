@@ -6,7 +6,10 @@
 //!
 //! Another CPU may end the socket while the close returns. Until the return, the record is the
 //! closing thread's: the end only notes what it found. From then on it is the end's. Both steps are
-//! compare-and-swaps of one word, which no other record in the same memory can match.
+//! compare-and-swaps of one word, which another record in the same memory could only match if its close
+//! had begun in the same nanosecond.
+
+use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use linger_ebpf::{
@@ -26,98 +29,135 @@ use crate::{
 const ECONNABORTED: u32 = 103;
 const ECONNRESET: u32 = 104;
 
-/// What a new record starts from. Its socket's lock keeps everyone from it until it is written.
-static ZERO: Orphan = Orphan::ZERO;
-
 /// A close sends its FIN while this much payload is outstanding.
 #[inline(always)]
 pub(crate) fn expect<M: Memory>(close: &mut Close, tcp: &Tcp<M>, bytes: u32) {
-    let key = close.sk;
-    match ORPHANS.insert(key, &ZERO, u64::from(BPF_NOEXIST)) {
-        Ok(()) => maps::add_hint(key, 1),
+    close.orphan = close.start_ns << MASK.count_ones() | OPEN;
+    let mut kept = keep(close, bytes, tcp.data_segs_in());
+    if kept == EEXIST {
         // An earlier socket at this address has ended, and its record not. This takes its place.
-        Err(EEXIST) => replaced(key),
-        Err(_) => return maps::lose_orphan(bytes),
+        replaced(close.sk);
+        kept = keep(close, bytes, tcp.data_segs_in());
     }
-    let Some(orphan) = record(key) else {
+    if kept != 0 {
         return maps::lose_orphan(bytes);
-    };
-    let now = now_ns();
-    let stage = now << MASK.count_ones() | OPEN;
-    orphan.stage = stage;
-    orphan.left_ns = now;
-    orphan.group = who::closes(close);
-    orphan.bytes = bytes;
-    orphan.data_segs_in = tcp.data_segs_in();
-    orphan.omen = omen::NONE;
-    orphan.watched = (close.flags & flag::WATCHED != 0).into();
-    orphan.fate = Fate::Delivered as u32;
-    orphan.unsent = 0;
-    orphan.unacked = 0;
+    }
     close.flags |= flag::LEAVES;
-    close.orphan = stage;
 }
 
-/// What a close left behind, and whose close it was: an orphan counts for the same.
-pub(crate) struct Left {
-    pub(crate) group: Group,
-    pub(crate) bytes: u32,
+/// Keeps the record of an orphan under its socket's address; 0, or why that failed.
+///
+/// A [global function](crate).
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn keep(close: *const Close, bytes: u32, data_segs_in: u32) -> i32 {
+    // SAFETY: what callers have is a record.
+    let Some(close) = (unsafe { close.as_ref() }) else {
+        return EEXIST;
+    };
+    let orphan = Orphan {
+        stage: close.orphan,
+        left_ns: close.start_ns,
+        group: who::closes(close),
+        bytes,
+        data_segs_in,
+        omen: omen::NONE,
+        watched: (close.flags & flag::WATCHED != 0).into(),
+        fate: Fate::Delivered as u32,
+        unsent: 0,
+        unacked: 0,
+    };
+    match ORPHANS.insert(&close.sk, &orphan, u64::from(BPF_NOEXIST)) {
+        Ok(()) => {
+            maps::add_hint(close.sk, 1);
+            0
+        }
+        Err(why) => why,
+    }
 }
 
-/// The close returns. What it leaves behind is counted with it, by the caller.
+/// Writes nobody to a place for a group: the kernel wants it written before it is lent to a global
+/// function.
 #[inline(always)]
-pub(crate) fn returned(close: &Close) -> Option<Left> {
-    let tcp = Sock::<Probed>::new(close.sk as *const u8).tcp()?;
+pub(crate) fn write_nobody(group: &mut MaybeUninit<Group>) -> *mut Group {
+    let words = group.as_mut_ptr().cast::<u64>();
+    for place in 0..size_of::<Group>() / size_of::<u64>() {
+        // SAFETY: within the group; volatile so that it is written here, whatever the function does.
+        unsafe { words.add(place).write_volatile(0) };
+    }
+    group.as_mut_ptr()
+}
+
+/// Copies a group, by fields: at once, it would be by bytes.
+#[inline(always)]
+fn copy(from: &Group, to: &mut Group) {
+    to.cgroup_id = from.cgroup_id;
+    to.comm[0] = from.comm[0];
+    to.comm[1] = from.comm[1];
+    to.exe_inode = from.exe_inode;
+    to.exe_device = from.exe_device;
+    to.port = from.port;
+    to.family = from.family;
+}
+
+/// The close returns. How many bytes it leaves behind, which are counted with it, by the caller; if that is
+/// not 0, `whose` is written: an orphan counts for the same group as its close.
+///
+/// A [global function](crate).
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn returned(close: *const Close, whose: *mut Group) -> u32 {
+    // SAFETY: what callers have is a record and a place for a group.
+    let (Some(close), Some(whose)) = (unsafe { (close.as_ref(), whose.as_mut()) }) else {
+        return 0;
+    };
     // The socket may be gone, and this be nonsense: then the record is not open any more.
-    leave(close, close::narrow(tcp.queued_before_fin().sum()))
+    let tcp = Sock::<Probed>::new(close.sk as *const u8).tcp();
+    let queued = tcp.map_or(0, |tcp| close::narrow(tcp.queued_before_fin().sum()));
+    leave(close, queued, whose)
 }
 
-/// The close is over: this much payload is left behind, if its socket has not ended.
+/// The close is over: this much payload is left behind, if its socket has not ended. As [`returned`].
 #[inline(always)]
-fn leave(close: &Close, bytes: u32) -> Option<Left> {
+fn leave(close: &Close, bytes: u32, whose: &mut Group) -> u32 {
     let key = close.sk;
-    let orphan = record(key)?;
+    let Some(orphan) = record(key) else { return 0 };
     let open = close.orphan;
     if orphan.stage & !MASK != open {
         // Its socket ended, and another at this address has left something behind.
-        return None;
+        return 0;
     }
-    let left = Left {
-        group: orphan.group,
-        bytes,
-    };
     let stage = if bytes > 0 {
+        copy(&orphan.group, whose);
         orphan.bytes = bytes;
         orphan.left_ns = now_ns();
         LEFT
     } else {
         ENDED
     };
-    if !atomic::replace(&raw mut orphan.stage, open, open | stage) {
-        if let Some(end) = count_inner(orphan)
-            && orphan.watched != 0
-        {
-            watch::end(key, &end);
+    if atomic::replace(&raw mut orphan.stage, open, open | stage) {
+        if stage == LEFT {
+            return bytes;
         }
-        remove(key);
-        None
-    } else if stage == LEFT {
-        Some(left)
-    } else {
-        remove(key);
-        None
+    } else if let Some(end) = count_inner(orphan)
+        && orphan.watched != 0
+    {
+        watch::end(key, &end);
     }
+    remove(key);
+    0
 }
 
-/// The close will not be seen to return: what was outstanding at its decision is left behind. It is
-/// counted by the caller.
-#[inline(always)]
-pub(crate) fn leave_unseen(close: &Close) -> Option<Left> {
-    if close.flags & flag::LEAVES == 0 {
-        return None;
-    }
-    let bytes = record(close.sk)?.bytes;
-    leave(close, bytes)
+/// The close will not be seen to return: what was outstanding at its decision is left behind. As
+/// [`returned`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn leave_unseen(close: *const Close, whose: *mut Group) -> u32 {
+    // SAFETY: what callers have is a record and a place for a group.
+    let (Some(close), Some(whose)) = (unsafe { (close.as_ref(), whose.as_mut()) }) else {
+        return 0;
+    };
+    record(close.sk).map_or(0, |orphan| leave(close, orphan.bytes, whose))
 }
 
 /// There will be no orphan: its close aborts, or waits and sees its connection die.
@@ -154,26 +194,41 @@ pub(crate) fn take_back(key: u64) {
 /// The kernel resets a connection, whatever the reason.
 #[inline(always)]
 pub(crate) fn reset(key: u64, by_rst: impl FnOnce() -> bool) {
-    if maps::is_hinted(key)
-        && let Some(orphan) = record(key)
-    {
+    if maps::is_hinted(key) {
+        foretell(key, by_rst);
+    }
+}
+
+/// As [`reset`], whatever the hints say.
+#[inline(always)]
+pub(crate) fn foretell(key: u64, by_rst: impl FnOnce() -> bool) {
+    if let Some(orphan) = record(key) {
         orphan.omen = if by_rst() { omen::RST } else { omen::NO_RST };
     }
 }
 
 /// A socket that may have left something behind comes to its end, under its lock.
+///
+/// A [global function](crate).
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn end_orphan(key: u64) -> u32 {
+    let sk = Sock::<Probed>::new(key as *const u8);
+    if let (Some(orphan), Some(tcp)) = (record(key), sk.tcp()) {
+        end(&sk, &tcp, orphan);
+    }
+    0
+}
+
 #[inline(always)]
-pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
+fn end(sk: &Sock<Probed>, tcp: &Tcp<Probed>, orphan: &mut Orphan) {
     let key = sk.address();
-    let (Some(orphan), Some(tcp)) = (record(key), sk.tcp()) else {
-        return;
-    };
-    let stage = orphan.stage;
+    let mut stage = orphan.stage;
     let queued = tcp.queued_before_fin();
     let fate = if queued.sum() == 0 {
         Fate::Delivered
     } else {
-        fate(sk, &tcp, orphan)
+        fate(sk, tcp, orphan)
     };
     // SAFETY: a field of a map value; volatile so that it is read again: the verifier need not follow
     // every fate from here on.
@@ -190,10 +245,11 @@ pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
         if atomic::replace(&raw mut orphan.stage, stage, stage | ENDED) {
             return;
         }
-        // Its close returned at this moment.
+        // Its close returned at this moment, and may have removed the record.
+        let Some(returned) = record(key) else { return };
+        stage = returned.stage;
     }
-    let Some(orphan) = record(key) else { return };
-    if orphan.stage & MASK == LEFT {
+    if stage & MASK == LEFT {
         let orphan = *orphan;
         if remove(key) {
             let lived_ns = now_ns().saturating_sub(orphan.left_ns);
@@ -208,7 +264,7 @@ pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
 
 /// What became of an orphan that ends with payload outstanding.
 #[inline(always)]
-fn fate<M: Memory>(sk: &Sock<M>, tcp: &Tcp<M>, orphan: &Orphan) -> Fate {
+fn fate(sk: &Sock<Probed>, tcp: &Tcp<Probed>, orphan: &Orphan) -> Fate {
     match sk.err() {
         ECONNRESET => match orphan.omen {
             omen::RST => Fate::PeerReset,
@@ -226,7 +282,7 @@ fn fate<M: Memory>(sk: &Sock<M>, tcp: &Tcp<M>, orphan: &Orphan) -> Fate {
 /// Whether it was data that made the kernel reset the connection, where that was not seen. Data ends
 /// a closed socket as soon as it comes, and after its acknowledgement was taken; an RST before.
 #[inline(always)]
-fn is_late_data<M: Memory>(tcp: &Tcp<M>, orphan: &Orphan) -> bool {
+fn is_late_data(tcp: &Tcp<Probed>, orphan: &Orphan) -> bool {
     /// The clock may tick between the two.
     const TICK: u32 = 1;
     #[expect(
@@ -248,15 +304,12 @@ fn count_inner(orphan: &Orphan) -> Option<End> {
     if bytes == 0 {
         return None;
     }
-    count_left(&Left {
-        group: orphan.group,
-        bytes,
-    });
+    count_left(&orphan.group, bytes);
     count_end(&orphan.group, orphan.fate, bytes, &queued, 0);
     Some(End::new(orphan.fate, bytes, &queued, 0))
 }
 
-/// The record of a socket that is no more. Its close has not returned yet, or its end was missed.
+/// Ends the record of a socket that is no more. Its close has not returned yet, or its end was missed.
 #[inline(never)]
 fn replaced(key: u64) {
     let Some(orphan) = record(key) else { return };
@@ -275,6 +328,7 @@ fn replaced(key: u64) {
         }
         _ => maps::lose_orphan(orphan.bytes),
     }
+    remove(key);
 }
 
 /// The kind of row where orphans are counted as left that are not counted together with their close.
@@ -282,9 +336,9 @@ const LEAVING: usize = Kind::Closes(Outcome::Graceful).index();
 
 /// Adds to what a group's closes left behind.
 #[inline(never)]
-pub(crate) fn count_left(left: &Left) {
-    if let Some(row) = ledger::row(&left.group, LEAVING) {
-        add_left(row, left.bytes);
+pub(crate) fn count_left(group: &Group, bytes: u32) {
+    if let Some(row) = ledger::row(group, LEAVING) {
+        add_left(row, bytes);
     }
 }
 

@@ -104,7 +104,7 @@ pub struct Orphan {
     /// How far it has come, an [`orphan_stage`], in the lowest bits; above, what tells this record
     /// from any other in the same place.
     pub stage: u64,
-    /// When its close returned; before that, when its record was made. Nanoseconds of
+    /// When its close returned; before that, when its close began. Nanoseconds of
     /// `CLOCK_MONOTONIC`.
     pub left_ns: u64,
     /// Who closed.

@@ -7,16 +7,22 @@ use linger_ebpf::{Cause, Close, Kind, Outcome, flag, stage};
 
 use crate::{
     atomic, close,
-    kernel::{Memory, Sock, state},
+    kernel::{Memory, Probed, Sock, Tcp, state},
     ledger, orphan, who,
 };
 
 /// The socket of a close in flight, or any other, sends an RST. `close` is the record of the close
-/// in flight on this thread, whatever its socket.
+/// in flight on this thread, whatever its socket; `number` is the socket's address, of which the verifier
+/// knows no type.
 #[inline(always)]
-pub(crate) fn sent<M: Memory>(close: Option<&mut Close>, sk: &Sock<M>) {
+pub(crate) fn sent<M: Memory>(
+    close: Option<&mut Close>,
+    sk: &Sock<M>,
+    number: impl FnOnce() -> u64,
+) {
     let Some(close) = close.filter(|close| close.sk == sk.address()) else {
-        return by_itself(sk);
+        by_itself(number());
+        return;
     };
     // Under the lock that the close holds, no one else aborts this connection.
     if close.outcome == Outcome::LingerAborted as u8
@@ -24,7 +30,7 @@ pub(crate) fn sent<M: Memory>(close: Option<&mut Close>, sk: &Sock<M>) {
     {
         close.flags |= flag::RESET;
     } else if sk.state() != state::CLOSE {
-        by_itself(sk);
+        by_itself(number());
     } else if sk.flags().dead() {
         after_fin(close, sk);
     } else {
@@ -36,7 +42,7 @@ pub(crate) fn sent<M: Memory>(close: Option<&mut Close>, sk: &Sock<M>) {
 
 /// A close aborts after its FIN: that takes the place of what it seemed to become.
 #[inline(always)]
-fn after_fin<M: Memory>(close: &mut Close, sk: &Sock<M>) {
+pub(crate) fn after_fin<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     let Some(tcp) = sk.tcp() else { return };
     close::keep(close, tcp.queued_before_fin());
     orphan::forget(close);
@@ -62,11 +68,23 @@ fn late_abort(linger2: i32, all_acknowledged: bool) -> Cause {
 }
 
 /// No close is the reason, or none that is on record.
+///
+/// A [global function](crate).
 #[inline(never)]
-fn by_itself<M: Memory>(sk: &Sock<M>) {
+#[unsafe(no_mangle)]
+extern "C" fn by_itself(sk: u64) -> u32 {
+    let sk = Sock::<Probed>::new(sk as *const u8);
+    if let Some(tcp) = sk.tcp() {
+        count(&sk, &tcp);
+    }
+    0
+}
+
+/// Counts an RST of which no close is the reason.
+#[inline(always)]
+fn count(sk: &Sock<Probed>, tcp: &Tcp<Probed>) {
     /// The first of the kinds of RSTs, which stand in the order of their causes.
     const RESETS: usize = Kind::Resets(Cause::LingerAborted).index();
-    let Some(tcp) = sk.tcp() else { return };
     let state = sk.state();
     let flags = sk.flags();
     let mut by_timer = false;

@@ -7,6 +7,8 @@
 //! at the decision, or at the socket's end if that comes within the close. One that waits is parked
 //! until then under its socket's address.
 
+use core::ptr;
+
 use linger_ebpf::{Close, Group, Kind, Lost, Outcome, flag, stage};
 
 use crate::{
@@ -88,11 +90,10 @@ pub(crate) fn set_state(sk: &Sock<Probed>, old: u8, new: u8) {
     }
     close::leave(close, sk, old);
     if !returns(close) {
-        let group = who::closes(close);
         if close.stage == stage::WAITING {
-            park(close, &group);
+            park(close);
         } else {
-            count(close, &group, Stack::Here);
+            count(close, ptr::null(), Stack::Here);
         }
         place.clear();
     }
@@ -110,7 +111,7 @@ fn timeout(sk: &Sock<Probed>, flags: Flags) -> u64 {
 
 /// Counts a close whose return no one sees.
 #[inline(always)]
-fn count(close: &Close, group: &Group, stack: Stack) {
+fn count(close: &Close, group: *const Group, stack: Stack) {
     let left = close::count_unseen(close, group);
     maps::lose(Lost::Return);
     watch::tell(close, left, close::UNSEEN, stack);
@@ -118,8 +119,8 @@ fn count(close: &Close, group: &Group, stack: Stack) {
 
 /// Leaves a close that waits, and whose return no one sees, to the end of its socket.
 #[inline(always)]
-fn park(close: &Close, group: &Group) {
-    if !in_flight::park(close, group) {
+fn park(close: &Close) {
+    if in_flight::park(close) == 0 {
         maps::lose(Lost::Close);
     }
 }
@@ -134,28 +135,46 @@ pub(crate) fn reset(sk: &Sock<Probed>) {
     if close.is_none() && sk.state() == state::CLOSE && sk.flags().dead() {
         // Only a close does this, after its FIN; it was counted and forgotten.
         orphan::take_back(address);
-        return recount(sk);
+        recount(address);
+        return;
     }
-    reset::sent(close, sk);
+    reset::sent(close, sk, || address);
 }
 
 /// A close that was counted as graceful aborts after all.
+///
+/// A [global function](crate).
 #[inline(never)]
-fn recount(sk: &Sock<Probed>) {
+#[unsafe(no_mangle)]
+extern "C" fn recount(sk: u64) -> u32 {
+    let sk = Sock::<Probed>::new(sk as *const u8);
     let mut close = Close {
         sk: sk.address(),
         stage: stage::DECIDED,
         ..Close::ZERO
     };
-    reset::sent(Some(&mut close), sk);
-    who::note(&mut close, sk);
-    let group = who::closes(&close);
-    if let Some(row) = ledger::row(&group, Kind::Closes(Outcome::Graceful).index()) {
-        // SAFETY: a field of a map value.
+    reset::after_fin(&mut close, &sk);
+    who::note(&mut close, &sk);
+    withdraw(&raw const close);
+    close::count(&raw const close, ptr::null(), close::UNSEEN, 0);
+    watch::correct(&close);
+    0
+}
+
+/// Takes back that this thread's close was counted as graceful.
+///
+/// A [global function](crate).
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn withdraw(close: *const Close) -> u32 {
+    // SAFETY: what callers have is a record.
+    if let Some(close) = unsafe { close.as_ref() }
+        && let Some(row) = ledger::row(&who::closes(close), Kind::Closes(Outcome::Graceful).index())
+    {
+        // SAFETY: a field of a map value. Less one.
         atomic::add(unsafe { &raw mut (*row).undated }, u64::MAX);
     }
-    close::count(&close, &group, close::UNSEEN, 0);
-    watch::correct(&close);
+    0
 }
 
 /// A socket comes to its end, once, in whatever context.
@@ -169,7 +188,7 @@ pub(crate) fn destroy(sk: &Sock<Probed>) {
         end_within(&place, close, sk);
     } else if maps::is_hinted(address) {
         end_parked(sk);
-        orphan::end(sk);
+        orphan::end_orphan(address);
     }
 }
 
@@ -184,10 +203,10 @@ fn end_within(place: &Place, close: &mut Close, sk: &Sock<Probed>) {
         settle(close, sk);
     }
     if close.flags & flag::LEAVES != 0 {
-        orphan::end(sk);
+        orphan::end_orphan(sk.address());
     }
     if owned && !returns(close) {
-        count(close, &who::closes(close), Stack::Here);
+        count(close, ptr::null(), Stack::Here);
         place.clear();
     }
 }
@@ -198,7 +217,7 @@ fn end_parked(sk: &Sock<Probed>) {
     let address = sk.address();
     if let Some(parked) = in_flight::parked(address) {
         settle(&mut parked.close, sk);
-        count(&parked.close, &parked.group, Stack::Elsewhere);
+        count(&parked.close, &raw const parked.group, Stack::Elsewhere);
         in_flight::unpark(address);
     }
 }

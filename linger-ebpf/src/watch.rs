@@ -39,7 +39,7 @@ pub(crate) fn note<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8, flags:
         } else {
             u64::MAX
         };
-        if write_down(close, linger, state) {
+        if write_down(&raw const *close, linger, state) != 0 {
             close.flags |= flag::WATCHED;
         }
     }
@@ -61,18 +61,25 @@ fn may_be_costly(close: &Close) -> bool {
     close.unsent | close.unacked | close.unread != 0 || close.stage == stage::WAITING
 }
 
-/// Whether it is written down.
+/// Writes a close down; 0 if it is not.
 ///
 /// Whatever depends on the way taken is kept in memory, and read again where it is needed: values in
 /// registers the verifier would follow through every combination.
+///
+/// A [global function](crate).
 #[inline(never)]
-fn write_down(close: &Close, linger: u64, state: u8) -> bool {
+#[unsafe(no_mangle)]
+extern "C" fn write_down(close: *const Close, linger: u64, state: u8) -> u32 {
+    // SAFETY: what callers have is a record.
+    let Some(close) = (unsafe { close.as_ref() }) else {
+        return 0;
+    };
     let key = close.sk;
     // A socket that was at this address may have an end that was not seen: this takes its place.
     let inserted = WATCHED.insert(key, &ZERO, u64::from(BPF_ANY)).is_ok();
     let Some(event) = record(key).filter(|_| inserted) else {
         lose(close);
-        return false;
+        return 0;
     };
     event.start_ns = close.start_ns;
     event.linger = linger;
@@ -89,9 +96,9 @@ fn write_down(close: &Close, linger: u64, state: u8) -> bool {
     }
     if recall(&raw const event.told) == 0 {
         forget(key);
-        return false;
+        return 0;
     }
-    true
+    1
 }
 
 /// Writes down which thread closes.
@@ -177,16 +184,29 @@ pub(crate) enum Stack {
 pub(crate) fn tell(close: &Close, left: u32, blocked_ns: u64, stack: Stack) {
     let is_late = blocked_ns >= COSTLY_NS && blocked_ns != UNSEEN;
     if close.flags & flag::WATCHED != 0 || is_late {
-        tell_it(close, left, blocked_ns, stack == Stack::Here);
+        tell_it(
+            &raw const *close,
+            left,
+            blocked_ns,
+            (stack == Stack::Here).into(),
+        );
     }
 }
 
-/// A function of its own, for the sake of the stack.
+/// A [global function](crate).
 #[inline(never)]
-fn tell_it(close: &Close, left: u32, blocked_ns: u64, has_stack: bool) {
-    // SAFETY: volatile because it may equal a pointer whose type the verifier knows, and with which it
-    // lets no one calculate.
-    let key = unsafe { read_volatile(&raw const close.sk) };
+#[unsafe(no_mangle)]
+extern "C" fn tell_it(close: *const Close, left: u32, blocked_ns: u64, has_stack: u32) -> u32 {
+    // SAFETY: what callers have is a record.
+    if let Some(close) = unsafe { close.as_ref() } {
+        tell_who_asked(close, left, blocked_ns, has_stack != 0);
+    }
+    0
+}
+
+#[inline(always)]
+fn tell_who_asked(close: &Close, left: u32, blocked_ns: u64, has_stack: bool) {
+    let key = close.sk;
     if !is_foretold(close) && !write_down_late(close, key) {
         return;
     }

@@ -3,8 +3,6 @@
 //! Only what is asked for is read. A thread of the kernel closes for others: then the cgroup of the
 //! socket tells who, and no process does.
 
-use core::mem::MaybeUninit;
-
 use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
 use linger_ebpf::{Close, Group, keyed, setting, verdict};
 
@@ -51,24 +49,8 @@ fn connection<M: Memory>(sk: &Sock<M>, left_out: u64) -> (u16, u8) {
 /// socket must not be gone.
 #[inline(always)]
 pub(crate) fn closes(close: &Close) -> Group {
-    let mut closes = MaybeUninit::uninit();
-    let cgroup_id = write_closes(close, &mut closes);
-    // SAFETY: it is written.
-    let closes = unsafe { closes.assume_init() };
-    Group {
-        cgroup_id,
-        ..closes
-    }
-}
-
-/// A function of its own, for the sake of the stack. It returns the cgroup's id: from a function without
-/// a result the compiler may return the address of a place on the stack, which the verifier forbids.
-#[inline(never)]
-fn write_closes(close: &Close, closes: &mut MaybeUninit<Group>) -> u64 {
     let sk = Sock::<Probed>::new(close.sk as *const u8);
-    let group = group(&sk, (close.port, close.family), maps::left_out());
-    closes.write(group);
-    group.cgroup_id
+    group(&sk, (close.port, close.family), maps::left_out())
 }
 
 /// The group of something else that is done to a socket on this thread.
