@@ -52,6 +52,12 @@ pub(crate) fn pages() -> Result<PathBuf> {
     find(&built, "example", "pages")
 }
 
+/// Builds what attaches programs that only count.
+pub(crate) fn floor() -> Result<PathBuf> {
+    let built = build(&["build", "--example", "floor"])?;
+    find(&built, "example", "floor")
+}
+
 /// Builds the daemon as it is shipped, and the tests that run with it on other kernels.
 pub(crate) fn executables() -> Result<Executables> {
     let built = build(&[

@@ -2,6 +2,8 @@
 
 mod closes;
 mod daemon;
+pub(crate) mod inside;
+mod instructions;
 mod ledger;
 mod mix;
 mod scrape;
@@ -23,6 +25,8 @@ use crate::artifacts;
 enum Part {
     /// What being attached costs a connection, and the daemon while nobody asks it
     Closes,
+    /// How many instructions being attached adds to a close by each plan, counted in QEMU
+    Instructions,
     /// Time and memory of scrapes, by the size of the ledger
     Ledger,
 }
@@ -104,6 +108,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     );
     if options.includes(Part::Closes) {
         closes::run(&lingerd, options.against.as_deref(), extent)?;
+    }
+    if options.includes(Part::Instructions) {
+        instructions::run()?;
     }
     if options.includes(Part::Ledger) {
         ledger::run(&lingerd, extent)?;

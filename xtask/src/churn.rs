@@ -27,6 +27,8 @@ pub(crate) enum Churn {
     /// The client closes, with a FIN, after a message and its answer, with which the message was
     /// certainly acknowledged; the server aborts what is left of the connection. By one thread.
     NothingLeft,
+    /// As `NothingLeft`, with `SO_LINGER` of a second: the close would wait, and finds all acknowledged.
+    Lingers,
     /// The same, with a message that does not reach the server, which answers all the same: the
     /// close leaves the message to the kernel, and the server's abort loses it.
     DataLeft,
@@ -47,6 +49,7 @@ impl Churn {
             Self::Aborts => "aborts",
             Self::AbortsBetweenThreads => "aborts, two threads",
             Self::NothingLeft => "FIN, nothing left",
+            Self::Lingers => "FIN, SO_LINGER 1 s",
             Self::DataLeft => "FIN, data left",
         }
     }
@@ -98,13 +101,18 @@ pub(crate) fn connections(churn: Churn, more: impl FnMut(u64) -> bool) -> Result
             Ok(())
         }),
         Churn::AbortsBetweenThreads => between_threads(&listener, more),
-        Churn::NothingLeft => by_one_thread(&listener, more, |mut client, mut server| {
-            client.write_all(&[b'x'; MESSAGE])?;
-            server.read_exact(&mut [0; MESSAGE])?;
-            answer(&mut client, &mut server)?;
-            drop(client);
-            abort(server)
-        }),
+        Churn::NothingLeft | Churn::Lingers => {
+            by_one_thread(&listener, more, |mut client, mut server| {
+                if churn == Churn::Lingers {
+                    SockRef::from(&client).set_linger(Some(Duration::from_secs(1)))?;
+                }
+                client.write_all(&[b'x'; MESSAGE])?;
+                server.read_exact(&mut [0; MESSAGE])?;
+                answer(&mut client, &mut server)?;
+                drop(client);
+                abort(server)
+            })
+        }
         Churn::DataLeft => {
             drop_messages(&listener)?;
             by_one_thread(&listener, more, |mut client, mut server| {

@@ -27,6 +27,9 @@ pub(crate) struct Machine<'a> {
     parameters: String,
     /// After this long the machine hangs.
     limit: Duration,
+    cpus: u32,
+    /// Whether its clock counts instructions.
+    counts: bool,
 }
 
 impl<'a> Machine<'a> {
@@ -42,6 +45,18 @@ impl<'a> Machine<'a> {
             archive,
             parameters,
             limit,
+            cpus: 2,
+            counts: false,
+        }
+    }
+
+    /// One with so many CPUs whose clock ticks once for each instruction: a nanosecond is an instruction, on
+    /// whichever CPU, and neither what else this machine does nor a wait takes any.
+    pub(crate) fn counting_instructions(self, cpus: u32) -> Self {
+        Self {
+            cpus,
+            counts: true,
+            ..self
         }
     }
 
@@ -80,7 +95,13 @@ impl<'a> Machine<'a> {
     fn qemu(&self) -> Command {
         let mut qemu = command("qemu-system-x86_64");
         // Emulated on purpose: it works everywhere, also where /dev/kvm is there and does not.
-        qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"])
+        if self.counts {
+            qemu.args(["-accel", "tcg,thread=single"])
+                .args(["-icount", "shift=0,sleep=off"]);
+        } else {
+            qemu.args(["-accel", "tcg,thread=multi"]);
+        }
+        qemu.args(["-cpu", "max", "-smp", &self.cpus.to_string()])
             .args(["-m", "2048", "-nodefaults", "-no-reboot"])
             .arg("-kernel")
             .arg(&self.kernel.image)
@@ -101,7 +122,7 @@ impl<'a> Machine<'a> {
 pub(crate) struct Report {
     /// The exit code of its work.
     pub(crate) code: i32,
-    summary: String,
+    pub(crate) summary: String,
 }
 
 impl Report {

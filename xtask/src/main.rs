@@ -24,7 +24,7 @@ mod vm;
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result};
@@ -137,6 +137,19 @@ enum Task {
     Cookbook(cookbook::Options),
     /// Measure what being attached costs, and what a scrape of a large ledger does
     Bench(bench::Options),
+    /// Part of `bench`, inside the machine that counts instructions
+    #[command(hide = true)]
+    Inside {
+        /// A plan to count for
+        #[arg(long = "plan")]
+        plans: Vec<String>,
+        /// A tool to compare with
+        #[arg(long = "peer")]
+        peers: Vec<String>,
+        /// Where to leave what was counted
+        #[arg(long)]
+        report: PathBuf,
+    },
 }
 
 /// A kernel as it is asked for: a series is only looked up once setup has brought it.
@@ -223,6 +236,11 @@ fn perform(task: Task) -> Result<bool> {
             bench::run(&options)?;
             Ok(true)
         }
+        Task::Inside {
+            plans,
+            peers,
+            report,
+        } => bench::inside::run(&plans, &peers, &report).map(|()| true),
     }
 }
 

@@ -196,7 +196,7 @@ fn clippy_bpf() -> Result<Findings> {
     }
     run(cargo()
         .args(["check", "--locked", "--package", "linger-ebpf"])
-        .args(["--bin", "linger-ebpf", "--features", "kernel"])
+        .args(["--bins", "--features", "kernel"])
         .args(["--target", "bpfel-unknown-none"])
         .args(["--target-dir", "target/bpf-clippy"])
         .env("RUSTC", setup::DEBIAN_RUSTC)

@@ -126,7 +126,9 @@ fn connections(churn: Churn) -> Result<Quarters> {
         times.push(Instant::now());
         times.len() <= WARM_UP + COUNTED
     })?;
-    let counted = times[WARM_UP..].windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64() * 1e9);
+    let counted = times[WARM_UP..]
+        .windows(2)
+        .map(|pair| (pair[1] - pair[0]).as_secs_f64() * 1e9);
     let [median, lower, upper] = table::spread(&counted.collect::<Vec<_>>());
     Ok(Quarters {
         lower,
@@ -170,10 +172,15 @@ struct Program {
 
 /// All programs, by their id.
 fn programs() -> Result<BTreeMap<u32, Program>> {
-    let output = Command::new("bpftool").args(["-j", "prog", "show"]).output()?;
+    let output = Command::new("bpftool")
+        .args(["-j", "prog", "show"])
+        .output()?;
     let programs: Vec<Program> =
         serde_json::from_slice(&output.stdout).context("bpftool lists the programs")?;
-    Ok(programs.into_iter().map(|program| (program.id, program)).collect())
+    Ok(programs
+        .into_iter()
+        .map(|program| (program.id, program))
+        .collect())
 }
 
 /// Someone who is attached.
@@ -185,13 +192,18 @@ impl Attached {
             Who::Nobody => return Ok(Self(None)),
             Who::Floor(plan) => {
                 let mut command = Command::new("floor");
-                command.arg(plan).stdin(Stdio::piped()).stdout(Stdio::piped());
+                command
+                    .arg(plan)
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::piped());
                 command
             }
             Who::Lingerd(plan) => {
                 let mut command = Command::new("lingerd");
                 command.args(["run", "--plan", plan, "--listen", &ADDRESS.to_string()]);
-                command.stdout(Stdio::null()).stderr(File::create("/tmp/log")?);
+                command
+                    .stdout(Stdio::null())
+                    .stderr(File::create("/tmp/log")?);
                 command
             }
             Who::Peer(name) => {
@@ -241,7 +253,8 @@ fn is_ready(who: &Who, child: &mut Child) -> Result<bool> {
             Ok(line.trim_end() == "attached")
         }
         Who::Lingerd(_) => {
-            Ok(Answer::of(ADDRESS, "/readyz", false).is_ok_and(|answer| answer.status() == Some(200)))
+            Ok(Answer::of(ADDRESS, "/readyz", false)
+                .is_ok_and(|answer| answer.status() == Some(200)))
         }
         // It says nothing, or it says so where no one reads: once its programs are there it attaches them.
         Who::Peer(_) => {

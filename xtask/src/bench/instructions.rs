@@ -1,6 +1,6 @@
 //! How many instructions being attached adds to a close, counted in a machine in QEMU.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::path::PathBuf;
@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use super::inside::{KINDS, PLANS, Part, Taken, Who};
 use super::table;
 use crate::artifacts;
+use crate::churn::Churn;
 use crate::initramfs;
 use crate::kernels::{Kernel, NEWEST};
 use crate::machine::{self, Machine};
@@ -34,12 +35,18 @@ pub(super) fn run() -> Result<()> {
          those of the floor:\n"
     );
     let mut head = vec!["attached"];
-    head.extend(KINDS.map(|kind| kind.name()));
-    let mut rows = vec![line("a whole close, nobody attached", bare.map(|all| format!("{:.0}", all / CLOSES)))];
+    head.extend(KINDS.map(Churn::name));
+    let mut rows = vec![line(
+        "a whole close, nobody attached",
+        bare.map(|all| format!("{:.0}", all / CLOSES)),
+    )];
     for plan in PLANS {
         let floor = added(&taken, &Who::Floor(plan.into()), bare)?;
         let lingerd = added(&taken, &Who::Lingerd(plan.into()), bare)?;
-        rows.push(line(&format!("floor of {plan}"), floor.map(|added| format!("{added:.0}"))));
+        rows.push(line(
+            &format!("floor of {plan}"),
+            floor.map(|added| format!("{added:.0}")),
+        ));
         let compared = std::array::from_fn(|kind| {
             format!("{:.0} ({:.2})", lingerd[kind], lingerd[kind] / floor[kind])
         });
@@ -68,14 +75,21 @@ fn median(taken: &[Taken], who: &Who) -> Option<[f64; KINDS.len()]> {
     #[expect(clippy::cast_precision_loss, reason = "one or two")]
     let count = all.len() as f64;
     (!all.is_empty()).then(|| {
-        std::array::from_fn(|kind| all.iter().map(|taken| taken.connections[kind].median).sum::<f64>() / count)
+        std::array::from_fn(|kind| {
+            all.iter()
+                .map(|taken| taken.connections[kind].median)
+                .sum::<f64>()
+                / count
+        })
     })
 }
 
 /// Instructions that someone adds to a close.
 fn added(taken: &[Taken], who: &Who, bare: [f64; KINDS.len()]) -> Result<[f64; KINDS.len()]> {
     let with = median(taken, who).with_context(|| format!("{who:?} was not counted"))?;
-    Ok(std::array::from_fn(|kind| (with[kind] - bare[kind]) / CLOSES))
+    Ok(std::array::from_fn(|kind| {
+        (with[kind] - bare[kind]) / CLOSES
+    }))
 }
 
 /// Prints what each program of a plan takes in a connection, and what the floor's takes there.
@@ -86,19 +100,21 @@ fn print_parts(taken: &[Taken], plan: &str) -> Result<()> {
     };
     let lingerd = of(Who::Lingerd(plan.into()))?;
     let floor = of(Who::Floor(plan.into()))?;
-    let names: BTreeMap<&String, ()> = lingerd.iter().flatten().map(|(name, _)| (name, ())).collect();
+    let names: BTreeSet<&String> = lingerd.iter().flatten().map(|(name, _)| name).collect();
     println!(
         "\nInstructions of a run of each program, plan {plan}; behind a dash those of the floor's, \
          and × how many runs there are in a connection:\n"
     );
     let mut head = vec!["program"];
-    head.extend(KINDS.map(|kind| kind.name()));
+    head.extend(KINDS.map(Churn::name));
     let rows: Vec<_> = names
-        .into_keys()
+        .into_iter()
         .map(|name| {
             let cells = std::array::from_fn(|kind| match lingerd[kind].get(name) {
                 Some(Part { runs, instructions }) => {
-                    let floor = floor[kind].get(name).map_or(f64::NAN, |part| part.instructions);
+                    let floor = floor[kind]
+                        .get(name)
+                        .map_or(f64::NAN, |part| part.instructions);
                     format!("{instructions:.0} - {floor:.0} ×{runs:.0}")
                 }
                 None => String::new(),
@@ -119,21 +135,24 @@ fn count() -> Result<Vec<Taken>> {
     let mut programs = vec![own, artifacts::lingerd()?, artifacts::floor()?];
     let peers: Vec<PathBuf> = PEERS.iter().filter_map(|name| find(name)).collect();
     programs.push(find("bpftool").context("bpftool is not installed")?);
-    let mut work = "xtask inside --report /tmp/summary.json".to_owned();
-    for plan in PLANS {
-        work += &format!(" --plan {plan}");
-    }
-    for peer in &peers {
-        let name = peer.file_name().unwrap_or_default();
-        work += &format!(" --peer {}", name.to_string_lossy());
-    }
+    let plans = PLANS.map(|plan| format!("--plan {plan}"));
+    let named = peers.iter().filter_map(|peer| peer.file_name());
+    let named = named.map(|name| format!("--peer {}", name.to_string_lossy()));
+    let options: Vec<_> = plans.into_iter().chain(named).collect();
+    let work = format!(
+        "xtask inside --report /tmp/summary.json {}",
+        options.join(" ")
+    );
     programs.extend(peers);
     let archive = initramfs::pack(&folder, &kernel, &programs, &work)?;
     let report = Machine::new(&kernel, archive, String::new(), LIMIT)
         .counting_instructions(1)
         .run()?;
     if report.code != 0 {
-        bail!("counting ended with exit code {}; its console is above", report.code);
+        bail!(
+            "counting ended with exit code {}; its console is above",
+            report.code
+        );
     }
     serde_json::from_str(&report.summary).context("the machine reports what it counted")
 }
