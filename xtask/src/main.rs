@@ -14,6 +14,7 @@ mod machine;
 mod modules;
 mod notices;
 mod package;
+mod servers;
 mod setup;
 mod shell;
 mod stack;

@@ -2,29 +2,22 @@
 //! installing anything.
 
 use std::fs;
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
-use nix::sys::signal::{SigSet, Signal, kill};
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::artifacts;
+use crate::servers::{PAUSE, START, Server, is_ready};
 use crate::setup;
 use crate::shell::{command, root};
 
-/// How long a start may take.
-const START: Duration = Duration::from_secs(60);
-/// How long an end may take before it is forced.
-const END: Duration = Duration::from_secs(10);
-/// Pause between two looks at what goes on.
-const PAUSE: Duration = Duration::from_millis(200);
 /// Pause between two rounds of closes.
 const ROUND: Duration = Duration::from_secs(10);
 
@@ -90,14 +83,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             if asked_to_end()? {
                 return Ok(());
             }
-            check(&mut servers)?;
+            servers.iter_mut().try_for_each(Server::check)?;
             thread::sleep(PAUSE);
         }
     }
     say(options);
     let mut closes = Closes::of(&lingerd);
     while !asked_to_end()? {
-        check(&mut servers)?;
+        servers.iter_mut().try_for_each(Server::check)?;
         if !options.no_exercise {
             closes.go_on()?;
         }
@@ -177,61 +170,6 @@ fn say(options: &Options) {
         );
     }
     println!();
-}
-
-/// Whether a server answers this path with 200.
-fn is_ready(address: SocketAddr, path: &str) -> bool {
-    let ask = || -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect_timeout(&address, PAUSE)?;
-        stream.set_read_timeout(Some(START))?;
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
-        )?;
-        let mut answer = Vec::new();
-        match stream.read_to_end(&mut answer) {
-            Err(error) if error.kind() != ErrorKind::ConnectionReset => Err(error),
-            _ => Ok(answer.starts_with(b"HTTP/1.1 200")),
-        }
-    };
-    ask().unwrap_or(false)
-}
-
-/// A program that is to run until all ends.
-struct Server {
-    name: &'static str,
-    process: Child,
-}
-
-impl Server {
-    fn start(name: &'static str, command: &mut Command) -> Result<Self> {
-        let process = command.spawn().with_context(|| format!("start {name}"))?;
-        Ok(Self { name, process })
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let id = i32::try_from(self.process.id()).map(Pid::from_raw);
-        // Whoever has ended by itself cannot be asked to.
-        let asked = id.is_ok_and(|id| kill(id, Signal::SIGTERM).is_ok());
-        let start = Instant::now();
-        while asked && start.elapsed() < END && matches!(self.process.try_wait(), Ok(None)) {
-            thread::sleep(PAUSE);
-        }
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// Fails if a server has ended.
-fn check(servers: &mut [Server]) -> Result<()> {
-    for server in servers {
-        if let Some(status) = server.process.try_wait()? {
-            bail!("{} ended: {status}", server.name);
-        }
-    }
-    Ok(())
 }
 
 /// Rounds of closes of all kinds.
