@@ -14,6 +14,7 @@ mod machine;
 mod modules;
 mod notices;
 mod package;
+mod scale;
 mod servers;
 mod setup;
 mod shell;
@@ -64,7 +65,8 @@ Examples:
   cargo xtask package --test             and whether it installs, runs, upgrades and goes without trace
   cargo xtask fuzz request --seconds 600 requests that no client would send
   cargo xtask bench                      what being attached costs on this machine
-  cargo xtask bench --part ledger        what scrapes take, in time and memory";
+  cargo xtask bench --part ledger        what scrapes take, in time and memory
+  cargo xtask scale                      what many hosts come to, for Prometheus";
 
 #[derive(Subcommand)]
 enum Task {
@@ -134,6 +136,11 @@ enum Task {
     ///
     /// They go to dashboards/, and are committed with it.
     Dashboards(dashboards::Options),
+    /// Find out what many hosts come to: simulated ones, and a real Prometheus that scrapes them
+    ///
+    /// Series, samples, memory, processor and disk of Prometheus, the time of rules and of every query of the
+    /// dashboards, and what more hosts would take.
+    Scale(scale::Options),
     /// Run the cases of the cookbook, and draw what lingerd counts meanwhile into docs/cookbook
     Cookbook(cookbook::Options),
     /// Measure what being attached costs, and what a scrape of a large ledger does
@@ -230,6 +237,11 @@ fn perform(task: Task) -> Result<bool> {
             stack::run(&options).map(|()| true)
         }
         Task::Dashboards(options) => dashboards::make(&options).map(|()| true),
+        Task::Scale(options) => {
+            setup::ensure(Purpose::Stack)?;
+            setup::mount_tracefs()?;
+            scale::run(&options).map(|()| true)
+        }
         Task::Cookbook(options) => cookbook::draw(options).map(|()| true),
         Task::Bench(options) => {
             setup::ensure(Purpose::Build)?;

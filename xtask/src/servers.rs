@@ -1,7 +1,7 @@
 //! Programs that serve for as long as something lasts, and asking them.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,6 +14,8 @@ use nix::unistd::Pid;
 pub(crate) const START: Duration = Duration::from_secs(60);
 /// How long an end may take before it is forced.
 const END: Duration = Duration::from_secs(10);
+/// How often a start is tried.
+const TRIES: u32 = 3;
 /// Pause between two looks at what goes on.
 pub(crate) const PAUSE: Duration = Duration::from_millis(200);
 /// How long an answer may take.
@@ -32,12 +34,45 @@ impl Server {
         Ok(Self { name, process })
     }
 
+    /// Starts it at an address on loopback that it is given, and waits until it answers this path there.
+    pub(crate) fn start_somewhere(
+        name: &'static str,
+        command: impl Fn(SocketAddr) -> Result<Command>,
+        ready: &str,
+    ) -> Result<(Self, SocketAddr)> {
+        for _ in 0..TRIES {
+            let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+            let mut server = Self::start(name, &mut command(address)?)?;
+            // Another program may be given the same port meanwhile: then it ends.
+            if server.wait_until_ready(address, ready)? {
+                return Ok((server, address));
+            }
+        }
+        bail!("{name} ends before it is ready")
+    }
+
     /// Fails if it has ended.
     pub(crate) fn check(&mut self) -> Result<()> {
         match self.process.try_wait()? {
             Some(status) => bail!("{} ended: {status}", self.name),
             None => Ok(()),
         }
+    }
+
+    /// Waits until it answers this path; not if it ends.
+    fn wait_until_ready(&mut self, address: SocketAddr, path: &str) -> Result<bool> {
+        let start = Instant::now();
+        while !is_ready(address, path) {
+            ensure!(
+                start.elapsed() < START,
+                "nothing answers at http://{address}{path}"
+            );
+            if self.process.try_wait()?.is_some() {
+                return Ok(false);
+            }
+            thread::sleep(PAUSE);
+        }
+        Ok(true)
     }
 }
 
@@ -60,14 +95,23 @@ pub(crate) fn is_ready(address: SocketAddr, path: &str) -> bool {
     get(address, path).is_ok()
 }
 
-/// The body of what a server answers this path with, which must be with 200; in the version of HTTP that
-/// has no chunks.
-fn get(address: SocketAddr, path: &str) -> Result<String> {
+/// The body of what a server answers this path with, which must be with 200.
+pub(crate) fn get(address: SocketAddr, path: &str) -> Result<String> {
+    ask(address, "GET", path)
+}
+
+/// The same, of something to be done.
+pub(crate) fn post(address: SocketAddr, path: &str) -> Result<String> {
+    ask(address, "POST", path)
+}
+
+/// In the version of HTTP that has no chunks.
+fn ask(address: SocketAddr, method: &str, path: &str) -> Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, START)?;
     stream.set_read_timeout(Some(ANSWER))?;
     write!(
         stream,
-        "GET {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n"
+        "{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n"
     )?;
     let mut answer = Vec::new();
     match stream.read_to_end(&mut answer) {

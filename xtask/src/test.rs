@@ -13,6 +13,7 @@ use crate::bench;
 use crate::fuzz;
 use crate::kernels::{Kernel, NEWEST, SERIES};
 use crate::package;
+use crate::scale;
 use crate::setup::{self, Purpose};
 use crate::shell::{cargo, command, each_line, output, root, run, tools};
 use crate::systemd;
@@ -140,6 +141,10 @@ fn steps() -> Vec<(String, Work)> {
     steps.push((
         "bench".into(),
         checked(|| bench::run(&bench::Options::short())),
+    ));
+    steps.push((
+        "scale, shortly".into(),
+        checked(|| scale::run(&scale::Options::short())),
     ));
     steps
 }

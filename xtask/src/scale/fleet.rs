@@ -1,0 +1,317 @@
+//! Simulated hosts: what the lingerd of each would serve, with counters that grow.
+
+use std::collections::BTreeMap;
+use std::f64::consts::TAU;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use super::catalogue::{Entry, entry, of_host};
+use super::template::{Family, Series};
+
+/// Closes a second of a host, of all its groups.
+const RATE: f64 = 300.0;
+/// How much of them leaves an orphan.
+const ORPHANED: f64 = 0.01;
+/// How regularly load rises and falls, seconds.
+const WAVE: f64 = 600.0;
+/// Most of what simulated hosts have closed before.
+const PAST: f64 = 1e6;
+
+/// A sample that is written anew for each scrape.
+struct Sample {
+    /// The series, as it is written.
+    text: String,
+    /// Which count of the group it follows, if any.
+    count: Option<usize>,
+    /// What it has for each.
+    factor: f64,
+    /// Whether it is a sum of seconds.
+    is_time: bool,
+}
+
+/// A group as every host has it that has it.
+struct Group {
+    /// The outcomes and fates that are counted, and how often each happens in a close.
+    shares: Vec<(&'static str, f64)>,
+    /// By family.
+    samples: Vec<Vec<Sample>>,
+}
+
+impl Group {
+    fn new(entry: &Entry, families: &[Family]) -> Self {
+        let halves = |names: &[&'static str], whole: f64| -> Vec<(&'static str, f64)> {
+            let shares = (1..).map(|power| whole * 0.5_f64.powi(power));
+            names.iter().copied().zip(shares).collect()
+        };
+        let shares = [
+            halves(entry.habit.outcomes, 1.0),
+            halves(entry.habit.fates, ORPHANED),
+        ]
+        .concat();
+        let of_family = |family: &Family| {
+            let series = family.of_group.iter();
+            series
+                .filter(|series| exists(series, entry))
+                .map(|series| sample(series, entry, &shares))
+                .collect()
+        };
+        Self {
+            samples: families.iter().map(of_family).collect(),
+            shares,
+        }
+    }
+}
+
+/// Whether a group of this habit has the series: see `linger-daemon/src/metrics/groups.rs`.
+fn exists(series: &Series, entry: &Entry) -> bool {
+    let happens = |name: &str| entry.habit.outcomes.contains(&name);
+    let has_orphans = !entry.habit.fates.is_empty();
+    let is_outcome = |name: &str| name.contains("abort") || name.starts_with("linger");
+    match (series.metric.as_str(), series.label("cause")) {
+        ("linger_unread_bytes_total", _) => happens("unread_aborted"),
+        ("linger_resets_sent_total", Some(cause)) => happens(cause),
+        (_, Some(cause)) if is_outcome(cause) => happens(cause),
+        (_, Some(_)) | ("linger_orphans_total", _) => has_orphans,
+        _ => match (series.label("outcome"), series.label("fate")) {
+            (Some(outcome), _) => happens(outcome),
+            (_, Some(fate)) => entry.habit.fates.contains(&fate),
+            _ => has_orphans,
+        },
+    }
+}
+
+/// How a series follows from the counts of its group.
+fn sample(series: &Series, entry: &Entry, shares: &[(&str, f64)]) -> Sample {
+    let labels = ["outcome", "fate", "cause"];
+    let about = labels.iter().find_map(|label| series.label(label));
+    let default = match series.metric.as_str() {
+        "linger_unread_bytes_total" => "unread_aborted",
+        _ => "delivered",
+    };
+    let about = about.unwrap_or(default);
+    let waits = about.starts_with("linger") && !about.ends_with("aborted");
+    let factor = match series.metric.as_str() {
+        "linger_discarded_bytes_total" if series.label("queue") == Some("unsent") => 4096.0,
+        "linger_discarded_bytes_total" => 1448.0,
+        "linger_unread_bytes_total" => 1000.0,
+        "linger_orphaned_bytes_total" | "linger_orphan_delivered_bytes_total" => 40_000.0,
+        "linger_close_blocked_seconds_sum" if waits => 0.31,
+        "linger_close_blocked_seconds_sum" => 0.000_012,
+        "linger_orphan_seconds_sum" => 0.041,
+        // A few are under way.
+        "linger_orphans" => 0.001,
+        _ => series.label("le").map_or(1.0, |le| {
+            let is_late = waits || series.metric.starts_with("linger_orphan");
+            within(le.parse().unwrap_or(f64::INFINITY), is_late)
+        }),
+    };
+    let comma = if series.labels.is_empty() { "" } else { "," };
+    Sample {
+        text: format!(
+            "{}{{unit=\"{}\",comm=\"{}\"{comma}{}}} ",
+            series.metric, entry.unit, entry.comm, series.labels
+        ),
+        count: shares.iter().position(|(name, _)| *name == about),
+        factor,
+        is_time: series.metric.ends_with("_seconds_sum"),
+    }
+}
+
+/// How many of a hundred take no longer than this many seconds: a microsecond or so each, or the way to the
+/// peer and back.
+fn within(seconds: f64, is_late: bool) -> f64 {
+    let usual: f64 = if is_late { 0.02 } else { 0.000_02 };
+    1.0 - (-seconds / usual).exp() * 0.98 - 0.02 * (-seconds).exp()
+}
+
+/// What a host has counted so far.
+struct Counted {
+    /// By group, then by outcome or fate.
+    counts: Vec<Vec<f64>>,
+    at: f64,
+    random: u64,
+}
+
+/// A host.
+struct Host {
+    groups: Vec<Arc<Group>>,
+    phase: f64,
+    counted: Mutex<Counted>,
+}
+
+/// All hosts.
+pub(super) struct Fleet {
+    families: Vec<Family>,
+    hosts: Vec<Host>,
+    start: Instant,
+}
+
+impl Fleet {
+    /// So many hosts, with so many groups each.
+    pub(super) fn new(families: Vec<Family>, hosts: usize, groups: usize) -> Self {
+        let mut known = BTreeMap::new();
+        let mut group = |number| {
+            let made = known.entry(number);
+            Arc::clone(made.or_insert_with(|| Arc::new(Group::new(&entry(number), &families))))
+        };
+        let hosts = (0..hosts)
+            .map(|host| {
+                let groups = of_host(host, groups).into_iter().map(&mut group);
+                Host::new(host, groups.collect())
+            })
+            .collect();
+        Self {
+            families,
+            hosts,
+            start: Instant::now(),
+        }
+    }
+
+    /// How many hosts there are.
+    pub(super) fn len(&self) -> usize {
+        self.hosts.len()
+    }
+
+    /// What the lingerd of a host answers now, if there is that host.
+    pub(super) fn scrape(&self, host: usize) -> Option<String> {
+        let host = self.hosts.get(host)?;
+        let mut counted = host.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.grow(host, self.start.elapsed().as_secs_f64());
+        let mut text = String::new();
+        for (number, family) in self.families.iter().enumerate() {
+            text += &family.head;
+            text.extend(family.of_host.iter().map(String::as_str));
+            for (group, counts) in host.groups.iter().zip(&counted.counts) {
+                for sample in &group.samples[number] {
+                    sample.write(&mut text, counts);
+                }
+            }
+        }
+        Some(text)
+    }
+}
+
+impl Host {
+    fn new(number: usize, groups: Vec<Arc<Group>>) -> Self {
+        let mut counted = Counted {
+            counts: Vec::new(),
+            at: 0.0,
+            random: 0x9e37_79b9_7f4a_7c15 ^ (number as u64 + 1),
+        };
+        let phase = counted.random();
+        for group in &groups {
+            let past = counted.random() * PAST;
+            let counts = group.shares.iter().map(|(_, share)| (share * past).floor());
+            counted.counts.push(counts.collect());
+        }
+        Self {
+            groups,
+            phase,
+            counted: Mutex::new(counted),
+        }
+    }
+}
+
+impl Counted {
+    /// Adds what was closed since the last time: little by most groups, much by few.
+    fn grow(&mut self, host: &Host, now: f64) {
+        let load = 1.0 + 0.5 * (TAU * (now / WAVE + host.phase)).sin();
+        let closes = RATE * load * (now - self.at).max(0.0);
+        self.at = self.at.max(now);
+        let ranks = (1..=host.groups.len())
+            .map(|rank| 1.0 / f64::from(u32::try_from(rank).unwrap_or(u32::MAX)));
+        let ranks: Vec<f64> = ranks.collect();
+        let whole: f64 = ranks.iter().sum();
+        for (number, group) in host.groups.iter().enumerate() {
+            for (place, (_, share)) in group.shares.iter().enumerate() {
+                let expected = closes * share * ranks[number] / whole;
+                // Whole closes, as many as expected on average.
+                let more = (expected * (0.5 + self.random()) + self.random()).floor();
+                self.counts[number][place] += more;
+            }
+        }
+    }
+
+    /// A number from 0 to 1 (xorshift).
+    #[expect(clippy::cast_precision_loss, reason = "random anyway")]
+    fn random(&mut self) -> f64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+impl Sample {
+    fn write(&self, text: &mut String, counts: &[f64]) {
+        let value = self.count.map_or(0.0, |count| counts[count] * self.factor);
+        text.push_str(&self.text);
+        // Writing into a text does not fail.
+        let _ = if self.is_time {
+            writeln!(text, "{value:.9}")
+        } else {
+            writeln!(text, "{}", value.floor())
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::template::parse;
+    use super::*;
+
+    const SERVED: &str = "\
+# HELP linger_build_info What.\n# TYPE linger_build_info gauge\nlinger_build_info 1\n\
+# HELP linger_close_blocked_seconds What.\n# TYPE linger_close_blocked_seconds histogram\n\
+linger_close_blocked_seconds_bucket{unit=\"/\",comm=\"lingerd\",outcome=\"graceful\",le=\"0.0001\"} 1\n\
+linger_close_blocked_seconds_bucket{unit=\"/\",comm=\"lingerd\",outcome=\"graceful\",le=\"1\"} 1\n\
+linger_close_blocked_seconds_bucket{unit=\"/\",comm=\"lingerd\",outcome=\"graceful\",le=\"+Inf\"} 1\n\
+# HELP linger_closes_total What.\n# TYPE linger_closes_total counter\n\
+linger_closes_total{unit=\"/\",comm=\"lingerd\",outcome=\"graceful\"} 1\n\
+linger_closes_total{unit=\"/\",comm=\"lingerd\",outcome=\"repaired\"} 1\n";
+
+    fn values(text: &str) -> BTreeMap<String, f64> {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let pairs = lines.map(|line| line.rsplit_once(' ').unwrap());
+        pairs
+            .map(|(series, value)| (series.to_owned(), value.parse().unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn every_host_has_its_own_and_every_group_what_its_habit_comes_to() {
+        let fleet = Fleet::new(parse(SERVED).unwrap(), 2, 6);
+        let [first, second] = [0, 1].map(|host| values(&fleet.scrape(host).unwrap()));
+        assert!(fleet.scrape(2).is_none());
+        assert_eq!((first.len(), second.len()), (1 + 6 * 4, 1 + 6 * 4));
+        assert_ne!(
+            first.keys().collect::<Vec<_>>(),
+            second.keys().collect::<Vec<_>>()
+        );
+        assert!(first.keys().all(|series| !series.contains("repaired")));
+    }
+
+    #[test]
+    fn counters_only_grow_and_the_widest_bucket_has_all_closes() {
+        let fleet = Fleet::new(parse(SERVED).unwrap(), 1, 3);
+        let host = &fleet.hosts[0];
+        let before = values(&fleet.scrape(0).unwrap());
+        host.counted.lock().unwrap().grow(host, 1000.0);
+        let after = values(&fleet.scrape(0).unwrap());
+        assert!(before.iter().all(|(series, value)| after[series] >= *value));
+        for unit in ["ssh@0.service", "chrony@0.service"] {
+            let of = |metric: &str, le: &str| {
+                let found = after.iter().find(|(series, _)| {
+                    series.starts_with(metric) && series.contains(unit) && series.contains(le)
+                });
+                *found.unwrap().1
+            };
+            let closes = of("linger_closes_total", "graceful");
+            let [short, long, all] =
+                ["0.0001", "\"1\"", "+Inf"].map(|le| of("linger_close_blocked_seconds_bucket", le));
+            assert!(0.0 < short && short < long && long < all, "{unit}");
+            assert!((all - closes).abs() < 0.5, "{unit}");
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! What a Prometheus takes for a fleet.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use serde::Serialize;
+
+use super::fleet::Fleet;
+use super::prometheus::{Own, Prometheus};
+use super::queries::{self, Named, Times};
+use super::serve;
+
+/// How long all hosts may take to be scraped for the first time, beside some intervals.
+const FIRST: Duration = Duration::from_secs(60);
+/// Pause between two looks at Prometheus.
+const PAUSE: Duration = Duration::from_secs(1);
+/// A query that takes longer is asked once, not three times.
+const LONG: Duration = Duration::from_secs(1);
+
+/// What was measured of one fleet.
+#[derive(Serialize)]
+pub(super) struct Case {
+    pub(super) hosts: usize,
+    pub(super) groups: usize,
+    pub(super) interval_seconds: u64,
+    pub(super) for_seconds: u64,
+    pub(super) version: String,
+    /// Of a host, and how many bytes that is as text.
+    pub(super) series_per_host: f64,
+    pub(super) bytes_per_scrape: usize,
+    /// Of those of a host, how many are buckets.
+    pub(super) buckets_per_host: f64,
+    /// Of all hosts, with what rules record.
+    pub(super) series: f64,
+    pub(super) recorded_series: f64,
+    pub(super) samples_per_second: f64,
+    pub(super) scrape_seconds: f64,
+    pub(super) slowest_scrape_seconds: f64,
+    /// That took longer than there is between them.
+    pub(super) missed_scrapes: f64,
+    pub(super) resident_bytes: f64,
+    pub(super) cpus: f64,
+    /// Of each rule, the median of an evaluation.
+    pub(super) rules_seconds: BTreeMap<String, f64>,
+    pub(super) missed_evaluations: f64,
+    pub(super) bytes_per_sample: f64,
+    pub(super) index_bytes_per_series: f64,
+    pub(super) queries: Vec<Asked>,
+}
+
+/// A query of a dashboard.
+#[derive(Serialize)]
+pub(super) struct Asked {
+    pub(super) dashboard: String,
+    pub(super) panel: String,
+    pub(super) query: String,
+    pub(super) seconds: f64,
+    pub(super) samples: u64,
+    pub(super) peak_samples: u64,
+    pub(super) series: usize,
+    /// Why there is no answer.
+    pub(super) error: Option<String>,
+}
+
+/// Has a Prometheus scrape a fleet for some time, and asks it all that the dashboards ask.
+pub(super) fn measure(
+    fleet: Arc<Fleet>,
+    groups: usize,
+    interval: Duration,
+    time: Duration,
+) -> Result<Case> {
+    let hosts = fleet.len();
+    let text = fleet.scrape(0).unwrap_or_default();
+    let mut prometheus = Prometheus::start(serve::start(fleet)?, hosts, interval)?;
+    wait_for_all(&mut prometheus, hosts, interval)?;
+    let window = Window::watch(&mut prometheus, time)?;
+    let times = Times {
+        interval,
+        range: time,
+    };
+    let asked = queries::all(times)?;
+    let asked = asked
+        .into_iter()
+        .map(|named| ask(&prometheus, named, times));
+    let asked: Vec<_> = asked.collect();
+    let number = |query: &str| prometheus.number(query);
+    let range = format!("{}s", time.as_secs());
+    let case = Case {
+        hosts,
+        groups,
+        interval_seconds: interval.as_secs(),
+        for_seconds: time.as_secs(),
+        version: prometheus.version()?,
+        series_per_host: number("avg(scrape_samples_scraped)")?,
+        bytes_per_scrape: text.len(),
+        buckets_per_host: number(
+            r#"count({__name__=~"linger_.*_bucket",instance=~"host0[.].*"})"#,
+        )?,
+        series: window.last.sum("prometheus_tsdb_head_series", ""),
+        recorded_series: number(r#"count({__name__=~".+:.+"})"#)?,
+        samples_per_second: window.grown("prometheus_tsdb_head_samples_appended_total"),
+        scrape_seconds: number(&format!(
+            "quantile(0.5, avg_over_time(scrape_duration_seconds[{range}]))"
+        ))?,
+        slowest_scrape_seconds: number(&format!(
+            "max(max_over_time(scrape_duration_seconds[{range}]))"
+        ))?,
+        missed_scrapes: number(&format!(
+            "sum(count_over_time(up[{range}]) - sum_over_time(up[{range}]))"
+        ))?,
+        resident_bytes: window.resident,
+        cpus: window.grown("process_cpu_seconds_total"),
+        missed_evaluations: window
+            .last
+            .sum("prometheus_rule_group_iterations_missed_total", "")
+            - window
+                .first
+                .sum("prometheus_rule_group_iterations_missed_total", ""),
+        rules_seconds: window.rules,
+        bytes_per_sample: 0.0,
+        index_bytes_per_series: 0.0,
+        queries: asked,
+    };
+    let disk = prometheus.on_disk()?;
+    Ok(Case {
+        bytes_per_sample: disk.bytes_per_sample,
+        index_bytes_per_series: disk.index_bytes_per_series,
+        ..case
+    })
+}
+
+/// Waits until every host has been scraped.
+fn wait_for_all(prometheus: &mut Prometheus, hosts: usize, interval: Duration) -> Result<()> {
+    let start = Instant::now();
+    // Half a host is none.
+    #[expect(clippy::cast_precision_loss, reason = "there are few")]
+    let all = hosts as f64 - 0.5;
+    while prometheus.number("count(scrape_samples_scraped > 0)")? < all {
+        ensure!(
+            start.elapsed() < FIRST + 3 * interval,
+            "not all hosts could be scraped"
+        );
+        prometheus.own_metrics()?;
+        thread::sleep(PAUSE);
+    }
+    Ok(())
+}
+
+/// What Prometheus says of itself over some time.
+struct Window {
+    first: Own,
+    last: Own,
+    seconds: f64,
+    /// The most.
+    resident: f64,
+    rules: BTreeMap<String, f64>,
+}
+
+impl Window {
+    fn watch(prometheus: &mut Prometheus, time: Duration) -> Result<Self> {
+        let start = Instant::now();
+        let first = prometheus.own_metrics()?;
+        let mut resident: f64 = 0.0;
+        let mut rules = BTreeMap::<_, Vec<f64>>::new();
+        loop {
+            thread::sleep(PAUSE);
+            let last = prometheus.own_metrics()?;
+            resident = resident.max(last.sum("process_resident_memory_bytes", ""));
+            for rule in prometheus.rules()? {
+                rules.entry(rule.name).or_default().push(rule.seconds);
+            }
+            let elapsed = start.elapsed();
+            if elapsed >= time {
+                let rules = rules.into_iter();
+                return Ok(Self {
+                    first,
+                    last,
+                    seconds: elapsed.as_secs_f64(),
+                    resident,
+                    rules: rules.map(|(name, times)| (name, median(times))).collect(),
+                });
+            }
+        }
+    }
+
+    /// By how much a counter has grown, a second.
+    fn grown(&self, metric: &str) -> f64 {
+        (self.last.sum(metric, "") - self.first.sum(metric, "")) / self.seconds
+    }
+}
+
+/// Asks three times; the time is the median.
+fn ask(prometheus: &Prometheus, named: Named, times: Times) -> Asked {
+    let mut seconds = Vec::new();
+    let mut asked = Asked {
+        dashboard: named.dashboard,
+        panel: named.panel,
+        query: format!("{:?}", named.query),
+        seconds: 0.0,
+        samples: 0,
+        peak_samples: 0,
+        series: 0,
+        error: None,
+    };
+    while seconds.len() < 3 {
+        let start = Instant::now();
+        match prometheus.ask(&named.query, times) {
+            Ok(took) => {
+                asked.samples = took.samples;
+                asked.peak_samples = took.peak;
+                asked.series = took.series;
+                seconds.push(took.time.as_secs_f64());
+                if took.time > LONG {
+                    break;
+                }
+            }
+            Err(error) => {
+                asked.error = Some(format!("{error:#}"));
+                seconds = vec![start.elapsed().as_secs_f64()];
+                break;
+            }
+        }
+    }
+    asked.seconds = median(seconds);
+    asked
+}
+
+/// The median; of an even number of values the upper of two.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+#[test]
+fn the_median_stands_in_the_middle() {
+    let medians = [vec![3.0, 1.0, 2.0], vec![2.0, 1.0]].map(|values| median(values).to_string());
+    assert_eq!(medians, ["2", "2"]);
+}
