@@ -1,6 +1,7 @@
 //! The dashboards for Grafana: made from the few words of each panel that differ, so that what all
 //! have in common is said once.
 
+mod fleet;
 mod host_overview;
 mod lingerd_itself;
 mod lost_after_close;
@@ -40,8 +41,9 @@ pub(crate) fn make(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn all() -> [Dashboard; 4] {
+fn all() -> [Dashboard; 5] {
     [
+        fleet::dashboard(),
         host_overview::dashboard(),
         unit_in_depth::dashboard(),
         lost_after_close::dashboard(),

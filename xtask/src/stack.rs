@@ -157,6 +157,7 @@ fn say(options: &Options) {
     );
     for name in [
         "host-overview",
+        "fleet",
         "unit-in-depth",
         "lost-after-close",
         "lingerd-itself",

@@ -282,6 +282,7 @@ fn dashboards_are_told_apart_and_lead_to_each_other() {
     assert_eq!(
         ids.iter().copied().collect::<Vec<_>>(),
         [
+            "linger-fleet",
             "linger-host-overview",
             "linger-lingerd-itself",
             "linger-lost-after-close",

@@ -26,6 +26,19 @@ pub(super) fn dashboard() -> Dashboard {
 
 /// Whether the numbers below can be relied upon.
 pub(super) fn sight() -> Vec<Panel> {
+    let closes = Panel::stat(
+        "Closes",
+        "cps",
+        "Closes of TCP sockets a second, each counted once. A host that is scraped always has some: lingerd closes its own web connections.",
+    )
+    .query("closes", "sum(rate(linger_closes_total{@now}[$__rate_interval]))")
+    .wide(6)
+    .or_says("BLIND: no close counted");
+    seen().into_iter().chain([closes]).collect()
+}
+
+/// Which hosts are seen, and how well.
+pub(super) fn seen() -> Vec<Panel> {
     vec![
         Panel::stat(
             "Hosts seen",
@@ -61,18 +74,11 @@ pub(super) fn sight() -> Vec<Panel> {
         .query("{{plan}}", "count by (plan) (linger_probe_info{@hosts})")
         .wide(6)
         .or_says("BLIND: not attached"),
-        Panel::stat(
-            "Closes",
-            "cps",
-            "Closes of TCP sockets a second, each counted once. A host that is scraped always has some: lingerd closes its own web connections.",
-        )
-        .query("closes", "sum(rate(linger_closes_total{@now}[$__rate_interval]))")
-        .wide(6)
-        .or_says("BLIND: no close counted"),
     ]
 }
 
-fn alerts() -> Vec<Panel> {
+/// The alerts that are true.
+pub(super) fn alerts() -> Vec<Panel> {
     vec![
         Panel::units(
             "Alerts",

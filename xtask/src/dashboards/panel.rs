@@ -3,13 +3,15 @@
 use serde_json::{Value, json};
 
 /// What stands for parts of queries that many have in common.
-const SHORT: [(&str, &str); 6] = [
+const SHORT: [(&str, &str); 7] = [
     // Of what other programs have as well: a choice of all jobs has those, too.
     (
         "@lingerd",
         "and on (job, instance) linger_build_info{@hosts}",
     ),
     ("@hosts", r#"job=~"$job",instance=~"$instance""#),
+    // Of what is recorded over all hosts.
+    ("@jobs", r#"job=~"$job""#),
     // What happens now: what is retired was counted when it happened.
     (
         "@now",

@@ -1,0 +1,191 @@
+//! *Fleet*: what is being lost on all hosts, from what the recording rules sum up.
+
+use super::host_overview::{UNTIMED, alerts, seen};
+use super::model::Dashboard;
+use super::panel::Panel;
+
+pub(super) fn dashboard() -> Dashboard {
+    Dashboard {
+        name: "fleet",
+        title: "linger / Fleet",
+        description: "What closes of TCP connections lose on all hosts, which unit and which host it is, and why: \
+                      for hundreds of hosts and more. Takes the rules of lingerd-recording.yaml; Host overview shows \
+                      the same, of the hosts that are chosen there, without them.",
+        by_unit: false,
+        rows: vec![
+            ("Is everything seen?", sight()),
+            ("What is wrong, and since when?", alerts()),
+            ("What is being lost now, on all hosts?", now()),
+            ("Which unit is it?", units()),
+            ("Which host is it?", hosts()),
+            ("Why?", why()),
+        ],
+    }
+}
+
+fn sight() -> Vec<Panel> {
+    let closes = Panel::stat(
+        "Closes",
+        "cps",
+        "Closes of TCP sockets a second, each counted once.",
+    )
+    .query("closes", "sum(instance:linger_closes:rate5m{@hosts})")
+    .wide(6)
+    .or_says("BLIND: no close counted, or no rules");
+    seen().into_iter().chain([closes]).collect()
+}
+
+fn now() -> Vec<Panel> {
+    vec![
+        Panel::stat(
+            "Lost after close, all hosts",
+            "Bps",
+            "Payload that closes left to the kernel, and that it then threw away. The programs believe it sent: close() returned 0.",
+        )
+        .query("lost after close", "sum(unit:linger_lost_after_close_bytes:rate5m{@jobs})")
+        .alarming(1),
+        Panel::stat(
+            "Thrown away by closes, all hosts",
+            "Bps",
+            "Payload in the send queue that a close itself threw away: aborts, and waits under SO_LINGER that failed.",
+        )
+        .query(
+            "by closes",
+            r#"sum(unit_cause:linger_discarded_bytes:rate5m{@jobs,cause=~".*_aborted|linger_failed"})"#,
+        )
+        .alarming(1),
+        Panel::stat(
+            "Received, never read, all hosts",
+            "Bps",
+            "Payload that had arrived and been acknowledged, and that a close threw away because no one had read it.",
+        )
+        .query("unread", "sum(unit:linger_unread_bytes:rate5m{@jobs})")
+        .alarming(1),
+        Panel::stat(
+            "Connections reset by closes, all hosts",
+            "percentunit",
+            "Aborts among the closes of connections.",
+        )
+        .query(
+            "aborts",
+            r#"sum(unit:linger_aborts:rate5m{@jobs}) / sum(unit_outcome:linger_closes:rate5m{@jobs,outcome!~"connect_aborted|listener|not_connected|repaired"})"#,
+        )
+        .alarming(50),
+        Panel::stat(
+            "Threads blocked in close, all hosts",
+            "short",
+            &format!("How many threads are inside close() at a time, on average. {UNTIMED}"),
+        )
+        .query("threads", "sum(unit:linger_close_blocked_seconds_sum:rate5m{@jobs})")
+        .alarming(1000),
+        Panel::stat(
+            "Orphans under way, all hosts",
+            "short",
+            "Sockets whose close returned while payload was unsent or unacknowledged, and whose end has not come.",
+        )
+        .query("orphans", "sum(unit:linger_orphans:sum{@jobs})"),
+    ]
+}
+
+fn units() -> Vec<Panel> {
+    vec![
+        Panel::units(
+            "Units, all hosts",
+            "Every unit, on average over the time range, the one that loses most first; a unit leads to Unit in depth.",
+        )
+        .column("lost after close", "Bps", "sum by (unit) (avg_over_time(unit:linger_lost_after_close_bytes:rate5m{@jobs}[$__range]))")
+        .column("left to the kernel", "Bps", "sum by (unit) (avg_over_time(unit:linger_orphaned_bytes:rate5m{@jobs}[$__range]))")
+        .column("received, never read", "Bps", "sum by (unit) (avg_over_time(unit:linger_unread_bytes:rate5m{@jobs}[$__range]))")
+        .column("aborts", "cps", "sum by (unit) (avg_over_time(unit:linger_aborts:rate5m{@jobs}[$__range]))")
+        .column("closes", "cps", "sum by (unit) (avg_over_time(unit:linger_closes:rate5m{@jobs}[$__range]))")
+        .column("threads blocked", "short", "sum by (unit) (avg_over_time(unit:linger_close_blocked_seconds_sum:rate5m{@jobs}[$__range]))"),
+        Panel::lines(
+            "Lost after close on all hosts, by unit",
+            "Bps",
+            "The ten units that lose most of what their closes left to the kernel. A line leads to its unit.",
+        )
+        .query("{{unit}}", "topk(10, sum by (unit) (unit:linger_lost_after_close_bytes:rate5m{@jobs}) > 0)")
+        .leads_to_unit(),
+        Panel::lines(
+            "Aborts on all hosts, by unit",
+            "cps",
+            "The ten units that reset most connections by closing them.",
+        )
+        .query("{{unit}}", "topk(10, sum by (unit) (unit:linger_aborts:rate5m{@jobs}) > 0)")
+        .leads_to_unit(),
+    ]
+}
+
+fn hosts() -> Vec<Panel> {
+    vec![
+        Panel::lines(
+            "Lost after close, by host",
+            "Bps",
+            "The ten hosts on which most is lost: one, or all of them? Choose them in Host overview.",
+        )
+        .query("{{instance}}", "topk(10, instance:linger_lost_after_close_bytes:rate5m{@hosts})"),
+        Panel::lines(
+            "Aborts, by host",
+            "cps",
+            "The ten hosts that reset most connections.",
+        )
+        .query("{{instance}}", "topk(10, instance:linger_aborts:rate5m{@hosts})"),
+    ]
+}
+
+fn why() -> Vec<Panel> {
+    vec![
+        Panel::areas(
+            "Closes on all hosts, by outcome",
+            "cps",
+            "How closes ended.",
+        )
+        .query(
+            "{{outcome}}",
+            "sum by (outcome) (unit_outcome:linger_closes:rate5m{@jobs})",
+        ),
+        Panel::areas(
+            "Thrown away on all hosts, by cause",
+            "Bps",
+            "Payload thrown away: by a close (its outcome), or after it (the fate of its orphan).",
+        )
+        .query(
+            "{{cause}}",
+            "sum by (cause) (unit_cause:linger_discarded_bytes:rate5m{@jobs})",
+        ),
+        Panel::areas(
+            "Resets sent on all hosts, by cause",
+            "pps",
+            "RSTs that these hosts chose to send on connections, by what made them.",
+        )
+        .query(
+            "{{cause}}",
+            "sum by (cause) (unit_cause:linger_resets_sent:rate5m{@jobs})",
+        ),
+        Panel::areas(
+            "Orphans ended on all hosts, by fate",
+            "cps",
+            "All but delivered lost payload that the unit believes sent.",
+        )
+        .query(
+            "{{fate}}",
+            "sum by (fate) (unit_fate:linger_orphans_ended:rate5m{@jobs})",
+        ),
+        Panel::heatmap(
+            "Time blocked in close on all hosts",
+            &format!("How many closes a second blocked their thread for how long. {UNTIMED}"),
+        )
+        .query(
+            "{{le}}",
+            "sum by (le) (unit_le:linger_close_blocked_seconds_bucket:rate5m{@jobs})",
+        ),
+        Panel::heatmap(
+            "Time from close to end on all hosts",
+            "How long orphans lived: how long peers take for what is believed sent.",
+        )
+        .query(
+            "{{le}}",
+            "sum by (le) (unit_le:linger_orphan_seconds_bucket:rate5m{@jobs})",
+        ),
+    ]
+}
