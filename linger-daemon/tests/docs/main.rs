@@ -1,6 +1,7 @@
 //! What the pages of the documentation say that code can contradict.
 
 mod cookbook;
+mod scale;
 
 use std::fs;
 use std::path::{Path, PathBuf};
