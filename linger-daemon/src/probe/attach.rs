@@ -5,17 +5,17 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
+use aya::Ebpf;
 use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, Program, ProgramError};
-use aya::{Btf, Ebpf, EbpfLoader};
 use linger_ebpf::{MAX_CLOSES, OBJECT, Offsets, Plan, ROWS_PER_GROUP, keyed};
 use thiserror::Error;
-use tracing::debug;
 
 use super::btf::{Kernel, KernelError};
 use super::choose::{ProbeError, Purpose};
 use super::hooks::{Hook, Point, hooks, sees_returns};
 use super::kretprobe::Kretprobe;
+use super::load::{self, explain, loader};
 use super::maps::Maps;
 use super::pins::{Link, Pins};
 use crate::attribution::Cgroups;
@@ -90,7 +90,6 @@ pub struct Loader {
     /// The kernel's types, for questions.
     pub kernel: Kernel,
     offsets: Offsets,
-    btf: Option<Btf>,
     purpose: Purpose,
 }
 
@@ -102,7 +101,6 @@ impl Loader {
         Ok(Self {
             kernel,
             offsets,
-            btf: Btf::from_sys_fs().ok(),
             purpose,
         })
     }
@@ -162,15 +160,25 @@ impl Loader {
         keep: bool,
     ) -> Result<Vec<(Hook, Holder)>, PlanError> {
         let hooks = hooks(plan, self.purpose.keyed, self.sees_returns());
-        let attach = |hook: Hook| match self.attach_hook(ebpf, hook, keep) {
-            Ok(holder) => Ok((hook, holder)),
-            Err(why) => Err(PlanError {
-                plan,
-                point: hook.point.to_string(),
-                why,
-            }),
+        let failed = |(hook, why): (Hook, AttachError)| PlanError {
+            plan,
+            point: hook.point.to_string(),
+            why,
         };
-        hooks.into_iter().map(attach).collect()
+        // Whether functions can be hooked here shows with the first, before much is loaded.
+        let first = hooks
+            .iter()
+            .position(|hook| hook.point.function().is_some());
+        let (first, rest) = hooks.split_at(first.map_or(0, |at| at + 1));
+        let mut holders = Vec::new();
+        for part in [first, rest] {
+            self.load_programs(ebpf, part).map_err(failed)?;
+            for &hook in part {
+                let holder = attach_program(ebpf, hook, keep).map_err(|why| failed((hook, why)))?;
+                holders.push((hook, holder));
+            }
+        }
+        Ok(holders)
     }
 
     /// Whether this kernel lets the plan `tracepoint` see when close(2) returns.
@@ -187,8 +195,10 @@ impl Loader {
 
     /// Loads and attaches one hook alone and detaches it again.
     pub fn try_hook(&self, hook: Hook) -> Result<(), AttachError> {
-        self.attach_hook(&mut self.make_maps()?, hook, false)
-            .map(drop)
+        let mut ebpf = self.make_maps()?;
+        let loaded = self.load_programs(&mut ebpf, &[hook]);
+        loaded.map_err(|(_, why)| why)?;
+        attach_program(&mut ebpf, hook, false).map(drop)
     }
 
     /// Makes the maps; no program is loaded yet.
@@ -204,8 +214,8 @@ impl Loader {
             max_orphans,
         } = self.purpose;
         let exes = keyed & keyed::EXE != 0;
-        EbpfLoader::new()
-            .btf(self.btf.as_ref())
+        loader()
+            .btf(None)
             .override_global("KEYED", &keyed, true)
             .override_global("OFFSETS", &self.offsets, true)
             .override_global("CLOSE_SYSCALL", &close_syscall, true)
@@ -219,74 +229,69 @@ impl Loader {
             .map_err(|error| AttachError::Refused(innermost(&error)))
     }
 
-    /// Attaches a hook for as long as what this returns lives, and for the most part `ebpf`. `keep` asks
-    /// for a link.
-    fn attach_hook(&self, ebpf: &mut Ebpf, hook: Hook, keep: bool) -> Result<Holder, AttachError> {
-        if let Some(function) = hook.point.function()
-            && !self.kernel.has_function(function)
-        {
-            return Err(AttachError::Missing(format!(
-                "the kernel has no function {function}"
-            )));
+    /// Loads the programs of these hooks. Fails for the first of them that does not load.
+    fn load_programs(&self, ebpf: &mut Ebpf, hooks: &[Hook]) -> Result<(), (Hook, AttachError)> {
+        for &hook in hooks {
+            if let Some(function) = hook.point.function()
+                && !self.kernel.has_function(function)
+            {
+                let missing = format!("the kernel has no function {function}");
+                return Err((hook, AttachError::Missing(missing)));
+            }
         }
-        let program = ebpf
-            .program_mut(hook.program)
-            .ok_or_else(|| AttachError::Missing(format!("no program {}", hook.program)))?;
-        self.load_and_attach(program, hook, keep)
-            .map_err(|error| explain(&error, hook.point))
+        let traced = hooks.iter().filter_map(|hook| match hook.point {
+            Point::Fentry(function) | Point::Fexit(function) => Some(function),
+            _ => None,
+        });
+        load::all(ebpf, hooks, self.kernel.functions(traced).as_ref())
     }
+}
 
-    fn load_and_attach(
-        &self,
-        program: &mut Program,
-        hook: Hook,
-        keep: bool,
-    ) -> Result<Holder, ProgramError> {
-        let no_btf = || io::Error::new(io::ErrorKind::NotFound, "the kernel's BTF is unreadable");
-        let link = match (program, hook.point) {
-            (Program::FEntry(program), Point::Fentry(function)) => {
-                program.load(function, self.btf.as_ref().ok_or_else(no_btf)?)?;
-                let id = program.attach()?;
-                keep.then(|| program.take_link(id).map(FdLink::from))
-            }
-            (Program::FExit(program), Point::Fexit(function)) => {
-                program.load(function, self.btf.as_ref().ok_or_else(no_btf)?)?;
-                let id = program.attach()?;
-                keep.then(|| program.take_link(id).map(FdLink::from))
-            }
-            (Program::KProbe(program), Point::Kprobe(function)) => {
-                program.load()?;
-                let id = program.attach(function, 0)?;
-                keep.then(|| FdLink::try_from(program.take_link(id)?).map_err(|_| no_link()))
-            }
-            (Program::KProbe(program), Point::Kretprobe(function)) => {
-                program.load()?;
-                let program = program.fd()?.as_fd();
-                return Ok(if keep {
-                    let link = Kretprobe::link(program, hook.program, function)?;
-                    Holder::Link(Link::Ours(link))
-                } else {
-                    let kretprobe = Kretprobe::attach(program, hook.program, function)?;
-                    Holder::Kretprobe(kretprobe)
-                });
-            }
-            (Program::RawTracePoint(program), Point::RawTracepoint(name)) => {
-                program.load()?;
-                let id = program.attach(name)?;
-                keep.then(|| program.take_link(id).map(FdLink::from))
-            }
-            (Program::CgroupSock(program), Point::SockRelease) => {
-                program.load()?;
-                // Links of this type never exclude others; the kernel refuses any other mode.
-                let id =
-                    program.attach(File::open(whole_cgroup_root()?)?, CgroupAttachMode::Single)?;
-                keep.then(|| FdLink::try_from(program.take_link(id)?).map_err(|_| no_link()))
-            }
-            _ => return Err(ProgramError::UnexpectedProgramType),
-        };
-        let link = link.transpose()?;
-        Ok(link.map_or(Holder::Loader, |link| Holder::Link(Link::Loader(link))))
-    }
+/// Attaches the program of a hook, which is loaded, for as long as what this returns lives, and for the
+/// most part `ebpf`. `keep` asks for a link.
+fn attach_program(ebpf: &mut Ebpf, hook: Hook, keep: bool) -> Result<Holder, AttachError> {
+    let program = ebpf.program_mut(hook.program);
+    let program = program.ok_or_else(|| load::no_program(hook))?;
+    attach(program, hook, keep).map_err(|error| explain(&error, hook.point))
+}
+
+fn attach(program: &mut Program, hook: Hook, keep: bool) -> Result<Holder, ProgramError> {
+    let link = match (program, hook.point) {
+        (Program::FEntry(program), Point::Fentry(_)) => {
+            let id = program.attach()?;
+            keep.then(|| program.take_link(id).map(FdLink::from))
+        }
+        (Program::FExit(program), Point::Fexit(_)) => {
+            let id = program.attach()?;
+            keep.then(|| program.take_link(id).map(FdLink::from))
+        }
+        (Program::KProbe(program), Point::Kprobe(function)) => {
+            let id = program.attach(function, 0)?;
+            keep.then(|| FdLink::try_from(program.take_link(id)?).map_err(|_| no_link()))
+        }
+        (Program::KProbe(program), Point::Kretprobe(function)) => {
+            let program = program.fd()?.as_fd();
+            return Ok(if keep {
+                let link = Kretprobe::link(program, hook.program, function)?;
+                Holder::Link(Link::Ours(link))
+            } else {
+                let kretprobe = Kretprobe::attach(program, hook.program, function)?;
+                Holder::Kretprobe(kretprobe)
+            });
+        }
+        (Program::RawTracePoint(program), Point::RawTracepoint(name)) => {
+            let id = program.attach(name)?;
+            keep.then(|| program.take_link(id).map(FdLink::from))
+        }
+        (Program::CgroupSock(program), Point::SockRelease) => {
+            // Links of this type never exclude others; the kernel refuses any other mode.
+            let id = program.attach(File::open(whole_cgroup_root()?)?, CgroupAttachMode::Single)?;
+            keep.then(|| FdLink::try_from(program.take_link(id)?).map_err(|_| no_link()))
+        }
+        _ => return Err(ProgramError::UnexpectedProgramType),
+    };
+    let link = link.transpose()?;
+    Ok(link.map_or(Holder::Loader, |link| Holder::Link(Link::Loader(link))))
 }
 
 /// What keeps a program attached.
@@ -345,26 +350,8 @@ fn is_whole(mount: &Path) -> bool {
     Cgroups::new(Some(mount.into())).is_whole()
 }
 
-/// Says in one line what a person can make of an error.
-fn explain(error: &ProgramError, point: Point) -> AttachError {
-    if let ProgramError::LoadError {
-        io_error,
-        verifier_log,
-    } = error
-    {
-        debug!(point = %point, "verifier: {verifier_log}");
-        let log = verifier_log.to_string();
-        let last = log.lines().rfind(|line| !is_statistics(line));
-        return AttachError::Refused(match last {
-            Some(line) => format!("the verifier rejects the program: {line} ({io_error})"),
-            None => format!("the program does not load: {io_error}"),
-        });
-    }
-    AttachError::Refused(innermost(error))
-}
-
 /// An error with its last cause, which says most.
-fn innermost(error: &dyn std::error::Error) -> String {
+pub(super) fn innermost(error: &dyn std::error::Error) -> String {
     let mut source = error.source();
     let mut text = error.to_string();
     while let Some(next) = source {
@@ -375,12 +362,4 @@ fn innermost(error: &dyn std::error::Error) -> String {
         source = next.source();
     }
     text
-}
-
-/// Lines that end every log of the verifier.
-fn is_statistics(line: &str) -> bool {
-    line.is_empty()
-        || ["processed ", "verification time ", "stack depth "]
-            .iter()
-            .any(|prefix| line.starts_with(prefix))
 }

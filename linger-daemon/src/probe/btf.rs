@@ -1,11 +1,17 @@
 //! What the running kernel's BTF says: where the fields are that the programs read, and which
 //! functions there are.
 
+mod types;
+
+use std::fs;
+use std::io;
 use std::path::Path;
 
-use btf_rs::{Backend, Btf, BtfType, Member, Struct, Type};
+use aya::{Btf, Endianness};
 use linger_ebpf::Offsets;
 use thiserror::Error;
+
+use self::types::{Type, Types};
 
 /// Where the kernel shows its own BTF.
 pub(super) const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -185,7 +191,7 @@ const SOCK_FLAGS: &[(&str, u32)] = &[("SOCK_DEAD", 0), ("SOCK_DONE", 1), ("SOCK_
 
 /// The running kernel's types.
 pub struct Kernel {
-    btf: Btf,
+    types: Types,
 }
 
 impl Kernel {
@@ -196,14 +202,13 @@ impl Kernel {
 
     /// Reads BTF from a file.
     pub fn from_file(path: &Path) -> Result<Self, KernelError> {
-        // Kernels since 6.16 let their BTF be mapped; others hand out a copy.
-        Btf::from_file_with_backend(path, Backend::Mmap)
-            .or_else(|_| Btf::from_file(path))
-            .map(|btf| Self { btf })
+        let types = fs::read(path)
+            .and_then(|bytes| Types::new(bytes).map_err(io::Error::other))
             .map_err(|error| KernelError::NoBtf {
                 path: path.display().to_string(),
                 reason: error.to_string(),
-            })
+            })?;
+        Ok(Self { types })
     }
 
     /// Finds every field the programs read.
@@ -225,14 +230,19 @@ impl Kernel {
     /// Whether the kernel has a function of this name that can be hooked.
     #[must_use]
     pub fn has_function(&self, name: &str) -> bool {
-        self.named(name).any(|kind| matches!(kind, Type::Func(_)))
+        self.function(name).is_some()
     }
 
-    fn named(&self, name: &str) -> impl Iterator<Item = Type> {
-        self.btf
-            .resolve_types_by_name(name)
-            .unwrap_or_default()
-            .into_iter()
+    /// These of the kernel's functions, for a loader that looks for their ids: of a kernel's BTF it would
+    /// take some ten megabytes apart.
+    pub(super) fn functions<'a>(&self, names: impl Iterator<Item = &'a str>) -> Option<Btf> {
+        let functions = names.filter_map(|name| Some((self.function(name)?.id, name)));
+        let functions: Vec<_> = functions.collect();
+        Btf::parse(&types::of_functions(&functions), Endianness::default()).ok()
+    }
+
+    fn function(&self, name: &str) -> Option<Type<'_>> {
+        self.types.named(name).find(|found| found.is_function())
     }
 
     fn resolve(&self, field: &Field) -> Result<Resolved, KernelError> {
@@ -242,11 +252,9 @@ impl Kernel {
             reason: reason.into(),
         };
         let mut places = Vec::new();
-        for kind in self.named(field.name) {
-            if let Type::Struct(at) = kind {
-                for path in field.path.split('|') {
-                    self.walk(&at, path, 0, &mut places);
-                }
+        for at in self.types.named(field.name).filter(|at| at.is_struct()) {
+            for path in field.path.split('|') {
+                walk(at, path, 0, &mut places);
             }
         }
         places.dedup_by_key(|place| place.bit_offset);
@@ -279,93 +287,53 @@ impl Kernel {
         })
     }
 
-    /// Finds a dotted path in a struct, through its anonymous members.
-    fn walk(&self, at: &Struct, path: &str, base: u32, places: &mut Vec<Place>) {
-        let (name, rest) = match path.split_once('.') {
-            Some((name, rest)) => (name, Some(rest)),
-            None => (path, None),
-        };
-        for member in &at.members {
-            let bit_offset = base + member.bit_offset();
-            let member_name = self.btf.resolve_name(member).unwrap_or_default();
-            let inner = self.aggregate(member);
-            if member_name.is_empty() {
-                if let Some(inner) = inner {
-                    self.walk(&inner, path, bit_offset, places);
-                }
-            } else if member_name == name {
-                match (rest, inner) {
-                    (Some(rest), Some(inner)) => self.walk(&inner, rest, bit_offset, places),
-                    (Some(_), None) => {}
-                    (None, _) => places.push(Place {
-                        bit_offset,
-                        bits: member.bitfield_size().filter(|bits| *bits > 0),
-                        size: self.size(member),
-                    }),
-                }
-            }
-        }
-    }
-
-    /// The struct or union that a member is, if it is one.
-    fn aggregate(&self, member: &Member) -> Option<Struct> {
-        match self.target(member)? {
-            Type::Struct(inner) | Type::Union(inner) => Some(inner),
-            _ => None,
-        }
-    }
-
-    /// The type of something, names and qualifiers looked through.
-    fn target(&self, of: &dyn BtfType) -> Option<Type> {
-        let mut kind = self.btf.resolve_chained_type(of).ok()?;
-        loop {
-            kind = match &kind {
-                Type::Typedef(next) => self.btf.resolve_chained_type(next).ok()?,
-                Type::Const(next) | Type::Volatile(next) | Type::Restrict(next) => {
-                    self.btf.resolve_chained_type(next).ok()?
-                }
-                Type::TypeTag(next) => self.btf.resolve_chained_type(next).ok()?,
-                _ => return Some(kind),
-            };
-        }
-    }
-
-    /// Size of something's type in bytes; 0 if it has none.
-    fn size(&self, of: &dyn BtfType) -> usize {
-        match self.target(of) {
-            Some(Type::Int(int)) => int.size(),
-            Some(Type::Enum(of)) => of.size(),
-            Some(Type::Ptr(_)) => size_of::<u64>(),
-            Some(Type::Struct(of) | Type::Union(of)) => of.size(),
-            Some(Type::Array(array)) => array.len() * self.size(&array),
-            _ => 0,
-        }
-    }
-
     /// Makes sure that the socket flags have the bits that the programs test.
     fn check_sock_flags(&self) -> Result<(), KernelError> {
         let error = |reason: &str| KernelError::Field {
             field: "enum sock_flags".into(),
             reason: reason.into(),
         };
-        let flags = self
+        let values: Vec<_> = self
+            .types
             .named("sock_flags")
-            .find_map(|kind| match kind {
-                Type::Enum(flags) => Some(flags),
-                _ => None,
-            })
-            .ok_or_else(|| error("does not exist"))?;
+            .flat_map(Type::values)
+            .collect();
+        if values.is_empty() {
+            return Err(error("does not exist"));
+        }
         for (name, value) in SOCK_FLAGS {
-            let member = flags.members.iter().find(|member| {
-                self.btf
-                    .resolve_name(*member)
-                    .is_ok_and(|found| found == *name)
-            });
-            if member.map(btf_rs::EnumMember::val) != Some(*value) {
+            if !values.contains(&(name.as_bytes(), *value)) {
                 return Err(error(&format!("has no {name} = {value}")));
             }
         }
         Ok(())
+    }
+}
+
+/// Finds a dotted path in a struct, through its anonymous members.
+fn walk(at: Type, path: &str, base: u32, places: &mut Vec<Place>) {
+    let (name, rest) = match path.split_once('.') {
+        Some((name, rest)) => (name, Some(rest)),
+        None => (path, None),
+    };
+    for member in at.members() {
+        let bit_offset = base + member.bit_offset;
+        let inner = member.is.filter(|is| is.is_aggregate());
+        if member.name.is_empty() {
+            if let Some(inner) = inner {
+                walk(inner, path, bit_offset, places);
+            }
+        } else if member.name == name.as_bytes() {
+            match (rest, inner) {
+                (Some(rest), Some(inner)) => walk(inner, rest, bit_offset, places),
+                (Some(_), None) => {}
+                (None, _) => places.push(Place {
+                    bit_offset,
+                    bits: member.bits,
+                    size: member.is.map_or(0, Type::size),
+                }),
+            }
+        }
     }
 }
 

@@ -68,10 +68,11 @@ const DESTROY_SOCK: Hook = hook("destroy_sock", Point::RawTracepoint("tcp_destro
 // In the order in which they are attached: what ends a close before what begins one, so that no
 // close begins on record that cannot end; `__tcp_close`'s return, which tells a close whose
 // beginning it missed, after those; resets, which without a record count as no close's, last of all.
+// The first of a function is small: whether a plan works shows with it.
 
 const FENTRY: &[Hook] = &[
-    DESTROY_SOCK,
     hook("fentry_reset", Point::Fentry("tcp_reset")),
+    DESTROY_SOCK,
     hook("fexit_tcp_close", Point::Fexit("tcp_close")),
     hook("fexit_wait_close", Point::Fexit("sk_stream_wait_close")),
     hook("fentry_tcp_close", Point::Fentry("tcp_close")),
@@ -84,8 +85,8 @@ const FENTRY: &[Hook] = &[
 ];
 
 const KPROBE: &[Hook] = &[
-    DESTROY_SOCK,
     hook("kprobe_reset", Point::Kprobe("tcp_reset")),
+    DESTROY_SOCK,
     hook("kretprobe_tcp_close", Point::Kretprobe("tcp_close")),
     hook(
         "kretprobe_wait_close",

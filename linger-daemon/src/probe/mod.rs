@@ -5,6 +5,7 @@ mod btf;
 mod choose;
 mod hooks;
 mod kretprobe;
+mod load;
 mod maps;
 mod pins;
 mod takeover;

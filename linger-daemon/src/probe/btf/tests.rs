@@ -2,15 +2,20 @@
 
 use std::collections::HashMap;
 use std::io::Write as _;
+use std::path::PathBuf;
+
+use aya_obj::btf::BtfKind;
 
 use super::*;
 use crate::probe::hooks::sees_returns;
 
+fn file(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/btf");
+    folder.join(name)
+}
+
 fn debian(name: &str) -> Kernel {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/btf")
-        .join(name);
-    Kernel::from_file(&path).unwrap()
+    Kernel::from_file(&file(name)).unwrap()
 }
 
 /// Offset and mask by field.
@@ -68,6 +73,22 @@ fn functions_tell_what_a_kernel_does() {
 }
 
 #[test]
+fn a_list_of_functions_has_the_ids_of_the_kernel() {
+    const FUNCTIONS: [&str; 2] = ["tcp_reset", "__tcp_close"];
+    let name = "debian-6.12.117.btf";
+    let list = debian(name).functions(FUNCTIONS.into_iter()).unwrap();
+    let all = Btf::parse_file(file(name), Endianness::default()).unwrap();
+    for function in FUNCTIONS {
+        let id = |btf: &Btf| btf.id_by_type_name_kind(function, BtfKind::Func).unwrap();
+        assert_eq!(id(&list), id(&all), "{function}");
+    }
+    assert!(
+        list.id_by_type_name_kind("tcp_close", BtfKind::Func)
+            .is_err()
+    );
+}
+
+#[test]
 fn a_missing_field_is_named() {
     let kernel = debian("debian-6.12.117.btf");
     let missing = field!(state, "sock", "__sk_common.skc_no_such", Shape::Bytes(1));
@@ -118,6 +139,21 @@ fn what_is_not_btf_is_refused() {
     let error = Kernel::from_file(file.path()).err().unwrap().to_string();
     assert!(error.contains("CONFIG_DEBUG_INFO_BTF"), "{error}");
     assert!(Kernel::from_file(Path::new("/no/such/file")).is_err());
+}
+
+#[test]
+fn btf_that_is_cut_short_is_refused() {
+    let whole = fs::read(file("debian-6.12.117.btf")).unwrap();
+    for length in [0, 3, 23, 24, 1000, whole.len() - 1] {
+        assert!(Types::new(whole[..length].to_vec()).is_err(), "{length}");
+    }
+    // With a header that says so.
+    let mut bytes = whole[..24 + 14].to_vec();
+    for (at, size) in [(12, 14_u32), (16, 14), (20, 0)] {
+        bytes[at..at + 4].copy_from_slice(&size.to_ne_bytes());
+    }
+    let error = Types::new(bytes).err().unwrap().to_string();
+    assert!(error.starts_with("it ends within its type "), "{error}");
 }
 
 /// BTF with these structs, whose members are 4-byte integers at these bits.

@@ -1,0 +1,302 @@
+//! BTF as the kernel hands it out (Documentation/bpf/btf.rst), read where it lies: what is asked of it are
+//! a few dozen of some hundred thousand types.
+
+use std::iter::successors;
+
+/// The types of a kernel.
+pub(super) struct Types {
+    bytes: Vec<u8>,
+    /// Where the strings begin, to which all names lead.
+    strings: usize,
+    /// Where each type begins, by its id; that of `void` is 0, and leads nowhere.
+    starts: Vec<u32>,
+    /// The types that are asked for by their names: hashes of those, and ids.
+    named: Vec<(u32, u32)>,
+}
+
+/// Why something is no BTF.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Malformed {
+    #[error("it does not begin as BTF of this machine does")]
+    Header,
+    #[error("it ends within its type {0}")]
+    Cut(usize),
+    #[error("it has types of the kind {0}, which is not known")]
+    Kind(u32),
+}
+
+const MAGIC: u16 = 0xeb9f;
+const VERSION: u8 = 1;
+
+/// The kinds that differ in what follows, or that are asked for.
+mod kind {
+    pub(super) const INT: u32 = 1;
+    pub(super) const PTR: u32 = 2;
+    pub(super) const ARRAY: u32 = 3;
+    pub(super) const STRUCT: u32 = 4;
+    pub(super) const UNION: u32 = 5;
+    pub(super) const ENUM: u32 = 6;
+    pub(super) const FWD: u32 = 7;
+    pub(super) const TYPEDEF: u32 = 8;
+    pub(super) const VOLATILE: u32 = 9;
+    pub(super) const CONST: u32 = 10;
+    pub(super) const RESTRICT: u32 = 11;
+    pub(super) const FUNC: u32 = 12;
+    pub(super) const FUNC_PROTO: u32 = 13;
+    pub(super) const VAR: u32 = 14;
+    pub(super) const DATASEC: u32 = 15;
+    pub(super) const FLOAT: u32 = 16;
+    pub(super) const DECL_TAG: u32 = 17;
+    pub(super) const TYPE_TAG: u32 = 18;
+    pub(super) const ENUM64: u32 = 19;
+}
+
+/// Bytes that all types begin with: name, kind with the number of parts, size or type.
+const HEAD: usize = 12;
+
+/// Names and qualifiers in front of a type, at most: more go in a circle.
+const MAX_CHAIN: usize = 64;
+
+impl Types {
+    /// Finds out where each type is.
+    pub(super) fn new(bytes: Vec<u8>) -> Result<Self, Malformed> {
+        let field = |at| word(&bytes, at).map(|word| word as usize);
+        let header = || {
+            let known = bytes.starts_with(&MAGIC.to_ne_bytes()) && bytes.get(2) == Some(&VERSION);
+            let types = field(4)?.checked_add(field(8)?)?;
+            let end = types.checked_add(field(12)?)?;
+            let strings = field(4)?.checked_add(field(16)?)?;
+            let all = strings.checked_add(field(20)?)?.max(end);
+            (known && all <= bytes.len()).then_some((types, end, strings))
+        };
+        let (mut at, end, strings) = header().ok_or(Malformed::Header)?;
+        let (mut starts, mut named) = (vec![0], Vec::new());
+        while at < end {
+            let cut = || Malformed::Cut(starts.len());
+            let info = word(&bytes[..end], at + 4).ok_or_else(cut)?;
+            let next = at + HEAD + rest(info)?;
+            if next > end {
+                return Err(cut());
+            }
+            if matches!(kind_of(info), kind::STRUCT | kind::ENUM | kind::FUNC) {
+                let name = text(&bytes, strings, word(&bytes, at).unwrap_or_default());
+                let id = u32::try_from(starts.len()).map_err(|_| cut())?;
+                named.push((hash(name), id));
+            }
+            starts.push(u32::try_from(at).map_err(|_| cut())?);
+            at = next;
+        }
+        Ok(Self {
+            bytes,
+            strings,
+            starts,
+            named,
+        })
+    }
+
+    /// The structs, enums and functions of a name.
+    pub(super) fn named(&self, name: &str) -> impl Iterator<Item = Type<'_>> {
+        let hash = hash(name.as_bytes());
+        let alike = self.named.iter().filter(move |(other, _)| *other == hash);
+        let types = alike.filter_map(|&(_, id)| self.of(id));
+        types.filter(move |found| found.name() == name.as_bytes())
+    }
+
+    /// The type with an id, unless that is `void`.
+    fn of(&self, id: u32) -> Option<Type<'_>> {
+        let start = *self.starts.get(id as usize).filter(|_| id > 0)?;
+        Some(Type {
+            types: self,
+            id,
+            at: start as usize,
+        })
+    }
+}
+
+/// A type.
+#[derive(Clone, Copy)]
+pub(super) struct Type<'a> {
+    types: &'a Types,
+    pub(super) id: u32,
+    at: usize,
+}
+
+/// A member of a struct or union.
+#[derive(Clone, Copy)]
+pub(super) struct Member<'a> {
+    pub(super) name: &'a [u8],
+    /// Where it begins, in bits.
+    pub(super) bit_offset: u32,
+    /// How many bits it has, if it is a bit field.
+    pub(super) bits: Option<u32>,
+    /// What it is, names and qualifiers looked through.
+    pub(super) is: Option<Type<'a>>,
+}
+
+impl<'a> Type<'a> {
+    /// A word of it. All that follow from its kind are there.
+    fn word(self, index: usize) -> u32 {
+        word(&self.types.bytes, self.at + 4 * index).unwrap_or_default()
+    }
+
+    fn kind(self) -> u32 {
+        kind_of(self.word(1))
+    }
+
+    fn parts(self) -> usize {
+        parts(self.word(1))
+    }
+
+    fn name(self) -> &'a [u8] {
+        text(&self.types.bytes, self.types.strings, self.word(0))
+    }
+
+    /// Whether it is a struct; a union is none.
+    pub(super) fn is_struct(self) -> bool {
+        self.kind() == kind::STRUCT
+    }
+
+    /// Whether it is a struct or a union.
+    pub(super) fn is_aggregate(self) -> bool {
+        matches!(self.kind(), kind::STRUCT | kind::UNION)
+    }
+
+    /// Whether it is a function.
+    pub(super) fn is_function(self) -> bool {
+        self.kind() == kind::FUNC
+    }
+
+    /// The members of a struct or union.
+    pub(super) fn members(self) -> impl Iterator<Item = Member<'a>> {
+        let count = if self.is_aggregate() { self.parts() } else { 0 };
+        // With bit fields in it, the upper byte of every place is a size.
+        let has_sizes = self.word(1) >> 31 == 1;
+        (0..count).map(move |index| {
+            let [name, id, place] = [0, 1, 2].map(|word| self.word(3 + 3 * index + word));
+            let (bits, bit_offset) = if has_sizes {
+                (
+                    Some(place >> 24).filter(|bits| *bits > 0),
+                    place & 0xff_ffff,
+                )
+            } else {
+                (None, place)
+            };
+            Member {
+                name: text(&self.types.bytes, self.types.strings, name),
+                bit_offset,
+                bits,
+                is: self.types.of(id).and_then(Self::bare),
+            }
+        })
+    }
+
+    /// The names and values of an enum.
+    pub(super) fn values(self) -> impl Iterator<Item = (&'a [u8], u32)> {
+        let is_enum = self.kind() == kind::ENUM;
+        let count = if is_enum { self.parts() } else { 0 };
+        (0..count).map(move |index| {
+            let [name, value] = [0, 1].map(|word| self.word(3 + 2 * index + word));
+            (text(&self.types.bytes, self.types.strings, name), value)
+        })
+    }
+
+    /// Its size in bytes; 0 if it has none.
+    pub(super) fn size(self) -> usize {
+        match self.kind() {
+            kind::PTR => size_of::<u64>(),
+            kind::ARRAY => {
+                let element = self.types.of(self.word(3)).and_then(Self::bare);
+                let size = element.map_or(0, Self::size);
+                size.saturating_mul(self.word(5) as usize)
+            }
+            kind::INT | kind::STRUCT | kind::UNION | kind::ENUM | kind::ENUM64 | kind::FLOAT => {
+                self.word(2) as usize
+            }
+            _ => 0,
+        }
+    }
+
+    /// What it is, names and qualifiers looked through.
+    fn bare(self) -> Option<Self> {
+        let mut chain = successors(Some(self), |of| of.types.of(of.word(2))).take(MAX_CHAIN);
+        chain.find(|of| !of.is_alias())
+    }
+
+    fn is_alias(self) -> bool {
+        matches!(
+            self.kind(),
+            kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG
+        )
+    }
+}
+
+/// BTF of these functions alone, each with the id that it is given: all other ids stand for nothing.
+pub(super) fn of_functions(functions: &[(u32, &str)]) -> Vec<u8> {
+    let last = functions.iter().map(|(id, _)| *id).max().unwrap_or(0);
+    let mut strings = vec![0];
+    let mut types = Vec::with_capacity(last as usize * HEAD);
+    for _ in 0..last {
+        put(&mut types, &[0, kind::FWD << 24, 0]);
+    }
+    for (id, name) in functions {
+        let mut function = Vec::new();
+        put(&mut function, &[size(&strings), kind::FUNC << 24, 0]);
+        strings.extend(name.bytes().chain([0]));
+        let at = (*id as usize - 1) * HEAD;
+        types[at..at + HEAD].copy_from_slice(&function);
+    }
+    let mut bytes = MAGIC.to_ne_bytes().to_vec();
+    bytes.extend([VERSION, 0]);
+    let types_size = size(&types);
+    put(&mut bytes, &[24, 0, types_size, types_size, size(&strings)]);
+    bytes.extend(types);
+    bytes.extend(strings);
+    bytes
+}
+
+fn put(bytes: &mut Vec<u8>, words: &[u32]) {
+    bytes.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
+}
+
+fn size(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).expect("some megabytes")
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    let bytes = bytes.get(at..)?.first_chunk()?;
+    Some(u32::from_ne_bytes(*bytes))
+}
+
+/// A string, without its end; the empty one, if there is none.
+fn text(bytes: &[u8], strings: usize, at: u32) -> &[u8] {
+    let from = bytes.get(strings + at as usize..).unwrap_or_default();
+    let end = from.iter().position(|byte| *byte == 0);
+    &from[..end.unwrap_or(0)]
+}
+
+const fn kind_of(info: u32) -> u32 {
+    info >> 24 & 0x1f
+}
+
+const fn parts(info: u32) -> usize {
+    (info & 0xffff) as usize
+}
+
+/// Bytes behind the [`HEAD`] of a type.
+fn rest(info: u32) -> Result<usize, Malformed> {
+    let parts = parts(info);
+    Ok(match kind_of(info) {
+        kind::INT | kind::VAR | kind::DECL_TAG => 4,
+        kind::ARRAY => 12,
+        kind::STRUCT | kind::UNION | kind::DATASEC | kind::ENUM64 => 12 * parts,
+        kind::ENUM | kind::FUNC_PROTO => 8 * parts,
+        kind::PTR..=kind::TYPE_TAG => 0,
+        other => return Err(Malformed::Kind(other)),
+    })
+}
+
+/// FNV-1a, of 32 bits.
+fn hash(name: &[u8]) -> u32 {
+    let mix = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+    name.iter().fold(0x811c_9dc5, mix)
+}

@@ -1,0 +1,124 @@
+//! Having the kernel take programs, several at a time: most of a start is the kernel's verifying them.
+
+use std::fs;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use aya::programs::{Program, ProgramError};
+use aya::{Btf, Ebpf, EbpfLoader};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tracing::debug;
+
+use super::attach::{AttachError, innermost};
+use super::hooks::{Hook, Point};
+
+/// What makes maps and programs of the object, which has nothing in it that depends on the kernel's types.
+///
+/// Whoever makes a loader has it read all of them, for nothing, and does without them if they cannot be
+/// opened. So this thread, while it is the only one, can open no file meanwhile.
+pub(super) fn loader<'a>() -> EbpfLoader<'a> {
+    const FILES: Resource = Resource::RLIMIT_NOFILE;
+    let is_alone = fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1);
+    let refused = getrlimit(FILES)
+        .ok()
+        .filter(|(_, most)| is_alone && setrlimit(FILES, 0, *most).is_ok());
+    let loader = EbpfLoader::new();
+    if let Some((usual, most)) = refused
+        && let Err(error) = setrlimit(FILES, usual, most)
+    {
+        // It is never forbidden to go back below the same bound.
+        unreachable!("the limit of open files stays at 0: {error}");
+    }
+    loader
+}
+
+/// Loads the programs of these hooks, as many at a time as there are CPUs, the last first: those that
+/// begin a close are the largest. Fails for the first hook whose program does not load. `functions` are
+/// those that programs are loaded for.
+pub(super) fn all(
+    ebpf: &mut Ebpf,
+    hooks: &[Hook],
+    functions: Option<&Btf>,
+) -> Result<(), (Hook, AttachError)> {
+    let mut programs: Vec<Option<&mut Program>> = hooks.iter().map(|_| None).collect();
+    for (name, program) in ebpf.programs_mut() {
+        if let Some(at) = hooks.iter().position(|hook| hook.program == name) {
+            programs[at] = Some(program);
+        }
+    }
+    let waiting = Mutex::new(hooks.iter().zip(programs).collect::<Vec<_>>());
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let failures = Mutex::new(Vec::new());
+    let work = || {
+        while let Some((hook, program)) = next() {
+            let loaded = match program {
+                Some(program) => {
+                    load(program, hook.point, functions).map_err(|why| explain(&why, hook.point))
+                }
+                None => Err(no_program(*hook)),
+            };
+            if let Err(why) = loaded {
+                let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
+                failures.push((*hook, why));
+            }
+        }
+    };
+    let threads = thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(hooks.len());
+    thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let failures = failures
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    let place = |hook: &Hook| hooks.iter().position(|other| other == hook);
+    let first = failures.into_iter().min_by_key(|(hook, _)| place(hook));
+    first.map_or(Ok(()), Err)
+}
+
+fn load(program: &mut Program, point: Point, functions: Option<&Btf>) -> Result<(), ProgramError> {
+    let functions = || functions.ok_or(ProgramError::UnexpectedProgramType);
+    match (program, point) {
+        (Program::FEntry(program), Point::Fentry(function)) => program.load(function, functions()?),
+        (Program::FExit(program), Point::Fexit(function)) => program.load(function, functions()?),
+        (Program::KProbe(program), Point::Kprobe(_) | Point::Kretprobe(_)) => program.load(),
+        (Program::RawTracePoint(program), Point::RawTracepoint(_)) => program.load(),
+        (Program::CgroupSock(program), Point::SockRelease) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+/// The object has no program for a hook.
+pub(super) fn no_program(hook: Hook) -> AttachError {
+    AttachError::Missing(format!("no program {}", hook.program))
+}
+
+/// Says in one line what a person can make of an error.
+pub(super) fn explain(error: &ProgramError, point: Point) -> AttachError {
+    if let ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    } = error
+    {
+        debug!(point = %point, "verifier: {verifier_log}");
+        let log = verifier_log.to_string();
+        let last = log.lines().rfind(|line| !is_statistics(line));
+        return AttachError::Refused(match last {
+            Some(line) => format!("the verifier rejects the program: {line} ({io_error})"),
+            None => format!("the program does not load: {io_error}"),
+        });
+    }
+    AttachError::Refused(innermost(error))
+}
+
+/// Lines that end every log of the verifier.
+fn is_statistics(line: &str) -> bool {
+    line.is_empty()
+        || ["processed ", "verification time ", "stack depth "]
+            .iter()
+            .any(|prefix| line.starts_with(prefix))
+}
