@@ -1,5 +1,6 @@
 //! The ledger as Prometheus metrics.
 
+mod counted;
 mod daemon;
 mod exposition;
 mod families;

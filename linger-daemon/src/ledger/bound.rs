@@ -16,11 +16,17 @@ pub(super) fn beyond<'a>(
     groups: impl Iterator<Item = (u64, usize, &'a Counters)>,
     most: usize,
 ) -> Vec<usize> {
+    let groups: Vec<_> = groups.collect();
+    let room = most.saturating_sub(SHARED);
+    // Not even counted, where all would fit whatever they do.
+    if groups.len() * MOST <= room {
+        return Vec::new();
+    }
+    let groups = groups.into_iter();
     let mut groups: Vec<_> = groups
         .map(|(met, slot, counters)| (met, slot, series(counters)))
         .collect();
     let all: usize = groups.iter().map(|(_, _, series)| series).sum();
-    let room = most.saturating_sub(SHARED);
     if all <= room {
         return Vec::new();
     }

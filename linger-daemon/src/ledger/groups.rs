@@ -182,27 +182,13 @@ impl Groups {
 
     /// Adds a row of a group.
     fn add(&mut self, group: &Group, kind: Kind, row: &Row, totals: &mut Totals, now: Instant) {
-        if !self.known.contains_key(group) {
-            let known = self.meet(group, now);
-            self.known.insert(*group, known);
+        // Most are known: looked up once.
+        if let Some(known) = self.known.get_mut(group) {
+            return known.add(self.passes, &self.other, kind, row, totals);
         }
-        let Some(known) = self.known.get_mut(group) else {
-            return;
-        };
-        if known.now.number != self.passes {
-            let labels = if known.is_other {
-                &self.other
-            } else {
-                &known.own
-            };
-            known.now = Pass {
-                number: self.passes,
-                slot: totals.slot(labels),
-                ..Pass::default()
-            };
-        }
-        known.now.add(kind, row);
-        add_kind(totals.at(known.now.slot), kind, row);
+        let mut known = self.meet(group, now);
+        known.add(self.passes, &self.other, kind, row, totals);
+        self.known.insert(*group, known);
     }
 
     /// A group is met for the first time.
@@ -267,6 +253,22 @@ impl Groups {
             totals.fold(slot, &self.other);
         }
         Ok(())
+    }
+}
+
+impl Known {
+    /// Adds a row of it, in this reading.
+    fn add(&mut self, pass: u64, other: &Arc<Labels>, kind: Kind, row: &Row, totals: &mut Totals) {
+        if self.now.number != pass {
+            let labels = if self.is_other { other } else { &self.own };
+            self.now = Pass {
+                number: pass,
+                slot: totals.slot(labels),
+                ..Pass::default()
+            };
+        }
+        self.now.add(kind, row);
+        add_kind(totals.at(self.now.slot), kind, row);
     }
 }
 

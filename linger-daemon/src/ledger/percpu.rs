@@ -164,8 +164,11 @@ impl<K: Pod + Default> PerCpu<K> {
 }
 
 fn sum(copies: &[Row]) -> Row {
-    let mut sum = Row::ZERO;
-    for copy in copies {
+    let Some((first, others)) = copies.split_first() else {
+        return Row::ZERO;
+    };
+    let mut sum = *first;
+    for copy in others {
         super::sum::add_row(&mut sum, copy);
     }
     sum

@@ -8,6 +8,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Encoder as _, TextEncoder};
 
 use super::Facts;
+use super::counted::Counted;
 use super::families::FAMILIES;
 use super::family::Rule;
 use super::text::{Lines, Text, group_labels};
@@ -43,19 +44,20 @@ impl Exposition {
         let Snapshot {
             dimensions, groups, ..
         } = &self.snapshot;
-        let labels = groups
-            .iter()
-            .map(|(group, _)| group_labels(dimensions, group));
-        let labels: Vec<_> = labels.collect();
+        let groups = groups.iter().map(|(labels, counters)| {
+            let labels = group_labels(dimensions, labels);
+            (labels, Counted::of(counters))
+        });
+        let groups: Vec<_> = groups.collect();
         let mut text = Text::default();
         for family in FAMILIES {
             let mut lines = Lines::new(&mut text, family);
             match family.rule {
                 Rule::Daemon(rule) => rule(self, &mut lines),
                 Rule::Group(rule) => {
-                    for (labels, (_, counters)) in labels.iter().zip(groups) {
+                    for (labels, counted) in &groups {
                         lines.group = labels;
-                        rule(counters, &mut lines);
+                        rule(counted, &mut lines);
                         pass_on(lines.bytes(), out, BATCH)?;
                     }
                 }

@@ -1,8 +1,9 @@
 //! What is fixed about one metric, and what takes its series.
 
-use linger_ebpf::{BUCKETS, Counters};
+use linger_ebpf::BUCKETS;
 
 use super::Exposition;
+use super::counted::Counted;
 
 /// The fixed part of a metric, and the rule by which its series follow from the counts.
 pub(super) struct Family {
@@ -36,7 +37,7 @@ impl Kind {
 #[derive(Clone, Copy)]
 pub(super) enum Rule {
     /// The series of one group. Its labels are not among those that the rule hands over.
-    Group(fn(&Counters, &mut dyn Series)),
+    Group(fn(&Counted, &mut dyn Series)),
     /// The series of the daemon itself.
     Daemon(fn(&Exposition, &mut dyn Series)),
 }

@@ -4,10 +4,9 @@
 //! never happened. Bytes discarded are the exception: an outcome that can discard shows that it
 //! discarded nothing; and fates: with the first orphan of a group, all of them begin.
 
-use std::sync::LazyLock;
+use linger_ebpf::{BUCKETS, Counters, Orphans};
 
-use linger_ebpf::{BUCKETS, Cause, Closes, Counters, Ends, Fate, Orphans, Outcome, QueueBytes};
-
+use super::counted::Counted;
 use super::families::FAMILIES;
 use super::family::{Family, Kind, Label, Rule, Series, Value};
 
@@ -94,66 +93,14 @@ pub(super) static ORPHAN_SECONDS: Family = Family {
     rule: Rule::Group(orphan_seconds),
 };
 
-/// Values in the order of their names.
-fn by_name<T: Copy>(all: impl IntoIterator<Item = T>, name: fn(T) -> &'static str) -> Vec<T> {
-    let mut sorted: Vec<T> = all.into_iter().collect();
-    sorted.sort_by_key(|&value| name(value));
-    sorted
-}
-
-static OUTCOMES: LazyLock<Vec<Outcome>> =
-    LazyLock::new(|| by_name(Outcome::ALL.iter().copied(), Outcome::name));
-
-static FATES: LazyLock<Vec<Fate>> =
-    LazyLock::new(|| by_name(Fate::ALL.iter().copied(), Fate::name));
-
-static CAUSES: LazyLock<Vec<Cause>> =
-    LazyLock::new(|| by_name(Cause::ALL.iter().copied(), Cause::name));
-
-/// What can throw away payload that was queued to be sent.
-#[derive(Clone, Copy)]
-enum Loss {
-    Close(Outcome),
-    Orphan(Fate),
-}
-
-impl Loss {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Close(outcome) => outcome.name(),
-            Self::Orphan(fate) => fate.name(),
-        }
-    }
-
-    /// What it threw away, or could have: nothing as long as it never happened.
-    fn discarded(self, counters: &Counters) -> Option<QueueBytes> {
-        match self {
-            Self::Close(outcome) => {
-                let closes = &counters.closes[outcome.index()];
-                (closes.count() > 0).then_some(closes.discarded)
-            }
-            Self::Orphan(fate) => {
-                let orphans = &counters.orphans;
-                (orphans.total() > 0).then_some(orphans.ends[fate.index()].discarded)
-            }
-        }
-    }
-}
-
-static LOSSES: LazyLock<Vec<Loss>> = LazyLock::new(|| {
-    let closes = Outcome::ALL.iter().filter(|outcome| outcome.discards());
-    let orphans = Fate::ALL.iter().filter(|fate| fate.discards());
-    let closes = closes.copied().map(Loss::Close);
-    by_name(closes.chain(orphans.copied().map(Loss::Orphan)), Loss::name)
-});
-
 /// How many series a group with these counters has.
 #[must_use]
 pub fn series(counters: &Counters) -> usize {
+    let counted = Counted::of(counters);
     let mut count = Count(0);
     for family in FAMILIES {
         if let Rule::Group(rule) = family.rule {
-            rule(counters, &mut count);
+            rule(&counted, &mut count);
         }
     }
     count.0
@@ -173,87 +120,67 @@ impl Series for Count {
     }
 }
 
-/// Every outcome that happened.
-fn outcomes(counters: &Counters) -> impl Iterator<Item = (Outcome, &Closes)> {
-    let all = OUTCOMES.iter();
-    let all = all.map(|&outcome| (outcome, &counters.closes[outcome.index()]));
-    all.filter(|(_, closes)| closes.count() > 0)
-}
-
-fn closes(counters: &Counters, series: &mut dyn Series) {
-    for (outcome, closes) in outcomes(counters) {
+fn closes(counted: &Counted, series: &mut dyn Series) {
+    for (outcome, closes) in counted.outcomes() {
         series.count(&[("outcome", outcome.name())], closes.count());
     }
 }
 
-fn blocked(counters: &Counters, series: &mut dyn Series) {
+fn blocked(counted: &Counted, series: &mut dyn Series) {
     // A plan that cannot time closes on this kernel has no histogram, rather than an empty one.
-    for (outcome, closes) in outcomes(counters).filter(|(_, closes)| closes.timed() > 0) {
+    for (outcome, closes) in counted.outcomes().filter(|(_, closes)| closes.timed() > 0) {
         let labels = [("outcome", outcome.name())];
         series.histogram(&labels, &closes.buckets, closes.blocked_ns);
     }
 }
 
-fn discarded(counters: &Counters, series: &mut dyn Series) {
-    for loss in &*LOSSES {
-        if let Some(bytes) = loss.discarded(counters) {
-            for (queue, bytes) in [("unacked", bytes.unacked), ("unsent", bytes.unsent)] {
-                series.count(&[("cause", loss.name()), ("queue", queue)], bytes);
-            }
+fn discarded(counted: &Counted, series: &mut dyn Series) {
+    for (cause, bytes) in counted.losses() {
+        for (queue, bytes) in [("unacked", bytes.unacked), ("unsent", bytes.unsent)] {
+            series.count(&[("cause", cause), ("queue", queue)], bytes);
         }
     }
 }
 
-fn unread(counters: &Counters, series: &mut dyn Series) {
-    if counters.unread_bytes > 0 {
-        series.count(&[], counters.unread_bytes);
+fn unread(counted: &Counted, series: &mut dyn Series) {
+    if counted.unread_bytes() > 0 {
+        series.count(&[], counted.unread_bytes());
     }
 }
 
-fn resets(counters: &Counters, series: &mut dyn Series) {
-    for cause in &*CAUSES {
-        let resets = counters.resets[cause.index()];
-        if resets > 0 {
-            series.count(&[("cause", cause.name())], resets);
-        }
+fn resets(counted: &Counted, series: &mut dyn Series) {
+    for (cause, resets) in counted.resets() {
+        series.count(&[("cause", cause.name())], resets);
     }
-}
-
-/// Every fate, of a group that ever had an orphan: a loss is seen as the increase of a series that
-/// was there before.
-fn fates(orphans: &Orphans) -> impl Iterator<Item = (Fate, &Ends)> {
-    let any = orphans.total() > 0;
-    let all = FATES.iter().filter(move |_| any);
-    all.map(|&fate| (fate, &orphans.ends[fate.index()]))
 }
 
 /// A series of a group that ever had an orphan.
-fn of_orphans(counters: &Counters, series: &mut dyn Series, count: fn(&Orphans) -> u64) {
-    if counters.orphans.total() > 0 {
-        series.count(&[], count(&counters.orphans));
+fn of_orphans(counted: &Counted, series: &mut dyn Series, count: fn(&Orphans) -> u64) {
+    if let Some(orphans) = counted.orphans() {
+        series.count(&[], count(orphans));
     }
 }
 
-fn orphans(counters: &Counters, series: &mut dyn Series) {
-    of_orphans(counters, series, Orphans::under_way);
+fn orphans(counted: &Counted, series: &mut dyn Series) {
+    of_orphans(counted, series, Orphans::under_way);
 }
 
-fn orphaned_bytes(counters: &Counters, series: &mut dyn Series) {
-    of_orphans(counters, series, Orphans::total_bytes);
+fn orphaned_bytes(counted: &Counted, series: &mut dyn Series) {
+    of_orphans(counted, series, Orphans::total_bytes);
 }
 
-fn delivered_bytes(counters: &Counters, series: &mut dyn Series) {
-    of_orphans(counters, series, |orphans| orphans.delivered_bytes);
+fn delivered_bytes(counted: &Counted, series: &mut dyn Series) {
+    of_orphans(counted, series, |orphans| orphans.delivered_bytes);
 }
 
-fn orphans_ended(counters: &Counters, series: &mut dyn Series) {
-    for (fate, ends) in fates(&counters.orphans) {
+fn orphans_ended(counted: &Counted, series: &mut dyn Series) {
+    for (fate, ends) in counted.fates() {
         series.count(&[("fate", fate.name())], ends.count());
     }
 }
 
-fn orphan_seconds(counters: &Counters, series: &mut dyn Series) {
-    for (fate, ends) in fates(&counters.orphans).filter(|(_, ends)| ends.count() > 0) {
+fn orphan_seconds(counted: &Counted, series: &mut dyn Series) {
+    for (fate, ends) in counted.ended() {
         series.histogram(&[("fate", fate.name())], &ends.buckets, ends.lived_ns);
     }
 }

@@ -1,0 +1,160 @@
+//! What of a group is not zero. There are many groups, each with room for all that can be counted, and most
+//! of them count little: of that, no one looks at the rest more than once.
+
+use std::sync::LazyLock;
+
+use linger_ebpf::{Cause, Closes, Counters, Ends, Fate, Orphans, Outcome, QueueBytes};
+
+/// The counters of a group, and which of them have anything to show; in the order of their names.
+pub(super) struct Counted<'a> {
+    counters: &'a Counters,
+    /// A bit for each of [`OUTCOMES`] that happened.
+    outcomes: u32,
+    /// A bit for each of [`CAUSES`] that sent a reset.
+    causes: u32,
+    /// A bit for each of [`FATES`] that an orphan met.
+    fates: u32,
+    /// There ever was an orphan.
+    has_orphans: bool,
+}
+
+impl<'a> Counted<'a> {
+    /// Looks at all of them.
+    pub(super) fn of(counters: &'a Counters) -> Self {
+        let Counters {
+            closes,
+            resets,
+            orphans,
+            ..
+        } = counters;
+        let fates = bits(&FATES, |fate| orphans.ends[fate.index()].count() > 0);
+        Self {
+            counters,
+            outcomes: bits(&OUTCOMES, |outcome| closes[outcome.index()].count() > 0),
+            causes: bits(&CAUSES, |cause| resets[cause.index()] > 0),
+            fates,
+            has_orphans: fates > 0 || orphans.left > 0,
+        }
+    }
+
+    /// Every outcome that happened.
+    pub(super) fn outcomes(&self) -> impl Iterator<Item = (Outcome, &'a Closes)> {
+        let counters = self.counters;
+        let outcomes = those(self.outcomes, &OUTCOMES);
+        outcomes.map(|outcome| (outcome, &counters.closes[outcome.index()]))
+    }
+
+    /// Every cause of resets, and how many they were.
+    pub(super) fn resets(&self) -> impl Iterator<Item = (Cause, u64)> {
+        let causes = those(self.causes, &CAUSES);
+        causes.map(|cause| (cause, self.counters.resets[cause.index()]))
+    }
+
+    /// What threw away payload that was queued to be sent, or could have: nothing as long as it never
+    /// happened.
+    pub(super) fn losses(&self) -> impl Iterator<Item = (&'static str, QueueBytes)> {
+        let is_any = self.has_orphans || self.outcomes & *DISCARDING > 0;
+        let losses = LOSSES.iter().filter(move |_| is_any);
+        losses.filter_map(|loss| Some((loss.name(), loss.discarded(self)?)))
+    }
+
+    /// Received payload that no one read.
+    pub(super) fn unread_bytes(&self) -> u64 {
+        self.counters.unread_bytes
+    }
+
+    /// What its closes left behind, if they ever left anything.
+    pub(super) fn orphans(&self) -> Option<&'a Orphans> {
+        self.has_orphans.then_some(&self.counters.orphans)
+    }
+
+    /// Every fate, if there ever was an orphan: a loss is seen as the increase of a series that was there
+    /// before.
+    pub(super) fn fates(&self) -> impl Iterator<Item = (Fate, &'a Ends)> {
+        self.ends(if self.has_orphans { u32::MAX } else { 0 })
+    }
+
+    /// Every fate that an orphan met.
+    pub(super) fn ended(&self) -> impl Iterator<Item = (Fate, &'a Ends)> {
+        self.ends(self.fates)
+    }
+
+    fn ends(&self, fates: u32) -> impl Iterator<Item = (Fate, &'a Ends)> + use<'a> {
+        let orphans = &self.counters.orphans;
+        those(fates, &FATES).map(|fate| (fate, &orphans.ends[fate.index()]))
+    }
+}
+
+/// A bit for each of these for which something holds.
+fn bits<T: Copy>(all: &[T], holds: impl Fn(T) -> bool) -> u32 {
+    let bits = all.iter().enumerate();
+    bits.fold(0, |bits, (at, &one)| bits | u32::from(holds(one)) << at)
+}
+
+/// Those that have their bit.
+fn those<T: Copy>(bits: u32, all: &'static [T]) -> impl Iterator<Item = T> {
+    let mut left = bits;
+    std::iter::from_fn(move || {
+        let one = all.get(left.trailing_zeros() as usize)?;
+        left &= left - 1;
+        Some(*one)
+    })
+}
+
+/// Values in the order of their names.
+fn by_name<T: Copy>(all: impl IntoIterator<Item = T>, name: fn(T) -> &'static str) -> Vec<T> {
+    let mut sorted: Vec<T> = all.into_iter().collect();
+    sorted.sort_by_key(|&value| name(value));
+    sorted
+}
+
+static OUTCOMES: LazyLock<Vec<Outcome>> =
+    LazyLock::new(|| by_name(Outcome::ALL.iter().copied(), Outcome::name));
+
+static FATES: LazyLock<Vec<Fate>> =
+    LazyLock::new(|| by_name(Fate::ALL.iter().copied(), Fate::name));
+
+static CAUSES: LazyLock<Vec<Cause>> =
+    LazyLock::new(|| by_name(Cause::ALL.iter().copied(), Cause::name));
+
+/// The bits of those [`OUTCOMES`] that can throw payload away.
+static DISCARDING: LazyLock<u32> = LazyLock::new(|| bits(&OUTCOMES, Outcome::discards));
+
+/// What can throw away payload that was queued to be sent.
+#[derive(Clone, Copy)]
+enum Loss {
+    /// One of the [`OUTCOMES`], with its bit.
+    Close(Outcome, u32),
+    Orphan(Fate),
+}
+
+impl Loss {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Close(outcome, _) => outcome.name(),
+            Self::Orphan(fate) => fate.name(),
+        }
+    }
+
+    fn discarded(self, counted: &Counted) -> Option<QueueBytes> {
+        let counters = counted.counters;
+        match self {
+            Self::Close(outcome, bit) => {
+                let closes = &counters.closes[outcome.index()];
+                (counted.outcomes & bit > 0).then_some(closes.discarded)
+            }
+            Self::Orphan(fate) => {
+                let ends = &counters.orphans.ends[fate.index()];
+                counted.has_orphans.then_some(ends.discarded)
+            }
+        }
+    }
+}
+
+static LOSSES: LazyLock<Vec<Loss>> = LazyLock::new(|| {
+    let outcomes = OUTCOMES.iter().enumerate();
+    let closes = outcomes.filter(|(_, outcome)| outcome.discards());
+    let closes = closes.map(|(at, &outcome)| Loss::Close(outcome, 1 << at));
+    let fates = FATES.iter().filter(|fate| fate.discards());
+    by_name(closes.chain(fates.copied().map(Loss::Orphan)), Loss::name)
+});
