@@ -6,6 +6,7 @@
 //! daemon what was counted for that process.
 
 mod abort;
+mod asleep;
 mod attribution;
 mod born;
 #[path = "../common/browser.rs"]

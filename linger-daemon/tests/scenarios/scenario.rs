@@ -11,9 +11,10 @@ use linger_ebpf::{Outcome, Plan};
 
 use crate::truth::Truth;
 use crate::{
-    abort, attribution, churn, cookbook, dimensions, ends, exes, graceful, groups_full, hostile,
-    kernel_threads, left_out, linger, listener, load, orphan_ends, orphan_netns, orphan_table,
-    orphans, page, persist, pod, process_names, random, reload, retired, special, unread, watch,
+    abort, asleep, attribution, churn, cookbook, dimensions, ends, exes, graceful, groups_full,
+    hostile, kernel_threads, left_out, linger, listener, load, orphan_ends, orphan_netns,
+    orphan_table, orphans, page, persist, pod, process_names, random, reload, retired, special,
+    unread, watch,
 };
 
 #[derive(Clone)]
@@ -144,6 +145,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         exes::SCENARIOS,
         process_names::SCENARIOS,
         page::SCENARIOS,
+        asleep::SCENARIOS,
         kernel_threads::SCENARIOS,
         groups_full::SCENARIOS,
         retired::SCENARIOS,
