@@ -52,7 +52,7 @@ pub(crate) fn pages() -> Result<PathBuf> {
     find(&built, "example", "pages")
 }
 
-/// Builds what attaches programs that only count.
+/// Builds the programs that only count, which the daemon is measured beside.
 pub(crate) fn floor() -> Result<PathBuf> {
     let built = build(&["build", "--example", "floor"])?;
     find(&built, "example", "floor")

@@ -54,6 +54,11 @@ impl Churn {
         }
     }
 
+    /// Whether the scheduler has a say in how long a connection takes.
+    pub(crate) const fn takes_two_threads(self) -> bool {
+        matches!(self, Self::AbortsBetweenThreads)
+    }
+
     /// Whether each connection makes an orphan.
     pub(crate) const fn leaves_data(self) -> bool {
         matches!(self, Self::DataLeft)
@@ -65,14 +70,24 @@ impl Churn {
 pub(crate) struct Churned {
     /// How many they were.
     pub(crate) made: u64,
+    /// How long it took, seconds.
+    pub(crate) seconds: f64,
     /// Microseconds for each, in the fastest tenth of batches: when the machine did nothing else.
     pub(crate) micros: f64,
+}
+
+impl Churned {
+    /// Connections a second, over all the time.
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52 connections")]
+    pub(crate) fn rate(&self) -> f64 {
+        self.made as f64 / self.seconds
+    }
 }
 
 /// Connections that are timed together: less than a millisecond.
 const BATCH: u64 = 32;
 
-/// Makes connections for this long, one after another.
+/// Makes connections for this long, one after another; or longer, until some can be timed.
 pub(crate) fn churn(time: Duration, churn: Churn) -> Result<Churned> {
     let (start, mut batch) = (Instant::now(), Instant::now());
     let mut batches = Vec::new();
@@ -81,14 +96,19 @@ pub(crate) fn churn(time: Duration, churn: Churn) -> Result<Churned> {
             batches.push(batch.elapsed());
             batch = Instant::now();
         }
-        start.elapsed() < time
+        start.elapsed() < time || batches.is_empty()
     })?;
+    let seconds = start.elapsed().as_secs_f64();
     batches.sort_unstable();
     let fast = batches.get(batches.len() / 10);
     let fast = fast.context("there was no time for connections")?;
     #[expect(clippy::cast_precision_loss, reason = "a few dozen")]
     let micros = fast.as_secs_f64() * 1e6 / BATCH as f64;
-    Ok(Churned { made, micros })
+    Ok(Churned {
+        made,
+        seconds,
+        micros,
+    })
 }
 
 /// Makes connections as long as `more`, asked with their number so far, says so; how many.

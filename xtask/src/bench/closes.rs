@@ -1,176 +1,228 @@
-//! What being attached costs: connections made and closed on loopback, bare against attached.
+//! What being attached costs: connections made and closed on loopback, bare against watched.
 
-use std::fs;
 use std::path::Path;
-use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::Extent;
-use super::daemon::Daemon;
-use super::table::{self, Series};
-use crate::churn::{self, Churn, Churned};
-
-/// Kinds of churn.
-const KINDS: usize = Churn::ALL.len();
-
-/// A way to be attached.
-struct Way<'a> {
-    name: &'static str,
-    lingerd: &'a Path,
-    args: &'static [&'static str],
-    /// Whether what this process does can be told from what others do.
-    by_comm: bool,
-}
+use super::report::Report;
+use super::rounds::{self, Done, Load, Round, values};
+use super::table;
+use super::tool;
+use super::ways::Way;
+use crate::churn::{self, Churn};
 
 const EVERY_LABEL: &[&str] = &[
     "--labels=unit,slice,container,pod,comm,exe,port,family",
     "--ports=1-65535",
 ];
 
-/// What one round showed of one way.
-struct Attached {
-    /// By [`Churn::ALL`].
-    churned: [Churned; KINDS],
-    cpu_percent: f64,
-    ready_ms: f64,
-    plan: String,
+/// What is compared.
+pub(super) struct Builds<'a> {
+    pub(super) lingerd: &'a Path,
+    /// Another build of it.
+    pub(super) against: Option<&'a Path>,
+    /// The programs that only count.
+    pub(super) floor: &'a Path,
+    /// The plans that this kernel offers, best first.
+    pub(super) plans: &'a [String],
 }
 
-/// Measures in rounds, and prints what each way adds to a connection.
-pub(super) fn run(lingerd: &Path, against: Option<&Path>, extent: Extent) -> Result<()> {
-    let way = |name, args, by_comm| Way {
-        name,
-        lingerd,
-        args,
-        by_comm,
-    };
-    let mut ways = vec![
-        way("unit and comm (default)", &[] as &[_], true),
-        way("every label", EVERY_LABEL, true),
-        way("no label", &["--labels="], false),
-    ];
-    ways.extend(against.map(|lingerd| Way {
-        name: "the other build, by default",
-        lingerd,
-        args: &[],
-        by_comm: true,
-    }));
-    let mut rounds = Vec::new();
-    for round in 0..extent.rounds as usize {
-        rounds.push(measure(&ways, round, extent)?);
-        println!("round {} of {}", round + 1, extent.rounds);
-    }
-    let plan = rounds.last().and_then(|(_, attached)| attached.first());
-    println!(
-        "\nMicroseconds that being attached, by the plan {}, adds to a connection whose both ends are \
-         closed; the fastest tenth of each of {} rounds of {:?}:\n",
-        plan.map_or("", |attached| &attached.plan),
-        extent.rounds,
-        extent.churn
+/// Measures in rounds, and reports what each way adds to a close.
+pub(super) fn run(builds: &Builds<'_>, extent: Extent, report: &mut Report) -> Result<()> {
+    let ways = ways(builds, report)?;
+    let loads = churn_loads(extent);
+    let rounds = rounds::measure("closes", &ways, &loads, extent.rounds, report)?;
+    report_added("closes", &ways, &loads, &rounds, report);
+    report_ratios(&ways, &loads, &rounds, report);
+    let text = format!(
+        "Connections on loopback made and closed one after another, both ends, under each way to be watched in \
+         turn. Times are those of the fastest tenth of batches of 32 connections, so that other work on the \
+         machine does not count, and ratios of rates are made of these; connections/s are over everything. \
+         Medians of {} rounds of {:?}, and in brackets what the middle half of the rounds lies between; ratios \
+         are made in each round. A connection is closed twice: what is added is for one close. The last \
+         column is the CPU time of the process that watches, for a connection, which another CPU may take.",
+        extent.rounds, extent.churn
     );
-    table::print_spread(&lines(&ways, &rounds));
+    let tables: Vec<_> = loads
+        .iter()
+        .map(|load| full_table(&ways, &load.name, report))
+        .collect();
+    report.page("Closes", &text, &tables.join("\n"));
     Ok(())
 }
 
-/// Bare, then attached in each way.
-type Round = ([Churned; KINDS], Vec<Attached>);
-
-/// One round. Where it begins and in which direction it goes takes turns, so that neither a drift of
-/// the machine nor what came before favours any.
-fn measure(ways: &[Way<'_>], turn: usize, extent: Extent) -> Result<Round> {
-    let mut bare = [Churned::default(); KINDS];
-    let mut attached: Vec<Option<Attached>> = ways.iter().map(|_| None).collect();
-    for step in 0..=ways.len() {
-        let step = if turn.is_multiple_of(2) {
-            step
-        } else {
-            ways.len() - step
-        };
-        let place = (step + turn) % (ways.len() + 1);
-        match ways.get(place) {
-            Some(way) => attached[place] = Some(Attached::measure(way, extent)?),
-            None => bare = churn_all(extent)?,
-        }
+fn ways<'a>(builds: &Builds<'a>, report: &mut Report) -> Result<Vec<Way<'a>>> {
+    let mut ways = vec![Way::bare()];
+    for plan in builds.plans {
+        let name = format!("lingerd, {plan}");
+        ways.push(Way::lingerd(name, builds.lingerd, plan, &[]));
+        ways.push(Way::floor(builds.floor, plan));
     }
-    Ok((bare, attached.into_iter().flatten().collect()))
+    let best = &builds.plans[0];
+    for (what, args) in [("every label", EVERY_LABEL), ("no label", &["--labels="])] {
+        let name = format!("lingerd, {best}, {what}");
+        ways.push(Way::lingerd(name, builds.lingerd, best, args));
+    }
+    if let Some(against) = builds.against {
+        let name = format!("lingerd, {best}, the other build");
+        ways.push(Way::lingerd(name, against, best, &[]));
+    }
+    ways.extend(Way::tools(tool::installed(best, report)?));
+    Ok(ways)
 }
 
 /// Each kind of churn.
-fn churn_all(extent: Extent) -> Result<[Churned; KINDS]> {
-    let mut all = [Churned::default(); KINDS];
-    for (churn, result) in Churn::ALL.into_iter().zip(&mut all) {
-        *result = churn::churn(extent.churn, churn)?;
-    }
-    Ok(all)
-}
-
-fn lines(ways: &[Way<'_>], rounds: &[Round]) -> Vec<Series> {
-    let mut lines = Vec::new();
-    let mut line = |what: String, decimals, value: &dyn Fn(&Round) -> f64| {
-        lines.push(Series {
-            what,
-            decimals,
-            values: rounds.iter().map(value).collect(),
-        });
-    };
-    for (kind, churn) in Churn::ALL.into_iter().enumerate() {
-        let name = churn.name();
-        line(format!("{name}: takes, bare"), 2, &|(bare, _)| {
-            bare[kind].micros
-        });
-        for (place, way) in ways.iter().enumerate() {
-            line(format!("{name}: {}", way.name), 2, &|(bare, attached)| {
-                attached[place].churned[kind].micros - bare[kind].micros
-            });
-        }
-    }
-    line(
-        "daemon's CPU time meanwhile, % of one CPU".into(),
-        2,
-        &|(_, attached)| attached[0].cpu_percent,
-    );
-    line("start to attached, ms".into(), 0, &|(_, attached)| {
-        attached[0].ready_ms
+pub(super) fn churn_loads(extent: Extent) -> Vec<Load<'static>> {
+    let loads = Churn::ALL.into_iter().map(|kind| Load {
+        name: kind.name().to_owned(),
+        run: Box::new(move || {
+            let churned = churn::churn(extent.churn, kind)?;
+            Ok(Done {
+                connections: churned.made,
+                orphans: if kind.leaves_data() { churned.made } else { 0 },
+                rate: churned.rate(),
+                micros: churned.micros,
+            })
+        }),
     });
-    lines
+    loads.collect()
 }
 
-impl Attached {
-    fn measure(way: &Way<'_>, extent: Extent) -> Result<Self> {
-        let daemon = Daemon::start(way.lingerd, way.args)?;
-        let (before, start) = (daemon.cpu_time()?, Instant::now());
-        let churned = churn_all(extent)?;
-        let cpu = daemon.cpu_time()?.saturating_sub(before);
-        let time = start.elapsed();
-        if way.by_comm {
-            expect_orphans(&daemon, &churned.map(|churned| churned.made))?;
+/// Reports what each load takes under each way, and what that is more than bare, the first of them.
+pub(super) fn report_added(
+    part: &str,
+    ways: &[Way<'_>],
+    loads: &[Load<'_>],
+    rounds: &[Round],
+    report: &mut Report,
+) {
+    for (load, Load { name: kind, .. }) in loads.iter().enumerate() {
+        for (place, way) in ways.iter().enumerate() {
+            let mut figure = |measure: &str, unit, values| {
+                let name = format!("{part}/{kind}/{}/{measure}", way.name);
+                report.figure(name, unit, values);
+            };
+            let of_way = |value: fn(&rounds::Sample) -> f64| {
+                values(rounds, [place], load, move |[way]| value(way))
+            };
+            figure("time", "µs a connection", of_way(|way| way.done.micros));
+            figure("rate", "connections/s", of_way(|way| way.done.rate));
+            if place == 0 {
+                continue;
+            }
+            let watching = of_way(|way| way.watching_micros);
+            figure("CPU time of what watches", "µs a connection", watching);
+            let with_bare =
+                |value: fn([&rounds::Sample; 2]) -> f64| values(rounds, [0, place], load, value);
+            let added = with_bare(|[bare, way]| added(bare, way));
+            figure("added", "µs a close", added);
+            figure(
+                "rate, of bare",
+                "",
+                with_bare(|[bare, way]| speed(way, bare)),
+            );
+            let overall = with_bare(|[bare, way]| way.done.rate / bare.done.rate);
+            figure("rate over everything, of bare", "", overall);
         }
-        let attached = Self {
-            churned,
-            cpu_percent: 100.0 * cpu.as_secs_f64() / time.as_secs_f64(),
-            ready_ms: daemon.ready.as_secs_f64() * 1000.0,
-            plan: daemon.plan()?,
-        };
-        daemon.stop()?;
-        Ok(attached)
     }
 }
 
-/// Makes sure that what was measured is what its name says: one kind of churn leaves an orphan with
-/// each connection, the others leave none. Other programs' orphans are told apart by the group.
-fn expect_orphans(daemon: &Daemon, made: &[u64; KINDS]) -> Result<()> {
-    let kinds = Churn::ALL.into_iter().zip(made);
-    let expected: u64 = kinds
-        .filter(|(churn, _)| churn.leaves_data())
-        .map(|(_, made)| made)
-        .sum();
-    let metrics = daemon.metrics()?;
-    let own = fs::read_to_string("/proc/self/comm")?;
-    let own = ("comm", own.trim());
-    let left = metrics.sum("linger_orphans_total", own)? + metrics.sum("linger_orphans", own)?;
-    if left != expected {
-        bail!("{expected} closes were to leave data, and {left} did");
+/// Reports what lingerd costs in relation to the floor and to tcplife.
+///
+/// What is added between threads is lost in what the scheduler does, so that ratios of it mean nothing.
+fn report_ratios(ways: &[Way<'_>], loads: &[Load<'_>], rounds: &[Round], report: &mut Report) {
+    let place = |name: &str| ways.iter().position(|way| way.name == name);
+    let tcplife = place("tcplife");
+    for (load, Load { name: kind, .. }) in loads.iter().enumerate() {
+        let between_threads = Churn::ALL[load].takes_two_threads();
+        for (own, way) in ways.iter().enumerate().skip(1) {
+            let mut figure = |measure: &str, values| {
+                report.figure(format!("closes/{kind}/{}/{measure}", way.name), "", values);
+            };
+            let added_ratio = |to| {
+                values(rounds, [0, own, to], load, |[bare, own, to]| {
+                    added(bare, own) / added(bare, to)
+                })
+            };
+            if let Some(tcplife) = tcplife.filter(|&tcplife| tcplife != own) {
+                let pair = [own, tcplife];
+                let rate = values(rounds, pair, load, |[own, tcplife]| speed(own, tcplife));
+                figure("rate, of tcplife", rate);
+                let overall = values(rounds, pair, load, |[own, tcplife]| {
+                    own.done.rate / tcplife.done.rate
+                });
+                figure("rate over everything, of tcplife", overall);
+                if !between_threads {
+                    figure("added, of tcplife", added_ratio(tcplife));
+                }
+            }
+            let plan = way.name.split(", ").nth(1).unwrap_or_default();
+            let floor = place(&format!("floor, {plan}")).filter(|&floor| floor != own);
+            if let Some(floor) = floor.filter(|_| !between_threads) {
+                figure("added, of the floor", added_ratio(floor));
+            }
+        }
     }
-    Ok(())
+}
+
+/// What watching adds to each of the two closes of a connection, microseconds.
+pub(super) fn added(bare: &rounds::Sample, way: &rounds::Sample) -> f64 {
+    (way.done.micros - bare.done.micros) / 2.0
+}
+
+/// How many connections are made under one way in the time that one takes under another.
+fn speed(way: &rounds::Sample, other: &rounds::Sample) -> f64 {
+    other.done.micros / way.done.micros
+}
+
+/// All that is known of a load.
+fn full_table(ways: &[Way<'_>], kind: &str, report: &Report) -> String {
+    let head = [
+        kind,
+        "µs a connection",
+        "connections/s",
+        "of bare",
+        "of tcplife",
+        "added to a close, µs",
+        "of the floor",
+        "of tcplife",
+        "own CPU, µs",
+    ];
+    let rows = ways.iter().map(|way| {
+        let values = |measure| report.values(&format!("closes/{kind}/{}/{measure}", way.name));
+        vec![
+            way.name.clone(),
+            table::median(values("time"), 2),
+            table::median(values("rate"), 0),
+            table::median(values("rate, of bare"), 3),
+            table::median(values("rate, of tcplife"), 2),
+            table::cell(values("added"), 2),
+            table::median(values("added, of the floor"), 2),
+            table::median(values("added, of tcplife"), 3),
+            table::median(values("CPU time of what watches"), 2),
+        ]
+    });
+    table::markdown(&head, &rows.collect::<Vec<_>>())
+}
+
+/// What each way adds to each load.
+pub(super) fn added_table(
+    part: &str,
+    ways: &[Way<'_>],
+    loads: &[Load<'_>],
+    report: &Report,
+) -> String {
+    let head: Vec<_> = [""]
+        .into_iter()
+        .chain(loads.iter().map(|load| load.name.as_str()))
+        .collect();
+    let rows = ways.iter().skip(1).map(|way| {
+        let cells = loads.iter().map(|load| {
+            let name = format!("{part}/{}/{}/added", load.name, way.name);
+            table::cell(report.values(&name), 2)
+        });
+        std::iter::once(way.name.clone()).chain(cells).collect()
+    });
+    table::markdown(&head, &rows.collect::<Vec<_>>())
 }

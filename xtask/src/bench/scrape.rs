@@ -15,16 +15,8 @@ pub(super) struct Answer(Vec<u8>);
 impl Answer {
     /// Asks for a path, and takes the answer to its end.
     pub(super) fn of(address: SocketAddr, path: &str, gzip: bool) -> Result<Self> {
-        let encoding = if gzip { "gzip" } else { "identity" };
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(LIMIT))?;
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept-Encoding: {encoding}\r\n\
-             Connection: close\r\n\r\n",
-        )?;
         let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes)?;
+        ask(address, path, gzip)?.read_to_end(&mut bytes)?;
         Ok(Self(bytes))
     }
 
@@ -32,11 +24,6 @@ impl Answer {
     pub(super) fn status(&self) -> Option<u16> {
         let text = self.0.get("HTTP/1.1 ".len()..)?.get(..3)?;
         str::from_utf8(text).ok()?.parse().ok()
-    }
-
-    /// How many bytes came, head and framing included.
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
     }
 
     /// Its body, which must not be compressed.
@@ -49,6 +36,43 @@ impl Answer {
             chunked(body).context("the answer is cut short")
         } else {
             Ok(body.to_owned())
+        }
+    }
+}
+
+/// Asks for a path.
+fn ask(address: SocketAddr, path: &str, gzip: bool) -> Result<TcpStream> {
+    let encoding = if gzip { "gzip" } else { "identity" };
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept-Encoding: {encoding}\r\n\
+         Connection: close\r\n\r\n",
+    )?;
+    Ok(stream)
+}
+
+/// Scrapes, and forgets the answer as it comes, so that it costs this side next to nothing; its length
+/// in bytes, head and framing included.
+pub(super) fn drain(address: SocketAddr, gzip: bool) -> Result<usize> {
+    drain_stream(ask(address, "/metrics", gzip)?)
+}
+
+/// Takes a stream to its end, which must begin like a good answer; how many bytes came.
+pub(super) fn drain_stream(mut stream: TcpStream) -> Result<usize> {
+    let mut buffer = vec![0; 1 << 18];
+    let mut length = 0;
+    loop {
+        match stream.read(&mut buffer)? {
+            0 if length == 0 => bail!("there is no answer"),
+            0 => return Ok(length),
+            bytes => {
+                if length == 0 && !buffer[..bytes].starts_with(b"HTTP/1.1 200") {
+                    bail!("/metrics was not answered");
+                }
+                length += bytes;
+            }
         }
     }
 }

@@ -1,58 +1,53 @@
-//! What was measured, for people.
+//! Tables in Markdown, and what stands in their cells.
 
-/// One line of a table: what is measured, once in each round.
-pub(super) struct Series {
-    pub(super) what: String,
-    pub(super) decimals: usize,
-    pub(super) values: Vec<f64>,
-}
-
-/// Prints a Markdown table with the median of each line, and between what the middle half of its
-/// values lies.
-pub(super) fn print_spread(table: &[Series]) {
-    let rows = table.iter().map(|series| {
-        let spread = spread(&series.values).map(|value| format!("{value:.*}", series.decimals));
-        [vec![series.what.clone()], spread.to_vec()].concat()
-    });
-    print(
-        &["", "median", "lower quarter", "upper quarter"],
-        &rows.collect::<Vec<_>>(),
-    );
-}
-
-/// Prints a Markdown table. The first column is text, the others are numbers.
-pub(super) fn print(head: &[&str], rows: &[Vec<String>]) {
-    let head: Vec<String> = head.iter().map(ToString::to_string).collect();
+/// A table in Markdown. The first column is text, the others are numbers.
+pub(super) fn markdown(head: &[impl AsRef<str>], rows: &[Vec<String>]) -> String {
+    let head: Vec<String> = head.iter().map(|cell| cell.as_ref().to_owned()).collect();
     let lines = || [&head].into_iter().chain(rows);
     let width = |column: usize| lines().map(|line| line[column].chars().count()).max();
     let widths: Vec<_> = (0..head.len())
         .map(|column| width(column).unwrap_or(0).max(4))
         .collect();
-    for (number, line) in lines().enumerate() {
-        print_line(line, &widths);
-        if number == 0 {
-            let dashes = widths.iter().enumerate().map(|(column, &width)| {
-                let (length, end) = if column == 0 {
-                    (width, "")
-                } else {
-                    (width - 1, ":")
-                };
-                "-".repeat(length) + end
-            });
-            print_line(&dashes.collect::<Vec<_>>(), &widths);
-        }
+    let dashes: Vec<String> = widths
+        .iter()
+        .enumerate()
+        .map(|(column, &width)| match column {
+            0 => "-".repeat(width),
+            _ => "-".repeat(width - 1) + ":",
+        })
+        .collect();
+    let mut text = String::new();
+    for line in [&head, &dashes].into_iter().chain(rows) {
+        text += &markdown_line(line, &widths);
+    }
+    text
+}
+
+fn markdown_line(line: &[String], widths: &[usize]) -> String {
+    let cells = line.iter().zip(widths).enumerate();
+    let cells = cells.map(|(column, (cell, &width))| match column {
+        0 => format!(" {cell:width$} |"),
+        _ => format!(" {cell:>width$} |"),
+    });
+    format!("|{}\n", cells.collect::<String>())
+}
+
+/// The median, and between what the middle half of the values lies; nothing of no values.
+pub(super) fn cell(values: &[f64], decimals: usize) -> String {
+    let [median, lower, upper] = spread(values);
+    match values {
+        [] => String::new(),
+        [_] => format!("{median:.decimals$}"),
+        _ => format!("{median:.decimals$} ({lower:.decimals$} to {upper:.decimals$})"),
     }
 }
 
-fn print_line(line: &[String], widths: &[usize]) {
-    for (column, (cell, &width)) in line.iter().zip(widths).enumerate() {
-        if column == 0 {
-            print!("| {cell:width$} |");
-        } else {
-            print!(" {cell:>width$} |");
-        }
+/// The median of values, nothing of none.
+pub(super) fn median(values: &[f64], decimals: usize) -> String {
+    match values {
+        [] => String::new(),
+        _ => format!("{:.decimals$}", spread(values)[0]),
     }
-    println!();
 }
 
 /// The median, and the quarters; of an even number of values the upper of two.
@@ -78,5 +73,21 @@ mod tests {
         assert_eq!(spread(&[3.0, 1.0, 2.0, 5.0, 4.0]), (3.0, 2.0, 4.0));
         assert_eq!(spread(&[5.0]), (5.0, 5.0, 5.0));
         assert!(spread(&[]).0.is_nan());
+    }
+
+    #[test]
+    fn a_table_is_aligned() {
+        let rows = [vec!["a".to_owned(), "12345".to_owned()]];
+        assert_eq!(
+            markdown(&["", "what"], &rows),
+            "|      |  what |\n| ---- | ----: |\n| a    | 12345 |\n"
+        );
+    }
+
+    #[test]
+    fn a_cell_tells_the_spread_where_there_is_one() {
+        assert_eq!(cell(&[], 1), "");
+        assert_eq!(cell(&[2.0], 1), "2.0");
+        assert_eq!(cell(&[3.0, 1.0, 2.0, 5.0, 4.0], 0), "3 (2 to 4)");
     }
 }

@@ -1,0 +1,132 @@
+//! All that a run found out: for people a page of Markdown, for machines JSON.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use serde::{Serialize, Serializer};
+use serde_json::json;
+
+use super::host::Host;
+use super::table::{self, spread};
+use super::targets;
+
+/// What was measured, once in each round.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Figure {
+    /// What it is, as `closes/aborts/tcplife/added`: the part, the load, who watches, the measure.
+    pub(super) name: String,
+    /// Its unit; empty for a ratio or a number of things.
+    pub(super) unit: &'static str,
+    /// A value for each round, in the order of the rounds.
+    pub(super) values: Vec<f64>,
+}
+
+impl Serialize for Figure {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let [median, lower_quarter, upper_quarter] = spread(&self.values);
+        json!({
+            "name": self.name,
+            "unit": self.unit,
+            "median": median,
+            "lower_quarter": lower_quarter,
+            "upper_quarter": upper_quarter,
+            "rounds": self.values.len(),
+        })
+        .serialize(serializer)
+    }
+}
+
+/// Something that could not be measured here.
+#[derive(Clone, Debug, Serialize)]
+struct NotRun {
+    what: String,
+    reason: String,
+}
+
+/// All that a run found out.
+#[derive(Debug)]
+pub(super) struct Report {
+    host: Host,
+    figures: Vec<Figure>,
+    not_run: Vec<NotRun>,
+    /// What the parts say, in Markdown.
+    pages: Vec<String>,
+}
+
+impl Report {
+    /// Of nothing yet, on this machine.
+    pub(super) fn of(host: Host) -> Self {
+        Self {
+            host,
+            figures: Vec::new(),
+            not_run: Vec::new(),
+            pages: Vec::new(),
+        }
+    }
+
+    /// Adds a figure, unless no round has a value of it.
+    pub(super) fn figure(&mut self, name: String, unit: &'static str, values: Vec<f64>) {
+        if !values.is_empty() {
+            self.figures.push(Figure { name, unit, values });
+        }
+    }
+
+    /// The values of the figure of this name; none if it was not measured.
+    pub(super) fn values(&self, name: &str) -> &[f64] {
+        let figure = self.figures.iter().find(|figure| figure.name == name);
+        figure.map_or(&[], |figure| &figure.values)
+    }
+
+    /// All figures, in the order in which they were measured.
+    pub(super) fn figures(&self) -> &[Figure] {
+        &self.figures
+    }
+
+    /// Adds that something could not be measured, and why.
+    pub(super) fn not_run(&mut self, what: &str, reason: &str) {
+        let words: Vec<_> = reason.split_whitespace().collect();
+        let reason = words.join(" ");
+        println!("not run: {what}: {reason}");
+        self.not_run.push(NotRun {
+            what: what.to_owned(),
+            reason,
+        });
+    }
+
+    /// Adds a part for people: a heading, what its table tells, and the table.
+    pub(super) fn page(&mut self, title: &str, text: &str, table: &str) {
+        self.pages.push(format!("## {title}\n\n{text}\n\n{table}"));
+    }
+
+    /// The whole, for people.
+    pub(super) fn markdown(&self) -> String {
+        let targets = targets::markdown(&targets::judge(self));
+        let sections = [Some(self.host.markdown()), targets].into_iter().flatten();
+        let sections = sections
+            .chain(self.pages.iter().cloned())
+            .chain(self.not_run_markdown());
+        sections.collect::<Vec<_>>().join("\n")
+    }
+
+    fn not_run_markdown(&self) -> Option<String> {
+        let rows = self.not_run.iter();
+        let rows: Vec<_> = rows
+            .map(|not_run| vec![not_run.what.clone(), not_run.reason.clone()])
+            .collect();
+        let table = table::markdown(&["", "why"], &rows);
+        (!rows.is_empty()).then(|| format!("## Not run\n\n{table}"))
+    }
+
+    /// Writes the whole, for machines.
+    pub(super) fn write_json(&self, path: &Path) -> Result<()> {
+        let all = json!({
+            "machine": self.host,
+            "figures": self.figures,
+            "targets": targets::judge(self),
+            "not_run": self.not_run,
+        });
+        fs::write(path, serde_json::to_string_pretty(&all)? + "\n")
+            .with_context(|| format!("write {}", path.display()))
+    }
+}

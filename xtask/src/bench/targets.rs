@@ -1,0 +1,239 @@
+//! What the figures are to come to. Nothing fails for a target that is not met: it is shown.
+
+use serde::Serialize;
+
+use super::report::{Figure, Report};
+use super::table;
+
+/// Where a figure is to lie.
+#[derive(Clone, Copy, Debug)]
+enum Bound {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Bound {
+    fn holds(self, value: f64) -> bool {
+        match self {
+            Self::AtLeast(least) => value >= least,
+            Self::AtMost(most) => value <= most,
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Self::AtLeast(least) => format!("≥ {least}"),
+            Self::AtMost(most) => format!("≤ {most}"),
+        }
+    }
+}
+
+/// A target for all figures whose names, parted by `/`, are like this; `*` is any plan after
+/// `lingerd, ` and `?` is any part at all.
+struct Target {
+    name: &'static [&'static str],
+    what: &'static str,
+    bound: Bound,
+    decimals: usize,
+}
+
+const fn target(
+    name: &'static [&'static str],
+    what: &'static str,
+    bound: Bound,
+    decimals: usize,
+) -> Target {
+    Target {
+        name,
+        what,
+        bound,
+        decimals,
+    }
+}
+
+const TARGETS: &[Target] = &[
+    target(
+        &["closes", "?", "*", "rate, of bare"],
+        "connections a second, of bare",
+        Bound::AtLeast(0.93),
+        3,
+    ),
+    target(
+        &["closes", "?", "*", "rate, of tcplife"],
+        "connections a second, of those with tcplife",
+        Bound::AtLeast(3.0),
+        2,
+    ),
+    target(
+        &["closes", "?", "*", "added, of the floor"],
+        "added to a close, of what the floor adds",
+        Bound::AtMost(2.0),
+        2,
+    ),
+    target(
+        &["closes", "?", "*", "added, of tcplife"],
+        "added to a close, of what tcplife adds",
+        Bound::AtMost(0.2),
+        3,
+    ),
+    target(
+        &["instructions", "?", "*", "added, of the floor"],
+        "instructions added to a close, of what the floor adds",
+        Bound::AtMost(2.0),
+        2,
+    ),
+    target(
+        &["contention", "8 threads", "*", "added, of 1 thread"],
+        "added to a close by 8 threads, of that by one",
+        Bound::AtMost(1.25),
+        2,
+    ),
+    target(
+        &["load", "no scrapes", "*", "wake-ups"],
+        "wake-ups of the daemon a second, without scrapes",
+        // Those of the timers that docs/performance.md lists: up to five every ten seconds.
+        Bound::AtMost(0.5),
+        2,
+    ),
+    target(
+        &["ledger", "4096 of 4 outcomes", "?", "scrape, a group"],
+        "scrape with 4,096 groups, µs a group",
+        Bound::AtMost(5.0),
+        2,
+    ),
+    target(
+        &["ledger", "100 of 4 outcomes", "?", "resident at most"],
+        "resident with 100 groups, at most, MiB",
+        Bound::AtMost(16.0),
+        1,
+    ),
+    target(
+        &["ledger", "4096 of 4 outcomes", "?", "resident at most"],
+        "resident with 4,096 groups, at most, MiB",
+        Bound::AtMost(32.0),
+        1,
+    ),
+    target(
+        &["start", "?", "*", "start to attached"],
+        "start to attached, ms",
+        Bound::AtMost(200.0),
+        0,
+    ),
+];
+
+/// A target, and whether it is met.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Judged {
+    what: &'static str,
+    /// The load and who watches.
+    of: String,
+    target: String,
+    measured: Figure,
+    met: bool,
+    #[serde(skip)]
+    decimals: usize,
+}
+
+/// Every target for which there is a figure.
+pub(super) fn judge(report: &Report) -> Vec<Judged> {
+    let judged = TARGETS.iter().flat_map(|target| {
+        let figures = report.figures().iter();
+        figures.filter_map(|figure| target.judge(figure))
+    });
+    judged.collect()
+}
+
+impl Target {
+    fn judge(&self, figure: &Figure) -> Option<Judged> {
+        let parts: Vec<_> = figure.name.split('/').collect();
+        let alike = |(pattern, part): (&&str, &&str)| match *pattern {
+            "?" => true,
+            "*" => is_lingerd(part),
+            exact => exact == *part,
+        };
+        let [_, load, way, _] = parts[..] else {
+            return None;
+        };
+        let matches = self.name.iter().zip(&parts).all(alike);
+        matches.then(|| Judged {
+            what: self.what,
+            of: format!("{load}: {way}"),
+            target: self.bound.text(),
+            measured: figure.clone(),
+            met: self.bound.holds(table::spread(&figure.values)[0]),
+            decimals: self.decimals,
+        })
+    }
+}
+
+/// Whether this is lingerd as it is by default, by one of its plans.
+fn is_lingerd(way: &str) -> bool {
+    let plan = way.strip_prefix("lingerd, ");
+    plan.is_some_and(|plan| ["fentry", "kprobe", "tracepoint"].contains(&plan))
+}
+
+/// What is met and what is not, for people; nothing if no target has a figure.
+pub(super) fn markdown(judged: &[Judged]) -> Option<String> {
+    let rows: Vec<_> = judged
+        .iter()
+        .map(|judged| {
+            vec![
+                format!("{} ({})", judged.what, judged.of),
+                judged.target.clone(),
+                table::cell(&judged.measured.values, judged.decimals),
+                if judged.met { "yes" } else { "no" }.to_owned(),
+            ]
+        })
+        .collect();
+    let table = table::markdown(&["", "target", "measured", "met"], &rows);
+    let text = "Medians, and in brackets what the middle half of the rounds lies between.";
+    (!rows.is_empty()).then(|| format!("## Targets\n\n{text}\n\n{table}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(name: &str, values: &[f64]) -> Vec<Judged> {
+        let figure = Figure {
+            name: name.to_owned(),
+            unit: "",
+            values: values.to_vec(),
+        };
+        TARGETS
+            .iter()
+            .filter_map(|target| target.judge(&figure))
+            .collect()
+    }
+
+    #[test]
+    fn the_median_decides() {
+        let name = "closes/aborts/lingerd, fentry/rate, of bare";
+        assert!(judged(name, &[0.5, 0.93, 0.99])[0].met);
+        assert!(!judged(name, &[0.5, 0.92, 0.99])[0].met);
+        let name = "start/run/lingerd, fentry/start to attached";
+        assert!(judged(name, &[200.0])[0].met);
+        assert!(!judged(name, &[201.0])[0].met);
+    }
+
+    #[test]
+    fn targets_are_for_lingerd_as_it_is_by_default() {
+        for way in ["tcplife", "lingerd, fentry, every label", "floor, fentry"] {
+            assert!(judged(&format!("closes/aborts/{way}/rate, of bare"), &[1.0]).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_table_tells_which_are_met() {
+        let page = markdown(&judged(
+            "closes/aborts/lingerd, kprobe/rate, of bare",
+            &[0.9],
+        ))
+        .unwrap();
+        let last = page.lines().last().unwrap();
+        for part in ["connections a second, of bare", "≥ 0.93", "0.900", "no"] {
+            assert!(last.contains(part), "{last}");
+        }
+        assert_eq!(markdown(&[]), None);
+    }
+}
