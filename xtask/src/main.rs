@@ -64,8 +64,8 @@ Examples:
   cargo xtask package                    the Debian package, and a tarball
   cargo xtask package --test             and whether it installs, runs, upgrades and goes without trace
   cargo xtask fuzz request --seconds 600 requests that no client would send
-  cargo xtask bench                      what being attached costs on this machine
-  cargo xtask bench --part ledger        what scrapes take, in time and memory
+  cargo xtask bench                      what lingerd costs on this machine, beside its peers
+  cargo xtask bench --part ledger        only what scrapes take, in time and memory
   cargo xtask scale                      what many hosts come to, for Prometheus";
 
 #[derive(Subcommand)]
@@ -143,7 +143,9 @@ enum Task {
     Scale(scale::Options),
     /// Run the cases of the cookbook, and draw what lingerd counts meanwhile into docs/cookbook
     Cookbook(cookbook::Options),
-    /// Measure what being attached costs, and what a scrape of a large ledger does
+    /// Measure what lingerd costs: each close, beside its peers, and scrapes, memory and starts
+    ///
+    /// Takes about ten minutes, of which nothing else should be done on the machine.
     Bench(bench::Options),
     /// Part of `bench`, inside the machine that counts instructions
     #[command(hide = true)]
@@ -244,7 +246,7 @@ fn perform(task: Task) -> Result<bool> {
         }
         Task::Cookbook(options) => cookbook::draw(options).map(|()| true),
         Task::Bench(options) => {
-            setup::ensure(Purpose::Build)?;
+            setup::ensure(Purpose::Bench)?;
             setup::mount_tracefs()?;
             bench::run(&options)?;
             Ok(true)

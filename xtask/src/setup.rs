@@ -21,6 +21,8 @@ pub(crate) enum Purpose {
     Package,
     /// `cargo xtask stack`, besides building
     Stack,
+    /// `cargo xtask bench`, besides building
+    Bench,
     /// `cargo xtask test` and `vm`, besides all of this
     Test,
 }
@@ -95,6 +97,25 @@ const STACK: &[Need] = &[Need {
     then: Some(|| unpack_tool("prometheus", "usr/bin/prometheus", "prometheus")),
     elsewhere: "put prometheus on the path or into target/tools/bin; no server needs to run",
 }];
+
+const BENCH: &[Need] = &[
+    Need {
+        what: "tcplife and tcpstates",
+        why: "show how connections end, line by line; lingerd is measured beside them",
+        present: || shell::find("tcplife").is_some() && shell::find("tcpstates").is_some(),
+        packages: &["libbpf-tools"],
+        then: None,
+        elsewhere: "build them from libbpf-tools of github.com/iovisor/bcc, and put them on the path",
+    },
+    Need {
+        what: "bpftrace",
+        why: "counts closes by a script; lingerd is measured beside it",
+        present: || shell::find("bpftrace").is_some(),
+        packages: &["bpftrace"],
+        then: None,
+        elsewhere: "install bpftrace",
+    },
+];
 
 const TEST: &[Need] = &[
     Need {
@@ -284,7 +305,8 @@ fn missing(purpose: Purpose) -> Vec<&'static Need> {
         Purpose::Build => &[BUILD],
         Purpose::Package => &[BUILD, PACKAGE],
         Purpose::Stack => &[BUILD, STACK],
-        Purpose::Test => &[BUILD, PACKAGE, STACK, TEST],
+        Purpose::Bench => &[BUILD, BENCH],
+        Purpose::Test => &[BUILD, PACKAGE, STACK, BENCH, TEST],
     };
     needs
         .iter()
