@@ -96,7 +96,7 @@ impl Report {
 
     /// Adds a part for people: a heading, what its table tells, and the table.
     pub(super) fn page(&mut self, title: &str, text: &str, table: &str) {
-        self.pages.push(format!("## {title}\n\n{text}\n\n{table}"));
+        self.pages.push(format!("### {title}\n\n{text}\n\n{table}"));
     }
 
     /// The whole, for people.
@@ -115,7 +115,7 @@ impl Report {
             .map(|not_run| vec![not_run.what.clone(), not_run.reason.clone()])
             .collect();
         let table = table::markdown(&["", "why"], &rows);
-        (!rows.is_empty()).then(|| format!("## Not run\n\n{table}"))
+        (!rows.is_empty()).then(|| format!("### Not run\n\n{table}"))
     }
 
     /// Writes the whole, for machines.

@@ -187,7 +187,7 @@ pub(super) fn markdown(judged: &[Judged]) -> Option<String> {
         .collect();
     let table = table::markdown(&["", "target", "measured", "met"], &rows);
     let text = "Medians, and in brackets what the middle half of the rounds lies between.";
-    (!rows.is_empty()).then(|| format!("## Targets\n\n{text}\n\n{table}"))
+    (!rows.is_empty()).then(|| format!("### Targets\n\n{text}\n\n{table}"))
 }
 
 #[cfg(test)]

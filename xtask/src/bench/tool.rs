@@ -138,7 +138,7 @@ impl Watcher for Tool {
 }
 
 /// Makes sure that a process has printed something, if there was enough to fill a buffer.
-pub(super) fn expect_lines(process: &Process, connections: u64) -> Result<()> {
+fn expect_lines(process: &Process, connections: u64) -> Result<()> {
     if connections < 1000 {
         return Ok(());
     }
