@@ -174,7 +174,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
         match part {
             Part::Closes => closes::run(&builds, extent, &mut report)?,
-            Part::Instructions => instructions::run(&mut report)?,
+            Part::Instructions => instructions::run(options.short, &mut report)?,
             Part::Watch => watch::run(&lingerd, best, extent, &mut report)?,
             Part::Contention => contention::run(&builds, extent, &mut report)?,
             Part::Load => load::run(&lingerd, best, extent, &mut report)?,

@@ -59,6 +59,11 @@ impl Churn {
         matches!(self, Self::AbortsBetweenThreads)
     }
 
+    /// Whether closes wait for the peer.
+    pub(crate) const fn waits(self) -> bool {
+        matches!(self, Self::Lingers)
+    }
+
     /// Whether each connection makes an orphan.
     pub(crate) const fn leaves_data(self) -> bool {
         matches!(self, Self::DataLeft)

@@ -26,7 +26,7 @@ mod vm;
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result};
@@ -149,17 +149,7 @@ enum Task {
     Bench(bench::Options),
     /// Part of `bench`, inside the machine that counts instructions
     #[command(hide = true)]
-    Inside {
-        /// A plan to count for
-        #[arg(long = "plan")]
-        plans: Vec<String>,
-        /// A tool to compare with
-        #[arg(long = "peer")]
-        peers: Vec<String>,
-        /// Where to leave what was counted
-        #[arg(long)]
-        report: PathBuf,
-    },
+    Inside(bench::inside::Options),
 }
 
 /// A kernel as it is asked for: a series is only looked up once setup has brought it.
@@ -251,11 +241,7 @@ fn perform(task: Task) -> Result<bool> {
             bench::run(&options)?;
             Ok(true)
         }
-        Task::Inside {
-            plans,
-            peers,
-            report,
-        } => bench::inside::run(&plans, &peers, &report).map(|()| true),
+        Task::Inside(options) => bench::inside::run(&options).map(|()| true),
     }
 }
 

@@ -117,6 +117,59 @@ const BENCH: &[Need] = &[
     },
 ];
 
+/// A machine to boot in QEMU.
+const MACHINE: &[Need] = &[
+    Need {
+        what: "QEMU for x86",
+        why: "boots the kernels that the tests run on",
+        present: || shell::find("qemu-system-x86_64").is_some(),
+        packages: &["qemu-system-x86"],
+        then: None,
+        elsewhere: "install qemu-system-x86_64",
+    },
+    Need {
+        what: "static BusyBox",
+        why: "the user space of that machine",
+        present: has_static_busybox,
+        packages: &["busybox-static"],
+        then: None,
+        elsewhere: "install a statically linked busybox",
+    },
+    Need {
+        what: "cpio",
+        why: "packs its file system",
+        present: || shell::find("cpio").is_some(),
+        packages: &["cpio"],
+        then: None,
+        elsewhere: "install cpio",
+    },
+    Need {
+        what: "depmod and modprobe",
+        why: "find and load kernel modules that the tests use",
+        present: || shell::find("depmod").is_some() && shell::find("modprobe").is_some(),
+        packages: &["kmod"],
+        then: None,
+        elsewhere: "install kmod",
+    },
+    Need {
+        what: "a Debian kernel 6.12",
+        why: "to test on; unpacked under target/vm, not installed",
+        present: || kernels::unpacked(SERIES[1]).is_some(),
+        packages: &[],
+        then: Some(|| kernels::unpack_newest(SERIES[1])),
+        elsewhere: "unpack a Debian package linux-image-6.12.*-cloud-amd64 as a folder of that name \
+                    in target/vm, and run depmod on it",
+    },
+    Need {
+        what: "bpftool",
+        why: "shows how many instructions each program took, in that machine",
+        present: || shell::find("bpftool").is_some(),
+        packages: &["bpftool"],
+        then: None,
+        elsewhere: "build it from the kernel's tools/bpf/bpftool, and put it on the path",
+    },
+];
+
 const TEST: &[Need] = &[
     Need {
         what: "rustfmt and clippy",
@@ -143,44 +196,12 @@ const TEST: &[Need] = &[
         elsewhere: "`cargo install cargo-deny --locked --root target/tools`",
     },
     Need {
-        what: "QEMU for x86",
-        why: "boots the kernels that the tests run on",
-        present: || shell::find("qemu-system-x86_64").is_some(),
-        packages: &["qemu-system-x86"],
-        then: None,
-        elsewhere: "install qemu-system-x86_64",
-    },
-    Need {
-        what: "static BusyBox",
-        why: "the user space of that machine",
-        present: has_static_busybox,
-        packages: &["busybox-static"],
-        then: None,
-        elsewhere: "install a statically linked busybox",
-    },
-    Need {
-        what: "cpio",
-        why: "packs its file system",
-        present: || shell::find("cpio").is_some(),
-        packages: &["cpio"],
-        then: None,
-        elsewhere: "install cpio",
-    },
-    Need {
         what: "ip and tc",
         why: "make the networks of the tests",
         present: || shell::find("ip").is_some() && shell::find("tc").is_some(),
         packages: &["iproute2"],
         then: None,
         elsewhere: "install iproute2",
-    },
-    Need {
-        what: "depmod and modprobe",
-        why: "find and load kernel modules that the tests use",
-        present: || shell::find("depmod").is_some() && shell::find("modprobe").is_some(),
-        packages: &["kmod"],
-        then: None,
-        elsewhere: "install kmod",
     },
     Need {
         what: "tmux",
@@ -252,15 +273,6 @@ const TEST: &[Need] = &[
         elsewhere: "unpack a Debian package linux-image-6.1.*-cloud-amd64 as a folder of that name \
                     in target/vm, and run depmod on it",
     },
-    Need {
-        what: "a Debian kernel 6.12",
-        why: "to test on; unpacked under target/vm, not installed",
-        present: || kernels::unpacked(SERIES[1]).is_some(),
-        packages: &[],
-        then: Some(|| kernels::unpack_newest(SERIES[1])),
-        elsewhere: "unpack a Debian package linux-image-6.12.*-cloud-amd64 as a folder of that name \
-                    in target/vm, and run depmod on it",
-    },
 ];
 
 /// Installs what is missing; quick and silent when nothing is.
@@ -305,8 +317,8 @@ fn missing(purpose: Purpose) -> Vec<&'static Need> {
         Purpose::Build => &[BUILD],
         Purpose::Package => &[BUILD, PACKAGE],
         Purpose::Stack => &[BUILD, STACK],
-        Purpose::Bench => &[BUILD, BENCH],
-        Purpose::Test => &[BUILD, PACKAGE, STACK, BENCH, TEST],
+        Purpose::Bench => &[BUILD, BENCH, MACHINE],
+        Purpose::Test => &[BUILD, PACKAGE, STACK, BENCH, MACHINE, TEST],
     };
     needs
         .iter()

@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::scrape::Answer;
@@ -32,14 +33,29 @@ pub(super) const PLANS: [&str; 3] = ["fentry", "kprobe", "tracepoint"];
 
 /// Connections before any are counted: rows are made, code and data are met for the first time.
 const WARM_UP: usize = 100;
-/// Connections that are counted, one by one: some meet the clock's tick, or a longer search for a port.
-const COUNTED: usize = 1000;
 /// Connections for which the kernel's statistics are taken.
 const BATCH: u64 = 100;
 /// Whatever is started is ready within this, in time that only passes with instructions.
 const READY: Duration = Duration::from_secs(120);
 /// Where lingerd listens.
 const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9990);
+
+/// What is to be counted.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// A plan to count for
+    #[arg(long = "plan")]
+    plans: Vec<String>,
+    /// A tool to compare with
+    #[arg(long = "peer")]
+    peers: Vec<String>,
+    /// How many connections of each kind are counted
+    #[arg(long)]
+    connections: usize,
+    /// Where to leave what was counted
+    #[arg(long)]
+    report: PathBuf,
+}
 
 /// Who is attached while connections are made.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -83,22 +99,25 @@ pub(super) struct Taken {
 }
 
 /// Counts for all of these, nobody first and last, and leaves what it found in a file.
-pub(crate) fn run(plans: &[String], peers: &[String], report: &Path) -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<()> {
     let mut all = vec![Who::Nobody];
-    for plan in plans {
+    for plan in &options.plans {
         all.extend([Who::Floor(plan.clone()), Who::Lingerd(plan.clone())]);
     }
-    all.extend(peers.iter().cloned().map(Who::Peer));
+    all.extend(options.peers.iter().cloned().map(Who::Peer));
     all.push(Who::Nobody);
     let mut taken = Vec::new();
     for who in all {
         println!("counting: {who:?}");
-        taken.push(count(who)?);
+        taken.push(count(who, options.connections)?);
     }
-    Ok(serde_json::to_writer(File::create(report)?, &taken)?)
+    Ok(serde_json::to_writer(
+        File::create(&options.report)?,
+        &taken,
+    )?)
 }
 
-fn count(who: Who) -> Result<Taken> {
+fn count(who: Who, counted: usize) -> Result<Taken> {
     let attached = Attached::start(&who)?;
     let mut taken = Taken {
         who,
@@ -106,7 +125,7 @@ fn count(who: Who) -> Result<Taken> {
         parts: Default::default(),
     };
     for (kind, churn) in KINDS.into_iter().enumerate() {
-        taken.connections[kind] = connections(churn)?;
+        taken.connections[kind] = connections(churn, counted)?;
     }
     if taken.who != Who::Nobody {
         fs::write("/proc/sys/kernel/bpf_stats_enabled", "1")?;
@@ -119,17 +138,18 @@ fn count(who: Who) -> Result<Taken> {
     Ok(taken)
 }
 
-/// Counts the instructions of each connection, from its beginning to the next one's.
-fn connections(churn: Churn) -> Result<Quarters> {
-    let mut times = Vec::with_capacity(WARM_UP + COUNTED + 1);
+/// Counts the instructions of each connection, from its beginning to the next one's: one by one, for some
+/// meet the clock's tick, or a longer search for a port.
+fn connections(churn: Churn, counted: usize) -> Result<Quarters> {
+    let mut times = Vec::with_capacity(WARM_UP + counted + 1);
     churn::connections(churn, |_| {
         times.push(Instant::now());
-        times.len() <= WARM_UP + COUNTED
+        times.len() <= WARM_UP + counted
     })?;
-    let counted = times[WARM_UP..]
+    let instructions = times[WARM_UP..]
         .windows(2)
         .map(|pair| (pair[1] - pair[0]).as_secs_f64() * 1e9);
-    let [median, lower, upper] = table::spread(&counted.collect::<Vec<_>>());
+    let [median, lower, upper] = table::spread(&instructions.collect::<Vec<_>>());
     Ok(Quarters {
         lower,
         median,

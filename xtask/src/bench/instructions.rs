@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use super::inside::{KINDS, PLANS, Part, Taken, Who};
+use super::report::Report;
 use super::table;
 use crate::artifacts;
 use crate::churn::Churn;
@@ -26,43 +27,64 @@ const CLOSES: f64 = 2.0;
 /// What others show of the same events.
 const PEERS: [&str; 2] = ["tcplife", "tcpstates"];
 
-/// Boots the machine, lets it count, and prints tables.
-pub(super) fn run() -> Result<()> {
-    let taken = count()?;
+/// Boots the machine, and lets it count.
+pub(super) fn run(short: bool, report: &mut Report) -> Result<()> {
+    let taken = count(short)?;
     let bare = median(&taken, &Who::Nobody).context("the machine counted nothing")?;
-    println!(
-        "\nInstructions that being attached adds to a close, on Linux {NEWEST}; in brackets, how many times \
-         those of the floor:\n"
-    );
     let mut head = vec!["attached"];
     head.extend(KINDS.map(Churn::name));
-    let mut rows = vec![line(
-        "a whole close, nobody attached",
-        bare.map(|all| format!("{:.0}", all / CLOSES)),
-    )];
+    let whole = shown(bare.map(|all| format!("{:.0}", all / CLOSES)));
+    let mut rows = vec![line("a whole close, nobody attached", whole)];
     for plan in PLANS {
         let floor = added(&taken, &Who::Floor(plan.into()), bare)?;
         let lingerd = added(&taken, &Who::Lingerd(plan.into()), bare)?;
         rows.push(line(
             &format!("floor of {plan}"),
-            floor.map(|added| format!("{added:.0}")),
+            shown(floor.map(|added| format!("{added:.0}"))),
         ));
         let compared = std::array::from_fn(|kind| {
             format!("{:.0} ({:.2})", lingerd[kind], lingerd[kind] / floor[kind])
         });
-        rows.push(line(&format!("lingerd, {plan}"), compared));
+        rows.push(line(&format!("lingerd, {plan}"), shown(compared)));
+        for (kind, churn) in KINDS
+            .into_iter()
+            .enumerate()
+            .filter(|(_, churn)| !churn.waits())
+        {
+            let mut figure = |what: &str, unit, value| {
+                let name = format!("instructions/{}/lingerd, {plan}/{what}", churn.name());
+                report.figure(name, unit, vec![value]);
+            };
+            figure("added", "instructions", lingerd[kind]);
+            figure("added, of the floor", "", lingerd[kind] / floor[kind]);
+        }
     }
     for taken in &taken {
         if let Who::Peer(name) = &taken.who {
             let added = added(std::slice::from_ref(taken), &taken.who, bare)?;
-            rows.push(line(name, added.map(|added| format!("{added:.0}"))));
+            rows.push(line(name, shown(added.map(|added| format!("{added:.0}")))));
         }
     }
-    table::print(&head, &rows);
+    let text = format!(
+        "What being attached adds to a close, on Linux {NEWEST} in QEMU under `-icount`; in brackets, how \
+         many times that of the floor. Nothing else the machine does changes it. A close that waits under \
+         `SO_LINGER` is counted by program only: below."
+    );
+    report.page("Instructions", &text, &table::markdown(&head, &rows));
     for plan in PLANS {
-        print_parts(&taken, plan)?;
+        add_parts(&taken, plan, report)?;
     }
     Ok(())
+}
+
+/// Without those of closes that wait: what passes meanwhile is no one's work.
+fn shown(mut cells: [String; KINDS.len()]) -> [String; KINDS.len()] {
+    for (cell, kind) in cells.iter_mut().zip(KINDS) {
+        if kind.waits() {
+            cell.clear();
+        }
+    }
+    cells
 }
 
 fn line(name: &str, cells: [String; KINDS.len()]) -> Vec<String> {
@@ -92,8 +114,8 @@ fn added(taken: &[Taken], who: &Who, bare: [f64; KINDS.len()]) -> Result<[f64; K
     }))
 }
 
-/// Prints what each program of a plan takes in a connection, and what the floor's takes there.
-fn print_parts(taken: &[Taken], plan: &str) -> Result<()> {
+/// Adds what each program of a plan takes in a connection, and what the floor's takes there.
+fn add_parts(taken: &[Taken], plan: &str, report: &mut Report) -> Result<()> {
     let of = |who: Who| {
         let found = taken.iter().find(|taken| taken.who == who);
         found.map(|taken| &taken.parts).context("it was counted")
@@ -101,10 +123,6 @@ fn print_parts(taken: &[Taken], plan: &str) -> Result<()> {
     let lingerd = of(Who::Lingerd(plan.into()))?;
     let floor = of(Who::Floor(plan.into()))?;
     let names: BTreeSet<&String> = lingerd.iter().flatten().map(|(name, _)| name).collect();
-    println!(
-        "\nInstructions of a run of each program, plan {plan}; behind a dash those of the floor's, \
-         and × how many runs there are in a connection:\n"
-    );
     let mut head = vec!["program"];
     head.extend(KINDS.map(Churn::name));
     let rows: Vec<_> = names
@@ -122,12 +140,15 @@ fn print_parts(taken: &[Taken], plan: &str) -> Result<()> {
             line(name, cells)
         })
         .collect();
-    table::print(&head, &rows);
+    let title = format!("Instructions of each program, {plan}");
+    let text = "Those of a run; behind a dash those of the floor's program there; and × how many runs there \
+                are in a connection. The kernel's own statistics are in all of them.";
+    report.page(&title, text, &table::markdown(&head, &rows));
     Ok(())
 }
 
-/// What the machine counted.
-fn count() -> Result<Vec<Taken>> {
+/// What the machine counted. In short: less than that, to see that it still works.
+fn count(short: bool) -> Result<Vec<Taken>> {
     let kernel = Kernel::of_series(NEWEST)?;
     let folder = machine::folder("bench")?;
     let own = folder.join("xtask");
@@ -139,8 +160,9 @@ fn count() -> Result<Vec<Taken>> {
     let named = peers.iter().filter_map(|peer| peer.file_name());
     let named = named.map(|name| format!("--peer {}", name.to_string_lossy()));
     let options: Vec<_> = plans.into_iter().chain(named).collect();
+    let connections = if short { 10 } else { 1000 };
     let work = format!(
-        "xtask inside --report /tmp/summary.json {}",
+        "xtask inside --report /tmp/summary.json --connections {connections} {}",
         options.join(" ")
     );
     programs.extend(peers);
