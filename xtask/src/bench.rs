@@ -1,5 +1,6 @@
 //! What the daemon costs, measured with the daemon itself, and beside what else there is.
 
+mod bpftool;
 mod closes;
 mod contention;
 mod daemon;

@@ -1,6 +1,5 @@
 //! The daemon that is measured.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
@@ -108,21 +107,6 @@ impl Daemon {
         let status = fs::read_to_string(self.process.file("status"))?;
         let field = |name| field(&status, name).with_context(|| format!("{name} is missing"));
         Ok([mib(field("VmRSS:")?), mib(field("VmHWM:")?)])
-    }
-
-    /// Memory of the kernel that its maps say they hold, MiB.
-    pub(super) fn maps_mib(&self) -> Result<f64> {
-        let mut maps = BTreeMap::new();
-        for entry in fs::read_dir(self.process.file("fdinfo"))? {
-            // A connection may be gone meanwhile.
-            let Ok(info) = fs::read_to_string(entry?.path()) else {
-                continue;
-            };
-            if let (Some(map), Some(bytes)) = (field(&info, "map_id:"), field(&info, "memlock:")) {
-                maps.insert(map, bytes);
-            }
-        }
-        Ok(mib(maps.values().sum()) / 1024.0)
     }
 
     /// Ends the daemon as a service manager does.

@@ -16,6 +16,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use super::bpftool::programs;
 use super::scrape::Answer;
 use super::table;
 use crate::churn::{self, Churn};
@@ -176,31 +177,6 @@ fn parts(churn: Churn) -> Result<BTreeMap<String, Part>> {
         parts.insert(after.name, part);
     }
     Ok(parts)
-}
-
-/// A program, as bpftool shows it.
-#[derive(Clone, Debug, Default, Deserialize)]
-struct Program {
-    id: u32,
-    #[serde(default)]
-    name: String,
-    #[serde(default)]
-    run_time_ns: u64,
-    #[serde(default)]
-    run_cnt: u64,
-}
-
-/// All programs, by their id.
-fn programs() -> Result<BTreeMap<u32, Program>> {
-    let output = Command::new("bpftool")
-        .args(["-j", "prog", "show"])
-        .output()?;
-    let programs: Vec<Program> =
-        serde_json::from_slice(&output.stdout).context("bpftool lists the programs")?;
-    Ok(programs
-        .into_iter()
-        .map(|program| (program.id, program))
-        .collect())
 }
 
 /// Someone who is attached.

@@ -1,5 +1,6 @@
 //! What a scrape takes, in time and memory, by the size of the ledger.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::Extent;
+use super::bpftool;
 use super::daemon::{Daemon, host_percpu_mib};
 use super::loopback;
 use super::mix::Mix;
@@ -86,9 +88,20 @@ struct Measured {
     percpu_mib: f64,
 }
 
+/// Memory of the kernel that all maps but these say they hold, MiB.
+fn maps_mib(others: &BTreeMap<u32, u64>) -> Result<f64> {
+    let maps = bpftool::maps()?.into_iter();
+    let bytes: u64 = maps
+        .filter(|(id, _)| !others.contains_key(id))
+        .map(|(_, bytes)| bytes)
+        .sum();
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]
+    Ok(bytes as f64 / f64::from(1 << 20))
+}
+
 impl Measured {
     fn of(lingerd: &Path, plan: &str, (groups, mix): (u32, Mix), scrapes: u32) -> Result<Self> {
-        let percpu = host_percpu_mib()?;
+        let (percpu, others) = (host_percpu_mib()?, bpftool::maps()?);
         let many = (groups > USUAL_GROUPS).then_some(GROUPS);
         let args: Vec<_> = ["--plan", plan, SERIES].into_iter().chain(many).collect();
         let daemon = Daemon::start(lingerd, &args)?;
@@ -107,7 +120,7 @@ impl Measured {
         let text = Scrapes::measure(&daemon, false, scrapes)?;
         let gzip = Scrapes::measure(&daemon, true, scrapes)?;
         let resident = daemon.resident_mib()?;
-        let maps_mib = daemon.maps_mib()?;
+        let maps_mib = maps_mib(&others)?;
         let percpu_mib = host_percpu_mib()? - percpu;
         daemon.stop()?;
         Ok(Self {
