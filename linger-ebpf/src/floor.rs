@@ -4,6 +4,8 @@
 #![no_std]
 #![no_main]
 
+mod bare;
+
 use aya_ebpf::{
     macros::{cgroup_sock, fentry, fexit, kprobe, kretprobe, map, raw_tracepoint},
     maps::PerCpuArray,
@@ -62,13 +64,3 @@ programs! {
     #[raw_tracepoint] tracepoint_sys_exit(RawTracePointContext) -> i32 { 0 }
     #[cgroup_sock(sock_release)] cgroup_sock_release(SockContext) -> i32 { 1 }
 }
-
-/// Nothing in the programs panics.
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -32,6 +32,7 @@
 #![no_main]
 
 mod atomic;
+mod bare;
 mod close;
 mod exe;
 mod in_flight;
@@ -378,13 +379,3 @@ fn tracepoint_sys_exit(ctx: RawTracePointContext) -> i32 {
     }
     0
 }
-
-/// Nothing in the programs panics: what could, the compiler has shown unreachable.
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
