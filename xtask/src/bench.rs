@@ -3,7 +3,9 @@
 mod bpftool;
 mod closes;
 mod contention;
+mod cpus;
 mod daemon;
+mod emulated;
 mod floor;
 mod host;
 pub(crate) mod inside;
@@ -45,6 +47,8 @@ enum Part {
     Closes,
     /// How many instructions being attached adds to a close by each plan, counted in QEMU
     Instructions,
+    /// What more CPUs make of a scrape and of closing threads, counted in QEMU
+    Cpus,
     /// What it costs to have `lingerd watch` running
     Watch,
     /// What a close costs when several threads of a group close
@@ -176,6 +180,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         match part {
             Part::Closes => closes::run(&builds, extent, &mut report)?,
             Part::Instructions => instructions::run(options.short, &mut report)?,
+            Part::Cpus => cpus::run(options.short, &mut report)?,
             Part::Watch => watch::run(&lingerd, best, extent, &mut report)?,
             Part::Contention => contention::run(&builds, extent, &mut report)?,
             Part::Load => load::run(&lingerd, best, extent, &mut report)?,

@@ -1,64 +1,56 @@
 //! Counting instructions, inside a machine whose clock ticks once for each.
-//!
-//! What is added to a connection is told from what one takes with nothing attached; what of it is a
-//! program's own, by the kernel's statistics of programs, which take some instructions themselves.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
+pub(super) mod closes;
+pub(super) mod cpus;
+
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
 use super::bpftool::programs;
 use super::scrape::Answer;
-use super::table;
-use crate::churn::{self, Churn};
 
-/// The kinds of churn.
-pub(super) const KINDS: [Churn; 4] = [
-    Churn::Aborts,
-    Churn::NothingLeft,
-    Churn::Lingers,
-    Churn::DataLeft,
-];
-
-/// The plans, in the order of preference.
-pub(super) const PLANS: [&str; 3] = ["fentry", "kprobe", "tracepoint"];
-
-/// Connections before any are counted: rows are made, code and data are met for the first time.
-const WARM_UP: usize = 100;
-/// Connections for which the kernel's statistics are taken.
-const BATCH: u64 = 100;
 /// Whatever is started is ready within this, in time that only passes with instructions.
 const READY: Duration = Duration::from_secs(120);
 /// Where lingerd listens.
-const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9990);
+const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9990);
 
-/// What is to be counted.
+/// What is to be counted, and where to leave it.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
-    /// A plan to count for
-    #[arg(long = "plan")]
-    plans: Vec<String>,
-    /// A tool to compare with
-    #[arg(long = "peer")]
-    peers: Vec<String>,
-    /// How many connections of each kind are counted
-    #[arg(long)]
-    connections: usize,
     /// Where to leave what was counted
     #[arg(long)]
     report: PathBuf,
+    #[command(subcommand)]
+    what: What,
 }
 
-/// Who is attached while connections are made.
+#[derive(Subcommand, Clone, Debug)]
+enum What {
+    /// What is added to a close
+    Closes(closes::Options),
+    /// What scrapes and closing threads take on this number of CPUs
+    Cpus(cpus::Options),
+}
+
+/// Counts, and leaves what it found in a file.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let found = match &options.what {
+        What::Closes(what) => serde_json::to_string(&closes::run(what)?)?,
+        What::Cpus(what) => serde_json::to_string(&cpus::run(what)?)?,
+    };
+    Ok(std::fs::write(&options.report, found)?)
+}
+
+/// Who is attached meanwhile.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum Who {
     /// Nobody.
@@ -69,114 +61,6 @@ pub(super) enum Who {
     Lingerd(String),
     /// Another tool.
     Peer(String),
-}
-
-/// What a program took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Part {
-    /// Runs for each connection.
-    pub(super) runs: f64,
-    /// Instructions of each run, the kernel's statistics included.
-    pub(super) instructions: f64,
-}
-
-/// The median, and what a quarter is below and above.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Quarters {
-    pub(super) lower: f64,
-    pub(super) median: f64,
-    pub(super) upper: f64,
-}
-
-/// What connections took while someone was attached, by [`KINDS`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Taken {
-    /// Who that was.
-    pub(super) who: Who,
-    /// Instructions of a connection: the quarters of all.
-    pub(super) connections: [Quarters; KINDS.len()],
-    /// The programs, by name.
-    pub(super) parts: [BTreeMap<String, Part>; KINDS.len()],
-}
-
-/// Counts for all of these, nobody first and last, and leaves what it found in a file.
-pub(crate) fn run(options: &Options) -> Result<()> {
-    let mut all = vec![Who::Nobody];
-    for plan in &options.plans {
-        all.extend([Who::Floor(plan.clone()), Who::Lingerd(plan.clone())]);
-    }
-    all.extend(options.peers.iter().cloned().map(Who::Peer));
-    all.push(Who::Nobody);
-    let mut taken = Vec::new();
-    for who in all {
-        println!("counting: {who:?}");
-        taken.push(count(who, options.connections)?);
-    }
-    Ok(serde_json::to_writer(
-        File::create(&options.report)?,
-        &taken,
-    )?)
-}
-
-fn count(who: Who, counted: usize) -> Result<Taken> {
-    let attached = Attached::start(&who)?;
-    let mut taken = Taken {
-        who,
-        connections: Default::default(),
-        parts: Default::default(),
-    };
-    for (kind, churn) in KINDS.into_iter().enumerate() {
-        taken.connections[kind] = connections(churn, counted)?;
-    }
-    if taken.who != Who::Nobody {
-        fs::write("/proc/sys/kernel/bpf_stats_enabled", "1")?;
-        for (kind, churn) in KINDS.into_iter().enumerate() {
-            taken.parts[kind] = parts(churn)?;
-        }
-        fs::write("/proc/sys/kernel/bpf_stats_enabled", "0")?;
-    }
-    attached.stop()?;
-    Ok(taken)
-}
-
-/// Counts the instructions of each connection, from its beginning to the next one's: one by one, for some
-/// meet the clock's tick, or a longer search for a port.
-fn connections(churn: Churn, counted: usize) -> Result<Quarters> {
-    let mut times = Vec::with_capacity(WARM_UP + counted + 1);
-    churn::connections(churn, |_| {
-        times.push(Instant::now());
-        times.len() <= WARM_UP + counted
-    })?;
-    let instructions = times[WARM_UP..]
-        .windows(2)
-        .map(|pair| (pair[1] - pair[0]).as_secs_f64() * 1e9);
-    let [median, lower, upper] = table::spread(&instructions.collect::<Vec<_>>());
-    Ok(Quarters {
-        lower,
-        median,
-        upper,
-    })
-}
-
-/// What each program takes of a batch of connections.
-fn parts(churn: Churn) -> Result<BTreeMap<String, Part>> {
-    let before = programs()?;
-    churn::connections(churn, |made| made < BATCH)?;
-    let mut parts = BTreeMap::new();
-    for (id, after) in programs()? {
-        let before = before.get(&id).cloned().unwrap_or_default();
-        let runs = after.run_cnt - before.run_cnt;
-        if runs == 0 {
-            continue;
-        }
-        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-        let part = Part {
-            runs: runs as f64 / BATCH as f64,
-            instructions: (after.run_time_ns - before.run_time_ns) as f64 / runs as f64,
-        };
-        parts.insert(after.name, part);
-    }
-    Ok(parts)
 }
 
 /// Someone who is attached.

@@ -1,28 +1,24 @@
 //! How many instructions being attached adds to a close, counted in a machine in QEMU.
 
 use std::collections::BTreeSet;
-use std::env;
-use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
-use super::inside::{KINDS, PLANS, Part, Taken, Who};
+use super::emulated;
+use super::inside::Who;
+use super::inside::closes::{KINDS, Part, Taken};
 use super::report::Report;
 use super::table;
-use crate::artifacts;
 use crate::churn::Churn;
-use crate::initramfs;
-use crate::kernels::{Kernel, NEWEST};
-use crate::machine::{self, Machine};
+use crate::kernels::NEWEST;
 use crate::shell::find;
 
-/// Far more than it takes on a busy machine.
-const LIMIT: Duration = Duration::from_secs(15 * 60);
-
 /// Each end of a connection is closed.
-const CLOSES: f64 = 2.0;
+pub(super) const CLOSES: f64 = 2.0;
+
+/// The plans, in the order of preference.
+pub(super) const PLANS: [&str; 3] = ["fentry", "kprobe", "tracepoint"];
 
 /// What others show of the same events.
 const PEERS: [&str; 2] = ["tcplife", "tcpstates"];
@@ -149,32 +145,13 @@ fn add_parts(taken: &[Taken], plan: &str, report: &mut Report) -> Result<()> {
 
 /// What the machine counted. In short: less than that, to see that it still works.
 fn count(short: bool) -> Result<Vec<Taken>> {
-    let kernel = Kernel::of_series(NEWEST)?;
-    let folder = machine::folder("bench")?;
-    let own = folder.join("xtask");
-    fs::copy(env::current_exe()?, &own)?;
-    let mut programs = vec![own, artifacts::lingerd()?, artifacts::floor()?];
-    let peers: Vec<PathBuf> = PEERS.iter().filter_map(|name| find(name)).collect();
-    programs.push(find("bpftool").context("bpftool is not installed")?);
+    let peers = if short { &[][..] } else { &PEERS };
+    let peers: Vec<PathBuf> = peers.iter().filter_map(|name| find(name)).collect();
     let plans = PLANS.map(|plan| format!("--plan {plan}"));
     let named = peers.iter().filter_map(|peer| peer.file_name());
     let named = named.map(|name| format!("--peer {}", name.to_string_lossy()));
     let options: Vec<_> = plans.into_iter().chain(named).collect();
     let connections = if short { 10 } else { 1000 };
-    let work = format!(
-        "xtask inside --report /tmp/summary.json --connections {connections} {}",
-        options.join(" ")
-    );
-    programs.extend(peers);
-    let archive = initramfs::pack(&folder, &kernel, &programs, &work)?;
-    let report = Machine::new(&kernel, archive, String::new(), LIMIT)
-        .counting_instructions(1)
-        .run()?;
-    if report.code != 0 {
-        bail!(
-            "counting ended with exit code {}; its console is above",
-            report.code
-        );
-    }
-    serde_json::from_str(&report.summary).context("the machine reports what it counted")
+    let work = format!("closes --connections {connections} {}", options.join(" "));
+    emulated::count(1, &work, peers)
 }

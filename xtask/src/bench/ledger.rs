@@ -202,7 +202,7 @@ impl Measured {
 }
 
 /// Has so many groups do this: each is a name of this process.
-fn fill(groups: u32, mix: Mix) -> Result<()> {
+pub(super) fn fill(groups: u32, mix: Mix) -> Result<()> {
     let own = fs::read_to_string("/proc/self/comm")?;
     for group in 0..groups {
         fs::write("/proc/self/comm", format!("bench-{group}"))?;
