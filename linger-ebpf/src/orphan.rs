@@ -67,9 +67,11 @@ extern "C" fn keep(close: *const Close, bytes: u32, data_segs_in: u32) -> i32 {
         unsent: 0,
         unacked: 0,
     };
-    match ORPHANS.insert(&close.sk, &orphan, u64::from(BPF_NOEXIST)) {
+    // From the stack: before Linux 6.2 no key of a map may stand in what a global function is lent.
+    let key = close.sk;
+    match ORPHANS.insert(key, &orphan, u64::from(BPF_NOEXIST)) {
         Ok(()) => {
-            maps::add_hint(close.sk, 1);
+            maps::add_hint(key, 1);
             0
         }
         Err(why) => why,
