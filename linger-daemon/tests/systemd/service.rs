@@ -138,7 +138,7 @@ pub(crate) fn journal_has_fields() -> Result<()> {
         ("PRIORITY", "5"),
         ("SYSLOG_IDENTIFIER", "lingerd"),
         ("_SYSTEMD_UNIT", UNIT),
-        ("TARGET", "linger_daemon::run"),
+        ("TARGET", "linger_daemon::run::counting"),
         ("LINGER_PLAN", "fentry"),
     ] {
         ensure!(attached[field] == value, "{field} of {attached}");
