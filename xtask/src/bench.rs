@@ -20,7 +20,6 @@ mod rounds;
 mod scrape;
 mod start;
 mod syscalls;
-mod table;
 mod targets;
 mod tool;
 mod watch;

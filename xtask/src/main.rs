@@ -20,6 +20,7 @@ mod setup;
 mod shell;
 mod stack;
 mod systemd;
+mod table;
 mod tally;
 mod test;
 mod vm;

@@ -7,10 +7,10 @@ use anyhow::Result;
 use super::Extent;
 use super::report::Report;
 use super::rounds::{self, Done, Load, Round, values};
-use super::table;
 use super::tool;
 use super::ways::Way;
 use crate::churn::{self, Churn};
+use crate::table;
 
 const EVERY_LABEL: &[&str] = &[
     "--labels=unit,slice,container,pod,comm,exe,port,family",

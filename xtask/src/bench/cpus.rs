@@ -6,8 +6,8 @@ use super::emulated;
 use super::inside::cpus::{OnCpus, THREADS};
 use super::instructions::{CLOSES, PLANS};
 use super::report::Report;
-use super::table;
 use crate::kernels::NEWEST;
+use crate::table;
 
 /// Numbers of CPUs.
 const CPUS: [u32; 3] = [1, 2, 8];

@@ -9,10 +9,10 @@ use super::emulated;
 use super::inside::Who;
 use super::inside::closes::{KINDS, Part, Taken};
 use super::report::Report;
-use super::table;
 use crate::churn::Churn;
 use crate::kernels::NEWEST;
 use crate::shell::find;
+use crate::table;
 
 /// Each end of a connection is closed.
 pub(super) const CLOSES: f64 = 2.0;

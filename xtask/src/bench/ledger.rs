@@ -14,7 +14,7 @@ use super::loopback;
 use super::mix::Mix;
 use super::report::Report;
 use super::syscalls::{Counted, Syscalls};
-use super::table;
+use crate::table;
 
 /// More than all groups have.
 const SERIES: &str = "--max-series=10000000";

@@ -10,8 +10,8 @@ use anyhow::{Result, bail};
 use super::Extent;
 use super::daemon::Daemon;
 use super::report::Report;
-use super::table;
 use crate::churn::{self, Churn};
+use crate::table;
 
 /// What is asked for, closes a second: two for each connection.
 const CLOSES: f64 = 50_000.0;

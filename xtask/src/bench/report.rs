@@ -8,8 +8,8 @@ use serde::{Serialize, Serializer};
 use serde_json::json;
 
 use super::host::Host;
-use super::table::{self, spread};
 use super::targets;
+use crate::table::{self, spread};
 
 /// What was measured, once in each round.
 #[derive(Clone, Debug, PartialEq)]

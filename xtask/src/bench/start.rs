@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::Extent;
 use super::daemon::Daemon;
 use super::report::Report;
-use super::table;
+use crate::table;
 
 /// Starts the daemon by each plan, again and again, and reports.
 pub(super) fn run(

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::report::{Figure, Report};
-use super::table;
+use crate::table;
 
 /// Where a figure is to lie.
 #[derive(Clone, Copy, Debug)]

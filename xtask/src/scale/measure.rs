@@ -12,6 +12,7 @@ use super::fleet::Fleet;
 use super::prometheus::{Own, Prometheus};
 use super::queries::{self, Named, Times};
 use super::serve;
+use crate::table::spread;
 
 /// How long all hosts may take to be scraped for the first time, beside some intervals.
 const FIRST: Duration = Duration::from_secs(60);
@@ -180,7 +181,9 @@ impl Window {
                     last,
                     seconds: elapsed.as_secs_f64(),
                     resident,
-                    rules: rules.map(|(name, times)| (name, median(times))).collect(),
+                    rules: rules
+                        .map(|(name, times)| (name, spread(&times)[0]))
+                        .collect(),
                 });
             }
         }
@@ -224,18 +227,6 @@ fn ask(prometheus: &Prometheus, named: Named, times: Times) -> Asked {
             }
         }
     }
-    asked.seconds = median(seconds);
+    asked.seconds = spread(&seconds)[0];
     asked
-}
-
-/// The median; of an even number of values the upper of two.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-#[test]
-fn the_median_stands_in_the_middle() {
-    let medians = [vec![3.0, 1.0, 2.0], vec![2.0, 1.0]].map(|values| median(values).to_string());
-    assert_eq!(medians, ["2", "2"]);
 }

@@ -2,6 +2,7 @@
 
 use super::law::Line;
 use super::measure::{Asked, Case};
+use crate::table;
 
 /// How many of the slowest queries are shown.
 const SLOWEST: usize = 15;
@@ -22,16 +23,8 @@ pub(super) fn print(cases: &[Case]) {
     }
 }
 
-fn line(cells: &[String]) {
-    println!("| {} |", cells.join(" | "));
-}
-
-/// The head of a table: the first column is text, the others are numbers.
-fn head(cells: &[&str]) {
-    println!();
-    line(&cells.iter().map(ToString::to_string).collect::<Vec<_>>());
-    let numbers = cells.iter().skip(1).map(|_| " ---: |");
-    println!("| --- |{}", numbers.collect::<String>());
+fn print_table(head: &[&str], rows: &[Vec<String>]) {
+    println!("\n{}", table::markdown(head, rows));
 }
 
 /// A number of things, with commas.
@@ -48,7 +41,7 @@ fn thousands(number: f64) -> String {
 }
 
 fn measured(cases: &[Case]) {
-    head(&[
+    let head = [
         "hosts × groups, interval",
         "series a host",
         "buckets",
@@ -64,11 +57,11 @@ fn measured(cases: &[Case]) {
         "µs a sample",
         "bytes a sample",
         "index, bytes a series",
-    ]);
-    for case in cases {
+    ];
+    let row = |case: &Case| {
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
         let answer = case.bytes_per_scrape as f64 / 1024.0;
-        line(&[
+        vec![
             format!(
                 "{} × {}, {} s",
                 case.hosts, case.groups, case.interval_seconds
@@ -90,8 +83,9 @@ fn measured(cases: &[Case]) {
             format!("{:.1}", 1e6 * case.cpus / case.samples_per_second),
             format!("{:.2}", case.bytes_per_sample),
             thousands(case.index_bytes_per_series),
-        ]);
-    }
+        ]
+    };
+    print_table(&head, &cases.iter().map(row).collect::<Vec<_>>());
 }
 
 /// What all rules take, and those that take most.
@@ -108,9 +102,9 @@ fn rules(cases: &[Case]) {
         .map(|case| format!("{} hosts", case.hosts))
         .collect();
     let hosts: Vec<_> = hosts.iter().map(String::as_str).collect();
-    head(&[&["rules, ms"], &hosts[..]].concat());
-    let row = |name: &str, of: &dyn Fn(&Case) -> String| {
-        line(&[vec![name.to_owned()], cases.iter().map(of).collect()].concat());
+    let mut rows = Vec::new();
+    let mut row = |name: &str, of: &dyn Fn(&Case) -> String| {
+        rows.push([vec![name.to_owned()], cases.iter().map(of).collect()].concat());
     };
     let millis = |seconds: f64| format!("{:.1}", 1000.0 * seconds);
     row("all", &|case| millis(case.rules_seconds.values().sum()));
@@ -121,6 +115,7 @@ fn rules(cases: &[Case]) {
     for name in names {
         row(name, &|case| millis(case.rules_seconds[name]));
     }
+    print_table(&[&["rules, ms"], &hosts[..]].concat(), &rows);
 }
 
 fn slowest(case: &Case) {
@@ -128,19 +123,19 @@ fn slowest(case: &Case) {
         "\nSlowest queries with {} hosts, over the last {} s:",
         case.hosts, case.for_seconds
     );
-    head(&[
+    let head = [
         "dashboard, panel",
         "ms",
         "samples looked at",
         "at a time",
         "series found",
-    ]);
+    ];
     let mut queries: Vec<_> = case.queries.iter().collect();
     queries.sort_by(|one, other| other.seconds.total_cmp(&one.seconds));
-    for asked in queries.into_iter().take(SLOWEST) {
+    let row = |asked: &Asked| {
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
         let count = |number: u64| thousands(number as f64);
-        line(&[
+        vec![
             format!("{}, {}", asked.dashboard, asked.panel),
             format!("{:.0}", 1000.0 * asked.seconds),
             count(asked.samples),
@@ -149,8 +144,10 @@ fn slowest(case: &Case) {
                 .error
                 .clone()
                 .unwrap_or_else(|| asked.series.to_string()),
-        ]);
-    }
+        ]
+    };
+    let rows = queries.into_iter().take(SLOWEST).map(row);
+    print_table(&head, &rows.collect::<Vec<_>>());
 }
 
 /// Time of all queries of each dashboard, which opening it takes.
@@ -162,8 +159,7 @@ fn dashboards(cases: &[Case]) {
     names.sort_unstable();
     names.dedup();
     println!("\nAll queries of a dashboard, ms:");
-    head(&[&["hosts"][..], &names].concat());
-    for case in cases {
+    let row = |case: &Case| {
         let of = |name: &&str| {
             let queries = case
                 .queries
@@ -173,8 +169,10 @@ fn dashboards(cases: &[Case]) {
             format!("{:.0}", 1000.0 * seconds)
         };
         let cells = names.iter().map(of);
-        line(&[vec![case.hosts.to_string()], cells.collect()].concat());
-    }
+        [vec![case.hosts.to_string()], cells.collect()].concat()
+    };
+    let rows: Vec<_> = cases.iter().map(row).collect();
+    print_table(&[&["hosts"][..], &names].concat(), &rows);
 }
 
 /// What more hosts would come to.
@@ -198,7 +196,7 @@ fn law(cases: &[Case], largest: &Case) {
         rules.start,
         1000.0 * rules.slope
     );
-    head(&[
+    let head = [
         "hosts, interval",
         "series",
         "samples/s",
@@ -206,14 +204,15 @@ fn law(cases: &[Case], largest: &Case) {
         "CPUs",
         "disk a day, GiB",
         "rules, s",
-    ]);
+    ];
+    let mut rows = Vec::new();
     for count in HOSTS {
         for interval in INTERVALS {
             let series = series(count);
             let samples = series / interval;
             let index = series * 12.0 * largest.index_bytes_per_series;
             let disk = samples * 86_400.0 * largest.bytes_per_sample + index;
-            line(&[
+            rows.push(vec![
                 format!("{}, {interval:.0} s", thousands(count)),
                 thousands(series),
                 thousands(samples),
@@ -224,6 +223,7 @@ fn law(cases: &[Case], largest: &Case) {
             ]);
         }
     }
+    print_table(&head, &rows);
 }
 
 #[test]

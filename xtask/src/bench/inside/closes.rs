@@ -12,9 +12,9 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::super::bpftool::programs;
-use super::super::table;
 use super::{Attached, Who};
 use crate::churn::{self, Churn};
+use crate::table;
 
 /// The kinds of churn.
 pub(in super::super) const KINDS: [Churn; 4] = [

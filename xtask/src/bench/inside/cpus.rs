@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::super::ledger;
 use super::super::mix::Mix;
 use super::super::scrape::Answer;
-use super::super::table;
 use super::{ADDRESS, Attached, Who};
 use crate::churn::{self, Churn};
+use crate::table;
 
 /// Numbers of threads that close at the same time.
 pub(in super::super) const THREADS: [u32; 4] = [1, 2, 4, 8];

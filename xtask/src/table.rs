@@ -1,7 +1,7 @@
 //! Tables in Markdown, and what stands in their cells.
 
 /// A table in Markdown. The first column is text, the others are numbers.
-pub(super) fn markdown(head: &[impl AsRef<str>], rows: &[Vec<String>]) -> String {
+pub(crate) fn markdown(head: &[impl AsRef<str>], rows: &[Vec<String>]) -> String {
     let head: Vec<String> = head.iter().map(|cell| cell.as_ref().to_owned()).collect();
     let lines = || [&head].into_iter().chain(rows);
     let width = |column: usize| lines().map(|line| line[column].chars().count()).max();
@@ -33,7 +33,7 @@ fn markdown_line(line: &[String], widths: &[usize]) -> String {
 }
 
 /// The median, and between what the middle half of the values lies; nothing of no values.
-pub(super) fn cell(values: &[f64], decimals: usize) -> String {
+pub(crate) fn cell(values: &[f64], decimals: usize) -> String {
     let [median, lower, upper] = spread(values);
     match values {
         [] => String::new(),
@@ -43,7 +43,7 @@ pub(super) fn cell(values: &[f64], decimals: usize) -> String {
 }
 
 /// The median of values, nothing of none.
-pub(super) fn median(values: &[f64], decimals: usize) -> String {
+pub(crate) fn median(values: &[f64], decimals: usize) -> String {
     match values {
         [] => String::new(),
         _ => format!("{:.decimals$}", spread(values)[0]),
@@ -51,7 +51,7 @@ pub(super) fn median(values: &[f64], decimals: usize) -> String {
 }
 
 /// The median, and the quarters; of an even number of values the upper of two.
-pub(super) fn spread(values: &[f64]) -> [f64; 3] {
+pub(crate) fn spread(values: &[f64]) -> [f64; 3] {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
@@ -72,6 +72,7 @@ mod tests {
         let spread = |values: &[f64]| <(f64, f64, f64)>::from(spread(values));
         assert_eq!(spread(&[3.0, 1.0, 2.0, 5.0, 4.0]), (3.0, 2.0, 4.0));
         assert_eq!(spread(&[5.0]), (5.0, 5.0, 5.0));
+        assert_eq!(spread(&[2.0, 1.0]).0, 2.0);
         assert!(spread(&[]).0.is_nan());
     }
 
