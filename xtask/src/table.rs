@@ -72,7 +72,7 @@ mod tests {
         let spread = |values: &[f64]| <(f64, f64, f64)>::from(spread(values));
         assert_eq!(spread(&[3.0, 1.0, 2.0, 5.0, 4.0]), (3.0, 2.0, 4.0));
         assert_eq!(spread(&[5.0]), (5.0, 5.0, 5.0));
-        assert_eq!(spread(&[2.0, 1.0]).0, 2.0);
+        assert_eq!(spread(&[2.0, 1.0]), (2.0, 1.0, 2.0));
         assert!(spread(&[]).0.is_nan());
     }
 

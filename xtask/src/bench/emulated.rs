@@ -1,6 +1,5 @@
 //! The machine in QEMU in which instructions are counted: what runs in it is this program itself.
 
-use std::env;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,7 +26,8 @@ pub(super) fn count<T: DeserializeOwned>(
     let kernel = Kernel::of_series(NEWEST)?;
     let folder = machine::folder("bench")?;
     let own = folder.join("xtask");
-    fs::copy(env::current_exe()?, &own)?;
+    // By this link and not by its name, under which another build may have put another file since.
+    fs::copy("/proc/self/exe", &own).context("take this program along")?;
     let bpftool = find("bpftool").context("bpftool is not installed")?;
     let all = [own, artifacts::lingerd()?, artifacts::floor()?, bpftool];
     let all: Vec<_> = all.into_iter().chain(programs).collect();
