@@ -107,7 +107,8 @@ impl Place {
 }
 
 /// Writes what is known at the beginning, over what stands there of another close. What is only valid later
-/// is left as it is, and the rest written by fields: all at once would be a loop over bytes.
+/// is left as it is, and the rest written by fields: all at once would be a loop over bytes. So would the
+/// last eight bytes be without `unused`.
 #[inline(always)]
 fn begin(close: &mut Close, sk: u64, start_ns: u64, flags: u8) {
     close.sk = sk;
@@ -120,6 +121,7 @@ fn begin(close: &mut Close, sk: u64, start_ns: u64, flags: u8) {
     close.outcome = Outcome::Graceful as u8;
     close.stage = stage::BEGUN;
     close.flags = flags;
+    close.unused = 0;
 }
 
 /// Keeps a close of this thread under its socket's address; 0 if there is no room.
