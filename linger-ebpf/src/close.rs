@@ -59,20 +59,54 @@ pub(crate) fn decide<M: Memory>(
     unread: u32,
     timeout: u64,
 ) {
-    close.stage = stage::DECIDED;
-    close.unread = unread;
-    who::note(close, sk);
     let (outcome, queued) = outcome(sk, flags, state, unread, timeout);
-    close.outcome = outcome as u8;
-    keep(close, queued);
-    if matches!(outcome, Outcome::Repaired) {
-        close.unread = 0;
-    }
     if matches!(outcome, Outcome::Lingered) {
-        close.stage = stage::WAITING;
         close.deadline = deadline(timeout);
     }
-    watch::note(close, sk, state, flags);
+    conclude(close, sk, state, unread, outcome, queued);
+}
+
+/// The same for a socket that is in `CLOSE` already, where it stays.
+#[inline(always)]
+pub(crate) fn decide_closed<M: Memory>(
+    close: &mut Close,
+    sk: &Sock<M>,
+    has_peer: bool,
+    unread: u32,
+) {
+    let outcome = if has_peer {
+        Outcome::AlreadyClosed
+    } else {
+        Outcome::NotConnected
+    };
+    let queued = QueueBytes::NONE;
+    conclude(close, sk, state::CLOSE, unread, outcome, queued);
+}
+
+/// Keeps what was decided.
+#[inline(always)]
+fn conclude<M: Memory>(
+    close: &mut Close,
+    sk: &Sock<M>,
+    state: u8,
+    unread: u32,
+    outcome: Outcome,
+    queued: QueueBytes,
+) {
+    close.stage = if matches!(outcome, Outcome::Lingered) {
+        stage::WAITING
+    } else {
+        stage::DECIDED
+    };
+    close.unread = if matches!(outcome, Outcome::Repaired) {
+        0
+    } else {
+        unread
+    };
+    who::note(close, sk);
+    close.outcome = outcome as u8;
+    keep(close, queued);
+    watch::note(close, sk, state);
 }
 
 /// The outcome as it looks before the kernel acts, and the send queue that an abort throws away.
@@ -84,11 +118,8 @@ fn outcome<M: Memory>(
     unread: u32,
     timeout: u64,
 ) -> (Outcome, QueueBytes) {
-    match state {
-        state::LISTEN => return (Outcome::Listener, QueueBytes::NONE),
-        state::CLOSE if sk.has_peer() => return (Outcome::AlreadyClosed, QueueBytes::NONE),
-        state::CLOSE => return (Outcome::NotConnected, QueueBytes::NONE),
-        _ => {}
+    if state == state::LISTEN {
+        return (Outcome::Listener, QueueBytes::NONE);
     }
     let Some(tcp) = sk.tcp() else {
         return (Outcome::Graceful, QueueBytes::NONE);

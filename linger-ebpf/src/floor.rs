@@ -7,11 +7,11 @@
 mod bare;
 
 use aya_ebpf::{
-    macros::{cgroup_sock, fentry, fexit, kprobe, kretprobe, map, raw_tracepoint},
+    macros::{btf_tracepoint, cgroup_sock, fentry, fexit, kprobe, kretprobe, map, raw_tracepoint},
     maps::PerCpuArray,
     programs::{
-        FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext,
-        SockContext,
+        BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RawTracePointContext,
+        RetProbeContext, SockContext,
     },
 };
 
@@ -56,11 +56,11 @@ programs! {
     #[kretprobe] kretprobe_tcp_close(RetProbeContext) -> u32 { 0 }
     #[kretprobe] kretprobe_inner_close(RetProbeContext) -> u32 { 0 }
     #[kretprobe] kretprobe_wait_close(RetProbeContext) -> u32 { 0 }
-    #[raw_tracepoint] destroy_sock(RawTracePointContext) -> i32 { 0 }
+    #[btf_tracepoint] destroy_sock(BtfTracePointContext) -> i32 { 0 }
     #[raw_tracepoint] exit_mmap(RawTracePointContext) -> i32 { 0 }
-    #[raw_tracepoint] tracepoint_set_state(RawTracePointContext) -> i32 { 0 }
+    #[btf_tracepoint] tracepoint_set_state(BtfTracePointContext) -> i32 { 0 }
     #[raw_tracepoint] tracepoint_send_reset(RawTracePointContext) -> i32 { 0 }
-    #[raw_tracepoint] tracepoint_destroy_sock(RawTracePointContext) -> i32 { 0 }
-    #[raw_tracepoint] tracepoint_sys_exit(RawTracePointContext) -> i32 { 0 }
+    #[btf_tracepoint] tracepoint_destroy_sock(BtfTracePointContext) -> i32 { 0 }
+    #[btf_tracepoint] tracepoint_sys_exit(BtfTracePointContext) -> i32 { 0 }
     #[cgroup_sock(sock_release)] cgroup_sock_release(SockContext) -> i32 { 1 }
 }

@@ -262,9 +262,9 @@ impl<M: Memory> Sock<M> {
 
     /// Received payload in the receive queue. One that was moved elsewhere holds none.
     #[inline(always)]
-    pub(crate) fn queued_unread(&self, flags: Flags) -> u32 {
+    pub(crate) fn queued_unread(&self, flags: impl FnOnce() -> Flags) -> u32 {
         if self.has_receive_queue() {
-            self.unread(flags)
+            self.unread(flags())
         } else {
             0
         }
@@ -431,12 +431,12 @@ impl<M: Memory> Tcp<M> {
 
 /// Whether a packet (`struct sk_buff`) that TCP is at work on is an RST.
 #[inline(always)]
-pub(crate) fn is_rst(skb: *const u8) -> bool {
+pub(crate) fn is_rst<M: Memory>(skb: *const u8) -> bool {
     /// The flags are in this byte of the TCP header.
     const FLAGS: u32 = 13;
     const RST: u8 = 1 << 2;
-    let head: u64 = Probed::read(skb, offset!(skb_head));
-    let header: u16 = Probed::read(skb, offset!(transport_header));
+    let head: u64 = M::read(skb, offset!(skb_head));
+    let header: u16 = M::read(skb, offset!(transport_header));
     Probed::read::<u8>(head as *const u8, u32::from(header) + FLAGS) & RST != 0
 }
 
@@ -515,7 +515,7 @@ impl Task {
     pub(crate) fn registers(&self) -> Registers {
         // SAFETY: takes the current task.
         let registers = unsafe { bpf_task_pt_regs(self.0) };
-        Registers(registers as *const u8)
+        Registers::new(registers as *const u8)
     }
 }
 
@@ -523,6 +523,11 @@ impl Task {
 pub(crate) struct Registers(*const u8);
 
 impl Registers {
+    #[inline(always)]
+    pub(crate) fn new(registers: *const u8) -> Self {
+        Self(registers)
+    }
+
     /// Number of the system call.
     #[inline(always)]
     pub(crate) fn syscall(&self) -> i32 {

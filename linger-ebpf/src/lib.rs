@@ -92,10 +92,11 @@ pub const MAX_ORPHANS: u32 = 65_536;
 /// How many [hints](hint) there are; a power of two.
 pub const HINTS: u32 = 16_384;
 
-/// The hint of a socket's address: how many records of sockets have this one is counted there.
+/// The hint of a socket's address: how many records of sockets have this one is counted there. It is made
+/// of the lower half: so much the verifier lets anyone have of a pointer whose type it knows, as a number.
 #[must_use]
-#[expect(clippy::cast_possible_truncation, reason = "the upper bits of 64")]
+#[expect(clippy::cast_possible_truncation, reason = "see above")]
 pub const fn hint(sk: u64) -> u32 {
     // Fibonacci hashing, as in `Slot::index`.
-    (sk.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - HINTS.ilog2())) as u32
+    (sk as u32).wrapping_mul(0x9e37_79b1) >> (u32::BITS - HINTS.ilog2())
 }

@@ -48,17 +48,17 @@ mod who;
 
 use aya_ebpf::{
     EbpfContext as _,
-    macros::{cgroup_sock, fentry, fexit, kprobe, kretprobe, raw_tracepoint},
+    macros::{btf_tracepoint, cgroup_sock, fentry, fexit, kprobe, kretprobe, raw_tracepoint},
     programs::{
-        FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext,
-        SockContext,
+        BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RawTracePointContext,
+        RetProbeContext, SockContext,
     },
 };
 use linger_ebpf::{Close, Lost, Outcome, flag};
 
 use crate::{
     in_flight::Place,
-    kernel::{Memory, Probed, Sock, Task, Typed, is_rst, state},
+    kernel::{Memory, Probed, Registers, Sock, Task, Typed, is_rst, state},
 };
 
 // ---- the model's calls, for the plans `fentry` and `kprobe` ----
@@ -84,12 +84,17 @@ fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
     if Task::current().is_kernel_thread() {
         close.flags |= flag::INNER;
     }
-    let (state, flags) = (sk.state(), sk.flags());
+    let state = sk.state();
+    if state == state::CLOSE {
+        let unread = sk.queued_unread(|| sk.flags());
+        return close::decide_closed(close, sk, sk.has_peer(), unread);
+    }
+    let flags = sk.flags();
     // A listener's queue holds no data of its own.
     let unread = if state == state::LISTEN {
         0
     } else {
-        sk.queued_unread(flags)
+        sk.queued_unread(|| flags)
     };
     close::decide(close, sk, flags, state, unread, timeout);
     if close.outcome == Outcome::Graceful as u8 {
@@ -209,8 +214,7 @@ fn fentry_active_reset(ctx: FEntryContext) -> i32 {
 #[fentry(function = "tcp_reset")]
 #[inline(always)]
 fn fentry_reset(ctx: FEntryContext) -> i32 {
-    // Without a look at the hints: the verifier lets no one calculate with a pointer whose type it knows.
-    orphan::foretell(ctx.arg(0), || is_rst(ctx.arg(1)));
+    orphan::reset(ctx.arg(0), || is_rst::<Typed>(ctx.arg(1)));
     0
 }
 
@@ -277,7 +281,7 @@ fn kprobe_active_reset(ctx: ProbeContext) -> u32 {
 #[inline(always)]
 fn kprobe_reset(ctx: ProbeContext) -> u32 {
     if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
-        orphan::reset(sk, || is_rst(skb));
+        orphan::reset(sk, || is_rst::<Probed>(skb));
     }
     0
 }
@@ -288,12 +292,12 @@ fn kprobe_reset(ctx: ProbeContext) -> u32 {
 /// already; most sockets leave nothing behind.
 ///
 /// kernel: v4.16.. include/trace/events/tcp.h: tcp_destroy_sock(struct sock *sk)
-#[raw_tracepoint]
+#[btf_tracepoint(function = "tcp_destroy_sock")]
 #[inline(always)]
-fn destroy_sock(ctx: RawTracePointContext) -> i32 {
-    let sk = Sock::<Probed>::new(ctx.arg(0));
+fn destroy_sock(ctx: BtfTracePointContext) -> i32 {
+    let sk = Sock::<Typed>::new(ctx.arg(0));
     if maps::is_hinted(sk.address()) {
-        orphan::end_orphan(sk.address());
+        orphan::end(&sk);
     }
     0
 }
@@ -321,11 +325,17 @@ const IPPROTO_TCP: u32 = 6;
 #[inline(always)]
 fn cgroup_sock_release(ctx: SockContext) -> i32 {
     // SAFETY: the verifier checks the access to the context.
-    let (protocol, state) = unsafe { ((*ctx.sock).protocol, (*ctx.sock).state) };
+    let (protocol, state, peer) = unsafe {
+        (
+            (*ctx.sock).protocol,
+            (*ctx.sock).state,
+            (*ctx.sock).dst_port,
+        )
+    };
     if protocol == IPPROTO_TCP {
-        // The context is the socket.
         let is_closed = state == u32::from(state::CLOSE);
-        tracepoint::release(&Sock::new(ctx.as_ptr().cast()), is_closed);
+        // The context is the socket.
+        tracepoint::release(&Sock::new(ctx.as_ptr().cast()), is_closed, peer != 0);
     }
     1
 }
@@ -333,10 +343,10 @@ fn cgroup_sock_release(ctx: SockContext) -> i32 {
 /// A socket's state changes, under the lock; the change may be to the same state.
 ///
 /// kernel: v4.16.. include/trace/events/sock.h: inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
-#[raw_tracepoint]
+#[btf_tracepoint(function = "inet_sock_set_state")]
 #[inline(always)]
-fn tracepoint_set_state(ctx: RawTracePointContext) -> i32 {
-    tracepoint::set_state(&Sock::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2));
+fn tracepoint_set_state(ctx: BtfTracePointContext) -> i32 {
+    tracepoint::set_state(&Sock::<Typed>::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2));
     0
 }
 
@@ -357,24 +367,24 @@ fn tracepoint_send_reset(ctx: RawTracePointContext) -> i32 {
 /// A socket comes to its end, once, and before its memory is freed.
 ///
 /// kernel: v4.16.. include/trace/events/tcp.h: tcp_destroy_sock(struct sock *sk)
-#[raw_tracepoint]
+#[btf_tracepoint(function = "tcp_destroy_sock")]
 #[inline(always)]
-fn tracepoint_destroy_sock(ctx: RawTracePointContext) -> i32 {
-    tracepoint::destroy(&Sock::new(ctx.arg(0)));
+fn tracepoint_destroy_sock(ctx: BtfTracePointContext) -> i32 {
+    tracepoint::destroy(&Sock::<Typed>::new(ctx.arg(0)));
     0
 }
 
 /// A system call returns; if it is close(2), what it released is released, since v6.6.
 ///
-/// The raw tracepoint costs less than `syscalls:sys_exit_close`, and is never skipped because
+/// The tracepoint itself costs less than `syscalls:sys_exit_close`, and is never skipped because
 /// another program runs on the CPU.
 ///
 /// kernel: v2.6.. include/trace/events/syscalls.h: sys_exit(struct pt_regs *regs, long ret)
-#[raw_tracepoint]
+#[btf_tracepoint(function = "sys_exit")]
 #[inline(always)]
-fn tracepoint_sys_exit(ctx: RawTracePointContext) -> i32 {
+fn tracepoint_sys_exit(ctx: BtfTracePointContext) -> i32 {
     // Of a socket, close(2) always succeeds.
-    if ctx.arg::<u64>(1) == 0 {
+    if ctx.arg::<u64>(1) == 0 && tracepoint::is_close(&Registers::new(ctx.arg(0))) {
         tracepoint::exit_syscall();
     }
     0

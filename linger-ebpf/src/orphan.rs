@@ -196,41 +196,26 @@ pub(crate) fn take_back(key: u64) {
 /// The kernel resets a connection, whatever the reason.
 #[inline(always)]
 pub(crate) fn reset(key: u64, by_rst: impl FnOnce() -> bool) {
-    if maps::is_hinted(key) {
-        foretell(key, by_rst);
-    }
-}
-
-/// As [`reset`], whatever the hints say.
-#[inline(always)]
-pub(crate) fn foretell(key: u64, by_rst: impl FnOnce() -> bool) {
-    if let Some(orphan) = record(key) {
+    if maps::is_hinted(key)
+        && let Some(orphan) = record(key)
+    {
         orphan.omen = if by_rst() { omen::RST } else { omen::NO_RST };
     }
 }
 
 /// A socket that may have left something behind comes to its end, under its lock.
-///
-/// A [global function](crate).
-#[inline(never)]
-#[unsafe(no_mangle)]
-pub(crate) extern "C" fn end_orphan(key: u64) -> u32 {
-    let sk = Sock::<Probed>::new(key as *const u8);
-    if let (Some(orphan), Some(tcp)) = (record(key), sk.tcp()) {
-        end(&sk, &tcp, orphan);
-    }
-    0
-}
-
 #[inline(always)]
-fn end(sk: &Sock<Probed>, tcp: &Tcp<Probed>, orphan: &mut Orphan) {
+pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
     let key = sk.address();
+    let (Some(orphan), Some(tcp)) = (record(key), sk.tcp()) else {
+        return;
+    };
     let mut stage = orphan.stage;
     let queued = tcp.queued_before_fin();
     let fate = if queued.sum() == 0 {
         Fate::Delivered
     } else {
-        fate(sk, tcp, orphan)
+        fate(sk, &tcp, orphan)
     };
     // SAFETY: a field of a map value; volatile so that it is read again: the verifier need not follow
     // every fate from here on.
@@ -266,7 +251,7 @@ fn end(sk: &Sock<Probed>, tcp: &Tcp<Probed>, orphan: &mut Orphan) {
 
 /// What became of an orphan that ends with payload outstanding.
 #[inline(always)]
-fn fate(sk: &Sock<Probed>, tcp: &Tcp<Probed>, orphan: &Orphan) -> Fate {
+fn fate<M: Memory>(sk: &Sock<M>, tcp: &Tcp<M>, orphan: &Orphan) -> Fate {
     match sk.err() {
         ECONNRESET => match orphan.omen {
             omen::RST => Fate::PeerReset,
@@ -284,7 +269,7 @@ fn fate(sk: &Sock<Probed>, tcp: &Tcp<Probed>, orphan: &Orphan) -> Fate {
 /// Whether it was data that made the kernel reset the connection, where that was not seen. Data ends
 /// a closed socket as soon as it comes, and after its acknowledgement was taken; an RST before.
 #[inline(always)]
-fn is_late_data(tcp: &Tcp<Probed>, orphan: &Orphan) -> bool {
+fn is_late_data<M: Memory>(tcp: &Tcp<M>, orphan: &Orphan) -> bool {
     /// The clock may tick between the two.
     const TICK: u32 = 1;
     #[expect(

@@ -14,7 +14,7 @@ use linger_ebpf::{Close, Group, Kind, Lost, Outcome, flag, stage};
 use crate::{
     atomic, close,
     in_flight::{self, Place},
-    kernel::{Flags, Memory as _, Probed, Sock, Task, state, state_offset},
+    kernel::{Flags, Memory, Probed, Registers, Sock, Task, state, state_offset},
     ledger, maps, orphan, reset,
     watch::{self, Stack},
     who,
@@ -27,12 +27,18 @@ static CLOSE_SYSCALL: i32 = -1;
 /// Whether the current thread is inside a call of close(2) whose return is the end of a release.
 #[inline(always)]
 fn in_close_syscall() -> bool {
-    // SAFETY: reads a static; volatile because the value is replaced at load.
-    let close = unsafe { core::ptr::read_volatile(&raw const CLOSE_SYSCALL) };
     let registers = Task::current().registers();
     // Work that is left to the way out of a system call runs when its return has been seen: by
     // then its result stands where -ENOSYS did.
-    registers.syscall() == close && registers.result() == -ENOSYS
+    is_close(&registers) && registers.result() == -ENOSYS
+}
+
+/// Whether these are the registers of a call of close(2) whose return is the end of a release.
+#[inline(always)]
+pub(crate) fn is_close(registers: &Registers) -> bool {
+    // SAFETY: reads a static; volatile because the value is replaced at load.
+    let close = unsafe { core::ptr::read_volatile(&raw const CLOSE_SYSCALL) };
+    registers.syscall() == close
 }
 
 const ENOSYS: i32 = 38;
@@ -40,7 +46,7 @@ const ENOSYS: i32 = 38;
 /// A socket is released. No one else holds it: of processes, only this thread works on it from here
 /// on.
 #[inline(always)]
-pub(crate) fn release(sk: &Sock<Probed>, is_closed: bool) {
+pub(crate) fn release(sk: &Sock<Probed>, is_closed: bool, has_peer: bool) {
     let Some(place) = Place::current() else {
         return;
     };
@@ -50,14 +56,14 @@ pub(crate) fn release(sk: &Sock<Probed>, is_closed: bool) {
     };
     // What is closed stays closed. Anything else may change before the close takes the lock.
     if is_closed {
-        let flags = sk.flags();
-        close::decide(close, sk, flags, state::CLOSE, sk.queued_unread(flags), 0);
+        let unread = sk.queued_unread(|| sk.flags());
+        close::decide_closed(close, sk, has_peer, unread);
     }
 }
 
 /// A socket's state changes.
 #[inline(always)]
-pub(crate) fn set_state(sk: &Sock<Probed>, old: u8, new: u8) {
+pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
     // Only these follow a close.
     if !matches!(
         new,
@@ -101,7 +107,7 @@ pub(crate) fn set_state(sk: &Sock<Probed>, old: u8, new: u8) {
 
 /// The time that `inet_release` lets this close wait.
 #[inline(always)]
-fn timeout(sk: &Sock<Probed>, flags: Flags) -> u64 {
+fn timeout<M: Memory>(sk: &Sock<M>, flags: Flags) -> u64 {
     if flags.linger() && !Task::current().is_exiting() {
         sk.lingertime()
     } else {
@@ -179,33 +185,28 @@ extern "C" fn withdraw(close: *const Close) -> u32 {
 
 /// A socket comes to its end, once, in whatever context.
 #[inline(always)]
-pub(crate) fn destroy(sk: &Sock<Probed>) {
+pub(crate) fn destroy<M: Memory>(sk: &Sock<M>) {
     let address = sk.address();
     let Some(place) = Place::current() else {
         return;
     };
+    let mut ends = false;
     if let Some(close) = place.find(address) {
-        end_within(&place, close, sk);
+        // Under the lock it is the close that ends it. Without, it is a soft interrupt that came upon
+        // this thread after its close let go: the close ends as it would have.
+        let decided = close.stage == stage::DECIDED && returns(close);
+        if !decided && sk.is_owned() {
+            settle(close, sk);
+            ends = !returns(close);
+        }
+        if close.flags & flag::LEAVES != 0 {
+            orphan::end(sk);
+        }
     } else if maps::is_hinted(address) {
         end_parked(sk);
-        orphan::end_orphan(address);
+        orphan::end(sk);
     }
-}
-
-/// The socket of this thread's close comes to its end.
-#[inline(always)]
-fn end_within(place: &Place, close: &mut Close, sk: &Sock<Probed>) {
-    // Under the lock it is the close that ends it. Without, it is a soft interrupt that came upon
-    // this thread after its close let go: the close ends as it would have.
-    let decided = close.stage == stage::DECIDED && returns(close);
-    let owned = !decided && sk.is_owned();
-    if owned {
-        settle(close, sk);
-    }
-    if close.flags & flag::LEAVES != 0 {
-        orphan::end_orphan(sk.address());
-    }
-    if owned && !returns(close) {
+    if ends && let Some(close) = place.record() {
         count(close, ptr::null(), Stack::Here);
         place.clear();
     }
@@ -213,7 +214,7 @@ fn end_within(place: &Place, close: &mut Close, sk: &Sock<Probed>) {
 
 /// The socket of a close that waited, and whose return no one saw, comes to its end.
 #[inline(always)]
-fn end_parked(sk: &Sock<Probed>) {
+fn end_parked<M: Memory>(sk: &Sock<M>) {
     let address = sk.address();
     if let Some(parked) = in_flight::parked(address) {
         settle(&mut parked.close, sk);
@@ -224,13 +225,12 @@ fn end_parked(sk: &Sock<Probed>) {
 
 /// What a close was, at the end of its socket.
 #[inline(always)]
-fn settle(close: &mut Close, sk: &Sock<Probed>) {
+fn settle<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     match close.stage {
         // No change of state came before: it was closed when the close took the lock. By now its
         // receive queue is flushed.
         stage::BEGUN => {
-            let flags = sk.flags();
-            close::decide(close, sk, flags, state::CLOSE, sk.unread(flags), 0);
+            close::decide_closed(close, sk, sk.has_peer(), sk.unread(sk.flags()));
         }
         stage::WAITING => judge(close, sk),
         _ => {}
@@ -239,7 +239,7 @@ fn settle(close: &mut Close, sk: &Sock<Probed>) {
 
 /// What became of a wait, at the end of the socket.
 #[inline(always)]
-fn judge(close: &mut Close, sk: &Sock<Probed>) {
+fn judge<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     let Some(tcp) = sk.tcp() else { return };
     let outcome = if close::is_overdue(close) {
         Outcome::LingerTimeout

@@ -23,7 +23,7 @@ use linger_ebpf::{
 use crate::{
     atomic,
     close::{UNSEEN, narrow},
-    kernel::{Flags, Memory, Probed, Sock, Task, current_tgid, current_tid},
+    kernel::{Memory, Probed, Sock, Task, current_tgid, current_tid},
     maps::{self, FILTERS, RINGS, WATCH, WATCHED},
 };
 
@@ -32,9 +32,9 @@ static ZERO: Event = Event::ZERO;
 
 /// A close is decided. It is written down if someone may want to be told of it.
 #[inline(always)]
-pub(crate) fn note<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8, flags: Flags) {
+pub(crate) fn note<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
     if close.start_ns < until() || may_be_costly(close) {
-        let linger = if flags.linger() {
+        let linger = if sk.flags().linger() {
             sk.lingertime()
         } else {
             u64::MAX

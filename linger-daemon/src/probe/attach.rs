@@ -232,18 +232,34 @@ impl Loader {
     /// Loads the programs of these hooks. Fails for the first of them that does not load.
     fn load_programs(&self, ebpf: &mut Ebpf, hooks: &[Hook]) -> Result<(), (Hook, AttachError)> {
         for &hook in hooks {
-            if let Some(function) = hook.point.function()
-                && !self.kernel.has_function(function)
-            {
-                let missing = format!("the kernel has no function {function}");
+            if let Some(missing) = self.missing(hook.point) {
+                let missing = format!("the kernel has no {missing}");
                 return Err((hook, AttachError::Missing(missing)));
             }
         }
-        let traced = hooks.iter().filter_map(|hook| match hook.point {
+        let functions = hooks.iter().filter_map(|hook| match hook.point {
             Point::Fentry(function) | Point::Fexit(function) => Some(function),
             _ => None,
         });
-        load::all(ebpf, hooks, self.kernel.functions(traced).as_ref())
+        let tracepoints = hooks.iter().filter_map(|hook| match hook.point {
+            Point::BtfTracepoint(name) => Some(name),
+            _ => None,
+        });
+        let names = self.kernel.names(functions, tracepoints);
+        load::all(ebpf, hooks, names.as_ref())
+    }
+
+    /// What must be there for a place to be one, and is not.
+    fn missing(&self, point: Point) -> Option<String> {
+        match point {
+            Point::BtfTracepoint(name) => {
+                (!self.kernel.has_tracepoint(name)).then(|| format!("tracepoint {name}"))
+            }
+            _ => point
+                .function()
+                .filter(|function| !self.kernel.has_function(function))
+                .map(|function| format!("function {function}")),
+        }
     }
 }
 
@@ -281,6 +297,10 @@ fn attach(program: &mut Program, hook: Hook, keep: bool) -> Result<Holder, Progr
         }
         (Program::RawTracePoint(program), Point::RawTracepoint(name)) => {
             let id = program.attach(name)?;
+            keep.then(|| program.take_link(id).map(FdLink::from))
+        }
+        (Program::BtfTracePoint(program), Point::BtfTracepoint(_)) => {
+            let id = program.attach()?;
             keep.then(|| program.take_link(id).map(FdLink::from))
         }
         (Program::CgroupSock(program), Point::SockRelease) => {

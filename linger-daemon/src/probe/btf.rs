@@ -233,12 +233,29 @@ impl Kernel {
         self.function(name).is_some()
     }
 
-    /// These of the kernel's functions, for a loader that looks for their ids: of a kernel's BTF it would
-    /// take some ten megabytes apart.
-    pub(super) fn functions<'a>(&self, names: impl Iterator<Item = &'a str>) -> Option<Btf> {
-        let functions = names.filter_map(|name| Some((self.function(name)?.id, name)));
-        let functions: Vec<_> = functions.collect();
-        Btf::parse(&types::of_functions(&functions), Endianness::default()).ok()
+    /// Whether programs can be attached to a tracepoint of this name that know the types of its arguments.
+    #[must_use]
+    pub fn has_tracepoint(&self, name: &str) -> bool {
+        self.tracepoint(name).is_some()
+    }
+
+    /// The names of those of these functions and tracepoints that there are, for a loader that looks for
+    /// their ids: of a kernel's BTF it would take some ten megabytes apart.
+    pub(super) fn names<'a>(
+        &self,
+        functions: impl Iterator<Item = &'a str>,
+        tracepoints: impl Iterator<Item = &'a str>,
+    ) -> Option<Btf> {
+        let functions = functions.filter_map(|name| self.function(name));
+        let tracepoints = tracepoints.filter_map(|name| self.tracepoint(name));
+        let named: Vec<_> = functions.chain(tracepoints).collect();
+        Btf::parse(&types::of_names(&named), Endianness::default()).ok()
+    }
+
+    /// What the kernel has for each tracepoint: a name for the type of its function.
+    fn tracepoint(&self, name: &str) -> Option<Type<'_>> {
+        let name = format!("btf_trace_{name}");
+        self.types.named(&name).find(|found| found.is_typedef())
     }
 
     fn function(&self, name: &str) -> Option<Type<'_>> {

@@ -19,6 +19,8 @@ pub enum Point {
     Kretprobe(&'static str),
     /// A raw tracepoint.
     RawTracepoint(&'static str),
+    /// A raw tracepoint whose arguments have their types.
+    BtfTracepoint(&'static str),
     /// Release of any socket of the cgroup v2 root or below.
     SockRelease,
 }
@@ -44,6 +46,7 @@ impl fmt::Display for Point {
             Self::Kprobe(name) => write!(f, "kprobe:{name}"),
             Self::Kretprobe(name) => write!(f, "kretprobe:{name}"),
             Self::RawTracepoint(name) => write!(f, "raw_tracepoint:{name}"),
+            Self::BtfTracepoint(name) => write!(f, "tp_btf:{name}"),
             Self::SockRelease => write!(f, "cgroup:sock_release"),
         }
     }
@@ -63,7 +66,7 @@ const fn hook(program: &'static str, point: Point) -> Hook {
 }
 
 /// Shared by the plans that hook functions.
-const DESTROY_SOCK: Hook = hook("destroy_sock", Point::RawTracepoint("tcp_destroy_sock"));
+const DESTROY_SOCK: Hook = hook("destroy_sock", Point::BtfTracepoint("tcp_destroy_sock"));
 
 // In the order in which they are attached: what ends a close before what begins one, so that no
 // close begins on record that cannot end; `__tcp_close`'s return, which tells a close whose
@@ -105,14 +108,14 @@ const KPROBE: &[Hook] = &[
 const SEES_RETURNS: &str = "tracepoint_sys_exit";
 
 const TRACEPOINT: &[Hook] = &[
-    hook(SEES_RETURNS, Point::RawTracepoint("sys_exit")),
+    hook(SEES_RETURNS, Point::BtfTracepoint("sys_exit")),
     hook(
         "tracepoint_destroy_sock",
-        Point::RawTracepoint("tcp_destroy_sock"),
+        Point::BtfTracepoint("tcp_destroy_sock"),
     ),
     hook(
         "tracepoint_set_state",
-        Point::RawTracepoint("inet_sock_set_state"),
+        Point::BtfTracepoint("inet_sock_set_state"),
     ),
     hook("cgroup_sock_release", Point::SockRelease),
     hook(

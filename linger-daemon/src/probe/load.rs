@@ -33,12 +33,12 @@ pub(super) fn loader<'a>() -> EbpfLoader<'a> {
 }
 
 /// Loads the programs of these hooks, as many at a time as there are CPUs, the last first: those that
-/// begin a close are the largest. Fails for the first hook whose program does not load. `functions` are
-/// those that programs are loaded for.
+/// begin a close are the largest. Fails for the first hook whose program does not load. `names` has the
+/// functions and tracepoints that programs are loaded for.
 pub(super) fn all(
     ebpf: &mut Ebpf,
     hooks: &[Hook],
-    functions: Option<&Btf>,
+    names: Option<&Btf>,
 ) -> Result<(), (Hook, AttachError)> {
     let mut programs: Vec<Option<&mut Program>> = hooks.iter().map(|_| None).collect();
     for (name, program) in ebpf.programs_mut() {
@@ -53,7 +53,7 @@ pub(super) fn all(
         while let Some((hook, program)) = next() {
             let loaded = match program {
                 Some(program) => {
-                    load(program, hook.point, functions).map_err(|why| explain(&why, hook.point))
+                    load(program, hook.point, names).map_err(|why| explain(&why, hook.point))
                 }
                 None => Err(no_program(*hook)),
             };
@@ -80,11 +80,14 @@ pub(super) fn all(
     first.map_or(Ok(()), Err)
 }
 
-fn load(program: &mut Program, point: Point, functions: Option<&Btf>) -> Result<(), ProgramError> {
-    let functions = || functions.ok_or(ProgramError::UnexpectedProgramType);
+fn load(program: &mut Program, point: Point, names: Option<&Btf>) -> Result<(), ProgramError> {
+    let names = || names.ok_or(ProgramError::UnexpectedProgramType);
     match (program, point) {
-        (Program::FEntry(program), Point::Fentry(function)) => program.load(function, functions()?),
-        (Program::FExit(program), Point::Fexit(function)) => program.load(function, functions()?),
+        (Program::FEntry(program), Point::Fentry(function)) => program.load(function, names()?),
+        (Program::FExit(program), Point::Fexit(function)) => program.load(function, names()?),
+        (Program::BtfTracePoint(program), Point::BtfTracepoint(name)) => {
+            program.load(name, names()?)
+        }
         (Program::KProbe(program), Point::Kprobe(_) | Point::Kretprobe(_)) => program.load(),
         (Program::RawTracePoint(program), Point::RawTracepoint(_)) => program.load(),
         (Program::CgroupSock(program), Point::SockRelease) => program.load(),

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Trims a kernel's BTF to what the tests read: the named structs, enums and functions.
+"""Trims a kernel's BTF to what the tests read: the named structs, enums, functions and aliases.
 
 usage: trim.py VMLINUX_BTF OUT NAME...
 
@@ -74,7 +74,7 @@ def main(source, out, names):
 
     wanted = {name.encode() for name in names}
     for i, entry in enumerate(types[1:], 1):
-        if entry[3] in ('STRUCT', 'ENUM', 'FUNC') and text(entry[0]) in wanted:
+        if entry[3] in ('STRUCT', 'ENUM', 'FUNC', 'TYPEDEF') and text(entry[0]) in wanted:
             visit(i)
     body = b''.join(order)
     header = struct.pack('<HBBIIIII', 0xeB9F, 1, 0, 24, 0, len(body), len(body), len(new_strings))

@@ -73,14 +73,17 @@ fn functions_tell_what_a_kernel_does() {
 }
 
 #[test]
-fn a_list_of_functions_has_the_ids_of_the_kernel() {
+fn a_list_of_names_has_the_ids_of_the_kernel() {
     const FUNCTIONS: [&str; 2] = ["tcp_reset", "__tcp_close"];
     let name = "debian-6.12.117.btf";
-    let list = debian(name).functions(FUNCTIONS.into_iter()).unwrap();
+    let list = debian(name).names(FUNCTIONS.into_iter(), ["tcp_destroy_sock"].into_iter());
+    let list = list.unwrap();
     let all = Btf::parse_file(file(name), Endianness::default()).unwrap();
-    for function in FUNCTIONS {
-        let id = |btf: &Btf| btf.id_by_type_name_kind(function, BtfKind::Func).unwrap();
-        assert_eq!(id(&list), id(&all), "{function}");
+    let functions = FUNCTIONS.map(|name| (name, BtfKind::Func));
+    let tracepoint = ("btf_trace_tcp_destroy_sock", BtfKind::Typedef);
+    for (name, kind) in functions.into_iter().chain([tracepoint]) {
+        let id = |btf: &Btf| btf.id_by_type_name_kind(name, kind).unwrap();
+        assert_eq!(id(&list), id(&all), "{name}");
     }
     assert!(
         list.id_by_type_name_kind("tcp_close", BtfKind::Func)

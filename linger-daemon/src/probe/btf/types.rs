@@ -78,7 +78,10 @@ impl Types {
             if next > end {
                 return Err(cut());
             }
-            if matches!(kind_of(info), kind::STRUCT | kind::ENUM | kind::FUNC) {
+            if matches!(
+                kind_of(info),
+                kind::STRUCT | kind::ENUM | kind::FUNC | kind::TYPEDEF
+            ) {
                 let name = text(&bytes, strings, word(&bytes, at).unwrap_or_default());
                 let id = u32::try_from(starts.len()).map_err(|_| cut())?;
                 named.push((hash(name), id));
@@ -94,7 +97,7 @@ impl Types {
         })
     }
 
-    /// The structs, enums and functions of a name.
+    /// The structs, enums, functions and aliases of a name.
     pub(super) fn named(&self, name: &str) -> impl Iterator<Item = Type<'_>> {
         let hash = hash(name.as_bytes());
         let alike = self.named.iter().filter(move |(other, _)| *other == hash);
@@ -166,6 +169,11 @@ impl<'a> Type<'a> {
         self.kind() == kind::FUNC
     }
 
+    /// Whether it is another name of a type.
+    pub(super) fn is_typedef(self) -> bool {
+        self.kind() == kind::TYPEDEF
+    }
+
     /// The members of a struct or union.
     pub(super) fn members(self) -> impl Iterator<Item = Member<'a>> {
         let count = if self.is_aggregate() { self.parts() } else { 0 };
@@ -230,20 +238,20 @@ impl<'a> Type<'a> {
     }
 }
 
-/// BTF of these functions alone, each with the id that it is given: all other ids stand for nothing.
-pub(super) fn of_functions(functions: &[(u32, &str)]) -> Vec<u8> {
-    let last = functions.iter().map(|(id, _)| *id).max().unwrap_or(0);
+/// BTF of the names of these types alone, each with the id that it has: all other ids stand for nothing.
+pub(super) fn of_names(named: &[Type]) -> Vec<u8> {
+    let last = named.iter().map(|named| named.id).max().unwrap_or(0);
     let mut strings = vec![0];
     let mut types = Vec::with_capacity(last as usize * HEAD);
     for _ in 0..last {
         put(&mut types, &[0, kind::FWD << 24, 0]);
     }
-    for (id, name) in functions {
-        let mut function = Vec::new();
-        put(&mut function, &[size(&strings), kind::FUNC << 24, 0]);
-        strings.extend(name.bytes().chain([0]));
-        let at = (*id as usize - 1) * HEAD;
-        types[at..at + HEAD].copy_from_slice(&function);
+    for named in named {
+        let mut head = Vec::new();
+        put(&mut head, &[size(&strings), named.kind() << 24, 0]);
+        strings.extend(named.name().iter().chain(&[0]));
+        let at = (named.id as usize - 1) * HEAD;
+        types[at..at + HEAD].copy_from_slice(&head);
     }
     let mut bytes = MAGIC.to_ne_bytes().to_vec();
     bytes.extend([VERSION, 0]);
