@@ -149,7 +149,7 @@ pub enum Plan {
     Fentry,
     /// Kprobes and kretprobes on the same functions.
     Kprobe,
-    /// `cgroup/sock_release`, raw tracepoints and a system-call tracepoint.
+    /// `cgroup/sock_release` and tracepoints.
     Tracepoint,
 }
 
