@@ -74,13 +74,18 @@ pub(crate) fn decide_closed<M: Memory>(
     has_peer: bool,
     unread: u32,
 ) {
-    let outcome = if has_peer {
+    let queued = QueueBytes::NONE;
+    conclude(close, sk, state::CLOSE, unread, closed(has_peer), queued);
+}
+
+/// What the close of a socket in `CLOSE` is.
+#[inline(always)]
+fn closed(has_peer: bool) -> Outcome {
+    if has_peer {
         Outcome::AlreadyClosed
     } else {
         Outcome::NotConnected
-    };
-    let queued = QueueBytes::NONE;
-    conclude(close, sk, state::CLOSE, unread, outcome, queued);
+    }
 }
 
 /// Keeps what was decided.
@@ -118,8 +123,10 @@ fn outcome<M: Memory>(
     unread: u32,
     timeout: u64,
 ) -> (Outcome, QueueBytes) {
-    if state == state::LISTEN {
-        return (Outcome::Listener, QueueBytes::NONE);
+    match state {
+        state::LISTEN => return (Outcome::Listener, QueueBytes::NONE),
+        state::CLOSE => return (closed(sk.has_peer()), QueueBytes::NONE),
+        _ => {}
     }
     let Some(tcp) = sk.tcp() else {
         return (Outcome::Graceful, QueueBytes::NONE);
