@@ -44,7 +44,7 @@ fn build() -> Result<()> {
     let linker = find_linker(workspace)?;
     let compiler = find_compiler()?;
 
-    let target_dir = out.join("bpf");
+    let target_dir = shared_target_dir(&out)?;
     let mut cargo = Command::new(env::var("CARGO")?);
     cargo
         .current_dir(&manifest)
@@ -101,6 +101,15 @@ fn build() -> Result<()> {
             .with_context(|| format!("take the object {}", object.display()))?;
     }
     Ok(())
+}
+
+/// Where the objects are built: one folder for all profiles, which so compile them once.
+///
+/// `out` is `TARGET_DIR/PROFILE/build/PACKAGE/out`.
+fn shared_target_dir(out: &Path) -> Result<PathBuf> {
+    let target_dir = out.ancestors().nth(4);
+    let target_dir = target_dir.with_context(|| format!("{} is not cargo's", out.display()))?;
+    Ok(target_dir.join("bpf"))
 }
 
 /// A compiler that can make code for [`TARGET`].
