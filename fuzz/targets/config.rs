@@ -1,41 +1,4 @@
 //! Any file of settings: it is refused, or what it comes to, written down, is read again as the same.
 #![no_main]
 
-use std::fs;
-use std::path::PathBuf;
-use std::process;
-
-use libfuzzer_sys::fuzz_target;
-use linger_daemon::config::{self, Config, Invalid, Key, Sources};
-
-fn load(text: &[u8]) -> Result<Config, Invalid> {
-    let path = PathBuf::from(format!("/dev/shm/linger-fuzz-{}.toml", process::id()));
-    fs::write(&path, text).expect("there is memory");
-    let sources = Sources {
-        file: Some(path),
-        ..Sources::default()
-    };
-    config::load(&sources).map(|effective| effective.config)
-}
-
-fuzz_target!(|text: &[u8]| {
-    match load(text) {
-        Ok(config) => {
-            let lines = Key::ALL.iter().map(|&key| {
-                let value = config.value(key);
-                format!("{key} = {value}\n")
-            });
-            let written: String = lines.collect();
-            match load(written.as_bytes()) {
-                Ok(again) => assert_eq!(again, config, "{written}"),
-                Err(error) => panic!("{written}{error}"),
-            }
-        }
-        Err(error) => {
-            let text = error.to_string();
-            assert!(!text.is_empty());
-            let printable = |character: char| character == '\n' || !character.is_control();
-            assert!(text.chars().all(printable), "{text:?}");
-        }
-    }
-});
+libfuzzer_sys::fuzz_target!(|text: &[u8]| linger_fuzz::config::check(text));

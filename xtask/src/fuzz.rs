@@ -78,7 +78,8 @@ fn build() -> Result<PathBuf> {
     let target = artifacts::host_target();
     let folder = root().join("target/fuzz");
     run(cargo()
-        .args(["build", "--package", "linger-fuzz", "--profile", "fuzz"])
+        .args(["build", "--package", "linger-fuzz", "--features", "libfuzzer"])
+        .args(["--profile", "fuzz"])
         .args(["--target", &target, "--target-dir"])
         .arg(&folder)
         .env("RUSTFLAGS", RUSTFLAGS))?;

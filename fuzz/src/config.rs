@@ -1,0 +1,40 @@
+//! Any file of settings: it is refused, or what it comes to, written down, is read again as the same.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process;
+
+use linger_daemon::config::{self, Config, Invalid, Key, Sources};
+
+fn load(text: &[u8]) -> Result<Config, Invalid> {
+    let path = PathBuf::from(format!("/dev/shm/linger-fuzz-{}.toml", process::id()));
+    fs::write(&path, text).expect("there is memory");
+    let sources = Sources {
+        file: Some(path),
+        ..Sources::default()
+    };
+    config::load(&sources).map(|effective| effective.config)
+}
+
+/// Panics if settings that were accepted are not read again as the same, or if the refusal cannot be printed.
+pub fn check(text: &[u8]) {
+    match load(text) {
+        Ok(config) => {
+            let lines = Key::ALL.iter().map(|&key| {
+                let value = config.value(key);
+                format!("{key} = {value}\n")
+            });
+            let written: String = lines.collect();
+            match load(written.as_bytes()) {
+                Ok(again) => assert_eq!(again, config, "{written}"),
+                Err(error) => panic!("{written}{error}"),
+            }
+        }
+        Err(error) => {
+            let text = error.to_string();
+            assert!(!text.is_empty());
+            let printable = |character: char| character == '\n' || !character.is_control();
+            assert!(text.chars().all(printable), "{text:?}");
+        }
+    }
+}

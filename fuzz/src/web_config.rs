@@ -1,0 +1,17 @@
+//! Any web configuration: it is taken, or refused in one line.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process;
+
+use linger_daemon::http::Security;
+
+/// Panics if the refusal is not one printable line.
+pub fn check(text: &[u8]) {
+    let path = PathBuf::from(format!("/dev/shm/linger-fuzz-web-{}.yml", process::id()));
+    fs::write(&path, text).expect("there is memory");
+    if let Err(error) = Security::load(&path) {
+        let text = error.to_string();
+        assert!(!text.chars().any(char::is_control), "{text:?}");
+    }
+}
