@@ -2,7 +2,11 @@
 
 use linger_daemon::attribution::Names;
 
-/// Panics if a name is not a part of the path, or if there is no unit.
+/// Finds the names in a path.
+///
+/// # Panics
+///
+/// If a name is not a part of the path, or if there is no unit.
 pub fn check(path: &str) {
     let names = Names::of(path);
     // What is a container's or a pod's comes out of the path, in which systemd writes some bytes as \x2d.

@@ -16,7 +16,11 @@ fn load(text: &[u8]) -> Result<Config, Invalid> {
     config::load(&sources).map(|effective| effective.config)
 }
 
-/// Panics if settings that were accepted are not read again as the same, or if the refusal cannot be printed.
+/// Reads settings, and those that they come to.
+///
+/// # Panics
+///
+/// If settings that were accepted are not read again as the same, or if the refusal cannot be printed.
 pub fn check(text: &[u8]) {
     match load(text) {
         Ok(config) => {

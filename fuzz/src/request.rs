@@ -20,7 +20,10 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
 static OPEN: LazyLock<Arc<State>> = LazyLock::new(|| serving(Security::none()));
 
 static CLOSED: LazyLock<Arc<State>> = LazyLock::new(|| {
-    let path = PathBuf::from(format!("/dev/shm/linger-fuzz-users-{}.yml", std::process::id()));
+    let path = PathBuf::from(format!(
+        "/dev/shm/linger-fuzz-users-{}.yml",
+        std::process::id()
+    ));
     // The password is one that no bytes of a request are.
     let users =
         "basic_auth_users: {a: $2b$04$aaaaaaaaaaaaaaaaaaaaa.aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa}";
@@ -51,7 +54,11 @@ fn serving(security: Security) -> Arc<State> {
     state
 }
 
-/// Panics if an answer is not HTTP, or if the server that asks for a password tells anything.
+/// Asks a server.
+///
+/// # Panics
+///
+/// If an answer is not HTTP, or if the server that asks for a password tells anything.
 pub fn check(bytes: &[u8]) {
     let Some((first, request)) = bytes.split_first() else {
         return;

@@ -6,7 +6,11 @@ use std::process;
 
 use linger_daemon::http::Security;
 
-/// Panics if the refusal is not one printable line.
+/// Reads a web configuration.
+///
+/// # Panics
+///
+/// If the refusal is not one printable line.
 pub fn check(text: &[u8]) {
     let path = PathBuf::from(format!("/dev/shm/linger-fuzz-web-{}.yml", process::id()));
     fs::write(&path, text).expect("there is memory");

@@ -7,7 +7,9 @@ use linger_fuzz::{cgroup_path, config, request, web_config};
 
 /// Hands each seed of a target to its check; fails if there is none.
 fn replay(target: &str, check: impl Fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("seeds")
+        .join(target);
     let mut count = 0;
     for entry in fs::read_dir(&folder).expect("the target has seeds") {
         let path = entry.expect("the folder is readable").path();

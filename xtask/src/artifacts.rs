@@ -1,7 +1,7 @@
 //! Building the project's executables, and where cargo put them.
 
-use std::env::consts::ARCH;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
@@ -10,64 +10,18 @@ use serde_json::Value;
 use crate::shell::{cargo, each_line};
 
 /// What the tests on other kernels run with.
-pub(crate) struct Executables {
-    /// The daemon.
-    pub(crate) lingerd: PathBuf,
+pub struct Executables {
+    /// The daemon, as it is shipped.
+    pub lingerd: PathBuf,
     /// The scenario tests.
-    pub(crate) scenarios: PathBuf,
+    pub scenarios: PathBuf,
     /// The tests of units.
-    pub(crate) systemd: PathBuf,
-}
-
-/// Builds the daemon as it is shipped.
-pub(crate) fn lingerd() -> Result<PathBuf> {
-    let built = build(&["build", "--bin", "lingerd"])?;
-    find(&built, "bin", "lingerd")
-}
-
-/// Builds the daemon as it is shipped to systems of all kinds: with the C library in it, so that it
-/// needs none, and no version of one.
-pub(crate) fn lingerd_static() -> Result<PathBuf> {
-    // With a target named, flags are not for what runs during the build.
-    let target = host_target();
-    let name = target.to_uppercase().replace('-', "_");
-    let built = build_with(
-        cargo().env(
-            format!("CARGO_TARGET_{name}_RUSTFLAGS"),
-            "-C target-feature=+crt-static",
-        ),
-        &["build", "--bin", "lingerd", "--target", &target],
-    )?;
-    find(&built, "bin", "lingerd")
-}
-
-/// The target that is this machine's own, for builds that name it.
-pub(crate) fn host_target() -> String {
-    format!("{ARCH}-unknown-linux-gnu")
-}
-
-/// Builds what writes the manual pages and completions.
-pub(crate) fn pages() -> Result<PathBuf> {
-    let built = build(&["build", "--example", "pages"])?;
-    find(&built, "example", "pages")
-}
-
-/// Builds the programs that only count, which the daemon is measured beside.
-pub(crate) fn floor() -> Result<PathBuf> {
-    let built = build(&["build", "--example", "floor"])?;
-    find(&built, "example", "floor")
+    pub systemd: PathBuf,
 }
 
 /// Builds the daemon as it is shipped, and the tests that run with it on other kernels.
-pub(crate) fn executables() -> Result<Executables> {
-    let built = build(&[
-        "test",
-        "--no-run",
-        "--test",
-        "scenarios",
-        "--test",
-        "systemd",
-    ])?;
+pub fn executables() -> Result<Executables> {
+    let built = build_for_tests(&["--test", "scenarios", "--test", "systemd"])?;
     Ok(Executables {
         lingerd: lingerd()?,
         scenarios: find(&built, "test", "scenarios")?,
@@ -75,20 +29,82 @@ pub(crate) fn executables() -> Result<Executables> {
     })
 }
 
-/// What cargo says that it made, one JSON object each.
-fn build(args: &[&str]) -> Result<Vec<Value>> {
-    build_with(&mut cargo(), args)
+/// Builds all tests; what cargo says that it made.
+pub fn tests() -> Result<Vec<Value>> {
+    build_for_tests(&[
+        "--lib",
+        "--bins",
+        "--tests",
+        "--examples",
+        "--test",
+        "scenarios",
+        "--test",
+        "systemd",
+    ])
 }
 
-fn build_with(cargo: &mut Command, args: &[&str]) -> Result<Vec<Value>> {
+/// Builds what writes the manual pages and completions.
+pub fn pages() -> Result<PathBuf> {
+    let built = build_for_tests(&["--example", "pages"])?;
+    find(&built, "example", "pages")
+}
+
+/// Builds the programs that only count, which the daemon is measured beside.
+pub fn floor() -> Result<PathBuf> {
+    let built = build_for_tests(&["--example", "floor"])?;
+    find(&built, "example", "floor")
+}
+
+/// Builds the daemon as it is shipped.
+pub fn lingerd() -> Result<PathBuf> {
+    let built = build(cargo().arg("build").args(SHIPPED))?;
+    find(&built, "bin", "lingerd")
+}
+
+/// Builds the daemon as it is shipped to systems of all kinds, with the C library in it, so that it needs
+/// none, and no version of one; puts it into `folder`.
+///
+/// Only linking differs, so that all it is linked of is built once.
+pub fn lingerd_static(folder: &Path) -> Result<PathBuf> {
+    let mut rustc = cargo();
+    rustc.arg("rustc").args(SHIPPED);
+    let built = build(rustc.args(["--", "-Ctarget-feature=+crt-static"]))?;
+    fs::create_dir_all(folder)?;
+    let to = folder.join("lingerd");
+    fs::copy(find(&built, "bin", "lingerd")?, &to)?;
+    // Both have the same place.
+    lingerd()?;
+    Ok(to)
+}
+
+/// Has cargo say what it makes, one JSON object each.
+const MESSAGES: &str = "--message-format=json-render-diagnostics";
+
+/// Which target is shipped, alone: what tests want of its dependencies is not in it.
+const SHIPPED: [&str; 6] = [
+    "--release",
+    "--package",
+    "linger-daemon",
+    "--bin",
+    "lingerd",
+    MESSAGES,
+];
+
+/// Builds targets with the profile of tests.
+///
+/// Always of the whole workspace, so that dependencies have the same features whatever is asked for, and are
+/// built once.
+fn build_for_tests(targets: &[&str]) -> Result<Vec<Value>> {
+    let all = ["test", "--workspace", "--no-run", MESSAGES];
+    build(cargo().args(all).args(targets))
+}
+
+/// What cargo says that it made.
+fn build(cargo: &mut Command) -> Result<Vec<Value>> {
     let mut messages = Vec::new();
-    let success = each_line(
-        cargo
-            .args(args)
-            .args(["--release", "--package", "linger-daemon"])
-            .arg("--message-format=json-render-diagnostics"),
-        |line| messages.extend(serde_json::from_str(line)),
-    )?;
+    let success = each_line(cargo, |line| {
+        messages.extend(serde_json::from_str(line));
+    })?;
     if !success {
         bail!("the build failed; the reason is above");
     }

@@ -1,5 +1,5 @@
 //! A small Debian 12 with systemd, to boot as a test machine: made once from Debian's packages, and
-//! kept under target/vm.
+//! kept in the cache.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 
 use crate::archive::{self, Owner};
-use crate::shell::{command, output, root, run};
+use crate::cache;
+use crate::shell::{command, output, run};
 
 const SUITE: &str = "bookworm";
 
@@ -19,8 +20,14 @@ const PACKAGES: &[&str] = &[
     "dbus-user-session",
     "libpam-systemd",
     "kmod",
+    // What tests make networks with, and servers whose closes they count.
+    "iproute2",
     "nginx-light",
+    "haproxy",
     "python3-minimal",
+    "libpython3-stdlib",
+    // Counts instructions by program.
+    "bpftool",
     // Its alternative, usrmerge, would bring all of Perl.
     "usr-is-merged",
 ];
@@ -41,6 +48,8 @@ const FINISH: &[&str] = &[
     r#"chroot "$1" useradd --create-home --uid 1000 --shell /bin/sh someone"#,
     r#"echo linger-vm >"$1/etc/hostname""#,
     r#"echo 127.0.0.1 localhost linger-vm >"$1/etc/hosts""#,
+    // Its servers are started by tests alone.
+    r#"rm -f "$1"/etc/systemd/system/multi-user.target.wants/haproxy.service"#,
     // A package that is installed there later is installed completely.
     r#"rm "$1/etc/dpkg/dpkg.cfg.d/99mmdebstrap""#,
 ];
@@ -70,24 +79,17 @@ impl Debian {
     }
 }
 
-/// Whether it is there, and made as it would be made now.
+/// Whether it is there, made as it would be made now.
 pub(crate) fn is_present() -> bool {
-    fs::read_to_string(folder().join("recipe")).is_ok_and(|made| made == recipe().join("\n"))
+    folder().is_dir()
 }
 
-/// Makes it anew; takes root, and under a minute.
+/// Makes it anew; takes root, and a minute.
 pub(crate) fn make() -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("making a file system of Debian's takes root: run this command as root");
     }
-    // A name that is not looked for until everything is in place.
-    let partial = folder().with_extension("partial");
-    for old in [&partial, &folder()] {
-        if old.exists() {
-            fs::remove_dir_all(old)?;
-        }
-    }
-    fs::create_dir_all(&partial)?;
+    let partial = cache::partial(&cache::folder(), "debian-12")?;
     let tree = partial.join("tree");
     run(command("mmdebstrap")
         .args(recipe())
@@ -97,13 +99,12 @@ pub(crate) fn make() -> Result<()> {
     fs::write(partial.join("contents"), archive::contents(&tree)?)?;
     archive::pack_all(&tree, Owner::AsIs, &partial.join("archive"))?;
     fs::remove_dir_all(&tree)?;
-    fs::write(partial.join("recipe"), recipe().join("\n"))?;
     fs::rename(&partial, folder())?;
     Ok(())
 }
 
 fn folder() -> PathBuf {
-    root().join("target/vm/debian-12")
+    cache::folder().join(format!("debian-12-{}", cache::key(recipe())))
 }
 
 /// The options of mmdebstrap that say what is made.
@@ -126,14 +127,40 @@ fn recipe() -> Vec<String> {
 /// Where this machine gets its packages from, if it has that suite; otherwise mmdebstrap knows.
 fn mirrors() -> Result<Vec<String>> {
     let format = "deb $(REPO_URI) $(RELEASE) $(COMPONENT)";
-    let listed = output(command("apt-get").args([
+    Ok(of_suite(&targets(format)?, SUITE))
+}
+
+/// Lines for apt's list of sources: these suites, and this one of security updates, from where this machine gets
+/// its packages, trusted by Debian's own keys.
+pub(crate) fn sources(suites: &[&str], security: &str) -> Result<String> {
+    let listed = targets("$(REPO_URI) $(RELEASE)")?;
+    Ok(sources_of(&listed, suites, security))
+}
+
+/// What this machine's apt gets from Debian, a line each.
+fn targets(format: &str) -> Result<String> {
+    output(command("apt-get").args([
         "indextargets",
         "--format",
         format,
         "Created-By: Packages",
         "Origin: Debian",
-    ]))?;
-    Ok(of_suite(&listed, SUITE))
+    ]))
+}
+
+fn sources_of(listed: &str, suites: &[&str], security: &str) -> String {
+    /// Of the package debian-archive-keyring, which is essential to apt.
+    const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+    let mirror = |is_security: bool| {
+        let mut targets = listed.lines().filter_map(|line| line.split_once(' '));
+        let of_kind = |(_, release): &(&str, &str)| release.ends_with("-security") == is_security;
+        targets.find(of_kind).map(|(uri, _)| uri)
+    };
+    let line = |uri: &str, suite: &str| format!("deb [signed-by={KEYS}] {uri} {suite} main\n");
+    let usual = mirror(false).into_iter();
+    let usual = usual.flat_map(|uri| suites.iter().map(move |suite| line(uri, suite)));
+    let security = mirror(true).map(|uri| line(uri, security));
+    usual.chain(security).collect()
 }
 
 /// The lines of a suite and of what is updated in it, each once.
@@ -158,6 +185,24 @@ fn of_suite(listed: &str, suite: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn other_suites_come_from_the_same_mirror() {
+        let listed = "http://m.test/debian/ bookworm\nhttp://s.test/security/ bookworm-security\n";
+        let sources = sources_of(listed, &["sid"], "bookworm-security");
+        let lines: Vec<_> = sources
+            .lines()
+            .map(|line| line.split("] ").nth(1))
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                Some("http://m.test/debian/ sid main"),
+                Some("http://s.test/security/ bookworm-security main")
+            ]
+        );
+        assert!(sources_of("", &["sid"], "bookworm-security").is_empty());
+    }
 
     #[test]
     fn mirrors_are_those_of_the_suite_only_and_named_once() {

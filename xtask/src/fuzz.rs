@@ -1,12 +1,12 @@
 //! Feeding what parses input with what a fuzzer makes up, guided by the code that it reaches.
 
+use std::env::consts::ARCH;
 use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::artifacts;
 use crate::shell::{cargo, command, root, run};
 
 /// What can be fuzzed, each a binary of the package `linger-fuzz`.
@@ -20,7 +20,7 @@ const RUSTFLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanit
 
 /// What to fuzz, and for how long.
 #[derive(Args)]
-pub(crate) struct Options {
+pub struct Options {
     /// What to fuzz; all, one after another, if left out
     #[arg(value_parser = TARGETS)]
     target: Option<String>,
@@ -30,11 +30,11 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Long enough to see that all still work.
-    pub(crate) fn short() -> Self {
+    /// All targets, each for so long.
+    pub fn all(seconds: u32) -> Self {
         Self {
             target: None,
-            seconds: 5,
+            seconds,
         }
     }
 }
@@ -42,7 +42,7 @@ impl Options {
 /// Fails with the first input that breaks something; it is kept in target/fuzz/found.
 ///
 /// What reached new code is kept in target/fuzz/corpus, and built on the next time.
-pub(crate) fn fuzz(options: &Options) -> Result<()> {
+pub fn fuzz(options: &Options) -> Result<()> {
     let targets: Vec<&str> = match &options.target {
         Some(target) => vec![target],
         None => TARGETS.to_vec(),
@@ -75,10 +75,16 @@ pub(crate) fn fuzz(options: &Options) -> Result<()> {
 /// The folder of the programs.
 fn build() -> Result<PathBuf> {
     // With a target named, the flags are for it alone: build scripts are built as ever.
-    let target = artifacts::host_target();
+    let target = format!("{ARCH}-unknown-linux-gnu");
     let folder = root().join("target/fuzz");
     run(cargo()
-        .args(["build", "--package", "linger-fuzz", "--features", "libfuzzer"])
+        .args([
+            "build",
+            "--package",
+            "linger-fuzz",
+            "--features",
+            "libfuzzer",
+        ])
         .args(["--profile", "fuzz"])
         .args(["--target", &target, "--target-dir"])
         .arg(&folder)

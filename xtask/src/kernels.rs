@@ -1,46 +1,228 @@
-//! Debian's kernel images for the VM: which there are, and unpacking the newest.
+//! The kernels that the tests run on: a table, and bringing those of Debian's packages into the cache.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::shell::{self, command, output, root, run};
+use crate::cache;
+use crate::debian;
+use crate::shell::{self, command, output, run};
 
-/// The series that are tested: what Debian 12 ships, and what it has to offer beyond.
-pub(crate) const SERIES: [&str; 2] = ["6.1", "6.12"];
+/// A line of the table: a kernel to boot. Another line is all that another kernel takes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What to call it; `linger-daemon/tests/expected.toml` says under this name what runs there.
+    pub label: &'static str,
+    /// Major and minor version.
+    series: &'static str,
+    /// Debian's name of the architecture.
+    architecture: &'static str,
+    /// The end of the package's name, before the architecture.
+    flavour: &'static str,
+    /// Added to its command line.
+    pub parameters: &'static str,
+    /// What of the scenarios is run there by the usual tests; in full, all are.
+    pub proof: Proof,
+}
 
-/// The series to boot where one is enough.
-pub(crate) const NEWEST: &str = SERIES[1];
+/// Which scenarios are run on a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// All.
+    All,
+    /// Those that depend on the kernel.
+    Kernel,
+}
+
+/// The table.
+pub const TABLE: &[Entry] = &[
+    // What Debian 12 ships, and what it has to offer beyond.
+    Entry::new("6.1", "6.1", Proof::All),
+    Entry::new("6.12", "6.12", Proof::All),
+    // Threads are preempted everywhere, in programs too.
+    Entry {
+        parameters: "preempt=full",
+        ..Entry::new("6.12-full", "6.12", Proof::Kernel)
+    },
+    Entry {
+        flavour: "rt",
+        ..Entry::new("6.12-rt", "6.12", Proof::Kernel)
+    },
+    Entry::new("6.18", "6.18", Proof::Kernel),
+    // Preempts lazily as it boots.
+    Entry::new("7.3", "7.3", Proof::Kernel),
+];
+
+/// The label of the kernel to boot where one is enough.
+pub const NEWEST: &str = "6.12";
+
+impl Entry {
+    /// A kernel for machines in clouds, as it boots.
+    const fn new(label: &'static str, series: &'static str, proof: Proof) -> Self {
+        Self {
+            label,
+            series,
+            architecture: "amd64",
+            flavour: "cloud",
+            parameters: "",
+            proof,
+        }
+    }
+
+    /// The line with this label.
+    pub fn of(label: &str) -> Option<&'static Self> {
+        TABLE.iter().find(|entry| entry.label == label)
+    }
+
+    /// Whether its package is unpacked in the cache.
+    pub fn is_present(&self) -> bool {
+        self.unpacked().is_some()
+    }
+
+    /// The newest of its packages that is unpacked.
+    fn unpacked(&self) -> Option<PathBuf> {
+        let names: Vec<String> = fs::read_dir(folder())
+            .ok()?
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .collect();
+        let name = self.newest(names.iter().map(String::as_str))?;
+        Some(folder().join(name))
+    }
+
+    /// Unpacks the newest of its packages that Debian has.
+    pub fn unpack(&self) -> Result<()> {
+        let listed = output(apt("apt-cache").args(["pkgnames", "linux-"]))?;
+        let package = self.newest(listed.lines()).with_context(|| {
+            format!(
+                "Debian has no kernel {}.* for {}-{} any more: change its line in xtask/src/kernels.rs",
+                self.series, self.flavour, self.architecture
+            )
+        })?;
+        let partial = cache::partial(&folder(), package)?;
+        for part in parts(package) {
+            unpack(apt("apt-get"), &part, &partial)?;
+        }
+        // Where depmod looks: the newest packages have their modules in /usr only.
+        if !partial.join("lib").exists() {
+            symlink("usr/lib", partial.join("lib"))?;
+        }
+        let depmod = shell::find("depmod").context("depmod is not installed")?;
+        run(command(depmod)
+            .arg("-b")
+            .arg(&partial)
+            .arg(release(package)))?;
+        fs::rename(&partial, folder().join(package))?;
+        Ok(())
+    }
+
+    /// The newest of its packages among names, debugging symbols and the like left out.
+    fn newest<'a>(&self, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+        let start = format!("{}.", self.series);
+        let end = format!("-{}-{}", self.flavour, self.architecture);
+        names
+            .filter(|name| release(name).starts_with(&start) && name.ends_with(&end))
+            // Of two packages of a version, that named `image` is an empty one.
+            .max_by_key(|name| (version(name), name.starts_with(IMAGES[1])))
+    }
+}
+
+/// Where a package's name begins that has a kernel's image in it: up to Linux 6.18, and since.
+const IMAGES: [&str; 2] = ["linux-image-", "linux-binary-"];
+
+/// The release of the kernel in a package, or nothing if it holds none.
+fn release(package: &str) -> &str {
+    let release = IMAGES.iter().find_map(|start| package.strip_prefix(start));
+    release.unwrap_or_default()
+}
+
+/// The packages of which one with an image is a part.
+fn parts(package: &str) -> Vec<String> {
+    let mut parts = vec![package.to_owned()];
+    if package.starts_with(IMAGES[1]) {
+        let others = ["linux-modules-", "linux-base-"];
+        parts.extend(others.map(|start| format!("{start}{}", release(package))));
+    }
+    parts
+}
+
+/// All numbers of a name, in order: they compare like the version.
+fn version(name: &str) -> Vec<u64> {
+    name.split(|letter: char| !letter.is_ascii_digit())
+        .filter_map(|digits| digits.parse().ok())
+        .collect()
+}
 
 /// A kernel to boot.
 #[derive(Clone, Debug)]
-pub(crate) struct Kernel {
+pub struct Kernel {
     /// What to call it, for instance `6.1`.
-    pub(crate) label: String,
+    pub label: String,
+    /// Its line in the table, if it is of that.
+    pub entry: Option<&'static Entry>,
     /// The bootable image.
-    pub(crate) image: PathBuf,
+    pub image: PathBuf,
     /// Its folder of modules, with `modules.dep`, if there is one.
-    pub(crate) modules: Option<PathBuf>,
+    pub modules: Option<PathBuf>,
+    /// Added to its command line.
+    pub parameters: String,
 }
 
 impl Kernel {
-    /// The newest unpacked kernel of a series.
-    pub(crate) fn of_series(series: &str) -> Result<Self> {
-        let package = unpacked(series)
-            .with_context(|| format!("no kernel {series}: run `cargo xtask setup --for test`"))?;
-        let image = fs::read_dir(package.join("boot"))?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .find(|path| path.to_string_lossy().contains("/vmlinuz-"))
+    /// The unpacked kernel with this label in the table.
+    pub fn of_label(label: &str) -> Result<Self> {
+        let entry = Entry::of(label).with_context(|| {
+            let labels: Vec<_> = TABLE.iter().map(|entry| entry.label).collect();
+            format!("there is no kernel {label}: {}", labels.join(", "))
+        })?;
+        let package = entry
+            .unpacked()
+            .with_context(|| format!("no kernel {label}: run `cargo xtask setup --for test`"))?;
+        let name = package.file_name().unwrap_or_default().to_string_lossy();
+        let release = release(&name);
+        let places = [
+            format!("boot/vmlinuz-{release}"),
+            format!("lib/modules/{release}/vmlinuz"),
+        ];
+        let image = places.iter().map(|place| package.join(place));
+        let image = image
+            .clone()
+            .find(|image| image.is_file())
             .with_context(|| format!("{} has no vmlinuz", package.display()))?;
         Ok(Self {
-            label: series.to_owned(),
-            ..Self::of_image(&image)?
+            label: label.to_owned(),
+            entry: Some(entry),
+            image,
+            modules: Some(package.join("lib/modules").join(release)),
+            parameters: entry.parameters.to_owned(),
         })
     }
 
+    /// Its release, as far as its files tell it.
+    pub fn release(&self) -> String {
+        let modules = self.modules.as_ref().and_then(|folder| folder.file_name());
+        modules.map_or_else(
+            || self.label.clone(),
+            |release| release.to_string_lossy().into_owned(),
+        )
+    }
+
+    /// The same with more on its command line. Nothing is written down of what runs there then.
+    pub fn with_parameters(self, parameters: &str) -> Self {
+        if parameters.is_empty() {
+            return self;
+        }
+        Self {
+            entry: None,
+            parameters: format!("{} {parameters}", self.parameters),
+            ..self
+        }
+    }
+
     /// The kernel in a file `…/boot/vmlinuz-VERSION`, with `…/lib/modules/VERSION` if that exists.
-    pub(crate) fn of_image(image: &Path) -> Result<Self> {
+    pub fn of_image(image: &Path) -> Result<Self> {
         let image = image
             .canonicalize()
             .with_context(|| format!("the kernel {}", image.display()))?;
@@ -53,82 +235,113 @@ impl Kernel {
             .filter(|folder| folder.join("modules.dep").is_file());
         Ok(Self {
             label: version,
+            entry: None,
             image,
             modules,
+            parameters: String::new(),
         })
     }
 }
 
-fn folder() -> PathBuf {
-    root().join("target/vm")
-}
-
-/// The newest package of a series that is unpacked.
-pub(crate) fn unpacked(series: &str) -> Option<PathBuf> {
-    let names: Vec<String> = fs::read_dir(folder())
-        .ok()?
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .collect();
-    let name = newest(names.iter().map(String::as_str), series)?;
-    Some(folder().join(name))
-}
-
-/// Unpacks the newest package of a series that the machine's package lists know.
-pub(crate) fn unpack_newest(series: &str) -> Result<()> {
-    let pattern = format!("^linux-image-{}\\.", series.replace('.', "\\."));
-    let listed = output(command("apt-cache").args(["search", "--names-only", &pattern]))?;
-    let names = listed.lines().filter_map(|line| line.split(' ').next());
-    let package = newest(names, series)
-        .with_context(|| format!("the package lists have no linux-image-{series}.*-cloud-amd64"))?;
-
-    // A name that is no package's until everything is in place.
-    let partial = folder().join(format!("{package}.partial"));
-    unpack(package, &partial)?;
-    let version = package.trim_start_matches("linux-image-");
-    let depmod = shell::find("depmod").context("depmod is not installed")?;
-    run(command(depmod).arg("-b").arg(&partial).arg(version))?;
-    fs::rename(&partial, folder().join(package))?;
-    Ok(())
-}
-
-/// Fetches a package without installing it, and unpacks it into a new folder.
-pub(crate) fn unpack(package: &str, into: &Path) -> Result<()> {
-    if into.exists() {
-        fs::remove_dir_all(into)?;
+/// Prints the table.
+pub fn print_table() {
+    println!(
+        "{:<10}  {:<8}  {:<12}  {:<14}  scenarios",
+        "label", "series", "package", "parameters"
+    );
+    for entry in TABLE {
+        let scenarios = match entry.proof {
+            Proof::All => "all",
+            Proof::Kernel => "those that depend on the kernel; all in full",
+        };
+        println!(
+            "{:<10}  {:<8}  {:<12}  {:<14}  {scenarios}",
+            entry.label,
+            entry.series,
+            format!("{}-{}", entry.flavour, entry.architecture),
+            entry.parameters,
+        );
     }
+}
+
+fn folder() -> PathBuf {
+    cache::folder().join("kernels")
+}
+
+/// Where Debian's kernels are.
+const SUITES: [&str; 4] = ["bookworm", "bookworm-backports", "trixie-backports", "sid"];
+
+/// Where their security updates are.
+const SECURITY: &str = "bookworm-security";
+
+/// One of apt's programs, with lists of its own: those of the machine stay as they are.
+fn apt(program: &str) -> Command {
+    let mut apt = command(program);
+    apt.env("APT_CONFIG", apt_folder().join("apt.conf"));
+    apt
+}
+
+fn apt_folder() -> PathBuf {
+    cache::folder().join("apt")
+}
+
+/// Fetches the lists of packages of the suites that kernels come from.
+pub fn update_lists() -> Result<()> {
+    let folder = apt_folder();
+    for place in ["lists/partial", "cache/archives/partial"] {
+        fs::create_dir_all(folder.join(place))?;
+    }
+    let sources = debian::sources(&SUITES, SECURITY)?;
+    ensure!(
+        !sources.is_empty(),
+        "this machine's apt knows no mirror of Debian's"
+    );
+    fs::write(folder.join("sources.list"), sources)?;
+    // Nothing is installed in it.
+    fs::write(folder.join("status"), "")?;
+    let path = folder.display();
+    let settings = [
+        format!("Dir::Etc::SourceList \"{path}/sources.list\";"),
+        "Dir::Etc::SourceParts \"/dev/null\";".to_owned(),
+        format!("Dir::State::Lists \"{path}/lists\";"),
+        format!("Dir::State::status \"{path}/status\";"),
+        format!("Dir::Cache \"{path}/cache\";"),
+        "APT::Architectures { \"amd64\"; };".to_owned(),
+        "APT::Sandbox::User \"root\";".to_owned(),
+        "Acquire::Languages \"none\";".to_owned(),
+    ];
+    fs::write(folder.join("apt.conf"), settings.join("\n") + "\n")?;
+    run(apt("apt-get").args(["update", "--quiet=2", "--error-on=any"]))
+}
+
+/// Fetches a package without installing it, and unpacks it into a folder.
+pub fn unpack(mut apt_get: Command, package: &str, into: &Path) -> Result<()> {
     fs::create_dir_all(into)?;
-    run(command("apt-get")
-        .args(["-o", "APT::Sandbox::User=root", "download", package])
+    run(apt_get
+        .args([
+            "-o",
+            "APT::Sandbox::User=root",
+            "download",
+            "--quiet=2",
+            package,
+        ])
         .current_dir(into))?;
     let deb = fs::read_dir(into)?
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .with_context(|| format!("apt-get brought no file for {package}"))?;
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"));
+    let Some(deb) = deb else {
+        bail!("apt-get brought no file for {package}");
+    };
     run(command("dpkg").arg("-x").arg(&deb).arg(into))?;
     fs::remove_file(deb)?;
     Ok(())
-}
-
-/// The newest of a series among names of packages, debugging symbols and the like left out.
-fn newest<'a>(names: impl Iterator<Item = &'a str>, series: &str) -> Option<&'a str> {
-    let start = format!("linux-image-{series}.");
-    names
-        .filter(|name| name.starts_with(&start) && name.ends_with("-cloud-amd64"))
-        .max_by_key(|name| version(name))
-}
-
-/// All numbers of a name, in order: they compare like the version.
-fn version(name: &str) -> Vec<u64> {
-    name.split(|letter: char| !letter.is_ascii_digit())
-        .filter_map(|digits| digits.parse().ok())
-        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const NAMES: [&str; 7] = [
+    const NAMES: [&str; 11] = [
         "linux-image-6.1.0-9-cloud-amd64",
         "linux-image-6.1.0-56-cloud-amd64",
         "linux-image-6.1.0-57-cloud-amd64-dbg",
@@ -136,19 +349,36 @@ mod tests {
         "linux-image-6.12.99+deb12-cloud-amd64",
         "linux-image-6.12.117+deb12-cloud-amd64",
         "linux-image-6.12.118+deb12-rt-amd64",
+        "linux-modules-7.3.4+deb14-cloud-amd64",
+        "linux-image-7.3.5+deb14-cloud-amd64-unsigned",
+        "linux-binary-7.3.4+deb14-cloud-amd64",
+        "linux-image-7.3.4+deb14-cloud-amd64",
     ];
 
+    fn newest(label: &str) -> Option<&'static str> {
+        Entry::of(label).unwrap().newest(NAMES.into_iter())
+    }
+
     #[test]
-    fn newest_compares_numbers_and_keeps_series_apart() {
+    fn newest_compares_numbers_and_keeps_series_and_flavours_apart() {
+        assert_eq!(newest("6.1"), Some("linux-image-6.1.0-56-cloud-amd64"));
         assert_eq!(
-            newest(NAMES.into_iter(), "6.1"),
-            Some("linux-image-6.1.0-56-cloud-amd64")
-        );
-        assert_eq!(
-            newest(NAMES.into_iter(), "6.12"),
+            newest("6.12"),
             Some("linux-image-6.12.117+deb12-cloud-amd64")
         );
-        assert_eq!(newest(NAMES.into_iter(), "6.6"), None);
+        assert_eq!(newest("6.12-full"), newest("6.12"));
+        assert_eq!(
+            newest("6.12-rt"),
+            Some("linux-image-6.12.118+deb12-rt-amd64")
+        );
+        assert_eq!(newest("7.3"), Some("linux-binary-7.3.4+deb14-cloud-amd64"));
+        assert_eq!(newest("6.18"), None);
+    }
+
+    #[test]
+    fn modules_are_a_package_of_their_own_where_they_are() {
+        assert_eq!(parts(NAMES[0]), [NAMES[0]]);
+        assert_eq!(parts(NAMES[9])[1], NAMES[7]);
     }
 
     #[test]

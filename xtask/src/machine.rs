@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::kernels::Kernel;
-use crate::shell::{command, root, run};
+use crate::shell::{command, run};
 use crate::tally::Scenarios;
 
 /// How long the console may be silent before a sign of life is given.
@@ -19,7 +19,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 
 /// What is booted. Its console is the first serial port; to the second it writes its report: the
 /// exit code of its work and, from the next line on, the summary that the tests leave.
-pub(crate) struct Machine<'a> {
+pub struct Machine<'a> {
     kernel: &'a Kernel,
     /// The file system, which is the initramfs.
     archive: PathBuf,
@@ -34,12 +34,7 @@ pub(crate) struct Machine<'a> {
 
 impl<'a> Machine<'a> {
     /// This kernel with this file system; `parameters` come last on its command line.
-    pub(crate) fn new(
-        kernel: &'a Kernel,
-        archive: PathBuf,
-        parameters: String,
-        limit: Duration,
-    ) -> Self {
+    pub fn new(kernel: &'a Kernel, archive: PathBuf, parameters: String, limit: Duration) -> Self {
         Self {
             kernel,
             archive,
@@ -52,7 +47,7 @@ impl<'a> Machine<'a> {
 
     /// One with so many CPUs whose clock ticks once for each instruction: a nanosecond is an instruction, on
     /// whichever CPU, and neither what else this machine does nor a wait takes any.
-    pub(crate) fn counting_instructions(self, cpus: u32) -> Self {
+    pub fn counting_instructions(self, cpus: u32) -> Self {
         Self {
             cpus,
             counts: true,
@@ -64,7 +59,7 @@ impl<'a> Machine<'a> {
     ///
     /// Fails if it did not come to an orderly end or the kernel complained; failed tests are in the
     /// report.
-    pub(crate) fn run(&self) -> Result<Report> {
+    pub fn run(&self) -> Result<Report> {
         let file = self.archive.with_extension("report");
         // One of an earlier run must not pass for this one's.
         fs::write(&file, "").with_context(|| format!("write {}", file.display()))?;
@@ -84,7 +79,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Runs the machine with this terminal as its console.
-    pub(crate) fn interact(&self) -> Result<()> {
+    pub fn interact(&self) -> Result<()> {
         run(self
             .qemu()
             .arg("-nographic")
@@ -93,7 +88,9 @@ impl<'a> Machine<'a> {
     }
 
     fn qemu(&self) -> Command {
-        let mut qemu = command("qemu-system-x86_64");
+        // Whatever ends this process ends the machine.
+        let mut qemu = command("setpriv");
+        qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
         // Emulated on purpose: it works everywhere, also where /dev/kvm is there and does not.
         if self.counts {
             qemu.args(["-accel", "tcg,thread=single"])
@@ -110,8 +107,8 @@ impl<'a> Machine<'a> {
             .arg("-append")
             // Warnings are shown, for they fail the run; a panic ends QEMU.
             .arg(format!(
-                "console=ttyS0 loglevel=5 oops=panic panic=-1 {}",
-                self.parameters
+                "console=ttyS0 loglevel=5 oops=panic panic=-1 {} {}",
+                self.parameters, self.kernel.parameters
             ));
         qemu
     }
@@ -119,10 +116,11 @@ impl<'a> Machine<'a> {
 
 /// What a machine reported at its end.
 #[derive(Debug)]
-pub(crate) struct Report {
+pub struct Report {
     /// The exit code of its work.
-    pub(crate) code: i32,
-    pub(crate) summary: String,
+    pub code: i32,
+    /// What it left besides.
+    pub summary: String,
 }
 
 impl Report {
@@ -140,7 +138,7 @@ impl Report {
     }
 
     /// What the tests found, if that explains the exit code.
-    pub(crate) fn scenarios(&self) -> Result<Scenarios> {
+    pub fn scenarios(&self) -> Result<Scenarios> {
         let code = self.code;
         let scenarios = Scenarios::parse(&self.summary)
             .with_context(|| format!("the tests ended with exit code {code}"))?;
@@ -149,13 +147,6 @@ impl Report {
         }
         Ok(scenarios)
     }
-}
-
-/// Where the files of a machine are made.
-pub(crate) fn folder(name: &str) -> Result<PathBuf> {
-    let folder = root().join("target/vm").join(format!("run-{name}"));
-    fs::create_dir_all(&folder)?;
-    Ok(folder)
 }
 
 /// Runs the machine to its end, showing its console; what the kernel complained about.

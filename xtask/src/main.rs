@@ -1,42 +1,17 @@
 //! The project's own commands: what it takes to build, run, test and measure linger.
 
-mod archive;
-mod artifacts;
-mod bench;
-mod churn;
-mod cookbook;
-mod dashboards;
-mod debian;
-mod fuzz;
-mod initramfs;
-mod kernels;
-mod machine;
-mod modules;
-mod notices;
-mod package;
-mod scale;
-mod servers;
-mod setup;
-mod shell;
-mod stack;
-mod systemd;
-mod table;
-mod tally;
-mod test;
-mod vm;
-
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-
-use crate::kernels::{Kernel, NEWEST, SERIES};
-use crate::setup::Purpose;
-use crate::tally::{Scenarios, Tally};
-use crate::vm::Selection;
+use linger_xtask::kernels::{self, Entry, Kernel, NEWEST, Proof, TABLE};
+use linger_xtask::setup::{self, Purpose};
+use linger_xtask::tally::{Scenarios, Tally};
+use linger_xtask::vm::{self, Selection};
+use linger_xtask::{artifacts, fuzz, mutate, package, shell, systemd, test};
 
 /// Builds, runs, tests and measures linger.
 ///
@@ -54,10 +29,14 @@ const EXAMPLES: &str = "\
 Examples:
   cargo xtask run                        build and start lingerd in the foreground
   cargo xtask run --plan tracepoint      with options for `lingerd run`
-  cargo xtask stack                      with a Prometheus beside it, and closes to look at
-  cargo xtask test                       every check and test, natively and on two kernels
+  cargo xtask check                      what every change should pass, in minutes
+  cargo xtask test                       every check and test, natively and on all kernels
   cargo xtask test --filter clippy       only the steps whose name contains this
+  cargo xtask test --mutate              whether the scenarios notice when the kernel side is broken
+  cargo xtask vm --list                  the kernels there are
   cargo xtask vm 6.12 --test linger0     some scenarios on one kernel
+  cargo xtask vm 6.12 --append preempt=full
+                                         with more on its command line
   cargo xtask vm 6.1 --shell             a shell on that kernel, with lingerd in it
   cargo xtask vm --systemd               services, templates and user scopes, under systemd
   cargo xtask vm --systemd --put ./x.service:/etc/systemd/system/x.service --unit x.service
@@ -65,16 +44,16 @@ Examples:
   cargo xtask package                    the Debian package, and a tarball
   cargo xtask package --test             and whether it installs, runs, upgrades and goes without trace
   cargo xtask fuzz request --seconds 600 requests that no client would send
-  cargo xtask bench                      what lingerd costs on this machine, beside its peers
-  cargo xtask bench --part ledger        only what scrapes take, in time and memory
-  cargo xtask scale                      what many hosts come to, for Prometheus";
+  cargo xtask lab stack                  a lingerd, a Prometheus that scrapes it, and closes to look at
+  cargo xtask lab bench                  what lingerd costs on this machine, beside its peers
+  cargo xtask lab gate                   whether a close costs more instructions than is written down";
 
 #[derive(Subcommand)]
 enum Task {
     /// Install what building or testing needs; quick when everything is there
     ///
-    /// Debian packages are installed as root by apt-get; everything else goes to target/tools and
-    /// target/vm.
+    /// Debian packages are installed as root by apt-get; everything else goes to a cache, which serves
+    /// every checkout: `$LINGER_CACHE`, or else `linger` in `$XDG_CACHE_HOME` or `~/.cache`.
     Setup {
         /// What to make the machine ready for
         #[arg(long = "for", value_enum, default_value_t = Purpose::Build)]
@@ -86,22 +65,41 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Run what every change should pass: format, clippy, unit tests, scenarios here and by one plan
+    Check(test::Options),
     /// Run every check and test, then sum up
     ///
-    /// Goes on after a failure. The last line is `N passed, N failed`, with `, N skipped` if there
-    /// are any; the exit code is not 0 if anything failed.
+    /// In stages, of which each is begun only if the one before passed. The last line is
+    /// `N passed, N failed`, with `, N skipped` if there are any; the exit code is not 0 if anything
+    /// failed.
     Test {
-        /// Only the steps whose name contains this
+        /// Only the steps, or mutations, whose name contains this
         #[arg(long, default_value = "")]
         filter: String,
+        /// Instead, break the kernel side on purpose: each breakage must make a scenario fail
+        #[arg(long, conflicts_with_all = ["full", "seed"])]
+        mutate: bool,
+        #[command(flatten)]
+        options: test::Options,
+    },
+    /// Run one step of `test`, and leave what it found
+    #[command(hide = true)]
+    Step {
+        /// Its name
+        name: String,
+        /// Where to leave that
+        #[arg(long)]
+        report: PathBuf,
+        #[command(flatten)]
+        options: test::Options,
     },
     /// Run the scenario tests on Debian's kernels in QEMU, or get a shell there
     ///
-    /// The machine is emulated, so this works without KVM. It has nothing but a static busybox, the
-    /// tests, lingerd, ip, tc and ss. With --systemd it is a small Debian 12 that systemd has booted,
-    /// and the tests are those that tell closes apart by unit.
+    /// The machine is emulated, so this works without KVM. It is a small Debian 12; with --systemd that
+    /// has booted it, and the tests are those that tell closes apart by unit.
     Vm {
-        /// `6.1`, `6.12`, or the path of a vmlinuz; both series if left out, 6.12 with --systemd
+        /// A kernel of the table (see --list), or the path of a vmlinuz; if left out, those on which
+        /// all scenarios are run, or 6.12 with --systemd
         #[arg(value_parser = parse_kernel)]
         kernel: Option<Which>,
         #[command(flatten)]
@@ -111,6 +109,12 @@ enum Task {
         /// An interactive shell instead of the tests (on 6.12 if no kernel is given)
         #[arg(long, conflicts_with_all = ["filter", "plan", "unit"])]
         shell: bool,
+        /// More for the kernel's command line
+        #[arg(long, value_name = "PARAMETERS", default_value = "")]
+        append: String,
+        /// The table of kernels
+        #[arg(long)]
+        list: bool,
     },
     /// Make the Debian package and the tarball for other distributions
     ///
@@ -119,7 +123,7 @@ enum Task {
         /// Also install, upgrade, remove and purge it, on a Debian 12 in QEMU
         #[arg(long)]
         test: bool,
-        /// What that Debian's kernel is: `6.1`, `6.12`, or the path of a vmlinuz
+        /// What that Debian's kernel is: one of the table, or the path of a vmlinuz
         #[arg(value_parser = parse_kernel, requires = "test")]
         kernel: Option<Which>,
     },
@@ -128,51 +132,37 @@ enum Task {
     /// libFuzzer, guided by the code that it reaches. Ends with the first input that breaks something,
     /// which is kept in target/fuzz/found.
     Fuzz(fuzz::Options),
-    /// See dashboards and alerts at work: a lingerd, and a Prometheus with the rules that scrapes it
-    ///
-    /// Both run in the foreground, with closes of all kinds to look at, until Ctrl-C. Prometheus is taken
-    /// out of Debian's package; nothing is installed, and no service is started.
-    Stack(stack::Options),
-    /// Make the dashboards for Grafana from their source
-    ///
-    /// They go to dashboards/, and are committed with it.
-    Dashboards(dashboards::Options),
-    /// Find out what many hosts come to: simulated ones, and a real Prometheus that scrapes them
-    ///
-    /// Series, samples, memory, processor and disk of Prometheus, the time of rules and of every query of the
-    /// dashboards, and what more hosts would take.
-    Scale(scale::Options),
-    /// Run the cases of the cookbook, and draw what lingerd counts meanwhile into docs/cookbook
-    Cookbook(cookbook::Options),
-    /// Measure what lingerd costs: each close, beside its peers, and scrapes, memory and starts
-    ///
-    /// Takes about ten minutes, of which nothing else should be done on the machine.
-    Bench(bench::Options),
-    /// Part of `bench`, inside the machine that counts instructions
-    #[command(hide = true)]
-    Inside(bench::inside::Options),
+    /// Measure and draw: bench, gate, scale, cookbook, dashboards, stack; see `cargo xtask lab --help`
+    #[command(disable_help_flag = true)]
+    Lab {
+        /// A command of the laboratory, and its options
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
 }
 
-/// A kernel as it is asked for: a series is only looked up once setup has brought it.
+/// A kernel as it is asked for: one of the table is only looked up once setup has brought it.
 #[derive(Clone)]
 enum Which {
-    Series(&'static str),
+    Label(&'static str),
     Image(Kernel),
 }
 
 impl Which {
     fn kernel(self) -> Result<Kernel> {
         match self {
-            Self::Series(series) => Kernel::of_series(series),
+            Self::Label(label) => Kernel::of_label(label),
             Self::Image(kernel) => Ok(kernel),
         }
     }
 }
 
 fn parse_kernel(text: &str) -> Result<Which> {
-    match SERIES.iter().find(|series| **series == text) {
-        Some(series) => Ok(Which::Series(series)),
-        None => Ok(Which::Image(Kernel::of_image(Path::new(text))?)),
+    match Entry::of(text) {
+        Some(entry) => Ok(Which::Label(entry.label)),
+        None => Kernel::of_image(Path::new(text))
+            .map(Which::Image)
+            .context("neither in the table (see `cargo xtask vm --list`) nor a file"),
     }
 }
 
@@ -192,20 +182,42 @@ fn perform(task: Task) -> Result<bool> {
     match task {
         Task::Setup { purpose } => setup::ensure(purpose).map(|()| true),
         Task::Run { args } => run(args).map(|()| true),
-        Task::Test { filter } => test::run_all(&filter),
+        Task::Check(options) => test::check(&options),
+        Task::Test {
+            filter,
+            mutate: true,
+            ..
+        } => {
+            setup::ensure(Purpose::Test)?;
+            mutate::run_all(&filter)
+        }
+        Task::Test {
+            filter, options, ..
+        } => test::run_all(&filter, &options),
+        Task::Step {
+            name,
+            report,
+            options,
+        } => test::perform_here(&name, &report, &options).map(|()| true),
+        Task::Vm { list: true, .. } => {
+            kernels::print_table();
+            Ok(true)
+        }
         Task::Vm {
             kernel,
             selection,
             systemd,
             shell,
+            append,
+            ..
         } => {
             setup::ensure(Purpose::Test)?;
             if systemd.systemd {
-                under_systemd(kernel, &selection, &systemd, shell)
+                under_systemd(kernel, &append, &selection, &systemd, shell)
             } else if shell {
-                vm::shell(&one(kernel)?, artifacts::lingerd()?).map(|()| true)
+                vm::shell(&one(kernel, &append)?, &artifacts::lingerd()?).map(|()| true)
             } else {
-                scenarios(kernel, &selection)
+                scenarios(kernel, &append, &selection)
             }
         }
         Task::Package { test, kernel } => {
@@ -218,32 +230,23 @@ fn perform(task: Task) -> Result<bool> {
             if !test {
                 return Ok(true);
             }
-            let scenarios = package::test(&one(kernel)?, &made)?;
+            let scenarios = package::test(&one(kernel, "")?, &made)?;
             Ok(report("package", &scenarios))
         }
         Task::Fuzz(options) => {
             setup::ensure(Purpose::Build)?;
             fuzz::fuzz(&options).map(|()| true)
         }
-        Task::Stack(options) => {
-            setup::ensure(Purpose::Stack)?;
-            stack::run(&options).map(|()| true)
-        }
-        Task::Dashboards(options) => dashboards::make(&options).map(|()| true),
-        Task::Scale(options) => {
-            setup::ensure(Purpose::Stack)?;
-            setup::mount_tracefs()?;
-            scale::run(&options).map(|()| true)
-        }
-        Task::Cookbook(options) => cookbook::draw(options).map(|()| true),
-        Task::Bench(options) => {
-            setup::ensure(Purpose::Bench)?;
-            setup::mount_tracefs()?;
-            bench::run(&options)?;
-            Ok(true)
-        }
-        Task::Inside(options) => bench::inside::run(&options).map(|()| true),
+        Task::Lab { args } => lab(&args),
     }
+}
+
+/// Builds the laboratory and becomes it.
+fn lab(args: &[OsString]) -> Result<bool> {
+    let mut lab = shell::cargo();
+    lab.args(["run", "--quiet", "--package", "linger-lab", "--"]);
+    let error = lab.args(args).stdin(Stdio::inherit()).exec();
+    Err(error).context("start cargo")
 }
 
 /// Builds the daemon and becomes it, so that signals reach it.
@@ -256,18 +259,20 @@ fn run(args: Vec<OsString>) -> Result<()> {
     Err(error).with_context(|| format!("start {}", lingerd.display()))
 }
 
-/// The kernel asked for, or the newest.
-fn one(kernel: Option<Which>) -> Result<Kernel> {
-    kernel.unwrap_or(Which::Series(NEWEST)).kernel()
+/// The kernel asked for, or the newest, with more on its command line.
+fn one(kernel: Option<Which>, append: &str) -> Result<Kernel> {
+    let kernel = kernel.unwrap_or(Which::Label(NEWEST)).kernel()?;
+    Ok(kernel.with_parameters(append))
 }
 
 fn under_systemd(
     kernel: Option<Which>,
+    append: &str,
     selection: &Selection,
     options: &systemd::Options,
     shell: bool,
 ) -> Result<bool> {
-    let kernel = one(kernel)?;
+    let kernel = one(kernel, append)?;
     if shell {
         return systemd::shell(&kernel, &artifacts::lingerd()?, options).map(|()| true);
     }
@@ -285,15 +290,19 @@ fn report(name: &str, scenarios: &Scenarios) -> bool {
     scenarios.failed == 0
 }
 
-fn scenarios(kernel: Option<Which>, selection: &Selection) -> Result<bool> {
+fn scenarios(kernel: Option<Which>, append: &str, selection: &Selection) -> Result<bool> {
     let built = artifacts::executables()?;
     let kernels = match kernel {
         Some(kernel) => vec![kernel],
-        None => SERIES.map(Which::Series).to_vec(),
+        None => TABLE
+            .iter()
+            .filter(|entry| entry.proof == Proof::All)
+            .map(|entry| Which::Label(entry.label))
+            .collect(),
     };
     let mut total = Tally::default();
     for kernel in kernels {
-        let kernel = kernel.kernel()?;
+        let kernel = kernel.kernel()?.with_parameters(append);
         let scenarios = vm::run_scenarios(&kernel, &built, selection)?;
         test::describe(&format!("kernel {}", kernel.label), &scenarios);
         total += scenarios.tally();

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use crate::kernels::Kernel;
-
 /// Modules that tests may need, beyond what is built into the kernel.
-const WANTED: &[&str] = &[
+pub(crate) const WANTED: &[&str] = &[
     "veth",
     "sch_netem",
     "inet_diag",
@@ -22,13 +21,9 @@ const WANTED: &[&str] = &[
     "tls",
 ];
 
-/// Where the modules are that tests may need, and those that they need in turn, each after what it
-/// depends on: paths inside the kernel's folder of modules.
-pub(crate) fn needed(kernel: &Kernel) -> Result<Vec<String>> {
-    let Some(folder) = &kernel.modules else {
-        println!("{} has no folder of modules: none are loaded", kernel.label);
-        return Ok(Vec::new());
-    };
+/// Where the modules are that tests may need, and those that they need in turn: paths inside the kernel's folder
+/// of modules, which is given.
+pub(crate) fn needed(folder: &Path) -> Result<Vec<String>> {
     let read = |name: &str| {
         let file = folder.join(name);
         fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))
@@ -59,7 +54,7 @@ fn load_order(wanted: &[&str], dep: &str, builtin: &str) -> Result<Vec<String>> 
 }
 
 /// The name of the module in a file such as `kernel/net/ipv4/tcp_diag.ko.xz`.
-pub(crate) fn name(file: &str) -> String {
+fn name(file: &str) -> String {
     let name = file.rsplit('/').next().unwrap_or(file);
     let name = name.split('.').next().unwrap_or(name);
     name.replace('-', "_")

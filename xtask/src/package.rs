@@ -27,18 +27,18 @@ const PACKAGING: [&str; 6] = [
 const NEWER: &str = "99-1";
 
 /// What [`make`] made.
-pub(crate) struct Made {
+pub struct Made {
     deb: PathBuf,
     tarball: PathBuf,
 }
 
 /// Makes the package and the tarball, has lintian look at the package, and says what was made.
-pub(crate) fn make() -> Result<Made> {
+pub fn make() -> Result<Made> {
     artifacts::lingerd()?;
     make_pages()?;
     let made = Made {
         deb: make_deb(&[])?,
-        tarball: make_tarball(&artifacts::lingerd_static()?)?,
+        tarball: make_tarball(&artifacts::lingerd_static(&folder().join("static"))?)?,
     };
     // Errors and warnings fail; hints are shown.
     run(command("lintian")
@@ -61,7 +61,7 @@ pub(crate) fn make() -> Result<Made> {
 
 /// Installs the package on a Debian in QEMU, uses it, upgrades and removes it; failed tests are in
 /// the result.
-pub(crate) fn test(kernel: &Kernel, made: &Made) -> Result<Scenarios> {
+pub fn test(kernel: &Kernel, made: &Made) -> Result<Scenarios> {
     let newer = make_deb(&["--deb-version", NEWER])?;
     let built = artifacts::executables()?;
     systemd::run_package_tests(kernel, &built.systemd, [&made.deb, &newer], &made.tarball)

@@ -2,26 +2,28 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::hash::Hash;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
+use crate::cache;
 use crate::debian;
-use crate::kernels::{self, SERIES};
-use crate::shell::{self, cargo, command, output, root, run, tools};
+use crate::kernels::{self, TABLE};
+use crate::shell::{self, cargo, command, output, run, tools};
 
 /// What the machine is to be made ready for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Purpose {
+pub enum Purpose {
     /// `cargo build`, `cargo xtask run`
     Build,
     /// `cargo xtask package`, besides building
     Package,
-    /// `cargo xtask stack`, besides building
+    /// `cargo xtask lab stack`, besides building
     Stack,
-    /// `cargo xtask bench`, besides building
+    /// `cargo xtask lab bench`, besides building
     Bench,
     /// `cargo xtask test` and `vm`, besides all of this
     Test,
@@ -128,14 +130,6 @@ const MACHINE: &[Need] = &[
         elsewhere: "install qemu-system-x86_64",
     },
     Need {
-        what: "static BusyBox",
-        why: "the user space of that machine",
-        present: has_static_busybox,
-        packages: &["busybox-static"],
-        then: None,
-        elsewhere: "install a statically linked busybox",
-    },
-    Need {
         what: "cpio",
         why: "packs its file system",
         present: || shell::find("cpio").is_some(),
@@ -152,21 +146,20 @@ const MACHINE: &[Need] = &[
         elsewhere: "install kmod",
     },
     Need {
-        what: "a Debian kernel 6.12",
-        why: "to test on; unpacked under target/vm, not installed",
-        present: || kernels::unpacked(SERIES[1]).is_some(),
-        packages: &[],
-        then: Some(|| kernels::unpack_newest(SERIES[1])),
-        elsewhere: "unpack a Debian package linux-image-6.12.*-cloud-amd64 as a folder of that name \
-                    in target/vm, and run depmod on it",
+        what: "Debian 12 with systemd",
+        why: "the user space of that machine; made in the cache",
+        present: debian::is_present,
+        packages: &["mmdebstrap"],
+        then: Some(debian::make),
+        elsewhere: "only made on Debian, by mmdebstrap",
     },
     Need {
-        what: "bpftool",
-        why: "shows how many instructions each program took, in that machine",
-        present: || shell::find("bpftool").is_some(),
-        packages: &["bpftool"],
-        then: None,
-        elsewhere: "build it from the kernel's tools/bpf/bpftool, and put it on the path",
+        what: "Debian's kernels",
+        why: "to test on; unpacked in the cache, not installed",
+        present: || TABLE.iter().all(kernels::Entry::is_present),
+        packages: &["debian-archive-keyring"],
+        then: Some(unpack_kernels),
+        elsewhere: "only found on Debian",
     },
 ];
 
@@ -174,7 +167,7 @@ const TEST: &[Need] = &[
     Need {
         what: "rustfmt and clippy",
         why: "check form and style",
-        present: || beside_cargo("cargo-fmt") && beside_cargo("cargo-clippy"),
+        present: || has_subcommand("fmt") && has_subcommand("clippy"),
         packages: &[],
         then: Some(|| run(command("rustup").args(["component", "add", "rustfmt", "clippy"]))),
         elsewhere: "`rustup component add rustfmt clippy`",
@@ -249,14 +242,6 @@ const TEST: &[Need] = &[
         elsewhere: "put chromium on the path; without it, the tests of the page are not run",
     },
     Need {
-        what: "Debian 12 with systemd",
-        why: "the user space of the machine that units are tested on; made under target/vm",
-        present: debian::is_present,
-        packages: &["mmdebstrap"],
-        then: Some(debian::make),
-        elsewhere: "only made on Debian, by mmdebstrap",
-    },
-    Need {
         what: "promtool",
         why: "checks the metrics; taken out of Debian's package prometheus, which is not installed",
         present: || promtool().is_some(),
@@ -264,21 +249,12 @@ const TEST: &[Need] = &[
         then: Some(unpack_promtool),
         elsewhere: "put promtool (part of Prometheus) on the path or into target/tools/bin",
     },
-    Need {
-        what: "a Debian kernel 6.1",
-        why: "to test on; unpacked under target/vm, not installed",
-        present: || kernels::unpacked(SERIES[0]).is_some(),
-        packages: &[],
-        then: Some(|| kernels::unpack_newest(SERIES[0])),
-        elsewhere: "unpack a Debian package linux-image-6.1.*-cloud-amd64 as a folder of that name \
-                    in target/vm, and run depmod on it",
-    },
 ];
 
 /// Installs what is missing; quick and silent when nothing is.
 ///
 /// Fails, saying what to install and how, where it cannot install by itself.
-pub(crate) fn ensure(purpose: Purpose) -> Result<()> {
+pub fn ensure(purpose: Purpose) -> Result<()> {
     let missing = missing(purpose);
     if missing.is_empty() {
         return Ok(());
@@ -294,6 +270,7 @@ pub(crate) fn ensure(purpose: Purpose) -> Result<()> {
         }
         bail!("{} tools are missing: see above for each", missing.len());
     }
+    let _lock = cache::lock()?;
     install_packages(&missing)?;
     for need in &missing {
         if let Some(then) = need.then {
@@ -371,7 +348,7 @@ fn is_debian() -> bool {
 }
 
 /// Debian's compiler, which the build prefers when the environment names none.
-pub(crate) const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+pub const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 
 /// The compiler that linger-ebpf/build.rs will find.
 fn bpf_rustc() -> Option<PathBuf> {
@@ -385,7 +362,7 @@ fn bpf_rustc() -> Option<PathBuf> {
 }
 
 /// Whether Debian's compiler builds the kernel side.
-pub(crate) fn has_debian_rustc() -> bool {
+pub fn has_debian_rustc() -> bool {
     bpf_rustc().is_some_and(|rustc| rustc == Path::new(DEBIAN_RUSTC))
 }
 
@@ -410,48 +387,58 @@ fn has_bpf_linker() -> bool {
 }
 
 fn install_bpf_linker() -> Result<()> {
-    run(cargo_install("bpf-linker")
-        .args(["--version", "0.13.0"])
-        .args(["--no-default-features", "--features", "llvm-22"])
-        // One that is there did not work.
-        .arg("--force")
-        .env("LLVM_PREFIX", "/usr/lib/llvm-22"))
+    let options = ["--no-default-features", "--features", "llvm-22"];
+    cargo_install("bpf-linker", "0.13.0", &options)
 }
 
 fn install_cargo_deny() -> Result<()> {
-    run(&mut cargo_install("cargo-deny"))
+    cargo_install("cargo-deny", "0.20.2", &[])
 }
 
 fn install_cargo_deb() -> Result<()> {
-    run(cargo_install("cargo-deb").args(["--version", "3.8.0"]))
+    cargo_install("cargo-deb", "3.8.0", &[])
 }
 
-/// Compiles a tool: soon done matters more than fast.
-fn cargo_install(name: &str) -> Command {
-    let mut install = cargo();
-    install
-        .args(["install", name, "--locked", "--root"])
-        .arg(root().join("target/tools"))
-        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
-        .env("CARGO_PROFILE_RELEASE_LTO", "off")
-        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
-        .env("CARGO_PROFILE_RELEASE_DEBUG", "0");
-    install
+/// Compiles a tool, if the cache has none that works: soon done matters more than fast.
+fn cargo_install(name: &str, version: &str, options: &[&str]) -> Result<()> {
+    let folder = cached_tool(name, (version, options));
+    let program = folder.join("bin").join(name);
+    if !shell::works(&program) {
+        run(cargo()
+            .args(["install", name, "--version", version, "--locked", "--force"])
+            .args(options)
+            .arg("--root")
+            .arg(&folder)
+            .env("LLVM_PREFIX", "/usr/lib/llvm-22")
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
+            .env("CARGO_PROFILE_RELEASE_LTO", "off")
+            .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+            .env("CARGO_PROFILE_RELEASE_DEBUG", "0"))?;
+    }
+    link_tool(name, &program)
+}
+
+/// Where the cache has a tool that was made by this recipe.
+fn cached_tool(name: &str, recipe: impl Hash) -> PathBuf {
+    let folder = format!("{name}-{}", cache::key(recipe));
+    cache::folder().join("tools").join(folder)
+}
+
+/// Puts a program of the cache where the build and the tests look.
+fn link_tool(name: &str, program: &Path) -> Result<()> {
+    let link = tools().join(name);
+    fs::create_dir_all(tools())?;
+    // One that is there leads elsewhere, or nowhere.
+    if link.is_symlink() || link.exists() {
+        fs::remove_file(&link)?;
+    }
+    symlink(program, &link).with_context(|| format!("link {}", link.display()))
 }
 
 /// Whether the kernel side can be checked, or is built by a compiler with which it is not.
 fn has_bpf_clippy() -> bool {
     let other_rustc = bpf_rustc().is_some_and(|rustc| rustc != Path::new(DEBIAN_RUSTC));
     other_rustc || shell::works(&tools().join("bpf-clippy-driver"))
-}
-
-fn has_static_busybox() -> bool {
-    // ldd fails for what needs no libraries.
-    let needs_libraries = |file| {
-        let ldd = command("ldd").arg(file).output();
-        ldd.is_ok_and(|output| output.status.success())
-    };
-    shell::find("busybox").is_some_and(|file| !needs_libraries(file))
 }
 
 /// A tool that was put into the folder of tools, or else is on the path.
@@ -462,12 +449,12 @@ fn tool(name: &str) -> Option<PathBuf> {
 }
 
 /// The promtool to use, if there is one.
-pub(crate) fn promtool() -> Option<PathBuf> {
+pub fn promtool() -> Option<PathBuf> {
     tool("promtool")
 }
 
 /// The Prometheus to use, if there is one.
-pub(crate) fn prometheus() -> Option<PathBuf> {
+pub fn prometheus() -> Option<PathBuf> {
     tool("prometheus")
 }
 
@@ -489,23 +476,45 @@ fn unpack_bpf_clippy() -> Result<()> {
     unpack_tool(&package, "usr/bin/clippy-driver", "bpf-clippy-driver")
 }
 
-/// Takes one program out of a package, under another name, into the folder of tools.
+/// Takes one program out of a package of this Debian, under another name, into the cache.
 fn unpack_tool(package: &str, file: &str, name: &str) -> Result<()> {
-    let folder = root().join("target/tools").join(format!("{name}.partial"));
-    kernels::unpack(package, &folder)?;
-    fs::create_dir_all(tools())?;
-    fs::rename(folder.join(file), tools().join(name))?;
-    fs::remove_dir_all(folder)?;
+    let debian = fs::read_to_string("/etc/debian_version")?;
+    let folder = cached_tool(name, (package, file, debian));
+    let program = folder.join(name);
+    if !program.is_file() {
+        let partial = cache::partial(&folder, "package")?;
+        kernels::unpack(command("apt-get"), package, &partial)?;
+        fs::rename(partial.join(file), &program)?;
+        fs::remove_dir_all(partial)?;
+    }
+    link_tool(name, &program)
+}
+
+/// Brings every kernel of the table that the cache lacks.
+fn unpack_kernels() -> Result<()> {
+    kernels::update_lists()?;
+    let missing = TABLE.iter().filter(|entry| !entry.is_present());
+    for entry in missing {
+        // Two lines may be of one package.
+        if !entry.is_present() {
+            entry
+                .unpack()
+                .with_context(|| format!("the kernel {}", entry.label))?;
+        }
+    }
     Ok(())
 }
 
-fn beside_cargo(program: &str) -> bool {
-    std::env::var_os("CARGO")
-        .is_some_and(|cargo| Path::new(&cargo).with_file_name(program).is_file())
+/// Whether cargo has this command.
+fn has_subcommand(name: &str) -> bool {
+    cargo()
+        .args([name, "--version"])
+        .output()
+        .is_ok_and(|output| output.status.success())
 }
 
 /// Mounts tracefs where it is not: the `kprobe` plan makes its return probes there.
-pub(crate) fn mount_tracefs() -> Result<()> {
+pub fn mount_tracefs() -> Result<()> {
     let place = Path::new("/sys/kernel/tracing");
     let is_root = nix::unistd::geteuid().is_root();
     // Without root there is nothing to do here; lingerd says what it lacks.

@@ -8,27 +8,42 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 /// The folder of the workspace.
-pub(crate) fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("the package stands in the workspace")
+pub fn root() -> &'static Path {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.parent().unwrap_or(package)
 }
 
 /// Where `setup` puts the programs that it makes or unpacks; the build looks here too.
-pub(crate) fn tools() -> PathBuf {
+pub fn tools() -> PathBuf {
     root().join("target/tools/bin")
 }
 
 /// A command that runs in the workspace's folder and reads nothing from the terminal.
-pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
+pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.current_dir(root()).stdin(Stdio::null());
     command
 }
 
 /// The cargo that runs this program.
-pub(crate) fn cargo() -> Command {
-    command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+///
+/// Without what it tells this program of its package: build scripts would see that, and be run again for every
+/// build by hand in between.
+pub fn cargo() -> Command {
+    const OF_PACKAGES: [&str; 4] = [
+        "CARGO_PKG_",
+        "CARGO_MANIFEST_",
+        "CARGO_CRATE_",
+        "CARGO_BIN_",
+    ];
+    let mut cargo = command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let told = name.to_string_lossy();
+        if OF_PACKAGES.iter().any(|start| told.starts_with(start)) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
 }
 
 /// The command as one would type it.
@@ -43,13 +58,13 @@ fn line(command: &Command) -> String {
 }
 
 /// Shows the command and runs it to its end.
-pub(crate) fn run(command: &mut Command) -> Result<()> {
+pub fn run(command: &mut Command) -> Result<()> {
     println!("$ {}", line(command));
     run_unseen(command)
 }
 
 /// Runs the command to its end.
-pub(crate) fn run_unseen(command: &mut Command) -> Result<()> {
+pub fn run_unseen(command: &mut Command) -> Result<()> {
     let line = line(command);
     let status = command
         .status()
@@ -61,7 +76,7 @@ pub(crate) fn run_unseen(command: &mut Command) -> Result<()> {
 }
 
 /// What the command prints; it is not shown.
-pub(crate) fn output(command: &mut Command) -> Result<String> {
+pub fn output(command: &mut Command) -> Result<String> {
     let line = line(command);
     let output = command
         .stderr(Stdio::inherit())
@@ -76,7 +91,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 /// Shows the command, runs it, and hands on each line it prints, as it comes.
 ///
 /// Whether it succeeded, which is for the caller to judge along with the lines.
-pub(crate) fn each_line(command: &mut Command, mut see: impl FnMut(&str)) -> Result<bool> {
+pub fn each_line(command: &mut Command, mut see: impl FnMut(&str)) -> Result<bool> {
     let line = line(command);
     println!("$ {line}");
     let mut child = command
@@ -91,7 +106,7 @@ pub(crate) fn each_line(command: &mut Command, mut see: impl FnMut(&str)) -> Res
 }
 
 /// Where a program is on the path.
-pub(crate) fn find(program: &str) -> Option<PathBuf> {
+pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
         // Where administration programs are, also without root's path.
@@ -101,7 +116,7 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
 }
 
 /// Whether a program starts and knows its own version.
-pub(crate) fn works(program: &Path) -> bool {
+pub fn works(program: &Path) -> bool {
     Command::new(program)
         .arg("--version")
         .stdin(Stdio::null())

@@ -4,32 +4,35 @@ use std::fmt;
 use std::ops::AddAssign;
 
 use anyhow::{Context as _, Result};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// How many tests passed, failed, and were not run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
-    pub(crate) passed: u64,
-    pub(crate) failed: u64,
-    pub(crate) skipped: u64,
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// Passed.
+    pub passed: u64,
+    /// Failed.
+    pub failed: u64,
+    /// Not run, for a reason that is written down.
+    pub skipped: u64,
 }
 
 impl Tally {
     /// One thing that passed.
-    pub(crate) const PASSED: Self = Self {
+    pub const PASSED: Self = Self {
         passed: 1,
         failed: 0,
         skipped: 0,
     };
     /// One thing that failed.
-    pub(crate) const FAILED: Self = Self {
+    pub const FAILED: Self = Self {
         passed: 0,
         failed: 1,
         skipped: 0,
     };
 
     /// The counts in a line of cargo's test harness, if it is the one that sums up.
-    pub(crate) fn of_libtest(line: &str) -> Option<Self> {
+    pub fn of_libtest(line: &str) -> Option<Self> {
         let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
         let count = |what: &str| {
             counts
@@ -43,8 +46,17 @@ impl Tally {
         })
     }
 
+    /// What is skipped counted as failed: it should have run.
+    pub fn with_skipped_as_failed(self) -> Self {
+        Self {
+            failed: self.failed + self.skipped,
+            skipped: 0,
+            ..self
+        }
+    }
+
     /// What a program that ended like this really has: one that failed did so with something.
-    pub(crate) fn with_exit(mut self, success: bool) -> Self {
+    pub fn with_exit(mut self, success: bool) -> Self {
         if !success && self.failed == 0 {
             self.failed = 1;
         }
@@ -71,43 +83,80 @@ impl fmt::Display for Tally {
 }
 
 /// What the scenario tests report: each scenario with each plan is a pair.
-#[derive(Debug, Default, Deserialize)]
-pub(crate) struct Scenarios {
-    pub(crate) passed: u64,
-    pub(crate) failed: u64,
-    pub(crate) not_run: u64,
+#[derive(Debug, Default, Deserialize, Serialize)]
+pub struct Scenarios {
+    /// Passed.
+    pub passed: u64,
+    /// Failed, and should not have.
+    pub failed: u64,
+    /// Not run, as it is written down.
+    pub not_run: u64,
+    /// Failed, as it is written down.
     #[serde(default)]
-    pub(crate) pairs: Vec<Pair>,
+    pub known_failures: u64,
+    /// Passed only when run once more, after they had waited in vain.
+    #[serde(default)]
+    pub flaky: u64,
+    /// What was missing in counts, and is forgiven on hosts that hide threads.
+    #[serde(default)]
+    pub forgiven: u64,
+    /// Each of them.
+    #[serde(default)]
+    pub pairs: Vec<Pair>,
 }
 
 /// One scenario with one plan.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Pair {
-    pub(crate) scenario: String,
-    pub(crate) plan: String,
-    /// `passed`, `failed` or `not run`.
-    pub(crate) result: String,
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Pair {
+    /// Its name.
+    pub scenario: String,
+    /// The name of the plan.
+    pub plan: String,
+    /// `passed`, `failed`, `not run` or `known failure`.
+    pub result: String,
+    /// Why it failed or did not run.
     #[serde(default)]
-    pub(crate) detail: String,
+    pub detail: String,
+    /// Whether it passed only when run once more.
+    #[serde(default)]
+    pub flaky: bool,
+    /// What was missing in its counts, and is forgiven.
+    #[serde(default)]
+    pub forgiven: u64,
+    /// How long it took.
+    #[serde(default)]
+    pub seconds: f64,
+}
+
+impl AddAssign for Scenarios {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.not_run += other.not_run;
+        self.known_failures += other.known_failures;
+        self.flaky += other.flaky;
+        self.forgiven += other.forgiven;
+        self.pairs.extend(other.pairs);
+    }
 }
 
 impl Scenarios {
     /// Reads the JSON that the scenario tests leave.
-    pub(crate) fn parse(json: &str) -> Result<Self> {
+    pub fn parse(json: &str) -> Result<Self> {
         serde_json::from_str(json).context("the scenario tests left no readable summary")
     }
 
     /// The pairs that ended like this.
-    pub(crate) fn with_result(&self, result: &str) -> impl Iterator<Item = &Pair> {
+    pub fn with_result(&self, result: &str) -> impl Iterator<Item = &Pair> {
         self.pairs.iter().filter(move |pair| pair.result == result)
     }
 
-    /// As counts of tests.
-    pub(crate) fn tally(&self) -> Tally {
+    /// As counts of tests: what is known not to run or to fail is skipped.
+    pub fn tally(&self) -> Tally {
         Tally {
             passed: self.passed,
             failed: self.failed,
-            skipped: self.not_run,
+            skipped: self.not_run + self.known_failures,
         }
     }
 }

@@ -1,33 +1,35 @@
 //! Every check and test, in stages that stop, and a summary at the end.
 
-mod unit;
+mod queue;
 mod step;
 mod steps;
+mod summary;
+mod unit;
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 use clap::Args;
 
-pub(crate) use self::step::perform_here;
-use self::step::{Done, Extent, Findings, Stage, Step};
-use crate::setup::{self, Purpose};
-use crate::tally::{Scenarios, Tally};
+pub use self::step::perform_here;
+pub use self::summary::describe;
 
-/// What to test, and how much of it.
+use self::queue::Queue;
+use self::step::{Done, Extent, Stage, Step};
+use crate::setup::{self, Purpose};
+
+/// How much to test.
 #[derive(Args, Clone, Debug, Default)]
-pub(crate) struct Options {
-    /// Everything: each plan with each scenario on each kernel of the table, a million closes, long
-    /// fuzzing, all of the bench; takes hours
+pub struct Options {
+    /// Everything: each plan with each scenario on each kernel, a million closes, fuzzing, scale and
+    /// all of the bench; takes hours
     #[arg(long)]
-    pub(crate) full: bool,
+    pub full: bool,
     /// Where random scenarios begin: a number, or `random` [default: always the same]
     #[arg(long, value_name = "SEED")]
-    pub(crate) seed: Option<String>,
+    pub seed: Option<String>,
 }
 
 impl Options {
@@ -41,7 +43,11 @@ impl Options {
 }
 
 /// Does every step whose name contains `filter`; whether all passed.
-pub(crate) fn run_all(filter: &str, options: &Options) -> Result<bool> {
+///
+/// # Errors
+///
+/// There is no such step, or the tools cannot be made ready.
+pub fn run_all(filter: &str, options: &Options) -> Result<bool> {
     let extent = if options.full {
         Extent::Full
     } else {
@@ -50,62 +56,98 @@ pub(crate) fn run_all(filter: &str, options: &Options) -> Result<bool> {
     perform(chosen(extent, filter)?, options)
 }
 
-/// Does what every change should pass; whether all did.
-pub(crate) fn check(options: &Options) -> Result<bool> {
+/// Does what every change should pass; whether it did.
+///
+/// # Errors
+///
+/// The tools cannot be made ready.
+pub fn check(options: &Options) -> Result<bool> {
     perform(chosen(Extent::Everyday, "")?, options)
 }
 
 /// The steps of this extent whose name contains `filter`.
 fn chosen(extent: Extent, filter: &str) -> Result<Vec<Step>> {
-    let includes = |step: &Step| match step.extent {
-        Extent::Everyday => true,
-        Extent::Usual => extent != Extent::Everyday,
-        Extent::Full => extent == Extent::Full,
-    };
-    let steps = steps::all()?.into_iter();
-    let steps: Vec<_> = steps
-        .filter(|step| includes(step) && step.name.contains(filter))
-        .collect();
+    let mut steps = steps::all();
+    steps.retain(|step| step.extent <= extent && step.name.contains(filter));
     if steps.is_empty() {
         bail!("no step's name contains {filter:?}; without --filter all are run and listed");
     }
     Ok(steps)
 }
 
-/// Does the steps, stage by stage, up to one in which something failed; prints the summary.
-fn perform(steps: Vec<Step>, options: &Options) -> Result<bool> {
+/// Does the steps, stage by stage, up to one in which something failed, and sums up.
+fn perform(mut steps: Vec<Step>, options: &Options) -> Result<bool> {
     let start = Instant::now();
     println!("=== setup");
     setup::ensure(Purpose::Test)?;
     setup::mount_tracefs()?;
     println!("=== setup: ok, {:.1} s", start.elapsed().as_secs_f64());
 
-    let mut done = Vec::new();
-    let mut left = steps;
+    let mut done: Vec<Done> = Vec::new();
     for stage in Stage::ALL {
-        let (now, later) = left.into_iter().partition(|step| step.stage == stage);
-        left = later;
-        done.extend(perform_stage(stage, now, options));
-        if done.iter().any(|step| !step.passed()) {
-            break;
+        if done.iter().all(Done::passed) {
+            let now = steps.extract_if(.., |step| step.stage == stage).collect();
+            done.extend(perform_stage(stage, now, options));
         }
     }
-    let begun = summarize(&done, &left);
-    println!("after {:.0} s", start.elapsed().as_secs_f64());
-    Ok(conclude(&done, begun))
+    let not_begun: Vec<_> = steps.iter().map(|step| step.name.as_str()).collect();
+    Ok(summary::print(&done, &not_begun, start.elapsed()))
 }
 
-/// Does the steps of a stage, some side by side.
+/// Does the steps of a stage, some side by side, and those that bear no company at its end.
 fn perform_stage(stage: Stage, steps: Vec<Step>, options: &Options) -> Vec<Done> {
     let (alone, together): (Vec<_>, Vec<_>) = steps.into_iter().partition(|step| step.alone);
     let mut done = side_by_side(&together, stage.lanes(), options);
-    done.extend(alone.iter().map(|step| step::perform(step, options)));
+    done.extend(side_by_side(&alone, 1, options));
     done
 }
 
 /// Does the steps in their order, so many at a time.
 fn side_by_side(steps: &[Step], lanes: usize, options: &Options) -> Vec<Done> {
-    let next = Mutex::new(steps.iter().map(|step| step.name.clone()).enumerate());
-    let _ = (&next, lanes, options);
-    todo!()
+    let queue = Queue::new(steps);
+    let done = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..lanes {
+            scope.spawn(|| {
+                while let Some(step) = queue.next() {
+                    let step = step.perform(options);
+                    let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+                    done.push(step);
+                }
+            });
+        }
+    });
+    done.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_survive_the_way_to_a_step() {
+        let options = Options {
+            full: true,
+            seed: Some("7".into()),
+        };
+        assert_eq!(options.arguments(), ["--full", "--seed", "7"]);
+        assert!(Options::default().arguments().is_empty());
+    }
+
+    #[test]
+    fn more_is_tested_the_larger_the_extent() {
+        let names = |extent| -> Vec<String> {
+            let steps = chosen(extent, "").unwrap();
+            steps.into_iter().map(|step| step.name).collect()
+        };
+        let (everyday, usual) = (names(Extent::Everyday), names(Extent::Usual));
+        assert!(everyday.iter().all(|name| usual.contains(name)));
+        assert!(usual.iter().all(|name| names(Extent::Full).contains(name)));
+        assert!(everyday.len() < usual.len());
+    }
+
+    #[test]
+    fn a_filter_that_matches_nothing_is_an_error() {
+        assert!(chosen(Extent::Full, "no such step").is_err());
+    }
 }

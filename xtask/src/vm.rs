@@ -1,99 +1,139 @@
-//! Booting Debian's kernels in QEMU, with nothing but the scenario tests in them.
+//! Booting kernels in QEMU for the scenario tests, without systemd.
 
-use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+use clap::ValueEnum;
 
 use crate::artifacts::Executables;
-use crate::initramfs;
 use crate::kernels::Kernel;
-use crate::machine::{self, Machine};
-use crate::shell::find;
+use crate::machine::Machine;
+use crate::modules;
+use crate::overlay::Overlay;
 use crate::tally::Scenarios;
 
-/// Emulated, the scenarios take some ten minutes, and twice that on a busy machine.
+/// Emulated, the scenarios of a plan take some minutes, and three times that on a busy machine.
 const TIME_LIMIT: Duration = Duration::from_secs(40 * 60);
 
-/// Closes of the load there; emulated, the million that it makes natively takes too long.
+/// Closes of the load there; emulated, the million that it can make natively takes too long.
 const LOAD: &str = "20000";
 
-/// Which scenarios to run: all, unless something is given.
+/// The first process.
+const INIT: &str = include_str!("init.sh");
+
+/// Which pairs of scenario and plan to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Scope {
+    /// Scenarios that depend on the plan by each, others by one
+    #[default]
+    Standard,
+    /// Each scenario by each plan
+    Full,
+    /// Scenarios that depend on the kernel, by each plan
+    Kernel,
+}
+
+/// Which scenarios to run, and how.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub(crate) struct Selection {
+pub struct Selection {
     /// Only scenarios whose name contains this
     #[arg(long = "test", value_name = "FILTER")]
-    pub(crate) filter: Option<String>,
+    pub filter: Option<String>,
     /// Only this plan: fentry, kprobe or tracepoint
     #[arg(long)]
-    pub(crate) plan: Option<String>,
+    pub plan: Option<String>,
+    /// Which pairs of scenario and plan
+    #[arg(long, value_enum, default_value_t)]
+    pub scope: Scope,
+    /// Where random scenarios begin: a number, or `random` [default: always the same]
+    #[arg(long, value_name = "SEED")]
+    pub seed: Option<String>,
 }
 
 impl Selection {
     /// As arguments of the scenario tests.
-    pub(crate) fn args(&self) -> Vec<String> {
+    pub fn args(&self) -> Vec<String> {
         let option = |name: &str, value: &Option<String>| {
+            let value = value.iter();
             value
-                .iter()
-                .flat_map(|value| [format!("--{name}"), value.clone()])
+                .map(|value| format!("--{name}={value}"))
                 .collect::<Vec<_>>()
         };
-        [option("filter", &self.filter), option("plan", &self.plan)].concat()
+        let scope = self.scope.to_possible_value();
+        let scope = scope.map(|scope| scope.get_name().to_owned());
+        [
+            self.filter.iter().cloned().collect(),
+            option("plan", &self.plan),
+            option("scope", &scope),
+            option("seed", &self.seed),
+        ]
+        .concat()
     }
 }
 
 /// Runs scenarios on a kernel.
 ///
-/// Fails if the machine did not come to an orderly end or the kernel complained; failed scenarios
-/// are in the result.
-pub(crate) fn run_scenarios(
+/// # Errors
+///
+/// The machine did not come to an orderly end, or the kernel complained; failed scenarios are in the
+/// result.
+pub fn run_scenarios(
     kernel: &Kernel,
     built: &Executables,
     selection: &Selection,
 ) -> Result<Scenarios> {
-    let folder = machine::folder(&kernel.label)?;
-    let scenarios = folder.join("scenarios");
-    fs::copy(&built.scenarios, &scenarios)?;
-    let mut work = vec!["scenarios", "--lingerd", "/bin/lingerd"];
-    work.extend([
-        "--kernel-label",
-        &kernel.label,
-        "--summary",
-        "/tmp/summary.json",
-    ]);
-    work.extend(["--load", LOAD]);
-    let selection = selection.args();
-    work.extend(selection.iter().map(String::as_str));
-
-    let programs = programs(&[scenarios, built.lingerd.clone()])?;
-    let archive = initramfs::pack(&folder, kernel, &programs, &quoted(&work))?;
-    Machine::new(kernel, archive, String::new(), TIME_LIMIT)
-        .run()?
-        .scenarios()
+    let mut work: Vec<String> = ["scenarios", "--lingerd", "/usr/local/bin/lingerd"]
+        .map(str::to_owned)
+        .into();
+    work.extend(["--summary", "/run/summary.json", "--load", LOAD].map(str::to_owned));
+    if let Some(entry) = kernel.entry {
+        work.extend(["--environment".to_owned(), entry.label.to_owned()]);
+    }
+    work.extend(selection.args());
+    let programs = [
+        (built.scenarios.as_path(), "scenarios"),
+        (built.lingerd.as_path(), "lingerd"),
+    ];
+    boot(kernel, &programs, &quoted(&work), |machine| {
+        machine.run()?.scenarios()
+    })
 }
 
 /// A shell on a kernel, with the same programs at hand.
-pub(crate) fn shell(kernel: &Kernel, lingerd: PathBuf) -> Result<()> {
-    let folder = machine::folder(&kernel.label)?;
-    let work = "echo 'Here are lingerd, tc, ss and /bin/ip (plain ip is that of busybox). exit or Ctrl-A X ends it.'\n\
-                setsid cttyhack sh";
-    let archive = initramfs::pack(&folder, kernel, &programs(&[lingerd])?, work)?;
-    Machine::new(kernel, archive, String::new(), TIME_LIMIT).interact()
+pub fn shell(kernel: &Kernel, lingerd: &Path) -> Result<()> {
+    let work = "echo 'lingerd is at hand. exit or Ctrl-A X ends it.'\n\
+                setsid --ctty --wait sh -i </dev/ttyS0 >/dev/ttyS0 2>&1";
+    let programs = [(lingerd, "lingerd")];
+    boot(kernel, &programs, work, |machine| machine.interact())
 }
 
-/// These programs, and those that tests call.
-fn programs(own: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let mut programs = own.to_vec();
-    for name in ["ip", "tc", "ss"] {
-        programs.push(find(name).with_context(|| format!("{name} is not installed"))?);
+/// Makes a machine with these programs, under these names, whose work is some lines of shell.
+pub fn boot<T>(
+    kernel: &Kernel,
+    programs: &[(&Path, &str)],
+    work: &str,
+    run: impl FnOnce(Machine<'_>) -> Result<T>,
+) -> Result<T> {
+    let overlay = Overlay::new(kernel)?;
+    for (file, name) in programs {
+        overlay.put_program(file, name)?;
     }
-    Ok(programs)
+    overlay.write_script("/linger-init", INIT)?;
+    overlay.write("/etc/linger-modules", &modules::WANTED.join("\n"))?;
+    overlay.write("/etc/linger-work", work)?;
+    let archive = overlay.pack()?;
+    run(Machine::new(
+        kernel,
+        archive,
+        "rdinit=/linger-init".to_owned(),
+        TIME_LIMIT,
+    ))
 }
 
 /// The words as one line for a shell.
-fn quoted(words: &[&str]) -> String {
-    let quote = |word: &&str| format!("'{}'", word.replace('\'', r"'\''"));
+fn quoted(words: &[String]) -> String {
+    let quote = |word: &String| format!("'{}'", word.replace('\'', r"'\''"));
     words.iter().map(quote).collect::<Vec<_>>().join(" ")
 }
 
@@ -103,6 +143,21 @@ mod tests {
 
     #[test]
     fn quotes_survive_the_shell() {
-        assert_eq!(quoted(&["a", "it's b"]), r"'a' 'it'\''s b'");
+        let words = ["a", "it's b"].map(str::to_owned);
+        assert_eq!(quoted(&words), r"'a' 'it'\''s b'");
+    }
+
+    #[test]
+    fn selection_is_handed_to_the_tests() {
+        let selection = Selection {
+            filter: Some("linger0".into()),
+            plan: Some("kprobe".into()),
+            scope: Scope::Full,
+            seed: None,
+        };
+        assert_eq!(
+            selection.args(),
+            ["linger0", "--plan=kprobe", "--scope=full"]
+        );
     }
 }

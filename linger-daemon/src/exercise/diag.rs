@@ -71,6 +71,10 @@ impl Connection {
             return Ok(Queues::default());
         }
         let mut outstanding = u32::from_ne_bytes(part(&answer, HEADER + 60)?);
+        // Nor does it tell more of one that has become a remnant in FIN_WAIT2.
+        if outstanding == 0 {
+            return Ok(Queues::default());
+        }
         let mut unsent = not_sent(&answer)?.min(outstanding);
         // The last byte of the queue is a FIN then.
         if state.sent_fin() && outstanding > 0 {
@@ -156,10 +160,10 @@ fn not_sent(answer: &[u8]) -> io::Result<u32> {
     let mut offset = HEADER + ANSWER;
     loop {
         if offset >= answer.len() {
-            return Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                format!("sock_diag tells no tcp_info, in {} bytes", answer.len()),
-            ));
+            return Err(io::Error::other(format!(
+                "sock_diag tells no tcp_info, in {} bytes",
+                answer.len()
+            )));
         }
         // struct nlattr
         let length = usize::from(u16::from_ne_bytes(part(answer, offset)?));

@@ -45,7 +45,11 @@ impl Left {
 /// A pair whose server does not read until its window is closed, and the bytes written for it:
 /// what its buffer does not hold is unsent, and nothing is unacknowledged.
 pub fn pair_with_closed_window(loopback: &Loopback) -> io::Result<(Pair, u64)> {
-    let pair = loopback.pair()?;
+    close_window(loopback.pair()?)
+}
+
+/// The same with a pair that has no data yet.
+pub fn close_window(pair: Pair) -> io::Result<(Pair, u64)> {
     let written = tcp::fill(&pair.client)?;
     state::wait_for("the window to close", || {
         let queues = state::queues(&pair.client)?;

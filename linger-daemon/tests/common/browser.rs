@@ -175,7 +175,7 @@ impl Drop for Browser {
 }
 
 /// The program, if it is on the path.
-fn chromium() -> Option<PathBuf> {
+pub(crate) fn chromium() -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     let mut files = env::split_paths(&path).map(|folder| folder.join("chromium"));
     files.find(|file| file.is_file())

@@ -2,37 +2,90 @@
 
 use std::fmt;
 use std::fs;
-use std::io;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use linger_ebpf::Plan;
 use serde::Serialize;
 use serde_json::json;
 
+use super::expected::Environment;
+
+/// Something did not come to pass in time. Only that is worth another try: a count that is wrong stays wrong.
+#[derive(Debug)]
+pub(crate) struct WaitedInVain(pub(crate) String);
+
+impl fmt::Display for WaitedInVain {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "waited in vain: {}", self.0)
+    }
+}
+
+impl std::error::Error for WaitedInVain {}
+
+/// Why a pair did not run: a need that is stated and not met, or a plan that the kernel refuses where nothing is
+/// written down of it. Nothing else makes one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NotRun(String);
+
+impl NotRun {
+    /// Something that the scenario states to need is not here.
+    pub(crate) fn for_need(unmet: &impl fmt::Display) -> Self {
+        Self(unmet.to_string())
+    }
+
+    /// The kernel refuses the plan.
+    pub(crate) fn for_plan(reason: &str) -> Self {
+        Self(format!("the plan is refused: {reason}"))
+    }
+}
+
 /// What came of a pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Passed,
     Failed(String),
-    NotRun(String),
+    /// It did not get to what it tests, for something was not there in time.
+    WaitedInVain(String),
+    NotRun(NotRun),
+    /// It failed, as it is known to: why.
+    KnownFailure(String),
 }
 
 impl Verdict {
     fn result(&self) -> &'static str {
         match self {
             Self::Passed => "passed",
-            Self::Failed(_) => "failed",
+            Self::Failed(_) | Self::WaitedInVain(_) => "failed",
             Self::NotRun(_) => "not run",
+            Self::KnownFailure(_) => "known failure",
+        }
+    }
+
+    /// As cargo's harness says it.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Passed => "ok",
+            Self::Failed(_) | Self::WaitedInVain(_) => "FAILED",
+            Self::NotRun(_) => "ignored",
+            Self::KnownFailure(_) => "FAILED, as it is known to",
         }
     }
 
     fn detail(&self) -> &str {
         match self {
             Self::Passed => "",
-            Self::Failed(detail) | Self::NotRun(detail) => detail,
+            Self::Failed(detail)
+            | Self::WaitedInVain(detail)
+            | Self::NotRun(NotRun(detail))
+            | Self::KnownFailure(detail) => detail,
         }
+    }
+
+    fn has_failed(&self) -> bool {
+        self.result() == "failed"
     }
 }
 
@@ -42,9 +95,11 @@ impl From<Result<()>> for Verdict {
             return Self::Passed;
         };
         let why = format!("{error:#}");
-        match error.root_cause().downcast_ref::<io::Error>() {
-            Some(cause) if cause.kind() == io::ErrorKind::Unsupported => Self::NotRun(why),
-            _ => Self::Failed(why),
+        let in_vain = error.chain().any(|cause| cause.is::<WaitedInVain>());
+        if in_vain {
+            Self::WaitedInVain(why)
+        } else {
+            Self::Failed(why)
         }
     }
 }
@@ -52,28 +107,86 @@ impl From<Result<()>> for Verdict {
 /// A scenario under a plan.
 #[derive(Clone, Debug)]
 pub(crate) struct Pair {
-    scenario: &'static str,
+    scenario: String,
     plan: Plan,
     verdict: Verdict,
+    /// Whether it waited in vain before.
+    flaky: bool,
+    /// How many ends of orphans were missing and are forgiven.
+    forgiven: u64,
+    time: Duration,
 }
 
 impl Pair {
-    pub(crate) fn new(scenario: &'static str, plan: Plan, verdict: Verdict) -> Self {
+    pub(crate) fn new(scenario: impl Into<String>, plan: Plan, verdict: Verdict) -> Self {
         Self {
-            scenario,
+            scenario: scenario.into(),
             plan,
             verdict,
+            flaky: false,
+            forgiven: 0,
+            time: Duration::ZERO,
+        }
+    }
+
+    /// The same, which took this long.
+    pub(crate) fn taking(self, time: Duration) -> Self {
+        Self { time, ..self }
+    }
+
+    /// The same, with so many missing ends forgiven.
+    pub(crate) fn forgiving(self, forgiven: u64) -> Self {
+        Self { forgiven, ..self }
+    }
+
+    /// Whether it is worth another try.
+    pub(crate) fn waited_in_vain(&self) -> bool {
+        matches!(self.verdict, Verdict::WaitedInVain(_))
+    }
+
+    /// The same, as it came out at another try.
+    pub(crate) fn at_another_try(self) -> Self {
+        Self {
+            flaky: true,
+            ..self
+        }
+    }
+
+    /// The same, told apart if it is known to fail.
+    fn judged_by(self, environment: Option<&Environment>) -> Self {
+        let known = environment
+            .and_then(|environment| environment.known_failure(&self.scenario, self.plan.name()));
+        match known {
+            Some(reason) if self.verdict.has_failed() => {
+                let detail = self.verdict.detail();
+                println!("{}: {detail}", self.scenario);
+                Self {
+                    verdict: Verdict::KnownFailure(reason.to_owned()),
+                    ..self
+                }
+            }
+            Some(_) if self.verdict == Verdict::Passed => {
+                println!("{}: passes, though it is known to fail", self.scenario);
+                self
+            }
+            _ => self,
         }
     }
 }
 
 impl fmt::Display for Pair {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (plan, result) = (self.plan.name(), self.verdict.result());
-        write!(formatter, "{plan:<10}  {:<32}  {result}", self.scenario)?;
+        let (plan, word) = (self.plan.name(), self.verdict.word());
+        write!(formatter, "test {plan}::{} ... {word}", self.scenario)?;
+        if self.flaky {
+            write!(formatter, " (flaky: it waited in vain before)")?;
+        }
+        if self.forgiven > 0 {
+            write!(formatter, " ({} forgiven)", self.forgiven)?;
+        }
         match self.verdict.detail() {
             "" => Ok(()),
-            detail => write!(formatter, "  {detail}"),
+            detail => write!(formatter, ", {detail}"),
         }
     }
 }
@@ -88,47 +201,55 @@ impl Serialize for Pair {
             "plan": self.plan.name(),
             "result": self.verdict.result(),
             "detail": self.verdict.detail(),
+            "flaky": self.flaky,
+            "forgiven": self.forgiven,
+            "seconds": self.time.as_secs_f64(),
         })
         .serialize(serializer)
     }
 }
 
-/// How many pairs had each result.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-struct Numbers {
-    passed: usize,
-    failed: usize,
-    not_run: usize,
-}
-
 /// All pairs.
 #[derive(Debug, Default)]
-pub(crate) struct Summary(Vec<Pair>);
+pub(crate) struct Summary {
+    pairs: Vec<Pair>,
+    /// What is written down of this machine.
+    environment: Option<Environment>,
+}
 
 impl Summary {
+    /// Without pairs, to be judged by what is written down of the machine.
+    pub(crate) fn new(environment: Option<Environment>) -> Self {
+        Self {
+            pairs: Vec::new(),
+            environment,
+        }
+    }
+
     /// Adds a pair and prints its line.
     pub(crate) fn add(&mut self, pair: Pair) {
+        let pair = pair.judged_by(self.environment.as_ref());
         println!("{pair}");
-        self.0.push(pair);
+        self.pairs.push(pair);
     }
 
-    fn numbers(&self, select: impl Fn(&Pair) -> bool) -> Numbers {
-        let mut numbers = Numbers::default();
-        for pair in self.0.iter().filter(|pair| select(pair)) {
-            *match pair.verdict {
-                Verdict::Passed => &mut numbers.passed,
-                Verdict::Failed(_) => &mut numbers.failed,
-                Verdict::NotRun(_) => &mut numbers.not_run,
-            } += 1;
-        }
-        numbers
+    fn count(&self, select: impl Fn(&Pair) -> bool) -> u64 {
+        self.pairs.iter().filter(|pair| select(pair)).count() as u64
     }
 
-    /// Prints what came of all, writes it into a file if one is given, and says with which code the
-    /// run exits.
-    pub(crate) fn end(&self, file: Option<&Path>, kernel_label: &str) -> Result<ExitCode> {
+    fn with_result(&self, result: &str) -> u64 {
+        self.count(|pair| pair.verdict.result() == result)
+    }
+
+    /// Prints what came of all, writes it into a file if one is given, with more that is known of the run, and says
+    /// with which code the run exits.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
+    pub(crate) fn end(&self, file: Option<&Path>, more: &serde_json::Value) -> Result<ExitCode> {
         if let Some(path) = file {
-            let json = self.json(kernel_label);
+            let json = self.json(more);
             fs::write(path, format!("{json:#}\n"))
                 .with_context(|| format!("write {}", path.display()))?;
         }
@@ -140,55 +261,56 @@ impl Summary {
         })
     }
 
-    /// Whether no pair failed, and some passed if there were any.
+    /// Whether no pair failed, and some ran.
     fn is_good(&self) -> bool {
-        let numbers = self.numbers(|_| true);
-        numbers.failed == 0 && (numbers.passed > 0 || self.0.is_empty())
+        let ran = self.with_result("passed") + self.with_result("known failure");
+        self.with_result("failed") == 0 && ran > 0
     }
 
     /// The pairs and their numbers, as JSON.
-    fn json(&self, kernel_label: &str) -> serde_json::Value {
-        let Numbers {
-            passed,
-            failed,
-            not_run,
-        } = self.numbers(|_| true);
+    fn json(&self, more: &serde_json::Value) -> serde_json::Value {
         json!({
-            "kernel": kernel_label,
-            "passed": passed,
-            "failed": failed,
-            "not_run": not_run,
-            "pairs": self.0,
+            "run": more,
+            "passed": self.with_result("passed"),
+            "failed": self.with_result("failed"),
+            "not_run": self.with_result("not run"),
+            "known_failures": self.with_result("known failure"),
+            "flaky": self.count(|pair| pair.flaky),
+            "forgiven": self.pairs.iter().map(|pair| pair.forgiven).sum::<u64>(),
+            "pairs": self.pairs,
         })
     }
 
     /// Prints the failures, the numbers of each plan, and those of all.
     fn print_end(&self) {
-        let failed = |pair: &&Pair| matches!(pair.verdict, Verdict::Failed(_));
-        if self.0.iter().any(|pair| failed(&pair)) {
-            println!("\nfailed:");
-            for pair in self.0.iter().filter(failed) {
+        if self.with_result("failed") > 0 {
+            println!("\nfailures:");
+            for pair in self.pairs.iter().filter(|pair| pair.verdict.has_failed()) {
                 println!("  {pair}");
             }
         }
         println!();
         for plan in Plan::ALL {
-            let Numbers {
-                passed,
-                failed,
-                not_run,
-            } = self.numbers(|pair| pair.plan == *plan);
-            if passed + failed + not_run > 0 {
-                let run = passed + failed;
-                let plan = plan.name();
-                println!("{plan}: {run} pairs run, {failed} failed, {not_run} not run");
+            let all = self.count(|pair| pair.plan == *plan);
+            if all > 0 {
+                let failed = self.count(|pair| pair.plan == *plan && pair.verdict.has_failed());
+                println!("{}: {all} pairs, {failed} failed", plan.name());
             }
         }
-        let Numbers {
-            passed,
-            failed,
-            not_run,
-        } = self.numbers(|_| true);
-        println!("scenarios: {passed} passed, {failed} failed, {not_run} skipped");
+        if self.environment.is_none() {
+            println!("nothing is written down of this machine: whatever did not run is not missed");
+        }
+        let forgiven: u64 = self.pairs.iter().map(|pair| pair.forgiven).sum();
+        if forgiven > 0 {
+            println!(
+                "{forgiven} ends of orphans were not seen, and are forgiven: this host hides them"
+            );
+        }
+        println!(
+            "scenarios: {} passed, {} failed, {} skipped",
+            self.with_result("passed"),
+            self.with_result("failed"),
+            self.with_result("not run") + self.with_result("known failure"),
+        );
     }
 }

@@ -10,12 +10,6 @@ pub(crate) fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)
 }
 
-/// A tool, where `cargo xtask setup` puts it, or on the path.
-pub(crate) fn tool(name: &str) -> PathBuf {
-    let own = path("target/tools/bin").join(name);
-    if own.is_file() { own } else { name.into() }
-}
-
 /// The files of a folder with this extension, by name.
 pub(crate) fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(path(folder)).unwrap();

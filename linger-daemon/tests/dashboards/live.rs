@@ -7,8 +7,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
+use linger_testkit::server::Server;
+
 use crate::files::{dashboards, files, list, names, panels, text};
-use crate::process::Server;
 use crate::prometheus::Prometheus;
 
 const LINGERD: &str = env!("CARGO_BIN_EXE_lingerd");
@@ -138,15 +139,17 @@ fn ask(prometheus: &Prometheus, query: &Query) -> Result<usize, String> {
     }
 }
 
-fn lingerd() -> Server {
+fn lingerd() -> (Server, SocketAddr) {
     let command = |address: SocketAddr| {
         let mut command = Command::new(LINGERD);
         command
             .args(["--log-level", "warn", "run", "--listen"])
-            .arg(address.to_string());
-        command
+            .arg(address.to_string())
+            .stdout(Stdio::null());
+        Ok(command)
     };
-    Server::start(command, "/readyz")
+    let started = Server::start_somewhere("lingerd", command, "/readyz");
+    started.unwrap_or_else(|error| panic!("{error:#}"))
 }
 
 /// Makes closes of every kind, more of those that block.
@@ -225,8 +228,8 @@ fn expect_true(prometheus: &Prometheus, alerts: &[(String, String)], names: &[&s
 
 #[test]
 fn every_query_finds_what_a_real_lingerd_counted() {
-    let lingerd = lingerd();
-    let prometheus = Prometheus::start(lingerd.address());
+    let (lingerd, address) = lingerd();
+    let prometheus = Prometheus::start(address);
     let alerts = expect_rules_to_work(&prometheus);
     let panels = queries();
     let now = |name: &str, query: &str| (name.to_owned(), Query::Instant(query.to_owned()));

@@ -4,13 +4,9 @@
 //! These tests need promtool and prometheus, which `cargo xtask setup --for test` brings; the last
 //! one needs root, and a kernel on which lingerd works.
 
-#[path = "../common/http.rs"]
-mod http;
-
 mod files;
 mod lint;
 mod live;
-mod process;
 mod prometheus;
 mod rules;
 mod selector;

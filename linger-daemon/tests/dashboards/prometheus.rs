@@ -1,24 +1,23 @@
 //! A real Prometheus with the rules, that scrapes lingerd every second, and itself, which is none of
 //! lingerd's.
 
-use std::fs;
 use std::net::SocketAddr;
-use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use linger_testkit::prometheus;
+use linger_testkit::server::Server;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::files::{files, list, tool};
-use crate::http;
-use crate::process::Server;
+use crate::files::{files, list};
 
 /// How far back graphs reach, seconds.
 const PAST: u64 = 120;
 
 /// The server, and where its data lies.
 pub(crate) struct Prometheus {
-    server: Server,
+    _server: Server,
+    address: SocketAddr,
     _folder: TempDir,
 }
 
@@ -26,40 +25,30 @@ impl Prometheus {
     /// Starts one that scrapes the lingerd at this address.
     pub(crate) fn start(lingerd: SocketAddr) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("prometheus.yml");
         let command = |address: SocketAddr| {
             let job = |name: &str, target: SocketAddr| {
                 let targets = [target.to_string()];
                 json!({ "job_name": name, "static_configs": [{ "targets": targets }] })
             };
-            // What is JSON is YAML.
             let settings = json!({
                 "global": { "scrape_interval": "1s", "evaluation_interval": "1s" },
                 "rule_files": files("dashboards/rules", "yaml"),
                 "scrape_configs": [job("lingerd", lingerd), job("prometheus", address)],
             });
-            fs::write(&file, settings.to_string()).unwrap();
-            let mut command = Command::new(tool("prometheus"));
-            command
-                .arg(format!("--config.file={}", file.display()))
-                .arg(format!(
-                    "--storage.tsdb.path={}",
-                    folder.path().join("data").display()
-                ))
-                .arg(format!("--web.listen-address={address}"))
-                .arg("--log.level=warn");
-            command
+            prometheus::command(folder.path(), &settings, address)
         };
-        let server = Server::start(command, "/-/ready");
+        let started = Server::start_somewhere("prometheus", command, "/-/ready");
+        let (server, address) = started.unwrap_or_else(|error| panic!("{error:#}"));
         Self {
-            server,
+            _server: server,
+            address,
             _folder: folder,
         }
     }
 
     /// Where it serves, and so what it is called as a target.
     pub(crate) fn address(&self) -> SocketAddr {
-        self.server.address()
+        self.address
     }
 
     /// What a query finds now.
@@ -104,21 +93,7 @@ impl Prometheus {
     }
 
     fn ask(&self, path: &str, parameters: &[(&str, &str)]) -> Result<Value, String> {
-        let parameters = parameters
-            .iter()
-            .map(|(name, value)| format!("{name}={}", encoded(value)));
-        let path = format!(
-            "/api/v1/{path}?{}",
-            parameters.collect::<Vec<_>>().join("&")
-        );
-        let (_, body) =
-            http::get(self.server.address(), &path).map_err(|error| format!("{error:#}"))?;
-        let mut answer: Value =
-            serde_json::from_str(&body).map_err(|error| format!("{error}: {body}"))?;
-        match answer["status"].as_str() {
-            Some("success") => Ok(answer["data"].take()),
-            _ => Err(body),
-        }
+        prometheus::ask(self.address, path, parameters).map_err(|error| format!("{error:#}"))
     }
 }
 
@@ -127,13 +102,4 @@ fn has_number(series: &Value) -> bool {
     let at_once = std::slice::from_ref(&series["value"]);
     let mut samples = list(&series["values"]).iter().chain(at_once);
     samples.any(|sample| sample[1].as_str().is_some_and(|value| value != "NaN"))
-}
-
-/// A value as it stands in the query of an address.
-fn encoded(value: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    value.bytes().map(encode).collect()
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use crate::files::{all_rules, files, list, names, path, text, tool, yaml};
+use linger_testkit::tools::tool;
+
+use crate::files::{all_rules, files, list, names, path, text, yaml};
 
 /// Expects promtool to find these files fine.
 fn expect_promtool(arguments: &[&str], folder: &str) {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use linger_ebpf::{Cause, Fate, Lost, Outcome};
+use linger_testkit::tools::tool;
 
 use crate::package;
 
@@ -127,7 +128,7 @@ fn every_query_finds_what_it_asks_for() {
     );
     fs::write(folder.path().join("rules.yml"), rules).unwrap();
     fs::write(&file, test).unwrap();
-    let check = Command::new(promtool())
+    let check = Command::new(tool("promtool"))
         .args(["test", "rules"])
         .arg(&file)
         .output();
@@ -218,16 +219,6 @@ fn grown(name: &str, more: &str, label: &str, values: &BTreeSet<&str>, growth: u
         format!("  - {{series: '{name}{{{labels}}}', values: '{numbers}'}}\n")
     });
     series.collect()
-}
-
-/// Where `cargo xtask setup` puts it, or on the path.
-fn promtool() -> PathBuf {
-    let own = package().join("../target/tools/bin/promtool");
-    if own.is_file() {
-        own
-    } else {
-        "promtool".into()
-    }
 }
 
 #[test]

@@ -10,37 +10,37 @@ use linger_daemon::exercise::{self, End, Kind, pair_with_closed_window};
 use linger_ebpf::Outcome;
 use socket2::Socket;
 
-use crate::scenario::{self, Script};
+use crate::scenario::{self, Scenario, Script};
 use crate::truth::Truth;
 
-pub(crate) const SCENARIOS: &[(&str, Script)] = &[
-    ("linger0_empty", Script::Kind(Kind::LingerAborted)),
-    ("linger0_unsent", Script::Narrow(unsent)),
-    ("linger0_unacked", Script::Connections(unacked)),
-    (
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("linger0_empty", Script::Kind(Kind::LingerAborted)),
+    Scenario::new("linger0_unsent", Script::Narrow(unsent)),
+    Scenario::new("linger0_unacked", Script::Connections(unacked)),
+    Scenario::new(
         "linger0_unsent_and_unacked",
         Script::Kind(Kind::LingerAbortedData),
     ),
-    ("linger0_close_wait", Script::Connections(close_wait)),
-    ("linger0_fin_wait1", Script::Connections(fin_wait1)),
-    ("linger0_fin_wait2", Script::Connections(fin_wait2)),
-    ("linger0_last_ack", Script::Connections(last_ack)),
-    (
+    Scenario::new("linger0_close_wait", Script::Connections(close_wait)),
+    Scenario::new("linger0_fin_wait1", Script::Connections(fin_wait1)),
+    Scenario::new("linger0_fin_wait2", Script::Connections(fin_wait2)),
+    Scenario::new("linger0_last_ack", Script::Connections(last_ack)),
+    Scenario::new(
         "linger0_last_ack_unsent",
         Script::Connections(last_ack_unsent),
     ),
-    ("linger0_closing", Script::Connections(closing)),
-    ("linger0_syn_sent", Script::Own(syn_sent)),
-    (
+    Scenario::new("linger0_closing", Script::Connections(closing)),
+    Scenario::new("linger0_syn_sent", Script::Own(syn_sent)),
+    Scenario::new(
         "linger0_never_connected",
         Script::Connections(never_connected),
     ),
-    (
+    Scenario::new(
         "linger0_already_closed",
         Script::Connections(already_closed),
     ),
-    ("linger0_inherited", Script::Connections(inherited)),
-    ("connect_given_up", Script::Kind(Kind::ConnectAborted)),
+    Scenario::new("linger0_inherited", Script::Connections(inherited)),
+    Scenario::new("connect_given_up", Script::Kind(Kind::ConnectAborted)),
 ];
 
 /// Closes the client with an RST; the peer must see it.

@@ -11,12 +11,13 @@ use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
 use linger_ebpf::Plan;
 
 use crate::daemon::{Daemon, wait_until};
-use crate::scenario::Script;
+use crate::scenario::{Scenario, Script};
 
-pub(crate) const SCENARIOS: &[(&str, Script)] = &[(
+pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::new(
     "closes_do_not_wake_the_daemon",
     Script::Daemon(closes_do_not_wake_the_daemon),
-)];
+)
+.once()];
 
 /// Connections, of two closes each. One in eight loses data, which the daemon keeps in mind.
 const CONNECTIONS: u64 = 2000;

@@ -17,13 +17,18 @@ use nix::sys::signal::Signal;
 use socket2::{Domain, Socket, Type};
 
 use crate::left::Bound;
-use crate::scenario::Script;
+use crate::needs::Need;
+use crate::scenario::{Scenario, Script};
 use crate::service::{self, Service, ServiceName};
 use crate::truth::Truth;
 
-pub(crate) const SCENARIOS: &[(&str, Script)] = &[
-    ("service_nginx", Script::Own(nginx)),
-    ("services_python", Script::Own(python)),
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("service_nginx", Script::Own(nginx))
+        .by_plan_only()
+        .needs(&[Need::Nginx]),
+    Scenario::new("services_python", Script::Own(python))
+        .by_plan_only()
+        .needs(&[Need::Python]),
 ];
 
 /// Free, as each scenario has a network namespace of its own.

@@ -24,20 +24,16 @@ use crate::truth::{Counters, Truth};
 pub(crate) enum Report {
     /// It ran, and expects this to be counted.
     Ran(Box<Truth>),
-    /// It cannot run here.
-    NotRun(String),
     /// It did not get through.
     Failed(String),
+    /// It waited in vain for what is only a matter of time.
+    WaitedInVain(String),
 }
 
 /// Runs a scenario in a process of its own.
 pub(crate) fn spawn(name: &str, settings: scenario::Settings) -> anyhow::Result<Report> {
     let output = Command::new(env::current_exe()?)
-        .args(["child", name])
-        .arg(settings.load.to_string())
-        .arg(settings.seed.to_string())
-        .arg(settings.churn.to_string())
-        .arg(settings.pace.to_string())
+        .args(["child", name, &serde_json::to_string(&settings)?])
         .output()?;
     serde_json::from_slice(&output.stdout).with_context(|| {
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -57,24 +53,19 @@ pub(crate) fn run(name: &str, settings: scenario::Settings) -> io::Result<()> {
         .enumerate()
         .find(|(_, scenario)| scenario.name == name)
         .ok_or_else(|| io::Error::other(format!("there is no scenario {name}")))?;
-    let comm = CString::new(scenario.comm(parent_id(), number))?;
+    let comm = CString::new(scenario.comm(parent_id(), number, settings.attempt))?;
     nix::sys::prctl::set_name(&comm)?;
 
     let report = match perform(scenario, settings) {
         Ok(truth) => Report::Ran(Box::new(truth)),
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-            Report::NotRun(error.to_string())
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            Report::WaitedInVain(error.to_string())
         }
         Err(error) => Report::Failed(error.to_string()),
     };
     let mut line = serde_json::to_vec(&report)?;
     line.push(b'\n');
     io::stdout().write_all(&line)
-}
-
-/// The error of a scenario that cannot run here, and why.
-pub(crate) fn not_run(reason: impl Into<String>) -> io::Error {
-    io::Error::new(io::ErrorKind::Unsupported, reason.into())
 }
 
 fn perform(scenario: &Scenario, settings: scenario::Settings) -> io::Result<Truth> {

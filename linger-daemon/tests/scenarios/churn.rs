@@ -13,18 +13,18 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
 use linger_ebpf::Plan;
+use linger_testkit::exposition::{Sample, Scrape};
 
 use crate::born::{self, Cgroup};
 use crate::closes::{is_other, lost, sum, wait_until, whole};
-use crate::common::scrape::{Sample, Scrape};
 use crate::daemon::Daemon;
 use crate::netns;
-use crate::scenario::{Script, Settings};
+use crate::scenario::{Scenario, Script, Settings};
 use crate::truth::Counters;
 
-pub(crate) const SCENARIOS: &[(&str, Script)] = &[
-    ("churn", Script::BulkDaemon(fast)),
-    ("churn_gently", Script::BulkDaemon(gently)),
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("churn", Script::BulkDaemon(fast)).once(),
+    Scenario::new("churn_gently", Script::BulkDaemon(gently)).once(),
 ];
 
 /// Groups that the daemon has places for.

@@ -17,8 +17,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, pause};
 use socket2::{SockRef, Socket};
 
-use crate::child::not_run;
-
 /// How the process ends, with a connection that it has not closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -89,7 +87,6 @@ impl Closer {
         let status = self.process.wait()?;
         match (self.way, status.code()) {
             (Way::Wait, None) | (_, Some(0)) => Ok(()),
-            (_, Some(NOT_RUN)) => Err(not_run("the kernel forbids io_uring")),
             _ => Err(io::Error::other(format!("a closer ended: {status}"))),
         }
     }

@@ -5,8 +5,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use linger_testkit::exposition::{Sample, Scrape};
 
-use crate::common::scrape::{Sample, Scrape};
 use crate::daemon::Daemon;
 
 /// How long counts may lag behind a close, on a slow machine.

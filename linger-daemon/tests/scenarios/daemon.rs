@@ -12,18 +12,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use linger_ebpf::Plan;
+use linger_testkit::exposition::Scrape;
+use linger_testkit::http;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::common::http;
-use crate::common::scrape::Scrape;
+use crate::common::summary::WaitedInVain;
 
 /// How long attaching may take, on a slow machine.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(180);
 /// How long an effect may take, on a slow machine.
-const EFFECT: Duration = Duration::from_secs(20);
-/// How long the daemon may take to exit: a second, and some for a slow machine.
-const EXIT: Duration = Duration::from_secs(3);
+const EFFECT: Duration = Duration::from_secs(60);
+/// How long the daemon may take to exit: a second, and much more on a machine that emulates several others.
+const EXIT: Duration = Duration::from_secs(10);
 
 /// The process.
 pub(crate) struct Daemon {
@@ -84,12 +85,13 @@ impl Daemon {
             if matches!(http::get(self.address, "/readyz"), Ok((200, _))) {
                 return Ok(());
             }
-            ensure!(
-                start.elapsed() < START,
-                "lingerd is not ready after {} s\n{}",
-                START.as_secs(),
-                self.errors()
-            );
+            if start.elapsed() >= START {
+                bail!(WaitedInVain(format!(
+                    "lingerd is not ready after {} s\n{}",
+                    START.as_secs(),
+                    self.errors()
+                )));
+            }
             thread::sleep(Duration::from_millis(10));
         }
     }
@@ -235,7 +237,9 @@ impl Drop for Daemon {
 pub(crate) fn wait_until(what: &str, mut reached: impl FnMut() -> Result<bool>) -> Result<()> {
     let start = Instant::now();
     while !reached()? {
-        ensure!(start.elapsed() < EFFECT, "waited in vain for: {what}");
+        if start.elapsed() >= EFFECT {
+            bail!(WaitedInVain(what.to_owned()));
+        }
         thread::sleep(Duration::from_millis(20));
     }
     Ok(())

@@ -17,9 +17,10 @@ use crate::born::{self, Cgroup};
 use crate::closes::{self, Closes};
 use crate::daemon::Daemon;
 use crate::netns;
-use crate::scenario::Script;
+use crate::scenario::{Scenario, Script};
 
-pub(crate) const SCENARIOS: &[(&str, Script)] = &[("dimensions", Script::Daemon(dimensions))];
+pub(crate) const SCENARIOS: &[Scenario] =
+    &[Scenario::new("dimensions", Script::Daemon(dimensions))];
 
 const LABELS: &str = "unit,slice,comm,exe,port,family";
 

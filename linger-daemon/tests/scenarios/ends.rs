@@ -17,27 +17,27 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork, gettid, pause};
 use socket2::Socket;
 
-use crate::scenario::Script;
+use crate::scenario::{Scenario, Script};
 use crate::truth::Truth;
 
-pub(crate) const SCENARIOS: &[(&str, Script)] = &[
-    ("exit_graceful", Script::Connections(exit_graceful)),
-    ("exit_with_linger0", Script::Connections(exit_with_linger0)),
-    (
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("exit_graceful", Script::Connections(exit_graceful)),
+    Scenario::new("exit_with_linger0", Script::Connections(exit_with_linger0)),
+    Scenario::new(
         "exit_with_unread_data",
         Script::Connections(exit_with_unread_data),
     ),
-    (
+    Scenario::new(
         "sigkill_with_linger0",
         Script::Connections(sigkill_with_linger0),
     ),
-    ("dup_closed_once", Script::Connections(dup_closed_once)),
-    (
+    Scenario::new("dup_closed_once", Script::Connections(dup_closed_once)),
+    Scenario::new(
         "dup2_over_the_socket",
         Script::Connections(dup2_over_the_socket),
     ),
-    ("fork_closed_once", Script::Connections(fork_closed_once)),
-    (
+    Scenario::new("fork_closed_once", Script::Connections(fork_closed_once)),
+    Scenario::new(
         "close_while_thread_receives",
         Script::Connections(close_while_thread_receives),
     ),

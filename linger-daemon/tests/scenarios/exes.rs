@@ -19,13 +19,13 @@ use crate::closer::{Closer, Way};
 use crate::closes::{self, Closes};
 use crate::daemon::Daemon;
 use crate::netns;
-use crate::scenario::Script;
+use crate::scenario::{Scenario, Script};
 
-pub(crate) const SCENARIOS: &[(&str, Script)] = &[
-    ("exe_at_exit", Script::Daemon(at_exit)),
-    ("exe_deleted_or_replaced", Script::Daemon(deleted)),
-    ("exe_mounted", Script::Daemon(mounted)),
-    ("exe_memfd", Script::Daemon(memfd)),
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("exe_at_exit", Script::Daemon(at_exit)).once(),
+    Scenario::new("exe_deleted_or_replaced", Script::Daemon(deleted)).once(),
+    Scenario::new("exe_mounted", Script::Daemon(mounted)).once(),
+    Scenario::new("exe_memfd", Script::Daemon(memfd)).once(),
 ];
 
 /// A daemon that tells executables apart, and processes that are copies of this program.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use linger_daemon::exercise::{Closes, Ended, Tally};
 use linger_ebpf::Fate;
+use linger_testkit::exposition::{Sample, Scrape};
 
-use crate::common::scrape::{Sample, Scrape};
 use crate::left::Homeless;
 
 impl Homeless {

@@ -11,44 +11,44 @@ use linger_ebpf::Outcome;
 
 use crate::child;
 use crate::left::UNACKED_MESSAGE;
-use crate::scenario::{self, Script};
+use crate::scenario::{self, Scenario, Script};
 use crate::truth::{Counters, Truth};
 
-pub(crate) const SCENARIOS: &[(&str, Script)] = &[
-    ("graceful_active_and_passive", Script::Kind(Kind::Graceful)),
-    ("graceful_after_data", Script::Connections(after_data)),
-    (
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("graceful_active_and_passive", Script::Kind(Kind::Graceful)),
+    Scenario::new("graceful_after_data", Script::Connections(after_data)),
+    Scenario::new(
         "graceful_with_data_left",
         Script::Connections(with_data_left),
     ),
-    (
+    Scenario::new(
         "graceful_after_shutdown_write",
         Script::Connections(after_shutdown_write),
     ),
-    (
+    Scenario::new(
         "graceful_after_shutdown_both",
         Script::Connections(after_shutdown_both),
     ),
-    (
+    Scenario::new(
         "already_closed_by_both_fins",
         Script::Kind(Kind::AlreadyClosed),
     ),
-    (
+    Scenario::new(
         "already_closed_safe_pattern",
         Script::Connections(safe_pattern),
     ),
-    (
+    Scenario::new(
         "already_closed_refused_connect",
         Script::Own(refused_nonblocking),
     ),
-    (
+    Scenario::new(
         "not_connected_refused_connect",
         Script::Own(refused_blocking),
     ),
-    ("not_connected_never", Script::Kind(Kind::NotConnected)),
-    ("ipv6", Script::Own(ipv6)),
-    ("ipv4_mapped", Script::Own(mapped)),
-    (
+    Scenario::new("not_connected_never", Script::Kind(Kind::NotConnected)),
+    Scenario::new("ipv6", Script::Own(ipv6)),
+    Scenario::new("ipv4_mapped", Script::Own(mapped)),
+    Scenario::new(
         "other_network_namespace",
         Script::Own(other_network_namespace),
     ),
@@ -144,14 +144,12 @@ fn main_ways(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
 }
 
 fn ipv6(truth: &mut Truth) -> io::Result<()> {
-    let loopback =
-        Loopback::new(Family::V6).map_err(|error| child::not_run(format!("no IPv6: {error}")))?;
+    let loopback = Loopback::new(Family::V6)?;
     scenario::over(loopback, truth, main_ways)
 }
 
 fn mapped(truth: &mut Truth) -> io::Result<()> {
-    let loopback = Loopback::new(Family::Mapped)
-        .map_err(|error| child::not_run(format!("no IPv6: {error}")))?;
+    let loopback = Loopback::new(Family::Mapped)?;
     scenario::over(loopback, truth, main_ways)
 }
 

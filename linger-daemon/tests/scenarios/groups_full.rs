@@ -12,9 +12,10 @@ use crate::born::{self, Cgroup};
 use crate::closes::{self, Closes, is_other, lost, sum};
 use crate::daemon::Daemon;
 use crate::netns;
-use crate::scenario::Script;
+use crate::scenario::{Scenario, Script};
 
-pub(crate) const SCENARIOS: &[(&str, Script)] = &[("groups_full", Script::Daemon(full))];
+pub(crate) const SCENARIOS: &[Scenario] =
+    &[Scenario::new("groups_full", Script::Daemon(full)).once()];
 
 const PLACES: u64 = 8;
 const NAMES: u64 = 40;

@@ -1,372 +1,218 @@
-//! Runs the scenarios under each plan and compares what was counted with what is true.
+//! Which pairs of scenario and plan are run, and that no other are.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::Result;
 use linger_ebpf::Plan;
 
-use crate::Options;
-use crate::child::{self, Report};
 use crate::common::check::Check;
-use crate::common::scrape::Scrape;
-use crate::common::summary::{Pair, Summary, Verdict};
-use crate::daemon::Daemon;
-use crate::exposition::Counted;
-use crate::left::Homeless;
-use crate::load;
-use crate::scenario::{self, Scenario, Script};
-use crate::service::{Closers, Slice};
-use crate::sight::{self, Sight};
-use crate::sight_orphans::{check_totals, with_hidden_ends};
-use crate::truth::Truth;
+use crate::common::expected::{Environment, Expected};
+use crate::common::summary::{NotRun, Pair, Summary, Verdict};
+use crate::needs::{Need, Unmet};
+use crate::options::{Options, Scope};
+use crate::run::{PROPERTIES, Run};
+use crate::scenario::{self, Depends, Scenario, Script};
+use crate::service::Slice;
+use crate::sight::Sight;
 
-/// How many scenarios run at a time.
-const WORKERS: usize = 4;
-/// How long counts may lag behind a close: a socket may end in a soft interrupt.
-const LAG: Duration = Duration::from_secs(2);
-/// Pause between the scrapes of a watch.
-const PAUSE: Duration = Duration::from_millis(20);
+/// A scenario and its number among all.
+type Numbered = (usize, Scenario);
 
-/// Runs every scenario under every plan asked for.
+/// Runs every pair asked for.
 pub(crate) fn run(options: &Options) -> Result<Summary> {
-    let mut summary = Summary::default();
-    let scenarios: Vec<_> = scenario::all()
-        .into_iter()
-        .enumerate()
-        .filter(|(_, scenario)| scenario.name.contains(&options.filter))
-        .collect();
-    if scenarios.is_empty() {
-        return Ok(summary); // The filter is for other tests.
+    let expected = Expected::read()?;
+    let named = options.environment.as_deref();
+    let environment = named.map(|name| expected.environment(name)).transpose()?;
+    let mut summary = Summary::new(environment.clone());
+    let all = scenario::all();
+    if environment.is_some() {
+        let names = all.iter().map(|scenario| scenario.name);
+        let needs = Need::ALL.map(Need::name);
+        report_differences(options, &mut summary, expected.differences(names, &needs));
     }
-    let (shared, own): (Vec<_>, Vec<_>) = scenarios
-        .iter()
-        .partition(|(_, scenario)| scenario.shares_daemon());
+    let selected = options.select(all)?;
     let check = Check::run(&options.lingerd)?;
-    println!("kernel {}, {} scenarios", check.kernel, scenarios.len());
+    println!(
+        "kernel {}, {} scenarios, scope {}, seed {}",
+        check.kernel,
+        selected.len(),
+        options.scope.name(),
+        options.seed
+    );
     // Kept until all is read: a cgroup that is gone has no name. Without cgroup v2 none is made.
     let _slice = Slice::of_run(std::process::id()).ok();
+    let offered = offered(&check, environment.as_ref());
     for &plan in Plan::ALL {
         if options.plan.is_some_and(|wanted| wanted != plan) {
             continue;
         }
-        if let Some(reason) = check.refused(plan) {
-            for (_, scenario) in &scenarios {
-                let verdict = Verdict::NotRun(format!("the plan is refused: {reason}"));
-                summary.add(Pair::new(scenario.name, plan, verdict));
+        let pairs = pairs(&selected, plan, &offered, options);
+        let refused = check.refused(plan);
+        let expected = environment.as_ref().map(|known| known.offers(plan.name()));
+        match (refused, expected) {
+            (Some(reason), Some(true)) => {
+                let failed = Verdict::Failed(format!(
+                    "tests/expected.toml says that this plan is offered, and it is refused: {reason}"
+                ));
+                add_all(&mut summary, &pairs, plan, &failed);
             }
-            continue;
-        }
-        let sight = Sight::new(plan, &check.kernel);
-        if !shared.is_empty() {
-            Run::start(options, sight, &[], &mut summary)?.all(&shared)?;
-        }
-        for (number, scenario) in &own {
-            match scenario.script {
-                Script::Daemon(script) => {
-                    let verdict = Verdict::from(script(&options.lingerd, plan));
-                    summary.add(Pair::new(scenario.name, plan, verdict));
-                }
-                Script::BulkDaemon(script) => {
-                    let result = script(&options.lingerd, plan, options.settings());
-                    summary.add(Pair::new(scenario.name, plan, Verdict::from(result)));
-                }
-                Script::Under(daemon_options, _) => {
-                    Run::start(options, sight, daemon_options, &mut summary)?
-                        .only(*number, scenario);
-                }
-                _ => {}
+            (Some(reason), _) => {
+                let not_run = Verdict::NotRun(NotRun::for_plan(&reason));
+                add_all(&mut summary, &pairs, plan, &not_run);
+            }
+            (None, Some(false)) => {
+                let failed =
+                    "tests/expected.toml says that this plan is refused, and it is offered";
+                add_all(&mut summary, &pairs, plan, &Verdict::Failed(failed.into()));
+            }
+            (None, _) => {
+                let sight = Sight::new(plan, &check.kernel);
+                let pairs = able(pairs, plan, environment.as_ref(), &mut summary);
+                run_pairs(options, sight, &pairs, &mut summary);
             }
         }
     }
     Ok(summary)
 }
 
-/// What was counted, compared with the truth.
-enum Compared {
-    /// All is right; this is what is counted.
-    Same(Box<Counted>),
-    /// All is right but the ends of a few orphans, which the host hides.
-    SameButHidden,
-    /// These differ.
-    Different(Vec<String>),
+/// Adds what differs from what is written down, as failures of the first plan.
+fn report_differences(options: &Options, summary: &mut Summary, differences: Vec<String>) {
+    let plan = options.plan.unwrap_or(Plan::ALL[0]);
+    for difference in differences {
+        let verdict = Verdict::Failed(difference);
+        summary.add(Pair::new("what is written down", plan, verdict));
+    }
 }
 
-/// One plan with its daemon.
-struct Run<'a> {
-    options: &'a Options,
+/// The plans that there are to be here: those written down, or else those that are usable.
+fn offered(check: &Check, environment: Option<&Environment>) -> Vec<Plan> {
+    let offers = |plan: &Plan| match environment {
+        Some(environment) => environment.offers(plan.name()),
+        None => check.refused(*plan).is_none(),
+    };
+    Plan::ALL.iter().copied().filter(offers).collect()
+}
+
+/// What of the selected scenarios is run under a plan.
+fn pairs(selected: &[Numbered], plan: Plan, offered: &[Plan], options: &Options) -> Vec<Numbered> {
+    let label = options.environment.as_deref().unwrap_or_default();
+    // Another plan on each machine, so that in the end all have been met.
+    let start: usize = label.bytes().map(usize::from).sum();
+    let falls_to = |number: usize| match offered {
+        [] => None,
+        _ => offered.get((start + number) % offered.len()).copied(),
+    };
+    let is_run = |(number, scenario): &&Numbered| match (options.scope, scenario.depends) {
+        (Scope::Full, _) | (_, Depends::OnKernelAndPlan) => true,
+        (Scope::Standard, Depends::OnPlan) => true,
+        (Scope::Standard, Depends::OnNeither) => falls_to(*number) == Some(plan),
+        (Scope::Kernel, _) => false,
+    };
+    selected.iter().filter(is_run).copied().collect()
+}
+
+/// Adds the same for all pairs of a plan.
+fn add_all(summary: &mut Summary, pairs: &[Numbered], plan: Plan, verdict: &Verdict) {
+    for (_, scenario) in pairs {
+        summary.add(Pair::new(scenario.name, plan, verdict.clone()));
+    }
+}
+
+/// The pairs that can run here. Of the others it must be written down that, and of these it must not.
+fn able(
+    pairs: Vec<Numbered>,
+    plan: Plan,
+    environment: Option<&Environment>,
+    summary: &mut Summary,
+) -> Vec<Numbered> {
+    let lacks =
+        |need: &Need| environment.is_some_and(|known| known.lacks.contains_key(need.name()));
+    let mut able = Vec::new();
+    for (number, scenario) in pairs {
+        let verdict = match scenario.unmet() {
+            Some(unmet) => unable(&unmet, environment),
+            None => match scenario.needs.iter().find(|need| lacks(need)) {
+                Some(need) => Verdict::Failed(format!(
+                    "tests/expected.toml says that {} is not here, and it is",
+                    need.name()
+                )),
+                None => {
+                    able.push((number, scenario));
+                    continue;
+                }
+            },
+        };
+        summary.add(Pair::new(scenario.name, plan, verdict));
+    }
+    able
+}
+
+/// What comes of a pair whose need is not met.
+fn unable(unmet: &Unmet, environment: Option<&Environment>) -> Verdict {
+    let stated = environment.map(|known| known.lacks.get(unmet.need.name()));
+    match stated {
+        Some(None) => Verdict::Failed(format!(
+            "{unmet}, of which tests/expected.toml says nothing"
+        )),
+        Some(Some(why)) => Verdict::NotRun(NotRun::for_need(&format!("{unmet}: {why}"))),
+        None => Verdict::NotRun(NotRun::for_need(unmet)),
+    }
+}
+
+/// Runs scenarios under a plan: most share a daemon, some have one of their own.
+fn run_pairs(options: &Options, sight: Sight, pairs: &[Numbered], summary: &mut Summary) {
+    let (shared, own): (Vec<_>, Vec<_>) = pairs
+        .iter()
+        .copied()
+        .partition(|(_, scenario)| scenario.shares_daemon());
+    if !shared.is_empty() {
+        let run = Run::start(options, sight, &[], summary).and_then(|run| run.all(&shared));
+        if let Err(error) = run {
+            // None of them proves anything then.
+            let verdict = Verdict::from(Err(error));
+            for name in PROPERTIES {
+                summary.add(Pair::new(name, sight.plan, verdict.clone()));
+            }
+        }
+    }
+    for (number, scenario) in own {
+        let pair = with_another_try(|attempt| run_own(options, sight, number, &scenario, attempt));
+        summary.add(pair);
+    }
+}
+
+/// Runs a scenario that has a daemon of its own.
+fn run_own(
+    options: &Options,
     sight: Sight,
-    daemon: Daemon,
-    summary: Mutex<&'a mut Summary>,
-    /// What the processes that passed had counted, to see at the end that it stayed so.
-    expected: Mutex<Vec<(Closers, Counted)>>,
-    /// The first scrape whose totals contradicted one another.
-    contradiction: Mutex<Option<anyhow::Error>>,
+    number: usize,
+    scenario: &Scenario,
+    attempt: u32,
+) -> Pair {
+    let start = Instant::now();
+    let (lingerd, plan) = (options.lingerd.as_path(), sight.plan);
+    let result = match scenario.script {
+        Script::Daemon(script) => script(lingerd, plan),
+        Script::BulkDaemon(script) => script(lingerd, plan, options.settings()),
+        Script::Under(daemon_options, _) => {
+            // Its pairs are not those of a shared daemon.
+            let mut own = Summary::default();
+            match Run::start(options, sight, daemon_options, &mut own) {
+                Ok(run) => return run.only(number, scenario, attempt),
+                Err(error) => Err(error),
+            }
+        }
+        _ => Err(anyhow::anyhow!("it shares a daemon")),
+    };
+    Pair::new(scenario.name, plan, Verdict::from(result)).taking(start.elapsed())
 }
 
-impl<'a> Run<'a> {
-    fn start(
-        options: &'a Options,
-        sight: Sight,
-        daemon_options: &[&str],
-        summary: &'a mut Summary,
-    ) -> Result<Self> {
-        Ok(Self {
-            options,
-            sight,
-            daemon: Daemon::start(&options.lingerd, sight.plan, daemon_options)?,
-            summary: Mutex::new(summary),
-            expected: Mutex::default(),
-            contradiction: Mutex::default(),
-        })
+/// Runs a scenario, and once more if it waited in vain. A count that is wrong is never tried again.
+pub(crate) fn with_another_try(run: impl Fn(u32) -> Pair) -> Pair {
+    let pair = run(0);
+    if !pair.waited_in_vain() {
+        return pair;
     }
-
-    /// Runs the one scenario that this daemon is for, and scrapes meanwhile.
-    fn only(self, number: usize, scenario: &Scenario) {
-        let (verdict, watched) = self.watched(|| self.perform(number, scenario));
-        let verdict = verdict.and_then(|verdict| watched.map(|()| verdict));
-        let contradiction = self.expect_no_contradiction();
-        let Self {
-            daemon,
-            summary,
-            sight,
-            ..
-        } = self;
-        let verdict = verdict
-            .and_then(|verdict| contradiction.map(|()| verdict))
-            .and_then(|verdict| daemon.stop().map(|()| verdict))
-            .unwrap_or_else(|error| Verdict::Failed(format!("{error:#}")));
-        let summary = summary.into_inner().unwrap_or_else(PoisonError::into_inner);
-        summary.add(Pair::new(scenario.name, sight.plan, verdict));
-    }
-
-    fn all(self, scenarios: &[&(usize, Scenario)]) -> Result<()> {
-        let before = self.scrape()?;
-        let (load, others): (Vec<_>, Vec<_>) = scenarios
-            .iter()
-            .copied()
-            .partition(|(_, scenario)| load::is_load(scenario.name));
-        let (alone, together): (Vec<_>, Vec<_>) = others
-            .into_iter()
-            .partition(|(_, scenario)| scenario.is_host_wide());
-        let ((), together) = self.watched(|| self.together(&together));
-        // Not meanwhile: some of these have the host reset other connections, such as a scrape's.
-        for (number, scenario) in alone {
-            self.one(*number, scenario);
-        }
-        let ((), load) = self.watched(|| self.load(&load));
-        self.report("no count falls", Verdict::from(together.and(load)));
-        self.property("the counts stay", Self::expect_unchanged);
-        self.property(
-            "no scrape contradicts itself",
-            Self::expect_no_contradiction,
-        );
-        self.property("nothing is lost", |run| run.expect_nothing_lost(&before));
-        let Self {
-            daemon,
-            summary,
-            sight,
-            ..
-        } = self;
-        let verdict = Verdict::from(daemon.stop());
-        let summary = summary.into_inner().unwrap_or_else(PoisonError::into_inner);
-        summary.add(Pair::new("the daemon ends cleanly", sight.plan, verdict));
-        Ok(())
-    }
-
-    /// All metrics, whose totals must be right at every moment.
-    fn scrape(&self) -> Result<Scrape> {
-        let scrape = self.daemon.scrape()?;
-        if let Err(contradiction) = check_totals(&scrape) {
-            let first = self.contradiction.lock();
-            let mut first = first.unwrap_or_else(PoisonError::into_inner);
-            first.get_or_insert(contradiction);
-        }
-        Ok(scrape)
-    }
-
-    fn expect_no_contradiction(&self) -> Result<()> {
-        let first = self.contradiction.lock();
-        let mut first = first.unwrap_or_else(PoisonError::into_inner);
-        first.take().map_or(Ok(()), Err)
-    }
-
-    /// A property of the whole run.
-    fn property(&self, name: &'static str, check: impl Fn(&Self) -> Result<()>) {
-        self.report(name, Verdict::from(check(self)));
-    }
-
-    fn report(&self, name: &'static str, verdict: Verdict) {
-        let mut summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
-        summary.add(Pair::new(name, self.sight.plan, verdict));
-    }
-
-    /// Runs these, some at a time.
-    fn together(&self, scenarios: &[&(usize, Scenario)]) {
-        let next = AtomicUsize::new(0);
-        thread::scope(|scope| {
-            for _ in 0..WORKERS {
-                scope.spawn(|| {
-                    while let Some((number, scenario)) =
-                        scenarios.get(next.fetch_add(1, Ordering::Relaxed))
-                    {
-                        self.one(*number, scenario);
-                    }
-                });
-            }
-        });
-    }
-
-    fn one(&self, number: usize, scenario: &Scenario) {
-        let verdict = self.perform(number, scenario);
-        let verdict = verdict.unwrap_or_else(|error| Verdict::Failed(format!("{error:#}")));
-        self.report(scenario.name, verdict);
-    }
-
-    fn perform(&self, number: usize, scenario: &Scenario) -> Result<Verdict> {
-        let mut closers = Closers {
-            comm: scenario.comm(std::process::id(), number),
-            // They are in sight only of a scenario that runs alone.
-            kernel_threads: scenario.is_host_wide(),
-            services: Vec::new(),
-        };
-        let before = closers.counted(&self.scrape()?);
-        ensure!(
-            closers.kernel_threads || before == Counted::default(),
-            "counted before it began: {before:?}"
-        );
-        let truth = match child::spawn(scenario.name, self.options.settings())? {
-            Report::Ran(truth) => truth,
-            Report::NotRun(reason) => return Ok(Verdict::NotRun(reason)),
-            Report::Failed(reason) => return Ok(Verdict::Failed(reason)),
-        };
-        closers.services = truth.services.iter().map(|own| own.name.clone()).collect();
-        match self.compare(&truth, &before, &closers)? {
-            Compared::Same(after) if closers.kernel_threads => drop(after),
-            Compared::Same(after) => self.expected().push((closers, *after)),
-            Compared::SameButHidden => println!(
-                "{}: this host hid the end of an orphan from all tracing",
-                scenario.name
-            ),
-            Compared::Different(differences) => {
-                return Ok(Verdict::Failed(differences.join("; ")));
-            }
-        }
-        Ok(Verdict::Passed)
-    }
-
-    fn expected(&self) -> MutexGuard<'_, Vec<(Closers, Counted)>> {
-        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Compares what was counted since `before` with the truth: what is counted now if all is
-    /// right, the differences otherwise.
-    fn compare(&self, truth: &Truth, before: &Counted, closers: &Closers) -> Result<Compared> {
-        let start = Instant::now();
-        loop {
-            let scrape = self.scrape()?;
-            let after = closers.counted(&scrape);
-            // Only under a daemon of its own can a scenario leave any: those since its start.
-            let homeless = Homeless::of(&scrape);
-            let counted = after.since(before);
-            let mut differences = self.sight.differences(truth, &counted, homeless);
-            let of_services = sight::differences_of_services(truth, &scrape);
-            let services_agree = of_services.is_empty();
-            differences.extend(of_services);
-            if differences.is_empty() {
-                return Ok(Compared::Same(Box::new(after)));
-            }
-            if start.elapsed() > LAG {
-                let completed = with_hidden_ends(self.sight, truth, &counted);
-                let same = completed.is_some_and(|counted| {
-                    let differences = self.sight.differences(truth, &counted, homeless);
-                    differences.is_empty()
-                });
-                return Ok(if same && services_agree {
-                    Compared::SameButHidden
-                } else {
-                    Compared::Different(differences)
-                });
-            }
-            thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    /// Runs the load in all its processes at once.
-    fn load(&self, scenarios: &[&(usize, Scenario)]) {
-        thread::scope(|scope| {
-            for (number, scenario) in scenarios {
-                scope.spawn(move || self.one(*number, scenario));
-            }
-        });
-    }
-
-    /// Does the work, and scrapes meanwhile: no count may fall.
-    fn watched<T>(&self, work: impl FnOnce() -> T) -> (T, Result<()>) {
-        let done = AtomicBool::new(false);
-        thread::scope(|scope| {
-            let watch = scope.spawn(|| self.watch(&done));
-            let result = work();
-            done.store(true, Ordering::Release);
-            let watched = watch.join();
-            let watched = watched.unwrap_or_else(|_| Err(anyhow!("the watching thread panicked")));
-            (result, watched)
-        })
-    }
-
-    fn watch(&self, done: &AtomicBool) -> Result<()> {
-        let mut last = BTreeMap::new();
-        while !done.load(Ordering::Acquire) {
-            let counters = counters(&self.scrape()?);
-            for (series, value) in &last {
-                let now = counters.get(series).copied().unwrap_or(f64::NAN);
-                ensure!(now >= *value, "{series:?} fell from {value} to {now}");
-            }
-            last = counters;
-            thread::sleep(PAUSE);
-        }
-        Ok(())
-    }
-
-    /// What was counted for processes that have ended does not change any more.
-    fn expect_unchanged(&self) -> Result<()> {
-        let scrape = self.scrape()?;
-        for (closers, expected) in self.expected().iter() {
-            let (comm, now) = (&closers.comm, closers.counted(&scrape));
-            ensure!(now == *expected, "{comm}: {expected:?} became {now:?}");
-        }
-        Ok(())
-    }
-
-    fn expect_nothing_lost(&self, before: &Scrape) -> Result<()> {
-        let lost = |scrape: &Scrape| -> BTreeMap<String, f64> {
-            let samples = scrape.of("linger_lost_total");
-            samples
-                .map(|sample| (sample.label("what").to_owned(), sample.value))
-                .collect()
-        };
-        let (before, after) = (lost(before), lost(&self.scrape()?));
-        ensure!(!after.is_empty(), "there is no linger_lost_total");
-        for (what, count) in after {
-            let grown = count - before.get(&what).copied().unwrap_or(0.0);
-            ensure!(
-                grown == 0.0 || self.sight.may_lose(&what),
-                "linger_lost_total{{what={what:?}}} grew by {grown}"
-            );
-        }
-        Ok(())
-    }
-}
-
-/// The series of a scrape that may only grow.
-fn counters(scrape: &Scrape) -> BTreeMap<(String, BTreeMap<String, String>), f64> {
-    const GROW: [&str; 4] = ["_total", "_count", "_sum", "_bucket"];
-    let samples = scrape.0.iter();
-    samples
-        .filter(|sample| GROW.iter().any(|ending| sample.name.ends_with(ending)))
-        .map(|sample| ((sample.name.clone(), sample.labels.clone()), sample.value))
-        .collect()
+    println!("{pair}; once more");
+    run(1).at_another_try()
 }

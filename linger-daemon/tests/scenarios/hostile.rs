@@ -12,19 +12,22 @@ use std::process::{self, Command};
 use anyhow::{Result, ensure};
 use linger_daemon::exercise::tcp::{self, Family, Loopback};
 use linger_ebpf::{Outcome, Plan};
+use linger_testkit::exposition::Scrape;
 use nix::unistd::{Gid, Uid};
 
 use crate::born::Cgroup;
 use crate::closes::{is_other, lost, sum, wait_until};
-use crate::common::scrape::Scrape;
 use crate::daemon::Daemon;
+use crate::needs::Need;
 use crate::netns;
-use crate::scenario::{Script, Settings};
+use crate::scenario::{Scenario, Script, Settings};
 
-pub(crate) const SCENARIOS: &[(&str, Script)] = &[
-    ("hostile_names", Script::BulkDaemon(names)),
-    ("hostile_exes", Script::BulkDaemon(exes)),
-    ("hostile_cgroups", Script::BulkDaemon(cgroups)),
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("hostile_names", Script::BulkDaemon(names)).once(),
+    Scenario::new("hostile_exes", Script::BulkDaemon(exes))
+        .once()
+        .needs(&[Need::X86]),
+    Scenario::new("hostile_cgroups", Script::BulkDaemon(cgroups)).once(),
 ];
 
 /// Groups that the daemon has places for.
@@ -186,9 +189,6 @@ fn names(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
 
 /// Files that no one has executed before, each of which closes a socket.
 fn exes(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
-    if !cfg!(target_arch = "x86_64") {
-        return Err(crate::child::not_run("its program is for x86-64").into());
-    }
     let folder = tempfile::tempdir()?;
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755))?;
     let mut siege = Siege::new(

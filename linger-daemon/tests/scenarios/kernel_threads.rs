@@ -20,18 +20,19 @@ use nix::unistd::dup2;
 use socket2::Socket;
 
 use crate::born::{self, Cgroup};
-use crate::child::not_run;
 use crate::closer::{Closer, Way};
 use crate::closes::{self, Closes};
 use crate::daemon::Daemon;
+use crate::needs::Need;
 use crate::netns;
-use crate::scenario::Script;
+use crate::scenario::{Scenario, Script};
 
-pub(crate) const SCENARIOS: &[(&str, Script)] = &[
-    ("kernel_thread_closes", Script::Daemon(by_thread)),
-    ("kernel_thread_closes_for_gone", Script::Daemon(for_gone)),
-    ("kernel_collects_garbage", Script::Daemon(garbage)),
-    ("io_uring_worker_closes", Script::Daemon(by_worker)),
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("kernel_thread_closes", Script::Daemon(by_thread)).needs(&[Need::IoUring]),
+    Scenario::new("kernel_thread_closes_for_gone", Script::Daemon(for_gone))
+        .needs(&[Need::IoUring]),
+    Scenario::new("kernel_collects_garbage", Script::Daemon(garbage)).needs(&[Need::IoUring]),
+    Scenario::new("io_uring_worker_closes", Script::Daemon(by_worker)).needs(&[Need::IoUring]),
 ];
 
 /// The unit of the sockets.
@@ -74,7 +75,7 @@ impl Made {
 }
 
 fn ring() -> io::Result<IoUring> {
-    IoUring::new(1).map_err(|error| not_run(format!("the kernel forbids io_uring: {error}")))
+    IoUring::new(1)
 }
 
 /// The closes of [`Made::client`]s, by unit and comm.

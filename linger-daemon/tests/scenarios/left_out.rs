@@ -13,20 +13,20 @@ use anyhow::{Context as _, Result, ensure};
 use linger_daemon::exercise::tcp::{self, Family, Loopback};
 use linger_daemon::probe;
 use linger_ebpf::Plan;
+use linger_testkit::exposition::{Sample, Scrape};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::closes::{is_other, sum};
-use crate::common::scrape::{Sample, Scrape};
 use crate::daemon::Daemon;
-use crate::scenario::Script;
+use crate::scenario::{Scenario, Script};
 use crate::service::Slice;
 
-pub(crate) const SCENARIOS: &[(&str, Script)] = &[
-    ("left_out_by_comm", Script::Daemon(by_comm)),
-    ("left_out_by_unit", Script::Daemon(by_unit)),
-    ("left_out_by_port", Script::Daemon(by_port)),
-    ("left_out_for_want_of_series", Script::Daemon(by_series)),
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("left_out_by_comm", Script::Daemon(by_comm)).once(),
+    Scenario::new("left_out_by_unit", Script::Daemon(by_unit)).once(),
+    Scenario::new("left_out_by_port", Script::Daemon(by_port)).once(),
+    Scenario::new("left_out_for_want_of_series", Script::Daemon(by_series)).once(),
 ];
 
 const CLOSES: &str = "linger_closes_total";

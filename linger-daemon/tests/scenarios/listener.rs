@@ -8,20 +8,20 @@ use linger_daemon::exercise::tcp::{self, Family, Loopback};
 use linger_daemon::exercise::{self, Kind, MESSAGE};
 use linger_ebpf::{Cause, Outcome};
 
-use crate::scenario::Script;
+use crate::scenario::{Scenario, Script};
 use crate::truth::Truth;
 
-pub(crate) const SCENARIOS: &[(&str, Script)] = &[
-    ("listener_empty", Script::Connections(|_, _| Ok(()))),
-    (
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("listener_empty", Script::Connections(|_, _| Ok(()))),
+    Scenario::new(
         "listener_with_queued_children",
         Script::Kind(Kind::Listener),
     ),
-    (
+    Scenario::new(
         "listener_with_unread_children",
         Script::Own(unread_children),
     ),
-    ("listener_shut_down", Script::Own(shut_down)),
+    Scenario::new("listener_shut_down", Script::Own(shut_down)),
 ];
 
 /// Data that came for a connection no one accepted is thrown away unread with it.

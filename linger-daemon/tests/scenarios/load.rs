@@ -7,18 +7,18 @@ use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
 use linger_daemon::exercise::{self, state};
 use linger_ebpf::Outcome;
 
-use crate::scenario::{self, Script, Settings};
+use crate::scenario::{self, Scenario, Script, Settings};
 use crate::truth::Truth;
 
 /// The two processes; the harness runs them at the same time, and scrapes meanwhile.
-pub(crate) const SCENARIOS: &[(&str, Script)] = &[
-    ("load_first", Script::Bulk(run)),
-    ("load_second", Script::Bulk(run)),
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("load_first", Script::Bulk(run)),
+    Scenario::new("load_second", Script::Bulk(run)),
 ];
 
 /// Whether the scenario is a part of the load.
 pub(crate) fn is_load(name: &str) -> bool {
-    SCENARIOS.iter().any(|(scenario, _)| *scenario == name)
+    SCENARIOS.iter().any(|scenario| scenario.name == name)
 }
 
 /// Closes of a connection.

@@ -33,7 +33,9 @@ mod left_out;
 mod linger;
 mod listener;
 mod load;
+mod needs;
 mod netns;
+mod options;
 mod orphan_ends;
 mod orphan_netns;
 mod orphan_table;
@@ -46,6 +48,7 @@ mod process_names;
 mod random;
 mod reload;
 mod retired;
+mod run;
 mod scenario;
 #[path = "../common/seccomp.rs"]
 mod seccomp;
@@ -59,116 +62,26 @@ mod watch;
 mod watching;
 
 use std::env;
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result};
-use linger_ebpf::Plan;
+use anyhow::Result;
+use clap::Parser as _;
+use serde_json::json;
 
-use crate::scenario::Settings;
+use crate::options::Options;
 
-const HELP: &str = "\
-usage: scenarios [--lingerd PATH] [--plan PLAN] [--filter TEXT] [--kernel-label TEXT]
-                 [--load CLOSES] [--churn CGROUPS] [--seed NUMBER] [--summary FILE] [--list]
-                 [--film FILE]";
-
-/// Closes of the load, unless told otherwise.
-const LOAD: u64 = 1_000_000;
-
-/// Closes of the load for each cgroup that comes and goes, unless told otherwise.
-const CLOSES_PER_CHURN: u64 = 50;
-
-/// What to run.
-#[derive(Debug)]
-pub(crate) struct Options {
-    /// The daemon's binary.
-    pub(crate) lingerd: PathBuf,
-    /// The only plan to run; all if none.
-    pub(crate) plan: Option<Plan>,
-    /// What the names of the scenarios to run contain.
-    pub(crate) filter: String,
-    /// Closes of the load.
-    pub(crate) load: u64,
-    /// Cgroups that come and go; as many as the load allows if none.
-    churn: Option<u64>,
-    /// Where random scenarios begin.
-    pub(crate) seed: u64,
-    kernel_label: String,
-    summary: Option<PathBuf>,
-    /// Where to write what is counted while the cookbook's cases run slowly, instead of testing.
-    film: Option<PathBuf>,
-    list: bool,
+fn main() -> ExitCode {
+    run().unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
-impl Options {
-    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-        let mut options = Self {
-            lingerd: env!("CARGO_BIN_EXE_lingerd").into(),
-            plan: None,
-            filter: String::new(),
-            load: LOAD,
-            churn: None,
-            seed: now.as_secs(),
-            kernel_label: String::new(),
-            summary: None,
-            film: None,
-            list: false,
-        };
-        while let Some(argument) = arguments.next() {
-            let mut value = || {
-                let value = arguments.next();
-                value.with_context(|| format!("{argument} needs a value\n{HELP}"))
-            };
-            match argument.as_str() {
-                "--lingerd" => options.lingerd = value()?.into(),
-                "--plan" => options.plan = Some(plan(&value()?)?),
-                "--filter" => options.filter = value()?,
-                "--kernel-label" => options.kernel_label = value()?,
-                "--load" => options.load = value()?.parse().context("--load")?,
-                "--churn" => options.churn = Some(value()?.parse().context("--churn")?),
-                "--seed" => options.seed = value()?.parse().context("--seed")?,
-                "--summary" => options.summary = Some(value()?.into()),
-                "--film" => options.film = Some(value()?.into()),
-                "--list" => options.list = true,
-                // Of the standard harness: `cargo test` passes them to every test binary.
-                "--test-threads" | "--format" | "--color" | "--skip" => drop(value()?),
-                flag if flag.starts_with('-') => {}
-                name => options.filter = name.into(),
-            }
-        }
-        Ok(options)
-    }
-
-    /// What these set for bulk scenarios.
-    pub(crate) fn settings(&self) -> Settings {
-        Settings {
-            load: self.load,
-            seed: self.seed,
-            churn: self.churn.unwrap_or(self.load / CLOSES_PER_CHURN),
-            pace: 0,
-        }
-    }
-}
-
-fn plan(name: &str) -> Result<Plan> {
-    let plan = Plan::ALL.iter().find(|plan| plan.name() == name);
-    plan.copied()
-        .with_context(|| format!("there is no plan {name}: fentry, kprobe, tracepoint"))
-}
-
-fn main() -> Result<ExitCode> {
+fn run() -> Result<ExitCode> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["child", name, load, seed, churn, pace] => {
-            let settings = Settings {
-                load: load.parse()?,
-                seed: seed.parse()?,
-                churn: churn.parse()?,
-                pace: pace.parse()?,
-            };
-            child::run(name, settings)?;
+        ["child", name, settings] => {
+            child::run(name, serde_json::from_str(settings)?)?;
             return Ok(ExitCode::SUCCESS);
         }
         ["pod", ref order @ ..] => {
@@ -186,9 +99,9 @@ fn main() -> Result<ExitCode> {
         _ => {}
     }
 
-    let options = Options::parse(arguments.into_iter())?;
-    if options.list {
-        for scenario in scenario::all() {
+    let options = Options::parse();
+    if options.libtest.list {
+        for (_, scenario) in options.select(scenario::all())? {
             println!("{}: test", scenario.name);
         }
         return Ok(ExitCode::SUCCESS);
@@ -197,7 +110,11 @@ fn main() -> Result<ExitCode> {
         cookbook::make(&options, file)?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!("seed {}", options.seed);
     let summary = harness::run(&options)?;
-    summary.end(options.summary.as_deref(), &options.kernel_label)
+    let run = json!({
+        "environment": options.environment,
+        "scope": options.scope.name(),
+        "seed": options.seed,
+    });
+    summary.end(options.summary.as_deref(), &run)
 }

@@ -11,7 +11,7 @@ use linger_daemon::exercise::state;
 use linger_daemon::exercise::tcp::Loopback;
 use nix::sched::{CloneFlags, setns};
 
-use crate::child::{self, not_run};
+use crate::child;
 
 /// Names of the veth pair's ends.
 const OUTER: &str = "outer";
@@ -28,8 +28,7 @@ impl Netns {
             child::enter_network()?;
             File::open("/proc/thread-self/ns/net")
         })?);
-        run(&format!("ip link add {OUTER} type veth peer name {INNER}"))
-            .map_err(|error| not_run(format!("no veth: {error}")))?;
+        run(&format!("ip link add {OUTER} type veth peer name {INNER}"))?;
         let path = format!("/proc/{}/fd/{}", process::id(), inner.0.as_raw_fd());
         run(&format!("ip link set {INNER} netns {path}"))?;
         run(&format!("ip addr add 10.0.0.1/24 dev {OUTER}"))?;
@@ -65,7 +64,6 @@ impl Netns {
             run(&format!("{add} netem delay 10ms 5ms loss 3%"))
                 // Without netem, a narrow way loses what does not fit.
                 .or_else(|_| run(&format!("{add} tbf rate 20mbit burst 5kb latency 5ms")))
-                .map_err(|error| not_run(format!("neither netem nor tbf: {error}")))
         };
         impair(OUTER)?;
         self.within(|| impair(INNER))

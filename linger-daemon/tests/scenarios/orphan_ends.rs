@@ -14,26 +14,26 @@ use nix::errno::Errno;
 use nix::libc;
 use socket2::{Domain, Socket, Type};
 
-use crate::child::{not_run, wait_for_orphans};
+use crate::child::wait_for_orphans;
 use crate::graceful::expect_bytes;
 use crate::orphans::leave;
-use crate::scenario::Script;
+use crate::scenario::{Scenario, Script};
 use crate::special::{destroy, under_orphan_limit};
 use crate::truth::Truth;
 use linger_daemon::exercise::diag::Connection;
 
-pub(crate) const SCENARIOS: &[(&str, Script)] = &[
-    ("orphan_retries_exhausted", Script::Connections(unheard)),
-    (
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("orphan_retries_exhausted", Script::Connections(unheard)),
+    Scenario::new(
         "orphan_retries_exhausted_unsent",
         Script::Connections(unheard_unsent),
     ),
-    ("orphan_user_timeout", Script::Kind(Kind::OrphanTimedOut)),
-    ("orphan_zero_window", Script::Narrow(zero_window)),
-    ("orphan_sock_destroy", Script::Connections(sock_destroy)),
-    ("orphan_wrap_delivered", Script::Own(wrap_delivered)),
-    ("orphan_wrap_lost", Script::Own(wrap_lost)),
-    ("orphan_resources", Script::HostWide(resources)),
+    Scenario::new("orphan_user_timeout", Script::Kind(Kind::OrphanTimedOut)),
+    Scenario::new("orphan_zero_window", Script::Narrow(zero_window)),
+    Scenario::new("orphan_sock_destroy", Script::Connections(sock_destroy)),
+    Scenario::new("orphan_wrap_delivered", Script::Own(wrap_delivered)),
+    Scenario::new("orphan_wrap_lost", Script::Own(wrap_lost)),
+    Scenario::new("orphan_resources", Script::HostWide(resources)),
 ];
 
 /// Lets this network namespace give an orphan up soon.
@@ -141,7 +141,7 @@ fn repaired(send: u32, receive: u32) -> io::Result<Socket> {
     const TCP_RECV_QUEUE: u32 = 1;
     const TCP_SEND_QUEUE: u32 = 2;
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    tcp::set_repair(&socket).map_err(|error| not_run(format!("TCP_REPAIR: {error}")))?;
+    tcp::set_repair(&socket)?;
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
     for (queue, sequence) in [(TCP_SEND_QUEUE, send), (TCP_RECV_QUEUE, receive)] {
         set_option(&socket, libc::TCP_REPAIR_QUEUE, &[queue])?;

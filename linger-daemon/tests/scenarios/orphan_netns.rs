@@ -15,14 +15,14 @@ use crate::netns::{self, Netns};
 use crate::orphan_ends::few_retries;
 use crate::orphans::leave;
 use crate::random::Random;
-use crate::scenario::{self, Script, Settings};
+use crate::scenario::{self, Scenario, Script, Settings};
 use crate::truth::Truth;
 use linger_daemon::exercise::diag::Connection;
 
-pub(crate) const SCENARIOS: &[(&str, Script)] = &[
-    ("orphan_netns_left_delivered", Script::Own(left_delivered)),
-    ("orphan_netns_left_lost", Script::Own(left_lost)),
-    ("orphan_random", Script::Bulk(run)),
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("orphan_netns_left_delivered", Script::Own(left_delivered)),
+    Scenario::new("orphan_netns_left_lost", Script::Own(left_lost)),
+    Scenario::new("orphan_random", Script::Bulk(run)),
 ];
 
 /// Leaves an orphan in a network namespace that nothing else keeps any more, after `prepare`

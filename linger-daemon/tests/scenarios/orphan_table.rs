@@ -12,18 +12,20 @@ use linger_ebpf::{Cause, Fate, Outcome};
 
 use crate::left::UNACKED_MESSAGE;
 use crate::orphans::leave;
-use crate::scenario::{self, Script, Settings};
+use crate::scenario::{self, Scenario, Script, Settings};
 use crate::truth::Truth;
 
-pub(crate) const SCENARIOS: &[(&str, Script)] = &[
-    (
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::new(
         "orphan_table_full",
         Script::Under(&["--max-orphans", "64"], table_full),
-    ),
-    (
+    )
+    .once(),
+    Scenario::new(
         "orphan_outlives_its_record",
         Script::Under(&["--orphan-ttl", "2"], outlives),
-    ),
+    )
+    .once(),
 ];
 
 /// Places in the table of the daemon that [`table_full`] runs under.

@@ -14,50 +14,50 @@ use crate::ends::Forked;
 use crate::graceful::expect_bytes;
 use crate::left::{Bound, UNACKED_MESSAGE};
 use crate::netns;
-use crate::scenario::Script;
+use crate::scenario::{Scenario, Script};
 use crate::truth::Truth;
 use linger_daemon::exercise::diag::Connection;
 
-pub(crate) const SCENARIOS: &[(&str, Script)] = &[
-    ("orphan_delivered", Script::Kind(Kind::OrphanDelivered)),
-    ("orphan_slow_reader", Script::Narrow(slow_reader)),
-    ("orphan_peer_reset", Script::Kind(Kind::OrphanPeerReset)),
-    ("orphan_partly_delivered", Script::Narrow(partly_delivered)),
-    ("orphan_late_data", Script::Kind(Kind::OrphanLateData)),
-    (
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("orphan_delivered", Script::Kind(Kind::OrphanDelivered)),
+    Scenario::new("orphan_slow_reader", Script::Narrow(slow_reader)),
+    Scenario::new("orphan_peer_reset", Script::Kind(Kind::OrphanPeerReset)),
+    Scenario::new("orphan_partly_delivered", Script::Narrow(partly_delivered)),
+    Scenario::new("orphan_late_data", Script::Kind(Kind::OrphanLateData)),
+    Scenario::new(
         "orphan_after_linger_timeout_lost",
         Script::Connections(after_linger_timeout),
     ),
-    (
+    Scenario::new(
         "orphan_after_sigkill_delivered",
         Script::Connections(after_sigkill_delivered),
     ),
-    (
+    Scenario::new(
         "orphan_after_sigkill_lost",
         Script::Connections(after_sigkill_lost),
     ),
-    ("orphan_close_wait", Script::Connections(close_wait)),
-    (
+    Scenario::new("orphan_close_wait", Script::Connections(close_wait)),
+    Scenario::new(
         "orphan_after_shutdown_write",
         Script::Connections(after_shutdown_write),
     ),
-    (
+    Scenario::new(
         "orphan_none_if_acked_in_close",
         Script::Connections(acked_in_close),
     ),
-    (
+    Scenario::new(
         "orphan_none_if_acked_in_active_close",
         Script::Connections(acked_in_active_close),
     ),
-    (
+    Scenario::new(
         "orphan_none_if_lost_before",
         Script::Connections(lost_before),
     ),
-    (
+    Scenario::new(
         "orphan_dies_inside_close",
         Script::Connections(dies_inside_close),
     ),
-    ("orphan_none_of_a_fin", Script::Connections(fin_only)),
+    Scenario::new("orphan_none_of_a_fin", Script::Connections(fin_only)),
 ];
 
 /// Closes a socket, gracefully, and returns what that left to the kernel.
@@ -99,7 +99,11 @@ fn wait_for_rest(orphan: Connection) -> io::Result<Queues> {
 
 /// The peer takes some of the data that the close left, and resets the connection then.
 fn partly_delivered(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
-    let (Pair { client, server }, written) = pair_with_closed_window(loopback)?;
+    /// Room for several times what the peer's window lets through.
+    const SEND_BUFFER: usize = 16 << 10;
+    let pair = loopback.pair()?;
+    pair.client.set_send_buffer_size(SEND_BUFFER)?;
+    let (Pair { client, server }, written) = close_window(pair)?;
     let orphan = Connection::of(&client)?;
     let left = leave(truth, client)?;
     if orphan.send_queue()? != left {

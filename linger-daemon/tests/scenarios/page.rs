@@ -9,18 +9,20 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
 use linger_ebpf::Plan;
+use linger_testkit::exposition::{Sample, Scrape};
 use serde_json::Value;
 
 use crate::born::{Cgroup, close_after_reset};
 use crate::browser::{Browser, MISSING};
-use crate::child::not_run;
 use crate::closes::{sum, wait_until};
-use crate::common::scrape::{Sample, Scrape};
 use crate::daemon::Daemon;
+use crate::needs::Need;
 use crate::netns;
-use crate::scenario::Script;
+use crate::scenario::{Scenario, Script};
 
-pub(crate) const SCENARIOS: &[(&str, Script)] = &[("page", Script::Daemon(page))];
+pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::new("page", Script::Daemon(page))
+    .once()
+    .needs(&[Need::Chromium])];
 
 /// A process's name that would do harm if it were more than text.
 const NAME: &CStr = c"<img src=x>";
@@ -30,7 +32,7 @@ const UNREAD: usize = 1000;
 
 fn page(lingerd: &Path, plan: Plan) -> Result<()> {
     netns::in_own(|| {
-        let mut browser = Browser::start()?.ok_or_else(|| not_run(MISSING))?;
+        let mut browser = Browser::start()?.context(MISSING)?;
         let daemon = Daemon::start(lingerd, plan, &[])?;
         let cgroup = Cgroup::new("page.service")?;
         let loopback = Loopback::new(Family::V4)?;

@@ -12,23 +12,23 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use linger_daemon::exercise::tcp::{Family, Loopback, Pair};
 use linger_ebpf::{Group, Kind, Outcome, Plan};
+use linger_testkit::exposition::Scrape;
 use nix::sys::prctl;
 
 use crate::born::{self, Cgroup};
 use crate::closes::{self, Closes, lost, sum, wait_until};
-use crate::common::scrape::Scrape;
 use crate::daemon::{Daemon, expect_gone};
 use crate::netns;
 use crate::pinned::Pinned;
-use crate::scenario::{Script, Settings};
+use crate::scenario::{Scenario, Script, Settings};
 use crate::truth::Counters;
 
-pub(crate) const SCENARIOS: &[(&str, Script)] = &[
-    ("persist_killed", Script::BulkDaemon(killed)),
-    ("persist_restarted", Script::Daemon(restarted)),
-    ("persist_anew", Script::Daemon(anew)),
-    ("persist_retired_half", Script::Daemon(retired_half)),
-    ("killed_without_persist", Script::Daemon(killed_without)),
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("persist_killed", Script::BulkDaemon(killed)).by_plan_only(),
+    Scenario::new("persist_restarted", Script::Daemon(restarted)).by_plan_only(),
+    Scenario::new("persist_anew", Script::Daemon(anew)).once(),
+    Scenario::new("persist_retired_half", Script::Daemon(retired_half)).once(),
+    Scenario::new("killed_without_persist", Script::Daemon(killed_without)).once(),
 ];
 
 /// The unit that closes.

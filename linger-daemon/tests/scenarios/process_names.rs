@@ -13,10 +13,11 @@ use crate::born::Cgroup;
 use crate::closes::{self, Closes};
 use crate::daemon::Daemon;
 use crate::netns;
-use crate::scenario::Script;
+use crate::scenario::{Scenario, Script};
 use crate::service;
 
-pub(crate) const SCENARIOS: &[(&str, Script)] = &[("process_names", Script::Daemon(names))];
+pub(crate) const SCENARIOS: &[Scenario] =
+    &[Scenario::new("process_names", Script::Daemon(names)).once()];
 
 /// Names, and how they show: at most 15 bytes, what is not UTF-8 as U+FFFD.
 const NAMES: &[(&CStr, &str)] = &[

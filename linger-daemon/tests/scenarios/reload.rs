@@ -7,14 +7,14 @@ use anyhow::{Context as _, Result, ensure};
 use linger_daemon::exercise::tcp::{Family, Loopback, Pair};
 use linger_daemon::exercise::{self, tcp};
 use linger_ebpf::{Fate, Plan};
+use linger_testkit::exposition::Scrape;
 use nix::sys::signal::Signal;
 use tempfile::NamedTempFile;
 
-use crate::common::scrape::Scrape;
 use crate::daemon::{Daemon, wait_until};
-use crate::scenario::Script;
+use crate::scenario::{Scenario, Script};
 
-pub(crate) const SCENARIOS: &[(&str, Script)] = &[("reload", Script::Daemon(reload))];
+pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::new("reload", Script::Daemon(reload)).once()];
 
 /// A daemon, and the file it reads.
 struct Configured {

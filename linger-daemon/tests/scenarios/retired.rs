@@ -11,18 +11,18 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use linger_daemon::exercise::tcp::{self, Family, Loopback};
 use linger_ebpf::Plan;
+use linger_testkit::exposition::Scrape;
 use socket2::Socket;
 
 use crate::born::Cgroup;
 use crate::closes::{wait_until, whole};
-use crate::common::scrape::Scrape;
 use crate::daemon::Daemon;
 use crate::netns;
-use crate::scenario::Script;
+use crate::scenario::{Scenario, Script};
 
-pub(crate) const SCENARIOS: &[(&str, Script)] = &[
-    ("retired_exactly", Script::Daemon(retired)),
-    ("retired_with_its_series", Script::Daemon(restarted)),
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("retired_exactly", Script::Daemon(retired)).once(),
+    Scenario::new("retired_with_its_series", Script::Daemon(restarted)).once(),
 ];
 
 const PATIENCE: &str = "1s";

@@ -1,4 +1,4 @@
-//! The list of scenarios.
+//! What a scenario is, and the list of all.
 
 use std::io;
 use std::path::Path;
@@ -8,7 +8,9 @@ use std::time::Duration;
 use linger_daemon::exercise::Kind;
 use linger_daemon::exercise::tcp::{Family, Loopback};
 use linger_ebpf::{Outcome, Plan};
+use serde::{Deserialize, Serialize};
 
+use crate::needs::{Need, Unmet};
 use crate::truth::Truth;
 use crate::{
     abort, asleep, attribution, churn, cookbook, dimensions, ends, exes, graceful, groups_full,
@@ -17,8 +19,8 @@ use crate::{
     unread, watch,
 };
 
-#[derive(Clone)]
 /// What a scenario does; it counts in [`Truth`] all closes that it makes.
+#[derive(Clone, Copy)]
 pub(crate) enum Script {
     /// One kind of the exercise.
     Kind(Kind),
@@ -43,8 +45,8 @@ pub(crate) enum Script {
     BulkDaemon(fn(&Path, Plan, Settings) -> anyhow::Result<()>),
 }
 
-/// What the run sets for bulk scenarios.
-#[derive(Clone, Copy, Debug)]
+/// What the run sets for scenarios.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub(crate) struct Settings {
     /// Closes that the load scenarios make together.
     pub(crate) load: u64,
@@ -54,6 +56,8 @@ pub(crate) struct Settings {
     pub(crate) churn: u64,
     /// Milliseconds between the connections of the cookbook's cases.
     pub(crate) pace: u64,
+    /// Which attempt at the scenario this is, from 0 on: each has a name of its own in the counts.
+    pub(crate) attempt: u32,
 }
 
 impl Settings {
@@ -63,19 +67,72 @@ impl Settings {
     }
 }
 
+/// What may change what a scenario finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depends {
+    /// The kernel, and the hooks that the plan has there.
+    OnKernelAndPlan,
+    /// The plan: what another kernel of the same plan shows is no different.
+    OnPlan,
+    /// Neither: it is about the daemon, or about what is the same in every plan.
+    OnNeither,
+}
+
 /// A scenario.
+#[derive(Clone, Copy)]
 pub(crate) struct Scenario {
     /// Its name in reports.
     pub(crate) name: &'static str,
     /// What it does.
     pub(crate) script: Script,
+    /// What the machine must have for it.
+    pub(crate) needs: &'static [Need],
+    /// What it depends on.
+    pub(crate) depends: Depends,
 }
 
 impl Scenario {
+    /// One that needs nothing, and depends on the kernel and the plan.
+    pub(crate) const fn new(name: &'static str, script: Script) -> Self {
+        Self {
+            name,
+            script,
+            needs: &[],
+            depends: Depends::OnKernelAndPlan,
+        }
+    }
+
+    /// The same, which needs this.
+    pub(crate) const fn needs(self, needs: &'static [Need]) -> Self {
+        Self { needs, ..self }
+    }
+
+    /// The same, which depends on the plan alone.
+    pub(crate) const fn by_plan_only(self) -> Self {
+        Self {
+            depends: Depends::OnPlan,
+            ..self
+        }
+    }
+
+    /// The same, for which one plan is as good as another.
+    pub(crate) const fn once(self) -> Self {
+        Self {
+            depends: Depends::OnNeither,
+            ..self
+        }
+    }
+
+    /// The first need of it that this machine does not meet.
+    pub(crate) fn unmet(&self) -> Option<Unmet> {
+        self.needs.iter().find_map(|need| need.unmet())
+    }
+
     /// The name of its process, at most 15 bytes: unique by the run, which is the process id of
-    /// the harness, and the number.
-    pub(crate) fn comm(&self, run: u32, number: usize) -> String {
-        let mut comm = format!("{run:x}.{number}-{}", self.name);
+    /// the harness, the number and the attempt.
+    pub(crate) fn comm(&self, run: u32, number: usize, attempt: u32) -> String {
+        let again = "+".repeat(attempt as usize);
+        let mut comm = format!("{run:x}.{number}{again}-{}", self.name);
         comm.truncate(15);
         comm
     }
@@ -157,11 +214,5 @@ pub(crate) fn all() -> Vec<Scenario> {
         random::SCENARIOS,
         load::SCENARIOS,
     ];
-    let scenarios = modules.into_iter().flatten();
-    scenarios
-        .map(|&(name, ref script)| Scenario {
-            name,
-            script: script.clone(),
-        })
-        .collect()
+    modules.concat()
 }

@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use linger_daemon::exercise::state::{self, State};
 use linger_daemon::probe;
 use linger_ebpf::Cause;
+use linger_testkit::exposition::{Sample, Scrape};
+use linger_testkit::tools;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::child::not_run;
-use crate::common::scrape::{Sample, Scrape};
 use crate::exposition::Counted;
 
 /// Whom the metrics name for the closes of a service.
@@ -199,10 +199,9 @@ impl Drop for Service {
 /// Where a program is: on the path, or where `cargo xtask setup` unpacks it.
 pub(crate) fn find(program: &str) -> io::Result<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/bin");
     env::split_paths(&path)
-        .chain(["/usr/sbin".into(), tools])
+        .chain(["/usr/sbin".into(), tools::folder()])
         .map(|folder| folder.join(program))
         .find(|file| file.is_file())
-        .ok_or_else(|| not_run(format!("there is no {program} here")))
+        .ok_or_else(|| io::Error::other(format!("there is no {program} here")))
 }

@@ -14,9 +14,9 @@ use std::io;
 
 use linger_daemon::exercise::Tally;
 use linger_ebpf::{Fate, Outcome, Plan};
+use linger_testkit::exposition::Scrape;
 use nix::unistd::geteuid;
 
-use crate::common::scrape::Scrape;
 use crate::exposition::Counted;
 use crate::left::Homeless;
 use crate::sight_orphans;

@@ -3,8 +3,8 @@
 use anyhow::{Result, ensure};
 use linger_daemon::exercise::{Ended, Orphans};
 use linger_ebpf::{Fate, Outcome};
+use linger_testkit::exposition::Scrape;
 
-use crate::common::scrape::Scrape;
 use crate::exposition::Counted;
 use crate::left::{Bound, Chance, Homeless, UNACKED_MESSAGE};
 use crate::sight::{Differences, Sight, hides_threads};
@@ -104,8 +104,13 @@ pub(crate) fn differences(
 }
 
 /// Where the host hides threads: what was counted, completed by the ends of orphans that it hid.
-/// They are few, and their beginnings were seen; everything else is to be compared as ever.
-pub(crate) fn with_hidden_ends(sight: Sight, truth: &Truth, counted: &Counted) -> Option<Counted> {
+/// They are few, and their beginnings were seen; everything else is to be compared as usual. Returns how many
+/// there are as well.
+pub(crate) fn with_hidden_ends(
+    sight: Sight,
+    truth: &Truth,
+    counted: &Counted,
+) -> Option<(Counted, u64)> {
     /// Of hundreds of orphans that a scenario makes.
     const MOST: u64 = 3;
     let (mut expected, chance) = (sight.orphans(truth), sight.chance(truth));
@@ -148,7 +153,7 @@ pub(crate) fn with_hidden_ends(sight: Sight, truth: &Truth, counted: &Counted) -
         .collect();
     completed.tally.orphans = expected;
     completed.under_way = 0;
-    Some(completed)
+    Some((completed, hidden))
 }
 
 /// The identity 5 at the end of all orphans, and "histogram count of a fate = its orphans".

@@ -10,24 +10,25 @@ use linger_ebpf::{Cause, Outcome};
 use nix::libc;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::child::{self, not_run};
+use crate::child;
 use crate::left::UNACKED_MESSAGE;
-use crate::scenario::{self, Script};
+use crate::needs::Need;
+use crate::scenario::{self, Scenario, Script};
 use crate::truth::Truth;
 use linger_daemon::exercise::diag::Connection;
 
-pub(crate) const SCENARIOS: &[(&str, Script)] = &[
-    ("connect_af_unspec", Script::Kind(Kind::Disconnected)),
-    ("sock_destroy", Script::Connections(sock_destroy)),
-    ("linger2_negative", Script::Kind(Kind::Linger2Aborted)),
-    (
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("connect_af_unspec", Script::Kind(Kind::Disconnected)),
+    Scenario::new("sock_destroy", Script::Connections(sock_destroy)),
+    Scenario::new("linger2_negative", Script::Kind(Kind::Linger2Aborted)),
+    Scenario::new(
         "linger2_negative_after_close",
         Script::Connections(linger2_after_close),
     ),
-    ("tcp_repair", Script::Kind(Kind::Repaired)),
-    ("orphan_quota_exceeded", Script::HostWide(orphan_quota)),
-    ("mptcp_graceful", Script::HostWide(mptcp_graceful)),
-    ("mptcp_linger0", Script::HostWide(mptcp_linger0)),
+    Scenario::new("tcp_repair", Script::Kind(Kind::Repaired)),
+    Scenario::new("orphan_quota_exceeded", Script::HostWide(orphan_quota)),
+    Scenario::new("mptcp_graceful", Script::HostWide(mptcp_graceful)).needs(&[Need::Mptcp]),
+    Scenario::new("mptcp_linger0", Script::HostWide(mptcp_linger0)).needs(&[Need::Mptcp]),
 ];
 
 fn sock_destroy(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
@@ -42,10 +43,7 @@ fn sock_destroy(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
 
 /// Has the kernel end a connection.
 pub(crate) fn destroy(connection: Connection) -> io::Result<()> {
-    connection.destroy().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => not_run("the kernel lacks inet_diag and tcp_diag"),
-        _ => error,
-    })
+    connection.destroy()
 }
 
 /// The FIN is acknowledged only after the close: the kernel ends the orphan, with no RST of its
@@ -71,8 +69,7 @@ pub(crate) fn under_orphan_limit(
     truth: &mut Truth,
     script: impl FnOnce(OrphanLimit, &Loopback, &mut Truth) -> io::Result<()>,
 ) -> io::Result<()> {
-    let limit = OrphanLimit::open()
-        .map_err(|error| not_run(format!("net.ipv4.tcp_max_orphans: {error}")))?;
+    let limit = OrphanLimit::open()?;
     child::enter_network()?;
     scenario::over(Loopback::new(Family::V4)?, truth, |loopback, truth| {
         script(limit, loopback, truth)
@@ -83,7 +80,7 @@ pub(crate) fn under_orphan_limit(
 fn mptcp() -> io::Result<[Socket; 3]> {
     child::enter_network()?;
     let new = || Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP));
-    let listener = new().map_err(|error| not_run(format!("no MPTCP: {error}")))?;
+    let listener = new()?;
     listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
     listener.listen(1)?;
     let client = new()?;

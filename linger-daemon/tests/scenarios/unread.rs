@@ -10,26 +10,26 @@ use linger_daemon::exercise::tcp::{self, Loopback, Pair};
 use linger_daemon::exercise::{self, Kind, MESSAGE};
 use linger_ebpf::Outcome;
 
-use crate::scenario::Script;
+use crate::scenario::{Scenario, Script};
 use crate::truth::Truth;
 
-pub(crate) const SCENARIOS: &[(&str, Script)] = &[
-    ("unread_data", Script::Kind(Kind::UnreadAborted)),
-    ("unread_fin_only", Script::Connections(fin_only)),
-    ("unread_data_and_fin", Script::Connections(data_and_fin)),
-    ("unread_rest", Script::Connections(rest)),
-    ("unread_with_linger0", Script::Connections(with_linger0)),
-    ("unread_with_linger", Script::Connections(with_linger)),
-    (
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("unread_data", Script::Kind(Kind::UnreadAborted)),
+    Scenario::new("unread_fin_only", Script::Connections(fin_only)),
+    Scenario::new("unread_data_and_fin", Script::Connections(data_and_fin)),
+    Scenario::new("unread_rest", Script::Connections(rest)),
+    Scenario::new("unread_with_linger0", Script::Connections(with_linger0)),
+    Scenario::new("unread_with_linger", Script::Connections(with_linger)),
+    Scenario::new(
         "unread_with_data_to_send",
         Script::Connections(with_data_to_send),
     ),
-    (
+    Scenario::new(
         "unread_after_shutdown_write",
         Script::Connections(after_shutdown_write),
     ),
-    ("unread_urgent_byte", Script::Connections(urgent_byte)),
-    ("unread_after_reset", Script::Connections(after_reset)),
+    Scenario::new("unread_urgent_byte", Script::Connections(urgent_byte)),
+    Scenario::new("unread_after_reset", Script::Connections(after_reset)),
 ];
 
 /// A pair whose client has a message to read.

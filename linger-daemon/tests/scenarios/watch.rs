@@ -20,17 +20,17 @@ use serde::Deserialize;
 use crate::born::{self, Cgroup};
 use crate::netns;
 use crate::pinned::Pinned;
-use crate::scenario::{Script, Settings};
+use crate::scenario::{Scenario, Script, Settings};
 use crate::sight::{Sight, hides_threads};
 use crate::watching::{Watching, closes, ends};
 
-pub(crate) const SCENARIOS: &[(&str, Script)] = &[
-    ("watch_kinds", Script::Daemon(kinds)),
-    ("watch_filters", Script::Daemon(filters)),
-    ("watch_lost", Script::Daemon(lost)),
-    ("watch_stack", Script::Daemon(stack)),
-    ("watch_beside", Script::Daemon(beside)),
-    ("watch_flood", Script::BulkDaemon(flood)),
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("watch_kinds", Script::Daemon(kinds)).by_plan_only(),
+    Scenario::new("watch_filters", Script::Daemon(filters)).by_plan_only(),
+    Scenario::new("watch_lost", Script::Daemon(lost)).by_plan_only(),
+    Scenario::new("watch_stack", Script::Daemon(stack)).by_plan_only(),
+    Scenario::new("watch_beside", Script::Daemon(beside)).by_plan_only(),
+    Scenario::new("watch_flood", Script::BulkDaemon(flood)).by_plan_only(),
 ];
 
 /// What the exercise says it has done.

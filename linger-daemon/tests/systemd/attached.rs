@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::loaded_programs;
+use linger_testkit::exposition::Scrape;
 
-use crate::common::scrape::Scrape;
 use crate::tools::wait_for;
 
 /// The kernel keeps so many bytes of a program's name.

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use linger_ebpf::Plan;
+use linger_testkit::exposition::{Sample, Scrape};
+use linger_testkit::http;
 
-use crate::common::http;
-use crate::common::scrape::{Sample, Scrape};
 use crate::tools::{run, wait_for};
 
 /// Where it listens unless told otherwise.

@@ -3,10 +3,11 @@
 //! Packages: what is shipped, installed, at work as a service, and removed.
 //!
 //! This takes a machine of its own, which `cargo xtask vm --systemd` boots: units of fixed names are
-//! made, started and stopped. Anywhere else the tests are not run.
+//! made, started and stopped.
 
 mod attached;
 #[path = "../common/mod.rs"]
+#[expect(dead_code, reason = "shared with the scenarios")]
 mod common;
 mod lingerd;
 mod package;
@@ -16,99 +17,101 @@ mod tarball;
 mod tools;
 mod units;
 
-use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, ensure};
+use clap::Parser;
 use linger_ebpf::Plan;
+use serde_json::json;
 
 use crate::common::check::Check;
-use crate::common::summary::{Pair, Summary, Verdict};
+use crate::common::expected::Expected;
+use crate::common::summary::{NotRun, Pair, Summary, Verdict};
 use crate::lingerd::Lingerd;
 
-const HELP: &str = "usage: systemd --lingerd PATH [--plan PLAN] [--filter TEXT] [--summary FILE]\n\
-                    or: systemd --deb FILE --newer FILE --tarball FILE [--summary FILE]";
-
-/// What to run.
-#[derive(Debug, Default)]
+/// Units under a real systemd, or packages, on a machine for tests: `cargo xtask vm --systemd` boots one.
+#[derive(Debug, Parser)]
 struct Options {
-    /// The daemon's binary, which says that this is a machine for tests.
-    lingerd: Option<PathBuf>,
-    /// Packages to test instead.
-    packages: package::Files,
-    /// The name of the only plan to run; all if none.
-    plan: Option<String>,
-    /// What the names of the tests to run contain.
+    /// What the names of the tests to run contain
+    #[arg(default_value = "")]
     filter: String,
+    /// The daemon's binary, which says that this is a machine for tests
+    #[arg(long, required_unless_present = "deb")]
+    lingerd: Option<PathBuf>,
+    /// Packages to test instead
+    #[command(flatten)]
+    packages: Option<package::Files>,
+    /// The only plan to run; all if none
+    #[arg(long)]
+    plan: Option<String>,
+    /// Under which name tests/expected.toml says which plans there are; nothing is expected without
+    #[arg(long)]
+    environment: Option<String>,
+    /// Where to write what came of each test, as JSON
+    #[arg(long)]
     summary: Option<PathBuf>,
-}
-
-impl Options {
-    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
-        let mut options = Self::default();
-        while let Some(argument) = arguments.next() {
-            let mut value = || {
-                let value = arguments.next();
-                value.with_context(|| format!("{argument} needs a value\n{HELP}"))
-            };
-            match argument.as_str() {
-                "--lingerd" => options.lingerd = Some(value()?.into()),
-                "--deb" => options.packages.deb = value()?,
-                "--newer" => options.packages.newer = value()?,
-                "--tarball" => options.packages.tarball = value()?,
-                "--plan" => options.plan = Some(value()?),
-                "--filter" => options.filter = value()?,
-                "--summary" => options.summary = Some(value()?.into()),
-                // Of the standard harness: `cargo test` passes its own to every test binary.
-                _ => {}
-            }
-        }
-        Ok(options)
-    }
+    /// As for the scenarios; all tests are run in each
+    #[arg(long, default_value = "standard")]
+    scope: String,
 }
 
 fn main() -> Result<ExitCode> {
-    let options = Options::parse(env::args().skip(1))?;
-    if !options.packages.deb.is_empty() {
-        return package::run_all(&options.packages, options.summary.as_deref());
+    let options = Options::parse();
+    match (&options.packages, &options.lingerd) {
+        (Some(packages), _) => package::run_all(packages, options.summary.as_deref()),
+        (None, Some(lingerd)) => run_units(&options, lingerd),
+        (None, None) => unreachable!("one of both is required"),
     }
-    let Some(lingerd) = &options.lingerd else {
-        println!("units: not run, for they take a machine of their own: cargo xtask vm --systemd");
-        return Ok(ExitCode::SUCCESS);
-    };
+}
+
+fn run_units(options: &Options, lingerd: &Path) -> Result<ExitCode> {
+    let tests: Vec<_> = units::ALL
+        .iter()
+        .filter(|(name, _)| name.contains(&options.filter))
+        .collect();
+    ensure!(
+        !tests.is_empty(),
+        "no test's name contains {:?}",
+        options.filter
+    );
+    let named = options.environment.as_deref();
+    let environment = named.map(|name| Expected::read()?.environment(name));
+    let environment = environment.transpose()?;
     let check = Check::run(lingerd)?;
     println!("kernel {}, {}", check.kernel, tools::systemd_version()?);
     server::install()?;
-    let mut summary = Summary::default();
+    let mut summary = Summary::new(environment.clone());
     for &plan in Plan::ALL {
         let wanted = options.plan.as_deref();
         if wanted.is_some_and(|wanted| wanted != plan.name()) {
             continue;
         }
-        if let Some(reason) = check.refused(plan) {
-            for_all(&options, plan, &mut summary, |_| {
-                Verdict::NotRun(format!("the plan is refused: {reason}"))
-            });
-        } else {
-            let lingerd = Lingerd::start(lingerd, plan)?;
-            for_all(&options, plan, &mut summary, |test| test(&lingerd).into());
-            lingerd.stop()?;
+        let expected = environment
+            .as_ref()
+            .is_some_and(|known| known.offers(plan.name()));
+        match check.refused(plan) {
+            Some(reason) => {
+                let verdict = if expected {
+                    Verdict::Failed(format!(
+                        "the plan is to be offered, and is refused: {reason}"
+                    ))
+                } else {
+                    Verdict::NotRun(NotRun::for_plan(&reason))
+                };
+                for (name, _) in &tests {
+                    summary.add(Pair::new(*name, plan, verdict.clone()));
+                }
+            }
+            None => {
+                let lingerd = Lingerd::start(lingerd, plan)?;
+                for (name, test) in &tests {
+                    summary.add(Pair::new(*name, plan, test(&lingerd).into()));
+                }
+                lingerd.stop()?;
+            }
         }
     }
-    summary.end(options.summary.as_deref(), &check.kernel)
-}
-
-/// Adds what becomes of each test asked for.
-fn for_all(
-    options: &Options,
-    plan: Plan,
-    summary: &mut Summary,
-    perform: impl Fn(units::Test) -> Verdict,
-) {
-    for (name, test) in units::ALL {
-        if name.contains(&options.filter) {
-            summary.add(Pair::new(name, plan, perform(*test)));
-        }
-    }
+    let run = json!({ "environment": options.environment });
+    summary.end(options.summary.as_deref(), &run)
 }

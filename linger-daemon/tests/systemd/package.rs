@@ -16,13 +16,16 @@ use crate::tools::{self, run};
 use crate::{server, tarball};
 
 /// What is shipped.
-#[derive(Debug, Default)]
+#[derive(Debug, clap::Args)]
 pub(crate) struct Files {
-    /// The package.
+    /// The package
+    #[arg(long)]
     pub(crate) deb: String,
-    /// The same with a higher version.
+    /// The same with a higher version
+    #[arg(long)]
     pub(crate) newer: String,
-    /// The tarball.
+    /// The tarball
+    #[arg(long)]
     pub(crate) tarball: String,
 }
 
@@ -78,9 +81,9 @@ pub(crate) fn run_all(files: &Files, summary: Option<&Path>) -> Result<ExitCode>
         if matches!(verdict, Verdict::Failed(_)) {
             println!("{}", Service::log());
         }
-        results.add(Pair::new(name, Plan::Fentry, verdict));
+        results.add(Pair::new(*name, Plan::Fentry, verdict));
     }
-    results.end(summary, kernel.trim())
+    results.end(summary, &serde_json::json!({ "kernel": kernel.trim() }))
 }
 
 /// Enabled, started, and at work, with no more than `dpkg --install`.

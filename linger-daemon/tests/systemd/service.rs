@@ -1,10 +1,9 @@
 //! The installed service at work.
 
 use std::fs;
-use std::io;
 use std::path::Path;
 
-use anyhow::{Context as _, Error, Result, bail, ensure};
+use anyhow::{Context as _, Error, Result, ensure};
 use linger_ebpf::Plan;
 use serde_json::Value;
 
@@ -277,12 +276,7 @@ pub(crate) fn socket_is_taken() -> Result<()> {
     run(&["systemctl", "stop", "lingerd.socket", UNIT])?;
     fs::remove_file(unit)?;
     Service::restart()?;
-    if !taken {
-        bail!(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "this lingerd takes no socket from systemd"
-        ));
-    }
+    ensure!(taken, "this lingerd takes no socket from systemd");
     scraped.map(drop)
 }
 

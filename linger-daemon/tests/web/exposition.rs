@@ -1,12 +1,13 @@
 //! The text that Prometheus reads.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use linger_daemon::metrics::{Metrics, REVISION, VERSION};
 use linger_ebpf::{Fate, Outcome};
+use linger_testkit::tools::tool;
 
 use crate::fixture;
 use crate::sample::parse;
@@ -77,16 +78,6 @@ fn run(command: &mut Command, input: &str) -> (bool, String) {
     )
 }
 
-/// Where `cargo xtask setup` puts it, or on the path.
-fn promtool() -> PathBuf {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/bin/promtool");
-    if own.is_file() {
-        own
-    } else {
-        "promtool".into()
-    }
-}
-
 #[test]
 fn satisfies_promtool() {
     let text = fixture::text(fixture::snapshot());
@@ -95,7 +86,10 @@ fn satisfies_promtool() {
 
 /// Without a remark.
 pub(crate) fn expect_promtool_to_accept(text: &str) {
-    let (fine, said) = run(Command::new(promtool()).args(["check", "metrics"]), text);
+    let (fine, said) = run(
+        Command::new(tool("promtool")).args(["check", "metrics"]),
+        text,
+    );
     assert!(fine && said.is_empty(), "promtool says:\n{said}");
 }
 

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use linger_ebpf::Plan;
+use linger_testkit::exposition::Scrape;
 use serde_json::{Value, json};
 
 use super::SCENARIOS;
 use crate::Options;
 use crate::child::{self, Report};
 use crate::common::check::Check;
-use crate::common::scrape::Scrape;
 use crate::daemon::Daemon;
-use crate::scenario::Settings;
+use crate::scenario::{Scenario, Settings};
 use crate::service::Slice;
 
 /// Pause between a case's connections, milliseconds.
@@ -34,16 +34,13 @@ pub(crate) fn make(options: &Options, file: &Path) -> Result<()> {
     let plan = *plan.context("no plan is possible here")?;
     let _slice = Slice::of_run(std::process::id())?;
     let mut films = Vec::new();
-    for (name, _) in SCENARIOS
-        .iter()
-        .filter(|(name, _)| name.contains(&options.filter))
-    {
+    for (_, Scenario { name, .. }) in options.select(SCENARIOS.to_vec())? {
         println!("{name}");
         let settings = Settings {
             pace: PACE,
             ..options.settings()
         };
-        let frames = film(options, plan, name, settings).with_context(|| (*name).to_owned())?;
+        let frames = film(options, plan, name, settings).context(name)?;
         films.push(json!({ "case": name, "frames": frames }));
     }
     let (plan, kernel) = (plan.name(), check.kernel);
@@ -75,7 +72,7 @@ fn film(options: &Options, plan: Plan, name: &str, settings: Settings) -> Result
             .unwrap_or_else(|_| bail!("the camera panicked"));
         match report? {
             Report::Ran(_) => frames,
-            Report::NotRun(reason) | Report::Failed(reason) => bail!(reason),
+            Report::Failed(reason) | Report::WaitedInVain(reason) => bail!(reason),
         }
     })?;
     daemon.stop()?;

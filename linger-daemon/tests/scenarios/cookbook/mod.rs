@@ -2,7 +2,7 @@
 //! and then in the way that it advises. What is counted is compared with what the clients saw and, of
 //! Python's servers, with what the kernel told them just before each close.
 //!
-//! `cargo xtask cookbook` runs the same cases, at a pace to be watched, for the recipes' pictures.
+//! `cargo xtask lab cookbook` runs the same cases, at a pace to be watched, for the recipes' pictures.
 
 mod client;
 mod film;
@@ -20,29 +20,52 @@ use linger_ebpf::Outcome;
 pub(crate) use film::make;
 
 use crate::attribution::unit;
-use crate::scenario::Script;
+use crate::needs::Need;
+use crate::scenario::{Scenario, Script};
 
-pub(crate) const SCENARIOS: &[(&str, Script)] = &[
-    (
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::new(
         "cookbook_nginx_lingering_close",
         Script::Bulk(nginx::lingering_close),
-    ),
-    ("cookbook_nginx_timed_out", Script::Bulk(nginx::timed_out)),
-    (
+    )
+    .by_plan_only()
+    .needs(&[Need::Nginx]),
+    Scenario::new("cookbook_nginx_timed_out", Script::Bulk(nginx::timed_out))
+        .by_plan_only()
+        .needs(&[Need::Nginx]),
+    Scenario::new(
         "cookbook_nginx_keepalive",
         Script::Bulk(nginx::keepalive_timeout),
-    ),
-    ("cookbook_haproxy_nolinger", Script::Bulk(haproxy::nolinger)),
-    (
+    )
+    .by_plan_only()
+    .needs(&[Need::Nginx]),
+    Scenario::new("cookbook_haproxy_nolinger", Script::Bulk(haproxy::nolinger))
+        .by_plan_only()
+        .needs(&[Need::Haproxy]),
+    Scenario::new(
         "cookbook_haproxy_backend",
         Script::Bulk(haproxy::server_side),
-    ),
-    ("cookbook_early_answer", Script::Bulk(python::early_answer)),
-    ("cookbook_linger_zero", Script::Bulk(python::linger_zero)),
-    ("cookbook_event_loop", Script::Bulk(python::event_loop)),
-    ("cookbook_after_close", Script::Bulk(python::after_close)),
-    ("cookbook_shutdown", Script::Bulk(python::shutdown)),
-    ("cookbook_keepalive", Script::Bulk(python::keepalive)),
+    )
+    .by_plan_only()
+    .needs(&[Need::Haproxy]),
+    Scenario::new("cookbook_early_answer", Script::Bulk(python::early_answer))
+        .by_plan_only()
+        .needs(&[Need::Python]),
+    Scenario::new("cookbook_linger_zero", Script::Bulk(python::linger_zero))
+        .by_plan_only()
+        .needs(&[Need::Python]),
+    Scenario::new("cookbook_event_loop", Script::Bulk(python::event_loop))
+        .by_plan_only()
+        .needs(&[Need::Python]),
+    Scenario::new("cookbook_after_close", Script::Bulk(python::after_close))
+        .by_plan_only()
+        .needs(&[Need::Python]),
+    Scenario::new("cookbook_shutdown", Script::Bulk(python::shutdown))
+        .by_plan_only()
+        .needs(&[Need::Python]),
+    Scenario::new("cookbook_keepalive", Script::Bulk(python::keepalive))
+        .by_plan_only()
+        .needs(&[Need::Python]),
 ];
 
 /// Free, as each case has a network namespace of its own.

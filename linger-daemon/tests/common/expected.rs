@@ -1,0 +1,105 @@
+//! What runs where, as `tests/expected.toml` says it, and whether a run agrees.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+use wildmatch::WildMatch;
+
+/// The file.
+const FILE: &str = include_str!("../expected.toml");
+
+/// All that is written down.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Expected {
+    /// The name of every scenario.
+    scenarios: BTreeSet<String>,
+    /// The machines, by the names under which tests are told where they run.
+    environments: BTreeMap<String, Environment>,
+}
+
+/// What runs on a machine.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Environment {
+    /// The plans that the kernel offers. Others it refuses.
+    pub(crate) plans: Vec<String>,
+    /// Needs that it does not meet, and why.
+    #[serde(default)]
+    pub(crate) lacks: BTreeMap<String, String>,
+    /// Pairs that are known to fail.
+    #[serde(default)]
+    known_failures: Vec<KnownFailure>,
+}
+
+/// Pairs that fail for a reason that is known.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KnownFailure {
+    plans: Vec<String>,
+    /// Names, in which `*` stands for anything.
+    scenarios: Vec<String>,
+    reason: String,
+}
+
+impl Expected {
+    /// What is written down.
+    pub(crate) fn read() -> Result<Self> {
+        Self::parse(FILE).context("tests/expected.toml")
+    }
+
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        Ok(toml::from_str(text)?)
+    }
+
+    /// What is written down of the machine with this name.
+    pub(crate) fn environment(&self, name: &str) -> Result<Environment> {
+        let Some(environment) = self.environments.get(name) else {
+            let names: Vec<_> = self.environments.keys().map(String::as_str).collect();
+            bail!(
+                "tests/expected.toml has no environment {name}, but {}",
+                names.join(", ")
+            );
+        };
+        Ok(environment.clone())
+    }
+
+    /// How the names of the scenarios and needs that there are differ from those written down, a line each.
+    pub(crate) fn differences<'a>(
+        &self,
+        names: impl Iterator<Item = &'a str>,
+        needs: &[&str],
+    ) -> Vec<String> {
+        let there: BTreeSet<String> = names.map(str::to_owned).collect();
+        let more = there.difference(&self.scenarios);
+        let less = self.scenarios.difference(&there);
+        let more = more.map(|name| format!("{name} is not in tests/expected.toml"));
+        let less = less.map(|name| format!("{name} is in tests/expected.toml, and is gone"));
+        let environments = self.environments.values();
+        let lacks: BTreeSet<&String> = environments.flat_map(|known| known.lacks.keys()).collect();
+        let unknown = lacks
+            .into_iter()
+            .filter(|need| !needs.contains(&need.as_str()));
+        let unknown = unknown.map(|need| format!("no scenario states to need {need}"));
+        more.chain(less).chain(unknown).collect()
+    }
+}
+
+impl Environment {
+    /// Why this pair is known to fail, if it is.
+    pub(crate) fn known_failure(&self, scenario: &str, plan: &str) -> Option<&str> {
+        let applies = |known: &&KnownFailure| {
+            let of_plan = known.plans.iter().any(|known| known == plan);
+            let mut scenarios = known.scenarios.iter();
+            of_plan && scenarios.any(|pattern| WildMatch::new(pattern).matches(scenario))
+        };
+        let known = self.known_failures.iter().find(applies);
+        known.map(|known| known.reason.as_str())
+    }
+
+    /// Whether the plan is to run here.
+    pub(crate) fn offers(&self, plan: &str) -> bool {
+        self.plans.iter().any(|offered| offered == plan)
+    }
+}

@@ -1,0 +1,87 @@
+//! What is written down of where scenarios run, and what is made of it: the file itself, and each way to differ from
+//! it.
+
+#[path = "../common/expected.rs"]
+mod expected;
+
+use expected::{Environment, Expected};
+
+const FILE: &str = r#"
+scenarios = ["one", "two"]
+
+[environments.here]
+plans = ["fentry", "tracepoint"]
+lacks = { browser = "none is here" }
+
+[[environments.here.known_failures]]
+plans = ["fentry"]
+scenarios = ["lin*_timeout", "load"]
+reason = "runs are skipped"
+"#;
+
+fn parsed() -> Expected {
+    Expected::parse(FILE).unwrap()
+}
+
+fn here() -> Environment {
+    parsed().environment("here").unwrap()
+}
+
+#[test]
+fn the_file_is_well_formed_and_names_every_kernel_of_the_table() {
+    let expected = Expected::read().unwrap();
+    for name in [
+        "native",
+        "6.1",
+        "6.12",
+        "6.12-full",
+        "6.12-rt",
+        "6.18",
+        "7.3",
+    ] {
+        let environment = expected.environment(name).unwrap();
+        assert!(!environment.plans.is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn an_environment_that_is_not_there_is_an_error_that_names_those_that_are() {
+    let error = parsed().environment("there").unwrap_err().to_string();
+    assert!(error.contains("there") && error.contains("here"), "{error}");
+}
+
+#[test]
+fn a_plan_is_offered_only_if_it_is_written_down() {
+    assert!(here().offers("fentry"));
+    assert!(!here().offers("kprobe"));
+}
+
+#[test]
+fn failures_are_known_by_plan_and_pattern() {
+    let here = here();
+    let known = |scenario, plan| here.known_failure(scenario, plan);
+    assert_eq!(known("linger_timeout", "fentry"), Some("runs are skipped"));
+    assert_eq!(known("load", "fentry"), Some("runs are skipped"));
+    assert_eq!(known("load_first", "fentry"), None);
+    assert_eq!(known("linger_timeout", "tracepoint"), None);
+}
+
+#[test]
+fn scenarios_that_came_or_went_and_needs_that_no_one_has_are_told() {
+    let differences =
+        |names: &[&str], needs: &[&str]| parsed().differences(names.iter().copied(), needs);
+    assert!(differences(&["one", "two"], &["browser"]).is_empty());
+    for (names, needs, told) in [
+        (&["one", "two", "three"][..], &["browser"][..], "three"),
+        (&["one"], &["browser"], "two"),
+        (&["one", "two"], &[], "browser"),
+    ] {
+        let found = differences(names, needs);
+        assert!(found.len() == 1 && found[0].contains(told), "{found:?}");
+    }
+}
+
+#[test]
+fn an_unknown_key_is_an_error() {
+    assert!(Expected::parse(&format!("{FILE}\nunknown = 1")).is_err());
+}

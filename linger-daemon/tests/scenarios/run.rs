@@ -1,0 +1,353 @@
+//! One plan with its daemon: runs scenarios and compares what was counted with what is true.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow, ensure};
+use linger_testkit::exposition::Scrape;
+
+use crate::child::{self, Report};
+use crate::common::summary::{Pair, Summary, Verdict};
+use crate::daemon::Daemon;
+use crate::exposition::Counted;
+use crate::harness::with_another_try;
+use crate::left::Homeless;
+use crate::load;
+use crate::options::Options;
+use crate::scenario::{Scenario, Settings};
+use crate::service::Closers;
+use crate::sight::{self, Sight};
+use crate::sight_orphans::{check_totals, with_hidden_ends};
+use crate::truth::Truth;
+
+/// How many scenarios run at a time.
+const WORKERS: usize = 4;
+/// How long counts may lag behind a close: a socket may end in a soft interrupt, and an emulated machine be busy.
+const LAG: Duration = Duration::from_secs(10);
+/// Pause between the scrapes of a watch.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// What must hold of a whole run: pairs of their own.
+pub(crate) const PROPERTIES: [&str; 5] = [
+    NO_COUNT_FALLS,
+    COUNTS_STAY,
+    NO_CONTRADICTION,
+    NOTHING_LOST,
+    ENDS_CLEANLY,
+];
+const NO_COUNT_FALLS: &str = "no count falls";
+const COUNTS_STAY: &str = "the counts stay";
+const NO_CONTRADICTION: &str = "no scrape contradicts itself";
+const NOTHING_LOST: &str = "nothing is lost";
+const ENDS_CLEANLY: &str = "the daemon ends cleanly";
+
+/// What was counted, compared with the truth.
+enum Compared {
+    /// All is right; this is what is counted.
+    Same(Box<Counted>),
+    /// All is right but so many ends of orphans, which the host hides.
+    SameButHidden(u64),
+    /// These differ.
+    Different(Vec<String>),
+}
+
+/// One plan with its daemon.
+pub(crate) struct Run<'a> {
+    options: &'a Options,
+    sight: Sight,
+    daemon: Daemon,
+    summary: Mutex<&'a mut Summary>,
+    /// What the processes that passed had counted, to see at the end that it stayed so.
+    expected: Mutex<Vec<(Closers, Counted)>>,
+    /// The first scrape whose totals contradicted one another.
+    contradiction: Mutex<Option<anyhow::Error>>,
+}
+
+impl<'a> Run<'a> {
+    /// Starts a daemon with these options.
+    pub(crate) fn start(
+        options: &'a Options,
+        sight: Sight,
+        daemon_options: &[&str],
+        summary: &'a mut Summary,
+    ) -> Result<Self> {
+        Ok(Self {
+            options,
+            sight,
+            daemon: Daemon::start(&options.lingerd, sight.plan, daemon_options)?,
+            summary: Mutex::new(summary),
+            expected: Mutex::default(),
+            contradiction: Mutex::default(),
+        })
+    }
+
+    /// Runs the one scenario that this daemon is for, and scrapes meanwhile.
+    pub(crate) fn only(self, number: usize, scenario: &Scenario, attempt: u32) -> Pair {
+        let start = Instant::now();
+        let (performed, watched) = self.watched(|| self.perform(number, scenario, attempt));
+        let contradiction = self.expect_no_contradiction();
+        let Self { daemon, sight, .. } = self;
+        let verdict = watched
+            .and_then(|()| contradiction)
+            .and_then(|()| daemon.stop())
+            .err()
+            .map(|error| Verdict::Failed(format!("{error:#}")));
+        let (verdict, forgiven) = match (performed, verdict) {
+            ((Verdict::Passed, _), Some(failed)) => (failed, 0),
+            (performed, _) => performed,
+        };
+        Pair::new(scenario.name, sight.plan, verdict)
+            .forgiving(forgiven)
+            .taking(start.elapsed())
+    }
+
+    /// Runs all of these, and sees what must hold of the whole: [`PROPERTIES`].
+    pub(crate) fn all(self, scenarios: &[(usize, Scenario)]) -> Result<()> {
+        let before = self.scrape()?;
+        let (load, others): (Vec<_>, Vec<_>) = scenarios
+            .iter()
+            .copied()
+            .partition(|(_, scenario)| load::is_load(scenario.name));
+        let (alone, together): (Vec<_>, Vec<_>) = others
+            .into_iter()
+            .partition(|(_, scenario)| scenario.is_host_wide());
+        let ((), together) = self.watched(|| self.together(&together));
+        // Not meanwhile: some of these have the host reset other connections, such as a scrape's.
+        for (number, scenario) in alone {
+            self.one(number, &scenario);
+        }
+        let ((), load) = self.watched(|| self.load(&load));
+        self.report(NO_COUNT_FALLS, Verdict::from(together.and(load)));
+        self.property(COUNTS_STAY, Self::expect_unchanged);
+        self.property(NO_CONTRADICTION, Self::expect_no_contradiction);
+        self.property(NOTHING_LOST, |run| run.expect_nothing_lost(&before));
+        let Self {
+            daemon,
+            summary,
+            sight,
+            ..
+        } = self;
+        let verdict = Verdict::from(daemon.stop());
+        let summary = summary.into_inner().unwrap_or_else(PoisonError::into_inner);
+        summary.add(Pair::new(ENDS_CLEANLY, sight.plan, verdict));
+        Ok(())
+    }
+
+    /// All metrics, whose totals must be right at every moment.
+    fn scrape(&self) -> Result<Scrape> {
+        let scrape = self.daemon.scrape()?;
+        if let Err(contradiction) = check_totals(&scrape) {
+            let first = self.contradiction.lock();
+            let mut first = first.unwrap_or_else(PoisonError::into_inner);
+            first.get_or_insert(contradiction);
+        }
+        Ok(scrape)
+    }
+
+    fn expect_no_contradiction(&self) -> Result<()> {
+        let first = self.contradiction.lock();
+        let mut first = first.unwrap_or_else(PoisonError::into_inner);
+        first.take().map_or(Ok(()), Err)
+    }
+
+    /// A property of the whole run.
+    fn property(&self, name: &'static str, check: impl Fn(&Self) -> Result<()>) {
+        self.report(name, Verdict::from(check(self)));
+    }
+
+    fn report(&self, name: &'static str, verdict: Verdict) {
+        self.lock_summary()
+            .add(Pair::new(name, self.sight.plan, verdict));
+    }
+
+    fn lock_summary(&self) -> MutexGuard<'_, &'a mut Summary> {
+        self.summary.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs these, some at a time.
+    fn together(&self, scenarios: &[(usize, Scenario)]) {
+        let next = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..WORKERS {
+                scope.spawn(|| {
+                    while let Some((number, scenario)) =
+                        scenarios.get(next.fetch_add(1, Ordering::Relaxed))
+                    {
+                        self.one(*number, scenario);
+                    }
+                });
+            }
+        });
+    }
+
+    fn one(&self, number: usize, scenario: &Scenario) {
+        let pair = with_another_try(|attempt| {
+            let start = Instant::now();
+            let (verdict, forgiven) = self.perform(number, scenario, attempt);
+            Pair::new(scenario.name, self.sight.plan, verdict)
+                .forgiving(forgiven)
+                .taking(start.elapsed())
+        });
+        self.lock_summary().add(pair);
+    }
+
+    /// Runs a scenario and compares: what came of it, and how many missing ends are forgiven.
+    fn perform(&self, number: usize, scenario: &Scenario, attempt: u32) -> (Verdict, u64) {
+        match self.try_perform(number, scenario, attempt) {
+            Ok(performed) => performed,
+            Err(error) => (Verdict::from(Err(error)), 0),
+        }
+    }
+
+    fn try_perform(
+        &self,
+        number: usize,
+        scenario: &Scenario,
+        attempt: u32,
+    ) -> Result<(Verdict, u64)> {
+        let mut closers = Closers {
+            comm: scenario.comm(std::process::id(), number, attempt),
+            // They are in sight only of a scenario that runs alone.
+            kernel_threads: scenario.is_host_wide(),
+            services: Vec::new(),
+        };
+        let before = closers.counted(&self.scrape()?);
+        ensure!(
+            closers.kernel_threads || before == Counted::default(),
+            "counted before it began: {before:?}"
+        );
+        let settings = Settings {
+            attempt,
+            ..self.options.settings()
+        };
+        let truth = match child::spawn(scenario.name, settings)? {
+            Report::Ran(truth) => truth,
+            Report::Failed(reason) => return Ok((Verdict::Failed(reason), 0)),
+            Report::WaitedInVain(reason) => return Ok((Verdict::WaitedInVain(reason), 0)),
+        };
+        closers.services = truth.services.iter().map(|own| own.name.clone()).collect();
+        match self.compare(&truth, &before, &closers)? {
+            Compared::Same(after) if closers.kernel_threads => drop(after),
+            Compared::Same(after) => self.expected().push((closers, *after)),
+            Compared::SameButHidden(ends) => return Ok((Verdict::Passed, ends)),
+            Compared::Different(differences) => {
+                return Ok((Verdict::Failed(differences.join("; ")), 0));
+            }
+        }
+        Ok((Verdict::Passed, 0))
+    }
+
+    fn expected(&self) -> MutexGuard<'_, Vec<(Closers, Counted)>> {
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Compares what was counted since `before` with the truth: what is counted now if all is
+    /// right, the differences otherwise.
+    fn compare(&self, truth: &Truth, before: &Counted, closers: &Closers) -> Result<Compared> {
+        let start = Instant::now();
+        loop {
+            let scrape = self.scrape()?;
+            let after = closers.counted(&scrape);
+            // Only under a daemon of its own can a scenario leave any: those since its start.
+            let homeless = Homeless::of(&scrape);
+            let counted = after.since(before);
+            let mut differences = self.sight.differences(truth, &counted, homeless);
+            let of_services = sight::differences_of_services(truth, &scrape);
+            let services_agree = of_services.is_empty();
+            differences.extend(of_services);
+            if differences.is_empty() {
+                return Ok(Compared::Same(Box::new(after)));
+            }
+            if start.elapsed() > LAG {
+                let completed = with_hidden_ends(self.sight, truth, &counted);
+                let hidden = completed.filter(|(counted, _)| {
+                    let differences = self.sight.differences(truth, counted, homeless);
+                    differences.is_empty() && services_agree
+                });
+                return Ok(match hidden {
+                    Some((_, ends)) => Compared::SameButHidden(ends),
+                    None => Compared::Different(differences),
+                });
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Runs the load in all its processes at once.
+    fn load(&self, scenarios: &[(usize, Scenario)]) {
+        thread::scope(|scope| {
+            for (number, scenario) in scenarios {
+                scope.spawn(move || self.one(*number, scenario));
+            }
+        });
+    }
+
+    /// Does the work, and scrapes meanwhile: no count may fall.
+    fn watched<T>(&self, work: impl FnOnce() -> T) -> (T, Result<()>) {
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let watch = scope.spawn(|| self.watch(&done));
+            let result = work();
+            done.store(true, Ordering::Release);
+            let watched = watch.join();
+            let watched = watched.unwrap_or_else(|_| Err(anyhow!("the watching thread panicked")));
+            (result, watched)
+        })
+    }
+
+    fn watch(&self, done: &AtomicBool) -> Result<()> {
+        let mut last = BTreeMap::new();
+        while !done.load(Ordering::Acquire) {
+            let counters = counters(&self.scrape()?);
+            for (series, value) in &last {
+                let now = counters.get(series).copied().unwrap_or(f64::NAN);
+                ensure!(now >= *value, "{series:?} fell from {value} to {now}");
+            }
+            last = counters;
+            thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    /// What was counted for processes that have ended does not change any more.
+    fn expect_unchanged(&self) -> Result<()> {
+        let scrape = self.scrape()?;
+        for (closers, expected) in self.expected().iter() {
+            let (comm, now) = (&closers.comm, closers.counted(&scrape));
+            ensure!(now == *expected, "{comm}: {expected:?} became {now:?}");
+        }
+        Ok(())
+    }
+
+    fn expect_nothing_lost(&self, before: &Scrape) -> Result<()> {
+        let lost = |scrape: &Scrape| -> BTreeMap<String, f64> {
+            let samples = scrape.of("linger_lost_total");
+            samples
+                .map(|sample| (sample.label("what").to_owned(), sample.value))
+                .collect()
+        };
+        let (before, after) = (lost(before), lost(&self.scrape()?));
+        ensure!(!after.is_empty(), "there is no linger_lost_total");
+        for (what, count) in after {
+            let grown = count - before.get(&what).copied().unwrap_or(0.0);
+            ensure!(
+                grown == 0.0 || self.sight.may_lose(&what),
+                "linger_lost_total{{what={what:?}}} grew by {grown}"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The series of a scrape that may only grow.
+fn counters(scrape: &Scrape) -> BTreeMap<(String, BTreeMap<String, String>), f64> {
+    const GROW: [&str; 4] = ["_total", "_count", "_sum", "_bucket"];
+    let samples = scrape.0.iter();
+    samples
+        .filter(|sample| GROW.iter().any(|ending| sample.name.ends_with(ending)))
+        .map(|sample| ((sample.name.clone(), sample.labels.clone()), sample.value))
+        .collect()
+}

@@ -1,0 +1,135 @@
+//! The daemon that is measured.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use linger_testkit::http;
+use linger_xtask::shell::{command, root};
+use nix::sys::signal::Signal;
+
+use super::process::{Process, field};
+use super::scrape::{self, Metrics};
+
+/// The daemon is expected to be ready in a fraction of this.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+
+/// A running daemon.
+pub(super) struct Daemon {
+    process: Process,
+    address: SocketAddr,
+    /// From its start until it was attached.
+    pub(super) ready: Duration,
+    /// CPU time that it took meanwhile.
+    pub(super) ready_cpu: Duration,
+}
+
+impl Daemon {
+    /// Starts it with these options beside those of every bench, and waits until it is attached.
+    pub(super) fn start(lingerd: &Path, args: &[&str]) -> Result<Self> {
+        let log = root().join("target/bench-lingerd.log");
+        let address = free_address()?;
+        let start = Instant::now();
+        let process = Process::start(
+            command(lingerd)
+                .args(["run", "--listen", &address.to_string()])
+                .args(args)
+                .stdout(File::create(&log)?)
+                .stderr(File::options().append(true).open(&log)?),
+        )?;
+        let mut daemon = Self {
+            process,
+            address,
+            ready: Duration::ZERO,
+            ready_cpu: Duration::ZERO,
+        };
+        while !daemon.is_ready() {
+            if let Some(status) = daemon.process.ended()? {
+                let log = fs::read_to_string(&log)?;
+                bail!("lingerd ended ({status}):\n{log}");
+            }
+            if start.elapsed() > READY_LIMIT {
+                bail!(
+                    "lingerd is not ready after {READY_LIMIT:?}; see {}",
+                    log.display()
+                );
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        daemon.ready = start.elapsed();
+        daemon.ready_cpu = daemon.cpu_time()?;
+        Ok(daemon)
+    }
+
+    fn is_ready(&self) -> bool {
+        http::is_ready(self.address, "/readyz")
+    }
+
+    /// What it counted.
+    pub(super) fn metrics(&self) -> Result<Metrics> {
+        Metrics::of(self.address)
+    }
+
+    /// The length of the answer to a scrape, bytes; it is read and forgotten.
+    pub(super) fn drain(&self, gzip: bool) -> Result<usize> {
+        scrape::drain(self.address, gzip)
+    }
+
+    /// Its process.
+    pub(super) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// CPU time used so far, in user space and in the kernel.
+    pub(super) fn cpu_time(&self) -> Result<Duration> {
+        self.process.cpu_time()
+    }
+
+    /// How often it woke up so far.
+    pub(super) fn wake_ups(&self) -> Result<u64> {
+        self.process.sleeps()
+    }
+
+    /// Forgets how much memory it held in RAM at most so far.
+    pub(super) fn forget_most_resident(&self) -> Result<()> {
+        Ok(fs::write(self.process.file("clear_refs"), "5")?)
+    }
+
+    /// Memory held in RAM, MiB: now, and at most since the start or since it was forgotten.
+    pub(super) fn resident_mib(&self) -> Result<[f64; 2]> {
+        let status = fs::read_to_string(self.process.file("status"))?;
+        let field = |name| field(&status, name).with_context(|| format!("{name} is missing"));
+        Ok([mib(field("VmRSS:")?), mib(field("VmHWM:")?)])
+    }
+
+    /// Ends the daemon as a service manager does.
+    pub(super) fn stop(mut self) -> Result<()> {
+        let status = self.process.end(Signal::SIGTERM).context("end lingerd")?;
+        if !status.success() {
+            bail!("lingerd ended with {status} after SIGTERM");
+        }
+        Ok(())
+    }
+}
+
+/// An address on loopback that nobody listens on.
+fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// Memory of the whole host that has a copy for each CPU, MiB.
+pub(super) fn host_percpu_mib() -> Result<f64> {
+    let memory = fs::read_to_string("/proc/meminfo")?;
+    Ok(mib(
+        field(&memory, "Percpu:").context("/proc/meminfo has no Percpu")?
+    ))
+}
+
+/// KiB to MiB.
+#[expect(clippy::cast_precision_loss, reason = "memory is far below 2^52 bytes")]
+fn mib(kib: u64) -> f64 {
+    kib as f64 / 1024.0
+}

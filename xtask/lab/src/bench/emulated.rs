@@ -1,0 +1,46 @@
+//! The machine in QEMU in which instructions are counted: what runs in it is this program itself.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use linger_xtask::artifacts;
+use linger_xtask::kernels::{Kernel, NEWEST};
+use linger_xtask::vm;
+use serde::de::DeserializeOwned;
+
+/// Has a machine with so many CPUs count this, as `xtask inside` takes it, with more programs at hand; what
+/// it found.
+pub(super) fn count<T: DeserializeOwned>(
+    cpus: u32,
+    what: &str,
+    programs: Vec<PathBuf>,
+) -> Result<T> {
+    let kernel = Kernel::of_label(NEWEST)?;
+    // By this link and not by its name, under which another build may have put another file since.
+    let own = PathBuf::from("/proc/self/exe");
+    let mut all = vec![
+        (own, "xtask".to_owned()),
+        (artifacts::lingerd()?, "lingerd".to_owned()),
+        (artifacts::floor()?, "floor".to_owned()),
+    ];
+    for program in programs {
+        let name = program.file_name().context("a program has a name")?;
+        let name = name.to_string_lossy().into_owned();
+        all.push((program, name));
+    }
+    let programs: Vec<_> = all
+        .iter()
+        .map(|(file, name)| (file.as_path(), name.as_str()))
+        .collect();
+    let work = format!("xtask inside --report /run/summary.json {what}");
+    let report = vm::boot(&kernel, &programs, &work, |machine| {
+        machine.counting_instructions(cpus).run()
+    })?;
+    if report.code != 0 {
+        bail!(
+            "counting ended with exit code {}; its console is above",
+            report.code
+        );
+    }
+    serde_json::from_str(&report.summary).context("the machine reports what it counted")
+}

@@ -1,0 +1,234 @@
+//! Instructions that lingerd adds to a close, held against those that are written down.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+use linger_xtask::kernels::{Kernel, NEWEST};
+use linger_xtask::shell::root;
+use serde::{Deserialize, Serialize};
+
+use super::emulated;
+use super::inside::Who;
+use super::inside::closes::{KINDS, Taken};
+use super::instructions::{PLANS, added, mean};
+use crate::table;
+
+/// A close may cost so much more than is written down, as a share of that: more than two runs differ.
+const TOLERANCE: f64 = 0.02;
+
+/// Connections of each kind that are counted.
+const CONNECTIONS: u32 = 400;
+
+/// Options of `cargo xtask lab gate`.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Options {
+    /// Write down what a close costs now, instead of comparing
+    #[arg(long)]
+    update: bool,
+}
+
+/// Instructions by plan and kind of connection.
+type Figures = BTreeMap<String, BTreeMap<String, u64>>;
+
+/// What is written down.
+#[derive(Debug, Deserialize, Serialize)]
+struct Baseline {
+    /// Release of the kernel they were counted on.
+    kernel: String,
+    /// Instructions that being attached adds to a close.
+    added: Figures,
+}
+
+/// A figure that is no longer what is written down.
+#[derive(Debug, PartialEq)]
+struct Compared {
+    plan: String,
+    kind: String,
+    baseline: Option<u64>,
+    now: Option<u64>,
+}
+
+impl Compared {
+    /// The change, as a share of what is written down; none if it cannot be compared.
+    #[expect(clippy::cast_precision_loss, reason = "some thousand instructions")]
+    fn change(&self) -> Option<f64> {
+        let (baseline, now) = (self.baseline? as f64, self.now? as f64);
+        Some(now / baseline - 1.0)
+    }
+
+    /// Whether nothing is wrong with it.
+    fn passes(&self) -> bool {
+        self.change().is_some_and(|change| change <= TOLERANCE)
+    }
+
+    fn verdict(&self) -> &'static str {
+        match self.change() {
+            None => "FAILED: not in both",
+            Some(change) if change > TOLERANCE => "FAILED",
+            Some(change) if change < -TOLERANCE => "less: write it down with --update",
+            Some(_) => "ok",
+        }
+    }
+
+    fn row(&self) -> Vec<String> {
+        let number = |number: Option<u64>| number.map_or_else(String::new, |some| some.to_string());
+        let change = self.change();
+        vec![
+            self.plan.clone(),
+            self.kind.clone(),
+            number(self.baseline),
+            number(self.now),
+            change.map_or_else(String::new, |change| format!("{:+.1} %", 100.0 * change)),
+            self.verdict().to_owned(),
+        ]
+    }
+}
+
+/// Counts, and compares or writes down; whether no close costs more than it may.
+pub(crate) fn run(options: &Options) -> Result<bool> {
+    let release = Kernel::of_label(NEWEST)?.release();
+    let now = figures(&count()?)?;
+    if options.update {
+        write(&Baseline {
+            kernel: release,
+            added: now,
+        })?;
+        return Ok(true);
+    }
+    let baseline = read()?;
+    let compared = compare(&baseline.added, &now);
+    let head = ["plan", "close", "written down", "now", "change", ""];
+    let rows: Vec<_> = compared.iter().map(Compared::row).collect();
+    println!("{}", table::markdown(&head, &rows));
+    println!(
+        "Instructions that being attached adds to a close; written down on {}, now on {release}.",
+        baseline.kernel
+    );
+    let passed = compared.iter().filter(|one| one.passes()).count();
+    let failed = compared.len() - passed;
+    if failed > 0 {
+        println!(
+            "If a close is worth more than it was, say why in the commit, with `cargo xtask lab gate --update` in it."
+        );
+    }
+    println!("{passed} passed, {failed} failed");
+    Ok(failed == 0)
+}
+
+/// What the machine counted, with lingerd by each plan and without.
+fn count() -> Result<Vec<Taken>> {
+    let plans = PLANS.map(|plan| format!("--plan {plan}")).join(" ");
+    let work = format!("closes --alone --connections {CONNECTIONS} {plans}");
+    emulated::count(1, &work, Vec::new())
+}
+
+/// The figures in it.
+fn figures(taken: &[Taken]) -> Result<Figures> {
+    let bare = mean(taken, &Who::Nobody).context("the machine counted nothing")?;
+    PLANS
+        .iter()
+        .map(|plan| {
+            let added = added(taken, &Who::Lingerd((*plan).to_owned()), bare)?;
+            let kinds = KINDS.into_iter().zip(added);
+            let kinds = kinds.filter(|(kind, _)| !kind.waits());
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "some thousand instructions"
+            )]
+            let whole = |added: f64| added.round() as u64;
+            let kinds = kinds.map(|(kind, added)| (kind.name().to_owned(), whole(added)));
+            Ok(((*plan).to_owned(), kinds.collect()))
+        })
+        .collect()
+}
+
+/// Every figure that is written down or counted now, in order.
+fn compare(baseline: &Figures, now: &Figures) -> Vec<Compared> {
+    let keys = |figures: &Figures| -> Vec<(String, String)> {
+        let of_plan = |(plan, kinds): (&String, &BTreeMap<String, u64>)| {
+            let kinds = kinds.keys().map(|kind| (plan.clone(), kind.clone()));
+            kinds.collect::<Vec<_>>()
+        };
+        figures.iter().flat_map(of_plan).collect()
+    };
+    let mut all = [keys(baseline), keys(now)].concat();
+    all.sort();
+    all.dedup();
+    let get = |figures: &Figures, plan: &str, kind: &str| figures.get(plan)?.get(kind).copied();
+    all.into_iter()
+        .map(|(plan, kind)| Compared {
+            baseline: get(baseline, &plan, &kind),
+            now: get(now, &plan, &kind),
+            plan,
+            kind,
+        })
+        .collect()
+}
+
+fn file() -> PathBuf {
+    root().join("xtask/lab/instructions.toml")
+}
+
+fn read() -> Result<Baseline> {
+    let text = fs::read_to_string(file())
+        .context("nothing is written down: `cargo xtask lab gate --update` does")?;
+    toml::from_str(&text).with_context(|| format!("{}", file().display()))
+}
+
+fn write(baseline: &Baseline) -> Result<()> {
+    ensure!(!baseline.added.is_empty(), "nothing was counted");
+    let text = format!(
+        "# Written by `cargo xtask lab gate --update`: instructions that being attached adds to a close.\n{}",
+        toml::to_string(baseline)?
+    );
+    fs::write(file(), text).with_context(|| format!("write {}", file().display()))?;
+    println!("written to {}", file().display());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(all: &[(&str, &str, u64)]) -> Figures {
+        let mut figures = Figures::new();
+        for (plan, kind, added) in all {
+            let kinds = figures.entry((*plan).to_owned()).or_default();
+            kinds.insert((*kind).to_owned(), *added);
+        }
+        figures
+    }
+
+    fn verdicts(baseline: &[(&str, &str, u64)], now: &[(&str, &str, u64)]) -> Vec<bool> {
+        let compared = compare(&figures(baseline), &figures(now));
+        compared.iter().map(Compared::passes).collect()
+    }
+
+    #[test]
+    fn more_than_the_tolerance_fails() {
+        let baseline = [("fentry", "aborts", 1000), ("kprobe", "aborts", 1000)];
+        let now = [("fentry", "aborts", 1020), ("kprobe", "aborts", 1021)];
+        assert_eq!(verdicts(&baseline, &now), [true, false]);
+    }
+
+    #[test]
+    fn less_passes_and_is_said() {
+        let compared = compare(
+            &figures(&[("fentry", "aborts", 1000)]),
+            &figures(&[("fentry", "aborts", 900)]),
+        );
+        assert!(compared[0].passes());
+        assert!(compared[0].verdict().contains("--update"));
+    }
+
+    #[test]
+    fn what_is_not_in_both_fails() {
+        let one = [("fentry", "aborts", 1000)];
+        assert_eq!(verdicts(&one, &[]), [false]);
+        assert_eq!(verdicts(&[], &one), [false]);
+    }
+}

@@ -1,0 +1,145 @@
+//! Counting instructions, inside a machine whose clock ticks once for each.
+
+pub(super) mod closes;
+pub(super) mod cpus;
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Subcommand};
+use linger_testkit::http;
+use serde::{Deserialize, Serialize};
+
+use super::bpftool::programs;
+
+/// Whatever is started is ready within this, in time that only passes with instructions.
+const READY: Duration = Duration::from_secs(120);
+/// Where lingerd listens.
+const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9990);
+
+/// What is to be counted, and where to leave it.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// Where to leave what was counted
+    #[arg(long)]
+    report: PathBuf,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum What {
+    /// What is added to a close
+    Closes(closes::Options),
+    /// What scrapes and closing threads take on this number of CPUs
+    Cpus(cpus::Options),
+}
+
+/// Counts, and leaves what it found in a file.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let found = match &options.what {
+        What::Closes(what) => serde_json::to_string(&closes::run(what)?)?,
+        What::Cpus(what) => serde_json::to_string(&cpus::run(what)?)?,
+    };
+    Ok(std::fs::write(&options.report, found)?)
+}
+
+/// Who is attached meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) enum Who {
+    /// Nobody.
+    Nobody,
+    /// Programs that only count their runs, on the hooks of a plan.
+    Floor(String),
+    /// lingerd by a plan.
+    Lingerd(String),
+    /// Another tool.
+    Peer(String),
+}
+
+/// Someone who is attached.
+struct Attached(Option<Child>);
+
+impl Attached {
+    fn start(who: &Who) -> Result<Self> {
+        let mut command = match who {
+            Who::Nobody => return Ok(Self(None)),
+            Who::Floor(plan) => {
+                let mut command = Command::new("floor");
+                command
+                    .arg(plan)
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::piped());
+                command
+            }
+            Who::Lingerd(plan) => {
+                let mut command = Command::new("lingerd");
+                command.args(["run", "--plan", plan, "--listen", &ADDRESS.to_string()]);
+                command
+                    .stdout(Stdio::null())
+                    .stderr(File::create("/tmp/log")?);
+                command
+            }
+            Who::Peer(name) => {
+                let mut command = Command::new(name);
+                command.stdout(Stdio::null());
+                command
+            }
+        };
+        let mut child = command.spawn().with_context(|| format!("start {who:?}"))?;
+        let start = Instant::now();
+        while !is_ready(who, &mut child)? {
+            if let Some(status) = child.try_wait()? {
+                let mut log = String::new();
+                File::open("/tmp/log")?.read_to_string(&mut log)?;
+                bail!("{who:?} ended ({status}): {log}");
+            }
+            if start.elapsed() > READY {
+                child.kill()?;
+                bail!("{who:?} was not ready after {READY:?}");
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        Ok(Self(Some(child)))
+    }
+
+    fn stop(self) -> Result<()> {
+        if let Some(mut child) = self.0 {
+            child.kill()?;
+            child.wait()?;
+        }
+        // Programs are freed some time after the last who holds them.
+        let start = Instant::now();
+        while !programs()?.is_empty() && start.elapsed() < READY {
+            thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+}
+
+fn is_ready(who: &Who, child: &mut Child) -> Result<bool> {
+    match who {
+        Who::Nobody => Ok(true),
+        Who::Floor(_) => {
+            let output = child.stdout.as_mut().context("the output is a pipe")?;
+            let mut line = String::new();
+            BufReader::new(output).read_line(&mut line)?;
+            Ok(line.trim_end() == "attached")
+        }
+        Who::Lingerd(_) => Ok(http::is_ready(ADDRESS, "/readyz")),
+        // It says nothing, or it says so where no one reads: once its programs are there it attaches them.
+        Who::Peer(_) => {
+            let loaded = !programs()?.is_empty();
+            if loaded {
+                thread::sleep(Duration::from_secs(2));
+            }
+            Ok(loaded)
+        }
+    }
+}

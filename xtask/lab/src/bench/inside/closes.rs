@@ -1,0 +1,156 @@
+//! What is added to a close, and by which program.
+//!
+//! What is added to a connection is told from what one takes with nothing attached; what of it is a
+//! program's own, by the kernel's statistics of programs, which take some instructions themselves.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::super::bpftool::programs;
+use super::{Attached, Who};
+use crate::churn::{self, Churn};
+use crate::table;
+
+/// The kinds of churn.
+pub(in super::super) const KINDS: [Churn; 4] = [
+    Churn::Aborts,
+    Churn::NothingLeft,
+    Churn::Lingers,
+    Churn::DataLeft,
+];
+
+/// Connections before any are counted: rows are made, code and data are met for the first time.
+const WARM_UP: usize = 100;
+/// Connections for which the kernel's statistics are taken.
+const BATCH: u64 = 100;
+
+/// Who is to be attached, and how much is counted.
+#[derive(Args, Clone, Debug)]
+pub(super) struct Options {
+    /// A plan to count for
+    #[arg(long = "plan")]
+    plans: Vec<String>,
+    /// A tool to compare with
+    #[arg(long = "peer")]
+    peers: Vec<String>,
+    /// How many connections of each kind are counted
+    #[arg(long)]
+    connections: usize,
+    /// Only lingerd, and only whole connections, of those that do not wait
+    #[arg(long)]
+    alone: bool,
+}
+
+/// What a program took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(in super::super) struct Part {
+    /// Runs for each connection.
+    pub(in super::super) runs: f64,
+    /// Instructions of each run, the kernel's statistics included.
+    pub(in super::super) instructions: f64,
+}
+
+/// The median, and what a quarter is below and above.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(in super::super) struct Quarters {
+    pub(in super::super) lower: f64,
+    pub(in super::super) median: f64,
+    pub(in super::super) upper: f64,
+}
+
+/// What connections took while someone was attached, by [`KINDS`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(in super::super) struct Taken {
+    /// Who that was.
+    pub(in super::super) who: Who,
+    /// Instructions of a connection: the quarters of all.
+    pub(in super::super) connections: [Quarters; KINDS.len()],
+    /// The programs, by name.
+    pub(in super::super) parts: [BTreeMap<String, Part>; KINDS.len()],
+}
+
+/// Counts for all of these, nobody first and last.
+pub(super) fn run(options: &Options) -> Result<Vec<Taken>> {
+    let mut all = vec![Who::Nobody];
+    for plan in &options.plans {
+        if !options.alone {
+            all.push(Who::Floor(plan.clone()));
+        }
+        all.push(Who::Lingerd(plan.clone()));
+    }
+    all.extend(options.peers.iter().cloned().map(Who::Peer));
+    all.push(Who::Nobody);
+    let count = |who| {
+        println!("counting: {who:?}");
+        count(who, options)
+    };
+    all.into_iter().map(count).collect()
+}
+
+fn count(who: Who, options: &Options) -> Result<Taken> {
+    let attached = Attached::start(&who)?;
+    let mut taken = Taken {
+        who,
+        connections: Default::default(),
+        parts: Default::default(),
+    };
+    for (kind, churn) in KINDS.into_iter().enumerate() {
+        if !(options.alone && churn.waits()) {
+            taken.connections[kind] = connections(churn, options.connections)?;
+        }
+    }
+    if taken.who != Who::Nobody && !options.alone {
+        fs::write("/proc/sys/kernel/bpf_stats_enabled", "1")?;
+        for (kind, churn) in KINDS.into_iter().enumerate() {
+            taken.parts[kind] = parts(churn)?;
+        }
+        fs::write("/proc/sys/kernel/bpf_stats_enabled", "0")?;
+    }
+    attached.stop()?;
+    Ok(taken)
+}
+
+/// Counts the instructions of each connection, from its beginning to the next one's: one by one, for some
+/// meet the clock's tick, or a longer search for a port.
+fn connections(churn: Churn, counted: usize) -> Result<Quarters> {
+    let mut times = Vec::with_capacity(WARM_UP + counted + 1);
+    churn::connections(churn, |_| {
+        times.push(Instant::now());
+        times.len() <= WARM_UP + counted
+    })?;
+    let instructions = times[WARM_UP..]
+        .windows(2)
+        .map(|pair| (pair[1] - pair[0]).as_secs_f64() * 1e9);
+    let [median, lower, upper] = table::spread(&instructions.collect::<Vec<_>>());
+    Ok(Quarters {
+        lower,
+        median,
+        upper,
+    })
+}
+
+/// What each program takes of a batch of connections.
+fn parts(churn: Churn) -> Result<BTreeMap<String, Part>> {
+    let before = programs()?;
+    churn::connections(churn, |made| made < BATCH)?;
+    let mut parts = BTreeMap::new();
+    for (id, after) in programs()? {
+        let before = before.get(&id).cloned().unwrap_or_default();
+        let runs = after.run_cnt - before.run_cnt;
+        if runs == 0 {
+            continue;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+        let part = Part {
+            runs: runs as f64 / BATCH as f64,
+            instructions: (after.run_time_ns - before.run_time_ns) as f64 / runs as f64,
+        };
+        parts.insert(after.name, part);
+    }
+    Ok(parts)
+}

@@ -1,0 +1,161 @@
+//! How many instructions being attached adds to a close, counted in a machine in QEMU.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use linger_xtask::kernels::NEWEST;
+use linger_xtask::shell::find;
+
+use super::emulated;
+use super::inside::Who;
+use super::inside::closes::{KINDS, Part, Taken};
+use super::report::Report;
+use crate::churn::Churn;
+use crate::table;
+
+/// Each end of a connection is closed.
+pub(super) const CLOSES: f64 = 2.0;
+
+/// The plans, in the order of preference.
+pub(super) const PLANS: [&str; 3] = ["fentry", "kprobe", "tracepoint"];
+
+/// What others show of the same events.
+const PEERS: [&str; 2] = ["tcplife", "tcpstates"];
+
+/// Boots the machine, and lets it count.
+pub(super) fn run(short: bool, report: &mut Report) -> Result<()> {
+    let taken = count(short)?;
+    let bare = mean(&taken, &Who::Nobody).context("the machine counted nothing")?;
+    let mut head = vec!["attached"];
+    head.extend(KINDS.map(Churn::name));
+    let whole = shown(bare.map(|all| format!("{:.0}", all / CLOSES)));
+    let mut rows = vec![line("a whole close, nobody attached", whole)];
+    for plan in PLANS {
+        let floor = added(&taken, &Who::Floor(plan.into()), bare)?;
+        let lingerd = added(&taken, &Who::Lingerd(plan.into()), bare)?;
+        rows.push(line(
+            &format!("floor of {plan}"),
+            shown(floor.map(|added| format!("{added:.0}"))),
+        ));
+        let compared = std::array::from_fn(|kind| {
+            format!("{:.0} ({:.2})", lingerd[kind], lingerd[kind] / floor[kind])
+        });
+        rows.push(line(&format!("lingerd, {plan}"), shown(compared)));
+        for (kind, churn) in KINDS
+            .into_iter()
+            .enumerate()
+            .filter(|(_, churn)| !churn.waits())
+        {
+            let mut figure = |what: &str, unit, value| {
+                let name = format!("instructions/{}/lingerd, {plan}/{what}", churn.name());
+                report.figure(name, unit, vec![value]);
+            };
+            figure("added", "instructions", lingerd[kind]);
+            figure("added, of the floor", "", lingerd[kind] / floor[kind]);
+        }
+    }
+    for taken in &taken {
+        if let Who::Peer(name) = &taken.who {
+            let added = added(std::slice::from_ref(taken), &taken.who, bare)?;
+            rows.push(line(name, shown(added.map(|added| format!("{added:.0}")))));
+        }
+    }
+    let text = format!(
+        "What being attached adds to a close, on Linux {NEWEST} in QEMU under `-icount`; in brackets, how \
+         many times that of the floor. Nothing else the machine does changes it. A close that waits under \
+         `SO_LINGER` is counted by program only: below."
+    );
+    report.page("Instructions", &text, &table::markdown(&head, &rows));
+    for plan in PLANS {
+        add_parts(&taken, plan, report)?;
+    }
+    Ok(())
+}
+
+/// Without those of closes that wait: what passes meanwhile is no one's work.
+fn shown(mut cells: [String; KINDS.len()]) -> [String; KINDS.len()] {
+    for (cell, kind) in cells.iter_mut().zip(KINDS) {
+        if kind.waits() {
+            cell.clear();
+        }
+    }
+    cells
+}
+
+fn line(name: &str, cells: [String; KINDS.len()]) -> Vec<String> {
+    std::iter::once(name.to_owned()).chain(cells).collect()
+}
+
+/// Instructions of a connection; of several counts for the same, the mean.
+pub(super) fn mean(taken: &[Taken], who: &Who) -> Option<[f64; KINDS.len()]> {
+    let all: Vec<_> = taken.iter().filter(|taken| taken.who == *who).collect();
+    #[expect(clippy::cast_precision_loss, reason = "one or two")]
+    let count = all.len() as f64;
+    (!all.is_empty()).then(|| {
+        std::array::from_fn(|kind| {
+            all.iter()
+                .map(|taken| taken.connections[kind].median)
+                .sum::<f64>()
+                / count
+        })
+    })
+}
+
+/// Instructions that someone adds to a close.
+pub(super) fn added(
+    taken: &[Taken],
+    who: &Who,
+    bare: [f64; KINDS.len()],
+) -> Result<[f64; KINDS.len()]> {
+    let with = mean(taken, who).with_context(|| format!("{who:?} was not counted"))?;
+    Ok(std::array::from_fn(|kind| {
+        (with[kind] - bare[kind]) / CLOSES
+    }))
+}
+
+/// Adds what each program of a plan takes in a connection, and what the floor's takes there.
+fn add_parts(taken: &[Taken], plan: &str, report: &mut Report) -> Result<()> {
+    let of = |who: Who| {
+        let found = taken.iter().find(|taken| taken.who == who);
+        found.map(|taken| &taken.parts).context("it was counted")
+    };
+    let lingerd = of(Who::Lingerd(plan.into()))?;
+    let floor = of(Who::Floor(plan.into()))?;
+    let names: BTreeSet<&String> = lingerd.iter().flatten().map(|(name, _)| name).collect();
+    let mut head = vec!["program"];
+    head.extend(KINDS.map(Churn::name));
+    let rows: Vec<_> = names
+        .into_iter()
+        .map(|name| {
+            let cells = std::array::from_fn(|kind| match lingerd[kind].get(name) {
+                Some(Part { runs, instructions }) => {
+                    let floor = floor[kind]
+                        .get(name)
+                        .map_or(f64::NAN, |part| part.instructions);
+                    format!("{instructions:.0} - {floor:.0} ×{runs:.0}")
+                }
+                None => String::new(),
+            });
+            line(name, cells)
+        })
+        .collect();
+    let title = format!("Instructions of each program, {plan}");
+    let text = "Those of a run; behind a dash those of the floor's program there; and × how many runs there \
+                are in a connection. The kernel's own statistics are in all of them.";
+    report.page(&title, text, &table::markdown(&head, &rows));
+    Ok(())
+}
+
+/// What the machine counted. In short: less than that, to see that it still works.
+fn count(short: bool) -> Result<Vec<Taken>> {
+    let peers = if short { &[][..] } else { &PEERS };
+    let peers: Vec<PathBuf> = peers.iter().filter_map(|name| find(name)).collect();
+    let plans = PLANS.map(|plan| format!("--plan {plan}"));
+    let named = peers.iter().filter_map(|peer| peer.file_name());
+    let named = named.map(|name| format!("--peer {}", name.to_string_lossy()));
+    let options: Vec<_> = plans.into_iter().chain(named).collect();
+    let connections = if short { 10 } else { 1000 };
+    let work = format!("closes --connections {connections} {}", options.join(" "));
+    emulated::count(1, &work, peers)
+}

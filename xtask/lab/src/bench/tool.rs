@@ -1,0 +1,213 @@
+//! The peers: tools that people use today to see how connections end.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use linger_xtask::shell::{self, command, root};
+use nix::sys::signal::Signal;
+
+use super::process::Process;
+use super::report::Report;
+use super::ways::Watcher;
+
+/// Tools are expected to be ready in a fraction of this: bpftrace compiles its script first.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+/// A process that has opened and closed nothing for so long is ready.
+const SETTLED: Duration = Duration::from_millis(150);
+
+/// Counts closes where functions of the kernel can be probed.
+const BY_FUNCTION: &str = include_str!("closes.bt");
+/// Counts what tracepoints show of closes.
+const BY_TRACEPOINT: &str = include_str!("closes-tracepoint.bt");
+
+/// The tools that there are.
+pub(super) type Tools = Vec<Installed>;
+
+/// A tool, and how it is used.
+#[derive(Clone, Debug)]
+pub(super) struct Installed {
+    pub(super) name: &'static str,
+    program: PathBuf,
+    args: Vec<String>,
+    /// Whether it prints a line for each connection, or a summary at its end.
+    prints_lines: bool,
+}
+
+/// The tools that are installed, the script with hooks like those of this plan; what is missing is
+/// reported as not run.
+pub(super) fn installed(plan: &str, report: &mut Report) -> Result<Tools> {
+    let script = root().join("target/bench-closes.bt");
+    fs::write(&script, closes_script(plan))?;
+    let script = script.to_str().context("a path of text")?.to_owned();
+    let tools = [
+        ("tcplife", vec![], true),
+        ("tcpstates", vec![], true),
+        ("bpftrace", vec![script], false),
+    ];
+    let mut found = Vec::new();
+    for (name, args, prints_lines) in tools {
+        match shell::find(name) {
+            Some(program) => found.push(Installed {
+                name,
+                program,
+                args,
+                prints_lines,
+            }),
+            None => report.not_run(
+                name,
+                "is not installed; `cargo xtask setup --for test` does",
+            ),
+        }
+    }
+    Ok(found)
+}
+
+/// What bpftrace is told, by the hooks that this kernel allows.
+fn closes_script(plan: &str) -> String {
+    match plan {
+        "fentry" => BY_FUNCTION
+            .replace("kprobe:__tcp_close", "kfunc:__tcp_close")
+            .replace("(struct sock *)arg0", "args->sk"),
+        "kprobe" => BY_FUNCTION.to_owned(),
+        _ => BY_TRACEPOINT.to_owned(),
+    }
+}
+
+/// A tool at work.
+pub(super) struct Tool {
+    process: Process,
+    prints_lines: bool,
+}
+
+impl Tool {
+    /// Starts it, and waits until it is attached. Lines for each connection go nowhere.
+    pub(super) fn start(tool: &Installed) -> Result<Self> {
+        let stdout = if tool.prints_lines {
+            Stdio::null()
+        } else {
+            File::create(summary())?.into()
+        };
+        let process = Process::start(
+            command(&tool.program)
+                .args(&tool.args)
+                .stdout(stdout)
+                .stderr(File::create(complaints())?),
+        )?;
+        let mut tool = Self {
+            process,
+            prints_lines: tool.prints_lines,
+        };
+        let settled = settle(&mut tool.process);
+        settled.with_context(|| fs::read_to_string(complaints()).unwrap_or_default())?;
+        Ok(tool)
+    }
+}
+
+impl Watcher for Tool {
+    fn cpu_time(&mut self) -> Result<Duration> {
+        self.process.cpu_time()
+    }
+
+    fn check(&mut self, connections: u64, _orphans: u64) -> Result<()> {
+        if self.prints_lines {
+            expect_lines(&self.process, connections)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn stop(mut self: Box<Self>) -> Result<()> {
+        self.process.end(Signal::SIGINT)?;
+        fs::remove_file(complaints())?;
+        if self.prints_lines {
+            return Ok(());
+        }
+        let counts = fs::read_to_string(summary())?;
+        fs::remove_file(summary())?;
+        let own = fs::read_to_string("/proc/self/comm")?;
+        if !counts.contains(&format!("@closes[{}", own.trim())) {
+            bail!("has counted none of the closes: {counts}");
+        }
+        Ok(())
+    }
+}
+
+/// Makes sure that a process has printed something, if there was enough to fill a buffer.
+fn expect_lines(process: &Process, connections: u64) -> Result<()> {
+    if connections < 1000 {
+        return Ok(());
+    }
+    let io = fs::read_to_string(process.file("io"))?;
+    if super::process::field(&io, "wchar:").is_none_or(|written| written == 0) {
+        bail!("has printed nothing");
+    }
+    Ok(())
+}
+
+/// Waits until a process has attached what it attaches: these tools do not tell.
+pub(super) fn settle(process: &mut Process) -> Result<()> {
+    let start = Instant::now();
+    let (mut files, mut since) = (BTreeSet::<String>::new(), start);
+    while since.elapsed() < SETTLED || !files.iter().any(|file| is_bpf(file)) {
+        if let Some(status) = process.ended()? {
+            bail!("ended ({status}) before it was attached");
+        }
+        if start.elapsed() > READY_LIMIT {
+            bail!("is not attached after {READY_LIMIT:?}");
+        }
+        let open = open_files(process)?;
+        if open != files {
+            (files, since) = (open, Instant::now());
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+fn open_files(process: &Process) -> Result<BTreeSet<String>> {
+    let mut files = BTreeSet::new();
+    for entry in fs::read_dir(process.file("fd"))? {
+        let entry = entry?;
+        // It may be closed meanwhile.
+        if let Ok(target) = fs::read_link(entry.path()) {
+            let number = entry.file_name();
+            files.insert(format!("{}: {}", number.display(), target.display()));
+        }
+    }
+    Ok(files)
+}
+
+/// Whether an open file is an event or a link by which a program is attached, or a map of one.
+fn is_bpf(file: &str) -> bool {
+    let kinds = ["perf_event", "bpf_link", "bpf-map"];
+    kinds.iter().any(|kind| file.contains(kind))
+}
+
+/// Where a tool's counts go.
+fn summary() -> PathBuf {
+    root().join("target/bench-tool.out")
+}
+
+/// Where its complaints go.
+fn complaints() -> PathBuf {
+    root().join("target/bench-tool.err")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_script_takes_the_best_hooks() {
+        let fentry = closes_script("fentry");
+        assert!(fentry.contains("kfunc:__tcp_close") && fentry.contains("args->sk"));
+        assert!(!fentry.contains("kprobe") && !fentry.contains("arg0"));
+        assert!(closes_script("kprobe").contains("kprobe:__tcp_close"));
+        assert!(!closes_script("tracepoint").contains("kprobe"));
+    }
+}

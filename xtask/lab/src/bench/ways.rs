@@ -1,0 +1,136 @@
+//! Ways to be watched: by nobody, by lingerd, by the floor, by its peers.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use super::daemon::Daemon;
+use super::floor::Floor;
+use super::tool::{Tool, Tools};
+use super::watch::Watched;
+
+/// A way to be watched.
+pub(super) struct Way<'a> {
+    /// What it is, in tables and in the names of figures.
+    pub(super) name: String,
+    /// Whether it has to work, or else is left out.
+    pub(super) required: bool,
+    /// Begins to watch.
+    pub(super) start: Box<dyn Fn() -> Result<Box<dyn Watcher>> + 'a>,
+}
+
+/// What watches, until it is stopped or dropped.
+pub(super) trait Watcher {
+    /// CPU time that its processes took so far.
+    fn cpu_time(&mut self) -> Result<Duration>;
+
+    /// Makes sure that it has seen so many connections, of which so many left an orphan.
+    fn check(&mut self, connections: u64, orphans: u64) -> Result<()>;
+
+    /// Ends it.
+    fn stop(self: Box<Self>) -> Result<()>;
+}
+
+/// Nobody watches.
+struct Nobody;
+
+impl Watcher for Nobody {
+    fn cpu_time(&mut self) -> Result<Duration> {
+        Ok(Duration::ZERO)
+    }
+
+    fn check(&mut self, _connections: u64, _orphans: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn stop(self: Box<Self>) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> Way<'a> {
+    /// Bare.
+    pub(super) fn bare() -> Self {
+        Self {
+            name: "bare".to_owned(),
+            required: true,
+            start: Box::new(|| Ok(Box::new(Nobody))),
+        }
+    }
+
+    /// With a lingerd that works by this plan, and with these options.
+    pub(super) fn lingerd(
+        name: String,
+        lingerd: &'a Path,
+        plan: &'a str,
+        args: &'a [&'a str],
+    ) -> Self {
+        let args = [&["--plan", plan], args].concat();
+        Self {
+            name,
+            required: true,
+            start: Box::new(move || Ok(Box::new(Daemon::start(lingerd, &args)?))),
+        }
+    }
+
+    /// With a lingerd that is watched in turn by `lingerd watch`, with these options.
+    pub(super) fn watched(
+        name: String,
+        lingerd: &'a Path,
+        plan: &'a str,
+        asked: &'a [&'a str],
+    ) -> Self {
+        Self {
+            name,
+            required: false,
+            start: Box::new(move || Ok(Box::new(Watched::start(lingerd, plan, asked)?))),
+        }
+    }
+
+    /// With programs that only count, on the hooks of a plan.
+    pub(super) fn floor(floor: &'a Path, plan: &'a str) -> Self {
+        Self {
+            name: format!("floor, {plan}"),
+            required: true,
+            start: Box::new(move || Ok(Box::new(Floor::start(floor, plan)?))),
+        }
+    }
+
+    /// With each of these tools.
+    pub(super) fn tools(tools: Tools) -> impl Iterator<Item = Self> {
+        tools.into_iter().map(|tool| Self {
+            name: tool.name.to_owned(),
+            required: false,
+            start: Box::new(move || Ok(Box::new(Tool::start(&tool)?))),
+        })
+    }
+}
+
+impl Watcher for Daemon {
+    fn cpu_time(&mut self) -> Result<Duration> {
+        Daemon::cpu_time(self)
+    }
+
+    /// Makes sure that what was measured is what its name says: one kind of churn leaves an orphan with
+    /// each connection, the others leave none. Other programs' orphans are told apart by the group,
+    /// where there are groups.
+    fn check(&mut self, _connections: u64, orphans: u64) -> Result<()> {
+        let metrics = self.metrics()?;
+        if metrics.label("linger_closes_total", "comm").is_none() {
+            return Ok(());
+        }
+        let own = fs::read_to_string("/proc/self/comm")?;
+        let own = ("comm", own.trim());
+        let left = metrics.sum("linger_orphans_total", own) + metrics.sum("linger_orphans", own);
+        if left != orphans {
+            bail!("{orphans} closes were to leave data, and {left} did");
+        }
+        Ok(())
+    }
+
+    fn stop(self: Box<Self>) -> Result<()> {
+        Daemon::stop(*self)
+    }
+}

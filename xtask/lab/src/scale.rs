@@ -1,0 +1,140 @@
+//! What many hosts come to: a simulated fleet, a real Prometheus with the rules, and the dashboards' queries.
+
+mod catalogue;
+mod fleet;
+mod law;
+mod measure;
+mod prometheus;
+mod queries;
+mod report;
+mod serve;
+mod template;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Args;
+use linger_testkit::http;
+use linger_testkit::server::Server;
+use linger_xtask::artifacts;
+use linger_xtask::shell::{command, root, run_unseen};
+
+use self::fleet::Fleet;
+use self::prometheus::Prometheus;
+use self::template::Family;
+
+/// How long an exercise may take to come about, kind by kind.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What a lingerd must have counted to be a pattern.
+const NEEDED: [&str; 4] = [
+    "outcome=\"linger_timeout\"",
+    "outcome=\"connect_aborted\"",
+    "fate=\"peer_reset\",le=",
+    "fate=\"late_data\",le=",
+];
+
+/// What to simulate.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Options {
+    /// How many hosts, one fleet after another
+    #[arg(long, value_delimiter = ',', default_values_t = [5, 15, 45], value_parser = parse_count)]
+    hosts: Vec<usize>,
+    /// Groups of each host: a unit and a process that closed
+    #[arg(long, default_value_t = 100, value_parser = parse_count)]
+    groups: usize,
+    /// Seconds between scrapes, and between evaluations of rules
+    #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=300))]
+    interval: u64,
+    /// Seconds that each fleet is scraped for
+    #[arg(long = "for", value_name = "SECONDS", default_value_t = 180, value_parser = clap::value_parser!(u64).range(1..=86400))]
+    time: u64,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask lab scale                                  5, 15 and 45 hosts, 3 minutes each
+  cargo xtask lab scale --hosts 1000 --groups 10         many hosts with few groups
+  cargo xtask lab scale --hosts 50 --for 3600            dashboards that look back an hour
+
+Tables are printed, and everything goes to target/scale.json.";
+
+fn parse_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..=20_000) => Ok(count),
+        _ => Err("a number from 1 to 20000 is expected".into()),
+    }
+}
+
+/// Simulates, measures, and prints tables.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let served = exercised(&artifacts::lingerd()?)?;
+    let file = root().join("target/scale.json");
+    let mut cases = Vec::new();
+    for &hosts in &options.hosts {
+        println!(
+            "{hosts} hosts of {} groups, every {} s, for {} s",
+            options.groups, options.interval, options.time
+        );
+        let fleet = Fleet::new(pattern(&served)?, hosts, options.groups);
+        let seconds = Duration::from_secs;
+        let case = measure::measure(
+            Arc::new(fleet),
+            options.groups,
+            seconds(options.interval),
+            seconds(options.time),
+        )?;
+        cases.push(case);
+        // What comes next may take long, and be ended.
+        fs::write(&file, serde_json::to_string_pretty(&cases)?)?;
+    }
+    println!(
+        "\nPrometheus {}, {} CPUs.",
+        cases[0].version,
+        thread::available_parallelism()?
+    );
+    report::print(&cases);
+    println!("\nAll of it is in {}.", file.display());
+    Prometheus::forget()?;
+    let mut asked = cases.iter().flat_map(|case| &case.queries);
+    if let Some(error) = asked.find_map(|asked| asked.error.as_ref()) {
+        bail!("a query was refused: {error}");
+    }
+    Ok(())
+}
+
+fn pattern(served: &str) -> Result<Vec<Family>> {
+    template::parse(served).context("what lingerd serves is not understood")
+}
+
+/// What a real lingerd serves once closes of many kinds were made.
+fn exercised(lingerd: &Path) -> Result<String> {
+    let run = |address: SocketAddr| {
+        let mut command = command(lingerd);
+        command.args(["--log-level", "warn", "run", "--listen"]);
+        command.arg(address.to_string());
+        Ok(command)
+    };
+    let (mut server, address) = Server::start_somewhere("lingerd", run, "/readyz")?;
+    let start = Instant::now();
+    loop {
+        // A kind that does not come about this time may the next.
+        let _ = run_unseen(command(lingerd).arg("exercise").stdout(Stdio::null()));
+        let text = http::body(address, "/metrics")?;
+        let Some(missing) = NEEDED.iter().find(|needed| !text.contains(**needed)) else {
+            return Ok(text);
+        };
+        server.check()?;
+        ensure!(
+            start.elapsed() < PATIENCE,
+            "lingerd has counted no {missing}"
+        );
+    }
+}

@@ -1,0 +1,223 @@
+//! A Prometheus of its own for each fleet, with the rules, and what it says of itself.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, ensure};
+use linger_testkit::server::Server;
+use linger_testkit::{http, prometheus};
+use linger_xtask::shell::root;
+use serde_json::{Value, json};
+
+use super::queries::{Query, Times};
+use super::serve;
+
+/// A running Prometheus.
+pub(super) struct Prometheus {
+    server: Server,
+    address: SocketAddr,
+}
+
+/// What an answer took.
+pub(super) struct Took {
+    /// Until all of it was there.
+    pub(super) time: Duration,
+    /// How many samples were looked at.
+    pub(super) samples: u64,
+    /// How many had to be in memory at a time; Prometheus refuses what takes more than 50,000,000.
+    pub(super) peak: u64,
+    /// How many series there are in it.
+    pub(super) series: usize,
+}
+
+/// A rule, and how long its last evaluation took.
+pub(super) struct Rule {
+    pub(super) name: String,
+    pub(super) seconds: f64,
+}
+
+/// What is on disk.
+pub(super) struct OnDisk {
+    /// Of samples, each.
+    pub(super) bytes_per_sample: f64,
+    /// Of the index, for each series in a block, usually of two hours.
+    pub(super) index_bytes_per_series: f64,
+}
+
+impl Prometheus {
+    /// Starts one with nothing recorded that scrapes so many hosts of the server.
+    pub(super) fn start(fleet: SocketAddr, hosts: usize, interval: Duration) -> Result<Self> {
+        Self::forget()?;
+        let settings = settings(fleet, hosts, interval);
+        let command = |address| {
+            let mut command = prometheus::command(&folder(), &settings, address)?;
+            // For a snapshot.
+            command.arg("--web.enable-admin-api");
+            Ok(command)
+        };
+        let (server, address) = Server::start_somewhere("prometheus", command, "/-/ready")?;
+        Ok(Self { server, address })
+    }
+
+    /// Removes what the one before has recorded.
+    pub(super) fn forget() -> Result<()> {
+        let folder = folder();
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        Ok(())
+    }
+
+    /// What it serves of itself; fails if it has ended.
+    pub(super) fn own_metrics(&mut self) -> Result<Own> {
+        self.server.check()?;
+        Ok(Own(http::body(self.address, "/metrics")?))
+    }
+
+    /// Its version.
+    pub(super) fn version(&self) -> Result<String> {
+        let info = prometheus::ask(self.address, "status/buildinfo", &[])?;
+        Ok(info["version"].as_str().unwrap_or("?").to_owned())
+    }
+
+    /// All rules.
+    pub(super) fn rules(&self) -> Result<Vec<Rule>> {
+        let data = prometheus::ask(self.address, "rules", &[])?;
+        let groups = data["groups"].as_array().into_iter().flatten();
+        let rules = groups.flat_map(|group| group["rules"].as_array().into_iter().flatten());
+        let rules = rules.map(|rule| Rule {
+            name: rule["name"].as_str().unwrap_or_default().to_owned(),
+            seconds: rule["evaluationTime"].as_f64().unwrap_or(0.0),
+        });
+        Ok(rules.collect())
+    }
+
+    /// The one number that a query finds, 0 if it finds nothing.
+    pub(super) fn number(&self, query: &str) -> Result<f64> {
+        let data = prometheus::ask(self.address, "query", &[("query", query)])?;
+        let value = data["result"][0]["value"][1].as_str();
+        Ok(value.map_or(Ok(0.0), str::parse)?)
+    }
+
+    /// Asks what a dashboard asks.
+    pub(super) fn ask(&self, query: &Query, times: Times) -> Result<Took> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        let [start, end] =
+            [now.saturating_sub(times.range), now].map(|at| at.as_secs().to_string());
+        let step = times.interval.as_secs().to_string();
+        let period = [("start", start.as_str()), ("end", &end)];
+        let stats = [("stats", "all")];
+        let (path, parameters) = match query {
+            Query::Instant(query) => ("query".to_owned(), vec![("query", query.as_str())]),
+            Query::Range(query) => (
+                "query_range".to_owned(),
+                [&[("query", query.as_str()), ("step", &step)][..], &period].concat(),
+            ),
+            Query::Labels { label, selector } => (
+                format!("label/{label}/values"),
+                [&[("match[]", selector.as_str())][..], &period].concat(),
+            ),
+        };
+        let start = Instant::now();
+        let data = prometheus::ask(self.address, &path, &[&stats[..], &parameters].concat())?;
+        let time = start.elapsed();
+        let samples = &data["stats"]["samples"];
+        let number = |name: &str| samples[name].as_u64().unwrap_or(0);
+        let found = data["result"].as_array().or(data.as_array());
+        Ok(Took {
+            time,
+            samples: number("totalQueryableSamples"),
+            peak: number("peakSamples"),
+            series: found.map_or(0, Vec::len),
+        })
+    }
+
+    /// Has it write down all that it has in memory, and looks at what that comes to.
+    pub(super) fn on_disk(&self) -> Result<OnDisk> {
+        let answer = http::post(self.address, "/api/v1/admin/tsdb/snapshot")?;
+        let data = prometheus::data(&answer)?;
+        let name = data["name"].as_str().context("no snapshot was made")?;
+        let (mut chunks, mut index, mut samples, mut series) = (0, 0, 0, 0);
+        for block in fs::read_dir(folder().join("data/snapshots").join(name))? {
+            let block = block?.path();
+            let meta = fs::read_to_string(block.join("meta.json"))?;
+            let meta: Value = serde_json::from_str(&meta)?;
+            let number = |name: &str| meta["stats"][name].as_u64().unwrap_or(0);
+            samples += number("numSamples");
+            series += number("numSeries");
+            index += fs::metadata(block.join("index"))?.len();
+            chunks += size_of_files(&block.join("chunks"))?;
+        }
+        ensure!(samples > 0, "the snapshot is empty");
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+        let each = |bytes: u64, of: u64| bytes as f64 / of as f64;
+        Ok(OnDisk {
+            bytes_per_sample: each(chunks, samples),
+            index_bytes_per_series: each(index, series),
+        })
+    }
+}
+
+/// Where it keeps what it records.
+fn folder() -> PathBuf {
+    root().join("target/scale")
+}
+
+/// What is JSON is YAML.
+fn settings(fleet: SocketAddr, hosts: usize, interval: Duration) -> Value {
+    let seconds = format!("{}s", interval.as_secs());
+    let host = |number| {
+        json!({
+            "targets": [fleet.to_string()],
+            "labels": {
+                "__metrics_path__": serve::path(number),
+                "instance": format!("host{number}.example.net:10546"),
+            },
+        })
+    };
+    json!({
+        "global": {
+            "scrape_interval": seconds,
+            "scrape_timeout": seconds,
+            "evaluation_interval": seconds,
+        },
+        "rule_files": [root().join("dashboards/rules/*.yaml")],
+        "scrape_configs": [{
+            "job_name": "lingerd",
+            "static_configs": (0..hosts).map(host).collect::<Vec<_>>(),
+        }],
+    })
+}
+
+fn size_of_files(folder: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for file in fs::read_dir(folder)? {
+        bytes += file?.metadata()?.len();
+    }
+    Ok(bytes)
+}
+
+/// What a Prometheus says of itself.
+pub(super) struct Own(String);
+
+impl Own {
+    /// The sum of a metric's samples that have this in their labels.
+    pub(super) fn sum(&self, metric: &str, part: &str) -> f64 {
+        let lines = self.0.lines().filter_map(|line| {
+            let rest = line.strip_prefix(metric)?;
+            let (labels, value) = rest.rsplit_once(' ')?;
+            let is_it = labels.is_empty() || labels.starts_with('{');
+            (is_it && labels.contains(part)).then_some(value)
+        });
+        lines.filter_map(|value| value.parse::<f64>().ok()).sum()
+    }
+}
+
+#[test]
+fn samples_of_the_metric_itself_are_added_up() {
+    let own = Own("a 1\na_b 2\na{c=\"x\"} 4\na{c=\"y\"} 8e+00\n".to_owned());
+    let sum = |part| own.sum("a", part).to_string();
+    assert_eq!((sum("").as_str(), sum("\"y\"").as_str()), ("13", "8"));
+}

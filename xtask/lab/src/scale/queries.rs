@@ -1,0 +1,141 @@
+//! What the dashboards ask Prometheus, with everything chosen.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use linger_xtask::shell::root;
+use serde_json::Value;
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub(super) enum Query {
+    /// Of a table, or a number of the whole time range: now.
+    Instant(String),
+    /// Of a graph.
+    Range(String),
+    /// Of a variable: the values of a label.
+    Labels { label: String, selector: String },
+}
+
+/// A query, and whose it is.
+#[derive(Clone, Debug)]
+pub(super) struct Named {
+    pub(super) dashboard: String,
+    pub(super) panel: String,
+    pub(super) query: Query,
+}
+
+/// How Grafana fills in what depends on time.
+#[derive(Clone, Copy)]
+pub(super) struct Times {
+    /// Between scrapes, as the data source is told.
+    pub(super) interval: Duration,
+    /// How far back dashboards look.
+    pub(super) range: Duration,
+}
+
+/// All queries of all dashboards.
+pub(super) fn all(times: Times) -> Result<Vec<Named>> {
+    let mut files = fs::read_dir(root().join("dashboards"))?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<_>>>()?;
+    files.retain(|file| file.extension().is_some_and(|ending| ending == "json"));
+    files.sort();
+    let mut queries = Vec::new();
+    for file in files {
+        let dashboard = serde_json::from_str(&fs::read_to_string(&file)?)
+            .with_context(|| format!("read {}", file.display()))?;
+        queries.extend(of_dashboard(&dashboard, times));
+    }
+    Ok(queries)
+}
+
+fn of_dashboard(dashboard: &Value, times: Times) -> Vec<Named> {
+    let title = text(&dashboard["title"]).trim_start_matches("linger / ");
+    let named = |panel: String, query| Named {
+        dashboard: title.to_owned(),
+        panel,
+        query,
+    };
+    let variables = list(&dashboard["templating"]["list"]).iter();
+    let variables = variables.filter_map(|variable| {
+        let query = of_variable(text(&variable["query"]["query"]), times)?;
+        Some(named(
+            format!("variable {}", text(&variable["name"])),
+            query,
+        ))
+    });
+    let panels = list(&dashboard["panels"]).iter().flat_map(|panel| {
+        list(&panel["targets"]).iter().map(move |target| {
+            let title = text(&panel["title"]);
+            let panel = match text(&target["legendFormat"]) {
+                legend if legend.contains('{') => title.to_owned(),
+                legend => format!("{title}: {legend}"),
+            };
+            (panel, target)
+        })
+    });
+    let panels = panels.map(|(panel, target)| {
+        let expression = filled_in(text(&target["expr"]), times);
+        let query = match target["instant"].as_bool() {
+            Some(true) => Query::Instant(expression),
+            _ => Query::Range(expression),
+        };
+        named(panel, query)
+    });
+    variables.chain(panels).collect()
+}
+
+/// `label_values(selector, label)`, if it is that.
+fn of_variable(query: &str, times: Times) -> Option<Query> {
+    let arguments = query.strip_prefix("label_values(")?.strip_suffix(')')?;
+    let (selector, label) = arguments.rsplit_once(", ")?;
+    Some(Query::Labels {
+        label: label.to_owned(),
+        selector: filled_in(selector, times),
+    })
+}
+
+/// As Grafana does with everything chosen.
+fn filled_in(query: &str, times: Times) -> String {
+    let seconds = |time: Duration| format!("{}s", time.as_secs());
+    query
+        .replace("$__rate_interval", &seconds(4 * times.interval))
+        .replace("$__range", &seconds(times.range))
+        .replace("$job", ".+")
+        .replace("$instance", ".+")
+        .replace("$unit", ".*")
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_left_to_be_filled_in() {
+        let times = Times {
+            interval: Duration::from_secs(15),
+            range: Duration::from_secs(3600),
+        };
+        let queries = all(times).unwrap();
+        assert!(queries.len() > 90, "{}", queries.len());
+        let labels = queries
+            .iter()
+            .filter(|named| matches!(named.query, Query::Labels { .. }));
+        assert!(labels.count() > 7);
+        assert!(
+            queries
+                .iter()
+                .all(|named| !format!("{:?}", named.query).contains('$'))
+        );
+    }
+}

@@ -1,0 +1,26 @@
+//! What it takes to build, run and test linger: the parts of `cargo xtask`, which the laboratory beside it uses too.
+
+#![expect(
+    clippy::must_use_candidate,
+    clippy::return_self_not_must_use,
+    reason = "two programs call it, which use what they ask for"
+)]
+
+mod archive;
+pub mod artifacts;
+mod cache;
+mod debian;
+pub mod fuzz;
+pub mod kernels;
+pub mod machine;
+mod modules;
+pub mod mutate;
+mod notices;
+mod overlay;
+pub mod package;
+pub mod setup;
+pub mod shell;
+pub mod systemd;
+pub mod tally;
+pub mod test;
+pub mod vm;

@@ -1,0 +1,228 @@
+//! A step of the tests: a process of its own, whose lines carry its name, and which leaves what it found.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
+
+use super::{Options, steps};
+use crate::shell::root;
+use crate::tally::{Scenarios, Tally};
+
+/// When a step is done: each stage only if those before it passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    /// What is read: format, lints, licences.
+    Form,
+    /// What is built and run as a process: unit and integration tests.
+    Unit,
+    /// The scenarios natively, and by one plan on one kernel.
+    First,
+    /// All else.
+    Rest,
+}
+
+impl Stage {
+    pub(super) const ALL: [Self; 4] = [Self::Form, Self::Unit, Self::First, Self::Rest];
+
+    /// How many of its steps run side by side, on two cores: machines wait more than they work.
+    pub(super) fn lanes(self) -> usize {
+        match self {
+            Self::Form | Self::Unit | Self::First => 2,
+            Self::Rest => 3,
+        }
+    }
+}
+
+/// Where a step belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Extent {
+    /// `cargo xtask check` does it as well.
+    Everyday,
+    /// `cargo xtask test` does it.
+    Usual,
+    /// Only `cargo xtask test --full` does it.
+    Full,
+}
+
+/// What a step does.
+pub(super) type Work = Box<dyn Fn(&Options) -> Result<Findings> + Sync>;
+
+/// A check or a group of tests.
+pub(super) struct Step {
+    /// Its name, by which it can be chosen.
+    pub(super) name: String,
+    pub(super) stage: Stage,
+    pub(super) extent: Extent,
+    /// Whether it runs when all others of its stage have ended: load would break it, or it is the load.
+    pub(super) alone: bool,
+    pub(super) work: Work,
+}
+
+/// What a step showed.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Findings {
+    /// Counts of tests.
+    Counted(Tally),
+    /// What became of each scenario with each plan.
+    Scenarios(Scenarios),
+}
+
+impl Findings {
+    pub(super) fn tally(&self) -> Tally {
+        match self {
+            Self::Counted(tally) => *tally,
+            Self::Scenarios(scenarios) => scenarios.tally(),
+        }
+    }
+}
+
+/// A step that was done.
+pub(super) struct Done {
+    pub(super) name: String,
+    pub(super) time: Duration,
+    /// Nothing if the step broke.
+    pub(super) findings: Option<Findings>,
+}
+
+impl Done {
+    pub(super) fn tally(&self) -> Tally {
+        self.findings
+            .as_ref()
+            .map_or(Tally::FAILED, Findings::tally)
+    }
+
+    /// Whether it proved something: a step without a test that passed is a failure.
+    pub(super) fn passed(&self) -> bool {
+        matches!(
+            self.tally(),
+            Tally {
+                passed: 1..,
+                failed: 0,
+                ..
+            }
+        )
+    }
+
+    pub(super) fn verdict(&self) -> &'static str {
+        if self.passed() { "ok" } else { "FAILED" }
+    }
+}
+
+impl Step {
+    /// Does it in a process of its own, so that its lines can be told from those of others.
+    pub(super) fn perform(&self, options: &Options) -> Done {
+        println!("=== {}", self.name);
+        let start = Instant::now();
+        let findings = run(&self.name, options)
+            .inspect_err(|error| println!("{} | error: {error:#}", self.name))
+            .ok();
+        let done = Done {
+            name: self.name.clone(),
+            time: start.elapsed(),
+            findings,
+        };
+        println!(
+            "=== {}: {}, {:.1} s",
+            done.name,
+            done.verdict(),
+            done.time.as_secs_f64()
+        );
+        done
+    }
+}
+
+/// Runs the step's process, shows its lines, and reads what it found.
+fn run(name: &str, options: &Options) -> Result<Findings> {
+    let report = report(name)?;
+    if report.exists() {
+        fs::remove_file(&report)?;
+    }
+    // By this link: another build may have put another file under the name since.
+    let mut child = Command::new("/proc/self/exe")
+        .arg("step")
+        .arg(name)
+        .arg("--report")
+        .arg(&report)
+        .args(options.arguments())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("start a process for the step")?;
+    let stdout = child.stdout.take().context("the output is a pipe")?;
+    let stderr = child.stderr.take().context("so are the errors")?;
+    thread::scope(|scope| {
+        scope.spawn(|| show(name, stderr));
+        show(name, stdout);
+    });
+    let status = child.wait()?;
+    let text = fs::read_to_string(&report)
+        .with_context(|| format!("the step left no findings ({status})"))?;
+    serde_json::from_str(&text).context("the findings of the step")
+}
+
+/// Prints each line with the name of the step.
+fn show(name: &str, stream: impl Read) {
+    for bytes in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+        println!("{name} | {}", String::from_utf8_lossy(&bytes).trim_end());
+    }
+}
+
+fn report(name: &str) -> Result<PathBuf> {
+    let folder = root().join("target/test");
+    fs::create_dir_all(&folder)?;
+    Ok(folder.join(format!("{}.json", name.replace([' ', '/'], "-"))))
+}
+
+/// Does a step in this process, and leaves what it found.
+///
+/// # Errors
+///
+/// There is no such step, or it broke.
+pub fn perform_here(name: &str, report: &Path, options: &Options) -> Result<()> {
+    // Whoever ends the tests ends all their steps.
+    set_pdeathsig(Signal::SIGTERM)?;
+    let steps = steps::all();
+    let step = steps.iter().find(|step| step.name == name);
+    let step = step.with_context(|| format!("there is no step {name:?}"))?;
+    let findings = (step.work)(options)?;
+    fs::write(report, serde_json::to_string(&findings)?)
+        .with_context(|| format!("write {}", report.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn done(findings: Option<Findings>) -> Done {
+        Done {
+            name: "x".into(),
+            time: Duration::ZERO,
+            findings,
+        }
+    }
+
+    #[test]
+    fn a_step_that_broke_or_ran_no_test_failed() {
+        assert!(!done(None).passed());
+        assert!(!done(Some(Findings::Counted(Tally::default()))).passed());
+        assert!(!done(Some(Findings::Counted(Tally::FAILED))).passed());
+        assert!(done(Some(Findings::Counted(Tally::PASSED))).passed());
+    }
+
+    #[test]
+    fn findings_survive_the_way_between_processes() {
+        let text = serde_json::to_string(&Findings::Counted(Tally::PASSED)).unwrap();
+        let findings: Findings = serde_json::from_str(&text).unwrap();
+        assert_eq!(findings.tally(), Tally::PASSED);
+    }
+}

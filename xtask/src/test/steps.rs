@@ -1,0 +1,236 @@
+//! The list of steps.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+
+use anyhow::Result;
+
+use super::Options;
+use super::step::{Extent, Findings, Stage, Step};
+use super::unit;
+use crate::artifacts;
+use crate::fuzz;
+use crate::kernels::{Kernel, NEWEST, Proof, TABLE};
+use crate::package;
+use crate::setup;
+use crate::shell::{cargo, command, root, run, tools};
+use crate::systemd;
+use crate::tally::{Scenarios, Tally};
+use crate::vm::{self, Scope, Selection};
+
+/// Closes of the load natively.
+const LOAD: &str = "100000";
+/// The same in full.
+const FULL_LOAD: &str = "1000000";
+
+/// How long each target is fuzzed in full, seconds.
+const FUZZING: u32 = 600;
+
+/// The plan that is tried first.
+const FIRST: &str = "fentry";
+
+/// All plans.
+const PLANS: [&str; 3] = [FIRST, "kprobe", "tracepoint"];
+
+/// All steps, those first that take longest among those that run side by side.
+pub(super) fn all() -> Vec<Step> {
+    use Extent::{Everyday, Full, Usual};
+    use Stage::{First, Form, Rest, Unit};
+    let mut steps = vec![
+        checked("format", Form, Everyday, format),
+        checked("clippy", Form, Everyday, clippy),
+        checked("clippy of the kernel side", Form, Everyday, clippy_bpf),
+        checked("documentation", Form, Usual, documentation),
+        checked("licences", Form, Usual, licences),
+        counted("unit tests", Unit, Everyday, |_| unit::run()),
+        checked("lingerd", Unit, Everyday, || artifacts::lingerd().map(drop)),
+        counted("examples", Unit, Usual, |_| unit::run_examples()),
+        Step {
+            alone: true,
+            ..counted("siege", Unit, Usual, |_| unit::run_siege())
+        },
+        counted("scenarios here", First, Everyday, scenarios_here),
+        on_kernel(NEWEST, FIRST, First, Everyday, Proof::All),
+        counted("package", Rest, Usual, |_| package_on_kernels()),
+    ];
+    for entry in TABLE {
+        let plans = PLANS
+            .iter()
+            .filter(|plan| (entry.label, **plan) != (NEWEST, FIRST));
+        steps.extend(plans.map(|plan| on_kernel(entry.label, plan, Rest, Usual, entry.proof)));
+    }
+    steps.extend([
+        counted("units under systemd", Rest, Usual, units),
+        checked("gate", Rest, Usual, || lab(&["gate"])),
+        Step {
+            alone: true,
+            ..checked("bench", Rest, Full, || lab(&["bench"]))
+        },
+        Step {
+            alone: true,
+            ..checked("scale", Rest, Full, || lab(&["scale"]))
+        },
+        checked("fuzzing", Rest, Full, || {
+            fuzz::fuzz(&fuzz::Options::all(FUZZING))
+        }),
+    ]);
+    steps
+}
+
+/// A command of the laboratory.
+fn lab(args: &[&str]) -> Result<()> {
+    run(cargo()
+        .args(["run", "--quiet", "--package", "linger-lab", "--"])
+        .args(args))
+}
+
+/// A step that finds something.
+fn counted(
+    name: impl Into<String>,
+    stage: Stage,
+    extent: Extent,
+    work: impl Fn(&Options) -> Result<Findings> + Sync + 'static,
+) -> Step {
+    Step {
+        name: name.into(),
+        stage,
+        extent,
+        alone: false,
+        work: Box::new(work),
+    }
+}
+
+/// A step that is itself the one thing to pass or fail.
+fn checked(
+    name: &str,
+    stage: Stage,
+    extent: Extent,
+    work: impl Fn() -> Result<()> + Sync + 'static,
+) -> Step {
+    counted(name, stage, extent, move |_| {
+        work().map(|()| Findings::Counted(Tally::PASSED))
+    })
+}
+
+/// The scenarios of a plan on a kernel of the table.
+fn on_kernel(
+    label: &'static str,
+    plan: &'static str,
+    stage: Stage,
+    extent: Extent,
+    proof: Proof,
+) -> Step {
+    counted(format!("{label} {plan}"), stage, extent, move |options| {
+        let kernel = Kernel::of_label(label)?;
+        let selection = Selection {
+            plan: Some(plan.to_owned()),
+            ..selection(options, proof)
+        };
+        vm::run_scenarios(&kernel, &artifacts::executables()?, &selection).map(Findings::Scenarios)
+    })
+}
+
+fn selection(options: &Options, proof: Proof) -> Selection {
+    let scope = match (options.full, proof) {
+        (true, _) => Scope::Full,
+        (false, Proof::All) => Scope::Standard,
+        (false, Proof::Kernel) => Scope::Kernel,
+    };
+    Selection {
+        scope,
+        seed: options.seed.clone(),
+        ..Selection::default()
+    }
+}
+
+fn format() -> Result<()> {
+    run(cargo().args(["fmt", "--all", "--check"]))
+}
+
+fn clippy() -> Result<()> {
+    run(cargo()
+        .args(["clippy", "--workspace", "--all-targets"])
+        .args(["--", "-D", "warnings"]))
+}
+
+/// The programs are checked by the clippy that belongs to the compiler that builds them.
+fn clippy_bpf() -> Result<()> {
+    anyhow::ensure!(
+        setup::has_debian_rustc(),
+        "this takes Debian's rustc-web and its clippy, and something else builds the programs here"
+    );
+    run(cargo()
+        .args(["check", "--locked", "--package", "linger-ebpf"])
+        .args(["--bins", "--features", "kernel"])
+        .args(["--target", "bpfel-unknown-none"])
+        .args(["--target-dir", "target/bpf-clippy"])
+        .env("RUSTC", setup::DEBIAN_RUSTC)
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("RUSTC_WORKSPACE_WRAPPER", tools().join("bpf-clippy-driver"))
+        .env("CLIPPY_ARGS", "-Dwarnings"))
+}
+
+fn documentation() -> Result<()> {
+    run(cargo()
+        .args(["doc", "--no-deps", "--workspace"])
+        .env("RUSTDOCFLAGS", "-Dwarnings"))
+}
+
+fn licences() -> Result<()> {
+    run(command(tools().join("cargo-deny")).args(["check", "licenses", "bans", "sources"]))
+}
+
+fn scenarios_here(options: &Options) -> Result<Findings> {
+    let built = artifacts::executables()?;
+    let summary = root().join("target/scenarios.json");
+    if summary.exists() {
+        fs::remove_file(&summary)?;
+    }
+    let load = if options.full { FULL_LOAD } else { LOAD };
+    let result = run(command(built.scenarios)
+        .arg("--lingerd")
+        .arg(built.lingerd)
+        .args(["--environment", "native", "--load", load])
+        .arg("--summary")
+        .arg(&summary)
+        .args(selection(options, Proof::All).args())
+        .env("PATH", path_with_tools()?));
+    let scenarios = fs::read_to_string(&summary)
+        .map_err(Into::into)
+        .and_then(|json| Scenarios::parse(&json));
+    // Failed pairs are findings; any other failure leaves none.
+    if let Err(error) = result
+        && !scenarios.as_ref().is_ok_and(|found| found.failed > 0)
+    {
+        return Err(error);
+    }
+    scenarios.map(Findings::Scenarios)
+}
+
+fn path_with_tools() -> Result<OsString> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    Ok(env::join_paths(
+        std::iter::once(tools()).chain(env::split_paths(&path)),
+    )?)
+}
+
+fn units(_: &Options) -> Result<Findings> {
+    systemd::run_tests(
+        &Kernel::of_label(NEWEST)?,
+        &artifacts::executables()?,
+        &Selection::default(),
+        &systemd::Options::default(),
+    )
+    .map(Findings::Scenarios)
+}
+
+/// The package on each kernel on which all is run.
+fn package_on_kernels() -> Result<Findings> {
+    let made = package::make()?;
+    let mut all = Scenarios::default();
+    for entry in TABLE.iter().filter(|entry| entry.proof == Proof::All) {
+        all += package::test(&Kernel::of_label(entry.label)?, &made)?;
+    }
+    Ok(Findings::Scenarios(all))
+}

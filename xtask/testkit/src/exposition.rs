@@ -1,0 +1,123 @@
+//! The Prometheus text format, as far as the daemon writes it.
+
+use std::collections::BTreeMap;
+
+/// One sample.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// The name of its metric.
+    pub name: String,
+    /// Its labels, escapes undone.
+    pub labels: BTreeMap<String, String>,
+    /// Its value.
+    pub value: f64,
+}
+
+impl Sample {
+    /// The value of a label; empty if it has none.
+    pub fn label(&self, name: &str) -> &str {
+        self.labels.get(name).map_or("", String::as_str)
+    }
+}
+
+/// All samples of one scrape.
+#[derive(Clone, Debug, Default)]
+pub struct Scrape(
+    /// In the order of the exposition.
+    pub Vec<Sample>,
+);
+
+impl Scrape {
+    /// Parses an exposition.
+    ///
+    /// # Errors
+    ///
+    /// A line is no sample: which one.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        text.lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+            .map(|line| sample(line).ok_or_else(|| format!("not a sample: {line}")))
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// The value of a metric that has no labels.
+    pub fn value(&self, name: &str) -> Option<f64> {
+        let mut samples = self.of(name).filter(|sample| sample.labels.is_empty());
+        samples.next().map(|sample| sample.value)
+    }
+
+    /// The samples of a metric.
+    pub fn of(&self, name: &str) -> impl Iterator<Item = &Sample> {
+        self.0.iter().filter(move |sample| sample.name == name)
+    }
+}
+
+/// One line; none if it is broken.
+fn sample(line: &str) -> Option<Sample> {
+    let (name, mut rest) = line.split_at(line.find(['{', ' '])?);
+    let mut labels = BTreeMap::new();
+    if let Some(inside) = rest.strip_prefix('{') {
+        rest = inside;
+        while !rest.starts_with('}') {
+            let (label, quoted) = rest.split_once("=\"")?;
+            if !label
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+            {
+                return None;
+            }
+            let (text, after) = unquote(quoted)?;
+            labels.insert(label.to_owned(), text);
+            rest = after.strip_prefix(',').unwrap_or(after);
+        }
+        rest = &rest[1..];
+    }
+    Some(Sample {
+        name: name.to_owned(),
+        labels,
+        value: rest.strip_prefix(' ')?.parse().ok()?,
+    })
+}
+
+/// The text up to the closing quote, escapes undone, and what follows.
+fn unquote(quoted: &str) -> Option<(String, &str)> {
+    let mut text = String::new();
+    let mut chars = quoted.char_indices();
+    while let Some((at, char)) = chars.next() {
+        match char {
+            '"' => return Some((text, &quoted[at + 1..])),
+            '\\' => text.push(match chars.next()?.1 {
+                'n' => '\n',
+                escaped @ ('"' | '\\') => escaped,
+                _ => return None,
+            }),
+            plain => text.push(plain),
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_have_name_labels_and_value() {
+        let text = "# TYPE a gauge\na_b 1\na 0.5\nc{d=\"e \\\"\\n\",f_g=\"\"} 3\n";
+        let scrape = Scrape::parse(text).unwrap();
+        assert_eq!(scrape.0.len(), 3);
+        assert_eq!(scrape.value("a"), Some(0.5));
+        assert_eq!(scrape.value("c"), None);
+        let c = scrape.of("c").next().unwrap();
+        assert_eq!((c.label("d"), c.label("none")), ("e \"\n", ""));
+    }
+
+    #[test]
+    fn a_line_that_is_no_sample_is_told() {
+        for line in ["a", "a{b=\"c} 1", "a{B=\"c\"} 1", "a{b=\"\\x\"} 1", "a x"] {
+            let error = Scrape::parse(line).unwrap_err();
+            assert!(error.contains(line), "{error}");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Asking over HTTP, by a client that closes first.
+
+use std::io::{BufRead, BufReader, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+/// How long an answer may take.
+const ANSWER: Duration = Duration::from_secs(180);
+
+/// The status and the body that `path` is answered with.
+///
+/// The connection is closed here first, when all has come: so the daemon's close leaves nothing behind.
+///
+/// # Errors
+///
+/// There is no answer in time, or none in HTTP.
+pub fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
+    ask(address, "GET", path)
+}
+
+/// The body of what `path` is answered with, which must be with 200.
+///
+/// # Errors
+///
+/// As of [`get`], or another status.
+pub fn body(address: SocketAddr, path: &str) -> Result<String> {
+    good(address, "GET", path)
+}
+
+/// The same, of something to be done.
+///
+/// # Errors
+///
+/// As of [`body`].
+pub fn post(address: SocketAddr, path: &str) -> Result<String> {
+    good(address, "POST", path)
+}
+
+/// Whether `path` is answered with 200.
+pub fn is_ready(address: SocketAddr, path: &str) -> bool {
+    body(address, path).is_ok()
+}
+
+fn good(address: SocketAddr, method: &str, path: &str) -> Result<String> {
+    let (status, body) = ask(address, method, path)?;
+    ensure!(
+        status == 200,
+        "http://{address}{path} answers {status}: {body}"
+    );
+    Ok(body)
+}
+
+fn ask(address: SocketAddr, method: &str, path: &str) -> Result<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n"
+    )?;
+    let mut stream = BufReader::new(stream);
+    let first = line(&mut stream)?;
+    let status = first.split(' ').nth(1).context("no HTTP status")?.parse()?;
+    let mut length = None;
+    loop {
+        let header = line(&mut stream)?.to_ascii_lowercase();
+        if header.is_empty() {
+            break;
+        }
+        if let Some(value) = header.strip_prefix("content-length:") {
+            length = Some(value.trim().parse()?);
+        }
+    }
+    let body = match length {
+        Some(length) => exactly(&mut stream, length)?,
+        None => chunks(&mut stream)?,
+    };
+    Ok((status, String::from_utf8(body)?))
+}
+
+/// A line, without its end.
+fn line(stream: &mut impl BufRead) -> Result<String> {
+    let mut line = String::new();
+    stream.read_line(&mut line)?;
+    let line = line.strip_suffix("\r\n");
+    Ok(line.context("the answer ends early")?.to_owned())
+}
+
+fn exactly(stream: &mut impl BufRead, length: usize) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; length];
+    stream.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The body that comes in chunks, down to the last.
+fn chunks(stream: &mut impl BufRead) -> Result<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let length = usize::from_str_radix(&line(stream)?, 16)?;
+        body.extend(exactly(stream, length)?);
+        ensure!(line(stream)?.is_empty(), "a chunk does not end");
+        if length == 0 {
+            return Ok(body);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_put_together() {
+        let read = |text: &str| chunks(&mut text.as_bytes());
+        let body = read("4\r\nlin\n\r\nc\r\nger\r\n 12345\n\r\n0\r\n\r\n").unwrap();
+        assert_eq!(body, b"lin\nger\r\n 12345\n");
+        for broken in ["4\r\nling\r\n", "5\r\nling"] {
+            assert!(read(broken).is_err(), "{broken}");
+        }
+    }
+}
