@@ -25,7 +25,7 @@ pub use kinds::{
     close_reset, memory_aborted_under, pair_with_unacked, pair_with_unsent,
 };
 pub use left::{Ended, Orphans};
-pub use orphans::close_window, pair_with_closed_window;
+pub use orphans::{close_window, pair_with_closed_window};
 pub use report::table;
 pub use tally::{Closes, End, Tally};
 use tcp::{Family, Loopback};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use linger_daemon::exercise::state::{self, Queues, State};
 use linger_daemon::exercise::tcp::{self, Loopback, Pair};
-use linger_daemon::exercise::{self, Kind, LINGER, MESSAGE, pair_with_closed_window};
+use linger_daemon::exercise::{self, Kind, LINGER, MESSAGE, close_window, pair_with_closed_window};
 use linger_ebpf::{Fate, Outcome};
 use socket2::Socket;
 
