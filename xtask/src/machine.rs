@@ -210,18 +210,24 @@ fn is_trouble(line: &str) -> bool {
     else {
         return false;
     };
+    // Since 6.19 a warning names its place first, and the CPU after it.
+    let is_warning = text.starts_with("WARNING: ");
     time.trim().parse::<f64>().is_ok()
-        && [
-            "Kernel panic",
-            "BUG:",
-            "Oops:",
-            "soft lockup",
-            "WARNING: CPU",
-            "general protection fault",
-        ]
-        .iter()
-        .any(|words| text.contains(words))
+        && (is_warning || TROUBLES.iter().any(|words| text.contains(words)))
 }
+
+/// Words of the kernel's, wherever in a line, for something that broke. They are of Linux 6.1 to 7.3.
+const TROUBLES: [&str; 8] = [
+    "Kernel panic",
+    "BUG:",
+    "Oops:",
+    "UBSAN:",
+    "soft lockup",
+    "general protection fault",
+    // Of RCU, and of tasks that hang.
+    "detected stall",
+    "blocked for more than",
+];
 
 #[cfg(test)]
 mod tests {
@@ -233,6 +239,9 @@ mod tests {
             "[    1.798159] Kernel panic - not syncing: VFS: Unable to mount root fs",
             "[   40.000001] watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [scenarios:90]",
             "[    2.5] WARNING: CPU: 0 PID: 70 at kernel/bpf/verifier.c:1 x+0x1/0x2",
+            "[    2.5] WARNING: kernel/bpf/verifier.c:1 at x+0x1/0x2, CPU#0: scenarios/70",
+            "[   60.0] rcu: INFO: rcu_preempt self-detected stall on CPU",
+            "[  242.0] INFO: task scenarios:90 blocked for more than 120 seconds.",
         ] {
             assert!(is_trouble(line), "{line}");
         }
@@ -240,6 +249,7 @@ mod tests {
             "BUG: an assertion of a test",
             "[   12.000000] TCP: request_sock_TCP: Possible SYN flooding on port 1",
             "[kprobe] WARNING: CPU time is not measured",
+            "[    0.1] Spectre V2 : WARNING: Unprivileged eBPF is enabled with eIBRS on",
         ] {
             assert!(!is_trouble(line), "{line}");
         }
