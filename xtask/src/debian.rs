@@ -130,11 +130,12 @@ fn mirrors() -> Result<Vec<String>> {
     Ok(of_suite(&targets(format)?, SUITE))
 }
 
-/// Lines for apt's list of sources: these suites, and this one of security updates, from where this machine gets
-/// its packages, trusted by Debian's own keys.
-pub(crate) fn sources(suites: &[&str], security: &str) -> Result<String> {
+/// Lines for apt's list of sources: these suites, from where this machine gets its packages, trusted by Debian's
+/// own keys.
+pub(crate) fn sources<'a>(suites: impl IntoIterator<Item = &'a str>) -> Result<String> {
     let listed = targets("$(REPO_URI) $(RELEASE)")?;
-    Ok(sources_of(&listed, suites, security))
+    let lines = suites.into_iter().map(|suite| source(&listed, suite));
+    Ok(lines.collect())
 }
 
 /// What this machine's apt gets from Debian, a line each.
@@ -148,19 +149,23 @@ fn targets(format: &str) -> Result<String> {
     ]))
 }
 
-fn sources_of(listed: &str, suites: &[&str], security: &str) -> String {
-    /// Of the package debian-archive-keyring, which is essential to apt.
-    const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    let mirror = |is_security: bool| {
-        let mut targets = listed.lines().filter_map(|line| line.split_once(' '));
-        let of_kind = |(_, release): &(&str, &str)| release.ends_with("-security") == is_security;
-        targets.find(of_kind).map(|(uri, _)| uri)
-    };
-    let line = |uri: &str, suite: &str| format!("deb [signed-by={KEYS}] {uri} {suite} main\n");
-    let usual = mirror(false).into_iter();
-    let usual = usual.flat_map(|uri| suites.iter().map(move |suite| line(uri, suite)));
-    let security = mirror(true).map(|uri| line(uri, security));
-    usual.chain(security).collect()
+/// The line of a suite; `listed` is where each suite of this machine's is.
+fn source(listed: &str, suite: &str) -> String {
+    /// Of the package debian-archive-keyring. Nothing but lists of packages is fetched of it.
+    const OPTIONS: &str =
+        "signed-by=/usr/share/keyrings/debian-archive-keyring.gpg target=Packages";
+    let is_security = |suite: &str| suite.ends_with("-security");
+    let mut targets = listed.lines().filter_map(|line| line.split_once(' '));
+    let uri = targets
+        .find(|(_, known)| is_security(known) == is_security(suite))
+        .map_or_else(
+            || match is_security(suite) {
+                true => "http://deb.debian.org/debian-security",
+                false => "http://deb.debian.org/debian",
+            },
+            |(uri, _)| uri,
+        );
+    format!("deb [{OPTIONS}] {uri} {suite} main\n")
 }
 
 /// The lines of a suite and of what is updated in it, each once.
@@ -189,19 +194,16 @@ mod tests {
     #[test]
     fn other_suites_come_from_the_same_mirror() {
         let listed = "http://m.test/debian/ bookworm\nhttp://s.test/security/ bookworm-security\n";
-        let sources = sources_of(listed, &["sid"], "bookworm-security");
-        let lines: Vec<_> = sources
-            .lines()
-            .map(|line| line.split("] ").nth(1))
-            .collect();
+        let uri = |listed: &str, suite: &str| {
+            let line = source(listed, suite);
+            line.split("] ").nth(1).unwrap().to_owned()
+        };
+        assert_eq!(uri(listed, "sid"), "http://m.test/debian/ sid main\n");
         assert_eq!(
-            lines,
-            [
-                Some("http://m.test/debian/ sid main"),
-                Some("http://s.test/security/ bookworm-security main")
-            ]
+            uri(listed, "trixie-security"),
+            "http://s.test/security/ trixie-security main\n"
         );
-        assert!(sources_of("", &["sid"], "bookworm-security").is_empty());
+        assert_eq!(uri("", "sid"), "http://deb.debian.org/debian sid main\n");
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The kernels that the tests run on: a table, and bringing those of Debian's packages into the cache.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 
 use crate::cache;
 use crate::debian;
@@ -20,6 +21,8 @@ pub struct Entry {
     series: &'static str,
     /// Debian's name of the architecture.
     architecture: &'static str,
+    /// Debian's suite that has it.
+    suite: &'static str,
     /// The end of the package's name, before the architecture.
     flavour: &'static str,
     /// Added to its command line.
@@ -51,21 +54,28 @@ pub const TABLE: &[Entry] = &[
         flavour: "rt",
         ..Entry::new("6.12-rt", "6.12", Proof::Kernel)
     },
-    Entry::new("6.18", "6.18", Proof::Kernel),
+    Entry {
+        suite: "trixie-backports",
+        ..Entry::new("6.18", "6.18", Proof::Kernel)
+    },
     // Preempts lazily as it boots.
-    Entry::new("7.3", "7.3", Proof::Kernel),
+    Entry {
+        suite: "trixie-backports",
+        ..Entry::new("7.3", "7.3", Proof::Kernel)
+    },
 ];
 
 /// The label of the kernel to boot where one is enough.
 pub const NEWEST: &str = "6.12";
 
 impl Entry {
-    /// A kernel for machines in clouds, as it boots.
+    /// One of Debian 12's kernels for machines in clouds, as it boots.
     const fn new(label: &'static str, series: &'static str, proof: Proof) -> Self {
         Self {
             label,
             series,
             architecture: "amd64",
+            suite: "bookworm-security",
             flavour: "cloud",
             parameters: "",
             proof,
@@ -97,8 +107,8 @@ impl Entry {
         let listed = output(apt("apt-cache").args(["pkgnames", "linux-"]))?;
         let package = self.newest(listed.lines()).with_context(|| {
             format!(
-                "Debian has no kernel {}.* for {}-{} any more: change its line in xtask/src/kernels.rs",
-                self.series, self.flavour, self.architecture
+                "Debian's {} has no kernel {}.* for {}-{} any more: change its line in xtask/src/kernels.rs",
+                self.suite, self.series, self.flavour, self.architecture
             )
         })?;
         let partial = cache::partial(&folder(), package)?;
@@ -221,20 +231,28 @@ impl Kernel {
         }
     }
 
-    /// The kernel in a file `…/boot/vmlinuz-VERSION`, with `…/lib/modules/VERSION` if that exists.
+    /// The kernel in a file `…/boot/vmlinuz-VERSION` or `…/lib/modules/VERSION/vmlinuz`, with the modules in
+    /// `…/lib/modules/VERSION` if that exists.
     pub fn of_image(image: &Path) -> Result<Self> {
         let image = image
             .canonicalize()
             .with_context(|| format!("the kernel {}", image.display()))?;
         let name = image.file_name().unwrap_or_default().to_string_lossy();
-        let version = name.strip_prefix("vmlinuz-").unwrap_or(&name).to_owned();
-        let modules = image
-            .ancestors()
-            .nth(2)
-            .map(|package| package.join("lib/modules").join(&version))
+        let folder = image.parent().unwrap_or(Path::new("/"));
+        let modules = match name.strip_prefix("vmlinuz-") {
+            Some(version) => folder.join("../lib/modules").join(version),
+            // Among its modules, as Debian has it since 7.2.
+            None => folder.to_owned(),
+        };
+        let modules = modules
+            .canonicalize()
+            .ok()
             .filter(|folder| folder.join("modules.dep").is_file());
+        let version = modules.as_deref().and_then(Path::file_name);
+        let version = version.map(|version| version.to_string_lossy().into_owned());
+        let label = version.unwrap_or_else(|| name.trim_start_matches("vmlinuz-").to_owned());
         Ok(Self {
-            label: version,
+            label,
             entry: None,
             image,
             modules,
@@ -246,8 +264,8 @@ impl Kernel {
 /// Prints the table.
 pub fn print_table() {
     println!(
-        "{:<10}  {:<8}  {:<12}  {:<14}  scenarios",
-        "label", "series", "package", "parameters"
+        "{:<10}  {:<8}  {:<12}  {:<18}  {:<14}  scenarios",
+        "label", "series", "package", "suite", "parameters"
     );
     for entry in TABLE {
         let scenarios = match entry.proof {
@@ -255,10 +273,11 @@ pub fn print_table() {
             Proof::Kernel => "those that depend on the kernel; all in full",
         };
         println!(
-            "{:<10}  {:<8}  {:<12}  {:<14}  {scenarios}",
+            "{:<10}  {:<8}  {:<12}  {:<18}  {:<14}  {scenarios}",
             entry.label,
             entry.series,
             format!("{}-{}", entry.flavour, entry.architecture),
+            entry.suite,
             entry.parameters,
         );
     }
@@ -267,12 +286,6 @@ pub fn print_table() {
 fn folder() -> PathBuf {
     cache::folder().join("kernels")
 }
-
-/// Where Debian's kernels are.
-const SUITES: [&str; 4] = ["bookworm", "bookworm-backports", "trixie-backports", "sid"];
-
-/// Where their security updates are.
-const SECURITY: &str = "bookworm-security";
 
 /// One of apt's programs, with lists of its own: those of the machine stay as they are.
 fn apt(program: &str) -> Command {
@@ -291,12 +304,8 @@ pub fn update_lists() -> Result<()> {
     for place in ["lists/partial", "cache/archives/partial"] {
         fs::create_dir_all(folder.join(place))?;
     }
-    let sources = debian::sources(&SUITES, SECURITY)?;
-    ensure!(
-        !sources.is_empty(),
-        "this machine's apt knows no mirror of Debian's"
-    );
-    fs::write(folder.join("sources.list"), sources)?;
+    let suites: BTreeSet<_> = TABLE.iter().map(|entry| entry.suite).collect();
+    fs::write(folder.join("sources.list"), debian::sources(suites)?)?;
     // Nothing is installed in it.
     fs::write(folder.join("status"), "")?;
     let path = folder.display();
@@ -382,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_of_an_image_stand_beside_its_boot_folder() {
+    fn modules_of_an_image_are_found_beside_its_boot_folder_and_around_it() {
         let package = tempfile::tempdir().unwrap();
         let modules = package.path().join("lib/modules/6.6.1");
         let image = package.path().join("boot/vmlinuz-6.6.1");
@@ -392,8 +401,12 @@ mod tests {
         assert_eq!(Kernel::of_image(&image).unwrap().modules, None);
 
         fs::write(modules.join("modules.dep"), "").unwrap();
-        let kernel = Kernel::of_image(&image).unwrap();
-        assert_eq!(kernel.label, "6.6.1");
-        assert_eq!(kernel.modules, Some(modules.canonicalize().unwrap()));
+        let within = modules.join("vmlinuz");
+        fs::write(&within, "").unwrap();
+        for image in [image, within] {
+            let kernel = Kernel::of_image(&image).unwrap();
+            assert_eq!(kernel.label, "6.6.1");
+            assert_eq!(kernel.modules, Some(modules.canonicalize().unwrap()));
+        }
     }
 }
