@@ -5,6 +5,7 @@ use std::fs;
 use std::hash::Hash;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
@@ -57,7 +58,7 @@ const BUILD: &[Need] = &[
         why: "links those programs; it is compiled here, against Debian's LLVM 22",
         present: has_bpf_linker,
         packages: &["llvm-22-dev", "libclang-22-dev", "libpolly-22-dev", "g++"],
-        then: Some(install_bpf_linker),
+        then: Some(|| BPF_LINKER.install()),
         elsewhere: "install LLVM 22 with headers, then `LLVM_PREFIX=<its folder> cargo install \
                     bpf-linker --version 0.13.0 --locked --no-default-features --features llvm-22`, \
                     and keep it on the path (or point LINGER_BPF_LINKER at it)",
@@ -68,9 +69,9 @@ const PACKAGE: &[Need] = &[
     Need {
         what: "cargo-deb 3.8.0",
         why: "makes the Debian package; it is compiled here, in a minute",
-        present: || tools().join("cargo-deb").is_file(),
+        present: || CARGO_DEB.is_linked(),
         packages: &[],
-        then: Some(install_cargo_deb),
+        then: Some(|| CARGO_DEB.install()),
         elsewhere: "`cargo install cargo-deb --version 3.8.0 --locked --root target/tools`",
     },
     Need {
@@ -181,12 +182,12 @@ const TEST: &[Need] = &[
         elsewhere: "only used with Debian's rustc-web",
     },
     Need {
-        what: "cargo-deny",
+        what: "cargo-deny 0.20.2",
         why: "checks the licences of the dependencies; it is compiled here, in a few minutes",
-        present: || tools().join("cargo-deny").is_file(),
+        present: || CARGO_DENY.is_linked(),
         packages: &[],
-        then: Some(install_cargo_deny),
-        elsewhere: "`cargo install cargo-deny --locked --root target/tools`",
+        then: Some(|| CARGO_DENY.install()),
+        elsewhere: "`cargo install cargo-deny --version 0.20.2 --locked --root target/tools`",
     },
     Need {
         what: "ip and tc",
@@ -271,6 +272,8 @@ pub fn ensure(purpose: Purpose) -> Result<()> {
         bail!("{} tools are missing: see above for each", missing.len());
     }
     let _lock = cache::lock()?;
+    // Another process may have brought some while this one waited.
+    let missing = self::missing(purpose);
     install_packages(&missing)?;
     for need in &missing {
         if let Some(then) = need.then {
@@ -304,7 +307,7 @@ fn missing(purpose: Purpose) -> Vec<&'static Need> {
         .collect()
 }
 
-/// Installs the Debian packages of these needs, after having brought the package lists up to date.
+/// Installs the Debian packages of these needs that are not, after having brought the package lists up to date.
 fn install_packages(needs: &[&Need]) -> Result<()> {
     let wanted: BTreeSet<&str> = needs
         .iter()
@@ -312,27 +315,34 @@ fn install_packages(needs: &[&Need]) -> Result<()> {
         .copied()
         .filter(|package| !is_installed(package))
         .collect();
-    let is_root = nix::unistd::geteuid().is_root();
-    if !wanted.is_empty() && !is_root {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    if !nix::unistd::geteuid().is_root() {
         let wanted = Vec::from_iter(wanted).join(" ");
         bail!(
             "installing packages takes root. As root run: apt-get update && apt-get install \
              --no-install-recommends {wanted}; then run this command again"
         );
     }
-    if is_root {
-        // A fresh machine may have no lists at all, or old ones whose packages are gone.
-        run(command("apt-get").args(["update", "--quiet=2"]))?;
-    }
-    if wanted.is_empty() {
-        return Ok(());
-    }
+    update_lists()?;
     run(command("apt-get")
         .args(["install", "--yes", "--no-install-recommends", "--quiet"])
         // No progress in percent, which would fill a log.
         .args(["-o", "Dpkg::Use-Pty=0"])
         .args(wanted)
         .env("DEBIAN_FRONTEND", "noninteractive"))
+}
+
+/// Brings the package lists up to date, once: a fresh machine may have none at all, or old ones whose packages are
+/// gone.
+fn update_lists() -> Result<()> {
+    static DONE: OnceLock<()> = OnceLock::new();
+    let is_root = nix::unistd::geteuid().is_root();
+    if DONE.set(()).is_err() || !is_root {
+        return Ok(());
+    }
+    run(command("apt-get").args(["update", "--quiet=2"]))
 }
 
 fn is_installed(package: &str) -> bool {
@@ -380,42 +390,80 @@ fn has_component(rustc: &Path, folder: &str) -> bool {
 }
 
 fn has_bpf_linker() -> bool {
-    let named = std::env::var_os("LINGER_BPF_LINKER").map(PathBuf::from);
-    named
-        .or_else(|| tool("bpf-linker"))
-        .is_some_and(|linker| shell::works(&linker))
-}
-
-fn install_bpf_linker() -> Result<()> {
-    let options = ["--no-default-features", "--features", "llvm-22"];
-    cargo_install("bpf-linker", "0.13.0", &options)
-}
-
-fn install_cargo_deny() -> Result<()> {
-    cargo_install("cargo-deny", "0.20.2", &[])
-}
-
-fn install_cargo_deb() -> Result<()> {
-    cargo_install("cargo-deb", "3.8.0", &[])
-}
-
-/// Compiles a tool, if the cache has none that works: soon done matters more than fast.
-fn cargo_install(name: &str, version: &str, options: &[&str]) -> Result<()> {
-    let folder = cached_tool(name, (version, options));
-    let program = folder.join("bin").join(name);
-    if !shell::works(&program) {
-        run(cargo()
-            .args(["install", name, "--version", version, "--locked", "--force"])
-            .args(options)
-            .arg("--root")
-            .arg(&folder)
-            .env("LLVM_PREFIX", "/usr/lib/llvm-22")
-            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
-            .env("CARGO_PROFILE_RELEASE_LTO", "off")
-            .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
-            .env("CARGO_PROFILE_RELEASE_DEBUG", "0"))?;
+    match std::env::var_os("LINGER_BPF_LINKER") {
+        Some(named) => shell::works(Path::new(&named)),
+        None if BPF_LINKER.is_linked() => shell::works(&BPF_LINKER.link()),
+        // One of another recipe would be found before any on the path.
+        None if BPF_LINKER.link().is_symlink() => false,
+        None => shell::find(BPF_LINKER.name).is_some_and(|linker| shell::works(&linker)),
     }
-    link_tool(name, &program)
+}
+
+const BPF_LINKER: Tool = Tool {
+    name: "bpf-linker",
+    version: "0.13.0",
+    options: &["--no-default-features", "--features", "llvm-22"],
+};
+
+const CARGO_DENY: Tool = Tool {
+    name: "cargo-deny",
+    version: "0.20.2",
+    options: &[],
+};
+
+const CARGO_DEB: Tool = Tool {
+    name: "cargo-deb",
+    version: "3.8.0",
+    options: &[],
+};
+
+/// A tool that is compiled here, from crates.io.
+struct Tool {
+    name: &'static str,
+    version: &'static str,
+    options: &'static [&'static str],
+}
+
+impl Tool {
+    /// Where the build and the tests look for it.
+    fn link(&self) -> PathBuf {
+        tools().join(self.name)
+    }
+
+    /// Where the cache has it.
+    fn folder(&self) -> PathBuf {
+        cached_tool(self.name, (self.version, self.options))
+    }
+
+    fn program(&self) -> PathBuf {
+        self.folder().join("bin").join(self.name)
+    }
+
+    /// Whether it is where the build and the tests look: by this recipe, or by hand.
+    fn is_linked(&self) -> bool {
+        let link = self.link();
+        let is_other = fs::read_link(&link).is_ok_and(|place| place != self.program());
+        link.is_file() && !is_other
+    }
+
+    /// Compiles it, if the cache has none that works: soon done matters more than fast.
+    fn install(&self) -> Result<()> {
+        let program = self.program();
+        if !shell::works(&program) {
+            run(cargo()
+                .args(["install", self.name, "--version", self.version])
+                .args(["--locked", "--force"])
+                .args(self.options)
+                .arg("--root")
+                .arg(self.folder())
+                .env("LLVM_PREFIX", "/usr/lib/llvm-22")
+                .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
+                .env("CARGO_PROFILE_RELEASE_LTO", "off")
+                .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+                .env("CARGO_PROFILE_RELEASE_DEBUG", "0"))?;
+        }
+        link_tool(self.name, &program)
+    }
 }
 
 /// Where the cache has a tool that was made by this recipe.
@@ -482,6 +530,7 @@ fn unpack_tool(package: &str, file: &str, name: &str) -> Result<()> {
     let folder = cached_tool(name, (package, file, debian));
     let program = folder.join(name);
     if !program.is_file() {
+        update_lists()?;
         let partial = cache::partial(&folder, "package")?;
         kernels::unpack(command("apt-get"), package, &partial)?;
         fs::rename(partial.join(file), &program)?;
