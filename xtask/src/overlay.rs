@@ -58,8 +58,9 @@ impl Overlay {
     pub(crate) fn new(kernel: &Kernel) -> Result<Self> {
         let runs = root().join("target/vm");
         fs::create_dir_all(&runs)?;
-        let start = format!("{}-", kernel.label);
+        remove_left(&runs)?;
         // Several machines of a kernel may run at a time.
+        let start = format!("{}-{}-", kernel.label, std::process::id());
         let overlay = Self {
             folder: tempfile::Builder::new().prefix(&start).tempdir_in(runs)?,
             debian: Debian::open()?,
@@ -156,6 +157,20 @@ impl Overlay {
     }
 }
 
+/// Removes what processes left that were killed: each folder is named after its process.
+fn remove_left(runs: &Path) -> Result<()> {
+    for entry in fs::read_dir(runs)? {
+        let run = entry?.path();
+        let name = run.file_name().unwrap_or_default().to_string_lossy();
+        let process = name.rsplit('-').nth(1).unwrap_or_default();
+        if process.parse::<u32>().is_ok() && !Path::new("/proc").join(process).exists() {
+            // Another process may remove it at the same time.
+            let _ = fs::remove_dir_all(&run);
+        }
+    }
+    Ok(())
+}
+
 /// What there is to unpack over what is there: all but the folders that both have, which keep their
 /// permissions.
 ///
@@ -197,6 +212,20 @@ mod tests {
         for contents in ["d lib\nf lib/x\n", "f usr\n"] {
             assert!(added(contents, &there()).is_err(), "{contents}");
         }
+    }
+
+    #[test]
+    fn folders_of_processes_that_are_gone_are_removed() {
+        let runs = tempfile::tempdir().unwrap();
+        // No process has a number as high as this.
+        let gone = format!("6.12-rt-{}-x", u32::MAX);
+        let own = format!("6.12-rt-{}-x", std::process::id());
+        for name in [&gone, &own, "6.12-rt"] {
+            fs::create_dir(runs.path().join(name)).unwrap();
+        }
+        remove_left(runs.path()).unwrap();
+        assert!(!runs.path().join(gone).exists());
+        assert!(runs.path().join(own).exists() && runs.path().join("6.12-rt").exists());
     }
 
     #[test]
