@@ -23,34 +23,80 @@ pub(crate) const WANTED: &[&str] = &[
 
 /// Where the modules are that tests may need, and those that they need in turn: paths inside the kernel's folder
 /// of modules, which is given.
-pub(crate) fn needed(folder: &Path) -> Result<Vec<String>> {
+pub(crate) fn needed(folder: &Path) -> Result<BTreeSet<String>> {
     let read = |name: &str| {
-        let file = folder.join(name);
+        let file = folder.join(format!("modules.{name}"));
         fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))
     };
-    load_order(WANTED, &read("modules.dep")?, &read("modules.builtin")?)
+    let lists = Lists {
+        dep: read("dep")?,
+        builtin: read("builtin")?,
+        softdep: read("softdep")?,
+        alias: read("alias")?,
+    };
+    lists.files_of(WANTED)
 }
 
-/// The files of these modules and of all they depend on, each after what it depends on.
-///
-/// `dep` and `builtin` are the contents of `modules.dep` and `modules.builtin`.
-fn load_order(wanted: &[&str], dep: &str, builtin: &str) -> Result<Vec<String>> {
-    let builtin: BTreeSet<String> = builtin.lines().map(name).collect();
-    let mut order: Vec<String> = Vec::new();
-    for module in wanted.iter().filter(|module| !builtin.contains(**module)) {
-        let (file, needs) = dep
-            .lines()
-            .filter_map(|line| line.split_once(':'))
-            .find(|(file, _)| name(file) == *module)
-            .with_context(|| format!("this kernel has no module {module}"))?;
-        // modules.dep names what is needed transitively, the deepest last.
-        for file in needs.split_whitespace().rev().chain([file]) {
-            if !order.iter().any(|known| known == file) {
-                order.push(file.to_owned());
+/// What depmod writes of the modules of a kernel: the contents of its files.
+#[derive(Default)]
+struct Lists {
+    dep: String,
+    builtin: String,
+    softdep: String,
+    alias: String,
+}
+
+impl Lists {
+    /// The files of these modules, unless built in, and of all they depend on.
+    fn files_of(&self, wanted: &[&str]) -> Result<BTreeSet<String>> {
+        let builtin: BTreeSet<String> = self.builtin.lines().map(name).collect();
+        let mut files = BTreeSet::new();
+        for module in wanted.iter().filter(|module| !builtin.contains(**module)) {
+            let line = self
+                .line_of(module)
+                .with_context(|| format!("this kernel has no module {module}"))?;
+            self.add(line, &mut files);
+        }
+        Ok(files)
+    }
+
+    /// The line that has the file of a module, and the files that it needs.
+    fn line_of(&self, module: &str) -> Option<(&str, &str)> {
+        let mut lines = self.dep.lines().filter_map(|line| line.split_once(':'));
+        lines.find(|(file, _)| name(file) == module)
+    }
+
+    /// Adds what a line names, and what has to be loaded before each of that.
+    fn add(&self, (file, needs): (&str, &str), files: &mut BTreeSet<String>) {
+        for file in needs.split_whitespace().chain([file]) {
+            if files.insert(file.to_owned()) {
+                for line in self.loaded_before(&name(file)) {
+                    self.add(line, files);
+                }
             }
         }
     }
-    Ok(order)
+
+    /// The lines of the modules that a module asks for without needing their symbols: by a name that any of
+    /// several may have, as `libcrc32c` does for `crc32c`.
+    fn loaded_before(&self, module: &str) -> impl Iterator<Item = (&str, &str)> {
+        let of_module = format!("softdep {module} pre: ");
+        let asked = self
+            .softdep
+            .lines()
+            .find_map(|line| line.strip_prefix(&of_module));
+        let asked = asked.unwrap_or_default().split_whitespace();
+        asked
+            .take_while(|word| *word != "post:")
+            .flat_map(move |word| {
+                let alias = format!("alias {word} ");
+                let named = self.alias.lines();
+                let named = named.filter_map(move |line| line.strip_prefix(&alias));
+                named
+                    .chain([word])
+                    .filter_map(move |module| self.line_of(module))
+            })
+    }
 }
 
 /// The name of the module in a file such as `kernel/net/ipv4/tcp_diag.ko.xz`.
@@ -70,35 +116,37 @@ kernel/net/ipv4/tcp_diag.ko.xz: kernel/net/ipv4/inet_diag.ko.xz
 kernel/net/ipv4/inet_diag.ko.xz:
 kernel/net/ipv4/netfilter/iptable_filter.ko: kernel/net/ipv4/netfilter/ip_tables.ko kernel/net/netfilter/x_tables.ko
 kernel/net/netfilter/xt_tcpudp.ko: kernel/net/netfilter/x_tables.ko
+kernel/net/netfilter/nf_tables.ko:
+kernel/net/netfilter/nft_ct.ko: kernel/net/netfilter/nf_tables.ko
+kernel/crypto/crc32c_generic.ko:
 ";
 
     #[test]
-    fn modules_come_once_and_after_what_they_depend_on() {
-        let wanted = [
-            "tcp_diag",
-            "inet_diag",
-            "iptable_filter",
-            "xt_tcpudp",
-            "veth",
-        ];
-        let order = load_order(&wanted, DEP, "kernel/drivers/net/veth.ko\n").unwrap();
-        let names: Vec<_> = order.iter().map(|file| name(file)).collect();
+    fn modules_come_with_all_that_they_depend_on() {
+        let lists = Lists {
+            dep: DEP.into(),
+            builtin: "kernel/drivers/net/veth.ko\n".into(),
+            softdep: "# of a kernel\nsoftdep nf_tables pre: crc32c gone post: late\n".into(),
+            alias: "alias crc32c crc32c_generic\nalias crc32cx tcp_diag\n".into(),
+        };
+        let names = |wanted: &[&str]| -> Vec<String> {
+            let files = lists.files_of(wanted).unwrap();
+            files.iter().map(|file| name(file)).collect()
+        };
+        assert_eq!(names(&["tcp_diag", "veth"]), ["inet_diag", "tcp_diag"]);
         assert_eq!(
-            names,
-            [
-                "inet_diag",
-                "tcp_diag",
-                "x_tables",
-                "ip_tables",
-                "iptable_filter",
-                "xt_tcpudp"
-            ]
+            names(&["iptable_filter", "xt_tcpudp"]),
+            ["ip_tables", "iptable_filter", "x_tables", "xt_tcpudp"]
+        );
+        assert_eq!(
+            names(&["nft_ct"]),
+            ["crc32c_generic", "nf_tables", "nft_ct"]
         );
     }
 
     #[test]
     fn a_module_that_does_not_exist_is_named() {
-        let error = load_order(&["sch_nothing"], DEP, "").unwrap_err();
+        let error = Lists::default().files_of(&["sch_nothing"]).unwrap_err();
         assert!(error.to_string().contains("sch_nothing"), "{error}");
     }
 
