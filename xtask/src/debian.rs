@@ -159,9 +159,12 @@ fn source(listed: &str, suite: &str) -> String {
     let uri = targets
         .find(|(_, known)| is_security(known) == is_security(suite))
         .map_or_else(
-            || match is_security(suite) {
-                true => "http://deb.debian.org/debian-security",
-                false => "http://deb.debian.org/debian",
+            || {
+                if is_security(suite) {
+                    "http://deb.debian.org/debian-security"
+                } else {
+                    "http://deb.debian.org/debian"
+                }
             },
             |(uri, _)| uri,
         );
