@@ -150,6 +150,16 @@ impl Daemon {
         Ok(maps.values().sum())
     }
 
+    /// Runs of its programs that the kernel skipped, because the program ran on that CPU already
+    /// (`bpf_prog_info.recursion_misses`).
+    pub(crate) fn skipped_runs(&self) -> Result<u64> {
+        let infos = self.descriptors()?;
+        let skipped = infos
+            .iter()
+            .filter_map(|info| number(info, "recursion_misses:"));
+        Ok(skipped.sum())
+    }
+
     /// What the kernel says of the files that the process has open.
     fn descriptors(&self) -> Result<Vec<String>> {
         let entries = fs::read_dir(format!("/proc/{}/fdinfo", self.process.id()))?;

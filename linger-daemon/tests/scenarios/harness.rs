@@ -13,7 +13,7 @@ use crate::options::{Options, Scope};
 use crate::run::{PROPERTIES, Run};
 use crate::scenario::{self, Depends, Scenario, Script};
 use crate::service::Slice;
-use crate::sight::Sight;
+use crate::sight::{self, Sight};
 
 /// A scenario and its number among all.
 type Numbered = (usize, Scenario);
@@ -204,7 +204,9 @@ fn run_own(
         }
         _ => Err(anyhow::anyhow!("it shares a daemon")),
     };
-    Pair::new(scenario.name, plan, Verdict::from(result)).taking(start.elapsed())
+    Pair::new(scenario.name, plan, Verdict::from(result))
+        .forgiving(sight::take_forgiven())
+        .taking(start.elapsed())
 }
 
 /// Runs a scenario, and once more if it waited in vain. A count that is wrong is never tried again.

@@ -130,6 +130,10 @@ impl<'a> Run<'a> {
             sight,
             ..
         } = self;
+        let skipped = daemon.skipped_runs()?;
+        if skipped > 0 {
+            println!("the kernel skipped {skipped} runs of programs");
+        }
         let verdict = Verdict::from(daemon.stop());
         let summary = summary.into_inner().unwrap_or_else(PoisonError::into_inner);
         summary.add(Pair::new(ENDS_CLEANLY, sight.plan, verdict));
@@ -263,10 +267,15 @@ impl<'a> Run<'a> {
             }
             if start.elapsed() > LAG {
                 let completed = with_hidden_ends(self.sight, truth, &counted);
+                // What the kernel skipped is no matter of the host, and not forgiven.
+                let skipped = self.daemon.skipped_runs()?;
                 let hidden = completed.filter(|(counted, _)| {
                     let differences = self.sight.differences(truth, counted, homeless);
-                    differences.is_empty() && services_agree
+                    differences.is_empty() && services_agree && skipped == 0
                 });
+                if skipped > 0 {
+                    differences.push(format!("the kernel skipped {skipped} runs of programs"));
+                }
                 return Ok(match hidden {
                     Some((_, ends)) => Compared::SameButHidden(ends),
                     None => Compared::Different(differences),

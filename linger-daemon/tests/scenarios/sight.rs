@@ -11,6 +11,7 @@
 
 use std::fs;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use linger_daemon::exercise::Tally;
 use linger_ebpf::{Fate, Outcome, Plan};
@@ -44,6 +45,19 @@ enum Timed {
 pub(crate) fn hides_threads() -> bool {
     let denied = fs::read("/proc/1/io").err().map(|error| error.kind());
     geteuid().is_root() && denied == Some(io::ErrorKind::PermissionDenied)
+}
+
+/// Ends of orphans that were missing, and are forgiven since this was last asked.
+static FORGIVEN: AtomicU64 = AtomicU64::new(0);
+
+/// Forgives that so many ends are missing: this host hides them.
+pub(crate) fn forgive(ends: u64) {
+    FORGIVEN.fetch_add(ends, Ordering::Relaxed);
+}
+
+/// How many were forgiven since this was last asked.
+pub(crate) fn take_forgiven() -> u64 {
+    FORGIVEN.swap(0, Ordering::Relaxed)
 }
 
 impl Sight {

@@ -45,7 +45,6 @@ pub(super) fn all() -> Vec<Step> {
         checked("licences", Form, Usual, licences),
         counted("unit tests", Unit, Everyday, |_| unit::run()),
         checked("lingerd", Unit, Everyday, || artifacts::lingerd().map(drop)),
-        counted("examples", Unit, Usual, |_| unit::run_examples()),
         Step {
             alone: true,
             ..counted("siege", Unit, Usual, |_| unit::run_siege())

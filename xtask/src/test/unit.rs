@@ -11,7 +11,6 @@ use serde_json::Value;
 use super::queue::Queue;
 use super::step::Findings;
 use crate::artifacts;
-use crate::shell::cargo;
 use crate::tally::Tally;
 
 /// Programs run at a time: most of them wait more than they work.
@@ -59,13 +58,6 @@ pub(super) fn run_siege() -> Result<Findings> {
     let siege = programs.iter().find(|program| program.name == ALONE);
     let siege = siege.with_context(|| format!("cargo built no test {ALONE}"))?;
     siege.run().map(Findings::Counted)
-}
-
-/// Runs the examples in the documentation.
-pub(super) fn run_examples() -> Result<Findings> {
-    let mut examples = cargo();
-    examples.args(["test", "--workspace", "--no-fail-fast", "--doc"]);
-    counted("examples", &mut examples).map(Findings::Counted)
 }
 
 /// The programs of tests in what cargo says that it made, largest first: they take longest, as a rule.
