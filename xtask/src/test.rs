@@ -27,7 +27,7 @@ pub struct Options {
     /// all of the bench; takes hours
     #[arg(long)]
     pub full: bool,
-    /// Where random scenarios begin: a number, or `random` [default: always the same]
+    /// Where random scenarios begin: a number, or `random` [default: always the same; in full, random]
     #[arg(long, value_name = "SEED")]
     pub seed: Option<String>,
 }

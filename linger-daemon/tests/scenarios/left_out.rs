@@ -239,7 +239,7 @@ fn by_series(lingerd: &Path, plan: Plan) -> Result<()> {
         names.push(closer.comm);
         let scrape = daemon.scrape()?;
         let series = scrape.0.iter();
-        let series = series.filter(|sample| sample.labels.contains_key("comm"));
+        let series = series.filter(|sample| sample.get("comm").is_some());
         let series = series.count();
         ensure!(series <= MOST, "{series} series of groups");
         let ours = aborted(&scrape, |sample| sample.label("comm").ends_with(&suffix()));

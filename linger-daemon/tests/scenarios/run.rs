@@ -352,7 +352,7 @@ impl<'a> Run<'a> {
 }
 
 /// The series of a scrape that may only grow.
-fn counters(scrape: &Scrape) -> BTreeMap<(String, BTreeMap<String, String>), f64> {
+fn counters(scrape: &Scrape) -> BTreeMap<(String, Vec<(String, String)>), f64> {
     const GROW: [&str; 4] = ["_total", "_count", "_sum", "_bucket"];
     let samples = scrape.0.iter();
     samples

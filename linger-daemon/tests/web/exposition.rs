@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use linger_daemon::metrics::{Metrics, REVISION, VERSION};
 use linger_ebpf::{Fate, Outcome};
+use linger_testkit::exposition::sample;
 use linger_testkit::tools::tool;
 
 use crate::fixture;
-use crate::sample::parse;
 
 /// Set this in the environment to accept the exposition as it is now.
 const BLESS: &str = "LINGER_BLESS";
@@ -122,16 +122,14 @@ fn value<'a>(text: &'a str, series: &str) -> &'a str {
 /// Sum of the samples of a metric in which every one of these labels has one of these values.
 fn sum(text: &str, name: &str, labels: &[(&str, &[&str])]) -> u64 {
     let samples = text.split('\n').filter(|line| !line.starts_with('#'));
-    let samples = samples.filter_map(parse).filter(|sample| {
+    let samples = samples.filter_map(sample).filter(|sample| {
         let has = |(label, values): &(&str, &[&str])| {
-            let mut found = sample.labels.iter();
-            found.any(|(name, value)| name == label && values.contains(&value.as_str()))
+            let value = sample.get(label);
+            value.is_some_and(|value| values.contains(&value))
         };
         sample.name == name && labels.iter().all(has)
     });
-    samples
-        .map(|sample| sample.value.parse::<u64>().unwrap())
-        .sum()
+    samples.map(|sample| sample.whole().unwrap()).sum()
 }
 
 /// Every unit of a text, with the payload that its orphans under way must have.

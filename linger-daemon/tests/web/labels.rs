@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use linger_daemon::attribution::{Dimension, Labels};
 use linger_daemon::ledger::Snapshot;
 use linger_ebpf::{Counters, Outcome};
+use linger_testkit::exposition::sample;
 use proptest::prelude::*;
 
 use crate::exposition::expect_promtool_to_accept;
 use crate::fixture;
-use crate::sample::parse;
 
 /// Groups by their labels' values, each with a number of closes.
 type Groups = BTreeMap<Vec<String>, u64>;
@@ -39,12 +39,13 @@ fn read(text: &str, dimensions: &[Dimension]) -> Groups {
     // Not lines(), which would take a carriage return for the end of a line.
     let lines = text.split('\n');
     for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        let sample = parse(line).unwrap_or_else(|| panic!("broken: {line}"));
+        let sample = sample(line).unwrap_or_else(|| panic!("broken: {line}"));
         if sample.name == "linger_closes_total" {
+            let closes = sample.whole().unwrap();
             let (found, mut values): (Vec<_>, Vec<_>) = sample.labels.into_iter().unzip();
             assert_eq!(found, names, "{line}");
             assert_eq!(values.pop().as_deref(), Some("graceful"), "{line}");
-            groups.insert(values, sample.value.parse().unwrap());
+            groups.insert(values, closes);
         }
     }
     groups

@@ -7,22 +7,21 @@ use linger_daemon::http::Limits;
 use linger_daemon::ledger::Snapshot;
 use linger_daemon::live::{Counts, Histogram, Live, Queues};
 use linger_ebpf::Lost;
+use linger_testkit::exposition::{Sample, Scrape};
 
-use crate::sample::{Sample, parse};
 use crate::server::Server;
 use crate::{fixture, large};
 
 /// What an exposition says, to be added up.
-struct Exposed<'a>(Vec<Sample<'a>>);
+struct Exposed(Scrape);
 
-impl<'a> Exposed<'a> {
-    fn new(text: &'a str) -> Self {
-        let lines = text.split('\n').filter(|line| !line.starts_with('#'));
-        Self(lines.filter_map(parse).collect())
+impl Exposed {
+    fn new(text: &str) -> Self {
+        Self(Scrape::parse(text).unwrap())
     }
 
-    fn of(&self, name: &str) -> impl Iterator<Item = &Sample<'a>> {
-        self.0.iter().filter(move |sample| sample.name == name)
+    fn of(&self, name: &str) -> impl Iterator<Item = &Sample> {
+        self.0.of(name)
     }
 
     /// Sum over all groups.
@@ -43,20 +42,18 @@ impl<'a> Exposed<'a> {
     fn seconds_by(&self, name: &str, label: &str) -> BTreeMap<String, f64> {
         let mut sums = BTreeMap::new();
         for sample in self.of(name) {
-            *sums.entry(value(sample, label)).or_default() += sample.value.parse::<f64>().unwrap();
+            *sums.entry(value(sample, label)).or_default() += sample.value;
         }
         sums
     }
 }
 
 fn whole(sample: &Sample) -> u64 {
-    sample.value.parse().unwrap()
+    sample.whole().unwrap()
 }
 
 fn value(sample: &Sample, label: &str) -> String {
-    let mut labels = sample.labels.iter();
-    let found = labels.find(|(name, _)| *name == label);
-    found.map_or(String::new(), |(_, value)| value.clone())
+    sample.label(label).to_owned()
 }
 
 /// Both views of the same reading.
@@ -163,7 +160,7 @@ fn expect_to_add_up(snapshot: Snapshot) {
             "linger_scrape_duration_seconds",
         ),
     ] {
-        let value: f64 = exposed.of(name).next().unwrap().value.parse().unwrap();
+        let value = exposed.of(name).next().unwrap().value;
         assert!((found - value).abs() < 1e-9, "{name}: {found}, {value}");
     }
     assert_eq!(

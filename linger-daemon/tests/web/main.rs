@@ -10,7 +10,6 @@ mod listeners;
 mod live;
 mod page;
 mod passwords;
-mod sample;
 mod secure;
 mod series;
 mod server;

@@ -136,9 +136,11 @@ fn selection(options: &Options, proof: Proof) -> Selection {
         (false, Proof::All) => Scope::Standard,
         (false, Proof::Kernel) => Scope::Kernel,
     };
+    // In full, another seed at every run, which is printed.
+    let random = options.full.then(|| "random".to_owned());
     Selection {
         scope,
-        seed: options.seed.clone(),
+        seed: options.seed.clone().or(random),
         ..Selection::default()
     }
 }

@@ -1,14 +1,12 @@
 //! The Prometheus text format, as far as the daemon writes it.
 
-use std::collections::BTreeMap;
-
 /// One sample.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
     /// The name of its metric.
     pub name: String,
-    /// Its labels, escapes undone.
-    pub labels: BTreeMap<String, String>,
+    /// Its labels in their order, escapes undone.
+    pub labels: Vec<(String, String)>,
     /// Its value.
     pub value: f64,
 }
@@ -16,7 +14,27 @@ pub struct Sample {
 impl Sample {
     /// The value of a label; empty if it has none.
     pub fn label(&self, name: &str) -> &str {
-        self.labels.get(name).map_or("", String::as_str)
+        self.get(name).unwrap_or_default()
+    }
+}
+
+impl Sample {
+    /// The value of a label, if it has it.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let mut labels = self.labels.iter();
+        let found = labels.find(|(label, _)| label == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// Its value, if that is a whole number.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "below 2^53 it is the same"
+    )]
+    pub fn whole(&self) -> Option<u64> {
+        let is_whole = self.value.fract() == 0.0 && (0.0..9e15).contains(&self.value);
+        is_whole.then_some(self.value as u64)
     }
 }
 
@@ -34,7 +52,8 @@ impl Scrape {
     ///
     /// A line is no sample: which one.
     pub fn parse(text: &str) -> Result<Self, String> {
-        text.lines()
+        // Not lines(), which would take a carriage return for the end of a line.
+        text.split('\n')
             .filter(|line| !line.is_empty() && !line.starts_with('#'))
             .map(|line| sample(line).ok_or_else(|| format!("not a sample: {line}")))
             .collect::<Result<_, _>>()
@@ -53,10 +72,10 @@ impl Scrape {
     }
 }
 
-/// One line; none if it is broken.
-fn sample(line: &str) -> Option<Sample> {
+/// The sample in a line; none if it is broken.
+pub fn sample(line: &str) -> Option<Sample> {
     let (name, mut rest) = line.split_at(line.find(['{', ' '])?);
-    let mut labels = BTreeMap::new();
+    let mut labels = Vec::new();
     if let Some(inside) = rest.strip_prefix('{') {
         rest = inside;
         while !rest.starts_with('}') {
@@ -68,7 +87,7 @@ fn sample(line: &str) -> Option<Sample> {
                 return None;
             }
             let (text, after) = unquote(quoted)?;
-            labels.insert(label.to_owned(), text);
+            labels.push((label.to_owned(), text));
             rest = after.strip_prefix(',').unwrap_or(after);
         }
         rest = &rest[1..];

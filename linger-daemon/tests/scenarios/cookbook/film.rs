@@ -1,5 +1,6 @@
 //! What is counted, from moment to moment, while the cases run: what the recipes' pictures show.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -84,7 +85,7 @@ fn frame(seconds: f64, scrape: &Scrape) -> Value {
     let ending = format!("-{}.service", std::process::id());
     let samples = scrape.0.iter().filter_map(|sample| {
         let unit = sample.label("unit").strip_suffix(&ending)?;
-        let mut labels = sample.labels.clone();
+        let mut labels: BTreeMap<_, _> = sample.labels.iter().cloned().collect();
         labels.insert("unit".into(), unit.to_owned());
         (sample.value != 0.0)
             .then(|| json!({ "name": sample.name, "labels": labels, "value": sample.value }))

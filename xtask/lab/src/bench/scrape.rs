@@ -75,8 +75,7 @@ impl Metrics {
 
     /// The value of a label in the first sample of a metric, if that has it.
     pub(super) fn label(&self, metric: &str, label: &str) -> Option<&str> {
-        let sample = self.0.of(metric).next()?;
-        sample.labels.get(label).map(String::as_str)
+        self.0.of(metric).next()?.get(label)
     }
 
     /// The sum of a metric's samples that have this value of a label.
