@@ -29,7 +29,12 @@ pub struct Entry {
     pub parameters: &'static str,
     /// What of the scenarios is run there by the usual tests; in full, all are.
     pub proof: Proof,
+    /// By which plans; in full, by all.
+    pub plans: &'static [&'static str],
 }
+
+/// All plans, in the order of preference.
+pub const PLANS: [&str; 3] = ["fentry", "kprobe", "tracepoint"];
 
 /// Which scenarios are run on a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,13 +53,16 @@ pub const TABLE: &[Entry] = &[
     // Threads are preempted everywhere, in programs too.
     Entry {
         parameters: "preempt=full",
+        plans: &["fentry", "kprobe"],
         ..Entry::new("6.12-full", "6.12", Proof::Kernel)
     },
     Entry {
         flavour: "rt",
+        plans: &["fentry"],
         ..Entry::new("6.12-rt", "6.12", Proof::Kernel)
     },
     Entry {
+        plans: &["fentry", "tracepoint"],
         suite: "trixie-backports",
         ..Entry::new("6.18", "6.18", Proof::Kernel)
     },
@@ -79,6 +87,7 @@ impl Entry {
             flavour: "cloud",
             parameters: "",
             proof,
+            plans: &PLANS,
         }
     }
 
@@ -261,24 +270,25 @@ impl Kernel {
     }
 }
 
-/// Prints the table.
+/// Prints the table: what the usual tests run. In full, all scenarios are run by all plans.
 pub fn print_table() {
     println!(
-        "{:<10}  {:<8}  {:<12}  {:<18}  {:<14}  scenarios",
-        "label", "series", "package", "suite", "parameters"
+        "{:<10}  {:<8}  {:<12}  {:<18}  {:<14}  {:<27}  scenarios",
+        "label", "series", "package", "suite", "parameters", "plans"
     );
     for entry in TABLE {
         let scenarios = match entry.proof {
             Proof::All => "all",
-            Proof::Kernel => "those that depend on the kernel; all in full",
+            Proof::Kernel => "those that depend on the kernel",
         };
         println!(
-            "{:<10}  {:<8}  {:<12}  {:<18}  {:<14}  {scenarios}",
+            "{:<10}  {:<8}  {:<12}  {:<18}  {:<14}  {:<27}  {scenarios}",
             entry.label,
             entry.series,
             format!("{}-{}", entry.flavour, entry.architecture),
             entry.suite,
             entry.parameters,
+            entry.plans.join(", "),
         );
     }
 }

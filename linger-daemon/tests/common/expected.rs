@@ -36,11 +36,14 @@ pub(crate) struct Environment {
 /// Pairs that fail for a reason that is known.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct KnownFailure {
+pub(crate) struct KnownFailure {
     plans: Vec<String>,
     /// Names, in which `*` stands for anything.
     scenarios: Vec<String>,
-    reason: String,
+    pub(crate) reason: String,
+    /// How many of them fail at the most in a run by one plan, where which they are is a matter of chance.
+    #[serde(default)]
+    pub(crate) at_most: Option<usize>,
 }
 
 impl Expected {
@@ -87,15 +90,14 @@ impl Expected {
 }
 
 impl Environment {
-    /// Why this pair is known to fail, if it is.
-    pub(crate) fn known_failure(&self, scenario: &str, plan: &str) -> Option<&str> {
+    /// As what this pair is known to fail, if it is.
+    pub(crate) fn known_failure(&self, scenario: &str, plan: &str) -> Option<&KnownFailure> {
         let applies = |known: &&KnownFailure| {
             let of_plan = known.plans.iter().any(|known| known == plan);
             let mut scenarios = known.scenarios.iter();
             of_plan && scenarios.any(|pattern| WildMatch::new(pattern).matches(scenario))
         };
-        let known = self.known_failures.iter().find(applies);
-        known.map(|known| known.reason.as_str())
+        self.known_failures.iter().find(applies)
     }
 
     /// Whether the plan is to run here.

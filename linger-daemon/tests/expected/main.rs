@@ -17,6 +17,7 @@ lacks = { browser = "none is here" }
 plans = ["fentry"]
 scenarios = ["lin*_timeout", "load"]
 reason = "runs are skipped"
+at_most = 3
 "#;
 
 fn parsed() -> Expected {
@@ -59,9 +60,13 @@ fn a_plan_is_offered_only_if_it_is_written_down() {
 #[test]
 fn failures_are_known_by_plan_and_pattern() {
     let here = here();
-    let known = |scenario, plan| here.known_failure(scenario, plan);
-    assert_eq!(known("linger_timeout", "fentry"), Some("runs are skipped"));
-    assert_eq!(known("load", "fentry"), Some("runs are skipped"));
+    let known = |scenario, plan| {
+        let known = here.known_failure(scenario, plan);
+        known.map(|known| (known.reason.as_str(), known.at_most))
+    };
+    let skipped = Some(("runs are skipped", Some(3)));
+    assert_eq!(known("linger_timeout", "fentry"), skipped);
+    assert_eq!(known("load", "fentry"), skipped);
     assert_eq!(known("load_first", "fentry"), None);
     assert_eq!(known("linger_timeout", "tracepoint"), None);
 }

@@ -27,8 +27,8 @@ use crate::truth::Truth;
 const WORKERS: usize = 4;
 /// How long counts may lag behind a close: a socket may end in a soft interrupt, and an emulated machine be busy.
 const LAG: Duration = Duration::from_secs(10);
-/// Pause between the scrapes of a watch.
-const PAUSE: Duration = Duration::from_millis(20);
+/// Pause between the scrapes of a watch: emulated, scrapes without a pause take most of the machine.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What must hold of a whole run: pairs of their own.
 pub(crate) const PROPERTIES: [&str; 5] = [

@@ -11,7 +11,7 @@ use super::step::{Extent, Findings, Stage, Step};
 use super::unit;
 use crate::artifacts;
 use crate::fuzz;
-use crate::kernels::{Kernel, NEWEST, Proof, TABLE};
+use crate::kernels::{Kernel, NEWEST, PLANS, Proof, TABLE};
 use crate::package;
 use crate::setup;
 use crate::shell::{cargo, command, root, run, tools};
@@ -29,9 +29,6 @@ const FUZZING: u32 = 600;
 
 /// The plan that is tried first.
 const FIRST: &str = "fentry";
-
-/// All plans.
-const PLANS: [&str; 3] = [FIRST, "kprobe", "tracepoint"];
 
 /// All steps, those first that take longest among those that run side by side.
 pub(super) fn all() -> Vec<Step> {
@@ -54,10 +51,17 @@ pub(super) fn all() -> Vec<Step> {
         counted("package", Rest, Usual, |_| package_on_kernels()),
     ];
     for entry in TABLE {
-        let plans = PLANS
+        let others = PLANS
             .iter()
             .filter(|plan| (entry.label, **plan) != (NEWEST, FIRST));
-        steps.extend(plans.map(|plan| on_kernel(entry.label, plan, Rest, Usual, entry.proof)));
+        steps.extend(others.map(|plan| {
+            let extent = if entry.plans.contains(plan) {
+                Usual
+            } else {
+                Full
+            };
+            on_kernel(entry.label, plan, Rest, extent, entry.proof)
+        }));
     }
     steps.extend([
         counted("units under systemd", Rest, Usual, units),
