@@ -9,6 +9,8 @@ pub struct Sample {
     pub labels: Vec<(String, String)>,
     /// Its value.
     pub value: f64,
+    /// The value as it is written.
+    text: String,
 }
 
 impl Sample {
@@ -26,15 +28,9 @@ impl Sample {
         found.map(|(_, value)| value.as_str())
     }
 
-    /// Its value, if that is a whole number.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "below 2^53 it is the same"
-    )]
+    /// Its value, if that is a whole number: exactly, however large.
     pub fn whole(&self) -> Option<u64> {
-        let is_whole = self.value.fract() == 0.0 && (0.0..9e15).contains(&self.value);
-        is_whole.then_some(self.value as u64)
+        self.text.parse().ok()
     }
 }
 
@@ -92,10 +88,12 @@ pub fn sample(line: &str) -> Option<Sample> {
         }
         rest = &rest[1..];
     }
+    let text = rest.strip_prefix(' ')?;
     Some(Sample {
         name: name.to_owned(),
         labels,
-        value: rest.strip_prefix(' ')?.parse().ok()?,
+        value: text.parse().ok()?,
+        text: text.to_owned(),
     })
 }
 
@@ -128,6 +126,8 @@ mod tests {
         assert_eq!(scrape.0.len(), 3);
         assert_eq!(scrape.value("a"), Some(0.5));
         assert_eq!(scrape.value("c"), None);
+        let whole = |name| scrape.of(name).next().unwrap().whole();
+        assert_eq!((whole("a_b"), whole("a")), (Some(1), None));
         let c = scrape.of("c").next().unwrap();
         assert_eq!((c.label("d"), c.label("none")), ("e \"\n", ""));
     }
