@@ -21,7 +21,10 @@ pub struct Executables {
 
 /// Builds the daemon as it is shipped, and the tests that run with it on other kernels.
 pub fn executables() -> Result<Executables> {
-    let built = build_for_tests(&["--test", "scenarios", "--test", "systemd"])?;
+    let built = build_for_tests(
+        "test",
+        &["--no-run", "--test", "scenarios", "--test", "systemd"],
+    )?;
     Ok(Executables {
         lingerd: lingerd()?,
         scenarios: find(&built, "test", "scenarios")?,
@@ -31,27 +34,20 @@ pub fn executables() -> Result<Executables> {
 
 /// Builds all tests; what cargo says that it made.
 pub fn tests() -> Result<Vec<Value>> {
-    build_for_tests(&[
-        "--lib",
-        "--bins",
-        "--tests",
-        "--examples",
-        "--test",
-        "scenarios",
-        "--test",
-        "systemd",
-    ])
+    let targets = ["--lib", "--bins", "--tests"];
+    let by_name = ["--test", "scenarios", "--test", "systemd"];
+    build_for_tests("test", &[&["--no-run"][..], &targets, &by_name].concat())
 }
 
 /// Builds what writes the manual pages and completions.
 pub fn pages() -> Result<PathBuf> {
-    let built = build_for_tests(&["--example", "pages"])?;
+    let built = build_for_tests("build", &["--example", "pages"])?;
     find(&built, "example", "pages")
 }
 
 /// Builds the programs that only count, which the daemon is measured beside.
 pub fn floor() -> Result<PathBuf> {
-    let built = build_for_tests(&["--example", "floor"])?;
+    let built = build_for_tests("build", &["--example", "floor"])?;
     find(&built, "example", "floor")
 }
 
@@ -94,9 +90,12 @@ const SHIPPED: [&str; 6] = [
 ///
 /// Always of the whole workspace, so that dependencies have the same features whatever is asked for, and are
 /// built once.
-fn build_for_tests(targets: &[&str]) -> Result<Vec<Value>> {
-    let all = ["test", "--workspace", "--no-run", MESSAGES];
-    build(cargo().args(all).args(targets))
+fn build_for_tests(command: &str, targets: &[&str]) -> Result<Vec<Value>> {
+    build(
+        cargo()
+            .args([command, "--workspace", MESSAGES])
+            .args(targets),
+    )
 }
 
 /// What cargo says that it made.
