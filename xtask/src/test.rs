@@ -20,6 +20,9 @@ use self::queue::Queue;
 use self::step::{Done, Extent, Stage, Step};
 use crate::setup::{self, Purpose};
 
+/// How many steps run side by side: an emulated machine keeps one of two cores busy.
+const LANES: usize = 2;
+
 /// How much to test.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Options {
@@ -87,7 +90,7 @@ fn perform(mut steps: Vec<Step>, options: &Options) -> Result<bool> {
     for stage in Stage::ALL {
         if done.iter().all(Done::passed) {
             let now = steps.extract_if(.., |step| step.stage == stage).collect();
-            done.extend(perform_stage(stage, now, options));
+            done.extend(perform_stage(now, options));
         }
     }
     let not_begun: Vec<_> = steps.iter().map(|step| step.name.as_str()).collect();
@@ -95,9 +98,9 @@ fn perform(mut steps: Vec<Step>, options: &Options) -> Result<bool> {
 }
 
 /// Does the steps of a stage, some side by side, and those that bear no company at its end.
-fn perform_stage(stage: Stage, steps: Vec<Step>, options: &Options) -> Vec<Done> {
+fn perform_stage(steps: Vec<Step>, options: &Options) -> Vec<Done> {
     let (alone, together): (Vec<_>, Vec<_>) = steps.into_iter().partition(|step| step.alone);
-    let mut done = side_by_side(&together, stage.lanes(), options);
+    let mut done = side_by_side(&together, LANES, options);
     done.extend(side_by_side(&alone, 1, options));
     done
 }

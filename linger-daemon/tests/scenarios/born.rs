@@ -30,9 +30,13 @@ pub(crate) fn abort(first: Socket, other: Socket) -> io::Result<()> {
 
 /// Closes the end of a connection that the other end resets. It allocates nothing.
 pub(crate) fn close_after_reset(socket: Socket) -> io::Result<()> {
-    match (&socket).read(&mut [0]) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
-        _ => return Err(Errno::EPROTO.into()),
+    loop {
+        match (&socket).read(&mut [0]) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+            Ok(_) => return Err(Errno::EPROTO.into()),
+        }
     }
     tcp::close(socket)?;
     Ok(())

@@ -31,14 +31,6 @@ pub(super) enum Stage {
 
 impl Stage {
     pub(super) const ALL: [Self; 4] = [Self::Form, Self::Unit, Self::First, Self::Rest];
-
-    /// How many of its steps run side by side, on two cores: machines wait more than they work.
-    pub(super) fn lanes(self) -> usize {
-        match self {
-            Self::Form | Self::Unit | Self::First => 2,
-            Self::Rest => 3,
-        }
-    }
 }
 
 /// Where a step belongs.
