@@ -39,9 +39,15 @@ struct Options {
     /// The daemon's binary, which says that this is a machine for tests
     #[arg(long, required_unless_present = "deb")]
     lingerd: Option<PathBuf>,
-    /// Packages to test instead
-    #[command(flatten)]
-    packages: Option<package::Files>,
+    /// The package, to test that instead
+    #[arg(long, requires_all = ["newer", "tarball"])]
+    deb: Option<String>,
+    /// The same with a higher version
+    #[arg(long)]
+    newer: Option<String>,
+    /// The tarball
+    #[arg(long)]
+    tarball: Option<String>,
     /// The only plan to run; all if none
     #[arg(long)]
     plan: Option<String>,
@@ -58,11 +64,16 @@ struct Options {
 
 fn main() -> Result<ExitCode> {
     let options = Options::parse();
-    match (&options.packages, &options.lingerd) {
-        (Some(packages), _) => package::run_all(packages, options.summary.as_deref()),
-        (None, Some(lingerd)) => run_units(&options, lingerd),
-        (None, None) => unreachable!("one of both is required"),
+    if let Some(lingerd) = &options.lingerd {
+        return run_units(&options, lingerd);
     }
+    let file = |file: &Option<String>| file.clone().unwrap_or_default();
+    let files = package::Files {
+        deb: file(&options.deb),
+        newer: file(&options.newer),
+        tarball: file(&options.tarball),
+    };
+    package::run_all(&files, options.summary.as_deref())
 }
 
 fn run_units(options: &Options, lingerd: &Path) -> Result<ExitCode> {

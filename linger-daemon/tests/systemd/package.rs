@@ -16,16 +16,13 @@ use crate::tools::{self, run};
 use crate::{server, tarball};
 
 /// What is shipped.
-#[derive(Debug, clap::Args)]
+#[derive(Debug)]
 pub(crate) struct Files {
-    /// The package
-    #[arg(long)]
+    /// The package.
     pub(crate) deb: String,
-    /// The same with a higher version
-    #[arg(long)]
+    /// The same with a higher version.
     pub(crate) newer: String,
-    /// The tarball
-    #[arg(long)]
+    /// The tarball.
     pub(crate) tarball: String,
 }
 

@@ -15,7 +15,8 @@ pub(super) fn count<T: DeserializeOwned>(
     what: &str,
     programs: Vec<PathBuf>,
 ) -> Result<T> {
-    let kernel = Kernel::of_label(NEWEST)?;
+    // What costs differ by where the kernel lies, too.
+    let kernel = Kernel::of_label(NEWEST)?.with_parameters("nokaslr");
     // By this link and not by its name, under which another build may have put another file since.
     let own = PathBuf::from("/proc/self/exe");
     let mut all = vec![
