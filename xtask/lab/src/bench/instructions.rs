@@ -88,7 +88,7 @@ fn line(name: &str, cells: [String; KINDS.len()]) -> Vec<String> {
 }
 
 /// Instructions of a connection; of several counts for the same, the mean.
-pub(super) fn mean(taken: &[Taken], who: &Who) -> Option<[f64; KINDS.len()]> {
+fn mean(taken: &[Taken], who: &Who) -> Option<[f64; KINDS.len()]> {
     let all: Vec<_> = taken.iter().filter(|taken| taken.who == *who).collect();
     #[expect(clippy::cast_precision_loss, reason = "one or two")]
     let count = all.len() as f64;
@@ -103,11 +103,7 @@ pub(super) fn mean(taken: &[Taken], who: &Who) -> Option<[f64; KINDS.len()]> {
 }
 
 /// Instructions that someone adds to a close.
-pub(super) fn added(
-    taken: &[Taken],
-    who: &Who,
-    bare: [f64; KINDS.len()],
-) -> Result<[f64; KINDS.len()]> {
+fn added(taken: &[Taken], who: &Who, bare: [f64; KINDS.len()]) -> Result<[f64; KINDS.len()]> {
     let with = mean(taken, who).with_context(|| format!("{who:?} was not counted"))?;
     Ok(std::array::from_fn(|kind| {
         (with[kind] - bare[kind]) / CLOSES

@@ -44,6 +44,9 @@ pub(super) struct Options {
     /// Only lingerd, and only whole connections, of those that do not wait
     #[arg(long)]
     alone: bool,
+    /// How often each is attached anew and counted
+    #[arg(long, default_value_t = 1)]
+    rounds: usize,
 }
 
 /// What a program took.
@@ -89,7 +92,8 @@ pub(super) fn run(options: &Options) -> Result<Vec<Taken>> {
         println!("counting: {who:?}");
         count(who, options)
     };
-    all.into_iter().map(count).collect()
+    let rounds = (0..options.rounds).flat_map(|_| all.clone());
+    rounds.map(count).collect()
 }
 
 fn count(who: Who, options: &Options) -> Result<Taken> {
