@@ -205,9 +205,8 @@ impl Kernel {
             format!("boot/vmlinuz-{release}"),
             format!("lib/modules/{release}/vmlinuz"),
         ];
-        let image = places.iter().map(|place| package.join(place));
-        let image = image
-            .clone()
+        let mut images = places.iter().map(|place| package.join(place));
+        let image = images
             .find(|image| image.is_file())
             .with_context(|| format!("{} has no vmlinuz", package.display()))?;
         Ok(Self {

@@ -167,14 +167,7 @@ fn parse_kernel(text: &str) -> Result<Which> {
 }
 
 fn main() -> ExitCode {
-    match perform(Cli::parse().command) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    shell::exit_code(perform(Cli::parse().command))
 }
 
 /// Whether everything passed.

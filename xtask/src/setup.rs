@@ -497,12 +497,12 @@ fn tool(name: &str) -> Option<PathBuf> {
 }
 
 /// The promtool to use, if there is one.
-pub fn promtool() -> Option<PathBuf> {
+fn promtool() -> Option<PathBuf> {
     tool("promtool")
 }
 
 /// The Prometheus to use, if there is one.
-pub fn prometheus() -> Option<PathBuf> {
+fn prometheus() -> Option<PathBuf> {
     tool("prometheus")
 }
 

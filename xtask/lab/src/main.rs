@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use linger_xtask::setup::{self, Purpose};
+use linger_xtask::shell;
 
 /// Measures linger, and draws what is shown of it.
 #[derive(Parser)]
@@ -63,14 +64,7 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    match perform(Cli::parse().command) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    shell::exit_code(perform(Cli::parse().command))
 }
 
 /// Whether all was well.

@@ -1,11 +1,11 @@
 //! What more CPUs make of a scrape, and of threads that close at the same time, counted in QEMU.
 
 use anyhow::Result;
-use linger_xtask::kernels::NEWEST;
+use linger_xtask::kernels::{NEWEST, PLANS};
 
 use super::emulated;
 use super::inside::cpus::{OnCpus, THREADS};
-use super::instructions::{CLOSES, PLANS};
+use super::instructions::CLOSES;
 use super::report::Report;
 use crate::table;
 

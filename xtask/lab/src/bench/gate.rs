@@ -6,14 +6,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
-use linger_xtask::kernels::{Kernel, NEWEST};
+use linger_xtask::kernels::{Kernel, NEWEST, PLANS};
 use linger_xtask::shell::root;
 use serde::{Deserialize, Serialize};
 
 use super::emulated;
 use super::inside::Who;
 use super::inside::closes::{KINDS, Taken};
-use super::instructions::{CLOSES, PLANS};
+use super::instructions::CLOSES;
 use crate::table;
 
 /// A close may cost so much more or less than is written down, in percent of that: more than two runs differ.

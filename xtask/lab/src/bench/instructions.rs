@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use linger_xtask::kernels::NEWEST;
+use linger_xtask::kernels::{NEWEST, PLANS};
 use linger_xtask::shell::find;
 
 use super::emulated;
@@ -16,9 +16,6 @@ use crate::table;
 
 /// Each end of a connection is closed.
 pub(super) const CLOSES: f64 = 2.0;
-
-/// The plans, in the order of preference.
-pub(super) const PLANS: [&str; 3] = ["fentry", "kprobe", "tracepoint"];
 
 /// What others show of the same events.
 const PEERS: [&str; 2] = ["tcplife", "tcpstates"];
