@@ -192,10 +192,11 @@ pub fn perform_here(name: &str, report: &Path, options: &Options) -> Result<()> 
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn done(findings: Option<Findings>) -> Done {
+    /// A step that found this.
+    pub(in super::super) fn done(findings: Option<Findings>) -> Done {
         Done {
             name: "x".into(),
             time: Duration::ZERO,

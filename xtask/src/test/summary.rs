@@ -86,15 +86,8 @@ fn by_reason<'a>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::step::tests::done;
     use super::*;
-
-    fn done(findings: Option<Findings>) -> Done {
-        Done {
-            name: "x".into(),
-            time: Duration::ZERO,
-            findings,
-        }
-    }
 
     #[test]
     fn one_failure_fails_the_whole() {
