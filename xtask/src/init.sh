@@ -1,6 +1,6 @@
 #!/bin/sh
-# The first process of the test machine, in place of systemd: prepares it, does the work, says how it ended on
-# the second serial port, and switches the machine off.
+# The first process of the test machine, in place of systemd: prepares it, does the work, says on the second serial
+# port that it began and how it ended, and switches the machine off.
 
 report=/dev/ttyS1
 export PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb RUST_BACKTRACE=1
@@ -18,6 +18,7 @@ give_up() {
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
+echo up >"$report"
 mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm

@@ -17,8 +17,11 @@ use crate::tally::Scenarios;
 /// How long the console may be silent before a sign of life is given.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// What is booted. Its console is the first serial port; to the second it writes its report: the
-/// exit code of its work and, from the next line on, the summary that the tests leave.
+/// What a machine reports once its first process runs.
+const UP: &str = "up";
+
+/// What is booted. Its console is the first serial port; to the second it writes its report: that it is
+/// up, the exit code of its work and, from the next line on, the summary that the tests leave.
 pub struct Machine<'a> {
     kernel: &'a Kernel,
     /// The file system, which is the initramfs.
@@ -55,11 +58,29 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Runs the machine to its end, showing its console; what it reported.
+    /// Runs the machine to its end, showing its console; what it reported. One that never came up has tested
+    /// nothing: it is booted once more.
     ///
     /// Fails if it did not come to an orderly end or the kernel complained; failed tests are in the
     /// report.
     pub fn run(&self) -> Result<Report> {
+        if let Some(report) = self.run_once()? {
+            return Ok(report);
+        }
+        println!(
+            "{} | it never came up, and is booted once more",
+            self.kernel.label
+        );
+        let report = self.run_once()?;
+        let report = report.context("the machine never came up, twice; its console is above")?;
+        Ok(Report {
+            booted_in_vain: 1,
+            ..report
+        })
+    }
+
+    /// What it reported; nothing if it never came up.
+    fn run_once(&self) -> Result<Option<Report>> {
         let file = self.archive.with_extension("report");
         // One of an earlier run must not pass for this one's.
         fs::write(&file, "").with_context(|| format!("write {}", file.display()))?;
@@ -68,6 +89,10 @@ impl<'a> Machine<'a> {
             .arg("-serial")
             .arg(format!("file:{}", file.display()));
         let troubles = watch(&mut qemu, &self.kernel.label, self.limit)?;
+        let report = fs::read_to_string(&file)?;
+        let Some(report) = report.strip_prefix(UP) else {
+            return Ok(None);
+        };
         if !troubles.is_empty() {
             bail!(
                 "kernel {} complained: {}",
@@ -75,7 +100,7 @@ impl<'a> Machine<'a> {
                 troubles.join("; ")
             );
         }
-        Report::parse(&fs::read_to_string(&file)?)
+        Report::parse(report.trim_start()).map(Some)
     }
 
     /// Runs the machine with this terminal as its console.
@@ -121,6 +146,8 @@ pub struct Report {
     pub code: i32,
     /// What it left besides.
     pub summary: String,
+    /// How often it was booted before and did not come up.
+    booted_in_vain: u64,
 }
 
 impl Report {
@@ -134,14 +161,16 @@ impl Report {
                 .parse()
                 .with_context(|| format!("its work ended by {code:?}, not by an exit code"))?,
             summary: summary.to_owned(),
+            booted_in_vain: 0,
         })
     }
 
     /// What the tests found, if that explains the exit code.
     pub fn scenarios(&self) -> Result<Scenarios> {
         let code = self.code;
-        let scenarios = Scenarios::parse(&self.summary)
+        let mut scenarios = Scenarios::parse(&self.summary)
             .with_context(|| format!("the tests ended with exit code {code}"))?;
+        scenarios.booted_in_vain = self.booted_in_vain;
         if code != 0 && scenarios.failed == 0 {
             bail!("the tests failed with exit code {code}, though no pair did");
         }

@@ -100,6 +100,9 @@ pub struct Scenarios {
     /// What was missing in counts, and is forgiven on hosts that hide threads.
     #[serde(default)]
     pub forgiven: u64,
+    /// How often their machine was booted and did not come up.
+    #[serde(default)]
+    pub booted_in_vain: u64,
     /// Each of them.
     #[serde(default)]
     pub pairs: Vec<Pair>,
@@ -136,6 +139,7 @@ impl AddAssign for Scenarios {
         self.known_failures += other.known_failures;
         self.flaky += other.flaky;
         self.forgiven += other.forgiven;
+        self.booted_in_vain += other.booted_in_vain;
         self.pairs.extend(other.pairs);
     }
 }

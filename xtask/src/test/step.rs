@@ -1,9 +1,11 @@
 //! A step of the tests: a process of its own, whose lines carry its name, and which leaves what it found.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -81,8 +83,8 @@ impl Findings {
 pub(super) struct Done {
     pub(super) name: String,
     pub(super) time: Duration,
-    /// Nothing if the step broke.
-    pub(super) findings: Option<Findings>,
+    /// If the step broke, why, and the last of what it printed.
+    pub(super) findings: Result<Findings, String>,
 }
 
 impl Done {
@@ -114,9 +116,9 @@ impl Step {
     pub(super) fn perform(&self, options: &Options) -> Done {
         println!("=== {}", self.name);
         let start = Instant::now();
-        let findings = run(&self.name, options)
-            .inspect_err(|error| println!("{} | error: {error:#}", self.name))
-            .ok();
+        let last = Last::default();
+        let findings = run(&self.name, options, &last)
+            .map_err(|error| format!("{}{error:#}", last.into_text()));
         let done = Done {
             name: self.name.clone(),
             time: start.elapsed(),
@@ -132,8 +134,30 @@ impl Step {
     }
 }
 
+/// The last lines that a step printed.
+#[derive(Default)]
+struct Last(Mutex<VecDeque<String>>);
+
+impl Last {
+    /// How many are kept: as many as show why a step broke.
+    const LINES: usize = 12;
+
+    fn push(&self, line: &str) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == Self::LINES {
+            lines.pop_front();
+        }
+        lines.push_back(format!("{line}\n"));
+    }
+
+    fn into_text(self) -> String {
+        let lines = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        lines.into_iter().collect()
+    }
+}
+
 /// Runs the step's process, shows its lines, and reads what it found.
-fn run(name: &str, options: &Options) -> Result<Findings> {
+fn run(name: &str, options: &Options, last: &Last) -> Result<Findings> {
     let report = report(name)?;
     if report.exists() {
         fs::remove_file(&report)?;
@@ -153,8 +177,8 @@ fn run(name: &str, options: &Options) -> Result<Findings> {
     let stdout = child.stdout.take().context("the output is a pipe")?;
     let stderr = child.stderr.take().context("so are the errors")?;
     thread::scope(|scope| {
-        scope.spawn(|| show(name, stderr));
-        show(name, stdout);
+        scope.spawn(|| show(name, stderr, last));
+        show(name, stdout, last);
     });
     let status = child.wait()?;
     let text = fs::read_to_string(&report)
@@ -163,9 +187,12 @@ fn run(name: &str, options: &Options) -> Result<Findings> {
 }
 
 /// Prints each line with the name of the step.
-fn show(name: &str, stream: impl Read) {
+fn show(name: &str, stream: impl Read, last: &Last) {
     for bytes in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
-        println!("{name} | {}", String::from_utf8_lossy(&bytes).trim_end());
+        let line = String::from_utf8_lossy(&bytes);
+        let line = line.trim_end();
+        println!("{name} | {line}");
+        last.push(line);
     }
 }
 
@@ -200,8 +227,18 @@ pub(super) mod tests {
         Done {
             name: "x".into(),
             time: Duration::ZERO,
-            findings,
+            findings: findings.ok_or_else(|| "it broke".into()),
         }
+    }
+
+    #[test]
+    fn the_last_lines_of_a_step_are_kept() {
+        let last = Last::default();
+        for line in 0..=Last::LINES {
+            last.push(&line.to_string());
+        }
+        let text = last.into_text();
+        assert!(text.starts_with("1\n") && text.ends_with("12\n"), "{text}");
     }
 
     #[test]

@@ -27,8 +27,10 @@ pub(super) fn print(done: &[Done], not_begun: &[&str], time: Duration) -> bool {
         println!("{name:width$}  not begun, because of the failure above");
     }
     for step in done {
-        if let Some(Findings::Scenarios(scenarios)) = &step.findings {
-            describe(&step.name, scenarios);
+        match &step.findings {
+            Ok(Findings::Scenarios(scenarios)) => describe(&step.name, scenarios),
+            Ok(Findings::Counted(_)) => {}
+            Err(why) => println!("\n{} broke:\n  {}", step.name, why.replace('\n', "\n  ")),
         }
     }
     let passed = done.iter().all(Done::passed);
@@ -50,6 +52,12 @@ pub fn describe(name: &str, scenarios: &Scenarios) {
     );
     if scenarios.forgiven > 0 {
         println!("  forgiven: {} that this host hides", scenarios.forgiven);
+    }
+    if scenarios.booted_in_vain > 0 {
+        println!(
+            "  flaky: the machine did not come up, {} times",
+            scenarios.booted_in_vain
+        );
     }
     for pair in scenarios.with_result("failed") {
         println!(
