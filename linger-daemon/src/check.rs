@@ -168,7 +168,7 @@ impl Field {
 
 impl PlanReport {
     fn new(loader: &Loader, plan: Plan) -> Self {
-        let hooks = probe::hooks(plan, keyed::ALL, loader.sees_returns())
+        let hooks = probe::hooks(plan, keyed::ALL, loader.traits)
             .into_iter()
             .map(|hook| {
                 let error = loader.try_hook(hook).err();

@@ -2,7 +2,8 @@
 //!
 //! `begin` → `decide` → (`crate::reset::sent`, `waited`) → `finish`. A record of the close is kept
 //! from `begin` to `finish`; what it did is added to the counters of its group once, at its end,
-//! or, where a plan may not see the end, as soon as the outcome is decided.
+//! or, where a plan may not see the end, as soon as the outcome is decided. The plans that hook functions
+//! see the end where `__tcp_close` returns, under the socket lock.
 
 use core::{mem::MaybeUninit, ptr};
 
@@ -163,7 +164,8 @@ pub(crate) fn narrow(bytes: u64) -> u32 {
     bytes.try_into().unwrap_or(u32::MAX)
 }
 
-/// The wait under `SO_LINGER` is over.
+/// The close is about to end: if it waited under `SO_LINGER`, what came of that. The connection may have
+/// died since, by a segment that came during the wait: then this is how it looks.
 #[inline(always)]
 pub(crate) fn waited<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     if close.stage != stage::WAITING {
@@ -226,8 +228,8 @@ pub(crate) fn unfinished(close: &Close) -> Outcome {
     }
 }
 
-/// The close on this thread returns to its caller. The socket may be gone, unless the close ends
-/// where `__tcp_close` does.
+/// The close on this thread ends. By the plan `tracepoint` the socket may be gone; others still hold its
+/// lock.
 #[inline(always)]
 pub(crate) fn finish(place: &Place, close: &Close) {
     let mut whose = MaybeUninit::uninit();

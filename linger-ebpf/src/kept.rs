@@ -5,7 +5,7 @@ use crate::{Counters, Group, Lost};
 
 /// The layout of everything in the maps. A daemon goes on with the maps, and programs, of another only
 /// if both have the same: raise it with every change of what an entry means, or where it is.
-pub const LAYOUT: u64 = 2;
+pub const LAYOUT: u64 = 3;
 
 /// What the programs were loaded for: made with them, and never changed.
 #[repr(C)]
@@ -27,6 +27,10 @@ pub struct Origin {
     pub max_orphans: u32,
     /// 1 if they see when close(2) returns, whatever the plan.
     pub sees_returns: u32,
+    /// How the kernel preempts, as the daemon numbers it: how often each is hooked.
+    pub preemption: u32,
+    /// Nothing.
+    pub unused: u32,
     /// The process id of the daemon that loaded them, which names what it defined in tracefs.
     pub pid: u32,
 }

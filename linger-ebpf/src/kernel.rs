@@ -347,6 +347,12 @@ impl<M: Memory> Tcp<M> {
         M::read(self.tcp, offset!(rcv_tstamp))
     }
 
+    /// The number of the last byte that was written, and one. It begins at random.
+    #[inline(always)]
+    pub(crate) fn write_seq(&self) -> u32 {
+        M::read(self.tcp, offset!(write_seq))
+    }
+
     /// Whether all that was written is acknowledged.
     #[inline(always)]
     pub(crate) fn all_acknowledged(&self) -> bool {

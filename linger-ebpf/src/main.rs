@@ -54,12 +54,43 @@ use aya_ebpf::{
         RetProbeContext, SockContext,
     },
 };
-use linger_ebpf::{Close, Lost, Outcome, flag};
+use linger_ebpf::{Close, Lost, Outcome, stage};
 
 use crate::{
     in_flight::Place,
-    kernel::{Memory, Probed, Registers, Sock, Task, Typed, is_rst, state},
+    kernel::{Memory, Probed, Registers, Sock, Typed, is_rst, state},
 };
+
+/// Whether what this kernel skips is hooked more than once.
+#[unsafe(no_mangle)]
+static AGAIN: u32 = 0;
+
+/// Whether the same program may have run for the same event. A kernel that preempts threads inside a program
+/// skips it on that CPU meanwhile; then the same is hooked again, under other names.
+#[inline(always)]
+pub(crate) fn is_hooked_again() -> bool {
+    // SAFETY: reads a static; volatile because the value is replaced at load.
+    unsafe { core::ptr::read_volatile(&raw const AGAIN) != 0 }
+}
+
+/// A program under several names. All are attached where the kernel preempts, and find what the first of them
+/// did; elsewhere only the first is.
+macro_rules! again {
+    ($(#[$attribute:meta])+ $($name:ident),+ = |$ctx:ident: $context:ident| $body:block) => {
+        again! { @ [$(#[$attribute])+] [$($name)+] $ctx $context $body }
+    };
+    (@ $attributes:tt [$($name:ident)+] $ctx:ident $context:ident $body:block) => {
+        $(again! { % $attributes $name $ctx $context $body })+
+    };
+    (% [$($attribute:tt)+] $name:ident $ctx:ident $context:ident $body:block) => {
+        $($attribute)+
+        #[inline(always)]
+        fn $name($ctx: $context) -> i32 {
+            $body;
+            0
+        }
+    };
+}
 
 // ---- the model's calls, for the plans `fentry` and `kprobe` ----
 
@@ -77,12 +108,14 @@ fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
     let Some(place) = Place::current() else {
         return;
     };
+    // MPTCP closes its subflows without `tcp_close`.
     let begun = place
         .find(sk.address())
-        .or_else(|| close::begin(&place, sk.address(), flag::INNER));
+        .or_else(|| close::begin(&place, sk.address(), 0));
     let Some(close) = begun else { return };
-    if Task::current().is_kernel_thread() {
-        close.flags |= flag::INNER;
+    // Another run of this has decided it.
+    if close.stage != stage::BEGUN {
+        return;
     }
     let state = sk.state();
     if state == state::CLOSE {
@@ -102,43 +135,29 @@ fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
     }
 }
 
-/// `__tcp_close` ends, still under the lock.
+/// `__tcp_close` ends, still under the lock: the close is over. What `tcp_close` does after it takes the
+/// segments that came meanwhile, and lets the socket go.
 #[inline(always)]
-fn inner_exit() {
+fn inner_exit<M: Memory>(sk: Option<Sock<M>>) {
     let Some(place) = Place::current() else {
         return;
     };
-    match place.record() {
-        Some(close) if close.flags & flag::INNER != 0 => close::finish(&place, close),
-        Some(_) => {}
-        // Both beginnings were missed.
-        None => maps::lose(Lost::Close),
-    }
-}
-
-/// `tcp_close` returns.
-#[inline(always)]
-fn outer_exit() {
-    let Some(place) = Place::current() else {
+    let Some(close) = place.record() else {
+        // Both beginnings were missed, or another run of this has ended it.
+        if !is_hooked_again() {
+            maps::lose(Lost::Close);
+        }
         return;
     };
-    if let Some(close) = place.record() {
-        close::finish(&place, close);
-    }
+    let sk = sk.unwrap_or_else(|| Sock::new(close.sk as *const u8));
+    close::waited(close, &sk);
+    close::finish(&place, close);
 }
 
 /// The record of the close in flight on this thread.
 #[inline(always)]
 fn current_close() -> Option<&'static mut Close> {
     Place::current()?.record()
-}
-
-/// `sk_stream_wait_close` is over, for a close in flight on this thread.
-#[inline(always)]
-fn wait_exit<M: Memory>(sk: &Sock<M>) {
-    if let Some(close) = current_close().filter(|close| close.sk == sk.address()) {
-        close::waited(close, sk);
-    }
 }
 
 // ---- fentry ----
@@ -153,69 +172,47 @@ fn fentry_tcp_close(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// A close returns. The socket may be gone.
-///
-/// kernel: v2.6.. net/ipv4/tcp.c: void tcp_close(struct sock *sk, long timeout)
-#[fexit(function = "tcp_close")]
-#[inline(always)]
-fn fexit_tcp_close(_ctx: FExitContext) -> i32 {
-    outer_exit();
-    0
-}
-
-/// The outcome is decided, under the lock; the only entry for MPTCP subflows.
-///
-/// kernel: v5.11.. net/ipv4/tcp.c: void __tcp_close(struct sock *sk, long timeout)
-#[fentry(function = "__tcp_close")]
-#[inline(always)]
-fn fentry_inner_close(ctx: FEntryContext) -> i32 {
-    inner_enter(&Sock::<Typed>::new(ctx.arg(0)), ctx.arg(1));
-    0
-}
-
-/// The decision is carried out, the lock still held.
-///
-/// kernel: v5.11.. net/ipv4/tcp.c: void __tcp_close(struct sock *sk, long timeout)
-#[fexit(function = "__tcp_close")]
-#[inline(always)]
-fn fexit_inner_close(_ctx: FExitContext) -> i32 {
-    inner_exit();
-    0
-}
-
-/// The wait under SO_LINGER is over; without a timeout there was none.
-///
-/// kernel: v2.6.. net/core/stream.c: void sk_stream_wait_close(struct sock *sk, long timeout)
-#[fexit(function = "sk_stream_wait_close")]
-#[inline(always)]
-fn fexit_wait_close(ctx: FExitContext) -> i32 {
-    if ctx.arg::<u64>(1) != 0 {
-        wait_exit(&Sock::<Typed>::new(ctx.arg(0)));
+again! {
+    /// The outcome is decided, under the lock; the only entry for MPTCP subflows.
+    ///
+    /// kernel: v5.11.. net/ipv4/tcp.c: void __tcp_close(struct sock *sk, long timeout)
+    #[fentry(function = "__tcp_close")]
+    fentry_inner_close, fentry_inner_close_2, fentry_inner_close_3 = |ctx: FEntryContext| {
+        inner_enter(&Sock::<Typed>::new(ctx.arg(0)), ctx.arg(1));
     }
-    0
 }
 
-/// This host sends an RST of its own will.
-///
-/// kernel: ..v6.9 net/ipv4/tcp_output.c: void tcp_send_active_reset(struct sock *sk, gfp_t priority)
-/// kernel: v6.10.. (sk, gfp_t priority, enum sk_rst_reason reason); v6.12.111.. (sk, reason)
-#[fentry(function = "tcp_send_active_reset")]
-#[inline(always)]
-fn fentry_active_reset(ctx: FEntryContext) -> i32 {
-    // The verifier lets no one calculate with a pointer whose type it knows: read as a number.
-    let number = || Probed::read(ctx.as_ptr().cast(), 0);
-    reset::sent(current_close(), &Sock::<Typed>::new(ctx.arg(0)), number);
-    0
+again! {
+    /// The decision is carried out, the wait under SO_LINGER included, and the lock still held.
+    ///
+    /// kernel: v5.11.. net/ipv4/tcp.c: void __tcp_close(struct sock *sk, long timeout)
+    #[fexit(function = "__tcp_close")]
+    fexit_inner_close, fexit_inner_close_2 = |ctx: FExitContext| {
+        inner_exit(Some(Sock::<Typed>::new(ctx.arg(0))));
+    }
 }
 
-/// The kernel resets a connection: the peer's RST came, or data for a closed socket.
-///
-/// kernel: v5.15.. net/ipv4/tcp_input.c: void tcp_reset(struct sock *sk, struct sk_buff *skb)
-#[fentry(function = "tcp_reset")]
-#[inline(always)]
-fn fentry_reset(ctx: FEntryContext) -> i32 {
-    orphan::reset(ctx.arg(0), || is_rst::<Typed>(ctx.arg(1)));
-    0
+again! {
+    /// This host sends an RST of its own will.
+    ///
+    /// kernel: ..v6.9 net/ipv4/tcp_output.c: void tcp_send_active_reset(struct sock *sk, gfp_t priority)
+    /// kernel: v6.10.. (sk, gfp_t priority, enum sk_rst_reason reason); v6.12.111.. (sk, reason)
+    #[fentry(function = "tcp_send_active_reset")]
+    fentry_active_reset, fentry_active_reset_2 = |ctx: FEntryContext| {
+        // The verifier lets no one calculate with a pointer whose type it knows: read as a number.
+        let number = || Probed::read(ctx.as_ptr().cast(), 0);
+        reset::sent(current_close(), &Sock::<Typed>::new(ctx.arg(0)), number);
+    }
+}
+
+again! {
+    /// The kernel resets a connection: the peer's RST came, or data for a closed socket.
+    ///
+    /// kernel: v5.15.. net/ipv4/tcp_input.c: void tcp_reset(struct sock *sk, struct sk_buff *skb)
+    #[fentry(function = "tcp_reset")]
+    fentry_reset, fentry_reset_2 = |ctx: FEntryContext| {
+        orphan::reset(ctx.arg(0), || is_rst::<Typed>(ctx.arg(1)));
+    }
 }
 
 // ---- kprobe: the same functions ----
@@ -225,14 +222,6 @@ fn fentry_reset(ctx: FEntryContext) -> i32 {
 #[inline(always)]
 fn kprobe_tcp_close(ctx: ProbeContext) -> u32 {
     outer_enter(ctx.arg(0).unwrap_or_default());
-    0
-}
-
-/// As [`fexit_tcp_close`].
-#[kretprobe]
-#[inline(always)]
-fn kretprobe_tcp_close(_ctx: RetProbeContext) -> u32 {
-    outer_exit();
     0
 }
 
@@ -246,22 +235,11 @@ fn kprobe_inner_close(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// As [`fexit_inner_close`].
+/// As [`fexit_inner_close`]. A return has no arguments: the socket is that of the close in flight.
 #[kretprobe]
 #[inline(always)]
 fn kretprobe_inner_close(_ctx: RetProbeContext) -> u32 {
-    inner_exit();
-    0
-}
-
-/// As [`fexit_wait_close`]. A return has no arguments: the socket is that of the close in flight.
-#[kretprobe]
-#[inline(always)]
-fn kretprobe_wait_close(_ctx: RetProbeContext) -> u32 {
-    if let Some(close) = current_close() {
-        let sk = Sock::<Probed>::new(close.sk as *const u8);
-        close::waited(close, &sk);
-    }
+    inner_exit::<Probed>(None);
     0
 }
 
@@ -288,18 +266,18 @@ fn kprobe_reset(ctx: ProbeContext) -> u32 {
 
 // ---- fentry and kprobe ----
 
-/// A socket comes to its end, once, and before its memory is freed. What closes do to it is known
-/// already; most sockets leave nothing behind.
-///
-/// kernel: v4.16.. include/trace/events/tcp.h: tcp_destroy_sock(struct sock *sk)
-#[btf_tracepoint(function = "tcp_destroy_sock")]
-#[inline(always)]
-fn destroy_sock(ctx: BtfTracePointContext) -> i32 {
-    let sk = Sock::<Typed>::new(ctx.arg(0));
-    if maps::is_hinted(sk.address()) {
-        orphan::end(&sk);
+again! {
+    /// A socket comes to its end, once, and before its memory is freed. What closes do to it is known
+    /// already; most sockets leave nothing behind.
+    ///
+    /// kernel: v4.16.. include/trace/events/tcp.h: tcp_destroy_sock(struct sock *sk)
+    #[btf_tracepoint(function = "tcp_destroy_sock")]
+    destroy_sock, destroy_sock_2, destroy_sock_3 = |ctx: BtfTracePointContext| {
+        let sk = Sock::<Typed>::new(ctx.arg(0));
+        if maps::is_hinted(sk.address()) {
+            orphan::end(&sk);
+        }
     }
-    0
 }
 
 // ---- every plan, where it is asked what processes execute ----
@@ -340,38 +318,38 @@ fn cgroup_sock_release(ctx: SockContext) -> i32 {
     1
 }
 
-/// A socket's state changes, under the lock; the change may be to the same state.
-///
-/// kernel: v4.16.. include/trace/events/sock.h: inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
-#[btf_tracepoint(function = "inet_sock_set_state")]
-#[inline(always)]
-fn tracepoint_set_state(ctx: BtfTracePointContext) -> i32 {
-    tracepoint::set_state(&Sock::<Typed>::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2));
-    0
-}
-
-/// An RST was sent: of this host's own will if there is no packet that it answers.
-///
-/// kernel: ..v6.9 include/trace/events/tcp.h: tcp_send_reset(const struct sock *sk, const struct sk_buff *skb)
-/// kernel: v6.10.. (sk, skb, const enum sk_rst_reason reason)
-#[raw_tracepoint]
-#[inline(always)]
-fn tracepoint_send_reset(ctx: RawTracePointContext) -> i32 {
-    let (sk, skb): (*const u8, u64) = (ctx.arg(0), ctx.arg(1));
-    if skb == 0 && !sk.is_null() {
-        tracepoint::reset(&Sock::new(sk));
+again! {
+    /// A socket's state changes, under the lock; the change may be to the same state.
+    ///
+    /// kernel: v4.16.. include/trace/events/sock.h: inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
+    #[btf_tracepoint(function = "inet_sock_set_state")]
+    tracepoint_set_state, tracepoint_set_state_2, tracepoint_set_state_3 = |ctx: BtfTracePointContext| {
+        tracepoint::set_state(&Sock::<Typed>::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2));
     }
-    0
 }
 
-/// A socket comes to its end, once, and before its memory is freed.
-///
-/// kernel: v4.16.. include/trace/events/tcp.h: tcp_destroy_sock(struct sock *sk)
-#[btf_tracepoint(function = "tcp_destroy_sock")]
-#[inline(always)]
-fn tracepoint_destroy_sock(ctx: BtfTracePointContext) -> i32 {
-    tracepoint::destroy(&Sock::<Typed>::new(ctx.arg(0)));
-    0
+again! {
+    /// An RST was sent: of this host's own will if there is no packet that it answers.
+    ///
+    /// kernel: ..v6.9 include/trace/events/tcp.h: tcp_send_reset(const struct sock *sk, const struct sk_buff *skb)
+    /// kernel: v6.10.. (sk, skb, const enum sk_rst_reason reason)
+    #[raw_tracepoint]
+    tracepoint_send_reset, tracepoint_send_reset_2 = |ctx: RawTracePointContext| {
+        let (sk, skb): (*const u8, u64) = (ctx.arg(0), ctx.arg(1));
+        if skb == 0 && !sk.is_null() {
+            tracepoint::reset(&Sock::new(sk));
+        }
+    }
+}
+
+again! {
+    /// A socket comes to its end, once, and before its memory is freed.
+    ///
+    /// kernel: v4.16.. include/trace/events/tcp.h: tcp_destroy_sock(struct sock *sk)
+    #[btf_tracepoint(function = "tcp_destroy_sock")]
+    tracepoint_destroy_sock, tracepoint_destroy_sock_2, tracepoint_destroy_sock_3 = |ctx: BtfTracePointContext| {
+        tracepoint::destroy(&Sock::<Typed>::new(ctx.arg(0)));
+    }
 }
 
 /// A system call returns; if it is close(2), what it released is released, since v6.6.

@@ -89,6 +89,10 @@ pub(crate) static ORPHANS: HashMap<u64, Orphan> =
 #[map]
 static SOCKETS: Array<u64> = Array::with_max_entries(HINTS, BPF_F_MMAPABLE);
 
+/// The RSTs counted last, each where its socket's address leads: what tells it from any other.
+#[map]
+static RESETS: Array<u64> = Array::with_max_entries(HINTS, 0);
+
 /// Payload of orphans that found no place.
 #[map]
 static LOST_ORPHAN_BYTES: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
@@ -156,6 +160,20 @@ pub(crate) fn is_hinted(sk: u64) -> bool {
 pub(crate) fn add_hint(sk: u64, change: u64) {
     if let Some(count) = SOCKETS.get_ptr_mut(hint(sk)) {
         atomic::add(count, change);
+    }
+}
+
+/// Writes down that an RST is counted, by what tells it from any other; whether it was not yet.
+#[inline(always)]
+pub(crate) fn is_new_reset(sk: u64, reset: u64) -> bool {
+    let Some(last) = RESETS.get_ptr_mut(hint(sk)) else {
+        return true;
+    };
+    // SAFETY: a map value; volatile because others write to it.
+    unsafe {
+        let is_new = core::ptr::read_volatile(last) != reset;
+        core::ptr::write_volatile(last, reset);
+        is_new
     }
 }
 

@@ -165,17 +165,14 @@ pub mod omen {
 
 /// Flags of a [`Close`].
 pub mod flag {
-    /// It ends where `__tcp_close` does: it began there, without `tcp_close` (an MPTCP subflow), or a
-    /// thread of the kernel closes, whose group the socket knows.
-    pub const INNER: u8 = 1 << 0;
     /// It began inside close(2), whose return will be seen.
-    pub const RETURNS: u8 = 1 << 1;
+    pub const RETURNS: u8 = 1 << 0;
     /// Payload was outstanding when it sent its FIN: there is a record of its orphan.
-    pub const LEAVES: u8 = 1 << 2;
+    pub const LEAVES: u8 = 1 << 1;
     /// It sent an RST, with the outcome as its cause.
-    pub const RESET: u8 = 1 << 3;
+    pub const RESET: u8 = 1 << 2;
     /// Someone asks for it: there is an [`Event`](crate::Event) of it.
-    pub const WATCHED: u8 = 1 << 4;
+    pub const WATCHED: u8 = 1 << 3;
 }
 
 /// How far a [`Close`] has come.

@@ -6,9 +6,9 @@
 use linger_ebpf::{Cause, Close, Kind, Outcome, flag, stage};
 
 use crate::{
-    atomic, close,
+    atomic, close, is_hooked_again,
     kernel::{Memory, Probed, Sock, Tcp, state},
-    ledger, orphan, who,
+    ledger, maps, orphan, who,
 };
 
 /// The socket of a close in flight, or any other, sends an RST. `close` is the record of the close
@@ -74,10 +74,23 @@ fn late_abort(linger2: i32, all_acknowledged: bool) -> Cause {
 #[unsafe(no_mangle)]
 extern "C" fn by_itself(sk: u64) -> u32 {
     let sk = Sock::<Probed>::new(sk as *const u8);
-    if let Some(tcp) = sk.tcp() {
+    if let Some(tcp) = sk.tcp()
+        && is_new(&sk, &tcp)
+    {
         count(&sk, &tcp);
     }
     0
+}
+
+/// Whether no other run of the same program has counted this RST.
+#[inline(always)]
+pub(crate) fn is_new(sk: &Sock<Probed>, tcp: &Tcp<Probed>) -> bool {
+    if !is_hooked_again() {
+        return true;
+    }
+    // No connection sends two without a change of the first word, and no two have both words.
+    let reset = u64::from(tcp.write_seq()) << 32 | sk.address() & u64::from(u32::MAX);
+    maps::is_new_reset(sk.address(), reset)
 }
 
 /// Counts an RST of which no close is the reason.

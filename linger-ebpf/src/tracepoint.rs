@@ -154,6 +154,9 @@ pub(crate) fn reset(sk: &Sock<Probed>) {
 #[unsafe(no_mangle)]
 extern "C" fn recount(sk: u64) -> u32 {
     let sk = Sock::<Probed>::new(sk as *const u8);
+    if sk.tcp().is_some_and(|tcp| !reset::is_new(&sk, &tcp)) {
+        return 0;
+    }
     let mut close = Close {
         sk: sk.address(),
         stage: stage::DECIDED,

@@ -25,6 +25,7 @@ mount -t tmpfs tmpfs /dev/shm
 mount -t tmpfs tmpfs /tmp
 mount -t tmpfs tmpfs /run
 mount -t cgroup2 cgroup2 /sys/fs/cgroup || give_up "cgroup2 cannot be mounted"
+mount -t debugfs debugfs /sys/kernel/debug || give_up "debugfs cannot be mounted"
 mount -t tracefs tracefs /sys/kernel/tracing || give_up "tracefs cannot be mounted"
 mount -t bpf bpf /sys/fs/bpf || give_up "bpffs cannot be mounted"
 

@@ -17,7 +17,7 @@ use crate::tally::Scenarios;
 const TIME_LIMIT: Duration = Duration::from_secs(40 * 60);
 
 /// Closes of the load there; emulated, the million that it can make natively takes too long.
-const LOAD: &str = "20000";
+const LOAD: u32 = 20_000;
 
 /// The first process.
 const INIT: &str = include_str!("init.sh");
@@ -35,7 +35,7 @@ pub enum Scope {
 }
 
 /// Which scenarios to run, and how.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Selection {
     /// Only scenarios whose name contains this
     #[arg(long = "test", value_name = "FILTER")]
@@ -49,6 +49,21 @@ pub struct Selection {
     /// Where random scenarios begin: a number, or `random` [default: always the same]
     #[arg(long, value_name = "SEED")]
     pub seed: Option<String>,
+    /// Closes of the scenarios of load
+    #[arg(long, value_name = "CLOSES", default_value_t = LOAD)]
+    pub load: u32,
+}
+
+impl Default for Selection {
+    fn default() -> Self {
+        Self {
+            filter: None,
+            plan: None,
+            scope: Scope::default(),
+            seed: None,
+            load: LOAD,
+        }
+    }
 }
 
 impl Selection {
@@ -86,7 +101,8 @@ pub fn run_scenarios(
     let mut work: Vec<String> = ["scenarios", "--lingerd", "/usr/local/bin/lingerd"]
         .map(str::to_owned)
         .into();
-    work.extend(["--summary", "/run/summary.json", "--load", LOAD].map(str::to_owned));
+    work.extend(["--summary", "/run/summary.json"].map(str::to_owned));
+    work.extend(["--load".to_owned(), selection.load.to_string()]);
     if let Some(entry) = kernel.entry {
         work.extend(["--environment".to_owned(), entry.label.to_owned()]);
     }
@@ -153,7 +169,7 @@ mod tests {
             filter: Some("linger0".into()),
             plan: Some("kprobe".into()),
             scope: Scope::Full,
-            seed: None,
+            ..Selection::default()
         };
         assert_eq!(
             selection.args(),

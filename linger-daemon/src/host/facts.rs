@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{AccessFlags, access};
 
 use super::{Asked, Namespace};
-use crate::probe;
+use crate::probe::{self, Preemption};
 
 /// All that is judged.
 #[derive(Clone, Debug)]
@@ -33,6 +33,8 @@ pub struct Facts {
     pub tracefs: Tracefs,
     /// The kernel shows its types.
     pub has_btf: bool,
+    /// How the kernel preempts.
+    pub preemption: Preemption,
     /// What is lost of the labels that follow from cgroups.
     pub cgroups: Option<&'static str>,
     /// `net.core.bpf_jit_enable`, which only the initial network namespace has.
@@ -85,11 +87,13 @@ impl Facts {
     #[must_use]
     pub fn here() -> Self {
         let mut facts = Self::read(Path::new("/"), Asked::now());
+        facts.preemption = Preemption::running();
         facts.cgroups = probe::cgroups().shortcoming();
         facts
     }
 
-    /// Those that the files below `root` tell, with these answers; cgroups are taken to be all right.
+    /// Those that the files below `root` tell, with these answers; cgroups are taken to be all right,
+    /// and the kernel to preempt nothing.
     #[must_use]
     pub fn read(root: &Path, asked: Asked) -> Self {
         let text = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
@@ -107,6 +111,7 @@ impl Facts {
             bpffs: Bpffs::find(root, &text("proc/self/mounts")),
             tracefs: Tracefs::find(root),
             has_btf: root.join("sys/kernel/btf/vmlinux").exists(),
+            preemption: Preemption::None,
             cgroups: None,
             jit: number(&text("proc/sys/net/core/bpf_jit_enable")),
             perf_paranoid: number(&text("proc/sys/kernel/perf_event_paranoid")),

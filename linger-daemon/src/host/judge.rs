@@ -3,17 +3,19 @@
 use nix::errno::Errno;
 
 use super::{Bpffs, Facts, Finding, Lockdown, Tracefs, Verdict};
+use crate::probe::Preemption;
 
 /// Every thing with its verdict: first what may keep lingerd from counting at all.
 #[must_use]
 pub fn judge(facts: &Facts) -> Vec<Finding> {
-    const JUDGES: [(&str, Judge); 13] = [
+    const JUDGES: [(&str, Judge); 14] = [
         ("capabilities", capabilities),
         ("user namespace", user_namespace),
         ("seccomp", seccomp),
         ("security modules", modules),
         ("lockdown", lockdown),
         ("BTF", btf),
+        ("preemption", preemption),
         ("cgroups", cgroups),
         ("PID namespace", pid_namespace),
         ("bpffs", bpffs),
@@ -160,6 +162,25 @@ fn cgroups(facts: &Facts) -> Judgment {
     match facts.cgroups {
         None => ok("v2, all of them visible"),
         Some(shortcoming) => (Verdict::Warning, shortcoming.to_owned(), None),
+    }
+}
+
+fn preemption(facts: &Facts) -> Judgment {
+    match facts.preemption {
+        Preemption::None => ok(facts.preemption.describe()),
+        Preemption::Threads | Preemption::Realtime => warning(
+            format!(
+                "{}: it skips programs meanwhile. fentry hooks the same again and counts every close; \
+                 tracepoint does, but misses returns of close(2); kprobe misses closes",
+                facts.preemption.describe()
+            ),
+            "use the plan fentry, if it is usable",
+        ),
+        Preemption::Unknown => warning(
+            facts.preemption.describe(),
+            "mount debugfs, so that /sys/kernel/debug/sched/preempt tells: fewer programs are attached where \
+             the kernel does not preempt",
+        ),
     }
 }
 

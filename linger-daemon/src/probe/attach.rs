@@ -13,11 +13,12 @@ use thiserror::Error;
 
 use super::btf::{Kernel, KernelError};
 use super::choose::{ProbeError, Purpose};
-use super::hooks::{Hook, Point, hooks, sees_returns};
+use super::hooks::{Hook, Point, Traits, hooks, sees_returns};
 use super::kretprobe::Kretprobe;
 use super::load::{self, explain, loader};
 use super::maps::Maps;
 use super::pins::{Link, Pins};
+use super::preemption::Preemption;
 use crate::attribution::Cgroups;
 
 /// Why a hook does not attach.
@@ -91,6 +92,8 @@ pub struct Loader {
     pub kernel: Kernel,
     offsets: Offsets,
     purpose: Purpose,
+    /// What it is like.
+    pub traits: Traits,
 }
 
 impl Loader {
@@ -98,10 +101,15 @@ impl Loader {
     pub fn new(purpose: Purpose) -> Result<Self, KernelError> {
         let kernel = Kernel::running()?;
         let (offsets, _) = kernel.offsets()?;
+        let traits = Traits {
+            sees_returns: sees_returns(&kernel),
+            preemption: Preemption::running(),
+        };
         Ok(Self {
             kernel,
             offsets,
             purpose,
+            traits,
         })
     }
 
@@ -124,7 +132,7 @@ impl Loader {
             mut ebpf,
             mut maps,
         } = loaded;
-        let holders = self.attach_hooks(&mut ebpf, plan, pins.is_some())?;
+        let holders = self.attach_hooks(&mut ebpf, plan, &self.hooks(plan), pins.is_some())?;
         let hooks = holders.iter().map(|(hook, _)| *hook).collect();
         let mut kretprobes = Vec::new();
         for (hook, holder) in holders {
@@ -135,7 +143,7 @@ impl Loader {
             }
         }
         if let Some(pins) = pins {
-            pins.seal(&mut maps, self.purpose.origin(plan, self.sees_returns()))?;
+            pins.seal(&mut maps, self.purpose.origin(plan, self.traits))?;
         }
         Ok(Attached {
             plan,
@@ -146,20 +154,30 @@ impl Loader {
         })
     }
 
-    /// Attaches programs that have the names of those of a plan to its hooks, for as long as what this
-    /// returns lives, and `ebpf`.
+    /// Attaches programs that have the names of those of a plan to its hooks, each once, for as long as what
+    /// this returns lives, and `ebpf`.
     pub fn attach_alike(&self, ebpf: &mut Ebpf, plan: Plan) -> Result<impl Sized, PlanError> {
-        self.attach_hooks(ebpf, plan, false)
+        let traits = Traits {
+            preemption: Preemption::None,
+            ..self.traits
+        };
+        let hooks = hooks(plan, self.purpose.keyed, traits);
+        self.attach_hooks(ebpf, plan, &hooks, false)
     }
 
-    /// Attaches every hook of a plan, for as long as what this returns lives, and `ebpf`.
+    /// The hooks of a plan.
+    fn hooks(&self, plan: Plan) -> Vec<Hook> {
+        hooks(plan, self.purpose.keyed, self.traits)
+    }
+
+    /// Attaches these hooks of a plan, for as long as what this returns lives, and `ebpf`.
     fn attach_hooks(
         &self,
         ebpf: &mut Ebpf,
         plan: Plan,
+        hooks: &[Hook],
         keep: bool,
     ) -> Result<Vec<(Hook, Holder)>, PlanError> {
-        let hooks = hooks(plan, self.purpose.keyed, self.sees_returns());
         let failed = |(hook, why): (Hook, AttachError)| PlanError {
             plan,
             point: hook.point.to_string(),
@@ -181,16 +199,11 @@ impl Loader {
         Ok(holders)
     }
 
-    /// Whether this kernel lets the plan `tracepoint` see when close(2) returns.
-    #[must_use]
-    pub fn sees_returns(&self) -> bool {
-        sees_returns(&self.kernel)
-    }
-
     /// Loads and attaches a plan and detaches it again.
     pub fn try_plan(&self, plan: Plan) -> Result<(), PlanError> {
         let mut loaded = self.load(plan)?;
-        self.attach_hooks(&mut loaded.ebpf, plan, false).map(drop)
+        self.attach_hooks(&mut loaded.ebpf, plan, &self.hooks(plan), false)
+            .map(drop)
     }
 
     /// Loads and attaches one hook alone and detaches it again.
@@ -203,7 +216,7 @@ impl Loader {
 
     /// Makes the maps; no program is loaded yet.
     fn make_maps(&self) -> Result<Ebpf, AttachError> {
-        let close_syscall = if self.sees_returns() {
+        let close_syscall = if self.traits.sees_returns {
             i32::try_from(nix::libc::SYS_close).expect("a small number")
         } else {
             -1
@@ -214,11 +227,13 @@ impl Loader {
             max_orphans,
         } = self.purpose;
         let exes = keyed & keyed::EXE != 0;
+        let again = u32::from(self.traits.preemption != Preemption::None);
         loader()
             .btf(None)
             .override_global("KEYED", &keyed, true)
             .override_global("OFFSETS", &self.offsets, true)
             .override_global("CLOSE_SYSCALL", &close_syscall, true)
+            .override_global("AGAIN", &again, true)
             .map_max_entries("GROUPS", max_groups)
             .map_max_entries("CGROUPS", max_groups)
             .map_max_entries("LEDGER", max_groups.saturating_mul(ROWS_PER_GROUP))

@@ -9,6 +9,7 @@ use tracing::info;
 
 use super::attach::{Attached, Loader, PlanError};
 use super::btf::KernelError;
+use super::hooks::Traits;
 use super::maps::Maps;
 use super::pins::{Pins, PinsError};
 use super::takeover;
@@ -48,7 +49,7 @@ pub struct Purpose {
 
 impl Purpose {
     /// What is written down with programs that outlive this daemon.
-    pub(super) fn origin(self, plan: Plan, sees_returns: bool) -> Origin {
+    pub(super) fn origin(self, plan: Plan, traits: Traits) -> Origin {
         let mut version = [0; 32];
         for (to, from) in version.iter_mut().zip(VERSION.bytes()) {
             *to = from;
@@ -61,7 +62,9 @@ impl Purpose {
             keyed: self.keyed,
             max_groups: self.max_groups,
             max_orphans: self.max_orphans,
-            sees_returns: sees_returns.into(),
+            sees_returns: traits.sees_returns.into(),
+            preemption: traits.preemption as u32,
+            unused: 0,
             pid: process::id(),
         }
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use linger_ebpf::{Plan, keyed};
 
 use super::btf::Kernel;
+use super::preemption::Preemption;
 
 /// A place in the kernel that a program is attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +77,6 @@ const DESTROY_SOCK: Hook = hook("destroy_sock", Point::BtfTracepoint("tcp_destro
 const FENTRY: &[Hook] = &[
     hook("fentry_reset", Point::Fentry("tcp_reset")),
     DESTROY_SOCK,
-    hook("fexit_tcp_close", Point::Fexit("tcp_close")),
-    hook("fexit_wait_close", Point::Fexit("sk_stream_wait_close")),
     hook("fentry_tcp_close", Point::Fentry("tcp_close")),
     hook("fentry_inner_close", Point::Fentry("__tcp_close")),
     hook("fexit_inner_close", Point::Fexit("__tcp_close")),
@@ -90,11 +89,6 @@ const FENTRY: &[Hook] = &[
 const KPROBE: &[Hook] = &[
     hook("kprobe_reset", Point::Kprobe("tcp_reset")),
     DESTROY_SOCK,
-    hook("kretprobe_tcp_close", Point::Kretprobe("tcp_close")),
-    hook(
-        "kretprobe_wait_close",
-        Point::Kretprobe("sk_stream_wait_close"),
-    ),
     hook("kprobe_tcp_close", Point::Kprobe("tcp_close")),
     hook("kprobe_inner_close", Point::Kprobe("__tcp_close")),
     hook("kretprobe_inner_close", Point::Kretprobe("__tcp_close")),
@@ -124,21 +118,95 @@ const TRACEPOINT: &[Hook] = &[
     ),
 ];
 
+// What a kernel that preempts skips, once or twice more: each is skipped only while a thread is held up in
+// all those before it. A function's return needs fewer: a record that it misses is found by the thread's
+// next close.
+
+const FENTRY_AGAIN: &[Hook] = &[
+    hook("fentry_inner_close_2", Point::Fentry("__tcp_close")),
+    hook("fentry_inner_close_3", Point::Fentry("__tcp_close")),
+    hook("fexit_inner_close_2", Point::Fexit("__tcp_close")),
+    hook(
+        "fentry_active_reset_2",
+        Point::Fentry("tcp_send_active_reset"),
+    ),
+    hook("fentry_reset_2", Point::Fentry("tcp_reset")),
+];
+
+const TRACEPOINT_AGAIN: &[Hook] = &[
+    hook(
+        "tracepoint_set_state_2",
+        Point::BtfTracepoint("inet_sock_set_state"),
+    ),
+    hook(
+        "tracepoint_set_state_3",
+        Point::BtfTracepoint("inet_sock_set_state"),
+    ),
+    hook(
+        "tracepoint_send_reset_2",
+        Point::RawTracepoint("tcp_send_reset"),
+    ),
+];
+
+// Sockets end with soft interrupts held off, which nothing but PREEMPT_RT preempts.
+
+const DESTROY_SOCK_AGAIN: &[Hook] = &[
+    hook("destroy_sock_2", Point::BtfTracepoint("tcp_destroy_sock")),
+    hook("destroy_sock_3", Point::BtfTracepoint("tcp_destroy_sock")),
+];
+
+const TRACEPOINT_DESTROY_SOCK_AGAIN: &[Hook] = &[
+    hook(
+        "tracepoint_destroy_sock_2",
+        Point::BtfTracepoint("tcp_destroy_sock"),
+    ),
+    hook(
+        "tracepoint_destroy_sock_3",
+        Point::BtfTracepoint("tcp_destroy_sock"),
+    ),
+];
+
+/// What of a plan is hooked again, on a kernel that preempts like this.
+const fn again(plan: Plan, preemption: Preemption) -> [&'static [Hook]; 2] {
+    match (preemption, plan) {
+        (Preemption::None, _) => [&[], &[]],
+        (Preemption::Realtime, Plan::Fentry) => [FENTRY_AGAIN, DESTROY_SOCK_AGAIN],
+        (Preemption::Realtime, Plan::Kprobe) => [&[], DESTROY_SOCK_AGAIN],
+        (Preemption::Realtime, Plan::Tracepoint) => {
+            [TRACEPOINT_AGAIN, TRACEPOINT_DESTROY_SOCK_AGAIN]
+        }
+        (_, Plan::Fentry) => [FENTRY_AGAIN, &[]],
+        // All kprobes of a CPU are skipped together.
+        (_, Plan::Kprobe) => [&[], &[]],
+        (_, Plan::Tracepoint) => [TRACEPOINT_AGAIN, &[]],
+    }
+}
+
 /// Of every plan, where it is asked what processes execute.
 const EXIT_MMAP: Hook = hook("exit_mmap", Point::RawTracepoint("exit_mmap"));
 
+/// What a kernel is like, as far as it decides which hooks there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traits {
+    /// It lets the plan `tracepoint` see when close(2) returns.
+    pub sees_returns: bool,
+    /// How it preempts.
+    pub preemption: Preemption,
+}
+
 /// The hooks of a plan that what is asked for takes (a set of [`linger_ebpf::keyed`] bits), in the order
-/// of attaching, on a kernel that lets returns be seen or does not.
+/// of attaching, on a kernel like this.
 #[must_use]
-pub fn hooks(plan: Plan, asked: u32, sees_returns: bool) -> Vec<Hook> {
+pub fn hooks(plan: Plan, asked: u32, traits: Traits) -> Vec<Hook> {
     let all = match plan {
         Plan::Fentry => FENTRY,
         Plan::Kprobe => KPROBE,
         Plan::Tracepoint => TRACEPOINT,
     };
     let exit = (asked & keyed::EXE != 0).then_some(EXIT_MMAP);
-    let all = exit.into_iter().chain(all.iter().copied());
-    all.filter(|hook| sees_returns || hook.program != SEES_RETURNS)
+    let again = again(plan, traits.preemption).into_iter().flatten();
+    let all = exit.into_iter().chain(all.iter().chain(again).copied());
+    all.filter(|hook| traits.sees_returns || hook.program != SEES_RETURNS)
         .collect()
 }
 

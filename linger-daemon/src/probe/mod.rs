@@ -8,13 +8,15 @@ mod kretprobe;
 mod load;
 mod maps;
 mod pins;
+mod preemption;
 mod takeover;
 
 pub use attach::{AttachError, Attached, Loader, PlanError, cgroup_root, cgroups};
 pub use btf::{Kernel, KernelError, Resolved};
 pub use choose::{ProbeError, Purpose, choose};
-pub use hooks::{Hook, Point, blind, hooks};
+pub use hooks::{Hook, Point, Traits, blind, hooks};
 pub use kretprobe::TRACEFS;
 pub use maps::Maps;
 pub use pins::{DEFAULT_PINS, Pins, PinsError};
+pub use preemption::Preemption;
 pub use takeover::beside;

@@ -8,9 +8,10 @@ use tracing::{info, warn};
 
 use super::attach::Attached;
 use super::choose::Purpose;
-use super::hooks::hooks;
+use super::hooks::{Traits, hooks};
 use super::maps::Maps;
 use super::pins::{Kept, Pins, PinsError};
+use super::preemption::Preemption;
 
 /// What tells the programs of one build from those of another.
 pub(super) fn fingerprint() -> u64 {
@@ -65,7 +66,7 @@ pub fn beside(folder: &Path) -> Result<Option<(Plan, Maps)>, PinsError> {
     let Some((plan, origin)) = understood else {
         return Ok(None);
     };
-    let hooks = hooks(plan, origin.keyed, origin.sees_returns != 0);
+    let hooks = hooks(plan, origin.keyed, traits(&origin));
     if !hooks.iter().all(|hook| pins.is_attached(*hook)) {
         return Ok(None);
     }
@@ -76,6 +77,14 @@ pub fn beside(folder: &Path) -> Result<Option<(Plan, Maps)>, PinsError> {
 fn plan(origin: &Origin) -> Option<Plan> {
     let mut plans = Plan::ALL.iter().copied();
     plans.find(|plan| *plan as u32 == origin.plan)
+}
+
+/// What the kernel was like for which they were chosen.
+fn traits(origin: &Origin) -> Traits {
+    Traits {
+        sees_returns: origin.sees_returns != 0,
+        preemption: Preemption::from_index(origin.preemption),
+    }
 }
 
 /// The programs, or why they do not do what is wanted.
@@ -120,7 +129,7 @@ fn fitting(
             return Err(what.to_owned());
         }
     }
-    let hooks = hooks(plan, purpose.keyed, origin.sees_returns != 0);
+    let hooks = hooks(plan, purpose.keyed, traits(&origin));
     if let Some(hook) = hooks.iter().find(|hook| !pins.is_attached(**hook)) {
         return Err(format!("{} is no longer attached", hook.point));
     }

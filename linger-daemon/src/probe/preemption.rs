@@ -1,0 +1,193 @@
+//! How the kernel preempts, which decides how often it skips programs.
+//!
+//! Before most programs run, the kernel marks them as running on this CPU, and skips a run that finds the mark
+//! (`kernel/bpf/trampoline.c` `__bpf_prog_enter_recur`, `kernel/trace/bpf_trace.c` `__bpf_trace_run`). Where a thread
+//! can be preempted inside the kernel, others come upon its mark.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::Path;
+
+use flate2::read::GzDecoder;
+use nix::sys::utsname::uname;
+use serde::Serialize;
+
+/// How the kernel preempts threads that are inside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Preemption {
+    /// Not at all, or where it offers to (none, voluntary).
+    None,
+    /// Threads, but nothing that holds off soft interrupts (lazy, full).
+    Threads,
+    /// As good as everything (`PREEMPT_RT`).
+    Realtime,
+    /// It does not say; it may preempt threads.
+    Unknown,
+}
+
+impl Preemption {
+    /// That of the running kernel.
+    #[must_use]
+    pub fn running() -> Self {
+        let names = uname();
+        let (release, version) = names
+            .as_ref()
+            .map(|names| (names.release(), names.version()))
+            .unwrap_or_default();
+        Self::read(
+            Path::new("/"),
+            &release.to_string_lossy(),
+            &version.to_string_lossy(),
+        )
+    }
+
+    /// What the files below `root` tell, for a kernel with this release and version.
+    fn read(root: &Path, release: &str, version: &str) -> Self {
+        // `UTS_VERSION` names what was built (init/Makefile).
+        let built = |what| version.split(' ').any(|word| word == what);
+        if built("PREEMPT_RT") {
+            return Self::Realtime;
+        }
+        if built("PREEMPT") {
+            return Self::Threads;
+        }
+        if !built("PREEMPT_DYNAMIC") {
+            return Self::None;
+        }
+        let text = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
+        chosen_now(&text("sys/kernel/debug/sched/preempt"))
+            .or_else(|| chosen_at_boot(&text("proc/cmdline")))
+            .or_else(|| chosen_at_build(&packed(&root.join("proc/config.gz")).unwrap_or_default()))
+            .or_else(|| chosen_at_build(&text(&format!("boot/config-{release}"))))
+            .unwrap_or(Self::Unknown)
+    }
+
+    /// That with this index; unknown if there is none.
+    pub(super) fn from_index(index: u32) -> Self {
+        let all = [Self::None, Self::Threads, Self::Realtime];
+        let found = all.into_iter().find(|one| *one as u32 == index);
+        found.unwrap_or(Self::Unknown)
+    }
+
+    /// By the name of the kernel's mode (kernel/sched/core.c `preempt_modes`).
+    fn of_mode(mode: &str) -> Option<Self> {
+        match mode {
+            "none" | "voluntary" => Some(Self::None),
+            "full" | "lazy" => Some(Self::Threads),
+            _ => None,
+        }
+    }
+
+    /// What it is, for people.
+    #[must_use]
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::None => "not, or where the kernel offers to",
+            Self::Threads => "threads inside the kernel",
+            Self::Realtime => "nearly everything (PREEMPT_RT)",
+            Self::Unknown => "unknown, taken for a kernel that preempts threads",
+        }
+    }
+}
+
+/// The mode in brackets among all, in debugfs.
+fn chosen_now(modes: &str) -> Option<Preemption> {
+    let (_, rest) = modes.split_once('(')?;
+    Preemption::of_mode(rest.split_once(')')?.0)
+}
+
+/// The last of the parameter `preempt=`.
+fn chosen_at_boot(command_line: &str) -> Option<Preemption> {
+    let mut words = command_line.split_ascii_whitespace().rev();
+    Preemption::of_mode(words.find_map(|word| word.strip_prefix("preempt="))?)
+}
+
+/// The mode that the kernel was configured for.
+fn chosen_at_build(config: &str) -> Option<Preemption> {
+    let is_set = |option| {
+        let mut lines = config.lines();
+        lines.any(|line| line.strip_suffix("=y") == Some(option))
+    };
+    if is_set("CONFIG_PREEMPT") || is_set("CONFIG_PREEMPT_LAZY") {
+        return Some(Preemption::Threads);
+    }
+    let kept = is_set("CONFIG_PREEMPT_NONE") || is_set("CONFIG_PREEMPT_VOLUNTARY");
+    kept.then_some(Preemption::None)
+}
+
+/// The text of a packed file, as far as a kernel's configuration may go.
+fn packed(path: &Path) -> io::Result<String> {
+    const MOST: u64 = 4 << 20;
+    let mut text = String::new();
+    let file = File::open(path)?.take(MOST);
+    GzDecoder::new(file).take(MOST).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use flate2::{Compression, write::GzEncoder};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const DYNAMIC: &str = "#1 SMP PREEMPT_DYNAMIC Debian 6.12.117-1";
+
+    /// A root with these files, each with its text.
+    fn root(files: &[(&str, &str)]) -> TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        root
+    }
+
+    fn found(version: &str, files: &[(&str, &str)]) -> Preemption {
+        Preemption::read(root(files).path(), "6.12-x", version)
+    }
+
+    #[test]
+    fn what_is_fixed_at_build_is_in_the_version() {
+        assert_eq!(found("#1 SMP Debian", &[]), Preemption::None);
+        assert_eq!(found("#1 SMP PREEMPT Debian", &[]), Preemption::Threads);
+        let realtime = "#1 SMP PREEMPT_RT Debian 6.12.117-1";
+        assert_eq!(found(realtime, &[]), Preemption::Realtime);
+    }
+
+    #[test]
+    fn what_is_in_force_comes_before_what_was_asked_for_and_that_before_the_build() {
+        let now = ("sys/kernel/debug/sched/preempt", "none (voluntary) full \n");
+        let asked = ("proc/cmdline", "quiet preempt=full\n");
+        let built = (
+            "boot/config-6.12-x",
+            "CONFIG_PREEMPT_VOLUNTARY=y\n# CONFIG_PREEMPT is not set\n",
+        );
+        assert_eq!(found(DYNAMIC, &[now, asked, built]), Preemption::None);
+        assert_eq!(found(DYNAMIC, &[asked, built]), Preemption::Threads);
+        assert_eq!(found(DYNAMIC, &[built]), Preemption::None);
+        let lazy = ("boot/config-6.12-x", "CONFIG_PREEMPT_LAZY=y\n");
+        assert_eq!(found(DYNAMIC, &[lazy]), Preemption::Threads);
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_say_is_not_taken_for_a_harmless_one() {
+        let other = ("proc/cmdline", "preempt=often");
+        assert_eq!(found(DYNAMIC, &[other]), Preemption::Unknown);
+    }
+
+    #[test]
+    fn a_packed_configuration_is_read() {
+        let root = root(&[("proc/cmdline", "quiet")]);
+        let file = File::create(root.path().join("proc/config.gz")).unwrap();
+        let mut packed = GzEncoder::new(file, Compression::default());
+        packed.write_all(b"CONFIG_PREEMPT_NONE=y\n").unwrap();
+        packed.finish().unwrap();
+        let found = Preemption::read(root.path(), "6.18-x", DYNAMIC);
+        assert_eq!(found, Preemption::None);
+    }
+}
