@@ -89,7 +89,8 @@ pub(crate) static ORPHANS: HashMap<u64, Orphan> =
 #[map]
 static SOCKETS: Array<u64> = Array::with_max_entries(HINTS, BPF_F_MMAPABLE);
 
-/// The RSTs counted last, each where its socket's address leads: what tells it from any other.
+/// The RSTs counted last, each where its socket's address leads: what tells it from any other. The daemon makes
+/// it small where nothing is hooked again.
 #[map]
 static RESETS: Array<u64> = Array::with_max_entries(HINTS, 0);
 

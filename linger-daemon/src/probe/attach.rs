@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use aya::Ebpf;
 use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, Program, ProgramError};
-use linger_ebpf::{MAX_CLOSES, OBJECT, Offsets, Plan, ROWS_PER_GROUP, keyed};
+use linger_ebpf::{HINTS, MAX_CLOSES, OBJECT, Offsets, Plan, ROWS_PER_GROUP, keyed};
 use thiserror::Error;
 
 use super::btf::{Kernel, KernelError};
@@ -240,6 +240,7 @@ impl Loader {
             .map_max_entries("EXES", if exes { max_groups } else { 1 })
             .map_max_entries("EXITING", if exes { MAX_CLOSES } else { 1 })
             .map_max_entries("ORPHANS", max_orphans)
+            .map_max_entries("RESETS", if again == 0 { 1 } else { HINTS })
             .load(OBJECT)
             .map_err(|error| AttachError::Refused(innermost(&error)))
     }

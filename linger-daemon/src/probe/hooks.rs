@@ -225,7 +225,10 @@ pub fn blind(plan: Plan, kernel: &Kernel) -> Vec<&'static str> {
     match plan {
         Plan::Fentry => Vec::new(),
         Plan::Kprobe => {
-            vec!["the time of a close that returns while 4,096 others are blocked in close"]
+            vec![
+                "how a close ends that begins while 4,096 others are blocked in close: it is counted without \
+                 its time, or, if it waits under SO_LINGER, as lost",
+            ]
         }
         Plan::Tracepoint => {
             let mut blind = vec![

@@ -15,8 +15,18 @@ pub(super) fn count<T: DeserializeOwned>(
     what: &str,
     programs: Vec<PathBuf>,
 ) -> Result<T> {
+    count_on(Kernel::of_label(NEWEST)?, cpus, what, programs)
+}
+
+/// The same with this kernel.
+pub(super) fn count_on<T: DeserializeOwned>(
+    kernel: Kernel,
+    cpus: u32,
+    what: &str,
+    programs: Vec<PathBuf>,
+) -> Result<T> {
     // What costs differ by where the kernel lies, too.
-    let kernel = Kernel::of_label(NEWEST)?.with_parameters("nokaslr");
+    let kernel = kernel.with_parameters("nokaslr");
     // By this link and not by its name, under which another build may have put another file since.
     let own = PathBuf::from("/proc/self/exe");
     let mut all = vec![

@@ -27,11 +27,14 @@ const CONNECTIONS: u32 = 100;
 const ROUNDS: u32 = 6;
 
 /// Options of `cargo xtask lab gate`.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
     /// Write down what a close costs now, instead of comparing
     #[arg(long)]
     update: bool,
+    /// Count on this kernel of the table, a name of `cargo xtask vm --list`, against what is written down
+    #[arg(long, value_name = "KERNEL", default_value = NEWEST, conflicts_with = "update")]
+    kernel: String,
 }
 
 /// Instructions by plan and kind of connection.
@@ -97,8 +100,9 @@ impl Compared {
 
 /// Counts, and compares or writes down; whether no close costs more than it may.
 pub(crate) fn run(options: &Options) -> Result<bool> {
-    let release = Kernel::of_label(NEWEST)?.release();
-    let now = figures(&count()?)?;
+    let kernel = Kernel::of_label(&options.kernel)?;
+    let release = kernel.release();
+    let now = figures(&count(kernel)?)?;
     if options.update {
         write(&Baseline {
             kernel: release,
@@ -127,10 +131,10 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
 }
 
 /// What the machine counted, with lingerd by each plan and without.
-fn count() -> Result<Vec<Taken>> {
+fn count(kernel: Kernel) -> Result<Vec<Taken>> {
     let plans = PLANS.map(|plan| format!("--plan {plan}")).join(" ");
     let work = format!("closes --alone --rounds {ROUNDS} --connections {CONNECTIONS} {plans}");
-    emulated::count(1, &work, Vec::new())
+    emulated::count_on(kernel, 1, &work, Vec::new())
 }
 
 /// The figures in it.
