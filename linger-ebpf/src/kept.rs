@@ -29,8 +29,8 @@ pub struct Origin {
     pub sees_returns: u32,
     /// How the kernel preempts, as the daemon numbers it: how often each is hooked.
     pub preemption: u32,
-    /// Nothing.
-    pub unused: u32,
+    /// 1 if it preempts programs of tracepoints as well.
+    pub preempts_tracepoints: u32,
     /// The process id of the daemon that loaded them, which names what it defined in tracefs.
     pub pid: u32,
 }

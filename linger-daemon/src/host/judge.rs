@@ -171,7 +171,7 @@ fn preemption(facts: &Facts) -> Judgment {
         Preemption::Threads | Preemption::Realtime => warning(
             format!(
                 "{}: it skips programs meanwhile. fentry hooks the same again and counts every close; \
-                 tracepoint does, but misses returns of close(2); kprobe misses closes",
+                 tracepoint, from 7.0 on, misses some that wait under SO_LINGER; kprobe misses closes",
                 facts.preemption.describe()
             ),
             "use the plan fentry, if it is usable",

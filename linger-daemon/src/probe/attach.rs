@@ -18,7 +18,7 @@ use super::kretprobe::Kretprobe;
 use super::load::{self, explain, loader};
 use super::maps::Maps;
 use super::pins::{Link, Pins};
-use super::preemption::Preemption;
+use super::preemption::{self, Preemption};
 use crate::attribution::Cgroups;
 
 /// Why a hook does not attach.
@@ -104,6 +104,7 @@ impl Loader {
         let traits = Traits {
             sees_returns: sees_returns(&kernel),
             preemption: Preemption::running(),
+            preempts_tracepoints: preemption::preempts_tracepoints(),
         };
         Ok(Self {
             kernel,

@@ -64,7 +64,7 @@ impl Purpose {
             max_orphans: self.max_orphans,
             sees_returns: traits.sees_returns.into(),
             preemption: traits.preemption as u32,
-            unused: 0,
+            preempts_tracepoints: traits.preempts_tracepoints.into(),
             pid: process::id(),
         }
     }

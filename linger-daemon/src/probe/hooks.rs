@@ -148,8 +148,6 @@ const TRACEPOINT_AGAIN: &[Hook] = &[
     ),
 ];
 
-// Sockets end with soft interrupts held off, which nothing but PREEMPT_RT preempts.
-
 const DESTROY_SOCK_AGAIN: &[Hook] = &[
     hook("destroy_sock_2", Point::BtfTracepoint("tcp_destroy_sock")),
     hook("destroy_sock_3", Point::BtfTracepoint("tcp_destroy_sock")),
@@ -166,20 +164,29 @@ const TRACEPOINT_DESTROY_SOCK_AGAIN: &[Hook] = &[
     ),
 ];
 
-/// What of a plan is hooked again, on a kernel that preempts like this.
-const fn again(plan: Plan, preemption: Preemption) -> [&'static [Hook]; 2] {
-    match (preemption, plan) {
-        (Preemption::None, _) => [&[], &[]],
-        (Preemption::Realtime, Plan::Fentry) => [FENTRY_AGAIN, DESTROY_SOCK_AGAIN],
-        (Preemption::Realtime, Plan::Kprobe) => [&[], DESTROY_SOCK_AGAIN],
-        (Preemption::Realtime, Plan::Tracepoint) => {
+/// What of a plan is hooked again on a kernel like this.
+fn again(plan: Plan, traits: Traits) -> Vec<Hook> {
+    let Traits {
+        preemption,
+        preempts_tracepoints,
+        ..
+    } = traits;
+    if preemption == Preemption::None {
+        return Vec::new();
+    }
+    // Sockets end with soft interrupts held off, which nothing but PREEMPT_RT preempts.
+    let ends = preempts_tracepoints && preemption == Preemption::Realtime;
+    let [of_plan, of_ends]: [&[Hook]; 2] = match plan {
+        Plan::Fentry => [FENTRY_AGAIN, DESTROY_SOCK_AGAIN],
+        // All kprobes of a CPU are skipped together.
+        Plan::Kprobe => [&[], DESTROY_SOCK_AGAIN],
+        Plan::Tracepoint if preempts_tracepoints => {
             [TRACEPOINT_AGAIN, TRACEPOINT_DESTROY_SOCK_AGAIN]
         }
-        (_, Plan::Fentry) => [FENTRY_AGAIN, &[]],
-        // All kprobes of a CPU are skipped together.
-        (_, Plan::Kprobe) => [&[], &[]],
-        (_, Plan::Tracepoint) => [TRACEPOINT_AGAIN, &[]],
-    }
+        Plan::Tracepoint => [&[], &[]],
+    };
+    let ends = of_ends.iter().filter(|_| ends);
+    of_plan.iter().chain(ends).copied().collect()
 }
 
 /// Of every plan, where it is asked what processes execute.
@@ -192,6 +199,8 @@ pub struct Traits {
     pub sees_returns: bool,
     /// How it preempts.
     pub preemption: Preemption,
+    /// It preempts programs of tracepoints as well.
+    pub preempts_tracepoints: bool,
 }
 
 /// The hooks of a plan that what is asked for takes (a set of [`linger_ebpf::keyed`] bits), in the order
@@ -204,8 +213,8 @@ pub fn hooks(plan: Plan, asked: u32, traits: Traits) -> Vec<Hook> {
         Plan::Tracepoint => TRACEPOINT,
     };
     let exit = (asked & keyed::EXE != 0).then_some(EXIT_MMAP);
-    let again = again(plan, traits.preemption).into_iter().flatten();
-    let all = exit.into_iter().chain(all.iter().chain(again).copied());
+    let all = exit.into_iter().chain(all.iter().copied());
+    let all = all.chain(again(plan, traits));
     all.filter(|hook| traits.sees_returns || hook.program != SEES_RETURNS)
         .collect()
 }

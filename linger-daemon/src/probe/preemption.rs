@@ -91,6 +91,17 @@ impl Preemption {
     }
 }
 
+/// Whether the running kernel preempts programs of tracepoints where it preempts others. Before 7.0 they run with
+/// preemption off (`include/linux/tracepoint.h` `__DO_TRACE`); no type or file tells.
+pub(super) fn preempts_tracepoints() -> bool {
+    uname().is_ok_and(|names| is_7_or_later(&names.release().to_string_lossy()))
+}
+
+fn is_7_or_later(release: &str) -> bool {
+    let major = release.split('.').next();
+    major.is_some_and(|major| major.parse().is_ok_and(|major: u32| major >= 7))
+}
+
 /// The mode in brackets among all, in debugfs.
 fn chosen_now(modes: &str) -> Option<Preemption> {
     let (_, rest) = modes.split_once('(')?;
@@ -172,6 +183,12 @@ mod tests {
         assert_eq!(found(DYNAMIC, &[built]), Preemption::None);
         let lazy = ("boot/config-6.12-x", "CONFIG_PREEMPT_LAZY=y\n");
         assert_eq!(found(DYNAMIC, &[lazy]), Preemption::Threads);
+    }
+
+    #[test]
+    fn tracepoints_are_preempted_since_7() {
+        assert!(is_7_or_later("7.3.4+deb13-cloud-amd64") && is_7_or_later("10.0"));
+        assert!(!is_7_or_later("6.18.15+deb13-cloud-amd64") && !is_7_or_later("x"));
     }
 
     #[test]

@@ -84,6 +84,7 @@ fn traits(origin: &Origin) -> Traits {
     Traits {
         sees_returns: origin.sees_returns != 0,
         preemption: Preemption::from_index(origin.preemption),
+        preempts_tracepoints: origin.preempts_tracepoints != 0,
     }
 }
 
