@@ -13,7 +13,7 @@ use crate::artifacts::{self, Executables};
 use crate::kernels::{Kernel, NEWEST};
 use crate::shell::{cargo, output, root, run, tools};
 use crate::tally::Scenarios;
-use crate::vm::{self, Selection};
+use crate::vm::{self, Scope, Selection};
 
 /// The breakages, as they are written down.
 #[derive(Debug, Deserialize)]
@@ -70,7 +70,7 @@ impl Fate {
 ///
 /// # Errors
 ///
-/// One cannot be made or built, or its machine does not come to an orderly end.
+/// One cannot be made or built.
 pub fn run_all(filter: &str) -> Result<bool> {
     let mut mutations = read()?;
     mutations.retain(|mutation| mutation.name.contains(filter));
@@ -86,7 +86,7 @@ pub fn run_all(filter: &str) -> Result<bool> {
         let builder = scope.spawn(|| build_all(&mutations, &{ sender }));
         let mut fates = Vec::new();
         for (mutation, lingerd) in receiver {
-            let fate = try_out(&mutation, lingerd, &built, &kernel)?;
+            let fate = try_out(&mutation, lingerd, &built, &kernel);
             println!("=== mutation {}: {fate:?}", mutation.name);
             fates.push((mutation, fate));
         }
@@ -179,12 +179,7 @@ impl Mutation {
 }
 
 /// Runs the scenarios that must notice it.
-fn try_out(
-    mutation: &Mutation,
-    lingerd: PathBuf,
-    built: &Executables,
-    kernel: &Kernel,
-) -> Result<Fate> {
+fn try_out(mutation: &Mutation, lingerd: PathBuf, built: &Executables, kernel: &Kernel) -> Fate {
     let built = Executables {
         lingerd,
         scenarios: built.scenarios.clone(),
@@ -193,9 +188,14 @@ fn try_out(
     let selection = Selection {
         filter: Some(mutation.scenarios.clone()),
         plan: Some(mutation.plan.clone()),
+        // Those that run by one plan only are to run by this one.
+        scope: Scope::Full,
         ..Selection::default()
     };
-    vm::run_scenarios(kernel, &built, &selection).map(|scenarios| Fate::of(&scenarios))
+    vm::run_scenarios(kernel, &built, &selection).map_or_else(
+        |error| Fate::Invalid(format!("{error:#}")),
+        |scenarios| Fate::of(&scenarios),
+    )
 }
 
 /// Prints what became of each; whether all were noticed.

@@ -35,6 +35,8 @@ pub(crate) struct Counted {
     pub(crate) tally: Tally,
     /// By outcome: closes whose time is in the histogram.
     pub(crate) timed: BTreeMap<String, u64>,
+    /// By outcome: closes that blocked for no longer than so many nanoseconds.
+    pub(crate) within: BTreeMap<String, BTreeMap<u64, u64>>,
     /// By fate: orphans whose time is in the histogram.
     pub(crate) timed_orphans: BTreeMap<String, u64>,
     /// Orphans under way.
@@ -71,6 +73,12 @@ impl Counted {
         for (outcome, timed) in &mut counted.timed {
             *timed -= before.timed.get(outcome).copied().unwrap_or(0);
         }
+        for (outcome, within) in &mut counted.within {
+            for (bound, closes) in within {
+                let before = before.within.get(outcome).and_then(|it| it.get(bound));
+                *closes -= before.copied().unwrap_or(0);
+            }
+        }
         for (cause, resets) in &mut counted.tally.resets {
             *resets -= before.tally.resets.get(cause).copied().unwrap_or(0);
         }
@@ -95,6 +103,12 @@ impl Counted {
             "linger_close_blocked_seconds_count" => {
                 let outcome = sample.label("outcome").to_owned();
                 *self.timed.entry(outcome).or_default() += value;
+            }
+            "linger_close_blocked_seconds_bucket" if sample.label("le") != "+Inf" => {
+                let bound: f64 = sample.label("le").parse().unwrap_or(f64::NAN);
+                let outcome = sample.label("outcome").to_owned();
+                let within = self.within.entry(outcome).or_default();
+                *within.entry((bound * 1e9).round() as u64).or_default() += value;
             }
             "linger_close_blocked_seconds_sum" => {
                 self.closes(sample, "outcome").blocked_ns += (sample.value * 1e9).round() as u64;
@@ -138,6 +152,22 @@ impl Counted {
             self.closes(sample, "cause").unsent += bytes;
         } else {
             self.closes(sample, "cause").unacked += bytes;
+        }
+    }
+
+    /// By what the histogram of an outcome says, the least and the most that the sum of its times can be, nanoseconds.
+    pub(crate) fn blocked_by_histogram(&self, outcome: &str) -> (u64, u64) {
+        let (mut least, mut most, mut below, mut below_bound) = (0, 0, 0, 0);
+        for (&bound, &closes) in self.within.get(outcome).into_iter().flatten() {
+            least += (closes - below) * below_bound;
+            most += (closes - below) * bound;
+            (below, below_bound) = (closes, bound);
+        }
+        let longer = self.timed.get(outcome).copied().unwrap_or(0) - below;
+        if longer > 0 {
+            (least + longer * below_bound, u64::MAX)
+        } else {
+            (least, most)
         }
     }
 

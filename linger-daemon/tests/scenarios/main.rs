@@ -57,6 +57,7 @@ mod sight;
 mod sight_orphans;
 mod special;
 mod truth;
+mod under_way;
 mod unread;
 mod watch;
 mod watching;

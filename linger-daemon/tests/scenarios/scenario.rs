@@ -16,7 +16,7 @@ use crate::{
     abort, asleep, attribution, churn, cookbook, dimensions, ends, exes, graceful, groups_full,
     hostile, kernel_threads, left_out, linger, listener, load, orphan_ends, orphan_netns,
     orphan_table, orphans, page, persist, pod, process_names, random, reload, retired, special,
-    unread, watch,
+    under_way, unread, watch,
 };
 
 /// What a scenario does; it counts in [`Truth`] all closes that it makes.
@@ -194,6 +194,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         orphan_ends::SCENARIOS,
         orphan_netns::SCENARIOS,
         orphan_table::SCENARIOS,
+        under_way::SCENARIOS,
         reload::SCENARIOS,
         left_out::SCENARIOS,
         attribution::SCENARIOS,

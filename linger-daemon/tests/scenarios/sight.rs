@@ -156,6 +156,11 @@ impl Sight {
             Timed::AllBut(missing) => differences.compare("times", timed + missing, total),
             Timed::None => differences.compare("times", timed, 0),
         }
+        for (outcome, closes) in &counted.tally.closes {
+            let range = counted.blocked_by_histogram(outcome);
+            let what = format!("{outcome}: the sum of times, by their histogram");
+            differences.between(what, closes.blocked_ns, range);
+        }
         if timed == total && self.any_outcome(truth) == 0 {
             differences.blocked(truth, counted);
         }

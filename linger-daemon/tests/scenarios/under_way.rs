@@ -1,0 +1,49 @@
+//! Orphans that have not ended: what they have left shows at once, whether or not their close was seen to return.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use anyhow::Result;
+use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
+use linger_daemon::exercise::{self, MESSAGE};
+use linger_ebpf::Plan;
+use linger_testkit::exposition::Scrape;
+use nix::unistd::dup2;
+
+use crate::closes::{expect, sum};
+use crate::daemon::Daemon;
+use crate::scenario::{Scenario, Script};
+
+pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::new(
+    "orphan_under_way",
+    Script::Daemon(orphan_under_way),
+)];
+
+/// The orphans under way of this process, and the bytes that all of its closes left behind.
+fn left(scrape: &Scrape, comm: &str) -> [u64; 2] {
+    ["linger_orphans", "linger_orphaned_bytes_total"]
+        .map(|metric| sum(scrape, metric, |sample| sample.label("comm") == comm))
+}
+
+fn orphan_under_way(lingerd: &Path, plan: Plan) -> Result<()> {
+    let comm = fs::read_to_string("/proc/self/comm")?;
+    let daemon = Daemon::start(lingerd, plan, &[])?;
+    let left = |scrape: &Scrape| left(scrape, comm.trim_end());
+    let loopback = Loopback::new(Family::V4)?;
+    let one = exercise::pair_with_unacked(&loopback)?;
+    let Pair { client, server } = exercise::pair_with_unacked(&loopback)?;
+    tcp::close(one.client)?;
+    // By the plan `tracepoint` no one sees this close return.
+    let mut descriptor = OwnedFd::from(client);
+    dup2(io::stderr(), &mut descriptor)?;
+    let bytes = 2 * MESSAGE as u64;
+    expect(&daemon, &[2, bytes], left)?;
+    for server in [one.server, server] {
+        tcp::accept_data(&server)?;
+        tcp::receive_all(&server)?;
+    }
+    expect(&daemon, &[0, bytes], left)?;
+    daemon.stop()
+}
