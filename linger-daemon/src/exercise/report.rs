@@ -110,6 +110,7 @@ mod tests {
             unsent: 1000,
             unacked: 20,
             blocked_ns: 1_500_000,
+            quick: 0,
         };
         tally.closes.insert("linger_aborted".into(), closes);
         tally.resets.insert("linger_aborted".into(), 2);

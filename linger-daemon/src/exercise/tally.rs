@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use linger_ebpf::{Cause, Outcome};
+use linger_ebpf::{BUCKET_BOUNDS_NS, Cause, Outcome};
 use serde::{Deserialize, Serialize};
 use socket2::Socket;
 
@@ -57,6 +57,8 @@ pub struct Closes {
     pub unacked: u64,
     /// Time around the calls of close, nanoseconds: the closes blocked for no longer than this.
     pub blocked_ns: u64,
+    /// How many of those calls took no longer than the first bound of the histogram.
+    pub quick: u64,
 }
 
 impl Closes {
@@ -65,6 +67,7 @@ impl Closes {
         self.unsent += other.unsent;
         self.unacked += other.unacked;
         self.blocked_ns += other.blocked_ns;
+        self.quick += other.quick;
     }
 }
 
@@ -110,7 +113,9 @@ impl Tally {
             closes.unsent += queues.unsent;
             closes.unacked += queues.unacked;
         }
-        closes.blocked_ns += u64::try_from(blocked.as_nanos()).unwrap_or(u64::MAX);
+        let blocked_ns = u64::try_from(blocked.as_nanos()).unwrap_or(u64::MAX);
+        closes.blocked_ns += blocked_ns;
+        closes.quick += u64::from(blocked_ns <= BUCKET_BOUNDS_NS[0]);
         self.unread += queues.unread;
         if let Some(cause) = reset {
             self.reset(cause, 1);

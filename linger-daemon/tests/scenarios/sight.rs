@@ -14,7 +14,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use linger_daemon::exercise::Tally;
-use linger_ebpf::{Fate, Outcome, Plan};
+use linger_ebpf::{BUCKET_BOUNDS_NS, Fate, Outcome, Plan};
 use linger_testkit::exposition::Scrape;
 use nix::unistd::geteuid;
 
@@ -285,11 +285,13 @@ impl Differences {
     /// waited.
     fn blocked(&mut self, truth: &Truth, counted: &Counted) {
         for (outcome, closes) in &counted.tally.closes {
-            let most = truth
-                .tally
-                .closes
-                .get(outcome)
-                .map_or(0, |closes| closes.blocked_ns);
+            let called = truth.tally.closes.get(outcome).copied();
+            let called = called.unwrap_or_default();
+            let quick = counted.within.get(outcome);
+            let quick = quick.and_then(|within| within.get(&BUCKET_BOUNDS_NS[0]));
+            let what = format!("{outcome}: times within the first bound");
+            self.between(what, quick.copied().unwrap_or(0), (called.quick, u64::MAX));
+            let most = called.blocked_ns;
             let least = truth.waited_ns.get(outcome).copied().unwrap_or(0);
             let blocked = closes.blocked_ns;
             if blocked < least || blocked > most {
