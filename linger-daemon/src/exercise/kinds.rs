@@ -265,16 +265,21 @@ impl Drop for OrphanLimit {
 }
 
 pub(super) fn memory_aborted(loopback: &Loopback, tally: &mut Tally) -> Result {
-    memory_aborted_under(&OrphanLimit::open()?, loopback, tally)
+    memory_aborted_under(&OrphanLimit::open()?, loopback, tally, tcp::close)
 }
 
-/// Makes a close that the lack of orphan quota aborts.
+/// Has `close`, which returns how long it took, close sockets until the lack of orphan quota aborts one.
 ///
 /// # Errors
 ///
 /// Also when the kernel does not abort: it looks at the number of orphans once in 100 ms only, and
 /// may be slow to.
-pub fn memory_aborted_under(limit: &OrphanLimit, loopback: &Loopback, tally: &mut Tally) -> Result {
+pub fn memory_aborted_under(
+    limit: &OrphanLimit,
+    loopback: &Loopback,
+    tally: &mut Tally,
+    close: impl Fn(Socket) -> io::Result<Duration>,
+) -> Result {
     const ATTEMPTS: usize = 50;
     // An orphan that no timer ends: the quota is exceeded by one.
     let Pair { client, server } = loopback.pair()?;
@@ -288,7 +293,7 @@ pub fn memory_aborted_under(limit: &OrphanLimit, loopback: &Loopback, tally: &mu
             return Ok(true);
         }
         thread::sleep(Duration::from_millis(200));
-        close_under_limit(limit, loopback, tally)
+        close_under_limit(limit, loopback, tally, &close)
     });
     close_after_fin(tally, server)?;
     if aborted? {
@@ -303,11 +308,12 @@ fn close_under_limit(
     limit: &OrphanLimit,
     loopback: &Loopback,
     tally: &mut Tally,
+    close: impl Fn(Socket) -> io::Result<Duration>,
 ) -> io::Result<bool> {
     let Pair { client, server } = pair_with_unacked(loopback)?;
     let queues = state::queues(&client)?;
     limit.allow_none()?;
-    let blocked = tcp::close(client);
+    let blocked = close(client);
     limit.put_back()?;
     let blocked = blocked?;
     // The RST, if there is one, came before close returned; only its reception may be late.

@@ -96,7 +96,9 @@ impl From<Result<()>> for Verdict {
             return Self::Passed;
         };
         let why = format!("{error:#}");
-        let in_vain = error.chain().any(|cause| cause.is::<WaitedInVain>());
+        let in_vain = error
+            .chain()
+            .any(<dyn std::error::Error>::is::<WaitedInVain>);
         if in_vain {
             Self::WaitedInVain(why)
         } else {

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead as _, BufReader, PipeReader, PipeWriter, Write as _};
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd as _, IntoRawFd as _};
+use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use linger_ebpf::Outcome;
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Pid, fork, gettid, pause};
+use nix::unistd::{ForkResult, Pid, dup2, fork, gettid, pause};
 use socket2::Socket;
 
 use crate::scenario::{Scenario, Script};
@@ -204,18 +204,18 @@ fn dup_closed_once(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     exercise::close_after_fin(&mut truth.tally, server)
 }
 
+/// Closes the last descriptor of a socket by putting another file in its place. Returns how long that took.
+pub(crate) fn close_by_dup2(socket: Socket) -> io::Result<Duration> {
+    let mut descriptor = OwnedFd::from(socket);
+    let start = Instant::now();
+    dup2(io::stderr(), &mut descriptor)?;
+    Ok(start.elapsed())
+}
+
 fn dup2_over_the_socket(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let Pair { client, server } = loopback.pair()?;
     let queues = state::queues(&client)?;
-    let other = io::stderr();
-    let descriptor = client.into_raw_fd();
-    let start = Instant::now();
-    // SAFETY: both descriptors are open, and nothing owns `descriptor` any more.
-    let result = unsafe { libc::dup2(other.as_raw_fd(), descriptor) };
-    let blocked = start.elapsed();
-    nix::errno::Errno::result(result)?;
-    // SAFETY: this copy of stderr has no other owner.
-    unsafe { libc::close(descriptor) };
+    let blocked = close_by_dup2(client)?;
     truth.tally.count(Outcome::Graceful, queues, blocked);
     truth.not_by_close += 1;
     exercise::close_after_fin(&mut truth.tally, server)

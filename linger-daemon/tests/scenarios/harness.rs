@@ -26,9 +26,13 @@ pub(crate) fn run(options: &Options) -> Result<Summary> {
     let mut summary = Summary::new(environment.clone());
     let all = scenario::all();
     if environment.is_some() {
-        let names = all.iter().map(|scenario| scenario.name);
+        let scenarios = all.iter().map(|scenario| scenario.name);
         let needs = Need::ALL.map(Need::name);
-        report_differences(options, &mut summary, expected.differences(names, &needs));
+        report_differences(
+            options,
+            &mut summary,
+            expected.differences(scenarios, &needs),
+        );
     }
     let selected = options.select(all)?;
     let check = Check::run(&options.lingerd)?;
@@ -103,9 +107,8 @@ fn pairs(selected: &[Numbered], plan: Plan, offered: &[Plan], options: &Options)
         _ => offered.get((start + number) % offered.len()).copied(),
     };
     let is_run = |(number, scenario): &&Numbered| match (options.scope, scenario.depends) {
-        (Scope::Full, _) | (_, Depends::OnKernelAndPlan) => true,
-        (Scope::Standard, Depends::OnPlan) => true,
-        (Scope::Standard, Depends::OnNeither) => falls_to(*number) == Some(plan),
+        (Scope::Full, _) | (_, Depends::KernelAndPlan) | (Scope::Standard, Depends::Plan) => true,
+        (Scope::Standard, Depends::Neither) => falls_to(*number) == Some(plan),
         (Scope::Kernel, _) => false,
     };
     selected.iter().filter(is_run).copied().collect()
@@ -129,18 +132,17 @@ fn able(
         |need: &Need| environment.is_some_and(|known| known.lacks.contains_key(need.name()));
     let mut able = Vec::new();
     for (number, scenario) in pairs {
-        let verdict = match scenario.unmet() {
-            Some(unmet) => unable(&unmet, environment),
-            None => match scenario.needs.iter().find(|need| lacks(need)) {
-                Some(need) => Verdict::Failed(format!(
-                    "tests/expected.toml says that {} is not here, and it is",
-                    need.name()
-                )),
-                None => {
-                    able.push((number, scenario));
-                    continue;
-                }
-            },
+        let missed = scenario.needs.iter().find(|need| lacks(need));
+        let verdict = match (scenario.unmet(), missed) {
+            (Some(unmet), _) => unable(&unmet, environment),
+            (None, Some(need)) => Verdict::Failed(format!(
+                "tests/expected.toml says that {} is not here, and it is",
+                need.name()
+            )),
+            (None, None) => {
+                able.push((number, scenario));
+                continue;
+            }
         };
         summary.add(Pair::new(scenario.name, plan, verdict));
     }

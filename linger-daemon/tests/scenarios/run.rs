@@ -91,7 +91,7 @@ impl<'a> Run<'a> {
         let contradiction = self.expect_no_contradiction();
         let Self { daemon, sight, .. } = self;
         let verdict = watched
-            .and_then(|()| contradiction)
+            .and(contradiction)
             .and_then(|()| daemon.stop())
             .err()
             .map(|error| Verdict::Failed(format!("{error:#}")));

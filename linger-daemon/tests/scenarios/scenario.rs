@@ -71,11 +71,11 @@ impl Settings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Depends {
     /// The kernel, and the hooks that the plan has there.
-    OnKernelAndPlan,
+    KernelAndPlan,
     /// The plan: what another kernel of the same plan shows is no different.
-    OnPlan,
+    Plan,
     /// Neither: it is about the daemon, or about what is the same in every plan.
-    OnNeither,
+    Neither,
 }
 
 /// A scenario.
@@ -98,7 +98,7 @@ impl Scenario {
             name,
             script,
             needs: &[],
-            depends: Depends::OnKernelAndPlan,
+            depends: Depends::KernelAndPlan,
         }
     }
 
@@ -110,7 +110,7 @@ impl Scenario {
     /// The same, which depends on the plan alone.
     pub(crate) const fn by_plan_only(self) -> Self {
         Self {
-            depends: Depends::OnPlan,
+            depends: Depends::Plan,
             ..self
         }
     }
@@ -118,7 +118,7 @@ impl Scenario {
     /// The same, for which one plan is as good as another.
     pub(crate) const fn once(self) -> Self {
         Self {
-            depends: Depends::OnNeither,
+            depends: Depends::Neither,
             ..self
         }
     }

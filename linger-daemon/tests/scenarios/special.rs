@@ -1,5 +1,6 @@
 //! Closes by rarer interfaces, and ends that are no close.
 
+use std::cell::Cell;
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 
@@ -11,6 +12,7 @@ use nix::libc;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::child;
+use crate::ends;
 use crate::left::UNACKED_MESSAGE;
 use crate::needs::Need;
 use crate::scenario::{self, Scenario, Script};
@@ -27,6 +29,10 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ),
     Scenario::new("tcp_repair", Script::Kind(Kind::Repaired)),
     Scenario::new("orphan_quota_exceeded", Script::HostWide(orphan_quota)),
+    Scenario::new(
+        "orphan_quota_exceeded_unseen",
+        Script::HostWide(orphan_quota_unseen),
+    ),
     Scenario::new("mptcp_graceful", Script::HostWide(mptcp_graceful)).needs(&[Need::Mptcp]),
     Scenario::new("mptcp_linger0", Script::HostWide(mptcp_linger0)).needs(&[Need::Mptcp]),
 ];
@@ -60,7 +66,21 @@ fn linger2_after_close(loopback: &Loopback, truth: &mut Truth) -> io::Result<()>
 
 fn orphan_quota(truth: &mut Truth) -> io::Result<()> {
     under_orphan_limit(truth, |limit, loopback, truth| {
-        exercise::memory_aborted_under(&limit, loopback, &mut truth.tally)
+        exercise::memory_aborted_under(&limit, loopback, &mut truth.tally, tcp::close)
+    })
+}
+
+/// By a plan that does not see these closes return, the one that aborts is counted before it does.
+fn orphan_quota_unseen(truth: &mut Truth) -> io::Result<()> {
+    under_orphan_limit(truth, |limit, loopback, truth| {
+        let closes = Cell::new(0);
+        let close = |socket| {
+            closes.set(closes.get() + 1);
+            ends::close_by_dup2(socket)
+        };
+        let result = exercise::memory_aborted_under(&limit, loopback, &mut truth.tally, close);
+        truth.not_by_close += closes.get();
+        result
     })
 }
 

@@ -1,8 +1,6 @@
 //! Orphans that have not ended: what they have left shows at once, whether or not their close was seen to return.
 
 use std::fs;
-use std::io;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use anyhow::Result;
@@ -10,10 +8,10 @@ use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
 use linger_daemon::exercise::{self, MESSAGE};
 use linger_ebpf::Plan;
 use linger_testkit::exposition::Scrape;
-use nix::unistd::dup2;
 
 use crate::closes::{expect, sum};
 use crate::daemon::Daemon;
+use crate::ends::close_by_dup2;
 use crate::scenario::{Scenario, Script};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::new(
@@ -36,8 +34,7 @@ fn orphan_under_way(lingerd: &Path, plan: Plan) -> Result<()> {
     let Pair { client, server } = exercise::pair_with_unacked(&loopback)?;
     tcp::close(one.client)?;
     // By the plan `tracepoint` no one sees this close return.
-    let mut descriptor = OwnedFd::from(client);
-    dup2(io::stderr(), &mut descriptor)?;
+    close_by_dup2(client)?;
     let bytes = 2 * MESSAGE as u64;
     expect(&daemon, &[2, bytes], left)?;
     for server in [one.server, server] {

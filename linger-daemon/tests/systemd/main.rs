@@ -101,27 +101,24 @@ fn run_units(options: &Options, lingerd: &Path) -> Result<ExitCode> {
         let expected = environment
             .as_ref()
             .is_some_and(|known| known.offers(plan.name()));
-        match check.refused(plan) {
-            Some(reason) => {
-                let verdict = if expected {
-                    Verdict::Failed(format!(
-                        "the plan is to be offered, and is refused: {reason}"
-                    ))
-                } else {
-                    Verdict::NotRun(NotRun::for_plan(&reason))
-                };
-                for (name, _) in &tests {
-                    summary.add(Pair::new(*name, plan, verdict.clone()));
-                }
+        if let Some(reason) = check.refused(plan) {
+            let verdict = if expected {
+                Verdict::Failed(format!(
+                    "the plan is to be offered, and is refused: {reason}"
+                ))
+            } else {
+                Verdict::NotRun(NotRun::for_plan(&reason))
+            };
+            for (name, _) in &tests {
+                summary.add(Pair::new(*name, plan, verdict.clone()));
             }
-            None => {
-                let lingerd = Lingerd::start(lingerd, plan)?;
-                for (name, test) in &tests {
-                    summary.add(Pair::new(*name, plan, test(&lingerd).into()));
-                }
-                lingerd.stop()?;
-            }
+            continue;
         }
+        let lingerd = Lingerd::start(lingerd, plan)?;
+        for (name, test) in &tests {
+            summary.add(Pair::new(*name, plan, test(&lingerd).into()));
+        }
+        lingerd.stop()?;
     }
     let run = json!({ "environment": options.environment });
     summary.end(options.summary.as_deref(), &run)

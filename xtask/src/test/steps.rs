@@ -154,9 +154,14 @@ fn format() -> Result<()> {
 }
 
 fn clippy() -> Result<()> {
-    run(cargo()
-        .args(["clippy", "--workspace", "--all-targets"])
-        .args(["--", "-D", "warnings"]))
+    let clippy = |targets: &[&str]| {
+        let arguments = ["--", "-D", "warnings"];
+        run(cargo().arg("clippy").args(targets).args(arguments))
+    };
+    clippy(&["--workspace", "--all-targets"])?;
+    // All targets are those that `cargo test` runs.
+    let scenarios = ["--test", "scenarios", "--test", "systemd"];
+    clippy(&[&["--package", "linger-daemon"], &scenarios[..]].concat())
 }
 
 /// The programs are checked by the clippy that belongs to the compiler that builds them.
