@@ -187,7 +187,7 @@ again! {
     ///
     /// kernel: v5.11.. net/ipv4/tcp.c: void __tcp_close(struct sock *sk, long timeout)
     #[fexit(function = "__tcp_close")]
-    fexit_inner_close, fexit_inner_close_2 = |ctx: FExitContext| {
+    fexit_inner_close, fexit_inner_close_2, fexit_inner_close_3 = |ctx: FExitContext| {
         inner_exit(Some(Sock::<Typed>::new(ctx.arg(0))));
     }
 }

@@ -119,13 +119,14 @@ const TRACEPOINT: &[Hook] = &[
 ];
 
 // What a kernel that preempts skips, once or twice more: each is skipped only while a thread is held up in
-// all those before it. A function's return needs fewer: a record that it misses is found by the thread's
-// next close.
+// all those before it. A return that all miss leaves a record to the thread's next close, which counts it
+// without its time, or, if it waited, as lost.
 
 const FENTRY_AGAIN: &[Hook] = &[
     hook("fentry_inner_close_2", Point::Fentry("__tcp_close")),
     hook("fentry_inner_close_3", Point::Fentry("__tcp_close")),
     hook("fexit_inner_close_2", Point::Fexit("__tcp_close")),
+    hook("fexit_inner_close_3", Point::Fexit("__tcp_close")),
     hook(
         "fentry_active_reset_2",
         Point::Fentry("tcp_send_active_reset"),
