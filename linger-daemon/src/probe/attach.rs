@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use super::btf::{Kernel, KernelError};
 use super::choose::{ProbeError, Purpose};
-use super::hooks::{Hook, Point, Traits, hooks, sees_returns};
+use super::hooks::{Hook, Point, Traits, hooks, is_hooked_again, sees_returns};
 use super::kretprobe::Kretprobe;
 use super::load::{self, explain, loader};
 use super::maps::Maps;
@@ -116,7 +116,8 @@ impl Loader {
 
     /// Makes the maps for a plan.
     pub fn load(&self, plan: Plan) -> Result<Loaded, PlanError> {
-        let mut ebpf = self.make_maps().map_err(|why| PlanError {
+        let again = is_hooked_again(plan, self.traits);
+        let mut ebpf = self.make_maps(again).map_err(|why| PlanError {
             plan,
             point: "maps".into(),
             why,
@@ -209,14 +210,14 @@ impl Loader {
 
     /// Loads and attaches one hook alone and detaches it again.
     pub fn try_hook(&self, hook: Hook) -> Result<(), AttachError> {
-        let mut ebpf = self.make_maps()?;
+        let mut ebpf = self.make_maps(false)?;
         let loaded = self.load_programs(&mut ebpf, &[hook]);
         loaded.map_err(|(_, why)| why)?;
         attach_program(&mut ebpf, hook, false).map(drop)
     }
 
-    /// Makes the maps; no program is loaded yet.
-    fn make_maps(&self) -> Result<Ebpf, AttachError> {
+    /// Makes the maps, for programs of which some are hooked `again` or not; none is loaded yet.
+    fn make_maps(&self, again: bool) -> Result<Ebpf, AttachError> {
         let close_syscall = if self.traits.sees_returns {
             i32::try_from(nix::libc::SYS_close).expect("a small number")
         } else {
@@ -228,20 +229,19 @@ impl Loader {
             max_orphans,
         } = self.purpose;
         let exes = keyed & keyed::EXE != 0;
-        let again = u32::from(self.traits.preemption != Preemption::None);
         loader()
             .btf(None)
             .override_global("KEYED", &keyed, true)
             .override_global("OFFSETS", &self.offsets, true)
             .override_global("CLOSE_SYSCALL", &close_syscall, true)
-            .override_global("AGAIN", &again, true)
+            .override_global("AGAIN", &u32::from(again), true)
             .map_max_entries("GROUPS", max_groups)
             .map_max_entries("CGROUPS", max_groups)
             .map_max_entries("LEDGER", max_groups.saturating_mul(ROWS_PER_GROUP))
             .map_max_entries("EXES", if exes { max_groups } else { 1 })
             .map_max_entries("EXITING", if exes { MAX_CLOSES } else { 1 })
             .map_max_entries("ORPHANS", max_orphans)
-            .map_max_entries("RESETS", if again == 0 { 1 } else { HINTS })
+            .map_max_entries("RESETS", if again { HINTS } else { 1 })
             .load(OBJECT)
             .map_err(|error| AttachError::Refused(innermost(&error)))
     }

@@ -67,7 +67,7 @@ const fn hook(program: &'static str, point: Point) -> Hook {
 }
 
 /// Shared by the plans that hook functions.
-const DESTROY_SOCK: Hook = hook("destroy_sock", Point::BtfTracepoint("tcp_destroy_sock"));
+const DESTROY_SOCK: Hook = hook("destroy_sock", DESTROY);
 
 // In the order in which they are attached: what ends a close before what begins one, so that no
 // close begins on record that cannot end; `__tcp_close`'s return, which tells a close whose
@@ -78,12 +78,9 @@ const FENTRY: &[Hook] = &[
     hook("fentry_reset", Point::Fentry("tcp_reset")),
     DESTROY_SOCK,
     hook("fentry_tcp_close", Point::Fentry("tcp_close")),
-    hook("fentry_inner_close", Point::Fentry("__tcp_close")),
-    hook("fexit_inner_close", Point::Fexit("__tcp_close")),
-    hook(
-        "fentry_active_reset",
-        Point::Fentry("tcp_send_active_reset"),
-    ),
+    hook("fentry_inner_close", INNER_ENTRY),
+    hook("fexit_inner_close", INNER_EXIT),
+    hook("fentry_active_reset", ACTIVE_RESET),
 ];
 
 const KPROBE: &[Hook] = &[
@@ -103,67 +100,53 @@ const SEES_RETURNS: &str = "tracepoint_sys_exit";
 
 const TRACEPOINT: &[Hook] = &[
     hook(SEES_RETURNS, Point::BtfTracepoint("sys_exit")),
-    hook(
-        "tracepoint_destroy_sock",
-        Point::BtfTracepoint("tcp_destroy_sock"),
-    ),
-    hook(
-        "tracepoint_set_state",
-        Point::BtfTracepoint("inet_sock_set_state"),
-    ),
+    hook("tracepoint_destroy_sock", DESTROY),
+    hook("tracepoint_set_state", SET_STATE),
     hook("cgroup_sock_release", Point::SockRelease),
-    hook(
-        "tracepoint_send_reset",
-        Point::RawTracepoint("tcp_send_reset"),
-    ),
+    hook("tracepoint_send_reset", SEND_RESET),
 ];
 
 // What a kernel that preempts skips, once or twice more: each is skipped only while a thread is held up in
 // all those before it. A return that all miss leaves a record to the thread's next close, which counts it
 // without its time, or, if it waited, as lost.
 
+const INNER_ENTRY: Point = Point::Fentry("__tcp_close");
+const INNER_EXIT: Point = Point::Fexit("__tcp_close");
+const ACTIVE_RESET: Point = Point::Fentry("tcp_send_active_reset");
+const SET_STATE: Point = Point::BtfTracepoint("inet_sock_set_state");
+const SEND_RESET: Point = Point::RawTracepoint("tcp_send_reset");
+const DESTROY: Point = Point::BtfTracepoint("tcp_destroy_sock");
+
 const FENTRY_AGAIN: &[Hook] = &[
-    hook("fentry_inner_close_2", Point::Fentry("__tcp_close")),
-    hook("fentry_inner_close_3", Point::Fentry("__tcp_close")),
-    hook("fexit_inner_close_2", Point::Fexit("__tcp_close")),
-    hook("fexit_inner_close_3", Point::Fexit("__tcp_close")),
-    hook(
-        "fentry_active_reset_2",
-        Point::Fentry("tcp_send_active_reset"),
-    ),
+    hook("fentry_inner_close_2", INNER_ENTRY),
+    hook("fentry_inner_close_3", INNER_ENTRY),
+    hook("fexit_inner_close_2", INNER_EXIT),
+    hook("fexit_inner_close_3", INNER_EXIT),
+    hook("fentry_active_reset_2", ACTIVE_RESET),
     hook("fentry_reset_2", Point::Fentry("tcp_reset")),
 ];
 
 const TRACEPOINT_AGAIN: &[Hook] = &[
-    hook(
-        "tracepoint_set_state_2",
-        Point::BtfTracepoint("inet_sock_set_state"),
-    ),
-    hook(
-        "tracepoint_set_state_3",
-        Point::BtfTracepoint("inet_sock_set_state"),
-    ),
-    hook(
-        "tracepoint_send_reset_2",
-        Point::RawTracepoint("tcp_send_reset"),
-    ),
+    hook("tracepoint_set_state_2", SET_STATE),
+    hook("tracepoint_set_state_3", SET_STATE),
+    hook("tracepoint_send_reset_2", SEND_RESET),
 ];
 
 const DESTROY_SOCK_AGAIN: &[Hook] = &[
-    hook("destroy_sock_2", Point::BtfTracepoint("tcp_destroy_sock")),
-    hook("destroy_sock_3", Point::BtfTracepoint("tcp_destroy_sock")),
+    hook("destroy_sock_2", DESTROY),
+    hook("destroy_sock_3", DESTROY),
 ];
 
 const TRACEPOINT_DESTROY_SOCK_AGAIN: &[Hook] = &[
-    hook(
-        "tracepoint_destroy_sock_2",
-        Point::BtfTracepoint("tcp_destroy_sock"),
-    ),
-    hook(
-        "tracepoint_destroy_sock_3",
-        Point::BtfTracepoint("tcp_destroy_sock"),
-    ),
+    hook("tracepoint_destroy_sock_2", DESTROY),
+    hook("tracepoint_destroy_sock_3", DESTROY),
 ];
+
+/// Whether a close or an RST of a plan may meet the same program again on a kernel like this.
+pub(super) fn is_hooked_again(plan: Plan, traits: Traits) -> bool {
+    // The end of a socket leaves nothing for the next run of its program, by itself.
+    plan != Plan::Kprobe && !again(plan, traits).is_empty()
+}
 
 /// What of a plan is hooked again on a kernel like this.
 fn again(plan: Plan, traits: Traits) -> Vec<Hook> {
