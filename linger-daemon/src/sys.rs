@@ -88,16 +88,24 @@ pub(crate) fn link_to_event(program: &impl AsFd, event: &impl AsFd) -> io::Resul
 }
 
 /// `struct bpf_link_info`, as far as it goes for links to cgroups.
+///
+/// The kernel reads it as well: of a link to a perf event, whether there is a buffer for a name
+/// (kernel/bpf/syscall.c `bpf_perf_link_fill_common`), which ends where `reserved` does. So all of it is zero, with
+/// no gap that the compiler may leave as it finds it.
 #[repr(C)]
 #[derive(Default)]
 struct LinkInfo {
     kind: u32,
     id: u32,
     program: u32,
+    unused: u32,
     /// Of a link to a cgroup, its id: 0 once it is detached.
     cgroup_id: u64,
     attach_type: u32,
+    reserved: u32,
 }
+
+const _: () = assert!(size_of::<LinkInfo>() == 6 * size_of::<u32>() + size_of::<u64>());
 
 /// `union bpf_attr`, the part `info`.
 #[repr(C)]
