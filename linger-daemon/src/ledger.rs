@@ -19,7 +19,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
-use linger_ebpf::{Counters, Group, Kind, Lost, MAX_CLOSES, Plan, ROWS, ROWS_PER_GROUP, RowKey};
+use linger_ebpf::{
+    Close, Counters, Group, Kind, Lost, MAX_CLOSES, Plan, ROWS, ROWS_PER_GROUP, RowKey,
+};
 use thiserror::Error;
 
 use self::groups::Groups;
@@ -176,8 +178,8 @@ impl Ledger {
     /// Reads all counts.
     pub fn snapshot(&mut self) -> Result<Snapshot, LedgerError> {
         let begun = Instant::now();
-        let (in_flight, removed) = self.in_flight.sweep()?;
-        self.kept.lose(Lost::Close, removed)?;
+        let swept = self.in_flight.sweep()?;
+        self.count_missed(&swept.missed)?;
         self.give_up()?;
         let mut totals = Totals::default();
         let past = self.kept.past();
@@ -205,7 +207,7 @@ impl Ledger {
             maps: vec![
                 fill("groups", found, self.max_groups.into()),
                 fill("rows", rows, rows_fit),
-                fill("closes", in_flight, MAX_CLOSES.into()),
+                fill("closes", swept.in_flight, MAX_CLOSES.into()),
                 fill("orphans", under_way, self.max_orphans.into()),
             ],
         };
@@ -216,6 +218,16 @@ impl Ledger {
     /// The names of a cgroup; none if no one knows it any more.
     pub fn names(&mut self, cgroup_id: u64) -> Option<Names> {
         self.groups.names(cgroup_id)
+    }
+
+    /// Counts closes whose return was missed, and whose thread is gone: with it went who closed, and when.
+    fn count_missed(&mut self, missed: &[Close]) -> Result<(), LedgerError> {
+        let mut orphans = 0;
+        for close in missed {
+            self.kept.count_missed(close)?;
+            orphans += u64::from(self.orphans.remove_left_by(close));
+        }
+        self.kept.lose(Lost::Orphan, orphans)
     }
 
     /// Counts the orphans that are given up, for the groups that left them.

@@ -10,42 +10,72 @@ use core::{mem::MaybeUninit, ptr};
 use linger_ebpf::{Close, Group, Lost, Outcome, QueueBytes, Row, flag, stage};
 
 use crate::{
-    atomic,
     in_flight::Place,
-    kernel::{Flags, Memory, Sock, jiffies, now_ns, state},
+    kernel::{Flags, Memory, Sock, Task, jiffies, now_ns, state},
     ledger, maps, orphan,
+    shared::shared,
     watch::{self, Stack},
     who,
 };
 
-/// A close begins on this thread.
+/// A close begins on this thread. None if there is no room for its record.
 #[inline(always)]
 pub(crate) fn begin(place: &Place, sk: u64, flags: u8) -> Option<&'static mut Close> {
     if place.record().is_some() {
         // The end of this thread's previous close was missed.
         abandon(place);
     }
-    let kept = place.keep(sk, now_ns(), flags);
-    if kept.is_none() {
-        maps::lose(Lost::Close);
-    }
-    kept
+    place.keep(sk, now_ns(), flags)
 }
 
-/// Gives up waiting for the end of a close, keeping what is known of it.
+/// Gives up waiting for the end of a close, keeping what is known of it. Its socket may be gone.
 #[inline(never)]
 fn abandon(place: &Place) {
     let Some(close) = place.record() else {
         return;
     };
+    if close.stage == stage::WAITING {
+        // Its socket outlived the wait: else its end had settled what came of it.
+        close.outcome = unfinished(close) as u8;
+        close.stage = stage::DECIDED;
+    }
     if close.stage == stage::DECIDED {
         maps::lose(Lost::Return);
-        count_unseen(close, ptr::null());
+        let other = Group::OTHER;
+        // The cgroup for which a thread of the kernel closed is known by the socket alone.
+        let group = if Task::current().is_kernel_thread() {
+            &raw const other
+        } else {
+            ptr::null()
+        };
+        count_unseen(close, group);
     } else {
         maps::lose(Lost::Close);
     }
     watch::miss(close);
+    forget(place, close);
+}
+
+/// The close is over: its record goes.
+#[inline(always)]
+fn forget(place: &Place, close: &Close) {
+    if close.flags & flag::HINTED != 0 {
+        maps::add_hint(close.sk, u64::MAX);
+    }
     place.clear();
+}
+
+/// A close waits, which plans that hook functions see the return of: should that be missed, the end of the
+/// socket settles what came of it, and the orphan that it leaves behind is on record.
+#[inline(always)]
+pub(crate) fn wait<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
+    close.flags |= flag::HINTED;
+    maps::add_hint(close.sk, 1);
+    if let Some(tcp) = sk.tcp() {
+        let bytes = tcp.outstanding(state);
+        // If there is no room, there may be when the wait is over; or no orphan.
+        let _ = bytes > 0 && orphan::expect(close, &tcp, bytes);
+    }
 }
 
 /// The kernel decides what this close does, in the order of `__tcp_close`, under the socket lock.
@@ -182,7 +212,9 @@ pub(crate) fn waited<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     }
     close.outcome = outcome as u8;
     close.stage = stage::DECIDED;
-    if matches!(outcome, Outcome::LingerTimeout | Outcome::LingerInterrupted) {
+    if !matches!(outcome, Outcome::LingerTimeout | Outcome::LingerInterrupted) {
+        orphan::forget(close);
+    } else if close.flags & flag::LEAVES == 0 {
         leave(close, sk, sk.state());
     }
 }
@@ -193,8 +225,8 @@ pub(crate) fn waited<M: Memory>(close: &mut Close, sk: &Sock<M>) {
 pub(crate) fn leave<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
     let Some(tcp) = sk.tcp() else { return };
     let bytes = tcp.outstanding(state);
-    if bytes > 0 {
-        orphan::expect(close, &tcp, bytes);
+    if bytes > 0 && !orphan::expect(close, &tcp, bytes) {
+        maps::lose_orphan(bytes);
     }
 }
 
@@ -254,7 +286,7 @@ pub(crate) fn finish(place: &Place, close: &Close) {
             orphan::count_left(unsafe { whose.assume_init_ref() }, left);
         }
     }
-    place.clear();
+    forget(place, close);
 }
 
 /// Adds a close whose return is not seen, and what it leaves behind, to the rows of a group, as [`count`]
@@ -308,8 +340,7 @@ pub(crate) extern "C" fn count(
 #[inline(always)]
 fn add(row: *mut Row, close: &Close, blocked_ns: u64) {
     if blocked_ns == UNSEEN {
-        // SAFETY: a field of a map value.
-        atomic::add(unsafe { &raw mut (*row).undated }, 1);
+        shared!(row, undated).add(1);
     } else {
         ledger::add_time(row, blocked_ns);
     }
@@ -319,14 +350,9 @@ fn add(row: *mut Row, close: &Close, blocked_ns: u64) {
     };
     ledger::add_discarded(row, discarded);
     if close.unread > 0 {
-        // SAFETY: as above.
-        atomic::add(
-            unsafe { &raw mut (*row).unread_bytes },
-            u64::from(close.unread),
-        );
+        shared!(row, unread_bytes).add(close.unread.into());
     }
     if close.flags & flag::RESET != 0 {
-        // SAFETY: as above.
-        atomic::add(unsafe { &raw mut (*row).resets }, 1);
+        shared!(row, resets).add(1);
     }
 }

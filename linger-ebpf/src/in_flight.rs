@@ -3,15 +3,13 @@
 //! Only the thread that closes, and what interrupts it, works on a record. A record under a
 //! socket's address belongs to the end of the socket.
 
-use core::ptr;
-
 use aya_ebpf::bindings::BPF_NOEXIST;
 use linger_ebpf::{Close, Outcome, Parked, Slot, stage};
 
 use crate::{
-    atomic,
     kernel::current_tid,
     maps::{self, CLOSES, CROWDED, PARKED},
+    shared::shared,
     who,
 };
 
@@ -33,9 +31,7 @@ impl Place {
     /// Whether the slot is this thread's.
     #[inline(always)]
     fn is_slot_own(&self) -> bool {
-        // SAFETY: a field of a map value; volatile because other threads write to it.
-        let owner = unsafe { ptr::read_volatile(&raw const (*self.slot).owner) };
-        owner == Slot::owner(self.tid)
+        shared!(self.slot, owner).get() == Slot::owner(self.tid)
     }
 
     /// The record in this place.
@@ -45,9 +41,7 @@ impl Place {
             // SAFETY: a field of a map value.
             unsafe { &raw mut (*self.slot).close }
         } else {
-            // SAFETY: as above; volatile because other threads write to it.
-            let crowded = unsafe { ptr::read_volatile(&raw const (*self.slot).crowded) };
-            if crowded == 0 {
+            if shared!(self.slot, crowded).get() == 0 {
                 return None;
             }
             CROWDED.get_ptr_mut(self.tid)?
@@ -66,10 +60,8 @@ impl Place {
     /// no room.
     #[inline(always)]
     pub(crate) fn keep(&self, sk: u64, start_ns: u64, flags: u8) -> Option<&'static mut Close> {
-        // SAFETY: a field of a map value.
-        let owner = unsafe { &raw mut (*self.slot).owner };
-        if atomic::replace(owner, 0, Slot::owner(self.tid)) {
-            // SAFETY: as above; it is this thread's now, until it clears the place.
+        if shared!(self.slot, owner).replace(0, Slot::owner(self.tid)) {
+            // SAFETY: a field of a map value; it is this thread's now, until it clears the place.
             let close = unsafe { &mut (*self.slot).close };
             begin(close, sk, start_ns, flags);
             return Some(close);
@@ -87,22 +79,37 @@ impl Place {
     #[inline(always)]
     pub(crate) fn clear(&self) {
         if self.is_slot_own() {
-            // SAFETY: fields of a map value; volatile, and in this order, so that the next owner
-            // never finds another's socket in it.
-            unsafe {
-                ptr::write_volatile(&raw mut (*self.slot).close.sk, 0);
-                ptr::write_volatile(&raw mut (*self.slot).owner, 0);
-            }
+            // In this order, so that the next owner never finds another's socket in it.
+            shared!(self.slot, close.sk).set(0);
+            shared!(self.slot, owner).set(0);
         } else if CROWDED.remove(self.tid).is_ok() {
-            self.crowd(u64::MAX);
+            self.crowd(u32::MAX);
         }
     }
 
     /// Adds to the number of the crowded; the largest number takes one away.
     #[inline(always)]
-    fn crowd(&self, change: u64) {
-        // SAFETY: a field of a map value.
-        atomic::add(unsafe { &raw mut (*self.slot).crowded }, change);
+    fn crowd(&self, change: u32) {
+        shared!(self.slot, crowded).add(change);
+    }
+
+    /// Notes whether this thread's close found no room. Several runs of the same program may note it.
+    #[inline(always)]
+    pub(crate) fn note_unkept(&self, is_unkept: bool) {
+        let unkept = shared!(self.slot, unkept);
+        if is_unkept {
+            unkept.set(self.tid);
+        } else if unkept.get() == self.tid {
+            unkept.set(0);
+        }
+    }
+
+    /// Whether that was noted, and no one has asked since.
+    #[inline(always)]
+    pub(crate) fn take_unkept(&self) -> bool {
+        let is_unkept = shared!(self.slot, unkept).get() == self.tid;
+        self.note_unkept(false);
+        is_unkept
     }
 }
 

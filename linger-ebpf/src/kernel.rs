@@ -83,6 +83,7 @@ impl Memory for Probed {
 /// TCP states, as in include/net/tcp_states.h.
 pub(crate) mod state {
     pub(crate) const SYN_SENT: u8 = 2;
+    pub(crate) const SYN_RECV: u8 = 3;
     pub(crate) const FIN_WAIT1: u8 = 4;
     pub(crate) const FIN_WAIT2: u8 = 5;
     pub(crate) const CLOSE: u8 = 7;
@@ -175,6 +176,12 @@ impl<M: Memory> Sock<M> {
         M::read::<u64>(self.sk, offset!(socket)) == 0
     }
 
+    /// Whether it is the kernel's own (`sk_kern_sock`), which `inet_release` shows to no program.
+    #[inline(always)]
+    pub(crate) fn is_of_kernel(&self) -> bool {
+        u32::from(M::read::<u8>(self.sk, offset!(of_kernel))) & offset!(of_kernel_mask) != 0
+    }
+
     #[inline(always)]
     pub(crate) fn has_receive_queue(&self) -> bool {
         M::read::<u32>(self.sk, offset!(receive_qlen)) > 0
@@ -194,28 +201,13 @@ impl<M: Memory> Sock<M> {
     }
 
     /// Local port if this host accepted the connection, otherwise 0.
-    ///
-    /// Only `tcp_v4_syn_recv_sock` and `tcp_v6_syn_recv_sock` set these numbers of an interface in a
-    /// socket of TCP: the options that do for others refuse it.
     #[inline(always)]
     pub(crate) fn accepted_port(&self) -> u16 {
-        // Beyond `struct sock`, which is all that the verifier may know it to be.
-        let index: u32 = Probed::read(self.sk, offset!(mc_index));
-        let accepted = index != 0 || self.is_accepted_v6();
-        if accepted && self.state() != state::LISTEN {
+        if is_accepted(self.sk) && self.state() != state::LISTEN {
             u16::from_be(Probed::read(self.sk, offset!(sport)))
         } else {
             0
         }
-    }
-
-    #[inline(always)]
-    fn is_accepted_v6(&self) -> bool {
-        if offset!(pinet6) == Offsets::ABSENT {
-            return false;
-        }
-        let v6: u64 = Probed::read(self.sk, offset!(pinet6));
-        v6 != 0 && Probed::read::<u32>(v6 as *const u8, offset!(mcast_oif)) != 0
     }
 
     /// Writes down its addresses and ports.
@@ -279,6 +271,26 @@ impl<M: Memory> Sock<M> {
             memory: PhantomData,
         })
     }
+}
+
+/// Whether this host accepted the connection of a socket.
+///
+/// Only `tcp_v4_syn_recv_sock` and `tcp_v6_syn_recv_sock` set these numbers of an interface in a
+/// socket of TCP: the options that do for others refuse it.
+#[inline(always)]
+fn is_accepted(sk: *const u8) -> bool {
+    // Beyond `struct sock`, which is all that the verifier may know it to be.
+    let index: u32 = Probed::read(sk, offset!(mc_index));
+    index != 0 || is_accepted_v6(sk)
+}
+
+#[inline(always)]
+fn is_accepted_v6(sk: *const u8) -> bool {
+    if offset!(pinet6) == Offsets::ABSENT {
+        return false;
+    }
+    let v6: u64 = Probed::read(sk, offset!(pinet6));
+    v6 != 0 && Probed::read::<u32>(v6 as *const u8, offset!(mcast_oif)) != 0
 }
 
 /// `sk_flags`.
@@ -370,10 +382,17 @@ impl<M: Memory> Tcp<M> {
         if unread.cast_signed() > 0 { unread } else { 0 }
     }
 
+    /// Whether the SYN of a connection in this state is yet to be acknowledged, and counts in the send queue: also in
+    /// an open from both sides. (Where TCP Fast Open accepts before that, the numbers begin behind the SYN.)
+    #[inline(always)]
+    fn is_syn_queued(&self, state: u8) -> bool {
+        state == state::SYN_SENT || state == state::SYN_RECV && !is_accepted(self.tcp)
+    }
+
     /// The send queue's payload, for a connection in this state.
     #[inline(always)]
     pub(crate) fn queued(&self, state: u8) -> QueueBytes {
-        if state == state::SYN_SENT {
+        if self.is_syn_queued(state) {
             // Until the SYN goes out, a deferred connect leaves the numbers unset.
             if M::read::<u32>(self.tcp, offset!(packets_out)) == 0 {
                 return QueueBytes::NONE;
@@ -398,7 +417,7 @@ impl<M: Memory> Tcp<M> {
         let snd_una: u32 = M::read(self.tcp, offset!(snd_una));
         write_seq
             .wrapping_sub(snd_una)
-            .saturating_sub(u32::from(is_fin_queued(state)))
+            .saturating_sub(u32::from(is_fin_queued(state) || self.is_syn_queued(state)))
     }
 
     /// The send queue's payload once a FIN stands at its end.

@@ -4,9 +4,11 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use linger_ebpf::{BUCKET_BOUNDS_NS, Group, Lost, QueueBytes, ROWS, Row, RowKey, keyed};
 
 use crate::{
-    atomic, exe,
+    exe,
     maps::{self, EEXIST, GROUPS, LEDGER, SHARED},
-    path, who,
+    path,
+    shared::shared,
+    who,
 };
 
 /// What a new row starts from.
@@ -97,28 +99,18 @@ pub(crate) fn add_time(row: *mut Row, time_ns: u64) {
     while bucket < BUCKET_BOUNDS_NS.len() && time_ns > BUCKET_BOUNDS_NS[bucket] {
         bucket += 1;
     }
-    // SAFETY: fields of a map value; there is one bucket more than bounds.
-    unsafe {
-        let buckets = (&raw mut (*row).buckets).cast::<u64>();
-        atomic::add(buckets.add(bucket), 1);
-        atomic::add(&raw mut (*row).time_ns, time_ns);
-    }
+    // There is one bucket more than bounds.
+    shared!(row, buckets[bucket]).add(1);
+    shared!(row, time_ns).add(time_ns);
 }
 
 /// Adds payload that was thrown away.
 #[inline(always)]
 pub(crate) fn add_discarded(row: *mut Row, discarded: QueueBytes) {
-    // SAFETY: fields of a map value.
-    let (unsent, unacked) = unsafe {
-        (
-            &raw mut (*row).discarded.unsent,
-            &raw mut (*row).discarded.unacked,
-        )
-    };
     if discarded.unsent > 0 {
-        atomic::add(unsent, discarded.unsent);
+        shared!(row, discarded.unsent).add(discarded.unsent);
     }
     if discarded.unacked > 0 {
-        atomic::add(unacked, discarded.unacked);
+        shared!(row, discarded.unacked).add(discarded.unacked);
     }
 }

@@ -31,7 +31,6 @@
 #![feature(core_intrinsics)]
 #![no_main]
 
-mod atomic;
 mod bare;
 mod close;
 mod exe;
@@ -42,6 +41,7 @@ mod maps;
 mod orphan;
 mod path;
 mod reset;
+mod shared;
 mod tracepoint;
 mod watch;
 mod who;
@@ -111,7 +111,7 @@ fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
     // MPTCP closes its subflows without `tcp_close`.
     let begun = place
         .find(sk.address())
-        .or_else(|| close::begin(&place, sk.address(), 0));
+        .or_else(|| begin_again(&place, sk.address()));
     let Some(close) = begun else { return };
     // Another run of this has decided it.
     if close.stage != stage::BEGUN {
@@ -132,7 +132,20 @@ fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
     close::decide(close, sk, flags, state, unread, timeout);
     if close.outcome == Outcome::Graceful as u8 {
         close::leave(close, sk, state);
+    } else if close.stage == stage::WAITING {
+        close::wait(close, sk, state);
     }
+}
+
+/// A close begins whose beginning was missed, or found no room. Where there still is none it is lost, which its
+/// end counts: this may run several times.
+#[inline(always)]
+fn begin_again(place: &Place, sk: u64) -> Option<&'static mut Close> {
+    let begun = close::begin(place, sk, 0);
+    if is_hooked_again() {
+        place.note_unkept(begun.is_none());
+    }
+    begun
 }
 
 /// `__tcp_close` ends, still under the lock: the close is over. What `tcp_close` does after it takes the
@@ -143,8 +156,8 @@ fn inner_exit<M: Memory>(sk: Option<Sock<M>>) {
         return;
     };
     let Some(close) = place.record() else {
-        // Both beginnings were missed, or another run of this has ended it.
-        if !is_hooked_again() {
+        // Both beginnings were missed, or there was no room; or another run of this has ended it.
+        if !is_hooked_again() || place.take_unkept() {
             maps::lose(Lost::Close);
         }
         return;
@@ -275,6 +288,9 @@ again! {
     destroy_sock, destroy_sock_2, destroy_sock_3 = |ctx: BtfTracePointContext| {
         let sk = Sock::<Typed>::new(ctx.arg(0));
         if maps::is_hinted(sk.address()) {
+            if let Some(close) = Place::current().and_then(|place| place.find(sk.address())) {
+                close::waited(close, &sk);
+            }
             orphan::end(&sk);
         }
     }

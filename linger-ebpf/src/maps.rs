@@ -12,7 +12,7 @@ use linger_ebpf::{
     ROWS_PER_GROUP, Row, RowKey, SHARED_ROWS, Settings, Slot, WATCHERS, Watch, hint,
 };
 
-use crate::atomic;
+use crate::shared::shared;
 
 /// The ledger: what each kind of thing adds up to for each group. Memory is allocated as rows appear:
 /// a row costs `size_of::<Row>()` on every CPU. The daemon sets how many there may be.
@@ -47,6 +47,9 @@ pub(crate) static EXITING: Array<Exiting> = Array::with_max_entries(MAX_CLOSES, 
 
 /// What inserting says with `BPF_NOEXIST` if it is there.
 pub(crate) const EEXIST: i32 = -17;
+
+/// What removing says of something that is not there.
+pub(crate) const ENOENT: i32 = -2;
 
 /// What the daemon may change.
 #[map]
@@ -135,7 +138,7 @@ const LOSSES: u32 = Lost::COUNT as u32;
 /// Counts one loss.
 pub(crate) fn lose(what: Lost) {
     if let Some(count) = LOST.get_ptr_mut(what as u32) {
-        atomic::add(count, 1);
+        shared!(count).add(1);
     }
 }
 
@@ -143,24 +146,23 @@ pub(crate) fn lose(what: Lost) {
 pub(crate) fn lose_orphan(bytes: u32) {
     lose(Lost::Orphan);
     if let Some(count) = LOST_ORPHAN_BYTES.get_ptr_mut(0) {
-        atomic::add(count, bytes.into());
+        shared!(count).add(bytes.into());
     }
 }
 
 /// Whether there may be a record of this socket in `ORPHANS` or `PARKED`.
 #[inline(always)]
 pub(crate) fn is_hinted(sk: u64) -> bool {
-    // SAFETY: a map value; volatile because others write to it.
     SOCKETS
-        .get_ptr(hint(sk))
-        .is_some_and(|count| unsafe { core::ptr::read_volatile(count) } > 0)
+        .get_ptr_mut(hint(sk))
+        .is_some_and(|count| shared!(count).get() > 0)
 }
 
 /// Adds to the records that have the hint of this socket; the largest number takes one away.
 #[inline(always)]
 pub(crate) fn add_hint(sk: u64, change: u64) {
     if let Some(count) = SOCKETS.get_ptr_mut(hint(sk)) {
-        atomic::add(count, change);
+        shared!(count).add(change);
     }
 }
 
@@ -170,21 +172,18 @@ pub(crate) fn is_new_reset(sk: u64, reset: u64) -> bool {
     let Some(last) = RESETS.get_ptr_mut(hint(sk)) else {
         return true;
     };
-    // SAFETY: a map value; volatile because others write to it.
-    unsafe {
-        let is_new = core::ptr::read_volatile(last) != reset;
-        core::ptr::write_volatile(last, reset);
-        is_new
-    }
+    let last = shared!(last);
+    let is_new = last.get() != reset;
+    last.set(reset);
+    is_new
 }
 
 /// Who is left out, a set of [`linger_ebpf::setting`]s.
 #[inline(always)]
 pub(crate) fn left_out() -> u64 {
-    // SAFETY: a map value; volatile because the daemon writes to it.
-    SETTINGS.get_ptr(0).map_or(0, |settings| unsafe {
-        core::ptr::read_volatile(&raw const (*settings).left_out)
-    })
+    SETTINGS
+        .get_ptr_mut(0)
+        .map_or(0, |settings| shared!(settings, left_out).get())
 }
 
 /// Whether this cgroup is left out.

@@ -18,6 +18,10 @@ pub struct Offsets {
     pub err: u32,
     /// `struct sock`: `sk_socket`, pointer.
     pub socket: u32,
+    /// `struct sock`: the byte that holds the bit `sk_kern_sock`.
+    pub of_kernel: u32,
+    /// The bit in that byte.
+    pub of_kernel_mask: u32,
     /// `struct sock`: `sk_receive_queue.qlen`, u32.
     pub receive_qlen: u32,
     /// `struct sock`: `sk_lingertime`, unsigned long, jiffies.
@@ -144,6 +148,8 @@ impl Offsets {
         owned: 0,
         err: 0,
         socket: 0,
+        of_kernel: 0,
+        of_kernel_mask: 0,
         receive_qlen: 0,
         lingertime: 0,
         cgroup: 0,

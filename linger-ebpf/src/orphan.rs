@@ -4,24 +4,26 @@
 //! record, under the socket lock, so before the end can come. When the close returns, what is still
 //! outstanding is what it leaves behind; if that is nothing, there never was an orphan.
 //!
-//! Another CPU may end the socket while the close returns. Until the return, the record is the
-//! closing thread's: the end only notes what it found. From then on it is the end's. Both steps are
-//! compare-and-swaps of one word, which another record in the same memory could only match if its close
-//! had begun in the same nanosecond.
+//! Under the plan `tracepoint` another CPU may end the socket while the close returns, and nothing locks the two
+//! against each other: every step of the record is a compare-and-swap of its first word, which another record
+//! in the same memory could only match if its close had begun in the same nanosecond. Who makes a step may then
+//! write what belongs to it: the close, until it has left the record behind; the end, once it has
+//! claimed it.
 
 use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use linger_ebpf::{
     Close, Fate, Group, Kind, Orphan, Outcome, QueueBytes, Row, flag, omen,
-    orphan_stage::{ENDED, LEFT, MASK, OPEN},
+    orphan_stage::{ENDED, ENDING, LEFT, MASK, OPEN, SPENT},
 };
 
 use crate::{
-    atomic, close,
+    close,
     kernel::{Memory, Probed, Sock, Tcp, jiffies, now_ns},
     ledger,
-    maps::{self, EEXIST, ORPHANS},
+    maps::{self, EEXIST, ENOENT, ORPHANS},
+    shared::{copy, shared},
     watch::{self, End},
     who,
 };
@@ -29,9 +31,9 @@ use crate::{
 const ECONNABORTED: u32 = 103;
 const ECONNRESET: u32 = 104;
 
-/// A close sends its FIN while this much payload is outstanding.
+/// A close sends its FIN while this much payload is outstanding. Whether there was room for a record.
 #[inline(always)]
-pub(crate) fn expect<M: Memory>(close: &mut Close, tcp: &Tcp<M>, bytes: u32) {
+pub(crate) fn expect<M: Memory>(close: &mut Close, tcp: &Tcp<M>, bytes: u32) -> bool {
     close.orphan = close.start_ns << MASK.count_ones() | OPEN;
     let mut kept = keep(close, bytes, tcp.data_segs_in());
     if kept == EEXIST {
@@ -39,10 +41,10 @@ pub(crate) fn expect<M: Memory>(close: &mut Close, tcp: &Tcp<M>, bytes: u32) {
         replaced(close.sk);
         kept = keep(close, bytes, tcp.data_segs_in());
     }
-    if kept != 0 {
-        return maps::lose_orphan(bytes);
+    if kept == 0 {
+        close.flags |= flag::LEAVES;
     }
-    close.flags |= flag::LEAVES;
+    kept == 0
 }
 
 /// Keeps the record of an orphan under its socket's address; 0, or why that failed.
@@ -90,18 +92,6 @@ pub(crate) fn write_nobody(group: &mut MaybeUninit<Group>) -> *mut Group {
     group.as_mut_ptr()
 }
 
-/// Copies a group, by fields: at once, it would be by bytes.
-#[inline(always)]
-fn copy(from: &Group, to: &mut Group) {
-    to.cgroup_id = from.cgroup_id;
-    to.comm[0] = from.comm[0];
-    to.comm[1] = from.comm[1];
-    to.exe_inode = from.exe_inode;
-    to.exe_device = from.exe_device;
-    to.port = from.port;
-    to.family = from.family;
-}
-
 /// The close returns. How many bytes it leaves behind, which are counted with it, by the caller; if that is
 /// not 0, `whose` is written: an orphan counts for the same group as its close.
 ///
@@ -124,25 +114,31 @@ pub(crate) extern "C" fn returned(close: *const Close, whose: *mut Group) -> u32
 fn leave(close: &Close, bytes: u32, whose: &mut Group) -> u32 {
     let key = close.sk;
     let Some(orphan) = record(key) else { return 0 };
-    let open = close.orphan;
-    if orphan.stage & !MASK != open {
+    let (stage, open) = (shared!(orphan, stage), close.orphan);
+    if stage.get() & !MASK != open {
         // Its socket ended, and another at this address has left something behind.
         return 0;
     }
-    let stage = if bytes > 0 {
-        copy(&orphan.group, whose);
-        orphan.bytes = bytes;
-        orphan.left_ns = now_ns();
-        LEFT
-    } else {
-        ENDED
-    };
-    if atomic::replace(&raw mut orphan.stage, open, open | stage) {
-        if stage == LEFT {
-            return bytes;
+    // No more than at the decision: a SYN that was not acknowledged yet is no payload.
+    let bytes = bytes.min(shared!(orphan, bytes).get());
+    shared!(orphan, bytes).set(bytes);
+    shared!(orphan, left_ns).set(now_ns());
+    if bytes > 0 {
+        *whose = copy(shared!(orphan, group));
+    }
+    let step = if bytes > 0 { LEFT } else { ENDED };
+    if stage.replace(open, open | step) {
+        if step == ENDED {
+            remove(key);
         }
-    } else if let Some(end) = count_inner(orphan)
-        && orphan.watched != 0
+        return bytes;
+    }
+    if stage.replace(open | ENDING, open | LEFT) {
+        // Its socket ends at this moment: that has the record now.
+        return bytes;
+    }
+    if let Some(end) = count_inner(orphan)
+        && shared!(orphan, watched).get() != 0
     {
         watch::end(key, &end);
     }
@@ -159,7 +155,9 @@ pub(crate) extern "C" fn leave_unseen(close: *const Close, whose: *mut Group) ->
     let (Some(close), Some(whose)) = (unsafe { (close.as_ref(), whose.as_mut()) }) else {
         return 0;
     };
-    record(close.sk).map_or(0, |orphan| leave(close, orphan.bytes, whose))
+    record(close.sk).map_or(0, |orphan| {
+        leave(close, shared!(orphan, bytes).get(), whose)
+    })
 }
 
 /// There will be no orphan: its close aborts, or waits and sees its connection die.
@@ -180,16 +178,12 @@ pub(crate) fn take_back(key: u64) {
         return;
     }
     let Some(orphan) = record(key) else { return };
-    let (group, bytes) = (orphan.group, u64::from(orphan.bytes));
-    if orphan.stage & MASK == LEFT
-        && remove(key)
+    if let Some(Orphan { group, bytes, .. }) = take(key, orphan)
         && let Some(row) = ledger::row(&group, LEAVING)
     {
-        // SAFETY: fields of a map value. Less one, and less its bytes.
-        unsafe {
-            atomic::add(&raw mut (*row).left, u64::MAX);
-            atomic::add(&raw mut (*row).orphan_bytes, bytes.wrapping_neg());
-        }
+        // Less one, and less its bytes.
+        shared!(row, left).add(u64::MAX);
+        shared!(row, orphan_bytes).add(u64::from(bytes).wrapping_neg());
     }
 }
 
@@ -199,7 +193,7 @@ pub(crate) fn reset(key: u64, by_rst: impl FnOnce() -> bool) {
     if maps::is_hinted(key)
         && let Some(orphan) = record(key)
     {
-        orphan.omen = if by_rst() { omen::RST } else { omen::NO_RST };
+        shared!(orphan, omen).set(if by_rst() { omen::RST } else { omen::NO_RST });
     }
 }
 
@@ -210,50 +204,55 @@ pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
     let (Some(orphan), Some(tcp)) = (record(key), sk.tcp()) else {
         return;
     };
-    let mut stage = orphan.stage;
+    let stage = shared!(orphan, stage);
     let queued = tcp.queued_before_fin();
-    let fate = if queued.sum() == 0 {
+    let mut fate = if queued.sum() == 0 {
         Fate::Delivered
     } else {
         fate(sk, &tcp, orphan)
-    };
-    // SAFETY: a field of a map value; volatile so that it is read again: the verifier need not follow
-    // every fate from here on.
-    let fate = unsafe {
-        let place = &raw mut orphan.fate;
-        place.write_volatile(fate as u32);
-        place.read_volatile()
-    };
-    if stage & MASK == OPEN {
-        if queued.sum() > 0 {
-            orphan.unsent = close::narrow(queued.unsent);
-            orphan.unacked = close::narrow(queued.unacked);
-        }
-        if atomic::replace(&raw mut orphan.stage, stage, stage | ENDED) {
+    } as u32;
+    // SAFETY: a local; volatile so that it is read again: the verifier need not follow every fate from here on.
+    let fate = unsafe { (&raw mut fate).read_volatile() };
+    let found = stage.get();
+    if found & MASK == OPEN && found != SPENT && stage.replace(found, found | ENDING) {
+        shared!(orphan, fate).set(fate);
+        shared!(orphan, unsent).set(close::narrow(queued.unsent));
+        shared!(orphan, unacked).set(close::narrow(queued.unacked));
+        if stage.replace(found | ENDING, found | ENDED) {
             return;
         }
-        // Its close returned at this moment, and may have removed the record.
-        let Some(returned) = record(key) else { return };
-        stage = returned.stage;
+        // Its close has returned meanwhile.
     }
-    if stage & MASK == LEFT {
-        let orphan = *orphan;
-        if remove(key) {
-            let lived_ns = now_ns().saturating_sub(orphan.left_ns);
-            if orphan.watched != 0 {
-                let end = End::new(fate, orphan.bytes, &queued, lived_ns);
-                watch::end(key, &end);
-            }
-            count_end(&orphan.group, fate, orphan.bytes, &queued, lived_ns);
+    // It may have returned before, and have removed the record.
+    let Some(orphan) = record(key) else { return };
+    if let Some(orphan) = take(key, orphan)
+        && orphan.bytes > 0
+    {
+        let lived_ns = now_ns().saturating_sub(orphan.left_ns);
+        if orphan.watched != 0 {
+            let end = End::new(fate, orphan.bytes, &queued, lived_ns);
+            watch::end(key, &end);
         }
+        count_end(&orphan.group, fate, orphan.bytes, &queued, lived_ns);
     }
+}
+
+/// Takes an orphan that was left behind out of its record, if no one else has.
+#[inline(always)]
+fn take(key: u64, record: *mut Orphan) -> Option<Orphan> {
+    let stage = shared!(record, stage);
+    let found = stage.get();
+    let orphan = copy(shared!(record));
+    // A record that the kernel does not remove, for a lock that it does not get, is removed later.
+    let ours = found & MASK == LEFT && stage.replace(found, SPENT) && remove(key) != ENOENT;
+    ours.then_some(orphan)
 }
 
 /// What became of an orphan that ends with payload outstanding.
 #[inline(always)]
-fn fate<M: Memory>(sk: &Sock<M>, tcp: &Tcp<M>, orphan: &Orphan) -> Fate {
+fn fate<M: Memory>(sk: &Sock<M>, tcp: &Tcp<M>, orphan: *mut Orphan) -> Fate {
     match sk.err() {
-        ECONNRESET => match orphan.omen {
+        ECONNRESET => match shared!(orphan, omen).get() {
             omen::RST => Fate::PeerReset,
             omen::NO_RST => Fate::LateData,
             _ if is_late_data(tcp, orphan) => Fate::LateData,
@@ -269,7 +268,7 @@ fn fate<M: Memory>(sk: &Sock<M>, tcp: &Tcp<M>, orphan: &Orphan) -> Fate {
 /// Whether it was data that made the kernel reset the connection, where that was not seen. Data ends
 /// a closed socket as soon as it comes, and after its acknowledgement was taken; an RST before.
 #[inline(always)]
-fn is_late_data<M: Memory>(tcp: &Tcp<M>, orphan: &Orphan) -> bool {
+fn is_late_data<M: Memory>(tcp: &Tcp<M>, orphan: *mut Orphan) -> bool {
     /// The clock may tick between the two.
     const TICK: u32 = 1;
     #[expect(
@@ -277,43 +276,49 @@ fn is_late_data<M: Memory>(tcp: &Tcp<M>, orphan: &Orphan) -> bool {
         reason = "so does the kernel (tcp_jiffies32)"
     )]
     let now = jiffies() as u32;
-    tcp.data_segs_in() != orphan.data_segs_in && now.wrapping_sub(tcp.rcv_tstamp()) <= TICK
+    tcp.data_segs_in() != shared!(orphan, data_segs_in).get()
+        && now.wrapping_sub(tcp.rcv_tstamp()) <= TICK
 }
 
 /// Counts an orphan that ended within its close, if anything was lost with it.
 #[inline(always)]
-fn count_inner(orphan: &Orphan) -> Option<End> {
+fn count_inner(orphan: *mut Orphan) -> Option<End> {
     let queued = QueueBytes {
-        unsent: orphan.unsent.into(),
-        unacked: orphan.unacked.into(),
+        unsent: shared!(orphan, unsent).get().into(),
+        unacked: shared!(orphan, unacked).get().into(),
     };
     let bytes = close::narrow(queued.sum());
     if bytes == 0 {
         return None;
     }
-    count_left(&orphan.group, bytes);
-    count_end(&orphan.group, orphan.fate, bytes, &queued, 0);
-    Some(End::new(orphan.fate, bytes, &queued, 0))
+    let (group, fate) = (copy(shared!(orphan, group)), shared!(orphan, fate).get());
+    count_left(&group, bytes);
+    count_end(&group, fate, bytes, &queued, 0);
+    Some(End::new(fate, bytes, &queued, 0))
 }
 
 /// Ends the record of a socket that is no more. Its close has not returned yet, or its end was missed.
 #[inline(never)]
 fn replaced(key: u64) {
     let Some(orphan) = record(key) else { return };
-    match orphan.stage & MASK {
+    let stage = shared!(orphan, stage).get();
+    let bytes = shared!(orphan, bytes).get();
+    match stage & MASK {
+        _ if stage == SPENT => {}
         ENDED => {
             count_inner(orphan);
         }
         LEFT => {
             let queued = QueueBytes {
                 unsent: 0,
-                unacked: orphan.bytes.into(),
+                unacked: bytes.into(),
             };
-            let lived_ns = now_ns().saturating_sub(orphan.left_ns);
+            let lived_ns = now_ns().saturating_sub(shared!(orphan, left_ns).get());
             let unknown = Fate::Unknown as u32;
-            count_end(&orphan.group, unknown, orphan.bytes, &queued, lived_ns);
+            let group = copy(shared!(orphan, group));
+            count_end(&group, unknown, bytes, &queued, lived_ns);
         }
-        _ => maps::lose_orphan(orphan.bytes),
+        _ => maps::lose_orphan(bytes),
     }
     remove(key);
 }
@@ -332,11 +337,8 @@ pub(crate) fn count_left(group: &Group, bytes: u32) {
 /// Adds an orphan to the row of closes that left it.
 #[inline(always)]
 pub(crate) fn add_left(row: *mut Row, bytes: u32) {
-    // SAFETY: fields of a map value.
-    unsafe {
-        atomic::add(&raw mut (*row).left, 1);
-        atomic::add(&raw mut (*row).orphan_bytes, bytes.into());
-    }
+    shared!(row, left).add(1);
+    shared!(row, orphan_bytes).add(bytes.into());
 }
 
 /// Adds the end of an orphan that was left with `bytes`, of which `queued` were still outstanding.
@@ -357,25 +359,24 @@ fn count_end(group: &Group, fate: u32, bytes: u32, queued: &QueueBytes, lived_ns
     let delivered = bytes - unsent - unacked;
     ledger::add_discarded(row, QueueBytes { unsent, unacked });
     if delivered > 0 {
-        // SAFETY: a field of a map value.
-        atomic::add(unsafe { &raw mut (*row).orphan_bytes }, delivered);
+        shared!(row, orphan_bytes).add(delivered);
     }
 }
 
 #[inline(always)]
-fn record(key: u64) -> Option<&'static mut Orphan> {
-    // SAFETY: see above who works on it; the reference does not outlive the program.
-    ORPHANS
-        .get_ptr_mut(key)
-        .map(|orphan| unsafe { &mut *orphan })
+fn record(key: u64) -> Option<*mut Orphan> {
+    ORPHANS.get_ptr_mut(key)
 }
 
-/// Whether it was there to be removed.
+/// Removes a record; 0, or why that failed: [`ENOENT`] if it was not there, others if the kernel does not get
+/// its lock.
 #[inline(always)]
-fn remove(key: u64) -> bool {
-    let removed = ORPHANS.remove(key).is_ok();
-    if removed {
-        maps::add_hint(key, u64::MAX);
+fn remove(key: u64) -> i32 {
+    match ORPHANS.remove(key) {
+        Ok(()) => {
+            maps::add_hint(key, u64::MAX);
+            0
+        }
+        Err(why) => why,
     }
-    removed
 }

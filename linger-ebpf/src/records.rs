@@ -65,7 +65,9 @@ pub struct Slot {
     /// Whose close is in it, as [`Slot::owner`] has it; 0 while it is free.
     pub owner: u64,
     /// How many closes that belong here are in the map of the crowded.
-    pub crowded: u64,
+    pub crowded: u32,
+    /// The thread whose close found no room there either, until that is counted; 0 if there is none.
+    pub unkept: u32,
     /// The close.
     pub close: Close,
 }
@@ -149,8 +151,12 @@ pub mod orphan_stage {
     pub const LEFT: u64 = 1;
     /// It ended within its close, which is yet to return.
     pub const ENDED: u64 = 2;
+    /// Its socket is about to write down how it ended, and no one else may remove the record.
+    pub const ENDING: u64 = 3;
     /// The bits of these.
     pub const MASK: u64 = 3;
+    /// The whole word of a record that is counted and could not be removed.
+    pub const SPENT: u64 = 0;
 }
 
 /// What is known of an [`Orphan`]'s end before it comes.
@@ -173,6 +179,8 @@ pub mod flag {
     pub const RESET: u8 = 1 << 2;
     /// Someone asks for it: there is an [`Event`](crate::Event) of it.
     pub const WATCHED: u8 = 1 << 3;
+    /// It waits, and its socket has a hint of it, for which this counts.
+    pub const HINTED: u8 = 1 << 4;
 }
 
 /// How far a [`Close`] has come.

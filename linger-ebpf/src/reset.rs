@@ -6,9 +6,11 @@
 use linger_ebpf::{Cause, Close, Kind, Outcome, flag, stage};
 
 use crate::{
-    atomic, close, is_hooked_again,
+    close, is_hooked_again,
     kernel::{Memory, Probed, Sock, Tcp, state},
-    ledger, maps, orphan, who,
+    ledger, maps, orphan,
+    shared::shared,
+    who,
 };
 
 /// The socket of a close in flight, or any other, sends an RST. `close` is the record of the close
@@ -34,10 +36,32 @@ pub(crate) fn sent<M: Memory>(
     } else if sk.flags().dead() {
         after_fin(close, sk);
     } else {
-        close.outcome = Outcome::UnreadAborted as u8;
-        close.stage = stage::DECIDED;
-        close.flags |= flag::RESET;
+        before_fin(close, sk);
     }
+}
+
+/// A close aborts in place of its FIN though that was not foreseen, or its decision was missed.
+#[inline(always)]
+fn before_fin<M: Memory>(close: &mut Close, sk: &Sock<M>) {
+    let Some(tcp) = sk.tcp() else { return };
+    let flags = sk.flags();
+    close.unread = tcp.unread(flags);
+    // `__tcp_close` asks for unread data first.
+    let lingers = flags.linger() && sk.lingertime() == 0;
+    let outcome = if close.unread == 0 && lingers {
+        Outcome::LingerAborted
+    } else {
+        Outcome::UnreadAborted
+    };
+    if close.stage == stage::BEGUN {
+        who::note(close, sk);
+    }
+    // The send queue is purged later.
+    close::keep(close, tcp.queued(state::CLOSE));
+    orphan::forget(close);
+    close.outcome = outcome as u8;
+    close.stage = stage::DECIDED;
+    close.flags |= flag::RESET;
 }
 
 /// A close aborts after its FIN: that takes the place of what it seemed to become.
@@ -133,12 +157,9 @@ fn count(sk: &Sock<Probed>, tcp: &Tcp<Probed>) {
     let Some(row) = ledger::row(&group, kind) else {
         return;
     };
-    // SAFETY: a field of a map value.
-    atomic::add(unsafe { &raw mut (*row).resets }, 1);
+    shared!(row, resets).add(1);
     // A connection that no one accepted takes what it received with it.
     if matches!(cause, Cause::ListenerClosed) && sk.has_receive_queue() {
-        // SAFETY: as above.
-        let unread_bytes = unsafe { &raw mut (*row).unread_bytes };
-        atomic::add(unread_bytes, u64::from(tcp.unread(flags)));
+        shared!(row, unread_bytes).add(u64::from(tcp.unread(flags)));
     }
 }

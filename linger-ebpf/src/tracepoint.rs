@@ -12,10 +12,11 @@ use core::ptr;
 use linger_ebpf::{Close, Group, Kind, Lost, Outcome, flag, stage};
 
 use crate::{
-    atomic, close,
+    close,
     in_flight::{self, Place},
     kernel::{Flags, Memory, Probed, Registers, Sock, Task, state, state_offset},
     ledger, maps, orphan, reset,
+    shared::shared,
     watch::{self, Stack},
     who,
 };
@@ -38,7 +39,8 @@ fn in_close_syscall() -> bool {
 pub(crate) fn is_close(registers: &Registers) -> bool {
     // SAFETY: reads a static; volatile because the value is replaced at load.
     let close = unsafe { core::ptr::read_volatile(&raw const CLOSE_SYSCALL) };
-    registers.syscall() == close
+    // Where there is none, the registers are not looked at: they may not be those that the offsets are of.
+    close >= 0 && registers.syscall() == close
 }
 
 const ENOSYS: i32 = 38;
@@ -52,7 +54,7 @@ pub(crate) fn release(sk: &Sock<Probed>, is_closed: bool, has_peer: bool) {
     };
     let flags = if in_close_syscall() { flag::RETURNS } else { 0 };
     let Some(close) = close::begin(&place, sk.address(), flags) else {
-        return;
+        return maps::lose(Lost::Close);
     };
     // What is closed stays closed. Anything else may change before the close takes the lock.
     if is_closed {
@@ -138,7 +140,9 @@ pub(crate) fn reset(sk: &Sock<Probed>) {
     let close = Place::current()
         .and_then(|place| place.find(address))
         .or_else(|| in_flight::parked(address).map(|parked| &mut parked.close));
-    if close.is_none() && sk.state() == state::CLOSE && sk.flags().dead() {
+    // The release of a socket of the kernel is not seen, and its close not counted.
+    let is_seen = !sk.is_of_kernel();
+    if close.is_none() && is_seen && sk.state() == state::CLOSE && sk.flags().dead() {
         // Only a close does this, after its FIN; it was counted and forgotten.
         orphan::take_back(address);
         recount(address);
@@ -180,8 +184,8 @@ extern "C" fn withdraw(close: *const Close) -> u32 {
     if let Some(close) = unsafe { close.as_ref() }
         && let Some(row) = ledger::row(&who::closes(close), Kind::Closes(Outcome::Graceful).index())
     {
-        // SAFETY: a field of a map value. Less one.
-        atomic::add(unsafe { &raw mut (*row).undated }, u64::MAX);
+        // Less one.
+        shared!(row, undated).add(u64::MAX);
     }
     0
 }

@@ -21,10 +21,10 @@ use linger_ebpf::{
 };
 
 use crate::{
-    atomic,
     close::{UNSEEN, narrow},
     kernel::{Memory, Probed, Sock, Task, current_tgid, current_tid},
     maps::{self, FILTERS, RINGS, WATCH, WATCHED},
+    shared::shared,
 };
 
 /// What an event starts from.
@@ -240,7 +240,7 @@ fn tell_who_asked(close: &Close, left: u32, blocked_ns: u64, has_stack: bool) {
     let stands = recall(&raw const event.told);
     let sent = recall(&raw const event.sent);
     let is_over = sent == 0 || event.left == 0 || stands & told::ENDED != 0 || !is_foretold(close);
-    if is_over || !atomic::replace(&raw mut event.told, stands, stands | sent | told::RETURNED) {
+    if is_over || !shared!(&raw mut *event, told).replace(stands, stands | sent | told::RETURNED) {
         // If there was an orphan, it has ended meanwhile.
         if recall(&raw const event.told) & told::ENDED != 0 {
             end_told(event);
@@ -344,11 +344,7 @@ fn send(event: &mut Event, place: u32) {
         result == 0
     });
     if !sent {
-        // SAFETY: a field of a map value, and there is such a place.
-        atomic::add(
-            unsafe { (&raw mut (*watch).missed).cast::<u64>().add(place as usize) },
-            1,
-        );
+        shared!(watch, missed[place as usize]).add(1);
         if place != DAEMON {
             maps::lose(Lost::Event);
         }
@@ -388,7 +384,7 @@ pub(crate) fn end(key: u64, end: &End) {
     event.lived_ns = end.lived_ns;
     let stands = event.told;
     if stands & told::RETURNED == 0
-        && atomic::replace(&raw mut event.told, stands, stands | told::ENDED)
+        && shared!(&raw mut *event, told).replace(stands, stands | told::ENDED)
     {
         // The close, which is about to return, tells it.
         return;

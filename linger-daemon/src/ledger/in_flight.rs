@@ -20,25 +20,32 @@ pub(super) struct InFlight {
     pub(super) parked: HashMap<MapData, u64, Parked>,
 }
 
+/// What a sweep found.
+#[derive(Default)]
+pub(super) struct Swept {
+    /// Closes in flight.
+    pub(super) in_flight: u64,
+    /// Closes whose thread has ended, and which were removed: their return was missed.
+    pub(super) missed: Vec<Close>,
+}
+
 impl InFlight {
-    /// Counts the closes in flight, removing those whose thread has ended: their return was missed.
-    /// Returns how many are in flight, and how many were removed.
-    pub(super) fn sweep(&mut self) -> Result<(u64, u64), LedgerError> {
-        let (mut in_flight, mut removed) = self.slots.sweep();
+    /// Counts the closes in flight, removing those whose return was missed.
+    pub(super) fn sweep(&mut self) -> Result<Swept, LedgerError> {
+        let mut swept = self.slots.sweep();
         for tid in keys(&self.crowded, "CROWDED")? {
-            let close = self.crowded.get(&tid, 0);
-            if close.is_ok_and(|close| is_stale(tid, close.start_ns))
-                && self.crowded.remove(&tid).is_ok()
-            {
-                self.slots.leave_crowd(tid);
-                removed += 1;
-            } else {
-                in_flight += 1;
+            // None other has this key while the thread does not begin another.
+            match self.crowded.get(&tid, 0) {
+                Ok(close) if is_stale(tid, close.start_ns) && self.crowded.remove(&tid).is_ok() => {
+                    self.slots.leave_crowd(tid);
+                    swept.missed.push(close);
+                }
+                _ => swept.in_flight += 1,
             }
         }
         // A parked close ends with its socket, which always ends.
-        in_flight += keys(&self.parked, "PARKED")?.len() as u64;
-        Ok((in_flight, removed))
+        swept.in_flight += keys(&self.parked, "PARKED")?.len() as u64;
+        Ok(swept)
     }
 }
 
@@ -53,33 +60,43 @@ impl Slots {
         Shared::map(maps, "CLOSES", SLOTS * size_of::<Slot>()).map(Self)
     }
 
-    /// How many closes are in a slot, and how many were removed, whose thread has ended.
-    fn sweep(&self) -> (u64, u64) {
-        const START: usize = offset_of!(Slot, close) + offset_of!(Close, start_ns);
-        let (mut in_flight, mut removed) = (0, 0);
+    /// The closes that are in a slot, as far as [`InFlight::sweep`] goes.
+    fn sweep(&self) -> Swept {
+        let mut swept = Swept::default();
         for index in 0..SLOTS {
             let owner = self.word(index, offset_of!(Slot, owner));
             let taken = owner.load(Ordering::Relaxed);
             if taken == 0 {
                 continue;
             }
-            let start_ns = self.word(index, START).load(Ordering::Relaxed);
+            let close = self.close(index);
             #[expect(
                 clippy::cast_possible_truncation,
                 reason = "the lower half is the thread's id"
             )]
             let tid = taken as u32;
-            if is_stale(tid, start_ns)
+            if is_stale(tid, close.start_ns)
                 && owner
                     .compare_exchange(taken, 0, Ordering::Relaxed, Ordering::Relaxed)
                     .is_ok()
             {
-                removed += 1;
+                swept.missed.push(close);
             } else {
-                in_flight += 1;
+                swept.in_flight += 1;
             }
         }
-        (in_flight, removed)
+        swept
+    }
+
+    /// The close in a slot, of which the words need not belong together unless its thread has ended.
+    fn close(&self, slot: usize) -> Close {
+        const WORDS: usize = size_of::<Close>() / size_of::<u64>();
+        let words: [u64; WORDS] = std::array::from_fn(|word| {
+            let at = offset_of!(Slot, close) + word * size_of::<u64>();
+            self.word(slot, at).load(Ordering::Relaxed)
+        });
+        // SAFETY: as many bytes, and any make a close.
+        unsafe { std::mem::transmute::<[u64; WORDS], Close>(words) }
     }
 
     /// A thread has one close less among the crowded.

@@ -4,7 +4,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use aya::maps::{HashMap, MapData};
-use linger_ebpf::{BUCKET_BOUNDS_NS, Group, HINTS, Orphan, QueueBytes, Row, hint, orphan_stage};
+use linger_ebpf::{
+    BUCKET_BOUNDS_NS, Close, Group, HINTS, Orphan, QueueBytes, Row, flag, hint, orphan_stage,
+};
 
 use super::shared::Shared;
 use super::{LedgerError, keys, take};
@@ -67,9 +69,15 @@ impl Records {
             };
             let age = Duration::from_nanos(now.saturating_sub(orphan.left_ns));
             let stage = orphan.stage & orphan_stage::MASK;
+            // The kernel has counted it, and could not remove it.
+            let is_spent = orphan.stage == orphan_stage::SPENT;
             // Whoever removes a record that was left counts its end: the kernel does not any more.
-            // One whose close has not returned belongs to that.
-            if age <= self.ttl || stage == orphan_stage::OPEN || !self.remove(key) {
+            // One whose close has not returned belongs to that, and one that is about to end to its socket.
+            let is_anothers = [orphan_stage::OPEN, orphan_stage::ENDING].contains(&stage);
+            if !is_spent && (age <= self.ttl || is_anothers) || !self.remove(key) {
+                continue;
+            }
+            if is_spent {
                 continue;
             }
             if stage == orphan_stage::LEFT {
@@ -83,14 +91,32 @@ impl Records {
         Ok(swept)
     }
 
+    /// Removes what a close left that is never going to return. Whether there was anything.
+    pub(super) fn remove_left_by(&mut self, close: &Close) -> bool {
+        if close.flags & flag::HINTED != 0 {
+            self.unhint(close.sk);
+        }
+        if close.flags & flag::LEAVES == 0 {
+            return false;
+        }
+        let orphan = self.map.get(&close.sk, 0);
+        let is_its = |orphan: Orphan| orphan.stage & !orphan_stage::MASK == close.orphan;
+        orphan.is_ok_and(is_its) && self.remove(close.sk)
+    }
+
     /// Whether it was there to be removed.
     fn remove(&mut self, key: u64) -> bool {
         let removed = self.map.remove(&key).is_ok();
         if removed {
-            let hint = hint(key) as usize * size_of::<u64>();
-            self.hints.word(hint).fetch_sub(1, Ordering::Relaxed);
+            self.unhint(key);
         }
         removed
+    }
+
+    /// A socket has one hint less.
+    fn unhint(&self, sk: u64) {
+        let hint = hint(sk) as usize * size_of::<u64>();
+        self.hints.word(hint).fetch_sub(1, Ordering::Relaxed);
     }
 }
 

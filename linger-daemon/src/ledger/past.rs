@@ -2,8 +2,11 @@
 //! on with it.
 
 use aya::maps::{Array, MapData};
-use linger_ebpf::{Counters, Group, Lost, Past};
+use linger_ebpf::{
+    Close, Counters, Group, Kind, Lost, Outcome, Past, QueueBytes, Row, flag, stage,
+};
 
+use super::sum::add_kind;
 use super::{LedgerError, read, take, write};
 use crate::probe::Maps;
 
@@ -34,6 +37,31 @@ impl Kept {
             return Ok(());
         }
         self.change(|past| past.lost[what.index()] += count)
+    }
+
+    /// Counts a close whose thread ended before it was seen to return, under `other`; as lost, if its outcome is not
+    /// known.
+    pub(super) fn count_missed(&mut self, close: &Close) -> Result<(), LedgerError> {
+        let outcome = Outcome::from_index(close.outcome).filter(|_| close.stage == stage::DECIDED);
+        let Some(outcome) = outcome else {
+            return self.lose(Lost::Close, 1);
+        };
+        let row = Row {
+            undated: 1,
+            discarded: QueueBytes {
+                unsent: close.unsent.into(),
+                unacked: close.unacked.into(),
+            },
+            unread_bytes: close.unread.into(),
+            resets: (close.flags & flag::RESET != 0).into(),
+            ..Row::ZERO
+        };
+        self.change(|past| {
+            add_kind(&mut past.counters[0], Kind::Closes(outcome), &row);
+            for what in [Lost::Return, Lost::Group] {
+                past.lost[what.index()] += 1;
+            }
+        })
     }
 
     /// Makes these the counters of this place among [`Group::SHARED`], now that those of a group are in

@@ -61,6 +61,8 @@ struct Field {
     path: &'static str,
     shape: Shape,
     set: fn(&mut Offsets, u32),
+    /// Of a bit, what takes its place in that byte.
+    set_mask: fn(&mut Offsets, u32),
 }
 
 /// What a field must look like.
@@ -82,6 +84,13 @@ macro_rules! field {
             path: $path,
             shape: $shape,
             set: |offsets, at| offsets.$offset = at,
+            set_mask: |_, _| {},
+        }
+    };
+    ($offset:ident, $mask:ident, $name:literal, $path:literal) => {
+        Field {
+            set_mask: |offsets, mask| offsets.$mask = mask,
+            ..field!($offset, $name, $path, Shape::Bit)
         }
     };
 }
@@ -94,6 +103,7 @@ const FIELDS: &[Field] = &[
     field!(owned, "sock", "sk_lock.owned", Shape::Bytes(4)),
     field!(err, "sock", "sk_err", Shape::Bytes(4)),
     field!(socket, "sock", "sk_socket", Shape::Bytes(8)),
+    field!(of_kernel, of_kernel_mask, "sock", "sk_kern_sock"),
     field!(
         receive_qlen,
         "sock",
@@ -139,7 +149,7 @@ const FIELDS: &[Field] = &[
     field!(copied_seq, "tcp_sock", "copied_seq", Shape::Bytes(4)),
     field!(packets_out, "tcp_sock", "packets_out", Shape::Bytes(4)),
     field!(linger2, "tcp_sock", "linger2", Shape::Bytes(4)),
-    field!(repair, "tcp_sock", "repair", Shape::Bit),
+    field!(repair, repair_mask, "tcp_sock", "repair"),
     field!(is_mptcp, "tcp_sock", "is_mptcp", Shape::Optional(1)),
     field!(data_segs_in, "tcp_sock", "data_segs_in", Shape::Bytes(4)),
     field!(rcv_tstamp, "tcp_sock", "rcv_tstamp", Shape::Bytes(4)),
@@ -220,7 +230,7 @@ impl Kernel {
             let found = self.resolve(field)?;
             (field.set)(&mut offsets, found.offset.unwrap_or(Offsets::ABSENT));
             if let Some(mask) = found.mask {
-                offsets.repair_mask = mask.into();
+                (field.set_mask)(&mut offsets, mask.into());
             }
             resolved.push(found);
         }
