@@ -10,11 +10,13 @@ mod percpu;
 mod shared;
 mod sum;
 mod totals;
+mod undecided;
 mod written;
 
 use std::collections::HashSet;
 use std::hash::Hash;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,6 +34,7 @@ use self::percpu::PerCpu;
 pub(crate) use self::shared::Shared;
 use self::sum::add_kind;
 use self::totals::Totals;
+pub(crate) use self::undecided::Undecided;
 pub(crate) use self::written::Written;
 use crate::attribution::{Cgroups, Dimension, Labels, Names};
 use crate::config::Config;
@@ -117,6 +120,7 @@ pub struct Ledger {
     lost_orphan_bytes: PerCpuArray<MapData, u64>,
     in_flight: InFlight,
     orphans: Records,
+    undecided: Undecided,
     max_groups: u32,
     max_orphans: u32,
     /// What the daemon counts itself.
@@ -142,6 +146,7 @@ impl Ledger {
             lost: take(maps, "LOST")?,
             lost_orphan_bytes: take(maps, "LOST_ORPHAN_BYTES")?,
             orphans: Records::new(maps, config.orphan_ttl)?,
+            undecided: Undecided::map(maps, plan)?,
             max_groups: config.max_groups,
             max_orphans: config.max_orphans,
             in_flight: InFlight {
@@ -158,6 +163,11 @@ impl Ledger {
             ledger.groups.clear(&last, &ledger.rows)?;
         }
         Ok(ledger)
+    }
+
+    /// From now on, this program settles orphans whose fate did not show.
+    pub fn settle_by(&mut self, settler: Option<OwnedFd>) {
+        self.undecided.settle_by(settler);
     }
 
     /// Takes over what of the configuration can change while programs are attached.
@@ -181,6 +191,7 @@ impl Ledger {
         let swept = self.in_flight.sweep()?;
         self.count_missed(&swept.missed)?;
         self.give_up()?;
+        self.undecided.settle()?;
         let mut totals = Totals::default();
         let past = self.kept.past();
         let rows = self.groups.read(&mut self.rows, past, &mut totals)?;

@@ -129,6 +129,44 @@ pub(crate) fn leads_anywhere(link: &impl AsFd) -> bool {
     known.is_ok() && (info.kind != BPF_LINK_TYPE_CGROUP || info.cgroup_id != 0)
 }
 
+/// `union bpf_attr`, the part `test`.
+#[repr(C)]
+#[derive(Default)]
+struct Run {
+    program: u32,
+    result: u32,
+    data_in_length: u32,
+    data_out_length: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    context_length: u32,
+    context_out_length: u32,
+    context: u64,
+    context_out: u64,
+    flags: u32,
+    cpu: u32,
+    batch: u32,
+    reserved: u32,
+}
+
+/// Runs a program of a raw tracepoint here and now, with these arguments.
+///
+/// kernel: v5.10.. net/bpf/test_run.c: `bpf_prog_test_run_raw_tp`
+pub(crate) fn run(program: &impl AsFd, arguments: [u64; 2]) -> io::Result<()> {
+    const BPF_PROG_TEST_RUN: libc::c_long = 10;
+    let mut call = Run {
+        program: number(program),
+        context_length: u32::try_from(size_of_val(&arguments)).expect("two words"),
+        context: (&raw const arguments) as u64,
+        ..Run::default()
+    };
+    // SAFETY: the arguments are as long as given, and outlive the call.
+    unsafe { bpf(BPF_PROG_TEST_RUN, &mut call) }?;
+    Ok(())
+}
+
 /// The number of an open file, as bpf(2) takes it.
 #[expect(clippy::cast_sign_loss, reason = "an open file has no negative number")]
 pub(crate) fn number(of: &impl AsFd) -> u32 {

@@ -23,7 +23,7 @@ use self::stack::Symbols;
 use self::units::Units;
 use crate::attribution::{Dimension, Namer};
 use crate::event::{Clock, Told, WatchError, Watcher, told};
-use crate::ledger::Written;
+use crate::ledger::{Undecided, Written};
 use crate::privileges;
 use crate::probe::{self, Attached, Maps, Purpose};
 
@@ -84,6 +84,7 @@ struct Session {
     units: Units,
     namer: Namer,
     written: Written,
+    undecided: Undecided,
     symbols: Option<Symbols>,
     clock: Clock,
     lines: Lines,
@@ -96,7 +97,7 @@ impl Session {
     fn begin(asked: Asked, options: &Options) -> Result<Self> {
         let units = Units::new(&asked.units, probe::cgroups());
         let filter = asked.filter(&units.look());
-        let (attached, (watcher, written)) = open(&filter, options)?;
+        let (attached, (watcher, written, undecided)) = open(&filter, options)?;
         let terminal = io::stdout().is_terminal();
         Ok(Self {
             _attached: attached,
@@ -106,6 +107,7 @@ impl Session {
             units,
             namer: Namer::new(Dimension::DEFAULT.into(), probe::cgroups()),
             written,
+            undecided,
             clock: Clock::of_host(),
             lines: Lines::new(options.json, terminal),
             closes: 0,
@@ -152,8 +154,9 @@ impl Session {
         Ok(())
     }
 
-    /// Keeps the place, looks for units that were started, says what was missed.
+    /// Keeps the place, looks for units that were started and fates that did not show, says what was missed.
     fn tend(&mut self) -> Result<()> {
+        self.undecided.settle()?;
         let lapse = self.watcher.prolong();
         if !lapse.is_zero() {
             eprintln!(
@@ -220,14 +223,19 @@ impl Session {
 }
 
 /// Takes a place at the programs that another lingerd keeps, or at its own.
-fn open(filter: &Filter, options: &Options) -> Result<(Option<Attached>, (Watcher, Written))> {
-    let prepare = |maps: &mut Maps, _plan| -> Result<_, WatchError> {
-        Ok((Watcher::new(maps, filter)?, Written::take(maps)?))
+fn open(
+    filter: &Filter,
+    options: &Options,
+) -> Result<(Option<Attached>, (Watcher, Written, Undecided))> {
+    let prepare = |maps: &mut Maps, plan| -> Result<_, WatchError> {
+        let undecided = Undecided::map(maps, plan)?;
+        Ok((Watcher::new(maps, filter)?, Written::take(maps)?, undecided))
     };
     if !options.own {
         let beside = probe::beside(&options.pins).context("cannot watch beside the service")?;
-        if let Some((plan, mut maps)) = beside {
-            let prepared = prepare(&mut maps, plan)?;
+        if let Some((plan, mut maps, settler)) = beside {
+            let mut prepared = prepare(&mut maps, plan)?;
+            prepared.2.settle_by(settler);
             info!(
                 plan = plan.name(),
                 "watching by the programs that are kept in {}",
@@ -241,7 +249,8 @@ fn open(filter: &Filter, options: &Options) -> Result<(Option<Attached>, (Watche
         max_orphans: ORPHANS,
         ..Purpose::default()
     };
-    let (attached, prepared) = probe::choose(options.plan, purpose, None, prepare)?;
+    let (mut attached, mut prepared) = probe::choose(options.plan, purpose, None, prepare)?;
+    prepared.2.settle_by(attached.settler.take());
     // Attaching may have taken longer than the place is kept without a sign of life.
     prepared.0.prolong();
     info!(

@@ -74,7 +74,7 @@ pub(crate) fn wait<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
     if let Some(tcp) = sk.tcp() {
         let bytes = tcp.outstanding(state);
         // If there is no room, there may be when the wait is over; or no orphan.
-        let _ = bytes > 0 && orphan::expect(close, &tcp, bytes);
+        let _ = bytes > 0 && orphan::expect(close, bytes);
     }
 }
 
@@ -142,7 +142,7 @@ fn conclude<M: Memory>(
     who::note(close, sk);
     close.outcome = outcome as u8;
     keep(close, queued);
-    watch::note(close, sk, state);
+    watch::note(close, sk, state, orphan::displace);
 }
 
 /// The outcome as it looks before the kernel acts, and the send queue that an abort throws away.
@@ -225,7 +225,7 @@ pub(crate) fn waited<M: Memory>(close: &mut Close, sk: &Sock<M>) {
 pub(crate) fn leave<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
     let Some(tcp) = sk.tcp() else { return };
     let bytes = tcp.outstanding(state);
-    if bytes > 0 && !orphan::expect(close, &tcp, bytes) {
+    if bytes > 0 && !orphan::expect(close, bytes) {
         maps::lose_orphan(bytes);
     }
 }

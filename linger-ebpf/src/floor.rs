@@ -45,17 +45,20 @@ programs! {
     #[fentry] fentry_tcp_close(FEntryContext) -> i32 { 0 }
     #[fentry] fentry_inner_close(FEntryContext) -> i32 { 0 }
     #[fentry] fentry_active_reset(FEntryContext) -> i32 { 0 }
+    #[fentry] fentry_timer(FEntryContext) -> i32 { 0 }
     #[fentry] fentry_reset(FEntryContext) -> i32 { 0 }
     #[fexit] fexit_inner_close(FExitContext) -> i32 { 0 }
     #[kprobe] kprobe_tcp_close(ProbeContext) -> u32 { 0 }
     #[kprobe] kprobe_inner_close(ProbeContext) -> u32 { 0 }
     #[kprobe] kprobe_active_reset(ProbeContext) -> u32 { 0 }
+    #[kprobe] kprobe_timer(ProbeContext) -> u32 { 0 }
     #[kprobe] kprobe_reset(ProbeContext) -> u32 { 0 }
     #[kretprobe] kretprobe_inner_close(RetProbeContext) -> u32 { 0 }
     #[btf_tracepoint] destroy_sock(BtfTracePointContext) -> i32 { 0 }
     #[raw_tracepoint] exit_mmap(RawTracePointContext) -> i32 { 0 }
     #[btf_tracepoint] tracepoint_set_state(BtfTracePointContext) -> i32 { 0 }
     #[raw_tracepoint] tracepoint_send_reset(RawTracePointContext) -> i32 { 0 }
+    #[raw_tracepoint] tracepoint_settle(RawTracePointContext) -> i32 { 0 }
     #[btf_tracepoint] tracepoint_destroy_sock(BtfTracePointContext) -> i32 { 0 }
     #[btf_tracepoint] tracepoint_sys_exit(BtfTracePointContext) -> i32 { 0 }
     #[cgroup_sock(sock_release)] cgroup_sock_release(SockContext) -> i32 { 1 }

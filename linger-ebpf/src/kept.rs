@@ -31,6 +31,10 @@ pub struct Origin {
     pub preemption: u32,
     /// 1 if it preempts programs of tracepoints as well.
     pub preempts_tracepoints: u32,
+    /// 1 if the function that sets a socket's timer has its new name.
+    pub new_timer: u32,
+    /// Always 0.
+    pub unused: u32,
     /// The process id of the daemon that loaded them, which names what it defined in tracefs.
     pub pid: u32,
 }

@@ -347,18 +347,6 @@ impl<M: Memory> Tcp<M> {
         offset != Offsets::ABSENT && M::read::<u8>(self.tcp, offset) != 0
     }
 
-    /// Segments with data that came.
-    #[inline(always)]
-    pub(crate) fn data_segs_in(&self) -> u32 {
-        M::read(self.tcp, offset!(data_segs_in))
-    }
-
-    /// When the last acknowledgement came, in jiffies.
-    #[inline(always)]
-    pub(crate) fn rcv_tstamp(&self) -> u32 {
-        M::read(self.tcp, offset!(rcv_tstamp))
-    }
-
     /// The number of the last byte that was written, and one. It begins at random.
     #[inline(always)]
     pub(crate) fn write_seq(&self) -> u32 {

@@ -59,7 +59,10 @@ pub use event::{
 pub use group::{Exe, Group, PATH_NAMES, Path, PortBits, Settings, keyed, setting, verdict};
 pub use kept::{LAYOUT, Origin, Past};
 pub use offsets::Offsets;
-pub use records::{Close, Exiting, Orphan, Parked, Slot, flag, omen, orphan_stage, stage};
+pub use records::{
+    ANSWER_NS, Close, Exiting, Orphan, Parked, Slot, UNDECIDED, UNDECIDED_PLACES, Undecided, flag,
+    omen, orphan_stage, stage,
+};
 pub use words::{Cause, Fate, Lost, Outcome, Plan};
 
 /// The programs, compiled for the BPF virtual machine by `build.rs`.

@@ -43,6 +43,7 @@ mod path;
 mod reset;
 mod shared;
 mod tracepoint;
+mod undecided;
 mod watch;
 mod who;
 
@@ -228,6 +229,17 @@ again! {
     }
 }
 
+/// The kernel sets the timer of a socket for keepalive, or for an orphan's wait for the peer's FIN.
+///
+/// kernel: ..v6.15 net/ipv4/inet_connection_sock.c: void inet_csk_reset_keepalive_timer(struct sock *sk, unsigned long len)
+/// kernel: v6.16.. net/ipv4/tcp_timer.c: void tcp_reset_keepalive_timer(struct sock *sk, unsigned long len)
+#[fentry(function = "inet_csk_reset_keepalive_timer")]
+#[inline(always)]
+fn fentry_timer(ctx: FEntryContext) -> i32 {
+    orphan::timer_set(&Sock::<Typed>::new(ctx.arg(0)));
+    0
+}
+
 // ---- kprobe: the same functions ----
 
 /// As [`fentry_tcp_close`].
@@ -277,6 +289,16 @@ fn kprobe_reset(ctx: ProbeContext) -> u32 {
     0
 }
 
+/// As [`fentry_timer`].
+#[kprobe]
+#[inline(always)]
+fn kprobe_timer(ctx: ProbeContext) -> u32 {
+    if let Some(sk) = ctx.arg(0) {
+        orphan::timer_set(&Sock::<Probed>::new(sk));
+    }
+    0
+}
+
 // ---- fentry and kprobe ----
 
 again! {
@@ -291,7 +313,7 @@ again! {
             if let Some(close) = Place::current().and_then(|place| place.find(sk.address())) {
                 close::waited(close, &sk);
             }
-            orphan::end(&sk);
+            orphan::end(&sk, false);
         }
     }
 }
@@ -345,15 +367,19 @@ again! {
 }
 
 again! {
-    /// An RST was sent: of this host's own will if there is no packet that it answers.
+    /// An RST is sent: of this host's own will if there is no packet that it answers.
     ///
     /// kernel: ..v6.9 include/trace/events/tcp.h: tcp_send_reset(const struct sock *sk, const struct sk_buff *skb)
     /// kernel: v6.10.. (sk, skb, const enum sk_rst_reason reason)
     #[raw_tracepoint]
     tracepoint_send_reset, tracepoint_send_reset_2 = |ctx: RawTracePointContext| {
         let (sk, skb): (*const u8, u64) = (ctx.arg(0), ctx.arg(1));
-        if skb == 0 && !sk.is_null() {
+        if sk.is_null() {
+            // A packet for no socket.
+        } else if skb == 0 {
             tracepoint::reset(&Sock::new(sk));
+        } else {
+            orphan::answered(sk as u64);
         }
     }
 }
@@ -366,6 +392,14 @@ again! {
     tracepoint_destroy_sock, tracepoint_destroy_sock_2, tracepoint_destroy_sock_3 = |ctx: BtfTracePointContext| {
         tracepoint::destroy(&Sock::<Typed>::new(ctx.arg(0)));
     }
+}
+
+/// Attached to nothing: the daemon runs it, for a place of [`maps::UNDECIDED`] and the time that it found there.
+#[raw_tracepoint]
+#[inline(always)]
+fn tracepoint_settle(ctx: RawTracePointContext) -> i32 {
+    orphan::settle(ctx.arg(0), ctx.arg(1));
+    0
 }
 
 /// A system call returns; if it is close(2), what it released is released, since v6.6.

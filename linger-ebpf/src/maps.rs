@@ -9,7 +9,8 @@ use aya_ebpf::{
 use linger_ebpf::{
     Close, Event, Exe, Exiting, Filter, Group, HINTS, Lost, MAX_CLOSES, MAX_COMMS, MAX_GROUPS,
     MAX_LEFT_OUT, MAX_ORPHANS, MAX_WATCHED, Origin, Orphan, Parked, Past, Path, PortBits,
-    ROWS_PER_GROUP, Row, RowKey, SHARED_ROWS, Settings, Slot, WATCHERS, Watch, hint,
+    ROWS_PER_GROUP, Row, RowKey, SHARED_ROWS, Settings, Slot, UNDECIDED_PLACES, Undecided,
+    WATCHERS, Watch, hint,
 };
 
 use crate::shared::shared;
@@ -86,6 +87,12 @@ pub(crate) static PARKED: HashMap<u64, Parked> =
 #[map]
 pub(crate) static ORPHANS: HashMap<u64, Orphan> =
     HashMap::with_max_entries(MAX_ORPHANS, BPF_F_NO_PREALLOC);
+
+/// Orphans that ended while their fate was yet to show, each in a place where its socket's address leads. Made small
+/// by the daemon for plans that know in time. The daemon maps it to see which wait.
+#[map]
+pub(crate) static UNDECIDED: Array<Undecided> =
+    Array::with_max_entries(UNDECIDED_PLACES, BPF_F_MMAPABLE);
 
 /// How many records in `ORPHANS` and `PARKED` have each hint, so that the end of any other socket
 /// takes a look here and no more. The daemon, too, removes records.

@@ -52,10 +52,6 @@ pub struct Offsets {
     pub repair_mask: u32,
     /// `struct tcp_sock`: `is_mptcp`, bool; [`Offsets::ABSENT`] where the kernel has no MPTCP.
     pub is_mptcp: u32,
-    /// `struct tcp_sock`: `data_segs_in`, u32.
-    pub data_segs_in: u32,
-    /// `struct tcp_sock`: `rcv_tstamp`, u32, jiffies.
-    pub rcv_tstamp: u32,
     /// `struct sock`: `skc_net`, pointer (`sk_net`).
     pub net: u32,
     /// `struct net`: the count of those who use it, int; 0 when it is being removed.
@@ -165,8 +161,6 @@ impl Offsets {
         repair: 0,
         repair_mask: 0,
         is_mptcp: 0,
-        data_segs_in: 0,
-        rcv_tstamp: 0,
         net: 0,
         net_users: 0,
         skb_head: 0,

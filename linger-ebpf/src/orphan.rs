@@ -14,16 +14,17 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use linger_ebpf::{
-    Close, Fate, Group, Kind, Orphan, Outcome, QueueBytes, Row, flag, omen,
+    Close, Fate, Group, Kind, Orphan, Outcome, QueueBytes, Row, UNDECIDED, Undecided, flag, omen,
     orphan_stage::{ENDED, ENDING, LEFT, MASK, OPEN, SPENT},
 };
 
 use crate::{
     close,
-    kernel::{Memory, Probed, Sock, Tcp, jiffies, now_ns},
+    kernel::{Memory, Probed, Sock, now_ns, state},
     ledger,
     maps::{self, EEXIST, ENOENT, ORPHANS},
     shared::{copy, shared},
+    undecided,
     watch::{self, End},
     who,
 };
@@ -33,13 +34,13 @@ const ECONNRESET: u32 = 104;
 
 /// A close sends its FIN while this much payload is outstanding. Whether there was room for a record.
 #[inline(always)]
-pub(crate) fn expect<M: Memory>(close: &mut Close, tcp: &Tcp<M>, bytes: u32) -> bool {
+pub(crate) fn expect(close: &mut Close, bytes: u32) -> bool {
     close.orphan = close.start_ns << MASK.count_ones() | OPEN;
-    let mut kept = keep(close, bytes, tcp.data_segs_in());
+    let mut kept = keep(close, bytes);
     if kept == EEXIST {
         // An earlier socket at this address has ended, and its record not. This takes its place.
         replaced(close.sk);
-        kept = keep(close, bytes, tcp.data_segs_in());
+        kept = keep(close, bytes);
     }
     if kept == 0 {
         close.flags |= flag::LEAVES;
@@ -52,7 +53,7 @@ pub(crate) fn expect<M: Memory>(close: &mut Close, tcp: &Tcp<M>, bytes: u32) -> 
 /// A [global function](crate).
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn keep(close: *const Close, bytes: u32, data_segs_in: u32) -> i32 {
+extern "C" fn keep(close: *const Close, bytes: u32) -> i32 {
     // SAFETY: what callers have is a record.
     let Some(close) = (unsafe { close.as_ref() }) else {
         return EEXIST;
@@ -62,12 +63,12 @@ extern "C" fn keep(close: *const Close, bytes: u32, data_segs_in: u32) -> i32 {
         left_ns: close.start_ns,
         group: who::closes(close),
         bytes,
-        data_segs_in,
         omen: omen::NONE,
         watched: (close.flags & flag::WATCHED != 0).into(),
         fate: Fate::Delivered as u32,
         unsent: 0,
         unacked: 0,
+        unused: 0,
     };
     // From the stack: before Linux 6.2 no key of a map may stand in what a global function is lent.
     let key = close.sk;
@@ -137,11 +138,7 @@ fn leave(close: &Close, bytes: u32, whose: &mut Group) -> u32 {
         // Its socket ends at this moment: that has the record now.
         return bytes;
     }
-    if let Some(end) = count_inner(orphan)
-        && shared!(orphan, watched).get() != 0
-    {
-        watch::end(key, &end);
-    }
+    count_inner(key, orphan);
     remove(key);
     0
 }
@@ -197,9 +194,10 @@ pub(crate) fn reset(key: u64, by_rst: impl FnOnce() -> bool) {
     }
 }
 
-/// A socket that may have left something behind comes to its end, under its lock.
+/// A socket that may have left something behind comes to its end, under its lock. Whether an RST that answers a
+/// packet `follows`, and is seen.
 #[inline(always)]
-pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
+pub(crate) fn end<M: Memory>(sk: &Sock<M>, follows: bool) {
     let key = sk.address();
     let (Some(orphan), Some(tcp)) = (record(key), sk.tcp()) else {
         return;
@@ -207,17 +205,18 @@ pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
     let stage = shared!(orphan, stage);
     let queued = tcp.queued_before_fin();
     let mut fate = if queued.sum() == 0 {
-        Fate::Delivered
+        Fate::Delivered as u32
     } else {
-        fate(sk, &tcp, orphan)
-    } as u32;
+        fate(sk, shared!(orphan, omen).get(), follows)
+    };
     // SAFETY: a local; volatile so that it is read again: the verifier need not follow every fate from here on.
     let fate = unsafe { (&raw mut fate).read_volatile() };
+    let (unsent, unacked) = (close::narrow(queued.unsent), close::narrow(queued.unacked));
     let found = stage.get();
     if found & MASK == OPEN && found != SPENT && stage.replace(found, found | ENDING) {
         shared!(orphan, fate).set(fate);
-        shared!(orphan, unsent).set(close::narrow(queued.unsent));
-        shared!(orphan, unacked).set(close::narrow(queued.unacked));
+        shared!(orphan, unsent).set(unsent);
+        shared!(orphan, unacked).set(unacked);
         if stage.replace(found | ENDING, found | ENDED) {
             return;
         }
@@ -225,15 +224,105 @@ pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
     }
     // It may have returned before, and have removed the record.
     let Some(orphan) = record(key) else { return };
-    if let Some(orphan) = take(key, orphan)
+    if let Some(mut orphan) = take(key, orphan)
         && orphan.bytes > 0
     {
+        (orphan.fate, orphan.unsent, orphan.unacked) = (fate, unsent, unacked);
         let lived_ns = now_ns().saturating_sub(orphan.left_ns);
-        if orphan.watched != 0 {
-            let end = End::new(fate, orphan.bytes, &queued, lived_ns);
-            watch::end(key, &end);
+        over(key, &orphan, lived_ns);
+    }
+}
+
+/// An orphan is over: it is counted, or kept until its fate shows.
+#[inline(never)]
+fn over(key: u64, orphan: &Orphan, lived_ns: u64) {
+    let mut fate = orphan.fate;
+    if fate == UNDECIDED {
+        if undecided::put(key, orphan, lived_ns, now_ns(), by_peer) {
+            return;
         }
-        count_end(&orphan.group, fate, orphan.bytes, &queued, lived_ns);
+        fate = Fate::Unknown as u32;
+    }
+    count_over(key, orphan, fate, lived_ns);
+}
+
+/// Nothing answered what ended an orphan: it was an RST of the peer.
+#[inline(always)]
+fn by_peer(ended: &Undecided) {
+    let Undecided {
+        sk,
+        orphan,
+        lived_ns,
+        ..
+    } = ended;
+    count_over(*sk, orphan, Fate::PeerReset as u32, *lived_ns);
+}
+
+/// An RST answered what ended an orphan: it was data.
+#[inline(always)]
+fn by_data(ended: &Undecided) {
+    let Undecided {
+        sk,
+        orphan,
+        lived_ns,
+        ..
+    } = ended;
+    count_over(*sk, orphan, Fate::LateData as u32, *lived_ns);
+}
+
+/// A socket answers a packet by an RST.
+#[inline(always)]
+pub(crate) fn answered(key: u64) {
+    if maps::is_hinted(key)
+        && let Some(orphan) = record(key)
+        && shared!(orphan, stage).get() & MASK == ENDED
+        && shared!(orphan, fate).get() == UNDECIDED
+    {
+        shared!(orphan, fate).set(Fate::LateData as u32);
+    }
+    undecided::settle_of(key, by_data);
+}
+
+/// Another socket at this address closes: all that came of the one before has come.
+#[inline(always)]
+pub(crate) fn displace(key: u64) {
+    settle_displaced(key);
+}
+
+/// A [global function](crate).
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn settle_displaced(sk: u64) -> u32 {
+    undecided::settle_of(sk, by_peer);
+    0
+}
+
+/// The orphan in this place has waited for long enough: it ended then.
+#[inline(always)]
+pub(crate) fn settle(index: u32, ended_ns: u64) {
+    undecided::settle_at(index, ended_ns, now_ns(), by_peer);
+}
+
+/// Counts an orphan that is over, and tells it.
+#[inline(never)]
+fn count_over(key: u64, orphan: &Orphan, fate: u32, lived_ns: u64) {
+    let queued = QueueBytes {
+        unsent: orphan.unsent.into(),
+        unacked: orphan.unacked.into(),
+    };
+    if orphan.watched != 0 {
+        let end = End::new(fate, orphan.bytes, &queued, lived_ns);
+        watch::end(key, orphan.stage >> MASK.count_ones(), &end);
+    }
+    count_end(&orphan.group, fate, orphan.bytes, &queued, lived_ns);
+}
+
+/// The kernel sets the timer of a socket. That of an orphan in `FIN_WAIT2` waits for the peer's FIN, and all else is
+/// acknowledged: for some it waits for long (`tcp_fin_timeout`, `TCP_LINGER2`), others end at once.
+#[inline(always)]
+pub(crate) fn timer_set<M: Memory>(sk: &Sock<M>) {
+    if maps::is_hinted(sk.address()) && sk.state() == state::FIN_WAIT2 && sk.flags().dead() {
+        end(sk, false);
     }
 }
 
@@ -250,73 +339,60 @@ fn take(key: u64, record: *mut Orphan) -> Option<Orphan> {
 
 /// What became of an orphan that ends with payload outstanding.
 #[inline(always)]
-fn fate<M: Memory>(sk: &Sock<M>, tcp: &Tcp<M>, orphan: *mut Orphan) -> Fate {
-    match sk.err() {
-        ECONNRESET => match shared!(orphan, omen).get() {
+fn fate<M: Memory>(sk: &Sock<M>, omen: u16, follows: bool) -> u32 {
+    let fate = match sk.err() {
+        ECONNRESET => match omen {
             omen::RST => Fate::PeerReset,
             omen::NO_RST => Fate::LateData,
-            _ if is_late_data(tcp, orphan) => Fate::LateData,
-            _ => Fate::PeerReset,
+            _ if follows => return UNDECIDED,
+            // What tells was missed.
+            _ => Fate::Unknown,
         },
         ECONNABORTED => Fate::Destroyed,
         0 if sk.is_net_leaving() => Fate::Destroyed,
         0 => Fate::OrphanResources,
         _ => Fate::TimedOut,
-    }
-}
-
-/// Whether it was data that made the kernel reset the connection, where that was not seen. Data ends
-/// a closed socket as soon as it comes, and after its acknowledgement was taken; an RST before.
-#[inline(always)]
-fn is_late_data<M: Memory>(tcp: &Tcp<M>, orphan: *mut Orphan) -> bool {
-    /// The clock may tick between the two.
-    const TICK: u32 = 1;
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "so does the kernel (tcp_jiffies32)"
-    )]
-    let now = jiffies() as u32;
-    tcp.data_segs_in() != shared!(orphan, data_segs_in).get()
-        && now.wrapping_sub(tcp.rcv_tstamp()) <= TICK
-}
-
-/// Counts an orphan that ended within its close, if anything was lost with it.
-#[inline(always)]
-fn count_inner(orphan: *mut Orphan) -> Option<End> {
-    let queued = QueueBytes {
-        unsent: shared!(orphan, unsent).get().into(),
-        unacked: shared!(orphan, unacked).get().into(),
     };
-    let bytes = close::narrow(queued.sum());
+    fate as u32
+}
+
+/// Counts an orphan that ended within its close, if anything was lost with it. No one else has its record any more,
+/// but for what shows its fate.
+#[inline(always)]
+fn count_inner(key: u64, record: *mut Orphan) {
+    let bytes = shared!(record, unsent)
+        .get()
+        .saturating_add(shared!(record, unacked).get());
     if bytes == 0 {
-        return None;
+        return;
     }
-    let (group, fate) = (copy(shared!(orphan, group)), shared!(orphan, fate).get());
-    count_left(&group, bytes);
-    count_end(&group, fate, bytes, &queued, 0);
-    Some(End::new(fate, bytes, &queued, 0))
+    shared!(record, bytes).set(bytes);
+    let was = shared!(record, fate).get();
+    // SAFETY: a map value, which no one else writes to but for its fate, of which either is right.
+    let orphan = unsafe { &*record };
+    count_left(&orphan.group, bytes);
+    over(key, orphan, 0);
+    // It may have shown before the record was where that is looked for.
+    if was == UNDECIDED && shared!(record, fate).get() != UNDECIDED {
+        undecided::settle_of(key, by_data);
+    }
 }
 
 /// Ends the record of a socket that is no more. Its close has not returned yet, or its end was missed.
 #[inline(never)]
 fn replaced(key: u64) {
-    let Some(orphan) = record(key) else { return };
-    let stage = shared!(orphan, stage).get();
-    let bytes = shared!(orphan, bytes).get();
+    let Some(record) = record(key) else { return };
+    let stage = shared!(record, stage).get();
+    let bytes = shared!(record, bytes).get();
     match stage & MASK {
         _ if stage == SPENT => {}
-        ENDED => {
-            count_inner(orphan);
-        }
+        ENDED => count_inner(key, record),
         LEFT => {
-            let queued = QueueBytes {
-                unsent: 0,
-                unacked: bytes.into(),
-            };
-            let lived_ns = now_ns().saturating_sub(shared!(orphan, left_ns).get());
-            let unknown = Fate::Unknown as u32;
-            let group = copy(shared!(orphan, group));
-            count_end(&group, unknown, bytes, &queued, lived_ns);
+            shared!(record, unsent).set(0);
+            shared!(record, unacked).set(bytes);
+            let lived_ns = now_ns().saturating_sub(shared!(record, left_ns).get());
+            // SAFETY: a map value, which no one else writes to: its socket is gone.
+            count_over(key, unsafe { &*record }, Fate::Unknown as u32, lived_ns);
         }
         _ => maps::lose_orphan(bytes),
     }

@@ -7,7 +7,7 @@
 use crate::{
     BUCKETS, Cause, Close, Closes, Counters, Ends, Event, Exe, Exiting, FRAMES, Fate, Filter,
     Group, Lost, Offsets, Origin, Orphan, Orphans, Outcome, Parked, Past, Path, PortBits,
-    QueueBytes, Row, RowKey, Settings, Slot, WATCHERS, Watch,
+    QueueBytes, Row, RowKey, Settings, Slot, Undecided, WATCHERS, Watch,
 };
 
 /// Declares a type that is `repr(C)`, and made of these integers, without padding.
@@ -32,6 +32,7 @@ pod! {
     Slot = 2 * 8 + size_of::<Close>();
     Parked = size_of::<Close>() + size_of::<Group>();
     Orphan = 2 * 8 + size_of::<Group>() + 6 * 4;
+    Undecided = 3 * 8 + size_of::<Orphan>();
     Exiting = 2 * 8 + 2 * 4;
     Settings = 8;
     PortBits = 3 * 8;
@@ -42,7 +43,7 @@ pod! {
     Orphans = 3 * 8 + Fate::COUNT * size_of::<Ends>();
     Counters = Outcome::COUNT * size_of::<Closes>() + Cause::COUNT * 8 + 8 + size_of::<Orphans>();
     Past = 2 * size_of::<Counters>() + Lost::COUNT * 8 + size_of::<Group>();
-    Origin = 2 * 8 + 32 + 8 * 4;
+    Origin = 2 * 8 + 32 + 10 * 4;
     Watch = 8 + 2 * WATCHERS as usize * 8;
     Filter = 5 * 8 + 4 * 4;
     Event = 9 * 8 + 2 * 4 * 4 + 8 * 4 + 2 * 2 + 4 + 8 + FRAMES as usize * 8;

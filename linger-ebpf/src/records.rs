@@ -113,18 +113,18 @@ pub struct Orphan {
     pub group: Group,
     /// Payload outstanding when its close returned; before that, at the decision.
     pub bytes: u32,
-    /// Segments with data that had come at the decision (`tcp_sock.data_segs_in`).
-    pub data_segs_in: u32,
     /// What ends it, as far as that is seen before the end: an [`omen`].
     pub omen: u16,
     /// 1 if its close was written down for those who watch.
     pub watched: u16,
-    /// The [`Fate`](crate::Fate) of one that ended within its close.
+    /// The [`Fate`](crate::Fate) of one that ended within its close, or [`UNDECIDED`].
     pub fate: u32,
     /// As `fate`: payload never sent.
     pub unsent: u32,
     /// As `fate`: payload sent, not acknowledged.
     pub unacked: u32,
+    /// Always 0.
+    pub unused: u32,
 }
 
 impl Orphan {
@@ -134,14 +134,37 @@ impl Orphan {
         left_ns: 0,
         group: Group::ZERO,
         bytes: 0,
-        data_segs_in: 0,
         omen: 0,
         watched: 0,
         fate: 0,
         unsent: 0,
         unacked: 0,
+        unused: 0,
     };
 }
+
+/// In place of a fate: the kernel reset the connection, and why is about to show.
+pub const UNDECIDED: u32 = u32::MAX;
+
+/// Who reads the counts waits this long for it, nanoseconds; then it was an RST of the peer.
+pub const ANSWER_NS: u64 = 100_000_000;
+
+/// An orphan that ended while its fate was yet to show.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Undecided {
+    /// When it ended, nanoseconds of `CLOCK_MONOTONIC`; 0 if there is none here, 1 while one comes or goes.
+    pub ended_ns: u64,
+    /// Address of its socket.
+    pub sk: u64,
+    /// How long it had lived, nanoseconds.
+    pub lived_ns: u64,
+    /// What is known of it.
+    pub orphan: Orphan,
+}
+
+/// How many there may be; a power of two.
+pub const UNDECIDED_PLACES: u32 = 4096;
 
 /// How far an [`Orphan`] has come.
 pub mod orphan_stage {

@@ -86,6 +86,21 @@ pub(crate) fn copy<T: Copy>(from: Shared<T>) -> T {
     unsafe { to.assume_init() }
 }
 
+/// Writes what consists of whole words, as [`copy`] reads it.
+#[inline(always)]
+pub(crate) fn paste<T: Copy>(from: &T, to: Shared<T>) {
+    let words = core::ptr::from_ref(from).cast::<u64>();
+    for place in 0..size_of::<T>() / size_of::<u64>() {
+        // SAFETY: as for `copy`.
+        unsafe {
+            to.0.cast::<u64>()
+                .add(place)
+                .write_volatile(words.add(place).read())
+        };
+    }
+    const { assert!(size_of::<T>().is_multiple_of(size_of::<u64>())) };
+}
+
 /// A map value to which there is a pointer, or a field of it.
 macro_rules! shared {
     ($value:expr) => {

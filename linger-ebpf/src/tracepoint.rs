@@ -77,6 +77,11 @@ pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
         return;
     };
     let Some(close) = place.find(sk.address()) else {
+        // All is acknowledged, though the socket may wait for the peer's FIN for long.
+        if new == state::FIN_WAIT2 && maps::is_hinted(sk.address()) {
+            end_parked(sk);
+            orphan::end(sk, true);
+        }
         return;
     };
     // A soft interrupt may come before the close has taken the lock and shut down both directions:
@@ -207,11 +212,11 @@ pub(crate) fn destroy<M: Memory>(sk: &Sock<M>) {
             ends = !returns(close);
         }
         if close.flags & flag::LEAVES != 0 {
-            orphan::end(sk);
+            orphan::end(sk, true);
         }
     } else if maps::is_hinted(address) {
         end_parked(sk);
-        orphan::end(sk);
+        orphan::end(sk, true);
     }
     if ends && let Some(close) = place.record() {
         count(close, ptr::null(), Stack::Here);

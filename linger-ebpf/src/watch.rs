@@ -30,10 +30,17 @@ use crate::{
 /// What an event starts from.
 static ZERO: Event = Event::ZERO;
 
-/// A close is decided. It is written down if someone may want to be told of it.
+/// A close is decided. It is written down if someone may want to be told of it; what was at the same address before
+/// is `settle`d first, so that its end finds its own event.
 #[inline(always)]
-pub(crate) fn note<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
+pub(crate) fn note<M: Memory>(
+    close: &mut Close,
+    sk: &Sock<M>,
+    state: u8,
+    settle: impl FnOnce(u64),
+) {
     if close.start_ns < until() || may_be_costly(close) {
+        settle(close.sk);
         let linger = if sk.flags().linger() {
             sk.lingertime()
         } else {
@@ -373,10 +380,13 @@ impl End {
     }
 }
 
-/// An orphan ends whose close was written down: those to whom that was told are told.
+/// An orphan ends whose close, which began then, was written down: those to whom that was told are told.
 #[inline(never)]
-pub(crate) fn end(key: u64, end: &End) {
-    let Some(event) = record(key) else { return };
+pub(crate) fn end(key: u64, start_ns: u64, end: &End) {
+    // Another close of a socket at this address may have taken its place.
+    let Some(event) = record(key).filter(|event| event.start_ns == start_ns) else {
+        return;
+    };
     event.left = end.bytes;
     event.fate = end.fate;
     event.end_unsent = end.unsent;

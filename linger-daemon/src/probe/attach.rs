@@ -2,18 +2,20 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
 use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, Program, ProgramError};
-use linger_ebpf::{HINTS, MAX_CLOSES, OBJECT, Offsets, Plan, ROWS_PER_GROUP, keyed};
+use linger_ebpf::{
+    HINTS, MAX_CLOSES, OBJECT, Offsets, Plan, ROWS_PER_GROUP, UNDECIDED_PLACES, keyed,
+};
 use thiserror::Error;
 
 use super::btf::{Kernel, KernelError};
 use super::choose::{ProbeError, Purpose};
-use super::hooks::{Hook, Point, Traits, hooks, is_hooked_again, sees_returns};
+use super::hooks::{Hook, Point, Traits, has_new_timer, hooks, is_hooked_again, sees_returns};
 use super::kretprobe::Kretprobe;
 use super::load::{self, explain, loader};
 use super::maps::Maps;
@@ -64,16 +66,19 @@ pub struct Attached {
     _ebpf: Option<Ebpf>,
     /// More of what keeps programs attached.
     _kretprobes: Vec<Kretprobe>,
+    /// What settles orphans whose fate did not show, if the plan has such; until someone takes it.
+    pub settler: Option<OwnedFd>,
 }
 
 impl Attached {
     /// Programs that are pinned.
-    pub(super) fn elsewhere(plan: Plan, hooks: Vec<Hook>) -> Self {
+    pub(super) fn elsewhere(plan: Plan, hooks: Vec<Hook>, pins: &Pins) -> Self {
         Self {
             plan,
             hooks,
             _ebpf: None,
             _kretprobes: Vec::new(),
+            settler: pins.settler(),
         }
     }
 }
@@ -105,6 +110,7 @@ impl Loader {
             sees_returns: sees_returns(&kernel),
             preemption: Preemption::running(),
             preempts_tracepoints: preemption::preempts_tracepoints(),
+            new_timer: has_new_timer(&kernel),
         };
         Ok(Self {
             kernel,
@@ -117,7 +123,8 @@ impl Loader {
     /// Makes the maps for a plan.
     pub fn load(&self, plan: Plan) -> Result<Loaded, PlanError> {
         let again = is_hooked_again(plan, self.traits);
-        let mut ebpf = self.make_maps(again).map_err(|why| PlanError {
+        let undecided = plan == Plan::Tracepoint;
+        let mut ebpf = self.make_maps(again, undecided).map_err(|why| PlanError {
             plan,
             point: "maps".into(),
             why,
@@ -137,14 +144,17 @@ impl Loader {
         let holders = self.attach_hooks(&mut ebpf, plan, &self.hooks(plan), pins.is_some())?;
         let hooks = holders.iter().map(|(hook, _)| *hook).collect();
         let mut kretprobes = Vec::new();
+        let mut settler = None;
         for (hook, holder) in holders {
             match (holder, pins) {
                 (Holder::Kretprobe(kretprobe), _) => kretprobes.push(kretprobe),
+                (Holder::Program(program), _) => settler = Some(program),
                 (Holder::Link(link), Some(pins)) => pins.keep_link(hook, link)?,
                 (Holder::Link(_) | Holder::Loader, _) => {}
             }
         }
         if let Some(pins) = pins {
+            settler = pins.settler();
             pins.seal(&mut maps, self.purpose.origin(plan, self.traits))?;
         }
         Ok(Attached {
@@ -153,6 +163,7 @@ impl Loader {
             // What is pinned stays without it.
             _ebpf: pins.is_none().then_some(ebpf),
             _kretprobes: kretprobes,
+            settler,
         })
     }
 
@@ -210,14 +221,15 @@ impl Loader {
 
     /// Loads and attaches one hook alone and detaches it again.
     pub fn try_hook(&self, hook: Hook) -> Result<(), AttachError> {
-        let mut ebpf = self.make_maps(false)?;
+        let mut ebpf = self.make_maps(false, false)?;
         let loaded = self.load_programs(&mut ebpf, &[hook]);
         loaded.map_err(|(_, why)| why)?;
         attach_program(&mut ebpf, hook, false).map(drop)
     }
 
-    /// Makes the maps, for programs of which some are hooked `again` or not; none is loaded yet.
-    fn make_maps(&self, again: bool) -> Result<Ebpf, AttachError> {
+    /// Makes the maps, for programs of which some are hooked `again` or not, and that leave fates `undecided` or
+    /// not; none is loaded yet.
+    fn make_maps(&self, again: bool, undecided: bool) -> Result<Ebpf, AttachError> {
         let close_syscall = if self.traits.sees_returns {
             i32::try_from(nix::libc::SYS_close).expect("a small number")
         } else {
@@ -241,6 +253,7 @@ impl Loader {
             .map_max_entries("EXES", if exes { max_groups } else { 1 })
             .map_max_entries("EXITING", if exes { MAX_CLOSES } else { 1 })
             .map_max_entries("ORPHANS", max_orphans)
+            .map_max_entries("UNDECIDED", if undecided { UNDECIDED_PLACES } else { 1 })
             .map_max_entries("RESETS", if again { HINTS } else { 1 })
             .load(OBJECT)
             .map_err(|error| AttachError::Refused(innermost(&error)))
@@ -316,6 +329,14 @@ fn attach(program: &mut Program, hook: Hook, keep: bool) -> Result<Holder, Progr
             let id = program.attach(name)?;
             keep.then(|| program.take_link(id).map(FdLink::from))
         }
+        (Program::RawTracePoint(program), Point::OnDemand) => {
+            let program = program.fd()?.as_fd().try_clone_to_owned()?;
+            return Ok(if keep {
+                Holder::Link(Link::Ours(program))
+            } else {
+                Holder::Program(program)
+            });
+        }
         (Program::BtfTracePoint(program), Point::BtfTracepoint(_)) => {
             let id = program.attach()?;
             keep.then(|| program.take_link(id).map(FdLink::from))
@@ -336,6 +357,8 @@ enum Holder {
     /// The loader that it comes from.
     Loader,
     Kretprobe(Kretprobe),
+    /// Nothing: a program that is attached nowhere.
+    Program(OwnedFd),
     /// What can be pinned.
     Link(Link),
 }

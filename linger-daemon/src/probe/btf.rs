@@ -151,8 +151,6 @@ const FIELDS: &[Field] = &[
     field!(linger2, "tcp_sock", "linger2", Shape::Bytes(4)),
     field!(repair, repair_mask, "tcp_sock", "repair"),
     field!(is_mptcp, "tcp_sock", "is_mptcp", Shape::Optional(1)),
-    field!(data_segs_in, "tcp_sock", "data_segs_in", Shape::Bytes(4)),
-    field!(rcv_tstamp, "tcp_sock", "rcv_tstamp", Shape::Bytes(4)),
     field!(net, "sock", "__sk_common.skc_net.net", Shape::Bytes(8)),
     // Renamed in v6.18.
     field!(net_users, "net", "ns.count|ns.__ns_ref", Shape::Bytes(4)),

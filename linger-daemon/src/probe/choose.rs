@@ -65,6 +65,8 @@ impl Purpose {
             sees_returns: traits.sees_returns.into(),
             preemption: traits.preemption as u32,
             preempts_tracepoints: traits.preempts_tracepoints.into(),
+            new_timer: traits.new_timer.into(),
+            unused: 0,
             pid: process::id(),
         }
     }

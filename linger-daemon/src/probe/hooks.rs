@@ -24,6 +24,8 @@ pub enum Point {
     BtfTracepoint(&'static str),
     /// Release of any socket of the cgroup v2 root or below.
     SockRelease,
+    /// None: the daemon runs it.
+    OnDemand,
 }
 
 impl Point {
@@ -49,6 +51,7 @@ impl fmt::Display for Point {
             Self::RawTracepoint(name) => write!(f, "raw_tracepoint:{name}"),
             Self::BtfTracepoint(name) => write!(f, "tp_btf:{name}"),
             Self::SockRelease => write!(f, "cgroup:sock_release"),
+            Self::OnDemand => write!(f, "on demand"),
         }
     }
 }
@@ -81,6 +84,7 @@ const FENTRY: &[Hook] = &[
     hook("fentry_inner_close", INNER_ENTRY),
     hook("fexit_inner_close", INNER_EXIT),
     hook("fentry_active_reset", ACTIVE_RESET),
+    hook("fentry_timer", Point::Fentry(TIMER)),
 ];
 
 const KPROBE: &[Hook] = &[
@@ -93,12 +97,21 @@ const KPROBE: &[Hook] = &[
         "kprobe_active_reset",
         Point::Kprobe("tcp_send_active_reset"),
     ),
+    hook("kprobe_timer", Point::Kprobe(TIMER)),
 ];
+
+/// What sets a socket's timer, and what it is called since v6.16.
+const TIMER: &str = "inet_csk_reset_keepalive_timer";
+const NEW_TIMER: &str = "tcp_reset_keepalive_timer";
 
 /// The program that needs [`sees_returns`].
 const SEES_RETURNS: &str = "tracepoint_sys_exit";
 
+/// What settles orphans whose fate did not show.
+pub(super) const SETTLE: Hook = hook("tracepoint_settle", Point::OnDemand);
+
 const TRACEPOINT: &[Hook] = &[
+    SETTLE,
     hook(SEES_RETURNS, Point::BtfTracepoint("sys_exit")),
     hook("tracepoint_destroy_sock", DESTROY),
     hook("tracepoint_set_state", SET_STATE),
@@ -185,6 +198,8 @@ pub struct Traits {
     pub preemption: Preemption,
     /// It preempts programs of tracepoints as well.
     pub preempts_tracepoints: bool,
+    /// What sets a socket's timer has its new name.
+    pub new_timer: bool,
 }
 
 /// The hooks of a plan that what is asked for takes (a set of [`linger_ebpf::keyed`] bits), in the order
@@ -199,8 +214,22 @@ pub fn hooks(plan: Plan, asked: u32, traits: Traits) -> Vec<Hook> {
     let exit = (asked & keyed::EXE != 0).then_some(EXIT_MMAP);
     let all = exit.into_iter().chain(all.iter().copied());
     let all = all.chain(again(plan, traits));
-    all.filter(|hook| traits.sees_returns || hook.program != SEES_RETURNS)
-        .collect()
+    let all = all.filter(|hook| traits.sees_returns || hook.program != SEES_RETURNS);
+    let renamed = |mut hook: Hook| {
+        match &mut hook.point {
+            Point::Fentry(name) | Point::Kprobe(name) if *name == TIMER && traits.new_timer => {
+                *name = NEW_TIMER;
+            }
+            _ => {}
+        }
+        hook
+    };
+    all.map(renamed).collect()
+}
+
+/// Whether what sets a socket's timer has its new name.
+pub(super) fn has_new_timer(kernel: &Kernel) -> bool {
+    kernel.has_function(NEW_TIMER)
 }
 
 /// Whether the return of close(2) ends the release of its file, and the plan `tracepoint` can tell.
@@ -220,7 +249,7 @@ pub fn blind(plan: Plan, kernel: &Kernel) -> Vec<&'static str> {
         Plan::Kprobe => {
             vec![
                 "how a close ends that begins while 4,096 others are blocked in close: it is counted without \
-                 its time, or, if it waits under SO_LINGER, as lost",
+                 its time, and, if its connection outlives a wait under SO_LINGER, by the time that was set",
             ]
         }
         Plan::Tracepoint => {
@@ -228,8 +257,6 @@ pub fn blind(plan: Plan, kernel: &Kernel) -> Vec<&'static str> {
                 "closes of the kernel's own sockets, and of MPTCP subflows",
                 "the time of closes outside close(2): at exit, by dup2(2), by io_uring; an orphan of \
                  theirs is as large as when they began",
-                "the RST that ends an orphan: late data is told from it by the segments with data \
-                 that came since the close, and by the time of the last acknowledgement",
             ];
             if !sees_returns(kernel) {
                 blind.push("the time of any close: that takes Linux 6.6 on x86-64");

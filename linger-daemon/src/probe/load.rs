@@ -89,7 +89,9 @@ fn load(program: &mut Program, point: Point, names: Option<&Btf>) -> Result<(), 
             program.load(name, names()?)
         }
         (Program::KProbe(program), Point::Kprobe(_) | Point::Kretprobe(_)) => program.load(),
-        (Program::RawTracePoint(program), Point::RawTracepoint(_)) => program.load(),
+        (Program::RawTracePoint(program), Point::RawTracepoint(_) | Point::OnDemand) => {
+            program.load()
+        }
         (Program::CgroupSock(program), Point::SockRelease) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }

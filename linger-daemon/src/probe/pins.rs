@@ -25,7 +25,7 @@ use nix::unistd::geteuid;
 use thiserror::Error;
 use tracing::debug;
 
-use super::hooks::Hook;
+use super::hooks::{Hook, Point, SETTLE};
 use super::kretprobe;
 use super::maps::Maps;
 use crate::sys;
@@ -35,6 +35,8 @@ pub const DEFAULT_PINS: &str = "/sys/fs/bpf/lingerd";
 
 const MAPS: &str = "maps";
 const LINKS: &str = "links";
+/// Of programs that are attached nowhere.
+const PROGRAMS: &str = "programs";
 const ORIGIN: &str = "ORIGIN";
 
 /// Why nothing can be kept.
@@ -201,13 +203,23 @@ impl Pins {
         sys::get(&self.link(hook)).is_ok_and(|link| sys::leads_anywhere(&link))
     }
 
+    /// The program that settles orphans whose fate did not show; none if the plan has no such.
+    pub(super) fn settler(&self) -> Option<OwnedFd> {
+        sys::get(&self.link(SETTLE)).ok()
+    }
+
     fn link(&self, hook: Hook) -> PathBuf {
-        self.folder.join(LINKS).join(hook.program)
+        let kind = if hook.point == Point::OnDemand {
+            PROGRAMS
+        } else {
+            LINKS
+        };
+        self.folder.join(kind).join(hook.program)
     }
 
     /// Pins all maps but the last.
     pub(super) fn keep_maps(&self, maps: &Maps) -> Result<(), PinsError> {
-        for name in [MAPS, LINKS] {
+        for name in [MAPS, LINKS, PROGRAMS] {
             let path = self.folder.join(name);
             let made = DirBuilder::new().mode(0o700).create(&path);
             made.map_err(|error| failed("make the folder", &path, error))?;
@@ -260,7 +272,7 @@ impl Pins {
         // First what says that all is there, then what counts, then what is counted.
         let first = self.folder.join(MAPS).join(ORIGIN);
         remove(&first, fs::remove_file(&first))?;
-        for name in [LINKS, MAPS] {
+        for name in [LINKS, PROGRAMS, MAPS] {
             let path = self.folder.join(name);
             let inside = match names(&path) {
                 Ok(inside) => inside,
@@ -288,7 +300,7 @@ impl Pins {
     }
 }
 
-/// What keeps a program attached, and can be pinned.
+/// What keeps a program attached, and can be pinned; or the program, if that is attached nowhere.
 pub(super) enum Link {
     /// Made by the loader.
     Loader(FdLink),

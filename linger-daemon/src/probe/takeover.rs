@@ -1,5 +1,6 @@
 //! Going on with the programs and counts of another daemon.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use flate2::Crc;
@@ -52,9 +53,9 @@ pub(super) fn take_over(
     }
 }
 
-/// The maps of the programs that another lingerd keeps in this folder; none if there are none that work,
-/// and that this one understands.
-pub fn beside(folder: &Path) -> Result<Option<(Plan, Maps)>, PinsError> {
+/// The maps of the programs that another lingerd keeps in this folder, and what settles orphans whose fate did not
+/// show; none if there are none that work, and that this one understands.
+pub fn beside(folder: &Path) -> Result<Option<(Plan, Maps, Option<OwnedFd>)>, PinsError> {
     if !Pins::are_in(folder) {
         return Ok(None);
     }
@@ -70,7 +71,7 @@ pub fn beside(folder: &Path) -> Result<Option<(Plan, Maps)>, PinsError> {
     if !hooks.iter().all(|hook| pins.is_attached(*hook)) {
         return Ok(None);
     }
-    Ok(Some((plan, pins.maps()?)))
+    Ok(Some((plan, pins.maps()?, pins.settler())))
 }
 
 /// The plan of programs that are kept.
@@ -85,6 +86,7 @@ fn traits(origin: &Origin) -> Traits {
         sees_returns: origin.sees_returns != 0,
         preemption: Preemption::from_index(origin.preemption),
         preempts_tracepoints: origin.preempts_tracepoints != 0,
+        new_timer: origin.new_timer != 0,
     }
 }
 
@@ -134,7 +136,7 @@ fn fitting(
     if let Some(hook) = hooks.iter().find(|hook| !pins.is_attached(**hook)) {
         return Err(format!("{} is no longer attached", hook.point));
     }
-    Ok((origin, Attached::elsewhere(plan, hooks)))
+    Ok((origin, Attached::elsewhere(plan, hooks, pins)))
 }
 
 /// The version of the daemon that loaded the programs.

@@ -28,7 +28,8 @@ pub(super) struct Counting {
 impl Counting {
     /// Has closes counted, and keeps only the capabilities that reading the counts takes.
     pub(super) fn begin(config: &Config, pins: Option<&Pins>) -> Result<Self> {
-        let (attached, (ledger, recent)) = attach(config, pins)?;
+        let (mut attached, (mut ledger, recent)) = attach(config, pins)?;
+        ledger.settle_by(attached.settler.take());
         let ledger = Arc::new(Mutex::new(ledger));
         drop_privileges(&ledger)?;
         // Reading the kernel's types took much.

@@ -41,6 +41,7 @@ mod orphan_netns;
 mod orphan_table;
 mod orphans;
 mod page;
+mod peer;
 mod persist;
 mod pinned;
 mod pod;
@@ -52,6 +53,7 @@ mod run;
 mod scenario;
 #[path = "../common/seccomp.rs"]
 mod seccomp;
+mod segments;
 mod service;
 mod sight;
 mod sight_orphans;

@@ -15,8 +15,8 @@ use crate::truth::Truth;
 use crate::{
     abort, asleep, attribution, churn, cookbook, dimensions, ends, exes, graceful, groups_full,
     hostile, kernel_threads, left_out, linger, listener, load, orphan_ends, orphan_netns,
-    orphan_table, orphans, page, persist, pod, process_names, random, reload, retired, special,
-    under_way, unread, watch,
+    orphan_table, orphans, page, persist, pod, process_names, random, reload, retired, segments,
+    special, under_way, unread, watch,
 };
 
 /// What a scenario does; it counts in [`Truth`] all closes that it makes.
@@ -213,6 +213,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         pod::SCENARIOS,
         watch::SCENARIOS,
         random::SCENARIOS,
+        segments::SCENARIOS,
         load::SCENARIOS,
     ];
     modules.concat()

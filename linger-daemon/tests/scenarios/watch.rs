@@ -1,7 +1,7 @@
 //! `lingerd watch`: every close that is asked for is told, as it was, and no other; what cannot be told
 //! is counted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Shutdown;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -323,7 +323,7 @@ fn beside(lingerd: &Path, plan: Plan) -> Result<()> {
         let mut all = (1..WATCHERS).map(|_| start()).collect::<Result<Vec<_>>>()?;
         for watching in &all {
             ensure!(
-                !has_programs(watching.id())?,
+                programs_of(watching.id())?.is_subset(&programs_of(daemon.id())?),
                 "watching has programs of its own"
             );
         }
@@ -378,12 +378,16 @@ fn beside(lingerd: &Path, plan: Plan) -> Result<()> {
 const FREE: Duration = Duration::from_secs(60);
 
 /// Whether a process holds BPF programs.
-fn has_programs(id: u32) -> Result<bool> {
+fn programs_of(id: u32) -> Result<BTreeSet<String>> {
     let entries = std::fs::read_dir(format!("/proc/{id}/fdinfo"))?;
     let infos = entries
         .flatten()
         .filter_map(|entry| std::fs::read_to_string(entry.path()).ok());
-    Ok(infos.into_iter().any(|info| info.contains("prog_id:")))
+    let ids = infos.filter_map(|info| {
+        let mut lines = info.lines();
+        lines.find_map(|line| Some(line.strip_prefix("prog_id:")?.trim().to_owned()))
+    });
+    Ok(ids.collect())
 }
 
 /// What comes too fast is counted, and said.

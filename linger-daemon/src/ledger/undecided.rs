@@ -1,0 +1,58 @@
+//! Orphans that ended while their fate was yet to show.
+
+use std::mem::offset_of;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
+
+use linger_ebpf::{ANSWER_NS, Plan, UNDECIDED_PLACES, Undecided as Place};
+
+use super::LedgerError;
+use super::shared::Shared;
+use crate::probe::Maps;
+use crate::sys::{now_ns, run};
+
+const NAME: &str = "UNDECIDED";
+const PLACES: usize = UNDECIDED_PLACES as usize;
+
+/// The places of those orphans, and the program that settles them.
+pub(crate) struct Undecided {
+    places: Option<Shared>,
+    settler: Option<OwnedFd>,
+}
+
+impl Undecided {
+    /// Maps the places, if the plan has such.
+    pub(crate) fn map(maps: &Maps, plan: Plan) -> Result<Self, LedgerError> {
+        let places = (plan == Plan::Tracepoint)
+            .then(|| Shared::map(maps, NAME, PLACES * size_of::<Place>()))
+            .transpose()?;
+        Ok(Self {
+            places,
+            settler: None,
+        })
+    }
+
+    /// From now on, this program settles them.
+    pub(crate) fn settle_by(&mut self, settler: Option<OwnedFd>) {
+        self.settler = settler;
+    }
+
+    /// Has those settled that have waited for long enough: an RST of the peer ended them.
+    pub(crate) fn settle(&self) -> Result<(), LedgerError> {
+        /// Until then a place is free, or someone is at work on it.
+        const FIRST: u64 = 2;
+        let (Some(places), Some(settler)) = (&self.places, &self.settler) else {
+            return Ok(());
+        };
+        let until = now_ns().saturating_sub(ANSWER_NS);
+        for index in 0..PLACES {
+            let at = index * size_of::<Place>() + offset_of!(Place, ended_ns);
+            let ended_ns = places.word(at).load(Ordering::Relaxed);
+            if (FIRST..=until).contains(&ended_ns) {
+                run(settler, [index as u64, ended_ns])
+                    .map_err(|source| LedgerError::Call { map: NAME, source })?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,238 @@
+//! A peer whose segments a scenario chooses one by one: acknowledgement, flags and order are free, and no kernel
+//! answers for it.
+
+use std::io;
+use std::mem::{MaybeUninit, size_of};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
+use nix::errno::Errno;
+use nix::libc;
+use nix::net::if_::if_nametoindex;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::netns::run;
+
+/// This host's end of the link, and the peer's, on which the kernel has no address.
+const HOST: (&str, Ipv4Addr) = ("host", Ipv4Addr::new(10, 1, 0, 1));
+const PEER: (&str, Ipv4Addr) = ("peer", Ipv4Addr::new(10, 1, 0, 9));
+const PEER_PORT: u16 = 9;
+
+/// The peer's first sequence number.
+const FIRST: u32 = 1000;
+
+/// The longest wait for a segment.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The peer, in the network namespace of the thread that makes it.
+pub(crate) struct Peer {
+    link: Socket,
+    host: SockAddr,
+}
+
+/// A segment, its numbers counted from the first byte of payload of either direction.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Segment {
+    pub(crate) syn: bool,
+    pub(crate) rst: bool,
+    /// Where its payload begins.
+    pub(crate) at: u32,
+    /// What it acknowledges, if anything: how much has come.
+    pub(crate) acked: Option<u32>,
+    pub(crate) payload: &'static [u8],
+}
+
+/// A segment of the host.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    pub(crate) syn: bool,
+    pub(crate) rst: bool,
+    pub(crate) ack: bool,
+    port: u16,
+    seq: u32,
+}
+
+/// A connection of the host to the peer.
+pub(crate) struct Connection<'a> {
+    peer: &'a Peer,
+    port: u16,
+    /// The host's first sequence number.
+    first: u32,
+}
+
+impl Peer {
+    pub(crate) fn new() -> io::Result<Self> {
+        let ((host, address), (peer, peer_address)) = (HOST, PEER);
+        run(&format!("ip link add {host} type veth peer name {peer}"))?;
+        run(&format!("ip addr add {address}/24 dev {host}"))?;
+        for end in [host, peer] {
+            run(&format!("ip link set {end} up"))?;
+        }
+        let (host_mac, peer_mac) = (mac_of(host)?, mac_of(peer)?);
+        let neighbour = format!(
+            "ip neigh add {peer_address} lladdr {} dev {host}",
+            text(peer_mac)
+        );
+        run(&format!("{neighbour} nud permanent"))?;
+        let ip = Protocol::from(i32::from(ETH_P_IP.to_be()));
+        let link = Socket::new(Domain::PACKET, Type::DGRAM, Some(ip))?;
+        link.bind(&link_address(peer, host_mac)?)?;
+        link.set_read_timeout(Some(Duration::from_millis(10)))?;
+        Ok(Self {
+            link,
+            host: link_address(peer, host_mac)?,
+        })
+    }
+
+    /// A connection that the host opens, and the peer has yet to answer.
+    pub(crate) fn called(&self) -> io::Result<(Socket, Connection<'_>)> {
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        client.set_nonblocking(true)?;
+        let address = SocketAddrV4::new(PEER.1, PEER_PORT).into();
+        match client.connect(&address) {
+            Err(error) if error.raw_os_error() == Some(Errno::EINPROGRESS as i32) => {}
+            other => other?,
+        }
+        client.set_nonblocking(false)?;
+        let port = client
+            .local_addr()?
+            .as_socket()
+            .map_or(0, |address| address.port());
+        let mut connection = Connection {
+            peer: self,
+            port,
+            first: 0,
+        };
+        let syn = connection.next("its SYN", |seen| seen.syn)?;
+        connection.first = syn.seq.wrapping_add(1);
+        Ok((client, connection))
+    }
+
+    /// A connection that the host opens.
+    pub(crate) fn connected(&self) -> io::Result<(Socket, Connection<'_>)> {
+        let (client, connection) = self.called()?;
+        connection.send(Segment {
+            syn: true,
+            acked: Some(0),
+            ..Segment::default()
+        })?;
+        connection.next("the host to be connected", |seen| seen.ack && !seen.syn)?;
+        Ok((client, connection))
+    }
+}
+
+impl Connection<'_> {
+    /// Sends one segment.
+    pub(crate) fn send(&self, segment: Segment) -> io::Result<()> {
+        // A SYN stands before the first byte.
+        let seq = FIRST.wrapping_add(1).wrapping_add(segment.at);
+        let seq = seq.wrapping_sub(u32::from(segment.syn));
+        let window = u16::MAX;
+        let mut tcp = PacketBuilder::ipv4(PEER.1.octets(), HOST.1.octets(), 64)
+            .tcp(PEER_PORT, self.port, seq, window);
+        if let Some(acked) = segment.acked {
+            tcp = tcp.ack(self.first.wrapping_add(acked));
+        }
+        if segment.syn {
+            tcp = tcp.syn();
+        }
+        if segment.rst {
+            tcp = tcp.rst();
+        }
+        let mut packet = Vec::with_capacity(tcp.size(segment.payload.len()));
+        tcp.write(&mut packet, segment.payload)
+            .map_err(io::Error::other)?;
+        let sent = self.peer.link.send_to(&packet, &self.peer.host)?;
+        if sent == packet.len() {
+            Ok(())
+        } else {
+            Err(io::Error::other("the segment was cut"))
+        }
+    }
+
+    /// Waits for a segment of the host.
+    pub(crate) fn next(&self, what: &str, wanted: impl Fn(&Seen) -> bool) -> io::Result<Seen> {
+        let found = self.within(PATIENCE, wanted)?;
+        found.ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("waited in vain for {what}"),
+            )
+        })
+    }
+
+    /// Whether the host sends an RST within this time.
+    pub(crate) fn is_answered_by_rst(&self, time: Duration) -> io::Result<bool> {
+        Ok(self.within(time, |seen| seen.rst)?.is_some())
+    }
+
+    fn within(&self, time: Duration, wanted: impl Fn(&Seen) -> bool) -> io::Result<Option<Seen>> {
+        let start = Instant::now();
+        while start.elapsed() < time {
+            if let Some(seen) = self.peer.receive()?
+                && seen.port == self.port
+                && wanted(&seen)
+            {
+                return Ok(Some(seen));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Peer {
+    /// The next segment of the host, if one comes soon.
+    fn receive(&self) -> io::Result<Option<Seen>> {
+        let mut buffer = [MaybeUninit::uninit(); 1 << 16];
+        let length = match self.link.recv(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            other => other?,
+        };
+        // SAFETY: so many bytes were written.
+        let packet = unsafe { buffer[..length].assume_init_ref() };
+        let packet = SlicedPacket::from_ip(packet).map_err(io::Error::other)?;
+        Ok(match packet.transport {
+            Some(TransportSlice::Tcp(tcp)) => Some(Seen {
+                syn: tcp.syn(),
+                rst: tcp.rst(),
+                ack: tcp.ack(),
+                port: tcp.source_port(),
+                seq: tcp.sequence_number(),
+            }),
+            _ => None,
+        })
+    }
+}
+
+const ETH_P_IP: u16 = libc::ETH_P_IP as u16;
+
+/// What a frame is sent to, or a socket bound to, on a device.
+fn link_address(device: &str, mac: [u8; 6]) -> io::Result<SockAddr> {
+    let index = if_nametoindex(device)?;
+    // SAFETY: what is written is an address of this family, and the length its own.
+    let ((), address) = unsafe {
+        SockAddr::try_init(|storage, length| {
+            let address = storage.cast::<libc::sockaddr_ll>();
+            (*address).sll_family = libc::AF_PACKET as u16;
+            (*address).sll_protocol = ETH_P_IP.to_be();
+            (*address).sll_ifindex = index as i32;
+            (*address).sll_halen = 6;
+            (&mut (*address).sll_addr)[..6].copy_from_slice(&mac);
+            *length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+            Ok(())
+        })
+    }?;
+    Ok(address)
+}
+
+fn mac_of(device: &str) -> io::Result<[u8; 6]> {
+    let addresses = nix::ifaddrs::getifaddrs()?;
+    let mut found = addresses.filter(|address| address.interface_name == device);
+    let mac = found.find_map(|address| address.address?.as_link_addr()?.addr());
+    mac.ok_or_else(|| io::Error::other(format!("{device} has no address")))
+}
+
+fn text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}

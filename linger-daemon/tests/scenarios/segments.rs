@@ -1,0 +1,244 @@
+//! What segments that no kernel would send in this order do to what a close left behind.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use linger_daemon::exercise::MESSAGE;
+use linger_daemon::exercise::state::{self, Queues, State};
+use linger_daemon::exercise::tcp;
+use linger_ebpf::{Fate, Outcome, Plan};
+use linger_testkit::exposition::Scrape;
+use socket2::Socket;
+
+use crate::closes::{sum, wait_until};
+use crate::daemon::Daemon;
+use crate::netns;
+use crate::orphans::leave;
+use crate::peer::{Connection, Peer, Segment};
+use crate::scenario::{Scenario, Script, Settings};
+use crate::truth::{Counters, Truth};
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("late_data_overtaken", Script::Own(late_data_overtaken)),
+    Scenario::new("late_data_in_backlog", Script::Bulk(late_data_in_backlog)),
+    Scenario::new("reset_with_text", Script::Own(reset_with_text)),
+    Scenario::new("syn_recv_closed", Script::Own(syn_recv_closed)),
+    Scenario::new("syn_recv_linger0", Script::Own(syn_recv_linger0)),
+    Scenario::new(
+        "delivered_before_its_end",
+        Script::Daemon(delivered_before_its_end),
+    ),
+];
+
+/// What the peer acknowledges of a message.
+const SOME: u32 = MESSAGE as u32 / 2;
+
+/// A message that the peer has not acknowledged.
+fn with_unacked(peer: &Peer) -> io::Result<(Socket, Connection<'_>)> {
+    let (client, connection) = peer.connected()?;
+    tcp::send(&client, MESSAGE)?;
+    state::wait_for("the message to be sent", || {
+        Ok(state::queues(&client)?.unsent == 0)
+    })?;
+    Ok((client, connection))
+}
+
+/// What is left of a message of which the peer acknowledged some.
+fn rest(left: Queues) -> Queues {
+    Queues {
+        unacked: left.unacked - u64::from(SOME),
+        ..left
+    }
+}
+
+/// Data of the peer comes long after an acknowledgement that was sent after it.
+fn late_data_overtaken(truth: &mut Truth) -> io::Result<()> {
+    /// Several ticks of the kernel.
+    const LATER: Duration = Duration::from_millis(50);
+    /// Within this the kernel answers what it takes. It takes old acknowledgements since v6.11.
+    const ANSWER: Duration = Duration::from_secs(1);
+    let peer = Peer::new()?;
+    let (client, connection) = with_unacked(&peer)?;
+    let left = leave(truth, client)?;
+    let acknowledge = Segment {
+        acked: Some(SOME),
+        ..Segment::default()
+    };
+    connection.send(acknowledge)?;
+    thread::sleep(LATER);
+    let late = Segment {
+        payload: b"late",
+        ..Segment::default()
+    };
+    connection.send(Segment {
+        acked: Some(0),
+        ..late
+    })?;
+    if !connection.is_answered_by_rst(ANSWER)? {
+        connection.send(Segment {
+            acked: Some(SOME),
+            ..late
+        })?;
+        connection.next("the RST that answers late data", |seen| seen.rst)?;
+    }
+    truth.tally.orphans.count(left, Fate::LateData, rest(left));
+    Ok(())
+}
+
+/// Data comes at about the moment of a close: before it, while it has the lock, or after it.
+fn late_data_in_backlog(settings: Settings, truth: &mut Truth) -> io::Result<()> {
+    const ROUNDS: u64 = 200;
+    let peer = Peer::new()?;
+    let mut seen = Counters::read()?;
+    for round in 0..ROUNDS {
+        let (client, connection) = with_unacked(&peer)?;
+        let queues = state::queues(&client)?;
+        let pause = Duration::from_micros((settings.seed.wrapping_add(round) * 7) % 200);
+        let start = Barrier::new(2);
+        let blocked = thread::scope(|scope| {
+            let sending = scope.spawn(|| {
+                start.wait();
+                spin(pause);
+                connection.send(Segment {
+                    acked: Some(0),
+                    payload: b"x",
+                    ..Segment::default()
+                })
+            });
+            start.wait();
+            spin(Duration::from_micros(100));
+            let start = Instant::now();
+            drop(client);
+            let blocked = start.elapsed();
+            sending.join().expect("it does not panic")?;
+            Ok::<_, io::Error>(blocked)
+        })?;
+        connection.next("the RST of either", |seen| seen.rst)?;
+        let now = Counters::read()?;
+        if now.abort_on_close > seen.abort_on_close {
+            let unread = Queues {
+                unread: 1,
+                ..queues
+            };
+            truth.tally.count(Outcome::UnreadAborted, unread, blocked);
+        } else {
+            truth.tally.count(Outcome::Graceful, queues, blocked);
+            truth.tally.orphans.lost(queues, Fate::LateData);
+        }
+        seen = now;
+    }
+    Ok(())
+}
+
+/// Waits without giving up the CPU.
+fn spin(time: Duration) {
+    let start = Instant::now();
+    while start.elapsed() < time {
+        std::hint::spin_loop();
+    }
+}
+
+/// An RST of the peer carries text, and comes just after an acknowledgement.
+fn reset_with_text(truth: &mut Truth) -> io::Result<()> {
+    let peer = Peer::new()?;
+    let (client, connection) = with_unacked(&peer)?;
+    let left = leave(truth, client)?;
+    let acknowledge = Segment {
+        acked: Some(SOME),
+        ..Segment::default()
+    };
+    connection.send(acknowledge)?;
+    connection.send(Segment {
+        rst: true,
+        payload: b"gone",
+        ..acknowledge
+    })?;
+    crate::child::wait_for_orphans()?;
+    truth.tally.orphans.count(left, Fate::PeerReset, rest(left));
+    Ok(())
+}
+
+/// A connection that both sides open, and of which this host's SYN is not acknowledged.
+fn in_syn_recv(peer: &Peer) -> io::Result<(Socket, Connection<'_>)> {
+    let (client, connection) = peer.called()?;
+    connection.send(Segment {
+        syn: true,
+        ..Segment::default()
+    })?;
+    connection.next("the host to answer a SYN by a SYN", |seen| {
+        seen.syn && seen.ack
+    })?;
+    state::wait_for_state(&client, State::SynRecv)?;
+    Ok((client, connection))
+}
+
+fn syn_recv_closed(truth: &mut Truth) -> io::Result<()> {
+    let peer = Peer::new()?;
+    let (client, connection) = in_syn_recv(&peer)?;
+    let left = leave(truth, client)?;
+    connection.send(Segment {
+        rst: true,
+        acked: Some(0),
+        ..Segment::default()
+    })?;
+    crate::child::wait_for_orphans()?;
+    if left.outstanding() == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!(
+            "nothing was sent, and the kernel says {left:?}"
+        )))
+    }
+}
+
+fn syn_recv_linger0(truth: &mut Truth) -> io::Result<()> {
+    let peer = Peer::new()?;
+    let (client, connection) = in_syn_recv(&peer)?;
+    client.set_linger(Some(Duration::ZERO))?;
+    truth.tally.close(client, Outcome::LingerAborted)?;
+    connection.next("the RST", |seen| seen.rst)?;
+    Ok(())
+}
+
+/// An orphan is delivered when its last byte is acknowledged, however long its socket waits for the peer's FIN.
+fn delivered_before_its_end(lingerd: &Path, plan: Plan) -> anyhow::Result<()> {
+    netns::in_own(|| {
+        let mut daemon = Daemon::start(lingerd, plan, &[])?;
+        // Longer than a socket of TIME_WAIT can do it for it (TCP_TIMEWAIT_LEN).
+        fs::write("/proc/sys/net/ipv4/tcp_fin_timeout", "120")?;
+        let peer = Peer::new()?;
+        let (client, connection) = with_unacked(&peer)?;
+        let port = tcp::port(&client)?;
+        let delivered = |scrape: &Scrape| {
+            sum(scrape, "linger_orphans_total", |sample| {
+                sample.label("fate") == Fate::Delivered.name()
+            })
+        };
+        let before = delivered(&daemon.scrape()?);
+        drop(client);
+        connection.send(Segment {
+            acked: Some(MESSAGE as u32 + 1),
+            ..Segment::default()
+        })?;
+        state::wait_for_port_state(port, State::FinWait2)?;
+        wait_until(&daemon, |scrape| {
+            ensure!(delivered(scrape) > before, "the orphan is not delivered");
+            Ok(())
+        })?;
+        ensure!(
+            state::wait_for_port_state(port, State::FinWait2).is_ok(),
+            "its socket has ended"
+        );
+        connection.send(Segment {
+            rst: true,
+            acked: Some(MESSAGE as u32 + 1),
+            ..Segment::default()
+        })?;
+        daemon.terminate()
+    })
+}

@@ -1,0 +1,99 @@
+//! Orphans that the kernel reset, and whose fate only what follows tells.
+//!
+//! Under the plan `tracepoint` nothing before the end of a socket tells an RST of the peer from data for a closed
+//! socket: `tcp_reset` follows either. But data is answered by an RST, next, in the same context
+//! (net/ipv4/tcp_ipv4.c `tcp_v4_do_rcv`): the orphan waits here until that is sent, or would have been long ago. Then
+//! it was the peer: whoever needs the place says so, or who reads the counts.
+
+use linger_ebpf::{ANSWER_NS, Orphan, UNDECIDED_PLACES, Undecided, hint};
+
+use crate::{
+    maps::UNDECIDED,
+    shared::{paste, shared},
+};
+
+/// A place that is free, and one that someone is at work on; of others this is when the orphan ended.
+const FREE: u64 = 0;
+const TAKEN: u64 = 1;
+
+/// An answer follows within microseconds, unless its thread is held up: after this long, a place may be given to
+/// another, nanoseconds.
+const SOON_NS: u64 = 5_000_000;
+
+/// The places where a socket's orphan may be.
+#[inline(always)]
+fn places(sk: u64) -> [u32; 4] {
+    let first = hint(sk) % UNDECIDED_PLACES;
+    [first, first ^ 1, first ^ 2, first ^ 3]
+}
+
+/// Keeps an orphan that ended now; those that waited for long enough are `settled`. Whether there was room.
+#[inline(always)]
+pub(crate) fn put(
+    sk: u64,
+    orphan: &Orphan,
+    lived_ns: u64,
+    now_ns: u64,
+    settled: impl Fn(&Undecided),
+) -> bool {
+    for index in places(sk) {
+        let Some(place) = UNDECIDED.get_ptr_mut(index) else {
+            continue;
+        };
+        let when = shared!(place, ended_ns);
+        let found = when.get();
+        // A socket at the same address ends after all that came of the one before.
+        let is_waiting = shared!(place, sk).get() != sk && now_ns.saturating_sub(found) < SOON_NS;
+        if found == TAKEN || found != FREE && is_waiting || !when.replace(found, TAKEN) {
+            continue;
+        }
+        if found != FREE {
+            settled(own(place));
+        }
+        paste(orphan, shared!(place, orphan));
+        shared!(place, sk).set(sk);
+        shared!(place, lived_ns).set(lived_ns);
+        when.set(now_ns);
+        return true;
+    }
+    false
+}
+
+/// What is in a place that this program has taken.
+#[inline(always)]
+fn own<'a>(place: *mut Undecided) -> &'a Undecided {
+    // SAFETY: a map value. But for its first word, no one else reads or writes it until it is given back, which ends
+    // every use of this.
+    unsafe { &*place }
+}
+
+/// If the orphan of a socket is here, it is `settled`.
+#[inline(always)]
+pub(crate) fn settle_of(sk: u64, settled: impl Fn(&Undecided)) {
+    for index in places(sk) {
+        if let Some(place) = UNDECIDED.get_ptr_mut(index)
+            && shared!(place, sk).get() == sk
+        {
+            take(place, shared!(place, ended_ns).get(), &settled);
+        }
+    }
+}
+
+/// The orphan in a place, which ended then, has waited for long enough, if it is still there.
+#[inline(always)]
+pub(crate) fn settle_at(index: u32, ended_ns: u64, now_ns: u64, settled: impl Fn(&Undecided)) {
+    if let Some(place) = UNDECIDED.get_ptr_mut(index)
+        && now_ns.saturating_sub(ended_ns) >= ANSWER_NS
+    {
+        take(place, ended_ns, &settled);
+    }
+}
+
+#[inline(always)]
+fn take(place: *mut Undecided, found: u64, settled: &impl Fn(&Undecided)) {
+    let when = shared!(place, ended_ns);
+    if found != FREE && found != TAKEN && when.replace(found, TAKEN) {
+        settled(own(place));
+        when.set(FREE);
+    }
+}
