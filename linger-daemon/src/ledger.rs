@@ -7,6 +7,7 @@ mod in_flight;
 mod orphans;
 mod past;
 mod percpu;
+mod programs;
 mod shared;
 mod sum;
 mod totals;
@@ -31,6 +32,7 @@ use self::in_flight::{InFlight, Slots};
 use self::orphans::Records;
 use self::past::Kept;
 use self::percpu::PerCpu;
+pub(crate) use self::programs::Programs;
 pub(crate) use self::shared::Shared;
 use self::sum::add_kind;
 use self::totals::Totals;
@@ -38,7 +40,7 @@ pub(crate) use self::undecided::Undecided;
 pub(crate) use self::written::Written;
 use crate::attribution::{Cgroups, Dimension, Labels, Names};
 use crate::config::Config;
-use crate::probe::Maps;
+use crate::probe::{Hook, Maps};
 
 /// How full a map of the kernel is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +68,8 @@ pub struct Snapshot {
     pub lost_orphan_bytes: u64,
     /// How full the maps are.
     pub maps: Vec<MapFill>,
+    /// How often the kernel skipped each program.
+    pub skipped_runs: Vec<(&'static str, u64)>,
 }
 
 /// Why the ledger cannot be read.
@@ -98,6 +102,12 @@ pub enum LedgerError {
         /// Why.
         source: io::Error,
     },
+    /// The kernel does not tell of a program.
+    #[error("cannot ask for what the kernel knows of a program")]
+    Program {
+        /// Why.
+        source: io::Error,
+    },
     /// The kernel does not share it.
     #[error("cannot map the map {map} into memory")]
     Share {
@@ -121,6 +131,7 @@ pub struct Ledger {
     in_flight: InFlight,
     orphans: Records,
     undecided: Undecided,
+    programs: Programs,
     max_groups: u32,
     max_orphans: u32,
     /// What the daemon counts itself.
@@ -147,6 +158,7 @@ impl Ledger {
             lost_orphan_bytes: take(maps, "LOST_ORPHAN_BYTES")?,
             orphans: Records::new(maps, config.orphan_ttl)?,
             undecided: Undecided::map(maps, plan)?,
+            programs: Programs::new(Vec::new()),
             max_groups: config.max_groups,
             max_orphans: config.max_orphans,
             in_flight: InFlight {
@@ -165,9 +177,9 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// From now on, this program settles orphans whose fate did not show.
-    pub fn settle_by(&mut self, settler: Option<OwnedFd>) {
-        self.undecided.settle_by(settler);
+    /// From now on, these programs, which are attached, are asked for what the kernel knows of them.
+    pub fn of_programs(&mut self, programs: Vec<(Hook, OwnedFd)>) {
+        self.programs = Programs::new(programs);
     }
 
     /// Takes over what of the configuration can change while programs are attached.
@@ -191,7 +203,9 @@ impl Ledger {
         let swept = self.in_flight.sweep()?;
         self.count_missed(&swept.missed)?;
         self.give_up()?;
-        self.undecided.settle()?;
+        if let Some(settler) = self.programs.settler() {
+            self.undecided.settle_by(settler)?;
+        }
         let mut totals = Totals::default();
         let past = self.kept.past();
         let rows = self.groups.read(&mut self.rows, past, &mut totals)?;
@@ -221,6 +235,7 @@ impl Ledger {
                 fill("closes", swept.in_flight, MAX_CLOSES.into()),
                 fill("orphans", under_way, self.max_orphans.into()),
             ],
+            skipped_runs: self.programs.skipped_runs()?,
         };
         self.read = begun;
         Ok(snapshot)

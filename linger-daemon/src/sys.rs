@@ -129,6 +129,25 @@ pub(crate) fn leads_anywhere(link: &impl AsFd) -> bool {
     known.is_ok() && (info.kind != BPF_LINK_TYPE_CGROUP || info.cgroup_id != 0)
 }
 
+/// `struct bpf_prog_info` as far as `recursion_misses`, its last word here (include/uapi/linux/bpf.h).
+const PROGRAM_INFO: usize = 27;
+
+/// How often the kernel skipped a program, because it was at work on that CPU already.
+///
+/// kernel: v5.12.. kernel/bpf/syscall.c: `bpf_prog_get_info_by_fd`
+pub(crate) fn skipped_runs(program: &impl AsFd) -> io::Result<u64> {
+    let mut info = [0_u64; PROGRAM_INFO];
+    let mut call = GetInfo {
+        fd: number(program),
+        length: u32::try_from(size_of_val(&info)).expect("a small struct"),
+        info: info.as_mut_ptr() as u64,
+    };
+    // SAFETY: the kernel writes no more than `length` bytes, the size of `info`, which is all zero: it points to no
+    // buffer.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut call) }?;
+    Ok(info[PROGRAM_INFO - 1])
+}
+
 /// `union bpf_attr`, the part `test`.
 #[repr(C)]
 #[derive(Default)]
@@ -153,7 +172,7 @@ struct Run {
 
 /// Runs a program of a raw tracepoint here and now, with these arguments.
 ///
-/// kernel: v5.10.. net/bpf/test_run.c: `bpf_prog_test_run_raw_tp`
+/// kernel: v5.10.. `net/bpf/test_run.c`: `bpf_prog_test_run_raw_tp`
 pub(crate) fn run(program: &impl AsFd, arguments: [u64; 2]) -> io::Result<()> {
     const BPF_PROG_TEST_RUN: libc::c_long = 10;
     let mut call = Run {

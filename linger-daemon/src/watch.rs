@@ -6,6 +6,7 @@ mod stack;
 mod units;
 
 use std::io::{self, ErrorKind, IsTerminal as _, Write};
+use std::mem;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -23,9 +24,9 @@ use self::stack::Symbols;
 use self::units::Units;
 use crate::attribution::{Dimension, Namer};
 use crate::event::{Clock, Told, WatchError, Watcher, told};
-use crate::ledger::{Undecided, Written};
+use crate::ledger::{Programs, Undecided, Written};
 use crate::privileges;
-use crate::probe::{self, Attached, Maps, Purpose};
+use crate::probe::{self, Attached, Beside, Hook, Maps, Purpose};
 
 /// How closes are shown, and for how long.
 #[derive(Clone, Debug, Default)]
@@ -85,6 +86,7 @@ struct Session {
     namer: Namer,
     written: Written,
     undecided: Undecided,
+    programs: Programs,
     symbols: Option<Symbols>,
     clock: Clock,
     lines: Lines,
@@ -97,7 +99,7 @@ impl Session {
     fn begin(asked: Asked, options: &Options) -> Result<Self> {
         let units = Units::new(&asked.units, probe::cgroups());
         let filter = asked.filter(&units.look());
-        let (attached, (watcher, written, undecided)) = open(&filter, options)?;
+        let (attached, programs, (watcher, written, undecided)) = open(&filter, options)?;
         let terminal = io::stdout().is_terminal();
         Ok(Self {
             _attached: attached,
@@ -108,6 +110,7 @@ impl Session {
             namer: Namer::new(Dimension::DEFAULT.into(), probe::cgroups()),
             written,
             undecided,
+            programs: Programs::new(programs),
             clock: Clock::of_host(),
             lines: Lines::new(options.json, terminal),
             closes: 0,
@@ -156,7 +159,9 @@ impl Session {
 
     /// Keeps the place, looks for units that were started and fates that did not show, says what was missed.
     fn tend(&mut self) -> Result<()> {
-        self.undecided.settle()?;
+        if let Some(settler) = self.programs.settler() {
+            self.undecided.settle_by(settler)?;
+        }
         let lapse = self.watcher.prolong();
         if !lapse.is_zero() {
             eprintln!(
@@ -222,26 +227,34 @@ impl Session {
     }
 }
 
+/// The programs, attached if they are this process's own, and what was prepared of their maps.
+type Opened = (
+    Option<Attached>,
+    Vec<(Hook, OwnedFd)>,
+    (Watcher, Written, Undecided),
+);
+
 /// Takes a place at the programs that another lingerd keeps, or at its own.
-fn open(
-    filter: &Filter,
-    options: &Options,
-) -> Result<(Option<Attached>, (Watcher, Written, Undecided))> {
+fn open(filter: &Filter, options: &Options) -> Result<Opened> {
     let prepare = |maps: &mut Maps, plan| -> Result<_, WatchError> {
         let undecided = Undecided::map(maps, plan)?;
         Ok((Watcher::new(maps, filter)?, Written::take(maps)?, undecided))
     };
     if !options.own {
         let beside = probe::beside(&options.pins).context("cannot watch beside the service")?;
-        if let Some((plan, mut maps, settler)) = beside {
-            let mut prepared = prepare(&mut maps, plan)?;
-            prepared.2.settle_by(settler);
+        if let Some(Beside {
+            plan,
+            mut maps,
+            programs,
+        }) = beside
+        {
+            let prepared = prepare(&mut maps, plan)?;
             info!(
                 plan = plan.name(),
                 "watching by the programs that are kept in {}",
                 options.pins.display()
             );
-            return Ok((None, prepared));
+            return Ok((None, programs, prepared));
         }
     }
     let purpose = Purpose {
@@ -249,15 +262,15 @@ fn open(
         max_orphans: ORPHANS,
         ..Purpose::default()
     };
-    let (mut attached, mut prepared) = probe::choose(options.plan, purpose, None, prepare)?;
-    prepared.2.settle_by(attached.settler.take());
+    let (mut attached, prepared) = probe::choose(options.plan, purpose, None, prepare)?;
+    let programs = mem::take(&mut attached.programs);
     // Attaching may have taken longer than the place is kept without a sign of life.
     prepared.0.prolong();
     info!(
         plan = attached.plan.name(),
         "watching by programs of its own"
     );
-    Ok((Some(attached), prepared))
+    Ok((Some(attached), programs, prepared))
 }
 
 /// Places of its own programs, whose counts no one reads: few, but their paths name the units.

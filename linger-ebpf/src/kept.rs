@@ -5,7 +5,7 @@ use crate::{Counters, Group, Lost};
 
 /// The layout of everything in the maps. A daemon goes on with the maps, and programs, of another only
 /// if both have the same: raise it with every change of what an entry means, or where it is.
-pub const LAYOUT: u64 = 3;
+pub const LAYOUT: u64 = 4;
 
 /// What the programs were loaded for: made with them, and never changed.
 #[repr(C)]

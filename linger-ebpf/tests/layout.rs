@@ -5,7 +5,8 @@ use std::fmt::{Debug, Write as _};
 use linger_ebpf::{
     BUCKET_BOUNDS_NS, Cause, Close, Closes, Counters, Ends, Event, Exiting, Fate, Filter, Group,
     HINTS, Kind, LAYOUT, Lost, MAX_CLOSES, Origin, Orphan, Orphans, Outcome, Parked, Past, Path,
-    Plan, PortBits, QueueBytes, ROWS, Row, RowKey, SHARED_ROWS, Settings, Slot, Watch, keyed,
+    Plan, PortBits, QueueBytes, ROWS, Row, RowKey, SHARED_ROWS, Settings, Slot, UNDECIDED_PLACES,
+    Undecided, Watch, keyed,
 };
 
 fn size<T>(out: &mut String, name: &str) {
@@ -33,6 +34,7 @@ fn layout() -> String {
     fields(&mut out, "Row", &Row::ZERO);
     fields(&mut out, "Close", &Close::ZERO);
     fields(&mut out, "Orphan", &Orphan::ZERO);
+    size::<Undecided>(&mut out, "Undecided");
     fields(&mut out, "Exiting", &Exiting::default());
     fields(&mut out, "Exe", &Group::ZERO.exe());
     fields(&mut out, "Settings", &Settings::default());
@@ -63,7 +65,7 @@ fn layout() -> String {
     writeln!(
         out,
         "rows: {ROWS}, shared {SHARED_ROWS}, given up {given_up}\nbuckets: {BUCKET_BOUNDS_NS:?}\n\
-         places: {MAX_CLOSES} closes, {HINTS} hints\nkeyed: all {:#b}",
+         places: {MAX_CLOSES} closes, {HINTS} hints, {UNDECIDED_PLACES} undecided\nkeyed: all {:#b}",
         keyed::ALL
     )
     .expect("text");

@@ -1,7 +1,7 @@
 //! Orphans that ended while their fate was yet to show.
 
 use std::mem::offset_of;
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
 use linger_ebpf::{ANSWER_NS, Plan, UNDECIDED_PLACES, Undecided as Place};
@@ -14,11 +14,8 @@ use crate::sys::{now_ns, run};
 const NAME: &str = "UNDECIDED";
 const PLACES: usize = UNDECIDED_PLACES as usize;
 
-/// The places of those orphans, and the program that settles them.
-pub(crate) struct Undecided {
-    places: Option<Shared>,
-    settler: Option<OwnedFd>,
-}
+/// The places of those orphans.
+pub(crate) struct Undecided(Option<Shared>);
 
 impl Undecided {
     /// Maps the places, if the plan has such.
@@ -26,22 +23,14 @@ impl Undecided {
         let places = (plan == Plan::Tracepoint)
             .then(|| Shared::map(maps, NAME, PLACES * size_of::<Place>()))
             .transpose()?;
-        Ok(Self {
-            places,
-            settler: None,
-        })
+        Ok(Self(places))
     }
 
-    /// From now on, this program settles them.
-    pub(crate) fn settle_by(&mut self, settler: Option<OwnedFd>) {
-        self.settler = settler;
-    }
-
-    /// Has those settled that have waited for long enough: an RST of the peer ended them.
-    pub(crate) fn settle(&self) -> Result<(), LedgerError> {
+    /// Has those settled, by a program, that have waited for long enough: an RST of the peer ended them.
+    pub(crate) fn settle_by(&self, settler: &impl AsFd) -> Result<(), LedgerError> {
         /// Until then a place is free, or someone is at work on it.
         const FIRST: u64 = 2;
-        let (Some(places), Some(settler)) = (&self.places, &self.settler) else {
+        let Some(places) = &self.0 else {
             return Ok(());
         };
         let until = now_ns().saturating_sub(ANSWER_NS);

@@ -18,6 +18,7 @@ fn live(groups: Vec<(Labels, Counters)>, recent: Vec<Recent>) -> Live {
         lost: [0; Lost::COUNT],
         lost_orphan_bytes: 0,
         maps: Vec::new(),
+        skipped_runs: Vec::new(),
     };
     let facts = Facts {
         plan: Plan::Fentry,

@@ -35,6 +35,15 @@ pub(super) static ATTACHED: Family = Family {
     rule: Rule::Daemon(attached),
 };
 
+pub(super) static SKIPPED: Family = Family {
+    name: "linger_probe_skipped_runs_total",
+    help: "Runs of each BPF program that the kernel skipped, because that program, or with kprobes any, was at \
+           work on the CPU already: some thread was preempted, or interrupted, inside it. What else sees the close \
+           makes up for most of them; see linger_lost_total for what none does.",
+    kind: Kind::Counter,
+    rule: Rule::Daemon(skipped),
+};
+
 pub(super) static LOST: Family = Family {
     name: "linger_lost_total",
     help: "What could not be recorded. what=\"group\": changes counted under other because their \
@@ -84,6 +93,14 @@ fn attached(exposition: &Exposition, series: &mut dyn Series) {
     hooks.sort();
     for (program, target) in hooks {
         series.count(&[("program", program), ("target", &target)], 1);
+    }
+}
+
+fn skipped(exposition: &Exposition, series: &mut dyn Series) {
+    let mut skipped = exposition.snapshot.skipped_runs.clone();
+    skipped.sort_unstable();
+    for (program, runs) in skipped {
+        series.count(&[("program", program)], runs);
     }
 }
 

@@ -20,6 +20,7 @@ pub(super) static FAMILIES: &[&Family] = &[
     &groups::ORPHANS_TOTAL,
     &daemon::ATTACHED,
     &daemon::PROBE,
+    &daemon::SKIPPED,
     &groups::RESETS,
     &daemon::SCRAPE,
     &groups::UNREAD,

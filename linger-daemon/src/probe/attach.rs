@@ -66,8 +66,8 @@ pub struct Attached {
     _ebpf: Option<Ebpf>,
     /// More of what keeps programs attached.
     _kretprobes: Vec<Kretprobe>,
-    /// What settles orphans whose fate did not show, if the plan has such; until someone takes it.
-    pub settler: Option<OwnedFd>,
+    /// The program of each hook; until someone takes them.
+    pub programs: Vec<(Hook, OwnedFd)>,
 }
 
 impl Attached {
@@ -75,10 +75,10 @@ impl Attached {
     pub(super) fn elsewhere(plan: Plan, hooks: Vec<Hook>, pins: &Pins) -> Self {
         Self {
             plan,
+            programs: pins.programs(&hooks),
             hooks,
             _ebpf: None,
             _kretprobes: Vec::new(),
-            settler: pins.settler(),
         }
     }
 }
@@ -142,19 +142,22 @@ impl Loader {
             mut maps,
         } = loaded;
         let holders = self.attach_hooks(&mut ebpf, plan, &self.hooks(plan), pins.is_some())?;
-        let hooks = holders.iter().map(|(hook, _)| *hook).collect();
+        let hooks: Vec<_> = holders.iter().map(|(hook, _)| *hook).collect();
+        let programs = programs(&ebpf, &hooks).map_err(|(hook, why)| PlanError {
+            plan,
+            point: hook.point.to_string(),
+            why,
+        })?;
         let mut kretprobes = Vec::new();
-        let mut settler = None;
         for (hook, holder) in holders {
             match (holder, pins) {
                 (Holder::Kretprobe(kretprobe), _) => kretprobes.push(kretprobe),
-                (Holder::Program(program), _) => settler = Some(program),
                 (Holder::Link(link), Some(pins)) => pins.keep_link(hook, link)?,
                 (Holder::Link(_) | Holder::Loader, _) => {}
             }
         }
         if let Some(pins) = pins {
-            settler = pins.settler();
+            pins.keep_programs(&programs)?;
             pins.seal(&mut maps, self.purpose.origin(plan, self.traits))?;
         }
         Ok(Attached {
@@ -163,7 +166,7 @@ impl Loader {
             // What is pinned stays without it.
             _ebpf: pins.is_none().then_some(ebpf),
             _kretprobes: kretprobes,
-            settler,
+            programs,
         })
     }
 
@@ -329,14 +332,7 @@ fn attach(program: &mut Program, hook: Hook, keep: bool) -> Result<Holder, Progr
             let id = program.attach(name)?;
             keep.then(|| program.take_link(id).map(FdLink::from))
         }
-        (Program::RawTracePoint(program), Point::OnDemand) => {
-            let program = program.fd()?.as_fd().try_clone_to_owned()?;
-            return Ok(if keep {
-                Holder::Link(Link::Ours(program))
-            } else {
-                Holder::Program(program)
-            });
-        }
+        (Program::RawTracePoint(_), Point::OnDemand) => return Ok(Holder::Loader),
         (Program::BtfTracePoint(program), Point::BtfTracepoint(_)) => {
             let id = program.attach()?;
             keep.then(|| program.take_link(id).map(FdLink::from))
@@ -352,13 +348,27 @@ fn attach(program: &mut Program, hook: Hook, keep: bool) -> Result<Holder, Progr
     Ok(link.map_or(Holder::Loader, |link| Holder::Link(Link::Loader(link))))
 }
 
+/// The programs of these hooks, which are loaded.
+fn programs(ebpf: &Ebpf, hooks: &[Hook]) -> Result<Vec<(Hook, OwnedFd)>, (Hook, AttachError)> {
+    let program = |hook: Hook| {
+        let program = ebpf.program(hook.program);
+        let program = program.ok_or_else(|| load::no_program(hook))?;
+        let fd = program.fd().map_err(|error| explain(&error, hook.point))?;
+        let fd = fd.as_fd().try_clone_to_owned();
+        fd.map_err(|error| AttachError::Refused(error.to_string()))
+    };
+    let programs = hooks.iter().map(|&hook| match program(hook) {
+        Ok(program) => Ok((hook, program)),
+        Err(why) => Err((hook, why)),
+    });
+    programs.collect()
+}
+
 /// What keeps a program attached.
 enum Holder {
     /// The loader that it comes from.
     Loader,
     Kretprobe(Kretprobe),
-    /// Nothing: a program that is attached nowhere.
-    Program(OwnedFd),
     /// What can be pinned.
     Link(Link),
 }

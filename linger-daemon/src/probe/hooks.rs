@@ -107,11 +107,8 @@ const NEW_TIMER: &str = "tcp_reset_keepalive_timer";
 /// The program that needs [`sees_returns`].
 const SEES_RETURNS: &str = "tracepoint_sys_exit";
 
-/// What settles orphans whose fate did not show.
-pub(super) const SETTLE: Hook = hook("tracepoint_settle", Point::OnDemand);
-
 const TRACEPOINT: &[Hook] = &[
-    SETTLE,
+    hook("tracepoint_settle", Point::OnDemand),
     hook(SEES_RETURNS, Point::BtfTracepoint("sys_exit")),
     hook("tracepoint_destroy_sock", DESTROY),
     hook("tracepoint_set_state", SET_STATE),

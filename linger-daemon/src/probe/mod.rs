@@ -19,4 +19,4 @@ pub use kretprobe::TRACEFS;
 pub use maps::Maps;
 pub use pins::{DEFAULT_PINS, Pins, PinsError};
 pub use preemption::Preemption;
-pub use takeover::beside;
+pub use takeover::{Beside, beside};

@@ -25,7 +25,7 @@ use nix::unistd::geteuid;
 use thiserror::Error;
 use tracing::debug;
 
-use super::hooks::{Hook, Point, SETTLE};
+use super::hooks::{Hook, Point};
 use super::kretprobe;
 use super::maps::Maps;
 use crate::sys;
@@ -35,7 +35,7 @@ pub const DEFAULT_PINS: &str = "/sys/fs/bpf/lingerd";
 
 const MAPS: &str = "maps";
 const LINKS: &str = "links";
-/// Of programs that are attached nowhere.
+/// Of the programs: what the kernel knows of each, and one that is attached nowhere.
 const PROGRAMS: &str = "programs";
 const ORIGIN: &str = "ORIGIN";
 
@@ -200,21 +200,24 @@ impl Pins {
 
     /// Whether the program of this hook is still attached.
     pub(super) fn is_attached(&self, hook: Hook) -> bool {
+        if hook.point == Point::OnDemand {
+            return self.program(hook).exists();
+        }
         sys::get(&self.link(hook)).is_ok_and(|link| sys::leads_anywhere(&link))
     }
 
-    /// The program that settles orphans whose fate did not show; none if the plan has no such.
-    pub(super) fn settler(&self) -> Option<OwnedFd> {
-        sys::get(&self.link(SETTLE)).ok()
+    /// Those programs of these hooks that are kept.
+    pub(super) fn programs(&self, hooks: &[Hook]) -> Vec<(Hook, OwnedFd)> {
+        let program = |&hook: &Hook| Some((hook, sys::get(&self.program(hook)).ok()?));
+        hooks.iter().filter_map(program).collect()
     }
 
     fn link(&self, hook: Hook) -> PathBuf {
-        let kind = if hook.point == Point::OnDemand {
-            PROGRAMS
-        } else {
-            LINKS
-        };
-        self.folder.join(kind).join(hook.program)
+        self.folder.join(LINKS).join(hook.program)
+    }
+
+    fn program(&self, hook: Hook) -> PathBuf {
+        self.folder.join(PROGRAMS).join(hook.program)
     }
 
     /// Pins all maps but the last.
@@ -244,6 +247,14 @@ impl Pins {
             Link::Ours(link) => sys::pin(&link, &path),
         };
         pinned.map_err(|error| failed("pin the link", &path, error))
+    }
+
+    /// Keeps programs, for what is to be known of them.
+    pub(super) fn keep_programs(&self, programs: &[(Hook, OwnedFd)]) -> Result<(), PinsError> {
+        programs.iter().try_for_each(|(hook, program)| {
+            let path = self.program(*hook);
+            sys::pin(program, &path).map_err(|error| failed("pin the program", &path, error))
+        })
     }
 
     /// Says that everything is kept, and what it was made for.
@@ -300,7 +311,7 @@ impl Pins {
     }
 }
 
-/// What keeps a program attached, and can be pinned; or the program, if that is attached nowhere.
+/// What keeps a program attached, and can be pinned.
 pub(super) enum Link {
     /// Made by the loader.
     Loader(FdLink),

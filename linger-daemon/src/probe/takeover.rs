@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::attach::Attached;
 use super::choose::Purpose;
-use super::hooks::{Traits, hooks};
+use super::hooks::{Hook, Traits, hooks};
 use super::maps::Maps;
 use super::pins::{Kept, Pins, PinsError};
 use super::preemption::Preemption;
@@ -53,9 +53,19 @@ pub(super) fn take_over(
     }
 }
 
-/// The maps of the programs that another lingerd keeps in this folder, and what settles orphans whose fate did not
-/// show; none if there are none that work, and that this one understands.
-pub fn beside(folder: &Path) -> Result<Option<(Plan, Maps, Option<OwnedFd>)>, PinsError> {
+/// Programs that another lingerd keeps.
+pub struct Beside {
+    /// Their plan.
+    pub plan: Plan,
+    /// Their maps.
+    pub maps: Maps,
+    /// The program of each hook.
+    pub programs: Vec<(Hook, OwnedFd)>,
+}
+
+/// The programs that another lingerd keeps in this folder; none if there are none that work, and that this one
+/// understands.
+pub fn beside(folder: &Path) -> Result<Option<Beside>, PinsError> {
     if !Pins::are_in(folder) {
         return Ok(None);
     }
@@ -71,7 +81,11 @@ pub fn beside(folder: &Path) -> Result<Option<(Plan, Maps, Option<OwnedFd>)>, Pi
     if !hooks.iter().all(|hook| pins.is_attached(*hook)) {
         return Ok(None);
     }
-    Ok(Some((plan, pins.maps()?, pins.settler())))
+    Ok(Some(Beside {
+        plan,
+        maps: pins.maps()?,
+        programs: pins.programs(&hooks),
+    }))
 }
 
 /// The plan of programs that are kept.

@@ -1,5 +1,6 @@
 //! Programs at work, and what reads their counts.
 
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,7 @@ impl Counting {
     /// Has closes counted, and keeps only the capabilities that reading the counts takes.
     pub(super) fn begin(config: &Config, pins: Option<&Pins>) -> Result<Self> {
         let (mut attached, (mut ledger, recent)) = attach(config, pins)?;
-        ledger.settle_by(attached.settler.take());
+        ledger.of_programs(mem::take(&mut attached.programs));
         let ledger = Arc::new(Mutex::new(ledger));
         drop_privileges(&ledger)?;
         // Reading the kernel's types took much.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use linger_daemon::live::{MAX_GROUPS as MAX_SHOWN, MAX_RECENT};
 use linger_ebpf::{
     Close, Event, Exe, Group, MAX_CLOSES, MAX_COMMS, MAX_GROUPS, MAX_LEFT_OUT, MAX_ORPHANS,
-    MAX_WATCHED, Orphan, Parked, ROWS_PER_GROUP, Row, RowKey, Slot,
+    MAX_WATCHED, Orphan, Parked, ROWS_PER_GROUP, Row, RowKey, Slot, UNDECIDED_PLACES, Undecided,
 };
 
 fn package() -> &'static Path {
@@ -110,6 +110,13 @@ fn the_page_of_limits_has_the_sizes_of_the_tables() {
             0,
         ),
         Table::hash("closes that wait", MAX_CLOSES, 8, size_of::<Parked>(), 0),
+        Table {
+            name: "orphans whose fate is yet to show (`tracepoint`)",
+            places: UNDECIDED_PLACES as usize * size_of::<Undecided>(),
+            most: 0,
+            each: 0,
+            on_every_cpu: 0,
+        },
         Table::hash(
             "closes told to those who watch",
             MAX_WATCHED,

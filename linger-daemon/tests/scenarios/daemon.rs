@@ -154,10 +154,17 @@ impl Daemon {
     /// (`bpf_prog_info.recursion_misses`).
     pub(crate) fn skipped_runs(&self) -> Result<u64> {
         let infos = self.descriptors()?;
-        let skipped = infos
+        // It may have a program open more than once.
+        let skipped: BTreeMap<_, _> = infos
             .iter()
-            .filter_map(|info| number(info, "recursion_misses:"));
-        Ok(skipped.sum())
+            .filter_map(|info| {
+                Some((
+                    number(info, "prog_id:")?,
+                    number(info, "recursion_misses:")?,
+                ))
+            })
+            .collect();
+        Ok(skipped.values().sum())
     }
 
     /// What the kernel says of the files that the process has open.

@@ -1,8 +1,7 @@
 //! A peer whose segments a scenario chooses one by one: acknowledgement, flags and order are free, and no kernel
 //! answers for it.
 
-use std::io;
-use std::mem::{MaybeUninit, size_of};
+use std::io::{self, Read as _};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
@@ -184,14 +183,12 @@ impl Connection<'_> {
 impl Peer {
     /// The next segment of the host, if one comes soon.
     fn receive(&self) -> io::Result<Option<Seen>> {
-        let mut buffer = [MaybeUninit::uninit(); 1 << 16];
-        let length = match self.link.recv(&mut buffer) {
+        let mut buffer = vec![0; 1 << 16];
+        let length = match (&self.link).read(&mut buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             other => other?,
         };
-        // SAFETY: so many bytes were written.
-        let packet = unsafe { buffer[..length].assume_init_ref() };
-        let packet = SlicedPacket::from_ip(packet).map_err(io::Error::other)?;
+        let packet = SlicedPacket::from_ip(&buffer[..length]).map_err(io::Error::other)?;
         Ok(match packet.transport {
             Some(TransportSlice::Tcp(tcp)) => Some(Seen {
                 syn: tcp.syn(),
@@ -205,21 +202,25 @@ impl Peer {
     }
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "a number of 16 bits")]
 const ETH_P_IP: u16 = libc::ETH_P_IP as u16;
 
 /// What a frame is sent to, or a socket bound to, on a device.
 fn link_address(device: &str, mac: [u8; 6]) -> io::Result<SockAddr> {
-    let index = if_nametoindex(device)?;
+    let index = i32::try_from(if_nametoindex(device)?).map_err(io::Error::other)?;
+    let family = u16::try_from(libc::AF_PACKET).map_err(io::Error::other)?;
+    let size = size_of::<libc::sockaddr_ll>();
+    let size = libc::socklen_t::try_from(size).map_err(io::Error::other)?;
     // SAFETY: what is written is an address of this family, and the length its own.
     let ((), address) = unsafe {
         SockAddr::try_init(|storage, length| {
             let address = storage.cast::<libc::sockaddr_ll>();
-            (*address).sll_family = libc::AF_PACKET as u16;
+            (*address).sll_family = family;
             (*address).sll_protocol = ETH_P_IP.to_be();
-            (*address).sll_ifindex = index as i32;
+            (*address).sll_ifindex = index;
             (*address).sll_halen = 6;
             (&mut (*address).sll_addr)[..6].copy_from_slice(&mac);
-            *length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+            *length = size;
             Ok(())
         })
     }?;

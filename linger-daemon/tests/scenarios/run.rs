@@ -10,6 +10,7 @@ use anyhow::{Result, anyhow, ensure};
 use linger_testkit::exposition::Scrape;
 
 use crate::child::{self, Report};
+use crate::closes::sum;
 use crate::common::summary::{Pair, Summary, Verdict};
 use crate::daemon::Daemon;
 use crate::exposition::Counted;
@@ -151,7 +152,16 @@ impl<'a> Run<'a> {
         Ok(scrape)
     }
 
+    /// What lingerd says of skipped runs is what the kernel does.
     fn expect_no_contradiction(&self) -> Result<()> {
+        let before = self.daemon.skipped_runs()?;
+        let scrape = self.scrape()?;
+        let told = sum(&scrape, "linger_probe_skipped_runs_total", |_| true);
+        let after = self.daemon.skipped_runs()?;
+        ensure!(
+            (before..=after).contains(&told),
+            "{told} skipped runs, where the kernel says {before} to {after}"
+        );
         let first = self.contradiction.lock();
         let mut first = first.unwrap_or_else(PoisonError::into_inner);
         first.take().map_or(Ok(()), Err)

@@ -35,8 +35,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ),
 ];
 
-/// What the peer acknowledges of a message.
-const SOME: u32 = MESSAGE as u32 / 2;
+/// A message, as it counts in sequence numbers.
+#[expect(clippy::cast_possible_truncation, reason = "a small message")]
+const ALL: u32 = MESSAGE as u32;
+
+/// What the peer acknowledges of it.
+const SOME: u32 = ALL / 2;
 
 /// A message that the peer has not acknowledged.
 fn with_unacked(peer: &Peer) -> io::Result<(Socket, Connection<'_>)> {
@@ -222,7 +226,7 @@ fn delivered_before_its_end(lingerd: &Path, plan: Plan) -> anyhow::Result<()> {
         let before = delivered(&daemon.scrape()?);
         drop(client);
         connection.send(Segment {
-            acked: Some(MESSAGE as u32 + 1),
+            acked: Some(ALL + 1),
             ..Segment::default()
         })?;
         state::wait_for_port_state(port, State::FinWait2)?;
@@ -236,7 +240,7 @@ fn delivered_before_its_end(lingerd: &Path, plan: Plan) -> anyhow::Result<()> {
         );
         connection.send(Segment {
             rst: true,
-            acked: Some(MESSAGE as u32 + 1),
+            acked: Some(ALL + 1),
             ..Segment::default()
         })?;
         daemon.terminate()

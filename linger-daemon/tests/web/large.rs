@@ -22,6 +22,7 @@ pub(crate) fn snapshot(counters: fn(u64) -> Counters) -> Snapshot {
         lost: [0; Lost::COUNT],
         lost_orphan_bytes: 0,
         maps: Vec::new(),
+        skipped_runs: Vec::new(),
     }
 }
 
