@@ -28,6 +28,7 @@
     internal_features,
     reason = "atomic_xadd has no stable name on this target"
 )]
+#![feature(asm_experimental_arch)]
 #![feature(core_intrinsics)]
 #![no_main]
 
@@ -362,7 +363,8 @@ again! {
     /// kernel: v4.16.. include/trace/events/sock.h: inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
     #[btf_tracepoint(function = "inet_sock_set_state")]
     tracepoint_set_state, tracepoint_set_state_2, tracepoint_set_state_3 = |ctx: BtfTracePointContext| {
-        tracepoint::set_state(&Sock::<Typed>::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2));
+        let number = || Probed::read(ctx.as_ptr().cast(), 0);
+        tracepoint::set_state(&Sock::<Typed>::new(ctx.arg(0)), number, ctx.arg(1), ctx.arg(2));
     }
 }
 

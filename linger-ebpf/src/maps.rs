@@ -13,6 +13,8 @@ use linger_ebpf::{
     WATCHERS, Watch, hint,
 };
 
+use core::arch::asm;
+
 use crate::shared::shared;
 
 /// The ledger: what each kind of thing adds up to for each group. Memory is allocated as rows appear:
@@ -94,7 +96,7 @@ pub(crate) static ORPHANS: HashMap<u64, Orphan> =
 pub(crate) static UNDECIDED: Array<Undecided> =
     Array::with_max_entries(UNDECIDED_PLACES, BPF_F_MMAPABLE);
 
-/// How many records in `ORPHANS` and `PARKED` have each hint, so that the end of any other socket
+/// How many records in `ORPHANS`, `PARKED` and `UNDECIDED` have each hint, so that the end of any other socket
 /// takes a look here and no more. The daemon, too, removes records.
 #[map]
 static SOCKETS: Array<u64> = Array::with_max_entries(HINTS, BPF_F_MMAPABLE);
@@ -157,18 +159,32 @@ pub(crate) fn lose_orphan(bytes: u32) {
     }
 }
 
-/// Whether there may be a record of this socket in `ORPHANS` or `PARKED`.
+/// The lower half of an address, as a number. The verifier lets it be copied from a pointer whose type it knows; left
+/// to itself the compiler may calculate with the pointer in place.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "that is asked for")]
+fn lower_half(address: u64) -> u64 {
+    let half: u32;
+    // SAFETY: copies a register.
+    unsafe {
+        asm!("{half} = {address}", half = out(wreg) half, address = in(wreg) address as u32,
+             options(pure, nomem, nostack));
+    }
+    half.into()
+}
+
+/// Whether there may be a record of this socket in `ORPHANS`, `PARKED` or `UNDECIDED`.
 #[inline(always)]
 pub(crate) fn is_hinted(sk: u64) -> bool {
     SOCKETS
-        .get_ptr_mut(hint(sk))
+        .get_ptr_mut(hint(lower_half(sk)))
         .is_some_and(|count| shared!(count).get() > 0)
 }
 
 /// Adds to the records that have the hint of this socket; the largest number takes one away.
 #[inline(always)]
 pub(crate) fn add_hint(sk: u64, change: u64) {
-    if let Some(count) = SOCKETS.get_ptr_mut(hint(sk)) {
+    if let Some(count) = SOCKETS.get_ptr_mut(hint(lower_half(sk))) {
         shared!(count).add(change);
     }
 }
@@ -176,7 +192,7 @@ pub(crate) fn add_hint(sk: u64, change: u64) {
 /// Writes down that an RST is counted, by what tells it from any other; whether it was not yet.
 #[inline(always)]
 pub(crate) fn is_new_reset(sk: u64, reset: u64) -> bool {
-    let Some(last) = RESETS.get_ptr_mut(hint(sk)) else {
+    let Some(last) = RESETS.get_ptr_mut(hint(lower_half(sk))) else {
         return true;
     };
     let last = shared!(last);

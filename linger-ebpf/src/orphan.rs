@@ -60,6 +60,7 @@ extern "C" fn keep(close: *const Close, bytes: u32) -> i32 {
     };
     let orphan = Orphan {
         stage: close.orphan,
+        sk: close.sk,
         left_ns: close.start_ns,
         group: who::closes(close),
         bytes,
@@ -229,52 +230,48 @@ pub(crate) fn end<M: Memory>(sk: &Sock<M>, follows: bool) {
     {
         (orphan.fate, orphan.unsent, orphan.unacked) = (fate, unsent, unacked);
         let lived_ns = now_ns().saturating_sub(orphan.left_ns);
-        over(key, &orphan, lived_ns);
+        over(&orphan, lived_ns);
     }
 }
 
 /// An orphan is over: it is counted, or kept until its fate shows.
 #[inline(never)]
-fn over(key: u64, orphan: &Orphan, lived_ns: u64) {
+fn over(orphan: &Orphan, lived_ns: u64) {
     let mut fate = orphan.fate;
     if fate == UNDECIDED {
-        if undecided::put(key, orphan, lived_ns, now_ns(), by_peer) {
+        if undecided::put(orphan, lived_ns, now_ns(), by_peer) {
             return;
         }
         fate = Fate::Unknown as u32;
     }
-    count_over(key, orphan, fate, lived_ns);
+    count_over(orphan, fate, lived_ns);
 }
 
 /// Nothing answered what ended an orphan: it was an RST of the peer.
 #[inline(always)]
 fn by_peer(ended: &Undecided) {
     let Undecided {
-        sk,
-        orphan,
-        lived_ns,
-        ..
+        orphan, lived_ns, ..
     } = ended;
-    count_over(*sk, orphan, Fate::PeerReset as u32, *lived_ns);
+    count_over(orphan, Fate::PeerReset as u32, *lived_ns);
 }
 
 /// An RST answered what ended an orphan: it was data.
 #[inline(always)]
 fn by_data(ended: &Undecided) {
     let Undecided {
-        sk,
-        orphan,
-        lived_ns,
-        ..
+        orphan, lived_ns, ..
     } = ended;
-    count_over(*sk, orphan, Fate::LateData as u32, *lived_ns);
+    count_over(orphan, Fate::LateData as u32, *lived_ns);
 }
 
 /// A socket answers a packet by an RST.
 #[inline(always)]
 pub(crate) fn answered(key: u64) {
-    if maps::is_hinted(key)
-        && let Some(orphan) = record(key)
+    if !maps::is_hinted(key) {
+        return;
+    }
+    if let Some(orphan) = record(key)
         && shared!(orphan, stage).get() & MASK == ENDED
         && shared!(orphan, fate).get() == UNDECIDED
     {
@@ -286,7 +283,9 @@ pub(crate) fn answered(key: u64) {
 /// Another socket at this address closes: all that came of the one before has come.
 #[inline(always)]
 pub(crate) fn displace(key: u64) {
-    settle_displaced(key);
+    if maps::is_hinted(key) {
+        settle_displaced(key);
+    }
 }
 
 /// A [global function](crate).
@@ -305,14 +304,14 @@ pub(crate) fn settle(index: u32, ended_ns: u64) {
 
 /// Counts an orphan that is over, and tells it.
 #[inline(never)]
-fn count_over(key: u64, orphan: &Orphan, fate: u32, lived_ns: u64) {
+fn count_over(orphan: &Orphan, fate: u32, lived_ns: u64) {
     let queued = QueueBytes {
         unsent: orphan.unsent.into(),
         unacked: orphan.unacked.into(),
     };
     if orphan.watched != 0 {
         let end = End::new(fate, orphan.bytes, &queued, lived_ns);
-        watch::end(key, orphan.stage >> MASK.count_ones(), &end);
+        watch::end(orphan.sk, orphan.stage >> MASK.count_ones(), &end);
     }
     count_end(&orphan.group, fate, orphan.bytes, &queued, lived_ns);
 }
@@ -371,7 +370,7 @@ fn count_inner(key: u64, record: *mut Orphan) {
     // SAFETY: a map value, which no one else writes to but for its fate, of which either is right.
     let orphan = unsafe { &*record };
     count_left(&orphan.group, bytes);
-    over(key, orphan, 0);
+    over(orphan, 0);
     // It may have shown before the record was where that is looked for.
     if was == UNDECIDED && shared!(record, fate).get() != UNDECIDED {
         undecided::settle_of(key, by_data);
@@ -392,7 +391,7 @@ fn replaced(key: u64) {
             shared!(record, unacked).set(bytes);
             let lived_ns = now_ns().saturating_sub(shared!(record, left_ns).get());
             // SAFETY: a map value, which no one else writes to: its socket is gone.
-            count_over(key, unsafe { &*record }, Fate::Unknown as u32, lived_ns);
+            count_over(unsafe { &*record }, Fate::Unknown as u32, lived_ns);
         }
         _ => maps::lose_orphan(bytes),
     }

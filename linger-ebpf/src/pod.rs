@@ -31,8 +31,8 @@ pod! {
     Close = 3 * 8 + 4 * 4 + 4 + 2 * 2;
     Slot = 2 * 8 + size_of::<Close>();
     Parked = size_of::<Close>() + size_of::<Group>();
-    Orphan = 2 * 8 + size_of::<Group>() + 6 * 4;
-    Undecided = 3 * 8 + size_of::<Orphan>();
+    Orphan = 3 * 8 + size_of::<Group>() + 6 * 4;
+    Undecided = 2 * 8 + size_of::<Orphan>();
     Exiting = 2 * 8 + 2 * 4;
     Settings = 8;
     PortBits = 3 * 8;

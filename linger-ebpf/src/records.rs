@@ -106,6 +106,8 @@ pub struct Orphan {
     /// How far it has come, an [`orphan_stage`], in the lowest bits; above, what tells this record
     /// from any other in the same place.
     pub stage: u64,
+    /// Address of its socket, its key once more: as a number, of which the verifier knows no type.
+    pub sk: u64,
     /// When its close returned; before that, when its close began. Nanoseconds of
     /// `CLOCK_MONOTONIC`.
     pub left_ns: u64,
@@ -131,6 +133,7 @@ impl Orphan {
     /// Nothing known.
     pub const ZERO: Self = Self {
         stage: 0,
+        sk: 0,
         left_ns: 0,
         group: Group::ZERO,
         bytes: 0,
@@ -155,8 +158,6 @@ pub const ANSWER_NS: u64 = 100_000_000;
 pub struct Undecided {
     /// When it ended, nanoseconds of `CLOCK_MONOTONIC`; 0 if there is none here, 1 while one comes or goes.
     pub ended_ns: u64,
-    /// Address of its socket.
-    pub sk: u64,
     /// How long it had lived, nanoseconds.
     pub lived_ns: u64,
     /// What is known of it.

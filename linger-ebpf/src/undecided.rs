@@ -8,7 +8,7 @@
 use linger_ebpf::{ANSWER_NS, Orphan, UNDECIDED_PLACES, Undecided, hint};
 
 use crate::{
-    maps::UNDECIDED,
+    maps::{self, UNDECIDED},
     shared::{paste, shared},
 };
 
@@ -30,12 +30,12 @@ fn places(sk: u64) -> [u32; 4] {
 /// Keeps an orphan that ended now; those that waited for long enough are `settled`. Whether there was room.
 #[inline(always)]
 pub(crate) fn put(
-    sk: u64,
     orphan: &Orphan,
     lived_ns: u64,
     now_ns: u64,
     settled: impl Fn(&Undecided),
 ) -> bool {
+    let sk = orphan.sk;
     for index in places(sk) {
         let Some(place) = UNDECIDED.get_ptr_mut(index) else {
             continue;
@@ -43,36 +43,41 @@ pub(crate) fn put(
         let when = shared!(place, ended_ns);
         let found = when.get();
         // A socket at the same address ends after all that came of the one before.
-        let is_waiting = shared!(place, sk).get() != sk && now_ns.saturating_sub(found) < SOON_NS;
+        let is_waiting =
+            shared!(place, orphan.sk).get() != sk && now_ns.saturating_sub(found) < SOON_NS;
         if found == TAKEN || found != FREE && is_waiting || !when.replace(found, TAKEN) {
             continue;
         }
         if found != FREE {
-            settled(own(place));
+            settle(place, &settled);
         }
         paste(orphan, shared!(place, orphan));
-        shared!(place, sk).set(sk);
         shared!(place, lived_ns).set(lived_ns);
         when.set(now_ns);
+        maps::add_hint(sk, 1);
         return true;
     }
     false
 }
 
-/// What is in a place that this program has taken.
+/// The orphan in a place that this program has taken is `settled`.
 #[inline(always)]
-fn own<'a>(place: *mut Undecided) -> &'a Undecided {
-    // SAFETY: a map value. But for its first word, no one else reads or writes it until it is given back, which ends
-    // every use of this.
-    unsafe { &*place }
+fn settle(place: *mut Undecided, settled: &impl Fn(&Undecided)) {
+    // SAFETY: a map value. But for its first word, no one else reads or writes it until it is given back, later.
+    let ended = unsafe { &*place };
+    settled(ended);
+    maps::add_hint(ended.orphan.sk, u64::MAX);
 }
 
 /// If the orphan of a socket is here, it is `settled`.
 #[inline(always)]
 pub(crate) fn settle_of(sk: u64, settled: impl Fn(&Undecided)) {
+    if !maps::is_hinted(sk) {
+        return;
+    }
     for index in places(sk) {
         if let Some(place) = UNDECIDED.get_ptr_mut(index)
-            && shared!(place, sk).get() == sk
+            && shared!(place, orphan.sk).get() == sk
         {
             take(place, shared!(place, ended_ns).get(), &settled);
         }
@@ -93,7 +98,7 @@ pub(crate) fn settle_at(index: u32, ended_ns: u64, now_ns: u64, settled: impl Fn
 fn take(place: *mut Undecided, found: u64, settled: &impl Fn(&Undecided)) {
     let when = shared!(place, ended_ns);
     if found != FREE && found != TAKEN && when.replace(found, TAKEN) {
-        settled(own(place));
+        settle(place, settled);
         when.set(FREE);
     }
 }
