@@ -232,8 +232,8 @@ again! {
 
 /// The kernel sets the timer of a socket for keepalive, or for an orphan's wait for the peer's FIN.
 ///
-/// kernel: ..v6.15 net/ipv4/inet_connection_sock.c: void inet_csk_reset_keepalive_timer(struct sock *sk, unsigned long len)
-/// kernel: v6.16.. net/ipv4/tcp_timer.c: void tcp_reset_keepalive_timer(struct sock *sk, unsigned long len)
+/// kernel: ..v6.12 net/ipv4/inet_connection_sock.c: void inet_csk_reset_keepalive_timer(struct sock *sk, unsigned long len)
+/// kernel: v6.18.. net/ipv4/tcp_timer.c: void tcp_reset_keepalive_timer(struct sock *sk, unsigned long len)
 #[fentry(function = "inet_csk_reset_keepalive_timer")]
 #[inline(always)]
 fn fentry_timer(ctx: FEntryContext) -> i32 {

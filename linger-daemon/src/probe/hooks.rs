@@ -100,7 +100,7 @@ const KPROBE: &[Hook] = &[
     hook("kprobe_timer", Point::Kprobe(TIMER)),
 ];
 
-/// What sets a socket's timer, and what it is called since v6.16.
+/// What sets a socket's timer, and what it is called in v6.18 and later.
 const TIMER: &str = "inet_csk_reset_keepalive_timer";
 const NEW_TIMER: &str = "tcp_reset_keepalive_timer";
 

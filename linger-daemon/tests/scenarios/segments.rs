@@ -64,7 +64,7 @@ fn rest(left: Queues) -> Queues {
 fn late_data_overtaken(truth: &mut Truth) -> io::Result<()> {
     /// Several ticks of the kernel.
     const LATER: Duration = Duration::from_millis(50);
-    /// Within this the kernel answers what it takes. It takes old acknowledgements since v6.11.
+    /// Within this the kernel answers what it takes. It takes old acknowledgements since v6.9, and as of some stable versions before.
     const ANSWER: Duration = Duration::from_secs(1);
     let peer = Peer::new()?;
     let (client, connection) = with_unacked(&peer)?;
