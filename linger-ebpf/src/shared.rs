@@ -78,7 +78,7 @@ pub(crate) fn copy<T: Copy>(from: Shared<T>) -> T {
         unsafe {
             words
                 .add(place)
-                .write(from.0.cast::<u64>().add(place).read_volatile())
+                .write(from.0.cast::<u64>().add(place).read_volatile());
         };
     }
     const { assert!(size_of::<T>().is_multiple_of(size_of::<u64>())) };
@@ -95,7 +95,7 @@ pub(crate) fn paste<T: Copy>(from: &T, to: Shared<T>) {
         unsafe {
             to.0.cast::<u64>()
                 .add(place)
-                .write_volatile(words.add(place).read())
+                .write_volatile(words.add(place).read());
         };
     }
     const { assert!(size_of::<T>().is_multiple_of(size_of::<u64>())) };

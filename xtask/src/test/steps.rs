@@ -177,6 +177,8 @@ fn clippy_bpf() -> Result<()> {
         .args(["--target-dir", "target/bpf-clippy"])
         .env("RUSTC", setup::DEBIAN_RUSTC)
         .env("RUSTC_BOOTSTRAP", "1")
+        // As build.rs of linger-ebpf: without 32-bit operations there is no register of theirs.
+        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-cpu=v3")
         .env("RUSTC_WORKSPACE_WRAPPER", tools().join("bpf-clippy-driver"))
         .env("CLIPPY_ARGS", "-Dwarnings"))
 }
