@@ -157,7 +157,7 @@ impl Ledger {
             lost: take(maps, "LOST")?,
             lost_orphan_bytes: take(maps, "LOST_ORPHAN_BYTES")?,
             orphans: Records::new(maps, config.orphan_ttl)?,
-            undecided: Undecided::map(maps, plan)?,
+            undecided: Undecided::map(maps)?,
             programs: Programs::new(Vec::new()),
             max_groups: config.max_groups,
             max_orphans: config.max_orphans,

@@ -236,8 +236,8 @@ type Opened = (
 
 /// Takes a place at the programs that another lingerd keeps, or at its own.
 fn open(filter: &Filter, options: &Options) -> Result<Opened> {
-    let prepare = |maps: &mut Maps, plan| -> Result<_, WatchError> {
-        let undecided = Undecided::map(maps, plan)?;
+    let prepare = |maps: &mut Maps, _plan| -> Result<_, WatchError> {
+        let undecided = Undecided::map(maps)?;
         Ok((Watcher::new(maps, filter)?, Written::take(maps)?, undecided))
     };
     if !options.own {

@@ -58,7 +58,8 @@ programs! {
     #[raw_tracepoint] exit_mmap(RawTracePointContext) -> i32 { 0 }
     #[btf_tracepoint] tracepoint_set_state(BtfTracePointContext) -> i32 { 0 }
     #[raw_tracepoint] tracepoint_send_reset(RawTracePointContext) -> i32 { 0 }
-    #[raw_tracepoint] tracepoint_settle(RawTracePointContext) -> i32 { 0 }
+    #[raw_tracepoint] reset_answers(RawTracePointContext) -> i32 { 0 }
+    #[raw_tracepoint] settle(RawTracePointContext) -> i32 { 0 }
     #[btf_tracepoint] tracepoint_destroy_sock(BtfTracePointContext) -> i32 { 0 }
     #[btf_tracepoint] tracepoint_sys_exit(BtfTracePointContext) -> i32 { 0 }
     #[cgroup_sock(sock_release)] cgroup_sock_release(SockContext) -> i32 { 1 }

@@ -314,9 +314,32 @@ again! {
             if let Some(close) = Place::current().and_then(|place| place.find(sk.address())) {
                 close::waited(close, &sk);
             }
-            orphan::end(&sk, false);
+            orphan::end(&sk);
         }
     }
+}
+
+/// An RST answers a packet, which tells what ended an orphan where the hook of `tcp_reset` was skipped.
+///
+/// As [`tracepoint_send_reset`], of which the other half is seen elsewhere.
+#[raw_tracepoint]
+#[inline(always)]
+fn reset_answers(ctx: RawTracePointContext) -> i32 {
+    let (sk, skb): (u64, u64) = (ctx.arg(0), ctx.arg(1));
+    if sk != 0 && skb != 0 {
+        orphan::answered(sk);
+    }
+    0
+}
+
+// ---- every plan ----
+
+/// Attached to nothing: the daemon runs it, for a place of [`maps::UNDECIDED`] and the time that it found there.
+#[raw_tracepoint]
+#[inline(always)]
+fn settle(ctx: RawTracePointContext) -> i32 {
+    orphan::settle(ctx.arg(0), ctx.arg(1));
+    0
 }
 
 // ---- every plan, where it is asked what processes execute ----
@@ -363,8 +386,7 @@ again! {
     /// kernel: v4.16.. include/trace/events/sock.h: inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
     #[btf_tracepoint(function = "inet_sock_set_state")]
     tracepoint_set_state, tracepoint_set_state_2, tracepoint_set_state_3 = |ctx: BtfTracePointContext| {
-        let number = || Probed::read(ctx.as_ptr().cast(), 0);
-        tracepoint::set_state(&Sock::<Typed>::new(ctx.arg(0)), number, ctx.arg(1), ctx.arg(2));
+        tracepoint::set_state(&Sock::<Typed>::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2));
     }
 }
 
@@ -394,14 +416,6 @@ again! {
     tracepoint_destroy_sock, tracepoint_destroy_sock_2, tracepoint_destroy_sock_3 = |ctx: BtfTracePointContext| {
         tracepoint::destroy(&Sock::<Typed>::new(ctx.arg(0)));
     }
-}
-
-/// Attached to nothing: the daemon runs it, for a place of [`maps::UNDECIDED`] and the time that it found there.
-#[raw_tracepoint]
-#[inline(always)]
-fn tracepoint_settle(ctx: RawTracePointContext) -> i32 {
-    orphan::settle(ctx.arg(0), ctx.arg(1));
-    0
 }
 
 /// A system call returns; if it is close(2), what it released is released, since v6.6.

@@ -90,8 +90,8 @@ pub(crate) static PARKED: HashMap<u64, Parked> =
 pub(crate) static ORPHANS: HashMap<u64, Orphan> =
     HashMap::with_max_entries(MAX_ORPHANS, BPF_F_NO_PREALLOC);
 
-/// Orphans that ended while their fate was yet to show, each in a place where its socket's address leads. Made small
-/// by the daemon for plans that know in time. The daemon maps it to see which wait.
+/// Orphans that ended while their fate was yet to show, each in a place where its socket's address leads. The
+/// daemon maps it to see which wait.
 #[map]
 pub(crate) static UNDECIDED: Array<Undecided> =
     Array::with_max_entries(UNDECIDED_PLACES, BPF_F_MMAPABLE);

@@ -195,10 +195,9 @@ pub(crate) fn reset(key: u64, by_rst: impl FnOnce() -> bool) {
     }
 }
 
-/// A socket that may have left something behind comes to its end, under its lock. Whether an RST that answers a
-/// packet `follows`, and is seen.
+/// A socket that may have left something behind comes to its end, under its lock.
 #[inline(always)]
-pub(crate) fn end<M: Memory>(sk: &Sock<M>, follows: bool) {
+pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
     let key = sk.address();
     let (Some(orphan), Some(tcp)) = (record(key), sk.tcp()) else {
         return;
@@ -208,7 +207,7 @@ pub(crate) fn end<M: Memory>(sk: &Sock<M>, follows: bool) {
     let mut fate = if queued.sum() == 0 {
         Fate::Delivered as u32
     } else {
-        fate(sk, shared!(orphan, omen).get(), follows)
+        fate(sk, shared!(orphan, omen).get())
     };
     // SAFETY: a local; volatile so that it is read again: the verifier need not follow every fate from here on.
     let fate = unsafe { (&raw mut fate).read_volatile() };
@@ -321,7 +320,7 @@ fn count_over(orphan: &Orphan, fate: u32, lived_ns: u64) {
 #[inline(always)]
 pub(crate) fn timer_set<M: Memory>(sk: &Sock<M>) {
     if maps::is_hinted(sk.address()) && sk.state() == state::FIN_WAIT2 && sk.flags().dead() {
-        end(sk, false);
+        end(sk);
     }
 }
 
@@ -338,14 +337,12 @@ fn take(key: u64, record: *mut Orphan) -> Option<Orphan> {
 
 /// What became of an orphan that ends with payload outstanding.
 #[inline(always)]
-fn fate<M: Memory>(sk: &Sock<M>, omen: u16, follows: bool) -> u32 {
+fn fate<M: Memory>(sk: &Sock<M>, omen: u16) -> u32 {
     let fate = match sk.err() {
         ECONNRESET => match omen {
             omen::RST => Fate::PeerReset,
             omen::NO_RST => Fate::LateData,
-            _ if follows => return UNDECIDED,
-            // What tells was missed.
-            _ => Fate::Unknown,
+            _ => return UNDECIDED,
         },
         ECONNABORTED => Fate::Destroyed,
         0 if sk.is_net_leaving() => Fate::Destroyed,

@@ -63,9 +63,9 @@ pub(crate) fn release(sk: &Sock<Probed>, is_closed: bool, has_peer: bool) {
     }
 }
 
-/// A socket's state changes. `number` is its address, of which the verifier knows no type.
+/// A socket's state changes.
 #[inline(always)]
-pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, number: impl FnOnce() -> u64, old: u8, new: u8) {
+pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
     // Only these follow a close.
     if !matches!(
         new,
@@ -79,7 +79,8 @@ pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, number: impl FnOnce() -> u64, o
     let Some(close) = place.find(sk.address()) else {
         // All is acknowledged, though the socket may wait for the peer's FIN for long.
         if new == state::FIN_WAIT2 && maps::is_hinted(sk.address()) {
-            acknowledged(number());
+            end_parked(sk);
+            orphan::end(sk);
         }
         return;
     };
@@ -109,18 +110,6 @@ pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, number: impl FnOnce() -> u64, o
         }
         place.clear();
     }
-}
-
-/// All that a socket had to send is acknowledged, and its close is not on this thread.
-///
-/// A [global function](crate).
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn acknowledged(sk: u64) -> u32 {
-    let sk = Sock::<Probed>::new(sk as *const u8);
-    end_parked(&sk);
-    orphan::end(&sk, true);
-    0
 }
 
 /// The time that `inet_release` lets this close wait.
@@ -223,11 +212,11 @@ pub(crate) fn destroy<M: Memory>(sk: &Sock<M>) {
             ends = !returns(close);
         }
         if close.flags & flag::LEAVES != 0 {
-            orphan::end(sk, true);
+            orphan::end(sk);
         }
     } else if maps::is_hinted(address) {
         end_parked(sk);
-        orphan::end(sk, true);
+        orphan::end(sk);
     }
     if ends && let Some(close) = place.record() {
         count(close, ptr::null(), Stack::Here);

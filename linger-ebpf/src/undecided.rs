@@ -1,7 +1,7 @@
 //! Orphans that the kernel reset, and whose fate only what follows tells.
 //!
-//! Under the plan `tracepoint` nothing before the end of a socket tells an RST of the peer from data for a closed
-//! socket: `tcp_reset` follows either. But data is answered by an RST, next, in the same context
+//! Nothing before the end of a socket tells an RST of the peer from data for a closed socket but the arguments of
+//! `tcp_reset`, which the plan `tracepoint` does not see, and others not where that hook is skipped. But data is answered by an RST, next, in the same context
 //! (net/ipv4/tcp_ipv4.c `tcp_v4_do_rcv`): the orphan waits here until that is sent, or would have been long ago. Then
 //! it was the peer: whoever needs the place says so, or who reads the counts.
 

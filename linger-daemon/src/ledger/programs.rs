@@ -15,7 +15,7 @@ impl Programs {
         Self(programs)
     }
 
-    /// What settles orphans whose fate did not show; none if the plan has no such.
+    /// What settles orphans whose fate did not show; none before programs are attached.
     pub(crate) fn settler(&self) -> Option<&OwnedFd> {
         let mut programs = self.0.iter();
         let found = programs.find(|(hook, _)| hook.point == Point::OnDemand)?;

@@ -4,7 +4,7 @@ use std::mem::offset_of;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
-use linger_ebpf::{ANSWER_NS, Plan, UNDECIDED_PLACES, Undecided as Place};
+use linger_ebpf::{ANSWER_NS, UNDECIDED_PLACES, Undecided as Place};
 
 use super::LedgerError;
 use super::shared::Shared;
@@ -15,28 +15,22 @@ const NAME: &str = "UNDECIDED";
 const PLACES: usize = UNDECIDED_PLACES as usize;
 
 /// The places of those orphans.
-pub(crate) struct Undecided(Option<Shared>);
+pub(crate) struct Undecided(Shared);
 
 impl Undecided {
-    /// Maps the places, if the plan has such.
-    pub(crate) fn map(maps: &Maps, plan: Plan) -> Result<Self, LedgerError> {
-        let places = (plan == Plan::Tracepoint)
-            .then(|| Shared::map(maps, NAME, PLACES * size_of::<Place>()))
-            .transpose()?;
-        Ok(Self(places))
+    /// Maps the places.
+    pub(crate) fn map(maps: &Maps) -> Result<Self, LedgerError> {
+        Shared::map(maps, NAME, PLACES * size_of::<Place>()).map(Self)
     }
 
     /// Has those settled, by a program, that have waited for long enough: an RST of the peer ended them.
     pub(crate) fn settle_by(&self, settler: &impl AsFd) -> Result<(), LedgerError> {
         /// Until then a place is free, or someone is at work on it.
         const FIRST: u64 = 2;
-        let Some(places) = &self.0 else {
-            return Ok(());
-        };
         let until = now_ns().saturating_sub(ANSWER_NS);
         for index in 0..PLACES {
             let at = index * size_of::<Place>() + offset_of!(Place, ended_ns);
-            let ended_ns = places.word(at).load(Ordering::Relaxed);
+            let ended_ns = self.0.word(at).load(Ordering::Relaxed);
             if (FIRST..=until).contains(&ended_ns) {
                 run(settler, [index as u64, ended_ns])
                     .map_err(|source| LedgerError::Call { map: NAME, source })?;

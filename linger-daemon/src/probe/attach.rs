@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 use aya::Ebpf;
 use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, Program, ProgramError};
-use linger_ebpf::{
-    HINTS, MAX_CLOSES, OBJECT, Offsets, Plan, ROWS_PER_GROUP, UNDECIDED_PLACES, keyed,
-};
+use linger_ebpf::{HINTS, MAX_CLOSES, OBJECT, Offsets, Plan, ROWS_PER_GROUP, keyed};
 use thiserror::Error;
 
 use super::btf::{Kernel, KernelError};
@@ -123,8 +121,7 @@ impl Loader {
     /// Makes the maps for a plan.
     pub fn load(&self, plan: Plan) -> Result<Loaded, PlanError> {
         let again = is_hooked_again(plan, self.traits);
-        let undecided = plan == Plan::Tracepoint;
-        let mut ebpf = self.make_maps(again, undecided).map_err(|why| PlanError {
+        let mut ebpf = self.make_maps(again).map_err(|why| PlanError {
             plan,
             point: "maps".into(),
             why,
@@ -224,15 +221,14 @@ impl Loader {
 
     /// Loads and attaches one hook alone and detaches it again.
     pub fn try_hook(&self, hook: Hook) -> Result<(), AttachError> {
-        let mut ebpf = self.make_maps(false, false)?;
+        let mut ebpf = self.make_maps(false)?;
         let loaded = self.load_programs(&mut ebpf, &[hook]);
         loaded.map_err(|(_, why)| why)?;
         attach_program(&mut ebpf, hook, false).map(drop)
     }
 
-    /// Makes the maps, for programs of which some are hooked `again` or not, and that leave fates `undecided` or
-    /// not; none is loaded yet.
-    fn make_maps(&self, again: bool, undecided: bool) -> Result<Ebpf, AttachError> {
+    /// Makes the maps, for programs of which some are hooked `again` or not; none is loaded yet.
+    fn make_maps(&self, again: bool) -> Result<Ebpf, AttachError> {
         let close_syscall = if self.traits.sees_returns {
             i32::try_from(nix::libc::SYS_close).expect("a small number")
         } else {
@@ -256,7 +252,6 @@ impl Loader {
             .map_max_entries("EXES", if exes { max_groups } else { 1 })
             .map_max_entries("EXITING", if exes { MAX_CLOSES } else { 1 })
             .map_max_entries("ORPHANS", max_orphans)
-            .map_max_entries("UNDECIDED", if undecided { UNDECIDED_PLACES } else { 1 })
             .map_max_entries("RESETS", if again { HINTS } else { 1 })
             .load(OBJECT)
             .map_err(|error| AttachError::Refused(innermost(&error)))

@@ -71,6 +71,10 @@ const fn hook(program: &'static str, point: Point) -> Hook {
 
 /// Shared by the plans that hook functions.
 const DESTROY_SOCK: Hook = hook("destroy_sock", DESTROY);
+const RESET_ANSWERS: Hook = hook("reset_answers", SEND_RESET);
+
+/// Of every plan.
+const SETTLE: Hook = hook("settle", Point::OnDemand);
 
 // In the order in which they are attached: what ends a close before what begins one, so that no
 // close begins on record that cannot end; `__tcp_close`'s return, which tells a close whose
@@ -79,6 +83,8 @@ const DESTROY_SOCK: Hook = hook("destroy_sock", DESTROY);
 
 const FENTRY: &[Hook] = &[
     hook("fentry_reset", Point::Fentry("tcp_reset")),
+    SETTLE,
+    RESET_ANSWERS,
     DESTROY_SOCK,
     hook("fentry_tcp_close", Point::Fentry("tcp_close")),
     hook("fentry_inner_close", INNER_ENTRY),
@@ -89,6 +95,8 @@ const FENTRY: &[Hook] = &[
 
 const KPROBE: &[Hook] = &[
     hook("kprobe_reset", Point::Kprobe("tcp_reset")),
+    SETTLE,
+    RESET_ANSWERS,
     DESTROY_SOCK,
     hook("kprobe_tcp_close", Point::Kprobe("tcp_close")),
     hook("kprobe_inner_close", Point::Kprobe("__tcp_close")),
@@ -108,7 +116,7 @@ const NEW_TIMER: &str = "tcp_reset_keepalive_timer";
 const SEES_RETURNS: &str = "tracepoint_sys_exit";
 
 const TRACEPOINT: &[Hook] = &[
-    hook("tracepoint_settle", Point::OnDemand),
+    SETTLE,
     hook(SEES_RETURNS, Point::BtfTracepoint("sys_exit")),
     hook("tracepoint_destroy_sock", DESTROY),
     hook("tracepoint_set_state", SET_STATE),

@@ -111,7 +111,7 @@ fn the_page_of_limits_has_the_sizes_of_the_tables() {
         ),
         Table::hash("closes that wait", MAX_CLOSES, 8, size_of::<Parked>(), 0),
         Table {
-            name: "orphans whose fate is yet to show (`tracepoint`)",
+            name: "orphans whose fate is yet to show",
             places: UNDECIDED_PLACES as usize * size_of::<Undecided>(),
             most: 0,
             each: 0,
