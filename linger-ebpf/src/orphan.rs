@@ -69,7 +69,7 @@ extern "C" fn keep(close: *const Close, bytes: u32) -> i32 {
         fate: Fate::Delivered as u32,
         unsent: 0,
         unacked: 0,
-        unused: 0,
+        write_seq: 0,
     };
     // From the stack: before Linux 6.2 no key of a map may stand in what a global function is lent.
     let key = close.sk;
@@ -217,6 +217,7 @@ pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
         shared!(orphan, fate).set(fate);
         shared!(orphan, unsent).set(unsent);
         shared!(orphan, unacked).set(unacked);
+        shared!(orphan, write_seq).set(tcp.write_seq());
         if stage.replace(found | ENDING, found | ENDED) {
             return;
         }
@@ -228,6 +229,7 @@ pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
         && orphan.bytes > 0
     {
         (orphan.fate, orphan.unsent, orphan.unacked) = (fate, unsent, unacked);
+        orphan.write_seq = tcp.write_seq();
         let lived_ns = now_ns().saturating_sub(orphan.left_ns);
         over(&orphan, lived_ns);
     }
@@ -270,13 +272,19 @@ pub(crate) fn answered(key: u64) {
     if !maps::is_hinted(key) {
         return;
     }
+    // Another socket may be at this address by now.
+    let Some(tcp) = Sock::<Probed>::new(key as *const u8).tcp() else {
+        return;
+    };
+    let write_seq = tcp.write_seq();
     if let Some(orphan) = record(key)
         && shared!(orphan, stage).get() & MASK == ENDED
         && shared!(orphan, fate).get() == UNDECIDED
+        && shared!(orphan, write_seq).get() == write_seq
     {
         shared!(orphan, fate).set(Fate::LateData as u32);
     }
-    undecided::settle_of(key, by_data);
+    undecided::settle_of(key, Some(write_seq), by_data);
 }
 
 /// Another socket at this address closes: all that came of the one before has come.
@@ -291,7 +299,7 @@ pub(crate) fn displace(key: u64) {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn settle_displaced(sk: u64) -> u32 {
-    undecided::settle_of(sk, by_peer);
+    undecided::settle_of(sk, None, by_peer);
     0
 }
 
@@ -370,7 +378,7 @@ fn count_inner(key: u64, record: *mut Orphan) {
     over(orphan, 0);
     // It may have shown before the record was where that is looked for.
     if was == UNDECIDED && shared!(record, fate).get() != UNDECIDED {
-        undecided::settle_of(key, by_data);
+        undecided::settle_of(key, Some(orphan.write_seq), by_data);
     }
 }
 

@@ -125,8 +125,8 @@ pub struct Orphan {
     pub unsent: u32,
     /// As `fate`: payload sent, not acknowledged.
     pub unacked: u32,
-    /// Always 0.
-    pub unused: u32,
+    /// As `fate`: the socket's `write_seq`, which tells it from the next at its address.
+    pub write_seq: u32,
 }
 
 impl Orphan {
@@ -142,7 +142,7 @@ impl Orphan {
         fate: 0,
         unsent: 0,
         unacked: 0,
-        unused: 0,
+        write_seq: 0,
     };
 }
 

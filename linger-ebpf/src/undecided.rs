@@ -69,15 +69,16 @@ fn settle(place: *mut Undecided, settled: &impl Fn(&Undecided)) {
     maps::add_hint(ended.orphan.sk, u64::MAX);
 }
 
-/// If the orphan of a socket is here, it is `settled`.
+/// If the orphan of a socket is here, it is `settled`: of the one with this `write_seq`, or of any at the address.
 #[inline(always)]
-pub(crate) fn settle_of(sk: u64, settled: impl Fn(&Undecided)) {
+pub(crate) fn settle_of(sk: u64, write_seq: Option<u32>, settled: impl Fn(&Undecided)) {
     if !maps::is_hinted(sk) {
         return;
     }
     for index in places(sk) {
         if let Some(place) = UNDECIDED.get_ptr_mut(index)
             && shared!(place, orphan.sk).get() == sk
+            && write_seq.is_none_or(|seq| shared!(place, orphan.write_seq).get() == seq)
         {
             take(place, shared!(place, ended_ns).get(), &settled);
         }

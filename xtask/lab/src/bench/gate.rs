@@ -26,6 +26,10 @@ const CONNECTIONS: u32 = 100;
 /// with and without it: the least is what it costs.
 const ROUNDS: u32 = 6;
 
+/// How often the machine is booted at most: from boot to boot some kinds differ by some 80 instructions, with lingerd
+/// and without it. The least of all is what is written down, and what must not be more.
+const BOOTS: usize = 3;
+
 /// Options of `cargo xtask lab gate`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
@@ -100,18 +104,27 @@ impl Compared {
 
 /// Counts, and compares or writes down; whether no close costs more than it may.
 pub(crate) fn run(options: &Options) -> Result<bool> {
-    let kernel = Kernel::of_label(&options.kernel)?;
-    let release = kernel.release();
-    let now = figures(&count(kernel)?)?;
+    let release = Kernel::of_label(&options.kernel)?.release();
+    let mut taken = count(options)?;
     if options.update {
+        for _ in 1..BOOTS {
+            taken.extend(count(options)?);
+        }
         write(&Baseline {
             kernel: release,
-            added: now,
+            added: figures(&taken)?,
         })?;
         return Ok(true);
     }
     let baseline = read()?;
-    let compared = compare(&baseline.added, &now);
+    let mut compared = compare(&baseline.added, &figures(&taken)?);
+    for _ in 1..BOOTS {
+        if compared.iter().all(Compared::passes) {
+            break;
+        }
+        taken.extend(count(options)?);
+        compared = compare(&baseline.added, &figures(&taken)?);
+    }
     let head = ["plan", "close", "written down", "now", "change", ""];
     let rows: Vec<_> = compared.iter().map(Compared::row).collect();
     println!("{}", table::markdown(&head, &rows));
@@ -131,7 +144,8 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
 }
 
 /// What the machine counted, with lingerd by each plan and without.
-fn count(kernel: Kernel) -> Result<Vec<Taken>> {
+fn count(options: &Options) -> Result<Vec<Taken>> {
+    let kernel = Kernel::of_label(&options.kernel)?;
     let plans = PLANS.map(|plan| format!("--plan {plan}")).join(" ");
     let work = format!("closes --alone --rounds {ROUNDS} --connections {CONNECTIONS} {plans}");
     emulated::count_on(kernel, 1, &work, Vec::new())
