@@ -203,9 +203,7 @@ impl Ledger {
         let swept = self.in_flight.sweep()?;
         self.count_missed(&swept.missed)?;
         self.give_up()?;
-        if let Some(settler) = self.programs.settler() {
-            self.undecided.settle_by(settler)?;
-        }
+        self.undecided.settle_by(&self.programs)?;
         let mut totals = Totals::default();
         let past = self.kept.past();
         let rows = self.groups.read(&mut self.rows, past, &mut totals)?;

@@ -115,17 +115,28 @@ struct GetInfo {
     info: u64,
 }
 
+/// Asks what the kernel knows of a link, or a program.
+///
+/// # Safety
+///
+/// `info` must be of the kind that the kernel has for this, any bytes must make one, and a buffer that it points to
+/// be as large as it says.
+unsafe fn get_info<T>(of: &impl AsFd, info: &mut T) -> Result<(), Errno> {
+    let mut call = GetInfo {
+        fd: number(of),
+        length: u32::try_from(size_of::<T>()).expect("a small struct"),
+        info: (&raw mut *info) as u64,
+    };
+    // SAFETY: the kernel writes no more than `length` bytes, the size of `info`; else as the caller promises.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut call) }.map(drop)
+}
+
 /// Whether a link is attached to anything: those to cgroups can be cut.
 pub(crate) fn leads_anywhere(link: &impl AsFd) -> bool {
     const BPF_LINK_TYPE_CGROUP: u32 = 3;
     let mut info = LinkInfo::default();
-    let mut call = GetInfo {
-        fd: number(link),
-        length: u32::try_from(size_of::<LinkInfo>()).expect("a small struct"),
-        info: (&raw mut info) as u64,
-    };
-    // SAFETY: the kernel writes no more than `length` bytes, the size of `info`.
-    let known = unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut call) };
+    // SAFETY: all zero, it points to no buffer; and it is made of numbers.
+    let known = unsafe { get_info(link, &mut info) };
     known.is_ok() && (info.kind != BPF_LINK_TYPE_CGROUP || info.cgroup_id != 0)
 }
 
@@ -137,14 +148,8 @@ const PROGRAM_INFO: usize = 27;
 /// kernel: v5.12.. kernel/bpf/syscall.c: `bpf_prog_get_info_by_fd`
 pub(crate) fn skipped_runs(program: &impl AsFd) -> io::Result<u64> {
     let mut info = [0_u64; PROGRAM_INFO];
-    let mut call = GetInfo {
-        fd: number(program),
-        length: u32::try_from(size_of_val(&info)).expect("a small struct"),
-        info: info.as_mut_ptr() as u64,
-    };
-    // SAFETY: the kernel writes no more than `length` bytes, the size of `info`, which is all zero: it points to no
-    // buffer.
-    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut call) }?;
+    // SAFETY: all zero, it points to no buffer; and any bytes are numbers.
+    unsafe { get_info(program, &mut info) }?;
     Ok(info[PROGRAM_INFO - 1])
 }
 

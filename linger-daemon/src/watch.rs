@@ -159,9 +159,7 @@ impl Session {
 
     /// Keeps the place, looks for units that were started and fates that did not show, says what was missed.
     fn tend(&mut self) -> Result<()> {
-        if let Some(settler) = self.programs.settler() {
-            self.undecided.settle_by(settler)?;
-        }
+        self.undecided.settle_by(&self.programs)?;
         let lapse = self.watcher.prolong();
         if !lapse.is_zero() {
             eprintln!(

@@ -1,9 +1,10 @@
 //! Orphans that the kernel reset, and whose fate only what follows tells.
 //!
 //! Nothing before the end of a socket tells an RST of the peer from data for a closed socket but the arguments of
-//! `tcp_reset`, which the plan `tracepoint` does not see, and others not where that hook is skipped. But data is answered by an RST, next, in the same context
-//! (net/ipv4/tcp_ipv4.c `tcp_v4_do_rcv`): the orphan waits here until that is sent, or would have been long ago. Then
-//! it was the peer: whoever needs the place says so, or who reads the counts.
+//! `tcp_reset`, which the plan `tracepoint` does not see, and others not where that hook is skipped. But data is
+//! answered by an RST, next, in the same context (net/ipv4/tcp_ipv4.c `tcp_v4_do_rcv`): the orphan waits here until
+//! that is sent, or would have been long ago. Then it was the peer: whoever needs the place says so, or who reads the
+//! counts.
 
 use linger_ebpf::{ANSWER_NS, Orphan, UNDECIDED_PLACES, Undecided, hint};
 
@@ -69,12 +70,10 @@ fn settle(place: *mut Undecided, settled: &impl Fn(&Undecided)) {
     maps::add_hint(ended.orphan.sk, u64::MAX);
 }
 
-/// If the orphan of a socket is here, it is `settled`: of the one with this `write_seq`, or of any at the address.
+/// If the orphan of a socket, which has a hint, is here, it is `settled`: of the one with this `write_seq`, or of any at
+/// the address.
 #[inline(always)]
 pub(crate) fn settle_of(sk: u64, write_seq: Option<u32>, settled: impl Fn(&Undecided)) {
-    if !maps::is_hinted(sk) {
-        return;
-    }
     for index in places(sk) {
         if let Some(place) = UNDECIDED.get_ptr_mut(index)
             && shared!(place, orphan.sk).get() == sk

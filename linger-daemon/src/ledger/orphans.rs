@@ -67,17 +67,17 @@ impl Records {
             let Ok(orphan) = self.map.get(&key, 0) else {
                 continue;
             };
+            if orphan.stage == orphan_stage::SPENT {
+                // The kernel has counted it, and could not remove it.
+                self.remove(key);
+                continue;
+            }
             let age = Duration::from_nanos(now.saturating_sub(orphan.left_ns));
             let stage = orphan.stage & orphan_stage::MASK;
-            // The kernel has counted it, and could not remove it.
-            let is_spent = orphan.stage == orphan_stage::SPENT;
             // Whoever removes a record that was left counts its end: the kernel does not any more.
             // One whose close has not returned belongs to that, and one that is about to end to its socket.
             let is_anothers = [orphan_stage::OPEN, orphan_stage::ENDING].contains(&stage);
-            if !is_spent && (age <= self.ttl || is_anothers) || !self.remove(key) {
-                continue;
-            }
-            if is_spent {
+            if age <= self.ttl || is_anothers || !self.remove(key) {
                 continue;
             }
             if stage == orphan_stage::LEFT {

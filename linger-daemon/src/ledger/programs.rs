@@ -16,7 +16,7 @@ impl Programs {
     }
 
     /// What settles orphans whose fate did not show; none before programs are attached.
-    pub(crate) fn settler(&self) -> Option<&OwnedFd> {
+    pub(super) fn settler(&self) -> Option<&OwnedFd> {
         let mut programs = self.0.iter();
         let found = programs.find(|(hook, _)| hook.point == Point::OnDemand)?;
         Some(&found.1)

@@ -1,12 +1,12 @@
 //! Orphans that ended while their fate was yet to show.
 
 use std::mem::offset_of;
-use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
 use linger_ebpf::{ANSWER_NS, UNDECIDED_PLACES, Undecided as Place};
 
 use super::LedgerError;
+use super::programs::Programs;
 use super::shared::Shared;
 use crate::probe::Maps;
 use crate::sys::{now_ns, run};
@@ -23,10 +23,13 @@ impl Undecided {
         Shared::map(maps, NAME, PLACES * size_of::<Place>()).map(Self)
     }
 
-    /// Has those settled, by a program, that have waited for long enough: an RST of the peer ended them.
-    pub(crate) fn settle_by(&self, settler: &impl AsFd) -> Result<(), LedgerError> {
+    /// Has those settled that have waited for long enough: an RST of the peer ended them.
+    pub(crate) fn settle_by(&self, programs: &Programs) -> Result<(), LedgerError> {
         /// Until then a place is free, or someone is at work on it.
         const FIRST: u64 = 2;
+        let Some(settler) = programs.settler() else {
+            return Ok(());
+        };
         let until = now_ns().saturating_sub(ANSWER_NS);
         for index in 0..PLACES {
             let at = index * size_of::<Place>() + offset_of!(Place, ended_ns);

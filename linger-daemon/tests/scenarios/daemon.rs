@@ -39,7 +39,7 @@ impl Daemon {
     /// Starts it with these options of `run`, and waits until it is ready.
     pub(crate) fn start(lingerd: &Path, plan: Plan, options: &[&str]) -> Result<Self> {
         let mut daemon = Self::start_keeping(lingerd, plan, options)?;
-        daemon.programs = daemon.find_programs()?;
+        daemon.programs = find_programs(daemon.id())?;
         ensure!(
             !daemon.programs.is_empty(),
             "the daemon has no BPF programs"
@@ -130,15 +130,6 @@ impl Daemon {
         Ok(body)
     }
 
-    /// Ids of the BPF programs that the process holds, directly or by a link.
-    fn find_programs(&self) -> Result<BTreeSet<u32>> {
-        let mut programs = BTreeSet::new();
-        for info in self.descriptors()? {
-            programs.extend(number(&info, "prog_id:").and_then(|id| u32::try_from(id).ok()));
-        }
-        Ok(programs)
-    }
-
     /// Bytes of kernel memory that its maps take; before Linux 6.4, those that they may take.
     pub(crate) fn map_memory(&self) -> Result<u64> {
         let mut maps = BTreeMap::new();
@@ -169,12 +160,7 @@ impl Daemon {
 
     /// What the kernel says of the files that the process has open.
     fn descriptors(&self) -> Result<Vec<String>> {
-        let entries = fs::read_dir(format!("/proc/{}/fdinfo", self.process.id()))?;
-        // A descriptor may be closed meanwhile.
-        let infos = entries
-            .flatten()
-            .map(|entry| fs::read_to_string(entry.path()));
-        Ok(infos.filter_map(Result::ok).collect())
+        descriptors(self.id())
     }
 
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
@@ -270,6 +256,23 @@ fn number(info: &str, beginning: &str) -> Option<u64> {
 
 fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}
+
+/// Ids of the BPF programs that a process holds, directly or by a link.
+pub(crate) fn find_programs(process: u32) -> Result<BTreeSet<u32>> {
+    let infos = descriptors(process)?;
+    let ids = infos.iter().filter_map(|info| number(info, "prog_id:"));
+    Ok(ids.filter_map(|id| u32::try_from(id).ok()).collect())
+}
+
+/// What the kernel says of the files that a process has open.
+fn descriptors(process: u32) -> Result<Vec<String>> {
+    let entries = fs::read_dir(format!("/proc/{process}/fdinfo"))?;
+    // A descriptor may be closed meanwhile.
+    let infos = entries
+        .flatten()
+        .map(|entry| fs::read_to_string(entry.path()));
+    Ok(infos.filter_map(Result::ok).collect())
 }
 
 /// Keeps what the process writes, without holding it up.

@@ -52,6 +52,20 @@ fn with_unacked(peer: &Peer) -> io::Result<(Socket, Connection<'_>)> {
     Ok((client, connection))
 }
 
+/// A connection that a close left with a message, of which the peer acknowledges some; and what the close left.
+fn with_some_acknowledged<'a>(
+    peer: &'a Peer,
+    truth: &mut Truth,
+) -> io::Result<(Connection<'a>, Queues)> {
+    let (client, connection) = with_unacked(peer)?;
+    let left = leave(truth, client)?;
+    connection.send(Segment {
+        acked: Some(SOME),
+        ..Segment::default()
+    })?;
+    Ok((connection, left))
+}
+
 /// What is left of a message of which the peer acknowledged some.
 fn rest(left: Queues) -> Queues {
     Queues {
@@ -67,13 +81,7 @@ fn late_data_overtaken(truth: &mut Truth) -> io::Result<()> {
     /// Within this the kernel answers what it takes. It takes old acknowledgements since v6.9, and as of some stable versions before.
     const ANSWER: Duration = Duration::from_secs(1);
     let peer = Peer::new()?;
-    let (client, connection) = with_unacked(&peer)?;
-    let left = leave(truth, client)?;
-    let acknowledge = Segment {
-        acked: Some(SOME),
-        ..Segment::default()
-    };
-    connection.send(acknowledge)?;
+    let (connection, left) = with_some_acknowledged(&peer, truth)?;
     thread::sleep(LATER);
     let late = Segment {
         payload: b"late",
@@ -150,17 +158,12 @@ fn spin(time: Duration) {
 /// An RST of the peer carries text, and comes just after an acknowledgement.
 fn reset_with_text(truth: &mut Truth) -> io::Result<()> {
     let peer = Peer::new()?;
-    let (client, connection) = with_unacked(&peer)?;
-    let left = leave(truth, client)?;
-    let acknowledge = Segment {
-        acked: Some(SOME),
-        ..Segment::default()
-    };
-    connection.send(acknowledge)?;
+    let (connection, left) = with_some_acknowledged(&peer, truth)?;
     connection.send(Segment {
         rst: true,
         payload: b"gone",
-        ..acknowledge
+        acked: Some(SOME),
+        ..Segment::default()
     })?;
     crate::child::wait_for_orphans()?;
     truth.tally.orphans.count(left, Fate::PeerReset, rest(left));

@@ -1,7 +1,7 @@
 //! `lingerd watch`: every close that is asked for is told, as it was, and no other; what cannot be told
 //! is counted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::Shutdown;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -18,6 +18,7 @@ use nix::sys::utsname::uname;
 use serde::Deserialize;
 
 use crate::born::{self, Cgroup};
+use crate::daemon::find_programs;
 use crate::netns;
 use crate::pinned::Pinned;
 use crate::scenario::{Scenario, Script, Settings};
@@ -323,7 +324,7 @@ fn beside(lingerd: &Path, plan: Plan) -> Result<()> {
         let mut all = (1..WATCHERS).map(|_| start()).collect::<Result<Vec<_>>>()?;
         for watching in &all {
             ensure!(
-                programs_of(watching.id())?.is_subset(&programs_of(daemon.id())?),
+                find_programs(watching.id())?.is_subset(&find_programs(daemon.id())?),
                 "watching has programs of its own"
             );
         }
@@ -376,19 +377,6 @@ fn beside(lingerd: &Path, plan: Plan) -> Result<()> {
 
 /// The time after which the place of one that was killed is free, with some for a slow machine.
 const FREE: Duration = Duration::from_secs(60);
-
-/// Whether a process holds BPF programs.
-fn programs_of(id: u32) -> Result<BTreeSet<String>> {
-    let entries = std::fs::read_dir(format!("/proc/{id}/fdinfo"))?;
-    let infos = entries
-        .flatten()
-        .filter_map(|entry| std::fs::read_to_string(entry.path()).ok());
-    let ids = infos.filter_map(|info| {
-        let mut lines = info.lines();
-        lines.find_map(|line| Some(line.strip_prefix("prog_id:")?.trim().to_owned()))
-    });
-    Ok(ids.collect())
-}
 
 /// What comes too fast is counted, and said.
 fn flood(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
