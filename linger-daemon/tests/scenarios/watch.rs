@@ -238,6 +238,10 @@ fn lost(lingerd: &Path, plan: Plan) -> Result<()> {
         // Left behind, and lost when the peer resets.
         let pair = loopback.pair()?;
         let filled = tcp::fill(&pair.client)?;
+        state::wait_for("acknowledgement of all that came", || {
+            let came = state::queues(&pair.server)?.unread;
+            Ok(state::queues(&pair.client)?.outstanding() + came == filled)
+        })?;
         let left = state::queues(&pair.client)?.outstanding();
         ensure!(left > 0, "all {filled} bytes arrived");
         tcp::close(pair.client)?;
