@@ -12,7 +12,7 @@ pub const NEEDED: &[(Capability, &str)] = &[
     (Capability::CAP_PERFMON, "trace, and read kernel memory"),
     (
         Capability::CAP_NET_ADMIN,
-        "attach to the release of sockets (plan tracepoint)",
+        "attach to the release of sockets",
     ),
 ];
 

@@ -1,7 +1,7 @@
 //! Calls of the kernel that no crate makes for us, or not as we need them.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -223,4 +223,21 @@ pub(crate) fn now_ns() -> u64 {
         let whole = u64::try_from(now.tv_sec()).unwrap_or(0) * 1_000_000_000;
         whole + u64::try_from(now.tv_nsec()).unwrap_or(0)
     })
+}
+
+/// Sets `TCP_LINGER2`: seconds in `FIN_WAIT2` after the close; negative aborts.
+pub fn set_linger2(socket: &impl AsRawFd, seconds: i32) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(size_of_val(&seconds)).map_err(io::Error::other)?;
+    // SAFETY: the kernel reads `length` bytes, the size of `seconds`.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_LINGER2,
+            (&raw const seconds).cast(),
+            length,
+        )
+    };
+    Errno::result(result)?;
+    Ok(())
 }

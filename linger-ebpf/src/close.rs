@@ -109,6 +109,74 @@ pub(crate) fn decide_closed<M: Memory>(
     conclude(close, sk, state::CLOSE, unread, closed(has_peer), queued);
 }
 
+/// The time that `inet_release` lets the close of this thread wait, jiffies.
+#[inline(always)]
+pub(crate) fn timeout<M: Memory>(sk: &Sock<M>, flags: Flags) -> u64 {
+    if flags.linger() && !Task::current().is_exiting() {
+        sk.lingertime()
+    } else {
+        0
+    }
+}
+
+/// The decision was missed, and the close is about to end: by what the socket was when it was released, and has become.
+/// An RST would have decided it, if its hook was not skipped too. What cannot be told stays undecided, and counts as
+/// lost.
+#[inline(always)]
+pub(crate) fn decide_late<M: Memory>(close: &mut Close, sk: &Sock<M>) {
+    let (was, is) = (close.state, sk.state());
+    let flags = sk.flags();
+    if was == state::CLOSE {
+        return decide_closed(close, sk, sk.has_peer(), sk.unread(flags));
+    }
+    let timeout = timeout(sk, flags);
+    let is_clear = match (is, was) {
+        (state::CLOSE, state::LISTEN | state::SYN_SENT) => true,
+        (state::CLOSE, state::ESTABLISHED | state::SYN_RECV | state::CLOSE_WAIT) => {
+            let grown = sk.written().wrapping_sub(close.deadline);
+            if grown != FIN {
+                return decide_ended(close, sk, flags, grown);
+            }
+            true
+        }
+        (state::CLOSE, _) => false,
+        // It may have waited until its time was up, or a signal came.
+        (state::FIN_WAIT1 | state::LAST_ACK | state::CLOSING, _) => timeout == 0,
+        _ => true,
+    };
+    if !is_clear {
+        return;
+    }
+    decide(close, sk, flags, was, 0, timeout);
+    if close.outcome == Outcome::Graceful as u8 {
+        leave(close, sk, is);
+    }
+}
+
+/// What a FIN adds to `write_seq`.
+const FIN: u32 = 1;
+
+/// As [`decide_late`], of a connection that has ended without a FIN, by how much its `write_seq` has grown since the
+/// release: `tcp_disconnect` makes a jump. If it sent an RST, the hook of that was skipped as well.
+#[inline(always)]
+fn decide_ended<M: Memory>(close: &mut Close, sk: &Sock<M>, flags: Flags, grown: u32) {
+    let Some(tcp) = sk.tcp() else { return };
+    let unread = sk.unread(flags);
+    let outcome = if grown == 0 && (unread == 0 || sk.err() != 0) {
+        // Before the close took the lock.
+        return decide_closed(close, sk, sk.has_peer(), unread);
+    } else if grown == 0 {
+        Outcome::UnreadAborted
+    } else if sk.aborts_by_linger(flags) && !tcp.repair() {
+        Outcome::LingerAborted
+    } else {
+        return;
+    };
+    let queued = tcp.queued_to(close.deadline);
+    conclude(close, sk, close.state, unread, outcome, queued);
+    close.flags |= flag::RESET;
+}
+
 /// What the close of a socket in `CLOSE` is.
 #[inline(always)]
 fn closed(has_peer: bool) -> Outcome {
@@ -168,7 +236,7 @@ fn outcome<M: Memory>(
     if unread > 0 {
         return (Outcome::UnreadAborted, tcp.queued(state));
     }
-    if flags.linger() && sk.lingertime() == 0 {
+    if sk.aborts_by_linger(flags) {
         return (Outcome::LingerAborted, tcp.queued(state));
     }
     if state == state::SYN_SENT {

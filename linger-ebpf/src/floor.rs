@@ -1,5 +1,6 @@
 //! Programs on the same hooks as those of `main.rs`, under the same names, that do nothing but count
-//! their runs: the least that being attached there can cost. Only benchmarks load them.
+//! their runs: whether a hook is reached at all, and for benchmarks the least that being attached there
+//! can cost.
 
 #![no_std]
 #![no_main]
@@ -15,15 +16,17 @@ use aya_ebpf::{
     },
 };
 
-/// How often programs ran.
+use linger_ebpf::{PROGRAM_COUNT, program_place};
+
+/// How often each program ran, in the order of [`linger_ebpf::PROGRAMS`].
 #[map]
-static RUNS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+static RUNS: PerCpuArray<u64> = PerCpuArray::with_max_entries(PROGRAM_COUNT, 0);
 
 #[inline]
-fn count() {
-    if let Some(runs) = RUNS.get_ptr_mut(0) {
+fn count(place: u32) {
+    if let Some(runs) = RUNS.get_ptr_mut(place) {
         // SAFETY: a map value of this CPU. Who interrupts may count at the same time: then a run is
-        // missed, which does not matter here.
+        // missed, of several.
         unsafe { *runs += 1 };
     }
 }
@@ -34,7 +37,7 @@ macro_rules! programs {
         $(
             #[$kind]
             fn $name(_: $context) -> $type {
-                count();
+                count(const { program_place(stringify!($name)).unwrap() });
                 $result
             }
         )+
@@ -62,5 +65,6 @@ programs! {
     #[raw_tracepoint] settle(RawTracePointContext) -> i32 { 0 }
     #[btf_tracepoint] tracepoint_destroy_sock(BtfTracePointContext) -> i32 { 0 }
     #[btf_tracepoint] tracepoint_sys_exit(BtfTracePointContext) -> i32 { 0 }
+    #[cgroup_sock(sock_release)] sock_release(SockContext) -> i32 { 1 }
     #[cgroup_sock(sock_release)] cgroup_sock_release(SockContext) -> i32 { 1 }
 }

@@ -128,6 +128,7 @@ fn begin(close: &mut Close, sk: u64, start_ns: u64, flags: u8) {
     close.outcome = Outcome::Graceful as u8;
     close.stage = stage::BEGUN;
     close.flags = flags;
+    close.state = 0;
     close.unused = 0;
 }
 

@@ -5,7 +5,7 @@ use crate::{Counters, Group, Lost};
 
 /// The layout of everything in the maps. A daemon goes on with the maps, and programs, of another only
 /// if both have the same: raise it with every change of what an entry means, or where it is.
-pub const LAYOUT: u64 = 4;
+pub const LAYOUT: u64 = 5;
 
 /// What the programs were loaded for: made with them, and never changed.
 #[repr(C)]
@@ -33,8 +33,8 @@ pub struct Origin {
     pub preempts_tracepoints: u32,
     /// 1 if the function that sets a socket's timer has its new name.
     pub new_timer: u32,
-    /// Always 0.
-    pub unused: u32,
+    /// 1 if the release of every socket can be hooked.
+    pub sees_releases: u32,
     /// The process id of the daemon that loaded them, which names what it defined in tracefs.
     pub pid: u32,
 }

@@ -82,11 +82,13 @@ impl Memory for Probed {
 
 /// TCP states, as in include/net/tcp_states.h.
 pub(crate) mod state {
+    pub(crate) const ESTABLISHED: u8 = 1;
     pub(crate) const SYN_SENT: u8 = 2;
     pub(crate) const SYN_RECV: u8 = 3;
     pub(crate) const FIN_WAIT1: u8 = 4;
     pub(crate) const FIN_WAIT2: u8 = 5;
     pub(crate) const CLOSE: u8 = 7;
+    pub(crate) const CLOSE_WAIT: u8 = 8;
     pub(crate) const LAST_ACK: u8 = 9;
     pub(crate) const LISTEN: u8 = 10;
     pub(crate) const CLOSING: u8 = 11;
@@ -262,6 +264,18 @@ impl<M: Memory> Sock<M> {
         }
     }
 
+    /// Whether `SO_LINGER` with zero time has a close abort.
+    #[inline(always)]
+    pub(crate) fn aborts_by_linger(&self, flags: Flags) -> bool {
+        flags.linger() && self.lingertime() == 0
+    }
+
+    /// The number behind the last byte that was written, the FIN included.
+    #[inline(always)]
+    pub(crate) fn written(&self) -> u32 {
+        self.tcp().map_or(0, |tcp| tcp.write_seq())
+    }
+
     /// The part of it that is TCP's; none if it is of another protocol.
     #[inline(always)]
     pub(crate) fn tcp(&self) -> Option<Tcp<M>> {
@@ -359,6 +373,12 @@ impl<M: Memory> Tcp<M> {
         M::read::<u32>(self.tcp, offset!(snd_una)) == M::read::<u32>(self.tcp, offset!(write_seq))
     }
 
+    /// Whether something is queued that was not sent yet, be it the FIN.
+    #[inline(always)]
+    pub(crate) fn has_unsent(&self) -> bool {
+        M::read::<u32>(self.tcp, offset!(snd_nxt)) != M::read::<u32>(self.tcp, offset!(write_seq))
+    }
+
     /// Received payload that no one read.
     #[inline(always)]
     pub(crate) fn unread(&self, flags: Flags) -> u32 {
@@ -429,7 +449,12 @@ impl<M: Memory> Tcp<M> {
     /// The send queue in sequence numbers.
     #[inline(always)]
     fn sequence(&self) -> QueueBytes {
-        let write_seq: u32 = M::read(self.tcp, offset!(write_seq));
+        self.queued_to(self.write_seq())
+    }
+
+    /// The send queue, as it was when `write_seq` was this.
+    #[inline(always)]
+    pub(crate) fn queued_to(&self, write_seq: u32) -> QueueBytes {
         let snd_una: u32 = M::read(self.tcp, offset!(snd_una));
         if write_seq == snd_una {
             return QueueBytes::NONE;

@@ -63,13 +63,13 @@ pub use records::{
     ANSWER_NS, Close, Exiting, Orphan, Parked, Slot, UNDECIDED, UNDECIDED_PLACES, Undecided, flag,
     omen, orphan_stage, stage,
 };
-pub use words::{Cause, Fate, Lost, Outcome, Plan};
+pub use words::{Cause, Fate, Lost, Outcome, PROGRAM_COUNT, PROGRAMS, Plan, program_place};
 
 /// The programs, compiled for the BPF virtual machine by `build.rs`.
 #[cfg(not(target_arch = "bpf"))]
 pub static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/linger-ebpf"));
 
-/// Programs of the same names that only count their runs, for benchmarks.
+/// Programs of the same names that only count their runs: which hooks are reached at all.
 #[cfg(not(target_arch = "bpf"))]
 pub static FLOOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/floor"));
 

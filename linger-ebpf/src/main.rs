@@ -56,7 +56,7 @@ use aya_ebpf::{
         RetProbeContext, SockContext,
     },
 };
-use linger_ebpf::{Close, Lost, Outcome, stage};
+use linger_ebpf::{Close, Lost, Outcome, flag, stage};
 
 use crate::{
     in_flight::Place,
@@ -134,6 +134,9 @@ fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
     close::decide(close, sk, flags, state, unread, timeout);
     if close.outcome == Outcome::Graceful as u8 {
         close::leave(close, sk, state);
+    } else if reset::is_due(close, sk, state) {
+        // The hook of it may be skipped.
+        close.flags |= flag::RESET;
     } else if close.stage == stage::WAITING {
         close::wait(close, sk, state);
     }
@@ -165,6 +168,9 @@ fn inner_exit<M: Memory>(sk: Option<Sock<M>>) {
         return;
     };
     let sk = sk.unwrap_or_else(|| Sock::new(close.sk as *const u8));
+    if close.stage == stage::BEGUN && close.state != 0 {
+        close::decide_late(close, &sk);
+    }
     close::waited(close, &sk);
     close::finish(&place, close);
 }
@@ -354,9 +360,31 @@ fn exit_mmap(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-// ---- tracepoint ----
+// ---- the release of sockets ----
 
 const IPPROTO_TCP: u32 = 6;
+
+/// A close begins: in place of [`fentry_tcp_close`] and [`kprobe_tcp_close`] where the kernel skips those, for it
+/// never skips this. What then is missed of a close is made up for by the next of its hooks.
+///
+/// kernel: v5.9.. net/ipv4/af_inet.c: int inet_release(struct socket *sock)
+#[cgroup_sock(sock_release)]
+#[inline(always)]
+fn sock_release(ctx: SockContext) -> i32 {
+    // SAFETY: the verifier checks the access to the context.
+    let (protocol, state) = unsafe { ((*ctx.sock).protocol, (*ctx.sock).state) };
+    // The context is the socket.
+    if protocol == IPPROTO_TCP
+        && let Some(place) = Place::current()
+        && let Some(close) = close::begin(&place, ctx.as_ptr() as u64, 0)
+    {
+        close.state = u8::try_from(state).unwrap_or_default();
+        close.deadline = Sock::<Probed>::new(ctx.as_ptr().cast()).written();
+    }
+    1
+}
+
+// ---- tracepoint ----
 
 /// A socket is released by its last user; not called for the kernel's own sockets.
 ///

@@ -18,7 +18,8 @@ pub struct Close {
     pub unacked: u32,
     /// Payload that no one read.
     pub unread: u32,
-    /// The jiffy at which its linger time is up, its lower half; valid while it waits.
+    /// While it waits, the jiffy at which its linger time is up, its lower half; before it is decided, the
+    /// socket's `write_seq` at the release, with `state`.
     pub deadline: u32,
     /// The [`Outcome`](crate::Outcome) as far as it is known.
     pub outcome: u8,
@@ -30,8 +31,10 @@ pub struct Close {
     pub family: u8,
     /// Local port of the connection if this host accepted it.
     pub port: u16,
+    /// State of the socket when it was released, if a hook was there that is never skipped; else 0.
+    pub state: u8,
     /// Always 0.
-    pub unused: u16,
+    pub unused: u8,
 }
 
 impl Close {
@@ -49,6 +52,7 @@ impl Close {
         flags: 0,
         family: 0,
         port: 0,
+        state: 0,
         unused: 0,
     };
 }

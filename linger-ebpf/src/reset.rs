@@ -40,6 +40,26 @@ pub(crate) fn sent<M: Memory>(
     }
 }
 
+/// Whether a close of this outcome, of a connection in this state, sends an RST: `tcp_disconnect` leaves it out where
+/// the peer has nothing to miss.
+#[inline(always)]
+pub(crate) fn is_due<M: Memory>(close: &Close, sk: &Sock<M>, state: u8) -> bool {
+    if close.outcome == Outcome::UnreadAborted as u8 {
+        return true;
+    }
+    close.outcome == Outcome::LingerAborted as u8
+        && match state {
+            // tcp_need_reset
+            state::ESTABLISHED
+            | state::SYN_RECV
+            | state::FIN_WAIT1
+            | state::FIN_WAIT2
+            | state::CLOSE_WAIT => true,
+            state::LAST_ACK | state::CLOSING => sk.tcp().is_some_and(|tcp| tcp.has_unsent()),
+            _ => false,
+        }
+}
+
 /// A close aborts in place of its FIN though that was not foreseen, or its decision was missed.
 #[inline(always)]
 fn before_fin<M: Memory>(close: &mut Close, sk: &Sock<M>) {
@@ -47,8 +67,7 @@ fn before_fin<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     let flags = sk.flags();
     close.unread = tcp.unread(flags);
     // `__tcp_close` asks for unread data first.
-    let lingers = flags.linger() && sk.lingertime() == 0;
-    let outcome = if close.unread == 0 && lingers {
+    let outcome = if close.unread == 0 && sk.aborts_by_linger(flags) {
         Outcome::LingerAborted
     } else {
         Outcome::UnreadAborted

@@ -14,7 +14,7 @@ use linger_ebpf::{Close, Group, Kind, Lost, Outcome, flag, stage};
 use crate::{
     close,
     in_flight::{self, Place},
-    kernel::{Flags, Memory, Probed, Registers, Sock, Task, state, state_offset},
+    kernel::{Memory, Probed, Registers, Sock, Task, state, state_offset},
     ledger, maps, orphan, reset,
     shared::shared,
     watch::{self, Stack},
@@ -94,7 +94,7 @@ pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
     let flags = sk.flags();
     let (unread, timeout) = match new {
         state::CLOSE => (sk.unread(flags), 0),
-        _ => (0, timeout(sk, flags)),
+        _ => (0, close::timeout(sk, flags)),
     };
     close::decide(close, sk, flags, old, unread, timeout);
     // A socket in CLOSE ends within the close.
@@ -109,16 +109,6 @@ pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
             count(close, ptr::null(), Stack::Here);
         }
         place.clear();
-    }
-}
-
-/// The time that `inet_release` lets this close wait.
-#[inline(always)]
-fn timeout<M: Memory>(sk: &Sock<M>, flags: Flags) -> u64 {
-    if flags.linger() && !Task::current().is_exiting() {
-        sk.lingertime()
-    } else {
-        0
     }
 }
 

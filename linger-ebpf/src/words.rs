@@ -167,3 +167,55 @@ impl Plan {
         }
     }
 }
+
+/// How many names [`PROGRAMS`] has.
+pub const PROGRAM_COUNT: u32 = 22;
+
+/// The names of the programs that hooks take, each once: those that are attached once more have the names
+/// of these, with a number.
+pub const PROGRAMS: [&str; PROGRAM_COUNT as usize] = [
+    "fentry_tcp_close",
+    "fentry_inner_close",
+    "fentry_active_reset",
+    "fentry_timer",
+    "fentry_reset",
+    "fexit_inner_close",
+    "sock_release",
+    "kprobe_tcp_close",
+    "kprobe_inner_close",
+    "kprobe_active_reset",
+    "kprobe_timer",
+    "kprobe_reset",
+    "kretprobe_inner_close",
+    "destroy_sock",
+    "exit_mmap",
+    "tracepoint_set_state",
+    "tracepoint_send_reset",
+    "reset_answers",
+    "settle",
+    "tracepoint_destroy_sock",
+    "tracepoint_sys_exit",
+    "cgroup_sock_release",
+];
+
+/// The place of a name in [`PROGRAMS`].
+#[must_use]
+pub const fn program_place(name: &str) -> Option<u32> {
+    let mut place = 0_u32;
+    while (place as usize) < PROGRAMS.len() {
+        if is_same(PROGRAMS[place as usize].as_bytes(), name.as_bytes()) {
+            return Some(place);
+        }
+        place += 1;
+    }
+    None
+}
+
+/// Comparing as a constant takes.
+const fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let mut at = 0;
+    while at < one.len() && at < other.len() && one[at] == other[at] {
+        at += 1;
+    }
+    at == one.len() && at == other.len()
+}

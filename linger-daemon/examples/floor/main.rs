@@ -34,7 +34,10 @@ fn run() -> Result<()> {
     io::copy(&mut io::stdin(), &mut io::sink())?;
     drop(attached);
     let runs = ebpf.map("RUNS").context("the object has a map RUNS")?;
-    let runs = PerCpuArray::<_, u64>::try_from(runs)?.get(&0, 0)?;
-    println!("{}", runs.iter().sum::<u64>());
+    let mut all = 0;
+    for runs in PerCpuArray::<_, u64>::try_from(runs)?.iter() {
+        all += runs?.iter().sum::<u64>();
+    }
+    println!("{all}");
     Ok(())
 }

@@ -11,6 +11,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
 
 use super::state::{info, wait_for};
+pub use crate::sys::set_linger2;
 
 /// How a connection is addressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,23 +239,6 @@ pub fn disconnect(socket: &Socket) -> io::Result<()> {
     let length = libc::socklen_t::try_from(size_of_val(&address)).map_err(io::Error::other)?;
     // SAFETY: `address` is a socket address of `length` bytes.
     let result = unsafe { libc::connect(socket.as_raw_fd(), &raw const address, length) };
-    Errno::result(result)?;
-    Ok(())
-}
-
-/// Sets `TCP_LINGER2`: seconds in `FIN_WAIT2` after the close; negative aborts.
-pub fn set_linger2(socket: &Socket, seconds: i32) -> io::Result<()> {
-    let length = libc::socklen_t::try_from(size_of_val(&seconds)).map_err(io::Error::other)?;
-    // SAFETY: the kernel reads `length` bytes, the size of `seconds`.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_LINGER2,
-            (&raw const seconds).cast(),
-            length,
-        )
-    };
     Errno::result(result)?;
     Ok(())
 }

@@ -170,8 +170,8 @@ fn preemption(facts: &Facts) -> Judgment {
         Preemption::None => ok(facts.preemption.describe()),
         Preemption::Threads | Preemption::Realtime => warning(
             format!(
-                "{}: it skips programs meanwhile. fentry hooks the same again, and misses \
-                 few returns; tracepoint, from 7.0 on, misses closes that wait under SO_LINGER; kprobe misses closes",
+                "{}: it skips programs meanwhile. fentry makes up for that but for the time of a close in some \
+                 hundred thousand; tracepoint, from 7.0 on, misses more times; kprobe misses closes",
                 facts.preemption.describe()
             ),
             "use the plan fentry, if it is usable",

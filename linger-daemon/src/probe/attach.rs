@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 use aya::Ebpf;
 use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, Program, ProgramError};
-use linger_ebpf::{HINTS, MAX_CLOSES, OBJECT, Offsets, Plan, ROWS_PER_GROUP, keyed};
+use linger_ebpf::{
+    FLOOR, HINTS, MAX_CLOSES, OBJECT, Offsets, PROGRAMS, Plan, ROWS_PER_GROUP, keyed,
+};
 use thiserror::Error;
+use tracing::warn;
 
 use super::btf::{Kernel, KernelError};
 use super::choose::{ProbeError, Purpose};
@@ -19,6 +22,7 @@ use super::load::{self, explain, loader};
 use super::maps::Maps;
 use super::pins::{Link, Pins};
 use super::preemption::{self, Preemption};
+use super::reached::first_not_reached;
 use crate::attribution::Cgroups;
 
 /// Why a hook does not attach.
@@ -109,6 +113,7 @@ impl Loader {
             preemption: Preemption::running(),
             preempts_tracepoints: preemption::preempts_tracepoints(),
             new_timer: has_new_timer(&kernel),
+            sees_releases: whole_cgroup_root().is_ok(),
         };
         Ok(Self {
             kernel,
@@ -138,6 +143,7 @@ impl Loader {
             mut ebpf,
             mut maps,
         } = loaded;
+        self.expect_reached(plan, &self.hooks_once(plan))?;
         let holders = self.attach_hooks(&mut ebpf, plan, &self.hooks(plan), pins.is_some())?;
         let hooks: Vec<_> = holders.iter().map(|(hook, _)| *hook).collect();
         let programs = programs(&ebpf, &hooks).map_err(|(hook, why)| PlanError {
@@ -170,12 +176,40 @@ impl Loader {
     /// Attaches programs that have the names of those of a plan to its hooks, each once, for as long as what
     /// this returns lives, and `ebpf`.
     pub fn attach_alike(&self, ebpf: &mut Ebpf, plan: Plan) -> Result<impl Sized, PlanError> {
-        let traits = Traits {
-            preemption: Preemption::None,
-            ..self.traits
-        };
-        let hooks = hooks(plan, self.purpose.keyed, traits);
-        self.attach_hooks(ebpf, plan, &hooks, false)
+        self.attach_hooks(ebpf, plan, &self.hooks_once(plan), false)
+    }
+
+    /// Refuses a plan of which a connection that ends does not reach one of these hooks: a function that
+    /// the types list may be inlined where it is called.
+    pub fn expect_reached(&self, plan: Plan, hooks: &[Hook]) -> Result<(), PlanError> {
+        let failed = |point: String, why| PlanError { plan, point, why };
+        let mut ebpf = loader()
+            .btf(None)
+            .load(FLOOR)
+            .map_err(|error| failed("maps".into(), AttachError::Refused(innermost(&error))))?;
+        let _attached = self.attach_hooks(&mut ebpf, plan, hooks, false)?;
+        match first_not_reached(&ebpf, hooks) {
+            Ok(None) => Ok(()),
+            Ok(Some(hook)) => Err(failed(
+                hook.point.to_string(),
+                AttachError::Missing("connections end without it; it may be inlined".into()),
+            )),
+            Err(error) => {
+                warn!(
+                    "whether the ends of connections reach all hooks of the plan {} is not known, without \
+                     a connection over loopback: {error}",
+                    plan.name()
+                );
+                Ok(())
+            }
+        }
+    }
+
+    /// The hooks of a plan, each once.
+    fn hooks_once(&self, plan: Plan) -> Vec<Hook> {
+        let mut hooks = self.hooks(plan);
+        hooks.retain(|hook| PROGRAMS.contains(&hook.program));
+        hooks
     }
 
     /// The hooks of a plan.
@@ -214,6 +248,7 @@ impl Loader {
 
     /// Loads and attaches a plan and detaches it again.
     pub fn try_plan(&self, plan: Plan) -> Result<(), PlanError> {
+        self.expect_reached(plan, &self.hooks_once(plan))?;
         let mut loaded = self.load(plan)?;
         self.attach_hooks(&mut loaded.ebpf, plan, &self.hooks(plan), false)
             .map(drop)

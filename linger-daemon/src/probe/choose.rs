@@ -66,7 +66,7 @@ impl Purpose {
             preemption: traits.preemption as u32,
             preempts_tracepoints: traits.preempts_tracepoints.into(),
             new_timer: traits.new_timer.into(),
-            unused: 0,
+            sees_releases: traits.sees_releases.into(),
             pid: process::id(),
         }
     }

@@ -73,6 +73,10 @@ const fn hook(program: &'static str, point: Point) -> Hook {
 const DESTROY_SOCK: Hook = hook("destroy_sock", DESTROY);
 const RESET_ANSWERS: Hook = hook("reset_answers", SEND_RESET);
 
+/// What begins a close where the kernel skips [`CLOSE_ENTRIES`].
+const SOCK_RELEASE: Hook = hook("sock_release", Point::SockRelease);
+const CLOSE_ENTRIES: [&str; 2] = ["fentry_tcp_close", "kprobe_tcp_close"];
+
 /// Of every plan.
 const SETTLE: Hook = hook("settle", Point::OnDemand);
 
@@ -125,8 +129,8 @@ const TRACEPOINT: &[Hook] = &[
 ];
 
 // What a kernel that preempts skips, once or twice more: each is skipped only while a thread is held up in
-// all those before it. A return that all miss leaves a record to the thread's next close, which counts it
-// without its time, or, if it waited, as lost.
+// all those before it. An entry that all miss is made up for at the return; a return that all miss leaves a
+// record to the thread's next close, which counts it without its time.
 
 const INNER_ENTRY: Point = Point::Fentry("__tcp_close");
 const INNER_EXIT: Point = Point::Fexit("__tcp_close");
@@ -196,6 +200,10 @@ const EXIT_MMAP: Hook = hook("exit_mmap", Point::RawTracepoint("exit_mmap"));
 
 /// What a kernel is like, as far as it decides which hooks there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that do not depend on each other"
+)]
 pub struct Traits {
     /// It lets the plan `tracepoint` see when close(2) returns.
     pub sees_returns: bool,
@@ -205,6 +213,8 @@ pub struct Traits {
     pub preempts_tracepoints: bool,
     /// What sets a socket's timer has its new name.
     pub new_timer: bool,
+    /// The release of every socket can be hooked: all cgroups are seen.
+    pub sees_releases: bool,
 }
 
 /// The hooks of a plan that what is asked for takes (a set of [`linger_ebpf::keyed`] bits), in the order
@@ -220,7 +230,11 @@ pub fn hooks(plan: Plan, asked: u32, traits: Traits) -> Vec<Hook> {
     let all = exit.into_iter().chain(all.iter().copied());
     let all = all.chain(again(plan, traits));
     let all = all.filter(|hook| traits.sees_returns || hook.program != SEES_RETURNS);
+    let released = traits.preemption != Preemption::None && traits.sees_releases;
     let renamed = |mut hook: Hook| {
+        if released && CLOSE_ENTRIES.contains(&hook.program) {
+            return SOCK_RELEASE;
+        }
         match &mut hook.point {
             Point::Fentry(name) | Point::Kprobe(name) if *name == TIMER && traits.new_timer => {
                 *name = NEW_TIMER;

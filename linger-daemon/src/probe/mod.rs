@@ -9,6 +9,7 @@ mod load;
 mod maps;
 mod pins;
 mod preemption;
+mod reached;
 mod takeover;
 
 pub use attach::{AttachError, Attached, Loader, PlanError, cgroup_root, cgroups};

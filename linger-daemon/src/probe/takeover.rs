@@ -101,6 +101,7 @@ fn traits(origin: &Origin) -> Traits {
         preemption: Preemption::from_index(origin.preemption),
         preempts_tracepoints: origin.preempts_tracepoints != 0,
         new_timer: origin.new_timer != 0,
+        sees_releases: origin.sees_releases != 0,
     }
 }
 

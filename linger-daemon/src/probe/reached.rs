@@ -1,0 +1,82 @@
+//! Whether the kernel comes by the hooks of a plan when a connection ends: the types list functions that
+//! may be inlined where they are called.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, TcpStream};
+use std::thread::sleep;
+use std::time::Duration;
+
+use aya::Ebpf;
+use aya::maps::PerCpuArray;
+use linger_ebpf::program_place;
+use socket2::SockRef;
+
+use super::hooks::{Hook, Point};
+use crate::sys::set_linger2;
+
+/// How long packets over loopback may take, at most: usually they have arrived when they are sent.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// How many connections are ended before a hook passes for one that is not reached.
+const ATTEMPTS: u32 = 10;
+
+/// The first of these hooks that programs of the object `FLOOR`, attached there, count no run at while
+/// connections end; none if all do. Fails where no connection can be made.
+pub(super) fn first_not_reached(ebpf: &Ebpf, hooks: &[Hook]) -> io::Result<Option<Hook>> {
+    let runs = ebpf.map("RUNS").ok_or(io::ErrorKind::NotFound)?;
+    let runs = PerCpuArray::<_, u64>::try_from(runs).map_err(io::Error::other)?;
+    let has_run = |hook: &Hook| -> io::Result<bool> {
+        let place = program_place(hook.program).ok_or(io::ErrorKind::NotFound)?;
+        let runs = runs.get(&place, 0).map_err(io::Error::other)?;
+        Ok(runs.iter().any(|runs| *runs > 0))
+    };
+    let first = || {
+        for hook in hooks.iter().filter(|hook| is_of_closes(hook)) {
+            if !has_run(hook)? {
+                return Ok(Some(*hook));
+            }
+        }
+        io::Result::Ok(None)
+    };
+    for _ in 0..ATTEMPTS {
+        end_connection()?;
+        if first()?.is_none() {
+            return Ok(None);
+        }
+        sleep(PATIENCE);
+    }
+    first()
+}
+
+/// Whether the end of a connection comes by: not if it is the end of a process, or the daemon, that does.
+fn is_of_closes(hook: &Hook) -> bool {
+    !matches!(
+        hook.point,
+        Point::OnDemand | Point::RawTracepoint("exit_mmap")
+    )
+}
+
+/// Makes a connection on loopback, closes it and has the other side abort it: close, timer of the orphan, RST, its
+/// arrival, and the end of both sockets.
+fn end_connection() -> io::Result<()> {
+    let by = |address: IpAddr| {
+        let listener = TcpListener::bind((address, 0))?;
+        let mut client = TcpStream::connect_timeout(&listener.local_addr()?, PATIENCE)?;
+        SockRef::from(&listener).set_read_timeout(Some(PATIENCE))?;
+        client.set_read_timeout(Some(PATIENCE))?;
+        let (mut server, _) = listener.accept()?;
+        // What the server sends acknowledges the FIN. The timer is for waits for its own that are longer than
+        // TCP_TIMEWAIT_LEN.
+        client.shutdown(Shutdown::Write)?;
+        server.write_all(&[0])?;
+        client.read_exact(&mut [0])?;
+        set_linger2(&client, 2 * TIMEWAIT_SECONDS)?;
+        drop(client);
+        SockRef::from(&server).set_linger(Some(Duration::ZERO))
+    };
+    by(Ipv4Addr::LOCALHOST.into())
+        .or_else(|error| by(Ipv6Addr::LOCALHOST.into()).map_err(|_| error))
+}
+
+/// `TCP_TIMEWAIT_LEN` (include/net/tcp.h).
+const TIMEWAIT_SECONDS: i32 = 60;
