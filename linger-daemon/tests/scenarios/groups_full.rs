@@ -1,21 +1,29 @@
-//! More groups than there are places for.
+//! More groups than there are places for, or memory.
 
 use std::ffi::CString;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process;
 
 use anyhow::{Result, ensure};
 use linger_daemon::exercise::tcp::{Family, Loopback, Pair};
+use linger_daemon::probe;
 use linger_ebpf::Plan;
+use linger_testkit::exposition::Sample;
 
 use crate::born::{self, Cgroup};
 use crate::closes::{self, Closes, is_other, lost, sum};
 use crate::daemon::Daemon;
+use crate::needs::Need;
 use crate::netns;
 use crate::scenario::{Scenario, Script};
 
-pub(crate) const SCENARIOS: &[Scenario] =
-    &[Scenario::new("groups_full", Script::Daemon(full)).once()];
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("groups_full", Script::Daemon(full)).once(),
+    Scenario::new("groups_without_memory", Script::Daemon(without_memory))
+        .needs(&[Need::OwnMachine]),
+];
 
 const PLACES: u64 = 8;
 const NAMES: u64 = 40;
@@ -71,5 +79,57 @@ fn full(lingerd: &Path, plan: Plan) -> Result<()> {
         );
         cgroup.remove()?;
         daemon.stop()
+    })
+}
+
+/// More than what the kernel has ready for new rows on every CPU, without asking for memory.
+const MANY: u64 = 600;
+
+/// The memory of the maps is charged to where they were made; there is none any more.
+fn without_memory(lingerd: &Path, plan: Plan) -> Result<()> {
+    netns::in_own(|| {
+        let root = probe::cgroup_root()?;
+        fs::write(root.join("cgroup.subtree_control"), "+memory")?;
+        let tight = root.join("linger-tight");
+        fs::create_dir(&tight)?;
+        let folder = tempfile::tempdir()?;
+        let starter = folder.path().join("lingerd");
+        let script = format!(
+            "#!/bin/sh\necho $$ >{}/cgroup.procs\nexec {} \"$@\"\n",
+            tight.display(),
+            lingerd.display()
+        );
+        fs::write(&starter, script)?;
+        fs::set_permissions(&starter, Permissions::from_mode(0o755))?;
+        let names: Vec<_> = (0..MANY).map(|number| format!("{number}-tight")).collect();
+        let options = ["--allow-comm", &names.join(",")];
+        let daemon = Daemon::start(&starter, plan, &options)?;
+        // What the daemon itself needs is not in question.
+        fs::write(root.join("cgroup.procs"), daemon.id().to_string())?;
+        fs::write(tight.join("memory.max"), "0")?;
+        let cgroup = Cgroup::new("tight.service")?;
+        let loopback = Loopback::new(Family::V4)?;
+        for name in &names {
+            let comm = CString::new(name.as_str())?;
+            // SAFETY: it does nothing but call the kernel.
+            unsafe {
+                cgroup.bear(&comm, || {
+                    let Pair { client, server } = loopback.pair()?;
+                    born::abort(client, server)
+                })
+            }?;
+        }
+        let scrape = daemon.scrape()?;
+        let aborted = |sample: &Sample| sample.label("outcome") == "linger_aborted";
+        let closes = sum(&scrape, "linger_closes_total", aborted);
+        ensure!(closes == MANY, "{closes} of {MANY} closes");
+        let lost = [lost(&scrape, "close"), lost(&scrape, "group")];
+        ensure!(
+            lost[0] == 0 && lost[1] > 0,
+            "lost closes and groups: {lost:?}"
+        );
+        cgroup.remove()?;
+        daemon.stop()?;
+        Ok(fs::remove_dir(&tight)?)
     })
 }

@@ -1,34 +1,96 @@
-//! Many closes, as fast as they go, by two processes at once.
+//! Many closes, as fast as they go, by four processes of two threads each at once.
 
-use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use std::{fs, io, thread};
 
 use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
 use linger_daemon::exercise::{self, state};
 use linger_ebpf::Outcome;
 
+use crate::child;
+use crate::needs::Need;
 use crate::scenario::{self, Scenario, Script, Settings};
 use crate::truth::Truth;
 
-/// The two processes; the harness runs them at the same time, and scrapes meanwhile.
+/// The processes; the harness runs them at the same time, and scrapes meanwhile.
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("load_first", Script::Bulk(run)),
     Scenario::new("load_second", Script::Bulk(run)),
+    Scenario::new("load_third", Script::Bulk(run)),
+    Scenario::new("load_fourth", Script::Bulk(run)),
 ];
+
+/// Closes while CPUs come and go; not a part of the load.
+pub(crate) const OFFLINE: &[Scenario] =
+    &[Scenario::new("cpu_taken_offline", Script::HostWide(offline)).needs(&[Need::OwnMachine])];
 
 /// Whether the scenario is a part of the load.
 pub(crate) fn is_load(name: &str) -> bool {
     SCENARIOS.iter().any(|scenario| scenario.name == name)
 }
 
+/// Threads of a process.
+const THREADS: u64 = 2;
+
 /// Closes of a connection.
 const CLOSES: u64 = 2;
 
 fn run(settings: Settings, truth: &mut Truth) -> io::Result<()> {
-    let connections = settings.load / SCENARIOS.len() as u64 / CLOSES;
-    scenario::over(Loopback::new(Family::V4)?, truth, |loopback, truth| {
-        (0..connections).try_for_each(|number| connection(number, loopback, truth))
+    let connections = settings.load / SCENARIOS.len() as u64 / THREADS / CLOSES;
+    by_threads(truth, |number| number < connections, || Ok(()))
+}
+
+/// Ends connections by several threads for as long as `goes_on` says so of their number, and does something else
+/// meanwhile.
+fn by_threads(
+    truth: &mut Truth,
+    goes_on: impl Fn(u64) -> bool + Sync,
+    meanwhile: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
+    let work = || {
+        let mut truth = Truth::default();
+        scenario::over(Loopback::new(Family::V4)?, &mut truth, |loopback, truth| {
+            let mut numbers = (0..).take_while(|number| goes_on(*number));
+            numbers.try_for_each(|number| connection(number, loopback, truth))
+        })?;
+        Ok::<_, io::Error>(truth)
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
+        let done = meanwhile();
+        for thread in threads {
+            let known = thread.join().map_err(|_| io::Error::other("panicked"))??;
+            truth.add(&known);
+        }
+        done
     })
+}
+
+/// How often the last CPU goes and comes back.
+const ROUNDS: u32 = 5;
+
+fn offline(truth: &mut Truth) -> io::Result<()> {
+    child::enter_network()?;
+    let is_over = AtomicBool::new(false);
+    let switch = || {
+        for _ in 0..ROUNDS {
+            for state in ["0", "1"] {
+                fs::write("/sys/devices/system/cpu/cpu1/online", state)?;
+                thread::sleep(Duration::from_millis(200));
+            }
+        }
+        Ok(())
+    };
+    by_threads(
+        truth,
+        |_| !is_over.load(Ordering::Relaxed),
+        || {
+            let switched = switch();
+            is_over.store(true, Ordering::Relaxed);
+            switched
+        },
+    )
 }
 
 /// Ends a connection so that nothing of it stays behind: no `TIME_WAIT` keeps its port.

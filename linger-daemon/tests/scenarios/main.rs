@@ -47,6 +47,7 @@ mod pinned;
 mod pod;
 mod process_names;
 mod random;
+mod reached;
 mod reload;
 mod retired;
 mod run;

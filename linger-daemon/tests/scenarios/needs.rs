@@ -4,6 +4,7 @@
 //! a scenario not run. All that scenarios take beyond is there everywhere: that it is missing is a failure.
 
 use std::fmt;
+use std::path::Path;
 
 use io_uring::IoUring;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -24,6 +25,8 @@ pub(crate) enum Need {
     Mptcp,
     /// The server.
     Nginx,
+    /// To be all that runs on the machine: what is done to it would disturb others.
+    OwnMachine,
     /// The interpreter, with its standard library.
     Python,
     /// The architecture.
@@ -45,12 +48,13 @@ impl fmt::Display for Unmet {
 
 impl Need {
     /// All there are.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Chromium,
         Self::Haproxy,
         Self::IoUring,
         Self::Mptcp,
         Self::Nginx,
+        Self::OwnMachine,
         Self::Python,
         Self::X86,
     ];
@@ -63,6 +67,7 @@ impl Need {
             Self::IoUring => "io_uring",
             Self::Mptcp => "mptcp",
             Self::Nginx => "nginx",
+            Self::OwnMachine => "own_machine",
             Self::Python => "python3",
             Self::X86 => "x86-64",
         }
@@ -78,6 +83,8 @@ impl Need {
             Self::Mptcp => Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP))
                 .err()
                 .map(|error| error.to_string()),
+            Self::OwnMachine => (!Path::new("/etc/linger-work").exists())
+                .then(|| "it was not booted for these tests".to_owned()),
             Self::X86 => (!cfg!(target_arch = "x86_64")).then(|| "another is here".to_owned()),
         };
         why.map(|why| Unmet { need: self, why })

@@ -24,7 +24,7 @@ use crate::scenario::{Scenario, Script, Settings};
 use crate::truth::Counters;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("persist_killed", Script::BulkDaemon(killed)).by_plan_only(),
+    Scenario::new("persist_killed", Script::BulkDaemon(killed)),
     Scenario::new("persist_restarted", Script::Daemon(restarted)).by_plan_only(),
     Scenario::new("persist_anew", Script::Daemon(anew)).once(),
     Scenario::new("persist_retired_half", Script::Daemon(retired_half)).once(),

@@ -15,8 +15,8 @@ use crate::truth::Truth;
 use crate::{
     abort, asleep, attribution, churn, cookbook, dimensions, ends, exes, graceful, groups_full,
     hostile, kernel_threads, left_out, linger, listener, load, orphan_ends, orphan_netns,
-    orphan_table, orphans, page, persist, pod, process_names, random, reload, retired, segments,
-    special, under_way, unread, watch,
+    orphan_table, orphans, page, persist, pod, process_names, random, reached, reload, retired,
+    segments, special, under_way, unread, watch,
 };
 
 /// What a scenario does; it counts in [`Truth`] all closes that it makes.
@@ -195,6 +195,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         orphan_netns::SCENARIOS,
         orphan_table::SCENARIOS,
         under_way::SCENARIOS,
+        reached::SCENARIOS,
         reload::SCENARIOS,
         left_out::SCENARIOS,
         attribution::SCENARIOS,
@@ -214,6 +215,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         watch::SCENARIOS,
         random::SCENARIOS,
         segments::SCENARIOS,
+        load::OFFLINE,
         load::SCENARIOS,
     ];
     modules.concat()

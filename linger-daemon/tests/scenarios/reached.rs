@@ -1,0 +1,38 @@
+//! A plan is refused if one of its hooks is never reached, as a function that is inlined.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use linger_daemon::probe::{Hook, Loader, Point, Purpose};
+use linger_ebpf::Plan;
+
+use crate::scenario::{Scenario, Script};
+
+pub(crate) const SCENARIOS: &[Scenario] =
+    &[Scenario::new("plan_unless_all_is_reached", Script::Daemon(refused)).by_plan_only()];
+
+/// A hook of the plan, at a place of the kernel where nothing comes by while the scenario runs.
+const fn moved(plan: Plan) -> Hook {
+    let (program, point) = match plan {
+        Plan::Fentry => ("fexit_inner_close", Point::Fexit("kernel_power_off")),
+        Plan::Kprobe => ("kprobe_inner_close", Point::Kprobe("kernel_power_off")),
+        Plan::Tracepoint => ("destroy_sock", Point::BtfTracepoint("cpuhp_enter")),
+    };
+    Hook { program, point }
+}
+
+fn refused(_: &Path, plan: Plan) -> Result<()> {
+    let loader = Loader::new(Purpose::default())?;
+    let mut hooks = linger_daemon::probe::hooks(plan, 0, loader.traits);
+    hooks.truncate(4);
+    loader.expect_reached(plan, &hooks)?;
+    let moved = moved(plan);
+    hooks.push(moved);
+    let Err(error) = loader.expect_reached(plan, &hooks) else {
+        bail!("{} counts as reached", moved.point);
+    };
+    ensure!(error.point == moved.point.to_string(), "{error}");
+    let reason = error.why.detail().split(';').next().context("a reason")?;
+    ensure!(reason == "connections end without it", "{error}");
+    Ok(())
+}
