@@ -47,6 +47,7 @@ pub(crate) struct Segment {
 pub(crate) struct Seen {
     pub(crate) syn: bool,
     pub(crate) rst: bool,
+    pub(crate) fin: bool,
     pub(crate) ack: bool,
     port: u16,
     seq: u32,
@@ -193,6 +194,7 @@ impl Peer {
             Some(TransportSlice::Tcp(tcp)) => Some(Seen {
                 syn: tcp.syn(),
                 rst: tcp.rst(),
+                fin: tcp.fin(),
                 ack: tcp.ack(),
                 port: tcp.source_port(),
                 seq: tcp.sequence_number(),
