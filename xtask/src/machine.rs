@@ -95,9 +95,9 @@ impl<'a> Machine<'a> {
         };
         if !troubles.is_empty() {
             bail!(
-                "kernel {} complained:\n{}",
+                "kernel {} complained: {}",
                 self.kernel.label,
-                troubles.join("\n")
+                troubles.join("; ")
             );
         }
         Report::parse(report.trim_start()).map(Some)
@@ -178,7 +178,7 @@ impl Report {
     }
 }
 
-/// Runs the machine to its end, showing its console; what the kernel complained about, and the lines that follow.
+/// Runs the machine to its end, showing its console; what the kernel complained about.
 fn watch(qemu: &mut Command, label: &str, limit: Duration) -> Result<Vec<String>> {
     let mut child = qemu
         .stdout(Stdio::piped())
@@ -200,8 +200,7 @@ fn follow(console: &Receiver<String>, label: &str, limit: Duration) -> Result<Ve
         match console.recv_timeout(SILENCE) {
             Ok(line) => {
                 println!("{label} | {line}");
-                let is_dump = !troubles.is_empty() && troubles.len() < DUMP;
-                if is_dump || is_trouble(&line) {
+                if is_trouble(&line) {
                     troubles.push(line);
                 }
             }
@@ -245,9 +244,6 @@ fn is_trouble(line: &str) -> bool {
     time.trim().parse::<f64>().is_ok()
         && (is_warning || TROUBLES.iter().any(|words| text.contains(words)))
 }
-
-/// Lines that tell where it broke: the registers, the code and the calls.
-const DUMP: usize = 60;
 
 /// Words of the kernel's, wherever in a line, for something that broke. They are of Linux 6.1 to 7.3.
 const TROUBLES: [&str; 8] = [

@@ -139,8 +139,8 @@ impl Step {
 struct Last(Mutex<VecDeque<String>>);
 
 impl Last {
-    /// How many are kept: as many as show why a step broke.
-    const LINES: usize = 12;
+    /// How many are kept: as many as show why a step broke, and where a kernel did, by its registers and calls.
+    const LINES: usize = 40;
 
     fn push(&self, line: &str) {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -238,7 +238,7 @@ pub(super) mod tests {
             last.push(&line.to_string());
         }
         let text = last.into_text();
-        assert!(text.starts_with("1\n") && text.ends_with("12\n"), "{text}");
+        assert!(text.starts_with("1\n") && text.ends_with("40\n"), "{text}");
     }
 
     #[test]
