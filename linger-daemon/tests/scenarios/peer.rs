@@ -5,7 +5,7 @@ use std::io::{self, Read as _};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
-use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
+use etherparse::{PacketBuilder, SlicedPacket, TcpHeader, TransportSlice};
 use nix::errno::Errno;
 use nix::libc;
 use nix::net::if_::if_nametoindex;
@@ -40,17 +40,6 @@ pub(crate) struct Segment {
     /// What it acknowledges, if anything: how much has come.
     pub(crate) acked: Option<u32>,
     pub(crate) payload: &'static [u8],
-}
-
-/// A segment of the host.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Seen {
-    pub(crate) syn: bool,
-    pub(crate) rst: bool,
-    pub(crate) fin: bool,
-    pub(crate) ack: bool,
-    port: u16,
-    seq: u32,
 }
 
 /// A connection of the host to the peer.
@@ -105,7 +94,7 @@ impl Peer {
             first: 0,
         };
         let syn = connection.next("its SYN", |seen| seen.syn)?;
-        connection.first = syn.seq.wrapping_add(1);
+        connection.first = syn.sequence_number.wrapping_add(1);
         Ok((client, connection))
     }
 
@@ -152,7 +141,11 @@ impl Connection<'_> {
     }
 
     /// Waits for a segment of the host.
-    pub(crate) fn next(&self, what: &str, wanted: impl Fn(&Seen) -> bool) -> io::Result<Seen> {
+    pub(crate) fn next(
+        &self,
+        what: &str,
+        wanted: impl Fn(&TcpHeader) -> bool,
+    ) -> io::Result<TcpHeader> {
         let found = self.within(PATIENCE, wanted)?;
         found.ok_or_else(|| {
             io::Error::new(
@@ -167,11 +160,15 @@ impl Connection<'_> {
         Ok(self.within(time, |seen| seen.rst)?.is_some())
     }
 
-    fn within(&self, time: Duration, wanted: impl Fn(&Seen) -> bool) -> io::Result<Option<Seen>> {
+    fn within(
+        &self,
+        time: Duration,
+        wanted: impl Fn(&TcpHeader) -> bool,
+    ) -> io::Result<Option<TcpHeader>> {
         let start = Instant::now();
         while start.elapsed() < time {
             if let Some(seen) = self.peer.receive()?
-                && seen.port == self.port
+                && seen.source_port == self.port
                 && wanted(&seen)
             {
                 return Ok(Some(seen));
@@ -183,7 +180,7 @@ impl Connection<'_> {
 
 impl Peer {
     /// The next segment of the host, if one comes soon.
-    fn receive(&self) -> io::Result<Option<Seen>> {
+    fn receive(&self) -> io::Result<Option<TcpHeader>> {
         let mut buffer = vec![0; 1 << 16];
         let length = match (&self.link).read(&mut buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
@@ -191,14 +188,7 @@ impl Peer {
         };
         let packet = SlicedPacket::from_ip(&buffer[..length]).map_err(io::Error::other)?;
         Ok(match packet.transport {
-            Some(TransportSlice::Tcp(tcp)) => Some(Seen {
-                syn: tcp.syn(),
-                rst: tcp.rst(),
-                fin: tcp.fin(),
-                ack: tcp.ack(),
-                port: tcp.source_port(),
-                seq: tcp.sequence_number(),
-            }),
+            Some(TransportSlice::Tcp(tcp)) => Some(tcp.to_header()),
             _ => None,
         })
     }
