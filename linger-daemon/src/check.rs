@@ -22,7 +22,7 @@ struct Report {
     host: Vec<Finding>,
     /// Its types: where the fields are, or why they cannot be read.
     btf: Result<Vec<Field>, String>,
-    /// Every plan, best first.
+    /// Every plan that was tried, best first.
     plans: Vec<PlanReport>,
     /// The plan that `run` would use.
     plan: Option<&'static str>,
@@ -90,17 +90,16 @@ impl Report {
         match Loader::new(purpose) {
             Ok(loader) => {
                 report.btf = Ok(fields(&loader)?);
-                report.plans = Plan::ALL
-                    .iter()
-                    .map(|plan| PlanReport::new(&loader, *plan))
-                    .collect();
+                let wanted = |plan: &&Plan| wanted.is_none_or(|wanted| wanted == **plan);
+                let plans = Plan::ALL.iter().filter(wanted);
+                report.plans = plans.map(|plan| PlanReport::new(&loader, *plan)).collect();
             }
             Err(error) => report.btf = Err(error.to_string()),
         }
         report.plan = report
             .plans
             .iter()
-            .find(|plan| plan.usable && wanted.is_none_or(|wanted| wanted.name() == plan.plan))
+            .find(|plan| plan.usable)
             .map(|plan| plan.plan)
             .filter(|_| privileges::missing().is_empty());
         Ok(report)

@@ -146,7 +146,7 @@ pub enum ConfigCommand {
 /// Options of `lingerd check`.
 #[derive(Debug, clap::Args)]
 pub struct Check {
-    /// The plan that `run` would be told to use
+    /// The plan that `run` would be told to use: no other is tried
     #[arg(long, value_enum, default_value_t = PlanChoice::Auto)]
     pub plan: PlanChoice,
     /// Print JSON, for machines

@@ -12,7 +12,7 @@ use serde::Deserialize;
 pub(crate) struct Check {
     /// Release of the kernel.
     pub(crate) kernel: String,
-    /// Every plan.
+    /// Every plan that was asked of.
     pub(crate) plans: Vec<PlanCheck>,
 }
 
@@ -26,10 +26,11 @@ pub(crate) struct PlanCheck {
 }
 
 impl Check {
-    /// Asks the daemon's binary. (Its exit code says whether any plan is usable.)
-    pub(crate) fn run(lingerd: &Path) -> Result<Self> {
+    /// Asks the daemon's binary of a plan, or of every one. (Its exit code says whether any is usable.)
+    pub(crate) fn run(lingerd: &Path, plan: Option<Plan>) -> Result<Self> {
+        let plan = plan.map_or("auto", Plan::name);
         let output = Command::new(lingerd)
-            .args(["check", "--json"])
+            .args(["check", "--json", "--plan", plan])
             .output()
             .with_context(|| format!("run {}", lingerd.display()))?;
         serde_json::from_slice(&output.stdout).with_context(|| {
@@ -44,7 +45,7 @@ impl Check {
         match check {
             Some(check) if check.usable => None,
             Some(check) => Some(check.reason.clone().unwrap_or_default()),
-            None => Some("`lingerd check` does not know this plan".into()),
+            None => Some("`lingerd check` says nothing of this plan".into()),
         }
     }
 }

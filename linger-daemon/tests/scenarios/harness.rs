@@ -35,7 +35,7 @@ pub(crate) fn run(options: &Options) -> Result<Summary> {
         );
     }
     let selected = options.select(all)?;
-    let check = Check::run(&options.lingerd)?;
+    let check = Check::run(&options.lingerd, options.plan)?;
     println!(
         "kernel {}, {} scenarios, scope {}, seed {}",
         check.kernel,

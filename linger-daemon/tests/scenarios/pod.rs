@@ -108,8 +108,10 @@ fn is_usable(lingerd: &Path, plan: Plan, own: &Cgroup) -> Result<bool> {
         problem.unwrap_or(&Value::Null)
     );
     let plans = report["plans"].as_array().context("no plans")?;
-    let found = plans.iter().find(|one| one["plan"] == plan.name());
-    let found = found.context("not this plan")?;
+    let [found] = &plans[..] else {
+        bail!("not one plan: {plans:?}");
+    };
+    ensure!(found["plan"] == plan.name(), "another plan: {found}");
     let usable = found["usable"] == true;
     // Making probes of functions is root's there, for want of CAP_SYS_ADMIN.
     let says_why = found["reason"]

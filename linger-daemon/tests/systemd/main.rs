@@ -89,7 +89,7 @@ fn run_units(options: &Options, lingerd: &Path) -> Result<ExitCode> {
     let named = options.environment.as_deref();
     let environment = named.map(|name| Expected::read()?.environment(name));
     let environment = environment.transpose()?;
-    let check = Check::run(lingerd)?;
+    let check = Check::run(lingerd, None)?;
     println!("kernel {}, {}", check.kernel, tools::systemd_version()?);
     server::install()?;
     let mut summary = Summary::new(environment.clone());

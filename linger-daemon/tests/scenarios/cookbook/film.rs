@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Runs every case whose name contains the filter, under the best plan there is, and writes what was
 /// counted into a file, as JSON.
 pub(crate) fn make(options: &Options, file: &Path) -> Result<()> {
-    let check = Check::run(&options.lingerd)?;
+    let check = Check::run(&options.lingerd, None)?;
     let plan = Plan::ALL
         .iter()
         .find(|plan| check.refused(**plan).is_none());
