@@ -108,16 +108,19 @@ pub(crate) struct Options {
     /// Draw what this file holds, of an earlier run, instead of running the cases
     #[arg(long, value_name = "FILE")]
     film: Option<PathBuf>,
+    /// Where to draw it
+    #[arg(long, value_name = "FOLDER", default_value = "docs/cookbook")]
+    into: PathBuf,
 }
 
-/// Runs the cases slowly, and draws what was counted into docs/cookbook.
+/// Runs the cases slowly, and draws what was counted.
 pub(crate) fn draw(options: Options) -> Result<()> {
     let file = options.film.map_or_else(film, Ok)?;
     let films = Films::parse(&fs::read_to_string(&file)?)?;
+    let folder = root().join(options.into);
+    fs::create_dir_all(&folder)?;
     for picture in &PICTURES {
-        let path = root()
-            .join("docs/cookbook")
-            .join(format!("{}.svg", picture.file));
+        let path = folder.join(format!("{}.svg", picture.file));
         let chart = picture.chart(&films)?;
         if chart.is_empty() {
             bail!("{}: nothing was counted", picture.file);
@@ -137,7 +140,7 @@ fn film() -> Result<PathBuf> {
     run(command(built.scenarios)
         .arg("--lingerd")
         .arg(built.lingerd)
-        .args(["--filter", "cookbook_", "--film"])
+        .args(["cookbook_", "--film"])
         .arg(&file))?;
     Ok(file)
 }

@@ -74,6 +74,9 @@ pub(super) fn all() -> Vec<Step> {
             alone: true,
             ..checked("scale", Rest, Full, || lab(&["scale"]))
         },
+        checked("cookbook", Rest, Full, || {
+            lab(&["cookbook", "--into", "target/cookbook"])
+        }),
         checked("fuzzing", Rest, Full, || {
             fuzz::fuzz(&fuzz::Options::all(FUZZING))
         }),
