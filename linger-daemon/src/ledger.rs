@@ -7,7 +7,6 @@ mod in_flight;
 mod orphans;
 mod past;
 mod percpu;
-mod programs;
 mod shared;
 mod sum;
 mod totals;
@@ -17,7 +16,6 @@ mod written;
 use std::collections::HashSet;
 use std::hash::Hash;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,7 +30,6 @@ use self::in_flight::{InFlight, Slots};
 use self::orphans::Records;
 use self::past::Kept;
 use self::percpu::PerCpu;
-pub(crate) use self::programs::Programs;
 pub(crate) use self::shared::Shared;
 use self::sum::add_kind;
 use self::totals::Totals;
@@ -40,7 +37,7 @@ pub(crate) use self::undecided::Undecided;
 pub(crate) use self::written::Written;
 use crate::attribution::{Cgroups, Dimension, Labels, Names};
 use crate::config::Config;
-use crate::probe::{Hook, Maps};
+use crate::probe::{Maps, Programs};
 
 /// How full a map of the kernel is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,7 +155,7 @@ impl Ledger {
             lost_orphan_bytes: take(maps, "LOST_ORPHAN_BYTES")?,
             orphans: Records::new(maps, config.orphan_ttl)?,
             undecided: Undecided::map(maps)?,
-            programs: Programs::new(Vec::new()),
+            programs: Programs::default(),
             max_groups: config.max_groups,
             max_orphans: config.max_orphans,
             in_flight: InFlight {
@@ -178,8 +175,8 @@ impl Ledger {
     }
 
     /// From now on, these programs, which are attached, are asked for what the kernel knows of them.
-    pub fn of_programs(&mut self, programs: Vec<(Hook, OwnedFd)>) {
-        self.programs = Programs::new(programs);
+    pub fn of_programs(&mut self, programs: Programs) {
+        self.programs = programs;
     }
 
     /// Takes over what of the configuration can change while programs are attached.
@@ -233,7 +230,10 @@ impl Ledger {
                 fill("closes", swept.in_flight, MAX_CLOSES.into()),
                 fill("orphans", under_way, self.max_orphans.into()),
             ],
-            skipped_runs: self.programs.skipped_runs()?,
+            skipped_runs: self
+                .programs
+                .skipped_runs()
+                .map_err(|source| LedgerError::Program { source })?,
         };
         self.read = begun;
         Ok(snapshot)

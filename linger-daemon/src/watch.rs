@@ -24,9 +24,9 @@ use self::stack::Symbols;
 use self::units::Units;
 use crate::attribution::{Dimension, Namer};
 use crate::event::{Clock, Told, WatchError, Watcher, told};
-use crate::ledger::{Programs, Undecided, Written};
+use crate::ledger::{Undecided, Written};
 use crate::privileges;
-use crate::probe::{self, Attached, Beside, Hook, Maps, Purpose};
+use crate::probe::{self, Attached, Beside, Maps, Programs, Purpose};
 
 /// How closes are shown, and for how long.
 #[derive(Clone, Debug, Default)]
@@ -110,7 +110,7 @@ impl Session {
             namer: Namer::new(Dimension::DEFAULT.into(), probe::cgroups()),
             written,
             undecided,
-            programs: Programs::new(programs),
+            programs,
             clock: Clock::of_host(),
             lines: Lines::new(options.json, terminal),
             closes: 0,
@@ -226,11 +226,7 @@ impl Session {
 }
 
 /// The programs, attached if they are this process's own, and what was prepared of their maps.
-type Opened = (
-    Option<Attached>,
-    Vec<(Hook, OwnedFd)>,
-    (Watcher, Written, Undecided),
-);
+type Opened = (Option<Attached>, Programs, (Watcher, Written, Undecided));
 
 /// Takes a place at the programs that another lingerd keeps, or at its own.
 fn open(filter: &Filter, options: &Options) -> Result<Opened> {

@@ -6,9 +6,8 @@ use std::sync::atomic::Ordering;
 use linger_ebpf::{ANSWER_NS, UNDECIDED_PLACES, Undecided as Place};
 
 use super::LedgerError;
-use super::programs::Programs;
 use super::shared::Shared;
-use crate::probe::Maps;
+use crate::probe::{Maps, Programs};
 use crate::sys::{now_ns, run};
 
 const NAME: &str = "UNDECIDED";

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::process;
 
 use aya::Ebpf;
 use aya::programs::links::FdLink;
@@ -17,11 +18,12 @@ use tracing::warn;
 use super::btf::{Kernel, KernelError};
 use super::choose::{ProbeError, Purpose};
 use super::hooks::{Hook, Point, Traits, has_new_timer, hooks, is_hooked_again, sees_returns};
-use super::kretprobe::Kretprobe;
+use super::kprobe::Kprobe;
 use super::load::{self, explain, loader};
 use super::maps::Maps;
 use super::pins::{Link, Pins};
 use super::preemption::{self, Preemption};
+use super::programs::Programs;
 use super::reached::first_not_reached;
 use crate::attribution::Cgroups;
 
@@ -67,20 +69,20 @@ pub struct Attached {
     /// The links that keep the programs attached, if nothing else does.
     _ebpf: Option<Ebpf>,
     /// More of what keeps programs attached.
-    _kretprobes: Vec<Kretprobe>,
-    /// The program of each hook; until someone takes them.
-    pub programs: Vec<(Hook, OwnedFd)>,
+    _kprobes: Vec<Kprobe>,
+    /// The programs; until someone takes them.
+    pub programs: Programs,
 }
 
 impl Attached {
     /// Programs that are pinned.
-    pub(super) fn elsewhere(plan: Plan, hooks: Vec<Hook>, pins: &Pins) -> Self {
+    pub(super) const fn elsewhere(plan: Plan, hooks: Vec<Hook>, programs: Programs) -> Self {
         Self {
             plan,
-            programs: pins.programs(&hooks),
+            programs,
             hooks,
             _ebpf: None,
-            _kretprobes: Vec::new(),
+            _kprobes: Vec::new(),
         }
     }
 }
@@ -151,10 +153,10 @@ impl Loader {
             point: hook.point.to_string(),
             why,
         })?;
-        let mut kretprobes = Vec::new();
+        let mut kprobes = Vec::new();
         for (hook, holder) in holders {
             match (holder, pins) {
-                (Holder::Kretprobe(kretprobe), _) => kretprobes.push(kretprobe),
+                (Holder::Kprobe(kprobe), _) => kprobes.push(kprobe),
                 (Holder::Link(link), Some(pins)) => pins.keep_link(hook, link)?,
                 (Holder::Link(_) | Holder::Loader, _) => {}
             }
@@ -163,12 +165,17 @@ impl Loader {
             pins.keep_programs(&programs)?;
             pins.seal(&mut maps, self.purpose.origin(plan, self.traits))?;
         }
+        let programs = Programs::new(programs, process::id()).map_err(|error| PlanError {
+            plan,
+            point: "kprobe_profile".into(),
+            why: AttachError::Refused(error.to_string()),
+        })?;
         Ok(Attached {
             plan,
             hooks,
             // What is pinned stays without it.
             _ebpf: pins.is_none().then_some(ebpf),
-            _kretprobes: kretprobes,
+            _kprobes: kprobes,
             programs,
         })
     }
@@ -344,18 +351,12 @@ fn attach(program: &mut Program, hook: Hook, keep: bool) -> Result<Holder, Progr
             let id = program.attach()?;
             keep.then(|| program.take_link(id).map(FdLink::from))
         }
-        (Program::KProbe(program), Point::Kprobe(function)) => {
-            let id = program.attach(function, 0)?;
-            keep.then(|| FdLink::try_from(program.take_link(id)?).map_err(|_| no_link()))
-        }
-        (Program::KProbe(program), Point::Kretprobe(function)) => {
+        (Program::KProbe(program), Point::Kprobe(_) | Point::Kretprobe(_)) => {
             let program = program.fd()?.as_fd();
             return Ok(if keep {
-                let link = Kretprobe::link(program, hook.program, function)?;
-                Holder::Link(Link::Ours(link))
+                Holder::Link(Link::Ours(Kprobe::link(program, hook)?))
             } else {
-                let kretprobe = Kretprobe::attach(program, hook.program, function)?;
-                Holder::Kretprobe(kretprobe)
+                Holder::Kprobe(Kprobe::attach(program, hook)?)
             });
         }
         (Program::RawTracePoint(program), Point::RawTracepoint(name)) => {
@@ -398,7 +399,7 @@ fn programs(ebpf: &Ebpf, hooks: &[Hook]) -> Result<Vec<(Hook, OwnedFd)>, (Hook, 
 enum Holder {
     /// The loader that it comes from.
     Loader,
-    Kretprobe(Kretprobe),
+    Kprobe(Kprobe),
     /// What can be pinned.
     Link(Link),
 }

@@ -4,11 +4,12 @@ mod attach;
 mod btf;
 mod choose;
 mod hooks;
-mod kretprobe;
+mod kprobe;
 mod load;
 mod maps;
 mod pins;
 mod preemption;
+mod programs;
 mod reached;
 mod takeover;
 
@@ -16,8 +17,9 @@ pub use attach::{AttachError, Attached, Loader, PlanError, cgroup_root, cgroups}
 pub use btf::{Kernel, KernelError, Resolved};
 pub use choose::{ProbeError, Purpose, choose};
 pub use hooks::{Hook, Point, Traits, blind, hooks};
-pub use kretprobe::TRACEFS;
+pub use kprobe::TRACEFS;
 pub use maps::Maps;
 pub use pins::{DEFAULT_PINS, Pins, PinsError};
 pub use preemption::Preemption;
+pub use programs::Programs;
 pub use takeover::{Beside, beside};

@@ -26,8 +26,9 @@ use thiserror::Error;
 use tracing::debug;
 
 use super::hooks::{Hook, Point};
-use super::kretprobe;
+use super::kprobe;
 use super::maps::Maps;
+use super::programs::Programs;
 use crate::sys;
 
 /// The folder that is used unless another is given.
@@ -206,10 +207,11 @@ impl Pins {
         sys::get(&self.link(hook)).is_ok_and(|link| sys::leads_anywhere(&link))
     }
 
-    /// Those programs of these hooks that are kept.
-    pub(super) fn programs(&self, hooks: &[Hook]) -> Vec<(Hook, OwnedFd)> {
+    /// Those programs of these hooks that are kept, of the lingerd with this process id.
+    pub(super) fn programs(&self, hooks: &[Hook], pid: u32) -> Result<Programs, PinsError> {
         let program = |&hook: &Hook| Some((hook, sys::get(&self.program(hook)).ok()?));
-        hooks.iter().filter_map(program).collect()
+        let programs = hooks.iter().filter_map(program).collect();
+        Programs::new(programs, pid).map_err(|error| failed("know more of", &self.folder, error))
     }
 
     fn link(&self, hook: Hook) -> PathBuf {
@@ -331,7 +333,7 @@ const PROBES: Duration = Duration::from_secs(2);
 /// Removes the probes that a daemon defined in tracefs, and all that others left there.
 fn forget_probes(pid: Option<u32>) {
     let start = Instant::now();
-    while !kretprobe::forget(pid) && start.elapsed() < PROBES {
+    while !kprobe::forget(pid) && start.elapsed() < PROBES {
         thread::sleep(Duration::from_millis(10));
     }
 }

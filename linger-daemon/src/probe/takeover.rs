@@ -1,6 +1,5 @@
 //! Going on with the programs and counts of another daemon.
 
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use flate2::Crc;
@@ -9,10 +8,11 @@ use tracing::{info, warn};
 
 use super::attach::Attached;
 use super::choose::Purpose;
-use super::hooks::{Hook, Traits, hooks};
+use super::hooks::{Traits, hooks};
 use super::maps::Maps;
 use super::pins::{Kept, Pins, PinsError};
 use super::preemption::Preemption;
+use super::programs::Programs;
 
 /// What tells the programs of one build from those of another.
 pub(super) fn fingerprint() -> u64 {
@@ -59,8 +59,8 @@ pub struct Beside {
     pub plan: Plan,
     /// Their maps.
     pub maps: Maps,
-    /// The program of each hook.
-    pub programs: Vec<(Hook, OwnedFd)>,
+    /// The programs.
+    pub programs: Programs,
 }
 
 /// The programs that another lingerd keeps in this folder; none if there are none that work, and that this one
@@ -84,7 +84,7 @@ pub fn beside(folder: &Path) -> Result<Option<Beside>, PinsError> {
     Ok(Some(Beside {
         plan,
         maps: pins.maps()?,
-        programs: pins.programs(&hooks),
+        programs: pins.programs(&hooks, origin.pid)?,
     }))
 }
 
@@ -151,7 +151,9 @@ fn fitting(
     if let Some(hook) = hooks.iter().find(|hook| !pins.is_attached(**hook)) {
         return Err(format!("{} is no longer attached", hook.point));
     }
-    Ok((origin, Attached::elsewhere(plan, hooks, pins)))
+    let programs = pins.programs(&hooks, origin.pid);
+    let programs = programs.map_err(|error| error.to_string())?;
+    Ok((origin, Attached::elsewhere(plan, hooks, programs)))
 }
 
 /// The version of the daemon that loaded the programs.

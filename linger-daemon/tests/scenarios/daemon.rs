@@ -142,7 +142,7 @@ impl Daemon {
     }
 
     /// Runs of its programs that the kernel skipped, because the program ran on that CPU already
-    /// (`bpf_prog_info.recursion_misses`).
+    /// (`bpf_prog_info.recursion_misses`), or another kprobe did (`nmissed`).
     pub(crate) fn skipped_runs(&self) -> Result<u64> {
         let infos = self.descriptors()?;
         // It may have a program open more than once.
@@ -155,7 +155,25 @@ impl Daemon {
                 ))
             })
             .collect();
-        Ok(skipped.values().sum())
+        Ok(skipped.values().sum::<u64>() + self.missed_hits()?)
+    }
+
+    /// Hits of its kprobes that the kernel missed.
+    fn missed_hits(&self) -> Result<u64> {
+        let Ok(profile) = fs::read_to_string("/sys/kernel/tracing/kprobe_profile") else {
+            return Ok(0);
+        };
+        let own = format!("_{}", self.id());
+        let mut missed = 0;
+        for line in profile.lines() {
+            let words: Vec<_> = line.split_whitespace().collect();
+            if let [event, _, count] = words[..]
+                && event.ends_with(&own)
+            {
+                missed += count.parse::<u64>()?;
+            }
+        }
+        Ok(missed)
     }
 
     /// What the kernel says of the files that the process has open.
