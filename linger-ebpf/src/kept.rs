@@ -5,7 +5,7 @@ use crate::{Counters, Group, Lost};
 
 /// The layout of everything in the maps. A daemon goes on with the maps, and programs, of another only
 /// if both have the same: raise it with every change of what an entry means, or where it is.
-pub const LAYOUT: u64 = 5;
+pub const LAYOUT: u64 = 6;
 
 /// What the programs were loaded for: made with them, and never changed.
 #[repr(C)]
@@ -16,7 +16,7 @@ pub struct Origin {
     /// The fingerprint of the object that they come from.
     pub object: u64,
     /// The version of the daemon that loaded them: bytes of its text, zeros behind them.
-    pub version: [u8; 32],
+    pub version: [u8; 28],
     /// The index of their [`Plan`](crate::Plan) among all.
     pub plan: u32,
     /// What of a group they read, a set of [`keyed`](crate::keyed) bits.
@@ -35,8 +35,10 @@ pub struct Origin {
     pub new_timer: u32,
     /// 1 if the release of every socket can be hooked.
     pub sees_releases: u32,
-    /// The process id of the daemon that loaded them, which names what it defined in tracefs.
+    /// The process id of the daemon that loaded them: with the next, it names what that defined in tracefs.
     pub pid: u32,
+    /// The inode of the pid namespace in which that is its process id.
+    pub pid_namespace: u32,
 }
 
 /// What the daemon has counted, and decided, itself.

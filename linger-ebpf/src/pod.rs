@@ -43,7 +43,7 @@ pod! {
     Orphans = 3 * 8 + Fate::COUNT * size_of::<Ends>();
     Counters = Outcome::COUNT * size_of::<Closes>() + Cause::COUNT * 8 + 8 + size_of::<Orphans>();
     Past = 2 * size_of::<Counters>() + Lost::COUNT * 8 + size_of::<Group>();
-    Origin = 2 * 8 + 32 + 10 * 4;
+    Origin = 2 * 8 + 28 + 11 * 4;
     Watch = 8 + 2 * WATCHERS as usize * 8;
     Filter = 5 * 8 + 4 * 4;
     Event = 9 * 8 + 2 * 4 * 4 + 8 * 4 + 2 * 2 + 4 + 8 + FRAMES as usize * 8;

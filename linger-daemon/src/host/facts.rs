@@ -29,7 +29,7 @@ pub struct Facts {
     pub modules: Option<String>,
     /// Where programs and maps outlive the daemon.
     pub bpffs: Bpffs,
-    /// Where kretprobes are made.
+    /// Where kprobes are made.
     pub tracefs: Tracefs,
     /// The kernel shows its types.
     pub has_btf: bool,

@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process;
 
 use aya::Ebpf;
 use aya::programs::links::FdLink;
@@ -18,7 +17,7 @@ use tracing::warn;
 use super::btf::{Kernel, KernelError};
 use super::choose::{ProbeError, Purpose};
 use super::hooks::{Hook, Point, Traits, has_new_timer, hooks, is_hooked_again, sees_returns};
-use super::kprobe::Kprobe;
+use super::kprobe::{Kprobe, Owner};
 use super::load::{self, explain, loader};
 use super::maps::Maps;
 use super::pins::{Link, Pins};
@@ -165,7 +164,7 @@ impl Loader {
             pins.keep_programs(&programs)?;
             pins.seal(&mut maps, self.purpose.origin(plan, self.traits))?;
         }
-        let programs = Programs::new(programs, process::id()).map_err(|error| PlanError {
+        let programs = Programs::new(programs, Owner::here()).map_err(|error| PlanError {
             plan,
             point: "kprobe_profile".into(),
             why: AttachError::Refused(error.to_string()),

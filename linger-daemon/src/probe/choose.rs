@@ -1,7 +1,6 @@
 //! Which plan, and for what.
 
 use std::error::Error;
-use std::process;
 
 use linger_ebpf::{LAYOUT, MAX_GROUPS, MAX_ORPHANS, Origin, Plan};
 use thiserror::Error;
@@ -10,6 +9,7 @@ use tracing::info;
 use super::attach::{Attached, Loader, PlanError};
 use super::btf::KernelError;
 use super::hooks::Traits;
+use super::kprobe::Owner;
 use super::maps::Maps;
 use super::pins::{Pins, PinsError};
 use super::takeover;
@@ -50,10 +50,11 @@ pub struct Purpose {
 impl Purpose {
     /// What is written down with programs that outlive this daemon.
     pub(super) fn origin(self, plan: Plan, traits: Traits) -> Origin {
-        let mut version = [0; 32];
+        let mut version = [0; 28];
         for (to, from) in version.iter_mut().zip(VERSION.bytes()) {
             *to = from;
         }
+        let owner = Owner::here();
         Origin {
             layout: LAYOUT,
             object: takeover::fingerprint(),
@@ -67,7 +68,8 @@ impl Purpose {
             preempts_tracepoints: traits.preempts_tracepoints.into(),
             new_timer: traits.new_timer.into(),
             sees_releases: traits.sees_releases.into(),
-            pid: process::id(),
+            pid: owner.pid,
+            pid_namespace: owner.namespace,
         }
     }
 }

@@ -6,12 +6,15 @@
 //! hits it missed. So they are made there, and the program is put on the event like on any tracepoint.
 
 use std::collections::HashMap;
+use std::fmt::{self, Display, Formatter};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process;
 
+use linger_ebpf::Origin;
 use perf_event_open_sys as perf;
 use tracing::{debug, warn};
 
@@ -33,11 +36,9 @@ pub const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracin
 /// A program on a function or its return. Dropping it detaches the program and removes the probe.
 #[derive(Debug)]
 pub(super) struct Kprobe {
-    /// Keeps the program attached; closed before the definition is removed.
+    /// Keeps the program attached; first, for an event in use cannot be removed.
     event: Option<OwnedFd>,
     definition: Definition,
-    /// It stays when this is dropped.
-    is_kept: bool,
 }
 
 impl Kprobe {
@@ -60,11 +61,12 @@ impl Kprobe {
         let link = sys::link_to_event(&program, &event)?;
         enable(&event)?;
         // The link keeps the event, and that the definition.
-        kprobe.is_kept = true;
+        kprobe.definition.is_kept = true;
         Ok(link)
     }
 
-    /// Makes a probe, and opens its event.
+    /// Makes a probe, and opens its event. A lingerd of another pid namespace that starts at the same time takes
+    /// it for left until it is open, and removes it: then it is made once more.
     fn define(hook: Hook) -> io::Result<(Self, OwnedFd)> {
         let tracefs = tracefs().ok_or_else(|| {
             io::Error::new(
@@ -73,16 +75,22 @@ impl Kprobe {
                  mount -t tracefs tracefs /sys/kernel/tracing",
             )
         })?;
-        let definition = Definition::new(&tracefs, hook)?;
-        let flags = perf::bindings::PERF_FLAG_FD_CLOEXEC.into();
-        let tracepoint = perf::bindings::PERF_TYPE_TRACEPOINT;
-        let event = sys::open_event(tracepoint, definition.id(&tracefs)?, flags)?;
-        let kprobe = Self {
-            event: None,
-            definition,
-            is_kept: false,
-        };
-        Ok((kprobe, event))
+        let mut attempt = 1;
+        loop {
+            let definition = Definition::new(&tracefs, hook)?;
+            match definition.open(&tracefs) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS => {
+                    attempt += 1;
+                }
+                event => {
+                    let kprobe = Self {
+                        event: None,
+                        definition,
+                    };
+                    return Ok((kprobe, event?));
+                }
+            }
+        }
     }
 }
 
@@ -91,9 +99,9 @@ fn tracefs() -> Option<PathBuf> {
     places.find(|path| path.join(EVENTS).exists())
 }
 
-/// Removes the probes of every lingerd that no longer runs, and of the one with this process id; those in
-/// use stay. Returns whether none of the latter is left.
-pub(super) fn forget(pid: Option<u32>) -> bool {
+/// Removes the probes of every lingerd that no longer runs, and of this one; those in use stay. Returns whether
+/// none of the latter is left.
+pub(super) fn forget(owner: Option<Owner>) -> bool {
     let Some(path) = tracefs().map(|tracefs| tracefs.join(EVENTS)) else {
         return true;
     };
@@ -101,9 +109,10 @@ pub(super) fn forget(pid: Option<u32>) -> bool {
         return true;
     };
     let mut is_clear = true;
-    for (owner, event) in events(&definitions) {
-        let is_asked_for = Some(owner) == pid;
-        if !is_asked_for && is_running(owner) {
+    let here = Owner::here();
+    for (found, event) in events(&definitions) {
+        let is_asked_for = Some(found) == owner;
+        if !is_asked_for && found.is_running(here) {
             continue;
         }
         debug!("removing the kprobe {event}");
@@ -115,29 +124,29 @@ pub(super) fn forget(pid: Option<u32>) -> bool {
     is_clear
 }
 
-impl Drop for Kprobe {
-    fn drop(&mut self) {
-        // An event in use cannot be removed.
-        self.event = None;
-        if self.is_kept {
-            return;
-        }
-        if let Err(error) = self.definition.remove() {
-            warn!(
-                "cannot remove the kprobe {}: {error}",
-                self.definition.event
-            );
-        }
-    }
-}
-
-/// The line in `kprobe_events` that makes a probe.
+/// The line in `kprobe_events` that makes a probe. Dropping it removes the probe, unless it is kept.
 #[derive(Debug)]
 struct Definition {
     /// Open from the start: later the privileges to open it are gone.
     file: File,
     /// The event, as `group/name`.
     event: String,
+    /// It stays when this is dropped.
+    is_kept: bool,
+}
+
+impl Drop for Definition {
+    fn drop(&mut self) {
+        if self.is_kept {
+            return;
+        }
+        let removal = format!("-:{}\n", self.event);
+        if let Err(error) = self.file.write_all(removal.as_bytes())
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            warn!("cannot remove the kprobe {}: {error}", self.event);
+        }
+    }
 }
 
 impl Definition {
@@ -151,10 +160,21 @@ impl Definition {
         // Opened to append: to truncate it would remove the probes of others.
         let mut file = OpenOptions::new().append(true).open(&path)?;
         forget(None);
-        let pid = process::id();
-        let event = format!("{GROUP}{pid}/{}{}", hook.program, ending(pid));
+        let owner = Owner::here();
+        let event = format!("{GROUP}{owner}/{}_{owner}", hook.program);
         file.write_all(format!("{kind}:{event} {function}\n").as_bytes())?;
-        Ok(Self { file, event })
+        Ok(Self {
+            file,
+            event,
+            is_kept: false,
+        })
+    }
+
+    /// Opens the event, to put a program on.
+    fn open(&self, tracefs: &Path) -> io::Result<OwnedFd> {
+        let flags = perf::bindings::PERF_FLAG_FD_CLOEXEC.into();
+        let tracepoint = perf::bindings::PERF_TYPE_TRACEPOINT;
+        Ok(sys::open_event(tracepoint, self.id(tracefs)?, flags)?)
     }
 
     /// The number that stands for the event.
@@ -164,35 +184,81 @@ impl Definition {
             .parse()
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
+}
 
-    fn remove(&mut self) -> io::Result<()> {
-        self.file
-            .write_all(format!("-:{}\n", self.event).as_bytes())
+/// What the names of our event groups begin with; the [`Owner`] follows. The names of events end with it too, for
+/// `kprobe_profile` has no groups.
+const GROUP: &str = "lingerd_";
+
+/// How often a probe is made that someone removes before it is open.
+const ATTEMPTS: u32 = 5;
+
+/// Whose a probe is: the process id of a lingerd tells it from others in its own namespace only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    /// The inode of the pid namespace; 0 if /proc does not tell it.
+    pub(super) namespace: u32,
+    /// Its process id there.
+    pub(super) pid: u32,
+}
+
+impl Owner {
+    /// This process.
+    pub(super) fn here() -> Self {
+        let namespace = fs::metadata("/proc/self/ns/pid").map(|file| file.ino());
+        Self {
+            namespace: namespace
+                .ok()
+                .and_then(|inode| inode.try_into().ok())
+                .unwrap_or(0),
+            pid: process::id(),
+        }
+    }
+
+    /// The one that loaded these programs.
+    pub(super) const fn of(origin: &Origin) -> Self {
+        Self {
+            namespace: origin.pid_namespace,
+            pid: origin.pid,
+        }
+    }
+
+    /// Whether it runs, as far as can be told in this namespace: of another it is not known, and the kernel does
+    /// not remove what is in use.
+    fn is_running(self, here: Self) -> bool {
+        self.namespace == here.namespace && Path::new(&format!("/proc/{}", self.pid)).exists()
+    }
+
+    /// As it stands in the name of a group.
+    fn parse(text: &str) -> Option<Self> {
+        let (namespace, pid) = text.split_once('_')?;
+        Some(Self {
+            namespace: namespace.parse().ok()?,
+            pid: pid.parse().ok()?,
+        })
     }
 }
 
-/// What the names of our event groups begin with; the process id follows.
-const GROUP: &str = "lingerd_";
-
-/// How the names of the events of the lingerd with this process id end: `kprobe_profile` has no groups.
-fn ending(pid: u32) -> String {
-    format!("_{pid}")
+impl Display for Owner {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}_{}", self.namespace, self.pid)
+    }
 }
 
 /// How often the kernel hit the kprobes of a lingerd and did not run them.
 pub(super) struct Profile {
     /// Open from the start, as [`Definition::file`] is.
     file: File,
-    pid: u32,
+    owner: Owner,
 }
 
 impl Profile {
-    /// Of the lingerd with this process id.
-    pub(super) fn open(pid: u32) -> io::Result<Self> {
+    /// Of this lingerd.
+    pub(super) fn open(owner: Owner) -> io::Result<Self> {
         let tracefs = tracefs().ok_or(io::ErrorKind::NotFound)?;
         Ok(Self {
             file: File::open(tracefs.join(PROFILE))?,
-            pid,
+            owner,
         })
     }
 
@@ -205,13 +271,13 @@ impl Profile {
         let mut file = &self.file;
         file.rewind()?;
         file.read_to_string(&mut text)?;
-        Ok(missed(&text, self.pid))
+        Ok(missed(&text, self.owner))
     }
 }
 
 /// What `kprobe_profile` says of a lingerd: a line has the event, its hits, and those that were missed.
-fn missed(profile: &str, pid: u32) -> HashMap<String, u64> {
-    let ending = ending(pid);
+fn missed(profile: &str, owner: Owner) -> HashMap<String, u64> {
+    let ending = format!("_{owner}");
     let lines = profile.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
         let (event, _, missed) = (words.next()?, words.next()?, words.next()?);
@@ -221,17 +287,13 @@ fn missed(profile: &str, pid: u32) -> HashMap<String, u64> {
     lines.collect()
 }
 
-/// The events in `kprobe_events` that a lingerd defined, with its process id.
-fn events(definitions: &str) -> impl Iterator<Item = (u32, &str)> {
+/// The events in `kprobe_events` that a lingerd defined, and which.
+fn events(definitions: &str) -> impl Iterator<Item = (Owner, &str)> {
     definitions.lines().filter_map(|line| {
         let (_, event) = line.split(' ').next()?.split_once(':')?;
-        let (pid, _) = event.strip_prefix(GROUP)?.split_once('/')?;
-        Some((pid.parse().ok()?, event))
+        let (owner, _) = event.strip_prefix(GROUP)?.split_once('/')?;
+        Some((Owner::parse(owner)?, event))
     })
-}
-
-fn is_running(pid: u32) -> bool {
-    Path::new(&format!("/proc/{pid}")).exists()
 }
 
 fn enable(event: &OwnedFd) -> io::Result<()> {
@@ -253,26 +315,40 @@ mod tests {
 
     #[test]
     fn misses_are_of_one_lingerd() {
-        let profile = "  kprobe_inner_close_7       12      3\n  \
-                       kprobe_inner_close_77      12      4\n  \
+        let profile = "  kprobe_inner_close_4_7     12      3\n  \
+                       kprobe_inner_close_4_77    12      4\n  \
+                       kprobe_inner_close_5_7     12      6\n  \
                        another                    12      5\n\
                        garbage\n";
         let ours = HashMap::from([("kprobe_inner_close".to_owned(), 3)]);
-        assert_eq!(missed(profile, 7), ours);
+        let owner = Owner {
+            namespace: 4,
+            pid: 7,
+        };
+        assert_eq!(missed(profile, owner), ours);
     }
 
     #[test]
     fn only_probes_of_a_lingerd_are_ours() {
-        let own = process::id();
+        let own = Owner::here();
+        let gone = Owner {
+            pid: 4_194_999,
+            ..own
+        };
+        let elsewhere = Owner {
+            namespace: 1,
+            ..own
+        };
         let definitions = format!(
-            "r4096:lingerd_{own}/kretprobe_tcp_close tcp_close\n\
-             r4096:lingerd_4194999/kretprobe_tcp_close tcp_close\n\
-             p:kprobes/lingerd_4194999 tcp_close\n\
+            "r4096:lingerd_{own}/kretprobe_tcp_close_{own} tcp_close\n\
+             r4096:lingerd_{gone}/kretprobe_tcp_close_{gone} tcp_close\n\
+             p:lingerd_{elsewhere}/kretprobe_tcp_close_{elsewhere} tcp_close\n\
+             p:kprobes/lingerd_{gone} tcp_close\n\
              r16:other/kretprobe_tcp_close tcp_close\n\
              garbage\n"
         );
-        let owners: Vec<_> = events(&definitions).map(|(owner, _)| owner).collect();
-        assert_eq!(owners, [own, 4_194_999]);
-        assert!(is_running(own) && !is_running(4_194_999));
+        let found = events(&definitions).map(|(owner, _)| (owner, owner.is_running(own)));
+        let expected = [(own, true), (gone, false), (elsewhere, false)];
+        assert_eq!(found.collect::<Vec<_>>(), expected);
     }
 }

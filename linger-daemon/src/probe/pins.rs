@@ -26,7 +26,7 @@ use thiserror::Error;
 use tracing::debug;
 
 use super::hooks::{Hook, Point};
-use super::kprobe;
+use super::kprobe::{self, Owner};
 use super::maps::Maps;
 use super::programs::Programs;
 use crate::sys;
@@ -207,11 +207,11 @@ impl Pins {
         sys::get(&self.link(hook)).is_ok_and(|link| sys::leads_anywhere(&link))
     }
 
-    /// Those programs of these hooks that are kept, of the lingerd with this process id.
-    pub(super) fn programs(&self, hooks: &[Hook], pid: u32) -> Result<Programs, PinsError> {
+    /// Those programs of these hooks that are kept, and that this lingerd attached.
+    pub(super) fn programs(&self, hooks: &[Hook], owner: Owner) -> Result<Programs, PinsError> {
         let program = |&hook: &Hook| Some((hook, sys::get(&self.program(hook)).ok()?));
         let programs = hooks.iter().filter_map(program).collect();
-        Programs::new(programs, pid).map_err(|error| failed("know more of", &self.folder, error))
+        Programs::new(programs, owner).map_err(|error| failed("know more of", &self.folder, error))
     }
 
     fn link(&self, hook: Hook) -> PathBuf {
@@ -298,7 +298,7 @@ impl Pins {
             }
             remove(&path, fs::remove_dir(&path))?;
         }
-        forget_probes(origin.map(|origin| origin.pid));
+        forget_probes(origin.as_ref().map(Owner::of));
         Ok(())
     }
 
@@ -331,9 +331,9 @@ pub(super) struct Kept {
 const PROBES: Duration = Duration::from_secs(2);
 
 /// Removes the probes that a daemon defined in tracefs, and all that others left there.
-fn forget_probes(pid: Option<u32>) {
+fn forget_probes(owner: Option<Owner>) {
     let start = Instant::now();
-    while !kprobe::forget(pid) && start.elapsed() < PROBES {
+    while !kprobe::forget(owner) && start.elapsed() < PROBES {
         thread::sleep(Duration::from_millis(10));
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use super::hooks::{Hook, Point};
-use super::kprobe::Profile;
+use super::kprobe::{Owner, Profile};
 use crate::sys;
 
 /// The program of each hook.
@@ -17,13 +17,13 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Of a lingerd with this process id.
-    pub(super) fn new(programs: Vec<(Hook, OwnedFd)>, pid: u32) -> io::Result<Self> {
+    /// Of this lingerd.
+    pub(super) fn new(programs: Vec<(Hook, OwnedFd)>, owner: Owner) -> io::Result<Self> {
         let mut points = programs.iter().map(|(hook, _)| hook.point);
         let has_kprobes =
             points.any(|point| matches!(point, Point::Kprobe(_) | Point::Kretprobe(_)));
         Ok(Self {
-            profile: has_kprobes.then(|| Profile::open(pid)).transpose()?,
+            profile: has_kprobes.then(|| Profile::open(owner)).transpose()?,
             programs,
         })
     }

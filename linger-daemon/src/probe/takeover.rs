@@ -9,6 +9,7 @@ use tracing::{info, warn};
 use super::attach::Attached;
 use super::choose::Purpose;
 use super::hooks::{Traits, hooks};
+use super::kprobe::Owner;
 use super::maps::Maps;
 use super::pins::{Kept, Pins, PinsError};
 use super::preemption::Preemption;
@@ -84,7 +85,7 @@ pub fn beside(folder: &Path) -> Result<Option<Beside>, PinsError> {
     Ok(Some(Beside {
         plan,
         maps: pins.maps()?,
-        programs: pins.programs(&hooks, origin.pid)?,
+        programs: pins.programs(&hooks, Owner::of(&origin))?,
     }))
 }
 
@@ -151,7 +152,7 @@ fn fitting(
     if let Some(hook) = hooks.iter().find(|hook| !pins.is_attached(**hook)) {
         return Err(format!("{} is no longer attached", hook.point));
     }
-    let programs = pins.programs(&hooks, origin.pid);
+    let programs = pins.programs(&hooks, Owner::of(&origin));
     let programs = programs.map_err(|error| error.to_string())?;
     Ok((origin, Attached::elsewhere(plan, hooks, programs)))
 }

@@ -2,7 +2,8 @@
 
 use std::env;
 use std::ffi::CString;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -195,17 +196,19 @@ fn restarted(lingerd: &Path, plan: Plan) -> Result<()> {
     unload(lingerd, &pinned)?;
     expect_gone(&programs)?;
     let probes = probes()?;
-    let left = probes.contains(&format!("lingerd_{first}/"));
+    let left = probes.contains(&format!("_{first}/"));
     ensure!(!left, "probes were left: {probes}");
     // Once more is no error.
     unload(lingerd, &pinned)
 }
 
+/// Where probes are defined in tracefs.
+const PROBES: &str = "/sys/kernel/tracing/kprobe_events";
+
 /// The probes that are defined in tracefs.
 fn probes() -> Result<String> {
-    let path = Path::new("/sys/kernel/tracing/kprobe_events");
-    Ok(if path.exists() {
-        fs::read_to_string(path)?
+    Ok(if Path::new(PROBES).exists() {
+        fs::read_to_string(PROBES)?
     } else {
         String::new()
     })
@@ -304,20 +307,28 @@ fn retired_half(lingerd: &Path, plan: Plan) -> Result<()> {
 /// nothing, until the next daemon.
 fn killed_without(lingerd: &Path, plan: Plan) -> Result<()> {
     Daemon::start(lingerd, plan, &[])?.kill()?;
+    // One that a lingerd of a pod left, which is gone with its pid namespace: the first process of the one here has
+    // its number.
+    let of_pod = "lingerd_1_1";
+    if plan == Plan::Kprobe {
+        let mut file = File::options().append(true).open(PROBES)?;
+        file.write_all(format!("p:{of_pod}/left tcp_close\n").as_bytes())?;
+    }
     let daemon = Daemon::start(lingerd, plan, &[])?;
-    let own = format!("lingerd_{}/", daemon.id());
+    let own = format!("_{}/", daemon.id());
     let probes = probes()?;
+    ensure!(!probes.contains(of_pod), "left of a pod: {probes}");
     let others = probes
         .lines()
         .filter(|line| line.contains("lingerd_") && !line.contains(&own));
     // Those of the daemon that other scenarios share.
     for line in others {
-        let pid = line
-            .split("lingerd_")
-            .nth(1)
-            .and_then(|rest| rest.split('/').next());
+        let owner = line
+            .split('/')
+            .next()
+            .and_then(|group| group.rsplit('_').next());
         ensure!(
-            pid.is_some_and(|pid| Path::new("/proc").join(pid).exists()),
+            owner.is_some_and(|pid| Path::new("/proc").join(pid).exists()),
             "left: {line}"
         );
     }
