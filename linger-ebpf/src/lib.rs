@@ -7,63 +7,9 @@
 #![no_std]
 #![deny(unsafe_code)]
 
-/// Makes a fieldless enum whose discriminants index an array, with the label value of each.
-macro_rules! labels {
-    (
-        $(#[$meta:meta])*
-        pub enum $name:ident { $($(#[$vmeta:meta])* $variant:ident = $label:literal,)+ }
-    ) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[repr(u8)]
-        pub enum $name { $($(#[$vmeta])* $variant,)+ }
+mod abi;
 
-        impl $name {
-            /// Every value, in the order of its index.
-            pub const ALL: &[Self] = &[$(Self::$variant,)+];
-            /// How many values there are: the length of an array indexed by this enum.
-            pub const COUNT: usize = Self::ALL.len();
-
-            /// The value of the metrics' label.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $label,)+ }
-            }
-
-            /// The index of this value in arrays.
-            #[must_use]
-            pub const fn index(self) -> usize {
-                self as usize
-            }
-        }
-    };
-}
-
-mod counts;
-mod event;
-mod group;
-mod kept;
-mod offsets;
-#[cfg(not(target_arch = "bpf"))]
-mod pod;
-mod records;
-mod words;
-
-pub use counts::{
-    BUCKET_BOUNDS_NS, BUCKETS, Closes, Counters, Ends, Kind, Orphans, QueueBytes, ROWS, Row,
-    RowKey, SHARED_ROWS,
-};
-pub use event::{
-    COSTLY_NS, DAEMON, Event, FRAMES, Filter, MAX_WATCHED, WATCHERS, Watch, asks, event_kind, told,
-};
-pub use group::{Exe, Group, PATH_NAMES, Path, PortBits, Settings, keyed, setting, verdict};
-pub use kept::{LAYOUT, Origin, Past};
-pub use offsets::Offsets;
-pub use records::{
-    ANSWER_NS, Close, Exiting, Orphan, Parked, Slot, UNDECIDED, UNDECIDED_PLACES, Undecided, flag,
-    omen, orphan_stage, stage,
-};
-pub use words::{Cause, Fate, Lost, Outcome, PROGRAM_COUNT, PROGRAMS, Plan, program_place};
+pub use abi::*;
 
 /// The programs, compiled for the BPF virtual machine by `build.rs`.
 #[cfg(not(target_arch = "bpf"))]
@@ -72,34 +18,3 @@ pub static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/linger-ebpf
 /// Programs of the same names that only count their runs: which hooks are reached at all.
 #[cfg(not(target_arch = "bpf"))]
 pub static FLOOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/floor"));
-
-/// How many groups have counters of their own, unless the daemon is told otherwise.
-pub const MAX_GROUPS: u32 = 4096;
-
-/// How many rows of the ledger there may be for each group, on average; few groups come near it.
-pub const ROWS_PER_GROUP: u32 = 24;
-
-/// How many cgroups that were told to be left out the kernel can know.
-pub const MAX_LEFT_OUT: u32 = 16_384;
-
-/// How many names of processes can be allowed or denied.
-pub const MAX_COMMS: u32 = 1024;
-
-/// How many threads may be inside close at the same time, at least; a power of two, which
-/// [`Slot::index`] relies on.
-pub const MAX_CLOSES: u32 = 16_384;
-
-/// How many orphans have a record of their own, unless the daemon is told otherwise.
-pub const MAX_ORPHANS: u32 = 65_536;
-
-/// How many [hints](hint) there are; a power of two.
-pub const HINTS: u32 = 16_384;
-
-/// The hint of a socket's address: how many records of sockets have this one is counted there. It is made
-/// of the lower half: so much the verifier lets anyone have of a pointer whose type it knows, as a number.
-#[must_use]
-#[expect(clippy::cast_possible_truncation, reason = "see above")]
-pub const fn hint(sk: u64) -> u32 {
-    // Fibonacci hashing, as in `Slot::index`.
-    (sk as u32).wrapping_mul(0x9e37_79b1) >> (u32::BITS - HINTS.ilog2())
-}

@@ -20,12 +20,12 @@ use linger_ebpf::{
     flag, stage, told,
 };
 
-use crate::{
-    close::{UNSEEN, narrow},
-    kernel::{Memory, Probed, Sock, Task, current_tgid, current_tid},
+use super::{
+    ledger::UNSEEN,
     maps::{self, FILTERS, RINGS, WATCH, WATCHED},
     shared::shared,
 };
+use crate::kernel::{Memory, Probed, Sock, Task, current_tgid, current_tid, narrow};
 
 /// What an event starts from.
 static ZERO: Event = Event::ZERO;
@@ -73,7 +73,7 @@ fn may_be_costly(close: &Close) -> bool {
 /// Whatever depends on the way taken is kept in memory, and read again where it is needed: values in
 /// registers the verifier would follow through every combination.
 ///
-/// A [global function](crate).
+/// A [global function](super).
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn write_down(close: *const Close, linger: u64, state: u8) -> u32 {
@@ -200,7 +200,7 @@ pub(crate) fn tell(close: &Close, left: u32, blocked_ns: u64, stack: Stack) {
     }
 }
 
-/// A [global function](crate).
+/// A [global function](super).
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn tell_it(close: *const Close, left: u32, blocked_ns: u64, has_stack: u32) -> u32 {

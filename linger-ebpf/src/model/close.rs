@@ -1,6 +1,6 @@
 //! One close, from entry to return. Every plan translates its hooks into these calls.
 //!
-//! `begin` → `decide` → (`crate::reset::sent`, `waited`) → `finish`. A record of the close is kept
+//! `begin` → `decide` → (`super::reset::sent`, `waited`) → `finish`. A record of the close is kept
 //! from `begin` to `finish`; what it did is added to the counters of its group once, at its end,
 //! or, where a plan may not see the end, as soon as the outcome is decided. The plans that hook functions
 //! see the end where `__tcp_close` returns, under the socket lock.
@@ -9,14 +9,15 @@ use core::{mem::MaybeUninit, ptr};
 
 use linger_ebpf::{Close, Group, Lost, Outcome, QueueBytes, Row, flag, stage};
 
-use crate::{
+use super::{
     in_flight::Place,
-    kernel::{Flags, Memory, Sock, Task, jiffies, now_ns, state},
-    ledger, maps, orphan,
+    ledger::{self, UNSEEN},
+    maps, orphan,
     shared::shared,
     watch::{self, Stack},
     who,
 };
+use crate::kernel::{Flags, Memory, Sock, Task, jiffies, narrow, now_ns, state};
 
 /// A close begins on this thread. None if there is no room for its record.
 #[inline(always)]
@@ -256,12 +257,6 @@ pub(crate) fn keep(close: &mut Close, queued: QueueBytes) {
     close.unacked = narrow(queued.unacked);
 }
 
-/// A number of bytes in a send queue, which never holds 4 GiB: sequence numbers are its measure.
-#[inline(always)]
-pub(crate) fn narrow(bytes: u64) -> u32 {
-    bytes.try_into().unwrap_or(u32::MAX)
-}
-
 /// The close is about to end: if it waited under `SO_LINGER`, what came of that. The connection may have
 /// died since, by a segment that came during the wait: then this is how it looks.
 #[inline(always)]
@@ -374,13 +369,10 @@ pub(crate) fn count_unseen(close: &Close, group: *const Group) -> u32 {
     left
 }
 
-/// The time of a close whose return is not seen.
-pub(crate) const UNSEEN: u64 = u64::MAX;
-
 /// Adds a close to the row of its outcome, without its time if that is [`UNSEEN`]; and the payload that
 /// it leaves behind, if there is any. The group is that of this thread, if none is given.
 ///
-/// A [global function](crate).
+/// A [global function](super).
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn count(

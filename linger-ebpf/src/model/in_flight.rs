@@ -6,12 +6,12 @@
 use aya_ebpf::bindings::BPF_NOEXIST;
 use linger_ebpf::{Close, Outcome, Parked, Slot, stage};
 
-use crate::{
-    kernel::current_tid,
+use super::{
     maps::{self, CLOSES, CROWDED, PARKED},
     shared::shared,
     who,
 };
+use crate::kernel::current_tid;
 
 /// The place of a thread's record, whether there is one or not.
 pub(crate) struct Place {
@@ -134,7 +134,7 @@ fn begin(close: &mut Close, sk: u64, start_ns: u64, flags: u8) {
 
 /// Keeps a close of this thread under its socket's address; 0 if there is no room.
 ///
-/// A [global function](crate).
+/// A [global function](super).
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn park(close: *const Close) -> u32 {

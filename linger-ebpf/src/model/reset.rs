@@ -5,13 +5,9 @@
 
 use linger_ebpf::{Cause, Close, Kind, Outcome, flag, stage};
 
-use crate::{
-    close, is_hooked_again,
-    kernel::{Memory, Probed, Sock, Tcp, state},
-    ledger, maps, orphan,
-    shared::shared,
-    who,
-};
+use super::again::is_hooked_again;
+use super::{close, ledger, maps, orphan, shared::shared, who};
+use crate::kernel::{Memory, Probed, Sock, Tcp, state};
 
 /// The socket of a close in flight, or any other, sends an RST. `close` is the record of the close
 /// in flight on this thread, whatever its socket; `number` is the socket's address, of which the verifier
@@ -112,7 +108,7 @@ fn late_abort(linger2: i32, all_acknowledged: bool) -> Cause {
 
 /// No close is the reason, or none that is on record.
 ///
-/// A [global function](crate).
+/// A [global function](super).
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn by_itself(sk: u64) -> u32 {

@@ -8,7 +8,7 @@
 
 use linger_ebpf::{ANSWER_NS, Orphan, UNDECIDED_PLACES, Undecided, hint};
 
-use crate::{
+use super::{
     maps::{self, UNDECIDED},
     shared::{paste, shared},
 };

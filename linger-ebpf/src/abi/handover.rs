@@ -1,7 +1,9 @@
 //! What the daemon keeps in maps that no program reads: what the next daemon must know to go on with
 //! the same counts.
 
-use crate::{Counters, Group, Lost};
+use super::counts::Counters;
+use super::group::Group;
+use super::labels::Lost;
 
 /// The layout of everything in the maps. A daemon goes on with the maps, and programs, of another only
 /// if both have the same: raise it with every change of what an entry means, or where it is.

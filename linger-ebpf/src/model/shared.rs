@@ -105,11 +105,11 @@ pub(crate) fn paste<T: Copy>(from: &T, to: Shared<T>) {
 macro_rules! shared {
     ($value:expr) => {
         // SAFETY: a map value, where the kernel's look-up found it.
-        unsafe { $crate::shared::Shared::new($value) }
+        unsafe { $crate::model::Shared::new($value) }
     };
     ($value:expr, $($field:tt)+) => {
         // SAFETY: a field of a map value, where the kernel's look-up found it.
-        unsafe { $crate::shared::Shared::new(&raw mut (*$value).$($field)+) }
+        unsafe { $crate::model::Shared::new(&raw mut (*$value).$($field)+) }
     };
 }
 pub(crate) use shared;

@@ -6,11 +6,8 @@
 use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
 use linger_ebpf::{Close, Group, keyed, setting, verdict};
 
-use crate::{
-    exe,
-    kernel::{Memory, Probed, Sock, Task, offset},
-    maps,
-};
+use super::{exe, maps};
+use crate::kernel::{Memory, Probed, Sock, Task, cgroup_id, offset};
 
 /// What of a group is asked for, a set of [`keyed`] bits.
 #[unsafe(no_mangle)]
@@ -104,13 +101,6 @@ fn of_socket<M: Memory>(sk: &Sock<M>) -> Group {
         cgroup_id: cgroup_id(cgroup),
         ..Group::ZERO
     }
-}
-
-/// Id of a `struct cgroup`.
-#[inline(always)]
-pub(crate) fn cgroup_id(cgroup: *const u8) -> u64 {
-    let kn: u64 = Probed::read(cgroup, offset!(cgroup_kn));
-    Probed::read(kn as *const u8, offset!(kernfs_id))
 }
 
 /// Puts together what is asked for; those left out have no group of their own.

@@ -11,15 +11,16 @@ use core::ptr;
 
 use linger_ebpf::{Close, Group, Kind, Lost, Outcome, flag, stage};
 
-use crate::{
+use super::{
     close,
     in_flight::{self, Place},
-    kernel::{Memory, Probed, Registers, Sock, Task, state, state_offset},
-    ledger, maps, orphan, reset,
+    ledger::{self, UNSEEN},
+    maps, orphan, reset,
     shared::shared,
     watch::{self, Stack},
     who,
 };
+use crate::kernel::{Memory, Probed, Registers, Sock, Task, state, state_offset};
 
 /// Number of the system call inside which a release ends with the call's return; -1 if there is none.
 #[unsafe(no_mangle)]
@@ -117,7 +118,7 @@ pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
 fn count(close: &Close, group: *const Group, stack: Stack) {
     let left = close::count_unseen(close, group);
     maps::lose(Lost::Return);
-    watch::tell(close, left, close::UNSEEN, stack);
+    watch::tell(close, left, UNSEEN, stack);
 }
 
 /// Leaves a close that waits, and whose return no one sees, to the end of its socket.
@@ -148,7 +149,7 @@ pub(crate) fn reset(sk: &Sock<Probed>) {
 
 /// A close that was counted as graceful aborts after all.
 ///
-/// A [global function](crate).
+/// A [global function](super).
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn recount(sk: u64) -> u32 {
@@ -164,14 +165,14 @@ extern "C" fn recount(sk: u64) -> u32 {
     reset::after_fin(&mut close, &sk);
     who::note(&mut close, &sk);
     withdraw(&raw const close);
-    close::count(&raw const close, ptr::null(), close::UNSEEN, 0);
+    close::count(&raw const close, ptr::null(), UNSEEN, 0);
     watch::correct(&close);
     0
 }
 
 /// Takes back that this thread's close was counted as graceful.
 ///
-/// A [global function](crate).
+/// A [global function](super).
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn withdraw(close: *const Close) -> u32 {

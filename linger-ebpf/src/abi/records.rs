@@ -1,6 +1,7 @@
 //! Closes and orphans under way.
 
-use crate::{Group, MAX_CLOSES};
+use super::MAX_CLOSES;
+use super::group::Group;
 
 /// A close in flight. It runs to its end before its thread begins the next.
 #[repr(C)]

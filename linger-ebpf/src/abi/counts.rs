@@ -1,6 +1,7 @@
 //! What closes add up to.
 
-use crate::{Cause, Fate, Group, Outcome};
+use super::group::Group;
+use super::labels::{Cause, Fate, Outcome};
 
 /// Upper bounds of the blocked-time buckets in nanoseconds, inclusive; one more bucket is above.
 pub const BUCKET_BOUNDS_NS: [u64; 13] = [

@@ -15,7 +15,7 @@ use linger_ebpf::{
 
 use core::arch::asm;
 
-use crate::shared::shared;
+use super::shared::shared;
 
 /// The ledger: what each kind of thing adds up to for each group. Memory is allocated as rows appear:
 /// a row costs `size_of::<Row>()` on every CPU. The daemon sets how many there may be.

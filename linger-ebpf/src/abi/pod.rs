@@ -4,11 +4,13 @@
     reason = "aya's marker for plain old data is an unsafe trait"
 )]
 
-use crate::{
-    BUCKETS, Cause, Close, Closes, Counters, Ends, Event, Exe, Exiting, FRAMES, Fate, Filter,
-    Group, Lost, Offsets, Origin, Orphan, Orphans, Outcome, Parked, Past, Path, PortBits,
-    QueueBytes, Row, RowKey, Settings, Slot, Undecided, WATCHERS, Watch,
-};
+use super::counts::{BUCKETS, Closes, Counters, Ends, Orphans, QueueBytes, Row, RowKey};
+use super::event::{Event, FRAMES, Filter, WATCHERS, Watch};
+use super::group::{Exe, Group, Path, PortBits, Settings};
+use super::handover::{Origin, Past};
+use super::labels::{Cause, Fate, Lost, Outcome};
+use super::offsets::Offsets;
+use super::records::{Close, Exiting, Orphan, Parked, Slot, Undecided};
 
 /// Declares a type that is `repr(C)`, and made of these integers, without padding.
 macro_rules! pod {
@@ -53,6 +55,6 @@ pod! {
 unsafe impl aya::Pod for Offsets {}
 
 const _: () = {
-    assert!(crate::MAX_CLOSES.is_power_of_two());
+    assert!(super::MAX_CLOSES.is_power_of_two());
     assert!(size_of::<Offsets>().is_multiple_of(4));
 };

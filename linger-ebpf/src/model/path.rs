@@ -3,11 +3,8 @@
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_probe_read_kernel_str};
 use linger_ebpf::{PATH_NAMES, Path};
 
-use crate::{
-    kernel::{Memory, Probed, Task, offset},
-    maps::CGROUPS,
-    who,
-};
+use super::maps::CGROUPS;
+use crate::kernel::{Memory, Probed, Task, cgroup_id, offset};
 
 /// What a new path starts from; too large for the stack.
 pub(crate) static ZERO: Path = Path::ZERO;
@@ -19,7 +16,7 @@ pub(crate) static ZERO: Path = Path::ZERO;
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn learn_cgroup(id: u64) -> u32 {
     let cgroup = Task::current().cgroup();
-    if who::cgroup_id(cgroup) != id
+    if cgroup_id(cgroup) != id
         || CGROUPS.get_ptr(id).is_some()
         || CGROUPS.insert(id, &ZERO, u64::from(BPF_NOEXIST)).is_err()
     {

@@ -6,11 +6,11 @@
 use aya_ebpf::bindings::BPF_NOEXIST;
 use linger_ebpf::{Exe, Exiting, PATH_NAMES, Path, Slot};
 
-use crate::{
-    kernel::{Memory, Probed, Task, Typed, current_tgid, offset, read_pointer},
+use super::{
     maps::{EXES, EXITING},
     path,
 };
+use crate::kernel::{Memory, Probed, Task, Typed, current_tgid, offset, read_pointer};
 
 /// The file that the current task executes, or did: its inode and device; zeros if that is unknown.
 #[inline(always)]

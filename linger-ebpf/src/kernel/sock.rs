@@ -1,84 +1,13 @@
-//! Kernel structures through offsets resolved at load.
-//!
-//! The daemon writes the running kernel's offsets into [`OFFSETS`], which is read-only to the
-//! programs, so that the verifier knows them as constants.
+//! Sockets: `struct sock`, `struct tcp_sock`, `struct sk_buff`.
 
-use core::{marker::PhantomData, ptr};
+use core::marker::PhantomData;
 
-use aya_ebpf::{
-    bindings::task_struct,
-    helpers::{
-        bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_kernel,
-        generated::{
-            bpf_get_current_task_btf, bpf_get_task_stack, bpf_jiffies64, bpf_skc_to_tcp_sock,
-            bpf_task_pt_regs,
-        },
-    },
-};
-use linger_ebpf::{Event, FRAMES, Offsets, QueueBytes};
+use linger_ebpf::{Event, Offsets, QueueBytes};
 
-#[unsafe(no_mangle)]
-pub(crate) static OFFSETS: Offsets = Offsets::ZERO;
+use super::memory::{Memory, Probed, offset};
 
-/// An offset of this kernel.
-macro_rules! offset {
-    ($field:ident) => {
-        // SAFETY: reads a static; volatile because the value is replaced at load.
-        unsafe { core::ptr::read_volatile(&raw const $crate::kernel::OFFSETS.$field) }
-    };
-}
-pub(crate) use offset;
-
-/// How kernel memory is read.
-pub(crate) trait Memory {
-    /// Reads `T` at `base + offset`; zero where there is nothing to read.
-    fn read<T: Copy + Default>(base: *const u8, offset: u32) -> T;
-
-    /// The `tcp_sock` of a socket, null if it is not of TCP.
-    fn tcp_sock(sk: *const u8) -> *const u8;
-}
-
-/// Plain loads through pointers whose BTF type the verifier knows.
-pub(crate) struct Typed;
-
-impl Memory for Typed {
-    #[inline(always)]
-    fn read<T: Copy + Default>(base: *const u8, offset: u32) -> T {
-        // SAFETY: the verifier checks the access against the type; a fault reads as zero.
-        unsafe { ptr::read_volatile(base.add(offset as usize).cast()) }
-    }
-
-    #[inline(always)]
-    fn tcp_sock(sk: *const u8) -> *const u8 {
-        // SAFETY: takes any socket and tells those of TCP.
-        unsafe { bpf_skc_to_tcp_sock(sk.cast_mut().cast()) }.cast()
-    }
-}
-
-/// A pointer behind a pointer of known type: the verifier knows its type as well.
-#[inline(always)]
-pub(crate) fn read_pointer(base: *const u8, offset: u32) -> *const u8 {
-    // SAFETY: as for `Typed::read`.
-    unsafe { ptr::read_volatile(base.add(offset as usize).cast()) }
-}
-
-/// Reads that are checked as they run, for pointers of unknown type.
-pub(crate) struct Probed;
-
-impl Memory for Probed {
-    #[inline(always)]
-    fn read<T: Copy + Default>(base: *const u8, offset: u32) -> T {
-        // SAFETY: a bad address makes the helper fail.
-        unsafe { bpf_probe_read_kernel(base.wrapping_add(offset as usize).cast()) }
-            .unwrap_or_default()
-    }
-
-    #[inline(always)]
-    fn tcp_sock(sk: *const u8) -> *const u8 {
-        // A tcp_sock begins with its sock; callers look at the protocol where they must.
-        sk
-    }
-}
+/// `IPPROTO_TCP` (include/uapi/linux/in.h).
+pub(crate) const IPPROTO_TCP: u32 = 6;
 
 /// TCP states, as in include/net/tcp_states.h.
 pub(crate) mod state {
@@ -478,133 +407,8 @@ pub(crate) fn is_rst<M: Memory>(skb: *const u8) -> bool {
     Probed::read::<u8>(head as *const u8, u32::from(header) + FLAGS) & RST != 0
 }
 
-/// A `struct task_struct`: the current one, whose type every kind of program knows.
-pub(crate) struct Task(*mut task_struct);
-
-const PF_EXITING: u32 = 0x4;
-const PF_KTHREAD: u32 = 0x20_0000;
-
-impl Task {
-    #[inline(always)]
-    pub(crate) fn current() -> Self {
-        // SAFETY: has no preconditions.
-        Self(unsafe { bpf_get_current_task_btf() })
-    }
-
-    /// Whether it is on its way out (`PF_EXITING`): its closes never wait.
-    #[inline(always)]
-    pub(crate) fn is_exiting(&self) -> bool {
-        Typed::read::<u32>(self.0.cast(), offset!(task_flags)) & PF_EXITING != 0
-    }
-
-    /// Whether it is a thread of the kernel, that no process owns (`PF_KTHREAD`). The workers of
-    /// `io_uring` belong to the process they work for.
-    #[inline(always)]
-    pub(crate) fn is_kernel_thread(&self) -> bool {
-        Typed::read::<u32>(self.0.cast(), offset!(task_flags)) & PF_KTHREAD != 0
-    }
-
-    /// The name of its process, zero-terminated bytes; by words: what is read at once should be
-    /// written at once.
-    #[inline(always)]
-    pub(crate) fn comm(&self) -> [u64; 2] {
-        let leader = read_pointer(self.0.cast(), offset!(group_leader));
-        let offset = offset!(comm);
-        [Typed::read(leader, offset), Typed::read(leader, offset + 8)]
-    }
-
-    /// The cgroup v2 that it is in (`struct cgroup`).
-    #[inline(always)]
-    pub(crate) fn cgroup(&self) -> *const u8 {
-        let set: u64 = Typed::read(self.0.cast(), offset!(task_cgroups));
-        Probed::read::<u64>(set as *const u8, offset!(dfl_cgroup)) as *const u8
-    }
-
-    /// The file that it executes (`struct file`), null if it has none or has let go of its memory.
-    #[inline(always)]
-    pub(crate) fn exe_file(&self) -> *const u8 {
-        let mm = read_pointer(self.0.cast(), offset!(mm));
-        if mm.is_null() {
-            return ptr::null();
-        }
-        read_pointer(mm, offset!(exe_file))
-    }
-
-    /// Its stack in the process's memory, addresses; how many bytes of them are written.
-    #[inline(always)]
-    pub(crate) fn user_stack(&self, stack: &mut [u64; FRAMES as usize]) -> u64 {
-        const BPF_F_USER_STACK: u64 = 1 << 8;
-        const LENGTH: u32 = FRAMES * 8;
-        let to = stack.as_mut_ptr().cast();
-        // SAFETY: the kernel writes no more than the length.
-        let written = unsafe { bpf_get_task_stack(self.0.cast(), to, LENGTH, BPF_F_USER_STACK) };
-        u64::try_from(written).unwrap_or(0)
-    }
-
-    /// When the first thread of its process began: with the process's id, no other has both.
-    #[inline(always)]
-    pub(crate) fn process_start_time(&self) -> u64 {
-        let leader = read_pointer(self.0.cast(), offset!(group_leader));
-        Typed::read(leader, offset!(start_time))
-    }
-
-    /// The registers with which it entered the kernel.
-    #[inline(always)]
-    pub(crate) fn registers(&self) -> Registers {
-        // SAFETY: takes the current task.
-        let registers = unsafe { bpf_task_pt_regs(self.0) };
-        Registers::new(registers as *const u8)
-    }
-}
-
-/// A `struct pt_regs`: those of a system call.
-pub(crate) struct Registers(*const u8);
-
-impl Registers {
-    #[inline(always)]
-    pub(crate) fn new(registers: *const u8) -> Self {
-        Self(registers)
-    }
-
-    /// Number of the system call.
-    #[inline(always)]
-    pub(crate) fn syscall(&self) -> i32 {
-        Typed::read(self.0, offset!(syscall))
-    }
-
-    /// The low half of its result, -ENOSYS until it returns.
-    #[inline(always)]
-    pub(crate) fn result(&self) -> i32 {
-        Typed::read(self.0, offset!(syscall_result))
-    }
-}
-
-/// `CLOCK_MONOTONIC`, nanoseconds.
+/// A number of bytes in a send queue, which never holds 4 GiB: sequence numbers are its measure.
 #[inline(always)]
-pub(crate) fn now_ns() -> u64 {
-    // SAFETY: has no preconditions.
-    unsafe { bpf_ktime_get_ns() }
-}
-
-/// The kernel's clock of ticks.
-#[inline(always)]
-pub(crate) fn jiffies() -> u64 {
-    // SAFETY: has no preconditions.
-    unsafe { bpf_jiffies64() }
-}
-
-/// The current process's id, in the initial namespace.
-#[inline(always)]
-pub(crate) fn current_tgid() -> u32 {
-    (bpf_get_current_pid_tgid() >> u32::BITS) as u32
-}
-
-/// The current thread's id, in the initial namespace.
-#[inline(always)]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the thread's id is the lower half"
-)]
-pub(crate) fn current_tid() -> u32 {
-    bpf_get_current_pid_tgid() as u32
+pub(crate) fn narrow(bytes: u64) -> u32 {
+    bytes.try_into().unwrap_or(u32::MAX)
 }

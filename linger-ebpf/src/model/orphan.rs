@@ -18,9 +18,7 @@ use linger_ebpf::{
     orphan_stage::{ENDED, ENDING, LEFT, MASK, OPEN, SPENT},
 };
 
-use crate::{
-    close,
-    kernel::{Memory, Probed, Sock, now_ns, state},
+use super::{
     ledger,
     maps::{self, EEXIST, ENOENT, ORPHANS},
     shared::{copy, shared},
@@ -28,6 +26,7 @@ use crate::{
     watch::{self, End},
     who,
 };
+use crate::kernel::{Memory, Probed, Sock, narrow, now_ns, state};
 
 const ECONNABORTED: u32 = 103;
 const ECONNRESET: u32 = 104;
@@ -50,7 +49,7 @@ pub(crate) fn expect(close: &mut Close, bytes: u32) -> bool {
 
 /// Keeps the record of an orphan under its socket's address; 0, or why that failed.
 ///
-/// A [global function](crate).
+/// A [global function](super).
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn keep(close: *const Close, bytes: u32) -> i32 {
@@ -97,7 +96,7 @@ pub(crate) fn write_nobody(group: &mut MaybeUninit<Group>) -> *mut Group {
 /// The close returns. How many bytes it leaves behind, which are counted with it, by the caller; if that is
 /// not 0, `whose` is written: an orphan counts for the same group as its close.
 ///
-/// A [global function](crate).
+/// A [global function](super).
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn returned(close: *const Close, whose: *mut Group) -> u32 {
@@ -107,7 +106,7 @@ pub(crate) extern "C" fn returned(close: *const Close, whose: *mut Group) -> u32
     };
     // The socket may be gone, and this be nonsense: then the record is not open any more.
     let tcp = Sock::<Probed>::new(close.sk as *const u8).tcp();
-    let queued = tcp.map_or(0, |tcp| close::narrow(tcp.queued_before_fin().sum()));
+    let queued = tcp.map_or(0, |tcp| narrow(tcp.queued_before_fin().sum()));
     leave(close, queued, whose)
 }
 
@@ -211,7 +210,7 @@ pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
     };
     // SAFETY: a local; volatile so that it is read again: the verifier need not follow every fate from here on.
     let fate = unsafe { (&raw mut fate).read_volatile() };
-    let (unsent, unacked) = (close::narrow(queued.unsent), close::narrow(queued.unacked));
+    let (unsent, unacked) = (narrow(queued.unsent), narrow(queued.unacked));
     let found = stage.get();
     if found & MASK == OPEN && found != SPENT && stage.replace(found, found | ENDING) {
         shared!(orphan, fate).set(fate);
@@ -295,7 +294,7 @@ pub(crate) fn displace(key: u64) {
     }
 }
 
-/// A [global function](crate).
+/// A [global function](super).
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn settle_displaced(sk: u64) -> u32 {
@@ -423,7 +422,7 @@ pub(crate) fn add_left(row: *mut Row, bytes: u32) {
 
 /// Adds the end of an orphan that was left with `bytes`, of which `queued` were still outstanding.
 ///
-/// A function of its own, as [`close::count`].
+/// A function of its own, as [`count`](super::close::count).
 #[inline(never)]
 fn count_end(group: &Group, fate: u32, bytes: u32, queued: &QueueBytes, lived_ns: u64) {
     /// The first of the kinds of ends, which stand in the order of their fates.

@@ -3,13 +3,16 @@
 use aya_ebpf::bindings::BPF_NOEXIST;
 use linger_ebpf::{BUCKET_BOUNDS_NS, Group, Lost, QueueBytes, ROWS, Row, RowKey, keyed};
 
-use crate::{
+use super::{
     exe,
     maps::{self, EEXIST, GROUPS, LEDGER, SHARED},
     path,
     shared::shared,
     who,
 };
+
+/// The time of a close whose return is not seen.
+pub(crate) const UNSEEN: u64 = u64::MAX;
 
 /// What a new row starts from.
 static ZERO: Row = Row::ZERO;

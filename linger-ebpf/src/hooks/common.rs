@@ -1,0 +1,78 @@
+//! What several plans hook.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    macros::{btf_tracepoint, cgroup_sock, raw_tracepoint},
+    programs::{BtfTracePointContext, RawTracePointContext, SockContext},
+};
+
+use crate::kernel::{IPPROTO_TCP, Probed, Sock, Typed};
+use crate::model::{close, exe, in_flight::Place, maps, orphan};
+
+again! {
+    /// A socket comes to its end, once, and before its memory is freed. What closes do to it is known
+    /// already; most sockets leave nothing behind.
+    ///
+    /// kernel: v4.16.. include/trace/events/tcp.h: tcp_destroy_sock(struct sock *sk)
+    #[btf_tracepoint(function = "tcp_destroy_sock")]
+    destroy_sock, destroy_sock_2, destroy_sock_3 = |ctx: BtfTracePointContext| {
+        let sk = Sock::<Typed>::new(ctx.arg(0));
+        if maps::is_hinted(sk.address()) {
+            if let Some(close) = Place::current().and_then(|place| place.find(sk.address())) {
+                close::waited(close, &sk);
+            }
+            orphan::end(&sk);
+        }
+    }
+}
+
+/// An RST answers a packet, which tells what ended an orphan where the hook of `tcp_reset` was skipped.
+///
+/// As [`tracepoint_send_reset`], of which the other half is seen elsewhere.
+#[raw_tracepoint]
+#[inline(always)]
+fn reset_answers(ctx: RawTracePointContext) -> i32 {
+    let (sk, skb): (u64, u64) = (ctx.arg(0), ctx.arg(1));
+    if sk != 0 && skb != 0 {
+        orphan::answered(sk);
+    }
+    0
+}
+
+/// Attached to nothing: the daemon runs it, for a place of [`maps::UNDECIDED`] and the time that it found there.
+#[raw_tracepoint]
+#[inline(always)]
+fn settle(ctx: RawTracePointContext) -> i32 {
+    orphan::settle(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+/// A process lets go of its memory.
+///
+/// kernel: v6.1.. include/trace/events/mmap.h: exit_mmap(struct mm_struct *mm)
+#[raw_tracepoint]
+#[inline(always)]
+fn exit_mmap(ctx: RawTracePointContext) -> i32 {
+    exe::exit(ctx.arg(0));
+    0
+}
+
+/// A close begins: in place of [`fentry_tcp_close`] and [`kprobe_tcp_close`] where the kernel skips those, for it
+/// never skips this. What then is missed of a close is made up for by the next of its hooks.
+///
+/// kernel: v5.9.. net/ipv4/af_inet.c: int inet_release(struct socket *sock)
+#[cgroup_sock(sock_release)]
+#[inline(always)]
+fn sock_release(ctx: SockContext) -> i32 {
+    // SAFETY: the verifier checks the access to the context.
+    let (protocol, state) = unsafe { ((*ctx.sock).protocol, (*ctx.sock).state) };
+    // The context is the socket.
+    if protocol == IPPROTO_TCP
+        && let Some(place) = Place::current()
+        && let Some(close) = close::begin(&place, ctx.as_ptr() as u64, 0)
+    {
+        close.state = u8::try_from(state).unwrap_or_default();
+        close.deadline = Sock::<Probed>::new(ctx.as_ptr().cast()).written();
+    }
+    1
+}

@@ -1,0 +1,69 @@
+//! The plan `kprobe`: the same functions as those of `fentry`.
+
+use aya_ebpf::{
+    macros::{kprobe, kretprobe},
+    programs::{ProbeContext, RetProbeContext},
+};
+
+use crate::kernel::{Probed, Sock, is_rst};
+use crate::model::{
+    functions::{current_close, inner_enter, inner_exit, outer_enter},
+    orphan, reset,
+};
+
+/// As [`fentry_tcp_close`].
+#[kprobe]
+#[inline(always)]
+fn kprobe_tcp_close(ctx: ProbeContext) -> u32 {
+    outer_enter(ctx.arg(0).unwrap_or_default());
+    0
+}
+
+/// As [`fentry_inner_close`].
+#[kprobe]
+#[inline(always)]
+fn kprobe_inner_close(ctx: ProbeContext) -> u32 {
+    if let (Some(sk), Some(timeout)) = (ctx.arg(0), ctx.arg(1)) {
+        inner_enter(&Sock::<Probed>::new(sk), timeout);
+    }
+    0
+}
+
+/// As [`fexit_inner_close`]. A return has no arguments: the socket is that of the close in flight.
+#[kretprobe]
+#[inline(always)]
+fn kretprobe_inner_close(_ctx: RetProbeContext) -> u32 {
+    inner_exit::<Probed>(None);
+    0
+}
+
+/// As [`fentry_active_reset`].
+#[kprobe]
+#[inline(always)]
+fn kprobe_active_reset(ctx: ProbeContext) -> u32 {
+    if let Some(sk) = ctx.arg(0) {
+        let sk = Sock::<Probed>::new(sk);
+        reset::sent(current_close(), &sk, || sk.address());
+    }
+    0
+}
+
+/// As [`fentry_reset`].
+#[kprobe]
+#[inline(always)]
+fn kprobe_reset(ctx: ProbeContext) -> u32 {
+    if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
+        orphan::reset(sk, || is_rst::<Probed>(skb));
+    }
+    0
+}
+
+/// As [`fentry_timer`].
+#[kprobe]
+#[inline(always)]
+fn kprobe_timer(ctx: ProbeContext) -> u32 {
+    if let Some(sk) = ctx.arg(0) {
+        orphan::timer_set(&Sock::<Probed>::new(sk));
+    }
+    0
+}

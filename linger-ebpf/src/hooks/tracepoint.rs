@@ -1,0 +1,86 @@
+//! The plan `tracepoint`: the release of sockets, and the events that follow.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    macros::{btf_tracepoint, cgroup_sock, raw_tracepoint},
+    programs::{BtfTracePointContext, RawTracePointContext, SockContext},
+};
+
+use crate::kernel::{IPPROTO_TCP, Registers, Sock, Typed, state};
+use crate::model::{orphan, releases as tracepoint};
+
+/// A socket is released by its last user; not called for the kernel's own sockets.
+///
+/// kernel: v5.9.. net/ipv4/af_inet.c: int inet_release(struct socket *sock)
+#[cgroup_sock(sock_release)]
+#[inline(always)]
+fn cgroup_sock_release(ctx: SockContext) -> i32 {
+    // SAFETY: the verifier checks the access to the context.
+    let (protocol, state, peer) = unsafe {
+        (
+            (*ctx.sock).protocol,
+            (*ctx.sock).state,
+            (*ctx.sock).dst_port,
+        )
+    };
+    if protocol == IPPROTO_TCP {
+        let is_closed = state == u32::from(state::CLOSE);
+        // The context is the socket.
+        tracepoint::release(&Sock::new(ctx.as_ptr().cast()), is_closed, peer != 0);
+    }
+    1
+}
+
+again! {
+    /// A socket's state changes, under the lock; the change may be to the same state.
+    ///
+    /// kernel: v4.16.. include/trace/events/sock.h: inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
+    #[btf_tracepoint(function = "inet_sock_set_state")]
+    tracepoint_set_state, tracepoint_set_state_2, tracepoint_set_state_3 = |ctx: BtfTracePointContext| {
+        tracepoint::set_state(&Sock::<Typed>::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2));
+    }
+}
+
+again! {
+    /// An RST is sent: of this host's own will if there is no packet that it answers.
+    ///
+    /// kernel: ..v6.9 include/trace/events/tcp.h: tcp_send_reset(const struct sock *sk, const struct sk_buff *skb)
+    /// kernel: v6.10.. (sk, skb, const enum sk_rst_reason reason)
+    #[raw_tracepoint]
+    tracepoint_send_reset, tracepoint_send_reset_2 = |ctx: RawTracePointContext| {
+        let (sk, skb): (*const u8, u64) = (ctx.arg(0), ctx.arg(1));
+        if sk.is_null() {
+            // A packet for no socket.
+        } else if skb == 0 {
+            tracepoint::reset(&Sock::new(sk));
+        } else {
+            orphan::answered(sk as u64);
+        }
+    }
+}
+
+again! {
+    /// A socket comes to its end, once, and before its memory is freed.
+    ///
+    /// kernel: v4.16.. include/trace/events/tcp.h: tcp_destroy_sock(struct sock *sk)
+    #[btf_tracepoint(function = "tcp_destroy_sock")]
+    tracepoint_destroy_sock, tracepoint_destroy_sock_2, tracepoint_destroy_sock_3 = |ctx: BtfTracePointContext| {
+        tracepoint::destroy(&Sock::<Typed>::new(ctx.arg(0)));
+    }
+}
+
+/// A system call returns; if it is close(2), what it released is released, since v6.6.
+///
+/// The tracepoint itself costs less than `syscalls:sys_exit_close`, and is never skipped because
+/// another program runs on the CPU.
+///
+/// kernel: v2.6.. include/trace/events/syscalls.h: sys_exit(struct pt_regs *regs, long ret)
+#[btf_tracepoint(function = "sys_exit")]
+#[inline(always)]
+fn tracepoint_sys_exit(ctx: BtfTracePointContext) -> i32 {
+    // Of a socket, close(2) always succeeds.
+    if ctx.arg::<u64>(1) == 0 && tracepoint::is_close(&Registers::new(ctx.arg(0))) {
+        tracepoint::exit_syscall();
+    }
+    0
+}

@@ -1,0 +1,72 @@
+//! Reading kernel memory, through offsets resolved at load.
+//!
+//! The daemon writes the running kernel's offsets into [`OFFSETS`], which is read-only to the
+//! programs, so that the verifier knows them as constants.
+
+use core::ptr;
+
+use aya_ebpf::helpers::{bpf_probe_read_kernel, generated::bpf_skc_to_tcp_sock};
+use linger_ebpf::Offsets;
+
+#[unsafe(no_mangle)]
+pub(crate) static OFFSETS: Offsets = Offsets::ZERO;
+
+/// An offset of this kernel.
+macro_rules! offset {
+    ($field:ident) => {
+        // SAFETY: reads a static; volatile because the value is replaced at load.
+        unsafe { core::ptr::read_volatile(&raw const $crate::kernel::OFFSETS.$field) }
+    };
+}
+pub(crate) use offset;
+
+/// How kernel memory is read.
+pub(crate) trait Memory {
+    /// Reads `T` at `base + offset`; zero where there is nothing to read.
+    fn read<T: Copy + Default>(base: *const u8, offset: u32) -> T;
+
+    /// The `tcp_sock` of a socket, null if it is not of TCP.
+    fn tcp_sock(sk: *const u8) -> *const u8;
+}
+
+/// Plain loads through pointers whose BTF type the verifier knows.
+pub(crate) struct Typed;
+
+impl Memory for Typed {
+    #[inline(always)]
+    fn read<T: Copy + Default>(base: *const u8, offset: u32) -> T {
+        // SAFETY: the verifier checks the access against the type; a fault reads as zero.
+        unsafe { ptr::read_volatile(base.add(offset as usize).cast()) }
+    }
+
+    #[inline(always)]
+    fn tcp_sock(sk: *const u8) -> *const u8 {
+        // SAFETY: takes any socket and tells those of TCP.
+        unsafe { bpf_skc_to_tcp_sock(sk.cast_mut().cast()) }.cast()
+    }
+}
+
+/// A pointer behind a pointer of known type: the verifier knows its type as well.
+#[inline(always)]
+pub(crate) fn read_pointer(base: *const u8, offset: u32) -> *const u8 {
+    // SAFETY: as for `Typed::read`.
+    unsafe { ptr::read_volatile(base.add(offset as usize).cast()) }
+}
+
+/// Reads that are checked as they run, for pointers of unknown type.
+pub(crate) struct Probed;
+
+impl Memory for Probed {
+    #[inline(always)]
+    fn read<T: Copy + Default>(base: *const u8, offset: u32) -> T {
+        // SAFETY: a bad address makes the helper fail.
+        unsafe { bpf_probe_read_kernel(base.wrapping_add(offset as usize).cast()) }
+            .unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn tcp_sock(sk: *const u8) -> *const u8 {
+        // A tcp_sock begins with its sock; callers look at the protocol where they must.
+        sk
+    }
+}

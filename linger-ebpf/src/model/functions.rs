@@ -1,0 +1,92 @@
+//! A close seen through the functions that make it, as the plans `fentry` and `kprobe` hook them.
+
+use linger_ebpf::{Close, Lost, Outcome, flag, stage};
+
+use crate::kernel::{Memory, Sock, state};
+
+use super::{again::is_hooked_again, close, in_flight::Place, maps, reset};
+
+/// `tcp_close` begins, before the socket lock.
+#[inline(always)]
+pub(crate) fn outer_enter(sk: u64) {
+    if let Some(place) = Place::current() {
+        close::begin(&place, sk, 0);
+    }
+}
+
+/// `__tcp_close` begins, under the socket lock: all that decides its outcome stands still.
+#[inline(always)]
+pub(crate) fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
+    let Some(place) = Place::current() else {
+        return;
+    };
+    // MPTCP closes its subflows without `tcp_close`.
+    let begun = place
+        .find(sk.address())
+        .or_else(|| begin_again(&place, sk.address()));
+    let Some(close) = begun else { return };
+    // Another run of this has decided it.
+    if close.stage != stage::BEGUN {
+        return;
+    }
+    let state = sk.state();
+    if state == state::CLOSE {
+        let unread = sk.queued_unread(|| sk.flags());
+        return close::decide_closed(close, sk, sk.has_peer(), unread);
+    }
+    let flags = sk.flags();
+    // A listener's queue holds no data of its own.
+    let unread = if state == state::LISTEN {
+        0
+    } else {
+        sk.queued_unread(|| flags)
+    };
+    close::decide(close, sk, flags, state, unread, timeout);
+    if close.outcome == Outcome::Graceful as u8 {
+        close::leave(close, sk, state);
+    } else if reset::is_due(close, sk, state) {
+        // The hook of it may be skipped.
+        close.flags |= flag::RESET;
+    } else if close.stage == stage::WAITING {
+        close::wait(close, sk, state);
+    }
+}
+
+/// A close begins whose beginning was missed, or found no room. Where there still is none it is lost, which its
+/// end counts: this may run several times.
+#[inline(always)]
+fn begin_again(place: &Place, sk: u64) -> Option<&'static mut Close> {
+    let begun = close::begin(place, sk, 0);
+    if is_hooked_again() {
+        place.note_unkept(begun.is_none());
+    }
+    begun
+}
+
+/// `__tcp_close` ends, still under the lock: the close is over. What `tcp_close` does after it takes the
+/// segments that came meanwhile, and lets the socket go.
+#[inline(always)]
+pub(crate) fn inner_exit<M: Memory>(sk: Option<Sock<M>>) {
+    let Some(place) = Place::current() else {
+        return;
+    };
+    let Some(close) = place.record() else {
+        // Both beginnings were missed, or there was no room; or another run of this has ended it.
+        if !is_hooked_again() || place.take_unkept() {
+            maps::lose(Lost::Close);
+        }
+        return;
+    };
+    let sk = sk.unwrap_or_else(|| Sock::new(close.sk as *const u8));
+    if close.stage == stage::BEGUN && close.state != 0 {
+        close::decide_late(close, &sk);
+    }
+    close::waited(close, &sk);
+    close::finish(&place, close);
+}
+
+/// The record of the close in flight on this thread.
+#[inline(always)]
+pub(crate) fn current_close() -> Option<&'static mut Close> {
+    Place::current()?.record()
+}
