@@ -82,19 +82,25 @@ impl Report {
             plans: Vec::new(),
             plan: None,
         };
-        // With all that can be asked for: with less, less is loaded.
+        // With all that can be asked for: with less, less is loaded. Fields that only some labels take may be missing.
         let purpose = Purpose {
             keyed: keyed::ALL,
             ..Purpose::default()
         };
-        match Loader::new(purpose) {
+        let loader = match Loader::new(purpose) {
             Ok(loader) => {
                 report.btf = Ok(fields(&loader)?);
-                let wanted = |plan: &&Plan| wanted.is_none_or(|wanted| wanted == **plan);
-                let plans = Plan::ALL.iter().filter(wanted);
-                report.plans = plans.map(|plan| PlanReport::new(&loader, *plan)).collect();
+                Some(loader)
             }
-            Err(error) => report.btf = Err(error.to_string()),
+            Err(error) => {
+                report.btf = Err(error.to_string());
+                Loader::new(Purpose::default()).ok()
+            }
+        };
+        if let Some(loader) = loader {
+            let wanted = |plan: &&Plan| wanted.is_none_or(|wanted| wanted == **plan);
+            let plans = Plan::ALL.iter().filter(wanted);
+            report.plans = plans.map(|plan| PlanReport::new(&loader, *plan)).collect();
         }
         report.plan = report
             .plans
@@ -144,7 +150,7 @@ fn write_finding(finding: &Finding, out: &mut String) -> std::fmt::Result {
 }
 
 fn fields(loader: &Loader) -> Result<Vec<Field>> {
-    let (_, resolved) = loader.kernel.offsets()?;
+    let (_, resolved) = loader.kernel.offsets(keyed::ALL)?;
     Ok(resolved
         .into_iter()
         .map(|found| Field {
@@ -167,7 +173,7 @@ impl Field {
 
 impl PlanReport {
     fn new(loader: &Loader, plan: Plan) -> Self {
-        let hooks = probe::hooks(plan, keyed::ALL, loader.traits)
+        let hooks = probe::hooks(plan, loader.keyed(), loader.traits)
             .into_iter()
             .map(|hook| {
                 let error = loader.try_hook(hook).err();

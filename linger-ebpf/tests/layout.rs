@@ -79,6 +79,6 @@ fn the_layout_is_that_of_its_number() {
     let layout = layout();
     assert!(
         layout == include_str!("layout.txt"),
-        "raise LAYOUT in src/kept.rs, and make tests/layout.txt:\n{layout}"
+        "raise LAYOUT in src/abi/handover.rs, and make tests/layout.txt:\n{layout}"
     );
 }

@@ -108,7 +108,7 @@ impl Loader {
     /// Reads the running kernel's types and finds the fields that the programs read.
     pub fn new(purpose: Purpose) -> Result<Self, KernelError> {
         let kernel = Kernel::running()?;
-        let (offsets, _) = kernel.offsets()?;
+        let (offsets, _) = kernel.offsets(purpose.keyed)?;
         let traits = Traits {
             sees_returns: sees_returns(&kernel),
             preemption: Preemption::running(),
@@ -122,6 +122,12 @@ impl Loader {
             purpose,
             traits,
         })
+    }
+
+    /// The fields of a group that are in use, a set of [`keyed`] bits.
+    #[must_use]
+    pub fn keyed(&self) -> u32 {
+        self.purpose.keyed
     }
 
     /// Makes the maps for a plan.

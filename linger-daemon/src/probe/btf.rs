@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 
 use aya::{Btf, Endianness};
-use linger_ebpf::Offsets;
+use linger_ebpf::{Field, Offsets, Shape};
 use thiserror::Error;
 
 use self::types::{Type, Types};
@@ -54,146 +54,6 @@ pub struct Resolved {
     pub mask: Option<u8>,
 }
 
-/// One row of the table of fields.
-struct Field {
-    name: &'static str,
-    /// Where it is in there; several, separated by `|`, if kernels differ.
-    path: &'static str,
-    shape: Shape,
-    set: fn(&mut Offsets, u32),
-    /// Of a bit, what takes its place in that byte.
-    set_mask: fn(&mut Offsets, u32),
-}
-
-/// What a field must look like.
-enum Shape {
-    /// This many bytes.
-    Bytes(usize),
-    /// At least this many bytes, of which the first are read.
-    Array(usize),
-    /// One bit.
-    Bit,
-    /// This many bytes, or no such field.
-    Optional(usize),
-}
-
-macro_rules! field {
-    ($offset:ident, $name:literal, $path:literal, $shape:expr) => {
-        Field {
-            name: $name,
-            path: $path,
-            shape: $shape,
-            set: |offsets, at| offsets.$offset = at,
-            set_mask: |_, _| {},
-        }
-    };
-    ($offset:ident, $mask:ident, $name:literal, $path:literal) => {
-        Field {
-            set_mask: |offsets, mask| offsets.$mask = mask,
-            ..field!($offset, $name, $path, Shape::Bit)
-        }
-    };
-}
-
-const FIELDS: &[Field] = &[
-    field!(state, "sock", "__sk_common.skc_state", Shape::Bytes(1)),
-    field!(flags, "sock", "__sk_common.skc_flags", Shape::Bytes(8)),
-    field!(dport, "sock", "__sk_common.skc_dport", Shape::Bytes(2)),
-    field!(shutdown, "sock", "sk_shutdown", Shape::Bytes(1)),
-    field!(owned, "sock", "sk_lock.owned", Shape::Bytes(4)),
-    field!(err, "sock", "sk_err", Shape::Bytes(4)),
-    field!(socket, "sock", "sk_socket", Shape::Bytes(8)),
-    field!(of_kernel, of_kernel_mask, "sock", "sk_kern_sock"),
-    field!(
-        receive_qlen,
-        "sock",
-        "sk_receive_queue.qlen",
-        Shape::Bytes(4)
-    ),
-    field!(lingertime, "sock", "sk_lingertime", Shape::Bytes(8)),
-    field!(cgroup, "sock", "sk_cgrp_data.cgroup", Shape::Bytes(8)),
-    field!(cgroup_kn, "cgroup", "kn", Shape::Bytes(8)),
-    field!(kernfs_id, "kernfs_node", "id", Shape::Bytes(8)),
-    field!(cgroup_flags, "cgroup", "self.flags", Shape::Bytes(4)),
-    field!(kernfs_name, "kernfs_node", "name", Shape::Bytes(8)),
-    // Renamed in v6.15.
-    field!(
-        kernfs_parent,
-        "kernfs_node",
-        "parent|__parent",
-        Shape::Bytes(8)
-    ),
-    field!(family, "sock", "__sk_common.skc_family", Shape::Bytes(2)),
-    field!(
-        v6_daddr,
-        "sock",
-        "__sk_common.skc_v6_daddr",
-        Shape::Optional(16)
-    ),
-    field!(daddr, "sock", "__sk_common.skc_daddr", Shape::Bytes(4)),
-    field!(saddr, "sock", "__sk_common.skc_rcv_saddr", Shape::Bytes(4)),
-    field!(
-        v6_saddr,
-        "sock",
-        "__sk_common.skc_v6_rcv_saddr",
-        Shape::Optional(16)
-    ),
-    field!(sport, "inet_sock", "inet_sport", Shape::Bytes(2)),
-    field!(mc_index, "inet_sock", "mc_index", Shape::Bytes(4)),
-    field!(pinet6, "inet_sock", "pinet6", Shape::Optional(8)),
-    field!(mcast_oif, "ipv6_pinfo", "mcast_oif", Shape::Optional(4)),
-    field!(write_seq, "tcp_sock", "write_seq", Shape::Bytes(4)),
-    field!(snd_nxt, "tcp_sock", "snd_nxt", Shape::Bytes(4)),
-    field!(snd_una, "tcp_sock", "snd_una", Shape::Bytes(4)),
-    field!(rcv_nxt, "tcp_sock", "rcv_nxt", Shape::Bytes(4)),
-    field!(copied_seq, "tcp_sock", "copied_seq", Shape::Bytes(4)),
-    field!(packets_out, "tcp_sock", "packets_out", Shape::Bytes(4)),
-    field!(linger2, "tcp_sock", "linger2", Shape::Bytes(4)),
-    field!(repair, repair_mask, "tcp_sock", "repair"),
-    field!(is_mptcp, "tcp_sock", "is_mptcp", Shape::Optional(1)),
-    field!(net, "sock", "__sk_common.skc_net.net", Shape::Bytes(8)),
-    // Renamed in v6.18.
-    field!(net_users, "net", "ns.count|ns.__ns_ref", Shape::Bytes(4)),
-    field!(skb_head, "sk_buff", "head", Shape::Bytes(8)),
-    field!(
-        transport_header,
-        "sk_buff",
-        "transport_header",
-        Shape::Bytes(2)
-    ),
-    field!(group_leader, "task_struct", "group_leader", Shape::Bytes(8)),
-    field!(comm, "task_struct", "comm", Shape::Array(16)),
-    field!(task_flags, "task_struct", "flags", Shape::Bytes(4)),
-    field!(task_cgroups, "task_struct", "cgroups", Shape::Bytes(8)),
-    field!(dfl_cgroup, "css_set", "dfl_cgrp", Shape::Bytes(8)),
-    field!(start_time, "task_struct", "start_time", Shape::Bytes(8)),
-    field!(mm, "task_struct", "mm", Shape::Bytes(8)),
-    field!(exe_file, "mm_struct", "exe_file", Shape::Bytes(8)),
-    field!(file_inode, "file", "f_inode", Shape::Bytes(8)),
-    field!(file_dentry, "file", "f_path.dentry", Shape::Bytes(8)),
-    field!(file_mnt, "file", "f_path.mnt", Shape::Bytes(8)),
-    field!(inode_number, "inode", "i_ino", Shape::Bytes(8)),
-    field!(inode_generation, "inode", "i_generation", Shape::Bytes(4)),
-    field!(inode_sb, "inode", "i_sb", Shape::Bytes(8)),
-    field!(sb_device, "super_block", "s_dev", Shape::Bytes(4)),
-    // Read-only under its old name since v6.17.
-    field!(
-        dentry_name,
-        "dentry",
-        "d_name.name|__d_name.name",
-        Shape::Bytes(8)
-    ),
-    field!(dentry_parent, "dentry", "d_parent", Shape::Bytes(8)),
-    field!(mnt_root, "vfsmount", "mnt_root", Shape::Bytes(8)),
-    field!(mount_mnt, "mount", "mnt", Shape::Array(8)),
-    field!(mount_parent, "mount", "mnt_parent", Shape::Bytes(8)),
-    field!(mountpoint, "mount", "mnt_mountpoint", Shape::Bytes(8)),
-    #[cfg(target_arch = "x86_64")]
-    field!(syscall, "pt_regs", "orig_ax", Shape::Bytes(8)),
-    #[cfg(target_arch = "x86_64")]
-    field!(syscall_result, "pt_regs", "ax", Shape::Bytes(8)),
-];
-
 /// Socket flags whose bits the programs know, from `enum sock_flags`.
 const SOCK_FLAGS: &[(&str, u32)] = &[("SOCK_DEAD", 0), ("SOCK_DONE", 1), ("SOCK_LINGER", 4)];
 
@@ -219,13 +79,16 @@ impl Kernel {
         Ok(Self { types })
     }
 
-    /// Finds every field the programs read.
-    pub fn offsets(&self) -> Result<(Offsets, Vec<Resolved>), KernelError> {
+    /// Finds every field that the programs read with these fields of a group in use, a set of
+    /// [`keyed`](linger_ebpf::keyed) bits.
+    pub fn offsets(&self, keyed: u32) -> Result<(Offsets, Vec<Resolved>), KernelError> {
         self.check_sock_flags()?;
         let mut offsets = Offsets::ZERO;
-        let mut resolved = Vec::with_capacity(FIELDS.len());
-        for field in FIELDS {
-            let found = self.resolve(field)?;
+        let mut resolved = Vec::with_capacity(Field::ALL.len());
+        for field in Field::ALL {
+            let Some(found) = self.find(field, keyed)? else {
+                continue;
+            };
             (field.set)(&mut offsets, found.offset.unwrap_or(Offsets::ABSENT));
             if let Some(mask) = found.mask {
                 (field.set_mask)(&mut offsets, mask.into());
@@ -270,12 +133,28 @@ impl Kernel {
         self.types.named(name).find(|found| found.is_function())
     }
 
+    /// Where a field is; none if it is not where it should be, and no field of a group in use takes it.
+    fn find(&self, field: &Field, keyed: u32) -> Result<Option<Resolved>, KernelError> {
+        match self.resolve(field) {
+            Err(_) if field.keyed != 0 && field.keyed & keyed == 0 => Ok(None),
+            found => found.map(Some),
+        }
+    }
+
     fn resolve(&self, field: &Field) -> Result<Resolved, KernelError> {
         let full = format!("{}.{}", field.name, field.path);
         let error = |reason: &str| KernelError::Field {
             field: full.clone(),
             reason: reason.into(),
         };
+        let absent = Resolved {
+            field: full.clone(),
+            offset: None,
+            mask: None,
+        };
+        if matches!(field.shape, Shape::X86(_)) && !cfg!(target_arch = "x86_64") {
+            return Ok(absent);
+        }
         let mut places = Vec::new();
         for at in self.types.named(field.name).filter(|at| at.is_struct()) {
             for path in field.path.split('|') {
@@ -285,19 +164,13 @@ impl Kernel {
         places.dedup_by_key(|place| place.bit_offset);
         let place = match (places.as_slice(), &field.shape) {
             ([place], _) => place,
-            ([], Shape::Optional(_)) => {
-                return Ok(Resolved {
-                    field: full,
-                    offset: None,
-                    mask: None,
-                });
-            }
+            ([], Shape::Optional(_)) => return Ok(absent),
             ([], _) => return Err(error("does not exist")),
             _ => return Err(error("is ambiguous: there are several")),
         };
         let fits = match field.shape {
             Shape::Bit => place.bits == Some(1),
-            Shape::Bytes(size) | Shape::Optional(size) => {
+            Shape::Bytes(size) | Shape::Optional(size) | Shape::X86(size) => {
                 place.bits.is_none() && place.size == size
             }
             Shape::Array(size) => place.bits.is_none() && place.size >= size,

@@ -53,6 +53,8 @@ pub use group::{Exe, Group, PATH_NAMES, Path, PortBits, Settings, keyed, setting
 pub use handover::{LAYOUT, Origin, Past};
 pub use labels::{Cause, Fate, Lost, Outcome, PROGRAM_COUNT, PROGRAMS, Plan, program_place};
 pub use offsets::Offsets;
+#[cfg(not(target_arch = "bpf"))]
+pub use offsets::{Field, Shape};
 pub use records::{
     ANSWER_NS, Close, Exiting, Orphan, Parked, Slot, UNDECIDED, UNDECIDED_PLACES, Undecided, flag,
     omen, orphan_stage, stage,

@@ -1,204 +1,169 @@
-//! Where the kernel keeps what the programs read.
+//! Where the kernel keeps what the programs read: one table for the programs, which read by it, and for the
+//! daemon, which fills it from the kernel's BTF.
 
-/// Where the running kernel keeps what the programs read: byte offsets from its BTF.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Offsets {
-    /// `struct sock`: `skc_state`, u8.
-    pub state: u32,
-    /// `struct sock`: `skc_flags`, unsigned long (`sk_flags`).
-    pub flags: u32,
-    /// `struct sock`: `skc_dport`, be16.
-    pub dport: u32,
-    /// `struct sock`: `sk_shutdown`, u8.
-    pub shutdown: u32,
-    /// `struct sock`: `sk_lock.owned`, int.
-    pub owned: u32,
-    /// `struct sock`: `sk_err`, int.
-    pub err: u32,
-    /// `struct sock`: `sk_socket`, pointer.
-    pub socket: u32,
-    /// `struct sock`: the byte that holds the bit `sk_kern_sock`.
-    pub of_kernel: u32,
-    /// The bit in that byte.
-    pub of_kernel_mask: u32,
-    /// `struct sock`: `sk_receive_queue.qlen`, u32.
-    pub receive_qlen: u32,
-    /// `struct sock`: `sk_lingertime`, unsigned long, jiffies.
-    pub lingertime: u32,
-    /// `struct sock`: `sk_cgrp_data.cgroup`, pointer.
-    pub cgroup: u32,
-    /// `struct cgroup`: `kn`, pointer.
-    pub cgroup_kn: u32,
-    /// `struct kernfs_node`: `id`, u64.
-    pub kernfs_id: u32,
-    /// `struct tcp_sock`: `write_seq`, u32.
-    pub write_seq: u32,
-    /// `struct tcp_sock`: `snd_nxt`, u32.
-    pub snd_nxt: u32,
-    /// `struct tcp_sock`: `snd_una`, u32.
-    pub snd_una: u32,
-    /// `struct tcp_sock`: `rcv_nxt`, u32.
-    pub rcv_nxt: u32,
-    /// `struct tcp_sock`: `copied_seq`, u32.
-    pub copied_seq: u32,
-    /// `struct tcp_sock`: `packets_out`, u32.
-    pub packets_out: u32,
-    /// `struct tcp_sock`: `linger2`, int.
-    pub linger2: u32,
-    /// `struct tcp_sock`: the byte that holds the bit `repair`.
-    pub repair: u32,
-    /// The bit in that byte.
-    pub repair_mask: u32,
-    /// `struct tcp_sock`: `is_mptcp`, bool; [`Offsets::ABSENT`] where the kernel has no MPTCP.
-    pub is_mptcp: u32,
-    /// `struct sock`: `skc_net`, pointer (`sk_net`).
-    pub net: u32,
-    /// `struct net`: the count of those who use it, int; 0 when it is being removed.
-    pub net_users: u32,
-    /// `struct sk_buff`: `head`, pointer.
-    pub skb_head: u32,
-    /// `struct sk_buff`: `transport_header`, u16, from `head`.
-    pub transport_header: u32,
-    /// `struct task_struct`: `group_leader`, pointer.
-    pub group_leader: u32,
-    /// `struct task_struct`: `comm`, 16 bytes.
-    pub comm: u32,
-    /// `struct task_struct`: `flags`, unsigned int (`PF_EXITING`).
-    pub task_flags: u32,
-    /// `struct sock`: `skc_family`, u16.
-    pub family: u32,
-    /// `struct sock`: `skc_v6_daddr`, 16 bytes; [`Offsets::ABSENT`] in a kernel without IPv6.
-    pub v6_daddr: u32,
-    /// `struct inet_sock`: `inet_sport`, be16.
-    pub sport: u32,
-    /// `struct inet_sock`: `mc_index`, int.
-    pub mc_index: u32,
-    /// `struct inet_sock`: `pinet6`, pointer; absent as `v6_daddr`.
-    pub pinet6: u32,
-    /// `struct ipv6_pinfo`: `mcast_oif`, int; absent as `v6_daddr`.
-    pub mcast_oif: u32,
-    /// `struct cgroup`: `self.flags`, unsigned int (`CSS_ONLINE`).
-    pub cgroup_flags: u32,
-    /// `struct task_struct`: `cgroups`, pointer.
-    pub task_cgroups: u32,
-    /// `struct css_set`: `dfl_cgrp`, pointer.
-    pub dfl_cgroup: u32,
-    /// `struct kernfs_node`: `name`, pointer.
-    pub kernfs_name: u32,
-    /// `struct kernfs_node`: its parent, pointer.
-    pub kernfs_parent: u32,
-    /// `struct task_struct`: `start_time`, u64.
-    pub start_time: u32,
-    /// `struct task_struct`: `mm`, pointer.
-    pub mm: u32,
-    /// `struct mm_struct`: `exe_file`, pointer.
-    pub exe_file: u32,
-    /// `struct file`: `f_inode`, pointer.
-    pub file_inode: u32,
-    /// `struct file`: `f_path.dentry`, pointer.
-    pub file_dentry: u32,
-    /// `struct file`: `f_path.mnt`, pointer.
-    pub file_mnt: u32,
-    /// `struct inode`: `i_ino`, unsigned long.
-    pub inode_number: u32,
-    /// `struct inode`: `i_generation`, u32.
-    pub inode_generation: u32,
-    /// `struct inode`: `i_sb`, pointer.
-    pub inode_sb: u32,
-    /// `struct super_block`: `s_dev`, u32.
-    pub sb_device: u32,
-    /// `struct dentry`: `d_name.name`, pointer.
-    pub dentry_name: u32,
-    /// `struct dentry`: `d_parent`, pointer.
-    pub dentry_parent: u32,
-    /// `struct vfsmount`: `mnt_root`, pointer.
-    pub mnt_root: u32,
-    /// `struct mount`: `mnt`, the `struct vfsmount` in it.
-    pub mount_mnt: u32,
-    /// `struct mount`: `mnt_parent`, pointer.
-    pub mount_parent: u32,
-    /// `struct mount`: `mnt_mountpoint`, pointer.
-    pub mountpoint: u32,
-    /// `struct pt_regs`: the number of the system call, whose low half is read.
-    pub syscall: u32,
-    /// `struct pt_regs`: its result, -ENOSYS until it returns, whose low half is read.
-    pub syscall_result: u32,
-    /// `struct sock`: `skc_daddr`, be32.
-    pub daddr: u32,
-    /// `struct sock`: `skc_rcv_saddr`, be32.
-    pub saddr: u32,
-    /// `struct sock`: `skc_v6_rcv_saddr`, 16 bytes; absent as `v6_daddr`.
-    pub v6_saddr: u32,
+#[cfg(not(target_arch = "bpf"))]
+use super::group::keyed;
+
+/// What a field must look like.
+#[cfg(not(target_arch = "bpf"))]
+#[derive(Clone, Copy, Debug)]
+pub enum Shape {
+    /// This many bytes.
+    Bytes(usize),
+    /// At least this many bytes, of which the first are read.
+    Array(usize),
+    /// One bit.
+    Bit,
+    /// This many bytes, or no such field.
+    Optional(usize),
+    /// This many bytes on x86-64; elsewhere there is no such field.
+    X86(usize),
 }
 
-impl Offsets {
-    /// The offset of a field that this kernel does not have.
-    pub const ABSENT: u32 = u32::MAX;
-    /// Nothing resolved yet.
-    pub const ZERO: Self = Self {
-        state: 0,
-        flags: 0,
-        dport: 0,
-        shutdown: 0,
-        owned: 0,
-        err: 0,
-        socket: 0,
-        of_kernel: 0,
-        of_kernel_mask: 0,
-        receive_qlen: 0,
-        lingertime: 0,
-        cgroup: 0,
-        cgroup_kn: 0,
-        kernfs_id: 0,
-        write_seq: 0,
-        snd_nxt: 0,
-        snd_una: 0,
-        rcv_nxt: 0,
-        copied_seq: 0,
-        packets_out: 0,
-        linger2: 0,
-        repair: 0,
-        repair_mask: 0,
-        is_mptcp: 0,
-        net: 0,
-        net_users: 0,
-        skb_head: 0,
-        transport_header: 0,
-        group_leader: 0,
-        comm: 0,
-        task_flags: 0,
-        family: 0,
-        v6_daddr: 0,
-        sport: 0,
-        mc_index: 0,
-        pinet6: 0,
-        mcast_oif: 0,
-        cgroup_flags: 0,
-        task_cgroups: 0,
-        dfl_cgroup: 0,
-        kernfs_name: 0,
-        kernfs_parent: 0,
-        start_time: 0,
-        mm: 0,
-        exe_file: 0,
-        file_inode: 0,
-        file_dentry: 0,
-        file_mnt: 0,
-        inode_number: 0,
-        inode_generation: 0,
-        inode_sb: 0,
-        sb_device: 0,
-        dentry_name: 0,
-        dentry_parent: 0,
-        mnt_root: 0,
-        mount_mnt: 0,
-        mount_parent: 0,
-        mountpoint: 0,
-        syscall: 0,
-        syscall_result: 0,
-        daddr: 0,
-        saddr: 0,
-        v6_saddr: 0,
+/// One row of the table.
+#[cfg(not(target_arch = "bpf"))]
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    /// The struct.
+    pub name: &'static str,
+    /// Where the field is in there; several, separated by `|`, if kernels differ.
+    pub path: &'static str,
+    /// What it must look like.
+    pub shape: Shape,
+    /// The [`keyed`] bit that takes it; 0 if it is always needed.
+    pub keyed: u32,
+    /// Puts its offset in place.
+    pub set: fn(&mut Offsets, u32),
+    /// Of a bit, puts its mask in place.
+    pub set_mask: fn(&mut Offsets, u32),
+}
+
+/// Makes [`Offsets`] and [`Field::ALL`] of a table.
+macro_rules! offsets {
+    ($(
+        $(#[$meta:meta])*
+        $field:ident $(/ $mask:ident)? = $name:literal, $path:literal, $shape:expr $(, for $key:ident)?;
+    )+) => {
+        /// Where the running kernel keeps what the programs read: byte offsets from its BTF.
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Offsets {
+            $(
+                #[doc = concat!("In `struct ", $name, "`: `", $path, "`.")]
+                #[doc = ""]
+                $(#[$meta])*
+                pub $field: u32,
+                $(
+                    #[doc = concat!("The bit of `", $path, "` in that byte.")]
+                    pub $mask: u32,
+                )?
+            )+
+        }
+
+        impl Offsets {
+            /// The offset of a field that this kernel does not have.
+            pub const ABSENT: u32 = u32::MAX;
+            /// Nothing resolved yet.
+            pub const ZERO: Self = Self { $($field: 0, $($mask: 0,)?)+ };
+        }
+
+        #[cfg(not(target_arch = "bpf"))]
+        impl Field {
+            /// Every field that the programs read.
+            pub const ALL: &[Self] = &[$(
+                Self {
+                    name: $name,
+                    path: $path,
+                    shape: $shape,
+                    keyed: 0 $(| keyed::$key)?,
+                    set: |offsets, at| offsets.$field = at,
+                    set_mask: offsets!(@mask $($mask)?),
+                },
+            )+];
+        }
     };
+    (@mask) => { |_, _| {} };
+    (@mask $mask:ident) => { |offsets, mask| offsets.$mask = mask };
+}
+
+offsets! {
+    state = "sock", "__sk_common.skc_state", Shape::Bytes(1);
+    /// `sk_flags`.
+    flags = "sock", "__sk_common.skc_flags", Shape::Bytes(8);
+    /// Big-endian.
+    dport = "sock", "__sk_common.skc_dport", Shape::Bytes(2);
+    shutdown = "sock", "sk_shutdown", Shape::Bytes(1);
+    owned = "sock", "sk_lock.owned", Shape::Bytes(4);
+    err = "sock", "sk_err", Shape::Bytes(4);
+    socket = "sock", "sk_socket", Shape::Bytes(8);
+    of_kernel / of_kernel_mask = "sock", "sk_kern_sock", Shape::Bit;
+    receive_qlen = "sock", "sk_receive_queue.qlen", Shape::Bytes(4);
+    /// Jiffies.
+    lingertime = "sock", "sk_lingertime", Shape::Bytes(8);
+    cgroup = "sock", "sk_cgrp_data.cgroup", Shape::Bytes(8);
+    cgroup_kn = "cgroup", "kn", Shape::Bytes(8);
+    kernfs_id = "kernfs_node", "id", Shape::Bytes(8);
+    write_seq = "tcp_sock", "write_seq", Shape::Bytes(4);
+    snd_nxt = "tcp_sock", "snd_nxt", Shape::Bytes(4);
+    snd_una = "tcp_sock", "snd_una", Shape::Bytes(4);
+    rcv_nxt = "tcp_sock", "rcv_nxt", Shape::Bytes(4);
+    copied_seq = "tcp_sock", "copied_seq", Shape::Bytes(4);
+    packets_out = "tcp_sock", "packets_out", Shape::Bytes(4);
+    linger2 = "tcp_sock", "linger2", Shape::Bytes(4);
+    repair / repair_mask = "tcp_sock", "repair", Shape::Bit;
+    /// Absent where the kernel has no MPTCP.
+    is_mptcp = "tcp_sock", "is_mptcp", Shape::Optional(1);
+    /// `sk_net`.
+    net = "sock", "__sk_common.skc_net.net", Shape::Bytes(8);
+    // Renamed in v6.18.
+    /// 0 when it is being removed.
+    net_users = "net", "ns.count|ns.__ns_ref", Shape::Bytes(4);
+    skb_head = "sk_buff", "head", Shape::Bytes(8);
+    /// From `head`.
+    transport_header = "sk_buff", "transport_header", Shape::Bytes(2);
+    group_leader = "task_struct", "group_leader", Shape::Bytes(8);
+    comm = "task_struct", "comm", Shape::Array(16);
+    /// `PF_EXITING`, `PF_KTHREAD`.
+    task_flags = "task_struct", "flags", Shape::Bytes(4);
+    family = "sock", "__sk_common.skc_family", Shape::Bytes(2);
+    /// Absent in a kernel without IPv6, as all that are optional here but `is_mptcp`.
+    v6_daddr = "sock", "__sk_common.skc_v6_daddr", Shape::Optional(16);
+    /// Big-endian.
+    sport = "inet_sock", "inet_sport", Shape::Bytes(2);
+    mc_index = "inet_sock", "mc_index", Shape::Bytes(4);
+    pinet6 = "inet_sock", "pinet6", Shape::Optional(8);
+    mcast_oif = "ipv6_pinfo", "mcast_oif", Shape::Optional(4);
+    /// `CSS_ONLINE`.
+    cgroup_flags = "cgroup", "self.flags", Shape::Bytes(4);
+    task_cgroups = "task_struct", "cgroups", Shape::Bytes(8);
+    dfl_cgroup = "css_set", "dfl_cgrp", Shape::Bytes(8);
+    kernfs_name = "kernfs_node", "name", Shape::Bytes(8);
+    // Renamed in v6.15.
+    kernfs_parent = "kernfs_node", "parent|__parent", Shape::Bytes(8);
+    start_time = "task_struct", "start_time", Shape::Bytes(8), for EXE;
+    mm = "task_struct", "mm", Shape::Bytes(8), for EXE;
+    exe_file = "mm_struct", "exe_file", Shape::Bytes(8), for EXE;
+    file_inode = "file", "f_inode", Shape::Bytes(8), for EXE;
+    file_dentry = "file", "f_path.dentry", Shape::Bytes(8), for EXE;
+    file_mnt = "file", "f_path.mnt", Shape::Bytes(8), for EXE;
+    inode_number = "inode", "i_ino", Shape::Bytes(8), for EXE;
+    inode_generation = "inode", "i_generation", Shape::Bytes(4), for EXE;
+    inode_sb = "inode", "i_sb", Shape::Bytes(8), for EXE;
+    sb_device = "super_block", "s_dev", Shape::Bytes(4), for EXE;
+    // Read-only under its old name since v6.17.
+    dentry_name = "dentry", "d_name.name|__d_name.name", Shape::Bytes(8), for EXE;
+    dentry_parent = "dentry", "d_parent", Shape::Bytes(8), for EXE;
+    mnt_root = "vfsmount", "mnt_root", Shape::Bytes(8), for EXE;
+    mount_mnt = "mount", "mnt", Shape::Array(8), for EXE;
+    mount_parent = "mount", "mnt_parent", Shape::Bytes(8), for EXE;
+    mountpoint = "mount", "mnt_mountpoint", Shape::Bytes(8), for EXE;
+    /// The number of the system call, whose low half is read.
+    syscall = "pt_regs", "orig_ax", Shape::X86(8);
+    /// -ENOSYS until it returns; its low half is read.
+    syscall_result = "pt_regs", "ax", Shape::X86(8);
+    /// Big-endian.
+    daddr = "sock", "__sk_common.skc_daddr", Shape::Bytes(4);
+    /// Big-endian.
+    saddr = "sock", "__sk_common.skc_rcv_saddr", Shape::Bytes(4);
+    v6_saddr = "sock", "__sk_common.skc_v6_rcv_saddr", Shape::Optional(16);
 }

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use aya_obj::btf::BtfKind;
 
+use linger_ebpf::keyed;
+
 use super::*;
 use crate::probe::hooks::sees_returns;
 
@@ -18,9 +20,21 @@ fn debian(name: &str) -> Kernel {
     Kernel::from_file(&file(name)).unwrap()
 }
 
+/// A row of the table.
+fn field(name: &'static str, path: &'static str, shape: Shape) -> Field {
+    Field {
+        name,
+        path,
+        shape,
+        keyed: 0,
+        set: |_, _| {},
+        set_mask: |_, _| {},
+    }
+}
+
 /// Offset and mask by field.
 fn places(kernel: &Kernel) -> HashMap<String, (Option<u32>, Option<u8>)> {
-    let (_, resolved) = kernel.offsets().unwrap();
+    let (_, resolved) = kernel.offsets(keyed::ALL).unwrap();
     resolved
         .into_iter()
         .map(|found| (found.field, (found.offset, found.mask)))
@@ -94,14 +108,26 @@ fn a_list_of_names_has_the_ids_of_the_kernel() {
 #[test]
 fn a_missing_field_is_named() {
     let kernel = debian("debian-6.12.117.btf");
-    let missing = field!(state, "sock", "__sk_common.skc_no_such", Shape::Bytes(1));
+    let missing = field("sock", "__sk_common.skc_no_such", Shape::Bytes(1));
     let error = kernel.resolve(&missing).unwrap_err().to_string();
     assert!(
         error.starts_with("the kernel's sock.__sk_common.skc_no_such does not exist"),
         "{error}"
     );
-    let optional = field!(is_mptcp, "tcp_sock", "no_such", Shape::Optional(1));
+    let optional = field("tcp_sock", "no_such", Shape::Optional(1));
     assert_eq!(kernel.resolve(&optional).unwrap().offset, None);
+}
+
+#[test]
+fn a_missing_field_that_is_not_in_use_does_not_matter() {
+    let kernel = debian("debian-6.12.117.btf");
+    let missing = Field {
+        keyed: keyed::EXE,
+        ..field("dentry", "no_such", Shape::Bytes(8))
+    };
+    let others = keyed::ALL & !keyed::EXE;
+    assert_eq!(kernel.find(&missing, others).unwrap(), None);
+    assert!(kernel.find(&missing, keyed::ALL).is_err());
 }
 
 #[test]
@@ -110,7 +136,7 @@ fn a_field_of_another_size_is_refused() {
     for shape in [Shape::Bytes(4), Shape::Bit, Shape::Array(16)] {
         let field = Field {
             shape,
-            ..field!(state, "sock", "sk_lingertime", Shape::Bytes(8))
+            ..field("sock", "sk_lingertime", Shape::Bytes(8))
         };
         let error = kernel.resolve(&field).unwrap_err().to_string();
         assert!(
@@ -127,9 +153,9 @@ fn fields_that_differ_between_namesakes_are_ambiguous() {
         ("twin", &[("x", 0), ("y", 32)]),
         ("twin", &[("x", 0), ("y", 64)]),
     ]);
-    let x = field!(state, "twin", "x", Shape::Bytes(4));
+    let x = field("twin", "x", Shape::Bytes(4));
     assert_eq!(kernel.resolve(&x).unwrap().offset, Some(0));
-    let y = field!(state, "twin", "y", Shape::Bytes(4));
+    let y = field("twin", "y", Shape::Bytes(4));
     let error = kernel.resolve(&y).unwrap_err().to_string();
     assert!(error.contains("twin.y is ambiguous"), "{error}");
 }
