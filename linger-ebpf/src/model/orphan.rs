@@ -309,8 +309,15 @@ pub(crate) fn settle(index: u32, ended_ns: u64) {
 }
 
 /// Counts an orphan that is over, and tells it.
+///
+/// A [global function](crate).
 #[inline(never)]
-fn count_over(orphan: &Orphan, fate: u32, lived_ns: u64) {
+#[unsafe(no_mangle)]
+extern "C" fn count_over(orphan: *const Orphan, fate: u32, lived_ns: u64) -> u32 {
+    // SAFETY: what callers have is a record.
+    let Some(orphan) = (unsafe { orphan.as_ref() }) else {
+        return 0;
+    };
     let queued = QueueBytes {
         unsent: orphan.unsent.into(),
         unacked: orphan.unacked.into(),
@@ -319,7 +326,8 @@ fn count_over(orphan: &Orphan, fate: u32, lived_ns: u64) {
         let end = End::new(fate, orphan.bytes, &queued, lived_ns);
         watch::end(orphan.sk, orphan.stage >> MASK.count_ones(), &end);
     }
-    count_end(&orphan.group, fate, orphan.bytes, &queued, lived_ns);
+    count_end(&orphan.group, fate, orphan.bytes, queued, lived_ns);
+    0
 }
 
 /// The kernel sets the timer of a socket. That of an orphan in `FIN_WAIT2` waits for the peer's FIN, and all else is
@@ -394,8 +402,7 @@ fn replaced(key: u64) {
             shared!(record, unsent).set(0);
             shared!(record, unacked).set(bytes);
             let lived_ns = now_ns().saturating_sub(shared!(record, left_ns).get());
-            // SAFETY: a map value, which no one else writes to: its socket is gone.
-            count_over(unsafe { &*record }, Fate::Unknown as u32, lived_ns);
+            count_over(record, Fate::Unknown as u32, lived_ns);
         }
         _ => maps::lose_orphan(bytes),
     }
@@ -421,10 +428,8 @@ pub(crate) fn add_left(row: *mut Row, bytes: u32) {
 }
 
 /// Adds the end of an orphan that was left with `bytes`, of which `queued` were still outstanding.
-///
-/// A function of its own, as [`count`](super::close::count).
-#[inline(never)]
-fn count_end(group: &Group, fate: u32, bytes: u32, queued: &QueueBytes, lived_ns: u64) {
+#[inline(always)]
+fn count_end(group: &Group, fate: u32, bytes: u32, queued: QueueBytes, lived_ns: u64) {
     /// The first of the kinds of ends, which stand in the order of their fates.
     const ENDS: usize = Kind::Ends(Fate::Delivered).index();
     let Some(row) = ledger::row(group, ENDS + fate as usize) else {
