@@ -173,10 +173,13 @@ impl Field {
 
 impl PlanReport {
     fn new(loader: &Loader, plan: Plan) -> Self {
+        let failure = loader.try_plan(plan).err();
         let hooks = probe::hooks(plan, loader.keyed(), loader.traits)
             .into_iter()
             .map(|hook| {
-                let error = loader.try_hook(hook).err();
+                // Those of a plan that attached have done so.
+                let failed = failure.as_ref();
+                let error = failed.and_then(|_| loader.try_hook(hook).err());
                 HookReport {
                     point: hook.point.to_string(),
                     program: hook.program,
@@ -189,7 +192,6 @@ impl PlanReport {
                 }
             })
             .collect();
-        let failure = loader.try_plan(plan).err();
         Self {
             plan: plan.name(),
             usable: failure.is_none(),

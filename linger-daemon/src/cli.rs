@@ -53,8 +53,8 @@ pub enum Command {
     ///
     /// First tells what surrounds it, with what helps where something is in the way: capabilities,
     /// namespaces, filters, lockdown, file systems and settings of the kernel. Then really loads and
-    /// attaches every program, one after another, and detaches it again. Exits with 0 only if `run`
-    /// would work.
+    /// attaches the programs of every plan, of one that fails each alone as well, and detaches them
+    /// again. Exits with 0 only if `run` would work.
     Check(Check),
     /// Show closes as they happen, a line each
     ///
