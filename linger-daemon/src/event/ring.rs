@@ -52,8 +52,10 @@ const LEASE: Duration = Duration::from_secs(10);
 const LEASE_OF_DAEMON: Duration = Duration::from_secs(60);
 /// Bytes of a ring: some thousand closes, for those who look often.
 const RING: u32 = 1 << 20;
-/// Bytes of that of the daemon: some hundred.
+/// Bytes of that of the daemon.
 const RING_OF_DAEMON: u32 = 64 << 10;
+/// As many closes as that has room for.
+const BUDGET_OF_DAEMON: u64 = RING_OF_DAEMON as u64 / (Event::HEAD as u64 + 8);
 
 impl Watcher {
     /// Takes a free place.
@@ -124,7 +126,10 @@ impl Watcher {
         let now = now_ns();
         let until = now + nanoseconds(self.lease);
         let ended = lease(&self.watch, self.place).swap(until, Ordering::Relaxed);
-        if self.place != DAEMON {
+        if self.place == DAEMON {
+            let budget = self.watch.word(offset_of!(Watch, budget));
+            budget.store(BUDGET_OF_DAEMON, Ordering::Relaxed);
+        } else {
             let all = self.watch.word(offset_of!(Watch, until));
             all.fetch_max(until, Ordering::Relaxed);
         }

@@ -2,9 +2,10 @@
 //! is counted.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::net::Shutdown;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{self, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,12 +14,14 @@ use linger_daemon::event::Told;
 use linger_daemon::exercise::tcp::{self, Family, Loopback};
 use linger_daemon::exercise::{Tally, state};
 use linger_ebpf::{Outcome, Plan, WATCHERS};
+use linger_testkit::http;
 use nix::sys::signal::Signal;
 use nix::sys::utsname::uname;
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::born::{self, Cgroup};
-use crate::daemon::find_programs;
+use crate::daemon::{Daemon, find_programs};
 use crate::netns;
 use crate::pinned::Pinned;
 use crate::scenario::{Scenario, Script, Settings};
@@ -32,6 +35,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("watch_stack", Script::Daemon(stack)).by_plan_only(),
     Scenario::new("watch_beside", Script::Daemon(beside)).by_plan_only(),
     Scenario::new("watch_flood", Script::BulkDaemon(flood)).by_plan_only(),
+    Scenario::new("recent_after_flood", Script::Daemon(recent_after_flood)).by_plan_only(),
 ];
 
 /// What the exercise says it has done.
@@ -413,6 +417,44 @@ fn flood(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
         ensure!(all || lapsed, "{told} told, {missed} missed: {errors}");
         Ok(())
     })
+}
+
+/// More costly closes than the daemon keeps in mind leave it room for the next, once it has looked.
+fn recent_after_flood(lingerd: &Path, plan: Plan) -> Result<()> {
+    const FLOOD: usize = 2000;
+    let daemon = Daemon::start(lingerd, plan, &[])?;
+    close_unread(FLOOD, 1)?;
+    let seen = recent(&daemon)?;
+    ensure!(seen == [1; 100], "not a hundred of the flood: {seen:?}");
+    close_unread(1, 7)?;
+    let seen = recent(&daemon)?;
+    ensure!(seen.first() == Some(&7), "not the latest first: {seen:?}");
+    daemon.stop()
+}
+
+/// Closes so many connections of which so many bytes were not read.
+fn close_unread(closes: usize, unread: u8) -> Result<()> {
+    netns::in_own(|| {
+        let loopback = Loopback::new(Family::V4)?;
+        for _ in 0..closes {
+            let pair = loopback.pair()?;
+            (&pair.client).write_all(&vec![0; unread.into()])?;
+            state::wait_for_unread(&pair.server, unread.into())?;
+            tcp::close(pair.server)?;
+            tcp::close(pair.client)?;
+        }
+        Ok(())
+    })
+}
+
+/// The bytes unread of the costly closes of this process that a daemon has in mind, the latest first.
+fn recent(daemon: &Daemon) -> Result<Vec<u64>> {
+    let live: Value = serde_json::from_str(&http::body(daemon.address(), "/live.json")?)?;
+    let recent = live["recent"].as_array().context("nothing recent")?;
+    let of_ours = recent.iter().filter(|close| close["pid"] == process::id());
+    of_ours
+        .map(|close| close["unread"].as_u64().context("no bytes unread"))
+        .collect()
 }
 
 /// The number in the last line.

@@ -28,6 +28,9 @@ pub struct Watch {
     pub leases: [u64; WATCHERS as usize],
     /// How many events found no room in the ring of each.
     pub missed: [u64; WATCHERS as usize],
+    /// How many more closes are written down for the daemon alone until it looks again, which keeps a sample: none,
+    /// if this is 0 or, as a signed number, less.
+    pub budget: u64,
 }
 
 /// Which closes a watcher asks for: those to which all of it applies.

@@ -46,7 +46,7 @@ pod! {
     Counters = Outcome::COUNT * size_of::<Closes>() + Cause::COUNT * 8 + 8 + size_of::<Orphans>();
     Past = 2 * size_of::<Counters>() + Lost::COUNT * 8 + size_of::<Group>();
     Origin = 2 * 8 + 28 + 11 * 4;
-    Watch = 8 + 2 * WATCHERS as usize * 8;
+    Watch = 2 * 8 + 2 * WATCHERS as usize * 8;
     Filter = 5 * 8 + 4 * 4;
     Event = 9 * 8 + 2 * 4 * 4 + 8 * 4 + 2 * 2 + 4 + 8 + FRAMES as usize * 8;
 }

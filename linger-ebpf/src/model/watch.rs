@@ -39,7 +39,7 @@ pub(crate) fn note<M: Memory>(
     state: u8,
     settle: impl FnOnce(u64),
 ) {
-    if close.start_ns < until() || may_be_costly(close) {
+    if close.start_ns < until() || may_be_costly(close) && spend(close.start_ns) {
         settle(close.sk);
         let linger = if sk.flags().linger() {
             sk.lingertime()
@@ -60,6 +60,30 @@ fn until() -> u64 {
     };
     // SAFETY: a field of a map value.
     recall(unsafe { &raw const (*watch).until })
+}
+
+/// Whether the daemon wants one close more to be written down for it, of which this then is one less.
+#[inline(always)]
+fn spend(now_ns: u64) -> bool {
+    let Some(watch) = WATCH.get_ptr_mut(0) else {
+        return false;
+    };
+    let is_wanted = shared!(watch, leases[DAEMON as usize]).get() > now_ns
+        && shared!(watch, budget).get().cast_signed() > 0;
+    if is_wanted {
+        shared!(watch, budget).add(u64::MAX);
+    }
+    is_wanted
+}
+
+/// Takes back that this close was written down for the daemon, which it is not told to.
+#[inline(always)]
+fn refund(close: &Close) {
+    if close.start_ns >= until()
+        && let Some(watch) = WATCH.get_ptr_mut(0)
+    {
+        shared!(watch, budget).add(1);
+    }
 }
 
 /// Whether something is thrown away, or the close waits.
@@ -246,6 +270,9 @@ fn tell_who_asked(close: &Close, left: u32, blocked_ns: u64, has_stack: bool) {
     send_to(event, told::SENT);
     let stands = recall(&raw const event.told);
     let sent = recall(&raw const event.sent);
+    if sent == 0 && is_foretold(close) {
+        refund(close);
+    }
     let is_over = sent == 0 || event.left == 0 || stands & told::ENDED != 0 || !is_foretold(close);
     if is_over || !shared!(&raw mut *event, told).replace(stands, stands | sent | told::RETURNED) {
         // If there was an orphan, it has ended meanwhile.
