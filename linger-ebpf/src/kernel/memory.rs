@@ -8,7 +8,7 @@ use core::ptr;
 use aya_ebpf::helpers::{bpf_probe_read_kernel, generated::bpf_skc_to_tcp_sock};
 use linger_ebpf::Offsets;
 
-#[unsafe(no_mangle)]
+#[unsafe(export_name = "LINGER_OFFSETS")]
 pub(crate) static OFFSETS: Offsets = Offsets::ZERO;
 
 /// An offset of this kernel.

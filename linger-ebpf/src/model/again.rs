@@ -1,7 +1,7 @@
 //! Whether the same is hooked more than once.
 
 /// Whether what this kernel skips is hooked more than once.
-#[unsafe(no_mangle)]
+#[unsafe(export_name = "LINGER_AGAIN")]
 static AGAIN: u32 = 0;
 
 /// Whether the same program may have run for the same event. A kernel that preempts threads inside a program

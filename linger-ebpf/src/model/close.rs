@@ -374,7 +374,7 @@ pub(crate) fn count_unseen(close: &Close, group: *const Group) -> u32 {
 ///
 /// A [global function](super).
 #[inline(never)]
-#[unsafe(no_mangle)]
+#[unsafe(export_name = "linger_count")]
 pub(crate) extern "C" fn count(
     close: *const Close,
     group: *const Group,

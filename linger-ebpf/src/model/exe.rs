@@ -82,7 +82,7 @@ pub(crate) fn exit(mm: *const u8) {
 ///
 /// As [`path::learn_cgroup`].
 #[inline(never)]
-#[unsafe(no_mangle)]
+#[unsafe(export_name = "linger_learn_current")]
 pub(crate) extern "C" fn learn_current(inode: u64, device: u64) -> u32 {
     learn(&Exe { inode, device }, Task::current().exe_file());
     0

@@ -136,7 +136,7 @@ fn begin(close: &mut Close, sk: u64, start_ns: u64, flags: u8) {
 ///
 /// A [global function](super).
 #[inline(never)]
-#[unsafe(no_mangle)]
+#[unsafe(export_name = "linger_park")]
 pub(crate) extern "C" fn park(close: *const Close) -> u32 {
     // SAFETY: what callers have is a record.
     let Some(close) = (unsafe { close.as_ref() }) else {

@@ -51,7 +51,7 @@ pub(crate) fn expect(close: &mut Close, bytes: u32) -> bool {
 ///
 /// A [global function](super).
 #[inline(never)]
-#[unsafe(no_mangle)]
+#[unsafe(export_name = "linger_keep")]
 extern "C" fn keep(close: *const Close, bytes: u32) -> i32 {
     // SAFETY: what callers have is a record.
     let Some(close) = (unsafe { close.as_ref() }) else {
@@ -98,7 +98,7 @@ pub(crate) fn write_nobody(group: &mut MaybeUninit<Group>) -> *mut Group {
 ///
 /// A [global function](super).
 #[inline(never)]
-#[unsafe(no_mangle)]
+#[unsafe(export_name = "linger_returned")]
 pub(crate) extern "C" fn returned(close: *const Close, whose: *mut Group) -> u32 {
     // SAFETY: what callers have is a record and a place for a group.
     let (Some(close), Some(whose)) = (unsafe { (close.as_ref(), whose.as_mut()) }) else {
@@ -146,7 +146,7 @@ fn leave(close: &Close, bytes: u32, whose: &mut Group) -> u32 {
 /// The close will not be seen to return: what was outstanding at its decision is left behind. As
 /// [`returned`].
 #[inline(never)]
-#[unsafe(no_mangle)]
+#[unsafe(export_name = "linger_leave_unseen")]
 pub(crate) extern "C" fn leave_unseen(close: *const Close, whose: *mut Group) -> u32 {
     // SAFETY: what callers have is a record and a place for a group.
     let (Some(close), Some(whose)) = (unsafe { (close.as_ref(), whose.as_mut()) }) else {
@@ -296,7 +296,7 @@ pub(crate) fn displace(key: u64) {
 
 /// A [global function](super).
 #[inline(never)]
-#[unsafe(no_mangle)]
+#[unsafe(export_name = "linger_settle_displaced")]
 extern "C" fn settle_displaced(sk: u64) -> u32 {
     undecided::settle_of(sk, None, by_peer);
     0
@@ -312,7 +312,7 @@ pub(crate) fn settle(index: u32, ended_ns: u64) {
 ///
 /// A [global function](crate).
 #[inline(never)]
-#[unsafe(no_mangle)]
+#[unsafe(export_name = "linger_count_over")]
 extern "C" fn count_over(orphan: *const Orphan, fate: u32, lived_ns: u64) -> u32 {
     // SAFETY: what callers have is a record.
     let Some(orphan) = (unsafe { orphan.as_ref() }) else {

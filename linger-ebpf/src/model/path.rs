@@ -13,7 +13,7 @@ pub(crate) static ZERO: Path = Path::ZERO;
 ///
 /// Not static, and of numbers: so the verifier goes through it once, and not for each of its calls.
 #[inline(never)]
-#[unsafe(no_mangle)]
+#[unsafe(export_name = "linger_learn_cgroup")]
 pub(crate) extern "C" fn learn_cgroup(id: u64) -> u32 {
     let cgroup = Task::current().cgroup();
     if cgroup_id(cgroup) != id

@@ -23,7 +23,7 @@ use super::{
 use crate::kernel::{Memory, Probed, Registers, Sock, Task, state, state_offset};
 
 /// Number of the system call inside which a release ends with the call's return; -1 if there is none.
-#[unsafe(no_mangle)]
+#[unsafe(export_name = "LINGER_CLOSE_SYSCALL")]
 static CLOSE_SYSCALL: i32 = -1;
 
 /// Whether the current thread is inside a call of close(2) whose return is the end of a release.
@@ -151,7 +151,7 @@ pub(crate) fn reset(sk: &Sock<Probed>) {
 ///
 /// A [global function](super).
 #[inline(never)]
-#[unsafe(no_mangle)]
+#[unsafe(export_name = "linger_recount")]
 extern "C" fn recount(sk: u64) -> u32 {
     let sk = Sock::<Probed>::new(sk as *const u8);
     if sk.tcp().is_some_and(|tcp| !reset::is_new(&sk, &tcp)) {
@@ -174,7 +174,7 @@ extern "C" fn recount(sk: u64) -> u32 {
 ///
 /// A [global function](super).
 #[inline(never)]
-#[unsafe(no_mangle)]
+#[unsafe(export_name = "linger_withdraw")]
 extern "C" fn withdraw(close: *const Close) -> u32 {
     // SAFETY: what callers have is a record.
     if let Some(close) = unsafe { close.as_ref() }

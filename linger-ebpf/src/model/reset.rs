@@ -110,7 +110,7 @@ fn late_abort(linger2: i32, all_acknowledged: bool) -> Cause {
 ///
 /// A [global function](super).
 #[inline(never)]
-#[unsafe(no_mangle)]
+#[unsafe(export_name = "linger_by_itself")]
 extern "C" fn by_itself(sk: u64) -> u32 {
     let sk = Sock::<Probed>::new(sk as *const u8);
     if let Some(tcp) = sk.tcp()

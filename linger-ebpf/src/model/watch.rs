@@ -99,7 +99,7 @@ fn may_be_costly(close: &Close) -> bool {
 ///
 /// A [global function](super).
 #[inline(never)]
-#[unsafe(no_mangle)]
+#[unsafe(export_name = "linger_write_down")]
 extern "C" fn write_down(close: *const Close, linger: u64, state: u8) -> u32 {
     // SAFETY: what callers have is a record.
     let Some(close) = (unsafe { close.as_ref() }) else {
@@ -226,7 +226,7 @@ pub(crate) fn tell(close: &Close, left: u32, blocked_ns: u64, stack: Stack) {
 
 /// A [global function](super).
 #[inline(never)]
-#[unsafe(no_mangle)]
+#[unsafe(export_name = "linger_tell_it")]
 extern "C" fn tell_it(close: *const Close, left: u32, blocked_ns: u64, has_stack: u32) -> u32 {
     // SAFETY: what callers have is a record.
     if let Some(close) = unsafe { close.as_ref() } {

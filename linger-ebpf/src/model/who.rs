@@ -10,7 +10,7 @@ use super::{exe, maps};
 use crate::kernel::{Memory, Probed, Sock, Task, cgroup_id, offset};
 
 /// What of a group is asked for, a set of [`keyed`] bits.
-#[unsafe(no_mangle)]
+#[unsafe(export_name = "LINGER_KEYED")]
 static KEYED: u32 = 0;
 
 /// Whether this is asked for. The verifier knows the answer and drops what is not.
