@@ -1,10 +1,6 @@
 //! The programs. Each translates the arguments of its hook into one call of the model.
 //!
 //! The names in `hooks` are those the daemon loads by; its `probe/hooks.rs` says what each is attached to.
-//!
-//! Functions that are `extern "C"` and exported are what the kernel calls global functions: the
-//! verifier goes through each once, by itself, and not again for every way that leads to a call. They
-//! take numbers, and pointers to what they may not rely on being there.
 
 #![no_std]
 #![expect(

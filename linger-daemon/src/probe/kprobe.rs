@@ -99,8 +99,8 @@ fn tracefs() -> Option<PathBuf> {
     places.find(|path| path.join(EVENTS).exists())
 }
 
-/// Removes the probes of every lingerd that no longer runs, and of this one; those in use stay. Returns whether
-/// none of the latter is left.
+/// Removes the probes of every lingerd that no longer runs, and of this `owner`; those in use stay. Returns whether
+/// none of the owner's is left.
 pub(super) fn forget(owner: Option<Owner>) -> bool {
     let Some(path) = tracefs().map(|tracefs| tracefs.join(EVENTS)) else {
         return true;

@@ -1,4 +1,8 @@
 //! What happens to a close, its RST and its orphan, and where that is counted.
+//!
+//! Functions that are `extern "C"` and exported are what the kernel calls global functions: the
+//! verifier goes through each once, by itself, and not again for every way that leads to a call. They
+//! take numbers, and pointers to what they may not rely on being there.
 
 mod again;
 pub(crate) mod close;

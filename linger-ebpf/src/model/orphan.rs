@@ -310,7 +310,7 @@ pub(crate) fn settle(index: u32, ended_ns: u64) {
 
 /// Counts an orphan that is over, and tells it.
 ///
-/// A [global function](crate).
+/// A [global function](super).
 #[inline(never)]
 #[unsafe(export_name = "linger_count_over")]
 extern "C" fn count_over(orphan: *const Orphan, fate: u32, lived_ns: u64) -> u32 {
