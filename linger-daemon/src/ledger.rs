@@ -4,6 +4,7 @@ mod admission;
 mod bound;
 mod groups;
 mod in_flight;
+mod notes;
 mod orphans;
 mod past;
 mod percpu;
@@ -20,9 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
-use linger_ebpf::{
-    Close, Counters, Group, Kind, Lost, MAX_CLOSES, Plan, ROWS, ROWS_PER_GROUP, RowKey,
-};
+use linger_ebpf::{Close, Counters, Group, Lost, MAX_CLOSES, Plan};
 use thiserror::Error;
 
 use self::groups::Groups;
@@ -31,7 +30,6 @@ use self::orphans::Records;
 use self::past::Kept;
 use self::percpu::PerCpu;
 pub(crate) use self::shared::Shared;
-use self::sum::add_kind;
 use self::totals::Totals;
 pub(crate) use self::undecided::Undecided;
 pub(crate) use self::written::Written;
@@ -119,9 +117,9 @@ pub enum LedgerError {
 pub struct Ledger {
     plan: Plan,
     groups: Groups,
-    /// Their rows.
-    rows: PerCpu<RowKey>,
-    /// The rows of those that have no group of their own.
+    /// Their counters.
+    counters: PerCpu<Group>,
+    /// The counters of those that have no group of their own.
     shared: PerCpu<u32>,
     lost: PerCpuArray<MapData, u64>,
     lost_orphan_bytes: PerCpuArray<MapData, u64>,
@@ -149,7 +147,7 @@ impl Ledger {
         let mut ledger = Self {
             plan,
             groups: Groups::new(maps, cgroups, config)?,
-            rows: PerCpu::take(maps, "LEDGER")?,
+            counters: PerCpu::take(maps, "LEDGER")?,
             shared: PerCpu::take(maps, "SHARED")?,
             lost: take(maps, "LOST")?,
             lost_orphan_bytes: take(maps, "LOST_ORPHAN_BYTES")?,
@@ -169,7 +167,7 @@ impl Ledger {
         // Another daemon may have ended before it had removed what it had added to the past.
         let last = ledger.kept.past().last;
         if last != Group::ZERO {
-            ledger.groups.clear(&last, &ledger.rows)?;
+            ledger.groups.clear(&last, &ledger.counters)?;
         }
         Ok(ledger)
     }
@@ -203,16 +201,15 @@ impl Ledger {
         self.undecided.settle_by(&self.programs)?;
         let mut totals = Totals::default();
         let past = self.kept.past();
-        let rows = self.groups.read(&mut self.rows, past, &mut totals)?;
+        self.groups.read(&mut self.counters, past, &mut totals)?;
         self.read_shared(&mut totals)?;
         self.groups.bound(&mut totals)?;
         let found = self.groups.len() as u64;
-        self.groups.retire(&self.rows, &mut self.kept)?;
+        self.groups.retire(&self.counters, &mut self.kept)?;
 
         let groups = totals.sorted();
         let orphans = groups.iter().map(|(_, counters)| &counters.orphans);
         let under_way = orphans.map(linger_ebpf::Orphans::under_way).sum();
-        let rows_fit = u64::from(self.max_groups) * u64::from(ROWS_PER_GROUP);
         let fill = |map, entries, capacity| MapFill {
             map,
             entries,
@@ -226,7 +223,6 @@ impl Ledger {
             lost_orphan_bytes: self.read_lost_orphan_bytes()?,
             maps: vec![
                 fill("groups", found, self.max_groups.into()),
-                fill("rows", rows, rows_fit),
                 fill("closes", swept.in_flight, MAX_CLOSES.into()),
                 fill("orphans", under_way, self.max_orphans.into()),
             ],
@@ -258,19 +254,14 @@ impl Ledger {
     fn give_up(&mut self) -> Result<(), LedgerError> {
         let swept = self.orphans.sweep()?;
         self.kept.lose(Lost::Orphan, swept.lost)?;
-        for (group, row) in swept.given_up {
+        for (group, given_up) in swept.given_up {
             let place = Group::SHARED.iter().position(|shared| *shared == group);
-            let key = RowKey {
-                group,
-                row: Kind::GivenUp.index() as u64,
-            };
-            if place.is_none() && self.groups.has_place(&group) && self.rows.add(&key, &row)? {
-                continue;
+            if place.is_none() && self.counters.get(&group)?.is_some() {
+                self.groups.give_up(&group, given_up)?;
+            } else {
+                // Among those that always have room: there its close was counted as well.
+                self.kept.give_up(place.unwrap_or(0), given_up)?;
             }
-            // Among those that always have room: there its close was counted as well.
-            let index = place.unwrap_or(0) * ROWS + Kind::GivenUp.index();
-            let index = u32::try_from(index).expect("a few dozen rows");
-            self.shared.add(&index, &row)?;
         }
         Ok(())
     }
@@ -279,12 +270,9 @@ impl Ledger {
     fn read_shared(&mut self, totals: &mut Totals) -> Result<(), LedgerError> {
         let labels = self.groups.shared_labels();
         let slots = labels.map(|labels| totals.slot(labels));
-        self.shared.for_each(|&index, row| {
-            let index = index as usize;
-            if let (Some(&slot), Some(kind)) =
-                (slots.get(index / ROWS), Kind::from_index(index % ROWS))
-            {
-                add_kind(totals.at(slot), kind, row);
+        self.shared.for_each(|&place, counters| {
+            if let Some(&slot) = slots.get(place as usize) {
+                sum::add(totals.at(slot), counters);
             }
         })
     }

@@ -74,17 +74,18 @@ pub struct Live {
 pub struct Blocked {
     /// Upper bounds of the buckets, inclusive, seconds; one more bucket is above.
     pub bounds: Vec<f64>,
-    /// By outcome. Closes whose time is not known are missing.
-    pub outcomes: BTreeMap<String, Histogram>,
+    /// By whether the close waited under `SO_LINGER`, `true` or `false`. Closes whose time is not known are
+    /// missing.
+    pub waited: BTreeMap<String, Histogram>,
 }
 
-/// Histograms of the time from a close's return to the end of its orphan.
+/// Histogram of the time from a close's return to the end of its orphan.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Lived {
     /// Upper bounds of the buckets, inclusive, seconds; one more bucket is above.
     pub bounds: Vec<f64>,
-    /// By fate.
-    pub fates: BTreeMap<String, Histogram>,
+    /// The times.
+    pub times: Histogram,
 }
 
 /// A distribution of times.

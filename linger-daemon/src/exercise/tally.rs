@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use linger_ebpf::{BUCKET_BOUNDS_NS, Cause, Outcome};
+use linger_ebpf::{BLOCKED_BOUNDS_NS, Cause, Outcome};
 use serde::{Deserialize, Serialize};
 use socket2::Socket;
 
@@ -115,7 +115,7 @@ impl Tally {
         }
         let blocked_ns = u64::try_from(blocked.as_nanos()).unwrap_or(u64::MAX);
         closes.blocked_ns += blocked_ns;
-        closes.quick += u64::from(blocked_ns <= BUCKET_BOUNDS_NS[0]);
+        closes.quick += u64::from(blocked_ns <= BLOCKED_BOUNDS_NS[0]);
         self.unread += queues.unread;
         if let Some(cause) = reset {
             self.reset(cause, 1);

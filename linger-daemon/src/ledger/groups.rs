@@ -6,26 +6,24 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aya::maps::{HashMap as BpfMap, MapData};
-use linger_ebpf::{Group, Kind, Past, Row, RowKey, keyed};
+use linger_ebpf::{Counters, Group, Past, keyed};
 use tracing::{debug, warn};
 
+use super::LedgerError;
 use super::admission::Admission;
 use super::bound::beyond;
+use super::notes::{GivenUp, Notes};
 use super::percpu::PerCpu;
-use super::sum::{add, add_kind};
+use super::sum::add;
 use super::totals::Totals;
 use super::written::Written;
-use super::{LedgerError, take, write};
 use crate::attribution::{Cgroup, Cgroups, Dimension, Labels, Namer, Names, comm};
 use crate::config::Config;
 use crate::probe::Maps;
 
 /// The groups of the ledger.
 pub(super) struct Groups {
-    /// The places that groups have in the kernel. With those that are shown under `other` for want of
-    /// series stands how many there might be.
-    places: BpfMap<MapData, Group, u64>,
+    notes: Notes,
     written: Written,
     namer: Namer,
     admission: Admission,
@@ -49,10 +47,7 @@ pub(super) struct Groups {
 const OTHER: usize = 0;
 const RETIRED: usize = 1;
 
-/// Of `BPF_MAP_UPDATE_ELEM`: what is not there is not made.
-const BPF_EXIST: u64 = 2;
-
-/// A group that has rows.
+/// A group that has counters.
 struct Known {
     /// Its own labels, or those of the retired if no one knows what it was.
     own: Arc<Labels>,
@@ -60,7 +55,7 @@ struct Known {
     is_other: bool,
     /// Where it is; none if that is not asked for, or if no one knows it any more.
     cgroup: Option<Arc<Cgroup>>,
-    /// All that its rows added up to when it last changed, and when that was.
+    /// All that its counters added up to when it last changed, and when that was.
     sum: u64,
     changed: Instant,
     /// How many groups were met before it.
@@ -69,15 +64,21 @@ struct Known {
 }
 
 /// What one reading of the ledger found of a group.
-#[derive(Default)]
 struct Pass {
     number: u64,
     slot: usize,
     sum: u64,
-    orphans_left: u64,
-    orphans_ended: u64,
-    /// The kinds of its rows, a bit for each.
-    kinds: u64,
+    orphans_under_way: u64,
+}
+
+impl Pass {
+    /// Not read yet.
+    const NONE: Self = Self {
+        number: 0,
+        slot: 0,
+        sum: 0,
+        orphans_under_way: 0,
+    };
 }
 
 impl Groups {
@@ -90,7 +91,7 @@ impl Groups {
         let namer = Namer::new(config.labels.as_slice().into(), cgroups);
         let [other, retired] = ["other", "retired"].map(|value| Arc::new(namer.all(value)));
         Ok(Self {
-            places: take(maps, "GROUPS")?,
+            notes: Notes::take(maps)?,
             written: Written::take(maps)?,
             namer,
             admission: Admission::new(maps, config)?,
@@ -115,9 +116,7 @@ impl Groups {
         for (group, known) in &mut self.known {
             if known.is_other {
                 // It may find room again.
-                self.places
-                    .insert(group, 0, BPF_EXIST)
-                    .map_err(write("GROUPS"))?;
+                self.notes.set_most_series(group, 0)?;
             }
             let cgroup = known.cgroup.as_deref();
             known.is_other = is_left_out(group, cgroup, self.keyed, &mut self.admission);
@@ -135,14 +134,14 @@ impl Groups {
         self.namer.names(cgroup_id, &self.written)
     }
 
-    /// How many groups have rows.
+    /// How many groups have counters.
     pub(super) fn len(&self) -> usize {
         self.known.len()
     }
 
-    /// Whether a group has a place of its own in the kernel.
-    pub(super) fn has_place(&self, group: &Group) -> bool {
-        self.places.get(group, 0).is_ok()
+    /// Counts an orphan of a group that was given up.
+    pub(super) fn give_up(&mut self, group: &Group, given_up: GivenUp) -> Result<(), LedgerError> {
+        self.notes.give_up(group, given_up)
     }
 
     /// The labels of [`Group::SHARED`], in their order.
@@ -150,21 +149,18 @@ impl Groups {
         [&self.other, &self.retired]
     }
 
-    /// Adds what every group counted, and those of the past. Returns how many rows that are.
+    /// Adds what every group counted, and those of the past.
     pub(super) fn read(
         &mut self,
-        rows: &mut PerCpu<RowKey>,
+        counters: &mut PerCpu<Group>,
         past: &Past,
         totals: &mut Totals,
-    ) -> Result<u64, LedgerError> {
+    ) -> Result<(), LedgerError> {
         self.passes += 1;
         let started = Instant::now();
-        let mut count = 0;
-        rows.for_each(|key, row| {
-            if let Some(kind) = kind(key) {
-                count += 1;
-                self.add(&key.group, kind, row, totals, started);
-            }
+        counters.for_each(|group, counters| {
+            self.notes.add_to(group, counters);
+            self.add(group, counters, totals, started);
         })?;
         self.namer.rest();
         let passes = self.passes;
@@ -177,17 +173,17 @@ impl Groups {
         for (labels, counters) in self.shared_labels().into_iter().zip(&past.counters) {
             add(totals.of(labels), counters);
         }
-        Ok(count)
+        Ok(())
     }
 
-    /// Adds a row of a group.
-    fn add(&mut self, group: &Group, kind: Kind, row: &Row, totals: &mut Totals, now: Instant) {
+    /// Adds what a group counted.
+    fn add(&mut self, group: &Group, counters: &Counters, totals: &mut Totals, now: Instant) {
         // Most are known: looked up once.
         if let Some(known) = self.known.get_mut(group) {
-            return known.add(self.passes, &self.other, kind, row, totals);
+            return known.add(self.passes, &self.other, counters, totals);
         }
         let mut known = self.meet(group, now);
-        known.add(self.passes, &self.other, kind, row, totals);
+        known.add(self.passes, &self.other, counters, totals);
         self.known.insert(*group, known);
     }
 
@@ -205,10 +201,7 @@ impl Groups {
         } else {
             Arc::new(self.namer.labels(group, cgroup.as_deref(), &self.written))
         };
-        let had_no_room = self
-            .places
-            .get(group, 0)
-            .is_ok_and(|most| most >= self.most_series as u64);
+        let had_no_room = self.notes.most_series(group) >= self.most_series as u64;
         let is_left_out = is_left_out(group, cgroup.as_deref(), self.keyed, &mut self.admission);
         Known {
             own,
@@ -217,7 +210,7 @@ impl Groups {
             sum: 0,
             changed: now,
             met: self.met,
-            now: Pass::default(),
+            now: Pass::NONE,
         }
     }
 
@@ -243,9 +236,7 @@ impl Groups {
         );
         for (group, known) in &mut self.known {
             if !known.is_other && too_many.contains(&known.now.slot) {
-                let places = &mut self.places;
-                let marked = places.insert(group, most as u64, BPF_EXIST);
-                marked.map_err(write("GROUPS"))?;
+                self.notes.set_most_series(group, most as u64)?;
                 known.is_other = true;
             }
         }
@@ -257,37 +248,34 @@ impl Groups {
 }
 
 impl Known {
-    /// Adds a row of it, in this reading.
-    fn add(&mut self, pass: u64, other: &Arc<Labels>, kind: Kind, row: &Row, totals: &mut Totals) {
-        if self.now.number != pass {
-            let labels = if self.is_other { other } else { &self.own };
-            self.now = Pass {
-                number: pass,
-                slot: totals.slot(labels),
-                ..Pass::default()
-            };
-        }
-        self.now.add(kind, row);
-        add_kind(totals.at(self.now.slot), kind, row);
+    /// Adds what it counted, in this reading.
+    fn add(&mut self, pass: u64, other: &Arc<Labels>, counters: &Counters, totals: &mut Totals) {
+        let labels = if self.is_other { other } else { &self.own };
+        self.now = Pass {
+            number: pass,
+            slot: totals.slot(labels),
+            sum: fingerprint(counters),
+            orphans_under_way: counters.orphans.under_way(),
+        };
+        add(totals.at(self.now.slot), counters);
     }
 }
 
-impl Pass {
-    fn add(&mut self, kind: Kind, row: &Row) {
-        self.kinds |= 1 << kind.index();
-        match kind {
-            Kind::Closes(_) => self.orphans_left = self.orphans_left.wrapping_add(row.left),
-            Kind::Ends(_) | Kind::GivenUp => self.orphans_ended += row.buckets.iter().sum::<u64>(),
-            Kind::Resets(_) => {}
-        }
-        let counts = row.buckets.iter().copied();
-        let all = counts.chain([row.undated, row.resets, row.left, row.time_ns]);
-        self.sum = all.fold(self.sum, u64::wrapping_add);
-    }
-}
-
-fn kind(key: &RowKey) -> Option<Kind> {
-    Kind::from_index(usize::try_from(key.row).ok()?)
+/// What of counters changes with whatever is counted.
+fn fingerprint(counters: &Counters) -> u64 {
+    let Counters {
+        closes,
+        blocked,
+        resets,
+        unread_bytes,
+        orphans,
+        ..
+    } = counters;
+    let counts = closes.iter().chain(resets).chain(&orphans.ends);
+    let times = blocked.iter().map(|times| times.sum_ns);
+    let others = [orphans.left, orphans.lived.sum_ns, *unread_bytes];
+    let all = counts.copied().chain(times).chain(others);
+    all.fold(0, u64::wrapping_add)
 }
 
 /// Whether a group is left out. The programs are told, if that is for its cgroup.

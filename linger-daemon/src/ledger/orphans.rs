@@ -4,10 +4,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use aya::maps::{HashMap, MapData};
-use linger_ebpf::{
-    BUCKET_BOUNDS_NS, Close, Group, HINTS, Orphan, QueueBytes, Row, flag, hint, orphan_stage,
-};
+use linger_ebpf::{Close, Group, HINTS, Orphan, flag, hint, orphan_stage};
 
+use super::notes::GivenUp;
 use super::shared::Shared;
 use super::{LedgerError, keys, take};
 use crate::probe::Maps;
@@ -27,8 +26,8 @@ pub(super) struct Records {
 /// What a sweep removed.
 #[derive(Default)]
 pub(super) struct Swept {
-    /// Orphans that were given up: whose they were, and what each adds to that group.
-    pub(super) given_up: Vec<(Group, Row)>,
+    /// Orphans that were given up, and whose they were.
+    pub(super) given_up: Vec<(Group, GivenUp)>,
     /// Records that are counted nowhere: their orphans ended within a close whose return was missed.
     pub(super) lost: u64,
 }
@@ -81,9 +80,11 @@ impl Records {
                 continue;
             }
             if stage == orphan_stage::LEFT {
-                swept
-                    .given_up
-                    .push((orphan.group, given_up(orphan.bytes.into(), age)));
+                let given_up = GivenUp {
+                    lived_ns: u64::try_from(age.as_nanos()).unwrap_or(u64::MAX),
+                    bytes: orphan.bytes.into(),
+                };
+                swept.given_up.push((orphan.group, given_up));
             } else {
                 swept.lost += 1;
             }
@@ -117,48 +118,5 @@ impl Records {
     fn unhint(&self, sk: u64) {
         let hint = hint(sk) as usize * size_of::<u64>();
         self.hints.word(hint).fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// What an orphan of unknown fate adds. Its bytes were sent, perhaps.
-fn given_up(bytes: u64, age: Duration) -> Row {
-    let lived_ns = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
-    let mut row = Row {
-        time_ns: lived_ns,
-        discarded: QueueBytes {
-            unsent: 0,
-            unacked: bytes,
-        },
-        ..Row::ZERO
-    };
-    row.buckets[BUCKET_BOUNDS_NS.partition_point(|&bound| bound < lived_ns)] = 1;
-    row
-}
-
-#[cfg(test)]
-mod tests {
-    use linger_ebpf::{Counters, Fate, Kind};
-
-    use super::super::sum::add_kind;
-    use super::*;
-
-    #[test]
-    fn what_is_given_up_is_counted_once_with_its_time() {
-        let mut counters = Counters::ZERO;
-        for (bytes, seconds) in [(70, 2), (30, 1801)] {
-            let row = given_up(bytes, Duration::from_secs(seconds));
-            add_kind(&mut counters, Kind::GivenUp, &row);
-        }
-        let orphans = &counters.orphans;
-        let ends = &orphans.ends[Fate::Unknown.index()];
-        assert_eq!((ends.count(), ends.discarded.sum()), (2, 100));
-        assert_eq!(ends.lived_ns, 1_803_000_000_000);
-        // Bounds are inclusive: two seconds are in the bucket of two seconds.
-        let two = BUCKET_BOUNDS_NS
-            .iter()
-            .position(|&bound| bound == 2_000_000_000);
-        assert_eq!(ends.buckets[two.unwrap()], 1);
-        assert_eq!(*ends.buckets.last().unwrap(), 1);
-        assert_eq!((orphans.ended(), orphans.ended_bytes()), (2, 100));
     }
 }

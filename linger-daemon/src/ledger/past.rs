@@ -3,10 +3,10 @@
 
 use aya::maps::{Array, MapData};
 use linger_ebpf::{
-    Close, Counters, Group, Kind, Lost, Outcome, Past, QueueBytes, Row, flag, stage,
+    Close, Counters, Fate, Group, LIVED_BOUNDS_NS, Lost, Outcome, Past, flag, stage,
 };
 
-use super::sum::add_kind;
+use super::notes::GivenUp;
 use super::{LedgerError, read, take, write};
 use crate::probe::Maps;
 
@@ -46,27 +46,35 @@ impl Kept {
         let Some(outcome) = outcome else {
             return self.lose(Lost::Close, 1);
         };
-        let row = Row {
-            undated: 1,
-            discarded: QueueBytes {
-                unsent: close.unsent.into(),
-                unacked: close.unacked.into(),
-            },
-            unread_bytes: close.unread.into(),
-            resets: (close.flags & flag::RESET != 0).into(),
-            ..Row::ZERO
-        };
+        let cause = outcome.cause().filter(|_| close.flags & flag::RESET != 0);
         self.change(|past| {
-            add_kind(&mut past.counters[0], Kind::Closes(outcome), &row);
+            let other = &mut past.counters[0];
+            other.closes[outcome.index()] += 1;
+            other.discarded[outcome.index()].unsent += u64::from(close.unsent);
+            other.discarded[outcome.index()].unacked += u64::from(close.unacked);
+            other.unread_bytes += u64::from(close.unread);
+            if let Some(cause) = cause {
+                other.resets[cause.index()] += 1;
+            }
             for what in [Lost::Return, Lost::Group] {
                 past.lost[what.index()] += 1;
             }
         })
     }
 
+    /// Counts an orphan that was given up for this place among [`Group::SHARED`].
+    pub(super) fn give_up(&mut self, place: usize, given_up: GivenUp) -> Result<(), LedgerError> {
+        self.change(|past| {
+            let orphans = &mut past.counters[place].orphans;
+            orphans.ends[Fate::Unknown.index()] += 1;
+            orphans.lived.add(given_up.lived_ns, &LIVED_BOUNDS_NS);
+            orphans.discarded[Fate::Unknown.index()].unacked += given_up.bytes;
+        })
+    }
+
     /// Makes these the counters of this place among [`Group::SHARED`], now that those of a group are in
     /// them: at once, so that they stand nowhere twice if the daemon ends before it has removed the
-    /// group's rows.
+    /// group's counters.
     pub(super) fn put(
         &mut self,
         place: usize,

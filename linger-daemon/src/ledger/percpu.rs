@@ -1,11 +1,11 @@
-//! Maps with a copy of each row for every CPU, read many rows at a time.
+//! Maps with a copy of counters for every CPU, read many at a time.
 
 use std::io;
 
 use aya::Pod;
 use aya::maps::{Map, MapData};
 use aya::util::nr_cpus;
-use linger_ebpf::Row;
+use linger_ebpf::Counters;
 use nix::errno::Errno;
 use nix::libc;
 
@@ -13,20 +13,20 @@ use super::LedgerError;
 use crate::probe::Maps;
 use crate::sys::{bpf, number};
 
-/// A map of rows for every CPU, and the room to read it into.
+/// A map of counters for every CPU, and the room to read it into.
 pub(super) struct PerCpu<K> {
     name: &'static str,
     map: MapData,
     cpus: usize,
     keys: Vec<K>,
-    values: Vec<Row>,
+    values: Vec<Counters>,
 }
 
 /// Bytes that are read at a time, about.
 const BATCH_BYTES: usize = 256 * 1024;
 
-/// Rows that are read at a time, at least: as many as one place of the kernel's table may hold.
-const BATCH_ROWS: usize = 32;
+/// Entries that are read at a time, at least: as many as one place of the kernel's table may hold.
+const BATCH_ENTRIES: usize = 32;
 
 impl<K: Pod + Default> PerCpu<K> {
     /// Takes the map.
@@ -35,7 +35,7 @@ impl<K: Pod + Default> PerCpu<K> {
             return Err(LedgerError::NoMap(name));
         };
         let cpus = nr_cpus().map_err(|(_, source)| LedgerError::Call { map: name, source })?;
-        let rows = (BATCH_BYTES / (cpus * size_of::<Row>())).max(BATCH_ROWS);
+        let entries = (BATCH_BYTES / (cpus * size_of::<Counters>())).max(BATCH_ENTRIES);
         let mut taken = Self {
             name,
             map,
@@ -43,24 +43,27 @@ impl<K: Pod + Default> PerCpu<K> {
             keys: Vec::new(),
             values: Vec::new(),
         };
-        taken.make_room(rows);
+        taken.make_room(entries);
         Ok(taken)
     }
 
-    fn make_room(&mut self, rows: usize) {
-        self.keys.resize(rows, K::default());
-        self.values.resize(rows * self.cpus, Row::ZERO);
+    fn make_room(&mut self, entries: usize) {
+        self.keys.resize(entries, K::default());
+        self.values.resize(entries * self.cpus, Counters::ZERO);
     }
 
-    /// Reads every row, summed over the CPUs. Those that come or go meanwhile may be left out, no
+    /// Reads all counters, summed over the CPUs. Those that come or go meanwhile may be left out, no
     /// other, and none is read twice.
-    pub(super) fn for_each(&mut self, mut each: impl FnMut(&K, &Row)) -> Result<(), LedgerError> {
+    pub(super) fn for_each(
+        &mut self,
+        mut each: impl FnMut(&K, &mut Counters),
+    ) -> Result<(), LedgerError> {
         let mut from = None;
         loop {
             let batch = self.read(from);
-            let (rows, next) = match batch {
+            let (entries, next) = match batch {
                 Ok(batch) => batch,
-                // More rows share a place than there is room for.
+                // More share a place than there is room for.
                 Err(Errno::ENOSPC) => {
                     self.make_room(self.keys.len() * 2);
                     continue;
@@ -68,8 +71,8 @@ impl<K: Pod + Default> PerCpu<K> {
                 Err(error) => return Err(self.failed(error)),
             };
             let values = self.values.chunks(self.cpus);
-            for (key, copies) in self.keys.iter().zip(values).take(rows) {
-                each(key, &sum(copies));
+            for (key, copies) in self.keys.iter().zip(values).take(entries) {
+                each(key, &mut sum(copies));
             }
             from = next;
             if from.is_none() {
@@ -78,7 +81,7 @@ impl<K: Pod + Default> PerCpu<K> {
         }
     }
 
-    /// Reads the next rows: how many they are, and where the rest begins.
+    /// Reads the next entries: how many they are, and where the rest begins.
     fn read(&mut self, from: Option<u32>) -> Result<(usize, Option<u32>), Errno> {
         let start = from.unwrap_or_default();
         let mut next = 0_u32;
@@ -94,56 +97,39 @@ impl<K: Pod + Default> PerCpu<K> {
         // SAFETY: the buffers hold as many keys, and values of every CPU, as `count` says, of the
         // sizes that the map was made with; the places of a batch are numbers of 32 bits.
         let done = unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &mut call) };
-        let rows = call.count as usize;
+        let entries = call.count as usize;
         match done {
-            Ok(_) => Ok((rows, Some(next))),
+            Ok(_) => Ok((entries, Some(next))),
             // That was the end.
-            Err(Errno::ENOENT) => Ok((rows, None)),
+            Err(Errno::ENOENT) => Ok((entries, None)),
             Err(error) => Err(error),
         }
     }
 
-    /// A row, summed over the CPUs; none if it is not there.
-    pub(super) fn get(&self, key: &K) -> Result<Option<Row>, LedgerError> {
-        let mut copies = vec![Row::ZERO; self.cpus];
-        match self.call(BPF_MAP_LOOKUP_ELEM, key, &mut copies) {
+    /// The counters of one, summed over the CPUs; none if it is not there.
+    pub(super) fn get(&self, key: &K) -> Result<Option<Counters>, LedgerError> {
+        let mut copies = vec![Counters::ZERO; self.cpus];
+        match self.call(BPF_MAP_LOOKUP_ELEM, key, address(copies.as_mut_ptr())) {
             Ok(()) => Ok(Some(sum(&copies))),
             Err(Errno::ENOENT) => Ok(None),
             Err(error) => Err(self.failed(error)),
         }
     }
 
-    /// Adds to a row that no program adds to, or makes it. Returns whether there was room.
-    pub(super) fn add(&self, key: &K, row: &Row) -> Result<bool, LedgerError> {
-        let mut copies = vec![Row::ZERO; self.cpus];
-        copies[0] = self.get(key)?.unwrap_or_default();
-        super::sum::add_row(&mut copies[0], row);
-        match self.call(BPF_MAP_UPDATE_ELEM, key, &mut copies) {
-            Ok(()) => Ok(true),
-            Err(Errno::E2BIG | Errno::ENOMEM) => Ok(false),
-            Err(error) => Err(self.failed(error)),
-        }
-    }
-
-    /// Removes a row, if it is there.
+    /// Removes an entry, if it is there.
     pub(super) fn remove(&self, key: &K) -> Result<(), LedgerError> {
-        match self.call(BPF_MAP_DELETE_ELEM, key, &mut []) {
+        match self.call(BPF_MAP_DELETE_ELEM, key, 0) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
             Err(error) => Err(self.failed(error)),
         }
     }
 
-    /// Does something to a row, whose copies are one for each CPU if it takes any.
-    fn call(&self, command: libc::c_long, key: &K, copies: &mut [Row]) -> Result<(), Errno> {
-        assert!(copies.is_empty() || copies.len() == self.cpus);
+    /// Does something to an entry; `value` is where its copies are written to, one for each CPU, or 0 if none is.
+    fn call(&self, command: libc::c_long, key: &K, value: u64) -> Result<(), Errno> {
         let mut call = Element {
             map_fd: self.fd(),
             key: address(&raw const *key),
-            value: if copies.is_empty() {
-                0
-            } else {
-                address(copies.as_mut_ptr())
-            },
+            value,
             ..Element::default()
         };
         // SAFETY: key and value are of the sizes that the map was made with, for every CPU; only what
@@ -163,13 +149,10 @@ impl<K: Pod + Default> PerCpu<K> {
     }
 }
 
-fn sum(copies: &[Row]) -> Row {
-    let Some((first, others)) = copies.split_first() else {
-        return Row::ZERO;
-    };
-    let mut sum = *first;
-    for copy in others {
-        super::sum::add_row(&mut sum, copy);
+fn sum(copies: &[Counters]) -> Counters {
+    let mut sum = Counters::ZERO;
+    for copy in copies {
+        super::sum::add(&mut sum, copy);
     }
     sum
 }
@@ -179,7 +162,6 @@ fn address<T>(of: *const T) -> u64 {
 }
 
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
-const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 

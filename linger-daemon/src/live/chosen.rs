@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use linger_ebpf::{Closes, Counters, Fate, Outcome};
+use linger_ebpf::{Counters, Outcome};
 
 /// What of a group may be worth a look.
 type Measure = fn(&Counters) -> u64;
@@ -41,32 +41,30 @@ fn lost(counters: &Counters) -> u64 {
 
 /// Payload that its closes threw away from their send queues, bytes.
 pub(super) fn discarded(counters: &Counters) -> u64 {
-    let closes = Outcome::ALL.iter().zip(&counters.closes);
-    let discarding = closes.filter(|(outcome, _)| outcome.discards());
-    discarding.map(|(_, closes)| closes.discarded.sum()).sum()
+    counters.discarded.iter().map(|bytes| bytes.sum()).sum()
 }
 
 /// Payload that was thrown away after its closes, bytes.
 pub(super) fn lost_after_close(counters: &Counters) -> u64 {
-    let ends = Fate::ALL.iter().zip(&counters.orphans.ends);
-    let losing = ends.filter(|(fate, _)| fate.discards());
-    losing.map(|(_, ends)| ends.discarded.sum()).sum()
+    let discarded = counters.orphans.discarded.iter();
+    discarded.map(|bytes| bytes.sum()).sum()
 }
 
 /// Closes that gave their connection up.
 pub(super) fn aborted(counters: &Counters) -> u64 {
-    let closes = Outcome::ALL.iter().zip(&counters.closes);
-    closes
-        .filter(|(outcome, _)| outcome.name().ends_with("_aborted"))
-        .map(|(_, closes)| closes.count())
+    let outcomes = Outcome::ALL.iter();
+    outcomes
+        .filter(|outcome| outcome.name().ends_with("_aborted"))
+        .map(|&outcome| counters.closed(outcome))
         .sum()
 }
 
 /// Time spent in close, nanoseconds.
 pub(super) fn blocked(counters: &Counters) -> u64 {
-    counters.closes.iter().map(|closes| closes.blocked_ns).sum()
+    counters.blocked.iter().map(|times| times.sum_ns).sum()
 }
 
 fn closed(counters: &Counters) -> u64 {
-    counters.closes.iter().map(Closes::count).sum()
+    let outcomes = Outcome::ALL.iter();
+    outcomes.map(|&outcome| counters.closed(outcome)).sum()
 }

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use linger_ebpf::{BUCKET_BOUNDS_NS, BUCKETS, Cause, Counters, Fate, Lost, Outcome, QueueBytes};
+use linger_ebpf::{
+    BLOCKED_BOUNDS_NS, BUCKETS, Cause, Counters, Fate, LIVED_BOUNDS_NS, Lost, Outcome, QueueBytes,
+    Times,
+};
 
 use super::chosen::{aborted, blocked, discarded, largest, lost_after_close};
 use super::{
@@ -33,8 +36,8 @@ impl Live {
             kernel: facts.kernel.clone(),
             closes: Counts::new(),
             blocked: Blocked {
-                bounds: bounds(),
-                outcomes: BTreeMap::new(),
+                bounds: BLOCKED_BOUNDS_NS.map(seconds).into(),
+                waited: BTreeMap::new(),
             },
             discarded: BTreeMap::new(),
             unread: 0,
@@ -46,8 +49,8 @@ impl Live {
                 discarded: BTreeMap::new(),
                 ends: Counts::new(),
                 seconds: Lived {
-                    bounds: bounds(),
-                    fates: BTreeMap::new(),
+                    bounds: LIVED_BOUNDS_NS.map(seconds).into(),
+                    times: Histogram::none(),
                 },
             },
             dimensions: names(&snapshot.dimensions).collect(),
@@ -70,17 +73,15 @@ impl Live {
 
     /// Adds what a group counted.
     fn add(&mut self, counters: &Counters) {
-        for (outcome, closes) in Outcome::ALL.iter().zip(&counters.closes) {
+        for (&outcome, &discarded) in Outcome::ALL.iter().zip(&counters.discarded) {
             let name = outcome.name();
-            count(&mut self.closes, name, closes.count());
-            time(
-                &mut self.blocked.outcomes,
-                name,
-                &closes.buckets,
-                closes.blocked_ns,
-            );
-            if outcome.discards() {
-                throw_away(&mut self.discarded, name, closes.discarded);
+            count(&mut self.closes, name, counters.closed(outcome));
+            throw_away(&mut self.discarded, name, discarded);
+        }
+        for (waited, times) in ["false", "true"].into_iter().zip(&counters.blocked) {
+            if times.count() > 0 {
+                let waited = self.blocked.waited.entry(waited.to_owned());
+                waited.or_insert_with(Histogram::none).add(times);
             }
         }
         self.unread += counters.unread_bytes;
@@ -91,28 +92,43 @@ impl Live {
     }
 }
 
+impl Histogram {
+    /// No times.
+    fn none() -> Self {
+        Self {
+            counts: vec![0; BUCKETS],
+            sum: 0.0,
+        }
+    }
+
+    /// Adds the times of a group.
+    fn add(&mut self, times: &Times) {
+        for (sum, more) in self.counts.iter_mut().zip(times.buckets) {
+            *sum += more;
+        }
+        self.sum += seconds(times.sum_ns);
+    }
+}
+
 impl Orphans {
     /// Adds those of a group.
     fn add(&mut self, orphans: &linger_ebpf::Orphans) {
         self.now += orphans.under_way();
         self.orphaned += orphans.total_bytes();
         self.delivered += orphans.delivered_bytes;
-        for (fate, ends) in Fate::ALL.iter().zip(&orphans.ends) {
-            let name = fate.name();
-            if fate.discards() {
-                throw_away(&mut self.discarded, name, ends.discarded);
-            }
-            count(&mut self.ends, name, ends.count());
-            time(&mut self.seconds.fates, name, &ends.buckets, ends.lived_ns);
+        for (&fate, &discarded) in Fate::ALL.iter().zip(&orphans.discarded) {
+            count(&mut self.ends, fate.name(), orphans.ends[fate.index()]);
+            throw_away(&mut self.discarded, fate.name(), discarded);
         }
+        self.seconds.times.add(&orphans.lived);
     }
 }
 
 impl Group {
     fn of(dimensions: &[Dimension], labels: &Labels, counters: &Counters) -> Self {
         let mut closes = Counts::new();
-        for (outcome, one) in Outcome::ALL.iter().zip(&counters.closes) {
-            count(&mut closes, outcome.name(), one.count());
+        for &outcome in Outcome::ALL {
+            count(&mut closes, outcome.name(), counters.closed(outcome));
         }
         Self {
             labels: names(dimensions)
@@ -174,21 +190,6 @@ fn count(counts: &mut Counts, name: &str, more: u64) {
     }
 }
 
-/// The same for the times of a group.
-fn time(times: &mut BTreeMap<String, Histogram>, name: &str, buckets: &[u64], sum_ns: u64) {
-    if buckets.iter().all(|&count| count == 0) {
-        return;
-    }
-    let histogram = times.entry(name.to_owned()).or_insert_with(|| Histogram {
-        counts: vec![0; BUCKETS],
-        sum: 0.0,
-    });
-    for (sum, more) in histogram.counts.iter_mut().zip(buckets) {
-        *sum += more;
-    }
-    histogram.sum += seconds(sum_ns);
-}
-
 /// The same for payload.
 fn throw_away(queues: &mut BTreeMap<String, Queues>, name: &str, more: QueueBytes) {
     if more != QueueBytes::NONE {
@@ -196,10 +197,6 @@ fn throw_away(queues: &mut BTreeMap<String, Queues>, name: &str, more: QueueByte
         sum.unsent += more.unsent;
         sum.unacked += more.unacked;
     }
-}
-
-fn bounds() -> Vec<f64> {
-    BUCKET_BOUNDS_NS.into_iter().map(seconds).collect()
 }
 
 #[expect(

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use linger_ebpf::{Cause, Closes, Counters, Ends, Fate, Orphans, Outcome, QueueBytes};
+use linger_ebpf::{Cause, Counters, Fate, Orphans, Outcome, QueueBytes, Times};
 
 /// The counters of a group, and which of them have anything to show; in the order of their names.
 pub(super) struct Counted<'a> {
@@ -12,8 +12,6 @@ pub(super) struct Counted<'a> {
     outcomes: u32,
     /// A bit for each of [`CAUSES`] that sent a reset.
     causes: u32,
-    /// A bit for each of [`FATES`] that an orphan met.
-    fates: u32,
     /// There ever was an orphan.
     has_orphans: bool,
 }
@@ -22,26 +20,30 @@ impl<'a> Counted<'a> {
     /// Looks at all of them.
     pub(super) fn of(counters: &'a Counters) -> Self {
         let Counters {
-            closes,
-            resets,
-            orphans,
-            ..
+            resets, orphans, ..
         } = counters;
-        let fates = bits(&FATES, |fate| orphans.ends[fate.index()].count() > 0);
         Self {
             counters,
-            outcomes: bits(&OUTCOMES, |outcome| closes[outcome.index()].count() > 0),
+            outcomes: bits(&OUTCOMES, |outcome| counters.closed(outcome) > 0),
             causes: bits(&CAUSES, |cause| resets[cause.index()] > 0),
-            fates,
-            has_orphans: fates > 0 || orphans.left > 0,
+            has_orphans: orphans.total() > 0,
         }
     }
 
     /// Every outcome that happened.
-    pub(super) fn outcomes(&self) -> impl Iterator<Item = (Outcome, &'a Closes)> {
-        let counters = self.counters;
+    pub(super) fn outcomes(&self) -> impl Iterator<Item = (Outcome, u64)> {
         let outcomes = those(self.outcomes, &OUTCOMES);
-        outcomes.map(|outcome| (outcome, &counters.closes[outcome.index()]))
+        outcomes.map(|outcome| (outcome, self.counters.closed(outcome)))
+    }
+
+    /// Times blocked in close: of closes that did not wait, and of those that did; none if there are none.
+    pub(super) fn blocked(&self) -> [Option<&'a Times>; 2] {
+        self.counters.blocked.each_ref().map(some)
+    }
+
+    /// Times to the end of orphans, if any has ended.
+    pub(super) fn lived(&self) -> Option<&'a Times> {
+        some(&self.counters.orphans.lived)
     }
 
     /// Every cause of resets, and how many they were.
@@ -70,19 +72,15 @@ impl<'a> Counted<'a> {
 
     /// Every fate, if there ever was an orphan: a loss is seen as the increase of a series that was there
     /// before.
-    pub(super) fn fates(&self) -> impl Iterator<Item = (Fate, &'a Ends)> {
-        self.ends(if self.has_orphans { u32::MAX } else { 0 })
+    pub(super) fn fates(&self) -> impl Iterator<Item = (Fate, u64)> {
+        let fates = FATES.iter().filter(|_| self.has_orphans);
+        fates.map(|&fate| (fate, self.counters.orphans.ends[fate.index()]))
     }
+}
 
-    /// Every fate that an orphan met.
-    pub(super) fn ended(&self) -> impl Iterator<Item = (Fate, &'a Ends)> {
-        self.ends(self.fates)
-    }
-
-    fn ends(&self, fates: u32) -> impl Iterator<Item = (Fate, &'a Ends)> + use<'a> {
-        let orphans = &self.counters.orphans;
-        those(fates, &FATES).map(|fate| (fate, &orphans.ends[fate.index()]))
-    }
+/// Times, if there are any.
+fn some(times: &Times) -> Option<&Times> {
+    (times.count() > 0).then_some(times)
 }
 
 /// A bit for each of these for which something holds.
@@ -140,12 +138,11 @@ impl Loss {
         let counters = counted.counters;
         match self {
             Self::Close(outcome, bit) => {
-                let closes = &counters.closes[outcome.index()];
-                (counted.outcomes & bit > 0).then_some(closes.discarded)
+                (counted.outcomes & bit > 0).then_some(counters.discarded[outcome.index()])
             }
             Self::Orphan(fate) => {
-                let ends = &counters.orphans.ends[fate.index()];
-                counted.has_orphans.then_some(ends.discarded)
+                let discarded = &counters.orphans.discarded;
+                counted.has_orphans.then_some(discarded[fate.index()])
             }
         }
     }

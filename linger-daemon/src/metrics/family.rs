@@ -1,6 +1,6 @@
 //! What is fixed about one metric, and what takes its series.
 
-use linger_ebpf::BUCKETS;
+use linger_ebpf::Times;
 
 use super::Exposition;
 use super::counted::Counted;
@@ -19,7 +19,16 @@ pub(super) struct Family {
 pub(super) enum Kind {
     Counter,
     Gauge,
-    Histogram,
+    Histogram(Bounds),
+}
+
+/// The upper bounds of a histogram's buckets.
+#[derive(Clone, Copy)]
+pub(super) enum Bounds {
+    /// [`linger_ebpf::BLOCKED_BOUNDS_NS`]
+    Blocked,
+    /// [`linger_ebpf::LIVED_BOUNDS_NS`]
+    Lived,
 }
 
 impl Kind {
@@ -28,7 +37,7 @@ impl Kind {
         match self {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
-            Self::Histogram => "histogram",
+            Self::Histogram(_) => "histogram",
         }
     }
 }
@@ -59,8 +68,8 @@ pub(super) trait Series {
     /// Takes one sample.
     fn sample(&mut self, labels: &[Label], value: Value);
 
-    /// Takes a histogram of times: by bucket, not cumulative, and their sum in nanoseconds.
-    fn histogram(&mut self, labels: &[Label], buckets: &[u64; BUCKETS], sum_ns: u64);
+    /// Takes a histogram of times.
+    fn histogram(&mut self, labels: &[Label], times: &Times);
 
     /// Takes a sample that is a number of things.
     fn count(&mut self, labels: &[Label], count: u64) {

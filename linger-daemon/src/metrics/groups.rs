@@ -4,11 +4,11 @@
 //! never happened. Bytes discarded are the exception: an outcome that can discard shows that it
 //! discarded nothing; and fates: with the first orphan of a group, all of them begin.
 
-use linger_ebpf::{BUCKETS, Counters, Orphans};
+use linger_ebpf::{BUCKETS, Counters, Orphans, Times};
 
 use super::counted::Counted;
 use super::families::FAMILIES;
-use super::family::{Family, Kind, Label, Rule, Series, Value};
+use super::family::{Bounds, Family, Kind, Label, Rule, Series, Value};
 
 pub(super) static CLOSES: Family = Family {
     name: "linger_closes_total",
@@ -23,9 +23,9 @@ pub(super) static CLOSES: Family = Family {
 pub(super) static BLOCKED: Family = Family {
     name: "linger_close_blocked_seconds",
     help: "Seconds that the closing thread spent in close, from entry to return, waiting for the \
-           socket's lock included. Closes whose time is not known are missing here and counted \
-           in linger_closes_total all the same.",
-    kind: Kind::Histogram,
+           socket's lock included. waited=\"true\" waited under SO_LINGER. Closes whose time is \
+           not known are missing here and counted in linger_closes_total all the same.",
+    kind: Kind::Histogram(Bounds::Blocked),
     rule: Rule::Group(blocked),
 };
 
@@ -54,12 +54,12 @@ pub(super) static RESETS: Family = Family {
     rule: Rule::Group(resets),
 };
 
-pub(super) static ORPHANS: Family = Family {
-    name: "linger_orphans",
+pub(super) static ORPHANS_ACTIVE: Family = Family {
+    name: "linger_orphans_active",
     help: "Orphans still under way: sockets whose close returned while payload was unsent or \
            unacknowledged, and whose end has not come.",
     kind: Kind::Gauge,
-    rule: Rule::Group(orphans),
+    rule: Rule::Group(orphans_active),
 };
 
 pub(super) static ORPHANS_TOTAL: Family = Family {
@@ -86,11 +86,11 @@ pub(super) static DELIVERED_BYTES: Family = Family {
     rule: Rule::Group(delivered_bytes),
 };
 
-pub(super) static ORPHAN_SECONDS: Family = Family {
-    name: "linger_orphan_seconds",
+pub(super) static ORPHAN_DURATION: Family = Family {
+    name: "linger_orphan_duration_seconds",
     help: "Seconds from the return of the close to the end of its orphan.",
-    kind: Kind::Histogram,
-    rule: Rule::Group(orphan_seconds),
+    kind: Kind::Histogram(Bounds::Lived),
+    rule: Rule::Group(orphan_duration),
 };
 
 /// How many series a group with these counters has.
@@ -114,7 +114,7 @@ impl Series for Count {
         self.0 += 1;
     }
 
-    fn histogram(&mut self, _: &[Label], _: &[u64; BUCKETS], _: u64) {
+    fn histogram(&mut self, _: &[Label], _: &Times) {
         // Its sum and its count.
         self.0 += BUCKETS + 2;
     }
@@ -122,15 +122,15 @@ impl Series for Count {
 
 fn closes(counted: &Counted, series: &mut dyn Series) {
     for (outcome, closes) in counted.outcomes() {
-        series.count(&[("outcome", outcome.name())], closes.count());
+        series.count(&[("outcome", outcome.name())], closes);
     }
 }
 
 fn blocked(counted: &Counted, series: &mut dyn Series) {
-    // A plan that cannot time closes on this kernel has no histogram, rather than an empty one.
-    for (outcome, closes) in counted.outcomes().filter(|(_, closes)| closes.timed() > 0) {
-        let labels = [("outcome", outcome.name())];
-        series.histogram(&labels, &closes.buckets, closes.blocked_ns);
+    for (waited, times) in ["false", "true"].into_iter().zip(counted.blocked()) {
+        if let Some(times) = times {
+            series.histogram(&[("waited", waited)], times);
+        }
     }
 }
 
@@ -161,7 +161,7 @@ fn of_orphans(counted: &Counted, series: &mut dyn Series, count: fn(&Orphans) ->
     }
 }
 
-fn orphans(counted: &Counted, series: &mut dyn Series) {
+fn orphans_active(counted: &Counted, series: &mut dyn Series) {
     of_orphans(counted, series, Orphans::under_way);
 }
 
@@ -175,12 +175,12 @@ fn delivered_bytes(counted: &Counted, series: &mut dyn Series) {
 
 fn orphans_ended(counted: &Counted, series: &mut dyn Series) {
     for (fate, ends) in counted.fates() {
-        series.count(&[("fate", fate.name())], ends.count());
+        series.count(&[("fate", fate.name())], ends);
     }
 }
 
-fn orphan_seconds(counted: &Counted, series: &mut dyn Series) {
-    for (fate, ends) in counted.ended() {
-        series.histogram(&[("fate", fate.name())], &ends.buckets, ends.lived_ns);
+fn orphan_duration(counted: &Counted, series: &mut dyn Series) {
+    if let Some(times) = counted.lived() {
+        series.histogram(&[], times);
     }
 }

@@ -2,9 +2,9 @@
 
 use std::sync::LazyLock;
 
-use linger_ebpf::{BUCKET_BOUNDS_NS, BUCKETS};
+use linger_ebpf::{BLOCKED_BOUNDS_NS, BUCKETS, LIVED_BOUNDS_NS, Times};
 
-use super::family::{Family, Label, Series, Value};
+use super::family::{Bounds, Family, Kind, Label, Series, Value};
 use crate::attribution::{Dimension, Labels};
 
 /// Lines that follow one another, each complete.
@@ -92,8 +92,12 @@ impl Series for Lines<'_> {
         self.line("", labels, value);
     }
 
-    fn histogram(&mut self, labels: &[Label], buckets: &[u64; BUCKETS], sum_ns: u64) {
+    fn histogram(&mut self, labels: &[Label], times: &Times) {
         self.introduce();
+        let bounds: &[_; BUCKETS] = match self.family.kind {
+            Kind::Histogram(Bounds::Lived) => &LIVED,
+            _ => &BLOCKED,
+        };
         let Text { bytes, bucket } = &mut *self.text;
         bucket.clear();
         let separator = put_series(bucket, self.family.name, "_bucket", self.group, labels);
@@ -102,7 +106,7 @@ impl Series for Lines<'_> {
         let mut total = 0;
         let mut digits = itoa::Buffer::new();
         let mut shown = digits.format(total);
-        for (bound, &count) in BOUNDS.iter().zip(buckets) {
+        for (bound, &count) in bounds.iter().zip(&times.buckets) {
             if count > 0 {
                 total += count;
                 shown = digits.format(total);
@@ -112,23 +116,28 @@ impl Series for Lines<'_> {
             bytes.extend_from_slice(shown.as_bytes());
             bytes.push(b'\n');
         }
-        self.line("_sum", labels, Value::Nanoseconds(sum_ns));
+        self.line("_sum", labels, Value::Nanoseconds(times.sum_ns));
         self.line("_count", labels, Value::Count(total));
     }
 }
 
 /// The end of each bucket's labels, from within the quotes of its bound on.
-static BOUNDS: LazyLock<[Vec<u8>; BUCKETS]> = LazyLock::new(|| {
+type Ends = LazyLock<[Vec<u8>; BUCKETS]>;
+
+static BLOCKED: Ends = LazyLock::new(|| ends(&BLOCKED_BOUNDS_NS));
+static LIVED: Ends = LazyLock::new(|| ends(&LIVED_BOUNDS_NS));
+
+fn ends(bounds_ns: &[u64; BUCKETS - 1]) -> [Vec<u8>; BUCKETS] {
     std::array::from_fn(|bucket| {
         let mut bytes = Vec::new();
-        match BUCKET_BOUNDS_NS.get(bucket) {
+        match bounds_ns.get(bucket) {
             Some(&bound) => put_seconds(&mut bytes, bound),
             None => bytes.extend_from_slice(b"+Inf"),
         }
         bytes.extend_from_slice(b"\"} ");
         bytes
     })
-});
+}
 
 /// Writes name and labels without the closing brace. Returns what has to stand before a further
 /// label: a comma, or the opening brace if there were none.
@@ -198,10 +207,14 @@ mod tests {
 
     #[test]
     fn bounds_are_the_contracts() {
-        let bounds = BOUNDS.iter().map(|bound| str::from_utf8(bound).unwrap());
-        let bounds: Vec<_> = bounds.map(|bound| bound.trim_end_matches("\"} ")).collect();
-        let contract = "0.0001 0.001 0.01 0.05 0.1 0.5 1 2 5 10 30 60 120 +Inf";
-        assert_eq!(bounds.join(" "), contract);
+        for (ends, contract) in [
+            (&BLOCKED, "0.0001 0.001 0.01 0.1 1 10 60 +Inf"),
+            (&LIVED, "0.001 0.01 0.1 1 10 60 600 +Inf"),
+        ] {
+            let ends = ends.iter().map(|end| str::from_utf8(end).unwrap());
+            let bounds: Vec<_> = ends.map(|end| end.trim_end_matches("\"} ")).collect();
+            assert_eq!(bounds.join(" "), contract);
+        }
     }
 
     #[test]

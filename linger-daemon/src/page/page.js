@@ -39,7 +39,7 @@ const TILES = [
   ["discarded", "Bytes discarded by closes", (live) => queued(live.discarded), inBytes, inBytes],
   ["after", "Bytes lost after close", (live) => queued(live.orphans.discarded), inBytes, inBytes],
   ["unread", "Bytes left unread", (live) => live.unread, inBytes, inBytes],
-  ["blocked", "Threads inside close, on average", (live) => sumOf(live.blocked.outcomes, (times) => times.sum), inRate, inSeconds],
+  ["blocked", "Threads inside close, on average", (live) => sumOf(live.blocked.waited, (times) => times.sum), inRate, inSeconds],
 ];
 
 const aborts = (closes) =>
@@ -150,16 +150,11 @@ function showGroups(live) {
 }
 
 function showBlocked(live) {
-  const { bounds, outcomes } = live.blocked;
-  const select = byId("blocked-outcome");
-  for (const name of inOrder(OUTCOMES, outcomes)) {
-    if (!select.querySelector(`option[value="${CSS.escape(name)}"]`)) {
-      select.append(el("option", { value: name }, name));
-    }
-  }
-  const chosen = Object.entries(outcomes).filter(([name]) => !select.value || name === select.value);
+  const { bounds, waited } = live.blocked;
+  const { value } = byId("blocked-waited");
+  const chosen = Object.keys(waited).filter((key) => !value || key === value).map((key) => waited[key]);
   const counts = [...bounds, Infinity].map((_, bucket) =>
-    chosen.reduce((total, [, times]) => total + times.counts[bucket], 0));
+    chosen.reduce((total, times) => total + times.counts[bucket], 0));
   const most = Math.max(...counts);
   const rows = counts.map((count, bucket) => {
     const words = bucket < bounds.length
@@ -170,7 +165,7 @@ function showBlocked(live) {
   });
   byId("blocked").replaceChildren(...rows);
   const total = counts.reduce((all, count) => all + count, 0);
-  const seconds = chosen.reduce((all, [, times]) => all + times.sum, 0);
+  const seconds = chosen.reduce((all, times) => all + times.sum, 0);
   byId("blocked-sum").replaceChildren(
     ...(total > 0 ? [number(seconds, inSeconds), " in all, ", number(seconds / total, inSeconds), " on average."] : []));
 }
@@ -290,7 +285,7 @@ async function refresh() {
 }
 
 byId("per-second").addEventListener("change", () => last && showGroups(last));
-byId("blocked-outcome").addEventListener("change", () => last && showBlocked(last));
+byId("blocked-waited").addEventListener("change", () => last && showBlocked(last));
 byId("all-groups").addEventListener("click", ({ currentTarget: button }) => {
   button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true"));
   showGroups(last);

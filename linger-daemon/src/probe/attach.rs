@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 use aya::Ebpf;
 use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, Program, ProgramError};
-use linger_ebpf::{
-    FLOOR, HINTS, MAX_CLOSES, OBJECT, Offsets, PROGRAMS, Plan, ROWS_PER_GROUP, keyed,
-};
+use linger_ebpf::{FLOOR, HINTS, MAX_CLOSES, OBJECT, Offsets, PROGRAMS, Plan, keyed};
 use thiserror::Error;
 use tracing::warn;
 
@@ -293,9 +291,9 @@ impl Loader {
             .override_global("LINGER_OFFSETS", &self.offsets, true)
             .override_global("LINGER_CLOSE_SYSCALL", &close_syscall, true)
             .override_global("LINGER_AGAIN", &u32::from(again), true)
-            .map_max_entries("GROUPS", max_groups)
+            .map_max_entries("NOTES", max_groups)
             .map_max_entries("CGROUPS", max_groups)
-            .map_max_entries("LEDGER", max_groups.saturating_mul(ROWS_PER_GROUP))
+            .map_max_entries("LEDGER", max_groups)
             .map_max_entries("EXES", if exes { max_groups } else { 1 })
             .map_max_entries("EXITING", if exes { MAX_CLOSES } else { 1 })
             .map_max_entries("ORPHANS", max_orphans)

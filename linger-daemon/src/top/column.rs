@@ -178,7 +178,7 @@ impl Numbers {
             .closes
             .iter()
             .filter(|(outcome, _)| outcome.ends_with("_aborted"));
-        let blocked = live.blocked.outcomes.values();
+        let blocked = live.blocked.waited.values();
         Self([
             live.closes.values().map(|&count| float(count)).sum(),
             aborts.map(|(_, &count)| float(count)).sum(),

@@ -3,25 +3,60 @@
 use super::group::Group;
 use super::labels::{Cause, Fate, Outcome};
 
-/// Upper bounds of the blocked-time buckets in nanoseconds, inclusive; one more bucket is above.
-pub const BUCKET_BOUNDS_NS: [u64; 13] = [
+/// Upper bounds of the buckets of times blocked in close, nanoseconds, inclusive; one more bucket is above.
+pub const BLOCKED_BOUNDS_NS: [u64; BUCKETS - 1] = [
     100_000,
     1_000_000,
     10_000_000,
-    50_000_000,
     100_000_000,
-    500_000_000,
     1_000_000_000,
-    2_000_000_000,
-    5_000_000_000,
     10_000_000_000,
-    30_000_000_000,
     60_000_000_000,
-    120_000_000_000,
+];
+
+/// As [`BLOCKED_BOUNDS_NS`], of times from a close's return to the end of its orphan.
+pub const LIVED_BOUNDS_NS: [u64; BUCKETS - 1] = [
+    1_000_000,
+    10_000_000,
+    100_000_000,
+    1_000_000_000,
+    10_000_000_000,
+    60_000_000_000,
+    600_000_000_000,
 ];
 
 /// Number of buckets, the one above all bounds included.
-pub const BUCKETS: usize = BUCKET_BOUNDS_NS.len() + 1;
+pub const BUCKETS: usize = 8;
+
+/// Times, and their sum.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// Nanoseconds.
+    pub sum_ns: u64,
+    /// How many there were, by bucket; not cumulative.
+    pub buckets: [u64; BUCKETS],
+}
+
+impl Times {
+    /// None.
+    pub const ZERO: Self = Self {
+        sum_ns: 0,
+        buckets: [0; BUCKETS],
+    };
+
+    /// How many there were.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    /// Adds one, by the bounds of its buckets.
+    pub fn add(&mut self, time_ns: u64, bounds_ns: &[u64; BUCKETS - 1]) {
+        self.sum_ns += time_ns;
+        self.buckets[bounds_ns.partition_point(|&bound| bound < time_ns)] += 1;
+    }
+}
 
 /// A number of bytes for each half of the send queue, FIN and SYN not counted.
 #[repr(C)]
@@ -47,105 +82,46 @@ impl QueueBytes {
     }
 }
 
-/// What closes of one outcome add up to, for one group.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Closes {
-    /// Sum of the blocked times, nanoseconds.
-    pub blocked_ns: u64,
-    /// Timed closes by the time the thread was blocked; not cumulative.
-    pub buckets: [u64; BUCKETS],
-    /// Closes counted without a time, because their return was not seen.
-    pub undated: u64,
-    /// Send-queue payload thrown away.
-    pub discarded: QueueBytes,
-}
-
-impl Closes {
-    /// How many there were.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        // Below zero if a close was counted anew that had not been counted, being lost.
-        let undated = self.undated.cast_signed();
-        self.timed().saturating_add_signed(undated)
-    }
-
-    /// How many of them have a time.
-    #[must_use]
-    pub fn timed(&self) -> u64 {
-        self.buckets.iter().sum()
-    }
-
-    /// Nothing counted.
-    pub const ZERO: Self = Self {
-        blocked_ns: 0,
-        buckets: [0; BUCKETS],
-        undated: 0,
-        discarded: QueueBytes::NONE,
-    };
-}
-
-/// What the ends of orphans of one fate add up to, for one group.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ends {
-    /// Sum of the times from the close's return to the end, nanoseconds.
-    pub lived_ns: u64,
-    /// Orphans by that time; not cumulative.
-    pub buckets: [u64; BUCKETS],
-    /// Payload thrown away.
-    pub discarded: QueueBytes,
-}
-
-impl Ends {
-    /// Nothing counted.
-    pub const ZERO: Self = Self {
-        lived_ns: 0,
-        buckets: [0; BUCKETS],
-        discarded: QueueBytes::NONE,
-    };
-
-    /// How many there were.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        self.buckets.iter().sum()
-    }
-}
-
 /// What one group's closes left behind.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Orphans {
-    /// Orphans that closes left.
-    pub left: u64,
-    /// Payload that was outstanding when those closes returned.
-    pub left_bytes: u64,
+    /// Those that ended, by [`Fate`].
+    pub ends: [u64; Fate::COUNT],
+    /// Payload that was thrown away with them, by [`Fate`].
+    pub discarded: [QueueBytes; Fate::COUNT],
+    /// Times from the close's return to the end.
+    pub lived: Times,
     /// Payload of ended orphans that the peer acknowledged since.
     pub delivered_bytes: u64,
-    /// Those that ended, by [`Fate`].
-    pub ends: [Ends; Fate::COUNT],
+    /// Payload that was outstanding when the closes returned.
+    pub left_bytes: u64,
+    /// Orphans that closes left. It is added to first and read last: who sees the payload of an orphan
+    /// sees the orphan.
+    pub left: u64,
 }
 
 impl Orphans {
     /// Nothing counted.
     pub const ZERO: Self = Self {
-        left: 0,
-        left_bytes: 0,
+        ends: [0; Fate::COUNT],
+        discarded: [QueueBytes::NONE; Fate::COUNT],
+        lived: Times::ZERO,
         delivered_bytes: 0,
-        ends: [Ends::ZERO; Fate::COUNT],
+        left_bytes: 0,
+        left: 0,
     };
 
     /// How many ended.
     #[must_use]
     pub fn ended(&self) -> u64 {
-        self.ends.iter().map(Ends::count).sum()
+        self.ends.iter().sum()
     }
 
     /// Payload of those that ended.
     #[must_use]
     pub fn ended_bytes(&self) -> u64 {
-        let discarded = self.ends.iter().map(|ends| ends.discarded);
-        let discarded: u64 = discarded.map(QueueBytes::sum).sum();
+        let discarded: u64 = self.discarded.iter().map(|bytes| bytes.sum()).sum();
         self.delivered_bytes + discarded
     }
 
@@ -169,12 +145,18 @@ impl Orphans {
     }
 }
 
-/// All counters of one group.
+/// All that one group counted: the value of the ledger, one copy for every CPU.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counters {
-    /// By [`Outcome`].
-    pub closes: [Closes; Outcome::COUNT],
+    /// Closes, by [`Outcome`]. Those of one CPU, or of one outcome, may stand below zero: a close is taken back
+    /// and counted anew if it turns out to be another's, or to have another outcome.
+    pub closes: [u64; Outcome::COUNT],
+    /// Times blocked in close: of those that did not wait under `SO_LINGER`, and of those that did
+    /// ([`Outcome::waited`]). Closes whose time is not known are missing.
+    pub blocked: [Times; 2],
+    /// Send-queue payload that closes threw away, by [`Outcome`].
+    pub discarded: [QueueBytes; Outcome::COUNT],
     /// RSTs this host chose to send, by [`Cause`].
     pub resets: [u64; Cause::COUNT],
     /// Received payload that no one read, thrown away by closes.
@@ -186,107 +168,34 @@ pub struct Counters {
 impl Counters {
     /// Nothing counted.
     pub const ZERO: Self = Self {
-        closes: [Closes::ZERO; Outcome::COUNT],
+        closes: [0; Outcome::COUNT],
+        blocked: [Times::ZERO; 2],
+        discarded: [QueueBytes::NONE; Outcome::COUNT],
         resets: [0; Cause::COUNT],
         unread_bytes: 0,
         orphans: Orphans::ZERO,
     };
-}
 
-/// What a [`Row`] adds up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    /// Closes of an outcome, with all that they did and left behind.
-    Closes(Outcome),
-    /// Ends of orphans of a fate.
-    Ends(Fate),
-    /// RSTs of a cause that are no part of a close.
-    Resets(Cause),
-    /// Ends of orphans that the daemon gave up, their fate unknown: the only rows that it makes, and
-    /// that the programs do not touch.
-    GivenUp,
-}
-
-/// How many kinds of rows there are.
-pub const ROWS: usize = Kind::GivenUp.index() + 1;
-
-/// How many rows [`Group::SHARED`] have.
-#[expect(clippy::cast_possible_truncation, reason = "a few dozen")]
-pub const SHARED_ROWS: u32 = (Group::SHARED.len() * ROWS) as u32;
-
-impl Kind {
-    /// The number of the row, below [`ROWS`].
+    /// Closes of an outcome.
     #[must_use]
-    pub const fn index(self) -> usize {
-        match self {
-            Self::Closes(outcome) => outcome.index(),
-            Self::Ends(fate) => Outcome::COUNT + fate.index(),
-            Self::Resets(cause) => Outcome::COUNT + Fate::COUNT + cause.index(),
-            Self::GivenUp => Outcome::COUNT + Fate::COUNT + Cause::COUNT,
-        }
-    }
-
-    /// The kind of the row with this number.
-    #[must_use]
-    pub fn from_index(index: usize) -> Option<Self> {
-        let fates = Outcome::COUNT + Fate::COUNT;
-        if index < Outcome::COUNT {
-            Outcome::ALL.get(index).copied().map(Self::Closes)
-        } else if index < fates {
-            let fate = Fate::ALL.get(index - Outcome::COUNT);
-            fate.copied().map(Self::Ends)
-        } else if index == Self::GivenUp.index() {
-            Some(Self::GivenUp)
-        } else {
-            Cause::ALL.get(index - fates).copied().map(Self::Resets)
-        }
+    pub fn closed(&self, outcome: Outcome) -> u64 {
+        // Below zero if a close was counted anew that had not been counted, being lost.
+        u64::try_from(self.closes[outcome.index()].cast_signed()).unwrap_or(0)
     }
 }
 
-/// The key of a [`Row`].
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RowKey {
-    /// Whose it is.
-    pub group: Group,
-    /// The index of its [`Kind`].
-    pub row: u64,
-}
+/// How many groups [`Group::SHARED`] are.
+#[expect(clippy::cast_possible_truncation, reason = "two")]
+pub const SHARED_GROUPS: u32 = Group::SHARED.len() as u32;
 
-/// The value of the ledger, one copy per CPU: what one kind of thing adds up to for one group. There
-/// are rows only of what happened. What has no meaning for a kind stays zero.
+/// What the daemon keeps of a group: no program touches it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Row {
-    /// Sum of the times: blocked in close, or from the close to the end of its orphan. Nanoseconds.
-    pub time_ns: u64,
-    /// How many there were, by that time; not cumulative.
-    pub buckets: [u64; BUCKETS],
-    /// Closes counted without a time, because their return was not seen.
-    pub undated: u64,
-    /// Send-queue payload thrown away.
-    pub discarded: QueueBytes,
-    /// Received payload that no one read, thrown away.
-    pub unread_bytes: u64,
-    /// RSTs this host chose to send: of closes, with the outcome as their cause.
-    pub resets: u64,
-    /// Payload of orphans: outstanding when their closes returned; for ends, acknowledged since.
-    pub orphan_bytes: u64,
-    /// Orphans that closes left. It is added to first and read last: who sees the payload of an orphan
-    /// sees the orphan.
-    pub left: u64,
-}
-
-impl Row {
-    /// Nothing counted.
-    pub const ZERO: Self = Self {
-        time_ns: 0,
-        buckets: [0; BUCKETS],
-        undated: 0,
-        discarded: QueueBytes::NONE,
-        unread_bytes: 0,
-        resets: 0,
-        left: 0,
-        orphan_bytes: 0,
-    };
+pub struct Note {
+    /// If it is shown under `other` for want of series, how many there might be then; else 0.
+    pub most_series: u64,
+    /// Orphans that were given up, their fate unknown.
+    pub given_up: Times,
+    /// Their payload.
+    pub given_up_bytes: u64,
 }

@@ -7,7 +7,7 @@ use super::labels::Lost;
 
 /// The layout of everything in the maps. A daemon goes on with the maps, and programs, of another only
 /// if both have the same: raise it with every change of what an entry means, or where it is.
-pub const LAYOUT: u64 = 6;
+pub const LAYOUT: u64 = 7;
 
 /// What the programs were loaded for: made with them, and never changed.
 #[repr(C)]
@@ -47,12 +47,12 @@ pub struct Origin {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Past {
-    /// What those counted whose rows are gone, and that are shown like [`Group::SHARED`], in that
+    /// What those counted whose counters are gone, and that are shown like [`Group::SHARED`], in that
     /// order.
     pub counters: [Counters; Group::SHARED.len()],
     /// What was found lost, by [`Lost`].
     pub lost: [u64; Lost::COUNT],
-    /// The group that was added last, whose rows may still be there.
+    /// The group that was added last, whose counters may still be there.
     pub last: Group,
 }
 

@@ -53,6 +53,15 @@ impl Outcome {
         }
     }
 
+    /// Whether a close of this outcome waited under `SO_LINGER`.
+    #[must_use]
+    pub const fn waited(self) -> bool {
+        matches!(
+            self,
+            Self::Lingered | Self::LingerTimeout | Self::LingerInterrupted | Self::LingerFailed
+        )
+    }
+
     /// Whether a close of this outcome can throw away what was queued to be sent.
     #[must_use]
     pub const fn discards(self) -> bool {

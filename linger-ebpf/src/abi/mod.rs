@@ -43,8 +43,8 @@ mod pod;
 mod records;
 
 pub use counts::{
-    BUCKET_BOUNDS_NS, BUCKETS, Closes, Counters, Ends, Kind, Orphans, QueueBytes, ROWS, Row,
-    RowKey, SHARED_ROWS,
+    BLOCKED_BOUNDS_NS, BUCKETS, Counters, LIVED_BOUNDS_NS, Note, Orphans, QueueBytes,
+    SHARED_GROUPS, Times,
 };
 pub use event::{
     COSTLY_NS, DAEMON, Event, FRAMES, Filter, MAX_WATCHED, WATCHERS, Watch, asks, event_kind, told,
@@ -62,9 +62,6 @@ pub use records::{
 
 /// How many groups have counters of their own, unless the daemon is told otherwise.
 pub const MAX_GROUPS: u32 = 4096;
-
-/// How many rows of the ledger there may be for each group, on average; few groups come near it.
-pub const ROWS_PER_GROUP: u32 = 24;
 
 /// How many cgroups that were told to be left out the kernel can know.
 pub const MAX_LEFT_OUT: u32 = 16_384;

@@ -4,7 +4,7 @@
     reason = "aya's marker for plain old data is an unsafe trait"
 )]
 
-use super::counts::{BUCKETS, Closes, Counters, Ends, Orphans, QueueBytes, Row, RowKey};
+use super::counts::{BUCKETS, Counters, Note, Orphans, QueueBytes, Times};
 use super::event::{Event, FRAMES, Filter, WATCHERS, Watch};
 use super::group::{Exe, Group, Path, PortBits, Settings};
 use super::handover::{Origin, Past};
@@ -28,8 +28,6 @@ macro_rules! pod {
 pod! {
     Group = 8 + 2 * 8 + 8 + 4 + 2 + 2;
     QueueBytes = 2 * 8;
-    Row = 8 + 14 * 8 + 8 + 2 * 8 + 4 * 8;
-    RowKey = size_of::<Group>() + 8;
     Close = 3 * 8 + 4 * 4 + 4 + 2 * 2;
     Slot = 2 * 8 + size_of::<Close>();
     Parked = size_of::<Close>() + size_of::<Group>();
@@ -40,10 +38,10 @@ pod! {
     PortBits = 3 * 8;
     Exe = 2 * 8;
     Path = 8 + 16 * 128;
-    Closes = (1 + BUCKETS + 1 + 2) * 8;
-    Ends = (1 + BUCKETS + 2) * 8;
-    Orphans = 3 * 8 + Fate::COUNT * size_of::<Ends>();
-    Counters = Outcome::COUNT * size_of::<Closes>() + Cause::COUNT * 8 + 8 + size_of::<Orphans>();
+    Times = (1 + BUCKETS) * 8;
+    Orphans = Fate::COUNT * 3 * 8 + size_of::<Times>() + 3 * 8;
+    Counters = Outcome::COUNT * 3 * 8 + 2 * size_of::<Times>() + Cause::COUNT * 8 + 8 + size_of::<Orphans>();
+    Note = 8 + size_of::<Times>() + 8;
     Past = 2 * size_of::<Counters>() + Lost::COUNT * 8 + size_of::<Group>();
     Origin = 2 * 8 + 28 + 11 * 4;
     Watch = 2 * 8 + 2 * WATCHERS as usize * 8;

@@ -7,7 +7,9 @@
 
 use core::{mem::MaybeUninit, ptr};
 
-use linger_ebpf::{Close, Group, Lost, Outcome, QueueBytes, Row, flag, stage};
+use linger_ebpf::{
+    BLOCKED_BOUNDS_NS, Close, Counters, Group, Lost, Outcome, QueueBytes, flag, stage,
+};
 
 use super::{
     in_flight::Place,
@@ -352,7 +354,7 @@ pub(crate) fn finish(place: &Place, close: &Close) {
     forget(place, close);
 }
 
-/// Adds a close whose return is not seen, and what it leaves behind, to the rows of a group, as [`count`]
+/// Adds a close whose return is not seen, and what it leaves behind, to the counters of a group, as [`count`]
 /// has it. Returns how many bytes that are.
 #[inline(always)]
 pub(crate) fn count_unseen(close: &Close, group: *const Group) -> u32 {
@@ -369,7 +371,7 @@ pub(crate) fn count_unseen(close: &Close, group: *const Group) -> u32 {
     left
 }
 
-/// Adds a close to the row of its outcome, without its time if that is [`UNSEEN`]; and the payload that
+/// Adds a close to the counters of a group, without its time if that is [`UNSEEN`]; and the payload that
 /// it leaves behind, if there is any. The group is that of this thread, if none is given.
 ///
 /// A [global function](super).
@@ -384,35 +386,81 @@ pub(crate) extern "C" fn count(
     // SAFETY: what callers have is a record, and a group or nothing.
     let (close, group) = unsafe { (close.as_ref(), group.as_ref()) };
     let Some(close) = close else { return 0 };
-    let row = match group {
-        Some(group) => ledger::row(group, close.outcome.into()),
-        None => ledger::row(&who::closes(close), close.outcome.into()),
+    let counters = match group {
+        Some(group) => ledger::counters(group),
+        None => ledger::counters(&who::closes(close)),
     };
-    let Some(row) = row else { return 0 };
-    add(row, close, blocked_ns);
+    let Some(counters) = counters else { return 0 };
     if left > 0 {
-        orphan::add_left(row, left);
+        orphan::add_left(counters, left);
     }
+    add(counters, close, blocked_ns);
     0
 }
 
-/// Adds a close to a row.
+/// Adds a close to counters.
 #[inline(always)]
-fn add(row: *mut Row, close: &Close, blocked_ns: u64) {
-    if blocked_ns == UNSEEN {
-        shared!(row, undated).add(1);
-    } else {
-        ledger::add_time(row, blocked_ns);
+fn add(counters: *mut Counters, close: &Close, blocked_ns: u64) {
+    let outcome = usize::from(close.outcome);
+    if outcome >= Outcome::COUNT {
+        return;
+    }
+    shared!(counters, closes[outcome]).add(1);
+    if blocked_ns != UNSEEN {
+        // SAFETY: a field of a map value.
+        let times = unsafe { &raw mut (*counters).blocked[usize::from(has_waited(outcome))] };
+        ledger::add_time(times, &BLOCKED_BOUNDS_NS, blocked_ns);
     }
     let discarded = QueueBytes {
         unsent: close.unsent.into(),
         unacked: close.unacked.into(),
     };
-    ledger::add_discarded(row, discarded);
+    // SAFETY: as above.
+    let sum = unsafe { &raw mut (*counters).discarded[outcome] };
+    ledger::add_discarded(sum, discarded);
     if close.unread > 0 {
-        shared!(row, unread_bytes).add(close.unread.into());
+        shared!(counters, unread_bytes).add(close.unread.into());
     }
-    if close.flags & flag::RESET != 0 {
-        shared!(row, resets).add(1);
+    if close.flags & flag::RESET != 0
+        && let Some(cause) = cause(outcome)
+    {
+        shared!(counters, resets[cause]).add(1);
     }
 }
+
+/// As [`Outcome::waited`] has it, which are one after another.
+#[inline(always)]
+const fn has_waited(outcome: usize) -> bool {
+    outcome.wrapping_sub(Outcome::Lingered.index()) < WAITING
+}
+
+const WAITING: usize = 4;
+
+const _: () = {
+    let mut outcome = 0;
+    while outcome < Outcome::COUNT {
+        assert!(Outcome::ALL[outcome].waited() == has_waited(outcome));
+        outcome += 1;
+    }
+};
+
+/// As [`Outcome::cause`] has it, which are one after another in the same order.
+#[inline(always)]
+const fn cause(outcome: usize) -> Option<usize> {
+    let cause = outcome.wrapping_sub(Outcome::LingerAborted.index());
+    if cause < ABORTING { Some(cause) } else { None }
+}
+
+const ABORTING: usize = 4;
+
+const _: () = {
+    let mut outcome = 0;
+    while outcome < Outcome::COUNT {
+        match (Outcome::ALL[outcome].cause(), cause(outcome)) {
+            (Some(one), Some(two)) => assert!(one.index() == two),
+            (None, None) => {}
+            _ => panic!("an outcome and the cause of its RST have different places"),
+        }
+        outcome += 1;
+    }
+};

@@ -1,11 +1,11 @@
-//! The rows of the ledger: found, or made when something happens for the first time.
+//! The counters of each group: found, or made when it counts for the first time.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use linger_ebpf::{BUCKET_BOUNDS_NS, Group, Lost, QueueBytes, ROWS, Row, RowKey, keyed};
+use linger_ebpf::{BUCKETS, Counters, Group, Lost, QueueBytes, Times, keyed};
 
 use super::{
     exe,
-    maps::{self, EEXIST, GROUPS, LEDGER, SHARED},
+    maps::{self, LEDGER, SHARED},
     path,
     shared::shared,
     who,
@@ -14,45 +14,36 @@ use super::{
 /// The time of a close whose return is not seen.
 pub(crate) const UNSEEN: u64 = u64::MAX;
 
-/// What a new row starts from.
-static ZERO: Row = Row::ZERO;
+/// What a new group starts from.
+static ZERO: Counters = Counters::ZERO;
 
-/// The row of a group for what has this index of a [`linger_ebpf::Kind`]; another's if there is no
-/// place. None only if there is no such kind.
+/// The counters of a group; another's if there is no place. None never happens.
 #[inline(always)]
-pub(crate) fn row(group: &Group, kind: usize) -> Option<*mut Row> {
-    let key = RowKey {
-        group: *group,
-        row: kind as u64,
-    };
-    if let Some(row) = LEDGER.get_ptr_mut(&key) {
-        return Some(row);
+pub(crate) fn counters(group: &Group) -> Option<*mut Counters> {
+    if let Some(counters) = LEDGER.get_ptr_mut(group) {
+        return Some(counters);
     }
-    let row = new_row(&key);
-    (!row.is_null()).then_some(row)
+    let counters = new(group);
+    (!counters.is_null()).then_some(counters)
 }
 
-/// What happens for the first time, or to those that have no group of their own.
+/// The counters of a group that counts for the first time, or has none of its own.
 #[inline(never)]
-fn new_row(key: &RowKey) -> *mut Row {
-    for (place, shared) in Group::SHARED.iter().enumerate() {
-        if key.group.cgroup_id == shared.cgroup_id {
-            return shared_row(place, key.row);
+fn new(group: &Group) -> *mut Counters {
+    for (place, shared) in (0..).zip(&Group::SHARED) {
+        if group.cgroup_id == shared.cgroup_id {
+            return self::shared(place);
         }
     }
-    let admission = admission(&key.group);
-    if admission == Admission::New {
-        learn(&key.group);
+    // Another CPU may make them first: then this fails and the look finds them.
+    if LEDGER.insert(group, &ZERO, u64::from(BPF_NOEXIST)).is_ok() {
+        learn(group);
     }
-    if admission != Admission::Refused {
-        // Another CPU may make it first: then this fails and the look finds it.
-        let _ = LEDGER.insert(key, &ZERO, u64::from(BPF_NOEXIST));
-        if let Some(row) = LEDGER.get_ptr_mut(key) {
-            return row;
-        }
+    if let Some(counters) = LEDGER.get_ptr_mut(group) {
+        return counters;
     }
     maps::lose(Lost::Group);
-    shared_row(0, key.row)
+    shared(0)
 }
 
 /// Writes down what is known of a new group beyond its key.
@@ -66,54 +57,31 @@ fn learn(group: &Group) {
     }
 }
 
-/// The row of one of [`Group::SHARED`].
+/// The counters of one of [`Group::SHARED`].
 #[inline(always)]
-fn shared_row(place: usize, row: u64) -> *mut Row {
-    #[expect(clippy::cast_possible_truncation, reason = "a few dozen")]
-    let index = (place * ROWS) as u32 + row as u32;
-    SHARED.get_ptr_mut(index).unwrap_or(core::ptr::null_mut())
+fn shared(place: u32) -> *mut Counters {
+    SHARED.get_ptr_mut(place).unwrap_or(core::ptr::null_mut())
 }
 
-#[derive(PartialEq, Eq)]
-enum Admission {
-    Refused,
-    Known,
-    New,
-}
-
-/// Whether a group has a place; a new one takes it, if there is one.
+/// Adds a time, by the bounds of its buckets.
 #[inline(always)]
-fn admission(group: &Group) -> Admission {
-    if GROUPS.get_ptr(group).is_some() {
-        return Admission::Known;
-    }
-    match GROUPS.insert(group, 0, u64::from(BPF_NOEXIST)) {
-        Ok(()) => Admission::New,
-        // Another CPU was first.
-        Err(EEXIST) => Admission::Known,
-        Err(_) => Admission::Refused,
-    }
-}
-
-/// Adds a time to a histogram and to the sum of times.
-#[inline(always)]
-pub(crate) fn add_time(row: *mut Row, time_ns: u64) {
+pub(crate) fn add_time(times: *mut Times, bounds_ns: &[u64; BUCKETS - 1], time_ns: u64) {
     let mut bucket = 0;
-    while bucket < BUCKET_BOUNDS_NS.len() && time_ns > BUCKET_BOUNDS_NS[bucket] {
+    while bucket < bounds_ns.len() && time_ns > bounds_ns[bucket] {
         bucket += 1;
     }
     // There is one bucket more than bounds.
-    shared!(row, buckets[bucket]).add(1);
-    shared!(row, time_ns).add(time_ns);
+    shared!(times, buckets[bucket]).add(1);
+    shared!(times, sum_ns).add(time_ns);
 }
 
 /// Adds payload that was thrown away.
 #[inline(always)]
-pub(crate) fn add_discarded(row: *mut Row, discarded: QueueBytes) {
+pub(crate) fn add_discarded(sum: *mut QueueBytes, discarded: QueueBytes) {
     if discarded.unsent > 0 {
-        shared!(row, discarded.unsent).add(discarded.unsent);
+        shared!(sum, unsent).add(discarded.unsent);
     }
     if discarded.unacked > 0 {
-        shared!(row, discarded.unacked).add(discarded.unacked);
+        shared!(sum, unacked).add(discarded.unacked);
     }
 }

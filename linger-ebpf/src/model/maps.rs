@@ -7,31 +7,28 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, PerCpuHashMap},
 };
 use linger_ebpf::{
-    Close, Event, Exe, Exiting, Filter, Group, HINTS, Lost, MAX_CLOSES, MAX_COMMS, MAX_GROUPS,
-    MAX_LEFT_OUT, MAX_ORPHANS, MAX_WATCHED, Origin, Orphan, Parked, Past, Path, PortBits,
-    ROWS_PER_GROUP, Row, RowKey, SHARED_ROWS, Settings, Slot, UNDECIDED_PLACES, Undecided,
-    WATCHERS, Watch, hint,
+    Close, Counters, Event, Exe, Exiting, Filter, Group, HINTS, Lost, MAX_CLOSES, MAX_COMMS,
+    MAX_GROUPS, MAX_LEFT_OUT, MAX_ORPHANS, MAX_WATCHED, Note, Origin, Orphan, Parked, Past, Path,
+    PortBits, SHARED_GROUPS, Settings, Slot, UNDECIDED_PLACES, Undecided, WATCHERS, Watch, hint,
 };
 
 use core::arch::asm;
 
 use super::shared::shared;
 
-/// The ledger: what each kind of thing adds up to for each group. Memory is allocated as rows appear:
-/// a row costs `size_of::<Row>()` on every CPU. The daemon sets how many there may be.
+/// The ledger: all that each group counted. Memory is allocated as groups appear: one costs
+/// `size_of::<Counters>()` on every CPU. The daemon sets how many there may be.
 #[map]
-pub(crate) static LEDGER: PerCpuHashMap<RowKey, Row> =
-    PerCpuHashMap::with_max_entries(MAX_GROUPS * ROWS_PER_GROUP, BPF_F_NO_PREALLOC);
+pub(crate) static LEDGER: PerCpuHashMap<Group, Counters> =
+    PerCpuHashMap::with_max_entries(MAX_GROUPS, BPF_F_NO_PREALLOC);
 
-/// The groups that have rows in the ledger. The daemon sets how many there may be, and writes down with
-/// those that it shows under `other` for want of series how many series there might be.
+/// The counters of [`Group::SHARED`], which always find a place.
 #[map]
-pub(crate) static GROUPS: HashMap<Group, u64> =
-    HashMap::with_max_entries(MAX_GROUPS, BPF_F_NO_PREALLOC);
+pub(crate) static SHARED: PerCpuArray<Counters> = PerCpuArray::with_max_entries(SHARED_GROUPS, 0);
 
-/// The rows of [`Group::SHARED`], which always find a place.
+/// What the daemon keeps of groups; its alone.
 #[map]
-pub(crate) static SHARED: PerCpuArray<Row> = PerCpuArray::with_max_entries(SHARED_ROWS, 0);
+static NOTES: HashMap<Group, Note> = HashMap::with_max_entries(MAX_GROUPS, BPF_F_NO_PREALLOC);
 
 /// The paths of cgroups that closed, by their id.
 #[map]

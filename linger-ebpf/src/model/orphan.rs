@@ -14,7 +14,8 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use linger_ebpf::{
-    Close, Fate, Group, Kind, Orphan, Outcome, QueueBytes, Row, UNDECIDED, Undecided, flag, omen,
+    Close, Counters, Fate, Group, LIVED_BOUNDS_NS, Orphan, QueueBytes, UNDECIDED, Undecided, flag,
+    omen,
     orphan_stage::{ENDED, ENDING, LEFT, MASK, OPEN, SPENT},
 };
 
@@ -176,11 +177,11 @@ pub(crate) fn take_back(key: u64) {
     }
     let Some(orphan) = record(key) else { return };
     if let Some(Orphan { group, bytes, .. }) = take(key, orphan)
-        && let Some(row) = ledger::row(&group, LEAVING)
+        && let Some(counters) = ledger::counters(&group)
     {
         // Less one, and less its bytes.
-        shared!(row, left).add(u64::MAX);
-        shared!(row, orphan_bytes).add(u64::from(bytes).wrapping_neg());
+        shared!(counters, orphans.left).add(u64::MAX);
+        shared!(counters, orphans.left_bytes).add(u64::from(bytes).wrapping_neg());
     }
 }
 
@@ -409,41 +410,45 @@ fn replaced(key: u64) {
     remove(key);
 }
 
-/// The kind of row where orphans are counted as left that are not counted together with their close.
-const LEAVING: usize = Kind::Closes(Outcome::Graceful).index();
-
 /// Adds to what a group's closes left behind.
 #[inline(never)]
 pub(crate) fn count_left(group: &Group, bytes: u32) {
-    if let Some(row) = ledger::row(group, LEAVING) {
-        add_left(row, bytes);
+    if let Some(counters) = ledger::counters(group) {
+        add_left(counters, bytes);
     }
 }
 
-/// Adds an orphan to the row of closes that left it.
+/// Adds an orphan to the counters of the group that left it.
 #[inline(always)]
-pub(crate) fn add_left(row: *mut Row, bytes: u32) {
-    shared!(row, left).add(1);
-    shared!(row, orphan_bytes).add(bytes.into());
+pub(crate) fn add_left(counters: *mut Counters, bytes: u32) {
+    shared!(counters, orphans.left).add(1);
+    shared!(counters, orphans.left_bytes).add(bytes.into());
 }
 
 /// Adds the end of an orphan that was left with `bytes`, of which `queued` were still outstanding.
 #[inline(always)]
 fn count_end(group: &Group, fate: u32, bytes: u32, queued: QueueBytes, lived_ns: u64) {
-    /// The first of the kinds of ends, which stand in the order of their fates.
-    const ENDS: usize = Kind::Ends(Fate::Delivered).index();
-    let Some(row) = ledger::row(group, ENDS + fate as usize) else {
+    let (Some(counters), fate @ 0..Fate::COUNT) = (ledger::counters(group), fate as usize) else {
         return;
     };
-    ledger::add_time(row, lived_ns);
+    // SAFETY: fields of a map value.
+    let (times, sum) = unsafe {
+        let orphans = &raw mut (*counters).orphans;
+        (
+            &raw mut (*orphans).lived,
+            &raw mut (*orphans).discarded[fate],
+        )
+    };
+    shared!(counters, orphans.ends[fate]).add(1);
+    ledger::add_time(times, &LIVED_BOUNDS_NS, lived_ns);
     // No more than there was.
     let bytes = u64::from(bytes);
     let unsent = queued.unsent.min(bytes);
     let unacked = queued.unacked.min(bytes - unsent);
     let delivered = bytes - unsent - unacked;
-    ledger::add_discarded(row, QueueBytes { unsent, unacked });
+    ledger::add_discarded(sum, QueueBytes { unsent, unacked });
     if delivered > 0 {
-        shared!(row, orphan_bytes).add(delivered);
+        shared!(counters, orphans.delivered_bytes).add(delivered);
     }
 }
 

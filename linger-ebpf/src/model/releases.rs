@@ -9,7 +9,7 @@
 
 use core::ptr;
 
-use linger_ebpf::{Close, Group, Kind, Lost, Outcome, flag, stage};
+use linger_ebpf::{Close, Group, Lost, Outcome, flag, stage};
 
 use super::{
     close,
@@ -178,10 +178,10 @@ extern "C" fn recount(sk: u64) -> u32 {
 extern "C" fn withdraw(close: *const Close) -> u32 {
     // SAFETY: what callers have is a record.
     if let Some(close) = unsafe { close.as_ref() }
-        && let Some(row) = ledger::row(&who::closes(close), Kind::Closes(Outcome::Graceful).index())
+        && let Some(counters) = ledger::counters(&who::closes(close))
     {
         // Less one.
-        shared!(row, undated).add(u64::MAX);
+        shared!(counters, closes[Outcome::Graceful as usize]).add(u64::MAX);
     }
     0
 }

@@ -3,7 +3,7 @@
 //! The lock and the state tell the callers of `tcp_send_active_reset` apart on every kernel, so the
 //! reason argument, whose place and values differ between versions, is not needed.
 
-use linger_ebpf::{Cause, Close, Kind, Outcome, flag, stage};
+use linger_ebpf::{Cause, Close, Outcome, flag, stage};
 
 use super::again::is_hooked_again;
 use super::{close, ledger, maps, orphan, shared::shared, who};
@@ -135,8 +135,6 @@ pub(crate) fn is_new(sk: &Sock<Probed>, tcp: &Tcp<Probed>) -> bool {
 /// Counts an RST of which no close is the reason.
 #[inline(always)]
 fn count(sk: &Sock<Probed>, tcp: &Tcp<Probed>) {
-    /// The first of the kinds of RSTs, which stand in the order of their causes.
-    const RESETS: usize = Kind::Resets(Cause::LingerAborted).index();
     let state = sk.state();
     let flags = sk.flags();
     let mut by_timer = false;
@@ -167,14 +165,15 @@ fn count(sk: &Sock<Probed>, tcp: &Tcp<Probed>) {
     } else {
         who::acts(sk)
     };
+    let mut index = cause as usize;
     // SAFETY: a local; volatile so that what follows is compiled and verified once, not for each cause.
-    let kind = RESETS + unsafe { core::ptr::read_volatile(&raw const cause) } as usize;
-    let Some(row) = ledger::row(&group, kind) else {
+    let index = unsafe { (&raw mut index).read_volatile() };
+    let (Some(counters), 0..Cause::COUNT) = (ledger::counters(&group), index) else {
         return;
     };
-    shared!(row, resets).add(1);
+    shared!(counters, resets[index]).add(1);
     // A connection that no one accepted takes what it received with it.
     if matches!(cause, Cause::ListenerClosed) && sk.has_receive_queue() {
-        shared!(row, unread_bytes).add(u64::from(tcp.unread(flags)));
+        shared!(counters, unread_bytes).add(u64::from(tcp.unread(flags)));
     }
 }

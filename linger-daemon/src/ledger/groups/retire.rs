@@ -12,14 +12,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use linger_ebpf::{Exe, Group, ROWS, RowKey, keyed};
+use linger_ebpf::{Exe, Group, keyed};
 use tracing::debug;
 
 use super::super::past::Kept;
 use super::super::percpu::PerCpu;
-use super::super::sum::add_kind;
+use super::super::sum::add;
 use super::super::{LedgerError, keys};
-use super::{Groups, Known, OTHER, RETIRED, kind};
+use super::{Groups, Known, OTHER, RETIRED};
 
 /// How full a table of the kernel may be before what is of no use is not kept for long: this many
 /// quarters.
@@ -36,7 +36,7 @@ impl Groups {
     /// `retired`, or stays under `other`.
     pub(in super::super) fn retire(
         &mut self,
-        rows: &PerCpu<RowKey>,
+        counters: &PerCpu<Group>,
         kept: &mut Kept,
     ) -> Result<(), LedgerError> {
         let is_crowded = self.known.len() * 4 >= self.most * CROWDED;
@@ -49,7 +49,7 @@ impl Groups {
         let mut ended = HashSet::new();
         for (group, known) in &self.known {
             let is_quiet = known.changed.elapsed() >= patience;
-            if is_quiet && known.now.orphans_left == known.now.orphans_ended {
+            if is_quiet && known.now.orphans_under_way == 0 {
                 let is_gone = gone.entry(group.cgroup_id);
                 if *is_gone.or_insert_with(|| self.is_gone(group, known)) {
                     ended.insert(*group);
@@ -60,7 +60,7 @@ impl Groups {
             ended = self.with_their_series(&ended);
         }
         for group in ended {
-            self.remove(&group, rows, kept)?;
+            self.remove(&group, counters, kept)?;
         }
         self.forget_cgroups(gone.into_iter().filter(|(_, gone)| *gone));
         if self.keyed & keyed::EXE != 0 && self.passes.is_multiple_of(EXES_EVERY) {
@@ -91,7 +91,7 @@ impl Groups {
     fn remove(
         &mut self,
         group: &Group,
-        rows: &PerCpu<RowKey>,
+        counters: &PerCpu<Group>,
         kept: &mut Kept,
     ) -> Result<(), LedgerError> {
         let Some(known) = self.known.remove(group) else {
@@ -99,25 +99,23 @@ impl Groups {
         };
         debug!(labels = ?known.own, "retired");
         let place = if known.is_other { OTHER } else { RETIRED };
-        let mut counters = Box::new(kept.past().counters[place]);
-        for key in keys_of(group).filter(|key| known.now.kinds & 1 << key.row != 0) {
-            if let (Some(kind), Some(row)) = (kind(&key), rows.get(&key)?) {
-                add_kind(&mut counters, kind, &row);
-            }
+        let mut sum = Box::new(kept.past().counters[place]);
+        if let Some(mut own) = counters.get(group)? {
+            self.notes.add_to(group, &mut own);
+            add(&mut sum, &own);
         }
-        kept.put(place, &counters, group)?;
-        self.clear(group, rows)
+        kept.put(place, &sum, group)?;
+        self.clear(group, counters)
     }
 
-    /// Removes the rows of a group that stands among those of the past, and its place.
+    /// Removes the counters of a group that stand among those of the past, and what is kept of it.
     pub(in super::super) fn clear(
         &mut self,
         group: &Group,
-        rows: &PerCpu<RowKey>,
+        counters: &PerCpu<Group>,
     ) -> Result<(), LedgerError> {
-        keys_of(group).try_for_each(|key| rows.remove(&key))?;
-        // What is not there is what is wanted.
-        let _ = self.places.remove(group);
+        counters.remove(group)?;
+        self.notes.forget(group);
         Ok(())
     }
 
@@ -144,9 +142,4 @@ impl Groups {
         }
         Ok(())
     }
-}
-
-/// The keys of all rows that a group can have.
-fn keys_of(group: &Group) -> impl Iterator<Item = RowKey> {
-    (0..ROWS as u64).map(|row| RowKey { group: *group, row })
 }

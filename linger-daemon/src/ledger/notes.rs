@@ -1,0 +1,96 @@
+//! What the daemon keeps of groups. It stands in the kernel like all else, so that the next daemon can go on
+//! with it.
+
+use std::collections::HashMap;
+
+use aya::maps::{HashMap as BpfMap, MapData};
+use linger_ebpf::{Counters, Fate, Group, LIVED_BOUNDS_NS, Note};
+
+use super::sum::{add_all, add_times};
+use super::{LedgerError, keys, read, take, write};
+use crate::probe::Maps;
+
+const NAME: &str = "NOTES";
+
+/// What is kept, and a copy of it.
+pub(super) struct Notes {
+    map: BpfMap<MapData, Group, Note>,
+    notes: HashMap<Group, Note>,
+}
+
+impl Notes {
+    /// Takes the map, with all that is in it.
+    pub(super) fn take(maps: &mut Maps) -> Result<Self, LedgerError> {
+        let map = take(maps, NAME)?;
+        let mut notes = HashMap::new();
+        for group in keys(&map, NAME)? {
+            notes.insert(group, map.get(&group, 0).map_err(read(NAME))?);
+        }
+        Ok(Self { map, notes })
+    }
+
+    /// How many series there might be when this group was shown under `other` for want of them; else 0.
+    pub(super) fn most_series(&self, group: &Group) -> u64 {
+        self.notes.get(group).map_or(0, |note| note.most_series)
+    }
+
+    /// Keeps that a group is shown under `other` because there may be no more series than this; or, if that is 0,
+    /// that it is not.
+    pub(super) fn set_most_series(
+        &mut self,
+        group: &Group,
+        most_series: u64,
+    ) -> Result<(), LedgerError> {
+        if self.most_series(group) == most_series {
+            return Ok(());
+        }
+        self.change(group, |note| note.most_series = most_series)
+    }
+
+    /// Counts an orphan of a group that was given up.
+    pub(super) fn give_up(&mut self, group: &Group, given_up: GivenUp) -> Result<(), LedgerError> {
+        self.change(group, |note| {
+            note.given_up.add(given_up.lived_ns, &LIVED_BOUNDS_NS);
+            note.given_up_bytes += given_up.bytes;
+        })
+    }
+
+    /// Adds the orphans of a group that were given up to its counters.
+    pub(super) fn add_to(&self, group: &Group, counters: &mut Counters) {
+        if let Some(note) = self.notes.get(group) {
+            let orphans = &mut counters.orphans;
+            let unknown = Fate::Unknown.index();
+            add_times(&mut orphans.lived, &note.given_up);
+            add_all([&mut orphans.ends[unknown]], &[note.given_up.count()]);
+            // They were sent, perhaps.
+            let unacked = &mut orphans.discarded[unknown].unacked;
+            add_all([unacked], &[note.given_up_bytes]);
+        }
+    }
+
+    /// Forgets a group.
+    pub(super) fn forget(&mut self, group: &Group) {
+        if self.notes.remove(group).is_some() {
+            // What is not there is what is wanted.
+            let _ = self.map.remove(group);
+        }
+    }
+
+    /// Changes what is kept, and its copy only if the kernel has taken it.
+    fn change(&mut self, group: &Group, how: impl FnOnce(&mut Note)) -> Result<(), LedgerError> {
+        let mut note = self.notes.get(group).copied().unwrap_or_default();
+        how(&mut note);
+        self.map.insert(group, note, 0).map_err(write(NAME))?;
+        self.notes.insert(*group, note);
+        Ok(())
+    }
+}
+
+/// An orphan that was given up, its fate unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct GivenUp {
+    /// How long it had lived, nanoseconds.
+    pub(super) lived_ns: u64,
+    /// Payload that was outstanding when its close returned.
+    pub(super) bytes: u64,
+}
