@@ -8,6 +8,7 @@ mod notes;
 mod orphans;
 mod past;
 mod percpu;
+mod returns;
 mod shared;
 mod sum;
 mod totals;
@@ -29,6 +30,7 @@ use self::in_flight::{InFlight, Slots};
 use self::orphans::Records;
 use self::past::Kept;
 use self::percpu::PerCpu;
+use self::returns::Returns;
 pub(crate) use self::shared::Shared;
 use self::totals::Totals;
 pub(crate) use self::undecided::Undecided;
@@ -63,6 +65,8 @@ pub struct Snapshot {
     pub lost_orphan_bytes: u64,
     /// How full the maps are.
     pub maps: Vec<MapFill>,
+    /// Whether the return of close(2) is hooked, by the plan `tracepoint`.
+    pub returns_hooked: bool,
     /// How often the kernel skipped each program.
     pub skipped_runs: Vec<(&'static str, u64)>,
 }
@@ -124,6 +128,7 @@ pub struct Ledger {
     lost: PerCpuArray<MapData, u64>,
     lost_orphan_bytes: PerCpuArray<MapData, u64>,
     in_flight: InFlight,
+    returns: Returns,
     orphans: Records,
     undecided: Undecided,
     programs: Programs,
@@ -151,6 +156,7 @@ impl Ledger {
             shared: PerCpu::take(maps, "SHARED")?,
             lost: take(maps, "LOST")?,
             lost_orphan_bytes: take(maps, "LOST_ORPHAN_BYTES")?,
+            returns: Returns::map(maps)?,
             orphans: Records::new(maps, config.orphan_ttl)?,
             undecided: Undecided::map(maps)?,
             programs: Programs::default(),
@@ -197,6 +203,7 @@ impl Ledger {
         let begun = Instant::now();
         let swept = self.in_flight.sweep()?;
         self.count_missed(&swept.missed)?;
+        self.returns.keep(&self.programs, swept.awaits_return);
         self.give_up()?;
         self.undecided.settle_by(&self.programs)?;
         let mut totals = Totals::default();
@@ -226,6 +233,7 @@ impl Ledger {
                 fill("closes", swept.in_flight, MAX_CLOSES.into()),
                 fill("orphans", under_way, self.max_orphans.into()),
             ],
+            returns_hooked: self.returns.is_hooked(),
             skipped_runs: self
                 .programs
                 .skipped_runs()

@@ -87,6 +87,30 @@ pub(crate) fn link_to_event(program: &impl AsFd, event: &impl AsFd) -> io::Resul
     Ok(owned(unsafe { bpf(BPF_LINK_CREATE, &mut call) }?)?)
 }
 
+/// `union bpf_attr`, the part `raw_tracepoint`.
+#[repr(C)]
+struct RawTracepoint {
+    name: u64,
+    program: u32,
+    unused: u32,
+    cookie: u64,
+}
+
+/// Puts a program on the tracepoint that it was loaded for, for as long as the link is held.
+///
+/// kernel: v5.5.. kernel/bpf/syscall.c: `bpf_raw_tracepoint_open`
+pub(crate) fn hook_btf_tracepoint(program: &impl AsFd) -> io::Result<OwnedFd> {
+    const BPF_RAW_TRACEPOINT_OPEN: libc::c_long = 17;
+    let mut call = RawTracepoint {
+        name: 0,
+        program: number(program),
+        unused: 0,
+        cookie: 0,
+    };
+    // SAFETY: nothing is pointed to: the program knows its tracepoint.
+    Ok(owned(unsafe { bpf(BPF_RAW_TRACEPOINT_OPEN, &mut call) }?)?)
+}
+
 /// `struct bpf_link_info`, as far as it goes for links to cgroups.
 ///
 /// The kernel reads it as well: of a link to a perf event, whether there is a buffer for a name

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::{HashMap, MapData};
-use linger_ebpf::{Close, MAX_CLOSES, Parked, Slot};
+use linger_ebpf::{Close, MAX_CLOSES, Parked, Slot, flag};
 
 use super::shared::Shared;
 use super::{LedgerError, keys};
@@ -25,6 +25,8 @@ pub(super) struct InFlight {
 pub(super) struct Swept {
     /// Closes in flight.
     pub(super) in_flight: u64,
+    /// Whether one of them is to end with the return of close(2).
+    pub(super) awaits_return: bool,
     /// Closes whose thread has ended, and which were removed: their return was missed.
     pub(super) missed: Vec<Close>,
 }
@@ -40,12 +42,20 @@ impl InFlight {
                     self.slots.leave_crowd(tid);
                     swept.missed.push(close);
                 }
-                _ => swept.in_flight += 1,
+                found => swept.leave(found.ok().as_ref()),
             }
         }
         // A parked close ends with its socket, which always ends.
         swept.in_flight += keys(&self.parked, "PARKED")?.len() as u64;
         Ok(swept)
+    }
+}
+
+impl Swept {
+    /// Counts a close that stays; none if it is at work elsewhere by now.
+    fn leave(&mut self, close: Option<&Close>) {
+        self.in_flight += 1;
+        self.awaits_return |= close.is_some_and(|close| close.flags & flag::RETURNS != 0);
     }
 }
 
@@ -82,7 +92,7 @@ impl Slots {
             {
                 swept.missed.push(close);
             } else {
-                swept.in_flight += 1;
+                swept.leave(Some(&close));
             }
         }
         swept

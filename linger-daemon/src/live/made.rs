@@ -150,16 +150,14 @@ impl Group {
 
 impl Health {
     fn of(exposition: &Exposition) -> Self {
-        let Exposition {
-            snapshot, facts, ..
-        } = exposition;
+        let snapshot = &exposition.snapshot;
         let lost = Lost::ALL.iter().zip(snapshot.lost);
         let maps = snapshot.maps.iter().map(|fill| Map {
             map: fill.map.to_owned(),
             entries: fill.entries,
             capacity: fill.capacity,
         });
-        let hooks = facts.attached.iter().map(|hook| Hook {
+        let hooks = exposition.attached().map(|hook| Hook {
             program: hook.program.to_owned(),
             target: hook.point.to_string(),
             attached: true,

@@ -86,7 +86,7 @@ fn probe(exposition: &Exposition, series: &mut dyn Series) {
 }
 
 fn attached(exposition: &Exposition, series: &mut dyn Series) {
-    let hooks = exposition.facts.attached.iter();
+    let hooks = exposition.attached();
     let mut hooks: Vec<_> = hooks
         .map(|hook| (hook.program, hook.point.to_string()))
         .collect();

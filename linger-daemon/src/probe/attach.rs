@@ -149,8 +149,16 @@ impl Loader {
             mut maps,
         } = loaded;
         self.expect_reached(plan, &self.hooks_once(plan))?;
-        let holders = self.attach_hooks(&mut ebpf, plan, &self.hooks(plan), pins.is_some())?;
-        let hooks: Vec<_> = holders.iter().map(|(hook, _)| *hook).collect();
+        let hooks = self.hooks(plan);
+        // The other is attached when it is needed.
+        let (later, now): (Vec<_>, Vec<_>) = hooks.iter().partition(|hook| hook.sees_returns());
+        let holders = self.attach_hooks(&mut ebpf, plan, &now, pins.is_some())?;
+        self.load_programs(&mut ebpf, &later)
+            .map_err(|(hook, why)| PlanError {
+                plan,
+                point: hook.point.to_string(),
+                why,
+            })?;
         let programs = programs(&ebpf, &hooks).map_err(|(hook, why)| PlanError {
             plan,
             point: hook.point.to_string(),

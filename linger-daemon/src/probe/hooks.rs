@@ -69,6 +69,15 @@ const fn hook(program: &'static str, point: Point) -> Hook {
     Hook { program, point }
 }
 
+impl Hook {
+    /// Whether it sees the return of close(2), for which it hooks that of every system call. It is attached while
+    /// closes wait under `SO_LINGER`.
+    #[must_use]
+    pub fn sees_returns(self) -> bool {
+        self.program == SEES_RETURNS
+    }
+}
+
 /// Shared by the plans that hook functions.
 const DESTROY_SOCK: Hook = hook("destroy_sock", DESTROY);
 const RESET_ANSWERS: Hook = hook("reset_answers", SEND_RESET);
@@ -229,7 +238,7 @@ pub fn hooks(plan: Plan, asked: u32, traits: Traits) -> Vec<Hook> {
     let exit = (asked & keyed::EXE != 0).then_some(EXIT_MMAP);
     let all = exit.into_iter().chain(all.iter().copied());
     let all = all.chain(again(plan, traits));
-    let all = all.filter(|hook| traits.sees_returns || hook.program != SEES_RETURNS);
+    let all = all.filter(|hook| traits.sees_returns || !hook.sees_returns());
     let released = traits.preemption != Preemption::None && traits.sees_releases;
     let renamed = |mut hook: Hook| {
         if released && CLOSE_ENTRIES.contains(&hook.program) {
@@ -274,11 +283,14 @@ pub fn blind(plan: Plan, kernel: &Kernel) -> Vec<&'static str> {
         Plan::Tracepoint => {
             let mut blind = vec![
                 "closes of the kernel's own sockets, and of MPTCP subflows",
-                "the time of closes outside close(2): at exit, by dup2(2), by io_uring; an orphan of \
-                 theirs is as large as when they began",
+                "what a close does after it was decided, sending its FIN for the most part: it is not \
+                 in the close's time, and an orphan is as large as it was then",
+                "the time of closes that wait under SO_LINGER outside close(2), by io_uring, or before \
+                 lingerd has seen one that does: until then it does not hook sys_exit, for which every \
+                 system call pays",
             ];
             if !sees_returns(kernel) {
-                blind.push("the time of any close: that takes Linux 6.6 on x86-64");
+                blind.push("the time of any close that waits: that takes Linux 6.6 on x86-64");
                 blind.push(
                     "how a wait under SO_LINGER ends that ends neither in delivery nor in death: \
                      it is counted when its connection ends, as linger_timeout, or by what became \

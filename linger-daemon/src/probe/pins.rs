@@ -199,9 +199,9 @@ impl Pins {
             })
     }
 
-    /// Whether the program of this hook is still attached.
+    /// Whether the program of this hook is still attached, or there to be attached when it is needed.
     pub(super) fn is_attached(&self, hook: Hook) -> bool {
-        if hook.point == Point::OnDemand {
+        if hook.point == Point::OnDemand || hook.sees_returns() {
             return self.program(hook).exists();
         }
         sys::get(&self.link(hook)).is_ok_and(|link| sys::leads_anywhere(&link))

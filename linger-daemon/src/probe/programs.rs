@@ -35,6 +35,14 @@ impl Programs {
         Some(&found.1)
     }
 
+    /// Hooks the return of close(2), for as long as the link is held; none if the plan does not, on this kernel.
+    /// Takes no capabilities.
+    pub(crate) fn hook_returns(&self) -> Option<io::Result<OwnedFd>> {
+        let mut programs = self.programs.iter();
+        let (_, program) = programs.find(|(hook, _)| hook.sees_returns())?;
+        Some(sys::hook_btf_tracepoint(program))
+    }
+
     /// How often the kernel skipped each of those that it runs: the program, or the kprobe that runs it.
     pub(crate) fn skipped_runs(&self) -> io::Result<Vec<(&'static str, u64)>> {
         let missed = self.profile.as_ref().map(Profile::missed).transpose()?;

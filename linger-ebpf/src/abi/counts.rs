@@ -86,7 +86,7 @@ impl QueueBytes {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Orphans {
-    /// Those that ended, by [`Fate`].
+    /// Those that ended, by [`Fate`]. It is added to last and read first: who sees an end sees its payload.
     pub ends: [u64; Fate::COUNT],
     /// Payload that was thrown away with them, by [`Fate`].
     pub discarded: [QueueBytes; Fate::COUNT],

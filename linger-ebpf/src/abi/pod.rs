@@ -10,7 +10,7 @@ use super::group::{Exe, Group, Path, PortBits, Settings};
 use super::handover::{Origin, Past};
 use super::labels::{Cause, Fate, Lost, Outcome};
 use super::offsets::Offsets;
-use super::records::{Close, Exiting, Orphan, Parked, Slot, Undecided};
+use super::records::{Close, Exiting, Orphan, Parked, Slot, Undecided, Waits};
 
 /// Declares a type that is `repr(C)`, and made of these integers, without padding.
 macro_rules! pod {
@@ -32,6 +32,7 @@ pod! {
     Slot = 2 * 8 + size_of::<Close>();
     Parked = size_of::<Close>() + size_of::<Group>();
     Orphan = 3 * 8 + size_of::<Group>() + 6 * 4;
+    Waits = 2 * 8;
     Undecided = 2 * 8 + size_of::<Orphan>();
     Exiting = 2 * 8 + 2 * 4;
     Settings = 8;

@@ -103,6 +103,16 @@ pub struct Parked {
     pub group: Group,
 }
 
+/// What the plan `tracepoint` and the daemon tell each other of closes that wait under `SO_LINGER`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// When the last of them began to wait, nanoseconds of `CLOCK_MONOTONIC`; 0 if none did.
+    pub last_ns: u64,
+    /// Until then the return of close(2) is hooked. The daemon puts it off as long as it lives.
+    pub seen_until_ns: u64,
+}
+
 /// The record of an orphan, from its close's decision to the end of its socket, whose address is its
 /// key.
 #[repr(C)]
@@ -200,7 +210,7 @@ pub mod omen {
 
 /// Flags of a [`Close`].
 pub mod flag {
-    /// It began inside close(2), whose return will be seen.
+    /// It waits inside close(2), whose return will be seen.
     pub const RETURNS: u8 = 1 << 0;
     /// Payload was outstanding when it sent its FIN: there is a record of its orphan.
     pub const LEAVES: u8 = 1 << 1;

@@ -51,7 +51,7 @@ fn abandon(place: &Place) {
         } else {
             ptr::null()
         };
-        count_unseen(close, group);
+        count_early(close, group, UNSEEN);
     } else {
         maps::lose(Lost::Close);
     }
@@ -354,11 +354,11 @@ pub(crate) fn finish(place: &Place, close: &Close) {
     forget(place, close);
 }
 
-/// Adds a close whose return is not seen, and what it leaves behind, to the counters of a group, as [`count`]
+/// Adds a close before its return, or without, and what it leaves behind, to the counters of a group, as [`count`]
 /// has it. Returns how many bytes that are.
 #[inline(always)]
-pub(crate) fn count_unseen(close: &Close, group: *const Group) -> u32 {
-    count(close, group, UNSEEN, 0);
+pub(crate) fn count_early(close: &Close, group: *const Group, blocked_ns: u64) -> u32 {
+    count(close, group, blocked_ns, 0);
     if close.flags & flag::LEAVES == 0 {
         return 0;
     }

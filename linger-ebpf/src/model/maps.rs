@@ -9,7 +9,8 @@ use aya_ebpf::{
 use linger_ebpf::{
     Close, Counters, Event, Exe, Exiting, Filter, Group, HINTS, Lost, MAX_CLOSES, MAX_COMMS,
     MAX_GROUPS, MAX_LEFT_OUT, MAX_ORPHANS, MAX_WATCHED, Note, Origin, Orphan, Parked, Past, Path,
-    PortBits, SHARED_GROUPS, Settings, Slot, UNDECIDED_PLACES, Undecided, WATCHERS, Watch, hint,
+    PortBits, SHARED_GROUPS, Settings, Slot, UNDECIDED_PLACES, Undecided, WATCHERS, Waits, Watch,
+    hint,
 };
 
 use core::arch::asm;
@@ -81,6 +82,10 @@ pub(crate) static CROWDED: HashMap<u32, Close> =
 #[map]
 pub(crate) static PARKED: HashMap<u64, Parked> =
     HashMap::with_max_entries(MAX_CLOSES, BPF_F_NO_PREALLOC);
+
+/// Which closes wait, and whether their returns are seen. Shared with the daemon, which decides that.
+#[map]
+pub(crate) static WAITS: Array<Waits> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// Orphans, by address of their socket. The daemon sets how many there may be.
 #[map]

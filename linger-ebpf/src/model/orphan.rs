@@ -439,8 +439,6 @@ fn count_end(group: &Group, fate: u32, bytes: u32, queued: QueueBytes, lived_ns:
             &raw mut (*orphans).discarded[fate],
         )
     };
-    shared!(counters, orphans.ends[fate]).add(1);
-    ledger::add_time(times, &LIVED_BOUNDS_NS, lived_ns);
     // No more than there was.
     let bytes = u64::from(bytes);
     let unsent = queued.unsent.min(bytes);
@@ -450,6 +448,9 @@ fn count_end(group: &Group, fate: u32, bytes: u32, queued: QueueBytes, lived_ns:
     if delivered > 0 {
         shared!(counters, orphans.delivered_bytes).add(delivered);
     }
+    ledger::add_time(times, &LIVED_BOUNDS_NS, lived_ns);
+    // Last, and read first: who sees an end sees what came of its payload.
+    shared!(counters, orphans.ends[fate]).add(1);
 }
 
 #[inline(always)]

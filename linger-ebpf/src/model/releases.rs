@@ -2,10 +2,14 @@
 //!
 //! `cgroup/sock_release` begins it, without the lock, and decides what is closed already. Under the
 //! lock the first change of state shows what the kernel decided; a socket that was closed in between
-//! changes no more, and is decided at its end. Inside close(2), its return ends the close; elsewhere (at exit, by dup2(2), on kernels that
-//! release files after close(2)) no one sees the return, and the close is counted without its time:
-//! at the decision, or at the socket's end if that comes within the close. One that waits is parked
-//! until then under its socket's address.
+//! changes no more, and is decided at its end. There the close is counted, with the time until then: at
+//! the decision, or at the socket's end if that comes within the close. What the close does after it, sending the FIN
+//! for the most part, takes no time that anyone sees.
+//!
+//! One that waits under `SO_LINGER` ends with the return of close(2), as long as that is hooked ([`WAITS`]). That costs
+//! every system call of the host, so the daemon does it where closes have waited, for a while. Else, and elsewhere
+//! (at exit, by dup2(2), on kernels that release files after close(2)), the close is parked under its socket's
+//! address, to be counted without its time when the socket ends.
 
 use core::ptr;
 
@@ -15,12 +19,13 @@ use super::{
     close,
     in_flight::{self, Place},
     ledger::{self, UNSEEN},
-    maps, orphan, reset,
+    maps::{self, WAITS},
+    orphan, reset,
     shared::shared,
     watch::{self, Stack},
     who,
 };
-use crate::kernel::{Memory, Probed, Registers, Sock, Task, state, state_offset};
+use crate::kernel::{Memory, Probed, Registers, Sock, Task, now_ns, state, state_offset};
 
 /// Number of the system call inside which a release ends with the call's return; -1 if there is none.
 #[unsafe(export_name = "LINGER_CLOSE_SYSCALL")]
@@ -53,8 +58,7 @@ pub(crate) fn release(sk: &Sock<Probed>, is_closed: bool, has_peer: bool) {
     let Some(place) = Place::current() else {
         return;
     };
-    let flags = if in_close_syscall() { flag::RETURNS } else { 0 };
-    let Some(close) = close::begin(&place, sk.address(), flags) else {
+    let Some(close) = close::begin(&place, sk.address(), 0) else {
         return maps::lose(Lost::Close);
     };
     // What is closed stays closed. Anything else may change before the close takes the lock.
@@ -103,20 +107,47 @@ pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
         return;
     }
     close::leave(close, sk, old);
-    if !returns(close) {
-        if close.stage == stage::WAITING {
-            park(close);
-        } else {
-            count(close, ptr::null(), Stack::Here);
+    if close.stage == stage::WAITING {
+        if wait() {
+            close.flags |= flag::RETURNS;
+            return;
         }
-        place.clear();
+        park(close);
+    } else {
+        count(close);
     }
+    place.clear();
 }
 
-/// Counts a close whose return no one sees.
+/// A close waits. Whether its return will be seen.
 #[inline(always)]
-fn count(close: &Close, group: *const Group, stack: Stack) {
-    let left = close::count_unseen(close, group);
+fn wait() -> bool {
+    if let Some(waits) = WAITS.get_ptr_mut(0) {
+        shared!(waits, last_ns).set(now_ns());
+    }
+    are_returns_seen() && in_close_syscall()
+}
+
+/// Whether the return of close(2) is hooked.
+#[inline(always)]
+fn are_returns_seen() -> bool {
+    WAITS
+        .get_ptr_mut(0)
+        .is_some_and(|waits| shared!(waits, seen_until_ns).get() > now_ns())
+}
+
+/// Counts a close that does not wait: this is the last that is seen of it.
+#[inline(always)]
+fn count(close: &Close) {
+    let blocked_ns = now_ns().saturating_sub(close.start_ns);
+    let left = close::count_early(close, ptr::null(), blocked_ns);
+    watch::tell(close, left, blocked_ns, Stack::Here);
+}
+
+/// Counts a close that waited, and whose return no one saw.
+#[inline(always)]
+fn count_unseen(close: &Close, group: *const Group, stack: Stack) {
+    let left = close::count_early(close, group, UNSEEN);
     maps::lose(Lost::Return);
     watch::tell(close, left, UNSEEN, stack);
 }
@@ -200,7 +231,8 @@ pub(crate) fn destroy<M: Memory>(sk: &Sock<M>) {
         let decided = close.stage == stage::DECIDED && returns(close);
         if !decided && sk.is_owned() {
             settle(close, sk);
-            ends = !returns(close);
+            // Its return may not be seen any more, now that it has waited.
+            ends = !returns(close) || !are_returns_seen();
         }
         if close.flags & flag::LEAVES != 0 {
             orphan::end(sk);
@@ -210,7 +242,7 @@ pub(crate) fn destroy<M: Memory>(sk: &Sock<M>) {
         orphan::end(sk);
     }
     if ends && let Some(close) = place.record() {
-        count(close, ptr::null(), Stack::Here);
+        count(close);
         place.clear();
     }
 }
@@ -221,7 +253,7 @@ fn end_parked<M: Memory>(sk: &Sock<M>) {
     let address = sk.address();
     if let Some(parked) = in_flight::parked(address) {
         settle(&mut parked.close, sk);
-        count(&parked.close, &raw const parked.group, Stack::Elsewhere);
+        count_unseen(&parked.close, &raw const parked.group, Stack::Elsewhere);
         in_flight::unpark(address);
     }
 }

@@ -1,0 +1,90 @@
+//! The return of close(2), which the plan `tracepoint` hooks while closes wait under `SO_LINGER`: every system call of
+//! the host pays for it.
+
+use std::mem::offset_of;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
+
+use linger_ebpf::Waits;
+use tracing::{debug, warn};
+
+use super::LedgerError;
+use super::shared::Shared;
+use crate::probe::{Maps, Programs};
+use crate::sys::now_ns;
+
+const NAME: &str = "WAITS";
+
+/// The hook is taken off when no close has begun to wait for this long.
+const IDLE_NS: u64 = 3_600 * SECOND_NS;
+
+/// Whether closes may rely on the hook is said for this long: longer than from one reading to the next. If the
+/// daemon is killed, and the hook gone with it, they do so no longer.
+const LEASE_NS: u64 = 60 * SECOND_NS;
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// The hook, and what the programs say of closes that wait.
+pub(super) struct Returns {
+    waits: Shared,
+    hook: Hook,
+}
+
+enum Hook {
+    Off,
+    On {
+        _link: OwnedFd,
+    },
+    /// The kernel does not take it.
+    Refused,
+}
+
+impl Returns {
+    /// Maps what the programs say.
+    pub(super) fn map(maps: &Maps) -> Result<Self, LedgerError> {
+        Ok(Self {
+            waits: Shared::map(maps, NAME, size_of::<Waits>())?,
+            hook: Hook::Off,
+        })
+    }
+
+    /// Whether the return of close(2) is hooked.
+    pub(super) fn is_hooked(&self) -> bool {
+        matches!(self.hook, Hook::On { .. })
+    }
+
+    /// Hooks it once a close has waited, and takes the hook off when none has for a while; unless one that relies
+    /// on it still waits.
+    pub(super) fn keep(&mut self, programs: &Programs, is_relied_on: bool) {
+        let last_ns = self.waits.word(offset_of!(Waits, last_ns));
+        let last_ns = last_ns.load(Ordering::Relaxed);
+        let is_wanted = last_ns > 0 && now_ns().saturating_sub(last_ns) < IDLE_NS;
+        if is_wanted && matches!(self.hook, Hook::Off) {
+            self.hook(programs);
+        }
+        let until_ns = self.waits.word(offset_of!(Waits, seen_until_ns));
+        if is_wanted && self.is_hooked() {
+            until_ns.store(now_ns() + LEASE_NS, Ordering::Relaxed);
+        } else if until_ns.swap(0, Ordering::Relaxed) == 0 && !is_relied_on && self.is_hooked() {
+            // It was not said when the last reading was made: since then no close has begun to rely on it.
+            debug!("no close has waited for a while: took the hook of sys_exit off");
+            self.hook = Hook::Off;
+        }
+    }
+
+    fn hook(&mut self, programs: &Programs) {
+        self.hook = match programs.hook_returns() {
+            None => Hook::Off,
+            Some(Ok(link)) => {
+                debug!("closes wait under SO_LINGER: hooked sys_exit");
+                Hook::On { _link: link }
+            }
+            Some(Err(error)) => {
+                warn!(
+                    "closes that wait under SO_LINGER are counted without their time: sys_exit cannot be hooked: {error}"
+                );
+                Hook::Refused
+            }
+        };
+    }
+}
