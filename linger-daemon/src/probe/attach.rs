@@ -192,9 +192,11 @@ impl Loader {
     }
 
     /// Attaches programs that have the names of those of a plan to its hooks, each once, for as long as what
-    /// this returns lives, and `ebpf`.
+    /// this returns lives, and `ebpf`; but not to that which is hooked only while closes wait.
     pub fn attach_alike(&self, ebpf: &mut Ebpf, plan: Plan) -> Result<impl Sized, PlanError> {
-        self.attach_hooks(ebpf, plan, &self.hooks_once(plan), false)
+        let mut hooks = self.hooks_once(plan);
+        hooks.retain(|hook| !hook.sees_returns());
+        self.attach_hooks(ebpf, plan, &hooks, false)
     }
 
     /// Refuses a plan of which a connection that ends does not reach one of these hooks: a function that

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use linger_daemon::live::{MAX_GROUPS as MAX_SHOWN, MAX_RECENT};
 use linger_ebpf::{
-    Close, Event, Exe, Group, MAX_CLOSES, MAX_COMMS, MAX_GROUPS, MAX_LEFT_OUT, MAX_ORPHANS,
-    MAX_WATCHED, Orphan, Parked, ROWS_PER_GROUP, Row, RowKey, Slot, UNDECIDED_PLACES, Undecided,
+    Close, Counters, Event, Exe, Group, MAX_CLOSES, MAX_COMMS, MAX_GROUPS, MAX_LEFT_OUT,
+    MAX_ORPHANS, MAX_WATCHED, Note, Orphan, Parked, Slot, UNDECIDED_PLACES, Undecided,
 };
 
 fn package() -> &'static Path {
@@ -68,6 +68,13 @@ impl Table {
     }
 }
 
+/// The counters of the groups.
+fn counters() -> Table {
+    let pointer = size_of::<usize>();
+    let (key, value) = (size_of::<Group>(), size_of::<Counters>());
+    Table::hash("counters of groups", MAX_GROUPS, key, pointer, value)
+}
+
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]
 fn mib(bytes: usize) -> String {
     format!("{:.1}", bytes as f64 / f64::from(1 << 20))
@@ -76,16 +83,15 @@ fn mib(bytes: usize) -> String {
 #[test]
 fn the_page_of_limits_has_the_sizes_of_the_tables() {
     let path = size_of::<linger_ebpf::Path>();
-    let (pointer, row) = (8, size_of::<Row>());
     let tables = [
+        counters(),
         Table::hash(
-            "rows",
-            MAX_GROUPS * ROWS_PER_GROUP,
-            size_of::<RowKey>(),
-            pointer,
-            row,
+            "what lingerd keeps of groups",
+            MAX_GROUPS,
+            size_of::<Group>(),
+            size_of::<Note>(),
+            0,
         ),
-        Table::hash("groups", MAX_GROUPS, size_of::<Group>(), 8, 0),
         Table::hash("paths of cgroups", MAX_GROUPS, 8, path, 0),
         Table::hash(
             "paths of files (`exe`)",

@@ -1,32 +1,18 @@
 //! What the page of scale says of the memory of the kernel.
 
-use linger_ebpf::{MAX_GROUPS, ROWS_PER_GROUP, Row, RowKey};
+use linger_ebpf::MAX_GROUPS;
 
-use crate::{Table, mib, page};
-
-/// Rows of a group of which nothing but the usual is seen.
-const USUAL: u32 = 4;
+use crate::{counters, mib, page};
 
 #[test]
-fn the_page_of_scale_has_what_rows_take() {
+fn the_page_of_scale_has_what_groups_take() {
     let page = page("scale.md");
-    for groups in [100, 512, 1_000, MAX_GROUPS] {
-        let rows = groups * USUAL;
-        let value = size_of::<Row>();
-        let of = |cpus: usize| {
-            let rows = rows as usize;
-            let table = Table::hash(
-                "rows",
-                MAX_GROUPS * ROWS_PER_GROUP,
-                size_of::<RowKey>(),
-                size_of::<usize>(),
-                value,
-            );
-            mib(rows * (table.each + cpus * table.on_every_cpu))
-        };
-        let copied = mib(rows as usize * 128 * value);
+    let table = counters();
+    for groups in [100, 512, 1_000, MAX_GROUPS as usize] {
+        let of = |cpus: usize| mib(groups * (table.each + cpus * table.on_every_cpu));
+        let copied = mib(groups * 128 * table.on_every_cpu);
         let line = format!(
-            "| {groups} | {rows} | {} | {} | {} | {} | {copied} |",
+            "| {groups} | {} | {} | {} | {} | {copied} |",
             of(2),
             of(16),
             of(64),

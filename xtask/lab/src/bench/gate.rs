@@ -1,4 +1,4 @@
-//! Instructions that lingerd adds to a close, held against those that are written down.
+//! Instructions that lingerd adds to a close, and to other system calls, held against those that are written down.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::emulated;
 use super::inside::Who;
-use super::inside::closes::{KINDS, Taken};
+use super::inside::closes::{KINDS, OTHER_CALL, Quarters, Taken};
 use super::instructions::CLOSES;
 use crate::table;
 
@@ -129,7 +129,8 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let rows: Vec<_> = compared.iter().map(Compared::row).collect();
     println!("{}", table::markdown(&head, &rows));
     println!(
-        "Instructions that being attached adds to a close; written down on {}, now on {release}.",
+        "Instructions that being attached adds to a close, and to a system call that is none; written down on {}, now \
+         on {release}.",
         baseline.kernel
     );
     let passed = compared.iter().filter(|one| one.passes()).count();
@@ -154,10 +155,12 @@ fn count(options: &Options) -> Result<Vec<Taken>> {
 /// The figures in it.
 fn figures(taken: &[Taken]) -> Result<Figures> {
     let bare = least(taken, &Who::Nobody)?;
+    let bare_call = least_of(taken, &Who::Nobody, |taken| taken.other_call)?;
     PLANS
         .iter()
         .map(|plan| {
-            let with = least(taken, &Who::Lingerd((*plan).to_owned()))?;
+            let who = Who::Lingerd((*plan).to_owned());
+            let with = least(taken, &who)?;
             let added = with
                 .iter()
                 .zip(bare)
@@ -171,19 +174,28 @@ fn figures(taken: &[Taken]) -> Result<Figures> {
             )]
             let whole = |added: f64| added.round() as u64;
             let kinds = kinds.map(|(kind, added)| (kind.name().to_owned(), whole(added)));
-            Ok(((*plan).to_owned(), kinds.collect()))
+            let mut kinds: BTreeMap<_, _> = kinds.collect();
+            let call = least_of(taken, &who, |taken| taken.other_call)?;
+            kinds.insert(OTHER_CALL.to_owned(), whole(call - bare_call));
+            Ok(((*plan).to_owned(), kinds))
         })
         .collect()
 }
 
 /// The least instructions of a connection of each kind, over all rounds.
 fn least(taken: &[Taken], who: &Who) -> Result<[f64; KINDS.len()]> {
-    let rounds: Vec<_> = taken.iter().filter(|taken| taken.who == *who).collect();
-    ensure!(!rounds.is_empty(), "{who:?} was not counted");
-    Ok(std::array::from_fn(|kind| {
-        let medians = rounds.iter().map(|taken| taken.connections[kind].median);
-        medians.fold(f64::INFINITY, f64::min)
-    }))
+    let mut all = [0.0; KINDS.len()];
+    for (kind, least) in all.iter_mut().enumerate() {
+        *least = least_of(taken, who, |taken| taken.connections[kind])?;
+    }
+    Ok(all)
+}
+
+/// The least of the medians of something, over all rounds.
+fn least_of(taken: &[Taken], who: &Who, of: impl Fn(&Taken) -> Quarters) -> Result<f64> {
+    let rounds = taken.iter().filter(|taken| taken.who == *who);
+    let least = rounds.map(|taken| of(taken).median).reduce(f64::min);
+    least.with_context(|| format!("{who:?} was not counted"))
 }
 
 /// Every figure that is written down or counted now, in order.
@@ -222,7 +234,8 @@ fn read() -> Result<Baseline> {
 fn write(baseline: &Baseline) -> Result<()> {
     ensure!(!baseline.added.is_empty(), "nothing was counted");
     let text = format!(
-        "# Written by `cargo xtask lab gate --update`: instructions that being attached adds to a close.\n{}",
+        "# Written by `cargo xtask lab gate --update`: instructions that being attached adds to a close, and to another \
+         system call.\n{}",
         toml::to_string(baseline)?
     );
     fs::write(file(), text).with_context(|| format!("write {}", file().display()))?;

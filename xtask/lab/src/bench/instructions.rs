@@ -9,7 +9,7 @@ use linger_xtask::shell::find;
 
 use super::emulated;
 use super::inside::Who;
-use super::inside::closes::{KINDS, Part, Taken};
+use super::inside::closes::{KINDS, OTHER_CALL, Part, Taken};
 use super::report::Report;
 use crate::churn::Churn;
 use crate::table;
@@ -24,21 +24,34 @@ const PEERS: [&str; 2] = ["tcplife", "tcpstates"];
 pub(super) fn run(short: bool, report: &mut Report) -> Result<()> {
     let taken = count(short)?;
     let bare = mean(&taken, &Who::Nobody).context("the machine counted nothing")?;
+    let bare_call = other_call(&taken, &Who::Nobody)?;
     let mut head = vec!["attached"];
     head.extend(KINDS.map(Churn::name));
+    head.push(OTHER_CALL);
     let whole = shown(bare.map(|all| format!("{:.0}", all / CLOSES)));
-    let mut rows = vec![line("a whole close, nobody attached", whole)];
+    let mut rows = vec![line("all of it, nobody attached", whole, Some(bare_call))];
     for plan in PLANS {
         let floor = added(&taken, &Who::Floor(plan.into()), bare)?;
         let lingerd = added(&taken, &Who::Lingerd(plan.into()), bare)?;
+        let added_call = |who| Ok::<_, anyhow::Error>(other_call(&taken, &who)? - bare_call);
+        let [floor_call, lingerd_call] =
+            [Who::Floor(plan.into()), Who::Lingerd(plan.into())].map(added_call);
         rows.push(line(
             &format!("floor of {plan}"),
             shown(floor.map(|added| format!("{added:.0}"))),
+            Some(floor_call?),
         ));
         let compared = std::array::from_fn(|kind| {
             format!("{:.0} ({:.2})", lingerd[kind], lingerd[kind] / floor[kind])
         });
-        rows.push(line(&format!("lingerd, {plan}"), shown(compared)));
+        let lingerd_call = lingerd_call?;
+        rows.push(line(
+            &format!("lingerd, {plan}"),
+            shown(compared),
+            Some(lingerd_call),
+        ));
+        let name = format!("instructions/{OTHER_CALL}/lingerd, {plan}/added");
+        report.figure(name, "instructions", vec![lingerd_call]);
         for (kind, churn) in KINDS
             .into_iter()
             .enumerate()
@@ -55,11 +68,16 @@ pub(super) fn run(short: bool, report: &mut Report) -> Result<()> {
     for taken in &taken {
         if let Who::Peer(name) = &taken.who {
             let added = added(std::slice::from_ref(taken), &taken.who, bare)?;
-            rows.push(line(name, shown(added.map(|added| format!("{added:.0}")))));
+            let call = taken.other_call.median - bare_call;
+            rows.push(line(
+                name,
+                shown(added.map(|added| format!("{added:.0}"))),
+                Some(call),
+            ));
         }
     }
     let text = format!(
-        "What being attached adds to a close, on Linux {NEWEST} in QEMU under `-icount`; in brackets, how \
+        "What being attached adds to a close, and to getppid(2) as long as no close has waited, on Linux {NEWEST} in QEMU under `-icount`; in brackets, how \
          many times that of the floor. Nothing else the machine does changes it. A close that waits under \
          `SO_LINGER` is counted by program only: below."
     );
@@ -80,8 +98,20 @@ fn shown(mut cells: [String; KINDS.len()]) -> [String; KINDS.len()] {
     cells
 }
 
-fn line(name: &str, cells: [String; KINDS.len()]) -> Vec<String> {
-    std::iter::once(name.to_owned()).chain(cells).collect()
+/// A line of a table, with what another system call takes.
+fn line(name: &str, cells: [String; KINDS.len()], other_call: Option<f64>) -> Vec<String> {
+    let other_call = other_call.map(|call| format!("{call:.0}"));
+    std::iter::once(name.to_owned())
+        .chain(cells)
+        .chain(other_call)
+        .collect()
+}
+
+/// Instructions of another system call; of several counts for the same, the least.
+fn other_call(taken: &[Taken], who: &Who) -> Result<f64> {
+    let all = taken.iter().filter(|taken| taken.who == *who);
+    let least = all.map(|taken| taken.other_call.median).reduce(f64::min);
+    least.with_context(|| format!("{who:?} was not counted"))
 }
 
 /// Instructions of a connection; of several counts for the same, the mean.
@@ -130,7 +160,7 @@ fn add_parts(taken: &[Taken], plan: &str, report: &mut Report) -> Result<()> {
                 }
                 None => String::new(),
             });
-            line(name, cells)
+            line(name, cells, None)
         })
         .collect();
     let title = format!("Instructions of each program, {plan}");

@@ -24,6 +24,9 @@ pub(in super::super) const KINDS: [Churn; 4] = [
     Churn::DataLeft,
 ];
 
+/// What a system call that has nothing to do with sockets is called beside them.
+pub(in super::super) const OTHER_CALL: &str = "another system call";
+
 /// Connections before any are counted: rows are made, code and data are met for the first time.
 const WARM_UP: usize = 100;
 /// Connections for which the kernel's statistics are taken.
@@ -66,11 +69,24 @@ pub(in super::super) struct Quarters {
     pub(in super::super) upper: f64,
 }
 
+impl Quarters {
+    fn of(values: &[f64]) -> Self {
+        let [median, lower, upper] = table::spread(values);
+        Self {
+            lower,
+            median,
+            upper,
+        }
+    }
+}
+
 /// What connections took while someone was attached, by [`KINDS`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(in super::super) struct Taken {
     /// Who that was.
     pub(in super::super) who: Who,
+    /// Instructions of a system call that has nothing to do with sockets.
+    pub(in super::super) other_call: Quarters,
     /// Instructions of a connection: the quarters of all.
     pub(in super::super) connections: [Quarters; KINDS.len()],
     /// The programs, by name.
@@ -100,6 +116,8 @@ fn count(who: Who, options: &Options) -> Result<Taken> {
     let attached = Attached::start(&who)?;
     let mut taken = Taken {
         who,
+        // Before any close waits: then there may be one more hook.
+        other_call: other_calls(options.connections),
         connections: Default::default(),
         parts: Default::default(),
     };
@@ -130,12 +148,22 @@ fn connections(churn: Churn, counted: usize) -> Result<Quarters> {
     let instructions = times[WARM_UP..]
         .windows(2)
         .map(|pair| (pair[1] - pair[0]).as_secs_f64() * 1e9);
-    let [median, lower, upper] = table::spread(&instructions.collect::<Vec<_>>());
-    Ok(Quarters {
-        lower,
-        median,
-        upper,
-    })
+    Ok(Quarters::of(&instructions.collect::<Vec<_>>()))
+}
+
+/// Counts the instructions of getppid(2), in batches.
+fn other_calls(batches: usize) -> Quarters {
+    let batch = || {
+        let start = Instant::now();
+        for _ in 0..BATCH {
+            nix::unistd::getppid();
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a small number")]
+        let calls = BATCH as f64;
+        start.elapsed().as_secs_f64() * 1e9 / calls
+    };
+    batch();
+    Quarters::of(&(0..batches).map(|_| batch()).collect::<Vec<_>>())
 }
 
 /// What each program takes of a batch of connections.
