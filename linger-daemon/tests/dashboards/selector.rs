@@ -84,6 +84,9 @@ fn selectors_are_found_with_what_is_around_them() {
         }
     );
     assert_eq!((found[1].function, found[1].metric), ("", "b:c"));
-    assert_eq!(bare("sum(linger_orphans) / linger_x{}"), ["linger_orphans"]);
+    assert_eq!(
+        bare("sum(linger_orphans_active) / linger_x{}"),
+        ["linger_orphans_active"]
+    );
     assert!(bare(r#"x{outcome=~"linger_failed|linger_aborted"}"#).is_empty());
 }

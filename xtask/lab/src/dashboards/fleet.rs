@@ -83,7 +83,7 @@ fn now() -> Vec<Panel> {
             "short",
             "Sockets whose close returned while payload was unsent or unacknowledged, and whose end has not come.",
         )
-        .query("orphans", "sum(unit:linger_orphans:sum{@jobs})"),
+        .query("orphans", "sum(unit:linger_orphans_active:sum{@jobs})"),
     ]
 }
 
@@ -181,11 +181,11 @@ fn why() -> Vec<Panel> {
         ),
         Panel::heatmap(
             "Time from close to end on all hosts",
-            "How long orphans lived: how long peers take for what is believed sent.",
+            "How many orphans a second took how long to end, delivered or not.",
         )
         .query(
             "{{le}}",
-            "sum by (le) (unit_le:linger_orphan_seconds_bucket:rate5m{@jobs})",
+            "sum by (le) (unit_le:linger_orphan_duration_seconds_bucket:rate5m{@jobs})",
         ),
     ]
 }

@@ -143,7 +143,7 @@ fn now() -> Vec<Panel> {
             "short",
             "Sockets whose close returned while payload was unsent or unacknowledged, and whose end has not come.",
         )
-        .query("orphans", "sum(linger_orphans{@hosts})"),
+        .query("orphans", "sum(linger_orphans_active{@hosts})"),
     ]
 }
 
@@ -159,7 +159,7 @@ fn who() -> Vec<Panel> {
         .column("aborts", "short", "sum by (unit) (increase(linger_closes_total{@now,@abort}[$__range]))")
         .column("closes", "short", "sum by (unit) (increase(linger_closes_total{@now}[$__range]))")
         .column("blocked", "s", "sum by (unit) (increase(linger_close_blocked_seconds_sum{@now}[$__range]))")
-        .column("orphans now", "short", "sum by (unit) (linger_orphans{@now})"),
+        .column("orphans now", "short", "sum by (unit) (linger_orphans_active{@now})"),
     ]
 }
 

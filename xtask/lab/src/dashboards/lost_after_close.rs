@@ -53,7 +53,7 @@ fn how_much() -> Vec<Panel> {
         )
         .alarming(10),
         Panel::stat("Orphans under way", "short", "Closed sockets that the kernel still serves.")
-            .query("orphans", "sum(linger_orphans{@unit})"),
+            .query("orphans", "sum(linger_orphans_active{@unit})"),
         Panel::stat(
             "Places taken",
             "percentunit",
@@ -91,7 +91,8 @@ fn who() -> Vec<Panel> {
         )
         .column("orphans ended", "short", "sum by (unit) (increase(linger_orphans_total{@unit}[$__range]))")
         .column("of those lost data", "short", r#"sum by (unit) (increase(linger_orphans_total{@unit,fate!="delivered"}[$__range]))"#)
-        .column("under way", "short", "sum by (unit) (linger_orphans{@unit})"),
+        .column("median time to end", "s", "histogram_quantile(0.5, sum by (unit, le) (increase(linger_orphan_duration_seconds_bucket{@unit}[$__range])))")
+        .column("under way", "short", "sum by (unit) (linger_orphans_active{@unit})"),
         Panel::lines("Lost, by unit", "Bps", "The ten units that lose most. A line leads to its unit.")
             .query("{{unit}}", "topk(10, sum by (unit) (rate(linger_discarded_bytes_total{@unit,@lost}[$__rate_interval])) > 0)")
             .leads_to_unit(),
@@ -123,7 +124,6 @@ fn why() -> Vec<Panel> {
         .query("{{queue}}", "sum by (queue) (rate(linger_discarded_bytes_total{@unit,@lost}[$__rate_interval]))"),
         Panel::table("Fates", "What became of orphans in this time range, by unit.")
             .column("orphans", "short", "sum by (unit, fate) (increase(linger_orphans_total{@unit}[$__range])) > 0")
-            .column("median time", "s", "histogram_quantile(0.5, sum by (unit, fate, le) (increase(linger_orphan_seconds_bucket{@unit}[$__range])))")
             .wide(12),
     ]
 }
@@ -131,24 +131,20 @@ fn why() -> Vec<Panel> {
 fn how_long() -> Vec<Panel> {
     vec![
         Panel::heatmap(
-            "From close to delivery",
-            "How long peers take for what is believed sent.",
+            "From close to end",
+            "How many orphans took how long to end, delivered or not. The kernel tries for up to 15 minutes at its defaults; unknown ends after orphan-ttl.",
         )
-        .query("{{le}}", r#"sum by (le) (increase(linger_orphan_seconds_bucket{@unit,fate="delivered"}[$__rate_interval]))"#),
-        Panel::heatmap(
-            "From close to loss",
-            "How long the kernel tried for what was lost at last. Up to 15 minutes at its defaults; unknown ends after orphan-ttl.",
-        )
-        .query("{{le}}", r#"sum by (le) (increase(linger_orphan_seconds_bucket{@unit,fate!="delivered"}[$__rate_interval]))"#),
+        .query("{{le}}", "sum by (le) (increase(linger_orphan_duration_seconds_bucket{@unit}[$__rate_interval]))"),
         Panel::lines(
-            "From close to delivery, percentiles",
+            "From close to end, percentiles",
             "s",
-            "Who waits for less than that under SO_LINGER, waits in vain.",
+            "Of all orphans, whatever their fate. Where most are delivered, p50 is how long peers take: a close that waits for less under SO_LINGER waits in vain.",
         )
-        .query("p50", r#"histogram_quantile(0.5, sum by (le) (rate(linger_orphan_seconds_bucket{@unit,fate="delivered"}[$__rate_interval])))"#)
-        .query("p99", r#"histogram_quantile(0.99, sum by (le) (rate(linger_orphan_seconds_bucket{@unit,fate="delivered"}[$__rate_interval])))"#),
+        .query("p50", "histogram_quantile(0.5, sum by (le) (rate(linger_orphan_duration_seconds_bucket{@unit}[$__rate_interval])))")
+        .query("p99", "histogram_quantile(0.99, sum by (le) (rate(linger_orphan_duration_seconds_bucket{@unit}[$__rate_interval])))"),
         Panel::lines("Orphans under way, by unit", "short", "Closed sockets that the kernel still serves, of the ten units that have most.")
-            .query("{{unit}}", "topk(10, sum by (unit) (linger_orphans{@unit}))")
+            .query("{{unit}}", "topk(10, sum by (unit) (linger_orphans_active{@unit}))")
+            .wide(24)
             .leads_to_unit(),
     ]
 }

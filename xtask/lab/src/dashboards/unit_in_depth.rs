@@ -60,7 +60,7 @@ fn now() -> Vec<Panel> {
             )
             .alarming(100),
         Panel::stat("Orphans under way", "short", "Closed sockets that the kernel still serves.")
-            .query("orphans", "sum(linger_orphans{@unit})"),
+            .query("orphans", "sum(linger_orphans_active{@unit})"),
     ]
 }
 
@@ -93,13 +93,13 @@ fn blocked() -> Vec<Panel> {
         Panel::heatmap("Time blocked in close", &format!("How many closes blocked their thread for how long. {UNTIMED}"))
             .query("{{le}}", "sum by (le) (increase(linger_close_blocked_seconds_bucket{@unit}[$__rate_interval]))"),
         Panel::lines(
-            "Time blocked in close, 99th percentile by outcome",
+            "Time blocked in close, 99th percentile by wait",
             "s",
-            &format!("lingered, linger_timeout, linger_interrupted and linger_failed wait under SO_LINGER; others for a lock. {UNTIMED}"),
+            &format!("waited=true: closes that waited under SO_LINGER (lingered, linger_timeout, linger_interrupted, linger_failed). waited=false: all others, which wait for a lock at most. {UNTIMED}"),
         )
         .query(
-            "{{outcome}}",
-            "histogram_quantile(0.99, sum by (outcome, le) (rate(linger_close_blocked_seconds_bucket{@unit}[$__rate_interval])))",
+            "waited={{waited}}",
+            "histogram_quantile(0.99, sum by (waited, le) (rate(linger_close_blocked_seconds_bucket{@unit}[$__rate_interval])))",
         ),
         Panel::lines(
             "Threads blocked in close, by process",
@@ -147,9 +147,9 @@ fn orphans() -> Vec<Panel> {
         .query("{{fate}}", "sum by (fate) (rate(linger_orphans_total{@unit}[$__rate_interval]))"),
         Panel::heatmap(
             "Time from close to end",
-            "How long orphans lived: how long peers take for what the unit believes sent.",
+            "How many orphans took how long to end, delivered or not. Where most are delivered, how long peers take for what the unit believes sent.",
         )
-        .query("{{le}}", "sum by (le) (increase(linger_orphan_seconds_bucket{@unit}[$__rate_interval]))"),
+        .query("{{le}}", "sum by (le) (increase(linger_orphan_duration_seconds_bucket{@unit}[$__rate_interval]))"),
         Panel::lines(
             "Left to the kernel, and what became of it",
             "Bps",
@@ -159,7 +159,7 @@ fn orphans() -> Vec<Panel> {
         .query("delivered", "sum(rate(linger_orphan_delivered_bytes_total{@unit}[$__rate_interval]))")
         .query("lost", "sum(rate(linger_discarded_bytes_total{@unit,@lost}[$__rate_interval]))"),
         Panel::lines("Orphans under way, by host", "short", "Closed sockets that the kernel still serves.")
-            .query("{{instance}}", "topk(10, sum by (instance) (linger_orphans{@unit}))"),
+            .query("{{instance}}", "topk(10, sum by (instance) (linger_orphans_active{@unit}))"),
     ]
 }
 
@@ -173,7 +173,7 @@ fn places() -> Vec<Panel> {
         .column("aborts", "short", "sum by (instance, unit, comm) (increase(linger_closes_total{@unit,@abort}[$__range]))")
         .column("closes", "short", "sum by (instance, unit, comm) (increase(linger_closes_total{@unit}[$__range]))")
         .column("blocked", "s", "sum by (instance, unit, comm) (increase(linger_close_blocked_seconds_sum{@unit}[$__range]))")
-        .column("orphans now", "short", "sum by (instance, unit, comm) (linger_orphans{@unit})"),
+        .column("orphans now", "short", "sum by (instance, unit, comm) (linger_orphans_active{@unit})"),
     ]
 }
 
