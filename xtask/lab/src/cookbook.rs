@@ -71,7 +71,7 @@ const PICTURES: [Picture; 10] = [
         unit: "closes",
         cases: &["cookbook_event_loop"],
         what: What::Buckets("linger_close_blocked_seconds"),
-        colours: &["unit", "outcome"],
+        colours: &["unit", "waited"],
         panels: false,
     },
     Picture {
@@ -87,7 +87,7 @@ const PICTURES: [Picture; 10] = [
         file: "orphan-limit",
         unit: "orphans",
         cases: &["cookbook_nginx_timed_out", "cookbook_after_close"],
-        what: What::Value("linger_orphans"),
+        what: What::Value("linger_orphans_active"),
         colours: &["unit"],
         panels: false,
     },
@@ -145,12 +145,24 @@ fn film() -> Result<PathBuf> {
     Ok(file)
 }
 
+/// The value of a label, as the legend has it.
+fn in_words<'a>(label: &str, value: &'a str) -> &'a str {
+    match (label, value) {
+        ("waited", "true") => "waited",
+        ("waited", _) => "did not wait",
+        _ => value,
+    }
+}
+
 impl Picture {
     fn chart(&self, films: &Films) -> Result<Chart> {
         let series = films.series(self.cases, &self.what)?;
         let named = series.into_iter().map(|Series { labels, columns }| {
-            let values = self.colours.iter().filter_map(|label| labels.get(*label));
-            let name = values.map(String::as_str).collect::<Vec<_>>().join(" · ");
+            let values = self.colours.iter().filter_map(|label| {
+                let value = labels.get(*label)?;
+                Some(in_words(label, value))
+            });
+            let name = values.collect::<Vec<_>>().join(" · ");
             let unit = labels.get("unit").filter(|_| self.panels);
             (unit.cloned().unwrap_or_default(), name, columns)
         });

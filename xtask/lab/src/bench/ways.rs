@@ -123,7 +123,8 @@ impl Watcher for Daemon {
         }
         let own = fs::read_to_string("/proc/self/comm")?;
         let own = ("comm", own.trim());
-        let left = metrics.sum("linger_orphans_total", own) + metrics.sum("linger_orphans", own);
+        let left =
+            metrics.sum("linger_orphans_total", own) + metrics.sum("linger_orphans_active", own);
         if left != orphans {
             bail!("{orphans} closes were to leave data, and {left} did");
         }

@@ -174,11 +174,11 @@ enum Palette {
 }
 
 impl Palette {
-    /// By the last part of the name: an outcome, a cause, a fate, or a unit.
+    /// By the last part of the name: an outcome, a cause, a fate, whether closes waited, or a unit.
     fn of(name: Option<&str>) -> Self {
         match name.unwrap_or_default() {
             "listener" => Self::Grey,
-            "linger_timeout" | "peer_reset" | "keepalive" => Self::Warm,
+            "linger_timeout" | "peer_reset" | "keepalive" | "waited" => Self::Warm,
             name if name.ends_with("_aborted") => Self::Warm,
             _ => Self::Cool,
         }

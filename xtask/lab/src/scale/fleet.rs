@@ -22,8 +22,8 @@ const PAST: f64 = 1e6;
 struct Sample {
     /// The series, as it is written.
     text: String,
-    /// Which count of the group it follows, if any.
-    count: Option<usize>,
+    /// Which counts of the group it adds up.
+    counts: Vec<usize>,
     /// What it has for each.
     factor: f64,
     /// Whether it is a sum of seconds.
@@ -63,9 +63,18 @@ impl Group {
     }
 }
 
+/// Whether a close of this outcome waited under `SO_LINGER`.
+fn waited(outcome: &str) -> bool {
+    matches!(
+        outcome,
+        "lingered" | "linger_timeout" | "linger_interrupted" | "linger_failed"
+    )
+}
+
 /// Whether a group of this habit has the series: see `linger-daemon/src/metrics/groups.rs`.
 fn exists(series: &Series, entry: &Entry) -> bool {
-    let happens = |name: &str| entry.habit.outcomes.contains(&name);
+    let outcomes = entry.habit.outcomes;
+    let happens = |name: &str| outcomes.contains(&name);
     let has_orphans = !entry.habit.fates.is_empty();
     let is_outcome = |name: &str| name.contains("abort") || name.starts_with("linger");
     match (series.metric.as_str(), series.label("cause")) {
@@ -73,24 +82,31 @@ fn exists(series: &Series, entry: &Entry) -> bool {
         ("linger_resets_sent_total", Some(cause)) => happens(cause),
         (_, Some(cause)) if is_outcome(cause) => happens(cause),
         (_, Some(_)) | ("linger_orphans_total", _) => has_orphans,
-        _ => match (series.label("outcome"), series.label("fate")) {
+        _ => match (series.label("outcome"), series.label("waited")) {
             (Some(outcome), _) => happens(outcome),
-            (_, Some(fate)) => entry.habit.fates.contains(&fate),
+            (_, Some(wait)) => outcomes.iter().any(|one| waited(one) == (wait == "true")),
             _ => has_orphans,
         },
     }
 }
 
-/// How a series follows from the counts of its group.
-fn sample(series: &Series, entry: &Entry, shares: &[(&str, f64)]) -> Sample {
+/// Whether a series follows from how often this outcome or fate happened.
+fn follows(series: &Series, entry: &Entry, name: &str) -> bool {
     let labels = ["outcome", "fate", "cause"];
     let about = labels.iter().find_map(|label| series.label(label));
-    let default = match series.metric.as_str() {
-        "linger_unread_bytes_total" => "unread_aborted",
-        _ => "delivered",
-    };
-    let about = about.unwrap_or(default);
-    let waits = about.starts_with("linger") && !about.ends_with("aborted");
+    let is_outcome = entry.habit.outcomes.contains(&name);
+    match (about, series.label("waited"), series.metric.as_str()) {
+        (Some(about), ..) => name == about,
+        (_, Some(wait), _) => is_outcome && waited(name) == (wait == "true"),
+        (.., "linger_unread_bytes_total") => name == "unread_aborted",
+        (.., metric) if metric.starts_with("linger_orphan_duration") => !is_outcome,
+        _ => name == "delivered",
+    }
+}
+
+/// How a series follows from the counts of its group.
+fn sample(series: &Series, entry: &Entry, shares: &[(&str, f64)]) -> Sample {
+    let waits = series.label("waited") == Some("true");
     let factor = match series.metric.as_str() {
         "linger_discarded_bytes_total" if series.label("queue") == Some("unsent") => 4096.0,
         "linger_discarded_bytes_total" => 1448.0,
@@ -98,21 +114,23 @@ fn sample(series: &Series, entry: &Entry, shares: &[(&str, f64)]) -> Sample {
         "linger_orphaned_bytes_total" | "linger_orphan_delivered_bytes_total" => 40_000.0,
         "linger_close_blocked_seconds_sum" if waits => 0.31,
         "linger_close_blocked_seconds_sum" => 0.000_012,
-        "linger_orphan_seconds_sum" => 0.041,
+        "linger_orphan_duration_seconds_sum" => 0.041,
         // A few are under way.
-        "linger_orphans" => 0.001,
+        "linger_orphans_active" => 0.001,
         _ => series.label("le").map_or(1.0, |le| {
             let is_late = waits || series.metric.starts_with("linger_orphan");
             within(le.parse().unwrap_or(f64::INFINITY), is_late)
         }),
     };
     let comma = if series.labels.is_empty() { "" } else { "," };
+    let names = shares.iter().enumerate();
+    let counts = names.filter(|(_, (name, _))| follows(series, entry, name));
     Sample {
         text: format!(
             "{}{{unit=\"{}\",comm=\"{}\"{comma}{}}} ",
             series.metric, entry.unit, entry.comm, series.labels
         ),
-        count: shares.iter().position(|(name, _)| *name == about),
+        counts: counts.map(|(place, _)| place).collect(),
         factor,
         is_time: series.metric.ends_with("_seconds_sum"),
     }
@@ -245,7 +263,8 @@ impl Counted {
 
 impl Sample {
     fn write(&self, text: &mut String, counts: &[f64]) {
-        let value = self.count.map_or(0.0, |count| counts[count] * self.factor);
+        let count: f64 = self.counts.iter().map(|place| counts[*place]).sum();
+        let value = count * self.factor;
         text.push_str(&self.text);
         // Writing into a text does not fail.
         let _ = if self.is_time {
@@ -264,11 +283,17 @@ mod tests {
     const SERVED: &str = "\
 # HELP linger_build_info What.\n# TYPE linger_build_info gauge\nlinger_build_info 1\n\
 # HELP linger_close_blocked_seconds What.\n# TYPE linger_close_blocked_seconds histogram\n\
-linger_close_blocked_seconds_bucket{unit=\"/\",comm=\"lingerd\",outcome=\"graceful\",le=\"0.0001\"} 1\n\
-linger_close_blocked_seconds_bucket{unit=\"/\",comm=\"lingerd\",outcome=\"graceful\",le=\"1\"} 1\n\
-linger_close_blocked_seconds_bucket{unit=\"/\",comm=\"lingerd\",outcome=\"graceful\",le=\"+Inf\"} 1\n\
+linger_close_blocked_seconds_bucket{unit=\"/\",comm=\"lingerd\",waited=\"false\",le=\"0.0001\"} 1\n\
+linger_close_blocked_seconds_bucket{unit=\"/\",comm=\"lingerd\",waited=\"false\",le=\"1\"} 1\n\
+linger_close_blocked_seconds_bucket{unit=\"/\",comm=\"lingerd\",waited=\"false\",le=\"+Inf\"} 1\n\
+linger_close_blocked_seconds_bucket{unit=\"/\",comm=\"lingerd\",waited=\"true\",le=\"0.0001\"} 1\n\
+linger_close_blocked_seconds_bucket{unit=\"/\",comm=\"lingerd\",waited=\"true\",le=\"1\"} 1\n\
+linger_close_blocked_seconds_bucket{unit=\"/\",comm=\"lingerd\",waited=\"true\",le=\"+Inf\"} 1\n\
 # HELP linger_closes_total What.\n# TYPE linger_closes_total counter\n\
 linger_closes_total{unit=\"/\",comm=\"lingerd\",outcome=\"graceful\"} 1\n\
+linger_closes_total{unit=\"/\",comm=\"lingerd\",outcome=\"linger_timeout\"} 1\n\
+linger_closes_total{unit=\"/\",comm=\"lingerd\",outcome=\"lingered\"} 1\n\
+linger_closes_total{unit=\"/\",comm=\"lingerd\",outcome=\"listener\"} 1\n\
 linger_closes_total{unit=\"/\",comm=\"lingerd\",outcome=\"repaired\"} 1\n";
 
     fn values(text: &str) -> BTreeMap<String, f64> {
@@ -284,7 +309,8 @@ linger_closes_total{unit=\"/\",comm=\"lingerd\",outcome=\"repaired\"} 1\n";
         let fleet = Fleet::new(parse(SERVED).unwrap(), 2, 6);
         let [first, second] = [0, 1].map(|host| values(&fleet.scrape(host).unwrap()));
         assert!(fleet.scrape(2).is_none());
-        assert_eq!((first.len(), second.len()), (1 + 6 * 4, 1 + 6 * 4));
+        // Four of each group, one of each listener, and a database that waits: five.
+        assert_eq!((first.len(), second.len()), (1 + 6 * 4 + 4, 1 + 6 * 4 + 8));
         assert_ne!(
             first.keys().collect::<Vec<_>>(),
             second.keys().collect::<Vec<_>>()
@@ -294,24 +320,35 @@ linger_closes_total{unit=\"/\",comm=\"lingerd\",outcome=\"repaired\"} 1\n";
 
     #[test]
     fn counters_only_grow_and_the_widest_bucket_has_all_closes() {
-        let fleet = Fleet::new(parse(SERVED).unwrap(), 1, 3);
+        let fleet = Fleet::new(parse(SERVED).unwrap(), 1, 8);
         let host = &fleet.hosts[0];
         let before = values(&fleet.scrape(0).unwrap());
         host.counted.lock().unwrap().grow(host, 1000.0);
         let after = values(&fleet.scrape(0).unwrap());
         assert!(before.iter().all(|(series, value)| after[series] >= *value));
-        for unit in ["ssh@0.service", "chrony@0.service"] {
-            let of = |metric: &str, le: &str| {
-                let found = after.iter().find(|(series, _)| {
-                    series.starts_with(metric) && series.contains(unit) && series.contains(le)
-                });
-                *found.unwrap().1
-            };
-            let closes = of("linger_closes_total", "graceful");
-            let [short, long, all] =
-                ["0.0001", "\"1\"", "+Inf"].map(|le| of("linger_close_blocked_seconds_bucket", le));
+        let of = |parts: &[&str]| {
+            let all = after.iter();
+            let found = all.filter(|(series, _)| parts.iter().all(|part| series.contains(part)));
+            found.map(|(_, value)| value).sum::<f64>()
+        };
+        for (unit, wait, outcomes) in [
+            ("ssh@0.service", "false", ["graceful", "listener"]),
+            (
+                "postgresql@0.service",
+                "true",
+                ["lingered", "linger_timeout"],
+            ),
+        ] {
+            let closes = outcomes.map(|outcome| {
+                let outcome = format!("outcome=\"{outcome}\"");
+                of(&["linger_closes_total", unit, &outcome])
+            });
+            let wait = format!("waited=\"{wait}\"");
+            let [short, long, all] = ["0.0001", "\"1\"", "+Inf"]
+                .map(|le| of(&["linger_close_blocked_seconds_bucket", unit, &wait, le]));
             assert!(0.0 < short && short < long && long < all, "{unit}");
-            assert!((all - closes).abs() < 0.5, "{unit}");
+            assert!(closes.iter().all(|closes| *closes > 0.0), "{unit}");
+            assert!((all - closes.iter().sum::<f64>()).abs() < 0.5, "{unit}");
         }
     }
 }
