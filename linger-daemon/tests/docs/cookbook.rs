@@ -139,50 +139,50 @@ fn every_query_finds_what_it_asks_for() {
 
 /// What a host and a service count, a sample a minute.
 fn series() -> String {
-    let outcomes = || values("outcome");
-    let fates = || values("fate");
+    let waits = || values("waited");
+    let nginx = || BTreeSet::from(["nginx"]);
     let buckets = [("0.1", 8), ("1", 9), ("+Inf", 10)].map(|(bound, growth)| {
         let bound = format!("le=\"{bound}\",");
         let closes = grown(
             "linger_close_blocked_seconds_bucket",
             &bound,
-            "outcome",
-            &outcomes(),
+            "waited",
+            &waits(),
             growth,
         );
         closes
             + &grown(
-                "linger_orphan_seconds_bucket",
+                "linger_orphan_duration_seconds_bucket",
                 &bound,
-                "fate",
-                &fates(),
+                "comm",
+                &nginx(),
                 growth,
             )
     });
     let others = [
         "linger_unread_bytes_total",
-        "linger_orphans",
+        "linger_orphans_active",
         "linger_orphaned_bytes_total",
         "linger_orphan_delivered_bytes_total",
         "node_netstat_Tcp_OutRsts",
         "node_sockstat_TCP_orphan",
         "node_sysctl_net_ipv4_tcp_max_orphans",
     ];
-    let others = others.map(|name| grown(name, "", "comm", &BTreeSet::from(["nginx"]), 1000));
+    let others = others.map(|name| grown(name, "", "comm", &nginx(), 1000));
     [
-        grown("linger_closes_total", "", "outcome", &outcomes(), 10),
+        grown("linger_closes_total", "", "outcome", &values("outcome"), 10),
         grown(
             "linger_close_blocked_seconds_count",
             "",
-            "outcome",
-            &outcomes(),
+            "waited",
+            &waits(),
             10,
         ),
         grown(
             "linger_close_blocked_seconds_sum",
             "",
-            "outcome",
-            &outcomes(),
+            "waited",
+            &waits(),
             5,
         ),
         grown(
@@ -199,7 +199,7 @@ fn series() -> String {
             &values("cause"),
             10,
         ),
-        grown("linger_orphans_total", "", "fate", &fates(), 10),
+        grown("linger_orphans_total", "", "fate", &values("fate"), 10),
         buckets.concat(),
         others.concat(),
     ]
@@ -256,6 +256,7 @@ fn values(label: &str) -> BTreeSet<&'static str> {
         "cause" => causes.chain(fates).chain(["linger_failed"]).collect(),
         "fate" => fates.collect(),
         "what" => Lost::ALL.iter().map(|one| one.name()).collect(),
+        "waited" => BTreeSet::from(["false", "true"]),
         _ => BTreeSet::new(),
     }
 }
@@ -264,7 +265,7 @@ fn values(label: &str) -> BTreeSet<&'static str> {
 fn every_value_of_a_label_is_one_of_lingerd() {
     let mut count = 0;
     for (name, page) in pages() {
-        for label in ["outcome", "cause", "fate", "what"] {
+        for label in ["outcome", "cause", "fate", "what", "waited"] {
             for rest in page.split(&format!("{label}=")).skip(1) {
                 let quoted = rest.split('"').nth(1).unwrap_or_default();
                 for value in quoted.split('|') {
