@@ -4,8 +4,8 @@ use super::model::Dashboard;
 use super::panel::Panel;
 
 /// What the plan `tracepoint` does not time.
-pub(super) const UNTIMED: &str = "Under the plan tracepoint closes outside close(2) (at exit, dup2, io_uring) have no time, \
-     and before Linux 6.6 no close has: they are missing here.";
+pub(super) const UNTIMED: &str = "Under the plan tracepoint closes that wait under SO_LINGER have no time before lingerd has \
+     seen one, outside close(2), and before Linux 6.6: they are missing here.";
 
 pub(super) fn dashboard() -> Dashboard {
     Dashboard {
