@@ -3,22 +3,26 @@
 use std::fmt::{Debug, Write as _};
 
 use linger_ebpf::{
-    BUCKET_BOUNDS_NS, Cause, Close, Closes, Counters, Ends, Event, Exiting, Fate, Filter, Group,
-    HINTS, Kind, LAYOUT, Lost, MAX_CLOSES, Origin, Orphan, Orphans, Outcome, Parked, Past, Path,
-    Plan, PortBits, QueueBytes, ROWS, Row, RowKey, SHARED_ROWS, Settings, Slot, UNDECIDED_PLACES,
-    Undecided, Watch, keyed,
+    BLOCKED_BOUNDS_NS, Cause, Close, Counters, Event, Exiting, Fate, Filter, Group, HINTS, LAYOUT,
+    LIVED_BOUNDS_NS, Lost, MAX_CLOSES, Note, Origin, Orphan, Orphans, Outcome, Parked, Past, Path,
+    Plan, PortBits, QueueBytes, SHARED_GROUPS, Settings, Slot, Times, UNDECIDED_PLACES, Undecided,
+    Waits, Watch, keyed,
 };
 
 fn size<T>(out: &mut String, name: &str) {
     writeln!(out, "{name}: {} bytes", size_of::<T>()).expect("text");
 }
 
-/// As [`size`], with the fields in their order.
+/// As [`size`], with the fields in their order; those of what stands in an array aside.
 fn fields<T: Debug>(out: &mut String, name: &str, value: &T) {
     size::<T>(out, name);
     let text = format!("{value:?}");
     for (at, _) in text.match_indices(':') {
-        let field = text[..at].rsplit([' ', '{']).next().unwrap_or_default();
+        let before = &text[..at];
+        if before.matches('[').count() > before.matches(']').count() {
+            continue;
+        }
+        let field = before.rsplit([' ', '{']).next().unwrap_or_default();
         writeln!(out, "  {field}").expect("text");
     }
 }
@@ -30,10 +34,11 @@ fn labels(out: &mut String, name: &str, labels: impl Iterator<Item = &'static st
 fn layout() -> String {
     let mut out = format!("layout {LAYOUT}\n");
     fields(&mut out, "Group", &Group::ZERO);
-    fields(&mut out, "RowKey", &RowKey::default());
-    fields(&mut out, "Row", &Row::ZERO);
+    fields(&mut out, "Counters", &Counters::ZERO);
+    fields(&mut out, "Note", &Note::default());
     fields(&mut out, "Close", &Close::ZERO);
     fields(&mut out, "Orphan", &Orphan::ZERO);
+    fields(&mut out, "Waits", &Waits::default());
     size::<Undecided>(&mut out, "Undecided");
     fields(&mut out, "Exiting", &Exiting::default());
     fields(&mut out, "Exe", &Group::ZERO.exe());
@@ -44,13 +49,11 @@ fn layout() -> String {
     fields(&mut out, "Event", &Event::ZERO);
     fields(&mut out, "Origin", &Origin::default());
     fields(&mut out, "QueueBytes", &QueueBytes::NONE);
-    fields(&mut out, "Closes", &Closes::ZERO);
-    fields(&mut out, "Ends", &Ends::ZERO);
+    fields(&mut out, "Times", &Times::ZERO);
     size::<Slot>(&mut out, "Slot");
     size::<Parked>(&mut out, "Parked");
     size::<Path>(&mut out, "Path");
     size::<Orphans>(&mut out, "Orphans");
-    size::<Counters>(&mut out, "Counters");
     size::<Past>(&mut out, "Past");
     labels(
         &mut out,
@@ -61,10 +64,9 @@ fn layout() -> String {
     labels(&mut out, "fates", Fate::ALL.iter().map(|it| it.name()));
     labels(&mut out, "losses", Lost::ALL.iter().map(|it| it.name()));
     labels(&mut out, "plans", Plan::ALL.iter().map(|it| it.name()));
-    let given_up = Kind::GivenUp.index();
     writeln!(
         out,
-        "rows: {ROWS}, shared {SHARED_ROWS}, given up {given_up}\nbuckets: {BUCKET_BOUNDS_NS:?}\n\
+        "shared: {SHARED_GROUPS} groups\nblocked: {BLOCKED_BOUNDS_NS:?}\nlived: {LIVED_BOUNDS_NS:?}\n\
          places: {MAX_CLOSES} closes, {HINTS} hints, {UNDECIDED_PLACES} undecided\nkeyed: all {:#b}",
         keyed::ALL
     )

@@ -95,6 +95,14 @@ const DISCARDING: [Outcome; 6] = [
     Outcome::LingerFailed,
 ];
 
+/// The outcomes of closes that wait under `SO_LINGER`. Written down here as those above are.
+const WAITING: [Outcome; 4] = [
+    Outcome::Lingered,
+    Outcome::LingerTimeout,
+    Outcome::LingerInterrupted,
+    Outcome::LingerFailed,
+];
+
 impl Tally {
     /// Closes the last descriptor of a socket and counts it. Returns how long the close took.
     pub fn close(&mut self, socket: Socket, end: impl Into<End>) -> io::Result<Duration> {
@@ -144,6 +152,19 @@ impl Tally {
     pub fn total(&self) -> Closes {
         let mut total = Closes::default();
         self.closes.values().for_each(|closes| total.add(closes));
+        total
+    }
+
+    /// All closes that waited under `SO_LINGER`, or all that did not.
+    #[must_use]
+    pub fn of_those(&self, waited: bool) -> Closes {
+        let mut total = Closes::default();
+        for (outcome, closes) in &self.closes {
+            let is_waiting = WAITING.iter().any(|waiting| waiting.name() == outcome);
+            if is_waiting == waited {
+                total.add(closes);
+            }
+        }
         total
     }
 

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use linger_ebpf::{Closes, Counters, Lost, Outcome, Plan, QueueBytes};
+use linger_ebpf::{Counters, Lost, Outcome, Plan};
 
 use super::{Live, MAX_GROUPS, MAX_RECENT, Recent};
 use crate::attribution::{Dimension, Labels};
@@ -18,6 +18,7 @@ fn live(groups: Vec<(Labels, Counters)>, recent: Vec<Recent>) -> Live {
         lost: [0; Lost::COUNT],
         lost_orphan_bytes: 0,
         maps: Vec::new(),
+        returns_hooked: false,
         skipped_runs: Vec::new(),
     };
     let facts = Facts {
@@ -31,17 +32,18 @@ fn live(groups: Vec<(Labels, Counters)>, recent: Vec<Recent>) -> Live {
     metrics.live(&metrics.read().unwrap())
 }
 
-fn closes(outcome: Outcome, closes: Closes) -> Counters {
+/// So many closes of an outcome.
+fn closes(outcome: Outcome, count: u64) -> Counters {
     let mut counters = Counters::ZERO;
-    counters.closes[outcome.index()] = closes;
+    counters.closes[outcome.index()] = count;
     counters
 }
 
 /// So many closes, quick and harmless.
 fn harmless(count: u64) -> Counters {
-    let mut one = Closes::ZERO;
-    one.buckets[0] = count;
-    closes(Outcome::Graceful, one)
+    let mut counters = closes(Outcome::Graceful, count);
+    counters.blocked[0].buckets[0] = count;
+    counters
 }
 
 #[test]
@@ -49,26 +51,14 @@ fn of_many_groups_those_worst_in_any_way_are_shown_and_all_are_counted() {
     let mut groups: Vec<_> = (1..=1000)
         .map(|number| (format!("{number:04}"), harmless(number)))
         .collect();
-    let lost = Closes {
-        undated: 1,
-        discarded: QueueBytes {
-            unsent: 0,
-            unacked: 1,
-        },
-        ..Closes::ZERO
-    };
-    let blocked = Closes {
-        undated: 1,
-        blocked_ns: 1_000_000_000,
-        ..Closes::ZERO
-    };
-    let aborted = Closes {
-        undated: 1,
-        ..Closes::ZERO
-    };
-    groups.push(("lost".into(), closes(Outcome::LingerFailed, lost)));
-    groups.push(("blocked".into(), closes(Outcome::Lingered, blocked)));
-    groups.push(("aborted".into(), closes(Outcome::UnreadAborted, aborted)));
+    let mut lost = closes(Outcome::LingerFailed, 1);
+    lost.discarded[Outcome::LingerFailed.index()].unacked = 1;
+    let mut blocked = closes(Outcome::Lingered, 1);
+    blocked.blocked[1].sum_ns = 1_000_000_000;
+    let aborted = closes(Outcome::UnreadAborted, 1);
+    groups.push(("lost".into(), lost));
+    groups.push(("blocked".into(), blocked));
+    groups.push(("aborted".into(), aborted));
     let groups = groups
         .into_iter()
         .map(|(unit, counters)| (Labels::new([unit.as_str()]), counters));

@@ -46,7 +46,7 @@ fn live(seconds: f64, groups: Vec<Group>) -> Live {
         closes,
         blocked: Blocked {
             bounds: Vec::new(),
-            outcomes: BTreeMap::from([("lingered".to_owned(), blocked)]),
+            waited: BTreeMap::from([("true".to_owned(), blocked)]),
         },
         discarded: queues(sum(|group| group.discarded)),
         unread: sum(|group| group.unread),
@@ -59,7 +59,7 @@ fn live(seconds: f64, groups: Vec<Group>) -> Live {
             ends: Counts::new(),
             seconds: Lived {
                 bounds: Vec::new(),
-                fates: BTreeMap::new(),
+                times: Histogram::default(),
             },
         },
         dimensions: ["unit", "comm"].map(str::to_owned).into(),

@@ -95,7 +95,7 @@ fn numbers(browser: &mut Browser) -> Result<()> {
         "rates",
         &table(browser, "outcomes", "outcome", 1)?,
         &json!({
-            "graceful": 0, "linger_aborted": 0, "unread_aborted": 0,
+            "graceful": 0, "linger_aborted": 0, "linger_timeout": 0, "lingered": 0, "unread_aborted": 0,
         }),
     )?;
     expect(
@@ -134,17 +134,25 @@ fn numbers(browser: &mut Browser) -> Result<()> {
     expect("maps", &browser.evaluate(shown)?, &maps)?;
 
     let buckets = live.blocked.bounds.len() + 1;
-    let counts: Vec<u64> = (0..buckets)
-        .map(|bucket| {
-            live.blocked
-                .outcomes
-                .values()
-                .map(|times| times.counts[bucket])
-                .sum()
-        })
-        .collect();
-    let bars = "[...document.querySelectorAll('#blocked tr')].map((row) => Number(row.cells[2].firstChild.value))";
-    expect("histogram", &browser.evaluate(bars)?, &json!(counts))?;
+    // All together at first, then those that are chosen.
+    for chosen in ["", "false", "true"] {
+        let waited = live.blocked.waited.iter();
+        let waited: Vec<_> = waited
+            .filter(|(waited, _)| chosen.is_empty() || *waited == chosen)
+            .collect();
+        let counts: Vec<u64> = (0..buckets)
+            .map(|bucket| waited.iter().map(|(_, times)| times.counts[bucket]).sum())
+            .collect();
+        let bars = format!(
+            "(() => {{
+                const select = document.getElementById('blocked-waited');
+                select.value = '{chosen}';
+                select.dispatchEvent(new Event('change'));
+                return [...document.querySelectorAll('#blocked tr')].map((row) => Number(row.cells[2].firstChild.value));
+            }})()"
+        );
+        expect("histogram", &browser.evaluate(&bars)?, &json!(counts))?;
+    }
     let orphaned =
         "[...document.querySelectorAll('#orphaned data')].map((data) => Number(data.value))";
     let lost: u64 = live
@@ -277,5 +285,5 @@ fn gone(browser: &mut Browser) -> Result<()> {
     let shown = browser.evaluate(
         "[document.getElementById('state').className, document.querySelectorAll('#outcomes tr').length]",
     )?;
-    expect("what was read before", &shown, &json!(["bad", 3]))
+    expect("what was read before", &shown, &json!(["bad", 5]))
 }

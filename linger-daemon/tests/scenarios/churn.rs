@@ -237,12 +237,10 @@ impl Watch<'_> {
     }
 
     fn expect_bounds(scrape: &Scrape) -> Result<u64> {
-        let of_map = |metric, map| sum(scrape, metric, |sample| sample.label("map") == map);
-        for map in ["groups", "rows"] {
-            let entries = of_map("linger_map_entries", map);
-            let capacity = of_map("linger_map_capacity", map);
-            ensure!(entries <= capacity, "{entries} {map}, {capacity} fit");
-        }
+        let in_map = |metric| sum(scrape, metric, |sample| sample.label("map") == "groups");
+        let entries = in_map("linger_map_entries");
+        let capacity = in_map("linger_map_capacity");
+        ensure!(entries <= capacity, "{entries} groups, {capacity} fit");
         let groups: BTreeSet<_> = scrape
             .of("linger_closes_total")
             .map(|sample| (sample.label("unit"), sample.label("comm")))
@@ -253,7 +251,7 @@ impl Watch<'_> {
             "{} groups are shown",
             groups.len()
         );
-        Ok(of_map("linger_map_entries", "groups"))
+        Ok(entries)
     }
 
     /// Says what became of it.

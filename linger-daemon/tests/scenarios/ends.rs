@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use linger_daemon::exercise::state::{self, Queues};
+use linger_daemon::exercise::state::{self, Queues, State};
 use linger_daemon::exercise::tcp::{self, Loopback, Pair};
 use linger_daemon::exercise::{self, MESSAGE};
 use linger_ebpf::Outcome;
@@ -36,6 +36,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "dup2_over_the_socket",
         Script::Connections(dup2_over_the_socket),
     ),
+    Scenario::new("dup2_with_linger", Script::Connections(dup2_with_linger)),
     Scenario::new("fork_closed_once", Script::Connections(fork_closed_once)),
     Scenario::new(
         "close_while_thread_receives",
@@ -116,7 +117,6 @@ impl Forked {
     fn count(truth: &mut Truth, outcome: Outcome, queues: Queues, start: Instant) -> Duration {
         let took = start.elapsed();
         truth.tally.count(outcome, queues, took);
-        truth.not_by_close += 1;
         took
     }
 }
@@ -188,7 +188,7 @@ fn exit_with_unread_data(loopback: &Loopback, truth: &mut Truth) -> io::Result<(
 /// Fails if the connection's peer was reset or sent a FIN.
 fn expect_open(peer: &Socket) -> io::Result<()> {
     let state = state::state(peer)?;
-    if state == state::State::Established {
+    if state == State::Established {
         Ok(())
     } else {
         Err(io::Error::other(format!("closed too early: {state:?}")))
@@ -217,7 +217,28 @@ fn dup2_over_the_socket(loopback: &Loopback, truth: &mut Truth) -> io::Result<()
     let queues = state::queues(&client)?;
     let blocked = close_by_dup2(client)?;
     truth.tally.count(Outcome::Graceful, queues, blocked);
-    truth.not_by_close += 1;
+    exercise::close_after_fin(&mut truth.tally, server)
+}
+
+/// Not in close(2), it waits all the same. The data comes while it does.
+fn dup2_with_linger(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let Pair { client, server } = exercise::pair_with_unacked(loopback)?;
+    client.set_linger(Some(Duration::from_secs(60)))?;
+    let queues = state::queues(&client)?;
+    let port = tcp::port(&client)?;
+    let blocked = thread::scope(|scope| {
+        let helper = scope.spawn(|| {
+            state::wait_for_port_state(port, State::FinWait1)?;
+            tcp::accept_data(&server)
+        });
+        let blocked = close_by_dup2(client)?;
+        helper
+            .join()
+            .map_err(|_| io::Error::other("the helping thread panicked"))??;
+        io::Result::Ok(blocked)
+    })?;
+    truth.tally.count(Outcome::Lingered, queues, blocked);
+    truth.waited_not_by_close += 1;
     exercise::close_after_fin(&mut truth.tally, server)
 }
 
@@ -280,6 +301,5 @@ fn close_while_thread_receives(loopback: &Loopback, truth: &mut Truth) -> io::Re
     truth
         .tally
         .count(Outcome::Graceful, queues, start.elapsed());
-    truth.not_by_close += 1;
     exercise::close_after_fin(&mut truth.tally, server)
 }

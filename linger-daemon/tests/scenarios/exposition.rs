@@ -6,21 +6,13 @@ use linger_daemon::exercise::{Closes, Ended, Tally};
 use linger_ebpf::Fate;
 use linger_testkit::exposition::{Sample, Scrape};
 
+use crate::closes::{sum, whole};
 use crate::left::Homeless;
 
 impl Homeless {
     /// What a scrape says of them, on the whole host.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "counts are whole, positive and below 2^53"
-    )]
     pub(crate) fn of(scrape: &Scrape) -> Self {
-        let sum = |name, what| {
-            let samples = scrape.of(name);
-            let samples = samples.filter(|sample| sample.label("what") == what);
-            samples.map(|sample| sample.value).sum::<f64>() as u64
-        };
+        let sum = |name, what| sum(scrape, name, |sample| sample.label("what") == what);
         Self {
             count: sum("linger_lost_total", "orphan"),
             bytes: sum("linger_lost_orphan_bytes_total", ""),
@@ -28,17 +20,81 @@ impl Homeless {
     }
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "whole, and below 2^53")]
+fn signed(value: f64) -> i64 {
+    value as i64
+}
+
+/// The histograms of some groups, added up.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Histogram {
+    /// How many times are in it.
+    pub(crate) count: u64,
+    /// Their sum, nanoseconds.
+    pub(crate) sum_ns: u64,
+    /// How many of them are no longer than so many nanoseconds, for the bounds below which there are any.
+    pub(crate) within: BTreeMap<u64, u64>,
+}
+
+impl Histogram {
+    /// Adds a sample of a histogram, by the end of its name.
+    fn add(&mut self, sample: &Sample, end: &str) {
+        match end {
+            "_count" => self.count += whole(sample.value),
+            "_sum" => self.sum_ns += whole((sample.value * 1e9).round()),
+            "_bucket" if sample.label("le") != "+Inf" => {
+                let bound: f64 = sample.label("le").parse().unwrap_or(f64::NAN);
+                let within = self.within.entry(whole((bound * 1e9).round()));
+                *within.or_default() += whole(sample.value);
+            }
+            _ => {}
+        }
+    }
+
+    /// What came since `before`.
+    fn since(&self, before: &Self) -> Self {
+        let within = self.within.iter().map(|(bound, times)| {
+            let before = before.within.get(bound).copied().unwrap_or(0);
+            (*bound, times - before)
+        });
+        Self {
+            count: self.count - before.count,
+            sum_ns: self.sum_ns - before.sum_ns,
+            within: within.collect(),
+        }
+    }
+
+    /// How many times are no longer than this bound of a bucket.
+    pub(crate) fn up_to(&self, bound_ns: u64) -> u64 {
+        self.within.get(&bound_ns).copied().unwrap_or(0)
+    }
+
+    /// By the bounds of its buckets, the least and the most that the sum of its times can be, nanoseconds.
+    pub(crate) fn range(&self) -> (u64, u64) {
+        let (mut least, mut most, mut below, mut below_bound) = (0, 0, 0, 0);
+        for (&bound, &times) in &self.within {
+            least += (times - below) * below_bound;
+            most += (times - below) * bound;
+            (below, below_bound) = (times, bound);
+        }
+        let longer = self.count - below;
+        if longer > 0 {
+            (least + longer * below_bound, u64::MAX)
+        } else {
+            (least, most)
+        }
+    }
+}
+
 /// What the metrics say of some processes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Counted {
-    /// Closes, with the sum of their blocked time, discarded bytes, unread bytes and resets.
+    /// Closes, with discarded bytes, unread bytes and resets. Their times are in `blocked`.
     pub(crate) tally: Tally,
-    /// By outcome: closes whose time is in the histogram.
-    pub(crate) timed: BTreeMap<String, u64>,
-    /// By outcome: closes that blocked for no longer than so many nanoseconds.
-    pub(crate) within: BTreeMap<String, BTreeMap<u64, u64>>,
-    /// By fate: orphans whose time is in the histogram.
-    pub(crate) timed_orphans: BTreeMap<String, u64>,
+    /// Times in close, by the label `waited`.
+    pub(crate) blocked: BTreeMap<String, Histogram>,
+    /// Times from the returns of closes to the ends of their orphans.
+    pub(crate) lived: Histogram,
     /// Orphans under way.
     pub(crate) under_way: i64,
 }
@@ -68,15 +124,10 @@ impl Counted {
             closes.count -= before.count;
             closes.unsent -= before.unsent;
             closes.unacked -= before.unacked;
-            closes.blocked_ns -= before.blocked_ns;
         }
-        for (outcome, timed) in &mut counted.timed {
-            *timed -= before.timed.get(outcome).copied().unwrap_or(0);
-        }
-        for (outcome, within) in &mut counted.within {
-            for (bound, closes) in within {
-                let before = before.within.get(outcome).and_then(|it| it.get(bound));
-                *closes -= before.copied().unwrap_or(0);
+        for (waited, times) in &mut counted.blocked {
+            if let Some(before) = before.blocked.get(waited) {
+                *times = times.since(before);
             }
         }
         for (cause, resets) in &mut counted.tally.resets {
@@ -84,42 +135,29 @@ impl Counted {
         }
         counted.tally.unread -= before.tally.unread;
         counted.tally.orphans = self.tally.orphans.since(&before.tally.orphans);
-        for (fate, timed) in &mut counted.timed_orphans {
-            *timed -= before.timed_orphans.get(fate).copied().unwrap_or(0);
-        }
+        counted.lived = self.lived.since(&before.lived);
         counted.under_way -= before.under_way;
         counted
     }
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "counts are whole, positive and below 2^53"
-    )]
     fn add(&mut self, sample: &Sample) {
-        let value = sample.value as u64;
+        let value = whole(sample.value);
+        if let Some(end) = sample.name.strip_prefix("linger_close_blocked_seconds") {
+            let waited = sample.label("waited").to_owned();
+            self.blocked.entry(waited).or_default().add(sample, end);
+        }
+        if let Some(end) = sample.name.strip_prefix("linger_orphan_duration_seconds") {
+            self.lived.add(sample, end);
+        }
         match sample.name.as_str() {
             "linger_closes_total" => self.closes(sample, "outcome").count += value,
-            "linger_close_blocked_seconds_count" => {
-                let outcome = sample.label("outcome").to_owned();
-                *self.timed.entry(outcome).or_default() += value;
-            }
-            "linger_close_blocked_seconds_bucket" if sample.label("le") != "+Inf" => {
-                let bound: f64 = sample.label("le").parse().unwrap_or(f64::NAN);
-                let outcome = sample.label("outcome").to_owned();
-                let within = self.within.entry(outcome).or_default();
-                *within.entry((bound * 1e9).round() as u64).or_default() += value;
-            }
-            "linger_close_blocked_seconds_sum" => {
-                self.closes(sample, "outcome").blocked_ns += (sample.value * 1e9).round() as u64;
-            }
             "linger_discarded_bytes_total" => self.discarded(sample, value),
             "linger_unread_bytes_total" => self.tally.unread += value,
             "linger_resets_sent_total" => {
                 let cause = sample.label("cause").to_owned();
                 *self.tally.resets.entry(cause).or_default() += value;
             }
-            "linger_orphans" => self.under_way += sample.value as i64,
+            "linger_orphans_active" => self.under_way += signed(sample.value),
             "linger_orphans_total" => {
                 let ended = Ended {
                     count: value,
@@ -129,10 +167,6 @@ impl Counted {
             }
             "linger_orphaned_bytes_total" => self.tally.orphans.bytes += value,
             "linger_orphan_delivered_bytes_total" => self.tally.orphans.delivered += value,
-            "linger_orphan_seconds_count" => {
-                let fate = sample.label("fate").to_owned();
-                *self.timed_orphans.entry(fate).or_default() += value;
-            }
             _ => {}
         }
     }
@@ -155,20 +189,10 @@ impl Counted {
         }
     }
 
-    /// By what the histogram of an outcome says, the least and the most that the sum of its times can be, nanoseconds.
-    pub(crate) fn blocked_by_histogram(&self, outcome: &str) -> (u64, u64) {
-        let (mut least, mut most, mut below, mut below_bound) = (0, 0, 0, 0);
-        for (&bound, &closes) in self.within.get(outcome).into_iter().flatten() {
-            least += (closes - below) * below_bound;
-            most += (closes - below) * bound;
-            (below, below_bound) = (closes, bound);
-        }
-        let longer = self.timed.get(outcome).copied().unwrap_or(0) - below;
-        if longer > 0 {
-            (least + longer * below_bound, u64::MAX)
-        } else {
-            (least, most)
-        }
+    /// Times in close: of closes that waited under `SO_LINGER`, or of those that did not.
+    pub(crate) fn blocked(&self, waited: bool) -> Histogram {
+        let times = self.blocked.get(&waited.to_string());
+        times.cloned().unwrap_or_default()
     }
 
     fn closes(&mut self, sample: &Sample, label: &str) -> &mut Closes {

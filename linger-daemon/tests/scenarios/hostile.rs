@@ -84,11 +84,9 @@ impl Siege {
         })?;
         let scrape = self.daemon.scrape()?;
         ensure!(lost(&scrape, "close") == 0, "closes are lost");
-        for map in ["groups", "rows"] {
-            let of_map = |metric| sum(&scrape, metric, |sample| sample.label("map") == map);
-            let (entries, capacity) = (of_map("linger_map_entries"), of_map("linger_map_capacity"));
-            ensure!(entries <= capacity, "{entries} {map}, {capacity} fit");
-        }
+        let groups = |metric| sum(&scrape, metric, |sample| sample.label("map") == "groups");
+        let (entries, capacity) = (groups("linger_map_entries"), groups("linger_map_capacity"));
+        ensure!(entries <= capacity, "{entries} groups, {capacity} fit");
         let series = scrape.of("linger_closes_total").count() as u64;
         let most = PLACES * Outcome::COUNT as u64 + SHARED;
         ensure!(series <= most, "{series} series of closes");

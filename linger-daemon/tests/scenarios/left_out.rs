@@ -225,9 +225,9 @@ fn accepted_at(scrape: &Scrape, port: u16) -> u64 {
 }
 
 fn by_series(lingerd: &Path, plan: Plan) -> Result<()> {
-    /// Of these, 794 are set aside for `other` and `retired`; a closer here has between 5 and 50.
+    /// Of these, 182 are set aside for `other` and `retired`; a closer here has between 14 and 30.
     const MOST: usize = 1000;
-    const CLOSERS: u64 = 50;
+    const CLOSERS: u64 = 80;
     let closers = Closers::new(lingerd)?;
     let options = ["--max-series", "1000", "--max-groups", "1000"];
     let daemon = Daemon::start(lingerd, plan, &options)?;

@@ -86,7 +86,7 @@ fn time_out(truth: &mut Truth, client: Socket, server: Socket, bytes: u64) -> io
     let left = state::queues(&client)?;
     let blocked = truth.tally.close(client, Outcome::LingerTimeout)?;
     truth.delivered(left);
-    truth.waited(Outcome::LingerTimeout, LINGER);
+    truth.waited(LINGER);
     if blocked + TICK < LINGER {
         return Err(io::Error::other(format!("close waited {blocked:?} only")));
     }
@@ -183,7 +183,7 @@ fn many_at_once(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
                 .join()
                 .map_err(|_| io::Error::other("a closing thread panicked"))??;
             truth.tally.add(&tally);
-            truth.waited(Outcome::LingerTimeout, LINGER);
+            truth.waited(LINGER);
             truth.delivered(UNACKED_MESSAGE);
         }
         io::Result::Ok(())

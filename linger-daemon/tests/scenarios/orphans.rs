@@ -137,7 +137,7 @@ fn after_linger_timeout(loopback: &Loopback, truth: &mut Truth) -> io::Result<()
     client.set_linger(Some(LINGER))?;
     let left = state::queues(&client)?;
     truth.tally.close(client, Outcome::LingerTimeout)?;
-    truth.waited(Outcome::LingerTimeout, LINGER);
+    truth.waited(LINGER);
     truth.lost(left, Fate::PeerReset);
     exercise::close_and_end_orphan(&mut truth.tally, server)
 }

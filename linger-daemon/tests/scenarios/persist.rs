@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use linger_daemon::exercise::tcp::{Family, Loopback, Pair};
-use linger_ebpf::{Group, Kind, Outcome, Plan};
+use linger_ebpf::{Outcome, Plan};
 use linger_testkit::exposition::Scrape;
 use nix::sys::prctl;
 
@@ -273,18 +273,12 @@ fn retired_half(lingerd: &Path, plan: Plan) -> Result<()> {
     closes::expect(&daemon, &aborts(UNIT, 7), of_aborts)?;
     daemon.terminate()?;
 
-    let rows = pinned.rows(&comm())?;
-    let mut group = Group::ZERO;
+    let (group, copies) = pinned.counters(&comm())?;
     pinned.change_past(|past| {
-        for (key, copies) in rows {
-            group = key.group;
-            let kind = usize::try_from(key.row).ok().and_then(Kind::from_index);
-            if let Some(Kind::Closes(outcome)) = kind {
-                let counts = copies.iter().flat_map(|row| row.buckets);
-                let undated = copies.iter().map(|row| row.undated);
-                past.counters[RETIRED].closes[outcome.index()].undated +=
-                    counts.chain(undated).fold(0, u64::wrapping_add);
-            }
+        for outcome in Outcome::ALL {
+            let closes = copies.iter().map(|one| one.closes[outcome.index()]);
+            let retired = &mut past.counters[RETIRED].closes[outcome.index()];
+            *retired = closes.fold(*retired, u64::wrapping_add);
         }
         past.last = group;
     })?;

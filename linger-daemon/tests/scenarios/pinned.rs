@@ -5,10 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use anyhow::{Context as _, Result, ensure};
-use aya::maps::{Array, HashMap, MapData, PerCpuHashMap};
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::maps::{Array, MapData, PerCpuHashMap};
 use aya::programs::links::{FdLink, PinnedLink};
-use linger_ebpf::{Group, Origin, Past, Plan, Row, RowKey};
+use linger_ebpf::{Counters, Group, Origin, Past, Plan};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tempfile::TempDir;
 
@@ -84,24 +84,25 @@ impl Pinned {
         Ok(map.set(0, past, 0)?)
     }
 
-    /// The rows of the group of this process's name, with the copies of all CPUs.
-    pub(crate) fn rows(&self, comm: &str) -> Result<Vec<(RowKey, Vec<Row>)>> {
-        let map: PerCpuHashMap<_, RowKey, Row> = self.map("LEDGER")?.try_into()?;
-        let is_named = |group: &Group| group.comm().starts_with(comm.as_bytes());
-        let mut rows = Vec::new();
-        for key in map.keys() {
-            let key = key?;
-            if is_named(&key.group) {
-                rows.push((key, map.get(&key, 0)?.to_vec()));
-            }
-        }
-        Ok(rows)
+    /// The group of processes of this name, with the counters of all CPUs. There must be one only.
+    pub(crate) fn counters(&self, comm: &str) -> Result<(Group, Vec<Counters>)> {
+        let map = self.ledger()?;
+        let groups = map.keys().collect::<Result<Vec<_>, _>>()?;
+        let is_named = |group: &&Group| group.comm().starts_with(comm.as_bytes());
+        let named: Vec<_> = groups.iter().filter(is_named).collect();
+        let [group] = named[..] else {
+            bail!("{} groups of {comm}", named.len());
+        };
+        Ok((*group, map.get(group, 0)?.to_vec()))
     }
 
     /// Whether a group has a place.
     pub(crate) fn has_place(&self, group: &Group) -> Result<bool> {
-        let map: HashMap<_, Group, u64> = self.map("GROUPS")?.try_into()?;
-        Ok(map.get(group, 0).is_ok())
+        Ok(self.ledger()?.get(group, 0).is_ok())
+    }
+
+    fn ledger(&self) -> Result<PerCpuHashMap<MapData, Group, Counters>> {
+        Ok(self.map("LEDGER")?.try_into()?)
     }
 }
 

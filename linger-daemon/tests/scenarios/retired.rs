@@ -187,7 +187,7 @@ impl Place {
         let place = [
             ("linger_closes_total", all),
             ("linger_orphaned_bytes_total", all * bytes),
-            ("linger_orphans", under_way as u64),
+            ("linger_orphans_active", under_way as u64),
             ("linger_orphans_total", ended),
             ("linger_orphan_delivered_bytes_total", ended * bytes),
         ];

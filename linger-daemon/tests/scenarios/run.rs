@@ -10,7 +10,7 @@ use anyhow::{Result, anyhow, ensure};
 use linger_testkit::exposition::Scrape;
 
 use crate::child::{self, Report};
-use crate::closes::sum;
+use crate::closes::{lost, sum};
 use crate::common::summary::{Pair, Summary, Verdict};
 use crate::daemon::Daemon;
 use crate::exposition::Counted;
@@ -341,7 +341,28 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// The identity 6 of the whole host: every close has a time, or its return is counted as lost. Others may close
+    /// at any moment.
+    fn expect_times_of_all(&self) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let scrape = self.scrape()?;
+            let closes = sum(&scrape, "linger_closes_total", |_| true);
+            let times = sum(&scrape, "linger_close_blocked_seconds_count", |_| true);
+            let lost = lost(&scrape, "return");
+            if closes == times + lost {
+                return Ok(());
+            }
+            ensure!(
+                start.elapsed() < LAG,
+                "{closes} closes, {times} of them with a time, and {lost} lost returns"
+            );
+            thread::sleep(PAUSE);
+        }
+    }
+
     fn expect_nothing_lost(&self, before: &Scrape) -> Result<()> {
+        self.expect_times_of_all()?;
         let lost = |scrape: &Scrape| -> BTreeMap<String, f64> {
             let samples = scrape.of("linger_lost_total");
             samples

@@ -3,9 +3,13 @@
 //! | | `fentry`, `kprobe` | `tracepoint` since 6.6 | `tracepoint` before |
 //! | --- | --- | --- | --- |
 //! | closes, bytes, resets | all | all but MPTCP's | all but MPTCP's |
-//! | `linger_interrupted` | as it is | as it is | by what its orphan becomes in the linger time |
-//! | time of a close | always | in close(2) only | never |
-//! | bytes an orphan begins with | at the close's return | there, in close(2) | at its decision |
+//! | `linger_interrupted` | as it is | as it is, in close(2) | by what its orphan becomes in the linger time |
+//! | time of a close that does not wait | always | always, up to its decision | always, up to its decision |
+//! | time of a close that waits | always | in close(2) only | never |
+//! | bytes an orphan begins with: the close does not wait | at its return | at its decision | at its decision |
+//! | bytes an orphan begins with: the close waits | at its return | there, in close(2) | at its decision |
+//!
+//! A close waits if `SO_LINGER` has it wait, whether or not there is anything to wait for.
 //!
 //! And what a host cannot see: see [`hides_threads`].
 
@@ -14,11 +18,11 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use linger_daemon::exercise::Tally;
-use linger_ebpf::{BUCKET_BOUNDS_NS, Fate, Outcome, Plan};
+use linger_ebpf::{BLOCKED_BOUNDS_NS, Fate, Outcome, Plan};
 use linger_testkit::exposition::Scrape;
 use nix::unistd::geteuid;
 
-use crate::exposition::Counted;
+use crate::exposition::{Counted, Histogram};
 use crate::left::Homeless;
 use crate::sight_orphans;
 use crate::truth::{ServiceTruth, Truth};
@@ -29,14 +33,6 @@ pub(crate) struct Sight {
     pub(crate) plan: Plan,
     /// Whether close(2) releases the socket before it returns (since 6.6).
     pub(crate) release_in_close: bool,
-}
-
-/// What of a number of closes has its time in the histogram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Timed {
-    All,
-    AllBut(u64),
-    None,
 }
 
 /// Whether this host hides its first process from root, as managed virtual machines do with their
@@ -72,11 +68,13 @@ impl Sight {
         }
     }
 
-    fn sees_everything(self) -> bool {
+    /// Whether it sees every close return. If not, it counts those that do not wait when they are decided.
+    pub(crate) fn sees_everything(self) -> bool {
         self.plan != Plan::Tracepoint
     }
 
-    /// Whether it tells closes that were interrupted from those that lingered to the end.
+    /// Whether it sees closes return that wait, in close(2); and so tells those that were interrupted from those
+    /// that lingered to the end.
     pub(crate) fn sees_interruptions(self) -> bool {
         self.sees_everything() || self.release_in_close
     }
@@ -104,15 +102,16 @@ impl Sight {
         }
     }
 
-    fn timed(self, truth: &Truth) -> Timed {
-        match (self.sees_everything(), self.release_in_close) {
-            (true, _) => Timed::All,
-            (false, true) => Timed::AllBut(truth.not_by_close),
-            (false, false) => Timed::None,
+    /// How many of so many closes, which waited or did not, are to have a time.
+    fn expected_times(self, truth: &Truth, waited: bool, closes: u64) -> u64 {
+        match (waited, self.sees_everything(), self.release_in_close) {
+            (false, ..) | (true, true, _) => closes,
+            (true, false, true) => closes.saturating_sub(truth.waited_not_by_close),
+            (true, false, false) => 0,
         }
     }
 
-    /// What may be counted as lost: under `tracepoint`, the returns of closes without a time.
+    /// What may be counted as lost: under `tracepoint`, the returns of closes that waited.
     pub(crate) fn may_lose(self, what: &str) -> bool {
         !self.sees_everything() && what == "return"
     }
@@ -142,28 +141,26 @@ impl Sight {
         differences.0
     }
 
-    /// The identity "histogram count of an outcome = its closes", and the blocked times.
+    /// The identity 6, and the blocked times.
     fn times(self, truth: &Truth, counted: &Counted, differences: &mut Differences) {
-        let timed: u64 = counted.timed.values().sum();
-        let total = counted.tally.total().count;
-        match self.timed(truth) {
-            Timed::All => {
-                for (outcome, closes) in &counted.tally.closes {
-                    let timed = counted.timed.get(outcome).copied().unwrap_or(0);
-                    differences.compare(format!("{outcome}: times"), timed, closes.count);
-                }
+        let mut all = 0;
+        for waited in [false, true] {
+            let (times, closes) = (
+                counted.blocked(waited),
+                counted.tally.of_those(waited).count,
+            );
+            let what = format!("waited={waited}");
+            let expected = self.expected_times(truth, waited, closes);
+            differences.compare(format!("{what}: times"), times.count, expected);
+            differences.histogram(&format!("{what}: times"), &times);
+            if self.any_outcome(truth) == 0 {
+                differences.blocked(truth, waited, &times, expected == closes);
             }
-            Timed::AllBut(missing) => differences.compare("times", timed + missing, total),
-            Timed::None => differences.compare("times", timed, 0),
+            all += times.count;
         }
-        for (outcome, closes) in &counted.tally.closes {
-            let range = counted.blocked_by_histogram(outcome);
-            let what = format!("{outcome}: the sum of times, by their histogram");
-            differences.between(what, closes.blocked_ns, range);
-        }
-        if timed == total && self.any_outcome(truth) == 0 {
-            differences.blocked(truth, counted);
-        }
+        // Whatever else the label says.
+        let labelled = counted.blocked.values().map(|times| times.count).sum();
+        differences.compare("times of any kind", labelled, all);
     }
 }
 
@@ -281,24 +278,26 @@ impl Differences {
         );
     }
 
-    /// No close can have blocked for longer than the calls around it took, nor for less than it
-    /// waited.
-    fn blocked(&mut self, truth: &Truth, counted: &Counted) {
-        for (outcome, closes) in &counted.tally.closes {
-            let called = truth.tally.closes.get(outcome).copied();
-            let called = called.unwrap_or_default();
-            let quick = counted.within.get(outcome);
-            let quick = quick.and_then(|within| within.get(&BUCKET_BOUNDS_NS[0]));
-            let what = format!("{outcome}: times within the first bound");
-            self.between(what, quick.copied().unwrap_or(0), (called.quick, u64::MAX));
-            let most = called.blocked_ns;
-            let least = truth.waited_ns.get(outcome).copied().unwrap_or(0);
-            let blocked = closes.blocked_ns;
-            if blocked < least || blocked > most {
-                self.0.push(format!(
-                    "{outcome}: blocked for {blocked} ns, expected {least} to {most}"
-                ));
-            }
-        }
+    /// The sum of a histogram's times, by its buckets.
+    pub(crate) fn histogram(&mut self, what: &str, times: &Histogram) {
+        self.between(format!("{what}: sum in ns"), times.sum_ns, times.range());
+    }
+
+    /// No close can have blocked for longer than the calls around it took; nor for less than it waited, if all have a
+    /// time.
+    fn blocked(&mut self, truth: &Truth, waited: bool, times: &Histogram, all: bool) {
+        let called = truth.tally.of_those(waited);
+        let least = if waited { truth.waited_ns } else { 0 };
+        let (quick, least) = if all { (called.quick, least) } else { (0, 0) };
+        self.between(
+            format!("waited={waited}: times within the first bound"),
+            times.up_to(BLOCKED_BOUNDS_NS[0]),
+            (quick, u64::MAX),
+        );
+        self.between(
+            format!("waited={waited}: blocked for ns"),
+            times.sum_ns,
+            (least, called.blocked_ns),
+        );
     }
 }

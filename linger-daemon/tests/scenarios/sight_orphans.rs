@@ -5,7 +5,7 @@ use linger_daemon::exercise::{Ended, Orphans};
 use linger_ebpf::{Fate, Outcome};
 use linger_testkit::exposition::Scrape;
 
-use crate::exposition::Counted;
+use crate::exposition::{Counted, Histogram};
 use crate::left::{Bound, Chance, Homeless, UNACKED_MESSAGE};
 use crate::sight::{Differences, Sight, hides_threads};
 use crate::truth::Truth;
@@ -22,6 +22,9 @@ impl Sight {
                 interrupted.delivered(UNACKED_MESSAGE);
             }
             sum = sum.since(&interrupted);
+        }
+        if !self.sees_everything() {
+            // What is outstanding when a close is decided: none of these waits.
             let Bound { orphans, bytes } = truth.acked_in_close;
             let delivered = Ended {
                 count: orphans,
@@ -34,10 +37,10 @@ impl Sight {
         sum
     }
 
-    /// Those of the scenario among the orphans that found no place. Where returns are not seen, the
+    /// Those of the scenario among the orphans that found no place. Where orphans begin at the decision of a close, the
     /// harness's own connections to the daemon leave some, too.
     fn homeless(self, expected: &Orphans, counted: &Orphans, homeless: Homeless) -> Homeless {
-        if self.sees_interruptions() {
+        if self.sees_everything() {
             return homeless;
         }
         let (expected, counted) = (expected.of(Fate::PeerReset), counted.of(Fate::PeerReset));
@@ -52,7 +55,7 @@ impl Sight {
 
     fn chance(self, truth: &Truth) -> Chance {
         // All of those it takes for orphans in any case.
-        if truth.acked_in_close.orphans > 0 && !self.sees_interruptions() {
+        if truth.acked_in_close.orphans > 0 && !self.sees_everything() {
             Chance::default()
         } else {
             truth.chance
@@ -158,16 +161,17 @@ pub(crate) fn with_hidden_ends(
     expected.delivered += orphans.bytes - expected.bytes;
     expected.bytes = orphans.bytes;
     let mut completed = counted.clone();
-    completed.timed_orphans = Fate::ALL
-        .iter()
-        .map(|fate| (fate.name().to_owned(), expected.of(*fate).count))
-        .collect();
+    // How long they lived is not known.
+    completed.lived = Histogram {
+        count: expected.total().count,
+        ..Histogram::default()
+    };
     completed.tally.orphans = expected;
     completed.under_way = 0;
     Some((completed, hidden))
 }
 
-/// The identity 5 at the end of all orphans, and "histogram count of a fate = its orphans".
+/// The identity 5 at the end of all orphans, and "histogram count = orphans that ended".
 fn numbers(counted: &Counted, differences: &mut Differences) {
     let orphans = &counted.tally.orphans;
     differences.compare("orphans under way", counted.under_way.unsigned_abs(), 0);
@@ -176,11 +180,9 @@ fn numbers(counted: &Counted, differences: &mut Differences) {
         orphans.bytes,
         orphans.delivered + orphans.total().discarded(),
     );
-    for fate in Fate::ALL {
-        let timed = counted.timed_orphans.get(fate.name()).copied();
-        let what = format!("{}: times of orphans", fate.name());
-        differences.compare(what, timed.unwrap_or(0), orphans.of(*fate).count);
-    }
+    let (timed, ended) = (counted.lived.count, orphans.total().count);
+    differences.compare("times of orphans", timed, ended);
+    differences.histogram("times of orphans", &counted.lived);
 }
 
 /// The orphans counted, with those that found no place where they belong.
@@ -224,7 +226,7 @@ fn kernel(counted: &Counted, truth: &Truth, differences: &mut Differences) {
 pub(crate) fn check_totals(scrape: &Scrape) -> Result<()> {
     let Counted {
         tally,
-        timed_orphans,
+        lived,
         under_way,
         ..
     } = Counted::of(scrape, |_| true);
@@ -244,7 +246,7 @@ pub(crate) fn check_totals(scrape: &Scrape) -> Result<()> {
         under_way == 0 || bytes > ended,
         "{under_way} orphans are under way with nothing left of {bytes} bytes"
     );
-    let (timed, orphans) = (timed_orphans.values().sum::<u64>(), orphans.total().count);
+    let (timed, orphans) = (lived.count, orphans.total().count);
     ensure!(
         timed == orphans,
         "{orphans} orphans have ended, {timed} have a time"

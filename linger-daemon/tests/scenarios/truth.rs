@@ -1,11 +1,9 @@
 //! What a scenario knows about its closes from the kernel itself, and passes to its parent.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
 use linger_daemon::exercise::Tally;
-use linger_ebpf::Outcome;
 use serde::{Deserialize, Serialize};
 
 use crate::left::{Bound, Chance};
@@ -18,10 +16,10 @@ pub(crate) struct Truth {
     pub(crate) tally: Tally,
     /// What services did of that, which are counted under names of their own.
     pub(crate) services: Vec<ServiceTruth>,
-    /// By outcome: time that its closes together blocked at the least, nanoseconds.
-    pub(crate) waited_ns: BTreeMap<String, u64>,
-    /// Closes that did not run inside close(2) of the closer: by exit, dup2, the end of a recv.
-    pub(crate) not_by_close: u64,
+    /// Time that the closes which waited under `SO_LINGER` together blocked at the least, nanoseconds.
+    pub(crate) waited_ns: u64,
+    /// Of those, the ones that did not run inside close(2) of the closer. What ends with its process does not wait.
+    pub(crate) waited_not_by_close: u64,
     /// Closes whose outcome depends on the kernel's timing: only their number is known, and that
     /// the kernel's own threads make some of them.
     pub(crate) any_outcome: u64,
@@ -61,11 +59,10 @@ impl Truth {
         self.services.push(ServiceTruth { name, tally });
     }
 
-    /// States that a close of this outcome blocked for no less than this.
-    pub(crate) fn waited(&mut self, outcome: Outcome, time: Duration) {
+    /// States that a close waited under `SO_LINGER` for no less than this.
+    pub(crate) fn waited(&mut self, time: Duration) {
         let least = time.saturating_sub(TICK);
-        let nanoseconds = u64::try_from(least.as_nanos()).unwrap_or(u64::MAX);
-        *self.waited_ns.entry(outcome.name().into()).or_default() += nanoseconds;
+        self.waited_ns += u64::try_from(least.as_nanos()).unwrap_or(u64::MAX);
     }
 
     /// Adds the closes and orphans that another thread or process knows of.

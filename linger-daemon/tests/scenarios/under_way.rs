@@ -21,7 +21,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::new(
 
 /// The orphans under way of this process, and the bytes that all of its closes left behind.
 fn left(scrape: &Scrape, comm: &str) -> [u64; 2] {
-    ["linger_orphans", "linger_orphaned_bytes_total"]
+    ["linger_orphans_active", "linger_orphaned_bytes_total"]
         .map(|metric| sum(scrape, metric, |sample| sample.label("comm") == comm))
 }
 

@@ -72,12 +72,15 @@ fn kinds(lingerd: &Path, plan: Plan) -> Result<()> {
                 (outcome.clone(), numbers)
             })
             .collect();
-        let sees_returns = sees_returns(plan)?;
+        let sight = sight(plan)?;
+        let sees_returns = sight.sees_interruptions();
         if !sees_returns && let Some([interrupted, ..]) = expected.remove("linger_interrupted") {
             // In the exercise the data of such closes arrives in time.
             expected.entry("lingered".to_owned()).or_default()[0] += interrupted;
         }
-        if !sees_returns && let Some([aborted, ..]) = expected.remove("linger2_aborted") {
+        if !sight.sees_everything()
+            && let Some([aborted, ..]) = expected.remove("linger2_aborted")
+        {
             // Told before it aborts, and, as nothing is left behind, not corrected.
             expected.entry("graceful".to_owned()).or_default()[0] += aborted;
         }
@@ -116,10 +119,10 @@ fn kinds(lingerd: &Path, plan: Plan) -> Result<()> {
     })
 }
 
-/// Whether the plan sees when a close returns, on this kernel.
-fn sees_returns(plan: Plan) -> Result<bool> {
+/// What the plan sees on this kernel.
+fn sight(plan: Plan) -> Result<Sight> {
     let release = uname()?.release().to_string_lossy().into_owned();
-    Ok(Sight::new(plan, &release).sees_interruptions())
+    Ok(Sight::new(plan, &release))
 }
 
 /// What closes turned out to be that had been told as graceful.
@@ -146,7 +149,7 @@ fn same_ends(told: &[Told], pid: u32, all: &Tally, sees_returns: bool) -> Result
     let expected: Told3 = expected.collect();
     let count = |ends: &Told3| ends.values().map(|numbers| numbers[0]).sum::<u64>();
     let missing = count(&expected).checked_sub(count(&found));
-    // Closes whose return is not seen wait until their orphans have ended.
+    // Closes that wait, and whose return is not seen, are told when their orphans have ended.
     let late = if sees_returns { 0 } else { 2 };
     match missing {
         Some(missing @ 1..) if missing <= late => Ok(()),
@@ -277,7 +280,8 @@ fn lost(lingerd: &Path, plan: Plan) -> Result<()> {
             ensure!(left_behind.next().is_none(), "{told:?}");
             Ok(())
         })?;
-        if !sees_returns(plan)? {
+        // What blocks waits.
+        if !sight(plan)?.sees_interruptions() {
             return blocked.expect(|told| {
                 ensure!(told.is_empty(), "{told:?}, whose time is not known");
                 Ok(())

@@ -5,8 +5,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use linger_daemon::ledger::Snapshot;
 use linger_daemon::metrics::{Metrics, REVISION, VERSION};
-use linger_ebpf::{Fate, Outcome};
+use linger_daemon::probe::{Hook, Point};
+use linger_ebpf::{Fate, Lost, Outcome, Times};
 use linger_testkit::exposition::sample;
 use linger_testkit::tools::tool;
 
@@ -96,20 +98,56 @@ pub(crate) fn expect_promtool_to_accept(text: &str) {
 #[test]
 fn histograms_hold_every_timed_close() {
     let text = fixture::text(fixture::snapshot());
-    let series = r#"{unit="nginx.service",comm="nginx",outcome="graceful""#;
-    let value = |name: &str, rest: &str| value(&text, &format!("{name}{series}{rest}"));
-    // 16 of the 18 were timed, one of them above all bounds.
-    assert_eq!(value("linger_closes_total", "}"), "18");
-    let bucket = "linger_close_blocked_seconds_bucket";
-    assert_eq!(value(bucket, r#",le="0.0001"}"#), "7");
-    assert_eq!(value(bucket, r#",le="0.001"}"#), "12");
-    assert_eq!(value(bucket, r#",le="120"}"#), "15");
-    assert_eq!(value(bucket, r#",le="+Inf"}"#), "16");
-    assert_eq!(value("linger_close_blocked_seconds_count", "}"), "16");
+    let name = "linger_close_blocked_seconds";
+    let of = |waited: &str, what: &str, le: &str| {
+        let labels = r#"unit="nginx.service",comm="nginx""#;
+        let series = format!(r#"{name}{what}{{{labels},waited="{waited}"{le}}}"#);
+        value(&text, &series)
+    };
+    // 20 of the 22 that did not wait were timed, one of them above all bounds; and all 3 that waited.
+    for (waited, buckets, sum, count) in [
+        (
+            "false",
+            ["11", "16", "19", "19", "19", "19", "19", "20"],
+            "130.000004321",
+            "20",
+        ),
+        (
+            "true",
+            ["0", "1", "1", "2", "2", "3", "3", "3"],
+            "1.045",
+            "3",
+        ),
+    ] {
+        let bounds = ["0.0001", "0.001", "0.01", "0.1", "1", "10", "60", "+Inf"];
+        let found = bounds.map(|le| of(waited, "_bucket", &format!(r#",le="{le}""#)));
+        assert_eq!(found, buckets, "waited={waited}");
+        assert_eq!(of(waited, "_sum", ""), sum);
+        assert_eq!(of(waited, "_count", ""), count);
+    }
+    let lost = fixture::snapshot().lost[Lost::Return.index()];
     assert_eq!(
-        value("linger_close_blocked_seconds_sum", "}"),
-        "130.000004321"
+        sum(&text, &format!("{name}_count"), &[]) + lost,
+        sum(&text, "linger_closes_total", &[])
     );
+}
+
+#[test]
+fn a_label_of_which_nothing_was_timed_has_no_histogram() {
+    let mut snapshot = fixture::snapshot();
+    let (_, counters) = &mut snapshot.groups[1];
+    let series = |text: &str, waited: &str| {
+        let waited = format!("waited=\"{waited}\"");
+        let lines = text.lines().filter(|line| line.contains(&waited));
+        lines.filter(|line| !line.starts_with('#')).count()
+    };
+    counters.blocked[1] = Times::ZERO;
+    let text = fixture::text(snapshot.clone());
+    assert_eq!((series(&text, "false"), series(&text, "true")), (10, 0));
+    let (_, counters) = &mut snapshot.groups[1];
+    counters.blocked.swap(0, 1);
+    let text = fixture::text(snapshot);
+    assert_eq!((series(&text, "false"), series(&text, "true")), (0, 10));
 }
 
 fn value<'a>(text: &'a str, series: &str) -> &'a str {
@@ -143,20 +181,17 @@ fn expect_orphans_add_up(text: &str, under_way: &[(&str, u64, u64)]) {
             "linger_discarded_bytes_total",
             &[unit, ("cause", &fates)],
         );
-        assert_eq!(of("linger_orphans"), orphans, "{unit:?}");
+        assert_eq!(of("linger_orphans_active"), orphans, "{unit:?}");
         assert_eq!(
             of("linger_orphaned_bytes_total"),
             of("linger_orphan_delivered_bytes_total") + discarded + bytes,
             "{unit:?}"
         );
-        for fate in &fates {
-            let fate = ("fate", &[*fate][..]);
-            assert_eq!(
-                sum(text, "linger_orphans_total", &[unit, fate]),
-                sum(text, "linger_orphan_seconds_count", &[unit, fate]),
-                "{unit:?} {fate:?}"
-            );
-        }
+        assert_eq!(
+            of("linger_orphans_total"),
+            of("linger_orphan_duration_seconds_count"),
+            "{unit:?}"
+        );
     }
 }
 
@@ -173,7 +208,7 @@ fn bytes_of_orphans_add_up() {
         ],
     );
     let ended = sum(&text, "linger_orphans_total", &[]);
-    assert_eq!(ended + sum(&text, "linger_orphans", &[]), 8);
+    assert_eq!(ended + sum(&text, "linger_orphans_active", &[]), 8);
 }
 
 #[test]
@@ -185,6 +220,34 @@ fn an_end_read_before_its_beginning_makes_no_orphan_negative() {
     }
     let text = fixture::text(snapshot);
     expect_orphans_add_up(&text, &[("nginx.service", 0, 0)]);
+}
+
+/// The plan `tracepoint` has one that it attaches and takes off.
+#[test]
+fn hooks_are_shown_while_they_are_attached() {
+    let shown = |returns_hooked| {
+        let mut facts = fixture::facts();
+        facts.attached.push(Hook {
+            program: "tracepoint_sys_exit",
+            point: Point::BtfTracepoint("sys_exit"),
+        });
+        let snapshot = Snapshot {
+            returns_hooked,
+            ..fixture::snapshot()
+        };
+        let metrics = Metrics::new(Arc::new(move || Ok(snapshot.clone())), facts);
+        let exposition = metrics.read().unwrap();
+        let mut text = Vec::new();
+        exposition.write(&mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let hooks = metrics.live(&exposition).health.hooks;
+        let attached = sum(&text, "linger_probe_attached", &[]);
+        assert_eq!(attached, hooks.len() as u64);
+        let program = ("program", &["tracepoint_sys_exit"][..]);
+        (attached, sum(&text, "linger_probe_attached", &[program]))
+    };
+    assert_eq!(shown(false), (2, 0));
+    assert_eq!(shown(true), (3, 1));
 }
 
 #[test]
@@ -201,9 +264,8 @@ fn counts_are_exact_beyond_what_a_float_holds() {
     let mut snapshot = fixture::snapshot();
     let (_, counters) = &mut snapshot.groups[1];
     counters.unread_bytes = (1 << 53) + 1;
-    let closes = &mut counters.closes[Outcome::LingerAborted.index()];
-    closes.discarded.unsent = u64::MAX;
-    closes.blocked_ns = (1 << 60) + 1;
+    counters.discarded[Outcome::LingerAborted.index()].unsent = u64::MAX;
+    counters.blocked[0].sum_ns = (1 << 60) + 1;
     let text = fixture::text(snapshot);
     let group = r#"{unit="nginx.service",comm="nginx""#;
     let value = |series: &str| value(&text, &series.replace('{', group));
@@ -213,7 +275,7 @@ fn counts_are_exact_beyond_what_a_float_holds() {
         "18446744073709551615"
     );
     assert_eq!(
-        value(r#"linger_close_blocked_seconds_sum{,outcome="linger_aborted"}"#),
+        value(r#"linger_close_blocked_seconds_sum{,waited="false"}"#),
         "1152921504.606846977"
     );
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use linger_daemon::attribution::{Dimension, Labels};
 use linger_daemon::ledger::Snapshot;
-use linger_ebpf::{Counters, Outcome};
+use linger_ebpf::{Counters, Fate, Outcome};
 use linger_testkit::exposition::sample;
 use proptest::prelude::*;
 
@@ -17,7 +17,7 @@ type Groups = BTreeMap<Vec<String>, u64>;
 fn snapshot(dimensions: &[Dimension], groups: &Groups) -> Snapshot {
     let groups = groups.iter().map(|(values, &count)| {
         let mut counters = Counters::ZERO;
-        counters.closes[Outcome::Graceful.index()].undated = count;
+        counters.closes[Outcome::Graceful.index()] = count;
         let labels = Labels::new(values.iter().map(String::as_str));
         (labels.into(), counters.into())
     });
@@ -81,7 +81,11 @@ fn no_label_forges_a_line() {
 fn without_dimensions_there_are_no_empty_braces() {
     let mut counters = Counters::ZERO;
     counters.unread_bytes = 7;
-    counters.closes[Outcome::Graceful.index()].buckets[0] = 1;
+    counters.closes[Outcome::Graceful.index()] = 1;
+    counters.blocked[0].buckets[0] = 1;
+    counters.orphans.left = 1;
+    counters.orphans.ends[Fate::Delivered.index()] = 1;
+    counters.orphans.lived.buckets[0] = 1;
     let text = fixture::text(Snapshot {
         dimensions: [].into(),
         groups: vec![(Labels::new([]).into(), counters.into())],
@@ -90,8 +94,11 @@ fn without_dimensions_there_are_no_empty_braces() {
     for line in [
         "linger_unread_bytes_total 7",
         "linger_closes_total{outcome=\"graceful\"} 1",
-        "linger_close_blocked_seconds_bucket{outcome=\"graceful\",le=\"0.0001\"} 1",
-        "linger_close_blocked_seconds_sum{outcome=\"graceful\"} 0",
+        "linger_close_blocked_seconds_bucket{waited=\"false\",le=\"0.0001\"} 1",
+        "linger_close_blocked_seconds_sum{waited=\"false\"} 0",
+        "linger_orphan_duration_seconds_bucket{le=\"0.001\"} 1",
+        "linger_orphan_duration_seconds_sum 0",
+        "linger_orphan_duration_seconds_count 1",
     ] {
         assert!(
             text.lines().any(|found| found == line),

@@ -2,9 +2,7 @@
 
 use linger_daemon::attribution::{Dimension, Labels};
 use linger_daemon::ledger::Snapshot;
-use linger_ebpf::{
-    BUCKETS, Closes, Counters, Ends, Fate, Lost, MAX_GROUPS, Outcome, Plan, QueueBytes,
-};
+use linger_ebpf::{BUCKETS, Counters, Fate, Lost, MAX_GROUPS, Outcome, Plan, QueueBytes, Times};
 
 /// As many groups as the ledger holds, each with the counters that belong to its number.
 pub(crate) fn snapshot(counters: fn(u64) -> Counters) -> Snapshot {
@@ -22,34 +20,48 @@ pub(crate) fn snapshot(counters: fn(u64) -> Counters) -> Snapshot {
         lost: [0; Lost::COUNT],
         lost_orphan_bytes: 0,
         maps: Vec::new(),
+        returns_hooked: false,
         skipped_runs: Vec::new(),
     }
 }
 
-/// Closes that differ in all that is counted of them.
-fn closes(count: u64, buckets: usize) -> Closes {
-    let mut closes = Closes {
-        blocked_ns: count * 12_345_678,
-        undated: 1,
-        discarded: QueueBytes {
-            unsent: count * 1460,
-            unacked: count * 536,
-        },
-        ..Closes::ZERO
-    };
-    for bucket in &mut closes.buckets[..buckets] {
-        *bucket = count;
+/// Adds so many closes for each of the first buckets, and one that has no time. Groups differ in all that is counted
+/// of them.
+pub(crate) fn close(counters: &mut Counters, outcome: Outcome, count: u64, buckets: usize) {
+    let closes = &mut counters.closes[outcome.index()];
+    *closes += add_times(
+        &mut counters.blocked[usize::from(outcome.waited())],
+        count,
+        buckets,
+    ) + 1;
+    if outcome.discards() {
+        counters.discarded[outcome.index()] = bytes(count);
     }
-    closes
 }
 
-/// The same of orphans.
-fn ends(count: u64, buckets: usize) -> Ends {
-    let closes = closes(count, buckets);
-    Ends {
-        lived_ns: closes.blocked_ns,
-        buckets: closes.buckets,
-        discarded: closes.discarded,
+/// The same of orphans that end: all have a time.
+fn end(counters: &mut Counters, fate: Fate, count: u64, buckets: usize) {
+    let orphans = &mut counters.orphans;
+    orphans.ends[fate.index()] += add_times(&mut orphans.lived, count, buckets);
+    if fate.discards() {
+        orphans.discarded[fate.index()] = bytes(count);
+    }
+}
+
+/// Returns how many they are.
+fn add_times(times: &mut Times, count: u64, buckets: usize) -> u64 {
+    times.sum_ns += count * 12_345_678;
+    let buckets = &mut times.buckets[..buckets];
+    for bucket in &mut *buckets {
+        *bucket += count;
+    }
+    count * buckets.len() as u64
+}
+
+fn bytes(count: u64) -> QueueBytes {
+    QueueBytes {
+        unsent: count * 1460,
+        unacked: count * 536,
     }
 }
 
@@ -57,24 +69,24 @@ fn ends(count: u64, buckets: usize) -> Ends {
 pub(crate) fn typical(group: u64) -> Counters {
     let mut counters = Counters::ZERO;
     let count = group * 37 + 1;
-    counters.closes[Outcome::Graceful.index()] = closes(count, 3);
-    counters.closes[Outcome::UnreadAborted.index()] = closes(count / 9 + 1, 2);
+    close(&mut counters, Outcome::Graceful, count, 3);
+    close(&mut counters, Outcome::UnreadAborted, count / 9 + 1, 2);
     if group.is_multiple_of(2) {
-        counters.closes[Outcome::LingerAborted.index()] = closes(count / 99 + 1, 1);
+        close(&mut counters, Outcome::LingerAborted, count / 99 + 1, 1);
     }
     counters.unread_bytes = count;
     counters.resets[0] = count / 9 + 1;
     counters.orphans.left = count;
     counters.orphans.left_bytes = count * 2000;
-    counters.orphans.ends[Fate::Delivered.index()] = ends(1, 2);
+    end(&mut counters, Fate::Delivered, 1, 2);
     counters
 }
 
 /// All that a group can count, at once.
 pub(crate) fn everything(group: u64) -> Counters {
     let mut counters = Counters::ZERO;
-    for (number, outcome) in (1..).zip(&mut counters.closes) {
-        *outcome = closes(group * 37 + number, BUCKETS);
+    for (number, outcome) in (1..).zip(Outcome::ALL) {
+        close(&mut counters, *outcome, group * 37 + number, BUCKETS);
     }
     for (number, resets) in (1..).zip(&mut counters.resets) {
         *resets = group + number;
@@ -83,8 +95,8 @@ pub(crate) fn everything(group: u64) -> Counters {
     counters.orphans.left = u64::from(u32::MAX);
     counters.orphans.left_bytes = u64::from(u32::MAX);
     counters.orphans.delivered_bytes = group;
-    for (number, end) in (1..).zip(&mut counters.orphans.ends) {
-        *end = ends(group * 7 + number, BUCKETS);
+    for (number, fate) in (1..).zip(Fate::ALL) {
+        end(&mut counters, *fate, group * 7 + number, BUCKETS);
     }
     counters
 }

@@ -5,7 +5,7 @@ use std::io::Read as _;
 
 use linger_daemon::http::Limits;
 use linger_daemon::ledger::Snapshot;
-use linger_daemon::live::{Counts, Histogram, Live, Queues};
+use linger_daemon::live::{Counts, Histogram, Live, Lived, Queues};
 use linger_ebpf::Lost;
 use linger_testkit::exposition::{Sample, Scrape};
 
@@ -112,7 +112,7 @@ fn expect_to_add_up(snapshot: Snapshot) {
     assert_eq!(live.closes, exposed.by("linger_closes_total", "outcome"));
     assert_eq!(live.resets, exposed.by("linger_resets_sent_total", "cause"));
     assert_eq!(live.unread, exposed.sum("linger_unread_bytes_total"));
-    assert_eq!(orphans.now, exposed.sum("linger_orphans"));
+    assert_eq!(orphans.now, exposed.sum("linger_orphans_active"));
     assert_eq!(orphans.orphaned, exposed.sum("linger_orphaned_bytes_total"));
     assert_eq!(
         orphans.delivered,
@@ -130,11 +130,13 @@ fn expect_to_add_up(snapshot: Snapshot) {
     }
     assert_eq!(discarded, Counts::new());
 
-    let (name, label) = ("linger_close_blocked_seconds", "outcome");
-    expect_same(&exposed, name, label, &blocked.bounds, &blocked.outcomes);
-    let seconds = &orphans.seconds;
-    let (name, label) = ("linger_orphan_seconds", "fate");
-    expect_same(&exposed, name, label, &seconds.bounds, &seconds.fates);
+    let (name, label) = ("linger_close_blocked_seconds", "waited");
+    expect_same(&exposed, name, label, &blocked.bounds, &blocked.waited);
+    let Lived { bounds, times } = &orphans.seconds;
+    // It has no label of its own.
+    let times = BTreeMap::from([(String::new(), times.clone())]);
+    let name = "linger_orphan_duration_seconds";
+    expect_same(&exposed, name, "", bounds, &times);
 
     assert_eq!(live.health.lost.len(), Lost::COUNT);
     for (what, &count) in &live.health.lost {
@@ -179,6 +181,32 @@ fn adds_up_to_what_the_exposition_says() {
     expect_to_add_up(few);
 }
 
+/// Everything is there for whoever draws it, also where nothing was counted.
+#[test]
+fn histograms_have_their_bounds_and_buckets() {
+    let (_, live) = both(fixture::snapshot());
+    let empty = Snapshot {
+        groups: Vec::new(),
+        ..fixture::snapshot()
+    };
+    let (_, without) = both(empty);
+    for Live {
+        blocked, orphans, ..
+    } in [&live, &without]
+    {
+        assert_eq!(blocked.bounds, [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0, 60.0]);
+        let seconds = &orphans.seconds;
+        assert_eq!(seconds.bounds, [0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0]);
+    }
+    let counts = |waited: &str| live.blocked.waited[waited].counts.as_slice();
+    assert_eq!(counts("false"), [11, 5, 3, 0, 0, 0, 0, 1]);
+    assert_eq!(counts("true"), [0, 1, 0, 1, 0, 1, 0, 0]);
+    let lived = |live: &Live| live.orphans.seconds.times.counts.clone();
+    assert_eq!(lived(&live), [3, 2, 0, 0, 0, 0, 0, 2]);
+    assert_eq!(without.blocked.waited, BTreeMap::new());
+    assert_eq!(lived(&without), [0; 8]);
+}
+
 #[test]
 fn a_group_has_what_its_series_add_up_to() {
     let mut few = large::snapshot(large::everything);
@@ -205,7 +233,7 @@ fn a_group_has_what_its_series_add_up_to() {
         assert_eq!(group.discarded, sum(discarded, &by_close));
         assert_eq!(group.unread, all("linger_unread_bytes_total"));
         assert_eq!(group.resets, all("linger_resets_sent_total"));
-        assert_eq!(group.orphans, all("linger_orphans"));
+        assert_eq!(group.orphans, all("linger_orphans_active"));
         assert_eq!(group.orphaned, all("linger_orphaned_bytes_total"));
         assert_eq!(group.delivered, all("linger_orphan_delivered_bytes_total"));
     }

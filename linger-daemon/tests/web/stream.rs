@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use linger_daemon::http::Limits;
 use linger_daemon::ledger::Snapshot;
 use linger_daemon::metrics::series;
-use linger_ebpf::{Closes, Counters};
+use linger_ebpf::{Counters, Outcome, Times};
 use socket2::{Domain, Socket, Type};
 
 use crate::large;
@@ -65,14 +65,13 @@ fn every_series_of_every_group_comes() {
         }
     }
     assert_eq!(lines, sum(&snapshot, |counters| series(counters) as u64));
-    let timed = |counters: &Counters| counters.closes.iter().map(Closes::timed).sum();
+    let closes = |counters: &Counters| {
+        let outcomes = Outcome::ALL.iter();
+        outcomes.map(|&outcome| counters.closed(outcome)).sum()
+    };
+    let timed = |counters: &Counters| counters.blocked.iter().map(Times::count).sum();
     for (name, expected) in [
-        (
-            "linger_closes_total",
-            sum(&snapshot, |counters| {
-                counters.closes.iter().map(Closes::count).sum()
-            }),
-        ),
+        ("linger_closes_total", sum(&snapshot, closes)),
         ("linger_close_blocked_seconds_count", sum(&snapshot, timed)),
         (
             "linger_unread_bytes_total",
@@ -87,7 +86,11 @@ fn every_series_of_every_group_comes() {
             sum(&snapshot, |counters| counters.orphans.ended()),
         ),
         (
-            "linger_orphans",
+            "linger_orphan_duration_seconds_count",
+            sum(&snapshot, |counters| counters.orphans.lived.count()),
+        ),
+        (
+            "linger_orphans_active",
             sum(&snapshot, |counters| counters.orphans.under_way()),
         ),
     ] {

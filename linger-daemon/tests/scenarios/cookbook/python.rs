@@ -176,7 +176,7 @@ pub(super) fn event_loop(_: Settings, truth: &mut Truth) -> io::Result<()> {
             }
             truth.delivered(WHOLE_ANSWER);
             if seconds > 0 {
-                truth.waited(Outcome::LingerTimeout, LINGER);
+                truth.waited(LINGER);
             }
         }
     }
@@ -269,8 +269,6 @@ pub(super) fn shutdown(settings: Settings, truth: &mut Truth) -> io::Result<()> 
         }
         let (name, mut tally) = server.end()?;
         if !drains {
-            // By exit, not in close(2).
-            truth.not_by_close += BUSY + 1;
             tally.reset(Cause::ListenerClosed, QUEUED);
             tally.unread += QUEUED * length;
         }
