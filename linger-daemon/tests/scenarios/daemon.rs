@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
 use linger_ebpf::Plan;
 use linger_testkit::exposition::Scrape;
 use linger_testkit::http;
@@ -49,6 +50,17 @@ impl Daemon {
 
     /// As [`Daemon::start`], with options by which its programs are no longer its own.
     pub(crate) fn start_keeping(lingerd: &Path, plan: Plan, options: &[&str]) -> Result<Self> {
+        let daemon = Self::start_unmet(lingerd, plan, options)?;
+        if plan == Plan::Tracepoint {
+            // Now it has met a close that waits, and sees the returns of all that do, where it can.
+            wait_in_close(&Loopback::new(Family::V4)?)?;
+            daemon.scrape()?;
+        }
+        Ok(daemon)
+    }
+
+    /// As [`Daemon::start_keeping`]; by the plan `tracepoint` it has met no close that waits.
+    pub(crate) fn start_unmet(lingerd: &Path, plan: Plan, options: &[&str]) -> Result<Self> {
         let address = free_address()?;
         let mut process = Command::new(lingerd)
             .args(["run", "--plan", plan.name(), "--listen"])
@@ -270,6 +282,16 @@ pub(crate) fn wait_until(what: &str, mut reached: impl FnMut() -> Result<bool>) 
 fn number(info: &str, beginning: &str) -> Option<u64> {
     let line = info.lines().find_map(|line| line.strip_prefix(beginning))?;
     line.trim().parse().ok()
+}
+
+/// Closes a connection, and waits in close(2) until its FIN is acknowledged, which is at once.
+pub(crate) fn wait_in_close(loopback: &Loopback) -> io::Result<()> {
+    let Pair {
+        client,
+        server: _server,
+    } = loopback.pair()?;
+    client.set_linger(Some(Duration::from_secs(60)))?;
+    tcp::close(client).map(drop)
 }
 
 fn free_address() -> io::Result<SocketAddr> {

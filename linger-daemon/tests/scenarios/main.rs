@@ -50,6 +50,7 @@ mod random;
 mod reached;
 mod reload;
 mod retired;
+mod returns;
 mod run;
 mod scenario;
 #[path = "../common/seccomp.rs"]

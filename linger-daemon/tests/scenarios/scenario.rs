@@ -16,7 +16,7 @@ use crate::{
     abort, asleep, attribution, churn, cookbook, dimensions, ends, exes, graceful, groups_full,
     hostile, kernel_threads, left_out, linger, listener, load, orphan_ends, orphan_netns,
     orphan_table, orphans, page, persist, pod, process_names, random, reached, reload, retired,
-    segments, special, under_way, unread, watch,
+    returns, segments, special, under_way, unread, watch,
 };
 
 /// What a scenario does; it counts in [`Truth`] all closes that it makes.
@@ -197,6 +197,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         under_way::SCENARIOS,
         reached::SCENARIOS,
         reload::SCENARIOS,
+        returns::SCENARIOS,
         left_out::SCENARIOS,
         attribution::SCENARIOS,
         cookbook::SCENARIOS,

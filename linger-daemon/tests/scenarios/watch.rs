@@ -120,7 +120,7 @@ fn kinds(lingerd: &Path, plan: Plan) -> Result<()> {
 }
 
 /// What the plan sees on this kernel.
-fn sight(plan: Plan) -> Result<Sight> {
+pub(crate) fn sight(plan: Plan) -> Result<Sight> {
     let release = uname()?.release().to_string_lossy().into_owned();
     Ok(Sight::new(plan, &release))
 }

@@ -1,0 +1,86 @@
+//! The plan `tracepoint` hooks the return of close(2), and with it that of every system call, only once a close waits.
+
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use linger_daemon::exercise::tcp::{Family, Loopback};
+use linger_ebpf::Plan;
+use linger_testkit::exposition::Scrape;
+
+use crate::closes::{lost, sum};
+use crate::daemon::{Daemon, wait_in_close, wait_until};
+use crate::scenario::{Scenario, Script};
+use crate::watch::sight;
+
+pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::new(
+    "returns_seen_once_closes_wait",
+    Script::Daemon(seen_once_closes_wait),
+)];
+
+/// Closes that waited, those of them that have a time, and those whose return was missed.
+type Waits = [u64; 3];
+
+fn waits(scrape: &Scrape) -> Waits {
+    let of =
+        |metric, label, value: &str| sum(scrape, metric, |sample| sample.label(label) == value);
+    [
+        of("linger_closes_total", "outcome", "lingered"),
+        of("linger_close_blocked_seconds_count", "waited", "true"),
+        lost(scrape, "return"),
+    ]
+}
+
+fn is_hooked(scrape: &Scrape) -> bool {
+    sum(scrape, "linger_probe_attached", |sample| {
+        sample.label("target") == "tp_btf:sys_exit"
+    }) > 0
+}
+
+fn seen_once_closes_wait(lingerd: &Path, plan: Plan) -> Result<()> {
+    let sight = sight(plan)?;
+    let can_be = !sight.sees_everything() && sight.release_in_close;
+    let daemon = Daemon::start_unmet(lingerd, plan, &[])?;
+    let loopback = Loopback::new(Family::V4)?;
+    let before = daemon.scrape()?;
+    ensure!(
+        !is_hooked(&before),
+        "sys_exit is hooked, and no close waits"
+    );
+    ensure!(waits(&before) == [0; 3], "{:?}", waits(&before));
+
+    wait_in_close(&loopback)?;
+    let first = if sight.sees_everything() {
+        [1, 1, 0]
+    } else {
+        [1, 0, 1]
+    };
+    expect(&daemon, first)?;
+    ensure!(
+        is_hooked(&daemon.scrape()?) == can_be,
+        "a close has waited, and sys_exit is hooked where it should not be, or is not where it should"
+    );
+
+    wait_in_close(&loopback)?;
+    expect(
+        &daemon,
+        match first {
+            [_, 1, _] => [2, 2, 0],
+            _ if can_be => [2, 1, 1],
+            _ => [2, 0, 2],
+        },
+    )?;
+    daemon.stop()
+}
+
+/// Waits until so many are counted, which takes as long as it takes a socket to end.
+fn expect(daemon: &Daemon, expected: Waits) -> Result<()> {
+    wait_until("the count of closes that waited", || {
+        Ok(waits(&daemon.scrape()?)[0] >= expected[0])
+    })?;
+    let counted = waits(&daemon.scrape()?);
+    ensure!(
+        counted == expected,
+        "counted, of which have a time, of which were missed: {counted:?}, expected {expected:?}"
+    );
+    Ok(())
+}
