@@ -133,26 +133,7 @@ fn numbers(browser: &mut Browser) -> Result<()> {
         [row.dataset.map, ...[2, 3].map((at) => Number(row.cells[at].firstChild.value))])";
     expect("maps", &browser.evaluate(shown)?, &maps)?;
 
-    let buckets = live.blocked.bounds.len() + 1;
-    // All together at first, then those that are chosen.
-    for chosen in ["", "false", "true"] {
-        let waited = live.blocked.waited.iter();
-        let waited: Vec<_> = waited
-            .filter(|(waited, _)| chosen.is_empty() || *waited == chosen)
-            .collect();
-        let counts: Vec<u64> = (0..buckets)
-            .map(|bucket| waited.iter().map(|(_, times)| times.counts[bucket]).sum())
-            .collect();
-        let bars = format!(
-            "(() => {{
-                const select = document.getElementById('blocked-waited');
-                select.value = '{chosen}';
-                select.dispatchEvent(new Event('change'));
-                return [...document.querySelectorAll('#blocked tr')].map((row) => Number(row.cells[2].firstChild.value));
-            }})()"
-        );
-        expect("histogram", &browser.evaluate(&bars)?, &json!(counts))?;
-    }
+    histogram(browser, &live)?;
     let orphaned =
         "[...document.querySelectorAll('#orphaned data')].map((data) => Number(data.value))";
     let lost: u64 = live
@@ -187,6 +168,30 @@ fn numbers(browser: &mut Browser) -> Result<()> {
         "{:?}",
         browser.complaints()
     );
+    Ok(())
+}
+
+/// The times of all closes at first, then of those that are chosen.
+fn histogram(browser: &mut Browser, live: &Live) -> Result<()> {
+    let buckets = live.blocked.bounds.len() + 1;
+    for chosen in ["", "false", "true"] {
+        let waited = live.blocked.waited.iter();
+        let waited: Vec<_> = waited
+            .filter(|(waited, _)| chosen.is_empty() || *waited == chosen)
+            .collect();
+        let counts: Vec<u64> = (0..buckets)
+            .map(|bucket| waited.iter().map(|(_, times)| times.counts[bucket]).sum())
+            .collect();
+        let bars = format!(
+            "(() => {{
+                const select = document.getElementById('blocked-waited');
+                select.value = '{chosen}';
+                select.dispatchEvent(new Event('change'));
+                return [...document.querySelectorAll('#blocked tr')].map((row) => Number(row.cells[2].firstChild.value));
+            }})()"
+        );
+        expect("histogram", &browser.evaluate(&bars)?, &json!(counts))?;
+    }
     Ok(())
 }
 
