@@ -30,7 +30,7 @@ use self::in_flight::{InFlight, Slots};
 use self::orphans::Records;
 use self::past::Kept;
 use self::percpu::PerCpu;
-use self::returns::Returns;
+pub(crate) use self::returns::Returns;
 pub(crate) use self::shared::Shared;
 use self::totals::Totals;
 pub(crate) use self::undecided::Undecided;

@@ -24,7 +24,7 @@ use self::stack::Symbols;
 use self::units::Units;
 use crate::attribution::{Dimension, Namer};
 use crate::event::{Clock, Told, WatchError, Watcher, told};
-use crate::ledger::{Undecided, Written};
+use crate::ledger::{Returns, Undecided, Written};
 use crate::privileges;
 use crate::probe::{self, Attached, Beside, Maps, Programs, Purpose};
 
@@ -86,6 +86,8 @@ struct Session {
     namer: Namer,
     written: Written,
     undecided: Undecided,
+    /// The hook of the return of close(2), unless it is another's.
+    returns: Option<Returns>,
     programs: Programs,
     symbols: Option<Symbols>,
     clock: Clock,
@@ -99,9 +101,16 @@ impl Session {
     fn begin(asked: Asked, options: &Options) -> Result<Self> {
         let units = Units::new(&asked.units, probe::cgroups());
         let filter = asked.filter(&units.look());
-        let (attached, programs, (watcher, written, undecided)) = open(&filter, options)?;
+        let (attached, programs, prepared) = open(&filter, options)?;
+        let Prepared {
+            watcher,
+            written,
+            undecided,
+            returns,
+        } = prepared;
         let terminal = io::stdout().is_terminal();
-        Ok(Self {
+        let mut session = Self {
+            returns: attached.is_some().then_some(returns),
             _attached: attached,
             watcher,
             symbols: asked.stack.then(Symbols::new),
@@ -115,7 +124,17 @@ impl Session {
             lines: Lines::new(options.json, terminal),
             closes: 0,
             missed: 0,
-        })
+        };
+        session.see_returns();
+        Ok(session)
+    }
+
+    /// Who watches wants to know of the first close that waits how long it did.
+    fn see_returns(&mut self) {
+        if let Some(returns) = &mut self.returns {
+            returns.expect_waits();
+            returns.keep(&self.programs, true);
+        }
     }
 
     async fn run(
@@ -160,6 +179,7 @@ impl Session {
     /// Keeps the place, looks for units that were started and fates that did not show, says what was missed.
     fn tend(&mut self) -> Result<()> {
         self.undecided.settle_by(&self.programs)?;
+        self.see_returns();
         let lapse = self.watcher.prolong();
         if !lapse.is_zero() {
             eprintln!(
@@ -226,13 +246,25 @@ impl Session {
 }
 
 /// The programs, attached if they are this process's own, and what was prepared of their maps.
-type Opened = (Option<Attached>, Programs, (Watcher, Written, Undecided));
+type Opened = (Option<Attached>, Programs, Prepared);
+
+/// What watching takes of the maps.
+struct Prepared {
+    watcher: Watcher,
+    written: Written,
+    undecided: Undecided,
+    returns: Returns,
+}
 
 /// Takes a place at the programs that another lingerd keeps, or at its own.
 fn open(filter: &Filter, options: &Options) -> Result<Opened> {
     let prepare = |maps: &mut Maps, _plan| -> Result<_, WatchError> {
-        let undecided = Undecided::map(maps)?;
-        Ok((Watcher::new(maps, filter)?, Written::take(maps)?, undecided))
+        Ok(Prepared {
+            undecided: Undecided::map(maps)?,
+            returns: Returns::map(maps)?,
+            watcher: Watcher::new(maps, filter)?,
+            written: Written::take(maps)?,
+        })
     };
     if !options.own {
         let beside = probe::beside(&options.pins).context("cannot watch beside the service")?;
@@ -259,7 +291,7 @@ fn open(filter: &Filter, options: &Options) -> Result<Opened> {
     let (mut attached, prepared) = probe::choose(options.plan, purpose, None, prepare)?;
     let programs = mem::take(&mut attached.programs);
     // Attaching may have taken longer than the place is kept without a sign of life.
-    prepared.0.prolong();
+    prepared.watcher.prolong();
     info!(
         plan = attached.plan.name(),
         "watching by programs of its own"

@@ -25,7 +25,7 @@ const LEASE_NS: u64 = 60 * SECOND_NS;
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// The hook, and what the programs say of closes that wait.
-pub(super) struct Returns {
+pub(crate) struct Returns {
     waits: Shared,
     hook: Hook,
 }
@@ -41,11 +41,17 @@ enum Hook {
 
 impl Returns {
     /// Maps what the programs say.
-    pub(super) fn map(maps: &Maps) -> Result<Self, LedgerError> {
+    pub(crate) fn map(maps: &Maps) -> Result<Self, LedgerError> {
         Ok(Self {
             waits: Shared::map(maps, NAME, size_of::<Waits>())?,
             hook: Hook::Off,
         })
+    }
+
+    /// Has it hooked though no close has waited yet.
+    pub(crate) fn expect_waits(&self) {
+        let last_ns = self.waits.word(offset_of!(Waits, last_ns));
+        last_ns.store(now_ns(), Ordering::Relaxed);
     }
 
     /// Whether the return of close(2) is hooked.
@@ -55,7 +61,7 @@ impl Returns {
 
     /// Hooks it once a close has waited, and takes the hook off when none has for a while; unless one that relies
     /// on it still waits.
-    pub(super) fn keep(&mut self, programs: &Programs, is_relied_on: bool) {
+    pub(crate) fn keep(&mut self, programs: &Programs, is_relied_on: bool) {
         let last_ns = self.waits.word(offset_of!(Waits, last_ns));
         let last_ns = last_ns.load(Ordering::Relaxed);
         let is_wanted = last_ns > 0 && now_ns().saturating_sub(last_ns) < IDLE_NS;
