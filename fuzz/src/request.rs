@@ -41,6 +41,7 @@ fn serving(security: Security) -> Arc<State> {
             lost: [0; Lost::COUNT],
             lost_orphan_bytes: 0,
             maps: Vec::new(),
+            returns_hooked: false,
             skipped_runs: Vec::new(),
         })
     };
