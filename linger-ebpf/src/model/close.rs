@@ -387,7 +387,10 @@ pub(crate) extern "C" fn count(
     let (close, group) = unsafe { (close.as_ref(), group.as_ref()) };
     let Some(close) = close else { return 0 };
     let counters = match group {
-        Some(group) => ledger::counters(group),
+        Some(group) => {
+            let group = *group;
+            ledger::counters(&group)
+        }
         None => ledger::counters(&who::closes(close)),
     };
     let Some(counters) = counters else { return 0 };

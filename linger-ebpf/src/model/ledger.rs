@@ -17,7 +17,8 @@ pub(crate) const UNSEEN: u64 = u64::MAX;
 /// What a new group starts from.
 static ZERO: Counters = Counters::ZERO;
 
-/// The counters of a group; another's if there is no place. None never happens.
+/// The counters of a group; another's if there is no place. None never happens. The group is on the stack: before
+/// Linux 6.2 no key of a map may stand in what a global function is lent.
 #[inline(always)]
 pub(crate) fn counters(group: &Group) -> Option<*mut Counters> {
     if let Some(counters) = LEDGER.get_ptr_mut(group) {

@@ -428,7 +428,8 @@ pub(crate) fn add_left(counters: *mut Counters, bytes: u32) {
 /// Adds the end of an orphan that was left with `bytes`, of which `queued` were still outstanding.
 #[inline(always)]
 fn count_end(group: &Group, fate: u32, bytes: u32, queued: QueueBytes, lived_ns: u64) {
-    let (Some(counters), fate @ 0..Fate::COUNT) = (ledger::counters(group), fate as usize) else {
+    let group = *group;
+    let (Some(counters), fate @ 0..Fate::COUNT) = (ledger::counters(&group), fate as usize) else {
         return;
     };
     // SAFETY: fields of a map value.
