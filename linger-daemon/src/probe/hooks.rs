@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use linger_ebpf::{Plan, keyed};
+use linger_ebpf::{Plan, keyed, program_place};
 
 use super::btf::Kernel;
 use super::preemption::Preemption;
@@ -66,6 +66,7 @@ pub struct Hook {
 }
 
 const fn hook(program: &'static str, point: Point) -> Hook {
+    assert!(program_place(program).is_some(), "there is no such program");
     Hook { program, point }
 }
 
@@ -299,5 +300,33 @@ pub fn blind(plan: Plan, kernel: &Kernel) -> Vec<&'static str> {
             }
             blind
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use aya_obj::Object;
+    use linger_ebpf::{FLOOR, OBJECT, PROGRAMS};
+
+    use super::*;
+
+    fn programs(object: &[u8]) -> BTreeSet<String> {
+        let object = Object::parse(object).unwrap();
+        object.programs.into_keys().collect()
+    }
+
+    fn names<'a>(all: impl IntoIterator<Item = &'a str>) -> BTreeSet<String> {
+        all.into_iter().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_objects_have_the_programs_that_are_written_down() {
+        assert_eq!(programs(FLOOR), names(PROGRAMS));
+        let again = [FENTRY_AGAIN, TRACEPOINT_AGAIN, DESTROY_SOCK_AGAIN];
+        let again = again.into_iter().chain([TRACEPOINT_DESTROY_SOCK_AGAIN]);
+        let again = again.flatten().map(|hook| hook.program);
+        assert_eq!(programs(OBJECT), names(PROGRAMS.into_iter().chain(again)));
     }
 }

@@ -181,7 +181,8 @@ impl Plan {
 pub const PROGRAM_COUNT: u32 = 22;
 
 /// The names of the programs that hooks take, each once: those that are attached once more have the names
-/// of these, with a number.
+/// of these, with a number. The one table of them: what the hooks of the daemon and the programs of the floor are
+/// called is held against it when they are compiled, what is in the object by a test.
 pub const PROGRAMS: [&str; PROGRAM_COUNT as usize] = [
     "fentry_tcp_close",
     "fentry_inner_close",
@@ -207,12 +208,12 @@ pub const PROGRAMS: [&str; PROGRAM_COUNT as usize] = [
     "cgroup_sock_release",
 ];
 
-/// The place of a name in [`PROGRAMS`].
+/// The place of a name in [`PROGRAMS`], with or without the number of one that is attached once more.
 #[must_use]
 pub const fn program_place(name: &str) -> Option<u32> {
     let mut place = 0_u32;
     while (place as usize) < PROGRAMS.len() {
-        if is_same(PROGRAMS[place as usize].as_bytes(), name.as_bytes()) {
+        if is_name(PROGRAMS[place as usize].as_bytes(), name.as_bytes()) {
             return Some(place);
         }
         place += 1;
@@ -220,11 +221,11 @@ pub const fn program_place(name: &str) -> Option<u32> {
     None
 }
 
-/// Comparing as a constant takes.
-const fn is_same(one: &[u8], other: &[u8]) -> bool {
+/// Whether a name is this one, or this with a number: comparing as a constant takes.
+const fn is_name(one: &[u8], name: &[u8]) -> bool {
     let mut at = 0;
-    while at < one.len() && at < other.len() && one[at] == other[at] {
+    while at < one.len() && at < name.len() && one[at] == name[at] {
         at += 1;
     }
-    at == one.len() && at == other.len()
+    at == one.len() && matches!(name.split_at(at).1, [] | [b'_', b'2' | b'3'])
 }
