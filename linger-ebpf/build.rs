@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
+const INLINE: &str = "-inline-threshold=1000000";
 const TARGET: &str = "bpfel-unknown-none";
 const OBJECTS: [&str; 2] = ["linger-ebpf", "floor"];
 const HOW: &str = "run `cargo xtask setup`, which installs it (or says what to install)";
@@ -71,6 +72,9 @@ fn build() -> Result<()> {
         // What every kernel from 5.1 on understands: 32-bit operations, without pairs of shifts.
         "-Ctarget-cpu=v3",
         "-Clink-arg=--btf",
+        // Everything is inlined that does not say otherwise, when it is compiled and when it is linked.
+        &format!("-Cllvm-args={INLINE}"),
+        &format!("-Clink-arg=--llvm-args={INLINE}"),
         &format!("-Clinker={}", linker.display()),
     ]
     .join("\u{1f}");

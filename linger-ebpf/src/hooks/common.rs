@@ -30,7 +30,6 @@ again! {
 ///
 /// As [`tracepoint_send_reset`], of which the other half is seen elsewhere.
 #[raw_tracepoint]
-#[inline(always)]
 fn reset_answers(ctx: RawTracePointContext) -> i32 {
     let (sk, skb): (u64, u64) = (ctx.arg(0), ctx.arg(1));
     if sk != 0 && skb != 0 {
@@ -41,7 +40,6 @@ fn reset_answers(ctx: RawTracePointContext) -> i32 {
 
 /// Attached to nothing: the daemon runs it, for a place of [`maps::UNDECIDED`] and the time that it found there.
 #[raw_tracepoint]
-#[inline(always)]
 fn settle(ctx: RawTracePointContext) -> i32 {
     orphan::settle(ctx.arg(0), ctx.arg(1));
     0
@@ -51,7 +49,6 @@ fn settle(ctx: RawTracePointContext) -> i32 {
 ///
 /// kernel: v6.1.. include/trace/events/mmap.h: exit_mmap(struct mm_struct *mm)
 #[raw_tracepoint]
-#[inline(always)]
 fn exit_mmap(ctx: RawTracePointContext) -> i32 {
     exe::exit(ctx.arg(0));
     0
@@ -62,7 +59,6 @@ fn exit_mmap(ctx: RawTracePointContext) -> i32 {
 ///
 /// kernel: v5.9.. net/ipv4/af_inet.c: int inet_release(struct socket *sock)
 #[cgroup_sock(sock_release)]
-#[inline(always)]
 fn sock_release(ctx: SockContext) -> i32 {
     // SAFETY: the verifier checks the access to the context.
     let (protocol, state) = unsafe { ((*ctx.sock).protocol, (*ctx.sock).state) };

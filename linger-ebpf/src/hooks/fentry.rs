@@ -16,7 +16,6 @@ use crate::model::{
 ///
 /// kernel: v2.6.. net/ipv4/tcp.c: void tcp_close(struct sock *sk, long timeout)
 #[fentry(function = "tcp_close")]
-#[inline(always)]
 fn fentry_tcp_close(ctx: FEntryContext) -> i32 {
     outer_enter(ctx.arg(0));
     0
@@ -70,7 +69,6 @@ again! {
 /// kernel: ..v6.12 net/ipv4/inet_connection_sock.c: void inet_csk_reset_keepalive_timer(struct sock *sk, unsigned long len)
 /// kernel: v6.18.. net/ipv4/tcp_timer.c: void tcp_reset_keepalive_timer(struct sock *sk, unsigned long len)
 #[fentry(function = "inet_csk_reset_keepalive_timer")]
-#[inline(always)]
 fn fentry_timer(ctx: FEntryContext) -> i32 {
     orphan::timer_set(&Sock::<Typed>::new(ctx.arg(0)));
     0

@@ -13,7 +13,6 @@ use crate::model::{
 
 /// As [`fentry_tcp_close`].
 #[kprobe]
-#[inline(always)]
 fn kprobe_tcp_close(ctx: ProbeContext) -> u32 {
     outer_enter(ctx.arg(0).unwrap_or_default());
     0
@@ -21,7 +20,6 @@ fn kprobe_tcp_close(ctx: ProbeContext) -> u32 {
 
 /// As [`fentry_inner_close`].
 #[kprobe]
-#[inline(always)]
 fn kprobe_inner_close(ctx: ProbeContext) -> u32 {
     if let (Some(sk), Some(timeout)) = (ctx.arg(0), ctx.arg(1)) {
         inner_enter(&Sock::<Probed>::new(sk), timeout);
@@ -31,7 +29,6 @@ fn kprobe_inner_close(ctx: ProbeContext) -> u32 {
 
 /// As [`fexit_inner_close`]. A return has no arguments: the socket is that of the close in flight.
 #[kretprobe]
-#[inline(always)]
 fn kretprobe_inner_close(_ctx: RetProbeContext) -> u32 {
     inner_exit::<Probed>(None);
     0
@@ -39,7 +36,6 @@ fn kretprobe_inner_close(_ctx: RetProbeContext) -> u32 {
 
 /// As [`fentry_active_reset`].
 #[kprobe]
-#[inline(always)]
 fn kprobe_active_reset(ctx: ProbeContext) -> u32 {
     if let Some(sk) = ctx.arg(0) {
         let sk = Sock::<Probed>::new(sk);
@@ -50,7 +46,6 @@ fn kprobe_active_reset(ctx: ProbeContext) -> u32 {
 
 /// As [`fentry_reset`].
 #[kprobe]
-#[inline(always)]
 fn kprobe_reset(ctx: ProbeContext) -> u32 {
     if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
         orphan::reset(sk, || is_rst::<Probed>(skb));
@@ -60,7 +55,6 @@ fn kprobe_reset(ctx: ProbeContext) -> u32 {
 
 /// As [`fentry_timer`].
 #[kprobe]
-#[inline(always)]
 fn kprobe_timer(ctx: ProbeContext) -> u32 {
     if let Some(sk) = ctx.arg(0) {
         orphan::timer_set(&Sock::<Probed>::new(sk));

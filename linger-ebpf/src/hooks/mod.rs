@@ -11,7 +11,6 @@ macro_rules! again {
     };
     (% [$($attribute:tt)+] $name:ident $ctx:ident $context:ident $body:block) => {
         $($attribute)+
-        #[inline(always)]
         fn $name($ctx: $context) -> i32 {
             $body;
             0

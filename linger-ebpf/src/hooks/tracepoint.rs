@@ -13,7 +13,6 @@ use crate::model::{orphan, releases as tracepoint};
 ///
 /// kernel: v5.9.. net/ipv4/af_inet.c: int inet_release(struct socket *sock)
 #[cgroup_sock(sock_release)]
-#[inline(always)]
 fn cgroup_sock_release(ctx: SockContext) -> i32 {
     // SAFETY: the verifier checks the access to the context.
     let (protocol, state, peer) = unsafe {
@@ -76,7 +75,6 @@ again! {
 ///
 /// kernel: v2.6.. include/trace/events/syscalls.h: sys_exit(struct pt_regs *regs, long ret)
 #[btf_tracepoint(function = "sys_exit")]
-#[inline(always)]
 fn tracepoint_sys_exit(ctx: BtfTracePointContext) -> i32 {
     // Of a socket, close(2) always succeeds.
     if ctx.arg::<u64>(1) == 0 && tracepoint::is_close(&Registers::new(ctx.arg(0))) {

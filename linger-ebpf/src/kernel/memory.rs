@@ -33,13 +33,11 @@ pub(crate) trait Memory {
 pub(crate) struct Typed;
 
 impl Memory for Typed {
-    #[inline(always)]
     fn read<T: Copy + Default>(base: *const u8, offset: u32) -> T {
         // SAFETY: the verifier checks the access against the type; a fault reads as zero.
         unsafe { ptr::read_volatile(base.add(offset as usize).cast()) }
     }
 
-    #[inline(always)]
     fn tcp_sock(sk: *const u8) -> *const u8 {
         // SAFETY: takes any socket and tells those of TCP.
         unsafe { bpf_skc_to_tcp_sock(sk.cast_mut().cast()) }.cast()
@@ -47,7 +45,6 @@ impl Memory for Typed {
 }
 
 /// A pointer behind a pointer of known type: the verifier knows its type as well.
-#[inline(always)]
 pub(crate) fn read_pointer(base: *const u8, offset: u32) -> *const u8 {
     // SAFETY: as for `Typed::read`.
     unsafe { ptr::read_volatile(base.add(offset as usize).cast()) }
@@ -57,14 +54,12 @@ pub(crate) fn read_pointer(base: *const u8, offset: u32) -> *const u8 {
 pub(crate) struct Probed;
 
 impl Memory for Probed {
-    #[inline(always)]
     fn read<T: Copy + Default>(base: *const u8, offset: u32) -> T {
         // SAFETY: a bad address makes the helper fail.
         unsafe { bpf_probe_read_kernel(base.wrapping_add(offset as usize).cast()) }
             .unwrap_or_default()
     }
 
-    #[inline(always)]
     fn tcp_sock(sk: *const u8) -> *const u8 {
         // A tcp_sock begins with its sock; callers look at the protocol where they must.
         sk

@@ -24,7 +24,6 @@ pub(crate) mod state {
 }
 
 /// Where a socket keeps its state, for one that may be gone.
-#[inline(always)]
 pub(crate) fn state_offset() -> u32 {
     offset!(state)
 }
@@ -47,7 +46,6 @@ pub(crate) struct Sock<M> {
 }
 
 impl<M: Memory> Sock<M> {
-    #[inline(always)]
     pub(crate) fn new(sk: *const u8) -> Self {
         Self {
             sk,
@@ -56,83 +54,69 @@ impl<M: Memory> Sock<M> {
     }
 
     /// Its address: its identity while it lives.
-    #[inline(always)]
     pub(crate) fn address(&self) -> u64 {
         self.sk as u64
     }
 
-    #[inline(always)]
     pub(crate) fn state(&self) -> u8 {
         M::read(self.sk, offset!(state))
     }
 
     /// Its flags, to be asked several times.
-    #[inline(always)]
     pub(crate) fn flags(&self) -> Flags {
         Flags(M::read(self.sk, offset!(flags)))
     }
 
     /// The time of `SO_LINGER` in jiffies; valid if [`Flags::linger`].
-    #[inline(always)]
     pub(crate) fn lingertime(&self) -> u64 {
         M::read(self.sk, offset!(lingertime))
     }
 
     /// Whether a peer is set: false if it never connected, or has disconnected.
-    #[inline(always)]
     pub(crate) fn has_peer(&self) -> bool {
         M::read::<u16>(self.sk, offset!(dport)) != 0
     }
 
     /// Whether both directions are shut down, as `__tcp_close` does first of all.
-    #[inline(always)]
     pub(crate) fn is_shut_down(&self) -> bool {
         M::read::<u8>(self.sk, offset!(shutdown)) == 3
     }
 
     /// Whether a process holds its lock (`lock_sock`), as opposed to a soft interrupt.
-    #[inline(always)]
     pub(crate) fn is_owned(&self) -> bool {
         M::read::<u32>(self.sk, offset!(owned)) != 0
     }
 
-    #[inline(always)]
     pub(crate) fn err(&self) -> u32 {
         M::read(self.sk, offset!(err))
     }
 
     /// Whether it belongs to no file: an orphan, or a connection not accepted yet.
-    #[inline(always)]
     pub(crate) fn has_no_file(&self) -> bool {
         M::read::<u64>(self.sk, offset!(socket)) == 0
     }
 
     /// Whether it is the kernel's own (`sk_kern_sock`), which `inet_release` shows to no program.
-    #[inline(always)]
     pub(crate) fn is_of_kernel(&self) -> bool {
         u32::from(M::read::<u8>(self.sk, offset!(of_kernel))) & offset!(of_kernel_mask) != 0
     }
 
-    #[inline(always)]
     pub(crate) fn has_receive_queue(&self) -> bool {
         M::read::<u32>(self.sk, offset!(receive_qlen)) > 0
     }
 
     /// Whether its network namespace is being removed (`check_net`).
-    #[inline(always)]
     pub(crate) fn is_net_leaving(&self) -> bool {
         let net: u64 = M::read(self.sk, offset!(net));
         Probed::read::<u32>(net as *const u8, offset!(net_users)) == 0
     }
 
     /// The cgroup in which it was made (`struct cgroup`).
-    #[inline(always)]
     pub(crate) fn cgroup(&self) -> *const u8 {
         M::read::<u64>(self.sk, offset!(cgroup)) as *const u8
     }
 
     /// Local port if this host accepted the connection, otherwise 0.
-    #[inline(always)]
     pub(crate) fn accepted_port(&self) -> u16 {
         if is_accepted(self.sk) && self.state() != state::LISTEN {
             u16::from_be(Probed::read(self.sk, offset!(sport)))
@@ -142,7 +126,6 @@ impl<M: Memory> Sock<M> {
     }
 
     /// Writes down its addresses and ports.
-    #[inline(always)]
     pub(crate) fn write_addresses(&self, event: &mut Event) {
         let is_v6 = M::read::<u16>(self.sk, offset!(family)) == u16::from(AF_INET6);
         if is_v6 && offset!(v6_daddr) != Offsets::ABSENT {
@@ -158,14 +141,12 @@ impl<M: Memory> Sock<M> {
     }
 
     /// The 16 bytes at an offset.
-    #[inline(always)]
     fn words(&self, at: u32) -> [u32; 4] {
         let word = |place| M::read(self.sk, at + place);
         [word(0), word(4), word(8), word(12)]
     }
 
     /// `AF_INET` or `AF_INET6`, by what is on the wire: a socket of IPv6 may speak IPv4.
-    #[inline(always)]
     pub(crate) fn family(&self) -> u8 {
         let at = offset!(v6_daddr);
         if M::read::<u16>(self.sk, offset!(family)) != u16::from(AF_INET6) || at == Offsets::ABSENT
@@ -178,13 +159,11 @@ impl<M: Memory> Sock<M> {
     }
 
     /// Received payload that no one read, whether it is still queued or was just flushed.
-    #[inline(always)]
     pub(crate) fn unread(&self, flags: Flags) -> u32 {
         self.tcp().map_or(0, |tcp| tcp.unread(flags))
     }
 
     /// Received payload in the receive queue. One that was moved elsewhere holds none.
-    #[inline(always)]
     pub(crate) fn queued_unread(&self, flags: impl FnOnce() -> Flags) -> u32 {
         if self.has_receive_queue() {
             self.unread(flags())
@@ -194,19 +173,16 @@ impl<M: Memory> Sock<M> {
     }
 
     /// Whether `SO_LINGER` with zero time has a close abort.
-    #[inline(always)]
     pub(crate) fn aborts_by_linger(&self, flags: Flags) -> bool {
         flags.linger() && self.lingertime() == 0
     }
 
     /// The number behind the last byte that was written, the FIN included.
-    #[inline(always)]
     pub(crate) fn written(&self) -> u32 {
         self.tcp().map_or(0, |tcp| tcp.write_seq())
     }
 
     /// The part of it that is TCP's; none if it is of another protocol.
-    #[inline(always)]
     pub(crate) fn tcp(&self) -> Option<Tcp<M>> {
         let tcp = M::tcp_sock(self.sk);
         (!tcp.is_null()).then_some(Tcp {
@@ -220,14 +196,12 @@ impl<M: Memory> Sock<M> {
 ///
 /// Only `tcp_v4_syn_recv_sock` and `tcp_v6_syn_recv_sock` set these numbers of an interface in a
 /// socket of TCP: the options that do for others refuse it.
-#[inline(always)]
 fn is_accepted(sk: *const u8) -> bool {
     // Beyond `struct sock`, which is all that the verifier may know it to be.
     let index: u32 = Probed::read(sk, offset!(mc_index));
     index != 0 || is_accepted_v6(sk)
 }
 
-#[inline(always)]
 fn is_accepted_v6(sk: *const u8) -> bool {
     if offset!(pinet6) == Offsets::ABSENT {
         return false;
@@ -242,26 +216,22 @@ pub(crate) struct Flags(u64);
 
 impl Flags {
     /// `SO_LINGER` is on.
-    #[inline(always)]
     pub(crate) fn linger(self) -> bool {
         self.0 & SOCK_LINGER != 0
     }
 
     /// It is an orphan (`sock_orphan`).
-    #[inline(always)]
     pub(crate) fn dead(self) -> bool {
         self.0 & SOCK_DEAD != 0
     }
 
     /// The peer's FIN has come, and stands in `rcv_nxt`.
-    #[inline(always)]
     fn done(self) -> bool {
         self.0 & SOCK_DONE != 0
     }
 }
 
 /// Whether a FIN of this host stands in the send queue of a connection in this state.
-#[inline(always)]
 fn is_fin_queued(state: u8) -> bool {
     matches!(state, state::FIN_WAIT1 | state::CLOSING | state::LAST_ACK)
 }
@@ -273,43 +243,36 @@ pub(crate) struct Tcp<M> {
 }
 
 impl<M: Memory> Tcp<M> {
-    #[inline(always)]
     pub(crate) fn repair(&self) -> bool {
         u32::from(M::read::<u8>(self.tcp, offset!(repair))) & offset!(repair_mask) != 0
     }
 
     /// `TCP_LINGER2`: -1 aborts.
-    #[inline(always)]
     pub(crate) fn linger2(&self) -> i32 {
         M::read::<u32>(self.tcp, offset!(linger2)).cast_signed()
     }
 
-    #[inline(always)]
     pub(crate) fn is_mptcp(&self) -> bool {
         let offset = offset!(is_mptcp);
         offset != Offsets::ABSENT && M::read::<u8>(self.tcp, offset) != 0
     }
 
     /// The number of the last byte that was written, and one. It begins at random.
-    #[inline(always)]
     pub(crate) fn write_seq(&self) -> u32 {
         M::read(self.tcp, offset!(write_seq))
     }
 
     /// Whether all that was written is acknowledged.
-    #[inline(always)]
     pub(crate) fn all_acknowledged(&self) -> bool {
         M::read::<u32>(self.tcp, offset!(snd_una)) == M::read::<u32>(self.tcp, offset!(write_seq))
     }
 
     /// Whether something is queued that was not sent yet, be it the FIN.
-    #[inline(always)]
     pub(crate) fn has_unsent(&self) -> bool {
         M::read::<u32>(self.tcp, offset!(snd_nxt)) != M::read::<u32>(self.tcp, offset!(write_seq))
     }
 
     /// Received payload that no one read.
-    #[inline(always)]
     pub(crate) fn unread(&self, flags: Flags) -> u32 {
         let rcv_nxt: u32 = M::read(self.tcp, offset!(rcv_nxt));
         let copied_seq: u32 = M::read(self.tcp, offset!(copied_seq));
@@ -321,13 +284,11 @@ impl<M: Memory> Tcp<M> {
 
     /// Whether the SYN of a connection in this state is yet to be acknowledged, and counts in the send queue: also in
     /// an open from both sides. (Where TCP Fast Open accepts before that, the numbers begin behind the SYN.)
-    #[inline(always)]
     fn is_syn_queued(&self, state: u8) -> bool {
         state == state::SYN_SENT || state == state::SYN_RECV && !is_accepted(self.tcp)
     }
 
     /// The send queue's payload, for a connection in this state.
-    #[inline(always)]
     pub(crate) fn queued(&self, state: u8) -> QueueBytes {
         if self.is_syn_queued(state) {
             // Until the SYN goes out, a deferred connect leaves the numbers unset.
@@ -348,7 +309,6 @@ impl<M: Memory> Tcp<M> {
     }
 
     /// How much payload is in the send queue of a connection in this state, which has been made.
-    #[inline(always)]
     pub(crate) fn outstanding(&self, state: u8) -> u32 {
         let write_seq: u32 = M::read(self.tcp, offset!(write_seq));
         let snd_una: u32 = M::read(self.tcp, offset!(snd_una));
@@ -358,7 +318,6 @@ impl<M: Memory> Tcp<M> {
     }
 
     /// The send queue's payload once a FIN stands at its end.
-    #[inline(always)]
     pub(crate) fn queued_before_fin(&self) -> QueueBytes {
         let QueueBytes { unsent, unacked } = self.sequence();
         // The FIN is the last to be sent. (Its allocation may have failed: never below zero.)
@@ -376,13 +335,11 @@ impl<M: Memory> Tcp<M> {
     }
 
     /// The send queue in sequence numbers.
-    #[inline(always)]
     fn sequence(&self) -> QueueBytes {
         self.queued_to(self.write_seq())
     }
 
     /// The send queue, as it was when `write_seq` was this.
-    #[inline(always)]
     pub(crate) fn queued_to(&self, write_seq: u32) -> QueueBytes {
         let snd_una: u32 = M::read(self.tcp, offset!(snd_una));
         if write_seq == snd_una {
@@ -397,7 +354,6 @@ impl<M: Memory> Tcp<M> {
 }
 
 /// Whether a packet (`struct sk_buff`) that TCP is at work on is an RST.
-#[inline(always)]
 pub(crate) fn is_rst<M: Memory>(skb: *const u8) -> bool {
     /// The flags are in this byte of the TCP header.
     const FLAGS: u32 = 13;
@@ -408,7 +364,6 @@ pub(crate) fn is_rst<M: Memory>(skb: *const u8) -> bool {
 }
 
 /// A number of bytes in a send queue, which never holds 4 GiB: sequence numbers are its measure.
-#[inline(always)]
 pub(crate) fn narrow(bytes: u64) -> u32 {
     bytes.try_into().unwrap_or(u32::MAX)
 }

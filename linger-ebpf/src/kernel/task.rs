@@ -20,28 +20,24 @@ const PF_EXITING: u32 = 0x4;
 const PF_KTHREAD: u32 = 0x20_0000;
 
 impl Task {
-    #[inline(always)]
     pub(crate) fn current() -> Self {
         // SAFETY: has no preconditions.
         Self(unsafe { bpf_get_current_task_btf() })
     }
 
     /// Whether it is on its way out (`PF_EXITING`): its closes never wait.
-    #[inline(always)]
     pub(crate) fn is_exiting(&self) -> bool {
         Typed::read::<u32>(self.0.cast(), offset!(task_flags)) & PF_EXITING != 0
     }
 
     /// Whether it is a thread of the kernel, that no process owns (`PF_KTHREAD`). The workers of
     /// `io_uring` belong to the process they work for.
-    #[inline(always)]
     pub(crate) fn is_kernel_thread(&self) -> bool {
         Typed::read::<u32>(self.0.cast(), offset!(task_flags)) & PF_KTHREAD != 0
     }
 
     /// The name of its process, zero-terminated bytes; by words: what is read at once should be
     /// written at once.
-    #[inline(always)]
     pub(crate) fn comm(&self) -> [u64; 2] {
         let leader = read_pointer(self.0.cast(), offset!(group_leader));
         let offset = offset!(comm);
@@ -49,14 +45,12 @@ impl Task {
     }
 
     /// The cgroup v2 that it is in (`struct cgroup`).
-    #[inline(always)]
     pub(crate) fn cgroup(&self) -> *const u8 {
         let set: u64 = Typed::read(self.0.cast(), offset!(task_cgroups));
         Probed::read::<u64>(set as *const u8, offset!(dfl_cgroup)) as *const u8
     }
 
     /// The file that it executes (`struct file`), null if it has none or has let go of its memory.
-    #[inline(always)]
     pub(crate) fn exe_file(&self) -> *const u8 {
         let mm = read_pointer(self.0.cast(), offset!(mm));
         if mm.is_null() {
@@ -66,7 +60,6 @@ impl Task {
     }
 
     /// Its stack in the process's memory, addresses; how many bytes of them are written.
-    #[inline(always)]
     pub(crate) fn user_stack(&self, stack: &mut [u64; FRAMES as usize]) -> u64 {
         const BPF_F_USER_STACK: u64 = 1 << 8;
         const LENGTH: u32 = FRAMES * 8;
@@ -77,14 +70,12 @@ impl Task {
     }
 
     /// When the first thread of its process began: with the process's id, no other has both.
-    #[inline(always)]
     pub(crate) fn process_start_time(&self) -> u64 {
         let leader = read_pointer(self.0.cast(), offset!(group_leader));
         Typed::read(leader, offset!(start_time))
     }
 
     /// The registers with which it entered the kernel.
-    #[inline(always)]
     pub(crate) fn registers(&self) -> Registers {
         // SAFETY: takes the current task.
         let registers = unsafe { bpf_task_pt_regs(self.0) };
@@ -96,32 +87,27 @@ impl Task {
 pub(crate) struct Registers(*const u8);
 
 impl Registers {
-    #[inline(always)]
     pub(crate) fn new(registers: *const u8) -> Self {
         Self(registers)
     }
 
     /// Number of the system call.
-    #[inline(always)]
     pub(crate) fn syscall(&self) -> i32 {
         Typed::read(self.0, offset!(syscall))
     }
 
     /// The low half of its result, -ENOSYS until it returns.
-    #[inline(always)]
     pub(crate) fn result(&self) -> i32 {
         Typed::read(self.0, offset!(syscall_result))
     }
 }
 
 /// The current process's id, in the initial namespace.
-#[inline(always)]
 pub(crate) fn current_tgid() -> u32 {
     (bpf_get_current_pid_tgid() >> u32::BITS) as u32
 }
 
 /// The current thread's id, in the initial namespace.
-#[inline(always)]
 #[expect(
     clippy::cast_possible_truncation,
     reason = "the thread's id is the lower half"
@@ -131,7 +117,6 @@ pub(crate) fn current_tid() -> u32 {
 }
 
 /// Id of a `struct cgroup`.
-#[inline(always)]
 pub(crate) fn cgroup_id(cgroup: *const u8) -> u64 {
     let kn: u64 = Probed::read(cgroup, offset!(cgroup_kn));
     Probed::read(kn as *const u8, offset!(kernfs_id))

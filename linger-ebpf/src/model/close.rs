@@ -22,7 +22,6 @@ use super::{
 use crate::kernel::{Flags, Memory, Sock, Task, jiffies, narrow, now_ns, state};
 
 /// A close begins on this thread. None if there is no room for its record.
-#[inline(always)]
 pub(crate) fn begin(place: &Place, sk: u64, flags: u8) -> Option<&'static mut Close> {
     if place.record().is_some() {
         // The end of this thread's previous close was missed.
@@ -60,7 +59,6 @@ fn abandon(place: &Place) {
 }
 
 /// The close is over: its record goes.
-#[inline(always)]
 fn forget(place: &Place, close: &Close) {
     if close.flags & flag::HINTED != 0 {
         maps::add_hint(close.sk, u64::MAX);
@@ -70,7 +68,6 @@ fn forget(place: &Place, close: &Close) {
 
 /// A close waits, which plans that hook functions see the return of: should that be missed, the end of the
 /// socket settles what came of it, and the orphan that it leaves behind is on record.
-#[inline(always)]
 pub(crate) fn wait<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
     close.flags |= flag::HINTED;
     maps::add_hint(close.sk, 1);
@@ -84,7 +81,6 @@ pub(crate) fn wait<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
 /// The kernel decides what this close does, in the order of `__tcp_close`, under the socket lock.
 ///
 /// `timeout` is the time it may wait, in jiffies.
-#[inline(always)]
 pub(crate) fn decide<M: Memory>(
     close: &mut Close,
     sk: &Sock<M>,
@@ -101,7 +97,6 @@ pub(crate) fn decide<M: Memory>(
 }
 
 /// The same for a socket that is in `CLOSE` already, where it stays.
-#[inline(always)]
 pub(crate) fn decide_closed<M: Memory>(
     close: &mut Close,
     sk: &Sock<M>,
@@ -113,7 +108,6 @@ pub(crate) fn decide_closed<M: Memory>(
 }
 
 /// The time that `inet_release` lets the close of this thread wait, jiffies.
-#[inline(always)]
 pub(crate) fn timeout<M: Memory>(sk: &Sock<M>, flags: Flags) -> u64 {
     if flags.linger() && !Task::current().is_exiting() {
         sk.lingertime()
@@ -125,7 +119,6 @@ pub(crate) fn timeout<M: Memory>(sk: &Sock<M>, flags: Flags) -> u64 {
 /// The decision was missed, and the close is about to end: by what the socket was when it was released, and has become.
 /// An RST would have decided it, if its hook was not skipped too. What cannot be told stays undecided, and counts as
 /// lost.
-#[inline(always)]
 pub(crate) fn decide_late<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     let (was, is) = (close.state, sk.state());
     let flags = sk.flags();
@@ -161,7 +154,6 @@ const FIN: u32 = 1;
 
 /// As [`decide_late`], of a connection that has ended without a FIN, by how much its `write_seq` has grown since the
 /// release: `tcp_disconnect` makes a jump. If it sent an RST, the hook of that was skipped as well.
-#[inline(always)]
 fn decide_ended<M: Memory>(close: &mut Close, sk: &Sock<M>, flags: Flags, grown: u32) {
     let Some(tcp) = sk.tcp() else { return };
     let unread = sk.unread(flags);
@@ -181,7 +173,6 @@ fn decide_ended<M: Memory>(close: &mut Close, sk: &Sock<M>, flags: Flags, grown:
 }
 
 /// What the close of a socket in `CLOSE` is.
-#[inline(always)]
 fn closed(has_peer: bool) -> Outcome {
     if has_peer {
         Outcome::AlreadyClosed
@@ -191,7 +182,6 @@ fn closed(has_peer: bool) -> Outcome {
 }
 
 /// Keeps what was decided.
-#[inline(always)]
 fn conclude<M: Memory>(
     close: &mut Close,
     sk: &Sock<M>,
@@ -217,7 +207,6 @@ fn conclude<M: Memory>(
 }
 
 /// The outcome as it looks before the kernel acts, and the send queue that an abort throws away.
-#[inline(always)]
 fn outcome<M: Memory>(
     sk: &Sock<M>,
     flags: Flags,
@@ -253,7 +242,6 @@ fn outcome<M: Memory>(
 }
 
 /// Keeps what an abort throws away.
-#[inline(always)]
 pub(crate) fn keep(close: &mut Close, queued: QueueBytes) {
     close.unsent = narrow(queued.unsent);
     close.unacked = narrow(queued.unacked);
@@ -261,7 +249,6 @@ pub(crate) fn keep(close: &mut Close, queued: QueueBytes) {
 
 /// The close is about to end: if it waited under `SO_LINGER`, what came of that. The connection may have
 /// died since, by a segment that came during the wait: then this is how it looks.
-#[inline(always)]
 pub(crate) fn waited<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     if close.stage != stage::WAITING {
         return;
@@ -286,7 +273,6 @@ pub(crate) fn waited<M: Memory>(close: &mut Close, sk: &Sock<M>) {
 
 /// The close sends, or has sent, its FIN: what was queued before it is left to the kernel. The state
 /// is that before.
-#[inline(always)]
 pub(crate) fn leave<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
     let Some(tcp) = sk.tcp() else { return };
     let bytes = tcp.outstanding(state);
@@ -299,7 +285,6 @@ pub(crate) fn leave<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
 const LONGEST: u64 = i32::MAX as u64;
 
 /// The jiffy at which a wait for this many jiffies from now is over, its lower half.
-#[inline(always)]
 #[expect(
     clippy::cast_possible_truncation,
     reason = "as much as tells apart what is within the longest time"
@@ -309,14 +294,12 @@ fn deadline(timeout: u64) -> u32 {
 }
 
 /// Whether the time of a close that waits is up.
-#[inline(always)]
 pub(crate) fn is_overdue(close: &Close) -> bool {
     let left = close.deadline.wrapping_sub(deadline(0));
     left == 0 || u64::from(left) > LONGEST
 }
 
 /// Why the wait ended although not all was acknowledged.
-#[inline(always)]
 pub(crate) fn unfinished(close: &Close) -> Outcome {
     if is_overdue(close) {
         Outcome::LingerTimeout
@@ -327,7 +310,6 @@ pub(crate) fn unfinished(close: &Close) -> Outcome {
 
 /// The close on this thread ends. By the plan `tracepoint` the socket may be gone; others still hold its
 /// lock.
-#[inline(always)]
 pub(crate) fn finish(place: &Place, close: &Close) {
     let mut whose = MaybeUninit::uninit();
     let left = if close.flags & flag::LEAVES != 0 {
@@ -356,7 +338,6 @@ pub(crate) fn finish(place: &Place, close: &Close) {
 
 /// Adds a close before its return, or without, and what it leaves behind, to the counters of a group, as [`count`]
 /// has it. Returns how many bytes that are.
-#[inline(always)]
 pub(crate) fn count_early(close: &Close, group: *const Group, blocked_ns: u64) -> u32 {
     count(close, group, blocked_ns, 0);
     if close.flags & flag::LEAVES == 0 {
@@ -402,7 +383,6 @@ pub(crate) extern "C" fn count(
 }
 
 /// Adds a close to counters.
-#[inline(always)]
 fn add(counters: *mut Counters, close: &Close, blocked_ns: u64) {
     let outcome = usize::from(close.outcome);
     if outcome >= Outcome::COUNT {
@@ -432,7 +412,6 @@ fn add(counters: *mut Counters, close: &Close, blocked_ns: u64) {
 }
 
 /// As [`Outcome::waited`] has it, which are one after another.
-#[inline(always)]
 const fn has_waited(outcome: usize) -> bool {
     outcome.wrapping_sub(Outcome::Lingered.index()) < WAITING
 }
@@ -448,7 +427,6 @@ const _: () = {
 };
 
 /// As [`Outcome::cause`] has it, which are one after another in the same order.
-#[inline(always)]
 const fn cause(outcome: usize) -> Option<usize> {
     let cause = outcome.wrapping_sub(Outcome::LingerAborted.index());
     if cause < ABORTING { Some(cause) } else { None }

@@ -13,7 +13,6 @@ use super::{
 use crate::kernel::{Memory, Probed, Task, Typed, current_tgid, offset, read_pointer};
 
 /// The file that the current task executes, or did: its inode and device; zeros if that is unknown.
-#[inline(always)]
 pub(crate) fn of(task: &Task) -> (u64, u32) {
     let file = task.exe_file();
     if file.is_null() {
@@ -24,7 +23,6 @@ pub(crate) fn of(task: &Task) -> (u64, u32) {
 }
 
 /// Number of an inode, with how often it was used before, and number of its device.
-#[inline(always)]
 fn identity<M: Memory>(inode: *const u8, sb: *const u8) -> (u64, u32) {
     let number: u64 = M::read(inode, offset!(inode_number));
     let generation: u32 = M::read(inode, offset!(inode_generation));
@@ -34,7 +32,6 @@ fn identity<M: Memory>(inode: *const u8, sb: *const u8) -> (u64, u32) {
     )
 }
 
-#[inline(always)]
 fn of_exiting(task: &Task) -> (u64, u32) {
     let tgid = current_tgid();
     let Some(kept) = EXITING.get(Slot::index(tgid)) else {
@@ -48,7 +45,6 @@ fn of_exiting(task: &Task) -> (u64, u32) {
 }
 
 /// A process lets go of its memory (`struct mm_struct`), whose last user it is.
-#[inline(always)]
 pub(crate) fn exit(mm: *const u8) {
     let task = Task::current();
     // Not one that executes another file from now on.
@@ -89,7 +85,6 @@ pub(crate) extern "C" fn learn_current(inode: u64, device: u64) -> u32 {
 }
 
 /// Keeps the path of a file (`struct file`), if that is not done yet.
-#[inline(always)]
 fn learn(exe: &Exe, file: *const u8) {
     if file.is_null() || exe.inode == 0 || EXES.get_ptr(exe).is_some() {
         return;
@@ -109,7 +104,6 @@ fn learn(exe: &Exe, file: *const u8) {
 /// Writes the names from the file up to the root of its namespace of mounts, as `d_path` does. A step
 /// from one mount to the next leaves its place empty: places that followed from the data would be many
 /// ways for the verifier.
-#[inline(always)]
 fn write(path: &mut Path, file: *const u8) {
     let mut dentry: u64 = Probed::read(file, offset!(file_dentry));
     let mut vfsmount: u64 = Probed::read(file, offset!(file_mnt));

@@ -7,7 +7,6 @@ use crate::kernel::{Memory, Sock, state};
 use super::{again::is_hooked_again, close, in_flight::Place, maps, reset};
 
 /// `tcp_close` begins, before the socket lock.
-#[inline(always)]
 pub(crate) fn outer_enter(sk: u64) {
     if let Some(place) = Place::current() {
         close::begin(&place, sk, 0);
@@ -15,7 +14,6 @@ pub(crate) fn outer_enter(sk: u64) {
 }
 
 /// `__tcp_close` begins, under the socket lock: all that decides its outcome stands still.
-#[inline(always)]
 pub(crate) fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
     let Some(place) = Place::current() else {
         return;
@@ -54,7 +52,6 @@ pub(crate) fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
 
 /// A close begins whose beginning was missed, or found no room. Where there still is none it is lost, which its
 /// end counts: this may run several times.
-#[inline(always)]
 fn begin_again(place: &Place, sk: u64) -> Option<&'static mut Close> {
     let begun = close::begin(place, sk, 0);
     if is_hooked_again() {
@@ -65,7 +62,6 @@ fn begin_again(place: &Place, sk: u64) -> Option<&'static mut Close> {
 
 /// `__tcp_close` ends, still under the lock: the close is over. What `tcp_close` does after it takes the
 /// segments that came meanwhile, and lets the socket go.
-#[inline(always)]
 pub(crate) fn inner_exit<M: Memory>(sk: Option<Sock<M>>) {
     let Some(place) = Place::current() else {
         return;
@@ -86,7 +82,6 @@ pub(crate) fn inner_exit<M: Memory>(sk: Option<Sock<M>>) {
 }
 
 /// The record of the close in flight on this thread.
-#[inline(always)]
 pub(crate) fn current_close() -> Option<&'static mut Close> {
     Place::current()?.record()
 }

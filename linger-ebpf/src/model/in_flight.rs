@@ -21,7 +21,6 @@ pub(crate) struct Place {
 
 impl Place {
     /// The place of the current thread.
-    #[inline(always)]
     pub(crate) fn current() -> Option<Self> {
         let tid = current_tid();
         let slot = CLOSES.get_ptr_mut(Slot::index(tid))?;
@@ -29,13 +28,11 @@ impl Place {
     }
 
     /// Whether the slot is this thread's.
-    #[inline(always)]
     fn is_slot_own(&self) -> bool {
         shared!(self.slot, owner).get() == Slot::owner(self.tid)
     }
 
     /// The record in this place.
-    #[inline(always)]
     pub(crate) fn record(&self) -> Option<&'static mut Close> {
         let close = if self.is_slot_own() {
             // SAFETY: a field of a map value.
@@ -51,14 +48,12 @@ impl Place {
     }
 
     /// The record in this place, if it is of this socket.
-    #[inline(always)]
     pub(crate) fn find(&self, sk: u64) -> Option<&'static mut Close> {
         self.record().filter(|close| close.sk == sk)
     }
 
     /// Keeps the record of a close that begins in this place, where there is none; none if there is
     /// no room.
-    #[inline(always)]
     pub(crate) fn keep(&self, sk: u64, start_ns: u64, flags: u8) -> Option<&'static mut Close> {
         if shared!(self.slot, owner).replace(0, Slot::owner(self.tid)) {
             // SAFETY: a field of a map value; it is this thread's now, until it clears the place.
@@ -76,7 +71,6 @@ impl Place {
     }
 
     /// Forgets the record in this place.
-    #[inline(always)]
     pub(crate) fn clear(&self) {
         if self.is_slot_own() {
             // In this order, so that the next owner never finds another's socket in it.
@@ -88,13 +82,11 @@ impl Place {
     }
 
     /// Adds to the number of the crowded; the largest number takes one away.
-    #[inline(always)]
     fn crowd(&self, change: u32) {
         shared!(self.slot, crowded).add(change);
     }
 
     /// Notes whether this thread's close found no room. Several runs of the same program may note it.
-    #[inline(always)]
     pub(crate) fn note_unkept(&self, is_unkept: bool) {
         let unkept = shared!(self.slot, unkept);
         if is_unkept {
@@ -105,7 +97,6 @@ impl Place {
     }
 
     /// Whether that was noted, and no one has asked since.
-    #[inline(always)]
     pub(crate) fn take_unkept(&self) -> bool {
         let is_unkept = shared!(self.slot, unkept).get() == self.tid;
         self.note_unkept(false);
@@ -116,7 +107,6 @@ impl Place {
 /// Writes what is known at the beginning, over what stands there of another close. What is only valid later
 /// is left as it is, and the rest written by fields: all at once would be a loop over bytes. So would the
 /// last eight bytes be without `unused`.
-#[inline(always)]
 fn begin(close: &mut Close, sk: u64, start_ns: u64, flags: u8) {
     close.sk = sk;
     close.start_ns = start_ns;
@@ -154,14 +144,12 @@ pub(crate) extern "C" fn park(close: *const Close) -> u32 {
 }
 
 /// The close that is parked under a socket's address.
-#[inline(always)]
 pub(crate) fn parked(sk: u64) -> Option<&'static mut Parked> {
     // SAFETY: only the end of the socket works on it; the reference does not outlive the program.
     PARKED.get_ptr_mut(sk).map(|parked| unsafe { &mut *parked })
 }
 
 /// Forgets the close that is parked under a socket's address.
-#[inline(always)]
 pub(crate) fn unpark(sk: u64) {
     if PARKED.remove(sk).is_ok() {
         maps::add_hint(sk, u64::MAX);

@@ -19,7 +19,6 @@ static ZERO: Counters = Counters::ZERO;
 
 /// The counters of a group; another's if there is no place. None never happens. The group is on the stack: before
 /// Linux 6.2 no key of a map may stand in what a global function is lent.
-#[inline(always)]
 pub(crate) fn counters(group: &Group) -> Option<*mut Counters> {
     if let Some(counters) = LEDGER.get_ptr_mut(group) {
         return Some(counters);
@@ -48,7 +47,6 @@ fn new(group: &Group) -> *mut Counters {
 }
 
 /// Writes down what is known of a new group beyond its key.
-#[inline(always)]
 fn learn(group: &Group) {
     if who::is_keyed(keyed::CGROUP) {
         path::learn_cgroup(group.cgroup_id);
@@ -59,13 +57,11 @@ fn learn(group: &Group) {
 }
 
 /// The counters of one of [`Group::SHARED`].
-#[inline(always)]
 fn shared(place: u32) -> *mut Counters {
     SHARED.get_ptr_mut(place).unwrap_or(core::ptr::null_mut())
 }
 
 /// Adds a time, by the bounds of its buckets.
-#[inline(always)]
 pub(crate) fn add_time(times: *mut Times, bounds_ns: &[u64; BUCKETS - 1], time_ns: u64) {
     let mut bucket = 0;
     while bucket < bounds_ns.len() && time_ns > bounds_ns[bucket] {
@@ -77,7 +73,6 @@ pub(crate) fn add_time(times: *mut Times, bounds_ns: &[u64; BUCKETS - 1], time_n
 }
 
 /// Adds payload that was thrown away.
-#[inline(always)]
 pub(crate) fn add_discarded(sum: *mut QueueBytes, discarded: QueueBytes) {
     if discarded.unsent > 0 {
         shared!(sum, unsent).add(discarded.unsent);

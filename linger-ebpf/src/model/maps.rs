@@ -163,7 +163,6 @@ pub(crate) fn lose_orphan(bytes: u32) {
 
 /// The lower half of an address, as a number. The verifier lets it be copied from a pointer whose type it knows; left
 /// to itself the compiler may calculate with the pointer in place.
-#[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "that is asked for")]
 fn lower_half(address: u64) -> u64 {
     let half: u32;
@@ -176,7 +175,6 @@ fn lower_half(address: u64) -> u64 {
 }
 
 /// Whether there may be a record of this socket in `ORPHANS`, `PARKED` or `UNDECIDED`.
-#[inline(always)]
 pub(crate) fn is_hinted(sk: u64) -> bool {
     SOCKETS
         .get_ptr_mut(hint(lower_half(sk)))
@@ -184,7 +182,6 @@ pub(crate) fn is_hinted(sk: u64) -> bool {
 }
 
 /// Adds to the records that have the hint of this socket; the largest number takes one away.
-#[inline(always)]
 pub(crate) fn add_hint(sk: u64, change: u64) {
     if let Some(count) = SOCKETS.get_ptr_mut(hint(lower_half(sk))) {
         shared!(count).add(change);
@@ -192,7 +189,6 @@ pub(crate) fn add_hint(sk: u64, change: u64) {
 }
 
 /// Writes down that an RST is counted, by what tells it from any other; whether it was not yet.
-#[inline(always)]
 pub(crate) fn is_new_reset(sk: u64, reset: u64) -> bool {
     let Some(last) = RESETS.get_ptr_mut(hint(lower_half(sk))) else {
         return true;
@@ -204,7 +200,6 @@ pub(crate) fn is_new_reset(sk: u64, reset: u64) -> bool {
 }
 
 /// Who is left out, a set of [`linger_ebpf::setting`]s.
-#[inline(always)]
 pub(crate) fn left_out() -> u64 {
     SETTINGS
         .get_ptr_mut(0)
@@ -212,13 +207,11 @@ pub(crate) fn left_out() -> u64 {
 }
 
 /// Whether this cgroup is left out.
-#[inline(always)]
 pub(crate) fn is_cgroup_left_out(id: u64) -> bool {
     LEFT_OUT.get_ptr(id).is_some()
 }
 
 /// The [`linger_ebpf::verdict`] on this name of a process, 0 if there is none.
-#[inline(always)]
 pub(crate) fn said_of(comm: [u64; 2]) -> u64 {
     // SAFETY: a map value.
     COMMS.get_ptr(&comm).map_or(0, |said| unsafe { *said })
@@ -232,7 +225,6 @@ pub(crate) struct Port {
 }
 
 /// What is said of this port.
-#[inline(always)]
 pub(crate) fn port(port: u16) -> Port {
     let bit = 1 << (port % 64);
     let bits = PORTS.get(u32::from(port / 64)).copied().unwrap_or_default();

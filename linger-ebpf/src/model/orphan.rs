@@ -33,7 +33,6 @@ const ECONNABORTED: u32 = 103;
 const ECONNRESET: u32 = 104;
 
 /// A close sends its FIN while this much payload is outstanding. Whether there was room for a record.
-#[inline(always)]
 pub(crate) fn expect(close: &mut Close, bytes: u32) -> bool {
     close.orphan = close.start_ns << MASK.count_ones() | OPEN;
     let mut kept = keep(close, bytes);
@@ -84,7 +83,6 @@ extern "C" fn keep(close: *const Close, bytes: u32) -> i32 {
 
 /// Writes nobody to a place for a group: the kernel wants it written before it is lent to a global
 /// function.
-#[inline(always)]
 pub(crate) fn write_nobody(group: &mut MaybeUninit<Group>) -> *mut Group {
     let words = group.as_mut_ptr().cast::<u64>();
     for place in 0..size_of::<Group>() / size_of::<u64>() {
@@ -112,7 +110,6 @@ pub(crate) extern "C" fn returned(close: *const Close, whose: *mut Group) -> u32
 }
 
 /// The close is over: this much payload is left behind, if its socket has not ended. As [`returned`].
-#[inline(always)]
 fn leave(close: &Close, bytes: u32, whose: &mut Group) -> u32 {
     let key = close.sk;
     let Some(orphan) = record(key) else { return 0 };
@@ -159,7 +156,6 @@ pub(crate) extern "C" fn leave_unseen(close: *const Close, whose: *mut Group) ->
 }
 
 /// There will be no orphan: its close aborts, or waits and sees its connection die.
-#[inline(always)]
 pub(crate) fn forget(close: &mut Close) {
     if close.flags & flag::LEAVES != 0 {
         close.flags &= !flag::LEAVES;
@@ -170,7 +166,6 @@ pub(crate) fn forget(close: &mut Close) {
 }
 
 /// There is no orphan after all, though it was counted as left: its close goes on to abort.
-#[inline(always)]
 pub(crate) fn take_back(key: u64) {
     if !maps::is_hinted(key) {
         return;
@@ -186,7 +181,6 @@ pub(crate) fn take_back(key: u64) {
 }
 
 /// The kernel resets a connection, whatever the reason.
-#[inline(always)]
 pub(crate) fn reset(key: u64, by_rst: impl FnOnce() -> bool) {
     if maps::is_hinted(key)
         && let Some(orphan) = record(key)
@@ -196,7 +190,6 @@ pub(crate) fn reset(key: u64, by_rst: impl FnOnce() -> bool) {
 }
 
 /// A socket that may have left something behind comes to its end, under its lock.
-#[inline(always)]
 pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
     let key = sk.address();
     let (Some(orphan), Some(tcp)) = (record(key), sk.tcp()) else {
@@ -249,7 +242,6 @@ fn over(orphan: &Orphan, lived_ns: u64) {
 }
 
 /// Nothing answered what ended an orphan: it was an RST of the peer.
-#[inline(always)]
 fn by_peer(ended: &Undecided) {
     let Undecided {
         orphan, lived_ns, ..
@@ -258,7 +250,6 @@ fn by_peer(ended: &Undecided) {
 }
 
 /// An RST answered what ended an orphan: it was data.
-#[inline(always)]
 fn by_data(ended: &Undecided) {
     let Undecided {
         orphan, lived_ns, ..
@@ -267,7 +258,6 @@ fn by_data(ended: &Undecided) {
 }
 
 /// A socket answers a packet by an RST.
-#[inline(always)]
 pub(crate) fn answered(key: u64) {
     if !maps::is_hinted(key) {
         return;
@@ -288,7 +278,6 @@ pub(crate) fn answered(key: u64) {
 }
 
 /// Another socket at this address closes: all that came of the one before has come.
-#[inline(always)]
 pub(crate) fn displace(key: u64) {
     if maps::is_hinted(key) {
         settle_displaced(key);
@@ -304,7 +293,6 @@ extern "C" fn settle_displaced(sk: u64) -> u32 {
 }
 
 /// The orphan in this place has waited for long enough: it ended then.
-#[inline(always)]
 pub(crate) fn settle(index: u32, ended_ns: u64) {
     undecided::settle_at(index, ended_ns, now_ns(), by_peer);
 }
@@ -333,7 +321,6 @@ extern "C" fn count_over(orphan: *const Orphan, fate: u32, lived_ns: u64) -> u32
 
 /// The kernel sets the timer of a socket. That of an orphan in `FIN_WAIT2` waits for the peer's FIN, and all else is
 /// acknowledged: for some it waits for long (`tcp_fin_timeout`, `TCP_LINGER2`), others end at once.
-#[inline(always)]
 pub(crate) fn timer_set<M: Memory>(sk: &Sock<M>) {
     if maps::is_hinted(sk.address()) && sk.state() == state::FIN_WAIT2 && sk.flags().dead() {
         end(sk);
@@ -341,7 +328,6 @@ pub(crate) fn timer_set<M: Memory>(sk: &Sock<M>) {
 }
 
 /// Takes an orphan that was left behind out of its record, if no one else has.
-#[inline(always)]
 fn take(key: u64, record: *mut Orphan) -> Option<Orphan> {
     let stage = shared!(record, stage);
     let found = stage.get();
@@ -352,7 +338,6 @@ fn take(key: u64, record: *mut Orphan) -> Option<Orphan> {
 }
 
 /// What became of an orphan that ends with payload outstanding.
-#[inline(always)]
 fn fate<M: Memory>(sk: &Sock<M>, omen: u16) -> u32 {
     let fate = match sk.err() {
         ECONNRESET => match omen {
@@ -370,7 +355,6 @@ fn fate<M: Memory>(sk: &Sock<M>, omen: u16) -> u32 {
 
 /// Counts an orphan that ended within its close, if anything was lost with it. No one else has its record any more,
 /// but for what shows its fate.
-#[inline(always)]
 fn count_inner(key: u64, record: *mut Orphan) {
     let bytes = shared!(record, unsent)
         .get()
@@ -419,14 +403,12 @@ pub(crate) fn count_left(group: &Group, bytes: u32) {
 }
 
 /// Adds an orphan to the counters of the group that left it.
-#[inline(always)]
 pub(crate) fn add_left(counters: *mut Counters, bytes: u32) {
     shared!(counters, orphans.left).add(1);
     shared!(counters, orphans.left_bytes).add(bytes.into());
 }
 
 /// Adds the end of an orphan that was left with `bytes`, of which `queued` were still outstanding.
-#[inline(always)]
 fn count_end(group: &Group, fate: u32, bytes: u32, queued: QueueBytes, lived_ns: u64) {
     let group = *group;
     let (Some(counters), fate @ 0..Fate::COUNT) = (ledger::counters(&group), fate as usize) else {
@@ -454,14 +436,12 @@ fn count_end(group: &Group, fate: u32, bytes: u32, queued: QueueBytes, lived_ns:
     shared!(counters, orphans.ends[fate]).add(1);
 }
 
-#[inline(always)]
 fn record(key: u64) -> Option<*mut Orphan> {
     ORPHANS.get_ptr_mut(key)
 }
 
 /// Removes a record; 0, or why that failed: [`ENOENT`] if it was not there, others if the kernel does not get
 /// its lock.
-#[inline(always)]
 fn remove(key: u64) -> i32 {
     match ORPHANS.remove(key) {
         Ok(()) => {

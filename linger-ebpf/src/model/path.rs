@@ -30,7 +30,6 @@ pub(crate) extern "C" fn learn_cgroup(id: u64) -> u32 {
 }
 
 /// Writes the names from a cgroup up to the root of the hierarchy (`kernfs_path`).
-#[inline(always)]
 fn write_cgroup(path: &mut Path, cgroup: *const u8) {
     let mut node: u64 = Probed::read(cgroup, offset!(cgroup_kn));
     for place in 0..PATH_NAMES {
@@ -48,7 +47,6 @@ fn write_cgroup(path: &mut Path, cgroup: *const u8) {
 }
 
 /// Writes a name in its place; whether it fits.
-#[inline(always)]
 pub(crate) fn add(path: &mut Path, place: usize, name: *const u8) -> bool {
     #[expect(clippy::cast_possible_truncation, reason = "a hundred or so")]
     const SIZE: u32 = Path::NAME as u32;
@@ -68,7 +66,6 @@ pub(crate) fn add(path: &mut Path, place: usize, name: *const u8) -> bool {
 }
 
 /// Says that nothing more is to come.
-#[inline(always)]
 pub(crate) fn finish(path: &mut Path, state: u64) {
     // SAFETY: a field of a map value; volatile so that it is written last.
     unsafe { core::ptr::write_volatile(&raw mut path.state, state) };

@@ -32,7 +32,6 @@ use crate::kernel::{Memory, Probed, Registers, Sock, Task, now_ns, state, state_
 static CLOSE_SYSCALL: i32 = -1;
 
 /// Whether the current thread is inside a call of close(2) whose return is the end of a release.
-#[inline(always)]
 fn in_close_syscall() -> bool {
     let registers = Task::current().registers();
     // Work that is left to the way out of a system call runs when its return has been seen: by
@@ -41,7 +40,6 @@ fn in_close_syscall() -> bool {
 }
 
 /// Whether these are the registers of a call of close(2) whose return is the end of a release.
-#[inline(always)]
 pub(crate) fn is_close(registers: &Registers) -> bool {
     // SAFETY: reads a static; volatile because the value is replaced at load.
     let close = unsafe { core::ptr::read_volatile(&raw const CLOSE_SYSCALL) };
@@ -53,7 +51,6 @@ const ENOSYS: i32 = 38;
 
 /// A socket is released. No one else holds it: of processes, only this thread works on it from here
 /// on.
-#[inline(always)]
 pub(crate) fn release(sk: &Sock<Probed>, is_closed: bool, has_peer: bool) {
     let Some(place) = Place::current() else {
         return;
@@ -69,7 +66,6 @@ pub(crate) fn release(sk: &Sock<Probed>, is_closed: bool, has_peer: bool) {
 }
 
 /// A socket's state changes.
-#[inline(always)]
 pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
     // Only these follow a close.
     if !matches!(
@@ -120,7 +116,6 @@ pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
 }
 
 /// A close waits. Whether its return will be seen.
-#[inline(always)]
 fn wait() -> bool {
     if let Some(waits) = WAITS.get_ptr_mut(0) {
         shared!(waits, last_ns).set(now_ns());
@@ -129,7 +124,6 @@ fn wait() -> bool {
 }
 
 /// Whether the return of close(2) is hooked.
-#[inline(always)]
 fn are_returns_seen() -> bool {
     WAITS
         .get_ptr_mut(0)
@@ -137,7 +131,6 @@ fn are_returns_seen() -> bool {
 }
 
 /// Counts a close that does not wait: this is the last that is seen of it.
-#[inline(always)]
 fn count(close: &Close) {
     let blocked_ns = now_ns().saturating_sub(close.start_ns);
     let left = close::count_early(close, ptr::null(), blocked_ns);
@@ -145,7 +138,6 @@ fn count(close: &Close) {
 }
 
 /// Counts a close that waited, and whose return no one saw.
-#[inline(always)]
 fn count_unseen(close: &Close, group: *const Group, stack: Stack) {
     let left = close::count_early(close, group, UNSEEN);
     maps::lose(Lost::Return);
@@ -153,7 +145,6 @@ fn count_unseen(close: &Close, group: *const Group, stack: Stack) {
 }
 
 /// Leaves a close that waits, and whose return no one sees, to the end of its socket.
-#[inline(always)]
 fn park(close: &Close) {
     if in_flight::park(close) == 0 {
         maps::lose(Lost::Close);
@@ -161,7 +152,6 @@ fn park(close: &Close) {
 }
 
 /// A socket sends an RST of its own will.
-#[inline(always)]
 pub(crate) fn reset(sk: &Sock<Probed>) {
     let address = sk.address();
     let close = Place::current()
@@ -218,7 +208,6 @@ extern "C" fn withdraw(close: *const Close) -> u32 {
 }
 
 /// A socket comes to its end, once, in whatever context.
-#[inline(always)]
 pub(crate) fn destroy<M: Memory>(sk: &Sock<M>) {
     let address = sk.address();
     let Some(place) = Place::current() else {
@@ -248,7 +237,6 @@ pub(crate) fn destroy<M: Memory>(sk: &Sock<M>) {
 }
 
 /// The socket of a close that waited, and whose return no one saw, comes to its end.
-#[inline(always)]
 fn end_parked<M: Memory>(sk: &Sock<M>) {
     let address = sk.address();
     if let Some(parked) = in_flight::parked(address) {
@@ -259,7 +247,6 @@ fn end_parked<M: Memory>(sk: &Sock<M>) {
 }
 
 /// What a close was, at the end of its socket.
-#[inline(always)]
 fn settle<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     match close.stage {
         // No change of state came before: it was closed when the close took the lock. By now its
@@ -273,7 +260,6 @@ fn settle<M: Memory>(close: &mut Close, sk: &Sock<M>) {
 }
 
 /// What became of a wait, at the end of the socket.
-#[inline(always)]
 fn judge<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     let Some(tcp) = sk.tcp() else { return };
     let outcome = if close::is_overdue(close) {
@@ -292,13 +278,11 @@ fn judge<M: Memory>(close: &mut Close, sk: &Sock<M>) {
 }
 
 /// Whether the return of this close will be seen.
-#[inline(always)]
 fn returns(close: &Close) -> bool {
     close.flags & flag::RETURNS != 0
 }
 
 /// The thread leaves a system call: close(2), if it has a close whose return is to be seen.
-#[inline(always)]
 pub(crate) fn exit_syscall() {
     let Some(place) = Place::current() else {
         return;

@@ -12,7 +12,6 @@ use crate::kernel::{Memory, Probed, Sock, Tcp, state};
 /// The socket of a close in flight, or any other, sends an RST. `close` is the record of the close
 /// in flight on this thread, whatever its socket; `number` is the socket's address, of which the verifier
 /// knows no type.
-#[inline(always)]
 pub(crate) fn sent<M: Memory>(
     close: Option<&mut Close>,
     sk: &Sock<M>,
@@ -38,7 +37,6 @@ pub(crate) fn sent<M: Memory>(
 
 /// Whether a close of this outcome, of a connection in this state, sends an RST: `tcp_disconnect` leaves it out where
 /// the peer has nothing to miss.
-#[inline(always)]
 pub(crate) fn is_due<M: Memory>(close: &Close, sk: &Sock<M>, state: u8) -> bool {
     if close.outcome == Outcome::UnreadAborted as u8 {
         return true;
@@ -57,7 +55,6 @@ pub(crate) fn is_due<M: Memory>(close: &Close, sk: &Sock<M>, state: u8) -> bool 
 }
 
 /// A close aborts in place of its FIN though that was not foreseen, or its decision was missed.
-#[inline(always)]
 fn before_fin<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     let Some(tcp) = sk.tcp() else { return };
     let flags = sk.flags();
@@ -80,7 +77,6 @@ fn before_fin<M: Memory>(close: &mut Close, sk: &Sock<M>) {
 }
 
 /// A close aborts after its FIN: that takes the place of what it seemed to become.
-#[inline(always)]
 pub(crate) fn after_fin<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     let Some(tcp) = sk.tcp() else { return };
     close::keep(close, tcp.queued_before_fin());
@@ -97,7 +93,6 @@ pub(crate) fn after_fin<M: Memory>(close: &mut Close, sk: &Sock<M>) {
 }
 
 /// Why `__tcp_close` aborts after the FIN.
-#[inline(always)]
 fn late_abort(linger2: i32, all_acknowledged: bool) -> Cause {
     if linger2 < 0 && all_acknowledged {
         Cause::Linger2Aborted
@@ -122,7 +117,6 @@ extern "C" fn by_itself(sk: u64) -> u32 {
 }
 
 /// Whether no other run of the same program has counted this RST.
-#[inline(always)]
 pub(crate) fn is_new(sk: &Sock<Probed>, tcp: &Tcp<Probed>) -> bool {
     if !is_hooked_again() {
         return true;
@@ -133,7 +127,6 @@ pub(crate) fn is_new(sk: &Sock<Probed>, tcp: &Tcp<Probed>) -> bool {
 }
 
 /// Counts an RST of which no close is the reason.
-#[inline(always)]
 fn count(sk: &Sock<Probed>, tcp: &Tcp<Probed>) {
     let state = sk.state();
     let flags = sk.flags();

@@ -16,18 +16,15 @@ impl<T: Copy> Shared<T> {
     /// # Safety
     ///
     /// The word is aligned, and of a map value.
-    #[inline(always)]
     pub(crate) const unsafe fn new(word: *mut T) -> Self {
         Self(word)
     }
 
-    #[inline(always)]
     pub(crate) fn get(&self) -> T {
         // SAFETY: as promised to `new`; volatile because others write to it.
         unsafe { self.0.read_volatile() }
     }
 
-    #[inline(always)]
     pub(crate) fn set(&self, value: T) {
         // SAFETY: as for `get`.
         unsafe { self.0.write_volatile(value) }
@@ -40,14 +37,12 @@ impl Shared<u64> {
     /// A counter of one CPU still has several writers: tracing programs can be preempted, and soft
     /// interrupts come in between. Hence an atomic add, one instruction. (`AtomicU64` has no
     /// `fetch_add` on this target, which lacks compare-and-swap.)
-    #[inline(always)]
     pub(crate) fn add(&self, amount: u64) {
         // SAFETY: as promised to `new`; every writer adds atomically.
         unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(self.0, amount) };
     }
 
     /// Puts a value where `expected` stands; whether it stood there.
-    #[inline(always)]
     pub(crate) fn replace(&self, expected: u64, value: u64) -> bool {
         // SAFETY: as for `add`.
         let (_, replaced) = unsafe {
@@ -61,7 +56,6 @@ impl Shared<u64> {
 
 impl Shared<u32> {
     /// As for 64 bits.
-    #[inline(always)]
     pub(crate) fn add(&self, amount: u32) {
         // SAFETY: as promised to `new`; every writer adds atomically.
         unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::Relaxed }>(self.0, amount) };
@@ -69,7 +63,6 @@ impl Shared<u32> {
 }
 
 /// Copies what consists of whole words, word by word: all at once, it would be by bytes.
-#[inline(always)]
 pub(crate) fn copy<T: Copy>(from: Shared<T>) -> T {
     let mut to = MaybeUninit::<T>::uninit();
     let words = to.as_mut_ptr().cast::<u64>();
@@ -87,7 +80,6 @@ pub(crate) fn copy<T: Copy>(from: Shared<T>) -> T {
 }
 
 /// Writes what consists of whole words, as [`copy`] reads it.
-#[inline(always)]
 pub(crate) fn paste<T: Copy>(from: &T, to: Shared<T>) {
     let words = core::ptr::from_ref(from).cast::<u64>();
     for place in 0..size_of::<T>() / size_of::<u64>() {

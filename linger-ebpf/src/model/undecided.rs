@@ -22,14 +22,12 @@ const TAKEN: u64 = 1;
 const SOON_NS: u64 = 5_000_000;
 
 /// The places where a socket's orphan may be.
-#[inline(always)]
 fn places(sk: u64) -> [u32; 4] {
     let first = hint(sk) % UNDECIDED_PLACES;
     [first, first ^ 1, first ^ 2, first ^ 3]
 }
 
 /// Keeps an orphan that ended now; those that waited for long enough are `settled`. Whether there was room.
-#[inline(always)]
 pub(crate) fn put(
     orphan: &Orphan,
     lived_ns: u64,
@@ -62,7 +60,6 @@ pub(crate) fn put(
 }
 
 /// The orphan in a place that this program has taken is `settled`.
-#[inline(always)]
 fn settle(place: *mut Undecided, settled: &impl Fn(&Undecided)) {
     // SAFETY: a map value. But for its first word, no one else reads or writes it until it is given back, later.
     let ended = unsafe { &*place };
@@ -72,7 +69,6 @@ fn settle(place: *mut Undecided, settled: &impl Fn(&Undecided)) {
 
 /// If the orphan of a socket, which has a hint, is here, it is `settled`: of the one with this `write_seq`, or of any at
 /// the address.
-#[inline(always)]
 pub(crate) fn settle_of(sk: u64, write_seq: Option<u32>, settled: impl Fn(&Undecided)) {
     for index in places(sk) {
         if let Some(place) = UNDECIDED.get_ptr_mut(index)
@@ -85,7 +81,6 @@ pub(crate) fn settle_of(sk: u64, write_seq: Option<u32>, settled: impl Fn(&Undec
 }
 
 /// The orphan in a place, which ended then, has waited for long enough, if it is still there.
-#[inline(always)]
 pub(crate) fn settle_at(index: u32, ended_ns: u64, now_ns: u64, settled: impl Fn(&Undecided)) {
     if let Some(place) = UNDECIDED.get_ptr_mut(index)
         && now_ns.saturating_sub(ended_ns) >= ANSWER_NS
@@ -94,7 +89,6 @@ pub(crate) fn settle_at(index: u32, ended_ns: u64, now_ns: u64, settled: impl Fn
     }
 }
 
-#[inline(always)]
 fn take(place: *mut Undecided, found: u64, settled: &impl Fn(&Undecided)) {
     let when = shared!(place, ended_ns);
     if found != FREE && found != TAKEN && when.replace(found, TAKEN) {

@@ -32,7 +32,6 @@ static ZERO: Event = Event::ZERO;
 
 /// A close is decided. It is written down if someone may want to be told of it; what was at the same address before
 /// is `settle`d first, so that its end finds its own event.
-#[inline(always)]
 pub(crate) fn note<M: Memory>(
     close: &mut Close,
     sk: &Sock<M>,
@@ -53,7 +52,6 @@ pub(crate) fn note<M: Memory>(
 }
 
 /// Until when anyone but the daemon watches.
-#[inline(always)]
 fn until() -> u64 {
     let Some(watch) = WATCH.get_ptr(0) else {
         return 0;
@@ -63,7 +61,6 @@ fn until() -> u64 {
 }
 
 /// Whether the daemon wants one close more to be written down for it, of which this then is one less.
-#[inline(always)]
 fn spend(now_ns: u64) -> bool {
     let Some(watch) = WATCH.get_ptr_mut(0) else {
         return false;
@@ -77,7 +74,6 @@ fn spend(now_ns: u64) -> bool {
 }
 
 /// Takes back that this close was written down for the daemon, which it is not told to.
-#[inline(always)]
 fn refund(close: &Close) {
     if close.start_ns >= until()
         && let Some(watch) = WATCH.get_ptr_mut(0)
@@ -87,7 +83,6 @@ fn refund(close: &Close) {
 }
 
 /// Whether something is thrown away, or the close waits.
-#[inline(always)]
 fn may_be_costly(close: &Close) -> bool {
     close.unsent | close.unacked | close.unread != 0 || close.stage == stage::WAITING
 }
@@ -133,7 +128,6 @@ extern "C" fn write_down(close: *const Close, linger: u64, state: u8) -> u32 {
 }
 
 /// Writes down which thread closes.
-#[inline(always)]
 fn write_who(event: &mut Event) {
     // SAFETY: has no preconditions.
     event.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
@@ -146,7 +140,6 @@ fn write_who(event: &mut Event) {
 }
 
 /// Whether a watcher may want this close, as far as can be said at its decision.
-#[inline(always)]
 fn is_asked(place: u32, event: &Event) -> bool {
     let Some(filter) = filter(place, recall(&raw const event.start_ns)) else {
         return false;
@@ -170,21 +163,18 @@ fn is_asked(place: u32, event: &Event) -> bool {
 }
 
 /// Writes into a map what the verifier need not know.
-#[inline(always)]
 fn remember<T>(place: *mut T, value: T) {
     // SAFETY: a field of a map value.
     unsafe { write_volatile(place, value) };
 }
 
 /// Reads what stands in a map.
-#[inline(always)]
 fn recall<T>(place: *const T) -> T {
     // SAFETY: a field of a map value; volatile so that it is read again.
     unsafe { read_volatile(place) }
 }
 
 /// What a watcher asks for; none if it does not watch.
-#[inline(always)]
 fn filter(place: u32, now_ns: u64) -> Option<&'static Filter> {
     let watch = WATCH.get_ptr(0)?;
     // SAFETY: a field of a map value; volatile because those who watch write to it.
@@ -211,7 +201,6 @@ pub(crate) enum Stack {
 }
 
 /// A close returns, after so much time, and leaves so much behind: it is told to those who want it.
-#[inline(always)]
 pub(crate) fn tell(close: &Close, left: u32, blocked_ns: u64, stack: Stack) {
     let is_late = blocked_ns >= COSTLY_NS && blocked_ns != UNSEEN;
     if close.flags & flag::WATCHED != 0 || is_late {
@@ -235,7 +224,6 @@ extern "C" fn tell_it(close: *const Close, left: u32, blocked_ns: u64, has_stack
     0
 }
 
-#[inline(always)]
 fn tell_who_asked(close: &Close, left: u32, blocked_ns: u64, has_stack: bool) {
     let key = close.sk;
     if !is_foretold(close) && !write_down_late(close, key) {
@@ -284,14 +272,12 @@ fn tell_who_asked(close: &Close, left: u32, blocked_ns: u64, has_stack: bool) {
 }
 
 /// Whether its decision was written down.
-#[inline(always)]
 fn is_foretold(close: &Close) -> bool {
     recall(&raw const close.flags) & flag::WATCHED != 0
 }
 
 /// Writes down a close that was blocked for long, though nothing foretold it: it waited for its socket's
 /// lock. What the socket was is not known any more.
-#[inline(always)]
 fn write_down_late(close: &Close, key: u64) -> bool {
     if filter(DAEMON, close.start_ns).is_none()
         || WATCHED.insert(key, &ZERO, u64::from(BPF_ANY)).is_err()
@@ -310,7 +296,6 @@ fn write_down_late(close: &Close, key: u64) -> bool {
 
 /// The [`told`] bits of a watcher for this close: whether it wants it at once, or only if its orphan is
 /// lost.
-#[inline(always)]
 fn wanted(filter: &Filter, event: &Event) -> u64 {
     let lost = event.unsent | event.unacked | event.unread != 0;
     if filter.outcomes & 1 << (event.outcome & 63) == 0 {
@@ -340,7 +325,6 @@ fn wanted(filter: &Filter, event: &Event) -> u64 {
 }
 
 /// Tells an event to those who have these bits in [`Event::sent`], the first of which is given.
-#[inline(always)]
 fn send_to(event: &mut Event, first: u64) {
     let mut place = 0;
     while place < WATCHERS {
@@ -431,7 +415,6 @@ pub(crate) fn end(key: u64, start_ns: u64, end: &End) {
 }
 
 /// Tells the end of an orphan, and its close where that was not told yet.
-#[inline(always)]
 fn end_told(event: &mut Event) {
     if event.fate != Fate::Delivered as u8 {
         event.kind = event_kind::CLOSE;
@@ -444,7 +427,6 @@ fn end_told(event: &mut Event) {
 }
 
 /// A close that was told as graceful aborts after all.
-#[inline(always)]
 pub(crate) fn correct(close: &Close) {
     let key = close.sk;
     let Some(event) = record(key) else { return };
@@ -458,7 +440,6 @@ pub(crate) fn correct(close: &Close) {
 }
 
 /// A close whose return was missed is not told.
-#[inline(always)]
 pub(crate) fn miss(close: &Close) {
     if close.flags & flag::WATCHED != 0 {
         lose(close);
@@ -467,20 +448,17 @@ pub(crate) fn miss(close: &Close) {
 }
 
 /// Counts a close that is not told, if anyone but the daemon watches: what that keeps in mind is a sample.
-#[inline(always)]
 fn lose(close: &Close) {
     if close.start_ns < until() {
         maps::lose(Lost::Event);
     }
 }
 
-#[inline(always)]
 fn forget(key: u64) {
     // Another close may have taken its place: then that is told less.
     let _ = WATCHED.remove(key);
 }
 
-#[inline(always)]
 fn record(key: u64) -> Option<&'static mut Event> {
     // SAFETY: the close works on it until it returns, then the end of its socket; the reference does
     // not outlive the program.

@@ -14,20 +14,17 @@ use crate::kernel::{Memory, Probed, Sock, Task, cgroup_id, offset};
 static KEYED: u32 = 0;
 
 /// Whether this is asked for. The verifier knows the answer and drops what is not.
-#[inline(always)]
 pub(crate) fn is_keyed(what: u32) -> bool {
     // SAFETY: reads a static; volatile because the value is replaced at load.
     unsafe { core::ptr::read_volatile(&raw const KEYED) & what != 0 }
 }
 
 /// Keeps what a group takes of a connection that may be gone when its close is counted.
-#[inline(always)]
 pub(crate) fn note<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     (close.port, close.family) = connection(sk, maps::left_out());
 }
 
 /// Port and family, where they are needed.
-#[inline(always)]
 fn connection<M: Memory>(sk: &Sock<M>, left_out: u64) -> (u16, u8) {
     let port = if is_keyed(keyed::PORT) || left_out & setting::PORTS != 0 {
         sk.accepted_port()
@@ -44,28 +41,24 @@ fn connection<M: Memory>(sk: &Sock<M>, left_out: u64) -> (u16, u8) {
 
 /// The group of a close on this thread, by which it is counted. If a thread of the kernel closes, the
 /// socket must not be gone.
-#[inline(always)]
 pub(crate) fn closes(close: &Close) -> Group {
     let sk = Sock::<Probed>::new(close.sk as *const u8);
     group(&sk, (close.port, close.family), maps::left_out())
 }
 
 /// The group of something else that is done to a socket on this thread.
-#[inline(always)]
 pub(crate) fn acts<M: Memory>(sk: &Sock<M>) -> Group {
     let left_out = maps::left_out();
     group(sk, connection(sk, left_out), left_out)
 }
 
 /// The group of something that is done to a socket, whatever thread it came upon.
-#[inline(always)]
 pub(crate) fn owns<M: Memory>(sk: &Sock<M>) -> Group {
     let left_out = maps::left_out();
     let connection = connection(sk, left_out);
     admit(of_socket(sk), [0; 2], connection, left_out)
 }
 
-#[inline(always)]
 fn group<M: Memory>(sk: &Sock<M>, connection: (u16, u8), left_out: u64) -> Group {
     let task = Task::current();
     if task.is_kernel_thread() {
@@ -88,7 +81,6 @@ fn group<M: Memory>(sk: &Sock<M>, connection: (u16, u8), left_out: u64) -> Group
 
 /// The group of the cgroup in which a socket was made. One that is gone has no group of its own any
 /// more: no process is in it.
-#[inline(always)]
 fn of_socket<M: Memory>(sk: &Sock<M>) -> Group {
     /// `cgroup_subsys_state.flags` (include/linux/cgroup-defs.h).
     const CSS_ONLINE: u32 = 1 << 1;
@@ -104,7 +96,6 @@ fn of_socket<M: Memory>(sk: &Sock<M>) -> Group {
 }
 
 /// Puts together what is asked for; those left out have no group of their own.
-#[inline(always)]
 fn admit(mut group: Group, comm: [u64; 2], (port, family): (u16, u8), left_out: u64) -> Group {
     if left_out != 0 && is_left_out(group.cgroup_id, comm[0], comm[1], port, left_out) {
         return Group::OTHER;
