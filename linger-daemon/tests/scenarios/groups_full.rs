@@ -9,7 +9,7 @@ use std::process;
 use anyhow::{Result, ensure};
 use linger_daemon::exercise::tcp::{Family, Loopback, Pair};
 use linger_daemon::probe;
-use linger_ebpf::Plan;
+use linger_ebpf::{Counters, Plan};
 use linger_testkit::exposition::Sample;
 
 use crate::born::{self, Cgroup};
@@ -18,9 +18,11 @@ use crate::daemon::Daemon;
 use crate::needs::Need;
 use crate::netns;
 use crate::scenario::{Scenario, Script};
+use crate::watch::sight;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("groups_full", Script::Daemon(full)).once(),
+    Scenario::new("groups_take_what_is_said", Script::Daemon(memory)).once(),
     Scenario::new("groups_without_memory", Script::Daemon(without_memory))
         .needs(&[Need::OwnMachine]),
 ];
@@ -80,6 +82,55 @@ fn full(lingerd: &Path, plan: Plan) -> Result<()> {
         cgroup.remove()?;
         daemon.stop()
     })
+}
+
+const GROUPS: u64 = 64;
+/// What a group takes beside its counters at most: an element of a hash map, with the kernel's own words.
+const ELEMENT: u64 = 128;
+
+/// A group takes what docs/limits.md says, as the kernel has it.
+fn memory(lingerd: &Path, plan: Plan) -> Result<()> {
+    netns::in_own(|| {
+        let names: Vec<_> = (0..GROUPS).map(|number| format!("{number}-said")).collect();
+        let options = ["--labels", "comm", "--allow-comm", &names.join(",")];
+        let daemon = Daemon::start(lingerd, plan, &options)?;
+        let cgroup = Cgroup::new("said.service")?;
+        let loopback = Loopback::new(Family::V4)?;
+        let before = daemon.map_memory()?;
+        for name in &names {
+            let comm = CString::new(name.as_str())?;
+            // SAFETY: it does nothing but call the kernel.
+            unsafe {
+                cgroup.bear(&comm, || {
+                    let Pair { client, server } = loopback.pair()?;
+                    born::abort(client, server)
+                })
+            }?;
+        }
+        let grown = daemon.map_memory()? - before;
+        let groups = closes::closes(&daemon.scrape()?, &["comm"], |sample| {
+            sample.label("outcome") == "linger_aborted"
+        });
+        ensure!(groups.len() as u64 == GROUPS, "{groups:?}");
+        // Before Linux 6.4 the kernel says what they may take.
+        if grown > 0 || sight(plan)?.release_in_close {
+            let counters = possible_cpus()? * size_of::<Counters>() as u64;
+            let each = grown / GROUPS;
+            ensure!(
+                (counters..=counters + ELEMENT).contains(&each),
+                "a group takes {each} bytes, of which {counters} should be counters"
+            );
+        }
+        cgroup.remove()?;
+        daemon.stop()
+    })
+}
+
+/// CPUs for each of which there is a copy of counters.
+fn possible_cpus() -> Result<u64> {
+    let all = fs::read_to_string("/sys/devices/system/cpu/possible")?;
+    let last = all.trim().rsplit(['-', ',']).next().unwrap_or_default();
+    Ok(last.parse::<u64>()? + 1)
 }
 
 /// More than what the kernel has ready for new rows on every CPU, without asking for memory.
