@@ -41,7 +41,7 @@ fn serving(security: Security) -> Arc<State> {
             lost: [0; Lost::COUNT],
             lost_orphan_bytes: 0,
             maps: Vec::new(),
-            returns_hooked: false,
+            hooks: Vec::new(),
             skipped_runs: Vec::new(),
         })
     };
@@ -49,7 +49,6 @@ fn serving(security: Security) -> Arc<State> {
         plan: Plan::Fentry,
         kernel: "6.1.0".to_owned(),
         host: "test".to_owned(),
-        attached: Vec::new(),
     };
     let state = Arc::new(State::secured(security));
     state.attached(Metrics::new(Arc::new(source), facts));

@@ -67,7 +67,6 @@ fn metrics(snapshot: &Arc<Snapshot>) -> Metrics {
         plan: Plan::Fentry,
         kernel: "bench".to_owned(),
         host: "test".to_owned(),
-        attached: Vec::new(),
     };
     Metrics::new(Arc::new(move || Ok(Snapshot::clone(&snapshot))), facts)
 }

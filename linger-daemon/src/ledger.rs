@@ -37,7 +37,7 @@ pub(crate) use self::undecided::Undecided;
 pub(crate) use self::written::Written;
 use crate::attribution::{Cgroups, Dimension, Labels, Names};
 use crate::config::Config;
-use crate::probe::{Maps, Programs};
+use crate::probe::{Hook, Maps, Programs};
 
 /// How full a map of the kernel is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,8 +65,8 @@ pub struct Snapshot {
     pub lost_orphan_bytes: u64,
     /// How full the maps are.
     pub maps: Vec<MapFill>,
-    /// Whether the return of close(2) is hooked, by the plan `tracepoint`.
-    pub returns_hooked: bool,
+    /// The hooks, and whether each is attached.
+    pub hooks: Vec<(Hook, bool)>,
     /// How often the kernel skipped each program.
     pub skipped_runs: Vec<(&'static str, u64)>,
 }
@@ -217,6 +217,7 @@ impl Ledger {
         let groups = totals.sorted();
         let orphans = groups.iter().map(|(_, counters)| &counters.orphans);
         let under_way = orphans.map(linger_ebpf::Orphans::under_way).sum();
+        let program = |source| LedgerError::Program { source };
         let fill = |map, entries, capacity| MapFill {
             map,
             entries,
@@ -233,11 +234,11 @@ impl Ledger {
                 fill("closes", swept.in_flight, MAX_CLOSES.into()),
                 fill("orphans", under_way, self.max_orphans.into()),
             ],
-            returns_hooked: self.returns.is_hooked(),
-            skipped_runs: self
+            hooks: self
                 .programs
-                .skipped_runs()
-                .map_err(|source| LedgerError::Program { source })?,
+                .hooks(self.returns.is_hooked())
+                .map_err(program)?,
+            skipped_runs: self.programs.skipped_runs().map_err(program)?,
         };
         self.read = begun;
         Ok(snapshot)

@@ -21,7 +21,6 @@ pub use self::groups::series;
 
 use crate::ledger::Snapshot;
 use crate::live::{Live, Recent};
-use crate::probe::Hook;
 
 /// Version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -47,8 +46,6 @@ pub struct Facts {
     pub kernel: String,
     /// Name of the host, as `uname -n` prints it.
     pub host: String,
-    /// Every program that is attached.
-    pub attached: Vec<Hook>,
 }
 
 /// Why a scrape has no metrics to show.

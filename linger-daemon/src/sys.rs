@@ -87,6 +87,22 @@ pub(crate) fn link_to_event(program: &impl AsFd, event: &impl AsFd) -> io::Resul
     Ok(owned(unsafe { bpf(BPF_LINK_CREATE, &mut call) }?)?)
 }
 
+/// Puts a program on the release of the sockets of a cgroup and those below, by a link that keeps both. Others may
+/// be there.
+///
+/// kernel: v5.9.. kernel/bpf/cgroup.c: `cgroup_bpf_link_attach`
+pub(crate) fn link_to_releases(program: &impl AsFd, cgroup: &impl AsFd) -> io::Result<OwnedFd> {
+    const BPF_CGROUP_INET_SOCK_RELEASE: u32 = 34;
+    let mut call = LinkCreate {
+        program: number(program),
+        target: number(cgroup),
+        attach_type: BPF_CGROUP_INET_SOCK_RELEASE,
+        ..LinkCreate::default()
+    };
+    // SAFETY: both are open, and nothing is pointed to.
+    Ok(owned(unsafe { bpf(BPF_LINK_CREATE, &mut call) }?)?)
+}
+
 /// `union bpf_attr`, the part `raw_tracepoint`.
 #[repr(C)]
 struct RawTracepoint {

@@ -157,10 +157,10 @@ impl Health {
             entries: fill.entries,
             capacity: fill.capacity,
         });
-        let hooks = exposition.attached().map(|hook| Hook {
+        let hooks = snapshot.hooks.iter().map(|(hook, attached)| Hook {
             program: hook.program.to_owned(),
             target: hook.point.to_string(),
-            attached: true,
+            attached: *attached,
         });
         Self {
             lost: lost

@@ -18,14 +18,13 @@ fn live(groups: Vec<(Labels, Counters)>, recent: Vec<Recent>) -> Live {
         lost: [0; Lost::COUNT],
         lost_orphan_bytes: 0,
         maps: Vec::new(),
-        returns_hooked: false,
+        hooks: Vec::new(),
         skipped_runs: Vec::new(),
     };
     let facts = Facts {
         plan: Plan::Fentry,
         kernel: "6.1.0-test".to_owned(),
         host: "test".to_owned(),
-        attached: Vec::new(),
     };
     let metrics = Metrics::new(Arc::new(move || Ok(snapshot.clone())), facts)
         .with_recent(Arc::new(move || recent.clone()));

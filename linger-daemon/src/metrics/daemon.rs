@@ -30,7 +30,8 @@ pub(super) static PROBE: Family = Family {
 
 pub(super) static ATTACHED: Family = Family {
     name: "linger_probe_attached",
-    help: "1 for each BPF program that is attached, with the place in the kernel it is attached to.",
+    help: "Whether each BPF program is attached, with the place in the kernel it is attached to: 1, or 0 if someone has \
+           cut it off.",
     kind: Kind::Gauge,
     rule: Rule::Daemon(attached),
 };
@@ -86,13 +87,14 @@ fn probe(exposition: &Exposition, series: &mut dyn Series) {
 }
 
 fn attached(exposition: &Exposition, series: &mut dyn Series) {
-    let hooks = exposition.attached();
+    let hooks = exposition.snapshot.hooks.iter();
     let mut hooks: Vec<_> = hooks
-        .map(|hook| (hook.program, hook.point.to_string()))
+        .map(|(hook, is_attached)| (hook.program, hook.point.to_string(), *is_attached))
         .collect();
     hooks.sort();
-    for (program, target) in hooks {
-        series.count(&[("program", program), ("target", &target)], 1);
+    for (program, target, is_attached) in hooks {
+        let labels = [("program", program), ("target", &target)];
+        series.count(&labels, is_attached.into());
     }
 }
 

@@ -13,7 +13,6 @@ use super::families::FAMILIES;
 use super::family::Rule;
 use super::text::{Lines, Text, group_labels};
 use crate::ledger::Snapshot;
-use crate::probe::Hook;
 
 /// Bytes that are gathered before they are passed on.
 const BATCH: usize = 64 * 1024;
@@ -68,12 +67,6 @@ impl Exposition {
         let process = TextEncoder::new().encode(&self.process, &mut text.bytes);
         process.map_err(io::Error::other)?;
         pass_on(&mut text.bytes, out, 0)
-    }
-
-    /// The hooks that are attached: all, but for the one that is so while closes wait.
-    pub(crate) fn attached(&self) -> impl Iterator<Item = &Hook> {
-        let attached = self.facts.attached.iter();
-        attached.filter(|hook| self.snapshot.returns_hooked || !hook.sees_returns())
     }
 
     /// The value of a `process_*` metric; zero if the system does not say.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
 use aya::programs::links::FdLink;
-use aya::programs::{CgroupAttachMode, Program, ProgramError};
+use aya::programs::{Program, ProgramError};
 use linger_ebpf::{FLOOR, HINTS, MAX_CLOSES, OBJECT, Offsets, PROGRAMS, Plan, keyed};
 use thiserror::Error;
 use tracing::warn;
@@ -20,9 +20,10 @@ use super::load::{self, explain, loader};
 use super::maps::Maps;
 use super::pins::{Link, Pins};
 use super::preemption::{self, Preemption};
-use super::programs::Programs;
+use super::programs::{Links, Programs};
 use super::reached::first_not_reached;
 use crate::attribution::Cgroups;
+use crate::sys;
 
 /// Why a hook does not attach.
 #[derive(Debug, Error)]
@@ -165,22 +166,26 @@ impl Loader {
             why,
         })?;
         let mut kprobes = Vec::new();
+        let mut own = Vec::new();
         for (hook, holder) in holders {
             match (holder, pins) {
                 (Holder::Kprobe(kprobe), _) => kprobes.push(kprobe),
                 (Holder::Link(link), Some(pins)) => pins.keep_link(hook, link)?,
-                (Holder::Link(_) | Holder::Loader, _) => {}
+                (Holder::Link(Link::Ours(link)), None) => own.push((hook, link)),
+                (Holder::Link(Link::Loader(_)) | Holder::Loader, _) => {}
             }
         }
+        let links = pins.map_or(Links::Own(own), Pins::links);
         if let Some(pins) = pins {
             pins.keep_programs(&programs)?;
             pins.seal(&mut maps, self.purpose.origin(plan, self.traits))?;
         }
-        let programs = Programs::new(programs, Owner::here()).map_err(|error| PlanError {
-            plan,
-            point: "kprobe_profile".into(),
-            why: AttachError::Refused(error.to_string()),
-        })?;
+        let programs =
+            Programs::new(programs, links, Owner::here()).map_err(|error| PlanError {
+                plan,
+                point: "kprobe_profile".into(),
+                why: AttachError::Refused(error.to_string()),
+            })?;
         Ok(Attached {
             plan,
             hooks,
@@ -382,9 +387,9 @@ fn attach(program: &mut Program, hook: Hook, keep: bool) -> Result<Holder, Progr
             keep.then(|| program.take_link(id).map(FdLink::from))
         }
         (Program::CgroupSock(program), Point::SockRelease) => {
-            // Links of this type never exclude others; the kernel refuses any other mode.
-            let id = program.attach(File::open(whole_cgroup_root()?)?, CgroupAttachMode::Single)?;
-            keep.then(|| FdLink::try_from(program.take_link(id)?).map_err(|_| no_link()))
+            let cgroup = File::open(whole_cgroup_root()?)?;
+            let link = sys::link_to_releases(&program.fd()?.as_fd(), &cgroup)?;
+            return Ok(Holder::Link(Link::Ours(link)));
         }
         _ => return Err(ProgramError::UnexpectedProgramType),
     };
@@ -415,11 +420,6 @@ enum Holder {
     Kprobe(Kprobe),
     /// What can be pinned.
     Link(Link),
-}
-
-fn no_link() -> ProgramError {
-    let why = "to be pinned, this takes Linux 5.15: do without `persist`";
-    io::Error::new(io::ErrorKind::Unsupported, why).into()
 }
 
 /// The cgroups of this host, as far as they can be seen.

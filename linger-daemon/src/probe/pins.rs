@@ -28,7 +28,7 @@ use tracing::debug;
 use super::hooks::{Hook, Point};
 use super::kprobe::{self, Owner};
 use super::maps::Maps;
-use super::programs::Programs;
+use super::programs::{Links, Programs, is_link_kept};
 use crate::sys;
 
 /// The folder that is used unless another is given.
@@ -199,19 +199,25 @@ impl Pins {
             })
     }
 
+    /// The links that are kept.
+    pub(super) fn links(&self) -> Links {
+        Links::Kept(self.folder.join(LINKS))
+    }
+
     /// Whether the program of this hook is still attached, or there to be attached when it is needed.
     pub(super) fn is_attached(&self, hook: Hook) -> bool {
         if hook.point == Point::OnDemand || hook.sees_returns() {
             return self.program(hook).exists();
         }
-        sys::get(&self.link(hook)).is_ok_and(|link| sys::leads_anywhere(&link))
+        is_link_kept(&self.link(hook))
     }
 
     /// Those programs of these hooks that are kept, and that this lingerd attached.
     pub(super) fn programs(&self, hooks: &[Hook], owner: Owner) -> Result<Programs, PinsError> {
         let program = |&hook: &Hook| Some((hook, sys::get(&self.program(hook)).ok()?));
         let programs = hooks.iter().filter_map(program).collect();
-        Programs::new(programs, owner).map_err(|error| failed("know more of", &self.folder, error))
+        Programs::new(programs, self.links(), owner)
+            .map_err(|error| failed("know more of", &self.folder, error))
     }
 
     fn link(&self, hook: Hook) -> PathBuf {

@@ -3,29 +3,87 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 use super::hooks::{Hook, Point};
 use super::kprobe::{Owner, Profile};
 use crate::sys;
 
+/// What keeps programs attached, as far as others can cut it.
+pub(super) enum Links {
+    /// Held here. Others cannot reach them by their files, but can cut those to cgroups.
+    Own(Vec<(Hook, OwnedFd)>),
+    /// In this folder of a BPF file system, by the names of the programs.
+    Kept(PathBuf),
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Self::Own(Vec::new())
+    }
+}
+
+impl Links {
+    /// Whether that of a hook is not cut.
+    fn lead_anywhere(&self, hook: Hook) -> bool {
+        match self {
+            Self::Own(links) => {
+                let mut links = links.iter().filter(|(of, _)| *of == hook);
+                links.all(|(_, link)| sys::leads_anywhere(link))
+            }
+            Self::Kept(folder) => is_link_kept(&folder.join(hook.program)),
+        }
+    }
+}
+
+/// Whether there is a link in this file of a BPF file system, and it is attached.
+pub(super) fn is_link_kept(path: &Path) -> bool {
+    sys::get(path).is_ok_and(|link| sys::leads_anywhere(&link))
+}
+
 /// The program of each hook.
 #[derive(Default)]
 pub struct Programs {
     programs: Vec<(Hook, OwnedFd)>,
+    links: Links,
     /// What is known of their kprobes, if any are.
     profile: Option<Profile>,
 }
 
 impl Programs {
     /// Of this lingerd.
-    pub(super) fn new(programs: Vec<(Hook, OwnedFd)>, owner: Owner) -> io::Result<Self> {
+    pub(super) fn new(
+        programs: Vec<(Hook, OwnedFd)>,
+        links: Links,
+        owner: Owner,
+    ) -> io::Result<Self> {
         let mut points = programs.iter().map(|(hook, _)| hook.point);
         let has_kprobes =
             points.any(|point| matches!(point, Point::Kprobe(_) | Point::Kretprobe(_)));
         Ok(Self {
             profile: has_kprobes.then(|| Profile::open(owner)).transpose()?,
             programs,
+            links,
         })
+    }
+
+    /// The hooks, and whether each is attached, as the kernel says; without that of the return of close(2), unless it is
+    /// `returns_hooked`.
+    pub(crate) fn hooks(&self, returns_hooked: bool) -> io::Result<Vec<(Hook, bool)>> {
+        let defined = self.profile.as_ref().map(Profile::missed).transpose()?;
+        let is_attached = |hook: Hook| match hook.point {
+            Point::OnDemand => true,
+            _ if hook.sees_returns() => true,
+            Point::Kprobe(_) | Point::Kretprobe(_) => {
+                let defined = defined.as_ref();
+                defined.is_some_and(|defined| defined.contains_key(hook.program))
+                    && self.links.lead_anywhere(hook)
+            }
+            _ => self.links.lead_anywhere(hook),
+        };
+        let hooks = self.programs.iter().map(|(hook, _)| *hook);
+        let hooks = hooks.filter(|hook| returns_hooked || !hook.sees_returns());
+        Ok(hooks.map(|hook| (hook, is_attached(hook))).collect())
     }
 
     /// What settles orphans whose fate did not show; none before programs are attached.

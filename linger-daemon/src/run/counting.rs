@@ -49,7 +49,6 @@ impl Counting {
             plan: self.attached.plan,
             kernel: names.release().to_string_lossy().into_owned(),
             host: names.nodename().to_string_lossy().into_owned(),
-            attached: self.attached.hooks.clone(),
         };
         let ledger = Arc::clone(&self.ledger);
         let source = move || Ok(lock(&ledger).snapshot()?);

@@ -188,6 +188,21 @@ impl Daemon {
         Ok(missed)
     }
 
+    /// The numbers of its links to cgroups.
+    pub(crate) fn cgroup_links(&self) -> Result<Vec<u32>> {
+        let infos = self.descriptors()?;
+        let links = infos
+            .iter()
+            .filter(|info| info.contains("link_type:\tcgroup\n"));
+        links
+            .map(|info| {
+                Ok(number(info, "link_id:")
+                    .context("a link without a number")?
+                    .try_into()?)
+            })
+            .collect()
+    }
+
     /// What the kernel says of the files that the process has open.
     fn descriptors(&self) -> Result<Vec<String>> {
         descriptors(self.id())

@@ -18,6 +18,7 @@ mod closes;
 #[path = "../common/mod.rs"]
 mod common;
 mod cookbook;
+mod cut;
 mod daemon;
 mod dimensions;
 mod ends;

@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::needs::{Need, Unmet};
 use crate::truth::Truth;
 use crate::{
-    abort, asleep, attribution, churn, cookbook, dimensions, ends, exes, graceful, groups_full,
-    hostile, kernel_threads, left_out, linger, listener, load, orphan_ends, orphan_netns,
-    orphan_table, orphans, page, persist, pod, process_names, random, reached, reload, retired,
-    returns, segments, special, under_way, unread, watch,
+    abort, asleep, attribution, churn, cookbook, cut, dimensions, ends, exes, graceful,
+    groups_full, hostile, kernel_threads, left_out, linger, listener, load, orphan_ends,
+    orphan_netns, orphan_table, orphans, page, persist, pod, process_names, random, reached,
+    reload, retired, returns, segments, special, under_way, unread, watch,
 };
 
 /// What a scenario does; it counts in [`Truth`] all closes that it makes.
@@ -198,6 +198,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         reached::SCENARIOS,
         reload::SCENARIOS,
         returns::SCENARIOS,
+        cut::SCENARIOS,
         left_out::SCENARIOS,
         attribution::SCENARIOS,
         cookbook::SCENARIOS,

@@ -5,9 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use linger_daemon::ledger::Snapshot;
 use linger_daemon::metrics::{Metrics, REVISION, VERSION};
-use linger_daemon::probe::{Hook, Point};
 use linger_ebpf::{Fate, Lost, Outcome, Times};
 use linger_testkit::exposition::sample;
 use linger_testkit::tools::tool;
@@ -222,32 +220,23 @@ fn an_end_read_before_its_beginning_makes_no_orphan_negative() {
     expect_orphans_add_up(&text, &[("nginx.service", 0, 0)]);
 }
 
-/// The plan `tracepoint` has one that it attaches and takes off.
 #[test]
-fn hooks_are_shown_while_they_are_attached() {
-    let shown = |returns_hooked| {
-        let mut facts = fixture::facts();
-        facts.attached.push(Hook {
-            program: "tracepoint_sys_exit",
-            point: Point::BtfTracepoint("sys_exit"),
-        });
-        let snapshot = Snapshot {
-            returns_hooked,
-            ..fixture::snapshot()
-        };
-        let metrics = Metrics::new(Arc::new(move || Ok(snapshot.clone())), facts);
-        let exposition = metrics.read().unwrap();
-        let mut text = Vec::new();
-        exposition.write(&mut text).unwrap();
-        let text = String::from_utf8(text).unwrap();
+fn a_hook_that_is_cut_off_is_shown() {
+    let mut snapshot = fixture::snapshot();
+    snapshot.hooks[1].1 = false;
+    let metrics = fixture::metrics(snapshot);
+    let exposition = metrics.read().unwrap();
+    let mut text = Vec::new();
+    exposition.write(&mut text).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    for (program, attached) in [("fentry_inner_close", 1), ("fexit_inner_close", 0)] {
+        let labels = [("program", &[program][..])];
+        assert_eq!(sum(&text, "linger_probe_attached", &labels), attached);
         let hooks = metrics.live(&exposition).health.hooks;
-        let attached = sum(&text, "linger_probe_attached", &[]);
-        assert_eq!(attached, hooks.len() as u64);
-        let program = ("program", &["tracepoint_sys_exit"][..]);
-        (attached, sum(&text, "linger_probe_attached", &[program]))
-    };
-    assert_eq!(shown(false), (2, 0));
-    assert_eq!(shown(true), (3, 1));
+        let mut hooks = hooks.iter().filter(|hook| hook.program == program);
+        assert!(hooks.all(|hook| hook.attached == (attached > 0)));
+    }
+    assert_eq!(text.matches("\nlinger_probe_attached{").count(), 2);
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub(crate) fn snapshot(counters: fn(u64) -> Counters) -> Snapshot {
         lost: [0; Lost::COUNT],
         lost_orphan_bytes: 0,
         maps: Vec::new(),
-        returns_hooked: false,
+        hooks: Vec::new(),
         skipped_runs: Vec::new(),
     }
 }

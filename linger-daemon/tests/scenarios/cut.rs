@@ -1,0 +1,80 @@
+//! A program that someone has cut off shows: the daemon says what the kernel says.
+
+use std::io;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use linger_ebpf::Plan;
+use nix::errno::Errno;
+use nix::libc;
+
+use crate::closes::whole;
+use crate::daemon::Daemon;
+use crate::scenario::{Scenario, Script};
+
+pub(crate) const SCENARIOS: &[Scenario] =
+    &[Scenario::new("cut_off_is_shown", Script::Daemon(shown))];
+
+/// Where those programs are that can be cut off.
+const RELEASE: &str = "cgroup:sock_release";
+
+fn shown(lingerd: &Path, plan: Plan) -> Result<()> {
+    let daemon = Daemon::start(lingerd, plan, &[])?;
+    let before = attached(&daemon)?;
+    ensure!(
+        before.iter().all(|(_, attached)| *attached == 1),
+        "not attached from the start: {before:?}"
+    );
+    let links = daemon.cgroup_links()?;
+    let expected = before.iter().filter(|(target, _)| target == RELEASE);
+    ensure!(
+        links.len() == expected.count(),
+        "the links {links:?}, and {before:?}"
+    );
+    for link in links {
+        cut(link).context("cut a link")?;
+    }
+    let after = attached(&daemon)?;
+    let expected = before.into_iter().map(|(target, _)| {
+        let attached = u64::from(target != RELEASE);
+        (target, attached)
+    });
+    let expected: Vec<_> = expected.collect();
+    ensure!(after == expected, "shown: {after:?}, expected {expected:?}");
+    daemon.stop()
+}
+
+/// What each program is attached to, and whether it is.
+fn attached(daemon: &Daemon) -> Result<Vec<(String, u64)>> {
+    let scrape = daemon.scrape()?;
+    let samples = scrape.of("linger_probe_attached");
+    Ok(samples
+        .map(|sample| (sample.label("target").to_owned(), whole(sample.value)))
+        .collect())
+}
+
+/// Detaches what the link with this number keeps attached, as `bpftool link detach` does.
+fn cut(link: u32) -> io::Result<()> {
+    const BPF_LINK_GET_FD_BY_ID: u32 = 30;
+    const BPF_LINK_DETACH: u32 = 34;
+    let open = bpf(BPF_LINK_GET_FD_BY_ID, link)?;
+    let detached = bpf(BPF_LINK_DETACH, open);
+    // SAFETY: it was opened above, and nothing else has it.
+    unsafe { libc::close(open.cast_signed()) };
+    detached.map(drop)
+}
+
+/// Calls bpf(2) with a number, the whole of what these commands take.
+fn bpf(command: u32, number: u32) -> io::Result<u32> {
+    let attributes = [number, 0, 0, 0];
+    // SAFETY: the attributes are as long as is said, and point to nothing.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            attributes.as_ptr(),
+            size_of_val(&attributes),
+        )
+    };
+    u32::try_from(Errno::result(result)?).map_err(io::Error::other)
+}
