@@ -30,7 +30,7 @@ pub use self::report::{check, json, table};
 use self::written::Written;
 use crate::attribution::Dimension;
 use crate::cli::PlanChoice;
-use crate::http::Place;
+use crate::http::{Access, Place};
 use crate::logging::LogFilter;
 use crate::probe::DEFAULT_PINS;
 
@@ -41,6 +41,8 @@ pub struct Config {
     pub listen: Vec<Place>,
     /// Who may ask for them, in the format of the web configuration of Prometheus; everyone if none.
     pub web_config_file: Option<PathBuf>,
+    /// Who may see what is live without showing who they are.
+    pub live: Access,
     /// The hooks to use.
     pub plan: PlanChoice,
     /// Whether programs and counts outlive the daemon.
@@ -72,6 +74,7 @@ impl Default for Config {
         Self {
             listen: vec![Place::Tcp((Ipv4Addr::LOCALHOST, 10546).into())],
             web_config_file: None,
+            live: Access::default(),
             plan: PlanChoice::Auto,
             persist: false,
             pins: DEFAULT_PINS.into(),
@@ -114,6 +117,11 @@ impl Config {
                 let file = self.web_config_file.as_deref().unwrap_or(Path::new(""));
                 file.to_string_lossy().into_owned().into()
             }
+            Key::Live => match self.live {
+                Access::No => false.into(),
+                Access::Yes => true.into(),
+                Access::Loopback => self.live.name().into(),
+            },
             Key::Plan => self.plan.name().into(),
             Key::Persist => self.persist.into(),
             Key::Pins => self.pins.to_string_lossy().into_owned().into(),
@@ -140,6 +148,7 @@ impl Config {
         match written.key {
             Key::Listen => self.listen = written.places()?,
             Key::WebConfigFile => self.web_config_file = written.file()?,
+            Key::Live => self.live = written.access()?,
             Key::Plan => self.plan = written.plan()?,
             Key::Persist => self.persist = written.boolean()?,
             Key::Pins => self.pins = written.path()?,

@@ -1,5 +1,6 @@
 //! The web endpoints, bounded in connections, sizes and times.
 
+mod access;
 mod answer;
 mod body;
 mod connections;
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
+pub use self::access::Access;
 use self::connections::{Connection, Connections};
 use self::listen::{Accept, Transport};
 pub use self::listen::{BindError, Listeners, Place, bind, passed};
@@ -75,6 +77,8 @@ pub struct State {
     scrapes: Arc<Turns>,
     /// Who may ask.
     security: Security,
+    /// Who of them may see `/live.json`.
+    live: Access,
 }
 
 impl State {
@@ -91,7 +95,14 @@ impl State {
             metrics: OnceLock::new(),
             scrapes: Turns::new(MAX_SCRAPES),
             security,
+            live: Access::default(),
         }
+    }
+
+    /// The same, of which these may see `/live.json`.
+    #[must_use]
+    pub fn live_for(self, live: Access) -> Self {
+        Self { live, ..self }
     }
 
     /// Declares the programs attached, and their counts readable. The first call counts.

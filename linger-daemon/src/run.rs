@@ -46,7 +46,7 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     let counting = Counting::begin(&config, pins.as_ref())?;
 
     let scheme = if security.has_tls() { "https" } else { "http" };
-    let state = Arc::new(State::secured(security));
+    let state = Arc::new(State::secured(security).live_for(config.live));
     state.attached(counting.metrics()?);
     for place in &places {
         announce(place, scheme);

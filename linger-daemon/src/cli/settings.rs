@@ -42,6 +42,13 @@ pub struct Settings {
         help_heading = "Serving"
     )]
     pub web_config_file: Option<String>,
+    /// Who may see the page's figures, which tell processes and addresses: true, false or loopback
+    /// [default: loopback]
+    ///
+    /// loopback: those on this host, and those who show a password or a certificate by --web.config.file.
+    /// `lingerd top` takes the same figures.
+    #[arg(long, value_name = "WHO", help_heading = "Serving")]
+    pub live: Option<String>,
 
     /// The hooks to use: auto, fentry, kprobe or tracepoint [default: auto]
     ///
@@ -131,6 +138,7 @@ impl Settings {
         match key {
             Key::Listen => &self.listen,
             Key::WebConfigFile => self.web_config_file.as_slice(),
+            Key::Live => self.live.as_slice(),
             Key::Plan => self.plan.as_slice(),
             Key::Persist => self.persist.as_slice(),
             Key::Pins => self.pins.as_slice(),

@@ -32,7 +32,7 @@ impl fmt::Display for Change {
 
 /// What is in effect once a daemon that runs with `running` was told of `wanted`.
 ///
-/// Where metrics are served and the file that says to whom, the plan, the labels and the sizes of maps stay until the next start;
+/// Where metrics are served and to whom, the plan, the labels and the sizes of maps stay until the next start;
 /// so does what would contradict them.
 #[must_use]
 pub fn in_effect(running: &Config, wanted: &Config) -> Config {
@@ -56,6 +56,7 @@ pub fn in_effect(running: &Config, wanted: &Config) -> Config {
     Config {
         listen: running.listen.clone(),
         web_config_file: running.web_config_file.clone(),
+        live: running.live,
         plan: running.plan,
         persist: running.persist,
         pins: running.pins.clone(),

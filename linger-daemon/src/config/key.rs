@@ -13,6 +13,8 @@ pub enum Key {
     Listen,
     /// The file that says who may ask for them.
     WebConfigFile,
+    /// Who may see what is live.
+    Live,
     /// The hooks to use.
     Plan,
     /// Whether counts outlive the daemon.
@@ -54,6 +56,7 @@ impl Key {
     pub const ALL: &[Self] = &[
         Self::Listen,
         Self::WebConfigFile,
+        Self::Live,
         Self::Plan,
         Self::Persist,
         Self::Pins,
@@ -79,6 +82,7 @@ impl Key {
         match self {
             Self::Listen => "listen",
             Self::WebConfigFile => "web-config-file",
+            Self::Live => "live",
             Self::Plan => "plan",
             Self::Persist => "persist",
             Self::Pins => "pins",

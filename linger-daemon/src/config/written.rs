@@ -12,7 +12,7 @@ use toml::de::DeInteger;
 use super::{Key, Origin, Pattern, Patterns, PortSet, Problem};
 use crate::attribution::Dimension;
 use crate::cli::PlanChoice;
-use crate::http::Place;
+use crate::http::{Access, Place};
 use crate::logging::LogFilter;
 
 /// What was written for a key, or for an entry of its list.
@@ -103,6 +103,19 @@ impl Written<'_> {
         self.read("true or false", |value| match value {
             Value::Boolean(boolean) => Some(*boolean),
             Value::Word(text) => text.parse().ok(),
+            _ => None,
+        })
+    }
+
+    pub(super) fn access(&self) -> Result<Access, Problem> {
+        self.read("true, false or \"loopback\"", |value| match value {
+            Value::Boolean(true) => Some(Access::Yes),
+            Value::Boolean(false) => Some(Access::No),
+            Value::Word(text) => text.parse().ok(),
+            Value::Text(text) => text
+                .parse()
+                .ok()
+                .filter(|access| *access == Access::Loopback),
             _ => None,
         })
     }

@@ -33,7 +33,8 @@ pub(super) async fn answer(
     let mut answer = match gate.check(&rules.users, request.headers(), peer).await {
         Verdict::Welcome => {
             let scrape = |view| scrape(request, view, state, peer, under_way, due);
-            welcome(request, has_body, state, scrape).await
+            let refused = state.live.refuses(request, peer, rules.knows_all);
+            welcome(request, has_body, state, refused, scrape).await
         }
         Verdict::Unknown => unauthorized(),
         Verdict::Busy => busy(),
@@ -47,11 +48,12 @@ pub(super) async fn answer(
     answer
 }
 
-/// Answers one who may ask.
+/// Answers one who may ask, and is `refused` what is live, or not.
 async fn welcome<B, F: Future<Output = Answer>>(
     request: &Request<B>,
     has_body: bool,
     state: &State,
+    refused: Option<&'static str>,
     scrape: impl FnOnce(View) -> F,
 ) -> Answer {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -64,7 +66,10 @@ async fn welcome<B, F: Future<Output = Answer>>(
     } else {
         match request.uri().path() {
             "/" => page(gzip::accepted(request.headers())),
-            "/live.json" => scrape(View::Live).await,
+            "/live.json" => match refused {
+                Some(why) => text(StatusCode::FORBIDDEN, why),
+                None => scrape(View::Live).await,
+            },
             "/metrics" => scrape(View::Metrics).await,
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" => ready(state),

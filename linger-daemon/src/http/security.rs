@@ -29,6 +29,8 @@ pub(super) struct Rules {
     headers: Vec<(HeaderName, HeaderValue)>,
     /// Who may ask; everyone if there are none.
     pub(super) users: Users,
+    /// Whoever may ask has shown a password, or a certificate that is trusted.
+    pub(super) knows_all: bool,
 }
 
 impl Rules {

@@ -7,6 +7,7 @@ use clap::CommandFactory as _;
 use linger_daemon::attribution::Dimension;
 use linger_daemon::cli::Cli;
 use linger_daemon::config::{Config, Filter, Key, Lists, Origin, Pattern, PortSet};
+use linger_daemon::http::Access;
 use linger_daemon::http::Place;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -73,6 +74,7 @@ fn the_file_says_what_it_says() {
         r#"
             listen = ["unix:/run/l.sock", "[::1]:9"]
             web-config-file = "/etc/linger/web.yml"
+            live = true
             plan = "kprobe"
             persist = true
             pins = "/sys/fs/bpf/ours"
@@ -96,6 +98,7 @@ fn the_file_says_what_it_says() {
             .map(|place| place.parse().unwrap())
             .into(),
         web_config_file: Some("/etc/linger/web.yml".into()),
+        live: Access::Yes,
         plan: linger_daemon::cli::PlanChoice::Kprobe,
         persist: true,
         pins: "/sys/fs/bpf/ours".into(),
@@ -245,6 +248,7 @@ fn configs() -> impl Strategy<Value = Config> {
             Config {
                 listen: listen.into_iter().collect(),
                 web_config_file: file.map(Into::into),
+                live: [Access::No, Access::Loopback, Access::Yes][max_orphans as usize % 3],
                 plan: <linger_daemon::cli::PlanChoice as clap::ValueEnum>::value_variants()[plan],
                 persist: max_groups % 2 == 0,
                 pins: format!("/sys/fs/bpf/{max_orphans}").into(),

@@ -41,7 +41,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "\"a\\nb\" = 1",
-        "1: \"a\\nb\": unknown key, expected one of listen, web-config-file, plan, persist, pins, log-level, labels, ports, \
+        "1: \"a\\nb\": unknown key, expected one of listen, web-config-file, live, plan, persist, pins, log-level, labels, ports, \
          max-groups, max-series, retire-after, max-orphans, orphan-ttl, allow.units, allow.comms, allow.ports, \
          deny.units, deny.comms, deny.ports",
     ),
@@ -53,6 +53,10 @@ const MISTAKES: &[(&str, &str)] = &[
     (
         "max-series = 1e5",
         "1: max-series: found 1e5, expected a whole number from 1000 to 4294967295",
+    ),
+    (
+        "live = \"yes\"",
+        "1: live: found \"yes\", expected true, false or \"loopback\"",
     ),
     (
         "max-orphans = true",

@@ -1,15 +1,15 @@
 //! What the views are told.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 
-use linger_daemon::http::Limits;
+use linger_daemon::http::{Access, Limits};
 use linger_daemon::ledger::Snapshot;
 use linger_daemon::live::{Counts, Histogram, Live, Lived, Queues};
 use linger_ebpf::Lost;
 use linger_testkit::exposition::{Sample, Scrape};
 
-use crate::server::Server;
+use crate::server::{Answer, Server};
 use crate::{fixture, large};
 
 /// What an exposition says, to be added up.
@@ -236,6 +236,50 @@ fn a_group_has_what_its_series_add_up_to() {
         assert_eq!(group.orphans, all("linger_orphans_active"));
         assert_eq!(group.orphaned, all("linger_orphaned_bytes_total"));
         assert_eq!(group.delivered, all("linger_orphan_delivered_bytes_total"));
+    }
+}
+
+/// Asks for a path at a server that is called by a name.
+fn ask_by_name(server: &Server, path: &str, name: &str) -> Answer {
+    let mut stream = server.connect();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    Answer::read(&mut stream)
+}
+
+/// A web site whose name leads to this host would be let read it by a browser.
+#[test]
+fn is_not_for_those_who_call_this_host_by_another_name() {
+    let server = Server::attached();
+    for (path, name, status) in [
+        ("/live.json", "attacker.example", 403),
+        ("/live.json", "attacker.example:10546", 403),
+        ("/live.json", "127.0.0.1:10546", 200),
+        ("/live.json", "[::1]", 200),
+        ("/live.json", "localhost:1", 200),
+        // A Prometheus may know it by any name.
+        ("/metrics", "attacker.example", 200),
+        ("/", "attacker.example", 200),
+    ] {
+        let answer = ask_by_name(&server, path, name);
+        assert_eq!(answer.status, status, "{path} of {name}");
+        assert_eq!(answer.text().contains("live = true"), status == 403);
+    }
+}
+
+#[test]
+fn is_for_whom_it_is_said_to_be() {
+    for (live, status) in [
+        (Access::No, 403),
+        (Access::Loopback, 403),
+        (Access::Yes, 200),
+    ] {
+        let server = Server::live_for(live);
+        let answer = ask_by_name(&server, "/live.json", "attacker.example");
+        assert_eq!(answer.status, status, "{live}");
     }
 }
 

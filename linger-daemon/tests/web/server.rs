@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use linger_daemon::http::{self, Limits, Listeners, Place, Security, State};
+use linger_daemon::http::{self, Access, Limits, Listeners, Place, Security, State};
 use linger_daemon::ledger::Snapshot;
 use linger_daemon::metrics::{Metrics, SourceError};
 use tokio::sync::oneshot;
@@ -39,6 +39,15 @@ impl Server {
         let anywhere = "127.0.0.1:0".parse().unwrap();
         let listeners = http::bind(&[anywhere]).unwrap();
         let server = Self::with(listeners, Limits::DEFAULT, State::secured(security));
+        server.state.attached(fixture::metrics(fixture::snapshot()));
+        server
+    }
+
+    /// A server with known counts, whose live figures these may see.
+    pub(crate) fn live_for(live: Access) -> Self {
+        let anywhere = "127.0.0.1:0".parse().unwrap();
+        let listeners = http::bind(&[anywhere]).unwrap();
+        let server = Self::with(listeners, Limits::DEFAULT, State::new().live_for(live));
         server.state.attached(fixture::metrics(fixture::snapshot()));
         server
     }
@@ -141,7 +150,7 @@ impl Answer {
     pub(crate) fn of(stream: &mut (impl Read + Write), request: &str, head: &str) -> Self {
         write!(
             stream,
-            "{request} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{head}\r\n"
+            "{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{head}\r\n"
         )
         .unwrap();
         Self::read(stream)

@@ -52,6 +52,11 @@ impl Users {
         });
         Ok(Self(users.collect::<Result<_, _>>()?))
     }
+
+    /// Whether everyone may ask.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// What becomes of a request.

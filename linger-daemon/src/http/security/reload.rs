@@ -143,16 +143,21 @@ fn read(path: &Path, seen: &mut Vec<(PathBuf, Option<Stamp>)>) -> Result<Rules, 
     } = file::parse(&text).map_err(here)?;
     let http = http_server_config.unwrap_or_default();
     let tls = tls_server_config.filter(Tls::is_enabled);
+    let mut trusts_certificates = false;
     let server = match tls {
         Some(tls) => {
             tls.files(path).into_iter().for_each(look);
-            Some(Arc::new(tls.server(path, http.http2())?))
+            let server = tls.server(path, http.http2())?;
+            trusts_certificates = tls.trusts_certificates().map_err(here)?;
+            Some(Arc::new(server))
         }
         None => None,
     };
+    let users = Users::new(basic_auth_users.unwrap_or_default()).map_err(here)?;
     Ok(Rules {
         tls: server,
         headers: http.headers().map_err(here)?,
-        users: Users::new(basic_auth_users.unwrap_or_default()).map_err(here)?,
+        knows_all: trusts_certificates || !users.is_empty(),
+        users,
     })
 }

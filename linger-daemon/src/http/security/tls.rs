@@ -32,6 +32,12 @@ impl Tls {
         texts.into_iter().any(|text| !text.is_empty())
     }
 
+    /// Whether every client must have a certificate that is trusted.
+    pub(super) fn trusts_certificates(&self) -> Result<bool, Mistake> {
+        let policy = Policy::named(&self.client_auth_type)?;
+        Ok(policy.is_mandatory() && policy.verifies())
+    }
+
     /// The files that it names, if it stands in this `file`.
     pub(super) fn files(&self, file: &Path) -> Vec<PathBuf> {
         let names = [&self.cert_file, &self.key_file, &self.client_ca_file];

@@ -1,0 +1,179 @@
+//! Who may see `/live.json`, which tells processes and addresses.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::LazyLock;
+
+use hyper::Request;
+use hyper::header::HOST;
+use hyper::http::uri::Authority;
+use nix::sys::utsname::uname;
+
+use super::listen::Peer;
+
+/// Who may see it without a password or a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Access {
+    /// No one, nor with them.
+    No,
+    /// Those on this host, who ask it by its address or its own name.
+    #[default]
+    Loopback,
+    /// Everyone.
+    Yes,
+}
+
+impl Access {
+    /// As it is written.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::No => "false",
+            Self::Loopback => "loopback",
+            Self::Yes => "true",
+        }
+    }
+
+    /// Why a request is refused, or `known`: it came with a password or a certificate that was asked for.
+    pub(super) fn refuses<B>(
+        self,
+        request: &Request<B>,
+        peer: Peer,
+        known: bool,
+    ) -> Option<&'static str> {
+        match self {
+            Self::No => Some("/live.json is off: live = false\n"),
+            Self::Yes => None,
+            Self::Loopback if known => None,
+            Self::Loopback if !is_loopback(peer) => Some(
+                "/live.json tells processes and addresses, and is for this host alone: ask there, or give \
+                 lingerd passwords or certificates (--web.config.file), or live = true\n",
+            ),
+            // A name that leads to this host may be anyone's: the page of another site would be let read.
+            Self::Loopback if peer.is_some() && !asks_this_host(request) => Some(
+                "/live.json is for those who ask this host by its address or its own name; otherwise it takes \
+                 live = true\n",
+            ),
+            Self::Loopback => None,
+        }
+    }
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Access {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let all = [Self::No, Self::Loopback, Self::Yes];
+        all.into_iter()
+            .find(|access| access.name() == text)
+            .ok_or(())
+    }
+}
+
+/// Whether it is on this host; those at a Unix socket are.
+fn is_loopback(peer: Peer) -> bool {
+    peer.is_none_or(|address| address.to_canonical().is_loopback())
+}
+
+/// Whether a request names this host by an address, as `localhost`, or by the name it has itself. One without a
+/// name is no browser's.
+fn asks_this_host<B>(request: &Request<B>) -> bool {
+    static NAME: LazyLock<String> = LazyLock::new(|| {
+        let names = uname().ok();
+        let name = names.and_then(|names| names.nodename().to_str().map(str::to_ascii_lowercase));
+        name.unwrap_or_default()
+    });
+    let host = match (request.uri().authority(), request.headers().get(HOST)) {
+        (Some(authority), _) => Ok(authority.clone()),
+        (None, Some(host)) => Authority::try_from(host.as_bytes()),
+        (None, None) => return true,
+    };
+    host.is_ok_and(|authority| is_own(authority.host(), &NAME))
+}
+
+/// Whether a host of a URI is an address, `localhost`, or this `name`, whole or up to its first dot.
+fn is_own(host: &str, name: &str) -> bool {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    let short = name.split('.').next().unwrap_or_default();
+    address.parse::<IpAddr>().is_ok()
+        || host == "localhost"
+        || host.ends_with(".localhost")
+        || (!host.is_empty() && (host == name || host == short))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(host: Option<&str>) -> Request<()> {
+        let request = Request::builder().uri("/live.json");
+        let request = host
+            .into_iter()
+            .fold(request, |request, host| request.header(HOST, host));
+        request.body(()).unwrap()
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for access in [Access::No, Access::Loopback, Access::Yes] {
+            assert_eq!(access.to_string().parse(), Ok(access));
+        }
+        assert_eq!("yes".parse::<Access>(), Err(()));
+    }
+
+    #[test]
+    fn addresses_and_the_own_name_are_this_host() {
+        let own = |host| is_own(host, "db1.example.net");
+        for host in [
+            "127.0.0.1",
+            "[::1]",
+            "192.0.2.7",
+            "localhost",
+            "LOCALHOST.",
+            "a.localhost",
+            "db1",
+            "DB1.example.net",
+        ] {
+            assert!(own(host), "{host}");
+        }
+        for host in [
+            "",
+            ".",
+            "example.net",
+            "db1.attacker.example",
+            "localhost.attacker.example",
+            "db",
+        ] {
+            assert!(!own(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn those_on_this_host_are_let_in() {
+        let refused = |access: Access, host: Option<&str>, peer: Option<&str>, known| {
+            let peer = peer.map(|peer| peer.parse().unwrap());
+            access.refuses(&request(host), peer, known).is_some()
+        };
+        let (own, other) = (Some("127.0.0.1:10546"), Some("attacker.example:10546"));
+        for here in [Some("127.0.0.1"), Some("::1"), Some("::ffff:127.0.0.1")] {
+            assert!(!refused(Access::Loopback, own, here, false));
+            assert!(refused(Access::Loopback, other, here, false));
+            assert!(!refused(Access::Loopback, None, here, false));
+        }
+        // A Unix socket, which no browser reaches.
+        assert!(!refused(Access::Loopback, other, None, false));
+        let afar = Some("192.0.2.7");
+        assert!(refused(Access::Loopback, own, afar, false));
+        assert!(!refused(Access::Loopback, other, afar, true));
+        assert!(!refused(Access::Yes, other, afar, false));
+        assert!(refused(Access::No, own, None, true));
+    }
+}
