@@ -37,9 +37,14 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it with these options of `run`, and waits until it is ready.
+    /// Starts it with these options of `run`, and waits until it is ready. By the plan `tracepoint` it has then met a
+    /// close that waits, and sees the returns of all that do, where it can.
     pub(crate) fn start(lingerd: &Path, plan: Plan, options: &[&str]) -> Result<Self> {
         let mut daemon = Self::start_keeping(lingerd, plan, options)?;
+        if plan == Plan::Tracepoint {
+            wait_in_close(&Loopback::new(Family::V4)?)?;
+            daemon.scrape()?;
+        }
         daemon.programs = find_programs(daemon.id())?;
         ensure!(
             !daemon.programs.is_empty(),
@@ -48,19 +53,9 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// As [`Daemon::start`], with options by which its programs are no longer its own.
+    /// As [`Daemon::start`], with options by which its programs are no longer its own, or as one that has met no close
+    /// that waits.
     pub(crate) fn start_keeping(lingerd: &Path, plan: Plan, options: &[&str]) -> Result<Self> {
-        let daemon = Self::start_unmet(lingerd, plan, options)?;
-        if plan == Plan::Tracepoint {
-            // Now it has met a close that waits, and sees the returns of all that do, where it can.
-            wait_in_close(&Loopback::new(Family::V4)?)?;
-            daemon.scrape()?;
-        }
-        Ok(daemon)
-    }
-
-    /// As [`Daemon::start_keeping`]; by the plan `tracepoint` it has met no close that waits.
-    pub(crate) fn start_unmet(lingerd: &Path, plan: Plan, options: &[&str]) -> Result<Self> {
         let address = free_address()?;
         let mut process = Command::new(lingerd)
             .args(["run", "--plan", plan.name(), "--listen"])

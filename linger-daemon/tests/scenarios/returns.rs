@@ -39,7 +39,7 @@ fn is_hooked(scrape: &Scrape) -> bool {
 fn seen_once_closes_wait(lingerd: &Path, plan: Plan) -> Result<()> {
     let sight = sight(plan)?;
     let can_be = !sight.sees_everything() && sight.release_in_close;
-    let daemon = Daemon::start_unmet(lingerd, plan, &[])?;
+    let daemon = Daemon::start_keeping(lingerd, plan, &[])?;
     let loopback = Loopback::new(Family::V4)?;
     let before = daemon.scrape()?;
     ensure!(
