@@ -44,7 +44,6 @@ impl Access {
     ) -> Option<&'static str> {
         match self {
             Self::No => Some("/live.json is off: live = false\n"),
-            Self::Yes => None,
             Self::Loopback if known => None,
             Self::Loopback if !is_loopback(peer) => Some(
                 "/live.json tells processes and addresses, and is for this host alone: ask there, or give \
@@ -55,7 +54,7 @@ impl Access {
                 "/live.json is for those who ask this host by its address or its own name; otherwise it takes \
                  live = true\n",
             ),
-            Self::Loopback => None,
+            Self::Loopback | Self::Yes => None,
         }
     }
 }

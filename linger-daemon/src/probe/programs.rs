@@ -44,7 +44,7 @@ pub(super) fn is_link_kept(path: &Path) -> bool {
 /// The program of each hook.
 #[derive(Default)]
 pub struct Programs {
-    programs: Vec<(Hook, OwnedFd)>,
+    all: Vec<(Hook, OwnedFd)>,
     links: Links,
     /// What is known of their kprobes, if any are.
     profile: Option<Profile>,
@@ -62,7 +62,7 @@ impl Programs {
             points.any(|point| matches!(point, Point::Kprobe(_) | Point::Kretprobe(_)));
         Ok(Self {
             profile: has_kprobes.then(|| Profile::open(owner)).transpose()?,
-            programs,
+            all: programs,
             links,
         })
     }
@@ -81,14 +81,14 @@ impl Programs {
             }
             _ => self.links.lead_anywhere(hook),
         };
-        let hooks = self.programs.iter().map(|(hook, _)| *hook);
+        let hooks = self.all.iter().map(|(hook, _)| *hook);
         let hooks = hooks.filter(|hook| returns_hooked || !hook.sees_returns());
         Ok(hooks.map(|hook| (hook, is_attached(hook))).collect())
     }
 
     /// What settles orphans whose fate did not show; none before programs are attached.
     pub(crate) fn settler(&self) -> Option<&OwnedFd> {
-        let mut programs = self.programs.iter();
+        let mut programs = self.all.iter();
         let found = programs.find(|(hook, _)| hook.point == Point::OnDemand)?;
         Some(&found.1)
     }
@@ -96,7 +96,7 @@ impl Programs {
     /// Hooks the return of close(2), for as long as the link is held; none if the plan does not, on this kernel.
     /// Takes no capabilities.
     pub(crate) fn hook_returns(&self) -> Option<io::Result<OwnedFd>> {
-        let mut programs = self.programs.iter();
+        let mut programs = self.all.iter();
         let (_, program) = programs.find(|(hook, _)| hook.sees_returns())?;
         Some(sys::hook_btf_tracepoint(program))
     }
@@ -105,7 +105,7 @@ impl Programs {
     pub(crate) fn skipped_runs(&self) -> io::Result<Vec<(&'static str, u64)>> {
         let missed = self.profile.as_ref().map(Profile::missed).transpose()?;
         let missed: HashMap<_, _> = missed.unwrap_or_default();
-        let programs = self.programs.iter();
+        let programs = self.all.iter();
         let run_by_kernel = programs.filter(|(hook, _)| hook.point != Point::OnDemand);
         let skipped = run_by_kernel.map(|(hook, fd)| {
             let missed = missed.get(hook.program).copied().unwrap_or(0);
