@@ -95,18 +95,8 @@ fn memory(lingerd: &Path, plan: Plan) -> Result<()> {
         let options = ["--labels", "comm", "--allow-comm", &names.join(",")];
         let daemon = Daemon::start(lingerd, plan, &options)?;
         let cgroup = Cgroup::new("said.service")?;
-        let loopback = Loopback::new(Family::V4)?;
         let before = daemon.map_memory()?;
-        for name in &names {
-            let comm = CString::new(name.as_str())?;
-            // SAFETY: it does nothing but call the kernel.
-            unsafe {
-                cgroup.bear(&comm, || {
-                    let Pair { client, server } = loopback.pair()?;
-                    born::abort(client, server)
-                })
-            }?;
-        }
+        abort_by_each(&cgroup, &names)?;
         let grown = daemon.map_memory()? - before;
         let groups = closes::closes(&daemon.scrape()?, &["comm"], |sample| {
             sample.label("outcome") == "linger_aborted"
@@ -124,6 +114,22 @@ fn memory(lingerd: &Path, plan: Plan) -> Result<()> {
         cgroup.remove()?;
         daemon.stop()
     })
+}
+
+/// Has a process of each name close a connection in a cgroup, by an abort.
+fn abort_by_each(cgroup: &Cgroup, names: &[String]) -> Result<()> {
+    let loopback = Loopback::new(Family::V4)?;
+    for name in names {
+        let comm = CString::new(name.as_str())?;
+        // SAFETY: it does nothing but call the kernel.
+        unsafe {
+            cgroup.bear(&comm, || {
+                let Pair { client, server } = loopback.pair()?;
+                born::abort(client, server)
+            })
+        }?;
+    }
+    Ok(())
 }
 
 /// CPUs for each of which there is a copy of counters.
@@ -159,17 +165,7 @@ fn without_memory(lingerd: &Path, plan: Plan) -> Result<()> {
         fs::write(root.join("cgroup.procs"), daemon.id().to_string())?;
         fs::write(tight.join("memory.max"), "0")?;
         let cgroup = Cgroup::new("tight.service")?;
-        let loopback = Loopback::new(Family::V4)?;
-        for name in &names {
-            let comm = CString::new(name.as_str())?;
-            // SAFETY: it does nothing but call the kernel.
-            unsafe {
-                cgroup.bear(&comm, || {
-                    let Pair { client, server } = loopback.pair()?;
-                    born::abort(client, server)
-                })
-            }?;
-        }
+        abort_by_each(&cgroup, &names)?;
         let scrape = daemon.scrape()?;
         let aborted = |sample: &Sample| sample.label("outcome") == "linger_aborted";
         let closes = sum(&scrape, "linger_closes_total", aborted);
