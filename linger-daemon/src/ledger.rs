@@ -217,7 +217,8 @@ impl Ledger {
         let groups = totals.sorted();
         let orphans = groups.iter().map(|(_, counters)| &counters.orphans);
         let under_way = orphans.map(linger_ebpf::Orphans::under_way).sum();
-        let program = |source| LedgerError::Program { source };
+        let states = self.programs.states(self.returns.is_hooked());
+        let (hooks, skipped_runs) = states.map_err(|source| LedgerError::Program { source })?;
         let fill = |map, entries, capacity| MapFill {
             map,
             entries,
@@ -234,11 +235,8 @@ impl Ledger {
                 fill("closes", swept.in_flight, MAX_CLOSES.into()),
                 fill("orphans", under_way, self.max_orphans.into()),
             ],
-            hooks: self
-                .programs
-                .hooks(self.returns.is_hooked())
-                .map_err(program)?,
-            skipped_runs: self.programs.skipped_runs().map_err(program)?,
+            hooks,
+            skipped_runs,
         };
         self.read = begun;
         Ok(snapshot)

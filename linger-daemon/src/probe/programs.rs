@@ -41,6 +41,11 @@ pub(super) fn is_link_kept(path: &Path) -> bool {
     sys::get(path).is_ok_and(|link| sys::leads_anywhere(&link))
 }
 
+/// Hooks, and whether each is attached.
+pub(crate) type Attached = Vec<(Hook, bool)>;
+/// Programs, and how often each was skipped.
+pub(crate) type Skipped = Vec<(&'static str, u64)>;
+
 /// The program of each hook.
 #[derive(Default)]
 pub struct Programs {
@@ -68,22 +73,29 @@ impl Programs {
     }
 
     /// The hooks, and whether each is attached, as the kernel says; without that of the return of close(2), unless it is
-    /// `returns_hooked`.
-    pub(crate) fn hooks(&self, returns_hooked: bool) -> io::Result<Vec<(Hook, bool)>> {
-        let defined = self.profile.as_ref().map(Profile::missed).transpose()?;
+    /// `returns_hooked`. And how often the kernel skipped each program that it runs: the program, or the kprobe that
+    /// runs it.
+    pub(crate) fn states(&self, returns_hooked: bool) -> io::Result<(Attached, Skipped)> {
+        let profile = self.profile.as_ref().map(Profile::missed).transpose()?;
+        let profile = profile.unwrap_or_default();
+        Ok((
+            self.attached(returns_hooked, &profile),
+            self.skipped_runs(&profile)?,
+        ))
+    }
+
+    fn attached(&self, returns_hooked: bool, profile: &HashMap<String, u64>) -> Attached {
         let is_attached = |hook: Hook| match hook.point {
             Point::OnDemand => true,
             _ if hook.sees_returns() => true,
             Point::Kprobe(_) | Point::Kretprobe(_) => {
-                let defined = defined.as_ref();
-                defined.is_some_and(|defined| defined.contains_key(hook.program))
-                    && self.links.lead_anywhere(hook)
+                profile.contains_key(hook.program) && self.links.lead_anywhere(hook)
             }
             _ => self.links.lead_anywhere(hook),
         };
         let hooks = self.all.iter().map(|(hook, _)| *hook);
         let hooks = hooks.filter(|hook| returns_hooked || !hook.sees_returns());
-        Ok(hooks.map(|hook| (hook, is_attached(hook))).collect())
+        hooks.map(|hook| (hook, is_attached(hook))).collect()
     }
 
     /// What settles orphans whose fate did not show; none before programs are attached.
@@ -101,14 +113,11 @@ impl Programs {
         Some(sys::hook_btf_tracepoint(program))
     }
 
-    /// How often the kernel skipped each of those that it runs: the program, or the kprobe that runs it.
-    pub(crate) fn skipped_runs(&self) -> io::Result<Vec<(&'static str, u64)>> {
-        let missed = self.profile.as_ref().map(Profile::missed).transpose()?;
-        let missed: HashMap<_, _> = missed.unwrap_or_default();
+    fn skipped_runs(&self, profile: &HashMap<String, u64>) -> io::Result<Skipped> {
         let programs = self.all.iter();
         let run_by_kernel = programs.filter(|(hook, _)| hook.point != Point::OnDemand);
         let skipped = run_by_kernel.map(|(hook, fd)| {
-            let missed = missed.get(hook.program).copied().unwrap_or(0);
+            let missed = profile.get(hook.program).copied().unwrap_or(0);
             Ok((hook.program, sys::skipped_runs(fd)? + missed))
         });
         skipped.collect()
