@@ -50,12 +50,16 @@ programs! {
     #[fentry] fentry_active_reset(FEntryContext) -> i32 { 0 }
     #[fentry] fentry_timer(FEntryContext) -> i32 { 0 }
     #[fentry] fentry_reset(FEntryContext) -> i32 { 0 }
+    #[fentry] fentry_v4_answer(FEntryContext) -> i32 { 0 }
+    #[fentry] fentry_v6_answer(FEntryContext) -> i32 { 0 }
     #[fexit] fexit_inner_close(FExitContext) -> i32 { 0 }
     #[kprobe] kprobe_tcp_close(ProbeContext) -> u32 { 0 }
     #[kprobe] kprobe_inner_close(ProbeContext) -> u32 { 0 }
     #[kprobe] kprobe_active_reset(ProbeContext) -> u32 { 0 }
     #[kprobe] kprobe_timer(ProbeContext) -> u32 { 0 }
     #[kprobe] kprobe_reset(ProbeContext) -> u32 { 0 }
+    #[kprobe] kprobe_v4_answer(ProbeContext) -> u32 { 0 }
+    #[kprobe] kprobe_v6_answer(ProbeContext) -> u32 { 0 }
     #[kretprobe] kretprobe_inner_close(RetProbeContext) -> u32 { 0 }
     #[btf_tracepoint] destroy_sock(BtfTracePointContext) -> i32 { 0 }
     #[raw_tracepoint] exit_mmap(RawTracePointContext) -> i32 { 0 }

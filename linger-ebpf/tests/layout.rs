@@ -3,10 +3,10 @@
 use std::fmt::{Debug, Write as _};
 
 use linger_ebpf::{
-    BLOCKED_BOUNDS_NS, Cause, Close, Counters, Event, Exiting, Fate, Filter, Group, HINTS, LAYOUT,
-    LIVED_BOUNDS_NS, Lost, MAX_CLOSES, Note, Origin, Orphan, Orphans, Outcome, Parked, Past, Path,
-    Plan, PortBits, QueueBytes, SHARED_GROUPS, Settings, Slot, Times, UNDECIDED_PLACES, Undecided,
-    Waits, Watch, keyed,
+    BLOCKED_BOUNDS_NS, CLOSER_PLACES, Cause, Close, Closer, Counters, Event, Exiting, Fate, Filter,
+    Group, HINTS, LAYOUT, LIVED_BOUNDS_NS, Lost, MAX_CLOSES, Note, Origin, Orphan, Orphans,
+    Outcome, Parked, Past, Path, Plan, PortBits, QueueBytes, SHARED_GROUPS, Settings, Slot, Times,
+    UNDECIDED_PLACES, Undecided, Waits, Watch, keyed,
 };
 
 fn size<T>(out: &mut String, name: &str) {
@@ -37,6 +37,7 @@ fn layout() -> String {
     fields(&mut out, "Counters", &Counters::ZERO);
     fields(&mut out, "Note", &Note::default());
     fields(&mut out, "Close", &Close::ZERO);
+    fields(&mut out, "Closer", &Closer::default());
     fields(&mut out, "Orphan", &Orphan::ZERO);
     fields(&mut out, "Waits", &Waits::default());
     size::<Undecided>(&mut out, "Undecided");
@@ -67,7 +68,8 @@ fn layout() -> String {
     writeln!(
         out,
         "shared: {SHARED_GROUPS} groups\nblocked: {BLOCKED_BOUNDS_NS:?}\nlived: {LIVED_BOUNDS_NS:?}\n\
-         places: {MAX_CLOSES} closes, {HINTS} hints, {UNDECIDED_PLACES} undecided\nkeyed: all {:#b}",
+         places: {MAX_CLOSES} closes, {HINTS} hints, {UNDECIDED_PLACES} undecided, {CLOSER_PLACES} closers\n\
+         keyed: all {:#b}",
         keyed::ALL
     )
     .expect("text");

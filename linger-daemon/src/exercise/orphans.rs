@@ -94,6 +94,7 @@ pub(super) fn late_data(loopback: &Loopback, tally: &mut Tally) -> Result {
     let left = Left::by_close_of(client, tally)?;
     tcp::send(&server, kinds::MESSAGE)?;
     left.lost(tally, Fate::LateData)?;
+    tally.reset(Cause::LateData, 1);
     kinds::close_reset(tally, server)
 }
 

@@ -76,7 +76,7 @@ impl Closes {
 pub struct Tally {
     /// By outcome.
     pub closes: BTreeMap<String, Closes>,
-    /// RSTs that this host chose to send, by cause.
+    /// RSTs that this host sent, by cause.
     pub resets: BTreeMap<String, u64>,
     /// Received payload thrown away unread, bytes.
     pub unread: u64,

@@ -6,10 +6,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aya::maps::{HashMap as BpfMap, MapData};
 use linger_ebpf::{Counters, Group, Past, keyed};
 use tracing::{debug, warn};
 
-use super::LedgerError;
 use super::admission::Admission;
 use super::bound::beyond;
 use super::notes::{GivenUp, Notes};
@@ -17,6 +17,7 @@ use super::percpu::PerCpu;
 use super::sum::add;
 use super::totals::Totals;
 use super::written::Written;
+use super::{LedgerError, take};
 use crate::attribution::{Cgroup, Cgroups, Dimension, Labels, Namer, Names, comm};
 use crate::config::Config;
 use crate::probe::Maps;
@@ -24,6 +25,7 @@ use crate::probe::Maps;
 /// The groups of the ledger.
 pub(super) struct Groups {
     notes: Notes,
+    numbers: BpfMap<MapData, u64, Group>,
     written: Written,
     namer: Namer,
     admission: Admission,
@@ -38,6 +40,7 @@ pub(super) struct Groups {
     patience: Duration,
     other: Arc<Labels>,
     retired: Arc<Labels>,
+    nobody: Arc<Labels>,
     /// How many readings there were, and how many groups were ever met.
     passes: u64,
     met: u64,
@@ -89,9 +92,11 @@ impl Groups {
         config: &Config,
     ) -> Result<Self, LedgerError> {
         let namer = Namer::new(config.labels.as_slice().into(), cgroups);
-        let [other, retired] = ["other", "retired"].map(|value| Arc::new(namer.all(value)));
+        let [other, retired, nobody] =
+            ["other", "retired", ""].map(|value| Arc::new(namer.all(value)));
         Ok(Self {
             notes: Notes::take(maps)?,
+            numbers: take(maps, "NUMBERS")?,
             written: Written::take(maps)?,
             namer,
             admission: Admission::new(maps, config)?,
@@ -102,6 +107,7 @@ impl Groups {
             patience: config.retire_after,
             other,
             retired,
+            nobody,
             passes: 0,
             met: 0,
         })
@@ -145,8 +151,8 @@ impl Groups {
     }
 
     /// The labels of [`Group::SHARED`], in their order.
-    pub(super) fn shared_labels(&self) -> [&Arc<Labels>; 2] {
-        [&self.other, &self.retired]
+    pub(super) fn shared_labels(&self) -> [&Arc<Labels>; Group::SHARED.len()] {
+        [&self.other, &self.retired, &self.nobody]
     }
 
     /// Adds what every group counted, and those of the past.

@@ -50,8 +50,11 @@ impl Kept {
         self.change(|past| {
             let other = &mut past.counters[0];
             other.closes[outcome.index()] += 1;
-            other.discarded[outcome.index()].unsent += u64::from(close.unsent);
-            other.discarded[outcome.index()].unacked += u64::from(close.unacked);
+            if outcome.discards() {
+                let discarded = other.discarded_mut(outcome);
+                discarded.unsent += u64::from(close.unsent);
+                discarded.unacked += u64::from(close.unacked);
+            }
             other.unread_bytes += u64::from(close.unread);
             if let Some(cause) = cause {
                 other.resets[cause.index()] += 1;

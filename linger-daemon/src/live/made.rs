@@ -73,7 +73,8 @@ impl Live {
 
     /// Adds what a group counted.
     fn add(&mut self, counters: &Counters) {
-        for (&outcome, &discarded) in Outcome::ALL.iter().zip(&counters.discarded) {
+        for &outcome in Outcome::ALL {
+            let discarded = counters.discarded(outcome);
             let name = outcome.name();
             count(&mut self.closes, name, counters.closed(outcome));
             throw_away(&mut self.discarded, name, discarded);

@@ -51,7 +51,7 @@ fn of_many_groups_those_worst_in_any_way_are_shown_and_all_are_counted() {
         .map(|number| (format!("{number:04}"), harmless(number)))
         .collect();
     let mut lost = closes(Outcome::LingerFailed, 1);
-    lost.discarded[Outcome::LingerFailed.index()].unacked = 1;
+    lost.discarded_mut(Outcome::LingerFailed).unacked = 1;
     let mut blocked = closes(Outcome::Lingered, 1);
     blocked.blocked[1].sum_ns = 1_000_000_000;
     let aborted = closes(Outcome::UnreadAborted, 1);

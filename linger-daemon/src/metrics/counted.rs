@@ -138,7 +138,7 @@ impl Loss {
         let counters = counted.counters;
         match self {
             Self::Close(outcome, bit) => {
-                (counted.outcomes & bit > 0).then_some(counters.discarded[outcome.index()])
+                (counted.outcomes & bit > 0).then_some(counters.discarded(outcome))
             }
             Self::Orphan(fate) => {
                 let discarded = &counters.orphans.discarded;

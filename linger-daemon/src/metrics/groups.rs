@@ -48,8 +48,9 @@ pub(super) static UNREAD: Family = Family {
 
 pub(super) static RESETS: Family = Family {
     name: "linger_resets_sent_total",
-    help: "RSTs that this host chose to send on a connection, by cause. RSTs in answer to segments \
-           that belong to no connection are not among them.",
+    help: "RSTs that this host sent, by cause: of its own will, for who closed or acted; in answer to data \
+           for a connection that it had closed (late_data), for who closed; in answer to any other packet \
+           (no_socket, refused), for no one.",
     kind: Kind::Counter,
     rule: Rule::Group(resets),
 };

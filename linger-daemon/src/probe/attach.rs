@@ -14,7 +14,9 @@ use tracing::warn;
 
 use super::btf::{Kernel, KernelError};
 use super::choose::{ProbeError, Purpose};
-use super::hooks::{Hook, Point, Traits, has_new_timer, hooks, is_hooked_again, sees_returns};
+use super::hooks::{
+    Answers, Hook, Point, Traits, has_new_timer, hooks, is_hooked_again, sees_returns,
+};
 use super::kprobe::{Kprobe, Owner};
 use super::load::{self, explain, loader};
 use super::maps::Maps;
@@ -113,6 +115,7 @@ impl Loader {
             preemption: Preemption::running(),
             preempts_tracepoints: preemption::preempts_tracepoints(),
             new_timer: has_new_timer(&kernel),
+            answers: Answers::of(&kernel),
             sees_releases: whole_cgroup_root().is_ok(),
         };
         Ok(Self {
@@ -309,6 +312,7 @@ impl Loader {
             .map_max_entries("NOTES", max_groups)
             .map_max_entries("CGROUPS", max_groups)
             .map_max_entries("LEDGER", max_groups)
+            .map_max_entries("NUMBERS", max_groups)
             .map_max_entries("EXES", if exes { max_groups } else { 1 })
             .map_max_entries("EXITING", if exes { MAX_CLOSES } else { 1 })
             .map_max_entries("ORPHANS", max_orphans)

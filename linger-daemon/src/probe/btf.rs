@@ -104,6 +104,12 @@ impl Kernel {
         self.function(name).is_some()
     }
 
+    /// Whether the kernel has a struct of this name.
+    #[must_use]
+    pub(super) fn has_struct(&self, name: &str) -> bool {
+        self.types.named(name).any(Type::is_struct)
+    }
+
     /// Whether programs can be attached to a tracepoint of this name that know the types of its arguments.
     #[must_use]
     pub fn has_tracepoint(&self, name: &str) -> bool {

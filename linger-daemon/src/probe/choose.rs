@@ -50,7 +50,7 @@ pub struct Purpose {
 impl Purpose {
     /// What is written down with programs that outlive this daemon.
     pub(super) fn origin(self, plan: Plan, traits: Traits) -> Origin {
-        let mut version = [0; 28];
+        let mut version = [0; 32];
         for (to, from) in version.iter_mut().zip(VERSION.bytes()) {
             *to = from;
         }
@@ -67,6 +67,7 @@ impl Purpose {
             preemption: traits.preemption as u32,
             preempts_tracepoints: traits.preempts_tracepoints.into(),
             new_timer: traits.new_timer.into(),
+            answers: traits.answers as u32,
             sees_releases: traits.sees_releases.into(),
             pid: owner.pid,
             pid_namespace: owner.namespace,

@@ -99,6 +99,8 @@ const FENTRY: &[Hook] = &[
     hook("fentry_reset", Point::Fentry("tcp_reset")),
     SETTLE,
     RESET_ANSWERS,
+    hook("fentry_v4_answer", Point::Fentry(V4_ANSWER)),
+    hook("fentry_v6_answer", Point::Fentry(V6_ANSWER)),
     DESTROY_SOCK,
     hook("fentry_tcp_close", Point::Fentry("tcp_close")),
     hook("fentry_inner_close", INNER_ENTRY),
@@ -111,6 +113,8 @@ const KPROBE: &[Hook] = &[
     hook("kprobe_reset", Point::Kprobe("tcp_reset")),
     SETTLE,
     RESET_ANSWERS,
+    hook("kprobe_v4_answer", Point::Kprobe(V4_ANSWER)),
+    hook("kprobe_v6_answer", Point::Kprobe(V6_ANSWER)),
     DESTROY_SOCK,
     hook("kprobe_tcp_close", Point::Kprobe("tcp_close")),
     hook("kprobe_inner_close", Point::Kprobe("__tcp_close")),
@@ -121,6 +125,10 @@ const KPROBE: &[Hook] = &[
     ),
     hook("kprobe_timer", Point::Kprobe(TIMER)),
 ];
+
+/// What answers a packet by an RST, seen where [`RESET_ANSWERS`] does not show it all.
+pub(super) const V4_ANSWER: &str = "tcp_v4_send_reset";
+pub(super) const V6_ANSWER: &str = "tcp_v6_send_reset";
 
 /// What sets a socket's timer, and what it is called in v6.18 and later.
 const TIMER: &str = "inet_csk_reset_keepalive_timer";
@@ -223,6 +231,8 @@ pub struct Traits {
     pub preempts_tracepoints: bool,
     /// What sets a socket's timer has its new name.
     pub new_timer: bool,
+    /// How RSTs that answer a packet are seen.
+    pub answers: Answers,
     /// The release of every socket can be hooked: all cgroups are seen.
     pub sees_releases: bool,
 }
@@ -240,6 +250,11 @@ pub fn hooks(plan: Plan, asked: u32, traits: Traits) -> Vec<Hook> {
     let all = exit.into_iter().chain(all.iter().copied());
     let all = all.chain(again(plan, traits));
     let all = all.filter(|hook| traits.sees_returns || !hook.sees_returns());
+    let all = all.filter(|hook| match hook.point.function() {
+        Some(V4_ANSWER) => traits.answers != Answers::Shown,
+        Some(V6_ANSWER) => traits.answers == Answers::Hooked,
+        _ => *hook != RESET_ANSWERS || traits.answers == Answers::Shown,
+    });
     let released = traits.preemption != Preemption::None && traits.sees_releases;
     let renamed = |mut hook: Hook| {
         if released && CLOSE_ENTRIES.contains(&hook.program) {
@@ -259,6 +274,40 @@ pub fn hooks(plan: Plan, asked: u32, traits: Traits) -> Vec<Hook> {
 /// Whether what sets a socket's timer has its new name.
 pub(super) fn has_new_timer(kernel: &Kernel) -> bool {
     kernel.has_function(NEW_TIMER)
+}
+
+/// How RSTs that answer a packet are seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answers {
+    /// By the tracepoint `tcp_send_reset`. Before v6.10, when it became an event of its own kind, it showed those of
+    /// whole sockets only.
+    Shown,
+    /// By the functions that send them, where functions can be hooked.
+    Hooked,
+    /// By that of IPv4: this kernel has no other built in.
+    HookedV4,
+}
+
+impl Answers {
+    const ALL: [Self; 3] = [Self::Shown, Self::Hooked, Self::HookedV4];
+
+    /// How this kernel lets them be seen.
+    pub(super) fn of(kernel: &Kernel) -> Self {
+        if kernel.has_struct("trace_event_raw_tcp_send_reset") {
+            Self::Shown
+        } else if kernel.has_function(V6_ANSWER) {
+            Self::Hooked
+        } else {
+            Self::HookedV4
+        }
+    }
+
+    /// The one with this number.
+    pub(super) fn from_index(index: u32) -> Self {
+        let mut all = Self::ALL.into_iter();
+        all.find(|answers| *answers as u32 == index)
+            .unwrap_or(Self::Shown)
+    }
 }
 
 /// Whether the return of close(2) ends the release of its file, and the plan `tracepoint` can tell.
@@ -290,6 +339,12 @@ pub fn blind(plan: Plan, kernel: &Kernel) -> Vec<&'static str> {
                  lingerd has seen one that does: until then it does not hook sys_exit, for which every \
                  system call pays",
             ];
+            if Answers::of(kernel) != Answers::Shown {
+                blind.push(
+                    "RSTs that answer a packet for which there is no socket, or no more than what \
+                     TIME_WAIT or a request keeps of one: that takes Linux 6.10",
+                );
+            }
             if !sees_returns(kernel) {
                 blind.push("the time of any close that waits: that takes Linux 6.6 on x86-64");
                 blind.push(

@@ -2,16 +2,16 @@
 //! may be inlined where they are called.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread::sleep;
 use std::time::Duration;
 
 use aya::Ebpf;
 use aya::maps::PerCpuArray;
 use linger_ebpf::program_place;
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
-use super::hooks::{Hook, Point};
+use super::hooks::{Hook, Point, V4_ANSWER, V6_ANSWER};
 use crate::sys::set_linger2;
 
 /// How long packets over loopback may take, at most: usually they have arrived when they are sent.
@@ -30,9 +30,9 @@ pub(super) fn first_not_reached(ebpf: &Ebpf, hooks: &[Hook]) -> io::Result<Optio
         let runs = runs.get(&place, 0).map_err(io::Error::other)?;
         Ok(runs.iter().any(|runs| *runs > 0))
     };
-    let first = || {
-        for hook in hooks.iter().filter(|hook| is_of_closes(hook)) {
-            if !has_run(hook)? {
+    let first = |refused: Refused| {
+        for hook in hooks {
+            if is_of_connections(hook, refused) && !has_run(hook)? {
                 return Ok(Some(*hook));
             }
         }
@@ -40,20 +40,46 @@ pub(super) fn first_not_reached(ebpf: &Ebpf, hooks: &[Hook]) -> io::Result<Optio
     };
     for _ in 0..ATTEMPTS {
         end_connection()?;
-        if first()?.is_none() {
+        if first(be_refused())?.is_none() {
             return Ok(None);
         }
         sleep(PATIENCE);
     }
-    first()
+    first(be_refused())
 }
 
-/// Whether the end of a connection comes by: not if it is the end of a process, or the daemon, that does.
-fn is_of_closes(hook: &Hook) -> bool {
-    !matches!(
-        hook.point,
-        Point::OnDemand | Point::RawTracepoint("exit_mmap")
-    )
+/// Whether a connection or the end of one comes by: not if it is the end of a process, or the daemon, that does.
+fn is_of_connections(hook: &Hook, refused: Refused) -> bool {
+    match hook.point {
+        Point::OnDemand | Point::RawTracepoint("exit_mmap") => false,
+        Point::Fentry(V4_ANSWER) | Point::Kprobe(V4_ANSWER) => refused.v4,
+        Point::Fentry(V6_ANSWER) | Point::Kprobe(V6_ANSWER) => refused.v6,
+        _ => true,
+    }
+}
+
+/// Over which protocols a connection was refused by an RST: a host may do without one of them.
+#[derive(Clone, Copy)]
+struct Refused {
+    v4: bool,
+    v6: bool,
+}
+
+/// Asks for connections where no one listens.
+fn be_refused() -> Refused {
+    let by = |address: IpAddr| -> io::Result<bool> {
+        // Bound, and not listening: no one else takes the port.
+        let socket = Socket::new(Domain::for_address((address, 0).into()), Type::STREAM, None)?;
+        socket.bind(&SocketAddr::from((address, 0)).into())?;
+        let bound = socket.local_addr()?.as_socket();
+        let bound = bound.ok_or(io::ErrorKind::Unsupported)?;
+        let error = TcpStream::connect_timeout(&bound, PATIENCE).err();
+        Ok(error.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
+    };
+    Refused {
+        v4: by(Ipv4Addr::LOCALHOST.into()).unwrap_or(false),
+        v6: by(Ipv6Addr::LOCALHOST.into()).unwrap_or(false),
+    }
 }
 
 /// Makes a connection on loopback, closes it and has the other side abort it: close, timer of the orphan, RST, its

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::attach::Attached;
 use super::choose::Purpose;
-use super::hooks::{Traits, hooks};
+use super::hooks::{Answers, Traits, hooks};
 use super::kprobe::Owner;
 use super::maps::Maps;
 use super::pins::{Kept, Pins, PinsError};
@@ -102,6 +102,7 @@ fn traits(origin: &Origin) -> Traits {
         preemption: Preemption::from_index(origin.preemption),
         preempts_tracepoints: origin.preempts_tracepoints != 0,
         new_timer: origin.new_timer != 0,
+        answers: Answers::from_index(origin.answers),
         sees_releases: origin.sees_releases != 0,
     }
 }

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use linger_daemon::live::{MAX_GROUPS as MAX_SHOWN, MAX_RECENT};
 use linger_ebpf::{
-    Close, Counters, Event, Exe, Group, MAX_CLOSES, MAX_COMMS, MAX_GROUPS, MAX_LEFT_OUT,
-    MAX_ORPHANS, MAX_WATCHED, Note, Orphan, Parked, Slot, UNDECIDED_PLACES, Undecided,
+    CLOSER_PLACES, Close, Closer, Counters, Event, Exe, Group, MAX_CLOSES, MAX_COMMS, MAX_GROUPS,
+    MAX_LEFT_OUT, MAX_ORPHANS, MAX_WATCHED, Note, Orphan, Parked, Slot, UNDECIDED_PLACES,
+    Undecided,
 };
 
 fn package() -> &'static Path {
@@ -130,6 +131,14 @@ fn the_page_of_limits_has_the_sizes_of_the_tables() {
             size_of::<Event>(),
             0,
         ),
+        Table::hash("groups by number", MAX_GROUPS, 8, size_of::<Group>(), 0),
+        Table {
+            name: "who closed last at local ports",
+            places: CLOSER_PLACES as usize * size_of::<Closer>(),
+            most: 0,
+            each: 0,
+            on_every_cpu: 0,
+        },
         Table::hash("cgroups left out", MAX_LEFT_OUT, 8, 8, 0),
         Table::hash("names", MAX_COMMS, 16, 8, 0),
     ];

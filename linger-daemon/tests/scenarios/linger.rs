@@ -9,7 +9,7 @@ use std::time::Duration;
 use linger_daemon::exercise::state::{self, State};
 use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
 use linger_daemon::exercise::{self, Kind, LINGER, Tally, meanwhile, pair_with_closed_window};
-use linger_ebpf::{Outcome, Slot};
+use linger_ebpf::{Cause, Outcome, Slot};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::gettid;
 use socket2::Socket;
@@ -122,6 +122,7 @@ fn failed_by_late_data(loopback: &Loopback, truth: &mut Truth) -> io::Result<()>
         tcp::send(&server, 1)
     })?;
     truth.late_aborts += 1;
+    truth.tally.reset(Cause::LateData, 1);
     exercise::close_reset(&mut truth.tally, server)
 }
 

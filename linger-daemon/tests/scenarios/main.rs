@@ -6,6 +6,7 @@
 //! daemon what was counted for that process.
 
 mod abort;
+mod answers;
 mod asleep;
 mod attribution;
 mod born;

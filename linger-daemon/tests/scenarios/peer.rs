@@ -34,6 +34,7 @@ pub(crate) struct Peer {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Segment {
     pub(crate) syn: bool,
+    pub(crate) fin: bool,
     pub(crate) rst: bool,
     /// Where its payload begins.
     pub(crate) at: u32,
@@ -72,6 +73,15 @@ impl Peer {
             link,
             host: link_address(peer, host_mac)?,
         })
+    }
+
+    /// What belongs to no connection, for a local port of the host.
+    pub(crate) fn stray(&self, port: u16) -> Connection<'_> {
+        Connection {
+            peer: self,
+            port,
+            first: 0,
+        }
     }
 
     /// A connection that the host opens, and the peer has yet to answer.
@@ -125,6 +135,9 @@ impl Connection<'_> {
         }
         if segment.syn {
             tcp = tcp.syn();
+        }
+        if segment.fin {
+            tcp = tcp.fin();
         }
         if segment.rst {
             tcp = tcp.rst();

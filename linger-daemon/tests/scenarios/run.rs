@@ -269,7 +269,7 @@ impl<'a> Run<'a> {
             let homeless = Homeless::of(&scrape);
             let counted = after.since(before);
             let mut differences = self.sight.differences(truth, &counted, homeless);
-            let of_services = sight::differences_of_services(truth, &scrape);
+            let of_services = sight::differences_of_services(self.sight, truth, &scrape);
             let services_agree = of_services.is_empty();
             differences.extend(of_services);
             if differences.is_empty() {

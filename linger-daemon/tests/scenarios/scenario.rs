@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::needs::{Need, Unmet};
 use crate::truth::Truth;
 use crate::{
-    abort, asleep, attribution, churn, cookbook, cut, dimensions, ends, exes, graceful,
+    abort, answers, asleep, attribution, churn, cookbook, cut, dimensions, ends, exes, graceful,
     groups_full, hostile, kernel_threads, left_out, linger, listener, load, orphan_ends,
     orphan_netns, orphan_table, orphans, page, persist, pod, process_names, random, reached,
     reload, retired, returns, segments, special, under_way, unread, watch,
@@ -217,6 +217,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         watch::SCENARIOS,
         random::SCENARIOS,
         segments::SCENARIOS,
+        answers::SCENARIOS,
         load::OFFLINE,
         load::SCENARIOS,
     ];

@@ -11,7 +11,7 @@ use anyhow::ensure;
 use linger_daemon::exercise::MESSAGE;
 use linger_daemon::exercise::state::{self, Queues, State};
 use linger_daemon::exercise::tcp;
-use linger_ebpf::{Fate, Outcome, Plan};
+use linger_ebpf::{Cause, Fate, Outcome, Plan};
 use linger_testkit::exposition::Scrape;
 use socket2::Socket;
 
@@ -99,6 +99,7 @@ fn late_data_overtaken(truth: &mut Truth) -> io::Result<()> {
         connection.next("the RST that answers late data", |seen| seen.rst)?;
     }
     truth.tally.orphans.count(left, Fate::LateData, rest(left));
+    truth.tally.reset(Cause::LateData, 1);
     Ok(())
 }
 
@@ -141,6 +142,7 @@ fn late_data_in_backlog(settings: Settings, truth: &mut Truth) -> io::Result<()>
         } else {
             truth.tally.count(Outcome::Graceful, queues, blocked);
             truth.tally.orphans.lost(queues, Fate::LateData);
+            truth.tally.reset(Cause::LateData, 1);
         }
         seen = now;
     }

@@ -3,6 +3,7 @@
 //! | | `fentry`, `kprobe` | `tracepoint` since 6.6 | `tracepoint` before |
 //! | --- | --- | --- | --- |
 //! | closes, bytes, resets | all | all but MPTCP's | all but MPTCP's |
+//! | RSTs that answer a packet | all | since 6.10 all | of whole sockets |
 //! | `linger_interrupted` | as it is | as it is, in close(2) | by what its orphan becomes in the linger time |
 //! | time of a close that does not wait | always | always, up to its decision | always, up to its decision |
 //! | time of a close that waits | always | in close(2) only | never |
@@ -18,19 +19,21 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use linger_daemon::exercise::Tally;
-use linger_ebpf::{BLOCKED_BOUNDS_NS, Fate, Outcome, Plan};
+use linger_ebpf::{BLOCKED_BOUNDS_NS, Cause, Fate, Outcome, Plan};
 use linger_testkit::exposition::Scrape;
 use nix::unistd::geteuid;
 
 use crate::exposition::{Counted, Histogram};
 use crate::left::Homeless;
 use crate::sight_orphans;
-use crate::truth::{ServiceTruth, Truth};
+use crate::truth::{ServiceTruth, TO_REMNANT, Truth};
 
 /// A plan on a kernel.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sight {
     pub(crate) plan: Plan,
+    /// Whether it sees RSTs that answer packets for no whole socket.
+    sees_answers: bool,
     /// Whether close(2) releases the socket before it returns (since 6.6).
     pub(crate) release_in_close: bool,
 }
@@ -64,6 +67,7 @@ impl Sight {
         let version: (u32, u32) = (next().unwrap_or(0), next().unwrap_or(0));
         Self {
             plan,
+            sees_answers: plan != Plan::Tracepoint || version >= (6, 10),
             release_in_close: version >= (6, 6),
         }
     }
@@ -81,7 +85,7 @@ impl Sight {
 
     /// What the plan is to count.
     fn tally(self, truth: &Truth) -> Tally {
-        let mut tally = truth.tally.clone();
+        let mut tally = self.resets(&truth.tally);
         if !self.sees_interruptions() {
             let interrupted = tally.closes.remove(Outcome::LingerInterrupted.name());
             if let Some(interrupted) = interrupted {
@@ -92,6 +96,22 @@ impl Sight {
             }
         }
         tally
+    }
+
+    /// A tally, with the RSTs that the plan sees.
+    fn resets(self, tally: &Tally) -> Tally {
+        let mut tally = tally.clone();
+        if let Some(count) = tally.resets.remove(TO_REMNANT)
+            && self.sees_answers
+        {
+            tally.reset(Cause::LateData, count);
+        }
+        tally
+    }
+
+    /// Whether it sees RSTs that answer packets for which there is no whole socket.
+    pub(crate) fn sees_answers(self) -> bool {
+        self.sees_answers
     }
 
     fn any_outcome(self, truth: &Truth) -> u64 {
@@ -165,13 +185,13 @@ impl Sight {
 }
 
 /// Every difference between what each service was counted to close and what it closed.
-pub(crate) fn differences_of_services(truth: &Truth, scrape: &Scrape) -> Vec<String> {
+pub(crate) fn differences_of_services(sight: Sight, truth: &Truth, scrape: &Scrape) -> Vec<String> {
     let mut all = Vec::new();
     for ServiceTruth { name, tally } in &truth.services {
         let counted = Counted::of(scrape, |sample| name.is_of(sample)).tally;
         let mut differences = Differences::default();
         differences.closes(&counted, tally);
-        differences.resets(&counted, tally);
+        differences.resets(&counted, &sight.resets(tally));
         differences.compare("unread bytes", counted.unread, tally.unread);
         let differences = differences.0.iter();
         all.extend(differences.map(|difference| format!("{name}: {difference}")));

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use linger_daemon::exercise::{Ended, Orphans};
-use linger_ebpf::{Fate, Outcome};
+use linger_ebpf::{Cause, Fate, Outcome};
 use linger_testkit::exposition::Scrape;
 
 use crate::exposition::{Counted, Histogram};
@@ -166,6 +166,12 @@ pub(crate) fn with_hidden_ends(
         count: expected.total().count,
         ..Histogram::default()
     };
+    // What answered such an end was as little seen.
+    let answered = expected.of(Fate::LateData).count;
+    let resets = completed.tally.resets.entry(Cause::LateData.name().into());
+    let resets = resets.or_default();
+    *resets = answered.clamp(*resets, *resets + hidden);
+    completed.tally.resets.retain(|_, count| *count > 0);
     completed.tally.orphans = expected;
     completed.under_way = 0;
     Some((completed, hidden))

@@ -48,6 +48,9 @@ pub(crate) struct ServiceTruth {
     pub(crate) tally: Tally,
 }
 
+/// In a tally, the cause of RSTs that answer data for what `TIME_WAIT` keeps: `late_data`, where a plan sees them.
+pub(crate) const TO_REMNANT: &str = "late_data, TIME_WAIT";
+
 /// The kernel waits in ticks, of which the first may be nearly over: no wait is shorter by more than
 /// this, the longest tick there is.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
@@ -63,6 +66,11 @@ impl Truth {
     pub(crate) fn waited(&mut self, time: Duration) {
         let least = time.saturating_sub(TICK);
         self.waited_ns += u64::try_from(least.as_nanos()).unwrap_or(u64::MAX);
+    }
+
+    /// States that data came for what `TIME_WAIT` keeps of a connection that was closed, and was answered by an RST.
+    pub(crate) fn late_data_to_remnants(tally: &mut Tally, count: u64) {
+        *tally.resets.entry(TO_REMNANT.into()).or_default() += count;
     }
 
     /// Adds the closes and orphans that another thread or process knows of.
@@ -93,7 +101,16 @@ pub(crate) struct Counters {
 impl Counters {
     /// The counters now, of the thread's network namespace.
     pub(crate) fn read() -> io::Result<Self> {
-        let read = |name| std::fs::read_to_string(format!("/proc/thread-self/net/{name}"));
+        Self::read_in("/proc/thread-self")
+    }
+
+    /// The same of the network namespace of a process.
+    pub(crate) fn read_of(pid: u32) -> io::Result<Self> {
+        Self::read_in(&format!("/proc/{pid}"))
+    }
+
+    fn read_in(folder: &str) -> io::Result<Self> {
+        let read = |name| std::fs::read_to_string(format!("{folder}/net/{name}"));
         let (netstat, snmp) = (read("netstat")?, read("snmp")?);
         Ok(Self {
             abort_on_data: column(&netstat, "TcpExt:", "TCPAbortOnData")?,

@@ -253,7 +253,7 @@ fn counts_are_exact_beyond_what_a_float_holds() {
     let mut snapshot = fixture::snapshot();
     let (_, counters) = &mut snapshot.groups[1];
     counters.unread_bytes = (1 << 53) + 1;
-    counters.discarded[Outcome::LingerAborted.index()].unsent = u64::MAX;
+    counters.discarded_mut(Outcome::LingerAborted).unsent = u64::MAX;
     counters.blocked[0].sum_ns = (1 << 60) + 1;
     let text = fixture::text(snapshot);
     let group = r#"{unit="nginx.service",comm="nginx""#;

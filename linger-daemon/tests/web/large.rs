@@ -35,7 +35,7 @@ pub(crate) fn close(counters: &mut Counters, outcome: Outcome, count: u64, bucke
         buckets,
     ) + 1;
     if outcome.discards() {
-        counters.discarded[outcome.index()] = bytes(count);
+        *counters.discarded_mut(outcome) = bytes(count);
     }
 }
 

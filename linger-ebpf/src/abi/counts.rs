@@ -155,14 +155,16 @@ pub struct Counters {
     /// Times blocked in close: of those that did not wait under `SO_LINGER`, and of those that did
     /// ([`Outcome::waited`]). Closes whose time is not known are missing.
     pub blocked: [Times; 2],
-    /// Send-queue payload that closes threw away, by [`Outcome`].
-    pub discarded: [QueueBytes; Outcome::COUNT],
-    /// RSTs this host chose to send, by [`Cause`].
+    /// Send-queue payload that closes threw away, by [`Outcome::queue`].
+    pub discarded: [QueueBytes; Outcome::QUEUES],
+    /// RSTs this host sent, by [`Cause`].
     pub resets: [u64; Cause::COUNT],
     /// Received payload that no one read, thrown away by closes.
     pub unread_bytes: u64,
     /// What its closes left behind.
     pub orphans: Orphans,
+    /// [`Group::number`], once that is written down; 0 until then, in the counters of each CPU. It is no count.
+    pub number: u64,
 }
 
 impl Counters {
@@ -170,11 +172,31 @@ impl Counters {
     pub const ZERO: Self = Self {
         closes: [0; Outcome::COUNT],
         blocked: [Times::ZERO; 2],
-        discarded: [QueueBytes::NONE; Outcome::COUNT],
+        discarded: [QueueBytes::NONE; Outcome::QUEUES],
         resets: [0; Cause::COUNT],
         unread_bytes: 0,
         orphans: Orphans::ZERO,
+        number: 0,
     };
+
+    /// Payload that closes of an outcome threw away.
+    #[must_use]
+    pub fn discarded(&self, outcome: Outcome) -> QueueBytes {
+        outcome
+            .queue()
+            .map_or(QueueBytes::NONE, |queue| self.discarded[queue])
+    }
+
+    /// The same, to be added to.
+    ///
+    /// # Panics
+    ///
+    /// If closes of that outcome throw nothing away.
+    #[must_use]
+    pub fn discarded_mut(&mut self, outcome: Outcome) -> &mut QueueBytes {
+        let queue = outcome.queue().expect("an outcome that discards");
+        &mut self.discarded[queue]
+    }
 
     /// Closes of an outcome.
     #[must_use]

@@ -43,8 +43,36 @@ impl Group {
         ..Self::ZERO
     };
 
+    /// No one on this host: RSTs that answer packets which no close of this host is known to be behind.
+    pub const NOBODY: Self = Self {
+        cgroup_id: u64::MAX - 2,
+        ..Self::ZERO
+    };
+
     /// Those that are no one's own, in the order in which their rows stand.
-    pub const SHARED: [Self; 2] = [Self::OTHER, Self::RETIRED];
+    pub const SHARED: [Self; 3] = [Self::OTHER, Self::RETIRED, Self::NOBODY];
+
+    /// A number that stands for this group wherever a word must be enough; never 0. Two groups may have the same,
+    /// though hardly ever do.
+    #[must_use]
+    pub const fn number(&self) -> u64 {
+        let last = self.exe_device as u64 | (self.port as u64) << 32 | (self.family as u64) << 48;
+        let words = [
+            self.cgroup_id,
+            self.comm[0],
+            self.comm[1],
+            self.exe_inode,
+            last,
+        ];
+        let mut number = 0_u64;
+        let mut place = 0;
+        while place < words.len() {
+            // As FxHash does it: 2^64 divided by the golden ratio.
+            number = (number.rotate_left(5) ^ words[place]).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            place += 1;
+        }
+        number | 1
+    }
 
     /// The name of the process, zero-terminated bytes.
     #[must_use]

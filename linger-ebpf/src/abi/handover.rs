@@ -7,7 +7,7 @@ use super::labels::Lost;
 
 /// The layout of everything in the maps. A daemon goes on with the maps, and programs, of another only
 /// if both have the same: raise it with every change of what an entry means, or where it is.
-pub const LAYOUT: u64 = 7;
+pub const LAYOUT: u64 = 8;
 
 /// What the programs were loaded for: made with them, and never changed.
 #[repr(C)]
@@ -18,7 +18,7 @@ pub struct Origin {
     /// The fingerprint of the object that they come from.
     pub object: u64,
     /// The version of the daemon that loaded them: bytes of its text, zeros behind them.
-    pub version: [u8; 28],
+    pub version: [u8; 32],
     /// The index of their [`Plan`](crate::Plan) among all.
     pub plan: u32,
     /// What of a group they read, a set of [`keyed`](crate::keyed) bits.
@@ -35,6 +35,8 @@ pub struct Origin {
     pub preempts_tracepoints: u32,
     /// 1 if the function that sets a socket's timer has its new name.
     pub new_timer: u32,
+    /// How RSTs that answer a packet are seen, as the daemon numbers it.
+    pub answers: u32,
     /// 1 if the release of every socket can be hooked.
     pub sees_releases: u32,
     /// The process id of the daemon that loaded them: with the next, it names what that defined in tracefs.

@@ -62,6 +62,21 @@ impl Outcome {
         )
     }
 
+    /// Where payload that a close of this outcome throws away is added up, among [`Outcome::QUEUES`]: some of those
+    /// places stay empty.
+    #[must_use]
+    pub const fn queue(self) -> Option<usize> {
+        let place = self.index().wrapping_sub(Self::LingerFailed.index());
+        if place < Self::QUEUES {
+            Some(place)
+        } else {
+            None
+        }
+    }
+
+    /// How many places those are.
+    pub const QUEUES: usize = Self::ConnectAborted.index() - Self::LingerFailed.index() + 1;
+
     /// Whether a close of this outcome can throw away what was queued to be sent.
     #[must_use]
     pub const fn discards(self) -> bool {
@@ -77,8 +92,18 @@ impl Outcome {
     }
 }
 
+const _: () = {
+    let mut index = 0;
+    while index < Outcome::COUNT {
+        let outcome = Outcome::ALL[index];
+        assert!(outcome.queue().is_some() || !outcome.discards());
+        index += 1;
+    }
+};
+
 labels! {
-    /// Why this host chose to send an RST on a connection (`tcp_send_active_reset`).
+    /// Why this host sent an RST: of its own will (`tcp_send_active_reset`), or in answer to a packet
+    /// (`tcp_v4_send_reset`, `tcp_v6_send_reset`).
     pub enum Cause {
         /// A close with zero `SO_LINGER` time.
         LingerAborted = "linger_aborted",
@@ -102,8 +127,14 @@ labels! {
         FinWait2Expired = "fin_wait2_expired",
         /// The MPTCP layer ended a subflow.
         Mptcp = "mptcp",
-        /// None of the above.
+        /// Sent of its own will, for none of the reasons above.
         Other = "other",
+        /// In answer to data for a connection that a close of this host had ended.
+        LateData = "late_data",
+        /// In answer to a packet for which there is no socket.
+        NoSocket = "no_socket",
+        /// In answer to any other packet.
+        Refused = "refused",
     }
 }
 
@@ -178,7 +209,7 @@ impl Plan {
 }
 
 /// How many names [`PROGRAMS`] has.
-pub const PROGRAM_COUNT: u32 = 22;
+pub const PROGRAM_COUNT: u32 = 26;
 
 /// The names of the programs that hooks take, each once: those that are attached once more have the names
 /// of these, with a number. The one table of them: what the hooks of the daemon and the programs of the floor are
@@ -189,6 +220,8 @@ pub const PROGRAMS: [&str; PROGRAM_COUNT as usize] = [
     "fentry_active_reset",
     "fentry_timer",
     "fentry_reset",
+    "fentry_v4_answer",
+    "fentry_v6_answer",
     "fexit_inner_close",
     "sock_release",
     "kprobe_tcp_close",
@@ -196,6 +229,8 @@ pub const PROGRAMS: [&str; PROGRAM_COUNT as usize] = [
     "kprobe_active_reset",
     "kprobe_timer",
     "kprobe_reset",
+    "kprobe_v4_answer",
+    "kprobe_v6_answer",
     "kretprobe_inner_close",
     "destroy_sock",
     "exit_mmap",

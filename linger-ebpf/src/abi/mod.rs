@@ -56,8 +56,8 @@ pub use offsets::Offsets;
 #[cfg(not(target_arch = "bpf"))]
 pub use offsets::{Field, Shape};
 pub use records::{
-    ANSWER_NS, Close, Exiting, Orphan, Parked, Slot, UNDECIDED, UNDECIDED_PLACES, Undecided, Waits,
-    flag, omen, orphan_stage, stage,
+    ANSWER_NS, CLOSER_PLACES, Close, Closer, Exiting, Orphan, Parked, Slot, UNDECIDED,
+    UNDECIDED_PLACES, Undecided, Waits, flag, omen, orphan_stage, stage,
 };
 
 /// How many groups have counters of their own, unless the daemon is told otherwise.

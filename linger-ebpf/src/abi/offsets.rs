@@ -92,6 +92,8 @@ offsets! {
     flags = "sock", "__sk_common.skc_flags", Shape::Bytes(8);
     /// Big-endian.
     dport = "sock", "__sk_common.skc_dport", Shape::Bytes(2);
+    /// The local port of a socket, be it what `TIME_WAIT` left of one.
+    num = "sock", "__sk_common.skc_num", Shape::Bytes(2);
     shutdown = "sock", "sk_shutdown", Shape::Bytes(1);
     owned = "sock", "sk_lock.owned", Shape::Bytes(4);
     err = "sock", "sk_err", Shape::Bytes(4);
@@ -121,6 +123,14 @@ offsets! {
     skb_head = "sk_buff", "head", Shape::Bytes(8);
     /// From `head`.
     transport_header = "sk_buff", "transport_header", Shape::Bytes(2);
+    /// A `struct tcp_skb_cb`.
+    skb_cb = "sk_buff", "cb", Shape::Array(8);
+    skb_dst = "sk_buff", "_skb_refdst", Shape::Bytes(8);
+    cb_seq = "tcp_skb_cb", "seq", Shape::Bytes(4);
+    cb_end_seq = "tcp_skb_cb", "end_seq", Shape::Bytes(4);
+    /// Absent where the kernel has no such thing, as all that are optional.
+    rt_type = "rtable", "rt_type", Shape::Optional(2);
+    rt6i_flags = "rt6_info", "rt6i_flags", Shape::Optional(4);
     group_leader = "task_struct", "group_leader", Shape::Bytes(8);
     comm = "task_struct", "comm", Shape::Array(16);
     /// `PF_EXITING`, `PF_KTHREAD`.

@@ -10,7 +10,7 @@ use super::group::{Exe, Group, Path, PortBits, Settings};
 use super::handover::{Origin, Past};
 use super::labels::{Cause, Fate, Lost, Outcome};
 use super::offsets::Offsets;
-use super::records::{Close, Exiting, Orphan, Parked, Slot, Undecided, Waits};
+use super::records::{Close, Closer, Exiting, Orphan, Parked, Slot, Undecided, Waits};
 
 /// Declares a type that is `repr(C)`, and made of these integers, without padding.
 macro_rules! pod {
@@ -41,10 +41,12 @@ pod! {
     Path = 8 + 16 * 128;
     Times = (1 + BUCKETS) * 8;
     Orphans = Fate::COUNT * 3 * 8 + size_of::<Times>() + 3 * 8;
-    Counters = Outcome::COUNT * 3 * 8 + 2 * size_of::<Times>() + Cause::COUNT * 8 + 8 + size_of::<Orphans>();
+    Closer = 2 * 8;
+    Counters = (Outcome::COUNT + 2 * Outcome::QUEUES) * 8 + 2 * size_of::<Times>() + Cause::COUNT * 8 + 8
+        + size_of::<Orphans>() + 8;
     Note = 8 + size_of::<Times>() + 8;
-    Past = 2 * size_of::<Counters>() + Lost::COUNT * 8 + size_of::<Group>();
-    Origin = 2 * 8 + 28 + 11 * 4;
+    Past = Group::SHARED.len() * size_of::<Counters>() + Lost::COUNT * 8 + size_of::<Group>();
+    Origin = 2 * 8 + 32 + 12 * 4;
     Watch = 2 * 8 + 2 * WATCHERS as usize * 8;
     Filter = 5 * 8 + 4 * 4;
     Event = 9 * 8 + 2 * 4 * 4 + 8 * 4 + 2 * 2 + 4 + 8 + FRAMES as usize * 8;

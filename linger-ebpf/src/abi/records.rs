@@ -11,8 +11,8 @@ pub struct Close {
     pub sk: u64,
     /// When it began, nanoseconds of `CLOCK_MONOTONIC`.
     pub start_ns: u64,
-    /// The `stage` with which the record of its orphan began; valid with [`flag::LEAVES`].
-    pub orphan: u64,
+    /// If it sends a FIN that the peer's has not come before, its local port, as [`Closer`] has it; else 0.
+    pub port_key: u64,
     /// Send-queue payload at the decision, before anything was thrown away.
     pub unsent: u32,
     /// As `unsent`, for what was sent and not acknowledged.
@@ -43,7 +43,7 @@ impl Close {
     pub const ZERO: Self = Self {
         sk: 0,
         start_ns: 0,
-        orphan: 0,
+        port_key: 0,
         unsent: 0,
         unacked: 0,
         unread: 0,
@@ -56,7 +56,45 @@ impl Close {
         state: 0,
         unused: 0,
     };
+
+    /// The `stage` with which the record of its orphan begins.
+    #[must_use]
+    pub const fn orphan(&self) -> u64 {
+        self.start_ns << orphan_stage::MASK.count_ones() | orphan_stage::OPEN
+    }
 }
+
+/// Who closed a connection at a local port last: data that comes late is for that group. An entry of an array, where
+/// the port's key leads.
+///
+/// CPUs write it without a lock: what one wrote half shows by the first word.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Closer {
+    /// The number, and the key of the port, of which each takes the other away by exclusive or.
+    pub check: u64,
+    /// [`Group::number`](Group::number).
+    pub number: u64,
+}
+
+impl Closer {
+    /// What stands for a local port, by its number and the lower half of its network namespace's address.
+    #[must_use]
+    pub const fn key(net: u32, port: u16) -> u64 {
+        (net as u64) << 16 | port as u64
+    }
+
+    /// The place of a key.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "its upper bits")]
+    pub const fn index(key: u64) -> u32 {
+        // Fibonacci hashing, as in `Slot::index`.
+        (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - CLOSER_PLACES.ilog2())) as u32
+    }
+}
+
+/// How many places there are for a [`Closer`]; a power of two.
+pub const CLOSER_PLACES: u32 = 32_768;
 
 /// Where a thread keeps its close in flight: the value of the array of closes.
 ///

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 
 use crate::kernel::{IPPROTO_TCP, Probed, Sock, Typed};
-use crate::model::{close, exe, in_flight::Place, maps, orphan};
+use crate::model::{answers, close, exe, in_flight::Place, maps, orphan};
 
 again! {
     /// A socket comes to its end, once, and before its memory is freed. What closes do to it is known
@@ -26,14 +26,15 @@ again! {
     }
 }
 
-/// An RST answers a packet, which tells what ended an orphan where the hook of `tcp_reset` was skipped.
+/// An RST answers a packet: that is counted, and tells what ended an orphan where the hook of `tcp_reset` was
+/// skipped.
 ///
 /// As [`tracepoint_send_reset`], of which the other half is seen elsewhere.
 #[raw_tracepoint]
 fn reset_answers(ctx: RawTracePointContext) -> i32 {
     let (sk, skb): (u64, u64) = (ctx.arg(0), ctx.arg(1));
-    if sk != 0 && skb != 0 {
-        orphan::answered(sk);
+    if skb != 0 {
+        answers::sent(sk, skb as *const u8);
     }
     0
 }

@@ -6,8 +6,9 @@ use aya_ebpf::{
     programs::{FEntryContext, FExitContext},
 };
 
-use crate::kernel::{Memory as _, Probed, Sock, Typed, is_rst};
+use crate::kernel::{Memory as _, Probed, Segment, Sock, Typed, is_rst};
 use crate::model::{
+    answers,
     functions::{current_close, inner_enter, inner_exit, outer_enter},
     orphan, reset,
 };
@@ -62,6 +63,33 @@ again! {
     fentry_reset, fentry_reset_2 = |ctx: FEntryContext| {
         orphan::reset(ctx.arg(0), || is_rst::<Typed>(ctx.arg(1)));
     }
+}
+
+/// A packet for IPv4 is to be answered by an RST. (A key of TCP-MD5 that does not match keeps it from that.)
+///
+/// kernel: v2.6.. net/ipv4/tcp_ipv4.c: static void tcp_v4_send_reset(const struct sock *sk, struct sk_buff *skb)
+/// kernel: v6.10.. shown by [`reset_answers`]
+#[fentry(function = "tcp_v4_send_reset")]
+fn fentry_v4_answer(ctx: FEntryContext) -> i32 {
+    let (sk, skb) = number_and_packet(&ctx);
+    answers::asked(sk, skb, || Segment::new(skb).is_local_v4());
+    0
+}
+
+/// As [`fentry_v4_answer`].
+///
+/// kernel: v2.6.. net/ipv6/tcp_ipv6.c: static void tcp_v6_send_reset(const struct sock *sk, struct sk_buff *skb)
+#[fentry(function = "tcp_v6_send_reset")]
+fn fentry_v6_answer(ctx: FEntryContext) -> i32 {
+    let (sk, skb) = number_and_packet(&ctx);
+    answers::asked(sk, skb, || Segment::new(skb).is_local_v6());
+    0
+}
+
+/// The arguments of both, the first as a number.
+fn number_and_packet(ctx: &FEntryContext) -> (u64, *const u8) {
+    let argument = |place| Probed::read::<u64>(ctx.as_ptr().cast(), place);
+    (argument(0), argument(8) as *const u8)
 }
 
 /// The kernel sets the timer of a socket for keepalive, or for an orphan's wait for the peer's FIN.

@@ -5,8 +5,9 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 
-use crate::kernel::{Probed, Sock, is_rst};
+use crate::kernel::{Probed, Segment, Sock, is_rst};
 use crate::model::{
+    answers,
     functions::{current_close, inner_enter, inner_exit, outer_enter},
     orphan, reset,
 };
@@ -49,6 +50,24 @@ fn kprobe_active_reset(ctx: ProbeContext) -> u32 {
 fn kprobe_reset(ctx: ProbeContext) -> u32 {
     if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
         orphan::reset(sk, || is_rst::<Probed>(skb));
+    }
+    0
+}
+
+/// As [`fentry_v4_answer`].
+#[kprobe]
+fn kprobe_v4_answer(ctx: ProbeContext) -> u32 {
+    if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
+        answers::asked(sk, skb, || Segment::new(skb).is_local_v4());
+    }
+    0
+}
+
+/// As [`fentry_v6_answer`].
+#[kprobe]
+fn kprobe_v6_answer(ctx: ProbeContext) -> u32 {
+    if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
+        answers::asked(sk, skb, || Segment::new(skb).is_local_v6());
     }
     0
 }

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 
 use crate::kernel::{IPPROTO_TCP, Registers, Sock, Typed, state};
-use crate::model::{orphan, releases as tracepoint};
+use crate::model::{answers, orphan, releases as tracepoint};
 
 /// A socket is released by its last user; not called for the kernel's own sockets.
 ///
@@ -40,22 +40,32 @@ again! {
     }
 }
 
-again! {
-    /// An RST is sent: of this host's own will if there is no packet that it answers.
-    ///
-    /// kernel: ..v6.9 include/trace/events/tcp.h: tcp_send_reset(const struct sock *sk, const struct sk_buff *skb)
-    /// kernel: v6.10.. (sk, skb, const enum sk_rst_reason reason)
-    #[raw_tracepoint]
-    tracepoint_send_reset, tracepoint_send_reset_2 = |ctx: RawTracePointContext| {
-        let (sk, skb): (*const u8, u64) = (ctx.arg(0), ctx.arg(1));
-        if sk.is_null() {
-            // A packet for no socket.
-        } else if skb == 0 {
-            tracepoint::reset(&Sock::new(sk));
-        } else {
-            orphan::answered(sk as u64);
-        }
+/// An RST is sent: of this host's own will if there is no packet that it answers.
+///
+/// kernel: ..v6.9 include/trace/events/tcp.h: tcp_send_reset(const struct sock *sk, const struct sk_buff *skb): whole sockets only
+/// kernel: v6.10.. (sk, skb, const enum sk_rst_reason reason)
+#[raw_tracepoint]
+fn tracepoint_send_reset(ctx: RawTracePointContext) -> i32 {
+    let (sk, skb): (u64, u64) = (ctx.arg(0), ctx.arg(1));
+    if skb == 0 {
+        tracepoint::reset(&Sock::new(sk as *const u8));
+    } else {
+        answers::sent(sk, skb as *const u8);
     }
+    0
+}
+
+/// As [`tracepoint_send_reset`], which the kernel may skip, but for the count of RSTs that answer: nothing tells one of
+/// those from the next.
+#[raw_tracepoint]
+fn tracepoint_send_reset_2(ctx: RawTracePointContext) -> i32 {
+    let (sk, skb): (u64, u64) = (ctx.arg(0), ctx.arg(1));
+    if skb == 0 {
+        tracepoint::reset(&Sock::new(sk as *const u8));
+    } else if sk != 0 {
+        orphan::answered(sk);
+    }
+    0
 }
 
 again! {

@@ -7,5 +7,7 @@ mod task;
 
 pub(crate) use clock::{jiffies, now_ns};
 pub(crate) use memory::{Memory, OFFSETS, Probed, Typed, offset, read_pointer};
-pub(crate) use sock::{Flags, IPPROTO_TCP, Sock, Tcp, is_rst, narrow, state, state_offset};
+pub(crate) use sock::{
+    Flags, IPPROTO_TCP, Segment, Sock, Tcp, is_rst, narrow, state, state_offset,
+};
 pub(crate) use task::{Registers, Task, cgroup_id, current_tgid, current_tid};

@@ -16,11 +16,13 @@ pub(crate) mod state {
     pub(crate) const SYN_RECV: u8 = 3;
     pub(crate) const FIN_WAIT1: u8 = 4;
     pub(crate) const FIN_WAIT2: u8 = 5;
+    pub(crate) const TIME_WAIT: u8 = 6;
     pub(crate) const CLOSE: u8 = 7;
     pub(crate) const CLOSE_WAIT: u8 = 8;
     pub(crate) const LAST_ACK: u8 = 9;
     pub(crate) const LISTEN: u8 = 10;
     pub(crate) const CLOSING: u8 = 11;
+    pub(crate) const NEW_SYN_RECV: u8 = 12;
 }
 
 /// Where a socket keeps its state, for one that may be gone.
@@ -105,9 +107,19 @@ impl<M: Memory> Sock<M> {
         M::read::<u32>(self.sk, offset!(receive_qlen)) > 0
     }
 
+    /// Address of its network namespace.
+    pub(crate) fn net(&self) -> u64 {
+        M::read(self.sk, offset!(net))
+    }
+
+    /// The local port of what `TIME_WAIT` keeps of a socket (`struct inet_timewait_sock`), as [`Tcp::local_port`].
+    pub(crate) fn remnant_port(&self) -> u16 {
+        M::read::<u16>(self.sk, offset!(num)).to_be()
+    }
+
     /// Whether its network namespace is being removed (`check_net`).
     pub(crate) fn is_net_leaving(&self) -> bool {
-        let net: u64 = M::read(self.sk, offset!(net));
+        let net = self.net();
         Probed::read::<u32>(net as *const u8, offset!(net_users)) == 0
     }
 
@@ -262,6 +274,11 @@ impl<M: Memory> Tcp<M> {
         M::read(self.tcp, offset!(write_seq))
     }
 
+    /// The local port, big-endian. It stays when `skc_num` is given back.
+    pub(crate) fn local_port(&self) -> u16 {
+        M::read(self.tcp, offset!(sport))
+    }
+
     /// Whether all that was written is acknowledged.
     pub(crate) fn all_acknowledged(&self) -> bool {
         M::read::<u32>(self.tcp, offset!(snd_una)) == M::read::<u32>(self.tcp, offset!(write_seq))
@@ -355,12 +372,66 @@ impl<M: Memory> Tcp<M> {
 
 /// Whether a packet (`struct sk_buff`) that TCP is at work on is an RST.
 pub(crate) fn is_rst<M: Memory>(skb: *const u8) -> bool {
+    flags_of::<M>(skb) & RST != 0
+}
+
+const FIN: u8 = 1 << 0;
+const SYN: u8 = 1 << 1;
+const RST: u8 = 1 << 2;
+
+fn flags_of<M: Memory>(skb: *const u8) -> u8 {
     /// The flags are in this byte of the TCP header.
     const FLAGS: u32 = 13;
-    const RST: u8 = 1 << 2;
     let head: u64 = M::read(skb, offset!(skb_head));
     let header: u16 = M::read(skb, offset!(transport_header));
-    Probed::read::<u8>(head as *const u8, u32::from(header) + FLAGS) & RST != 0
+    Probed::read(head as *const u8, u32::from(header) + FLAGS)
+}
+
+/// A packet (`struct sk_buff`) that TCP is at work on.
+pub(crate) struct Segment {
+    skb: *const u8,
+}
+
+impl Segment {
+    pub(crate) fn new(skb: *const u8) -> Self {
+        Self { skb }
+    }
+
+    pub(crate) fn is_rst(&self) -> bool {
+        is_rst::<Probed>(self.skb)
+    }
+
+    /// Bytes of payload (`TCP_SKB_CB`, as `tcp_v4_fill_cb` and `tcp_v6_fill_cb` leave it).
+    pub(crate) fn payload(&self) -> u32 {
+        let block = self.skb.wrapping_add(offset!(skb_cb) as usize);
+        let seq: u32 = Probed::read(block, offset!(cb_seq));
+        let end_seq: u32 = Probed::read(block, offset!(cb_end_seq));
+        let flags = flags_of::<Probed>(self.skb);
+        let counted = u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
+        end_seq.wrapping_sub(seq).wrapping_sub(counted)
+    }
+
+    /// Whether its route ends at this host (`RTN_LOCAL`): else, one that is for no socket is not answered.
+    pub(crate) fn is_local_v4(&self) -> bool {
+        const RTN_LOCAL: u16 = 2;
+        let at = offset!(rt_type);
+        at == Offsets::ABSENT || Probed::read::<u16>(self.route(), at) == RTN_LOCAL
+    }
+
+    /// As for IPv4 (`ipv6_unicast_destination`).
+    pub(crate) fn is_local_v6(&self) -> bool {
+        const RTF_LOCAL: u32 = 1 << 31;
+        let at = offset!(rt6i_flags);
+        at == Offsets::ABSENT || Probed::read::<u32>(self.route(), at) & RTF_LOCAL != 0
+    }
+
+    /// Its `struct dst_entry`, where that of IPv4 and IPv6 begins.
+    fn route(&self) -> *const u8 {
+        /// `SKB_DST_NOREF`.
+        const NOT_COUNTED: u64 = 1;
+        let route: u64 = Probed::read(self.skb, offset!(skb_dst));
+        (route & !NOT_COUNTED) as *const u8
+    }
 }
 
 /// A number of bytes in a send queue, which never holds 4 GiB: sequence numbers are its measure.

@@ -12,6 +12,7 @@ use linger_ebpf::{
 };
 
 use super::{
+    closers,
     in_flight::Place,
     ledger::{self, UNSEEN},
     maps, orphan,
@@ -72,9 +73,11 @@ pub(crate) fn wait<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
     close.flags |= flag::HINTED;
     maps::add_hint(close.sk, 1);
     if let Some(tcp) = sk.tcp() {
-        let bytes = tcp.outstanding(state);
-        // If there is no room, there may be when the wait is over; or no orphan.
-        let _ = bytes > 0 && orphan::expect(close, bytes);
+        closers::expect(close, sk, &tcp, state);
+        closers::leave_early(close);
+        // If there is no room, there may be when the wait is over; or no orphan. Where nothing is outstanding but
+        // the FIN, this tells that the close waits.
+        orphan::expect(close, tcp.outstanding(state));
     }
 }
 
@@ -275,8 +278,13 @@ pub(crate) fn waited<M: Memory>(close: &mut Close, sk: &Sock<M>) {
 /// is that before.
 pub(crate) fn leave<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
     let Some(tcp) = sk.tcp() else { return };
+    closers::expect(close, sk, &tcp, state);
     let bytes = tcp.outstanding(state);
-    if bytes > 0 && !orphan::expect(close, bytes) {
+    if bytes == 0 && close.stage != stage::WAITING {
+        return;
+    }
+    let kept = orphan::expect(close, bytes);
+    if !kept && bytes > 0 {
         maps::lose_orphan(bytes);
     }
 }
@@ -367,14 +375,16 @@ pub(crate) extern "C" fn count(
     // SAFETY: what callers have is a record, and a group or nothing.
     let (close, group) = unsafe { (close.as_ref(), group.as_ref()) };
     let Some(close) = close else { return 0 };
-    let counters = match group {
-        Some(group) => {
-            let group = *group;
-            ledger::counters(&group)
-        }
-        None => ledger::counters(&who::closes(close)),
+    let group = match group {
+        Some(group) => *group,
+        None => who::closes(close),
     };
-    let Some(counters) = counters else { return 0 };
+    let Some(counters) = ledger::counters(&group) else {
+        return 0;
+    };
+    if close.port_key != 0 {
+        closers::leave(counters, &group, close.port_key);
+    }
     if left > 0 {
         orphan::add_left(counters, left);
     }
@@ -398,9 +408,11 @@ fn add(counters: *mut Counters, close: &Close, blocked_ns: u64) {
         unsent: close.unsent.into(),
         unacked: close.unacked.into(),
     };
-    // SAFETY: as above.
-    let sum = unsafe { &raw mut (*counters).discarded[outcome] };
-    ledger::add_discarded(sum, discarded);
+    if let Some(queue) = queue(outcome) {
+        // SAFETY: as above.
+        let sum = unsafe { &raw mut (*counters).discarded[queue] };
+        ledger::add_discarded(sum, discarded);
+    }
     if close.unread > 0 {
         shared!(counters, unread_bytes).add(close.unread.into());
     }
@@ -425,6 +437,16 @@ const _: () = {
         outcome += 1;
     }
 };
+
+/// As [`Outcome::queue`] has it.
+const fn queue(outcome: usize) -> Option<usize> {
+    let queue = outcome.wrapping_sub(Outcome::LingerFailed.index());
+    if queue < Outcome::QUEUES {
+        Some(queue)
+    } else {
+        None
+    }
+}
 
 /// As [`Outcome::cause`] has it, which are one after another in the same order.
 const fn cause(outcome: usize) -> Option<usize> {

@@ -110,6 +110,7 @@ impl Place {
 fn begin(close: &mut Close, sk: u64, start_ns: u64, flags: u8) {
     close.sk = sk;
     close.start_ns = start_ns;
+    close.port_key = 0;
     close.unsent = 0;
     close.unacked = 0;
     close.unread = 0;

@@ -61,6 +61,15 @@ fn shared(place: u32) -> *mut Counters {
     SHARED.get_ptr_mut(place).unwrap_or(core::ptr::null_mut())
 }
 
+/// The counters of [`Group::NOBODY`].
+pub(crate) fn nobodys() -> Option<*mut Counters> {
+    SHARED.get_ptr_mut(NOBODY)
+}
+
+/// Its place in [`Group::SHARED`].
+const NOBODY: u32 = 2;
+const _: () = assert!(Group::SHARED[NOBODY as usize].cgroup_id == Group::NOBODY.cgroup_id);
+
 /// Adds a time, by the bounds of its buckets.
 pub(crate) fn add_time(times: *mut Times, bounds_ns: &[u64; BUCKETS - 1], time_ns: u64) {
     let mut bucket = 0;

@@ -7,10 +7,10 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, PerCpuHashMap},
 };
 use linger_ebpf::{
-    Close, Counters, Event, Exe, Exiting, Filter, Group, HINTS, Lost, MAX_CLOSES, MAX_COMMS,
-    MAX_GROUPS, MAX_LEFT_OUT, MAX_ORPHANS, MAX_WATCHED, Note, Origin, Orphan, Parked, Past, Path,
-    PortBits, SHARED_GROUPS, Settings, Slot, UNDECIDED_PLACES, Undecided, WATCHERS, Waits, Watch,
-    hint,
+    CLOSER_PLACES, Close, Closer, Counters, Event, Exe, Exiting, Filter, Group, HINTS, Lost,
+    MAX_CLOSES, MAX_COMMS, MAX_GROUPS, MAX_LEFT_OUT, MAX_ORPHANS, MAX_WATCHED, Note, Origin,
+    Orphan, Parked, Past, Path, PortBits, SHARED_GROUPS, Settings, Slot, UNDECIDED_PLACES,
+    Undecided, WATCHERS, Waits, Watch, hint,
 };
 
 use core::arch::asm;
@@ -30,6 +30,15 @@ pub(crate) static SHARED: PerCpuArray<Counters> = PerCpuArray::with_max_entries(
 /// What the daemon keeps of groups; its alone.
 #[map]
 static NOTES: HashMap<Group, Note> = HashMap::with_max_entries(MAX_GROUPS, BPF_F_NO_PREALLOC);
+
+/// Groups by their number, once each.
+#[map]
+pub(crate) static NUMBERS: HashMap<u64, Group> =
+    HashMap::with_max_entries(MAX_GROUPS, BPF_F_NO_PREALLOC);
+
+/// Who closed last at each local port.
+#[map]
+pub(crate) static CLOSERS: Array<Closer> = Array::with_max_entries(CLOSER_PLACES, 0);
 
 /// The paths of cgroups that closed, by their id.
 #[map]
@@ -164,7 +173,7 @@ pub(crate) fn lose_orphan(bytes: u32) {
 /// The lower half of an address, as a number. The verifier lets it be copied from a pointer whose type it knows; left
 /// to itself the compiler may calculate with the pointer in place.
 #[expect(clippy::cast_possible_truncation, reason = "that is asked for")]
-fn lower_half(address: u64) -> u64 {
+pub(crate) fn lower_half(address: u64) -> u64 {
     let half: u32;
     // SAFETY: copies a register.
     unsafe {

@@ -5,7 +5,9 @@
 //! take numbers, and pointers to what they may not rely on being there.
 
 mod again;
+pub(crate) mod answers;
 pub(crate) mod close;
+mod closers;
 pub(crate) mod exe;
 pub(crate) mod functions;
 pub(crate) mod in_flight;

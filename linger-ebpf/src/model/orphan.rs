@@ -20,7 +20,7 @@ use linger_ebpf::{
 };
 
 use super::{
-    ledger,
+    closers, ledger,
     maps::{self, EEXIST, ENOENT, ORPHANS},
     shared::{copy, shared},
     undecided,
@@ -29,12 +29,13 @@ use super::{
 };
 use crate::kernel::{Memory, Probed, Sock, narrow, now_ns, state};
 
+const LATE_DATA: u32 = Fate::LateData as u32;
+
 const ECONNABORTED: u32 = 103;
 const ECONNRESET: u32 = 104;
 
 /// A close sends its FIN while this much payload is outstanding. Whether there was room for a record.
 pub(crate) fn expect(close: &mut Close, bytes: u32) -> bool {
-    close.orphan = close.start_ns << MASK.count_ones() | OPEN;
     let mut kept = keep(close, bytes);
     if kept == EEXIST {
         // An earlier socket at this address has ended, and its record not. This takes its place.
@@ -58,7 +59,7 @@ extern "C" fn keep(close: *const Close, bytes: u32) -> i32 {
         return EEXIST;
     };
     let orphan = Orphan {
-        stage: close.orphan,
+        stage: close.orphan(),
         sk: close.sk,
         left_ns: close.start_ns,
         group: who::closes(close),
@@ -113,7 +114,7 @@ pub(crate) extern "C" fn returned(close: *const Close, whose: *mut Group) -> u32
 fn leave(close: &Close, bytes: u32, whose: &mut Group) -> u32 {
     let key = close.sk;
     let Some(orphan) = record(key) else { return 0 };
-    let (stage, open) = (shared!(orphan, stage), close.orphan);
+    let (stage, open) = (shared!(orphan, stage), close.orphan());
     if stage.get() & !MASK != open {
         // Its socket ended, and another at this address has left something behind.
         return 0;
@@ -206,6 +207,10 @@ pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
     let fate = unsafe { (&raw mut fate).read_volatile() };
     let (unsent, unacked) = (narrow(queued.unsent), narrow(queued.unacked));
     let found = stage.get();
+    if matches!(fate, UNDECIDED | LATE_DATA) {
+        let group = copy(shared!(orphan, group));
+        closers::leave_again(sk, &tcp, &group);
+    }
     if found & MASK == OPEN && found != SPENT && stage.replace(found, found | ENDING) {
         shared!(orphan, fate).set(fate);
         shared!(orphan, unsent).set(unsent);
@@ -434,6 +439,11 @@ fn count_end(group: &Group, fate: u32, bytes: u32, queued: QueueBytes, lived_ns:
     ledger::add_time(times, &LIVED_BOUNDS_NS, lived_ns);
     // Last, and read first: who sees an end sees what came of its payload.
     shared!(counters, orphans.ends[fate]).add(1);
+}
+
+/// Whether a close that is yet to return expects to leave this socket behind, or waits for that not to be so.
+pub(crate) fn is_expected(key: u64) -> bool {
+    maps::is_hinted(key) && record(key).is_some()
 }
 
 fn record(key: u64) -> Option<*mut Orphan> {

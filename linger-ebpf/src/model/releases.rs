@@ -16,7 +16,7 @@ use core::ptr;
 use linger_ebpf::{Close, Group, Lost, Outcome, flag, stage};
 
 use super::{
-    close,
+    close, closers,
     in_flight::{self, Place},
     ledger::{self, UNSEEN},
     maps::{self, WAITS},
@@ -100,10 +100,16 @@ pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
     close::decide(close, sk, flags, old, unread, timeout);
     // A socket in CLOSE ends within the close.
     if new == state::CLOSE {
+        if old == state::FIN_WAIT2
+            && let Some(tcp) = sk.tcp()
+        {
+            closers::expect(close, sk, &tcp, old);
+        }
         return;
     }
     close::leave(close, sk, old);
     if close.stage == stage::WAITING {
+        closers::leave_early(close);
         if wait() {
             close.flags |= flag::RETURNS;
             return;

@@ -114,6 +114,14 @@ impl Groups {
         group: &Group,
         counters: &PerCpu<Group>,
     ) -> Result<(), LedgerError> {
+        let number = group.number();
+        if self
+            .numbers
+            .get(&number, 0)
+            .is_ok_and(|named| named == *group)
+        {
+            let _ = self.numbers.remove(&number);
+        }
         counters.remove(group)?;
         self.notes.forget(group);
         Ok(())

@@ -9,7 +9,7 @@ use aya_obj::btf::BtfKind;
 use linger_ebpf::keyed;
 
 use super::*;
-use crate::probe::hooks::sees_returns;
+use crate::probe::hooks::{Answers, sees_returns};
 
 fn file(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/btf");
@@ -84,6 +84,10 @@ fn functions_tell_what_a_kernel_does() {
     // A struct is no function.
     assert!(!old.has_function("tcp_sock"));
     assert!(!sees_returns(&old) && sees_returns(&new));
+    assert_eq!(
+        [&old, &new].map(Answers::of),
+        [Answers::Hooked, Answers::Shown]
+    );
 }
 
 #[test]

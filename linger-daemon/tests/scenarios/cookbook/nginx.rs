@@ -208,7 +208,7 @@ fn last_queues(clients: &[Client]) -> io::Result<Vec<Queues>> {
 }
 
 /// Clients that use a connection again just after nginx has closed it for idleness: an RST answers,
-/// which no close sent.
+/// for the service that closed.
 pub(super) fn keepalive_timeout(settings: Settings, truth: &mut Truth) -> io::Result<()> {
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
     let http = |seconds| {
@@ -249,7 +249,8 @@ pub(super) fn keepalive_timeout(settings: Settings, truth: &mut Truth) -> io::Re
         truth.tally.close(client.0, Outcome::AlreadyClosed)?;
     }
     let between = Counters::read()?.out_resets;
-    let (name, tally) = nginx.end(&[(Outcome::Graceful, CLIENTS)])?;
+    let (name, mut tally) = nginx.end(&[(Outcome::Graceful, CLIENTS)])?;
+    Truth::late_data_to_remnants(&mut tally, CLIENTS);
     truth.service(name, tally);
 
     // The client gives up first.

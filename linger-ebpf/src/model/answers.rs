@@ -1,0 +1,68 @@
+//! RSTs that answer a packet.
+
+use linger_ebpf::{Cause, Counters, Group};
+
+use super::{closers, in_flight::Place, ledger, orphan, shared::shared, who};
+use crate::kernel::{Probed, Segment, Sock, state};
+
+/// An RST answers a packet (`struct sk_buff`) that came for this socket, a part of one, or, if it is 0, for none.
+pub(crate) fn sent(sk: u64, skb: *const u8) {
+    if sk == 0 {
+        return count(ledger::nobodys(), Cause::NoSocket);
+    }
+    orphan::answered(sk);
+    answered(sk, skb as u64);
+}
+
+/// The same where a function is hooked that may not come to send it.
+pub(crate) fn asked(sk: u64, skb: *const u8, is_local: impl FnOnce() -> bool) {
+    if !Segment::new(skb).is_rst() && (sk != 0 || is_local()) {
+        sent(sk, skb);
+    }
+}
+
+/// A [global function](super).
+#[inline(never)]
+#[unsafe(export_name = "linger_answered")]
+extern "C" fn answered(sk: u64, skb: u64) -> u32 {
+    let sk = Sock::<Probed>::new(sk as *const u8);
+    let segment = Segment::new(skb as *const u8);
+    if !is_closed(&sk) || segment.payload() == 0 {
+        count(ledger::nobodys(), Cause::Refused);
+        return 0;
+    }
+    let counters = match group(&sk) {
+        Some(group) => ledger::counters(&group),
+        None => ledger::nobodys(),
+    };
+    count(counters, Cause::LateData);
+    0
+}
+
+/// Who closed, as far as that is still known.
+fn group(sk: &Sock<Probed>) -> Option<Group> {
+    // What came while the close had the lock is answered before it is counted.
+    let in_flight = Place::current().and_then(|place| place.find(sk.address()));
+    match in_flight {
+        Some(close) => Some(who::closes(close)),
+        None => closers::last_of(sk),
+    }
+}
+
+/// Whether this is what a close has left of a connection.
+fn is_closed(sk: &Sock<Probed>) -> bool {
+    match sk.state() {
+        // Of what TIME_WAIT keeps, only that of FIN_WAIT2 answers so, and only a close leaves that.
+        state::TIME_WAIT => true,
+        // A request of a connection is no more than the beginning of a socket.
+        state::LISTEN | state::NEW_SYN_RECV => false,
+        // A close that waits has yet to let go of it.
+        _ => sk.flags().dead() || orphan::is_expected(sk.address()),
+    }
+}
+
+fn count(counters: Option<*mut Counters>, cause: Cause) {
+    if let Some(counters) = counters {
+        shared!(counters, resets[cause as usize]).add(1);
+    }
+}

@@ -1,0 +1,109 @@
+//! Who closed last at each local port: what comes for a connection that is closed is for them.
+//!
+//! A close that ends a connection leaves no record behind, unless it leaves payload: who sends data to it later
+//! meets at most what `TIME_WAIT` keeps of a socket. So each close that sends its FIN before the peer's has come leaves
+//! its group at its local port, as one word, which costs a load and two comparisons as long as the same group closes
+//! there.
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use linger_ebpf::{Close, Closer, Counters, Group};
+
+use super::{
+    ledger,
+    maps::{CLOSERS, NUMBERS, lower_half},
+    shared::{copy, shared},
+    who,
+};
+use crate::kernel::{Memory, Probed, Sock, Tcp, state};
+
+/// What stands for a group whose number is another's.
+const NONE: u64 = u64::MAX;
+
+/// A close sends its FIN, in this state of its connection: data may come for it as long as the peer's has not.
+pub(crate) fn expect<M: Memory>(close: &mut Close, sk: &Sock<M>, tcp: &Tcp<M>, state: u8) {
+    if matches!(
+        state,
+        state::ESTABLISHED | state::SYN_RECV | state::FIN_WAIT1 | state::FIN_WAIT2
+    ) {
+        close.port_key = key(sk, tcp.local_port());
+    }
+}
+
+/// As [`Closer::key`] has it.
+fn key<M: Memory>(sk: &Sock<M>, port: u16) -> u64 {
+    lower_half(sk.net()) << 16 | u64::from(port)
+}
+
+/// A close of this group, with these counters, leaves it at its local port.
+pub(crate) fn leave(counters: *mut Counters, group: &Group, key: u64) {
+    let mut number = shared!(counters, number).get();
+    if number == 0 {
+        number = write_down(counters, group);
+    }
+    let Some(closer) = CLOSERS.get_ptr_mut(Closer::index(key)) else {
+        return;
+    };
+    let (check, last) = (shared!(closer, check), shared!(closer, number));
+    if last.get() != number || check.get() != number ^ key {
+        last.set(number);
+        check.set(number ^ key);
+    }
+}
+
+/// As [`leave`], for a close that waits, and is counted long after its FIN.
+pub(crate) fn leave_early(close: &mut Close) {
+    if close.port_key != 0 {
+        leave_now(&who::closes(close), close.port_key);
+        close.port_key = 0;
+    }
+}
+
+/// As [`leave`], for an orphan of this group that ends: what ends it may be about to be answered.
+pub(crate) fn leave_again<M: Memory>(sk: &Sock<M>, tcp: &Tcp<M>, group: &Group) {
+    leave_now(group, key(sk, tcp.local_port()));
+}
+
+fn leave_now(group: &Group, key: u64) {
+    if let Some(counters) = ledger::counters(group) {
+        leave(counters, group, key);
+    }
+}
+
+/// Writes down the number of a group, which these counters are of.
+#[inline(never)]
+fn write_down(counters: *mut Counters, group: &Group) -> u64 {
+    let mut number = group.number();
+    if NUMBERS
+        .insert(number, group, u64::from(BPF_NOEXIST))
+        .is_err()
+        && of(number) != Some(*group)
+    {
+        // Another's, or there is no room.
+        number = NONE;
+    }
+    shared!(counters, number).set(number);
+    number
+}
+
+/// The group with a number.
+fn of(number: u64) -> Option<Group> {
+    NUMBERS
+        .get_ptr_mut(number)
+        .map(|group| copy(shared!(group)))
+}
+
+/// Who closed last at the local port of a socket, or of what `TIME_WAIT` keeps of one.
+pub(crate) fn last_of(sk: &Sock<Probed>) -> Option<Group> {
+    let port = if sk.state() == state::TIME_WAIT {
+        sk.remnant_port()
+    } else {
+        sk.tcp()?.local_port()
+    };
+    let key = key(sk, port);
+    let closer = CLOSERS.get_ptr_mut(Closer::index(key))?;
+    let number = shared!(closer, number).get();
+    if shared!(closer, check).get() != number ^ key {
+        return None;
+    }
+    of(number)
+}
