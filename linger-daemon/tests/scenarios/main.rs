@@ -51,6 +51,7 @@ mod process_names;
 mod random;
 mod reached;
 mod reload;
+mod restart;
 mod retired;
 mod returns;
 mod run;

@@ -16,7 +16,7 @@ use crate::{
     abort, answers, asleep, attribution, churn, cookbook, cut, dimensions, ends, exes, graceful,
     groups_full, hostile, kernel_threads, left_out, linger, listener, load, orphan_ends,
     orphan_netns, orphan_table, orphans, page, persist, pod, process_names, random, reached,
-    reload, retired, returns, segments, special, under_way, unread, watch,
+    reload, restart, retired, returns, segments, special, under_way, unread, watch,
 };
 
 /// What a scenario does; it counts in [`Truth`] all closes that it makes.
@@ -190,6 +190,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         ends::SCENARIOS,
         listener::SCENARIOS,
         special::SCENARIOS,
+        restart::SCENARIOS,
         orphans::SCENARIOS,
         orphan_ends::SCENARIOS,
         orphan_netns::SCENARIOS,

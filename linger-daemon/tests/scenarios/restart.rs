@@ -1,0 +1,90 @@
+//! A server that starts again at the same port: what its closes leave there, and what `SO_REUSEADDR` helps.
+
+use std::io;
+
+use linger_daemon::exercise::tcp::{Family, Loopback, Pair};
+use linger_daemon::exercise::{self, close_after_fin};
+use linger_ebpf::Outcome;
+use socket2::{SockAddr, Socket, Type};
+
+use crate::scenario::{Scenario, Script};
+use crate::truth::Truth;
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("restart_in_time_wait", Script::Own(in_time_wait)),
+    Scenario::new("restart_after_linger0", Script::Own(after_linger_zero)),
+    Scenario::new("restart_after_peers", Script::Own(after_peers)),
+];
+
+/// Whether the old listener had `SO_REUSEADDR`, and its connections with it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Old {
+    Reuses,
+    DoesNot,
+}
+
+/// A server that closes first keeps TIME_WAIT, which holds the port unless the old listener and the new one both have
+/// `SO_REUSEADDR`.
+fn in_time_wait(truth: &mut Truth) -> io::Result<()> {
+    let closes_first = |Pair { client, server }, truth: &mut Truth| {
+        truth.tally.close(server, Outcome::Graceful)?;
+        close_after_fin(&mut truth.tally, client)
+    };
+    let address = serve(Old::DoesNot, truth, closes_first)?;
+    expect(&address, [false, false], truth)?;
+    let address = serve(Old::Reuses, truth, closes_first)?;
+    expect(&address, [false, true], truth)
+}
+
+/// An abort leaves no TIME_WAIT.
+fn after_linger_zero(truth: &mut Truth) -> io::Result<()> {
+    let address = serve(Old::DoesNot, truth, |Pair { client, server }, truth| {
+        let pair = Pair {
+            client: server,
+            server: client,
+        };
+        exercise::abort(&mut truth.tally, pair)
+    })?;
+    expect(&address, [true, true], truth)
+}
+
+/// TIME_WAIT is on the side that closes first.
+fn after_peers(truth: &mut Truth) -> io::Result<()> {
+    let address = serve(Old::DoesNot, truth, |pair, truth| {
+        exercise::close_gracefully(&mut truth.tally, pair)
+    })?;
+    expect(&address, [true, true], truth)
+}
+
+/// Has a server end one connection, and itself; where it listened.
+fn serve(
+    old: Old,
+    truth: &mut Truth,
+    end: impl FnOnce(Pair, &mut Truth) -> io::Result<()>,
+) -> io::Result<SockAddr> {
+    let loopback = Loopback::new(Family::V4)?;
+    loopback.listener().set_reuse_address(old == Old::Reuses)?;
+    let address = loopback.listener().local_addr()?;
+    end(loopback.pair()?, truth)?;
+    let listener = loopback.into_listener();
+    truth.tally.close(listener, Outcome::Listener)?;
+    Ok(address)
+}
+
+/// Whether a new server gets the port without `SO_REUSEADDR`, and with it.
+fn expect(address: &SockAddr, expected: [bool; 2], truth: &mut Truth) -> io::Result<()> {
+    for (reuses, expected) in [false, true].into_iter().zip(expected) {
+        let socket = Socket::new(address.domain(), Type::STREAM, None)?;
+        socket.set_reuse_address(reuses)?;
+        let bound = match socket.bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => false,
+            result => result.map(|()| true)?,
+        };
+        truth.tally.close(socket, Outcome::NotConnected)?;
+        if bound != expected {
+            let message = format!("SO_REUSEADDR {reuses}: bind succeeds: {bound}");
+            return Err(io::Error::other(message));
+        }
+    }
+    Ok(())
+}
