@@ -110,7 +110,7 @@ fn make_tarball(lingerd: &Path) -> Result<PathBuf> {
         command("cp")
             .arg("-r")
             .args(copied.chain(made))
-            .args(["README.md", "dashboards"].map(|file| root().join(file)))
+            .args(["README.md", "docs", "dashboards"].map(|file| root().join(file)))
             .arg(lingerd)
             .arg(&tree),
     )?;

@@ -1,10 +1,12 @@
 //! What the pages of the documentation say that code can contradict.
 
 mod cookbook;
+mod links;
 mod scale;
+mod so_linger;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use linger_daemon::live::{MAX_GROUPS as MAX_SHOWN, MAX_RECENT};
 use linger_ebpf::{
@@ -186,58 +188,4 @@ fn the_tests_that_the_threat_model_names_are_there() {
         count += 1;
     }
     assert!(count > 20, "{count} tests are named");
-}
-
-#[test]
-fn links_lead_somewhere() {
-    let mut pages = pages_in(&package().join("../docs"));
-    pages.extend(pages_in(&package().join("../dashboards")));
-    pages.push(package().join("../README.md"));
-    pages.push(package().join("packaging/kubernetes/README.md"));
-    for page in pages {
-        let text = fs::read_to_string(&page).unwrap();
-        let links = text
-            .split("](")
-            .skip(1)
-            .filter_map(|rest| rest.split(')').next());
-        for link in links.filter(|link| !link.contains("://")) {
-            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
-            let target = if file.is_empty() {
-                page.clone()
-            } else {
-                page.parent().unwrap().join(file)
-            };
-            assert!(target.exists(), "{}: {link}", page.display());
-            if !heading.is_empty() {
-                let text = fs::read_to_string(&target).unwrap();
-                let found = headings(&text).any(|one| one == heading);
-                assert!(found, "{}: no heading #{heading}", page.display());
-            }
-        }
-    }
-}
-
-/// All pages in a folder, and in those within it.
-fn pages_in(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap();
-    let paths = entries.map(|entry| entry.unwrap().path());
-    paths
-        .flat_map(|path| match path.extension() {
-            _ if path.is_dir() => pages_in(&path),
-            Some(extension) if extension == "md" => vec![path],
-            _ => Vec::new(),
-        })
-        .collect()
-}
-
-/// The anchors of a page's headings.
-fn headings(text: &str) -> impl Iterator<Item = String> {
-    let headings = text.lines().filter_map(|line| line.strip_prefix('#'));
-    headings.map(|line| {
-        let words = line.trim_start_matches('#').trim().to_lowercase();
-        let kept = words
-            .chars()
-            .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
-        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
-    })
 }

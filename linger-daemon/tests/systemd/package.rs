@@ -111,7 +111,7 @@ fn files_are_where_they_belong(_: &Files) -> Result<()> {
         "/usr/share/doc/lingerd/copyright",
         "/usr/share/doc/lingerd/changelog.Debian.gz",
         "/usr/share/doc/lingerd/examples/kprobe.conf",
-        "/usr/share/doc/lingerd/dashboards.md",
+        "/usr/share/doc/lingerd/docs/prometheus.md",
         "/usr/share/lingerd/dashboards/host-overview.json",
         "/usr/share/lingerd/rules/lingerd-recording.yaml",
         "/usr/share/lingerd/rules/lingerd-alerts.yaml",
