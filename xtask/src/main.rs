@@ -43,6 +43,7 @@ Examples:
                                          a service of yours, to its end
   cargo xtask package                    the Debian package, and a tarball
   cargo xtask package --test             and whether it installs, runs, upgrades and goes without trace
+  cargo xtask docs                       the book of the pages in docs
   cargo xtask fuzz request --seconds 600 requests that no client would send
   cargo xtask lab stack                  a lingerd, a Prometheus that scrapes it, and closes to look at
   cargo xtask lab bench                  what lingerd costs on this machine, beside its peers
@@ -127,6 +128,8 @@ enum Task {
         #[arg(value_parser = parse_kernel, requires = "test")]
         kernel: Option<Which>,
     },
+    /// Build the pages in docs into a book with a table of contents and search: target/book/index.html
+    Docs,
     /// Feed what parses input with what a fuzzer makes up
     ///
     /// libFuzzer, guided by the code that it reaches. Ends with the first input that breaks something,
@@ -226,12 +229,21 @@ fn perform(task: Task) -> Result<bool> {
             let scenarios = package::test(&one(kernel, "")?, &made)?;
             Ok(report("package", &scenarios))
         }
+        Task::Docs => docs().map(|()| true),
         Task::Fuzz(options) => {
             setup::ensure(Purpose::Build)?;
             fuzz::fuzz(&options).map(|()| true)
         }
         Task::Lab { args } => lab(&args),
     }
+}
+
+/// Builds the book.
+fn docs() -> Result<()> {
+    setup::ensure(Purpose::Docs)?;
+    shell::run(shell::command(shell::tools().join("mdbook")).args(["build", "docs"]))?;
+    println!("{}", shell::root().join("target/book/index.html").display());
+    Ok(())
 }
 
 /// Builds the laboratory and becomes it.

@@ -26,6 +26,8 @@ pub enum Purpose {
     Stack,
     /// `cargo xtask lab bench`, besides building
     Bench,
+    /// `cargo xtask docs`
+    Docs,
     /// `cargo xtask test` and `vm`, besides all of this
     Test,
 }
@@ -119,6 +121,16 @@ const BENCH: &[Need] = &[
         elsewhere: "install bpftrace",
     },
 ];
+
+/// Not among what `cargo xtask test` needs: its tests of the pages do without.
+const DOCS: &[Need] = &[Need {
+    what: "mdbook 0.5.4",
+    why: "makes the book of the pages in docs; it is compiled here, in a few minutes",
+    present: || MDBOOK.is_linked(),
+    packages: &[],
+    then: Some(|| MDBOOK.install()),
+    elsewhere: "`cargo install mdbook --version 0.5.4 --locked --root target/tools`",
+}];
 
 /// A machine to boot in QEMU.
 const MACHINE: &[Need] = &[
@@ -298,6 +310,7 @@ fn missing(purpose: Purpose) -> Vec<&'static Need> {
         Purpose::Package => &[BUILD, PACKAGE],
         Purpose::Stack => &[BUILD, STACK],
         Purpose::Bench => &[BUILD, BENCH, MACHINE],
+        Purpose::Docs => &[DOCS],
         Purpose::Test => &[BUILD, PACKAGE, STACK, BENCH, MACHINE, TEST],
     };
     needs
@@ -415,6 +428,13 @@ const CARGO_DEB: Tool = Tool {
     name: "cargo-deb",
     version: "3.8.0",
     options: &[],
+};
+
+/// Without what serves a book and watches its pages.
+const MDBOOK: Tool = Tool {
+    name: "mdbook",
+    version: "0.5.4",
+    options: &["--no-default-features", "--features", "search"],
 };
 
 /// A tool that is compiled here, from crates.io.
