@@ -247,6 +247,14 @@ const TEST: &[Need] = &[
         elsewhere: "install python3",
     },
     Need {
+        what: "Node",
+        why: "closes connections in tests",
+        present: || shell::find("node").is_some(),
+        packages: &["nodejs"],
+        then: None,
+        elsewhere: "put node on the path",
+    },
+    Need {
         what: "Chromium",
         why: "shows the daemon's page in tests",
         present: || shell::find("chromium").is_some(),

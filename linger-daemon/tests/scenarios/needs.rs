@@ -25,6 +25,8 @@ pub(crate) enum Need {
     Mptcp,
     /// The server.
     Nginx,
+    /// The runtime of JavaScript.
+    Node,
     /// To be all that runs on the machine: what is done to it would disturb others.
     OwnMachine,
     /// The interpreter, with its standard library.
@@ -48,12 +50,13 @@ impl fmt::Display for Unmet {
 
 impl Need {
     /// All there are.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Chromium,
         Self::Haproxy,
         Self::IoUring,
         Self::Mptcp,
         Self::Nginx,
+        Self::Node,
         Self::OwnMachine,
         Self::Python,
         Self::X86,
@@ -67,6 +70,7 @@ impl Need {
             Self::IoUring => "io_uring",
             Self::Mptcp => "mptcp",
             Self::Nginx => "nginx",
+            Self::Node => "node",
             Self::OwnMachine => "own_machine",
             Self::Python => "python3",
             Self::X86 => "x86-64",
@@ -78,7 +82,7 @@ impl Need {
         let program = |name| service::find(name).err().map(|error| error.to_string());
         let why = match self {
             Self::Chromium => browser::chromium().is_none().then(|| MISSING.to_owned()),
-            Self::Haproxy | Self::Nginx | Self::Python => program(self.name()),
+            Self::Haproxy | Self::Nginx | Self::Node | Self::Python => program(self.name()),
             Self::IoUring => IoUring::new(1).err().map(|error| error.to_string()),
             Self::Mptcp => Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP))
                 .err()

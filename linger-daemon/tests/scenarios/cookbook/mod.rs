@@ -7,8 +7,11 @@
 mod client;
 mod film;
 mod haproxy;
+mod keepalive;
 mod nginx;
+mod node;
 mod python;
+mod tls;
 
 use std::fmt;
 use std::io;
@@ -64,6 +67,15 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         .by_plan_only()
         .needs(&[Need::Python]),
     Scenario::new("cookbook_keepalive", Script::Bulk(python::keepalive))
+        .by_plan_only()
+        .needs(&[Need::Python]),
+    Scenario::new(
+        "cookbook_node_keepalive",
+        Script::Bulk(node::keepalive_timeout),
+    )
+    .by_plan_only()
+    .needs(&[Need::Node]),
+    Scenario::new("cookbook_close_notify", Script::Bulk(tls::close_notify))
         .by_plan_only()
         .needs(&[Need::Python]),
 ];

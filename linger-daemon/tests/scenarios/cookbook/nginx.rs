@@ -1,7 +1,7 @@
 //! nginx: `lingering_close`, `reset_timedout_connection`, `keepalive_timeout`.
 
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::Path;
 
 use linger_daemon::exercise::Tally;
@@ -11,12 +11,11 @@ use linger_ebpf::Outcome;
 use nix::sys::signal::Signal;
 
 use super::client::{Client, hear_all, wait_for_servers};
-use super::{PORT, discard, unexpected, unit};
+use super::{PORT, discard, keepalive, unexpected, unit};
 use crate::attribution::{closes, nginx_in};
-use crate::left::Bound;
 use crate::scenario::Settings;
 use crate::service::{self, Service, ServiceName};
-use crate::truth::{Counters, Truth};
+use crate::truth::Truth;
 
 /// Connections of every phase.
 const CLIENTS: u64 = 20;
@@ -210,7 +209,6 @@ fn last_queues(clients: &[Client]) -> io::Result<Vec<Queues>> {
 /// Clients that use a connection again just after nginx has closed it for idleness: an RST answers,
 /// for the service that closed.
 pub(super) fn keepalive_timeout(settings: Settings, truth: &mut Truth) -> io::Result<()> {
-    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
     let http = |seconds| {
         format!(
             "keepalive_timeout {seconds}s;
@@ -220,52 +218,15 @@ pub(super) fn keepalive_timeout(settings: Settings, truth: &mut Truth) -> io::Re
             }}"
         )
     };
-    let mut answered = Bound::default();
-    let mut ask = || -> io::Result<Vec<Client>> {
-        (0..CLIENTS)
-            .map(|_| {
-                settings.pause();
-                let client = Client::ask(REQUEST)?;
-                let length = client.read_until(b"\r\n\r\nx")?;
-                // The kernel may put the acknowledgement off.
-                answered.count(length);
-                Ok(client)
-            })
-            .collect()
-    };
-
     let nginx = Nginx::start(&unit("idle"), &http(1), 0)?;
-    let clients = ask()?;
-    let before = Counters::read()?.out_resets;
-    wait_for_servers(State::FinWait2, CLIENTS)?;
-    for client in clients {
-        client.send(REQUEST)?;
-        // The RST is no ECONNRESET here: the FIN came before.
-        state::wait_for_state(&client.0, State::Close)?;
-        let again = client.send(REQUEST).map_err(|error| error.kind());
-        if again != Err(ErrorKind::BrokenPipe) {
-            return Err(unexpected(again));
-        }
-        truth.tally.close(client.0, Outcome::AlreadyClosed)?;
-    }
-    let between = Counters::read()?.out_resets;
-    let (name, mut tally) = nginx.end(&[(Outcome::Graceful, CLIENTS)])?;
-    Truth::late_data_to_remnants(&mut tally, CLIENTS);
+    keepalive::server_closes(settings, truth)?;
+    let (name, mut tally) = nginx.end(&[(Outcome::Graceful, keepalive::CLIENTS)])?;
+    Truth::late_data_to_remnants(&mut tally, keepalive::CLIENTS);
     truth.service(name, tally);
 
-    // The client gives up first.
     let nginx = Nginx::start(&unit("idle-longer"), &http(75), 0)?;
-    for client in ask()? {
-        truth.tally.close(client.0, Outcome::Graceful)?;
-    }
-    let (name, tally) = nginx.end(&[(Outcome::Graceful, CLIENTS)])?;
+    keepalive::clients_close(settings, truth)?;
+    let (name, tally) = nginx.end(&[(Outcome::Graceful, keepalive::CLIENTS)])?;
     truth.service(name, tally);
-    let after = Counters::read()?.out_resets;
-    // A busy kernel may repeat a segment before its RST has come, and answer that as well.
-    if between - before < CLIENTS || after - between >= CLIENTS {
-        let resets = format!("RSTs of the kernel: {before}, {between}, {after}");
-        return Err(io::Error::other(resets));
-    }
-    truth.chance.most.add(answered);
     Ok(())
 }

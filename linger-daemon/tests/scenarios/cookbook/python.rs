@@ -11,6 +11,7 @@ use linger_daemon::exercise::{self, LINGER, Tally};
 use linger_ebpf::{Cause, Fate, Outcome};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
+use tempfile::TempDir;
 
 use super::client::{Client, wait_for_servers};
 use super::{PORT, unexpected, unit};
@@ -26,10 +27,10 @@ const REQUEST: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
 const ANSWER: u64 = 20_019;
 
 /// A running server.
-struct Server {
+pub(super) struct Server {
     service: Service,
     name: ServiceName,
-    folder: tempfile::TempDir,
+    folder: TempDir,
 }
 
 /// What it wrote down of a close.
@@ -45,8 +46,17 @@ impl Server {
     /// Runs one of [`SERVERS`] in a unit, with these numbers, and waits until it runs and someone
     /// listens.
     fn start(unit: String, case: &str, numbers: &[u64]) -> io::Result<Self> {
+        Self::start_in(tempfile::tempdir()?, unit, case, numbers)
+    }
+
+    /// As `start`, with this folder for its files.
+    pub(super) fn start_in(
+        folder: TempDir,
+        unit: String,
+        case: &str,
+        numbers: &[u64],
+    ) -> io::Result<Self> {
         let program = service::find("python3")?;
-        let folder = tempfile::tempdir()?;
         let script = folder.path().join("servers.py");
         fs::write(&script, SERVERS)?;
         let mut command = Command::new(program);
@@ -75,7 +85,7 @@ impl Server {
     }
 
     /// Waits for its end. Returns its name, and what it wrote down of its closes.
-    fn end(self) -> io::Result<(ServiceName, Tally)> {
+    pub(super) fn end(self) -> io::Result<(ServiceName, Tally)> {
         let life = self.service.wait()?;
         let mut tally = Tally::default();
         for line in fs::read_to_string(self.folder.path().join("closes"))?.lines() {

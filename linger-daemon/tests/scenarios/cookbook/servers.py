@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import struct
 import sys
 import time
@@ -185,6 +186,29 @@ def keepalive(connections):
     close_listener(listener)
 
 
+def close_notify(connections, waits):
+    """Ends TLS sessions, by its `close_notify`, and closes at once or when the client's has come."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path + ".pem")
+    listener = listen()
+    for _ in range(connections):
+        accepted, _ = listener.accept()
+        connection = context.wrap_socket(accepted, server_side=True)
+        connection.recv(65536)
+        connection.sendall(b"answer")
+        if waits:
+            close("graceful", connection.unwrap())
+            continue
+        connection.setblocking(False)
+        try:
+            connection.unwrap()
+            sys.exit("the client was first")
+        except ssl.SSLWantReadError:
+            wait_until(lambda: ioctl(connection, SIOCOUTQ) == 0)
+            close("graceful", connection)
+    close_listener(listener)
+
+
 {
     "early_answer": early_answer,
     "linger_zero": linger_zero,
@@ -192,4 +216,5 @@ def keepalive(connections):
     "after_close": after_close,
     "shutdown": shutdown,
     "keepalive": keepalive,
+    "close_notify": close_notify,
 }[case](*numbers)

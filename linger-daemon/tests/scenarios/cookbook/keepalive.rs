@@ -1,0 +1,72 @@
+//! The keep-alive race: clients use a connection again just after the server has closed it for idleness.
+
+use std::io::{self, ErrorKind};
+
+use linger_daemon::exercise::state::{self, State};
+use linger_ebpf::Outcome;
+
+use super::client::{Client, wait_for_servers};
+use super::unexpected;
+use crate::left::Bound;
+use crate::scenario::Settings;
+use crate::truth::{Counters, Truth};
+
+/// Clients of each server.
+pub(super) const CLIENTS: u64 = 20;
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+
+/// The server closes, and then each client sends its next request: an RST answers, as for a proxy that says 502.
+pub(super) fn server_closes(settings: Settings, truth: &mut Truth) -> io::Result<()> {
+    let clients = ask(settings, truth)?;
+    let before = Counters::read()?.out_resets;
+    wait_for_servers(State::FinWait2, CLIENTS)?;
+    for client in clients {
+        client.send(REQUEST)?;
+        // The RST is no ECONNRESET here: the FIN came before.
+        state::wait_for_state(&client.0, State::Close)?;
+        let again = client.send(REQUEST).map_err(|error| error.kind());
+        if again != Err(ErrorKind::BrokenPipe) {
+            return Err(unexpected(again));
+        }
+        truth.tally.close(client.0, Outcome::AlreadyClosed)?;
+    }
+    let sent = Counters::read()?.out_resets - before;
+    // A busy kernel may repeat a segment before its RST has come, and answer that as well.
+    if sent < CLIENTS {
+        return Err(io::Error::other(format!("the kernel sent {sent} RSTs")));
+    }
+    Ok(())
+}
+
+/// The clients give up first.
+pub(super) fn clients_close(settings: Settings, truth: &mut Truth) -> io::Result<()> {
+    let before = Counters::read()?.out_resets;
+    for client in ask(settings, truth)? {
+        truth.tally.close(client.0, Outcome::Graceful)?;
+    }
+    // The server follows.
+    for state in [State::Established, State::CloseWait, State::LastAck] {
+        wait_for_servers(state, 0)?;
+    }
+    let sent = Counters::read()?.out_resets - before;
+    if sent > 0 {
+        return Err(io::Error::other(format!("the kernel sent {sent} RSTs")));
+    }
+    Ok(())
+}
+
+/// Clients that have been answered, by an `x`, and keep their connections.
+fn ask(settings: Settings, truth: &mut Truth) -> io::Result<Vec<Client>> {
+    let mut answered = Bound::default();
+    let clients = (0..CLIENTS).map(|_| {
+        settings.pause();
+        let client = Client::ask(REQUEST)?;
+        let length = client.read_until(b"\r\n\r\nx")?;
+        // The kernel may put the acknowledgement off until after the close.
+        answered.count(length);
+        Ok(client)
+    });
+    let clients = clients.collect();
+    truth.chance.most.add(answered);
+    clients
+}
