@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use linger_ebpf::{
     BLOCKED_BOUNDS_NS, BUCKETS, Cause, Counters, Fate, LIVED_BOUNDS_NS, Lost, Outcome, QueueBytes,
-    Times,
+    Times, WAITED,
 };
 
 use super::chosen::{aborted, blocked, discarded, largest, lost_after_close};
@@ -79,7 +79,7 @@ impl Live {
             count(&mut self.closes, name, counters.closed(outcome));
             throw_away(&mut self.discarded, name, discarded);
         }
-        for (waited, times) in ["false", "true"].into_iter().zip(&counters.blocked) {
+        for (waited, times) in WAITED.into_iter().zip(&counters.blocked) {
             if times.count() > 0 {
                 let waited = self.blocked.waited.entry(waited.to_owned());
                 waited.or_insert_with(Histogram::none).add(times);

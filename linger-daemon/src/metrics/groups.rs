@@ -4,7 +4,7 @@
 //! never happened. Bytes discarded are the exception: an outcome that can discard shows that it
 //! discarded nothing; and fates: with the first orphan of a group, all of them begin.
 
-use linger_ebpf::{BUCKETS, Counters, Orphans, Times};
+use linger_ebpf::{BUCKETS, Counters, Orphans, Times, WAITED};
 
 use super::counted::Counted;
 use super::families::FAMILIES;
@@ -128,7 +128,7 @@ fn closes(counted: &Counted, series: &mut dyn Series) {
 }
 
 fn blocked(counted: &Counted, series: &mut dyn Series) {
-    for (waited, times) in ["false", "true"].into_iter().zip(counted.blocked()) {
+    for (waited, times) in WAITED.into_iter().zip(counted.blocked()) {
         if let Some(times) = times {
             series.histogram(&[("waited", waited)], times);
         }

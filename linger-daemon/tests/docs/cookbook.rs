@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use linger_ebpf::{Cause, Fate, Lost, Outcome};
+use linger_ebpf::{Cause, Fate, Lost, Outcome, WAITED};
 use linger_testkit::tools::tool;
 
 use crate::package;
@@ -256,7 +256,7 @@ fn values(label: &str) -> BTreeSet<&'static str> {
         "cause" => causes.chain(fates).chain(["linger_failed"]).collect(),
         "fate" => fates.collect(),
         "what" => Lost::ALL.iter().map(|one| one.name()).collect(),
-        "waited" => BTreeSet::from(["false", "true"]),
+        "waited" => BTreeSet::from(WAITED),
         _ => BTreeSet::new(),
     }
 }

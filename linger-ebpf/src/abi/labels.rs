@@ -101,6 +101,10 @@ const _: () = {
     }
 };
 
+/// The values of the label `waited`: of closes that did not wait under `SO_LINGER`, and of those that did, in the
+/// order of [`Counters::blocked`](crate::Counters::blocked).
+pub const WAITED: [&str; 2] = ["false", "true"];
+
 labels! {
     /// Why this host sent an RST: of its own will (`tcp_send_active_reset`), or in answer to a packet
     /// (`tcp_v4_send_reset`, `tcp_v6_send_reset`).

@@ -51,7 +51,9 @@ pub use event::{
 };
 pub use group::{Exe, Group, PATH_NAMES, Path, PortBits, Settings, keyed, setting, verdict};
 pub use handover::{LAYOUT, Origin, Past};
-pub use labels::{Cause, Fate, Lost, Outcome, PROGRAM_COUNT, PROGRAMS, Plan, program_place};
+pub use labels::{
+    Cause, Fate, Lost, Outcome, PROGRAM_COUNT, PROGRAMS, Plan, WAITED, program_place,
+};
 pub use offsets::Offsets;
 #[cfg(not(target_arch = "bpf"))]
 pub use offsets::{Field, Shape};
