@@ -255,6 +255,14 @@ const TEST: &[Need] = &[
         elsewhere: "put node on the path",
     },
     Need {
+        what: "prometheus_client for Python",
+        why: "reads the metrics as OpenMetrics; taken out of Debian's package, which is not installed",
+        present: has_python_parser,
+        packages: &[],
+        then: Some(unpack_python_parser),
+        elsewhere: "`pip install prometheus_client`",
+    },
+    Need {
         what: "Chromium",
         why: "shows the daemon's page in tests",
         present: || shell::find("chromium").is_some(),
@@ -540,6 +548,19 @@ fn has_server(name: &str) -> bool {
     tool(name).is_some_and(|server| version(server).is_ok_and(|output| output.status.success()))
 }
 
+/// Whether Python has a parser of `OpenMetrics`.
+fn has_python_parser() -> bool {
+    let import = "import prometheus_client.openmetrics.parser";
+    let mut python = command("python3");
+    python.args(["-c", import]).env("PYTHONPATH", tools());
+    python.output().is_ok_and(|output| output.status.success())
+}
+
+fn unpack_python_parser() -> Result<()> {
+    let folder = "usr/lib/python3/dist-packages/prometheus_client";
+    unpack_tool("python3-prometheus-client", folder, "prometheus_client")
+}
+
 fn unpack_promtool() -> Result<()> {
     unpack_tool("prometheus", "usr/bin/promtool", "promtool")
 }
@@ -552,12 +573,12 @@ fn unpack_bpf_clippy() -> Result<()> {
     unpack_tool(&package, "usr/bin/clippy-driver", "bpf-clippy-driver")
 }
 
-/// Takes one program out of a package of this Debian, under another name, into the cache.
+/// Takes one program, or a folder, out of a package of this Debian, under another name, into the cache.
 fn unpack_tool(package: &str, file: &str, name: &str) -> Result<()> {
     let debian = fs::read_to_string("/etc/debian_version")?;
     let folder = cached_tool(name, (package, file, debian));
     let program = folder.join(name);
-    if !program.is_file() {
+    if !program.exists() {
         update_lists()?;
         let partial = cache::partial(&folder, "package")?;
         kernels::unpack(command("apt-get"), package, &partial)?;
