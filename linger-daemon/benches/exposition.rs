@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use linger_daemon::http::{self, Limits, Place, State};
 use linger_daemon::ledger::Snapshot;
-use linger_daemon::metrics::{Facts, Metrics, series};
+use linger_daemon::metrics::{Facts, Format, Metrics, series};
 use linger_ebpf::{Counters, Plan};
 
 const ROUNDS: usize = 7;
@@ -30,21 +30,29 @@ fn measure(name: &str, counters: fn(u64) -> Counters) {
     println!("{name}: {} groups, {series} series", snapshot.groups.len());
 
     let exposition = metrics(&snapshot).read().expect("it can be read");
-    report("text", series, || {
-        let mut text = Taken(0);
-        exposition.write(&mut text).expect("it takes all");
-        text.0
-    });
+    for (name, format) in [("text", Format::Text), ("OpenMetrics", Format::OpenMetrics)] {
+        report(name, series, || {
+            let mut text = Taken(0);
+            exposition.write(format, &mut text).expect("it takes all");
+            text.0
+        });
+    }
     drop(exposition);
     report("copy of the snapshot", series, || {
         drop(metrics(&snapshot).read().expect("it can be read"));
         0
     });
     let address = serve(metrics(&snapshot));
-    report("copied, served", series, || get(address, ""));
-    report("copied, served, gzip", series, || {
-        get(address, "Accept-Encoding: gzip\r\n")
-    });
+    let accept = "Accept: application/openmetrics-text\r\n";
+    let gzip = "Accept-Encoding: gzip\r\n";
+    for (name, head) in [
+        ("copied, served", String::new()),
+        ("the same, OpenMetrics", accept.to_owned()),
+        ("copied, served, gzip", gzip.to_owned()),
+        ("the same, OpenMetrics", [accept, gzip].concat()),
+    ] {
+        report(name, series, || get(address, &head));
+    }
 }
 
 /// Counts bytes.

@@ -5,7 +5,9 @@ mod daemon;
 mod exposition;
 mod families;
 mod family;
+mod format;
 mod groups;
+mod process;
 mod text;
 
 use std::error::Error;
@@ -17,6 +19,7 @@ use prometheus::Registry;
 use prometheus::process_collector::ProcessCollector;
 
 pub use self::exposition::Exposition;
+pub use self::format::Format;
 pub use self::groups::series;
 
 use crate::ledger::Snapshot;

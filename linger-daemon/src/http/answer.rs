@@ -11,7 +11,7 @@ use super::listen::Peer;
 use super::page::{PAGE, Page};
 use super::scrape::{View, compressed, scrape};
 use super::security::Verdict;
-use super::{State, gzip};
+use super::{State, negotiation};
 
 /// An answer; only that of a scrape may be too long to be held in memory.
 pub(super) type Answer = Response<Beginning>;
@@ -65,12 +65,15 @@ async fn welcome<B, F: Future<Output = Answer>>(
         )
     } else {
         match request.uri().path() {
-            "/" => page(gzip::accepted(request.headers())),
+            "/" => page(negotiation::takes_gzip(request.headers())),
             "/live.json" => match refused {
                 Some(why) => text(StatusCode::FORBIDDEN, why),
                 None => scrape(View::Live).await,
             },
-            "/metrics" => scrape(View::Metrics).await,
+            "/metrics" => {
+                let format = negotiation::format(request.headers());
+                scrape(View::Metrics(format)).await
+            }
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" => ready(state),
             path => not_found(path),
@@ -161,7 +164,7 @@ fn page(gzip: bool) -> Answer {
     let body = if gzip { zipped } else { html };
     let mut answer = respond(StatusCode::OK, HTML, body.clone());
     let headers = answer.headers_mut();
-    compressed(headers, gzip);
+    compressed(headers, "accept-encoding", gzip);
     headers.insert(header::CONTENT_SECURITY_POLICY, policy.clone());
     for (name, value) in [
         // Another version of the daemon has another page.

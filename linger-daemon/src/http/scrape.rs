@@ -10,7 +10,6 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, StatusCode, Version};
-use prometheus::TEXT_FORMAT;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
@@ -19,15 +18,15 @@ use super::answer::{Answer, not_attached, respond_with, text};
 use super::body::{Beginning, Begins, Writer};
 use super::connections::Request;
 use super::listen::Peer;
-use super::{State, gzip};
+use super::{State, negotiation};
 use crate::memory;
-use crate::metrics::{Exposition, Metrics, ScrapeError};
+use crate::metrics::{Exposition, Format, Metrics, ScrapeError};
 
 /// How a reading is shown.
 #[derive(Clone, Copy)]
 pub(super) enum View {
-    /// The metrics, for Prometheus.
-    Metrics,
+    /// The metrics, for Prometheus, in the format that it takes.
+    Metrics(Format),
     /// What the views show, as JSON.
     Live,
 }
@@ -58,7 +57,7 @@ pub(super) async fn scrape<B>(
     let wanted = Wanted {
         view,
         head: *request.method() == Method::HEAD,
-        gzip: gzip::accepted(request.headers()),
+        gzip: negotiation::takes_gzip(request.headers()),
     };
     let started = Instant::now();
     let metrics = Arc::clone(metrics);
@@ -107,7 +106,7 @@ impl View {
         mut out: &mut dyn Write,
     ) -> io::Result<()> {
         match self {
-            Self::Metrics => exposition.write(&mut out),
+            Self::Metrics(format) => exposition.write(format, &mut out),
             Self::Live => Ok(serde_json::to_writer(out, &metrics.live(exposition))?),
         }
     }
@@ -131,9 +130,9 @@ fn body(
 }
 
 fn exposed(body: Beginning, wanted: Wanted) -> Answer {
-    let content_type = match wanted.view {
-        View::Metrics => TEXT_FORMAT,
-        View::Live => "application/json",
+    let (content_type, follows_from) = match wanted.view {
+        View::Metrics(format) => (format.content_type(), "accept, accept-encoding"),
+        View::Live => ("application/json", "accept-encoding"),
     };
     let mut answer = respond_with(StatusCode::OK, content_type, body);
     let headers = answer.headers_mut();
@@ -141,13 +140,13 @@ fn exposed(body: Beginning, wanted: Wanted) -> Answer {
         let no_store = HeaderValue::from_static("no-store");
         headers.insert(header::CACHE_CONTROL, no_store);
     }
-    compressed(headers, wanted.gzip);
+    compressed(headers, follows_from, wanted.gzip);
     answer
 }
 
-/// Says whether a body is compressed, and that this follows from what was asked.
-pub(super) fn compressed(headers: &mut HeaderMap, gzip: bool) {
-    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+/// Says whether a body is compressed, and from which headers of the request it follows.
+pub(super) fn compressed(headers: &mut HeaderMap, follows_from: &'static str, gzip: bool) {
+    headers.insert(header::VARY, HeaderValue::from_static(follows_from));
     if gzip {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }

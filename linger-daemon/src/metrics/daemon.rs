@@ -17,14 +17,14 @@ pub(super) static LOST_ORPHAN_BYTES: Family = Family {
 pub(super) static BUILD: Family = Family {
     name: "linger_build_info",
     help: "Always 1: version and source revision of this lingerd.",
-    kind: Kind::Gauge,
+    kind: Kind::Info,
     rule: Rule::Daemon(build),
 };
 
 pub(super) static PROBE: Family = Family {
     name: "linger_probe_info",
     help: "Always 1: the plan (set of kernel hooks) in use, and the release of the running kernel.",
-    kind: Kind::Gauge,
+    kind: Kind::Info,
     rule: Rule::Daemon(probe),
 };
 

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use prometheus::proto::MetricFamily;
-use prometheus::{Encoder as _, TextEncoder};
 
 use super::Facts;
 use super::counted::Counted;
 use super::families::FAMILIES;
 use super::family::Rule;
+use super::format::Format;
+use super::process;
 use super::text::{Lines, Text, group_labels};
 use crate::ledger::Snapshot;
 
@@ -36,11 +37,11 @@ impl Exposition {
         self.snapshot.groups.len()
     }
 
-    /// Writes the metrics in the Prometheus text format, in batches of about 64 KiB: whole lines,
-    /// and never more than the series of one metric of one group beyond that.
+    /// Writes the metrics in this format, in batches of about 64 KiB: whole lines, and never more than the
+    /// series of one metric of one group beyond that.
     ///
     /// Fails only if `out` does.
-    pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
+    pub fn write(&self, format: Format, out: &mut impl Write) -> io::Result<()> {
         let Snapshot {
             dimensions, groups, ..
         } = &self.snapshot;
@@ -49,9 +50,9 @@ impl Exposition {
             (labels, Counted::of(counters))
         });
         let groups: Vec<_> = groups.collect();
-        let mut text = Text::default();
+        let mut text = Text::new(format);
         for family in FAMILIES {
-            let mut lines = Lines::new(&mut text, family);
+            let mut lines = Lines::of(&mut text, family);
             match family.rule {
                 Rule::Daemon(rule) => rule(self, &mut lines),
                 Rule::Group(rule) => {
@@ -64,8 +65,10 @@ impl Exposition {
             }
         }
         // Their names come last in the alphabet.
-        let process = TextEncoder::new().encode(&self.process, &mut text.bytes);
-        process.map_err(io::Error::other)?;
+        for family in &self.process {
+            process::write(family, &mut text);
+        }
+        text.bytes.extend_from_slice(format.end());
         pass_on(&mut text.bytes, out, 0)
     }
 

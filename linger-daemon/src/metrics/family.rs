@@ -19,6 +19,8 @@ pub(super) struct Family {
 pub(super) enum Kind {
     Counter,
     Gauge,
+    /// What the labels say is all; the value is 1.
+    Info,
     Histogram(Bounds),
 }
 
@@ -29,17 +31,6 @@ pub(super) enum Bounds {
     Blocked,
     /// [`linger_ebpf::LIVED_BOUNDS_NS`]
     Lived,
-}
-
-impl Kind {
-    /// As the text format has it.
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Histogram(_) => "histogram",
-        }
-    }
 }
 
 /// Hands over the series of a metric, in the order of their labels' values.
@@ -61,6 +52,8 @@ pub(super) enum Value {
     Count(u64),
     /// A time in nanoseconds, shown in seconds.
     Nanoseconds(u64),
+    /// Anything else.
+    Float(f64),
 }
 
 /// What takes the series of a metric: the text of an exposition, or a count of its lines.

@@ -1,18 +1,30 @@
-//! The text format of Prometheus, version 0.0.4.
+//! Lines of text, as the formats have them in common.
 
-use std::sync::LazyLock;
+use std::io::Write as _;
 
-use linger_ebpf::{BLOCKED_BOUNDS_NS, BUCKETS, LIVED_BOUNDS_NS, Times};
+use linger_ebpf::Times;
 
 use super::family::{Bounds, Family, Kind, Label, Series, Value};
+use super::format::Format;
 use crate::attribution::{Dimension, Labels};
 
 /// Lines that follow one another, each complete.
-#[derive(Default)]
 pub(super) struct Text {
+    format: Format,
     pub(super) bytes: Vec<u8>,
     /// What the bucket lines of one histogram have in common.
     bucket: Vec<u8>,
+}
+
+impl Text {
+    /// No lines yet, in this format.
+    pub(super) const fn new(format: Format) -> Self {
+        Self {
+            format,
+            bytes: Vec::new(),
+            bucket: Vec::new(),
+        }
+    }
 }
 
 /// The labels of a group, ready for the series of any metric: without the closing brace, and
@@ -31,7 +43,9 @@ pub(super) fn group_labels(dimensions: &[Dimension], labels: &Labels) -> Vec<u8>
 /// The series of one metric, for one group after another.
 pub(super) struct Lines<'a> {
     text: &'a mut Text,
-    family: &'static Family,
+    name: &'a str,
+    help: &'a str,
+    kind: Kind,
     /// The [`group_labels`] of the group whose series come.
     pub(super) group: &'a [u8],
     /// Whether the lines that introduce the metric are there: not before its first series.
@@ -40,10 +54,17 @@ pub(super) struct Lines<'a> {
 
 impl<'a> Lines<'a> {
     /// Lines of this metric, behind all that is there.
-    pub(super) fn new(text: &'a mut Text, family: &'static Family) -> Self {
+    pub(super) fn of(text: &'a mut Text, family: &'static Family) -> Self {
+        Self::new(text, family.name, family.help, family.kind)
+    }
+
+    /// Lines of a metric of this name.
+    pub(super) fn new(text: &'a mut Text, name: &'a str, help: &'a str, kind: Kind) -> Self {
         Self {
             text,
-            family,
+            name,
+            help,
+            kind,
             group: &[],
             introduced: false,
         }
@@ -59,28 +80,27 @@ impl<'a> Lines<'a> {
             return;
         }
         self.introduced = true;
-        let Family {
-            name, help, kind, ..
-        } = self.family;
-        let bytes = &mut self.text.bytes;
-        for part in ["# HELP ", name, " "] {
-            bytes.extend_from_slice(part.as_bytes());
-        }
-        put_escaped(bytes, help, |byte| matches!(byte, b'\\' | b'\n'));
-        for part in ["\n# TYPE ", name, " ", kind.name(), "\n"] {
-            bytes.extend_from_slice(part.as_bytes());
+        let Text { format, bytes, .. } = &mut *self.text;
+        let name = format.family_name(self.name, self.kind);
+        put_all(bytes, &["# HELP ", name, " "]);
+        put_escaped(bytes, self.help, |&byte| format.is_special_in_help(byte));
+        let type_name = format.type_name(self.kind);
+        put_all(bytes, &["\n# TYPE ", name, " ", type_name, "\n"]);
+        if let Some(unit) = format.unit(name) {
+            put_all(bytes, &["# UNIT ", name, " ", unit, "\n"]);
         }
     }
 
     fn line(&mut self, suffix: &str, labels: &[Label], value: Value) {
         let bytes = &mut self.text.bytes;
-        if put_series(bytes, self.family.name, suffix, self.group, labels) == b',' {
+        if put_series(bytes, self.name, suffix, self.group, labels) == b',' {
             bytes.push(b'}');
         }
         bytes.push(b' ');
         match value {
             Value::Count(count) => put_count(bytes, count),
             Value::Nanoseconds(ns) => put_seconds(bytes, ns),
+            Value::Float(value) => write!(bytes, "{value}").expect("memory takes all"),
         }
         bytes.push(b'\n');
     }
@@ -94,19 +114,23 @@ impl Series for Lines<'_> {
 
     fn histogram(&mut self, labels: &[Label], times: &Times) {
         self.introduce();
-        let bounds: &[_; BUCKETS] = match self.family.kind {
-            Kind::Histogram(Bounds::Lived) => &LIVED,
-            _ => &BLOCKED,
+        let bounds = match self.kind {
+            Kind::Histogram(bounds) => bounds,
+            _ => Bounds::Blocked,
         };
-        let Text { bytes, bucket } = &mut *self.text;
+        let Text {
+            format,
+            bytes,
+            bucket,
+        } = &mut *self.text;
         bucket.clear();
-        let separator = put_series(bucket, self.family.name, "_bucket", self.group, labels);
+        let separator = put_series(bucket, self.name, "_bucket", self.group, labels);
         bucket.push(separator);
         bucket.extend_from_slice(b"le=\"");
         let mut total = 0;
         let mut digits = itoa::Buffer::new();
         let mut shown = digits.format(total);
-        for (bound, &count) in bounds.iter().zip(&times.buckets) {
+        for (bound, &count) in format.bounds(bounds).iter().zip(&times.buckets) {
             if count > 0 {
                 total += count;
                 shown = digits.format(total);
@@ -119,24 +143,6 @@ impl Series for Lines<'_> {
         self.line("_sum", labels, Value::Nanoseconds(times.sum_ns));
         self.line("_count", labels, Value::Count(total));
     }
-}
-
-/// The end of each bucket's labels, from within the quotes of its bound on.
-type Ends = LazyLock<[Vec<u8>; BUCKETS]>;
-
-static BLOCKED: Ends = LazyLock::new(|| ends(&BLOCKED_BOUNDS_NS));
-static LIVED: Ends = LazyLock::new(|| ends(&LIVED_BOUNDS_NS));
-
-fn ends(bounds_ns: &[u64; BUCKETS - 1]) -> [Vec<u8>; BUCKETS] {
-    std::array::from_fn(|bucket| {
-        let mut bytes = Vec::new();
-        match bounds_ns.get(bucket) {
-            Some(&bound) => put_seconds(&mut bytes, bound),
-            None => bytes.extend_from_slice(b"+Inf"),
-        }
-        bytes.extend_from_slice(b"\"} ");
-        bytes
-    })
 }
 
 /// Writes name and labels without the closing brace. Returns what has to stand before a further
@@ -162,9 +168,9 @@ fn put_label(bytes: &mut Vec<u8>, separator: u8, (name, value): Label) {
 }
 
 /// Writes text in which these bytes stand behind a backslash, the end of a line as the letter n.
-fn put_escaped(bytes: &mut Vec<u8>, text: &str, special: fn(&u8) -> bool) {
+fn put_escaped(bytes: &mut Vec<u8>, text: &str, special: impl Fn(&u8) -> bool) {
     let mut rest = text.as_bytes();
-    while let Some(at) = rest.iter().position(special) {
+    while let Some(at) = rest.iter().position(&special) {
         let escaped = if rest[at] == b'\n' { b'n' } else { rest[at] };
         bytes.extend_from_slice(&rest[..at]);
         bytes.extend_from_slice(&[b'\\', escaped]);
@@ -173,12 +179,18 @@ fn put_escaped(bytes: &mut Vec<u8>, text: &str, special: fn(&u8) -> bool) {
     bytes.extend_from_slice(rest);
 }
 
+fn put_all(bytes: &mut Vec<u8>, parts: &[&str]) {
+    for part in parts {
+        bytes.extend_from_slice(part.as_bytes());
+    }
+}
+
 fn put_count(bytes: &mut Vec<u8>, count: u64) {
     bytes.extend_from_slice(itoa::Buffer::new().format(count).as_bytes());
 }
 
 /// Writes nanoseconds as seconds: exactly, and with no more digits than that takes.
-fn put_seconds(bytes: &mut Vec<u8>, ns: u64) {
+pub(super) fn put_seconds(bytes: &mut Vec<u8>, ns: u64) {
     const NS: u64 = 1_000_000_000;
     put_count(bytes, ns / NS);
     let mut fraction = ns % NS;
@@ -206,18 +218,6 @@ mod tests {
     }
 
     #[test]
-    fn bounds_are_the_contracts() {
-        for (ends, contract) in [
-            (&BLOCKED, "0.0001 0.001 0.01 0.1 1 10 60 +Inf"),
-            (&LIVED, "0.001 0.01 0.1 1 10 60 600 +Inf"),
-        ] {
-            let ends = ends.iter().map(|end| str::from_utf8(end).unwrap());
-            let bounds: Vec<_> = ends.map(|end| end.trim_end_matches("\"} ")).collect();
-            assert_eq!(bounds.join(" "), contract);
-        }
-    }
-
-    #[test]
     fn seconds_are_exact() {
         for (ns, seconds) in [
             (0, "0"),
@@ -232,9 +232,14 @@ mod tests {
     }
 
     #[test]
-    fn help_keeps_its_quotes() {
-        let escaped =
-            shown(|bytes| put_escaped(bytes, "a\"b\\c\nd", |b| matches!(b, b'\\' | b'\n')));
-        assert_eq!(escaped, r#"a"b\\c\nd"#);
+    fn help_is_escaped_as_its_format_has_it() {
+        for (format, expected) in [
+            (Format::Text, r#"a"b\\c\nd"#),
+            (Format::OpenMetrics, r#"a\"b\\c\nd"#),
+        ] {
+            let is_special = |&byte: &u8| format.is_special_in_help(byte);
+            let escaped = shown(|bytes| put_escaped(bytes, "a\"b\\c\nd", is_special));
+            assert_eq!(escaped, expected);
+        }
     }
 }

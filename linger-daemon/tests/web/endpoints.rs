@@ -24,6 +24,22 @@ fn metrics_are_prometheus_text() {
 }
 
 #[test]
+fn metrics_are_open_metrics_on_request() {
+    let accept =
+        "Accept: application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5\r\n";
+    let server = Server::attached();
+    for (request, end) in [("GET /metrics", "\n# EOF\n"), ("HEAD /metrics", "")] {
+        let answer = server.ask(request, accept);
+        assert_eq!(
+            answer.header("content-type"),
+            Some("application/openmetrics-text; version=1.0.0; charset=utf-8")
+        );
+        assert_eq!(answer.header("vary"), Some("accept, accept-encoding"));
+        assert!(answer.text().ends_with(end), "{}", answer.text());
+    }
+}
+
+#[test]
 fn metrics_are_compressed_on_request() {
     let answer = Server::attached().ask("GET /metrics", "Accept-Encoding: br, gzip\r\n");
     assert_eq!(answer.header("content-encoding"), Some("gzip"));

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use linger_daemon::metrics::{Metrics, REVISION, VERSION};
+use linger_daemon::metrics::{Format, Metrics, REVISION, VERSION};
 use linger_ebpf::{Fate, Lost, Outcome, Times};
 use linger_testkit::exposition::sample;
-use linger_testkit::tools::tool;
+use linger_testkit::tools::{folder, tool};
 
 use crate::fixture;
 
@@ -17,18 +17,27 @@ const BLESS: &str = "LINGER_BLESS";
 
 #[test]
 fn is_the_golden_file() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/metrics.txt");
-    let text = mask(&fixture::text(fixture::snapshot()));
+    for (format, name) in [
+        (Format::Text, "metrics.txt"),
+        (Format::OpenMetrics, "openmetrics.txt"),
+    ] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+        let text = mask(&fixture::exposition(fixture::snapshot(), format));
+        expect_golden(&folder.join(name), &text);
+    }
+}
+
+fn expect_golden(path: &Path, text: &str) {
     if std::env::var_os(BLESS).is_some() {
-        std::fs::write(&path, text).unwrap();
+        std::fs::write(path, text).unwrap();
         return;
     }
-    let golden = std::fs::read_to_string(&path).unwrap_or_default();
+    let golden = std::fs::read_to_string(path).unwrap_or_default();
     assert!(
         text == golden,
         "the exposition is not {}:\n{}\nif it is meant to be so: {BLESS}=1 cargo test",
         path.display(),
-        diff(&path, &text)
+        diff(path, text)
     );
 }
 
@@ -82,6 +91,19 @@ fn run(command: &mut Command, input: &str) -> (bool, String) {
 fn satisfies_promtool() {
     let text = fixture::text(fixture::snapshot());
     expect_promtool_to_accept(&text);
+}
+
+#[test]
+fn is_open_metrics_to_a_strict_parser() {
+    let text = fixture::exposition(fixture::snapshot(), Format::OpenMetrics);
+    let count = "import sys\n\
+                 from prometheus_client.openmetrics.parser import text_string_to_metric_families as families\n\
+                 print(sum(len(family.samples) for family in families(sys.stdin.read())))";
+    let mut python = Command::new("python3");
+    python.args(["-c", count]).env("PYTHONPATH", folder());
+    let (fine, said) = run(&mut python, &text);
+    let samples = text.lines().filter(|line| !line.starts_with('#')).count();
+    assert!(fine && said.trim() == samples.to_string(), "{said}");
 }
 
 /// Without a remark.
@@ -227,7 +249,7 @@ fn a_hook_that_is_cut_off_is_shown() {
     let metrics = fixture::metrics(snapshot);
     let exposition = metrics.read().unwrap();
     let mut text = Vec::new();
-    exposition.write(&mut text).unwrap();
+    exposition.write(Format::Text, &mut text).unwrap();
     let text = String::from_utf8(text).unwrap();
     for (program, attached) in [("fentry_inner_close", 1), ("fexit_inner_close", 0)] {
         let labels = [("program", &[program][..])];

@@ -6,6 +6,7 @@ use std::io::{Read as _, Write as _};
 use linger_daemon::http::{Access, Limits};
 use linger_daemon::ledger::Snapshot;
 use linger_daemon::live::{Counts, Histogram, Live, Lived, Queues};
+use linger_daemon::metrics::Format;
 use linger_ebpf::Lost;
 use linger_testkit::exposition::{Sample, Scrape};
 
@@ -61,7 +62,7 @@ fn both(snapshot: Snapshot) -> (String, Live) {
     let metrics = fixture::metrics(snapshot);
     let exposition = metrics.read().unwrap();
     let mut text = Vec::new();
-    exposition.write(&mut text).unwrap();
+    exposition.write(Format::Text, &mut text).unwrap();
     (String::from_utf8(text).unwrap(), metrics.live(&exposition))
 }
 

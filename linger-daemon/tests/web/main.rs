@@ -10,6 +10,7 @@ mod listeners;
 mod live;
 mod page;
 mod passwords;
+mod prometheus;
 mod secure;
 mod series;
 mod server;
