@@ -21,18 +21,18 @@ use crate::exercise::{self, Kind, Request};
 
 /// What happens to a TCP connection, and to its data, when a program closes it?
 ///
-/// lingerd watches every close on this host from inside the kernel and serves to Prometheus how
-/// each ended, how long it blocked its thread, and which bytes were thrown away, by the service
-/// that caused it.
+/// lingerd watches every close on this host from inside the kernel and exports to Prometheus how
+/// each ended, how long it blocked its thread, and which bytes were lost, by the service that
+/// caused it.
 #[derive(Debug, Parser)]
 #[command(
     name = "lingerd",
     version,
-    after_help = "Start with `lingerd check`: it tells whether this kernel can be watched, and how.\n\
-                  Then `lingerd run`, and, in another terminal, `lingerd exercise` to see the numbers move."
+    after_help = "Start with `lingerd check`: it says whether this kernel can be watched, and how.\n\
+                  Then `lingerd run` and, in another terminal, `lingerd exercise` to see the numbers move."
 )]
 pub struct Cli {
-    /// What is logged: error, warn, info, debug or trace, or levels by module as in
+    /// What to log: error, warn, info, debug or trace, or levels by module as in
     /// info,linger_daemon::http=debug [default: $LINGER_LOG, or info]
     #[arg(long, global = true, value_name = "LEVEL")]
     pub log_level: Option<String>,
@@ -49,35 +49,35 @@ pub enum Command {
     /// Needs root, or the capabilities CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, until the programs
     /// are attached.
     Run(Run),
-    /// Tell what this kernel offers, and whether `run` would work
+    /// Check what this kernel offers, and whether `run` would work
     ///
-    /// First tells what surrounds it, with what helps where something is in the way: capabilities,
-    /// namespaces, filters, lockdown, file systems and settings of the kernel. Then really loads and
-    /// attaches the programs of every plan, of one that fails each alone as well, and detaches them
-    /// again. Exits with 0 only if `run` would work.
+    /// First reports the environment, and what helps where something is in the way: capabilities,
+    /// namespaces, filters, lockdown, file systems and settings of the kernel. Then loads and attaches
+    /// the programs of every plan (if a plan fails, each of its programs alone as well) and detaches
+    /// them again. Exits with 0 only if `run` would work.
     Check(Check),
-    /// Show closes as they happen, a line each
+    /// Show closes as they happen, one line each
     ///
-    /// Works beside a running service that keeps its programs in the kernel (`persist`), without probes
-    /// of its own; otherwise attaches some for as long as it runs. What is not asked for is left out in
-    /// the kernel, and costs next to nothing.
+    /// Beside a running service that keeps its programs in the kernel (`persist`) it needs no probes of
+    /// its own; otherwise it attaches some for as long as it runs. Filters are applied in the kernel:
+    /// what you do not ask for costs next to nothing.
     Watch(Watch),
-    /// Check the configuration of `run`, or show what it comes to
+    /// Check the configuration of `run`, or show what is in effect
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Remove what a `run` with `persist` left in the kernel
     ///
-    /// Detaches the programs and forgets all counts. Fails while a lingerd works with them.
+    /// Detaches the programs and discards all counts. Fails while a lingerd uses them.
     Unload(Unload),
-    /// Show on the terminal who closes how, what is lost and what blocks, as it goes on
+    /// Show on the terminal, live, who closes how, what is lost and what blocks
     ///
-    /// Reads a lingerd that runs: the one of --url, or else that of this host. Where none answers, and
-    /// for root, it attaches probes of its own until it ends. The key ? tells the others.
+    /// Reads the lingerd of --url, or else of this host. If none answers and you are root, it attaches
+    /// probes of its own until it ends. Press ? for all keys.
     Top(Top),
     /// Make real closes of every kind on loopback, so that the numbers move
     ///
-    /// Prints what lingerd is expected to count for each kind; compare with the metrics of
-    /// comm="lingerd". The peers and the listener are closed as well, and counted.
+    /// Prints what lingerd should count for each kind; compare with the metrics of comm="lingerd". The
+    /// peers and the listener are closed and counted as well.
     Exercise(Exercise),
 }
 
@@ -100,11 +100,11 @@ pub struct Unload {
 /// Where the service keeps its programs.
 #[derive(Debug, clap::Args)]
 pub struct KeptAt {
-    /// The file of settings, which may say where the service keeps its programs [default:
+    /// The configuration file, which may say where the service keeps its programs [default:
     /// /etc/linger/lingerd.toml, if it exists]
     #[arg(long, value_name = "PATH")]
     pub config: Option<PathBuf>,
-    /// The folder where the service keeps its programs [default: /sys/fs/bpf/lingerd]
+    /// The directory where the service keeps its programs [default: /sys/fs/bpf/lingerd]
     #[arg(long, value_name = "PATH")]
     pub pins: Option<String>,
 }
@@ -124,20 +124,20 @@ impl KeptAt {
 /// What `lingerd config` can do.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Say what is wrong with the file and the flags
+    /// Report every mistake in the file and the flags
     ///
-    /// Exits with 0 only if `run` would take them.
+    /// Exits with 0 only if `run` would accept them.
     Check {
         /// What is configured.
         #[command(flatten)]
         settings: Settings,
     },
-    /// Show every setting, with the file and line, or the flag, that it comes from
+    /// Show every setting with its origin: the file and line, the flag, or the default
     Show {
         /// What is configured.
         #[command(flatten)]
         settings: Settings,
-        /// Print JSON, for machines
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
@@ -146,10 +146,10 @@ pub enum ConfigCommand {
 /// Options of `lingerd check`.
 #[derive(Debug, clap::Args)]
 pub struct Check {
-    /// The plan that `run` would be told to use: no other is tried
+    /// Try only this plan
     #[arg(long, value_enum, default_value_t = PlanChoice::Auto)]
     pub plan: PlanChoice,
-    /// Print JSON, for machines
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -157,16 +157,16 @@ pub struct Check {
 /// Options of `lingerd exercise`.
 #[derive(Debug, clap::Args)]
 pub struct Exercise {
-    /// Make this kind only; may be given several times
+    /// Make only this kind; may be repeated
     #[arg(long = "kind", value_enum, value_name = "KIND")]
     pub kinds: Vec<Kind>,
-    /// How often each
+    /// How often to make each kind
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(exercise::MAX_COUNT)))]
     pub count: u32,
-    /// Seconds after which no close is begun
+    /// Start no further close after this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = exercise::DEFAULT_TIME.as_secs())]
     pub time: u64,
-    /// Print JSON, for machines
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }

@@ -17,49 +17,49 @@ use crate::logging::{self, Log};
 /// All settings; each wins over the same key of the file.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Settings {
-    /// The file of settings; this one must exist [default: /etc/linger/lingerd.toml, if it exists]
+    /// The configuration file, which must exist [default: /etc/linger/lingerd.toml, if it exists]
     ///
-    /// Every flag below is a key of the file as well, and wins over it. SIGHUP reads the file again.
+    /// Every flag below is also a key of the file, and overrides it. SIGHUP reads the file again.
     #[arg(long, value_name = "PATH", help_heading = "Configuration")]
     pub config: Option<PathBuf>,
 
     /// Where to serve the metrics: 127.0.0.1:10546, 0.0.0.0:10546, unix:/run/lingerd/lingerd.sock
     /// [default: 127.0.0.1:10546]
     ///
-    /// Several places stand between commas, or the flag is given several times. The socket of unix:
-    /// is open to the user and the group of lingerd (mode 0660); that of a dead lingerd is replaced.
-    /// Sockets that systemd opened for lingerd (a unit lingerd.socket) are served instead of all these.
+    /// Separate several places by commas, or repeat the flag. A Unix socket is open to the user and the
+    /// group of lingerd (mode 0660); one left by a dead lingerd is replaced. Sockets that systemd opened
+    /// (by a unit lingerd.socket) replace all of these.
     #[arg(long, value_name = "PLACES", help_heading = "Serving")]
     pub listen: Vec<String>,
-    /// The file that says who may ask for the metrics, and how: TLS, certificates, passwords
+    /// The file that says who may read the metrics: TLS, certificates, passwords
     ///
     /// In the format of Prometheus and its exporters: tls_server_config, http_server_config and
-    /// basic_auth_users. Without it everyone who can reach the place may ask, in the clear. It is read
-    /// again when it changes, or a file that it names does.
+    /// basic_auth_users. Without it everyone who can connect may read the metrics, without TLS. It is
+    /// read again when it, or a file that it names, changes.
     #[arg(
         long = "web.config.file",
         value_name = "PATH",
         help_heading = "Serving"
     )]
     pub web_config_file: Option<String>,
-    /// Who may see the page's figures, which tell processes and addresses: true, false or loopback
+    /// Who may see the page's figures, which include processes and addresses: true, false or loopback
     /// [default: loopback]
     ///
-    /// loopback: those on this host, and those who show a password or a certificate by --web.config.file.
-    /// `lingerd top` takes the same figures.
+    /// loopback: clients on this host, and clients that authenticate by --web.config.file. `lingerd top`
+    /// reads the same figures.
     #[arg(long, value_name = "WHO", help_heading = "Serving")]
     pub live: Option<String>,
 
     /// The hooks to use: auto, fentry, kprobe or tracepoint [default: auto]
     ///
-    /// auto takes the first of the three that attaches. `lingerd check` tells which do, and what each
+    /// auto takes the first of the three that attaches. `lingerd check` says which do, and what each
     /// cannot see.
     #[arg(long, value_name = "PLAN", help_heading = "Counting")]
     pub plan: Option<String>,
-    /// Go on counting while no lingerd runs, and let the next one take the counts over [default: false]
+    /// Go on counting while no lingerd runs, and let the next one take over the counts [default: false]
     ///
-    /// What counts is pinned in a BPF file system: a restart, a crash or an upgrade loses no close. It
-    /// stays until the host boots, or until `lingerd unload`.
+    /// Programs and counts are pinned in a BPF file system, so a restart, a crash or an upgrade loses no
+    /// close. They stay until the host boots, or until `lingerd unload`.
     #[arg(
         long,
         value_name = "TRUE",
@@ -69,39 +69,39 @@ pub struct Settings {
         help_heading = "Counting"
     )]
     pub persist: Option<String>,
-    /// The folder where that is, in a BPF file system [default: /sys/fs/bpf/lingerd]
+    /// The directory to pin them in, in a BPF file system [default: /sys/fs/bpf/lingerd]
     #[arg(long, value_name = "PATH", help_heading = "Counting")]
     pub pins: Option<String>,
-    /// What tells groups apart: unit, slice, container, pod, comm, exe, port, family [default: unit,comm]
+    /// The labels of the metrics: unit, slice, container, pod, comm, exe, port, family [default: unit,comm]
     ///
-    /// These become labels of the metrics; every combination met is a group of its own. None at all
-    /// (--labels=) makes one group of the whole host.
+    /// Every combination that occurs is counted as a group of its own. None at all (--labels=) makes one
+    /// group of the whole host.
     #[arg(long, value_name = "LABELS", help_heading = "Counting")]
     pub labels: Vec<String>,
-    /// Local ports of accepted connections that the label port tells apart, as in 443,8000-8099
+    /// Local ports of accepted connections that the label port distinguishes, as in 443,8000-8099
     ///
-    /// The label is empty for all others. Needed if port is among the labels, and only then.
+    /// The label is empty for all others. Required if port is among the labels, and rejected otherwise.
     #[arg(long, value_name = "PORTS", help_heading = "Counting")]
     pub ports: Vec<String>,
-    /// How many groups are counted at a time, 1 to 65536 [default: 4096]
+    /// How many groups to count at most, 1 to 65536 [default: 4096]
     ///
     /// Closes of any further group are counted under other.
     #[arg(long, value_name = "NUMBER", help_heading = "Counting")]
     pub max_groups: Option<String>,
-    /// How many series the metrics have at most, 1000 or more [default: 100000]
+    /// How many series the metrics may have, at least 1000 [default: 100000]
     #[arg(long, value_name = "NUMBER", help_heading = "Counting")]
     pub max_series: Option<String>,
-    /// Time after which a group that does nothing is retired, at least 1s [default: 15m]
+    /// How long after its last change to retire a group whose cgroup is gone, at least 1s [default: 15m]
     #[arg(long, value_name = "TIME", help_heading = "Counting")]
     pub retire_after: Option<String>,
 
-    /// How many closed sockets with data left are followed to their end at a time [default: 65536]
+    /// How many orphans, closed sockets with data left, to follow at most [default: 65536]
     ///
-    /// Each takes about 150 bytes of kernel memory while it lives. What finds no room is counted in
+    /// Each takes about 150 bytes of kernel memory while it lives. Those that find no room are counted in
     /// linger_lost_total{what="orphan"} and linger_lost_orphan_bytes_total.
     #[arg(long, value_name = "NUMBER", help_heading = "Orphans")]
     pub max_orphans: Option<String>,
-    /// Time after which one of them is given up, its fate unknown, at least 1s [default: 30m]
+    /// How long to follow an orphan before its fate counts as unknown, at least 1s [default: 30m]
     ///
     /// At the kernel's defaults (tcp_orphan_retries) none lives longer than about 20 minutes.
     #[arg(long, value_name = "TIME", help_heading = "Orphans")]
@@ -109,10 +109,10 @@ pub struct Settings {
 
     /// Units that get groups of their own, as in nginx.service,app-*.service,/docker/*
     ///
-    /// A close gets a group of its own only if every allow list that is not empty contains it, and
-    /// no deny list does. Everything else is counted under other, so that sums over the host stay
-    /// exact. A pattern is compared with the label unit; * stands for any text, ? for one character.
-    /// Any of these flags may be given several times; it replaces the list of the file.
+    /// A close gets a group of its own only if every non-empty allow list contains it, and no deny list
+    /// does. Everything else is counted under other, so sums over the host stay exact. In a pattern for
+    /// the label unit * matches any text, and ? one character. These flags may be repeated; each
+    /// replaces the list of the file.
     #[arg(long, value_name = "PATTERNS", help_heading = "Groups of their own")]
     pub allow_unit: Vec<String>,
     /// Names of processes that get groups of their own

@@ -20,36 +20,36 @@ const PASSWORD: &str = "LINGER_PASSWORD";
 /// Options of `lingerd top`.
 #[derive(Debug, clap::Args)]
 pub struct Top {
-    /// Where a lingerd serves: http://web1:10546, https://web1:10546, unix:/run/lingerd/lingerd.sock
-    /// [default: where the file of settings has it listen]
+    /// The lingerd to read: http://web1:10546, https://web1:10546, unix:/run/lingerd/lingerd.sock
+    /// [default: where the configuration file has it listen]
     #[arg(long, value_name = "URL", conflicts_with = "own")]
     pub url: Option<String>,
-    /// The user to ask as; the password is taken from LINGER_PASSWORD, or from --password-file
+    /// The user to authenticate as; the password comes from LINGER_PASSWORD or --password-file
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
     /// The file whose first line is the password
     #[arg(long, value_name = "PATH", requires = "user")]
     pub password_file: Option<PathBuf>,
-    /// The certificates, as PEM, of the authorities to trust with https [default: those of the host]
+    /// The authorities to trust for https, as PEM [default: those of the host]
     #[arg(long, value_name = "PATH", requires = "url")]
     pub ca_file: Option<PathBuf>,
-    /// Attach probes of its own, even if a lingerd runs: all counts begin now; needs root
+    /// Attach probes of its own even if a lingerd runs, and count from now on; needs root
     #[arg(long)]
     pub own: bool,
-    /// The file of settings: where lingerd listens, or how to count [default: /etc/linger/lingerd.toml,
+    /// The configuration file: where lingerd listens, or how to count [default: /etc/linger/lingerd.toml,
     /// if it exists]
     #[arg(long, value_name = "PATH")]
     pub config: Option<PathBuf>,
     /// Time between two readings: 2s, 500ms, or a number of seconds
     #[arg(short = 'd', long, value_name = "TIME", default_value = "2s", value_parser = interval)]
     pub interval: Duration,
-    /// The column to sort by at first
+    /// The column to sort by initially
     #[arg(long, value_enum, value_name = "COLUMN", default_value_t = Column::Aborts)]
     pub sort: Column,
-    /// Print one table, of two readings, and end
+    /// Print one table, made from two readings, and end
     #[arg(long)]
     pub once: bool,
-    /// Print it as JSON, for machines
+    /// Print it as JSON
     #[arg(long, requires = "once")]
     pub json: bool,
 }

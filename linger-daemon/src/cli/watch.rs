@@ -12,15 +12,15 @@ use crate::watch::{self, Asked};
 /// Options of `lingerd watch`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    lingerd watch --lost                   what is being lost now, by the close or after it\n  \
-    lingerd watch --blocked 100ms --stack  who waits in close, and from where it is called\n  \
+    lingerd watch --lost                   what is being lost now, in the close or after it\n  \
+    lingerd watch --blocked 100ms --stack  who waits in close, and where close was called\n  \
     lingerd watch --unit nginx.service --outcome linger_aborted,unread_aborted\n  \
     lingerd watch --json --duration 1m | jq -r .outcome | sort | uniq -c")]
 pub struct Watch {
-    /// Only closes with this outcome; several by commas, or by giving it several times
+    /// Only closes with this outcome; separate several by commas, or repeat the flag
     #[arg(long = "outcome", value_name = "OUTCOME", value_delimiter = ',', value_parser = outcomes(), hide_possible_values = true)]
     pub outcomes: Vec<Outcome>,
-    /// Only closes of this systemd unit, as the label of the metrics names it; may be given several times
+    /// Only closes of this systemd unit, named as in the label of the metrics; may be repeated
     #[arg(long = "unit", value_name = "UNIT")]
     pub units: Vec<String>,
     /// Only closes of processes with this name
@@ -29,25 +29,25 @@ pub struct Watch {
     /// Only closes of connections with this port at either end
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
-    /// Only closes that lost payload: at once, or by the end of what they left to the kernel
+    /// Only closes that lost payload: at once, or after the close had left it to the kernel
     #[arg(long)]
     pub lost: bool,
-    /// Only closes that blocked their thread for this long at least, as in 100ms
+    /// Only closes that blocked their thread for at least this long, as in 100ms
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub blocked: Option<Duration>,
     /// Show the stack of the program at each close
     #[arg(long)]
     pub stack: bool,
-    /// Print JSON, an object a line, for machines
+    /// Print JSON, one object per line
     #[arg(long)]
     pub json: bool,
-    /// End after so many closes
+    /// End after this many closes
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
     /// End after this time, as in 30s
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub duration: Option<Duration>,
-    /// Attach probes of its own, by this plan [default: the programs of the service, or the best plan]
+    /// Attach probes of its own, with this plan [default: the programs of the service, or the best plan]
     #[arg(long, value_enum)]
     pub plan: Option<PlanChoice>,
     /// Where the service keeps its programs.
