@@ -170,11 +170,9 @@ impl Ledger {
             kept: Kept::new(maps)?,
             read: Instant::now(),
         };
-        // Another daemon may have ended before it had removed what it had added to the past.
+        // Another daemon may have ended before it had removed what it had added to others.
         let last = ledger.kept.past().last;
-        if last != Group::ZERO {
-            ledger.groups.clear(&last, &ledger.counters)?;
-        }
+        ledger.groups.clear_added(last, &ledger.counters)?;
         Ok(ledger)
     }
 

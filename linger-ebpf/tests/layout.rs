@@ -35,7 +35,7 @@ fn layout() -> String {
     let mut out = format!("layout {LAYOUT}\n");
     fields(&mut out, "Group", &Group::ZERO);
     fields(&mut out, "Counters", &Counters::ZERO);
-    fields(&mut out, "Note", &Note::default());
+    fields(&mut out, "Note", &Note::ZERO);
     fields(&mut out, "Close", &Close::ZERO);
     fields(&mut out, "Closer", &Closer::default());
     fields(&mut out, "Orphan", &Orphan::ZERO);

@@ -224,7 +224,7 @@ impl Groups {
     /// be.
     pub(super) fn bound(&mut self, totals: &mut Totals) -> Result<(), LedgerError> {
         let mut met: HashMap<usize, u64> = HashMap::new();
-        let shown = |known: &&Known| !known.is_other && !Arc::ptr_eq(&known.own, &self.retired);
+        let shown = |known: &&Known| known.has_series(&self.retired);
         for known in self.known.values().filter(shown) {
             let first = met.entry(known.now.slot).or_insert(known.met);
             *first = known.met.min(*first);
@@ -254,6 +254,11 @@ impl Groups {
 }
 
 impl Known {
+    /// Whether it is shown by itself, and not under `other` or `retired`.
+    fn has_series(&self, retired: &Arc<Labels>) -> bool {
+        !self.is_other && !Arc::ptr_eq(&self.own, retired)
+    }
+
     /// Adds what it counted, in this reading.
     fn add(&mut self, pass: u64, other: &Arc<Labels>, counters: &Counters, totals: &mut Totals) {
         let labels = if self.is_other { other } else { &self.own };

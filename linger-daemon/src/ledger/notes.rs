@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 
 use aya::maps::{HashMap as BpfMap, MapData};
-use linger_ebpf::{Counters, Fate, Group, LIVED_BOUNDS_NS, Note};
+use linger_ebpf::{Counters, Fate, Group, LIVED_BOUNDS_NS, Note, Orphans};
 
-use super::sum::{add_all, add_times};
+use super::sum::add;
 use super::{LedgerError, keys, read, take, write};
 use crate::probe::Maps;
 
@@ -15,7 +15,7 @@ const NAME: &str = "NOTES";
 /// What is kept, and a copy of it.
 pub(super) struct Notes {
     map: BpfMap<MapData, Group, Note>,
-    notes: HashMap<Group, Note>,
+    notes: HashMap<Group, Box<Note>>,
 }
 
 impl Notes {
@@ -24,7 +24,8 @@ impl Notes {
         let map = take(maps, NAME)?;
         let mut notes = HashMap::new();
         for group in keys(&map, NAME)? {
-            notes.insert(group, map.get(&group, 0).map_err(read(NAME))?);
+            let note = map.get(&group, 0).map_err(read(NAME))?;
+            notes.insert(group, Box::new(note));
         }
         Ok(Self { map, notes })
     }
@@ -49,22 +50,33 @@ impl Notes {
 
     /// Counts an orphan of a group that was given up.
     pub(super) fn give_up(&mut self, group: &Group, given_up: GivenUp) -> Result<(), LedgerError> {
+        self.change(group, |note| given_up.count(&mut note.counters.orphans))
+    }
+
+    /// Adds all that another group counted to what is kept of this one: at once, so that it stands nowhere
+    /// twice if the daemon ends before it has removed the other's counters.
+    pub(super) fn inherit(
+        &mut self,
+        group: &Group,
+        counters: &Counters,
+        from: &Group,
+    ) -> Result<(), LedgerError> {
         self.change(group, |note| {
-            note.given_up.add(given_up.lived_ns, &LIVED_BOUNDS_NS);
-            note.given_up_bytes += given_up.bytes;
+            add(&mut note.counters, counters);
+            note.last = *from;
         })
     }
 
-    /// Adds the orphans of a group that were given up to its counters.
+    /// The groups that were added last to others, each of which may still have counters.
+    pub(super) fn added_last(&self) -> Vec<Group> {
+        let last = self.notes.values().map(|note| note.last);
+        last.filter(|group| *group != Group::ZERO).collect()
+    }
+
+    /// Adds what is kept of a group to its counters.
     pub(super) fn add_to(&self, group: &Group, counters: &mut Counters) {
         if let Some(note) = self.notes.get(group) {
-            let orphans = &mut counters.orphans;
-            let unknown = Fate::Unknown.index();
-            add_times(&mut orphans.lived, &note.given_up);
-            add_all([&mut orphans.ends[unknown]], &[note.given_up.count()]);
-            // They were sent, perhaps.
-            let unacked = &mut orphans.discarded[unknown].unacked;
-            add_all([unacked], &[note.given_up_bytes]);
+            add(counters, &note.counters);
         }
     }
 
@@ -78,9 +90,12 @@ impl Notes {
 
     /// Changes what is kept, and its copy only if the kernel has taken it.
     fn change(&mut self, group: &Group, how: impl FnOnce(&mut Note)) -> Result<(), LedgerError> {
-        let mut note = self.notes.get(group).copied().unwrap_or_default();
+        let mut note = match self.notes.get(group) {
+            Some(note) => note.clone(),
+            None => Box::new(Note::ZERO),
+        };
         how(&mut note);
-        self.map.insert(group, note, 0).map_err(write(NAME))?;
+        self.map.insert(group, *note, 0).map_err(write(NAME))?;
         self.notes.insert(*group, note);
         Ok(())
     }
@@ -93,4 +108,14 @@ pub(super) struct GivenUp {
     pub(super) lived_ns: u64,
     /// Payload that was outstanding when its close returned.
     pub(super) bytes: u64,
+}
+
+impl GivenUp {
+    /// Counts it. Its payload was sent, perhaps.
+    pub(super) fn count(self, orphans: &mut Orphans) {
+        let unknown = Fate::Unknown.index();
+        orphans.ends[unknown] += 1;
+        orphans.lived.add(self.lived_ns, &LIVED_BOUNDS_NS);
+        orphans.discarded[unknown].unacked += self.bytes;
+    }
 }

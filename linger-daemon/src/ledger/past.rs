@@ -2,9 +2,7 @@
 //! on with it.
 
 use aya::maps::{Array, MapData};
-use linger_ebpf::{
-    Close, Counters, Fate, Group, LIVED_BOUNDS_NS, Lost, Outcome, Past, flag, stage,
-};
+use linger_ebpf::{Close, Counters, Group, Lost, Outcome, Past, flag, stage};
 
 use super::notes::GivenUp;
 use super::{LedgerError, read, take, write};
@@ -67,12 +65,7 @@ impl Kept {
 
     /// Counts an orphan that was given up for this place among [`Group::SHARED`].
     pub(super) fn give_up(&mut self, place: usize, given_up: GivenUp) -> Result<(), LedgerError> {
-        self.change(|past| {
-            let orphans = &mut past.counters[place].orphans;
-            orphans.ends[Fate::Unknown.index()] += 1;
-            orphans.lived.add(given_up.lived_ns, &LIVED_BOUNDS_NS);
-            orphans.discarded[Fate::Unknown.index()].unacked += given_up.bytes;
-        })
+        self.change(|past| given_up.count(&mut past.counters[place].orphans))
     }
 
     /// Makes these the counters of this place among [`Group::SHARED`], now that those of a group are in

@@ -25,7 +25,7 @@ fn add_orphans(sum: &mut Orphans, more: &Orphans) {
 }
 
 /// Adds times to others.
-pub(super) fn add_times(sum: &mut Times, more: &Times) {
+fn add_times(sum: &mut Times, more: &Times) {
     add_all([&mut sum.sum_ns], &[more.sum_ns]);
     add_all(&mut sum.buckets, &more.buckets);
 }
@@ -40,7 +40,7 @@ fn add_queues(sums: &mut [QueueBytes], more: &[QueueBytes]) {
 }
 
 /// Adds each to its own.
-pub(super) fn add_all<'a>(sums: impl IntoIterator<Item = &'a mut u64>, more: &[u64]) {
+fn add_all<'a>(sums: impl IntoIterator<Item = &'a mut u64>, more: &[u64]) {
     for (sum, more) in sums.into_iter().zip(more) {
         *sum = sum.wrapping_add(*more);
     }

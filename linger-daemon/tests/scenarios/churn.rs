@@ -57,7 +57,7 @@ const UNREAD: &[u8] = b"left unread";
 const CLOSES: u64 = 5;
 
 /// The closes of a process. It allocates nothing.
-fn close_all(loopback: &Loopback) -> io::Result<()> {
+pub(crate) fn close_all(loopback: &Loopback) -> io::Result<()> {
     let Pair { client, server } = loopback.pair()?;
     born::abort(client, server)?;
     let Pair { client, server } = loopback.pair()?;

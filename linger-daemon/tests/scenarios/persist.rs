@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use linger_daemon::exercise::tcp::{Family, Loopback, Pair};
-use linger_ebpf::{Outcome, Plan};
+use linger_ebpf::{Note, Outcome, Plan};
 use linger_testkit::exposition::Scrape;
 use nix::sys::prctl;
 
@@ -29,6 +29,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("persist_restarted", Script::Daemon(restarted)).by_plan_only(),
     Scenario::new("persist_anew", Script::Daemon(anew)).once(),
     Scenario::new("persist_retired_half", Script::Daemon(retired_half)).once(),
+    Scenario::new("persist_handed_on_half", Script::Daemon(handed_on_half)).once(),
     Scenario::new("killed_without_persist", Script::Daemon(killed_without)).once(),
 ];
 
@@ -273,19 +274,18 @@ fn retired_half(lingerd: &Path, plan: Plan) -> Result<()> {
     closes::expect(&daemon, &aborts(UNIT, 7), of_aborts)?;
     daemon.terminate()?;
 
-    let (group, copies) = pinned.counters(&comm())?;
+    let groups = pinned.counters(&comm())?;
+    let [(group, copies)] = &groups[..] else {
+        bail!("groups: {groups:?}");
+    };
     pinned.change_past(|past| {
-        for outcome in Outcome::ALL {
-            let closes = copies.iter().map(|one| one.closes[outcome.index()]);
-            let retired = &mut past.counters[RETIRED].closes[outcome.index()];
-            *retired = closes.fold(*retired, u64::wrapping_add);
-        }
-        past.last = group;
+        add_closes(&mut past.counters[RETIRED], copies);
+        past.last = *group;
     })?;
-    ensure!(pinned.has_place(&group)?, "the group had no place");
+    ensure!(pinned.has_place(group)?, "the group had no place");
 
     daemon = pinned.start(lingerd, plan, &options)?;
-    ensure!(!pinned.has_place(&group)?, "the group still has its place");
+    ensure!(!pinned.has_place(group)?, "the group still has its place");
     ensure!(of_aborts(&daemon.scrape()?).is_empty(), "it is shown twice");
     wait_until(&daemon, |scrape| {
         let retired = of("retired", scrape);
@@ -293,6 +293,47 @@ fn retired_half(lingerd: &Path, plan: Plan) -> Result<()> {
         ensure!(retired == expected, "{retired:?} and not {expected:?}");
         Ok(())
     })?;
+    daemon.terminate()?;
+    unload(lingerd, &pinned)
+}
+
+/// Adds the closes that the copies on all CPUs come to.
+fn add_closes(counters: &mut linger_ebpf::Counters, copies: &[linger_ebpf::Counters]) {
+    for outcome in Outcome::ALL {
+        let closes = copies.iter().map(|one| one.closes[outcome.index()]);
+        let sum = &mut counters.closes[outcome.index()];
+        *sum = closes.fold(*sum, u64::wrapping_add);
+    }
+}
+
+/// A daemon that ended while it handed on what a group had counted to the one that continues its series:
+/// that is not counted twice, nor forgotten.
+fn handed_on_half(lingerd: &Path, plan: Plan) -> Result<()> {
+    let pinned = Pinned::new()?;
+    let options = ["--retire-after", "1h"];
+    let mut daemon = pinned.start(lingerd, plan, &options)?;
+    abort(7)?;
+    abort(20)?;
+    closes::expect(&daemon, &aborts(UNIT, 27), of_aborts)?;
+    daemon.terminate()?;
+
+    let mut groups = pinned.counters(&comm())?;
+    // Later cgroups have larger ids.
+    groups.sort_by_key(|(group, _)| group.cgroup_id);
+    let [(first, copies), (second, _)] = &groups[..] else {
+        bail!("groups: {groups:?}");
+    };
+    let mut note = Note {
+        last: *first,
+        ..Note::ZERO
+    };
+    add_closes(&mut note.counters, copies);
+    pinned.set_note(second, note)?;
+
+    daemon = pinned.start(lingerd, plan, &options)?;
+    ensure!(!pinned.has_place(first)?, "the first still has its place");
+    ensure!(pinned.has_place(second)?, "the second has no place");
+    closes::expect(&daemon, &aborts(UNIT, 27), of_aborts)?;
     daemon.terminate()?;
     unload(lingerd, &pinned)
 }

@@ -5,10 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use anyhow::{Context as _, Result, bail, ensure};
-use aya::maps::{Array, MapData, PerCpuHashMap};
+use anyhow::{Context as _, Result, ensure};
+use aya::maps::{Array, HashMap, MapData, PerCpuHashMap};
 use aya::programs::links::{FdLink, PinnedLink};
-use linger_ebpf::{Counters, Group, Origin, Past, Plan};
+use linger_ebpf::{Counters, Group, Note, Origin, Past, Plan};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tempfile::TempDir;
 
@@ -84,16 +84,21 @@ impl Pinned {
         Ok(map.set(0, past, 0)?)
     }
 
-    /// The group of processes of this name, with the counters of all CPUs. There must be one only.
-    pub(crate) fn counters(&self, comm: &str) -> Result<(Group, Vec<Counters>)> {
+    /// Makes this what daemons keep of a group.
+    pub(crate) fn set_note(&self, group: &Group, note: Note) -> Result<()> {
+        let mut map: HashMap<_, Group, Note> = self.map("NOTES")?.try_into()?;
+        Ok(map.insert(group, note, 0)?)
+    }
+
+    /// The groups of processes of this name, with the counters of all CPUs.
+    pub(crate) fn counters(&self, comm: &str) -> Result<Vec<(Group, Vec<Counters>)>> {
         let map = self.ledger()?;
-        let groups = map.keys().collect::<Result<Vec<_>, _>>()?;
-        let is_named = |group: &&Group| group.comm().starts_with(comm.as_bytes());
-        let named: Vec<_> = groups.iter().filter(is_named).collect();
-        let [group] = named[..] else {
-            bail!("{} groups of {comm}", named.len());
-        };
-        Ok((*group, map.get(group, 0)?.to_vec()))
+        let groups = map.iter().collect::<Result<Vec<_>, _>>()?;
+        let groups = groups.into_iter();
+        let named = groups.filter(|(group, _)| group.comm().starts_with(comm.as_bytes()));
+        Ok(named
+            .map(|(group, copies)| (group, copies.to_vec()))
+            .collect())
     }
 
     /// Whether a group has a place.

@@ -15,7 +15,8 @@ use linger_testkit::exposition::Scrape;
 use socket2::Socket;
 
 use crate::born::Cgroup;
-use crate::closes::{wait_until, whole};
+use crate::churn;
+use crate::closes::{lost, wait_until, whole};
 use crate::daemon::Daemon;
 use crate::netns;
 use crate::scenario::{Scenario, Script};
@@ -23,6 +24,7 @@ use crate::scenario::{Scenario, Script};
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("retired_exactly", Script::Daemon(retired)).once(),
     Scenario::new("retired_with_its_series", Script::Daemon(restarted)).once(),
+    Scenario::new("series_goes_on", Script::Daemon(restarted_often)).once(),
 ];
 
 const PATIENCE: &str = "1s";
@@ -145,6 +147,43 @@ fn restarted(lingerd: &Path, plan: Plan) -> Result<()> {
     })
 }
 
+/// A unit that is started anew again and again takes few places, and no count of its series ever falls.
+fn restarted_often(lingerd: &Path, plan: Plan) -> Result<()> {
+    const PLACES: &str = "8";
+    const STARTS: u64 = 24;
+    /// Between two starts: a few of them are within the time that the gone are kept where places are few.
+    const PAUSE: Duration = Duration::from_millis(300);
+    netns::in_own(|| {
+        let comm = format!("{:x}-often", process::id());
+        let options = ["--max-groups", PLACES, "--allow-comm", &comm];
+        let daemon = Daemon::start(lingerd, plan, &options)?;
+        let comm = CString::new(comm)?;
+        let loopback = Loopback::new(Family::V4)?;
+        let mut each = None;
+        for starts in 1..=STARTS {
+            let cgroup = Cgroup::new("often.service")?;
+            // SAFETY: it does nothing but call the kernel.
+            unsafe { cgroup.bear(&comm, || churn::close_all(&loopback)) }?;
+            let unit = cgroup.unit().to_owned();
+            cgroup.remove()?;
+            let each = each.get_or_insert(Place::of(&daemon.scrape()?, &unit));
+            look_for(PAUSE, &daemon, |scrape| {
+                let found = Place::of(scrape, &unit);
+                ensure!(
+                    found == each.times(starts),
+                    "after {starts} starts of {each:?}: {found:?}"
+                );
+                let retired = Place::of(scrape, "retired");
+                ensure!(retired == Place::default(), "retired: {retired:?}");
+                let homeless = lost(scrape, "group");
+                ensure!(homeless == 0, "{homeless} changes found no place");
+                Ok(())
+            })?;
+        }
+        daemon.stop()
+    })
+}
+
 /// Closes a connection whose data has not arrived.
 fn leave(loopback: &Loopback) -> io::Result<()> {
     let client: Socket = loopback.connect()?;
@@ -177,6 +216,16 @@ impl Place {
             }
         }
         Self(place)
+    }
+
+    /// So many times as much.
+    fn times(&self, factor: u64) -> Self {
+        let values = self.0.iter();
+        Self(
+            values
+                .map(|(name, value)| (name.clone(), factor * value))
+                .collect(),
+        )
     }
 
     /// What all closes come to while so many of the orphans are under way.

@@ -212,12 +212,22 @@ pub const SHARED_GROUPS: u32 = Group::SHARED.len() as u32;
 
 /// What the daemon keeps of a group: no program touches it.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Note {
     /// If it is shown under `other` for want of series, how many there might be then; else 0.
     pub most_series: u64,
-    /// Orphans that were given up, their fate unknown.
-    pub given_up: Times,
-    /// Their payload.
-    pub given_up_bytes: u64,
+    /// What the daemon adds to the group's own counters: its orphans that were given up, and all that the groups
+    /// counted whose series it continues.
+    pub counters: Counters,
+    /// The group that was added last, whose own counters may still be there.
+    pub last: Group,
+}
+
+impl Note {
+    /// Nothing kept.
+    pub const ZERO: Self = Self {
+        most_series: 0,
+        counters: Counters::ZERO,
+        last: Group::ZERO,
+    };
 }

@@ -7,7 +7,7 @@ use super::labels::Lost;
 
 /// The layout of everything in the maps. A daemon goes on with the maps, and programs, of another only
 /// if both have the same: raise it with every change of what an entry means, or where it is.
-pub const LAYOUT: u64 = 8;
+pub const LAYOUT: u64 = 9;
 
 /// What the programs were loaded for: made with them, and never changed.
 #[repr(C)]

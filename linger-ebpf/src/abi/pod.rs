@@ -44,7 +44,7 @@ pod! {
     Closer = 2 * 8;
     Counters = (Outcome::COUNT + 2 * Outcome::QUEUES) * 8 + 2 * size_of::<Times>() + Cause::COUNT * 8 + 8
         + size_of::<Orphans>() + 8;
-    Note = 8 + size_of::<Times>() + 8;
+    Note = 8 + size_of::<Counters>() + size_of::<Group>();
     Past = Group::SHARED.len() * size_of::<Counters>() + Lost::COUNT * 8 + size_of::<Group>();
     Origin = 2 * 8 + 32 + 12 * 4;
     Watch = 2 * 8 + 2 * WATCHERS as usize * 8;

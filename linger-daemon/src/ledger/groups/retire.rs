@@ -4,16 +4,15 @@
 //! is under way: from then on nothing can add to it. No process is in its cgroup, and what is done to
 //! sockets from elsewhere is no longer counted for it by the programs (`who::of_socket`).
 //!
-//! A unit that is started anew gets another cgroup, and so another group, with the same labels. What the
-//! first one counted stays with them as long as there is a second one: a series never falls, it ends. Only
-//! where places run out are the gone retired one by one.
+//! A unit that is started anew gets another cgroup, and so another group, with the same labels. That one
+//! continues the series: what the first one counted is added to it, which shows nowhere. Only the last group
+//! of a series takes its counts to the retired. So no series ever falls: it ends.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::time::Duration;
 
-use linger_ebpf::{Exe, Group, keyed};
-use tracing::debug;
+use linger_ebpf::{Counters, Exe, Group, keyed};
+use tracing::{debug, warn};
 
 use super::super::past::Kept;
 use super::super::percpu::PerCpu;
@@ -28,12 +27,16 @@ const CROWDED: usize = 3;
 /// How long the gone are kept then: longer than any program that was at work when their cgroup went.
 const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long those are kept at most whose end does not show: until late data, which is counted for who closed,
+/// no longer finds what their connections left. That is up to a minute in `FIN_WAIT2`, and one in `TIME_WAIT`.
+const UNSEEN_PATIENCE: Duration = Duration::from_secs(120);
+
 /// How many readings lie between two looks at the files that processes execute.
 const EXES_EVERY: u64 = 4;
 
 impl Groups {
     /// Retires the groups whose time has come: from the next reading on, what they counted stands under
-    /// `retired`, or stays under `other`.
+    /// `retired`, unless another group continues their series, or they are shown under `other`.
     pub(in super::super) fn retire(
         &mut self,
         counters: &PerCpu<Group>,
@@ -48,7 +51,7 @@ impl Groups {
         let mut gone: HashMap<u64, bool> = HashMap::new();
         let mut ended = HashSet::new();
         for (group, known) in &self.known {
-            let is_quiet = known.changed.elapsed() >= patience;
+            let is_quiet = known.changed.elapsed() >= patience.min(UNSEEN_PATIENCE);
             if is_quiet && known.now.orphans_under_way == 0 {
                 let is_gone = gone.entry(group.cgroup_id);
                 if *is_gone.or_insert_with(|| self.is_gone(group, known)) {
@@ -56,11 +59,16 @@ impl Groups {
                 }
             }
         }
-        if !is_crowded {
-            ended = self.with_their_series(&ended);
-        }
+        let heirs = self.heirs(&ended, patience);
         for group in ended {
-            self.remove(&group, counters, kept)?;
+            let known = &self.known[&group];
+            match heirs.get(&known.now.slot) {
+                Some(heir) if *heir == group => {}
+                Some(heir) if known.has_series(&self.retired) => {
+                    self.hand_on(&group, heir, counters)?;
+                }
+                _ => self.remove(&group, counters, kept)?,
+            }
         }
         self.forget_cgroups(gone.into_iter().filter(|(_, gone)| *gone));
         if self.keyed & keyed::EXE != 0 && self.passes.is_multiple_of(EXES_EVERY) {
@@ -69,14 +77,21 @@ impl Groups {
         Ok(())
     }
 
-    /// Those of the groups whose series end with them: no other group has the same.
-    fn with_their_series(&self, ended: &HashSet<Group>) -> HashSet<Group> {
-        let staying = self.known.iter().filter(|(group, known)| {
-            !ended.contains(*group) && !known.is_other && !Arc::ptr_eq(&known.own, &self.retired)
-        });
-        let series: HashSet<usize> = staying.map(|(_, known)| known.now.slot).collect();
-        let ends = |group: &&Group| !series.contains(&self.known[*group].now.slot);
-        ended.iter().filter(ends).copied().collect()
+    /// By where they stand, the group that continues each series that goes on: the latest of those that
+    /// have not ended or, if all have and it is too early for the series to end, of those.
+    fn heirs(&self, ended: &HashSet<Group>, patience: Duration) -> HashMap<usize, Group> {
+        let mut heirs: HashMap<usize, ((bool, u64), Group)> = HashMap::new();
+        for (group, known) in &self.known {
+            let has_ended = ended.contains(group);
+            let stays = !has_ended || known.changed.elapsed() < patience;
+            if stays && known.has_series(&self.retired) {
+                let rank = (!has_ended, known.met);
+                let heir = heirs.entry(known.now.slot).or_insert((rank, *group));
+                *heir = (*heir).max((rank, *group));
+            }
+        }
+        let heirs = heirs.into_iter();
+        heirs.map(|(slot, (_, group))| (slot, group)).collect()
     }
 
     fn is_gone(&self, group: &Group, known: &Known) -> bool {
@@ -85,6 +100,29 @@ impl Groups {
             Some(cgroup) => cgroups.is_gone(&cgroup.path, group.cgroup_id),
             None => self.keyed & keyed::CGROUP != 0 && cgroups.is_whole(),
         }
+    }
+
+    /// Adds what a group counted to the one that continues its series.
+    fn hand_on(
+        &mut self,
+        group: &Group,
+        heir: &Group,
+        counters: &PerCpu<Group>,
+    ) -> Result<(), LedgerError> {
+        let own = self.take_leave(group, counters)?;
+        if let Some(own) = own
+            && let Err(error) = self.notes.inherit(heir, &own, group)
+        {
+            // There is no memory for that. Nothing is wrong but that it takes a place of its own.
+            warn!("a group whose cgroup is gone stays: {error}");
+            return Ok(());
+        }
+        if let (Some(known), Some(heir)) = (self.known.remove(group), self.known.get_mut(heir)) {
+            debug!(labels = ?known.own, "goes on in another cgroup");
+            // It has not counted that itself.
+            heir.sum = heir.sum.wrapping_add(known.now.sum);
+        }
+        self.clear(group, counters)
     }
 
     /// Moves what a group counted to those of the past.
@@ -100,31 +138,58 @@ impl Groups {
         debug!(labels = ?known.own, "retired");
         let place = if known.is_other { OTHER } else { RETIRED };
         let mut sum = Box::new(kept.past().counters[place]);
-        if let Some(mut own) = counters.get(group)? {
-            self.notes.add_to(group, &mut own);
+        if let Some(own) = self.take_leave(group, counters)? {
             add(&mut sum, &own);
         }
         kept.put(place, &sum, group)?;
         self.clear(group, counters)
     }
 
-    /// Removes the counters of a group that stand among those of the past, and what is kept of it.
-    pub(in super::super) fn clear(
+    /// All that a group counted which has ended. Late data for its connections is not counted for it any more.
+    fn take_leave(
         &mut self,
         group: &Group,
         counters: &PerCpu<Group>,
-    ) -> Result<(), LedgerError> {
-        let number = group.number();
-        if self
-            .numbers
-            .get(&number, 0)
-            .is_ok_and(|named| named == *group)
-        {
-            let _ = self.numbers.remove(&number);
+    ) -> Result<Option<Counters>, LedgerError> {
+        self.forget_number(group);
+        let mut own = counters.get(group)?;
+        if let Some(own) = &mut own {
+            self.notes.add_to(group, own);
         }
+        Ok(own)
+    }
+
+    /// Removes the counters of the groups that stand among others already: this one, which was the last
+    /// to be added to the past, and those that others continue.
+    pub(in super::super) fn clear_added(
+        &mut self,
+        last: Group,
+        counters: &PerCpu<Group>,
+    ) -> Result<(), LedgerError> {
+        let added = self.notes.added_last();
+        for group in added.into_iter().chain([last]) {
+            if group != Group::ZERO {
+                self.clear(&group, counters)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the counters of a group that stand among those of others, and what is kept of it.
+    fn clear(&mut self, group: &Group, counters: &PerCpu<Group>) -> Result<(), LedgerError> {
+        self.forget_number(group);
         counters.remove(group)?;
         self.notes.forget(group);
         Ok(())
+    }
+
+    /// Forgets the number of a group, unless it is another's.
+    fn forget_number(&mut self, group: &Group) {
+        let number = group.number();
+        let named = self.numbers.get(&number, 0);
+        if named.is_ok_and(|named| named == *group) {
+            let _ = self.numbers.remove(&number);
+        }
     }
 
     /// Forgets cgroups that are gone, and have no group any more.
