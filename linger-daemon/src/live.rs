@@ -51,7 +51,7 @@ pub struct Live {
     pub discarded: BTreeMap<String, Queues>,
     /// Received payload that no one read, thrown away by closes, bytes.
     pub unread: u64,
-    /// RSTs that this host chose to send, by cause.
+    /// RSTs that this host sent, by cause.
     pub resets: Counts,
     /// What closes left to the kernel.
     pub orphans: Orphans,
@@ -138,7 +138,7 @@ pub struct Group {
     pub discarded: u64,
     /// Received payload that no one read, thrown away by its closes, bytes.
     pub unread: u64,
-    /// RSTs that this host chose to send on its connections.
+    /// RSTs that this host sent.
     pub resets: u64,
     /// Its orphans still under way.
     pub orphans: u64,

@@ -27,7 +27,7 @@ pub enum Column {
     Orphans,
     /// Received payload that no one read, thrown away by closes
     Unread,
-    /// RSTs that this host chose to send
+    /// RSTs that this host sent
     Resets,
 }
 
@@ -109,7 +109,7 @@ impl Column {
             Self::Lost => "payload lost after close, bytes",
             Self::Orphans => "closed sockets with data still under way",
             Self::Unread => "received payload that no one read, bytes",
-            Self::Resets => "RSTs that this host chose to send",
+            Self::Resets => "RSTs that this host sent",
         }
     }
 

@@ -51,7 +51,7 @@ fn blocks<'a>(page: &'a str, language: &str) -> impl Iterator<Item = &'a str> {
 fn the_index_has_every_recipe_with_its_question() {
     let index = read(&folder().join("README.md"));
     let recipes = recipes();
-    assert_eq!(recipes.len(), 10);
+    assert_eq!(recipes.len(), 11);
     for (name, recipe) in recipes {
         let question = recipe.lines().next().unwrap().trim_start_matches("# ");
         assert!(index.contains(&format!("[{question}]({name})")), "{name}");

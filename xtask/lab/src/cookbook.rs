@@ -42,7 +42,7 @@ const fn closes(file: &'static str, cases: &'static [&'static str]) -> Picture {
     }
 }
 
-const PICTURES: [Picture; 10] = [
+const PICTURES: [Picture; 11] = [
     Picture {
         file: "who-resets",
         unit: "RSTs",
@@ -51,6 +51,18 @@ const PICTURES: [Picture; 10] = [
             "cookbook_linger_zero",
             "cookbook_early_answer",
             "cookbook_keepalive",
+        ],
+        what: What::Grown("linger_resets_sent_total"),
+        colours: &["unit", "cause"],
+        panels: false,
+    },
+    Picture {
+        file: "bad-gateway",
+        unit: "RSTs",
+        cases: &[
+            "cookbook_nginx_keepalive",
+            "cookbook_node_keepalive",
+            "cookbook_close_notify",
         ],
         what: What::Grown("linger_resets_sent_total"),
         colours: &["unit", "cause"],

@@ -178,7 +178,7 @@ impl Palette {
     fn of(name: Option<&str>) -> Self {
         match name.unwrap_or_default() {
             "listener" => Self::Grey,
-            "linger_timeout" | "peer_reset" | "keepalive" | "waited" => Self::Warm,
+            "linger_timeout" | "peer_reset" | "late_data" | "keepalive" | "waited" => Self::Warm,
             name if name.ends_with("_aborted") => Self::Warm,
             _ => Self::Cool,
         }
