@@ -1,6 +1,6 @@
 //! *Fleet*: what is being lost on all hosts, from what the recording rules sum up.
 
-use super::host_overview::{UNTIMED, alerts, seen};
+use super::host_overview::{LATE, UNTIMED, alerts, seen};
 use super::model::Dashboard;
 use super::panel::Panel;
 
@@ -113,6 +113,9 @@ fn units() -> Vec<Panel> {
         )
         .query("{{unit}}", "topk(10, sum by (unit) (unit:linger_aborts:rate5m{@jobs}) > 0)")
         .leads_to_unit(),
+        Panel::lines("Late data on all hosts, by unit", "pps", LATE)
+            .query("{{unit}}", r#"topk(10, sum by (unit) (unit_cause:linger_resets_sent:rate5m{@jobs,cause="late_data"}) > 0)"#)
+            .leads_to_unit(),
     ]
 }
 
@@ -156,7 +159,7 @@ fn why() -> Vec<Panel> {
         Panel::areas(
             "Resets sent on all hosts, by cause",
             "pps",
-            "RSTs that these hosts chose to send on connections, by what made them.",
+            "Every RST that these hosts sent. no_socket and refused answer packets that are for no one, and stand for no unit.",
         )
         .query(
             "{{cause}}",

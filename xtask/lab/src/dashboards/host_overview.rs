@@ -7,6 +7,9 @@ use super::panel::Panel;
 pub(super) const UNTIMED: &str = "Under the plan tracepoint closes that wait under SO_LINGER have no time before lingerd has \
      seen one, outside close(2), and before Linux 6.6: they are missing here.";
 
+/// What late data means.
+pub(super) const LATE: &str = "RSTs that answer data for connections that these units had closed. If a unit keeps idle connections for a shorter time than the proxy in front of it, that data are requests, and the proxy answers 502.";
+
 pub(super) fn dashboard() -> Dashboard {
     Dashboard {
         name: "host-overview",
@@ -187,6 +190,13 @@ fn when() -> Vec<Panel> {
         .query("{{unit}}", "topk(10, sum by (unit) (rate(linger_close_blocked_seconds_sum{@now}[$__rate_interval])) > 0)")
         .leads_to_unit(),
         Panel::lines(
+            "Late data, by unit",
+            "pps",
+            LATE,
+        )
+        .query("{{unit}}", r#"topk(10, sum by (unit) (rate(linger_resets_sent_total{@now,cause="late_data"}[$__rate_interval])) > 0)"#)
+        .leads_to_unit(),
+        Panel::lines(
             "Lost after close, by host",
             "Bps",
             "The ten hosts on which most is lost: one, or all of them?",
@@ -212,7 +222,7 @@ fn why() -> Vec<Panel> {
         Panel::areas(
             "Resets sent, by cause",
             "pps",
-            "RSTs that these hosts chose to send on connections, by what made them.",
+            "Every RST that these hosts sent: by a close or a timer, or in answer to a packet. late_data answers data for a connection that a close of these hosts had ended; no_socket and refused answer what is for no one, and stand for no unit.",
         )
         .query("{{cause}}", "sum by (cause) (rate(linger_resets_sent_total{@now}[$__rate_interval]))"),
         Panel::heatmap(

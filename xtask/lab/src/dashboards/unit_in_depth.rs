@@ -1,6 +1,6 @@
 //! *Unit in depth*: how one unit, or some, close.
 
-use super::host_overview::UNTIMED;
+use super::host_overview::{LATE, UNTIMED};
 use super::model::Dashboard;
 use super::panel::Panel;
 
@@ -83,7 +83,7 @@ fn how() -> Vec<Panel> {
             "{{unit}}",
             r#"sum by (unit) (rate(linger_closes_total{@unit,@abort}[$__rate_interval])) / sum by (unit) (rate(linger_closes_total{@unit,outcome!~"connect_aborted|listener|not_connected|repaired"}[$__rate_interval]))"#,
         ),
-        Panel::areas("Resets sent, by cause", "pps", "RSTs that it made the host send.")
+        Panel::areas("Resets sent, by cause", "pps", "RSTs that it made the host send. late_data answers data for connections that it had closed.")
             .query("{{cause}}", "sum by (cause) (rate(linger_resets_sent_total{@unit}[$__rate_interval]))"),
     ]
 }
@@ -196,6 +196,15 @@ fn recorded() -> Vec<Panel> {
         Panel::lines("Lost after close on all hosts, by unit", "Bps", RULES).query(
             "{{unit}}",
             r#"unit:linger_lost_after_close_bytes:rate5m{job=~"$job",unit=~"$unit"}"#,
+        ),
+        Panel::lines(
+            "Late data on all hosts, by unit",
+            "pps",
+            &format!("{LATE} {RULES}"),
+        )
+        .query(
+            "{{unit}}",
+            r#"unit_cause:linger_resets_sent:rate5m{job=~"$job",unit=~"$unit",cause="late_data"}"#,
         ),
         Panel::lines(
             "Threads blocked in close on all hosts, by unit",
