@@ -240,9 +240,9 @@ impl Ledger {
         Ok(snapshot)
     }
 
-    /// The names of a cgroup; none if no one knows it any more.
-    pub fn names(&mut self, cgroup_id: u64) -> Option<Names> {
-        self.groups.names(cgroup_id)
+    /// The names of cgroups; none of one that no one knows any more.
+    pub fn names(&mut self, cgroup_ids: &[u64]) -> Vec<Option<Names>> {
+        self.groups.names(cgroup_ids)
     }
 
     /// Counts closes whose return was missed, and whose thread is gone: with it went who closed, and when.

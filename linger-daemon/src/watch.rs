@@ -218,6 +218,7 @@ impl Session {
             let Some(event) = self.watcher.take() else {
                 break;
             };
+            self.namer.find([event.cgroup_id], &self.written);
             let names = self.namer.names(event.cgroup_id, &self.written);
             let mut told = told(&event, names.as_ref(), &self.clock);
             if !self.asked.wants(&told) {

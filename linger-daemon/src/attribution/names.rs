@@ -1,6 +1,6 @@
 //! From the key of a group to the values of its labels.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
@@ -36,14 +36,18 @@ pub struct Namer {
     /// Where cgroups are looked for of which the kernel wrote nothing down.
     pub cgroups: Cgroups,
     known: HashMap<u64, Arc<Cgroup>>,
-    /// What the last search found, and how many more there may be.
-    found: HashMap<u64, PathBuf>,
+    /// Those that a search did not find: they are gone, and none gets the id of another.
+    gone: HashSet<u64>,
+    /// How many more searches there may be.
     searches: u32,
 }
 
-/// How many times all cgroups are searched in one reading of the ledger: whoever may make cgroups can
+/// How many times all cgroups are searched between two readings of the ledger: whoever may make cgroups can
 /// make many whose paths are too long to be written down, and have each searched for.
 const SEARCHES: u32 = 8;
+
+/// How many cgroups are kept that no group is in, and how many that are gone.
+const KEPT: usize = 256;
 
 impl Namer {
     /// One for these labels.
@@ -53,15 +57,24 @@ impl Namer {
             dimensions,
             cgroups,
             known: HashMap::new(),
-            found: HashMap::new(),
+            gone: HashSet::new(),
             searches: SEARCHES,
         }
     }
 
-    /// A reading of the ledger has ended: the next one searches anew.
+    /// A reading of the ledger begins: there may be searches again. What is known of cgroups that no group is in
+    /// is forgotten, if it is much.
     pub fn rest(&mut self) {
-        self.found = HashMap::new();
         self.searches = SEARCHES;
+        let is_held = |cgroup: &Arc<Cgroup>| Arc::strong_count(cgroup) > 1;
+        let held = self.known.values().filter(|cgroup| is_held(cgroup)).count();
+        if self.known.len() - held > KEPT {
+            self.known.retain(|_, cgroup| is_held(cgroup));
+            self.known.shrink_to_fit();
+        }
+        if self.gone.len() > KEPT {
+            self.gone = HashSet::new();
+        }
     }
 
     /// What the labels stand for.
@@ -76,32 +89,44 @@ impl Namer {
         Labels::all(value, self.dimensions.len())
     }
 
-    /// The cgroup with this id; none if no one knows it any more.
+    /// The cgroup with this id, as it is known or the kernel wrote it down.
     pub fn cgroup(&mut self, id: u64, paths: &impl Paths) -> Option<Arc<Cgroup>> {
         if let Some(known) = self.known.get(&id) {
             return Some(Arc::clone(known));
         }
-        let written = paths.cgroup(id).and_then(|path| join(&path));
-        let path = written.or_else(|| self.search(id))?;
-        let names = Names::of(&path.to_string_lossy());
-        let cgroup = Arc::new(Cgroup { path, names });
-        self.known.insert(id, Arc::clone(&cgroup));
-        Some(cgroup)
+        let path = paths.cgroup(id).and_then(|path| join(&path))?;
+        Some(self.learn(id, path))
     }
 
-    /// What the path of the cgroup with this id says; none if no one knows it any more.
+    /// Looks for those of these cgroups that are not known otherwise, all of which were there before, in one search.
+    pub fn find(&mut self, ids: impl IntoIterator<Item = u64>, paths: &impl Paths) {
+        let ids = ids.into_iter();
+        let unknown: HashSet<u64> = ids
+            .filter(|id| !self.gone.contains(id) && self.cgroup(*id, paths).is_none())
+            .collect();
+        if unknown.is_empty() || self.searches == 0 {
+            return;
+        }
+        self.searches -= 1;
+        let mut all = self.cgroups.all();
+        for id in unknown {
+            match all.remove(&id) {
+                Some(path) => drop(self.learn(id, path)),
+                None => drop(self.gone.insert(id)),
+            }
+        }
+    }
+
+    /// What the path of the cgroup with this id says; none if it is not known.
     pub fn names(&mut self, id: u64, paths: &impl Paths) -> Option<Names> {
         Some(self.cgroup(id, paths)?.names.clone())
     }
 
-    /// Looks for a cgroup among all that are there; none if it is gone, or was made after the last search
-    /// that this reading has.
-    fn search(&mut self, id: u64) -> Option<PathBuf> {
-        if !self.found.contains_key(&id) && self.searches > 0 {
-            self.searches -= 1;
-            self.found = self.cgroups.all();
-        }
-        self.found.get(&id).cloned()
+    fn learn(&mut self, id: u64, path: PathBuf) -> Arc<Cgroup> {
+        let names = Names::of(&path.to_string_lossy());
+        let cgroup = Arc::new(Cgroup { path, names });
+        self.known.insert(id, Arc::clone(&cgroup));
+        cgroup
     }
 
     /// Forgets a cgroup that is gone.
@@ -223,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn those_whose_path_is_too_long_are_searched_for_a_few_times_in_a_reading() {
+    fn those_whose_path_is_too_long_are_found_in_one_search() {
         let mount = tempfile::tempdir().unwrap();
         let id_of = |name: &str| {
             let folder = mount.path().join(name);
@@ -233,14 +258,51 @@ mod tests {
         let cgroups = Cgroups::new(Some(mount.path().into()));
         let mut namer = Namer::new(Dimension::DEFAULT.into(), cgroups);
         let paths = written(&[], Path::CUT);
-        for number in 0..SEARCHES {
-            let id = id_of(&format!("{number}.service"));
-            assert!(namer.cgroup(id, &paths).is_some());
+        let ids: Vec<u64> = (0..100)
+            .map(|number| id_of(&format!("{number}.service")))
+            .collect();
+        namer.find(ids.iter().copied(), &paths);
+        assert_eq!(namer.searches, SEARCHES - 1);
+        assert!(ids.iter().all(|id| namer.cgroup(*id, &paths).is_some()));
+        // Those that are known, or gone, cost no other.
+        namer.find(ids.iter().copied().chain([1]), &paths);
+        namer.find(ids.iter().copied().chain([1]), &paths);
+        assert_eq!(namer.searches, SEARCHES - 2);
+    }
+
+    #[test]
+    fn no_one_has_all_cgroups_searched_without_end() {
+        let mount = tempfile::tempdir().unwrap();
+        let cgroups = Cgroups::new(Some(mount.path().into()));
+        let mut namer = Namer::new(Dimension::DEFAULT.into(), cgroups);
+        let paths = written(&[], Path::CUT);
+        for id in 1..=u64::from(SEARCHES) {
+            namer.find([id], &paths);
         }
-        let late = id_of("late.service");
+        let folder = mount.path().join("late.service");
+        fs::create_dir(&folder).unwrap();
+        let late = fs::metadata(folder).unwrap().ino();
+        namer.find([late], &paths);
         assert_eq!(namer.cgroup(late, &paths), None);
         namer.rest();
+        namer.find([late], &paths);
         assert!(namer.cgroup(late, &paths).is_some());
+    }
+
+    #[test]
+    fn what_no_group_holds_does_not_pile_up() {
+        let mut namer = namer(Dimension::DEFAULT);
+        let paths = written(&["web.service", "system.slice"], Path::WHOLE);
+        let held = namer.cgroup(0, &paths).unwrap();
+        let unknown = written(&[], 0);
+        for id in 1..10_000 {
+            assert!(namer.names(id, &paths).is_some());
+            namer.find([id + 10_000], &unknown);
+            namer.rest();
+            let size = namer.known.len().max(namer.gone.len());
+            assert!(size <= KEPT + 1, "{size}");
+        }
+        assert!(Arc::ptr_eq(&held, &namer.cgroup(0, &paths).unwrap()));
     }
 
     #[test]

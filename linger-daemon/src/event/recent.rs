@@ -30,8 +30,8 @@ impl Recent {
     }
 
     /// Takes what has come since the last time: to be called each ten seconds at least. `name` knows the
-    /// names of cgroups.
-    pub fn read(&mut self, mut name: impl FnMut(u64) -> Option<Names>) {
+    /// names of cgroups, by their ids.
+    pub fn read(&mut self, name: impl FnOnce(&[u64]) -> Vec<Option<Names>>) {
         self.watcher.prolong();
         // The wall clock may have been set.
         self.clock = Clock::of_host();
@@ -45,8 +45,8 @@ impl Recent {
             }
             events.push_back(event);
         }
-        for event in events {
-            let names = name(event.cgroup_id);
+        let cgroups: Vec<u64> = events.iter().map(|event| event.cgroup_id).collect();
+        for (event, names) in events.into_iter().zip(name(&cgroups)) {
             if let Told::Close(close) = told(&event, names.as_ref(), &self.clock) {
                 self.closes.push_front(close);
             }

@@ -135,9 +135,11 @@ impl Groups {
         self.namer.dimensions()
     }
 
-    /// The names of a cgroup; none if no one knows it any more.
-    pub(super) fn names(&mut self, cgroup_id: u64) -> Option<Names> {
-        self.namer.names(cgroup_id, &self.written)
+    /// The names of cgroups; none of one that no one knows any more.
+    pub(super) fn names(&mut self, cgroup_ids: &[u64]) -> Vec<Option<Names>> {
+        self.namer.find(cgroup_ids.iter().copied(), &self.written);
+        let ids = cgroup_ids.iter();
+        ids.map(|id| self.namer.names(*id, &self.written)).collect()
     }
 
     /// How many groups have counters.
@@ -163,12 +165,27 @@ impl Groups {
         totals: &mut Totals,
     ) -> Result<(), LedgerError> {
         self.passes += 1;
+        self.namer.rest();
         let started = Instant::now();
+        let mut unnamed = Vec::new();
         counters.for_each(|group, counters| {
             self.notes.add_to(group, counters);
-            self.add(group, counters, totals, started);
+            if !self.add(group, counters, totals) {
+                if self.is_named(group) {
+                    self.add_new(group, counters, totals, started);
+                } else {
+                    unnamed.push(*group);
+                }
+            }
         })?;
-        self.namer.rest();
+        let ids = unnamed.iter().map(|group| group.cgroup_id);
+        self.namer.find(ids, &self.written);
+        for group in &unnamed {
+            if let Some(mut counters) = counters.get(group)? {
+                self.notes.add_to(group, &mut counters);
+                self.add_new(group, &counters, totals, started);
+            }
+        }
         let passes = self.passes;
         self.known.retain(|_, known| known.now.number == passes);
         for known in self.known.values_mut() {
@@ -182,15 +199,25 @@ impl Groups {
         Ok(())
     }
 
-    /// Adds what a group counted.
-    fn add(&mut self, group: &Group, counters: &Counters, totals: &mut Totals, now: Instant) {
-        // Most are known: looked up once.
-        if let Some(known) = self.known.get_mut(group) {
-            return known.add(self.passes, &self.other, counters, totals);
-        }
+    /// Adds what a group counted that is known; whether it is.
+    fn add(&mut self, group: &Group, counters: &Counters, totals: &mut Totals) -> bool {
+        let known = self.known.get_mut(group);
+        known
+            .map(|known| known.add(self.passes, &self.other, counters, totals))
+            .is_some()
+    }
+
+    /// Adds what a group counted that is met for the first time.
+    fn add_new(&mut self, group: &Group, counters: &Counters, totals: &mut Totals, now: Instant) {
         let mut known = self.meet(group, now);
         known.add(self.passes, &self.other, counters, totals);
         self.known.insert(*group, known);
+    }
+
+    /// Whether it is known who a group is without a search among all cgroups.
+    fn is_named(&mut self, group: &Group) -> bool {
+        let is_keyed = self.keyed & keyed::CGROUP != 0;
+        !is_keyed || self.namer.cgroup(group.cgroup_id, &self.written).is_some()
     }
 
     /// A group is met for the first time.

@@ -133,6 +133,6 @@ pub(super) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The latest costly closes, newest first.
 fn latest(ledger: &Mutex<Ledger>, recent: &Mutex<Recent>) -> Vec<live::Recent> {
     let mut recent = lock(recent);
-    recent.read(|cgroup_id| lock(ledger).names(cgroup_id));
+    recent.read(|cgroup_ids| lock(ledger).names(cgroup_ids));
     recent.closes().map(live::Recent::from).collect()
 }
