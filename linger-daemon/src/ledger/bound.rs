@@ -1,5 +1,7 @@
 //! No more series than configured.
 
+use std::collections::HashSet;
+
 use linger_ebpf::{Counters, Group};
 
 use crate::metrics::series;
@@ -15,12 +17,12 @@ const MOST: usize = 94;
 pub(super) fn beyond<'a>(
     groups: impl Iterator<Item = (u64, usize, &'a Counters)>,
     most: usize,
-) -> Vec<usize> {
+) -> HashSet<usize> {
     let groups: Vec<_> = groups.collect();
     let room = most.saturating_sub(SHARED);
     // Not even counted, where all would fit whatever they do.
     if groups.len() * MOST <= room {
-        return Vec::new();
+        return HashSet::new();
     }
     let groups = groups.into_iter();
     let mut groups: Vec<_> = groups
@@ -28,7 +30,7 @@ pub(super) fn beyond<'a>(
         .collect();
     let all: usize = groups.iter().map(|(_, _, series)| series).sum();
     if all <= room {
-        return Vec::new();
+        return HashSet::new();
     }
     groups.sort_unstable();
     let mut sum = 0;
@@ -43,6 +45,8 @@ pub(super) fn beyond<'a>(
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use linger_ebpf::Outcome;
 
     use super::*;
@@ -59,11 +63,11 @@ mod tests {
         let size = series(&one);
         let groups = || [(30, 0), (10, 1), (20, 2)].map(|(met, slot)| (met, slot, &one));
         let beyond = |most| beyond(groups().into_iter(), most + SHARED);
-        assert_eq!(beyond(3 * size), Vec::<usize>::new());
-        assert_eq!(beyond(3 * size - 1), [0]);
-        assert_eq!(beyond(2 * size), [0]);
-        assert_eq!(beyond(size), [2, 0]);
-        assert_eq!(beyond(0), [1, 2, 0]);
+        assert_eq!(beyond(3 * size), HashSet::new());
+        assert_eq!(beyond(3 * size - 1), HashSet::from([0]));
+        assert_eq!(beyond(2 * size), HashSet::from([0]));
+        assert_eq!(beyond(size), HashSet::from([2, 0]));
+        assert_eq!(beyond(0), HashSet::from([1, 2, 0]));
     }
 
     #[test]
@@ -71,7 +75,20 @@ mod tests {
         let (large, small) = (counters(Outcome::COUNT), counters(1));
         let groups = [(1, 0, &small), (2, 1, &large), (3, 2, &small)];
         let most = 2 * series(&small) + SHARED;
-        assert_eq!(beyond(groups.into_iter(), most), [1, 2]);
+        assert_eq!(beyond(groups.into_iter(), most), HashSet::from([1, 2]));
+    }
+
+    /// As every reading does it, with the ledger locked.
+    #[test]
+    fn many_are_looked_up_in_no_time() {
+        let one = counters(1);
+        let slots = 0..65_536_usize;
+        let groups = slots.clone().map(|slot| (slot as u64, slot, &one));
+        let beyond = beyond(groups, 0);
+        let started = Instant::now();
+        assert!(slots.into_iter().all(|slot| beyond.contains(&slot)));
+        // A search for each takes several seconds.
+        assert!(started.elapsed() < Duration::from_secs(1));
     }
 
     #[test]
