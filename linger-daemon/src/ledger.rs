@@ -102,7 +102,7 @@ pub enum LedgerError {
         source: io::Error,
     },
     /// The kernel does not tell of a program.
-    #[error("cannot ask for what the kernel knows of a program")]
+    #[error("cannot query a program's state in the kernel")]
     Program {
         /// Why.
         source: io::Error,

@@ -75,7 +75,7 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     runtime.shutdown_background();
     drop(counting);
     if pins.is_some() {
-        info!("counting goes on; `lingerd unload` ends it");
+        info!("counting goes on in the kernel; `lingerd unload` ends it");
     } else {
         info!("detached");
     }
@@ -89,8 +89,8 @@ fn open_pins(config: &Config) -> Result<Option<Pins>, PinsError> {
     }
     if Pins::are_in(&config.pins) {
         warn!(
-            "the programs of another lingerd are kept in {}, and count as well, for no one if it does \
-             not run: `lingerd unload` ends them",
+            "the programs of another lingerd are pinned in {} and count as well, in vain unless it runs: \
+             `lingerd unload` removes them",
             config.pins.display()
         );
     }
@@ -105,7 +105,7 @@ fn listeners(config: &Config) -> Result<Listeners, BindError> {
     let Some(listeners) = http::passed()? else {
         return http::bind(&config.listen);
     };
-    info!("listening on the sockets that the service manager passed, instead of on listen");
+    info!("listening on the sockets passed by the service manager instead of `listen`");
     Ok(listeners)
 }
 

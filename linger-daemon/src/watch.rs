@@ -183,7 +183,7 @@ impl Session {
         let lapse = self.watcher.prolong();
         if !lapse.is_zero() {
             eprintln!(
-                "lingerd: held up, and did not watch for {:.1} s: what was closed then is not told",
+                "lingerd: held up, and did not watch for {:.1} s: closes in that time are not shown",
                 lapse.as_secs_f64()
             );
         }
@@ -278,7 +278,7 @@ fn open(filter: &Filter, options: &Options) -> Result<Opened> {
             let prepared = prepare(&mut maps, plan)?;
             info!(
                 plan = plan.name(),
-                "watching by the programs that are kept in {}",
+                "watching by the programs pinned in {}",
                 options.pins.display()
             );
             return Ok((None, programs, prepared));
@@ -293,10 +293,7 @@ fn open(filter: &Filter, options: &Options) -> Result<Opened> {
     let programs = mem::take(&mut attached.programs);
     // Attaching may have taken longer than the place is kept without a sign of life.
     prepared.watcher.prolong();
-    info!(
-        plan = attached.plan.name(),
-        "watching by programs of its own"
-    );
+    info!(plan = attached.plan.name(), "watching by its own programs");
     Ok((Some(attached), programs, prepared))
 }
 

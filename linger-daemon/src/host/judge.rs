@@ -57,7 +57,7 @@ fn problem(found: impl Into<String>, fix: &'static str) -> Judgment {
 
 fn capabilities(facts: &Facts) -> Judgment {
     if facts.asked.missing.is_empty() {
-        return ok("all there");
+        return ok("all present");
     }
     let names: Vec<_> = facts
         .asked
@@ -67,7 +67,7 @@ fn capabilities(facts: &Facts) -> Judgment {
         .collect();
     problem(
         format!("missing {}", names.join(", ")),
-        "run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN; a container is given them by \
+        "run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN; a container gets them by \
          --cap-add or securityContext.capabilities.add, and keeps them only as user 0",
     )
 }
@@ -77,7 +77,7 @@ fn user_namespace(facts: &Facts) -> Judgment {
         return ok("the host's");
     }
     problem(
-        "not the host's: capabilities are worth nothing for BPF there",
+        "not the host's: capabilities have no effect on BPF there",
         "run in the host's user namespace: no rootless container, no userns-remap, no hostUsers: false",
     )
 }
@@ -105,12 +105,12 @@ fn seccomp(facts: &Facts) -> Judgment {
         (Some(bpf), _) => problem(
             format!("the filter on this process refuses {bpf}"),
             "allow bpf(2): containerd since 1.6.9 and Docker since 23 do by default where CAP_BPF is added; \
-             else seccompProfile Unconfined or --security-opt seccomp=unconfined, or a profile of your own; \
-             for systemd SystemCallFilter=bpf",
+             otherwise use seccompProfile Unconfined, --security-opt seccomp=unconfined, or a profile of your own; \
+             in systemd SystemCallFilter=bpf",
         ),
         (None, Some(perf)) => warning(
-            format!("the filter on this process refuses {perf}: not for the plan kprobe"),
-            "allow perf_event_open(2) if neither fentry nor tracepoint is usable",
+            format!("the filter on this process refuses {perf}, which rules out the plan kprobe"),
+            "allow perf_event_open(2), if neither fentry nor tracepoint can be used",
         ),
         (None, None) => ok("a filter that lets bpf(2) and perf_event_open(2) pass"),
     }
@@ -122,45 +122,45 @@ fn modules(facts: &Facts) -> Judgment {
     match refused(facts.asked.map, facts).filter(|errno| !is_filtered && *errno != Errno::ENOSYS) {
         Some(errno @ (Errno::EPERM | Errno::EACCES)) => problem(
             format!(
-                "making a map is refused ({errno}) with all capabilities there; in use: {}",
+                "creating a map is refused ({errno}) despite all capabilities; in use: {}",
                 modules.unwrap_or("unknown")
             ),
             "look for what denied it: journalctl -k -g denied, ausearch -m avc -ts recent; under SELinux \
              containers need the type spc_t",
         ),
         Some(errno) => problem(
-            format!("no map can be made ({errno})"),
-            "raise the memory limit: what maps take is charged to the service or the container",
+            format!("no map can be created ({errno})"),
+            "raise the memory limit: maps are charged to the service or the container",
         ),
-        None => ok(modules.unwrap_or("they let maps be made")),
+        None => ok(modules.unwrap_or("none refuses maps")),
     }
 }
 
 fn lockdown(facts: &Facts) -> Judgment {
     match facts.lockdown {
         Lockdown::None => ok("none"),
-        Lockdown::Integrity => ok("integrity: kernel memory may be read, which is enough"),
+        Lockdown::Integrity => ok("integrity: reading kernel memory is allowed, which is enough"),
         Lockdown::Confidentiality => problem(
-            "confidentiality: no program may read kernel memory, and there are no kprobes",
+            "confidentiality: programs may not read kernel memory, and there are no kprobes",
             "boot with lockdown=integrity; it cannot be lowered while the kernel runs",
         ),
-        Lockdown::Unknown => ok("not to be seen from here: none, or securityfs is not mounted"),
+        Lockdown::Unknown => ok("not visible: none, or securityfs is not mounted"),
     }
 }
 
 fn btf(facts: &Facts) -> Judgment {
     if facts.has_btf {
-        return ok("the kernel shows its types");
+        return ok("available");
     }
     problem(
         "there is no /sys/kernel/btf/vmlinux",
-        "use a kernel built with CONFIG_DEBUG_INFO_BTF=y; in a container, have the host's /sys there",
+        "use a kernel built with CONFIG_DEBUG_INFO_BTF=y; in a container, mount the host's /sys",
     )
 }
 
 fn cgroups(facts: &Facts) -> Judgment {
     match facts.cgroups {
-        None => ok("v2, all of them visible"),
+        None => ok("v2, all visible"),
         Some(shortcoming) => (Verdict::Warning, shortcoming.to_owned(), None),
     }
 }
@@ -170,16 +170,16 @@ fn preemption(facts: &Facts) -> Judgment {
         Preemption::None => ok(facts.preemption.describe()),
         Preemption::Threads | Preemption::Realtime => warning(
             format!(
-                "{}: it skips programs meanwhile. fentry makes up for that but for the time of a close in some \
+                "{}: it then skips programs. fentry makes up for that, except for the time of one close in some \
                  hundred thousand; tracepoint, from 7.0 on, misses more times; kprobe misses closes",
                 facts.preemption.describe()
             ),
-            "use the plan fentry, if it is usable",
+            "use the plan fentry, if possible",
         ),
         Preemption::Unknown => warning(
             facts.preemption.describe(),
-            "mount debugfs, so that /sys/kernel/debug/sched/preempt tells: fewer programs are attached where \
-             the kernel does not preempt",
+            "mount debugfs, so that /sys/kernel/debug/sched/preempt can be read: fewer programs are attached \
+             where the kernel does not preempt",
         ),
     }
 }
@@ -189,24 +189,28 @@ fn pid_namespace(facts: &Facts) -> Judgment {
         return ok("the host's");
     }
     warning(
-        "not the host's: a close whose return was missed stays in flight, as threads that are gone \
-         cannot be told",
-        "nothing has to be done; hostPID: true, or --pid=host, has them swept",
+        "not the host's: a close whose return was missed stays in flight, because lingerd cannot see that \
+         its thread is gone",
+        "usually none is needed; hostPID: true, or --pid=host, lets lingerd clean up",
     )
 }
 
 fn bpffs(facts: &Facts) -> Judgment {
-    const MOUNT: &str = "mount -t bpf bpf /sys/fs/bpf; a container is given the host's as a volume";
+    const MOUNT: &str =
+        "mount -t bpf bpf /sys/fs/bpf; in a container, mount the host's as a volume";
     match &facts.bpffs {
-        Bpffs::Writable => ok("/sys/fs/bpf may be written to"),
-        Bpffs::Missing => warning("not mounted at /sys/fs/bpf: counts end with lingerd", MOUNT),
+        Bpffs::Writable => ok("/sys/fs/bpf can be written"),
+        Bpffs::Missing => warning(
+            "not mounted at /sys/fs/bpf: counts cannot outlive lingerd",
+            MOUNT,
+        ),
         Bpffs::Other(kind) => warning(
-            format!("at /sys/fs/bpf is {kind}: counts end with lingerd"),
+            format!("/sys/fs/bpf is {kind}: counts cannot outlive lingerd"),
             MOUNT,
         ),
         Bpffs::ReadOnly => warning(
-            "/sys/fs/bpf may not be written to: counts end with lingerd",
-            "mount -o remount,rw /sys/fs/bpf, and run as its owner; a container is given it without \
+            "/sys/fs/bpf cannot be written: counts cannot outlive lingerd",
+            "mount -o remount,rw /sys/fs/bpf, and run as its owner; in a container, mount it without \
              readOnly, and with appArmorProfile Unconfined where AppArmor is in use",
         ),
     }
@@ -214,15 +218,15 @@ fn bpffs(facts: &Facts) -> Judgment {
 
 fn tracefs(facts: &Facts) -> Judgment {
     match facts.tracefs {
-        Tracefs::Writable => ok("kprobe_events may be written to"),
+        Tracefs::Writable => ok("kprobe_events can be written"),
         Tracefs::Missing => warning(
-            "no kprobe_events: not for the plan kprobe",
-            "if neither fentry nor tracepoint is usable: mount -t tracefs tracefs /sys/kernel/tracing, on \
+            "no kprobe_events, which rules out the plan kprobe",
+            "if neither fentry nor tracepoint can be used: mount -t tracefs tracefs /sys/kernel/tracing, on \
              a kernel with CONFIG_KPROBE_EVENTS=y",
         ),
         Tracefs::ReadOnly => warning(
-            "kprobe_events may not be written to: not for the plan kprobe",
-            "if neither fentry nor tracepoint is usable, run as root with tracefs mounted for writing",
+            "kprobe_events cannot be written, which rules out the plan kprobe",
+            "if neither fentry nor tracepoint can be used, run as root with tracefs mounted for writing",
         ),
     }
 }
@@ -236,33 +240,35 @@ fn perf_paranoid(facts: &Facts) -> Judgment {
             if facts.asked.perf_refused.is_none() && level > Some(2) =>
         {
             warning(
-                format!("{shown}: no events even with CAP_PERFMON: not for the plan kprobe"),
-                "if neither fentry nor tracepoint is usable: sysctl kernel.perf_event_paranoid=2, or run with \
+                format!(
+                    "{shown}: no events even with CAP_PERFMON, which rules out the plan kprobe"
+                ),
+                "if neither fentry nor tracepoint can be used: sysctl kernel.perf_event_paranoid=2, or run with \
                  CAP_SYS_ADMIN",
             )
         }
-        _ => ok(format!("{shown}, above which CAP_PERFMON stands")),
+        _ => ok(format!("{shown}, which CAP_PERFMON overrides")),
     }
 }
 
 fn unprivileged(facts: &Facts) -> Judgment {
     match facts.unprivileged_disabled {
         Some(0) => warning(
-            "0: every user may load programs, and read side channels by them",
-            "not needed for lingerd, but wise: sysctl kernel.unprivileged_bpf_disabled=1",
+            "0: every user may load BPF programs, and exploit side channels with them",
+            "not needed for lingerd, but recommended: sysctl kernel.unprivileged_bpf_disabled=1",
         ),
-        Some(level) => ok(format!("{level}, above which CAP_BPF stands")),
-        None => ok("unknown, CAP_BPF stands above it"),
+        Some(level) => ok(format!("{level}, which CAP_BPF overrides")),
+        None => ok("unknown, but CAP_BPF overrides it"),
     }
 }
 
 fn jit(facts: &Facts) -> Judgment {
     match facts.jit {
         Some(0) => warning(
-            "0: programs are interpreted, slowly, and not for the plan fentry",
+            "0: programs are interpreted, which is slow and rules out the plan fentry",
             "sysctl net.core.bpf_jit_enable=1",
         ),
         Some(level) => ok(level.to_string()),
-        None => ok("not to be seen from this network namespace"),
+        None => ok("not visible from this network namespace"),
     }
 }

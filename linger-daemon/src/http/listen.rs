@@ -66,7 +66,7 @@ pub enum BindError {
     #[error("{0} is in use: is another lingerd running? Choose another place with --listen")]
     InUse(Place),
     /// The address belongs to another host.
-    #[error("{0} is no address of this host: choose one of its own with --listen")]
+    #[error("{0} is no address of this host: choose another one with --listen")]
     NotHere(Place),
     /// The port needs privileges.
     #[error(
@@ -78,13 +78,15 @@ pub enum BindError {
     #[error("no permission to make {0}: let lingerd write its directory, or choose another one")]
     NotWritable(Place),
     /// There is no directory for the socket.
-    #[error("{0} has no directory: make it, with RuntimeDirectory= where systemd starts lingerd")]
+    #[error("{0} has no directory: create it, with RuntimeDirectory= where systemd starts lingerd")]
     NoDirectory(Place),
     /// There is a file that is not to be replaced.
-    #[error("{0} is a file, and no socket: remove it, or choose another path with --listen")]
+    #[error("{0} is a file, and no socket: remove it or choose another path with --listen")]
     NotASocket(Place),
     /// More than the kernel takes.
-    #[error("{0} is too long for the path of a socket, of at most 107 bytes: choose a shorter one")]
+    #[error(
+        "{0} is too long for the path of a socket, which has at most 107 bytes: choose a shorter one"
+    )]
     TooLong(Place),
     /// Anything else.
     #[error("cannot listen on {place}: choose another place with --listen")]

@@ -229,7 +229,7 @@ impl Groups {
             .flatten();
         let own = if by_cgroup && cgroup.is_none() {
             // No one knows what it was: it is gone.
-            debug!(?group, "met a group whose cgroup no one knows");
+            debug!(?group, "met a group whose cgroup is unknown");
             Arc::clone(&self.retired)
         } else {
             Arc::new(self.namer.labels(group, cgroup.as_deref(), &self.written))

@@ -8,8 +8,8 @@ use crate::ledger::MapFill;
 
 pub(super) static LOST_ORPHAN_BYTES: Family = Family {
     name: "linger_lost_orphan_bytes_total",
-    help: "Bytes of payload outstanding in orphans that found no place, and are in no other \
-           metric. See --max-orphans.",
+    help: "Bytes of payload outstanding in orphans that could not be followed, and that are in no \
+           other metric. See --max-orphans.",
     kind: Kind::Counter,
     rule: Rule::Daemon(lost_orphan_bytes),
 };
@@ -30,17 +30,17 @@ pub(super) static PROBE: Family = Family {
 
 pub(super) static ATTACHED: Family = Family {
     name: "linger_probe_attached",
-    help: "Whether each BPF program is attached, with the place in the kernel it is attached to: 1, or 0 if someone has \
-           cut it off.",
+    help: "Whether each BPF program is attached to its target in the kernel: 1, or 0 if someone has \
+           detached it.",
     kind: Kind::Gauge,
     rule: Rule::Daemon(attached),
 };
 
 pub(super) static SKIPPED: Family = Family {
     name: "linger_probe_skipped_runs_total",
-    help: "Runs of each BPF program that the kernel skipped, because that program, or with kprobes any, was at \
-           work on the CPU already: some thread was preempted, or interrupted, inside it. What else sees the close \
-           makes up for most of them; see linger_lost_total for what none does.",
+    help: "Runs of each BPF program that the kernel skipped, because that program (with kprobes, any) was \
+           already running on the CPU: a thread was preempted or interrupted inside it. Other hooks make \
+           up for most of them; see linger_lost_total for the rest.",
     kind: Kind::Counter,
     rule: Rule::Daemon(skipped),
 };
@@ -48,9 +48,10 @@ pub(super) static SKIPPED: Family = Family {
 pub(super) static LOST: Family = Family {
     name: "linger_lost_total",
     help: "What could not be recorded. what=\"group\": changes counted under other because their \
-           group found no place, the sums are still exact; \"close\": closes that are in no \
-           counter; \"orphan\": orphans that are in no metric of orphans; \"return\": closes that are counted, but not in the histogram of their time; \"event\": lines not told to someone who watches, on which no count depends. \
-           Anything but 0 deserves a look.",
+           group found no place, sums are still exact; \"close\": closes that are in no counter; \
+           \"orphan\": orphans that are in no metric of orphans; \"return\": closes that are counted, \
+           but whose time is in no histogram; \"event\": lines that lingerd watch missed, on which no \
+           count depends. Anything but 0 deserves a look.",
     kind: Kind::Counter,
     rule: Rule::Daemon(lost),
 };
@@ -64,14 +65,14 @@ pub(super) static ENTRIES: Family = Family {
 
 pub(super) static CAPACITY: Family = Family {
     name: "linger_map_capacity",
-    help: "Entries that fit in each BPF map. What finds no place is counted in linger_lost_total.",
+    help: "Entries that fit in each BPF map. What does not fit is counted in linger_lost_total.",
     kind: Kind::Gauge,
     rule: Rule::Daemon(capacity),
 };
 
 pub(super) static SCRAPE: Family = Family {
     name: "linger_scrape_duration_seconds",
-    help: "Seconds that reading the ledger took for this scrape.",
+    help: "Seconds that it took to read the counters for this scrape.",
     kind: Kind::Gauge,
     rule: Rule::Daemon(scrape),
 };

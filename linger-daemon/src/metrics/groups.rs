@@ -12,35 +12,35 @@ use super::family::{Bounds, Family, Kind, Label, Rule, Series, Value};
 
 pub(super) static CLOSES: Family = Family {
     name: "linger_closes_total",
-    help: "Closes of TCP sockets by outcome. A close is the final release of a socket, whoever \
-           holds it last; each is counted once. Outcomes ending in _aborted gave the connection \
-           up instead of finishing it; linger_timeout and linger_interrupted returned success \
-           with data still unacknowledged.",
+    help: "Closes of TCP sockets by outcome. A close is the final release of a socket, by whoever \
+           holds it last; each is counted once. Outcomes ending in _aborted gave up the \
+           connection instead of finishing it; linger_timeout and linger_interrupted returned \
+           success with data still unacknowledged.",
     kind: Kind::Counter,
     rule: Rule::Group(closes),
 };
 
 pub(super) static BLOCKED: Family = Family {
     name: "linger_close_blocked_seconds",
-    help: "Seconds that the closing thread spent in close, from entry to return, waiting for the \
-           socket's lock included. waited=\"true\" waited under SO_LINGER. Closes whose time is \
-           not known are missing here and counted in linger_closes_total all the same.",
+    help: "Seconds that the closing thread spent in close, from entry to return, including the wait \
+           for the socket's lock. waited=\"true\": closes that waited under SO_LINGER. Closes whose \
+           time is unknown are missing here, but counted in linger_closes_total.",
     kind: Kind::Histogram(Bounds::Blocked),
     rule: Rule::Group(blocked),
 };
 
 pub(super) static DISCARDED: Family = Family {
     name: "linger_discarded_bytes_total",
-    help: "Bytes of payload that were queued to be sent and thrown away, by the outcome of the \
-           close that did it, or by the fate of the orphan that a close had left. queue=\"unsent\" never left this host; queue=\"unacked\" was sent, \
-           and may or may not have reached the peer.",
+    help: "Bytes of payload in the send queue that were discarded, by the outcome of the close that \
+           did it, or by the fate of the orphan that a close had left. queue=\"unsent\" never left \
+           this host; queue=\"unacked\" was sent, and may or may not have reached the peer.",
     kind: Kind::Counter,
     rule: Rule::Group(discarded),
 };
 
 pub(super) static UNREAD: Family = Family {
     name: "linger_unread_bytes_total",
-    help: "Bytes of payload that arrived, were acknowledged to the peer, and were thrown away by a \
+    help: "Bytes of payload that arrived, were acknowledged to the peer, and were discarded by a \
            close because no one had read them.",
     kind: Kind::Counter,
     rule: Rule::Group(unread),
@@ -48,9 +48,9 @@ pub(super) static UNREAD: Family = Family {
 
 pub(super) static RESETS: Family = Family {
     name: "linger_resets_sent_total",
-    help: "RSTs that this host sent, by cause: of its own will, for who closed or acted; in answer to data \
-           for a connection that it had closed (late_data), for who closed; in answer to any other packet \
-           (no_socket, refused), for no one.",
+    help: "RSTs that this host sent, by cause. late_data answered data for a connection that a close \
+           had ended, and counts for who closed; no_socket and refused answered any other packet, and \
+           count for a group with empty labels; all other causes count for who closed or acted.",
     kind: Kind::Counter,
     rule: Rule::Group(resets),
 };
@@ -58,15 +58,15 @@ pub(super) static RESETS: Family = Family {
 pub(super) static ORPHANS_ACTIVE: Family = Family {
     name: "linger_orphans_active",
     help: "Orphans still under way: sockets whose close returned while payload was unsent or \
-           unacknowledged, and whose end has not come.",
+           unacknowledged, and which have not ended yet.",
     kind: Kind::Gauge,
     rule: Rule::Group(orphans_active),
 };
 
 pub(super) static ORPHANS_TOTAL: Family = Family {
     name: "linger_orphans_total",
-    help: "Orphans that came to an end, by fate. All but \"delivered\" lost payload that their \
-           program believes sent.",
+    help: "Orphans that ended, by fate. All but \"delivered\" lost payload that their program \
+           believes sent.",
     kind: Kind::Counter,
     rule: Rule::Group(orphans_ended),
 };

@@ -327,30 +327,28 @@ pub fn blind(plan: Plan, kernel: &Kernel) -> Vec<&'static str> {
         Plan::Kprobe => {
             vec![
                 "how a close ends that begins while 4,096 others are blocked in close: it is counted without \
-                 its time, and, if its connection outlives a wait under SO_LINGER, by the time that was set",
+                 its time and, if its connection outlives a wait under SO_LINGER, judged by the time that was set",
             ]
         }
         Plan::Tracepoint => {
             let mut blind = vec![
-                "closes of the kernel's own sockets, and of MPTCP subflows",
-                "what a close does after it was decided, sending its FIN for the most part: it is not \
-                 in the close's time, and an orphan is as large as it was then",
-                "the time of closes that wait under SO_LINGER outside close(2), by io_uring, or before \
-                 lingerd has seen one that does: until then it does not hook sys_exit, for which every \
-                 system call pays",
+                "closes of the kernel's own sockets and of MPTCP subflows",
+                "what a close does after it is decided, mostly sending its FIN: that is not part of the \
+                 close's time, and an orphan is as large as it was then",
+                "the time of closes that wait under SO_LINGER outside close(2) (io_uring), or before lingerd \
+                 has hooked sys_exit, which it does once a close has waited, because every system call pays",
             ];
             if Answers::of(kernel) != Answers::Shown {
                 blind.push(
                     "RSTs that answer a packet for which there is no socket, or no more than what \
-                     TIME_WAIT or a request keeps of one: that takes Linux 6.10",
+                     TIME_WAIT or a request keeps of one: that needs Linux 6.10",
                 );
             }
             if !sees_returns(kernel) {
-                blind.push("the time of any close that waits: that takes Linux 6.6 on x86-64");
+                blind.push("the time of any close that waits: that needs Linux 6.6 on x86-64");
                 blind.push(
-                    "how a wait under SO_LINGER ends that ends neither in delivery nor in death: \
-                     it is counted when its connection ends, as linger_timeout, or by what became \
-                     of the data if that was within the linger time",
+                    "how a wait under SO_LINGER ends: it is counted when its connection ends, by what \
+                     became of the data if that was within the linger time, otherwise as linger_timeout",
                 );
             }
             blind

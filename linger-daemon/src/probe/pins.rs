@@ -57,7 +57,7 @@ pub enum PinsError {
     /// It does not belong to this user.
     #[error(
         "{path} belongs to the user with the id {owner}: run lingerd as that user, or as root \
-         `lingerd unload`, by which counting starts anew"
+         `lingerd unload`, after which counting starts from zero"
     )]
     NotOurs {
         /// The folder.

@@ -35,19 +35,19 @@ pub(super) fn take_over(
         Ok((origin, attached)) => {
             let version = version(&origin);
             info!(
-                "taking over the counts of the lingerd with the process id {}",
+                "taking over the counts of the lingerd with process ID {}",
                 origin.pid
             );
             if origin.object != fingerprint() {
                 warn!(
-                    "the programs of lingerd {version} go on counting; to replace them, stop this one \
-                     and run `lingerd unload`: the counts then start anew"
+                    "the programs of lingerd {version} keep counting; to replace them, stop this lingerd \
+                     and run `lingerd unload`: counting then starts from zero"
                 );
             }
             Ok(Some(attached))
         }
         Err(why) => {
-            warn!("counting starts anew: {why}");
+            warn!("counting starts from zero: {why}");
             pins.clear()?;
             Ok(None)
         }

@@ -120,7 +120,7 @@ fn drop_privileges(ledger: &Mutex<Ledger>) -> Result<()> {
     let readable = || lock(ledger).snapshot().is_ok();
     let kept = privileges::drop_all(readable).context("cannot drop capabilities")?;
     if !kept.is_empty() {
-        warn!("this kernel lets only the privileged read maps: keeping {kept:?}");
+        warn!("this kernel lets only privileged processes read maps: keeping {kept:?}");
     }
     Ok(())
 }

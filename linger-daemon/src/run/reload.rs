@@ -66,7 +66,7 @@ impl Running {
             for line in invalid.to_string().lines() {
                 error!("SIGHUP: {line}");
             }
-            error!("SIGHUP: the settings stay as they are: correct {path} and send it again");
+            error!("SIGHUP: the settings stay as they are: correct {path} and send SIGHUP again");
         })?;
         let wanted = wanted.config;
         let changes = config::changes(&self.config, &wanted);
@@ -80,10 +80,7 @@ impl Running {
         }
         self.config = config::in_effect(&self.config, &wanted);
         self.apply();
-        info!(
-            "SIGHUP: read {path}, settings that differ: {}",
-            changes.len()
-        );
+        info!("SIGHUP: read {path}, settings changed: {}", changes.len());
         Ok(())
     }
 

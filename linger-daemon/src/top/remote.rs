@@ -55,7 +55,7 @@ pub(super) enum ReadError {
     Status { status: StatusCode, text: String },
     #[error("the answer is longer than {MOST} bytes, or ends early")]
     Length,
-    #[error("the answer is none of a lingerd: {0}")]
+    #[error("the answer is not that of a lingerd: {0}")]
     NotLive(#[from] serde_json::Error),
 }
 

@@ -248,7 +248,7 @@ fn anew(lingerd: &Path, plan: Plan) -> Result<()> {
         daemon = pinned.start(lingerd, plan, &all)?;
         let errors = daemon.errors();
         ensure!(
-            errors.contains("counting starts anew") && errors.contains(why),
+            errors.contains("counting starts from zero") && errors.contains(why),
             "nothing is said of {why}:\n{errors}"
         );
         expect_gone(&programs)?;

@@ -108,11 +108,11 @@ impl State {
         match read(file, &mut seen) {
             Ok(rules) => {
                 self.rules = Arc::new(rules);
-                tracing::info!("read {path} again: it or a file that it names has changed");
+                tracing::info!("read {path} again: it, or a file that it names, has changed");
             }
             Err(error) => {
                 tracing::error!("{error}");
-                tracing::error!("who may ask stays as it is: correct {path}");
+                tracing::error!("keeping the previous TLS and passwords: correct {path}");
                 // Also what it named before, which may be what is missing now.
                 for (path, _) in self.seen.drain(..) {
                     if !seen.iter().any(|(known, _)| *known == path) {
