@@ -1,6 +1,7 @@
 //! `lingerd run`: attach, count, serve.
 
 mod counting;
+mod not_ready;
 mod reload;
 mod tend;
 
@@ -12,6 +13,7 @@ use tracing::{info, warn};
 
 pub(crate) use self::counting::alone;
 use self::counting::{Counting, lock};
+use self::not_ready::NotReady;
 use self::reload::Running;
 use self::tend::tend;
 use crate::config::{Config, Sources};
@@ -42,11 +44,12 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
         let _guard = runtime.enter();
         signal(SignalKind::hangup())?
     };
-    let pins = open_pins(&config)?;
-    let counting = Counting::begin(&config, pins.as_ref())?;
-
     let scheme = if security.has_tls() { "https" } else { "http" };
     let state = Arc::new(State::secured(security).live_for(config.live));
+    let not_ready = NotReady::answer(listeners.try_clone()?, Arc::clone(&state))?;
+    let pins = open_pins(&config)?;
+    let counting = Counting::begin(&config, pins.as_ref())?;
+    not_ready.end()?;
     state.attached(counting.metrics()?);
     for place in &places {
         announce(place, scheme);

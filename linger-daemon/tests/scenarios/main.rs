@@ -37,6 +37,7 @@ mod listener;
 mod load;
 mod needs;
 mod netns;
+mod not_ready;
 mod options;
 mod orphan_ends;
 mod orphan_netns;
