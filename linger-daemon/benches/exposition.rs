@@ -19,26 +19,28 @@ use linger_ebpf::{Counters, Plan};
 const ROUNDS: usize = 7;
 
 fn main() {
+    measure("usual", large::usual);
     measure("typical", large::typical);
     measure("everything", large::everything);
 }
 
 fn measure(name: &str, counters: fn(u64) -> Counters) {
     let snapshot = Arc::new(large::snapshot(counters));
-    let groups = snapshot.groups.iter();
-    let series: usize = groups.map(|(_, counters)| series(counters)).sum();
-    println!("{name}: {} groups, {series} series", snapshot.groups.len());
+    let series = snapshot.groups.iter().map(|(_, counters)| series(counters));
+    let series: usize = series.sum();
+    let groups = snapshot.groups.len();
+    println!("{name}: {groups} groups, {series} series");
 
     let exposition = metrics(&snapshot).read().expect("it can be read");
     for (name, format) in [("text", Format::Text), ("OpenMetrics", Format::OpenMetrics)] {
-        report(name, series, || {
+        report(name, groups, || {
             let mut text = Taken(0);
             exposition.write(format, &mut text).expect("it takes all");
             text.0
         });
     }
     drop(exposition);
-    report("copy of the snapshot", series, || {
+    report("copy of the snapshot", groups, || {
         drop(metrics(&snapshot).read().expect("it can be read"));
         0
     });
@@ -51,7 +53,7 @@ fn measure(name: &str, counters: fn(u64) -> Counters) {
         ("copied, served, gzip", gzip.to_owned()),
         ("the same, OpenMetrics", [accept, gzip].concat()),
     ] {
-        report(name, series, || get(address, &head));
+        report(name, groups, || get(address, &head));
     }
 }
 
@@ -116,7 +118,7 @@ fn get(address: SocketAddr, head: &str) -> usize {
 
 /// Prints what this work takes, which returns a number of bytes.
 #[expect(clippy::cast_precision_loss, reason = "for people")]
-fn report(what: &str, series: usize, work: impl Fn() -> usize) {
+fn report(what: &str, groups: usize, work: impl Fn() -> usize) {
     fs::write("/proc/self/clear_refs", "5").expect("Linux has it");
     let before = memory("VmRSS:");
     let runs = (0..ROUNDS).map(|_| {
@@ -126,9 +128,10 @@ fn report(what: &str, series: usize, work: impl Fn() -> usize) {
     });
     let (time, bytes) = runs.min().expect("at least one");
     println!(
-        "  {what:22} {:7.1} ms {:6.1} ns a series {bytes:10} bytes {:7} KiB of memory",
+        "  {what:22} {:7.1} ms {:6.2} µs a group {bytes:10} bytes {:6.0} a group {:7} KiB of memory",
         time.as_secs_f64() * 1e3,
-        time.as_secs_f64() * 1e9 / series as f64,
+        time.as_secs_f64() * 1e6 / groups as f64,
+        bytes as f64 / groups as f64,
         memory("VmHWM:").saturating_sub(before)
     );
 }

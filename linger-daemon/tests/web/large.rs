@@ -2,7 +2,9 @@
 
 use linger_daemon::attribution::{Dimension, Labels};
 use linger_daemon::ledger::Snapshot;
-use linger_ebpf::{BUCKETS, Counters, Fate, Lost, MAX_GROUPS, Outcome, Plan, QueueBytes, Times};
+use linger_ebpf::{
+    BUCKETS, Cause, Counters, Fate, Lost, MAX_GROUPS, Outcome, Plan, QueueBytes, Times,
+};
 
 /// As many groups as the ledger holds, each with the counters that belong to its number.
 pub(crate) fn snapshot(counters: fn(u64) -> Counters) -> Snapshot {
@@ -63,6 +65,23 @@ fn bytes(count: u64) -> QueueBytes {
         unsent: count * 1460,
         unacked: count * 536,
     }
+}
+
+/// What a usual service does: graceful closes, closes of ended connections and of listeners, and aborts. It leaves no
+/// orphans.
+pub(crate) fn usual(group: u64) -> Counters {
+    let mut counters = Counters::ZERO;
+    for outcome in [
+        Outcome::Graceful,
+        Outcome::AlreadyClosed,
+        Outcome::UnreadAborted,
+        Outcome::Listener,
+    ] {
+        close(&mut counters, outcome, group * 37 + 1, BUCKETS);
+    }
+    counters.resets[Cause::UnreadAborted.index()] = group + 1;
+    counters.unread_bytes = group + 1;
+    counters
 }
 
 /// What most groups do: two or three outcomes, of which most are quick, and now and then an orphan.

@@ -28,17 +28,7 @@ fn a_group_has_at_most_94_series() {
 /// As the contract has it of a service that leaves no orphans.
 #[test]
 fn a_usual_service_has_at_most_20_series() {
-    let mut counters = Counters::ZERO;
-    for outcome in [
-        Outcome::Graceful,
-        Outcome::AlreadyClosed,
-        Outcome::UnreadAborted,
-        Outcome::Listener,
-    ] {
-        large::close(&mut counters, outcome, 1, BUCKETS);
-    }
-    counters.resets[Cause::UnreadAborted.index()] = 1;
-    counters.unread_bytes = 1;
+    let counters = large::usual(1);
     // Outcomes, one histogram, bytes of either queue, resets, and unread bytes.
     assert_eq!(series(&counters), 4 + BUCKETS + 2 + 2 + 1 + 1);
     assert!(series(&counters) <= 20);
