@@ -25,6 +25,7 @@ pub(crate) use film::make;
 use crate::attribution::unit;
 use crate::needs::Need;
 use crate::scenario::{Scenario, Script};
+use crate::truth::Counters;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new(
@@ -88,6 +89,18 @@ fn discard(tally: &mut Tally, outcome: Outcome, lost: Queues) {
     let closes = tally.closes.entry(outcome.name().into()).or_default();
     closes.unsent += lost.unsent;
     closes.unacked += lost.unacked;
+}
+
+/// Expects that the kernel has answered each of so many clients by an RST since it had sent so many, or none of them.
+///
+/// A busy kernel may repeat a segment, and answer what it repeats.
+fn expect_resets(before: u64, clients: u64, each: bool) -> io::Result<()> {
+    let sent = Counters::read()?.out_resets - before;
+    if (sent >= clients) == each {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("the kernel sent {sent} RSTs")))
+    }
 }
 
 /// The error of a client that saw something else than the recipe says.

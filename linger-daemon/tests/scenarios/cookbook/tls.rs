@@ -13,7 +13,7 @@ use socket2::Socket;
 
 use super::client::{Client, wait_for_servers};
 use super::python::Server;
-use super::{unexpected, unit};
+use super::{expect_resets, unexpected, unit};
 use crate::scenario::Settings;
 use crate::truth::{Counters, Truth};
 
@@ -43,14 +43,10 @@ pub(super) fn close_notify(settings: Settings, truth: &mut Truth) -> io::Result<
                 truth.tally.close(socket, Outcome::AlreadyClosed)?;
             }
         }
-        let sent = Counters::read()?.out_resets - before;
-        let late = if waits { 0 } else { CLIENTS };
-        if sent != late {
-            return Err(io::Error::other(format!("the kernel sent {sent} RSTs")));
-        }
+        expect_resets(before, CLIENTS, !waits)?;
         let (name, mut tally) = server.end()?;
         if !waits {
-            Truth::late_data_to_remnants(&mut tally, late);
+            Truth::late_data_to_remnants(&mut tally, CLIENTS);
         }
         truth.service(name, tally);
     }
