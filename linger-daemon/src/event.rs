@@ -10,6 +10,7 @@ use linger_ebpf::{Event, Fate, Outcome, event_kind};
 use serde::{Deserialize, Serialize};
 
 pub use self::recent::Recent;
+pub(crate) use self::ring::RING_EVENTS;
 pub use self::ring::{WatchError, Watcher};
 pub use self::time::Clock;
 use crate::attribution::Names;

@@ -2,10 +2,11 @@
 
 mod asked;
 mod line;
+mod output;
 mod stack;
 mod units;
 
-use std::io::{self, ErrorKind, IsTerminal as _, Write};
+use std::io::{self, ErrorKind, IsTerminal as _};
 use std::mem;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
@@ -16,14 +17,17 @@ use linger_ebpf::{Filter, Plan};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::yield_now;
+use tokio::time::timeout;
 use tracing::info;
 
 pub use self::asked::Asked;
 use self::line::Lines;
+use self::output::Output;
 use self::stack::Symbols;
 use self::units::Units;
 use crate::attribution::{Dimension, Namer};
-use crate::event::{Clock, Told, WatchError, Watcher, told};
+use crate::event::{Clock, RING_EVENTS, Told, WatchError, Watcher, told};
 use crate::ledger::{Returns, Undecided, Written};
 use crate::privileges;
 use crate::probe::{self, Attached, Beside, Maps, Programs, Purpose};
@@ -48,6 +52,23 @@ pub struct Options {
 /// How often the place is kept, and units are looked for.
 const TICK: Duration = Duration::from_secs(1);
 
+/// How many events are looked at before signals are heard again.
+const BATCH: usize = 64;
+
+/// How long the last lines wait for someone to take them.
+const LAST: Duration = Duration::from_secs(1);
+
+/// What is to be done next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// There may be more events.
+    More,
+    /// There are none until more come.
+    Waits,
+    /// All closes that are wanted were shown.
+    Over,
+}
+
 /// Shows the closes that are asked for until a signal, or the options, end it.
 pub fn watch(asked: Asked, options: &Options) -> Result<()> {
     privileges::require()?;
@@ -61,12 +82,14 @@ pub fn watch(asked: Asked, options: &Options) -> Result<()> {
     };
     let mut session = Session::begin(asked, options)?;
     let shown = runtime.block_on(session.run(options, signals));
+    // Nothing waits for a line that no one takes.
+    runtime.shutdown_background();
     if let Err(error) = shown
         && !is_closed(&error)
     {
         return Err(error);
     }
-    session.end();
+    session.sum_up();
     Ok(())
 }
 
@@ -156,23 +179,46 @@ impl Session {
             }
         };
         tokio::pin!(over);
-        self.show_head()?;
+        let mut out = Output::new();
+        self.lines.head(&mut out.lines)?;
+        let mut progress = Progress::More;
         loop {
+            let is_written = out.is_written();
             tokio::select! {
-                ready = ring.readable() => ready?.clear_ready(),
+                written = out.write(), if !is_written => written?,
+                ready = ring.readable(), if is_written && progress == Progress::Waits => ready?.clear_ready(),
+                () = yield_now(), if is_written && progress == Progress::More => {}
                 _ = tick.tick() => self.tend()?,
                 () = &mut over => break,
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
             }
-            if self.show(options.count)? {
+            if out.is_written() {
+                if progress == Progress::Over {
+                    break;
+                }
+                progress = self.show(options.count, &mut out)?;
+            }
+        }
+        self.end(options.count, &mut out).await?;
+        info!("watched for {:.1} s", begun.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    /// Shows what came, or was missed, in the last moment, as far as someone takes it.
+    async fn end(&mut self, count: Option<u64>, out: &mut Output) -> Result<()> {
+        self.tend()?;
+        for _ in 0..=RING_EVENTS / BATCH {
+            let progress = self.show(count, out)?;
+            let Ok(written) = timeout(LAST, out.write()).await else {
+                eprintln!("lingerd: no one takes the last lines: they are not all there");
+                break;
+            };
+            written?;
+            if progress != Progress::More {
                 break;
             }
         }
-        // What came, or was missed, in the last moment.
-        self.tend()?;
-        self.show(options.count)?;
-        info!("watched for {:.1} s", begun.elapsed().as_secs_f64());
         Ok(())
     }
 
@@ -204,19 +250,14 @@ impl Session {
         Ok(())
     }
 
-    fn show_head(&self) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        self.lines.head(&mut out)?;
-        out.flush()
-    }
-
-    /// Shows what has come; whether that is all that is wanted.
-    fn show(&mut self, count: Option<u64>) -> Result<bool> {
-        let mut out = io::stdout().lock();
-        let is_over = |closes| count.is_some_and(|count| closes >= count);
-        while !is_over(self.closes) {
+    /// Takes some of what has come, to be written.
+    fn show(&mut self, count: Option<u64>, out: &mut Output) -> Result<Progress> {
+        for _ in 0..BATCH {
+            if count.is_some_and(|count| self.closes >= count) {
+                return Ok(Progress::Over);
+            }
             let Some(event) = self.watcher.take() else {
-                break;
+                return Ok(Progress::Waits);
             };
             self.namer.find([event.cgroup_id], &self.written);
             let names = self.namer.names(event.cgroup_id, &self.written);
@@ -230,14 +271,13 @@ impl Session {
                     symbols.name(close);
                 }
             }
-            self.lines.write(&mut out, &told)?;
+            self.lines.write(&mut out.lines, &told)?;
         }
-        out.flush()?;
-        Ok(is_over(self.closes))
+        Ok(Progress::More)
     }
 
     /// Says what was shown.
-    fn end(&self) {
+    fn sum_up(&self) {
         eprintln!(
             "lingerd: {} closes told, {} lines missed",
             self.closes,

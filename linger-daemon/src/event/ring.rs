@@ -52,6 +52,8 @@ const LEASE: Duration = Duration::from_secs(10);
 const LEASE_OF_DAEMON: Duration = Duration::from_secs(60);
 /// Bytes of a ring: some thousand closes, for those who look often.
 const RING: u32 = 1 << 20;
+/// As many events as that has room for.
+pub(crate) const RING_EVENTS: usize = RING as usize / (Event::HEAD + 8);
 /// Bytes of that of the daemon.
 const RING_OF_DAEMON: u32 = 64 << 10;
 /// As many closes as that has room for.

@@ -68,6 +68,7 @@ mod truth;
 mod under_way;
 mod unread;
 mod watch;
+mod watch_unread;
 mod watching;
 
 use std::env;

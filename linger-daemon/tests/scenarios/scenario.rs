@@ -16,7 +16,7 @@ use crate::{
     abort, answers, asleep, attribution, churn, cookbook, cut, dimensions, ends, exes, graceful,
     groups_full, hostile, kernel_threads, left_out, linger, listener, load, not_ready, orphan_ends,
     orphan_netns, orphan_table, orphans, page, persist, pod, process_names, random, reached,
-    reload, restart, retired, returns, segments, special, under_way, unread, watch,
+    reload, restart, retired, returns, segments, special, under_way, unread, watch, watch_unread,
 };
 
 /// What a scenario does; it counts in [`Truth`] all closes that it makes.
@@ -217,6 +217,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         hostile::SCENARIOS,
         pod::SCENARIOS,
         watch::SCENARIOS,
+        watch_unread::SCENARIOS,
         random::SCENARIOS,
         segments::SCENARIOS,
         answers::SCENARIOS,

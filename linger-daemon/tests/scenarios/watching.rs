@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -11,6 +11,8 @@ use anyhow::{Context as _, Result, ensure};
 use linger_daemon::event::{Close, End, Told};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+use crate::daemon::wait_until;
 
 /// How long attaching, or a line, may take on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,6 +28,20 @@ pub(crate) struct Watching {
 impl Watching {
     /// Starts it with these options, and waits until it watches.
     pub(crate) fn start(lingerd: &Path, options: &[&str]) -> Result<Self> {
+        let (mut watching, stdout) = Self::start_unread(lingerd, options)?;
+        let (out, lines) = channel();
+        watching.lines = lines;
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                // The scenario may be over.
+                let _ = out.send(line);
+            }
+        });
+        Ok(watching)
+    }
+
+    /// The same, without reading its lines.
+    pub(crate) fn start_unread(lingerd: &Path, options: &[&str]) -> Result<(Self, ChildStdout)> {
         let mut process = Command::new(lingerd)
             .args(["watch", "--json"])
             .args(options)
@@ -34,15 +50,7 @@ impl Watching {
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("run {}", lingerd.display()))?;
-        let (out, lines) = channel();
-        if let Some(stdout) = process.stdout.take() {
-            thread::spawn(move || {
-                for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                    // The scenario may be over.
-                    let _ = out.send(line);
-                }
-            });
-        }
+        let stdout = process.stdout.take().context("its stdout is piped")?;
         let stderr = process.stderr.take().context("its stderr is piped")?;
         let mut stderr = BufReader::new(stderr);
         let mut errors = String::new();
@@ -55,11 +63,19 @@ impl Watching {
             let _ = stderr.read_to_string(&mut errors);
             errors
         });
-        Ok(Self {
+        let watching = Self {
             process,
-            lines,
+            lines: channel().1,
             errors: Some(errors),
             told: Vec::new(),
+        };
+        Ok((watching, stdout))
+    }
+
+    /// Waits for its end, whoever reads its lines.
+    pub(crate) fn expect_end(&mut self) -> Result<()> {
+        wait_until("the end of lingerd watch", || {
+            Ok(self.process.try_wait()?.is_some())
         })
     }
 

@@ -1,0 +1,41 @@
+//! Lines on their way to stdout. A thread writes them, so that a reader who lags holds up nothing else.
+
+use std::io;
+
+use tokio::io::{AsyncWriteExt as _, Stdout, stdout};
+
+/// Lines, and where they go.
+pub(super) struct Output {
+    stdout: Stdout,
+    /// What is yet to be written.
+    pub(super) lines: Vec<u8>,
+    /// The thread has written all that it was given.
+    is_flushed: bool,
+}
+
+impl Output {
+    pub(super) fn new() -> Self {
+        Self {
+            stdout: stdout(),
+            lines: Vec::new(),
+            is_flushed: true,
+        }
+    }
+
+    /// Whether all lines are written.
+    pub(super) fn is_written(&self) -> bool {
+        self.lines.is_empty() && self.is_flushed
+    }
+
+    /// Writes all lines. May be dropped before it is done, and called again.
+    pub(super) async fn write(&mut self) -> io::Result<()> {
+        while !self.lines.is_empty() {
+            self.is_flushed = false;
+            let written = self.stdout.write(&self.lines).await?;
+            self.lines.drain(..written);
+        }
+        self.stdout.flush().await?;
+        self.is_flushed = true;
+        Ok(())
+    }
+}

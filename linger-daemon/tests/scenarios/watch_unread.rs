@@ -1,0 +1,54 @@
+//! `lingerd watch` whose lines no one reads: it ends all the same when it is told to.
+
+use std::io::Read as _;
+use std::path::Path;
+use std::process::ChildStdout;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use linger_daemon::exercise::tcp::{self, Family, Loopback};
+use linger_ebpf::Plan;
+use nix::sys::signal::Signal;
+
+use crate::netns;
+use crate::scenario::{Scenario, Script};
+use crate::watching::Watching;
+
+pub(crate) const SCENARIOS: &[Scenario] =
+    &[Scenario::new("watch_unread", Script::Daemon(unread)).once()];
+
+/// Closes, whose lines are more than a pipe has room for.
+const CLOSES: usize = 1000;
+/// How long they are watched where a time is set.
+const DURATION: &str = "5s";
+
+fn unread(lingerd: &Path, plan: Plan) -> Result<()> {
+    netns::in_own(|| {
+        let options = ["--plan", plan.name(), "--outcome", "not_connected"];
+        let loopback = Loopback::new(Family::V4)?;
+        let close = || (0..CLOSES).try_for_each(|_| tcp::close(loopback.socket()?).map(drop));
+
+        let (mut watching, stdout) = Watching::start_unread(lingerd, &options)?;
+        close()?;
+        // A pipe fills in no time.
+        thread::sleep(Duration::from_secs(1));
+        watching.signal(Signal::SIGINT)?;
+        expect_end(&mut watching, stdout)?;
+
+        let options = [&options[..], &["--duration", DURATION]].concat();
+        let (mut watching, stdout) = Watching::start_unread(lingerd, &options)?;
+        close()?;
+        expect_end(&mut watching, stdout)
+    })
+}
+
+/// Expects its end, and that there was more to read than it could write.
+fn expect_end(watching: &mut Watching, mut stdout: ChildStdout) -> Result<()> {
+    watching.expect_end()?;
+    let mut text = Vec::new();
+    stdout.read_to_end(&mut text)?;
+    let lines = text.iter().filter(|&&byte| byte == b'\n').count();
+    ensure!((1..CLOSES).contains(&lines), "{lines} lines of {CLOSES}");
+    Ok(())
+}
