@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use linger_daemon::http::{self, Limits, Place, State};
+use linger_daemon::config::Place;
+use linger_daemon::http::{self, Limits, State};
 use linger_daemon::ledger::Snapshot;
 use linger_daemon::metrics::{Facts, Format, Metrics, series};
 use linger_ebpf::{Counters, Plan};

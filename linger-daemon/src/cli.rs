@@ -11,12 +11,12 @@ mod watch;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
-use linger_ebpf::Plan;
+use clap::{Parser, Subcommand};
 
 pub use self::settings::Settings;
 pub use self::top::Top;
 pub use self::watch::Watch;
+use crate::config::PlanChoice;
 use crate::exercise::{self, Kind, Request};
 
 /// What happens to a TCP connection, and to its data, when a program closes it?
@@ -179,41 +179,6 @@ impl Exercise {
             kinds: self.kinds.clone(),
             count: self.count,
             time: Duration::from_secs(self.time),
-        }
-    }
-}
-
-/// Which plan to use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum PlanChoice {
-    /// The best that attaches: fentry, then kprobe, then tracepoint
-    Auto,
-    /// BPF trampolines: exact, and the cheapest
-    Fentry,
-    /// Kprobes on the same functions, where there are no trampolines
-    Kprobe,
-    /// cgroup/sock_release and tracepoints, where the kernel refuses both
-    Tracepoint,
-}
-
-impl PlanChoice {
-    /// Its name.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self.plan() {
-            None => "auto",
-            Some(plan) => plan.name(),
-        }
-    }
-
-    /// The plan, unless the choice is lingerd's.
-    #[must_use]
-    pub const fn plan(self) -> Option<Plan> {
-        match self {
-            Self::Auto => None,
-            Self::Fentry => Some(Plan::Fentry),
-            Self::Kprobe => Some(Plan::Kprobe),
-            Self::Tracepoint => Some(Plan::Tracepoint),
         }
     }
 }

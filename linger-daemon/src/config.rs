@@ -2,11 +2,14 @@
 //!
 //! A flag wins over the environment, that over the file, and that over the default.
 
+mod access;
 mod changes;
 mod file;
 mod filter;
 mod key;
 mod layers;
+mod place;
+mod plan;
 mod ports;
 mod problem;
 mod report;
@@ -19,20 +22,23 @@ use std::time::Duration;
 use linger_ebpf::{MAX_GROUPS, MAX_ORPHANS, keyed};
 use toml::Value;
 
+pub use self::access::Access;
 pub use self::changes::{Change, changes, in_effect};
 pub(crate) use self::file::text;
 pub use self::filter::{Filter, Lists, Pattern, Patterns};
 pub use self::key::{Key, Origin};
 pub use self::layers::{DEFAULT_PATH, Effective, Sources, load, log_level};
+pub use self::place::Place;
+pub use self::plan::PlanChoice;
 pub use self::ports::PortSet;
 pub use self::problem::{FileError, Invalid, Problem};
 pub use self::report::{check, json, table};
 use self::written::Written;
 use crate::attribution::Dimension;
-use crate::cli::PlanChoice;
-use crate::http::{Access, Place};
 use crate::logging::LogFilter;
-use crate::probe::DEFAULT_PINS;
+
+/// The folder of the programs that outlive the daemon, unless another is given.
+const DEFAULT_PINS: &str = "/sys/fs/bpf/lingerd";
 
 /// All settings of `lingerd run`.
 #[derive(Clone, Debug, PartialEq)]

@@ -23,12 +23,12 @@ use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
-pub use self::access::Access;
 use self::connections::{Connection, Connections};
 use self::listen::{Accept, Transport};
-pub use self::listen::{BindError, Listeners, Place, bind, passed};
+pub use self::listen::{BindError, Listeners, bind, passed};
 pub use self::security::{Mistake, Security, SecurityError};
 use self::turns::Turns;
+use crate::config::Access;
 use crate::metrics::Metrics;
 
 /// What no client can exceed.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use linger_ebpf::Outcome;
 
-use super::{KeptAt, PlanChoice};
+use super::KeptAt;
+use crate::config::PlanChoice;
 use crate::watch::{self, Asked};
 
 /// Options of `lingerd watch`.

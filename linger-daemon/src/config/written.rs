@@ -9,10 +9,8 @@ use std::time::Duration;
 use clap::ValueEnum;
 use toml::de::DeInteger;
 
-use super::{Key, Origin, Pattern, Patterns, PortSet, Problem};
+use super::{Access, Key, Origin, Pattern, Patterns, Place, PlanChoice, PortSet, Problem};
 use crate::attribution::Dimension;
-use crate::cli::PlanChoice;
-use crate::http::{Access, Place};
 use crate::logging::LogFilter;
 
 /// What was written for a key, or for an entry of its list.

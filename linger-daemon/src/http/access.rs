@@ -1,8 +1,6 @@
 //! Who may see `/live.json`, which tells processes and addresses.
 
-use std::fmt;
 use std::net::IpAddr;
-use std::str::FromStr;
 use std::sync::LazyLock;
 
 use hyper::Request;
@@ -11,68 +9,28 @@ use hyper::http::uri::Authority;
 use nix::sys::utsname::uname;
 
 use super::listen::Peer;
+use crate::config::Access;
 
-/// Who may see it without a password or a certificate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Access {
-    /// No one, nor with them.
-    No,
-    /// Those on this host, who ask it by its address or its own name.
-    #[default]
-    Loopback,
-    /// Everyone.
-    Yes,
-}
-
-impl Access {
-    /// As it is written.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::No => "false",
-            Self::Loopback => "loopback",
-            Self::Yes => "true",
-        }
-    }
-
-    /// Why a request is refused, or `known`: it came with a password or a certificate that was asked for.
-    pub(super) fn refuses<B>(
-        self,
-        request: &Request<B>,
-        peer: Peer,
-        known: bool,
-    ) -> Option<&'static str> {
-        match self {
-            Self::No => Some("/live.json is off: live = false\n"),
-            Self::Loopback if known => None,
-            Self::Loopback if !is_loopback(peer) => Some(
-                "/live.json tells processes and addresses, and is for this host alone: ask there, or give \
-                 lingerd passwords or certificates (--web.config.file), or live = true\n",
-            ),
-            // A name that leads to this host may be anyone's: the page of another site would be let read.
-            Self::Loopback if peer.is_some() && !asks_this_host(request) => Some(
-                "/live.json is for those who ask this host by its address or its own name; otherwise it takes \
-                 live = true\n",
-            ),
-            Self::Loopback | Self::Yes => None,
-        }
-    }
-}
-
-impl fmt::Display for Access {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Access {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let all = [Self::No, Self::Loopback, Self::Yes];
-        all.into_iter()
-            .find(|access| access.name() == text)
-            .ok_or(())
+/// Why a request is refused, or `known`: it came with a password or a certificate that was asked for.
+pub(super) fn refusal<B>(
+    access: Access,
+    request: &Request<B>,
+    peer: Peer,
+    known: bool,
+) -> Option<&'static str> {
+    match access {
+        Access::No => Some("/live.json is off: live = false\n"),
+        Access::Loopback if known => None,
+        Access::Loopback if !is_loopback(peer) => Some(
+            "/live.json tells processes and addresses, and is for this host alone: ask there, or give \
+             lingerd passwords or certificates (--web.config.file), or live = true\n",
+        ),
+        // A name that leads to this host may be anyone's: the page of another site would be let read.
+        Access::Loopback if peer.is_some() && !asks_this_host(request) => Some(
+            "/live.json is for those who ask this host by its address or its own name; otherwise it takes \
+             live = true\n",
+        ),
+        Access::Loopback | Access::Yes => None,
     }
 }
 
@@ -121,14 +79,6 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
-        for access in [Access::No, Access::Loopback, Access::Yes] {
-            assert_eq!(access.to_string().parse(), Ok(access));
-        }
-        assert_eq!("yes".parse::<Access>(), Err(()));
-    }
-
-    #[test]
     fn addresses_and_the_own_name_are_this_host() {
         let own = |host| is_own(host, "db1.example.net");
         for host in [
@@ -159,7 +109,7 @@ mod tests {
     fn those_on_this_host_are_let_in() {
         let refused = |access: Access, host: Option<&str>, peer: Option<&str>, known| {
             let peer = peer.map(|peer| peer.parse().unwrap());
-            access.refuses(&request(host), peer, known).is_some()
+            refusal(access, &request(host), peer, known).is_some()
         };
         let (own, other) = (Some("127.0.0.1:10546"), Some("attacker.example:10546"));
         for here in [Some("127.0.0.1"), Some("::1"), Some("::ffff:127.0.0.1")] {

@@ -5,6 +5,7 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Version};
 use tokio::time::Instant;
 
+use super::access::refusal;
 use super::body::Beginning;
 use super::connections::Request as UnderWay;
 use super::listen::Peer;
@@ -33,7 +34,7 @@ pub(super) async fn answer(
     let mut answer = match gate.check(&rules.users, request.headers(), peer).await {
         Verdict::Welcome => {
             let scrape = |view| scrape(request, view, state, peer, under_way, due);
-            let refused = state.live.refuses(request, peer, rules.knows_all);
+            let refused = refusal(state.live, request, peer, rules.knows_all);
             welcome(request, has_body, state, refused, scrape).await
         }
         Verdict::Unknown => unauthorized(),

@@ -19,7 +19,7 @@ pub use choose::{ProbeError, Purpose, choose};
 pub use hooks::{Hook, Point, Traits, blind, hooks};
 pub use kprobe::TRACEFS;
 pub use maps::Maps;
-pub use pins::{DEFAULT_PINS, Pins, PinsError};
+pub use pins::{Pins, PinsError};
 pub use preemption::Preemption;
 pub use programs::Programs;
 pub use takeover::{Beside, beside};

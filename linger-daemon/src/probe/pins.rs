@@ -31,9 +31,6 @@ use super::maps::Maps;
 use super::programs::{Links, Programs, is_link_kept};
 use crate::sys;
 
-/// The folder that is used unless another is given.
-pub const DEFAULT_PINS: &str = "/sys/fs/bpf/lingerd";
-
 const MAPS: &str = "maps";
 const LINKS: &str = "links";
 /// Of the programs: what the kernel knows of each, and one that is attached nowhere.

@@ -5,8 +5,7 @@ use anyhow::{Context as _, Result, bail};
 use super::own::Own;
 use super::remote::{ReadError, Remote};
 use crate::cli::Top;
-use crate::config::Config;
-use crate::http::Place;
+use crate::config::{Config, Place};
 use crate::live::Live;
 use crate::privileges;
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 use clap::CommandFactory as _;
 use linger_daemon::attribution::Dimension;
 use linger_daemon::cli::Cli;
-use linger_daemon::config::{Config, Filter, Key, Lists, Origin, Pattern, PortSet};
-use linger_daemon::http::Access;
-use linger_daemon::http::Place;
+use linger_daemon::config::{
+    Access, Config, Filter, Key, Lists, Origin, Pattern, Place, PlanChoice, PortSet,
+};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
@@ -99,7 +99,7 @@ fn the_file_says_what_it_says() {
             .into(),
         web_config_file: Some("/etc/linger/web.yml".into()),
         live: Access::Yes,
-        plan: linger_daemon::cli::PlanChoice::Kprobe,
+        plan: PlanChoice::Kprobe,
         persist: true,
         pins: "/sys/fs/bpf/ours".into(),
         log_level: "warn,linger_daemon::http=debug".parse().unwrap(),
@@ -249,7 +249,7 @@ fn configs() -> impl Strategy<Value = Config> {
                 listen: listen.into_iter().collect(),
                 web_config_file: file.map(Into::into),
                 live: [Access::No, Access::Loopback, Access::Yes][max_orphans as usize % 3],
-                plan: <linger_daemon::cli::PlanChoice as clap::ValueEnum>::value_variants()[plan],
+                plan: <PlanChoice as clap::ValueEnum>::value_variants()[plan],
                 persist: max_groups % 2 == 0,
                 pins: format!("/sys/fs/bpf/{max_orphans}").into(),
                 log_level: level.parse().unwrap(),

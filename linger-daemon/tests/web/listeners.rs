@@ -9,7 +9,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use linger_daemon::http::{self, Limits, Place};
+use linger_daemon::config::Place;
+use linger_daemon::http::{self, Limits};
 use tempfile::TempDir;
 
 use crate::server::{Answer, Server};

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 
-use linger_daemon::http::{Access, Limits};
+use linger_daemon::config::Access;
+use linger_daemon::http::Limits;
 use linger_daemon::ledger::Snapshot;
 use linger_daemon::live::{Counts, Histogram, Live, Lived, Queues};
 use linger_daemon::metrics::Format;

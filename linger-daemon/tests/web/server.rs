@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use linger_daemon::http::{self, Access, Limits, Listeners, Place, Security, State};
+use linger_daemon::config::{Access, Place};
+use linger_daemon::http::{self, Limits, Listeners, Security, State};
 use linger_daemon::ledger::Snapshot;
 use linger_daemon::metrics::{Metrics, SourceError};
 use tokio::sync::oneshot;

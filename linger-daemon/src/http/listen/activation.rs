@@ -4,7 +4,8 @@ use std::os::fd::{FromRawFd as _, RawFd};
 
 use socket2::{Domain, Socket, Type};
 
-use super::{BindError, Listener, Listeners, Place};
+use super::{BindError, Listener, Listeners};
+use crate::config::Place;
 
 /// The sockets that were passed to this process, if any were.
 ///

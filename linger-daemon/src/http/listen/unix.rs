@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{BindError, Listener, Place, listen};
+use super::{BindError, Listener, listen};
+use crate::config::Place;
 
 /// Who may connect: the daemon's user and group.
 const MODE: u32 = 0o660;

@@ -1,0 +1,46 @@
+//! Where to listen.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// A place to listen at.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// An address with its port.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+/// What the path of a Unix socket follows.
+const UNIX: &str = "unix:";
+
+/// Text that is no place.
+#[derive(Debug, thiserror::Error)]
+#[error("neither an address with its port, nor unix: and an absolute path")]
+pub struct NoPlace;
+
+impl FromStr for Place {
+    type Err = NoPlace;
+
+    fn from_str(text: &str) -> Result<Self, NoPlace> {
+        match text.strip_prefix(UNIX) {
+            Some(path) if Path::new(path).is_absolute() && !path.contains('\0') => {
+                Ok(Self::Unix(path.into()))
+            }
+            Some(_) => Err(NoPlace),
+            None => text.parse().map(Self::Tcp).map_err(|_| NoPlace),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "{UNIX}{}", path.display()),
+        }
+    }
+}
