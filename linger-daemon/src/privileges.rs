@@ -58,22 +58,27 @@ pub fn require() -> Result<(), Missing> {
 pub fn drop_all(
     still_works: impl Fn() -> bool + Sync,
 ) -> Result<HashSet<Capability>, caps::errors::CapsError> {
+    drop_all_but(&[], still_works)
+}
+
+/// The same, but for these capabilities, as far as they are there.
+pub fn drop_all_but(
+    wanted: &[Capability],
+    still_works: impl Fn() -> bool + Sync,
+) -> Result<HashSet<Capability>, caps::errors::CapsError> {
     let works_without = thread::scope(|scope| {
         scope
             .spawn(|| reduce_to(&HashSet::new()).is_ok() && still_works())
             .join()
             .unwrap_or(false)
     });
-    let keep = if works_without {
-        HashSet::new()
-    } else {
-        let have = caps::read(None, CapSet::Permitted)?;
-        [Capability::CAP_BPF, Capability::CAP_SYS_ADMIN]
-            .into_iter()
-            .find(|cap| have.contains(cap))
-            .into_iter()
-            .collect()
-    };
+    let have = caps::read(None, CapSet::Permitted)?;
+    let mut keep: HashSet<_> = wanted.iter().copied().collect();
+    keep.retain(|capability| have.contains(capability));
+    if !works_without {
+        let reading = [Capability::CAP_BPF, Capability::CAP_SYS_ADMIN];
+        keep.extend(reading.into_iter().find(|cap| have.contains(cap)));
+    }
     reduce_to(&keep)?;
     // Fails only on kernels before 3.5.
     let _ = nix::sys::prctl::set_no_new_privs();

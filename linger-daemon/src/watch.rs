@@ -10,6 +10,7 @@ use std::io::{self, ErrorKind, IsTerminal as _};
 use std::mem;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -19,7 +20,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::yield_now;
 use tokio::time::timeout;
-use tracing::info;
+use tracing::{debug, info};
 
 pub use self::asked::Asked;
 use self::line::Lines;
@@ -126,11 +127,12 @@ impl Session {
         let filter = asked.filter(&units.look());
         let (attached, programs, prepared) = open(&filter, options)?;
         let Prepared {
-            watcher,
+            mut watcher,
             written,
             undecided,
             returns,
         } = prepared;
+        drop_privileges(&mut watcher, &filter, asked.stack)?;
         let terminal = io::stdout().is_terminal();
         let mut session = Self {
             returns: attached.is_some().then_some(returns),
@@ -284,6 +286,19 @@ impl Session {
             self.watcher.missed()
         );
     }
+}
+
+/// Keeps no capability that neither watching nor, if that is asked for, naming functions takes.
+fn drop_privileges(watcher: &mut Watcher, filter: &Filter, stack: bool) -> Result<()> {
+    let wanted = if stack { stack::CAPABILITIES } else { &[] };
+    let watcher = Mutex::new(watcher);
+    let works = || {
+        let mut watcher = watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        watcher.ask(filter).is_ok()
+    };
+    let kept = privileges::drop_all_but(wanted, works).context("cannot drop capabilities")?;
+    debug!("keeping the capabilities {kept:?}");
+    Ok(())
 }
 
 /// The programs, attached if they are this process's own, and what was prepared of their maps.

@@ -3,9 +3,18 @@
 use blazesym::Pid;
 use blazesym::symbolize::source::{Process, Source};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolizer};
+use caps::Capability;
 use tracing::debug;
 
 use crate::event::{Close, Frame};
+
+/// What reading the programs of other users takes: their memory maps, the files behind these, and links to
+/// files that are gone.
+pub(super) const CAPABILITIES: &[Capability] = &[
+    Capability::CAP_SYS_PTRACE,
+    Capability::CAP_DAC_READ_SEARCH,
+    Capability::CAP_CHECKPOINT_RESTORE,
+];
 
 /// What knows the functions of programs.
 pub(super) struct Symbols(Symbolizer);

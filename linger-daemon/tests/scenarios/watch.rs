@@ -21,7 +21,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::born::{self, Cgroup};
-use crate::daemon::{Daemon, find_programs};
+use crate::daemon::{Daemon, find_programs, wait_until};
 use crate::netns;
 use crate::pinned::Pinned;
 use crate::scenario::{Scenario, Script, Settings};
@@ -301,6 +301,9 @@ fn lost(lingerd: &Path, plan: Plan) -> Result<()> {
     })
 }
 
+/// `CAP_DAC_READ_SEARCH`, `CAP_SYS_PTRACE`, `CAP_CHECKPOINT_RESTORE`: what reading the programs of others takes.
+const READING: [u32; 3] = [2, 19, 40];
+
 /// The stack leads to the call of close, by name.
 fn stack(lingerd: &Path, plan: Plan) -> Result<()> {
     netns::in_own(|| {
@@ -309,6 +312,10 @@ fn stack(lingerd: &Path, plan: Plan) -> Result<()> {
         let options = ["--plan", plan.name(), "--port", &port, "--stack"];
         let watching = Watching::start(lingerd, &[&options[..], &["--count", "1"]].concat())?;
         let pair = loopback.pair()?;
+        // It has said that it watches before it gives them up.
+        wait_until("a watch with few capabilities", || {
+            Ok(watching.expect_capabilities(&READING).is_ok())
+        })?;
         tcp::close(pair.client)?;
         let (status, told, errors) = watching.end()?;
         ensure!(status.success(), "{status}: {errors}");

@@ -33,6 +33,7 @@ fn unread(lingerd: &Path, plan: Plan) -> Result<()> {
         close()?;
         // A pipe fills in no time.
         thread::sleep(Duration::from_secs(1));
+        watching.expect_capabilities(&[])?;
         watching.signal(Signal::SIGINT)?;
         expect_end(&mut watching, stdout)?;
 

@@ -1,5 +1,6 @@
 //! A running `lingerd watch`, as its users see it: a process and the lines that it writes.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
@@ -82,6 +83,25 @@ impl Watching {
     /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Expects that no thread of it has capabilities but these, by their numbers, and `CAP_BPF` where that is
+    /// needed to read maps.
+    pub(crate) fn expect_capabilities(&self, most: &[u32]) -> Result<()> {
+        const CAP_BPF: u32 = 39;
+        let most = most
+            .iter()
+            .fold(1 << CAP_BPF, |all, one| all | 1_u64 << one);
+        for task in fs::read_dir(format!("/proc/{}/task", self.id()))? {
+            let status = fs::read_to_string(task?.path().join("status"))?;
+            let line = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
+            let has = u64::from_str_radix(line.context("CapPrm")?.trim(), 16)?;
+            ensure!(
+                has & !most == 0,
+                "capabilities {has:#x}, expected {most:#x}"
+            );
+        }
+        Ok(())
     }
 
     /// Reads lines until what was told so far is as it should be; then it must stay so for a while.
