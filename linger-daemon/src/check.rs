@@ -12,6 +12,7 @@ use crate::cli::Check;
 use crate::host::{self, Facts, Finding};
 use crate::privileges;
 use crate::probe::{self, AttachError, Loader, Purpose};
+use crate::stdout;
 
 /// All that was found out.
 #[derive(Debug, Serialize)]
@@ -62,9 +63,9 @@ struct HookReport {
 pub fn check(options: &Check) -> Result<ExitCode> {
     let report = Report::new(options.plan.plan())?;
     if options.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        stdout::print(&(serde_json::to_string_pretty(&report)? + "\n"))?;
     } else {
-        print!("{}", report.text()?);
+        stdout::print(&report.text()?)?;
     }
     Ok(if report.plan.is_some() {
         ExitCode::SUCCESS

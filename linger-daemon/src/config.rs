@@ -27,7 +27,7 @@ pub use self::changes::{Change, changes, in_effect};
 pub(crate) use self::file::text;
 pub use self::filter::{Filter, Lists, Pattern, Patterns};
 pub use self::key::{Key, Origin};
-pub use self::layers::{DEFAULT_PATH, Effective, Sources, load, log_level};
+pub use self::layers::{DEFAULT_PATH, Effective, Sources, load, log_level, pins};
 pub use self::place::Place;
 pub use self::plan::PlanChoice;
 pub use self::ports::PortSet;

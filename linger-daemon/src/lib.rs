@@ -18,6 +18,7 @@ pub mod notify;
 pub mod privileges;
 pub mod probe;
 pub mod run;
+pub mod stdout;
 mod sys;
 mod text;
 pub mod top;

@@ -1,16 +1,17 @@
 //! `lingerd`: arguments to command.
 
 use std::io::IsTerminal as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser as _;
 use linger_daemon::cli::{Cli, Command, ConfigCommand, Exercise};
-use linger_daemon::config::{self, Config, Invalid};
+use linger_daemon::config::{self, Invalid};
 use linger_daemon::http::Security;
 use linger_daemon::logging::Log;
 use linger_daemon::probe::Pins;
-use linger_daemon::{check, exercise, run, top, watch};
+use linger_daemon::{check, exercise, run, stdout, top, watch};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -42,15 +43,15 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
         }
         Command::Watch(options) => {
             cli.log()?;
-            let config = config::load(&cli.sources(&options.kept.settings()))?.config;
-            watch::watch(options.asked(), &options.options(config.pins))?;
+            let pins = config::pins(&cli.sources(&options.kept.settings()))?;
+            watch::watch(options.asked(), &options.options(pins))?;
         }
         Command::Config(ConfigCommand::Check { settings }) => {
             let sources = cli.sources(settings);
-            print!("{}", config::check(&sources)?);
+            stdout::print(&config::check(&sources)?)?;
             if let Some(file) = config::load(&sources)?.config.web_config_file {
                 Security::load(&file)?;
-                println!("{}: ok", file.display());
+                stdout::print(&format!("{}: ok\n", file.display()))?;
             }
         }
         Command::Config(ConfigCommand::Show { settings, json }) => {
@@ -60,11 +61,11 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
             } else {
                 config::table(&effective)
             };
-            print!("{shown}");
+            stdout::print(&shown)?;
         }
         Command::Unload(options) => {
             cli.log()?;
-            unload(&config::load(&cli.sources(&options.kept.settings()))?.config)?;
+            unload(&config::pins(&cli.sources(&options.kept.settings()))?)?;
         }
         Command::Top(options) => {
             let config = config::load(&cli.sources(&options.settings()))?.config;
@@ -79,13 +80,13 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
 }
 
 /// Removes what is pinned, and says whether there was anything.
-fn unload(config: &Config) -> Result<()> {
-    let folder = config.pins.display();
-    if let Some(pins) = Pins::existing(&config.pins)? {
+fn unload(pins: &Path) -> Result<()> {
+    let folder = pins.display();
+    if let Some(pins) = Pins::existing(pins)? {
         pins.unload()?;
-        println!("{folder}: detached and removed");
+        stdout::print(&format!("{folder}: detached and removed\n"))?;
     } else {
-        println!("{folder}: nothing is there");
+        stdout::print(&format!("{folder}: nothing is there\n"))?;
     }
     Ok(())
 }
@@ -102,9 +103,9 @@ fn exercise(options: &Exercise) -> Result<ExitCode> {
         eprint!("\r{:<24}\r", "");
     }
     if options.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        stdout::print(&(serde_json::to_string_pretty(&report)? + "\n"))?;
     } else {
-        print!("{}", exercise::table(&report));
+        stdout::print(&exercise::table(&report))?;
     }
     let made = report.iter().any(|done| done.times > 0);
     Ok(if made {

@@ -57,6 +57,9 @@ pub enum ScrapeError {
     /// The ledger could not be read.
     #[error("the ledger cannot be read")]
     Ledger(#[source] SourceError),
+    /// Nothing came of it.
+    #[error("the answer ended before it had begun")]
+    Unfinished,
     /// What the process says of itself could not be gathered.
     #[error("the metrics of the process cannot be gathered")]
     Process(#[from] prometheus::Error),

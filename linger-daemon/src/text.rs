@@ -30,7 +30,8 @@ pub(crate) fn seconds(value: f64) -> String {
         ..0.000_999_5 => digits(value * 1e6) + "µs",
         ..0.9995 => digits(value * 1e3) + "ms",
         ..59.95 => digits(value) + "s",
-        _ => long(value),
+        // What rounds up to a minute is one.
+        _ => long(value.max(60.0)),
     }
 }
 
@@ -163,7 +164,7 @@ mod tests {
                 ]
             ),
             [
-                "0", "350µs", "12.3ms", "1.00s", "1.23s", "0m59s", "12m05s", "5h16m", "3d05h"
+                "0", "350µs", "12.3ms", "1.00s", "1.23s", "1m00s", "12m05s", "5h16m", "3d05h"
             ]
         );
         assert_eq!(

@@ -6,6 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tracing::warn;
+
 use super::written::{Value, Written};
 use super::{Config, FileError, Invalid, Key, Origin, Problem, file};
 use crate::attribution::Dimension;
@@ -60,6 +62,22 @@ pub fn load(sources: &Sources) -> Result<Effective, Invalid> {
         layers.flag(sources, key);
     }
     layers.finish()
+}
+
+/// Where programs are kept. What is wrong with other settings is a warning.
+pub fn pins(sources: &Sources) -> Result<PathBuf, Invalid> {
+    let mut layers = Layers::default();
+    if !sources.flags.contains_key(&Key::Pins) {
+        layers.file(sources);
+    }
+    layers.flag(sources, Key::Pins);
+    if layers.bad.contains(&Key::Pins) {
+        return Err(Invalid(layers.problems));
+    }
+    for problem in &layers.problems {
+        warn!("{problem}");
+    }
+    Ok(layers.config.pins)
 }
 
 /// What is logged, of what works without the file.

@@ -68,7 +68,7 @@ pub(super) async fn scrape<B>(
             show(&metrics, wanted, begins);
             drop(turn);
         });
-        begun.await.expect("a scrape does not panic")
+        begun.await.unwrap_or(Err(ScrapeError::Unfinished))
     };
     match timeout_at(due, work).await {
         Ok(Ok(Beginning::Long(_))) if request.version() < Version::HTTP_11 => no_end_in_sight(),

@@ -122,3 +122,47 @@ fn show_tells_machines_the_same() {
     let settings = settings.as_array().unwrap();
     assert!(settings.contains(&labels) && settings.contains(&groups));
 }
+
+/// What `lingerd unload` says of a configuration; it runs with these arguments, and finds nothing to remove.
+fn unload(text: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let file = Dir::with(text);
+    let output = Command::new(env!("CARGO_BIN_EXE_lingerd"))
+        .args(["unload", "--config"])
+        .arg(file.file())
+        .args(arguments)
+        .env_remove("LINGER_LOG")
+        .output();
+    told(&output.unwrap())
+}
+
+#[test]
+fn unload_takes_of_the_file_what_it_needs() {
+    let nothing = |at: &str| format!("{at}: nothing is there\n");
+    let (code, out, errors) = unload("max-grops = 5\npins = \"/sys/fs/bpf/none-1\"\n", &[]);
+    assert_eq!((code, out), (Some(0), nothing("/sys/fs/bpf/none-1")));
+    assert!(errors.contains("max-grops: unknown key"), "{errors}");
+    // What it needs must be right, unless it is given.
+    let bad = "pins = 5\n";
+    let (code, _, errors) = unload(bad, &[]);
+    assert_eq!(code, Some(1));
+    assert!(errors.contains(":1: pins: "), "{errors}");
+    let (code, out, _) = unload(bad, &["--pins", "/sys/fs/bpf/none-2"]);
+    assert_eq!((code, out), (Some(0), nothing("/sys/fs/bpf/none-2")));
+}
+
+#[test]
+fn no_reader_is_no_failure() {
+    let file = Dir::with("");
+    for command in ["check", "show"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(env!("CARGO_BIN_EXE_lingerd"))
+            .args(["config", command, "--config"])
+            .arg(file.file())
+            .env_remove("LINGER_LOG")
+            .stdout(writer)
+            .output();
+        let nothing = (Some(0), String::new(), String::new());
+        assert_eq!(told(&output.unwrap()), nothing, "{command}");
+    }
+}

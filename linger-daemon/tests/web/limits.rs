@@ -185,6 +185,14 @@ fn a_scrape_that_hangs_is_given_up() {
 }
 
 #[test]
+fn a_scrape_of_which_nothing_comes_is_answered() {
+    let server = Server::reading(Limits::DEFAULT, || panic!("it has no end"));
+    let answer = server.get("/metrics");
+    assert_eq!(answer.status, 500);
+    assert!(answer.text().contains("ended"), "{}", answer.text());
+}
+
+#[test]
 fn stopping_finishes_what_is_under_way() {
     let mut server = Server::reading(Limits::DEFAULT, || {
         thread::sleep(Duration::from_millis(250));

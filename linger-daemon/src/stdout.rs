@@ -1,0 +1,12 @@
+//! What commands print.
+
+use std::io::{self, ErrorKind, Write as _};
+
+/// Prints to stdout. That no one reads any more is no error: they have read enough.
+pub fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
