@@ -3,10 +3,8 @@
 //! Every function makes real closes on loopback, counts all of them, the peers' too, and leaves no
 //! orphan behind that has not ended.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _};
+use std::io;
 use std::net::Shutdown;
-use std::os::unix::fs::FileExt as _;
 use std::thread;
 use std::time::Duration;
 
@@ -14,6 +12,7 @@ use linger_ebpf::{Cause, Fate, Outcome};
 use socket2::Socket;
 
 use super::meanwhile;
+use super::orphan_limit::OrphanLimit;
 use super::state::{self, Queues, State};
 use super::tally::{End, Tally};
 use super::tcp::{self, Family, Loopback, Pair};
@@ -222,48 +221,6 @@ pub(super) fn disconnected(loopback: &Loopback, tally: &mut Tally) -> Result {
     close_reset(tally, server)
 }
 
-/// The host's limit of orphans, put back when dropped.
-#[derive(Debug)]
-pub struct OrphanLimit {
-    file: File,
-    before: String,
-}
-
-impl OrphanLimit {
-    /// Opens the limit; works in the host's own network namespace only.
-    pub fn open() -> io::Result<Self> {
-        let path = "/proc/sys/net/ipv4/tcp_max_orphans";
-        let mut file = OpenOptions::new().read(true).write(true).open(path)?;
-        let mut before = String::new();
-        file.read_to_string(&mut before)?;
-        if before.trim() == "0" {
-            // To put that back would keep the host without orphans.
-            let message = "it is 0 already: someone else is at it, or set it back yourself";
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
-        }
-        Ok(Self { file, before })
-    }
-
-    /// Allows none, until this is dropped.
-    pub fn allow_none(&self) -> Result {
-        self.file.write_all_at(b"0\n", 0)
-    }
-
-    fn put_back(&self) -> Result {
-        self.file.write_all_at(self.before.as_bytes(), 0)
-    }
-}
-
-impl Drop for OrphanLimit {
-    fn drop(&mut self) {
-        // Nothing is left to do about an error but to say so.
-        if let Err(error) = self.put_back() {
-            let before = self.before.trim_end();
-            tracing::error!("set net.ipv4.tcp_max_orphans back to {before}: {error}");
-        }
-    }
-}
-
 pub(super) fn memory_aborted(loopback: &Loopback, tally: &mut Tally) -> Result {
     memory_aborted_under(&OrphanLimit::open()?, loopback, tally, tcp::close)
 }
@@ -312,10 +269,7 @@ fn close_under_limit(
 ) -> io::Result<bool> {
     let Pair { client, server } = pair_with_unacked(loopback)?;
     let queues = state::queues(&client)?;
-    limit.allow_none()?;
-    let blocked = close(client);
-    limit.put_back()?;
-    let blocked = blocked?;
+    let blocked = limit.while_none_is_allowed(|| close(client))??;
     // The RST, if there is one, came before close returned; only its reception may be late.
     thread::sleep(Duration::from_millis(20));
     let aborted = state::state(&server)? == State::Close;

@@ -7,6 +7,7 @@ pub mod diag;
 mod kinds;
 mod left;
 pub mod meanwhile;
+mod orphan_limit;
 mod orphans;
 mod report;
 pub mod state;
@@ -21,10 +22,11 @@ use linger_ebpf::Outcome;
 use serde::Serialize;
 
 pub use kinds::{
-    LINGER, MESSAGE, OrphanLimit, abort, close_after_fin, close_and_end_orphan, close_gracefully,
-    close_reset, memory_aborted_under, pair_with_unacked, pair_with_unsent,
+    LINGER, MESSAGE, abort, close_after_fin, close_and_end_orphan, close_gracefully, close_reset,
+    memory_aborted_under, pair_with_unacked, pair_with_unsent,
 };
 pub use left::{Ended, Orphans};
+pub use orphan_limit::OrphanLimit;
 pub use orphans::{close_window, pair_with_closed_window};
 pub use report::table;
 pub use tally::{Closes, End, Tally};
