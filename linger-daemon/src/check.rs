@@ -8,7 +8,6 @@ use linger_ebpf::{Plan, keyed};
 use nix::sys::utsname::uname;
 use serde::Serialize;
 
-use crate::cli::Check;
 use crate::host::{self, Facts, Finding};
 use crate::privileges;
 use crate::probe::{self, AttachError, Loader, Purpose};
@@ -60,10 +59,14 @@ struct HookReport {
 }
 
 /// Prints the report; succeeds if `run` would.
-pub fn check(options: &Check) -> Result<ExitCode> {
-    let report = Report::new(options.plan.plan())?;
-    if options.json {
-        stdout::print(&(serde_json::to_string_pretty(&report)? + "\n"))?;
+pub fn check(plan: Option<Plan>, json: bool) -> Result<ExitCode> {
+    let report = Report::new(plan)?;
+    if json {
+        stdout::print(
+            &(serde_json::to_string_pretty(&report)?
+                + "
+"),
+        )?;
     } else {
         stdout::print(&report.text()?)?;
     }

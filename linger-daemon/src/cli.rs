@@ -5,7 +5,6 @@
 )]
 
 mod settings;
-mod top;
 mod watch;
 
 use std::path::PathBuf;
@@ -14,10 +13,10 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 pub use self::settings::Settings;
-pub use self::top::Top;
 pub use self::watch::Watch;
 use crate::config::PlanChoice;
 use crate::exercise::{self, Kind, Request};
+use crate::top::Top;
 
 /// What happens to a TCP connection, and to its data, when a program closes it?
 ///

@@ -25,6 +25,8 @@ use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
 use linger_ebpf::{Close, Counters, Group, Lost, MAX_CLOSES, Plan};
 use thiserror::Error;
 
+#[cfg(test)]
+pub(crate) use self::bound::MOST_SERIES;
 use self::groups::Groups;
 use self::in_flight::{InFlight, Slots};
 use self::orphans::Records;
@@ -142,16 +144,17 @@ pub struct Ledger {
 
 impl Ledger {
     /// Takes the maps of programs that are yet to be attached by this plan, and writes into them what
-    /// the configuration says.
+    /// the configuration says. `series` says how many series these counters are shown as.
     pub fn new(
         maps: &mut Maps,
         plan: Plan,
         cgroups: Cgroups,
         config: &Config,
+        series: fn(&Counters) -> usize,
     ) -> Result<Self, LedgerError> {
         let mut ledger = Self {
             plan,
-            groups: Groups::new(maps, cgroups, config)?,
+            groups: Groups::new(maps, cgroups, config, series)?,
             counters: PerCpu::take(maps, "LEDGER")?,
             shared: PerCpu::take(maps, "SHARED")?,
             lost: take(maps, "LOST")?,

@@ -22,4 +22,5 @@ pub mod stdout;
 mod sys;
 mod text;
 pub mod top;
+pub mod version;
 pub mod watch;

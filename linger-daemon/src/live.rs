@@ -4,11 +4,6 @@
 //! never happened is missing, and stands for zero. All numbers but times are whole; those above 2^53
 //! take a reader that does not hold them as floats.
 
-mod chosen;
-mod made;
-#[cfg(test)]
-mod tests;
-
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 

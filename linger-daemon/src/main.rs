@@ -39,7 +39,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
         }
         Command::Check(options) => {
             cli.log()?;
-            return check::check(options);
+            return check::check(options.plan.plan(), options.json);
         }
         Command::Watch(options) => {
             cli.log()?;
@@ -68,7 +68,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
             unload(&config::pins(&cli.sources(&options.kept.settings()))?)?;
         }
         Command::Top(options) => {
-            let config = config::load(&cli.sources(&options.settings()))?.config;
+            let config = config::load(&cli.sources(&options.into()))?.config;
             top::top(options, &config)?;
         }
         Command::Exercise(options) => {

@@ -7,7 +7,10 @@ mod families;
 mod family;
 mod format;
 mod groups;
+mod live;
+mod number;
 mod process;
+mod series;
 mod text;
 
 use std::error::Error;
@@ -20,16 +23,10 @@ use prometheus::process_collector::ProcessCollector;
 
 pub use self::exposition::Exposition;
 pub use self::format::Format;
-pub use self::groups::series;
+pub use self::series::series;
 
 use crate::ledger::Snapshot;
 use crate::live::{Live, Recent};
-
-/// Version of this build.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// The commit this build was made from, `unknown` if it was not made in a repository.
-pub const REVISION: &str = env!("LINGER_REVISION");
 
 /// Where a scrape gets its counts: reads the ledger once a call.
 pub type Source = Arc<dyn Fn() -> Result<Snapshot, SourceError> + Send + Sync>;

@@ -5,6 +5,7 @@ mod draw;
 mod history;
 mod look;
 mod once;
+mod options;
 mod own;
 mod remote;
 mod rows;
@@ -23,9 +24,9 @@ use tokio::time::sleep;
 pub use self::column::Column;
 use self::history::History;
 use self::look::Look;
+pub use self::options::Top;
 use self::source::Source;
 use self::state::State;
-use crate::cli::Top;
 use crate::config::Config;
 
 /// What trends show, seconds.

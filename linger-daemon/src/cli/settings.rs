@@ -13,6 +13,7 @@ use anyhow::Result;
 use super::Cli;
 use crate::config::{self, Key, Sources};
 use crate::logging::{self, Log};
+use crate::top::Top;
 
 /// All settings; each wins over the same key of the file.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -157,6 +158,15 @@ impl Settings {
             Key::DenyUnits => &self.deny_unit,
             Key::DenyComms => &self.deny_comm,
             Key::DenyPorts => &self.deny_port,
+        }
+    }
+}
+
+impl From<&Top> for Settings {
+    fn from(options: &Top) -> Self {
+        Self {
+            config: options.config.clone(),
+            ..Self::default()
         }
     }
 }

@@ -4,24 +4,23 @@ use std::collections::HashSet;
 
 use linger_ebpf::{Counters, Group};
 
-use crate::metrics::series;
-
 /// What the groups without places of their own may come to.
-const SHARED: usize = Group::SHARED.len() * MOST;
+const SHARED: usize = Group::SHARED.len() * MOST_SERIES;
 
 /// Series of a group that did all that can be done.
-const MOST: usize = 94;
+pub(crate) const MOST_SERIES: usize = 94;
 
 /// Which of these counters, given with when they were first met, are too many: the last met are. None
 /// as long as there are no more than `most` series.
 pub(super) fn beyond<'a>(
     groups: impl Iterator<Item = (u64, usize, &'a Counters)>,
     most: usize,
+    series: fn(&Counters) -> usize,
 ) -> HashSet<usize> {
     let groups: Vec<_> = groups.collect();
     let room = most.saturating_sub(SHARED);
     // Not even counted, where all would fit whatever they do.
-    if groups.len() * MOST <= room {
+    if groups.len() * MOST_SERIES <= room {
         return HashSet::new();
     }
     let groups = groups.into_iter();
@@ -51,6 +50,11 @@ mod tests {
 
     use super::*;
 
+    /// As many series as outcomes.
+    fn series(counters: &Counters) -> usize {
+        counters.closes.iter().filter(|closes| **closes > 0).count()
+    }
+
     fn counters(outcomes: usize) -> Counters {
         let mut counters = Counters::ZERO;
         counters.closes[..outcomes].fill(1);
@@ -62,7 +66,7 @@ mod tests {
         let one = counters(1);
         let size = series(&one);
         let groups = || [(30, 0), (10, 1), (20, 2)].map(|(met, slot)| (met, slot, &one));
-        let beyond = |most| beyond(groups().into_iter(), most + SHARED);
+        let beyond = |most| beyond(groups().into_iter(), most + SHARED, series);
         assert_eq!(beyond(3 * size), HashSet::new());
         assert_eq!(beyond(3 * size - 1), HashSet::from([0]));
         assert_eq!(beyond(2 * size), HashSet::from([0]));
@@ -75,7 +79,10 @@ mod tests {
         let (large, small) = (counters(Outcome::COUNT), counters(1));
         let groups = [(1, 0, &small), (2, 1, &large), (3, 2, &small)];
         let most = 2 * series(&small) + SHARED;
-        assert_eq!(beyond(groups.into_iter(), most), HashSet::from([1, 2]));
+        assert_eq!(
+            beyond(groups.into_iter(), most, series),
+            HashSet::from([1, 2])
+        );
     }
 
     /// As every reading does it, with the ledger locked.
@@ -84,22 +91,10 @@ mod tests {
         let one = counters(1);
         let slots = 0..65_536_usize;
         let groups = slots.clone().map(|slot| (slot as u64, slot, &one));
-        let beyond = beyond(groups, 0);
+        let beyond = beyond(groups, 0, series);
         let started = Instant::now();
         assert!(slots.into_iter().all(|slot| beyond.contains(&slot)));
         // A search for each takes several seconds.
         assert!(started.elapsed() < Duration::from_secs(1));
-    }
-
-    #[test]
-    fn no_group_has_more_than_is_set_aside() {
-        let mut all = counters(Outcome::COUNT);
-        for times in all.blocked.iter_mut().chain([&mut all.orphans.lived]) {
-            times.buckets[0] = 1;
-        }
-        all.resets = [1; linger_ebpf::Cause::COUNT];
-        all.unread_bytes = 1;
-        all.orphans.ends.fill(1);
-        assert_eq!(series(&all), MOST);
     }
 }

@@ -36,6 +36,8 @@ pub(super) struct Groups {
     most: usize,
     /// How many series they may have.
     most_series: usize,
+    /// How many series a group is shown as.
+    series: fn(&Counters) -> usize,
     /// How long the gone are kept.
     patience: Duration,
     other: Arc<Labels>,
@@ -90,6 +92,7 @@ impl Groups {
         maps: &mut Maps,
         cgroups: Cgroups,
         config: &Config,
+        series: fn(&Counters) -> usize,
     ) -> Result<Self, LedgerError> {
         let namer = Namer::new(config.labels.as_slice().into(), cgroups);
         let [other, retired, nobody] =
@@ -104,6 +107,7 @@ impl Groups {
             keyed: config.keyed(),
             most: config.max_groups as usize,
             most_series: config.max_series as usize,
+            series,
             patience: config.retire_after,
             other,
             retired,
@@ -258,7 +262,7 @@ impl Groups {
         }
         let groups = totals.iter();
         let groups = groups.filter_map(|(slot, counters)| Some((*met.get(&slot)?, slot, counters)));
-        let too_many = beyond(groups, self.most_series);
+        let too_many = beyond(groups, self.most_series, self.series);
         if too_many.is_empty() {
             return Ok(());
         }

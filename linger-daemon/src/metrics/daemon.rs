@@ -2,9 +2,10 @@
 
 use linger_ebpf::Lost;
 
+use super::Exposition;
 use super::family::{Family, Kind, Rule, Series, Value};
-use super::{Exposition, REVISION, VERSION};
 use crate::ledger::MapFill;
+use crate::version::{REVISION, VERSION};
 
 pub(super) static LOST_ORPHAN_BYTES: Family = Family {
     name: "linger_lost_orphan_bytes_total",

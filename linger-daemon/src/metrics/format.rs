@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use linger_ebpf::{BLOCKED_BOUNDS_NS, BUCKETS, LIVED_BOUNDS_NS};
 
 use super::family::{Bounds, Kind};
-use super::text::put_seconds;
+use super::number::put_seconds;
 
 /// A format that Prometheus reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,11 +4,10 @@
 //! never happened. Bytes discarded are the exception: an outcome that can discard shows that it
 //! discarded nothing; and fates: with the first orphan of a group, all of them begin.
 
-use linger_ebpf::{BUCKETS, Counters, Orphans, Times, WAITED};
+use linger_ebpf::{Orphans, WAITED};
 
 use super::counted::Counted;
-use super::families::FAMILIES;
-use super::family::{Bounds, Family, Kind, Label, Rule, Series, Value};
+use super::family::{Bounds, Family, Kind, Rule, Series};
 
 pub(super) static CLOSES: Family = Family {
     name: "linger_closes_total",
@@ -93,33 +92,6 @@ pub(super) static ORPHAN_DURATION: Family = Family {
     kind: Kind::Histogram(Bounds::Lived),
     rule: Rule::Group(orphan_duration),
 };
-
-/// How many series a group with these counters has.
-#[must_use]
-pub fn series(counters: &Counters) -> usize {
-    let counted = Counted::of(counters);
-    let mut count = Count(0);
-    for family in FAMILIES {
-        if let Rule::Group(rule) = family.rule {
-            rule(&counted, &mut count);
-        }
-    }
-    count.0
-}
-
-/// Counts series instead of writing them.
-struct Count(usize);
-
-impl Series for Count {
-    fn sample(&mut self, _: &[Label], _: Value) {
-        self.0 += 1;
-    }
-
-    fn histogram(&mut self, _: &[Label], _: &Times) {
-        // Its sum and its count.
-        self.0 += BUCKETS + 2;
-    }
-}
 
 fn closes(counted: &Counted, series: &mut dyn Series) {
     for (outcome, closes) in counted.outcomes() {

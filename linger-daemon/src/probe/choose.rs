@@ -14,7 +14,7 @@ use super::maps::Maps;
 use super::pins::{Pins, PinsError};
 use super::takeover;
 use crate::attribution::Dimension;
-use crate::metrics::VERSION;
+use crate::version::VERSION;
 
 /// Why nothing is attached.
 #[derive(Debug, Error)]

@@ -15,7 +15,7 @@ use crate::host;
 use crate::ledger::{Ledger, LedgerError};
 use crate::live;
 use crate::memory;
-use crate::metrics::{Facts, Metrics};
+use crate::metrics::{Facts, Metrics, series};
 use crate::privileges;
 use crate::probe::{self, Attached, Pins, Purpose};
 
@@ -94,7 +94,8 @@ fn attach(config: &Config, pins: Option<&Pins>) -> Result<(Attached, (Ledger, Re
         pins,
         |maps, plan| -> Result<_, WatchError> {
             let recent = Recent::new(maps)?;
-            Ok((Ledger::new(maps, plan, probe::cgroups(), config)?, recent))
+            let cgroups = probe::cgroups();
+            Ok((Ledger::new(maps, plan, cgroups, config, series)?, recent))
         },
     );
     let (attached, counts) = done.map_err(|error| match host::obstacle() {

@@ -23,7 +23,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::cli::Top;
+use super::Top;
 use crate::live::Live;
 
 /// From the request, or the start of a connection, to the end of the answer.

@@ -2,9 +2,9 @@
 
 use anyhow::{Context as _, Result, bail};
 
+use super::Top;
 use super::own::Own;
 use super::remote::{ReadError, Remote};
-use crate::cli::Top;
 use crate::config::{Config, Place};
 use crate::live::Live;
 use crate::privileges;

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use linger_daemon::metrics::{Format, Metrics, REVISION, VERSION};
+use linger_daemon::metrics::{Format, Metrics};
+use linger_daemon::version::{REVISION, VERSION};
 use linger_ebpf::{Fate, Lost, Outcome, Times};
 use linger_testkit::exposition::sample;
 use linger_testkit::tools::{folder, tool};

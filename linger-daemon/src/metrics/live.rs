@@ -1,5 +1,9 @@
 //! From a reading of the ledger to what the views show of it.
 
+mod chosen;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,13 +12,14 @@ use linger_ebpf::{
     Times, WAITED,
 };
 
-use super::chosen::{aborted, blocked, discarded, largest, lost_after_close};
-use super::{
+use self::chosen::{aborted, blocked, discarded, largest, lost_after_close};
+use super::Exposition;
+use crate::attribution::{Dimension, Labels};
+use crate::live::{
     Blocked, Counts, Group, Health, Histogram, Hook, Live, Lived, MAX_GROUPS, MAX_RECENT, Map,
     Orphans, Queues, Recent,
 };
-use crate::attribution::{Dimension, Labels};
-use crate::metrics::{Exposition, REVISION, VERSION};
+use crate::version::{REVISION, VERSION};
 
 impl Live {
     /// What the views show of this reading, with the latest costly closes, newest first.

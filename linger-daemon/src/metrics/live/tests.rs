@@ -2,9 +2,9 @@ use std::sync::Arc;
 
 use linger_ebpf::{Counters, Lost, Outcome, Plan};
 
-use super::{Live, MAX_GROUPS, MAX_RECENT, Recent};
 use crate::attribution::{Dimension, Labels};
 use crate::ledger::Snapshot;
+use crate::live::{Live, MAX_GROUPS, MAX_RECENT, Recent};
 use crate::metrics::{Facts, Metrics};
 
 fn live(groups: Vec<(Labels, Counters)>, recent: Vec<Recent>) -> Live {

@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 
-use super::Settings;
-use crate::top::Column;
+use super::Column;
 
 /// Where a password is looked for.
 const PASSWORD: &str = "LINGER_PASSWORD";
@@ -55,15 +54,6 @@ pub struct Top {
 }
 
 impl Top {
-    /// The settings that these stand for.
-    #[must_use]
-    pub fn settings(&self) -> Settings {
-        Settings {
-            config: self.config.clone(),
-            ..Settings::default()
-        }
-    }
-
     /// The password to ask with, if a user is given.
     pub fn password(&self) -> Result<Option<String>> {
         if self.user.is_none() {

@@ -1,0 +1,53 @@
+//! How many series there are of a group.
+
+use linger_ebpf::{BUCKETS, Counters, Times};
+
+use super::counted::Counted;
+use super::families::FAMILIES;
+use super::family::{Label, Rule, Series, Value};
+
+/// How many series a group with these counters has.
+#[must_use]
+pub fn series(counters: &Counters) -> usize {
+    let counted = Counted::of(counters);
+    let mut count = Count(0);
+    for family in FAMILIES {
+        if let Rule::Group(rule) = family.rule {
+            rule(&counted, &mut count);
+        }
+    }
+    count.0
+}
+
+/// Counts series instead of writing them.
+struct Count(usize);
+
+impl Series for Count {
+    fn sample(&mut self, _: &[Label], _: Value) {
+        self.0 += 1;
+    }
+
+    fn histogram(&mut self, _: &[Label], _: &Times) {
+        // Its sum and its count.
+        self.0 += BUCKETS + 2;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::MOST_SERIES;
+
+    #[test]
+    fn no_group_has_more_than_is_set_aside() {
+        let mut all = Counters::ZERO;
+        all.closes.fill(1);
+        for times in all.blocked.iter_mut().chain([&mut all.orphans.lived]) {
+            times.buckets[0] = 1;
+        }
+        all.resets = [1; linger_ebpf::Cause::COUNT];
+        all.unread_bytes = 1;
+        all.orphans.ends.fill(1);
+        assert_eq!(series(&all), MOST_SERIES);
+    }
+}
