@@ -1,26 +1,40 @@
 //! The daemon `lingerd`: loads the programs of `linger-ebpf`, reads what they count and serves it
 //! to Prometheus.
 
+#[forbid(unsafe_code)]
 pub mod attribution;
+#[forbid(unsafe_code)]
 pub mod check;
+#[forbid(unsafe_code)]
 pub mod cli;
+#[forbid(unsafe_code)]
 pub mod config;
 pub mod event;
 pub mod exercise;
 pub mod host;
 pub mod http;
 pub mod ledger;
+#[forbid(unsafe_code)]
 pub mod live;
+#[forbid(unsafe_code)]
 pub mod logging;
 pub mod memory;
+#[forbid(unsafe_code)]
 pub mod metrics;
+#[forbid(unsafe_code)]
 pub mod notify;
+#[forbid(unsafe_code)]
 pub mod privileges;
 pub mod probe;
+#[forbid(unsafe_code)]
 pub mod run;
+#[forbid(unsafe_code)]
 pub mod stdout;
 mod sys;
+#[forbid(unsafe_code)]
 mod text;
+#[forbid(unsafe_code)]
 pub mod top;
+#[forbid(unsafe_code)]
 pub mod version;
 pub mod watch;
