@@ -30,7 +30,7 @@ pub struct Top {
     #[arg(long, value_name = "PATH", requires = "user")]
     pub password_file: Option<PathBuf>,
     /// The authorities to trust for https, as PEM [default: those of the host]
-    #[arg(long, value_name = "PATH", requires = "url")]
+    #[arg(long, value_name = "PATH")]
     pub ca_file: Option<PathBuf>,
     /// Attach probes of its own even if a lingerd runs, and count from now on; needs root
     #[arg(long)]

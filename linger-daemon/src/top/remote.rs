@@ -45,6 +45,9 @@ pub(super) enum ReadError {
     Broke(#[from] hyper::Error),
     #[error("TLS: {0}")]
     Tls(io::Error),
+    /// What it answers is no HTTP.
+    #[error("does not speak plain HTTP: ask for https://")]
+    NotPlain,
     #[error(
         "asks for another password: give --user, and the password in $LINGER_PASSWORD or --password-file"
     )]
@@ -138,7 +141,12 @@ impl Remote {
         if let Some(password) = &self.password {
             headers.insert(header::AUTHORIZATION, password.clone());
         }
-        let answer = connection.send_request(request).await?;
+        let answer = connection.send_request(request).await;
+        let answer = answer.map_err(|error| match &self.tls {
+            // A server that expects TLS answers with an alert.
+            None if error.is_parse() => ReadError::NotPlain,
+            _ => ReadError::Broke(error),
+        })?;
         let live = live(answer).await?;
         self.connection = Some(connection);
         Ok(live)

@@ -30,9 +30,15 @@ impl Source {
         }
         let mut refused = Vec::new();
         for place in &config.listen {
-            let url = url(place);
+            let mut url = url(place);
             let mut remote = Remote::new(&url, options, options.password()?)?;
-            match remote.read().await {
+            let mut read = remote.read().await;
+            if let (Err(ReadError::NotPlain), Some(host)) = (&read, url.strip_prefix("http://")) {
+                url = format!("https://{host}");
+                remote = Remote::new(&url, options, options.password()?)?;
+                read = remote.read().await;
+            }
+            match read {
                 Ok(_) => return Ok(Self::Remote(Box::new(remote))),
                 Err(ReadError::NoOne(_)) => refused.push(place.to_string()),
                 Err(error) => return Err(error).with_context(|| url.clone()),

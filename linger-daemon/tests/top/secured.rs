@@ -9,10 +9,15 @@ use crate::LINGERD;
 use crate::lingerd::Lingerd;
 
 fn top(lingerd: &Lingerd, options: &[&str], password: Option<&str>) -> Output {
-    let mut command = Command::new(LINGERD);
     let url = format!("https://{}", lingerd.address());
+    top_at(&["--url", &url], options, password)
+}
+
+fn top_at(place: &[&str], options: &[&str], password: Option<&str>) -> Output {
+    let mut command = Command::new(LINGERD);
     command
-        .args(["top", "--once", "-d", "0.1", "--url", &url])
+        .args(["top", "--once", "-d", "0.1"])
+        .args(place)
         .args(options)
         .env_remove("LINGER_PASSWORD");
     if let Some(password) = password {
@@ -64,6 +69,15 @@ fn readings_come_over_tls_to_who_has_the_password() {
     success(&top(&lingerd, &trusting, Some("secret")));
     let by_file = [&trusting[..], &["--password-file", &password_file]].concat();
     success(&top(&lingerd, &by_file, None));
+
+    // The one of this host is found, whether it speaks TLS or not.
+    let listen = format!("listen = \"{}\"\n", lingerd.address());
+    let config = file("lingerd.toml", &listen);
+    success(&top_at(&["--config", &config], &trusting, Some("secret")));
+    let plain = format!("http://{}", lingerd.address());
+    let output = top_at(&["--url", &plain], &[], None);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("ask for https://"), "{told}");
 
     let refused = |options: &[&str], password, words: &str| {
         let output = top(&lingerd, options, password);
