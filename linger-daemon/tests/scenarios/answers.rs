@@ -184,19 +184,16 @@ fn closed_port(address: std::net::IpAddr) -> Result<()> {
     Ok(())
 }
 
-/// An acknowledgement of nothing, for a listener.
+/// Data and an acknowledgement of nothing, for a listener.
 fn bad_acknowledgement(peer: &Peer) -> Result<()> {
     let listener = Loopback::at(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))?;
     let stray = peer.stray(tcp::port(listener.listener())?);
-    stray.send(Segment {
-        payload: b"",
-        ..LATE
-    })?;
+    stray.send(LATE)?;
     stray.next("the RST", |seen| seen.rst)?;
     Ok(())
 }
 
-/// The same, for a connection that is asked for.
+/// An acknowledgement of nothing, for a connection that is asked for.
 fn bad_request(peer: &Peer) -> Result<()> {
     let listener = Loopback::at(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))?;
     let stray = peer.stray(tcp::port(listener.listener())?);

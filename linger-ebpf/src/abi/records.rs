@@ -11,7 +11,7 @@ pub struct Close {
     pub sk: u64,
     /// When it began, nanoseconds of `CLOCK_MONOTONIC`.
     pub start_ns: u64,
-    /// If it sends a FIN that the peer's has not come before, its local port, as [`Closer`] has it; else 0.
+    /// If it sends a FIN that the peer's has not come before, what stands for its local port; else 0.
     pub port_key: u64,
     /// Send-queue payload at the decision, before anything was thrown away.
     pub unsent: u32,
@@ -78,12 +78,6 @@ pub struct Closer {
 }
 
 impl Closer {
-    /// What stands for a local port, by its number and the lower half of its network namespace's address.
-    #[must_use]
-    pub const fn key(net: u32, port: u16) -> u64 {
-        (net as u64) << 16 | port as u64
-    }
-
     /// The place of a key.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "its upper bits")]

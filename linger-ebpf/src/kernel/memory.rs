@@ -25,8 +25,28 @@ pub(crate) trait Memory {
     /// Reads `T` at `base + offset`; zero where there is nothing to read.
     fn read<T: Copy + Default>(base: *const u8, offset: u32) -> T;
 
+    /// What stands at the head of a socket.
+    fn head(sk: *const u8) -> Head {
+        Head {
+            state: Self::read(sk, offset!(state)),
+            port: Self::read(sk, offset!(num)),
+            net: Self::read(sk, offset!(net)),
+        }
+    }
+
     /// The `tcp_sock` of a socket, null if it is not of TCP.
     fn tcp_sock(sk: *const u8) -> *const u8;
+}
+
+/// Of a `struct sock_common`.
+#[derive(Clone, Copy)]
+pub(crate) struct Head {
+    /// A TCP state.
+    pub(crate) state: u8,
+    /// The local port, as a number; 0 once it is given back.
+    pub(crate) port: u16,
+    /// Address of the network namespace.
+    pub(crate) net: u64,
 }
 
 /// Plain loads through pointers whose BTF type the verifier knows.
@@ -50,6 +70,9 @@ pub(crate) fn read_pointer(base: *const u8, offset: u32) -> *const u8 {
     unsafe { ptr::read_volatile(base.add(offset as usize).cast()) }
 }
 
+/// As much of a `struct sock_common` as has a [`Head`]: what stands there has not moved since v3.9.
+const HEAD_WORDS: usize = 7;
+
 /// Reads that are checked as they run, for pointers of unknown type.
 pub(crate) struct Probed;
 
@@ -58,6 +81,26 @@ impl Memory for Probed {
         // SAFETY: a bad address makes the helper fail.
         unsafe { bpf_probe_read_kernel(base.wrapping_add(offset as usize).cast()) }
             .unwrap_or_default()
+    }
+
+    fn head(sk: *const u8) -> Head {
+        // One call of the helper costs more than what lies between.
+        let words: [u64; HEAD_WORDS] = Self::read(sk, 0);
+        let words = words.as_ptr().cast::<u8>();
+        // SAFETY: the verifier knows the offsets, and that they are within; volatile as for `Typed::read`.
+        unsafe {
+            Head {
+                state: words.add(offset!(state) as usize).read_volatile(),
+                port: words
+                    .add(offset!(num) as usize)
+                    .cast::<u16>()
+                    .read_volatile(),
+                net: words
+                    .add(offset!(net) as usize)
+                    .cast::<u64>()
+                    .read_volatile(),
+            }
+        }
     }
 
     fn tcp_sock(sk: *const u8) -> *const u8 {

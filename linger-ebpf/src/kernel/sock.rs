@@ -4,7 +4,7 @@ use core::marker::PhantomData;
 
 use linger_ebpf::{Event, Offsets, QueueBytes};
 
-use super::memory::{Memory, Probed, offset};
+use super::memory::{Head, Memory, Probed, offset};
 
 /// `IPPROTO_TCP` (include/uapi/linux/in.h).
 pub(crate) const IPPROTO_TCP: u32 = 6;
@@ -60,6 +60,11 @@ impl<M: Memory> Sock<M> {
         self.sk as u64
     }
 
+    /// What stands at its head.
+    pub(crate) fn head(&self) -> Head {
+        M::head(self.sk)
+    }
+
     pub(crate) fn state(&self) -> u8 {
         M::read(self.sk, offset!(state))
     }
@@ -110,11 +115,6 @@ impl<M: Memory> Sock<M> {
     /// Address of its network namespace.
     pub(crate) fn net(&self) -> u64 {
         M::read(self.sk, offset!(net))
-    }
-
-    /// The local port of what `TIME_WAIT` keeps of a socket (`struct inet_timewait_sock`), as [`Tcp::local_port`].
-    pub(crate) fn remnant_port(&self) -> u16 {
-        M::read::<u16>(self.sk, offset!(num)).to_be()
     }
 
     /// Whether its network namespace is being removed (`check_net`).
@@ -274,9 +274,9 @@ impl<M: Memory> Tcp<M> {
         M::read(self.tcp, offset!(write_seq))
     }
 
-    /// The local port, big-endian. It stays when `skc_num` is given back.
+    /// The local port. It stays when that at the head is given back.
     pub(crate) fn local_port(&self) -> u16 {
-        M::read(self.tcp, offset!(sport))
+        u16::from_be(M::read(self.tcp, offset!(sport)))
     }
 
     /// Whether all that was written is acknowledged.

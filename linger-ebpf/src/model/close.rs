@@ -73,8 +73,7 @@ pub(crate) fn wait<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
     close.flags |= flag::HINTED;
     maps::add_hint(close.sk, 1);
     if let Some(tcp) = sk.tcp() {
-        closers::expect(close, sk, &tcp, state);
-        closers::leave_early(close);
+        closers::mark_early(close);
         // If there is no room, there may be when the wait is over; or no orphan. Where nothing is outstanding but
         // the FIN, this tells that the close waits.
         orphan::expect(close, tcp.outstanding(state));
@@ -148,6 +147,9 @@ pub(crate) fn decide_late<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     }
     decide(close, sk, flags, was, 0, timeout);
     if close.outcome == Outcome::Graceful as u8 {
+        if let Some(tcp) = sk.tcp() {
+            closers::note_port(close, &closers::head_in(sk, &tcp, was));
+        }
         leave(close, sk, is);
     }
 }
@@ -278,7 +280,6 @@ pub(crate) fn waited<M: Memory>(close: &mut Close, sk: &Sock<M>) {
 /// is that before.
 pub(crate) fn leave<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
     let Some(tcp) = sk.tcp() else { return };
-    closers::expect(close, sk, &tcp, state);
     let bytes = tcp.outstanding(state);
     if bytes == 0 && close.stage != stage::WAITING {
         return;
@@ -375,21 +376,28 @@ pub(crate) extern "C" fn count(
     // SAFETY: what callers have is a record, and a group or nothing.
     let (close, group) = unsafe { (close.as_ref(), group.as_ref()) };
     let Some(close) = close else { return 0 };
-    let group = match group {
-        Some(group) => *group,
-        None => who::closes(close),
+    let counters = match group {
+        Some(group) => {
+            let group = *group;
+            counters(close, &group)
+        }
+        None => counters(close, &who::closes(close)),
     };
-    let Some(counters) = ledger::counters(&group) else {
-        return 0;
-    };
-    if close.port_key != 0 {
-        closers::leave(counters, &group, close.port_key);
-    }
+    let Some(counters) = counters else { return 0 };
     if left > 0 {
         orphan::add_left(counters, left);
     }
     add(counters, close, blocked_ns);
     0
+}
+
+/// The counters of the group of a close, which is left at its local port.
+fn counters(close: &Close, group: &Group) -> Option<*mut Counters> {
+    let counters = ledger::counters(group)?;
+    if close.port_key != 0 {
+        closers::mark(counters, group, close.port_key);
+    }
+    Some(counters)
 }
 
 /// Adds a close to counters.

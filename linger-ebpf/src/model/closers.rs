@@ -6,7 +6,7 @@
 //! there.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use linger_ebpf::{Close, Closer, Counters, Group};
+use linger_ebpf::{Close, Closer, Counters, Group, Orphan};
 
 use super::{
     ledger,
@@ -14,28 +14,37 @@ use super::{
     shared::{copy, shared},
     who,
 };
-use crate::kernel::{Memory, Probed, Sock, Tcp, state};
+use crate::kernel::{Head, Memory, Probed, Sock, Tcp, state};
 
 /// What stands for a group whose number is another's.
 const NONE: u64 = u64::MAX;
 
-/// A close sends its FIN, in this state of its connection: data may come for it as long as the peer's has not.
-pub(crate) fn expect<M: Memory>(close: &mut Close, sk: &Sock<M>, tcp: &Tcp<M>, state: u8) {
+/// A close sends its FIN, for a socket like this: data may come for it as long as the peer's has not.
+pub(crate) fn note_port(close: &mut Close, head: &Head) {
     if matches!(
-        state,
+        head.state,
         state::ESTABLISHED | state::SYN_RECV | state::FIN_WAIT1 | state::FIN_WAIT2
     ) {
-        close.port_key = key(sk, tcp.local_port());
+        close.port_key = key(head.net, head.port);
     }
 }
 
-/// As [`Closer::key`] has it.
-fn key<M: Memory>(sk: &Sock<M>, port: u16) -> u64 {
-    lower_half(sk.net()) << 16 | u64::from(port)
+/// What stands for a local port: its number, and the lower half of its network namespace's address.
+fn key(net: u64, port: u16) -> u64 {
+    lower_half(net) << 16 | u64::from(port)
+}
+
+/// The head of a socket, with the port that it may have given back, and this state.
+pub(crate) fn head_in<M: Memory>(sk: &Sock<M>, tcp: &Tcp<M>, state: u8) -> Head {
+    Head {
+        state,
+        port: tcp.local_port(),
+        net: sk.net(),
+    }
 }
 
 /// A close of this group, with these counters, leaves it at its local port.
-pub(crate) fn leave(counters: *mut Counters, group: &Group, key: u64) {
+pub(crate) fn mark(counters: *mut Counters, group: &Group, key: u64) {
     let mut number = shared!(counters, number).get();
     if number == 0 {
         number = write_down(counters, group);
@@ -50,23 +59,42 @@ pub(crate) fn leave(counters: *mut Counters, group: &Group, key: u64) {
     }
 }
 
-/// As [`leave`], for a close that waits, and is counted long after its FIN.
-pub(crate) fn leave_early(close: &mut Close) {
-    if close.port_key != 0 {
-        leave_now(&who::closes(close), close.port_key);
+/// As [`mark`], for a close that waits, and is counted long after its FIN.
+///
+/// A [global function](super).
+#[inline(never)]
+#[unsafe(export_name = "linger_mark_early")]
+pub(crate) extern "C" fn mark_early(close: *mut Close) -> u32 {
+    // SAFETY: what callers have is a record.
+    if let Some(close) = unsafe { close.as_mut() }
+        && close.port_key != 0
+    {
+        let group = who::closes(close);
+        if let Some(counters) = ledger::counters(&group) {
+            mark(counters, &group, close.port_key);
+        }
         close.port_key = 0;
     }
+    0
 }
 
-/// As [`leave`], for an orphan of this group that ends: what ends it may be about to be answered.
-pub(crate) fn leave_again<M: Memory>(sk: &Sock<M>, tcp: &Tcp<M>, group: &Group) {
-    leave_now(group, key(sk, tcp.local_port()));
+/// As [`mark`], for an orphan whose end is about to be answered.
+pub(crate) fn mark_for<M: Memory>(sk: &Sock<M>, tcp: &Tcp<M>, orphan: *const Orphan) {
+    mark_orphans(orphan, key(sk.net(), tcp.local_port()));
 }
 
-fn leave_now(group: &Group, key: u64) {
-    if let Some(counters) = ledger::counters(group) {
-        leave(counters, group, key);
+/// A [global function](super).
+#[inline(never)]
+#[unsafe(export_name = "linger_mark_orphans")]
+extern "C" fn mark_orphans(orphan: *const Orphan, key: u64) -> u32 {
+    // SAFETY: what callers have is a record.
+    if let Some(orphan) = unsafe { orphan.as_ref() } {
+        let group = orphan.group;
+        if let Some(counters) = ledger::counters(&group) {
+            mark(counters, &group, key);
+        }
     }
+    0
 }
 
 /// Writes down the number of a group, which these counters are of.
@@ -94,12 +122,13 @@ fn of(number: u64) -> Option<Group> {
 
 /// Who closed last at the local port of a socket, or of what `TIME_WAIT` keeps of one.
 pub(crate) fn last_of(sk: &Sock<Probed>) -> Option<Group> {
-    let port = if sk.state() == state::TIME_WAIT {
-        sk.remnant_port()
+    let head = sk.head();
+    let port = if head.state == state::TIME_WAIT {
+        head.port
     } else {
         sk.tcp()?.local_port()
     };
-    let key = key(sk, port);
+    let key = key(head.net, port);
     let closer = CLOSERS.get_ptr_mut(Closer::index(key))?;
     let number = shared!(closer, number).get();
     if shared!(closer, check).get() != number ^ key {

@@ -4,7 +4,7 @@ use linger_ebpf::{Close, Lost, Outcome, flag, stage};
 
 use crate::kernel::{Memory, Sock, state};
 
-use super::{again::is_hooked_again, close, in_flight::Place, maps, reset};
+use super::{again::is_hooked_again, close, closers, in_flight::Place, maps, reset};
 
 /// `tcp_close` begins, before the socket lock.
 pub(crate) fn outer_enter(sk: u64) {
@@ -27,7 +27,8 @@ pub(crate) fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
     if close.stage != stage::BEGUN {
         return;
     }
-    let state = sk.state();
+    let head = sk.head();
+    let state = head.state;
     if state == state::CLOSE {
         let unread = sk.queued_unread(|| sk.flags());
         return close::decide_closed(close, sk, sk.has_peer(), unread);
@@ -41,11 +42,13 @@ pub(crate) fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
     };
     close::decide(close, sk, flags, state, unread, timeout);
     if close.outcome == Outcome::Graceful as u8 {
+        closers::note_port(close, &head);
         close::leave(close, sk, state);
     } else if reset::is_due(close, sk, state) {
         // The hook of it may be skipped.
         close.flags |= flag::RESET;
     } else if close.stage == stage::WAITING {
+        closers::note_port(close, &head);
         close::wait(close, sk, state);
     }
 }

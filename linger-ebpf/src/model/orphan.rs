@@ -29,8 +29,6 @@ use super::{
 };
 use crate::kernel::{Memory, Probed, Sock, narrow, now_ns, state};
 
-const LATE_DATA: u32 = Fate::LateData as u32;
-
 const ECONNABORTED: u32 = 103;
 const ECONNRESET: u32 = 104;
 
@@ -207,9 +205,8 @@ pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
     let fate = unsafe { (&raw mut fate).read_volatile() };
     let (unsent, unacked) = (narrow(queued.unsent), narrow(queued.unacked));
     let found = stage.get();
-    if matches!(fate, UNDECIDED | LATE_DATA) {
-        let group = copy(shared!(orphan, group));
-        closers::leave_again(sk, &tcp, &group);
+    if fate == Fate::LateData as u32 {
+        closers::mark_for(sk, &tcp, orphan);
     }
     if found & MASK == OPEN && found != SPENT && stage.replace(found, found | ENDING) {
         shared!(orphan, fate).set(fate);
@@ -268,18 +265,21 @@ pub(crate) fn answered(key: u64) {
         return;
     }
     // Another socket may be at this address by now.
-    let Some(tcp) = Sock::<Probed>::new(key as *const u8).tcp() else {
-        return;
-    };
+    let sk = Sock::<Probed>::new(key as *const u8);
+    let Some(tcp) = sk.tcp() else { return };
     let write_seq = tcp.write_seq();
     if let Some(orphan) = record(key)
         && shared!(orphan, stage).get() & MASK == ENDED
         && shared!(orphan, fate).get() == UNDECIDED
         && shared!(orphan, write_seq).get() == write_seq
     {
+        closers::mark_for(&sk, &tcp, orphan);
         shared!(orphan, fate).set(Fate::LateData as u32);
     }
-    undecided::settle_of(key, Some(write_seq), by_data);
+    undecided::settle_of(key, Some(write_seq), |ended| {
+        closers::mark_for(&sk, &tcp, &raw const ended.orphan);
+        by_data(ended);
+    });
 }
 
 /// Another socket at this address closes: all that came of the one before has come.

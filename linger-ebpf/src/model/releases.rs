@@ -25,7 +25,7 @@ use super::{
     watch::{self, Stack},
     who,
 };
-use crate::kernel::{Memory, Probed, Registers, Sock, Task, now_ns, state, state_offset};
+use crate::kernel::{Head, Memory, Probed, Registers, Sock, Task, now_ns, state, state_offset};
 
 /// Number of the system call inside which a release ends with the call's return; -1 if there is none.
 #[unsafe(export_name = "LINGER_CLOSE_SYSCALL")]
@@ -103,13 +103,18 @@ pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
         if old == state::FIN_WAIT2
             && let Some(tcp) = sk.tcp()
         {
-            closers::expect(close, sk, &tcp, old);
+            closers::note_port(close, &closers::head_in(sk, &tcp, old));
         }
         return;
     }
+    let head = Head {
+        state: old,
+        ..sk.head()
+    };
+    closers::note_port(close, &head);
     close::leave(close, sk, old);
     if close.stage == stage::WAITING {
-        closers::leave_early(close);
+        closers::mark_early(close);
         if wait() {
             close.flags |= flag::RETURNS;
             return;
