@@ -7,12 +7,12 @@ use super::group::Group;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Close {
+    /// If it sends a FIN that the peer's has not come before, what stands for its local port; else 0.
+    pub port_key: u64,
     /// Address of the socket: tells this close from other sockets' work on the same thread.
     pub sk: u64,
     /// When it began, nanoseconds of `CLOCK_MONOTONIC`.
     pub start_ns: u64,
-    /// If it sends a FIN that the peer's has not come before, what stands for its local port; else 0.
-    pub port_key: u64,
     /// Send-queue payload at the decision, before anything was thrown away.
     pub unsent: u32,
     /// As `unsent`, for what was sent and not acknowledged.
@@ -41,9 +41,9 @@ pub struct Close {
 impl Close {
     /// Nothing known.
     pub const ZERO: Self = Self {
+        port_key: 0,
         sk: 0,
         start_ns: 0,
-        port_key: 0,
         unsent: 0,
         unacked: 0,
         unread: 0,

@@ -20,7 +20,7 @@ use super::{
     watch::{self, Stack},
     who,
 };
-use crate::kernel::{Flags, Memory, Sock, Task, jiffies, narrow, now_ns, state};
+use crate::kernel::{Flags, Head, Memory, Sock, Task, jiffies, narrow, now_ns, state};
 
 /// A close begins on this thread. None if there is no room for its record.
 pub(crate) fn begin(place: &Place, sk: u64, flags: u8) -> Option<&'static mut Close> {
@@ -148,7 +148,8 @@ pub(crate) fn decide_late<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     decide(close, sk, flags, was, 0, timeout);
     if close.outcome == Outcome::Graceful as u8 {
         if let Some(tcp) = sk.tcp() {
-            closers::note_port(close, &closers::head_in(sk, &tcp, was));
+            let port = tcp.local_port();
+            closers::note_port(close, sk, Head { state: was, port });
         }
         leave(close, sk, is);
     }

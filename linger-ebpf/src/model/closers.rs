@@ -20,27 +20,18 @@ use crate::kernel::{Head, Memory, Probed, Sock, Tcp, state};
 const NONE: u64 = u64::MAX;
 
 /// A close sends its FIN, for a socket like this: data may come for it as long as the peer's has not.
-pub(crate) fn note_port(close: &mut Close, head: &Head) {
+pub(crate) fn note_port<M: Memory>(close: &mut Close, sk: &Sock<M>, head: Head) {
     if matches!(
         head.state,
         state::ESTABLISHED | state::SYN_RECV | state::FIN_WAIT1 | state::FIN_WAIT2
     ) {
-        close.port_key = key(head.net, head.port);
+        close.port_key = key(sk, head.port);
     }
 }
 
 /// What stands for a local port: its number, and the lower half of its network namespace's address.
-fn key(net: u64, port: u16) -> u64 {
-    lower_half(net) << 16 | u64::from(port)
-}
-
-/// The head of a socket, with the port that it may have given back, and this state.
-pub(crate) fn head_in<M: Memory>(sk: &Sock<M>, tcp: &Tcp<M>, state: u8) -> Head {
-    Head {
-        state,
-        port: tcp.local_port(),
-        net: sk.net(),
-    }
+fn key<M: Memory>(sk: &Sock<M>, port: u16) -> u64 {
+    lower_half(sk.net()) << 16 | u64::from(port)
 }
 
 /// A close of this group, with these counters, leaves it at its local port.
@@ -80,7 +71,7 @@ pub(crate) extern "C" fn mark_early(close: *mut Close) -> u32 {
 
 /// As [`mark`], for an orphan whose end is about to be answered.
 pub(crate) fn mark_for<M: Memory>(sk: &Sock<M>, tcp: &Tcp<M>, orphan: *const Orphan) {
-    mark_orphans(orphan, key(sk.net(), tcp.local_port()));
+    mark_orphans(orphan, key(sk, tcp.local_port()));
 }
 
 /// A [global function](super).
@@ -128,7 +119,7 @@ pub(crate) fn last_of(sk: &Sock<Probed>) -> Option<Group> {
     } else {
         sk.tcp()?.local_port()
     };
-    let key = key(head.net, port);
+    let key = key(sk, port);
     let closer = CLOSERS.get_ptr_mut(Closer::index(key))?;
     let number = shared!(closer, number).get();
     if shared!(closer, check).get() != number ^ key {

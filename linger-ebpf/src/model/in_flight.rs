@@ -105,12 +105,12 @@ impl Place {
 }
 
 /// Writes what is known at the beginning, over what stands there of another close. What is only valid later
-/// is left as it is, and the rest written by fields: all at once would be a loop over bytes. So would the
-/// last eight bytes be without `unused`.
+/// is left as it is, and the rest written by fields: all at once would be a loop over bytes. So would the last eight
+/// bytes be without `unused`, and more zeros side by side.
 fn begin(close: &mut Close, sk: u64, start_ns: u64, flags: u8) {
+    close.port_key = 0;
     close.sk = sk;
     close.start_ns = start_ns;
-    close.port_key = 0;
     close.unsent = 0;
     close.unacked = 0;
     close.unread = 0;

@@ -22,12 +22,15 @@ use linger_ebpf::{
 use super::{
     closers, ledger,
     maps::{self, EEXIST, ENOENT, ORPHANS},
-    shared::{copy, shared},
+    shared::{copy, shared, zero},
     undecided,
     watch::{self, End},
     who,
 };
 use crate::kernel::{Memory, Probed, Sock, narrow, now_ns, state};
+
+/// What a record begins with.
+const _: () = assert!(Fate::Delivered as u32 == 0);
 
 const ECONNABORTED: u32 = 103;
 const ECONNRESET: u32 = 104;
@@ -56,6 +59,7 @@ extern "C" fn keep(close: *const Close, bytes: u32) -> i32 {
     let Some(close) = (unsafe { close.as_ref() }) else {
         return EEXIST;
     };
+    let zero = zero();
     let orphan = Orphan {
         stage: close.orphan(),
         sk: close.sk,
@@ -64,10 +68,10 @@ extern "C" fn keep(close: *const Close, bytes: u32) -> i32 {
         bytes,
         omen: omen::NONE,
         watched: (close.flags & flag::WATCHED != 0).into(),
-        fate: Fate::Delivered as u32,
-        unsent: 0,
-        unacked: 0,
-        write_seq: 0,
+        fate: zero,
+        unsent: zero,
+        unacked: zero,
+        write_seq: zero,
     };
     // From the stack: before Linux 6.2 no key of a map may stand in what a global function is lent.
     let key = close.sk;

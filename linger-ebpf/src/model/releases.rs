@@ -103,7 +103,8 @@ pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
         if old == state::FIN_WAIT2
             && let Some(tcp) = sk.tcp()
         {
-            closers::note_port(close, &closers::head_in(sk, &tcp, old));
+            let port = tcp.local_port();
+            closers::note_port(close, sk, Head { state: old, port });
         }
         return;
     }
@@ -111,7 +112,7 @@ pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
         state: old,
         ..sk.head()
     };
-    closers::note_port(close, &head);
+    closers::note_port(close, sk, head);
     close::leave(close, sk, old);
     if close.stage == stage::WAITING {
         closers::mark_early(close);

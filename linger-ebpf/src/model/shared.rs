@@ -62,6 +62,13 @@ impl Shared<u32> {
     }
 }
 
+/// A zero that the compiler does not know: it writes what it knows to be zeros by a loop over bytes.
+pub(crate) fn zero() -> u32 {
+    let mut zero = 0;
+    // SAFETY: a local.
+    unsafe { (&raw mut zero).read_volatile() }
+}
+
 /// Copies what consists of whole words, word by word: all at once, it would be by bytes.
 pub(crate) fn copy<T: Copy>(from: Shared<T>) -> T {
     let mut to = MaybeUninit::<T>::uninit();
