@@ -328,7 +328,7 @@ fn handed_on_half(lingerd: &Path, plan: Plan) -> Result<()> {
         ..Note::ZERO
     };
     add_closes(&mut note.counters, copies);
-    pinned.set_note(second, note)?;
+    pinned.set_note(second, &note)?;
 
     daemon = pinned.start(lingerd, plan, &options)?;
     ensure!(!pinned.has_place(first)?, "the first still has its place");

@@ -85,7 +85,7 @@ impl Pinned {
     }
 
     /// Makes this what daemons keep of a group.
-    pub(crate) fn set_note(&self, group: &Group, note: Note) -> Result<()> {
+    pub(crate) fn set_note(&self, group: &Group, note: &Note) -> Result<()> {
         let mut map: HashMap<_, Group, Note> = self.map("NOTES")?.try_into()?;
         Ok(map.insert(group, note, 0)?)
     }

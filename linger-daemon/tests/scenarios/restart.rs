@@ -23,7 +23,7 @@ enum Old {
     DoesNot,
 }
 
-/// A server that closes first keeps TIME_WAIT, which holds the port unless the old listener and the new one both have
+/// A server that closes first keeps `TIME_WAIT`, which holds the port unless the old listener and the new one both have
 /// `SO_REUSEADDR`.
 fn in_time_wait(truth: &mut Truth) -> io::Result<()> {
     let closes_first = |Pair { client, server }, truth: &mut Truth| {
@@ -36,7 +36,7 @@ fn in_time_wait(truth: &mut Truth) -> io::Result<()> {
     expect(&address, [false, true], truth)
 }
 
-/// An abort leaves no TIME_WAIT.
+/// An abort leaves no `TIME_WAIT`.
 fn after_linger_zero(truth: &mut Truth) -> io::Result<()> {
     let address = serve(Old::DoesNot, truth, |Pair { client, server }, truth| {
         let pair = Pair {
@@ -48,7 +48,7 @@ fn after_linger_zero(truth: &mut Truth) -> io::Result<()> {
     expect(&address, [true, true], truth)
 }
 
-/// TIME_WAIT is on the side that closes first.
+/// `TIME_WAIT` is on the side that closes first.
 fn after_peers(truth: &mut Truth) -> io::Result<()> {
     let address = serve(Old::DoesNot, truth, |pair, truth| {
         exercise::close_gracefully(&mut truth.tally, pair)

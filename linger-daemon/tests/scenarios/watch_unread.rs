@@ -47,9 +47,9 @@ fn unread(lingerd: &Path, plan: Plan) -> Result<()> {
 /// Expects its end, and that there was more to read than it could write.
 fn expect_end(watching: &mut Watching, mut stdout: ChildStdout) -> Result<()> {
     watching.expect_end()?;
-    let mut text = Vec::new();
-    stdout.read_to_end(&mut text)?;
-    let lines = text.iter().filter(|&&byte| byte == b'\n').count();
+    let mut text = String::new();
+    stdout.read_to_string(&mut text)?;
+    let lines = text.matches('\n').count();
     ensure!((1..CLOSES).contains(&lines), "{lines} lines of {CLOSES}");
     Ok(())
 }

@@ -77,6 +77,7 @@ impl Memory for Probed {
             .unwrap_or_default()
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "fields within a word")]
     fn head(sk: *const u8) -> Head {
         // One call of the helper: they stand in the same eight bytes, since v3.9.
         let word = Self::read::<u64>(sk, offset!(dport));
