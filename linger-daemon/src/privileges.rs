@@ -85,14 +85,6 @@ pub fn drop_all_but(
     Ok(keep)
 }
 
-/// Gives up every capability, and every way to gain one, for this thread alone and those that it will start.
-pub fn give_up() -> Result<(), caps::errors::CapsError> {
-    reduce_to(&HashSet::new())?;
-    // Fails only on kernels before 3.5.
-    let _ = nix::sys::prctl::set_no_new_privs();
-    Ok(())
-}
-
 /// Leaves this thread with these capabilities, and no way to get others.
 fn reduce_to(keep: &HashSet<Capability>) -> Result<(), caps::errors::CapsError> {
     caps::set(None, CapSet::Effective, keep)?;

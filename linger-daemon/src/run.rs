@@ -1,7 +1,6 @@
 //! `lingerd run`: attach, count, serve.
 
 mod counting;
-mod not_ready;
 mod reload;
 mod tend;
 
@@ -13,7 +12,6 @@ use tracing::{info, warn};
 
 pub(crate) use self::counting::alone;
 use self::counting::{Counting, lock};
-use self::not_ready::NotReady;
 use self::reload::Running;
 use self::tend::tend;
 use crate::config::{Config, Place, Sources};
@@ -44,12 +42,11 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
         let _guard = runtime.enter();
         signal(SignalKind::hangup())?
     };
-    let scheme = if security.has_tls() { "https" } else { "http" };
-    let state = Arc::new(State::secured(security).live_for(config.live));
-    let not_ready = NotReady::answer(listeners.try_clone()?, Arc::clone(&state))?;
     let pins = open_pins(&config)?;
     let counting = Counting::begin(&config, pins.as_ref())?;
-    not_ready.end()?;
+
+    let scheme = if security.has_tls() { "https" } else { "http" };
+    let state = Arc::new(State::secured(security).live_for(config.live));
     state.attached(counting.metrics()?);
     for place in &places {
         announce(place, scheme);

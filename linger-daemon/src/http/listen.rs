@@ -91,18 +91,6 @@ struct Listener {
 }
 
 impl Listeners {
-    /// The same sockets once more; the files remain those of these.
-    pub fn try_clone(&self) -> io::Result<Self> {
-        let listeners = self.0.iter().map(|listener| {
-            Ok(Listener {
-                socket: listener.socket.try_clone()?,
-                place: listener.place.clone(),
-                file: None,
-            })
-        });
-        Ok(Self(listeners.collect::<io::Result<_>>()?))
-    }
-
     /// Where they listen.
     pub fn places(&self) -> impl Iterator<Item = &Place> {
         self.0.iter().map(|listener| &listener.place)

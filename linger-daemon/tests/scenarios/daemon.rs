@@ -32,8 +32,6 @@ pub(crate) struct Daemon {
     process: Child,
     address: SocketAddr,
     errors: Arc<Mutex<String>>,
-    /// It answered that it was not ready, before it was.
-    was_not_ready: bool,
     /// Ids of its BPF programs.
     programs: BTreeSet<u32>,
 }
@@ -76,7 +74,6 @@ impl Daemon {
             process,
             address,
             errors,
-            was_not_ready: false,
             programs: BTreeSet::new(),
         };
         daemon.wait_until_ready()?;
@@ -92,10 +89,8 @@ impl Daemon {
                     self.errors()
                 );
             }
-            match http::get(self.address, "/readyz") {
-                Ok((200, _)) => return Ok(()),
-                Ok((503, _)) => self.was_not_ready = true,
-                _ => {}
+            if matches!(http::get(self.address, "/readyz"), Ok((200, _))) {
+                return Ok(());
             }
             if start.elapsed() >= START {
                 bail!(WaitedInVain(format!(
@@ -106,11 +101,6 @@ impl Daemon {
             }
             thread::sleep(Duration::from_millis(10));
         }
-    }
-
-    /// Whether it answered that it was not ready, before it was.
-    pub(crate) fn was_not_ready(&self) -> bool {
-        self.was_not_ready
     }
 
     /// Its process id.

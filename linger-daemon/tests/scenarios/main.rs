@@ -37,7 +37,6 @@ mod listener;
 mod load;
 mod needs;
 mod netns;
-mod not_ready;
 mod options;
 mod orphan_ends;
 mod orphan_netns;

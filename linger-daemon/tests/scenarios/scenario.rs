@@ -14,7 +14,7 @@ use crate::needs::{Need, Unmet};
 use crate::truth::Truth;
 use crate::{
     abort, answers, asleep, attribution, churn, cookbook, cut, dimensions, ends, exes, graceful,
-    groups_full, hostile, kernel_threads, left_out, linger, listener, load, not_ready, orphan_ends,
+    groups_full, hostile, kernel_threads, left_out, linger, listener, load, orphan_ends,
     orphan_netns, orphan_table, orphans, page, persist, pod, process_names, random, reached,
     reload, restart, retired, returns, segments, special, under_way, unread, watch, watch_unread,
 };
@@ -196,7 +196,6 @@ pub(crate) fn all() -> Vec<Scenario> {
         orphan_netns::SCENARIOS,
         orphan_table::SCENARIOS,
         under_way::SCENARIOS,
-        not_ready::SCENARIOS,
         reached::SCENARIOS,
         reload::SCENARIOS,
         returns::SCENARIOS,
