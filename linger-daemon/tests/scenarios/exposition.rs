@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use linger_daemon::exercise::{Closes, Ended, Tally};
-use linger_ebpf::Fate;
+use linger_ebpf::{Cause, Fate};
 use linger_testkit::exposition::{Sample, Scrape};
 
 use crate::closes::{sum, whole};
@@ -155,6 +155,13 @@ impl Counted {
             "linger_unread_bytes_total" => self.tally.unread += value,
             "linger_resets_sent_total" => {
                 let cause = sample.label("cause").to_owned();
+                // Of no process.
+                if [Cause::NoSocket, Cause::Refused]
+                    .map(Cause::name)
+                    .contains(&&*cause)
+                {
+                    return;
+                }
                 *self.tally.resets.entry(cause).or_default() += value;
             }
             "linger_orphans_active" => self.under_way += signed(sample.value),

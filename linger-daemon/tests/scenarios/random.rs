@@ -174,7 +174,8 @@ fn stuck(random: &mut Random, Pair { client, server }: Pair, truth: &mut Truth) 
     let fin_follows_data_sent = left.unsent == 0;
     let shut_down = state::state(&client)?.sent_fin();
     truth.tally.close(client, end)?;
-    if matches!(end.outcome, Outcome::Graceful | Outcome::LingerTimeout) {
+    let leaves = matches!(end.outcome, Outcome::Graceful | Outcome::LingerTimeout);
+    if leaves {
         // However the server closes, the data sent again is answered with an RST.
         truth.lost(left, Fate::PeerReset);
     }
@@ -186,6 +187,10 @@ fn stuck(random: &mut Random, Pair { client, server }: Pair, truth: &mut Truth) 
     random.set_linger(&server, 2)?;
     let end = foretell(&server, Peer::Hears)?;
     truth.tally.close(server, end)?;
+    if leaves && matches!(end.outcome, Outcome::Graceful | Outcome::Lingered) {
+        // Not before its FIN is acknowledged: until then, the socket is whole, and deaf.
+        Truth::late_data_to_remnants(&mut truth.tally, 1);
+    }
     Ok(())
 }
 

@@ -84,7 +84,7 @@ impl Sight {
     }
 
     /// What the plan is to count.
-    fn tally(self, truth: &Truth) -> Tally {
+    pub(crate) fn tally(self, truth: &Truth) -> Tally {
         let mut tally = self.resets(&truth.tally);
         if !self.sees_interruptions() {
             let interrupted = tally.closes.remove(Outcome::LingerInterrupted.name());

@@ -166,9 +166,10 @@ pub(crate) fn with_hidden_ends(
         count: expected.total().count,
         ..Histogram::default()
     };
-    // What answered such an end was as little seen.
-    let answered = expected.of(Fate::LateData).count;
-    let resets = completed.tally.resets.entry(Cause::LateData.name().into());
+    // An RST that brought such an end about, or answered it, was as little seen.
+    let late = Cause::LateData.name();
+    let answered = sight.tally(truth).resets.get(late).copied().unwrap_or(0);
+    let resets = completed.tally.resets.entry(late.into());
     let resets = resets.or_default();
     *resets = answered.clamp(*resets, *resets + hidden);
     completed.tally.resets.retain(|_, count| *count > 0);
