@@ -268,8 +268,9 @@ impl<'a> Run<'a> {
             // Only under a daemon of its own can a scenario leave any: those since its start.
             let homeless = Homeless::of(&scrape);
             let counted = after.since(before);
-            let mut differences = self.sight.differences(truth, &counted, homeless);
-            let of_services = sight::differences_of_services(self.sight, truth, &scrape);
+            let sight = self.sight.with_skipped(self.daemon.skipped_runs()?);
+            let mut differences = sight.differences(truth, &counted, homeless);
+            let of_services = sight::differences_of_services(sight, truth, &scrape);
             let services_agree = of_services.is_empty();
             differences.extend(of_services);
             if differences.is_empty() {
