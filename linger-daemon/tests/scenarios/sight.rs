@@ -34,9 +34,8 @@ pub(crate) struct Sight {
     pub(crate) plan: Plan,
     /// Whether it sees RSTs that answer packets for no whole socket.
     sees_answers: bool,
-    /// Whether the kernel may skip what sees them: all kprobes of a CPU while one runs there.
-    may_miss_answers: bool,
-    /// How many of them it may have skipped.
+    /// How many of them it may have missed: a soft interrupt that sends one may come upon the program itself, and
+    /// before 6.10 upon any kprobe.
     missed_answers: u64,
     /// Whether close(2) releases the socket before it returns (since 6.6).
     pub(crate) release_in_close: bool,
@@ -72,7 +71,6 @@ impl Sight {
         Self {
             plan,
             sees_answers: plan != Plan::Tracepoint || version >= (6, 10),
-            may_miss_answers: plan == Plan::Kprobe && version < (6, 10),
             missed_answers: 0,
             release_in_close: version >= (6, 6),
         }
@@ -81,7 +79,7 @@ impl Sight {
     /// The same, where the kernel says that it skipped so many runs of programs.
     pub(crate) fn with_skipped(self, runs: u64) -> Self {
         Self {
-            missed_answers: if self.may_miss_answers { runs } else { 0 },
+            missed_answers: runs,
             ..self
         }
     }
