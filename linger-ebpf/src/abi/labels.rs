@@ -66,7 +66,13 @@ impl Outcome {
     /// places stay empty.
     #[must_use]
     pub const fn queue(self) -> Option<usize> {
-        let place = self.index().wrapping_sub(Self::LingerFailed.index());
+        Self::queue_at(self.index())
+    }
+
+    /// The same of the outcome with this index.
+    #[must_use]
+    pub const fn queue_at(index: usize) -> Option<usize> {
+        let place = index.wrapping_sub(Self::LingerFailed.index());
         if place < Self::QUEUES {
             Some(place)
         } else {

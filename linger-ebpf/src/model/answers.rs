@@ -15,8 +15,9 @@ pub(crate) fn sent(sk: u64, skb: *const u8) {
 }
 
 /// The same where a function is hooked that may not come to send it.
-pub(crate) fn asked(sk: u64, skb: *const u8, is_local: impl FnOnce() -> bool) {
-    if !Segment::new(skb).is_rst() && (sk != 0 || is_local()) {
+pub(crate) fn asked(sk: u64, skb: *const u8, is_local: impl FnOnce(&Segment) -> bool) {
+    let segment = Segment::new(skb);
+    if !segment.is_rst() && (sk != 0 || is_local(&segment)) {
         sent(sk, skb);
     }
 }

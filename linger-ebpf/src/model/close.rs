@@ -20,7 +20,7 @@ use super::{
     watch::{self, Stack},
     who,
 };
-use crate::kernel::{Flags, Head, Memory, Sock, Task, jiffies, narrow, now_ns, state};
+use crate::kernel::{Flags, Memory, Sock, Task, jiffies, narrow, now_ns, state};
 
 /// A close begins on this thread. None if there is no room for its record.
 pub(crate) fn begin(place: &Place, sk: u64, flags: u8) -> Option<&'static mut Close> {
@@ -148,8 +148,7 @@ pub(crate) fn decide_late<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     decide(close, sk, flags, was, 0, timeout);
     if close.outcome == Outcome::Graceful as u8 {
         if let Some(tcp) = sk.tcp() {
-            let port = tcp.local_port();
-            closers::note_port(close, sk, Head { state: was, port });
+            closers::note_port(close, sk, was, tcp.local_port());
         }
         leave(close, sk, is);
     }
@@ -417,7 +416,7 @@ fn add(counters: *mut Counters, close: &Close, blocked_ns: u64) {
         unsent: close.unsent.into(),
         unacked: close.unacked.into(),
     };
-    if let Some(queue) = queue(outcome) {
+    if let Some(queue) = Outcome::queue_at(outcome) {
         // SAFETY: as above.
         let sum = unsafe { &raw mut (*counters).discarded[queue] };
         ledger::add_discarded(sum, discarded);
@@ -446,16 +445,6 @@ const _: () = {
         outcome += 1;
     }
 };
-
-/// As [`Outcome::queue`] has it.
-const fn queue(outcome: usize) -> Option<usize> {
-    let queue = outcome.wrapping_sub(Outcome::LingerFailed.index());
-    if queue < Outcome::QUEUES {
-        Some(queue)
-    } else {
-        None
-    }
-}
 
 /// As [`Outcome::cause`] has it, which are one after another in the same order.
 const fn cause(outcome: usize) -> Option<usize> {

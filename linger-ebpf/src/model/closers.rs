@@ -14,18 +14,19 @@ use super::{
     shared::{copy, shared},
     who,
 };
-use crate::kernel::{Head, Memory, Probed, Sock, Tcp, state};
+use crate::kernel::{Memory, Probed, Sock, Tcp, state};
 
 /// What stands for a group whose number is another's.
 const NONE: u64 = u64::MAX;
 
-/// A close sends its FIN, for a socket like this: data may come for it as long as the peer's has not.
-pub(crate) fn note_port<M: Memory>(close: &mut Close, sk: &Sock<M>, head: Head) {
+/// A close sends its FIN, in this state of its connection and from this port: data may come for it as long as the
+/// peer's FIN has not.
+pub(crate) fn note_port<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8, port: u16) {
     if matches!(
-        head.state,
+        state,
         state::ESTABLISHED | state::SYN_RECV | state::FIN_WAIT1 | state::FIN_WAIT2
     ) {
-        close.port_key = key(sk, head.port);
+        close.port_key = key(sk, port);
     }
 }
 
@@ -60,10 +61,7 @@ pub(crate) extern "C" fn mark_early(close: *mut Close) -> u32 {
     if let Some(close) = unsafe { close.as_mut() }
         && close.port_key != 0
     {
-        let group = who::closes(close);
-        if let Some(counters) = ledger::counters(&group) {
-            mark(counters, &group, close.port_key);
-        }
+        mark_group(&who::closes(close), close.port_key);
         close.port_key = 0;
     }
     0
@@ -81,11 +79,16 @@ extern "C" fn mark_orphans(orphan: *const Orphan, key: u64) -> u32 {
     // SAFETY: what callers have is a record.
     if let Some(orphan) = unsafe { orphan.as_ref() } {
         let group = orphan.group;
-        if let Some(counters) = ledger::counters(&group) {
-            mark(counters, &group, key);
-        }
+        mark_group(&group, key);
     }
     0
+}
+
+/// As [`mark`], for a group whose counters are yet to be found.
+fn mark_group(group: &Group, key: u64) {
+    if let Some(counters) = ledger::counters(group) {
+        mark(counters, group, key);
+    }
 }
 
 /// Writes down the number of a group, which these counters are of.

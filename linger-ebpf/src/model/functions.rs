@@ -42,13 +42,13 @@ pub(crate) fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
     };
     close::decide(close, sk, flags, state, unread, timeout);
     if close.outcome == Outcome::Graceful as u8 {
-        closers::note_port(close, sk, head);
+        closers::note_port(close, sk, state, head.port);
         close::leave(close, sk, state);
     } else if reset::is_due(close, sk, state) {
         // The hook of it may be skipped.
         close.flags |= flag::RESET;
     } else if close.stage == stage::WAITING {
-        closers::note_port(close, sk, head);
+        closers::note_port(close, sk, state, head.port);
         close::wait(close, sk, state);
     }
 }

@@ -25,7 +25,7 @@ use super::{
     watch::{self, Stack},
     who,
 };
-use crate::kernel::{Head, Memory, Probed, Registers, Sock, Task, now_ns, state, state_offset};
+use crate::kernel::{Memory, Probed, Registers, Sock, Task, now_ns, state, state_offset};
 
 /// Number of the system call inside which a release ends with the call's return; -1 if there is none.
 #[unsafe(export_name = "LINGER_CLOSE_SYSCALL")]
@@ -103,16 +103,11 @@ pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
         if old == state::FIN_WAIT2
             && let Some(tcp) = sk.tcp()
         {
-            let port = tcp.local_port();
-            closers::note_port(close, sk, Head { state: old, port });
+            closers::note_port(close, sk, old, tcp.local_port());
         }
         return;
     }
-    let head = Head {
-        state: old,
-        ..sk.head()
-    };
-    closers::note_port(close, sk, head);
+    closers::note_port(close, sk, old, sk.head().port);
     close::leave(close, sk, old);
     if close.stage == stage::WAITING {
         closers::mark_early(close);
