@@ -38,28 +38,36 @@ pub(super) fn first_not_reached(ebpf: &Ebpf, hooks: &[Hook]) -> io::Result<Optio
         }
         io::Result::Ok(None)
     };
+    let is_of_answers = |hook: &Hook| matches!(hook.point.function(), Some(V4_ANSWER | V6_ANSWER));
+    let are_answers_hooked = hooks.iter().any(is_of_answers);
+    let mut refused = Refused::default();
     for _ in 0..ATTEMPTS {
         end_connection()?;
-        if first(be_refused())?.is_none() {
+        if are_answers_hooked {
+            refused = be_refused();
+        }
+        if first(refused)?.is_none() {
             return Ok(None);
         }
         sleep(PATIENCE);
     }
-    first(be_refused())
+    first(refused)
 }
 
 /// Whether a connection or the end of one comes by: not if it is the end of a process, or the daemon, that does.
 fn is_of_connections(hook: &Hook, refused: Refused) -> bool {
-    match hook.point {
-        Point::OnDemand | Point::RawTracepoint("exit_mmap") => false,
-        Point::Fentry(V4_ANSWER) | Point::Kprobe(V4_ANSWER) => refused.v4,
-        Point::Fentry(V6_ANSWER) | Point::Kprobe(V6_ANSWER) => refused.v6,
-        _ => true,
+    match hook.point.function() {
+        Some(V4_ANSWER) => refused.v4,
+        Some(V6_ANSWER) => refused.v6,
+        _ => !matches!(
+            hook.point,
+            Point::OnDemand | Point::RawTracepoint("exit_mmap")
+        ),
     }
 }
 
 /// Over which protocols a connection was refused by an RST: a host may do without one of them.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Refused {
     v4: bool,
     v6: bool,
