@@ -16,8 +16,8 @@ use crate::daemon::Daemon;
 use crate::netns;
 use crate::peer::{Connection, Peer, Segment};
 use crate::scenario::{Scenario, Script};
-use crate::sight::Sight;
 use crate::truth::{Counters, Truth};
+use crate::watch::sight;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("late_data_before_ack", Script::Own(before_ack)),
@@ -97,10 +97,7 @@ const EACH: u64 = 20;
 
 /// RSTs of every cause that answer a packet, with nothing behind them, against what the kernel says it sent.
 fn every_rst(lingerd: &Path, plan: Plan) -> Result<()> {
-    let sight = Sight::new(
-        plan,
-        &nix::sys::utsname::uname()?.release().to_string_lossy(),
-    );
+    let sight = sight(plan)?;
     netns::in_own(|| {
         let daemon = Daemon::start(lingerd, plan, &[])?;
         let peer = Peer::new()?;
@@ -186,26 +183,32 @@ fn closed_port(address: std::net::IpAddr) -> Result<()> {
 
 /// Data and an acknowledgement of nothing, for a listener.
 fn bad_acknowledgement(peer: &Peer) -> Result<()> {
-    let listener = Loopback::at(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))?;
-    let stray = peer.stray(tcp::port(listener.listener())?);
-    stray.send(LATE)?;
-    stray.next("the RST", |seen| seen.rst)?;
-    Ok(())
+    refused_by_listener(peer, |stray| stray.send(LATE))
 }
 
 /// An acknowledgement of nothing, for a connection that is asked for.
 fn bad_request(peer: &Peer) -> Result<()> {
+    refused_by_listener(peer, |stray| {
+        stray.send(Segment {
+            syn: true,
+            ..Segment::default()
+        })?;
+        stray.next("the answer to a SYN", |seen| seen.syn && seen.ack)?;
+        stray.send(Segment {
+            payload: b"",
+            ..LATE
+        })
+    })
+}
+
+/// Sends something for a listener that an RST answers.
+fn refused_by_listener(
+    peer: &Peer,
+    send: impl FnOnce(&Connection) -> io::Result<()>,
+) -> Result<()> {
     let listener = Loopback::at(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))?;
     let stray = peer.stray(tcp::port(listener.listener())?);
-    stray.send(Segment {
-        syn: true,
-        ..Segment::default()
-    })?;
-    stray.next("the answer to a SYN", |seen| seen.syn && seen.ack)?;
-    stray.send(Segment {
-        payload: b"",
-        ..LATE
-    })?;
+    send(&stray)?;
     stray.next("the RST", |seen| seen.rst)?;
     Ok(())
 }

@@ -268,7 +268,8 @@ impl<'a> Run<'a> {
             // Only under a daemon of its own can a scenario leave any: those since its start.
             let homeless = Homeless::of(&scrape);
             let counted = after.since(before);
-            let sight = self.sight.with_skipped(self.daemon.skipped_runs()?);
+            let skipped = self.daemon.skipped_runs()?;
+            let sight = self.sight.with_skipped(skipped);
             let mut differences = sight.differences(truth, &counted, homeless);
             let of_services = sight::differences_of_services(sight, truth, &scrape);
             let services_agree = of_services.is_empty();
@@ -277,11 +278,10 @@ impl<'a> Run<'a> {
                 return Ok(Compared::Same(Box::new(after)));
             }
             if start.elapsed() > LAG {
-                let completed = with_hidden_ends(self.sight, truth, &counted);
+                let completed = with_hidden_ends(sight, truth, &counted);
                 // What the kernel skipped is no matter of the host, and not forgiven.
-                let skipped = self.daemon.skipped_runs()?;
                 let hidden = completed.filter(|(counted, _)| {
-                    let differences = self.sight.differences(truth, counted, homeless);
+                    let differences = sight.differences(truth, counted, homeless);
                     differences.is_empty() && services_agree && skipped == 0
                 });
                 if skipped > 0 {

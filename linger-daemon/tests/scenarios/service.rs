@@ -159,6 +159,20 @@ impl Service {
         Ok(service)
     }
 
+    /// The same in a unit of this run, with whom the metrics name for it: the only one that listens on this port.
+    pub(crate) fn start_unit(
+        unit: &str,
+        port: u16,
+        command: &Command,
+    ) -> io::Result<(Self, ServiceName)> {
+        let service = Self::start(&cgroup(unit), port, command)?;
+        let name = ServiceName {
+            unit: unit.to_owned(),
+            comm: service.comm()?,
+        };
+        Ok((service, name))
+    }
+
     /// The name of its first process, which the others share.
     pub(crate) fn comm(&self) -> io::Result<String> {
         let comm = fs::read_to_string(format!("/proc/{}/comm", self.process.id()))?;

@@ -53,11 +53,7 @@ impl Proxy {
         )?;
         let mut command = Command::new(program);
         command.args(["-db", "-q", "-f"]).arg(file);
-        let service = Service::start(&service::cgroup(unit), PORT, &command)?;
-        let name = ServiceName {
-            unit: unit.to_owned(),
-            comm: service.comm()?,
-        };
+        let (service, name) = Service::start_unit(unit, PORT, &command)?;
         Ok(Self {
             service,
             name,

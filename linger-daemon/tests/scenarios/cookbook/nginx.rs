@@ -40,11 +40,7 @@ impl Nginx {
             &program,
             &http.replace("FOLDER", &path(folder.path())),
         )?;
-        let service = Service::start(&service::cgroup(unit), PORT, &command)?;
-        let name = ServiceName {
-            unit: unit.to_owned(),
-            comm: service.comm()?,
-        };
+        let (service, name) = Service::start_unit(unit, PORT, &command)?;
         Ok(Self {
             service,
             name,

@@ -33,7 +33,7 @@ struct Server {
 
 impl Server {
     /// Runs it in a unit.
-    fn start(unit: String, timeout: u32) -> io::Result<Self> {
+    fn start(unit: &str, timeout: u32) -> io::Result<Self> {
         let program = service::find("node")?;
         let folder = tempfile::tempdir()?;
         let script = folder.path().join("server.js");
@@ -41,11 +41,10 @@ impl Server {
         let mut command = Command::new(program);
         command.arg(script);
         command.args([u32::from(PORT), timeout].map(|number| number.to_string()));
-        let service = Service::start(&service::cgroup(&unit), PORT, &command)?;
-        let comm = service.comm()?;
+        let (service, name) = Service::start_unit(unit, PORT, &command)?;
         Ok(Self {
             service,
-            name: ServiceName { unit, comm },
+            name,
             _folder: folder,
         })
     }
@@ -63,13 +62,13 @@ impl Server {
 /// Clients that use a connection again just after Node has closed it for idleness: an RST answers,
 /// for the service that closed.
 pub(super) fn keepalive_timeout(settings: Settings, truth: &mut Truth) -> io::Result<()> {
-    let node = Server::start(unit("node"), 1_000)?;
+    let node = Server::start(&unit("node"), 1_000)?;
     keepalive::server_closes(settings, truth)?;
     let (name, mut tally) = node.end(Outcome::Graceful)?;
     Truth::late_data_to_remnants(&mut tally, keepalive::CLIENTS);
     truth.service(name, tally);
 
-    let node = Server::start(unit("node-longer"), 75_000)?;
+    let node = Server::start(&unit("node-longer"), 75_000)?;
     keepalive::clients_close(settings, truth)?;
     // It answers a FIN by its own before it closes.
     let (name, tally) = node.end(Outcome::AlreadyClosed)?;
