@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::host::{self, Facts, Finding};
 use crate::privileges;
-use crate::probe::{self, AttachError, Loader, Purpose};
+use crate::probe::{self, AttachError, LoadOptions, Loader};
 use crate::stdout;
 
 /// All that was found out.
@@ -87,18 +87,18 @@ impl Report {
             plan: None,
         };
         // With all that can be asked for: with less, less is loaded. Fields that only some labels take may be missing.
-        let purpose = Purpose {
+        let options = LoadOptions {
             keyed: keyed::ALL,
-            ..Purpose::default()
+            ..LoadOptions::default()
         };
-        let loader = match Loader::new(purpose) {
+        let loader = match Loader::new(options) {
             Ok(loader) => {
                 report.btf = Ok(fields(&loader)?);
                 Some(loader)
             }
             Err(error) => {
                 report.btf = Err(error.to_string());
-                Loader::new(Purpose::default()).ok()
+                Loader::new(LoadOptions::default()).ok()
             }
         };
         if let Some(loader) = loader {

@@ -12,8 +12,8 @@ mod place;
 mod plan;
 mod ports;
 mod problem;
+mod raw_value;
 mod report;
-mod written;
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -32,8 +32,8 @@ pub use self::place::Place;
 pub use self::plan::PlanChoice;
 pub use self::ports::PortSet;
 pub use self::problem::{FileError, Invalid, Problem};
+use self::raw_value::RawValue;
 pub use self::report::{check, json, table};
-use self::written::Written;
 use crate::attribution::Dimension;
 use crate::logging::LogFilter;
 
@@ -149,29 +149,29 @@ impl Config {
     }
 
     /// Takes over what was written for a key, or tells all that is wrong with it.
-    fn set(&mut self, written: &Written) -> Result<(), Vec<Problem>> {
+    fn set(&mut self, raw: &RawValue) -> Result<(), Vec<Problem>> {
         let Filter { allow, deny } = &mut self.filter;
-        match written.key {
-            Key::Listen => self.listen = written.places()?,
-            Key::WebConfigFile => self.web_config_file = written.file()?,
-            Key::Live => self.live = written.access()?,
-            Key::Plan => self.plan = written.plan()?,
-            Key::Persist => self.persist = written.boolean()?,
-            Key::Pins => self.pins = written.path()?,
-            Key::LogLevel => self.log_level = written.log_filter()?,
-            Key::Labels => self.labels = written.dimensions()?,
-            Key::Ports => self.ports = written.ports()?,
-            Key::MaxGroups => self.max_groups = written.whole(1..=1 << 16)?,
-            Key::MaxSeries => self.max_series = written.whole(1000..=u32::MAX)?,
-            Key::RetireAfter => self.retire_after = written.duration()?,
-            Key::MaxOrphans => self.max_orphans = written.whole(1..=1 << 22)?,
-            Key::OrphanTtl => self.orphan_ttl = written.duration()?,
-            Key::AllowUnits => allow.units = written.patterns()?,
-            Key::AllowComms => allow.comms = written.comms()?,
-            Key::AllowPorts => allow.ports = written.ports()?,
-            Key::DenyUnits => deny.units = written.patterns()?,
-            Key::DenyComms => deny.comms = written.comms()?,
-            Key::DenyPorts => deny.ports = written.ports()?,
+        match raw.key {
+            Key::Listen => self.listen = raw.places()?,
+            Key::WebConfigFile => self.web_config_file = raw.file()?,
+            Key::Live => self.live = raw.access()?,
+            Key::Plan => self.plan = raw.plan()?,
+            Key::Persist => self.persist = raw.boolean()?,
+            Key::Pins => self.pins = raw.path()?,
+            Key::LogLevel => self.log_level = raw.log_filter()?,
+            Key::Labels => self.labels = raw.dimensions()?,
+            Key::Ports => self.ports = raw.ports()?,
+            Key::MaxGroups => self.max_groups = raw.whole(1..=1 << 16)?,
+            Key::MaxSeries => self.max_series = raw.whole(1000..=u32::MAX)?,
+            Key::RetireAfter => self.retire_after = raw.duration()?,
+            Key::MaxOrphans => self.max_orphans = raw.whole(1..=1 << 22)?,
+            Key::OrphanTtl => self.orphan_ttl = raw.duration()?,
+            Key::AllowUnits => allow.units = raw.patterns()?,
+            Key::AllowComms => allow.comms = raw.comms()?,
+            Key::AllowPorts => allow.ports = raw.ports()?,
+            Key::DenyUnits => deny.units = raw.patterns()?,
+            Key::DenyComms => deny.comms = raw.comms()?,
+            Key::DenyPorts => deny.ports = raw.ports()?,
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use crate::attribution::Names;
 /// Something that is told to those who watch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
-pub enum Told {
+pub enum WatchEvent {
     /// A close returned.
     Close(Close),
     /// The orphan that a close left behind came to its end.
@@ -135,15 +135,15 @@ const STATES: [&str; 13] = [
 
 /// What an event tells, in the words of people. `names` are those of its cgroup.
 #[must_use]
-pub fn told(event: &Event, names: Option<&Names>, clock: &Clock) -> Told {
+pub fn decode(event: &Event, names: Option<&Names>, clock: &Clock) -> WatchEvent {
     if event.kind == event_kind::END {
-        return Told::Orphan(end(event, names, clock));
+        return WatchEvent::Orphan(end(event, names, clock));
     }
     let close = close(event, names, clock);
     if event.kind == event_kind::CORRECTION {
-        Told::Correction(close)
+        WatchEvent::Correction(close)
     } else {
-        Told::Close(close)
+        WatchEvent::Close(close)
     }
 }
 
@@ -262,7 +262,7 @@ mod tests {
     fn a_close_is_told_in_words() {
         let clock = Clock::new(1000.0, 250);
         let names = Names::of("/system.slice/web.service");
-        let told = told(&event(), Some(&names), &clock);
+        let told = decode(&event(), Some(&names), &clock);
         let json = serde_json::to_value(&told).unwrap();
         let expected = serde_json::json!({
             "event": "close", "at": 1005.0, "id": "8-5000000000", "comm": "nginx", "pid": 7,
@@ -271,7 +271,7 @@ mod tests {
             "blocked_seconds": 0.25, "unsent": 3, "unacked": 0, "unread": 0, "left": 100,
         });
         assert_eq!(json, expected);
-        assert_eq!(serde_json::from_value::<Told>(json).unwrap(), told);
+        assert_eq!(serde_json::from_value::<WatchEvent>(json).unwrap(), told);
     }
 
     #[test]
@@ -280,7 +280,7 @@ mod tests {
             kind: event_kind::END,
             ..event()
         };
-        let Told::Orphan(end) = told(&event, None, &Clock::new(0.0, 250)) else {
+        let WatchEvent::Orphan(end) = decode(&event, None, &Clock::new(0.0, 250)) else {
             panic!("an end is told as one")
         };
         assert_eq!((end.orphaned, end.delivered), (100, 50));
@@ -297,7 +297,7 @@ mod tests {
             remote_port: 0,
             ..event()
         };
-        let Told::Close(close) = told(&event, None, &Clock::new(0.0, 250)) else {
+        let WatchEvent::Close(close) = decode(&event, None, &Clock::new(0.0, 250)) else {
             panic!("a close is told as one")
         };
         assert_eq!(close.blocked_seconds, None);

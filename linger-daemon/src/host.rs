@@ -3,18 +3,18 @@
 //!
 //! [`Facts`] are read, or given by a test; what follows from them is in [`judge`].
 
-mod asked;
 mod facts;
 mod judge;
+mod kernel_probe;
 mod namespace;
 #[cfg(test)]
 mod tests;
 
 use serde::Serialize;
 
-pub use self::asked::Asked;
 pub use self::facts::{Bpffs, Facts, Lockdown, Tracefs};
 pub use self::judge::judge;
+pub use self::kernel_probe::KernelProbe;
 pub use self::namespace::Namespace;
 
 /// What was found of one thing.

@@ -44,7 +44,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
         Command::Watch(options) => {
             cli.log()?;
             let pins = config::pins(&cli.sources(&options.kept.settings()))?;
-            watch::watch(options.asked(), &options.options(pins))?;
+            watch::watch(options.filter(), &options.options(pins))?;
         }
         Command::Config(ConfigCommand::Check { settings }) => {
             let sources = cli.sources(settings);

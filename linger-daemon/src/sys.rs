@@ -172,7 +172,7 @@ unsafe fn get_info<T>(of: &impl AsFd, info: &mut T) -> Result<(), Errno> {
 }
 
 /// Whether a link is attached to anything: those to cgroups can be cut.
-pub(crate) fn leads_anywhere(link: &impl AsFd) -> bool {
+pub(crate) fn is_link_attached(link: &impl AsFd) -> bool {
     const BPF_LINK_TYPE_CGROUP: u32 = 3;
     let mut info = LinkInfo::default();
     // SAFETY: all zero, it points to no buffer; and it is made of numbers.

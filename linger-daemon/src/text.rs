@@ -1,4 +1,4 @@
-//! Numbers and names as the terminal shows them: short, and harmless.
+//! Numbers and names as the terminal shows them: short, and safe to print.
 
 /// A count, or counts for each second, in at most six characters: `0`, `0.35`, `1234`, `12.3k`.
 pub(crate) fn count(value: f64) -> String {
@@ -80,7 +80,7 @@ fn digits(value: f64) -> String {
 
 /// A name in which nothing can change the terminal, or the direction or order of what it shows:
 /// such characters are written as escapes.
-pub(crate) fn harmless(name: &str) -> String {
+pub(crate) fn escape_for_terminal(name: &str) -> String {
     let mut text = String::with_capacity(name.len());
     for character in name.chars() {
         if is_harmless(character) {
@@ -184,7 +184,7 @@ mod tests {
             ("evil\u{202e}cod", "evil\\u{202e}cod"),
             ("\u{200b}\u{feff}", "\\u{200b}\\u{feff}"),
         ] {
-            assert_eq!(harmless(name), shown);
+            assert_eq!(escape_for_terminal(name), shown);
         }
     }
 }

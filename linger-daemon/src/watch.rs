@@ -1,6 +1,6 @@
 //! `lingerd watch`: closes as they happen, a line each.
 
-mod asked;
+mod filter;
 mod line;
 mod output;
 mod stack;
@@ -22,16 +22,16 @@ use tokio::task::yield_now;
 use tokio::time::timeout;
 use tracing::{debug, info};
 
-pub use self::asked::Asked;
+pub use self::filter::WatchFilter;
 use self::line::Lines;
 use self::output::Output;
 use self::stack::Symbols;
 use self::units::Units;
 use crate::attribution::{Dimension, Namer};
-use crate::event::{Clock, RING_EVENTS, Told, WatchError, Watcher, told};
+use crate::event::{Clock, RING_EVENTS, WatchError, WatchEvent, Watcher, decode};
 use crate::ledger::{Returns, Undecided, Written};
 use crate::privileges;
-use crate::probe::{self, Attached, Beside, Maps, Programs, Purpose};
+use crate::probe::{self, Attached, Beside, LoadOptions, Maps, Programs};
 
 /// How closes are shown, and for how long.
 #[derive(Clone, Debug, Default)]
@@ -71,7 +71,7 @@ enum Progress {
 }
 
 /// Shows the closes that are asked for until a signal, or the options, end it.
-pub fn watch(asked: Asked, options: &Options) -> Result<()> {
+pub fn watch(filter: WatchFilter, options: &Options) -> Result<()> {
     privileges::require()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -81,7 +81,7 @@ pub fn watch(asked: Asked, options: &Options) -> Result<()> {
         let _guard = runtime.enter();
         [SignalKind::terminate(), SignalKind::interrupt()].map(signal)
     };
-    let mut session = Session::begin(asked, options)?;
+    let mut session = Session::begin(filter, options)?;
     let shown = runtime.block_on(session.run(options, signals));
     // Nothing waits for a line that no one takes.
     runtime.shutdown_background();
@@ -105,7 +105,7 @@ struct Session {
     /// The programs, if they are this process's own.
     _attached: Option<Attached>,
     watcher: Watcher,
-    asked: Asked,
+    filter: WatchFilter,
     units: Units,
     namer: Namer,
     written: Written,
@@ -122,24 +122,24 @@ struct Session {
 }
 
 impl Session {
-    fn begin(asked: Asked, options: &Options) -> Result<Self> {
-        let units = Units::new(&asked.units, probe::cgroups());
-        let filter = asked.filter(&units.look());
-        let (attached, programs, prepared) = open(&filter, options)?;
+    fn begin(filter: WatchFilter, options: &Options) -> Result<Self> {
+        let units = Units::new(&filter.units, probe::cgroups());
+        let kernel_filter = filter.to_kernel(&units.look());
+        let (attached, programs, prepared) = open(&kernel_filter, options)?;
         let Prepared {
             mut watcher,
             written,
             undecided,
             returns,
         } = prepared;
-        drop_privileges(&mut watcher, &filter, asked.stack)?;
+        drop_privileges(&mut watcher, &kernel_filter, filter.stack)?;
         let terminal = io::stdout().is_terminal();
         let mut session = Self {
             returns: attached.is_some().then_some(returns),
             _attached: attached,
             watcher,
-            symbols: asked.stack.then(Symbols::new),
-            asked,
+            symbols: filter.stack.then(Symbols::new),
+            filter,
             units,
             namer: Namer::new(Dimension::DEFAULT.into(), probe::cgroups()),
             written,
@@ -228,7 +228,7 @@ impl Session {
     fn tend(&mut self) -> Result<()> {
         self.undecided.settle_by(&self.programs)?;
         self.see_returns();
-        let lapse = self.watcher.prolong();
+        let lapse = self.watcher.renew_lease();
         if !lapse.is_zero() {
             eprintln!(
                 "lingerd: held up, and did not watch for {:.1} s: closes in that time are not shown",
@@ -237,9 +237,9 @@ impl Session {
         }
         self.namer.rest();
         self.clock = Clock::of_host();
-        if !self.asked.units.is_empty() {
+        if !self.filter.units.is_empty() {
             let cgroups = self.units.look();
-            self.watcher.ask(&self.asked.filter(&cgroups))?;
+            self.watcher.ask(&self.filter.to_kernel(&cgroups))?;
         }
         let missed = self.watcher.missed();
         if missed > self.missed {
@@ -263,17 +263,17 @@ impl Session {
             };
             self.namer.find([event.cgroup_id], &self.written);
             let names = self.namer.names(event.cgroup_id, &self.written);
-            let mut told = told(&event, names.as_ref(), &self.clock);
-            if !self.asked.wants(&told) {
+            let mut event = decode(&event, names.as_ref(), &self.clock);
+            if !self.filter.matches(&event) {
                 continue;
             }
-            if let Told::Close(close) = &mut told {
+            if let WatchEvent::Close(close) = &mut event {
                 self.closes += 1;
                 if let Some(symbols) = &self.symbols {
                     symbols.name(close);
                 }
             }
-            self.lines.write(&mut out.lines, &told)?;
+            self.lines.write(&mut out.lines, &event)?;
         }
         Ok(Progress::More)
     }
@@ -339,15 +339,15 @@ fn open(filter: &Filter, options: &Options) -> Result<Opened> {
             return Ok((None, programs, prepared));
         }
     }
-    let purpose = Purpose {
+    let load = LoadOptions {
         max_groups: GROUPS,
         max_orphans: ORPHANS,
-        ..Purpose::default()
+        ..LoadOptions::default()
     };
-    let (mut attached, prepared) = probe::choose(options.plan, purpose, None, prepare)?;
+    let (mut attached, prepared) = probe::choose(options.plan, load, None, prepare)?;
     let programs = mem::take(&mut attached.programs);
     // Attaching may have taken longer than the place is kept without a sign of life.
-    prepared.watcher.prolong();
+    prepared.watcher.renew_lease();
     info!(plan = attached.plan.name(), "watching by its own programs");
     Ok((Some(attached), programs, prepared))
 }

@@ -4,9 +4,9 @@ use std::fmt::{Debug, Write as _};
 
 use linger_ebpf::{
     BLOCKED_BOUNDS_NS, CLOSER_PLACES, Cause, Close, Closer, Counters, Event, Exiting, Fate, Filter,
-    Group, HINTS, LAYOUT, LIVED_BOUNDS_NS, Lost, MAX_CLOSES, Note, Origin, Orphan, Orphans,
-    Outcome, Parked, Past, Path, Plan, PortBits, QueueBytes, SHARED_GROUPS, Settings, Slot, Times,
-    UNDECIDED_PLACES, Undecided, Waits, Watch, keyed,
+    Group, HINTS, LAYOUT, LIVED_BOUNDS_NS, Lost, MAX_CLOSES, Note, Orphan, Orphans, Outcome,
+    Parked, Past, Path, PinMetadata, Plan, PortBits, QueueBytes, SHARED_GROUPS, Settings, Slot,
+    Times, UNDECIDED_PLACES, Undecided, Waits, Watch, keyed,
 };
 
 fn size<T>(out: &mut String, name: &str) {
@@ -48,7 +48,7 @@ fn layout() -> String {
     fields(&mut out, "Watch", &Watch::default());
     fields(&mut out, "Filter", &Filter::ALL);
     fields(&mut out, "Event", &Event::ZERO);
-    fields(&mut out, "Origin", &Origin::default());
+    fields(&mut out, "PinMetadata", &PinMetadata::default());
     fields(&mut out, "QueueBytes", &QueueBytes::NONE);
     fields(&mut out, "Times", &Times::ZERO);
     size::<Slot>(&mut out, "Slot");

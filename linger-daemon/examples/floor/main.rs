@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use aya::EbpfLoader;
 use aya::maps::PerCpuArray;
-use linger_daemon::probe::{Loader, Purpose};
+use linger_daemon::probe::{LoadOptions, Loader};
 use linger_ebpf::{FLOOR, Plan};
 
 fn main() -> ExitCode {
@@ -27,7 +27,7 @@ fn run() -> Result<()> {
     let name = env::args().nth(1).context("usage: floor PLAN")?;
     let plan = Plan::ALL.iter().find(|plan| plan.name() == name);
     let plan = *plan.with_context(|| format!("there is no plan {name}"))?;
-    let loader = Loader::new(Purpose::default())?;
+    let loader = Loader::new(LoadOptions::default())?;
     let mut ebpf = EbpfLoader::new().load(FLOOR)?;
     let attached = loader.attach_alike(&mut ebpf, plan)?;
     println!("attached");

@@ -8,7 +8,7 @@ use linger_ebpf::Outcome;
 
 use super::KeptAt;
 use crate::config::PlanChoice;
-use crate::watch::{self, Asked};
+use crate::watch::{self, WatchFilter};
 
 /// Options of `lingerd watch`.
 #[derive(Debug, clap::Args)]
@@ -59,8 +59,8 @@ pub struct Watch {
 impl Watch {
     /// Which closes are asked for.
     #[must_use]
-    pub fn asked(&self) -> Asked {
-        Asked {
+    pub fn filter(&self) -> WatchFilter {
+        WatchFilter {
             outcomes: self.outcomes.clone(),
             units: self.units.clone(),
             comm: self.comm.clone(),

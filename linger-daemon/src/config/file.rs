@@ -14,7 +14,7 @@ use nix::unistd::geteuid;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::written::{Value, Written};
+use super::raw_value::{RawValue, Value};
 use super::{FileError, Key, Origin, Problem};
 
 /// Largest file that is read, bytes.
@@ -53,7 +53,7 @@ fn check(file: &File, root: bool) -> Result<(), FileError> {
 }
 
 /// Takes a file apart: calls `each` for every key that there is. Returns what else is in it.
-pub(super) fn each(text: &str, file: &Arc<Path>, each: impl FnMut(Written<'_>)) -> Vec<Problem> {
+pub(super) fn each(text: &str, file: &Arc<Path>, each: impl FnMut(RawValue<'_>)) -> Vec<Problem> {
     let newlines = newlines(text.as_bytes());
     let (document, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
@@ -97,7 +97,7 @@ struct Walk<'a, F> {
     problems: Vec<Problem>,
 }
 
-impl<F: FnMut(Written<'_>)> Walk<'_, F> {
+impl<F: FnMut(RawValue<'_>)> Walk<'_, F> {
     fn document(&mut self, document: &DeTable<'_>) {
         for (name, value) in document {
             match (name.get_ref().as_ref(), value.get_ref()) {
@@ -134,7 +134,7 @@ impl<F: FnMut(Written<'_>)> Walk<'_, F> {
         match keys.find(|key| key.place() == (prefix, own)) {
             Some(&key) => {
                 let value = self.value(key, value.get_ref());
-                (self.each)(Written { key, origin, value });
+                (self.each)(RawValue { key, origin, value });
             }
             None => self.problems.push(Problem::UnknownKey {
                 origin,
@@ -159,7 +159,7 @@ impl<F: FnMut(Written<'_>)> Walk<'_, F> {
             DeValue::Array(entries) => Value::List(
                 entries
                     .iter()
-                    .map(|entry| Written {
+                    .map(|entry| RawValue {
                         key,
                         origin: self.origin(entry),
                         value: self.value(key, entry.get_ref()),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use super::written::{Value, Written};
+use super::raw_value::{RawValue, Value};
 use super::{Config, FileError, Invalid, Key, Origin, Problem, file};
 use crate::attribution::Dimension;
 use crate::logging::LogFilter;
@@ -99,12 +99,12 @@ struct Layers {
 }
 
 impl Layers {
-    fn set(&mut self, written: Written<'_>) {
-        match self.config.set(&written) {
-            Ok(()) => drop(self.origins.insert(written.key, written.origin)),
+    fn set(&mut self, raw: RawValue<'_>) {
+        match self.config.set(&raw) {
+            Ok(()) => drop(self.origins.insert(raw.key, raw.origin)),
             Err(problems) => {
                 self.problems.extend(problems);
-                self.bad.insert(written.key);
+                self.bad.insert(raw.key);
             }
         }
     }
@@ -114,7 +114,7 @@ impl Layers {
         match file::text(path) {
             Ok(text) => {
                 self.has_file = true;
-                let problems = file::each(&text, &Arc::from(path), |written| self.set(written));
+                let problems = file::each(&text, &Arc::from(path), |raw| self.set(raw));
                 if problems
                     .iter()
                     .any(|problem| matches!(problem, Problem::Syntax { .. }))
@@ -148,7 +148,7 @@ impl Layers {
             Some(text) => Value::Word(text),
             None => Value::Other("what is not UTF-8".to_owned()),
         };
-        self.set(Written {
+        self.set(RawValue {
             key: Key::LogLevel,
             origin: Origin::Environment,
             value,
@@ -159,7 +159,7 @@ impl Layers {
         let Some(words) = sources.flags.get(&key) else {
             return;
         };
-        let written = |value| Written {
+        let raw = |value| RawValue {
             key,
             origin: Origin::Flag(key),
             value,
@@ -167,10 +167,10 @@ impl Layers {
         if key.is_list() {
             let lists = words.iter().filter(|word| !word.is_empty());
             let entries = lists.flat_map(|word| word.split(',')).map(str::trim);
-            let entries = entries.map(|entry| written(Value::Word(entry)));
-            self.set(written(Value::List(entries.collect())));
+            let entries = entries.map(|entry| raw(Value::Word(entry)));
+            self.set(raw(Value::List(entries.collect())));
         } else if let Some(word) = words.last() {
-            self.set(written(Value::Word(word)));
+            self.set(raw(Value::Word(word)));
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use linger_ebpf::{Event, event_kind};
 
-use super::{Clock, Close, Told, WatchError, Watcher, told};
+use super::{Clock, Close, WatchError, WatchEvent, Watcher, decode};
 use crate::attribution::Names;
 use crate::probe::Maps;
 
@@ -32,7 +32,7 @@ impl Recent {
     /// Takes what has come since the last time: to be called each ten seconds at least. `name` knows the
     /// names of cgroups, by their ids.
     pub fn read(&mut self, name: impl FnOnce(&[u64]) -> Vec<Option<Names>>) {
-        self.watcher.prolong();
+        self.watcher.renew_lease();
         // The wall clock may have been set.
         self.clock = Clock::of_host();
         let mut events: VecDeque<Event> = VecDeque::new();
@@ -47,7 +47,7 @@ impl Recent {
         }
         let cgroups: Vec<u64> = events.iter().map(|event| event.cgroup_id).collect();
         for (event, names) in events.into_iter().zip(name(&cgroups)) {
-            if let Told::Close(close) = told(&event, names.as_ref(), &self.clock) {
+            if let WatchEvent::Close(close) = decode(&event, names.as_ref(), &self.clock) {
                 self.closes.push_front(close);
             }
         }

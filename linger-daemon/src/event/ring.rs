@@ -111,7 +111,7 @@ impl Watcher {
         };
         watcher.ask(filter)?;
         watcher.since_ns = now_ns();
-        watcher.prolong();
+        watcher.renew_lease();
         Ok(watcher)
     }
 
@@ -124,7 +124,7 @@ impl Watcher {
     /// Keeps the place for some seconds more: to be called each second, or, by the daemon, each ten. Returns
     /// for how long it was not kept, because that was not done: what was closed then is not told.
     #[expect(clippy::must_use_candidate, reason = "not all need to know")]
-    pub fn prolong(&self) -> Duration {
+    pub fn renew_lease(&self) -> Duration {
         let now = now_ns();
         let until = now + nanoseconds(self.lease);
         let ended = lease(&self.watch, self.place).swap(until, Ordering::Relaxed);

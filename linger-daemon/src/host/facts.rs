@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
-use super::{Asked, Namespace};
+use super::{KernelProbe, Namespace};
 use crate::probe::{self, Preemption};
 
 /// All that is judged.
@@ -16,7 +16,7 @@ use crate::probe::{self, Preemption};
 )]
 pub struct Facts {
     /// The kernel's answers.
-    pub asked: Asked,
+    pub probe: KernelProbe,
     /// There is a seccomp filter on this process.
     pub is_filtered: bool,
     /// It lives in the initial namespace of users.
@@ -86,7 +86,7 @@ impl Facts {
     /// Those of this process.
     #[must_use]
     pub fn here() -> Self {
-        let mut facts = Self::read(Path::new("/"), Asked::now());
+        let mut facts = Self::read(Path::new("/"), KernelProbe::now());
         facts.preemption = Preemption::running();
         facts.cgroups = probe::cgroups().shortcoming();
         facts
@@ -95,10 +95,10 @@ impl Facts {
     /// Those that the files below `root` tell, with these answers; cgroups are taken to be all right,
     /// and the kernel to preempt nothing.
     #[must_use]
-    pub fn read(root: &Path, asked: Asked) -> Self {
+    pub fn read(root: &Path, probe: KernelProbe) -> Self {
         let text = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
         Self {
-            asked,
+            probe,
             is_filtered: text("proc/self/status")
                 .lines()
                 .filter_map(|line| line.strip_prefix("Seccomp:"))

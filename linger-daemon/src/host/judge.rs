@@ -56,11 +56,11 @@ fn problem(found: impl Into<String>, fix: &'static str) -> Judgment {
 }
 
 fn capabilities(facts: &Facts) -> Judgment {
-    if facts.asked.missing.is_empty() {
+    if facts.probe.missing.is_empty() {
         return ok("all present");
     }
     let names: Vec<_> = facts
-        .asked
+        .probe
         .missing
         .iter()
         .map(ToString::to_string)
@@ -84,16 +84,16 @@ fn user_namespace(facts: &Facts) -> Judgment {
 
 /// A refusal that no lack of privileges explains.
 fn refused(errno: Option<Errno>, facts: &Facts) -> Option<Errno> {
-    let privileged = facts.asked.missing.is_empty() && facts.is_initial_user;
+    let privileged = facts.probe.missing.is_empty() && facts.is_initial_user;
     errno.filter(|errno| privileged || *errno == Errno::ENOSYS)
 }
 
 fn seccomp(facts: &Facts) -> Judgment {
     let of = |errno, call| refused(errno, facts).map(|errno| format!("{call} ({errno})"));
-    let bpf = of(facts.asked.bpf_refused, "bpf(2)");
-    let perf = of(facts.asked.perf_refused, "perf_event_open(2)");
+    let bpf = of(facts.probe.bpf_refused, "bpf(2)");
+    let perf = of(facts.probe.perf_refused, "perf_event_open(2)");
     if !facts.is_filtered {
-        if facts.asked.bpf_refused == Some(Errno::ENOSYS) {
+        if facts.probe.bpf_refused == Some(Errno::ENOSYS) {
             return problem(
                 "no filter, but there is no bpf(2)",
                 "use a kernel built with CONFIG_BPF_SYSCALL=y",
@@ -118,8 +118,8 @@ fn seccomp(facts: &Facts) -> Judgment {
 
 fn modules(facts: &Facts) -> Judgment {
     let modules = facts.modules.as_deref();
-    let is_filtered = facts.is_filtered && facts.asked.bpf_refused.is_some();
-    match refused(facts.asked.map, facts).filter(|errno| !is_filtered && *errno != Errno::ENOSYS) {
+    let is_filtered = facts.is_filtered && facts.probe.bpf_refused.is_some();
+    match refused(facts.probe.map, facts).filter(|errno| !is_filtered && *errno != Errno::ENOSYS) {
         Some(errno @ (Errno::EPERM | Errno::EACCES)) => problem(
             format!(
                 "creating a map is refused ({errno}) despite all capabilities; in use: {}",
@@ -234,10 +234,10 @@ fn tracefs(facts: &Facts) -> Judgment {
 fn perf_paranoid(facts: &Facts) -> Judgment {
     let level = facts.perf_paranoid;
     let shown = level.map_or_else(|| "unknown".to_owned(), |level| level.to_string());
-    match refused(facts.asked.event, facts) {
+    match refused(facts.probe.event, facts) {
         // Levels above 2 are of Debian and Ubuntu; they take CAP_SYS_ADMIN.
         Some(Errno::EACCES | Errno::EPERM)
-            if facts.asked.perf_refused.is_none() && level > Some(2) =>
+            if facts.probe.perf_refused.is_none() && level > Some(2) =>
         {
             warning(
                 format!(

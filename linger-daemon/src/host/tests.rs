@@ -37,14 +37,14 @@ const GOOD: &[(&str, &str)] = &[
 /// A tree of files, and answers.
 struct Host {
     root: TempDir,
-    asked: Asked,
+    probe: KernelProbe,
 }
 
 impl Host {
     fn good() -> Self {
         let host = Self {
             root: tempfile::tempdir().unwrap(),
-            asked: Asked::default(),
+            probe: KernelProbe::default(),
         };
         for (path, text) in GOOD {
             host.write(path, text);
@@ -81,13 +81,13 @@ impl Host {
 
     /// What is not all right.
     fn amiss(&self) -> Vec<(&'static str, Verdict)> {
-        let findings = judge(&Facts::read(self.root.path(), self.asked.clone()));
+        let findings = judge(&Facts::read(self.root.path(), self.probe.clone()));
         let amiss = findings.iter().filter(|one| one.verdict != Verdict::Ok);
         amiss.map(|one| (one.what, one.verdict)).collect()
     }
 
     fn found(&self, what: &str) -> Finding {
-        let findings = judge(&Facts::read(self.root.path(), self.asked.clone()));
+        let findings = judge(&Facts::read(self.root.path(), self.probe.clone()));
         findings.into_iter().find(|one| one.what == what).unwrap()
     }
 }
@@ -103,8 +103,8 @@ fn what_is_amiss_has_a_fix() {
     for (path, _) in GOOD {
         host.remove(path);
     }
-    host.asked.missing = vec![Capability::CAP_BPF];
-    for finding in judge(&Facts::read(host.root.path(), host.asked.clone())) {
+    host.probe.missing = vec![Capability::CAP_BPF];
+    for finding in judge(&Facts::read(host.root.path(), host.probe.clone())) {
         assert_eq!(
             finding.verdict == Verdict::Ok,
             finding.fix.is_none(),
@@ -117,7 +117,7 @@ fn what_is_amiss_has_a_fix() {
 fn missing_capabilities_are_named_and_blamed_alone() {
     let mut host = Host::good();
     host.filter();
-    host.asked = Asked {
+    host.probe = KernelProbe {
         missing: vec![Capability::CAP_BPF, Capability::CAP_PERFMON],
         bpf_refused: Some(Errno::EPERM),
         perf_refused: None,
@@ -135,8 +135,8 @@ fn missing_capabilities_are_named_and_blamed_alone() {
 fn a_user_namespace_is_blamed_for_what_it_refuses() {
     let mut host = Host::good();
     host.live_in("user", "user:[4026532000]");
-    host.asked.map = Some(Errno::EPERM);
-    host.asked.event = Some(Errno::EACCES);
+    host.probe.map = Some(Errno::EPERM);
+    host.probe.event = Some(Errno::EACCES);
     assert_eq!(host.amiss(), [("user namespace", Verdict::Problem)]);
 }
 
@@ -146,11 +146,11 @@ fn a_filter_is_told_from_the_kernel_by_what_it_answers() {
         let mut host = Host::good();
         host.filter();
         assert_eq!(host.amiss(), []);
-        host.asked.perf_refused = Some(errno);
-        host.asked.event = Some(errno);
+        host.probe.perf_refused = Some(errno);
+        host.probe.event = Some(errno);
         assert_eq!(host.amiss(), [("seccomp", Verdict::Warning)]);
-        host.asked.bpf_refused = Some(errno);
-        host.asked.map = Some(errno);
+        host.probe.bpf_refused = Some(errno);
+        host.probe.map = Some(errno);
         assert_eq!(host.amiss(), [("seccomp", Verdict::Problem)]);
     }
 }
@@ -158,8 +158,8 @@ fn a_filter_is_told_from_the_kernel_by_what_it_answers() {
 #[test]
 fn a_kernel_without_bpf_is_not_taken_for_a_filter() {
     let mut host = Host::good();
-    host.asked.bpf_refused = Some(Errno::ENOSYS);
-    host.asked.map = Some(Errno::ENOSYS);
+    host.probe.bpf_refused = Some(Errno::ENOSYS);
+    host.probe.map = Some(Errno::ENOSYS);
     assert_eq!(host.amiss(), [("seccomp", Verdict::Problem)]);
     assert!(
         host.found("seccomp")
@@ -172,7 +172,7 @@ fn a_kernel_without_bpf_is_not_taken_for_a_filter() {
 #[test]
 fn what_nothing_else_explains_is_the_security_modules() {
     let mut host = Host::good();
-    host.asked.map = Some(Errno::EACCES);
+    host.probe.map = Some(Errno::EACCES);
     assert_eq!(host.amiss(), [("security modules", Verdict::Problem)]);
     assert!(host.found("security modules").found.contains("apparmor"));
 }
@@ -180,7 +180,7 @@ fn what_nothing_else_explains_is_the_security_modules() {
 #[test]
 fn a_map_without_room_is_the_memory_limit() {
     let mut host = Host::good();
-    host.asked.map = Some(Errno::ENOMEM);
+    host.probe.map = Some(Errno::ENOMEM);
     assert!(
         host.found("security modules")
             .fix
@@ -225,7 +225,7 @@ fn the_file_system_of_pins_is_the_one_on_top() {
     let host = Host::good();
     let found = |mounts: &str| {
         host.write("proc/self/mounts", mounts);
-        Facts::read(host.root.path(), Asked::default()).bpffs
+        Facts::read(host.root.path(), KernelProbe::default()).bpffs
     };
     assert_eq!(found("bpf /sys/fs/bpf bpf rw 0 0\n"), Bpffs::Writable);
     assert_eq!(found("sysfs /sys sysfs rw 0 0\n"), Bpffs::Missing);
@@ -240,7 +240,7 @@ fn events_that_only_an_administrator_may_open_are_told() {
     let mut host = Host::good();
     host.write("proc/sys/kernel/perf_event_paranoid", "3\n");
     assert_eq!(host.amiss(), []);
-    host.asked.event = Some(Errno::EACCES);
+    host.probe.event = Some(Errno::EACCES);
     assert_eq!(host.amiss(), [("perf_event_paranoid", Verdict::Warning)]);
 }
 

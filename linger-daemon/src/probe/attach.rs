@@ -13,7 +13,7 @@ use thiserror::Error;
 use tracing::warn;
 
 use super::btf::{Kernel, KernelError};
-use super::choose::{ProbeError, Purpose};
+use super::choose::{LoadOptions, ProbeError};
 use super::hooks::{
     Answers, Hook, Point, Traits, has_new_timer, hooks, is_hooked_again, sees_returns,
 };
@@ -100,16 +100,16 @@ pub struct Loader {
     /// The kernel's types, for questions.
     pub kernel: Kernel,
     offsets: Offsets,
-    purpose: Purpose,
+    options: LoadOptions,
     /// What it is like.
     pub traits: Traits,
 }
 
 impl Loader {
     /// Reads the running kernel's types and finds the fields that the programs read.
-    pub fn new(purpose: Purpose) -> Result<Self, KernelError> {
+    pub fn new(options: LoadOptions) -> Result<Self, KernelError> {
         let kernel = Kernel::running()?;
-        let (offsets, _) = kernel.offsets(purpose.keyed)?;
+        let (offsets, _) = kernel.offsets(options.keyed)?;
         let traits = Traits {
             sees_returns: sees_returns(&kernel),
             preemption: Preemption::running(),
@@ -121,7 +121,7 @@ impl Loader {
         Ok(Self {
             kernel,
             offsets,
-            purpose,
+            options,
             traits,
         })
     }
@@ -129,7 +129,7 @@ impl Loader {
     /// The fields of a group that are in use, a set of [`keyed`] bits.
     #[must_use]
     pub fn keyed(&self) -> u32 {
-        self.purpose.keyed
+        self.options.keyed
     }
 
     /// Makes the maps for a plan.
@@ -181,7 +181,7 @@ impl Loader {
         let links = pins.map_or(Links::Own(own), Pins::links);
         if let Some(pins) = pins {
             pins.keep_programs(&programs)?;
-            pins.seal(&mut maps, self.purpose.origin(plan, self.traits))?;
+            pins.seal(&mut maps, self.options.metadata(plan, self.traits))?;
         }
         let programs =
             Programs::new(programs, links, Owner::here()).map_err(|error| PlanError {
@@ -242,7 +242,7 @@ impl Loader {
 
     /// The hooks of a plan.
     fn hooks(&self, plan: Plan) -> Vec<Hook> {
-        hooks(plan, self.purpose.keyed, self.traits)
+        hooks(plan, self.options.keyed, self.traits)
     }
 
     /// Attaches these hooks of a plan, for as long as what this returns lives, and `ebpf`.
@@ -297,11 +297,11 @@ impl Loader {
         } else {
             -1
         };
-        let Purpose {
+        let LoadOptions {
             keyed,
             max_groups,
             max_orphans,
-        } = self.purpose;
+        } = self.options;
         let exes = keyed & keyed::EXE != 0;
         loader()
             .btf(None)

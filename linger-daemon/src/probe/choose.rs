@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use linger_ebpf::{LAYOUT, MAX_GROUPS, MAX_ORPHANS, Origin, Plan};
+use linger_ebpf::{LAYOUT, MAX_GROUPS, MAX_ORPHANS, PinMetadata, Plan};
 use thiserror::Error;
 use tracing::info;
 
@@ -38,7 +38,7 @@ pub enum ProbeError {
 
 /// What the programs are loaded for.
 #[derive(Clone, Copy, Debug)]
-pub struct Purpose {
+pub struct LoadOptions {
     /// What of a group they read, a set of [`linger_ebpf::keyed`] bits.
     pub keyed: u32,
     /// How many groups have counters of their own.
@@ -47,15 +47,15 @@ pub struct Purpose {
     pub max_orphans: u32,
 }
 
-impl Purpose {
+impl LoadOptions {
     /// What is written down with programs that outlive this daemon.
-    pub(super) fn origin(self, plan: Plan, traits: Traits) -> Origin {
+    pub(super) fn metadata(self, plan: Plan, traits: Traits) -> PinMetadata {
         let mut version = [0; 32];
         for (to, from) in version.iter_mut().zip(VERSION.bytes()) {
             *to = from;
         }
         let owner = Owner::here();
-        Origin {
+        PinMetadata {
             layout: LAYOUT,
             object: takeover::fingerprint(),
             version,
@@ -75,7 +75,7 @@ impl Purpose {
     }
 }
 
-impl Default for Purpose {
+impl Default for LoadOptions {
     fn default() -> Self {
         Self {
             keyed: Dimension::keyed(Dimension::DEFAULT),
@@ -91,7 +91,7 @@ impl Default for Purpose {
 /// them.
 pub fn choose<T, E: Error + Send + Sync + 'static>(
     wanted: Option<Plan>,
-    purpose: Purpose,
+    options: LoadOptions,
     pins: Option<&Pins>,
     prepare: impl Fn(&mut Maps, Plan) -> Result<T, E>,
 ) -> Result<(Attached, T), ProbeError> {
@@ -99,12 +99,12 @@ pub fn choose<T, E: Error + Send + Sync + 'static>(
         prepare(maps, plan).map_err(|error| ProbeError::Prepare(error.into()))
     };
     if let Some(pins) = pins
-        && let Some(attached) = takeover::take_over(pins, wanted, purpose)?
+        && let Some(attached) = takeover::take_over(pins, wanted, options)?
     {
         let prepared = prepare(&mut pins.maps()?, attached.plan)?;
         return Ok((attached, prepared));
     }
-    let loader = Loader::new(purpose)?;
+    let loader = Loader::new(options)?;
     let attempt = |plan| -> Result<_, ProbeError> {
         let mut ready = loader.load(plan)?;
         if let Some(pins) = pins {

@@ -14,7 +14,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process;
 
-use linger_ebpf::Origin;
+use linger_ebpf::PinMetadata;
 use perf_event_open_sys as perf;
 use tracing::{debug, warn};
 
@@ -216,10 +216,10 @@ impl Owner {
     }
 
     /// The one that loaded these programs.
-    pub(super) const fn of(origin: &Origin) -> Self {
+    pub(super) const fn of(metadata: &PinMetadata) -> Self {
         Self {
-            namespace: origin.pid_namespace,
-            pid: origin.pid,
+            namespace: metadata.pid_namespace,
+            pid: metadata.pid,
         }
     }
 

@@ -15,7 +15,7 @@ mod takeover;
 
 pub use attach::{AttachError, Attached, Loader, PlanError, cgroup_root, cgroups};
 pub use btf::{Kernel, KernelError, Resolved};
-pub use choose::{ProbeError, Purpose, choose};
+pub use choose::{LoadOptions, ProbeError, choose};
 pub use hooks::{Hook, Point, Traits, blind, hooks};
 pub use kprobe::TRACEFS;
 pub use maps::Maps;

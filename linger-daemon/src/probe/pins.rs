@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use aya::maps::{Array, Map, MapData, MapError};
 use aya::pin::PinError;
 use aya::programs::links::FdLink;
-use linger_ebpf::Origin;
+use linger_ebpf::PinMetadata;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
@@ -168,14 +168,14 @@ impl Pins {
             return Err(error);
         }
         Ok(Some(Kept {
-            origin: self.origin(),
+            metadata: self.metadata(),
         }))
     }
 
     /// What the programs were loaded for; none if not all of it was kept.
-    pub(super) fn origin(&self) -> Option<Origin> {
+    pub(super) fn metadata(&self) -> Option<PinMetadata> {
         let map = self.map(ORIGIN).ok()?;
-        let map = Array::<_, Origin>::try_from(map).ok()?;
+        let map = Array::<_, PinMetadata>::try_from(map).ok()?;
         map.get(&0, 0).ok()
     }
 
@@ -263,7 +263,7 @@ impl Pins {
     }
 
     /// Says that everything is kept, and what it was made for.
-    pub(super) fn seal(&self, maps: &mut Maps, origin: Origin) -> Result<(), PinsError> {
+    pub(super) fn seal(&self, maps: &mut Maps, metadata: PinMetadata) -> Result<(), PinsError> {
         let failed = |source| PinsError::Map {
             name: ORIGIN.to_owned(),
             source,
@@ -273,8 +273,8 @@ impl Pins {
                 name: ORIGIN.to_owned(),
             }));
         };
-        let mut values = Array::<_, Origin>::try_from(map).map_err(failed)?;
-        values.set(0, origin, 0).map_err(failed)?;
+        let mut values = Array::<_, PinMetadata>::try_from(map).map_err(failed)?;
+        values.set(0, metadata, 0).map_err(failed)?;
         let pinned = values.pin(self.folder.join(MAPS).join(ORIGIN));
         pinned.map_err(|source| PinsError::Pin {
             name: ORIGIN.to_owned(),
@@ -284,7 +284,7 @@ impl Pins {
 
     /// Detaches and removes everything; the folder stays.
     pub(super) fn clear(&self) -> Result<(), PinsError> {
-        let origin = self.kept()?.and_then(|kept| kept.origin);
+        let metadata = self.kept()?.and_then(|kept| kept.metadata);
         // First what says that all is there, then what counts, then what is counted.
         let first = self.folder.join(MAPS).join(ORIGIN);
         remove(&first, fs::remove_file(&first))?;
@@ -301,7 +301,7 @@ impl Pins {
             }
             remove(&path, fs::remove_dir(&path))?;
         }
-        forget_probes(origin.as_ref().map(Owner::of));
+        forget_probes(metadata.as_ref().map(Owner::of));
         Ok(())
     }
 
@@ -327,7 +327,7 @@ pub(super) enum Link {
 /// What a folder has.
 pub(super) struct Kept {
     /// What it was made for; none if it is not all there, or if this daemon cannot read it.
-    pub(super) origin: Option<Origin>,
+    pub(super) metadata: Option<PinMetadata>,
 }
 
 /// The kernel lets go of a probe some time after its link is gone.

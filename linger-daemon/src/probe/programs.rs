@@ -29,7 +29,7 @@ impl Links {
         match self {
             Self::Own(links) => {
                 let mut links = links.iter().filter(|(of, _)| *of == hook);
-                links.all(|(_, link)| sys::leads_anywhere(link))
+                links.all(|(_, link)| sys::is_link_attached(link))
             }
             Self::Kept(folder) => is_link_kept(&folder.join(hook.program)),
         }
@@ -38,7 +38,7 @@ impl Links {
 
 /// Whether there is a link in this file of a BPF file system, and it is attached.
 pub(super) fn is_link_kept(path: &Path) -> bool {
-    sys::get(path).is_ok_and(|link| sys::leads_anywhere(&link))
+    sys::get(path).is_ok_and(|link| sys::is_link_attached(&link))
 }
 
 /// Hooks, and whether each is attached.

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use flate2::Crc;
-use linger_ebpf::{LAYOUT, OBJECT, Origin, Plan};
+use linger_ebpf::{LAYOUT, OBJECT, PinMetadata, Plan};
 use tracing::{info, warn};
 
 use super::attach::Attached;
-use super::choose::Purpose;
+use super::choose::LoadOptions;
 use super::hooks::{Answers, Traits, hooks};
 use super::kprobe::Owner;
 use super::maps::Maps;
@@ -26,19 +26,19 @@ pub(super) fn fingerprint() -> u64 {
 pub(super) fn take_over(
     pins: &Pins,
     wanted: Option<Plan>,
-    purpose: Purpose,
+    options: LoadOptions,
 ) -> Result<Option<Attached>, PinsError> {
     let Some(kept) = pins.kept()? else {
         return Ok(None);
     };
-    match fitting(pins, &kept, wanted, purpose) {
-        Ok((origin, attached)) => {
-            let version = version(&origin);
+    match fitting(pins, &kept, wanted, options) {
+        Ok((metadata, attached)) => {
+            let version = version(&metadata);
             info!(
                 "taking over the counts of the lingerd with process ID {}",
-                origin.pid
+                metadata.pid
             );
-            if origin.object != fingerprint() {
+            if metadata.object != fingerprint() {
                 warn!(
                     "the programs of lingerd {version} keep counting; to replace them, stop this lingerd \
                      and run `lingerd unload`: counting then starts from zero"
@@ -72,38 +72,38 @@ pub fn beside(folder: &Path) -> Result<Option<Beside>, PinsError> {
     }
     let pins = Pins::of_another(folder);
     let understood = pins
-        .origin()
-        .filter(|origin| origin.layout == LAYOUT)
-        .and_then(|origin| Some((plan(&origin)?, origin)));
-    let Some((plan, origin)) = understood else {
+        .metadata()
+        .filter(|metadata| metadata.layout == LAYOUT)
+        .and_then(|metadata| Some((plan(&metadata)?, metadata)));
+    let Some((plan, metadata)) = understood else {
         return Ok(None);
     };
-    let hooks = hooks(plan, origin.keyed, traits(&origin));
+    let hooks = hooks(plan, metadata.keyed, traits(&metadata));
     if !hooks.iter().all(|hook| pins.is_attached(*hook)) {
         return Ok(None);
     }
     Ok(Some(Beside {
         plan,
         maps: pins.maps()?,
-        programs: pins.programs(&hooks, Owner::of(&origin))?,
+        programs: pins.programs(&hooks, Owner::of(&metadata))?,
     }))
 }
 
 /// The plan of programs that are kept.
-fn plan(origin: &Origin) -> Option<Plan> {
+fn plan(metadata: &PinMetadata) -> Option<Plan> {
     let mut plans = Plan::ALL.iter().copied();
-    plans.find(|plan| *plan as u32 == origin.plan)
+    plans.find(|plan| *plan as u32 == metadata.plan)
 }
 
 /// What the kernel was like for which they were chosen.
-fn traits(origin: &Origin) -> Traits {
+fn traits(metadata: &PinMetadata) -> Traits {
     Traits {
-        sees_returns: origin.sees_returns != 0,
-        preemption: Preemption::from_index(origin.preemption),
-        preempts_tracepoints: origin.preempts_tracepoints != 0,
-        new_timer: origin.new_timer != 0,
-        answers: Answers::from_index(origin.answers),
-        sees_releases: origin.sees_releases != 0,
+        sees_returns: metadata.sees_returns != 0,
+        preemption: Preemption::from_index(metadata.preemption),
+        preempts_tracepoints: metadata.preempts_tracepoints != 0,
+        new_timer: metadata.new_timer != 0,
+        answers: Answers::from_index(metadata.answers),
+        sees_releases: metadata.sees_releases != 0,
     }
 }
 
@@ -112,54 +112,54 @@ fn fitting(
     pins: &Pins,
     kept: &Kept,
     wanted: Option<Plan>,
-    purpose: Purpose,
-) -> Result<(Origin, Attached), String> {
-    let origin = kept
-        .origin
+    options: LoadOptions,
+) -> Result<(PinMetadata, Attached), String> {
+    let metadata = kept
+        .metadata
         .ok_or("what is pinned is not complete, or of another version of lingerd")?;
-    if origin.layout != LAYOUT {
+    if metadata.layout != LAYOUT {
         return Err(format!(
             "the counts of lingerd {} have the layout {}, those of this one {LAYOUT}",
-            version(&origin),
-            origin.layout
+            version(&metadata),
+            metadata.layout
         ));
     }
-    let plan = plan(&origin).ok_or_else(|| format!("there is no plan {}", origin.plan))?;
+    let plan = plan(&metadata).ok_or_else(|| format!("there is no plan {}", metadata.plan))?;
     if wanted.is_some_and(|wanted| wanted != plan) {
         return Err(format!("the plan was {}", plan.name()));
     }
     for (what, was, is) in [
         (
             "the labels take other fields of a group",
-            origin.keyed,
-            purpose.keyed,
+            metadata.keyed,
+            options.keyed,
         ),
         (
             "max-groups is another",
-            origin.max_groups,
-            purpose.max_groups,
+            metadata.max_groups,
+            options.max_groups,
         ),
         (
             "max-orphans is another",
-            origin.max_orphans,
-            purpose.max_orphans,
+            metadata.max_orphans,
+            options.max_orphans,
         ),
     ] {
         if was != is {
             return Err(what.to_owned());
         }
     }
-    let hooks = hooks(plan, purpose.keyed, traits(&origin));
+    let hooks = hooks(plan, options.keyed, traits(&metadata));
     if let Some(hook) = hooks.iter().find(|hook| !pins.is_attached(**hook)) {
         return Err(format!("{} is no longer attached", hook.point));
     }
-    let programs = pins.programs(&hooks, Owner::of(&origin));
+    let programs = pins.programs(&hooks, Owner::of(&metadata));
     let programs = programs.map_err(|error| error.to_string())?;
-    Ok((origin, Attached::elsewhere(plan, hooks, programs)))
+    Ok((metadata, Attached::elsewhere(plan, hooks, programs)))
 }
 
 /// The version of the daemon that loaded the programs.
-fn version(origin: &Origin) -> String {
-    let text = origin.version.split(|byte| *byte == 0).next();
+fn version(metadata: &PinMetadata) -> String {
+    let text = metadata.version.split(|byte| *byte == 0).next();
     String::from_utf8_lossy(text.unwrap_or_default()).into_owned()
 }

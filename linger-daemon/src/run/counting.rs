@@ -17,7 +17,7 @@ use crate::live;
 use crate::memory;
 use crate::metrics::{Facts, Metrics, series};
 use crate::privileges;
-use crate::probe::{self, Attached, Pins, Purpose};
+use crate::probe::{self, Attached, LoadOptions, Pins};
 
 /// Programs at work, and what reads their counts.
 pub(super) struct Counting {
@@ -82,7 +82,7 @@ pub(crate) fn alone(config: &Config) -> Result<(Attached, Metrics)> {
 /// Attaches the programs, or takes over those that are pinned.
 fn attach(config: &Config, pins: Option<&Pins>) -> Result<(Attached, (Ledger, Recent))> {
     let started = Instant::now();
-    let purpose = Purpose {
+    let options = LoadOptions {
         keyed: config.keyed(),
         max_groups: config.max_groups,
         max_orphans: config.max_orphans,
@@ -90,7 +90,7 @@ fn attach(config: &Config, pins: Option<&Pins>) -> Result<(Attached, (Ledger, Re
     let wanted = config.plan.plan();
     let done = probe::choose(
         wanted,
-        purpose,
+        options,
         pins,
         |maps, plan| -> Result<_, WatchError> {
             let recent = Recent::new(maps)?;

@@ -18,7 +18,7 @@ use super::history::History;
 use super::look::Look;
 use super::rows::rows;
 use super::state::{Keys, Screen, State};
-use crate::text::harmless;
+use crate::text::escape_for_terminal;
 
 /// What is to be seen.
 pub(super) struct Picture<'a> {
@@ -63,7 +63,7 @@ fn footer(state: &State) -> Line<'static> {
     if state.keys == Keys::Filter {
         let text = format!(
             "/{}_  Enter: keep it  Esc: all units",
-            harmless(&state.filter)
+            escape_for_terminal(&state.filter)
         );
         return Line::from(text);
     }

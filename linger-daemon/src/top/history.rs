@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::column::{Column, Numbers, float};
 use crate::live::{Counts, Group, Live};
-use crate::text::harmless;
+use crate::text::escape_for_terminal;
 
 /// What closes of the past count under once their cgroup is gone: it grew when they were moved, not
 /// when they happened.
@@ -93,7 +93,7 @@ pub(super) struct History {
     /// How many rates are kept.
     pub(super) window: usize,
     pub(super) host: Track,
-    /// By name, harmless.
+    /// By name, safe to print.
     pub(super) units: BTreeMap<String, Unit>,
     /// The last reading.
     pub(super) live: Option<Live>,
@@ -159,7 +159,10 @@ impl Unit {
             self.track.rate.get_or_insert_default().add(rate);
         }
         for (outcome, &count) in &group.closes {
-            let tally = self.outcomes.entry(harmless(outcome)).or_default();
+            let tally = self
+                .outcomes
+                .entry(escape_for_terminal(outcome))
+                .or_default();
             tally.total += count;
             if let Some(change) = change {
                 *tally.rate.get_or_insert_default() += change.outcome(outcome, count);
@@ -253,7 +256,7 @@ fn names(dimensions: &[String], labels: &BTreeMap<String, String>) -> (String, S
     let value = |name: &String| labels.get(name).map_or("", String::as_str);
     let joined = |names: &mut dyn Iterator<Item = &String>| {
         let values = names.map(value).filter(|value| !value.is_empty());
-        harmless(&values.collect::<Vec<_>>().join(" "))
+        escape_for_terminal(&values.collect::<Vec<_>>().join(" "))
     };
     let has_unit = dimensions.iter().any(|name| name == UNIT);
     let (unit, member) = if has_unit {

@@ -7,8 +7,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use anstyle::{AnsiColor, Style};
 
-use crate::event::{Close, Connection, End, Frame, Told};
-use crate::text::{harmless, seconds};
+use crate::event::{Close, Connection, End, Frame, WatchEvent};
+use crate::text::{escape_for_terminal, seconds};
 
 /// How lines are written.
 pub(super) struct Lines {
@@ -52,15 +52,15 @@ impl Lines {
     }
 
     /// Writes one thing that is told.
-    pub(super) fn write(&self, out: &mut impl Write, told: &Told) -> io::Result<()> {
+    pub(super) fn write(&self, out: &mut impl Write, event: &WatchEvent) -> io::Result<()> {
         if self.json {
-            serde_json::to_writer(&mut *out, told)?;
+            serde_json::to_writer(&mut *out, event)?;
             return writeln!(out);
         }
-        match told {
-            Told::Close(close) => self.close(out, close),
-            Told::Orphan(end) => self.end(out, end),
-            Told::Correction(close) => {
+        match event {
+            WatchEvent::Close(close) => self.close(out, close),
+            WatchEvent::Orphan(end) => self.end(out, end),
+            WatchEvent::Correction(close) => {
                 let text = format!("not graceful after all: {}", close.outcome);
                 self.remark(out, close.at, &close.connection, &text, true)
             }
@@ -73,8 +73,8 @@ impl Lines {
         let cells = [
             time(close.at),
             who.pid.to_string(),
-            harmless(&who.comm),
-            harmless(&who.unit),
+            escape_for_terminal(&who.comm),
+            escape_for_terminal(&who.unit),
             address(who.local),
             address(who.remote),
             close.state.clone(),
@@ -122,8 +122,8 @@ impl Lines {
         let cells = [
             time(at),
             who.pid.to_string(),
-            harmless(&who.comm),
-            harmless(&who.unit),
+            escape_for_terminal(&who.comm),
+            escape_for_terminal(&who.unit),
             address(who.local),
             address(who.remote),
         ];
@@ -162,13 +162,13 @@ fn frame(out: &mut impl Write, frame: &Frame) -> io::Result<()> {
     let source = if frame.source.is_empty() {
         String::new()
     } else {
-        format!("  {}", harmless(&frame.source))
+        format!("  {}", escape_for_terminal(&frame.source))
     };
     writeln!(
         out,
         "    {:#018x}  {}{source}",
         frame.address,
-        harmless(symbol)
+        escape_for_terminal(symbol)
     )
 }
 
@@ -210,17 +210,17 @@ mod tests {
         }
     }
 
-    fn text(told: &Told) -> String {
+    fn text(event: &WatchEvent) -> String {
         let mut out = Vec::new();
         let lines = Lines::new(false, false);
         lines.head(&mut out).unwrap();
-        lines.write(&mut out, told).unwrap();
+        lines.write(&mut out, event).unwrap();
         String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn a_close_is_a_line_below_its_heads() {
-        let close = Told::Close(Close {
+        let close = WatchEvent::Close(Close {
             at: 3661.5,
             connection: connection(),
             state: "established".into(),
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn the_end_of_an_orphan_tells_what_was_lost() {
-        let end = Told::Orphan(End {
+        let end = WatchEvent::Orphan(End {
             at: 0.0,
             connection: connection(),
             fate: "peer_reset".into(),

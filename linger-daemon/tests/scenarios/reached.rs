@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use linger_daemon::probe::{Hook, Loader, Point, Purpose};
+use linger_daemon::probe::{Hook, LoadOptions, Loader, Point};
 use linger_ebpf::Plan;
 
 use crate::scenario::{Scenario, Script};
@@ -22,7 +22,7 @@ const fn moved(plan: Plan) -> Hook {
 }
 
 fn refused(_: &Path, plan: Plan) -> Result<()> {
-    let loader = Loader::new(Purpose::default())?;
+    let loader = Loader::new(LoadOptions::default())?;
     let mut hooks = linger_daemon::probe::hooks(plan, 0, loader.traits);
     hooks.truncate(4);
     loader.expect_reached(plan, &hooks)?;

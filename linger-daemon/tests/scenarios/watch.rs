@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use linger_daemon::event::Told;
+use linger_daemon::event::WatchEvent;
 use linger_daemon::exercise::tcp::{self, Family, Loopback};
 use linger_daemon::exercise::{Tally, state};
 use linger_ebpf::{Outcome, Plan, WATCHERS};
@@ -81,7 +81,7 @@ fn kinds(lingerd: &Path, plan: Plan) -> Result<()> {
         if !sight.sees_everything()
             && let Some([aborted, ..]) = expected.remove("linger2_aborted")
         {
-            // Told before it aborts, and, as nothing is left behind, not corrected.
+            // WatchEvent before it aborts, and, as nothing is left behind, not corrected.
             expected.entry("graceful".to_owned()).or_default()[0] += aborted;
         }
         watching.expect(|told| {
@@ -126,14 +126,16 @@ pub(crate) fn sight(plan: Plan) -> Result<Sight> {
 }
 
 /// What closes turned out to be that had been told as graceful.
-fn corrections(told: &[Told], pid: u32) -> impl Iterator<Item = &str> {
+fn corrections(told: &[WatchEvent], pid: u32) -> impl Iterator<Item = &str> {
     told.iter().filter_map(move |told| match told {
-        Told::Correction(close) if close.connection.pid == pid => Some(close.outcome.as_str()),
+        WatchEvent::Correction(close) if close.connection.pid == pid => {
+            Some(close.outcome.as_str())
+        }
         _ => None,
     })
 }
 
-fn same_ends(told: &[Told], pid: u32, all: &Tally, sees_returns: bool) -> Result<()> {
+fn same_ends(told: &[WatchEvent], pid: u32, all: &Tally, sees_returns: bool) -> Result<()> {
     let mut found = Told3::new();
     for end in ends(told).filter(|end| end.connection.pid == pid) {
         let numbers = found.entry(end.fate.clone()).or_default();
@@ -193,7 +195,7 @@ fn filters(lingerd: &Path, plan: Plan) -> Result<()> {
         }?;
 
         let outcomes = |expected: &'static [&'static str]| {
-            move |told: &[Told]| {
+            move |told: &[WatchEvent]| {
                 let found: Vec<_> = closes(told).map(|close| close.outcome.as_str()).collect();
                 ensure!(found == expected, "told {found:?}, expected {expected:?}");
                 Ok(())
@@ -269,9 +271,9 @@ fn lost(lingerd: &Path, plan: Plan) -> Result<()> {
             let close = left_behind.next().context("no close left anything")?;
             let at = told
                 .iter()
-                .position(|told| *told == Told::Close(close.clone()));
+                .position(|told| *told == WatchEvent::Close(close.clone()));
             let next = at.and_then(|at| told.get(at + 1));
-            let Some(Told::Orphan(end)) = next else {
+            let Some(WatchEvent::Orphan(end)) = next else {
                 anyhow::bail!("the end of {close:?} is {next:?}")
             };
             ensure!(end.connection == close.connection, "{close:?} and {end:?}");
@@ -319,7 +321,7 @@ fn stack(lingerd: &Path, plan: Plan) -> Result<()> {
         tcp::close(pair.client)?;
         let (status, told, errors) = watching.end()?;
         ensure!(status.success(), "{status}: {errors}");
-        let [Told::Close(close)] = &told[..] else {
+        let [WatchEvent::Close(close)] = &told[..] else {
             anyhow::bail!("one close was asked for: {told:?}")
         };
         let first = close.stack.first().context("there is no stack")?;
@@ -358,7 +360,7 @@ fn beside(lingerd: &Path, plan: Plan) -> Result<()> {
             Ok(())
         };
         let told = |times: usize| {
-            move |told: &[Told]| {
+            move |told: &[WatchEvent]| {
                 let found = closes(told).count();
                 ensure!(found == 2 * times, "{found} closes told of {times} pairs");
                 Ok(())

@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use linger_daemon::event::{Close, End, Told};
+use linger_daemon::event::{Close, End, WatchEvent};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -23,7 +23,7 @@ pub(crate) struct Watching {
     process: Child,
     lines: Receiver<String>,
     errors: Option<JoinHandle<String>>,
-    told: Vec<Told>,
+    told: Vec<WatchEvent>,
 }
 
 impl Watching {
@@ -105,7 +105,7 @@ impl Watching {
     }
 
     /// Reads lines until what was told so far is as it should be; then it must stay so for a while.
-    pub(crate) fn expect(&mut self, wrong: impl Fn(&[Told]) -> Result<()>) -> Result<()> {
+    pub(crate) fn expect(&mut self, wrong: impl Fn(&[WatchEvent]) -> Result<()>) -> Result<()> {
         const STAYS: Duration = Duration::from_millis(300);
         let begun = Instant::now();
         loop {
@@ -123,7 +123,7 @@ impl Watching {
     }
 
     /// All that was told so far.
-    pub(crate) fn told(&self) -> &[Told] {
+    pub(crate) fn told(&self) -> &[WatchEvent] {
         &self.told
     }
 
@@ -135,7 +135,7 @@ impl Watching {
     }
 
     /// Waits for its end; how that was, what was told, and what it wrote to stderr.
-    pub(crate) fn end(mut self) -> Result<(ExitStatus, Vec<Told>, String)> {
+    pub(crate) fn end(mut self) -> Result<(ExitStatus, Vec<WatchEvent>, String)> {
         while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
             self.told.push(serde_json::from_str(&line)?);
         }
@@ -157,17 +157,17 @@ impl Drop for Watching {
 }
 
 /// The closes among what was told.
-pub(crate) fn closes(told: &[Told]) -> impl Iterator<Item = &Close> {
+pub(crate) fn closes(told: &[WatchEvent]) -> impl Iterator<Item = &Close> {
     told.iter().filter_map(|told| match told {
-        Told::Close(close) => Some(close),
-        Told::Orphan(_) | Told::Correction(_) => None,
+        WatchEvent::Close(close) => Some(close),
+        WatchEvent::Orphan(_) | WatchEvent::Correction(_) => None,
     })
 }
 
 /// The ends of orphans among what was told.
-pub(crate) fn ends(told: &[Told]) -> impl Iterator<Item = &End> {
+pub(crate) fn ends(told: &[WatchEvent]) -> impl Iterator<Item = &End> {
     told.iter().filter_map(|told| match told {
-        Told::Orphan(end) => Some(end),
-        Told::Close(_) | Told::Correction(_) => None,
+        WatchEvent::Orphan(end) => Some(end),
+        WatchEvent::Close(_) | WatchEvent::Correction(_) => None,
     })
 }

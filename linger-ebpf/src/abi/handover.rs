@@ -12,7 +12,7 @@ pub const LAYOUT: u64 = 9;
 /// What the programs were loaded for: made with them, and never changed.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Origin {
+pub struct PinMetadata {
     /// The [`LAYOUT`] of the daemon that loaded them; first in every version.
     pub layout: u64,
     /// The fingerprint of the object that they come from.

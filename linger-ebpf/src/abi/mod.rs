@@ -50,7 +50,7 @@ pub use event::{
     COSTLY_NS, DAEMON, Event, FRAMES, Filter, MAX_WATCHED, WATCHERS, Watch, asks, event_kind, told,
 };
 pub use group::{Exe, Group, PATH_NAMES, Path, PortBits, Settings, keyed, setting, verdict};
-pub use handover::{LAYOUT, Origin, Past};
+pub use handover::{LAYOUT, Past, PinMetadata};
 pub use labels::{
     Cause, Fate, Lost, Outcome, PROGRAM_COUNT, PROGRAMS, Plan, WAITED, program_place,
 };

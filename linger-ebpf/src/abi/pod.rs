@@ -7,7 +7,7 @@
 use super::counts::{BUCKETS, Counters, Note, Orphans, QueueBytes, Times};
 use super::event::{Event, FRAMES, Filter, WATCHERS, Watch};
 use super::group::{Exe, Group, Path, PortBits, Settings};
-use super::handover::{Origin, Past};
+use super::handover::{Past, PinMetadata};
 use super::labels::{Cause, Fate, Lost, Outcome};
 use super::offsets::Offsets;
 use super::records::{Close, Closer, Exiting, Orphan, Parked, Slot, Undecided, Waits};
@@ -46,7 +46,7 @@ pod! {
         + size_of::<Orphans>() + 8;
     Note = 8 + size_of::<Counters>() + size_of::<Group>();
     Past = Group::SHARED.len() * size_of::<Counters>() + Lost::COUNT * 8 + size_of::<Group>();
-    Origin = 2 * 8 + 32 + 12 * 4;
+    PinMetadata = 2 * 8 + 32 + 12 * 4;
     Watch = 2 * 8 + 2 * WATCHERS as usize * 8;
     Filter = 5 * 8 + 4 * 4;
     Event = 9 * 8 + 2 * 4 * 4 + 8 * 4 + 2 * 2 + 4 + 8 + FRAMES as usize * 8;

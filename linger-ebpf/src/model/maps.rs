@@ -8,8 +8,8 @@ use aya_ebpf::{
 };
 use linger_ebpf::{
     CLOSER_PLACES, Close, Closer, Counters, Event, Exe, Exiting, Filter, Group, HINTS, Lost,
-    MAX_CLOSES, MAX_COMMS, MAX_GROUPS, MAX_LEFT_OUT, MAX_ORPHANS, MAX_WATCHED, Note, Origin,
-    Orphan, Parked, Past, Path, PortBits, SHARED_GROUPS, Settings, Slot, UNDECIDED_PLACES,
+    MAX_CLOSES, MAX_COMMS, MAX_GROUPS, MAX_LEFT_OUT, MAX_ORPHANS, MAX_WATCHED, Note, Orphan,
+    Parked, Past, Path, PinMetadata, PortBits, SHARED_GROUPS, Settings, Slot, UNDECIDED_PLACES,
     Undecided, WATCHERS, Waits, Watch, hint,
 };
 
@@ -142,7 +142,7 @@ pub(crate) static WATCHED: HashMap<u64, Event> =
 
 /// What the programs were loaded for. The daemon's alone, like [`PAST`].
 #[map]
-static ORIGIN: Array<Origin> = Array::with_max_entries(1, 0);
+static ORIGIN: Array<PinMetadata> = Array::with_max_entries(1, 0);
 
 /// What the daemon has counted itself.
 #[map]

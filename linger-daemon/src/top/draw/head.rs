@@ -8,7 +8,7 @@ use ratatui::text::{Line, Span};
 use super::pieces::{ALARM, HEAD};
 use super::{Picture, stack};
 use crate::live::{Health, Live};
-use crate::text::{age, bytes, count, harmless, seconds};
+use crate::text::{age, bytes, count, escape_for_terminal, seconds};
 use crate::top::column::float;
 use crate::top::state::{Keys, Shown, State};
 
@@ -28,7 +28,7 @@ fn title(picture: &Picture<'_>, state: &State) -> Line<'static> {
         spans.push(Span::styled("PAUSED", Modifier::REVERSED));
     }
     if !state.filter.is_empty() && state.keys != Keys::Filter {
-        let filter = format!(" /{}", harmless(&state.filter));
+        let filter = format!(" /{}", escape_for_terminal(&state.filter));
         spans.push(Span::styled(filter, HEAD));
     }
     let shown = match state.shown {
@@ -40,11 +40,11 @@ fn title(picture: &Picture<'_>, state: &State) -> Line<'static> {
     };
     let mut facts = vec![shown];
     if let Some(live) = &picture.history.live {
-        facts.insert(0, harmless(&live.host));
+        facts.insert(0, escape_for_terminal(&live.host));
         facts.push(format!("up {}", age(live.at - live.started)));
-        facts.push(harmless(picture.source));
-        facts.push(format!("kernel {}", harmless(&live.kernel)));
-        facts.push(format!("version {}", harmless(&live.version)));
+        facts.push(escape_for_terminal(picture.source));
+        facts.push(format!("kernel {}", escape_for_terminal(&live.kernel)));
+        facts.push(format!("version {}", escape_for_terminal(&live.version)));
     }
     for fact in facts {
         spans.push(Span::raw(BETWEEN));
@@ -56,13 +56,17 @@ fn title(picture: &Picture<'_>, state: &State) -> Line<'static> {
 /// Whether the numbers can be trusted, in words first of what is wrong.
 fn health(picture: &Picture<'_>) -> Line<'static> {
     let Some(live) = &picture.history.live else {
-        let failure = picture.failure.map(harmless).unwrap_or_default();
+        let failure = picture.failure.map(escape_for_terminal).unwrap_or_default();
         return Span::styled(failure, ALARM).into();
     };
     let mut wrong: Vec<String> = Vec::new();
-    wrong.extend(picture.failure.map(|why| format!("OLD: {}", harmless(why))));
+    wrong.extend(
+        picture
+            .failure
+            .map(|why| format!("OLD: {}", escape_for_terminal(why))),
+    );
     wrong.extend(troubles(&live.health));
-    let plan = format!("plan {}", harmless(&live.plan));
+    let plan = format!("plan {}", escape_for_terminal(&live.plan));
     let state = if wrong.is_empty() {
         Span::raw("healthy")
     } else {
@@ -79,7 +83,13 @@ fn health(picture: &Picture<'_>) -> Line<'static> {
 fn troubles(health: &Health) -> Vec<String> {
     let lost = health.lost.iter().filter(|(_, count)| **count > 0);
     let mut troubles: Vec<_> = lost
-        .map(|(what, lost)| format!("unrecorded {} {}", harmless(what), count(float(*lost))))
+        .map(|(what, lost)| {
+            format!(
+                "unrecorded {} {}",
+                escape_for_terminal(what),
+                count(float(*lost))
+            )
+        })
         .collect();
     let missing = health.hooks.iter().filter(|hook| !hook.attached).count();
     if missing > 0 {
@@ -90,7 +100,7 @@ fn troubles(health: &Health) -> Vec<String> {
         .maps
         .iter()
         .filter(|map| map.entries >= map.capacity / 10 * 9 && map.entries > 0);
-    troubles.extend(full.map(|map| format!("{} full", harmless(&map.map))));
+    troubles.extend(full.map(|map| format!("{} full", escape_for_terminal(&map.map))));
     troubles
 }
 
@@ -111,7 +121,7 @@ fn facts(live: &Live) -> impl Iterator<Item = String> {
     ];
     let fills = maps.iter().map(|map| {
         let [entries, capacity] = [map.entries, map.capacity].map(|number| count(float(number)));
-        format!("{} {entries}/{capacity}", harmless(&map.map))
+        format!("{} {entries}/{capacity}", escape_for_terminal(&map.map))
     });
     facts.extend(fills);
     if live.groups_omitted > 0 {

@@ -7,7 +7,7 @@ use ratatui::widgets::{Cell, Row};
 
 use super::pieces::{FAINT, fit, number, right, table};
 use crate::live::Recent;
-use crate::text::{age, harmless};
+use crate::text::{age, escape_for_terminal};
 use crate::top::column::{Column, float};
 
 /// What a cell is made of, and how wide it is.
@@ -50,7 +50,7 @@ const WIDE_PARTS: &[Part] = &[
 ];
 
 fn name(text: &str, width: usize) -> Cell<'static> {
-    Cell::from(fit(&harmless(text), width))
+    Cell::from(fit(&escape_for_terminal(text), width))
 }
 
 fn who(one: &Recent) -> String {

@@ -6,11 +6,11 @@ use linger_ebpf::{Filter, Outcome, asks};
 
 use super::units::CgroupAt;
 
-use crate::event::Told;
+use crate::event::WatchEvent;
 
 /// Which closes are asked for: those to which all of it applies.
 #[derive(Clone, Debug, Default)]
-pub struct Asked {
+pub struct WatchFilter {
     /// With one of these outcomes; with any, if there are none.
     pub outcomes: Vec<Outcome>,
     /// By a process in one of these units; in any, if there are none.
@@ -27,10 +27,10 @@ pub struct Asked {
     pub stack: bool,
 }
 
-impl Asked {
+impl WatchFilter {
     /// The same in the words of the programs, for units in these cgroups. Of several, none is named to the
-    /// programs: then [`Asked::wants`] tells them apart.
-    pub(super) fn filter(&self, cgroups: &[CgroupAt]) -> Filter {
+    /// programs: then [`WatchFilter::matches`] tells them apart.
+    pub(super) fn to_kernel(&self, cgroups: &[CgroupAt]) -> Filter {
         let mut filter = Filter::ALL;
         if !self.outcomes.is_empty() {
             let bits = self.outcomes.iter().map(|outcome| 1 << outcome.index());
@@ -53,12 +53,12 @@ impl Asked {
         if let [cgroup] = cgroups {
             (filter.cgroup_id, filter.cgroup_level) = (cgroup.id, cgroup.level);
         }
-        for (asked, bit) in [
+        for (applies, bit) in [
             (self.lost, asks::LOST),
             (!self.units.is_empty() && cgroups.len() <= 1, asks::CGROUP),
             (self.stack, asks::STACK),
         ] {
-            if asked {
+            if applies {
                 filter.asks |= bit;
             }
         }
@@ -66,10 +66,10 @@ impl Asked {
     }
 
     /// Whether what the programs told is wanted: below the cgroup of a unit there may be others.
-    pub(super) fn wants(&self, told: &Told) -> bool {
-        let connection = match told {
-            Told::Close(close) | Told::Correction(close) => &close.connection,
-            Told::Orphan(end) => &end.connection,
+    pub(super) fn matches(&self, event: &WatchEvent) -> bool {
+        let connection = match event {
+            WatchEvent::Close(close) | WatchEvent::Correction(close) => &close.connection,
+            WatchEvent::Orphan(end) => &end.connection,
         };
         let unit = &connection.unit;
         self.units.is_empty() || unit.is_empty() || self.units.contains(unit)
@@ -82,12 +82,12 @@ mod tests {
 
     #[test]
     fn nothing_asked_for_is_all() {
-        assert_eq!(Asked::default().filter(&[]), Filter::ALL);
+        assert_eq!(WatchFilter::default().to_kernel(&[]), Filter::ALL);
     }
 
     #[test]
     fn what_is_asked_for_is_told_to_the_programs() {
-        let asked = Asked {
+        let wanted = WatchFilter {
             outcomes: vec![Outcome::LingerAborted, Outcome::Graceful],
             units: vec!["a.service".into()],
             comm: Some("a name that is longer".into()),
@@ -97,7 +97,7 @@ mod tests {
             stack: true,
         };
         let cgroup = CgroupAt { id: 77, level: 2 };
-        let filter = asked.filter(&[cgroup]);
+        let filter = wanted.to_kernel(&[cgroup]);
         let graceful = 1 << Outcome::Graceful.index();
         assert_eq!(
             filter.outcomes,

@@ -14,7 +14,7 @@ use crate::attribution::Dimension;
 use crate::logging::LogFilter;
 
 /// What was written for a key, or for an entry of its list.
-pub(super) struct Written<'a> {
+pub(super) struct RawValue<'a> {
     pub(super) key: Key,
     pub(super) origin: Origin,
     pub(super) value: Value<'a>,
@@ -31,7 +31,7 @@ pub(super) enum Value<'a> {
     /// A truth value in the file.
     Boolean(bool),
     /// Several.
-    List(Vec<Written<'a>>),
+    List(Vec<RawValue<'a>>),
     /// What no key takes, in words.
     Other(String),
 }
@@ -84,7 +84,7 @@ const PATTERN: &str = "a unit or the path of a cgroup, in which * stands for any
 const MAX_COMM: usize = 15;
 const COMM: &str = "the name of a process, of 1 to 15 bytes";
 
-impl Written<'_> {
+impl RawValue<'_> {
     pub(super) fn places(&self) -> Result<Vec<Place>, Vec<Problem>> {
         let place = |entry: &Self| entry.read(PLACE, |value| value.text()?.parse().ok());
         match &self.value {
@@ -162,11 +162,11 @@ impl Written<'_> {
     }
 
     pub(super) fn dimensions(&self) -> Result<Vec<Dimension>, Vec<Problem>> {
-        Ok(self.list(Written::choice)?.into_iter().collect())
+        Ok(self.list(RawValue::choice)?.into_iter().collect())
     }
 
     pub(super) fn ports(&self) -> Result<PortSet, Vec<Problem>> {
-        let ranges = self.list(Written::range)?.into_iter();
+        let ranges = self.list(RawValue::range)?.into_iter();
         Ok(ranges.map(|(first, last)| first..=last).collect())
     }
 
@@ -176,7 +176,7 @@ impl Written<'_> {
     }
 
     pub(super) fn comms(&self) -> Result<BTreeSet<String>, Vec<Problem>> {
-        self.list(Written::comm)
+        self.list(RawValue::comm)
     }
 
     fn comm(&self) -> Result<String, Problem> {

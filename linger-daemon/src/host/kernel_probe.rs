@@ -12,7 +12,7 @@ use crate::sys;
 
 /// The answers of the kernel to this process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct KernelProbe {
     /// Capabilities that are missing.
     pub missing: Vec<Capability>,
     /// How even a command that there is not is refused by bpf(2); none if it is called unknown.
@@ -25,7 +25,7 @@ pub struct Asked {
     pub event: Option<Errno>,
 }
 
-impl Asked {
+impl KernelProbe {
     /// Asks.
     #[must_use]
     pub fn now() -> Self {
