@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use linger_daemon::config::Place;
+use linger_daemon::config::ListenAddr;
 use linger_daemon::http::{self, Limits, State};
 use linger_daemon::ledger::Snapshot;
 use linger_daemon::metrics::{Facts, Format, Metrics, series};
@@ -84,9 +84,9 @@ fn metrics(snapshot: &Arc<Snapshot>) -> Metrics {
 
 /// Serves these metrics until the bench ends.
 fn serve(metrics: Metrics) -> SocketAddr {
-    let anywhere = Place::Tcp(([127, 0, 0, 1], 0).into());
+    let anywhere = ListenAddr::Tcp(([127, 0, 0, 1], 0).into());
     let listeners = http::bind(&[anywhere]).expect("a port is free");
-    let Some(&Place::Tcp(address)) = listeners.places().next() else {
+    let Some(&ListenAddr::Tcp(address)) = listeners.places().next() else {
         panic!("it listens elsewhere");
     };
     let state = Arc::new(State::new());

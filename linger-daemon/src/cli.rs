@@ -93,12 +93,12 @@ pub struct Run {
 pub struct Unload {
     /// Where the service keeps its programs.
     #[command(flatten)]
-    pub kept: KeptAt,
+    pub pins: PinsArgs,
 }
 
 /// Where the service keeps its programs.
 #[derive(Debug, clap::Args)]
-pub struct KeptAt {
+pub struct PinsArgs {
     /// The configuration file, which may say where the service keeps its programs [default:
     /// /etc/linger/lingerd.toml, if it exists]
     #[arg(long, value_name = "PATH")]
@@ -108,7 +108,7 @@ pub struct KeptAt {
     pub pins: Option<String>,
 }
 
-impl KeptAt {
+impl PinsArgs {
     /// The settings that these stand for.
     #[must_use]
     pub fn settings(&self) -> Settings {

@@ -8,7 +8,7 @@ mod file;
 mod filter;
 mod key;
 mod layers;
-mod place;
+mod listen_addr;
 mod plan;
 mod ports;
 mod problem;
@@ -28,7 +28,7 @@ pub(crate) use self::file::text;
 pub use self::filter::{Filter, Lists, Pattern, Patterns};
 pub use self::key::{Key, Origin};
 pub use self::layers::{DEFAULT_PATH, Effective, Sources, load, log_level, pins};
-pub use self::place::Place;
+pub use self::listen_addr::ListenAddr;
 pub use self::plan::PlanChoice;
 pub use self::ports::PortSet;
 pub use self::problem::{FileError, Invalid, Problem};
@@ -44,7 +44,7 @@ const DEFAULT_PINS: &str = "/sys/fs/bpf/lingerd";
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where the metrics are served: at least one place, unless sockets are passed to the daemon.
-    pub listen: Vec<Place>,
+    pub listen: Vec<ListenAddr>,
     /// Who may ask for them, in the format of the web configuration of Prometheus; everyone if none.
     pub web_config_file: Option<PathBuf>,
     /// Who may see what is live without showing who they are.
@@ -78,7 +78,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: vec![Place::Tcp((Ipv4Addr::LOCALHOST, 10546).into())],
+            listen: vec![ListenAddr::Tcp((Ipv4Addr::LOCALHOST, 10546).into())],
             web_config_file: None,
             live: Access::default(),
             plan: PlanChoice::Auto,

@@ -61,7 +61,7 @@ pub struct Live {
     pub health: Health,
     /// The latest costly closes, which lost payload or blocked for 100 ms or more: newest first, at
     /// most [`MAX_RECENT`].
-    pub recent: Vec<Recent>,
+    pub recent: Vec<RecentClose>,
 }
 
 /// Histograms of the time spent in close.
@@ -186,7 +186,7 @@ pub struct Hook {
 
 /// A close that lost payload, or blocked for long.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Recent {
+pub struct RecentClose {
     /// When it returned, Unix seconds.
     pub at: f64,
     /// Name of the process.
@@ -211,7 +211,7 @@ pub struct Recent {
     pub unread: u64,
 }
 
-impl From<&Close> for Recent {
+impl From<&Close> for RecentClose {
     fn from(close: &Close) -> Self {
         let address = |address: Option<SocketAddr>| {
             let address = address.map(|address| address.to_string());

@@ -43,7 +43,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
         }
         Command::Watch(options) => {
             cli.log()?;
-            let pins = config::pins(&cli.sources(&options.kept.settings()))?;
+            let pins = config::pins(&cli.sources(&options.pins.settings()))?;
             watch::watch(options.filter(), &options.options(pins))?;
         }
         Command::Config(ConfigCommand::Check { settings }) => {
@@ -65,7 +65,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
         }
         Command::Unload(options) => {
             cli.log()?;
-            unload(&config::pins(&cli.sources(&options.kept.settings()))?)?;
+            unload(&config::pins(&cli.sources(&options.pins.settings()))?)?;
         }
         Command::Top(options) => {
             let config = config::load(&cli.sources(&options.into()))?.config;

@@ -26,7 +26,7 @@ pub use self::format::Format;
 pub use self::series::series;
 
 use crate::ledger::Snapshot;
-use crate::live::{Live, Recent};
+use crate::live::{Live, RecentClose};
 
 /// Where a scrape gets its counts: reads the ledger once a call.
 pub type Source = Arc<dyn Fn() -> Result<Snapshot, SourceError> + Send + Sync>;
@@ -35,7 +35,7 @@ pub type Source = Arc<dyn Fn() -> Result<Snapshot, SourceError> + Send + Sync>;
 pub type SourceError = Box<dyn Error + Send + Sync>;
 
 /// Where the views get the latest costly closes, newest first.
-pub type RecentSource = Arc<dyn Fn() -> Vec<Recent> + Send + Sync>;
+pub type RecentSource = Arc<dyn Fn() -> Vec<RecentClose> + Send + Sync>;
 
 /// What stays the same from attaching to the end.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,13 +14,13 @@ pub(crate) use self::counting::alone;
 use self::counting::{Counting, lock};
 use self::reload::Running;
 use self::tend::tend;
-use crate::config::{Config, Place, Sources};
+use crate::config::{Config, ListenAddr, Sources};
 use crate::http::{self, BindError, Limits, Listeners, Security, State};
 use crate::logging::Log;
 use crate::memory;
 use crate::notify::Manager;
 use crate::privileges;
-use crate::probe::{Attached, Pins, PinsError};
+use crate::probe::{Attachment, Pins, PinsError};
 
 /// Runs until a signal ends it. Then everything is detached. SIGHUP has `sources` read again.
 pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
@@ -109,16 +109,16 @@ fn listeners(config: &Config) -> Result<Listeners, BindError> {
     Ok(listeners)
 }
 
-fn announce(place: &Place, scheme: &str) {
+fn announce(place: &ListenAddr, scheme: &str) {
     match place {
-        Place::Tcp(address) => info!("serving {scheme}://{address}/metrics"),
-        Place::Unix(_) => info!("serving /metrics by {scheme} on {place}"),
+        ListenAddr::Tcp(address) => info!("serving {scheme}://{address}/metrics"),
+        ListenAddr::Unix(_) => info!("serving /metrics by {scheme} on {place}"),
     }
 }
 
 /// What the service manager shows.
-fn status(attached: &Attached, places: &[Place]) -> String {
-    let places: Vec<_> = places.iter().map(Place::to_string).collect();
+fn status(attached: &Attachment, places: &[ListenAddr]) -> String {
+    let places: Vec<_> = places.iter().map(ListenAddr::to_string).collect();
     format!(
         "plan {}, serving /metrics at {}",
         attached.plan.name(),

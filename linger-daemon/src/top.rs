@@ -2,11 +2,11 @@
 
 mod column;
 mod draw;
+mod features;
 mod history;
-mod look;
+mod local;
 mod once;
 mod options;
-mod own;
 mod remote;
 mod rows;
 mod source;
@@ -22,11 +22,11 @@ use anyhow::{Result, bail};
 use tokio::time::sleep;
 
 pub use self::column::Column;
+use self::features::Features;
 use self::history::History;
-use self::look::Look;
 pub use self::options::Top;
 use self::source::Source;
-use self::state::State;
+use self::state::ViewState;
 use crate::config::Config;
 
 /// What trends show, seconds.
@@ -42,7 +42,7 @@ pub fn top(options: &Top, config: &Config) -> Result<()> {
         .build()?;
     let result = runtime.block_on(async {
         let source = Source::open(options, config).await?;
-        let state = State::new(options.sort);
+        let state = ViewState::new(options.sort);
         let history = History::new(window(options.interval));
         if options.once {
             once(source, options, state, history).await
@@ -68,14 +68,19 @@ fn window(interval: Duration) -> usize {
 }
 
 /// Prints what two readings come to.
-async fn once(mut source: Source, options: &Top, state: State, mut history: History) -> Result<()> {
+async fn once(
+    mut source: Source,
+    options: &Top,
+    state: ViewState,
+    mut history: History,
+) -> Result<()> {
     history.add(source.read().await?);
     sleep(options.interval).await;
     history.add(source.read().await?);
     let printed = if options.json {
         once::json(&history, &state)?
     } else {
-        once::table(&history, &state, Look::from_environment())
+        once::table(&history, &state, Features::from_environment())
     };
     io::stdout().write_all(printed.as_bytes())?;
     Ok(())

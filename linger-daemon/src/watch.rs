@@ -31,7 +31,7 @@ use crate::attribution::{Dimension, Namer};
 use crate::event::{Clock, RING_EVENTS, WatchError, WatchEvent, Watcher, decode};
 use crate::ledger::{Returns, Undecided, Written};
 use crate::privileges;
-use crate::probe::{self, Attached, Beside, LoadOptions, Maps, Programs};
+use crate::probe::{self, Attachment, LoadOptions, Maps, PinnedPrograms, Programs};
 
 /// How closes are shown, and for how long.
 #[derive(Clone, Debug, Default)]
@@ -103,7 +103,7 @@ fn is_closed(error: &anyhow::Error) -> bool {
 /// What watching takes.
 struct Session {
     /// The programs, if they are this process's own.
-    _attached: Option<Attached>,
+    _attached: Option<Attachment>,
     watcher: Watcher,
     filter: WatchFilter,
     units: Units,
@@ -302,7 +302,7 @@ fn drop_privileges(watcher: &mut Watcher, filter: &Filter, stack: bool) -> Resul
 }
 
 /// The programs, attached if they are this process's own, and what was prepared of their maps.
-type Opened = (Option<Attached>, Programs, Prepared);
+type Opened = (Option<Attachment>, Programs, Prepared);
 
 /// What watching takes of the maps.
 struct Prepared {
@@ -323,12 +323,13 @@ fn open(filter: &Filter, options: &Options) -> Result<Opened> {
         })
     };
     if !options.own {
-        let beside = probe::beside(&options.pins).context("cannot watch beside the service")?;
-        if let Some(Beside {
+        let pinned =
+            probe::open_pinned(&options.pins).context("cannot watch beside the service")?;
+        if let Some(PinnedPrograms {
             plan,
             mut maps,
             programs,
-        }) = beside
+        }) = pinned
         {
             let prepared = prepare(&mut maps, plan)?;
             info!(

@@ -3,10 +3,10 @@
 use std::fmt::{Debug, Write as _};
 
 use linger_ebpf::{
-    BLOCKED_BOUNDS_NS, CLOSER_PLACES, Cause, Close, Closer, Counters, Event, Exiting, Fate, Filter,
-    Group, HINTS, LAYOUT, LIVED_BOUNDS_NS, Lost, MAX_CLOSES, Note, Orphan, Orphans, Outcome,
-    Parked, Past, Path, PinMetadata, Plan, PortBits, QueueBytes, SHARED_GROUPS, Settings, Slot,
-    Times, UNDECIDED_PLACES, Undecided, Waits, Watch, keyed,
+    BLOCKED_BOUNDS_NS, CLOSER_PLACES, Cause, Close, Closer, Counters, Event, ExitingProcess, Fate,
+    Filter, Group, HINTS, LAYOUT, LIVED_BOUNDS_NS, Lost, MAX_CLOSES, Note, Orphan, Orphans,
+    Outcome, ParkedClose, Past, Path, PinMetadata, Plan, PortBits, QueueBytes, SHARED_GROUPS,
+    Settings, Slot, Times, UNDECIDED_PLACES, UndecidedOrphan, Waits, Watch, keyed,
 };
 
 fn size<T>(out: &mut String, name: &str) {
@@ -40,8 +40,8 @@ fn layout() -> String {
     fields(&mut out, "Closer", &Closer::default());
     fields(&mut out, "Orphan", &Orphan::ZERO);
     fields(&mut out, "Waits", &Waits::default());
-    size::<Undecided>(&mut out, "Undecided");
-    fields(&mut out, "Exiting", &Exiting::default());
+    size::<UndecidedOrphan>(&mut out, "UndecidedOrphan");
+    fields(&mut out, "ExitingProcess", &ExitingProcess::default());
     fields(&mut out, "Exe", &Group::ZERO.exe());
     fields(&mut out, "Settings", &Settings::default());
     fields(&mut out, "PortBits", &PortBits::default());
@@ -52,7 +52,7 @@ fn layout() -> String {
     fields(&mut out, "QueueBytes", &QueueBytes::NONE);
     fields(&mut out, "Times", &Times::ZERO);
     size::<Slot>(&mut out, "Slot");
-    size::<Parked>(&mut out, "Parked");
+    size::<ParkedClose>(&mut out, "ParkedClose");
     size::<Path>(&mut out, "Path");
     size::<Orphans>(&mut out, "Orphans");
     size::<Past>(&mut out, "Past");

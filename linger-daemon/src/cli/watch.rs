@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use linger_ebpf::Outcome;
 
-use super::KeptAt;
+use super::PinsArgs;
 use crate::config::PlanChoice;
 use crate::watch::{self, WatchFilter};
 
@@ -53,7 +53,7 @@ pub struct Watch {
     pub plan: Option<PlanChoice>,
     /// Where the service keeps its programs.
     #[command(flatten)]
-    pub kept: KeptAt,
+    pub pins: PinsArgs,
 }
 
 impl Watch {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use toml::de::DeInteger;
 
-use super::{Access, Key, Origin, Pattern, Patterns, Place, PlanChoice, PortSet, Problem};
+use super::{Access, Key, ListenAddr, Origin, Pattern, Patterns, PlanChoice, PortSet, Problem};
 use crate::attribution::Dimension;
 use crate::logging::LogFilter;
 
@@ -85,7 +85,7 @@ const MAX_COMM: usize = 15;
 const COMM: &str = "the name of a process, of 1 to 15 bytes";
 
 impl RawValue<'_> {
-    pub(super) fn places(&self) -> Result<Vec<Place>, Vec<Problem>> {
+    pub(super) fn places(&self) -> Result<Vec<ListenAddr>, Vec<Problem>> {
         let place = |entry: &Self| entry.read(PLACE, |value| value.text()?.parse().ok());
         match &self.value {
             Value::List(entries) if entries.is_empty() => {

@@ -10,7 +10,7 @@ use crate::probe::Maps;
 
 /// The latest costly closes: those that lost something, or were blocked for long
 /// ([`linger_ebpf::COSTLY_NS`]). They are a sample: where they come too fast, some are left out.
-pub struct Recent {
+pub struct RecentCloses {
     watcher: Watcher,
     clock: Clock,
     closes: VecDeque<Close>,
@@ -19,7 +19,7 @@ pub struct Recent {
 /// How many are kept.
 const MOST: usize = 100;
 
-impl Recent {
+impl RecentCloses {
     /// Keeps them in mind from now on. To be made before the programs are attached.
     pub fn new(maps: &mut Maps) -> Result<Self, WatchError> {
         Ok(Self {

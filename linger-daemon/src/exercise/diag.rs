@@ -6,7 +6,7 @@ use std::net::{SocketAddr, SocketAddrV4};
 use nix::libc;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::state::{Queues, State};
+use super::state::{Queues, TcpState};
 
 /// Length of `struct nlmsghdr`.
 const HEADER: usize = 16;
@@ -15,12 +15,12 @@ const ANSWER: usize = 72;
 
 /// The addresses of a connection over IPv4.
 #[derive(Clone, Copy, Debug)]
-pub struct Connection {
+pub struct Endpoints {
     local: SocketAddrV4,
     remote: SocketAddrV4,
 }
 
-impl Connection {
+impl Endpoints {
     /// The connection of a socket.
     pub fn of(socket: &Socket) -> io::Result<Self> {
         Ok(Self {
@@ -65,9 +65,9 @@ impl Connection {
             };
         }
         let [state] = part(&answer, HEADER + 1)?;
-        let state = State::from_number(state)?;
+        let state = TcpState::from_number(state)?;
         // Of one that has ended, the kernel tells the listener that it came from.
-        if matches!(state, State::TimeWait | State::Listen) {
+        if matches!(state, TcpState::TimeWait | TcpState::Listen) {
             return Ok(Queues::default());
         }
         let mut outstanding = u32::from_ne_bytes(part(&answer, HEADER + 60)?);

@@ -11,9 +11,9 @@ use std::time::Duration;
 use linger_ebpf::{Cause, Fate, Outcome};
 use socket2::Socket;
 
-use super::meanwhile;
+use super::linger_wait;
 use super::orphan_limit::OrphanLimit;
-use super::state::{self, Queues, State};
+use super::state::{self, Queues, TcpState};
 use super::tally::{End, Tally};
 use super::tcp::{self, Family, Loopback, Pair};
 
@@ -30,7 +30,7 @@ type Result = io::Result<()>;
 
 /// Closes the peer of a connection that was reset.
 pub fn close_reset(tally: &mut Tally, peer: Socket) -> Result {
-    state::wait_for_state(&peer, State::Close)?;
+    state::wait_for_state(&peer, TcpState::Close)?;
     tally.close(peer, Outcome::AlreadyClosed)?;
     Ok(())
 }
@@ -87,7 +87,7 @@ pub(super) fn graceful(loopback: &Loopback, tally: &mut Tally) -> Result {
 pub(super) fn lingered(loopback: &Loopback, tally: &mut Tally) -> Result {
     let Pair { client, server } = pair_with_unacked(loopback)?;
     client.set_linger(Some(LONG_LINGER))?;
-    meanwhile::close(tally, client, Outcome::Lingered, || {
+    linger_wait::close_while(tally, client, Outcome::Lingered, || {
         tcp::accept_data(&server)
     })?;
     close_after_fin(tally, server)
@@ -105,7 +105,7 @@ pub(super) fn linger_interrupted(loopback: &Loopback, tally: &mut Tally) -> Resu
     let Pair { client, server } = pair_with_unacked(loopback)?;
     client.set_linger(Some(LONG_LINGER))?;
     let left = state::queues(&client)?;
-    meanwhile::close_interrupted(tally, client, Outcome::LingerInterrupted)?;
+    linger_wait::close_interrupted(tally, client, Outcome::LingerInterrupted)?;
     deliver(tally, left, server)
 }
 
@@ -121,7 +121,7 @@ pub(super) fn linger_failed(loopback: &Loopback, tally: &mut Tally) -> Result {
     let Pair { client, server } = pair_with_unacked(loopback)?;
     client.set_linger(Some(LONG_LINGER))?;
     let mut peer = Tally::default();
-    meanwhile::close(tally, client, Outcome::LingerFailed, || {
+    linger_wait::close_while(tally, client, Outcome::LingerFailed, || {
         close_and_end_orphan(&mut peer, server)
     })?;
     tally.add(&peer);
@@ -155,7 +155,7 @@ pub(super) fn linger2_aborted(loopback: &Loopback, tally: &mut Tally) -> Result 
     let Pair { client, server } = loopback.pair()?;
     tcp::set_linger2(&client, -1)?;
     client.shutdown(Shutdown::Write)?;
-    state::wait_for_state(&client, State::FinWait2)?;
+    state::wait_for_state(&client, TcpState::FinWait2)?;
     tally.close(client, Outcome::Linger2Aborted)?;
     close_reset(tally, server)
 }
@@ -163,7 +163,7 @@ pub(super) fn linger2_aborted(loopback: &Loopback, tally: &mut Tally) -> Result 
 pub(super) fn already_closed(loopback: &Loopback, tally: &mut Tally) -> Result {
     let Pair { client, server } = loopback.pair()?;
     client.shutdown(Shutdown::Write)?;
-    state::wait_for_state(&server, State::CloseWait)?;
+    state::wait_for_state(&server, TcpState::CloseWait)?;
     server.shutdown(Shutdown::Write)?;
     for socket in [client, server] {
         close_reset(tally, socket)?;
@@ -242,7 +242,7 @@ pub fn memory_aborted_under(
     let Pair { client, server } = loopback.pair()?;
     tcp::set_linger2(&client, 120)?;
     client.shutdown(Shutdown::Write)?;
-    state::wait_for_state(&client, State::FinWait2)?;
+    state::wait_for_state(&client, TcpState::FinWait2)?;
     tally.close(client, Outcome::Graceful)?;
 
     let aborted = (0..ATTEMPTS).try_fold(false, |aborted, _| {
@@ -272,7 +272,7 @@ fn close_under_limit(
     let blocked = limit.while_none_is_allowed(|| close(client))??;
     // The RST, if there is one, came before close returned; only its reception may be late.
     thread::sleep(Duration::from_millis(20));
-    let aborted = state::state(&server)? == State::Close;
+    let aborted = state::state(&server)? == TcpState::Close;
     if aborted {
         tally.count(Outcome::MemoryAborted, queues, blocked);
         close_reset(tally, server)?;

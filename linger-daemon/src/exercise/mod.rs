@@ -5,9 +5,9 @@
 
 pub mod diag;
 mod kinds;
-mod left;
-pub mod meanwhile;
+pub mod linger_wait;
 mod orphan_limit;
+mod orphan_tally;
 mod orphans;
 mod report;
 pub mod state;
@@ -25,8 +25,8 @@ pub use kinds::{
     LINGER, MESSAGE, abort, close_after_fin, close_and_end_orphan, close_gracefully, close_reset,
     memory_aborted_under, pair_with_unacked, pair_with_unsent,
 };
-pub use left::{Ended, Orphans};
 pub use orphan_limit::OrphanLimit;
+pub use orphan_tally::{FateTally, OrphanTally};
 pub use orphans::{close_window, pair_with_closed_window};
 pub use report::table;
 pub use tally::{Closes, End, Tally};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use linger_ebpf::{Cause, Fate, Outcome};
 use socket2::Socket;
 
-use super::diag::Connection;
+use super::diag::Endpoints;
 use super::kinds;
 use super::state::{self, Queues};
 use super::tally::Tally;
@@ -110,7 +110,7 @@ pub(super) fn timed_out(loopback: &Loopback, tally: &mut Tally) -> Result {
 
 pub(super) fn destroyed(loopback: &Loopback, tally: &mut Tally) -> Result {
     let Pair { client, server } = kinds::pair_with_unsent(loopback)?;
-    let connection = Connection::of(&client)?;
+    let connection = Endpoints::of(&client)?;
     let left = Left::by_close_of(client, tally)?;
     let destroyed = connection.destroy();
     if destroyed.is_ok() {

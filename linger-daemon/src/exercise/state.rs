@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_micros(100);
 
 /// States of a TCP socket, with the kernel's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum TcpState {
     /// Open in both directions.
     Established = 1,
     /// Connecting.
@@ -42,7 +42,7 @@ pub enum State {
     Closing = 11,
 }
 
-impl State {
+impl TcpState {
     const ALL: [Self; 11] = [
         Self::Established,
         Self::SynSent,
@@ -112,7 +112,7 @@ fn queue_length(socket: &Socket, ioctl: QueueIoctl) -> io::Result<u64> {
 /// The payload in the queues, our FIN taken off. A listener has none.
 pub fn queues(socket: &Socket) -> io::Result<Queues> {
     let state = state(socket)?;
-    if state == State::Listen {
+    if state == TcpState::Listen {
         return Ok(Queues::default());
     }
     let outstanding = queue_length(socket, ioctls::outq)?;
@@ -152,8 +152,8 @@ pub fn info(socket: &Socket) -> io::Result<libc::tcp_info> {
 }
 
 /// The state of the socket.
-pub fn state(socket: &Socket) -> io::Result<State> {
-    State::from_number(info(socket)?.tcpi_state)
+pub fn state(socket: &Socket) -> io::Result<TcpState> {
+    TcpState::from_number(info(socket)?.tcpi_state)
 }
 
 /// Waits until `reached` says so; `what` completes "waited for" in the error.
@@ -170,7 +170,7 @@ pub fn wait_for(what: &str, mut reached: impl FnMut() -> io::Result<bool>) -> io
 }
 
 /// Waits until the socket is in the state.
-pub fn wait_for_state(socket: &Socket, wanted: State) -> io::Result<()> {
+pub fn wait_for_state(socket: &Socket, wanted: TcpState) -> io::Result<()> {
     let what = format!("the state {wanted:?}");
     wait_for(&what, || Ok(state(socket)? == wanted))
 }
@@ -207,7 +207,7 @@ pub fn wait_for_rest(socket: &Socket) -> io::Result<()> {
 
 /// Waits until the socket with this local port, which no descriptor needs to lead to, is in the
 /// state. IPv4 only.
-pub fn wait_for_port_state(port: u16, wanted: State) -> io::Result<()> {
+pub fn wait_for_port_state(port: u16, wanted: TcpState) -> io::Result<()> {
     let what = format!("port {port} to be in the state {wanted:?}");
     wait_for(&what, || port_is_in(port, |state| state == wanted))
 }
@@ -216,11 +216,11 @@ pub fn wait_for_port_state(port: u16, wanted: State) -> io::Result<()> {
 /// the socket is gone. IPv4 only.
 pub fn wait_for_end_of_orphan(port: u16) -> io::Result<()> {
     let what = format!("the orphan of port {port} to end");
-    wait_for(&what, || Ok(!port_is_in(port, State::sent_fin)?))
+    wait_for(&what, || Ok(!port_is_in(port, TcpState::sent_fin)?))
 }
 
 /// Whether any socket with this local port is in such a state.
-fn port_is_in(port: u16, such: impl Fn(State) -> bool) -> io::Result<bool> {
+fn port_is_in(port: u16, such: impl Fn(TcpState) -> bool) -> io::Result<bool> {
     let local = format!(":{port:04X}");
     let table = std::fs::read_to_string("/proc/thread-self/net/tcp")?;
     Ok(table.lines().skip(1).any(|line| {
@@ -230,7 +230,7 @@ fn port_is_in(port: u16, such: impl Fn(State) -> bool) -> io::Result<bool> {
             .next()
             .is_some_and(|address| address.ends_with(&local));
         let state = columns.nth(1).map(|state| u8::from_str_radix(state, 16));
-        let state = state.and_then(|number| State::from_number(number.ok()?).ok());
+        let state = state.and_then(|number| TcpState::from_number(number.ok()?).ok());
         is_local && state.is_some_and(&such)
     }))
 }

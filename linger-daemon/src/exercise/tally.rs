@@ -8,7 +8,7 @@ use linger_ebpf::{BLOCKED_BOUNDS_NS, Cause, Outcome};
 use serde::{Deserialize, Serialize};
 use socket2::Socket;
 
-use super::left::Orphans;
+use super::orphan_tally::OrphanTally;
 use super::state::{self, Queues};
 use super::tcp;
 
@@ -81,7 +81,7 @@ pub struct Tally {
     /// Received payload thrown away unread, bytes.
     pub unread: u64,
     /// What the closes left to the kernel.
-    pub orphans: Orphans,
+    pub orphans: OrphanTally,
 }
 
 /// The outcomes in which `__tcp_close` throws its send queue away. Written down here from the kernel's source: what

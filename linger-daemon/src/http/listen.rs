@@ -12,7 +12,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 pub(super) use self::accept::{Accept, Peer, Transport};
 pub use self::activation::passed;
 use self::unix::SocketFile;
-use crate::config::Place;
+use crate::config::ListenAddr;
 
 /// Connections that the kernel queues for a listening socket; it may allow fewer (`somaxconn`).
 const BACKLOG: i32 = 4096;
@@ -22,35 +22,35 @@ const BACKLOG: i32 = 4096;
 pub enum BindError {
     /// Something listens there already.
     #[error("{0} is in use: is another lingerd running? Choose another place with --listen")]
-    InUse(Place),
+    InUse(ListenAddr),
     /// The address belongs to another host.
     #[error("{0} is no address of this host: choose another one with --listen")]
-    NotHere(Place),
+    NotHere(ListenAddr),
     /// The port needs privileges.
     #[error(
         "no permission to listen on {0}: ports this low need CAP_NET_BIND_SERVICE, choose a higher \
          one with --listen"
     )]
-    LowPort(Place),
+    LowPort(ListenAddr),
     /// The directory of the socket is not lingerd's to write.
     #[error("no permission to make {0}: let lingerd write its directory, or choose another one")]
-    NotWritable(Place),
+    NotWritable(ListenAddr),
     /// There is no directory for the socket.
     #[error("{0} has no directory: create it, with RuntimeDirectory= where systemd starts lingerd")]
-    NoDirectory(Place),
+    NoDirectory(ListenAddr),
     /// There is a file that is not to be replaced.
     #[error("{0} is a file, and no socket: remove it or choose another path with --listen")]
-    NotASocket(Place),
+    NotASocket(ListenAddr),
     /// More than the kernel takes.
     #[error(
         "{0} is too long for the path of a socket, which has at most 107 bytes: choose a shorter one"
     )]
-    TooLong(Place),
+    TooLong(ListenAddr),
     /// Anything else.
     #[error("cannot listen on {place}: choose another place with --listen")]
     Other {
         /// Where it was to listen.
-        place: Place,
+        place: ListenAddr,
         /// What the kernel said.
         source: io::Error,
     },
@@ -66,13 +66,13 @@ pub enum BindError {
 
 impl BindError {
     /// What the kernel said, put as what a person can make of it.
-    fn of(place: Place, source: io::Error) -> Self {
+    fn of(place: ListenAddr, source: io::Error) -> Self {
         match (source.kind(), &place) {
             (io::ErrorKind::AddrInUse, _) => Self::InUse(place),
-            (io::ErrorKind::AddrNotAvailable, Place::Tcp(_)) => Self::NotHere(place),
-            (io::ErrorKind::PermissionDenied, Place::Tcp(_)) => Self::LowPort(place),
-            (io::ErrorKind::PermissionDenied, Place::Unix(_)) => Self::NotWritable(place),
-            (io::ErrorKind::NotFound, Place::Unix(_)) => Self::NoDirectory(place),
+            (io::ErrorKind::AddrNotAvailable, ListenAddr::Tcp(_)) => Self::NotHere(place),
+            (io::ErrorKind::PermissionDenied, ListenAddr::Tcp(_)) => Self::LowPort(place),
+            (io::ErrorKind::PermissionDenied, ListenAddr::Unix(_)) => Self::NotWritable(place),
+            (io::ErrorKind::NotFound, ListenAddr::Unix(_)) => Self::NoDirectory(place),
             _ => Self::Other { place, source },
         }
     }
@@ -85,23 +85,25 @@ pub struct Listeners(Vec<Listener>);
 struct Listener {
     socket: Socket,
     /// Where it listens, with the port that the kernel chose if none was given.
-    place: Place,
+    place: ListenAddr,
     /// The file, if it was made here.
     file: Option<SocketFile>,
 }
 
 impl Listeners {
     /// Where they listen.
-    pub fn places(&self) -> impl Iterator<Item = &Place> {
+    pub fn places(&self) -> impl Iterator<Item = &ListenAddr> {
         self.0.iter().map(|listener| &listener.place)
     }
 }
 
 /// Opens the listening sockets for [`super::serve`].
-pub fn bind(places: &[Place]) -> Result<Listeners, BindError> {
+pub fn bind(places: &[ListenAddr]) -> Result<Listeners, BindError> {
     let listeners = places.iter().map(|place| match place {
-        Place::Tcp(address) => tcp(*address).map_err(|source| BindError::of(place.clone(), source)),
-        Place::Unix(path) => unix::bind(path),
+        ListenAddr::Tcp(address) => {
+            tcp(*address).map_err(|source| BindError::of(place.clone(), source))
+        }
+        ListenAddr::Unix(path) => unix::bind(path),
     });
     Ok(Listeners(listeners.collect::<Result<_, _>>()?))
 }
@@ -112,11 +114,11 @@ fn tcp(address: SocketAddr) -> io::Result<Listener> {
     socket.set_reuse_address(true)?;
     socket.bind(&SockAddr::from(address))?;
     let bound = socket.local_addr()?.as_socket().unwrap_or(address);
-    listen(socket, Place::Tcp(bound), None)
+    listen(socket, ListenAddr::Tcp(bound), None)
 }
 
 /// Begins to listen at a socket that is bound.
-fn listen(socket: Socket, place: Place, file: Option<SocketFile>) -> io::Result<Listener> {
+fn listen(socket: Socket, place: ListenAddr, file: Option<SocketFile>) -> io::Result<Listener> {
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(Listener {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::{HashMap, MapData};
-use linger_ebpf::{Close, MAX_CLOSES, Parked, Slot, flag};
+use linger_ebpf::{Close, MAX_CLOSES, ParkedClose, Slot, flag};
 
 use super::shared::Shared;
 use super::{LedgerError, keys};
@@ -17,7 +17,7 @@ use crate::sys::now_ns;
 pub(super) struct InFlight {
     pub(super) slots: Slots,
     pub(super) crowded: HashMap<MapData, u32, Close>,
-    pub(super) parked: HashMap<MapData, u64, Parked>,
+    pub(super) parked: HashMap<MapData, u64, ParkedClose>,
 }
 
 /// What a sweep found.

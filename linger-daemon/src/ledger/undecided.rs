@@ -3,7 +3,7 @@
 use std::mem::offset_of;
 use std::sync::atomic::Ordering;
 
-use linger_ebpf::{ANSWER_NS, UNDECIDED_PLACES, Undecided as Place};
+use linger_ebpf::{ANSWER_NS, UNDECIDED_PLACES, UndecidedOrphan as Place};
 
 use super::LedgerError;
 use super::shared::Shared;

@@ -17,14 +17,14 @@ use super::Exposition;
 use crate::attribution::{Dimension, Labels};
 use crate::live::{
     Blocked, Counts, Group, Health, Histogram, Hook, Live, Lived, MAX_GROUPS, MAX_RECENT, Map,
-    Orphans, Queues, Recent,
+    Orphans, Queues, RecentClose,
 };
 use crate::version::{REVISION, VERSION};
 
 impl Live {
     /// What the views show of this reading, with the latest costly closes, newest first.
     #[must_use]
-    pub fn of(exposition: &Exposition, mut recent: Vec<Recent>) -> Self {
+    pub fn of(exposition: &Exposition, mut recent: Vec<RecentClose>) -> Self {
         let Exposition {
             snapshot, facts, ..
         } = exposition;

@@ -23,7 +23,7 @@ use super::maps::Maps;
 use super::pins::{Link, Pins};
 use super::preemption::{self, Preemption};
 use super::programs::{Links, Programs};
-use super::reached::first_not_reached;
+use super::reachability::first_unreached;
 use crate::attribution::Cgroups;
 use crate::sys;
 
@@ -61,7 +61,7 @@ pub struct PlanError {
 }
 
 /// Programs at work. Dropping this detaches and unloads them, unless they are pinned.
-pub struct Attached {
+pub struct Attachment {
     /// The plan in use.
     pub plan: Plan,
     /// What is attached.
@@ -74,9 +74,9 @@ pub struct Attached {
     pub programs: Programs,
 }
 
-impl Attached {
+impl Attachment {
     /// Programs that are pinned.
-    pub(super) const fn elsewhere(plan: Plan, hooks: Vec<Hook>, programs: Programs) -> Self {
+    pub(super) const fn pinned(plan: Plan, hooks: Vec<Hook>, programs: Programs) -> Self {
         Self {
             plan,
             programs,
@@ -88,7 +88,7 @@ impl Attached {
 }
 
 /// A plan whose programs are not attached yet.
-pub struct Loaded {
+pub struct LoadedPlan {
     plan: Plan,
     ebpf: Ebpf,
     /// Those that no one has taken.
@@ -133,7 +133,7 @@ impl Loader {
     }
 
     /// Makes the maps for a plan.
-    pub fn load(&self, plan: Plan) -> Result<Loaded, PlanError> {
+    pub fn load(&self, plan: Plan) -> Result<LoadedPlan, PlanError> {
         let again = is_hooked_again(plan, self.traits);
         let mut ebpf = self.make_maps(again).map_err(|why| PlanError {
             plan,
@@ -141,13 +141,17 @@ impl Loader {
             why,
         })?;
         let maps = Maps::of(&mut ebpf);
-        Ok(Loaded { plan, ebpf, maps })
+        Ok(LoadedPlan { plan, ebpf, maps })
     }
 
     /// Attaches every hook of a plan, and pins what keeps them attached if there is a place for it. When
     /// one fails, those before it are detached.
-    pub fn attach(&self, loaded: Loaded, pins: Option<&Pins>) -> Result<Attached, ProbeError> {
-        let Loaded {
+    pub fn attach(
+        &self,
+        loaded: LoadedPlan,
+        pins: Option<&Pins>,
+    ) -> Result<Attachment, ProbeError> {
+        let LoadedPlan {
             plan,
             mut ebpf,
             mut maps,
@@ -178,7 +182,7 @@ impl Loader {
                 (Holder::Link(Link::Loader(_)) | Holder::Loader, _) => {}
             }
         }
-        let links = pins.map_or(Links::Own(own), Pins::links);
+        let links = pins.map_or(Links::Held(own), Pins::links);
         if let Some(pins) = pins {
             pins.keep_programs(&programs)?;
             pins.seal(&mut maps, self.options.metadata(plan, self.traits))?;
@@ -189,7 +193,7 @@ impl Loader {
                 point: "kprobe_profile".into(),
                 why: AttachError::Refused(error.to_string()),
             })?;
-        Ok(Attached {
+        Ok(Attachment {
             plan,
             hooks,
             // What is pinned stays without it.
@@ -216,7 +220,7 @@ impl Loader {
             .load(FLOOR)
             .map_err(|error| failed("maps".into(), AttachError::Refused(innermost(&error))))?;
         let _attached = self.attach_hooks(&mut ebpf, plan, hooks, false)?;
-        match first_not_reached(&ebpf, hooks) {
+        match first_unreached(&ebpf, hooks) {
             Ok(None) => Ok(()),
             Ok(Some(hook)) => Err(failed(
                 hook.point.to_string(),

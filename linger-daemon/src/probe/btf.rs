@@ -215,7 +215,7 @@ impl Kernel {
 }
 
 /// Finds a dotted path in a struct, through its anonymous members.
-fn walk(at: Type, path: &str, base: u32, places: &mut Vec<Place>) {
+fn walk(at: Type, path: &str, base: u32, places: &mut Vec<Location>) {
     let (name, rest) = match path.split_once('.') {
         Some((name, rest)) => (name, Some(rest)),
         None => (path, None),
@@ -231,7 +231,7 @@ fn walk(at: Type, path: &str, base: u32, places: &mut Vec<Place>) {
             match (rest, inner) {
                 (Some(rest), Some(inner)) => walk(inner, rest, bit_offset, places),
                 (Some(_), None) => {}
-                (None, _) => places.push(Place {
+                (None, _) => places.push(Location {
                     bit_offset,
                     bits: member.bits,
                     size: member.is.map_or(0, Type::size),
@@ -243,7 +243,7 @@ fn walk(at: Type, path: &str, base: u32, places: &mut Vec<Place>) {
 
 /// Where a field was found.
 #[derive(Debug)]
-struct Place {
+struct Location {
     bit_offset: u32,
     bits: Option<u32>,
     size: usize,

@@ -6,7 +6,7 @@ use linger_ebpf::{LAYOUT, MAX_GROUPS, MAX_ORPHANS, PinMetadata, Plan};
 use thiserror::Error;
 use tracing::info;
 
-use super::attach::{Attached, Loader, PlanError};
+use super::attach::{Attachment, Loader, PlanError};
 use super::btf::KernelError;
 use super::hooks::Traits;
 use super::kprobe::Owner;
@@ -94,7 +94,7 @@ pub fn choose<T, E: Error + Send + Sync + 'static>(
     options: LoadOptions,
     pins: Option<&Pins>,
     prepare: impl Fn(&mut Maps, Plan) -> Result<T, E>,
-) -> Result<(Attached, T), ProbeError> {
+) -> Result<(Attachment, T), ProbeError> {
     let prepare = |maps: &mut Maps, plan| {
         prepare(maps, plan).map_err(|error| ProbeError::Prepare(error.into()))
     };

@@ -10,10 +10,10 @@ mod maps;
 mod pins;
 mod preemption;
 mod programs;
-mod reached;
+mod reachability;
 mod takeover;
 
-pub use attach::{AttachError, Attached, Loader, PlanError, cgroup_root, cgroups};
+pub use attach::{AttachError, Attachment, Loader, PlanError, cgroup_root, cgroups};
 pub use btf::{Kernel, KernelError, Resolved};
 pub use choose::{LoadOptions, ProbeError, choose};
 pub use hooks::{Hook, Point, Traits, blind, hooks};
@@ -22,4 +22,4 @@ pub use maps::Maps;
 pub use pins::{Pins, PinsError};
 pub use preemption::Preemption;
 pub use programs::Programs;
-pub use takeover::{Beside, beside};
+pub use takeover::{PinnedPrograms, open_pinned};

@@ -28,7 +28,7 @@ use tracing::debug;
 use super::hooks::{Hook, Point};
 use super::kprobe::{self, Owner};
 use super::maps::Maps;
-use super::programs::{Links, Programs, is_link_kept};
+use super::programs::{Links, Programs, is_pin_attached};
 use crate::sys;
 
 const MAPS: &str = "maps";
@@ -160,14 +160,14 @@ impl Pins {
     }
 
     /// What is kept: all of it, or why it cannot be taken over. None if nothing is.
-    pub(super) fn kept(&self) -> Result<Option<Kept>, PinsError> {
+    pub(super) fn contents(&self) -> Result<Option<FolderContents>, PinsError> {
         if !Self::are_in(&self.folder) {
             return Ok(None);
         }
         if let Some(error) = not_ours(&self.folder.join(MAPS)) {
             return Err(error);
         }
-        Ok(Some(Kept {
+        Ok(Some(FolderContents {
             metadata: self.metadata(),
         }))
     }
@@ -198,7 +198,7 @@ impl Pins {
 
     /// The links that are kept.
     pub(super) fn links(&self) -> Links {
-        Links::Kept(self.folder.join(LINKS))
+        Links::Pinned(self.folder.join(LINKS))
     }
 
     /// Whether the program of this hook is still attached, or there to be attached when it is needed.
@@ -206,7 +206,7 @@ impl Pins {
         if hook.point == Point::OnDemand || hook.sees_returns() {
             return self.program(hook).exists();
         }
-        is_link_kept(&self.link(hook))
+        is_pin_attached(&self.link(hook))
     }
 
     /// Those programs of these hooks that are kept, and that this lingerd attached.
@@ -284,7 +284,7 @@ impl Pins {
 
     /// Detaches and removes everything; the folder stays.
     pub(super) fn clear(&self) -> Result<(), PinsError> {
-        let metadata = self.kept()?.and_then(|kept| kept.metadata);
+        let metadata = self.contents()?.and_then(|kept| kept.metadata);
         // First what says that all is there, then what counts, then what is counted.
         let first = self.folder.join(MAPS).join(ORIGIN);
         remove(&first, fs::remove_file(&first))?;
@@ -325,7 +325,7 @@ pub(super) enum Link {
 }
 
 /// What a folder has.
-pub(super) struct Kept {
+pub(super) struct FolderContents {
     /// What it was made for; none if it is not all there, or if this daemon cannot read it.
     pub(super) metadata: Option<PinMetadata>,
 }

@@ -12,39 +12,39 @@ use crate::sys;
 /// What keeps programs attached, as far as others can cut it.
 pub(super) enum Links {
     /// Held here. Others cannot reach them by their files, but can cut those to cgroups.
-    Own(Vec<(Hook, OwnedFd)>),
+    Held(Vec<(Hook, OwnedFd)>),
     /// In this folder of a BPF file system, by the names of the programs.
-    Kept(PathBuf),
+    Pinned(PathBuf),
 }
 
 impl Default for Links {
     fn default() -> Self {
-        Self::Own(Vec::new())
+        Self::Held(Vec::new())
     }
 }
 
 impl Links {
     /// Whether that of a hook is not cut.
-    fn lead_anywhere(&self, hook: Hook) -> bool {
+    fn is_attached(&self, hook: Hook) -> bool {
         match self {
-            Self::Own(links) => {
+            Self::Held(links) => {
                 let mut links = links.iter().filter(|(of, _)| *of == hook);
                 links.all(|(_, link)| sys::is_link_attached(link))
             }
-            Self::Kept(folder) => is_link_kept(&folder.join(hook.program)),
+            Self::Pinned(folder) => is_pin_attached(&folder.join(hook.program)),
         }
     }
 }
 
 /// Whether there is a link in this file of a BPF file system, and it is attached.
-pub(super) fn is_link_kept(path: &Path) -> bool {
+pub(super) fn is_pin_attached(path: &Path) -> bool {
     sys::get(path).is_ok_and(|link| sys::is_link_attached(&link))
 }
 
 /// Hooks, and whether each is attached.
-pub(crate) type Attached = Vec<(Hook, bool)>;
+pub(crate) type HookStates = Vec<(Hook, bool)>;
 /// Programs, and how often each was skipped.
-pub(crate) type Skipped = Vec<(&'static str, u64)>;
+pub(crate) type SkipCounts = Vec<(&'static str, u64)>;
 
 /// The program of each hook.
 #[derive(Default)]
@@ -75,7 +75,7 @@ impl Programs {
     /// The hooks, and whether each is attached, as the kernel says; without that of the return of close(2), unless it is
     /// `returns_hooked`. And how often the kernel skipped each program that it runs: the program, or the kprobe that
     /// runs it.
-    pub(crate) fn states(&self, returns_hooked: bool) -> io::Result<(Attached, Skipped)> {
+    pub(crate) fn states(&self, returns_hooked: bool) -> io::Result<(HookStates, SkipCounts)> {
         let profile = self.profile.as_ref().map(Profile::missed).transpose()?;
         let profile = profile.unwrap_or_default();
         Ok((
@@ -84,14 +84,14 @@ impl Programs {
         ))
     }
 
-    fn attached(&self, returns_hooked: bool, profile: &HashMap<String, u64>) -> Attached {
+    fn attached(&self, returns_hooked: bool, profile: &HashMap<String, u64>) -> HookStates {
         let is_attached = |hook: Hook| match hook.point {
             Point::OnDemand => true,
             _ if hook.sees_returns() => true,
             Point::Kprobe(_) | Point::Kretprobe(_) => {
-                profile.contains_key(hook.program) && self.links.lead_anywhere(hook)
+                profile.contains_key(hook.program) && self.links.is_attached(hook)
             }
-            _ => self.links.lead_anywhere(hook),
+            _ => self.links.is_attached(hook),
         };
         let hooks = self.all.iter().map(|(hook, _)| *hook);
         let hooks = hooks.filter(|hook| returns_hooked || !hook.sees_returns());
@@ -113,7 +113,7 @@ impl Programs {
         Some(sys::hook_btf_tracepoint(program))
     }
 
-    fn skipped_runs(&self, profile: &HashMap<String, u64>) -> io::Result<Skipped> {
+    fn skipped_runs(&self, profile: &HashMap<String, u64>) -> io::Result<SkipCounts> {
         let programs = self.all.iter();
         let run_by_kernel = programs.filter(|(hook, _)| hook.point != Point::OnDemand);
         let skipped = run_by_kernel.map(|(hook, fd)| {

@@ -6,12 +6,12 @@ use flate2::Crc;
 use linger_ebpf::{LAYOUT, OBJECT, PinMetadata, Plan};
 use tracing::{info, warn};
 
-use super::attach::Attached;
+use super::attach::Attachment;
 use super::choose::LoadOptions;
 use super::hooks::{Answers, Traits, hooks};
 use super::kprobe::Owner;
 use super::maps::Maps;
-use super::pins::{Kept, Pins, PinsError};
+use super::pins::{FolderContents, Pins, PinsError};
 use super::preemption::Preemption;
 use super::programs::Programs;
 
@@ -27,8 +27,8 @@ pub(super) fn take_over(
     pins: &Pins,
     wanted: Option<Plan>,
     options: LoadOptions,
-) -> Result<Option<Attached>, PinsError> {
-    let Some(kept) = pins.kept()? else {
+) -> Result<Option<Attachment>, PinsError> {
+    let Some(kept) = pins.contents()? else {
         return Ok(None);
     };
     match fitting(pins, &kept, wanted, options) {
@@ -55,7 +55,7 @@ pub(super) fn take_over(
 }
 
 /// Programs that another lingerd keeps.
-pub struct Beside {
+pub struct PinnedPrograms {
     /// Their plan.
     pub plan: Plan,
     /// Their maps.
@@ -66,7 +66,7 @@ pub struct Beside {
 
 /// The programs that another lingerd keeps in this folder; none if there are none that work, and that this one
 /// understands.
-pub fn beside(folder: &Path) -> Result<Option<Beside>, PinsError> {
+pub fn open_pinned(folder: &Path) -> Result<Option<PinnedPrograms>, PinsError> {
     if !Pins::are_in(folder) {
         return Ok(None);
     }
@@ -82,7 +82,7 @@ pub fn beside(folder: &Path) -> Result<Option<Beside>, PinsError> {
     if !hooks.iter().all(|hook| pins.is_attached(*hook)) {
         return Ok(None);
     }
-    Ok(Some(Beside {
+    Ok(Some(PinnedPrograms {
         plan,
         maps: pins.maps()?,
         programs: pins.programs(&hooks, Owner::of(&metadata))?,
@@ -110,10 +110,10 @@ fn traits(metadata: &PinMetadata) -> Traits {
 /// The programs, or why they do not do what is wanted.
 fn fitting(
     pins: &Pins,
-    kept: &Kept,
+    kept: &FolderContents,
     wanted: Option<Plan>,
     options: LoadOptions,
-) -> Result<(PinMetadata, Attached), String> {
+) -> Result<(PinMetadata, Attachment), String> {
     let metadata = kept
         .metadata
         .ok_or("what is pinned is not complete, or of another version of lingerd")?;
@@ -155,7 +155,7 @@ fn fitting(
     }
     let programs = pins.programs(&hooks, Owner::of(&metadata));
     let programs = programs.map_err(|error| error.to_string())?;
-    Ok((metadata, Attached::elsewhere(plan, hooks, programs)))
+    Ok((metadata, Attachment::pinned(plan, hooks, programs)))
 }
 
 /// The version of the daemon that loaded the programs.

@@ -10,20 +10,20 @@ use nix::sys::utsname::uname;
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::event::{Recent, WatchError};
+use crate::event::{RecentCloses, WatchError};
 use crate::host;
 use crate::ledger::{Ledger, LedgerError};
 use crate::live;
 use crate::memory;
 use crate::metrics::{Facts, Metrics, series};
 use crate::privileges;
-use crate::probe::{self, Attached, LoadOptions, Pins};
+use crate::probe::{self, Attachment, LoadOptions, Pins};
 
 /// Programs at work, and what reads their counts.
 pub(super) struct Counting {
-    pub(super) attached: Attached,
+    pub(super) attached: Attachment,
     pub(super) ledger: Arc<Mutex<Ledger>>,
-    recent: Arc<Mutex<Recent>>,
+    recent: Arc<Mutex<RecentCloses>>,
 }
 
 impl Counting {
@@ -72,7 +72,7 @@ impl Counting {
 /// Attaches programs for a view of its own, which count as long as they are kept, whatever else runs.
 ///
 /// Gives up all capabilities that reading does not take: call it before other threads are started.
-pub(crate) fn alone(config: &Config) -> Result<(Attached, Metrics)> {
+pub(crate) fn alone(config: &Config) -> Result<(Attachment, Metrics)> {
     privileges::require()?;
     let counting = Counting::begin(config, None)?;
     let metrics = counting.metrics()?;
@@ -80,7 +80,7 @@ pub(crate) fn alone(config: &Config) -> Result<(Attached, Metrics)> {
 }
 
 /// Attaches the programs, or takes over those that are pinned.
-fn attach(config: &Config, pins: Option<&Pins>) -> Result<(Attached, (Ledger, Recent))> {
+fn attach(config: &Config, pins: Option<&Pins>) -> Result<(Attachment, (Ledger, RecentCloses))> {
     let started = Instant::now();
     let options = LoadOptions {
         keyed: config.keyed(),
@@ -93,7 +93,7 @@ fn attach(config: &Config, pins: Option<&Pins>) -> Result<(Attached, (Ledger, Re
         options,
         pins,
         |maps, plan| -> Result<_, WatchError> {
-            let recent = Recent::new(maps)?;
+            let recent = RecentCloses::new(maps)?;
             let cgroups = probe::cgroups();
             Ok((Ledger::new(maps, plan, cgroups, config, series)?, recent))
         },
@@ -132,8 +132,8 @@ pub(super) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The latest costly closes, newest first.
-fn latest(ledger: &Mutex<Ledger>, recent: &Mutex<Recent>) -> Vec<live::Recent> {
+fn latest(ledger: &Mutex<Ledger>, recent: &Mutex<RecentCloses>) -> Vec<live::RecentClose> {
     let mut recent = lock(recent);
     recent.read(|cgroup_ids| lock(ledger).names(cgroup_ids));
-    recent.closes().map(live::Recent::from).collect()
+    recent.closes().map(live::RecentClose::from).collect()
 }

@@ -14,10 +14,10 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::Modifier;
 use ratatui::text::{Line, Span};
 
+use super::features::Features;
 use super::history::History;
-use super::look::Look;
 use super::rows::rows;
-use super::state::{Keys, Screen, State};
+use super::state::{Keys, Screen, ViewState};
 use crate::text::escape_for_terminal;
 
 /// What is to be seen.
@@ -29,11 +29,11 @@ pub(super) struct Picture<'a> {
     pub(super) interval: Duration,
     /// Why there was none of late.
     pub(super) failure: Option<&'a str>,
-    pub(super) look: Look,
+    pub(super) features: Features,
 }
 
 /// Draws it as the person at the keys chose.
-pub(super) fn draw(frame: &mut Frame<'_>, picture: &Picture<'_>, state: &mut State) {
+pub(super) fn draw(frame: &mut Frame<'_>, picture: &Picture<'_>, state: &mut ViewState) {
     let rows = rows(picture.history, state);
     let [head, body, foot] = Layout::vertical([
         Constraint::Length(2),
@@ -55,11 +55,11 @@ pub(super) fn draw(frame: &mut Frame<'_>, picture: &Picture<'_>, state: &mut Sta
     if state.keys == Keys::Help {
         help::draw(frame, frame.area());
     }
-    picture.look.apply(frame.buffer_mut());
+    picture.features.apply(frame.buffer_mut());
 }
 
 /// The keys, or what is being written.
-fn footer(state: &State) -> Line<'static> {
+fn footer(state: &ViewState) -> Line<'static> {
     if state.keys == Keys::Filter {
         let text = format!(
             "/{}_  Enter: keep it  Esc: all units",

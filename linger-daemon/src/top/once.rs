@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::column::{Column, Numbers};
+use super::features::Features;
 use super::history::History;
-use super::look::Look;
 use super::rows::{Row, number, rows};
-use super::state::{Shown, State};
-use crate::live::{Health, Recent};
+use super::state::{Shown, ViewState};
+use crate::live::{Health, RecentClose};
 
 /// What is printed as JSON.
 #[derive(Serialize)]
@@ -23,7 +23,7 @@ struct Printed<'a> {
     all: Pair<'a>,
     units: Vec<Named<'a>>,
     groups_omitted: usize,
-    recent: &'a [Recent],
+    recent: &'a [RecentClose],
     health: &'a Health,
 }
 
@@ -42,7 +42,7 @@ struct Pair<'a> {
 }
 
 /// The units, sorted as the state says, as JSON.
-pub(super) fn json(history: &History, state: &State) -> serde_json::Result<String> {
+pub(super) fn json(history: &History, state: &ViewState) -> serde_json::Result<String> {
     let Some(live) = &history.live else {
         return Ok("null\n".to_owned());
     };
@@ -73,7 +73,7 @@ pub(super) fn json(history: &History, state: &State) -> serde_json::Result<Strin
 }
 
 /// The same as a table: for each column what happened in all, and each second.
-pub(super) fn table(history: &History, state: &State, look: Look) -> String {
+pub(super) fn table(history: &History, state: &ViewState, features: Features) -> String {
     let rows = rows(history, state);
     let title = history.title();
     let width = rows.iter().map(|(name, _)| name.chars().count());
@@ -89,7 +89,7 @@ pub(super) fn table(history: &History, state: &State, look: Look) -> String {
     for row in rows {
         line(row, width, &mut table);
     }
-    look.text(&table)
+    features.text(&table)
 }
 
 fn line((name, unit): Row<'_>, width: usize, table: &mut String) {

@@ -84,7 +84,7 @@ pub(super) struct Remote {
 impl Remote {
     /// The one at this URL: `http:`, `https:`, or `unix:` and a path.
     pub(super) fn new(url: &str, options: &Top, password: Option<String>) -> Result<Self> {
-        let place = Place::parse(url)?;
+        let place = Endpoint::parse(url)?;
         let tls = if place.is_https {
             let name = place.host.trim_matches(['[', ']']).to_owned();
             let name =
@@ -214,7 +214,7 @@ async fn live(answer: Response<Incoming>) -> Result<Live, ReadError> {
 
 /// A URL, taken apart.
 #[derive(Debug, PartialEq, Eq)]
-struct Place {
+struct Endpoint {
     address: Address,
     is_https: bool,
     host: String,
@@ -222,7 +222,7 @@ struct Place {
     path: String,
 }
 
-impl Place {
+impl Endpoint {
     fn parse(url: &str) -> Result<Self> {
         if let Some(path) = url.strip_prefix("unix:") {
             let path = PathBuf::from(path);
@@ -330,7 +330,7 @@ mod tests {
                 "/live.json",
             ),
         ] {
-            let place = Place::parse(url).unwrap();
+            let place = Endpoint::parse(url).unwrap();
             assert_eq!(
                 (place.address, place.is_https, place.path.as_str()),
                 (address, is_https, path)
@@ -347,7 +347,7 @@ mod tests {
             ("http://me:secret@web1", "for all to see"),
             ("a b", "no URL"),
         ] {
-            let error = format!("{:#}", Place::parse(url).unwrap_err());
+            let error = format!("{:#}", Endpoint::parse(url).unwrap_err());
             assert!(error.contains(words), "{url}: {error}");
             assert!(!error.contains("secret"), "{error}");
         }

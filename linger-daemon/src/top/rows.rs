@@ -4,13 +4,13 @@ use std::cmp::Ordering;
 
 use super::column::{Column, Numbers};
 use super::history::{History, Track, Unit};
-use super::state::{Shown, State};
+use super::state::{Shown, ViewState};
 
 /// A unit by its name.
 pub(super) type Row<'a> = (&'a str, &'a Unit);
 
 /// The units that pass the filter, sorted.
-pub(super) fn rows<'a>(history: &'a History, state: &State) -> Vec<Row<'a>> {
+pub(super) fn rows<'a>(history: &'a History, state: &ViewState) -> Vec<Row<'a>> {
     let wanted = state.filter.to_lowercase();
     let units = history
         .units

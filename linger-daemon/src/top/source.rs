@@ -3,16 +3,16 @@
 use anyhow::{Context as _, Result, bail};
 
 use super::Top;
-use super::own::Own;
+use super::local::LocalSource;
 use super::remote::{ReadError, Remote};
-use crate::config::{Config, Place};
+use crate::config::{Config, ListenAddr};
 use crate::live::Live;
 use crate::privileges;
 
 /// One of the two.
 pub(super) enum Source {
     Remote(Box<Remote>),
-    Own(Box<Own>),
+    Local(Box<LocalSource>),
 }
 
 impl Source {
@@ -26,7 +26,7 @@ impl Source {
             return Ok(Self::Remote(Box::new(remote)));
         }
         if options.own {
-            return Ok(Self::Own(Box::new(Own::attach(config)?)));
+            return Ok(Self::Local(Box::new(LocalSource::attach(config)?)));
         }
         let mut refused = Vec::new();
         for place in &config.listen {
@@ -51,17 +51,17 @@ impl Source {
                  `lingerd run`, name one that runs with --url, or be root"
             );
         }
-        let own = Own::attach(config);
+        let own = LocalSource::attach(config);
         let own =
             own.with_context(|| format!("no lingerd answers at {places}, and no probes attach"))?;
-        Ok(Self::Own(Box::new(own)))
+        Ok(Self::Local(Box::new(own)))
     }
 
     /// One reading.
     pub(super) async fn read(&mut self) -> Result<Live> {
         match self {
             Self::Remote(remote) => Ok(remote.read().await?),
-            Self::Own(own) => own.read(),
+            Self::Local(own) => own.read(),
         }
     }
 
@@ -69,15 +69,15 @@ impl Source {
     pub(super) fn name(&self) -> String {
         match self {
             Self::Remote(remote) => remote.name().to_owned(),
-            Self::Own(_) => "own probes".to_owned(),
+            Self::Local(_) => "own probes".to_owned(),
         }
     }
 }
 
 /// How to ask one that serves at this place on this host.
-fn url(place: &Place) -> String {
+fn url(place: &ListenAddr) -> String {
     match place {
-        Place::Tcp(address) if address.ip().is_unspecified() => {
+        ListenAddr::Tcp(address) if address.ip().is_unspecified() => {
             let host = if address.is_ipv4() {
                 "127.0.0.1"
             } else {
@@ -85,8 +85,8 @@ fn url(place: &Place) -> String {
             };
             format!("http://{host}:{}", address.port())
         }
-        Place::Tcp(address) => format!("http://{address}"),
-        Place::Unix(_) => place.to_string(),
+        ListenAddr::Tcp(address) => format!("http://{address}"),
+        ListenAddr::Unix(_) => place.to_string(),
     }
 }
 

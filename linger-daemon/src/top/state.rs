@@ -46,7 +46,7 @@ pub(super) enum Action {
 
 /// What the person at the keys chose.
 #[derive(Clone, Debug)]
-pub(super) struct State {
+pub(super) struct ViewState {
     pub(super) screen: Screen,
     pub(super) keys: Keys,
     pub(super) shown: Shown,
@@ -65,7 +65,7 @@ pub(super) struct State {
     pub(super) page: usize,
 }
 
-impl State {
+impl ViewState {
     /// All units, sorted by this.
     pub(super) fn new(sort: Column) -> Self {
         Self {
@@ -223,23 +223,23 @@ mod tests {
 
     const UNITS: &[&str] = &["a", "b", "c", "d", "e"];
 
-    fn press(state: &mut State, codes: &[KeyCode]) -> Action {
+    fn press(state: &mut ViewState, codes: &[KeyCode]) -> Action {
         let keys = codes.iter().map(|&code| KeyEvent::from(code));
         keys.map(|key| state.key(key, UNITS))
             .last()
             .unwrap_or(Action::Draw)
     }
 
-    fn letters(state: &mut State, text: &str) -> Action {
+    fn letters(state: &mut ViewState, text: &str) -> Action {
         let codes: Vec<_> = text.chars().map(KeyCode::Char).collect();
         press(state, &codes)
     }
 
-    fn state() -> State {
-        State::new(Column::Aborts)
+    fn state() -> ViewState {
+        ViewState::new(Column::Aborts)
     }
 
-    fn row(state: &State) -> usize {
+    fn row(state: &ViewState) -> usize {
         state.row(UNITS)
     }
 

@@ -18,11 +18,11 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::draw::{Picture, draw};
+use super::features::Features;
 use super::history::History;
-use super::look::Look;
 use super::rows::rows;
 use super::source::Source;
-use super::state::{Action, State};
+use super::state::{Action, ViewState};
 use crate::live::Live;
 
 /// What the view waits for.
@@ -44,11 +44,11 @@ enum News {
 pub(super) async fn show(
     mut source: Source,
     every: Duration,
-    mut state: State,
+    mut state: ViewState,
     mut history: History,
 ) -> Result<()> {
     let name = source.name();
-    let look = Look::from_environment();
+    let features = Features::from_environment();
     let (sender, mut news) = unbounded_channel();
     signals(&sender)?;
     let readings = sender.clone();
@@ -74,7 +74,7 @@ pub(super) async fn show(
                 source: &name,
                 interval: every,
                 failure: failure.as_deref(),
-                look,
+                features,
             };
             draw(frame, &picture, &mut state);
         })?;

@@ -7,7 +7,7 @@ mod rates;
 use std::collections::BTreeMap;
 
 use crate::live::{
-    Blocked, Counts, Group, Health, Histogram, Hook, Live, Lived, Map, Orphans, Queues, Recent,
+    Blocked, Counts, Group, Health, Histogram, Hook, Live, Lived, Map, Orphans, Queues, RecentClose,
 };
 
 /// When the daemon of these readings was started, Unix seconds.
@@ -173,8 +173,8 @@ fn busy(step: u32) -> Live {
 }
 
 /// Costly closes as of this moment.
-fn recent(now: f64) -> Vec<Recent> {
-    let base = Recent {
+fn recent(now: f64) -> Vec<RecentClose> {
+    let base = RecentClose {
         at: now - 3.0,
         comm: "nginx".to_owned(),
         pid: 4711,
@@ -189,7 +189,7 @@ fn recent(now: f64) -> Vec<Recent> {
     };
     vec![
         base.clone(),
-        Recent {
+        RecentClose {
             at: now - 95.0,
             comm: "rsync".to_owned(),
             pid: 99,
@@ -201,7 +201,7 @@ fn recent(now: f64) -> Vec<Recent> {
             unacked: 0,
             ..base.clone()
         },
-        Recent {
+        RecentClose {
             at: now - 7200.0,
             outcome: "unread_aborted".to_owned(),
             unsent: 0,

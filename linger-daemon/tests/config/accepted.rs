@@ -7,7 +7,7 @@ use clap::CommandFactory as _;
 use linger_daemon::attribution::Dimension;
 use linger_daemon::cli::Cli;
 use linger_daemon::config::{
-    Access, Config, Filter, Key, Lists, Origin, Pattern, Place, PlanChoice, PortSet,
+    Access, Config, Filter, Key, ListenAddr, Lists, Origin, Pattern, PlanChoice, PortSet,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -214,10 +214,10 @@ fn lists(letter: &'static str, first: u16) -> impl Strategy<Value = Lists> {
     })
 }
 
-fn places() -> impl Strategy<Value = Place> {
+fn places() -> impl Strategy<Value = ListenAddr> {
     prop_oneof![
-        any::<(std::net::IpAddr, u16)>().prop_map(|address| Place::Tcp(address.into())),
-        "/[^\0]{0,20}".prop_map(|path| Place::Unix(path.into())),
+        any::<(std::net::IpAddr, u16)>().prop_map(|address| ListenAddr::Tcp(address.into())),
+        "/[^\0]{0,20}".prop_map(|path| ListenAddr::Unix(path.into())),
     ]
 }
 

@@ -11,8 +11,8 @@ use std::path::Path;
 use linger_daemon::live::{MAX_GROUPS as MAX_SHOWN, MAX_RECENT};
 use linger_ebpf::{
     CLOSER_PLACES, Close, Closer, Counters, Event, Exe, Group, MAX_CLOSES, MAX_COMMS, MAX_GROUPS,
-    MAX_LEFT_OUT, MAX_ORPHANS, MAX_WATCHED, Note, Orphan, Parked, Slot, UNDECIDED_PLACES,
-    Undecided,
+    MAX_LEFT_OUT, MAX_ORPHANS, MAX_WATCHED, Note, Orphan, ParkedClose, Slot, UNDECIDED_PLACES,
+    UndecidedOrphan,
 };
 
 fn package() -> &'static Path {
@@ -118,10 +118,16 @@ fn the_page_of_limits_has_the_sizes_of_the_tables() {
             size_of::<Close>(),
             0,
         ),
-        Table::hash("closes that wait", MAX_CLOSES, 8, size_of::<Parked>(), 0),
+        Table::hash(
+            "closes that wait",
+            MAX_CLOSES,
+            8,
+            size_of::<ParkedClose>(),
+            0,
+        ),
         Table {
             name: "orphans whose fate is yet to show",
-            places: UNDECIDED_PLACES as usize * size_of::<Undecided>(),
+            places: UNDECIDED_PLACES as usize * size_of::<UndecidedOrphan>(),
             most: 0,
             each: 0,
             on_every_cpu: 0,

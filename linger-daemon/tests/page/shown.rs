@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use linger_daemon::http::Limits;
-use linger_daemon::live::{Live, Recent};
+use linger_daemon::live::{Live, RecentClose};
 use serde_json::{Value, json};
 
 use crate::Test;
@@ -29,8 +29,8 @@ const HOSTILE: [&str; 4] = [
 ];
 
 /// Two costly closes.
-fn recent() -> Vec<Recent> {
-    let recent = |comm: &str, at| Recent {
+fn recent() -> Vec<RecentClose> {
+    let recent = |comm: &str, at| RecentClose {
         at,
         comm: comm.to_owned(),
         pid: 4711,

@@ -4,7 +4,7 @@ use std::io;
 use std::net::Shutdown;
 use std::time::Duration;
 
-use linger_daemon::exercise::state::{self, State};
+use linger_daemon::exercise::state::{self, TcpState};
 use linger_daemon::exercise::tcp::{Family, Loopback, Pair};
 use linger_daemon::exercise::{self, End, Kind, pair_with_closed_window};
 use linger_ebpf::Outcome;
@@ -77,21 +77,21 @@ fn unacked(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
 fn close_wait(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let Pair { client, server } = loopback.pair()?;
     server.shutdown(Shutdown::Write)?;
-    state::wait_for_state(&client, State::CloseWait)?;
+    state::wait_for_state(&client, TcpState::CloseWait)?;
     close_with_reset(truth, client, server)
 }
 
 fn fin_wait1(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let Pair { client, server } = exercise::pair_with_unacked(loopback)?;
     client.shutdown(Shutdown::Write)?;
-    state::wait_for_state(&client, State::FinWait1)?;
+    state::wait_for_state(&client, TcpState::FinWait1)?;
     close_with_reset(truth, client, server)
 }
 
 fn fin_wait2(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let Pair { client, server } = loopback.pair()?;
     client.shutdown(Shutdown::Write)?;
-    state::wait_for_state(&client, State::FinWait2)?;
+    state::wait_for_state(&client, TcpState::FinWait2)?;
     close_with_reset(truth, client, server)
 }
 
@@ -102,9 +102,9 @@ fn pair_in_last_ack(
 ) -> io::Result<Pair> {
     let pair = write(loopback)?;
     pair.server.shutdown(Shutdown::Write)?;
-    state::wait_for_state(&pair.client, State::CloseWait)?;
+    state::wait_for_state(&pair.client, TcpState::CloseWait)?;
     pair.client.shutdown(Shutdown::Write)?;
-    state::wait_for_state(&pair.client, State::LastAck)?;
+    state::wait_for_state(&pair.client, TcpState::LastAck)?;
     if state::queues(&pair.client)?.unsent == 0 {
         state::wait_for_gap(&pair.server)?;
     }
@@ -126,7 +126,7 @@ fn closing(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     client.shutdown(Shutdown::Write)?;
     state::wait_for_gap(&server)?;
     server.shutdown(Shutdown::Write)?;
-    state::wait_for_state(&client, State::Closing)?;
+    state::wait_for_state(&client, TcpState::Closing)?;
     close_silently(truth, client, server)
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::{fs, process};
 
 use anyhow::{Result, ensure};
-use linger_daemon::exercise::state::{self, State};
+use linger_daemon::exercise::state::{self, TcpState};
 use linger_daemon::exercise::tcp::{self, Loopback};
 use linger_ebpf::{Cause, Outcome, Plan};
 use linger_testkit::exposition::Scrape;
@@ -216,7 +216,7 @@ fn refused_by_listener(
 /// Data for a connection that is closed, and what `TIME_WAIT` keeps of it.
 fn late_data(peer: &Peer) -> Result<()> {
     let (client, connection) = peer.connected()?;
-    state::wait_for_state(&client, State::Established)?;
+    state::wait_for_state(&client, TcpState::Established)?;
     drop(client);
     connection.next("the FIN", |seen| seen.fin)?;
     acknowledge_and_send(&connection)?;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use linger_daemon::exercise::state::{self, Queues, State};
+use linger_daemon::exercise::state::{self, Queues, TcpState};
 use linger_daemon::exercise::tcp::{self, Loopback, Pair};
 use linger_daemon::exercise::{self, MESSAGE};
 use linger_ebpf::Outcome;
@@ -188,7 +188,7 @@ fn exit_with_unread_data(loopback: &Loopback, truth: &mut Truth) -> io::Result<(
 /// Fails if the connection's peer was reset or sent a FIN.
 fn expect_open(peer: &Socket) -> io::Result<()> {
     let state = state::state(peer)?;
-    if state == State::Established {
+    if state == TcpState::Established {
         Ok(())
     } else {
         Err(io::Error::other(format!("closed too early: {state:?}")))
@@ -228,7 +228,7 @@ fn dup2_with_linger(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let port = tcp::port(&client)?;
     let blocked = thread::scope(|scope| {
         let helper = scope.spawn(|| {
-            state::wait_for_port_state(port, State::FinWait1)?;
+            state::wait_for_port_state(port, TcpState::FinWait1)?;
             tcp::accept_data(&server)
         });
         let blocked = close_by_dup2(client)?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use linger_daemon::exercise::{Closes, Ended, Tally};
+use linger_daemon::exercise::{Closes, FateTally, Tally};
 use linger_ebpf::{Cause, Fate};
 use linger_testkit::exposition::{Sample, Scrape};
 
@@ -166,9 +166,9 @@ impl Counted {
             }
             "linger_orphans_active" => self.under_way += signed(sample.value),
             "linger_orphans_total" => {
-                let ended = Ended {
+                let ended = FateTally {
                     count: value,
-                    ..Ended::default()
+                    ..FateTally::default()
                 };
                 self.tally.orphans.end(sample.label("fate"), ended);
             }
@@ -183,7 +183,7 @@ impl Counted {
         let (cause, unsent) = (sample.label("cause"), sample.label("queue") == "unsent");
         if Fate::ALL.iter().any(|fate| fate.name() == cause) {
             let (unsent, unacked) = if unsent { (bytes, 0) } else { (0, bytes) };
-            let ended = Ended {
+            let ended = FateTally {
                 count: 0,
                 unsent,
                 unacked,

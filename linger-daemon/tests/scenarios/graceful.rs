@@ -4,7 +4,7 @@ use std::io;
 use std::net::Shutdown;
 use std::thread;
 
-use linger_daemon::exercise::state::{self, State};
+use linger_daemon::exercise::state::{self, TcpState};
 use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
 use linger_daemon::exercise::{self, Kind};
 use linger_ebpf::Outcome;
@@ -77,14 +77,14 @@ fn with_data_left(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
 fn after_shutdown_write(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let pair = loopback.pair()?;
     pair.client.shutdown(Shutdown::Write)?;
-    state::wait_for_state(&pair.client, State::FinWait2)?;
+    state::wait_for_state(&pair.client, TcpState::FinWait2)?;
     exercise::close_gracefully(&mut truth.tally, pair)
 }
 
 fn after_shutdown_both(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let pair = loopback.pair()?;
     pair.client.shutdown(Shutdown::Both)?;
-    state::wait_for_state(&pair.client, State::FinWait2)?;
+    state::wait_for_state(&pair.client, TcpState::FinWait2)?;
     exercise::close_gracefully(&mut truth.tally, pair)
 }
 
@@ -112,7 +112,7 @@ fn refused_nonblocking(truth: &mut Truth) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     // Whether the refusal is reported here or by a later call depends on when the RST comes.
     let _ = socket.connect(&address);
-    state::wait_for_state(&socket, State::Close)?;
+    state::wait_for_state(&socket, TcpState::Close)?;
     truth.tally.close(socket, Outcome::AlreadyClosed)?;
     scenario::over(loopback, truth, |_, _| Ok(()))
 }

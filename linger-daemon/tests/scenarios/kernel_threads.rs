@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use io_uring::IoUring;
-use linger_daemon::exercise::state::{self, State};
+use linger_daemon::exercise::state::{self, TcpState};
 use linger_daemon::exercise::tcp::{self, Family, Loopback};
 use linger_ebpf::Plan;
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
@@ -142,7 +142,7 @@ fn garbage(lingerd: &Path, plan: Plan) -> Result<()> {
         drop((client, to, from));
         state::wait_for("the kernel to collect garbage", || {
             drop(UnixDatagram::pair()?);
-            Ok(state::state(&server)? == State::Close)
+            Ok(state::state(&server)? == TcpState::Close)
         })?;
         let own = std::fs::read_to_string("/proc/self/comm")?;
         let by_thread = aborts(&daemon, &[(UNIT, "", 1)]);

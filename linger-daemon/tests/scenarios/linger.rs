@@ -6,9 +6,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use linger_daemon::exercise::state::{self, State};
+use linger_daemon::exercise::state::{self, TcpState};
 use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
-use linger_daemon::exercise::{self, Kind, LINGER, Tally, meanwhile, pair_with_closed_window};
+use linger_daemon::exercise::{self, Kind, LINGER, Tally, linger_wait, pair_with_closed_window};
 use linger_ebpf::{Cause, Outcome, Slot};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::gettid;
@@ -74,7 +74,7 @@ fn completes_without_wait(loopback: &Loopback, truth: &mut Truth) -> io::Result<
 fn completes_in_close_wait(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let Pair { client, server } = loopback.pair()?;
     truth.tally.close(server, Outcome::Graceful)?;
-    state::wait_for_state(&client, State::CloseWait)?;
+    state::wait_for_state(&client, TcpState::CloseWait)?;
     client.set_linger(Some(LONG_LINGER))?;
     truth.tally.close(client, Outcome::Lingered)?;
     Ok(())
@@ -118,7 +118,7 @@ fn timeout_nonblocking(loopback: &Loopback, truth: &mut Truth) -> io::Result<()>
 fn failed_by_late_data(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let Pair { client, server } = exercise::pair_with_unacked(loopback)?;
     client.set_linger(Some(LONG_LINGER))?;
-    meanwhile::close(&mut truth.tally, client, Outcome::LingerFailed, || {
+    linger_wait::close_while(&mut truth.tally, client, Outcome::LingerFailed, || {
         tcp::send(&server, 1)
     })?;
     truth.late_aborts += 1;
@@ -175,7 +175,7 @@ fn many_at_once(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
                 }))
             })
             .collect::<io::Result<_>>()?;
-        state::wait_for_port_state(last, State::FinWait1)?;
+        state::wait_for_port_state(last, TcpState::FinWait1)?;
         for _ in 0..THREADS {
             exercise::close_gracefully(&mut truth.tally, others.pair()?)?;
         }
@@ -259,7 +259,7 @@ fn shared_slot(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
             break (waiting, other);
         }
     };
-    state::wait_for_port_state(port, State::FinWait1)?;
+    state::wait_for_port_state(port, TcpState::FinWait1)?;
     let closed = in_thread(other, close_some);
     tcp::accept_data(&server)?;
     truth.tally.add(&closed?);

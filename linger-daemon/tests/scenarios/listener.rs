@@ -3,7 +3,7 @@
 use std::io;
 use std::net::Shutdown;
 
-use linger_daemon::exercise::state::{self, State};
+use linger_daemon::exercise::state::{self, TcpState};
 use linger_daemon::exercise::tcp::{self, Family, Loopback};
 use linger_daemon::exercise::{self, Kind, MESSAGE};
 use linger_ebpf::{Cause, Outcome};
@@ -50,7 +50,7 @@ fn shut_down(truth: &mut Truth) -> io::Result<()> {
     truth.tally.reset(Cause::ListenerClosed, 1);
     exercise::close_reset(&mut truth.tally, client)?;
     let listener = loopback.into_listener();
-    state::wait_for_state(&listener, State::Close)?;
+    state::wait_for_state(&listener, TcpState::Close)?;
     truth.tally.close(listener, Outcome::NotConnected)?;
     Ok(())
 }

@@ -115,7 +115,7 @@ fn connection(number: u64, loopback: &Loopback, truth: &mut Truth) -> io::Result
         }
         _ => {
             tally.close(client, Outcome::Graceful)?;
-            state::wait_for_state(&server, state::State::CloseWait)?;
+            state::wait_for_state(&server, state::TcpState::CloseWait)?;
             server.set_linger(Some(Duration::ZERO))?;
             tally.close(server, Outcome::LingerAborted)?;
             Ok(())

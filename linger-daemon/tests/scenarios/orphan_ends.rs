@@ -47,7 +47,7 @@ fn time_out(truth: &mut Truth, Pair { client, server }: Pair) -> io::Result<()> 
     wait_for_orphans()?;
     truth.lost(left, Fate::TimedOut);
     // No one tells the server.
-    state::wait_for_state(&server, state::State::Established)?;
+    state::wait_for_state(&server, state::TcpState::Established)?;
     tcp::accept_data(&server)?;
     truth.tally.close(server, Outcome::Graceful)?;
     Ok(())
@@ -95,7 +95,7 @@ fn resources(truth: &mut Truth) -> io::Result<()> {
         let left = leave(truth, client)?;
         // Looked at whenever the orphan sends again.
         limit.allow_none()?;
-        let closed = state::wait_for_state(&server, state::State::Close);
+        let closed = state::wait_for_state(&server, state::TcpState::Close);
         drop(limit);
         closed?;
         truth.lost(left, Fate::OrphanResources);

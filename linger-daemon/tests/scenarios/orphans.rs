@@ -4,7 +4,7 @@ use std::io::{self, Read as _};
 use std::net::Shutdown;
 use std::time::Duration;
 
-use linger_daemon::exercise::state::{self, Queues, State};
+use linger_daemon::exercise::state::{self, Queues, TcpState};
 use linger_daemon::exercise::tcp::{self, Loopback, Pair};
 use linger_daemon::exercise::{self, Kind, LINGER, MESSAGE, close_window, pair_with_closed_window};
 use linger_ebpf::{Fate, Outcome};
@@ -170,7 +170,7 @@ fn after_sigkill_lost(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> 
 fn close_wait(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let Pair { client, server } = exercise::pair_with_unsent(loopback)?;
     server.shutdown(Shutdown::Write)?;
-    state::wait_for_state(&client, State::CloseWait)?;
+    state::wait_for_state(&client, TcpState::CloseWait)?;
     let left = leave(truth, client)?;
     truth.delivered(left);
     tcp::accept_data(&server)?;
@@ -193,7 +193,7 @@ fn after_shutdown_write(loopback: &Loopback, truth: &mut Truth) -> io::Result<()
 fn acked_in_close(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let closed_by_peer = |pair: &Pair| {
         pair.server.shutdown(Shutdown::Write)?;
-        state::wait_for_state(&pair.client, State::CloseWait)
+        state::wait_for_state(&pair.client, TcpState::CloseWait)
     };
     acked_while_closing(loopback, truth, closed_by_peer)
 }
@@ -224,7 +224,7 @@ fn acked_while_closing(
         truth.acked_in_close.count(left.unsent);
         tcp::receive_all(&server)?;
         let end = match state::state(&server)? {
-            State::Close => Outcome::AlreadyClosed,
+            TcpState::Close => Outcome::AlreadyClosed,
             _ => Outcome::Graceful,
         };
         truth.tally.close(server, end)?;

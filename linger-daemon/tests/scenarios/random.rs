@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use std::thread;
 use std::time::Duration;
 
-use linger_daemon::exercise::state::{self, State};
+use linger_daemon::exercise::state::{self, TcpState};
 use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
 use linger_daemon::exercise::{End, Tally};
 use linger_ebpf::{Cause, Fate, Outcome};
@@ -156,7 +156,7 @@ fn stuck(random: &mut Random, Pair { client, server }: Pair, truth: &mut Truth) 
     }
     if random.one_in(3) {
         server.shutdown(Shutdown::Write)?;
-        state::wait_for_state(&client, State::CloseWait)?;
+        state::wait_for_state(&client, TcpState::CloseWait)?;
         settle_direction(&server)?;
     }
     if random.one_in(4) {
@@ -180,7 +180,7 @@ fn stuck(random: &mut Random, Pair { client, server }: Pair, truth: &mut Truth) 
         truth.lost(left, Fate::PeerReset);
     }
     if end.reset.is_some() {
-        state::wait_for_state(&server, State::Close)?;
+        state::wait_for_state(&server, TcpState::Close)?;
     } else if fin_follows_data_sent && (shut_down || end.outcome != Outcome::LingerAborted) {
         state::wait_for_gap(&server)?;
     }
@@ -199,7 +199,7 @@ fn settle_direction(from: &Socket) -> io::Result<()> {
     state::wait_for("all to be acknowledged", || {
         let queues = state::queues(from)?;
         let state = state::state(from)?;
-        Ok(state == State::Close || queues.unsent + queues.unacked == 0 && !state.sent_fin())
+        Ok(state == TcpState::Close || queues.unsent + queues.unacked == 0 && !state.sent_fin())
     })
 }
 
@@ -211,10 +211,10 @@ fn settle(one: &Socket, other: &Socket) -> io::Result<()> {
         let states = [state::state(one)?, state::state(other)?];
         Ok(matches!(
             states,
-            [State::Established, State::Established]
-                | [State::FinWait2, State::CloseWait]
-                | [State::CloseWait, State::FinWait2]
-                | [State::Close, State::Close]
+            [TcpState::Established, TcpState::Established]
+                | [TcpState::FinWait2, TcpState::CloseWait]
+                | [TcpState::CloseWait, TcpState::FinWait2]
+                | [TcpState::Close, TcpState::Close]
         ))
     };
     state::wait_for("both ends to agree", both_closed)
@@ -223,12 +223,12 @@ fn settle(one: &Socket, other: &Socket) -> io::Result<()> {
 /// Waits until the peer of a close knows of it.
 fn wait_for_effect(peer: &Socket, end: End) -> io::Result<()> {
     if end.reset.is_some() {
-        return state::wait_for_state(peer, State::Close);
+        return state::wait_for_state(peer, TcpState::Close);
     }
     state::wait_for("the FIN", || {
         Ok(matches!(
             state::state(peer)?,
-            State::CloseWait | State::Close
+            TcpState::CloseWait | TcpState::Close
         ))
     })
 }
@@ -246,13 +246,13 @@ fn foretell(socket: &Socket, peer: Peer) -> io::Result<End> {
     let unread = state::queues(socket)?.unread;
     let linger = socket.linger()?;
     Ok(match (state, linger) {
-        (State::Close, _) => Outcome::AlreadyClosed.into(),
+        (TcpState::Close, _) => Outcome::AlreadyClosed.into(),
         _ if unread > 0 => Outcome::UnreadAborted.into(),
         (_, Some(Duration::ZERO)) => End {
             outcome: Outcome::LingerAborted,
             reset: abort_resets(socket, state)?.then_some(Cause::LingerAborted),
         },
-        (State::SynSent, _) => Outcome::ConnectAborted.into(),
+        (TcpState::SynSent, _) => Outcome::ConnectAborted.into(),
         (_, None) => Outcome::Graceful.into(),
         (_, Some(_)) if peer == Peer::Deaf => Outcome::LingerTimeout.into(),
         (_, Some(_)) => Outcome::Lingered.into(),
@@ -260,10 +260,10 @@ fn foretell(socket: &Socket, peer: Peer) -> io::Result<End> {
 }
 
 /// Whether `tcp_disconnect` sends an RST in this state.
-fn abort_resets(socket: &Socket, state: State) -> io::Result<bool> {
+fn abort_resets(socket: &Socket, state: TcpState) -> io::Result<bool> {
     Ok(match state {
-        State::SynSent => false,
-        State::Closing | State::LastAck => state::info(socket)?.tcpi_notsent_bytes > 0,
+        TcpState::SynSent => false,
+        TcpState::Closing | TcpState::LastAck => state::info(socket)?.tcpi_notsent_bytes > 0,
         _ => true,
     })
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use linger_daemon::exercise::MESSAGE;
-use linger_daemon::exercise::state::{self, Queues, State};
+use linger_daemon::exercise::state::{self, Queues, TcpState};
 use linger_daemon::exercise::tcp;
 use linger_ebpf::{Cause, Fate, Outcome, Plan};
 use linger_testkit::exposition::Scrape;
@@ -182,7 +182,7 @@ fn in_syn_recv(peer: &Peer) -> io::Result<(Socket, Connection<'_>)> {
     connection.next("the host to answer a SYN by a SYN", |seen| {
         seen.syn && seen.ack
     })?;
-    state::wait_for_state(&client, State::SynRecv)?;
+    state::wait_for_state(&client, TcpState::SynRecv)?;
     Ok((client, connection))
 }
 
@@ -240,13 +240,13 @@ fn delivered_before_its_end(lingerd: &Path, plan: Plan) -> anyhow::Result<()> {
             acked: Some(ALL + 1),
             ..Segment::default()
         })?;
-        state::wait_for_port_state(port, State::FinWait2)?;
+        state::wait_for_port_state(port, TcpState::FinWait2)?;
         wait_until(&daemon, |scrape| {
             ensure!(delivered(scrape) > before, "the orphan is not delivered");
             Ok(())
         })?;
         ensure!(
-            state::wait_for_port_state(port, State::FinWait2).is_ok(),
+            state::wait_for_port_state(port, TcpState::FinWait2).is_ok(),
             "its socket has ended"
         );
         connection.send(Segment {

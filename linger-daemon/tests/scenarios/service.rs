@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use linger_daemon::exercise::state::{self, State};
+use linger_daemon::exercise::state::{self, TcpState};
 use linger_daemon::probe;
 use linger_ebpf::Cause;
 use linger_testkit::exposition::{Sample, Scrape};
@@ -155,7 +155,7 @@ impl Service {
             folder,
             start,
         };
-        state::wait_for_port_state(port, State::Listen)?;
+        state::wait_for_port_state(port, TcpState::Listen)?;
         Ok(service)
     }
 

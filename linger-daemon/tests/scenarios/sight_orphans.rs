@@ -1,7 +1,7 @@
 //! What each plan sees of orphans, compared with the truth, and orphans' numbers with one another.
 
 use anyhow::{Result, ensure};
-use linger_daemon::exercise::{Ended, Orphans};
+use linger_daemon::exercise::{FateTally, OrphanTally};
 use linger_ebpf::{Cause, Fate, Outcome};
 use linger_testkit::exposition::Scrape;
 
@@ -12,12 +12,12 @@ use crate::truth::Truth;
 
 impl Sight {
     /// The orphans that the plan is to count, whatever chance adds.
-    fn orphans(self, truth: &Truth) -> Orphans {
+    fn orphans(self, truth: &Truth) -> OrphanTally {
         let mut sum = truth.tally.orphans.clone();
         if !self.sees_interruptions() {
             // It counts as lingered what was interrupted: in the scenarios the data, a message each,
             // arrives in the linger time.
-            let mut interrupted = Orphans::default();
+            let mut interrupted = OrphanTally::default();
             for _ in 0..truth.tally.of(Outcome::LingerInterrupted).count {
                 interrupted.delivered(UNACKED_MESSAGE);
             }
@@ -26,9 +26,9 @@ impl Sight {
         if !self.sees_everything() {
             // What is outstanding when a close is decided: none of these waits.
             let Bound { orphans, bytes } = truth.acked_in_close;
-            let delivered = Ended {
+            let delivered = FateTally {
                 count: orphans,
-                ..Ended::default()
+                ..FateTally::default()
             };
             sum.end(Fate::Delivered.name(), delivered);
             sum.bytes += bytes;
@@ -39,7 +39,12 @@ impl Sight {
 
     /// Those of the scenario among the orphans that found no place. Where orphans begin at the decision of a close, the
     /// harness's own connections to the daemon leave some, too.
-    fn homeless(self, expected: &Orphans, counted: &Orphans, homeless: Homeless) -> Homeless {
+    fn homeless(
+        self,
+        expected: &OrphanTally,
+        counted: &OrphanTally,
+        homeless: Homeless,
+    ) -> Homeless {
         if self.sees_everything() {
             return homeless;
         }
@@ -153,9 +158,9 @@ pub(crate) fn with_hidden_ends(
     }
     expected.end(
         Fate::Delivered.name(),
-        Ended {
+        FateTally {
             count: begun - expected.total().count,
-            ..Ended::default()
+            ..FateTally::default()
         },
     );
     expected.delivered += orphans.bytes - expected.bytes;
@@ -195,17 +200,17 @@ fn numbers(counted: &Counted, differences: &mut Differences) {
 /// The orphans counted, with those that found no place where they belong.
 fn with_homeless(
     truth: &Truth,
-    counted: &Orphans,
+    counted: &OrphanTally,
     homeless: Homeless,
     differences: &mut Differences,
-) -> Orphans {
+) -> OrphanTally {
     let mut orphans = counted.clone();
     let Some(places) = truth.places else {
         return orphans;
     };
     differences.between("orphans with a place", counted.total().count, (1, places));
     // The scenario resets them all.
-    let ended = Ended {
+    let ended = FateTally {
         count: homeless.count,
         unsent: 0,
         unacked: homeless.bytes,

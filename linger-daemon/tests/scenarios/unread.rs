@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::time::Duration;
 
-use linger_daemon::exercise::state::{self, Queues, State};
+use linger_daemon::exercise::state::{self, Queues, TcpState};
 use linger_daemon::exercise::tcp::{self, Loopback, Pair};
 use linger_daemon::exercise::{self, Kind, MESSAGE};
 use linger_ebpf::Outcome;
@@ -49,7 +49,7 @@ fn abort(truth: &mut Truth, Pair { client, server }: Pair) -> io::Result<()> {
 fn fin_only(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let Pair { client, server } = loopback.pair()?;
     truth.tally.close(server, Outcome::Graceful)?;
-    state::wait_for_state(&client, State::CloseWait)?;
+    state::wait_for_state(&client, TcpState::CloseWait)?;
     truth.tally.close(client, Outcome::Graceful)?;
     Ok(())
 }
@@ -57,7 +57,7 @@ fn fin_only(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
 fn data_and_fin(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let pair = pair_with_unread(loopback)?;
     pair.server.shutdown(Shutdown::Write)?;
-    state::wait_for_state(&pair.client, State::CloseWait)?;
+    state::wait_for_state(&pair.client, TcpState::CloseWait)?;
     abort(truth, pair)
 }
 
@@ -89,7 +89,7 @@ fn with_data_to_send(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
 fn after_shutdown_write(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let pair = pair_with_unread(loopback)?;
     pair.client.shutdown(Shutdown::Write)?;
-    state::wait_for_state(&pair.client, State::FinWait2)?;
+    state::wait_for_state(&pair.client, TcpState::FinWait2)?;
     abort(truth, pair)
 }
 

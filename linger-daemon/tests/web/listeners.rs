@@ -9,14 +9,14 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use linger_daemon::config::Place;
+use linger_daemon::config::ListenAddr;
 use linger_daemon::http::{self, Limits};
 use tempfile::TempDir;
 
 use crate::server::{Answer, Server};
 
-fn place(path: &Path) -> Place {
-    Place::Unix(path.to_owned())
+fn place(path: &Path) -> ListenAddr {
+    ListenAddr::Unix(path.to_owned())
 }
 
 /// The status of an endpoint asked for over a Unix socket.
@@ -47,8 +47,8 @@ fn every_place_is_served() {
     assert_eq!(server.places.len(), 3);
     for place in &server.places {
         match place {
-            Place::Tcp(address) => assert_eq!(get(*address), 200, "{address}"),
-            Place::Unix(path) => assert_eq!(ask(path), 200),
+            ListenAddr::Tcp(address) => assert_eq!(get(*address), 200, "{address}"),
+            ListenAddr::Unix(path) => assert_eq!(ask(path), 200),
         }
     }
 }

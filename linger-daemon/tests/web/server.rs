@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use linger_daemon::config::{Access, Place};
+use linger_daemon::config::{Access, ListenAddr};
 use linger_daemon::http::{self, Limits, Listeners, Security, State};
 use linger_daemon::ledger::Snapshot;
 use linger_daemon::metrics::{Metrics, SourceError};
@@ -17,7 +17,7 @@ use crate::fixture;
 /// A server on a port of its own, stopped when dropped.
 pub(crate) struct Server {
     /// Where it listens.
-    pub(crate) places: Vec<Place>,
+    pub(crate) places: Vec<ListenAddr>,
     pub(crate) state: Arc<State>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -100,7 +100,7 @@ impl Server {
     /// Where it listens first of all.
     pub(crate) fn address(&self) -> SocketAddr {
         match self.places.first() {
-            Some(Place::Tcp(address)) => *address,
+            Some(ListenAddr::Tcp(address)) => *address,
             other => panic!("it listens at {other:?}"),
         }
     }

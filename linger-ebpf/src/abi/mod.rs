@@ -58,8 +58,8 @@ pub use offsets::Offsets;
 #[cfg(not(target_arch = "bpf"))]
 pub use offsets::{Field, Shape};
 pub use records::{
-    ANSWER_NS, CLOSER_PLACES, Close, Closer, Exiting, Orphan, Parked, Slot, UNDECIDED,
-    UNDECIDED_PLACES, Undecided, Waits, flag, omen, orphan_stage, stage,
+    ANSWER_NS, CLOSER_PLACES, Close, Closer, ExitingProcess, Orphan, ParkedClose, Slot, UNDECIDED,
+    UNDECIDED_PLACES, UndecidedOrphan, Waits, flag, omen, orphan_stage, stage,
 };
 
 /// How many groups have counters of their own, unless the daemon is told otherwise.

@@ -10,7 +10,9 @@ use super::group::{Exe, Group, Path, PortBits, Settings};
 use super::handover::{Past, PinMetadata};
 use super::labels::{Cause, Fate, Lost, Outcome};
 use super::offsets::Offsets;
-use super::records::{Close, Closer, Exiting, Orphan, Parked, Slot, Undecided, Waits};
+use super::records::{
+    Close, Closer, ExitingProcess, Orphan, ParkedClose, Slot, UndecidedOrphan, Waits,
+};
 
 /// Declares a type that is `repr(C)`, and made of these integers, without padding.
 macro_rules! pod {
@@ -30,11 +32,11 @@ pod! {
     QueueBytes = 2 * 8;
     Close = 3 * 8 + 4 * 4 + 4 + 2 * 2;
     Slot = 2 * 8 + size_of::<Close>();
-    Parked = size_of::<Close>() + size_of::<Group>();
+    ParkedClose = size_of::<Close>() + size_of::<Group>();
     Orphan = 3 * 8 + size_of::<Group>() + 6 * 4;
     Waits = 2 * 8;
-    Undecided = 2 * 8 + size_of::<Orphan>();
-    Exiting = 2 * 8 + 2 * 4;
+    UndecidedOrphan = 2 * 8 + size_of::<Orphan>();
+    ExitingProcess = 2 * 8 + 2 * 4;
     Settings = 8;
     PortBits = 3 * 8;
     Exe = 2 * 8;

@@ -128,7 +128,7 @@ impl Slot {
 /// is its key.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Parked {
+pub struct ParkedClose {
     /// The close.
     pub close: Close,
     /// Who closed.
@@ -202,7 +202,7 @@ pub const ANSWER_NS: u64 = 100_000_000;
 /// An orphan that ended while its fate was yet to show.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Undecided {
+pub struct UndecidedOrphan {
     /// When it ended, nanoseconds of `CLOCK_MONOTONIC`; 0 if there is none here, 1 while one comes or goes.
     pub ended_ns: u64,
     /// How long it had lived, nanoseconds.
@@ -268,7 +268,7 @@ pub mod stage {
 /// an array that processes share, as threads do [`Slot`]s. (Another of its threads may close them.)
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Exiting {
+pub struct ExitingProcess {
     /// When its first thread began (`task_struct.start_time`): with its id, no other has both.
     pub start_time: u64,
     /// As [`Group::exe_inode`].

@@ -6,8 +6,8 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, RawTracePointContext, SockContext},
 };
 
-use crate::kernel::{IPPROTO_TCP, Probed, Sock, Typed};
-use crate::model::{answers, close, exe, in_flight::Place, maps, orphan};
+use crate::kernel::{BtfTyped, IPPROTO_TCP, ProbeRead, Sock};
+use crate::model::{answers, close, exe, in_flight::ThreadSlot, maps, orphan};
 
 again! {
     /// A socket comes to its end, once, and before its memory is freed. What closes do to it is known
@@ -16,9 +16,9 @@ again! {
     /// kernel: v4.16.. include/trace/events/tcp.h: tcp_destroy_sock(struct sock *sk)
     #[btf_tracepoint(function = "tcp_destroy_sock")]
     destroy_sock, destroy_sock_2, destroy_sock_3 = |ctx: BtfTracePointContext| {
-        let sk = Sock::<Typed>::new(ctx.arg(0));
+        let sk = Sock::<BtfTyped>::new(ctx.arg(0));
         if maps::is_hinted(sk.address()) {
-            if let Some(close) = Place::current().and_then(|place| place.find(sk.address())) {
+            if let Some(close) = ThreadSlot::current().and_then(|place| place.find(sk.address())) {
                 close::waited(close, &sk);
             }
             orphan::end(&sk);
@@ -65,11 +65,11 @@ fn sock_release(ctx: SockContext) -> i32 {
     let (protocol, state) = unsafe { ((*ctx.sock).protocol, (*ctx.sock).state) };
     // The context is the socket.
     if protocol == IPPROTO_TCP
-        && let Some(place) = Place::current()
+        && let Some(place) = ThreadSlot::current()
         && let Some(close) = close::begin(&place, ctx.as_ptr() as u64, 0)
     {
         close.state = u8::try_from(state).unwrap_or_default();
-        close.deadline = Sock::<Probed>::new(ctx.as_ptr().cast()).written();
+        close.deadline = Sock::<ProbeRead>::new(ctx.as_ptr().cast()).written();
     }
     1
 }

@@ -6,7 +6,7 @@ use aya_ebpf::{
     programs::{FEntryContext, FExitContext},
 };
 
-use crate::kernel::{Memory as _, Probed, Segment, Sock, Typed, is_rst};
+use crate::kernel::{BtfTyped, Memory as _, ProbeRead, Segment, Sock, is_rst};
 use crate::model::{
     answers,
     functions::{current_close, inner_enter, inner_exit, outer_enter},
@@ -28,7 +28,7 @@ again! {
     /// kernel: v5.11.. net/ipv4/tcp.c: void __tcp_close(struct sock *sk, long timeout)
     #[fentry(function = "__tcp_close")]
     fentry_inner_close, fentry_inner_close_2, fentry_inner_close_3 = |ctx: FEntryContext| {
-        inner_enter(&Sock::<Typed>::new(ctx.arg(0)), ctx.arg(1));
+        inner_enter(&Sock::<BtfTyped>::new(ctx.arg(0)), ctx.arg(1));
     }
 }
 
@@ -38,7 +38,7 @@ again! {
     /// kernel: v5.11.. net/ipv4/tcp.c: void __tcp_close(struct sock *sk, long timeout)
     #[fexit(function = "__tcp_close")]
     fexit_inner_close, fexit_inner_close_2, fexit_inner_close_3 = |ctx: FExitContext| {
-        inner_exit(Some(Sock::<Typed>::new(ctx.arg(0))));
+        inner_exit(Some(Sock::<BtfTyped>::new(ctx.arg(0))));
     }
 }
 
@@ -50,8 +50,8 @@ again! {
     #[fentry(function = "tcp_send_active_reset")]
     fentry_active_reset, fentry_active_reset_2 = |ctx: FEntryContext| {
         // The verifier lets no one calculate with a pointer whose type it knows: read as a number.
-        let number = || Probed::read(ctx.as_ptr().cast(), 0);
-        reset::sent(current_close(), &Sock::<Typed>::new(ctx.arg(0)), number);
+        let number = || ProbeRead::read(ctx.as_ptr().cast(), 0);
+        reset::sent(current_close(), &Sock::<BtfTyped>::new(ctx.arg(0)), number);
     }
 }
 
@@ -61,7 +61,7 @@ again! {
     /// kernel: v5.15.. net/ipv4/tcp_input.c: void tcp_reset(struct sock *sk, struct sk_buff *skb)
     #[fentry(function = "tcp_reset")]
     fentry_reset, fentry_reset_2 = |ctx: FEntryContext| {
-        orphan::reset(ctx.arg(0), || is_rst::<Typed>(ctx.arg(1)));
+        orphan::reset(ctx.arg(0), || is_rst::<BtfTyped>(ctx.arg(1)));
     }
 }
 
@@ -88,7 +88,7 @@ fn fentry_v6_answer(ctx: FEntryContext) -> i32 {
 
 /// The arguments of both, the first as a number.
 fn number_and_packet(ctx: &FEntryContext) -> (u64, *const u8) {
-    let argument = |place| Probed::read::<u64>(ctx.as_ptr().cast(), place);
+    let argument = |place| ProbeRead::read::<u64>(ctx.as_ptr().cast(), place);
     (argument(0), argument(8) as *const u8)
 }
 
@@ -98,6 +98,6 @@ fn number_and_packet(ctx: &FEntryContext) -> (u64, *const u8) {
 /// kernel: v6.18.. net/ipv4/tcp_timer.c: void tcp_reset_keepalive_timer(struct sock *sk, unsigned long len)
 #[fentry(function = "inet_csk_reset_keepalive_timer")]
 fn fentry_timer(ctx: FEntryContext) -> i32 {
-    orphan::timer_set(&Sock::<Typed>::new(ctx.arg(0)));
+    orphan::timer_set(&Sock::<BtfTyped>::new(ctx.arg(0)));
     0
 }

@@ -5,7 +5,7 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 
-use crate::kernel::{Probed, Segment, Sock, is_rst};
+use crate::kernel::{ProbeRead, Segment, Sock, is_rst};
 use crate::model::{
     answers,
     functions::{current_close, inner_enter, inner_exit, outer_enter},
@@ -23,7 +23,7 @@ fn kprobe_tcp_close(ctx: ProbeContext) -> u32 {
 #[kprobe]
 fn kprobe_inner_close(ctx: ProbeContext) -> u32 {
     if let (Some(sk), Some(timeout)) = (ctx.arg(0), ctx.arg(1)) {
-        inner_enter(&Sock::<Probed>::new(sk), timeout);
+        inner_enter(&Sock::<ProbeRead>::new(sk), timeout);
     }
     0
 }
@@ -31,7 +31,7 @@ fn kprobe_inner_close(ctx: ProbeContext) -> u32 {
 /// As [`fexit_inner_close`]. A return has no arguments: the socket is that of the close in flight.
 #[kretprobe]
 fn kretprobe_inner_close(_ctx: RetProbeContext) -> u32 {
-    inner_exit::<Probed>(None);
+    inner_exit::<ProbeRead>(None);
     0
 }
 
@@ -39,7 +39,7 @@ fn kretprobe_inner_close(_ctx: RetProbeContext) -> u32 {
 #[kprobe]
 fn kprobe_active_reset(ctx: ProbeContext) -> u32 {
     if let Some(sk) = ctx.arg(0) {
-        let sk = Sock::<Probed>::new(sk);
+        let sk = Sock::<ProbeRead>::new(sk);
         reset::sent(current_close(), &sk, || sk.address());
     }
     0
@@ -49,7 +49,7 @@ fn kprobe_active_reset(ctx: ProbeContext) -> u32 {
 #[kprobe]
 fn kprobe_reset(ctx: ProbeContext) -> u32 {
     if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
-        orphan::reset(sk, || is_rst::<Probed>(skb));
+        orphan::reset(sk, || is_rst::<ProbeRead>(skb));
     }
     0
 }
@@ -76,7 +76,7 @@ fn kprobe_v6_answer(ctx: ProbeContext) -> u32 {
 #[kprobe]
 fn kprobe_timer(ctx: ProbeContext) -> u32 {
     if let Some(sk) = ctx.arg(0) {
-        orphan::timer_set(&Sock::<Probed>::new(sk));
+        orphan::timer_set(&Sock::<ProbeRead>::new(sk));
     }
     0
 }

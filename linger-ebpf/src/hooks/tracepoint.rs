@@ -6,7 +6,7 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, RawTracePointContext, SockContext},
 };
 
-use crate::kernel::{IPPROTO_TCP, Registers, Sock, Typed, state};
+use crate::kernel::{BtfTyped, IPPROTO_TCP, Registers, Sock, state};
 use crate::model::{answers, orphan, releases as tracepoint};
 
 /// A socket is released by its last user; not called for the kernel's own sockets.
@@ -36,7 +36,7 @@ again! {
     /// kernel: v4.16.. include/trace/events/sock.h: inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
     #[btf_tracepoint(function = "inet_sock_set_state")]
     tracepoint_set_state, tracepoint_set_state_2, tracepoint_set_state_3 = |ctx: BtfTracePointContext| {
-        tracepoint::set_state(&Sock::<Typed>::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2));
+        tracepoint::set_state(&Sock::<BtfTyped>::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2));
     }
 }
 
@@ -74,7 +74,7 @@ again! {
     /// kernel: v4.16.. include/trace/events/tcp.h: tcp_destroy_sock(struct sock *sk)
     #[btf_tracepoint(function = "tcp_destroy_sock")]
     tracepoint_destroy_sock, tracepoint_destroy_sock_2, tracepoint_destroy_sock_3 = |ctx: BtfTracePointContext| {
-        tracepoint::destroy(&Sock::<Typed>::new(ctx.arg(0)));
+        tracepoint::destroy(&Sock::<BtfTyped>::new(ctx.arg(0)));
     }
 }
 

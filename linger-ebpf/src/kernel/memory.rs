@@ -47,9 +47,9 @@ pub(crate) struct Head {
 }
 
 /// Plain loads through pointers whose BTF type the verifier knows.
-pub(crate) struct Typed;
+pub(crate) struct BtfTyped;
 
-impl Memory for Typed {
+impl Memory for BtfTyped {
     fn read<T: Copy + Default>(base: *const u8, offset: u32) -> T {
         // SAFETY: the verifier checks the access against the type; a fault reads as zero.
         unsafe { ptr::read_volatile(base.add(offset as usize).cast()) }
@@ -63,14 +63,14 @@ impl Memory for Typed {
 
 /// A pointer behind a pointer of known type: the verifier knows its type as well.
 pub(crate) fn read_pointer(base: *const u8, offset: u32) -> *const u8 {
-    // SAFETY: as for `Typed::read`.
+    // SAFETY: as for `BtfTyped::read`.
     unsafe { ptr::read_volatile(base.add(offset as usize).cast()) }
 }
 
 /// Reads that are checked as they run, for pointers of unknown type.
-pub(crate) struct Probed;
+pub(crate) struct ProbeRead;
 
-impl Memory for Probed {
+impl Memory for ProbeRead {
     fn read<T: Copy + Default>(base: *const u8, offset: u32) -> T {
         // SAFETY: a bad address makes the helper fail.
         unsafe { bpf_probe_read_kernel(base.wrapping_add(offset as usize).cast()) }

@@ -6,7 +6,7 @@ mod sock;
 mod task;
 
 pub(crate) use clock::{jiffies, now_ns};
-pub(crate) use memory::{Memory, OFFSETS, Probed, Typed, offset, read_pointer};
+pub(crate) use memory::{BtfTyped, Memory, OFFSETS, ProbeRead, offset, read_pointer};
 pub(crate) use sock::{
     Flags, IPPROTO_TCP, Segment, Sock, Tcp, is_rst, narrow, state, state_offset,
 };

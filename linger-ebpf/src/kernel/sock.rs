@@ -4,7 +4,7 @@ use core::marker::PhantomData;
 
 use linger_ebpf::{Event, Offsets, QueueBytes};
 
-use super::memory::{Head, Memory, Probed, offset};
+use super::memory::{Head, Memory, ProbeRead, offset};
 
 /// `IPPROTO_TCP` (include/uapi/linux/in.h).
 pub(crate) const IPPROTO_TCP: u32 = 6;
@@ -120,7 +120,7 @@ impl<M: Memory> Sock<M> {
     /// Whether its network namespace is being removed (`check_net`).
     pub(crate) fn is_net_leaving(&self) -> bool {
         let net = self.net();
-        Probed::read::<u32>(net as *const u8, offset!(net_users)) == 0
+        ProbeRead::read::<u32>(net as *const u8, offset!(net_users)) == 0
     }
 
     /// The cgroup in which it was made (`struct cgroup`).
@@ -131,7 +131,7 @@ impl<M: Memory> Sock<M> {
     /// Local port if this host accepted the connection, otherwise 0.
     pub(crate) fn accepted_port(&self) -> u16 {
         if is_accepted(self.sk) && self.state() != state::LISTEN {
-            u16::from_be(Probed::read(self.sk, offset!(sport)))
+            u16::from_be(ProbeRead::read(self.sk, offset!(sport)))
         } else {
             0
         }
@@ -148,7 +148,7 @@ impl<M: Memory> Sock<M> {
             event.remote = [0, 0, MAPPED, M::read(self.sk, offset!(daddr))];
         }
         // `skc_num` is given back before the close is over; this stays.
-        event.local_port = u16::from_be(Probed::read(self.sk, offset!(sport)));
+        event.local_port = u16::from_be(ProbeRead::read(self.sk, offset!(sport)));
         event.remote_port = u16::from_be(M::read(self.sk, offset!(dport)));
     }
 
@@ -210,7 +210,7 @@ impl<M: Memory> Sock<M> {
 /// socket of TCP: the options that do for others refuse it.
 fn is_accepted(sk: *const u8) -> bool {
     // Beyond `struct sock`, which is all that the verifier may know it to be.
-    let index: u32 = Probed::read(sk, offset!(mc_index));
+    let index: u32 = ProbeRead::read(sk, offset!(mc_index));
     index != 0 || is_accepted_v6(sk)
 }
 
@@ -218,8 +218,8 @@ fn is_accepted_v6(sk: *const u8) -> bool {
     if offset!(pinet6) == Offsets::ABSENT {
         return false;
     }
-    let v6: u64 = Probed::read(sk, offset!(pinet6));
-    v6 != 0 && Probed::read::<u32>(v6 as *const u8, offset!(mcast_oif)) != 0
+    let v6: u64 = ProbeRead::read(sk, offset!(pinet6));
+    v6 != 0 && ProbeRead::read::<u32>(v6 as *const u8, offset!(mcast_oif)) != 0
 }
 
 /// `sk_flags`.
@@ -384,7 +384,7 @@ fn flags_of<M: Memory>(skb: *const u8) -> u8 {
     const FLAGS: u32 = 13;
     let head: u64 = M::read(skb, offset!(skb_head));
     let header: u16 = M::read(skb, offset!(transport_header));
-    Probed::read(head as *const u8, u32::from(header) + FLAGS)
+    ProbeRead::read(head as *const u8, u32::from(header) + FLAGS)
 }
 
 /// A packet (`struct sk_buff`) that TCP is at work on.
@@ -398,15 +398,15 @@ impl Segment {
     }
 
     pub(crate) fn is_rst(&self) -> bool {
-        is_rst::<Probed>(self.skb)
+        is_rst::<ProbeRead>(self.skb)
     }
 
     /// Bytes of payload (`TCP_SKB_CB`, as `tcp_v4_fill_cb` and `tcp_v6_fill_cb` leave it).
     pub(crate) fn payload(&self) -> u32 {
         let block = self.skb.wrapping_add(offset!(skb_cb) as usize);
-        let seq: u32 = Probed::read(block, offset!(cb_seq));
-        let end_seq: u32 = Probed::read(block, offset!(cb_end_seq));
-        let flags = flags_of::<Probed>(self.skb);
+        let seq: u32 = ProbeRead::read(block, offset!(cb_seq));
+        let end_seq: u32 = ProbeRead::read(block, offset!(cb_end_seq));
+        let flags = flags_of::<ProbeRead>(self.skb);
         let counted = u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
         end_seq.wrapping_sub(seq).wrapping_sub(counted)
     }
@@ -415,21 +415,21 @@ impl Segment {
     pub(crate) fn is_local_v4(&self) -> bool {
         const RTN_LOCAL: u16 = 2;
         let at = offset!(rt_type);
-        at == Offsets::ABSENT || Probed::read::<u16>(self.route(), at) == RTN_LOCAL
+        at == Offsets::ABSENT || ProbeRead::read::<u16>(self.route(), at) == RTN_LOCAL
     }
 
     /// As for IPv4 (`ipv6_unicast_destination`).
     pub(crate) fn is_local_v6(&self) -> bool {
         const RTF_LOCAL: u32 = 1 << 31;
         let at = offset!(rt6i_flags);
-        at == Offsets::ABSENT || Probed::read::<u32>(self.route(), at) & RTF_LOCAL != 0
+        at == Offsets::ABSENT || ProbeRead::read::<u32>(self.route(), at) & RTF_LOCAL != 0
     }
 
     /// Its `struct dst_entry`, where that of IPv4 and IPv6 begins.
     fn route(&self) -> *const u8 {
         /// `SKB_DST_NOREF`.
         const NOT_COUNTED: u64 = 1;
-        let route: u64 = Probed::read(self.skb, offset!(skb_dst));
+        let route: u64 = ProbeRead::read(self.skb, offset!(skb_dst));
         (route & !NOT_COUNTED) as *const u8
     }
 }

@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use linger_ebpf::FRAMES;
 
-use super::memory::{Memory as _, Probed, Typed, offset, read_pointer};
+use super::memory::{BtfTyped, Memory as _, ProbeRead, offset, read_pointer};
 
 /// A `struct task_struct`: the current one, whose type every kind of program knows.
 pub(crate) struct Task(*mut task_struct);
@@ -27,13 +27,13 @@ impl Task {
 
     /// Whether it is on its way out (`PF_EXITING`): its closes never wait.
     pub(crate) fn is_exiting(&self) -> bool {
-        Typed::read::<u32>(self.0.cast(), offset!(task_flags)) & PF_EXITING != 0
+        BtfTyped::read::<u32>(self.0.cast(), offset!(task_flags)) & PF_EXITING != 0
     }
 
     /// Whether it is a thread of the kernel, that no process owns (`PF_KTHREAD`). The workers of
     /// `io_uring` belong to the process they work for.
     pub(crate) fn is_kernel_thread(&self) -> bool {
-        Typed::read::<u32>(self.0.cast(), offset!(task_flags)) & PF_KTHREAD != 0
+        BtfTyped::read::<u32>(self.0.cast(), offset!(task_flags)) & PF_KTHREAD != 0
     }
 
     /// The name of its process, zero-terminated bytes; by words: what is read at once should be
@@ -41,13 +41,16 @@ impl Task {
     pub(crate) fn comm(&self) -> [u64; 2] {
         let leader = read_pointer(self.0.cast(), offset!(group_leader));
         let offset = offset!(comm);
-        [Typed::read(leader, offset), Typed::read(leader, offset + 8)]
+        [
+            BtfTyped::read(leader, offset),
+            BtfTyped::read(leader, offset + 8),
+        ]
     }
 
     /// The cgroup v2 that it is in (`struct cgroup`).
     pub(crate) fn cgroup(&self) -> *const u8 {
-        let set: u64 = Typed::read(self.0.cast(), offset!(task_cgroups));
-        Probed::read::<u64>(set as *const u8, offset!(dfl_cgroup)) as *const u8
+        let set: u64 = BtfTyped::read(self.0.cast(), offset!(task_cgroups));
+        ProbeRead::read::<u64>(set as *const u8, offset!(dfl_cgroup)) as *const u8
     }
 
     /// The file that it executes (`struct file`), null if it has none or has let go of its memory.
@@ -72,7 +75,7 @@ impl Task {
     /// When the first thread of its process began: with the process's id, no other has both.
     pub(crate) fn process_start_time(&self) -> u64 {
         let leader = read_pointer(self.0.cast(), offset!(group_leader));
-        Typed::read(leader, offset!(start_time))
+        BtfTyped::read(leader, offset!(start_time))
     }
 
     /// The registers with which it entered the kernel.
@@ -93,12 +96,12 @@ impl Registers {
 
     /// Number of the system call.
     pub(crate) fn syscall(&self) -> i32 {
-        Typed::read(self.0, offset!(syscall))
+        BtfTyped::read(self.0, offset!(syscall))
     }
 
     /// The low half of its result, -ENOSYS until it returns.
     pub(crate) fn result(&self) -> i32 {
-        Typed::read(self.0, offset!(syscall_result))
+        BtfTyped::read(self.0, offset!(syscall_result))
     }
 }
 
@@ -118,6 +121,6 @@ pub(crate) fn current_tid() -> u32 {
 
 /// Id of a `struct cgroup`.
 pub(crate) fn cgroup_id(cgroup: *const u8) -> u64 {
-    let kn: u64 = Probed::read(cgroup, offset!(cgroup_kn));
-    Probed::read(kn as *const u8, offset!(kernfs_id))
+    let kn: u64 = ProbeRead::read(cgroup, offset!(cgroup_kn));
+    ProbeRead::read(kn as *const u8, offset!(kernfs_id))
 }

@@ -2,8 +2,8 @@
 
 use linger_ebpf::{Cause, Counters, Group};
 
-use super::{closers, in_flight::Place, ledger, orphan, shared::shared, who};
-use crate::kernel::{Probed, Segment, Sock, state};
+use super::{closers, group, in_flight::ThreadSlot, ledger, orphan, shared::shared};
+use crate::kernel::{ProbeRead, Segment, Sock, state};
 
 /// An RST answers a packet (`struct sk_buff`) that came for this socket, a part of one, or, if it is 0, for none.
 pub(crate) fn sent(sk: u64, skb: *const u8) {
@@ -26,7 +26,7 @@ pub(crate) fn asked(sk: u64, skb: *const u8, is_local: impl FnOnce(&Segment) -> 
 #[inline(never)]
 #[unsafe(export_name = "linger_answered")]
 extern "C" fn answered(sk: u64, skb: u64) -> u32 {
-    let sk = Sock::<Probed>::new(sk as *const u8);
+    let sk = Sock::<ProbeRead>::new(sk as *const u8);
     let segment = Segment::new(skb as *const u8);
     if !is_closed(&sk) || segment.payload() == 0 {
         count(ledger::nobodys(), Cause::Refused);
@@ -41,17 +41,17 @@ extern "C" fn answered(sk: u64, skb: u64) -> u32 {
 }
 
 /// Who closed, as far as that is still known.
-fn group(sk: &Sock<Probed>) -> Option<Group> {
+fn group(sk: &Sock<ProbeRead>) -> Option<Group> {
     // What came while the close had the lock is answered before it is counted.
-    let in_flight = Place::current().and_then(|place| place.find(sk.address()));
+    let in_flight = ThreadSlot::current().and_then(|place| place.find(sk.address()));
     match in_flight {
-        Some(close) => Some(who::closes(close)),
+        Some(close) => Some(group::of_close(close)),
         None => closers::last_of(sk),
     }
 }
 
 /// Whether this is what a close has left of a connection.
-fn is_closed(sk: &Sock<Probed>) -> bool {
+fn is_closed(sk: &Sock<ProbeRead>) -> bool {
     match sk.state() {
         // Of what TIME_WAIT keeps, only that of FIN_WAIT2 answers so, and only a close leaves that.
         state::TIME_WAIT => true,

@@ -12,18 +12,17 @@ use linger_ebpf::{
 };
 
 use super::{
-    closers,
-    in_flight::Place,
+    closers, group,
+    in_flight::ThreadSlot,
     ledger::{self, UNSEEN},
     maps, orphan,
     shared::shared,
     watch::{self, Stack},
-    who,
 };
 use crate::kernel::{Flags, Memory, Sock, Task, jiffies, narrow, now_ns, state};
 
 /// A close begins on this thread. None if there is no room for its record.
-pub(crate) fn begin(place: &Place, sk: u64, flags: u8) -> Option<&'static mut Close> {
+pub(crate) fn begin(place: &ThreadSlot, sk: u64, flags: u8) -> Option<&'static mut Close> {
     if place.record().is_some() {
         // The end of this thread's previous close was missed.
         abandon(place);
@@ -33,7 +32,7 @@ pub(crate) fn begin(place: &Place, sk: u64, flags: u8) -> Option<&'static mut Cl
 
 /// Gives up waiting for the end of a close, keeping what is known of it. Its socket may be gone.
 #[inline(never)]
-fn abandon(place: &Place) {
+fn abandon(place: &ThreadSlot) {
     let Some(close) = place.record() else {
         return;
     };
@@ -60,7 +59,7 @@ fn abandon(place: &Place) {
 }
 
 /// The close is over: its record goes.
-fn forget(place: &Place, close: &Close) {
+fn forget(place: &ThreadSlot, close: &Close) {
     if close.flags & flag::HINTED != 0 {
         maps::add_hint(close.sk, u64::MAX);
     }
@@ -205,7 +204,7 @@ fn conclude<M: Memory>(
     } else {
         unread
     };
-    who::note(close, sk);
+    group::note(close, sk);
     close.outcome = outcome as u8;
     keep(close, queued);
     watch::note(close, sk, state, orphan::displace);
@@ -319,7 +318,7 @@ pub(crate) fn unfinished(close: &Close) -> Outcome {
 
 /// The close on this thread ends. By the plan `tracepoint` the socket may be gone; others still hold its
 /// lock.
-pub(crate) fn finish(place: &Place, close: &Close) {
+pub(crate) fn finish(place: &ThreadSlot, close: &Close) {
     let mut whose = MaybeUninit::uninit();
     let left = if close.flags & flag::LEAVES != 0 {
         orphan::returned(close, orphan::write_nobody(&mut whose))
@@ -381,7 +380,7 @@ pub(crate) extern "C" fn count(
             let group = *group;
             counters(close, &group)
         }
-        None => counters(close, &who::closes(close)),
+        None => counters(close, &group::of_close(close)),
     };
     let Some(counters) = counters else { return 0 };
     if left > 0 {

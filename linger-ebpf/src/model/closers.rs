@@ -9,12 +9,11 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use linger_ebpf::{Close, Closer, Counters, Group, Orphan};
 
 use super::{
-    ledger,
+    group, ledger,
     maps::{CLOSERS, NUMBERS, lower_half},
     shared::{copy, shared},
-    who,
 };
-use crate::kernel::{Memory, Probed, Sock, Tcp, state};
+use crate::kernel::{Memory, ProbeRead, Sock, Tcp, state};
 
 /// What stands for a group whose number is another's.
 const NONE: u64 = u64::MAX;
@@ -61,7 +60,7 @@ pub(crate) extern "C" fn mark_early(close: *mut Close) -> u32 {
     if let Some(close) = unsafe { close.as_mut() }
         && close.port_key != 0
     {
-        mark_group(&who::closes(close), close.port_key);
+        mark_group(&group::of_close(close), close.port_key);
         close.port_key = 0;
     }
     0
@@ -115,7 +114,7 @@ fn of(number: u64) -> Option<Group> {
 }
 
 /// Who closed last at the local port of a socket, or of what `TIME_WAIT` keeps of one.
-pub(crate) fn last_of(sk: &Sock<Probed>) -> Option<Group> {
+pub(crate) fn last_of(sk: &Sock<ProbeRead>) -> Option<Group> {
     let head = sk.head();
     let port = if head.state == state::TIME_WAIT {
         head.port

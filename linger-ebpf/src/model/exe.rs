@@ -4,13 +4,13 @@
 //! sockets: what it was is kept until then.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use linger_ebpf::{Exe, Exiting, PATH_NAMES, Path, Slot};
+use linger_ebpf::{Exe, ExitingProcess, PATH_NAMES, Path, Slot};
 
 use super::{
     maps::{EXES, EXITING},
     path,
 };
-use crate::kernel::{Memory, Probed, Task, Typed, current_tgid, offset, read_pointer};
+use crate::kernel::{BtfTyped, Memory, ProbeRead, Task, current_tgid, offset, read_pointer};
 
 /// The file that the current task executes, or did: its inode and device; zeros if that is unknown.
 pub(crate) fn of(task: &Task) -> (u64, u32) {
@@ -19,7 +19,7 @@ pub(crate) fn of(task: &Task) -> (u64, u32) {
         return of_exiting(task);
     }
     let inode = read_pointer(file, offset!(file_inode));
-    identity::<Typed>(inode, read_pointer(inode, offset!(inode_sb)))
+    identity::<BtfTyped>(inode, read_pointer(inode, offset!(inode_sb)))
 }
 
 /// Number of an inode, with how often it was used before, and number of its device.
@@ -51,12 +51,12 @@ pub(crate) fn exit(mm: *const u8) {
     if !task.is_exiting() {
         return;
     }
-    let file = Probed::read::<u64>(mm, offset!(exe_file)) as *const u8;
-    let inode = Probed::read::<u64>(file, offset!(file_inode)) as *const u8;
-    let sb = Probed::read::<u64>(inode, offset!(inode_sb)) as *const u8;
-    let (exe_inode, exe_device) = identity::<Probed>(inode, sb);
+    let file = ProbeRead::read::<u64>(mm, offset!(exe_file)) as *const u8;
+    let inode = ProbeRead::read::<u64>(file, offset!(file_inode)) as *const u8;
+    let sb = ProbeRead::read::<u64>(inode, offset!(inode_sb)) as *const u8;
+    let (exe_inode, exe_device) = identity::<ProbeRead>(inode, sb);
     let tgid = current_tgid();
-    let exiting = Exiting {
+    let exiting = ExitingProcess {
         start_time: task.process_start_time(),
         exe_inode,
         exe_device,
@@ -105,22 +105,22 @@ fn learn(exe: &Exe, file: *const u8) {
 /// from one mount to the next leaves its place empty: places that followed from the data would be many
 /// ways for the verifier.
 fn write(path: &mut Path, file: *const u8) {
-    let mut dentry: u64 = Probed::read(file, offset!(file_dentry));
-    let mut vfsmount: u64 = Probed::read(file, offset!(file_mnt));
+    let mut dentry: u64 = ProbeRead::read(file, offset!(file_dentry));
+    let mut vfsmount: u64 = ProbeRead::read(file, offset!(file_mnt));
     for place in 0..PATH_NAMES {
-        let root: u64 = Probed::read(vfsmount as *const u8, offset!(mnt_root));
-        let parent: u64 = Probed::read(dentry as *const u8, offset!(dentry_parent));
+        let root: u64 = ProbeRead::read(vfsmount as *const u8, offset!(mnt_root));
+        let parent: u64 = ProbeRead::read(dentry as *const u8, offset!(dentry_parent));
         if dentry == root {
             let mount = vfsmount.wrapping_sub(offset!(mount_mnt).into());
-            let above: u64 = Probed::read(mount as *const u8, offset!(mount_parent));
+            let above: u64 = ProbeRead::read(mount as *const u8, offset!(mount_parent));
             if above == mount {
                 return path::finish(path, Path::WHOLE);
             }
-            dentry = Probed::read(mount as *const u8, offset!(mountpoint));
+            dentry = ProbeRead::read(mount as *const u8, offset!(mountpoint));
             vfsmount = above.wrapping_add(offset!(mount_mnt).into());
             continue;
         }
-        let name: u64 = Probed::read(dentry as *const u8, offset!(dentry_name));
+        let name: u64 = ProbeRead::read(dentry as *const u8, offset!(dentry_name));
         if !path::add(path, place, name as *const u8) {
             break;
         }

@@ -4,18 +4,18 @@ use linger_ebpf::{Close, Lost, Outcome, flag, stage};
 
 use crate::kernel::{Memory, Sock, state};
 
-use super::{again::is_hooked_again, close, closers, in_flight::Place, maps, reset};
+use super::{again::is_hooked_again, close, closers, in_flight::ThreadSlot, maps, reset};
 
 /// `tcp_close` begins, before the socket lock.
 pub(crate) fn outer_enter(sk: u64) {
-    if let Some(place) = Place::current() {
+    if let Some(place) = ThreadSlot::current() {
         close::begin(&place, sk, 0);
     }
 }
 
 /// `__tcp_close` begins, under the socket lock: all that decides its outcome stands still.
 pub(crate) fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
-    let Some(place) = Place::current() else {
+    let Some(place) = ThreadSlot::current() else {
         return;
     };
     // MPTCP closes its subflows without `tcp_close`.
@@ -55,7 +55,7 @@ pub(crate) fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
 
 /// A close begins whose beginning was missed, or found no room. Where there still is none it is lost, which its
 /// end counts: this may run several times.
-fn begin_again(place: &Place, sk: u64) -> Option<&'static mut Close> {
+fn begin_again(place: &ThreadSlot, sk: u64) -> Option<&'static mut Close> {
     let begun = close::begin(place, sk, 0);
     if is_hooked_again() {
         place.note_unkept(begun.is_none());
@@ -66,7 +66,7 @@ fn begin_again(place: &Place, sk: u64) -> Option<&'static mut Close> {
 /// `__tcp_close` ends, still under the lock: the close is over. What `tcp_close` does after it takes the
 /// segments that came meanwhile, and lets the socket go.
 pub(crate) fn inner_exit<M: Memory>(sk: Option<Sock<M>>) {
-    let Some(place) = Place::current() else {
+    let Some(place) = ThreadSlot::current() else {
         return;
     };
     let Some(close) = place.record() else {
@@ -86,5 +86,5 @@ pub(crate) fn inner_exit<M: Memory>(sk: Option<Sock<M>>) {
 
 /// The record of the close in flight on this thread.
 pub(crate) fn current_close() -> Option<&'static mut Close> {
-    Place::current()?.record()
+    ThreadSlot::current()?.record()
 }

@@ -4,22 +4,22 @@
 //! socket's address belongs to the end of the socket.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use linger_ebpf::{Close, Outcome, Parked, Slot, stage};
+use linger_ebpf::{Close, Outcome, ParkedClose, Slot, stage};
 
 use super::{
+    group,
     maps::{self, CLOSES, CROWDED, PARKED},
     shared::shared,
-    who,
 };
 use crate::kernel::current_tid;
 
 /// The place of a thread's record, whether there is one or not.
-pub(crate) struct Place {
+pub(crate) struct ThreadSlot {
     tid: u32,
     slot: *mut Slot,
 }
 
-impl Place {
+impl ThreadSlot {
     /// The place of the current thread.
     pub(crate) fn current() -> Option<Self> {
         let tid = current_tid();
@@ -133,9 +133,9 @@ pub(crate) extern "C" fn park(close: *const Close) -> u32 {
     let Some(close) = (unsafe { close.as_ref() }) else {
         return 0;
     };
-    let parked = Parked {
+    let parked = ParkedClose {
         close: *close,
-        group: who::closes(close),
+        group: group::of_close(close),
     };
     let kept = PARKED.insert(close.sk, parked, u64::from(BPF_NOEXIST));
     if kept.is_ok() {
@@ -145,7 +145,7 @@ pub(crate) extern "C" fn park(close: *const Close) -> u32 {
 }
 
 /// The close that is parked under a socket's address.
-pub(crate) fn parked(sk: u64) -> Option<&'static mut Parked> {
+pub(crate) fn parked(sk: u64) -> Option<&'static mut ParkedClose> {
     // SAFETY: only the end of the socket works on it; the reference does not outlive the program.
     PARKED.get_ptr_mut(sk).map(|parked| unsafe { &mut *parked })
 }

@@ -4,11 +4,10 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use linger_ebpf::{BUCKETS, Counters, Group, Lost, QueueBytes, Times, keyed};
 
 use super::{
-    exe,
+    exe, group,
     maps::{self, LEDGER, SHARED},
     path,
     shared::shared,
-    who,
 };
 
 /// The time of a close whose return is not seen.
@@ -48,10 +47,10 @@ fn new(group: &Group) -> *mut Counters {
 
 /// Writes down what is known of a new group beyond its key.
 fn learn(group: &Group) {
-    if who::is_keyed(keyed::CGROUP) {
+    if group::is_keyed(keyed::CGROUP) {
         path::learn_cgroup(group.cgroup_id);
     }
-    if who::is_keyed(keyed::EXE) {
+    if group::is_keyed(keyed::EXE) {
         exe::learn_current(group.exe_inode, group.exe_device.into());
     }
 }

@@ -7,10 +7,10 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, PerCpuHashMap},
 };
 use linger_ebpf::{
-    CLOSER_PLACES, Close, Closer, Counters, Event, Exe, Exiting, Filter, Group, HINTS, Lost,
+    CLOSER_PLACES, Close, Closer, Counters, Event, Exe, ExitingProcess, Filter, Group, HINTS, Lost,
     MAX_CLOSES, MAX_COMMS, MAX_GROUPS, MAX_LEFT_OUT, MAX_ORPHANS, MAX_WATCHED, Note, Orphan,
-    Parked, Past, Path, PinMetadata, PortBits, SHARED_GROUPS, Settings, Slot, UNDECIDED_PLACES,
-    Undecided, WATCHERS, Waits, Watch, hint,
+    ParkedClose, Past, Path, PinMetadata, PortBits, SHARED_GROUPS, Settings, Slot,
+    UNDECIDED_PLACES, UndecidedOrphan, WATCHERS, Waits, Watch, hint,
 };
 
 use core::arch::asm;
@@ -53,7 +53,7 @@ pub(crate) static EXES: HashMap<Exe, Path> =
 /// What processes executed that are about to end, each in the slot of its id. The daemon makes it
 /// small where no one asks for it.
 #[map]
-pub(crate) static EXITING: Array<Exiting> = Array::with_max_entries(MAX_CLOSES, 0);
+pub(crate) static EXITING: Array<ExitingProcess> = Array::with_max_entries(MAX_CLOSES, 0);
 
 /// What inserting says with `BPF_NOEXIST` if it is there.
 pub(crate) const EEXIST: i32 = -17;
@@ -89,7 +89,7 @@ pub(crate) static CROWDED: HashMap<u32, Close> =
 
 /// Closes that wait and whose return no one sees, by address of their socket.
 #[map]
-pub(crate) static PARKED: HashMap<u64, Parked> =
+pub(crate) static PARKED: HashMap<u64, ParkedClose> =
     HashMap::with_max_entries(MAX_CLOSES, BPF_F_NO_PREALLOC);
 
 /// Which closes wait, and whether their returns are seen. Shared with the daemon, which decides that.
@@ -104,7 +104,7 @@ pub(crate) static ORPHANS: HashMap<u64, Orphan> =
 /// Orphans that ended while their fate was yet to show, each in a place where its socket's address leads. The
 /// daemon maps it to see which wait.
 #[map]
-pub(crate) static UNDECIDED: Array<Undecided> =
+pub(crate) static UNDECIDED: Array<UndecidedOrphan> =
     Array::with_max_entries(UNDECIDED_PLACES, BPF_F_MMAPABLE);
 
 /// How many records in `ORPHANS`, `PARKED` and `UNDECIDED` have each hint, so that the end of any other socket
@@ -221,7 +221,7 @@ pub(crate) fn is_cgroup_left_out(id: u64) -> bool {
 }
 
 /// The [`linger_ebpf::verdict`] on this name of a process, 0 if there is none.
-pub(crate) fn said_of(comm: [u64; 2]) -> u64 {
+pub(crate) fn comm_verdict(comm: [u64; 2]) -> u64 {
     // SAFETY: a map value.
     COMMS.get_ptr(&comm).map_or(0, |said| unsafe { *said })
 }

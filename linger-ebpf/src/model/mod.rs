@@ -19,6 +19,6 @@ pub(crate) mod releases;
 pub(crate) mod reset;
 mod shared;
 pub(crate) use shared::Shared;
+mod group;
 mod undecided;
 mod watch;
-mod who;

@@ -14,20 +14,19 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use linger_ebpf::{
-    Close, Counters, Fate, Group, LIVED_BOUNDS_NS, Orphan, QueueBytes, UNDECIDED, Undecided, flag,
-    omen,
+    Close, Counters, Fate, Group, LIVED_BOUNDS_NS, Orphan, QueueBytes, UNDECIDED, UndecidedOrphan,
+    flag, omen,
     orphan_stage::{ENDED, ENDING, LEFT, MASK, OPEN, SPENT},
 };
 
 use super::{
-    closers, ledger,
+    closers, group, ledger,
     maps::{self, EEXIST, ENOENT, ORPHANS},
     shared::{copy, shared, zero},
     undecided,
     watch::{self, End},
-    who,
 };
-use crate::kernel::{Memory, Probed, Sock, narrow, now_ns, state};
+use crate::kernel::{Memory, ProbeRead, Sock, narrow, now_ns, state};
 
 /// What a record begins with.
 const _: () = assert!(Fate::Delivered as u32 == 0);
@@ -64,7 +63,7 @@ extern "C" fn keep(close: *const Close, bytes: u32) -> i32 {
         stage: close.orphan(),
         sk: close.sk,
         left_ns: close.start_ns,
-        group: who::closes(close),
+        group: group::of_close(close),
         bytes,
         omen: omen::NONE,
         watched: (close.flags & flag::WATCHED != 0).into(),
@@ -107,7 +106,7 @@ pub(crate) extern "C" fn returned(close: *const Close, whose: *mut Group) -> u32
         return 0;
     };
     // The socket may be gone, and this be nonsense: then the record is not open any more.
-    let tcp = Sock::<Probed>::new(close.sk as *const u8).tcp();
+    let tcp = Sock::<ProbeRead>::new(close.sk as *const u8).tcp();
     let queued = tcp.map_or(0, |tcp| narrow(tcp.queued_before_fin().sum()));
     leave(close, queued, whose)
 }
@@ -248,16 +247,16 @@ fn over(orphan: &Orphan, lived_ns: u64) {
 }
 
 /// Nothing answered what ended an orphan: it was an RST of the peer.
-fn by_peer(ended: &Undecided) {
-    let Undecided {
+fn by_peer(ended: &UndecidedOrphan) {
+    let UndecidedOrphan {
         orphan, lived_ns, ..
     } = ended;
     count_over(orphan, Fate::PeerReset as u32, *lived_ns);
 }
 
 /// An RST answered what ended an orphan: it was data.
-fn by_data(ended: &Undecided) {
-    let Undecided {
+fn by_data(ended: &UndecidedOrphan) {
+    let UndecidedOrphan {
         orphan, lived_ns, ..
     } = ended;
     count_over(orphan, Fate::LateData as u32, *lived_ns);
@@ -269,7 +268,7 @@ pub(crate) fn answered(key: u64) {
         return;
     }
     // Another socket may be at this address by now.
-    let sk = Sock::<Probed>::new(key as *const u8);
+    let sk = Sock::<ProbeRead>::new(key as *const u8);
     let Some(tcp) = sk.tcp() else { return };
     let write_seq = tcp.write_seq();
     if let Some(orphan) = record(key)

@@ -4,7 +4,7 @@ use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_probe_read_kernel_
 use linger_ebpf::{PATH_NAMES, Path};
 
 use super::maps::CGROUPS;
-use crate::kernel::{Memory, Probed, Task, cgroup_id, offset};
+use crate::kernel::{Memory, ProbeRead, Task, cgroup_id, offset};
 
 /// What a new path starts from; too large for the stack.
 pub(crate) static ZERO: Path = Path::ZERO;
@@ -31,13 +31,13 @@ pub(crate) extern "C" fn learn_cgroup(id: u64) -> u32 {
 
 /// Writes the names from a cgroup up to the root of the hierarchy (`kernfs_path`).
 fn write_cgroup(path: &mut Path, cgroup: *const u8) {
-    let mut node: u64 = Probed::read(cgroup, offset!(cgroup_kn));
+    let mut node: u64 = ProbeRead::read(cgroup, offset!(cgroup_kn));
     for place in 0..PATH_NAMES {
-        let parent: u64 = Probed::read(node as *const u8, offset!(kernfs_parent));
+        let parent: u64 = ProbeRead::read(node as *const u8, offset!(kernfs_parent));
         if parent == 0 {
             return finish(path, Path::WHOLE);
         }
-        let name: u64 = Probed::read(node as *const u8, offset!(kernfs_name));
+        let name: u64 = ProbeRead::read(node as *const u8, offset!(kernfs_name));
         if !add(path, place, name as *const u8) {
             break;
         }

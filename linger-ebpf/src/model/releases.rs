@@ -16,16 +16,15 @@ use core::ptr;
 use linger_ebpf::{Close, Group, Lost, Outcome, flag, stage};
 
 use super::{
-    close, closers,
-    in_flight::{self, Place},
+    close, closers, group,
+    in_flight::{self, ThreadSlot},
     ledger::{self, UNSEEN},
     maps::{self, WAITS},
     orphan, reset,
     shared::shared,
     watch::{self, Stack},
-    who,
 };
-use crate::kernel::{Memory, Probed, Registers, Sock, Task, now_ns, state, state_offset};
+use crate::kernel::{Memory, ProbeRead, Registers, Sock, Task, now_ns, state, state_offset};
 
 /// Number of the system call inside which a release ends with the call's return; -1 if there is none.
 #[unsafe(export_name = "LINGER_CLOSE_SYSCALL")]
@@ -51,8 +50,8 @@ const ENOSYS: i32 = 38;
 
 /// A socket is released. No one else holds it: of processes, only this thread works on it from here
 /// on.
-pub(crate) fn release(sk: &Sock<Probed>, is_closed: bool, has_peer: bool) {
-    let Some(place) = Place::current() else {
+pub(crate) fn release(sk: &Sock<ProbeRead>, is_closed: bool, has_peer: bool) {
+    let Some(place) = ThreadSlot::current() else {
         return;
     };
     let Some(close) = close::begin(&place, sk.address(), 0) else {
@@ -74,7 +73,7 @@ pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
     ) {
         return;
     }
-    let Some(place) = Place::current() else {
+    let Some(place) = ThreadSlot::current() else {
         return;
     };
     let Some(close) = place.find(sk.address()) else {
@@ -159,9 +158,9 @@ fn park(close: &Close) {
 }
 
 /// A socket sends an RST of its own will.
-pub(crate) fn reset(sk: &Sock<Probed>) {
+pub(crate) fn reset(sk: &Sock<ProbeRead>) {
     let address = sk.address();
-    let close = Place::current()
+    let close = ThreadSlot::current()
         .and_then(|place| place.find(address))
         .or_else(|| in_flight::parked(address).map(|parked| &mut parked.close));
     // The release of a socket of the kernel is not seen, and its close not counted.
@@ -181,7 +180,7 @@ pub(crate) fn reset(sk: &Sock<Probed>) {
 #[inline(never)]
 #[unsafe(export_name = "linger_recount")]
 extern "C" fn recount(sk: u64) -> u32 {
-    let sk = Sock::<Probed>::new(sk as *const u8);
+    let sk = Sock::<ProbeRead>::new(sk as *const u8);
     if sk.tcp().is_some_and(|tcp| !reset::is_new(&sk, &tcp)) {
         return 0;
     }
@@ -191,7 +190,7 @@ extern "C" fn recount(sk: u64) -> u32 {
         ..Close::ZERO
     };
     reset::after_fin(&mut close, &sk);
-    who::note(&mut close, &sk);
+    group::note(&mut close, &sk);
     withdraw(&raw const close);
     close::count(&raw const close, ptr::null(), UNSEEN, 0);
     watch::correct(&close);
@@ -206,7 +205,7 @@ extern "C" fn recount(sk: u64) -> u32 {
 extern "C" fn withdraw(close: *const Close) -> u32 {
     // SAFETY: what callers have is a record.
     if let Some(close) = unsafe { close.as_ref() }
-        && let Some(counters) = ledger::counters(&who::closes(close))
+        && let Some(counters) = ledger::counters(&group::of_close(close))
     {
         // Less one.
         shared!(counters, closes[Outcome::Graceful as usize]).add(u64::MAX);
@@ -217,7 +216,7 @@ extern "C" fn withdraw(close: *const Close) -> u32 {
 /// A socket comes to its end, once, in whatever context.
 pub(crate) fn destroy<M: Memory>(sk: &Sock<M>) {
     let address = sk.address();
-    let Some(place) = Place::current() else {
+    let Some(place) = ThreadSlot::current() else {
         return;
     };
     let mut ends = false;
@@ -291,7 +290,7 @@ fn returns(close: &Close) -> bool {
 
 /// The thread leaves a system call: close(2), if it has a close whose return is to be seen.
 pub(crate) fn exit_syscall() {
-    let Some(place) = Place::current() else {
+    let Some(place) = ThreadSlot::current() else {
         return;
     };
     let Some(close) = place.record().filter(|close| returns(close)) else {
@@ -299,7 +298,7 @@ pub(crate) fn exit_syscall() {
     };
     if close.stage == stage::WAITING {
         // Its socket lives: not all was acknowledged, unless it waits long for the peer's FIN.
-        let now: u8 = Probed::read(close.sk as *const u8, state_offset());
+        let now: u8 = ProbeRead::read(close.sk as *const u8, state_offset());
         let outcome = close::unfinished(close);
         let acknowledged = now == state::FIN_WAIT2 && matches!(outcome, Outcome::LingerInterrupted);
         close.outcome = if acknowledged {

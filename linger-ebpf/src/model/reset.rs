@@ -6,8 +6,8 @@
 use linger_ebpf::{Cause, Close, Outcome, flag, stage};
 
 use super::again::is_hooked_again;
-use super::{close, ledger, maps, orphan, shared::shared, who};
-use crate::kernel::{Memory, Probed, Sock, Tcp, state};
+use super::{close, group, ledger, maps, orphan, shared::shared};
+use crate::kernel::{Memory, ProbeRead, Sock, Tcp, state};
 
 /// The socket of a close in flight, or any other, sends an RST. `close` is the record of the close
 /// in flight on this thread, whatever its socket; `number` is the socket's address, of which the verifier
@@ -66,7 +66,7 @@ fn before_fin<M: Memory>(close: &mut Close, sk: &Sock<M>) {
         Outcome::UnreadAborted
     };
     if close.stage == stage::BEGUN {
-        who::note(close, sk);
+        group::note(close, sk);
     }
     // The send queue is purged later.
     close::keep(close, tcp.queued(state::CLOSE));
@@ -107,7 +107,7 @@ fn late_abort(linger2: i32, all_acknowledged: bool) -> Cause {
 #[inline(never)]
 #[unsafe(export_name = "linger_by_itself")]
 extern "C" fn by_itself(sk: u64) -> u32 {
-    let sk = Sock::<Probed>::new(sk as *const u8);
+    let sk = Sock::<ProbeRead>::new(sk as *const u8);
     if let Some(tcp) = sk.tcp()
         && is_new(&sk, &tcp)
     {
@@ -117,7 +117,7 @@ extern "C" fn by_itself(sk: u64) -> u32 {
 }
 
 /// Whether no other run of the same program has counted this RST.
-pub(crate) fn is_new(sk: &Sock<Probed>, tcp: &Tcp<Probed>) -> bool {
+pub(crate) fn is_new(sk: &Sock<ProbeRead>, tcp: &Tcp<ProbeRead>) -> bool {
     if !is_hooked_again() {
         return true;
     }
@@ -127,7 +127,7 @@ pub(crate) fn is_new(sk: &Sock<Probed>, tcp: &Tcp<Probed>) -> bool {
 }
 
 /// Counts an RST of which no close is the reason.
-fn count(sk: &Sock<Probed>, tcp: &Tcp<Probed>) {
+fn count(sk: &Sock<ProbeRead>, tcp: &Tcp<ProbeRead>) {
     let state = sk.state();
     let flags = sk.flags();
     let mut by_timer = false;
@@ -154,9 +154,9 @@ fn count(sk: &Sock<Probed>, tcp: &Tcp<Probed>) {
     };
     // A timer interrupts anyone: its RST belongs to the cgroup of the socket, and to no process.
     let group = if by_timer {
-        who::owns(sk)
+        group::of_owner(sk)
     } else {
-        who::acts(sk)
+        group::of_actor(sk)
     };
     let mut index = cause as usize;
     // SAFETY: a local; volatile so that what follows is compiled and verified once, not for each cause.

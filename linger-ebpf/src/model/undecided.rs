@@ -6,7 +6,7 @@
 //! that is sent, or would have been long ago. Then it was the peer: whoever needs the place says so, or who reads the
 //! counts.
 
-use linger_ebpf::{ANSWER_NS, Orphan, UNDECIDED_PLACES, Undecided, hint};
+use linger_ebpf::{ANSWER_NS, Orphan, UNDECIDED_PLACES, UndecidedOrphan, hint};
 
 use super::{
     maps::{self, UNDECIDED},
@@ -32,7 +32,7 @@ pub(crate) fn put(
     orphan: &Orphan,
     lived_ns: u64,
     now_ns: u64,
-    settled: impl Fn(&Undecided),
+    settled: impl Fn(&UndecidedOrphan),
 ) -> bool {
     let sk = orphan.sk;
     for index in places(sk) {
@@ -60,7 +60,7 @@ pub(crate) fn put(
 }
 
 /// The orphan in a place that this program has taken is `settled`.
-fn settle(place: *mut Undecided, settled: &impl Fn(&Undecided)) {
+fn settle(place: *mut UndecidedOrphan, settled: &impl Fn(&UndecidedOrphan)) {
     // SAFETY: a map value. But for its first word, no one else reads or writes it until it is given back, later.
     let ended = unsafe { &*place };
     settled(ended);
@@ -69,7 +69,7 @@ fn settle(place: *mut Undecided, settled: &impl Fn(&Undecided)) {
 
 /// If the orphan of a socket, which has a hint, is here, it is `settled`: of the one with this `write_seq`, or of any at
 /// the address.
-pub(crate) fn settle_of(sk: u64, write_seq: Option<u32>, settled: impl Fn(&Undecided)) {
+pub(crate) fn settle_of(sk: u64, write_seq: Option<u32>, settled: impl Fn(&UndecidedOrphan)) {
     for index in places(sk) {
         if let Some(place) = UNDECIDED.get_ptr_mut(index)
             && shared!(place, orphan.sk).get() == sk
@@ -81,7 +81,12 @@ pub(crate) fn settle_of(sk: u64, write_seq: Option<u32>, settled: impl Fn(&Undec
 }
 
 /// The orphan in a place, which ended then, has waited for long enough, if it is still there.
-pub(crate) fn settle_at(index: u32, ended_ns: u64, now_ns: u64, settled: impl Fn(&Undecided)) {
+pub(crate) fn settle_at(
+    index: u32,
+    ended_ns: u64,
+    now_ns: u64,
+    settled: impl Fn(&UndecidedOrphan),
+) {
     if let Some(place) = UNDECIDED.get_ptr_mut(index)
         && now_ns.saturating_sub(ended_ns) >= ANSWER_NS
     {
@@ -89,7 +94,7 @@ pub(crate) fn settle_at(index: u32, ended_ns: u64, now_ns: u64, settled: impl Fn
     }
 }
 
-fn take(place: *mut Undecided, found: u64, settled: &impl Fn(&Undecided)) {
+fn take(place: *mut UndecidedOrphan, found: u64, settled: &impl Fn(&UndecidedOrphan)) {
     let when = shared!(place, ended_ns);
     if found != FREE && found != TAKEN && when.replace(found, TAKEN) {
         settle(place, settled);

@@ -25,7 +25,7 @@ use super::{
     maps::{self, FILTERS, RINGS, WATCH, WATCHED},
     shared::shared,
 };
-use crate::kernel::{Memory, Probed, Sock, Task, current_tgid, current_tid, narrow};
+use crate::kernel::{Memory, ProbeRead, Sock, Task, current_tgid, current_tid, narrow};
 
 /// What an event starts from.
 static ZERO: Event = Event::ZERO;
@@ -112,7 +112,7 @@ extern "C" fn write_down(close: *const Close, linger: u64, state: u8) -> u32 {
     event.linger = linger;
     event.state = state;
     write_who(event);
-    Sock::<Probed>::new(key as *const u8).write_addresses(event);
+    Sock::<ProbeRead>::new(key as *const u8).write_addresses(event);
     let mut place = 0;
     while place < WATCHERS {
         if is_asked(place, event) {

@@ -5,7 +5,7 @@ use std::os::fd::{FromRawFd as _, RawFd};
 use socket2::{Domain, Socket, Type};
 
 use super::{BindError, Listener, Listeners};
-use crate::config::Place;
+use crate::config::ListenAddr;
 
 /// The sockets that were passed to this process, if any were.
 ///
@@ -34,8 +34,8 @@ fn take(descriptor: RawFd) -> Result<Listener, BindError> {
     let address = socket.local_addr();
     let domain = socket.domain().ok();
     let place = address.ok().and_then(|address| match domain {
-        Some(Domain::UNIX) => Some(Place::Unix(address.as_pathname()?.to_owned())),
-        _ => address.as_socket().map(Place::Tcp),
+        Some(Domain::UNIX) => Some(ListenAddr::Unix(address.as_pathname()?.to_owned())),
+        _ => address.as_socket().map(ListenAddr::Tcp),
     });
     let place = place.ok_or_else(|| useless("whose address is neither IP nor a path"))?;
     socket

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::{BindError, Listener, listen};
-use crate::config::Place;
+use crate::config::ListenAddr;
 
 /// Who may connect: the daemon's user and group.
 const MODE: u32 = 0o660;
@@ -39,7 +39,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 
 /// Listens there, in place of a daemon that is dead.
 pub(super) fn bind(path: &Path) -> Result<Listener, BindError> {
-    let place = || Place::Unix(path.to_owned());
+    let place = || ListenAddr::Unix(path.to_owned());
     let address = SockAddr::unix(path).map_err(|_| BindError::TooLong(place()))?;
     make_room(path)?;
     let open = || {
@@ -58,7 +58,7 @@ pub(super) fn bind(path: &Path) -> Result<Listener, BindError> {
 
 /// Removes the socket of a daemon that is dead, and nothing else.
 fn make_room(path: &Path) -> Result<(), BindError> {
-    let place = || Place::Unix(path.to_owned());
+    let place = || ListenAddr::Unix(path.to_owned());
     match fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => Err(BindError::NotASocket(place())),
         Ok(_) => match UnixStream::connect(path) {

@@ -4,10 +4,10 @@ use linger_ebpf::{Counters, Lost, Outcome, Plan};
 
 use crate::attribution::{Dimension, Labels};
 use crate::ledger::Snapshot;
-use crate::live::{Live, MAX_GROUPS, MAX_RECENT, Recent};
+use crate::live::{Live, MAX_GROUPS, MAX_RECENT, RecentClose};
 use crate::metrics::{Facts, Metrics};
 
-fn live(groups: Vec<(Labels, Counters)>, recent: Vec<Recent>) -> Live {
+fn live(groups: Vec<(Labels, Counters)>, recent: Vec<RecentClose>) -> Live {
     let groups = groups.into_iter();
     let snapshot = Snapshot {
         plan: Plan::Fentry,
@@ -86,9 +86,9 @@ fn a_group_that_is_worst_in_every_way_takes_one_place() {
 
 #[test]
 fn recent_closes_are_the_newest() {
-    let recent = (0..2 * MAX_RECENT).map(|age| Recent {
+    let recent = (0..2 * MAX_RECENT).map(|age| RecentClose {
         pid: u32::try_from(age).unwrap(),
-        ..Recent::default()
+        ..RecentClose::default()
     });
     let live = live(Vec::new(), recent.collect());
     assert_eq!(live.recent.len(), MAX_RECENT);

@@ -10,18 +10,18 @@ use super::{Picture, stack};
 use crate::live::{Health, Live};
 use crate::text::{age, bytes, count, escape_for_terminal, seconds};
 use crate::top::column::float;
-use crate::top::state::{Keys, Shown, State};
+use crate::top::state::{Keys, Shown, ViewState};
 
 const BETWEEN: &str = " · ";
 
-pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, picture: &Picture<'_>, state: &State) {
+pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, picture: &Picture<'_>, state: &ViewState) {
     let [title, health] = stack(area, [1, 1]);
     frame.render_widget(self::title(picture, state), title);
     frame.render_widget(self::health(picture), health);
 }
 
 /// What is looked at.
-fn title(picture: &Picture<'_>, state: &State) -> Line<'static> {
+fn title(picture: &Picture<'_>, state: &ViewState) -> Line<'static> {
     let mut spans = vec![Span::styled("lingerd top", Modifier::BOLD)];
     if state.paused {
         spans.push(Span::raw(" "));

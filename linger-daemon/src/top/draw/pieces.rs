@@ -14,7 +14,7 @@ pub(super) const HEAD: Style =
     Style::new().add_modifier(Modifier::BOLD.union(Modifier::UNDERLINED));
 /// What is of no account.
 pub(super) const FAINT: Style = Style::new().add_modifier(Modifier::DIM);
-/// What needs a look. Never the only sign of it.
+/// What needs a features. Never the only sign of it.
 pub(super) const ALARM: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
 
 /// What a column's numbers look like.

@@ -6,12 +6,12 @@ use ratatui::text::Line;
 use ratatui::widgets::{Cell, Row};
 
 use super::pieces::{FAINT, fit, number, right, table};
-use crate::live::Recent;
+use crate::live::RecentClose;
 use crate::text::{age, escape_for_terminal};
 use crate::top::column::{Column, float};
 
 /// What a cell is made of, and how wide it is.
-type Part = (&'static str, u16, fn(&Recent) -> Cell<'static>);
+type Part = (&'static str, u16, fn(&RecentClose) -> Cell<'static>);
 
 /// From this width on there is room for all parts.
 const WIDE: u16 = 150;
@@ -53,7 +53,7 @@ fn name(text: &str, width: usize) -> Cell<'static> {
     Cell::from(fit(&escape_for_terminal(text), width))
 }
 
-fn who(one: &Recent) -> String {
+fn who(one: &RecentClose) -> String {
     format!("{}[{}]", one.comm, one.pid)
 }
 
@@ -62,7 +62,7 @@ pub(super) fn draw<'a>(
     frame: &mut Frame<'_>,
     area: Rect,
     now: f64,
-    closes: impl Iterator<Item = &'a Recent>,
+    closes: impl Iterator<Item = &'a RecentClose>,
 ) {
     let parts = if area.width < WIDE { PARTS } else { WIDE_PARTS };
     let mut widths = vec![4];

@@ -8,11 +8,11 @@ use ratatui::widgets::{Cell, Row as TableRow};
 
 use super::pieces::{FAINT, fit, number, right, table, tiles};
 use super::{Picture, recent, stack};
-use crate::live::Recent;
+use crate::live::RecentClose;
 use crate::top::column::{Column, float};
 use crate::top::history::{Member, Unit};
 use crate::top::rows::{self, Row};
-use crate::top::state::{Shown, State};
+use crate::top::state::{Shown, ViewState};
 
 /// From this width on two lists have room side by side.
 const SIDE_BY_SIDE: u16 = 70;
@@ -24,7 +24,7 @@ pub(super) fn draw(
     area: Rect,
     picture: &Picture<'_>,
     rows: &[Row<'_>],
-    state: &mut State,
+    state: &mut ViewState,
 ) {
     let names: Vec<_> = rows.iter().map(|(name, _)| *name).collect();
     let name = match &state.selected {
@@ -147,7 +147,7 @@ fn lists(
     area: Rect,
     outcomes: &[Entry],
     costs: &[Entry],
-    state: &mut State,
+    state: &mut ViewState,
 ) {
     state.page = usize::from(area.height.saturating_sub(2)).max(1);
     if area.width >= SIDE_BY_SIDE {
@@ -197,7 +197,7 @@ fn list(frame: &mut Frame<'_>, area: Rect, title: &'static str, entries: &[Entry
 }
 
 /// Its groups, those first that have most of what units are sorted by.
-fn members(frame: &mut Frame<'_>, area: Rect, members: &[Member], state: &State) {
+fn members(frame: &mut Frame<'_>, area: Rect, members: &[Member], state: &ViewState) {
     const COLUMNS: [Column; 5] = [
         Column::Closes,
         Column::Aborts,
@@ -237,7 +237,7 @@ fn members(frame: &mut Frame<'_>, area: Rect, members: &[Member], state: &State)
 }
 
 /// Whether a close was one of this unit, by the labels that are known of both.
-fn is_of(one: &Recent, unit: &Unit) -> bool {
+fn is_of(one: &RecentClose, unit: &Unit) -> bool {
     unit.members.iter().any(|member| {
         let known = [("unit", &one.unit), ("comm", &one.comm)];
         let known = known.into_iter().filter_map(|(label, value)| {

@@ -9,7 +9,7 @@ use super::pieces::{fit, number, right, table, tiles, trend};
 use super::{Picture, recent, stack};
 use crate::top::column::Column;
 use crate::top::rows::{self, Row};
-use crate::top::state::{Shown, State};
+use crate::top::state::{Shown, ViewState};
 
 /// Columns that a number takes, with the gap before it.
 const NUMBER: u16 = 10;
@@ -23,7 +23,7 @@ pub(super) fn draw(
     area: Rect,
     picture: &Picture<'_>,
     rows: &[Row<'_>],
-    state: &mut State,
+    state: &mut ViewState,
 ) {
     // Of a small terminal the table has most, and in the end all.
     let tiles_height = match area.height {
@@ -82,7 +82,7 @@ fn units(
     area: Rect,
     picture: &Picture<'_>,
     rows: &[Row<'_>],
-    state: &mut State,
+    state: &mut ViewState,
 ) {
     let plan = Plan::new(area.width, state.sort);
     state.page = usize::from(area.height.saturating_sub(1)).max(1);
@@ -133,7 +133,12 @@ fn units(
     }
 }
 
-fn head(plan: &Plan, picture: &Picture<'_>, rows: &[Row<'_>], state: &State) -> TableRow<'static> {
+fn head(
+    plan: &Plan,
+    picture: &Picture<'_>,
+    rows: &[Row<'_>],
+    state: &ViewState,
+) -> TableRow<'static> {
     let mark = if state.reverse { '▲' } else { '▼' };
     let marked = |column: Column, name: String| {
         if column == state.sort {

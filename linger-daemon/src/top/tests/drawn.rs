@@ -14,12 +14,12 @@ use super::busy;
 use crate::live::Live;
 use crate::top::column::Column;
 use crate::top::draw::{Picture, draw};
+use crate::top::features::Features;
 use crate::top::history::History;
-use crate::top::look::Look;
 use crate::top::rows::rows;
-use crate::top::state::State;
+use crate::top::state::ViewState;
 
-const PLAIN: Look = Look {
+const PLAIN: Features = Features {
     colour: true,
     unicode: true,
 };
@@ -30,9 +30,9 @@ const BLESS: &str = "LINGER_BLESS";
 /// What a terminal shows after so many readings and these keys.
 pub(super) struct Scene {
     pub(super) history: History,
-    pub(super) state: State,
+    pub(super) state: ViewState,
     pub(super) failure: Option<&'static str>,
-    pub(super) look: Look,
+    pub(super) features: Features,
 }
 
 impl Scene {
@@ -43,9 +43,9 @@ impl Scene {
         }
         Self {
             history,
-            state: State::new(Column::Aborts),
+            state: ViewState::new(Column::Aborts),
             failure: None,
-            look: PLAIN,
+            features: PLAIN,
         }
     }
 
@@ -74,7 +74,7 @@ impl Scene {
             source: "http://web1:10546",
             interval: Duration::from_secs(2),
             failure: self.failure,
-            look: self.look,
+            features: self.features,
         };
         let drawn = terminal.draw(|frame| draw(frame, &picture, &mut self.state));
         drawn.unwrap().buffer.clone()
@@ -202,7 +202,7 @@ fn the_filter_is_shown_and_leaves_out_units() {
 fn without_colour_and_unicode_the_same_is_told() {
     let mut scene = Scene::busy();
     let coloured = scene.buffer(80, 24);
-    scene.look = Look {
+    scene.features = Features {
         colour: false,
         unicode: false,
     };

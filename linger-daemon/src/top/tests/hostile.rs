@@ -72,7 +72,7 @@ fn a_table_in_text_has_one_line_a_unit_whatever_its_name() {
         .iter()
         .map(|name| group(name, "x", &[("graceful", 1)]));
     let scene = Scene::of([live(0.0, groups.collect())]);
-    let table = crate::top::once::table(&scene.history, &scene.state, scene.look);
+    let table = crate::top::once::table(&scene.history, &scene.state, scene.features);
     assert_eq!(table.lines().count(), 1 + NAMES.len(), "{table}");
     assert!(!table.contains('\u{1b}'));
 }

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use linger_daemon::exercise::diag::Connection;
-use linger_daemon::exercise::state::{self, Queues, State};
+use linger_daemon::exercise::state::{self, Queues, TcpState};
 use linger_daemon::exercise::{Tally, tcp};
 use linger_ebpf::Outcome;
 use socket2::{Domain, Socket, Type};
@@ -103,7 +103,7 @@ impl Client {
     /// Waits for the RST that must end it, reads what came before, and closes. Returns how many bytes
     /// came.
     pub(super) fn read_reset(self, tally: &mut Tally) -> io::Result<u64> {
-        state::wait_for_state(&self.0, State::Close)?;
+        state::wait_for_state(&self.0, TcpState::Close)?;
         let (bytes, end) = self.read()?;
         if end != End::Reset {
             return Err(io::Error::other(format!("no reset after {bytes} bytes")));
@@ -114,7 +114,7 @@ impl Client {
 }
 
 /// Waits until so many sockets of the server's port are in the state.
-pub(super) fn wait_for_servers(state: State, number: u64) -> io::Result<()> {
+pub(super) fn wait_for_servers(state: TcpState, number: u64) -> io::Result<()> {
     let (local, wanted) = (format!(":{PORT:04X}"), format!("{:02X}", state as u8));
     state::wait_for(&format!("{number} servers in {state:?}"), || {
         let table = fs::read_to_string("/proc/thread-self/net/tcp")?;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use linger_daemon::exercise::Tally;
-use linger_daemon::exercise::state::{Queues, State};
+use linger_daemon::exercise::state::{Queues, TcpState};
 use linger_ebpf::Outcome;
 use nix::sys::signal::Signal;
 use socket2::Socket;
@@ -96,7 +96,7 @@ pub(super) fn nolinger(settings: Settings, truth: &mut Truth) -> io::Result<()> 
 
     let proxy = Proxy::start(&unit("proxy"), &config(""))?;
     let clients = ask()?;
-    wait_for_servers(State::FinWait1, CLIENTS)?;
+    wait_for_servers(TcpState::FinWait1, CLIENTS)?;
     let mut answer = 0;
     for (client, left) in hear_all(clients)? {
         answer = client.read_whole(&mut truth.tally)?;

@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind};
 
-use linger_daemon::exercise::state::{self, State};
+use linger_daemon::exercise::state::{self, TcpState};
 use linger_ebpf::Outcome;
 
 use super::client::{Client, wait_for_servers};
@@ -19,11 +19,11 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 pub(super) fn server_closes(settings: Settings, truth: &mut Truth) -> io::Result<()> {
     let clients = ask(settings, truth)?;
     let before = Counters::read()?.out_resets;
-    wait_for_servers(State::FinWait2, CLIENTS)?;
+    wait_for_servers(TcpState::FinWait2, CLIENTS)?;
     for client in clients {
         client.send(REQUEST)?;
         // The RST is no ECONNRESET here: the FIN came before.
-        state::wait_for_state(&client.0, State::Close)?;
+        state::wait_for_state(&client.0, TcpState::Close)?;
         let again = client.send(REQUEST).map_err(|error| error.kind());
         if again != Err(ErrorKind::BrokenPipe) {
             return Err(unexpected(again));
@@ -40,7 +40,11 @@ pub(super) fn clients_close(settings: Settings, truth: &mut Truth) -> io::Result
         truth.tally.close(client.0, Outcome::Graceful)?;
     }
     // The server follows.
-    for state in [State::Established, State::CloseWait, State::LastAck] {
+    for state in [
+        TcpState::Established,
+        TcpState::CloseWait,
+        TcpState::LastAck,
+    ] {
         wait_for_servers(state, 0)?;
     }
     expect_resets(before, CLIENTS, false)

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use linger_daemon::exercise::Tally;
 use linger_daemon::exercise::diag::Connection;
-use linger_daemon::exercise::state::{self, Queues, State};
+use linger_daemon::exercise::state::{self, Queues, TcpState};
 use linger_ebpf::Outcome;
 use nix::sys::signal::Signal;
 
@@ -146,7 +146,7 @@ pub(super) fn timed_out(settings: Settings, truth: &mut Truth) -> io::Result<()>
     // What is in the queue is left to the kernel, which goes on: the client gets a part, and a FIN.
     let nginx = Nginx::start(&unit("slow"), &http("off"), PAGE)?;
     let clients = ask()?;
-    wait_for_servers(State::FinWait1, CLIENTS)?;
+    wait_for_servers(TcpState::FinWait1, CLIENTS)?;
     for (client, left) in hear_all(clients)? {
         let got = client.read_whole(&mut truth.tally)?;
         if got != left.outstanding() {

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 
-use linger_daemon::exercise::state::{self, Queues, State};
+use linger_daemon::exercise::state::{self, Queues, TcpState};
 use linger_daemon::exercise::tcp::{self, Loopback};
 use linger_daemon::exercise::{self, LINGER, Tally};
 use linger_ebpf::{Cause, Fate, Outcome};
@@ -203,7 +203,7 @@ pub(super) fn after_close(settings: Settings, truth: &mut Truth) -> io::Result<(
         settings.pause();
         clients.push(Client::ask_deaf(REQUEST)?);
     }
-    wait_for_servers(State::FinWait1, CLIENTS)?;
+    wait_for_servers(TcpState::FinWait1, CLIENTS)?;
     let (name, tally) = server.end()?;
     truth.service(name, tally);
     // All from now on, as the kernel repeats ever more rarely.
@@ -225,7 +225,7 @@ pub(super) fn after_close(settings: Settings, truth: &mut Truth) -> io::Result<(
     for number in 0..CLIENTS {
         settings.pause();
         let client = Client::ask_deaf(REQUEST)?;
-        wait_for_servers(State::FinWait1, 1)?;
+        wait_for_servers(TcpState::FinWait1, 1)?;
         if takes(number) {
             take(truth, client)?;
         } else {
@@ -296,7 +296,7 @@ pub(super) fn keepalive(settings: Settings, truth: &mut Truth) -> io::Result<()>
         settings.pause();
         clients.push(Client::connect()?);
     }
-    wait_for_servers(State::Established, CLIENTS)?;
+    wait_for_servers(TcpState::Established, CLIENTS)?;
     for client in &clients {
         tcp::drop_all(&client.0)?;
     }

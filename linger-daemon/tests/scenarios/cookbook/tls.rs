@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
 
-use linger_daemon::exercise::state::{self, State};
+use linger_daemon::exercise::state::{self, TcpState};
 use linger_ebpf::Outcome;
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -39,7 +39,7 @@ pub(super) fn close_notify(settings: Settings, truth: &mut Truth) -> io::Result<
             if waits {
                 Client(socket).read_whole(&mut truth.tally)?;
             } else {
-                state::wait_for_state(&socket, State::Close)?;
+                state::wait_for_state(&socket, TcpState::Close)?;
                 truth.tally.close(socket, Outcome::AlreadyClosed)?;
             }
         }
@@ -83,7 +83,7 @@ fn answer_close_notify(
     }
     let (mut session, mut socket) = stream.into_parts();
     if late {
-        wait_for_servers(State::FinWait2, 1)?;
+        wait_for_servers(TcpState::FinWait2, 1)?;
     }
     session.send_close_notify();
     session.write_tls(&mut socket)?;

@@ -22,7 +22,7 @@ const ATTEMPTS: u32 = 10;
 
 /// The first of these hooks that programs of the object `FLOOR`, attached there, count no run at while
 /// connections end; none if all do. Fails where no connection can be made.
-pub(super) fn first_not_reached(ebpf: &Ebpf, hooks: &[Hook]) -> io::Result<Option<Hook>> {
+pub(super) fn first_unreached(ebpf: &Ebpf, hooks: &[Hook]) -> io::Result<Option<Hook>> {
     let runs = ebpf.map("RUNS").ok_or(io::ErrorKind::NotFound)?;
     let runs = PerCpuArray::<_, u64>::try_from(runs).map_err(io::Error::other)?;
     let has_run = |hook: &Hook| -> io::Result<bool> {

@@ -5,16 +5,16 @@ use anyhow::Result;
 use crate::config::Config;
 use crate::live::Live;
 use crate::metrics::Metrics;
-use crate::probe::Attached;
+use crate::probe::Attachment;
 use crate::run;
 
 /// Programs that count as long as this lives, and their ledger.
-pub(super) struct Own {
+pub(super) struct LocalSource {
     metrics: Metrics,
-    _attached: Attached,
+    _attached: Attachment,
 }
 
-impl Own {
+impl LocalSource {
     /// Attaches them, and gives up the capabilities that this took. Call it before other threads are
     /// started.
     pub(super) fn attach(config: &Config) -> Result<Self> {

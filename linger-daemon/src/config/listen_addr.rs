@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 /// A place to listen at.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum ListenAddr {
     /// An address with its port.
     Tcp(SocketAddr),
     /// The path of a Unix socket.
@@ -20,23 +20,26 @@ const UNIX: &str = "unix:";
 /// Text that is no place.
 #[derive(Debug, thiserror::Error)]
 #[error("neither an address with its port, nor unix: and an absolute path")]
-pub struct NoPlace;
+pub struct ParseListenAddrError;
 
-impl FromStr for Place {
-    type Err = NoPlace;
+impl FromStr for ListenAddr {
+    type Err = ParseListenAddrError;
 
-    fn from_str(text: &str) -> Result<Self, NoPlace> {
+    fn from_str(text: &str) -> Result<Self, ParseListenAddrError> {
         match text.strip_prefix(UNIX) {
             Some(path) if Path::new(path).is_absolute() && !path.contains('\0') => {
                 Ok(Self::Unix(path.into()))
             }
-            Some(_) => Err(NoPlace),
-            None => text.parse().map(Self::Tcp).map_err(|_| NoPlace),
+            Some(_) => Err(ParseListenAddrError),
+            None => text
+                .parse()
+                .map(Self::Tcp)
+                .map_err(|_| ParseListenAddrError),
         }
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ListenAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),

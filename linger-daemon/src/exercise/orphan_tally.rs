@@ -9,7 +9,7 @@ use super::state::Queues;
 
 /// Orphans of one fate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ended {
+pub struct FateTally {
     /// How many.
     pub count: u64,
     /// Payload thrown away that was not sent, bytes.
@@ -18,7 +18,7 @@ pub struct Ended {
     pub unacked: u64,
 }
 
-impl Ended {
+impl FateTally {
     fn add(&mut self, other: Self) {
         self.count += other.count;
         self.unsent += other.unsent;
@@ -40,16 +40,16 @@ impl Ended {
 
 /// What a number of orphans, all of which ended, add up to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Orphans {
+pub struct OrphanTally {
     /// By fate.
-    pub ended: BTreeMap<String, Ended>,
+    pub ended: BTreeMap<String, FateTally>,
     /// Payload outstanding when their closes returned, bytes.
     pub bytes: u64,
     /// Of that, acknowledged since, bytes.
     pub delivered: u64,
 }
 
-impl Orphans {
+impl OrphanTally {
     /// Counts one that was left with `left`, of which `lost` was thrown away in the end. A close that
     /// left nothing made no orphan.
     pub fn count(&mut self, left: Queues, fate: Fate, lost: Queues) {
@@ -57,7 +57,7 @@ impl Orphans {
         if bytes == 0 {
             return;
         }
-        let ended = Ended {
+        let ended = FateTally {
             count: 1,
             unsent: lost.unsent,
             unacked: lost.unacked,
@@ -68,7 +68,7 @@ impl Orphans {
     }
 
     /// Counts the ends of some, nothing else of them.
-    pub fn end(&mut self, fate: &str, ended: Ended) {
+    pub fn end(&mut self, fate: &str, ended: FateTally) {
         self.ended.entry(fate.into()).or_default().add(ended);
     }
 
@@ -105,14 +105,14 @@ impl Orphans {
 
     /// Those of one fate.
     #[must_use]
-    pub fn of(&self, fate: Fate) -> Ended {
+    pub fn of(&self, fate: Fate) -> FateTally {
         self.ended.get(fate.name()).copied().unwrap_or_default()
     }
 
     /// Those of every fate together.
     #[must_use]
-    pub fn total(&self) -> Ended {
-        let mut total = Ended::default();
+    pub fn total(&self) -> FateTally {
+        let mut total = FateTally::default();
         self.ended.values().for_each(|&ended| total.add(ended));
         total
     }
@@ -129,7 +129,7 @@ mod tests {
             unacked,
             unread: 0,
         };
-        let mut orphans = Orphans::default();
+        let mut orphans = OrphanTally::default();
         orphans.delivered(queues(0, 7));
         orphans.lost(queues(20, 3), Fate::LateData);
         orphans.count(queues(50, 50), Fate::LateData, queues(30, 5));

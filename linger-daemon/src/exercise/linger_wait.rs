@@ -9,13 +9,13 @@ use nix::sys::pthread::{pthread_kill, pthread_self};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use socket2::Socket;
 
-use super::state::{self, State};
+use super::state::{self, TcpState};
 use super::tally::{End, Tally};
 use super::tcp;
 
 /// Closes the socket (IPv4), and from another thread, once the close waits for its FIN to be
 /// acknowledged, does `action`. Returns how long the close took.
-pub fn close(
+pub fn close_while(
     tally: &mut Tally,
     socket: Socket,
     end: impl Into<End>,
@@ -24,7 +24,7 @@ pub fn close(
     let port = tcp::port(&socket)?;
     thread::scope(|scope| {
         let helper = scope.spawn(move || {
-            state::wait_for_port_state(port, State::FinWait1)?;
+            state::wait_for_port_state(port, TcpState::FinWait1)?;
             action()
         });
         let blocked = tally.close(socket, end)?;
@@ -55,7 +55,7 @@ pub fn close_interrupted(
     let blocked = thread::scope(|scope| {
         scope.spawn(|| {
             // Best effort: without the state, signals still come until the close is over.
-            let _ = state::wait_for_port_state(port, State::FinWait1);
+            let _ = state::wait_for_port_state(port, TcpState::FinWait1);
             while !returned.load(Ordering::Acquire) {
                 // The closing thread outlives this scope.
                 let _ = pthread_kill(closer, Signal::SIGUSR1);

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
 use linger_ebpf::{Close, Group, keyed, setting, verdict};
 
 use super::{exe, maps};
-use crate::kernel::{Memory, Probed, Sock, Task, cgroup_id, offset};
+use crate::kernel::{Memory, ProbeRead, Sock, Task, cgroup_id, offset};
 
 /// What of a group is asked for, a set of [`keyed`] bits.
 #[unsafe(export_name = "LINGER_KEYED")]
@@ -41,25 +41,25 @@ fn connection<M: Memory>(sk: &Sock<M>, left_out: u64) -> (u16, u8) {
 
 /// The group of a close on this thread, by which it is counted. If a thread of the kernel closes, the
 /// socket must not be gone.
-pub(crate) fn closes(close: &Close) -> Group {
-    let sk = Sock::<Probed>::new(close.sk as *const u8);
-    group(&sk, (close.port, close.family), maps::left_out())
+pub(crate) fn of_close(close: &Close) -> Group {
+    let sk = Sock::<ProbeRead>::new(close.sk as *const u8);
+    of_current(&sk, (close.port, close.family), maps::left_out())
 }
 
 /// The group of something else that is done to a socket on this thread.
-pub(crate) fn acts<M: Memory>(sk: &Sock<M>) -> Group {
+pub(crate) fn of_actor<M: Memory>(sk: &Sock<M>) -> Group {
     let left_out = maps::left_out();
-    group(sk, connection(sk, left_out), left_out)
+    of_current(sk, connection(sk, left_out), left_out)
 }
 
 /// The group of something that is done to a socket, whatever thread it came upon.
-pub(crate) fn owns<M: Memory>(sk: &Sock<M>) -> Group {
+pub(crate) fn of_owner<M: Memory>(sk: &Sock<M>) -> Group {
     let left_out = maps::left_out();
     let connection = connection(sk, left_out);
     admit(of_socket(sk), [0; 2], connection, left_out)
 }
 
-fn group<M: Memory>(sk: &Sock<M>, connection: (u16, u8), left_out: u64) -> Group {
+fn of_current<M: Memory>(sk: &Sock<M>, connection: (u16, u8), left_out: u64) -> Group {
     let task = Task::current();
     if task.is_kernel_thread() {
         return admit(of_socket(sk), [0; 2], connection, left_out);
@@ -85,7 +85,7 @@ fn of_socket<M: Memory>(sk: &Sock<M>) -> Group {
     /// `cgroup_subsys_state.flags` (include/linux/cgroup-defs.h).
     const CSS_ONLINE: u32 = 1 << 1;
     let cgroup = sk.cgroup();
-    let flags: u32 = Probed::read(cgroup, offset!(cgroup_flags));
+    let flags: u32 = ProbeRead::read(cgroup, offset!(cgroup_flags));
     if flags & CSS_ONLINE == 0 && is_keyed(keyed::CGROUP) {
         return Group::RETIRED;
     }
@@ -121,7 +121,7 @@ fn is_left_out(cgroup_id: u64, name: u64, rest: u64, port: u16, left_out: u64) -
         return true;
     }
     if left_out & setting::COMMS != 0 {
-        let said = maps::said_of([name, rest]);
+        let said = maps::comm_verdict([name, rest]);
         let denied = left_out & setting::COMMS_DENIED != 0 && said == verdict::DENIED;
         let missing = left_out & setting::COMMS_ALLOWED != 0 && said != verdict::ALLOWED;
         if denied || missing {

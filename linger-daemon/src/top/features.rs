@@ -8,12 +8,12 @@ use ratatui::style::Color;
 
 /// What may be used of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Look {
+pub(super) struct Features {
     pub(super) colour: bool,
     pub(super) unicode: bool,
 }
 
-impl Look {
+impl Features {
     /// What the environment says: `NO_COLOR` (no-color.org), and the locale.
     pub(super) fn from_environment() -> Self {
         let no_color = env::var_os("NO_COLOR");
@@ -104,7 +104,7 @@ mod tests {
         let mut buffer = Buffer::empty(Rect::new(0, 0, 4, 1));
         let style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
         buffer.set_string(0, 0, "a█é…", style);
-        Look {
+        Features {
             colour: false,
             unicode: false,
         }
