@@ -1,7 +1,6 @@
 //! The log: for people on a terminal, plain in a pipe, structured in the journal.
 
 use std::env;
-use std::ffi::OsStr;
 use std::io::{self, IsTerminal as _};
 use std::os::fd::AsFd;
 use std::str::FromStr;
@@ -77,10 +76,7 @@ impl Log {
         let lines = journal.is_none().then(|| {
             tracing_subscriber::fmt::layer()
                 .with_writer(io::stderr)
-                .with_ansi(colour(
-                    stderr.is_terminal(),
-                    env::var_os("NO_COLOR").as_deref(),
-                ))
+                .with_ansi(stderr.is_terminal() && !anstyle_query::no_color())
         });
         let (filter, handle) = reload::Layer::new(filter.into());
         tracing_subscriber::registry()
@@ -107,11 +103,6 @@ fn is_plausible(directive: &str) -> bool {
     directive.is_empty()
         || directive.contains(['=', '[', ']', '{', '}'])
         || directive.parse::<LevelFilter>().is_ok()
-}
-
-/// Whether to colour: only what a person reads, and unless they declined (no-color.org).
-fn colour(terminal: bool, no_color: Option<&OsStr>) -> bool {
-    terminal && no_color.is_none_or(OsStr::is_empty)
 }
 
 /// The journal, if systemd connected standard error to it.
@@ -151,14 +142,6 @@ mod tests {
         for text in ["", "degub", "info,wran", "linger_daemon=loud", "a=b=c"] {
             assert_eq!(text.parse::<LogFilter>(), Err(NoFilter), "{text}");
         }
-    }
-
-    #[test]
-    fn colour_only_where_a_person_wants_it() {
-        assert!(colour(true, None));
-        assert!(colour(true, Some(OsStr::new(""))));
-        assert!(!colour(true, Some(OsStr::new("1"))));
-        assert!(!colour(false, None));
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! What the terminal can show: colours, and letters beyond ASCII.
 
 use std::env;
-use std::ffi::OsStr;
 
 use ratatui::buffer::Buffer;
 use ratatui::style::Color;
@@ -16,9 +15,8 @@ pub(super) struct Features {
 impl Features {
     /// What the environment says: `NO_COLOR` (no-color.org), and the locale.
     pub(super) fn from_environment() -> Self {
-        let no_color = env::var_os("NO_COLOR");
         Self {
-            colour: no_color.as_deref().is_none_or(OsStr::is_empty),
+            colour: !anstyle_query::no_color(),
             unicode: is_utf8(|name| env::var(name).ok()),
         }
     }

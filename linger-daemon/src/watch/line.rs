@@ -1,6 +1,5 @@
 //! What is told, as lines of a table or as JSON.
 
-use std::env;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, UNIX_EPOCH};
@@ -35,10 +34,9 @@ const COLUMNS: [(&str, usize); 13] = [
 
 impl Lines {
     pub(super) fn new(json: bool, terminal: bool) -> Self {
-        let wanted = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Self {
             json,
-            coloured: terminal && wanted && !json,
+            coloured: terminal && !json && !anstyle_query::no_color(),
         }
     }
 
