@@ -20,7 +20,7 @@ use crate::orphans::leave;
 use crate::scenario::{Scenario, Script};
 use crate::special::{destroy, under_orphan_limit};
 use crate::truth::Truth;
-use linger_daemon::exercise::diag::Connection;
+use linger_daemon::exercise::diag::Endpoints;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("orphan_retries_exhausted", Script::Connections(unheard)),
@@ -80,7 +80,7 @@ fn zero_window(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
 
 fn sock_destroy(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let Pair { client, server } = exercise::pair_with_unsent(loopback)?;
-    let orphan = Connection::of(&client)?;
+    let orphan = Endpoints::of(&client)?;
     let left = leave(truth, client)?;
     destroy(orphan)?;
     truth.lost(left, Fate::Destroyed);

@@ -17,7 +17,7 @@ use crate::orphans::leave;
 use crate::random::Random;
 use crate::scenario::{self, Scenario, Script, Settings};
 use crate::truth::Truth;
-use linger_daemon::exercise::diag::Connection;
+use linger_daemon::exercise::diag::Endpoints;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("orphan_netns_left_delivered", Script::Own(left_delivered)),
@@ -131,7 +131,7 @@ fn deliver(
 ) -> io::Result<()> {
     let bytes = random.below(60_000) + 1;
     tcp::send(&client, bytes)?;
-    let orphan = Connection::of(&client)?;
+    let orphan = Endpoints::of(&client)?;
     let before = leave(truth, client)?;
     let after = orphan.send_queue()?;
     // What was outstanding when the close returned lies between.

@@ -16,7 +16,7 @@ use crate::left::{Bound, UNACKED_MESSAGE};
 use crate::netns;
 use crate::scenario::{Scenario, Script};
 use crate::truth::Truth;
-use linger_daemon::exercise::diag::Connection;
+use linger_daemon::exercise::diag::Endpoints;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("orphan_delivered", Script::Kind(Kind::OrphanDelivered)),
@@ -85,7 +85,7 @@ fn slow_reader(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
 
 /// Waits until the kernel has nothing to do for an orphan until its peer does something. Returns what
 /// is in its queue.
-fn wait_for_rest(orphan: Connection) -> io::Result<Queues> {
+fn wait_for_rest(orphan: Endpoints) -> io::Result<Queues> {
     const LOOKS: u32 = 300;
     let (mut last, mut looks) = (orphan.send_queue()?, 0);
     state::wait_for("the orphan to rest", || {
@@ -104,7 +104,7 @@ fn partly_delivered(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let pair = loopback.pair()?;
     pair.client.set_send_buffer_size(SEND_BUFFER)?;
     let (Pair { client, server }, written) = close_window(pair)?;
-    let orphan = Connection::of(&client)?;
+    let orphan = Endpoints::of(&client)?;
     let left = leave(truth, client)?;
     if orphan.send_queue()? != left {
         return Err(io::Error::other("the orphan has not what its close left"));

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, HashMap, MapData, PerCpuHashMap};
 use aya::programs::links::{FdLink, PinnedLink};
-use linger_ebpf::{Counters, Group, Note, Origin, Past, Plan};
+use linger_ebpf::{Counters, Group, Note, Past, PinMetadata, Plan};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tempfile::TempDir;
 
@@ -69,8 +69,8 @@ impl Pinned {
     }
 
     /// Changes what is said of how the programs were loaded.
-    pub(crate) fn change_origin(&self, change: impl FnOnce(&mut Origin)) -> Result<()> {
-        let mut map: Array<_, Origin> = self.map("ORIGIN")?.try_into()?;
+    pub(crate) fn change_origin(&self, change: impl FnOnce(&mut PinMetadata)) -> Result<()> {
+        let mut map: Array<_, PinMetadata> = self.map("ORIGIN")?.try_into()?;
         let mut origin = map.get(&0, 0)?;
         change(&mut origin);
         Ok(map.set(0, origin, 0)?)

@@ -16,7 +16,7 @@ use crate::left::UNACKED_MESSAGE;
 use crate::needs::Need;
 use crate::scenario::{self, Scenario, Script};
 use crate::truth::Truth;
-use linger_daemon::exercise::diag::Connection;
+use linger_daemon::exercise::diag::Endpoints;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("connect_af_unspec", Script::Kind(Kind::Disconnected)),
@@ -38,7 +38,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 
 fn sock_destroy(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let Pair { client, server } = loopback.pair()?;
-    destroy(Connection::of(&client)?)?;
+    destroy(Endpoints::of(&client)?)?;
     truth.tally.reset(Cause::Destroyed, 1);
     for socket in [client, server] {
         exercise::close_reset(&mut truth.tally, socket)?;
@@ -47,7 +47,7 @@ fn sock_destroy(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
 }
 
 /// Has the kernel end a connection.
-pub(crate) fn destroy(connection: Connection) -> io::Result<()> {
+pub(crate) fn destroy(connection: Endpoints) -> io::Result<()> {
     connection.destroy()
 }
 

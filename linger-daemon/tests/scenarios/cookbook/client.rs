@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use linger_daemon::exercise::diag::Connection;
+use linger_daemon::exercise::diag::Endpoints;
 use linger_daemon::exercise::state::{self, Queues, TcpState};
 use linger_daemon::exercise::{Tally, tcp};
 use linger_ebpf::Outcome;
@@ -135,7 +135,7 @@ pub(super) fn wait_for_servers(state: TcpState, number: u64) -> io::Result<()> {
 pub(super) fn hear_all(clients: Vec<Client>) -> io::Result<Vec<(Client, Queues)>> {
     let queues = clients
         .iter()
-        .map(|client| Connection::of_peer(&client.0)?.send_queue());
+        .map(|client| Endpoints::of_peer(&client.0)?.send_queue());
     let queues = queues.collect::<io::Result<Vec<_>>>()?;
     clients.iter().try_for_each(Client::hear)?;
     Ok(clients.into_iter().zip(queues).collect())

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use linger_daemon::exercise::Tally;
-use linger_daemon::exercise::diag::Connection;
+use linger_daemon::exercise::diag::Endpoints;
 use linger_daemon::exercise::state::{self, Queues, TcpState};
 use linger_ebpf::Outcome;
 use nix::sys::signal::Signal;
@@ -182,7 +182,7 @@ fn last_queues(clients: &[Client]) -> io::Result<Vec<Queues>> {
         latest: Queues,
         twice: Queues,
     }
-    let servers = clients.iter().map(|client| Connection::of_peer(&client.0));
+    let servers = clients.iter().map(|client| Endpoints::of_peer(&client.0));
     let servers: Vec<_> = servers.collect::<Result<_, _>>()?;
     let mut seen = vec![Seen::default(); servers.len()];
     state::wait_for("the servers to close", || {
