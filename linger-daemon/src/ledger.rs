@@ -19,7 +19,6 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
 use linger_ebpf::{Close, Counters, Group, Lost, MAX_CLOSES, Plan};
@@ -27,7 +26,7 @@ use thiserror::Error;
 
 #[cfg(test)]
 pub(crate) use self::bound::MOST_SERIES;
-use self::groups::Groups;
+use self::groups::{Groups, Reading};
 use self::in_flight::{InFlight, Slots};
 use self::orphans::Records;
 use self::past::Kept;
@@ -138,8 +137,6 @@ pub struct Ledger {
     max_orphans: u32,
     /// What the daemon counts itself.
     kept: Kept,
-    /// When all was read last; a reading that failed is none.
-    read: Instant,
 }
 
 impl Ledger {
@@ -171,7 +168,6 @@ impl Ledger {
                 parked: take(maps, "PARKED")?,
             },
             kept: Kept::new(maps)?,
-            read: Instant::now(),
         };
         // Another daemon may have ended before it had removed what it had added to others.
         let last = ledger.kept.past().last;
@@ -190,31 +186,15 @@ impl Ledger {
         self.groups.reconfigure(config)
     }
 
-    /// Does what readings do besides, if there was none for this long: names the groups that are new,
-    /// makes room for others, gives up what has become too old. Once this succeeds, there was one.
-    pub fn tend(&mut self, unread: Duration) -> Result<(), LedgerError> {
-        if self.read.elapsed() >= unread {
-            self.snapshot()?;
-        }
-        Ok(())
-    }
-
-    /// Reads all counts.
-    pub fn snapshot(&mut self) -> Result<Snapshot, LedgerError> {
-        let begun = Instant::now();
-        let swept = self.in_flight.sweep()?;
-        self.count_missed(&swept.missed)?;
-        self.returns.keep(&self.programs, swept.awaits_return);
-        self.give_up()?;
-        self.undecided.settle_by(&self.programs)?;
-        let mut totals = Totals::default();
-        let past = self.kept.past();
-        self.groups.read(&mut self.counters, past, &mut totals)?;
+    /// Reads all counts, and changes nothing: neither here nor in the kernel.
+    ///
+    /// What the next [`Self::maintain`] is going to keep (who the new groups are, and which are too many and shown
+    /// under `other`) is shown already, so no count falls in between.
+    pub fn read(&self) -> Result<Snapshot, LedgerError> {
+        let Reading {
+            mut totals, found, ..
+        } = self.groups.read(&self.counters, self.kept.past())?;
         self.read_shared(&mut totals)?;
-        self.groups.bound(&mut totals)?;
-        let found = self.groups.len() as u64;
-        self.groups.retire(&self.counters, &mut self.kept)?;
-
         let groups = totals.sorted();
         let orphans = groups.iter().map(|(_, counters)| &counters.orphans);
         let under_way = orphans.map(linger_ebpf::Orphans::under_way).sum();
@@ -225,22 +205,34 @@ impl Ledger {
             entries,
             capacity,
         };
-        let snapshot = Snapshot {
+        Ok(Snapshot {
             plan: self.plan,
             dimensions: Arc::clone(self.groups.dimensions()),
             groups,
             lost: self.read_lost()?,
             lost_orphan_bytes: self.read_lost_orphan_bytes()?,
             maps: vec![
-                fill("groups", found, self.max_groups.into()),
-                fill("closes", swept.in_flight, MAX_CLOSES.into()),
+                fill("groups", found.len() as u64, self.max_groups.into()),
+                fill("closes", self.in_flight.count()?, MAX_CLOSES.into()),
                 fill("orphans", under_way, self.max_orphans.into()),
             ],
             hooks,
             skipped_runs,
-        };
-        self.read = begun;
-        Ok(snapshot)
+        })
+    }
+
+    /// Does what the kernel leaves to the daemon: counts closes whose return was missed, hooks the return of
+    /// close(2) where closes wait, gives up what has become too old, learns who new groups are, and retires those
+    /// that are gone. To be called every 10 seconds at least.
+    pub fn maintain(&mut self) -> Result<(), LedgerError> {
+        let swept = self.in_flight.sweep()?;
+        self.count_missed(&swept.missed)?;
+        self.returns.keep(&self.programs, swept.awaits_return);
+        self.give_up()?;
+        self.undecided.settle_by(&self.programs)?;
+        let reading = self.groups.read(&self.counters, self.kept.past())?;
+        self.groups.learn(reading)?;
+        self.groups.retire(&self.counters, &mut self.kept)
     }
 
     /// The names of cgroups; none of one that no one knows any more.
@@ -275,7 +267,7 @@ impl Ledger {
     }
 
     /// Adds what those counted that have no group of their own.
-    fn read_shared(&mut self, totals: &mut Totals) -> Result<(), LedgerError> {
+    fn read_shared(&self, totals: &mut Totals) -> Result<(), LedgerError> {
         let labels = self.groups.shared_labels();
         let slots = labels.map(|labels| totals.slot(labels));
         self.shared.for_each(|&place, counters| {

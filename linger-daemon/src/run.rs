@@ -1,8 +1,8 @@
 //! `lingerd run`: attach, count, serve.
 
 mod counting;
+mod maintain;
 mod reload;
-mod tend;
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use tracing::{info, warn};
 
 pub(crate) use self::counting::alone;
 use self::counting::{Counting, lock};
+use self::maintain::maintain;
 use self::reload::Running;
-use self::tend::tend;
 use crate::config::{Config, ListenAddr, Sources};
 use crate::http::{self, BindError, Limits, Listeners, Security, State};
 use crate::logging::Log;
@@ -63,7 +63,8 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     runtime.block_on(async {
         let shutdown = shutdown()?;
         manager.ready(&running.status);
-        tokio::spawn(tend(counting.tending(), Arc::clone(&manager)));
+        let read = Arc::clone(&counting.read);
+        tokio::spawn(maintain(counting.maintenance(), read, Arc::clone(&manager)));
         tokio::spawn(running.reload_at(hangup));
         let stopping = async {
             shutdown.await;
@@ -73,6 +74,10 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     })?;
     // Nothing waits for a scrape that still runs.
     runtime.shutdown_background();
+    if pins.is_some() {
+        // The next daemon shows what the last scrape has shown.
+        counting.maintain()?;
+    }
     drop(counting);
     if pins.is_some() {
         info!("counting goes on in the kernel; `lingerd unload` ends it");
@@ -97,7 +102,7 @@ fn open_pins(config: &Config) -> Result<Option<Pins>, PinsError> {
     Ok(None)
 }
 
-/// Threads for what may block: scrapes, reloads, tending the ledger. Fewer than the service may have.
+/// Threads for what may block: scrapes, reloads, maintaining the ledger. Fewer than the service may have.
 const MAX_THREADS: usize = 32;
 
 /// What systemd opened for the daemon, or else what the configuration says.

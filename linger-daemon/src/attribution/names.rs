@@ -30,6 +30,13 @@ pub struct Cgroup {
     pub names: Names,
 }
 
+impl Cgroup {
+    fn at(path: PathBuf) -> Self {
+        let names = Names::of(&path.to_string_lossy());
+        Self { path, names }
+    }
+}
+
 /// Knows the names of groups.
 pub struct Namer {
     dimensions: Arc<[Dimension]>,
@@ -42,7 +49,7 @@ pub struct Namer {
     searches: u32,
 }
 
-/// How many times all cgroups are searched between two readings of the ledger: whoever may make cgroups can
+/// How many times [`Namer::find`] searches all cgroups until [`Namer::rest`]: whoever may make cgroups can
 /// make many whose paths are too long to be written down, and have each searched for.
 const SEARCHES: u32 = 8;
 
@@ -62,7 +69,7 @@ impl Namer {
         }
     }
 
-    /// A reading of the ledger begins: there may be searches again. What is known of cgroups that no group is in
+    /// The ledger is maintained: there may be searches again. What is known of cgroups that no group is in
     /// is forgotten, if it is much.
     pub fn rest(&mut self) {
         self.searches = SEARCHES;
@@ -91,11 +98,34 @@ impl Namer {
 
     /// The cgroup with this id, as it is known or the kernel wrote it down.
     pub fn cgroup(&mut self, id: u64, paths: &impl Paths) -> Option<Arc<Cgroup>> {
+        let cgroup = self.look_up(id, paths)?;
+        self.learn(id, &cgroup);
+        Some(cgroup)
+    }
+
+    /// The same, and nothing is kept of it.
+    #[must_use]
+    pub fn look_up(&self, id: u64, paths: &impl Paths) -> Option<Arc<Cgroup>> {
         if let Some(known) = self.known.get(&id) {
             return Some(Arc::clone(known));
         }
         let path = paths.cgroup(id).and_then(|path| join(&path))?;
-        Some(self.learn(id, path))
+        Some(Arc::new(Cgroup::at(path)))
+    }
+
+    /// Searches all cgroups for these, and keeps nothing of it.
+    #[must_use]
+    pub fn search(&self, mut ids: HashSet<u64>) -> HashMap<u64, Arc<Cgroup>> {
+        ids.retain(|id| !self.gone.contains(id));
+        if ids.is_empty() {
+            return HashMap::new();
+        }
+        let mut all = self.cgroups.all();
+        let found = ids.into_iter().filter_map(|id| {
+            let path = all.remove(&id)?;
+            Some((id, Arc::new(Cgroup::at(path))))
+        });
+        found.collect()
     }
 
     /// Looks for those of these cgroups that are not known otherwise, all of which were there before, in one search.
@@ -108,11 +138,11 @@ impl Namer {
             return;
         }
         self.searches -= 1;
-        let mut all = self.cgroups.all();
+        let found = self.search(unknown.clone());
         for id in unknown {
-            match all.remove(&id) {
-                Some(path) => drop(self.learn(id, path)),
-                None => drop(self.gone.insert(id)),
+            match found.get(&id) {
+                Some(cgroup) => self.learn(id, cgroup),
+                None => self.learn_end(id),
             }
         }
     }
@@ -122,11 +152,14 @@ impl Namer {
         Some(self.cgroup(id, paths)?.names.clone())
     }
 
-    fn learn(&mut self, id: u64, path: PathBuf) -> Arc<Cgroup> {
-        let names = Names::of(&path.to_string_lossy());
-        let cgroup = Arc::new(Cgroup { path, names });
-        self.known.insert(id, Arc::clone(&cgroup));
-        cgroup
+    /// Keeps that no search finds this cgroup: it is gone.
+    pub fn learn_end(&mut self, id: u64) {
+        self.gone.insert(id);
+    }
+
+    /// Keeps what is known of a cgroup.
+    pub fn learn(&mut self, id: u64, cgroup: &Arc<Cgroup>) {
+        self.known.entry(id).or_insert_with(|| Arc::clone(cgroup));
     }
 
     /// Forgets a cgroup that is gone.

@@ -2,7 +2,7 @@
 
 mod retire;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,7 @@ pub(super) struct Groups {
     other: Arc<Labels>,
     retired: Arc<Labels>,
     nobody: Arc<Labels>,
-    /// How many readings there were, and how many groups were ever met.
+    /// How often it was learned who the groups are, and how many were ever met.
     passes: u64,
     met: u64,
 }
@@ -65,25 +65,33 @@ struct Known {
     changed: Instant,
     /// How many groups were met before it.
     met: u64,
-    now: Pass,
-}
-
-/// What one reading of the ledger found of a group.
-struct Pass {
-    number: u64,
+    /// The last pass that found it, and where that was shown.
+    pass: u64,
     slot: usize,
-    sum: u64,
     orphans_under_way: u64,
 }
 
-impl Pass {
-    /// Not read yet.
-    const NONE: Self = Self {
-        number: 0,
-        slot: 0,
-        sum: 0,
-        orphans_under_way: 0,
-    };
+/// What a reading of the ledger found.
+#[derive(Default)]
+pub(super) struct Reading {
+    /// What is shown.
+    pub(super) totals: Totals,
+    /// Every group.
+    pub(super) found: Vec<Found>,
+    /// Those that were not known.
+    new: HashMap<Group, Known>,
+    /// The slots that are too many, and are shown under `other`.
+    too_many: HashSet<usize>,
+}
+
+/// A group in a reading.
+pub(super) struct Found {
+    group: Group,
+    slot: usize,
+    sum: u64,
+    orphans_under_way: u64,
+    /// How many groups were met before it; none if it is not shown by itself.
+    met: Option<u64>,
 }
 
 impl Groups {
@@ -128,8 +136,17 @@ impl Groups {
                 // It may find room again.
                 self.notes.set_most_series(group, 0)?;
             }
+            if let Some(cgroup) = &known.cgroup {
+                self.admission.judge(group.cgroup_id, &cgroup.names.unit);
+            }
+        }
+        let left_out = |(group, known): (&Group, &Known)| {
             let cgroup = known.cgroup.as_deref();
-            known.is_other = is_left_out(group, cgroup, self.keyed, &mut self.admission);
+            self.is_left_out(group, cgroup).then_some(*group)
+        };
+        let left_out: HashSet<_> = self.known.iter().filter_map(left_out).collect();
+        for (group, known) in &mut self.known {
+            known.is_other = left_out.contains(group);
         }
         Ok(())
     }
@@ -146,11 +163,6 @@ impl Groups {
         ids.map(|id| self.namer.names(*id, &self.written)).collect()
     }
 
-    /// How many groups have counters.
-    pub(super) fn len(&self) -> usize {
-        self.known.len()
-    }
-
     /// Counts an orphan of a group that was given up.
     pub(super) fn give_up(&mut self, group: &Group, given_up: GivenUp) -> Result<(), LedgerError> {
         self.notes.give_up(group, given_up)
@@ -161,108 +173,115 @@ impl Groups {
         [&self.other, &self.retired, &self.nobody]
     }
 
-    /// Adds what every group counted, and those of the past.
+    /// Reads what every group counted, and those of the past. Nothing changes: groups that are new are named anew by
+    /// each reading, until [`Self::learn`].
     pub(super) fn read(
-        &mut self,
-        counters: &mut PerCpu<Group>,
+        &self,
+        counters: &PerCpu<Group>,
         past: &Past,
-        totals: &mut Totals,
-    ) -> Result<(), LedgerError> {
-        self.passes += 1;
-        self.namer.rest();
-        let started = Instant::now();
+    ) -> Result<Reading, LedgerError> {
+        let mut reading = Reading::default();
+        let mut met = self.met;
+        let mut cgroups = HashMap::new();
         let mut unnamed = Vec::new();
         counters.for_each(|group, counters| {
             self.notes.add_to(group, counters);
-            if !self.add(group, counters, totals) {
-                if self.is_named(group) {
-                    self.add_new(group, counters, totals, started);
-                } else {
-                    unnamed.push(*group);
+            if let Some(known) = self.known.get(group) {
+                return reading.add(group, known, counters, self);
+            }
+            met += 1;
+            if self.keyed & keyed::CGROUP == 0 {
+                reading.add_new(group, self.meet(group, None, met), counters, self);
+                return;
+            }
+            let id = group.cgroup_id;
+            let cgroup = cgroups.entry(id);
+            let cgroup = cgroup.or_insert_with(|| self.namer.look_up(id, &self.written));
+            match cgroup {
+                Some(cgroup) => {
+                    let known = self.meet(group, Some(Arc::clone(cgroup)), met);
+                    reading.add_new(group, known, counters, self);
                 }
+                None => unnamed.push((*group, met)),
             }
         })?;
-        let ids = unnamed.iter().map(|group| group.cgroup_id);
-        self.namer.find(ids, &self.written);
-        for group in &unnamed {
-            if let Some(mut counters) = counters.get(group)? {
-                self.notes.add_to(group, &mut counters);
-                self.add_new(group, &counters, totals, started);
-            }
-        }
-        let passes = self.passes;
-        self.known.retain(|_, known| known.now.number == passes);
-        for known in self.known.values_mut() {
-            if known.sum != known.now.sum {
-                (known.sum, known.changed) = (known.now.sum, started);
+        let ids = unnamed.iter().map(|(group, _)| group.cgroup_id).collect();
+        let searched = self.namer.search(ids);
+        for (group, met) in unnamed {
+            if let Some(mut counters) = counters.get(&group)? {
+                self.notes.add_to(&group, &mut counters);
+                let cgroup = searched.get(&group.cgroup_id).cloned();
+                reading.add_new(&group, self.meet(&group, cgroup, met), &counters, self);
             }
         }
         for (labels, counters) in self.shared_labels().into_iter().zip(&past.counters) {
-            add(totals.of(labels), counters);
+            add(reading.totals.of(labels), counters);
         }
-        Ok(())
+        reading.bound(self);
+        Ok(reading)
     }
 
-    /// Adds what a group counted that is known; whether it is.
-    fn add(&mut self, group: &Group, counters: &Counters, totals: &mut Totals) -> bool {
-        let known = self.known.get_mut(group);
-        known
-            .map(|known| known.add(self.passes, &self.other, counters, totals))
-            .is_some()
-    }
-
-    /// Adds what a group counted that is met for the first time.
-    fn add_new(&mut self, group: &Group, counters: &Counters, totals: &mut Totals, now: Instant) {
-        let mut known = self.meet(group, now);
-        known.add(self.passes, &self.other, counters, totals);
-        self.known.insert(*group, known);
-    }
-
-    /// Whether it is known who a group is without a search among all cgroups.
-    fn is_named(&mut self, group: &Group) -> bool {
-        let is_keyed = self.keyed & keyed::CGROUP != 0;
-        !is_keyed || self.namer.cgroup(group.cgroup_id, &self.written).is_some()
-    }
-
-    /// A group is met for the first time.
-    fn meet(&mut self, group: &Group, now: Instant) -> Known {
-        self.met += 1;
-        let by_cgroup = self.keyed & keyed::CGROUP != 0;
-        let cgroup = by_cgroup
-            .then(|| self.namer.cgroup(group.cgroup_id, &self.written))
-            .flatten();
-        let own = if by_cgroup && cgroup.is_none() {
+    /// A group that is met for the first time, after `met` others.
+    fn meet(&self, group: &Group, cgroup: Option<Arc<Cgroup>>, met: u64) -> Known {
+        let own = if self.keyed & keyed::CGROUP != 0 && cgroup.is_none() {
             // No one knows what it was: it is gone.
-            debug!(?group, "met a group whose cgroup is unknown");
             Arc::clone(&self.retired)
         } else {
             Arc::new(self.namer.labels(group, cgroup.as_deref(), &self.written))
         };
         let had_no_room = self.notes.most_series(group) >= self.most_series as u64;
-        let is_left_out = is_left_out(group, cgroup.as_deref(), self.keyed, &mut self.admission);
         Known {
             own,
-            is_other: had_no_room || is_left_out,
+            is_other: had_no_room || self.is_left_out(group, cgroup.as_deref()),
             cgroup,
             sum: 0,
-            changed: now,
-            met: self.met,
-            now: Pass::NONE,
+            changed: Instant::now(),
+            met,
+            pass: 0,
+            slot: 0,
+            orphans_under_way: 0,
         }
     }
 
-    /// Shows the last met groups under `other`, from now on, if there are more series than there may
-    /// be.
-    pub(super) fn bound(&mut self, totals: &mut Totals) -> Result<(), LedgerError> {
-        let mut met: HashMap<usize, u64> = HashMap::new();
-        let shown = |known: &&Known| known.has_series(&self.retired);
-        for known in self.known.values().filter(shown) {
-            let first = met.entry(known.now.slot).or_insert(known.met);
-            *first = known.met.min(*first);
+    /// Takes over what a reading found: who the new groups are, which have changed, and which are shown under
+    /// `other` from now on because there are too many series.
+    pub(super) fn learn(&mut self, reading: Reading) -> Result<(), LedgerError> {
+        self.passes += 1;
+        self.namer.rest();
+        for (group, known) in reading.new {
+            self.met = self.met.max(known.met);
+            self.learn_cgroup(&group, known.cgroup.as_ref());
+            self.known.insert(group, known);
         }
-        let groups = totals.iter();
-        let groups = groups.filter_map(|(slot, counters)| Some((*met.get(&slot)?, slot, counters)));
-        let too_many = beyond(groups, self.most_series, self.series);
+        let now = Instant::now();
+        for found in reading.found {
+            let Some(known) = self.known.get_mut(&found.group) else {
+                continue;
+            };
+            if known.sum != found.sum {
+                (known.sum, known.changed) = (found.sum, now);
+            }
+            (known.pass, known.slot) = (self.passes, found.slot);
+            known.orphans_under_way = found.orphans_under_way;
+        }
+        let passes = self.passes;
+        self.known.retain(|_, known| known.pass == passes);
+        self.keep_bound(&reading.too_many)
+    }
+
+    /// Takes over what a reading found of the cgroup of a new group.
+    fn learn_cgroup(&mut self, group: &Group, cgroup: Option<&Arc<Cgroup>>) {
+        if let Some(cgroup) = cgroup {
+            self.namer.learn(group.cgroup_id, cgroup);
+            self.admission.judge(group.cgroup_id, &cgroup.names.unit);
+        } else if self.keyed & keyed::CGROUP != 0 {
+            debug!(?group, "met a group whose cgroup is unknown");
+            self.namer.learn_end(group.cgroup_id);
+        }
+    }
+
+    /// From now on, shows the groups in these slots under `other`.
+    fn keep_bound(&mut self, too_many: &HashSet<usize>) -> Result<(), LedgerError> {
         if too_many.is_empty() {
             return Ok(());
         }
@@ -272,15 +291,62 @@ impl Groups {
             "more than {most} series: these groups are shown under other; see max-series"
         );
         for (group, known) in &mut self.known {
-            if !known.is_other && too_many.contains(&known.now.slot) {
+            if !known.is_other && too_many.contains(&known.slot) {
                 self.notes.set_most_series(group, most as u64)?;
                 known.is_other = true;
             }
         }
-        for slot in too_many {
-            totals.fold(slot, &self.other);
-        }
         Ok(())
+    }
+
+    /// Whether a group is left out.
+    fn is_left_out(&self, group: &Group, cgroup: Option<&Cgroup>) -> bool {
+        let unit = cgroup.map(|cgroup| cgroup.names.unit.as_str());
+        let comm = (self.keyed & keyed::COMM != 0).then(|| comm(group));
+        !self.admission.admits(unit, comm.as_deref())
+    }
+}
+
+impl Reading {
+    /// Adds what a group counted.
+    fn add(&mut self, group: &Group, known: &Known, counters: &Counters, groups: &Groups) {
+        let labels = if known.is_other {
+            &groups.other
+        } else {
+            &known.own
+        };
+        let slot = self.totals.slot(labels);
+        add(self.totals.at(slot), counters);
+        self.found.push(Found {
+            group: *group,
+            slot,
+            sum: fingerprint(counters),
+            orphans_under_way: counters.orphans.under_way(),
+            met: known.has_series(&groups.retired).then_some(known.met),
+        });
+    }
+
+    fn add_new(&mut self, group: &Group, known: Known, counters: &Counters, groups: &Groups) {
+        self.add(group, &known, counters, groups);
+        self.new.insert(*group, known);
+    }
+
+    /// Shows the last met groups under `other`, if there are more series than there may be.
+    fn bound(&mut self, groups: &Groups) {
+        let mut met: HashMap<usize, u64> = HashMap::new();
+        for found in &self.found {
+            if let Some(since) = found.met {
+                let first = met.entry(found.slot).or_insert(since);
+                *first = since.min(*first);
+            }
+        }
+        let counters = self.totals.iter();
+        let counters =
+            counters.filter_map(|(slot, counters)| Some((*met.get(&slot)?, slot, counters)));
+        self.too_many = beyond(counters, groups.most_series, groups.series);
+        for &slot in &self.too_many {
+            self.totals.fold(slot, &groups.other);
+        }
     }
 }
 
@@ -288,18 +354,6 @@ impl Known {
     /// Whether it is shown by itself, and not under `other` or `retired`.
     fn has_series(&self, retired: &Arc<Labels>) -> bool {
         !self.is_other && !Arc::ptr_eq(&self.own, retired)
-    }
-
-    /// Adds what it counted, in this reading.
-    fn add(&mut self, pass: u64, other: &Arc<Labels>, counters: &Counters, totals: &mut Totals) {
-        let labels = if self.is_other { other } else { &self.own };
-        self.now = Pass {
-            number: pass,
-            slot: totals.slot(labels),
-            sum: fingerprint(counters),
-            orphans_under_way: counters.orphans.under_way(),
-        };
-        add(totals.at(self.now.slot), counters);
     }
 }
 
@@ -318,19 +372,4 @@ fn fingerprint(counters: &Counters) -> u64 {
     let others = [orphans.left, orphans.lived.sum_ns, *unread_bytes];
     let all = counts.copied().chain(times).chain(others);
     all.fold(0, u64::wrapping_add)
-}
-
-/// Whether a group is left out. The programs are told, if that is for its cgroup.
-fn is_left_out(
-    group: &Group,
-    cgroup: Option<&Cgroup>,
-    keyed: u32,
-    admission: &mut Admission,
-) -> bool {
-    let unit = cgroup.map(|cgroup| cgroup.names.unit.as_str());
-    if let Some(unit) = unit {
-        admission.judge(group.cgroup_id, unit);
-    }
-    let comm = (keyed & keyed::COMM != 0).then(|| comm(group));
-    !admission.admits(unit, comm.as_deref())
 }

@@ -23,16 +23,21 @@ pub(super) struct InFlight {
 /// What a sweep found.
 #[derive(Default)]
 pub(super) struct Swept {
-    /// Closes in flight.
-    pub(super) in_flight: u64,
-    /// Whether one of them is to end with the return of close(2).
+    /// Whether a close in flight is to end with the return of close(2).
     pub(super) awaits_return: bool,
     /// Closes whose thread has ended, and which were removed: their return was missed.
     pub(super) missed: Vec<Close>,
 }
 
 impl InFlight {
-    /// Counts the closes in flight, removing those whose return was missed.
+    /// Counts the closes in flight.
+    pub(super) fn count(&self) -> Result<u64, LedgerError> {
+        let crowded = keys(&self.crowded, "CROWDED")?.len();
+        let parked = keys(&self.parked, "PARKED")?.len();
+        Ok((self.slots.count() + crowded + parked) as u64)
+    }
+
+    /// Removes the closes whose return was missed. A parked close ends with its socket, which always ends.
     pub(super) fn sweep(&mut self) -> Result<Swept, LedgerError> {
         let mut swept = self.slots.sweep();
         for tid in keys(&self.crowded, "CROWDED")? {
@@ -45,16 +50,13 @@ impl InFlight {
                 found => swept.leave(found.ok().as_ref()),
             }
         }
-        // A parked close ends with its socket, which always ends.
-        swept.in_flight += keys(&self.parked, "PARKED")?.len() as u64;
         Ok(swept)
     }
 }
 
 impl Swept {
-    /// Counts a close that stays; none if it is at work elsewhere by now.
+    /// Notes a close that stays; none if it is at work elsewhere by now.
     fn leave(&mut self, close: Option<&Close>) {
-        self.in_flight += 1;
         self.awaits_return |= close.is_some_and(|close| close.flags & flag::RETURNS != 0);
     }
 }
@@ -70,11 +72,17 @@ impl Slots {
         Shared::map(maps, "CLOSES", SLOTS * size_of::<Slot>()).map(Self)
     }
 
-    /// The closes that are in a slot, as far as [`InFlight::sweep`] goes.
+    /// Counts the slots that are taken.
+    fn count(&self) -> usize {
+        let is_taken = |slot: &usize| self.owner(*slot).load(Ordering::Relaxed) != 0;
+        (0..SLOTS).filter(is_taken).count()
+    }
+
+    /// Empties the slots of closes whose return was missed.
     fn sweep(&self) -> Swept {
         let mut swept = Swept::default();
         for index in 0..SLOTS {
-            let owner = self.word(index, offset_of!(Slot, owner));
+            let owner = self.owner(index);
             let taken = owner.load(Ordering::Relaxed);
             if taken == 0 {
                 continue;
@@ -107,6 +115,11 @@ impl Slots {
         });
         // SAFETY: as many bytes, and any make a close.
         unsafe { std::mem::transmute::<[u64; WORDS], Close>(words) }
+    }
+
+    /// The thread whose close is in a slot.
+    fn owner(&self, slot: usize) -> &AtomicU64 {
+        self.word(slot, offset_of!(Slot, owner))
     }
 
     /// A thread has one close less among the crowded.

@@ -1,6 +1,7 @@
 //! Maps with a copy of counters for every CPU, read many at a time.
 
 use std::io;
+use std::marker::PhantomData;
 
 use aya::Pod;
 use aya::maps::{Map, MapData};
@@ -13,12 +14,20 @@ use super::LedgerError;
 use crate::probe::Maps;
 use crate::sys::{bpf, number};
 
-/// A map of counters for every CPU, and the room to read it into.
+/// A map of counters for every CPU.
 pub(super) struct PerCpu<K> {
     name: &'static str,
     map: MapData,
     cpus: usize,
+    /// Entries that are read at a time.
+    batch: usize,
+    _keys: PhantomData<fn() -> K>,
+}
+
+/// Room for a batch of entries.
+struct Batch<K> {
     keys: Vec<K>,
+    /// A copy for every CPU.
     values: Vec<Counters>,
 }
 
@@ -35,43 +44,35 @@ impl<K: Pod + Default> PerCpu<K> {
             return Err(LedgerError::NoMap(name));
         };
         let cpus = nr_cpus().map_err(|(_, source)| LedgerError::Call { map: name, source })?;
-        let entries = (BATCH_BYTES / (cpus * size_of::<Counters>())).max(BATCH_ENTRIES);
-        let mut taken = Self {
+        Ok(Self {
             name,
             map,
             cpus,
-            keys: Vec::new(),
-            values: Vec::new(),
-        };
-        taken.make_room(entries);
-        Ok(taken)
-    }
-
-    fn make_room(&mut self, entries: usize) {
-        self.keys.resize(entries, K::default());
-        self.values.resize(entries * self.cpus, Counters::ZERO);
+            batch: (BATCH_BYTES / (cpus * size_of::<Counters>())).max(BATCH_ENTRIES),
+            _keys: PhantomData,
+        })
     }
 
     /// Reads all counters, summed over the CPUs. Those that come or go meanwhile may be left out, no
     /// other, and none is read twice.
     pub(super) fn for_each(
-        &mut self,
+        &self,
         mut each: impl FnMut(&K, &mut Counters),
     ) -> Result<(), LedgerError> {
+        let mut batch = Batch::new(self.batch, self.cpus);
         let mut from = None;
         loop {
-            let batch = self.read(from);
-            let (entries, next) = match batch {
-                Ok(batch) => batch,
+            let (entries, next) = match self.read(from, &mut batch) {
+                Ok(read) => read,
                 // More share a place than there is room for.
                 Err(Errno::ENOSPC) => {
-                    self.make_room(self.keys.len() * 2);
+                    batch = Batch::new(batch.keys.len() * 2, self.cpus);
                     continue;
                 }
                 Err(error) => return Err(self.failed(error)),
             };
-            let values = self.values.chunks(self.cpus);
-            for (key, copies) in self.keys.iter().zip(values).take(entries) {
+            let values = batch.values.chunks(self.cpus);
+            for (key, copies) in batch.keys.iter().zip(values).take(entries) {
                 each(key, &mut sum(copies));
             }
             from = next;
@@ -82,15 +83,15 @@ impl<K: Pod + Default> PerCpu<K> {
     }
 
     /// Reads the next entries: how many they are, and where the rest begins.
-    fn read(&mut self, from: Option<u32>) -> Result<(usize, Option<u32>), Errno> {
+    fn read(&self, from: Option<u32>, batch: &mut Batch<K>) -> Result<(usize, Option<u32>), Errno> {
         let start = from.unwrap_or_default();
         let mut next = 0_u32;
         let mut call = LookupBatch {
             in_batch: from.map_or(0, |_| address(&raw const start)),
             out_batch: address(&raw mut next),
-            keys: address(self.keys.as_mut_ptr()),
-            values: address(self.values.as_mut_ptr()),
-            count: u32::try_from(self.keys.len()).unwrap_or(u32::MAX),
+            keys: address(batch.keys.as_mut_ptr()),
+            values: address(batch.values.as_mut_ptr()),
+            count: u32::try_from(batch.keys.len()).unwrap_or(u32::MAX),
             map_fd: self.fd(),
             ..LookupBatch::default()
         };
@@ -145,6 +146,15 @@ impl<K: Pod + Default> PerCpu<K> {
         LedgerError::Call {
             map: self.name,
             source: io::Error::from(error),
+        }
+    }
+}
+
+impl<K: Clone + Default> Batch<K> {
+    fn new(entries: usize, cpus: usize) -> Self {
+        Self {
+            keys: vec![K::default(); entries],
+            values: vec![Counters::ZERO; entries * cpus],
         }
     }
 }

@@ -18,7 +18,7 @@ const NAME: &str = "WAITS";
 /// The hook is taken off when no close has begun to wait for this long.
 const IDLE_NS: u64 = 3_600 * SECOND_NS;
 
-/// Whether closes may rely on the hook is said for this long: longer than from one reading to the next. If the
+/// Whether closes may rely on the hook is said for this long: longer than from one maintenance to the next. If the
 /// daemon is killed, and the hook gone with it, they do so no longer.
 const LEASE_NS: u64 = 60 * SECOND_NS;
 
@@ -72,7 +72,7 @@ impl Returns {
         if is_wanted && self.is_hooked() {
             until_ns.store(now_ns() + LEASE_NS, Ordering::Relaxed);
         } else if until_ns.swap(0, Ordering::Relaxed) == 0 && !is_relied_on && self.is_hooked() {
-            // It was not said when the last reading was made: since then no close has begun to rely on it.
+            // It was not said at the last maintenance: since then no close has begun to rely on it.
             debug!("no close has waited for a while: took the hook of sys_exit off");
             self.hook = Hook::Off;
         }

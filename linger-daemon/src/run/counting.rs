@@ -2,17 +2,18 @@
 
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use linger_ebpf::keyed;
 use nix::sys::utsname::uname;
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::event::{RecentCloses, WatchError};
 use crate::host;
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Ledger, LedgerError, Snapshot};
 use crate::live;
 use crate::memory;
 use crate::metrics::{Facts, Metrics, series};
@@ -24,6 +25,8 @@ pub(super) struct Counting {
     pub(super) attached: Attachment,
     pub(super) ledger: Arc<Mutex<Ledger>>,
     recent: Arc<Mutex<RecentCloses>>,
+    /// Somebody has read the counts.
+    pub(super) read: Arc<Notify>,
 }
 
 impl Counting {
@@ -39,32 +42,59 @@ impl Counting {
             attached,
             ledger,
             recent: Arc::new(Mutex::new(recent)),
+            read: Arc::default(),
         })
     }
 
-    /// What reads all that is served.
+    /// Metrics that only read the counts: [`Self::maintenance`] has to follow.
     pub(super) fn metrics(&self) -> Result<Metrics> {
+        let (ledger, read) = (Arc::clone(&self.ledger), Arc::clone(&self.read));
+        self.metrics_of(move || {
+            let snapshot = lock(&ledger).read();
+            read.notify_one();
+            snapshot
+        })
+    }
+
+    /// Metrics that maintain the ledger whenever they read it, for a view that is the only one.
+    fn maintained_metrics(&self) -> Result<Metrics> {
+        let ledger = Arc::clone(&self.ledger);
+        self.metrics_of(move || {
+            let mut ledger = lock(&ledger);
+            ledger.maintain()?;
+            ledger.read()
+        })
+    }
+
+    fn metrics_of(
+        &self,
+        read: impl Fn() -> Result<Snapshot, LedgerError> + Send + Sync + 'static,
+    ) -> Result<Metrics> {
         let names = uname()?;
         let facts = Facts {
             plan: self.attached.plan,
             kernel: names.release().to_string_lossy().into_owned(),
             host: names.nodename().to_string_lossy().into_owned(),
         };
-        let ledger = Arc::clone(&self.ledger);
-        let source = move || Ok(lock(&ledger).snapshot()?);
+        let source = move || Ok(read()?);
         let (ledger, recent) = (Arc::clone(&self.ledger), Arc::clone(&self.recent));
         let recent = move || latest(&ledger, &recent);
         Ok(Metrics::new(Arc::new(source), facts).with_recent(Arc::new(recent)))
     }
 
-    /// What looks after the counts while no one reads them, if no one did for the time that it is given.
-    pub(super) fn tending(
+    /// Maintains the ledger now.
+    pub(super) fn maintain(&self) -> Result<(), LedgerError> {
+        lock(&self.ledger).maintain()
+    }
+
+    /// What maintains the ledger, and takes the latest costly closes from their ring.
+    pub(super) fn maintenance(
         &self,
-    ) -> impl Fn(Duration) -> Result<(), LedgerError> + Send + Sync + 'static {
+    ) -> impl Fn() -> Result<(), LedgerError> + Send + Sync + 'static {
         let (ledger, recent) = (Arc::clone(&self.ledger), Arc::clone(&self.recent));
-        move |unread| {
+        move || {
             latest(&ledger, &recent);
-            lock(&ledger).tend(unread)
+            lock(&ledger).maintain()
         }
     }
 }
@@ -75,7 +105,7 @@ impl Counting {
 pub(crate) fn alone(config: &Config) -> Result<(Attachment, Metrics)> {
     privileges::require()?;
     let counting = Counting::begin(config, None)?;
-    let metrics = counting.metrics()?;
+    let metrics = counting.maintained_metrics()?;
     Ok((counting.attached, metrics))
 }
 
@@ -116,10 +146,13 @@ fn attach(config: &Config, pins: Option<&Pins>) -> Result<(Attachment, (Ledger, 
     Ok((attached, counts))
 }
 
-/// Keeps no capability that reading the ledger does not take.
+/// Keeps no capability that maintaining and reading the ledger does not take.
 fn drop_privileges(ledger: &Mutex<Ledger>) -> Result<()> {
-    let readable = || lock(ledger).snapshot().is_ok();
-    let kept = privileges::drop_all(readable).context("cannot drop capabilities")?;
+    let works = || {
+        let mut ledger = lock(ledger);
+        ledger.maintain().and_then(|()| ledger.read()).is_ok()
+    };
+    let kept = privileges::drop_all(works).context("cannot drop capabilities")?;
     if !kept.is_empty() {
         warn!("this kernel lets only privileged processes read maps: keeping {kept:?}");
     }

@@ -24,6 +24,8 @@ use crate::common::summary::WaitedInVain;
 const START: Duration = Duration::from_secs(180);
 /// How long an effect may take, on a slow machine.
 const EFFECT: Duration = Duration::from_secs(60);
+/// How long after a scrape the daemon has certainly maintained its ledger.
+pub(crate) const MAINTENANCE: Duration = Duration::from_secs(1);
 /// How long the daemon may take to exit: a second, and much more on a machine that emulates several others.
 const EXIT: Duration = Duration::from_secs(10);
 

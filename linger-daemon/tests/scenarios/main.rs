@@ -35,6 +35,7 @@ mod left_out;
 mod linger;
 mod listener;
 mod load;
+mod maintained;
 mod needs;
 mod netns;
 mod options;

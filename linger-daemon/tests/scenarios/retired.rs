@@ -185,7 +185,7 @@ fn restarted_often(lingerd: &Path, plan: Plan) -> Result<()> {
 }
 
 /// Closes a connection whose data has not arrived.
-fn leave(loopback: &Loopback) -> io::Result<()> {
+pub(crate) fn leave(loopback: &Loopback) -> io::Result<()> {
     let client: Socket = loopback.connect()?;
     (&client).write_all(MESSAGE)?;
     tcp::close(client)?;

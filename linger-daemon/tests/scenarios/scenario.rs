@@ -14,9 +14,10 @@ use crate::needs::{Need, Unmet};
 use crate::truth::Truth;
 use crate::{
     abort, answers, asleep, attribution, churn, cookbook, cut, dimensions, ends, exes, graceful,
-    groups_full, hostile, kernel_threads, left_out, linger, listener, load, orphan_ends,
-    orphan_netns, orphan_table, orphans, page, persist, pod, process_names, random, reached,
-    reload, restart, retired, returns, segments, special, under_way, unread, watch, watch_unread,
+    groups_full, hostile, kernel_threads, left_out, linger, listener, load, maintained,
+    orphan_ends, orphan_netns, orphan_table, orphans, page, persist, pod, process_names, random,
+    reached, reload, restart, retired, returns, segments, special, under_way, unread, watch,
+    watch_unread,
 };
 
 /// What a scenario does; it counts in [`Truth`] all closes that it makes.
@@ -211,6 +212,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         kernel_threads::SCENARIOS,
         groups_full::SCENARIOS,
         retired::SCENARIOS,
+        maintained::SCENARIOS,
         persist::SCENARIOS,
         churn::SCENARIOS,
         hostile::SCENARIOS,

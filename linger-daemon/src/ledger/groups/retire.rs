@@ -31,11 +31,11 @@ const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 /// no longer finds what their connections left. That is up to a minute in `FIN_WAIT2`, and one in `TIME_WAIT`.
 const UNSEEN_PATIENCE: Duration = Duration::from_secs(120);
 
-/// How many readings lie between two looks at the files that processes execute.
+/// How many passes lie between two looks at the files that processes execute.
 const EXES_EVERY: u64 = 4;
 
 impl Groups {
-    /// Retires the groups whose time has come: from the next reading on, what they counted stands under
+    /// Retires the groups whose time has come: from now on, what they counted stands under
     /// `retired`, unless another group continues their series, or they are shown under `other`.
     pub(in super::super) fn retire(
         &mut self,
@@ -52,7 +52,7 @@ impl Groups {
         let mut ended = HashSet::new();
         for (group, known) in &self.known {
             let is_quiet = known.changed.elapsed() >= patience.min(UNSEEN_PATIENCE);
-            if is_quiet && known.now.orphans_under_way == 0 {
+            if is_quiet && known.orphans_under_way == 0 {
                 let is_gone = gone.entry(group.cgroup_id);
                 if *is_gone.or_insert_with(|| self.is_gone(group, known)) {
                     ended.insert(*group);
@@ -62,7 +62,7 @@ impl Groups {
         let heirs = self.heirs(&ended, patience);
         for group in ended {
             let known = &self.known[&group];
-            match heirs.get(&known.now.slot) {
+            match heirs.get(&known.slot) {
                 Some(heir) if *heir == group => {}
                 Some(heir) if known.has_series(&self.retired) => {
                     self.hand_on(&group, heir, counters)?;
@@ -86,7 +86,7 @@ impl Groups {
             let stays = !has_ended || known.changed.elapsed() < patience;
             if stays && known.has_series(&self.retired) {
                 let rank = (!has_ended, known.met);
-                let heir = heirs.entry(known.now.slot).or_insert((rank, *group));
+                let heir = heirs.entry(known.slot).or_insert((rank, *group));
                 *heir = (*heir).max((rank, *group));
             }
         }
@@ -120,7 +120,7 @@ impl Groups {
         if let (Some(known), Some(heir)) = (self.known.remove(group), self.known.get_mut(heir)) {
             debug!(labels = ?known.own, "goes on in another cgroup");
             // It has not counted that itself.
-            heir.sum = heir.sum.wrapping_add(known.now.sum);
+            heir.sum = heir.sum.wrapping_add(known.sum);
         }
         self.clear(group, counters)
     }

@@ -1,0 +1,104 @@
+//! Reading the ledger changes nothing, and maintaining it does what readings leave undone.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::mem;
+use std::path::Path;
+use std::process;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use linger_daemon::config::Config;
+use linger_daemon::exercise::tcp::{self, Family, Loopback};
+use linger_daemon::ledger::{Ledger, Snapshot};
+use linger_daemon::metrics;
+use linger_daemon::probe::{self, LoadOptions};
+use linger_ebpf::{Counters, Fate, Plan};
+
+use crate::born::Cgroup;
+use crate::netns;
+use crate::retired::leave;
+use crate::scenario::{Scenario, Script};
+
+pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::new(
+    "reading_changes_nothing",
+    Script::Daemon(reading_changes_nothing),
+)
+.once()];
+
+/// How long orphans, and groups whose cgroup is gone, are kept.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// A multiple of that.
+const LONGER: Duration = Duration::from_secs(2);
+const UNIT: &str = "maintained.service";
+
+/// The groups that are this scenario's, by their unit.
+type Shown = BTreeMap<String, Counters>;
+
+fn reading_changes_nothing(_: &Path, plan: Plan) -> Result<()> {
+    netns::in_own(|| {
+        let comm = format!("{:x}-read", process::id());
+        let mut config = Config {
+            orphan_ttl: PATIENCE,
+            retire_after: PATIENCE,
+            ..Config::default()
+        };
+        config.filter.allow.comms.insert(comm.clone());
+        let (mut attached, mut ledger) =
+            probe::choose(Some(plan), LoadOptions::default(), None, |maps, plan| {
+                Ledger::new(maps, plan, probe::cgroups(), &config, metrics::series)
+            })?;
+        ledger.of_programs(mem::take(&mut attached.programs));
+        // Accepted sockets inherit it: the orphan does not end.
+        let loopback = Loopback::new(Family::V4)?;
+        tcp::drop_data(loopback.listener())?;
+        let cgroup = Cgroup::new(UNIT)?;
+        let comm = CString::new(comm)?;
+        // SAFETY: it does nothing but call the kernel.
+        unsafe { cgroup.bear(&comm, || leave(&loopback)) }?;
+        let _server = loopback.accept()?;
+        cgroup.remove()?;
+
+        thread::sleep(LONGER);
+        let left = expect(&ledger, UNIT, "the orphan is too old")?;
+        ensure!(left.orphans.under_way() == 1, "{left:?}");
+
+        ledger.maintain()?;
+        let given_up = expect(&ledger, UNIT, "the orphan was given up")?;
+        let unknown = given_up.orphans.ends[Fate::Unknown.index()];
+        ensure!(
+            unknown == 1 && given_up.orphans.under_way() == 0,
+            "{given_up:?}"
+        );
+
+        thread::sleep(LONGER);
+        let quiet = expect(&ledger, UNIT, "the group has not changed for long")?;
+        ensure!(quiet == given_up, "{quiet:?}");
+
+        ledger.maintain()?;
+        let retired = expect(&ledger, "retired", "the group was retired")?;
+        ensure!(retired == given_up, "{retired:?}");
+        Ok(())
+    })
+}
+
+/// Reads twice, which must show the same: what this unit counted, and nothing of another.
+fn expect(ledger: &Ledger, unit: &str, when: &str) -> Result<Counters> {
+    let first = shown(&ledger.read()?);
+    let second = shown(&ledger.read()?);
+    ensure!(first == second, "{when}: {first:?}, and then {second:?}");
+    let units: Vec<_> = first.keys().collect();
+    ensure!(units == [unit], "{when}: shown are {units:?}");
+    Ok(first[unit])
+}
+
+fn shown(snapshot: &Snapshot) -> Shown {
+    let groups = snapshot.groups.iter().filter_map(|(labels, counters)| {
+        let unit = labels.values().next()?;
+        [UNIT, "retired"]
+            .contains(&unit)
+            .then(|| (unit.to_owned(), **counters))
+    });
+    groups.collect()
+}
