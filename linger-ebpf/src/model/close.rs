@@ -406,17 +406,12 @@ fn add(counters: *mut Counters, close: &Close, blocked_ns: u64) {
         return;
     }
     shared!(counters, closes[outcome]).add(1);
-    if blocked_ns != UNSEEN {
-        // SAFETY: a field of a map value.
-        let times = unsafe { &raw mut (*counters).blocked[usize::from(has_waited(outcome))] };
-        ledger::add_time(times, &BLOCKED_BOUNDS_NS, blocked_ns);
-    }
     let discarded = QueueBytes {
         unsent: close.unsent.into(),
         unacked: close.unacked.into(),
     };
     if let Some(queue) = Outcome::queue_at(outcome) {
-        // SAFETY: as above.
+        // SAFETY: a field of a map value.
         let sum = unsafe { &raw mut (*counters).discarded[queue] };
         ledger::add_discarded(sum, discarded);
     }
@@ -427,6 +422,12 @@ fn add(counters: *mut Counters, close: &Close, blocked_ns: u64) {
         && let Some(cause) = cause(outcome)
     {
         shared!(counters, resets[cause]).add(1);
+    }
+    // Last: the verifier follows each bucket to the end.
+    if blocked_ns != UNSEEN {
+        // SAFETY: as above.
+        let times = unsafe { &raw mut (*counters).blocked[usize::from(has_waited(outcome))] };
+        ledger::add_time(times, &BLOCKED_BOUNDS_NS, blocked_ns);
     }
 }
 

@@ -38,7 +38,8 @@ fn key<M: Memory>(sk: &Sock<M>, port: u16) -> u64 {
 pub(crate) fn mark(counters: *mut Counters, group: &Group, key: u64) {
     let mut number = shared!(counters, number).get();
     if number == 0 {
-        number = write_down(counters, group);
+        write_down(counters, group);
+        number = shared!(counters, number).get();
     }
     let Some(closer) = CLOSERS.get_ptr_mut(Closer::index(key)) else {
         return;
@@ -91,19 +92,26 @@ fn mark_group(group: &Group, key: u64) {
 }
 
 /// Writes down the number of a group, which these counters are of.
+///
+/// A [global function](super).
 #[inline(never)]
-fn write_down(counters: *mut Counters, group: &Group) -> u64 {
+#[unsafe(export_name = "linger_write_down_number")]
+extern "C" fn write_down(counters: *mut Counters, group: *const Group) -> u32 {
+    if counters.is_null() || group.is_null() {
+        return 0;
+    }
+    let group = copy(shared!(group.cast_mut()));
     let mut number = group.number();
     if NUMBERS
         .insert(number, group, u64::from(BPF_NOEXIST))
         .is_err()
-        && of(number) != Some(*group)
+        && of(number) != Some(group)
     {
         // Another's, or there is no room.
         number = NONE;
     }
     shared!(counters, number).set(number);
-    number
+    0
 }
 
 /// The group with a number.

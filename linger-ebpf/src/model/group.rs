@@ -43,25 +43,23 @@ fn connection<M: Memory>(sk: &Sock<M>, left_out: u64) -> (u16, u8) {
 /// socket must not be gone.
 pub(crate) fn of_close(close: &Close) -> Group {
     let sk = Sock::<ProbeRead>::new(close.sk as *const u8);
-    of_current(&sk, (close.port, close.family), maps::left_out())
+    of(&sk, true, (close.port, close.family), maps::left_out())
 }
 
-/// The group of something else that is done to a socket on this thread.
-pub(crate) fn of_actor<M: Memory>(sk: &Sock<M>) -> Group {
+/// The group of something else that is done to a socket: by this thread, or by an interrupt on it.
+pub(crate) fn of_actor<M: Memory>(sk: &Sock<M>, is_by_thread: bool) -> Group {
     let left_out = maps::left_out();
-    of_current(sk, connection(sk, left_out), left_out)
+    of(sk, is_by_thread, connection(sk, left_out), left_out)
 }
 
-/// The group of something that is done to a socket, whatever thread it came upon.
-pub(crate) fn of_owner<M: Memory>(sk: &Sock<M>) -> Group {
-    let left_out = maps::left_out();
-    let connection = connection(sk, left_out);
-    admit(of_socket(sk), [0; 2], connection, left_out)
-}
-
-fn of_current<M: Memory>(sk: &Sock<M>, connection: (u16, u8), left_out: u64) -> Group {
+fn of<M: Memory>(
+    sk: &Sock<M>,
+    is_by_thread: bool,
+    connection: (u16, u8),
+    left_out: u64,
+) -> Group {
     let task = Task::current();
-    if task.is_kernel_thread() {
+    if !is_by_thread || task.is_kernel_thread() {
         return admit(of_socket(sk), [0; 2], connection, left_out);
     }
     let mut group = Group::ZERO;
@@ -97,7 +95,7 @@ fn of_socket<M: Memory>(sk: &Sock<M>) -> Group {
 
 /// Puts together what is asked for; those left out have no group of their own.
 fn admit(mut group: Group, comm: [u64; 2], (port, family): (u16, u8), left_out: u64) -> Group {
-    if left_out != 0 && is_left_out(group.cgroup_id, comm[0], comm[1], port, left_out) {
+    if left_out != 0 && is_left_out(group.cgroup_id, comm[0], comm[1], port, left_out) != 0 {
         return Group::OTHER;
     }
     if !is_keyed(keyed::CGROUP) && group.cgroup_id != Group::RETIRED.cgroup_id {
@@ -115,13 +113,20 @@ fn admit(mut group: Group, comm: [u64; 2], (port, family): (u16, u8), left_out: 
 
 /// Whether a group is left out. The name comes in two words: in memory it would be written even where
 /// nothing is left out.
+///
+/// A [global function](super).
 #[inline(never)]
-fn is_left_out(cgroup_id: u64, name: u64, rest: u64, port: u16, left_out: u64) -> bool {
+#[unsafe(export_name = "linger_is_left_out")]
+extern "C" fn is_left_out(cgroup_id: u64, name: u64, rest: u64, port: u16, left_out: u64) -> u32 {
+    is_refused(cgroup_id, [name, rest], port, left_out).into()
+}
+
+fn is_refused(cgroup_id: u64, comm: [u64; 2], port: u16, left_out: u64) -> bool {
     if left_out & setting::CGROUPS != 0 && maps::is_cgroup_left_out(cgroup_id) {
         return true;
     }
     if left_out & setting::COMMS != 0 {
-        let said = maps::comm_verdict([name, rest]);
+        let said = maps::comm_verdict(comm);
         let denied = left_out & setting::COMMS_DENIED != 0 && said == verdict::DENIED;
         let missing = left_out & setting::COMMS_ALLOWED != 0 && said != verdict::ALLOWED;
         if denied || missing {

@@ -7,7 +7,7 @@ use super::{
     exe, group,
     maps::{self, LEDGER, SHARED},
     path,
-    shared::shared,
+    shared::{copy, shared},
 };
 
 /// The time of a close whose return is not seen.
@@ -22,27 +22,41 @@ pub(crate) fn counters(group: &Group) -> Option<*mut Counters> {
     if let Some(counters) = LEDGER.get_ptr_mut(group) {
         return Some(counters);
     }
-    let counters = new(group);
-    (!counters.is_null()).then_some(counters)
+    let place = make(group);
+    if place != MADE {
+        return SHARED.get_ptr_mut(place);
+    }
+    LEDGER.get_ptr_mut(group).or_else(|| SHARED.get_ptr_mut(0))
 }
 
-/// The counters of a group that counts for the first time, or has none of its own.
+/// Instead of a place in [`Group::SHARED`]: the group has a row of its own.
+const MADE: u32 = u32::MAX;
+
+/// Makes the row of a group that counts for the first time: [`MADE`], or the place in [`Group::SHARED`] of the group
+/// that counts in its stead.
+///
+/// A [global function](super).
 #[inline(never)]
-fn new(group: &Group) -> *mut Counters {
+#[unsafe(export_name = "linger_make_row")]
+extern "C" fn make(group: *const Group) -> u32 {
+    if group.is_null() {
+        return 0;
+    }
+    // On the stack, as a key.
+    let group = copy(shared!(group.cast_mut()));
     for (place, shared) in (0..).zip(&Group::SHARED) {
         if group.cgroup_id == shared.cgroup_id {
-            return self::shared(place);
+            return place;
         }
     }
-    // Another CPU may make them first: then this fails and the look finds them.
-    if LEDGER.insert(group, &ZERO, u64::from(BPF_NOEXIST)).is_ok() {
-        learn(group);
+    // Another CPU may make it first: then this fails and the look finds it.
+    if LEDGER.insert(&group, &ZERO, u64::from(BPF_NOEXIST)).is_ok() {
+        learn(&group);
+    } else if LEDGER.get_ptr_mut(&group).is_none() {
+        maps::lose(Lost::Group);
+        return 0;
     }
-    if let Some(counters) = LEDGER.get_ptr_mut(group) {
-        return counters;
-    }
-    maps::lose(Lost::Group);
-    shared(0)
+    MADE
 }
 
 /// Writes down what is known of a new group beyond its key.
@@ -53,11 +67,6 @@ fn learn(group: &Group) {
     if group::is_keyed(keyed::EXE) {
         exe::learn_current(group.exe_inode, group.exe_device.into());
     }
-}
-
-/// The counters of one of [`Group::SHARED`].
-fn shared(place: u32) -> *mut Counters {
-    SHARED.get_ptr_mut(place).unwrap_or(core::ptr::null_mut())
 }
 
 /// The counters of [`Group::NOBODY`].

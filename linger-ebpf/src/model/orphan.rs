@@ -234,16 +234,23 @@ pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
 }
 
 /// An orphan is over: it is counted, or kept until its fate shows.
+///
+/// A [global function](super).
 #[inline(never)]
-fn over(orphan: &Orphan, lived_ns: u64) {
+#[unsafe(export_name = "linger_over")]
+extern "C" fn over(orphan: *const Orphan, lived_ns: u64) -> u32 {
+    // SAFETY: what callers have is a record.
+    let Some(orphan) = (unsafe { orphan.as_ref() }) else {
+        return 0;
+    };
     let mut fate = orphan.fate;
     if fate == UNDECIDED {
         if undecided::put(orphan, lived_ns, now_ns(), by_peer) {
-            return;
+            return 0;
         }
         fate = Fate::Unknown as u32;
     }
-    count_over(orphan, fate, lived_ns);
+    count_over(orphan, fate, lived_ns)
 }
 
 /// Nothing answered what ended an orphan: it was an RST of the peer.

@@ -153,11 +153,7 @@ fn count(sk: &Sock<ProbeRead>, tcp: &Tcp<ProbeRead>) {
         }
     };
     // A timer interrupts anyone: its RST belongs to the cgroup of the socket, and to no process.
-    let group = if by_timer {
-        group::of_owner(sk)
-    } else {
-        group::of_actor(sk)
-    };
+    let group = group::of_actor(sk, !by_timer);
     let mut index = cause as usize;
     // SAFETY: a local; volatile so that what follows is compiled and verified once, not for each cause.
     let index = unsafe { (&raw mut index).read_volatile() };
