@@ -119,11 +119,14 @@ impl<'a> Machine<'a> {
         // Emulated on purpose: it works everywhere, also where /dev/kvm is there and does not.
         if self.counts {
             qemu.args(["-accel", "tcg,thread=single"])
-                .args(["-icount", "shift=0,sleep=off"]);
+                .args(["-icount", "shift=0,sleep=off"])
+                .args(["-cpu", "max"]);
         } else {
-            qemu.args(["-accel", "tcg,thread=multi"]);
+            // Without its string instructions for bytes, of which QEMU makes a loop, the kernel copies by words.
+            qemu.args(["-accel", "tcg,thread=multi"])
+                .args(["-cpu", "max,-erms,-fsrm"]);
         }
-        qemu.args(["-cpu", "max", "-smp", &self.cpus.to_string()])
+        qemu.args(["-smp", &self.cpus.to_string()])
             .args(["-m", "2048", "-nodefaults", "-no-reboot"])
             .arg("-kernel")
             .arg(&self.kernel.image)

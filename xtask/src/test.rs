@@ -1,13 +1,12 @@
 //! Every check and test, in stages that stop, and a summary at the end.
 
 mod queue;
+mod schedule;
 mod step;
 mod steps;
 mod summary;
 mod unit;
 
-use std::sync::{Mutex, PoisonError};
-use std::thread;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
@@ -16,8 +15,8 @@ use clap::Args;
 pub use self::step::perform_here;
 pub use self::summary::describe;
 
-use self::queue::Queue;
-use self::step::{Done, Extent, Stage, Step};
+use self::schedule::Schedule;
+use self::step::{Extent, Step};
 use crate::setup::{self, Purpose};
 
 /// How many steps run side by side: an emulated machine keeps one of two cores busy.
@@ -78,49 +77,17 @@ fn chosen(extent: Extent, filter: &str) -> Result<Vec<Step>> {
     Ok(steps)
 }
 
-/// Does the steps, stage by stage, up to one in which something failed, and sums up.
-fn perform(mut steps: Vec<Step>, options: &Options) -> Result<bool> {
+/// Does the steps, up to a stage in which something failed, and sums up.
+fn perform(steps: Vec<Step>, options: &Options) -> Result<bool> {
     let start = Instant::now();
     println!("=== setup");
     setup::ensure(Purpose::Test)?;
     setup::mount_tracefs()?;
     println!("=== setup: ok, {:.1} s", start.elapsed().as_secs_f64());
 
-    let mut done: Vec<Done> = Vec::new();
-    for stage in Stage::ALL {
-        if done.iter().all(Done::passed) {
-            let now = steps.extract_if(.., |step| step.stage == stage).collect();
-            done.extend(perform_stage(now, options));
-        }
-    }
-    let not_begun: Vec<_> = steps.iter().map(|step| step.name.as_str()).collect();
+    let (done, not_begun) = Schedule::new(steps).perform(LANES, |step| step.perform(options));
+    let not_begun: Vec<_> = not_begun.iter().map(|step| step.name.as_str()).collect();
     Ok(summary::print(&done, &not_begun, start.elapsed()))
-}
-
-/// Does the steps of a stage, some side by side, and those that bear no company at its end.
-fn perform_stage(steps: Vec<Step>, options: &Options) -> Vec<Done> {
-    let (alone, together): (Vec<_>, Vec<_>) = steps.into_iter().partition(|step| step.alone);
-    let mut done = side_by_side(&together, LANES, options);
-    done.extend(side_by_side(&alone, 1, options));
-    done
-}
-
-/// Does the steps in their order, so many at a time.
-fn side_by_side(steps: &[Step], lanes: usize, options: &Options) -> Vec<Done> {
-    let queue = Queue::new(steps);
-    let done = Mutex::new(Vec::new());
-    thread::scope(|scope| {
-        for _ in 0..lanes {
-            scope.spawn(|| {
-                while let Some(step) = queue.next() {
-                    let step = step.perform(options);
-                    let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
-                    done.push(step);
-                }
-            });
-        }
-    });
-    done.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -52,12 +52,7 @@ pub(crate) fn of_actor<M: Memory>(sk: &Sock<M>, is_by_thread: bool) -> Group {
     of(sk, is_by_thread, connection(sk, left_out), left_out)
 }
 
-fn of<M: Memory>(
-    sk: &Sock<M>,
-    is_by_thread: bool,
-    connection: (u16, u8),
-    left_out: u64,
-) -> Group {
+fn of<M: Memory>(sk: &Sock<M>, is_by_thread: bool, connection: (u16, u8), left_out: u64) -> Group {
     let task = Task::current();
     if !is_by_thread || task.is_kernel_thread() {
         return admit(of_socket(sk), [0; 2], connection, left_out);

@@ -18,7 +18,7 @@ use super::{Options, steps};
 use crate::shell::root;
 use crate::tally::{Scenarios, Tally};
 
-/// When a step is done: each stage only if those before it passed.
+/// When a step is done: no step begins once one of an earlier stage has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stage {
     /// What is read: format, lints, licences.
@@ -29,10 +29,6 @@ pub(super) enum Stage {
     First,
     /// All else.
     Rest,
-}
-
-impl Stage {
-    pub(super) const ALL: [Self; 4] = [Self::Form, Self::Unit, Self::First, Self::Rest];
 }
 
 /// Where a step belongs.
@@ -47,7 +43,7 @@ pub(super) enum Extent {
 }
 
 /// What a step does.
-pub(super) type Work = Box<dyn Fn(&Options) -> Result<Findings> + Sync>;
+pub(super) type Work = Box<dyn Fn(&Options) -> Result<Findings> + Send + Sync>;
 
 /// A check or a group of tests.
 pub(super) struct Step {
@@ -55,7 +51,7 @@ pub(super) struct Step {
     pub(super) name: String,
     pub(super) stage: Stage,
     pub(super) extent: Extent,
-    /// Whether it runs when all others of its stage have ended: load would break it, or it is the load.
+    /// Whether it runs by itself, after the others of its stage: load would break it, or it is the load.
     pub(super) alone: bool,
     pub(super) work: Work,
 }
@@ -82,6 +78,7 @@ impl Findings {
 /// A step that was done.
 pub(super) struct Done {
     pub(super) name: String,
+    pub(super) stage: Stage,
     pub(super) time: Duration,
     /// If the step broke, why, and the last of what it printed.
     pub(super) findings: Result<Findings, String>,
@@ -121,6 +118,7 @@ impl Step {
             .map_err(|error| format!("{}{error:#}", last.into_text()));
         let done = Done {
             name: self.name.clone(),
+            stage: self.stage,
             time: start.elapsed(),
             findings,
         };
@@ -222,10 +220,22 @@ pub fn perform_here(name: &str, report: &Path, options: &Options) -> Result<()> 
 pub(super) mod tests {
     use super::*;
 
+    /// A step that does nothing.
+    pub(in super::super) fn step(name: &str, stage: Stage) -> Step {
+        Step {
+            name: name.into(),
+            stage,
+            extent: Extent::Usual,
+            alone: false,
+            work: Box::new(|_| Ok(Findings::Counted(Tally::PASSED))),
+        }
+    }
+
     /// A step that found this.
     pub(in super::super) fn done(findings: Option<Findings>) -> Done {
         Done {
             name: "x".into(),
+            stage: Stage::Form,
             time: Duration::ZERO,
             findings: findings.ok_or_else(|| "it broke".into()),
         }

@@ -49,6 +49,7 @@ pub(super) fn all() -> Vec<Step> {
         counted("scenarios here", First, Everyday, scenarios_here),
         on_kernel(NEWEST, FIRST, First, Everyday, Proof::All),
         counted("package", Rest, Usual, package_on_kernels),
+        checked("gate", Rest, Usual, || lab(&["gate"])),
     ];
     for entry in TABLE {
         let others = PLANS
@@ -65,7 +66,6 @@ pub(super) fn all() -> Vec<Step> {
     }
     steps.extend([
         counted("units under systemd", Rest, Usual, units),
-        checked("gate", Rest, Usual, || lab(&["gate"])),
         Step {
             alone: true,
             ..checked("bench", Rest, Full, || lab(&["bench"]))
@@ -96,7 +96,7 @@ fn counted(
     name: impl Into<String>,
     stage: Stage,
     extent: Extent,
-    work: impl Fn(&Options) -> Result<Findings> + Sync + 'static,
+    work: impl Fn(&Options) -> Result<Findings> + Send + Sync + 'static,
 ) -> Step {
     Step {
         name: name.into(),
@@ -112,7 +112,7 @@ fn checked(
     name: &str,
     stage: Stage,
     extent: Extent,
-    work: impl Fn() -> Result<()> + Sync + 'static,
+    work: impl Fn() -> Result<()> + Send + Sync + 'static,
 ) -> Step {
     counted(name, stage, extent, move |_| {
         work().map(|()| Findings::Counted(Tally::PASSED))
