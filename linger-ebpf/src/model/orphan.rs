@@ -229,7 +229,7 @@ pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
         (orphan.fate, orphan.unsent, orphan.unacked) = (fate, unsent, unacked);
         orphan.write_seq = tcp.write_seq();
         let lived_ns = now_ns().saturating_sub(orphan.left_ns);
-        over(&orphan, lived_ns);
+        over(&raw const orphan, lived_ns);
     }
 }
 
