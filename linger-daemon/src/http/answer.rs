@@ -2,7 +2,7 @@
 
 use hyper::body::{Body, Bytes};
 use hyper::header::{self, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper::{Method, Request, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::access::refusal;
@@ -41,7 +41,7 @@ pub(super) async fn answer(
         Verdict::Busy => busy(),
     };
     rules.mark(&mut answer);
-    if has_body && request.version() < Version::HTTP_2 {
+    if has_body {
         // Its body is not read, so nothing can follow it.
         let close = HeaderValue::from_static("close");
         answer.headers_mut().insert(header::CONNECTION, close);

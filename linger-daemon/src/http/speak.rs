@@ -6,11 +6,11 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::Request;
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Version};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::server::Acceptor;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -22,19 +22,6 @@ use super::{Limits, State, answer};
 
 /// Bytes of a request's head: a browser's, with the cookies of other ports of the same host, fits.
 const MAX_HEAD: u16 = 16 * 1024;
-
-/// Requests at a time on one connection of HTTP/2.
-const MAX_STREAMS: u32 = 8;
-
-/// Bytes of request bodies that a client may send unasked, of HTTP/2; no endpoint takes any.
-const WINDOW: u32 = 64 * 1024;
-
-/// Bytes of an answer that are taken over from its making, of HTTP/2.
-const MAX_SENDING: usize = 64 * 1024;
-
-/// Streams that are reset before they are looked at, or for a mistake: as many, and the connection
-/// ends.
-const MAX_RESETS: usize = 16;
 
 /// For the client to take the answer that there is none in time.
 const GRACE: Duration = Duration::from_secs(1);
@@ -52,7 +39,7 @@ pub(super) async fn serve(
         limits,
         stopped,
     };
-    let Some((stream, version)) = life.greet(stream, &state).await else {
+    let Some(stream) = life.greet(stream, &state).await else {
         return;
     };
     let service = service_fn(|request: Request<Incoming>| {
@@ -65,29 +52,14 @@ pub(super) async fn serve(
         }
     });
     let stream = TokioIo::new(stream);
-    if version == Version::HTTP_2 {
-        let connection = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(MAX_STREAMS)
-            .max_header_list_size(MAX_HEAD.into())
-            .initial_stream_window_size(WINDOW)
-            .initial_connection_window_size(WINDOW)
-            .max_send_buf_size(MAX_SENDING)
-            .max_pending_accept_reset_streams(MAX_RESETS)
-            .max_local_error_reset_streams(MAX_RESETS)
-            .serve_connection(stream, service);
-        life.live(connection, http2::Connection::graceful_shutdown)
-            .await;
-    } else {
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            // Of all requests alike, whatever the protocol, the place keeps the time.
-            .header_read_timeout(None)
-            .max_buf_size(MAX_HEAD.into())
-            .serve_connection(stream, service);
-        life.live(connection, http1::Connection::graceful_shutdown)
-            .await;
-    }
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        // The connection keeps the time, from its first byte on.
+        .header_read_timeout(None)
+        .max_buf_size(MAX_HEAD.into())
+        .serve_connection(stream, service);
+    life.live(connection, http1::Connection::graceful_shutdown)
+        .await;
 }
 
 /// How long a connection lives.
@@ -100,14 +72,10 @@ struct Life<'a> {
 
 impl Life<'_> {
     /// Speaks TLS if that is spoken here; returns what to speak inside.
-    async fn greet(
-        &self,
-        stream: Box<dyn Transport>,
-        state: &State,
-    ) -> Option<(Box<dyn Transport>, Version)> {
+    async fn greet(&self, stream: Box<dyn Transport>, state: &State) -> Option<Box<dyn Transport>> {
         let rules = state.security.rules();
         let Some(tls) = &rules.tls else {
-            return Some((stream, Version::HTTP_11));
+            return Some(stream);
         };
         let mut stopped = self.stopped.clone();
         let handshake = async {
@@ -121,13 +89,7 @@ impl Life<'_> {
             _ = stopped.changed() => return None,
         };
         match accepted {
-            Ok(stream) => {
-                let version = match stream.get_ref().1.alpn_protocol() {
-                    Some(b"h2") => Version::HTTP_2,
-                    _ => Version::HTTP_11,
-                };
-                Some((Box::new(stream), version))
-            }
+            Ok(stream) => Some(Box::new(stream)),
             Err(error) => {
                 tracing::debug!(%error, "a client got no connection by TLS");
                 None

@@ -10,7 +10,6 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use crate::besieged::{Besieged, Speech};
-use crate::http2;
 use crate::secure::{Authority, Client, Directory};
 
 /// By TLS, and with a password.
@@ -37,16 +36,12 @@ impl Besieged {
         self.done.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Connections by TLS, with these protocols.
-    fn secure(&self, protocols: &[&str]) -> io::Result<impl io::Read + Write + use<>> {
+    /// A connection by TLS.
+    fn secure(&self) -> io::Result<impl io::Read + Write + use<>> {
         let Speech::Secured(_, authority, _) = &self.speech else {
             panic!("it is plain");
         };
-        let client = Client {
-            protocols,
-            ..Client::trusting(authority)
-        };
-        Ok(client.over(self.connect()?))
+        Ok(Client::trusting(authority).over(self.connect()?))
     }
 
     /// Keeps so many connections that have sent this, and send no more than one byte a second.
@@ -187,7 +182,7 @@ fn half_of_a_greeting_by_tls() {
 fn more_greetings_by_tls_than_can_be_answered() {
     secured().attack("handshakes", 4, |server, _| {
         while !server.is_over() {
-            let Ok(mut stream) = server.secure(&[]) else {
+            let Ok(mut stream) = server.secure() else {
                 continue;
             };
             if stream.write_all(b"G").is_ok() {
@@ -204,34 +199,6 @@ fn more_passwords_than_can_be_checked() {
             "GET /metrics HTTP/1.1\r\nHost: localhost\r\n{}\r\n",
             basic(&format!("wrong {number}"))
         );
-        ask_on(server, || Ok(Box::new(server.secure(&[])?)), &request);
-    });
-}
-
-#[test]
-fn requests_of_http_2_that_are_taken_back() {
-    secured().attack("connections of 5,000 rapid resets", 4, |server, _| {
-        let streams = (0..5000).map(|number| 2 * number + 1);
-        let frames: Vec<u8> = streams
-            .flat_map(|stream| [http2::request(stream), http2::reset(stream)].concat())
-            .collect();
-        while !server.is_over() {
-            let Ok(mut stream) = server.secure(&["h2"]) else {
-                continue;
-            };
-            let _ = stream.write_all(&http2::preface());
-            let _ = stream.write_all(&frames);
-            server.did(1);
-            let _ = stream.read(&mut [0; 1024]);
-        }
-    });
-}
-
-#[test]
-fn heads_of_http_2_without_end() {
-    let first = [http2::preface(), http2::endless(1)].concat();
-    secured().attack("frames of endless heads of HTTP/2", 4, |server, _| {
-        let connect = || Ok(Box::new(server.secure(&["h2"])?) as Box<dyn Write>);
-        server.pour(connect, &first, &http2::continuation(1));
+        ask_on(server, || Ok(Box::new(server.secure()?)), &request);
     });
 }

@@ -8,7 +8,6 @@ mod besieged;
 #[path = "../web/fixture.rs"]
 #[expect(dead_code, reason = "shared with the tests of the endpoints")]
 mod fixture;
-mod http2;
 #[path = "../web/secure.rs"]
 #[expect(dead_code, reason = "shared with the tests of the endpoints")]
 mod secure;

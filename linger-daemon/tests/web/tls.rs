@@ -1,15 +1,8 @@
-//! TLS: who is let in by certificate, HTTP/1.1 and HTTP/2 inside, and files that change.
+//! TLS: who is let in by certificate, which protocol is spoken, and files that change.
 
 use std::io::{Read as _, Write as _};
 
-use http_body_util::{BodyExt as _, Empty};
-use hyper::body::Bytes;
-use hyper::client::conn::http2;
-use hyper::{Request, Version};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::SanType;
-use rustls::pki_types::ServerName;
-use tokio_rustls::TlsConnector;
 
 use crate::secure::{Authority, Client, Directory, dns, eventually};
 use crate::server::Server;
@@ -173,55 +166,16 @@ fn chosen(server: &Server, authority: &Authority) -> Option<String> {
 }
 
 #[test]
-fn http_2_is_offered_unless_it_is_turned_off() {
+fn those_who_offer_http_2_get_http_1_1() {
     let authority = Authority::new("ours");
-    let server = Directory::tls(&authority.server(), "").server();
-    assert_eq!(chosen(&server, &authority).as_deref(), Some("h2"));
-    let off = "http_server_config:\n  http2: false\n";
-    let server = Directory::tls(&authority.server(), off).server();
-    assert_eq!(chosen(&server, &authority).as_deref(), Some("http/1.1"));
-}
-
-#[tokio::test]
-async fn requests_share_a_connection_of_http_2() {
-    let authority = Authority::new("ours");
-    let server = Directory::tls(&authority.server(), "").server();
-    let client = Client {
-        protocols: &["h2"],
-        ..Client::trusting(&authority)
-    };
-    let stream = tokio::net::TcpStream::connect(server.address())
-        .await
-        .unwrap();
-    let name = ServerName::try_from("localhost").unwrap();
-    let stream = TlsConnector::from(client.config())
-        .connect(name, stream)
-        .await
-        .unwrap();
-    let io = TokioIo::new(stream);
-    let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
-    tokio::spawn(connection);
-    let asked = ["/metrics", "/", "/healthz", "/nothing"].map(|path| {
-        let mut sender = sender.clone();
-        tokio::spawn(async move {
-            let request = Request::get(format!("https://localhost{path}"))
-                .body(Empty::<Bytes>::new())
-                .unwrap();
-            let answer = sender.send_request(request).await.unwrap();
-            assert_eq!(answer.version(), Version::HTTP_2);
-            let status = answer.status().as_u16();
-            let body = answer.into_body().collect().await.unwrap().to_bytes();
-            (status, body)
-        })
-    });
-    let mut answers = Vec::new();
-    for asked in asked {
-        answers.push(asked.await.unwrap());
+    for config in [
+        "",
+        "http_server_config:\n  http2: true\n",
+        "http_server_config:\n  http2: false\n",
+    ] {
+        let server = Directory::tls(&authority.server(), config).server();
+        assert_eq!(chosen(&server, &authority).as_deref(), Some("http/1.1"));
     }
-    let statuses: Vec<u16> = answers.iter().map(|(status, _)| *status).collect();
-    assert_eq!(statuses, [200, 200, 200, 404]);
-    let metrics = String::from_utf8(answers[0].1.to_vec()).unwrap();
-    assert!(metrics.contains("\nlinger_closes_total{"));
 }
 
 #[test]

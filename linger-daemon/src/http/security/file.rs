@@ -40,7 +40,9 @@ pub(super) struct Tls {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Http {
-    http2: Option<bool>,
+    /// Whether HTTP/2 may be spoken; it never is.
+    #[serde(rename = "http2")]
+    _allows_http2: Option<bool>,
     headers: Option<BTreeMap<String, String>>,
 }
 
@@ -90,11 +92,6 @@ const HEADERS: &[(&str, &[&str], &str)] = &[
 ];
 
 impl Http {
-    /// Whether HTTP/2 is spoken on TLS.
-    pub(super) fn http2(&self) -> bool {
-        self.http2.unwrap_or(true)
-    }
-
     /// The headers of every answer.
     pub(super) fn headers(&self) -> Result<Vec<(HeaderName, HeaderValue)>, Mistake> {
         let headers = self.headers.iter().flatten();

@@ -147,7 +147,7 @@ fn read(path: &Path, seen: &mut Vec<(PathBuf, Option<Stamp>)>) -> Result<Rules, 
     let server = match tls {
         Some(tls) => {
             tls.files(path).into_iter().for_each(look);
-            let server = tls.server(path, http.http2())?;
+            let server = tls.server(path)?;
             trusts_certificates = tls.trusts_certificates().map_err(here)?;
             Some(Arc::new(server))
         }

@@ -46,7 +46,7 @@ impl Tls {
     }
 
     /// Reads certificates and keys, relative to the directory of the `file`.
-    pub(super) fn server(&self, file: &Path, http2: bool) -> Result<ServerConfig, SecurityError> {
+    pub(super) fn server(&self, file: &Path) -> Result<ServerConfig, SecurityError> {
         let here = |mistake: Mistake| mistake.in_file(file);
         if self.cert.is_empty() && self.cert_file.is_empty() {
             return Err(here(Mistake::Contradiction(
@@ -76,11 +76,7 @@ impl Tls {
             .with_single_cert(chain, key)
             .map_err(|error| Mistake::Pair(error).in_file(certificates.path))?;
         server.ignore_client_order = self.prefer_server_cipher_suites.unwrap_or(true);
-        server.alpn_protocols = if http2 {
-            vec![b"h2".to_vec(), b"http/1.1".to_vec()]
-        } else {
-            vec![b"http/1.1".to_vec()]
-        };
+        server.alpn_protocols = vec![b"http/1.1".to_vec()];
         // Nothing is kept for a client that is gone: no memory, and no certificate that was revoked.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
