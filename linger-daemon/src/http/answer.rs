@@ -40,7 +40,6 @@ pub(super) async fn answer(
         Verdict::Unknown => unauthorized(),
         Verdict::Busy => busy(),
     };
-    rules.mark(&mut answer);
     if has_body {
         // Its body is not read, so nothing can follow it.
         let close = HeaderValue::from_static("close");

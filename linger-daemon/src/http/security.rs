@@ -11,8 +11,6 @@ mod tls;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use hyper::Response;
-use hyper::header::{HeaderName, HeaderValue};
 use rustls::ServerConfig;
 
 use self::passwords::Users;
@@ -25,21 +23,10 @@ use crate::config::FileError;
 pub(super) struct Rules {
     /// How to speak TLS; plain HTTP if none.
     pub(super) tls: Option<Arc<ServerConfig>>,
-    /// What every answer carries.
-    headers: Vec<(HeaderName, HeaderValue)>,
     /// Who may ask; everyone if there are none.
     pub(super) users: Users,
     /// Whoever may ask has shown a password, or a certificate that is trusted.
     pub(super) knows_all: bool,
-}
-
-impl Rules {
-    /// Adds to an answer what every answer carries.
-    pub(super) fn mark<B>(&self, answer: &mut Response<B>) {
-        for (name, value) in &self.headers {
-            answer.headers_mut().insert(name, value.clone());
-        }
-    }
 }
 
 /// Why a web configuration is of no use.

@@ -115,25 +115,3 @@ fn passwords_and_tls_go_together() {
     assert_eq!(status(&header("a", "b")), 200);
     assert_eq!(status(&header("a", "c")), 401);
 }
-
-#[test]
-fn headers_of_the_file_are_in_every_answer() {
-    let config = "http_server_config:\n  headers:\n    X-Frame-Options: deny\n    \
-                  Strict-Transport-Security: max-age=31536000\n    X-XSS-Protection: ''\n    \
-                  Content-Security-Policy: default-src 'none'\n"
-        .to_owned()
-        + &users(&[("a", "b")]);
-    let server = Directory::with(&config).server();
-    for answer in [server.get("/"), ask(&server, "/", "a", "b")] {
-        assert_eq!(answer.header("x-frame-options"), Some("deny"));
-        assert_eq!(
-            answer.header("strict-transport-security"),
-            Some("max-age=31536000")
-        );
-        assert_eq!(
-            answer.header("content-security-policy"),
-            Some("default-src 'none'")
-        );
-        assert_eq!(answer.header("x-xss-protection"), None);
-    }
-}

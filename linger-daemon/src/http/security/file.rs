@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use hyper::header::{HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_saphyr::Options;
@@ -14,7 +13,7 @@ use super::Mistake;
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
     pub(super) tls_server_config: Option<Tls>,
-    pub(super) http_server_config: Option<Http>,
+    http_server_config: Option<Http>,
     pub(super) basic_auth_users: Option<BTreeMap<String, String>>,
     rate_limit: Option<IgnoredAny>,
 }
@@ -34,12 +33,14 @@ pub(super) struct Tls {
     pub(super) max_version: Option<String>,
     pub(super) cipher_suites: Option<Vec<String>>,
     pub(super) curve_preferences: Option<Vec<String>>,
-    pub(super) prefer_server_cipher_suites: Option<bool>,
+    /// Go ignores it as well.
+    #[serde(rename = "prefer_server_cipher_suites")]
+    _prefers_own_order: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Http {
+struct Http {
     /// Whether HTTP/2 may be spoken; it never is.
     #[serde(rename = "http2")]
     _allows_http2: Option<bool>,
@@ -57,6 +58,9 @@ pub(super) fn parse(text: &str) -> Result<File, Mistake> {
             found: "limiting the rate of requests".to_owned(),
             instead: "connections and their times are limited always: remove it",
         });
+    }
+    if let Some(http) = &file.http_server_config {
+        http.refuse_headers()?;
     }
     Ok(file)
 }
@@ -77,50 +81,18 @@ fn one_line(message: &str) -> String {
     words.join(" ")
 }
 
-/// The headers that may be set, each with the values that it may have, and those in words: any if there
-/// are none.
-const HEADERS: &[(&str, &[&str], &str)] = &[
-    ("Strict-Transport-Security", &[], ""),
-    ("X-Content-Type-Options", &["nosniff"], "nosniff"),
-    (
-        "X-Frame-Options",
-        &["deny", "sameorigin"],
-        "deny or sameorigin",
-    ),
-    ("X-XSS-Protection", &[], ""),
-    ("Content-Security-Policy", &[], ""),
-];
-
 impl Http {
-    /// The headers of every answer.
-    pub(super) fn headers(&self) -> Result<Vec<(HeaderName, HeaderValue)>, Mistake> {
+    /// Whether no header of its own is asked for: an empty one is none.
+    fn refuse_headers(&self) -> Result<(), Mistake> {
         let headers = self.headers.iter().flatten();
-        headers
-            .filter(|(_, value)| !value.is_empty())
-            .map(|(name, value)| header(name, value))
-            .collect()
+        let mut asked = headers.filter(|(_, value)| !value.is_empty());
+        let Some((name, _)) = asked.next() else {
+            return Ok(());
+        };
+        Err(Mistake::Unsupported {
+            key: "http_server_config: headers",
+            found: name.clone(),
+            instead: "lingerd sets the headers that its answers need: remove it",
+        })
     }
-}
-
-fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Mistake> {
-    let known = HEADERS.iter().find(|(known, ..)| *known == name);
-    let Some((_, values, in_words)) = known else {
-        return Err(Mistake::Value {
-            key: "http_server_config: headers".to_owned(),
-            found: name.to_owned(),
-            expected: "one of Strict-Transport-Security, X-Content-Type-Options, \
-                       X-Frame-Options, X-XSS-Protection, Content-Security-Policy",
-        });
-    };
-    let wrong = |expected| Mistake::Value {
-        key: format!("http_server_config: headers: {name}"),
-        found: value.to_owned(),
-        expected,
-    };
-    if !values.is_empty() && !values.contains(&value) {
-        return Err(wrong(in_words));
-    }
-    let as_name = name.parse().map_err(|_| wrong("a header"))?;
-    let as_value = value.parse().map_err(|_| wrong("printable text"))?;
-    Ok((as_name, as_value))
 }

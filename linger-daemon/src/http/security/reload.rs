@@ -137,11 +137,9 @@ fn read(path: &Path, seen: &mut Vec<(PathBuf, Option<Stamp>)>) -> Result<Rules, 
     let text = config::text(path).map_err(|why| here(why.into()))?;
     let File {
         tls_server_config,
-        http_server_config,
         basic_auth_users,
         ..
     } = file::parse(&text).map_err(here)?;
-    let http = http_server_config.unwrap_or_default();
     let tls = tls_server_config.filter(Tls::is_enabled);
     let mut trusts_certificates = false;
     let server = match tls {
@@ -156,7 +154,6 @@ fn read(path: &Path, seen: &mut Vec<(PathBuf, Option<Stamp>)>) -> Result<Rules, 
     let users = Users::new(basic_auth_users.unwrap_or_default()).map_err(here)?;
     Ok(Rules {
         tls: server,
-        headers: http.headers().map_err(here)?,
         knows_all: trusts_certificates || !users.is_empty(),
         users,
     })

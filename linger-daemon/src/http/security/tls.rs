@@ -3,14 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::crypto::{CryptoProvider, SupportedKxGroup, ring};
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::{
-    CipherSuite, RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion,
-};
+use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use super::client::{Clients, Policy};
 use super::file::Tls;
@@ -58,7 +56,8 @@ impl Tls {
                 "tls_server_config: missing one of key or key_file",
             )));
         }
-        let provider = Arc::new(self.provider().map_err(here)?);
+        self.refuse_lists().map_err(here)?;
+        let provider = Arc::new(ring::default_provider());
         let versions = self.versions().map_err(here)?;
         let clients = self.clients(file, &provider)?;
         let certificates = Pem::new(&self.cert_file, &self.cert, file)?;
@@ -75,7 +74,7 @@ impl Tls {
         let mut server = builder
             .with_single_cert(chain, key)
             .map_err(|error| Mistake::Pair(error).in_file(certificates.path))?;
-        server.ignore_client_order = self.prefer_server_cipher_suites.unwrap_or(true);
+        server.ignore_client_order = true;
         server.alpn_protocols = vec![b"http/1.1".to_vec()];
         // Nothing is kept for a client that is gone: no memory, and no certificate that was revoked.
         server.session_storage = Arc::new(NoServerSessionStorage {});
@@ -106,34 +105,25 @@ impl Tls {
         Ok(chosen.map(|(_, version)| version).collect())
     }
 
-    /// The algorithms that are left.
-    fn provider(&self) -> Result<CryptoProvider, Mistake> {
-        let mut provider = ring::default_provider();
-        if let Some(names) = self
-            .cipher_suites
-            .as_ref()
-            .filter(|names| !names.is_empty())
-        {
-            let all = provider.cipher_suites;
-            let chosen = names.iter().map(|name| suite(&all, name));
-            let chosen = chosen.collect::<Result<Vec<_>, _>>()?;
-            // As with Go, the list chooses among those of TLS 1.2.
-            let modern = all.iter().filter(|suite| suite.tls13().is_some()).copied();
-            provider.cipher_suites = modern
-                .chain(chosen.into_iter().filter(|suite| suite.tls13().is_none()))
-                .collect();
+    /// Whether a list of algorithms is given, of which there is none to choose: all that there are are sound.
+    fn refuse_lists(&self) -> Result<(), Mistake> {
+        let lists = [
+            ("tls_server_config: cipher_suites", &self.cipher_suites),
+            (
+                "tls_server_config: curve_preferences",
+                &self.curve_preferences,
+            ),
+        ];
+        for (key, list) in lists {
+            if let Some(names) = list.as_ref().filter(|names| !names.is_empty()) {
+                return Err(Mistake::Unsupported {
+                    key,
+                    found: names.join(", "),
+                    instead: "the algorithms are those of TLS 1.3, and of TLS 1.2 with forward secrecy: remove it",
+                });
+            }
         }
-        if let Some(names) = self
-            .curve_preferences
-            .as_ref()
-            .filter(|names| !names.is_empty())
-        {
-            provider.kx_groups = names
-                .iter()
-                .map(|name| curve(name))
-                .collect::<Result<_, _>>()?;
-        }
-        Ok(provider)
+        Ok(())
     }
 
     /// Who checks the certificates of clients; no one is asked for one if there is none.
@@ -188,34 +178,6 @@ fn version(key: &'static str, name: Option<&str>, default: u8) -> Result<u8, Mis
             key: key.to_owned(),
             found: other.to_owned(),
             expected: "TLS12 or TLS13",
-        }),
-    }
-}
-
-/// The suite of this name, which is Go's.
-fn suite(all: &[SupportedCipherSuite], name: &str) -> Result<SupportedCipherSuite, Mistake> {
-    let named = |suite: CipherSuite| {
-        let own = suite.as_str().unwrap_or_default();
-        own == name || own.replacen("TLS13_", "TLS_", 1) == name
-    };
-    let found = all.iter().find(|suite| named(suite.suite())).copied();
-    found.ok_or_else(|| Mistake::Unsupported {
-        key: "tls_server_config: cipher_suites",
-        found: name.to_owned(),
-        instead: "there is TLS_ECDHE_{ECDSA,RSA}_WITH_{AES_128_GCM_SHA256, AES_256_GCM_SHA384, \
-                  CHACHA20_POLY1305_SHA256}, and with TLS 1.3 always its own",
-    })
-}
-
-fn curve(name: &str) -> Result<&'static dyn SupportedKxGroup, Mistake> {
-    match name {
-        "X25519" => Ok(ring::kx_group::X25519),
-        "CurveP256" => Ok(ring::kx_group::SECP256R1),
-        "CurveP384" => Ok(ring::kx_group::SECP384R1),
-        other => Err(Mistake::Unsupported {
-            key: "tls_server_config: curve_preferences",
-            found: other.to_owned(),
-            instead: "there is X25519, CurveP256 and CurveP384",
         }),
     }
 }
