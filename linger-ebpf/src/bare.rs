@@ -1,12 +1,12 @@
-//! What every object needs that has no standard library, and is for the kernel.
+//! The panic handler and the license, which every BPF object needs.
 
-/// Nothing in the programs panics: what could, the compiler has shown unreachable.
+/// The programs cannot panic: the compiler has removed every panic as unreachable.
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// Some of the kernel's helpers are for programs under the GPL only.
+/// Some kernel helpers are available only to programs under the GPL.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

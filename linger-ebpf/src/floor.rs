@@ -1,6 +1,5 @@
-//! Programs on the same hooks as those of `main.rs`, under the same names, that do nothing but count
-//! their runs: whether a hook is reached at all, and for benchmarks the least that being attached there
-//! can cost.
+//! Programs for the same hooks as those of `main.rs`, with the same names, that only count their runs. They show
+//! whether a hook is reached and, in benchmarks, the least that an attached program can cost.
 
 #![no_std]
 #![no_main]
@@ -25,8 +24,8 @@ static RUNS: PerCpuArray<u64> = PerCpuArray::with_max_entries(PROGRAM_COUNT, 0);
 #[inline]
 fn count(place: u32) {
     if let Some(runs) = RUNS.get_ptr_mut(place) {
-        // SAFETY: a map value of this CPU. Who interrupts may count at the same time: then a run is
-        // missed, of several.
+        // SAFETY: a map value of this CPU. A program that interrupts this one may count at the same time;
+        // then one of the runs is missed.
         unsafe { *runs += 1 };
     }
 }

@@ -1,5 +1,5 @@
-//! What both sides of linger agree on: the keys and values of the maps, the words for what a
-//! close did, and, for the daemon, the compiled programs.
+//! The interface between the kernel side and the daemon: keys and values of the maps, values of labels and,
+//! for the daemon, the compiled programs.
 //!
 //! Everything here is `repr(C)` and made of integers without padding, because the kernel and the
 //! daemon exchange it as bytes.
@@ -15,6 +15,6 @@ pub use abi::*;
 #[cfg(not(target_arch = "bpf"))]
 pub static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/linger-ebpf"));
 
-/// Programs of the same names that only count their runs: which hooks are reached at all.
+/// Programs with the same names that only count their runs, to find out which hooks are reached.
 #[cfg(not(target_arch = "bpf"))]
 pub static FLOOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/floor"));

@@ -1,10 +1,10 @@
 //! The programs. Each translates the arguments of its hook into one call of the model.
 //!
-//! The names in `hooks` are those the daemon loads by; its `probe/hooks.rs` says what each is attached to.
+//! The daemon loads programs by their names in `hooks`; its `probe/hooks.rs` says what each is attached to.
 //!
-//! Whatever is not `inline(never)` is inlined, by a flag of the build: a call costs, and a pointer whose type the
-//! verifier knows does not survive all of them. What is rare is kept apart. (None is `cold`: then it would stand in a
-//! section of its own, and the loader tells functions by their places within a section.)
+//! A build flag inlines every function that is not `inline(never)`: a call costs, and typed pointers do not
+//! survive every call. Rarely executed code is kept out of line. (But not `cold`, which would put it into another
+//! section, and the loader identifies functions by their offsets within a section.)
 
 #![no_std]
 #![expect(

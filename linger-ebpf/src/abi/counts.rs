@@ -1,9 +1,9 @@
-//! What closes add up to.
+//! Counters.
 
 use super::group::Group;
 use super::labels::{Cause, Fate, Outcome};
 
-/// Upper bounds of the buckets of times blocked in close, nanoseconds, inclusive; one more bucket is above.
+/// Inclusive upper bounds of the buckets of times blocked in close, nanoseconds; one more bucket is above.
 pub const BLOCKED_BOUNDS_NS: [u64; BUCKETS - 1] = [
     100_000,
     1_000_000,
@@ -14,7 +14,7 @@ pub const BLOCKED_BOUNDS_NS: [u64; BUCKETS - 1] = [
     60_000_000_000,
 ];
 
-/// As [`BLOCKED_BOUNDS_NS`], of times from a close's return to the end of its orphan.
+/// Like [`BLOCKED_BOUNDS_NS`], for times from a close's return to the end of its orphan.
 pub const LIVED_BOUNDS_NS: [u64; BUCKETS - 1] = [
     1_000_000,
     10_000_000,
@@ -25,16 +25,16 @@ pub const LIVED_BOUNDS_NS: [u64; BUCKETS - 1] = [
     600_000_000_000,
 ];
 
-/// Number of buckets, the one above all bounds included.
+/// Number of buckets, including the one above all bounds.
 pub const BUCKETS: usize = 8;
 
-/// Times, and their sum.
+/// A histogram of times, and their sum.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Times {
     /// Nanoseconds.
     pub sum_ns: u64,
-    /// How many there were, by bucket; not cumulative.
+    /// Number of times, by bucket; not cumulative.
     pub buckets: [u64; BUCKETS],
 }
 
@@ -45,20 +45,20 @@ impl Times {
         buckets: [0; BUCKETS],
     };
 
-    /// How many there were.
+    /// Number of times.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 
-    /// Adds one, by the bounds of its buckets.
+    /// Adds a time, with these bounds of the buckets.
     pub fn add(&mut self, time_ns: u64, bounds_ns: &[u64; BUCKETS - 1]) {
         self.sum_ns += time_ns;
         self.buckets[bounds_ns.partition_point(|&bound| bound < time_ns)] += 1;
     }
 }
 
-/// A number of bytes for each half of the send queue, FIN and SYN not counted.
+/// Bytes in each half of the send queue, without FIN and SYN.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueBytes {
@@ -69,7 +69,7 @@ pub struct QueueBytes {
 }
 
 impl QueueBytes {
-    /// Nothing in it.
+    /// An empty queue.
     pub const NONE: Self = Self {
         unsent: 0,
         unacked: 0,
@@ -82,21 +82,21 @@ impl QueueBytes {
     }
 }
 
-/// What one group's closes left behind.
+/// Counters of the orphans that one group's closes left behind.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Orphans {
-    /// Those that ended, by [`Fate`]. It is added to last and read first: who sees an end sees its payload.
+    /// Orphans that ended, by [`Fate`]. Written last and read first: a reader that sees an end sees its payload.
     pub ends: [u64; Fate::COUNT],
-    /// Payload that was thrown away with them, by [`Fate`].
+    /// Payload discarded with them, by [`Fate`].
     pub discarded: [QueueBytes; Fate::COUNT],
     /// Times from the close's return to the end.
     pub lived: Times,
-    /// Payload of ended orphans that the peer acknowledged since.
+    /// Payload of ended orphans that the peer acknowledged after the close.
     pub delivered_bytes: u64,
-    /// Payload that was outstanding when the closes returned.
+    /// Payload outstanding when the closes returned.
     pub left_bytes: u64,
-    /// Orphans that closes left. It is added to first and read last: who sees the payload of an orphan
+    /// Orphans that closes left. Written first and read last: a reader that sees the payload of an orphan
     /// sees the orphan.
     pub left: u64,
 }
@@ -112,58 +112,58 @@ impl Orphans {
         left: 0,
     };
 
-    /// How many ended.
+    /// Number of orphans that ended.
     #[must_use]
     pub fn ended(&self) -> u64 {
         self.ends.iter().sum()
     }
 
-    /// Payload of those that ended.
+    /// Payload of the orphans that ended.
     #[must_use]
     pub fn ended_bytes(&self) -> u64 {
         let discarded: u64 = self.discarded.iter().map(|bytes| bytes.sum()).sum();
         self.delivered_bytes + discarded
     }
 
-    /// How many there ever were. An end that is counted implies its beginning, also where the
-    /// counters of another CPU were read before it began.
+    /// Number of orphans so far. A counted end implies a beginning, even if the counters of the CPU on which
+    /// it began were read before.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.left.max(self.ended())
     }
 
-    /// How many have not ended.
+    /// Number of orphans that have not ended.
     #[must_use]
     pub fn under_way(&self) -> u64 {
         self.total() - self.ended()
     }
 
-    /// Payload they were left with; as [`Orphans::total`].
+    /// Payload of all orphans so far; see [`Orphans::total`].
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
         self.left_bytes.max(self.ended_bytes())
     }
 }
 
-/// All that one group counted: the value of the ledger, one copy for every CPU.
+/// The counters of one group: the value of the ledger, one copy per CPU.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counters {
-    /// Closes, by [`Outcome`]. Those of one CPU, or of one outcome, may stand below zero: a close is taken back
-    /// and counted anew if it turns out to be another's, or to have another outcome.
+    /// Closes, by [`Outcome`]. The count of one CPU, or of one outcome, may be below zero: a close is subtracted
+    /// and counted again if its group or its outcome turns out to be another.
     pub closes: [u64; Outcome::COUNT],
-    /// Times blocked in close: of those that did not wait under `SO_LINGER`, and of those that did
-    /// ([`Outcome::waited`]). Closes whose time is not known are missing.
+    /// Times blocked in close: of closes that did not wait under `SO_LINGER`, and of those that did
+    /// ([`Outcome::waited`]). Closes whose time is unknown are missing.
     pub blocked: [Times; 2],
-    /// Send-queue payload that closes threw away, by [`Outcome::queue`].
+    /// Send-queue payload discarded by closes, by [`Outcome::queue`].
     pub discarded: [QueueBytes; Outcome::QUEUES],
     /// RSTs this host sent, by [`Cause`].
     pub resets: [u64; Cause::COUNT],
-    /// Received payload that no one read, thrown away by closes.
+    /// Received payload discarded unread by closes.
     pub unread_bytes: u64,
-    /// What its closes left behind.
+    /// Orphans left by its closes.
     pub orphans: Orphans,
-    /// [`Group::number`], once that is written down; 0 until then, in the counters of each CPU. It is no count.
+    /// [`Group::number`] once it is recorded, else 0, in the counters of each CPU. Not a count.
     pub number: u64,
 }
 
@@ -179,7 +179,7 @@ impl Counters {
         number: 0,
     };
 
-    /// Payload that closes of an outcome threw away.
+    /// Send-queue payload discarded by closes with this outcome.
     #[must_use]
     pub fn discarded(&self, outcome: Outcome) -> QueueBytes {
         outcome
@@ -187,44 +187,44 @@ impl Counters {
             .map_or(QueueBytes::NONE, |queue| self.discarded[queue])
     }
 
-    /// The same, to be added to.
+    /// Mutable access to [`Counters::discarded`].
     ///
     /// # Panics
     ///
-    /// If closes of that outcome throw nothing away.
+    /// If closes with this outcome discard nothing.
     #[must_use]
     pub fn discarded_mut(&mut self, outcome: Outcome) -> &mut QueueBytes {
         let queue = outcome.queue().expect("an outcome that discards");
         &mut self.discarded[queue]
     }
 
-    /// Closes of an outcome.
+    /// Closes with this outcome.
     #[must_use]
     pub fn closed(&self, outcome: Outcome) -> u64 {
-        // Below zero if a close was counted anew that had not been counted, being lost.
+        // Below zero if a lost close, which had not been counted, was counted again.
         u64::try_from(self.closes[outcome.index()].cast_signed()).unwrap_or(0)
     }
 }
 
-/// How many groups [`Group::SHARED`] are.
+/// Length of [`Group::SHARED`].
 #[expect(clippy::cast_possible_truncation, reason = "two")]
 pub const SHARED_GROUPS: u32 = Group::SHARED.len() as u32;
 
-/// What the daemon keeps of a group: no program touches it.
+/// The daemon's notes about a group, not used by programs.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Note {
-    /// If it is shown under `other` for want of series, how many there might be then; else 0.
+    /// If the group is shown under `other` for lack of series, how many there could have been then; else 0.
     pub most_series: u64,
-    /// What the daemon adds to the group's own counters: its orphans that were given up, and all that the groups
-    /// counted whose series it continues.
+    /// Added to the group's own counters: its orphans that were given up, and the counters of the groups whose
+    /// series it continues.
     pub counters: Counters,
-    /// The group that was added last, whose own counters may still be there.
+    /// The group that was added last, whose own counters may not be removed yet.
     pub last: Group,
 }
 
 impl Note {
-    /// Nothing kept.
+    /// No notes.
     pub const ZERO: Self = Self {
         most_series: 0,
         counters: Counters::ZERO,

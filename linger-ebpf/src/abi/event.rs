@@ -1,55 +1,55 @@
-//! Single closes, for those who watch: nothing that is counted depends on them.
+//! Events of single closes, for watchers: no count depends on them.
 
 use core::mem::offset_of;
 
-/// How many may watch at the same time, the daemon itself included.
+/// Maximum number of watchers, including the daemon.
 pub const WATCHERS: u32 = 4;
 
-/// The place of the daemon itself, which keeps the latest costly closes in mind. It alone is not woken.
+/// The daemon's place among the watchers: it keeps the latest costly closes. It alone is not woken.
 pub const DAEMON: u32 = 0;
 
-/// What the daemon takes for costly if nothing was lost: so much time blocked, nanoseconds.
+/// A close that blocks for this many nanoseconds is costly even if it loses nothing.
 pub const COSTLY_NS: u64 = 100_000_000;
 
-/// How many closes may be kept in mind, until they return or their orphans end.
+/// Maximum number of closes watched at the same time, until they return or their orphans end.
 pub const MAX_WATCHED: u32 = 8192;
 
-/// How many frames of a stack are kept.
+/// Maximum number of stack frames in an event.
 pub const FRAMES: u32 = 64;
 
-/// Who watches: the only entry of its map, which those who watch have in their memory. A watcher that
-/// does not prolong its lease watches no more, however it ended.
+/// The leases of the watchers: the only entry of its map, which watchers have mapped. A watcher that does not
+/// renew its lease no longer watches, however it ended.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Watch {
-    /// Until when anyone but the daemon watches, nanoseconds of `CLOCK_MONOTONIC`. Never goes back.
+    /// Until when any watcher except the daemon watches, nanoseconds of `CLOCK_MONOTONIC`. Never decreases.
     pub until: u64,
-    /// Until when each watches.
+    /// Until when each watcher watches.
     pub leases: [u64; WATCHERS as usize],
-    /// How many events found no room in the ring of each.
+    /// Events for which there was no room in the ring of each watcher.
     pub missed: [u64; WATCHERS as usize],
-    /// How many more closes are written down for the daemon alone until it looks again, which keeps a sample: none,
-    /// if this is 0 or, as a signed number, less.
+    /// How many more closes are recorded for the daemon alone, which keeps a sample, until it polls again: none if
+    /// this is 0 or, as a signed number, negative.
     pub budget: u64,
 }
 
-/// Which closes a watcher asks for: those to which all of it applies.
+/// The closes that a watcher wants: those that meet every condition.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Filter {
     /// A bit for each [`Outcome`](crate::Outcome), by its index.
     pub outcomes: u64,
-    /// Blocked for so long at least, nanoseconds.
+    /// Minimum time blocked, nanoseconds.
     pub blocked_ns: u64,
-    /// As [`Group::comm`](crate::Group::comm); any, if it is empty.
+    /// Like [`Group::comm`](crate::Group::comm); empty for any.
     pub comm: [u64; 2],
-    /// In this cgroup, or below; only if [`asks::CGROUP`] says so.
+    /// In this cgroup or below; used with [`asks::CGROUP`].
     pub cgroup_id: u64,
-    /// How many cgroups are above that.
+    /// Level of that cgroup: how many are above it.
     pub cgroup_level: i32,
-    /// A port of either end; 0 for any.
+    /// Port of either end; 0 for any.
     pub port: u32,
-    /// What else is asked for, a set of [`asks`].
+    /// Further conditions, a set of [`asks`].
     pub asks: u32,
     /// Always 0.
     pub unused: u32,
@@ -57,13 +57,13 @@ pub struct Filter {
 
 /// Bits of [`Filter::asks`].
 pub mod asks {
-    /// Something was lost: by the close, or by the end of its orphan.
+    /// Payload was lost, by the close or by the end of its orphan.
     pub const LOST: u32 = 1 << 0;
-    /// Something was lost by the close, or it was blocked as long as is asked for.
+    /// Payload was lost by the close, or it blocked for the minimum time.
     pub const COSTLY: u32 = 1 << 1;
-    /// It was made in the cgroup.
+    /// The close was made in the cgroup.
     pub const CGROUP: u32 = 1 << 2;
-    /// The stack of the process is wanted.
+    /// Record the user stack.
     pub const STACK: u32 = 1 << 3;
 }
 
@@ -80,7 +80,7 @@ impl Filter {
         unused: 0,
     };
 
-    /// What the daemon keeps in mind.
+    /// The closes that the daemon keeps.
     pub const COSTLY: Self = Self {
         blocked_ns: COSTLY_NS,
         asks: asks::COSTLY,
@@ -88,71 +88,71 @@ impl Filter {
     };
 }
 
-/// What an [`Event`] tells.
+/// Kinds of [`Event`].
 pub mod event_kind {
     /// A close returned.
     pub const CLOSE: u8 = 0;
-    /// An orphan that a close left behind came to its end.
+    /// The orphan of a close ended.
     pub const END: u8 = 1;
-    /// A close that was told before aborted after all.
+    /// A close that was reported before aborted after all.
     pub const CORRECTION: u8 = 2;
 }
 
-/// A close that is told, and the end of its orphan.
+/// A close, and the end of its orphan, as reported to watchers.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// The kernel's own: to whom it was told, a set of [`told`] bits.
+    /// For the programs only: the watchers concerned, a set of [`told`] bits.
     pub told: u64,
-    /// The kernel's own: to whom it is told at its return, as [`told`].
+    /// For the programs only: the watchers to report to at its return, a set of [`told`] bits.
     pub sent: u64,
-    /// When the close began, nanoseconds of `CLOCK_MONOTONIC`. With `tid`, no other has both.
+    /// When the close began, nanoseconds of `CLOCK_MONOTONIC`. Unique together with `tid`.
     pub start_ns: u64,
-    /// How long it was blocked; `u64::MAX` if its return is not seen.
+    /// Time blocked, nanoseconds; `u64::MAX` if its return is not seen.
     pub blocked_ns: u64,
-    /// From its return to the end of its orphan, nanoseconds.
+    /// Time from its return to the end of its orphan, nanoseconds.
     pub lived_ns: u64,
-    /// As [`Group::cgroup_id`](crate::Group::cgroup_id).
+    /// Like [`Group::cgroup_id`](crate::Group::cgroup_id).
     pub cgroup_id: u64,
-    /// As [`Group::comm`](crate::Group::comm).
+    /// Like [`Group::comm`](crate::Group::comm).
     pub comm: [u64; 2],
     /// The time of `SO_LINGER` in jiffies; `u64::MAX` if it is off.
     pub linger: u64,
-    /// The local address, bytes as on the wire; of IPv4 as `::ffff:0:0/96` has it.
+    /// The local address in network byte order; IPv4 is mapped into `::ffff:0:0/96`.
     pub local: [u32; 4],
     /// The remote address.
     pub remote: [u32; 4],
-    /// The process, in the initial namespace.
+    /// Process id, in the initial namespace.
     pub tgid: u32,
-    /// The thread.
+    /// Thread id, in the initial namespace.
     pub tid: u32,
-    /// Payload that the close threw away unsent.
+    /// Payload discarded by the close, never sent.
     pub unsent: u32,
-    /// As `unsent`: sent, not acknowledged.
+    /// Payload discarded by the close, sent and not acknowledged.
     pub unacked: u32,
-    /// Payload that no one read.
+    /// Received payload discarded unread.
     pub unread: u32,
-    /// Payload that it left behind.
+    /// Payload left behind.
     pub left: u32,
-    /// Payload that the end of its orphan threw away unsent.
+    /// Payload discarded by the end of its orphan, never sent.
     pub end_unsent: u32,
-    /// As `end_unsent`: sent, not acknowledged.
+    /// Payload discarded by the end of its orphan, sent and not acknowledged.
     pub end_unacked: u32,
     /// The local port.
     pub local_port: u16,
     /// The remote port.
     pub remote_port: u16,
-    /// What it tells, an [`event_kind`].
+    /// The kind, an [`event_kind`].
     pub kind: u8,
     /// The [`Outcome`](crate::Outcome).
     pub outcome: u8,
     /// The [`Fate`](crate::Fate) of the orphan.
     pub fate: u8,
-    /// The connection's state at the decision, as `include/net/tcp_states.h` has it.
+    /// The connection's state at the decision (`include/net/tcp_states.h`).
     pub state: u8,
-    /// Bytes of the stack that are valid.
+    /// Valid bytes of the stack.
     pub stack_bytes: u64,
-    /// The stack of the process, addresses in it.
+    /// Return addresses of the user stack.
     pub stack: [u64; FRAMES as usize],
 }
 
@@ -187,24 +187,24 @@ impl Event {
         stack: [0; FRAMES as usize],
     };
 
-    /// Bytes of one without its stack.
+    /// Size of an event without its stack, bytes.
     pub const HEAD: usize = offset_of!(Self, stack);
 }
 
 /// Bits of [`Event::told`].
 pub mod told {
-    /// The first of those who ask for it: bits for each, by place.
+    /// First of the bits of watchers that may want it, one for each place.
     pub const ASKED: u64 = 1;
-    /// The first of those to whom the close was told.
+    /// First of the bits of watchers to which the close was reported.
     pub const SENT: u64 = 1 << 8;
-    /// The first of those to whom it will be told if its orphan is lost.
+    /// First of the bits of watchers to which it will be reported if its orphan loses data.
     pub const PENDING: u64 = 1 << 16;
-    /// The first of those who want the stack.
+    /// First of the bits of watchers that want the stack.
     pub const STACK: u64 = 1 << 32;
-    /// All of these.
+    /// All bits of watchers that want the stack.
     pub const STACKS: u64 = 0xff << 32;
-    /// The close has returned: what comes next is the end's.
+    /// The close has returned: the event now belongs to the end of the orphan.
     pub const RETURNED: u64 = 1 << 24;
-    /// The orphan has ended: what comes next is the close's.
+    /// The orphan has ended: the close reports that when it returns.
     pub const ENDED: u64 = 1 << 25;
 }

@@ -1,22 +1,22 @@
-//! Who closed, and what is known of it beyond its key.
+//! Groups: who closed. Their key, their paths, and the settings that leave some out.
 
-/// Who closed: the key of the ledger. What is not asked for ([`keyed`]) is zero.
+/// Who closed: the key of the ledger. Fields that are not in use ([`keyed`]) are zero.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Group {
-    /// Cgroup v2 id (`kernfs_node.id`) of the closing process; of the socket, where no process closes.
+    /// Cgroup v2 id (`kernfs_node.id`) of the closing process, or of the socket if no process closes.
     pub cgroup_id: u64,
-    /// Name of the process: `comm` of the thread group's leader, zero-terminated bytes; in words, as
-    /// the programs copy it. Empty where no process closes.
+    /// Name of the process: `comm` of the thread group leader, zero-terminated bytes, in words as the
+    /// programs copy it. Empty if no process closes.
     pub comm: [u64; 2],
-    /// The file that the process executes: number of its inode, with its generation in the upper half,
-    /// for numbers are used again; 0 if it is not known.
+    /// The executable: its inode number, combined with the inode's generation in the upper half because
+    /// numbers are reused; 0 if unknown.
     pub exe_inode: u64,
-    /// As `exe_inode`: number of its device (`super_block.s_dev`).
+    /// The executable's device number (`super_block.s_dev`).
     pub exe_device: u32,
-    /// Local port of a connection that this host accepted, among those that are to be told apart.
+    /// Local port of a connection that this host accepted, if the label `port` distinguishes it.
     pub port: u16,
-    /// `AF_INET` or `AF_INET6`, by what is on the wire.
+    /// `AF_INET` or `AF_INET6`, as on the wire.
     pub family: u16,
 }
 
@@ -31,29 +31,28 @@ impl Group {
         family: 0,
     };
 
-    /// All that have no group of their own: no place was left, or they are left out.
+    /// Closes without a group of their own: there was no room, or they are left out.
     pub const OTHER: Self = Self {
         cgroup_id: u64::MAX,
         ..Self::ZERO
     };
 
-    /// What happens to sockets whose cgroup is gone, and that no process does.
+    /// Actions that no process takes, on sockets whose cgroup is gone.
     pub const RETIRED: Self = Self {
         cgroup_id: u64::MAX - 1,
         ..Self::ZERO
     };
 
-    /// No one on this host: RSTs that answer packets which no close of this host is known to be behind.
+    /// RSTs that answer a packet without a known close of this host as the reason.
     pub const NOBODY: Self = Self {
         cgroup_id: u64::MAX - 2,
         ..Self::ZERO
     };
 
-    /// Those that are no one's own, in the order in which their rows stand.
+    /// The shared groups, in the order of their rows.
     pub const SHARED: [Self; 3] = [Self::OTHER, Self::RETIRED, Self::NOBODY];
 
-    /// A number that stands for this group wherever a word must be enough; never 0. Two groups may have the same,
-    /// though hardly ever do.
+    /// A hash of this group that fits a word; never 0. Two groups can have the same number, which is very rare.
     #[must_use]
     pub const fn number(&self) -> u64 {
         let last = self.exe_device as u64 | (self.port as u64) << 32 | (self.family as u64) << 48;
@@ -67,7 +66,7 @@ impl Group {
         let mut number = 0_u64;
         let mut place = 0;
         while place < words.len() {
-            // As FxHash does it: 2^64 divided by the golden ratio.
+            // As in FxHash, with 2^64 divided by the golden ratio.
             number = (number.rotate_left(5) ^ words[place]).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             place += 1;
         }
@@ -84,7 +83,7 @@ impl Group {
         comm
     }
 
-    /// The file that its process executes.
+    /// The executable of its process.
     #[must_use]
     pub const fn exe(&self) -> Exe {
         Exe {
@@ -94,23 +93,23 @@ impl Group {
     }
 }
 
-/// A file that processes execute.
+/// An executable.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Exe {
-    /// As [`Group::exe_inode`].
+    /// Like [`Group::exe_inode`].
     pub inode: u64,
-    /// As [`Group::exe_device`].
+    /// Like [`Group::exe_device`].
     pub device: u64,
 }
 
-/// What of a [`Group`] is asked for, as a set of bits.
+/// Key fields of a [`Group`] in use, a set of bits.
 pub mod keyed {
     /// The cgroup.
     pub const CGROUP: u32 = 1 << 0;
     /// The name of the process.
     pub const COMM: u32 = 1 << 1;
-    /// The file that it executes.
+    /// The executable.
     pub const EXE: u32 = 1 << 2;
     /// The local port.
     pub const PORT: u32 = 1 << 3;
@@ -120,76 +119,76 @@ pub mod keyed {
     pub const ALL: u32 = CGROUP | COMM | EXE | PORT | FAMILY;
 }
 
-/// What the daemon may change while the programs run: the only entry of its map.
+/// Settings that the daemon may change while the programs run: the only entry of its map.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// Who is left out, as a set of [`setting`]s.
+    /// What is left out, a set of [`setting`]s.
     pub left_out: u64,
 }
 
-/// What decides whether a close has a group of its own.
+/// Rules by which a close has no group of its own.
 pub mod setting {
-    /// Some cgroups are left out: those in their map.
+    /// Cgroups in their map are left out.
     pub const CGROUPS: u64 = 1 << 0;
-    /// Some names of processes are denied: those in their map with [`super::verdict::DENIED`].
+    /// Process names with [`super::verdict::DENIED`] are left out.
     pub const COMMS_DENIED: u64 = 1 << 1;
-    /// Only some names of processes are allowed: those with [`super::verdict::ALLOWED`].
+    /// Process names without [`super::verdict::ALLOWED`] are left out.
     pub const COMMS_ALLOWED: u64 = 1 << 2;
-    /// Some ports are denied.
+    /// Denied ports are left out.
     pub const PORTS_DENIED: u64 = 1 << 3;
-    /// Only connections accepted at some ports are allowed.
+    /// Connections not accepted at an allowed port are left out.
     pub const PORTS_ALLOWED: u64 = 1 << 4;
-    /// Those that take the port of the connection.
+    /// Rules that need the port of the connection.
     pub const PORTS: u64 = PORTS_DENIED | PORTS_ALLOWED;
-    /// Those that take the name of the process.
+    /// Rules that need the name of the process.
     pub const COMMS: u64 = COMMS_DENIED | COMMS_ALLOWED;
 }
 
-/// What is said of a name in the map of names of processes.
+/// Values in the map of process names.
 pub mod verdict {
-    /// On the list of those allowed.
+    /// On the allow list.
     pub const ALLOWED: u64 = 1;
-    /// On the list of those denied.
+    /// On the deny list.
     pub const DENIED: u64 = 2;
 }
 
-/// What is said of 64 ports: the port's lowest six bits number the bit, those above the entry.
+/// Settings of 64 ports: a port's lowest six bits select the bit, the others the entry.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortBits {
-    /// Told apart by the label.
+    /// Ports that the label `port` distinguishes.
     pub told: u64,
-    /// Allowed.
+    /// Allowed ports.
     pub allowed: u64,
-    /// Denied.
+    /// Denied ports.
     pub denied: u64,
 }
 
 impl PortBits {
-    /// How many entries hold all ports.
+    /// Number of entries for all ports.
     pub const ENTRIES: u32 = (1 << 16) / u64::BITS;
 }
 
-/// How many names a [`Path`] has places for.
+/// Number of names that fit in a [`Path`].
 pub const PATH_NAMES: usize = 16;
 
-/// The path of a cgroup or of a file, as the kernel had it when it was first met.
+/// The path of a cgroup or of a file, as it was when first seen.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Path {
-    /// How far it has come: 0 while it is being written, [`Path::WHOLE`] or [`Path::CUT`].
+    /// Progress: 0 while it is being written, then [`Path::WHOLE`] or [`Path::CUT`].
     pub state: u64,
-    /// The names from the last to the first, zero-terminated, with empty places between them and after.
+    /// The names from the last to the first, zero-terminated; entries may be empty.
     pub names: [[u8; Path::NAME]; PATH_NAMES],
 }
 
 impl Path {
-    /// Bytes of a name, the terminating zero included.
+    /// Bytes of a name, including the terminating zero.
     pub const NAME: usize = 128;
-    /// It is all there.
+    /// The path is complete.
     pub const WHOLE: u64 = 1;
-    /// A name was too long, or there were too many: it has to be found another way.
+    /// A name was too long, or there were too many: the path must be found another way.
     pub const CUT: u64 = 2;
     /// Nothing written.
     pub const ZERO: Self = Self {

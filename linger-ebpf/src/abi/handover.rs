@@ -1,60 +1,58 @@
-//! What the daemon keeps in maps that no program reads: what the next daemon must know to go on with
-//! the same counts.
+//! State that the daemon keeps in maps for its successor, which continues the counts. No program reads it.
 
 use super::counts::Counters;
 use super::group::Group;
 use super::labels::Lost;
 
-/// The layout of everything in the maps. A daemon goes on with the maps, and programs, of another only
-/// if both have the same: raise it with every change of what an entry means, or where it is.
+/// Version of the layout of all maps. A daemon takes over the maps and programs of another only if both have
+/// the same: raise it with every change of the meaning or position of an entry.
 pub const LAYOUT: u64 = 9;
 
-/// What the programs were loaded for: made with them, and never changed.
+/// What the programs were loaded for. Never changed.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PinMetadata {
-    /// The [`LAYOUT`] of the daemon that loaded them; first in every version.
+    /// The [`LAYOUT`] of the daemon that loaded them; the first field in every version.
     pub layout: u64,
-    /// The fingerprint of the object that they come from.
+    /// Fingerprint of their object file.
     pub object: u64,
-    /// The version of the daemon that loaded them: bytes of its text, zeros behind them.
+    /// Version of the daemon that loaded them: text, padded with zeros.
     pub version: [u8; 32],
-    /// The index of their [`Plan`](crate::Plan) among all.
+    /// Index of their [`Plan`](crate::Plan).
     pub plan: u32,
-    /// What of a group they read, a set of [`keyed`](crate::keyed) bits.
+    /// Key fields in use, a set of [`keyed`](crate::keyed) bits.
     pub keyed: u32,
-    /// How many groups have counters of their own.
+    /// Maximum number of groups with counters of their own.
     pub max_groups: u32,
-    /// How many orphans have a record of their own.
+    /// Maximum number of orphans that are followed.
     pub max_orphans: u32,
-    /// 1 if they see when close(2) returns, whatever the plan.
+    /// 1 if this kernel lets the plan `tracepoint` see the return of close(2), whatever the plan in use.
     pub sees_returns: u32,
-    /// How the kernel preempts, as the daemon numbers it: how often each is hooked.
+    /// How the kernel preempts, as numbered by the daemon: it decides how often each event is hooked.
     pub preemption: u32,
-    /// 1 if it preempts programs of tracepoints as well.
+    /// 1 if the kernel preempts tracepoint programs too.
     pub preempts_tracepoints: u32,
-    /// 1 if the function that sets a socket's timer has its new name.
+    /// 1 if the function that sets a socket's timer has its new name (v6.18).
     pub new_timer: u32,
-    /// How RSTs that answer a packet are seen, as the daemon numbers it.
+    /// How RSTs that answer a packet are seen, as numbered by the daemon.
     pub answers: u32,
     /// 1 if the release of every socket can be hooked.
     pub sees_releases: u32,
-    /// The process id of the daemon that loaded them: with the next, it names what that defined in tracefs.
+    /// Process id of the daemon that loaded them: with `pid_namespace`, part of the names of its probes in tracefs.
     pub pid: u32,
-    /// The inode of the pid namespace in which that is its process id.
+    /// Inode of the pid namespace of that process id.
     pub pid_namespace: u32,
 }
 
-/// What the daemon has counted, and decided, itself.
+/// Counts and decisions of the daemon itself.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Past {
-    /// What those counted whose counters are gone, and that are shown like [`Group::SHARED`], in that
-    /// order.
+    /// Counters of retired groups, added to those of [`Group::SHARED`], in that order.
     pub counters: [Counters; Group::SHARED.len()],
-    /// What was found lost, by [`Lost`].
+    /// Losses found by the daemon, by [`Lost`].
     pub lost: [u64; Lost::COUNT],
-    /// The group that was added last, whose counters may still be there.
+    /// The group that was added last, whose own counters may not be removed yet.
     pub last: Group,
 }
 

@@ -1,4 +1,4 @@
-//! The words for what a close did and what became of it: the values of labels.
+//! Values of labels: outcomes, causes of RSTs, fates, losses, plans; and the names of programs.
 
 labels! {
     /// How a close ended: each close has exactly one outcome.
@@ -21,9 +21,9 @@ labels! {
         Linger2Aborted = "linger2_aborted",
         /// Aborted for lack of orphan quota or memory.
         MemoryAborted = "memory_aborted",
-        /// Found that the connection, or the attempt at one, had ended before.
+        /// The connection, or the attempt at one, had ended before.
         AlreadyClosed = "already_closed",
-        /// Found no connection: never had one, or had disconnected it.
+        /// There was no connection: never connected, or disconnected.
         NotConnected = "not_connected",
         /// Gave up a connect still under way.
         ConnectAborted = "connect_aborted",
@@ -41,7 +41,7 @@ impl Outcome {
         Self::ALL.get(usize::from(index)).copied()
     }
 
-    /// The cause of the RST that a close of this outcome may send.
+    /// The cause of the RST that a close with this outcome may send.
     #[must_use]
     pub const fn cause(self) -> Option<Cause> {
         match self {
@@ -53,7 +53,7 @@ impl Outcome {
         }
     }
 
-    /// Whether a close of this outcome waited under `SO_LINGER`.
+    /// Whether a close with this outcome waited under `SO_LINGER`.
     #[must_use]
     pub const fn waited(self) -> bool {
         matches!(
@@ -62,14 +62,14 @@ impl Outcome {
         )
     }
 
-    /// Where payload that a close of this outcome throws away is added up, among [`Outcome::QUEUES`]: some of those
-    /// places stay empty.
+    /// The index, below [`Outcome::QUEUES`], of the counter of payload discarded by closes with this outcome. Some
+    /// indices stay unused.
     #[must_use]
     pub const fn queue(self) -> Option<usize> {
         Self::queue_at(self.index())
     }
 
-    /// The same of the outcome with this index.
+    /// [`Outcome::queue`] of the outcome with this index.
     #[must_use]
     pub const fn queue_at(index: usize) -> Option<usize> {
         let place = index.wrapping_sub(Self::LingerFailed.index());
@@ -80,10 +80,10 @@ impl Outcome {
         }
     }
 
-    /// How many places those are.
+    /// Number of those indices.
     pub const QUEUES: usize = Self::ConnectAborted.index() - Self::LingerFailed.index() + 1;
 
-    /// Whether a close of this outcome can throw away what was queued to be sent.
+    /// Whether a close with this outcome can discard its send queue.
     #[must_use]
     pub const fn discards(self) -> bool {
         matches!(
@@ -107,12 +107,12 @@ const _: () = {
     }
 };
 
-/// The values of the label `waited`: of closes that did not wait under `SO_LINGER`, and of those that did, in the
-/// order of [`Counters::blocked`](crate::Counters::blocked).
+/// The values of the label `waited`, in the order of [`Counters::blocked`](crate::Counters::blocked): closes that
+/// did not wait under `SO_LINGER`, and closes that did.
 pub const WAITED: [&str; 2] = ["false", "true"];
 
 labels! {
-    /// Why this host sent an RST: of its own will (`tcp_send_active_reset`), or in answer to a packet
+    /// Why this host sent an RST: on its own initiative (`tcp_send_active_reset`), or in answer to a packet
     /// (`tcp_v4_send_reset`, `tcp_v6_send_reset`).
     pub enum Cause {
         /// A close with zero `SO_LINGER` time.
@@ -137,7 +137,7 @@ labels! {
         FinWait2Expired = "fin_wait2_expired",
         /// The MPTCP layer ended a subflow.
         Mptcp = "mptcp",
-        /// Sent of its own will, for none of the reasons above.
+        /// Sent on its own initiative, for none of the reasons above.
         Other = "other",
         /// In answer to data for a connection that a close of this host had ended.
         LateData = "late_data",
@@ -149,13 +149,13 @@ labels! {
 }
 
 labels! {
-    /// What became of an orphan: each has exactly one fate.
+    /// How an orphan ended: each has exactly one fate.
     pub enum Fate {
         /// The peer's TCP acknowledged all of its payload.
         Delivered = "delivered",
         /// The peer sent an RST.
         PeerReset = "peer_reset",
-        /// The peer sent data, which no one could read any more, and was answered with an RST.
+        /// The peer sent data that could no longer be read, and was answered with an RST.
         LateData = "late_data",
         /// The peer acknowledged nothing, or kept its window closed, for too long.
         TimedOut = "timed_out",
@@ -169,7 +169,7 @@ labels! {
 }
 
 impl Fate {
-    /// Whether payload is thrown away with it.
+    /// Whether payload is discarded.
     #[must_use]
     pub const fn discards(self) -> bool {
         !matches!(self, Self::Delivered)
@@ -179,15 +179,15 @@ impl Fate {
 labels! {
     /// What could not be recorded.
     pub enum Lost {
-        /// Changes counted under `other` because their own group found no place.
+        /// Changes counted under `other` because there was no room for their own group.
         Group = "group",
         /// Closes that are in no counter of closes.
         Close = "close",
-        /// Orphans that found no place: what became of them is not known.
+        /// Orphans for which there was no room: their fate is unknown.
         Orphan = "orphan",
         /// Closes whose return was not seen, so that their time is in no histogram.
         Return = "return",
-        /// Events that were not told to someone who watches: counts do not depend on them.
+        /// Events not delivered to a watcher: counts do not depend on them.
         Event = "event",
     }
 }
@@ -218,12 +218,12 @@ impl Plan {
     }
 }
 
-/// How many names [`PROGRAMS`] has.
+/// Length of [`PROGRAMS`].
 pub const PROGRAM_COUNT: u32 = 26;
 
-/// The names of the programs that hooks take, each once: those that are attached once more have the names
-/// of these, with a number. The one table of them: what the hooks of the daemon and the programs of the floor are
-/// called is held against it when they are compiled, what is in the object by a test.
+/// The names of all programs, without copies: a copy has the same name with a number. The names of the daemon's
+/// hooks and of the programs of `floor.rs` are checked against this table at compile time, those in the object by
+/// a test.
 pub const PROGRAMS: [&str; PROGRAM_COUNT as usize] = [
     "fentry_tcp_close",
     "fentry_inner_close",
@@ -253,7 +253,7 @@ pub const PROGRAMS: [&str; PROGRAM_COUNT as usize] = [
     "cgroup_sock_release",
 ];
 
-/// The place of a name in [`PROGRAMS`], with or without the number of one that is attached once more.
+/// The index of a name in [`PROGRAMS`], with or without the number of a copy.
 #[must_use]
 pub const fn program_place(name: &str) -> Option<u32> {
     let mut place = 0_u32;
@@ -266,7 +266,7 @@ pub const fn program_place(name: &str) -> Option<u32> {
     None
 }
 
-/// Whether a name is this one, or this with a number: comparing as a constant takes.
+/// Whether `name` is `one`, possibly with the number of a copy; a `const fn`, hence byte by byte.
 const fn is_name(one: &[u8], name: &[u8]) -> bool {
     let mut at = 0;
     while at < one.len() && at < name.len() && one[at] == name[at] {

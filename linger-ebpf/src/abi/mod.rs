@@ -62,27 +62,27 @@ pub use records::{
     UNDECIDED_PLACES, UndecidedOrphan, Waits, flag, omen, orphan_stage, stage,
 };
 
-/// How many groups have counters of their own, unless the daemon is told otherwise.
+/// Default number of groups with counters of their own.
 pub const MAX_GROUPS: u32 = 4096;
 
-/// How many cgroups that were told to be left out the kernel can know.
+/// How many cgroups can be left out.
 pub const MAX_LEFT_OUT: u32 = 16_384;
 
-/// How many names of processes can be allowed or denied.
+/// How many process names can be allowed or denied.
 pub const MAX_COMMS: u32 = 1024;
 
-/// How many threads may be inside close at the same time, at least; a power of two, which
-/// [`Slot::index`] relies on.
+/// How many threads can be inside close at the same time, at least; a power of two, as [`Slot::index`]
+/// requires.
 pub const MAX_CLOSES: u32 = 16_384;
 
-/// How many orphans have a record of their own, unless the daemon is told otherwise.
+/// Default number of orphans that are followed.
 pub const MAX_ORPHANS: u32 = 65_536;
 
-/// How many [hints](hint) there are; a power of two.
+/// Number of [hints](hint); a power of two.
 pub const HINTS: u32 = 16_384;
 
-/// The hint of a socket's address: how many records of sockets have this one is counted there. It is made
-/// of the lower half: so much the verifier lets anyone have of a pointer whose type it knows, as a number.
+/// The hint of a socket's address: an index at which the records of sockets are counted. It uses only the
+/// lower half, which the verifier lets programs copy from a typed pointer as a number.
 #[must_use]
 #[expect(clippy::cast_possible_truncation, reason = "see above")]
 pub const fn hint(sk: u64) -> u32 {

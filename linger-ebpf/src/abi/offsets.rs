@@ -1,10 +1,10 @@
-//! Where the kernel keeps what the programs read: one table for the programs, which read by it, and for the
-//! daemon, which fills it from the kernel's BTF.
+//! Offsets of the kernel's fields that the programs read: one table for the programs, which use it, and for
+//! the daemon, which fills it from the kernel's BTF.
 
 #[cfg(not(target_arch = "bpf"))]
 use super::group::keyed;
 
-/// What a field must look like.
+/// The required form of a field.
 #[cfg(not(target_arch = "bpf"))]
 #[derive(Clone, Copy, Debug)]
 pub enum Shape {
@@ -14,9 +14,9 @@ pub enum Shape {
     Array(usize),
     /// One bit.
     Bit,
-    /// This many bytes, or no such field.
+    /// This many bytes; the field may be missing.
     Optional(usize),
-    /// This many bytes on x86-64; elsewhere there is no such field.
+    /// This many bytes on x86-64; not looked up elsewhere.
     X86(usize),
 }
 
@@ -26,25 +26,25 @@ pub enum Shape {
 pub struct Field {
     /// The struct.
     pub name: &'static str,
-    /// Where the field is in there; several, separated by `|`, if kernels differ.
+    /// Path of the field in it; alternatives for different kernels are separated by `|`.
     pub path: &'static str,
-    /// What it must look like.
+    /// Its required form.
     pub shape: Shape,
-    /// The [`keyed`] bit that takes it; 0 if it is always needed.
+    /// The [`keyed`] bit that needs it; 0 if it is always needed.
     pub keyed: u32,
-    /// Puts its offset in place.
+    /// Sets its offset.
     pub set: fn(&mut Offsets, u32),
-    /// Of a bit, puts its mask in place.
+    /// Sets its mask, for a bit.
     pub set_mask: fn(&mut Offsets, u32),
 }
 
-/// Makes [`Offsets`] and [`Field::ALL`] of a table.
+/// Makes [`Offsets`] and [`Field::ALL`] from a table.
 macro_rules! offsets {
     ($(
         $(#[$meta:meta])*
         $field:ident $(/ $mask:ident)? = $name:literal, $path:literal, $shape:expr $(, for $key:ident)?;
     )+) => {
-        /// Where the running kernel keeps what the programs read: byte offsets from its BTF.
+        /// Byte offsets in the running kernel of all fields that the programs read, from its BTF.
         #[repr(C)]
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct Offsets {
@@ -92,7 +92,7 @@ offsets! {
     flags = "sock", "__sk_common.skc_flags", Shape::Bytes(8);
     /// Big-endian.
     dport = "sock", "__sk_common.skc_dport", Shape::Bytes(2);
-    /// The local port of a socket, be it what `TIME_WAIT` left of one.
+    /// The local port, also of a `TIME_WAIT` socket.
     num = "sock", "__sk_common.skc_num", Shape::Bytes(2);
     shutdown = "sock", "sk_shutdown", Shape::Bytes(1);
     owned = "sock", "sk_lock.owned", Shape::Bytes(4);
@@ -128,7 +128,7 @@ offsets! {
     skb_dst = "sk_buff", "_skb_refdst", Shape::Bytes(8);
     cb_seq = "tcp_skb_cb", "seq", Shape::Bytes(4);
     cb_end_seq = "tcp_skb_cb", "end_seq", Shape::Bytes(4);
-    /// Absent where the kernel has no such thing, as all that are optional.
+    /// Absent in a kernel without the struct, like all optional fields.
     rt_type = "rtable", "rt_type", Shape::Optional(2);
     rt6i_flags = "rt6_info", "rt6i_flags", Shape::Optional(4);
     group_leader = "task_struct", "group_leader", Shape::Bytes(8);
@@ -136,7 +136,7 @@ offsets! {
     /// `PF_EXITING`, `PF_KTHREAD`.
     task_flags = "task_struct", "flags", Shape::Bytes(4);
     family = "sock", "__sk_common.skc_family", Shape::Bytes(2);
-    /// Absent in a kernel without IPv6, as all that are optional here but `is_mptcp`.
+    /// Absent in a kernel without IPv6, like `pinet6`, `mcast_oif` and `v6_saddr`.
     v6_daddr = "sock", "__sk_common.skc_v6_daddr", Shape::Optional(16);
     /// Big-endian.
     sport = "inet_sock", "inet_sport", Shape::Bytes(2);

@@ -1,4 +1,4 @@
-//! What may cross between kernel and daemon as bytes.
+//! Types that may cross between kernel and daemon as bytes.
 #![expect(
     unsafe_code,
     reason = "aya's marker for plain old data is an unsafe trait"
@@ -14,7 +14,7 @@ use super::records::{
     Close, Closer, ExitingProcess, Orphan, ParkedClose, Slot, UndecidedOrphan, Waits,
 };
 
-/// Declares a type that is `repr(C)`, and made of these integers, without padding.
+/// Implements `Pod` for `repr(C)` types made of integers without padding, and checks their sizes.
 macro_rules! pod {
     ($($name:ident = $size:expr;)+) => {
         // SAFETY: `repr(C)`, integers only, no padding: any bytes are a value, and no byte is

@@ -1,4 +1,4 @@
-//! What several plans hook.
+//! Hooks shared by several plans.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -10,8 +10,8 @@ use crate::kernel::{BtfTyped, IPPROTO_TCP, ProbeRead, Sock};
 use crate::model::{answers, close, exe, in_flight::ThreadSlot, maps, orphan};
 
 again! {
-    /// A socket comes to its end, once, and before its memory is freed. What closes do to it is known
-    /// already; most sockets leave nothing behind.
+    /// A socket ends; called once per socket, before its memory is freed. Its close has been counted, and most
+    /// sockets leave nothing behind.
     ///
     /// kernel: v4.16.. include/trace/events/tcp.h: tcp_destroy_sock(struct sock *sk)
     #[btf_tracepoint(function = "tcp_destroy_sock")]
@@ -26,10 +26,10 @@ again! {
     }
 }
 
-/// An RST answers a packet: that is counted, and tells what ended an orphan where the hook of `tcp_reset` was
+/// An RST answers a packet. It is counted, and reveals the fate of an orphan where the hook of `tcp_reset` was
 /// skipped.
 ///
-/// As [`tracepoint_send_reset`], of which the other half is seen elsewhere.
+/// Like [`tracepoint_send_reset`], without RSTs that answer no packet, which other hooks see.
 #[raw_tracepoint]
 fn reset_answers(ctx: RawTracePointContext) -> i32 {
     let (sk, skb): (u64, u64) = (ctx.arg(0), ctx.arg(1));
@@ -39,14 +39,14 @@ fn reset_answers(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Attached to nothing: the daemon runs it, for a place of [`maps::UNDECIDED`] and the time that it found there.
+/// Not attached: the daemon runs it, with an index into [`maps::UNDECIDED`] and the time that it read there.
 #[raw_tracepoint]
 fn settle(ctx: RawTracePointContext) -> i32 {
     orphan::settle(ctx.arg(0), ctx.arg(1));
     0
 }
 
-/// A process lets go of its memory.
+/// A process releases its memory.
 ///
 /// kernel: v6.1.. include/trace/events/mmap.h: exit_mmap(struct mm_struct *mm)
 #[raw_tracepoint]
@@ -55,8 +55,8 @@ fn exit_mmap(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// A close begins: in place of [`fentry_tcp_close`] and [`kprobe_tcp_close`] where the kernel skips those, for it
-/// never skips this. What then is missed of a close is made up for by the next of its hooks.
+/// A close begins: replaces [`fentry_tcp_close`] and [`kprobe_tcp_close`] where the kernel may skip those, because
+/// it never skips this program. The next hook of the close makes up for what this one does not see.
 ///
 /// kernel: v5.9.. net/ipv4/af_inet.c: int inet_release(struct socket *sock)
 #[cgroup_sock(sock_release)]

@@ -23,7 +23,7 @@ fn fentry_tcp_close(ctx: FEntryContext) -> i32 {
 }
 
 again! {
-    /// The outcome is decided, under the lock; the only entry for MPTCP subflows.
+    /// The outcome is decided, under the lock. The only entry for MPTCP subflows.
     ///
     /// kernel: v5.11.. net/ipv4/tcp.c: void __tcp_close(struct sock *sk, long timeout)
     #[fentry(function = "__tcp_close")]
@@ -33,7 +33,7 @@ again! {
 }
 
 again! {
-    /// The decision is carried out, the wait under SO_LINGER included, and the lock still held.
+    /// The decision has been carried out, including the wait under SO_LINGER; the lock is still held.
     ///
     /// kernel: v5.11.. net/ipv4/tcp.c: void __tcp_close(struct sock *sk, long timeout)
     #[fexit(function = "__tcp_close")]
@@ -43,13 +43,13 @@ again! {
 }
 
 again! {
-    /// This host sends an RST of its own will.
+    /// This host sends an RST on its own initiative.
     ///
     /// kernel: ..v6.9 net/ipv4/tcp_output.c: void tcp_send_active_reset(struct sock *sk, gfp_t priority)
     /// kernel: v6.10.. (sk, gfp_t priority, enum sk_rst_reason reason); v6.12.111.. (sk, reason)
     #[fentry(function = "tcp_send_active_reset")]
     fentry_active_reset, fentry_active_reset_2 = |ctx: FEntryContext| {
-        // The verifier lets no one calculate with a pointer whose type it knows: read as a number.
+        // The verifier forbids arithmetic on typed pointers, so read it as a number.
         let number = || ProbeRead::read(ctx.as_ptr().cast(), 0);
         reset::sent(current_close(), &Sock::<BtfTyped>::new(ctx.arg(0)), number);
     }
@@ -65,7 +65,7 @@ again! {
     }
 }
 
-/// A packet for IPv4 is to be answered by an RST. (A key of TCP-MD5 that does not match keeps it from that.)
+/// An IPv4 packet is to be answered with an RST. (It is not if its TCP-MD5 key does not match.)
 ///
 /// kernel: v2.6.. net/ipv4/tcp_ipv4.c: static void tcp_v4_send_reset(const struct sock *sk, struct sk_buff *skb)
 /// kernel: v6.10.. shown by [`reset_answers`]
@@ -86,7 +86,7 @@ fn fentry_v6_answer(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// The arguments of both, the first as a number.
+/// The arguments of both functions, the first as a number.
 fn number_and_packet(ctx: &FEntryContext) -> (u64, *const u8) {
     let argument = |place| ProbeRead::read::<u64>(ctx.as_ptr().cast(), place);
     (argument(0), argument(8) as *const u8)

@@ -28,7 +28,7 @@ fn kprobe_inner_close(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// As [`fexit_inner_close`]. A return has no arguments: the socket is that of the close in flight.
+/// As [`fexit_inner_close`]. A kretprobe has no arguments: the socket is that of the close in flight.
 #[kretprobe]
 fn kretprobe_inner_close(_ctx: RetProbeContext) -> u32 {
     inner_exit::<ProbeRead>(None);

@@ -1,7 +1,7 @@
-//! What the arguments of each hook mean: every program makes one call of the model.
+//! The hooks: every program translates its arguments into one call of the model.
 
-/// A program under several names. All are attached where the kernel preempts, and find what the first of them
-/// did; elsewhere only the first is.
+/// A program under several names. All copies are attached where the kernel preempts, and notice what an earlier one
+/// has done; elsewhere only the first is attached.
 macro_rules! again {
     ($(#[$attribute:meta])+ $($name:ident),+ = |$ctx:ident: $context:ident| $body:block) => {
         again! { @ [$(#[$attribute])+] [$($name)+] $ctx $context $body }

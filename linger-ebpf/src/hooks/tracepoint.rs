@@ -9,7 +9,7 @@ use aya_ebpf::{
 use crate::kernel::{BtfTyped, IPPROTO_TCP, Registers, Sock, state};
 use crate::model::{answers, orphan, releases as tracepoint};
 
-/// A socket is released by its last user; not called for the kernel's own sockets.
+/// A socket is released by its last holder; not called for the kernel's own sockets.
 ///
 /// kernel: v5.9.. net/ipv4/af_inet.c: int inet_release(struct socket *sock)
 #[cgroup_sock(sock_release)]
@@ -40,7 +40,7 @@ again! {
     }
 }
 
-/// An RST is sent: of this host's own will if there is no packet that it answers.
+/// An RST is sent; on this host's own initiative if it answers no packet.
 ///
 /// kernel: ..v6.9 include/trace/events/tcp.h: tcp_send_reset(const struct sock *sk, const struct sk_buff *skb): whole sockets only
 /// kernel: v6.10.. (sk, skb, const enum sk_rst_reason reason)
@@ -55,8 +55,8 @@ fn tracepoint_send_reset(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// As [`tracepoint_send_reset`], which the kernel may skip, but for the count of RSTs that answer: nothing tells one of
-/// those from the next.
+/// A copy of [`tracepoint_send_reset`], which the kernel may skip. It does not count RSTs that answer a packet, because
+/// nothing distinguishes one of those from the next.
 #[raw_tracepoint]
 fn tracepoint_send_reset_2(ctx: RawTracePointContext) -> i32 {
     let (sk, skb): (u64, u64) = (ctx.arg(0), ctx.arg(1));
@@ -69,7 +69,7 @@ fn tracepoint_send_reset_2(ctx: RawTracePointContext) -> i32 {
 }
 
 again! {
-    /// A socket comes to its end, once, and before its memory is freed.
+    /// A socket ends; called once per socket, before its memory is freed.
     ///
     /// kernel: v4.16.. include/trace/events/tcp.h: tcp_destroy_sock(struct sock *sk)
     #[btf_tracepoint(function = "tcp_destroy_sock")]
@@ -78,7 +78,7 @@ again! {
     }
 }
 
-/// A system call returns; if it is close(2), what it released is released, since v6.6.
+/// A system call returns. Since v6.6, close(2) has finished the release by then.
 ///
 /// The tracepoint itself costs less than `syscalls:sys_exit_close`, and is never skipped because
 /// another program runs on the CPU.
@@ -86,7 +86,7 @@ again! {
 /// kernel: v2.6.. include/trace/events/syscalls.h: sys_exit(struct pt_regs *regs, long ret)
 #[btf_tracepoint(function = "sys_exit")]
 fn tracepoint_sys_exit(ctx: BtfTracePointContext) -> i32 {
-    // Of a socket, close(2) always succeeds.
+    // close(2) of a socket always succeeds.
     if ctx.arg::<u64>(1) == 0 && tracepoint::is_close(&Registers::new(ctx.arg(0))) {
         tracepoint::exit_syscall();
     }

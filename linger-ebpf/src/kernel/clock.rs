@@ -8,7 +8,7 @@ pub(crate) fn now_ns() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// The kernel's clock of ticks.
+/// The kernel's tick counter.
 pub(crate) fn jiffies() -> u64 {
     // SAFETY: has no preconditions.
     unsafe { bpf_jiffies64() }

@@ -25,7 +25,7 @@ pub(crate) trait Memory {
     /// Reads `T` at `base + offset`; zero where there is nothing to read.
     fn read<T: Copy + Default>(base: *const u8, offset: u32) -> T;
 
-    /// What stands at the head of a socket.
+    /// The head of a socket.
     fn head(sk: *const u8) -> Head {
         Head {
             state: Self::read(sk, offset!(state)),
@@ -33,20 +33,20 @@ pub(crate) trait Memory {
         }
     }
 
-    /// The `tcp_sock` of a socket, null if it is not of TCP.
+    /// The `tcp_sock` of a socket, null if it is not a TCP socket.
     fn tcp_sock(sk: *const u8) -> *const u8;
 }
 
-/// Of a `struct sock_common`.
+/// Fields of a `struct sock_common`.
 #[derive(Clone, Copy)]
 pub(crate) struct Head {
     /// A TCP state.
     pub(crate) state: u8,
-    /// The local port, as a number; 0 once it is given back.
+    /// The local port in host byte order; 0 once it is released.
     pub(crate) port: u16,
 }
 
-/// Plain loads through pointers whose BTF type the verifier knows.
+/// Plain loads, through pointers whose BTF type the verifier knows.
 pub(crate) struct BtfTyped;
 
 impl Memory for BtfTyped {
@@ -56,18 +56,18 @@ impl Memory for BtfTyped {
     }
 
     fn tcp_sock(sk: *const u8) -> *const u8 {
-        // SAFETY: takes any socket and tells those of TCP.
+        // SAFETY: takes any socket and recognizes those of TCP.
         unsafe { bpf_skc_to_tcp_sock(sk.cast_mut().cast()) }.cast()
     }
 }
 
-/// A pointer behind a pointer of known type: the verifier knows its type as well.
+/// Loads a pointer through a typed pointer: the verifier knows its type too.
 pub(crate) fn read_pointer(base: *const u8, offset: u32) -> *const u8 {
     // SAFETY: as for `BtfTyped::read`.
     unsafe { ptr::read_volatile(base.add(offset as usize).cast()) }
 }
 
-/// Reads that are checked as they run, for pointers of unknown type.
+/// Reads checked at run time, for pointers of unknown type.
 pub(crate) struct ProbeRead;
 
 impl Memory for ProbeRead {
@@ -79,7 +79,7 @@ impl Memory for ProbeRead {
 
     #[expect(clippy::cast_possible_truncation, reason = "fields within a word")]
     fn head(sk: *const u8) -> Head {
-        // One call of the helper: they stand in the same eight bytes, since v3.9.
+        // One call of the helper: they are in the same eight bytes since v3.9.
         let word = Self::read::<u64>(sk, offset!(dport));
         let at = |offset: u32| (offset - offset!(dport)) * u8::BITS;
         Head {

@@ -25,7 +25,7 @@ pub(crate) mod state {
     pub(crate) const NEW_SYN_RECV: u8 = 12;
 }
 
-/// Where a socket keeps its state, for one that may be gone.
+/// Offset of a socket's state, for a socket that may be gone.
 pub(crate) fn state_offset() -> u32 {
     offset!(state)
 }
@@ -41,7 +41,7 @@ const MAPPED: u32 = 0xffff_u32.to_be();
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
-/// A `struct sock`, and its `tcp_sock` where one was asked for.
+/// A `struct sock`.
 pub(crate) struct Sock<M> {
     sk: *const u8,
     memory: PhantomData<M>,
@@ -60,7 +60,7 @@ impl<M: Memory> Sock<M> {
         self.sk as u64
     }
 
-    /// What stands at its head.
+    /// Its state and local port.
     pub(crate) fn head(&self) -> Head {
         M::head(self.sk)
     }
@@ -69,7 +69,7 @@ impl<M: Memory> Sock<M> {
         M::read(self.sk, offset!(state))
     }
 
-    /// Its flags, to be asked several times.
+    /// Its flags, read once for several tests.
     pub(crate) fn flags(&self) -> Flags {
         Flags(M::read(self.sk, offset!(flags)))
     }
@@ -98,12 +98,12 @@ impl<M: Memory> Sock<M> {
         M::read(self.sk, offset!(err))
     }
 
-    /// Whether it belongs to no file: an orphan, or a connection not accepted yet.
+    /// Whether it has no file: it is an orphan, or a connection that is not accepted yet.
     pub(crate) fn has_no_file(&self) -> bool {
         M::read::<u64>(self.sk, offset!(socket)) == 0
     }
 
-    /// Whether it is the kernel's own (`sk_kern_sock`), which `inet_release` shows to no program.
+    /// Whether it is the kernel's own (`sk_kern_sock`): `inet_release` runs no program for those.
     pub(crate) fn is_of_kernel(&self) -> bool {
         u32::from(M::read::<u8>(self.sk, offset!(of_kernel))) & offset!(of_kernel_mask) != 0
     }
@@ -123,12 +123,12 @@ impl<M: Memory> Sock<M> {
         ProbeRead::read::<u32>(net as *const u8, offset!(net_users)) == 0
     }
 
-    /// The cgroup in which it was made (`struct cgroup`).
+    /// The cgroup in which it was created (`struct cgroup`).
     pub(crate) fn cgroup(&self) -> *const u8 {
         M::read::<u64>(self.sk, offset!(cgroup)) as *const u8
     }
 
-    /// Local port if this host accepted the connection, otherwise 0.
+    /// The local port if this host accepted the connection, else 0.
     pub(crate) fn accepted_port(&self) -> u16 {
         if is_accepted(self.sk) && self.state() != state::LISTEN {
             u16::from_be(ProbeRead::read(self.sk, offset!(sport)))
@@ -137,7 +137,7 @@ impl<M: Memory> Sock<M> {
         }
     }
 
-    /// Writes down its addresses and ports.
+    /// Records its addresses and ports.
     pub(crate) fn write_addresses(&self, event: &mut Event) {
         let is_v6 = M::read::<u16>(self.sk, offset!(family)) == u16::from(AF_INET6);
         if is_v6 && offset!(v6_daddr) != Offsets::ABSENT {
@@ -147,7 +147,7 @@ impl<M: Memory> Sock<M> {
             event.local = [0, 0, MAPPED, M::read(self.sk, offset!(saddr))];
             event.remote = [0, 0, MAPPED, M::read(self.sk, offset!(daddr))];
         }
-        // `skc_num` is given back before the close is over; this stays.
+        // `skc_num` is released before the close is over; this one stays.
         event.local_port = u16::from_be(ProbeRead::read(self.sk, offset!(sport)));
         event.remote_port = u16::from_be(M::read(self.sk, offset!(dport)));
     }
@@ -158,7 +158,7 @@ impl<M: Memory> Sock<M> {
         [word(0), word(4), word(8), word(12)]
     }
 
-    /// `AF_INET` or `AF_INET6`, by what is on the wire: a socket of IPv6 may speak IPv4.
+    /// `AF_INET` or `AF_INET6`, as on the wire: an IPv6 socket may speak IPv4.
     pub(crate) fn family(&self) -> u8 {
         let at = offset!(v6_daddr);
         if M::read::<u16>(self.sk, offset!(family)) != u16::from(AF_INET6) || at == Offsets::ABSENT
@@ -170,12 +170,12 @@ impl<M: Memory> Sock<M> {
         if is_mapped { AF_INET } else { AF_INET6 }
     }
 
-    /// Received payload that no one read, whether it is still queued or was just flushed.
+    /// Received payload that was not read, whether it is still queued or was just flushed.
     pub(crate) fn unread(&self, flags: Flags) -> u32 {
         self.tcp().map_or(0, |tcp| tcp.unread(flags))
     }
 
-    /// Received payload in the receive queue. One that was moved elsewhere holds none.
+    /// Unread payload, if the receive queue is not empty.
     pub(crate) fn queued_unread(&self, flags: impl FnOnce() -> Flags) -> u32 {
         if self.has_receive_queue() {
             self.unread(flags())
@@ -184,17 +184,17 @@ impl<M: Memory> Sock<M> {
         }
     }
 
-    /// Whether `SO_LINGER` with zero time has a close abort.
+    /// Whether `SO_LINGER` with zero time makes a close abort.
     pub(crate) fn aborts_by_linger(&self, flags: Flags) -> bool {
         flags.linger() && self.lingertime() == 0
     }
 
-    /// The number behind the last byte that was written, the FIN included.
+    /// The sequence number after the last byte written, including the FIN.
     pub(crate) fn written(&self) -> u32 {
         self.tcp().map_or(0, |tcp| tcp.write_seq())
     }
 
-    /// The part of it that is TCP's; none if it is of another protocol.
+    /// Its `tcp_sock`; `None` for another protocol.
     pub(crate) fn tcp(&self) -> Option<Tcp<M>> {
         let tcp = M::tcp_sock(self.sk);
         (!tcp.is_null()).then_some(Tcp {
@@ -206,10 +206,10 @@ impl<M: Memory> Sock<M> {
 
 /// Whether this host accepted the connection of a socket.
 ///
-/// Only `tcp_v4_syn_recv_sock` and `tcp_v6_syn_recv_sock` set these numbers of an interface in a
-/// socket of TCP: the options that do for others refuse it.
+/// Only `tcp_v4_syn_recv_sock` and `tcp_v6_syn_recv_sock` set these interface indices in a TCP socket: the socket
+/// options that set them refuse TCP.
 fn is_accepted(sk: *const u8) -> bool {
-    // Beyond `struct sock`, which is all that the verifier may know it to be.
+    // Beyond `struct sock`, the type that the verifier may know.
     let index: u32 = ProbeRead::read(sk, offset!(mc_index));
     index != 0 || is_accepted_v6(sk)
 }
@@ -237,13 +237,13 @@ impl Flags {
         self.0 & SOCK_DEAD != 0
     }
 
-    /// The peer's FIN has come, and stands in `rcv_nxt`.
+    /// The peer's FIN has come, and is included in `rcv_nxt`.
     fn done(self) -> bool {
         self.0 & SOCK_DONE != 0
     }
 }
 
-/// Whether a FIN of this host stands in the send queue of a connection in this state.
+/// Whether a FIN is in the send queue in this state.
 fn is_fin_queued(state: u8) -> bool {
     matches!(state, state::FIN_WAIT1 | state::CLOSING | state::LAST_ACK)
 }
@@ -269,27 +269,27 @@ impl<M: Memory> Tcp<M> {
         offset != Offsets::ABSENT && M::read::<u8>(self.tcp, offset) != 0
     }
 
-    /// The number of the last byte that was written, and one. It begins at random.
+    /// The sequence number after the last byte written. The first one is random.
     pub(crate) fn write_seq(&self) -> u32 {
         M::read(self.tcp, offset!(write_seq))
     }
 
-    /// The local port. It stays when that at the head is given back.
+    /// The local port. It stays when the one in the head is released.
     pub(crate) fn local_port(&self) -> u16 {
         u16::from_be(M::read(self.tcp, offset!(sport)))
     }
 
-    /// Whether all that was written is acknowledged.
+    /// Whether everything written is acknowledged.
     pub(crate) fn all_acknowledged(&self) -> bool {
         M::read::<u32>(self.tcp, offset!(snd_una)) == M::read::<u32>(self.tcp, offset!(write_seq))
     }
 
-    /// Whether something is queued that was not sent yet, be it the FIN.
+    /// Whether anything queued was not sent yet, including the FIN.
     pub(crate) fn has_unsent(&self) -> bool {
         M::read::<u32>(self.tcp, offset!(snd_nxt)) != M::read::<u32>(self.tcp, offset!(write_seq))
     }
 
-    /// Received payload that no one read.
+    /// Received payload that was not read.
     pub(crate) fn unread(&self, flags: Flags) -> u32 {
         let rcv_nxt: u32 = M::read(self.tcp, offset!(rcv_nxt));
         let copied_seq: u32 = M::read(self.tcp, offset!(copied_seq));
@@ -299,8 +299,8 @@ impl<M: Memory> Tcp<M> {
         if unread.cast_signed() > 0 { unread } else { 0 }
     }
 
-    /// Whether the SYN of a connection in this state is yet to be acknowledged, and counts in the send queue: also in
-    /// an open from both sides. (Where TCP Fast Open accepts before that, the numbers begin behind the SYN.)
+    /// Whether an unacknowledged SYN is in the send queue in this state, also in a simultaneous open. (Where TCP Fast
+    /// Open accepts before the acknowledgement, the sequence numbers begin after the SYN.)
     fn is_syn_queued(&self, state: u8) -> bool {
         state == state::SYN_SENT || state == state::SYN_RECV && !is_accepted(self.tcp)
     }
@@ -308,7 +308,7 @@ impl<M: Memory> Tcp<M> {
     /// The send queue's payload, for a connection in this state.
     pub(crate) fn queued(&self, state: u8) -> QueueBytes {
         if self.is_syn_queued(state) {
-            // Until the SYN goes out, a deferred connect leaves the numbers unset.
+            // Until the SYN is sent, a deferred connect leaves the sequence numbers unset.
             if M::read::<u32>(self.tcp, offset!(packets_out)) == 0 {
                 return QueueBytes::NONE;
             }
@@ -325,7 +325,7 @@ impl<M: Memory> Tcp<M> {
         }
     }
 
-    /// How much payload is in the send queue of a connection in this state, which has been made.
+    /// Payload in the send queue in this state, for a connection that has sent its SYN.
     pub(crate) fn outstanding(&self, state: u8) -> u32 {
         let write_seq: u32 = M::read(self.tcp, offset!(write_seq));
         let snd_una: u32 = M::read(self.tcp, offset!(snd_una));
@@ -334,10 +334,10 @@ impl<M: Memory> Tcp<M> {
             .saturating_sub(u32::from(is_fin_queued(state) || self.is_syn_queued(state)))
     }
 
-    /// The send queue's payload once a FIN stands at its end.
+    /// The send queue's payload, with a FIN at its end.
     pub(crate) fn queued_before_fin(&self) -> QueueBytes {
         let QueueBytes { unsent, unacked } = self.sequence();
-        // The FIN is the last to be sent. (Its allocation may have failed: never below zero.)
+        // The FIN is sent last. (Its allocation may have failed: never below zero.)
         if unsent > 0 {
             QueueBytes {
                 unsent: unsent - 1,
@@ -356,7 +356,7 @@ impl<M: Memory> Tcp<M> {
         self.queued_to(self.write_seq())
     }
 
-    /// The send queue, as it was when `write_seq` was this.
+    /// The send queue up to this `write_seq`.
     pub(crate) fn queued_to(&self, write_seq: u32) -> QueueBytes {
         let snd_una: u32 = M::read(self.tcp, offset!(snd_una));
         if write_seq == snd_una {
@@ -370,7 +370,7 @@ impl<M: Memory> Tcp<M> {
     }
 }
 
-/// Whether a packet (`struct sk_buff`) that TCP is at work on is an RST.
+/// Whether a packet (`struct sk_buff`) being processed by TCP is an RST.
 pub(crate) fn is_rst<M: Memory>(skb: *const u8) -> bool {
     flags_of::<M>(skb) & RST != 0
 }
@@ -380,14 +380,14 @@ const SYN: u8 = 1 << 1;
 const RST: u8 = 1 << 2;
 
 fn flags_of<M: Memory>(skb: *const u8) -> u8 {
-    /// The flags are in this byte of the TCP header.
+    /// Offset of the flags in the TCP header.
     const FLAGS: u32 = 13;
     let head: u64 = M::read(skb, offset!(skb_head));
     let header: u16 = M::read(skb, offset!(transport_header));
     ProbeRead::read(head as *const u8, u32::from(header) + FLAGS)
 }
 
-/// A packet (`struct sk_buff`) that TCP is at work on.
+/// A packet (`struct sk_buff`) being processed by TCP.
 pub(crate) struct Segment {
     skb: *const u8,
 }
@@ -401,7 +401,7 @@ impl Segment {
         is_rst::<ProbeRead>(self.skb)
     }
 
-    /// Bytes of payload (`TCP_SKB_CB`, as `tcp_v4_fill_cb` and `tcp_v6_fill_cb` leave it).
+    /// Bytes of payload (from `TCP_SKB_CB`, filled by `tcp_v4_fill_cb` and `tcp_v6_fill_cb`).
     pub(crate) fn payload(&self) -> u32 {
         let block = self.skb.wrapping_add(offset!(skb_cb) as usize);
         let seq: u32 = ProbeRead::read(block, offset!(cb_seq));
@@ -411,21 +411,21 @@ impl Segment {
         end_seq.wrapping_sub(seq).wrapping_sub(counted)
     }
 
-    /// Whether its route ends at this host (`RTN_LOCAL`): else, one that is for no socket is not answered.
+    /// Whether its route ends at this host (`RTN_LOCAL`): otherwise a packet for no socket is not answered.
     pub(crate) fn is_local_v4(&self) -> bool {
         const RTN_LOCAL: u16 = 2;
         let at = offset!(rt_type);
         at == Offsets::ABSENT || ProbeRead::read::<u16>(self.route(), at) == RTN_LOCAL
     }
 
-    /// As for IPv4 (`ipv6_unicast_destination`).
+    /// [`Segment::is_local_v4`] for IPv6 (`ipv6_unicast_destination`).
     pub(crate) fn is_local_v6(&self) -> bool {
         const RTF_LOCAL: u32 = 1 << 31;
         let at = offset!(rt6i_flags);
         at == Offsets::ABSENT || ProbeRead::read::<u32>(self.route(), at) & RTF_LOCAL != 0
     }
 
-    /// Its `struct dst_entry`, where that of IPv4 and IPv6 begins.
+    /// Its `struct dst_entry`, with which `struct rtable` and `struct rt6_info` begin.
     fn route(&self) -> *const u8 {
         /// `SKB_DST_NOREF`.
         const NOT_COUNTED: u64 = 1;
@@ -434,7 +434,7 @@ impl Segment {
     }
 }
 
-/// A number of bytes in a send queue, which never holds 4 GiB: sequence numbers are its measure.
+/// Narrows a number of bytes in a send queue, which never holds 4 GiB, the range of sequence numbers.
 pub(crate) fn narrow(bytes: u64) -> u32 {
     bytes.try_into().unwrap_or(u32::MAX)
 }

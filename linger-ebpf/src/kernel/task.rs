@@ -13,7 +13,7 @@ use linger_ebpf::FRAMES;
 
 use super::memory::{BtfTyped, Memory as _, ProbeRead, offset, read_pointer};
 
-/// A `struct task_struct`: the current one, whose type every kind of program knows.
+/// The current `struct task_struct`, a typed pointer in every kind of program.
 pub(crate) struct Task(*mut task_struct);
 
 const PF_EXITING: u32 = 0x4;
@@ -25,19 +25,19 @@ impl Task {
         Self(unsafe { bpf_get_current_task_btf() })
     }
 
-    /// Whether it is on its way out (`PF_EXITING`): its closes never wait.
+    /// Whether it is exiting (`PF_EXITING`): its closes never wait.
     pub(crate) fn is_exiting(&self) -> bool {
         BtfTyped::read::<u32>(self.0.cast(), offset!(task_flags)) & PF_EXITING != 0
     }
 
-    /// Whether it is a thread of the kernel, that no process owns (`PF_KTHREAD`). The workers of
-    /// `io_uring` belong to the process they work for.
+    /// Whether it is a kernel thread, owned by no process (`PF_KTHREAD`). `io_uring` workers belong to the
+    /// process they work for.
     pub(crate) fn is_kernel_thread(&self) -> bool {
         BtfTyped::read::<u32>(self.0.cast(), offset!(task_flags)) & PF_KTHREAD != 0
     }
 
-    /// The name of its process, zero-terminated bytes; by words: what is read at once should be
-    /// written at once.
+    /// The name of its process, zero-terminated bytes, in words: it is written with the width with which it
+    /// is read later.
     pub(crate) fn comm(&self) -> [u64; 2] {
         let leader = read_pointer(self.0.cast(), offset!(group_leader));
         let offset = offset!(comm);
@@ -47,13 +47,13 @@ impl Task {
         ]
     }
 
-    /// The cgroup v2 that it is in (`struct cgroup`).
+    /// Its v2 cgroup (`struct cgroup`).
     pub(crate) fn cgroup(&self) -> *const u8 {
         let set: u64 = BtfTyped::read(self.0.cast(), offset!(task_cgroups));
         ProbeRead::read::<u64>(set as *const u8, offset!(dfl_cgroup)) as *const u8
     }
 
-    /// The file that it executes (`struct file`), null if it has none or has let go of its memory.
+    /// Its executable (`struct file`), null if it has none or has released its memory.
     pub(crate) fn exe_file(&self) -> *const u8 {
         let mm = read_pointer(self.0.cast(), offset!(mm));
         if mm.is_null() {
@@ -62,7 +62,7 @@ impl Task {
         read_pointer(mm, offset!(exe_file))
     }
 
-    /// Its stack in the process's memory, addresses; how many bytes of them are written.
+    /// Writes the return addresses of its user stack. Returns their length in bytes.
     pub(crate) fn user_stack(&self, stack: &mut [u64; FRAMES as usize]) -> u64 {
         const BPF_F_USER_STACK: u64 = 1 << 8;
         const LENGTH: u32 = FRAMES * 8;
@@ -72,7 +72,7 @@ impl Task {
         u64::try_from(written).unwrap_or(0)
     }
 
-    /// When the first thread of its process began: with the process's id, no other has both.
+    /// When the first thread of its process began: unique together with the process id.
     pub(crate) fn process_start_time(&self) -> u64 {
         let leader = read_pointer(self.0.cast(), offset!(group_leader));
         BtfTyped::read(leader, offset!(start_time))
@@ -86,7 +86,7 @@ impl Task {
     }
 }
 
-/// A `struct pt_regs`: those of a system call.
+/// A `struct pt_regs` of a system call.
 pub(crate) struct Registers(*const u8);
 
 impl Registers {
@@ -105,12 +105,12 @@ impl Registers {
     }
 }
 
-/// The current process's id, in the initial namespace.
+/// Id of the current process, in the initial namespace.
 pub(crate) fn current_tgid() -> u32 {
     (bpf_get_current_pid_tgid() >> u32::BITS) as u32
 }
 
-/// The current thread's id, in the initial namespace.
+/// Id of the current thread, in the initial namespace.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "the thread's id is the lower half"

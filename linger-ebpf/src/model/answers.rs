@@ -5,7 +5,8 @@ use linger_ebpf::{Cause, Counters, Group};
 use super::{closers, group, in_flight::ThreadSlot, ledger, orphan, shared::shared};
 use crate::kernel::{ProbeRead, Segment, Sock, state};
 
-/// An RST answers a packet (`struct sk_buff`) that came for this socket, a part of one, or, if it is 0, for none.
+/// An RST answers a packet (`struct sk_buff`) for this socket (possibly a request or `TIME_WAIT` socket), or
+/// for none if `sk` is 0.
 pub(crate) fn sent(sk: u64, skb: *const u8) {
     if sk == 0 {
         return count(ledger::nobodys(), Cause::NoSocket);
@@ -14,7 +15,7 @@ pub(crate) fn sent(sk: u64, skb: *const u8) {
     answered(sk, skb as u64);
 }
 
-/// The same where a function is hooked that may not come to send it.
+/// Like [`sent`], from the hook of a function that may decide not to send the RST.
 pub(crate) fn asked(sk: u64, skb: *const u8, is_local: impl FnOnce(&Segment) -> bool) {
     let segment = Segment::new(skb);
     if !segment.is_rst() && (sk != 0 || is_local(&segment)) {
@@ -40,9 +41,9 @@ extern "C" fn answered(sk: u64, skb: u64) -> u32 {
     0
 }
 
-/// Who closed, as far as that is still known.
+/// The group that closed, if still known.
 fn group(sk: &Sock<ProbeRead>) -> Option<Group> {
-    // What came while the close had the lock is answered before it is counted.
+    // A packet that came while the close held the lock is answered before the close is counted.
     let in_flight = ThreadSlot::current().and_then(|place| place.find(sk.address()));
     match in_flight {
         Some(close) => Some(group::of_close(close)),
@@ -50,14 +51,14 @@ fn group(sk: &Sock<ProbeRead>) -> Option<Group> {
     }
 }
 
-/// Whether this is what a close has left of a connection.
+/// Whether this is the remnant of a closed connection.
 fn is_closed(sk: &Sock<ProbeRead>) -> bool {
     match sk.state() {
-        // Of what TIME_WAIT keeps, only that of FIN_WAIT2 answers so, and only a close leaves that.
+        // Of sockets in TIME_WAIT, only those in substate FIN_WAIT2 answer so, and only a close leaves these.
         state::TIME_WAIT => true,
-        // A request of a connection is no more than the beginning of a socket.
+        // A connection request is not a full socket yet.
         state::LISTEN | state::NEW_SYN_RECV => false,
-        // A close that waits has yet to let go of it.
+        // A waiting close has not released it yet.
         _ => sk.flags().dead() || orphan::is_expected(sk.address()),
     }
 }

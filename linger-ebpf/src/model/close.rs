@@ -1,9 +1,9 @@
 //! One close, from entry to return. Every plan translates its hooks into these calls.
 //!
-//! `begin` → `decide` → (`super::reset::sent`, `waited`) → `finish`. A record of the close is kept
-//! from `begin` to `finish`; what it did is added to the counters of its group once, at its end,
-//! or, where a plan may not see the end, as soon as the outcome is decided. The plans that hook functions
-//! see the end where `__tcp_close` returns, under the socket lock.
+//! `begin` → `decide` → (`super::reset::sent`, `waited`) → `finish`. The close has a record from
+//! `begin` to `finish`. It is added to the counters of its group once, at its end, or as soon as the
+//! outcome is decided where a plan may not see the end. The plans that hook functions see the end at
+//! the return of `__tcp_close`, under the socket lock.
 
 use core::{mem::MaybeUninit, ptr};
 
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::kernel::{Flags, Memory, Sock, Task, jiffies, narrow, now_ns, state};
 
-/// A close begins on this thread. None if there is no room for its record.
+/// A close begins on this thread. Returns `None` if there is no room for its record.
 pub(crate) fn begin(place: &ThreadSlot, sk: u64, flags: u8) -> Option<&'static mut Close> {
     if place.record().is_some() {
         // The end of this thread's previous close was missed.
@@ -30,21 +30,21 @@ pub(crate) fn begin(place: &ThreadSlot, sk: u64, flags: u8) -> Option<&'static m
     place.keep(sk, now_ns(), flags)
 }
 
-/// Gives up waiting for the end of a close, keeping what is known of it. Its socket may be gone.
+/// Stops waiting for the end of a close and counts what is known about it. Its socket may be gone.
 #[inline(never)]
 fn abandon(place: &ThreadSlot) {
     let Some(close) = place.record() else {
         return;
     };
     if close.stage == stage::WAITING {
-        // Its socket outlived the wait: else its end had settled what came of it.
+        // Its socket outlived the wait: the end of the socket would have decided the outcome.
         close.outcome = unfinished(close) as u8;
         close.stage = stage::DECIDED;
     }
     if close.stage == stage::DECIDED {
         maps::lose(Lost::Return);
         let other = Group::OTHER;
-        // The cgroup for which a thread of the kernel closed is known by the socket alone.
+        // If a kernel thread closed, only the socket, which may be gone, knows the cgroup.
         let group = if Task::current().is_kernel_thread() {
             &raw const other
         } else {
@@ -58,7 +58,7 @@ fn abandon(place: &ThreadSlot) {
     forget(place, close);
 }
 
-/// The close is over: its record goes.
+/// Drops the record of a close that is over.
 fn forget(place: &ThreadSlot, close: &Close) {
     if close.flags & flag::HINTED != 0 {
         maps::add_hint(close.sk, u64::MAX);
@@ -66,22 +66,22 @@ fn forget(place: &ThreadSlot, close: &Close) {
     place.clear();
 }
 
-/// A close waits, which plans that hook functions see the return of: should that be missed, the end of the
-/// socket settles what came of it, and the orphan that it leaves behind is on record.
+/// A close begins to wait, in a plan that hooks its return. If that return is missed, the end of the
+/// socket decides the outcome, and the orphan left behind already has its record.
 pub(crate) fn wait<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
     close.flags |= flag::HINTED;
     maps::add_hint(close.sk, 1);
     if let Some(tcp) = sk.tcp() {
         closers::mark_early(close);
-        // If there is no room, there may be when the wait is over; or no orphan. Where nothing is outstanding but
-        // the FIN, this tells that the close waits.
+        // Without room now, there may be room, or no orphan, when the wait is over. If only the FIN is
+        // outstanding, the record marks the socket as one whose close waits.
         orphan::expect(close, tcp.outstanding(state));
     }
 }
 
-/// The kernel decides what this close does, in the order of `__tcp_close`, under the socket lock.
+/// Decides the outcome as `__tcp_close` does, in the same order, under the socket lock.
 ///
-/// `timeout` is the time it may wait, in jiffies.
+/// `timeout` is how long the close may wait, in jiffies.
 pub(crate) fn decide<M: Memory>(
     close: &mut Close,
     sk: &Sock<M>,
@@ -97,7 +97,7 @@ pub(crate) fn decide<M: Memory>(
     conclude(close, sk, state, unread, outcome, queued);
 }
 
-/// The same for a socket that is in `CLOSE` already, where it stays.
+/// Decides the outcome for a socket that is in `CLOSE` already, where it stays.
 pub(crate) fn decide_closed<M: Memory>(
     close: &mut Close,
     sk: &Sock<M>,
@@ -108,7 +108,7 @@ pub(crate) fn decide_closed<M: Memory>(
     conclude(close, sk, state::CLOSE, unread, closed(has_peer), queued);
 }
 
-/// The time that `inet_release` lets the close of this thread wait, jiffies.
+/// How long `inet_release` lets the close of this thread wait, in jiffies.
 pub(crate) fn timeout<M: Memory>(sk: &Sock<M>, flags: Flags) -> u64 {
     if flags.linger() && !Task::current().is_exiting() {
         sk.lingertime()
@@ -117,9 +117,9 @@ pub(crate) fn timeout<M: Memory>(sk: &Sock<M>, flags: Flags) -> u64 {
     }
 }
 
-/// The decision was missed, and the close is about to end: by what the socket was when it was released, and has become.
-/// An RST would have decided it, if its hook was not skipped too. What cannot be told stays undecided, and counts as
-/// lost.
+/// Makes up for a missed decision when the close is about to end, from the socket's state at the release
+/// and its state now. An RST would have decided the outcome, unless its hook was skipped too. If the
+/// outcome remains ambiguous, the close stays undecided and counts as lost.
 pub(crate) fn decide_late<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     let (was, is) = (close.state, sk.state());
     let flags = sk.flags();
@@ -137,7 +137,7 @@ pub(crate) fn decide_late<M: Memory>(close: &mut Close, sk: &Sock<M>) {
             true
         }
         (state::CLOSE, _) => false,
-        // It may have waited until its time was up, or a signal came.
+        // It may have waited until a timeout or a signal.
         (state::FIN_WAIT1 | state::LAST_ACK | state::CLOSING, _) => timeout == 0,
         _ => true,
     };
@@ -153,16 +153,16 @@ pub(crate) fn decide_late<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     }
 }
 
-/// What a FIN adds to `write_seq`.
+/// A FIN adds this much to `write_seq`.
 const FIN: u32 = 1;
 
-/// As [`decide_late`], of a connection that has ended without a FIN, by how much its `write_seq` has grown since the
-/// release: `tcp_disconnect` makes a jump. If it sent an RST, the hook of that was skipped as well.
+/// [`decide_late`] for a connection that has ended without a FIN. `grown` is the growth of `write_seq`
+/// since the release, where `tcp_disconnect` makes it jump. If an RST was sent, its hook was skipped too.
 fn decide_ended<M: Memory>(close: &mut Close, sk: &Sock<M>, flags: Flags, grown: u32) {
     let Some(tcp) = sk.tcp() else { return };
     let unread = sk.unread(flags);
     let outcome = if grown == 0 && (unread == 0 || sk.err() != 0) {
-        // Before the close took the lock.
+        // The connection ended before the close took the lock.
         return decide_closed(close, sk, sk.has_peer(), unread);
     } else if grown == 0 {
         Outcome::UnreadAborted
@@ -176,7 +176,7 @@ fn decide_ended<M: Memory>(close: &mut Close, sk: &Sock<M>, flags: Flags, grown:
     close.flags |= flag::RESET;
 }
 
-/// What the close of a socket in `CLOSE` is.
+/// The outcome for a socket in `CLOSE`.
 fn closed(has_peer: bool) -> Outcome {
     if has_peer {
         Outcome::AlreadyClosed
@@ -185,7 +185,7 @@ fn closed(has_peer: bool) -> Outcome {
     }
 }
 
-/// Keeps what was decided.
+/// Records the decision.
 fn conclude<M: Memory>(
     close: &mut Close,
     sk: &Sock<M>,
@@ -210,7 +210,7 @@ fn conclude<M: Memory>(
     watch::note(close, sk, state, orphan::displace);
 }
 
-/// The outcome as it looks before the kernel acts, and the send queue that an abort throws away.
+/// The outcome as foreseen before the kernel acts, and the send queue that an abort discards.
 fn outcome<M: Memory>(
     sk: &Sock<M>,
     flags: Flags,
@@ -245,14 +245,14 @@ fn outcome<M: Memory>(
     }
 }
 
-/// Keeps what an abort throws away.
+/// Records the send queue that an abort discards.
 pub(crate) fn keep(close: &mut Close, queued: QueueBytes) {
     close.unsent = narrow(queued.unsent);
     close.unacked = narrow(queued.unacked);
 }
 
-/// The close is about to end: if it waited under `SO_LINGER`, what came of that. The connection may have
-/// died since, by a segment that came during the wait: then this is how it looks.
+/// Decides the outcome of a wait under `SO_LINGER`, when the close is about to end. A segment that came
+/// during the wait may have ended the connection.
 pub(crate) fn waited<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     if close.stage != stage::WAITING {
         return;
@@ -275,8 +275,8 @@ pub(crate) fn waited<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     }
 }
 
-/// The close sends, or has sent, its FIN: what was queued before it is left to the kernel. The state
-/// is that before.
+/// The close sends, or has sent, its FIN and leaves to the kernel the data queued before it. `state` is
+/// the state before the FIN.
 pub(crate) fn leave<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
     let Some(tcp) = sk.tcp() else { return };
     let bytes = tcp.outstanding(state);
@@ -289,10 +289,10 @@ pub(crate) fn leave<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
     }
 }
 
-/// The longest time that a deadline tells from one that has passed, in jiffies: some weeks.
+/// The longest wait, in jiffies, whose deadline is distinguishable from one in the past: some weeks.
 const LONGEST: u64 = i32::MAX as u64;
 
-/// The jiffy at which a wait for this many jiffies from now is over, its lower half.
+/// The lower half of the jiffy at which a wait of `timeout` jiffies from now is over.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "as much as tells apart what is within the longest time"
@@ -301,13 +301,13 @@ fn deadline(timeout: u64) -> u32 {
     jiffies().wrapping_add(timeout.min(LONGEST)) as u32
 }
 
-/// Whether the time of a close that waits is up.
+/// Whether a waiting close has reached its deadline.
 pub(crate) fn is_overdue(close: &Close) -> bool {
     let left = close.deadline.wrapping_sub(deadline(0));
     left == 0 || u64::from(left) > LONGEST
 }
 
-/// Why the wait ended although not all was acknowledged.
+/// The outcome of a wait that ended before everything was acknowledged.
 pub(crate) fn unfinished(close: &Close) -> Outcome {
     if is_overdue(close) {
         Outcome::LingerTimeout
@@ -316,8 +316,8 @@ pub(crate) fn unfinished(close: &Close) -> Outcome {
     }
 }
 
-/// The close on this thread ends. By the plan `tracepoint` the socket may be gone; others still hold its
-/// lock.
+/// The close on this thread ends. In the plan `tracepoint` the socket may be gone; in the others it is
+/// still locked.
 pub(crate) fn finish(place: &ThreadSlot, close: &Close) {
     let mut whose = MaybeUninit::uninit();
     let left = if close.flags & flag::LEAVES != 0 {
@@ -344,8 +344,8 @@ pub(crate) fn finish(place: &ThreadSlot, close: &Close) {
     forget(place, close);
 }
 
-/// Adds a close before its return, or without, and what it leaves behind, to the counters of a group, as [`count`]
-/// has it. Returns how many bytes that are.
+/// Counts a close before its return, or without one, together with the orphan it leaves behind, like
+/// [`count`]. Returns the orphan's payload in bytes.
 pub(crate) fn count_early(close: &Close, group: *const Group, blocked_ns: u64) -> u32 {
     count(close, group, blocked_ns, 0);
     if close.flags & flag::LEAVES == 0 {
@@ -360,8 +360,8 @@ pub(crate) fn count_early(close: &Close, group: *const Group, blocked_ns: u64) -
     left
 }
 
-/// Adds a close to the counters of a group, without its time if that is [`UNSEEN`]; and the payload that
-/// it leaves behind, if there is any. The group is that of this thread, if none is given.
+/// Adds a close, and the payload it leaves behind, to the counters of a group; its time too, unless that
+/// is [`UNSEEN`]. Without a group, this thread's group is used.
 ///
 /// A [global function](super).
 #[inline(never)]
@@ -372,7 +372,7 @@ pub(crate) extern "C" fn count(
     blocked_ns: u64,
     left: u32,
 ) -> u32 {
-    // SAFETY: what callers have is a record, and a group or nothing.
+    // SAFETY: callers pass a record, and a group or null.
     let (close, group) = unsafe { (close.as_ref(), group.as_ref()) };
     let Some(close) = close else { return 0 };
     let counters = match group {
@@ -390,7 +390,7 @@ pub(crate) extern "C" fn count(
     0
 }
 
-/// The counters of the group of a close, which is left at its local port.
+/// The counters of the group of a close. Marks the close's local port with the group.
 fn counters(close: &Close, group: &Group) -> Option<*mut Counters> {
     let counters = ledger::counters(group)?;
     if close.port_key != 0 {
@@ -431,7 +431,7 @@ fn add(counters: *mut Counters, close: &Close, blocked_ns: u64) {
     }
 }
 
-/// As [`Outcome::waited`] has it, which are one after another.
+/// [`Outcome::waited`] by index: those outcomes are contiguous.
 const fn has_waited(outcome: usize) -> bool {
     outcome.wrapping_sub(Outcome::Lingered.index()) < WAITING
 }
@@ -446,7 +446,7 @@ const _: () = {
     }
 };
 
-/// As [`Outcome::cause`] has it, which are one after another in the same order.
+/// [`Outcome::cause`] by index: both are contiguous and in the same order.
 const fn cause(outcome: usize) -> Option<usize> {
     let cause = outcome.wrapping_sub(Outcome::LingerAborted.index());
     if cause < ABORTING { Some(cause) } else { None }

@@ -1,9 +1,8 @@
-//! Who closed last at each local port: what comes for a connection that is closed is for them.
+//! The group that closed last at each local port, for data that arrives after the close.
 //!
-//! A close that ends a connection leaves no record behind, unless it leaves payload: who sends data to it later
-//! meets at most what `TIME_WAIT` keeps of a socket. So each close that sends its FIN before the peer's has come leaves
-//! its group at its local port, as one word, which costs a load and two comparisons as long as the same group closes
-//! there.
+//! A close leaves no record behind, unless it leaves payload: late data meets at most a `TIME_WAIT`
+//! socket. So each close that sends its FIN before the peer's has come marks its local port with its
+//! group, in one word. That costs a load and two comparisons as long as the same group closes there.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use linger_ebpf::{Close, Closer, Counters, Group, Orphan};
@@ -15,11 +14,11 @@ use super::{
 };
 use crate::kernel::{Memory, ProbeRead, Sock, Tcp, state};
 
-/// What stands for a group whose number is another's.
+/// Stands for a group whose number is already in use by another.
 const NONE: u64 = u64::MAX;
 
-/// A close sends its FIN, in this state of its connection and from this port: data may come for it as long as the
-/// peer's FIN has not.
+/// Notes the port of a close that sends its FIN in this state: until the peer's FIN has come, data may
+/// arrive for it.
 pub(crate) fn note_port<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8, port: u16) {
     if matches!(
         state,
@@ -29,12 +28,12 @@ pub(crate) fn note_port<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8, p
     }
 }
 
-/// What stands for a local port: its number, and the lower half of its network namespace's address.
+/// The key of a local port: its number, and the lower half of its network namespace's address.
 fn key<M: Memory>(sk: &Sock<M>, port: u16) -> u64 {
     lower_half(sk.net()) << 16 | u64::from(port)
 }
 
-/// A close of this group, with these counters, leaves it at its local port.
+/// Marks a local port with the group that closed there, whose counters these are.
 pub(crate) fn mark(counters: *mut Counters, group: &Group, key: u64) {
     let mut number = shared!(counters, number).get();
     if number == 0 {
@@ -51,13 +50,13 @@ pub(crate) fn mark(counters: *mut Counters, group: &Group, key: u64) {
     }
 }
 
-/// As [`mark`], for a close that waits, and is counted long after its FIN.
+/// [`mark`] for a close that waits, and is counted long after its FIN.
 ///
 /// A [global function](super).
 #[inline(never)]
 #[unsafe(export_name = "linger_mark_early")]
 pub(crate) extern "C" fn mark_early(close: *mut Close) -> u32 {
-    // SAFETY: what callers have is a record.
+    // SAFETY: callers pass a record.
     if let Some(close) = unsafe { close.as_mut() }
         && close.port_key != 0
     {
@@ -67,7 +66,7 @@ pub(crate) extern "C" fn mark_early(close: *mut Close) -> u32 {
     0
 }
 
-/// As [`mark`], for an orphan whose end is about to be answered.
+/// [`mark`] for an orphan that ends on a packet about to be answered.
 pub(crate) fn mark_for<M: Memory>(sk: &Sock<M>, tcp: &Tcp<M>, orphan: *const Orphan) {
     mark_orphans(orphan, key(sk, tcp.local_port()));
 }
@@ -76,7 +75,7 @@ pub(crate) fn mark_for<M: Memory>(sk: &Sock<M>, tcp: &Tcp<M>, orphan: *const Orp
 #[inline(never)]
 #[unsafe(export_name = "linger_mark_orphans")]
 extern "C" fn mark_orphans(orphan: *const Orphan, key: u64) -> u32 {
-    // SAFETY: what callers have is a record.
+    // SAFETY: callers pass a record.
     if let Some(orphan) = unsafe { orphan.as_ref() } {
         let group = orphan.group;
         mark_group(&group, key);
@@ -84,14 +83,14 @@ extern "C" fn mark_orphans(orphan: *const Orphan, key: u64) -> u32 {
     0
 }
 
-/// As [`mark`], for a group whose counters are yet to be found.
+/// [`mark`] for a group whose counters are not looked up yet.
 fn mark_group(group: &Group, key: u64) {
     if let Some(counters) = ledger::counters(group) {
         mark(counters, group, key);
     }
 }
 
-/// Writes down the number of a group, which these counters are of.
+/// Records the number of a group, whose counters these are.
 ///
 /// A [global function](super).
 #[inline(never)]
@@ -107,7 +106,7 @@ extern "C" fn write_down(counters: *mut Counters, group: *const Group) -> u32 {
         .is_err()
         && of(number) != Some(group)
     {
-        // Another's, or there is no room.
+        // The number is taken, or there is no room.
         number = NONE;
     }
     shared!(counters, number).set(number);
@@ -121,7 +120,7 @@ fn of(number: u64) -> Option<Group> {
         .map(|group| copy(shared!(group)))
 }
 
-/// Who closed last at the local port of a socket, or of what `TIME_WAIT` keeps of one.
+/// The group that closed last at the local port of a socket, which may be in `TIME_WAIT`.
 pub(crate) fn last_of(sk: &Sock<ProbeRead>) -> Option<Group> {
     let head = sk.head();
     let port = if head.state == state::TIME_WAIT {

@@ -1,7 +1,7 @@
-//! The file that a process executes.
+//! The executable of a process.
 //!
-//! At its end a process lets go of its memory, and with it of this file, before it closes its
-//! sockets: what it was is kept until then.
+//! An exiting process releases its memory, and with it the executable, before it closes its sockets: the
+//! executable's identity is kept until then.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use linger_ebpf::{Exe, ExitingProcess, PATH_NAMES, Path, Slot};
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::kernel::{BtfTyped, Memory, ProbeRead, Task, current_tgid, offset, read_pointer};
 
-/// The file that the current task executes, or did: its inode and device; zeros if that is unknown.
+/// Inode and device of the current task's executable, also while it exits; zeros if unknown.
 pub(crate) fn of(task: &Task) -> (u64, u32) {
     let file = task.exe_file();
     if file.is_null() {
@@ -22,7 +22,7 @@ pub(crate) fn of(task: &Task) -> (u64, u32) {
     identity::<BtfTyped>(inode, read_pointer(inode, offset!(inode_sb)))
 }
 
-/// Number of an inode, with how often it was used before, and number of its device.
+/// Number of an inode, combined with its generation, and number of its device.
 fn identity<M: Memory>(inode: *const u8, sb: *const u8) -> (u64, u32) {
     let number: u64 = M::read(inode, offset!(inode_number));
     let generation: u32 = M::read(inode, offset!(inode_generation));
@@ -44,10 +44,10 @@ fn of_exiting(task: &Task) -> (u64, u32) {
     }
 }
 
-/// A process lets go of its memory (`struct mm_struct`), whose last user it is.
+/// A process releases its memory (`struct mm_struct`) as the last user.
 pub(crate) fn exit(mm: *const u8) {
     let task = Task::current();
-    // Not one that executes another file from now on.
+    // Not on execve(2).
     if !task.is_exiting() {
         return;
     }
@@ -63,8 +63,8 @@ pub(crate) fn exit(mm: *const u8) {
         tgid,
     };
     if let Some(kept) = EXITING.get_ptr_mut(Slot::index(tgid)) {
-        // SAFETY: a map value. Processes that share it may overwrite each other: then what they
-        // executed is unknown.
+        // SAFETY: a map value. Processes that share it may overwrite each other; then the executable is
+        // unknown.
         unsafe { *kept = exiting };
     }
     let exe = Exe {
@@ -74,7 +74,7 @@ pub(crate) fn exit(mm: *const u8) {
     learn(&exe, file);
 }
 
-/// Writes down the path of this file, if the current task executes it and that is not done yet.
+/// Records the path of the current task's executable, if that is not done yet.
 ///
 /// As [`path::learn_cgroup`].
 #[inline(never)]
@@ -84,7 +84,7 @@ pub(crate) extern "C" fn learn_current(inode: u64, device: u64) -> u32 {
     0
 }
 
-/// Keeps the path of a file (`struct file`), if that is not done yet.
+/// Records the path of a file (`struct file`), if that is not done yet.
 fn learn(exe: &Exe, file: *const u8) {
     if file.is_null() || exe.inode == 0 || EXES.get_ptr(exe).is_some() {
         return;
@@ -96,14 +96,14 @@ fn learn(exe: &Exe, file: *const u8) {
         return;
     }
     if let Some(path) = EXES.get_ptr_mut(exe) {
-        // SAFETY: a map value, which only who made it writes to.
+        // SAFETY: a map value, written only by its creator.
         write(unsafe { &mut *path }, file);
     }
 }
 
-/// Writes the names from the file up to the root of its namespace of mounts, as `d_path` does. A step
-/// from one mount to the next leaves its place empty: places that followed from the data would be many
-/// ways for the verifier.
+/// Writes the names from the file up to the root of its mount namespace, as `d_path` does. A step from one
+/// mount to the next leaves its place empty: with indices that depend on the data, the verifier would have
+/// to follow many paths.
 fn write(path: &mut Path, file: *const u8) {
     let mut dentry: u64 = ProbeRead::read(file, offset!(file_dentry));
     let mut vfsmount: u64 = ProbeRead::read(file, offset!(file_mnt));
@@ -125,7 +125,7 @@ fn write(path: &mut Path, file: *const u8) {
             break;
         }
         if dentry == parent {
-            // Of no mount: a file of memory, which has nothing but a name.
+            // On no mount: a file in memory, which has only a name.
             return path::finish(path, Path::WHOLE);
         }
         dentry = parent;

@@ -1,4 +1,4 @@
-//! A close seen through the functions that make it, as the plans `fentry` and `kprobe` hook them.
+//! A close seen through the functions of the kernel, in the plans `fentry` and `kprobe`.
 
 use linger_ebpf::{Close, Lost, Outcome, flag, stage};
 
@@ -13,7 +13,7 @@ pub(crate) fn outer_enter(sk: u64) {
     }
 }
 
-/// `__tcp_close` begins, under the socket lock: all that decides its outcome stands still.
+/// `__tcp_close` begins, under the socket lock: the inputs of its outcome no longer change.
 pub(crate) fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
     let Some(place) = ThreadSlot::current() else {
         return;
@@ -23,7 +23,7 @@ pub(crate) fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
         .find(sk.address())
         .or_else(|| begin_again(&place, sk.address()));
     let Some(close) = begun else { return };
-    // Another run of this has decided it.
+    // Another copy of this program has decided it.
     if close.stage != stage::BEGUN {
         return;
     }
@@ -45,7 +45,7 @@ pub(crate) fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
         closers::note_port(close, sk, state, head.port);
         close::leave(close, sk, state);
     } else if reset::is_due(close, sk, state) {
-        // The hook of it may be skipped.
+        // The hook of the RST may be skipped.
         close.flags |= flag::RESET;
     } else if close.stage == stage::WAITING {
         closers::note_port(close, sk, state, head.port);
@@ -53,8 +53,8 @@ pub(crate) fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
     }
 }
 
-/// A close begins whose beginning was missed, or found no room. Where there still is none it is lost, which its
-/// end counts: this may run several times.
+/// Begins a close whose beginning was missed, or found no room. If there still is none, the close is lost;
+/// its end counts that, because this may run several times.
 fn begin_again(place: &ThreadSlot, sk: u64) -> Option<&'static mut Close> {
     let begun = close::begin(place, sk, 0);
     if is_hooked_again() {
@@ -63,14 +63,14 @@ fn begin_again(place: &ThreadSlot, sk: u64) -> Option<&'static mut Close> {
     begun
 }
 
-/// `__tcp_close` ends, still under the lock: the close is over. What `tcp_close` does after it takes the
-/// segments that came meanwhile, and lets the socket go.
+/// `__tcp_close` ends, still under the lock, and with it the close. Afterwards `tcp_close` only processes
+/// the segments that came in between and releases the socket.
 pub(crate) fn inner_exit<M: Memory>(sk: Option<Sock<M>>) {
     let Some(place) = ThreadSlot::current() else {
         return;
     };
     let Some(close) = place.record() else {
-        // Both beginnings were missed, or there was no room; or another run of this has ended it.
+        // Both beginnings were missed, there was no room, or another copy of this program ended it.
         if !is_hooked_again() || place.take_unkept() {
             maps::lose(Lost::Close);
         }

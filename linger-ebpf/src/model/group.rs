@@ -1,7 +1,7 @@
-//! Who closes: the group that a close, an RST or an orphan is counted for.
+//! The group that a close, an RST or an orphan is counted for.
 //!
-//! Only what is asked for is read. A thread of the kernel closes for others: then the cgroup of the
-//! socket tells who, and no process does.
+//! Only the key fields in use are read. A kernel thread closes for others: then the group follows from the
+//! cgroup of the socket, not from a process.
 
 use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
 use linger_ebpf::{Close, Group, keyed, setting, verdict};
@@ -9,22 +9,22 @@ use linger_ebpf::{Close, Group, keyed, setting, verdict};
 use super::{exe, maps};
 use crate::kernel::{Memory, ProbeRead, Sock, Task, cgroup_id, offset};
 
-/// What of a group is asked for, a set of [`keyed`] bits.
+/// Key fields in use, a set of [`keyed`] bits.
 #[unsafe(export_name = "LINGER_KEYED")]
 static KEYED: u32 = 0;
 
-/// Whether this is asked for. The verifier knows the answer and drops what is not.
+/// Whether a key field is in use. The verifier knows the answer and drops unused branches.
 pub(crate) fn is_keyed(what: u32) -> bool {
     // SAFETY: reads a static; volatile because the value is replaced at load.
     unsafe { core::ptr::read_volatile(&raw const KEYED) & what != 0 }
 }
 
-/// Keeps what a group takes of a connection that may be gone when its close is counted.
+/// Records the port and family of a connection that may be gone when its close is counted.
 pub(crate) fn note<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     (close.port, close.family) = connection(sk, maps::left_out());
 }
 
-/// Port and family, where they are needed.
+/// Port and family, if needed.
 fn connection<M: Memory>(sk: &Sock<M>, left_out: u64) -> (u16, u8) {
     let port = if is_keyed(keyed::PORT) || left_out & setting::PORTS != 0 {
         sk.accepted_port()
@@ -39,14 +39,13 @@ fn connection<M: Memory>(sk: &Sock<M>, left_out: u64) -> (u16, u8) {
     (port, family)
 }
 
-/// The group of a close on this thread, by which it is counted. If a thread of the kernel closes, the
-/// socket must not be gone.
+/// The group of a close on this thread. If a kernel thread closes, the socket must still exist.
 pub(crate) fn of_close(close: &Close) -> Group {
     let sk = Sock::<ProbeRead>::new(close.sk as *const u8);
     of(&sk, true, (close.port, close.family), maps::left_out())
 }
 
-/// The group of something else that is done to a socket: by this thread, or by an interrupt on it.
+/// The group of another action on a socket, by this thread or by an interrupt on it.
 pub(crate) fn of_actor<M: Memory>(sk: &Sock<M>, is_by_thread: bool) -> Group {
     let left_out = maps::left_out();
     of(sk, is_by_thread, connection(sk, left_out), left_out)
@@ -72,8 +71,7 @@ fn of<M: Memory>(sk: &Sock<M>, is_by_thread: bool, connection: (u16, u8), left_o
     admit(group, comm, connection, left_out)
 }
 
-/// The group of the cgroup in which a socket was made. One that is gone has no group of its own any
-/// more: no process is in it.
+/// The group of the cgroup in which a socket was created; the retired group if that cgroup is gone.
 fn of_socket<M: Memory>(sk: &Sock<M>) -> Group {
     /// `cgroup_subsys_state.flags` (include/linux/cgroup-defs.h).
     const CSS_ONLINE: u32 = 1 << 1;
@@ -88,7 +86,7 @@ fn of_socket<M: Memory>(sk: &Sock<M>) -> Group {
     }
 }
 
-/// Puts together what is asked for; those left out have no group of their own.
+/// Fills in the key fields in use. A close that is left out gets no group of its own.
 fn admit(mut group: Group, comm: [u64; 2], (port, family): (u16, u8), left_out: u64) -> Group {
     if left_out != 0 && is_left_out(group.cgroup_id, comm[0], comm[1], port, left_out) != 0 {
         return Group::OTHER;
@@ -106,8 +104,8 @@ fn admit(mut group: Group, comm: [u64; 2], (port, family): (u16, u8), left_out: 
     group
 }
 
-/// Whether a group is left out. The name comes in two words: in memory it would be written even where
-/// nothing is left out.
+/// Whether a group is left out. The process name is passed as two words: in memory, it would be written
+/// even if nothing is left out.
 ///
 /// A [global function](super).
 #[inline(never)]

@@ -1,7 +1,7 @@
-//! Closes in flight: where the record of each is kept, from its beginning to its end.
+//! Storage for the records of closes in flight.
 //!
-//! Only the thread that closes, and what interrupts it, works on a record. A record under a
-//! socket's address belongs to the end of the socket.
+//! Only the closing thread, and interrupts on it, work on a record. A record under a socket's address
+//! belongs to the end of the socket.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use linger_ebpf::{Close, Outcome, ParkedClose, Slot, stage};
@@ -13,14 +13,14 @@ use super::{
 };
 use crate::kernel::current_tid;
 
-/// The place of a thread's record, whether there is one or not.
+/// Access to the record of a thread, whether there is one or not.
 pub(crate) struct ThreadSlot {
     tid: u32,
     slot: *mut Slot,
 }
 
 impl ThreadSlot {
-    /// The place of the current thread.
+    /// The one of the current thread.
     pub(crate) fn current() -> Option<Self> {
         let tid = current_tid();
         let slot = CLOSES.get_ptr_mut(Slot::index(tid))?;
@@ -32,7 +32,7 @@ impl ThreadSlot {
         shared!(self.slot, owner).get() == Slot::owner(self.tid)
     }
 
-    /// The record in this place.
+    /// The record of this thread.
     pub(crate) fn record(&self) -> Option<&'static mut Close> {
         let close = if self.is_slot_own() {
             // SAFETY: a field of a map value.
@@ -43,20 +43,19 @@ impl ThreadSlot {
             }
             CROWDED.get_ptr_mut(self.tid)?
         };
-        // SAFETY: only this thread works on it; the reference does not outlive the program.
+        // SAFETY: only this thread uses it; the reference does not outlive the program.
         Some(unsafe { &mut *close })
     }
 
-    /// The record in this place, if it is of this socket.
+    /// The record of this thread, if it is for this socket.
     pub(crate) fn find(&self, sk: u64) -> Option<&'static mut Close> {
         self.record().filter(|close| close.sk == sk)
     }
 
-    /// Keeps the record of a close that begins in this place, where there is none; none if there is
-    /// no room.
+    /// Makes the record of a close that begins; there must be none. Returns `None` if there is no room.
     pub(crate) fn keep(&self, sk: u64, start_ns: u64, flags: u8) -> Option<&'static mut Close> {
         if shared!(self.slot, owner).replace(0, Slot::owner(self.tid)) {
-            // SAFETY: a field of a map value; it is this thread's now, until it clears the place.
+            // SAFETY: a field of a map value, which this thread owns until it clears the slot.
             let close = unsafe { &mut (*self.slot).close };
             begin(close, sk, start_ns, flags);
             return Some(close);
@@ -70,10 +69,10 @@ impl ThreadSlot {
         Some(close)
     }
 
-    /// Forgets the record in this place.
+    /// Drops the record of this thread.
     pub(crate) fn clear(&self) {
         if self.is_slot_own() {
-            // In this order, so that the next owner never finds another's socket in it.
+            // In this order, so that the next owner never finds the previous socket.
             shared!(self.slot, close.sk).set(0);
             shared!(self.slot, owner).set(0);
         } else if CROWDED.remove(self.tid).is_ok() {
@@ -81,12 +80,12 @@ impl ThreadSlot {
         }
     }
 
-    /// Adds to the number of the crowded; the largest number takes one away.
+    /// Adds to the number of crowded closes, wrapping: `u32::MAX` subtracts one.
     fn crowd(&self, change: u32) {
         shared!(self.slot, crowded).add(change);
     }
 
-    /// Notes whether this thread's close found no room. Several runs of the same program may note it.
+    /// Notes whether there was no room for this thread's close. Several copies of a program may do so.
     pub(crate) fn note_unkept(&self, is_unkept: bool) {
         let unkept = shared!(self.slot, unkept);
         if is_unkept {
@@ -96,7 +95,7 @@ impl ThreadSlot {
         }
     }
 
-    /// Whether that was noted, and no one has asked since.
+    /// Returns and clears that note.
     pub(crate) fn take_unkept(&self) -> bool {
         let is_unkept = shared!(self.slot, unkept).get() == self.tid;
         self.note_unkept(false);
@@ -104,9 +103,9 @@ impl ThreadSlot {
     }
 }
 
-/// Writes what is known at the beginning, over what stands there of another close. What is only valid later
-/// is left as it is, and the rest written by fields: all at once would be a loop over bytes. So would the last eight
-/// bytes be without `unused`, and more zeros side by side.
+/// Writes the fields known at the beginning over those of an earlier close, one by one: the compiler would
+/// turn a whole assignment into a loop over bytes, and likewise the last eight bytes without `unused`, or
+/// more adjacent zeros. Fields that only become valid later keep their old values.
 fn begin(close: &mut Close, sk: u64, start_ns: u64, flags: u8) {
     close.port_key = 0;
     close.sk = sk;
@@ -123,13 +122,13 @@ fn begin(close: &mut Close, sk: u64, start_ns: u64, flags: u8) {
     close.unused = 0;
 }
 
-/// Keeps a close of this thread under its socket's address; 0 if there is no room.
+/// Stores a close of this thread under its socket's address. Returns 0 if there is no room.
 ///
 /// A [global function](super).
 #[inline(never)]
 #[unsafe(export_name = "linger_park")]
 pub(crate) extern "C" fn park(close: *const Close) -> u32 {
-    // SAFETY: what callers have is a record.
+    // SAFETY: callers pass a record.
     let Some(close) = (unsafe { close.as_ref() }) else {
         return 0;
     };
@@ -146,11 +145,11 @@ pub(crate) extern "C" fn park(close: *const Close) -> u32 {
 
 /// The close that is parked under a socket's address.
 pub(crate) fn parked(sk: u64) -> Option<&'static mut ParkedClose> {
-    // SAFETY: only the end of the socket works on it; the reference does not outlive the program.
+    // SAFETY: only the end of the socket uses it; the reference does not outlive the program.
     PARKED.get_ptr_mut(sk).map(|parked| unsafe { &mut *parked })
 }
 
-/// Forgets the close that is parked under a socket's address.
+/// Removes the close that is parked under a socket's address.
 pub(crate) fn unpark(sk: u64) {
     if PARKED.remove(sk).is_ok() {
         maps::add_hint(sk, u64::MAX);

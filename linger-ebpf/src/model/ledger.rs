@@ -1,4 +1,4 @@
-//! The counters of each group: found, or made when it counts for the first time.
+//! The counters of each group, created on first use.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use linger_ebpf::{BUCKETS, Counters, Group, Lost, QueueBytes, Times, keyed};
@@ -10,14 +10,14 @@ use super::{
     shared::{copy, shared},
 };
 
-/// The time of a close whose return is not seen.
+/// Stands for the time of a close whose return is not seen.
 pub(crate) const UNSEEN: u64 = u64::MAX;
 
-/// What a new group starts from.
+/// The initial counters of a group.
 static ZERO: Counters = Counters::ZERO;
 
-/// The counters of a group; another's if there is no place. None never happens. The group is on the stack: before
-/// Linux 6.2 no key of a map may stand in what a global function is lent.
+/// The counters of a group, or those of [`Group::OTHER`] if there is no room; never `None`. The group must be
+/// on the stack: before Linux 6.2 a map key must not lie in memory passed to a global function.
 pub(crate) fn counters(group: &Group) -> Option<*mut Counters> {
     if let Some(counters) = LEDGER.get_ptr_mut(group) {
         return Some(counters);
@@ -29,11 +29,11 @@ pub(crate) fn counters(group: &Group) -> Option<*mut Counters> {
     LEDGER.get_ptr_mut(group).or_else(|| SHARED.get_ptr_mut(0))
 }
 
-/// Instead of a place in [`Group::SHARED`]: the group has a row of its own.
+/// Returned instead of an index into [`Group::SHARED`] if the group has a row of its own.
 const MADE: u32 = u32::MAX;
 
-/// Makes the row of a group that counts for the first time: [`MADE`], or the place in [`Group::SHARED`] of the group
-/// that counts in its stead.
+/// Creates the row of a new group. Returns [`MADE`], or the index in [`Group::SHARED`] of the group to count for
+/// instead.
 ///
 /// A [global function](super).
 #[inline(never)]
@@ -42,14 +42,14 @@ extern "C" fn make(group: *const Group) -> u32 {
     if group.is_null() {
         return 0;
     }
-    // On the stack, as a key.
+    // A key must be on the stack.
     let group = copy(shared!(group.cast_mut()));
     for (place, shared) in (0..).zip(&Group::SHARED) {
         if group.cgroup_id == shared.cgroup_id {
             return place;
         }
     }
-    // Another CPU may make it first: then this fails and the look finds it.
+    // If another CPU is first, this fails and the lookup below finds its entry.
     if LEDGER.insert(&group, &ZERO, u64::from(BPF_NOEXIST)).is_ok() {
         learn(&group);
     } else if LEDGER.get_ptr_mut(&group).is_none() {
@@ -59,7 +59,7 @@ extern "C" fn make(group: *const Group) -> u32 {
     MADE
 }
 
-/// Writes down what is known of a new group beyond its key.
+/// Records what a new group's labels need beyond its key.
 fn learn(group: &Group) {
     if group::is_keyed(keyed::CGROUP) {
         path::learn_cgroup(group.cgroup_id);
@@ -74,7 +74,7 @@ pub(crate) fn nobodys() -> Option<*mut Counters> {
     SHARED.get_ptr_mut(NOBODY)
 }
 
-/// Its place in [`Group::SHARED`].
+/// Its index in [`Group::SHARED`].
 const NOBODY: u32 = 2;
 const _: () = assert!(Group::SHARED[NOBODY as usize].cgroup_id == Group::NOBODY.cgroup_id);
 
@@ -89,7 +89,7 @@ pub(crate) fn add_time(times: *mut Times, bounds_ns: &[u64; BUCKETS - 1], time_n
     shared!(times, sum_ns).add(time_ns);
 }
 
-/// Adds payload that was thrown away.
+/// Adds discarded payload.
 pub(crate) fn add_discarded(sum: *mut QueueBytes, discarded: QueueBytes) {
     if discarded.unsent > 0 {
         shared!(sum, unsent).add(discarded.unsent);

@@ -17,26 +17,26 @@ use core::arch::asm;
 
 use super::shared::shared;
 
-/// The ledger: all that each group counted. Memory is allocated as groups appear: one costs
-/// `size_of::<Counters>()` on every CPU. The daemon sets how many there may be.
+/// The ledger: the counters of each group. Memory is allocated as groups appear: each costs
+/// `size_of::<Counters>()` on every CPU. The daemon sets the limit.
 #[map]
 pub(crate) static LEDGER: PerCpuHashMap<Group, Counters> =
     PerCpuHashMap::with_max_entries(MAX_GROUPS, BPF_F_NO_PREALLOC);
 
-/// The counters of [`Group::SHARED`], which always find a place.
+/// The counters of [`Group::SHARED`], which always have room.
 #[map]
 pub(crate) static SHARED: PerCpuArray<Counters> = PerCpuArray::with_max_entries(SHARED_GROUPS, 0);
 
-/// What the daemon keeps of groups; its alone.
+/// The daemon's own notes about groups.
 #[map]
 static NOTES: HashMap<Group, Note> = HashMap::with_max_entries(MAX_GROUPS, BPF_F_NO_PREALLOC);
 
-/// Groups by their number, once each.
+/// Groups by number.
 #[map]
 pub(crate) static NUMBERS: HashMap<u64, Group> =
     HashMap::with_max_entries(MAX_GROUPS, BPF_F_NO_PREALLOC);
 
-/// Who closed last at each local port.
+/// The group that closed last at each local port.
 #[map]
 pub(crate) static CLOSERS: Array<Closer> = Array::with_max_entries(CLOSER_PLACES, 0);
 
@@ -45,110 +45,110 @@ pub(crate) static CLOSERS: Array<Closer> = Array::with_max_entries(CLOSER_PLACES
 pub(crate) static CGROUPS: HashMap<u64, Path> =
     HashMap::with_max_entries(MAX_GROUPS, BPF_F_NO_PREALLOC);
 
-/// The paths of files that processes execute which closed or ended.
+/// The paths of the executables of processes that closed or exited.
 #[map]
 pub(crate) static EXES: HashMap<Exe, Path> =
     HashMap::with_max_entries(MAX_GROUPS, BPF_F_NO_PREALLOC);
 
-/// What processes executed that are about to end, each in the slot of its id. The daemon makes it
-/// small where no one asks for it.
+/// The executables of exiting processes, by slot of the process id. The daemon shrinks the map if the label
+/// `exe` is not in use.
 #[map]
 pub(crate) static EXITING: Array<ExitingProcess> = Array::with_max_entries(MAX_CLOSES, 0);
 
-/// What inserting says with `BPF_NOEXIST` if it is there.
+/// Error of an insertion with `BPF_NOEXIST` if the key exists.
 pub(crate) const EEXIST: i32 = -17;
 
-/// What removing says of something that is not there.
+/// Error of a removal if the key does not exist.
 pub(crate) const ENOENT: i32 = -2;
 
-/// What the daemon may change.
+/// Settings that the daemon may change.
 #[map]
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 
-/// The cgroups that are left out, by their id.
+/// The cgroups that are left out, by id.
 #[map]
 static LEFT_OUT: HashMap<u64, u64> = HashMap::with_max_entries(MAX_LEFT_OUT, BPF_F_NO_PREALLOC);
 
-/// The names of processes that are allowed or denied, with a [`linger_ebpf::verdict`].
+/// Allowed and denied process names, each with a [`linger_ebpf::verdict`].
 #[map]
 static COMMS: HashMap<[u64; 2], u64> = HashMap::with_max_entries(MAX_COMMS, BPF_F_NO_PREALLOC);
 
-/// What is said of local ports.
+/// Settings of local ports.
 #[map]
 static PORTS: Array<PortBits> = Array::with_max_entries(PortBits::ENTRIES, 0);
 
-/// Closes in flight, each in the slot of its thread: found by one load, without hashing or locks.
-/// The daemon maps it to see which are taken.
+/// Closes in flight, by slot of the thread: found by one load, without hashing or locks. The daemon maps it
+/// to see which slots are taken.
 #[map]
 pub(crate) static CLOSES: Array<Slot> = Array::with_max_entries(MAX_CLOSES, BPF_F_MMAPABLE);
 
-/// Closes in flight whose slot another thread has taken, by thread id.
+/// Closes in flight whose slot is taken by another thread, by thread id.
 #[map]
 pub(crate) static CROWDED: HashMap<u32, Close> =
     HashMap::with_max_entries(MAX_CLOSES, BPF_F_NO_PREALLOC);
 
-/// Closes that wait and whose return no one sees, by address of their socket.
+/// Waiting closes whose return is not seen, by address of their socket.
 #[map]
 pub(crate) static PARKED: HashMap<u64, ParkedClose> =
     HashMap::with_max_entries(MAX_CLOSES, BPF_F_NO_PREALLOC);
 
-/// Which closes wait, and whether their returns are seen. Shared with the daemon, which decides that.
+/// When a close last waited, and whether returns are seen. Shared with the daemon, which decides that.
 #[map]
 pub(crate) static WAITS: Array<Waits> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// Orphans, by address of their socket. The daemon sets how many there may be.
+/// Orphans, by address of their socket. The daemon sets the limit.
 #[map]
 pub(crate) static ORPHANS: HashMap<u64, Orphan> =
     HashMap::with_max_entries(MAX_ORPHANS, BPF_F_NO_PREALLOC);
 
-/// Orphans that ended while their fate was yet to show, each in a place where its socket's address leads. The
-/// daemon maps it to see which wait.
+/// Orphans that ended before their fate was known, at indices derived from their socket's address. The daemon
+/// maps it to see which wait.
 #[map]
 pub(crate) static UNDECIDED: Array<UndecidedOrphan> =
     Array::with_max_entries(UNDECIDED_PLACES, BPF_F_MMAPABLE);
 
-/// How many records in `ORPHANS`, `PARKED` and `UNDECIDED` have each hint, so that the end of any other socket
-/// takes a look here and no more. The daemon, too, removes records.
+/// Number of records in `ORPHANS`, `PARKED` and `UNDECIDED` for each hint, so that the end of any other socket
+/// costs one lookup here. The daemon removes records too.
 #[map]
 static SOCKETS: Array<u64> = Array::with_max_entries(HINTS, BPF_F_MMAPABLE);
 
-/// The RSTs counted last, each where its socket's address leads: what tells it from any other. The daemon makes
-/// it small where nothing is hooked again.
+/// Identities of the RSTs counted last, at indices derived from their socket's address. The daemon shrinks the
+/// map where no event is hooked more than once.
 #[map]
 static RESETS: Array<u64> = Array::with_max_entries(HINTS, 0);
 
-/// Payload of orphans that found no place.
+/// Payload of orphans for which there was no room.
 #[map]
 static LOST_ORPHAN_BYTES: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
-/// Who watches. Shared with all of them: none waits for another, or for the daemon.
+/// The watchers' leases. Shared with all of them: none waits for another, or for the daemon.
 #[map]
 pub(crate) static WATCH: Array<Watch> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// What each of them asks for.
+/// The filter of each watcher.
 #[map]
 pub(crate) static FILTERS: Array<Filter> = Array::with_max_entries(WATCHERS, 0);
 
-/// A ring for each of them, which it makes, and which ends with it or with its successor. This one is
-/// but a pattern.
+/// A ring for each watcher, which creates it; it goes with the watcher or its successor. The inner map given
+/// here is only a template.
 #[btf_map]
 pub(crate) static RINGS: ArrayOfMaps<RingBuf<Event, 4096>, { WATCHERS as usize }> =
     ArrayOfMaps::new();
 
-/// What is told of closes, by address of their socket, until they return and their orphan ends.
+/// Events of closes, by address of their socket, until they return and their orphan ends.
 #[map]
 pub(crate) static WATCHED: HashMap<u64, Event> =
     HashMap::with_max_entries(MAX_WATCHED, BPF_F_NO_PREALLOC);
 
-/// What the programs were loaded for. The daemon's alone, like [`PAST`].
+/// What the programs were loaded for. Used only by the daemon, like [`PAST`].
 #[map]
 static ORIGIN: Array<PinMetadata> = Array::with_max_entries(1, 0);
 
-/// What the daemon has counted itself.
+/// Counts kept by the daemon itself.
 #[map]
 static PAST: Array<Past> = Array::with_max_entries(1, 0);
 
-/// What could not be recorded, by [`Lost`].
+/// Losses, by [`Lost`].
 #[map]
 pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(LOSSES, 0);
 
@@ -162,7 +162,7 @@ pub(crate) fn lose(what: Lost) {
     }
 }
 
-/// Counts an orphan that found no place.
+/// Counts an orphan for which there was no room.
 pub(crate) fn lose_orphan(bytes: u32) {
     lose(Lost::Orphan);
     if let Some(count) = LOST_ORPHAN_BYTES.get_ptr_mut(0) {
@@ -170,8 +170,8 @@ pub(crate) fn lose_orphan(bytes: u32) {
     }
 }
 
-/// The lower half of an address, as a number. The verifier lets it be copied from a pointer whose type it knows; left
-/// to itself the compiler may calculate with the pointer in place.
+/// The lower half of an address, as a number. The verifier allows copying it from a typed pointer; without the
+/// assembly the compiler might do arithmetic on the pointer itself.
 #[expect(clippy::cast_possible_truncation, reason = "that is asked for")]
 pub(crate) fn lower_half(address: u64) -> u64 {
     let half: u32;
@@ -190,14 +190,14 @@ pub(crate) fn is_hinted(sk: u64) -> bool {
         .is_some_and(|count| shared!(count).get() > 0)
 }
 
-/// Adds to the records that have the hint of this socket; the largest number takes one away.
+/// Adds to the number of records with the hint of this socket, wrapping: `u64::MAX` subtracts one.
 pub(crate) fn add_hint(sk: u64, change: u64) {
     if let Some(count) = SOCKETS.get_ptr_mut(hint(lower_half(sk))) {
         shared!(count).add(change);
     }
 }
 
-/// Writes down that an RST is counted, by what tells it from any other; whether it was not yet.
+/// Records the identity of an RST that is counted. Returns whether it is new.
 pub(crate) fn is_new_reset(sk: u64, reset: u64) -> bool {
     let Some(last) = RESETS.get_ptr_mut(hint(lower_half(sk))) else {
         return true;
@@ -208,7 +208,7 @@ pub(crate) fn is_new_reset(sk: u64, reset: u64) -> bool {
     is_new
 }
 
-/// Who is left out, a set of [`linger_ebpf::setting`]s.
+/// What is left out, a set of [`linger_ebpf::setting`]s.
 pub(crate) fn left_out() -> u64 {
     SETTINGS
         .get_ptr_mut(0)
@@ -220,20 +220,20 @@ pub(crate) fn is_cgroup_left_out(id: u64) -> bool {
     LEFT_OUT.get_ptr(id).is_some()
 }
 
-/// The [`linger_ebpf::verdict`] on this name of a process, 0 if there is none.
+/// The [`linger_ebpf::verdict`] on a process name, 0 if there is none.
 pub(crate) fn comm_verdict(comm: [u64; 2]) -> u64 {
     // SAFETY: a map value.
     COMMS.get_ptr(&comm).map_or(0, |said| unsafe { *said })
 }
 
-/// What is said of a port.
+/// Settings of a port.
 pub(crate) struct Port {
     pub(crate) told: bool,
     pub(crate) allowed: bool,
     pub(crate) denied: bool,
 }
 
-/// What is said of this port.
+/// The settings of this port.
 pub(crate) fn port(port: u16) -> Port {
     let bit = 1 << (port % 64);
     let bits = PORTS.get(u32::from(port / 64)).copied().unwrap_or_default();

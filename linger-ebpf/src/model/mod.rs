@@ -1,8 +1,8 @@
-//! What happens to a close, its RST and its orphan, and where that is counted.
+//! The life of a close, its RST and its orphan, and the counters they are added to.
 //!
-//! Functions that are `extern "C"` and exported are what the kernel calls global functions: the
-//! verifier goes through each once, by itself, and not again for every way that leads to a call. They
-//! take numbers, and pointers to what they may not rely on being there.
+//! Exported `extern "C"` functions are global functions in the kernel's sense: the verifier checks
+//! each once, on its own, instead of again at every call. They take numbers, and pointers that may
+//! be null.
 
 mod again;
 pub(crate) mod answers;

@@ -1,14 +1,14 @@
 //! One orphan, from the close that leaves it behind to the end of its socket.
 //!
 //! `expect` → `returned` → `end`. A close that sends its FIN with payload outstanding makes the
-//! record, under the socket lock, so before the end can come. When the close returns, what is still
-//! outstanding is what it leaves behind; if that is nothing, there never was an orphan.
+//! record, under the socket lock, so before the end can come. The payload still outstanding when the
+//! close returns is left behind; if there is none, there was no orphan.
 //!
-//! Under the plan `tracepoint` another CPU may end the socket while the close returns, and nothing locks the two
-//! against each other: every step of the record is a compare-and-swap of its first word, which another record
-//! in the same memory could only match if its close had begun in the same nanosecond. Who makes a step may then
-//! write what belongs to it: the close, until it has left the record behind; the end, once it has
-//! claimed it.
+//! In the plan `tracepoint` another CPU may end the socket while the close returns, without a common
+//! lock. Every step of the record is therefore a compare-and-swap of its first word, which another
+//! record in the same memory matches only if its close began in the same nanosecond. Whoever makes a
+//! step may then write the fields that belong to it: the close, until it leaves the record behind; the
+//! end, once it has claimed the record.
 
 use core::mem::MaybeUninit;
 
@@ -28,17 +28,18 @@ use super::{
 };
 use crate::kernel::{Memory, ProbeRead, Sock, narrow, now_ns, state};
 
-/// What a record begins with.
+/// The fate with which a record begins.
 const _: () = assert!(Fate::Delivered as u32 == 0);
 
 const ECONNABORTED: u32 = 103;
 const ECONNRESET: u32 = 104;
 
-/// A close sends its FIN while this much payload is outstanding. Whether there was room for a record.
+/// A close sends its FIN while `bytes` of payload are outstanding. Returns whether there was room for a
+/// record.
 pub(crate) fn expect(close: &mut Close, bytes: u32) -> bool {
     let mut kept = keep(close, bytes);
     if kept == EEXIST {
-        // An earlier socket at this address has ended, and its record not. This takes its place.
+        // The record of an earlier socket at this address remained. This one replaces it.
         replaced(close.sk);
         kept = keep(close, bytes);
     }
@@ -48,13 +49,13 @@ pub(crate) fn expect(close: &mut Close, bytes: u32) -> bool {
     kept == 0
 }
 
-/// Keeps the record of an orphan under its socket's address; 0, or why that failed.
+/// Inserts the record of an orphan under its socket's address. Returns 0 or the error.
 ///
 /// A [global function](super).
 #[inline(never)]
 #[unsafe(export_name = "linger_keep")]
 extern "C" fn keep(close: *const Close, bytes: u32) -> i32 {
-    // SAFETY: what callers have is a record.
+    // SAFETY: callers pass a record.
     let Some(close) = (unsafe { close.as_ref() }) else {
         return EEXIST;
     };
@@ -72,7 +73,7 @@ extern "C" fn keep(close: *const Close, bytes: u32) -> i32 {
         unacked: zero,
         write_seq: zero,
     };
-    // From the stack: before Linux 6.2 no key of a map may stand in what a global function is lent.
+    // On the stack: before Linux 6.2 a map key must not lie in memory passed to a global function.
     let key = close.sk;
     match ORPHANS.insert(key, &orphan, u64::from(BPF_NOEXIST)) {
         Ok(()) => {
@@ -83,44 +84,45 @@ extern "C" fn keep(close: *const Close, bytes: u32) -> i32 {
     }
 }
 
-/// Writes nobody to a place for a group: the kernel wants it written before it is lent to a global
+/// Zeroes memory for a group: the kernel requires it to be initialized before it is passed to a global
 /// function.
 pub(crate) fn write_nobody(group: &mut MaybeUninit<Group>) -> *mut Group {
     let words = group.as_mut_ptr().cast::<u64>();
     for place in 0..size_of::<Group>() / size_of::<u64>() {
-        // SAFETY: within the group; volatile so that it is written here, whatever the function does.
+        // SAFETY: within the group; volatile so that it is written here, whatever the function does with it.
         unsafe { words.add(place).write_volatile(0) };
     }
     group.as_mut_ptr()
 }
 
-/// The close returns. How many bytes it leaves behind, which are counted with it, by the caller; if that is
-/// not 0, `whose` is written: an orphan counts for the same group as its close.
+/// The close returns. Returns the bytes it leaves behind, which the caller counts with it. If not 0,
+/// `whose` is set: an orphan counts for the same group as its close.
 ///
 /// A [global function](super).
 #[inline(never)]
 #[unsafe(export_name = "linger_returned")]
 pub(crate) extern "C" fn returned(close: *const Close, whose: *mut Group) -> u32 {
-    // SAFETY: what callers have is a record and a place for a group.
+    // SAFETY: callers pass a record and memory for a group.
     let (Some(close), Some(whose)) = (unsafe { (close.as_ref(), whose.as_mut()) }) else {
         return 0;
     };
-    // The socket may be gone, and this be nonsense: then the record is not open any more.
+    // The socket may be gone and this value meaningless; then the record is no longer open.
     let tcp = Sock::<ProbeRead>::new(close.sk as *const u8).tcp();
     let queued = tcp.map_or(0, |tcp| narrow(tcp.queued_before_fin().sum()));
     leave(close, queued, whose)
 }
 
-/// The close is over: this much payload is left behind, if its socket has not ended. As [`returned`].
+/// The close is over and leaves `bytes` of payload behind, unless its socket has ended. Returns as
+/// [`returned`] does.
 fn leave(close: &Close, bytes: u32, whose: &mut Group) -> u32 {
     let key = close.sk;
     let Some(orphan) = record(key) else { return 0 };
     let (stage, open) = (shared!(orphan, stage), close.orphan());
     if stage.get() & !MASK != open {
-        // Its socket ended, and another at this address has left something behind.
+        // Its socket ended, and another one at this address has left an orphan.
         return 0;
     }
-    // No more than at the decision: a SYN that was not acknowledged yet is no payload.
+    // At most as much as at the decision: an unacknowledged SYN is not payload.
     let bytes = bytes.min(shared!(orphan, bytes).get());
     shared!(orphan, bytes).set(bytes);
     shared!(orphan, left_ns).set(now_ns());
@@ -135,7 +137,7 @@ fn leave(close: &Close, bytes: u32, whose: &mut Group) -> u32 {
         return bytes;
     }
     if stage.replace(open | ENDING, open | LEFT) {
-        // Its socket ends at this moment: that has the record now.
+        // Its socket is ending right now, and owns the record.
         return bytes;
     }
     count_inner(key, orphan);
@@ -143,12 +145,12 @@ fn leave(close: &Close, bytes: u32, whose: &mut Group) -> u32 {
     0
 }
 
-/// The close will not be seen to return: what was outstanding at its decision is left behind. As
-/// [`returned`].
+/// The return of the close will not be seen: the payload outstanding at its decision is left behind.
+/// Returns as [`returned`] does.
 #[inline(never)]
 #[unsafe(export_name = "linger_leave_unseen")]
 pub(crate) extern "C" fn leave_unseen(close: *const Close, whose: *mut Group) -> u32 {
-    // SAFETY: what callers have is a record and a place for a group.
+    // SAFETY: callers pass a record and memory for a group.
     let (Some(close), Some(whose)) = (unsafe { (close.as_ref(), whose.as_mut()) }) else {
         return 0;
     };
@@ -157,17 +159,17 @@ pub(crate) extern "C" fn leave_unseen(close: *const Close, whose: *mut Group) ->
     })
 }
 
-/// There will be no orphan: its close aborts, or waits and sees its connection die.
+/// Drops the record: the close aborts, or waits and sees the connection end, and leaves no orphan.
 pub(crate) fn forget(close: &mut Close) {
     if close.flags & flag::LEAVES != 0 {
         close.flags &= !flag::LEAVES;
-        // SAFETY: a field of a map value; volatile because it may equal a pointer whose type the
-        // verifier knows, and with which it lets no one calculate.
+        // SAFETY: a field of a map value; volatile because it may equal a typed pointer, on which the
+        // verifier forbids arithmetic.
         remove(unsafe { core::ptr::read_volatile(&raw const close.sk) });
     }
 }
 
-/// There is no orphan after all, though it was counted as left: its close goes on to abort.
+/// Takes back an orphan that was counted as left: its close aborts after all.
 pub(crate) fn take_back(key: u64) {
     if !maps::is_hinted(key) {
         return;
@@ -182,7 +184,7 @@ pub(crate) fn take_back(key: u64) {
     }
 }
 
-/// The kernel resets a connection, whatever the reason.
+/// The kernel resets a connection, for whatever reason.
 pub(crate) fn reset(key: u64, by_rst: impl FnOnce() -> bool) {
     if maps::is_hinted(key)
         && let Some(orphan) = record(key)
@@ -191,7 +193,7 @@ pub(crate) fn reset(key: u64, by_rst: impl FnOnce() -> bool) {
     }
 }
 
-/// A socket that may have left something behind comes to its end, under its lock.
+/// A socket that may be an orphan ends, under its lock.
 pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
     let key = sk.address();
     let (Some(orphan), Some(tcp)) = (record(key), sk.tcp()) else {
@@ -204,7 +206,7 @@ pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
     } else {
         fate(sk, shared!(orphan, omen).get())
     };
-    // SAFETY: a local; volatile so that it is read again: the verifier need not follow every fate from here on.
+    // SAFETY: a local; volatile so that the verifier need not follow every fate from here on.
     let fate = unsafe { (&raw mut fate).read_volatile() };
     let (unsent, unacked) = (narrow(queued.unsent), narrow(queued.unacked));
     let found = stage.get();
@@ -219,9 +221,9 @@ pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
         if stage.replace(found | ENDING, found | ENDED) {
             return;
         }
-        // Its close has returned meanwhile.
+        // Its close has returned in between.
     }
-    // It may have returned before, and have removed the record.
+    // Its close may have returned and removed the record.
     let Some(orphan) = record(key) else { return };
     if let Some(mut orphan) = take(key, orphan)
         && orphan.bytes > 0
@@ -233,13 +235,13 @@ pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
     }
 }
 
-/// An orphan is over: it is counted, or kept until its fate shows.
+/// Counts an orphan that ended, or keeps it until its fate is known.
 ///
 /// A [global function](super).
 #[inline(never)]
 #[unsafe(export_name = "linger_over")]
 extern "C" fn over(orphan: *const Orphan, lived_ns: u64) -> u32 {
-    // SAFETY: what callers have is a record.
+    // SAFETY: callers pass a record.
     let Some(orphan) = (unsafe { orphan.as_ref() }) else {
         return 0;
     };
@@ -253,7 +255,7 @@ extern "C" fn over(orphan: *const Orphan, lived_ns: u64) -> u32 {
     count_over(orphan, fate, lived_ns)
 }
 
-/// Nothing answered what ended an orphan: it was an RST of the peer.
+/// No RST answered the packet that ended an orphan: it was an RST from the peer.
 fn by_peer(ended: &UndecidedOrphan) {
     let UndecidedOrphan {
         orphan, lived_ns, ..
@@ -261,7 +263,7 @@ fn by_peer(ended: &UndecidedOrphan) {
     count_over(orphan, Fate::PeerReset as u32, *lived_ns);
 }
 
-/// An RST answered what ended an orphan: it was data.
+/// An RST answered the packet that ended an orphan: it was data.
 fn by_data(ended: &UndecidedOrphan) {
     let UndecidedOrphan {
         orphan, lived_ns, ..
@@ -269,7 +271,7 @@ fn by_data(ended: &UndecidedOrphan) {
     count_over(orphan, Fate::LateData as u32, *lived_ns);
 }
 
-/// A socket answers a packet by an RST.
+/// A socket answers a packet with an RST.
 pub(crate) fn answered(key: u64) {
     if !maps::is_hinted(key) {
         return;
@@ -292,7 +294,7 @@ pub(crate) fn answered(key: u64) {
     });
 }
 
-/// Another socket at this address closes: all that came of the one before has come.
+/// Another socket at this address closes: the fate of the previous one can no longer change.
 pub(crate) fn displace(key: u64) {
     if maps::is_hinted(key) {
         settle_displaced(key);
@@ -307,18 +309,18 @@ extern "C" fn settle_displaced(sk: u64) -> u32 {
     0
 }
 
-/// The orphan in this place has waited for long enough: it ended then.
+/// Settles the orphan at this index, which ended at `ended_ns` and has waited long enough.
 pub(crate) fn settle(index: u32, ended_ns: u64) {
     undecided::settle_at(index, ended_ns, now_ns(), by_peer);
 }
 
-/// Counts an orphan that is over, and tells it.
+/// Counts an orphan that ended, and reports it to watchers.
 ///
 /// A [global function](super).
 #[inline(never)]
 #[unsafe(export_name = "linger_count_over")]
 extern "C" fn count_over(orphan: *const Orphan, fate: u32, lived_ns: u64) -> u32 {
-    // SAFETY: what callers have is a record.
+    // SAFETY: callers pass a record.
     let Some(orphan) = (unsafe { orphan.as_ref() }) else {
         return 0;
     };
@@ -334,25 +336,25 @@ extern "C" fn count_over(orphan: *const Orphan, fate: u32, lived_ns: u64) -> u32
     0
 }
 
-/// The kernel sets the timer of a socket. That of an orphan in `FIN_WAIT2` waits for the peer's FIN, and all else is
-/// acknowledged: for some it waits for long (`tcp_fin_timeout`, `TCP_LINGER2`), others end at once.
+/// The kernel sets the timer of a socket. An orphan in `FIN_WAIT2` only waits for the peer's FIN, with
+/// all data acknowledged: some wait for long (`tcp_fin_timeout`, `TCP_LINGER2`), others end at once.
 pub(crate) fn timer_set<M: Memory>(sk: &Sock<M>) {
     if maps::is_hinted(sk.address()) && sk.state() == state::FIN_WAIT2 && sk.flags().dead() {
         end(sk);
     }
 }
 
-/// Takes an orphan that was left behind out of its record, if no one else has.
+/// Removes the record of an orphan that was left behind and returns it, unless another CPU was first.
 fn take(key: u64, record: *mut Orphan) -> Option<Orphan> {
     let stage = shared!(record, stage);
     let found = stage.get();
     let orphan = copy(shared!(record));
-    // A record that the kernel does not remove, for a lock that it does not get, is removed later.
+    // If the kernel cannot take the map's lock, the record is removed later.
     let ours = found & MASK == LEFT && stage.replace(found, SPENT) && remove(key) != ENOENT;
     ours.then_some(orphan)
 }
 
-/// What became of an orphan that ends with payload outstanding.
+/// The fate of an orphan that ends with payload outstanding.
 fn fate<M: Memory>(sk: &Sock<M>, omen: u16) -> u32 {
     let fate = match sk.err() {
         ECONNRESET => match omen {
@@ -368,8 +370,8 @@ fn fate<M: Memory>(sk: &Sock<M>, omen: u16) -> u32 {
     fate as u32
 }
 
-/// Counts an orphan that ended within its close, if anything was lost with it. No one else has its record any more,
-/// but for what shows its fate.
+/// Counts an orphan that ended within its close, if that lost anything. Nothing else uses its record any
+/// more, except to set its fate.
 fn count_inner(key: u64, record: *mut Orphan) {
     let bytes = shared!(record, unsent)
         .get()
@@ -379,17 +381,17 @@ fn count_inner(key: u64, record: *mut Orphan) {
     }
     shared!(record, bytes).set(bytes);
     let was = shared!(record, fate).get();
-    // SAFETY: a map value, which no one else writes to but for its fate, of which either is right.
+    // SAFETY: a map value to which others write only the fate, of which either value is right.
     let orphan = unsafe { &*record };
     count_left(&orphan.group, bytes);
     over(orphan, 0);
-    // It may have shown before the record was where that is looked for.
+    // The fate may have come before the record was where it is looked up.
     if was == UNDECIDED && shared!(record, fate).get() != UNDECIDED {
         undecided::settle_of(key, Some(orphan.write_seq), by_data);
     }
 }
 
-/// Ends the record of a socket that is no more. Its close has not returned yet, or its end was missed.
+/// Ends the record of a socket that is gone. Its close has not returned yet, or its end was missed.
 #[inline(never)]
 fn replaced(key: u64) {
     let Some(record) = record(key) else { return };
@@ -409,7 +411,7 @@ fn replaced(key: u64) {
     remove(key);
 }
 
-/// Adds to what a group's closes left behind.
+/// Adds an orphan to the counters of a group.
 #[inline(never)]
 pub(crate) fn count_left(group: &Group, bytes: u32) {
     if let Some(counters) = ledger::counters(group) {
@@ -417,7 +419,7 @@ pub(crate) fn count_left(group: &Group, bytes: u32) {
     }
 }
 
-/// Adds an orphan to the counters of the group that left it.
+/// Adds an orphan to these counters.
 pub(crate) fn add_left(counters: *mut Counters, bytes: u32) {
     shared!(counters, orphans.left).add(1);
     shared!(counters, orphans.left_bytes).add(bytes.into());
@@ -437,7 +439,7 @@ fn count_end(group: &Group, fate: u32, bytes: u32, queued: QueueBytes, lived_ns:
             &raw mut (*orphans).discarded[fate],
         )
     };
-    // No more than there was.
+    // Never more than was left.
     let bytes = u64::from(bytes);
     let unsent = queued.unsent.min(bytes);
     let unacked = queued.unacked.min(bytes - unsent);
@@ -447,11 +449,11 @@ fn count_end(group: &Group, fate: u32, bytes: u32, queued: QueueBytes, lived_ns:
         shared!(counters, orphans.delivered_bytes).add(delivered);
     }
     ledger::add_time(times, &LIVED_BOUNDS_NS, lived_ns);
-    // Last, and read first: who sees an end sees what came of its payload.
+    // Written last and read first: a reader that sees the end also sees its payload.
     shared!(counters, orphans.ends[fate]).add(1);
 }
 
-/// Whether a close that is yet to return expects to leave this socket behind, or waits for that not to be so.
+/// Whether a close that has not returned yet expects to leave this socket behind, or waits to avoid that.
 pub(crate) fn is_expected(key: u64) -> bool {
     maps::is_hinted(key) && record(key).is_some()
 }
@@ -460,8 +462,8 @@ fn record(key: u64) -> Option<*mut Orphan> {
     ORPHANS.get_ptr_mut(key)
 }
 
-/// Removes a record; 0, or why that failed: [`ENOENT`] if it was not there, others if the kernel does not get
-/// its lock.
+/// Removes a record. Returns 0, [`ENOENT`] if there was none, or another error if the kernel cannot take
+/// the map's lock.
 fn remove(key: u64) -> i32 {
     match ORPHANS.remove(key) {
         Ok(()) => {

@@ -1,4 +1,4 @@
-//! Paths of cgroups and files, written down when they are first met: later they may be gone.
+//! Paths of cgroups and files, recorded when first seen: later they may be gone.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_probe_read_kernel_str};
 use linger_ebpf::{PATH_NAMES, Path};
@@ -6,12 +6,12 @@ use linger_ebpf::{PATH_NAMES, Path};
 use super::maps::CGROUPS;
 use crate::kernel::{Memory, ProbeRead, Task, cgroup_id, offset};
 
-/// What a new path starts from; too large for the stack.
+/// The initial value of a path, too large for the stack.
 pub(crate) static ZERO: Path = Path::ZERO;
 
-/// Writes down the path of this cgroup, if the current task is in it and that is not done yet.
+/// Records the path of this cgroup, if the current task is in it and the path is not recorded yet.
 ///
-/// Not static, and of numbers: so the verifier goes through it once, and not for each of its calls.
+/// A [global function](super): the verifier checks it once instead of at each call.
 #[inline(never)]
 #[unsafe(export_name = "linger_learn_cgroup")]
 pub(crate) extern "C" fn learn_cgroup(id: u64) -> u32 {
@@ -23,7 +23,7 @@ pub(crate) extern "C" fn learn_cgroup(id: u64) -> u32 {
         return 0;
     }
     if let Some(path) = CGROUPS.get_ptr_mut(id) {
-        // SAFETY: a map value, which only who made it writes to.
+        // SAFETY: a map value, written only by its creator.
         write_cgroup(unsafe { &mut *path }, cgroup);
     }
     0
@@ -46,26 +46,26 @@ fn write_cgroup(path: &mut Path, cgroup: *const u8) {
     finish(path, Path::CUT);
 }
 
-/// Writes a name in its place; whether it fits.
+/// Writes a name at its index. Returns whether it fits.
 pub(crate) fn add(path: &mut Path, place: usize, name: *const u8) -> bool {
     #[expect(clippy::cast_possible_truncation, reason = "a hundred or so")]
     const SIZE: u32 = Path::NAME as u32;
-    // SAFETY: a local; volatile so that the check is made where the verifier sees it.
+    // SAFETY: a local; volatile so that the verifier sees the check.
     let place = unsafe { core::ptr::read_volatile(&raw const place) };
     if place >= PATH_NAMES {
         return false;
     }
-    // SAFETY: the place is within the value, as large as the helper is told, and the helper checks
-    // the address it reads from.
+    // SAFETY: the destination is within the value and has the given size; the helper checks the address
+    // it reads from.
     let length = unsafe {
         let to = (&raw mut path.names).cast::<[u8; Path::NAME]>().add(place);
         bpf_probe_read_kernel_str(to.cast(), SIZE, name.cast())
     };
-    // One that fills the place may have been longer.
+    // A name that fills the place may have been longer.
     0 < length && length < i64::from(SIZE)
 }
 
-/// Says that nothing more is to come.
+/// Marks the path as finished.
 pub(crate) fn finish(path: &mut Path, state: u64) {
     // SAFETY: a field of a map value; volatile so that it is written last.
     unsafe { core::ptr::write_volatile(&raw mut path.state, state) };

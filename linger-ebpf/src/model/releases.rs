@@ -1,15 +1,16 @@
 //! The plan `tracepoint`: a close seen through the events it causes.
 //!
-//! `cgroup/sock_release` begins it, without the lock, and decides what is closed already. Under the
-//! lock the first change of state shows what the kernel decided; a socket that was closed in between
-//! changes no more, and is decided at its end. There the close is counted, with the time until then: at
-//! the decision, or at the socket's end if that comes within the close. What the close does after it, sending the FIN
-//! for the most part, takes no time that anyone sees.
+//! `cgroup/sock_release` begins the close, without the lock, and decides sockets that are closed already.
+//! Under the lock, the first change of state shows what the kernel decided. A socket that was closed in
+//! between no longer changes state and is decided at its end. The close is counted at that point, with
+//! the time until then: at the decision, or at the socket's end if that comes within the close. The rest
+//! of the close, mostly sending the FIN, is not timed.
 //!
-//! One that waits under `SO_LINGER` ends with the return of close(2), as long as that is hooked ([`WAITS`]). That costs
-//! every system call of the host, so the daemon does it where closes have waited, for a while. Else, and elsewhere
-//! (at exit, by dup2(2), on kernels that release files after close(2)), the close is parked under its socket's
-//! address, to be counted without its time when the socket ends.
+//! A close that waits under `SO_LINGER` ends with the return of close(2), while that is hooked
+//! ([`WAITS`]). The hook costs every system call of the host, so the daemon attaches it for a while
+//! once closes have waited. Otherwise (also at exit, in dup2(2), and on kernels that release files after
+//! close(2)), the close is parked under its socket's address and counted without its time when the
+//! socket ends.
 
 use core::ptr;
 
@@ -26,30 +27,28 @@ use super::{
 };
 use crate::kernel::{Memory, ProbeRead, Registers, Sock, Task, now_ns, state, state_offset};
 
-/// Number of the system call inside which a release ends with the call's return; -1 if there is none.
+/// Number of the system call whose return ends the release of a socket; -1 if there is none.
 #[unsafe(export_name = "LINGER_CLOSE_SYSCALL")]
 static CLOSE_SYSCALL: i32 = -1;
 
-/// Whether the current thread is inside a call of close(2) whose return is the end of a release.
+/// Whether the current thread is inside a close(2) whose return ends the release.
 fn in_close_syscall() -> bool {
     let registers = Task::current().registers();
-    // Work that is left to the way out of a system call runs when its return has been seen: by
-    // then its result stands where -ENOSYS did.
+    // Task work runs after the hook of the return; by then the result has replaced -ENOSYS.
     is_close(&registers) && registers.result() == -ENOSYS
 }
 
-/// Whether these are the registers of a call of close(2) whose return is the end of a release.
+/// Whether these are the registers of a close(2) whose return ends the release.
 pub(crate) fn is_close(registers: &Registers) -> bool {
     // SAFETY: reads a static; volatile because the value is replaced at load.
     let close = unsafe { core::ptr::read_volatile(&raw const CLOSE_SYSCALL) };
-    // Where there is none, the registers are not looked at: they may not be those that the offsets are of.
+    // Without one, the registers are not read: the offsets may not apply to them.
     close >= 0 && registers.syscall() == close
 }
 
 const ENOSYS: i32 = 38;
 
-/// A socket is released. No one else holds it: of processes, only this thread works on it from here
-/// on.
+/// A socket is released by its last holder: from here on no other process works on it.
 pub(crate) fn release(sk: &Sock<ProbeRead>, is_closed: bool, has_peer: bool) {
     let Some(place) = ThreadSlot::current() else {
         return;
@@ -57,7 +56,7 @@ pub(crate) fn release(sk: &Sock<ProbeRead>, is_closed: bool, has_peer: bool) {
     let Some(close) = close::begin(&place, sk.address(), 0) else {
         return maps::lose(Lost::Close);
     };
-    // What is closed stays closed. Anything else may change before the close takes the lock.
+    // A closed socket stays closed. Any other state may change before the close takes the lock.
     if is_closed {
         let unread = sk.queued_unread(|| sk.flags());
         close::decide_closed(close, sk, has_peer, unread);
@@ -77,20 +76,20 @@ pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
         return;
     };
     let Some(close) = place.find(sk.address()) else {
-        // All is acknowledged, though the socket may wait for the peer's FIN for long.
+        // Everything is acknowledged, though the socket may wait for the peer's FIN for long.
         if new == state::FIN_WAIT2 && maps::is_hinted(sk.address()) {
             end_parked(sk);
             orphan::end(sk);
         }
         return;
     };
-    // A soft interrupt may come before the close has taken the lock and shut down both directions:
-    // that is not its doing.
+    // Before the close has taken the lock and shut down both directions, a soft interrupt may change
+    // the state.
     if close.stage != stage::BEGUN || !sk.is_owned() || !sk.is_shut_down() {
         return;
     }
-    // The receive queue is flushed, its sequence numbers still stand. A FIN means it was empty.
-    // One that ends in CLOSE does not wait.
+    // The receive queue is flushed, but its sequence numbers remain. A FIN means that it was empty.
+    // A close that ends in CLOSE does not wait.
     let flags = sk.flags();
     let (unread, timeout) = match new {
         state::CLOSE => (sk.unread(flags), 0),
@@ -121,7 +120,7 @@ pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
     place.clear();
 }
 
-/// A close waits. Whether its return will be seen.
+/// A close begins to wait. Returns whether its return will be seen.
 fn wait() -> bool {
     if let Some(waits) = WAITS.get_ptr_mut(0) {
         shared!(waits, last_ns).set(now_ns());
@@ -136,37 +135,37 @@ fn are_returns_seen() -> bool {
         .is_some_and(|waits| shared!(waits, seen_until_ns).get() > now_ns())
 }
 
-/// Counts a close that does not wait: this is the last that is seen of it.
+/// Counts a close that does not wait, at the last event that shows it.
 fn count(close: &Close) {
     let blocked_ns = now_ns().saturating_sub(close.start_ns);
     let left = close::count_early(close, ptr::null(), blocked_ns);
     watch::tell(close, left, blocked_ns, Stack::Here);
 }
 
-/// Counts a close that waited, and whose return no one saw.
+/// Counts a close that waited and whose return was not seen.
 fn count_unseen(close: &Close, group: *const Group, stack: Stack) {
     let left = close::count_early(close, group, UNSEEN);
     maps::lose(Lost::Return);
     watch::tell(close, left, UNSEEN, stack);
 }
 
-/// Leaves a close that waits, and whose return no one sees, to the end of its socket.
+/// Parks a close that waits, and whose return will not be seen, until its socket ends.
 fn park(close: &Close) {
     if in_flight::park(close) == 0 {
         maps::lose(Lost::Close);
     }
 }
 
-/// A socket sends an RST of its own will.
+/// A socket sends an RST that answers no packet.
 pub(crate) fn reset(sk: &Sock<ProbeRead>) {
     let address = sk.address();
     let close = ThreadSlot::current()
         .and_then(|place| place.find(address))
         .or_else(|| in_flight::parked(address).map(|parked| &mut parked.close));
-    // The release of a socket of the kernel is not seen, and its close not counted.
+    // The release of a kernel socket is not seen, and its close is not counted.
     let is_seen = !sk.is_of_kernel();
     if close.is_none() && is_seen && sk.state() == state::CLOSE && sk.flags().dead() {
-        // Only a close does this, after its FIN; it was counted and forgotten.
+        // Only a close does this, after its FIN; that close has been counted and dropped.
         orphan::take_back(address);
         recount(address);
         return;
@@ -174,7 +173,7 @@ pub(crate) fn reset(sk: &Sock<ProbeRead>) {
     reset::sent(close, sk, || address);
 }
 
-/// A close that was counted as graceful aborts after all.
+/// Recounts a close that was counted as graceful and aborts after all.
 ///
 /// A [global function](super).
 #[inline(never)]
@@ -197,13 +196,13 @@ extern "C" fn recount(sk: u64) -> u32 {
     0
 }
 
-/// Takes back that this thread's close was counted as graceful.
+/// Subtracts this thread's close from the graceful ones.
 ///
 /// A [global function](super).
 #[inline(never)]
 #[unsafe(export_name = "linger_withdraw")]
 extern "C" fn withdraw(close: *const Close) -> u32 {
-    // SAFETY: what callers have is a record.
+    // SAFETY: callers pass a record.
     if let Some(close) = unsafe { close.as_ref() }
         && let Some(counters) = ledger::counters(&group::of_close(close))
     {
@@ -213,7 +212,7 @@ extern "C" fn withdraw(close: *const Close) -> u32 {
     0
 }
 
-/// A socket comes to its end, once, in whatever context.
+/// A socket ends; called once per socket, in any context.
 pub(crate) fn destroy<M: Memory>(sk: &Sock<M>) {
     let address = sk.address();
     let Some(place) = ThreadSlot::current() else {
@@ -221,12 +220,12 @@ pub(crate) fn destroy<M: Memory>(sk: &Sock<M>) {
     };
     let mut ends = false;
     if let Some(close) = place.find(address) {
-        // Under the lock it is the close that ends it. Without, it is a soft interrupt that came upon
-        // this thread after its close let go: the close ends as it would have.
+        // Under the lock, the close ends the socket. Without it, a soft interrupt does, which
+        // interrupted this thread after the close released the socket, and does not affect the close.
         let decided = close.stage == stage::DECIDED && returns(close);
         if !decided && sk.is_owned() {
             settle(close, sk);
-            // Its return may not be seen any more, now that it has waited.
+            // It has waited, and its return may no longer be hooked.
             ends = !returns(close) || !are_returns_seen();
         }
         if close.flags & flag::LEAVES != 0 {
@@ -242,7 +241,7 @@ pub(crate) fn destroy<M: Memory>(sk: &Sock<M>) {
     }
 }
 
-/// The socket of a close that waited, and whose return no one saw, comes to its end.
+/// Counts a parked close, when its socket ends.
 fn end_parked<M: Memory>(sk: &Sock<M>) {
     let address = sk.address();
     if let Some(parked) = in_flight::parked(address) {
@@ -252,11 +251,11 @@ fn end_parked<M: Memory>(sk: &Sock<M>) {
     }
 }
 
-/// What a close was, at the end of its socket.
+/// Decides an undecided close at the end of its socket.
 fn settle<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     match close.stage {
-        // No change of state came before: it was closed when the close took the lock. By now its
-        // receive queue is flushed.
+        // No change of state: the socket was closed when the close took the lock. By now its receive
+        // queue is flushed.
         stage::BEGUN => {
             close::decide_closed(close, sk, sk.has_peer(), sk.unread(sk.flags()));
         }
@@ -265,7 +264,7 @@ fn settle<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     }
 }
 
-/// What became of a wait, at the end of the socket.
+/// Decides the outcome of a wait at the end of the socket.
 fn judge<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     let Some(tcp) = sk.tcp() else { return };
     let outcome = if close::is_overdue(close) {
@@ -288,7 +287,7 @@ fn returns(close: &Close) -> bool {
     close.flags & flag::RETURNS != 0
 }
 
-/// The thread leaves a system call: close(2), if it has a close whose return is to be seen.
+/// The thread leaves a system call; if it has a close whose return is awaited, that call is close(2).
 pub(crate) fn exit_syscall() {
     let Some(place) = ThreadSlot::current() else {
         return;
@@ -297,7 +296,7 @@ pub(crate) fn exit_syscall() {
         return;
     };
     if close.stage == stage::WAITING {
-        // Its socket lives: not all was acknowledged, unless it waits long for the peer's FIN.
+        // Its socket lives: not everything was acknowledged, unless it waits for the peer's FIN.
         let now: u8 = ProbeRead::read(close.sk as *const u8, state_offset());
         let outcome = close::unfinished(close);
         let acknowledged = now == state::FIN_WAIT2 && matches!(outcome, Outcome::LingerInterrupted);

@@ -1,7 +1,7 @@
-//! RSTs that this host chooses to send: part of a close, or of their own.
+//! RSTs that this host sends on its own initiative, within a close or without one.
 //!
-//! The lock and the state tell the callers of `tcp_send_active_reset` apart on every kernel, so the
-//! reason argument, whose place and values differ between versions, is not needed.
+//! The lock and the state identify the caller of `tcp_send_active_reset` on every kernel. The reason
+//! argument, whose position and values differ between versions, is not needed.
 
 use linger_ebpf::{Cause, Close, Outcome, flag, stage};
 
@@ -9,9 +9,8 @@ use super::again::is_hooked_again;
 use super::{close, group, ledger, maps, orphan, shared::shared};
 use crate::kernel::{Memory, ProbeRead, Sock, Tcp, state};
 
-/// The socket of a close in flight, or any other, sends an RST. `close` is the record of the close
-/// in flight on this thread, whatever its socket; `number` is the socket's address, of which the verifier
-/// knows no type.
+/// A socket sends an RST. `close` is the record of the close in flight on this thread, for whatever
+/// socket; `number` returns the socket's address as a number, without a type known to the verifier.
 pub(crate) fn sent<M: Memory>(
     close: Option<&mut Close>,
     sk: &Sock<M>,
@@ -21,7 +20,7 @@ pub(crate) fn sent<M: Memory>(
         by_itself(number());
         return;
     };
-    // Under the lock that the close holds, no one else aborts this connection.
+    // The close holds the lock: nothing else can abort this connection.
     if close.outcome == Outcome::LingerAborted as u8
         || close.outcome == Outcome::UnreadAborted as u8
     {
@@ -35,8 +34,8 @@ pub(crate) fn sent<M: Memory>(
     }
 }
 
-/// Whether a close of this outcome, of a connection in this state, sends an RST: `tcp_disconnect` leaves it out where
-/// the peer has nothing to miss.
+/// Whether a close with this outcome sends an RST in this state: `tcp_disconnect` omits it when the peer
+/// would miss nothing.
 pub(crate) fn is_due<M: Memory>(close: &Close, sk: &Sock<M>, state: u8) -> bool {
     if close.outcome == Outcome::UnreadAborted as u8 {
         return true;
@@ -54,12 +53,12 @@ pub(crate) fn is_due<M: Memory>(close: &Close, sk: &Sock<M>, state: u8) -> bool 
         }
 }
 
-/// A close aborts in place of its FIN though that was not foreseen, or its decision was missed.
+/// A close aborts instead of sending its FIN, which was not foreseen or whose decision was missed.
 fn before_fin<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     let Some(tcp) = sk.tcp() else { return };
     let flags = sk.flags();
     close.unread = tcp.unread(flags);
-    // `__tcp_close` asks for unread data first.
+    // `__tcp_close` checks for unread data first.
     let outcome = if close.unread == 0 && sk.aborts_by_linger(flags) {
         Outcome::LingerAborted
     } else {
@@ -76,7 +75,7 @@ fn before_fin<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     close.flags |= flag::RESET;
 }
 
-/// A close aborts after its FIN: that takes the place of what it seemed to become.
+/// A close aborts after its FIN: this outcome replaces the foreseen one.
 pub(crate) fn after_fin<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     let Some(tcp) = sk.tcp() else { return };
     close::keep(close, tcp.queued_before_fin());
@@ -92,7 +91,7 @@ pub(crate) fn after_fin<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     close.flags |= flag::RESET;
 }
 
-/// Why `__tcp_close` aborts after the FIN.
+/// The cause of an abort by `__tcp_close` after the FIN.
 fn late_abort(linger2: i32, all_acknowledged: bool) -> Cause {
     if linger2 < 0 && all_acknowledged {
         Cause::Linger2Aborted
@@ -101,7 +100,7 @@ fn late_abort(linger2: i32, all_acknowledged: bool) -> Cause {
     }
 }
 
-/// No close is the reason, or none that is on record.
+/// Handles an RST that no recorded close caused.
 ///
 /// A [global function](super).
 #[inline(never)]
@@ -116,17 +115,17 @@ extern "C" fn by_itself(sk: u64) -> u32 {
     0
 }
 
-/// Whether no other run of the same program has counted this RST.
+/// Whether no other copy of this program has counted this RST.
 pub(crate) fn is_new(sk: &Sock<ProbeRead>, tcp: &Tcp<ProbeRead>) -> bool {
     if !is_hooked_again() {
         return true;
     }
-    // No connection sends two without a change of the first word, and no two have both words.
+    // A connection sends no two RSTs with the same `write_seq`, and no two connections share both words.
     let reset = u64::from(tcp.write_seq()) << 32 | sk.address() & u64::from(u32::MAX);
     maps::is_new_reset(sk.address(), reset)
 }
 
-/// Counts an RST of which no close is the reason.
+/// Counts an RST that no close caused.
 fn count(sk: &Sock<ProbeRead>, tcp: &Tcp<ProbeRead>) {
     let state = sk.state();
     let flags = sk.flags();
@@ -142,7 +141,7 @@ fn count(sk: &Sock<ProbeRead>, tcp: &Tcp<ProbeRead>) {
             Cause::Disconnected
         }
     } else if sk.is_owned() {
-        // tcp_abort, under lock_sock; the timers below run without.
+        // tcp_abort runs under lock_sock; the timers below do not.
         Cause::Destroyed
     } else {
         by_timer = true;
@@ -152,16 +151,16 @@ fn count(sk: &Sock<ProbeRead>, tcp: &Tcp<ProbeRead>) {
             (true, _) => Cause::OrphanResources,
         }
     };
-    // A timer interrupts anyone: its RST belongs to the cgroup of the socket, and to no process.
+    // A timer interrupts any thread: its RST belongs to the socket's cgroup, not to a process.
     let group = group::of_actor(sk, !by_timer);
     let mut index = cause as usize;
-    // SAFETY: a local; volatile so that what follows is compiled and verified once, not for each cause.
+    // SAFETY: a local; volatile so that the code below is compiled and verified once, not for each cause.
     let index = unsafe { (&raw mut index).read_volatile() };
     let (Some(counters), 0..Cause::COUNT) = (ledger::counters(&group), index) else {
         return;
     };
     shared!(counters, resets[index]).add(1);
-    // A connection that no one accepted takes what it received with it.
+    // A connection that was never accepted takes its received data with it.
     if matches!(cause, Cause::ListenerClosed) && sk.has_receive_queue() {
         shared!(counters, unread_bytes).add(u64::from(tcp.unread(flags)));
     }

@@ -1,15 +1,14 @@
-//! Memory that other programs, other CPUs and the daemon write at the same time.
+//! Memory that other programs, other CPUs and the daemon write concurrently.
 
 use core::{
     intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd},
     mem::MaybeUninit,
 };
 
-/// A word of a map value. No reference to it is ever made: those promise that no one else writes.
+/// A word of a map value. It is never borrowed: a reference would promise that nothing else writes.
 ///
-/// What the kernel hands out stays memory of that map until the program ends. Where it gives entries out anew
-/// (`BPF_F_NO_PREALLOC`), one that was removed meanwhile may be another's by now: what may not be read or
-/// written then says so.
+/// The pointer stays valid until the program ends. Where the kernel reuses entries (`BPF_F_NO_PREALLOC`),
+/// a removed entry may hold another record by now; code that must not use such an entry checks for it.
 pub(crate) struct Shared<T>(*mut T);
 
 impl<T: Copy> Shared<T> {
@@ -32,17 +31,17 @@ impl<T: Copy> Shared<T> {
 }
 
 impl Shared<u64> {
-    /// Adds; the largest number takes one away.
+    /// Adds, wrapping: `u64::MAX` subtracts one.
     ///
-    /// A counter of one CPU still has several writers: tracing programs can be preempted, and soft
-    /// interrupts come in between. Hence an atomic add, one instruction. (`AtomicU64` has no
-    /// `fetch_add` on this target, which lacks compare-and-swap.)
+    /// Even a per-CPU counter has several writers: tracing programs can be preempted, and soft interrupts
+    /// come in between. Hence an atomic add, one instruction. (`AtomicU64` has no `fetch_add` on this
+    /// target, which lacks compare-and-swap.)
     pub(crate) fn add(&self, amount: u64) {
         // SAFETY: as promised to `new`; every writer adds atomically.
         unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(self.0, amount) };
     }
 
-    /// Puts a value where `expected` stands; whether it stood there.
+    /// Compare-and-swap: stores `value` if the word is `expected`. Returns whether it was.
     pub(crate) fn replace(&self, expected: u64, value: u64) -> bool {
         // SAFETY: as for `add`.
         let (_, replaced) = unsafe {
@@ -62,14 +61,14 @@ impl Shared<u32> {
     }
 }
 
-/// A zero that the compiler does not know: it writes what it knows to be zeros by a loop over bytes.
+/// A zero unknown to the compiler, which writes known zeros by a loop over bytes.
 pub(crate) fn zero() -> u32 {
     let mut zero = 0;
     // SAFETY: a local.
     unsafe { (&raw mut zero).read_volatile() }
 }
 
-/// Copies what consists of whole words, word by word: all at once, it would be by bytes.
+/// Copies a value of whole words, word by word: the compiler would copy it bytewise.
 pub(crate) fn copy<T: Copy>(from: Shared<T>) -> T {
     let mut to = MaybeUninit::<T>::uninit();
     let words = to.as_mut_ptr().cast::<u64>();
@@ -82,11 +81,11 @@ pub(crate) fn copy<T: Copy>(from: Shared<T>) -> T {
         };
     }
     const { assert!(size_of::<T>().is_multiple_of(size_of::<u64>())) };
-    // SAFETY: all of it is written, with what the kernel's side alone writes there.
+    // SAFETY: all of it is written, with values that only the kernel side writes.
     unsafe { to.assume_init() }
 }
 
-/// Writes what consists of whole words, as [`copy`] reads it.
+/// Writes a value of whole words, as [`copy`] reads it.
 pub(crate) fn paste<T: Copy>(from: &T, to: Shared<T>) {
     let words = core::ptr::from_ref(from).cast::<u64>();
     for place in 0..size_of::<T>() / size_of::<u64>() {
@@ -100,14 +99,14 @@ pub(crate) fn paste<T: Copy>(from: &T, to: Shared<T>) {
     const { assert!(size_of::<T>().is_multiple_of(size_of::<u64>())) };
 }
 
-/// A map value to which there is a pointer, or a field of it.
+/// A [`Shared`] for a map value behind a pointer, or for a field of it.
 macro_rules! shared {
     ($value:expr) => {
-        // SAFETY: a map value, where the kernel's look-up found it.
+        // SAFETY: a map value, found by the kernel's lookup.
         unsafe { $crate::model::Shared::new($value) }
     };
     ($value:expr, $($field:tt)+) => {
-        // SAFETY: a field of a map value, where the kernel's look-up found it.
+        // SAFETY: a field of a map value, found by the kernel's lookup.
         unsafe { $crate::model::Shared::new(&raw mut (*$value).$($field)+) }
     };
 }

@@ -1,10 +1,10 @@
-//! Orphans that the kernel reset, and whose fate only what follows tells.
+//! Orphans that the kernel reset, whose fate is not known yet.
 //!
-//! Nothing before the end of a socket tells an RST of the peer from data for a closed socket but the arguments of
-//! `tcp_reset`, which the plan `tracepoint` does not see, and others not where that hook is skipped. But data is
-//! answered by an RST, next, in the same context (net/ipv4/tcp_ipv4.c `tcp_v4_do_rcv`): the orphan waits here until
-//! that is sent, or would have been long ago. Then it was the peer: whoever needs the place says so, or who reads the
-//! counts.
+//! Before the end of a socket, only the arguments of `tcp_reset` distinguish an RST from the peer from
+//! data for a closed socket. The plan `tracepoint` does not see them, nor do the others where that hook
+//! is skipped. But data is answered with an RST, next, in the same context (net/ipv4/tcp_ipv4.c
+//! `tcp_v4_do_rcv`). The orphan waits here until that RST is sent, or would have been long ago: then it
+//! was the peer, which is settled by the next orphan that needs the place, or by a reader of the counts.
 
 use linger_ebpf::{ANSWER_NS, Orphan, UNDECIDED_PLACES, UndecidedOrphan, hint};
 
@@ -13,21 +13,22 @@ use super::{
     shared::{paste, shared},
 };
 
-/// A place that is free, and one that someone is at work on; of others this is when the orphan ended.
+/// Values of `ended_ns` for a free place and for one in use by a program; any other is the time of the end.
 const FREE: u64 = 0;
 const TAKEN: u64 = 1;
 
-/// An answer follows within microseconds, unless its thread is held up: after this long, a place may be given to
-/// another, nanoseconds.
+/// Nanoseconds after which a place may be reused. An answer follows within microseconds, unless its thread
+/// is held up.
 const SOON_NS: u64 = 5_000_000;
 
-/// The places where a socket's orphan may be.
+/// The places in which the orphan of a socket may be.
 fn places(sk: u64) -> [u32; 4] {
     let first = hint(sk) % UNDECIDED_PLACES;
     [first, first ^ 1, first ^ 2, first ^ 3]
 }
 
-/// Keeps an orphan that ended now; those that waited for long enough are `settled`. Whether there was room.
+/// Keeps an orphan that ended now, and calls `settled` for those that waited long enough. Returns whether
+/// there was room.
 pub(crate) fn put(
     orphan: &Orphan,
     lived_ns: u64,
@@ -41,7 +42,7 @@ pub(crate) fn put(
         };
         let when = shared!(place, ended_ns);
         let found = when.get();
-        // A socket at the same address ends after all that came of the one before.
+        // When another socket at the same address ends, nothing more happens to the previous one.
         let is_waiting =
             shared!(place, orphan.sk).get() != sk && now_ns.saturating_sub(found) < SOON_NS;
         if found == TAKEN || found != FREE && is_waiting || !when.replace(found, TAKEN) {
@@ -59,16 +60,16 @@ pub(crate) fn put(
     false
 }
 
-/// The orphan in a place that this program has taken is `settled`.
+/// Calls `settled` for the orphan in a place that this program has taken.
 fn settle(place: *mut UndecidedOrphan, settled: &impl Fn(&UndecidedOrphan)) {
-    // SAFETY: a map value. But for its first word, no one else reads or writes it until it is given back, later.
+    // SAFETY: a map value. Until it is released, later, nothing else accesses it except for its first word.
     let ended = unsafe { &*place };
     settled(ended);
     maps::add_hint(ended.orphan.sk, u64::MAX);
 }
 
-/// If the orphan of a socket, which has a hint, is here, it is `settled`: of the one with this `write_seq`, or of any at
-/// the address.
+/// Calls `settled` for the orphan of a socket, if it is here: the one with this `write_seq`, or any at that
+/// address. The socket has a hint.
 pub(crate) fn settle_of(sk: u64, write_seq: Option<u32>, settled: impl Fn(&UndecidedOrphan)) {
     for index in places(sk) {
         if let Some(place) = UNDECIDED.get_ptr_mut(index)
@@ -80,7 +81,8 @@ pub(crate) fn settle_of(sk: u64, write_seq: Option<u32>, settled: impl Fn(&Undec
     }
 }
 
-/// The orphan in a place, which ended then, has waited for long enough, if it is still there.
+/// Calls `settled` for the orphan at this index that ended at `ended_ns`, if it is still there and has waited
+/// for [`ANSWER_NS`].
 pub(crate) fn settle_at(
     index: u32,
     ended_ns: u64,

@@ -1,8 +1,8 @@
-//! What is told of single closes to those who watch. Nothing that is counted depends on it.
+//! Events of single closes for watchers. No count depends on them.
 //!
-//! `note` → `tell` → `end`. A close is written down at its decision if someone may want it; at its
-//! return it is told to those who do, and, if it left something behind, once more at the end of its
-//! orphan. Where no one watches, that is a load and a comparison.
+//! `note` → `tell` → `end`. A close is recorded at its decision if a watcher may want it. It is reported
+//! at its return to those that do and, if it left an orphan, again at the end of that. Without watchers
+//! this costs a load and a comparison.
 
 use core::{
     ffi::c_void,
@@ -27,11 +27,11 @@ use super::{
 };
 use crate::kernel::{Memory, ProbeRead, Sock, Task, current_tgid, current_tid, narrow};
 
-/// What an event starts from.
+/// The initial value of an event.
 static ZERO: Event = Event::ZERO;
 
-/// A close is decided. It is written down if someone may want to be told of it; what was at the same address before
-/// is `settle`d first, so that its end finds its own event.
+/// Records a close at its decision if a watcher may want it. The previous socket at this address is
+/// `settle`d first, so that its end finds its own event.
 pub(crate) fn note<M: Memory>(
     close: &mut Close,
     sk: &Sock<M>,
@@ -39,7 +39,7 @@ pub(crate) fn note<M: Memory>(
     settle: impl FnOnce(u64),
 ) {
     if close.start_ns < until() || may_be_costly(close) && spend(close.start_ns) {
-        // As a number: it may equal a pointer whose type the verifier knows.
+        // As a number: it may equal a typed pointer.
         settle(recall(&raw const close.sk));
         let linger = if sk.flags().linger() {
             sk.lingertime()
@@ -52,7 +52,7 @@ pub(crate) fn note<M: Memory>(
     }
 }
 
-/// Until when anyone but the daemon watches.
+/// Until when any watcher except the daemon watches.
 fn until() -> u64 {
     let Some(watch) = WATCH.get_ptr(0) else {
         return 0;
@@ -61,7 +61,7 @@ fn until() -> u64 {
     recall(unsafe { &raw const (*watch).until })
 }
 
-/// Whether the daemon wants one close more to be written down for it, of which this then is one less.
+/// Whether the daemon wants another close recorded for it. Takes one from its budget.
 fn spend(now_ns: u64) -> bool {
     let Some(watch) = WATCH.get_ptr_mut(0) else {
         return false;
@@ -74,7 +74,7 @@ fn spend(now_ns: u64) -> bool {
     is_wanted
 }
 
-/// Takes back that this close was written down for the daemon, which it is not told to.
+/// Returns the budget of a close that was recorded for the daemon and not reported to it.
 fn refund(close: &Close) {
     if close.start_ns >= until()
         && let Some(watch) = WATCH.get_ptr_mut(0)
@@ -83,26 +83,26 @@ fn refund(close: &Close) {
     }
 }
 
-/// Whether something is thrown away, or the close waits.
+/// Whether the close discards payload, or waits.
 fn may_be_costly(close: &Close) -> bool {
     close.unsent | close.unacked | close.unread != 0 || close.stage == stage::WAITING
 }
 
-/// Writes a close down; 0 if it is not.
+/// Records a close. Returns 0 if it is not recorded.
 ///
-/// Whatever depends on the way taken is kept in memory, and read again where it is needed: values in
-/// registers the verifier would follow through every combination.
+/// Values that depend on the path taken are kept in memory and read again where needed: the verifier would
+/// follow values in registers through every combination.
 ///
 /// A [global function](super).
 #[inline(never)]
 #[unsafe(export_name = "linger_write_down")]
 extern "C" fn write_down(close: *const Close, linger: u64, state: u8) -> u32 {
-    // SAFETY: what callers have is a record.
+    // SAFETY: callers pass a record.
     let Some(close) = (unsafe { close.as_ref() }) else {
         return 0;
     };
     let key = close.sk;
-    // A socket that was at this address may have an end that was not seen: this takes its place.
+    // The end of an earlier socket at this address may have been missed: this event replaces its own.
     let inserted = WATCHED.insert(key, &ZERO, u64::from(BPF_ANY)).is_ok();
     let Some(event) = record(key).filter(|_| inserted) else {
         lose(close);
@@ -128,7 +128,7 @@ extern "C" fn write_down(close: *const Close, linger: u64, state: u8) -> u32 {
     1
 }
 
-/// Writes down which thread closes.
+/// Records which thread closes.
 fn write_who(event: &mut Event) {
     // SAFETY: has no preconditions.
     event.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
@@ -140,7 +140,7 @@ fn write_who(event: &mut Event) {
     }
 }
 
-/// Whether a watcher may want this close, as far as can be said at its decision.
+/// Whether a watcher may want this close, as far as known at its decision.
 fn is_asked(place: u32, event: &Event) -> bool {
     let Some(filter) = filter(place, recall(&raw const event.start_ns)) else {
         return false;
@@ -163,22 +163,22 @@ fn is_asked(place: u32, event: &Event) -> bool {
     id == filter.cgroup_id
 }
 
-/// Writes into a map what the verifier need not know.
+/// Writes to a map a value that the verifier need not track.
 fn remember<T>(place: *mut T, value: T) {
     // SAFETY: a field of a map value.
     unsafe { write_volatile(place, value) };
 }
 
-/// Reads what stands in a map.
+/// Reads a value from a map.
 fn recall<T>(place: *const T) -> T {
     // SAFETY: a field of a map value; volatile so that it is read again.
     unsafe { read_volatile(place) }
 }
 
-/// What a watcher asks for; none if it does not watch.
+/// The filter of a watcher; `None` if it does not watch.
 fn filter(place: u32, now_ns: u64) -> Option<&'static Filter> {
     let watch = WATCH.get_ptr(0)?;
-    // SAFETY: a field of a map value; volatile because those who watch write to it.
+    // SAFETY: a field of a map value; volatile because watchers write to it.
     let lease = unsafe {
         read_volatile(
             (&raw const (*watch).leases)
@@ -192,16 +192,17 @@ fn filter(place: u32, now_ns: u64) -> Option<&'static Filter> {
     FILTERS.get(place)
 }
 
-/// Whether the stack of the process can be had where a close is told.
+/// Whether the user stack is available where a close is reported.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stack {
-    /// It is the thread that closes, in a program that may look.
+    /// On the closing thread, in a program that may read it.
     Here,
-    /// It is another, or in a program that may not.
+    /// On another thread, or in a program that may not.
     Elsewhere,
 }
 
-/// A close returns, after so much time, and leaves so much behind: it is told to those who want it.
+/// Reports a close to the watchers that want it, at its return after `blocked_ns`, with `left` bytes left
+/// behind.
 pub(crate) fn tell(close: &Close, left: u32, blocked_ns: u64, stack: Stack) {
     let is_late = blocked_ns >= COSTLY_NS && blocked_ns != UNSEEN;
     if close.flags & flag::WATCHED != 0 || is_late {
@@ -218,7 +219,7 @@ pub(crate) fn tell(close: &Close, left: u32, blocked_ns: u64, stack: Stack) {
 #[inline(never)]
 #[unsafe(export_name = "linger_tell_it")]
 extern "C" fn tell_it(close: *const Close, left: u32, blocked_ns: u64, has_stack: u32) -> u32 {
-    // SAFETY: what callers have is a record.
+    // SAFETY: callers pass a record.
     if let Some(close) = unsafe { close.as_ref() } {
         tell_who_asked(close, left, blocked_ns, has_stack != 0);
     }
@@ -231,7 +232,7 @@ fn tell_who_asked(close: &Close, left: u32, blocked_ns: u64, has_stack: bool) {
         return;
     }
     let Some(event) = record(key).filter(|event| event.start_ns == close.start_ns) else {
-        // Its socket is gone, and another at this address is told of.
+        // Its socket is gone, and the event belongs to another one at this address.
         return lose(close);
     };
     event.kind = event_kind::CLOSE;
@@ -264,7 +265,7 @@ fn tell_who_asked(close: &Close, left: u32, blocked_ns: u64, has_stack: bool) {
     }
     let is_over = sent == 0 || event.left == 0 || stands & told::ENDED != 0 || !is_foretold(close);
     if is_over || !shared!(&raw mut *event, told).replace(stands, stands | sent | told::RETURNED) {
-        // If there was an orphan, it has ended meanwhile.
+        // If there was an orphan, it has ended in between.
         if recall(&raw const event.told) & told::ENDED != 0 {
             end_told(event);
         }
@@ -272,13 +273,13 @@ fn tell_who_asked(close: &Close, left: u32, blocked_ns: u64, has_stack: bool) {
     }
 }
 
-/// Whether its decision was written down.
+/// Whether the close was recorded at its decision.
 fn is_foretold(close: &Close) -> bool {
     recall(&raw const close.flags) & flag::WATCHED != 0
 }
 
-/// Writes down a close that was blocked for long, though nothing foretold it: it waited for its socket's
-/// lock. What the socket was is not known any more.
+/// Records a close that blocked for long without a sign of it at the decision: it waited for its socket's
+/// lock. The addresses and state of the socket are no longer known.
 fn write_down_late(close: &Close, key: u64) -> bool {
     if filter(DAEMON, close.start_ns).is_none()
         || WATCHED.insert(key, &ZERO, u64::from(BPF_ANY)).is_err()
@@ -295,8 +296,8 @@ fn write_down_late(close: &Close, key: u64) -> bool {
     true
 }
 
-/// The [`told`] bits of a watcher for this close: whether it wants it at once, or only if its orphan is
-/// lost.
+/// The [`told`] bits of a watcher for this close: it wants the close now, only if its orphan loses data, or
+/// not at all.
 fn wanted(filter: &Filter, event: &Event) -> u64 {
     let lost = event.unsent | event.unacked | event.unread != 0;
     if filter.outcomes & 1 << (event.outcome & 63) == 0 {
@@ -325,7 +326,7 @@ fn wanted(filter: &Filter, event: &Event) -> u64 {
     told::SENT | stack
 }
 
-/// Tells an event to those who have these bits in [`Event::sent`], the first of which is given.
+/// Sends an event to the watchers whose bit is set in [`Event::sent`]; `first` is the bit of the first.
 fn send_to(event: &mut Event, first: u64) {
     let mut place = 0;
     while place < WATCHERS {
@@ -344,7 +345,7 @@ fn send(event: &mut Event, place: u32) {
     if place >= WATCHERS {
         return;
     }
-    // The daemon looks when it has to look anyway.
+    // The daemon polls its ring.
     let flags = if place == DAEMON {
         u64::from(BPF_RB_NO_WAKEUP)
     } else {
@@ -370,7 +371,7 @@ fn send(event: &mut Event, place: u32) {
     }
 }
 
-/// What became of an orphan.
+/// The end of an orphan.
 pub(crate) struct End {
     pub(crate) fate: u8,
     pub(crate) bytes: u32,
@@ -380,7 +381,7 @@ pub(crate) struct End {
 }
 
 impl End {
-    /// This fate of an orphan of so many bytes, which throws these away.
+    /// An orphan of `bytes` that ended with this fate and discarded these.
     pub(crate) fn new(fate: u32, bytes: u32, thrown_away: &QueueBytes, lived_ns: u64) -> Self {
         Self {
             fate: u8::try_from(fate).unwrap_or(u8::MAX),
@@ -392,10 +393,10 @@ impl End {
     }
 }
 
-/// An orphan ends whose close, which began then, was written down: those to whom that was told are told.
+/// Reports the end of an orphan to the watchers of its close, which began at `start_ns` and was recorded.
 #[inline(never)]
 pub(crate) fn end(key: u64, start_ns: u64, end: &End) {
-    // Another close of a socket at this address may have taken its place.
+    // The event may belong to another close of a socket at this address.
     let Some(event) = record(key).filter(|event| event.start_ns == start_ns) else {
         return;
     };
@@ -408,14 +409,14 @@ pub(crate) fn end(key: u64, start_ns: u64, end: &End) {
     if stands & told::RETURNED == 0
         && shared!(&raw mut *event, told).replace(stands, stands | told::ENDED)
     {
-        // The close, which is about to return, tells it.
+        // The close is about to return and reports it.
         return;
     }
     end_told(event);
     forget(key);
 }
 
-/// Tells the end of an orphan, and its close where that was not told yet.
+/// Reports the end of an orphan, and its close where that is pending.
 fn end_told(event: &mut Event) {
     if event.fate != Fate::Delivered as u8 {
         event.kind = event_kind::CLOSE;
@@ -427,7 +428,7 @@ fn end_told(event: &mut Event) {
     send_to(event, told::SENT);
 }
 
-/// A close that was told as graceful aborts after all.
+/// Corrects a close that was reported as graceful and aborts after all.
 pub(crate) fn correct(close: &Close) {
     let key = close.sk;
     let Some(event) = record(key) else { return };
@@ -440,7 +441,7 @@ pub(crate) fn correct(close: &Close) {
     forget(key);
 }
 
-/// A close whose return was missed is not told.
+/// Drops the event of a close whose return was missed.
 pub(crate) fn miss(close: &Close) {
     if close.flags & flag::WATCHED != 0 {
         lose(close);
@@ -448,7 +449,8 @@ pub(crate) fn miss(close: &Close) {
     }
 }
 
-/// Counts a close that is not told, if anyone but the daemon watches: what that keeps in mind is a sample.
+/// Counts a close that is not reported, if any watcher except the daemon watches: the daemon keeps only a
+/// sample.
 fn lose(close: &Close) {
     if close.start_ns < until() {
         maps::lose(Lost::Event);
@@ -456,12 +458,12 @@ fn lose(close: &Close) {
 }
 
 fn forget(key: u64) {
-    // Another close may have taken its place: then that is told less.
+    // If the event belongs to another close by now, that one is reported less.
     let _ = WATCHED.remove(key);
 }
 
 fn record(key: u64) -> Option<&'static mut Event> {
-    // SAFETY: the close works on it until it returns, then the end of its socket; the reference does
-    // not outlive the program.
+    // SAFETY: used by the close until it returns, then by the end of its socket; the reference does not
+    // outlive the program.
     WATCHED.get_ptr_mut(key).map(|event| unsafe { &mut *event })
 }
