@@ -1,4 +1,4 @@
-//! Loading and attaching: a plan as a whole, or none of it.
+//! Loads and attaches a plan, as a whole or not at all.
 
 use std::fs::{self, File};
 use std::io;
@@ -27,19 +27,19 @@ use super::reachability::first_unreached;
 use crate::attribution::Cgroups;
 use crate::sys;
 
-/// Why a hook does not attach.
+/// Why a hook cannot be attached.
 #[derive(Debug, Error)]
 pub enum AttachError {
-    /// The kernel has nothing to hook there.
+    /// The kernel has no such function or tracepoint.
     #[error("missing: {0}")]
     Missing(String),
-    /// It is there, and the kernel does not let us.
+    /// The kernel refuses.
     #[error("refused: {0}")]
     Refused(String),
 }
 
 impl AttachError {
-    /// The reason alone.
+    /// The reason.
     #[must_use]
     pub fn detail(&self) -> &str {
         match self {
@@ -54,28 +54,28 @@ impl AttachError {
 pub struct PlanError {
     /// The plan.
     pub plan: Plan,
-    /// The hook that failed, or what failed before any.
+    /// The hook that failed, or the step before any hook.
     pub point: String,
     /// Why.
     pub why: AttachError,
 }
 
-/// Programs at work. Dropping this detaches and unloads them, unless they are pinned.
+/// Attached programs. Dropping this detaches and unloads them, unless they are pinned.
 pub struct Attachment {
     /// The plan in use.
     pub plan: Plan,
-    /// What is attached.
+    /// The attached hooks.
     pub hooks: Vec<Hook>,
-    /// The links that keep the programs attached, if nothing else does.
+    /// Owns the links that keep the programs attached, unless they are pinned.
     _ebpf: Option<Ebpf>,
-    /// More of what keeps programs attached.
+    /// Kprobes attached without links.
     _kprobes: Vec<Kprobe>,
-    /// The programs; until someone takes them.
+    /// The programs, until they are taken.
     pub programs: Programs,
 }
 
 impl Attachment {
-    /// Programs that are pinned.
+    /// The attachment of pinned programs.
     pub(super) const fn pinned(plan: Plan, hooks: Vec<Hook>, programs: Programs) -> Self {
         Self {
             plan,
@@ -91,17 +91,17 @@ impl Attachment {
 pub struct LoadedPlan {
     plan: Plan,
     ebpf: Ebpf,
-    /// Those that no one has taken.
+    /// The maps that are not taken yet.
     pub(super) maps: Maps,
 }
 
-/// All that loading takes, read once. Drop it when everything is loaded: it holds the kernel's types.
+/// Everything needed for loading, read once. Drop it when everything is loaded: it holds the kernel's types.
 pub struct Loader {
-    /// The kernel's types, for questions.
+    /// The kernel's types.
     pub kernel: Kernel,
     offsets: Offsets,
     options: LoadOptions,
-    /// What it is like.
+    /// The kernel's traits.
     pub traits: Traits,
 }
 
@@ -126,13 +126,13 @@ impl Loader {
         })
     }
 
-    /// The fields of a group that are in use, a set of [`keyed`] bits.
+    /// Key fields in use, a set of [`keyed`] bits.
     #[must_use]
     pub fn keyed(&self) -> u32 {
         self.options.keyed
     }
 
-    /// Makes the maps for a plan.
+    /// Creates the maps for a plan.
     pub fn load(&self, plan: Plan) -> Result<LoadedPlan, PlanError> {
         let again = is_hooked_again(plan, self.traits);
         let mut ebpf = self.make_maps(again).map_err(|why| PlanError {
@@ -144,8 +144,8 @@ impl Loader {
         Ok(LoadedPlan { plan, ebpf, maps })
     }
 
-    /// Attaches every hook of a plan, and pins what keeps them attached if there is a place for it. When
-    /// one fails, those before it are detached.
+    /// Attaches every hook of a plan, and pins their links if `pins` is given. If one fails, those before it
+    /// are detached.
     pub fn attach(
         &self,
         loaded: LoadedPlan,
@@ -158,7 +158,7 @@ impl Loader {
         } = loaded;
         self.expect_reached(plan, &self.hooks_once(plan))?;
         let hooks = self.hooks(plan);
-        // The other is attached when it is needed.
+        // The hook that sees returns is attached when needed.
         let (later, now): (Vec<_>, Vec<_>) = hooks.iter().partition(|hook| hook.sees_returns());
         let holders = self.attach_hooks(&mut ebpf, plan, &now, pins.is_some())?;
         self.load_programs(&mut ebpf, &later)
@@ -196,23 +196,23 @@ impl Loader {
         Ok(Attachment {
             plan,
             hooks,
-            // What is pinned stays without it.
+            // Pinned programs do not need it.
             _ebpf: pins.is_none().then_some(ebpf),
             _kprobes: kprobes,
             programs,
         })
     }
 
-    /// Attaches programs that have the names of those of a plan to its hooks, each once, for as long as what
-    /// this returns lives, and `ebpf`; but not to that which is hooked only while closes wait.
+    /// Attaches programs with the names of a plan's to its hooks, each once, except the one attached only while
+    /// closes wait. They stay attached while both the returned value and `ebpf` live.
     pub fn attach_alike(&self, ebpf: &mut Ebpf, plan: Plan) -> Result<impl Sized, PlanError> {
         let mut hooks = self.hooks_once(plan);
         hooks.retain(|hook| !hook.sees_returns());
         self.attach_hooks(ebpf, plan, &hooks, false)
     }
 
-    /// Refuses a plan of which a connection that ends does not reach one of these hooks: a function that
-    /// the types list may be inlined where it is called.
+    /// Refuses a plan if the end of a connection does not reach all of these hooks: a function in the kernel's
+    /// types may be inlined at its callers.
     pub fn expect_reached(&self, plan: Plan, hooks: &[Hook]) -> Result<(), PlanError> {
         let failed = |point: String, why| PlanError { plan, point, why };
         let mut ebpf = loader()
@@ -249,7 +249,7 @@ impl Loader {
         hooks(plan, self.options.keyed, self.traits)
     }
 
-    /// Attaches these hooks of a plan, for as long as what this returns lives, and `ebpf`.
+    /// Attaches these hooks of a plan, while both the returned value and `ebpf` live.
     fn attach_hooks(
         &self,
         ebpf: &mut Ebpf,
@@ -262,7 +262,7 @@ impl Loader {
             point: hook.point.to_string(),
             why,
         };
-        // Whether functions can be hooked here shows with the first, before much is loaded.
+        // The first shows whether functions can be hooked here, before much is loaded.
         let first = hooks
             .iter()
             .position(|hook| hook.point.function().is_some());
@@ -294,7 +294,7 @@ impl Loader {
         attach_program(&mut ebpf, hook, false).map(drop)
     }
 
-    /// Makes the maps, for programs of which some are hooked `again` or not; none is loaded yet.
+    /// Creates the maps; no program is loaded yet. `again` says whether events are hooked more than once.
     fn make_maps(&self, again: bool) -> Result<Ebpf, AttachError> {
         let close_syscall = if self.traits.sees_returns {
             i32::try_from(nix::libc::SYS_close).expect("a small number")
@@ -325,7 +325,7 @@ impl Loader {
             .map_err(|error| AttachError::Refused(innermost(&error)))
     }
 
-    /// Loads the programs of these hooks. Fails for the first of them that does not load.
+    /// Loads the programs of these hooks. Fails with the first that does not load.
     fn load_programs(&self, ebpf: &mut Ebpf, hooks: &[Hook]) -> Result<(), (Hook, AttachError)> {
         for &hook in hooks {
             if let Some(missing) = self.missing(hook.point) {
@@ -345,7 +345,7 @@ impl Loader {
         load::all(ebpf, hooks, names.as_ref())
     }
 
-    /// What must be there for a place to be one, and is not.
+    /// The function or tracepoint that this kernel lacks for a point.
     fn missing(&self, point: Point) -> Option<String> {
         match point {
             Point::BtfTracepoint(name) => {
@@ -359,8 +359,8 @@ impl Loader {
     }
 }
 
-/// Attaches the program of a hook, which is loaded, for as long as what this returns lives, and for the
-/// most part `ebpf`. `keep` asks for a link.
+/// Attaches the loaded program of a hook while the returned value lives and, for most kinds, `ebpf`. `keep`
+/// asks for a link that can be pinned.
 fn attach_program(ebpf: &mut Ebpf, hook: Hook, keep: bool) -> Result<Holder, AttachError> {
     let program = ebpf.program_mut(hook.program);
     let program = program.ok_or_else(|| load::no_program(hook))?;
@@ -405,7 +405,7 @@ fn attach(program: &mut Program, hook: Hook, keep: bool) -> Result<Holder, Progr
     Ok(link.map_or(Holder::Loader, |link| Holder::Link(Link::Loader(link))))
 }
 
-/// The programs of these hooks, which are loaded.
+/// The loaded programs of these hooks.
 fn programs(ebpf: &Ebpf, hooks: &[Hook]) -> Result<Vec<(Hook, OwnedFd)>, (Hook, AttachError)> {
     let program = |hook: Hook| {
         let program = ebpf.program(hook.program);
@@ -421,23 +421,23 @@ fn programs(ebpf: &Ebpf, hooks: &[Hook]) -> Result<Vec<(Hook, OwnedFd)>, (Hook, 
     programs.collect()
 }
 
-/// What keeps a program attached.
+/// Keeps a program attached.
 enum Holder {
-    /// The loader that it comes from.
+    /// The loader.
     Loader,
     Kprobe(Kprobe),
-    /// What can be pinned.
+    /// A link, which can be pinned.
     Link(Link),
 }
 
-/// The cgroups of this host, as far as they can be seen.
+/// The cgroups of this host, as far as visible.
 #[must_use]
 pub fn cgroups() -> Cgroups {
     Cgroups::new(cgroup_root().ok())
 }
 
-/// Where the cgroup v2 hierarchy is mounted; beside v1 it is not at the usual place. In a container
-/// there may be a mount of the whole beside one of what its namespace shows: then the whole one.
+/// The mount point of the cgroup v2 hierarchy, which differs from the usual one beside v1. If a container has
+/// both a mount of the whole hierarchy and one of its namespace's part, the whole one.
 pub fn cgroup_root() -> io::Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts")?;
     let mounts = mounts.lines().filter_map(|line| {
@@ -445,7 +445,7 @@ pub fn cgroup_root() -> io::Result<PathBuf> {
         let (_, path, kind) = (words.next()?, words.next()?, words.next()?);
         (kind == "cgroup2").then(|| PathBuf::from(path))
     });
-    // Of several that are alike, the first.
+    // The first of several equal ones.
     mounts.min_by_key(|mount| !is_whole(mount)).ok_or_else(|| {
         io::Error::new(
             io::ErrorKind::NotFound,
@@ -454,8 +454,8 @@ pub fn cgroup_root() -> io::Result<PathBuf> {
     })
 }
 
-/// [`cgroup_root`], if that shows the whole hierarchy: below any other cgroup only a part of all closes
-/// would be counted.
+/// [`cgroup_root`], if that is the whole hierarchy: a hook below the root would count only a part of all
+/// closes.
 fn whole_cgroup_root() -> io::Result<PathBuf> {
     let root = cgroup_root()?;
     if is_whole(&root) {
@@ -472,7 +472,7 @@ fn is_whole(mount: &Path) -> bool {
     Cgroups::new(Some(mount.into())).is_whole()
 }
 
-/// An error with its last cause, which says most.
+/// An error with all its causes, as one line.
 pub(super) fn innermost(error: &dyn std::error::Error) -> String {
     let mut source = error.source();
     let mut text = error.to_string();

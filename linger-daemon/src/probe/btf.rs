@@ -1,5 +1,4 @@
-//! What the running kernel's BTF says: where the fields are that the programs read, and which
-//! functions there are.
+//! The running kernel's BTF: offsets of the fields that the programs read, and which functions exist.
 
 mod types;
 
@@ -13,24 +12,24 @@ use thiserror::Error;
 
 use self::types::{Type, Types};
 
-/// Where the kernel shows its own BTF.
+/// The kernel's own BTF.
 pub(super) const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
-/// Why the kernel cannot be read.
+/// Why the kernel's types cannot be used.
 #[derive(Debug, Error)]
 pub enum KernelError {
-    /// There is no BTF, or it is unreadable.
+    /// BTF is missing or unreadable.
     #[error(
         "cannot read the kernel's BTF at {path}: {reason}; lingerd needs a kernel built with \
          CONFIG_DEBUG_INFO_BTF=y (Debian since 11, Ubuntu since 20.10, RHEL since 8.2)"
     )]
     NoBtf {
-        /// The file that was tried.
+        /// Its file.
         path: String,
         /// What went wrong.
         reason: String,
     },
-    /// A field is not where, or not what, the programs expect.
+    /// A field is not as the programs expect.
     #[error(
         "the kernel's {field} {reason}; lingerd refuses to count with a guess: please report this \
          kernel's version"
@@ -38,23 +37,23 @@ pub enum KernelError {
     Field {
         /// The field, as `struct.path`.
         field: String,
-        /// What is the matter with it.
+        /// What is wrong with it.
         reason: String,
     },
 }
 
-/// A field that the programs read, and where it is.
+/// A field that the programs read, with its offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
     /// The field, as `struct.path`.
     pub field: String,
-    /// Byte offset in the struct; none if this kernel does without it.
+    /// Byte offset in the struct; `None` if this kernel does not have the field.
     pub offset: Option<u32>,
-    /// For a bit field, its mask in that byte.
+    /// The mask in that byte, for a bit field.
     pub mask: Option<u8>,
 }
 
-/// Socket flags whose bits the programs know, from `enum sock_flags`.
+/// Socket flags whose bits are built into the programs (`enum sock_flags`).
 const SOCK_FLAGS: &[(&str, u32)] = &[("SOCK_DEAD", 0), ("SOCK_DONE", 1), ("SOCK_LINGER", 4)];
 
 /// The running kernel's types.
@@ -79,7 +78,7 @@ impl Kernel {
         Ok(Self { types })
     }
 
-    /// Finds every field that the programs read with these fields of a group in use, a set of
+    /// Finds every field that the programs read with these key fields in use, a set of
     /// [`keyed`](linger_ebpf::keyed) bits.
     pub fn offsets(&self, keyed: u32) -> Result<(Offsets, Vec<Resolved>), KernelError> {
         self.check_sock_flags()?;
@@ -98,26 +97,26 @@ impl Kernel {
         Ok((offsets, resolved))
     }
 
-    /// Whether the kernel has a function of this name that can be hooked.
+    /// Whether the kernel has a function with this name that can be hooked.
     #[must_use]
     pub fn has_function(&self, name: &str) -> bool {
         self.function(name).is_some()
     }
 
-    /// Whether the kernel has a struct of this name.
+    /// Whether the kernel has a struct with this name.
     #[must_use]
     pub(super) fn has_struct(&self, name: &str) -> bool {
         self.types.named(name).any(Type::is_struct)
     }
 
-    /// Whether programs can be attached to a tracepoint of this name that know the types of its arguments.
+    /// Whether a BTF-typed program can be attached to a tracepoint with this name.
     #[must_use]
     pub fn has_tracepoint(&self, name: &str) -> bool {
         self.tracepoint(name).is_some()
     }
 
-    /// The names of those of these functions and tracepoints that there are, for a loader that looks for
-    /// their ids: of a kernel's BTF it would take some ten megabytes apart.
+    /// Minimal BTF with the ids of these functions and tracepoints, as far as they exist, for the loader, which
+    /// would otherwise parse the kernel's whole BTF into some ten megabytes.
     pub(super) fn names<'a>(
         &self,
         functions: impl Iterator<Item = &'a str>,
@@ -129,7 +128,7 @@ impl Kernel {
         Btf::parse(&types::of_names(&named), Endianness::default()).ok()
     }
 
-    /// What the kernel has for each tracepoint: a name for the type of its function.
+    /// The typedef that the kernel has for each tracepoint.
     fn tracepoint(&self, name: &str) -> Option<Type<'_>> {
         let name = format!("btf_trace_{name}");
         self.types.named(&name).find(|found| found.is_typedef())
@@ -139,7 +138,7 @@ impl Kernel {
         self.types.named(name).find(|found| found.is_function())
     }
 
-    /// Where a field is; none if it is not where it should be, and no field of a group in use takes it.
+    /// Finds a field; `None` if that fails and no key field in use needs it.
     fn find(&self, field: &Field, keyed: u32) -> Result<Option<Resolved>, KernelError> {
         match self.resolve(field) {
             Err(_) if field.keyed != 0 && field.keyed & keyed == 0 => Ok(None),
@@ -191,7 +190,7 @@ impl Kernel {
         })
     }
 
-    /// Makes sure that the socket flags have the bits that the programs test.
+    /// Checks that the socket flags have the bits that the programs test.
     fn check_sock_flags(&self) -> Result<(), KernelError> {
         let error = |reason: &str| KernelError::Field {
             field: "enum sock_flags".into(),
@@ -214,7 +213,7 @@ impl Kernel {
     }
 }
 
-/// Finds a dotted path in a struct, through its anonymous members.
+/// Finds a dotted path in a struct, also through its anonymous members.
 fn walk(at: Type, path: &str, base: u32, places: &mut Vec<Location>) {
     let (name, rest) = match path.split_once('.') {
         Some((name, rest)) => (name, Some(rest)),
@@ -241,7 +240,7 @@ fn walk(at: Type, path: &str, base: u32, places: &mut Vec<Location>) {
     }
 }
 
-/// Where a field was found.
+/// The location of a field.
 #[derive(Debug)]
 struct Location {
     bit_offset: u32,

@@ -1,4 +1,4 @@
-//! Which plan, and for what.
+//! Chooses a plan and attaches it.
 
 use std::error::Error;
 
@@ -19,16 +19,16 @@ use crate::version::VERSION;
 /// Why nothing is attached.
 #[derive(Debug, Error)]
 pub enum ProbeError {
-    /// The kernel's types cannot be read.
+    /// The kernel's types cannot be used.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// The plan asked for does not work here.
+    /// The requested plan does not work here.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// The maps do not take what is configured.
+    /// The configuration cannot be written to the maps.
     #[error("the maps cannot be prepared")]
     Prepare(#[source] Box<dyn Error + Send + Sync>),
-    /// Nothing can be pinned, or taken over.
+    /// Pins cannot be made or taken over.
     #[error(transparent)]
     Pins(#[from] PinsError),
     /// No plan works here.
@@ -36,19 +36,19 @@ pub enum ProbeError {
     NoPlan,
 }
 
-/// What the programs are loaded for.
+/// Options with which the programs are loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadOptions {
-    /// What of a group they read, a set of [`linger_ebpf::keyed`] bits.
+    /// Key fields in use, a set of [`linger_ebpf::keyed`] bits.
     pub keyed: u32,
-    /// How many groups have counters of their own.
+    /// Maximum number of groups with counters of their own.
     pub max_groups: u32,
-    /// How many orphans have a record of their own.
+    /// Maximum number of orphans that are followed.
     pub max_orphans: u32,
 }
 
 impl LoadOptions {
-    /// What is written down with programs that outlive this daemon.
+    /// The metadata to pin with programs that outlive this daemon.
     pub(super) fn metadata(self, plan: Plan, traits: Traits) -> PinMetadata {
         let mut version = [0; 32];
         for (to, from) in version.iter_mut().zip(VERSION.bytes()) {
@@ -85,10 +85,9 @@ impl Default for LoadOptions {
     }
 }
 
-/// Attaches the plan asked for, or the best that works; or takes over what another daemon has pinned.
+/// Attaches the requested plan, or the best that works, or takes over the programs pinned by another daemon.
 ///
-/// `prepare` gets the maps before anything is attached, and may take them; returns what it made of
-/// them.
+/// `prepare` gets the maps before anything is attached, and may take them. Its result is returned.
 pub fn choose<T, E: Error + Send + Sync + 'static>(
     wanted: Option<Plan>,
     options: LoadOptions,

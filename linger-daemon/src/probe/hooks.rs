@@ -1,4 +1,4 @@
-//! What each plan hooks: the programs of `linger-ebpf` and the places they go to.
+//! The hooks of each plan: the programs of `linger-ebpf` and their attach points.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use linger_ebpf::{Plan, keyed, program_place};
 use super::btf::Kernel;
 use super::preemption::Preemption;
 
-/// A place in the kernel that a program is attached to.
+/// An attach point of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Point {
     /// Entry of a function, by trampoline.
@@ -20,11 +20,11 @@ pub enum Point {
     Kretprobe(&'static str),
     /// A raw tracepoint.
     RawTracepoint(&'static str),
-    /// A raw tracepoint whose arguments have their types.
+    /// A raw tracepoint with BTF-typed arguments.
     BtfTracepoint(&'static str),
     /// Release of any socket of the cgroup v2 root or below.
     SockRelease,
-    /// None: the daemon runs it.
+    /// Not attached: the daemon runs the program.
     OnDemand,
 }
 
@@ -56,7 +56,7 @@ impl fmt::Display for Point {
     }
 }
 
-/// A program and its place.
+/// A program and its attach point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hook {
     /// Name of the program.
@@ -71,8 +71,8 @@ const fn hook(program: &'static str, point: Point) -> Hook {
 }
 
 impl Hook {
-    /// Whether it sees the return of close(2), for which it hooks that of every system call. It is attached while
-    /// closes wait under `SO_LINGER`.
+    /// Whether it sees the return of close(2), by hooking the return of every system call. It is attached only
+    /// while closes wait under `SO_LINGER`.
     #[must_use]
     pub fn sees_returns(self) -> bool {
         self.program == SEES_RETURNS
@@ -83,17 +83,17 @@ impl Hook {
 const DESTROY_SOCK: Hook = hook("destroy_sock", DESTROY);
 const RESET_ANSWERS: Hook = hook("reset_answers", SEND_RESET);
 
-/// What begins a close where the kernel skips [`CLOSE_ENTRIES`].
+/// Begins a close where the kernel may skip [`CLOSE_ENTRIES`].
 const SOCK_RELEASE: Hook = hook("sock_release", Point::SockRelease);
 const CLOSE_ENTRIES: [&str; 2] = ["fentry_tcp_close", "kprobe_tcp_close"];
 
-/// Of every plan.
+/// In every plan.
 const SETTLE: Hook = hook("settle", Point::OnDemand);
 
-// In the order in which they are attached: what ends a close before what begins one, so that no
-// close begins on record that cannot end; `__tcp_close`'s return, which tells a close whose
-// beginning it missed, after those; resets, which without a record count as no close's, last of all.
-// The first of a function is small: whether a plan works shows with it.
+// In the order of attaching. First the hooks that end a close, then those that begin one, so that no
+// recorded close misses its end. Then the return of `__tcp_close`, which reports closes without a
+// beginning. Resets come last: without a record, they would not count for a close. The first program on
+// a function is small, and shows whether the plan works.
 
 const FENTRY: &[Hook] = &[
     hook("fentry_reset", Point::Fentry("tcp_reset")),
@@ -126,11 +126,11 @@ const KPROBE: &[Hook] = &[
     hook("kprobe_timer", Point::Kprobe(TIMER)),
 ];
 
-/// What answers a packet by an RST, seen where [`RESET_ANSWERS`] does not show it all.
+/// Functions that answer a packet with an RST, hooked where [`RESET_ANSWERS`] does not show all of them.
 pub(super) const V4_ANSWER: &str = "tcp_v4_send_reset";
 pub(super) const V6_ANSWER: &str = "tcp_v6_send_reset";
 
-/// What sets a socket's timer, and what it is called in v6.18 and later.
+/// The function that sets a socket's timer, and its name since v6.18.
 const TIMER: &str = "inet_csk_reset_keepalive_timer";
 const NEW_TIMER: &str = "tcp_reset_keepalive_timer";
 
@@ -146,9 +146,9 @@ const TRACEPOINT: &[Hook] = &[
     hook("tracepoint_send_reset", SEND_RESET),
 ];
 
-// What a kernel that preempts skips, once or twice more: each is skipped only while a thread is held up in
-// all those before it. An entry that all miss is made up for at the return; a return that all miss leaves a
-// record to the thread's next close, which counts it without its time.
+// Copies, once or twice, of the programs that a preempting kernel skips: a copy is skipped only while threads
+// are held up in all those before it. If all miss an entry, the return makes up for it. If all miss a return,
+// the thread's next close counts the record, without its time.
 
 const INNER_ENTRY: Point = Point::Fentry("__tcp_close");
 const INNER_EXIT: Point = Point::Fexit("__tcp_close");
@@ -182,13 +182,13 @@ const TRACEPOINT_DESTROY_SOCK_AGAIN: &[Hook] = &[
     hook("tracepoint_destroy_sock_3", DESTROY),
 ];
 
-/// Whether a close or an RST of a plan may meet the same program again on a kernel like this.
+/// Whether several copies of a program may see the same close or RST, in this plan on a kernel like this.
 pub(super) fn is_hooked_again(plan: Plan, traits: Traits) -> bool {
-    // The end of a socket leaves nothing for the next run of its program, by itself.
+    // Copies for the end of a socket need no such check: the first leaves nothing to do.
     plan != Plan::Kprobe && !again(plan, traits).is_empty()
 }
 
-/// What of a plan is hooked again on a kernel like this.
+/// The copies of hooks that a plan has on a kernel like this.
 fn again(plan: Plan, traits: Traits) -> Vec<Hook> {
     let Traits {
         preemption,
@@ -198,7 +198,7 @@ fn again(plan: Plan, traits: Traits) -> Vec<Hook> {
     if preemption == Preemption::None {
         return Vec::new();
     }
-    // Sockets end with soft interrupts held off, which nothing but PREEMPT_RT preempts.
+    // Sockets end with soft interrupts disabled, which only PREEMPT_RT preempts.
     let ends = preempts_tracepoints && preemption == Preemption::Realtime;
     let [of_plan, of_ends]: [&[Hook]; 2] = match plan {
         Plan::Fentry => [FENTRY_AGAIN, DESTROY_SOCK_AGAIN],
@@ -213,32 +213,32 @@ fn again(plan: Plan, traits: Traits) -> Vec<Hook> {
     of_plan.iter().chain(ends).copied().collect()
 }
 
-/// Of every plan, where it is asked what processes execute.
+/// In every plan, if the label `exe` is in use.
 const EXIT_MMAP: Hook = hook("exit_mmap", Point::RawTracepoint("exit_mmap"));
 
-/// What a kernel is like, as far as it decides which hooks there are.
+/// Traits of a kernel that decide which hooks there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "facts that do not depend on each other"
 )]
 pub struct Traits {
-    /// It lets the plan `tracepoint` see when close(2) returns.
+    /// The plan `tracepoint` can see the return of close(2).
     pub sees_returns: bool,
     /// How it preempts.
     pub preemption: Preemption,
-    /// It preempts programs of tracepoints as well.
+    /// It preempts tracepoint programs too.
     pub preempts_tracepoints: bool,
-    /// What sets a socket's timer has its new name.
+    /// The function that sets a socket's timer has its new name.
     pub new_timer: bool,
     /// How RSTs that answer a packet are seen.
     pub answers: Answers,
-    /// The release of every socket can be hooked: all cgroups are seen.
+    /// The release of every socket can be hooked: all cgroups are visible.
     pub sees_releases: bool,
 }
 
-/// The hooks of a plan that what is asked for takes (a set of [`linger_ebpf::keyed`] bits), in the order
-/// of attaching, on a kernel like this.
+/// The hooks of a plan on a kernel like this, in the order of attaching, with these key fields in use (a set of
+/// [`linger_ebpf::keyed`] bits).
 #[must_use]
 pub fn hooks(plan: Plan, asked: u32, traits: Traits) -> Vec<Hook> {
     let all = match plan {
@@ -271,7 +271,7 @@ pub fn hooks(plan: Plan, asked: u32, traits: Traits) -> Vec<Hook> {
     all.map(renamed).collect()
 }
 
-/// Whether what sets a socket's timer has its new name.
+/// Whether the function that sets a socket's timer has its new name.
 pub(super) fn has_new_timer(kernel: &Kernel) -> bool {
     kernel.has_function(NEW_TIMER)
 }
@@ -279,19 +279,19 @@ pub(super) fn has_new_timer(kernel: &Kernel) -> bool {
 /// How RSTs that answer a packet are seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answers {
-    /// By the tracepoint `tcp_send_reset`. Before v6.10, when it became an event of its own kind, it showed those of
-    /// whole sockets only.
+    /// By the tracepoint `tcp_send_reset`. Before v6.10, in which it became an event class of its own, it showed only
+    /// those of full sockets.
     Shown,
-    /// By the functions that send them, where functions can be hooked.
+    /// By the functions that send them, in plans that hook functions.
     Hooked,
-    /// By that of IPv4: this kernel has no other built in.
+    /// By the function for IPv4: the one for IPv6 is not built in.
     HookedV4,
 }
 
 impl Answers {
     const ALL: [Self; 3] = [Self::Shown, Self::Hooked, Self::HookedV4];
 
-    /// How this kernel lets them be seen.
+    /// How they are seen on this kernel.
     pub(super) fn of(kernel: &Kernel) -> Self {
         if kernel.has_struct("trace_event_raw_tcp_send_reset") {
             Self::Shown
@@ -302,7 +302,7 @@ impl Answers {
         }
     }
 
-    /// The one with this number.
+    /// The variant with this index.
     pub(super) fn from_index(index: u32) -> Self {
         let mut all = Self::ALL.into_iter();
         all.find(|answers| *answers as u32 == index)
@@ -310,16 +310,16 @@ impl Answers {
     }
 }
 
-/// Whether the return of close(2) ends the release of its file, and the plan `tracepoint` can tell.
+/// Whether the return of close(2) ends the release of its file, and the plan `tracepoint` can recognize it.
 ///
-/// Before v6.6 that is left to task work; `filp_flush` (fs/open.c) came with the change. To tell a
-/// thread inside close(2) by its saved registers takes an x86-64.
+/// Before v6.6 the release was left to task work; `filp_flush` (fs/open.c) came with the change. Recognizing a
+/// thread inside close(2) by its saved registers requires x86-64.
 #[must_use]
 pub(super) fn sees_returns(kernel: &Kernel) -> bool {
     cfg!(target_arch = "x86_64") && kernel.has_function("filp_flush")
 }
 
-/// What a plan does not see on this kernel.
+/// The blind spots of a plan on this kernel.
 #[must_use]
 pub fn blind(plan: Plan, kernel: &Kernel) -> Vec<&'static str> {
     match plan {

@@ -1,9 +1,9 @@
-//! Kprobes and kretprobes, made through tracefs.
+//! Kprobes and kretprobes, defined through tracefs.
 //!
-//! The kernel keeps a bounded number of places for returns that are due, by default twice the CPUs:
-//! a few threads blocked in close would take them all, and every other close on the host would lose
-//! its return. Only probes made through tracefs can ask for more, and only of these it tells how many
-//! hits it missed. So they are made there, and the program is put on the event like on any tracepoint.
+//! The kernel has a limited number of slots for pending returns, by default twice the number of CPUs: a few
+//! threads blocked in close would take them all, and every other close on the host would lose its return.
+//! Only probes defined through tracefs can ask for more slots, and only these report their missed hits. So
+//! they are defined there, and the program is attached to the event as to any tracepoint.
 
 use std::collections::HashMap;
 use std::fmt::{self, Display, Formatter};
@@ -21,28 +21,28 @@ use tracing::{debug, warn};
 use super::hooks::{Hook, Point};
 use crate::sys;
 
-/// Threads that may be inside the function at once; the kernel's maximum (`KRETPROBE_MAXACTIVE_MAX`).
+/// Maximum number of threads inside the function at once; the kernel's limit (`KRETPROBE_MAXACTIVE_MAX`).
 const MAX_ACTIVE: u32 = 4096;
 
-/// The file in tracefs where kprobes are defined.
+/// The file in tracefs that defines kprobes.
 const EVENTS: &str = "kprobe_events";
 
-/// The file in tracefs that tells how often each was hit, and missed.
+/// The file in tracefs with the number of hits and misses of each kprobe.
 const PROFILE: &str = "kprobe_profile";
 
-/// Where tracefs may be mounted.
+/// Possible mount points of tracefs.
 pub const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
 /// A program on a function or its return. Dropping it detaches the program and removes the probe.
 #[derive(Debug)]
 pub(super) struct Kprobe {
-    /// Keeps the program attached; first, for an event in use cannot be removed.
+    /// Keeps the program attached. Dropped first, because an event in use cannot be removed.
     event: Option<OwnedFd>,
     definition: Definition,
 }
 
 impl Kprobe {
-    /// Puts a loaded program on its hook.
+    /// Attaches a loaded program to its hook.
     pub(super) fn attach(program: BorrowedFd<'_>, hook: Hook) -> io::Result<Self> {
         let (mut kprobe, event) = Self::define(hook)?;
         // SAFETY: both are open; the request takes a program's descriptor.
@@ -54,19 +54,19 @@ impl Kprobe {
         Ok(kprobe)
     }
 
-    /// As [`Kprobe::attach`], by a link that can be pinned. Once that is gone, [`forget`] removes the
+    /// Like [`Kprobe::attach`], with a link that can be pinned. Once the link is gone, [`forget`] removes the
     /// probe.
     pub(super) fn link(program: BorrowedFd<'_>, hook: Hook) -> io::Result<OwnedFd> {
         let (mut kprobe, event) = Self::define(hook)?;
         let link = sys::link_to_event(&program, &event)?;
         enable(&event)?;
-        // The link keeps the event, and that the definition.
+        // The link keeps the event, which keeps the definition.
         kprobe.definition.is_kept = true;
         Ok(link)
     }
 
-    /// Makes a probe, and opens its event. A lingerd of another pid namespace that starts at the same time takes
-    /// it for left until it is open, and removes it: then it is made once more.
+    /// Defines a probe and opens its event. A lingerd in another pid namespace that starts at the same time may
+    /// take the probe for abandoned and remove it before it is open; then it is defined again.
     fn define(hook: Hook) -> io::Result<(Self, OwnedFd)> {
         let tracefs = tracefs().ok_or_else(|| {
             io::Error::new(
@@ -99,8 +99,8 @@ fn tracefs() -> Option<PathBuf> {
     places.find(|path| path.join(EVENTS).exists())
 }
 
-/// Removes the probes of every lingerd that no longer runs, and of this `owner`; those in use stay. Returns whether
-/// none of the owner's is left.
+/// Removes the probes of every lingerd that no longer runs, and of this `owner`. Those in use stay. Returns
+/// whether none of the owner's are left.
 pub(super) fn forget(owner: Option<Owner>) -> bool {
     let Some(path) = tracefs().map(|tracefs| tracefs.join(EVENTS)) else {
         return true;
@@ -116,7 +116,7 @@ pub(super) fn forget(owner: Option<Owner>) -> bool {
             continue;
         }
         debug!("removing the kprobe {event}");
-        // Opened to append: to truncate it would remove the probes of others.
+        // Opened for appending: truncating it would remove the probes of others.
         let file = OpenOptions::new().append(true).open(&path);
         let removed = file.and_then(|mut file| file.write_all(format!("-:{event}\n").as_bytes()));
         is_clear &= removed.is_ok() || !is_asked_for;
@@ -124,14 +124,14 @@ pub(super) fn forget(owner: Option<Owner>) -> bool {
     is_clear
 }
 
-/// The line in `kprobe_events` that makes a probe. Dropping it removes the probe, unless it is kept.
+/// The line in `kprobe_events` that defines a probe. Dropping it removes the probe, unless `is_kept`.
 #[derive(Debug)]
 struct Definition {
-    /// Open from the start: later the privileges to open it are gone.
+    /// Kept open: later, the privileges to open it are gone.
     file: File,
     /// The event, as `group/name`.
     event: String,
-    /// It stays when this is dropped.
+    /// Whether the probe stays when this is dropped.
     is_kept: bool,
 }
 
@@ -157,7 +157,7 @@ impl Definition {
             _ => return Err(io::ErrorKind::InvalidInput.into()),
         };
         let path = tracefs.join(EVENTS);
-        // Opened to append: to truncate it would remove the probes of others.
+        // Opened for appending: truncating it would remove the probes of others.
         let mut file = OpenOptions::new().append(true).open(&path)?;
         forget(None);
         let owner = Owner::here();
@@ -170,14 +170,14 @@ impl Definition {
         })
     }
 
-    /// Opens the event, to put a program on.
+    /// Opens the event, to attach a program to it.
     fn open(&self, tracefs: &Path) -> io::Result<OwnedFd> {
         let flags = perf::bindings::PERF_FLAG_FD_CLOEXEC.into();
         let tracepoint = perf::bindings::PERF_TYPE_TRACEPOINT;
         Ok(sys::open_event(tracepoint, self.id(tracefs)?, flags)?)
     }
 
-    /// The number that stands for the event.
+    /// The id of the event.
     fn id(&self, tracefs: &Path) -> io::Result<u64> {
         let text = fs::read_to_string(tracefs.join("events").join(&self.event).join("id"))?;
         text.trim()
@@ -186,19 +186,19 @@ impl Definition {
     }
 }
 
-/// What the names of our event groups begin with; the [`Owner`] follows. The names of events end with it too, for
-/// `kprobe_profile` has no groups.
+/// Prefix of our event groups, followed by the [`Owner`]. Event names end with the owner too, because
+/// `kprobe_profile` does not show groups.
 const GROUP: &str = "lingerd_";
 
-/// How often a probe is made that someone removes before it is open.
+/// How often to define a probe that is removed before it is open.
 const ATTEMPTS: u32 = 5;
 
-/// Whose a probe is: the process id of a lingerd tells it from others in its own namespace only.
+/// The owner of a probe: the process id of a lingerd is unique only in its pid namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Owner {
-    /// The inode of the pid namespace; 0 if /proc does not tell it.
+    /// The inode of the pid namespace; 0 if /proc does not show it.
     pub(super) namespace: u32,
-    /// Its process id there.
+    /// The process id there.
     pub(super) pid: u32,
 }
 
@@ -215,7 +215,7 @@ impl Owner {
         }
     }
 
-    /// The one that loaded these programs.
+    /// The lingerd that loaded these programs.
     pub(super) const fn of(metadata: &PinMetadata) -> Self {
         Self {
             namespace: metadata.pid_namespace,
@@ -223,13 +223,13 @@ impl Owner {
         }
     }
 
-    /// Whether it runs, as far as can be told in this namespace: of another it is not known, and the kernel does
-    /// not remove what is in use.
+    /// Whether it runs, as far as visible from this pid namespace. In another one it counts as gone, since the kernel
+    /// does not remove probes in use.
     fn is_running(self, here: Self) -> bool {
         self.namespace == here.namespace && Path::new(&format!("/proc/{}", self.pid)).exists()
     }
 
-    /// As it stands in the name of a group.
+    /// Parses the owner in the name of a group.
     fn parse(text: &str) -> Option<Self> {
         let (namespace, pid) = text.split_once('_')?;
         Some(Self {
@@ -245,15 +245,15 @@ impl Display for Owner {
     }
 }
 
-/// How often the kernel hit the kprobes of a lingerd and did not run them.
+/// Missed hits of the kprobes of a lingerd.
 pub(super) struct Profile {
-    /// Open from the start, as [`Definition::file`] is.
+    /// Kept open, like [`Definition::file`].
     file: File,
     owner: Owner,
 }
 
 impl Profile {
-    /// Of this lingerd.
+    /// Opens the profile for the kprobes of this owner.
     pub(super) fn open(owner: Owner) -> io::Result<Self> {
         let tracefs = tracefs().ok_or(io::ErrorKind::NotFound)?;
         Ok(Self {
@@ -262,8 +262,7 @@ impl Profile {
         })
     }
 
-    /// By program, the hits that were missed: another kprobe was at work on the CPU, or of a return, all
-    /// places were taken.
+    /// Missed hits by program: another kprobe was running on the CPU or, for a return, all slots were taken.
     ///
     /// kernel: v2.6.33.. `kernel/trace/trace_kprobe.c`: `probes_profile_seq_show`
     pub(super) fn missed(&self) -> io::Result<HashMap<String, u64>> {
@@ -275,7 +274,7 @@ impl Profile {
     }
 }
 
-/// What `kprobe_profile` says of a lingerd: a line has the event, its hits, and those that were missed.
+/// Parses `kprobe_profile` for one lingerd: a line has the event, its hits, and its misses.
 fn missed(profile: &str, owner: Owner) -> HashMap<String, u64> {
     let ending = format!("_{owner}");
     let lines = profile.lines().filter_map(|line| {
@@ -287,7 +286,7 @@ fn missed(profile: &str, owner: Owner) -> HashMap<String, u64> {
     lines.collect()
 }
 
-/// The events in `kprobe_events` that a lingerd defined, and which.
+/// The events in `kprobe_events` that any lingerd defined, with their owners.
 fn events(definitions: &str) -> impl Iterator<Item = (Owner, &str)> {
     definitions.lines().filter_map(|line| {
         let (_, event) = line.split(' ').next()?.split_once(':')?;

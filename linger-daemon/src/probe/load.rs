@@ -1,4 +1,4 @@
-//! Having the kernel take programs, several at a time: most of a start is the kernel's verifying them.
+//! Loads programs, several at a time: verifying them takes the kernel most of a start.
 
 use std::fs;
 use std::sync::{Mutex, PoisonError};
@@ -12,10 +12,10 @@ use tracing::debug;
 use super::attach::{AttachError, innermost};
 use super::hooks::{Hook, Point};
 
-/// What makes maps and programs of the object, which has nothing in it that depends on the kernel's types.
+/// A loader for the object, in which nothing depends on the kernel's types.
 ///
-/// Whoever makes a loader has it read all of them, for nothing, and does without them if they cannot be
-/// opened. So this thread, while it is the only one, can open no file meanwhile.
+/// Creating a loader reads and parses all kernel types, to no use here, or goes without them if the file cannot be
+/// opened. So, as long as this thread is the only one, the limit of open files is 0 meanwhile.
 pub(super) fn loader<'a>() -> EbpfLoader<'a> {
     const FILES: Resource = Resource::RLIMIT_NOFILE;
     let is_alone = fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1);
@@ -26,15 +26,15 @@ pub(super) fn loader<'a>() -> EbpfLoader<'a> {
     if let Some((usual, most)) = refused
         && let Err(error) = setrlimit(FILES, usual, most)
     {
-        // It is never forbidden to go back below the same bound.
+        // Raising it again, up to the hard limit, is always allowed.
         unreachable!("the limit of open files stays at 0: {error}");
     }
     loader
 }
 
-/// Loads the programs of these hooks, as many at a time as there are CPUs, the last first: those that
-/// begin a close are the largest. Fails for the first hook whose program does not load. `names` has the
-/// functions and tracepoints that programs are loaded for.
+/// Loads the programs of these hooks, as many at a time as there are CPUs, the last first: those that begin a
+/// close are the largest. Fails with the first hook whose program does not load. `names` is BTF with the functions
+/// and tracepoints of these hooks.
 pub(super) fn all(
     ebpf: &mut Ebpf,
     hooks: &[Hook],
@@ -97,12 +97,12 @@ fn load(program: &mut Program, point: Point, names: Option<&Btf>) -> Result<(), 
     }
 }
 
-/// The object has no program for a hook.
+/// The error that the object has no program for a hook.
 pub(super) fn no_program(hook: Hook) -> AttachError {
     AttachError::Missing(format!("no program {}", hook.program))
 }
 
-/// Says in one line what a person can make of an error.
+/// Explains an error in one line.
 pub(super) fn explain(error: &ProgramError, point: Point) -> AttachError {
     if let ProgramError::LoadError {
         io_error,
@@ -120,7 +120,7 @@ pub(super) fn explain(error: &ProgramError, point: Point) -> AttachError {
     AttachError::Refused(innermost(error))
 }
 
-/// Lines that end every log of the verifier.
+/// Whether this line belongs to the statistics at the end of every verifier log.
 fn is_statistics(line: &str) -> bool {
     line.is_empty()
         || ["processed ", "verification time ", "stack depth "]

@@ -9,28 +9,28 @@ use aya::maps::Map;
 pub struct Maps(HashMap<String, Map>);
 
 impl Maps {
-    /// Takes those of an object whose programs are not loaded yet. What is left of them must live
-    /// until they are.
+    /// Takes the maps of an object whose programs are not loaded yet. Those not taken from here must live until
+    /// then.
     pub(super) fn of(ebpf: &mut Ebpf) -> Self {
         let names: Vec<_> = ebpf.maps().map(|(name, _)| name.to_owned()).collect();
-        // Those of sections are the programs' own.
+        // Maps of sections belong to the programs.
         let names = names.into_iter().filter(|name| !name.starts_with('.'));
         let maps = names.filter_map(|name| ebpf.take_map(&name).map(|map| (name, map)));
         Self(maps.collect())
     }
 
-    /// Takes one; none if there is none, or it is taken.
+    /// Takes a map; `None` if it does not exist or is taken already.
     pub fn take(&mut self, name: &str) -> Option<Map> {
         self.0.remove(name)
     }
 
-    /// One that is not taken.
+    /// A map that is not taken.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Map> {
         self.0.get(name)
     }
 
-    /// All that are not taken.
+    /// All maps that are not taken.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Map)> {
         self.0.iter().map(|(name, map)| (name.as_str(), map))
     }

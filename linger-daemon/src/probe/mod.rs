@@ -1,4 +1,4 @@
-//! From a kernel to attached programs: offsets from its BTF, the choice of a plan, load and attach.
+//! Loads and attaches the programs: offsets from BTF, choice of a plan, load, attach, pin.
 
 mod attach;
 mod btf;

@@ -1,10 +1,9 @@
 //! Programs and counts that outlive the daemon: pinned in a BPF file system.
 //!
-//! A folder there holds the maps and the links, so that the programs go on counting while no daemon
-//! runs, and the next one takes over what they have counted. The map `ORIGIN`, which says what the
-//! programs were loaded for, is pinned last: without it the folder is what a start left that did not
-//! come to its end. Whoever uses the folder holds a lock on it, which ends with the process, however
-//! that ends.
+//! A folder holds the maps and the links, so that the programs keep counting while no daemon runs, and the
+//! next one takes over their counts. The map `ORIGIN`, which says what the programs were loaded for, is
+//! pinned last: a folder without it is left over from a start that did not finish. The user of the folder
+//! holds a lock on it, which ends with the process, however that ends.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -33,11 +32,11 @@ use crate::sys;
 
 const MAPS: &str = "maps";
 const LINKS: &str = "links";
-/// Of the programs: what the kernel knows of each, and one that is attached nowhere.
+/// The programs: for the kernel's statistics about each, and for the one that is not attached.
 const PROGRAMS: &str = "programs";
 const ORIGIN: &str = "ORIGIN";
 
-/// Why nothing can be kept.
+/// Why pinning fails.
 #[derive(Debug, Error)]
 pub enum PinsError {
     /// There is no BPF file system.
@@ -46,12 +45,12 @@ pub enum PinsError {
          keeps counts there"
     )]
     NoBpfFs(PathBuf),
-    /// Another daemon works with it.
+    /// Another daemon uses it.
     #[error(
         "{0} is in use by another lingerd: stop that first, or choose another folder with --pins"
     )]
     InUse(PathBuf),
-    /// It does not belong to this user.
+    /// It belongs to another user.
     #[error(
         "{path} belongs to the user with the id {owner}: run lingerd as that user, or as root \
          `lingerd unload`, after which counting starts from zero"
@@ -62,17 +61,17 @@ pub enum PinsError {
         /// Whose it is.
         owner: u32,
     },
-    /// The kernel refuses something.
+    /// An operation failed.
     #[error("cannot {what} {path}")]
     Io {
-        /// What was tried.
+        /// The operation.
         what: &'static str,
-        /// With what.
+        /// Its file.
         path: PathBuf,
         /// Why not.
         source: io::Error,
     },
-    /// The kernel does not pin a map.
+    /// A map cannot be pinned.
     #[error("cannot pin the map {name}")]
     Pin {
         /// Its name.
@@ -80,7 +79,7 @@ pub enum PinsError {
         /// Why not.
         source: PinError,
     },
-    /// The kernel does not hand out a map.
+    /// A map cannot be taken over.
     #[error("cannot take over the map {name}")]
     Map {
         /// Its name.
@@ -90,18 +89,18 @@ pub enum PinsError {
     },
 }
 
-/// The folder, which no one else uses meanwhile, unless it is another's.
+/// A folder of pins, locked against other daemons unless it is opened as another's.
 pub struct Pins {
     folder: PathBuf,
     _lock: Option<Flock<File>>,
 }
 
 impl Pins {
-    /// Opens the folder, and makes it if it is not there.
+    /// Opens the folder, and creates it if it does not exist.
     pub fn open(folder: &Path) -> Result<Self, PinsError> {
         let failed = |what, source| failed(what, folder, source);
         loop {
-            // The folder alone may be shown to a service.
+            // A service may see only the folder itself.
             let above = folder.parent().filter(|_| !folder.exists());
             let found = statfs(above.unwrap_or(folder));
             if !found.is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC) {
@@ -119,7 +118,7 @@ impl Pins {
         }
     }
 
-    /// Opens the folder if it is there.
+    /// Opens the folder if it exists.
     pub fn existing(folder: &Path) -> Result<Option<Self>, PinsError> {
         let file = match File::open(folder) {
             Ok(file) => file,
@@ -136,7 +135,7 @@ impl Pins {
             Err((_, Errno::EWOULDBLOCK)) => return Err(PinsError::InUse(folder.to_owned())),
             Err((_, error)) => return Err(failed("lock the folder", folder, error.into())),
         };
-        // Whoever had the lock may have removed it.
+        // The previous holder of the lock may have removed it.
         let (ours, there) = (lock.metadata(), fs::metadata(folder));
         let is_there = matches!((ours, there), (Ok(ours), Ok(there)) if ours.ino() == there.ino());
         Ok(is_there.then(|| Self {
@@ -145,7 +144,7 @@ impl Pins {
         }))
     }
 
-    /// The folder as it is, which another may use, and change.
+    /// The folder without a lock: another daemon may use and change it.
     pub(super) fn of_another(folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),
@@ -153,13 +152,13 @@ impl Pins {
         }
     }
 
-    /// Whether a folder has anything that was kept.
+    /// Whether a folder has pins.
     #[must_use]
     pub fn are_in(folder: &Path) -> bool {
         folder.join(MAPS).exists()
     }
 
-    /// What is kept: all of it, or why it cannot be taken over. None if nothing is.
+    /// The pins in the folder, or why they cannot be taken over. `None` if there are none.
     pub(super) fn contents(&self) -> Result<Option<FolderContents>, PinsError> {
         if !Self::are_in(&self.folder) {
             return Ok(None);
@@ -172,14 +171,14 @@ impl Pins {
         }))
     }
 
-    /// What the programs were loaded for; none if not all of it was kept.
+    /// What the programs were loaded for; `None` if pinning did not finish.
     pub(super) fn metadata(&self) -> Option<PinMetadata> {
         let map = self.map(ORIGIN).ok()?;
         let map = Array::<_, PinMetadata>::try_from(map).ok()?;
         map.get(&0, 0).ok()
     }
 
-    /// The maps that are kept.
+    /// The pinned maps.
     pub(super) fn maps(&self) -> Result<Maps, PinsError> {
         let path = self.folder.join(MAPS);
         let names = names(&path).map_err(|error| failed("list", &path, error))?;
@@ -196,12 +195,12 @@ impl Pins {
             })
     }
 
-    /// The links that are kept.
+    /// The pinned links.
     pub(super) fn links(&self) -> Links {
         Links::Pinned(self.folder.join(LINKS))
     }
 
-    /// Whether the program of this hook is still attached, or there to be attached when it is needed.
+    /// Whether the program of this hook is still attached or, if it is attached only on demand, pinned.
     pub(super) fn is_attached(&self, hook: Hook) -> bool {
         if hook.point == Point::OnDemand || hook.sees_returns() {
             return self.program(hook).exists();
@@ -209,7 +208,7 @@ impl Pins {
         is_pin_attached(&self.link(hook))
     }
 
-    /// Those programs of these hooks that are kept, and that this lingerd attached.
+    /// The pinned programs of these hooks, attached by the lingerd `owner`.
     pub(super) fn programs(&self, hooks: &[Hook], owner: Owner) -> Result<Programs, PinsError> {
         let program = |&hook: &Hook| Some((hook, sys::get(&self.program(hook)).ok()?));
         let programs = hooks.iter().filter_map(program).collect();
@@ -244,7 +243,7 @@ impl Pins {
         })
     }
 
-    /// Keeps a program attached, by its link.
+    /// Pins the link that keeps a program attached.
     pub(super) fn keep_link(&self, hook: Hook, link: Link) -> Result<(), PinsError> {
         let path = self.link(hook);
         let pinned = match link {
@@ -254,7 +253,7 @@ impl Pins {
         pinned.map_err(|error| failed("pin the link", &path, error))
     }
 
-    /// Keeps programs, for what is to be known of them.
+    /// Pins programs, for the kernel's statistics about them.
     pub(super) fn keep_programs(&self, programs: &[(Hook, OwnedFd)]) -> Result<(), PinsError> {
         programs.iter().try_for_each(|(hook, program)| {
             let path = self.program(*hook);
@@ -262,7 +261,7 @@ impl Pins {
         })
     }
 
-    /// Says that everything is kept, and what it was made for.
+    /// Pins the metadata, which says that everything else is pinned.
     pub(super) fn seal(&self, maps: &mut Maps, metadata: PinMetadata) -> Result<(), PinsError> {
         let failed = |source| PinsError::Map {
             name: ORIGIN.to_owned(),
@@ -285,7 +284,7 @@ impl Pins {
     /// Detaches and removes everything; the folder stays.
     pub(super) fn clear(&self) -> Result<(), PinsError> {
         let metadata = self.contents()?.and_then(|kept| kept.metadata);
-        // First what says that all is there, then what counts, then what is counted.
+        // First the metadata, then the programs, then their counts.
         let first = self.folder.join(MAPS).join(ORIGIN);
         remove(&first, fs::remove_file(&first))?;
         for name in [LINKS, PROGRAMS, MAPS] {
@@ -305,7 +304,7 @@ impl Pins {
         Ok(())
     }
 
-    /// Detaches and removes everything, and the folder, unless that was made for another user.
+    /// Detaches and removes everything, and the folder too unless it belongs to another user.
     pub fn unload(self) -> Result<(), PinsError> {
         self.clear()?;
         let folder = fs::metadata(&self.folder);
@@ -316,7 +315,7 @@ impl Pins {
     }
 }
 
-/// What keeps a program attached, and can be pinned.
+/// A link that keeps a program attached and can be pinned.
 pub(super) enum Link {
     /// Made by the loader.
     Loader(FdLink),
@@ -324,16 +323,16 @@ pub(super) enum Link {
     Ours(OwnedFd),
 }
 
-/// What a folder has.
+/// The pins in a folder.
 pub(super) struct FolderContents {
-    /// What it was made for; none if it is not all there, or if this daemon cannot read it.
+    /// What the programs were loaded for; `None` if pinning did not finish or this daemon cannot read it.
     pub(super) metadata: Option<PinMetadata>,
 }
 
-/// The kernel lets go of a probe some time after its link is gone.
+/// How long to wait: the kernel releases a probe some time after its link is gone.
 const PROBES: Duration = Duration::from_secs(2);
 
-/// Removes the probes that a daemon defined in tracefs, and all that others left there.
+/// Removes the probes that a daemon defined in tracefs, and those left by daemons that are gone.
 fn forget_probes(owner: Option<Owner>) {
     let start = Instant::now();
     while !kprobe::forget(owner) && start.elapsed() < PROBES {
@@ -341,7 +340,7 @@ fn forget_probes(owner: Option<Owner>) {
     }
 }
 
-/// What is wrong if something belongs to another user, and this one is not root.
+/// The error that a file belongs to another user, if this one is not root.
 fn not_ours(path: &Path) -> Option<PinsError> {
     let user = geteuid();
     let owner = fs::metadata(path).ok()?.uid();
@@ -359,7 +358,7 @@ fn failed(what: &'static str, path: &Path, source: io::Error) -> PinsError {
     }
 }
 
-/// What is gone is what is wanted.
+/// Checks a removal: a missing file is fine.
 fn remove(path: &Path, result: io::Result<()>) -> Result<(), PinsError> {
     match result {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path, error)),

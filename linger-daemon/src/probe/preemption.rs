@@ -1,8 +1,8 @@
 //! How the kernel preempts, which decides how often it skips programs.
 //!
-//! Before most programs run, the kernel marks them as running on this CPU, and skips a run that finds the mark
-//! (`kernel/bpf/trampoline.c` `__bpf_prog_enter_recur`, `kernel/trace/bpf_trace.c` `__bpf_trace_run`). Where a thread
-//! can be preempted inside the kernel, others come upon its mark.
+//! The kernel marks most programs as running on this CPU while they run, and skips a run that finds the mark
+//! (`kernel/bpf/trampoline.c` `__bpf_prog_enter_recur`, `kernel/trace/bpf_trace.c` `__bpf_trace_run`). If a thread can
+//! be preempted inside the kernel, other threads find its mark.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -12,22 +12,22 @@ use flate2::read::GzDecoder;
 use nix::sys::utsname::uname;
 use serde::Serialize;
 
-/// How the kernel preempts threads that are inside it.
+/// How the kernel preempts threads running in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preemption {
-    /// Not at all, or where it offers to (none, voluntary).
+    /// Not at all, or only at voluntary preemption points (none, voluntary).
     None,
-    /// Threads, but nothing that holds off soft interrupts (lazy, full).
+    /// Threads, except while soft interrupts are disabled (lazy, full).
     Threads,
-    /// As good as everything (`PREEMPT_RT`).
+    /// Nearly everything (`PREEMPT_RT`).
     Realtime,
-    /// It does not say; it may preempt threads.
+    /// Unknown; it may preempt threads.
     Unknown,
 }
 
 impl Preemption {
-    /// That of the running kernel.
+    /// Of the running kernel.
     #[must_use]
     pub fn running() -> Self {
         let names = uname();
@@ -42,7 +42,7 @@ impl Preemption {
         )
     }
 
-    /// What the files below `root` tell, for a kernel with this release and version.
+    /// By the files below `root`, for a kernel with this release and version.
     fn read(root: &Path, release: &str, version: &str) -> Self {
         // `UTS_VERSION` names what was built (init/Makefile).
         let built = |what| version.split(' ').any(|word| word == what);
@@ -63,7 +63,7 @@ impl Preemption {
             .unwrap_or(Self::Unknown)
     }
 
-    /// That with this index; unknown if there is none.
+    /// The variant with this index, or `Unknown`.
     pub(super) fn from_index(index: u32) -> Self {
         let all = [Self::None, Self::Threads, Self::Realtime];
         let found = all.into_iter().find(|one| *one as u32 == index);
@@ -79,7 +79,7 @@ impl Preemption {
         }
     }
 
-    /// What it is, for people.
+    /// A description for people.
     #[must_use]
     pub const fn describe(self) -> &'static str {
         match self {
@@ -91,8 +91,8 @@ impl Preemption {
     }
 }
 
-/// Whether the running kernel preempts programs of tracepoints where it preempts others. Before 7.0 they run with
-/// preemption off (`include/linux/tracepoint.h` `__DO_TRACE`); no type or file tells.
+/// Whether the running kernel preempts tracepoint programs as it preempts others. Before 7.0 they run with
+/// preemption disabled (`include/linux/tracepoint.h` `__DO_TRACE`); no type or file shows it.
 pub(super) fn preempts_tracepoints() -> bool {
     uname().is_ok_and(|names| is_7_or_later(&names.release().to_string_lossy()))
 }
@@ -102,19 +102,19 @@ fn is_7_or_later(release: &str) -> bool {
     major.is_some_and(|major| major.parse().is_ok_and(|major: u32| major >= 7))
 }
 
-/// The mode in brackets among all, in debugfs.
+/// The mode in brackets, in debugfs.
 fn chosen_now(modes: &str) -> Option<Preemption> {
     let (_, rest) = modes.split_once('(')?;
     Preemption::of_mode(rest.split_once(')')?.0)
 }
 
-/// The last of the parameter `preempt=`.
+/// The last `preempt=` parameter.
 fn chosen_at_boot(command_line: &str) -> Option<Preemption> {
     let mut words = command_line.split_ascii_whitespace().rev();
     Preemption::of_mode(words.find_map(|word| word.strip_prefix("preempt="))?)
 }
 
-/// The mode that the kernel was configured for.
+/// The mode of the kernel's build configuration.
 fn chosen_at_build(config: &str) -> Option<Preemption> {
     let is_set = |option| {
         let mut lines = config.lines();
@@ -127,7 +127,7 @@ fn chosen_at_build(config: &str) -> Option<Preemption> {
     kept.then_some(Preemption::None)
 }
 
-/// The text of a packed file, as far as a kernel's configuration may go.
+/// The text of a gzip file, limited to the size of a kernel's configuration.
 fn packed(path: &Path) -> io::Result<String> {
     const MOST: u64 = 4 << 20;
     let mut text = String::new();

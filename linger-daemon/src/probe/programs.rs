@@ -1,4 +1,4 @@
-//! The programs, as far as the counts depend on them.
+//! The loaded programs and their state.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,11 +9,11 @@ use super::hooks::{Hook, Point};
 use super::kprobe::{Owner, Profile};
 use crate::sys;
 
-/// What keeps programs attached, as far as others can cut it.
+/// Links that keep programs attached, which others can detach.
 pub(super) enum Links {
-    /// Held here. Others cannot reach them by their files, but can cut those to cgroups.
+    /// Held by this process. Only links to cgroups can be detached by others.
     Held(Vec<(Hook, OwnedFd)>),
-    /// In this folder of a BPF file system, by the names of the programs.
+    /// Pinned in this folder of a BPF file system, under the names of the programs.
     Pinned(PathBuf),
 }
 
@@ -24,7 +24,7 @@ impl Default for Links {
 }
 
 impl Links {
-    /// Whether that of a hook is not cut.
+    /// Whether the link of a hook is still attached.
     fn is_attached(&self, hook: Hook) -> bool {
         match self {
             Self::Held(links) => {
@@ -36,7 +36,7 @@ impl Links {
     }
 }
 
-/// Whether there is a link in this file of a BPF file system, and it is attached.
+/// Whether this file in a BPF file system is a link, and attached.
 pub(super) fn is_pin_attached(path: &Path) -> bool {
     sys::get(path).is_ok_and(|link| sys::is_link_attached(&link))
 }
@@ -51,12 +51,12 @@ pub(crate) type SkipCounts = Vec<(&'static str, u64)>;
 pub struct Programs {
     all: Vec<(Hook, OwnedFd)>,
     links: Links,
-    /// What is known of their kprobes, if any are.
+    /// The profile of their kprobes, if there are any.
     profile: Option<Profile>,
 }
 
 impl Programs {
-    /// Of this lingerd.
+    /// The programs of the lingerd `owner`.
     pub(super) fn new(
         programs: Vec<(Hook, OwnedFd)>,
         links: Links,
@@ -72,9 +72,8 @@ impl Programs {
         })
     }
 
-    /// The hooks, and whether each is attached, as the kernel says; without that of the return of close(2), unless it is
-    /// `returns_hooked`. And how often the kernel skipped each program that it runs: the program, or the kprobe that
-    /// runs it.
+    /// Asks the kernel which hooks are attached and how often it skipped each program, or the kprobe that runs it.
+    /// The hook of the return of close(2) is included only if `returns_hooked`.
     pub(crate) fn states(&self, returns_hooked: bool) -> io::Result<(HookStates, SkipCounts)> {
         let profile = self.profile.as_ref().map(Profile::missed).transpose()?;
         let profile = profile.unwrap_or_default();
@@ -98,15 +97,15 @@ impl Programs {
         hooks.map(|hook| (hook, is_attached(hook))).collect()
     }
 
-    /// What settles orphans whose fate did not show; none before programs are attached.
+    /// The program that settles undecided orphans; `None` before programs are attached.
     pub(crate) fn settler(&self) -> Option<&OwnedFd> {
         let mut programs = self.all.iter();
         let found = programs.find(|(hook, _)| hook.point == Point::OnDemand)?;
         Some(&found.1)
     }
 
-    /// Hooks the return of close(2), for as long as the link is held; none if the plan does not, on this kernel.
-    /// Takes no capabilities.
+    /// Hooks the return of close(2) while the link is held; `None` if the plan does not do so on this kernel. Needs
+    /// no capabilities.
     pub(crate) fn hook_returns(&self) -> Option<io::Result<OwnedFd>> {
         let mut programs = self.all.iter();
         let (_, program) = programs.find(|(hook, _)| hook.sees_returns())?;

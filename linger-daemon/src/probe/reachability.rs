@@ -1,5 +1,5 @@
-//! Whether the kernel comes by the hooks of a plan when a connection ends: the types list functions that
-//! may be inlined where they are called.
+//! Checks that the end of a connection reaches the hooks of a plan: functions in the kernel's types may be
+//! inlined at their callers.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -14,14 +14,14 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::hooks::{Hook, Point, V4_ANSWER, V6_ANSWER};
 use crate::sys::set_linger2;
 
-/// How long packets over loopback may take, at most: usually they have arrived when they are sent.
+/// Maximum time for packets over loopback: usually they have arrived once they are sent.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// How many connections are ended before a hook passes for one that is not reached.
+/// How many connections to end before a hook counts as unreached.
 const ATTEMPTS: u32 = 10;
 
-/// The first of these hooks that programs of the object `FLOOR`, attached there, count no run at while
-/// connections end; none if all do. Fails where no connection can be made.
+/// Ends connections while programs of the object `FLOOR` are attached to these hooks. Returns the first hook
+/// without a run, if any. Fails if no connection can be made.
 pub(super) fn first_unreached(ebpf: &Ebpf, hooks: &[Hook]) -> io::Result<Option<Hook>> {
     let runs = ebpf.map("RUNS").ok_or(io::ErrorKind::NotFound)?;
     let runs = PerCpuArray::<_, u64>::try_from(runs).map_err(io::Error::other)?;
@@ -54,7 +54,7 @@ pub(super) fn first_unreached(ebpf: &Ebpf, hooks: &[Hook]) -> io::Result<Option<
     first(refused)
 }
 
-/// Whether a connection or the end of one comes by: not if it is the end of a process, or the daemon, that does.
+/// Whether connections and their ends reach this hook, rather than the end of a process, or the daemon.
 fn is_of_connections(hook: &Hook, refused: Refused) -> bool {
     match hook.point.function() {
         Some(V4_ANSWER) => refused.v4,
@@ -66,17 +66,17 @@ fn is_of_connections(hook: &Hook, refused: Refused) -> bool {
     }
 }
 
-/// Over which protocols a connection was refused by an RST: a host may do without one of them.
+/// The protocols over which a connection was refused with an RST: a host may lack one of them.
 #[derive(Clone, Copy, Default)]
 struct Refused {
     v4: bool,
     v6: bool,
 }
 
-/// Asks for connections where no one listens.
+/// Connects to ports without a listener.
 fn be_refused() -> Refused {
     let by = |address: IpAddr| -> io::Result<bool> {
-        // Bound, and not listening: no one else takes the port.
+        // Bound but not listening, so that nothing else takes the port.
         let socket = Socket::new(Domain::for_address((address, 0).into()), Type::STREAM, None)?;
         socket.bind(&SocketAddr::from((address, 0)).into())?;
         let bound = socket.local_addr()?.as_socket();
@@ -90,8 +90,8 @@ fn be_refused() -> Refused {
     }
 }
 
-/// Makes a connection on loopback, closes it and has the other side abort it: close, timer of the orphan, RST, its
-/// arrival, and the end of both sockets.
+/// Makes a connection on loopback, closes it, and aborts it from the other side. This reaches the close, the timer
+/// of the orphan, the RST sent, the RST received, and the end of both sockets.
 fn end_connection() -> io::Result<()> {
     let by = |address: IpAddr| {
         let listener = TcpListener::bind((address, 0))?;
@@ -99,8 +99,8 @@ fn end_connection() -> io::Result<()> {
         SockRef::from(&listener).set_read_timeout(Some(PATIENCE))?;
         client.set_read_timeout(Some(PATIENCE))?;
         let (mut server, _) = listener.accept()?;
-        // What the server sends acknowledges the FIN. The timer is for waits for its own that are longer than
-        // TCP_TIMEWAIT_LEN.
+        // The server's data acknowledges the FIN. The timer is used only if the wait for the server's own FIN may
+        // exceed TCP_TIMEWAIT_LEN.
         client.shutdown(Shutdown::Write)?;
         server.write_all(&[0])?;
         client.read_exact(&mut [0])?;

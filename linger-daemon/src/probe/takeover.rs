@@ -1,4 +1,4 @@
-//! Going on with the programs and counts of another daemon.
+//! Takes over, or uses, the programs and counts of another daemon.
 
 use std::path::Path;
 
@@ -15,14 +15,14 @@ use super::pins::{FolderContents, Pins, PinsError};
 use super::preemption::Preemption;
 use super::programs::Programs;
 
-/// What tells the programs of one build from those of another.
+/// Identifies the programs of a build.
 pub(super) fn fingerprint() -> u64 {
     let mut crc = Crc::new();
     crc.update(OBJECT);
     crc.sum().into()
 }
 
-/// The programs that are pinned, if they do what is wanted. Others are removed.
+/// Takes over the pinned programs if they meet these requirements, and removes them otherwise.
 pub(super) fn take_over(
     pins: &Pins,
     wanted: Option<Plan>,
@@ -54,7 +54,7 @@ pub(super) fn take_over(
     }
 }
 
-/// Programs that another lingerd keeps.
+/// The pinned programs of another lingerd.
 pub struct PinnedPrograms {
     /// Their plan.
     pub plan: Plan,
@@ -64,8 +64,8 @@ pub struct PinnedPrograms {
     pub programs: Programs,
 }
 
-/// The programs that another lingerd keeps in this folder; none if there are none that work, and that this one
-/// understands.
+/// Opens the programs that another lingerd has pinned in this folder. `None` if there are none, they are not
+/// attached, or this version does not understand them.
 pub fn open_pinned(folder: &Path) -> Result<Option<PinnedPrograms>, PinsError> {
     if !Pins::are_in(folder) {
         return Ok(None);
@@ -89,13 +89,13 @@ pub fn open_pinned(folder: &Path) -> Result<Option<PinnedPrograms>, PinsError> {
     }))
 }
 
-/// The plan of programs that are kept.
+/// The plan of pinned programs.
 fn plan(metadata: &PinMetadata) -> Option<Plan> {
     let mut plans = Plan::ALL.iter().copied();
     plans.find(|plan| *plan as u32 == metadata.plan)
 }
 
-/// What the kernel was like for which they were chosen.
+/// The traits of the kernel for which they were loaded.
 fn traits(metadata: &PinMetadata) -> Traits {
     Traits {
         sees_returns: metadata.sees_returns != 0,
@@ -107,7 +107,7 @@ fn traits(metadata: &PinMetadata) -> Traits {
     }
 }
 
-/// The programs, or why they do not do what is wanted.
+/// The pinned programs, or why they do not meet the requirements.
 fn fitting(
     pins: &Pins,
     kept: &FolderContents,

@@ -1,4 +1,4 @@
-//! The walk through BTF, on the types of kernels that are not running.
+//! Tests with the BTF of kernels that are not running.
 
 use std::collections::HashMap;
 use std::io::Write as _;

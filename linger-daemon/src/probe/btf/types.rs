@@ -1,20 +1,20 @@
-//! BTF as the kernel hands it out (Documentation/bpf/btf.rst), read where it lies: what is asked of it are
-//! a few dozen of some hundred thousand types.
+//! Raw BTF (Documentation/bpf/btf.rst), read in place: of some hundred thousand types, only a few dozen are
+//! needed.
 
 use std::iter::successors;
 
 /// The types of a kernel.
 pub(super) struct Types {
     bytes: Vec<u8>,
-    /// Where the strings begin, to which all names lead.
+    /// Offset of the string section, which holds all names.
     strings: usize,
-    /// Where each type begins, by its id; that of `void` is 0, and leads nowhere.
+    /// Offset of each type, by its id; id 0 is `void`.
     starts: Vec<u32>,
-    /// The types that are asked for by their names: hashes of those, and ids.
+    /// Hash of the name, and id, of each type that can be looked up by name.
     named: Vec<(u32, u32)>,
 }
 
-/// Why something is no BTF.
+/// Why BTF is invalid.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Malformed {
     #[error("it does not begin as BTF of this machine does")]
@@ -28,7 +28,7 @@ pub(super) enum Malformed {
 const MAGIC: u16 = 0xeb9f;
 const VERSION: u8 = 1;
 
-/// The kinds that differ in what follows, or that are asked for.
+/// Kinds of types (`BTF_KIND_*`).
 mod kind {
     pub(super) const INT: u32 = 1;
     pub(super) const PTR: u32 = 2;
@@ -51,14 +51,14 @@ mod kind {
     pub(super) const ENUM64: u32 = 19;
 }
 
-/// Bytes that all types begin with: name, kind with the number of parts, size or type.
+/// Size of `struct btf_type`, bytes: name, kind with the number of parts, size or type.
 const HEAD: usize = 12;
 
-/// Names and qualifiers in front of a type, at most: more go in a circle.
+/// Maximum number of typedefs and qualifiers of a type: more are a cycle.
 const MAX_CHAIN: usize = 64;
 
 impl Types {
-    /// Finds out where each type is.
+    /// Indexes all types.
     pub(super) fn new(bytes: Vec<u8>) -> Result<Self, Malformed> {
         let field = |at| word(&bytes, at).map(|word| word as usize);
         let header = || {
@@ -97,7 +97,7 @@ impl Types {
         })
     }
 
-    /// The structs, enums, functions and aliases of a name.
+    /// The structs, enums, functions and typedefs with this name.
     pub(super) fn named(&self, name: &str) -> impl Iterator<Item = Type<'_>> {
         let hash = hash(name.as_bytes());
         let alike = self.named.iter().filter(move |(other, _)| *other == hash);
@@ -105,7 +105,7 @@ impl Types {
         types.filter(move |found| found.name() == name.as_bytes())
     }
 
-    /// The type with an id, unless that is `void`.
+    /// The type with this id; `None` for `void`.
     fn of(&self, id: u32) -> Option<Type<'_>> {
         let start = *self.starts.get(id as usize).filter(|_| id > 0)?;
         Some(Type {
@@ -128,16 +128,16 @@ pub(super) struct Type<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Member<'a> {
     pub(super) name: &'a [u8],
-    /// Where it begins, in bits.
+    /// Its offset, in bits.
     pub(super) bit_offset: u32,
-    /// How many bits it has, if it is a bit field.
+    /// Its width, if it is a bit field.
     pub(super) bits: Option<u32>,
-    /// What it is, names and qualifiers looked through.
+    /// Its type, without typedefs and qualifiers.
     pub(super) is: Option<Type<'a>>,
 }
 
 impl<'a> Type<'a> {
-    /// A word of it. All that follow from its kind are there.
+    /// A word of the type. All words that its kind implies exist.
     fn word(self, index: usize) -> u32 {
         word(&self.types.bytes, self.at + 4 * index).unwrap_or_default()
     }
@@ -154,7 +154,7 @@ impl<'a> Type<'a> {
         text(&self.types.bytes, self.types.strings, self.word(0))
     }
 
-    /// Whether it is a struct; a union is none.
+    /// Whether it is a struct, not a union.
     pub(super) fn is_struct(self) -> bool {
         self.kind() == kind::STRUCT
     }
@@ -169,7 +169,7 @@ impl<'a> Type<'a> {
         self.kind() == kind::FUNC
     }
 
-    /// Whether it is another name of a type.
+    /// Whether it is a typedef.
     pub(super) fn is_typedef(self) -> bool {
         self.kind() == kind::TYPEDEF
     }
@@ -177,7 +177,7 @@ impl<'a> Type<'a> {
     /// The members of a struct or union.
     pub(super) fn members(self) -> impl Iterator<Item = Member<'a>> {
         let count = if self.is_aggregate() { self.parts() } else { 0 };
-        // With bit fields in it, the upper byte of every place is a size.
+        // In a struct with bit fields, the upper byte of every offset is a width.
         let has_sizes = self.word(1) >> 31 == 1;
         (0..count).map(move |index| {
             let [name, id, place] = [0, 1, 2].map(|word| self.word(3 + 3 * index + word));
@@ -208,7 +208,7 @@ impl<'a> Type<'a> {
         })
     }
 
-    /// Its size in bytes; 0 if it has none.
+    /// Its size in bytes, or 0.
     pub(super) fn size(self) -> usize {
         match self.kind() {
             kind::PTR => size_of::<u64>(),
@@ -224,7 +224,7 @@ impl<'a> Type<'a> {
         }
     }
 
-    /// What it is, names and qualifiers looked through.
+    /// The type itself, without typedefs and qualifiers.
     fn bare(self) -> Option<Self> {
         let mut chain = successors(Some(self), |of| of.types.of(of.word(2))).take(MAX_CHAIN);
         chain.find(|of| !of.is_alias())
@@ -238,7 +238,7 @@ impl<'a> Type<'a> {
     }
 }
 
-/// BTF of the names of these types alone, each with the id that it has: all other ids stand for nothing.
+/// BTF with only the names of these types, under the same ids; all other ids are placeholders.
 pub(super) fn of_names(named: &[Type]) -> Vec<u8> {
     let last = named.iter().map(|named| named.id).max().unwrap_or(0);
     let mut strings = vec![0];
@@ -275,7 +275,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes))
 }
 
-/// A string, without its end; the empty one, if there is none.
+/// A string, without its terminator; empty if there is none.
 fn text(bytes: &[u8], strings: usize, at: u32) -> &[u8] {
     let from = bytes.get(strings + at as usize..).unwrap_or_default();
     let end = from.iter().position(|byte| *byte == 0);
@@ -290,7 +290,7 @@ const fn parts(info: u32) -> usize {
     (info & 0xffff) as usize
 }
 
-/// Bytes behind the [`HEAD`] of a type.
+/// Bytes after the [`HEAD`] of a type.
 fn rest(info: u32) -> Result<usize, Malformed> {
     let parts = parts(info);
     Ok(match kind_of(info) {
@@ -303,7 +303,7 @@ fn rest(info: u32) -> Result<usize, Malformed> {
     })
 }
 
-/// FNV-1a, of 32 bits.
+/// 32-bit FNV-1a.
 fn hash(name: &[u8]) -> u32 {
     let mix = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
     name.iter().fold(0x811c_9dc5, mix)
