@@ -4,13 +4,13 @@ mod access;
 mod answer;
 mod body;
 mod connections;
+mod fair_semaphore;
 mod listen;
 mod negotiation;
 mod page;
 mod scrape;
 mod security;
-mod speak;
-mod turns;
+mod serve_connection;
 
 use std::future::Future;
 use std::io;
@@ -24,10 +24,11 @@ use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use self::connections::{Connection, Connections};
+use self::fair_semaphore::FairSemaphore;
 use self::listen::{Accept, Transport};
 pub use self::listen::{BindError, Listeners, bind, passed};
 pub use self::security::{Mistake, Security, SecurityError};
-use self::turns::Turns;
+use self::serve_connection::serve_connection;
 use crate::config::Access;
 use crate::metrics::Metrics;
 
@@ -74,7 +75,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 pub struct State {
     /// Set once the programs are attached.
     metrics: OnceLock<Arc<Metrics>>,
-    scrapes: Arc<Turns>,
+    scrapes: Arc<FairSemaphore>,
     /// Who may ask.
     security: Security,
     /// Who of them may see `/live.json`.
@@ -93,7 +94,7 @@ impl State {
     pub fn secured(security: Security) -> Self {
         Self {
             metrics: OnceLock::new(),
-            scrapes: Turns::new(MAX_SCRAPES),
+            scrapes: FairSemaphore::new(MAX_SCRAPES),
             security,
             live: Access::default(),
         }
@@ -135,7 +136,7 @@ pub async fn serve(
             () = &mut shutdown => break,
             (stream, connection) = accept(&mut listeners, &connections) => {
                 let (state, stopped) = (Arc::clone(&state), stopped.clone());
-                tokio::spawn(speak::serve(stream, connection, state, limits, stopped));
+                tokio::spawn(serve_connection(stream, connection, state, limits, stopped));
             }
         }
         // Those that are here go on before the next comes.
@@ -156,7 +157,7 @@ pub async fn serve_stream(
 ) {
     let place = Connections::new(1).admit(None).await;
     let (_stop, stopped) = watch::channel(());
-    speak::serve(Box::new(stream), place, state, limits, stopped).await;
+    serve_connection(Box::new(stream), place, state, limits, stopped).await;
 }
 
 /// The next connection and its place.

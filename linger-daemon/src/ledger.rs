@@ -6,14 +6,14 @@ mod groups;
 mod in_flight;
 mod notes;
 mod orphans;
-mod past;
+mod path_maps;
 mod percpu;
+mod retired_totals;
 mod returns;
 mod shared;
 mod sum;
 mod totals;
 mod undecided;
-mod written;
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -29,13 +29,13 @@ pub(crate) use self::bound::MOST_SERIES;
 use self::groups::{Groups, Reading};
 use self::in_flight::{InFlight, Slots};
 use self::orphans::Records;
-use self::past::Kept;
+pub(crate) use self::path_maps::PathMaps;
 use self::percpu::PerCpu;
+use self::retired_totals::RetiredTotals;
 pub(crate) use self::returns::Returns;
 pub(crate) use self::shared::Shared;
 use self::totals::Totals;
 pub(crate) use self::undecided::Undecided;
-pub(crate) use self::written::Written;
 use crate::attribution::{Cgroups, Dimension, Labels, Names};
 use crate::config::Config;
 use crate::probe::{Hook, Maps, Programs};
@@ -136,7 +136,7 @@ pub struct Ledger {
     max_groups: u32,
     max_orphans: u32,
     /// What the daemon counts itself.
-    kept: Kept,
+    retired_totals: RetiredTotals,
 }
 
 impl Ledger {
@@ -167,10 +167,10 @@ impl Ledger {
                 crowded: take(maps, "CROWDED")?,
                 parked: take(maps, "PARKED")?,
             },
-            kept: Kept::new(maps)?,
+            retired_totals: RetiredTotals::new(maps)?,
         };
         // Another daemon may have ended before it had removed what it had added to others.
-        let last = ledger.kept.past().last;
+        let last = ledger.retired_totals.past().last;
         ledger.groups.clear_added(last, &ledger.counters)?;
         Ok(ledger)
     }
@@ -193,7 +193,9 @@ impl Ledger {
     pub fn read(&self) -> Result<Snapshot, LedgerError> {
         let Reading {
             mut totals, found, ..
-        } = self.groups.read(&self.counters, self.kept.past())?;
+        } = self
+            .groups
+            .read(&self.counters, self.retired_totals.past())?;
         self.read_shared(&mut totals)?;
         let groups = totals.sorted();
         let orphans = groups.iter().map(|(_, counters)| &counters.orphans);
@@ -230,9 +232,11 @@ impl Ledger {
         self.returns.keep(&self.programs, swept.awaits_return);
         self.give_up()?;
         self.undecided.settle_by(&self.programs)?;
-        let reading = self.groups.read(&self.counters, self.kept.past())?;
+        let reading = self
+            .groups
+            .read(&self.counters, self.retired_totals.past())?;
         self.groups.learn(reading)?;
-        self.groups.retire(&self.counters, &mut self.kept)
+        self.groups.retire(&self.counters, &mut self.retired_totals)
     }
 
     /// The names of cgroups; none of one that no one knows any more.
@@ -244,23 +248,23 @@ impl Ledger {
     fn count_missed(&mut self, missed: &[Close]) -> Result<(), LedgerError> {
         let mut orphans = 0;
         for close in missed {
-            self.kept.count_missed(close)?;
+            self.retired_totals.count_missed(close)?;
             orphans += u64::from(self.orphans.remove_left_by(close));
         }
-        self.kept.lose(Lost::Orphan, orphans)
+        self.retired_totals.lose(Lost::Orphan, orphans)
     }
 
     /// Counts the orphans that are given up, for the groups that left them.
     fn give_up(&mut self) -> Result<(), LedgerError> {
         let swept = self.orphans.sweep()?;
-        self.kept.lose(Lost::Orphan, swept.lost)?;
+        self.retired_totals.lose(Lost::Orphan, swept.lost)?;
         for (group, given_up) in swept.given_up {
             let place = Group::SHARED.iter().position(|shared| *shared == group);
             if place.is_none() && self.counters.get(&group)?.is_some() {
                 self.groups.give_up(&group, given_up)?;
             } else {
                 // Among those that always have room: there its close was counted as well.
-                self.kept.give_up(place.unwrap_or(0), given_up)?;
+                self.retired_totals.give_up(place.unwrap_or(0), given_up)?;
             }
         }
         Ok(())
@@ -283,7 +287,7 @@ impl Ledger {
     }
 
     fn read_lost(&self) -> Result<[u64; Lost::COUNT], LedgerError> {
-        let mut lost = self.kept.past().lost;
+        let mut lost = self.retired_totals.past().lost;
         for what in Lost::ALL {
             let index = u32::try_from(what.index()).expect("a handful of losses");
             let counts = self.lost.get(&index, 0).map_err(read("LOST"))?;

@@ -29,7 +29,7 @@ use self::stack::Symbols;
 use self::units::Units;
 use crate::attribution::{Dimension, Namer};
 use crate::event::{Clock, RING_EVENTS, WatchError, WatchEvent, Watcher, decode};
-use crate::ledger::{Returns, Undecided, Written};
+use crate::ledger::{PathMaps, Returns, Undecided};
 use crate::privileges;
 use crate::probe::{self, Attachment, LoadOptions, Maps, PinnedPrograms, Programs};
 
@@ -108,7 +108,7 @@ struct Session {
     filter: WatchFilter,
     units: Units,
     namer: Namer,
-    written: Written,
+    written: PathMaps,
     undecided: Undecided,
     /// The hook of the return of close(2), unless it is another's.
     returns: Option<Returns>,
@@ -307,7 +307,7 @@ type Opened = (Option<Attachment>, Programs, Prepared);
 /// What watching takes of the maps.
 struct Prepared {
     watcher: Watcher,
-    written: Written,
+    written: PathMaps,
     undecided: Undecided,
     returns: Returns,
 }
@@ -319,7 +319,7 @@ fn open(filter: &Filter, options: &Options) -> Result<Opened> {
             undecided: Undecided::map(maps)?,
             returns: Returns::map(maps)?,
             watcher: Watcher::new(maps, filter)?,
-            written: Written::take(maps)?,
+            written: PathMaps::take(maps)?,
         })
     };
     if !options.own {

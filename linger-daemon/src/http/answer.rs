@@ -6,8 +6,8 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::access::refusal;
-use super::body::Beginning;
-use super::connections::Request as UnderWay;
+use super::body::ResponseBody;
+use super::connections::RequestGuard;
 use super::listen::Peer;
 use super::page::{PAGE, Page};
 use super::scrape::{View, compressed, scrape};
@@ -15,7 +15,7 @@ use super::security::Verdict;
 use super::{State, negotiation};
 
 /// An answer; only that of a scrape may be too long to be held in memory.
-pub(super) type Answer = Response<Beginning>;
+pub(super) type Answer = Response<ResponseBody>;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
@@ -25,7 +25,7 @@ pub(super) async fn answer(
     request: &Request<impl Body>,
     state: &State,
     peer: Peer,
-    under_way: &UnderWay,
+    under_way: &RequestGuard,
     due: Instant,
 ) -> Answer {
     let rules = state.security.rules();
@@ -101,14 +101,14 @@ fn busy() -> Answer {
 
 /// An answer that is there as a whole.
 fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
-    respond_with(status, content_type, Beginning::Whole(body.into()))
+    respond_with(status, content_type, ResponseBody::Whole(body.into()))
 }
 
 /// An answer with any body.
 pub(super) fn respond_with(
     status: StatusCode,
     content_type: &'static str,
-    body: Beginning,
+    body: ResponseBody,
 ) -> Answer {
     let mut answer = Response::new(body);
     *answer.status_mut() = status;

@@ -9,7 +9,7 @@ use http_body_util::{Either, Full};
 use hyper::body::{Body, Bytes, Frame};
 use tokio::sync::{mpsc, oneshot};
 
-use super::connections::Request;
+use super::connections::RequestGuard;
 use crate::metrics::ScrapeError;
 
 /// Up to so many bytes are an answer of known length. More are sent while they are made.
@@ -25,19 +25,19 @@ const AHEAD: usize = 2;
 const MADE: usize = AHEAD * CHUNK;
 
 /// A body, as far as it is made when its answer begins.
-pub(super) enum Beginning {
+pub(super) enum ResponseBody {
     /// All of it.
     Whole(Bytes),
     /// It is longer, and still being made.
     Long(Chunks),
 }
 
-impl Beginning {
+impl ResponseBody {
     /// No body.
     pub(super) const NONE: Self = Self::Whole(Bytes::new());
 
     /// The body, which ends the request when it is taken, or no one waits for it any more.
-    pub(super) fn of(self, request: Request) -> Either<Full<Bytes>, Stream> {
+    pub(super) fn of(self, request: RequestGuard) -> Either<Full<Bytes>, Stream> {
         match self {
             Self::Whole(bytes) => {
                 request.waits(bytes.len());
@@ -58,7 +58,7 @@ impl Beginning {
 /// A whole body. It is dropped when the last of it went to the client.
 struct Held {
     bytes: Bytes,
-    _request: Request,
+    _request: RequestGuard,
 }
 
 impl AsRef<[u8]> for Held {
@@ -76,8 +76,8 @@ enum Chunk {
     End,
 }
 
-/// What waits for the beginning of a body, or for why there is none.
-pub(super) type Begins = oneshot::Sender<Result<Beginning, ScrapeError>>;
+/// Where the body of an answer goes once it begins, or why there is none.
+pub(super) type ResponseSender = oneshot::Sender<Result<ResponseBody, ScrapeError>>;
 
 /// What makes a body writes it here, in a thread that may block.
 ///
@@ -86,12 +86,12 @@ pub(super) struct Writer {
     bytes: Vec<u8>,
     client: mpsc::Sender<Chunk>,
     /// Until the answer begins.
-    beginning: Option<(Begins, Chunks)>,
+    beginning: Option<(ResponseSender, Chunks)>,
 }
 
 impl Writer {
     /// A body whose beginning goes there.
-    pub(super) fn new(answer: Begins) -> Self {
+    pub(super) fn new(answer: ResponseSender) -> Self {
         let (client, chunks) = mpsc::channel(AHEAD);
         Self {
             bytes: Vec::new(),
@@ -103,7 +103,7 @@ impl Writer {
     /// Ends the body. One that is dropped instead is a failure for the client, too.
     pub(super) fn finish(mut self) -> io::Result<()> {
         if let Some((answer, _)) = self.beginning.take() {
-            return begin(answer, Beginning::Whole(self.bytes.into()));
+            return begin(answer, ResponseBody::Whole(self.bytes.into()));
         }
         self.pass_on()?;
         self.send(Chunk::End)
@@ -112,7 +112,7 @@ impl Writer {
     /// Passes on what is gathered; the first time, the answer begins with it.
     fn pass_on(&mut self) -> io::Result<()> {
         if let Some((answer, chunks)) = self.beginning.take() {
-            begin(answer, Beginning::Long(chunks))?;
+            begin(answer, ResponseBody::Long(chunks))?;
         }
         let bytes = mem::replace(&mut self.bytes, Vec::with_capacity(CHUNK + CHUNK / 2));
         self.send(Chunk::Bytes(bytes.into()))
@@ -124,7 +124,7 @@ impl Writer {
     }
 }
 
-fn begin(answer: Begins, beginning: Beginning) -> io::Result<()> {
+fn begin(answer: ResponseSender, beginning: ResponseBody) -> io::Result<()> {
     answer.send(Ok(beginning)).map_err(|_| gone())
 }
 
@@ -154,11 +154,11 @@ impl Write for Writer {
 /// A long body.
 pub(super) struct Stream {
     chunks: Chunks,
-    request: Request,
+    request: RequestGuard,
 }
 
 impl Stream {
-    fn new(chunks: Chunks, request: Request) -> Self {
+    fn new(chunks: Chunks, request: RequestGuard) -> Self {
         Self { chunks, request }
     }
 }
@@ -201,7 +201,7 @@ mod tests {
     use super::*;
     use crate::http::connections::Connections;
 
-    fn request() -> Request {
+    fn request() -> RequestGuard {
         let connections = Connections::new(1);
         let connection = pin!(connections.admit(None));
         let mut context = Context::from_waker(Waker::noop());
@@ -219,7 +219,7 @@ mod tests {
             writer.write_all(&vec![b'a'; WHOLE + 1]).unwrap();
             write(writer);
         });
-        let Ok(Ok(Beginning::Long(chunks))) = begun.blocking_recv() else {
+        let Ok(Ok(ResponseBody::Long(chunks))) = begun.blocking_recv() else {
             panic!("it is too long to be whole");
         };
         Stream::new(chunks, request())

@@ -1,6 +1,6 @@
 //! All connections: what each is doing, and which of them gives way when there are too many.
 
-mod place;
+mod connection;
 #[cfg(test)]
 mod tests;
 
@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
-pub(super) use self::place::{Connection, End, Request};
+pub(super) use self::connection::{Connection, End, RequestGuard};
 use super::listen::Peer;
 
 /// Answers, longer than [`LONG`], that wait at a time to be taken by their clients. Beyond that the
@@ -47,13 +47,13 @@ struct Table {
 
 struct Entry {
     peer: Peer,
-    doing: Arc<watch::Sender<Doing>>,
+    state: Arc<watch::Sender<ConnectionState>>,
 }
 
 /// What a connection is doing.
-struct Doing {
+struct ConnectionState {
     /// Its requests under way, by number.
-    requests: BTreeMap<u64, UnderWay>,
+    requests: BTreeMap<u64, InFlightRequest>,
     /// Since when there is none.
     quiet_since: Instant,
     /// It has said something that is whole: a greeting by TLS, or a request.
@@ -62,14 +62,14 @@ struct Doing {
     gives_way: bool,
 }
 
-struct UnderWay {
+struct InFlightRequest {
     /// When its answer must have been taken.
     due: Instant,
     /// Bytes of its answer, and since when it waits to be taken.
     waits: Option<(usize, Instant)>,
 }
 
-impl Doing {
+impl ConnectionState {
     /// Since when all it does is to wait for its client, and whether answers wait.
     ///
     /// None while an answer is being made.
@@ -131,7 +131,7 @@ impl Connections {
             }
             table.end(first_to_go);
         }
-        let doing = Arc::new(watch::Sender::new(Doing {
+        let state = Arc::new(watch::Sender::new(ConnectionState {
             requests: BTreeMap::new(),
             quiet_since: Instant::now(),
             has_spoken: false,
@@ -142,7 +142,7 @@ impl Connections {
         *table.peers.entry(peer).or_default() += 1;
         let entry = Entry {
             peer,
-            doing: Arc::clone(&doing),
+            state: Arc::clone(&state),
         };
         table.entries.insert(id, entry);
         drop(table);
@@ -150,7 +150,7 @@ impl Connections {
             all: Arc::clone(self),
             id,
             peer,
-            doing,
+            state,
         })
     }
 
@@ -186,10 +186,10 @@ impl Connections {
 impl Table {
     /// The one to give way, and since when it waits.
     fn first_to_go(&self, limit: usize) -> Option<(u64, Instant)> {
-        let silent = |entry: &Entry| !entry.doing.borrow().has_spoken;
+        let silent = |entry: &Entry| !entry.state.borrow().has_spoken;
         let many_silent = self.entries.values().filter(|entry| silent(entry)).count() >= limit / 2;
         let waiting = self.entries.iter().filter_map(|(&id, entry)| {
-            let (answers, since) = entry.doing.borrow().waits_since()?;
+            let (answers, since) = entry.state.borrow().waits_since()?;
             let of_the_many = silent(entry) == many_silent;
             let of_peer = self.peers.get(&entry.peer).copied().unwrap_or_default();
             Some(((answers, !of_the_many, Reverse(of_peer), since), id))
@@ -201,7 +201,7 @@ impl Table {
     /// The connections on which long answers wait, and since when.
     fn long_answers(&self) -> Vec<(Instant, u64)> {
         let waiting = self.entries.iter().filter_map(|(&id, entry)| {
-            let since = entry.doing.borrow().long_since()?;
+            let since = entry.state.borrow().long_since()?;
             Some((since, id))
         });
         waiting.collect()
@@ -209,7 +209,7 @@ impl Table {
 
     fn end(&mut self, id: u64) {
         if let Some(entry) = self.remove(id) {
-            entry.doing.send_modify(|doing| doing.gives_way = true);
+            entry.state.send_modify(|state| state.gives_way = true);
         }
     }
 

@@ -15,8 +15,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Answer, not_attached, respond_with, text};
-use super::body::{Beginning, Begins, Writer};
-use super::connections::Request;
+use super::body::{ResponseBody, ResponseSender, Writer};
+use super::connections::RequestGuard;
 use super::listen::Peer;
 use super::{State, negotiation};
 use crate::memory;
@@ -42,13 +42,13 @@ struct Wanted {
 
 /// Reads the ledger, at most [`super::MAX_SCRAPES`] times at once, and shows it.
 ///
-/// A long answer keeps its turn until it is taken.
+/// A long answer keeps its permit until it is taken.
 pub(super) async fn scrape<B>(
     request: &hyper::Request<B>,
     view: View,
     state: &State,
     peer: Peer,
-    under_way: &Request,
+    under_way: &RequestGuard,
     due: Instant,
 ) -> Answer {
     let Some(metrics) = state.metrics.get() else {
@@ -62,16 +62,16 @@ pub(super) async fn scrape<B>(
     let started = Instant::now();
     let metrics = Arc::clone(metrics);
     let work = async {
-        let turn = under_way.get(state.scrapes.take(peer)).await;
+        let permit = under_way.get(state.scrapes.acquire(peer)).await;
         let (begins, begun) = oneshot::channel();
         spawn_blocking(move || {
             show(&metrics, wanted, begins);
-            drop(turn);
+            drop(permit);
         });
         begun.await.unwrap_or(Err(ScrapeError::Unfinished))
     };
     match timeout_at(due, work).await {
-        Ok(Ok(Beginning::Long(_))) if request.version() < Version::HTTP_11 => no_end_in_sight(),
+        Ok(Ok(ResponseBody::Long(_))) if request.version() < Version::HTTP_11 => no_end_in_sight(),
         Ok(Ok(body)) => exposed(body, wanted),
         Ok(Err(error)) => failed(&error),
         Err(_) => late(started.elapsed()),
@@ -82,7 +82,7 @@ pub(super) async fn scrape<B>(
 const MANY: usize = 400;
 
 /// Reads the ledger and, unless only the head of the answer is asked for, writes what it shows.
-fn show(metrics: &Metrics, wanted: Wanted, begins: Begins) {
+fn show(metrics: &Metrics, wanted: Wanted, begins: ResponseSender) {
     let read = metrics.read();
     let groups = read.as_ref().map_or(0, Exposition::groups);
     // Either send fails only if the client is gone: there is no one to tell.
@@ -91,7 +91,7 @@ fn show(metrics: &Metrics, wanted: Wanted, begins: Begins) {
             let write = |out: &mut dyn Write| wanted.view.write(metrics, &exposition, out);
             body(write, wanted.gzip, Writer::new(begins)).ok()
         }
-        read => begins.send(read.map(|_| Beginning::NONE)).ok(),
+        read => begins.send(read.map(|_| ResponseBody::NONE)).ok(),
     };
     if groups >= MANY {
         memory::release();
@@ -129,7 +129,7 @@ fn body(
     body.finish()
 }
 
-fn exposed(body: Beginning, wanted: Wanted) -> Answer {
+fn exposed(body: ResponseBody, wanted: Wanted) -> Answer {
     let (content_type, follows_from) = match wanted.view {
         View::Metrics(format) => (format.content_type(), "accept, accept-encoding"),
         View::Live => ("application/json", "accept-encoding"),

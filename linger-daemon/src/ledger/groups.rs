@@ -13,10 +13,10 @@ use tracing::{debug, warn};
 use super::admission::Admission;
 use super::bound::beyond;
 use super::notes::{GivenUp, Notes};
+use super::path_maps::PathMaps;
 use super::percpu::PerCpu;
 use super::sum::add;
 use super::totals::Totals;
-use super::written::Written;
 use super::{LedgerError, take};
 use crate::attribution::{Cgroup, Cgroups, Dimension, Labels, Namer, Names, comm};
 use crate::config::Config;
@@ -26,10 +26,10 @@ use crate::probe::Maps;
 pub(super) struct Groups {
     notes: Notes,
     numbers: BpfMap<MapData, u64, Group>,
-    written: Written,
+    paths: PathMaps,
     namer: Namer,
     admission: Admission,
-    known: HashMap<Group, Known>,
+    known: HashMap<Group, KnownGroup>,
     /// What of groups is asked for, a set of [`keyed`] bits.
     keyed: u32,
     /// How many find a place.
@@ -43,9 +43,9 @@ pub(super) struct Groups {
     other: Arc<Labels>,
     retired: Arc<Labels>,
     nobody: Arc<Labels>,
-    /// How often it was learned who the groups are, and how many were ever met.
+    /// How many passes of maintenance there were, and how many groups were ever seen.
     passes: u64,
-    met: u64,
+    seen: u64,
 }
 
 /// The places of [`Group::SHARED`].
@@ -53,7 +53,7 @@ const OTHER: usize = 0;
 const RETIRED: usize = 1;
 
 /// A group that has counters.
-struct Known {
+struct KnownGroup {
     /// Its own labels, or those of the retired if no one knows what it was.
     own: Arc<Labels>,
     /// It is shown under `other` all the same.
@@ -63,8 +63,8 @@ struct Known {
     /// All that its counters added up to when it last changed, and when that was.
     sum: u64,
     changed: Instant,
-    /// How many groups were met before it.
-    met: u64,
+    /// Its number among all groups in the order in which they were first seen.
+    first_seen: u64,
     /// The last pass that found it, and where that was shown.
     pass: u64,
     slot: usize,
@@ -77,21 +77,21 @@ pub(super) struct Reading {
     /// What is shown.
     pub(super) totals: Totals,
     /// Every group.
-    pub(super) found: Vec<Found>,
+    pub(super) found: Vec<GroupReading>,
     /// Those that were not known.
-    new: HashMap<Group, Known>,
+    new: HashMap<Group, KnownGroup>,
     /// The slots that are too many, and are shown under `other`.
     too_many: HashSet<usize>,
 }
 
 /// A group in a reading.
-pub(super) struct Found {
+pub(super) struct GroupReading {
     group: Group,
     slot: usize,
     sum: u64,
     orphans_under_way: u64,
-    /// How many groups were met before it; none if it is not shown by itself.
-    met: Option<u64>,
+    /// Its number in the order in which groups were first seen; none if it is not shown by itself.
+    first_seen: Option<u64>,
 }
 
 impl Groups {
@@ -108,7 +108,7 @@ impl Groups {
         Ok(Self {
             notes: Notes::take(maps)?,
             numbers: take(maps, "NUMBERS")?,
-            written: Written::take(maps)?,
+            paths: PathMaps::take(maps)?,
             namer,
             admission: Admission::new(maps, config)?,
             known: HashMap::new(),
@@ -121,7 +121,7 @@ impl Groups {
             retired,
             nobody,
             passes: 0,
-            met: 0,
+            seen: 0,
         })
     }
 
@@ -140,7 +140,7 @@ impl Groups {
                 self.admission.judge(group.cgroup_id, &cgroup.names.unit);
             }
         }
-        let left_out = |(group, known): (&Group, &Known)| {
+        let left_out = |(group, known): (&Group, &KnownGroup)| {
             let cgroup = known.cgroup.as_deref();
             self.is_left_out(group, cgroup).then_some(*group)
         };
@@ -158,9 +158,9 @@ impl Groups {
 
     /// The names of cgroups; none of one that no one knows any more.
     pub(super) fn names(&mut self, cgroup_ids: &[u64]) -> Vec<Option<Names>> {
-        self.namer.find(cgroup_ids.iter().copied(), &self.written);
+        self.namer.find(cgroup_ids.iter().copied(), &self.paths);
         let ids = cgroup_ids.iter();
-        ids.map(|id| self.namer.names(*id, &self.written)).collect()
+        ids.map(|id| self.namer.names(*id, &self.paths)).collect()
     }
 
     /// Counts an orphan of a group that was given up.
@@ -181,7 +181,7 @@ impl Groups {
         past: &Past,
     ) -> Result<Reading, LedgerError> {
         let mut reading = Reading::default();
-        let mut met = self.met;
+        let mut seen = self.seen;
         let mut cgroups = HashMap::new();
         let mut unnamed = Vec::new();
         counters.for_each(|group, counters| {
@@ -189,29 +189,34 @@ impl Groups {
             if let Some(known) = self.known.get(group) {
                 return reading.add(group, known, counters, self);
             }
-            met += 1;
+            seen += 1;
             if self.keyed & keyed::CGROUP == 0 {
-                reading.add_new(group, self.meet(group, None, met), counters, self);
+                reading.add_new(group, self.identify(group, None, seen), counters, self);
                 return;
             }
             let id = group.cgroup_id;
             let cgroup = cgroups.entry(id);
-            let cgroup = cgroup.or_insert_with(|| self.namer.look_up(id, &self.written));
+            let cgroup = cgroup.or_insert_with(|| self.namer.look_up(id, &self.paths));
             match cgroup {
                 Some(cgroup) => {
-                    let known = self.meet(group, Some(Arc::clone(cgroup)), met);
+                    let known = self.identify(group, Some(Arc::clone(cgroup)), seen);
                     reading.add_new(group, known, counters, self);
                 }
-                None => unnamed.push((*group, met)),
+                None => unnamed.push((*group, seen)),
             }
         })?;
         let ids = unnamed.iter().map(|(group, _)| group.cgroup_id).collect();
         let searched = self.namer.search(ids);
-        for (group, met) in unnamed {
+        for (group, first_seen) in unnamed {
             if let Some(mut counters) = counters.get(&group)? {
                 self.notes.add_to(&group, &mut counters);
                 let cgroup = searched.get(&group.cgroup_id).cloned();
-                reading.add_new(&group, self.meet(&group, cgroup, met), &counters, self);
+                reading.add_new(
+                    &group,
+                    self.identify(&group, cgroup, first_seen),
+                    &counters,
+                    self,
+                );
             }
         }
         for (labels, counters) in self.shared_labels().into_iter().zip(&past.counters) {
@@ -221,22 +226,22 @@ impl Groups {
         Ok(reading)
     }
 
-    /// A group that is met for the first time, after `met` others.
-    fn meet(&self, group: &Group, cgroup: Option<Arc<Cgroup>>, met: u64) -> Known {
+    /// Names a group that was not seen before; it is the one with this number.
+    fn identify(&self, group: &Group, cgroup: Option<Arc<Cgroup>>, first_seen: u64) -> KnownGroup {
         let own = if self.keyed & keyed::CGROUP != 0 && cgroup.is_none() {
             // No one knows what it was: it is gone.
             Arc::clone(&self.retired)
         } else {
-            Arc::new(self.namer.labels(group, cgroup.as_deref(), &self.written))
+            Arc::new(self.namer.labels(group, cgroup.as_deref(), &self.paths))
         };
         let had_no_room = self.notes.most_series(group) >= self.most_series as u64;
-        Known {
+        KnownGroup {
             own,
             is_other: had_no_room || self.is_left_out(group, cgroup.as_deref()),
             cgroup,
             sum: 0,
             changed: Instant::now(),
-            met,
+            first_seen,
             pass: 0,
             slot: 0,
             orphans_under_way: 0,
@@ -249,7 +254,7 @@ impl Groups {
         self.passes += 1;
         self.namer.rest();
         for (group, known) in reading.new {
-            self.met = self.met.max(known.met);
+            self.seen = self.seen.max(known.first_seen);
             self.learn_cgroup(&group, known.cgroup.as_ref());
             self.known.insert(group, known);
         }
@@ -275,7 +280,7 @@ impl Groups {
             self.namer.learn(group.cgroup_id, cgroup);
             self.admission.judge(group.cgroup_id, &cgroup.names.unit);
         } else if self.keyed & keyed::CGROUP != 0 {
-            debug!(?group, "met a group whose cgroup is unknown");
+            debug!(?group, "found a group whose cgroup is unknown");
             self.namer.learn_end(group.cgroup_id);
         }
     }
@@ -309,7 +314,7 @@ impl Groups {
 
 impl Reading {
     /// Adds what a group counted.
-    fn add(&mut self, group: &Group, known: &Known, counters: &Counters, groups: &Groups) {
+    fn add(&mut self, group: &Group, known: &KnownGroup, counters: &Counters, groups: &Groups) {
         let labels = if known.is_other {
             &groups.other
         } else {
@@ -317,32 +322,34 @@ impl Reading {
         };
         let slot = self.totals.slot(labels);
         add(self.totals.at(slot), counters);
-        self.found.push(Found {
+        self.found.push(GroupReading {
             group: *group,
             slot,
             sum: fingerprint(counters),
             orphans_under_way: counters.orphans.under_way(),
-            met: known.has_series(&groups.retired).then_some(known.met),
+            first_seen: known
+                .has_series(&groups.retired)
+                .then_some(known.first_seen),
         });
     }
 
-    fn add_new(&mut self, group: &Group, known: Known, counters: &Counters, groups: &Groups) {
+    fn add_new(&mut self, group: &Group, known: KnownGroup, counters: &Counters, groups: &Groups) {
         self.add(group, &known, counters, groups);
         self.new.insert(*group, known);
     }
 
-    /// Shows the last met groups under `other`, if there are more series than there may be.
+    /// Shows the last seen groups under `other`, if there are more series than there may be.
     fn bound(&mut self, groups: &Groups) {
-        let mut met: HashMap<usize, u64> = HashMap::new();
+        let mut first_seen: HashMap<usize, u64> = HashMap::new();
         for found in &self.found {
-            if let Some(since) = found.met {
-                let first = met.entry(found.slot).or_insert(since);
+            if let Some(since) = found.first_seen {
+                let first = first_seen.entry(found.slot).or_insert(since);
                 *first = since.min(*first);
             }
         }
         let counters = self.totals.iter();
         let counters =
-            counters.filter_map(|(slot, counters)| Some((*met.get(&slot)?, slot, counters)));
+            counters.filter_map(|(slot, counters)| Some((*first_seen.get(&slot)?, slot, counters)));
         self.too_many = beyond(counters, groups.most_series, groups.series);
         for &slot in &self.too_many {
             self.totals.fold(slot, &groups.other);
@@ -350,7 +357,7 @@ impl Reading {
     }
 }
 
-impl Known {
+impl KnownGroup {
     /// Whether it is shown by itself, and not under `other` or `retired`.
     fn has_series(&self, retired: &Arc<Labels>) -> bool {
         !self.is_other && !Arc::ptr_eq(&self.own, retired)

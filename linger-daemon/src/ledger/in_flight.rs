@@ -22,7 +22,7 @@ pub(super) struct InFlight {
 
 /// What a sweep found.
 #[derive(Default)]
-pub(super) struct Swept {
+pub(super) struct Sweep {
     /// Whether a close in flight is to end with the return of close(2).
     pub(super) awaits_return: bool,
     /// Closes whose thread has ended, and which were removed: their return was missed.
@@ -38,7 +38,7 @@ impl InFlight {
     }
 
     /// Removes the closes whose return was missed. A parked close ends with its socket, which always ends.
-    pub(super) fn sweep(&mut self) -> Result<Swept, LedgerError> {
+    pub(super) fn sweep(&mut self) -> Result<Sweep, LedgerError> {
         let mut swept = self.slots.sweep();
         for tid in keys(&self.crowded, "CROWDED")? {
             // None other has this key while the thread does not begin another.
@@ -54,7 +54,7 @@ impl InFlight {
     }
 }
 
-impl Swept {
+impl Sweep {
     /// Notes a close that stays; none if it is at work elsewhere by now.
     fn leave(&mut self, close: Option<&Close>) {
         self.awaits_return |= close.is_some_and(|close| close.flags & flag::RETURNS != 0);
@@ -79,8 +79,8 @@ impl Slots {
     }
 
     /// Empties the slots of closes whose return was missed.
-    fn sweep(&self) -> Swept {
-        let mut swept = Swept::default();
+    fn sweep(&self) -> Sweep {
+        let mut swept = Sweep::default();
         for index in 0..SLOTS {
             let owner = self.owner(index);
             let taken = owner.load(Ordering::Relaxed);

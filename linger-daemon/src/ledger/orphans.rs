@@ -25,7 +25,7 @@ pub(super) struct Records {
 
 /// What a sweep removed.
 #[derive(Default)]
-pub(super) struct Swept {
+pub(super) struct Sweep {
     /// Orphans that were given up, and whose they were.
     pub(super) given_up: Vec<(Group, GivenUp)>,
     /// Records that are counted nowhere: their orphans ended within a close whose return was missed.
@@ -54,8 +54,8 @@ impl Records {
     }
 
     /// Gives up, from time to time, what has become too old.
-    pub(super) fn sweep(&mut self) -> Result<Swept, LedgerError> {
-        let mut swept = Swept::default();
+    pub(super) fn sweep(&mut self) -> Result<Sweep, LedgerError> {
+        let mut swept = Sweep::default();
         if self.swept.elapsed() < (self.ttl / SWEEPS).min(LONGEST) {
             return Ok(swept);
         }

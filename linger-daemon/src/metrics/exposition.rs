@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime};
 use prometheus::proto::MetricFamily;
 
 use super::Facts;
-use super::counted::Counted;
 use super::families::FAMILIES;
 use super::family::Rule;
 use super::format::Format;
+use super::group_counts::GroupCounts;
 use super::process;
 use super::text::{Lines, Text, group_labels};
 use crate::ledger::Snapshot;
@@ -47,7 +47,7 @@ impl Exposition {
         } = &self.snapshot;
         let groups = groups.iter().map(|(labels, counters)| {
             let labels = group_labels(dimensions, labels);
-            (labels, Counted::of(counters))
+            (labels, GroupCounts::of(counters))
         });
         let groups: Vec<_> = groups.collect();
         let mut text = Text::new(format);

@@ -3,7 +3,7 @@
 use linger_ebpf::Times;
 
 use super::Exposition;
-use super::counted::Counted;
+use super::group_counts::GroupCounts;
 
 /// The fixed part of a metric, and the rule by which its series follow from the counts.
 pub(super) struct Family {
@@ -37,7 +37,7 @@ pub(super) enum Bounds {
 #[derive(Clone, Copy)]
 pub(super) enum Rule {
     /// The series of one group. Its labels are not among those that the rule hands over.
-    Group(fn(&Counted, &mut dyn Series)),
+    Group(fn(&GroupCounts, &mut dyn Series)),
     /// The series of the daemon itself.
     Daemon(fn(&Exposition, &mut dyn Series)),
 }

@@ -6,8 +6,8 @@
 
 use linger_ebpf::{Orphans, WAITED};
 
-use super::counted::Counted;
 use super::family::{Bounds, Family, Kind, Rule, Series};
+use super::group_counts::GroupCounts;
 
 pub(super) static CLOSES: Family = Family {
     name: "linger_closes_total",
@@ -93,13 +93,13 @@ pub(super) static ORPHAN_DURATION: Family = Family {
     rule: Rule::Group(orphan_duration),
 };
 
-fn closes(counted: &Counted, series: &mut dyn Series) {
+fn closes(counted: &GroupCounts, series: &mut dyn Series) {
     for (outcome, closes) in counted.outcomes() {
         series.count(&[("outcome", outcome.name())], closes);
     }
 }
 
-fn blocked(counted: &Counted, series: &mut dyn Series) {
+fn blocked(counted: &GroupCounts, series: &mut dyn Series) {
     for (waited, times) in WAITED.into_iter().zip(counted.blocked()) {
         if let Some(times) = times {
             series.histogram(&[("waited", waited)], times);
@@ -107,7 +107,7 @@ fn blocked(counted: &Counted, series: &mut dyn Series) {
     }
 }
 
-fn discarded(counted: &Counted, series: &mut dyn Series) {
+fn discarded(counted: &GroupCounts, series: &mut dyn Series) {
     for (cause, bytes) in counted.losses() {
         for (queue, bytes) in [("unacked", bytes.unacked), ("unsent", bytes.unsent)] {
             series.count(&[("cause", cause), ("queue", queue)], bytes);
@@ -115,44 +115,44 @@ fn discarded(counted: &Counted, series: &mut dyn Series) {
     }
 }
 
-fn unread(counted: &Counted, series: &mut dyn Series) {
+fn unread(counted: &GroupCounts, series: &mut dyn Series) {
     if counted.unread_bytes() > 0 {
         series.count(&[], counted.unread_bytes());
     }
 }
 
-fn resets(counted: &Counted, series: &mut dyn Series) {
+fn resets(counted: &GroupCounts, series: &mut dyn Series) {
     for (cause, resets) in counted.resets() {
         series.count(&[("cause", cause.name())], resets);
     }
 }
 
 /// A series of a group that ever had an orphan.
-fn of_orphans(counted: &Counted, series: &mut dyn Series, count: fn(&Orphans) -> u64) {
+fn of_orphans(counted: &GroupCounts, series: &mut dyn Series, count: fn(&Orphans) -> u64) {
     if let Some(orphans) = counted.orphans() {
         series.count(&[], count(orphans));
     }
 }
 
-fn orphans_active(counted: &Counted, series: &mut dyn Series) {
+fn orphans_active(counted: &GroupCounts, series: &mut dyn Series) {
     of_orphans(counted, series, Orphans::under_way);
 }
 
-fn orphaned_bytes(counted: &Counted, series: &mut dyn Series) {
+fn orphaned_bytes(counted: &GroupCounts, series: &mut dyn Series) {
     of_orphans(counted, series, Orphans::total_bytes);
 }
 
-fn delivered_bytes(counted: &Counted, series: &mut dyn Series) {
+fn delivered_bytes(counted: &GroupCounts, series: &mut dyn Series) {
     of_orphans(counted, series, |orphans| orphans.delivered_bytes);
 }
 
-fn orphans_ended(counted: &Counted, series: &mut dyn Series) {
+fn orphans_ended(counted: &GroupCounts, series: &mut dyn Series) {
     for (fate, ends) in counted.fates() {
         series.count(&[("fate", fate.name())], ends);
     }
 }
 
-fn orphan_duration(counted: &Counted, series: &mut dyn Series) {
+fn orphan_duration(counted: &GroupCounts, series: &mut dyn Series) {
     if let Some(times) = counted.lived() {
         series.histogram(&[], times);
     }

@@ -1,6 +1,6 @@
 //! From a reading of the ledger to what the views show of it.
 
-mod chosen;
+mod largest;
 #[cfg(test)]
 mod tests;
 
@@ -12,7 +12,7 @@ use linger_ebpf::{
     Times, WAITED,
 };
 
-use self::chosen::{aborted, blocked, discarded, largest, lost_after_close};
+use self::largest::{aborted, blocked, discarded, largest, lost_after_close};
 use super::Exposition;
 use crate::attribution::{Dimension, Labels};
 use crate::live::{

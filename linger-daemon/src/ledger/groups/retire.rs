@@ -14,11 +14,11 @@ use std::time::Duration;
 use linger_ebpf::{Counters, Exe, Group, keyed};
 use tracing::{debug, warn};
 
-use super::super::past::Kept;
 use super::super::percpu::PerCpu;
+use super::super::retired_totals::RetiredTotals;
 use super::super::sum::add;
 use super::super::{LedgerError, keys};
-use super::{Groups, Known, OTHER, RETIRED};
+use super::{Groups, KnownGroup, OTHER, RETIRED};
 
 /// How full a table of the kernel may be before what is of no use is not kept for long: this many
 /// quarters.
@@ -40,7 +40,7 @@ impl Groups {
     pub(in super::super) fn retire(
         &mut self,
         counters: &PerCpu<Group>,
-        kept: &mut Kept,
+        retired_totals: &mut RetiredTotals,
     ) -> Result<(), LedgerError> {
         let is_crowded = self.known.len() * 4 >= self.most * CROWDED;
         let patience = if is_crowded {
@@ -67,7 +67,7 @@ impl Groups {
                 Some(heir) if known.has_series(&self.retired) => {
                     self.hand_on(&group, heir, counters)?;
                 }
-                _ => self.remove(&group, counters, kept)?,
+                _ => self.remove(&group, counters, retired_totals)?,
             }
         }
         self.forget_cgroups(gone.into_iter().filter(|(_, gone)| *gone));
@@ -85,7 +85,7 @@ impl Groups {
             let has_ended = ended.contains(group);
             let stays = !has_ended || known.changed.elapsed() < patience;
             if stays && known.has_series(&self.retired) {
-                let rank = (!has_ended, known.met);
+                let rank = (!has_ended, known.first_seen);
                 let heir = heirs.entry(known.slot).or_insert((rank, *group));
                 *heir = (*heir).max((rank, *group));
             }
@@ -94,7 +94,7 @@ impl Groups {
         heirs.map(|(slot, (_, group))| (slot, group)).collect()
     }
 
-    fn is_gone(&self, group: &Group, known: &Known) -> bool {
+    fn is_gone(&self, group: &Group, known: &KnownGroup) -> bool {
         let cgroups = &self.namer.cgroups;
         match &known.cgroup {
             Some(cgroup) => cgroups.is_gone(&cgroup.path, group.cgroup_id),
@@ -130,18 +130,18 @@ impl Groups {
         &mut self,
         group: &Group,
         counters: &PerCpu<Group>,
-        kept: &mut Kept,
+        retired_totals: &mut RetiredTotals,
     ) -> Result<(), LedgerError> {
         let Some(known) = self.known.remove(group) else {
             return Ok(());
         };
         debug!(labels = ?known.own, "retired");
         let place = if known.is_other { OTHER } else { RETIRED };
-        let mut sum = Box::new(kept.past().counters[place]);
+        let mut sum = Box::new(retired_totals.past().counters[place]);
         if let Some(own) = self.take_leave(group, counters)? {
             add(&mut sum, &own);
         }
-        kept.put(place, &sum, group)?;
+        retired_totals.put(place, &sum, group)?;
         self.clear(group, counters)
     }
 
@@ -196,7 +196,7 @@ impl Groups {
     fn forget_cgroups(&mut self, gone: impl Iterator<Item = (u64, bool)>) {
         let left: HashSet<u64> = self.known.keys().map(|group| group.cgroup_id).collect();
         for (id, _) in gone.filter(|(id, _)| !left.contains(id)) {
-            let _ = self.written.cgroups.remove(&id);
+            let _ = self.paths.cgroups.remove(&id);
             self.namer.forget(id);
             self.admission.forget(id);
         }
@@ -205,13 +205,13 @@ impl Groups {
     /// Forgets files that no group's processes execute, where there are many. One that is executed again
     /// is written down again.
     fn forget_exes(&mut self) -> Result<(), LedgerError> {
-        let all: Vec<Exe> = keys(&self.written.exes, "EXES")?;
+        let all: Vec<Exe> = keys(&self.paths.exes, "EXES")?;
         if all.len() * 4 < self.most * CROWDED {
             return Ok(());
         }
         let used: HashSet<Exe> = self.known.keys().map(Group::exe).collect();
         for exe in all.iter().filter(|exe| !used.contains(exe)) {
-            let _ = self.written.exes.remove(exe);
+            let _ = self.paths.exes.remove(exe);
         }
         Ok(())
     }

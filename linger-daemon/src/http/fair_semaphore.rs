@@ -1,4 +1,4 @@
-//! Who may have the ledger read and shown, a few at a time.
+//! A semaphore that is fair among peers, for what only a few may do at a time.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,20 +7,21 @@ use tokio::sync::oneshot;
 
 use super::listen::Peer;
 
-/// Gives out turns: to each peer one after another, and within a peer to who came first.
-pub(super) struct Turns(Mutex<Queue>);
+/// Permits, which peers are given in turn, and the requests of one peer in their order. tokio's semaphore has one queue:
+/// many requests of one peer would keep all others from theirs.
+pub(super) struct FairSemaphore(Mutex<Queue>);
 
 struct Queue {
     free: usize,
-    /// Those that wait, of each peer; the peer whose turn is next comes first.
-    peers: VecDeque<(Peer, VecDeque<oneshot::Sender<Turn>>)>,
+    /// Those that wait, of each peer; the peer that is next comes first.
+    peers: VecDeque<(Peer, VecDeque<oneshot::Sender<Permit>>)>,
 }
 
-/// A turn; the next one has it when it is dropped.
-pub(super) struct Turn(Option<Arc<Turns>>);
+/// A permit; the next one has it when it is dropped.
+pub(super) struct Permit(Option<Arc<FairSemaphore>>);
 
-impl Turns {
-    /// So many turns at a time.
+impl FairSemaphore {
+    /// So many permits.
     pub(super) fn new(free: usize) -> Arc<Self> {
         let peers = VecDeque::new();
         Arc::new(Self(Mutex::new(Queue { free, peers })))
@@ -30,21 +31,21 @@ impl Turns {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a turn.
-    pub(super) async fn take(self: &Arc<Self>, peer: Peer) -> Turn {
+    /// Waits for a permit.
+    pub(super) async fn acquire(self: &Arc<Self>, peer: Peer) -> Permit {
         let comes = {
             let mut queue = self.queue();
             if queue.free > 0 {
                 queue.free -= 1;
-                return Turn(Some(Arc::clone(self)));
+                return Permit(Some(Arc::clone(self)));
             }
             queue.join(peer)
         };
-        comes.await.expect("whoever waits is given a turn")
+        comes.await.expect("whoever waits is given a permit")
     }
 
-    /// Gives a turn that is over to the next who still waits.
-    fn pass_on(self: &Arc<Self>) {
+    /// Gives a permit back: to the next who still waits.
+    fn release(self: &Arc<Self>) {
         loop {
             let waiting = {
                 let mut queue = self.queue();
@@ -54,17 +55,17 @@ impl Turns {
                 };
                 waiting
             };
-            match waiting.send(Turn(Some(Arc::clone(self)))) {
+            match waiting.send(Permit(Some(Arc::clone(self)))) {
                 Ok(()) => return,
                 // It waits no more.
-                Err(mut turn) => drop(turn.0.take()),
+                Err(mut permit) => drop(permit.0.take()),
             }
         }
     }
 }
 
 impl Queue {
-    fn join(&mut self, peer: Peer) -> oneshot::Receiver<Turn> {
+    fn join(&mut self, peer: Peer) -> oneshot::Receiver<Permit> {
         let (waits, comes) = oneshot::channel();
         match self.peers.iter_mut().find(|(known, _)| *known == peer) {
             Some((_, waiting)) => waiting.push_back(waits),
@@ -73,7 +74,7 @@ impl Queue {
         comes
     }
 
-    fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
+    fn next(&mut self) -> Option<oneshot::Sender<Permit>> {
         let (peer, mut waiting) = self.peers.pop_front()?;
         let next = waiting.pop_front();
         if !waiting.is_empty() {
@@ -83,10 +84,10 @@ impl Queue {
     }
 }
 
-impl Drop for Turn {
+impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(turns) = self.0.take() {
-            turns.pass_on();
+        if let Some(semaphore) = self.0.take() {
+            semaphore.release();
         }
     }
 }
@@ -103,44 +104,47 @@ mod tests {
         Some(IpAddr::from([192, 0, 2, last])).filter(|_| last > 0)
     }
 
-    /// The turn, if it has come.
-    fn poll(waits: std::pin::Pin<&mut impl Future<Output = Turn>>) -> Option<Turn> {
+    /// The permit, if it has come.
+    fn poll(waits: std::pin::Pin<&mut impl Future<Output = Permit>>) -> Option<Permit> {
         match waits.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(turn) => Some(turn),
+            Poll::Ready(permit) => Some(permit),
             Poll::Pending => None,
         }
     }
 
     #[test]
     fn peers_take_turns_however_many_wait_of_one() {
-        let turns = Turns::new(1);
-        let first = poll(pin!(turns.take(host(1)))).expect("it is free");
-        let (mut second, mut third) = (pin!(turns.take(host(1))), pin!(turns.take(host(1))));
+        let semaphore = FairSemaphore::new(1);
+        let first = poll(pin!(semaphore.acquire(host(1)))).expect("it is free");
+        let (mut second, mut third) = (
+            pin!(semaphore.acquire(host(1))),
+            pin!(semaphore.acquire(host(1))),
+        );
         assert!(poll(second.as_mut()).is_none() && poll(third.as_mut()).is_none());
-        let mut other = pin!(turns.take(host(2)));
+        let mut other = pin!(semaphore.acquire(host(2)));
         assert!(poll(other.as_mut()).is_none());
         drop(first);
-        let turn = poll(second.as_mut()).expect("it came first");
-        drop(turn);
+        let permit = poll(second.as_mut()).expect("it came first");
+        drop(permit);
         assert!(poll(third.as_mut()).is_none());
-        let turn = poll(other.as_mut()).expect("its peer is next");
-        drop(turn);
+        let permit = poll(other.as_mut()).expect("its peer is next");
+        drop(permit);
         assert!(poll(third.as_mut()).is_some());
     }
 
     #[test]
     fn no_turn_is_lost_with_those_who_wait_no_more() {
-        let turns = Turns::new(1);
-        let first = poll(pin!(turns.take(host(0)))).expect("it is free");
+        let semaphore = FairSemaphore::new(1);
+        let first = poll(pin!(semaphore.acquire(host(0)))).expect("it is free");
         {
-            let mut gone = pin!(turns.take(host(0)));
+            let mut gone = pin!(semaphore.acquire(host(0)));
             assert!(poll(gone.as_mut()).is_none());
         }
-        let mut given = Box::pin(turns.take(host(1)));
+        let mut given = Box::pin(semaphore.acquire(host(1)));
         assert!(poll(given.as_mut()).is_none());
         drop(first);
-        // It has the turn without having seen it.
+        // It has the permit without having seen it.
         drop(given);
-        assert!(poll(pin!(turns.take(host(2)))).is_some());
+        assert!(poll(pin!(semaphore.acquire(host(2)))).is_some());
     }
 }

@@ -1,4 +1,4 @@
-//! The paths that the kernel wrote down of the places where it met groups.
+//! The paths of cgroups and executables, as the kernel has written them down.
 
 use aya::maps::{HashMap, MapData};
 use linger_ebpf::{Exe, Path};
@@ -8,12 +8,12 @@ use crate::attribution::Paths;
 use crate::probe::Maps;
 
 /// The maps of paths.
-pub(crate) struct Written {
+pub(crate) struct PathMaps {
     pub(super) cgroups: HashMap<MapData, u64, Path>,
     pub(super) exes: HashMap<MapData, Exe, Path>,
 }
 
-impl Written {
+impl PathMaps {
     /// Takes the maps.
     pub(crate) fn take(maps: &mut Maps) -> Result<Self, LedgerError> {
         Ok(Self {
@@ -23,7 +23,7 @@ impl Written {
     }
 }
 
-impl Paths for Written {
+impl Paths for PathMaps {
     fn cgroup(&self, id: u64) -> Option<Path> {
         self.cgroups.get(&id, 0).ok()
     }

@@ -1,4 +1,4 @@
-//! The place of one connection, and its requests under way.
+//! One connection among all, and its requests in flight.
 
 use std::future::{Future, pending};
 use std::pin::pin;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::{Connections, Doing, LONG, STALL, UnderWay};
+use super::{ConnectionState, Connections, InFlightRequest, LONG, STALL};
 use crate::http::listen::Peer;
 
 /// The place of one connection; free when dropped.
@@ -16,7 +16,7 @@ pub(in crate::http) struct Connection {
     pub(super) all: Arc<Connections>,
     pub(super) id: u64,
     pub(super) peer: Peer,
-    pub(super) doing: Arc<watch::Sender<Doing>>,
+    pub(super) state: Arc<watch::Sender<ConnectionState>>,
 }
 
 /// Why a connection must end.
@@ -38,46 +38,46 @@ impl Connection {
 
     /// The client greeted by TLS.
     pub(in crate::http) fn has_greeted(&self) {
-        self.doing.send_modify(|doing| doing.has_spoken = true);
+        self.state.send_modify(|state| state.has_spoken = true);
     }
 
     /// A request came; its answer must have been taken by then.
-    pub(in crate::http) fn begin(&self, due: Instant) -> Request {
+    pub(in crate::http) fn begin(&self, due: Instant) -> RequestGuard {
         let mut number = 0;
-        self.doing.send_modify(|doing| {
-            number = doing
+        self.state.send_modify(|state| {
+            number = state
                 .requests
                 .last_key_value()
                 .map_or(0, |(last, _)| last + 1);
-            let request = UnderWay { due, waits: None };
-            doing.has_spoken = true;
-            doing.requests.insert(number, request);
+            let request = InFlightRequest { due, waits: None };
+            state.has_spoken = true;
+            state.requests.insert(number, request);
         });
-        Request {
+        RequestGuard {
             all: Arc::clone(&self.all),
-            doing: Arc::clone(&self.doing),
+            state: Arc::clone(&self.state),
             number,
         }
     }
 
     /// Done when the connection must end, which it must too if no request comes within `quiet`.
     pub(in crate::http) async fn must_end(&self, quiet: Duration) -> End {
-        let mut doing = self.doing.subscribe();
+        let mut state = self.state.subscribe();
         loop {
             let (at, end) = {
-                let doing = doing.borrow_and_update();
-                if doing.gives_way {
+                let state = state.borrow_and_update();
+                if state.gives_way {
                     return End::GivesWay;
                 }
-                match doing.requests.values().map(|request| request.due).min() {
+                match state.requests.values().map(|request| request.due).min() {
                     Some(due) => (due, End::Overdue),
-                    None => (doing.quiet_since + quiet, End::Silent),
+                    None => (state.quiet_since + quiet, End::Silent),
                 }
             };
             tokio::select! {
                 () = sleep_until(at) => return end,
                 // The sender lives as long as this connection.
-                changed = doing.changed() => if changed.is_err() {
+                changed = state.changed() => if changed.is_err() {
                     return pending().await;
                 }
             }
@@ -94,13 +94,13 @@ impl Drop for Connection {
 
 /// A request under way, until its answer is taken, or no one waits for it any more: then it is
 /// dropped.
-pub(in crate::http) struct Request {
+pub(in crate::http) struct RequestGuard {
     all: Arc<Connections>,
-    doing: Arc<watch::Sender<Doing>>,
+    state: Arc<watch::Sender<ConnectionState>>,
     number: u64,
 }
 
-impl Request {
+impl RequestGuard {
     /// Waits for a turn that others may have. Those whose clients do not go on taking what is made for
     /// them meanwhile lose it.
     pub(in crate::http) async fn get<T>(&self, turn: impl Future<Output = T>) -> T {
@@ -115,8 +115,8 @@ impl Request {
 
     /// So many bytes of the answer are made, and wait for the client from now on.
     pub(in crate::http) fn made(&self, bytes: usize) {
-        self.doing.send_modify(|doing| {
-            if let Some(request) = doing.requests.get_mut(&self.number) {
+        self.state.send_modify(|state| {
+            if let Some(request) = state.requests.get_mut(&self.number) {
                 request.waits = Some((bytes, Instant::now()));
             }
         });
@@ -132,11 +132,11 @@ impl Request {
     }
 }
 
-impl Drop for Request {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.doing.send_modify(|doing| {
-            doing.requests.remove(&self.number);
-            doing.quiet_since = Instant::now();
+        self.state.send_modify(|state| {
+            state.requests.remove(&self.number);
+            state.quiet_since = Instant::now();
         });
         self.all.changed.notify_one();
     }

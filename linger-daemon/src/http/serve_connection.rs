@@ -27,14 +27,14 @@ const MAX_HEAD: u16 = 16 * 1024;
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Serves one connection to its end.
-pub(super) async fn serve(
+pub(super) async fn serve_connection(
     stream: Box<dyn Transport>,
     place: Connection,
     state: Arc<State>,
     limits: Limits,
     stopped: watch::Receiver<()>,
 ) {
-    let life = Life {
+    let life = ConnectionLifetime {
         place: &place,
         limits,
         stopped,
@@ -63,14 +63,14 @@ pub(super) async fn serve(
 }
 
 /// How long a connection lives.
-struct Life<'a> {
+struct ConnectionLifetime<'a> {
     place: &'a Connection,
     limits: Limits,
     /// Its sender is gone when the server stops.
     stopped: watch::Receiver<()>,
 }
 
-impl Life<'_> {
+impl ConnectionLifetime<'_> {
     /// Speaks TLS if that is spoken here; returns what to speak inside.
     async fn greet(&self, stream: Box<dyn Transport>, state: &State) -> Option<Box<dyn Transport>> {
         let rules = state.security.rules();

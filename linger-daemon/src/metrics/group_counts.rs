@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use linger_ebpf::{Cause, Counters, Fate, Orphans, Outcome, QueueBytes, Times};
 
 /// The counters of a group, and which of them have anything to show; in the order of their names.
-pub(super) struct Counted<'a> {
+pub(super) struct GroupCounts<'a> {
     counters: &'a Counters,
     /// A bit for each of [`OUTCOMES`] that happened.
     outcomes: u32,
@@ -16,7 +16,7 @@ pub(super) struct Counted<'a> {
     has_orphans: bool,
 }
 
-impl<'a> Counted<'a> {
+impl<'a> GroupCounts<'a> {
     /// Looks at all of them.
     pub(super) fn of(counters: &'a Counters) -> Self {
         let Counters {
@@ -134,7 +134,7 @@ impl Loss {
         }
     }
 
-    fn discarded(self, counted: &Counted) -> Option<QueueBytes> {
+    fn discarded(self, counted: &GroupCounts) -> Option<QueueBytes> {
         let counters = counted.counters;
         match self {
             Self::Close(outcome, bit) => {

@@ -1,5 +1,5 @@
-//! What the daemon counts itself. It stands in the kernel like all else, so that the next daemon can go
-//! on with it.
+//! The counts that the daemon adds itself: those of retired groups, and what it gives up. They stand in the kernel like
+//! all else, so that the next daemon can go on with them.
 
 use aya::maps::{Array, MapData};
 use linger_ebpf::{Close, Counters, Group, Lost, Outcome, Past, flag, stage};
@@ -10,13 +10,13 @@ use crate::probe::Maps;
 
 const NAME: &str = "PAST";
 
-/// What is kept, and a copy of it.
-pub(super) struct Kept {
+/// These counts in the kernel, and a copy of them.
+pub(super) struct RetiredTotals {
     map: Array<MapData, Past>,
     past: Box<Past>,
 }
 
-impl Kept {
+impl RetiredTotals {
     /// Takes the map, with all that is in it.
     pub(super) fn new(maps: &mut Maps) -> Result<Self, LedgerError> {
         let map: Array<_, Past> = take(maps, NAME)?;
