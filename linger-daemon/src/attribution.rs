@@ -1,4 +1,4 @@
-//! Who closed, in words that an operator knows.
+//! Names of those who close, as an operator knows them.
 
 mod cgroups;
 mod names;
@@ -14,7 +14,7 @@ pub use self::cgroups::Cgroups;
 pub use self::names::{Cgroup, Namer, Paths, comm};
 pub use self::path::Names;
 
-/// What closes can be told apart by: a label of the metrics.
+/// A label of the metrics that says who closed.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize,
 )]
@@ -51,10 +51,10 @@ impl Dimension {
         Self::Family,
     ];
 
-    /// Those in use unless others are asked for.
+    /// The default dimensions.
     pub const DEFAULT: &[Self] = &[Self::Unit, Self::Comm];
 
-    /// What of a group these take, a set of [`keyed`] bits.
+    /// The key fields that these dimensions need, a set of [`keyed`] bits.
     #[must_use]
     pub fn keyed(dimensions: &[Self]) -> u32 {
         let bits = dimensions.iter().map(|dimension| match dimension {
@@ -89,17 +89,17 @@ impl fmt::Display for Dimension {
     }
 }
 
-/// Who closed, as the metrics' labels say it: a value for each dimension in use, in their order.
+/// Values of the metrics' labels: one for each dimension in use, in their order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Labels(Box<[Box<str>]>);
 
 impl Labels {
-    /// These values. A label that does not apply is empty.
+    /// Labels with these values. The value of a label that does not apply is empty.
     pub fn new<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
         Self(values.into_iter().map(Box::from).collect())
     }
 
-    /// The same value for each of so many dimensions: `other`, `retired`.
+    /// Labels with the same value for every dimension: `other`, `retired`.
     #[must_use]
     pub fn all(value: &str, dimensions: usize) -> Self {
         Self(vec![Box::from(value); dimensions].into())

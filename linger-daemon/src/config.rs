@@ -1,6 +1,6 @@
-//! The configuration: one TOML file, every key of which is a flag as well.
+//! The configuration: one TOML file, with a flag for every key.
 //!
-//! A flag wins over the environment, that over the file, and that over the default.
+//! Flags override the environment, which overrides the file, which overrides the defaults.
 
 mod access;
 mod changes;
@@ -37,41 +37,41 @@ pub use self::report::{check, json, table};
 use crate::attribution::Dimension;
 use crate::logging::LogFilter;
 
-/// The folder of the programs that outlive the daemon, unless another is given.
+/// Default folder of the programs that outlive the daemon.
 const DEFAULT_PINS: &str = "/sys/fs/bpf/lingerd";
 
 /// All settings of `lingerd run`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Where the metrics are served: at least one place, unless sockets are passed to the daemon.
+    /// Addresses that serve the metrics: at least one, unless sockets are passed to the daemon.
     pub listen: Vec<ListenAddr>,
-    /// Who may ask for them, in the format of the web configuration of Prometheus; everyone if none.
+    /// Who may read them, in the format of Prometheus' web configuration; everyone if `None`.
     pub web_config_file: Option<PathBuf>,
-    /// Who may see what is live without showing who they are.
+    /// Who may read the live figures without authentication.
     pub live: Access,
-    /// The hooks to use.
+    /// The plan to use.
     pub plan: PlanChoice,
     /// Whether programs and counts outlive the daemon.
     pub persist: bool,
-    /// The folder in a BPF file system where they are kept then.
+    /// The folder in a BPF file system in which they are pinned then.
     pub pins: PathBuf,
-    /// What is logged.
+    /// What to log.
     pub log_level: LogFilter,
-    /// What tells groups apart, each once, in the order of [`Dimension::ALL`]. None: one group.
+    /// The labels of groups, each once, in the order of [`Dimension::ALL`]. If empty: one group.
     pub labels: Vec<Dimension>,
-    /// The ports that the label `port` tells apart. None unless that is in use, and some if it is.
+    /// The ports that the label `port` distinguishes. Empty exactly if that label is not in use.
     pub ports: PortSet,
-    /// Groups counted at a time, 1 to 65,536.
+    /// Maximum number of groups, 1 to 65,536.
     pub max_groups: u32,
-    /// Series served at most: 1,000 or more, and no fewer than groups.
+    /// Maximum number of series: at least 1,000, and at least `max_groups`.
     pub max_series: u32,
-    /// How long a group is kept that does nothing; at least a second.
+    /// How long to keep an idle group; at least a second.
     pub retire_after: Duration,
-    /// Orphans followed at a time, 1 to 2^22.
+    /// Maximum number of orphans followed, 1 to 2^22.
     pub max_orphans: u32,
-    /// Age at which an orphan is given up; at least a second.
+    /// How long to follow an orphan; at least a second.
     pub orphan_ttl: Duration,
-    /// Whose closes get a group of their own.
+    /// Which closes get a group of their own.
     pub filter: Filter,
 }
 
@@ -98,7 +98,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What of a group the programs are to read, a set of [`keyed`] bits.
+    /// Key fields in use, a set of [`keyed`] bits.
     #[must_use]
     pub fn keyed(&self) -> u32 {
         let units = if self.filter.has_units() {
@@ -109,7 +109,7 @@ impl Config {
         Dimension::keyed(&self.labels) | units
     }
 
-    /// A setting as the file writes it.
+    /// A setting as written in the file.
     #[must_use]
     pub fn value(&self, key: Key) -> Value {
         let duration = |time| Value::from(humantime::format_duration(time).to_string());
@@ -148,7 +148,7 @@ impl Config {
         }
     }
 
-    /// Takes over what was written for a key, or tells all that is wrong with it.
+    /// Sets a key, or returns everything wrong with its value.
     fn set(&mut self, raw: &RawValue) -> Result<(), Vec<Problem>> {
         let Filter { allow, deny } = &mut self.filter;
         match raw.key {

@@ -1,4 +1,4 @@
-//! Single closes as they happen: the ring buffer → typed events.
+//! Events of single closes, decoded from the ring buffer.
 
 mod recent;
 mod ring;
@@ -15,40 +15,40 @@ pub use self::ring::{WatchError, Watcher};
 pub use self::time::Clock;
 use crate::attribution::Names;
 
-/// Something that is told to those who watch.
+/// An event for watchers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum WatchEvent {
     /// A close returned.
     Close(Close),
-    /// The orphan that a close left behind came to its end.
+    /// The orphan of a close ended.
     Orphan(End),
-    /// A close that was told before, as graceful, aborted after all.
+    /// A close that was reported as graceful aborted after all.
     Correction(Close),
 }
 
-/// Whose connection it was, and which.
+/// The connection, and who closed it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Connection {
-    /// The same for all that is told of one close.
+    /// The same in all events of one close.
     pub id: String,
-    /// The name of the process; empty where no process closed.
+    /// The name of the process; empty if no process closed.
     pub comm: String,
-    /// The process, in the initial namespace.
+    /// The process id, in the initial namespace.
     pub pid: u32,
-    /// The thread.
+    /// The thread id.
     pub tid: u32,
-    /// The systemd unit, as the label of the metrics has it.
+    /// The systemd unit, as in the metrics' label.
     pub unit: String,
-    /// The container; empty if it was in none.
+    /// The container; empty if none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub container: String,
-    /// The pod; empty if it was in none.
+    /// The pod; empty if none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub pod: String,
-    /// The local address; none if it is not known.
+    /// The local address, if known.
     pub local: Option<SocketAddr>,
-    /// The remote address; none if there was no peer.
+    /// The remote address, if there was a peer.
     pub remote: Option<SocketAddr>,
 }
 
@@ -60,36 +60,36 @@ pub struct Close {
     /// Whose it was.
     #[serde(flatten)]
     pub connection: Connection,
-    /// The state of the connection at the decision, in the kernel's words.
+    /// The state of the connection at the decision, as named by the kernel.
     pub state: String,
-    /// How it ended, as the label of the metrics has it.
+    /// How it ended, as in the metrics' label.
     pub outcome: String,
-    /// The time of `SO_LINGER`, seconds; none if it was off.
+    /// The time of `SO_LINGER`, seconds; `None` if it was off.
     pub linger_seconds: Option<u64>,
-    /// From entry to return, seconds; none if the return was not seen.
+    /// Time from entry to return, seconds; `None` if the return was not seen.
     pub blocked_seconds: Option<f64>,
-    /// Payload thrown away that was never sent, bytes.
+    /// Payload discarded, never sent, bytes.
     pub unsent: u32,
-    /// Payload thrown away that was sent and not acknowledged, bytes.
+    /// Payload discarded, sent and not acknowledged, bytes.
     pub unacked: u32,
-    /// Received payload that no one read, thrown away, bytes.
+    /// Received payload discarded unread, bytes.
     pub unread: u32,
     /// Payload left behind, unsent or unacknowledged, bytes.
     pub left: u32,
-    /// The stack of the process, innermost first: where it was asked for.
+    /// The user stack, innermost first, if requested.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stack: Vec<Frame>,
 }
 
-/// A place in a program.
+/// A stack frame.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Frame {
     /// The address.
     pub address: u64,
-    /// The function, and where in it; empty if no one knows.
+    /// The function and offset; empty if unknown.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub symbol: String,
-    /// The file and line; empty if no one knows.
+    /// The file and line; empty if unknown.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub source: String,
 }
@@ -102,17 +102,17 @@ pub struct End {
     /// Whose it was.
     #[serde(flatten)]
     pub connection: Connection,
-    /// What became of it, as the label of the metrics has it.
+    /// Its fate, as in the metrics' label.
     pub fate: String,
     /// Payload that its close left behind, bytes.
     pub orphaned: u32,
     /// Of that, acknowledged by the peer since, bytes.
     pub delivered: u32,
-    /// Of that, thrown away unsent, bytes.
+    /// Of that, discarded, never sent, bytes.
     pub unsent: u32,
-    /// Of that, thrown away after it was sent, bytes.
+    /// Of that, discarded, sent and not acknowledged, bytes.
     pub unacked: u32,
-    /// From the close's return to the end, seconds.
+    /// Time from the close's return to the end, seconds.
     pub seconds: f64,
 }
 
@@ -133,7 +133,7 @@ const STATES: [&str; 13] = [
     "new_syn_recv",
 ];
 
-/// What an event tells, in the words of people. `names` are those of its cgroup.
+/// Decodes an event. `names` are those of its cgroup.
 #[must_use]
 pub fn decode(event: &Event, names: Option<&Names>, clock: &Clock) -> WatchEvent {
     if event.kind == event_kind::END {
@@ -211,7 +211,7 @@ fn connection(event: &Event, names: Option<&Names>) -> Connection {
     }
 }
 
-/// An address and port; none if there is no port, which every socket has that was ever bound.
+/// An address and port; `None` without a port, which every socket has once it is bound.
 fn address(words: [u32; 4], port: u16) -> Option<SocketAddr> {
     let mut bytes = [0; 16];
     for (place, word) in bytes.chunks_exact_mut(4).zip(words) {

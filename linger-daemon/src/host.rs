@@ -1,7 +1,7 @@
-//! What surrounds this process and may keep it from counting: privileges, namespaces, filters, and
-//! what the kernel was told to refuse. Each thing is judged, with what helps.
+//! Checks the environment for obstacles to counting: privileges, namespaces, filters, and restrictions of the
+//! kernel. Each finding has a verdict and, if needed, a fix.
 //!
-//! [`Facts`] are read, or given by a test; what follows from them is in [`judge`].
+//! [`Facts`] are read, or given by a test; [`judge`] draws the conclusions.
 
 mod facts;
 mod judge;
@@ -17,26 +17,26 @@ pub use self::judge::judge;
 pub use self::kernel_probe::KernelProbe;
 pub use self::namespace::Namespace;
 
-/// What was found of one thing.
+/// A finding about one aspect of the environment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// The thing.
+    /// The aspect.
     pub what: &'static str,
-    /// Whether it is as it should be.
+    /// The verdict.
     pub verdict: Verdict,
-    /// How it is.
+    /// The finding.
     pub found: String,
-    /// What helps; none if nothing has to.
+    /// The fix, if one is needed.
     pub fix: Option<&'static str>,
 }
 
-/// Whether a thing is as it should be.
+/// A verdict about one aspect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// It is.
+    /// As it should be.
     Ok,
-    /// Something is lost for it, or one of the plans.
+    /// Some data, or one of the plans, is not available.
     Warning,
     /// Nothing can be counted.
     Problem,
@@ -54,7 +54,7 @@ impl Verdict {
     }
 }
 
-/// What keeps this process from counting, with what helps, as one line; none if nothing is known.
+/// The first problem that keeps this process from counting, with its fix, as one line; `None` if none is known.
 #[must_use]
 pub fn obstacle() -> Option<String> {
     let findings = judge(&Facts::here());

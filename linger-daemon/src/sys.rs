@@ -1,4 +1,4 @@
-//! Calls of the kernel that no crate makes for us, or not as we need them.
+//! System calls that crates do not offer, or not as needed.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd as _, OwnedFd};
@@ -14,7 +14,7 @@ use perf_event_open_sys as perf;
 ///
 /// # Safety
 ///
-/// `attributes` must be those of the command, and what they point to as large as they say.
+/// `attributes` must match the command, and the memory they point to must have the size they give.
 pub(crate) unsafe fn bpf<T>(
     command: libc::c_long,
     attributes: &mut T,
@@ -30,7 +30,7 @@ const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_CREATE: libc::c_long = 28;
 
-/// `union bpf_attr`, the part of `BPF_OBJ_*` (include/uapi/linux/bpf.h).
+/// The part of `union bpf_attr` for `BPF_OBJ_*` (include/uapi/linux/bpf.h).
 #[repr(C)]
 struct Object {
     path: u64,
@@ -47,16 +47,16 @@ fn object(command: libc::c_long, path: &Path, fd: u32) -> io::Result<libc::c_lon
         fd,
         flags: 0,
     };
-    // SAFETY: the name ends with a zero, and lives until the call is over.
+    // SAFETY: the name is zero-terminated, and outlives the call.
     Ok(unsafe { bpf(command, &mut call) }?)
 }
 
-/// Keeps something in a BPF file system.
+/// Pins an object in a BPF file system.
 pub(crate) fn pin(what: &impl AsFd, path: &Path) -> io::Result<()> {
     object(BPF_OBJ_PIN, path, number(what)).map(drop)
 }
 
-/// Opens what is kept in a BPF file system.
+/// Opens an object pinned in a BPF file system.
 pub(crate) fn get(path: &Path) -> io::Result<OwnedFd> {
     Ok(owned(object(BPF_OBJ_GET, path, 0)?)?)
 }
@@ -72,7 +72,7 @@ struct LinkCreate {
     cookie: u64,
 }
 
-/// Puts a program on a perf event, by a link that keeps both.
+/// Attaches a program to a perf event, by a link that keeps both.
 ///
 /// kernel: v5.15.. kernel/bpf/syscall.c: `bpf_perf_link_attach`
 pub(crate) fn link_to_event(program: &impl AsFd, event: &impl AsFd) -> io::Result<OwnedFd> {
@@ -87,8 +87,8 @@ pub(crate) fn link_to_event(program: &impl AsFd, event: &impl AsFd) -> io::Resul
     Ok(owned(unsafe { bpf(BPF_LINK_CREATE, &mut call) }?)?)
 }
 
-/// Puts a program on the release of the sockets of a cgroup and those below, by a link that keeps both. Others may
-/// be there.
+/// Attaches a program to the release of sockets in a cgroup and below, by a link that keeps both. Other programs may
+/// be attached there too.
 ///
 /// kernel: v5.9.. kernel/bpf/cgroup.c: `cgroup_bpf_link_attach`
 pub(crate) fn link_to_releases(program: &impl AsFd, cgroup: &impl AsFd) -> io::Result<OwnedFd> {
@@ -112,7 +112,7 @@ struct RawTracepoint {
     cookie: u64,
 }
 
-/// Puts a program on the tracepoint that it was loaded for, for as long as the link is held.
+/// Attaches a program to the tracepoint for which it was loaded, while the link is held.
 ///
 /// kernel: v5.5.. kernel/bpf/syscall.c: `bpf_raw_tracepoint_open`
 pub(crate) fn hook_btf_tracepoint(program: &impl AsFd) -> io::Result<OwnedFd> {
@@ -123,15 +123,15 @@ pub(crate) fn hook_btf_tracepoint(program: &impl AsFd) -> io::Result<OwnedFd> {
         unused: 0,
         cookie: 0,
     };
-    // SAFETY: nothing is pointed to: the program knows its tracepoint.
+    // SAFETY: there are no pointers: the program knows its tracepoint.
     Ok(owned(unsafe { bpf(BPF_RAW_TRACEPOINT_OPEN, &mut call) }?)?)
 }
 
-/// `struct bpf_link_info`, as far as it goes for links to cgroups.
+/// `struct bpf_link_info`, up to the end of its part for links to cgroups.
 ///
-/// The kernel reads it as well: of a link to a perf event, whether there is a buffer for a name
-/// (kernel/bpf/syscall.c `bpf_perf_link_fill_common`), which ends where `reserved` does. So all of it is zero, with
-/// no gap that the compiler may leave as it finds it.
+/// The kernel also reads it: for a link to a perf event, whether there is a buffer for a name
+/// (kernel/bpf/syscall.c `bpf_perf_link_fill_common`), in fields that end where `reserved` does. So all of it must be
+/// zero, without padding, which the compiler need not initialize.
 #[repr(C)]
 #[derive(Default)]
 struct LinkInfo {
@@ -139,7 +139,7 @@ struct LinkInfo {
     id: u32,
     program: u32,
     unused: u32,
-    /// Of a link to a cgroup, its id: 0 once it is detached.
+    /// For a link to a cgroup, the cgroup's id; 0 once it is detached.
     cgroup_id: u64,
     attach_type: u32,
     reserved: u32,
@@ -155,40 +155,40 @@ struct GetInfo {
     info: u64,
 }
 
-/// Asks what the kernel knows of a link, or a program.
+/// Gets the kernel's information about a link or a program.
 ///
 /// # Safety
 ///
-/// `info` must be of the kind that the kernel has for this, any bytes must make one, and a buffer that it points to
-/// be as large as it says.
+/// `info` must have the type that the kernel uses for the object, any bytes must be valid for it, and a buffer that it
+/// points to must have the size it gives.
 unsafe fn get_info<T>(of: &impl AsFd, info: &mut T) -> Result<(), Errno> {
     let mut call = GetInfo {
         fd: number(of),
         length: u32::try_from(size_of::<T>()).expect("a small struct"),
         info: (&raw mut *info) as u64,
     };
-    // SAFETY: the kernel writes no more than `length` bytes, the size of `info`; else as the caller promises.
+    // SAFETY: the kernel writes at most `length` bytes, the size of `info`; the caller promises the rest.
     unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut call) }.map(drop)
 }
 
-/// Whether a link is attached to anything: those to cgroups can be cut.
+/// Whether a link is attached: links to cgroups can be detached by others.
 pub(crate) fn is_link_attached(link: &impl AsFd) -> bool {
     const BPF_LINK_TYPE_CGROUP: u32 = 3;
     let mut info = LinkInfo::default();
-    // SAFETY: all zero, it points to no buffer; and it is made of numbers.
+    // SAFETY: all zero, so without pointers to buffers; it consists of integers.
     let known = unsafe { get_info(link, &mut info) };
     known.is_ok() && (info.kind != BPF_LINK_TYPE_CGROUP || info.cgroup_id != 0)
 }
 
-/// `struct bpf_prog_info` as far as `recursion_misses`, its last word here (include/uapi/linux/bpf.h).
+/// Words of `struct bpf_prog_info` up to and including `recursion_misses` (include/uapi/linux/bpf.h).
 const PROGRAM_INFO: usize = 27;
 
-/// How often the kernel skipped a program, because it was at work on that CPU already.
+/// How often the kernel skipped a program because it was already running on that CPU.
 ///
 /// kernel: v5.12.. kernel/bpf/syscall.c: `bpf_prog_get_info_by_fd`
 pub(crate) fn skipped_runs(program: &impl AsFd) -> io::Result<u64> {
     let mut info = [0_u64; PROGRAM_INFO];
-    // SAFETY: all zero, it points to no buffer; and any bytes are numbers.
+    // SAFETY: all zero, so without pointers to buffers; any bytes are valid integers.
     unsafe { get_info(program, &mut info) }?;
     Ok(info[PROGRAM_INFO - 1])
 }
@@ -215,7 +215,7 @@ struct Run {
     reserved: u32,
 }
 
-/// Runs a program of a raw tracepoint here and now, with these arguments.
+/// Runs a raw tracepoint program once, with these arguments.
 ///
 /// kernel: v5.10.. `net/bpf/test_run.c`: `bpf_prog_test_run_raw_tp`
 pub(crate) fn run(program: &impl AsFd, arguments: [u64; 2]) -> io::Result<()> {
@@ -231,13 +231,13 @@ pub(crate) fn run(program: &impl AsFd, arguments: [u64; 2]) -> io::Result<()> {
     Ok(())
 }
 
-/// The number of an open file, as bpf(2) takes it.
+/// The descriptor of an open file, as bpf(2) expects it.
 #[expect(clippy::cast_sign_loss, reason = "an open file has no negative number")]
 pub(crate) fn number(of: &impl AsFd) -> u32 {
     of.as_fd().as_raw_fd() as u32
 }
 
-/// Opens an event of all processes on the first CPU (of a tracepoint: on every CPU).
+/// Opens an event for all processes on the first CPU (for a tracepoint: on every CPU).
 pub(crate) fn open_event(kind: u32, config: u64, flags: libc::c_ulong) -> Result<OwnedFd, Errno> {
     let mut attributes = perf::bindings::perf_event_attr {
         type_: kind,
@@ -250,14 +250,14 @@ pub(crate) fn open_event(kind: u32, config: u64, flags: libc::c_ulong) -> Result
     owned(Errno::result(event)?.into())
 }
 
-/// A file that the kernel has just opened for us alone.
+/// Takes ownership of a descriptor that the kernel has just opened.
 pub(crate) fn owned(number: libc::c_long) -> Result<OwnedFd, Errno> {
     let number = number.try_into().map_err(|_| Errno::EBADF)?;
-    // SAFETY: it was just opened, and no one else knows it.
+    // SAFETY: it was just opened, and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// `CLOCK_MONOTONIC`, as `bpf_ktime_get_ns` has it.
+/// `CLOCK_MONOTONIC` in nanoseconds, like `bpf_ktime_get_ns`.
 pub(crate) fn now_ns() -> u64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| {
         let whole = u64::try_from(now.tv_sec()).unwrap_or(0) * 1_000_000_000;

@@ -33,57 +33,57 @@ use crate::ledger::{PathMaps, Returns, Undecided};
 use crate::privileges;
 use crate::probe::{self, Attachment, LoadOptions, Maps, PinnedPrograms, Programs};
 
-/// How closes are shown, and for how long.
+/// How to show closes, and for how long.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// A JSON object a line, instead of a table.
+    /// One JSON object per line, instead of a table.
     pub json: bool,
-    /// After how many closes to end.
+    /// Ends after this many closes.
     pub count: Option<u64>,
-    /// After how long to end.
+    /// Ends after this time.
     pub duration: Option<Duration>,
-    /// By programs of its own, even beside those of another.
+    /// Use programs of its own even if a service has pinned some.
     pub own: bool,
-    /// The plan of these.
+    /// The plan of its own programs.
     pub plan: Option<Plan>,
-    /// The folder where another lingerd may keep its programs.
+    /// The folder in which a service may have pinned its programs.
     pub pins: PathBuf,
 }
 
-/// How often the place is kept, and units are looked for.
+/// How often to renew the lease and look for units.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How many events are looked at before signals are heard again.
+/// How many events to handle before checking for signals again.
 const BATCH: usize = 64;
 
-/// How long the last lines wait for someone to take them.
+/// How long to wait for a reader of the last lines.
 const LAST: Duration = Duration::from_secs(1);
 
-/// What is to be done next.
+/// What to do next.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Progress {
     /// There may be more events.
     More,
-    /// There are none until more come.
+    /// There are none yet.
     Waits,
-    /// All closes that are wanted were shown.
+    /// All requested closes have been shown.
     Over,
 }
 
-/// Shows the closes that are asked for until a signal, or the options, end it.
+/// Shows matching closes until a signal or the options end it.
 pub fn watch(filter: WatchFilter, options: &Options) -> Result<()> {
     privileges::require()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    // From here on a signal ends it in good order.
+    // From here on, a signal ends it cleanly.
     let signals = {
         let _guard = runtime.enter();
         [SignalKind::terminate(), SignalKind::interrupt()].map(signal)
     };
     let mut session = Session::begin(filter, options)?;
     let shown = runtime.block_on(session.run(options, signals));
-    // Nothing waits for a line that no one takes.
+    // Do not wait for a line without a reader.
     runtime.shutdown_background();
     if let Err(error) = shown
         && !is_closed(&error)
@@ -94,13 +94,13 @@ pub fn watch(filter: WatchFilter, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Whether no one reads any more.
+/// Whether the reader is gone.
 fn is_closed(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref::<io::Error>();
     error.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
-/// What watching takes.
+/// A running watch.
 struct Session {
     /// The programs, if they are this process's own.
     _attached: Option<Attachment>,
@@ -110,14 +110,14 @@ struct Session {
     namer: Namer,
     written: PathMaps,
     undecided: Undecided,
-    /// The hook of the return of close(2), unless it is another's.
+    /// The hook of the return of close(2), unless a service maintains it.
     returns: Option<Returns>,
     programs: Programs,
     symbols: Option<Symbols>,
     clock: Clock,
     lines: Lines,
     closes: u64,
-    /// How many are known to have been missed.
+    /// How many missed events have been reported.
     missed: u64,
 }
 
@@ -154,7 +154,7 @@ impl Session {
         Ok(session)
     }
 
-    /// Who watches wants to know of the first close that waits how long it did.
+    /// Hooks returns from the start, so that the time of the first waiting close is known too.
     fn see_returns(&mut self) {
         if let Some(returns) = &mut self.returns {
             returns.expect_waits();
@@ -207,7 +207,7 @@ impl Session {
         Ok(())
     }
 
-    /// Shows what came, or was missed, in the last moment, as far as someone takes it.
+    /// Shows the last events and losses, as far as they are read.
     async fn end(&mut self, count: Option<u64>, out: &mut Output) -> Result<()> {
         self.tend()?;
         for _ in 0..=RING_EVENTS / BATCH {
@@ -224,7 +224,7 @@ impl Session {
         Ok(())
     }
 
-    /// Keeps the place, looks for units that were started and fates that did not show, says what was missed.
+    /// Renews the lease, looks for new units, settles undecided orphans, and reports missed events.
     fn tend(&mut self) -> Result<()> {
         self.undecided.settle_by(&self.programs)?;
         self.see_returns();
@@ -252,7 +252,7 @@ impl Session {
         Ok(())
     }
 
-    /// Takes some of what has come, to be written.
+    /// Formats a batch of events.
     fn show(&mut self, count: Option<u64>, out: &mut Output) -> Result<Progress> {
         for _ in 0..BATCH {
             if count.is_some_and(|count| self.closes >= count) {
@@ -278,7 +278,7 @@ impl Session {
         Ok(Progress::More)
     }
 
-    /// Says what was shown.
+    /// Prints a summary.
     fn sum_up(&self) {
         eprintln!(
             "lingerd: {} closes told, {} lines missed",
@@ -288,7 +288,7 @@ impl Session {
     }
 }
 
-/// Keeps no capability that neither watching nor, if that is asked for, naming functions takes.
+/// Drops all capabilities except those needed to watch and, for stacks, to symbolize them.
 fn drop_privileges(watcher: &mut Watcher, filter: &Filter, stack: bool) -> Result<()> {
     let wanted = if stack { stack::CAPABILITIES } else { &[] };
     let watcher = Mutex::new(watcher);
@@ -301,10 +301,10 @@ fn drop_privileges(watcher: &mut Watcher, filter: &Filter, stack: bool) -> Resul
     Ok(())
 }
 
-/// The programs, attached if they are this process's own, and what was prepared of their maps.
+/// The programs, with their attachment if they are this process's own, and what was taken from their maps.
 type Opened = (Option<Attachment>, Programs, Prepared);
 
-/// What watching takes of the maps.
+/// What a watch takes from the maps.
 struct Prepared {
     watcher: Watcher,
     written: PathMaps,
@@ -312,7 +312,7 @@ struct Prepared {
     returns: Returns,
 }
 
-/// Takes a place at the programs that another lingerd keeps, or at its own.
+/// Opens the programs of a service, or attaches its own.
 fn open(filter: &Filter, options: &Options) -> Result<Opened> {
     let prepare = |maps: &mut Maps, _plan| -> Result<_, WatchError> {
         Ok(Prepared {
@@ -347,13 +347,13 @@ fn open(filter: &Filter, options: &Options) -> Result<Opened> {
     };
     let (mut attached, prepared) = probe::choose(options.plan, load, None, prepare)?;
     let programs = mem::take(&mut attached.programs);
-    // Attaching may have taken longer than the place is kept without a sign of life.
+    // Attaching may have taken longer than the lease.
     prepared.watcher.renew_lease();
     info!(plan = attached.plan.name(), "watching by its own programs");
     Ok((Some(attached), programs, prepared))
 }
 
-/// Places of its own programs, whose counts no one reads: few, but their paths name the units.
+/// Groups of its own programs: few, because only their paths are used, to name the units.
 const GROUPS: u32 = 1024;
-/// As many as closes that can be watched at the same time.
+/// Orphans of its own programs: as many as closes that can be watched at the same time.
 const ORPHANS: u32 = linger_ebpf::MAX_WATCHED;

@@ -1,18 +1,18 @@
-//! The hierarchy of cgroups, as the file system shows it.
+//! The cgroup hierarchy in the file system.
 
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// The cgroup v2 hierarchy where it is mounted.
+/// The mounted cgroup v2 hierarchy.
 pub struct Cgroups {
     mount: Option<PathBuf>,
-    /// The mount shows the whole hierarchy, not only what a cgroup namespace leaves of it.
+    /// The mount shows the whole hierarchy, not only the part in a cgroup namespace.
     is_whole: bool,
 }
 
-/// Id, and inode number, of the hierarchy's root (`kernfs_create_root`).
+/// Id and inode number of the root (`kernfs_create_root`).
 const ROOT_ID: u64 = 1;
 
 impl Cgroups {
@@ -23,8 +23,7 @@ impl Cgroups {
         Self { mount, is_whole }
     }
 
-    /// What is lost on this host of the labels that follow from cgroups, and what helps; none if
-    /// nothing is.
+    /// Restrictions on this host of the labels that follow from cgroups, with a fix; `None` if there are none.
     #[must_use]
     pub fn shortcoming(&self) -> Option<&'static str> {
         const USE_OTHERS: &str = "no cgroup v2 is in use, only v1: the labels unit, slice, container and pod \
@@ -38,17 +37,17 @@ impl Cgroups {
         if !self.is_whole {
             return Some(PARTLY);
         }
-        // Beside v1, systemd may leave it empty.
+        // Beside v1, systemd may leave v2 empty.
         folders(mount).next().is_none().then_some(USE_OTHERS)
     }
 
-    /// Whether all cgroups are seen, and not only those of a namespace.
+    /// Whether all cgroups are visible, not only those in a namespace.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.is_whole
     }
 
-    /// All that are there: the path of each from the root, by its id.
+    /// The paths of all cgroups from the root, by id.
     #[must_use]
     pub fn all(&self) -> HashMap<u64, PathBuf> {
         let mut all = HashMap::new();
@@ -64,8 +63,8 @@ impl Cgroups {
         all
     }
 
-    /// Whether the cgroup with this path and id is no more. One that cannot be seen from here is not
-    /// gone for all that is known.
+    /// Whether the cgroup with this path and id is gone. If not all cgroups are visible from here, none counts as
+    /// gone.
     #[must_use]
     pub fn is_gone(&self, path: &Path, id: u64) -> bool {
         let path = path.strip_prefix("/").unwrap_or(path);

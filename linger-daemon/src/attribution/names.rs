@@ -1,4 +1,4 @@
-//! From the key of a group to the values of its labels.
+//! Finds the label values of groups.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -12,12 +12,12 @@ use super::cgroups::Cgroups;
 use super::path::Names;
 use super::{Dimension, Labels};
 
-/// What the kernel wrote down of the places where it met groups.
+/// The paths recorded by the kernel side.
 pub trait Paths {
     /// The path of the cgroup with this id.
     fn cgroup(&self, id: u64) -> Option<Path>;
 
-    /// The path of a file that processes execute.
+    /// The path of an executable.
     fn exe(&self, exe: &Exe) -> Option<Path>;
 }
 
@@ -26,7 +26,7 @@ pub trait Paths {
 pub struct Cgroup {
     /// Its path from the root of the hierarchy.
     pub path: PathBuf,
-    /// What that says.
+    /// The names in that path.
     pub names: Names,
 }
 
@@ -37,15 +37,15 @@ impl Cgroup {
     }
 }
 
-/// Knows the names of groups.
+/// Finds the names of groups.
 pub struct Namer {
     dimensions: Arc<[Dimension]>,
-    /// Where cgroups are looked for of which the kernel wrote nothing down.
+    /// Searched for cgroups without a recorded path.
     pub cgroups: Cgroups,
     known: HashMap<u64, Arc<Cgroup>>,
-    /// Those that a search did not find: they are gone, and none gets the id of another.
+    /// Ids of cgroups that a search did not find: they are gone, and ids are not reused.
     gone: HashSet<u64>,
-    /// How many more searches there may be.
+    /// How many more searches are allowed.
     searches: u32,
 }
 
@@ -53,11 +53,11 @@ pub struct Namer {
 /// make many whose paths are too long to be written down, and have each searched for.
 const SEARCHES: u32 = 8;
 
-/// How many cgroups are kept that no group is in, and how many that are gone.
+/// Maximum number of known cgroups without a group, and of cgroups that are gone.
 const KEPT: usize = 256;
 
 impl Namer {
-    /// One for these labels.
+    /// A namer for these labels.
     #[must_use]
     pub fn new(dimensions: Arc<[Dimension]>, cgroups: Cgroups) -> Self {
         Self {
@@ -84,19 +84,19 @@ impl Namer {
         }
     }
 
-    /// What the labels stand for.
+    /// The dimensions of the labels.
     #[must_use]
     pub fn dimensions(&self) -> &Arc<[Dimension]> {
         &self.dimensions
     }
 
-    /// Labels that all read the same.
+    /// Labels that all have the same value.
     #[must_use]
     pub fn all(&self, value: &str) -> Labels {
         Labels::all(value, self.dimensions.len())
     }
 
-    /// The cgroup with this id, as it is known or the kernel wrote it down.
+    /// The cgroup with this id, if it is known or recorded by the kernel side.
     pub fn cgroup(&mut self, id: u64, paths: &impl Paths) -> Option<Arc<Cgroup>> {
         let cgroup = self.look_up(id, paths)?;
         self.learn(id, &cgroup);
@@ -128,7 +128,7 @@ impl Namer {
         found.collect()
     }
 
-    /// Looks for those of these cgroups that are not known otherwise, all of which were there before, in one search.
+    /// Finds these cgroups, all of which must have existed, with at most one search for all unknown ones.
     pub fn find(&mut self, ids: impl IntoIterator<Item = u64>, paths: &impl Paths) {
         let ids = ids.into_iter();
         let unknown: HashSet<u64> = ids
@@ -147,7 +147,7 @@ impl Namer {
         }
     }
 
-    /// What the path of the cgroup with this id says; none if it is not known.
+    /// The names of the cgroup with this id, if it is known.
     pub fn names(&mut self, id: u64, paths: &impl Paths) -> Option<Names> {
         Some(self.cgroup(id, paths)?.names.clone())
     }
@@ -167,7 +167,7 @@ impl Namer {
         self.known.remove(&id);
     }
 
-    /// The labels of a group in this cgroup, where that is asked for.
+    /// The labels of a group in this cgroup.
     #[must_use]
     pub fn labels(&self, group: &Group, cgroup: Option<&Cgroup>, paths: &impl Paths) -> Labels {
         let names = cgroup.map(|cgroup| &cgroup.names);
@@ -192,7 +192,7 @@ impl Namer {
     }
 }
 
-/// The name of a group's process as text; what is not UTF-8 shows as U+FFFD.
+/// The name of a group's process as text; invalid UTF-8 shows as U+FFFD.
 #[must_use]
 pub fn comm(group: &Group) -> String {
     let bytes = group.comm();
@@ -207,7 +207,7 @@ fn family(family: u16) -> Option<&'static str> {
     }
 }
 
-/// A path from its names; none if some are missing.
+/// Joins the names of a path; `None` if the path is incomplete.
 fn join(path: &Path) -> Option<PathBuf> {
     if path.state != Path::WHOLE {
         return None;

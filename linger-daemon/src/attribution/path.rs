@@ -1,16 +1,16 @@
-//! Path of a cgroup → the names that systemd and the runtimes of containers gave it.
+//! Path of a cgroup → names given by systemd and container runtimes.
 
-/// Hex digits of a full container id: what Docker, containerd, CRI-O and Podman draw.
+/// Hex digits of a full container id in Docker, containerd, CRI-O and Podman.
 const ID_DIGITS: usize = 64;
-/// Hex digits of an id that a label shows, as `docker ps` and `crictl ps` do.
+/// Hex digits of an id in a label, as in `docker ps` and `crictl ps`.
 const SHOWN_DIGITS: usize = 12;
 /// Hex digits of a pod's UID without dashes: kubelet's hash of a static pod. Also of an ECS task.
 const UID_DIGITS: usize = 32;
 /// Digits between the dashes of a UUID.
 const UUID_GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
 
-/// What stands before the id in names of containers. Their monitors (`crio-conmon`, `libpod-conmon`)
-/// are not among them: these are processes of the host.
+/// Prefixes of the id in names of containers, without those of their monitors (`crio-conmon`, `libpod-conmon`),
+/// which are processes of the host.
 const RUNTIMES: &[&str] = &[
     "docker",
     "cri-containerd",
@@ -24,7 +24,7 @@ const RUNTIMES: &[&str] = &[
     "crun",
 ];
 
-/// The names that the path of a cgroup holds. A name that does not apply is empty.
+/// The names in the path of a cgroup. A name that does not apply is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
     /// The innermost systemd service or scope, or the plain path where there is none; never empty.
@@ -58,15 +58,15 @@ impl Names {
     }
 }
 
-/// What `name` makes of the longest path that it knows, from the whole one up to the root.
+/// The result of `name` for the longest path, from the whole one up to the root, for which it has one.
 fn innermost(path: &[&str], name: impl Fn(&[&str]) -> Option<String>) -> String {
     let lengths = (1..=path.len()).rev();
     let mut names = lengths.filter_map(|length| name(&path[..length]));
     names.next().unwrap_or_default()
 }
 
-/// The name of a unit, which systemd marks by `_` where the kernel could take it for its own file.
-/// What it escapes otherwise (`\x2d`) is part of the name.
+/// The name of a unit, without the `_` that systemd prepends if the name could collide with a kernel file. Other
+/// escapes (`\x2d`) are part of the name.
 fn unescape(name: &str) -> &str {
     name.strip_prefix('_').unwrap_or(name)
 }
@@ -96,7 +96,7 @@ fn container(path: &[&str]) -> Option<String> {
     match *path {
         [.., unit, "payload"] => machine(unit),
         [.., "lxc" | "lxc.payload", name] => Some(name.to_owned()),
-        // Of the same form as a container: a pod.
+        // A Podman pod has a name of the same form.
         [.., name] if podman_pod(path).is_none() => lxc(name).or_else(|| Some(shown(id(name)?))),
         _ => None,
     }

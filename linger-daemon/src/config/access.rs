@@ -1,14 +1,14 @@
-//! Who may see `/live.json`, which tells processes and addresses.
+//! Who may read `/live.json`, which shows processes and addresses.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Who may see `/live.json` without a password or a certificate.
+/// Who may read `/live.json` without a password or a certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Access {
-    /// No one, nor with them.
+    /// Nobody, not even with them.
     No,
-    /// Those on this host, who ask it by its address or its own name.
+    /// Clients on this host that address it by IP address or by its own name.
     #[default]
     Loopback,
     /// Everyone.
@@ -16,7 +16,7 @@ pub enum Access {
 }
 
 impl Access {
-    /// As it is written.
+    /// The value in the file.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

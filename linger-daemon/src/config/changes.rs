@@ -1,4 +1,4 @@
-//! What a new configuration changes in a running daemon.
+//! Changes of the configuration of a running daemon.
 
 use std::fmt;
 
@@ -7,16 +7,16 @@ use toml::Value;
 
 use super::{Config, Key};
 
-/// A setting that the new configuration says anew.
+/// A setting that the new configuration changes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
     /// The setting.
     pub key: Key,
-    /// What is in effect.
+    /// The value in effect.
     pub old: Value,
-    /// What is wanted.
+    /// The new value.
     pub new: Value,
-    /// Whether it can be had without attaching anew.
+    /// Whether it applies without a restart.
     pub applies: bool,
 }
 
@@ -30,10 +30,10 @@ impl fmt::Display for Change {
     }
 }
 
-/// What is in effect once a daemon that runs with `running` was told of `wanted`.
+/// The configuration in effect after a daemon that runs with `running` reloads `wanted`.
 ///
-/// Where metrics are served and to whom, the plan, the labels and the sizes of maps stay until the next start;
-/// so does what would contradict them.
+/// Listeners, access, the plan, the labels and the sizes of maps stay until the next start, and so do settings
+/// that would contradict them.
 #[must_use]
 pub fn in_effect(running: &Config, wanted: &Config) -> Config {
     let (tells_ports, would_tell) = (!running.ports.is_empty(), !wanted.ports.is_empty());
@@ -49,7 +49,7 @@ pub fn in_effect(running: &Config, wanted: &Config) -> Config {
     };
     let mut filter = wanted.filter.clone();
     if running.keyed() & keyed::CGROUP == 0 {
-        // The programs do not look at cgroups.
+        // The programs do not read cgroups.
         filter.allow.units = running.filter.allow.units.clone();
         filter.deny.units = running.filter.deny.units.clone();
     }
@@ -72,7 +72,7 @@ pub fn in_effect(running: &Config, wanted: &Config) -> Config {
     }
 }
 
-/// All that `wanted` changes, in the order of the keys.
+/// Every setting that `wanted` changes, in the order of the keys.
 #[must_use]
 pub fn changes(running: &Config, wanted: &Config) -> Vec<Change> {
     let effect = in_effect(running, wanted);

@@ -1,7 +1,7 @@
-//! The file: read with suspicion, taken apart key by key.
+//! Reads the configuration file, key by key.
 //!
-//! Each key is read for itself, with its line, rather than the whole into one type: so all that is
-//! wrong is told at once.
+//! Each key is read separately, with its line, instead of deserializing the whole file into one type: this
+//! reports all mistakes at once.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read as _;
@@ -17,12 +17,12 @@ use toml::de::{DeTable, DeValue};
 use super::raw_value::{RawValue, Value};
 use super::{FileError, Key, Origin, Problem};
 
-/// Largest file that is read, bytes.
+/// Maximum size of the file, bytes.
 const LARGEST: u64 = 1 << 20;
 
-/// The text of a file of settings.
+/// Reads a file of settings as text.
 pub(crate) fn text(path: &Path) -> Result<String, FileError> {
-    // Not to wait at a pipe that nobody writes to.
+    // Do not block on a pipe without a writer.
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(O_NONBLOCK)
@@ -39,7 +39,7 @@ pub(crate) fn text(path: &Path) -> Result<String, FileError> {
     })
 }
 
-/// Looks at the open file, which no one can exchange any more.
+/// Checks the open file, which can no longer be replaced.
 fn check(file: &File, root: bool) -> Result<(), FileError> {
     const WRITABLE_BY_OTHERS: u32 = 0o002;
     let metadata = file.metadata()?;
@@ -52,7 +52,7 @@ fn check(file: &File, root: bool) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Takes a file apart: calls `each` for every key that there is. Returns what else is in it.
+/// Parses a file and calls `each` for every known key in it. Returns the other problems.
 pub(super) fn each(text: &str, file: &Arc<Path>, each: impl FnMut(RawValue<'_>)) -> Vec<Problem> {
     let newlines = newlines(text.as_bytes());
     let (document, errors) = DeTable::parse_recoverable(text);
@@ -77,7 +77,7 @@ pub(super) fn each(text: &str, file: &Arc<Path>, each: impl FnMut(RawValue<'_>))
     problems.collect()
 }
 
-/// Where the lines end.
+/// The offsets of all newlines.
 fn newlines(text: &[u8]) -> Vec<usize> {
     let bytes = text.iter().enumerate();
     bytes
@@ -85,7 +85,7 @@ fn newlines(text: &[u8]) -> Vec<usize> {
         .collect()
 }
 
-/// The line of the byte at this place, from 1.
+/// The line of the byte at this offset, from 1.
 fn line(newlines: &[usize], at: usize) -> usize {
     newlines.partition_point(|&newline| newline < at) + 1
 }
@@ -107,7 +107,7 @@ impl<F: FnMut(RawValue<'_>)> Walk<'_, F> {
                     }
                 }
                 (table @ ("allow" | "deny"), other) => {
-                    // No key's, only to be shown.
+                    // Any key will do: the value is only shown.
                     let found = self.value(Key::AllowUnits, other);
                     self.problems.push(Problem::Value {
                         origin: self.origin(name),
@@ -120,7 +120,7 @@ impl<F: FnMut(RawValue<'_>)> Walk<'_, F> {
         }
     }
 
-    /// An entry of a table, of the whole document if its prefix is empty.
+    /// An entry of a table, or of the document if the prefix is empty.
     fn entry<T: AsRef<str>>(
         &mut self,
         prefix: &str,
@@ -130,7 +130,7 @@ impl<F: FnMut(RawValue<'_>)> Walk<'_, F> {
         let origin = self.origin(name);
         let own = name.get_ref().as_ref();
         let mut keys = Key::ALL.iter();
-        // A dot within quotes is no way into a table.
+        // A dot within quotes does not select a table.
         match keys.find(|key| key.place() == (prefix, own)) {
             Some(&key) => {
                 let value = self.value(key, value.get_ref());
@@ -171,7 +171,7 @@ impl<F: FnMut(RawValue<'_>)> Walk<'_, F> {
     }
 }
 
-/// A name as TOML would write it.
+/// A name as written in TOML.
 fn shown(name: &str) -> String {
     let bare = |character: char| character.is_ascii_alphanumeric() || "-_".contains(character);
     if !name.is_empty() && name.chars().all(bare) {
@@ -181,9 +181,9 @@ fn shown(name: &str) -> String {
     }
 }
 
-/// What a key that there is not could be.
+/// Suggests what an unknown key could be.
 fn hint(prefix: &str, own: &str) -> String {
-    /// Two letters of five may be wrong.
+    /// Two letters out of five may be wrong.
     const NEAR: f64 = 0.6;
     if !prefix.is_empty() && Key::ALL.iter().any(|key| key.place() == ("", own)) {
         return format!("{own} belongs above the first line in [ ]");

@@ -1,4 +1,4 @@
-//! Whose closes get a group of their own.
+//! Which closes get a group of their own.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,24 +6,24 @@ use wildmatch::WildMatch;
 
 use super::PortSet;
 
-/// What is counted by itself. Everything else is counted under `other`, so that sums stay exact.
+/// Selects the closes that get a group of their own. All others are counted under `other`, so that sums stay exact.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filter {
-    /// Each of these lists that is not empty must contain a close…
+    /// Every non-empty list here must contain the close…
     pub allow: Lists,
-    /// … and none of these may.
+    /// … and none of these lists may.
     pub deny: Lists,
 }
 
 impl Filter {
-    /// Whether closes of this unit may have a group of their own.
+    /// Whether closes of this unit may get a group of their own.
     #[must_use]
     pub fn admits_unit(&self, unit: &str) -> bool {
         let allowed = &self.allow.units;
         (allowed.is_empty() || allowed.matches(unit)) && !self.deny.units.matches(unit)
     }
 
-    /// Whether closes of a process of this name may.
+    /// Whether closes of a process with this name may get a group of their own.
     #[must_use]
     pub fn admits_comm(&self, comm: &str) -> bool {
         let allowed = &self.allow.comms;
@@ -37,14 +37,14 @@ impl Filter {
     }
 }
 
-/// What `[allow]` or `[deny]` lists.
+/// The lists of `[allow]` or `[deny]`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Lists {
-    /// By the label `unit`.
+    /// Values of the label `unit`.
     pub units: Patterns,
-    /// By process name, of 1 to 15 bytes.
+    /// Process names of 1 to 15 bytes.
     pub comms: BTreeSet<String>,
-    /// By local port of accepted connections.
+    /// Local ports of accepted connections.
     pub ports: PortSet,
 }
 
@@ -59,7 +59,7 @@ impl Patterns {
         self.0.values().any(|matcher| matcher.matches(unit))
     }
 
-    /// Whether there is none.
+    /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -86,11 +86,11 @@ impl FromIterator<Pattern> for Patterns {
 pub struct Pattern(String);
 
 impl Pattern {
-    /// Longest path of a cgroup, bytes.
+    /// Maximum length of a cgroup path, bytes.
     const LONGEST: usize = 4096;
 
-    /// The pattern; none if it is empty or too long for a path, or holds a control character or
-    /// one that means more in other kinds of patterns: `[`, `]`, `{`, `}`.
+    /// Parses a pattern; `None` if it is empty, too long for a path, or contains a control character or one with a
+    /// special meaning in other kinds of patterns: `[`, `]`, `{`, `}`.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         let foreign = |character: char| character.is_control() || "[]{}".contains(character);
@@ -98,7 +98,7 @@ impl Pattern {
         valid.then(|| Self(text.to_owned()))
     }
 
-    /// The pattern as it was written.
+    /// The pattern as written.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,4 +1,4 @@
-//! The names of the settings, and where their values come from.
+//! The keys of the settings, and the origins of their values.
 
 use std::fmt;
 use std::path::Path;
@@ -9,45 +9,45 @@ use crate::logging;
 /// A setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
-    /// Where the metrics are served.
+    /// Addresses that serve the metrics.
     Listen,
-    /// The file that says who may ask for them.
+    /// The file that says who may read them.
     WebConfigFile,
-    /// Who may see what is live.
+    /// Who may read the live figures.
     Live,
-    /// The hooks to use.
+    /// The plan to use.
     Plan,
     /// Whether counts outlive the daemon.
     Persist,
-    /// Where they are kept.
+    /// Where they are pinned.
     Pins,
-    /// What is logged.
+    /// What to log.
     LogLevel,
-    /// What tells groups apart.
+    /// The labels of groups.
     Labels,
-    /// What the label `port` tells apart.
+    /// The ports that the label `port` distinguishes.
     Ports,
-    /// Groups at a time.
+    /// Maximum number of groups.
     MaxGroups,
-    /// Series at most.
+    /// Maximum number of series.
     MaxSeries,
-    /// How long an idle group is kept.
+    /// How long to keep an idle group.
     RetireAfter,
-    /// Orphans at a time.
+    /// Maximum number of orphans followed.
     MaxOrphans,
-    /// Age at which an orphan is given up.
+    /// How long to follow an orphan.
     OrphanTtl,
     /// Units that get groups of their own.
     AllowUnits,
-    /// Process names that do.
+    /// Process names that get groups of their own.
     AllowComms,
-    /// Local ports that do.
+    /// Local ports that get groups of their own.
     AllowPorts,
-    /// Units that do not.
+    /// Units that get no groups of their own.
     DenyUnits,
-    /// Process names that do not.
+    /// Process names that get no groups of their own.
     DenyComms,
-    /// Local ports that do not.
+    /// Local ports that get no groups of their own.
     DenyPorts,
 }
 
@@ -76,7 +76,7 @@ impl Key {
         Self::DenyPorts,
     ];
 
-    /// Its name in the file, after that of its table if it stands in one.
+    /// Its name in the file, with its table if it is in one.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -103,18 +103,18 @@ impl Key {
         }
     }
 
-    /// The table it stands in, with the dot that follows (empty if in none), and its name there.
+    /// Its table with the following dot (empty if none), and its name in the table.
     #[must_use]
     pub(super) fn place(self) -> (&'static str, &'static str) {
         let name = self.name();
         name.split_at(name.find('.').map_or(0, |dot| dot + 1))
     }
 
-    /// The flag that wins over the file: for lists that of one entry, `--allow-unit`.
+    /// The flag that overrides the file; in the singular for lists in a table: `--allow-unit`.
     #[must_use]
     pub fn flag(self) -> String {
         match self.place() {
-            // As with all exporters.
+            // As in all exporters.
             ("", "web-config-file") => "--web.config.file".to_owned(),
             ("", name) => format!("--{name}"),
             (table, list) => {
@@ -124,7 +124,7 @@ impl Key {
         }
     }
 
-    /// Whether its value may be a list; in a flag the entries stand between commas.
+    /// Whether its value may be a list; in a flag, commas separate the entries.
     #[must_use]
     pub fn is_list(self) -> bool {
         matches!(self, Self::Listen | Self::Labels | Self::Ports) || !self.place().0.is_empty()
@@ -137,10 +137,10 @@ impl fmt::Display for Key {
     }
 }
 
-/// Where a value comes from.
+/// The origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
-    /// Nobody said anything else.
+    /// The default.
     Default,
     /// A line of the file, from 1.
     Line(Arc<Path>, usize),

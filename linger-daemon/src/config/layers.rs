@@ -13,29 +13,29 @@ use super::{Config, FileError, Invalid, Key, Origin, Problem, file};
 use crate::attribution::Dimension;
 use crate::logging::LogFilter;
 
-/// The file that is read unless another is given.
+/// The default file.
 pub const DEFAULT_PATH: &str = "/etc/linger/lingerd.toml";
 
-/// Where settings are looked for.
+/// The sources of the settings.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
-    /// The file, which must exist. If none is given, [`DEFAULT_PATH`], which need not.
+    /// The file, which must exist. If `None`, [`DEFAULT_PATH`], which need not exist.
     pub file: Option<PathBuf>,
-    /// The values of flags. Those of lists may be several entries each, between commas.
+    /// The values of flags. For lists, each may have several entries, separated by commas.
     pub flags: BTreeMap<Key, Vec<String>>,
     /// The environment variable of the log level.
     pub environment: Option<OsString>,
 }
 
 impl Sources {
-    /// The file that is read if it exists.
+    /// The path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.file.as_deref().unwrap_or(Path::new(DEFAULT_PATH))
     }
 }
 
-/// A configuration, and where it comes from.
+/// A configuration, with the origins of its values.
 #[derive(Clone, Debug)]
 pub struct Effective {
     /// The settings.
@@ -46,14 +46,14 @@ pub struct Effective {
 }
 
 impl Effective {
-    /// Where the value of a key comes from.
+    /// The origin of a key's value.
     #[must_use]
     pub fn origin(&self, key: Key) -> &Origin {
         self.origins.get(&key).unwrap_or(&Origin::Default)
     }
 }
 
-/// Reads the file, the environment and the flags, or tells all that is wrong with them.
+/// Reads the file, the environment and the flags. Fails with all problems found.
 pub fn load(sources: &Sources) -> Result<Effective, Invalid> {
     let mut layers = Layers::default();
     layers.file(sources);
@@ -64,7 +64,7 @@ pub fn load(sources: &Sources) -> Result<Effective, Invalid> {
     layers.finish()
 }
 
-/// Where programs are kept. What is wrong with other settings is a warning.
+/// The folder of pinned programs. Problems with other settings are warnings.
 pub fn pins(sources: &Sources) -> Result<PathBuf, Invalid> {
     let mut layers = Layers::default();
     if !sources.flags.contains_key(&Key::Pins) {
@@ -80,7 +80,7 @@ pub fn pins(sources: &Sources) -> Result<PathBuf, Invalid> {
     Ok(layers.config.pins)
 }
 
-/// What is logged, of what works without the file.
+/// The log filter for commands that do not read the file.
 pub fn log_level(sources: &Sources) -> Result<LogFilter, Invalid> {
     let mut layers = Layers::default();
     layers.environment(sources);
@@ -93,7 +93,7 @@ struct Layers {
     config: Config,
     has_file: bool,
     origins: BTreeMap<Key, Origin>,
-    /// Keys of which it is not known what the problems leave of them.
+    /// Keys whose value is unknown because of problems.
     bad: BTreeSet<Key>,
     problems: Vec<Problem>,
 }
@@ -135,7 +135,7 @@ impl Layers {
         }
     }
 
-    /// The variable counts unless it is empty, or the flag is given.
+    /// Applies the environment variable, unless it is empty or the flag is given.
     fn environment(&mut self, sources: &Sources) {
         let Some(text) = sources.environment.as_deref() else {
             return;
@@ -187,7 +187,7 @@ impl Layers {
         })
     }
 
-    /// Settings that are right by themselves, and wrong together.
+    /// Finds settings that are valid on their own but contradict each other.
     fn contradictions(&mut self) {
         let Config {
             labels,
@@ -231,7 +231,7 @@ impl Layers {
         }
     }
 
-    /// Tells of it where `key` was set, unless what one of the two says is not known.
+    /// Reports a contradiction where `key` was set, unless the value of one of the two is unknown.
     fn contradiction(&mut self, key: Key, other: Key, why: &str) {
         if !self.bad.contains(&key) && !self.bad.contains(&other) {
             let origin = self.origins.get(&key).unwrap_or(&Origin::Default);

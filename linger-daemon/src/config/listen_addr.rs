@@ -1,11 +1,11 @@
-//! Where to listen.
+//! Addresses to listen on.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// A place to listen at.
+/// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ListenAddr {
     /// An address with its port.
@@ -14,10 +14,10 @@ pub enum ListenAddr {
     Unix(PathBuf),
 }
 
-/// What the path of a Unix socket follows.
+/// Prefix of the path of a Unix socket.
 const UNIX: &str = "unix:";
 
-/// Text that is no place.
+/// Not a valid address to listen on.
 #[derive(Debug, thiserror::Error)]
 #[error("neither an address with its port, nor unix: and an absolute path")]
 pub struct ParseListenAddrError;

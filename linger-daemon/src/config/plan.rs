@@ -1,4 +1,4 @@
-//! The plan as it is configured.
+//! The configured plan.
 
 use clap::ValueEnum;
 use linger_ebpf::Plan;

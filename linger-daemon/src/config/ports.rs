@@ -12,7 +12,7 @@ pub struct PortSet {
 }
 
 impl PortSet {
-    /// Whether the port is among them.
+    /// Whether the set contains a port.
     #[must_use]
     pub fn contains(&self, port: u16) -> bool {
         let next = self.ranges.partition_point(|range| *range.end() < port);
@@ -26,19 +26,19 @@ impl PortSet {
         self.ranges.iter().cloned().flatten()
     }
 
-    /// How many ports they are.
+    /// Number of ports.
     #[must_use]
     pub fn len(&self) -> usize {
         self.ranges.iter().map(ExactSizeIterator::len).sum()
     }
 
-    /// Whether there is none.
+    /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
 
-    /// The ports that are in both.
+    /// The ports in both sets.
     pub(super) fn intersection(&self, other: &Self) -> Self {
         self.iter()
             .filter(|&port| other.contains(port))
@@ -46,7 +46,7 @@ impl PortSet {
             .collect()
     }
 
-    /// The entries of a list in the file: a number for a port, text for several in a row.
+    /// The entries of a list in the file: a number for a port, text for a range.
     pub(super) fn entries(&self) -> impl Iterator<Item = Value> {
         self.ranges.iter().map(|range| {
             let (first, last) = (*range.start(), *range.end());
@@ -60,7 +60,7 @@ impl PortSet {
 }
 
 impl FromIterator<RangeInclusive<u16>> for PortSet {
-    /// Ranges may overlap, and stand in any order. Empty ones add nothing.
+    /// Ranges may overlap, be empty, and come in any order.
     fn from_iter<I: IntoIterator<Item = RangeInclusive<u16>>>(ranges: I) -> Self {
         let mut sorted: Vec<_> = ranges
             .into_iter()

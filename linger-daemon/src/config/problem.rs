@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, a line each.
+//! Problems with a configuration, one line each.
 
 use std::fmt;
 use std::io;
@@ -9,51 +9,51 @@ use thiserror::Error;
 
 use super::{Key, Origin};
 
-/// One thing that is wrong.
+/// A problem with a configuration.
 #[derive(Debug, Error)]
 pub enum Problem {
-    /// The file as a whole.
+    /// The file cannot be used.
     #[error("{}: {why}", path.display())]
     File {
         /// Its path.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Why.
         why: FileError,
     },
-    /// A line that is not TOML.
+    /// Invalid TOML.
     #[error("{}:{line}: invalid TOML: {why}", file.display())]
     Syntax {
         /// The file.
         file: Arc<Path>,
         /// Its line, from 1.
         line: usize,
-        /// What the parser says.
+        /// The message of the parser.
         why: String,
     },
-    /// A key that means nothing.
+    /// An unknown key.
     #[error("{origin}: {name}: unknown key, {hint}")]
     UnknownKey {
         /// Where it stands.
         origin: Origin,
-        /// What it is called.
+        /// Its name.
         name: String,
-        /// What it could be.
+        /// A suggestion.
         hint: String,
     },
-    /// A value that a key does not take.
+    /// An invalid value.
     #[error("{}{why}", place(origin, key))]
     Value {
         /// Where it stands.
         origin: Origin,
-        /// The key, or the table, that it is for.
+        /// Its key, or table.
         key: String,
-        /// What is wrong, and what was expected.
+        /// What was found, and what is expected.
         why: String,
     },
 }
 
 impl Problem {
-    /// Something wrong with the value of a key.
+    /// An invalid value of a key.
     pub(super) fn value(origin: &Origin, key: Key, why: String) -> Self {
         Self::Value {
             origin: origin.clone(),
@@ -62,7 +62,7 @@ impl Problem {
         }
     }
 
-    /// Where it is in the file: whole file, then by line, then what is outside.
+    /// Its line, for sorting: the whole file first, then by line, then problems outside the file.
     pub(super) fn line(&self) -> usize {
         match self {
             Self::File { .. } => 0,
@@ -81,7 +81,7 @@ impl From<Problem> for Vec<Problem> {
     }
 }
 
-/// Of a line of the file, the key has to be told; a flag tells it already.
+/// The place to show: a line with its key; a flag shows the key itself.
 fn place(origin: &Origin, key: &str) -> String {
     match origin {
         Origin::Line(..) => format!("{origin}: {key}: "),
@@ -90,22 +90,22 @@ fn place(origin: &Origin, key: &str) -> String {
     }
 }
 
-/// Why a file is not read.
+/// Why a file cannot be used.
 #[derive(Debug, Error)]
 pub enum FileError {
-    /// The system says so.
+    /// Reading it fails.
     #[error("cannot be read: {0}")]
     Read(#[from] io::Error),
     /// A directory, a pipe, a device.
     #[error("is no regular file, expected one of text")]
     NotAFile,
-    /// Anybody could tell the daemon of root what to do.
+    /// Any user could control a daemon that runs as root.
     #[error(
         "is writable by everyone, expected only its owner's settings: `chmod o-w` it, and look who \
          changed it"
     )]
     WorldWritable,
-    /// No one writes that much by hand.
+    /// Larger than any file written by hand.
     #[error("is larger than 1 MiB, expected a few lines of text")]
     TooLarge,
     /// Not text.
@@ -113,12 +113,12 @@ pub enum FileError {
     NotUtf8(usize),
 }
 
-/// A configuration with at least one problem.
+/// The problems of a configuration, at least one.
 #[derive(Debug, Error)]
 pub struct Invalid(pub Vec<Problem>);
 
 impl fmt::Display for Invalid {
-    /// A line for each problem, whatever its names and values contain.
+    /// One line for each problem, with control characters escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, problem) in self.0.iter().enumerate() {
             if number > 0 {

@@ -1,4 +1,4 @@
-//! Values as people write them, and what the keys take of that.
+//! Unparsed values, and how each kind of key parses them.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,26 +13,26 @@ use super::{Access, Key, ListenAddr, Origin, Pattern, Patterns, PlanChoice, Port
 use crate::attribution::Dimension;
 use crate::logging::LogFilter;
 
-/// What was written for a key, or for an entry of its list.
+/// An unparsed value of a key, or an entry of its list.
 pub(super) struct RawValue<'a> {
     pub(super) key: Key,
     pub(super) origin: Origin,
     pub(super) value: Value<'a>,
 }
 
-/// A value, of the types that there are.
+/// A value of any type.
 pub(super) enum Value<'a> {
-    /// Of the command line or the environment: text, or a number.
+    /// From the command line or the environment: text, or a number.
     Word(&'a str),
     /// Text in the file.
     Text(&'a str),
     /// A number in the file.
     Integer(&'a DeInteger<'a>),
-    /// A truth value in the file.
+    /// A boolean in the file.
     Boolean(bool),
-    /// Several.
+    /// A list.
     List(Vec<RawValue<'a>>),
-    /// What no key takes, in words.
+    /// A description of a value that no key accepts.
     Other(String),
 }
 
@@ -54,7 +54,7 @@ impl Value<'_> {
 }
 
 impl fmt::Display for Value<'_> {
-    /// Quotes text, and cuts what is long.
+    /// Quotes text, and truncates it if it is long.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const LONGEST: usize = 60;
         match self {
@@ -71,7 +71,7 @@ impl fmt::Display for Value<'_> {
     }
 }
 
-// What the keys take, in words.
+// Descriptions of valid values.
 const PLACE: &str = "an address with its port such as 127.0.0.1:10546 or [::]:10546, unix: and the \
                      path of a socket, or a list of these";
 const LOG_FILTER: &str = "a level (error, warn, info, debug or trace), or levels by module as in \
@@ -80,7 +80,7 @@ const DURATION: &str = "at least 1s: a number of seconds such as 90, or a time s
 const PORTS: &str = "a port from 1 to 65535, or several in a row such as \"8000-8099\"";
 const PATTERN: &str = "a unit or the path of a cgroup, in which * stands for any text and ? for \
                        one character, without any of [ ] { }";
-/// Longest name of a process, bytes.
+/// Maximum length of a process name, bytes.
 const MAX_COMM: usize = 15;
 const COMM: &str = "the name of a process, of 1 to 15 bytes";
 
@@ -126,7 +126,7 @@ impl RawValue<'_> {
         })
     }
 
-    /// None if the text is empty.
+    /// The path of a file; `None` if the text is empty.
     pub(super) fn file(&self) -> Result<Option<PathBuf>, Problem> {
         self.read("the path of a file", |value| {
             let path = value.text().filter(|path| !path.contains('\0'))?;
@@ -150,7 +150,7 @@ impl RawValue<'_> {
         })
     }
 
-    /// A bare number is one of seconds.
+    /// A duration; a bare number is in seconds.
     pub(super) fn duration(&self) -> Result<Duration, Problem> {
         self.read(DURATION, |value| {
             let time = match value.integer() {
@@ -187,7 +187,7 @@ impl RawValue<'_> {
         })
     }
 
-    /// The first and the last of several ports in a row.
+    /// The first and last port of a range.
     fn range(&self) -> Result<(u16, u16), Problem> {
         self.read(PORTS, |value| {
             let (first, last) = if let Some(port) = value.integer() {
@@ -200,7 +200,7 @@ impl RawValue<'_> {
         })
     }
 
-    /// One of the names that the command line knows too.
+    /// One of the names known to the command line.
     fn choice<T: ValueEnum>(&self) -> Result<T, Problem> {
         let choices = T::value_variants().iter();
         let names: Vec<_> = choices
@@ -210,7 +210,7 @@ impl RawValue<'_> {
         self.read(&expected, |value| T::from_str(value.text()?, false).ok())
     }
 
-    /// What `read` makes of the value, if it can; `expected` says of what it can.
+    /// Parses the value by `read`; `expected` describes valid values.
     fn read<T>(
         &self,
         expected: &str,
@@ -220,7 +220,7 @@ impl RawValue<'_> {
             .ok_or_else(|| self.problem(&format!("found {}, expected {expected}", self.value)))
     }
 
-    /// What `read` makes of the entries of a list, or all that is wrong with them.
+    /// Parses the entries of a list by `read`, or returns all problems with them.
     fn list<T: Ord>(
         &self,
         read: impl Fn(&Self) -> Result<T, Problem>,

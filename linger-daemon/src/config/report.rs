@@ -1,4 +1,4 @@
-//! `lingerd config`: what the configuration is worth, and what it comes to.
+//! `lingerd config`: checks and shows the configuration.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Effective, Invalid, Key, Sources, load};
 
-/// Says that the configuration is valid; the error is all that is wrong.
+/// Checks the configuration; fails with all problems found.
 pub fn check(sources: &Sources) -> Result<String, Invalid> {
     let effective = load(sources)?;
     let path = sources.path().display();

@@ -1,4 +1,4 @@
-//! The latest costly closes, as the daemon keeps them in mind.
+//! The latest costly closes, kept by the daemon.
 
 use std::collections::VecDeque;
 
@@ -8,19 +8,19 @@ use super::{Clock, Close, WatchError, WatchEvent, Watcher, decode};
 use crate::attribution::Names;
 use crate::probe::Maps;
 
-/// The latest costly closes: those that lost something, or were blocked for long
-/// ([`linger_ebpf::COSTLY_NS`]). They are a sample: where they come too fast, some are left out.
+/// The latest costly closes: those that lost payload, or blocked for long ([`linger_ebpf::COSTLY_NS`]). They are
+/// a sample: if they come too fast, some are left out.
 pub struct RecentCloses {
     watcher: Watcher,
     clock: Clock,
     closes: VecDeque<Close>,
 }
 
-/// How many are kept.
+/// Maximum number of closes kept.
 const MOST: usize = 100;
 
 impl RecentCloses {
-    /// Keeps them in mind from now on. To be made before the programs are attached.
+    /// Keeps them from now on. Call it before the programs are attached.
     pub fn new(maps: &mut Maps) -> Result<Self, WatchError> {
         Ok(Self {
             watcher: Watcher::of_daemon(maps)?,
@@ -29,8 +29,7 @@ impl RecentCloses {
         })
     }
 
-    /// Takes what has come since the last time: to be called each ten seconds at least. `name` knows the
-    /// names of cgroups, by their ids.
+    /// Reads new events. Call it at least every ten seconds. `name` returns the names of cgroups, by their ids.
     pub fn read(&mut self, name: impl FnOnce(&[u64]) -> Vec<Option<Names>>) {
         self.watcher.renew_lease();
         // The wall clock may have been set.
@@ -54,7 +53,7 @@ impl RecentCloses {
         self.closes.truncate(MOST);
     }
 
-    /// The latest first.
+    /// The closes, latest first.
     pub fn closes(&self) -> impl Iterator<Item = &Close> {
         self.closes.iter()
     }

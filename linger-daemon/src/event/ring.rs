@@ -1,4 +1,4 @@
-//! A place among those who watch, and the ring that the kernel fills for it.
+//! A watcher's place, and the ring that the kernel fills for it.
 
 use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,16 +13,16 @@ use crate::ledger::{LedgerError, Shared, take};
 use crate::probe::Maps;
 use crate::sys::now_ns;
 
-/// Why nothing can be watched.
+/// Why watching fails.
 #[derive(Debug, Error)]
 pub enum WatchError {
     /// The maps cannot be used.
     #[error(transparent)]
     Maps(#[from] LedgerError),
-    /// The kernel makes no ring, or does not take it.
+    /// The ring cannot be created or installed.
     #[error("cannot make a ring for events")]
     Ring(#[source] MapError),
-    /// The kernel does not take what is asked for.
+    /// The filter cannot be set.
     #[error("cannot tell the programs what is asked for")]
     Filter(#[source] MapError),
     /// All places are taken.
@@ -30,33 +30,32 @@ pub enum WatchError {
     Full,
 }
 
-/// A place among those who watch. It is given up in the end, or, if that does not come to pass, some
-/// seconds later.
+/// One of the places for watchers. It is released on drop or, if the process dies, when its lease expires.
 pub struct Watcher {
     place: u32,
     watch: Shared,
     filters: Array<MapData, Filter>,
-    /// Open until the programs are loaded.
+    /// Kept open until the programs are loaded.
     _rings: ArrayOfMaps<MapData>,
     ring: RingBuf<MapData>,
     lease: Duration,
-    /// What began before this was for the one who had the place before.
+    /// Closes that began before this time belong to the previous holder of the place.
     since_ns: u64,
-    /// How many events had found no room when this one took the place.
+    /// The number of missed events when this watcher took the place.
     missed: u64,
 }
 
-/// How long a place is kept without a sign of life.
+/// How long a place is kept without a renewal.
 const LEASE: Duration = Duration::from_secs(10);
-/// The same of the daemon, which looks at its ring seldom.
+/// The lease of the daemon, which reads its ring rarely.
 const LEASE_OF_DAEMON: Duration = Duration::from_secs(60);
-/// Bytes of a ring: some thousand closes, for those who look often.
+/// Size of a ring, bytes: some thousand closes, for watchers that read often.
 const RING: u32 = 1 << 20;
-/// As many events as that has room for.
+/// Number of events that fit in a ring.
 pub(crate) const RING_EVENTS: usize = RING as usize / (Event::HEAD + 8);
-/// Bytes of that of the daemon.
+/// Size of the daemon's ring, bytes.
 const RING_OF_DAEMON: u32 = 64 << 10;
-/// As many closes as that has room for.
+/// Number of closes that fit in the daemon's ring.
 const BUDGET_OF_DAEMON: u64 = RING_OF_DAEMON as u64 / (Event::HEAD as u64 + 8);
 
 impl Watcher {
@@ -76,7 +75,7 @@ impl Watcher {
         Self::at(place, watch, maps, filter, LEASE, RING)
     }
 
-    /// Takes the daemon's place. It watches from now on, and there is but one.
+    /// Takes the daemon's place, of which there is only one, and watches from now on.
     pub fn of_daemon(maps: &mut Maps) -> Result<Self, WatchError> {
         let watch = shared(maps)?;
         let filter = &Filter::COSTLY;
@@ -115,14 +114,14 @@ impl Watcher {
         Ok(watcher)
     }
 
-    /// Asks for other closes from now on.
+    /// Changes the filter.
     pub fn ask(&mut self, filter: &Filter) -> Result<(), WatchError> {
         let set = self.filters.set(self.place, filter, 0);
         set.map_err(WatchError::Filter)
     }
 
-    /// Keeps the place for some seconds more: to be called each second, or, by the daemon, each ten. Returns
-    /// for how long it was not kept, because that was not done: what was closed then is not told.
+    /// Renews the lease. Call it every second, or every ten seconds in the daemon. Returns for how long the lease
+    /// had expired: closes in that time are not reported.
     #[expect(clippy::must_use_candidate, reason = "not all need to know")]
     pub fn renew_lease(&self) -> Duration {
         let now = now_ns();
@@ -138,7 +137,7 @@ impl Watcher {
         Duration::from_nanos(now.saturating_sub(ended))
     }
 
-    /// The next event; none if there is none yet.
+    /// The next event, if there is one.
     pub fn take(&mut self) -> Option<Event> {
         while let Some(item) = self.ring.next() {
             let event = read(&item);
@@ -149,7 +148,7 @@ impl Watcher {
         None
     }
 
-    /// How many events found no room since this one watches.
+    /// Number of events missed for lack of room since this watcher began.
     #[must_use]
     pub fn missed(&self) -> u64 {
         let missed = missed(&self.watch, self.place).load(Ordering::Relaxed);
@@ -193,15 +192,15 @@ fn ring(bytes: u32) -> Result<MapData, MapError> {
     MapData::create(ring, "EVENTS", None)
 }
 
-/// An event from its bytes, which may end before its stack.
+/// Reads an event from its bytes, which may end before the stack.
 fn read(bytes: &[u8]) -> Option<Event> {
     let mut event = MaybeUninit::new(Event::ZERO);
     let length = bytes.len();
     if length != Event::HEAD && length != size_of::<Event>() {
         return None;
     }
-    // SAFETY: it has room for that many bytes; `Event` is made of integers without padding, so that any
-    // bytes are one.
+    // SAFETY: it has room for that many bytes; `Event` consists of integers without padding, for which any
+    // bytes are valid.
     Some(unsafe {
         event
             .as_mut_ptr()

@@ -1,4 +1,4 @@
-//! The kernel's clocks in the units of people.
+//! Converts the kernel's clocks to Unix time and seconds.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,24 +7,24 @@ use nix::time::{ClockId, clock_getres};
 use super::seconds;
 use crate::sys::now_ns;
 
-/// What turns times of the kernel into those of people.
+/// Converts times of the kernel.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     /// The Unix time at the zero of `CLOCK_MONOTONIC`, seconds.
     zero: f64,
-    /// Ticks (`CONFIG_HZ`) of a second.
+    /// Ticks per second (`CONFIG_HZ`).
     hertz: u64,
 }
 
 impl Clock {
-    /// One for this host, as its clocks stand now.
+    /// For this host, by its current clocks.
     #[must_use]
     pub fn of_host() -> Self {
-        /// That of most distributions.
+        /// The value in most distributions.
         const USUAL_HERTZ: u64 = 250;
         let unix = SystemTime::now().duration_since(UNIX_EPOCH);
         let zero = unix.map_or(0.0, |unix| unix.as_secs_f64()) - seconds(now_ns());
-        // The coarse clocks move with each tick.
+        // The coarse clocks advance with each tick.
         let tick = clock_getres(ClockId::CLOCK_REALTIME_COARSE).ok();
         let tick = tick.and_then(|tick| u64::try_from(tick.tv_nsec()).ok());
         let hertz = tick
@@ -46,7 +46,7 @@ impl Clock {
         self.zero + seconds(monotonic_ns)
     }
 
-    /// How many seconds so many jiffies are.
+    /// Converts jiffies to seconds.
     pub(super) fn seconds_of(self, jiffies: u64) -> u64 {
         jiffies / self.hertz
     }

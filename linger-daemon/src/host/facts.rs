@@ -1,4 +1,4 @@
-//! What files say of the surroundings.
+//! Facts about the environment.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,36 +8,36 @@ use nix::unistd::{AccessFlags, access};
 use super::{KernelProbe, Namespace};
 use crate::probe::{self, Preemption};
 
-/// All that is judged.
+/// All facts that are judged.
 #[derive(Clone, Debug)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "they have nothing to do with each other"
 )]
 pub struct Facts {
-    /// The kernel's answers.
+    /// The kernel's answers to probing system calls.
     pub probe: KernelProbe,
-    /// There is a seccomp filter on this process.
+    /// This process has a seccomp filter.
     pub is_filtered: bool,
-    /// It lives in the initial namespace of users.
+    /// It is in the initial user namespace.
     pub is_initial_user: bool,
-    /// It lives in the initial namespace of processes.
+    /// It is in the initial PID namespace.
     pub is_initial_pid: bool,
-    /// What the kernel is locked down to.
+    /// The kernel's lockdown level.
     pub lockdown: Lockdown,
-    /// The security modules in use; none if that cannot be read.
+    /// The security modules in use; `None` if they cannot be read.
     pub modules: Option<String>,
-    /// Where programs and maps outlive the daemon.
+    /// The BPF file system, in which programs and maps outlive the daemon.
     pub bpffs: Bpffs,
-    /// Where kprobes are made.
+    /// The file system in which kprobes are defined.
     pub tracefs: Tracefs,
-    /// The kernel shows its types.
+    /// The kernel's BTF is available.
     pub has_btf: bool,
     /// How the kernel preempts.
     pub preemption: Preemption,
-    /// What is lost of the labels that follow from cgroups.
+    /// Restrictions of the labels that follow from cgroups.
     pub cgroups: Option<&'static str>,
-    /// `net.core.bpf_jit_enable`, which only the initial network namespace has.
+    /// `net.core.bpf_jit_enable`, visible only in the initial network namespace.
     pub jit: Option<u32>,
     /// `kernel.perf_event_paranoid`
     pub perf_paranoid: Option<i32>,
@@ -45,45 +45,45 @@ pub struct Facts {
     pub unprivileged_disabled: Option<u32>,
 }
 
-/// How far the kernel keeps root from its own inside.
+/// The kernel's lockdown level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lockdown {
-    /// Not at all.
+    /// No lockdown.
     None,
-    /// Root may read and not change it.
+    /// Root may read kernel memory, but not change it.
     Integrity,
-    /// Root may not read it either.
+    /// Root may not read kernel memory either.
     Confidentiality,
-    /// No one says so here.
+    /// Not visible.
     Unknown,
 }
 
-/// What is at `/sys/fs/bpf`.
+/// The state of `/sys/fs/bpf`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Bpffs {
     /// Nothing is mounted there.
     Missing,
-    /// Another file system is.
+    /// Another file system is mounted there.
     Other(String),
-    /// It is there, to be read only.
+    /// Mounted, but not writable.
     ReadOnly,
-    /// It is there, and may be written to.
+    /// Mounted and writable.
     Writable,
 }
 
-/// What is where tracefs should be.
+/// The state of tracefs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tracefs {
-    /// No probes can be made: it is not mounted, or the kernel has no kprobes.
+    /// Not mounted, or the kernel has no kprobes.
     Missing,
-    /// This process may not make probes.
+    /// This process may not define probes.
     ReadOnly,
-    /// It may.
+    /// This process may define probes.
     Writable,
 }
 
 impl Facts {
-    /// Those of this process.
+    /// The facts of this process.
     #[must_use]
     pub fn here() -> Self {
         let mut facts = Self::read(Path::new("/"), KernelProbe::now());
@@ -92,8 +92,8 @@ impl Facts {
         facts
     }
 
-    /// Those that the files below `root` tell, with these answers; cgroups are taken to be all right,
-    /// and the kernel to preempt nothing.
+    /// The facts in the files below `root`, with these answers. Assumes that cgroups are fine and that the kernel
+    /// does not preempt.
     #[must_use]
     pub fn read(root: &Path, probe: KernelProbe) -> Self {
         let text = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
@@ -125,7 +125,7 @@ fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
 }
 
 impl Lockdown {
-    /// By the file of securityfs, and, where that is not to be seen, by the kernel's command line.
+    /// By the file in securityfs or, if that is not visible, the kernel's command line.
     fn parse(file: &str, command_line: &str) -> Self {
         let chosen = file
             .split_once('[')
@@ -146,7 +146,7 @@ impl Lockdown {
 impl Bpffs {
     fn find(root: &Path, mounts: &str) -> Self {
         const PLACE: &str = "/sys/fs/bpf";
-        // What was mounted last is on top.
+        // The last mount is on top.
         let kind = mounts.lines().rev().find_map(|line| {
             let mut words = line.split(' ');
             let (_, place, kind) = (words.next()?, words.next()?, words.next()?);
@@ -180,7 +180,7 @@ fn below(root: &Path, path: &str) -> PathBuf {
     root.join(path.trim_start_matches('/'))
 }
 
-/// Whether this process may write there: by permissions, and by how it is mounted.
+/// Whether this process may write there, by permissions and mount options.
 fn is_writable(path: &Path) -> bool {
     access(path, AccessFlags::W_OK).is_ok()
 }

@@ -1,11 +1,11 @@
-//! What follows from the facts.
+//! Judges the facts.
 
 use nix::errno::Errno;
 
 use super::{Bpffs, Facts, Finding, Lockdown, Tracefs, Verdict};
 use crate::probe::Preemption;
 
-/// Every thing with its verdict: first what may keep lingerd from counting at all.
+/// All findings, first those that may keep lingerd from counting at all.
 #[must_use]
 pub fn judge(facts: &Facts) -> Vec<Finding> {
     const JUDGES: [(&str, Judge); 14] = [
@@ -38,7 +38,7 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
         .collect()
 }
 
-/// A verdict, what was found, and what helps.
+/// A verdict, the finding, and a fix.
 type Judgment = (Verdict, String, Option<&'static str>);
 
 type Judge = fn(&Facts) -> Judgment;
@@ -82,7 +82,7 @@ fn user_namespace(facts: &Facts) -> Judgment {
     )
 }
 
-/// A refusal that no lack of privileges explains.
+/// A refusal that a lack of privileges does not explain.
 fn refused(errno: Option<Errno>, facts: &Facts) -> Option<Errno> {
     let privileged = facts.probe.missing.is_empty() && facts.is_initial_user;
     errno.filter(|errno| privileged || *errno == Errno::ENOSYS)
@@ -235,7 +235,7 @@ fn perf_paranoid(facts: &Facts) -> Judgment {
     let level = facts.perf_paranoid;
     let shown = level.map_or_else(|| "unknown".to_owned(), |level| level.to_string());
     match refused(facts.probe.event, facts) {
-        // Levels above 2 are of Debian and Ubuntu; they take CAP_SYS_ADMIN.
+        // Levels above 2 exist in Debian and Ubuntu, and require CAP_SYS_ADMIN.
         Some(Errno::EACCES | Errno::EPERM)
             if facts.probe.perf_refused.is_none() && level > Some(2) =>
         {

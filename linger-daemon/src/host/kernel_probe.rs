@@ -1,4 +1,4 @@
-//! What the kernel answers when it is asked.
+//! Probes the kernel with harmless system calls.
 
 use std::os::fd::OwnedFd;
 
@@ -15,18 +15,18 @@ use crate::sys;
 pub struct KernelProbe {
     /// Capabilities that are missing.
     pub missing: Vec<Capability>,
-    /// How even a command that there is not is refused by bpf(2); none if it is called unknown.
+    /// The error with which bpf(2) refuses even an unknown command; `None` if it only calls the command unknown.
     pub bpf_refused: Option<Errno>,
-    /// As `bpf_refused`, of `perf_event_open(2)` and its flags.
+    /// Like `bpf_refused`, for `perf_event_open(2)` and an unknown flag.
     pub perf_refused: Option<Errno>,
-    /// Why no map can be made.
+    /// Why no map can be created.
     pub map: Option<Errno>,
     /// Why no event of the whole host can be opened.
     pub event: Option<Errno>,
 }
 
 impl KernelProbe {
-    /// Asks.
+    /// Probes the running kernel.
     #[must_use]
     pub fn now() -> Self {
         Self {
@@ -47,7 +47,7 @@ fn refusal(answer: Result<OwnedFd, Errno>) -> Option<Errno> {
 /// `BPF_MAP_CREATE`
 const MAP_CREATE: libc::c_long = 0;
 
-/// As much of `union bpf_attr` as making a map takes (include/uapi/linux/bpf.h).
+/// The part of `union bpf_attr` for creating a map (include/uapi/linux/bpf.h).
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 struct MapAttributes {
@@ -71,11 +71,11 @@ impl MapAttributes {
 
 fn bpf(command: libc::c_long, attributes: &MapAttributes) -> Result<OwnedFd, Errno> {
     let mut attributes = *attributes;
-    // SAFETY: they are those of a map to be made, and point to nothing.
+    // SAFETY: these are the attributes for creating a map, without pointers.
     sys::owned(unsafe { sys::bpf(command, &mut attributes) }?)
 }
 
-/// Opens the event that never happens.
+/// Opens the dummy event.
 fn open_event(flags: libc::c_ulong) -> Result<OwnedFd, Errno> {
     use perf::bindings::{PERF_COUNT_SW_DUMMY, PERF_TYPE_SOFTWARE};
     sys::open_event(PERF_TYPE_SOFTWARE, PERF_COUNT_SW_DUMMY.into(), flags)

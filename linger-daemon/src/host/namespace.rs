@@ -6,14 +6,14 @@ use std::path::Path;
 /// A kind of namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Namespace {
-    /// Of process ids.
+    /// The PID namespace.
     Pid,
-    /// Of users, and of what capabilities are worth.
+    /// The user namespace, which decides the scope of capabilities.
     User,
 }
 
 impl Namespace {
-    /// Whether this process lives in the initial one, by the files below `root`.
+    /// Whether this process is in the initial one, by the files below `root`.
     #[must_use]
     pub fn is_initial(self, root: &Path) -> bool {
         // include/linux/proc_ns.h: PROC_PID_INIT_INO, PROC_USER_INIT_INO

@@ -1,4 +1,4 @@
-//! Which closes are asked for.
+//! Which closes to show.
 
 use std::time::Duration;
 
@@ -8,28 +8,28 @@ use super::units::CgroupAt;
 
 use crate::event::WatchEvent;
 
-/// Which closes are asked for: those to which all of it applies.
+/// Which closes to show: those that meet every condition.
 #[derive(Clone, Debug, Default)]
 pub struct WatchFilter {
-    /// With one of these outcomes; with any, if there are none.
+    /// One of these outcomes; any if empty.
     pub outcomes: Vec<Outcome>,
-    /// By a process in one of these units; in any, if there are none.
+    /// One of these units; any if empty.
     pub units: Vec<String>,
-    /// By processes of this name.
+    /// The name of the process.
     pub comm: Option<String>,
-    /// With this port at either end.
+    /// The port of either end.
     pub port: Option<u16>,
-    /// That lost payload, by themselves or by the end of their orphan.
+    /// Only closes that lost payload, directly or by the end of their orphan.
     pub lost: bool,
-    /// Blocked for so long at least.
+    /// Minimum time blocked.
     pub blocked: Option<Duration>,
-    /// With the stack of the process.
+    /// Record the user stack.
     pub stack: bool,
 }
 
 impl WatchFilter {
-    /// The same in the words of the programs, for units in these cgroups. Of several, none is named to the
-    /// programs: then [`WatchFilter::matches`] tells them apart.
+    /// The filter for the programs, with the cgroups of the units. The programs can filter by one cgroup; with
+    /// several, only [`WatchFilter::matches`] does.
     pub(super) fn to_kernel(&self, cgroups: &[CgroupAt]) -> Filter {
         let mut filter = Filter::ALL;
         if !self.outcomes.is_empty() {
@@ -38,7 +38,7 @@ impl WatchFilter {
         }
         if let Some(comm) = &self.comm {
             let mut bytes = [0; 16];
-            // As the kernel does, with a zero behind it.
+            // Truncated as by the kernel, with a terminating zero.
             for (to, from) in bytes[..15].iter_mut().zip(comm.bytes()) {
                 *to = from;
             }
@@ -65,7 +65,7 @@ impl WatchFilter {
         filter
     }
 
-    /// Whether what the programs told is wanted: below the cgroup of a unit there may be others.
+    /// Whether an event from the programs matches: below the cgroup of a unit there may be other units.
     pub(super) fn matches(&self, event: &WatchEvent) -> bool {
         let connection = match event {
             WatchEvent::Close(close) | WatchEvent::Correction(close) => &close.connection,

@@ -1,4 +1,4 @@
-//! What is told, as lines of a table or as JSON.
+//! Formats events as lines of a table or as JSON.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -9,13 +9,13 @@ use anstyle::{AnsiColor, Style};
 use crate::event::{Close, Connection, End, Frame, WatchEvent};
 use crate::text::{escape_for_terminal, seconds};
 
-/// How lines are written.
+/// The format of lines.
 pub(super) struct Lines {
     json: bool,
     coloured: bool,
 }
 
-/// The columns: their heads and widths. Numbers stand to the right.
+/// Headings and widths of the columns. Numbers are right-aligned.
 const COLUMNS: [(&str, usize); 13] = [
     ("TIME (UTC)", 12),
     ("PID", 7),
@@ -40,7 +40,7 @@ impl Lines {
         }
     }
 
-    /// The heads of the columns.
+    /// Writes the headings of the columns.
     pub(super) fn head(&self, out: &mut impl Write) -> io::Result<()> {
         if self.json {
             return Ok(());
@@ -49,7 +49,7 @@ impl Lines {
         writeln!(out, "{}  BLOCKED", row(&heads))
     }
 
-    /// Writes one thing that is told.
+    /// Writes an event.
     pub(super) fn write(&self, out: &mut impl Write, event: &WatchEvent) -> io::Result<()> {
         if self.json {
             serde_json::to_writer(&mut *out, event)?;
@@ -108,7 +108,7 @@ impl Lines {
         self.remark(out, end.at, &end.connection, &text, lost > 0)
     }
 
-    /// A line about a close that has one already.
+    /// Writes a further line about a close.
     fn remark(
         &self,
         out: &mut impl Write,
@@ -137,7 +137,7 @@ impl Lines {
     }
 }
 
-/// Cells in their columns.
+/// Aligns cells in their columns.
 fn row(cells: &[String]) -> String {
     let cells = cells.iter().zip(COLUMNS);
     let cells: Vec<_> = cells

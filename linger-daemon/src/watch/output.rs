@@ -1,15 +1,15 @@
-//! Lines on their way to stdout. A thread writes them, so that a reader who lags holds up nothing else.
+//! Lines on their way to stdout. A thread writes them, so that a slow reader holds up nothing else.
 
 use std::io;
 
 use tokio::io::{AsyncWriteExt as _, Stdout, stdout};
 
-/// Lines, and where they go.
+/// Buffered lines for stdout.
 pub(super) struct Output {
     stdout: Stdout,
-    /// What is yet to be written.
+    /// Bytes not written yet.
     pub(super) lines: Vec<u8>,
-    /// The thread has written all that it was given.
+    /// The thread has written everything it was given.
     is_flushed: bool,
 }
 
@@ -27,7 +27,7 @@ impl Output {
         self.lines.is_empty() && self.is_flushed
     }
 
-    /// Writes all lines. May be dropped before it is done, and called again.
+    /// Writes all lines. May be cancelled and called again.
     pub(super) async fn write(&mut self) -> io::Result<()> {
         while !self.lines.is_empty() {
             self.is_flushed = false;

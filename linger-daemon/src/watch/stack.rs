@@ -1,4 +1,4 @@
-//! Names for the addresses on the stack of a process.
+//! Symbolizes user stacks.
 
 use blazesym::Pid;
 use blazesym::symbolize::source::{Process, Source};
@@ -8,15 +8,15 @@ use tracing::debug;
 
 use crate::event::{Close, Frame};
 
-/// What reading the programs of other users takes: their memory maps, the files behind these, and links to
-/// files that are gone.
+/// Capabilities for reading the programs of other users: their memory maps, the mapped files, and links to
+/// deleted files.
 pub(super) const CAPABILITIES: &[Capability] = &[
     Capability::CAP_SYS_PTRACE,
     Capability::CAP_DAC_READ_SEARCH,
     Capability::CAP_CHECKPOINT_RESTORE,
 ];
 
-/// What knows the functions of programs.
+/// Finds the functions of addresses in programs.
 pub(super) struct Symbols(Symbolizer);
 
 impl Symbols {
@@ -24,7 +24,7 @@ impl Symbols {
         Self(Symbolizer::new())
     }
 
-    /// Names the frames of a close, as far as its process still lives and is not stripped.
+    /// Names the frames of a close, as far as its process still lives and its binary has symbols.
     pub(super) fn name(&self, close: &mut Close) {
         let source = Source::from(Process::new(Pid::from(close.connection.pid)));
         for frame in &mut close.stack {

@@ -1,19 +1,19 @@
-//! Where the cgroups of units are.
+//! Finds the cgroups of units.
 
 use std::path::Path;
 
 use crate::attribution::{Cgroups, Names};
 
-/// Where a cgroup is.
+/// A cgroup with its level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct CgroupAt {
     /// Its id.
     pub(super) id: u64,
-    /// How many are above it.
+    /// How many cgroups are above it.
     pub(super) level: i32,
 }
 
-/// Units that are asked for.
+/// The units to watch.
 pub(super) struct Units {
     names: Vec<String>,
     cgroups: Cgroups,
@@ -27,7 +27,7 @@ impl Units {
         }
     }
 
-    /// The outermost cgroups of these units, as they are now: a unit that is started anew gets another.
+    /// The current outermost cgroups of these units: a restarted unit gets another one.
     pub(super) fn look(&self) -> Vec<CgroupAt> {
         if self.names.is_empty() {
             return Vec::new();
