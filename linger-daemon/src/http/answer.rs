@@ -25,7 +25,7 @@ pub(super) async fn answer(
     request: &Request<impl Body>,
     state: &State,
     peer: Peer,
-    under_way: &RequestGuard,
+    in_flight: &RequestGuard,
     due: Instant,
 ) -> Answer {
     let rules = state.security.rules();
@@ -33,7 +33,7 @@ pub(super) async fn answer(
     let has_body = !request.body().is_end_stream();
     let mut answer = match gate.check(&rules.users, request.headers(), peer).await {
         Verdict::Welcome => {
-            let scrape = |view| scrape(request, view, state, peer, under_way, due);
+            let scrape = |view| scrape(request, view, state, peer, in_flight, due);
             let refused = refusal(state.live, request, peer, rules.knows_all);
             welcome(request, has_body, state, refused, scrape).await
         }

@@ -40,7 +40,7 @@ impl ResponseBody {
     pub(super) fn of(self, request: RequestGuard) -> Either<Full<Bytes>, Stream> {
         match self {
             Self::Whole(bytes) => {
-                request.waits(bytes.len());
+                request.begin_answer(bytes.len());
                 let held = Held {
                     bytes,
                     _request: request,
@@ -48,7 +48,7 @@ impl ResponseBody {
                 Either::Left(Full::new(Bytes::from_owner(held)))
             }
             Self::Long(chunks) => {
-                request.waits(MADE);
+                request.begin_answer(MADE);
                 Either::Right(Stream::new(chunks, request))
             }
         }

@@ -162,7 +162,7 @@ impl Connections {
     }
 
     /// Ends the connection whose long answer has waited longest, if there are too many.
-    fn relieve(&self) {
+    fn end_oldest_long_answer(&self) {
         let mut table = self.table();
         let waiting = table.long_answers();
         if waiting.len() > MAX_WAITING

@@ -48,7 +48,7 @@ pub(super) async fn scrape<B>(
     view: View,
     state: &State,
     peer: Peer,
-    under_way: &RequestGuard,
+    in_flight: &RequestGuard,
     due: Instant,
 ) -> Answer {
     let Some(metrics) = state.metrics.get() else {
@@ -62,7 +62,7 @@ pub(super) async fn scrape<B>(
     let started = Instant::now();
     let metrics = Arc::clone(metrics);
     let work = async {
-        let permit = under_way.get(state.scrapes.acquire(peer)).await;
+        let permit = in_flight.wait_for(state.scrapes.acquire(peer)).await;
         let (begins, begun) = oneshot::channel();
         spawn_blocking(move || {
             show(&metrics, wanted, begins);

@@ -45,10 +45,10 @@ pub(super) async fn serve_connection(
     let service = service_fn(|request: Request<Incoming>| {
         let due = Instant::now() + limits.answer_time;
         let (state, peer) = (Arc::clone(&state), place.peer());
-        let under_way = place.begin(due + GRACE);
+        let in_flight = place.begin(due + GRACE);
         async move {
-            let answer = answer::answer(&request, &state, peer, &under_way, due).await;
-            Ok::<_, Infallible>(answer.map(|body| body.of(under_way)))
+            let answer = answer::answer(&request, &state, peer, &in_flight, due).await;
+            Ok::<_, Infallible>(answer.map(|body| body.of(in_flight)))
         }
     });
     let stream = TokioIo::new(stream);
@@ -106,7 +106,7 @@ impl ConnectionLifetime<'_> {
             () = sleep(self.limits.connection_time) => {}
             _ = self.stopped.changed() => {}
             end = self.place.must_end(self.limits.request_time) => if end != End::Silent {
-                return self.cut(end);
+                return self.log_end(end);
             }
         }
         finish(connection.as_mut());
@@ -114,12 +114,12 @@ impl ConnectionLifetime<'_> {
             // First of all it says farewell.
             biased;
             _ = connection => {}
-            end = self.place.must_end(self.limits.request_time) => self.cut(end),
+            end = self.place.must_end(self.limits.request_time) => self.log_end(end),
         }
     }
 
-    /// With the connection ends what is made for it, and its turn.
-    fn cut(&self, end: End) {
+    /// Logs why the connection is ended. What is made for it ends with it.
+    fn log_end(&self, end: End) {
         if end == End::Overdue {
             let seconds = self.limits.answer_time.as_secs_f32();
             tracing::warn!(seconds, "an answer was not taken in time");

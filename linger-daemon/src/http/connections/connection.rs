@@ -92,8 +92,7 @@ impl Drop for Connection {
     }
 }
 
-/// A request under way, until its answer is taken, or no one waits for it any more: then it is
-/// dropped.
+/// A request in flight: dropped when its answer is taken, or no one waits for it any more.
 pub(in crate::http) struct RequestGuard {
     all: Arc<Connections>,
     state: Arc<watch::Sender<ConnectionState>>,
@@ -101,19 +100,18 @@ pub(in crate::http) struct RequestGuard {
 }
 
 impl RequestGuard {
-    /// Waits for a turn that others may have. Those whose clients do not go on taking what is made for
-    /// them meanwhile lose it.
-    pub(in crate::http) async fn get<T>(&self, turn: impl Future<Output = T>) -> T {
-        let mut turn = pin!(turn);
+    /// Waits for a permit, and meanwhile ends connections that hold one and whose client takes nothing.
+    pub(in crate::http) async fn wait_for<T>(&self, permit: impl Future<Output = T>) -> T {
+        let mut permit = pin!(permit);
         loop {
-            match timeout(STALL / 4, turn.as_mut()).await {
-                Ok(turn) => return turn,
+            match timeout(STALL / 4, permit.as_mut()).await {
+                Ok(permit) => return permit,
                 Err(_) => self.all.end_stalled(),
             }
         }
     }
 
-    /// So many bytes of the answer are made, and wait for the client from now on.
+    /// This many bytes of the answer wait for the client from now on.
     pub(in crate::http) fn made(&self, bytes: usize) {
         self.state.send_modify(|state| {
             if let Some(request) = state.requests.get_mut(&self.number) {
@@ -122,11 +120,11 @@ impl RequestGuard {
         });
     }
 
-    /// The same of the first bytes.
-    pub(in crate::http) fn waits(&self, bytes: usize) {
+    /// The answer begins, and this many bytes of it wait for the client.
+    pub(in crate::http) fn begin_answer(&self, bytes: usize) {
         self.made(bytes);
         if bytes >= LONG {
-            self.all.relieve();
+            self.all.end_oldest_long_answer();
         }
         self.all.changed.notify_one();
     }

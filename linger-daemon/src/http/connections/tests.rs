@@ -38,12 +38,12 @@ async fn an_answer_that_waits_gives_way_after_all_that_have_none() {
     let all = Connections::new(2);
     let asking = all.admit(Some(host(1))).await;
     let request = asking.begin(Instant::now() + QUIET);
-    request.waits(1);
+    request.begin_answer(1);
     let silent = all.admit(Some(host(1))).await;
     let third = all.admit(Some(host(1))).await;
     assert!(!gives_way(&asking).await && gives_way(&silent).await);
     let answered = third.begin(Instant::now() + QUIET);
-    answered.waits(1);
+    answered.begin_answer(1);
     let _fourth = all.admit(Some(host(1))).await;
     assert!(gives_way(&asking).await && !gives_way(&third).await);
 }
