@@ -1,8 +1,7 @@
-//! What the views show: one reading of the ledger for people, as JSON.
+//! The live view: one reading of the ledger for people, as JSON.
 //!
-//! Its numbers are those of `/metrics`, by the same names, added up over all groups. As there, what
-//! never happened is missing, and stands for zero. All numbers but times are whole; those above 2^53
-//! take a reader that does not hold them as floats.
+//! Its numbers are those of `/metrics`, under the same names, summed over all groups. As there, a missing entry means
+//! zero. All numbers except times are integers; those above 2^53 need a reader that does not store them as floats.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,16 +10,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::Close;
 
-/// Groups that a [`Live`] shows at most.
+/// Maximum number of groups in a [`Live`].
 pub const MAX_GROUPS: usize = 200;
 
-/// Costly closes that a [`Live`] shows at most.
+/// Maximum number of costly closes in a [`Live`].
 pub const MAX_RECENT: usize = 100;
 
-/// How many there are of each thing, by its name.
+/// Counts by name.
 pub type Counts = BTreeMap<String, u64>;
 
-/// All that the views show, at one moment.
+/// Everything that the views show, at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Live {
     /// When the ledger was read, Unix seconds.
@@ -41,21 +40,21 @@ pub struct Live {
     pub closes: Counts,
     /// Time that closing threads spent in close.
     pub blocked: Blocked,
-    /// Payload that closes threw away from their send queues, by outcome. What was thrown away after
-    /// close is in `orphans`; `linger_discarded_bytes_total` has both.
+    /// Send-queue payload discarded by closes, by outcome. Payload discarded after close is in `orphans`;
+    /// `linger_discarded_bytes_total` has both.
     pub discarded: BTreeMap<String, Queues>,
-    /// Received payload that no one read, thrown away by closes, bytes.
+    /// Received payload discarded unread by closes, bytes.
     pub unread: u64,
     /// RSTs that this host sent, by cause.
     pub resets: Counts,
-    /// What closes left to the kernel.
+    /// Orphans left by closes.
     pub orphans: Orphans,
     /// Names of the groups' labels, in the order in which they are shown.
     pub dimensions: Vec<String>,
     /// Who closed, in the order of the labels' values: at most [`MAX_GROUPS`], those that lost most
     /// bytes, aborted most, blocked longest, closed most.
     pub groups: Vec<Group>,
-    /// How many groups are not shown. They are in all other numbers.
+    /// Number of groups not shown. All other numbers include them.
     pub groups_omitted: usize,
     /// The daemon itself.
     pub health: Health,
@@ -69,8 +68,7 @@ pub struct Live {
 pub struct Blocked {
     /// Upper bounds of the buckets, inclusive, seconds; one more bucket is above.
     pub bounds: Vec<f64>,
-    /// By whether the close waited under `SO_LINGER`, `true` or `false`. Closes whose time is not known are
-    /// missing.
+    /// By whether the close waited under `SO_LINGER`, `true` or `false`. Closes whose time is unknown are missing.
     pub waited: BTreeMap<String, Histogram>,
 }
 
@@ -86,7 +84,7 @@ pub struct Lived {
 /// A distribution of times.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Histogram {
-    /// How many times lie in each bucket, not cumulative; the last is above all bounds.
+    /// Number of times in each bucket, not cumulative; the last bucket is above all bounds.
     pub counts: Vec<u64>,
     /// Sum of the times, seconds.
     pub sum: f64,
@@ -95,13 +93,13 @@ pub struct Histogram {
 /// Bytes of payload in each half of a send queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Queues {
-    /// Never left this host.
+    /// Never sent.
     pub unsent: u64,
     /// Sent, and may or may not have arrived.
     pub unacked: u64,
 }
 
-/// Closed sockets with payload unsent or unacknowledged, and what became of it.
+/// Closed sockets with payload unsent or unacknowledged, and their fates.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Orphans {
     /// Orphans still under way.
@@ -110,28 +108,28 @@ pub struct Orphans {
     pub orphaned: u64,
     /// Of that, acknowledged by the peer, bytes; counted when the orphan ends.
     pub delivered: u64,
-    /// Of that, thrown away, by fate.
+    /// Of that, discarded, by fate.
     pub discarded: BTreeMap<String, Queues>,
-    /// Orphans that came to an end, by fate.
+    /// Orphans that ended, by fate.
     pub ends: Counts,
     /// How long they lived.
     pub seconds: Lived,
 }
 
-/// What one group did.
+/// Counters of one group.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Group {
-    /// Who it is: a value for each of the dimensions, empty where one does not apply.
+    /// Its labels: a value for each dimension, empty if it does not apply.
     pub labels: BTreeMap<String, String>,
     /// Its closes by outcome.
     pub closes: Counts,
-    /// Those of them that gave their connection up: the outcomes that end in `_aborted`.
+    /// Its aborted closes: the outcomes that end in `_aborted`.
     pub aborted: u64,
     /// Time that its threads spent in close, seconds.
     pub blocked_seconds: f64,
-    /// Payload that its closes threw away from their send queues, bytes.
+    /// Send-queue payload discarded by its closes, bytes.
     pub discarded: u64,
-    /// Received payload that no one read, thrown away by its closes, bytes.
+    /// Received payload discarded unread by its closes, bytes.
     pub unread: u64,
     /// RSTs that this host sent.
     pub resets: u64,
@@ -141,16 +139,16 @@ pub struct Group {
     pub orphaned: u64,
     /// Of that, acknowledged by the peer, bytes.
     pub delivered: u64,
-    /// Of that, thrown away, bytes.
+    /// Of that, discarded, bytes.
     pub lost_after_close: u64,
 }
 
-/// How the daemon is.
+/// The health of the daemon.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Health {
-    /// What could not be recorded, by kind; each is there, also when it is zero.
+    /// Losses, by kind; every kind is present, even if zero.
     pub lost: Counts,
-    /// Payload of orphans that found no place, bytes.
+    /// Payload of orphans for which there was no room, bytes.
     pub lost_orphan_bytes: u64,
     /// How full the maps are.
     pub maps: Vec<Map>,
@@ -158,11 +156,11 @@ pub struct Health {
     pub hooks: Vec<Hook>,
     /// How long reading the ledger took, seconds.
     pub reading_seconds: f64,
-    /// Memory that the daemon occupies, bytes; zero if the system does not say.
+    /// Resident memory of the daemon, bytes; zero if unknown.
     pub resident_bytes: u64,
 }
 
-/// How full a map of the kernel is.
+/// The fill level of a BPF map.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Map {
     /// Its name.
@@ -173,14 +171,14 @@ pub struct Map {
     pub capacity: u64,
 }
 
-/// A program, and its place in the kernel.
+/// A program and its attach point.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hook {
     /// Name of the program.
     pub program: String,
-    /// Where it belongs.
+    /// Its attach point.
     pub target: String,
-    /// Whether it is there.
+    /// Whether it is attached.
     pub attached: bool,
 }
 
@@ -193,7 +191,7 @@ pub struct RecentClose {
     pub comm: String,
     /// Its id.
     pub pid: u32,
-    /// The systemd unit, or the path of the cgroup that is in none.
+    /// The systemd unit, or the path of a cgroup outside any unit.
     pub unit: String,
     /// Address and port of this end: `192.0.2.1:80`, `[2001:db8::1]:80`.
     pub local: String,
@@ -203,11 +201,11 @@ pub struct RecentClose {
     pub outcome: String,
     /// Time that the thread spent in it, seconds.
     pub blocked_seconds: f64,
-    /// Payload thrown away that was never sent, bytes.
+    /// Payload discarded, never sent, bytes.
     pub unsent: u64,
-    /// Payload thrown away that was sent and not acknowledged, bytes.
+    /// Payload discarded, sent and not acknowledged, bytes.
     pub unacked: u64,
-    /// Received payload thrown away that no one had read, bytes.
+    /// Received payload discarded unread, bytes.
     pub unread: u64,
 }
 

@@ -49,8 +49,8 @@ pub struct Namer {
     searches: u32,
 }
 
-/// How many times [`Namer::find`] searches all cgroups until [`Namer::rest`]: whoever may make cgroups can
-/// make many whose paths are too long to be written down, and have each searched for.
+/// Maximum number of searches through all cgroups by [`Namer::find`] until the next [`Namer::rest`]: a user who may
+/// create cgroups can create many whose paths are too long to be recorded, each of which would need a search.
 const SEARCHES: u32 = 8;
 
 /// Maximum number of known cgroups without a group, and of cgroups that are gone.

@@ -57,7 +57,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Which closes are asked for.
+    /// Which closes to show.
     #[must_use]
     pub fn filter(&self) -> WatchFilter {
         WatchFilter {
@@ -71,7 +71,7 @@ impl Watch {
         }
     }
 
-    /// How they are shown, where the service keeps its programs in this folder.
+    /// How to show them; `pins` is the folder in which a service may have pinned its programs.
     #[must_use]
     pub fn options(&self, pins: PathBuf) -> watch::Options {
         watch::Options {
@@ -85,7 +85,7 @@ impl Watch {
     }
 }
 
-/// Knows outcomes by their names.
+/// Parses outcomes by name.
 fn outcomes() -> impl clap::builder::TypedValueParser<Value = Outcome> {
     let names = Outcome::ALL.iter().map(|outcome| outcome.name());
     PossibleValuesParser::new(names).map(|name| {

@@ -1,4 +1,4 @@
-//! The view, drawn anew with every reading and key.
+//! Draws the view, after every reading and key.
 
 mod head;
 mod help;
@@ -20,19 +20,19 @@ use super::rows::rows;
 use super::state::{Keys, Screen, ViewState};
 use crate::text::escape_for_terminal;
 
-/// What is to be seen.
+/// Everything that is drawn.
 pub(super) struct Picture<'a> {
     pub(super) history: &'a History,
-    /// Where the readings come from, in a few words.
+    /// The source of the readings, in a few words.
     pub(super) source: &'a str,
-    /// Time between two of them.
+    /// Time between two readings.
     pub(super) interval: Duration,
-    /// Why there was none of late.
+    /// Why the latest reading failed.
     pub(super) failure: Option<&'a str>,
     pub(super) features: Features,
 }
 
-/// Draws it as the person at the keys chose.
+/// Draws it as chosen by the user.
 pub(super) fn draw(frame: &mut Frame<'_>, picture: &Picture<'_>, state: &mut ViewState) {
     let rows = rows(picture.history, state);
     let [head, body, foot] = Layout::vertical([
@@ -58,7 +58,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, picture: &Picture<'_>, state: &mut Vie
     picture.features.apply(frame.buffer_mut());
 }
 
-/// The keys, or what is being written.
+/// The keys, or the filter being typed.
 fn footer(state: &ViewState) -> Line<'static> {
     if state.keys == Keys::Filter {
         let text = format!(
@@ -96,7 +96,7 @@ fn footer(state: &ViewState) -> Line<'static> {
     spans.collect()
 }
 
-/// The rows of an area one below the other, the last gets what remains.
+/// Splits an area into rows; the last one gets the rest.
 fn stack<const N: usize>(area: Rect, heights: [u16; N]) -> [Rect; N] {
     let mut rest = area;
     let mut index = 0;

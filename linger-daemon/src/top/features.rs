@@ -1,11 +1,11 @@
-//! What the terminal can show: colours, and letters beyond ASCII.
+//! Features of the terminal: colors, and characters beyond ASCII.
 
 use std::env;
 
 use ratatui::buffer::Buffer;
 use ratatui::style::Color;
 
-/// What may be used of it.
+/// The features to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Features {
     pub(super) colour: bool,
@@ -13,7 +13,7 @@ pub(super) struct Features {
 }
 
 impl Features {
-    /// What the environment says: `NO_COLOR` (no-color.org), and the locale.
+    /// From the environment: `NO_COLOR` (no-color.org), and the locale.
     pub(super) fn from_environment() -> Self {
         Self {
             colour: !anstyle_query::no_color(),
@@ -21,7 +21,7 @@ impl Features {
         }
     }
 
-    /// Takes out of a drawing what the terminal cannot show.
+    /// Removes from a drawing what the terminal cannot show.
     pub(super) fn apply(self, buffer: &mut Buffer) {
         for cell in &mut buffer.content {
             if !self.colour {
@@ -35,7 +35,7 @@ impl Features {
         }
     }
 
-    /// The same for a line.
+    /// Removes from a line what the terminal cannot show.
     pub(super) fn text(self, line: &str) -> String {
         if self.unicode {
             return line.to_owned();
@@ -44,7 +44,7 @@ impl Features {
     }
 }
 
-/// Whether the locale's letters are UTF-8: of these variables the first that is set counts.
+/// Whether the locale uses UTF-8, by the first of these variables that is set.
 fn is_utf8(variable: impl Fn(&str) -> Option<String>) -> bool {
     let set = ["LC_ALL", "LC_CTYPE", "LANG"];
     let mut set = set.iter().filter_map(|name| variable(name));
@@ -54,7 +54,7 @@ fn is_utf8(variable: impl Fn(&str) -> Option<String>) -> bool {
     })
 }
 
-/// What stands for a letter in ASCII.
+/// The ASCII replacement of a character.
 fn ascii(letter: char) -> char {
     match letter {
         letter if letter.is_ascii() => letter,

@@ -1,4 +1,4 @@
-//! What readings come to, one after another: rates, and how they went of late.
+//! Rates and trends, computed from successive readings.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,16 +14,16 @@ const RETIRED: &str = "retired";
 /// host, which moves as its clock is adjusted. Seconds.
 const SAME: f64 = 2.0;
 
-/// One row of numbers over time.
+/// Numbers of a unit, or of the host, over time.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Track {
-    /// In all, at the last reading.
+    /// Totals at the last reading.
     pub(super) total: Numbers,
-    /// For each second between the last two readings; none if they do not compare.
+    /// Rates per second between the last two readings; `None` if they are not comparable.
     pub(super) rate: Option<Numbers>,
-    /// The rates of late, the newest last.
+    /// The latest rates, the newest last.
     past: VecDeque<Numbers>,
-    /// How many there ever were.
+    /// Number of rates so far.
     seen: usize,
 }
 
@@ -37,11 +37,10 @@ impl Track {
         }
     }
 
-    /// How a column went over the last `window` readings, in at most so many steps, the newest last:
-    /// the highest rate in each.
+    /// The trend of a column over the last `window` readings: the highest rate in each step, the newest last.
     pub(super) fn trend(&self, column: Column, window: usize, steps: usize) -> Vec<f64> {
         let each = window.div_ceil(steps.max(1)).max(1);
-        // Steps begin at multiples of their length, so that peaks move on and do not change.
+        // Steps begin at multiples of their length, so that peaks move without changing.
         let first = self.seen - self.past.len();
         let mut trend: Vec<f64> = Vec::new();
         let mut step = None;
@@ -61,14 +60,14 @@ impl Track {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Tally {
     pub(super) total: u64,
-    /// A second; none if it is not known.
+    /// Rate per second, if known.
     pub(super) rate: Option<f64>,
 }
 
 /// One group of a unit.
 #[derive(Clone, Debug)]
 pub(super) struct Member {
-    /// What tells it from the others of the unit.
+    /// Its labels other than the unit's, as text.
     pub(super) name: String,
     /// Its labels.
     pub(super) labels: BTreeMap<String, String>,
@@ -76,7 +75,7 @@ pub(super) struct Member {
     pub(super) rate: Option<Numbers>,
 }
 
-/// What all groups of a unit did.
+/// A unit: the sum of its groups.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Unit {
     pub(super) track: Track,
@@ -87,10 +86,10 @@ pub(super) struct Unit {
     pub(super) delivered: u64,
 }
 
-/// All that was read so far.
+/// The readings so far.
 #[derive(Clone, Debug)]
 pub(super) struct History {
-    /// How many rates are kept.
+    /// How many rates to keep.
     pub(super) window: usize,
     pub(super) host: Track,
     /// By name, safe to print.
@@ -100,7 +99,7 @@ pub(super) struct History {
 }
 
 impl History {
-    /// Nothing read; so many rates will be kept.
+    /// An empty history that will keep this many rates.
     pub(super) fn new(window: usize) -> Self {
         Self {
             window,
@@ -110,7 +109,7 @@ impl History {
         }
     }
 
-    /// Takes a reading in.
+    /// Adds a reading.
     pub(super) fn add(&mut self, live: Live) {
         let step = self.live.take().and_then(|last| Step::new(last, &live));
         self.host.total = Numbers::of_host(&live);
@@ -139,7 +138,7 @@ impl History {
         self.live = Some(live);
     }
 
-    /// What tells units apart: the label of that name, or all labels where there is none.
+    /// The labels that identify a unit: the label `unit`, or all labels if that is not in use.
     pub(super) fn title(&self) -> String {
         let dimensions = self.live.as_ref().map(|live| live.dimensions.as_slice());
         match dimensions.unwrap_or_default() {
@@ -179,14 +178,14 @@ impl Unit {
     }
 }
 
-/// From one reading to the next of the same daemon.
+/// The step between two readings of the same daemon.
 struct Step {
     last: Live,
     seconds: f64,
     groups: BTreeMap<BTreeMap<String, String>, Group>,
 }
 
-/// What a group did in a step.
+/// The change of a group in a step.
 struct Change {
     rate: Numbers,
     seconds: f64,
@@ -195,7 +194,7 @@ struct Change {
 }
 
 impl Change {
-    /// Closes of an outcome a second.
+    /// Closes with an outcome per second.
     fn outcome(&self, outcome: &str, count: u64) -> f64 {
         let Some(before) = &self.before else {
             return 0.0;
@@ -206,7 +205,7 @@ impl Change {
 }
 
 impl Step {
-    /// None if the daemon was started anew, or its clock stands still or was set back.
+    /// `None` if the daemon was restarted, or its clock stands still or was set back.
     fn new(mut last: Live, next: &Live) -> Option<Self> {
         let seconds = next.at - last.at;
         let is_same = (last.started - next.started).abs() < SAME && last.host == next.host;
@@ -222,7 +221,7 @@ impl Step {
         })
     }
 
-    /// What the whole host did; unknown if its counts began anew.
+    /// The change of the whole host; unknown if its counts began again.
     fn host(&self, next: &Live) -> Option<Numbers> {
         let since = Numbers::of_host(next).since(&Numbers::of_host(&self.last))?;
         Some(since.per(self.seconds))
@@ -236,7 +235,7 @@ impl Step {
                 total.since(&Numbers::of_group(last)),
                 Some(last.closes.clone()),
             ),
-            // It may have been there, among those that are not shown.
+            // It may have existed before, among the groups not shown.
             None if self.last.groups_omitted > 0 => (None, None),
             None => (Some(total), Some(Counts::new())),
         };
@@ -251,7 +250,7 @@ impl Step {
 /// The label that names units.
 const UNIT: &str = "unit";
 
-/// The name of a group's unit, and what tells it from the others of that unit.
+/// The name of a group's unit, and its other labels as text.
 fn names(dimensions: &[String], labels: &BTreeMap<String, String>) -> (String, String) {
     let value = |name: &String| labels.get(name).map_or("", String::as_str);
     let joined = |names: &mut dyn Iterator<Item = &String>| {

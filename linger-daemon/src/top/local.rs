@@ -1,4 +1,4 @@
-//! Readings of probes that this program attaches itself.
+//! Readings from probes attached by this process.
 
 use anyhow::Result;
 
@@ -8,15 +8,14 @@ use crate::metrics::Metrics;
 use crate::probe::Attachment;
 use crate::run;
 
-/// Programs that count as long as this lives, and their ledger.
+/// Programs that count while this lives, and their metrics.
 pub(super) struct LocalSource {
     metrics: Metrics,
     _attached: Attachment,
 }
 
 impl LocalSource {
-    /// Attaches them, and gives up the capabilities that this took. Call it before other threads are
-    /// started.
+    /// Attaches the programs, then drops the capabilities for it. Call it before starting other threads.
     pub(super) fn attach(config: &Config) -> Result<Self> {
         let (attached, metrics) = run::alone(config)?;
         Ok(Self {
@@ -25,7 +24,7 @@ impl LocalSource {
         })
     }
 
-    /// One reading.
+    /// Takes a reading.
     pub(super) fn read(&self) -> Result<Live> {
         Ok(self.metrics.live(&self.metrics.read()?))
     }

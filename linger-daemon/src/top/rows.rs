@@ -1,4 +1,4 @@
-//! The units in the order in which they are shown.
+//! Filters and sorts the units.
 
 use std::cmp::Ordering;
 
@@ -6,7 +6,7 @@ use super::column::{Column, Numbers};
 use super::history::{History, Track, Unit};
 use super::state::{Shown, ViewState};
 
-/// A unit by its name.
+/// A unit with its name.
 pub(super) type Row<'a> = (&'a str, &'a Unit);
 
 /// The units that pass the filter, sorted.
@@ -19,7 +19,7 @@ pub(super) fn rows<'a>(history: &'a History, state: &ViewState) -> Vec<Row<'a>> 
     let mut rows: Vec<_> = units
         .filter(|(name, _)| name.to_lowercase().contains(&wanted))
         .collect();
-    // They come sorted by their names, and stay so where nothing else tells them apart.
+    // They come sorted by name, and the sort is stable.
     rows.sort_by(|(a_name, a), (b_name, b)| {
         let order = match state.sort {
             Column::Unit => a_name.cmp(b_name),
@@ -34,7 +34,7 @@ pub(super) fn rows<'a>(history: &'a History, state: &ViewState) -> Vec<Row<'a>> 
     rows
 }
 
-/// By what is shown; where that is the same, by the other, so that what is quiet keeps its place.
+/// Compares by the shown number, then by the other one, so that quiet units keep their places.
 fn compare(a: &Track, b: &Track, column: Column, shown: Shown) -> Ordering {
     let rate = |track: &Track| number(track, column, Shown::Rates).unwrap_or(0.0);
     let by_rate = rate(a).total_cmp(&rate(b));
@@ -45,12 +45,12 @@ fn compare(a: &Track, b: &Track, column: Column, shown: Shown) -> Ordering {
     }
 }
 
-/// The number that is shown; none if it is not known.
+/// The shown number, if known.
 pub(super) fn number(track: &Track, column: Column, shown: Shown) -> Option<f64> {
     of(&track.total, track.rate.as_ref(), column, shown)
 }
 
-/// That of these.
+/// The number of this column.
 pub(super) fn of(
     total: &Numbers,
     rate: Option<&Numbers>,

@@ -1,4 +1,4 @@
-//! Where the readings come from: a lingerd that runs, or probes of its own.
+//! The source of the readings: a running lingerd, or probes of its own.
 
 use anyhow::{Context as _, Result, bail};
 
@@ -9,15 +9,15 @@ use crate::config::{Config, ListenAddr};
 use crate::live::Live;
 use crate::privileges;
 
-/// One of the two.
+/// A source of readings.
 pub(super) enum Source {
     Remote(Box<Remote>),
     Local(Box<LocalSource>),
 }
 
 impl Source {
-    /// What the options say; without them the lingerd of this host, and where none runs, probes that
-    /// stay for as long as this program.
+    /// Opens the source given by the options, by default the lingerd of this host or, if none runs, probes attached
+    /// while this program runs.
     pub(super) async fn open(options: &Top, config: &Config) -> Result<Self> {
         if let Some(url) = &options.url {
             let password = options.password()?;
@@ -57,7 +57,7 @@ impl Source {
         Ok(Self::Local(Box::new(own)))
     }
 
-    /// One reading.
+    /// Takes a reading.
     pub(super) async fn read(&mut self) -> Result<Live> {
         match self {
             Self::Remote(remote) => Ok(remote.read().await?),
@@ -65,7 +65,7 @@ impl Source {
         }
     }
 
-    /// What it is, in a few words.
+    /// A short description.
     pub(super) fn name(&self) -> String {
         match self {
             Self::Remote(remote) => remote.name().to_owned(),
@@ -74,7 +74,7 @@ impl Source {
     }
 }
 
-/// How to ask one that serves at this place on this host.
+/// The URL of a lingerd that listens on this address of this host.
 fn url(place: &ListenAddr) -> String {
     match place {
         ListenAddr::Tcp(address) if address.ip().is_unspecified() => {

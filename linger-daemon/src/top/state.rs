@@ -1,65 +1,65 @@
-//! What keys do: the state of the view, apart from terminal and numbers.
+//! The state of the view, and how keys change it.
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::column::Column;
 
-/// What is shown of each unit.
+/// Which numbers are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shown {
-    /// What happened each second since the reading before.
+    /// Rates per second since the previous reading.
     Rates,
-    /// What happened in all.
+    /// Totals.
     Totals,
 }
 
-/// What fills the screen.
+/// The current screen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Screen {
     /// All units.
     Units,
-    /// The selected one.
+    /// The selected unit.
     Unit,
 }
 
-/// What keys are for.
+/// The current meaning of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keys {
-    /// To walk about, and to choose.
+    /// Navigation and commands.
     Walk,
-    /// To write the filter.
+    /// Typing the filter.
     Filter,
-    /// To be done with the help, which is shown.
+    /// Closing the help.
     Help,
 }
 
-/// What a key asks of the program.
+/// The action that a key requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// To be drawn anew.
+    /// Draw again.
     Draw,
-    /// To end.
+    /// Quit.
     Quit,
-    /// To stop, until the shell has it go on.
+    /// Suspend, until the shell continues it.
     Suspend,
 }
 
-/// What the person at the keys chose.
+/// The choices of the user.
 #[derive(Clone, Debug)]
 pub(super) struct ViewState {
     pub(super) screen: Screen,
     pub(super) keys: Keys,
     pub(super) shown: Shown,
     pub(super) sort: Column,
-    /// Least first; names from Z to A.
+    /// Ascending; names from Z to A.
     pub(super) reverse: bool,
-    /// Only units that contain this, in letters of either case.
+    /// Only units that contain this, ignoring case.
     pub(super) filter: String,
-    /// Whether readings are left out.
+    /// Whether the view is paused.
     pub(super) paused: bool,
-    /// The unit that the keys are at; the first if none.
+    /// The selected unit; the first if `None`.
     pub(super) selected: Option<String>,
-    /// Rows of the one unit's lists that are scrolled away.
+    /// How many rows the lists of the one unit are scrolled.
     pub(super) scroll: usize,
     /// Rows that the last drawing had room for.
     pub(super) page: usize,
@@ -82,7 +82,7 @@ impl ViewState {
         }
     }
 
-    /// Does what a key stands for, where these units are shown in this order.
+    /// Handles a key while these units are shown, in this order.
     pub(super) fn key(&mut self, key: KeyEvent, units: &[&str]) -> Action {
         if key.modifiers.contains(KeyModifiers::CONTROL) {
             return self.control(key.code);
@@ -126,7 +126,7 @@ impl ViewState {
         Action::Draw
     }
 
-    /// Writes the filter.
+    /// Edits the filter.
     fn edit(&mut self, code: KeyCode) {
         match code {
             KeyCode::Enter => self.keys = Keys::Walk,
@@ -135,7 +135,7 @@ impl ViewState {
                 self.filter.clear();
             }
             KeyCode::Backspace => drop(self.filter.pop()),
-            // Longer than the longest name of a unit helps no one.
+            // Longer than any unit name is useless.
             KeyCode::Char(letter) if self.filter.len() < 255 && !letter.is_control() => {
                 self.filter.push(letter);
             }
@@ -143,7 +143,7 @@ impl ViewState {
         }
     }
 
-    /// Goes from unit to unit, into one and back.
+    /// Moves between units, and into one and back.
     fn walk(&mut self, code: KeyCode, units: &[&str]) {
         let (row, last) = (self.row(units), units.len().saturating_sub(1));
         let page = self.page.max(1);
@@ -171,7 +171,7 @@ impl ViewState {
         }
     }
 
-    /// The row of the selected unit. The first if it is not among these.
+    /// The row of the selected unit, or the first if it is not among these.
     pub(super) fn row(&self, units: &[&str]) -> usize {
         let selected = self.selected.as_deref();
         let row = units.iter().position(|unit| Some(*unit) == selected);

@@ -1,4 +1,4 @@
-//! The view on a terminal: keys, readings and signals, one after another.
+//! The event loop on a terminal: keys, readings and signals.
 
 use std::io;
 use std::panic;
@@ -25,22 +25,22 @@ use super::source::Source;
 use super::state::{Action, ViewState};
 use crate::live::Live;
 
-/// What the view waits for.
+/// An event for the view.
 enum News {
     Key(KeyEvent),
     Resized,
-    /// The keys cannot be read any more.
+    /// Keys can no longer be read.
     Closed(io::Error),
     Reading(Result<Box<Live>>),
-    /// Whoever controls the terminal has this stopped.
+    /// A request to suspend.
     Stop,
-    /// It was stopped, in whatever way.
+    /// The process continues after it was stopped.
     GoOn,
-    /// Whoever controls the process has it end.
+    /// A request to end.
     End,
 }
 
-/// Shows readings of this source until a key or a signal ends it. The terminal is then as it was.
+/// Shows readings from this source until a key or a signal ends it. Then restores the terminal.
 pub(super) async fn show(
     mut source: Source,
     every: Duration,
@@ -86,7 +86,7 @@ pub(super) async fn show(
                 match state.key(key, &units) {
                     Action::Draw => {}
                     Action::Quit => return Ok(()),
-                    // As the terminal does where keys are not read one by one: all of the job.
+                    // The whole job, as the terminal does in cooked mode.
                     Action::Suspend => kill(Pid::from_raw(0), Signal::SIGTSTP)?,
                 }
             }
@@ -106,23 +106,23 @@ pub(super) async fn show(
     }
 }
 
-/// A terminal that is restored in the end.
+/// A terminal that is restored on drop.
 struct Screen(DefaultTerminal);
 
 impl Screen {
-    /// Stops the process, with the terminal as it was, until it is told to go on.
+    /// Restores the terminal and stops the process until it is continued.
     fn stop(&mut self) -> io::Result<()> {
         restore()?;
         raise(Signal::SIGSTOP)?;
         self.take_back()
     }
 
-    /// Takes the terminal back from whoever had it meanwhile.
+    /// Takes the terminal back after another program used it.
     fn take_back(&mut self) -> io::Result<()> {
         restore()?;
         self.0 = ratatui::try_init()?;
-        // Not by the terminal's own method, which asks where the cursor is and reads the answer as
-        // keys are read.
+        // Not with the terminal's own method, which queries the cursor position and reads the answer from
+        // the keys.
         self.0.backend_mut().clear()
     }
 }
@@ -134,13 +134,13 @@ impl Drop for Screen {
     }
 }
 
-/// Leaves the terminal as it was, with its cursor.
+/// Restores the terminal and its cursor.
 fn restore() -> io::Result<()> {
     execute!(io::stdout(), Show)?;
     ratatui::try_restore()
 }
 
-/// Has a panic leave the terminal as it was, before it says what happened.
+/// Makes a panic restore the terminal before it prints its message.
 fn restore_after_panic() {
     let others = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
@@ -149,7 +149,7 @@ fn restore_after_panic() {
     }));
 }
 
-/// Passes signals on.
+/// Forwards signals as events.
 fn signals(sender: &UnboundedSender<News>) -> io::Result<()> {
     const STOP: SignalKind = SignalKind::from_raw(Signal::SIGTSTP as i32);
     const GO_ON: SignalKind = SignalKind::from_raw(Signal::SIGCONT as i32);
@@ -178,7 +178,7 @@ fn signals(sender: &UnboundedSender<News>) -> io::Result<()> {
     Ok(())
 }
 
-/// Passes on what is typed, from a thread that ends with the process.
+/// Forwards keys as events, from a thread that ends with the process.
 fn keys(sender: UnboundedSender<News>) {
     thread::spawn(move || {
         loop {

@@ -1,4 +1,4 @@
-//! The first two lines: what is looked at, and whether it can be trusted.
+//! The first two lines: the source of the numbers, and whether they can be trusted.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -20,7 +20,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, picture: &Picture<'_>, sta
     frame.render_widget(self::health(picture), health);
 }
 
-/// What is looked at.
+/// The source of the numbers.
 fn title(picture: &Picture<'_>, state: &ViewState) -> Line<'static> {
     let mut spans = vec![Span::styled("lingerd top", Modifier::BOLD)];
     if state.paused {
@@ -53,7 +53,7 @@ fn title(picture: &Picture<'_>, state: &ViewState) -> Line<'static> {
     spans.into()
 }
 
-/// Whether the numbers can be trusted, in words first of what is wrong.
+/// Whether the numbers can be trusted; problems come first.
 fn health(picture: &Picture<'_>) -> Line<'static> {
     let Some(live) = &picture.history.live else {
         let failure = picture.failure.map(escape_for_terminal).unwrap_or_default();
@@ -95,7 +95,7 @@ fn troubles(health: &Health) -> Vec<String> {
     if missing > 0 {
         troubles.push(format!("{missing} hooks not attached"));
     }
-    // From there on the next may find no place.
+    // From this level on, there may be no room for the next entry.
     let full = health
         .maps
         .iter()

@@ -1,4 +1,4 @@
-//! What the keys do, and what the columns say.
+//! Help for keys and columns.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;

@@ -1,4 +1,4 @@
-//! What several parts of the view are made of.
+//! Elements shared by several parts of the view.
 
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Rect};
@@ -12,12 +12,12 @@ use crate::top::history::Track;
 /// Heads of tables.
 pub(super) const HEAD: Style =
     Style::new().add_modifier(Modifier::BOLD.union(Modifier::UNDERLINED));
-/// What is of no account.
+/// Of little importance.
 pub(super) const FAINT: Style = Style::new().add_modifier(Modifier::DIM);
-/// What needs a features. Never the only sign of it.
+/// Needs attention. The color is never the only sign.
 pub(super) const ALARM: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
 
-/// What a column's numbers look like.
+/// The style of a column's numbers.
 pub(super) const fn style(column: Column) -> Style {
     match column {
         Column::Aborts | Column::Resets => Style::new().fg(Color::Yellow),
@@ -27,7 +27,7 @@ pub(super) const fn style(column: Column) -> Style {
     }
 }
 
-/// A number of a column, on the right; a dash if it is not known.
+/// A number of a column, right-aligned; a dash if unknown.
 pub(super) fn number(column: Column, value: Option<f64>) -> Cell<'static> {
     let (text, style) = match value {
         None => ("-".to_owned(), FAINT),
@@ -37,12 +37,12 @@ pub(super) fn number(column: Column, value: Option<f64>) -> Cell<'static> {
     right(text).style(style)
 }
 
-/// Text on the right.
+/// Right-aligned text.
 pub(super) fn right(text: impl Into<String>) -> Cell<'static> {
     Cell::from(Text::from(text.into()).alignment(Alignment::Right))
 }
 
-/// A name, cut where there is no room for all of it.
+/// A name, truncated to the room for it.
 pub(super) fn fit(name: &str, width: usize) -> String {
     if Line::from(name).width() <= width {
         return name.to_owned();
@@ -74,7 +74,7 @@ pub(super) fn table<'a>(
     frame.render_widget(table, area);
 }
 
-/// How a column of late went, drawn as wide as the area.
+/// The trend of a column, as wide as the area.
 pub(super) fn trend(
     frame: &mut Frame<'_>,
     area: Rect,
@@ -89,7 +89,7 @@ pub(super) fn trend(
         return;
     }
     let eighths = f64::from(area.height) * 8.0;
-    // What is not nothing is to be seen, however low.
+    // Anything above zero is visible, however low.
     let bars = trend.iter().map(|value| whole(value / highest * eighths));
     let bars: Vec<u64> = std::iter::repeat_n(0, steps - trend.len())
         .chain(bars)
@@ -110,7 +110,7 @@ fn whole(value: f64) -> u64 {
     value.ceil() as u64
 }
 
-/// What its rate is called above its trend, where the two have 15 columns.
+/// The name of its rate above its trend, where both have 15 columns.
 fn head(column: Column) -> String {
     match column {
         Column::Discarded => "disc./s".to_owned(),
@@ -118,7 +118,7 @@ fn head(column: Column) -> String {
     }
 }
 
-/// Now and of late, side by side: the columns that lead the eye.
+/// Current rate and trend of the most important columns, side by side.
 pub(super) fn tiles(frame: &mut Frame<'_>, area: Rect, track: &Track, window: usize) {
     const TILES: &[Column] = &[
         Column::Closes,

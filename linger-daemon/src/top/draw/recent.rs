@@ -10,10 +10,10 @@ use crate::live::RecentClose;
 use crate::text::{age, escape_for_terminal};
 use crate::top::column::{Column, float};
 
-/// What a cell is made of, and how wide it is.
+/// Heading, width and content of a cell.
 type Part = (&'static str, u16, fn(&RecentClose) -> Cell<'static>);
 
-/// From this width on there is room for all parts.
+/// Minimum width for all parts.
 const WIDE: u16 = 150;
 
 const PARTS: &[Part] = &[
@@ -57,7 +57,7 @@ fn who(one: &RecentClose) -> String {
     format!("{}[{}]", one.comm, one.pid)
 }
 
-/// Draws as many as there is room for, below a head, as of this moment in Unix seconds.
+/// Draws as many as there is room for, below a heading; `now` is in Unix seconds.
 pub(super) fn draw<'a>(
     frame: &mut Frame<'_>,
     area: Rect,

@@ -1,4 +1,4 @@
-//! One unit: how its closes ended, what they cost, which of its groups did it, and the latest.
+//! One unit: outcomes and cost of its closes, its groups, and its latest costly closes.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -14,7 +14,7 @@ use crate::top::history::{Member, Unit};
 use crate::top::rows::{self, Row};
 use crate::top::state::{Shown, ViewState};
 
-/// From this width on two lists have room side by side.
+/// Minimum width for two lists side by side.
 const SIDE_BY_SIDE: u16 = 70;
 /// Widths of a list: name, total, rate.
 const LIST: [u16; 3] = [19, 8, 8];
@@ -76,7 +76,7 @@ pub(super) fn draw(
 /// A line of a list: a name, a total and a rate.
 type Entry = (String, Cell<'static>, Cell<'static>);
 
-/// Rows for the lists: all they need where there is room, otherwise so that a costly close still has.
+/// Rows for the lists: all they need, but leaving room for at least one costly close.
 fn lists_height(room: u16, entries: usize) -> u16 {
     let needed = u16::try_from(entries).unwrap_or(u16::MAX).saturating_add(2);
     let most = if room < 14 { room } else { room * 3 / 5 };
@@ -102,7 +102,7 @@ fn outcomes(unit: &Unit) -> Vec<Entry> {
     entries.collect()
 }
 
-/// What its closes cost, and what became of what they left to the kernel.
+/// The cost of its closes, and the fate of its orphans.
 fn costs(unit: &Unit) -> Vec<Entry> {
     let track = &unit.track;
     let entry = |column: Column| {
@@ -196,7 +196,7 @@ fn list(frame: &mut Frame<'_>, area: Rect, title: &'static str, entries: &[Entry
     table(frame, area, head, rows.chain(more), &LIST);
 }
 
-/// Its groups, those first that have most of what units are sorted by.
+/// Its groups, sorted by the column by which units are sorted.
 fn members(frame: &mut Frame<'_>, area: Rect, members: &[Member], state: &ViewState) {
     const COLUMNS: [Column; 5] = [
         Column::Closes,
@@ -236,7 +236,7 @@ fn members(frame: &mut Frame<'_>, area: Rect, members: &[Member], state: &ViewSt
     table(frame, area, TableRow::new(head), rows, &widths);
 }
 
-/// Whether a close was one of this unit, by the labels that are known of both.
+/// Whether a close belongs to this unit, by the labels known for both.
 fn is_of(one: &RecentClose, unit: &Unit) -> bool {
     unit.members.iter().any(|member| {
         let known = [("unit", &one.unit), ("comm", &one.comm)];

@@ -1,4 +1,4 @@
-//! All units: the host of late, the table, and the latest costly closes.
+//! All units: the trends of the host, the table, and the latest costly closes.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -11,11 +11,11 @@ use crate::top::column::Column;
 use crate::top::rows::{self, Row};
 use crate::top::state::{Shown, ViewState};
 
-/// Columns that a number takes, with the gap before it.
+/// Width of a number, including the gap before it.
 const NUMBER: u16 = 10;
-/// Columns that a name is to have at least, and at most.
+/// Minimum and maximum width of a name.
 const NAME: (u16, u16) = (16, 60);
-/// Columns that the trend of a unit is to have at least, and at most.
+/// Minimum and maximum width of a unit's trend.
 const TREND: (u16, u16) = (20, 75);
 
 pub(super) fn draw(
@@ -25,7 +25,7 @@ pub(super) fn draw(
     rows: &[Row<'_>],
     state: &mut ViewState,
 ) {
-    // Of a small terminal the table has most, and in the end all.
+    // On a small terminal the table takes most of the room, and in the end all of it.
     let tiles_height = match area.height {
         ..12 => 0,
         12..30 => 3,
@@ -48,7 +48,7 @@ pub(super) fn draw(
     }
 }
 
-/// What the table has room for.
+/// The columns for which the table has room.
 struct Plan {
     name: u16,
     numbers: Vec<Column>,
@@ -93,7 +93,7 @@ fn units(
     let lines = shown.clone().map(|(index, (name, unit))| {
         let is_selected = index == selected;
         let mark = if is_selected { '▶' } else { ' ' };
-        // The gap before the numbers is the first of theirs.
+        // The gap before the numbers belongs to the first one.
         let name = format!(
             "{mark}{}",
             fit(name, usize::from(plan.name).saturating_sub(1))
