@@ -19,6 +19,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::common::summary::WaitedInVain;
+use crate::watch::sight;
 
 /// How long attaching may take, on a slow machine.
 const START: Duration = Duration::from_secs(180);
@@ -46,6 +47,11 @@ impl Daemon {
         if plan == Plan::Tracepoint {
             wait_in_close(&Loopback::new(Family::V4)?)?;
             daemon.scrape()?;
+            if sight(plan)?.release_in_close {
+                wait_until("the hook of sys_exit, now that a close has waited", || {
+                    Ok(is_return_hooked(&daemon.scrape()?))
+                })?;
+            }
         }
         daemon.programs = find_programs(daemon.id())?;
         ensure!(
@@ -288,6 +294,12 @@ pub(crate) fn wait_until(what: &str, mut reached: impl FnMut() -> Result<bool>) 
         thread::sleep(Duration::from_millis(20));
     }
     Ok(())
+}
+
+/// Whether the return of close(2) is hooked.
+pub(crate) fn is_return_hooked(scrape: &Scrape) -> bool {
+    let mut hooks = scrape.of("linger_probe_attached");
+    hooks.any(|hook| hook.label("target") == "tp_btf:sys_exit" && hook.whole() == Some(1))
 }
 
 /// The number on the line that begins so.

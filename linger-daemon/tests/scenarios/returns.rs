@@ -9,7 +9,7 @@ use linger_ebpf::Plan;
 use linger_testkit::exposition::Scrape;
 
 use crate::closes::{lost, sum};
-use crate::daemon::{Daemon, MAINTENANCE, wait_in_close, wait_until};
+use crate::daemon::{Daemon, MAINTENANCE, is_return_hooked, wait_in_close, wait_until};
 use crate::scenario::{Scenario, Script};
 use crate::watch::sight;
 
@@ -31,12 +31,6 @@ fn waits(scrape: &Scrape) -> Waits {
     ]
 }
 
-fn is_hooked(scrape: &Scrape) -> bool {
-    sum(scrape, "linger_probe_attached", |sample| {
-        sample.label("target") == "tp_btf:sys_exit"
-    }) > 0
-}
-
 fn seen_once_closes_wait(lingerd: &Path, plan: Plan) -> Result<()> {
     let sight = sight(plan)?;
     let can_be = !sight.sees_everything() && sight.release_in_close;
@@ -44,7 +38,7 @@ fn seen_once_closes_wait(lingerd: &Path, plan: Plan) -> Result<()> {
     let loopback = Loopback::new(Family::V4)?;
     let before = daemon.scrape()?;
     ensure!(
-        !is_hooked(&before),
+        !is_return_hooked(&before),
         "sys_exit is hooked, and no close waits"
     );
     ensure!(waits(&before) == [0; 3], "{:?}", waits(&before));
@@ -58,11 +52,11 @@ fn seen_once_closes_wait(lingerd: &Path, plan: Plan) -> Result<()> {
     expect(&daemon, first)?;
     if can_be {
         wait_until("the hook of sys_exit, now that a close has waited", || {
-            Ok(is_hooked(&daemon.scrape()?))
+            Ok(is_return_hooked(&daemon.scrape()?))
         })?;
     } else {
         thread::sleep(MAINTENANCE);
-        let hooked = is_hooked(&daemon.scrape()?);
+        let hooked = is_return_hooked(&daemon.scrape()?);
         ensure!(!hooked, "sys_exit is hooked where nothing needs it");
     }
 
