@@ -46,11 +46,8 @@ impl Daemon {
         let mut daemon = Self::start_keeping(lingerd, plan, options)?;
         if plan == Plan::Tracepoint {
             wait_in_close(&Loopback::new(Family::V4)?)?;
-            daemon.scrape()?;
             if sight(plan)?.release_in_close {
-                wait_until("the hook of sys_exit, now that a close has waited", || {
-                    Ok(is_return_hooked(&daemon.scrape()?))
-                })?;
+                daemon.wait_for_return_hook()?;
             }
         }
         daemon.programs = find_programs(daemon.id())?;
@@ -131,6 +128,13 @@ impl Daemon {
     pub(crate) fn wait_for_log(&self, text: &str, times: usize) -> Result<()> {
         wait_until(text, || Ok(self.errors().matches(text).count() >= times))
             .with_context(|| self.errors())
+    }
+
+    /// Waits until the return of close(2) is hooked, after a close has waited.
+    pub(crate) fn wait_for_return_hook(&self) -> Result<()> {
+        wait_until("the hook of sys_exit, now that a close has waited", || {
+            Ok(is_return_hooked(&self.scrape()?))
+        })
     }
 
     /// All metrics.

@@ -51,9 +51,7 @@ fn seen_once_closes_wait(lingerd: &Path, plan: Plan) -> Result<()> {
     };
     expect(&daemon, first)?;
     if can_be {
-        wait_until("the hook of sys_exit, now that a close has waited", || {
-            Ok(is_return_hooked(&daemon.scrape()?))
-        })?;
+        daemon.wait_for_return_hook()?;
     } else {
         thread::sleep(MAINTENANCE);
         let hooked = is_return_hooked(&daemon.scrape()?);

@@ -116,7 +116,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         for _ in 1..BOOTS {
             taken.extend(count(options)?);
         }
-        let bare = bare(&taken)?;
+        let bare = of_kinds(&taken, &Who::Nobody)?;
         write(&Baseline {
             kernel: release,
             added: figures(&taken, &bare)?,
@@ -126,7 +126,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     }
     let baseline = read()?;
     let compare_now = |taken: &[Taken]| -> Result<Vec<Compared>> {
-        let mut bare = bare(taken)?;
+        let mut bare = of_kinds(taken, &Who::Nobody)?;
         if baseline.kernel == release {
             for (kind, written) in &baseline.bare {
                 bare.entry(kind.clone())
@@ -168,11 +168,6 @@ fn count(options: &Options) -> Result<Vec<Taken>> {
     let plans = PLANS.map(|plan| format!("--plan {plan}")).join(" ");
     let work = format!("closes --alone --rounds {ROUNDS} --connections {CONNECTIONS} {plans}");
     emulated::count_on(kernel, 1, &work, Vec::new())
-}
-
-/// The least instructions of a bare connection of each kind that is compared.
-fn bare(taken: &[Taken]) -> Result<BTreeMap<String, f64>> {
-    of_kinds(taken, &Who::Nobody)
 }
 
 /// The least instructions of a connection of each kind that is compared.
