@@ -157,14 +157,14 @@ fn format() -> Result<()> {
 }
 
 fn clippy() -> Result<()> {
-    let clippy = |targets: &[&str]| {
-        let arguments = ["--", "-D", "warnings"];
-        run(cargo().arg("clippy").args(targets).args(arguments))
-    };
-    clippy(&["--workspace", "--all-targets"])?;
-    // All targets are those that `cargo test` runs.
-    let scenarios = ["--test", "scenarios", "--test", "systemd"];
-    clippy(&[&["--package", "linger-daemon"], &scenarios[..]].concat())
+    // `--all-targets` would leave out what is run by name.
+    let targets = ["--lib", "--bins", "--tests", "--benches", "--examples"];
+    let by_name = ["--test", "scenarios", "--test", "systemd"];
+    run(cargo()
+        .args(["clippy", "--workspace"])
+        .args(targets)
+        .args(by_name)
+        .args(["--", "-D", "warnings"]))
 }
 
 /// The programs are checked by the clippy that belongs to the compiler that builds them.
