@@ -33,7 +33,8 @@ fn build() -> Result<()> {
         println!("cargo::rerun-if-env-changed={name}");
     }
     // This script also runs for the nested build below, which needs nothing of it.
-    if env::var("CARGO_CFG_TARGET_ARCH")? == "bpf" {
+    let architecture = env::var("CARGO_CFG_TARGET_ARCH")?;
+    if architecture == "bpf" {
         return Ok(());
     }
 
@@ -81,6 +82,8 @@ fn build() -> Result<()> {
     cargo
         .env("RUSTC", &compiler.rustc)
         .env("RUSTC_BOOTSTRAP", "1")
+        // Where a function's arguments lie in `struct pt_regs`; that of this machine otherwise.
+        .env("AYA_BPF_TARGET_ARCH", architecture)
         .env("CARGO_ENCODED_RUSTFLAGS", flags);
     if compiler.build_core {
         cargo.args(["-Z", "build-std=core"]);
@@ -109,7 +112,7 @@ fn build() -> Result<()> {
 
 /// Where the objects are built: one folder for all profiles, which so compile them once.
 ///
-/// `out` is `TARGET_DIR/PROFILE/build/PACKAGE/out`.
+/// `out` is `TARGET_DIR/PROFILE/build/PACKAGE/out`; with `--target`, cargo has a folder for it in `TARGET_DIR`.
 fn shared_target_dir(out: &Path) -> Result<PathBuf> {
     let target_dir = out.ancestors().nth(4);
     let target_dir = target_dir.with_context(|| format!("{} is not cargo's", out.display()))?;

@@ -53,6 +53,10 @@ pub struct Resolved {
     pub mask: Option<u8>,
 }
 
+/// Whether the programs recognize a system call by the registers that the kernel saved.
+pub(super) const RECOGNIZES_SYSCALLS: bool =
+    cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
+
 /// Socket flags whose bits are built into the programs (`enum sock_flags`).
 const SOCK_FLAGS: &[(&str, u32)] = &[("SOCK_DEAD", 0), ("SOCK_DONE", 1), ("SOCK_LINGER", 4)];
 
@@ -157,7 +161,7 @@ impl Kernel {
             offset: None,
             mask: None,
         };
-        if matches!(field.shape, Shape::X86(_)) && !cfg!(target_arch = "x86_64") {
+        if matches!(field.shape, Shape::Register(_)) && !RECOGNIZES_SYSCALLS {
             return Ok(absent);
         }
         let mut places = Vec::new();
@@ -175,10 +179,12 @@ impl Kernel {
         };
         let fits = match field.shape {
             Shape::Bit => place.bits == Some(1),
-            Shape::Bytes(size) | Shape::Optional(size) | Shape::X86(size) => {
+            Shape::Bytes(size) | Shape::Optional(size) => {
                 place.bits.is_none() && place.size == size
             }
-            Shape::Array(size) => place.bits.is_none() && place.size >= size,
+            Shape::Array(size) | Shape::Register(size) => {
+                place.bits.is_none() && place.size >= size
+            }
         };
         if !fits {
             return Err(error(&format!("has another size ({} bytes)", place.size)));

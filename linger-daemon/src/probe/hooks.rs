@@ -4,7 +4,7 @@ use std::fmt;
 
 use linger_ebpf::{Plan, keyed, program_place};
 
-use super::btf::Kernel;
+use super::btf::{Kernel, RECOGNIZES_SYSCALLS};
 use super::preemption::Preemption;
 
 /// An attach point of a program.
@@ -312,11 +312,10 @@ impl Answers {
 
 /// Whether the return of close(2) ends the release of its file, and the plan `tracepoint` can recognize it.
 ///
-/// Before v6.6 the release was left to task work; `filp_flush` (fs/open.c) came with the change. Recognizing a
-/// thread inside close(2) by its saved registers requires x86-64.
+/// Before v6.6 the release was left to task work; `filp_flush` (fs/open.c) came with the change.
 #[must_use]
 pub(super) fn sees_returns(kernel: &Kernel) -> bool {
-    cfg!(target_arch = "x86_64") && kernel.has_function("filp_flush")
+    RECOGNIZES_SYSCALLS && kernel.has_function("filp_flush")
 }
 
 /// The blind spots of a plan on this kernel.
@@ -345,7 +344,7 @@ pub fn blind(plan: Plan, kernel: &Kernel) -> Vec<&'static str> {
                 );
             }
             if !sees_returns(kernel) {
-                blind.push("the time of any close that waits: that needs Linux 6.6 on x86-64");
+                blind.push("the time of any close that waits: that needs Linux 6.6");
                 blind.push(
                     "how a wait under SO_LINGER ends: it is counted when its connection ends, by what \
                      became of the data if that was within the linger time, otherwise as linger_timeout",

@@ -97,7 +97,7 @@ fn bring_up_loopback() -> io::Result<()> {
     // SAFETY: `ifreq` consists of integers and pointers, for which zero bytes are a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(*b"lo") {
-        *to = from.cast_signed();
+        *to = from.cast_signed() as libc::c_char;
     }
     request.ifr_ifru.ifru_flags =
         libc::c_short::try_from(libc::IFF_UP).map_err(io::Error::other)?;

@@ -16,8 +16,9 @@ pub enum Shape {
     Bit,
     /// This many bytes; the field may be missing.
     Optional(usize),
-    /// This many bytes on x86-64; not looked up elsewhere.
-    X86(usize),
+    /// At least this many bytes, of which the first are read; not looked up on an architecture whose system calls are
+    /// not recognized.
+    Register(usize),
 }
 
 /// One row of the table.
@@ -167,10 +168,12 @@ offsets! {
     mount_mnt = "mount", "mnt", Shape::Array(8), for EXE;
     mount_parent = "mount", "mnt_parent", Shape::Bytes(8), for EXE;
     mountpoint = "mount", "mnt_mountpoint", Shape::Bytes(8), for EXE;
-    /// The number of the system call, whose low half is read.
-    syscall = "pt_regs", "orig_ax", Shape::X86(8);
-    /// -ENOSYS until it returns; its low half is read.
-    syscall_result = "pt_regs", "ax", Shape::X86(8);
+    /// The number of the system call.
+    syscall = "pt_regs", "orig_ax|syscallno", Shape::Register(4);
+    /// Until it returns, -ENOSYS on x86-64 and its first argument on arm64.
+    syscall_result = "pt_regs", "ax|regs", Shape::Register(4);
+    /// The first argument of the system call, where the register of the result has it too.
+    syscall_argument = "pt_regs", "orig_x0", Shape::Optional(8);
     /// Big-endian.
     daddr = "sock", "__sk_common.skc_daddr", Shape::Bytes(4);
     /// Big-endian.

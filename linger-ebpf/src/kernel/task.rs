@@ -9,13 +9,14 @@ use aya_ebpf::{
         generated::{bpf_get_current_task_btf, bpf_get_task_stack, bpf_task_pt_regs},
     },
 };
-use linger_ebpf::FRAMES;
+use linger_ebpf::{FRAMES, Offsets};
 
 use super::memory::{BtfTyped, Memory as _, ProbeRead, offset, read_pointer};
 
 /// The current `struct task_struct`, a typed pointer in every kind of program.
 pub(crate) struct Task(*mut task_struct);
 
+const ENOSYS: i32 = 38;
 const PF_EXITING: u32 = 0x4;
 const PF_KTHREAD: u32 = 0x20_0000;
 
@@ -99,9 +100,18 @@ impl Registers {
         BtfTyped::read(self.0, offset!(syscall))
     }
 
-    /// The low half of its result, -ENOSYS until it returns.
-    pub(crate) fn result(&self) -> i32 {
-        BtfTyped::read(self.0, offset!(syscall_result))
+    /// Whether the result of the system call is yet to be written down. It is taken to be there after close(0) on
+    /// arm64, where it cannot be told from the argument.
+    ///
+    /// kernel: v6.6.. `arch/x86/entry/entry_64.S`: ax is -ENOSYS until then
+    /// kernel: v6.6.. arch/arm64/kernel/syscall.c: `orig_x0` is a copy of `regs[0]`, which the result replaces
+    pub(crate) fn is_inside(&self) -> bool {
+        let result: i32 = BtfTyped::read(self.0, offset!(syscall_result));
+        if offset!(syscall_argument) == Offsets::ABSENT {
+            return result == -ENOSYS;
+        }
+        let argument: i32 = BtfTyped::read(self.0, offset!(syscall_argument));
+        result == argument && argument != 0
     }
 }
 

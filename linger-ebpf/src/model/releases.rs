@@ -34,8 +34,8 @@ static CLOSE_SYSCALL: i32 = -1;
 /// Whether the current thread is inside a close(2) whose return ends the release.
 fn in_close_syscall() -> bool {
     let registers = Task::current().registers();
-    // Task work runs after the hook of the return; by then the result has replaced -ENOSYS.
-    is_close(&registers) && registers.result() == -ENOSYS
+    // Task work runs after the hook of the return; by then the result has been written down.
+    is_close(&registers) && registers.is_inside()
 }
 
 /// Whether these are the registers of a close(2) whose return ends the release.
@@ -45,8 +45,6 @@ pub(crate) fn is_close(registers: &Registers) -> bool {
     // Without one, the registers are not read: the offsets may not apply to them.
     close >= 0 && registers.syscall() == close
 }
-
-const ENOSYS: i32 = 38;
 
 /// A socket is released by its last holder: from here on no other process works on it.
 pub(crate) fn release(sk: &Sock<ProbeRead>, is_closed: bool, has_peer: bool) {
