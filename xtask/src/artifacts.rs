@@ -7,7 +7,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use crate::shell::{cargo, each_line};
+use crate::architecture::Architecture;
+use crate::shell::{cargo, each_line, run};
 
 /// What the tests on other kernels run with.
 pub struct Executables {
@@ -20,13 +21,14 @@ pub struct Executables {
 }
 
 /// Builds the daemon as it is shipped, and the tests that run with it on other kernels.
-pub fn executables() -> Result<Executables> {
+pub fn executables(architecture: Architecture) -> Result<Executables> {
     let built = build_for_tests(
         "test",
         &["--no-run", "--test", "scenarios", "--test", "systemd"],
+        architecture,
     )?;
     Ok(Executables {
-        lingerd: lingerd()?,
+        lingerd: lingerd(architecture)?,
         scenarios: find(&built, "test", "scenarios")?,
         systemd: find(&built, "test", "systemd")?,
     })
@@ -36,24 +38,36 @@ pub fn executables() -> Result<Executables> {
 pub fn tests() -> Result<Vec<Value>> {
     let targets = ["--lib", "--bins", "--tests"];
     let by_name = ["--test", "scenarios", "--test", "systemd"];
-    build_for_tests("test", &[&["--no-run"][..], &targets, &by_name].concat())
+    let targets = [&["--no-run"][..], &targets, &by_name].concat();
+    build_for_tests("test", &targets, Architecture::here())
+}
+
+/// Checks that the daemon and the programs can be built for arm64.
+pub fn check_arm64() -> Result<()> {
+    let mut cargo = cargo();
+    cargo.args(["check", "--package", "linger-daemon", "--bin", "lingerd"]);
+    Architecture::Arm64.build(&mut cargo);
+    run(&mut cargo)
 }
 
 /// Builds what writes the manual pages and completions.
 pub fn pages() -> Result<PathBuf> {
-    let built = build_for_tests("build", &["--example", "pages"])?;
+    let built = build_for_tests("build", &["--example", "pages"], Architecture::here())?;
     find(&built, "example", "pages")
 }
 
 /// Builds the programs that only count, which the daemon is measured beside.
 pub fn floor() -> Result<PathBuf> {
-    let built = build_for_tests("build", &["--example", "floor"])?;
+    let built = build_for_tests("build", &["--example", "floor"], Architecture::here())?;
     find(&built, "example", "floor")
 }
 
 /// Builds the daemon as it is shipped.
-pub fn lingerd() -> Result<PathBuf> {
-    let built = build(cargo().arg("build").args(SHIPPED))?;
+pub fn lingerd(architecture: Architecture) -> Result<PathBuf> {
+    let mut cargo = cargo();
+    cargo.arg("build").args(SHIPPED);
+    architecture.build(&mut cargo);
+    let built = build(&mut cargo)?;
     find(&built, "bin", "lingerd")
 }
 
@@ -61,15 +75,16 @@ pub fn lingerd() -> Result<PathBuf> {
 /// none, and no version of one; puts it into `folder`.
 ///
 /// Only linking differs, so that all it is linked of is built once.
-pub fn lingerd_static(folder: &Path) -> Result<PathBuf> {
+pub fn lingerd_static(architecture: Architecture, folder: &Path) -> Result<PathBuf> {
     let mut rustc = cargo();
     rustc.arg("rustc").args(SHIPPED);
+    architecture.build(&mut rustc);
     let built = build(rustc.args(["--", "-Ctarget-feature=+crt-static"]))?;
     fs::create_dir_all(folder)?;
     let to = folder.join("lingerd");
     fs::copy(find(&built, "bin", "lingerd")?, &to)?;
     // Both have the same place.
-    lingerd()?;
+    lingerd(architecture)?;
     Ok(to)
 }
 
@@ -90,12 +105,15 @@ const SHIPPED: [&str; 6] = [
 ///
 /// Always of the whole workspace, so that dependencies have the same features whatever is asked for, and are
 /// built once.
-fn build_for_tests(command: &str, targets: &[&str]) -> Result<Vec<Value>> {
-    build(
-        cargo()
-            .args([command, "--workspace", MESSAGES])
-            .args(targets),
-    )
+fn build_for_tests(
+    command: &str,
+    targets: &[&str],
+    architecture: Architecture,
+) -> Result<Vec<Value>> {
+    let mut cargo = cargo();
+    cargo.args([command, "--workspace", MESSAGES]).args(targets);
+    architecture.build(&mut cargo);
+    build(&mut cargo)
 }
 
 /// What cargo says that it made.

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::architecture::Architecture;
 use crate::archive::{self, Owner};
 use crate::cache;
 use crate::shell::{command, output, run};
@@ -32,14 +33,15 @@ const PACKAGES: &[&str] = &[
     "usr-is-merged",
 ];
 
-/// Files of packages that no test needs: the machine loads all that is there at each start.
+/// Files of packages that no test needs: the machine loads all that is there at each start. `@ARCH@` stands for the
+/// architecture.
 const LEFT_OUT: &[&str] = &[
     "/usr/share/doc/*",
     "/usr/share/man/*",
     "/usr/share/info/*",
     "/usr/share/locale/*",
     "/usr/share/i18n/*",
-    "/usr/lib/x86_64-linux-gnu/gconv/*",
+    "/usr/lib/@ARCH@-linux-gnu/gconv/*",
 ];
 
 /// What is done in it at the end; `$1` is its folder.
@@ -64,60 +66,87 @@ pub(crate) struct Debian {
 
 impl Debian {
     /// The one that [`make`] made.
-    pub(crate) fn open() -> Result<Self> {
-        let list = folder().join("contents");
-        let list = fs::read_to_string(&list)
-            .context("no Debian with systemd: run `cargo xtask setup --for test`")?;
+    pub(crate) fn open(architecture: Architecture) -> Result<Self> {
+        let folder = folder(architecture);
+        let list = fs::read_to_string(folder.join("contents")).with_context(|| {
+            format!(
+                "no Debian with systemd for {}: run `cargo xtask setup --for full-test`",
+                architecture.debian()
+            )
+        })?;
         let entry = |line: &str| {
             let (kind, path) = line.split_once(' ')?;
             Some((path.to_owned(), kind.chars().next()?))
         };
         Ok(Self {
-            archive: folder().join("archive"),
+            archive: folder.join("archive"),
             contents: list.lines().filter_map(entry).collect(),
         })
     }
 }
 
 /// Whether it is there, made as it would be made now.
-pub(crate) fn is_present() -> bool {
-    folder().is_dir()
+pub(crate) fn is_present(architecture: Architecture) -> bool {
+    folder(architecture).is_dir()
 }
 
 /// Makes it anew; takes root, and a minute.
-pub(crate) fn make() -> Result<()> {
+pub(crate) fn make(architecture: Architecture) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("making a file system of Debian's takes root: run this command as root");
+    }
+    if architecture != Architecture::here() {
+        emulate(architecture)?;
     }
     let partial = cache::partial(&cache::folder(), "debian-12")?;
     let tree = partial.join("tree");
     run(command("mmdebstrap")
-        .args(recipe())
+        .args(recipe(architecture))
         .arg(SUITE)
         .arg(&tree)
         .args(mirrors()?))?;
     fs::write(partial.join("contents"), archive::contents(&tree)?)?;
     archive::pack_all(&tree, Owner::AsIs, &partial.join("archive"))?;
     fs::remove_dir_all(&tree)?;
-    fs::rename(&partial, folder())?;
+    fs::rename(&partial, folder(architecture))?;
     Ok(())
 }
 
-fn folder() -> PathBuf {
-    cache::folder().join(format!("debian-12-{}", cache::key(recipe())))
+/// Has this machine run programs of another architecture, as installing qemu-user-static does where systemd runs.
+fn emulate(architecture: Architecture) -> Result<()> {
+    let formats = Path::new("/proc/sys/fs/binfmt_misc");
+    if !formats.join("register").exists() {
+        run(command("mount")
+            .args(["-t", "binfmt_misc", "binfmt_misc"])
+            .arg(formats))?;
+    }
+    let format = format!("qemu-{}", architecture.name());
+    if formats.join(&format).exists() {
+        return Ok(());
+    }
+    let file = format!("/usr/lib/binfmt.d/{format}.conf");
+    let line = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
+    fs::write(formats.join("register"), line.trim_end())
+        .with_context(|| format!("register the format {format} with this machine's kernel"))
+}
+
+fn folder(architecture: Architecture) -> PathBuf {
+    let key = cache::key(recipe(architecture));
+    cache::folder().join(format!("debian-12-{key}"))
 }
 
 /// The options of mmdebstrap that say what is made.
-fn recipe() -> Vec<String> {
+fn recipe(architecture: Architecture) -> Vec<String> {
     let mut recipe = vec![
         "--quiet".to_owned(),
         "--mode=root".to_owned(),
         "--variant=essential".to_owned(),
-        "--architectures=amd64".to_owned(),
+        format!("--architectures={}", architecture.debian()),
         "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr".to_owned(),
         format!("--include={}", PACKAGES.join(",")),
     ];
     let excludes = LEFT_OUT.iter();
+    let excludes = excludes.map(|glob| glob.replace("@ARCH@", architecture.name()));
     recipe.extend(excludes.map(|glob| format!("--dpkgopt=path-exclude={glob}")));
     let hooks = FINISH.iter();
     recipe.extend(hooks.map(|hook| format!("--customize-hook={hook}")));

@@ -2,7 +2,7 @@
 # The first process of the test machine, in place of systemd: prepares it, does the work, says on the second serial
 # port that it began and how it ended, and switches the machine off.
 
-report=/dev/ttyS1
+report=/dev/@REPORT@
 export PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb RUST_BACKTRACE=1
 
 finish() {

@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::architecture::Architecture;
 use crate::cache;
 use crate::debian;
 use crate::shell::{self, command, output, run};
@@ -19,8 +20,8 @@ pub struct Entry {
     pub label: &'static str,
     /// Major and minor version.
     series: &'static str,
-    /// Debian's name of the architecture.
-    architecture: &'static str,
+    /// What it is built for.
+    pub architecture: Architecture,
     /// Debian's suite that has it.
     suite: &'static str,
     /// The end of the package's name, before the architecture.
@@ -71,10 +72,19 @@ pub const TABLE: &[Entry] = &[
         suite: "trixie-backports",
         ..Entry::new("7.3", "7.3", Proof::Kernel)
     },
+    // Has no trampolines.
+    Entry::arm64("6.1-arm64", "6.1"),
+    Entry::arm64("6.12-arm64", "6.12"),
+    Entry {
+        suite: "trixie-backports",
+        ..Entry::arm64("7.3-arm64", "7.3")
+    },
 ];
 
 /// The label of the kernel to boot where one is enough.
 pub const NEWEST: &str = "6.12";
+/// The same for arm64.
+pub const NEWEST_ARM64: &str = "6.12-arm64";
 
 impl Entry {
     /// One of Debian 12's kernels for machines in clouds, as it boots.
@@ -82,12 +92,21 @@ impl Entry {
         Self {
             label,
             series,
-            architecture: "amd64",
+            architecture: Architecture::Amd64,
             suite: "bookworm-security",
             flavour: "cloud",
             parameters: "",
             proof,
             plans: &PLANS,
+        }
+    }
+
+    /// The same for arm64, which takes too long for the usual tests.
+    const fn arm64(label: &'static str, series: &'static str) -> Self {
+        Self {
+            architecture: Architecture::Arm64,
+            plans: &[],
+            ..Self::new(label, series, Proof::Kernel)
         }
     }
 
@@ -117,12 +136,19 @@ impl Entry {
         let package = self.newest(listed.lines()).with_context(|| {
             format!(
                 "Debian's {} has no kernel {}.* for {}-{} any more: change its line in xtask/src/kernels.rs",
-                self.suite, self.series, self.flavour, self.architecture
+                self.suite,
+                self.series,
+                self.flavour,
+                self.architecture.debian()
             )
         })?;
         let partial = cache::partial(&folder(), package)?;
         for part in parts(package) {
-            unpack(apt("apt-get"), &part, &partial)?;
+            unpack(
+                apt("apt-get"),
+                &format!("{part}:{}", self.architecture.debian()),
+                &partial,
+            )?;
         }
         // Where depmod looks: the newest packages have their modules in /usr only.
         if !partial.join("lib").exists() {
@@ -140,7 +166,7 @@ impl Entry {
     /// The newest of its packages among names, debugging symbols and the like left out.
     fn newest<'a>(&self, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
         let start = format!("{}.", self.series);
-        let end = format!("-{}-{}", self.flavour, self.architecture);
+        let end = format!("-{}-{}", self.flavour, self.architecture.debian());
         names
             .filter(|name| release(name).starts_with(&start) && name.ends_with(&end))
             // Of two packages of a version, that named `image` is an empty one.
@@ -187,6 +213,8 @@ pub struct Kernel {
     pub modules: Option<PathBuf>,
     /// Added to its command line.
     pub parameters: String,
+    /// What it is built for.
+    pub architecture: Architecture,
 }
 
 impl Kernel {
@@ -215,6 +243,7 @@ impl Kernel {
             image,
             modules: Some(package.join("lib/modules").join(release)),
             parameters: entry.parameters.to_owned(),
+            architecture: entry.architecture,
         })
     }
 
@@ -259,12 +288,19 @@ impl Kernel {
         let version = modules.as_deref().and_then(Path::file_name);
         let version = version.map(|version| version.to_string_lossy().into_owned());
         let label = version.unwrap_or_else(|| name.trim_start_matches("vmlinuz-").to_owned());
+        // Debian's releases end with their architecture.
+        let is_arm64 = label.ends_with(Architecture::Arm64.debian());
         Ok(Self {
             label,
             entry: None,
             image,
             modules,
             parameters: String::new(),
+            architecture: if is_arm64 {
+                Architecture::Arm64
+            } else {
+                Architecture::Amd64
+            },
         })
     }
 }
@@ -284,7 +320,7 @@ pub fn print_table() {
             "{:<10}  {:<8}  {:<12}  {:<18}  {:<14}  {:<27}  {scenarios}",
             entry.label,
             entry.series,
-            format!("{}-{}", entry.flavour, entry.architecture),
+            format!("{}-{}", entry.flavour, entry.architecture.debian()),
             entry.suite,
             entry.parameters,
             entry.plans.join(", "),
@@ -297,7 +333,7 @@ fn folder() -> PathBuf {
 }
 
 /// One of apt's programs, with lists of its own: those of the machine stay as they are.
-fn apt(program: &str) -> Command {
+pub(crate) fn apt(program: &str) -> Command {
     let mut apt = command(program);
     apt.env("APT_CONFIG", apt_folder().join("apt.conf"));
     apt
@@ -324,7 +360,7 @@ pub fn update_lists() -> Result<()> {
         format!("Dir::State::Lists \"{path}/lists\";"),
         format!("Dir::State::status \"{path}/status\";"),
         format!("Dir::Cache \"{path}/cache\";"),
-        "APT::Architectures { \"amd64\"; };".to_owned(),
+        "APT::Architectures { \"amd64\"; \"arm64\"; };".to_owned(),
         "APT::Sandbox::User \"root\";".to_owned(),
         "Acquire::Languages \"none\";".to_owned(),
     ];

@@ -6,6 +6,7 @@
     reason = "two programs call it, which use what they ask for"
 )]
 
+pub mod architecture;
 mod archive;
 pub mod artifacts;
 mod cache;

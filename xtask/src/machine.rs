@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::architecture::Architecture;
 use crate::kernels::Kernel;
 use crate::shell::{command, run};
 use crate::tally::Scenarios;
@@ -86,8 +87,7 @@ impl<'a> Machine<'a> {
         fs::write(&file, "").with_context(|| format!("write {}", file.display()))?;
         let mut qemu = self.qemu();
         qemu.args(["-display", "none", "-monitor", "none", "-serial", "stdio"])
-            .arg("-serial")
-            .arg(format!("file:{}", file.display()));
+            .args(self.report_port(&format!("file,path={}", file.display())));
         let troubles = watch(&mut qemu, &self.kernel.label, self.limit)?;
         let report = fs::read_to_string(&file)?;
         let Some(report) = report.strip_prefix(UP) else {
@@ -108,24 +108,31 @@ impl<'a> Machine<'a> {
         run(self
             .qemu()
             .arg("-nographic")
-            .args(["-serial", "mon:stdio", "-serial", "null"])
+            .args(["-serial", "mon:stdio"])
+            .args(self.report_port("null"))
             .stdin(Stdio::inherit()))
     }
 
     fn qemu(&self) -> Command {
         // Whatever ends this process ends the machine.
         let mut qemu = command("setpriv");
-        qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
+        let architecture = self.kernel.architecture;
+        qemu.args(["--pdeathsig", "KILL"])
+            .arg(program(architecture));
         // Emulated on purpose: it works everywhere, also where /dev/kvm is there and does not.
         if self.counts {
             qemu.args(["-accel", "tcg,thread=single"])
-                .args(["-icount", "shift=0,sleep=off"])
-                .args(["-cpu", "max"]);
+                .args(["-icount", "shift=0,sleep=off"]);
         } else {
-            // Without its string instructions for bytes, of which QEMU makes a loop, the kernel copies by words.
-            qemu.args(["-accel", "tcg,thread=multi"])
-                .args(["-cpu", "max,-erms,-fsrm"]);
+            qemu.args(["-accel", "tcg,thread=multi"]);
         }
+        qemu.args(match architecture {
+            Architecture::Amd64 if self.counts => &["-cpu", "max"][..],
+            // Without its string instructions for bytes, of which QEMU makes a loop, the kernel copies by words.
+            Architecture::Amd64 => &["-cpu", "max,-erms,-fsrm"],
+            // One that signs no pointers, which takes QEMU long.
+            Architecture::Arm64 => &["-machine", "virt", "-cpu", "cortex-a72"],
+        });
         qemu.args(["-smp", &self.cpus.to_string()])
             .args(["-m", "2048", "-nodefaults", "-no-reboot"])
             .arg("-kernel")
@@ -135,11 +142,52 @@ impl<'a> Machine<'a> {
             .arg("-append")
             // Warnings are shown, for they fail the run; a panic ends QEMU.
             .arg(format!(
-                "console=ttyS0 loglevel=5 oops=panic panic=-1 {} {}",
-                self.parameters, self.kernel.parameters
+                "console={} loglevel=5 oops=panic panic=-1 {} {}",
+                console(architecture),
+                self.parameters,
+                self.kernel.parameters
             ));
         qemu
     }
+
+    /// What the second serial port leads to.
+    fn report_port(&self, to: &str) -> [String; 4] {
+        let device = match self.kernel.architecture {
+            Architecture::Amd64 => "isa-serial",
+            // The board has one port of its own.
+            Architecture::Arm64 => "pci-serial",
+        };
+        let device = format!("{device},chardev=report");
+        ["-chardev", &format!("{to},id=report"), "-device", &device].map(str::to_owned)
+    }
+}
+
+/// What emulates a machine.
+pub(crate) fn program(architecture: Architecture) -> String {
+    format!("qemu-system-{}", architecture.name())
+}
+
+/// What the kernel calls the first serial port.
+fn console(architecture: Architecture) -> &'static str {
+    match architecture {
+        Architecture::Amd64 => "ttyS0",
+        Architecture::Arm64 => "ttyAMA0",
+    }
+}
+
+/// What the kernel calls the second serial port.
+fn report(architecture: Architecture) -> &'static str {
+    match architecture {
+        Architecture::Amd64 => "ttyS1",
+        Architecture::Arm64 => "ttyS0",
+    }
+}
+
+/// Names the serial ports in a file for a machine: the first, its console, is `@CONSOLE@` there and the second
+/// `@REPORT@`.
+pub(crate) fn with_ports(text: &str, architecture: Architecture) -> String {
+    text.replace("@CONSOLE@", console(architecture))
+        .replace("@REPORT@", report(architecture))
 }
 
 /// What a machine reported at its end.
@@ -183,10 +231,7 @@ impl Report {
 
 /// Runs the machine to its end, showing its console; what the kernel complained about.
 fn watch(qemu: &mut Command, label: &str, limit: Duration) -> Result<Vec<String>> {
-    let mut child = qemu
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("start qemu-system-x86_64")?;
+    let mut child = qemu.stdout(Stdio::piped()).spawn().context("start QEMU")?;
     let console = lines(child.stdout.take().context("the console is a pipe")?);
     let result = follow(&console, label, limit);
     if result.is_err() {

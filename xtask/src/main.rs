@@ -5,9 +5,10 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
-use linger_xtask::kernels::{self, Entry, Kernel, NEWEST, Proof, TABLE};
+use linger_xtask::architecture::Architecture;
+use linger_xtask::kernels::{self, Entry, Kernel, NEWEST, NEWEST_ARM64, Proof, TABLE};
 use linger_xtask::setup::{self, Purpose};
 use linger_xtask::tally::{Scenarios, Tally};
 use linger_xtask::vm::{self, Selection};
@@ -42,6 +43,7 @@ Examples:
   cargo xtask vm --systemd --put ./x.service:/etc/systemd/system/x.service --unit x.service
                                          a service of yours, to its end
   cargo xtask package                    the Debian package, and a tarball
+  cargo xtask package --arch arm64       the same for arm64
   cargo xtask package --test             and whether it installs, runs, upgrades and goes without trace
   cargo xtask docs                       the book of the pages in docs
   cargo xtask fuzz request --seconds 600 requests that no client would send
@@ -121,6 +123,9 @@ enum Task {
     ///
     /// They go to target/package. Lintian must find neither error nor warning in the package.
     Package {
+        /// For which architecture [default: this machine's]
+        #[arg(long = "arch", value_enum, value_name = "ARCHITECTURE")]
+        architecture: Option<Architecture>,
         /// Also install, upgrade, remove and purge it, on a Debian 12 in QEMU
         #[arg(long)]
         test: bool,
@@ -152,6 +157,15 @@ enum Which {
 }
 
 impl Which {
+    /// Whether it is one of arm64, which takes more to test on.
+    fn is_arm64(&self) -> bool {
+        let architecture = match self {
+            Self::Label(label) => Entry::of(label).map(|entry| entry.architecture),
+            Self::Image(kernel) => Some(kernel.architecture),
+        };
+        architecture == Some(Architecture::Arm64)
+    }
+
     fn kernel(self) -> Result<Kernel> {
         match self {
             Self::Label(label) => Kernel::of_label(label),
@@ -207,28 +221,25 @@ fn perform(task: Task) -> Result<bool> {
             append,
             ..
         } => {
-            setup::ensure(Purpose::Test)?;
+            setup::ensure(if kernel.as_ref().is_some_and(Which::is_arm64) {
+                Purpose::FullTest
+            } else {
+                Purpose::Test
+            })?;
             if systemd.systemd {
                 under_systemd(kernel, &append, &selection, &systemd, shell)
             } else if shell {
-                vm::shell(&one(kernel, &append)?, &artifacts::lingerd()?).map(|()| true)
+                let kernel = one(kernel, &append)?;
+                vm::shell(&kernel, &artifacts::lingerd(kernel.architecture)?).map(|()| true)
             } else {
                 scenarios(kernel, &append, &selection)
             }
         }
-        Task::Package { test, kernel } => {
-            setup::ensure(if test {
-                Purpose::Test
-            } else {
-                Purpose::Package
-            })?;
-            let made = package::make()?;
-            if !test {
-                return Ok(true);
-            }
-            let scenarios = package::test(&one(kernel, "")?, &made)?;
-            Ok(report("package", &scenarios))
-        }
+        Task::Package {
+            architecture,
+            test,
+            kernel,
+        } => package(architecture, test, kernel),
         Task::Docs => docs().map(|()| true),
         Task::Fuzz(options) => {
             setup::ensure(Purpose::Build)?;
@@ -236,6 +247,32 @@ fn perform(task: Task) -> Result<bool> {
         }
         Task::Lab { args } => lab(&args),
     }
+}
+
+/// Makes the packages, and perhaps tests them on a kernel of their architecture.
+fn package(architecture: Option<Architecture>, test: bool, kernel: Option<Which>) -> Result<bool> {
+    let architecture = architecture.unwrap_or(Architecture::here());
+    let is_arm64 = architecture == Architecture::Arm64;
+    setup::ensure(match (test, is_arm64) {
+        (true, true) => Purpose::FullTest,
+        (true, false) => Purpose::Test,
+        (false, true) => Purpose::PackageArm64,
+        (false, false) => Purpose::Package,
+    })?;
+    let made = package::make(architecture)?;
+    if !test {
+        return Ok(true);
+    }
+    let newest = Which::Label(if is_arm64 { NEWEST_ARM64 } else { NEWEST });
+    let kernel = kernel.unwrap_or(newest).kernel()?;
+    if kernel.architecture != architecture {
+        bail!(
+            "{} is not a kernel of {}",
+            kernel.label,
+            architecture.debian()
+        );
+    }
+    Ok(report("package", &package::test(&kernel, &made)?))
 }
 
 /// Builds the book.
@@ -257,7 +294,7 @@ fn lab(args: &[OsString]) -> Result<bool> {
 /// Builds the daemon and becomes it, so that signals reach it.
 fn run(args: Vec<OsString>) -> Result<()> {
     setup::ensure(Purpose::Build)?;
-    let lingerd = artifacts::lingerd()?;
+    let lingerd = artifacts::lingerd(Architecture::here())?;
     setup::mount_tracefs()?;
     // Not in the workspace's folder: paths among the arguments are relative to where we are.
     let error = Command::new(&lingerd).arg("run").args(args).exec();
@@ -279,12 +316,14 @@ fn under_systemd(
 ) -> Result<bool> {
     let kernel = one(kernel, append)?;
     if shell {
-        return systemd::shell(&kernel, &artifacts::lingerd()?, options).map(|()| true);
+        let lingerd = artifacts::lingerd(kernel.architecture)?;
+        return systemd::shell(&kernel, &lingerd, options).map(|()| true);
     }
     if let Some(unit) = &options.unit {
         return systemd::run_unit(&kernel, unit, options);
     }
-    let scenarios = systemd::run_tests(&kernel, &artifacts::executables()?, selection, options)?;
+    let built = artifacts::executables(kernel.architecture)?;
+    let scenarios = systemd::run_tests(&kernel, &built, selection, options)?;
     Ok(report("units under systemd", &scenarios))
 }
 
@@ -296,7 +335,6 @@ fn report(name: &str, scenarios: &Scenarios) -> bool {
 }
 
 fn scenarios(kernel: Option<Which>, append: &str, selection: &Selection) -> Result<bool> {
-    let built = artifacts::executables()?;
     let kernels = match kernel {
         Some(kernel) => vec![kernel],
         None => TABLE
@@ -308,6 +346,7 @@ fn scenarios(kernel: Option<Which>, append: &str, selection: &Selection) -> Resu
     let mut total = Tally::default();
     for kernel in kernels {
         let kernel = kernel.kernel()?.with_parameters(append);
+        let built = artifacts::executables(kernel.architecture)?;
         let scenarios = vm::run_scenarios(&kernel, &built, selection)?;
         test::describe(&format!("kernel {}", kernel.label), &scenarios);
         total += scenarios.tally();

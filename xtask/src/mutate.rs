@@ -9,6 +9,7 @@ use std::thread;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use serde::Deserialize;
 
+use crate::architecture::Architecture;
 use crate::artifacts::{self, Executables};
 use crate::kernels::{Kernel, NEWEST};
 use crate::shell::{cargo, output, root, run, tools};
@@ -78,7 +79,7 @@ pub fn run_all(filter: &str) -> Result<bool> {
         !mutations.is_empty(),
         "no mutation's name contains {filter:?}"
     );
-    let built = artifacts::executables()?;
+    let built = artifacts::executables(Architecture::here())?;
     let kernel = Kernel::of_label(NEWEST)?;
     // The next is built while a machine runs.
     let (sender, receiver) = mpsc::sync_channel(1);

@@ -63,7 +63,7 @@ impl Overlay {
         let start = format!("{}-{}-", kernel.label, std::process::id());
         let overlay = Self {
             folder: tempfile::Builder::new().prefix(&start).tempdir_in(runs)?,
-            debian: Debian::open()?,
+            debian: Debian::open(kernel.architecture)?,
         };
         fs::create_dir(overlay.tree())?;
         overlay.put_modules(kernel)?;

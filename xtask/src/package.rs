@@ -1,11 +1,11 @@
 //! What is shipped: the Debian package, and a tarball for other distributions.
 
-use std::env::consts::ARCH;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use crate::architecture::Architecture;
 use crate::artifacts;
 use crate::kernels::Kernel;
 use crate::notices;
@@ -28,17 +28,20 @@ const NEWER: &str = "99-1";
 
 /// What [`make`] made.
 pub struct Made {
+    architecture: Architecture,
     deb: PathBuf,
     tarball: PathBuf,
 }
 
 /// Makes the package and the tarball, has lintian look at the package, and says what was made.
-pub fn make() -> Result<Made> {
-    artifacts::lingerd()?;
+pub fn make(architecture: Architecture) -> Result<Made> {
+    artifacts::lingerd(architecture)?;
     make_pages()?;
+    let lingerd = artifacts::lingerd_static(architecture, &folder().join("static"))?;
     let made = Made {
-        deb: make_deb(&[])?,
-        tarball: make_tarball(&artifacts::lingerd_static(&folder().join("static"))?)?,
+        architecture,
+        deb: make_deb(architecture, &[])?,
+        tarball: make_tarball(architecture, &lingerd)?,
     };
     // Errors and warnings fail; hints are shown.
     run(command("lintian")
@@ -62,8 +65,8 @@ pub fn make() -> Result<Made> {
 /// Installs the package on a Debian in QEMU, uses it, upgrades and removes it; failed tests are in
 /// the result.
 pub fn test(kernel: &Kernel, made: &Made) -> Result<Scenarios> {
-    let newer = make_deb(&["--deb-version", NEWER])?;
-    let built = artifacts::executables()?;
+    let newer = make_deb(made.architecture, &["--deb-version", NEWER])?;
+    let built = artifacts::executables(made.architecture)?;
     systemd::run_package_tests(kernel, &built.systemd, [&made.deb, &newer], &made.tarball)
 }
 
@@ -85,22 +88,23 @@ fn make_pages() -> Result<()> {
 const NOTICES: &str = "THIRD-PARTY-NOTICES";
 
 /// Packs what is built; says more to cargo-deb if there is more to say.
-fn make_deb(more: &[&str]) -> Result<PathBuf> {
-    let file = output(
-        command(tools().join("cargo-deb"))
-            .args(["--no-build", "--quiet", "--package", "linger-daemon"])
-            .args(more)
-            // In its own folder cargo-deb would keep only the last one.
-            .arg("--output")
-            .arg(folder()),
-    )?;
+fn make_deb(architecture: Architecture, more: &[&str]) -> Result<PathBuf> {
+    let mut deb = command(tools().join("cargo-deb"));
+    deb.args(["--no-build", "--quiet", "--package", "linger-daemon"])
+        .args(more)
+        // In its own folder cargo-deb would keep only the last one.
+        .arg("--output")
+        .arg(folder());
+    architecture.build(&mut deb);
+    let file = output(&mut deb)?;
     let file = file.lines().last().context("cargo-deb names no package")?;
     Ok(file.into())
 }
 
 /// Packs a static binary with all that an installation by hand takes.
-fn make_tarball(lingerd: &Path) -> Result<PathBuf> {
-    let name = format!("lingerd-{}-{ARCH}", env!("CARGO_PKG_VERSION"));
+fn make_tarball(architecture: Architecture, lingerd: &Path) -> Result<PathBuf> {
+    let version = env!("CARGO_PKG_VERSION");
+    let name = format!("lingerd-{version}-{}", architecture.name());
     let tree = folder().join(&name);
     fs::create_dir_all(&tree)?;
     let from = root().join("linger-daemon/packaging");

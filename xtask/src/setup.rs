@@ -10,9 +10,11 @@ use std::sync::OnceLock;
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
+use crate::architecture::Architecture;
 use crate::cache;
 use crate::debian;
-use crate::kernels::{self, TABLE};
+use crate::kernels::{self, Entry, TABLE};
+use crate::machine;
 use crate::shell::{self, cargo, command, output, run, tools};
 
 /// What the machine is to be made ready for.
@@ -30,6 +32,10 @@ pub enum Purpose {
     Docs,
     /// `cargo xtask test` and `vm`, besides all of this
     Test,
+    /// `cargo xtask package --architecture arm64`, besides packages of this machine's
+    PackageArm64,
+    /// `cargo xtask test --full`, and `vm` on kernels of arm64, besides what tests need
+    FullTest,
 }
 
 /// Something that must be on the machine.
@@ -137,7 +143,7 @@ const MACHINE: &[Need] = &[
     Need {
         what: "QEMU for x86",
         why: "boots the kernels that the tests run on",
-        present: || shell::find("qemu-system-x86_64").is_some(),
+        present: || shell::find(&machine::program(Architecture::Amd64)).is_some(),
         packages: &["qemu-system-x86"],
         then: None,
         elsewhere: "install qemu-system-x86_64",
@@ -161,17 +167,70 @@ const MACHINE: &[Need] = &[
     Need {
         what: "Debian 12 with systemd",
         why: "the user space of that machine; made in the cache",
-        present: debian::is_present,
+        present: || debian::is_present(Architecture::Amd64),
         packages: &["mmdebstrap"],
-        then: Some(debian::make),
+        then: Some(|| debian::make(Architecture::Amd64)),
         elsewhere: "only made on Debian, by mmdebstrap",
     },
     Need {
         what: "Debian's kernels",
         why: "to test on; unpacked in the cache, not installed",
-        present: || TABLE.iter().all(kernels::Entry::is_present),
+        present: || kernels_of(Architecture::Amd64).all(Entry::is_present),
         packages: &["debian-archive-keyring"],
-        then: Some(unpack_kernels),
+        then: Some(|| unpack_kernels(Architecture::Amd64)),
+        elsewhere: "only found on Debian",
+    },
+];
+
+/// To build for arm64 elsewhere.
+const CROSS: &[Need] = &[
+    Need {
+        what: "Rust's library for arm64",
+        why: "what is built for arm64 is linked of it; unpacked in the cache, not installed",
+        present: || {
+            Architecture::here() == Architecture::Arm64 || sysroot(Architecture::Arm64).is_dir()
+        },
+        packages: &["debian-archive-keyring"],
+        then: Some(|| unpack_sysroot(Architecture::Arm64)),
+        elsewhere: "only found on Debian",
+    },
+    Need {
+        what: "GCC for arm64",
+        why: "links what is built for arm64",
+        present: || {
+            Architecture::here() == Architecture::Arm64
+                || shell::find("aarch64-linux-gnu-gcc").is_some()
+        },
+        packages: &["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
+        then: None,
+        elsewhere: "install a GCC that is called aarch64-linux-gnu-gcc",
+    },
+];
+
+/// A machine of arm64 to boot in QEMU.
+const MACHINE_ARM64: &[Need] = &[
+    Need {
+        what: "QEMU for arm64",
+        why: "boots the kernels of arm64 that the tests run on",
+        present: || shell::find(&machine::program(Architecture::Arm64)).is_some(),
+        packages: &["qemu-system-arm"],
+        then: None,
+        elsewhere: "install qemu-system-aarch64",
+    },
+    Need {
+        what: "Debian 12 for arm64",
+        why: "the user space of that machine; made in the cache, by emulated programs",
+        present: || debian::is_present(Architecture::Arm64),
+        packages: &["mmdebstrap", "qemu-user-static", "arch-test"],
+        then: Some(|| debian::make(Architecture::Arm64)),
+        elsewhere: "only made on Debian, by mmdebstrap",
+    },
+    Need {
+        what: "Debian's kernels for arm64",
+        why: "to test on; unpacked in the cache, not installed",
+        present: || kernels_of(Architecture::Arm64).all(Entry::is_present),
+        packages: &["debian-archive-keyring"],
+        then: Some(|| unpack_kernels(Architecture::Arm64)),
         elsewhere: "only found on Debian",
     },
 ];
@@ -327,7 +386,18 @@ fn missing(purpose: Purpose) -> Vec<&'static Need> {
         Purpose::Stack => &[BUILD, STACK],
         Purpose::Bench => &[BUILD, BENCH, MACHINE],
         Purpose::Docs => &[DOCS],
-        Purpose::Test => &[BUILD, PACKAGE, STACK, BENCH, MACHINE, TEST],
+        Purpose::Test => &[BUILD, PACKAGE, STACK, BENCH, MACHINE, TEST, CROSS],
+        Purpose::PackageArm64 => &[BUILD, PACKAGE, CROSS],
+        Purpose::FullTest => &[
+            BUILD,
+            PACKAGE,
+            STACK,
+            BENCH,
+            MACHINE,
+            TEST,
+            CROSS,
+            MACHINE_ARM64,
+        ],
     };
     needs
         .iter()
@@ -565,11 +635,34 @@ fn unpack_promtool() -> Result<()> {
     unpack_tool("prometheus", "usr/bin/promtool", "promtool")
 }
 
+/// The version of Debian's compiler; libraries and lints fit that one only.
+fn rustc_version() -> Result<String> {
+    output(command("dpkg-query").args(["--show", "--showformat=${Version}", "rustc-web"]))
+}
+
+/// Where Debian's compiler finds the standard library for another architecture.
+pub(crate) fn sysroot(architecture: Architecture) -> PathBuf {
+    sysroots(architecture).join("usr")
+}
+
+fn sysroots(architecture: Architecture) -> PathBuf {
+    let recipe = (architecture.debian(), rustc_version().ok());
+    cached_tool("rust-std", recipe)
+}
+
+fn unpack_sysroot(architecture: Architecture) -> Result<()> {
+    kernels::update_lists()?;
+    let partial = cache::partial(&cache::folder(), "rust-std")?;
+    let version = rustc_version()?;
+    let package = format!("libstd-rust-web-dev:{}={version}", architecture.debian());
+    kernels::unpack(kernels::apt("apt-get"), &package, &partial)?;
+    let folder = sysroots(architecture);
+    fs::create_dir_all(folder.parent().context("the cache is a folder")?)?;
+    Ok(fs::rename(partial, folder)?)
+}
+
 fn unpack_bpf_clippy() -> Result<()> {
-    // It shares the compiler's libraries, and fits that one version only.
-    let version =
-        output(command("dpkg-query").args(["--show", "--showformat=${Version}", "rustc-web"]))?;
-    let package = format!("rust-web-clippy={version}");
+    let package = format!("rust-web-clippy={}", rustc_version()?);
     unpack_tool(&package, "usr/bin/clippy-driver", "bpf-clippy-driver")
 }
 
@@ -588,10 +681,17 @@ fn unpack_tool(package: &str, file: &str, name: &str) -> Result<()> {
     link_tool(name, &program)
 }
 
-/// Brings every kernel of the table that the cache lacks.
-fn unpack_kernels() -> Result<()> {
+/// The lines of the table of an architecture.
+fn kernels_of(architecture: Architecture) -> impl Iterator<Item = &'static Entry> {
+    TABLE
+        .iter()
+        .filter(move |entry| entry.architecture == architecture)
+}
+
+/// Brings every kernel of an architecture in the table that the cache lacks.
+fn unpack_kernels(architecture: Architecture) -> Result<()> {
     kernels::update_lists()?;
-    let missing = TABLE.iter().filter(|entry| !entry.is_present());
+    let missing = kernels_of(architecture).filter(|entry| !entry.is_present());
     for entry in missing {
         // Two lines may be of one package.
         if !entry.is_present() {

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::artifacts::Executables;
 use crate::kernels::Kernel;
-use crate::machine::{Machine, Report};
+use crate::machine::{self, Machine, Report};
 use crate::overlay::{Overlay, Put};
 use crate::tally::Scenarios;
 use crate::vm::Selection;
@@ -54,7 +54,8 @@ impl<'a> Job<'a> {
     /// Runs this unit, a service, after the boot. It is installed there, or is put there.
     fn new(kernel: &'a Kernel, unit: &'a str, puts: &[Put]) -> Result<Self> {
         let overlay = Overlay::new(kernel)?;
-        overlay.write(&format!("/etc/systemd/system/{unit}.d/work.conf"), DROP_IN)?;
+        let drop_in = machine::with_ports(DROP_IN, kernel.architecture);
+        overlay.write(&format!("/etc/systemd/system/{unit}.d/work.conf"), &drop_in)?;
         for put in puts {
             overlay.put(put)?;
         }

@@ -81,7 +81,11 @@ fn chosen(extent: Extent, filter: &str) -> Result<Vec<Step>> {
 fn perform(steps: Vec<Step>, options: &Options) -> Result<bool> {
     let start = Instant::now();
     println!("=== setup");
-    setup::ensure(Purpose::Test)?;
+    setup::ensure(if options.full {
+        Purpose::FullTest
+    } else {
+        Purpose::Test
+    })?;
     setup::mount_tracefs()?;
     println!("=== setup: ok, {:.1} s", start.elapsed().as_secs_f64());
 

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use crate::artifacts::Executables;
 use crate::kernels::Kernel;
-use crate::machine::Machine;
+use crate::machine::{self, Machine};
 use crate::modules;
 use crate::overlay::Overlay;
 use crate::tally::Scenarios;
@@ -119,7 +119,7 @@ pub fn run_scenarios(
 /// A shell on a kernel, with the same programs at hand.
 pub fn shell(kernel: &Kernel, lingerd: &Path) -> Result<()> {
     let work = "echo 'lingerd is at hand. exit or Ctrl-A X ends it.'\n\
-                setsid --ctty --wait sh -i </dev/ttyS0 >/dev/ttyS0 2>&1";
+                setsid --ctty --wait sh -i </dev/@CONSOLE@ >/dev/@CONSOLE@ 2>&1";
     let programs = [(lingerd, "lingerd")];
     boot(kernel, &programs, work, |machine| machine.interact())
 }
@@ -135,9 +135,10 @@ pub fn boot<T>(
     for (file, name) in programs {
         overlay.put_program(file, name)?;
     }
-    overlay.write_script("/linger-init", INIT)?;
+    let with_ports = |text| machine::with_ports(text, kernel.architecture);
+    overlay.write_script("/linger-init", &with_ports(INIT))?;
     overlay.write("/etc/linger-modules", &modules::WANTED.join("\n"))?;
-    overlay.write("/etc/linger-work", work)?;
+    overlay.write("/etc/linger-work", &with_ports(work))?;
     let archive = overlay.pack()?;
     run(Machine::new(
         kernel,

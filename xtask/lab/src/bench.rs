@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
+use linger_xtask::architecture::Architecture;
 use linger_xtask::artifacts;
 use linger_xtask::shell::{command, output, root};
 use serde_json::Value;
@@ -153,7 +154,7 @@ impl Extent {
 
 /// Measures, prints a page of Markdown, and writes it and all figures to files.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let lingerd = artifacts::lingerd()?;
+    let lingerd = artifacts::lingerd(Architecture::here())?;
     let floor = artifacts::floor()?;
     let plans = plans(&lingerd)?;
     let best = &plans[0];

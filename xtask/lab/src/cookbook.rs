@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use linger_xtask::architecture::Architecture;
 use linger_xtask::artifacts;
 use linger_xtask::setup::{self, Purpose};
 use linger_xtask::shell::{command, root, run};
@@ -147,7 +148,7 @@ pub(crate) fn draw(options: Options) -> Result<()> {
 fn film() -> Result<PathBuf> {
     setup::ensure(Purpose::Test)?;
     setup::mount_tracefs()?;
-    let built = artifacts::executables()?;
+    let built = artifacts::executables(Architecture::here())?;
     let file = root().join("target/cookbook.json");
     run(command(built.scenarios)
         .arg("--lingerd")

@@ -22,6 +22,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use linger_testkit::http;
 use linger_testkit::server::Server;
+use linger_xtask::architecture::Architecture;
 use linger_xtask::artifacts;
 use linger_xtask::shell::{command, root, run_unseen};
 
@@ -75,7 +76,7 @@ fn parse_count(text: &str) -> Result<usize, String> {
 
 /// Simulates, measures, and prints tables.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let served = exercised(&artifacts::lingerd()?)?;
+    let served = exercised(&artifacts::lingerd(Architecture::here())?)?;
     let file = root().join("target/scale.json");
     let mut cases = Vec::new();
     for &hosts in &options.hosts {

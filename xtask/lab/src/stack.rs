@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use linger_testkit::http::is_ready;
 use linger_testkit::prometheus;
 use linger_testkit::server::{PAUSE, START, Server};
+use linger_xtask::architecture::Architecture;
 use linger_xtask::artifacts;
 use linger_xtask::setup;
 use linger_xtask::shell::{command, root};
@@ -53,7 +54,7 @@ dashboards/README.md says how. What Prometheus has recorded is kept in target/st
 
 /// Starts everything, says where it is, and ends it at Ctrl-C.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let lingerd = artifacts::lingerd()?;
+    let lingerd = artifacts::lingerd(Architecture::here())?;
     let mut servers = Vec::new();
     if !options.running {
         setup::mount_tracefs()?;

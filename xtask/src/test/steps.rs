@@ -9,6 +9,7 @@ use anyhow::Result;
 use super::Options;
 use super::step::{Extent, Findings, Stage, Step};
 use super::unit;
+use crate::architecture::Architecture;
 use crate::artifacts;
 use crate::fuzz;
 use crate::kernels::{Entry, Kernel, NEWEST, PLANS, Proof, TABLE};
@@ -39,9 +40,12 @@ pub(super) fn all() -> Vec<Step> {
         checked("clippy", Form, Everyday, clippy),
         checked("clippy of the kernel side", Form, Everyday, clippy_bpf),
         checked("documentation", Form, Usual, documentation),
+        checked("arm64", Form, Usual, artifacts::check_arm64),
         checked("licences", Form, Usual, licences),
         counted("unit tests", Unit, Everyday, |_| unit::run()),
-        checked("lingerd", Unit, Everyday, || artifacts::lingerd().map(drop)),
+        checked("lingerd", Unit, Everyday, || {
+            artifacts::lingerd(Architecture::here()).map(drop)
+        }),
         Step {
             alone: true,
             ..counted("siege", Unit, Usual, |_| unit::run_siege())
@@ -133,7 +137,8 @@ fn on_kernel(
             plan: Some(plan.to_owned()),
             ..selection(options, proof)
         };
-        vm::run_scenarios(&kernel, &artifacts::executables()?, &selection).map(Findings::Scenarios)
+        let built = artifacts::executables(kernel.architecture)?;
+        vm::run_scenarios(&kernel, &built, &selection).map(Findings::Scenarios)
     })
 }
 
@@ -197,7 +202,7 @@ fn licences() -> Result<()> {
 }
 
 fn scenarios_here(options: &Options) -> Result<Findings> {
-    let built = artifacts::executables()?;
+    let built = artifacts::executables(Architecture::here())?;
     let summary = root().join("target/scenarios.json");
     if summary.exists() {
         fs::remove_file(&summary)?;
@@ -233,7 +238,7 @@ fn path_with_tools() -> Result<OsString> {
 fn units(_: &Options) -> Result<Findings> {
     systemd::run_tests(
         &Kernel::of_label(NEWEST)?,
-        &artifacts::executables()?,
+        &artifacts::executables(Architecture::here())?,
         &Selection::default(),
         &systemd::Options::default(),
     )
@@ -242,7 +247,7 @@ fn units(_: &Options) -> Result<Findings> {
 
 /// The package on the newest kernel on which all is run; in full, on each of those.
 fn package_on_kernels(options: &Options) -> Result<Findings> {
-    let made = package::make()?;
+    let made = package::make(Architecture::here())?;
     let mut all = Scenarios::default();
     let chosen =
         |entry: &&Entry| entry.proof == Proof::All && (options.full || entry.label == NEWEST);

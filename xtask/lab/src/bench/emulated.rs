@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
+use linger_xtask::architecture::Architecture;
 use linger_xtask::artifacts;
 use linger_xtask::kernels::{Kernel, NEWEST};
 use linger_xtask::vm;
@@ -31,7 +32,10 @@ pub(super) fn count_on<T: DeserializeOwned>(
     let own = PathBuf::from("/proc/self/exe");
     let mut all = vec![
         (own, "xtask".to_owned()),
-        (artifacts::lingerd()?, "lingerd".to_owned()),
+        (
+            artifacts::lingerd(Architecture::here())?,
+            "lingerd".to_owned(),
+        ),
         (artifacts::floor()?, "floor".to_owned()),
     ];
     for program in programs {
