@@ -3,6 +3,7 @@
 mod counting;
 mod maintain;
 mod reload;
+mod starting;
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ pub(crate) use self::counting::alone;
 use self::counting::{Counting, lock};
 use self::maintain::maintain;
 use self::reload::Running;
+use self::starting::Starting;
 use crate::config::{Config, ListenAddr, Sources};
 use crate::http::{self, BindError, Limits, Listeners, Security, State};
 use crate::logging::Log;
@@ -33,6 +35,9 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     let listeners = listeners(&config)?;
     let places: Vec<_> = listeners.places().cloned().collect();
     privileges::require()?;
+    let scheme = if security.has_tls() { "https" } else { "http" };
+    let state = Arc::new(State::secured(security).live_for(config.live));
+    let starting = Starting::begin(&listeners, &state)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(MAX_THREADS)
@@ -44,9 +49,8 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     };
     let pins = open_pins(&config)?;
     let counting = Counting::begin(&config, pins.as_ref())?;
-
-    let scheme = if security.has_tls() { "https" } else { "http" };
-    let state = Arc::new(State::secured(security).live_for(config.live));
+    // Its closes are over before the daemon is ready.
+    starting.end();
     state.attached(counting.metrics()?);
     for place in &places {
         announce(place, scheme);

@@ -1,5 +1,6 @@
 //! System calls that crates do not offer, or not as needed.
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -8,7 +9,30 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::libc;
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{self, ForkResult, Pid};
 use perf_event_open_sys as perf;
+
+/// Runs `child` in a new process, which ends with what it returns and cleans nothing up. Fails if there are other
+/// threads, for whose locks it could wait in vain.
+pub(crate) fn fork(child: impl FnOnce() -> u8) -> io::Result<Pid> {
+    if !has_one_thread() {
+        return Err(io::ErrorKind::ResourceBusy.into());
+    }
+    // SAFETY: there are no other threads.
+    match unsafe { unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            let status = child();
+            // SAFETY: has no preconditions.
+            unsafe { libc::_exit(status.into()) }
+        }
+    }
+}
+
+/// Whether this thread is the only one of the process.
+pub(crate) fn has_one_thread() -> bool {
+    fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
+}
 
 /// Calls bpf(2).
 ///

@@ -150,7 +150,7 @@ fn ready(state: &State) -> Answer {
 pub(super) fn not_attached() -> Answer {
     text(
         StatusCode::SERVICE_UNAVAILABLE,
-        "not ready: the programs are not attached yet\n",
+        "starting: the programs are not attached yet\n",
     )
 }
 

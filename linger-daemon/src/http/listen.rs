@@ -95,6 +95,18 @@ impl Listeners {
     pub fn places(&self) -> impl Iterator<Item = &ListenAddr> {
         self.0.iter().map(|listener| &listener.place)
     }
+
+    /// The same sockets again. The files of Unix sockets go with the first.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let clone = |listener: &Listener| {
+            Ok(Listener {
+                socket: listener.socket.try_clone()?,
+                place: listener.place.clone(),
+                file: None,
+            })
+        };
+        Ok(Self(self.0.iter().map(clone).collect::<io::Result<_>>()?))
+    }
 }
 
 /// Opens the listening sockets for [`super::serve`].

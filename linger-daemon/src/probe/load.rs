@@ -1,6 +1,5 @@
 //! Loads programs, several at a time: verifying them takes the kernel most of a start.
 
-use std::fs;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
@@ -11,6 +10,7 @@ use tracing::debug;
 
 use super::attach::{AttachError, innermost};
 use super::hooks::{Hook, Point};
+use crate::sys;
 
 /// A loader for the object, in which nothing depends on the kernel's types.
 ///
@@ -18,10 +18,9 @@ use super::hooks::{Hook, Point};
 /// opened. So, as long as this thread is the only one, the limit of open files is 0 meanwhile.
 pub(super) fn loader<'a>() -> EbpfLoader<'a> {
     const FILES: Resource = Resource::RLIMIT_NOFILE;
-    let is_alone = fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1);
     let refused = getrlimit(FILES)
         .ok()
-        .filter(|(_, most)| is_alone && setrlimit(FILES, 0, *most).is_ok());
+        .filter(|(_, most)| sys::has_one_thread() && setrlimit(FILES, 0, *most).is_ok());
     let loader = EbpfLoader::new();
     if let Some((usual, most)) = refused
         && let Err(error) = setrlimit(FILES, usual, most)

@@ -61,6 +61,13 @@ impl Daemon {
     /// As [`Daemon::start`], with options by which its programs are no longer its own, or as one that has met no close
     /// that waits.
     pub(crate) fn start_keeping(lingerd: &Path, plan: Plan, options: &[&str]) -> Result<Self> {
+        let mut daemon = Self::spawn(lingerd, plan, options)?;
+        daemon.wait_until_ready()?;
+        Ok(daemon)
+    }
+
+    /// Starts it, and waits for nothing.
+    pub(crate) fn spawn(lingerd: &Path, plan: Plan, options: &[&str]) -> Result<Self> {
         let address = free_address()?;
         let mut process = Command::new(lingerd)
             .args(["run", "--plan", plan.name(), "--listen"])
@@ -75,17 +82,16 @@ impl Daemon {
         if let Some(stderr) = process.stderr.take() {
             keep(stderr, Arc::clone(&errors));
         }
-        let mut daemon = Self {
+        Ok(Self {
             process,
             address,
             errors,
             programs: BTreeSet::new(),
-        };
-        daemon.wait_until_ready()?;
-        Ok(daemon)
+        })
     }
 
-    fn wait_until_ready(&mut self) -> Result<()> {
+    /// Waits until its programs count.
+    pub(crate) fn wait_until_ready(&mut self) -> Result<()> {
         let start = Instant::now();
         loop {
             if let Some(status) = self.process.try_wait()? {

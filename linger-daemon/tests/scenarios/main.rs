@@ -64,6 +64,7 @@ mod service;
 mod sight;
 mod sight_orphans;
 mod special;
+mod starting;
 mod truth;
 mod under_way;
 mod unread;

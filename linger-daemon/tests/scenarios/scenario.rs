@@ -16,8 +16,8 @@ use crate::{
     abort, answers, asleep, attribution, churn, cookbook, cut, dimensions, ends, exes, graceful,
     groups_full, hostile, kernel_threads, left_out, linger, listener, load, maintained,
     orphan_ends, orphan_netns, orphan_table, orphans, page, persist, pod, process_names, random,
-    reached, reload, restart, retired, returns, segments, special, under_way, unread, watch,
-    watch_unread,
+    reached, reload, restart, retired, returns, segments, special, starting, under_way, unread,
+    watch, watch_unread,
 };
 
 /// What a scenario does; it counts in [`Truth`] all closes that it makes.
@@ -191,6 +191,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         ends::SCENARIOS,
         listener::SCENARIOS,
         special::SCENARIOS,
+        starting::SCENARIOS,
         restart::SCENARIOS,
         orphans::SCENARIOS,
         orphan_ends::SCENARIOS,

@@ -65,8 +65,11 @@ fn head_is_get_without_the_body() {
 fn ready_once_attached() {
     let server = Server::start(Limits::DEFAULT);
     assert_eq!(server.get("/healthz").status, 200);
-    assert_eq!(server.get("/readyz").status, 503);
-    assert_eq!(server.get("/metrics").status, 503);
+    for path in ["/readyz", "/metrics", "/live.json"] {
+        let answer = server.get(path);
+        let starting = "starting: the programs are not attached yet\n";
+        assert_eq!((answer.status, answer.text()), (503, starting), "{path}");
+    }
     server.state.attached(fixture::metrics(fixture::snapshot()));
     assert_eq!(server.get("/readyz").status, 200);
     assert_eq!(server.get("/metrics").status, 200);
