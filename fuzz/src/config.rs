@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process;
 
-use linger_daemon::config::{self, Config, Invalid, Key, Sources};
+use linger_daemon::config::{self, Config, Invalid, Sources};
 
 fn load(text: &[u8]) -> Result<Config, Invalid> {
     let path = PathBuf::from(format!("/dev/shm/linger-fuzz-{}.toml", process::id()));
@@ -24,10 +24,8 @@ fn load(text: &[u8]) -> Result<Config, Invalid> {
 pub fn check(text: &[u8]) {
     match load(text) {
         Ok(config) => {
-            let lines = Key::ALL.iter().map(|&key| {
-                let value = config.value(key);
-                format!("{key} = {value}\n")
-            });
+            let settings = config.settings().into_iter();
+            let lines = settings.map(|(key, value)| format!("{key} = {value}\n"));
             let written: String = lines.collect();
             match load(written.as_bytes()) {
                 Ok(again) => assert_eq!(again, config, "{written}"),

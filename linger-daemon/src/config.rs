@@ -1,12 +1,12 @@
 //! The configuration: one TOML file, with a flag for every key.
 //!
-//! Flags override the environment, which overrides the file, which overrides the defaults.
+//! Flags override the environment, which overrides the file, which overrides the defaults. The keys are the fields of
+//! [`Config`] as serde names them; everything else asks it for them.
 
 mod access;
 mod changes;
 mod file;
 mod filter;
-mod key;
 mod layers;
 mod listen_addr;
 mod plan;
@@ -14,64 +14,86 @@ mod ports;
 mod problem;
 mod raw_value;
 mod report;
+mod value;
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use linger_ebpf::{MAX_GROUPS, MAX_ORPHANS, keyed};
-use toml::Value;
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
 
 pub use self::access::Access;
 pub use self::changes::{Change, changes, in_effect};
 pub(crate) use self::file::text;
-pub use self::filter::{Filter, Lists, Pattern, Patterns};
-pub use self::key::{Key, Origin};
+pub use self::filter::{Filter, Lists};
 pub use self::layers::{DEFAULT_PATH, Effective, Sources, load, log_level, pins};
 pub use self::listen_addr::ListenAddr;
 pub use self::plan::PlanChoice;
-pub use self::ports::PortSet;
-pub use self::problem::{FileError, Invalid, Problem};
-use self::raw_value::RawValue;
+pub use self::problem::{FileError, Invalid, Origin, Problem, flag};
 pub use self::report::{check, json, table};
 use crate::attribution::Dimension;
 use crate::logging::LogFilter;
 
-/// Default folder of the programs that outlive the daemon.
-const DEFAULT_PINS: &str = "/sys/fs/bpf/lingerd";
-
-/// All settings of `lingerd run`.
-#[derive(Clone, Debug, PartialEq)]
+/// All settings of `lingerd run`, in the order of the file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
 pub struct Config {
     /// Addresses that serve the metrics: at least one, unless sockets are passed to the daemon.
+    #[serde(with = "listen_addr")]
     pub listen: Vec<ListenAddr>,
     /// Who may read them, in the format of Prometheus' web configuration; everyone if `None`.
+    #[serde(
+        deserialize_with = "value::optional_path",
+        serialize_with = "value::path_text"
+    )]
     pub web_config_file: Option<PathBuf>,
     /// Who may read the live figures without authentication.
     pub live: Access,
     /// The plan to use.
+    #[serde(deserialize_with = "value::choice")]
     pub plan: PlanChoice,
     /// Whether programs and counts outlive the daemon.
+    #[serde(deserialize_with = "value::boolean")]
     pub persist: bool,
     /// The folder in a BPF file system in which they are pinned then.
+    #[serde(deserialize_with = "value::absolute_path")]
     pub pins: PathBuf,
     /// What to log.
+    #[serde(deserialize_with = "value::log_filter")]
     pub log_level: LogFilter,
     /// The labels of groups, each once, in the order of [`Dimension::ALL`]. If empty: one group.
+    #[serde(deserialize_with = "value::labels")]
     pub labels: Vec<Dimension>,
     /// The ports that the label `port` distinguishes. Empty exactly if that label is not in use.
-    pub ports: PortSet,
-    /// Maximum number of groups, 1 to 65,536.
+    #[serde(with = "ports")]
+    pub ports: BTreeSet<u16>,
+    /// Maximum number of groups.
+    #[serde(deserialize_with = "value::whole::<_, 1, 65_536>")]
     pub max_groups: u32,
-    /// Maximum number of series: at least 1,000, and at least `max_groups`.
+    /// Maximum number of series: at least `max_groups`.
+    #[serde(deserialize_with = "value::whole::<_, 1_000, { u32::MAX }>")]
     pub max_series: u32,
     /// How long to keep an idle group; at least a second.
+    #[serde(
+        deserialize_with = "value::duration",
+        serialize_with = "value::duration_text"
+    )]
     pub retire_after: Duration,
-    /// Maximum number of orphans followed, 1 to 2^22.
+    /// Maximum number of orphans followed.
+    #[serde(deserialize_with = "value::whole::<_, 1, 4_194_304>")]
     pub max_orphans: u32,
     /// How long to follow an orphan; at least a second.
+    #[serde(
+        deserialize_with = "value::duration",
+        serialize_with = "value::duration_text"
+    )]
     pub orphan_ttl: Duration,
     /// Which closes get a group of their own.
+    #[serde(flatten)]
     pub filter: Filter,
 }
 
@@ -83,10 +105,10 @@ impl Default for Config {
             live: Access::default(),
             plan: PlanChoice::Auto,
             persist: false,
-            pins: DEFAULT_PINS.into(),
+            pins: "/sys/fs/bpf/lingerd".into(),
             log_level: LogFilter::default(),
             labels: Dimension::DEFAULT.to_vec(),
-            ports: PortSet::default(),
+            ports: BTreeSet::new(),
             max_groups: MAX_GROUPS,
             max_series: 100_000,
             retire_after: Duration::from_secs(15 * 60),
@@ -109,74 +131,49 @@ impl Config {
         Dimension::keyed(&self.labels) | units
     }
 
-    /// A setting as written in the file.
+    /// Every key with its value as written in the file. Keys of a table contain a dot: `allow.units`.
     #[must_use]
-    pub fn value(&self, key: Key) -> Value {
-        let duration = |time| Value::from(humantime::format_duration(time).to_string());
-        let Filter { allow, deny } = &self.filter;
-        match key {
-            Key::Listen => match self.listen.as_slice() {
-                [place] => place.to_string().into(),
-                places => list(places.iter().map(ToString::to_string)),
-            },
-            Key::WebConfigFile => {
-                let file = self.web_config_file.as_deref().unwrap_or(Path::new(""));
-                file.to_string_lossy().into_owned().into()
+    pub fn settings(&self) -> Vec<(String, Value)> {
+        let mut settings = Vec::new();
+        for (name, value) in self.to_table() {
+            match value {
+                Value::Table(table) => {
+                    let keys = table.into_iter();
+                    settings.extend(keys.map(|(key, value)| (format!("{name}.{key}"), value)));
+                }
+                value => settings.push((name, value)),
             }
-            Key::Live => match self.live {
-                Access::No => false.into(),
-                Access::Yes => true.into(),
-                Access::Loopback => self.live.name().into(),
-            },
-            Key::Plan => self.plan.name().into(),
-            Key::Persist => self.persist.into(),
-            Key::Pins => self.pins.to_string_lossy().into_owned().into(),
-            Key::LogLevel => self.log_level.as_str().into(),
-            Key::Labels => list(self.labels.iter().map(|label| label.name())),
-            Key::Ports => list(self.ports.entries()),
-            Key::MaxGroups => self.max_groups.into(),
-            Key::MaxSeries => self.max_series.into(),
-            Key::RetireAfter => duration(self.retire_after),
-            Key::MaxOrphans => self.max_orphans.into(),
-            Key::OrphanTtl => duration(self.orphan_ttl),
-            Key::AllowUnits => list(allow.units.iter().map(Pattern::as_str)),
-            Key::AllowComms => list(allow.comms.iter().map(String::as_str)),
-            Key::AllowPorts => list(allow.ports.entries()),
-            Key::DenyUnits => list(deny.units.iter().map(Pattern::as_str)),
-            Key::DenyComms => list(deny.comms.iter().map(String::as_str)),
-            Key::DenyPorts => list(deny.ports.entries()),
         }
+        settings
     }
 
-    /// Sets a key, or returns everything wrong with its value.
-    fn set(&mut self, raw: &RawValue) -> Result<(), Vec<Problem>> {
-        let Filter { allow, deny } = &mut self.filter;
-        match raw.key {
-            Key::Listen => self.listen = raw.places()?,
-            Key::WebConfigFile => self.web_config_file = raw.file()?,
-            Key::Live => self.live = raw.access()?,
-            Key::Plan => self.plan = raw.plan()?,
-            Key::Persist => self.persist = raw.boolean()?,
-            Key::Pins => self.pins = raw.path()?,
-            Key::LogLevel => self.log_level = raw.log_filter()?,
-            Key::Labels => self.labels = raw.dimensions()?,
-            Key::Ports => self.ports = raw.ports()?,
-            Key::MaxGroups => self.max_groups = raw.whole(1..=1 << 16)?,
-            Key::MaxSeries => self.max_series = raw.whole(1000..=u32::MAX)?,
-            Key::RetireAfter => self.retire_after = raw.duration()?,
-            Key::MaxOrphans => self.max_orphans = raw.whole(1..=1 << 22)?,
-            Key::OrphanTtl => self.orphan_ttl = raw.duration()?,
-            Key::AllowUnits => allow.units = raw.patterns()?,
-            Key::AllowComms => allow.comms = raw.comms()?,
-            Key::AllowPorts => allow.ports = raw.ports()?,
-            Key::DenyUnits => deny.units = raw.patterns()?,
-            Key::DenyComms => deny.comms = raw.comms()?,
-            Key::DenyPorts => deny.ports = raw.ports()?,
-        }
-        Ok(())
+    /// The value of a key, as written in the file.
+    #[must_use]
+    pub fn value(&self, key: &str) -> Option<Value> {
+        let mut settings = self.settings().into_iter();
+        settings.find_map(|(name, value)| (name == key).then_some(value))
+    }
+
+    /// Sets a key, or returns a description of valid values.
+    fn with(&self, key: &str, value: Value) -> Result<Self, String> {
+        let mut settings = Value::Table(self.to_table());
+        let names = key.split('.');
+        *names.fold(&mut settings, |table, name| &mut table[name]) = value;
+        let config = settings.try_into::<Self>();
+        config.map_err(|error| error.message().to_owned())
+    }
+
+    fn to_table(&self) -> Table {
+        Table::try_from(self).expect("settings are text, numbers and lists")
     }
 }
 
-fn list(entries: impl IntoIterator<Item: Into<Value>>) -> Value {
-    Value::Array(entries.into_iter().map(Into::into).collect())
+/// Every key, in the order of the file.
+#[must_use]
+pub fn keys() -> &'static [String] {
+    static KEYS: LazyLock<Vec<String>> = LazyLock::new(|| {
+        let settings = Config::default().settings().into_iter();
+        settings.map(|(key, _)| key).collect()
+    });
+    &KEYS
 }

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::str::FromStr;
 
 use nix::sys::stat::fstat;
+use serde::Serialize;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
@@ -15,7 +16,7 @@ use tracing_subscriber::{EnvFilter, Registry, reload};
 pub const ENVIRONMENT: &str = "LINGER_LOG";
 
 /// What is logged: a level, or levels by module.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LogFilter(String);
 
 impl LogFilter {

@@ -4,24 +4,27 @@
     reason = "these comments are help for a terminal"
 )]
 
-use std::collections::BTreeMap;
 use std::env;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use serde::Serialize;
+use toml::{Table, Value};
 
 use super::Cli;
-use crate::config::{self, Key, Sources};
+use crate::config::{self, Sources};
 use crate::logging::{self, Log};
 use crate::top::Top;
 
-/// All settings; each wins over the same key of the file.
-#[derive(Clone, Debug, Default, clap::Args)]
+/// All settings, under the names of their keys; each wins over the same key of the file.
+#[derive(Clone, Debug, Default, clap::Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Settings {
     /// The configuration file, which must exist [default: /etc/linger/lingerd.toml, if it exists]
     ///
     /// Every flag below is also a key of the file, and overrides it. SIGHUP reads the file again.
     #[arg(long, value_name = "PATH", help_heading = "Configuration")]
+    #[serde(skip)]
     pub config: Option<PathBuf>,
 
     /// Where to serve the metrics: 127.0.0.1:10546, 0.0.0.0:10546, unix:/run/lingerd/lingerd.sock
@@ -115,51 +118,28 @@ pub struct Settings {
     /// the label unit * matches any text, and ? one character. These flags may be repeated; each
     /// replaces the list of the file.
     #[arg(long, value_name = "PATTERNS", help_heading = "Groups of their own")]
+    #[serde(rename = "allow.units")]
     pub allow_unit: Vec<String>,
     /// Names of processes that get groups of their own
     #[arg(long, value_name = "NAMES", help_heading = "Groups of their own")]
+    #[serde(rename = "allow.comms")]
     pub allow_comm: Vec<String>,
     /// Local ports of accepted connections that get groups of their own, as in 443,8000-8099
     #[arg(long, value_name = "PORTS", help_heading = "Groups of their own")]
+    #[serde(rename = "allow.ports")]
     pub allow_port: Vec<String>,
     /// Units that get no groups of their own
     #[arg(long, value_name = "PATTERNS", help_heading = "Groups of their own")]
+    #[serde(rename = "deny.units")]
     pub deny_unit: Vec<String>,
     /// Names of processes that get no groups of their own
     #[arg(long, value_name = "NAMES", help_heading = "Groups of their own")]
+    #[serde(rename = "deny.comms")]
     pub deny_comm: Vec<String>,
     /// Local ports that get no groups of their own
     #[arg(long, value_name = "PORTS", help_heading = "Groups of their own")]
+    #[serde(rename = "deny.ports")]
     pub deny_port: Vec<String>,
-}
-
-impl Settings {
-    /// What is given for a key: nothing, or once a word, for a list several times.
-    fn given(&self, key: Key) -> &[String] {
-        match key {
-            Key::Listen => &self.listen,
-            Key::WebConfigFile => self.web_config_file.as_slice(),
-            Key::Live => self.live.as_slice(),
-            Key::Plan => self.plan.as_slice(),
-            Key::Persist => self.persist.as_slice(),
-            Key::Pins => self.pins.as_slice(),
-            // Of all commands.
-            Key::LogLevel => &[],
-            Key::Labels => &self.labels,
-            Key::Ports => &self.ports,
-            Key::MaxGroups => self.max_groups.as_slice(),
-            Key::MaxSeries => self.max_series.as_slice(),
-            Key::RetireAfter => self.retire_after.as_slice(),
-            Key::MaxOrphans => self.max_orphans.as_slice(),
-            Key::OrphanTtl => self.orphan_ttl.as_slice(),
-            Key::AllowUnits => &self.allow_unit,
-            Key::AllowComms => &self.allow_comm,
-            Key::AllowPorts => &self.allow_port,
-            Key::DenyUnits => &self.deny_unit,
-            Key::DenyComms => &self.deny_comm,
-            Key::DenyPorts => &self.deny_port,
-        }
-    }
 }
 
 impl From<&Top> for Settings {
@@ -174,15 +154,15 @@ impl From<&Top> for Settings {
 impl Cli {
     /// Where the settings of a command come from.
     #[must_use]
+    #[expect(
+        clippy::missing_panics_doc,
+        reason = "text and lists of text always serialize"
+    )]
     pub fn sources(&self, settings: &Settings) -> Sources {
-        let mut flags: BTreeMap<_, _> = Key::ALL
-            .iter()
-            .map(|&key| (key, settings.given(key).to_vec()))
-            .filter(|(_, words)| !words.is_empty())
-            .collect();
-        if let Some(level) = &self.log_level {
-            flags.insert(Key::LogLevel, vec![level.clone()]);
-        }
+        let mut flags = Table::try_from(settings).expect("text and lists of text");
+        flags.retain(|_, value| value.as_array().is_none_or(|words| !words.is_empty()));
+        let level = self.log_level.as_deref();
+        flags.extend(level.map(|level| ("log-level".to_owned(), Value::from(level))));
         Sources {
             file: settings.config.clone(),
             flags,

@@ -1,7 +1,9 @@
 //! Who may read `/live.json`, which shows processes and addresses.
 
-use std::fmt;
-use std::str::FromStr;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use toml::Value;
+
+use super::value;
 
 /// Who may read `/live.json` without a password or a certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,44 +17,25 @@ pub enum Access {
     Yes,
 }
 
-impl Access {
-    /// The value in the file.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
+const LOOPBACK: &str = "loopback";
+
+impl<'de> Deserialize<'de> for Access {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        value::one(from, "true, false or \"loopback\"", |value| match value {
+            Value::Boolean(false) => Some(Self::No),
+            Value::Boolean(true) => Some(Self::Yes),
+            Value::String(text) if text == LOOPBACK => Some(Self::Loopback),
+            _ => None,
+        })
+    }
+}
+
+impl Serialize for Access {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::No => "false",
-            Self::Loopback => "loopback",
-            Self::Yes => "true",
+            Self::No => to.serialize_bool(false),
+            Self::Yes => to.serialize_bool(true),
+            Self::Loopback => to.serialize_str(LOOPBACK),
         }
-    }
-}
-
-impl fmt::Display for Access {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Access {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let all = [Self::No, Self::Loopback, Self::Yes];
-        all.into_iter()
-            .find(|access| access.name() == text)
-            .ok_or(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_written_is_read() {
-        for access in [Access::No, Access::Loopback, Access::Yes] {
-            assert_eq!(access.to_string().parse(), Ok(access));
-        }
-        assert_eq!("yes".parse::<Access>(), Err(()));
     }
 }

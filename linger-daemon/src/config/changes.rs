@@ -5,13 +5,13 @@ use std::fmt;
 use linger_ebpf::keyed;
 use toml::Value;
 
-use super::{Config, Key};
+use super::Config;
 
 /// A setting that the new configuration changes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
     /// The setting.
-    pub key: Key,
+    pub key: String,
     /// The value in effect.
     pub old: Value,
     /// The new value.
@@ -50,40 +50,34 @@ pub fn in_effect(running: &Config, wanted: &Config) -> Config {
     let mut filter = wanted.filter.clone();
     if running.keyed() & keyed::CGROUP == 0 {
         // The programs do not read cgroups.
-        filter.allow.units = running.filter.allow.units.clone();
-        filter.deny.units = running.filter.deny.units.clone();
+        filter.allow.units.clone_from(&running.filter.allow.units);
+        filter.deny.units.clone_from(&running.filter.deny.units);
     }
     Config {
-        listen: running.listen.clone(),
-        web_config_file: running.web_config_file.clone(),
-        live: running.live,
-        plan: running.plan,
-        persist: running.persist,
-        pins: running.pins.clone(),
         log_level: wanted.log_level.clone(),
-        labels: running.labels.clone(),
         ports: ports.ports.clone(),
-        max_groups: running.max_groups,
         max_series: max_series.max_series,
         retire_after: wanted.retire_after,
-        max_orphans: running.max_orphans,
         orphan_ttl: wanted.orphan_ttl,
         filter,
+        ..running.clone()
     }
 }
 
 /// Every setting that `wanted` changes, in the order of the keys.
 #[must_use]
 pub fn changes(running: &Config, wanted: &Config) -> Vec<Change> {
-    let effect = in_effect(running, wanted);
-    let changes = Key::ALL.iter().map(|&key| {
-        let new = wanted.value(key);
-        Change {
-            key,
-            old: running.value(key),
-            applies: effect.value(key) == new,
-            new,
-        }
+    let effect = in_effect(running, wanted).settings().into_iter();
+    let settings = running
+        .settings()
+        .into_iter()
+        .zip(wanted.settings())
+        .zip(effect);
+    let changes = settings.map(|(((key, old), (_, new)), (_, effect))| Change {
+        key,
+        old,
+        applies: effect == new,
+        new,
     });
     changes.filter(|change| change.old != change.new).collect()
 }

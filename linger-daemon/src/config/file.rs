@@ -1,8 +1,9 @@
-//! Reads the configuration file, key by key.
+//! Reads the configuration file.
 //!
-//! Each key is read separately, with its line, instead of deserializing the whole file into one type: this
-//! reports all mistakes at once.
+//! Entries are taken one by one, with their lines, instead of deserializing the whole file: this reports all mistakes
+//! at once.
 
+use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -14,8 +15,8 @@ use nix::unistd::geteuid;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::raw_value::{RawValue, Value};
-use super::{FileError, Key, Origin, Problem};
+use super::raw_value::RawValue;
+use super::{FileError, Origin, Problem, keys};
 
 /// Maximum size of the file, bytes.
 const LARGEST: u64 = 1 << 20;
@@ -52,29 +53,63 @@ fn check(file: &File, root: bool) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Parses a file and calls `each` for every known key in it. Returns the other problems.
-pub(super) fn each(text: &str, file: &Arc<Path>, each: impl FnMut(RawValue<'_>)) -> Vec<Problem> {
+/// A key with its value, or a problem if there is no such key.
+pub(super) type Entry = Result<(&'static str, RawValue), Problem>;
+
+/// Splits a file into its entries; fails with all errors if it is no TOML.
+pub(super) fn entries(text: &str, file: &Arc<Path>) -> Result<Vec<Entry>, Vec<Problem>> {
     let newlines = newlines(text.as_bytes());
+    let origin = |at| Origin::Line(Arc::clone(file), line(&newlines, at));
     let (document, errors) = DeTable::parse_recoverable(text);
-    if errors.is_empty() {
-        let mut walk = Walk {
-            file,
-            newlines,
-            each,
-            problems: Vec::new(),
-        };
-        walk.document(document.get_ref());
-        return walk.problems;
+    if !errors.is_empty() {
+        let errors = errors.iter().map(|error| {
+            let at = error.span().map_or(text.len(), |span| span.start);
+            Problem::syntax(&origin(at), error.message())
+        });
+        return Err(errors.collect());
     }
-    let problems = errors.iter().map(|error| Problem::Syntax {
-        file: Arc::clone(file),
-        line: line(
-            &newlines,
-            error.span().map_or(text.len(), |span| span.start),
-        ),
-        why: error.message().to_owned(),
-    });
-    problems.collect()
+    let entry_of = |table: &str, name: Spanned<Cow<'_, str>>, value| {
+        let value = RawValue::toml(origin(name.span().start), value, &origin);
+        entry(table, name.get_ref(), value)
+    };
+    let mut entries = Vec::new();
+    for (name, value) in document.into_inner() {
+        let (table, span) = (format!("{}.", name.get_ref()), value.span());
+        match value.into_inner() {
+            DeValue::Table(content) if keys_of(&table).next().is_some() => {
+                let content = content.into_iter();
+                entries.extend(content.map(|(name, value)| entry_of(&table, name, value)));
+            }
+            value => entries.push(entry_of("", name, Spanned::new(span, value))),
+        }
+    }
+    Ok(entries)
+}
+
+/// An entry of a table, which is empty or ends in a dot.
+fn entry(table: &str, name: &str, value: RawValue) -> Entry {
+    // A dot within quotes does not select a table.
+    if let Some((key, _)) = keys_of(table).find(|(_, known)| *known == name) {
+        return Ok((key, value));
+    }
+    let inner: Vec<_> = keys_of(&format!("{name}.")).map(|(_, name)| name).collect();
+    let why = if table.is_empty() && !inner.is_empty() {
+        let (found, inner) = (&value.found, inner.join(", "));
+        format!("found {found}, expected a table with {inner}")
+    } else {
+        format!("unknown key, {}", hint(table, name))
+    };
+    let name = format!("{table}{}", shown(name));
+    Err(Problem::key(&value.origin, &name, &why))
+}
+
+/// The keys of a table, each with its name in it.
+fn keys_of(table: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let keys = keys()
+        .iter()
+        .map(|key| (key.as_str(), key.find('.').map_or(0, |dot| dot + 1)));
+    let keys = keys.filter(move |(key, start)| &key[..*start] == table);
+    keys.map(|(key, start)| (key, &key[start..]))
 }
 
 /// The offsets of all newlines.
@@ -90,87 +125,6 @@ fn line(newlines: &[usize], at: usize) -> usize {
     newlines.partition_point(|&newline| newline < at) + 1
 }
 
-struct Walk<'a, F> {
-    file: &'a Arc<Path>,
-    newlines: Vec<usize>,
-    each: F,
-    problems: Vec<Problem>,
-}
-
-impl<F: FnMut(RawValue<'_>)> Walk<'_, F> {
-    fn document(&mut self, document: &DeTable<'_>) {
-        for (name, value) in document {
-            match (name.get_ref().as_ref(), value.get_ref()) {
-                (table @ ("allow" | "deny"), DeValue::Table(entries)) => {
-                    for (name, value) in entries {
-                        self.entry(&format!("{table}."), name, value);
-                    }
-                }
-                (table @ ("allow" | "deny"), other) => {
-                    // Any key will do: the value is only shown.
-                    let found = self.value(Key::AllowUnits, other);
-                    self.problems.push(Problem::Value {
-                        origin: self.origin(name),
-                        key: table.to_owned(),
-                        why: format!("found {found}, expected a table with units, comms, ports"),
-                    });
-                }
-                _ => self.entry("", name, value),
-            }
-        }
-    }
-
-    /// An entry of a table, or of the document if the prefix is empty.
-    fn entry<T: AsRef<str>>(
-        &mut self,
-        prefix: &str,
-        name: &Spanned<T>,
-        value: &Spanned<DeValue<'_>>,
-    ) {
-        let origin = self.origin(name);
-        let own = name.get_ref().as_ref();
-        let mut keys = Key::ALL.iter();
-        // A dot within quotes does not select a table.
-        match keys.find(|key| key.place() == (prefix, own)) {
-            Some(&key) => {
-                let value = self.value(key, value.get_ref());
-                (self.each)(RawValue { key, origin, value });
-            }
-            None => self.problems.push(Problem::UnknownKey {
-                origin,
-                name: format!("{prefix}{}", shown(own)),
-                hint: hint(prefix, own),
-            }),
-        }
-    }
-
-    fn origin<T>(&self, spanned: &Spanned<T>) -> Origin {
-        let line = line(&self.newlines, spanned.span().start);
-        Origin::Line(Arc::clone(self.file), line)
-    }
-
-    fn value<'v>(&self, key: Key, value: &'v DeValue<'_>) -> Value<'v> {
-        match value {
-            DeValue::String(text) => Value::Text(text),
-            DeValue::Integer(integer) => Value::Integer(integer),
-            DeValue::Float(float) => Value::Other(float.to_string()),
-            DeValue::Boolean(boolean) => Value::Boolean(*boolean),
-            DeValue::Datetime(datetime) => Value::Other(datetime.to_string()),
-            DeValue::Array(entries) => Value::List(
-                entries
-                    .iter()
-                    .map(|entry| RawValue {
-                        key,
-                        origin: self.origin(entry),
-                        value: self.value(key, entry.get_ref()),
-                    })
-                    .collect(),
-            ),
-            DeValue::Table(_) => Value::Other("a table".to_owned()),
-        }
-    }
-}
-
 /// A name as written in TOML.
 fn shown(name: &str) -> String {
     let bare = |character: char| character.is_ascii_alphanumeric() || "-_".contains(character);
@@ -182,30 +136,24 @@ fn shown(name: &str) -> String {
 }
 
 /// Suggests what an unknown key could be.
-fn hint(prefix: &str, own: &str) -> String {
+fn hint(table: &str, name: &str) -> String {
     /// Two letters out of five may be wrong.
     const NEAR: f64 = 0.6;
-    if !prefix.is_empty() && Key::ALL.iter().any(|key| key.place() == ("", own)) {
-        return format!("{own} belongs above the first line in [ ]");
+    if !table.is_empty() && keys_of("").any(|(_, known)| known == name) {
+        return format!("{name} belongs above the first line in [ ]");
     }
-    let keys = || {
-        let names = Key::ALL.iter().map(|key| key.name());
-        names.filter(|key| key.starts_with(prefix))
-    };
-    let tables = ["allow", "deny"].into_iter().filter(|_| prefix.is_empty());
-    let written = format!("{prefix}{own}").to_lowercase().replace('_', "-");
-    let near = keys()
-        .chain(tables)
-        .map(|known| {
-            (
-                known,
-                strsim::normalized_damerau_levenshtein(known, &written),
-            )
-        })
-        .max_by(|one, other| one.1.total_cmp(&other.1))
-        .filter(|(_, likeness)| *likeness >= NEAR);
-    match near {
-        Some((known, _)) => format!("did you mean {known}?"),
-        None => format!("expected one of {}", keys().collect::<Vec<_>>().join(", ")),
+    let keys = keys().iter().filter(|key| key.starts_with(table));
+    let tables = keys.clone().filter_map(|key| Some(key.split_once('.')?.0));
+    let tables = tables.filter(|_| table.is_empty());
+    let written = format!("{table}{name}").to_lowercase().replace('_', "-");
+    let likeness = |known| strsim::normalized_damerau_levenshtein(known, &written);
+    let near = keys.clone().map(String::as_str).chain(tables);
+    let near = near.map(|known| (known, likeness(known)));
+    match near.max_by(|one, other| one.1.total_cmp(&other.1)) {
+        Some((known, likeness)) if likeness >= NEAR => format!("did you mean {known}?"),
+        _ => format!(
+            "expected one of {}",
+            keys.map(String::as_str).collect::<Vec<_>>().join(", ")
+        ),
     }
 }

@@ -1,13 +1,15 @@
 //! Which closes get a group of their own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
 use wildmatch::WildMatch;
 
-use super::PortSet;
+use super::{ports, value};
 
 /// Selects the closes that get a group of their own. All others are counted under `other`, so that sums stay exact.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Filter {
     /// Every non-empty list here must contain the close…
     pub allow: Lists,
@@ -19,8 +21,8 @@ impl Filter {
     /// Whether closes of this unit may get a group of their own.
     #[must_use]
     pub fn admits_unit(&self, unit: &str) -> bool {
-        let allowed = &self.allow.units;
-        (allowed.is_empty() || allowed.matches(unit)) && !self.deny.units.matches(unit)
+        let Self { allow, deny } = self;
+        (allow.units.is_empty() || allow.has_unit(unit)) && !deny.has_unit(unit)
     }
 
     /// Whether closes of a process with this name may get a group of their own.
@@ -38,70 +40,68 @@ impl Filter {
 }
 
 /// The lists of `[allow]` or `[deny]`.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Lists {
-    /// Values of the label `unit`.
-    pub units: Patterns,
+    /// Patterns for values of the label `unit`.
+    #[serde(with = "patterns")]
+    pub units: Vec<WildMatch>,
     /// Process names of 1 to 15 bytes.
+    #[serde(deserialize_with = "value::comms")]
     pub comms: BTreeSet<String>,
     /// Local ports of accepted connections.
-    pub ports: PortSet,
+    #[serde(with = "ports")]
+    pub ports: BTreeSet<u16>,
 }
 
-/// Patterns of units.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Patterns(BTreeMap<Pattern, WildMatch>);
-
-impl Patterns {
-    /// Whether one of them matches.
-    #[must_use]
-    pub fn matches(&self, unit: &str) -> bool {
-        self.0.values().any(|matcher| matcher.matches(unit))
+impl Lists {
+    /// What is in both.
+    pub(super) fn intersection(&self, other: &Self) -> Self {
+        let units = self.units.iter().filter(|unit| other.units.contains(unit));
+        Self {
+            units: units.cloned().collect(),
+            comms: &self.comms & &other.comms,
+            ports: &self.ports & &other.ports,
+        }
     }
 
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Each of them, in alphabetical order.
-    pub fn iter(&self) -> impl Iterator<Item = &Pattern> {
-        self.0.keys()
+    fn has_unit(&self, unit: &str) -> bool {
+        self.units.iter().any(|pattern| pattern.matches(unit))
     }
 }
 
-impl FromIterator<Pattern> for Patterns {
-    fn from_iter<I: IntoIterator<Item = Pattern>>(patterns: I) -> Self {
-        let compiled = patterns.into_iter().map(|pattern| {
-            let matcher = WildMatch::new(&pattern.0);
-            (pattern, matcher)
-        });
-        Self(compiled.collect())
-    }
-}
+/// Patterns of units, in alphabetical order: `*` stands for any text, `?` for one character, all else for itself.
+mod patterns {
+    use std::collections::BTreeMap;
 
-/// A pattern of units: `*` stands for any text, `?` for one character, all else for itself.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Pattern(String);
+    use serde::{Deserializer, Serializer};
+    use wildmatch::WildMatch;
 
-impl Pattern {
-    /// Maximum length of a cgroup path, bytes.
-    const LONGEST: usize = 4096;
+    use crate::config::value;
 
-    /// Parses a pattern; `None` if it is empty, too long for a path, or contains a control character or one with a
-    /// special meaning in other kinds of patterns: `[`, `]`, `{`, `}`.
-    #[must_use]
-    pub fn new(text: &str) -> Option<Self> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<WildMatch>, D::Error> {
+        /// Maximum length of a cgroup path, bytes.
+        const LONGEST: usize = 4096;
+        const EXPECTED: &str = "a unit or the path of a cgroup, in which * stands for any text and \
+                                ? for one character, without any of [ ] { }";
+        // Brackets and braces have a special meaning in other kinds of patterns.
         let foreign = |character: char| character.is_control() || "[]{}".contains(character);
-        let valid = (1..=Self::LONGEST).contains(&text.len()) && !text.contains(foreign);
-        valid.then(|| Self(text.to_owned()))
+        let patterns: BTreeMap<String, WildMatch> = value::list(from, EXPECTED, |value| {
+            let text = value.as_str()?;
+            let valid = (1..=LONGEST).contains(&text.len()) && !text.contains(foreign);
+            let pattern = valid.then(|| WildMatch::new(text))?;
+            Some((pattern.to_string(), pattern))
+        })?;
+        Ok(patterns.into_values().collect())
     }
 
-    /// The pattern as written.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
+    pub(super) fn serialize<S: Serializer>(
+        patterns: &[WildMatch],
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_seq(patterns.iter().map(ToString::to_string))
     }
 }
 
@@ -111,9 +111,9 @@ mod tests {
 
     fn lists(units: &[&str], comms: &[&str]) -> Lists {
         Lists {
-            units: units.iter().filter_map(|text| Pattern::new(text)).collect(),
+            units: units.iter().map(|text| WildMatch::new(text)).collect(),
             comms: comms.iter().map(|&comm| comm.to_owned()).collect(),
-            ports: PortSet::default(),
+            ports: BTreeSet::new(),
         }
     }
 
@@ -154,10 +154,11 @@ mod tests {
 
     #[test]
     fn what_the_patterns_cannot_say_is_refused() {
+        let read = |text: &str| patterns::deserialize(toml::Value::from(vec![text]));
         for text in ["", "app-[0-9].service", "{a,b}.service", "a\nb", "\u{7f}"] {
-            assert!(Pattern::new(text).is_none(), "{text:?}");
+            assert!(read(text).is_err(), "{text:?}");
         }
-        assert!(Pattern::new(&"a".repeat(4097)).is_none());
-        assert!(Pattern::new(r"/system.slice/dev-disk\x2duuid.swap").is_some());
+        assert!(read(&"a".repeat(4097)).is_err());
+        assert!(read(r"/system.slice/dev-disk\x2duuid.swap").is_ok());
     }
 }

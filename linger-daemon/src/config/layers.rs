@@ -6,10 +6,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use toml::Table;
 use tracing::warn;
 
-use super::raw_value::{RawValue, Value};
-use super::{Config, FileError, Invalid, Key, Origin, Problem, file};
+use super::raw_value::RawValue;
+use super::{Config, FileError, Invalid, Origin, Problem, file, keys, listen_addr};
 use crate::attribution::Dimension;
 use crate::logging::LogFilter;
 
@@ -21,8 +22,8 @@ pub const DEFAULT_PATH: &str = "/etc/linger/lingerd.toml";
 pub struct Sources {
     /// The file, which must exist. If `None`, [`DEFAULT_PATH`], which need not exist.
     pub file: Option<PathBuf>,
-    /// The values of flags. For lists, each may have several entries, separated by commas.
-    pub flags: BTreeMap<Key, Vec<String>>,
+    /// The values of flags by key: text, or an array of texts whose entries are separated by commas.
+    pub flags: Table,
     /// The environment variable of the log level.
     pub environment: Option<OsString>,
 }
@@ -42,14 +43,14 @@ pub struct Effective {
     pub config: Config,
     /// Whether there is a file.
     pub has_file: bool,
-    origins: BTreeMap<Key, Origin>,
+    origins: BTreeMap<String, Origin>,
 }
 
 impl Effective {
     /// The origin of a key's value.
     #[must_use]
-    pub fn origin(&self, key: Key) -> &Origin {
-        self.origins.get(&key).unwrap_or(&Origin::Default)
+    pub fn origin(&self, key: &str) -> &Origin {
+        self.origins.get(key).unwrap_or(&Origin::Default)
     }
 }
 
@@ -58,7 +59,7 @@ pub fn load(sources: &Sources) -> Result<Effective, Invalid> {
     let mut layers = Layers::default();
     layers.file(sources);
     layers.environment(sources);
-    for &key in sources.flags.keys() {
+    for key in sources.flags.keys() {
         layers.flag(sources, key);
     }
     layers.finish()
@@ -66,12 +67,13 @@ pub fn load(sources: &Sources) -> Result<Effective, Invalid> {
 
 /// The folder of pinned programs. Problems with other settings are warnings.
 pub fn pins(sources: &Sources) -> Result<PathBuf, Invalid> {
+    const PINS: &str = "pins";
     let mut layers = Layers::default();
-    if !sources.flags.contains_key(&Key::Pins) {
+    if !sources.flags.contains_key(PINS) {
         layers.file(sources);
     }
-    layers.flag(sources, Key::Pins);
-    if layers.bad.contains(&Key::Pins) {
+    layers.flag(sources, PINS);
+    if layers.bad.contains(PINS) {
         return Err(Invalid(layers.problems));
     }
     for problem in &layers.problems {
@@ -84,55 +86,65 @@ pub fn pins(sources: &Sources) -> Result<PathBuf, Invalid> {
 pub fn log_level(sources: &Sources) -> Result<LogFilter, Invalid> {
     let mut layers = Layers::default();
     layers.environment(sources);
-    layers.flag(sources, Key::LogLevel);
+    layers.flag(sources, LOG_LEVEL);
     Ok(layers.finish()?.config.log_level)
 }
+
+const LOG_LEVEL: &str = "log-level";
 
 #[derive(Default)]
 struct Layers {
     config: Config,
     has_file: bool,
-    origins: BTreeMap<Key, Origin>,
+    origins: BTreeMap<String, Origin>,
     /// Keys whose value is unknown because of problems.
-    bad: BTreeSet<Key>,
+    bad: BTreeSet<String>,
     problems: Vec<Problem>,
 }
 
 impl Layers {
-    fn set(&mut self, raw: RawValue<'_>) {
-        match self.config.set(&raw) {
-            Ok(()) => drop(self.origins.insert(raw.key, raw.origin)),
+    fn set(&mut self, key: &str, raw: RawValue) {
+        match raw.check(key) {
+            Ok(value) => {
+                self.config = self.config.with(key, value).expect("it was checked");
+                self.origins.insert(key.to_owned(), raw.origin);
+            }
             Err(problems) => {
                 self.problems.extend(problems);
-                self.bad.insert(raw.key);
+                self.bad.insert(key.to_owned());
             }
         }
     }
 
     fn file(&mut self, sources: &Sources) {
         let path = sources.path();
-        match file::text(path) {
-            Ok(text) => {
-                self.has_file = true;
-                let problems = file::each(&text, &Arc::from(path), |raw| self.set(raw));
-                if problems
-                    .iter()
-                    .any(|problem| matches!(problem, Problem::Syntax { .. }))
-                {
-                    self.bad.extend(Key::ALL);
-                }
-                self.problems.extend(problems);
-            }
+        let text = match file::text(path) {
+            Ok(text) => text,
             Err(FileError::Read(error))
-                if error.kind() == io::ErrorKind::NotFound && sources.file.is_none() => {}
-            Err(why) => {
-                self.bad.extend(Key::ALL);
-                self.problems.push(Problem::File {
-                    path: path.to_owned(),
-                    why,
-                });
+                if error.kind() == io::ErrorKind::NotFound && sources.file.is_none() =>
+            {
+                return;
             }
+            Err(why) => return self.unusable([Problem::file(path, &why)]),
+        };
+        self.has_file = true;
+        match file::entries(&text, &Arc::from(path)) {
+            Ok(entries) => {
+                for entry in entries {
+                    match entry {
+                        Ok((key, raw)) => self.set(key, raw),
+                        Err(problem) => self.problems.push(problem),
+                    }
+                }
+            }
+            Err(problems) => self.unusable(problems),
         }
+    }
+
+    /// Nothing is known of what the file sets.
+    fn unusable(&mut self, problems: impl IntoIterator<Item = Problem>) {
+        self.bad.extend(keys().iter().cloned());
+        self.problems.extend(problems);
     }
 
     /// Applies the environment variable, unless it is empty or the flag is given.
@@ -140,43 +152,27 @@ impl Layers {
         let Some(text) = sources.environment.as_deref() else {
             return;
         };
-        if sources.flags.contains_key(&Key::LogLevel) {
+        if sources.flags.contains_key(LOG_LEVEL) {
             return;
         }
-        let value = match text.to_str().map(str::trim) {
+        let origin = Origin::Environment;
+        let raw = match text.to_str().map(str::trim) {
             Some("") => return,
-            Some(text) => Value::Word(text),
-            None => Value::Other("what is not UTF-8".to_owned()),
+            Some(text) => RawValue::word(origin, text),
+            None => RawValue::one(origin, "what is not UTF-8", Table::new().into()),
         };
-        self.set(RawValue {
-            key: Key::LogLevel,
-            origin: Origin::Environment,
-            value,
-        });
+        self.set(LOG_LEVEL, raw);
     }
 
-    fn flag(&mut self, sources: &Sources, key: Key) {
-        let Some(words) = sources.flags.get(&key) else {
-            return;
-        };
-        let raw = |value| RawValue {
-            key,
-            origin: Origin::Flag(key),
-            value,
-        };
-        if key.is_list() {
-            let lists = words.iter().filter(|word| !word.is_empty());
-            let entries = lists.flat_map(|word| word.split(',')).map(str::trim);
-            let entries = entries.map(|entry| raw(Value::Word(entry)));
-            self.set(raw(Value::List(entries.collect())));
-        } else if let Some(word) = words.last() {
-            self.set(raw(Value::Word(word)));
+    fn flag(&mut self, sources: &Sources, key: &str) {
+        if let Some(value) = sources.flags.get(key) {
+            self.set(key, RawValue::flag(key, value));
         }
     }
 
     fn finish(mut self) -> Result<Effective, Invalid> {
         self.contradictions();
-        self.problems.sort_by_key(Problem::line);
+        self.problems.sort_by_key(|problem| problem.line);
         if !self.problems.is_empty() {
             return Err(Invalid(self.problems));
         }
@@ -189,54 +185,43 @@ impl Layers {
 
     /// Finds settings that are valid on their own but contradict each other.
     fn contradictions(&mut self) {
-        let Config {
-            labels,
-            ports,
-            max_groups,
-            max_series,
-            filter,
-            ..
-        } = self.config.clone();
-        let labelled = labels.contains(&Dimension::Port);
-        if labelled && ports.is_empty() {
-            let why = "port tells nothing apart, expected the ports to tell apart under ports";
-            self.contradiction(Key::Labels, Key::Ports, why);
+        let config = self.config.clone();
+        if config.listen.is_empty() {
+            let why = format!("found an empty list, expected {}", listen_addr::EXPECTED);
+            self.contradiction("listen", "listen", &why);
         }
-        if !labelled && !ports.is_empty() {
-            let why = "without use, expected port among labels";
-            self.contradiction(Key::Ports, Key::Labels, why);
-        }
-        if max_series < max_groups {
-            let why = format!("found {max_series}, expected at least max-groups: {max_groups}");
-            self.contradiction(Key::MaxSeries, Key::MaxGroups, &why);
-        }
-        let both = |what: String| format!("{what} is allowed too, expected it in one of the two");
-        for pattern in filter.deny.units.iter() {
-            if filter.allow.units.iter().any(|allowed| allowed == pattern) {
-                let why = both(format!("{:?}", pattern.as_str()));
-                self.contradiction(Key::DenyUnits, Key::AllowUnits, &why);
+        match (
+            config.labels.contains(&Dimension::Port),
+            config.ports.is_empty(),
+        ) {
+            (true, true) => {
+                let why = "port tells nothing apart, expected the ports to tell apart under ports";
+                self.contradiction("labels", "ports", why);
             }
+            (false, false) => {
+                self.contradiction("ports", "labels", "without use, expected port among labels");
+            }
+            _ => {}
         }
-        for comm in filter.deny.comms.intersection(&filter.allow.comms) {
-            let why = both(format!("{comm:?}"));
-            self.contradiction(Key::DenyComms, Key::AllowComms, &why);
+        let (series, groups) = (config.max_series, config.max_groups);
+        if series < groups {
+            let why = format!("found {series}, expected at least max-groups: {groups}");
+            self.contradiction("max-series", "max-groups", &why);
         }
-        for range in filter
-            .deny
-            .ports
-            .intersection(&filter.allow.ports)
-            .entries()
-        {
-            self.contradiction(Key::DenyPorts, Key::AllowPorts, &both(range.to_string()));
+        let both = config.filter.deny.intersection(&config.filter.allow);
+        for (list, entries) in Table::try_from(&both).expect("lists of text and numbers") {
+            for entry in entries.as_array().into_iter().flatten() {
+                let why = format!("{entry} is allowed too, expected it in one of the two");
+                self.contradiction(&format!("deny.{list}"), &format!("allow.{list}"), &why);
+            }
         }
     }
 
     /// Reports a contradiction where `key` was set, unless the value of one of the two is unknown.
-    fn contradiction(&mut self, key: Key, other: Key, why: &str) {
-        if !self.bad.contains(&key) && !self.bad.contains(&other) {
-            let origin = self.origins.get(&key).unwrap_or(&Origin::Default);
-            let problem = Problem::value(origin, key, why.to_owned());
-            self.problems.push(problem);
+    fn contradiction(&mut self, key: &str, other: &str, why: &str) {
+        if !self.bad.contains(key) && !self.bad.contains(other) {
+            let origin = self.origins.get(key).unwrap_or(&Origin::Default);
+            self.problems.push(Problem::key(origin, key, why));
         }
     }
 }

@@ -1,9 +1,15 @@
 //! Addresses to listen on.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
+
+use serde::{Deserializer, Serializer};
+use toml::Value;
+
+use super::value;
 
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,25 +23,22 @@ pub enum ListenAddr {
 /// Prefix of the path of a Unix socket.
 const UNIX: &str = "unix:";
 
-/// Not a valid address to listen on.
-#[derive(Debug, thiserror::Error)]
-#[error("neither an address with its port, nor unix: and an absolute path")]
-pub struct ParseListenAddrError;
+/// Describes valid values.
+pub(super) const EXPECTED: &str = "an address with its port such as 127.0.0.1:10546 or \
+                                   [::]:10546, unix: and the path of a socket, or a list of these";
 
 impl FromStr for ListenAddr {
-    type Err = ParseListenAddrError;
+    type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Self, ParseListenAddrError> {
-        match text.strip_prefix(UNIX) {
-            Some(path) if Path::new(path).is_absolute() && !path.contains('\0') => {
-                Ok(Self::Unix(path.into()))
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let address = match text.strip_prefix(UNIX) {
+            Some(path) if path.starts_with('/') && !path.contains('\0') => {
+                Some(Self::Unix(path.into()))
             }
-            Some(_) => Err(ParseListenAddrError),
-            None => text
-                .parse()
-                .map(Self::Tcp)
-                .map_err(|_| ParseListenAddrError),
-        }
+            Some(_) => None,
+            None => text.parse().ok().map(Self::Tcp),
+        };
+        address.ok_or(EXPECTED)
     }
 }
 
@@ -45,5 +48,23 @@ impl fmt::Display for ListenAddr {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "{UNIX}{}", path.display()),
         }
+    }
+}
+
+/// Reads one or a list.
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ListenAddr>, D::Error> {
+    let read = |value: &Value| value.as_str()?.parse().ok();
+    let addresses: BTreeSet<_> = value::one(from, EXPECTED, |value| match value {
+        Value::Array(list) => list.iter().map(read).collect(),
+        one => Some([read(one)?].into()),
+    })?;
+    Ok(addresses.into_iter().collect())
+}
+
+/// Writes a list unless there is one.
+pub(super) fn serialize<S: Serializer>(addresses: &[ListenAddr], to: S) -> Result<S::Ok, S::Error> {
+    match addresses {
+        [one] => to.collect_str(one),
+        list => to.collect_seq(list.iter().map(ToString::to_string)),
     }
 }

@@ -2,13 +2,15 @@
 
 use clap::ValueEnum;
 use linger_ebpf::Plan;
+use serde::Serialize;
 
 /// Which plan to use.
 #[expect(
     clippy::doc_markdown,
     reason = "the comments of its variants are help for a terminal"
 )]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum PlanChoice {
     /// The best that attaches: fentry, then kprobe, then tracepoint
     Auto,
@@ -21,15 +23,6 @@ pub enum PlanChoice {
 }
 
 impl PlanChoice {
-    /// Its name.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self.plan() {
-            None => "auto",
-            Some(plan) => plan.name(),
-        }
-    }
-
     /// The plan, unless the choice is lingerd's.
     #[must_use]
     pub const fn plan(self) -> Option<Plan> {

@@ -1,117 +1,65 @@
-//! Sets of ports.
+//! Sets of ports, as the file writes them: lists of ports and ranges.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
+use serde::{Deserializer, Serializer};
 use toml::Value;
 
-/// A set of TCP ports.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PortSet {
-    /// Sorted, with gaps between them.
-    ranges: Vec<RangeInclusive<u16>>,
+use super::value;
+
+/// Ranges may overlap and come in any order.
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeSet<u16>, D::Error> {
+    const EXPECTED: &str = "a port from 1 to 65535, or several in a row such as \"8000-8099\"";
+    let ranges: Vec<RangeInclusive<u16>> = value::list(from, EXPECTED, |value| {
+        let (first, last) = if let Some(port) = value.as_integer() {
+            (port.try_into().ok()?, port.try_into().ok()?)
+        } else {
+            let (first, last) = value.as_str()?.split_once('-')?;
+            (first.trim().parse().ok()?, last.trim().parse().ok()?)
+        };
+        (0 < first && first <= last).then_some(first..=last)
+    })?;
+    Ok(ranges.into_iter().flatten().collect())
 }
 
-impl PortSet {
-    /// Whether the set contains a port.
-    #[must_use]
-    pub fn contains(&self, port: u16) -> bool {
-        let next = self.ranges.partition_point(|range| *range.end() < port);
-        self.ranges
-            .get(next)
-            .is_some_and(|range| range.contains(&port))
-    }
-
-    /// Every port, in ascending order.
-    pub fn iter(&self) -> impl Iterator<Item = u16> {
-        self.ranges.iter().cloned().flatten()
-    }
-
-    /// Number of ports.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.ranges.iter().map(ExactSizeIterator::len).sum()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.ranges.is_empty()
-    }
-
-    /// The ports in both sets.
-    pub(super) fn intersection(&self, other: &Self) -> Self {
-        self.iter()
-            .filter(|&port| other.contains(port))
-            .map(|port| port..=port)
-            .collect()
-    }
-
-    /// The entries of a list in the file: a number for a port, text for a range.
-    pub(super) fn entries(&self) -> impl Iterator<Item = Value> {
-        self.ranges.iter().map(|range| {
-            let (first, last) = (*range.start(), *range.end());
-            if first == last {
-                i64::from(first).into()
-            } else {
-                format!("{first}-{last}").into()
-            }
-        })
-    }
-}
-
-impl FromIterator<RangeInclusive<u16>> for PortSet {
-    /// Ranges may overlap, be empty, and come in any order.
-    fn from_iter<I: IntoIterator<Item = RangeInclusive<u16>>>(ranges: I) -> Self {
-        let mut sorted: Vec<_> = ranges
-            .into_iter()
-            .filter(|range| !range.is_empty())
-            .collect();
-        sorted.sort_unstable_by_key(|range| *range.start());
-        let mut merged: Vec<RangeInclusive<u16>> = Vec::new();
-        for range in sorted {
-            match merged.last_mut() {
-                Some(last) if *range.start() <= last.end().saturating_add(1) => {
-                    *last = *last.start()..=*range.end().max(last.end());
-                }
-                _ => merged.push(range),
-            }
+/// Writes ports in a row as one range.
+pub(super) fn serialize<S: Serializer>(ports: &BTreeSet<u16>, to: S) -> Result<S::Ok, S::Error> {
+    let mut ranges: Vec<(u16, u16)> = Vec::new();
+    for &port in ports {
+        match ranges.last_mut() {
+            Some((_, last)) if *last == port - 1 => *last = port,
+            _ => ranges.push((port, port)),
         }
-        Self { ranges: merged }
     }
+    to.collect_seq(ranges.into_iter().map(|(first, last)| {
+        if first == last {
+            Value::from(i64::from(first))
+        } else {
+            format!("{first}-{last}").into()
+        }
+    }))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use proptest::prelude::*;
+    use toml::Value;
 
     use super::*;
 
     proptest! {
         #[test]
         fn is_the_set_of_its_ranges(ranges in proptest::collection::vec((1..300_u16, 0..40_u16), 0..12)) {
-            let ranges = ranges.into_iter().map(|(first, more)| first..=first + more);
-            let truth: BTreeSet<u16> = ranges.clone().flatten().collect();
-            let set: PortSet = ranges.collect();
-            prop_assert_eq!(set.iter().collect::<Vec<_>>(), truth.iter().copied().collect::<Vec<_>>());
-            prop_assert_eq!((set.len(), set.is_empty()), (truth.len(), truth.is_empty()));
-            for port in 0..=400 {
-                prop_assert_eq!(set.contains(port), truth.contains(&port));
-            }
-        }
-
-        #[test]
-        fn the_same_ports_make_the_same_set(first in 1..100_u16, middle in 0..50_u16, more in 0..50_u16) {
-            let whole = PortSet::from_iter([first..=first + middle + more]);
-            let parts = [first + middle..=first + middle + more, first..=first + middle];
-            prop_assert_eq!(PortSet::from_iter(parts), whole);
+            let list: Vec<_> = ranges.iter().map(|(first, more)| format!("{first}-{}", first + more)).collect();
+            let set: BTreeSet<u16> = ranges.into_iter().flat_map(|(first, more)| first..=first + more).collect();
+            prop_assert_eq!(deserialize(Value::from(list)).unwrap(), set);
         }
     }
 
     #[test]
     fn the_last_port_has_no_next() {
-        let set = PortSet::from_iter([65535..=65535, 65534..=65535]);
-        assert_eq!(set.iter().collect::<Vec<_>>(), [65534, 65535]);
+        let set = deserialize(Value::from(vec!["65535-65535", "65534-65535"])).unwrap();
+        assert_eq!(set, [65534, 65535].into());
     }
 }

@@ -1,92 +1,87 @@
-//! Problems with a configuration, one line each.
+//! Problems with a configuration, one line each, and their places.
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::{Key, Origin};
+use crate::logging;
+use crate::text::escape_for_terminal;
 
-/// A problem with a configuration.
+/// The origin of a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The default.
+    Default,
+    /// A line of the file, from 1.
+    Line(Arc<Path>, usize),
+    /// The environment variable of the log level.
+    Environment,
+    /// The flag of this key.
+    Flag(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::Line(file, line) => write!(f, "{}:{line}", file.display()),
+            Self::Environment => write!(f, "${}", logging::ENVIRONMENT),
+            Self::Flag(key) => f.write_str(&flag(key)),
+        }
+    }
+}
+
+/// The flag that overrides a key of the file; in the singular for lists in a table: `--allow-unit`.
+#[must_use]
+pub fn flag(key: &str) -> String {
+    match key.split_once('.') {
+        Some((table, list)) => format!("--{table}-{}", list.trim_end_matches('s')),
+        // As in all exporters.
+        None if key == "web-config-file" => "--web.config.file".to_owned(),
+        None => format!("--{key}"),
+    }
+}
+
+/// A problem with a configuration, in one line.
 #[derive(Debug, Error)]
-pub enum Problem {
-    /// The file cannot be used.
-    #[error("{}: {why}", path.display())]
-    File {
-        /// Its path.
-        path: PathBuf,
-        /// Why.
-        why: FileError,
-    },
-    /// Invalid TOML.
-    #[error("{}:{line}: invalid TOML: {why}", file.display())]
-    Syntax {
-        /// The file.
-        file: Arc<Path>,
-        /// Its line, from 1.
-        line: usize,
-        /// The message of the parser.
-        why: String,
-    },
-    /// An unknown key.
-    #[error("{origin}: {name}: unknown key, {hint}")]
-    UnknownKey {
-        /// Where it stands.
-        origin: Origin,
-        /// Its name.
-        name: String,
-        /// A suggestion.
-        hint: String,
-    },
-    /// An invalid value.
-    #[error("{}{why}", place(origin, key))]
-    Value {
-        /// Where it stands.
-        origin: Origin,
-        /// Its key, or table.
-        key: String,
-        /// What was found, and what is expected.
-        why: String,
-    },
+#[error("{text}")]
+pub struct Problem {
+    /// Its line in the file for sorting: 0 for the whole file, the maximum for what is not in it.
+    pub(super) line: usize,
+    text: String,
 }
 
 impl Problem {
-    /// An invalid value of a key.
-    pub(super) fn value(origin: &Origin, key: Key, why: String) -> Self {
-        Self::Value {
-            origin: origin.clone(),
-            key: key.to_string(),
-            why,
-        }
+    /// The file cannot be used.
+    pub(super) fn file(path: &Path, why: &FileError) -> Self {
+        let text = format!("{}: {why}", path.display());
+        Self { line: 0, text }
     }
 
-    /// Its line, for sorting: the whole file first, then by line, then problems outside the file.
-    pub(super) fn line(&self) -> usize {
-        match self {
-            Self::File { .. } => 0,
-            Self::Syntax { line, .. } => *line,
-            Self::UnknownKey { origin, .. } | Self::Value { origin, .. } => match origin {
-                Origin::Line(_, line) => *line,
-                _ => usize::MAX,
-            },
-        }
+    /// Something is wrong with a key of the file; a flag names the key itself.
+    pub(super) fn key(origin: &Origin, key: &str, why: &str) -> Self {
+        let text = match origin {
+            Origin::Line(..) => format!("{origin}: {key}: {why}"),
+            Origin::Default => format!("{key}: {why}"),
+            Origin::Environment | Origin::Flag(_) => format!("{origin}: {why}"),
+        };
+        Self::at(origin, text)
     }
-}
 
-impl From<Problem> for Vec<Problem> {
-    fn from(problem: Problem) -> Self {
-        vec![problem]
+    /// Invalid TOML.
+    pub(super) fn syntax(origin: &Origin, why: &str) -> Self {
+        Self::at(origin, format!("{origin}: invalid TOML: {why}"))
     }
-}
 
-/// The place to show: a line with its key; a flag shows the key itself.
-fn place(origin: &Origin, key: &str) -> String {
-    match origin {
-        Origin::Line(..) => format!("{origin}: {key}: "),
-        Origin::Default => format!("{key}: "),
-        Origin::Environment | Origin::Flag(_) => format!("{origin}: "),
+    fn at(origin: &Origin, text: String) -> Self {
+        let line = match origin {
+            Origin::Line(_, line) => *line,
+            _ => usize::MAX,
+        };
+        Self { line, text }
     }
 }
 
@@ -118,20 +113,12 @@ pub enum FileError {
 pub struct Invalid(pub Vec<Problem>);
 
 impl fmt::Display for Invalid {
-    /// One line for each problem, with control characters escaped.
+    /// One line for each problem.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, problem) in self.0.iter().enumerate() {
-            if number > 0 {
-                f.write_str("\n")?;
-            }
-            for character in problem.to_string().chars() {
-                if character.is_control() {
-                    write!(f, "{}", character.escape_default())?;
-                } else {
-                    write!(f, "{character}")?;
-                }
-            }
-        }
-        Ok(())
+        let lines = self
+            .0
+            .iter()
+            .map(|problem| escape_for_terminal(&problem.text));
+        f.write_str(&lines.collect::<Vec<_>>().join("\n"))
     }
 }

@@ -1,254 +1,147 @@
-//! Unparsed values, and how each kind of key parses them.
+//! Values of the file, the environment and flags, before a key accepts them.
 
 use std::collections::BTreeSet;
-use std::fmt;
-use std::ops::RangeInclusive;
-use std::path::PathBuf;
-use std::time::Duration;
 
-use clap::ValueEnum;
-use toml::de::DeInteger;
+use serde::Deserialize as _;
+use toml::de::{DeValue, ValueDeserializer};
+use toml::{Spanned, Table, Value};
 
-use super::{Access, Key, ListenAddr, Origin, Pattern, Patterns, PlanChoice, PortSet, Problem};
-use crate::attribution::Dimension;
-use crate::logging::LogFilter;
+use super::{Config, Origin, Problem};
 
-/// An unparsed value of a key, or an entry of its list.
-pub(super) struct RawValue<'a> {
-    pub(super) key: Key,
+/// A value before a key accepts it.
+pub(super) struct RawValue {
     pub(super) origin: Origin,
-    pub(super) value: Value<'a>,
+    /// The value, for messages.
+    pub(super) found: String,
+    /// What it may be: a word of a flag is text, and perhaps a number or a boolean. A list is empty here.
+    candidates: Vec<Value>,
+    /// The entries of a list.
+    entries: Vec<RawValue>,
 }
 
-/// A value of any type.
-pub(super) enum Value<'a> {
-    /// From the command line or the environment: text, or a number.
-    Word(&'a str),
-    /// Text in the file.
-    Text(&'a str),
-    /// A number in the file.
-    Integer(&'a DeInteger<'a>),
-    /// A boolean in the file.
-    Boolean(bool),
-    /// A list.
-    List(Vec<RawValue<'a>>),
-    /// A description of a value that no key accepts.
-    Other(String),
-}
-
-impl Value<'_> {
-    fn text(&self) -> Option<&str> {
-        match self {
-            Self::Word(text) | Self::Text(text) => Some(text),
-            _ => None,
+impl RawValue {
+    /// A word of a flag or the environment.
+    pub(super) fn word(origin: Origin, word: &str) -> Self {
+        let number = word.parse().ok().map(Value::Integer);
+        let boolean = word.parse().ok().map(Value::Boolean);
+        let candidates = [Some(word.into()), number, boolean];
+        Self {
+            origin,
+            found: quoted(word),
+            candidates: candidates.into_iter().flatten().collect(),
+            entries: Vec::new(),
         }
     }
 
-    fn integer(&self) -> Option<u64> {
-        match self {
-            Self::Word(text) => text.parse().ok(),
-            Self::Integer(integer) => u64::from_str_radix(integer.as_str(), integer.radix()).ok(),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Value<'_> {
-    /// Quotes text, and truncates it if it is long.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const LONGEST: usize = 60;
-        match self {
-            Self::Word(text) | Self::Text(text) if text.chars().count() > LONGEST => {
-                let start: String = text.chars().take(LONGEST).collect();
-                write!(f, "{start:?}…")
-            }
-            Self::Word(text) | Self::Text(text) => write!(f, "{text:?}"),
-            Self::Integer(integer) => write!(f, "{integer}"),
-            Self::Boolean(boolean) => write!(f, "{boolean}"),
-            Self::List(_) => f.write_str("a list"),
-            Self::Other(other) => f.write_str(other),
-        }
-    }
-}
-
-// Descriptions of valid values.
-const PLACE: &str = "an address with its port such as 127.0.0.1:10546 or [::]:10546, unix: and the \
-                     path of a socket, or a list of these";
-const LOG_FILTER: &str = "a level (error, warn, info, debug or trace), or levels by module as in \
-                          info,linger_daemon::http=debug";
-const DURATION: &str = "at least 1s: a number of seconds such as 90, or a time such as \"1h 30m\"";
-const PORTS: &str = "a port from 1 to 65535, or several in a row such as \"8000-8099\"";
-const PATTERN: &str = "a unit or the path of a cgroup, in which * stands for any text and ? for \
-                       one character, without any of [ ] { }";
-/// Maximum length of a process name, bytes.
-const MAX_COMM: usize = 15;
-const COMM: &str = "the name of a process, of 1 to 15 bytes";
-
-impl RawValue<'_> {
-    pub(super) fn places(&self) -> Result<Vec<ListenAddr>, Vec<Problem>> {
-        let place = |entry: &Self| entry.read(PLACE, |value| value.text()?.parse().ok());
-        match &self.value {
-            Value::List(entries) if entries.is_empty() => {
-                let why = format!("found an empty list, expected {PLACE}");
-                Err(vec![self.problem(&why)])
-            }
-            Value::List(_) => Ok(self.list(place)?.into_iter().collect()),
-            _ => Ok(vec![place(self)?]),
-        }
-    }
-
-    pub(super) fn boolean(&self) -> Result<bool, Problem> {
-        self.read("true or false", |value| match value {
-            Value::Boolean(boolean) => Some(*boolean),
-            Value::Word(text) => text.parse().ok(),
-            _ => None,
-        })
-    }
-
-    pub(super) fn access(&self) -> Result<Access, Problem> {
-        self.read("true, false or \"loopback\"", |value| match value {
-            Value::Boolean(true) => Some(Access::Yes),
-            Value::Boolean(false) => Some(Access::No),
-            Value::Word(text) => text.parse().ok(),
-            Value::Text(text) => text
-                .parse()
-                .ok()
-                .filter(|access| *access == Access::Loopback),
-            _ => None,
-        })
-    }
-
-    /// The path of a folder.
-    pub(super) fn path(&self) -> Result<PathBuf, Problem> {
-        self.read("a path that begins with /", |value| {
-            let path = PathBuf::from(value.text()?);
-            path.is_absolute().then_some(path)
-        })
-    }
-
-    /// The path of a file; `None` if the text is empty.
-    pub(super) fn file(&self) -> Result<Option<PathBuf>, Problem> {
-        self.read("the path of a file", |value| {
-            let path = value.text().filter(|path| !path.contains('\0'))?;
-            Some((!path.is_empty()).then(|| path.into()))
-        })
-    }
-
-    pub(super) fn plan(&self) -> Result<PlanChoice, Problem> {
-        self.choice()
-    }
-
-    pub(super) fn log_filter(&self) -> Result<LogFilter, Problem> {
-        self.read(LOG_FILTER, |value| value.text()?.parse().ok())
-    }
-
-    pub(super) fn whole(&self, range: RangeInclusive<u32>) -> Result<u32, Problem> {
-        let expected = format!("a whole number from {} to {}", range.start(), range.end());
-        self.read(&expected, |value| {
-            let number = value.integer()?.try_into().ok()?;
-            range.contains(&number).then_some(number)
-        })
-    }
-
-    /// A duration; a bare number is in seconds.
-    pub(super) fn duration(&self) -> Result<Duration, Problem> {
-        self.read(DURATION, |value| {
-            let time = match value.integer() {
-                Some(seconds) => Duration::from_secs(seconds),
-                None => humantime::parse_duration(value.text()?).ok()?,
-            };
-            (time >= Duration::from_secs(1)).then_some(time)
-        })
-    }
-
-    pub(super) fn dimensions(&self) -> Result<Vec<Dimension>, Vec<Problem>> {
-        Ok(self.list(RawValue::choice)?.into_iter().collect())
-    }
-
-    pub(super) fn ports(&self) -> Result<PortSet, Vec<Problem>> {
-        let ranges = self.list(RawValue::range)?.into_iter();
-        Ok(ranges.map(|(first, last)| first..=last).collect())
-    }
-
-    pub(super) fn patterns(&self) -> Result<Patterns, Vec<Problem>> {
-        let pattern = |entry: &Self| entry.read(PATTERN, |value| Pattern::new(value.text()?));
-        Ok(self.list(pattern)?.into_iter().collect())
-    }
-
-    pub(super) fn comms(&self) -> Result<BTreeSet<String>, Vec<Problem>> {
-        self.list(RawValue::comm)
-    }
-
-    fn comm(&self) -> Result<String, Problem> {
-        self.read(COMM, |value| {
-            let comm = value.text()?;
-            let valid = (1..=MAX_COMM).contains(&comm.len()) && !comm.contains('\0');
-            valid.then(|| comm.to_owned())
-        })
-    }
-
-    /// The first and last port of a range.
-    fn range(&self) -> Result<(u16, u16), Problem> {
-        self.read(PORTS, |value| {
-            let (first, last) = if let Some(port) = value.integer() {
-                (port.try_into().ok()?, port.try_into().ok()?)
-            } else {
-                let (first, last) = value.text()?.split_once('-')?;
-                (first.trim().parse().ok()?, last.trim().parse().ok()?)
-            };
-            (0 < first && first <= last).then_some((first, last))
-        })
-    }
-
-    /// One of the names known to the command line.
-    fn choice<T: ValueEnum>(&self) -> Result<T, Problem> {
-        let choices = T::value_variants().iter();
-        let names: Vec<_> = choices
-            .filter_map(|choice| Some(choice.to_possible_value()?.get_name().to_owned()))
-            .collect();
-        let expected = format!("one of {}", names.join(", "));
-        self.read(&expected, |value| T::from_str(value.text()?, false).ok())
-    }
-
-    /// Parses the value by `read`; `expected` describes valid values.
-    fn read<T>(
-        &self,
-        expected: &str,
-        read: impl FnOnce(&Value<'_>) -> Option<T>,
-    ) -> Result<T, Problem> {
-        read(&self.value)
-            .ok_or_else(|| self.problem(&format!("found {}, expected {expected}", self.value)))
-    }
-
-    /// Parses the entries of a list by `read`, or returns all problems with them.
-    fn list<T: Ord>(
-        &self,
-        read: impl Fn(&Self) -> Result<T, Problem>,
-    ) -> Result<BTreeSet<T>, Vec<Problem>> {
-        let Value::List(entries) = &self.value else {
-            let why = format!("found {}, expected a list in [ ]", self.value);
-            return Err(vec![self.problem(&why)]);
+    /// The value of a flag: text, or an array of texts whose entries are separated by commas.
+    pub(super) fn flag(key: &str, value: &Value) -> Self {
+        let word = |word: &str| Self::word(Origin::Flag(key.to_owned()), word);
+        let Some(lists) = value.as_array() else {
+            return word(value.as_str().unwrap_or_default());
         };
-        let (mut list, mut problems) = (BTreeSet::new(), Vec::new());
-        for entry in entries {
-            match read(entry) {
-                Ok(value) => {
-                    if !list.insert(value) {
-                        let why = format!("found {} again, expected it once", entry.value);
-                        problems.push(entry.problem(&why));
-                    }
-                }
+        let lists = lists
+            .iter()
+            .filter_map(Value::as_str)
+            .filter(|list| !list.is_empty());
+        let entries = lists.flat_map(|list| list.split(',')).map(str::trim);
+        Self::list(Origin::Flag(key.to_owned()), entries.map(word).collect())
+    }
+
+    /// A list, whose entries are checked one by one.
+    pub(super) fn list(origin: Origin, entries: Vec<Self>) -> Self {
+        Self {
+            entries,
+            ..Self::one(origin, "a list", Value::Array(Vec::new()))
+        }
+    }
+
+    /// A value of the file; `line` says where an entry of a list stands.
+    pub(super) fn toml(
+        origin: Origin,
+        value: Spanned<DeValue<'_>>,
+        line: &dyn Fn(usize) -> Origin,
+    ) -> Self {
+        let found = match value.get_ref() {
+            DeValue::String(text) => quoted(text),
+            DeValue::Integer(integer) => integer.to_string(),
+            DeValue::Float(float) => float.to_string(),
+            DeValue::Boolean(boolean) => boolean.to_string(),
+            DeValue::Datetime(datetime) => datetime.to_string(),
+            DeValue::Array(entries) => {
+                let entries = entries.iter().cloned();
+                let raw = |entry: Spanned<_>| Self::toml(line(entry.span().start), entry, line);
+                return Self::list(origin, entries.map(raw).collect());
+            }
+            DeValue::Table(_) => "a table".to_owned(),
+        };
+        // No key accepts a table, nor a number too large for a value.
+        let value = Value::deserialize(ValueDeserializer::from(value));
+        Self::one(origin, &found, value.unwrap_or(Table::new().into()))
+    }
+
+    /// Anything else, of which only the description matters.
+    pub(super) fn one(origin: Origin, found: &str, value: Value) -> Self {
+        Self {
+            origin,
+            found: found.to_owned(),
+            candidates: vec![value],
+            entries: Vec::new(),
+        }
+    }
+
+    /// The value that a key accepts, or everything wrong with it.
+    pub(super) fn check(&self, key: &str) -> Result<Value, Vec<Problem>> {
+        let (value, _) = self
+            .accepted(key, |value| value)
+            .map_err(|problem| vec![problem])?;
+        if self.entries.is_empty() {
+            return Ok(value);
+        }
+        let (mut list, mut problems, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
+        for entry in &self.entries {
+            match entry.accepted(key, |value| vec![value].into()) {
+                Ok((value, written)) if seen.insert(written.clone()) => list.push(value),
+                Ok(_) => problems.push(entry.problem(key, " again, expected it once")),
                 Err(problem) => problems.push(problem),
             }
         }
         if problems.is_empty() {
-            Ok(list)
+            Ok(list.into())
         } else {
             Err(problems)
         }
     }
 
-    fn problem(&self, why: &str) -> Problem {
-        Problem::value(&self.origin, self.key, why.to_owned())
+    /// The first candidate that a key accepts, and how the file would write it.
+    fn accepted(
+        &self,
+        key: &str,
+        wrap: impl Fn(Value) -> Value,
+    ) -> Result<(Value, Option<String>), Problem> {
+        let mut expected = String::new();
+        for candidate in &self.candidates {
+            match Config::default().with(key, wrap(candidate.clone())) {
+                Ok(config) => {
+                    let written = config.value(key).map(|value| value.to_string());
+                    return Ok((candidate.clone(), written));
+                }
+                Err(valid) => expected = valid,
+            }
+        }
+        Err(self.problem(key, &format!(", expected {expected}")))
+    }
+
+    fn problem(&self, key: &str, why: &str) -> Problem {
+        let found = &self.found;
+        Problem::key(&self.origin, key, &format!("found {found}{why}"))
+    }
+}
+
+/// Text in quotes, truncated if it is long.
+fn quoted(text: &str) -> String {
+    const LONGEST: usize = 60;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
     }
 }

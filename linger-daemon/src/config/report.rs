@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::{Effective, Invalid, Key, Sources, load};
+use super::{Effective, Invalid, Sources, load};
 
 /// Checks the configuration; fails with all problems found.
 pub fn check(sources: &Sources) -> Result<String, Invalid> {
@@ -20,16 +20,17 @@ pub fn check(sources: &Sources) -> Result<String, Invalid> {
 /// A setting in effect.
 #[derive(Serialize)]
 struct Setting {
-    key: &'static str,
+    key: String,
     value: toml::Value,
     origin: String,
 }
 
 fn settings(effective: &Effective) -> Vec<Setting> {
-    let settings = Key::ALL.iter().map(|&key| Setting {
-        key: key.name(),
-        value: effective.config.value(key),
-        origin: effective.origin(key).to_string(),
+    let settings = effective.config.settings().into_iter();
+    let settings = settings.map(|(key, value)| Setting {
+        origin: effective.origin(&key).to_string(),
+        key,
+        value,
     });
     settings.collect()
 }
@@ -46,7 +47,7 @@ pub fn table(effective: &Effective) -> String {
     let mut rows = vec![["key".to_owned(), "value".to_owned(), "origin".to_owned()]];
     rows.extend(settings(effective).into_iter().map(|setting| {
         let value = setting.value.to_string();
-        [setting.key.to_owned(), value, setting.origin]
+        [setting.key, value, setting.origin]
     }));
     let width = |column: usize| {
         let widths = rows.iter().map(|row| row[column].chars().count());

@@ -1,5 +1,6 @@
 //! What valid settings mean.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::time::Duration;
 
@@ -7,10 +8,11 @@ use clap::CommandFactory as _;
 use linger_daemon::attribution::Dimension;
 use linger_daemon::cli::Cli;
 use linger_daemon::config::{
-    Access, Config, Filter, Key, ListenAddr, Lists, Origin, Pattern, PlanChoice, PortSet,
+    Access, Config, Filter, ListenAddr, Lists, Origin, PlanChoice, flag, keys,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
+use wildmatch::WildMatch;
 
 use crate::fixture::{Dir, config, load, written};
 
@@ -43,7 +45,7 @@ fn packaged_config() -> Config {
 fn the_packaged_file_says_every_key_with_its_default() {
     let packaged = load(uncommented()).unwrap();
     assert_eq!(packaged.config, packaged_config());
-    for &key in Key::ALL {
+    for key in keys() {
         assert!(
             matches!(packaged.origin(key), Origin::Line(..)),
             "{key} is not in the file"
@@ -55,14 +57,14 @@ fn the_packaged_file_says_every_key_with_its_default() {
 fn every_key_is_a_flag_under_a_heading_of_its_own() {
     let command = Cli::command();
     let run = command.find_subcommand("run").unwrap();
-    for &key in Key::ALL {
-        let flag = key.flag();
+    for key in keys() {
+        let flag = flag(key);
         let mut arguments = run.get_arguments().chain(command.get_arguments());
         let argument = arguments.find(|argument| argument.get_long() == flag.strip_prefix("--"));
         let argument = argument.unwrap_or_else(|| panic!("there is no {flag}"));
         assert_eq!(
             argument.get_help_heading().is_some(),
-            key != Key::LogLevel,
+            key != "log-level",
             "{flag}"
         );
     }
@@ -104,7 +106,7 @@ fn the_file_says_what_it_says() {
         pins: "/sys/fs/bpf/ours".into(),
         log_level: "warn,linger_daemon::http=debug".parse().unwrap(),
         labels: vec![Dimension::Unit, Dimension::Port],
-        ports: PortSet::from_iter([443..=444, 8000..=8200]),
+        ports: [443..=444, 8000..=8200].into_iter().flatten().collect(),
         max_groups: 1,
         max_series: 1000,
         retire_after: Duration::from_secs(5400),
@@ -112,15 +114,14 @@ fn the_file_says_what_it_says() {
         orphan_ttl: Duration::from_secs(90),
         filter: Filter {
             allow: Lists {
-                units: ["nginx.service", "app-*.service"]
-                    .into_iter()
-                    .filter_map(Pattern::new)
-                    .collect(),
+                units: ["app-*.service", "nginx.service"]
+                    .map(WildMatch::new)
+                    .into(),
                 ..Lists::default()
             },
             deny: Lists {
                 comms: ["sshd".to_owned()].into(),
-                ports: PortSet::from_iter([6000..=6100]),
+                ports: (6000..=6100).collect(),
                 ..Lists::default()
             },
         },
@@ -145,16 +146,16 @@ fn a_flag_wins_over_the_file_and_that_over_the_default() {
     assert_eq!(config.retire_after, Duration::from_secs(60));
     assert_eq!(config.max_orphans, Config::default().max_orphans);
     assert_eq!(
-        config.value(Key::DenyComms).to_string(),
+        config.value("deny.comms").unwrap().to_string(),
         r#"["c", "d", "e"]"#
     );
     assert_eq!(config.labels, []);
     for (key, origin) in [
-        (Key::MaxGroups, Origin::Flag(Key::MaxGroups)),
-        (Key::RetireAfter, Origin::Line(dir.file().into(), 3)),
-        (Key::MaxOrphans, Origin::Default),
-        (Key::DenyComms, Origin::Flag(Key::DenyComms)),
-        (Key::Labels, Origin::Flag(Key::Labels)),
+        ("max-groups", Origin::Flag("max-groups".to_owned())),
+        ("retire-after", Origin::Line(dir.file().into(), 3)),
+        ("max-orphans", Origin::Default),
+        ("deny.comms", Origin::Flag("deny.comms".to_owned())),
+        ("labels", Origin::Flag("labels".to_owned())),
     ] {
         assert_eq!(effective.origin(key), &origin);
     }
@@ -166,17 +167,17 @@ fn the_environment_stands_between_the_file_and_the_flag() {
     let level = |environment: &str, flag: Option<&str>| {
         let mut sources = dir.sources();
         sources.environment = Some(OsString::from(environment));
-        let flag = flag.map(|flag| (Key::LogLevel, vec![flag.to_owned()]));
+        let flag = flag.map(|flag| ("log-level".to_owned(), flag.into()));
         sources.flags.extend(flag);
         let effective = dir.load(&sources).unwrap();
-        let origin = effective.origin(Key::LogLevel).clone();
+        let origin = effective.origin("log-level").clone();
         (effective.config.log_level.as_str().to_owned(), origin)
     };
     let line = Origin::Line(dir.file().into(), 1);
     assert_eq!(level("", None), ("error".to_owned(), line));
     let environment = ("warn".to_owned(), Origin::Environment);
     assert_eq!(level(" warn ", None), environment);
-    let flag = ("trace".to_owned(), Origin::Flag(Key::LogLevel));
+    let flag = ("trace".to_owned(), Origin::Flag("log-level".to_owned()));
     assert_eq!(level("warn", Some("trace")), flag);
     // What the flag overrules need not be right.
     assert_eq!(level("no such level", Some("trace")), flag);
@@ -194,10 +195,11 @@ fn times_are_seconds_unless_they_say_otherwise() {
     assert_eq!(config.orphan_ttl, Duration::from_secs(2));
 }
 
-fn port_sets(first: u16, size: std::ops::Range<usize>) -> impl Strategy<Value = PortSet> {
+fn port_sets(first: u16, size: std::ops::Range<usize>) -> impl Strategy<Value = BTreeSet<u16>> {
     let ranges = (0..5000_u16, 0..300_u16)
         .prop_map(move |(start, more)| first + start..=first + start + more);
-    proptest::collection::vec(ranges, size).prop_map(|ranges| ranges.into_iter().collect())
+    proptest::collection::vec(ranges, size)
+        .prop_map(|ranges| ranges.into_iter().flatten().collect())
 }
 
 /// Lists whose entries begin with this letter, or are ports from `first` on.
@@ -207,7 +209,10 @@ fn lists(letter: &'static str, first: u16) -> impl Strategy<Value = Lists> {
     (units, comms, port_sets(first, 0..4)).prop_map(move |(units, comms, ports)| Lists {
         units: units
             .iter()
-            .filter_map(|unit| Pattern::new(&format!("{letter}{unit}")))
+            .map(|unit| WildMatch::new(&format!("{letter}{unit}")))
+            .map(|unit| (unit.to_string(), unit))
+            .collect::<BTreeMap<_, _>>()
+            .into_values()
             .collect(),
         comms: comms.iter().map(|comm| format!("{letter}{comm}")).collect(),
         ports,
@@ -253,7 +258,7 @@ fn configs() -> impl Strategy<Value = Config> {
                 persist: max_groups % 2 == 0,
                 pins: format!("/sys/fs/bpf/{max_orphans}").into(),
                 log_level: level.parse().unwrap(),
-                ports: if has_port { ports } else { PortSet::default() },
+                ports: if has_port { ports } else { BTreeSet::new() },
                 labels,
                 max_groups,
                 max_series: max_series.max(max_groups).max(1000),

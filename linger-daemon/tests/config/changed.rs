@@ -1,6 +1,6 @@
 //! What a running daemon takes over from a new file.
 
-use linger_daemon::config::{Config, Key, changes, in_effect};
+use linger_daemon::config::{Config, changes, in_effect};
 
 use crate::fixture::config;
 
@@ -107,5 +107,5 @@ fn series_never_become_fewer_than_the_groups_that_run() {
             "max-series: 100000 -> 59999 needs a restart",
         ]
     );
-    assert_eq!(effect.value(Key::MaxSeries), 100_000.into());
+    assert_eq!(effect.max_series, 100_000);
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Parser as _;
 use linger_daemon::cli::{Cli, Command};
-use linger_daemon::config::{self, Config, Effective, Key, Sources};
+use linger_daemon::config::{self, Config, Effective, Sources};
 use tempfile::TempDir;
 
 /// A directory with one file of settings.
@@ -66,9 +66,7 @@ pub(crate) fn config(text: &str) -> Config {
 
 /// A file that says every key.
 pub(crate) fn written(config: &Config) -> String {
-    let lines = Key::ALL.iter().map(|&key| {
-        let value = config.value(key);
-        format!("{key} = {value}\n")
-    });
+    let settings = config.settings().into_iter();
+    let lines = settings.map(|(key, value)| format!("{key} = {value}\n"));
     lines.collect()
 }

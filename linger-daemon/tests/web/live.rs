@@ -281,7 +281,7 @@ fn is_for_whom_it_is_said_to_be() {
     ] {
         let server = Server::live_for(live);
         let answer = ask_by_name(&server, "/live.json", "attacker.example");
-        assert_eq!(answer.status, status, "{live}");
+        assert_eq!(answer.status, status, "{live:?}");
     }
 }
 

@@ -3,7 +3,7 @@
 mod kustomize;
 mod schema;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -253,8 +253,7 @@ fn lingerd_takes_the_configuration_and_listens_at_the_port() {
     fs::write(file.path(), text).unwrap();
     let sources = Sources {
         file: Some(file.path().into()),
-        flags: BTreeMap::new(),
-        environment: None,
+        ..Sources::default()
     };
     let effective = config::load(&sources).unwrap_or_else(|error| panic!("{error}"));
     let shown = config::json(&effective).unwrap();
