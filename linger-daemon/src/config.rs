@@ -163,6 +163,15 @@ impl Config {
         config.map_err(|error| error.message().to_owned())
     }
 
+    fn takes_list(key: &str) -> bool {
+        let default = Self::default();
+        let list = match default.value(key) {
+            Some(list @ Value::Array(_)) => list,
+            one => Value::Array(Vec::from_iter(one)),
+        };
+        default.with(key, list).is_ok()
+    }
+
     fn to_table(&self) -> Table {
         Table::try_from(self).expect("settings are text, numbers and lists")
     }

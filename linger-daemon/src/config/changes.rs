@@ -5,7 +5,7 @@ use std::fmt;
 use linger_ebpf::keyed;
 use toml::Value;
 
-use super::Config;
+use super::{Config, Filter};
 
 /// A setting that the new configuration changes.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,32 +36,26 @@ impl fmt::Display for Change {
 /// that would contradict them.
 #[must_use]
 pub fn in_effect(running: &Config, wanted: &Config) -> Config {
-    let (tells_ports, would_tell) = (!running.ports.is_empty(), !wanted.ports.is_empty());
-    let ports = if tells_ports && would_tell {
-        wanted
-    } else {
-        running
-    };
-    let max_series = if wanted.max_series < running.max_groups {
-        running
-    } else {
-        wanted
-    };
-    let mut filter = wanted.filter.clone();
-    if running.keyed() & keyed::CGROUP == 0 {
-        // The programs do not read cgroups.
-        filter.allow.units.clone_from(&running.filter.allow.units);
-        filter.deny.units.clone_from(&running.filter.deny.units);
-    }
-    Config {
+    let mut effect = Config {
         log_level: wanted.log_level.clone(),
-        ports: ports.ports.clone(),
-        max_series: max_series.max_series,
         retire_after: wanted.retire_after,
         orphan_ttl: wanted.orphan_ttl,
-        filter,
+        filter: wanted.filter.clone(),
         ..running.clone()
+    };
+    if !running.ports.is_empty() && !wanted.ports.is_empty() {
+        effect.ports.clone_from(&wanted.ports);
     }
+    if wanted.max_series >= running.max_groups {
+        effect.max_series = wanted.max_series;
+    }
+    if running.keyed() & keyed::CGROUP == 0 {
+        // The programs do not read cgroups.
+        let Filter { allow, deny } = &running.filter;
+        effect.filter.allow.units.clone_from(&allow.units);
+        effect.filter.deny.units.clone_from(&deny.units);
+    }
+    effect
 }
 
 /// Every setting that `wanted` changes, in the order of the keys.

@@ -36,7 +36,10 @@ pub(crate) fn text(path: &Path) -> Result<String, FileError> {
     }
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
-        FileError::NotUtf8(line(&newlines(error.as_bytes()), valid))
+        let newlines = error.as_bytes()[..valid]
+            .iter()
+            .filter(|byte| **byte == b'\n');
+        FileError::NotUtf8(newlines.count() + 1)
     })
 }
 
@@ -58,8 +61,11 @@ pub(super) type Entry = Result<(&'static str, RawValue), Problem>;
 
 /// Splits a file into its entries; fails with all errors if it is no TOML.
 pub(super) fn entries(text: &str, file: &Arc<Path>) -> Result<Vec<Entry>, Vec<Problem>> {
-    let newlines = newlines(text.as_bytes());
-    let origin = |at| Origin::Line(Arc::clone(file), line(&newlines, at));
+    let newlines: Vec<_> = text.match_indices('\n').map(|(at, _)| at).collect();
+    let origin = |at| {
+        let before = newlines.partition_point(|&newline| newline < at);
+        Origin::Line(Arc::clone(file), before + 1)
+    };
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         let errors = errors.iter().map(|error| {
@@ -110,19 +116,6 @@ fn keys_of(table: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
         .map(|key| (key.as_str(), key.find('.').map_or(0, |dot| dot + 1)));
     let keys = keys.filter(move |(key, start)| &key[..*start] == table);
     keys.map(|(key, start)| (key, &key[start..]))
-}
-
-/// The offsets of all newlines.
-fn newlines(text: &[u8]) -> Vec<usize> {
-    let bytes = text.iter().enumerate();
-    bytes
-        .filter_map(|(at, &byte)| (byte == b'\n').then_some(at))
-        .collect()
-}
-
-/// The line of the byte at this offset, from 1.
-fn line(newlines: &[usize], at: usize) -> usize {
-    newlines.partition_point(|&newline| newline < at) + 1
 }
 
 /// A name as written in TOML.

@@ -109,12 +109,8 @@ mod patterns {
 mod tests {
     use super::*;
 
-    fn lists(units: &[&str], comms: &[&str]) -> Lists {
-        Lists {
-            units: units.iter().map(|text| WildMatch::new(text)).collect(),
-            comms: comms.iter().map(|&comm| comm.to_owned()).collect(),
-            ports: BTreeSet::new(),
-        }
+    fn filter(text: &str) -> Filter {
+        toml::from_str(text).unwrap()
     }
 
     #[test]
@@ -127,10 +123,7 @@ mod tests {
 
     #[test]
     fn a_list_of_those_allowed_keeps_all_others_out() {
-        let filter = Filter {
-            allow: lists(&["app-*.service", "/docker/*"], &["web"]),
-            deny: Lists::default(),
-        };
+        let filter = filter("allow.units = ['app-*.service', '/docker/*']\nallow.comms = ['web']");
         assert!(filter.has_units());
         assert!(filter.admits_unit("app-7.service"));
         assert!(filter.admits_unit("/docker/0123/init"));
@@ -142,10 +135,9 @@ mod tests {
 
     #[test]
     fn one_that_is_denied_is_out_though_it_is_allowed() {
-        let filter = Filter {
-            allow: lists(&["*.service"], &[]),
-            deny: lists(&["ssh?.service"], &["cron"]),
-        };
+        let filter = filter(
+            "allow.units = ['*.service']\ndeny = { units = ['ssh?.service'], comms = ['cron'] }",
+        );
         assert!(filter.admits_unit("ssh.service"));
         assert!(!filter.admits_unit("sshd.service"));
         assert!(filter.admits_comm("sshd"));

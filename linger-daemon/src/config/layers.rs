@@ -10,7 +10,7 @@ use toml::Table;
 use tracing::warn;
 
 use super::raw_value::RawValue;
-use super::{Config, FileError, Invalid, Origin, Problem, file, keys, listen_addr};
+use super::{Config, FileError, Invalid, Origin, Problem, file, keys};
 use crate::attribution::Dimension;
 use crate::logging::LogFilter;
 
@@ -37,7 +37,7 @@ impl Sources {
 }
 
 /// A configuration, with the origins of its values.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Effective {
     /// The settings.
     pub config: Config,
@@ -79,7 +79,7 @@ pub fn pins(sources: &Sources) -> Result<PathBuf, Invalid> {
     for problem in &layers.problems {
         warn!("{problem}");
     }
-    Ok(layers.config.pins)
+    Ok(layers.effective.config.pins)
 }
 
 /// The log filter for commands that do not read the file.
@@ -94,9 +94,7 @@ const LOG_LEVEL: &str = "log-level";
 
 #[derive(Default)]
 struct Layers {
-    config: Config,
-    has_file: bool,
-    origins: BTreeMap<String, Origin>,
+    effective: Effective,
     /// Keys whose value is unknown because of problems.
     bad: BTreeSet<String>,
     problems: Vec<Problem>,
@@ -104,10 +102,13 @@ struct Layers {
 
 impl Layers {
     fn set(&mut self, key: &str, raw: RawValue) {
+        let Effective {
+            config, origins, ..
+        } = &mut self.effective;
         match raw.check(key) {
             Ok(value) => {
-                self.config = self.config.with(key, value).expect("it was checked");
-                self.origins.insert(key.to_owned(), raw.origin);
+                *config = config.with(key, value).expect("it was checked");
+                origins.insert(key.to_owned(), raw.origin);
             }
             Err(problems) => {
                 self.problems.extend(problems);
@@ -127,7 +128,7 @@ impl Layers {
             }
             Err(why) => return self.unusable([Problem::file(path, &why)]),
         };
-        self.has_file = true;
+        self.effective.has_file = true;
         match file::entries(&text, &Arc::from(path)) {
             Ok(entries) => {
                 for entry in entries {
@@ -159,7 +160,7 @@ impl Layers {
         let raw = match text.to_str().map(str::trim) {
             Some("") => return,
             Some(text) => RawValue::word(origin, text),
-            None => RawValue::one(origin, "what is not UTF-8", Table::new().into()),
+            None => RawValue::one(origin, "what is not UTF-8".to_owned(), Table::new().into()),
         };
         self.set(LOG_LEVEL, raw);
     }
@@ -173,37 +174,28 @@ impl Layers {
     fn finish(mut self) -> Result<Effective, Invalid> {
         self.contradictions();
         self.problems.sort_by_key(|problem| problem.line);
-        if !self.problems.is_empty() {
-            return Err(Invalid(self.problems));
+        if self.problems.is_empty() {
+            Ok(self.effective)
+        } else {
+            Err(Invalid(self.problems))
         }
-        Ok(Effective {
-            config: self.config,
-            has_file: self.has_file,
-            origins: self.origins,
-        })
     }
 
     /// Finds settings that are valid on their own but contradict each other.
     fn contradictions(&mut self) {
-        let config = self.config.clone();
-        if config.listen.is_empty() {
-            let why = format!("found an empty list, expected {}", listen_addr::EXPECTED);
-            self.contradiction("listen", "listen", &why);
-        }
-        match (
-            config.labels.contains(&Dimension::Port),
-            config.ports.is_empty(),
-        ) {
-            (true, true) => {
-                let why = "port tells nothing apart, expected the ports to tell apart under ports";
-                self.contradiction("labels", "ports", why);
-            }
-            (false, false) => {
-                self.contradiction("ports", "labels", "without use, expected port among labels");
-            }
-            _ => {}
-        }
+        let config = self.effective.config.clone();
         let (series, groups) = (config.max_series, config.max_groups);
+        let (has_label, has_ports) = (
+            config.labels.contains(&Dimension::Port),
+            !config.ports.is_empty(),
+        );
+        if has_label && !has_ports {
+            let why = "port tells nothing apart, expected the ports to tell apart under ports";
+            self.contradiction("labels", "ports", why);
+        }
+        if has_ports && !has_label {
+            self.contradiction("ports", "labels", "without use, expected port among labels");
+        }
         if series < groups {
             let why = format!("found {series}, expected at least max-groups: {groups}");
             self.contradiction("max-series", "max-groups", &why);
@@ -220,8 +212,8 @@ impl Layers {
     /// Reports a contradiction where `key` was set, unless the value of one of the two is unknown.
     fn contradiction(&mut self, key: &str, other: &str, why: &str) {
         if !self.bad.contains(key) && !self.bad.contains(other) {
-            let origin = self.origins.get(key).unwrap_or(&Origin::Default);
-            self.problems.push(Problem::key(origin, key, why));
+            let problem = Problem::key(self.effective.origin(key), key, why);
+            self.problems.push(problem);
         }
     }
 }

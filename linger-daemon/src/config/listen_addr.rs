@@ -24,7 +24,7 @@ pub enum ListenAddr {
 const UNIX: &str = "unix:";
 
 /// Describes valid values.
-pub(super) const EXPECTED: &str = "an address with its port such as 127.0.0.1:10546 or \
+const EXPECTED: &str = "an address with its port such as 127.0.0.1:10546 or \
                                    [::]:10546, unix: and the path of a socket, or a list of these";
 
 impl FromStr for ListenAddr {
@@ -51,17 +51,18 @@ impl fmt::Display for ListenAddr {
     }
 }
 
-/// Reads one or a list.
+/// Reads one or several.
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ListenAddr>, D::Error> {
     let read = |value: &Value| value.as_str()?.parse().ok();
     let addresses: BTreeSet<_> = value::one(from, EXPECTED, |value| match value {
+        Value::Array(list) if list.is_empty() => None,
         Value::Array(list) => list.iter().map(read).collect(),
         one => Some([read(one)?].into()),
     })?;
     Ok(addresses.into_iter().collect())
 }
 
-/// Writes a list unless there is one.
+/// Writes a list unless there is one only.
 pub(super) fn serialize<S: Serializer>(addresses: &[ListenAddr], to: S) -> Result<S::Ok, S::Error> {
     match addresses {
         [one] => to.collect_str(one),

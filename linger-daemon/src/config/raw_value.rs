@@ -22,15 +22,10 @@ pub(super) struct RawValue {
 impl RawValue {
     /// A word of a flag or the environment.
     pub(super) fn word(origin: Origin, word: &str) -> Self {
-        let number = word.parse().ok().map(Value::Integer);
-        let boolean = word.parse().ok().map(Value::Boolean);
-        let candidates = [Some(word.into()), number, boolean];
-        Self {
-            origin,
-            found: quoted(word),
-            candidates: candidates.into_iter().flatten().collect(),
-            entries: Vec::new(),
-        }
+        let mut raw = Self::one(origin, quoted(word), word.into());
+        raw.candidates.extend(word.parse().map(Value::Integer));
+        raw.candidates.extend(word.parse().map(Value::Boolean));
+        raw
     }
 
     /// The value of a flag: text, or an array of texts whose entries are separated by commas.
@@ -48,10 +43,15 @@ impl RawValue {
     }
 
     /// A list, whose entries are checked one by one.
-    pub(super) fn list(origin: Origin, entries: Vec<Self>) -> Self {
+    fn list(origin: Origin, entries: Vec<Self>) -> Self {
+        let found = if entries.is_empty() {
+            "an empty list"
+        } else {
+            "a list"
+        };
         Self {
             entries,
-            ..Self::one(origin, "a list", Value::Array(Vec::new()))
+            ..Self::one(origin, found.to_owned(), Value::Array(Vec::new()))
         }
     }
 
@@ -74,16 +74,17 @@ impl RawValue {
             }
             DeValue::Table(_) => "a table".to_owned(),
         };
-        // No key accepts a table, nor a number too large for a value.
-        let value = Value::deserialize(ValueDeserializer::from(value));
-        Self::one(origin, &found, value.unwrap_or(Table::new().into()))
+        // No key accepts a table, nor a number too large for a value. Dates would be read as text.
+        let value = Value::deserialize(ValueDeserializer::from(value)).ok();
+        let value = value.filter(|value| !value.is_datetime());
+        Self::one(origin, found, value.unwrap_or(Table::new().into()))
     }
 
     /// Anything else, of which only the description matters.
-    pub(super) fn one(origin: Origin, found: &str, value: Value) -> Self {
+    pub(super) fn one(origin: Origin, found: String, value: Value) -> Self {
         Self {
             origin,
-            found: found.to_owned(),
+            found,
             candidates: vec![value],
             entries: Vec::new(),
         }
@@ -91,11 +92,11 @@ impl RawValue {
 
     /// The value that a key accepts, or everything wrong with it.
     pub(super) fn check(&self, key: &str) -> Result<Value, Vec<Problem>> {
-        let (value, _) = self
-            .accepted(key, |value| value)
-            .map_err(|problem| vec![problem])?;
-        if self.entries.is_empty() {
-            return Ok(value);
+        if self.entries.is_empty() || !Config::takes_list(key) {
+            let accepted = self.accepted(key, |value| value);
+            return accepted
+                .map(|(value, _)| value)
+                .map_err(|problem| vec![problem]);
         }
         let (mut list, mut problems, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
         for entry in &self.entries {

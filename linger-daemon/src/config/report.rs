@@ -1,6 +1,6 @@
 //! `lingerd config`: checks and shows the configuration.
 
-use std::fmt::Write as _;
+use std::iter;
 
 use serde::Serialize;
 
@@ -44,20 +44,17 @@ pub fn json(effective: &Effective) -> serde_json::Result<String> {
 /// Every setting with its value and its origin, as a table.
 #[must_use]
 pub fn table(effective: &Effective) -> String {
-    let mut rows = vec![["key".to_owned(), "value".to_owned(), "origin".to_owned()]];
-    rows.extend(settings(effective).into_iter().map(|setting| {
-        let value = setting.value.to_string();
-        [setting.key, value, setting.origin]
-    }));
+    let head = ["key", "value", "origin"].map(str::to_owned);
+    let settings = settings(effective).into_iter();
+    let rows = settings.map(|setting| [setting.key, setting.value.to_string(), setting.origin]);
+    let rows: Vec<_> = iter::once(head).chain(rows).collect();
     let width = |column: usize| {
         let widths = rows.iter().map(|row| row[column].chars().count());
         widths.max().unwrap_or(0)
     };
     let (keys, values) = (width(0), width(1));
-    rows.iter().fold(String::new(), |mut out, row| {
-        let [key, value, origin] = row;
-        // Writing to a string cannot fail.
-        let _ = writeln!(out, "{key:<keys$}  {value:<values$}  {origin}");
-        out
-    })
+    let lines = rows
+        .iter()
+        .map(|[key, value, origin]| format!("{key:<keys$}  {value:<values$}  {origin}\n"));
+    lines.collect()
 }

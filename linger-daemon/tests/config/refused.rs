@@ -63,6 +63,10 @@ const MISTAKES: &[(&str, &str)] = &[
         "1: max-orphans: found true, expected a whole number from 1 to 4194304",
     ),
     (
+        "web-config-file = 1979-05-27",
+        "1: web-config-file: found 1979-05-27, expected the path of a file",
+    ),
+    (
         "labels = \"unit\"",
         "1: labels: found \"unit\", expected a list in [ ]",
     ),
