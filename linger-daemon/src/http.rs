@@ -8,6 +8,7 @@ mod fair_semaphore;
 mod listen;
 mod negotiation;
 mod page;
+mod response;
 mod scrape;
 mod security;
 mod serve_connection;

@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderValue};
 use hyper::{Method, StatusCode, Version};
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
-use super::answer::{Answer, not_attached, respond_with, text};
 use super::body::{ResponseBody, ResponseSender, Writer};
 use super::connections::RequestGuard;
 use super::listen::Peer;
+use super::response::{Answer, compressed, not_attached, respond_with, text};
 use super::{State, negotiation};
 use crate::memory;
 use crate::metrics::{Exposition, Format, Metrics, ScrapeError};
@@ -142,14 +142,6 @@ fn exposed(body: ResponseBody, wanted: Wanted) -> Answer {
     }
     compressed(headers, follows_from, wanted.gzip);
     answer
-}
-
-/// Says whether a body is compressed, and from which headers of the request it follows.
-pub(super) fn compressed(headers: &mut HeaderMap, follows_from: &'static str, gzip: bool) {
-    headers.insert(header::VARY, HeaderValue::from_static(follows_from));
-    if gzip {
-        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    }
 }
 
 fn failed(error: &ScrapeError) -> Answer {

@@ -9,56 +9,23 @@ use aya::Ebpf;
 use aya::programs::links::FdLink;
 use aya::programs::{Program, ProgramError};
 use linger_ebpf::{FLOOR, HINTS, MAX_CLOSES, OBJECT, Offsets, PROGRAMS, Plan, keyed};
-use thiserror::Error;
 use tracing::warn;
 
 use super::btf::{Kernel, KernelError};
-use super::choose::{LoadOptions, ProbeError};
+use super::error::{AttachError, PlanError, ProbeError, innermost};
 use super::hooks::{
     Answers, Hook, Point, Traits, has_new_timer, hooks, is_hooked_again, sees_returns,
 };
 use super::kprobe::{Kprobe, Owner};
 use super::load::{self, explain, loader};
 use super::maps::Maps;
+use super::options::LoadOptions;
 use super::pins::{Link, Pins};
 use super::preemption::{self, Preemption};
 use super::programs::{Links, Programs};
 use super::reachability::first_unreached;
 use crate::attribution::Cgroups;
 use crate::sys;
-
-/// Why a hook cannot be attached.
-#[derive(Debug, Error)]
-pub enum AttachError {
-    /// The kernel has no such function or tracepoint.
-    #[error("missing: {0}")]
-    Missing(String),
-    /// The kernel refuses.
-    #[error("refused: {0}")]
-    Refused(String),
-}
-
-impl AttachError {
-    /// The reason.
-    #[must_use]
-    pub fn detail(&self) -> &str {
-        match self {
-            Self::Missing(reason) | Self::Refused(reason) => reason,
-        }
-    }
-}
-
-/// Why a plan cannot be used.
-#[derive(Debug, Error)]
-#[error("plan {} cannot be used: {point}: {why}", plan.name())]
-pub struct PlanError {
-    /// The plan.
-    pub plan: Plan,
-    /// The hook that failed, or the step before any hook.
-    pub point: String,
-    /// Why.
-    pub why: AttachError,
-}
 
 /// Attached programs. Dropping this detaches and unloads them, unless they are pinned.
 pub struct Attachment {
@@ -470,18 +437,4 @@ fn whole_cgroup_root() -> io::Result<PathBuf> {
 
 fn is_whole(mount: &Path) -> bool {
     Cgroups::new(Some(mount.into())).is_whole()
-}
-
-/// An error with all its causes, as one line.
-pub(super) fn innermost(error: &dyn std::error::Error) -> String {
-    let mut source = error.source();
-    let mut text = error.to_string();
-    while let Some(next) = source {
-        let inner = next.to_string();
-        if !text.contains(&inner) {
-            text = format!("{text}: {inner}");
-        }
-        source = next.source();
-    }
-    text
 }

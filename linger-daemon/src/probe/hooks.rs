@@ -358,6 +358,7 @@ pub fn blind(plan: Plan, kernel: &Kernel) -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::path::Path;
 
     use aya_obj::Object;
     use linger_ebpf::{FLOOR, OBJECT, PROGRAMS};
@@ -380,5 +381,21 @@ mod tests {
         let again = again.into_iter().chain([TRACEPOINT_DESTROY_SOCK_AGAIN]);
         let again = again.flatten().map(|hook| hook.program);
         assert_eq!(programs(OBJECT), names(PROGRAMS.into_iter().chain(again)));
+    }
+
+    #[test]
+    fn functions_and_structs_tell_what_a_kernel_does() {
+        let kernels = ["debian-6.1.0-56.btf", "debian-6.12.117.btf"].map(|file| {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/btf");
+            Kernel::from_file(&folder.join(file)).unwrap()
+        });
+        assert_eq!(
+            kernels.each_ref().map(sees_returns),
+            [false, RECOGNIZES_SYSCALLS]
+        );
+        assert_eq!(
+            kernels.each_ref().map(Answers::of),
+            [Answers::Hooked, Answers::Shown]
+        );
     }
 }

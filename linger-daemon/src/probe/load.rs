@@ -8,7 +8,7 @@ use aya::{Btf, Ebpf, EbpfLoader};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tracing::debug;
 
-use super::attach::{AttachError, innermost};
+use super::error::{AttachError, innermost};
 use super::hooks::{Hook, Point};
 use crate::sys;
 

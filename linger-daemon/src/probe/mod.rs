@@ -3,22 +3,26 @@
 mod attach;
 mod btf;
 mod choose;
+mod error;
 mod hooks;
 mod kprobe;
 mod load;
 mod maps;
+mod options;
 mod pins;
 mod preemption;
 mod programs;
 mod reachability;
 mod takeover;
 
-pub use attach::{AttachError, Attachment, Loader, PlanError, cgroup_root, cgroups};
+pub use attach::{Attachment, Loader, cgroup_root, cgroups};
 pub use btf::{Kernel, KernelError, Resolved};
-pub use choose::{LoadOptions, ProbeError, choose};
+pub use choose::choose;
+pub use error::{AttachError, PlanError, ProbeError};
 pub use hooks::{Hook, Point, Traits, blind, hooks};
 pub use kprobe::TRACEFS;
 pub use maps::Maps;
+pub use options::LoadOptions;
 pub use pins::{Pins, PinsError};
 pub use preemption::Preemption;
 pub use programs::Programs;

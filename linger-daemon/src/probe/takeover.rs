@@ -2,25 +2,17 @@
 
 use std::path::Path;
 
-use flate2::Crc;
-use linger_ebpf::{LAYOUT, OBJECT, PinMetadata, Plan};
+use linger_ebpf::{LAYOUT, PinMetadata, Plan};
 use tracing::{info, warn};
 
 use super::attach::Attachment;
-use super::choose::LoadOptions;
 use super::hooks::{Answers, Traits, hooks};
 use super::kprobe::Owner;
 use super::maps::Maps;
+use super::options::{LoadOptions, fingerprint};
 use super::pins::{FolderContents, Pins, PinsError};
 use super::preemption::Preemption;
 use super::programs::Programs;
-
-/// Identifies the programs of a build.
-pub(super) fn fingerprint() -> u64 {
-    let mut crc = Crc::new();
-    crc.update(OBJECT);
-    crc.sum().into()
-}
 
 /// Takes over the pinned programs if they meet these requirements, and removes them otherwise.
 pub(super) fn take_over(

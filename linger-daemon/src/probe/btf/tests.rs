@@ -9,7 +9,6 @@ use aya_obj::btf::BtfKind;
 use linger_ebpf::keyed;
 
 use super::*;
-use crate::probe::hooks::{Answers, sees_returns};
 
 fn file(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/btf");
@@ -78,16 +77,11 @@ fn fields_of_6_12() {
 }
 
 #[test]
-fn functions_tell_what_a_kernel_does() {
+fn functions_are_told_from_structs() {
     let (old, new) = (debian("debian-6.1.0-56.btf"), debian("debian-6.12.117.btf"));
     assert!(old.has_function("__tcp_close") && new.has_function("__tcp_close"));
     // A struct is no function.
     assert!(!old.has_function("tcp_sock"));
-    assert!(!sees_returns(&old) && sees_returns(&new));
-    assert_eq!(
-        [&old, &new].map(Answers::of),
-        [Answers::Hooked, Answers::Shown]
-    );
 }
 
 #[test]

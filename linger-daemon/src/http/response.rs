@@ -1,0 +1,90 @@
+//! Answers, and their headers.
+
+use hyper::body::Bytes;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Response, StatusCode};
+
+use super::body::ResponseBody;
+
+/// An answer; only that of a scrape may be too long to be held in memory.
+pub(super) type Answer = Response<ResponseBody>;
+
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// An answer that is there as a whole.
+pub(super) fn respond(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Answer {
+    respond_with(status, content_type, ResponseBody::Whole(body.into()))
+}
+
+/// An answer with any body.
+pub(super) fn respond_with(
+    status: StatusCode,
+    content_type: &'static str,
+    body: ResponseBody,
+) -> Answer {
+    let mut answer = Response::new(body);
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    let nosniff = HeaderValue::from_static("nosniff");
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    answer
+}
+
+/// An answer in words.
+pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    respond(status, PLAIN, body)
+}
+
+/// Says whether a body is compressed, and from which headers of the request it follows.
+pub(super) fn compressed(headers: &mut HeaderMap, follows_from: &'static str, gzip: bool) {
+    headers.insert(header::VARY, HeaderValue::from_static(follows_from));
+    if gzip {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+}
+
+pub(super) fn unauthorized() -> Answer {
+    let mut answer = text(StatusCode::UNAUTHORIZED, "Unauthorized\n");
+    let basic = HeaderValue::from_static("Basic");
+    answer.headers_mut().insert(header::WWW_AUTHENTICATE, basic);
+    answer
+}
+
+/// Checking a password takes long, and must not take all of the time.
+pub(super) fn busy() -> Answer {
+    let mut answer = text(
+        StatusCode::TOO_MANY_REQUESTS,
+        "too many passwords wait to be checked: try again\n",
+    );
+    let soon = HeaderValue::from_static("1");
+    answer.headers_mut().insert(header::RETRY_AFTER, soon);
+    answer
+}
+
+pub(super) fn method_not_allowed() -> Answer {
+    let mut answer = text(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "every endpoint is for GET and HEAD\n",
+    );
+    let methods = HeaderValue::from_static("GET, HEAD");
+    answer.headers_mut().insert(header::ALLOW, methods);
+    answer
+}
+
+pub(super) fn not_found(path: &str) -> Answer {
+    let help = format!("nothing at {path}: try /, /metrics, /live.json, /healthz or /readyz\n");
+    text(StatusCode::NOT_FOUND, help)
+}
+
+/// What is to be had once the programs are attached.
+pub(super) fn not_attached() -> Answer {
+    text(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "starting: the programs are not attached yet\n",
+    )
+}

@@ -1,0 +1,76 @@
+//! Why programs cannot be attached.
+
+use std::error;
+
+use linger_ebpf::Plan;
+use thiserror::Error;
+
+use super::btf::KernelError;
+use super::pins::PinsError;
+
+/// Why a hook cannot be attached.
+#[derive(Debug, Error)]
+pub enum AttachError {
+    /// The kernel has no such function or tracepoint.
+    #[error("missing: {0}")]
+    Missing(String),
+    /// The kernel refuses.
+    #[error("refused: {0}")]
+    Refused(String),
+}
+
+impl AttachError {
+    /// The reason.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        match self {
+            Self::Missing(reason) | Self::Refused(reason) => reason,
+        }
+    }
+}
+
+/// Why a plan cannot be used.
+#[derive(Debug, Error)]
+#[error("plan {} cannot be used: {point}: {why}", plan.name())]
+pub struct PlanError {
+    /// The plan.
+    pub plan: Plan,
+    /// The hook that failed, or the step before any hook.
+    pub point: String,
+    /// Why.
+    pub why: AttachError,
+}
+
+/// Why nothing is attached.
+#[derive(Debug, Error)]
+pub enum ProbeError {
+    /// The kernel's types cannot be used.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The requested plan does not work here.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The configuration cannot be written to the maps.
+    #[error("the maps cannot be prepared")]
+    Prepare(#[source] Box<dyn error::Error + Send + Sync>),
+    /// Pins cannot be made or taken over.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
+    /// No plan works here.
+    #[error("no plan works on this kernel; `lingerd check` tells why")]
+    NoPlan,
+}
+
+/// An error with all its causes, as one line.
+pub(super) fn innermost(error: &dyn error::Error) -> String {
+    let mut source = error.source();
+    let mut text = error.to_string();
+    while let Some(next) = source {
+        let inner = next.to_string();
+        if !text.contains(&inner) {
+            text = format!("{text}: {inner}");
+        }
+        source = next.source();
+    }
+    text
+}

@@ -1,0 +1,65 @@
+//! Options with which programs are loaded.
+
+use flate2::Crc;
+use linger_ebpf::{LAYOUT, MAX_GROUPS, MAX_ORPHANS, OBJECT, PinMetadata, Plan};
+
+use super::hooks::Traits;
+use super::kprobe::Owner;
+use crate::attribution::Dimension;
+use crate::version::VERSION;
+
+/// Options with which the programs are loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadOptions {
+    /// Key fields in use, a set of [`linger_ebpf::keyed`] bits.
+    pub keyed: u32,
+    /// Maximum number of groups with counters of their own.
+    pub max_groups: u32,
+    /// Maximum number of orphans that are followed.
+    pub max_orphans: u32,
+}
+
+impl LoadOptions {
+    /// The metadata to pin with programs that outlive this daemon.
+    pub(super) fn metadata(self, plan: Plan, traits: Traits) -> PinMetadata {
+        let mut version = [0; 32];
+        for (to, from) in version.iter_mut().zip(VERSION.bytes()) {
+            *to = from;
+        }
+        let owner = Owner::here();
+        PinMetadata {
+            layout: LAYOUT,
+            object: fingerprint(),
+            version,
+            plan: plan as u32,
+            keyed: self.keyed,
+            max_groups: self.max_groups,
+            max_orphans: self.max_orphans,
+            sees_returns: traits.sees_returns.into(),
+            preemption: traits.preemption as u32,
+            preempts_tracepoints: traits.preempts_tracepoints.into(),
+            new_timer: traits.new_timer.into(),
+            answers: traits.answers as u32,
+            sees_releases: traits.sees_releases.into(),
+            pid: owner.pid,
+            pid_namespace: owner.namespace,
+        }
+    }
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            keyed: Dimension::keyed(Dimension::DEFAULT),
+            max_groups: MAX_GROUPS,
+            max_orphans: MAX_ORPHANS,
+        }
+    }
+}
+
+/// Identifies the programs of a build.
+pub(super) fn fingerprint() -> u64 {
+    let mut crc = Crc::new();
+    crc.update(OBJECT);
+    crc.sum().into()
+}
