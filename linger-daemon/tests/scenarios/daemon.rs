@@ -93,6 +93,7 @@ impl Daemon {
     /// Waits until its programs count.
     pub(crate) fn wait_until_ready(&mut self) -> Result<()> {
         let start = Instant::now();
+        let mut readiness = http::Poll::new(self.address, "/readyz");
         loop {
             if let Some(status) = self.process.try_wait()? {
                 bail!(
@@ -100,7 +101,7 @@ impl Daemon {
                     self.errors()
                 );
             }
-            if matches!(http::get(self.address, "/readyz"), Ok((200, _))) {
+            if readiness.is_ready() {
                 return Ok(());
             }
             if start.elapsed() >= START {

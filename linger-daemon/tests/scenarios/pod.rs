@@ -156,7 +156,8 @@ impl Pod {
 
     fn wait_until_ready(&mut self) -> Result<()> {
         let start = Instant::now();
-        while !matches!(http::get(ADDRESS, "/readyz"), Ok((200, _))) {
+        let mut readiness = http::Poll::new(ADDRESS, "/readyz");
+        while !readiness.is_ready() {
             if let Some(status) = self.maker.try_wait()? {
                 bail!("it ended before it was ready: {status}: {}", self.said()?);
             }

@@ -51,11 +51,9 @@ impl Lingerd {
         let labels = ["--labels", "unit,slice,container,comm,exe"];
         let command = [&[binary, "run", "--plan", plan.name()][..], &labels].concat();
         run(&[&service[..], &command].concat())?;
-        wait_for("lingerd to be ready", || {
-            let answer = http::get(lingerd.address, "/readyz");
-            matches!(answer, Ok((200, _))).then_some(())
-        })
-        .with_context(|| lingerd.log())?;
+        let mut readiness = http::Poll::new(lingerd.address, "/readyz");
+        wait_for("lingerd to be ready", || readiness.is_ready().then_some(()))
+            .with_context(|| lingerd.log())?;
         Ok(lingerd)
     }
 

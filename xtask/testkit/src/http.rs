@@ -17,7 +17,7 @@ const ANSWER: Duration = Duration::from_secs(180);
 ///
 /// There is no answer in time, or none in HTTP.
 pub fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
-    ask(address, "GET", path)
+    ask(&mut connect(address)?, address, "GET", path)
 }
 
 /// The body of what `path` is answered with, which must be with 200.
@@ -43,8 +43,44 @@ pub fn is_ready(address: SocketAddr, path: &str) -> bool {
     body(address, path).is_ok()
 }
 
+/// Asks the same again and again on one connection: what is being attached meanwhile sees no close of it.
+pub struct Poll {
+    address: SocketAddr,
+    path: String,
+    stream: Option<BufReader<TcpStream>>,
+}
+
+impl Poll {
+    /// Asks for this path there.
+    #[must_use]
+    pub fn new(address: SocketAddr, path: &str) -> Self {
+        Self {
+            address,
+            path: path.to_owned(),
+            stream: None,
+        }
+    }
+
+    /// Whether it is answered with 200 now.
+    pub fn is_ready(&mut self) -> bool {
+        let status = self.status();
+        if status.is_err() {
+            self.stream = None;
+        }
+        matches!(status, Ok(200))
+    }
+
+    fn status(&mut self) -> Result<u16> {
+        if self.stream.is_none() {
+            self.stream = Some(connect(self.address)?);
+        }
+        let stream = self.stream.as_mut().context("it is there")?;
+        Ok(ask(stream, self.address, "GET", &self.path)?.0)
+    }
+}
+
 fn good(address: SocketAddr, method: &str, path: &str) -> Result<String> {
-    let (status, body) = ask(address, method, path)?;
+    let (status, body) = ask(&mut connect(address)?, address, method, path)?;
     ensure!(
         status == 200,
         "http://{address}{path} answers {status}: {body}"
@@ -52,14 +88,22 @@ fn good(address: SocketAddr, method: &str, path: &str) -> Result<String> {
     Ok(body)
 }
 
-fn ask(address: SocketAddr, method: &str, path: &str) -> Result<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;
+fn connect(address: SocketAddr) -> Result<BufReader<TcpStream>> {
+    let stream = TcpStream::connect_timeout(&address, ANSWER)?;
     stream.set_read_timeout(Some(ANSWER))?;
+    Ok(BufReader::new(stream))
+}
+
+fn ask(
+    mut stream: &mut BufReader<TcpStream>,
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+) -> Result<(u16, String)> {
     write!(
-        stream,
+        stream.get_mut(),
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n"
     )?;
-    let mut stream = BufReader::new(stream);
     let first = line(&mut stream)?;
     let status = first.split(' ').nth(1).context("no HTTP status")?.parse()?;
     let mut length = None;

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::http::is_ready;
+use crate::http::Poll;
 
 /// How long a start may take.
 pub const START: Duration = Duration::from_secs(180);
@@ -73,7 +73,8 @@ impl Server {
     /// Waits until it answers this path; not if it ends.
     fn wait_until_ready(&mut self, address: SocketAddr, path: &str) -> Result<bool> {
         let start = Instant::now();
-        while !is_ready(address, path) {
+        let mut readiness = Poll::new(address, path);
+        while !readiness.is_ready() {
             ensure!(
                 start.elapsed() < START,
                 "nothing answers at http://{address}{path}"

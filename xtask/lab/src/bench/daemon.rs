@@ -46,7 +46,8 @@ impl Daemon {
             ready: Duration::ZERO,
             ready_cpu: Duration::ZERO,
         };
-        while !daemon.is_ready() {
+        let mut readiness = http::Poll::new(address, "/readyz");
+        while !readiness.is_ready() {
             if let Some(status) = daemon.process.ended()? {
                 let log = fs::read_to_string(&log)?;
                 bail!("lingerd ended ({status}):\n{log}");
@@ -62,10 +63,6 @@ impl Daemon {
         daemon.ready = start.elapsed();
         daemon.ready_cpu = daemon.cpu_time()?;
         Ok(daemon)
-    }
-
-    fn is_ready(&self) -> bool {
-        http::is_ready(self.address, "/readyz")
     }
 
     /// What it counted.
