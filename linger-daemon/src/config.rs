@@ -163,6 +163,7 @@ impl Config {
         config.map_err(|error| error.message().to_owned())
     }
 
+    /// Whether the value of a key may be a list.
     fn takes_list(key: &str) -> bool {
         let default = Self::default();
         let list = match default.value(key) {

@@ -80,7 +80,7 @@ impl RawValue {
         Self::one(origin, found, value.unwrap_or(Table::new().into()))
     }
 
-    /// Anything else, of which only the description matters.
+    /// A value that is not a list.
     pub(super) fn one(origin: Origin, found: String, value: Value) -> Self {
         Self {
             origin,
