@@ -72,8 +72,6 @@ impl Lists {
 
 /// Patterns of units, in alphabetical order: `*` stands for any text, `?` for one character, all else for itself.
 mod patterns {
-    use std::collections::BTreeMap;
-
     use serde::{Deserializer, Serializer};
     use wildmatch::WildMatch;
 
@@ -88,13 +86,15 @@ mod patterns {
                                 ? for one character, without any of [ ] { }";
         // Brackets and braces have a special meaning in other kinds of patterns.
         let foreign = |character: char| character.is_control() || "[]{}".contains(character);
-        let patterns: BTreeMap<String, WildMatch> = value::list(from, EXPECTED, |value| {
+        let patterns = value::list(from, EXPECTED, |value| {
             let text = value.as_str()?;
             let valid = (1..=LONGEST).contains(&text.len()) && !text.contains(foreign);
-            let pattern = valid.then(|| WildMatch::new(text))?;
-            Some((pattern.to_string(), pattern))
+            valid.then(|| WildMatch::new(text).to_string())
         })?;
-        Ok(patterns.into_values().collect())
+        Ok(patterns
+            .iter()
+            .map(|pattern| WildMatch::new(pattern))
+            .collect())
     }
 
     pub(super) fn serialize<S: Serializer>(

@@ -54,9 +54,12 @@ impl fmt::Display for ListenAddr {
 /// Reads one or several.
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ListenAddr>, D::Error> {
     let read = |value: &Value| value.as_str()?.parse().ok();
-    let addresses: BTreeSet<_> = value::one(from, EXPECTED, |value| match value {
-        Value::Array(list) if list.is_empty() => None,
-        Value::Array(list) => list.iter().map(read).collect(),
+    let addresses = value::one(from, EXPECTED, |value| match value {
+        Value::Array(list) => {
+            let addresses: BTreeSet<_> = list.iter().map(read).collect::<Option<_>>()?;
+            let valid = !list.is_empty() && addresses.len() == list.len();
+            valid.then_some(addresses)
+        }
         one => Some([read(one)?].into()),
     })?;
     Ok(addresses.into_iter().collect())

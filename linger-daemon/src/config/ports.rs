@@ -1,7 +1,6 @@
 //! Sets of ports, as the file writes them: lists of ports and ranges.
 
 use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
 
 use serde::{Deserializer, Serializer};
 use toml::Value;
@@ -11,16 +10,17 @@ use super::value;
 /// Ranges may overlap and come in any order.
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeSet<u16>, D::Error> {
     const EXPECTED: &str = "a port from 1 to 65535, or several in a row such as \"8000-8099\"";
-    let ranges: Vec<RangeInclusive<u16>> = value::list(from, EXPECTED, |value| {
+    let ranges = value::list(from, EXPECTED, |value| {
         let (first, last) = if let Some(port) = value.as_integer() {
             (port.try_into().ok()?, port.try_into().ok()?)
         } else {
             let (first, last) = value.as_str()?.split_once('-')?;
             (first.trim().parse().ok()?, last.trim().parse().ok()?)
         };
-        (0 < first && first <= last).then_some(first..=last)
+        (0 < first && first <= last).then_some((first, last))
     })?;
-    Ok(ranges.into_iter().flatten().collect())
+    let ports = ranges.into_iter().flat_map(|(first, last)| first..=last);
+    Ok(ports.collect())
 }
 
 /// Writes ports in a row as one range.
@@ -50,7 +50,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn is_the_set_of_its_ranges(ranges in proptest::collection::vec((1..300_u16, 0..40_u16), 0..12)) {
+        fn is_the_set_of_its_ranges(ranges in proptest::collection::btree_set((1..300_u16, 0..40_u16), 0..12)) {
             let list: Vec<_> = ranges.iter().map(|(first, more)| format!("{first}-{}", first + more)).collect();
             let set: BTreeSet<u16> = ranges.into_iter().flat_map(|(first, more)| first..=first + more).collect();
             prop_assert_eq!(deserialize(Value::from(list)).unwrap(), set);

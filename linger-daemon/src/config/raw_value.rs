@@ -98,6 +98,15 @@ impl RawValue {
                 .map(|(value, _)| value)
                 .map_err(|problem| vec![problem]);
         }
+        let list = self
+            .entries
+            .iter()
+            .filter_map(|entry| entry.candidates.first());
+        let list = Value::Array(list.cloned().collect());
+        if Config::default().with(key, list.clone()).is_ok() {
+            return Ok(list);
+        }
+        // Entry by entry, to report each that is wrong.
         let (mut list, mut problems, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
         for entry in &self.entries {
             match entry.accepted(key, |value| vec![value].into()) {

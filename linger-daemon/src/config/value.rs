@@ -23,16 +23,17 @@ pub(super) fn one<'de, D: Deserializer<'de>, T>(
     read(&Value::deserialize(from)?).ok_or_else(|| D::Error::custom(expected))
 }
 
-/// Reads a list; `expected` describes valid entries.
-pub(super) fn list<'de, D: Deserializer<'de>, T, L: FromIterator<T>>(
+/// Reads a list of different entries; `expected` describes valid ones.
+pub(super) fn list<'de, D: Deserializer<'de>, T: Ord>(
     from: D,
     expected: &str,
     read: impl Fn(&Value) -> Option<T>,
-) -> Result<L, D::Error> {
+) -> Result<BTreeSet<T>, D::Error> {
     let Value::Array(entries) = Value::deserialize(from)? else {
         return Err(D::Error::custom("a list in [ ]"));
     };
-    let list: Option<L> = entries.iter().map(read).collect();
+    let list: Option<BTreeSet<T>> = entries.iter().map(read).collect();
+    let list = list.filter(|list| list.len() == entries.len());
     list.ok_or_else(|| D::Error::custom(expected))
 }
 
@@ -69,7 +70,7 @@ pub(super) fn choice<'de, D: Deserializer<'de>, T: ValueEnum>(from: D) -> Result
 }
 
 pub(super) fn labels<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Dimension>, D::Error> {
-    let labels: BTreeSet<_> = list(from, &one_of::<Dimension>(), by_name)?;
+    let labels = list(from, &one_of::<Dimension>(), by_name)?;
     Ok(labels.into_iter().collect())
 }
 
