@@ -29,6 +29,9 @@ pub enum KernelError {
         /// What went wrong.
         reason: String,
     },
+    /// The kernel is older than every one on which lingerd works.
+    #[error("this kernel is too old: lingerd needs Linux 5.15 or later")]
+    TooOld,
     /// A field is not as the programs expect.
     #[error(
         "the kernel's {field} {reason}; lingerd refuses to count with a guess: please report this \
@@ -85,6 +88,9 @@ impl Kernel {
     /// Finds every field that the programs read with these key fields in use, a set of
     /// [`keyed`](linger_ebpf::keyed) bits.
     pub fn offsets(&self, keyed: u32) -> Result<(Offsets, Vec<Resolved>), KernelError> {
+        if !self.counts_namespaces() {
+            return Err(KernelError::TooOld);
+        }
         self.check_sock_flags()?;
         let mut offsets = Offsets::ZERO;
         let mut resolved = Vec::with_capacity(Field::ALL.len());
@@ -194,6 +200,17 @@ impl Kernel {
             offset: Some(place.bit_offset / 8),
             mask: place.bits.map(|_| 1 << (place.bit_offset % 8)),
         })
+    }
+
+    /// Whether namespaces of all kinds count who refers to them in the same place, as they do since v5.11. BPF got
+    /// its compare-and-swap soon after, in v5.12, of which BTF tells nothing.
+    fn counts_namespaces(&self) -> bool {
+        let mut places = Vec::new();
+        for at in self.types.named("ns_common").filter(|at| at.is_struct()) {
+            walk(at, "count", 0, &mut places);
+            walk(at, "__ns_ref", 0, &mut places);
+        }
+        !places.is_empty()
     }
 
     /// Checks that the socket flags have the bits that the programs test.

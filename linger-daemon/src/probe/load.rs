@@ -1,7 +1,9 @@
 //! Loads programs, several at a time: verifying them takes the kernel most of a start.
 
+use std::error::Error;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::{io, iter};
 
 use aya::programs::{Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
@@ -113,10 +115,30 @@ pub(super) fn explain(error: &ProgramError, point: Point) -> AttachError {
         let last = log.lines().rfind(|line| !is_statistics(line));
         return AttachError::Refused(match last {
             Some(line) => format!("the verifier rejects the program: {line} ({io_error})"),
+            None if io_error.raw_os_error() == Some(ENOTSUPP) => {
+                "the kernel cannot compile the program (arm64 has what it takes since Linux 5.18)"
+                    .into()
+            }
             None => format!("the program does not load: {io_error}"),
         });
     }
-    AttachError::Refused(innermost(error))
+    AttachError::Refused(if code(error) == Some(ENOTSUPP) {
+        "this kernel has no trampolines for BPF programs (arm64 has them since Linux 6.4)".into()
+    } else {
+        innermost(error)
+    })
+}
+
+/// What the kernel says within itself for "not supported"; libc has no name for it.
+///
+/// kernel: v5.5.. kernel/bpf/trampoline.c: `bpf_trampoline_link_prog` passes on what `register_fentry` returns
+/// kernel: v4.15.. kernel/bpf/core.c: `bpf_prog_select_runtime`, of a program that is not compiled
+const ENOTSUPP: i32 = 524;
+
+/// The system's code of an error, if it has one.
+fn code(error: &ProgramError) -> Option<i32> {
+    let mut errors = iter::successors(Some(error as &dyn Error), |&error| error.source());
+    errors.find_map(|error| error.downcast_ref::<io::Error>()?.raw_os_error())
 }
 
 /// Whether this line belongs to the statistics at the end of every verifier log.
