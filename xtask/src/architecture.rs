@@ -6,6 +6,7 @@ use std::process::Command;
 use clap::ValueEnum;
 
 use crate::setup;
+use crate::shell::root;
 
 /// An architecture, by Debian's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -55,6 +56,8 @@ impl Architecture {
         cargo
             .args(["--target", &target])
             .env("RUSTC", setup::DEBIAN_RUSTC)
+            // What runs in the build is of another compiler than what is built for this machine.
+            .env("CARGO_TARGET_DIR", root().join("target").join(self.name()))
             .env(format!("CC_{variable}"), &linker);
         let settings = [
             ("LINKER", linker),

@@ -44,10 +44,17 @@ pub enum Proof {
     All,
     /// Those that depend on the kernel.
     Kernel,
+    /// None: lingerd refuses to run there.
+    Refusal,
 }
 
 /// The table.
 pub const TABLE: &[Entry] = &[
+    Entry {
+        suite: "bullseye-security",
+        plans: &[],
+        ..Entry::new(TOO_OLD, "5.10", Proof::Refusal)
+    },
     // What Debian 12 ships, and what it has to offer beyond.
     Entry::new("6.1", "6.1", Proof::All),
     Entry::new("6.12", "6.12", Proof::All),
@@ -81,6 +88,8 @@ pub const TABLE: &[Entry] = &[
     },
 ];
 
+/// The label of a kernel on which lingerd does not work.
+pub const TOO_OLD: &str = "5.10";
 /// The label of the kernel to boot where one is enough.
 pub const NEWEST: &str = "6.12";
 /// The same for arm64.
@@ -241,7 +250,9 @@ impl Kernel {
             label: label.to_owned(),
             entry: Some(entry),
             image,
-            modules: Some(package.join("lib/modules").join(release)),
+            // Those that tests need are not all there in old ones.
+            modules: (entry.proof != Proof::Refusal)
+                .then(|| package.join("lib/modules").join(release)),
             parameters: entry.parameters.to_owned(),
             architecture: entry.architecture,
         })
@@ -315,6 +326,7 @@ pub fn print_table() {
         let scenarios = match entry.proof {
             Proof::All => "all",
             Proof::Kernel => "those that depend on the kernel",
+            Proof::Refusal => "none: lingerd refuses to run there",
         };
         println!(
             "{:<10}  {:<8}  {:<12}  {:<18}  {:<14}  {:<27}  {scenarios}",

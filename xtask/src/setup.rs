@@ -386,7 +386,7 @@ fn missing(purpose: Purpose) -> Vec<&'static Need> {
         Purpose::Stack => &[BUILD, STACK],
         Purpose::Bench => &[BUILD, BENCH, MACHINE],
         Purpose::Docs => &[DOCS],
-        Purpose::Test => &[BUILD, PACKAGE, STACK, BENCH, MACHINE, TEST, CROSS],
+        Purpose::Test => &[BUILD, PACKAGE, STACK, BENCH, MACHINE, TEST],
         Purpose::PackageArm64 => &[BUILD, PACKAGE, CROSS],
         Purpose::FullTest => &[
             BUILD,

@@ -137,7 +137,8 @@ pub fn boot<T>(
     }
     let with_ports = |text| machine::with_ports(text, kernel.architecture);
     overlay.write_script("/linger-init", &with_ports(INIT))?;
-    overlay.write("/etc/linger-modules", &modules::WANTED.join("\n"))?;
+    let modules = kernel.modules.as_ref().map_or(&[][..], |_| modules::WANTED);
+    overlay.write("/etc/linger-modules", &modules.join("\n"))?;
     overlay.write("/etc/linger-work", &with_ports(work))?;
     let archive = overlay.pack()?;
     run(Machine::new(

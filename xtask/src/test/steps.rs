@@ -12,7 +12,7 @@ use super::unit;
 use crate::architecture::Architecture;
 use crate::artifacts;
 use crate::fuzz;
-use crate::kernels::{Entry, Kernel, NEWEST, PLANS, Proof, TABLE};
+use crate::kernels::{Entry, Kernel, NEWEST, PLANS, Proof, TABLE, TOO_OLD};
 use crate::package;
 use crate::setup;
 use crate::shell::{cargo, command, root, run, tools};
@@ -40,7 +40,7 @@ pub(super) fn all() -> Vec<Step> {
         checked("clippy", Form, Everyday, clippy),
         checked("clippy of the kernel side", Form, Everyday, clippy_bpf),
         checked("documentation", Form, Usual, documentation),
-        checked("arm64", Form, Usual, artifacts::check_arm64),
+        checked("arm64", Form, Full, artifacts::check_arm64),
         checked("licences", Form, Usual, licences),
         counted("unit tests", Unit, Everyday, |_| unit::run()),
         checked("lingerd", Unit, Everyday, || {
@@ -55,7 +55,7 @@ pub(super) fn all() -> Vec<Step> {
         counted("package", Rest, Usual, package_on_kernels),
         checked("gate", Rest, Usual, || lab(&["gate"])),
     ];
-    for entry in TABLE {
+    for entry in TABLE.iter().filter(|entry| entry.proof != Proof::Refusal) {
         let others = PLANS
             .iter()
             .filter(|plan| (entry.label, **plan) != (NEWEST, FIRST));
@@ -69,6 +69,7 @@ pub(super) fn all() -> Vec<Step> {
         }));
     }
     steps.extend([
+        checked("refusal", Rest, Usual, refusal),
         counted("units under systemd", Rest, Usual, units),
         Step {
             alone: true,
@@ -146,7 +147,7 @@ fn selection(options: &Options, proof: Proof) -> Selection {
     let scope = match (options.full, proof) {
         (true, _) => Scope::Full,
         (false, Proof::All) => Scope::Standard,
-        (false, Proof::Kernel) => Scope::Kernel,
+        (false, Proof::Kernel | Proof::Refusal) => Scope::Kernel,
     };
     // In full, another seed at every run, which is printed.
     let random = options.full.then(|| "random".to_owned());
@@ -226,6 +227,23 @@ fn scenarios_here(options: &Options) -> Result<Findings> {
         return Err(error);
     }
     scenarios.map(Findings::Scenarios)
+}
+
+/// Where lingerd does not work, it says so in one line and ends.
+fn refusal() -> Result<()> {
+    const WORK: &str = "told=$(timeout 60 lingerd run 2>&1) && finish 1\n\
+                        echo \"$told\"\n\
+                        test \"$told\" = \"lingerd: this kernel is too old: lingerd needs Linux 5.15 or later\"";
+    let kernel = Kernel::of_label(TOO_OLD)?;
+    let lingerd = artifacts::lingerd(kernel.architecture)?;
+    let report = vm::boot(&kernel, &[(&lingerd, "lingerd")], WORK, |machine| {
+        machine.run()
+    })?;
+    anyhow::ensure!(
+        report.code == 0,
+        "lingerd does not say that {TOO_OLD} is too old"
+    );
+    Ok(())
 }
 
 fn path_with_tools() -> Result<OsString> {
