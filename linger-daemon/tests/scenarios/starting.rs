@@ -6,6 +6,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use linger_ebpf::Plan;
 use linger_testkit::http;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::daemon::{Daemon, wait_until};
 use crate::scenario::{Scenario, Script};
@@ -17,6 +19,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 
 fn not_ready(lingerd: &Path, plan: Plan) -> Result<()> {
     let mut daemon = Daemon::spawn(lingerd, plan, &[])?;
+    let answering = halt(&daemon)?;
     expect(&daemon, "/healthz", 200, "ok\n")?;
     for path in ["/readyz", "/metrics", "/live.json"] {
         expect(
@@ -26,9 +29,6 @@ fn not_ready(lingerd: &Path, plan: Plan) -> Result<()> {
             "starting: the programs are not attached yet\n",
         )?;
     }
-    let [answering] = &children(daemon.id())?[..] else {
-        anyhow::bail!("not one process answers");
-    };
     for line in [
         "CapPrm:\t0000000000000000",
         "CapEff:\t0000000000000000",
@@ -36,6 +36,7 @@ fn not_ready(lingerd: &Path, plan: Plan) -> Result<()> {
     ] {
         ensure!(answering.contains(line), "no {line:?} in {answering}");
     }
+    resume(&daemon)?;
     daemon.wait_until_ready()?;
     ensure!(children(daemon.id())?.is_empty(), "it still runs");
     daemon.scrape()?;
@@ -49,13 +50,36 @@ fn passwords(lingerd: &Path, plan: Plan) -> Result<()> {
     fs::write(&file, format!("basic_auth_users:\n  prometheus: {hash}\n"))?;
     let file = file.to_str().context("a path of text")?;
     let daemon = Daemon::spawn(lingerd, plan, &["--web.config.file", file])?;
+    halt(&daemon)?;
     for path in ["/healthz", "/readyz", "/metrics"] {
         expect(&daemon, path, 401, "Unauthorized\n")?;
     }
-    ensure!(!daemon.errors().contains("attached"), "answered too late");
+    resume(&daemon)?;
     daemon.wait_for_log("serving http", 1)?;
     expect(&daemon, "/readyz", 401, "Unauthorized\n")?;
     daemon.stop()
+}
+
+/// Halts the daemon before it has attached its programs. Returns the status of the process that answers meanwhile.
+fn halt(daemon: &Daemon) -> Result<String> {
+    let mut answering = Vec::new();
+    wait_until("a process that answers", || {
+        answering = children(daemon.id())?;
+        Ok(!answering.is_empty())
+    })?;
+    signal(daemon, Signal::SIGSTOP)?;
+    ensure!(answering.len() == 1, "several processes answer");
+    ensure!(!daemon.errors().contains("attached"), "halted too late");
+    answering.pop().context("a status")
+}
+
+fn resume(daemon: &Daemon) -> Result<()> {
+    signal(daemon, Signal::SIGCONT)
+}
+
+fn signal(daemon: &Daemon, signal: Signal) -> Result<()> {
+    let process = Pid::from_raw(daemon.id().cast_signed());
+    kill(process, signal).context("signal the daemon")
 }
 
 /// Expects this to be the first answer, once it listens.
