@@ -193,13 +193,16 @@ const GROUP: &str = "lingerd_";
 /// How often to define a probe that is removed before it is open.
 const ATTEMPTS: u32 = 5;
 
-/// The owner of a probe: the process id of a lingerd is unique only in its pid namespace.
+/// The owner of a probe. The process id of a lingerd is unique only in its pid namespace and while it runs: as process 1
+/// of a container that starts again it often has the same, in a namespace with the same inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Owner {
     /// The inode of the pid namespace; 0 if /proc does not show it.
     pub(super) namespace: u32,
     /// The process id there.
     pub(super) pid: u32,
+    /// When it started, in clock ticks since boot; 0 if unknown.
+    pub(super) started: u64,
 }
 
 impl Owner {
@@ -212,6 +215,7 @@ impl Owner {
                 .and_then(|inode| inode.try_into().ok())
                 .unwrap_or(0),
             pid: process::id(),
+            started: start_of("self").unwrap_or(0),
         }
     }
 
@@ -220,29 +224,46 @@ impl Owner {
         Self {
             namespace: metadata.pid_namespace,
             pid: metadata.pid,
+            started: metadata.started,
         }
     }
 
     /// Whether it runs, as far as visible from this pid namespace. In another one it counts as gone, since the kernel
     /// does not remove probes in use.
     fn is_running(self, here: Self) -> bool {
-        self.namespace == here.namespace && Path::new(&format!("/proc/{}", self.pid)).exists()
+        self.namespace == here.namespace && start_of(&self.pid.to_string()) == Some(self.started)
     }
 
-    /// Parses the owner in the name of a group.
+    /// Parses the owner in the name of a group. Older versions did not write when it started.
     fn parse(text: &str) -> Option<Self> {
-        let (namespace, pid) = text.split_once('_')?;
+        let (namespace, process) = text.split_once('_')?;
+        let (pid, started) = process.split_once('_').unwrap_or((process, "0"));
         Some(Self {
             namespace: namespace.parse().ok()?,
             pid: pid.parse().ok()?,
+            started: started.parse().ok()?,
         })
     }
 }
 
 impl Display for Owner {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}_{}", self.namespace, self.pid)
+        write!(
+            formatter,
+            "{}_{}_{}",
+            self.namespace, self.pid, self.started
+        )
     }
+}
+
+/// When a process of this folder of /proc started, in clock ticks since boot.
+fn start_of(process: &str) -> Option<u64> {
+    /// Its place after the state, the first field after the name, which may hold any character.
+    const START: usize = 19;
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let mut fields = after_name.split_whitespace();
+    fields.nth(START)?.parse().ok()
 }
 
 /// Missed hits of the kprobes of a lingerd.
@@ -314,15 +335,16 @@ mod tests {
 
     #[test]
     fn misses_are_of_one_lingerd() {
-        let profile = "  kprobe_inner_close_4_7     12      3\n  \
-                       kprobe_inner_close_4_77    12      4\n  \
-                       kprobe_inner_close_5_7     12      6\n  \
+        let profile = "  kprobe_inner_close_4_7_9     12      3\n  \
+                       kprobe_inner_close_4_7_99    12      4\n  \
+                       kprobe_inner_close_5_7_9     12      6\n  \
                        another                    12      5\n\
                        garbage\n";
         let ours = HashMap::from([("kprobe_inner_close".to_owned(), 3)]);
         let owner = Owner {
             namespace: 4,
             pid: 7,
+            started: 9,
         };
         assert_eq!(missed(profile, owner), ours);
     }
@@ -334,6 +356,10 @@ mod tests {
             pid: 4_194_999,
             ..own
         };
+        let predecessor = Owner {
+            started: own.started - 1,
+            ..own
+        };
         let elsewhere = Owner {
             namespace: 1,
             ..own
@@ -341,13 +367,21 @@ mod tests {
         let definitions = format!(
             "r4096:lingerd_{own}/kretprobe_tcp_close_{own} tcp_close\n\
              r4096:lingerd_{gone}/kretprobe_tcp_close_{gone} tcp_close\n\
+             p:lingerd_{predecessor}/kprobe_tcp_close_{predecessor} tcp_close\n\
+             p:lingerd_1_1/kprobe_tcp_close_1_1 tcp_close\n\
              p:lingerd_{elsewhere}/kretprobe_tcp_close_{elsewhere} tcp_close\n\
              p:kprobes/lingerd_{gone} tcp_close\n\
              r16:other/kretprobe_tcp_close tcp_close\n\
              garbage\n"
         );
         let found = events(&definitions).map(|(owner, _)| (owner, owner.is_running(own)));
-        let expected = [(own, true), (gone, false), (elsewhere, false)];
+        let older = Owner {
+            namespace: 1,
+            pid: 1,
+            started: 0,
+        };
+        let others = [gone, predecessor, older, elsewhere].map(|owner| (owner, false));
+        let expected = [&[(own, true)][..], &others].concat();
         assert_eq!(found.collect::<Vec<_>>(), expected);
     }
 }

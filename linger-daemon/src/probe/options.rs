@@ -43,6 +43,7 @@ impl LoadOptions {
             sees_releases: traits.sees_releases.into(),
             pid: owner.pid,
             pid_namespace: owner.namespace,
+            started: owner.started,
         }
     }
 }

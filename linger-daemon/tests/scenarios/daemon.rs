@@ -68,16 +68,27 @@ impl Daemon {
 
     /// Starts it, and waits for nothing.
     pub(crate) fn spawn(lingerd: &Path, plan: Plan, options: &[&str]) -> Result<Self> {
+        Self::spawn_by(lingerd, plan, options, Command::spawn)
+    }
+
+    /// The same, where `start` starts the command.
+    pub(crate) fn spawn_by(
+        lingerd: &Path,
+        plan: Plan,
+        options: &[&str],
+        start: impl FnOnce(&mut Command) -> io::Result<Child>,
+    ) -> Result<Self> {
         let address = free_address()?;
-        let mut process = Command::new(lingerd)
+        let mut command = Command::new(lingerd);
+        command
             .args(["run", "--plan", plan.name(), "--listen"])
             .arg(address.to_string())
             .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("run {}", lingerd.display()))?;
+            .stderr(Stdio::piped());
+        let mut process =
+            start(&mut command).with_context(|| format!("run {}", lingerd.display()))?;
         let errors = Arc::new(Mutex::new(String::new()));
         if let Some(stderr) = process.stderr.take() {
             keep(stderr, Arc::clone(&errors));
@@ -189,12 +200,12 @@ impl Daemon {
         let Ok(profile) = fs::read_to_string("/sys/kernel/tracing/kprobe_profile") else {
             return Ok(0);
         };
-        let own = format!("_{}", self.id());
+        let own = format!("_{}_", self.id());
         let mut missed = 0;
         for line in profile.lines() {
             let words: Vec<_> = line.split_whitespace().collect();
             if let [event, _, count] = words[..]
-                && event.ends_with(&own)
+                && event.contains(&own)
             {
                 missed += count.parse::<u64>()?;
             }

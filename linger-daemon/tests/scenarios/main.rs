@@ -18,6 +18,7 @@ mod closer;
 mod closes;
 #[path = "../common/mod.rs"]
 mod common;
+mod container;
 mod cookbook;
 mod cut;
 mod daemon;

@@ -207,7 +207,7 @@ fn restarted(lingerd: &Path, plan: Plan) -> Result<()> {
 const PROBES: &str = "/sys/kernel/tracing/kprobe_events";
 
 /// The probes that are defined in tracefs.
-fn probes() -> Result<String> {
+pub(crate) fn probes() -> Result<String> {
     Ok(if Path::new(PROBES).exists() {
         fs::read_to_string(PROBES)?
     } else {
@@ -350,7 +350,7 @@ fn killed_without(lingerd: &Path, plan: Plan) -> Result<()> {
         file.write_all(format!("p:{of_pod}/left tcp_close\n").as_bytes())?;
     }
     let daemon = Daemon::start(lingerd, plan, &[])?;
-    let own = format!("_{}/", daemon.id());
+    let own = format!("_{}_", daemon.id());
     let probes = probes()?;
     ensure!(!probes.contains(of_pod), "left of a pod: {probes}");
     let others = probes
@@ -358,10 +358,7 @@ fn killed_without(lingerd: &Path, plan: Plan) -> Result<()> {
         .filter(|line| line.contains("lingerd_") && !line.contains(&own));
     // Those of the daemon that other scenarios share.
     for line in others {
-        let owner = line
-            .split('/')
-            .next()
-            .and_then(|group| group.rsplit('_').next());
+        let owner = line.split('_').nth(2);
         ensure!(
             owner.is_some_and(|pid| Path::new("/proc").join(pid).exists()),
             "left: {line}"

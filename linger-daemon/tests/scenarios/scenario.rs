@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::needs::{Need, Unmet};
 use crate::truth::Truth;
 use crate::{
-    abort, answers, asleep, attribution, churn, cookbook, cut, dimensions, ends, exes, graceful,
-    groups_full, hostile, kernel_threads, left_out, linger, listener, load, maintained,
+    abort, answers, asleep, attribution, churn, container, cookbook, cut, dimensions, ends, exes,
+    graceful, groups_full, hostile, kernel_threads, left_out, linger, listener, load, maintained,
     orphan_ends, orphan_netns, orphan_table, orphans, page, persist, pod, process_names, random,
     reached, reload, restart, retired, returns, segments, special, starting, under_way, unread,
     watch, watch_unread,
@@ -192,6 +192,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         listener::SCENARIOS,
         special::SCENARIOS,
         starting::SCENARIOS,
+        container::SCENARIOS,
         restart::SCENARIOS,
         orphans::SCENARIOS,
         orphan_ends::SCENARIOS,

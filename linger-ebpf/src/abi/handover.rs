@@ -6,7 +6,7 @@ use super::labels::Lost;
 
 /// Version of the layout of all maps. A daemon takes over the maps and programs of another only if both have
 /// the same: raise it with every change of the meaning or position of an entry.
-pub const LAYOUT: u64 = 9;
+pub const LAYOUT: u64 = 10;
 
 /// What the programs were loaded for. Never changed.
 #[repr(C)]
@@ -38,10 +38,13 @@ pub struct PinMetadata {
     pub answers: u32,
     /// 1 if the release of every socket can be hooked.
     pub sees_releases: u32,
-    /// Process id of the daemon that loaded them: with `pid_namespace`, part of the names of its probes in tracefs.
+    /// Process id of the daemon that loaded them: with `pid_namespace` and `started`, part of the names of its probes in
+    /// tracefs.
     pub pid: u32,
     /// Inode of the pid namespace of that process id.
     pub pid_namespace: u32,
+    /// When that process started, in clock ticks since boot.
+    pub started: u64,
 }
 
 /// Counts and decisions of the daemon itself.

@@ -48,7 +48,7 @@ pod! {
         + size_of::<Orphans>() + 8;
     Note = 8 + size_of::<Counters>() + size_of::<Group>();
     Past = Group::SHARED.len() * size_of::<Counters>() + Lost::COUNT * 8 + size_of::<Group>();
-    PinMetadata = 2 * 8 + 32 + 12 * 4;
+    PinMetadata = 2 * 8 + 32 + 12 * 4 + 8;
     Watch = 2 * 8 + 2 * WATCHERS as usize * 8;
     Filter = 5 * 8 + 4 * 4;
     Event = 9 * 8 + 2 * 4 * 4 + 8 * 4 + 2 * 2 + 4 + 8 + FRAMES as usize * 8;
