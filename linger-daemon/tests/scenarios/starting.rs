@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use linger_ebpf::Plan;
 use linger_testkit::http;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::common::summary::WaitedInVain;
 use crate::daemon::{Daemon, wait_until};
 use crate::scenario::{Scenario, Script};
 
@@ -31,7 +32,7 @@ fn not_ready(lingerd: &Path, plan: Plan) -> Result<()> {
     }
     // Once it answers, it has dropped what it does not need.
     let [answering] = &children(daemon.id())?[..] else {
-        anyhow::bail!("not one process answers");
+        bail!("not one process answers");
     };
     for line in [
         "CapPrm:\t0000000000000000",
@@ -70,7 +71,9 @@ fn halt(daemon: &Daemon) -> Result<()> {
         Ok(!children(daemon.id())?.is_empty())
     })?;
     signal(daemon, Signal::SIGSTOP)?;
-    ensure!(!daemon.errors().contains("attached"), "halted too late");
+    if daemon.errors().contains("attached") {
+        bail!(WaitedInVain("halted too late".to_owned()));
+    }
     Ok(())
 }
 
