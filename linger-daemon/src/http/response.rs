@@ -1,7 +1,7 @@
 //! Answers, and their headers.
 
 use hyper::body::Bytes;
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
 use super::body::ResponseBody;
@@ -40,6 +40,19 @@ pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     respond(status, PLAIN, body)
 }
 
+/// An answer in words, with one header more.
+fn text_with(
+    status: StatusCode,
+    body: &'static str,
+    header: HeaderName,
+    value: &'static str,
+) -> Answer {
+    let mut answer = text(status, body);
+    let value = HeaderValue::from_static(value);
+    answer.headers_mut().insert(header, value);
+    answer
+}
+
 /// Says whether a body is compressed, and from which headers of the request it follows.
 pub(super) fn compressed(headers: &mut HeaderMap, follows_from: &'static str, gzip: bool) {
     headers.insert(header::VARY, HeaderValue::from_static(follows_from));
@@ -49,31 +62,27 @@ pub(super) fn compressed(headers: &mut HeaderMap, follows_from: &'static str, gz
 }
 
 pub(super) fn unauthorized() -> Answer {
-    let mut answer = text(StatusCode::UNAUTHORIZED, "Unauthorized\n");
-    let basic = HeaderValue::from_static("Basic");
-    answer.headers_mut().insert(header::WWW_AUTHENTICATE, basic);
-    answer
+    let (header, value) = (header::WWW_AUTHENTICATE, "Basic");
+    text_with(StatusCode::UNAUTHORIZED, "Unauthorized\n", header, value)
 }
 
 /// Checking a password takes long, and must not take all of the time.
 pub(super) fn busy() -> Answer {
-    let mut answer = text(
+    text_with(
         StatusCode::TOO_MANY_REQUESTS,
         "too many passwords wait to be checked: try again\n",
-    );
-    let soon = HeaderValue::from_static("1");
-    answer.headers_mut().insert(header::RETRY_AFTER, soon);
-    answer
+        header::RETRY_AFTER,
+        "1",
+    )
 }
 
 pub(super) fn method_not_allowed() -> Answer {
-    let mut answer = text(
+    text_with(
         StatusCode::METHOD_NOT_ALLOWED,
         "every endpoint is for GET and HEAD\n",
-    );
-    let methods = HeaderValue::from_static("GET, HEAD");
-    answer.headers_mut().insert(header::ALLOW, methods);
-    answer
+        header::ALLOW,
+        "GET, HEAD",
+    )
 }
 
 pub(super) fn not_found(path: &str) -> Answer {
