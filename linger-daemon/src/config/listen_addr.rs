@@ -1,6 +1,5 @@
 //! Addresses to listen on.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -55,11 +54,8 @@ impl fmt::Display for ListenAddr {
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ListenAddr>, D::Error> {
     let read = |value: &Value| value.as_str()?.parse().ok();
     let addresses = value::one(from, EXPECTED, |value| match value {
-        Value::Array(list) => {
-            let addresses: BTreeSet<_> = list.iter().map(read).collect::<Option<_>>()?;
-            let valid = !list.is_empty() && addresses.len() == list.len();
-            valid.then_some(addresses)
-        }
+        Value::Array(list) if list.is_empty() => None,
+        Value::Array(list) => value::different(list, read),
         one => Some([read(one)?].into()),
     })?;
     Ok(addresses.into_iter().collect())

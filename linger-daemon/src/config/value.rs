@@ -32,9 +32,16 @@ pub(super) fn list<'de, D: Deserializer<'de>, T: Ord>(
     let Value::Array(entries) = Value::deserialize(from)? else {
         return Err(D::Error::custom("a list in [ ]"));
     };
-    let list: Option<BTreeSet<T>> = entries.iter().map(read).collect();
-    let list = list.filter(|list| list.len() == entries.len());
-    list.ok_or_else(|| D::Error::custom(expected))
+    different(&entries, read).ok_or_else(|| D::Error::custom(expected))
+}
+
+/// The entries of a list, if all are valid and no two the same.
+pub(super) fn different<T: Ord>(
+    entries: &[Value],
+    read: impl Fn(&Value) -> Option<T>,
+) -> Option<BTreeSet<T>> {
+    let list: BTreeSet<T> = entries.iter().map(read).collect::<Option<_>>()?;
+    (list.len() == entries.len()).then_some(list)
 }
 
 pub(super) fn boolean<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
