@@ -50,7 +50,7 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     let pins = open_pins(&config)?;
     let counting = Counting::begin(&config, pins.as_ref())?;
     // Its closes are over before the daemon is ready.
-    starting.end();
+    drop(starting);
     state.attached(counting.metrics()?);
     for place in &places {
         announce(place, scheme);

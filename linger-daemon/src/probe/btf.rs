@@ -170,12 +170,7 @@ impl Kernel {
         if matches!(field.shape, Shape::Register(_)) && !RECOGNIZES_SYSCALLS {
             return Ok(absent);
         }
-        let mut places = Vec::new();
-        for at in self.types.named(field.name).filter(|at| at.is_struct()) {
-            for path in field.path.split('|') {
-                walk(at, path, 0, &mut places);
-            }
-        }
+        let mut places = self.places(field.name, field.path);
         places.dedup_by_key(|place| place.bit_offset);
         let place = match (places.as_slice(), &field.shape) {
             ([place], _) => place,
@@ -205,12 +200,18 @@ impl Kernel {
     /// Whether namespaces of all kinds count who refers to them in the same place, as they do since v5.11. BPF got
     /// its compare-and-swap soon after, in v5.12, of which BTF tells nothing.
     fn counts_namespaces(&self) -> bool {
+        !self.places("ns_common", "count|__ns_ref").is_empty()
+    }
+
+    /// Where a struct has a field, by any of its paths.
+    fn places(&self, name: &str, path: &str) -> Vec<Location> {
         let mut places = Vec::new();
-        for at in self.types.named("ns_common").filter(|at| at.is_struct()) {
-            walk(at, "count", 0, &mut places);
-            walk(at, "__ns_ref", 0, &mut places);
+        for at in self.types.named(name).filter(|at| at.is_struct()) {
+            for path in path.split('|') {
+                walk(at, path, 0, &mut places);
+            }
         }
-        !places.is_empty()
+        places
     }
 
     /// Checks that the socket flags have the bits that the programs test.

@@ -105,6 +105,7 @@ pub(super) fn no_program(hook: Hook) -> AttachError {
 
 /// Explains an error in one line.
 pub(super) fn explain(error: &ProgramError, point: Point) -> AttachError {
+    let is_unsupported = code(error) == Some(ENOTSUPP);
     if let ProgramError::LoadError {
         io_error,
         verifier_log,
@@ -115,14 +116,14 @@ pub(super) fn explain(error: &ProgramError, point: Point) -> AttachError {
         let last = log.lines().rfind(|line| !is_statistics(line));
         return AttachError::Refused(match last {
             Some(line) => format!("the verifier rejects the program: {line} ({io_error})"),
-            None if io_error.raw_os_error() == Some(ENOTSUPP) => {
+            None if is_unsupported => {
                 "the kernel cannot compile the program (arm64 has what it takes since Linux 5.18)"
                     .into()
             }
             None => format!("the program does not load: {io_error}"),
         });
     }
-    AttachError::Refused(if code(error) == Some(ENOTSUPP) {
+    AttachError::Refused(if is_unsupported {
         "this kernel has no trampolines for BPF programs (arm64 has them since Linux 6.4)".into()
     } else {
         innermost(error)

@@ -41,14 +41,10 @@ impl Starting {
         let process = process.context("cannot start the process that answers meanwhile")?;
         Ok(Self { process, stop })
     }
-
-    /// Has it close its connections, and waits for that.
-    pub(super) fn end(self) {
-        drop(self);
-    }
 }
 
 impl Drop for Starting {
+    /// Has it close its connections, and waits for that.
     fn drop(&mut self) {
         drop(self.stop.take());
         let ended = waitpid(self.process, None);
