@@ -6,8 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail, ensure};
 use linger_ebpf::Plan;
 use linger_testkit::http;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use crate::common::summary::WaitedInVain;
 use crate::daemon::{Daemon, wait_until};
@@ -41,7 +40,7 @@ fn not_ready(lingerd: &Path, plan: Plan) -> Result<()> {
     ] {
         ensure!(answering.contains(line), "no {line:?} in {answering}");
     }
-    resume(&daemon)?;
+    daemon.signal(Signal::SIGCONT)?;
     daemon.wait_until_ready()?;
     ensure!(children(daemon.id())?.is_empty(), "it still runs");
     daemon.scrape()?;
@@ -59,7 +58,7 @@ fn passwords(lingerd: &Path, plan: Plan) -> Result<()> {
     for path in ["/healthz", "/readyz", "/metrics"] {
         expect(&daemon, path, 401, "Unauthorized\n")?;
     }
-    resume(&daemon)?;
+    daemon.signal(Signal::SIGCONT)?;
     daemon.wait_for_log("serving http", 1)?;
     expect(&daemon, "/readyz", 401, "Unauthorized\n")?;
     daemon.stop()
@@ -70,20 +69,11 @@ fn halt(daemon: &Daemon) -> Result<()> {
     wait_until("a process that answers", || {
         Ok(!children(daemon.id())?.is_empty())
     })?;
-    signal(daemon, Signal::SIGSTOP)?;
+    daemon.signal(Signal::SIGSTOP)?;
     if daemon.errors().contains("attached") {
         bail!(WaitedInVain("halted too late".to_owned()));
     }
     Ok(())
-}
-
-fn resume(daemon: &Daemon) -> Result<()> {
-    signal(daemon, Signal::SIGCONT)
-}
-
-fn signal(daemon: &Daemon, signal: Signal) -> Result<()> {
-    let process = Pid::from_raw(daemon.id().cast_signed());
-    kill(process, signal).context("signal the daemon")
 }
 
 /// Expects this to be the first answer, once it listens.
