@@ -8,7 +8,8 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::architecture::Architecture;
-use crate::shell::{cargo, each_line, run};
+use crate::setup;
+use crate::shell::{cargo, each_line, root, run};
 
 /// What the tests on other kernels run with.
 pub struct Executables {
@@ -46,7 +47,7 @@ pub fn tests() -> Result<Vec<Value>> {
 pub fn check_arm64() -> Result<()> {
     let mut cargo = cargo();
     cargo.args(["check", "--package", "linger-daemon", "--bin", "lingerd"]);
-    Architecture::Arm64.build(&mut cargo);
+    build_for(Architecture::Arm64, &mut cargo);
     run(&mut cargo)
 }
 
@@ -66,7 +67,7 @@ pub fn floor() -> Result<PathBuf> {
 pub fn lingerd(architecture: Architecture) -> Result<PathBuf> {
     let mut cargo = cargo();
     cargo.arg("build").args(SHIPPED);
-    architecture.build(&mut cargo);
+    build_for(architecture, &mut cargo);
     let built = build(&mut cargo)?;
     find(&built, "bin", "lingerd")
 }
@@ -78,7 +79,7 @@ pub fn lingerd(architecture: Architecture) -> Result<PathBuf> {
 pub fn lingerd_static(architecture: Architecture, folder: &Path) -> Result<PathBuf> {
     let mut rustc = cargo();
     rustc.arg("rustc").args(SHIPPED);
-    architecture.build(&mut rustc);
+    build_for(architecture, &mut rustc);
     let built = build(rustc.args(["--", "-Ctarget-feature=+crt-static"]))?;
     fs::create_dir_all(folder)?;
     let to = folder.join("lingerd");
@@ -86,6 +87,33 @@ pub fn lingerd_static(architecture: Architecture, folder: &Path) -> Result<PathB
     // Both have the same place.
     lingerd(architecture)?;
     Ok(to)
+}
+
+/// Has cargo build for an architecture: for another than this machine's by Debian's compiler, whose standard library for
+/// others is a package.
+pub(crate) fn build_for(architecture: Architecture, cargo: &mut Command) {
+    if architecture == Architecture::here() {
+        return;
+    }
+    let name = architecture.name();
+    let target = format!("{name}-unknown-linux-gnu");
+    let variable = target.replace('-', "_");
+    let linker = format!("{name}-linux-gnu-gcc");
+    let sysroot = setup::sysroot(architecture).display().to_string();
+    cargo
+        .args(["--target", &target])
+        .env("RUSTC", setup::DEBIAN_RUSTC)
+        // What runs in the build is of another compiler than what is built for this machine.
+        .env("CARGO_TARGET_DIR", root().join("target").join(name))
+        .env(format!("CC_{variable}"), &linker);
+    let settings = [
+        ("LINKER", linker),
+        ("RUSTFLAGS", format!("--sysroot={sysroot}")),
+    ];
+    for (setting, value) in settings {
+        let setting = format!("CARGO_TARGET_{}_{setting}", variable.to_uppercase());
+        cargo.env(setting, value);
+    }
 }
 
 /// Has cargo say what it makes, one JSON object each.
@@ -112,7 +140,7 @@ fn build_for_tests(
 ) -> Result<Vec<Value>> {
     let mut cargo = cargo();
     cargo.args([command, "--workspace", MESSAGES]).args(targets);
-    architecture.build(&mut cargo);
+    build_for(architecture, &mut cargo);
     build(&mut cargo)
 }
 

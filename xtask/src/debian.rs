@@ -70,8 +70,9 @@ impl Debian {
         let folder = folder(architecture);
         let list = fs::read_to_string(folder.join("contents")).with_context(|| {
             format!(
-                "no Debian with systemd for {}: run `cargo xtask setup --for full-test`",
-                architecture.debian()
+                "no Debian with systemd for {}: run `cargo xtask setup --for {}`",
+                architecture.debian(),
+                architecture.purpose()
             )
         })?;
         let entry = |line: &str| {

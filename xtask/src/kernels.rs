@@ -233,9 +233,10 @@ impl Kernel {
             let labels: Vec<_> = TABLE.iter().map(|entry| entry.label).collect();
             format!("there is no kernel {label}: {}", labels.join(", "))
         })?;
-        let package = entry
-            .unpacked()
-            .with_context(|| format!("no kernel {label}: run `cargo xtask setup --for test`"))?;
+        let package = entry.unpacked().with_context(|| {
+            let purpose = entry.architecture.purpose();
+            format!("no kernel {label}: run `cargo xtask setup --for {purpose}`")
+        })?;
         let name = package.file_name().unwrap_or_default().to_string_lossy();
         let release = release(&name);
         let places = [

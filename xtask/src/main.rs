@@ -157,13 +157,11 @@ enum Which {
 }
 
 impl Which {
-    /// Whether it is one of arm64, which takes more to test on.
-    fn is_arm64(&self) -> bool {
-        let architecture = match self {
+    fn architecture(&self) -> Option<Architecture> {
+        match self {
             Self::Label(label) => Entry::of(label).map(|entry| entry.architecture),
             Self::Image(kernel) => Some(kernel.architecture),
-        };
-        architecture == Some(Architecture::Arm64)
+        }
     }
 
     fn kernel(self) -> Result<Kernel> {
@@ -221,11 +219,8 @@ fn perform(task: Task) -> Result<bool> {
             append,
             ..
         } => {
-            setup::ensure(if kernel.as_ref().is_some_and(Which::is_arm64) {
-                Purpose::FullTest
-            } else {
-                Purpose::Test
-            })?;
+            let architecture = kernel.as_ref().and_then(Which::architecture);
+            setup::ensure(architecture.map_or(Purpose::Test, Purpose::test_on))?;
             if systemd.systemd {
                 under_systemd(kernel, &append, &selection, &systemd, shell)
             } else if shell {
@@ -252,19 +247,20 @@ fn perform(task: Task) -> Result<bool> {
 /// Makes the packages, and perhaps tests them on a kernel of their architecture.
 fn package(architecture: Option<Architecture>, test: bool, kernel: Option<Which>) -> Result<bool> {
     let architecture = architecture.unwrap_or(Architecture::here());
-    let is_arm64 = architecture == Architecture::Arm64;
-    setup::ensure(match (test, is_arm64) {
-        (true, true) => Purpose::FullTest,
-        (true, false) => Purpose::Test,
-        (false, true) => Purpose::PackageArm64,
-        (false, false) => Purpose::Package,
+    setup::ensure(match architecture {
+        _ if test => Purpose::test_on(architecture),
+        Architecture::Arm64 => Purpose::PackageArm64,
+        Architecture::Amd64 => Purpose::Package,
     })?;
     let made = package::make(architecture)?;
     if !test {
         return Ok(true);
     }
-    let newest = Which::Label(if is_arm64 { NEWEST_ARM64 } else { NEWEST });
-    let kernel = kernel.unwrap_or(newest).kernel()?;
+    let newest = match architecture {
+        Architecture::Amd64 => NEWEST,
+        Architecture::Arm64 => NEWEST_ARM64,
+    };
+    let kernel = kernel.unwrap_or(Which::Label(newest)).kernel()?;
     if kernel.architecture != architecture {
         bail!(
             "{} is not a kernel of {}",

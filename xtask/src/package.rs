@@ -95,7 +95,7 @@ fn make_deb(architecture: Architecture, more: &[&str]) -> Result<PathBuf> {
         // In its own folder cargo-deb would keep only the last one.
         .arg("--output")
         .arg(folder());
-    architecture.build(&mut deb);
+    artifacts::build_for(architecture, &mut deb);
     let file = output(&mut deb)?;
     let file = file.lines().last().context("cargo-deb names no package")?;
     Ok(file.into())

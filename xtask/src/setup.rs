@@ -5,6 +5,7 @@ use std::fs;
 use std::hash::Hash;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, bail};
@@ -32,10 +33,20 @@ pub enum Purpose {
     Docs,
     /// `cargo xtask test` and `vm`, besides all of this
     Test,
-    /// `cargo xtask package --architecture arm64`, besides packages of this machine's
+    /// `cargo xtask package --arch arm64`, besides packages of this machine's
     PackageArm64,
     /// `cargo xtask test --full`, and `vm` on kernels of arm64, besides what tests need
     FullTest,
+}
+
+impl Purpose {
+    /// Tests on machines of this architecture.
+    pub fn test_on(architecture: Architecture) -> Self {
+        match architecture {
+            Architecture::Amd64 => Self::Test,
+            Architecture::Arm64 => Self::FullTest,
+        }
+    }
 }
 
 /// Something that must be on the machine.
@@ -642,23 +653,20 @@ fn rustc_version() -> Result<String> {
 
 /// Where Debian's compiler finds the standard library for another architecture.
 pub(crate) fn sysroot(architecture: Architecture) -> PathBuf {
-    sysroots(architecture).join("usr")
-}
-
-fn sysroots(architecture: Architecture) -> PathBuf {
     let recipe = (architecture.debian(), rustc_version().ok());
-    cached_tool("rust-std", recipe)
+    cached_tool("rust-std", recipe).join("usr")
 }
 
 fn unpack_sysroot(architecture: Architecture) -> Result<()> {
     kernels::update_lists()?;
-    let partial = cache::partial(&cache::folder(), "rust-std")?;
     let version = rustc_version()?;
     let package = format!("libstd-rust-web-dev:{}={version}", architecture.debian());
-    kernels::unpack(kernels::apt("apt-get"), &package, &partial)?;
-    let folder = sysroots(architecture);
-    fs::create_dir_all(folder.parent().context("the cache is a folder")?)?;
-    Ok(fs::rename(partial, folder)?)
+    take(
+        kernels::apt("apt-get"),
+        &package,
+        "usr",
+        &sysroot(architecture),
+    )
 }
 
 fn unpack_bpf_clippy() -> Result<()> {
@@ -673,12 +681,18 @@ fn unpack_tool(package: &str, file: &str, name: &str) -> Result<()> {
     let program = folder.join(name);
     if !program.exists() {
         update_lists()?;
-        let partial = cache::partial(&folder, "package")?;
-        kernels::unpack(command("apt-get"), package, &partial)?;
-        fs::rename(partial.join(file), &program)?;
-        fs::remove_dir_all(partial)?;
+        take(command("apt-get"), package, file, &program)?;
     }
     link_tool(name, &program)
+}
+
+/// Takes one file or folder out of a package to a place in the cache.
+fn take(apt_get: Command, package: &str, file: &str, to: &Path) -> Result<()> {
+    let folder = to.parent().context("the cache is a folder")?;
+    let partial = cache::partial(folder, "package")?;
+    kernels::unpack(apt_get, package, &partial)?;
+    fs::rename(partial.join(file), to)?;
+    Ok(fs::remove_dir_all(partial)?)
 }
 
 /// The lines of the table of an architecture.
