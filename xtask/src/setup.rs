@@ -1,5 +1,7 @@
 //! What building and testing need beyond Rust: finding it, and installing what is missing.
 
+mod grafana;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::hash::Hash;
@@ -331,6 +333,14 @@ const TEST: &[Need] = &[
         packages: &[],
         then: Some(unpack_python_parser),
         elsewhere: "`pip install prometheus_client`",
+    },
+    Need {
+        what: "Grafana's types for Python",
+        why: "keep what they know of the dashboards; taken from PyPI into the cache",
+        present: grafana::is_present,
+        packages: &["python3", "python3-pip"],
+        then: Some(grafana::install),
+        elsewhere: "only found by pip: python 3.11 or later, and its pip",
     },
     Need {
         what: "Chromium",

@@ -314,7 +314,8 @@ impl Panel {
                 "filterValues": { "le": 1e-9 },
                 "legend": { "show": true },
                 "rowsFrame": { "layout": "auto" },
-                "tooltip": { "mode": "single", "yHistogram": true },
+                // Grafana knows `show` until 10.2, and `mode` from then on.
+                "tooltip": { "show": true, "mode": "single", "yHistogram": true },
                 "yAxis": { "axisPlacement": "left", "unit": "s", "reverse": false },
             }),
             Kind::Table { .. } => {
