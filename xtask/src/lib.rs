@@ -17,6 +17,7 @@ pub mod machine;
 mod modules;
 pub mod mutate;
 mod notices;
+mod oldest;
 mod overlay;
 pub mod package;
 pub mod setup;

@@ -18,6 +18,7 @@ use crate::cache;
 use crate::debian;
 use crate::kernels::{self, Entry, TABLE};
 use crate::machine;
+use crate::oldest;
 use crate::shell::{self, cargo, command, output, run, tools};
 
 /// What the machine is to be made ready for.
@@ -248,6 +249,16 @@ const MACHINE_ARM64: &[Need] = &[
     },
 ];
 
+/// Only the full test uses another compiler.
+const OLDEST: &[Need] = &[Need {
+    what: "the oldest Rust that is enough",
+    why: "checks `rust-version` of Cargo.toml; a toolchain of rustup, beside the one in use",
+    present: oldest::is_present,
+    packages: &[],
+    then: Some(oldest::install),
+    elsewhere: "`rustup toolchain install` with that version",
+}];
+
 const TEST: &[Need] = &[
     Need {
         what: "rustfmt and clippy",
@@ -416,6 +427,7 @@ fn missing(purpose: Purpose) -> Vec<&'static Need> {
             BENCH,
             MACHINE,
             TEST,
+            OLDEST,
             CROSS,
             MACHINE_ARM64,
         ],

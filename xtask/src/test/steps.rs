@@ -13,6 +13,7 @@ use crate::architecture::Architecture;
 use crate::artifacts;
 use crate::fuzz;
 use crate::kernels::{Entry, Kernel, NEWEST, PLANS, Proof, TABLE, TOO_OLD};
+use crate::oldest;
 use crate::package;
 use crate::setup;
 use crate::shell::{cargo, command, root, run, tools};
@@ -28,6 +29,19 @@ const FULL_LOAD: &str = "1000000";
 /// How long each target is fuzzed in full, seconds.
 const FUZZING: u32 = 600;
 
+/// All targets: `--all-targets` would leave out what is run by name.
+const TARGETS: [&str; 9] = [
+    "--lib",
+    "--bins",
+    "--tests",
+    "--benches",
+    "--examples",
+    "--test",
+    "scenarios",
+    "--test",
+    "systemd",
+];
+
 /// The plan that is tried first.
 const FIRST: &str = "fentry";
 
@@ -41,6 +55,7 @@ pub(super) fn all() -> Vec<Step> {
         checked("clippy of the kernel side", Form, Everyday, clippy_bpf),
         checked("documentation", Form, Usual, documentation),
         checked("arm64", Form, Full, artifacts::check_arm64),
+        checked("oldest compiler", Form, Full, || oldest::check(&TARGETS)),
         checked("licences", Form, Usual, licences),
         counted("unit tests", Unit, Everyday, |_| unit::run()),
         checked("lingerd", Unit, Everyday, || {
@@ -163,13 +178,9 @@ fn format() -> Result<()> {
 }
 
 fn clippy() -> Result<()> {
-    // `--all-targets` would leave out what is run by name.
-    let targets = ["--lib", "--bins", "--tests", "--benches", "--examples"];
-    let by_name = ["--test", "scenarios", "--test", "systemd"];
     run(cargo()
         .args(["clippy", "--workspace"])
-        .args(targets)
-        .args(by_name)
+        .args(TARGETS)
         .args(["--", "-D", "warnings"]))
 }
 
