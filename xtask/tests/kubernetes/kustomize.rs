@@ -67,7 +67,7 @@ pub(crate) fn read(path: &Path) -> Value {
     parse(&text)
 }
 
-fn parse(text: &str) -> Value {
+pub(crate) fn parse(text: &str) -> Value {
     serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 

@@ -1,5 +1,6 @@
 //! The manifests for Kubernetes, by the published schemas, and by what lingerd needs and no more.
 
+mod chart;
 mod kustomize;
 mod schema;
 
