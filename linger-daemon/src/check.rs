@@ -12,6 +12,7 @@ use crate::host::{self, Facts, Finding};
 use crate::privileges;
 use crate::probe::{self, AttachError, LoadOptions, Loader};
 use crate::stdout;
+use crate::table::{Column, row};
 
 /// All that was found out.
 #[derive(Debug, Serialize)]
@@ -127,7 +128,8 @@ impl Report {
             Ok(fields) => {
                 writeln!(out, "BTF: {} fields found", fields.len())?;
                 for field in fields {
-                    writeln!(out, "  {:<34} {}", field.name, field.place())?;
+                    let cells = [&field.name, &field.place()];
+                    writeln!(out, "  {}", row(&[Column::Left(33)], &cells))?;
                 }
             }
             Err(error) => writeln!(out, "BTF: {error}")?,
@@ -145,10 +147,11 @@ impl Report {
 
 /// A line, and one more for what helps.
 fn write_finding(finding: &Finding, out: &mut String) -> std::fmt::Result {
-    let verdict = finding.verdict.name();
-    writeln!(out, "{:<25}  {verdict:<7}  {}", finding.what, finding.found)?;
+    const COLUMNS: [Column; 2] = [Column::Left(25), Column::Left(7)];
+    let cells = [finding.what, finding.verdict.name(), &finding.found];
+    writeln!(out, "{}", row(&COLUMNS, &cells))?;
     match finding.fix {
-        Some(fix) => writeln!(out, "{:<25}  {:<7}  fix: {fix}", "", ""),
+        Some(fix) => writeln!(out, "{}", row(&COLUMNS, &["", "", &format!("fix: {fix}")])),
         None => Ok(()),
     }
 }
@@ -210,7 +213,9 @@ impl PlanReport {
         writeln!(out, "\nplan {}: {verdict}", self.plan)?;
         for hook in &self.hooks {
             let reason = hook.reason.as_deref().unwrap_or_default();
-            writeln!(out, "  {:<8} {:<36} {reason}", hook.verdict, hook.point)?;
+            let columns = [Column::Left(7), Column::Left(35)];
+            let cells = [hook.verdict, &hook.point, reason];
+            writeln!(out, "  {}", row(&columns, &cells))?;
         }
         for blind in &self.blind {
             writeln!(out, "  does not see: {blind}")?;

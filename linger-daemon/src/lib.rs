@@ -32,6 +32,8 @@ pub mod run;
 pub mod stdout;
 mod sys;
 #[forbid(unsafe_code)]
+mod table;
+#[forbid(unsafe_code)]
 mod text;
 #[forbid(unsafe_code)]
 pub mod top;

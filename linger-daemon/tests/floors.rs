@@ -8,7 +8,15 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// The modules of the crate, the lowest first. Those of one floor do not use each other.
 const FLOORS: &[&[&str]] = &[
-    &["memory", "privileges", "stdout", "sys", "text", "version"],
+    &[
+        "memory",
+        "privileges",
+        "stdout",
+        "sys",
+        "table",
+        "text",
+        "version",
+    ],
     &["attribution", "logging", "notify"],
     &["config", "exercise", "probe"],
     &["host"],

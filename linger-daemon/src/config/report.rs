@@ -5,6 +5,7 @@ use std::iter;
 use serde::Serialize;
 
 use super::{Effective, Invalid, Sources, load};
+use crate::table::{self, Column};
 
 /// Checks the configuration; fails with all problems found.
 pub fn check(sources: &Sources) -> Result<String, Invalid> {
@@ -48,13 +49,5 @@ pub fn table(effective: &Effective) -> String {
     let settings = settings(effective).into_iter();
     let rows = settings.map(|setting| [setting.key, setting.value.to_string(), setting.origin]);
     let rows: Vec<_> = iter::once(head).chain(rows).collect();
-    let width = |column: usize| {
-        let widths = rows.iter().map(|row| row[column].chars().count());
-        widths.max().unwrap_or(0)
-    };
-    let (keys, values) = (width(0), width(1));
-    let lines = rows
-        .iter()
-        .map(|[key, value, origin]| format!("{key:<keys$}  {value:<values$}  {origin}\n"));
-    lines.collect()
+    table::table(&[Column::Left(0); 3], &rows)
 }

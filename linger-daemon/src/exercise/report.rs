@@ -4,19 +4,20 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::{Done, Tally};
+use crate::table::{self, Column};
 
-const HEAD: [&str; 11] = [
-    "kind",
-    "times",
-    "closes",
-    "orphans",
-    "orphaned",
-    "delivered",
-    "unsent",
-    "unacked",
-    "unread",
-    "resets",
-    "blocked",
+const COLUMNS: [(&str, Column); 11] = [
+    ("kind", Column::Left(0)),
+    ("times", Column::Right(0)),
+    ("closes", Column::Left(0)),
+    ("orphans", Column::Left(0)),
+    ("orphaned", Column::Right(0)),
+    ("delivered", Column::Right(0)),
+    ("unsent", Column::Right(0)),
+    ("unacked", Column::Right(0)),
+    ("unread", Column::Right(0)),
+    ("resets", Column::Right(0)),
+    ("blocked", Column::Right(0)),
 ];
 
 /// An aligned table of what each kind of close did: the fates of its orphans, bytes left to the
@@ -24,33 +25,19 @@ const HEAD: [&str; 11] = [
 /// time the closes took; below it, what was left out and why.
 #[must_use]
 pub fn table(report: &[Done]) -> String {
-    let mut rows = vec![HEAD.map(String::from)];
+    let mut rows = vec![COLUMNS.map(|(head, _)| head.to_owned())];
     rows.extend(report.iter().filter(|done| done.times > 0).map(row));
-    let widths: [usize; HEAD.len()] =
-        std::array::from_fn(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0));
-    let mut text = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
-            let width = widths[column];
-            // Words to the left, numbers to the right. Writing to a string does not fail.
-            let _ = match HEAD[column] {
-                "kind" | "closes" | "orphans" => write!(line, "{cell:<width$}  "),
-                _ => write!(line, "{cell:>width$}  "),
-            };
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
+    let mut text = table::table(&COLUMNS.map(|(_, column)| column), &rows);
     for done in report {
         if let Some(reason) = &done.left_out {
+            // Writing to a string does not fail.
             let _ = writeln!(text, "left out: {}: {reason}", done.kind.name());
         }
     }
     text
 }
 
-fn row(done: &Done) -> [String; HEAD.len()] {
+fn row(done: &Done) -> [String; COLUMNS.len()] {
     let total = done.tally.total();
     let orphans = &done.tally.orphans;
     let lost = orphans.total();

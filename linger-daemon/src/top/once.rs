@@ -1,7 +1,5 @@
 //! `lingerd top --once`: one table, as text or JSON.
 
-use std::fmt::Write as _;
-
 use serde::Serialize;
 
 use super::column::{Column, Numbers};
@@ -10,6 +8,7 @@ use super::history::History;
 use super::rows::{Row, number, rows};
 use super::state::{Shown, ViewState};
 use crate::live::{Health, RecentClose};
+use crate::table;
 
 /// What is printed as JSON.
 #[derive(Serialize)]
@@ -74,34 +73,30 @@ pub(super) fn json(history: &History, state: &ViewState) -> serde_json::Result<S
 
 /// The same as a table: for each column what happened in all, and each second.
 pub(super) fn table(history: &History, state: &ViewState, features: Features) -> String {
-    let rows = rows(history, state);
-    let title = history.title();
-    let width = rows.iter().map(|(name, _)| name.chars().count());
-    let width = width.chain([title.len()]).max().unwrap_or(0);
-    let mut table = format!("{title:<width$}");
+    let mut heads = vec![history.title()];
     for column in Column::NUMBERS {
-        let _ = write!(table, " {:>9}", column.name());
+        heads.push(column.name().to_owned());
         if !column.is_gauge() {
-            let _ = write!(table, " {:>8}", "/s");
+            heads.push("/s".to_owned());
         }
     }
-    table.push('\n');
-    for row in rows {
-        line(row, width, &mut table);
-    }
-    features.text(&table)
+    let mut columns = vec![table::Column::Right(0); heads.len()];
+    columns[0] = table::Column::Left(0);
+    let mut lines = vec![heads];
+    lines.extend(rows(history, state).into_iter().map(cells));
+    features.text(&table::table(&columns, &lines))
 }
 
-fn line((name, unit): Row<'_>, width: usize, table: &mut String) {
+fn cells((name, unit): Row<'_>) -> Vec<String> {
     let text = |column: Column, shown| {
         number(&unit.track, column, shown).map_or("-".to_owned(), |value| column.text(value))
     };
-    let _ = write!(table, "{name:<width$}");
+    let mut cells = vec![name.to_owned()];
     for &column in Column::NUMBERS {
-        let _ = write!(table, " {:>9}", text(column, Shown::Totals));
+        cells.push(text(column, Shown::Totals));
         if !column.is_gauge() {
-            let _ = write!(table, " {:>8}", text(column, Shown::Rates));
+            cells.push(text(column, Shown::Rates));
         }
     }
-    table.push('\n');
+    cells
 }

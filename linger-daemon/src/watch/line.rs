@@ -7,6 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use anstyle::{AnsiColor, Style};
 
 use crate::event::{Close, Connection, End, Frame, WatchEvent};
+use crate::table::{self, Column};
 use crate::text::{escape_for_terminal, seconds};
 
 /// The format of lines.
@@ -15,21 +16,22 @@ pub(super) struct Lines {
     coloured: bool,
 }
 
-/// Headings and widths of the columns. Numbers are right-aligned.
-const COLUMNS: [(&str, usize); 13] = [
-    ("TIME (UTC)", 12),
-    ("PID", 7),
-    ("COMM", 15),
-    ("UNIT", 24),
-    ("LOCAL", 21),
-    ("REMOTE", 21),
-    ("STATE", 11),
-    ("OUTCOME", 18),
-    ("LINGER", 6),
-    ("UNSENT", 8),
-    ("UNACKED", 8),
-    ("UNREAD", 8),
-    ("LEFT", 8),
+/// The columns and their headings.
+const COLUMNS: [(&str, Column); 14] = [
+    ("TIME (UTC)", Column::Left(12)),
+    ("PID", Column::Right(7)),
+    ("COMM", Column::Left(15)),
+    ("UNIT", Column::Left(24)),
+    ("LOCAL", Column::Left(21)),
+    ("REMOTE", Column::Left(21)),
+    ("STATE", Column::Left(11)),
+    ("OUTCOME", Column::Left(18)),
+    ("LINGER", Column::Right(6)),
+    ("UNSENT", Column::Right(8)),
+    ("UNACKED", Column::Right(8)),
+    ("UNREAD", Column::Right(8)),
+    ("LEFT", Column::Right(8)),
+    ("BLOCKED", Column::Left(0)),
 ];
 
 impl Lines {
@@ -46,7 +48,7 @@ impl Lines {
             return Ok(());
         }
         let heads = COLUMNS.map(|(head, _)| head.to_owned());
-        writeln!(out, "{}  BLOCKED", row(&heads))
+        writeln!(out, "{}", row(&heads))
     }
 
     /// Writes an event.
@@ -82,11 +84,10 @@ impl Lines {
             bytes(close.unacked),
             bytes(close.unread),
             bytes(close.left),
+            close.blocked_seconds.map_or("?".into(), seconds),
         ];
-        let blocked = close.blocked_seconds.map_or("?".into(), seconds);
         let lost = close.unsent | close.unacked | close.unread != 0;
-        let line = format!("{}  {blocked}", row(&cells));
-        self.line(out, &line, lost)?;
+        self.line(out, &row(&cells), lost)?;
         close.stack.iter().try_for_each(|at| frame(out, at))
     }
 
@@ -124,8 +125,9 @@ impl Lines {
             escape_for_terminal(&who.unit),
             address(who.local),
             address(who.remote),
+            format!("└ {text}"),
         ];
-        self.line(out, &format!("{}  └ {text}", row(&cells)), lost)
+        self.line(out, &row(&cells), lost)
     }
 
     fn line(&self, out: &mut impl Write, line: &str, lost: bool) -> io::Result<()> {
@@ -139,16 +141,7 @@ impl Lines {
 
 /// Aligns cells in their columns.
 fn row(cells: &[String]) -> String {
-    let cells = cells.iter().zip(COLUMNS);
-    let cells: Vec<_> = cells
-        .map(|(cell, (head, width))| match head {
-            "PID" | "LINGER" | "UNSENT" | "UNACKED" | "UNREAD" | "LEFT" => {
-                format!("{cell:>width$}")
-            }
-            _ => format!("{cell:<width$}"),
-        })
-        .collect();
-    cells.join("  ")
+    table::row(&COLUMNS.map(|(_, column)| column), cells)
 }
 
 fn frame(out: &mut impl Write, frame: &Frame) -> io::Result<()> {
