@@ -104,6 +104,7 @@ impl Daemon {
     /// Waits until its programs count.
     pub(crate) fn wait_until_ready(&mut self) -> Result<()> {
         let start = Instant::now();
+        let mut readiness = http::Poll::new(self.address, "/readyz");
         loop {
             if let Some(status) = self.process.try_wait()? {
                 bail!(
@@ -112,7 +113,7 @@ impl Daemon {
                 );
             }
             // It says so first: a connection of the test that closes while programs are attached might be counted.
-            if self.errors().contains("serving http") && http::is_ready(self.address, "/readyz") {
+            if self.errors().contains("serving http") && readiness.is_ready() {
                 return Ok(());
             }
             if start.elapsed() >= START {

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use linger_testkit::http::is_ready;
+use linger_testkit::http::Poll;
 use linger_testkit::prometheus;
 use linger_testkit::server::{PAUSE, START, Server};
 use linger_xtask::architecture::Architecture;
@@ -79,7 +79,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         (options.prometheus, "/-/ready"),
     ] {
         let start = Instant::now();
-        while !is_ready(address, path) {
+        let mut readiness = Poll::new(address, path);
+        while !readiness.is_ready() {
             ensure!(
                 start.elapsed() < START,
                 "nothing answers at http://{address}{path}"

@@ -38,11 +38,6 @@ pub fn post(address: SocketAddr, path: &str) -> Result<String> {
     good(address, "POST", path)
 }
 
-/// Whether `path` is answered with 200.
-pub fn is_ready(address: SocketAddr, path: &str) -> bool {
-    body(address, path).is_ok()
-}
-
 /// Asks the same again and again on one connection: what is being attached meanwhile sees no close of it.
 pub struct Poll {
     address: SocketAddr,

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
-use linger_testkit::http;
+use linger_testkit::http::Poll;
 use serde::{Deserialize, Serialize};
 
 use super::bpftool::programs;
@@ -94,7 +94,8 @@ impl Attached {
         };
         let mut child = command.spawn().with_context(|| format!("start {who:?}"))?;
         let start = Instant::now();
-        while !is_ready(who, &mut child)? {
+        let mut readiness = Poll::new(ADDRESS, "/readyz");
+        while !is_ready(who, &mut child, &mut readiness)? {
             if let Some(status) = child.try_wait()? {
                 let mut log = String::new();
                 File::open("/tmp/log")?.read_to_string(&mut log)?;
@@ -123,7 +124,7 @@ impl Attached {
     }
 }
 
-fn is_ready(who: &Who, child: &mut Child) -> Result<bool> {
+fn is_ready(who: &Who, child: &mut Child, lingerd: &mut Poll) -> Result<bool> {
     match who {
         Who::Nobody => Ok(true),
         Who::Floor(_) => {
@@ -132,7 +133,7 @@ fn is_ready(who: &Who, child: &mut Child) -> Result<bool> {
             BufReader::new(output).read_line(&mut line)?;
             Ok(line.trim_end() == "attached")
         }
-        Who::Lingerd(_) => Ok(http::is_ready(ADDRESS, "/readyz")),
+        Who::Lingerd(_) => Ok(lingerd.is_ready()),
         // It says nothing, or it says so where no one reads: once its programs are there it attaches them.
         Who::Peer(_) => {
             let loaded = !programs()?.is_empty();
