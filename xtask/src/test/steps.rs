@@ -12,7 +12,7 @@ use super::unit;
 use crate::architecture::Architecture;
 use crate::artifacts;
 use crate::fuzz;
-use crate::kernels::{Entry, Kernel, NEWEST, PLANS, Proof, TABLE, TOO_OLD};
+use crate::kernels::{Entry, Kernel, NEWEST, NEWEST_ARM64, PLANS, Proof, TABLE, TOO_OLD};
 use crate::oldest;
 use crate::package;
 use crate::setup;
@@ -274,14 +274,26 @@ fn units(_: &Options) -> Result<Findings> {
     .map(Findings::Scenarios)
 }
 
-/// The package on the newest kernel on which all is run; in full, on each of those.
+/// The package on the newest kernel on which all is run; in full, on each of those, and the one for arm64 on its newest.
 fn package_on_kernels(options: &Options) -> Result<Findings> {
-    let made = package::make(Architecture::here())?;
-    let mut all = Scenarios::default();
     let chosen =
         |entry: &&Entry| entry.proof == Proof::All && (options.full || entry.label == NEWEST);
-    for entry in TABLE.iter().filter(chosen) {
-        all += package::test(&Kernel::of_label(entry.label)?, &made)?;
+    let labels = TABLE.iter().filter(chosen).map(|entry| entry.label);
+    let mut all = package_on(Architecture::here(), labels)?;
+    if options.full {
+        all += package_on(Architecture::Arm64, [NEWEST_ARM64])?;
     }
     Ok(Findings::Scenarios(all))
+}
+
+fn package_on(
+    architecture: Architecture,
+    labels: impl IntoIterator<Item = &'static str>,
+) -> Result<Scenarios> {
+    let made = package::make(architecture)?;
+    let mut all = Scenarios::default();
+    for label in labels {
+        all += package::test(&Kernel::of_label(label)?, &made)?;
+    }
+    Ok(all)
 }
