@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use aya::Ebpf;
 use aya::programs::links::FdLink;
 use aya::programs::{Program, ProgramError};
-use linger_ebpf::{FLOOR, HINTS, MAX_CLOSES, OBJECT, Offsets, PROGRAMS, Plan, keyed};
+use linger_ebpf::{FLOOR, HINTS, MAX_CLOSES, Offsets, PROGRAMS, Plan, keyed};
 use tracing::warn;
 
 use super::btf::{Kernel, KernelError};
@@ -19,6 +19,7 @@ use super::hooks::{
 use super::kprobe::{Kprobe, Owner};
 use super::load::{self, explain, loader};
 use super::maps::Maps;
+use super::object;
 use super::options::LoadOptions;
 use super::pins::{Link, Pins};
 use super::preemption::{self, Preemption};
@@ -288,7 +289,7 @@ impl Loader {
             .map_max_entries("EXITING", if exes { MAX_CLOSES } else { 1 })
             .map_max_entries("ORPHANS", max_orphans)
             .map_max_entries("RESETS", if again { HINTS } else { 1 })
-            .load(OBJECT)
+            .load(&object::of(&self.kernel))
             .map_err(|error| AttachError::Refused(innermost(&error)))
     }
 

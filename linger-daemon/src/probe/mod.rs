@@ -8,6 +8,7 @@ mod hooks;
 mod kprobe;
 mod load;
 mod maps;
+mod object;
 mod options;
 mod pins;
 mod preemption;
