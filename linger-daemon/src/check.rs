@@ -14,12 +14,12 @@ use crate::probe::{self, AttachError, LoadOptions, Loader};
 use crate::stdout;
 use crate::table::{Column, row};
 
-/// All that was found out.
+/// The findings about this host.
 #[derive(Debug, Serialize)]
 struct Report {
     /// Release of the kernel.
     kernel: String,
-    /// What surrounds this process.
+    /// Findings about the environment of this process.
     host: Vec<Finding>,
     /// Its types: where the fields are, or why they cannot be read.
     btf: Result<Vec<Field>, String>,

@@ -33,7 +33,7 @@ use self::serve_connection::serve_connection;
 use crate::config::Access;
 use crate::metrics::Metrics;
 
-/// What no client can exceed.
+/// Limits that no client can exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at a time. A further one takes the place of one that waits for its client; if none
@@ -72,7 +72,7 @@ const MAX_SCRAPES: usize = 2;
 /// After a failure to accept, which is most often a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// What the endpoints tell of.
+/// The state behind the endpoints.
 pub struct State {
     /// Set once the programs are attached.
     metrics: OnceLock<Arc<Metrics>>,
@@ -90,7 +90,7 @@ impl State {
         Self::secured(Security::none())
     }
 
-    /// The same for those who may ask.
+    /// Like [`Self::new`], but requests must satisfy `security`.
     #[must_use]
     pub fn secured(security: Security) -> Self {
         Self {
@@ -101,7 +101,7 @@ impl State {
         }
     }
 
-    /// The same, of which these may see `/live.json`.
+    /// Sets who may read `/live.json`.
     #[must_use]
     pub fn live_for(self, live: Access) -> Self {
         Self { live, ..self }

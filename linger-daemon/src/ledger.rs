@@ -56,9 +56,9 @@ pub struct MapFill {
 pub struct Snapshot {
     /// The plan that counted.
     pub plan: Plan,
-    /// What the labels of a group stand for.
+    /// The dimensions that the labels of a group stand for.
     pub dimensions: Arc<[Dimension]>,
-    /// What each group did, sorted by its labels.
+    /// The counters of each group, sorted by labels.
     pub groups: Vec<(Arc<Labels>, Box<Counters>)>,
     /// What could not be recorded, by [`Lost`].
     pub lost: [u64; Lost::COUNT],
@@ -135,7 +135,7 @@ pub struct Ledger {
     programs: Programs,
     max_groups: u32,
     max_orphans: u32,
-    /// What the daemon counts itself.
+    /// Totals that the daemon keeps itself, not the kernel.
     retired_totals: RetiredTotals,
 }
 

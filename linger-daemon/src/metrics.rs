@@ -37,7 +37,7 @@ pub type SourceError = Box<dyn Error + Send + Sync>;
 /// Where the views get the latest costly closes, newest first.
 pub type RecentSource = Arc<dyn Fn() -> Vec<RecentClose> + Send + Sync>;
 
-/// What stays the same from attaching to the end.
+/// Facts that stay the same while the programs are attached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// The plan in use.
@@ -57,7 +57,7 @@ pub enum ScrapeError {
     /// Nothing came of it.
     #[error("the answer ended before it had begun")]
     Unfinished,
-    /// What the process says of itself could not be gathered.
+    /// The metrics of the process could not be gathered.
     #[error("the metrics of the process cannot be gathered")]
     Process(#[from] prometheus::Error),
 }
@@ -80,13 +80,13 @@ impl Metrics {
         }
     }
 
-    /// The same, with the latest costly closes for the views.
+    /// Adds the source of the latest costly closes for the views.
     #[must_use]
     pub fn with_recent(self, recent: RecentSource) -> Self {
         Self { recent, ..self }
     }
 
-    /// What the metrics say of the daemon itself.
+    /// Facts about the daemon itself.
     #[must_use]
     pub fn facts(&self) -> &Facts {
         &self.facts
@@ -111,7 +111,7 @@ impl Metrics {
         })
     }
 
-    /// What the views show of a reading.
+    /// The live view of a reading.
     #[must_use]
     pub fn live(&self, exposition: &Exposition) -> Live {
         Live::of(exposition, (self.recent)())

@@ -16,7 +16,7 @@ use tracing::warn;
 
 use crate::sys;
 
-/// The service manager, if one asked to be told.
+/// The service manager, if it asked for notifications.
 #[derive(Debug)]
 pub struct Manager {
     socket: Option<UnixDatagram>,
@@ -24,7 +24,7 @@ pub struct Manager {
 }
 
 impl Manager {
-    /// The one that the environment names. One that cannot be reached is warned of, and then not told.
+    /// The manager that the environment names. If it cannot be reached, a warning is logged, and nothing is sent.
     #[must_use]
     pub fn from_environment() -> Self {
         let number = |name| env::var(name).ok()?.parse().ok();

@@ -6,7 +6,7 @@ use std::thread;
 use caps::{CapSet, Capability};
 use thiserror::Error;
 
-/// What attaching takes, each with its reason.
+/// The capabilities that attaching needs, each with its reason.
 pub const NEEDED: &[(Capability, &str)] = &[
     (Capability::CAP_BPF, "load programs and make maps"),
     (Capability::CAP_PERFMON, "trace, and read kernel memory"),
@@ -61,7 +61,7 @@ pub fn drop_all(
     drop_all_but(&[], still_works)
 }
 
-/// The same, but for these capabilities, as far as they are there.
+/// Like [`drop_all`], but keeps those of these capabilities that the process has.
 pub fn drop_all_but(
     wanted: &[Capability],
     still_works: impl Fn() -> bool + Sync,

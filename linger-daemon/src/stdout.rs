@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, Write as _};
 
-/// Prints to stdout. That no one reads any more is no error: they have read enough.
+/// Prints to stdout. A closed pipe is no error: its reader has read enough.
 pub fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

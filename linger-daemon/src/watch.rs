@@ -304,7 +304,7 @@ fn drop_privileges(watcher: &mut Watcher, filter: &Filter, stack: bool) -> Resul
 /// The programs, with their attachment if they are this process's own, and what was taken from their maps.
 type Opened = (Option<Attachment>, Programs, Prepared);
 
-/// What a watch takes from the maps.
+/// The maps that a watch uses.
 struct Prepared {
     watcher: Watcher,
     written: PathMaps,

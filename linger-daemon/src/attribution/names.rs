@@ -103,7 +103,7 @@ impl Namer {
         Some(cgroup)
     }
 
-    /// The same, and nothing is kept of it.
+    /// Like [`Self::cgroup`], without remembering the result.
     #[must_use]
     pub fn look_up(&self, id: u64, paths: &impl Paths) -> Option<Arc<Cgroup>> {
         if let Some(known) = self.known.get(&id) {

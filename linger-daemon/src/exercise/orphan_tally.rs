@@ -91,7 +91,7 @@ impl OrphanTally {
         self.delivered += other.delivered;
     }
 
-    /// What was added since it was `before`.
+    /// The increase since `before`.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
         let mut since = self.clone();
@@ -103,13 +103,13 @@ impl OrphanTally {
         since
     }
 
-    /// Those of one fate.
+    /// The orphans of one fate.
     #[must_use]
     pub fn of(&self, fate: Fate) -> FateTally {
         self.ended.get(fate.name()).copied().unwrap_or_default()
     }
 
-    /// Those of every fate together.
+    /// The orphans of all fates together.
     #[must_use]
     pub fn total(&self) -> FateTally {
         let mut total = FateTally::default();

@@ -36,7 +36,7 @@ impl ResponseBody {
     /// No body.
     pub(super) const NONE: Self = Self::Whole(Bytes::new());
 
-    /// The body, which ends the request when it is taken, or no one waits for it any more.
+    /// The body, which ends the request when it has been sent or is dropped.
     pub(super) fn of(self, request: RequestGuard) -> Either<Full<Bytes>, Stream> {
         match self {
             Self::Whole(bytes) => {
@@ -81,7 +81,7 @@ pub(super) type ResponseSender = oneshot::Sender<Result<ResponseBody, ScrapeErro
 
 /// What makes a body writes it here, in a thread that may block.
 ///
-/// An error means that no one is there any more to take it.
+/// An error means that the client is gone.
 pub(super) struct Writer {
     bytes: Vec<u8>,
     client: mpsc::Sender<Chunk>,

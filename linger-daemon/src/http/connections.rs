@@ -25,8 +25,8 @@ const LONG: usize = 64 * 1024;
 /// How long the client of a long answer may take none of it while others wait for their turn.
 const STALL: Duration = Duration::from_secs(2);
 
-/// What every connection is given to say something before it may have to give way. Faster than the
-/// limit in this time, new ones wait in the kernel's queue.
+/// How long every connection may take to send something before it can be evicted. If more than the limit arrive
+/// in this time, new ones wait in the kernel's queue.
 const CHANCE: Duration = Duration::from_millis(50);
 
 /// All connections, never more than a limit.
@@ -184,7 +184,7 @@ impl Connections {
 }
 
 impl Table {
-    /// The one to give way, and since when it waits.
+    /// The connection to evict, and since when it waits.
     fn first_to_go(&self, limit: usize) -> Option<(u64, Instant)> {
         let silent = |entry: &Entry| !entry.state.borrow().has_spoken;
         let many_silent = self.entries.values().filter(|entry| silent(entry)).count() >= limit / 2;

@@ -13,7 +13,7 @@ pub(super) struct FairSemaphore(Mutex<Queue>);
 
 struct Queue {
     free: usize,
-    /// Those that wait, of each peer; the peer that is next comes first.
+    /// Waiting requests by peer; the next peer comes first.
     peers: VecDeque<(Peer, VecDeque<oneshot::Sender<Permit>>)>,
 }
 

@@ -51,21 +51,21 @@ pub enum BindError {
     Other {
         /// Where it was to listen.
         place: ListenAddr,
-        /// What the kernel said.
+        /// The error from the kernel.
         source: io::Error,
     },
-    /// What the service manager passed is of no use.
+    /// The service manager passed an unusable descriptor.
     #[error(
         "the service manager passed {what}: have its socket unit listen with ListenStream= only"
     )]
     Passed {
-        /// What it passed.
+        /// Describes the descriptor.
         what: String,
     },
 }
 
 impl BindError {
-    /// What the kernel said, put as what a person can make of it.
+    /// Describes an error from the kernel with a remedy.
     fn of(place: ListenAddr, source: io::Error) -> Self {
         match (source.kind(), &place) {
             (io::ErrorKind::AddrInUse, _) => Self::InUse(place),
@@ -96,7 +96,7 @@ impl Listeners {
         self.0.iter().map(|listener| &listener.place)
     }
 
-    /// The same sockets again. The files of Unix sockets go with the first.
+    /// Duplicates the sockets. The files of Unix sockets are removed with the original.
     pub fn try_clone(&self) -> io::Result<Self> {
         let clone = |listener: &Listener| {
             Ok(Listener {

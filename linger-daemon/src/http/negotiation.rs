@@ -65,7 +65,7 @@ impl<'a> Offer<'a> {
     }
 }
 
-/// All that the client takes, by this header.
+/// Everything that the client accepts, by this header.
 fn offers(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = Offer<'_>> {
     let values = headers.get_all(name).into_iter();
     values

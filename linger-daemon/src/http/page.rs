@@ -22,9 +22,9 @@ const SCRIPT: &str = concat!(
 /// The page, ready to be sent.
 pub(super) struct Page {
     pub(super) html: Bytes,
-    /// The same by gzip.
+    /// Compressed by gzip.
     pub(super) compressed: Bytes,
-    /// What a browser lets it do: run its own style and script, and ask where it came from.
+    /// The content security policy: its own style and script, and requests to its origin.
     pub(super) policy: HeaderValue,
 }
 

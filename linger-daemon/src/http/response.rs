@@ -90,7 +90,7 @@ pub(super) fn not_found(path: &str) -> Answer {
     text(StatusCode::NOT_FOUND, help)
 }
 
-/// What is to be had once the programs are attached.
+/// The answer until the programs are attached.
 pub(super) fn not_attached() -> Answer {
     text(
         StatusCode::SERVICE_UNAVAILABLE,

@@ -27,11 +27,11 @@ use crate::metrics::{Exposition, Format, Metrics, ScrapeError};
 pub(super) enum View {
     /// The metrics, for Prometheus, in the format that it takes.
     Metrics(Format),
-    /// What the views show, as JSON.
+    /// The live view, as JSON.
     Live,
 }
 
-/// What is asked for.
+/// What the request asks for.
 #[derive(Clone, Copy)]
 struct Wanted {
     view: View,

@@ -18,14 +18,14 @@ pub(super) use self::passwords::Verdict;
 pub use self::reload::Security;
 use crate::config::FileError;
 
-/// What one state of the file says.
+/// The rules in one version of the file.
 #[derive(Default)]
 pub(super) struct Rules {
     /// How to speak TLS; plain HTTP if none.
     pub(super) tls: Option<Arc<ServerConfig>>,
     /// Who may ask; everyone if there are none.
     pub(super) users: Users,
-    /// Whoever may ask has shown a password, or a certificate that is trusted.
+    /// Every accepted request carries a valid password or a trusted certificate.
     pub(super) knows_all: bool,
 }
 
@@ -39,42 +39,42 @@ pub struct SecurityError {
     pub why: Mistake,
 }
 
-/// What can be wrong with a web configuration, or with a file that it names.
+/// A mistake in a web configuration, or in a file that it names.
 #[derive(Debug, thiserror::Error)]
 pub enum Mistake {
     /// It cannot be read.
     #[error("{0}")]
     File(#[from] FileError),
-    /// It is no YAML, or has keys or values that mean nothing.
+    /// Not valid YAML, or has unknown keys or values.
     #[error("invalid web configuration: {0}")]
     Yaml(String),
-    /// A key that is needed, or that contradicts another.
+    /// A required key is missing, or two keys contradict each other.
     #[error("{0}")]
     Contradiction(&'static str),
-    /// A value that means nothing.
+    /// An invalid value.
     #[error("{key}: found {found:?}, expected {expected}")]
     Value {
         /// The key, with those around it.
         key: String,
         /// The value.
         found: String,
-        /// What it could be.
+        /// Describes valid values.
         expected: &'static str,
     },
-    /// What the format allows, and lingerd does not have.
+    /// Valid in the format, but not supported by lingerd.
     #[error("{key}: {found} is not supported, {instead}")]
     Unsupported {
         /// The key, with those around it.
         key: &'static str,
         /// Its value.
         found: String,
-        /// What there is instead.
+        /// What to use instead.
         instead: &'static str,
     },
-    /// A certificate that is none.
+    /// Not a valid certificate.
     #[error("found no certificate in PEM: {0}")]
     NoCertificate(String),
-    /// A key that is none.
+    /// Not a valid private key.
     #[error("found no private key in PEM: {0}")]
     NoKey(String),
     /// Certificate and key cannot be used.
@@ -83,7 +83,7 @@ pub enum Mistake {
     /// The certificates of clients cannot be checked.
     #[error("client_ca cannot be used: {0}")]
     ClientCa(String),
-    /// A password that is not what it must be.
+    /// Not a valid password hash.
     #[error("basic_auth_users: {user:?}: {why}")]
     Hash {
         /// Whose.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use linger_ebpf::{Counters, Group};
 
-/// What the groups without places of their own may come to.
+/// Maximum number of series of the groups that stand for several.
 const SHARED: usize = Group::SHARED.len() * MOST_SERIES;
 
 /// Series of a group that did all that can be done.

@@ -30,7 +30,7 @@ pub(super) struct Groups {
     namer: Namer,
     admission: Admission,
     known: HashMap<Group, KnownGroup>,
-    /// What of groups is asked for, a set of [`keyed`] bits.
+    /// Key fields in use, a set of [`keyed`] bits.
     keyed: u32,
     /// How many find a place.
     most: usize,
@@ -54,13 +54,13 @@ const RETIRED: usize = 1;
 
 /// A group that has counters.
 struct KnownGroup {
-    /// Its own labels, or those of the retired if no one knows what it was.
+    /// Its own labels, or those of retired groups if its cgroup is unknown.
     own: Arc<Labels>,
     /// It is shown under `other` all the same.
     is_other: bool,
-    /// Where it is; none if that is not asked for, or if no one knows it any more.
+    /// Its cgroup; `None` if that is not a key field, or is unknown.
     cgroup: Option<Arc<Cgroup>>,
-    /// All that its counters added up to when it last changed, and when that was.
+    /// The sum of its counters when it last changed, and the time of that change.
     sum: u64,
     changed: Instant,
     /// Its number among all groups in the order in which they were first seen.
@@ -71,16 +71,16 @@ struct KnownGroup {
     orphans_under_way: u64,
 }
 
-/// What a reading of the ledger found.
+/// The result of reading the ledger.
 #[derive(Default)]
 pub(super) struct Reading {
-    /// What is shown.
+    /// The counts to show.
     pub(super) totals: Totals,
     /// Every group.
     pub(super) found: Vec<GroupReading>,
-    /// Those that were not known.
+    /// Groups seen for the first time.
     new: HashMap<Group, KnownGroup>,
-    /// The slots that are too many, and are shown under `other`.
+    /// The slots beyond the limit, shown under `other`.
     too_many: HashSet<usize>,
 }
 
@@ -151,12 +151,12 @@ impl Groups {
         Ok(())
     }
 
-    /// What the labels stand for.
+    /// The dimensions that the labels stand for.
     pub(super) fn dimensions(&self) -> &Arc<[Dimension]> {
         self.namer.dimensions()
     }
 
-    /// The names of cgroups; none of one that no one knows any more.
+    /// The names of cgroups; `None` for those that are unknown.
     pub(super) fn names(&mut self, cgroup_ids: &[u64]) -> Vec<Option<Names>> {
         self.namer.find(cgroup_ids.iter().copied(), &self.paths);
         let ids = cgroup_ids.iter();
@@ -364,7 +364,7 @@ impl KnownGroup {
     }
 }
 
-/// What of counters changes with whatever is counted.
+/// A sum that changes with everything that is counted.
 fn fingerprint(counters: &Counters) -> u64 {
     let Counters {
         closes,

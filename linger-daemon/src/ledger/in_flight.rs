@@ -20,7 +20,7 @@ pub(super) struct InFlight {
     pub(super) parked: HashMap<MapData, u64, ParkedClose>,
 }
 
-/// What a sweep found.
+/// The result of a sweep.
 #[derive(Default)]
 pub(super) struct Sweep {
     /// Whether a close in flight is to end with the return of close(2).

@@ -23,7 +23,7 @@ pub(super) struct Records {
     swept: Instant,
 }
 
-/// What a sweep removed.
+/// The orphans that a sweep removed.
 #[derive(Default)]
 pub(super) struct Sweep {
     /// Orphans that were given up, and whose they were.

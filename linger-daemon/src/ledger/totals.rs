@@ -51,7 +51,7 @@ impl Totals {
         add(self.of(into), &counters);
     }
 
-    /// All that have counted anything, sorted by their labels.
+    /// The nonzero counters, sorted by labels.
     pub(super) fn sorted(mut self) -> Vec<(Arc<Labels>, Box<Counters>)> {
         self.counters
             .retain(|(_, counters)| **counters != Counters::ZERO);

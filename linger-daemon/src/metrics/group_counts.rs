@@ -1,5 +1,5 @@
-//! What of a group is not zero. There are many groups, each with room for all that can be counted, and most
-//! of them count little: of that, no one looks at the rest more than once.
+//! The nonzero counts of a group. There are many groups, each with room for everything that can be counted, and
+//! most of them count little: the zeros are looked at only once.
 
 use std::sync::LazyLock;
 
@@ -52,20 +52,19 @@ impl<'a> GroupCounts<'a> {
         causes.map(|cause| (cause, self.counters.resets[cause.index()]))
     }
 
-    /// What threw away payload that was queued to be sent, or could have: nothing as long as it never
-    /// happened.
+    /// Payload thrown away from send queues, by cause; nothing if no close could have thrown any away.
     pub(super) fn losses(&self) -> impl Iterator<Item = (&'static str, QueueBytes)> {
         let is_any = self.has_orphans || self.outcomes & *DISCARDING > 0;
         let losses = LOSSES.iter().filter(move |_| is_any);
         losses.filter_map(|loss| Some((loss.name(), loss.discarded(self)?)))
     }
 
-    /// Received payload that no one read.
+    /// Received payload that was never read, bytes.
     pub(super) fn unread_bytes(&self) -> u64 {
         self.counters.unread_bytes
     }
 
-    /// What its closes left behind, if they ever left anything.
+    /// Its orphans, if its closes ever left any.
     pub(super) fn orphans(&self) -> Option<&'a Orphans> {
         self.has_orphans.then_some(&self.counters.orphans)
     }
@@ -89,7 +88,7 @@ fn bits<T: Copy>(all: &[T], holds: impl Fn(T) -> bool) -> u32 {
     bits.fold(0, |bits, (at, &one)| bits | u32::from(holds(one)) << at)
 }
 
-/// Those that have their bit.
+/// The items whose bit is set.
 fn those<T: Copy>(bits: u32, all: &'static [T]) -> impl Iterator<Item = T> {
     let mut left = bits;
     std::iter::from_fn(move || {
@@ -118,7 +117,7 @@ static CAUSES: LazyLock<Vec<Cause>> =
 /// The bits of those [`OUTCOMES`] that can throw payload away.
 static DISCARDING: LazyLock<u32> = LazyLock::new(|| bits(&OUTCOMES, Outcome::discards));
 
-/// What can throw away payload that was queued to be sent.
+/// Ways in which payload queued for sending is thrown away.
 #[derive(Clone, Copy)]
 enum Loss {
     /// One of the [`OUTCOMES`], with its bit.

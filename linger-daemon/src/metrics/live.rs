@@ -22,7 +22,7 @@ use crate::live::{
 use crate::version::{REVISION, VERSION};
 
 impl Live {
-    /// What the views show of this reading, with the latest costly closes, newest first.
+    /// The live view of this reading, with the latest costly closes, newest first.
     #[must_use]
     pub fn of(exposition: &Exposition, mut recent: Vec<RecentClose>) -> Self {
         let Exposition {
@@ -187,14 +187,14 @@ fn names(dimensions: &[Dimension]) -> impl Iterator<Item = String> {
         .map(|dimension| dimension.name().to_owned())
 }
 
-/// Adds to what there is of this name, unless there is nothing to add.
+/// Adds to the count of this name, unless `more` is zero.
 fn count(counts: &mut Counts, name: &str, more: u64) {
     if more > 0 {
         *counts.entry(name.to_owned()).or_default() += more;
     }
 }
 
-/// The same for payload.
+/// Adds payload to the queues of this name, unless there is none.
 fn throw_away(queues: &mut BTreeMap<String, Queues>, name: &str, more: QueueBytes) {
     if more != QueueBytes::NONE {
         let sum = queues.entry(name.to_owned()).or_default();

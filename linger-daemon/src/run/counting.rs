@@ -159,7 +159,7 @@ fn drop_privileges(ledger: &Mutex<Ledger>) -> Result<()> {
     Ok(())
 }
 
-/// What is shared, for one at a time.
+/// Locks shared data, even if another thread panicked while holding the lock.
 pub(super) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

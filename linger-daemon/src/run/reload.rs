@@ -11,16 +11,16 @@ use crate::ledger::Ledger;
 use crate::logging::Log;
 use crate::notify::Manager;
 
-/// What runs, and what it was told.
+/// The running daemon with its configuration.
 pub(super) struct Running {
     /// Where the configuration is read again.
     pub(super) sources: Sources,
-    /// What is in effect.
+    /// The configuration in effect.
     pub(super) config: Config,
     pub(super) ledger: Arc<Mutex<Ledger>>,
     pub(super) log: Log,
     pub(super) manager: Arc<Manager>,
-    /// What the manager shows of it.
+    /// The status line that the service manager shows.
     pub(super) status: String,
 }
 

@@ -53,10 +53,10 @@ impl Column {
         Self::Resets,
     ];
 
-    /// Those with numbers.
+    /// The columns of numbers.
     pub(super) const NUMBERS: &[Self] = Self::ALL.split_at(1).1;
 
-    /// Those with numbers, by how much they are worth the room that they take.
+    /// The columns of numbers, the most useful first.
     pub(super) const BY_WORTH: &[Self] = &[
         Self::Aborts,
         Self::Discarded,
@@ -98,7 +98,7 @@ impl Column {
         }
     }
 
-    /// What it is, in words.
+    /// A description in words.
     pub(super) const fn words(self) -> &'static str {
         match self {
             Self::Unit => "who closed",
@@ -158,7 +158,7 @@ impl IndexMut<Column> for Numbers {
 }
 
 impl Numbers {
-    /// What a group counted.
+    /// The numbers of a group.
     pub(super) fn of_group(group: &Group) -> Self {
         Self([
             group.closes.values().map(|&count| float(count)).sum(),
@@ -172,7 +172,7 @@ impl Numbers {
         ])
     }
 
-    /// What the whole host counted, groups that are not shown included.
+    /// The numbers of the whole host, including groups that are not shown.
     pub(super) fn of_host(live: &Live) -> Self {
         let aborts = live
             .closes
@@ -191,8 +191,8 @@ impl Numbers {
         ])
     }
 
-    /// What came since these were counted; nothing if any of them fell, for then they began anew.
-    /// What is there now stays.
+    /// The increase since `before`; `None` if a counter fell, which means that they started again.
+    /// Gauges keep their value.
     pub(super) fn since(&self, before: &Self) -> Option<Self> {
         let mut since = *self;
         for &column in Column::NUMBERS.iter().filter(|column| !column.is_gauge()) {
@@ -206,7 +206,7 @@ impl Numbers {
         Some(since)
     }
 
-    /// The same for each of so many seconds. What is there now stays.
+    /// The increase per second over this many seconds. Gauges keep their value.
     pub(super) fn per(&self, seconds: f64) -> Self {
         let mut rates = *self;
         for &column in Column::NUMBERS.iter().filter(|column| !column.is_gauge()) {

@@ -6,12 +6,12 @@ use super::column::{Column, Numbers, float};
 use crate::live::{Counts, Group, Live};
 use crate::text::escape_for_terminal;
 
-/// What closes of the past count under once their cgroup is gone: it grew when they were moved, not
-/// when they happened.
+/// The name under which closes are counted once their cgroup is gone. It grows when they are moved, not
+/// when they happen.
 const RETIRED: &str = "retired";
 
-/// Starts of a daemon that lie no further apart are the same: they are told from the start of the
-/// host, which moves as its clock is adjusted. Seconds.
+/// Start times of a daemon that differ by less are the same start, seconds: they are computed from the
+/// boot time, which moves as the clock is adjusted.
 const SAME: f64 = 2.0;
 
 /// Numbers of a unit, or of the host, over time.

@@ -10,7 +10,7 @@ use super::state::{Shown, ViewState};
 use crate::live::{Health, RecentClose};
 use crate::table;
 
-/// What is printed as JSON.
+/// The JSON document.
 #[derive(Serialize)]
 struct Printed<'a> {
     host: &'a str,

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, UnixListener};
 use super::Listeners;
 use super::unix::SocketFile;
 
-/// What bytes come and go through.
+/// A stream of bytes in both directions.
 pub(in crate::http) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
@@ -24,7 +24,7 @@ pub(in crate::http) type Peer = Option<IpAddr>;
 /// Takes connections of all listeners in turn.
 pub(in crate::http) struct Accept {
     listeners: Vec<Listener>,
-    /// The one whose turn it is.
+    /// The listener whose turn it is.
     next: usize,
 }
 

@@ -59,7 +59,7 @@ impl Users {
     }
 }
 
-/// What becomes of a request.
+/// Whether to answer a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::http) enum Verdict {
     /// It may be answered.

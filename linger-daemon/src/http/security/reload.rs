@@ -27,7 +27,7 @@ struct State {
     looked: Instant,
 }
 
-/// What changes when a file does.
+/// Metadata that changes whenever the file does.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     file: (u64, u64),
@@ -37,7 +37,7 @@ struct Stamp {
 }
 
 impl Stamp {
-    /// None if the file cannot be looked at.
+    /// `None` if the metadata cannot be read.
     fn of(path: &Path) -> Option<Self> {
         let metadata = fs::metadata(path).ok()?;
         Some(Self {
@@ -56,7 +56,7 @@ impl Security {
         Self::with(None, Arc::default(), Vec::new())
     }
 
-    /// What a file says, which must be right.
+    /// Loads a file, which must be valid.
     pub fn load(file: &Path) -> Result<Self, SecurityError> {
         let mut seen = Vec::new();
         let rules = read(file, &mut seen)?;
@@ -82,7 +82,7 @@ impl Security {
         self.rules().tls.is_some()
     }
 
-    /// What holds now. A file that has become wrong changes nothing, but is told of once.
+    /// The rules in effect. If the file becomes invalid, they stay as they are, and one warning is logged.
     pub(in crate::http) fn rules(&self) -> Arc<Rules> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = &self.file

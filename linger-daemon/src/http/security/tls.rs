@@ -182,7 +182,7 @@ fn version(key: &'static str, name: Option<&str>, default: u8) -> Result<u8, Mis
     }
 }
 
-/// What a file calls by this name: relative paths begin where it stands.
+/// Resolves a path in a file: relative ones start at the folder of the file.
 fn beside(file: &Path, name: &str) -> PathBuf {
     file.parent().unwrap_or(Path::new("")).join(name)
 }

@@ -4,13 +4,13 @@ use std::cmp::Reverse;
 
 use linger_ebpf::{Counters, Outcome};
 
-/// What of a group may be worth a look.
+/// A number by which groups are ranked.
 type Measure = fn(&Counters) -> u64;
 
-/// Each gives a place in turn to the group that it finds largest.
+/// They take turns in choosing their largest group.
 const MEASURES: [Measure; 4] = [lost, aborted, blocked, closed];
 
-/// The indices of those that are largest by one measure or another, at most so many, in their order.
+/// The indices of at most `most` groups that are the largest by some measure, ascending.
 pub(super) fn largest(groups: &[&Counters], most: usize) -> Vec<usize> {
     let ranked = MEASURES.map(|measure| {
         let mut indices: Vec<_> = (0..groups.len()).collect();
