@@ -6,10 +6,11 @@
 //! configuration lists, and there is none.
 
 use std::collections::BTreeSet;
+use std::fs;
 
 use serde_json::Value;
 
-use crate::files::{dashboards, list, panels, path, text, yaml};
+use crate::files::{dashboards, files, list, panels, path, text, yaml};
 use crate::selector::{Selector, bare, selectors};
 
 /// The units of the linter's list that are used.
@@ -324,5 +325,24 @@ fn panels_have_numbers_and_places_of_their_own() {
                 assert!(taken.insert(cell), "{} overlaps", panel["title"]);
             }
         }
+    }
+}
+
+/// Which `cargo xtask lab pictures` draws anew.
+#[test]
+fn every_panel_is_in_the_picture_of_its_dashboard() {
+    for file in files("dashboards", "json") {
+        let name = file.file_stem().unwrap().to_string_lossy();
+        let picture = path(&format!("dashboards/pictures/{name}.svg"));
+        let picture = fs::read_to_string(&picture)
+            .unwrap_or_else(|error| panic!("{}: {error}", picture.display()));
+        let dashboard = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+        for panel in panels(&dashboard) {
+            let title = text(&panel["title"]);
+            let label = format!("aria-label=\"{title}\"");
+            assert!(picture.contains(&label), "{name}: no picture of {title}");
+        }
+        let shown = fs::read_to_string(path("dashboards/README.md")).unwrap();
+        assert!(shown.contains(&format!("(pictures/{name}.svg)")), "{name}");
     }
 }

@@ -4,6 +4,7 @@ mod bench;
 mod churn;
 mod cookbook;
 mod dashboards;
+mod pictures;
 mod scale;
 mod stack;
 mod table;
@@ -43,6 +44,10 @@ enum Task {
     ///
     /// They go to dashboards/, and are committed with it.
     Dashboards(dashboards::Options),
+    /// Draw the dashboards, by what a real Prometheus answers, into dashboards/pictures
+    ///
+    /// It scrapes simulated hosts, and a real lingerd for the dashboard of lingerd itself.
+    Pictures(pictures::Options),
     /// Find out what many hosts come to: simulated ones, and a real Prometheus that scrapes them
     ///
     /// Series, samples, memory, processor and disk of Prometheus, the time of rules and of every query of the
@@ -75,6 +80,11 @@ fn perform(task: Task) -> Result<bool> {
             stack::run(&options)?;
         }
         Task::Dashboards(options) => dashboards::make(&options)?,
+        Task::Pictures(options) => {
+            setup::ensure(Purpose::Stack)?;
+            setup::mount_tracefs()?;
+            pictures::make(&options)?;
+        }
         Task::Scale(options) => {
             setup::ensure(Purpose::Stack)?;
             setup::mount_tracefs()?;

@@ -25,6 +25,7 @@ use linger_testkit::server::Server;
 use linger_xtask::architecture::Architecture;
 use linger_xtask::artifacts;
 use linger_xtask::shell::{command, root, run_unseen};
+use serde_json::Value;
 
 use self::fleet::Fleet;
 use self::prometheus::Prometheus;
@@ -109,6 +110,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bail!("a query was refused: {error}");
     }
     Ok(())
+}
+
+/// Simulates so many hosts from now on; as targets of a Prometheus.
+pub(crate) fn simulate(hosts: usize, groups: usize) -> Result<Vec<Value>> {
+    let served = exercised(&artifacts::lingerd(Architecture::here())?)?;
+    let fleet = Fleet::new(pattern(&served)?, hosts, groups);
+    let address = serve::start(Arc::new(fleet))?;
+    Ok(prometheus::targets(address, hosts).collect())
 }
 
 fn pattern(served: &str) -> Result<Vec<Family>> {

@@ -79,7 +79,9 @@ fn exists(series: &Series, entry: &Entry) -> bool {
     let is_outcome = |name: &str| name.contains("abort") || name.starts_with("linger");
     match (series.metric.as_str(), series.label("cause")) {
         ("linger_unread_bytes_total", _) => happens("unread_aborted"),
-        ("linger_resets_sent_total", Some(cause)) => happens(cause),
+        ("linger_resets_sent_total", Some(cause)) => {
+            happens(cause) || entry.habit.fates.contains(&cause)
+        }
         (_, Some(cause)) if is_outcome(cause) => happens(cause),
         (_, Some(_)) | ("linger_orphans_total", _) => has_orphans,
         _ => match (series.label("outcome"), series.label("waited")) {

@@ -165,10 +165,9 @@ fn folder() -> PathBuf {
     root().join("target/scale")
 }
 
-/// What is JSON is YAML.
-fn settings(fleet: SocketAddr, hosts: usize, interval: Duration) -> Value {
-    let seconds = format!("{}s", interval.as_secs());
-    let host = |number| {
+/// All simulated hosts of a server.
+pub(super) fn targets(fleet: SocketAddr, hosts: usize) -> impl Iterator<Item = Value> {
+    (0..hosts).map(move |number| {
         json!({
             "targets": [fleet.to_string()],
             "labels": {
@@ -176,7 +175,12 @@ fn settings(fleet: SocketAddr, hosts: usize, interval: Duration) -> Value {
                 "instance": format!("host{number}.example.net:10546"),
             },
         })
-    };
+    })
+}
+
+/// What is JSON is YAML.
+fn settings(fleet: SocketAddr, hosts: usize, interval: Duration) -> Value {
+    let seconds = format!("{}s", interval.as_secs());
     json!({
         "global": {
             "scrape_interval": seconds,
@@ -186,7 +190,7 @@ fn settings(fleet: SocketAddr, hosts: usize, interval: Duration) -> Value {
         "rule_files": [root().join("dashboards/rules/*.yaml")],
         "scrape_configs": [{
             "job_name": "lingerd",
-            "static_configs": (0..hosts).map(host).collect::<Vec<_>>(),
+            "static_configs": targets(fleet, hosts).collect::<Vec<_>>(),
         }],
     })
 }

@@ -1,0 +1,72 @@
+//! A picture of each dashboard, drawn of what a real Prometheus answers its queries.
+
+mod answers;
+mod draw;
+mod plot;
+mod unit;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use linger_xtask::shell::root;
+use serde_json::Value;
+
+use self::answers::Answers;
+
+/// What to draw, and of what.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Seconds that Prometheus scrapes before it is asked
+    #[arg(long = "for", value_name = "SECONDS", default_value_t = 900, value_parser = clap::value_parser!(u64).range(60..=86400))]
+    time: u64,
+    /// Draw the answers of the last run once more
+    #[arg(long)]
+    again: bool,
+}
+
+/// Asks what the dashboards ask, and draws them.
+pub(crate) fn make(options: &Options) -> Result<()> {
+    let dashboards = dashboards()?;
+    let kept = root().join("target/pictures.json");
+    if !options.again {
+        let answers = answers::ask(&dashboards, options.time)?;
+        fs::write(&kept, serde_json::to_string(&answers)?)?;
+    }
+    let answers = fs::read_to_string(&kept).with_context(|| format!("read {}", kept.display()))?;
+    let answers: Answers = serde_json::from_str(&answers)?;
+    let folder = root().join("dashboards/pictures");
+    fs::create_dir_all(&folder)?;
+    for (name, dashboard) in &dashboards {
+        let file = folder.join(format!("{name}.svg"));
+        fs::write(&file, draw::dashboard(dashboard, &answers, name))?;
+        println!("{}", file.display());
+    }
+    Ok(())
+}
+
+/// All dashboards, by the names of their files.
+fn dashboards() -> Result<Vec<(String, Value)>> {
+    let files = fs::read_dir(root().join("dashboards"))?;
+    let mut files = files
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<PathBuf>>>()?;
+    files.retain(|file| file.extension().is_some_and(|ending| ending == "json"));
+    files.sort();
+    let read = |file: PathBuf| {
+        let name = file.file_stem().unwrap_or_default().to_string_lossy();
+        let dashboard = serde_json::from_str(&fs::read_to_string(&file)?)?;
+        Ok((name.into_owned(), dashboard))
+    };
+    files.into_iter().map(read).collect()
+}
+
+/// The list that stands here, or nothing.
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// The text that stands here, or nothing.
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}

@@ -1,0 +1,291 @@
+//! A dashboard as SVG: its panels where Grafana puts them, readable on light and dark pages.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use super::answers::Answers;
+use super::plot::{self, Series};
+use super::unit::written;
+use super::{list, text};
+
+/// Of Grafana's 24 columns, and of its rows.
+const COLUMN: f64 = 50.0;
+const ROW: f64 = 27.0;
+/// Around panels.
+const GAP: f64 = 4.0;
+/// Inside panels.
+pub(super) const PAD: f64 = 10.0;
+/// Above the first panel.
+const HEAD: f64 = 40.0;
+/// How wide a letter is at most, of 11 pixels.
+const LETTER: f64 = 6.1;
+/// How many of them are in the place of one of a title.
+const BOLD: f64 = 0.86;
+
+const STYLE: &str = "text{font:11px system-ui,sans-serif;fill:#57606a}\
+.page{fill:#f4f5f5}.panel{fill:#fff;stroke:#d8dce0}.title,.row{font-size:12px;font-weight:600;fill:#24292e}\
+.row{font-size:14px}.name{font-size:18px;font-weight:600;fill:#24292e}.value{font-size:24px;font-weight:600}\
+.good{fill:#1a7f37}.bad{fill:#c5221f}.line{stroke:#8c959f;stroke-opacity:.3}.series{fill:none;stroke-width:1.3}\
+@media(prefers-color-scheme:dark){text{fill:#b1bac4}.page{fill:#111217}.panel{fill:#181b1f;stroke:#2c3235}\
+.title,.row,.name{fill:#e6edf3}.good{fill:#56d364}.bad{fill:#ff7b72}}";
+
+/// A box in the picture: left, top, width and height.
+#[derive(Clone, Copy)]
+pub(super) struct Area {
+    pub(super) x: f64,
+    pub(super) y: f64,
+    pub(super) w: f64,
+    pub(super) h: f64,
+}
+
+impl Area {
+    pub(super) fn bottom(self) -> f64 {
+        self.y + self.h
+    }
+}
+
+/// The picture of a dashboard.
+pub(super) fn dashboard(dashboard: &Value, answers: &Answers, name: &str) -> String {
+    let panels = list(&dashboard["panels"]);
+    let place = |panel: &Value, side: &str| panel["gridPos"][side].as_f64().unwrap_or_default();
+    let rows = panels
+        .iter()
+        .map(|panel| place(panel, "y") + place(panel, "h"));
+    let (width, height) = (24.0 * COLUMN, HEAD + ROW * rows.fold(0.0, f64::max) + GAP);
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" role=\"img\">\n\
+         <title>{0}</title>\n<style>{STYLE}</style>\n\
+         <rect class=\"page\" width=\"{width}\" height=\"{height}\"/>\n\
+         <text class=\"name\" x=\"{PAD}\" y=\"27\">{0}</text>\n",
+        escape(text(&dashboard["title"]))
+    );
+    for panel in panels {
+        let area = Area {
+            x: place(panel, "x") * COLUMN + GAP,
+            y: HEAD + place(panel, "y") * ROW,
+            w: place(panel, "w") * COLUMN - 2.0 * GAP,
+            h: place(panel, "h") * ROW - 2.0 * GAP,
+        };
+        let title = text(&panel["title"]);
+        if panel["type"] == "row" {
+            put(
+                &mut svg,
+                "row",
+                "start",
+                (area.x + 2.0, area.y + 16.0),
+                title,
+            );
+            continue;
+        }
+        let Area { x, y, w, h } = area;
+        let _ = writeln!(
+            svg,
+            "<g role=\"group\" aria-label=\"{}\">\n<rect class=\"panel\" x=\"{x}\" y=\"{y}\" width=\"{w}\" height=\"{h}\" rx=\"2\"/>",
+            escape(title)
+        );
+        let shown = cut(title, (w - PAD) * BOLD);
+        put(&mut svg, "title", "start", (x + PAD, y + 17.0), &shown);
+        let inner = Area {
+            x: x + PAD,
+            y: y + 26.0,
+            w: w - 2.0 * PAD,
+            h: h - 32.0,
+        };
+        content(&mut svg, panel, answers, name, inner);
+        svg += "</g>\n";
+    }
+    svg + "</svg>\n"
+}
+
+fn content(svg: &mut String, panel: &Value, answers: &Answers, name: &str, area: Area) {
+    let found = answers.of(name, panel);
+    let defaults = &panel["fieldConfig"]["defaults"];
+    if found.iter().all(|series| list(series).is_empty()) {
+        let none = text(&defaults["noValue"]);
+        let middle = (area.x + area.w / 2.0, area.y + area.h / 2.0);
+        put(svg, "", "middle", middle, none);
+        return;
+    }
+    let series = all_series(panel, found);
+    match text(&panel["type"]) {
+        "stat" => stat(svg, panel, &series, answers, area),
+        "table" => table(svg, panel, found, answers, area),
+        "heatmap" => plot::heatmap(svg, &series, answers, area),
+        _ => plot::lines(svg, panel, series, answers, area),
+    }
+}
+
+/// The series of all queries of a panel, with their names.
+fn all_series(panel: &Value, found: &[Value]) -> Vec<Series> {
+    let targets = list(&panel["targets"]).iter().zip(found);
+    let named = targets.flat_map(|(target, found)| {
+        let legend = text(&target["legendFormat"]);
+        list(found)
+            .iter()
+            .map(move |series| Series::new(legend, series))
+    });
+    named.collect()
+}
+
+/// The last number, one beside the other if there are several.
+fn stat(svg: &mut String, panel: &Value, series: &[Series], answers: &Answers, area: Area) {
+    let defaults = &panel["fieldConfig"]["defaults"];
+    let alarming = list(&defaults["thresholds"]["steps"])
+        .iter()
+        .find_map(|step| step["value"].as_f64());
+    let is_named = panel["options"]["textMode"] == "value_and_name";
+    #[expect(clippy::cast_precision_loss, reason = "a handful")]
+    let each = area.w / series.len() as f64;
+    for (number, series) in series.iter().enumerate() {
+        #[expect(clippy::cast_precision_loss, reason = "a handful")]
+        let x = area.x + each * (number as f64 + 0.5);
+        let value = series.last();
+        let class = match alarming {
+            Some(from) if value >= from => "value bad",
+            _ => "value good",
+        };
+        let number = written(value, text(&defaults["unit"]), answers.end);
+        put(
+            svg,
+            class,
+            "middle",
+            (x, area.y + area.h / 2.0 + 6.0),
+            &number,
+        );
+        if is_named {
+            put(svg, "", "middle", (x, area.bottom() - 6.0), &series.name);
+        }
+    }
+}
+
+/// One row for each set of labels, with a column for each query.
+fn table(svg: &mut String, panel: &Value, found: &[Value], answers: &Answers, area: Area) {
+    let targets = list(&panel["targets"]);
+    let mut labels: Vec<&str> = Vec::new();
+    for series in found.iter().flat_map(list) {
+        let metric = series["metric"].as_object();
+        for label in metric.into_iter().flatten().map(|(label, _)| label) {
+            if !labels.contains(&label.as_str()) {
+                labels.push(label);
+            }
+        }
+    }
+    let mut rows: Vec<(Vec<&str>, Vec<Option<f64>>)> = Vec::new();
+    for (column, found) in found.iter().enumerate() {
+        for series in list(found) {
+            let key = labels.iter().map(|label| series["metric"][label].as_str());
+            let key: Vec<_> = key.collect();
+            // Of labels that a query does not have, any value fits.
+            let fits = |(row, _): &&mut (Vec<&str>, _)| {
+                key.iter()
+                    .zip(row)
+                    .all(|(one, other)| one.is_none_or(|one| one == *other))
+            };
+            let value = Some(Series::new("", series).last());
+            if let Some((_, values)) = rows.iter_mut().find(fits) {
+                values[column] = value;
+            } else {
+                let mut values = vec![None; targets.len()];
+                values[column] = value;
+                rows.push((
+                    key.into_iter().map(Option::unwrap_or_default).collect(),
+                    values,
+                ));
+            }
+        }
+    }
+    rows.sort_by(|(_, one), (_, other)| {
+        other[0]
+            .partial_cmp(&one[0])
+            .unwrap_or(std::cmp::Ordering::Equal)
+    });
+    let unit = |name: &str| {
+        let mut overrides = list(&panel["fieldConfig"]["overrides"]).iter();
+        let own = overrides.find(|one| one["matcher"]["options"] == name);
+        own.map_or("short", |one| text(&one["properties"][0]["value"]))
+    };
+    let names = targets.iter().map(|target| text(&target["legendFormat"]));
+    let header = labels.iter().copied().chain(names.clone());
+    let (first, rest) = (190.0_f64, labels.len() + targets.len());
+    #[expect(clippy::cast_precision_loss, reason = "a handful")]
+    let each = (area.w - first) / (rest - 1).max(1) as f64;
+    #[expect(clippy::cast_precision_loss, reason = "a handful")]
+    let left = |column: usize| match column {
+        0 => area.x,
+        _ => area.x + first + each * (column as f64 - 1.0),
+    };
+    let width = |column: usize| if column == 0 { first } else { each };
+    for (column, name) in header.enumerate() {
+        let place = (left(column), area.y + 12.0);
+        put(
+            svg,
+            "title",
+            "start",
+            place,
+            &cut(name, (width(column) - 6.0) * BOLD),
+        );
+    }
+    let mut y = area.y + 12.0;
+    for (key, values) in rows {
+        y += 19.0;
+        if y > area.bottom() {
+            break;
+        }
+        let (from, to) = (area.x, area.x + area.w);
+        let _ = writeln!(
+            svg,
+            "<path class=\"line\" d=\"M{from} {:.1}H{to}\"/>",
+            y - 13.0
+        );
+        let values = values.iter().zip(names.clone()).map(|(value, name)| {
+            value.map_or(String::new(), |value| {
+                written(value, unit(name), answers.end)
+            })
+        });
+        let cells = key.into_iter().map(str::to_owned).chain(values);
+        for (column, cell) in cells.enumerate() {
+            put(
+                svg,
+                "",
+                "start",
+                (left(column), y),
+                &cut(&cell, width(column) - 8.0),
+            );
+        }
+    }
+}
+
+/// As much of a text as there is room for.
+pub(super) fn cut(text: &str, width: f64) -> String {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a width of some hundred"
+    )]
+    let room = (width / LETTER).max(1.0) as usize;
+    if text.chars().count() <= room {
+        return text.to_owned();
+    }
+    let start: String = text.chars().take(room - 1).collect();
+    start + "…"
+}
+
+/// Writes a text.
+pub(super) fn put(svg: &mut String, class: &str, anchor: &str, (x, y): (f64, f64), text: &str) {
+    let class = match class {
+        "" => String::new(),
+        class => format!(" class=\"{class}\""),
+    };
+    let text = escape(text);
+    let _ = writeln!(
+        svg,
+        "<text{class} x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>"
+    );
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('"', "&quot;")
+}

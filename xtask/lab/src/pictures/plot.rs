@@ -1,0 +1,348 @@
+//! What is drawn over time.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use super::answers::Answers;
+use super::draw::{Area, cut, put};
+use super::text;
+use super::unit::written;
+
+/// Told apart by most people, on light and on dark ground.
+const COLOURS: [&str; 10] = [
+    "#4c8bf5", "#e8710a", "#1e9e6a", "#d6408b", "#8e63ce", "#a88c00", "#0aa5b8", "#c5493c",
+    "#6b7bd6", "#7a8b4f",
+];
+/// For the numbers of an axis.
+const LEFT: f64 = 62.0;
+/// For the title.
+const ABOVE: f64 = 8.0;
+/// For times.
+const BELOW: f64 = 18.0;
+/// A line of the legend.
+const LINE: f64 = 14.0;
+/// Lines of the legend, in two columns.
+const LINES: usize = 4;
+
+/// A name, and numbers over time.
+pub(super) struct Series {
+    pub(super) name: String,
+    points: Vec<(f64, f64)>,
+}
+
+impl Series {
+    /// As Prometheus answers; `legend` has its labels in two braces.
+    pub(super) fn new(legend: &str, series: &Value) -> Self {
+        let mut name = legend.to_owned();
+        for (label, value) in series["metric"].as_object().into_iter().flatten() {
+            name = name.replace(&format!("{{{{{label}}}}}"), text(value));
+        }
+        let single = [series["value"].clone()];
+        let points = match &series["values"] {
+            Value::Array(values) => values,
+            _ => &single[..],
+        };
+        let point = |point: &Value| Some((point[0].as_f64()?, text(&point[1]).parse().ok()?));
+        let points = points.iter().filter_map(point);
+        Self {
+            name,
+            points: points
+                .filter(|(_, value): &(f64, f64)| value.is_finite())
+                .collect(),
+        }
+    }
+
+    pub(super) fn last(&self) -> f64 {
+        self.points.last().map_or(0.0, |(_, value)| *value)
+    }
+
+    fn most(&self) -> f64 {
+        self.points
+            .iter()
+            .map(|(_, value)| *value)
+            .fold(0.0, f64::max)
+    }
+
+    fn at(&self, time: f64) -> Option<f64> {
+        let mut points = self.points.iter();
+        points
+            .find(|(at, _)| (at - time).abs() < 0.5)
+            .map(|(_, value)| *value)
+    }
+}
+
+/// Lines, or areas on top of each other, with a legend.
+pub(super) fn lines(
+    svg: &mut String,
+    panel: &Value,
+    mut all: Vec<Series>,
+    answers: &Answers,
+    area: Area,
+) {
+    let defaults = &panel["fieldConfig"]["defaults"];
+    let unit = text(&defaults["unit"]);
+    let is_stacked = defaults["custom"]["stacking"]["mode"] == "normal";
+    all.sort_by(|one, other| other.most().total_cmp(&one.most()));
+    let rows = all.len().div_ceil(2).min(LINES);
+    #[expect(clippy::cast_precision_loss, reason = "a handful")]
+    let plot = Area {
+        x: area.x + LEFT,
+        w: area.w - LEFT,
+        y: area.y + ABOVE,
+        h: area.h - ABOVE - BELOW - LINE * rows as f64 - 6.0,
+    };
+    let times = times(&all);
+    let sum = |time: &f64| {
+        all.iter()
+            .filter_map(|series| series.at(*time))
+            .sum::<f64>()
+    };
+    let highest = if is_stacked {
+        times.iter().map(sum).fold(0.0, f64::max)
+    } else {
+        all.iter().map(Series::most).fold(0.0, f64::max)
+    };
+    let top = nice(highest, unit);
+    axes(svg, plot, answers, |part| {
+        // Between on and off there is nothing.
+        if unit.starts_with("bool") && part.fract() != 0.0 {
+            return String::new();
+        }
+        written(top * part, unit, answers.end)
+    });
+    let x = |time: f64| plot.x + plot.w * (time - answers.start) / (answers.end - answers.start);
+    let y = |value: f64| plot.bottom() - plot.h * value / top;
+    let mut below = vec![0.0; times.len()];
+    for (series, colour) in all.iter().zip(COLOURS.iter().cycle()) {
+        if is_stacked {
+            let mut over = below.clone();
+            for (sum, time) in over.iter_mut().zip(&times) {
+                *sum += series.at(*time).unwrap_or(0.0);
+            }
+            let mut path = String::new();
+            let there = times.iter().zip(&over);
+            let back = times.iter().zip(&below).rev();
+            for (time, value) in there.chain(back) {
+                let _ = write!(path, "{:.0} {:.1} ", x(*time), y(*value));
+            }
+            let _ = writeln!(
+                svg,
+                "<polygon points=\"{}\" fill=\"{colour}\" fill-opacity=\".75\"/>",
+                path.trim_end()
+            );
+            below = over;
+        } else {
+            let mut path = String::new();
+            let mut before = None;
+            for (time, value) in &series.points {
+                // Where there is no point there is no line.
+                let step = if before.is_some_and(|before| time - before < 6.0) {
+                    'L'
+                } else {
+                    'M'
+                };
+                let _ = write!(path, "{step}{:.0} {:.1}", x(*time), y(*value));
+                before = Some(*time);
+            }
+            let _ = writeln!(
+                svg,
+                "<path class=\"series\" stroke=\"{colour}\" d=\"{path}\"/>"
+            );
+        }
+    }
+    legend(
+        svg,
+        &all,
+        unit,
+        answers,
+        Area {
+            y: area.bottom() - LINE * f64::from(u8::try_from(rows).unwrap_or(0)),
+            ..area
+        },
+    );
+}
+
+/// Names with their colours and last values, in two columns; those that find no place are counted.
+fn legend(svg: &mut String, all: &[Series], unit: &str, answers: &Answers, area: Area) {
+    let width = area.w / 2.0;
+    let rows = all.len().div_ceil(2).min(LINES);
+    let left_over = all.len().saturating_sub(2 * LINES);
+    for (number, series) in all.iter().take(2 * LINES).enumerate() {
+        #[expect(clippy::cast_precision_loss, reason = "a handful")]
+        let (x, y) = (
+            area.x + width * (number / rows) as f64,
+            area.y + LINE * (number % rows) as f64 + 11.0,
+        );
+        let right = x + width - 14.0;
+        if left_over > 0 && number + 1 == 2 * LINES {
+            put(
+                svg,
+                "",
+                "start",
+                (x + 14.0, y),
+                &format!("and {} more", left_over + 1),
+            );
+            return;
+        }
+        let colour = COLOURS[number % COLOURS.len()];
+        let _ = writeln!(
+            svg,
+            "<rect x=\"{x:.1}\" y=\"{:.1}\" width=\"9\" height=\"3\" fill=\"{colour}\"/>",
+            y - 5.0
+        );
+        put(
+            svg,
+            "",
+            "start",
+            (x + 14.0, y),
+            &cut(&series.name, width - 100.0),
+        );
+        put(
+            svg,
+            "",
+            "end",
+            (right, y),
+            &written(series.last(), unit, answers.end),
+        );
+    }
+}
+
+/// How often each time between two bounds was met.
+pub(super) fn heatmap(svg: &mut String, all: &[Series], answers: &Answers, area: Area) {
+    let bound = |series: &Series| series.name.parse().unwrap_or(f64::INFINITY);
+    let mut buckets: Vec<_> = all.iter().collect();
+    buckets.sort_by(|one, other| bound(one).total_cmp(&bound(other)));
+    let plot = Area {
+        x: area.x + LEFT,
+        w: area.w - LEFT,
+        y: area.y + ABOVE,
+        h: area.h - ABOVE - BELOW - 4.0,
+    };
+    #[expect(clippy::cast_precision_loss, reason = "a handful")]
+    let each = plot.h / buckets.len() as f64;
+    let times = times(all);
+    let cell = |bucket: usize, time: f64| {
+        let value = buckets[bucket].at(time).unwrap_or(0.0);
+        let below = bucket
+            .checked_sub(1)
+            .and_then(|below| buckets[below].at(time));
+        (value - below.unwrap_or(0.0)).max(0.0)
+    };
+    let cells = (0..buckets.len()).flat_map(|bucket| times.iter().map(move |time| (bucket, *time)));
+    let most = cells
+        .clone()
+        .map(|(bucket, time)| cell(bucket, time))
+        .fold(0.0, f64::max);
+    axes(svg, plot, answers, |_| String::new());
+    let width = plot.w * 5.0 / (answers.end - answers.start);
+    for (bucket, time) in cells {
+        let value = cell(bucket, time);
+        if value > 1e-9 {
+            let x = plot.x + plot.w * (time - answers.start) / (answers.end - answers.start);
+            #[expect(clippy::cast_precision_loss, reason = "a handful")]
+            let y = plot.bottom() - each * (bucket + 1) as f64;
+            let strength = 0.12 + 0.88 * (value / most).sqrt();
+            let _ = writeln!(
+                svg,
+                "<path fill=\"#d9480f\" fill-opacity=\"{strength:.2}\" d=\"M{:.1} {:.1}h{width:.1}v{:.1}h-{width:.1}z\"/>",
+                (x - width).max(plot.x),
+                y + 0.5,
+                each - 1.0
+            );
+        }
+    }
+    for (number, series) in buckets.iter().enumerate() {
+        #[expect(clippy::cast_precision_loss, reason = "a handful")]
+        let y = plot.bottom() - each * number as f64 - each / 2.0 + 4.0;
+        let le = match bound(series) {
+            le if le.is_finite() => format!("≤ {}", written(le, "s", 0.0)),
+            _ => "more".to_owned(),
+        };
+        put(svg, "", "end", (plot.x - 6.0, y), &le);
+    }
+}
+
+/// All times of points, in order.
+fn times(all: &[Series]) -> Vec<f64> {
+    let mut times: Vec<f64> = all
+        .iter()
+        .flat_map(|series| series.points.iter().map(|(time, _)| *time))
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times.dedup();
+    times
+}
+
+/// Five lines with what they stand for, and times below.
+fn axes(svg: &mut String, plot: Area, answers: &Answers, label: impl Fn(f64) -> String) {
+    for quarter in 0..=4 {
+        let part = f64::from(quarter) / 4.0;
+        let y = plot.bottom() - plot.h * part;
+        let (from, to) = (plot.x, plot.x + plot.w);
+        let _ = writeln!(
+            svg,
+            "<path class=\"line\" d=\"M{from:.1} {y:.1}H{to:.1}\"/>"
+        );
+        let label = label(part);
+        if !label.is_empty() {
+            put(svg, "", "end", (plot.x - 6.0, y + 4.0), &label);
+        }
+    }
+    let span = answers.end - answers.start;
+    let steps = [60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
+    let step = steps
+        .into_iter()
+        .find(|step| span / step <= 6.0)
+        .unwrap_or(span);
+    let mut time = (answers.start / step).ceil() * step;
+    while time <= answers.end {
+        let x = plot.x + plot.w * (time - answers.start) / span;
+        #[expect(clippy::cast_possible_truncation, reason = "minutes of a day")]
+        let minutes = (time / 60.0).rem_euclid(1440.0) as i64;
+        let clock = format!("{:02}:{:02}", minutes / 60, minutes % 60);
+        // Whole, at either end.
+        let x = x.clamp(plot.x + 14.0, plot.x + plot.w - 14.0);
+        put(svg, "", "middle", (x, plot.bottom() + 14.0), &clock);
+        time += step;
+    }
+}
+
+/// A number no smaller than this, of which a quarter is round in its unit.
+fn nice(value: f64, unit: &str) -> f64 {
+    if value <= 0.0 || unit.starts_with("bool") {
+        return 1.0;
+    }
+    let mut scale = match unit {
+        "bytes" => 1024_f64.powf((value.ln() / 1024_f64.ln()).floor().max(0.0)) / 1000.0,
+        _ => 1e-9,
+    };
+    loop {
+        let quarters =
+            [1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.5].map(|quarter| 4.0 * quarter * scale);
+        if let Some(top) = quarters.into_iter().find(|top| value <= *top) {
+            return top;
+        }
+        scale *= 10.0;
+    }
+}
+
+#[test]
+fn names_are_made_of_labels_and_gaps_have_no_number() {
+    let series = serde_json::json!({
+        "metric": { "unit": "nginx.service" },
+        "values": [[5.0, "1"], [10.0, "NaN"], [15.0, "3"]],
+    });
+    let series = Series::new("of {{unit}}", &series);
+    assert_eq!(series.name, "of nginx.service");
+    assert_eq!(series.points, [(5.0, 1.0), (15.0, 3.0)]);
+    assert!(series.at(10.0).is_none());
+}
+
+#[test]
+fn the_scale_is_the_next_that_four_lines_divide() {
+    assert_eq!(
+        [3.0, 23.0].map(|value| nice(value, "short").round().to_string()),
+        ["3", "30"]
+    );
+}
