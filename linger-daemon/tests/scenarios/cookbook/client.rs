@@ -12,6 +12,7 @@ use linger_ebpf::Outcome;
 use socket2::{Domain, Socket, Type};
 
 use super::PORT;
+use crate::scenario::Settings;
 
 /// How long a read may take before it counts as an error: the kernel repeats what was lost after
 /// seconds only.
@@ -111,6 +112,19 @@ impl Client {
         tally.close(self.0, Outcome::AlreadyClosed)?;
         Ok(bytes)
     }
+}
+
+/// Asks by so many clients, one after another, as [`Client::ask_deaf`] does.
+pub(super) fn ask_all_deaf(
+    settings: Settings,
+    clients: u64,
+    request: &[u8],
+) -> io::Result<Vec<Client>> {
+    let ask = |_| {
+        settings.pause();
+        Client::ask_deaf(request)
+    };
+    (0..clients).map(ask).collect()
 }
 
 /// Waits until so many sockets of the server's port are in the state.

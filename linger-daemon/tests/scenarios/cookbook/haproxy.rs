@@ -12,7 +12,7 @@ use linger_ebpf::Outcome;
 use nix::sys::signal::Signal;
 use socket2::Socket;
 
-use super::client::{Client, hear_all, wait_for_servers};
+use super::client::{Client, ask_all_deaf, hear_all, wait_for_servers};
 use super::{PORT, discard, unexpected, unit};
 use crate::attribution::closes;
 use crate::scenario::Settings;
@@ -85,14 +85,7 @@ pub(super) fn nolinger(settings: Settings, truth: &mut Truth) -> io::Result<()> 
     http-request return status 200 content-type text/plain file PAGE\n"
         )
     };
-    let ask = || -> io::Result<Vec<Client>> {
-        (0..CLIENTS)
-            .map(|_| {
-                settings.pause();
-                Client::ask_deaf(REQUEST)
-            })
-            .collect()
-    };
+    let ask = || ask_all_deaf(settings, CLIENTS, REQUEST);
 
     let proxy = Proxy::start(&unit("proxy"), &config(""))?;
     let clients = ask()?;

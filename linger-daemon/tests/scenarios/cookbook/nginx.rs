@@ -10,7 +10,7 @@ use linger_daemon::exercise::state::{self, Queues, TcpState};
 use linger_ebpf::Outcome;
 use nix::sys::signal::Signal;
 
-use super::client::{Client, hear_all, wait_for_servers};
+use super::client::{Client, ask_all_deaf, hear_all, wait_for_servers};
 use super::{PORT, discard, keepalive, unexpected, unit};
 use crate::attribution::{closes, nginx_in};
 use crate::scenario::Settings;
@@ -134,14 +134,7 @@ pub(super) fn timed_out(settings: Settings, truth: &mut Truth) -> io::Result<()>
             }}"
         )
     };
-    let ask = || -> io::Result<Vec<Client>> {
-        (0..CLIENTS)
-            .map(|_| {
-                settings.pause();
-                Client::ask_deaf(REQUEST)
-            })
-            .collect()
-    };
+    let ask = || ask_all_deaf(settings, CLIENTS, REQUEST);
 
     // What is in the queue is left to the kernel, which goes on: the client gets a part, and a FIN.
     let nginx = Nginx::start(&unit("slow"), &http("off"), PAGE)?;

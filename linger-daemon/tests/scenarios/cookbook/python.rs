@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use serde::Deserialize;
 use tempfile::TempDir;
 
-use super::client::{Client, wait_for_servers};
+use super::client::{Client, ask_all_deaf, wait_for_servers};
 use super::{PORT, unexpected, unit};
 use crate::scenario::Settings;
 use crate::service::{self, Service, ServiceName};
@@ -198,11 +198,7 @@ pub(super) fn after_close(settings: Settings, truth: &mut Truth) -> io::Result<(
     const CLIENTS: u64 = 20;
     let takes = |number: u64| number.is_multiple_of(2);
     let server = Server::start(unit("answers"), "after_close", &[CLIENTS, 0])?;
-    let mut clients = Vec::new();
-    for _ in 0..CLIENTS {
-        settings.pause();
-        clients.push(Client::ask_deaf(REQUEST)?);
-    }
+    let clients = ask_all_deaf(settings, CLIENTS, REQUEST)?;
     wait_for_servers(TcpState::FinWait1, CLIENTS)?;
     let (name, tally) = server.end()?;
     truth.service(name, tally);
