@@ -1,7 +1,7 @@
 //! Checks the environment for obstacles to counting: privileges, namespaces, filters, and restrictions of the
 //! kernel. Each finding has a verdict and, if needed, a fix.
 //!
-//! [`Facts`] are read, or given by a test; [`judge`] draws the conclusions.
+//! [`Facts`] are read, or given by a test; [`judge()`] draws the conclusions.
 
 mod facts;
 mod judge;
