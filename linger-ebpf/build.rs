@@ -77,6 +77,9 @@ fn build() -> Result<()> {
         &format!("-Cllvm-args={INLINE}"),
         &format!("-Clink-arg=--llvm-args={INLINE}"),
         &format!("-Clinker={}", linker.display()),
+        // The same source makes the same objects, in whichever folder.
+        &format!("--remap-path-prefix={}=/linger", workspace.display()),
+        &format!("--remap-path-prefix={}=/cargo", cargo_home()?.display()),
     ]
     .join("\u{1f}");
     cargo
@@ -108,6 +111,13 @@ fn build() -> Result<()> {
             .with_context(|| format!("take the object {}", object.display()))?;
     }
     Ok(())
+}
+
+/// Where cargo keeps the sources of dependencies.
+fn cargo_home() -> Result<PathBuf> {
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    home.or_else(|| env::home_dir().map(|home| home.join(".cargo")))
+        .context("neither CARGO_HOME nor HOME is set")
 }
 
 /// Where the objects are built: one folder for all profiles, which so compile them once.

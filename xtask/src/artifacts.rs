@@ -1,5 +1,6 @@
 //! Building the project's executables, and where cargo put them.
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -65,10 +66,7 @@ pub fn floor() -> Result<PathBuf> {
 
 /// Builds the daemon as it is shipped.
 pub fn lingerd(architecture: Architecture) -> Result<PathBuf> {
-    let mut cargo = cargo();
-    cargo.arg("build").args(SHIPPED);
-    build_for(architecture, &mut cargo);
-    let built = build(&mut cargo)?;
+    let built = build(&mut shipped("build", architecture)?)?;
     find(&built, "bin", "lingerd")
 }
 
@@ -77,9 +75,7 @@ pub fn lingerd(architecture: Architecture) -> Result<PathBuf> {
 ///
 /// Only linking differs, so that all it is linked of is built once.
 pub fn lingerd_static(architecture: Architecture, folder: &Path) -> Result<PathBuf> {
-    let mut rustc = cargo();
-    rustc.arg("rustc").args(SHIPPED);
-    build_for(architecture, &mut rustc);
+    let mut rustc = shipped("rustc", architecture)?;
     let built = build(rustc.args(["--", "-Ctarget-feature=+crt-static"]))?;
     fs::create_dir_all(folder)?;
     let to = folder.join("lingerd");
@@ -99,21 +95,45 @@ pub(crate) fn build_for(architecture: Architecture, cargo: &mut Command) {
     let target = format!("{name}-unknown-linux-gnu");
     let variable = target.replace('-', "_");
     let linker = format!("{name}-linux-gnu-gcc");
-    let sysroot = setup::sysroot(architecture).display().to_string();
     cargo
         .args(["--target", &target])
         .env("RUSTC", setup::DEBIAN_RUSTC)
         // What runs in the build is of another compiler than what is built for this machine.
         .env("CARGO_TARGET_DIR", root().join("target").join(name))
         .env(format!("CC_{variable}"), &linker);
-    let settings = [
-        ("LINKER", linker),
-        ("RUSTFLAGS", format!("--sysroot={sysroot}")),
-    ];
+    let settings = [("LINKER", linker), ("RUSTFLAGS", sysroot(architecture))];
     for (setting, value) in settings {
         let setting = format!("CARGO_TARGET_{}_{setting}", variable.to_uppercase());
         cargo.env(setting, value);
     }
+}
+
+/// Where the standard library for another architecture is, as an option of rustc.
+fn sysroot(architecture: Architecture) -> String {
+    format!("--sysroot={}", setup::sysroot(architecture).display())
+}
+
+/// A build of the daemon as it is shipped: the same, bit for bit, in whichever folder, and whoever's home.
+///
+/// Flags for rustc in the environment do not apply.
+fn shipped(command: &str, architecture: Architecture) -> Result<Command> {
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home
+        .or_else(|| env::home_dir().map(|home| home.join(".cargo")))
+        .context("neither CARGO_HOME nor HOME is set")?;
+    let mut flags = vec![
+        format!("--remap-path-prefix={}=/linger", root().display()),
+        format!("--remap-path-prefix={}=/cargo", home.display()),
+    ];
+    if architecture != Architecture::here() {
+        flags.push(sysroot(architecture));
+    }
+    let mut cargo = cargo();
+    cargo.arg(command).args(SHIPPED);
+    build_for(architecture, &mut cargo);
+    // These come before the flags for a target.
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
+    Ok(cargo)
 }
 
 /// Has cargo say what it makes, one JSON object each.

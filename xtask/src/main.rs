@@ -12,7 +12,7 @@ use linger_xtask::kernels::{self, Entry, Kernel, NEWEST, NEWEST_ARM64, Proof, TA
 use linger_xtask::setup::{self, Purpose};
 use linger_xtask::tally::{Scenarios, Tally};
 use linger_xtask::vm::{self, Selection};
-use linger_xtask::{artifacts, fuzz, mutate, package, shell, systemd, test};
+use linger_xtask::{artifacts, fuzz, mutate, package, reproduce, shell, systemd, test};
 
 /// Builds, runs, tests and measures linger.
 ///
@@ -44,6 +44,7 @@ Examples:
                                          a service of yours, to its end
   cargo xtask package                    the Debian package, and a tarball
   cargo xtask package --arch arm64       the same for arm64
+  cargo xtask package --twice            and whether a second build elsewhere is the same
   cargo xtask package --test             and whether it installs, runs, upgrades and goes without trace
   cargo xtask docs                       the book of the pages in docs
   cargo xtask fuzz request --seconds 600 requests that no client would send
@@ -129,6 +130,9 @@ enum Task {
         /// Also install, upgrade, remove and purge it, on a Debian 12 in QEMU
         #[arg(long)]
         test: bool,
+        /// Also make them from a clone in another folder, and fail if a bit differs
+        #[arg(long)]
+        twice: bool,
         /// What that Debian's kernel is: one of the table, or the path of a vmlinuz
         #[arg(value_parser = parse_kernel, requires = "test")]
         kernel: Option<Which>,
@@ -233,8 +237,9 @@ fn perform(task: Task) -> Result<bool> {
         Task::Package {
             architecture,
             test,
+            twice,
             kernel,
-        } => package(architecture, test, kernel),
+        } => package(architecture, test, twice, kernel),
         Task::Docs => docs().map(|()| true),
         Task::Fuzz(options) => {
             setup::ensure(Purpose::Build)?;
@@ -245,7 +250,12 @@ fn perform(task: Task) -> Result<bool> {
 }
 
 /// Makes the packages, and perhaps tests them on a kernel of their architecture.
-fn package(architecture: Option<Architecture>, test: bool, kernel: Option<Which>) -> Result<bool> {
+fn package(
+    architecture: Option<Architecture>,
+    test: bool,
+    twice: bool,
+    kernel: Option<Which>,
+) -> Result<bool> {
     let architecture = architecture.unwrap_or(Architecture::here());
     setup::ensure(match architecture {
         _ if test => Purpose::test_on(architecture),
@@ -253,6 +263,9 @@ fn package(architecture: Option<Architecture>, test: bool, kernel: Option<Which>
         Architecture::Amd64 => Purpose::Package,
     })?;
     let made = package::make(architecture)?;
+    if twice {
+        reproduce::compare(architecture)?;
+    }
     if !test {
         return Ok(true);
     }

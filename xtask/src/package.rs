@@ -1,5 +1,6 @@
 //! What is shipped: the Debian package, and a tarball for other distributions.
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,7 @@ use crate::artifacts;
 use crate::kernels::Kernel;
 use crate::notices;
 use crate::shell::{command, output, root, run, run_unseen, tools};
+use crate::sums;
 use crate::systemd;
 use crate::tally::Scenarios;
 
@@ -53,6 +55,7 @@ pub fn make(architecture: Architecture) -> Result<Made> {
         ])
         .arg(&made.deb))?;
     println!("lintian: no errors, no warnings");
+    sums::write(&folder(), &[&made.deb, &made.tarball])?;
     for file in [&made.deb, &made.tarball] {
         let size = fs::metadata(file)?.len();
         #[expect(clippy::cast_precision_loss, reason = "a size in MiB, to one digit")]
@@ -70,8 +73,21 @@ pub fn test(kernel: &Kernel, made: &Made) -> Result<Scenarios> {
     systemd::run_package_tests(kernel, &built.systemd, [&made.deb, &newer], &made.tarball)
 }
 
+/// The variable that says how old all files of a package are.
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
+/// When the source was last changed, in seconds since 1970: what the environment says, else the last commit.
+fn epoch() -> Result<String> {
+    if let Ok(epoch) = env::var(EPOCH) {
+        return Ok(epoch);
+    }
+    let time = output(command("git").args(["log", "-1", "--format=%ct"]))
+        .with_context(|| format!("not in a git repository: set {EPOCH}"))?;
+    Ok(time.trim().to_owned())
+}
+
 /// Where what is generated lies until it is packed.
-fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     root().join("target/package")
 }
 
@@ -94,7 +110,8 @@ fn make_deb(architecture: Architecture, more: &[&str]) -> Result<PathBuf> {
         .args(more)
         // In its own folder cargo-deb would keep only the last one.
         .arg("--output")
-        .arg(folder());
+        .arg(folder())
+        .env(EPOCH, epoch()?);
     artifacts::build_for(architecture, &mut deb);
     let file = output(&mut deb)?;
     let file = file.lines().last().context("cargo-deb names no package")?;
@@ -122,7 +139,8 @@ fn make_tarball(architecture: Architecture, lingerd: &Path) -> Result<PathBuf> {
     // The same files make the same archive, whoever packs them and when.
     run(command("tar")
         .args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner"])
-        .args(["--mtime=@0", "--gzip", "--create", "--file"])
+        .args(["--mode=u=rwX,go=rX", &format!("--mtime=@{}", epoch()?)])
+        .args(["--gzip", "--create", "--file"])
         .arg(&tarball)
         .arg("--directory")
         .arg(folder())

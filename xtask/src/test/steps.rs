@@ -15,6 +15,7 @@ use crate::fuzz;
 use crate::kernels::{Entry, Kernel, NEWEST, NEWEST_ARM64, PLANS, Proof, TABLE, TOO_OLD};
 use crate::oldest;
 use crate::package;
+use crate::reproduce;
 use crate::setup;
 use crate::shell::{cargo, command, root, run, tools};
 use crate::systemd;
@@ -93,6 +94,14 @@ pub(super) fn all() -> Vec<Step> {
         Step {
             alone: true,
             ..checked("scale", Rest, Full, || lab(&["scale"]))
+        },
+        Step {
+            // It packs where the step "package" does.
+            alone: true,
+            ..checked("reproducible", Rest, Full, || {
+                package::make(Architecture::here())?;
+                reproduce::compare(Architecture::here())
+            })
         },
         checked("cookbook", Rest, Full, || {
             lab(&["cookbook", "--into", "target/cookbook"])
