@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::architecture::Architecture;
 use crate::setup;
-use crate::shell::{cargo, each_line, root, run};
+use crate::shell::{cargo, cargo_by, each_line, root, run, tools};
 
 /// What the tests on other kernels run with.
 pub struct Executables {
@@ -66,7 +66,21 @@ pub fn floor() -> Result<PathBuf> {
 
 /// Builds the daemon as it is shipped.
 pub fn lingerd(architecture: Architecture) -> Result<PathBuf> {
-    let built = build(&mut shipped("build", architecture)?)?;
+    shipped(architecture, Libraries::Unlisted)
+}
+
+/// Whether a binary lists the libraries in it, for `cargo audit bin`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Libraries {
+    /// It does, as what is published.
+    Listed,
+    /// It does not, which takes no further tool to build.
+    Unlisted,
+}
+
+/// Builds the daemon as it is shipped, with a list of its libraries or without.
+pub(crate) fn shipped(architecture: Architecture, libraries: Libraries) -> Result<PathBuf> {
+    let built = build(&mut release("build", architecture, libraries)?)?;
     find(&built, "bin", "lingerd")
 }
 
@@ -74,14 +88,18 @@ pub fn lingerd(architecture: Architecture) -> Result<PathBuf> {
 /// none, and no version of one; puts it into `folder`.
 ///
 /// Only linking differs, so that all it is linked of is built once.
-pub fn lingerd_static(architecture: Architecture, folder: &Path) -> Result<PathBuf> {
-    let mut rustc = shipped("rustc", architecture)?;
+pub fn lingerd_static(
+    architecture: Architecture,
+    libraries: Libraries,
+    folder: &Path,
+) -> Result<PathBuf> {
+    let mut rustc = release("rustc", architecture, libraries)?;
     let built = build(rustc.args(["--", "-Ctarget-feature=+crt-static"]))?;
     fs::create_dir_all(folder)?;
     let to = folder.join("lingerd");
     fs::copy(find(&built, "bin", "lingerd")?, &to)?;
     // Both have the same place.
-    lingerd(architecture)?;
+    shipped(architecture, libraries)?;
     Ok(to)
 }
 
@@ -116,7 +134,7 @@ fn sysroot(architecture: Architecture) -> String {
 /// A build of the daemon as it is shipped: the same, bit for bit, in whichever folder, and whoever's home.
 ///
 /// Flags for rustc in the environment do not apply.
-fn shipped(command: &str, architecture: Architecture) -> Result<Command> {
+fn release(command: &str, architecture: Architecture, libraries: Libraries) -> Result<Command> {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home
         .or_else(|| env::home_dir().map(|home| home.join(".cargo")))
@@ -128,7 +146,13 @@ fn shipped(command: &str, architecture: Architecture) -> Result<Command> {
     if architecture != Architecture::here() {
         flags.push(sysroot(architecture));
     }
-    let mut cargo = cargo();
+    let mut cargo = match libraries {
+        Libraries::Listed => cargo_by(tools().join("cargo-auditable")),
+        Libraries::Unlisted => cargo(),
+    };
+    if libraries == Libraries::Listed {
+        cargo.arg("auditable");
+    }
     cargo.arg(command).args(SHIPPED);
     build_for(architecture, &mut cargo);
     // These come before the flags for a target.

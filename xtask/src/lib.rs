@@ -20,6 +20,7 @@ mod notices;
 mod oldest;
 mod overlay;
 pub mod package;
+pub mod release;
 pub mod reproduce;
 pub mod setup;
 pub mod shell;

@@ -12,7 +12,7 @@ use linger_xtask::kernels::{self, Entry, Kernel, NEWEST, NEWEST_ARM64, Proof, TA
 use linger_xtask::setup::{self, Purpose};
 use linger_xtask::tally::{Scenarios, Tally};
 use linger_xtask::vm::{self, Selection};
-use linger_xtask::{artifacts, fuzz, mutate, package, reproduce, shell, systemd, test};
+use linger_xtask::{artifacts, fuzz, mutate, package, release, reproduce, shell, systemd, test};
 
 /// Builds, runs, tests and measures linger.
 ///
@@ -45,6 +45,7 @@ Examples:
   cargo xtask package                    the Debian package, and a tarball
   cargo xtask package --arch arm64       the same for arm64
   cargo xtask package --twice            and whether a second build elsewhere is the same
+  cargo xtask package --release          all that is published
   cargo xtask package --test             and whether it installs, runs, upgrades and goes without trace
   cargo xtask docs                       the book of the pages in docs
   cargo xtask fuzz request --seconds 600 requests that no client would send
@@ -133,6 +134,9 @@ enum Task {
         /// Also make them from a clone in another folder, and fail if a bit differs
         #[arg(long)]
         twice: bool,
+        /// All that is published, of both architectures: also rpm packages, an image, and a bill of materials
+        #[arg(long, conflicts_with_all = ["architecture", "test", "twice"])]
+        release: bool,
         /// What that Debian's kernel is: one of the table, or the path of a vmlinuz
         #[arg(value_parser = parse_kernel, requires = "test")]
         kernel: Option<Which>,
@@ -234,11 +238,16 @@ fn perform(task: Task) -> Result<bool> {
                 scenarios(kernel, &append, &selection)
             }
         }
+        Task::Package { release: true, .. } => {
+            setup::ensure(Purpose::Release)?;
+            release::make().map(|()| true)
+        }
         Task::Package {
             architecture,
             test,
             twice,
             kernel,
+            ..
         } => package(architecture, test, twice, kernel),
         Task::Docs => docs().map(|()| true),
         Task::Fuzz(options) => {

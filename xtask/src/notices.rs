@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::shell::{cargo, output};
@@ -19,19 +19,12 @@ other versions of each.
 
 /// All notices, as one text.
 pub(crate) fn text() -> Result<String> {
-    let metadata = output(cargo().args(["metadata", "--locked", "--format-version=1"]))?;
-    let metadata: Value = serde_json::from_str(&metadata)?;
-    let shipped = shipped()?;
     let mut list = String::new();
     // By text: who has it.
     let mut texts: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for package in metadata["packages"].as_array().into_iter().flatten() {
+    for package in libraries()? {
         let word = |name: &str| package[name].as_str().unwrap_or_default();
         let name = format!("{} {}", word("name"), word("version"));
-        // The project's own are no one else's.
-        if package["source"].is_null() || !shipped.contains(&name) {
-            continue;
-        }
         writeln!(list, "  {name}: {}", word("license"))?;
         let manifest = Path::new(word("manifest_path"));
         let folder = manifest.parent().context("a manifest is in a folder")?;
@@ -50,6 +43,22 @@ pub(crate) fn text() -> Result<String> {
         )?;
     }
     Ok(all)
+}
+
+/// What cargo says of each library in the binary, except of the project's own.
+pub(crate) fn libraries() -> Result<Vec<Value>> {
+    let metadata = output(cargo().args(["metadata", "--locked", "--format-version=1"]))?;
+    let mut metadata: Value = serde_json::from_str(&metadata)?;
+    let Value::Array(mut packages) = metadata["packages"].take() else {
+        bail!("cargo names no packages");
+    };
+    let shipped = shipped()?;
+    packages.retain(|package| {
+        let word = |name: &str| package[name].as_str().unwrap_or_default();
+        let name = format!("{} {}", word("name"), word("version"));
+        !package["source"].is_null() && shipped.contains(&name)
+    });
+    Ok(packages)
 }
 
 /// Names and versions of what is in the binary: linked into it, or into the programs for the kernel.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use crate::architecture::Architecture;
-use crate::artifacts;
+use crate::artifacts::{self, Libraries};
 use crate::kernels::Kernel;
 use crate::notices;
 use crate::shell::{command, output, root, run, run_unseen, tools};
@@ -31,15 +31,22 @@ const NEWER: &str = "99-1";
 /// What [`make`] made.
 pub struct Made {
     architecture: Architecture,
-    deb: PathBuf,
-    tarball: PathBuf,
+    pub(crate) deb: PathBuf,
+    pub(crate) tarball: PathBuf,
 }
 
 /// Makes the package and the tarball, has lintian look at the package, and says what was made.
 pub fn make(architecture: Architecture) -> Result<Made> {
     artifacts::lingerd(architecture)?;
     make_pages()?;
-    let lingerd = artifacts::lingerd_static(architecture, &folder().join("static"))?;
+    let made = pack(architecture, Libraries::Unlisted)?;
+    sums::write(&folder(), &[&made.deb, &made.tarball])?;
+    Ok(made)
+}
+
+/// Builds and packs the daemon, checks the package, and says what was made.
+pub(crate) fn pack(architecture: Architecture, libraries: Libraries) -> Result<Made> {
+    let lingerd = artifacts::lingerd_static(architecture, libraries, &folder_static(architecture))?;
     let made = Made {
         architecture,
         deb: make_deb(architecture, &[])?,
@@ -55,7 +62,6 @@ pub fn make(architecture: Architecture) -> Result<Made> {
         ])
         .arg(&made.deb))?;
     println!("lintian: no errors, no warnings");
-    sums::write(&folder(), &[&made.deb, &made.tarball])?;
     for file in [&made.deb, &made.tarball] {
         let size = fs::metadata(file)?.len();
         #[expect(clippy::cast_precision_loss, reason = "a size in MiB, to one digit")]
@@ -74,10 +80,10 @@ pub fn test(kernel: &Kernel, made: &Made) -> Result<Scenarios> {
 }
 
 /// The variable that says how old all files of a package are.
-const EPOCH: &str = "SOURCE_DATE_EPOCH";
+pub(crate) const EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// When the source was last changed, in seconds since 1970: what the environment says, else the last commit.
-fn epoch() -> Result<String> {
+pub(crate) fn epoch() -> Result<String> {
     if let Ok(epoch) = env::var(EPOCH) {
         return Ok(epoch);
     }
@@ -86,13 +92,18 @@ fn epoch() -> Result<String> {
     Ok(time.trim().to_owned())
 }
 
+/// Where the static binary lies.
+pub(crate) fn folder_static(architecture: Architecture) -> PathBuf {
+    folder().join("static").join(architecture.name())
+}
+
 /// Where what is generated lies until it is packed.
 pub(crate) fn folder() -> PathBuf {
     root().join("target/package")
 }
 
 /// Makes the manual pages, completions and notices anew.
-fn make_pages() -> Result<()> {
+pub(crate) fn make_pages() -> Result<()> {
     if folder().exists() {
         fs::remove_dir_all(folder())?;
     }
@@ -136,15 +147,20 @@ fn make_tarball(architecture: Architecture, lingerd: &Path) -> Result<PathBuf> {
             .arg(&tree),
     )?;
     let tarball = folder().join(format!("{name}.tar.gz"));
-    // The same files make the same archive, whoever packs them and when.
+    tar(&tarball, &folder(), &[&name])?;
+    fs::remove_dir_all(&tree)?;
+    Ok(tarball)
+}
+
+/// Packs files of a folder, compressed if the archive is called so: the same make the same archive, whoever packs them
+/// and when.
+pub(crate) fn tar(archive: &Path, folder: &Path, files: &[&str]) -> Result<()> {
     run(command("tar")
         .args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner"])
         .args(["--mode=u=rwX,go=rX", &format!("--mtime=@{}", epoch()?)])
-        .args(["--gzip", "--create", "--file"])
-        .arg(&tarball)
+        .args(["--auto-compress", "--create", "--file"])
+        .arg(archive)
         .arg("--directory")
-        .arg(folder())
-        .arg(&name))?;
-    fs::remove_dir_all(&tree)?;
-    Ok(tarball)
+        .arg(folder)
+        .args(files))
 }

@@ -28,6 +28,8 @@ pub enum Purpose {
     Build,
     /// `cargo xtask package`, besides building
     Package,
+    /// `cargo xtask package --release`, besides packages of both architectures
+    Release,
     /// `cargo xtask lab stack`, besides building
     Stack,
     /// `cargo xtask lab bench`, besides building
@@ -111,6 +113,42 @@ const PACKAGE: &[Need] = &[
         packages: &["lintian"],
         then: None,
         elsewhere: "only found on Debian",
+    },
+];
+
+/// What is published besides the packages that are always made.
+const RELEASE: &[Need] = &[
+    Need {
+        what: "cargo-generate-rpm 0.21.1",
+        why: "makes the rpm package; it is compiled here, in a few minutes",
+        present: || CARGO_GENERATE_RPM.is_linked(),
+        packages: &[],
+        then: Some(|| CARGO_GENERATE_RPM.install()),
+        elsewhere: "`cargo install cargo-generate-rpm --version 0.21.1 --locked --root target/tools`",
+    },
+    Need {
+        what: "cargo-auditable 0.7.7",
+        why: "writes the list of libraries into the binary; it is compiled here, in a minute",
+        present: || CARGO_AUDITABLE.is_linked(),
+        packages: &[],
+        then: Some(|| CARGO_AUDITABLE.install()),
+        elsewhere: "`cargo install cargo-auditable --version 0.7.7 --locked --root target/tools`",
+    },
+    Need {
+        what: "rpm and rpmlint",
+        why: "check the rpm package, and install, upgrade and remove it in a root of its own",
+        present: || shell::find("rpm").is_some() && shell::find("rpmlint").is_some(),
+        packages: &["rpm", "rpmlint"],
+        then: None,
+        elsewhere: "install rpm and rpmlint",
+    },
+    Need {
+        what: "buildah and skopeo",
+        why: "make the container image, and read it back",
+        present: || shell::find("buildah").is_some() && shell::find("skopeo").is_some(),
+        packages: &["buildah", "skopeo"],
+        then: None,
+        elsewhere: "install buildah and skopeo",
     },
 ];
 
@@ -415,6 +453,7 @@ fn missing(purpose: Purpose) -> Vec<&'static Need> {
     let needs: &[&[Need]] = match purpose {
         Purpose::Build => &[BUILD],
         Purpose::Package => &[BUILD, PACKAGE],
+        Purpose::Release => &[BUILD, PACKAGE, MACHINE, CROSS, RELEASE],
         Purpose::Stack => &[BUILD, STACK],
         Purpose::Bench => &[BUILD, BENCH, MACHINE],
         Purpose::Docs => &[DOCS],
@@ -546,6 +585,18 @@ const CARGO_DENY: Tool = Tool {
 const CARGO_DEB: Tool = Tool {
     name: "cargo-deb",
     version: "3.8.0",
+    options: &[],
+};
+
+const CARGO_GENERATE_RPM: Tool = Tool {
+    name: "cargo-generate-rpm",
+    version: "0.21.1",
+    options: &[],
+};
+
+const CARGO_AUDITABLE: Tool = Tool {
+    name: "cargo-auditable",
+    version: "0.7.7",
     options: &[],
 };
 

@@ -30,13 +30,18 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
 /// Without what it tells this program of its package: build scripts would see that, and be run again for every
 /// build by hand in between.
 pub fn cargo() -> Command {
+    cargo_by(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// A program that runs cargo, with the environment of [`cargo`].
+pub(crate) fn cargo_by(program: impl AsRef<OsStr>) -> Command {
     const OF_PACKAGES: [&str; 4] = [
         "CARGO_PKG_",
         "CARGO_MANIFEST_",
         "CARGO_CRATE_",
         "CARGO_BIN_",
     ];
-    let mut cargo = command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = command(program);
     for (name, _) in std::env::vars_os() {
         let told = name.to_string_lossy();
         if OF_PACKAGES.iter().any(|start| told.starts_with(start)) {

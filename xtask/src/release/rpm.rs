@@ -1,0 +1,69 @@
+//! The rpm package.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::architecture::Architecture;
+use crate::artifacts;
+use crate::debian::Debian;
+use crate::package::{EPOCH, epoch, folder};
+use crate::shell::{command, root, run, tools};
+
+/// A version that comes after every other, to upgrade to.
+const NEWER: &str = "99";
+
+/// What is done in a root to see that the package installs, upgrades and goes.
+const LIFE: &str = include_str!("rpm.sh");
+
+/// Packs what is built; under another version if there is one to claim.
+pub(super) fn make(architecture: Architecture, version: Option<&str>) -> Result<PathBuf> {
+    let version = version.unwrap_or(env!("CARGO_PKG_VERSION"));
+    let name = format!("lingerd-{version}-1.{}.rpm", architecture.name());
+    let file = folder().join(name);
+    let mut rpm = command(tools().join("cargo-generate-rpm"));
+    rpm.args(["generate-rpm", "--package", "linger-daemon"])
+        .args(["--arch", architecture.name()])
+        .args(["--set-metadata", &format!("version = \"{version}\"")])
+        .arg("--output")
+        .arg(&file)
+        .env(EPOCH, epoch()?);
+    artifacts::build_for(architecture, &mut rpm);
+    run(&mut rpm)?;
+    Ok(file)
+}
+
+/// Has rpmlint look at the packages among these, and rpm install, upgrade and remove that of this machine in a
+/// Debian's root.
+pub(super) fn check(files: &[PathBuf]) -> Result<()> {
+    let is_rpm = |file: &&PathBuf| file.extension().is_some_and(|extension| extension == "rpm");
+    run(command("rpmlint")
+        .arg("--strict")
+        .arg("--config")
+        .arg(root().join("linger-daemon/packaging/rpm/rpmlint.toml"))
+        .args(files.iter().filter(is_rpm)))?;
+
+    let here = Architecture::here();
+    let newer = make(here, Some(NEWER))?;
+    let scratch = tempfile::tempdir()?;
+    unpack(&Debian::open(here)?.archive, scratch.path())?;
+    let this = folder().join(format!(
+        "lingerd-{}-1.{}.rpm",
+        env!("CARGO_PKG_VERSION"),
+        here.name()
+    ));
+    run(command("unshare")
+        .args(["--mount", "sh", "-eu", "-c", LIFE, "rpm.sh"])
+        .arg(scratch.path())
+        .args([&this, &newer]))?;
+    std::fs::remove_file(newer)?;
+    println!("rpm: installed, upgraded and removed in the root of a Debian 12");
+    Ok(())
+}
+
+fn unpack(archive: &Path, folder: &Path) -> Result<()> {
+    run(command("cpio")
+        .args(["--extract", "--make-directories", "--quiet", "--file"])
+        .arg(archive)
+        .current_dir(folder))
+}
