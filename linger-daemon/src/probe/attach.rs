@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use aya::Ebpf;
 use aya::programs::links::FdLink;
 use aya::programs::{Program, ProgramError};
-use linger_ebpf::{FLOOR, HINTS, MAX_CLOSES, Offsets, PROGRAMS, Plan, keyed};
+use linger_ebpf::{Constants, FLOOR, HINTS, MAX_CLOSES, Offsets, PROGRAMS, Plan, keyed};
 use tracing::warn;
 
 use super::btf::{Kernel, KernelError};
@@ -265,9 +265,9 @@ impl Loader {
     /// Creates the maps; no program is loaded yet. `again` says whether events are hooked more than once.
     fn make_maps(&self, again: bool) -> Result<Ebpf, AttachError> {
         let close_syscall = if self.traits.sees_returns {
-            i32::try_from(nix::libc::SYS_close).expect("a small number")
+            u32::try_from(nix::libc::SYS_close).expect("a small number")
         } else {
-            -1
+            Constants::NO_SYSCALL
         };
         let LoadOptions {
             keyed,
@@ -275,12 +275,15 @@ impl Loader {
             max_orphans,
         } = self.options;
         let exes = keyed & keyed::EXE != 0;
+        let constants = Constants {
+            offsets: self.offsets,
+            keyed,
+            close_syscall,
+            again: again.into(),
+        };
+        let object = object::of(&self.kernel, &constants)?;
         loader()
             .btf(None)
-            .override_global("LINGER_KEYED", &keyed, true)
-            .override_global("LINGER_OFFSETS", &self.offsets, true)
-            .override_global("LINGER_CLOSE_SYSCALL", &close_syscall, true)
-            .override_global("LINGER_AGAIN", &u32::from(again), true)
             .map_max_entries("NOTES", max_groups)
             .map_max_entries("CGROUPS", max_groups)
             .map_max_entries("LEDGER", max_groups)
@@ -289,7 +292,7 @@ impl Loader {
             .map_max_entries("EXITING", if exes { MAX_CLOSES } else { 1 })
             .map_max_entries("ORPHANS", max_orphans)
             .map_max_entries("RESETS", if again { HINTS } else { 1 })
-            .load(&object::of(&self.kernel))
+            .load(&object)
             .map_err(|error| AttachError::Refused(innermost(&error)))
     }
 

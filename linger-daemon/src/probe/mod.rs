@@ -3,6 +3,7 @@
 mod attach;
 mod btf;
 mod choose;
+mod constants;
 mod error;
 mod hooks;
 mod kprobe;

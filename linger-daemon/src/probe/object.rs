@@ -1,14 +1,15 @@
 //! The object as this kernel takes it.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use aya_obj::generated::BPF_F_NO_PREALLOC;
-use linger_ebpf::OBJECT;
-use object::{Object as _, ObjectSection as _};
+use linger_ebpf::{Constants, OBJECT};
+use object::{Object as _, ObjectSection, SectionKind};
 use tracing::debug;
 
 use super::btf::Kernel;
+use super::constants;
+use super::error::AttachError;
 
 /// Size of a map's definition, and where its flags are in it.
 ///
@@ -16,44 +17,64 @@ use super::btf::Kernel;
 const DEFINITION: usize = 28;
 const FLAGS: Range<usize> = 16..20;
 
-/// The object for this kernel.
+/// The object for this kernel, with these constants.
 ///
 /// Before Linux 6.1 the kernel allocates entries of maps in a way that is not safe in kprobes and raw tracepoints: it
 /// warns of such programs once, and refuses them with `PREEMPT_RT`. There, all entries are allocated at start.
 ///
 /// kernel: v5.8..v6.0 kernel/bpf/verifier.c: `check_map_prog_compatibility`
-pub(super) fn of(kernel: &Kernel) -> Cow<'static, [u8]> {
-    if kernel.has_struct("bpf_mem_alloc") {
-        OBJECT.into()
-    } else {
-        debug!("this kernel is older than Linux 6.1: maps are allocated as a whole");
-        preallocated(OBJECT).into()
+pub(super) fn of(kernel: &Kernel, constants: &Constants) -> Result<Vec<u8>, AttachError> {
+    let mut object = OBJECT.to_vec();
+    let Sections { code, maps } = sections(OBJECT).expect("our own object has maps");
+    for code in code {
+        constants::fill(&mut object[code], constants)?;
     }
+    if !kernel.has_struct("bpf_mem_alloc") {
+        debug!("this kernel is older than Linux 6.1: maps are allocated as a whole");
+        preallocate(&mut object[maps]);
+    }
+    Ok(object)
 }
 
-/// An object without the flag of maps whose entries are allocated when they are needed.
-fn preallocated(object: &[u8]) -> Vec<u8> {
-    let mut object = object.to_vec();
-    let maps = maps(&object).expect("our own object has maps");
-    for definition in object[maps].chunks_exact_mut(DEFINITION) {
+/// Takes away the flag of maps whose entries are allocated when they are needed.
+fn preallocate(maps: &mut [u8]) {
+    for definition in maps.chunks_exact_mut(DEFINITION) {
         let flags = &mut definition[FLAGS];
         let without = u32::from_ne_bytes(flags.try_into().expect("4 bytes")) & !BPF_F_NO_PREALLOC;
         flags.copy_from_slice(&without.to_ne_bytes());
     }
-    object
 }
 
-/// Where the definitions of maps are in an object.
-fn maps(object: &[u8]) -> Option<Range<usize>> {
-    let file = object::File::parse(object).ok()?;
-    let (start, size) = file.section_by_name("maps")?.file_range()?;
+/// Where something is in an object.
+struct Sections {
+    /// The instructions.
+    code: Vec<Range<usize>>,
+    /// The definitions of maps.
+    maps: Range<usize>,
+}
+
+fn sections(object: &[u8]) -> Option<Sections> {
+    let object = object::File::parse(object).ok()?;
+    let code = object
+        .sections()
+        .filter(|section| section.kind() == SectionKind::Text && section.size() > 0);
+    Some(Sections {
+        code: code.map(|section| place(&section)).collect::<Option<_>>()?,
+        maps: place(&object.section_by_name("maps")?)?,
+    })
+}
+
+fn place<'a>(section: &impl ObjectSection<'a>) -> Option<Range<usize>> {
+    let (start, size) = section.file_range()?;
     let start = usize::try_from(start).ok()?;
-    Some(start..start + usize::try_from(size).ok()?)
+    Some(start..start.checked_add(usize::try_from(size).ok()?)?)
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+
+    use linger_ebpf::{Field, Offsets, keyed};
 
     use super::*;
 
@@ -77,12 +98,54 @@ mod tests {
 
     #[test]
     fn only_the_flag_is_gone_and_from_every_map() {
-        let object = preallocated(OBJECT);
+        let mut object = OBJECT.to_vec();
+        preallocate(&mut object[sections(OBJECT).unwrap().maps]);
         assert_eq!(
             definitions(&object, 0),
             definitions(OBJECT, BPF_F_NO_PREALLOC)
         );
         assert_ne!(definitions(&object, 0), definitions(OBJECT, 0));
         assert_eq!(object.len(), OBJECT.len());
+    }
+
+    fn constants() -> Constants {
+        Constants {
+            offsets: Offsets::ZERO,
+            keyed: keyed::ALL,
+            close_syscall: 3,
+            again: 1,
+        }
+    }
+
+    /// The code of an object with these constants in it.
+    fn filled(object: &[u8], constants: &Constants) -> Vec<u8> {
+        let code = sections(object).unwrap().code.into_iter();
+        let mut code: Vec<u8> = code.flat_map(|code| object[code].to_vec()).collect();
+        constants::fill(&mut code, constants).unwrap();
+        code
+    }
+
+    #[test]
+    fn every_constant_has_a_use() {
+        let all = constants();
+        let before = filled(OBJECT, &all);
+        let mut unused = Vec::new();
+        for field in Field::ALL {
+            let mut other = all;
+            (field.set)(&mut other.offsets, 8);
+            if filled(OBJECT, &other) == before {
+                unused.push(field.path);
+            }
+        }
+        assert!(unused.is_empty(), "no instruction reads {unused:?}");
+        let others = [
+            Constants { keyed: 0, ..all },
+            Constants { again: 0, ..all },
+            Constants {
+                close_syscall: 4,
+                ..all
+            },
+        ];
+        assert!(others.iter().all(|other| filled(OBJECT, other) != before));
     }
 }

@@ -32,6 +32,7 @@ macro_rules! labels {
     };
 }
 
+pub mod constants;
 mod counts;
 mod event;
 mod group;
@@ -42,6 +43,7 @@ mod offsets;
 mod pod;
 mod records;
 
+pub use constants::Constants;
 pub use counts::{
     BLOCKED_BOUNDS_NS, BUCKETS, Counters, LIVED_BOUNDS_NS, Note, Orphans, QueueBytes,
     SHARED_GROUPS, Times,

@@ -66,6 +66,13 @@ macro_rules! offsets {
             pub const ABSENT: u32 = u32::MAX;
             /// Nothing resolved yet.
             pub const ZERO: Self = Self { $($field: 0, $($mask: 0,)?)+ };
+
+            /// All of them, in their order.
+            #[cfg(not(target_arch = "bpf"))]
+            #[must_use]
+            pub const fn words(&self) -> [u32; size_of::<Self>() / size_of::<u32>()] {
+                [$(self.$field, $(self.$mask,)?)+]
+            }
         }
 
         #[cfg(not(target_arch = "bpf"))]

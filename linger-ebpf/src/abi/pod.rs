@@ -9,7 +9,6 @@ use super::event::{Event, FRAMES, Filter, WATCHERS, Watch};
 use super::group::{Exe, Group, Path, PortBits, Settings};
 use super::handover::{Past, PinMetadata};
 use super::labels::{Cause, Fate, Lost, Outcome};
-use super::offsets::Offsets;
 use super::records::{
     Close, Closer, ExitingProcess, Orphan, ParkedClose, Slot, UndecidedOrphan, Waits,
 };
@@ -54,10 +53,6 @@ pod! {
     Event = 9 * 8 + 2 * 4 * 4 + 8 * 4 + 2 * 2 + 4 + 8 + FRAMES as usize * 8;
 }
 
-// SAFETY: as above.
-unsafe impl aya::Pod for Offsets {}
-
 const _: () = {
     assert!(super::MAX_CLOSES.is_power_of_two());
-    assert!(size_of::<Offsets>().is_multiple_of(4));
 };

@@ -6,7 +6,7 @@ use aya_ebpf::{
     programs::{FEntryContext, FExitContext},
 };
 
-use crate::kernel::{BtfTyped, Memory as _, ProbeRead, Segment, Sock, is_rst};
+use crate::kernel::{BtfTyped, ProbeRead, Segment, Sock, is_rst};
 use crate::model::{
     answers,
     functions::{current_close, inner_enter, inner_exit, outer_enter},
@@ -50,7 +50,7 @@ again! {
     #[fentry(function = "tcp_send_active_reset")]
     fentry_active_reset, fentry_active_reset_2 = |ctx: FEntryContext| {
         // The verifier forbids arithmetic on typed pointers, so read it as a number.
-        let number = || ProbeRead::read(ctx.as_ptr().cast(), 0);
+        let number = || ProbeRead::read_at(ctx.as_ptr().cast());
         reset::sent(current_close(), &Sock::<BtfTyped>::new(ctx.arg(0)), number);
     }
 }
@@ -88,8 +88,8 @@ fn fentry_v6_answer(ctx: FEntryContext) -> i32 {
 
 /// The arguments of both functions, the first as a number.
 fn number_and_packet(ctx: &FEntryContext) -> (u64, *const u8) {
-    let argument = |place| ProbeRead::read::<u64>(ctx.as_ptr().cast(), place);
-    (argument(0), argument(8) as *const u8)
+    let arguments: [u64; 2] = ProbeRead::read_at(ctx.as_ptr().cast());
+    (arguments[0], arguments[1] as *const u8)
 }
 
 /// The kernel sets the timer of a socket for keepalive, or for an orphan's wait for the peer's FIN.

@@ -1,29 +1,133 @@
-//! Reading kernel memory, through offsets resolved at load.
-//!
-//! The daemon writes the running kernel's offsets into [`OFFSETS`], which is read-only to the
-//! programs, so that the verifier knows them as constants.
+//! Reading kernel memory, at offsets of the running kernel.
 
-use core::ptr;
+use core::arch::asm;
 
 use aya_ebpf::helpers::{bpf_probe_read_kernel, generated::bpf_skc_to_tcp_sock};
-use linger_ebpf::Offsets;
+use linger_ebpf::{Offsets, constants};
 
-#[unsafe(export_name = "LINGER_OFFSETS")]
-pub(crate) static OFFSETS: Offsets = Offsets::ZERO;
+/// One of the [`linger_ebpf::Constants`] by index, and what is added to it. The daemon replaces what stands for it
+/// in the instructions: the verifier knows its value and drops unused branches.
+#[derive(Clone, Copy)]
+pub(crate) struct Constant<const INDEX: usize, const PLUS: usize>;
 
-/// An offset of this kernel.
+#[expect(clippy::unused_self, reason = "its type says which one it is")]
+impl<const INDEX: usize> Constant<INDEX, 0> {
+    /// Its value.
+    pub(crate) fn value(self) -> u32 {
+        let value: u32;
+        // SAFETY: loads a constant.
+        unsafe {
+            asm!("{value} = {constant}", value = out(wreg) value, constant = const Self::IMMEDIATE,
+                 options(pure, nomem, nostack));
+        }
+        value
+    }
+
+    /// Whether this kernel has the field with this offset.
+    pub(crate) fn is_present(self) -> bool {
+        self.value() != Offsets::ABSENT
+    }
+
+    /// An offset some bytes further.
+    pub(crate) fn plus<const BYTES: usize>(self) -> Constant<INDEX, BYTES> {
+        Constant
+    }
+}
+
+/// The constant with this name.
+macro_rules! constant {
+    ($($name:tt)+) => {
+        $crate::kernel::Constant::<
+            {
+                core::mem::offset_of!(linger_ebpf::Constants, $($name)+) / size_of::<u32>()
+            },
+            0,
+        >
+    };
+}
+pub(crate) use constant;
+
+/// The offset of a field.
 macro_rules! offset {
     ($field:ident) => {
-        // SAFETY: reads a static; volatile because the value is replaced at load.
-        unsafe { core::ptr::read_volatile(&raw const $crate::kernel::OFFSETS.$field) }
+        $crate::kernel::constant!(offsets.$field)
     };
 }
 pub(crate) use offset;
 
+/// An offset of any field.
+pub(crate) trait Offset {
+    /// What stands for it as the displacement of a load.
+    const DISPLACEMENT: i16;
+    /// What stands for it as an immediate value.
+    const IMMEDIATE: i32;
+}
+
+impl<const INDEX: usize, const PLUS: usize> Offset for Constant<INDEX, PLUS> {
+    const DISPLACEMENT: i16 = constants::displacement(INDEX, PLUS);
+    const IMMEDIATE: i32 = constants::immediate(INDEX, PLUS);
+}
+
+/// The address of a field of what `base` points to.
+pub(crate) fn address<O: Offset>(base: *const u8, _: O) -> *const u8 {
+    let mut address = base as u64;
+    // SAFETY: adds a constant.
+    unsafe {
+        asm!("{address} += {constant}", address = inout(reg) address, constant = const O::IMMEDIATE,
+             options(pure, nomem, nostack));
+    }
+    address as *const u8
+}
+
+/// A number that one instruction loads.
+pub(crate) trait Word: Copy + Default {
+    /// Loads it from a field of what `base` points to.
+    ///
+    /// # Safety
+    ///
+    /// The verifier knows the type of `base`.
+    unsafe fn load<O: Offset>(base: *const u8, at: O) -> Self;
+}
+
+/// Implements [`Word`] by a load of this many bits.
+macro_rules! word {
+    ($(#[$attribute:meta])? $type:ty, $load:literal, $class:ident, $register:ty) => {
+        impl Word for $type {
+            $(#[$attribute])?
+            unsafe fn load<O: Offset>(base: *const u8, _: O) -> Self {
+                let value: $register;
+                // SAFETY: the verifier checks the access against the type; a fault reads as zero.
+                unsafe {
+                    asm!($load, value = out($class) value, base = in(reg) base, at = const O::DISPLACEMENT,
+                         options(readonly, nostack));
+                }
+                value as Self
+            }
+        }
+    };
+}
+
+word!(
+    #[expect(clippy::cast_possible_truncation, reason = "the load is as narrow")]
+    u8,
+    "{value} = *(u8 *)({base} + {at})",
+    wreg,
+    u32
+);
+word!(
+    #[expect(clippy::cast_possible_truncation, reason = "the load is as narrow")]
+    u16,
+    "{value} = *(u16 *)({base} + {at})",
+    wreg,
+    u32
+);
+word!(u32, "{value} = *(u32 *)({base} + {at})", wreg, u32);
+word!(u64, "{value} = *(u64 *)({base} + {at})", reg, u64);
+
 /// How kernel memory is read.
 pub(crate) trait Memory {
-    /// Reads `T` at `base + offset`; zero where there is nothing to read.
-    fn read<T: Copy + Default>(base: *const u8, offset: u32) -> T;
+    /// Reads a field of what `base` points to; zero where there is nothing to read.
+    fn read<T: Word>(base: *const u8, at: impl Offset) -> T;
 
     /// The head of a socket.
     fn head(sk: *const u8) -> Head {
@@ -50,9 +154,9 @@ pub(crate) struct Head {
 pub(crate) struct BtfTyped;
 
 impl Memory for BtfTyped {
-    fn read<T: Copy + Default>(base: *const u8, offset: u32) -> T {
-        // SAFETY: the verifier checks the access against the type; a fault reads as zero.
-        unsafe { ptr::read_volatile(base.add(offset as usize).cast()) }
+    fn read<T: Word>(base: *const u8, at: impl Offset) -> T {
+        // SAFETY: the verifier checks that.
+        unsafe { T::load(base, at) }
     }
 
     fn tcp_sock(sk: *const u8) -> *const u8 {
@@ -62,29 +166,34 @@ impl Memory for BtfTyped {
 }
 
 /// Loads a pointer through a typed pointer: the verifier knows its type too.
-pub(crate) fn read_pointer(base: *const u8, offset: u32) -> *const u8 {
-    // SAFETY: as for `BtfTyped::read`.
-    unsafe { ptr::read_volatile(base.add(offset as usize).cast()) }
+pub(crate) fn read_pointer(base: *const u8, at: impl Offset) -> *const u8 {
+    BtfTyped::read::<u64>(base, at) as *const u8
 }
 
 /// Reads checked at run time, for pointers of unknown type.
 pub(crate) struct ProbeRead;
 
-impl Memory for ProbeRead {
-    fn read<T: Copy + Default>(base: *const u8, offset: u32) -> T {
+impl ProbeRead {
+    /// Reads what is at an address; zero where there is nothing to read.
+    pub(crate) fn read_at<T: Copy + Default>(address: *const u8) -> T {
         // SAFETY: a bad address makes the helper fail.
-        unsafe { bpf_probe_read_kernel(base.wrapping_add(offset as usize).cast()) }
-            .unwrap_or_default()
+        unsafe { bpf_probe_read_kernel(address.cast()) }.unwrap_or_default()
+    }
+}
+
+impl Memory for ProbeRead {
+    fn read<T: Word>(base: *const u8, at: impl Offset) -> T {
+        Self::read_at(address(base, at))
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "fields within a word")]
     fn head(sk: *const u8) -> Head {
         // One call of the helper: they are in the same eight bytes since v3.9.
         let word = Self::read::<u64>(sk, offset!(dport));
-        let at = |offset: u32| (offset - offset!(dport)) * u8::BITS;
+        let at = |offset: u32| (offset - offset!(dport).value()) * u8::BITS;
         Head {
-            state: (word >> at(offset!(state))) as u8,
-            port: (word >> at(offset!(num))) as u16,
+            state: (word >> at(offset!(state).value())) as u8,
+            port: (word >> at(offset!(num).value())) as u16,
         }
     }
 

@@ -6,8 +6,6 @@ mod sock;
 mod task;
 
 pub(crate) use clock::{jiffies, now_ns};
-pub(crate) use memory::{BtfTyped, Memory, OFFSETS, ProbeRead, offset, read_pointer};
-pub(crate) use sock::{
-    Flags, IPPROTO_TCP, Segment, Sock, Tcp, is_rst, narrow, state, state_offset,
-};
+pub(crate) use memory::{BtfTyped, Constant, Memory, ProbeRead, constant, offset, read_pointer};
+pub(crate) use sock::{Flags, IPPROTO_TCP, Segment, Sock, Tcp, is_rst, narrow, state};
 pub(crate) use task::{Registers, Task, cgroup_id, current_tgid, current_tid};

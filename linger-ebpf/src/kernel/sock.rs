@@ -2,9 +2,9 @@
 
 use core::marker::PhantomData;
 
-use linger_ebpf::{Event, Offsets, QueueBytes};
+use linger_ebpf::{Event, QueueBytes};
 
-use super::memory::{Head, Memory, ProbeRead, offset};
+use super::memory::{Constant, Head, Memory, ProbeRead, address, offset};
 
 /// `IPPROTO_TCP` (include/uapi/linux/in.h).
 pub(crate) const IPPROTO_TCP: u32 = 6;
@@ -23,11 +23,6 @@ pub(crate) mod state {
     pub(crate) const LISTEN: u8 = 10;
     pub(crate) const CLOSING: u8 = 11;
     pub(crate) const NEW_SYN_RECV: u8 = 12;
-}
-
-/// Offset of a socket's state, for a socket that may be gone.
-pub(crate) fn state_offset() -> u32 {
-    offset!(state)
 }
 
 /// `enum sock_flags` (include/net/sock.h); the daemon checks that they have these values.
@@ -105,7 +100,7 @@ impl<M: Memory> Sock<M> {
 
     /// Whether it is the kernel's own (`sk_kern_sock`): `inet_release` runs no program for those.
     pub(crate) fn is_of_kernel(&self) -> bool {
-        u32::from(M::read::<u8>(self.sk, offset!(of_kernel))) & offset!(of_kernel_mask) != 0
+        u32::from(M::read::<u8>(self.sk, offset!(of_kernel))) & offset!(of_kernel_mask).value() != 0
     }
 
     pub(crate) fn has_receive_queue(&self) -> bool {
@@ -140,7 +135,7 @@ impl<M: Memory> Sock<M> {
     /// Records its addresses and ports.
     pub(crate) fn write_addresses(&self, event: &mut Event) {
         let is_v6 = M::read::<u16>(self.sk, offset!(family)) == u16::from(AF_INET6);
-        if is_v6 && offset!(v6_daddr) != Offsets::ABSENT {
+        if is_v6 && offset!(v6_daddr).is_present() {
             event.local = self.words(offset!(v6_saddr));
             event.remote = self.words(offset!(v6_daddr));
         } else {
@@ -153,20 +148,23 @@ impl<M: Memory> Sock<M> {
     }
 
     /// The 16 bytes at an offset.
-    fn words(&self, at: u32) -> [u32; 4] {
-        let word = |place| M::read(self.sk, at + place);
-        [word(0), word(4), word(8), word(12)]
+    fn words<const INDEX: usize>(&self, at: Constant<INDEX, 0>) -> [u32; 4] {
+        [
+            M::read(self.sk, at),
+            M::read(self.sk, at.plus::<4>()),
+            M::read(self.sk, at.plus::<8>()),
+            M::read(self.sk, at.plus::<12>()),
+        ]
     }
 
     /// `AF_INET` or `AF_INET6`, as on the wire: an IPv6 socket may speak IPv4.
     pub(crate) fn family(&self) -> u8 {
         let at = offset!(v6_daddr);
-        if M::read::<u16>(self.sk, offset!(family)) != u16::from(AF_INET6) || at == Offsets::ABSENT
-        {
+        if M::read::<u16>(self.sk, offset!(family)) != u16::from(AF_INET6) || !at.is_present() {
             return AF_INET;
         }
         let upper: u64 = M::read(self.sk, at);
-        let is_mapped = upper == 0 && M::read::<u32>(self.sk, at + 8) == MAPPED;
+        let is_mapped = upper == 0 && M::read::<u32>(self.sk, at.plus::<8>()) == MAPPED;
         if is_mapped { AF_INET } else { AF_INET6 }
     }
 
@@ -215,7 +213,7 @@ fn is_accepted(sk: *const u8) -> bool {
 }
 
 fn is_accepted_v6(sk: *const u8) -> bool {
-    if offset!(pinet6) == Offsets::ABSENT {
+    if !offset!(pinet6).is_present() {
         return false;
     }
     let v6: u64 = ProbeRead::read(sk, offset!(pinet6));
@@ -256,7 +254,7 @@ pub(crate) struct Tcp<M> {
 
 impl<M: Memory> Tcp<M> {
     pub(crate) fn repair(&self) -> bool {
-        u32::from(M::read::<u8>(self.tcp, offset!(repair))) & offset!(repair_mask) != 0
+        u32::from(M::read::<u8>(self.tcp, offset!(repair))) & offset!(repair_mask).value() != 0
     }
 
     /// `TCP_LINGER2`: -1 aborts.
@@ -265,8 +263,8 @@ impl<M: Memory> Tcp<M> {
     }
 
     pub(crate) fn is_mptcp(&self) -> bool {
-        let offset = offset!(is_mptcp);
-        offset != Offsets::ABSENT && M::read::<u8>(self.tcp, offset) != 0
+        let at = offset!(is_mptcp);
+        at.is_present() && M::read::<u8>(self.tcp, at) != 0
     }
 
     /// The sequence number after the last byte written. The first one is random.
@@ -381,10 +379,10 @@ const RST: u8 = 1 << 2;
 
 fn flags_of<M: Memory>(skb: *const u8) -> u8 {
     /// Offset of the flags in the TCP header.
-    const FLAGS: u32 = 13;
+    const FLAGS: usize = 13;
     let head: u64 = M::read(skb, offset!(skb_head));
     let header: u16 = M::read(skb, offset!(transport_header));
-    ProbeRead::read(head as *const u8, u32::from(header) + FLAGS)
+    ProbeRead::read_at((head as *const u8).wrapping_add(usize::from(header) + FLAGS))
 }
 
 /// A packet (`struct sk_buff`) being processed by TCP.
@@ -403,7 +401,7 @@ impl Segment {
 
     /// Bytes of payload (from `TCP_SKB_CB`, filled by `tcp_v4_fill_cb` and `tcp_v6_fill_cb`).
     pub(crate) fn payload(&self) -> u32 {
-        let block = self.skb.wrapping_add(offset!(skb_cb) as usize);
+        let block = address(self.skb, offset!(skb_cb));
         let seq: u32 = ProbeRead::read(block, offset!(cb_seq));
         let end_seq: u32 = ProbeRead::read(block, offset!(cb_end_seq));
         let flags = flags_of::<ProbeRead>(self.skb);
@@ -415,14 +413,14 @@ impl Segment {
     pub(crate) fn is_local_v4(&self) -> bool {
         const RTN_LOCAL: u16 = 2;
         let at = offset!(rt_type);
-        at == Offsets::ABSENT || ProbeRead::read::<u16>(self.route(), at) == RTN_LOCAL
+        !at.is_present() || ProbeRead::read::<u16>(self.route(), at) == RTN_LOCAL
     }
 
     /// [`Segment::is_local_v4`] for IPv6 (`ipv6_unicast_destination`).
     pub(crate) fn is_local_v6(&self) -> bool {
         const RTF_LOCAL: u32 = 1 << 31;
         let at = offset!(rt6i_flags);
-        at == Offsets::ABSENT || ProbeRead::read::<u32>(self.route(), at) & RTF_LOCAL != 0
+        !at.is_present() || ProbeRead::read::<u32>(self.route(), at) & RTF_LOCAL != 0
     }
 
     /// Its `struct dst_entry`, with which `struct rtable` and `struct rt6_info` begin.

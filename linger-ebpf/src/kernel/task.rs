@@ -9,7 +9,7 @@ use aya_ebpf::{
         generated::{bpf_get_current_task_btf, bpf_get_task_stack, bpf_task_pt_regs},
     },
 };
-use linger_ebpf::{FRAMES, Offsets};
+use linger_ebpf::FRAMES;
 
 use super::memory::{BtfTyped, Memory as _, ProbeRead, offset, read_pointer};
 
@@ -41,10 +41,9 @@ impl Task {
     /// is read later.
     pub(crate) fn comm(&self) -> [u64; 2] {
         let leader = read_pointer(self.0.cast(), offset!(group_leader));
-        let offset = offset!(comm);
         [
-            BtfTyped::read(leader, offset),
-            BtfTyped::read(leader, offset + 8),
+            BtfTyped::read(leader, offset!(comm)),
+            BtfTyped::read(leader, offset!(comm).plus::<8>()),
         ]
     }
 
@@ -96,7 +95,7 @@ impl Registers {
     }
 
     /// Number of the system call.
-    pub(crate) fn syscall(&self) -> i32 {
+    pub(crate) fn syscall(&self) -> u32 {
         BtfTyped::read(self.0, offset!(syscall))
     }
 
@@ -106,11 +105,11 @@ impl Registers {
     /// kernel: v6.6.. `arch/x86/entry/entry_64.S`: ax is -ENOSYS until then
     /// kernel: v6.6.. arch/arm64/kernel/syscall.c: `orig_x0` is a copy of `regs[0]`, which the result replaces
     pub(crate) fn is_inside(&self) -> bool {
-        let result: i32 = BtfTyped::read(self.0, offset!(syscall_result));
-        if offset!(syscall_argument) == Offsets::ABSENT {
-            return result == -ENOSYS;
+        let result: u32 = BtfTyped::read(self.0, offset!(syscall_result));
+        if !offset!(syscall_argument).is_present() {
+            return result.cast_signed() == -ENOSYS;
         }
-        let argument: i32 = BtfTyped::read(self.0, offset!(syscall_argument));
+        let argument: u32 = BtfTyped::read(self.0, offset!(syscall_argument));
         result == argument && argument != 0
     }
 }

@@ -111,13 +111,13 @@ fn write(path: &mut Path, file: *const u8) {
         let root: u64 = ProbeRead::read(vfsmount as *const u8, offset!(mnt_root));
         let parent: u64 = ProbeRead::read(dentry as *const u8, offset!(dentry_parent));
         if dentry == root {
-            let mount = vfsmount.wrapping_sub(offset!(mount_mnt).into());
+            let mount = vfsmount.wrapping_sub(offset!(mount_mnt).value().into());
             let above: u64 = ProbeRead::read(mount as *const u8, offset!(mount_parent));
             if above == mount {
                 return path::finish(path, Path::WHOLE);
             }
             dentry = ProbeRead::read(mount as *const u8, offset!(mountpoint));
-            vfsmount = above.wrapping_add(offset!(mount_mnt).into());
+            vfsmount = above.wrapping_add(offset!(mount_mnt).value().into());
             continue;
         }
         let name: u64 = ProbeRead::read(dentry as *const u8, offset!(dentry_name));

@@ -7,16 +7,11 @@ use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
 use linger_ebpf::{Close, Group, keyed, setting, verdict};
 
 use super::{exe, maps};
-use crate::kernel::{Memory, ProbeRead, Sock, Task, cgroup_id, offset};
+use crate::kernel::{Memory, ProbeRead, Sock, Task, cgroup_id, constant, offset};
 
-/// Key fields in use, a set of [`keyed`] bits.
-#[unsafe(export_name = "LINGER_KEYED")]
-static KEYED: u32 = 0;
-
-/// Whether a key field is in use. The verifier knows the answer and drops unused branches.
+/// Whether a key field is in use, a [`keyed`] bit.
 pub(crate) fn is_keyed(what: u32) -> bool {
-    // SAFETY: reads a static; volatile because the value is replaced at load.
-    unsafe { core::ptr::read_volatile(&raw const KEYED) & what != 0 }
+    constant!(keyed).value() & what != 0
 }
 
 /// Records the port and family of a connection that may be gone when its close is counted.

@@ -14,7 +14,7 @@
 
 use core::ptr;
 
-use linger_ebpf::{Close, Group, Lost, Outcome, flag, stage};
+use linger_ebpf::{Close, Constants, Group, Lost, Outcome, flag, stage};
 
 use super::{
     close, closers, group,
@@ -25,11 +25,7 @@ use super::{
     shared::shared,
     watch::{self, Stack},
 };
-use crate::kernel::{Memory, ProbeRead, Registers, Sock, Task, now_ns, state, state_offset};
-
-/// Number of the system call whose return ends the release of a socket; -1 if there is none.
-#[unsafe(export_name = "LINGER_CLOSE_SYSCALL")]
-static CLOSE_SYSCALL: i32 = -1;
+use crate::kernel::{Memory, ProbeRead, Registers, Sock, Task, constant, now_ns, state};
 
 /// Whether the current thread is inside a close(2) whose return ends the release.
 fn in_close_syscall() -> bool {
@@ -40,10 +36,9 @@ fn in_close_syscall() -> bool {
 
 /// Whether these are the registers of a close(2) whose return ends the release.
 pub(crate) fn is_close(registers: &Registers) -> bool {
-    // SAFETY: reads a static; volatile because the value is replaced at load.
-    let close = unsafe { core::ptr::read_volatile(&raw const CLOSE_SYSCALL) };
+    let close = constant!(close_syscall).value();
     // Without one, the registers are not read: the offsets may not apply to them.
-    close >= 0 && registers.syscall() == close
+    close != Constants::NO_SYSCALL && registers.syscall() == close
 }
 
 /// A socket is released by its last holder: from here on no other process works on it.
@@ -295,7 +290,7 @@ pub(crate) fn exit_syscall() {
     };
     if close.stage == stage::WAITING {
         // Its socket lives: not everything was acknowledged, unless it waits for the peer's FIN.
-        let now: u8 = ProbeRead::read(close.sk as *const u8, state_offset());
+        let now = Sock::<ProbeRead>::new(close.sk as *const u8).state();
         let outcome = close::unfinished(close);
         let acknowledged = now == state::FIN_WAIT2 && matches!(outcome, Outcome::LingerInterrupted);
         close.outcome = if acknowledged {

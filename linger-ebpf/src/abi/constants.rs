@@ -1,0 +1,92 @@
+//! What the daemon knows before it loads the programs. Each constant has a placeholder in the compiled programs, which
+//! the daemon replaces: it takes no load to read, and reading a field of the kernel is one instruction.
+
+use super::offsets::Offsets;
+
+/// The constants.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Constants {
+    /// Offsets of the running kernel.
+    pub offsets: Offsets,
+    /// Key fields in use, a set of [`keyed`](super::keyed) bits.
+    pub keyed: u32,
+    /// Number of the system call whose return ends the release of a socket; [`Constants::NO_SYSCALL`] if there is none.
+    pub close_syscall: u32,
+    /// 1 if this kernel may skip programs, and each event is therefore hooked more than once.
+    pub again: u32,
+}
+
+impl Constants {
+    /// The number of no system call.
+    pub const NO_SYSCALL: u32 = u32::MAX;
+
+    /// How many there are.
+    pub const COUNT: usize = size_of::<Self>() / size_of::<u32>();
+
+    /// All of them, by index.
+    #[cfg(not(target_arch = "bpf"))]
+    #[must_use]
+    pub fn words(&self) -> [u32; Self::COUNT] {
+        let mut words = [0; Self::COUNT];
+        let own = [self.keyed, self.close_syscall, self.again];
+        let (offsets, others) = words.split_at_mut(Self::COUNT - own.len());
+        offsets.copy_from_slice(&self.offsets.words());
+        others.copy_from_slice(&own);
+        words
+    }
+}
+
+/// One more than the most that can be added to a constant.
+const STEP: usize = 16;
+
+/// The first displacement that is a placeholder: no field is that far from the beginning of its struct.
+const FIRST: usize = 0x7000;
+
+/// The upper half of an immediate value that is a placeholder.
+const MARK: i32 = 0x4c47;
+
+const _: () = assert!(FIRST + Constants::COUNT * STEP <= i16::MAX as usize);
+
+/// Stands for the constant with this index, and `plus`, as the displacement of a load.
+///
+/// # Panics
+///
+/// There is no such constant, or `plus` is 16 or more. It is used when the programs are compiled.
+#[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "asserted above"
+)]
+pub const fn displacement(index: usize, plus: usize) -> i16 {
+    assert!(index < Constants::COUNT && plus < STEP);
+    (FIRST + index * STEP + plus) as i16
+}
+
+/// The same as an immediate value.
+///
+/// # Panics
+///
+/// As [`displacement`].
+#[must_use]
+pub const fn immediate(index: usize, plus: usize) -> i32 {
+    MARK << 16 | displacement(index, plus) as i32
+}
+
+/// The index and the bytes that a displacement stands for.
+#[cfg(not(target_arch = "bpf"))]
+#[must_use]
+pub fn of_displacement(displacement: i16) -> Option<(usize, u32)> {
+    let place = usize::try_from(displacement).ok()?.checked_sub(FIRST)?;
+    let plus = u32::try_from(place % STEP).ok()?;
+    (place / STEP < Constants::COUNT).then_some((place / STEP, plus))
+}
+
+/// The index and the bytes that an immediate value stands for.
+#[cfg(not(target_arch = "bpf"))]
+#[must_use]
+pub fn of_immediate(immediate: i32) -> Option<(usize, u32)> {
+    let displacement = i16::try_from(immediate.wrapping_sub(MARK << 16)).ok()?;
+    of_displacement(displacement)
+}
