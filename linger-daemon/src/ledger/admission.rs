@@ -111,7 +111,7 @@ impl Admission {
 }
 
 /// What the programs have to look at, a set of [`setting`]s.
-fn left_out(filter: &Filter) -> u64 {
+fn left_out(filter: &Filter) -> u8 {
     let Filter { allow, deny } = filter;
     let lists = [
         (

@@ -124,25 +124,25 @@ pub mod keyed {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// What is left out, a set of [`setting`]s.
-    pub left_out: u64,
+    pub left_out: u8,
 }
 
 /// Rules by which a close has no group of its own.
 pub mod setting {
     /// Cgroups in their map are left out.
-    pub const CGROUPS: u64 = 1 << 0;
+    pub const CGROUPS: u8 = 1 << 0;
     /// Process names with [`super::verdict::DENIED`] are left out.
-    pub const COMMS_DENIED: u64 = 1 << 1;
+    pub const COMMS_DENIED: u8 = 1 << 1;
     /// Process names without [`super::verdict::ALLOWED`] are left out.
-    pub const COMMS_ALLOWED: u64 = 1 << 2;
+    pub const COMMS_ALLOWED: u8 = 1 << 2;
     /// Denied ports are left out.
-    pub const PORTS_DENIED: u64 = 1 << 3;
+    pub const PORTS_DENIED: u8 = 1 << 3;
     /// Connections not accepted at an allowed port are left out.
-    pub const PORTS_ALLOWED: u64 = 1 << 4;
+    pub const PORTS_ALLOWED: u8 = 1 << 4;
     /// Rules that need the port of the connection.
-    pub const PORTS: u64 = PORTS_DENIED | PORTS_ALLOWED;
+    pub const PORTS: u8 = PORTS_DENIED | PORTS_ALLOWED;
     /// Rules that need the name of the process.
-    pub const COMMS: u64 = COMMS_DENIED | COMMS_ALLOWED;
+    pub const COMMS: u8 = COMMS_DENIED | COMMS_ALLOWED;
 }
 
 /// Values in the map of process names.

@@ -128,14 +128,13 @@ offsets! {
     // Renamed in v6.18.
     /// 0 when it is being removed.
     net_users = "net", "ns.count|ns.__ns_ref", Shape::Bytes(4);
-    skb_head = "sk_buff", "head", Shape::Bytes(8);
-    /// From `head`.
-    transport_header = "sk_buff", "transport_header", Shape::Bytes(2);
     /// A `struct tcp_skb_cb`.
     skb_cb = "sk_buff", "cb", Shape::Array(8);
     skb_dst = "sk_buff", "_skb_refdst", Shape::Bytes(8);
     cb_seq = "tcp_skb_cb", "seq", Shape::Bytes(4);
     cb_end_seq = "tcp_skb_cb", "end_seq", Shape::Bytes(4);
+    /// Of the TCP header, in the lowest byte.
+    cb_flags = "tcp_skb_cb", "tcp_flags", Shape::Array(1);
     /// Absent in a kernel without the struct, like all optional fields.
     rt_type = "rtable", "rt_type", Shape::Optional(2);
     rt6i_flags = "rt6_info", "rt6i_flags", Shape::Optional(4);

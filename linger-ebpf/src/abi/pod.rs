@@ -36,7 +36,7 @@ pod! {
     Waits = 2 * 8;
     UndecidedOrphan = 2 * 8 + size_of::<Orphan>();
     ExitingProcess = 2 * 8 + 2 * 4;
-    Settings = 8;
+    Settings = 1;
     PortBits = 3 * 8;
     Exe = 2 * 8;
     Path = 8 + 16 * 128;

@@ -6,7 +6,7 @@ use aya_ebpf::{
     programs::{FEntryContext, FExitContext},
 };
 
-use crate::kernel::{BtfTyped, ProbeRead, Segment, Sock, is_rst};
+use crate::kernel::{BtfTyped, ProbeRead, Segment, Sock};
 use crate::model::{
     answers,
     functions::{current_close, inner_enter, inner_exit, outer_enter},
@@ -61,7 +61,7 @@ again! {
     /// kernel: v5.15.. net/ipv4/tcp_input.c: void tcp_reset(struct sock *sk, struct sk_buff *skb)
     #[fentry(function = "tcp_reset")]
     fentry_reset, fentry_reset_2 = |ctx: FEntryContext| {
-        orphan::reset(ctx.arg(0), || is_rst::<BtfTyped>(ctx.arg(1)));
+        orphan::reset(ctx.arg(0), &Segment::new(ctx.arg(1)));
     }
 }
 
@@ -88,8 +88,8 @@ fn fentry_v6_answer(ctx: FEntryContext) -> i32 {
 
 /// The arguments of both functions, the first as a number.
 fn number_and_packet(ctx: &FEntryContext) -> (u64, *const u8) {
-    let arguments: [u64; 2] = ProbeRead::read_at(ctx.as_ptr().cast());
-    (arguments[0], arguments[1] as *const u8)
+    let argument = |place| ProbeRead::read_at::<u64>(ctx.as_ptr().cast::<u8>().wrapping_add(place));
+    (argument(0), argument(8) as *const u8)
 }
 
 /// The kernel sets the timer of a socket for keepalive, or for an orphan's wait for the peer's FIN.

@@ -5,7 +5,7 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 
-use crate::kernel::{ProbeRead, Segment, Sock, is_rst};
+use crate::kernel::{ProbeRead, Segment, Sock};
 use crate::model::{
     answers,
     functions::{current_close, inner_enter, inner_exit, outer_enter},
@@ -49,7 +49,7 @@ fn kprobe_active_reset(ctx: ProbeContext) -> u32 {
 #[kprobe]
 fn kprobe_reset(ctx: ProbeContext) -> u32 {
     if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
-        orphan::reset(sk, || is_rst::<ProbeRead>(skb));
+        orphan::reset(sk, &Segment::new(skb));
     }
     0
 }

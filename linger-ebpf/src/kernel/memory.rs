@@ -1,8 +1,8 @@
 //! Reading kernel memory, at offsets of the running kernel.
 
-use core::arch::asm;
+use core::{arch::asm, mem::MaybeUninit};
 
-use aya_ebpf::helpers::{bpf_probe_read_kernel, generated::bpf_skc_to_tcp_sock};
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock};
 use linger_ebpf::{Offsets, constants};
 
 /// One of the [`linger_ebpf::Constants`] by index, and what is added to it. The daemon replaces what stands for it
@@ -80,7 +80,10 @@ pub(crate) fn address<O: Offset>(base: *const u8, _: O) -> *const u8 {
 }
 
 /// A number that one instruction loads.
-pub(crate) trait Word: Copy + Default {
+pub(crate) trait Word: Copy {
+    /// Its size in bytes.
+    const SIZE: u32;
+
     /// Loads it from a field of what `base` points to.
     ///
     /// # Safety
@@ -93,6 +96,8 @@ pub(crate) trait Word: Copy + Default {
 macro_rules! word {
     ($(#[$attribute:meta])? $type:ty, $load:literal, $class:ident, $register:ty) => {
         impl Word for $type {
+            const SIZE: u32 = Self::BITS / u8::BITS;
+
             $(#[$attribute])?
             unsafe fn load<O: Offset>(base: *const u8, _: O) -> Self {
                 let value: $register;
@@ -175,9 +180,15 @@ pub(crate) struct ProbeRead;
 
 impl ProbeRead {
     /// Reads what is at an address; zero where there is nothing to read.
-    pub(crate) fn read_at<T: Copy + Default>(address: *const u8) -> T {
-        // SAFETY: a bad address makes the helper fail.
-        unsafe { bpf_probe_read_kernel(address.cast()) }.unwrap_or_default()
+    ///
+    /// kernel: v5.5.. kernel/trace/bpf_trace.c: `bpf_probe_read_kernel` writes zeros if it fails
+    pub(crate) fn read_at<T: Word>(address: *const u8) -> T {
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: the helper writes all of a number, whatever the address.
+        unsafe {
+            bpf_probe_read_kernel(value.as_mut_ptr().cast(), T::SIZE, address.cast());
+            value.assume_init()
+        }
     }
 }
 

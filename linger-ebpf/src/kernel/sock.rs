@@ -332,6 +332,13 @@ impl<M: Memory> Tcp<M> {
             .saturating_sub(u32::from(is_fin_queued(state) || self.is_syn_queued(state)))
     }
 
+    /// The send queue's payload in sum, with a FIN at its end.
+    pub(crate) fn outstanding_before_fin(&self) -> u32 {
+        let write_seq: u32 = M::read(self.tcp, offset!(write_seq));
+        let snd_una: u32 = M::read(self.tcp, offset!(snd_una));
+        write_seq.wrapping_sub(snd_una).saturating_sub(1)
+    }
+
     /// The send queue's payload, with a FIN at its end.
     pub(crate) fn queued_before_fin(&self) -> QueueBytes {
         let QueueBytes { unsent, unacked } = self.sequence();
@@ -368,24 +375,13 @@ impl<M: Memory> Tcp<M> {
     }
 }
 
-/// Whether a packet (`struct sk_buff`) being processed by TCP is an RST.
-pub(crate) fn is_rst<M: Memory>(skb: *const u8) -> bool {
-    flags_of::<M>(skb) & RST != 0
-}
-
 const FIN: u8 = 1 << 0;
 const SYN: u8 = 1 << 1;
 const RST: u8 = 1 << 2;
 
-fn flags_of<M: Memory>(skb: *const u8) -> u8 {
-    /// Offset of the flags in the TCP header.
-    const FLAGS: usize = 13;
-    let head: u64 = M::read(skb, offset!(skb_head));
-    let header: u16 = M::read(skb, offset!(transport_header));
-    ProbeRead::read_at((head as *const u8).wrapping_add(usize::from(header) + FLAGS))
-}
-
-/// A packet (`struct sk_buff`) being processed by TCP.
+/// A packet (`struct sk_buff`) being processed by TCP, which has filled in its `struct tcp_skb_cb`.
+///
+/// kernel: v4.17.. net/ipv4/tcp_ipv4.c, net/ipv6/tcp_ipv6.c: tcp_v4_fill_cb, tcp_v6_fill_cb
 pub(crate) struct Segment {
     skb: *const u8,
 }
@@ -396,15 +392,22 @@ impl Segment {
     }
 
     pub(crate) fn is_rst(&self) -> bool {
-        is_rst::<ProbeRead>(self.skb)
+        self.flags() & RST != 0
     }
 
-    /// Bytes of payload (from `TCP_SKB_CB`, filled by `tcp_v4_fill_cb` and `tcp_v6_fill_cb`).
+    fn flags(&self) -> u8 {
+        ProbeRead::read(self.control_block(), offset!(cb_flags))
+    }
+
+    fn control_block(&self) -> *const u8 {
+        address(self.skb, offset!(skb_cb))
+    }
+
+    /// Bytes of payload.
     pub(crate) fn payload(&self) -> u32 {
-        let block = address(self.skb, offset!(skb_cb));
-        let seq: u32 = ProbeRead::read(block, offset!(cb_seq));
-        let end_seq: u32 = ProbeRead::read(block, offset!(cb_end_seq));
-        let flags = flags_of::<ProbeRead>(self.skb);
+        let seq: u32 = ProbeRead::read(self.control_block(), offset!(cb_seq));
+        let end_seq: u32 = ProbeRead::read(self.control_block(), offset!(cb_end_seq));
+        let flags = self.flags();
         let counted = u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
         end_seq.wrapping_sub(seq).wrapping_sub(counted)
     }

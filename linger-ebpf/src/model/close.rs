@@ -316,12 +316,13 @@ pub(crate) fn unfinished(close: &Close) -> Outcome {
     }
 }
 
-/// The close on this thread ends. In the plan `tracepoint` the socket may be gone; in the others it is
-/// still locked.
-pub(crate) fn finish(place: &ThreadSlot, close: &Close) {
+/// The close on this thread ends. In the plan `tracepoint` the socket may be gone, and what is read of it
+/// meaningless: then the record of its orphan is no longer open. In the others it is still locked.
+pub(crate) fn finish<M: Memory>(place: &ThreadSlot, close: &Close, sk: &Sock<M>) {
     let mut whose = MaybeUninit::uninit();
     let left = if close.flags & flag::LEAVES != 0 {
-        orphan::returned(close, orphan::write_nobody(&mut whose))
+        let outstanding = sk.tcp().map_or(0, |tcp| tcp.outstanding_before_fin());
+        orphan::leave(close, outstanding, orphan::write_nobody(&mut whose))
     } else {
         0
     };
@@ -352,7 +353,8 @@ pub(crate) fn count_early(close: &Close, group: *const Group, blocked_ns: u64) -
         return 0;
     }
     let mut whose = MaybeUninit::uninit();
-    let left = orphan::leave_unseen(close, orphan::write_nobody(&mut whose));
+    // What was outstanding at its decision.
+    let left = orphan::leave(close, u32::MAX, orphan::write_nobody(&mut whose));
     if left > 0 {
         // SAFETY: it is written.
         orphan::count_left(unsafe { whose.assume_init_ref() }, left);

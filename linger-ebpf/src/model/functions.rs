@@ -81,7 +81,7 @@ pub(crate) fn inner_exit<M: Memory>(sk: Option<Sock<M>>) {
         close::decide_late(close, &sk);
     }
     close::waited(close, &sk);
-    close::finish(&place, close);
+    close::finish(&place, close, &sk);
 }
 
 /// The record of the close in flight on this thread.

@@ -16,11 +16,11 @@ pub(crate) fn is_keyed(what: u32) -> bool {
 
 /// Records the port and family of a connection that may be gone when its close is counted.
 pub(crate) fn note<M: Memory>(close: &mut Close, sk: &Sock<M>) {
-    (close.port, close.family) = connection(sk, maps::left_out());
+    (close.port, close.family) = connection(sk, close.left_out);
 }
 
 /// Port and family, if needed.
-fn connection<M: Memory>(sk: &Sock<M>, left_out: u64) -> (u16, u8) {
+fn connection<M: Memory>(sk: &Sock<M>, left_out: u8) -> (u16, u8) {
     let port = if is_keyed(keyed::PORT) || left_out & setting::PORTS != 0 {
         sk.accepted_port()
     } else {
@@ -37,7 +37,7 @@ fn connection<M: Memory>(sk: &Sock<M>, left_out: u64) -> (u16, u8) {
 /// The group of a close on this thread. If a kernel thread closes, the socket must still exist.
 pub(crate) fn of_close(close: &Close) -> Group {
     let sk = Sock::<ProbeRead>::new(close.sk as *const u8);
-    of(&sk, true, (close.port, close.family), maps::left_out())
+    of(&sk, true, (close.port, close.family), close.left_out)
 }
 
 /// The group of another action on a socket, by this thread or by an interrupt on it.
@@ -46,7 +46,7 @@ pub(crate) fn of_actor<M: Memory>(sk: &Sock<M>, is_by_thread: bool) -> Group {
     of(sk, is_by_thread, connection(sk, left_out), left_out)
 }
 
-fn of<M: Memory>(sk: &Sock<M>, is_by_thread: bool, connection: (u16, u8), left_out: u64) -> Group {
+fn of<M: Memory>(sk: &Sock<M>, is_by_thread: bool, connection: (u16, u8), left_out: u8) -> Group {
     let task = Task::current();
     if !is_by_thread || task.is_kernel_thread() {
         return admit(of_socket(sk), [0; 2], connection, left_out);
@@ -82,7 +82,7 @@ fn of_socket<M: Memory>(sk: &Sock<M>) -> Group {
 }
 
 /// Fills in the key fields in use. A close that is left out gets no group of its own.
-fn admit(mut group: Group, comm: [u64; 2], (port, family): (u16, u8), left_out: u64) -> Group {
+fn admit(mut group: Group, comm: [u64; 2], (port, family): (u16, u8), left_out: u8) -> Group {
     if left_out != 0 && is_left_out(group.cgroup_id, comm[0], comm[1], port, left_out) != 0 {
         return Group::OTHER;
     }
@@ -105,11 +105,11 @@ fn admit(mut group: Group, comm: [u64; 2], (port, family): (u16, u8), left_out: 
 /// A [global function](super).
 #[inline(never)]
 #[unsafe(export_name = "linger_is_left_out")]
-extern "C" fn is_left_out(cgroup_id: u64, name: u64, rest: u64, port: u16, left_out: u64) -> u32 {
+extern "C" fn is_left_out(cgroup_id: u64, name: u64, rest: u64, port: u16, left_out: u8) -> u32 {
     is_refused(cgroup_id, [name, rest], port, left_out).into()
 }
 
-fn is_refused(cgroup_id: u64, comm: [u64; 2], port: u16, left_out: u64) -> bool {
+fn is_refused(cgroup_id: u64, comm: [u64; 2], port: u16, left_out: u8) -> bool {
     if left_out & setting::CGROUPS != 0 && maps::is_cgroup_left_out(cgroup_id) {
         return true;
     }

@@ -104,8 +104,8 @@ impl ThreadSlot {
 }
 
 /// Writes the fields known at the beginning over those of an earlier close, one by one: the compiler would
-/// turn a whole assignment into a loop over bytes, and likewise the last eight bytes without `unused`, or
-/// more adjacent zeros. Fields that only become valid later keep their old values.
+/// turn a whole assignment into a loop over bytes, and likewise more adjacent zeros than there are before and after
+/// the port. Fields that only become valid later keep their old values.
 fn begin(close: &mut Close, sk: u64, start_ns: u64, flags: u8) {
     close.port_key = 0;
     close.sk = sk;
@@ -113,13 +113,13 @@ fn begin(close: &mut Close, sk: u64, start_ns: u64, flags: u8) {
     close.unsent = 0;
     close.unacked = 0;
     close.unread = 0;
-    close.port = 0;
+    shared!(&raw mut *close, port).set(0);
     close.family = 0;
     close.outcome = Outcome::Graceful as u8;
     close.stage = stage::BEGUN;
     close.flags = flags;
     close.state = 0;
-    close.unused = 0;
+    close.left_out = maps::left_out();
 }
 
 /// Stores a close of this thread under its socket's address. Returns 0 if there is no room.

@@ -209,7 +209,7 @@ pub(crate) fn is_new_reset(sk: u64, reset: u64) -> bool {
 }
 
 /// What is left out, a set of [`linger_ebpf::setting`]s.
-pub(crate) fn left_out() -> u64 {
+pub(crate) fn left_out() -> u8 {
     SETTINGS
         .get_ptr_mut(0)
         .map_or(0, |settings| shared!(settings, left_out).get())

@@ -1,6 +1,6 @@
 //! One orphan, from the close that leaves it behind to the end of its socket.
 //!
-//! `expect` → `returned` → `end`. A close that sends its FIN with payload outstanding makes the
+//! `expect` → `leave` → `end`. A close that sends its FIN with payload outstanding makes the
 //! record, under the socket lock, so before the end can come. The payload still outstanding when the
 //! close returns is left behind; if there is none, there was no orphan.
 //!
@@ -26,7 +26,7 @@ use super::{
     undecided,
     watch::{self, End},
 };
-use crate::kernel::{Memory, ProbeRead, Sock, narrow, now_ns, state};
+use crate::kernel::{Memory, ProbeRead, Segment, Sock, narrow, now_ns, state};
 
 /// The fate with which a record begins.
 const _: () = assert!(Fate::Delivered as u32 == 0);
@@ -95,26 +95,18 @@ pub(crate) fn write_nobody(group: &mut MaybeUninit<Group>) -> *mut Group {
     group.as_mut_ptr()
 }
 
-/// The close returns. Returns the bytes it leaves behind, which the caller counts with it. If not 0,
-/// `whose` is set: an orphan counts for the same group as its close.
+/// The close is over while `outstanding` bytes of payload are in the send queue. Returns the bytes it leaves
+/// behind, which the caller counts with it: as many, but not more than at its decision, and none if its socket
+/// has ended. If not 0, `whose` is set: an orphan counts for the same group as its close.
 ///
 /// A [global function](super).
 #[inline(never)]
-#[unsafe(export_name = "linger_returned")]
-pub(crate) extern "C" fn returned(close: *const Close, whose: *mut Group) -> u32 {
+#[unsafe(export_name = "linger_leave")]
+pub(crate) extern "C" fn leave(close: *const Close, outstanding: u32, whose: *mut Group) -> u32 {
     // SAFETY: callers pass a record and memory for a group.
     let (Some(close), Some(whose)) = (unsafe { (close.as_ref(), whose.as_mut()) }) else {
         return 0;
     };
-    // The socket may be gone and this value meaningless; then the record is no longer open.
-    let tcp = Sock::<ProbeRead>::new(close.sk as *const u8).tcp();
-    let queued = tcp.map_or(0, |tcp| narrow(tcp.queued_before_fin().sum()));
-    leave(close, queued, whose)
-}
-
-/// The close is over and leaves `bytes` of payload behind, unless its socket has ended. Returns as
-/// [`returned`] does.
-fn leave(close: &Close, bytes: u32, whose: &mut Group) -> u32 {
     let key = close.sk;
     let Some(orphan) = record(key) else { return 0 };
     let (stage, open) = (shared!(orphan, stage), close.orphan());
@@ -122,8 +114,8 @@ fn leave(close: &Close, bytes: u32, whose: &mut Group) -> u32 {
         // Its socket ended, and another one at this address has left an orphan.
         return 0;
     }
-    // At most as much as at the decision: an unacknowledged SYN is not payload.
-    let bytes = bytes.min(shared!(orphan, bytes).get());
+    // An unacknowledged SYN is not payload.
+    let bytes = outstanding.min(shared!(orphan, bytes).get());
     shared!(orphan, bytes).set(bytes);
     shared!(orphan, left_ns).set(now_ns());
     if bytes > 0 {
@@ -143,20 +135,6 @@ fn leave(close: &Close, bytes: u32, whose: &mut Group) -> u32 {
     count_inner(key, orphan);
     remove(key);
     0
-}
-
-/// The return of the close will not be seen: the payload outstanding at its decision is left behind.
-/// Returns as [`returned`] does.
-#[inline(never)]
-#[unsafe(export_name = "linger_leave_unseen")]
-pub(crate) extern "C" fn leave_unseen(close: *const Close, whose: *mut Group) -> u32 {
-    // SAFETY: callers pass a record and memory for a group.
-    let (Some(close), Some(whose)) = (unsafe { (close.as_ref(), whose.as_mut()) }) else {
-        return 0;
-    };
-    record(close.sk).map_or(0, |orphan| {
-        leave(close, shared!(orphan, bytes).get(), whose)
-    })
 }
 
 /// Drops the record: the close aborts, or waits and sees the connection end, and leaves no orphan.
@@ -185,11 +163,15 @@ pub(crate) fn take_back(key: u64) {
 }
 
 /// The kernel resets a connection, for whatever reason.
-pub(crate) fn reset(key: u64, by_rst: impl FnOnce() -> bool) {
+pub(crate) fn reset(key: u64, segment: &Segment) {
     if maps::is_hinted(key)
         && let Some(orphan) = record(key)
     {
-        shared!(orphan, omen).set(if by_rst() { omen::RST } else { omen::NO_RST });
+        shared!(orphan, omen).set(if segment.is_rst() {
+            omen::RST
+        } else {
+            omen::NO_RST
+        });
     }
 }
 
@@ -223,8 +205,13 @@ pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
         }
         // Its close has returned in between.
     }
-    // Its close may have returned and removed the record.
-    let Some(orphan) = record(key) else { return };
+    let orphan = if found & MASK == LEFT {
+        orphan
+    } else {
+        // Its close may have returned and removed the record.
+        let Some(orphan) = record(key) else { return };
+        orphan
+    };
     if let Some(mut orphan) = take(key, orphan)
         && orphan.bytes > 0
     {

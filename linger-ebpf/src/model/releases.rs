@@ -179,6 +179,7 @@ extern "C" fn recount(sk: u64) -> u32 {
     let mut close = Close {
         sk: sk.address(),
         stage: stage::DECIDED,
+        left_out: maps::left_out(),
         ..Close::ZERO
     };
     reset::after_fin(&mut close, &sk);
@@ -288,9 +289,10 @@ pub(crate) fn exit_syscall() {
     let Some(close) = place.record().filter(|close| returns(close)) else {
         return;
     };
+    let sk = Sock::<ProbeRead>::new(close.sk as *const u8);
     if close.stage == stage::WAITING {
         // Its socket lives: not everything was acknowledged, unless it waits for the peer's FIN.
-        let now = Sock::<ProbeRead>::new(close.sk as *const u8).state();
+        let now = sk.state();
         let outcome = close::unfinished(close);
         let acknowledged = now == state::FIN_WAIT2 && matches!(outcome, Outcome::LingerInterrupted);
         close.outcome = if acknowledged {
@@ -300,5 +302,5 @@ pub(crate) fn exit_syscall() {
         } as u8;
         close.stage = stage::DECIDED;
     }
-    close::finish(&place, close);
+    close::finish(&place, close, &sk);
 }

@@ -59,7 +59,7 @@ fn fields_of_6_1() {
     assert_eq!(found["tcp_sock.linger2"], (Some(2160), None));
     assert_eq!(found["tcp_sock.is_mptcp"], (Some(2220), None));
     assert_eq!(found["sock.__sk_common.skc_net.net"], (Some(48), None));
-    assert_eq!(found["sk_buff.head"], (Some(200), None));
+    assert_eq!(found["tcp_skb_cb.tcp_flags"], (Some(12), None));
 }
 
 #[test]
