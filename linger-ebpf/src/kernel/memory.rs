@@ -15,10 +15,11 @@ impl<const INDEX: usize> Constant<INDEX, 0> {
     /// Its value.
     pub(crate) fn value(self) -> u32 {
         let value: u32;
+        // Not `pure`: loading it again costs less than keeping it on the stack.
         // SAFETY: loads a constant.
         unsafe {
             asm!("{value} = {constant}", value = out(wreg) value, constant = const Self::IMMEDIATE,
-                 options(pure, nomem, nostack));
+                 options(nomem, nostack));
         }
         value
     }
