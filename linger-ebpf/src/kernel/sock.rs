@@ -325,18 +325,20 @@ impl<M: Memory> Tcp<M> {
 
     /// Payload in the send queue in this state, for a connection that has sent its SYN.
     pub(crate) fn outstanding(&self, state: u8) -> u32 {
+        let length = self.sequence_length();
+        length.saturating_sub(u32::from(is_fin_queued(state) || self.is_syn_queued(state)))
+    }
+
+    /// The length of the send queue in sequence numbers.
+    fn sequence_length(&self) -> u32 {
         let write_seq: u32 = M::read(self.tcp, offset!(write_seq));
         let snd_una: u32 = M::read(self.tcp, offset!(snd_una));
-        write_seq
-            .wrapping_sub(snd_una)
-            .saturating_sub(u32::from(is_fin_queued(state) || self.is_syn_queued(state)))
+        write_seq.wrapping_sub(snd_una)
     }
 
     /// The send queue's payload in sum, with a FIN at its end.
     pub(crate) fn outstanding_before_fin(&self) -> u32 {
-        let write_seq: u32 = M::read(self.tcp, offset!(write_seq));
-        let snd_una: u32 = M::read(self.tcp, offset!(snd_una));
-        write_seq.wrapping_sub(snd_una).saturating_sub(1)
+        self.sequence_length().saturating_sub(1)
     }
 
     /// The send queue's payload, with a FIN at its end.
