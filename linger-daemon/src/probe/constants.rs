@@ -33,11 +33,10 @@ fn fill_instruction(
     instruction: &mut Instruction,
     words: &[u32; Constants::COUNT],
 ) -> Result<(), AttachError> {
-    let [kind, _, displacement @ .., _, _, _, _] = *instruction;
-    let [.., a, b, c, d] = *instruction;
+    let [kind, _, low, high, immediate @ ..] = *instruction;
     match kind & CLASS {
         LDX => {
-            if let Some((index, plus)) = of_displacement(i16::from_ne_bytes(displacement)) {
+            if let Some((index, plus)) = of_displacement(i16::from_ne_bytes([low, high])) {
                 // Where there is no such field, the instruction is not reached, as the verifier finds out.
                 let offset = match words[index] {
                     Offsets::ABSENT => 0,
@@ -48,7 +47,7 @@ fn fill_instruction(
             }
         }
         ALU | ALU64 => {
-            if let Some((index, plus)) = of_immediate(i32::from_ne_bytes([a, b, c, d])) {
+            if let Some((index, plus)) = of_immediate(i32::from_ne_bytes(immediate)) {
                 let value = words[index].wrapping_add(plus);
                 instruction[IMMEDIATE].copy_from_slice(&value.to_ne_bytes());
             }
