@@ -10,6 +10,8 @@ use crate::debian::Debian;
 use crate::package::{EPOCH, epoch, folder};
 use crate::shell::{command, root, run, tools};
 
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// A version that comes after every other, to upgrade to.
 const NEWER: &str = "99";
 
@@ -18,9 +20,8 @@ const LIFE: &str = include_str!("rpm.sh");
 
 /// Packs what is built; under another version if there is one to claim.
 pub(super) fn make(architecture: Architecture, version: Option<&str>) -> Result<PathBuf> {
-    let version = version.unwrap_or(env!("CARGO_PKG_VERSION"));
-    let name = format!("lingerd-{version}-1.{}.rpm", architecture.name());
-    let file = folder().join(name);
+    let version = version.unwrap_or(VERSION);
+    let file = file(architecture, version);
     let mut rpm = command(tools().join("cargo-generate-rpm"));
     rpm.args(["generate-rpm", "--package", "linger-daemon"])
         .args(["--arch", architecture.name()])
@@ -31,6 +32,10 @@ pub(super) fn make(architecture: Architecture, version: Option<&str>) -> Result<
     artifacts::build_for(architecture, &mut rpm);
     run(&mut rpm)?;
     Ok(file)
+}
+
+fn file(architecture: Architecture, version: &str) -> PathBuf {
+    folder().join(format!("lingerd-{version}-1.{}.rpm", architecture.name()))
 }
 
 /// Has rpmlint look at the packages among these, and rpm install, upgrade and remove that of this machine in a
@@ -47,15 +52,10 @@ pub(super) fn check(files: &[PathBuf]) -> Result<()> {
     let newer = make(here, Some(NEWER))?;
     let scratch = tempfile::tempdir()?;
     unpack(&Debian::open(here)?.archive, scratch.path())?;
-    let this = folder().join(format!(
-        "lingerd-{}-1.{}.rpm",
-        env!("CARGO_PKG_VERSION"),
-        here.name()
-    ));
     run(command("unshare")
         .args(["--mount", "sh", "-eu", "-c", LIFE, "rpm.sh"])
         .arg(scratch.path())
-        .args([&this, &newer]))?;
+        .args([&file(here, VERSION), &newer]))?;
     std::fs::remove_file(newer)?;
     println!("rpm: installed, upgraded and removed in the root of a Debian 12");
     Ok(())
