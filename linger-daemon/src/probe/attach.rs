@@ -14,7 +14,7 @@ use tracing::warn;
 use super::btf::{Kernel, KernelError};
 use super::error::{AttachError, PlanError, ProbeError, innermost};
 use super::hooks::{
-    Answers, Hook, Point, Traits, has_new_timer, hooks, is_hooked_again, sees_returns,
+    Answers, Hook, Point, Traits, has_new_timer, hooked_again, hooks, sees_returns,
 };
 use super::kprobe::{Kprobe, Owner};
 use super::load::{self, explain, loader};
@@ -102,7 +102,7 @@ impl Loader {
 
     /// Creates the maps for a plan.
     pub fn load(&self, plan: Plan) -> Result<LoadedPlan, PlanError> {
-        let again = is_hooked_again(plan, self.traits);
+        let again = hooked_again(plan, self.traits);
         let mut ebpf = self.make_maps(again).map_err(|why| PlanError {
             plan,
             point: "maps".into(),
@@ -256,14 +256,14 @@ impl Loader {
 
     /// Loads and attaches one hook alone and detaches it again.
     pub fn try_hook(&self, hook: Hook) -> Result<(), AttachError> {
-        let mut ebpf = self.make_maps(false)?;
+        let mut ebpf = self.make_maps(0)?;
         let loaded = self.load_programs(&mut ebpf, &[hook]);
         loaded.map_err(|(_, why)| why)?;
         attach_program(&mut ebpf, hook, false).map(drop)
     }
 
-    /// Creates the maps; no program is loaded yet. `again` says whether events are hooked more than once.
-    fn make_maps(&self, again: bool) -> Result<Ebpf, AttachError> {
+    /// Creates the maps; no program is loaded yet. `again` is of [`Constants`].
+    fn make_maps(&self, again: u32) -> Result<Ebpf, AttachError> {
         let close_syscall = if self.traits.sees_returns {
             u32::try_from(nix::libc::SYS_close).expect("a small number")
         } else {
@@ -279,7 +279,7 @@ impl Loader {
             offsets: self.offsets,
             keyed,
             close_syscall,
-            again: again.into(),
+            again,
         };
         let object = object::of(&self.kernel, &constants)?;
         loader()
@@ -291,7 +291,7 @@ impl Loader {
             .map_max_entries("EXES", if exes { max_groups } else { 1 })
             .map_max_entries("EXITING", if exes { MAX_CLOSES } else { 1 })
             .map_max_entries("ORPHANS", max_orphans)
-            .map_max_entries("RESETS", if again { HINTS } else { 1 })
+            .map_max_entries("RESETS", if again == 0 { 1 } else { HINTS })
             .load(&object)
             .map_err(|error| AttachError::Refused(innermost(&error)))
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use linger_ebpf::{Plan, keyed, program_place};
+use linger_ebpf::{Constants, Plan, keyed, program_place};
 
 use super::btf::{Kernel, RECOGNIZES_SYSCALLS};
 use super::preemption::Preemption;
@@ -79,7 +79,7 @@ impl Hook {
     }
 }
 
-/// Shared by the plans that hook functions.
+/// Of the plan `kprobe`.
 const DESTROY_SOCK: Hook = hook("destroy_sock", DESTROY);
 const RESET_ANSWERS: Hook = hook("reset_answers", SEND_RESET);
 
@@ -91,9 +91,9 @@ const CLOSE_ENTRIES: [&str; 2] = ["fentry_tcp_close", "kprobe_tcp_close"];
 const SETTLE: Hook = hook("settle", Point::OnDemand);
 
 // In the order of attaching. First the hooks that end a close, then those that begin one, so that no
-// recorded close misses its end. Then the return of `__tcp_close`, which reports closes without a
-// beginning. Resets come last: without a record, they would not count for a close. The first program on
-// a function is small, and shows whether the plan works.
+// recorded close misses its end. Then the end of those after which the socket stays, which reports closes
+// without a beginning. Resets come last: without a record, they would not count for a close. The first program
+// on a function is small, and shows whether the plan works.
 
 const FENTRY: &[Hook] = &[
     hook("fentry_reset", Point::Fentry("tcp_reset")),
@@ -101,10 +101,10 @@ const FENTRY: &[Hook] = &[
     RESET_ANSWERS,
     hook("fentry_v4_answer", Point::Fentry(V4_ANSWER)),
     hook("fentry_v6_answer", Point::Fentry(V6_ANSWER)),
-    DESTROY_SOCK,
+    hook("fentry_destroy_sock", DESTROY),
     hook("fentry_tcp_close", Point::Fentry("tcp_close")),
     hook("fentry_inner_close", INNER_ENTRY),
-    hook("fexit_inner_close", INNER_EXIT),
+    hook("fexit_check_oom", CHECK_OOM),
     hook("fentry_active_reset", ACTIVE_RESET),
     hook("fentry_timer", Point::Fentry(TIMER)),
 ];
@@ -147,24 +147,31 @@ const TRACEPOINT: &[Hook] = &[
 ];
 
 // Copies, once or twice, of the programs that a preempting kernel skips: a copy is skipped only while threads
-// are held up in all those before it. If all miss an entry, the return makes up for it. If all miss a return,
-// the thread's next close counts the record, without its time.
+// are held up in all those before it.
 
 const INNER_ENTRY: Point = Point::Fentry("__tcp_close");
-const INNER_EXIT: Point = Point::Fexit("__tcp_close");
+const CHECK_OOM: Point = Point::Fexit("tcp_check_oom");
 const ACTIVE_RESET: Point = Point::Fentry("tcp_send_active_reset");
 const SET_STATE: Point = Point::BtfTracepoint("inet_sock_set_state");
 const SEND_RESET: Point = Point::RawTracepoint("tcp_send_reset");
 const DESTROY: Point = Point::BtfTracepoint("tcp_destroy_sock");
 
+/// Of the plan `fentry` where soft interrupts are preempted, or no program that is never skipped begins a close.
+/// Elsewhere the end of a close makes up for a missed decision.
 const FENTRY_AGAIN: &[Hook] = &[
     hook("fentry_inner_close_2", INNER_ENTRY),
     hook("fentry_inner_close_3", INNER_ENTRY),
-    hook("fexit_inner_close_2", INNER_EXIT),
-    hook("fexit_inner_close_3", INNER_EXIT),
-    hook("fentry_active_reset_2", ACTIVE_RESET),
-    hook("fentry_reset_2", Point::Fentry("tcp_reset")),
+    hook("fexit_check_oom_2", CHECK_OOM),
+    hook("fexit_check_oom_3", CHECK_OOM),
+    hook("fentry_destroy_sock_2", DESTROY),
+    hook("fentry_destroy_sock_3", DESTROY),
 ];
+
+/// Of the plan `fentry` where programs of tracepoints are preempted: a thread that works off a backlog may be, at the
+/// end of a socket.
+const FENTRY_DONE: &[Hook] = &[hook("fentry_done", Point::Fentry("tcp_done"))];
+
+const ACTIVE_RESET_AGAIN: &[Hook] = &[hook("fentry_active_reset_2", ACTIVE_RESET)];
 
 const TRACEPOINT_AGAIN: &[Hook] = &[
     hook("tracepoint_set_state_2", SET_STATE),
@@ -182,35 +189,45 @@ const TRACEPOINT_DESTROY_SOCK_AGAIN: &[Hook] = &[
     hook("tracepoint_destroy_sock_3", DESTROY),
 ];
 
-/// Whether several copies of a program may see the same close or RST, in this plan on a kernel like this.
-pub(super) fn is_hooked_again(plan: Plan, traits: Traits) -> bool {
-    // Copies for the end of a socket need no such check: the first leaves nothing to do.
-    plan != Plan::Kprobe && !again(plan, traits).is_empty()
+/// What the programs are told of it ([`Constants::again`](linger_ebpf::Constants::again)): whether several programs may
+/// see the same close or RST, in this plan on a kernel like this.
+pub(super) fn hooked_again(plan: Plan, traits: Traits) -> u32 {
+    match plan {
+        // Copies for the end of a socket need no such check: the first leaves nothing to do.
+        Plan::Kprobe => 0,
+        _ if traits.preemption == Preemption::None => 0,
+        Plan::Fentry if copies(plan, traits).contains(&FENTRY_AGAIN[0]) => Constants::ENDS_TOO,
+        Plan::Fentry => Constants::EVENTS,
+        Plan::Tracepoint if traits.preempts_tracepoints => Constants::EVENTS,
+        Plan::Tracepoint => 0,
+    }
 }
 
 /// The copies of hooks that a plan has on a kernel like this.
-fn again(plan: Plan, traits: Traits) -> Vec<Hook> {
-    let Traits {
-        preemption,
-        preempts_tracepoints,
-        ..
-    } = traits;
-    if preemption == Preemption::None {
+fn copies(plan: Plan, traits: Traits) -> Vec<Hook> {
+    if traits.preemption == Preemption::None {
         return Vec::new();
     }
     // Sockets end with soft interrupts disabled, which only PREEMPT_RT preempts.
-    let ends = preempts_tracepoints && preemption == Preemption::Realtime;
-    let [of_plan, of_ends]: [&[Hook]; 2] = match plan {
-        Plan::Fentry => [FENTRY_AGAIN, DESTROY_SOCK_AGAIN],
-        // All kprobes of a CPU are skipped together.
-        Plan::Kprobe => [&[], DESTROY_SOCK_AGAIN],
-        Plan::Tracepoint if preempts_tracepoints => {
-            [TRACEPOINT_AGAIN, TRACEPOINT_DESTROY_SOCK_AGAIN]
+    let realtime = traits.preemption == Preemption::Realtime;
+    let of_plan = |again, hooks: &'static [Hook]| hooks.iter().filter(move |_| again).copied();
+    match plan {
+        Plan::Fentry => {
+            // Where it is hooked, the tracepoint sees the RSTs that this hook sees.
+            let resets = of_plan(traits.answers != Answers::Shown, ACTIVE_RESET_AGAIN);
+            let whole = of_plan(realtime || !traits.sees_releases, FENTRY_AGAIN);
+            let ends = of_plan(traits.preempts_tracepoints, FENTRY_DONE);
+            ends.chain(whole).chain(resets).collect()
         }
-        Plan::Tracepoint => [&[], &[]],
-    };
-    let ends = of_ends.iter().filter(|_| ends);
-    of_plan.iter().chain(ends).copied().collect()
+        // All kprobes of a CPU are skipped together.
+        Plan::Kprobe => {
+            of_plan(traits.preempts_tracepoints && realtime, DESTROY_SOCK_AGAIN).collect()
+        }
+        Plan::Tracepoint if traits.preempts_tracepoints => of_plan(true, TRACEPOINT_AGAIN)
+            .chain(of_plan(realtime, TRACEPOINT_DESTROY_SOCK_AGAIN))
+            .collect(),
+        Plan::Tracepoint => Vec::new(),
+    }
 }
 
 /// In every plan, if the label `exe` is in use.
@@ -248,7 +265,7 @@ pub fn hooks(plan: Plan, asked: u32, traits: Traits) -> Vec<Hook> {
     };
     let exit = (asked & keyed::EXE != 0).then_some(EXIT_MMAP);
     let all = exit.into_iter().chain(all.iter().copied());
-    let all = all.chain(again(plan, traits));
+    let all = all.chain(copies(plan, traits));
     let all = all.filter(|hook| traits.sees_returns || !hook.sees_returns());
     let all = all.filter(|hook| match hook.point.function() {
         Some(V4_ANSWER) => traits.answers != Answers::Shown,
@@ -377,9 +394,14 @@ mod tests {
     #[test]
     fn the_objects_have_the_programs_that_are_written_down() {
         assert_eq!(programs(FLOOR), names(PROGRAMS));
-        let again = [FENTRY_AGAIN, TRACEPOINT_AGAIN, DESTROY_SOCK_AGAIN];
-        let again = again.into_iter().chain([TRACEPOINT_DESTROY_SOCK_AGAIN]);
-        let again = again.flatten().map(|hook| hook.program);
+        let again = [
+            FENTRY_AGAIN,
+            ACTIVE_RESET_AGAIN,
+            TRACEPOINT_AGAIN,
+            DESTROY_SOCK_AGAIN,
+            TRACEPOINT_DESTROY_SOCK_AGAIN,
+        ];
+        let again = again.into_iter().flatten().map(|hook| hook.program);
         assert_eq!(programs(OBJECT), names(PROGRAMS.into_iter().chain(again)));
     }
 

@@ -92,7 +92,7 @@ fn health() -> Health {
         ],
         hooks: vec![
             hook("fentry_inner_close", "__tcp_close"),
-            hook("fexit_inner_close", "__tcp_close"),
+            hook("fexit_check_oom", "tcp_check_oom"),
         ],
         reading_seconds: 0.000_42,
         resident_bytes: 9_750_000,

@@ -14,7 +14,7 @@ pub(crate) const SCENARIOS: &[Scenario] =
 /// A hook of the plan, at a place of the kernel where nothing comes by while the scenario runs.
 const fn moved(plan: Plan) -> Hook {
     let (program, point) = match plan {
-        Plan::Fentry => ("fexit_inner_close", Point::Fexit("kernel_power_off")),
+        Plan::Fentry => ("fexit_check_oom", Point::Fexit("kernel_power_off")),
         Plan::Kprobe => ("kprobe_inner_close", Point::Kprobe("kernel_power_off")),
         Plan::Tracepoint => ("destroy_sock", Point::BtfTracepoint("cpuhp_enter")),
     };

@@ -252,7 +252,7 @@ fn a_hook_that_is_cut_off_is_shown() {
     let mut text = Vec::new();
     exposition.write(Format::Text, &mut text).unwrap();
     let text = String::from_utf8(text).unwrap();
-    for (program, attached) in [("fentry_inner_close", 1), ("fexit_inner_close", 0)] {
+    for (program, attached) in [("fentry_inner_close", 1), ("fexit_check_oom", 0)] {
         let labels = [("program", &[program][..])];
         assert_eq!(sum(&text, "linger_probe_attached", &labels), attached);
         let hooks = metrics.live(&exposition).health.hooks;

@@ -13,13 +13,20 @@ pub struct Constants {
     pub keyed: u32,
     /// Number of the system call whose return ends the release of a socket; [`Constants::NO_SYSCALL`] if there is none.
     pub close_syscall: u32,
-    /// 1 if this kernel may skip programs, and each event is therefore hooked more than once.
+    /// Whether this kernel may skip programs, and events are therefore hooked more than once: 0,
+    /// [`Constants::EVENTS`] or [`Constants::ENDS_TOO`].
     pub again: u32,
 }
 
 impl Constants {
     /// The number of no system call.
     pub const NO_SYSCALL: u32 = u32::MAX;
+
+    /// Some events are hooked more than once.
+    pub const EVENTS: u32 = 1;
+
+    /// The ends of closes too.
+    pub const ENDS_TOO: u32 = 2;
 
     /// How many there are.
     pub const COUNT: usize = size_of::<Self>() / size_of::<u32>();

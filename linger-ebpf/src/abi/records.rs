@@ -17,7 +17,8 @@ pub struct Close {
     pub unsent: u32,
     /// Payload in the send queue at the decision, sent and not acknowledged.
     pub unacked: u32,
-    /// Received payload that was not read.
+    /// Received payload that was not read. Before the decision, together with `state`: the lower half of the jiffy of
+    /// the release.
     pub unread: u32,
     /// While it waits: lower half of the jiffy at which its linger time is over. Before the decision, together
     /// with `state`: the socket's `write_seq` at the release.

@@ -7,13 +7,18 @@ use aya_ebpf::{
 };
 
 use crate::kernel::{BtfTyped, IPPROTO_TCP, ProbeRead, Sock};
-use crate::model::{answers, close, exe, in_flight::ThreadSlot, maps, orphan};
+use crate::model::{
+    again::is_hooked_again,
+    answers, close, exe,
+    functions::{self, current_close},
+    in_flight::ThreadSlot,
+    maps, orphan, reset,
+};
 
 again! {
-    /// A socket ends; called once per socket, before its memory is freed. Its close has been counted, and most
-    /// sockets leave nothing behind.
+    /// A socket ends, in the plan `kprobe`. Most sockets leave nothing behind.
     ///
-    /// kernel: v4.16.. include/trace/events/tcp.h: tcp_destroy_sock(struct sock *sk)
+    /// As [`fentry_destroy_sock`].
     #[btf_tracepoint(function = "tcp_destroy_sock")]
     destroy_sock, destroy_sock_2, destroy_sock_3 = |ctx: BtfTracePointContext| {
         let sk = Sock::<BtfTyped>::new(ctx.arg(0));
@@ -27,14 +32,20 @@ again! {
 }
 
 /// An RST answers a packet. It is counted, and reveals the fate of an orphan where the hook of `tcp_reset` was
-/// skipped.
+/// skipped. One that answers no packet has been seen by another hook, unless that was skipped.
 ///
-/// Like [`tracepoint_send_reset`], without RSTs that answer no packet, which other hooks see.
+/// As [`tracepoint_send_reset`].
 #[raw_tracepoint]
 fn reset_answers(ctx: RawTracePointContext) -> i32 {
     let (sk, skb): (u64, u64) = (ctx.arg(0), ctx.arg(1));
     if skb != 0 {
         answers::sent(sk, skb as *const u8);
+    } else if is_hooked_again() {
+        reset::sent(
+            current_close(),
+            &Sock::<ProbeRead>::new(sk as *const u8),
+            || sk,
+        );
     }
     0
 }
@@ -64,12 +75,9 @@ fn sock_release(ctx: SockContext) -> i32 {
     // SAFETY: the verifier checks the access to the context.
     let (protocol, state) = unsafe { ((*ctx.sock).protocol, (*ctx.sock).state) };
     // The context is the socket.
-    if protocol == IPPROTO_TCP
-        && let Some(place) = ThreadSlot::current()
-        && let Some(close) = close::begin(&place, ctx.as_ptr() as u64, 0)
-    {
-        close.state = u8::try_from(state).unwrap_or_default();
-        close.deadline = Sock::<ProbeRead>::new(ctx.as_ptr().cast()).written();
+    if protocol == IPPROTO_TCP {
+        let sk = Sock::<ProbeRead>::new(ctx.as_ptr().cast());
+        functions::released(&sk, u8::try_from(state).unwrap_or_default());
     }
     1
 }

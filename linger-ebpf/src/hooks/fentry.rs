@@ -2,14 +2,14 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    macros::{fentry, fexit},
-    programs::{FEntryContext, FExitContext},
+    macros::{btf_tracepoint, fentry, fexit},
+    programs::{BtfTracePointContext, FEntryContext, FExitContext},
 };
 
 use crate::kernel::{BtfTyped, ProbeRead, Segment, Sock};
 use crate::model::{
     answers,
-    functions::{current_close, inner_enter, inner_exit, outer_enter},
+    functions::{current_close, destroyed, inner_enter, outer_enter, stays},
     orphan, reset,
 };
 
@@ -33,12 +33,28 @@ again! {
 }
 
 again! {
-    /// The decision has been carried out, including the wait under SO_LINGER; the lock is still held.
+    /// The decision has been carried out, including the wait under SO_LINGER, and the socket lives on, unless memory is
+    /// short: then the kernel aborts after all. Called last of all for those, with soft interrupts disabled, so that
+    /// only PREEMPT_RT preempts this program. Timers call it for orphans too.
     ///
-    /// kernel: v5.11.. net/ipv4/tcp.c: void __tcp_close(struct sock *sk, long timeout)
-    #[fexit(function = "__tcp_close")]
-    fexit_inner_close, fexit_inner_close_2, fexit_inner_close_3 = |ctx: FExitContext| {
-        inner_exit(Some(Sock::<BtfTyped>::new(ctx.arg(0))));
+    /// kernel: v3.7.. net/ipv4/tcp.c: bool tcp_check_oom(struct sock *sk, int shift); v6.9..: const struct sock *sk
+    #[fexit(function = "tcp_check_oom")]
+    fexit_check_oom, fexit_check_oom_2, fexit_check_oom_3 = |ctx: FExitContext| {
+        // The result follows the arguments; a bool is the lowest byte of its register.
+        let is_short: u8 = ctx.arg(2);
+        if is_short == 0 {
+            stays(&Sock::<BtfTyped>::new(ctx.arg(0)));
+        }
+    }
+}
+
+again! {
+    /// A socket ends; called once per socket, before its memory is freed. If its close ends it, that close is over.
+    ///
+    /// kernel: v4.16.. include/trace/events/tcp.h: tcp_destroy_sock(struct sock *sk)
+    #[btf_tracepoint(function = "tcp_destroy_sock")]
+    fentry_destroy_sock, fentry_destroy_sock_2, fentry_destroy_sock_3 = |ctx: BtfTracePointContext| {
+        destroyed(&Sock::<BtfTyped>::new(ctx.arg(0)));
     }
 }
 
@@ -55,14 +71,23 @@ again! {
     }
 }
 
-again! {
-    /// The kernel resets a connection: the peer's RST came, or data for a closed socket.
-    ///
-    /// kernel: v5.15.. net/ipv4/tcp_input.c: void tcp_reset(struct sock *sk, struct sk_buff *skb)
-    #[fentry(function = "tcp_reset")]
-    fentry_reset, fentry_reset_2 = |ctx: FEntryContext| {
-        orphan::reset(ctx.arg(0), &Segment::new(ctx.arg(1)));
-    }
+/// The kernel resets a connection: the peer's RST came, or data for a closed socket. Where this is skipped, the RST that
+/// answers the data, or its absence, shows which it was.
+///
+/// kernel: v5.15.. net/ipv4/tcp_input.c: void tcp_reset(struct sock *sk, struct sk_buff *skb)
+#[fentry(function = "tcp_reset")]
+fn fentry_reset(ctx: FEntryContext) -> i32 {
+    orphan::reset(ctx.arg(0), &Segment::new(ctx.arg(1)));
+    0
+}
+
+/// A connection ends, and with it an orphan: hooked where the kernel may skip [`fentry_destroy_sock`], which follows.
+///
+/// kernel: v2.6.. net/ipv4/tcp.c: void tcp_done(struct sock *sk)
+#[fentry(function = "tcp_done")]
+fn fentry_done(ctx: FEntryContext) -> i32 {
+    orphan::done(&Sock::<BtfTyped>::new(ctx.arg(0)));
+    0
 }
 
 /// An IPv4 packet is to be answered with an RST. (It is not if its TCP-MD5 key does not match.)

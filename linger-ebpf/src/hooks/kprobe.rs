@@ -28,10 +28,13 @@ fn kprobe_inner_close(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// As [`fexit_inner_close`]. A kretprobe has no arguments: the socket is that of the close in flight.
+/// The decision has been carried out, including the wait under SO_LINGER; the lock is still held. A kretprobe has no
+/// arguments: the socket is that of the close in flight.
+///
+/// kernel: v5.11.. net/ipv4/tcp.c: void __tcp_close(struct sock *sk, long timeout)
 #[kretprobe]
 fn kretprobe_inner_close(_ctx: RetProbeContext) -> u32 {
-    inner_exit::<ProbeRead>(None);
+    inner_exit();
     0
 }
 

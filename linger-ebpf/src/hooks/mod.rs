@@ -1,7 +1,7 @@
 //! The hooks: every program translates its arguments into one call of the model.
 
-/// A program under several names. All copies are attached where the kernel preempts, and notice what an earlier one
-/// has done; elsewhere only the first is attached.
+/// A program under several names. Where the kernel skips programs and nothing else makes up for it, all copies are
+/// attached, and notice what an earlier one has done; elsewhere only the first is attached.
 macro_rules! again {
     ($(#[$attribute:meta])+ $($name:ident),+ = |$ctx:ident: $context:ident| $body:block) => {
         again! { @ [$(#[$attribute])+] [$($name)+] $ctx $context $body }

@@ -8,8 +8,9 @@ pub(crate) fn now_ns() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// The kernel's tick counter.
-pub(crate) fn jiffies() -> u64 {
+/// The lower half of the kernel's tick counter (`jiffies`).
+#[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+pub(crate) fn ticks() -> u32 {
     // SAFETY: has no preconditions.
-    unsafe { bpf_jiffies64() }
+    (unsafe { bpf_jiffies64() }) as u32
 }

@@ -236,7 +236,7 @@ impl Flags {
     }
 
     /// The peer's FIN has come, and is included in `rcv_nxt`.
-    fn done(self) -> bool {
+    pub(crate) fn done(self) -> bool {
         self.0 & SOCK_DONE != 0
     }
 }
@@ -282,9 +282,9 @@ impl<M: Memory> Tcp<M> {
         M::read::<u32>(self.tcp, offset!(snd_una)) == M::read::<u32>(self.tcp, offset!(write_seq))
     }
 
-    /// Whether anything queued was not sent yet, including the FIN.
-    pub(crate) fn has_unsent(&self) -> bool {
-        M::read::<u32>(self.tcp, offset!(snd_nxt)) != M::read::<u32>(self.tcp, offset!(write_seq))
+    /// Whether anything up to this `write_seq` was not sent yet, including the FIN.
+    pub(crate) fn has_unsent(&self, write_seq: u32) -> bool {
+        M::read::<u32>(self.tcp, offset!(snd_nxt)) != write_seq
     }
 
     /// Received payload that was not read.
@@ -310,11 +310,7 @@ impl<M: Memory> Tcp<M> {
             if M::read::<u32>(self.tcp, offset!(packets_out)) == 0 {
                 return QueueBytes::NONE;
             }
-            let queued = self.sequence();
-            return QueueBytes {
-                unacked: queued.unacked.saturating_sub(1),
-                ..queued
-            };
+            return without_syn(self.sequence());
         }
         if is_fin_queued(state) {
             self.queued_before_fin()
@@ -327,6 +323,12 @@ impl<M: Memory> Tcp<M> {
     pub(crate) fn outstanding(&self, state: u8) -> u32 {
         let length = self.sequence_length();
         length.saturating_sub(u32::from(is_fin_queued(state) || self.is_syn_queued(state)))
+    }
+
+    /// Payload in the send queue in this state, for a connection that was in the state `was` shortly before.
+    pub(crate) fn outstanding_since(&self, state: u8, was: u8) -> u32 {
+        let syn = u32::from(self.is_syn_queued(was));
+        self.outstanding(state).saturating_sub(syn)
     }
 
     /// The length of the send queue in sequence numbers.
@@ -343,18 +345,18 @@ impl<M: Memory> Tcp<M> {
 
     /// The send queue's payload, with a FIN at its end.
     pub(crate) fn queued_before_fin(&self) -> QueueBytes {
-        let QueueBytes { unsent, unacked } = self.sequence();
-        // The FIN is sent last. (Its allocation may have failed: never below zero.)
-        if unsent > 0 {
-            QueueBytes {
-                unsent: unsent - 1,
-                unacked,
-            }
+        without_fin(self.sequence())
+    }
+
+    /// The send queue's payload when it ended with this `write_seq`, in this state.
+    pub(crate) fn queued_until(&self, write_seq: u32, state: u8) -> QueueBytes {
+        let queued = self.queued_to(write_seq);
+        if is_fin_queued(state) {
+            without_fin(queued)
+        } else if self.is_syn_queued(state) {
+            without_syn(queued)
         } else {
-            QueueBytes {
-                unsent,
-                unacked: unacked.saturating_sub(1),
-            }
+            queued
         }
     }
 
@@ -363,8 +365,8 @@ impl<M: Memory> Tcp<M> {
         self.queued_to(self.write_seq())
     }
 
-    /// The send queue up to this `write_seq`.
-    pub(crate) fn queued_to(&self, write_seq: u32) -> QueueBytes {
+    /// The send queue up to this `write_seq`, in sequence numbers.
+    fn queued_to(&self, write_seq: u32) -> QueueBytes {
         let snd_una: u32 = M::read(self.tcp, offset!(snd_una));
         if write_seq == snd_una {
             return QueueBytes::NONE;
@@ -373,6 +375,30 @@ impl<M: Memory> Tcp<M> {
         QueueBytes {
             unsent: u64::from(write_seq.wrapping_sub(snd_nxt)),
             unacked: u64::from(snd_nxt.wrapping_sub(snd_una)),
+        }
+    }
+}
+
+/// A send queue without the SYN at its beginning.
+fn without_syn(queued: QueueBytes) -> QueueBytes {
+    QueueBytes {
+        unacked: queued.unacked.saturating_sub(1),
+        ..queued
+    }
+}
+
+/// A send queue without the FIN at its end.
+fn without_fin(QueueBytes { unsent, unacked }: QueueBytes) -> QueueBytes {
+    // The FIN is sent last. (Its allocation may have failed: never below zero.)
+    if unsent > 0 {
+        QueueBytes {
+            unsent: unsent - 1,
+            unacked,
+        }
+    } else {
+        QueueBytes {
+            unsent,
+            unacked: unacked.saturating_sub(1),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Whether the same event is hooked more than once.
 
+use linger_ebpf::Constants;
+
 use crate::kernel::constant;
 
 /// Whether several copies of a program may run for the same event. A kernel that preempts a thread
@@ -7,4 +9,9 @@ use crate::kernel::constant;
 /// names.
 pub(crate) fn is_hooked_again() -> bool {
     constant!(again).value() != 0
+}
+
+/// Whether that holds for the ends of closes too.
+pub(crate) fn are_ends_hooked_again() -> bool {
+    constant!(again).value() == Constants::ENDS_TOO
 }

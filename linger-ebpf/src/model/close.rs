@@ -2,8 +2,8 @@
 //!
 //! `begin` → `decide` → (`super::reset::sent`, `waited`) → `finish`. The close has a record from
 //! `begin` to `finish`. It is added to the counters of its group once, at its end, or as soon as the
-//! outcome is decided where a plan may not see the end. The plans that hook functions see the end at
-//! the return of `__tcp_close`, under the socket lock.
+//! outcome is decided where a plan may not see the end. The plans that hook functions see the end
+//! under the socket lock.
 
 use core::{mem::MaybeUninit, ptr};
 
@@ -15,11 +15,11 @@ use super::{
     closers, group,
     in_flight::ThreadSlot,
     ledger::{self, UNSEEN},
-    maps, orphan,
+    maps, orphan, reset,
     shared::shared,
     watch::{self, Stack},
 };
-use crate::kernel::{Flags, Memory, Sock, Task, jiffies, narrow, now_ns, state};
+use crate::kernel::{Flags, Memory, Sock, Task, narrow, now_ns, state, ticks};
 
 /// A close begins on this thread. Returns `None` if there is no room for its record.
 pub(crate) fn begin(place: &ThreadSlot, sk: u64, flags: u8) -> Option<&'static mut Close> {
@@ -126,54 +126,76 @@ pub(crate) fn decide_late<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     if was == state::CLOSE {
         return decide_closed(close, sk, sk.has_peer(), sk.unread(flags));
     }
-    let timeout = timeout(sk, flags);
-    let is_clear = match (is, was) {
-        (state::CLOSE, state::LISTEN | state::SYN_SENT) => true,
-        (state::CLOSE, state::ESTABLISHED | state::SYN_RECV | state::CLOSE_WAIT) => {
-            let grown = sk.written().wrapping_sub(close.deadline);
-            if grown != FIN {
-                return decide_ended(close, sk, flags, grown);
-            }
-            true
+    // A FIN adds 1 to `write_seq`, and `tcp_disconnect` makes it jump.
+    let grown = sk.written().wrapping_sub(close.deadline);
+    let before = match (is, was) {
+        (state::CLOSE, state::LISTEN) => was,
+        (state::CLOSE, state::SYN_SENT) if sk.err() == 0 => was,
+        // The FIN followed.
+        (state::CLOSE, state::ESTABLISHED | state::SYN_RECV | state::CLOSE_WAIT) if grown == 1 => {
+            was
         }
-        (state::CLOSE, _) => false,
-        // It may have waited until a timeout or a signal.
-        (state::FIN_WAIT1 | state::LAST_ACK | state::CLOSING, _) => timeout == 0,
-        _ => true,
+        // It had been sent before, and only the peer's was missing: the close left a remnant in TIME_WAIT.
+        (state::CLOSE, state::FIN_WAIT1 | state::FIN_WAIT2)
+            if grown == 0 && sk.err() == 0 && !flags.done() && sk.unread(flags) == 0 =>
+        {
+            was
+        }
+        (state::CLOSE, _) => return decide_ended(close, sk, flags, grown),
+        // It was connected in between.
+        (_, state::SYN_SENT) => state::ESTABLISHED,
+        _ => was,
     };
-    if !is_clear {
+    let released = close.unread;
+    let timeout = timeout(sk, flags);
+    decide(close, sk, flags, before, 0, timeout);
+    let Some(tcp) = sk.tcp() else { return };
+    if close.stage == stage::WAITING {
+        close.deadline = released.wrapping_add(length(timeout));
+    } else if close.outcome == Outcome::Graceful as u8 {
+        leave_behind(close, tcp.outstanding_since(is, was));
+    } else {
         return;
     }
-    decide(close, sk, flags, was, 0, timeout);
-    if close.outcome == Outcome::Graceful as u8 {
-        if let Some(tcp) = sk.tcp() {
-            closers::note_port(close, sk, was, tcp.local_port());
-        }
-        leave(close, sk, is);
-    }
+    closers::note_port(close, sk, before, tcp.local_port());
 }
 
-/// A FIN adds this much to `write_seq`.
-const FIN: u32 = 1;
-
-/// [`decide_late`] for a connection that has ended without a FIN. `grown` is the growth of `write_seq`
-/// since the release, where `tcp_disconnect` makes it jump. If an RST was sent, its hook was skipped too.
+/// [`decide_late`] for a connection that has ended without a FIN of this close. `grown` is the growth of
+/// `write_seq` since the release. If an RST was sent, its hook was skipped too.
 fn decide_ended<M: Memory>(close: &mut Close, sk: &Sock<M>, flags: Flags, grown: u32) {
     let Some(tcp) = sk.tcp() else { return };
     let unread = sk.unread(flags);
-    let outcome = if grown == 0 && (unread == 0 || sk.err() != 0) {
+    // Whether, until then, neither an RST nor the peer's FIN could end it while the close was under way.
+    let is_open = matches!(
+        close.state,
+        state::ESTABLISHED | state::SYN_RECV | state::SYN_SENT | state::CLOSE_WAIT
+    );
+    let outcome = if grown > 1 {
+        if tcp.repair() {
+            Outcome::Repaired
+        } else if sk.aborts_by_linger(flags) {
+            Outcome::LingerAborted
+        } else {
+            return;
+        }
+    } else if grown == 0 && unread > 0 && sk.err() == 0 && (is_open || !flags.done()) {
+        Outcome::UnreadAborted
+    } else if grown == 0 && is_open {
         // The connection ended before the close took the lock.
         return decide_closed(close, sk, sk.has_peer(), unread);
-    } else if grown == 0 {
-        Outcome::UnreadAborted
-    } else if sk.aborts_by_linger(flags) && !tcp.repair() {
-        Outcome::LingerAborted
     } else {
         return;
     };
-    let queued = tcp.queued_to(close.deadline);
+    let queued = if matches!(outcome, Outcome::Repaired) {
+        QueueBytes::NONE
+    } else {
+        tcp.queued_until(close.deadline, close.state)
+    };
+    let written = close.deadline;
     conclude(close, sk, close.state, unread, outcome, queued);
-    close.flags |= flag::RESET;
+    if reset::is_due(close, sk, close.state, |_| written) {
+        close.flags |= flag::RESET;
+    }
 }
 
 /// The outcome for a socket in `CLOSE`.
@@ -278,8 +300,13 @@ pub(crate) fn waited<M: Memory>(close: &mut Close, sk: &Sock<M>) {
 /// The close sends, or has sent, its FIN and leaves to the kernel the data queued before it. `state` is
 /// the state before the FIN.
 pub(crate) fn leave<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
-    let Some(tcp) = sk.tcp() else { return };
-    let bytes = tcp.outstanding(state);
+    if let Some(tcp) = sk.tcp() {
+        leave_behind(close, tcp.outstanding(state));
+    }
+}
+
+/// [`leave`] for so many bytes of payload.
+fn leave_behind(close: &mut Close, bytes: u32) {
     if bytes == 0 && close.stage != stage::WAITING {
         return;
     }
@@ -293,12 +320,13 @@ pub(crate) fn leave<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
 const LONGEST: u64 = i32::MAX as u64;
 
 /// The lower half of the jiffy at which a wait of `timeout` jiffies from now is over.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "as much as tells apart what is within the longest time"
-)]
 fn deadline(timeout: u64) -> u32 {
-    jiffies().wrapping_add(timeout.min(LONGEST)) as u32
+    ticks().wrapping_add(length(timeout))
+}
+
+/// As much of a wait's length as can be distinguished.
+fn length(timeout: u64) -> u32 {
+    timeout.min(LONGEST) as u32
 }
 
 /// Whether a waiting close has reached its deadline.

@@ -2,14 +2,27 @@
 
 use linger_ebpf::{Close, Lost, Outcome, flag, stage};
 
-use crate::kernel::{Memory, Sock, state};
+use crate::kernel::{Memory, ProbeRead, Sock, Tcp, state, ticks};
 
-use super::{again::is_hooked_again, close, closers, in_flight::ThreadSlot, maps, reset};
+use super::{
+    again::are_ends_hooked_again, close, closers, in_flight::ThreadSlot, maps, orphan, reset,
+};
 
 /// `tcp_close` begins, before the socket lock.
 pub(crate) fn outer_enter(sk: u64) {
     if let Some(place) = ThreadSlot::current() {
-        close::begin(&place, sk, 0);
+        begin(&place, sk);
+    }
+}
+
+/// A socket in this state is released by its last holder, before `tcp_close` begins.
+pub(crate) fn released(sk: &Sock<ProbeRead>, state: u8) {
+    if let Some(place) = ThreadSlot::current()
+        && let Some(close) = begin(&place, sk.address())
+    {
+        close.state = state;
+        close.deadline = sk.written();
+        close.unread = ticks();
     }
 }
 
@@ -21,7 +34,7 @@ pub(crate) fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
     // MPTCP closes its subflows without `tcp_close`.
     let begun = place
         .find(sk.address())
-        .or_else(|| begin_again(&place, sk.address()));
+        .or_else(|| begin(&place, sk.address()));
     let Some(close) = begun else { return };
     // Another copy of this program has decided it.
     if close.stage != stage::BEGUN {
@@ -44,7 +57,7 @@ pub(crate) fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
     if close.outcome == Outcome::Graceful as u8 {
         closers::note_port(close, sk, state, head.port);
         close::leave(close, sk, state);
-    } else if reset::is_due(close, sk, state) {
+    } else if reset::is_due(close, sk, state, Tcp::write_seq) {
         // The hook of the RST may be skipped.
         close.flags |= flag::RESET;
     } else if close.stage == stage::WAITING {
@@ -53,34 +66,71 @@ pub(crate) fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
     }
 }
 
-/// Begins a close whose beginning was missed, or found no room. If there still is none, the close is lost;
-/// its end counts that, because this may run several times.
-fn begin_again(place: &ThreadSlot, sk: u64) -> Option<&'static mut Close> {
+/// A close begins. If there is no room for it, its end counts that, because this may run several times.
+pub(crate) fn begin(place: &ThreadSlot, sk: u64) -> Option<&'static mut Close> {
     let begun = close::begin(place, sk, 0);
-    if is_hooked_again() {
-        place.note_unkept(begun.is_none());
+    if begun.is_none() {
+        place.note_unkept();
     }
     begun
 }
 
+/// A close is over and its socket stays, under both of its locks.
+pub(crate) fn stays<M: Memory>(sk: &Sock<M>) {
+    let Some(place) = ThreadSlot::current() else {
+        return;
+    };
+    if let Some(close) = place.find(sk.address()) {
+        conclude(close, sk);
+        close::finish(&place, close, sk);
+    } else if place.take_unkept() || !are_ends_hooked_again() && sk.is_owned() {
+        // There was no room for it, or its beginning was missed. (Timers do not own the socket.)
+        maps::lose(Lost::Close);
+    }
+}
+
+/// A socket ends; called once per socket, in any context.
+pub(crate) fn destroyed<M: Memory>(sk: &Sock<M>) {
+    let Some(place) = ThreadSlot::current() else {
+        return;
+    };
+    let found = place.find(sk.address());
+    if let Some(close) = found {
+        // Only this close ends the socket: until it is over, soft interrupts leave their segments to it.
+        conclude(close, sk);
+        if close.flags & flag::LEAVES != 0 {
+            orphan::end(sk);
+        }
+        return close::finish(&place, close, sk);
+    }
+    if place.take_unkept() {
+        maps::lose(Lost::Close);
+    }
+    if maps::is_hinted(sk.address()) {
+        orphan::end(sk);
+    }
+}
+
+/// Decides the outcome of a close that is about to end, if that is still open.
+fn conclude<M: Memory>(close: &mut Close, sk: &Sock<M>) {
+    if close.stage == stage::BEGUN && close.state != 0 {
+        close::decide_late(close, sk);
+    }
+    close::waited(close, sk);
+}
+
 /// `__tcp_close` ends, still under the lock, and with it the close. Afterwards `tcp_close` only processes
 /// the segments that came in between and releases the socket.
-pub(crate) fn inner_exit<M: Memory>(sk: Option<Sock<M>>) {
+pub(crate) fn inner_exit() {
     let Some(place) = ThreadSlot::current() else {
         return;
     };
     let Some(close) = place.record() else {
-        // Both beginnings were missed, there was no room, or another copy of this program ended it.
-        if !is_hooked_again() || place.take_unkept() {
-            maps::lose(Lost::Close);
-        }
-        return;
+        // Both beginnings were missed, or there was no room.
+        return maps::lose(Lost::Close);
     };
-    let sk = sk.unwrap_or_else(|| Sock::new(close.sk as *const u8));
-    if close.stage == stage::BEGUN && close.state != 0 {
-        close::decide_late(close, &sk);
-    }
-    close::waited(close, &sk);
+    let sk = Sock::<ProbeRead>::new(close.sk as *const u8);
+    conclude(close, &sk);
     close::finish(&place, close, &sk);
 }
 

@@ -85,21 +85,20 @@ impl ThreadSlot {
         shared!(self.slot, crowded).add(change);
     }
 
-    /// Notes whether there was no room for this thread's close. Several copies of a program may do so.
-    pub(crate) fn note_unkept(&self, is_unkept: bool) {
-        let unkept = shared!(self.slot, unkept);
-        if is_unkept {
-            unkept.set(self.tid);
-        } else if unkept.get() == self.tid {
-            unkept.set(0);
-        }
+    /// Notes that there was no room for this thread's close. Several programs may do so.
+    pub(crate) fn note_unkept(&self) {
+        shared!(self.slot, unkept).set(self.tid);
     }
 
     /// Returns and clears that note.
     pub(crate) fn take_unkept(&self) -> bool {
-        let is_unkept = shared!(self.slot, unkept).get() == self.tid;
-        self.note_unkept(false);
-        is_unkept
+        let unkept = shared!(self.slot, unkept);
+        // The idle thread, whose id is 0, closes nothing.
+        let is_own = self.tid != 0 && unkept.get() == self.tid;
+        if is_own {
+            unkept.set(0);
+        }
+        is_own
     }
 }
 

@@ -4,7 +4,7 @@
 //! each once, on its own, instead of again at every call. They take numbers, and pointers that may
 //! be null.
 
-mod again;
+pub(crate) mod again;
 pub(crate) mod answers;
 pub(crate) mod close;
 mod closers;

@@ -34,9 +34,14 @@ pub(crate) fn sent<M: Memory>(
     }
 }
 
-/// Whether a close with this outcome sends an RST in this state: `tcp_disconnect` omits it when the peer
-/// would miss nothing.
-pub(crate) fn is_due<M: Memory>(close: &Close, sk: &Sock<M>, state: u8) -> bool {
+/// Whether a close with this outcome sends an RST in this state, and with this `write_seq`: `tcp_disconnect` omits it
+/// when the peer would miss nothing.
+pub(crate) fn is_due<M: Memory>(
+    close: &Close,
+    sk: &Sock<M>,
+    state: u8,
+    write_seq: impl FnOnce(&Tcp<M>) -> u32,
+) -> bool {
     if close.outcome == Outcome::UnreadAborted as u8 {
         return true;
     }
@@ -48,7 +53,9 @@ pub(crate) fn is_due<M: Memory>(close: &Close, sk: &Sock<M>, state: u8) -> bool 
             | state::FIN_WAIT1
             | state::FIN_WAIT2
             | state::CLOSE_WAIT => true,
-            state::LAST_ACK | state::CLOSING => sk.tcp().is_some_and(|tcp| tcp.has_unsent()),
+            state::LAST_ACK | state::CLOSING => {
+                sk.tcp().is_some_and(|tcp| tcp.has_unsent(write_seq(&tcp)))
+            }
             _ => false,
         }
 }
@@ -67,8 +74,13 @@ fn before_fin<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     if close.stage == stage::BEGUN {
         group::note(close, sk);
     }
-    // The send queue is purged later.
-    close::keep(close, tcp.queued(state::CLOSE));
+    // The send queue is purged later. The state before is known where a program that is never skipped began this.
+    let before = if close.state == 0 {
+        state::CLOSE
+    } else {
+        close.state
+    };
+    close::keep(close, tcp.queued(before));
     orphan::forget(close);
     close.outcome = outcome as u8;
     close.stage = stage::DECIDED;
@@ -78,6 +90,11 @@ fn before_fin<M: Memory>(close: &mut Close, sk: &Sock<M>) {
 /// A close aborts after its FIN: this outcome replaces the foreseen one.
 pub(crate) fn after_fin<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     let Some(tcp) = sk.tcp() else { return };
+    if close.stage == stage::BEGUN {
+        // It would have aborted instead of sending its FIN.
+        close.unread = 0;
+        group::note(close, sk);
+    }
     close::keep(close, tcp.queued_before_fin());
     orphan::forget(close);
     let cause = late_abort(tcp.linger2(), tcp.all_acknowledged());
