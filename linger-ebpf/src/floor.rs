@@ -53,7 +53,6 @@ programs! {
     #[fentry] fentry_v6_answer(FEntryContext) -> i32 { 0 }
     #[fentry] fentry_done(FEntryContext) -> i32 { 0 }
     #[fexit] fexit_check_oom(FExitContext) -> i32 { 0 }
-    #[btf_tracepoint] fentry_destroy_sock(BtfTracePointContext) -> i32 { 0 }
     #[kprobe] kprobe_tcp_close(ProbeContext) -> u32 { 0 }
     #[kprobe] kprobe_inner_close(ProbeContext) -> u32 { 0 }
     #[kprobe] kprobe_active_reset(ProbeContext) -> u32 { 0 }

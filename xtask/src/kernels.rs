@@ -66,7 +66,7 @@ pub const TABLE: &[Entry] = &[
     },
     Entry {
         flavour: "rt",
-        plans: &["fentry"],
+        plans: &[],
         ..Entry::new("6.12-rt", "6.12", Proof::Kernel)
     },
     Entry {
@@ -78,6 +78,13 @@ pub const TABLE: &[Entry] = &[
     Entry {
         suite: "trixie-backports",
         ..Entry::new("7.3", "7.3", Proof::Kernel)
+    },
+    // Preempts soft interrupts, too.
+    Entry {
+        flavour: "rt",
+        suite: "trixie-backports",
+        plans: &["fentry"],
+        ..Entry::new("7.3-rt", "7.3", Proof::Kernel)
     },
     // Has no trampolines.
     Entry::arm64("6.1-arm64", "6.1"),

@@ -16,8 +16,6 @@ pub(crate) const WANTED: &[&str] = &[
     "nft_reject_inet",
     "nf_conntrack",
     "nft_ct",
-    "iptable_filter",
-    "xt_tcpudp",
     "tls",
 ];
 

@@ -168,7 +168,7 @@ fn cgroups(facts: &Facts) -> Judgment {
 fn preemption(facts: &Facts) -> Judgment {
     match facts.preemption {
         Preemption::None => ok(facts.preemption.describe()),
-        Preemption::Threads | Preemption::Realtime => warning(
+        Preemption::Threads | Preemption::Realtime | Preemption::SoftInterrupts => warning(
             format!(
                 "{}: it then skips programs. fentry makes up for that, except for the time of one close in some \
                  hundred thousand; tracepoint, from 7.0 on, misses more times; kprobe misses closes",

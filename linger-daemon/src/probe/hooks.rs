@@ -79,7 +79,7 @@ impl Hook {
     }
 }
 
-/// Of the plan `kprobe`.
+/// Shared by the plans that hook functions.
 const DESTROY_SOCK: Hook = hook("destroy_sock", DESTROY);
 const RESET_ANSWERS: Hook = hook("reset_answers", SEND_RESET);
 
@@ -101,7 +101,7 @@ const FENTRY: &[Hook] = &[
     RESET_ANSWERS,
     hook("fentry_v4_answer", Point::Fentry(V4_ANSWER)),
     hook("fentry_v6_answer", Point::Fentry(V6_ANSWER)),
-    hook("fentry_destroy_sock", DESTROY),
+    DESTROY_SOCK,
     hook("fentry_tcp_close", Point::Fentry("tcp_close")),
     hook("fentry_inner_close", INNER_ENTRY),
     hook("fexit_check_oom", CHECK_OOM),
@@ -163,8 +163,6 @@ const FENTRY_AGAIN: &[Hook] = &[
     hook("fentry_inner_close_3", INNER_ENTRY),
     hook("fexit_check_oom_2", CHECK_OOM),
     hook("fexit_check_oom_3", CHECK_OOM),
-    hook("fentry_destroy_sock_2", DESTROY),
-    hook("fentry_destroy_sock_3", DESTROY),
 ];
 
 /// Of the plan `fentry` where programs of tracepoints are preempted: a thread that works off a backlog may be, at the
@@ -208,26 +206,26 @@ fn copies(plan: Plan, traits: Traits) -> Vec<Hook> {
     if traits.preemption == Preemption::None {
         return Vec::new();
     }
-    // Sockets end with soft interrupts disabled, which only PREEMPT_RT preempts.
-    let realtime = traits.preemption == Preemption::Realtime;
-    let of_plan = |again, hooks: &'static [Hook]| hooks.iter().filter(move |_| again).copied();
-    match plan {
-        Plan::Fentry => {
+    // Closes and most sockets end with soft interrupts disabled.
+    let everything = traits.preemption == Preemption::SoftInterrupts;
+    let tracepoints = traits.preempts_tracepoints;
+    let copies: &[(bool, &[Hook])] = match plan {
+        Plan::Fentry => &[
+            (tracepoints, FENTRY_DONE),
+            (everything || !traits.sees_releases, FENTRY_AGAIN),
+            (everything && tracepoints, DESTROY_SOCK_AGAIN),
             // Where it is hooked, the tracepoint sees the RSTs that this hook sees.
-            let resets = of_plan(traits.answers != Answers::Shown, ACTIVE_RESET_AGAIN);
-            let whole = of_plan(realtime || !traits.sees_releases, FENTRY_AGAIN);
-            let ends = of_plan(traits.preempts_tracepoints, FENTRY_DONE);
-            ends.chain(whole).chain(resets).collect()
-        }
+            (traits.answers != Answers::Shown, ACTIVE_RESET_AGAIN),
+        ],
         // All kprobes of a CPU are skipped together.
-        Plan::Kprobe => {
-            of_plan(traits.preempts_tracepoints && realtime, DESTROY_SOCK_AGAIN).collect()
-        }
-        Plan::Tracepoint if traits.preempts_tracepoints => of_plan(true, TRACEPOINT_AGAIN)
-            .chain(of_plan(realtime, TRACEPOINT_DESTROY_SOCK_AGAIN))
-            .collect(),
-        Plan::Tracepoint => Vec::new(),
-    }
+        Plan::Kprobe => &[(everything && tracepoints, DESTROY_SOCK_AGAIN)],
+        Plan::Tracepoint => &[
+            (tracepoints, TRACEPOINT_AGAIN),
+            (everything && tracepoints, TRACEPOINT_DESTROY_SOCK_AGAIN),
+        ],
+    };
+    let copies = copies.iter().filter(|(are_needed, _)| *are_needed);
+    copies.flat_map(|(_, hooks)| *hooks).copied().collect()
 }
 
 /// In every plan, if the label `exe` is in use.

@@ -20,8 +20,10 @@ pub enum Preemption {
     None,
     /// Threads, except while soft interrupts are disabled (lazy, full).
     Threads,
-    /// Nearly everything (`PREEMPT_RT`).
+    /// Threads and soft interrupts, but of a CPU's only one that has soft interrupts disabled (`PREEMPT_RT`).
     Realtime,
+    /// All of these (`PREEMPT_RT`, from 6.18 on).
+    SoftInterrupts,
     /// Unknown; it may preempt threads.
     Unknown,
 }
@@ -46,8 +48,19 @@ impl Preemption {
     fn read(root: &Path, release: &str, version: &str) -> Self {
         // `UTS_VERSION` names what was built (init/Makefile).
         let built = |what| version.split(' ').any(|word| word == what);
+        let text = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
+        let configurations = || {
+            let packed = packed(&root.join("proc/config.gz")).unwrap_or_default();
+            [packed, text(&format!("boot/config-{release}"))]
+        };
         if built("PREEMPT_RT") {
-            return Self::Realtime;
+            let locks = |config: &String| is_set(config, "CONFIG_PREEMPT_RT_NEEDS_BH_LOCK");
+            let locked = !is_or_later(release, (6, 18)) || configurations().iter().any(locks);
+            return if locked {
+                Self::Realtime
+            } else {
+                Self::SoftInterrupts
+            };
         }
         if built("PREEMPT") {
             return Self::Threads;
@@ -55,17 +68,24 @@ impl Preemption {
         if !built("PREEMPT_DYNAMIC") {
             return Self::None;
         }
-        let text = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
         chosen_now(&text("sys/kernel/debug/sched/preempt"))
             .or_else(|| chosen_at_boot(&text("proc/cmdline")))
-            .or_else(|| chosen_at_build(&packed(&root.join("proc/config.gz")).unwrap_or_default()))
-            .or_else(|| chosen_at_build(&text(&format!("boot/config-{release}"))))
+            .or_else(|| {
+                configurations()
+                    .iter()
+                    .find_map(|config| chosen_at_build(config))
+            })
             .unwrap_or(Self::Unknown)
     }
 
     /// The variant with this index, or `Unknown`.
     pub(super) fn from_index(index: u32) -> Self {
-        let all = [Self::None, Self::Threads, Self::Realtime];
+        let all = [
+            Self::None,
+            Self::Threads,
+            Self::Realtime,
+            Self::SoftInterrupts,
+        ];
         let found = all.into_iter().find(|one| *one as u32 == index);
         found.unwrap_or(Self::Unknown)
     }
@@ -85,7 +105,7 @@ impl Preemption {
         match self {
             Self::None => "not, or where the kernel offers to",
             Self::Threads => "threads inside the kernel",
-            Self::Realtime => "nearly everything (PREEMPT_RT)",
+            Self::Realtime | Self::SoftInterrupts => "nearly everything (PREEMPT_RT)",
             Self::Unknown => "unknown, taken for a kernel that preempts threads",
         }
     }
@@ -94,12 +114,16 @@ impl Preemption {
 /// Whether the running kernel preempts tracepoint programs as it preempts others. Before 7.0 they run with
 /// preemption disabled (`include/linux/tracepoint.h` `__DO_TRACE`); no type or file shows it.
 pub(super) fn preempts_tracepoints() -> bool {
-    uname().is_ok_and(|names| is_7_or_later(&names.release().to_string_lossy()))
+    uname().is_ok_and(|names| is_or_later(&names.release().to_string_lossy(), (7, 0)))
 }
 
-fn is_7_or_later(release: &str) -> bool {
-    let major = release.split('.').next();
-    major.is_some_and(|major| major.parse().is_ok_and(|major: u32| major >= 7))
+/// Whether a release is this version or a later one.
+fn is_or_later(release: &str, version: (u32, u32)) -> bool {
+    let mut numbers = release.split(|other: char| !other.is_ascii_digit());
+    let mut next = || numbers.next()?.parse().ok();
+    next()
+        .zip(next())
+        .is_some_and(|release: (u32, u32)| release >= version)
 }
 
 /// The mode in brackets, in debugfs.
@@ -116,15 +140,18 @@ fn chosen_at_boot(command_line: &str) -> Option<Preemption> {
 
 /// The mode of the kernel's build configuration.
 fn chosen_at_build(config: &str) -> Option<Preemption> {
-    let is_set = |option| {
-        let mut lines = config.lines();
-        lines.any(|line| line.strip_suffix("=y") == Some(option))
-    };
+    let is_set = |option| is_set(config, option);
     if is_set("CONFIG_PREEMPT") || is_set("CONFIG_PREEMPT_LAZY") {
         return Some(Preemption::Threads);
     }
     let kept = is_set("CONFIG_PREEMPT_NONE") || is_set("CONFIG_PREEMPT_VOLUNTARY");
     kept.then_some(Preemption::None)
+}
+
+/// Whether an option is set in a build configuration.
+fn is_set(config: &str, option: &str) -> bool {
+    let mut lines = config.lines();
+    lines.any(|line| line.strip_suffix("=y") == Some(option))
 }
 
 /// The text of a gzip file, limited to the size of a kernel's configuration.
@@ -186,9 +213,20 @@ mod tests {
     }
 
     #[test]
-    fn tracepoints_are_preempted_since_7() {
-        assert!(is_7_or_later("7.3.4+deb13-cloud-amd64") && is_7_or_later("10.0"));
-        assert!(!is_7_or_later("6.18.15+deb13-cloud-amd64") && !is_7_or_later("x"));
+    fn releases_are_compared_by_their_numbers() {
+        let since = |release| is_or_later(release, (6, 18));
+        assert!(since("6.18.15+deb13-cloud-amd64") && since("7.3.4") && since("10.0"));
+        assert!(!since("6.12.117+deb12-rt-amd64") && !since("x"));
+    }
+
+    #[test]
+    fn soft_interrupts_are_preempted_since_6_18_unless_the_build_locks_them() {
+        let config = ("boot/config-6.18-x", "CONFIG_PREEMPT_RT_NEEDS_BH_LOCK=y\n");
+        let found = |files: &[_]| {
+            Preemption::read(root(files).path(), "6.18-x", "#1 SMP PREEMPT_RT Debian")
+        };
+        assert_eq!(found(&[]), Preemption::SoftInterrupts);
+        assert_eq!(found(&[config]), Preemption::Realtime);
     }
 
     #[test]

@@ -39,6 +39,7 @@ fn the_file_is_well_formed_and_names_every_kernel_of_the_table() {
         "6.12-rt",
         "6.18",
         "7.3",
+        "7.3-rt",
     ] {
         let environment = expected.environment(name).unwrap();
         assert!(!environment.plans.is_empty(), "{name}");

@@ -9,25 +9,19 @@ use aya_ebpf::{
 use crate::kernel::{BtfTyped, IPPROTO_TCP, ProbeRead, Sock};
 use crate::model::{
     again::is_hooked_again,
-    answers, close, exe,
+    answers, exe,
     functions::{self, current_close},
-    in_flight::ThreadSlot,
-    maps, orphan, reset,
+    orphan, reset,
 };
 
 again! {
-    /// A socket ends, in the plan `kprobe`. Most sockets leave nothing behind.
+    /// A socket ends, in the plans `fentry` and `kprobe`; called once per socket, before its memory is freed. If its close
+    /// ends it, that close is over.
     ///
-    /// As [`fentry_destroy_sock`].
+    /// kernel: v4.16.. include/trace/events/tcp.h: tcp_destroy_sock(struct sock *sk)
     #[btf_tracepoint(function = "tcp_destroy_sock")]
     destroy_sock, destroy_sock_2, destroy_sock_3 = |ctx: BtfTracePointContext| {
-        let sk = Sock::<BtfTyped>::new(ctx.arg(0));
-        if maps::is_hinted(sk.address()) {
-            if let Some(close) = ThreadSlot::current().and_then(|place| place.find(sk.address())) {
-                close::waited(close, &sk);
-            }
-            orphan::end(&sk);
-        }
+        functions::destroyed(&Sock::<BtfTyped>::new(ctx.arg(0)));
     }
 }
 

@@ -2,14 +2,14 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    macros::{btf_tracepoint, fentry, fexit},
-    programs::{BtfTracePointContext, FEntryContext, FExitContext},
+    macros::{fentry, fexit},
+    programs::{FEntryContext, FExitContext},
 };
 
 use crate::kernel::{BtfTyped, ProbeRead, Segment, Sock};
 use crate::model::{
     answers,
-    functions::{current_close, destroyed, inner_enter, outer_enter, stays},
+    functions::{current_close, inner_enter, outer_enter, stays},
     orphan, reset,
 };
 
@@ -49,16 +49,6 @@ again! {
 }
 
 again! {
-    /// A socket ends; called once per socket, before its memory is freed. If its close ends it, that close is over.
-    ///
-    /// kernel: v4.16.. include/trace/events/tcp.h: tcp_destroy_sock(struct sock *sk)
-    #[btf_tracepoint(function = "tcp_destroy_sock")]
-    fentry_destroy_sock, fentry_destroy_sock_2, fentry_destroy_sock_3 = |ctx: BtfTracePointContext| {
-        destroyed(&Sock::<BtfTyped>::new(ctx.arg(0)));
-    }
-}
-
-again! {
     /// This host sends an RST on its own initiative.
     ///
     /// kernel: ..v6.9 net/ipv4/tcp_output.c: void tcp_send_active_reset(struct sock *sk, gfp_t priority)
@@ -81,7 +71,7 @@ fn fentry_reset(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// A connection ends, and with it an orphan: hooked where the kernel may skip [`fentry_destroy_sock`], which follows.
+/// A connection ends, and with it an orphan: hooked where the kernel may skip [`destroy_sock`], which follows.
 ///
 /// kernel: v2.6.. net/ipv4/tcp.c: void tcp_done(struct sock *sk)
 #[fentry(function = "tcp_done")]

@@ -119,19 +119,19 @@ fn conclude<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     close::waited(close, sk);
 }
 
-/// `__tcp_close` ends, still under the lock, and with it the close. Afterwards `tcp_close` only processes
-/// the segments that came in between and releases the socket.
+/// `__tcp_close` ends, still under the lock, and with it the close, unless that ended with its socket. Afterwards
+/// `tcp_close` only processes the segments that came in between and releases the socket.
 pub(crate) fn inner_exit() {
     let Some(place) = ThreadSlot::current() else {
         return;
     };
-    let Some(close) = place.record() else {
-        // Both beginnings were missed, or there was no room.
-        return maps::lose(Lost::Close);
-    };
-    let sk = Sock::<ProbeRead>::new(close.sk as *const u8);
-    conclude(close, &sk);
-    close::finish(&place, close, &sk);
+    if let Some(close) = place.record() {
+        let sk = Sock::<ProbeRead>::new(close.sk as *const u8);
+        conclude(close, &sk);
+        close::finish(&place, close, &sk);
+    } else if place.take_unkept() {
+        maps::lose(Lost::Close);
+    }
 }
 
 /// The record of the close in flight on this thread.
