@@ -209,19 +209,20 @@ fn copies(plan: Plan, traits: Traits) -> Vec<Hook> {
     // Closes and most sockets end with soft interrupts disabled.
     let everything = traits.preemption == Preemption::SoftInterrupts;
     let tracepoints = traits.preempts_tracepoints;
+    let ends = everything && tracepoints;
     let copies: &[(bool, &[Hook])] = match plan {
         Plan::Fentry => &[
             (tracepoints, FENTRY_DONE),
             (everything || !traits.sees_releases, FENTRY_AGAIN),
-            (everything && tracepoints, DESTROY_SOCK_AGAIN),
+            (ends, DESTROY_SOCK_AGAIN),
             // Where it is hooked, the tracepoint sees the RSTs that this hook sees.
             (traits.answers != Answers::Shown, ACTIVE_RESET_AGAIN),
         ],
         // All kprobes of a CPU are skipped together.
-        Plan::Kprobe => &[(everything && tracepoints, DESTROY_SOCK_AGAIN)],
+        Plan::Kprobe => &[(ends, DESTROY_SOCK_AGAIN)],
         Plan::Tracepoint => &[
             (tracepoints, TRACEPOINT_AGAIN),
-            (everything && tracepoints, TRACEPOINT_DESTROY_SOCK_AGAIN),
+            (ends, TRACEPOINT_DESTROY_SOCK_AGAIN),
         ],
     };
     let copies = copies.iter().filter(|(are_needed, _)| *are_needed);

@@ -67,7 +67,7 @@ pub(crate) fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
 }
 
 /// A close begins. If there is no room for it, its end counts that, because this may run several times.
-pub(crate) fn begin(place: &ThreadSlot, sk: u64) -> Option<&'static mut Close> {
+fn begin(place: &ThreadSlot, sk: u64) -> Option<&'static mut Close> {
     let begun = close::begin(place, sk, 0);
     if begun.is_none() {
         place.note_unkept();
@@ -94,8 +94,7 @@ pub(crate) fn destroyed<M: Memory>(sk: &Sock<M>) {
     let Some(place) = ThreadSlot::current() else {
         return;
     };
-    let found = place.find(sk.address());
-    if let Some(close) = found {
+    if let Some(close) = place.find(sk.address()) {
         // Only this close ends the socket: until it is over, soft interrupts leave their segments to it.
         conclude(close, sk);
         if close.flags & flag::LEAVES != 0 {
