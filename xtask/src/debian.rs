@@ -13,6 +13,8 @@ use crate::cache;
 use crate::shell::{command, output, run};
 
 const SUITE: &str = "bookworm";
+/// Newer versions of some of its packages.
+pub(crate) const BACKPORTS: &str = "bookworm-backports";
 
 /// What is in it beyond Debian's essential packages.
 const PACKAGES: &[&str] = &[

@@ -363,13 +363,14 @@ fn apt_folder() -> PathBuf {
     cache::folder().join("apt")
 }
 
-/// Fetches the lists of packages of the suites that kernels come from.
+/// Fetches the lists of packages of the suites that kernels come from, and QEMU.
 pub fn update_lists() -> Result<()> {
     let folder = apt_folder();
     for place in ["lists/partial", "cache/archives/partial"] {
         fs::create_dir_all(folder.join(place))?;
     }
-    let suites: BTreeSet<_> = TABLE.iter().map(|entry| entry.suite).collect();
+    let mut suites: BTreeSet<_> = TABLE.iter().map(|entry| entry.suite).collect();
+    suites.insert(debian::BACKPORTS);
     fs::write(folder.join("sources.list"), debian::sources(suites)?)?;
     // Nothing is installed in it.
     fs::write(folder.join("status"), "")?;

@@ -1,6 +1,7 @@
 //! What building and testing need beyond Rust: finding it, and installing what is missing.
 
 mod grafana;
+mod qemu;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,9 +18,8 @@ use crate::architecture::Architecture;
 use crate::cache;
 use crate::debian;
 use crate::kernels::{self, Entry, TABLE};
-use crate::machine;
 use crate::oldest;
-use crate::shell::{self, cargo, command, output, run, tools};
+use crate::shell::{self, cargo, command, output, run, tool, tools};
 
 /// What the machine is to be made ready for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -195,10 +195,10 @@ const MACHINE: &[Need] = &[
     Need {
         what: "QEMU for x86",
         why: "boots the kernels that the tests run on",
-        present: || shell::find(&machine::program(Architecture::Amd64)).is_some(),
-        packages: &["qemu-system-x86"],
-        then: None,
-        elsewhere: "install qemu-system-x86_64",
+        present: || qemu::is_present(Architecture::Amd64),
+        packages: &[qemu::package(Architecture::Amd64), "debian-archive-keyring"],
+        then: Some(|| qemu::install(Architecture::Amd64)),
+        elsewhere: "install qemu-system-x86_64, 8.1 or later",
     },
     Need {
         what: "cpio",
@@ -264,10 +264,10 @@ const MACHINE_ARM64: &[Need] = &[
     Need {
         what: "QEMU for arm64",
         why: "boots the kernels of arm64 that the tests run on",
-        present: || shell::find(&machine::program(Architecture::Arm64)).is_some(),
-        packages: &["qemu-system-arm"],
-        then: None,
-        elsewhere: "install qemu-system-aarch64",
+        present: || qemu::is_present(Architecture::Arm64),
+        packages: &[qemu::package(Architecture::Arm64), "debian-archive-keyring"],
+        then: Some(|| qemu::install(Architecture::Arm64)),
+        elsewhere: "install qemu-system-aarch64, 8.1 or later",
     },
     Need {
         what: "Debian 12 for arm64",
@@ -677,13 +677,6 @@ fn link_tool(name: &str, program: &Path) -> Result<()> {
 fn has_bpf_clippy() -> bool {
     let other_rustc = bpf_rustc().is_some_and(|rustc| rustc != Path::new(DEBIAN_RUSTC));
     other_rustc || shell::works(&tools().join("bpf-clippy-driver"))
-}
-
-/// A tool that was put into the folder of tools, or else is on the path.
-fn tool(name: &str) -> Option<PathBuf> {
-    Some(tools().join(name))
-        .filter(|file| file.is_file())
-        .or_else(|| shell::find(name))
 }
 
 /// The promtool to use, if there is one.

@@ -132,6 +132,13 @@ pub fn find(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
+/// A tool that was put into the folder of tools, or else is on the path.
+pub fn tool(name: &str) -> Option<PathBuf> {
+    Some(tools().join(name))
+        .filter(|file| file.is_file())
+        .or_else(|| find(name))
+}
+
 /// Whether a program starts and knows its own version.
 pub fn works(program: &Path) -> bool {
     Command::new(program)
