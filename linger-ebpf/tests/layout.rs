@@ -1,5 +1,6 @@
 //! The layout of the maps, as it is written down for its number.
 
+use std::collections::HashSet;
 use std::fmt::{Debug, Write as _};
 
 use linger_ebpf::{
@@ -85,4 +86,14 @@ fn the_layout_is_that_of_its_number() {
         layout == include_str!("layout.txt"),
         "raise LAYOUT in src/abi/handover.rs, and make tests/layout.txt:\n{layout}"
     );
+}
+
+#[test]
+fn ports_of_a_network_namespace_share_no_place() {
+    for namespace in [0_u64, 0x1234_5680, 0xffff_ffc0] {
+        let places: HashSet<u32> = (1..=u16::MAX)
+            .map(|port| Closer::index(namespace << 16 | u64::from(port)))
+            .collect();
+        assert_eq!(places.len(), usize::from(u16::MAX), "{namespace:x}");
+    }
 }

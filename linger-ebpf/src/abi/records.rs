@@ -79,17 +79,18 @@ pub struct Closer {
 }
 
 impl Closer {
-    /// The place of a key.
+    /// The place of a key. No two ports of a network namespace share one: the closes of its clients, each at a port
+    /// of its own, leave the mark of its server alone.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "its upper bits")]
     pub const fn index(key: u64) -> u32 {
-        // Fibonacci hashing, as in `Slot::index`.
-        (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - CLOSER_PLACES.ilog2())) as u32
+        // The port, lowest in the key, moves up as it is; the namespace is spread as in `Slot::index`.
+        (key.wrapping_mul(1 << 48 | 0x9e37_79b1) >> (u64::BITS - CLOSER_PLACES.ilog2())) as u32
     }
 }
 
-/// Number of [`Closer`] entries; a power of two.
-pub const CLOSER_PLACES: u32 = 32_768;
+/// Number of [`Closer`] entries, one for each port.
+pub const CLOSER_PLACES: u32 = 1 << u16::BITS;
 
 /// Storage for a thread's close in flight: the value of the array of closes.
 ///
