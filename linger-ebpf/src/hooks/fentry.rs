@@ -67,7 +67,10 @@ again! {
 /// kernel: v5.15.. net/ipv4/tcp_input.c: void tcp_reset(struct sock *sk, struct sk_buff *skb)
 #[fentry(function = "tcp_reset")]
 fn fentry_reset(ctx: FEntryContext) -> i32 {
-    orphan::reset(ctx.arg(0), &Segment::new(ctx.arg(1)));
+    orphan::reset(
+        &Sock::<BtfTyped>::new(ctx.arg(0)),
+        &Segment::new(ctx.arg(1)),
+    );
     0
 }
 

@@ -48,11 +48,11 @@ fn kprobe_active_reset(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// As [`fentry_reset`].
+/// As [`fentry_reset`], but an orphan ends with its socket: there, reading it is cheaper.
 #[kprobe]
 fn kprobe_reset(ctx: ProbeContext) -> u32 {
     if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
-        orphan::reset(sk, &Segment::new(skb));
+        orphan::note_reset(sk, &Segment::new(skb));
     }
     0
 }

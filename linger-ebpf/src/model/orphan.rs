@@ -162,17 +162,30 @@ pub(crate) fn take_back(key: u64) {
     }
 }
 
-/// The kernel resets a connection, for whatever reason.
-pub(crate) fn reset(key: u64, segment: &Segment) {
-    if maps::is_hinted(key)
-        && let Some(orphan) = record(key)
+/// The kernel resets a connection, for whatever reason. An orphan ends here already: where its socket does, the kernel
+/// may skip the program.
+pub(crate) fn reset<M: Memory>(sk: &Sock<M>, segment: &Segment) {
+    if let Some(fate) = note_reset(sk.address(), segment)
+        && sk.flags().dead()
     {
-        shared!(orphan, omen).set(if segment.is_rst() {
-            omen::RST
-        } else {
-            omen::NO_RST
-        });
+        end_by(sk, |_| fate as u32);
     }
+}
+
+/// The kernel resets a connection, for whatever reason. If it is of an orphan, or may become one, returns its fate
+/// unless all its data has arrived.
+pub(crate) fn note_reset(key: u64, segment: &Segment) -> Option<Fate> {
+    if !maps::is_hinted(key) {
+        return None;
+    }
+    let orphan = record(key)?;
+    let (omen, fate) = if segment.is_rst() {
+        (omen::RST, Fate::PeerReset)
+    } else {
+        (omen::NO_RST, Fate::LateData)
+    };
+    shared!(orphan, omen).set(omen);
+    Some(fate)
 }
 
 /// The connection of a socket ends, before the socket does if it is an orphan.
@@ -184,6 +197,11 @@ pub(crate) fn done<M: Memory>(sk: &Sock<M>) {
 
 /// A socket that may be an orphan ends, under its lock.
 pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
+    end_by(sk, |orphan| fate(sk, shared!(orphan, omen).get()));
+}
+
+/// The same, with its fate if payload is outstanding.
+fn end_by<M: Memory>(sk: &Sock<M>, fate: impl FnOnce(*mut Orphan) -> u32) {
     let key = sk.address();
     let (Some(orphan), Some(tcp)) = (record(key), sk.tcp()) else {
         return;
@@ -193,7 +211,7 @@ pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
     let mut fate = if queued.sum() == 0 {
         Fate::Delivered as u32
     } else {
-        fate(sk, shared!(orphan, omen).get())
+        fate(orphan)
     };
     // SAFETY: a local; volatile so that the verifier need not follow every fate from here on.
     let fate = unsafe { (&raw mut fate).read_volatile() };

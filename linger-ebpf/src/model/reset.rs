@@ -74,13 +74,9 @@ fn before_fin<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     if close.stage == stage::BEGUN {
         group::note(close, sk);
     }
-    // The send queue is purged later. The state before is known where a program that is never skipped began this.
-    let before = if close.state == 0 {
-        state::CLOSE
-    } else {
-        close.state
-    };
-    close::keep(close, tcp.queued(before));
+    // The send queue is purged later. The state before is known where a program that is never skipped began this; where
+    // it is 0, nothing is taken off for a SYN or FIN.
+    close::keep(close, tcp.queued(close.state));
     orphan::forget(close);
     close.outcome = outcome as u8;
     close.stage = stage::DECIDED;
