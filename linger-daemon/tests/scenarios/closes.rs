@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use linger_ebpf::Cause;
 use linger_testkit::exposition::{Sample, Scrape};
 
 use crate::daemon::Daemon;
@@ -38,6 +39,13 @@ pub(crate) fn sum(scrape: &Scrape, metric: &str, select: impl Fn(&Sample) -> boo
 pub(crate) fn lost(scrape: &Scrape, what: &str) -> u64 {
     sum(scrape, "linger_lost_total", |sample| {
         sample.label("what") == what
+    })
+}
+
+/// RSTs that answered late data when it was no longer known who had closed.
+pub(crate) fn nobodys_late_data(scrape: &Scrape) -> u64 {
+    sum(scrape, "linger_resets_sent_total", |sample| {
+        sample.label("cause") == Cause::LateData.name() && sample.label("comm").is_empty()
     })
 }
 

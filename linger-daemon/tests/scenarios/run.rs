@@ -10,7 +10,7 @@ use anyhow::{Result, anyhow, ensure};
 use linger_testkit::exposition::Scrape;
 
 use crate::child::{self, Report};
-use crate::closes::{lost, sum};
+use crate::closes::{lost, nobodys_late_data, sum};
 use crate::common::summary::{Pair, Summary, Verdict};
 use crate::daemon::Daemon;
 use crate::exposition::Counted;
@@ -228,7 +228,8 @@ impl<'a> Run<'a> {
             kernel_threads: scenario.is_host_wide(),
             services: Vec::new(),
         };
-        let before = closers.counted(&self.scrape()?);
+        let scrape = self.scrape()?;
+        let (before, nobodys_before) = (closers.counted(&scrape), nobodys_late_data(&scrape));
         ensure!(
             closers.kernel_threads || before == Counted::default(),
             "counted before it began: {before:?}"
@@ -243,7 +244,7 @@ impl<'a> Run<'a> {
             Report::WaitedInVain(reason) => return Ok((Verdict::WaitedInVain(reason), 0)),
         };
         closers.services = truth.services.iter().map(|own| own.name.clone()).collect();
-        match self.compare(&truth, &before, &closers)? {
+        match self.compare(&truth, (&before, nobodys_before), &closers)? {
             Compared::Same(after) if closers.kernel_threads => drop(after),
             Compared::Same(after) => self.expected().push((closers, *after)),
             Compared::SameButHidden(ends) => return Ok((Verdict::Passed, ends)),
@@ -258,9 +259,14 @@ impl<'a> Run<'a> {
         self.expected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Compares what was counted since `before` with the truth: what is counted now if all is
-    /// right, the differences otherwise.
-    fn compare(&self, truth: &Truth, before: &Counted, closers: &Closers) -> Result<Compared> {
+    /// Compares what was counted since `before`, of the scenario and as nobody's late data, with the truth: what is
+    /// counted now if all is right, the differences otherwise.
+    fn compare(
+        &self,
+        truth: &Truth,
+        (before, nobodys_before): (&Counted, u64),
+        closers: &Closers,
+    ) -> Result<Compared> {
         let start = Instant::now();
         loop {
             let scrape = self.scrape()?;
@@ -269,7 +275,8 @@ impl<'a> Run<'a> {
             let homeless = Homeless::of(&scrape);
             let counted = after.since(before);
             let skipped = self.daemon.skipped_runs()?;
-            let sight = self.sight.with_skipped(skipped);
+            let nobodys = nobodys_late_data(&scrape) - nobodys_before;
+            let sight = self.sight.with_missed(skipped, nobodys);
             let mut differences = sight.differences(truth, &counted, homeless);
             let of_services = sight::differences_of_services(sight, truth, &scrape);
             let services_agree = of_services.is_empty();

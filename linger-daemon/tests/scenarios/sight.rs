@@ -34,8 +34,8 @@ pub(crate) struct Sight {
     pub(crate) plan: Plan,
     /// Whether it sees RSTs that answer packets for no whole socket.
     sees_answers: bool,
-    /// How many of them it may have missed: a soft interrupt that sends one may come upon the program itself, and
-    /// before 6.10 upon any kprobe.
+    /// How many of them it may not have counted for who closed: a soft interrupt that sends one may come upon the
+    /// program itself, and before 6.10 upon any kprobe; and who closed may be forgotten.
     missed_answers: u64,
     /// Whether close(2) releases the socket before it returns (since 6.6).
     pub(crate) release_in_close: bool,
@@ -76,10 +76,11 @@ impl Sight {
         }
     }
 
-    /// The same, where the kernel says that it skipped so many runs of programs.
-    pub(crate) fn with_skipped(self, runs: u64) -> Self {
+    /// The same, where the kernel says that it skipped so many runs of programs, and so much late data was counted
+    /// for nobody.
+    pub(crate) fn with_missed(self, runs: u64, nobodys: u64) -> Self {
         Self {
-            missed_answers: runs,
+            missed_answers: runs + nobodys,
             ..self
         }
     }
@@ -119,6 +120,15 @@ impl Sight {
             tally.reset(Cause::LateData, count);
         }
         tally
+    }
+
+    /// By how many the count of RSTs that answer late data may differ from these.
+    fn answers(self, tally: &Tally) -> Answers {
+        let remnants = tally.resets.get(TO_REMNANT).copied().unwrap_or(0);
+        Answers {
+            missed: self.missed_answers,
+            twice: remnants.div_ceil(TWICE_OF),
+        }
     }
 
     /// Whether it sees RSTs that answer packets for which there is no whole socket.
@@ -165,7 +175,7 @@ impl Sight {
         } else {
             differences.closes(&counted.tally, &expected);
         }
-        differences.resets(&counted.tally, &expected, self.missed_answers);
+        differences.resets(&counted.tally, &expected, self.answers(&truth.tally));
         differences.compare("unread bytes", counted.tally.unread, expected.unread);
         differences.identities(counted, truth, any_outcome);
         self.times(truth, counted, &mut differences);
@@ -196,6 +206,18 @@ impl Sight {
     }
 }
 
+/// Of so many connections in `TIME_WAIT`, one may answer data twice: two CPUs find it before either has taken it out
+/// (`tcp_v4_rcv`, `inet_twsk_deschedule_put`). One of 262 did, in one run of some fifty on a busy host; all RSTs
+/// counted there were as many as the kernel's.
+const TWICE_OF: u64 = 50;
+
+/// By how many RSTs that answer data the count may differ.
+#[derive(Clone, Copy, Default)]
+struct Answers {
+    missed: u64,
+    twice: u64,
+}
+
 /// Every difference between what each service was counted to close and what it closed.
 pub(crate) fn differences_of_services(sight: Sight, truth: &Truth, scrape: &Scrape) -> Vec<String> {
     let mut all = Vec::new();
@@ -203,7 +225,7 @@ pub(crate) fn differences_of_services(sight: Sight, truth: &Truth, scrape: &Scra
         let counted = Counted::of(scrape, |sample| name.is_of(sample)).tally;
         let mut differences = Differences::default();
         differences.closes(&counted, tally);
-        differences.resets(&counted, &sight.resets(tally), sight.missed_answers);
+        differences.resets(&counted, &sight.resets(tally), sight.answers(tally));
         differences.compare("unread bytes", counted.unread, tally.unread);
         let differences = differences.0.iter();
         all.extend(differences.map(|difference| format!("{name}: {difference}")));
@@ -261,7 +283,7 @@ impl Differences {
         }
     }
 
-    fn resets(&mut self, counted: &Tally, expected: &Tally, missed_answers: u64) {
+    fn resets(&mut self, counted: &Tally, expected: &Tally, answers: Answers) {
         for cause in counted.resets.keys().chain(
             expected
                 .resets
@@ -269,13 +291,13 @@ impl Differences {
                 .filter(|&cause| !counted.resets.contains_key(cause)),
         ) {
             let of = |tally: &Tally| tally.resets.get(cause).copied().unwrap_or(0);
-            let missed = if cause == Cause::LateData.name() {
-                missed_answers
+            let Answers { missed, twice } = if cause == Cause::LateData.name() {
+                answers
             } else {
-                0
+                Answers::default()
             };
-            let most = of(expected);
-            let bounds = (most.saturating_sub(missed), most);
+            let expected = of(expected);
+            let bounds = (expected.saturating_sub(missed), expected + twice);
             self.between(format!("{cause}: resets"), of(counted), bounds);
         }
     }
