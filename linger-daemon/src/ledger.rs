@@ -30,7 +30,7 @@ use self::groups::{Groups, Reading};
 use self::in_flight::{InFlight, Slots};
 use self::orphans::Records;
 pub(crate) use self::path_maps::PathMaps;
-use self::percpu::PerCpu;
+use self::percpu::GroupCounters;
 use self::retired_totals::RetiredTotals;
 pub(crate) use self::returns::Returns;
 pub(crate) use self::shared::Shared;
@@ -122,10 +122,9 @@ pub enum LedgerError {
 pub struct Ledger {
     plan: Plan,
     groups: Groups,
-    /// Their counters.
-    counters: PerCpu<Group>,
-    /// The counters of those that have no group of their own.
-    shared: PerCpu<u32>,
+    counters: GroupCounters,
+    /// The counters of [`Group::SHARED`].
+    shared: PerCpuArray<MapData, Counters>,
     lost: PerCpuArray<MapData, u64>,
     lost_orphan_bytes: PerCpuArray<MapData, u64>,
     in_flight: InFlight,
@@ -152,8 +151,8 @@ impl Ledger {
         let mut ledger = Self {
             plan,
             groups: Groups::new(maps, cgroups, config, series)?,
-            counters: PerCpu::take(maps, "LEDGER")?,
-            shared: PerCpu::take(maps, "SHARED")?,
+            counters: GroupCounters::take(maps)?,
+            shared: take(maps, "SHARED")?,
             lost: take(maps, "LOST")?,
             lost_orphan_bytes: take(maps, "LOST_ORPHAN_BYTES")?,
             returns: Returns::map(maps)?,
@@ -171,7 +170,7 @@ impl Ledger {
         };
         // Another daemon may have ended before it had removed what it had added to others.
         let last = ledger.retired_totals.past().last;
-        ledger.groups.clear_added(last, &ledger.counters)?;
+        ledger.groups.clear_added(last, &mut ledger.counters)?;
         Ok(ledger)
     }
 
@@ -236,7 +235,8 @@ impl Ledger {
             .groups
             .read(&self.counters, self.retired_totals.past())?;
         self.groups.learn(reading)?;
-        self.groups.retire(&self.counters, &mut self.retired_totals)
+        self.groups
+            .retire(&mut self.counters, &mut self.retired_totals)
     }
 
     /// The names of cgroups; none of one that no one knows any more.
@@ -272,13 +272,11 @@ impl Ledger {
 
     /// Adds what those counted that have no group of their own.
     fn read_shared(&self, totals: &mut Totals) -> Result<(), LedgerError> {
-        let labels = self.groups.shared_labels();
-        let slots = labels.map(|labels| totals.slot(labels));
-        self.shared.for_each(|&place, counters| {
-            if let Some(&slot) = slots.get(place as usize) {
-                sum::add(totals.at(slot), counters);
-            }
-        })
+        for (place, labels) in (0..).zip(self.groups.shared_labels()) {
+            let copies = self.shared.get(&place, 0).map_err(read("SHARED"))?;
+            sum::add(totals.of(labels), &sum::sum(&copies));
+        }
+        Ok(())
     }
 
     fn read_lost_orphan_bytes(&self) -> Result<u64, LedgerError> {
@@ -302,7 +300,7 @@ pub(crate) fn take<T: TryFrom<aya::maps::Map>>(
     maps: &mut Maps,
     name: &'static str,
 ) -> Result<T, LedgerError> {
-    maps.take(name)
+    maps.remove(name)
         .and_then(|map| map.try_into().ok())
         .ok_or(LedgerError::NoMap(name))
 }

@@ -1,11 +1,16 @@
 //! System calls that crates do not offer, or not as needed.
 
+use std::ffi::CString;
 use std::fs;
 use std::io;
+use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+use aya_obj::generated::{
+    bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_prog_info,
+};
 use nix::errno::Errno;
 use nix::libc;
 use nix::time::{ClockId, clock_gettime};
@@ -39,219 +44,123 @@ pub(crate) fn has_one_thread() -> bool {
 /// # Safety
 ///
 /// `attributes` must match the command, and the memory they point to must have the size they give.
-pub(crate) unsafe fn bpf<T>(
-    command: libc::c_long,
-    attributes: &mut T,
-) -> Result<libc::c_long, Errno> {
+pub(crate) unsafe fn bpf<T>(command: u32, attributes: &mut T) -> Result<libc::c_long, Errno> {
     // SAFETY: as the caller promises.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
     Errno::result(result)
 }
 
-const BPF_OBJ_PIN: libc::c_long = 6;
-const BPF_OBJ_GET: libc::c_long = 7;
-const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
-const BPF_LINK_CREATE: libc::c_long = 28;
-
-/// The part of `union bpf_attr` for `BPF_OBJ_*` (include/uapi/linux/bpf.h).
-#[repr(C)]
-struct Object {
-    path: u64,
-    fd: u32,
-    flags: u32,
+/// Attributes for [`bpf`], all zero.
+pub(crate) fn attributes() -> bpf_attr {
+    // SAFETY: it consists of integers, for which zero bytes are a value.
+    unsafe { mem::zeroed() }
 }
 
 /// Calls bpf(2) with a file of a BPF file system.
-fn object(command: libc::c_long, path: &Path, fd: u32) -> io::Result<libc::c_long> {
-    let mut name = path.as_os_str().as_bytes().to_vec();
-    name.push(0);
-    let mut call = Object {
-        path: name.as_ptr() as u64,
-        fd,
-        flags: 0,
-    };
-    // SAFETY: the name is zero-terminated, and outlives the call.
-    Ok(unsafe { bpf(command, &mut call) }?)
+fn object(command: bpf_cmd, path: &Path, fd: u32) -> io::Result<libc::c_long> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut call = attributes();
+    call.__bindgen_anon_4.pathname = path.as_ptr() as u64;
+    call.__bindgen_anon_4.bpf_fd = fd;
+    // SAFETY: the path is zero-terminated, and outlives the call.
+    Ok(unsafe { bpf(command as u32, &mut call) }?)
 }
 
 /// Pins an object in a BPF file system.
 pub(crate) fn pin(what: &impl AsFd, path: &Path) -> io::Result<()> {
-    object(BPF_OBJ_PIN, path, number(what)).map(drop)
+    object(bpf_cmd::BPF_OBJ_PIN, path, number(what)).map(drop)
 }
 
 /// Opens an object pinned in a BPF file system.
 pub(crate) fn get(path: &Path) -> io::Result<OwnedFd> {
-    Ok(owned(object(BPF_OBJ_GET, path, 0)?)?)
+    Ok(owned(object(bpf_cmd::BPF_OBJ_GET, path, 0)?)?)
 }
 
-/// `union bpf_attr`, the part `link_create`.
-#[repr(C)]
-#[derive(Default)]
-struct LinkCreate {
-    program: u32,
-    target: u32,
-    attach_type: u32,
-    flags: u32,
-    cookie: u64,
-}
-
-/// Attaches a program to a perf event, by a link that keeps both.
+/// Attaches a program to a perf event, or to a cgroup and those below, by a link that keeps both. Other programs may be
+/// attached to the cgroup too.
 ///
 /// kernel: v5.15.. kernel/bpf/syscall.c: `bpf_perf_link_attach`
-pub(crate) fn link_to_event(program: &impl AsFd, event: &impl AsFd) -> io::Result<OwnedFd> {
-    const BPF_PERF_EVENT: u32 = 41;
-    let mut call = LinkCreate {
-        program: number(program),
-        target: number(event),
-        attach_type: BPF_PERF_EVENT,
-        ..LinkCreate::default()
-    };
-    // SAFETY: both are open, and nothing is pointed to.
-    Ok(owned(unsafe { bpf(BPF_LINK_CREATE, &mut call) }?)?)
-}
-
-/// Attaches a program to the release of sockets in a cgroup and below, by a link that keeps both. Other programs may
-/// be attached there too.
-///
 /// kernel: v5.9.. kernel/bpf/cgroup.c: `cgroup_bpf_link_attach`
-pub(crate) fn link_to_releases(program: &impl AsFd, cgroup: &impl AsFd) -> io::Result<OwnedFd> {
-    const BPF_CGROUP_INET_SOCK_RELEASE: u32 = 34;
-    let mut call = LinkCreate {
-        program: number(program),
-        target: number(cgroup),
-        attach_type: BPF_CGROUP_INET_SOCK_RELEASE,
-        ..LinkCreate::default()
-    };
+pub(crate) fn link(
+    program: &impl AsFd,
+    target: &impl AsFd,
+    kind: bpf_attach_type,
+) -> io::Result<OwnedFd> {
+    let mut call = attributes();
+    call.link_create.__bindgen_anon_1.prog_fd = number(program);
+    call.link_create.__bindgen_anon_2.target_fd = number(target);
+    call.link_create.attach_type = kind as u32;
     // SAFETY: both are open, and nothing is pointed to.
-    Ok(owned(unsafe { bpf(BPF_LINK_CREATE, &mut call) }?)?)
+    Ok(owned(unsafe {
+        bpf(bpf_cmd::BPF_LINK_CREATE as u32, &mut call)
+    }?)?)
 }
 
-/// `union bpf_attr`, the part `raw_tracepoint`.
-#[repr(C)]
-struct RawTracepoint {
-    name: u64,
-    program: u32,
-    unused: u32,
-    cookie: u64,
-}
-
-/// Attaches a program to the tracepoint for which it was loaded, while the link is held.
+/// Attaches a program to the raw tracepoint with this name, while the link is held; without a name, to the function or
+/// tracepoint for which it was loaded.
 ///
 /// kernel: v5.5.. kernel/bpf/syscall.c: `bpf_raw_tracepoint_open`
-pub(crate) fn hook_btf_tracepoint(program: &impl AsFd) -> io::Result<OwnedFd> {
-    const BPF_RAW_TRACEPOINT_OPEN: libc::c_long = 17;
-    let mut call = RawTracepoint {
-        name: 0,
-        program: number(program),
-        unused: 0,
-        cookie: 0,
-    };
-    // SAFETY: there are no pointers: the program knows its tracepoint.
-    Ok(owned(unsafe { bpf(BPF_RAW_TRACEPOINT_OPEN, &mut call) }?)?)
-}
-
-/// `struct bpf_link_info`, up to the end of its part for links to cgroups.
-///
-/// The kernel also reads it: for a link to a perf event, whether there is a buffer for a name
-/// (kernel/bpf/syscall.c `bpf_perf_link_fill_common`), in fields that end where `reserved` does. So all of it must be
-/// zero, without padding, which the compiler need not initialize.
-#[repr(C)]
-#[derive(Default)]
-struct LinkInfo {
-    kind: u32,
-    id: u32,
-    program: u32,
-    unused: u32,
-    /// For a link to a cgroup, the cgroup's id; 0 once it is detached.
-    cgroup_id: u64,
-    attach_type: u32,
-    reserved: u32,
-}
-
-const _: () = assert!(size_of::<LinkInfo>() == 6 * size_of::<u32>() + size_of::<u64>());
-
-/// `union bpf_attr`, the part `info`.
-#[repr(C)]
-struct GetInfo {
-    fd: u32,
-    length: u32,
-    info: u64,
+pub(crate) fn open_raw_tracepoint(program: &impl AsFd, name: Option<&str>) -> io::Result<OwnedFd> {
+    let name = name.map(CString::new).transpose()?;
+    let mut call = attributes();
+    call.raw_tracepoint.name = name.as_ref().map_or(0, |name| name.as_ptr() as u64);
+    call.raw_tracepoint.prog_fd = number(program);
+    // SAFETY: the name, if any, is zero-terminated, and outlives the call.
+    Ok(owned(unsafe {
+        bpf(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN as u32, &mut call)
+    }?)?)
 }
 
 /// Gets the kernel's information about a link or a program.
 ///
 /// # Safety
 ///
-/// `info` must have the type that the kernel uses for the object, any bytes must be valid for it, and a buffer that it
-/// points to must have the size it gives.
-unsafe fn get_info<T>(of: &impl AsFd, info: &mut T) -> Result<(), Errno> {
-    let mut call = GetInfo {
-        fd: number(of),
-        length: u32::try_from(size_of::<T>()).expect("a small struct"),
-        info: (&raw mut *info) as u64,
-    };
-    // SAFETY: the kernel writes at most `length` bytes, the size of `info`; the caller promises the rest.
-    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut call) }.map(drop)
+/// `T` must be the type that the kernel uses for the object, and zero bytes and any that the kernel writes must be a
+/// value of it.
+unsafe fn get_info<T>(of: &impl AsFd) -> Result<T, Errno> {
+    // The kernel also reads it: for some links, whether there is a buffer for a name (kernel/bpf/syscall.c
+    // `bpf_perf_link_fill_common`). So all of it is zero, padding included.
+    let mut info = MaybeUninit::<T>::zeroed();
+    let mut call = attributes();
+    call.info.bpf_fd = number(of);
+    call.info.info_len = u32::try_from(size_of::<T>()).expect("a small struct");
+    call.info.info = info.as_mut_ptr() as u64;
+    // SAFETY: the kernel writes at most `info_len` bytes, the size of `info`, which points to no buffer.
+    unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD as u32, &mut call) }?;
+    // SAFETY: it was zero, and the caller promises the rest.
+    Ok(unsafe { info.assume_init() })
 }
 
 /// Whether a link is attached: links to cgroups can be detached by others.
 pub(crate) fn is_link_attached(link: &impl AsFd) -> bool {
-    const BPF_LINK_TYPE_CGROUP: u32 = 3;
-    let mut info = LinkInfo::default();
-    // SAFETY: all zero, so without pointers to buffers; it consists of integers.
-    let known = unsafe { get_info(link, &mut info) };
-    known.is_ok() && (info.kind != BPF_LINK_TYPE_CGROUP || info.cgroup_id != 0)
+    // SAFETY: it consists of integers.
+    let Ok(info) = (unsafe { get_info::<bpf_link_info>(link) }) else {
+        return false;
+    };
+    // SAFETY: a link to a cgroup has this part. The cgroup's id is 0 once it is detached.
+    info.type_ != bpf_link_type::BPF_LINK_TYPE_CGROUP as u32
+        || unsafe { info.__bindgen_anon_1.cgroup.cgroup_id } != 0
 }
-
-/// Words of `struct bpf_prog_info` up to and including `recursion_misses` (include/uapi/linux/bpf.h).
-const PROGRAM_INFO: usize = 27;
 
 /// How often the kernel skipped a program because it was already running on that CPU.
 ///
 /// kernel: v5.12.. kernel/bpf/syscall.c: `bpf_prog_get_info_by_fd`
 pub(crate) fn skipped_runs(program: &impl AsFd) -> io::Result<u64> {
-    let mut info = [0_u64; PROGRAM_INFO];
-    // SAFETY: all zero, so without pointers to buffers; any bytes are valid integers.
-    unsafe { get_info(program, &mut info) }?;
-    Ok(info[PROGRAM_INFO - 1])
-}
-
-/// `union bpf_attr`, the part `test`.
-#[repr(C)]
-#[derive(Default)]
-struct Run {
-    program: u32,
-    result: u32,
-    data_in_length: u32,
-    data_out_length: u32,
-    data_in: u64,
-    data_out: u64,
-    repeat: u32,
-    duration: u32,
-    context_length: u32,
-    context_out_length: u32,
-    context: u64,
-    context_out: u64,
-    flags: u32,
-    cpu: u32,
-    batch: u32,
-    reserved: u32,
+    // SAFETY: it consists of integers.
+    Ok(unsafe { get_info::<bpf_prog_info>(program) }?.recursion_misses)
 }
 
 /// Runs a raw tracepoint program once, with these arguments.
 ///
 /// kernel: v5.10.. `net/bpf/test_run.c`: `bpf_prog_test_run_raw_tp`
 pub(crate) fn run(program: &impl AsFd, arguments: [u64; 2]) -> io::Result<()> {
-    const BPF_PROG_TEST_RUN: libc::c_long = 10;
-    let mut call = Run {
-        program: number(program),
-        context_length: u32::try_from(size_of_val(&arguments)).expect("two words"),
-        context: (&raw const arguments) as u64,
-        ..Run::default()
-    };
+    let mut call = attributes();
+    call.test.prog_fd = number(program);
+    call.test.ctx_size_in = u32::try_from(size_of_val(&arguments)).expect("two words");
+    call.test.ctx_in = (&raw const arguments) as u64;
     // SAFETY: the arguments are as long as given, and outlive the call.
-    unsafe { bpf(BPF_PROG_TEST_RUN, &mut call) }?;
+    unsafe { bpf(bpf_cmd::BPF_PROG_TEST_RUN as u32, &mut call) }?;
     Ok(())
 }
 

@@ -31,7 +31,7 @@ impl KernelProbe {
     pub fn now() -> Self {
         Self {
             missing: privileges::missing(),
-            bpf_refused: refusal(bpf(libc::c_int::MAX.into(), &MapAttributes::default())),
+            bpf_refused: refusal(bpf(i32::MAX.cast_unsigned(), &MapAttributes::default())),
             perf_refused: refusal(open_event(libc::c_ulong::MAX)),
             map: bpf(MAP_CREATE, &MapAttributes::SMALLEST).err(),
             event: open_event(0).err(),
@@ -45,7 +45,7 @@ fn refusal(answer: Result<OwnedFd, Errno>) -> Option<Errno> {
 }
 
 /// `BPF_MAP_CREATE`
-const MAP_CREATE: libc::c_long = 0;
+const MAP_CREATE: u32 = 0;
 
 /// The part of `union bpf_attr` for creating a map (include/uapi/linux/bpf.h).
 #[repr(C)]
@@ -69,7 +69,7 @@ impl MapAttributes {
     };
 }
 
-fn bpf(command: libc::c_long, attributes: &MapAttributes) -> Result<OwnedFd, Errno> {
+fn bpf(command: u32, attributes: &MapAttributes) -> Result<OwnedFd, Errno> {
     let mut attributes = *attributes;
     // SAFETY: these are the attributes for creating a map, without pointers.
     sys::owned(unsafe { sys::bpf(command, &mut attributes) }?)

@@ -14,7 +14,7 @@ use super::admission::Admission;
 use super::bound::beyond;
 use super::notes::{GivenUp, Notes};
 use super::path_maps::PathMaps;
-use super::percpu::PerCpu;
+use super::percpu::GroupCounters;
 use super::sum::add;
 use super::totals::Totals;
 use super::{LedgerError, take};
@@ -177,7 +177,7 @@ impl Groups {
     /// each reading, until [`Self::learn`].
     pub(super) fn read(
         &self,
-        counters: &PerCpu<Group>,
+        counters: &GroupCounters,
         past: &Past,
     ) -> Result<Reading, LedgerError> {
         let mut reading = Reading::default();

@@ -2,6 +2,15 @@
 
 use linger_ebpf::{Counters, Orphans, QueueBytes, Times};
 
+/// What the copies on all CPUs add up to.
+pub(super) fn sum(copies: &[Counters]) -> Counters {
+    let mut sum = Counters::ZERO;
+    for copy in copies {
+        add(&mut sum, copy);
+    }
+    sum
+}
+
 /// Adds counters to others. Those of one CPU may stand below zero, when a close was counted anew on another.
 pub(super) fn add(sum: &mut Counters, more: &Counters) {
     add_all(&mut sum.closes, &more.closes);

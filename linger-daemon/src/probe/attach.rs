@@ -6,8 +6,9 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
-use aya::programs::links::FdLink;
-use aya::programs::{Program, ProgramError};
+use aya::programs::ProgramError;
+use aya::sys::SyscallError;
+use aya_obj::generated::bpf_attach_type;
 use linger_ebpf::{Constants, FLOOR, HINTS, MAX_CLOSES, Offsets, PROGRAMS, Plan, keyed};
 use tracing::warn;
 
@@ -16,14 +17,13 @@ use super::error::{AttachError, PlanError, ProbeError, innermost};
 use super::hooks::{
     Answers, Hook, Point, Traits, has_new_timer, hooked_again, hooks, sees_returns,
 };
-use super::kprobe::{Kprobe, Owner};
+use super::kprobe::{self, Definition, Owner};
 use super::load::{self, explain, loader};
-use super::maps::Maps;
 use super::object;
 use super::options::LoadOptions;
-use super::pins::{Link, Pins};
+use super::pins::Pins;
 use super::preemption::{self, Preemption};
-use super::programs::{Links, Programs};
+use super::programs::{Links, Maps, Programs};
 use super::reachability::first_unreached;
 use crate::attribution::Cgroups;
 use crate::sys;
@@ -34,32 +34,16 @@ pub struct Attachment {
     pub plan: Plan,
     /// The attached hooks.
     pub hooks: Vec<Hook>,
-    /// Owns the links that keep the programs attached, unless they are pinned.
-    _ebpf: Option<Ebpf>,
-    /// Kprobes attached without links.
-    _kprobes: Vec<Kprobe>,
     /// The programs, until they are taken.
     pub programs: Programs,
-}
-
-impl Attachment {
-    /// The attachment of pinned programs.
-    pub(super) const fn pinned(plan: Plan, hooks: Vec<Hook>, programs: Programs) -> Self {
-        Self {
-            plan,
-            programs,
-            hooks,
-            _ebpf: None,
-            _kprobes: Vec::new(),
-        }
-    }
+    /// Keeps the programs attached, unless they are pinned.
+    pub(super) _links: Vec<Attached>,
 }
 
 /// A plan whose programs are not attached yet.
 pub struct LoadedPlan {
     plan: Plan,
     ebpf: Ebpf,
-    /// The maps that are not taken yet.
     pub(super) maps: Maps,
 }
 
@@ -103,12 +87,14 @@ impl Loader {
     /// Creates the maps for a plan.
     pub fn load(&self, plan: Plan) -> Result<LoadedPlan, PlanError> {
         let again = hooked_again(plan, self.traits);
-        let mut ebpf = self.make_maps(again).map_err(|why| PlanError {
-            plan,
-            point: "maps".into(),
-            why,
-        })?;
-        let maps = Maps::of(&mut ebpf);
+        let mut ebpf = self
+            .make_maps(again)
+            .map_err(|why| PlanError::new(plan, &"maps", why))?;
+        let names: Vec<_> = ebpf.maps().map(|(name, _)| name.to_owned()).collect();
+        // Maps of sections belong to the programs.
+        let names = names.into_iter().filter(|name| !name.starts_with('.'));
+        let maps = names.filter_map(|name| ebpf.take_map(&name).map(|map| (name, map)));
+        let maps = maps.collect();
         Ok(LoadedPlan { plan, ebpf, maps })
     }
 
@@ -128,51 +114,44 @@ impl Loader {
         let hooks = self.hooks(plan);
         // The hook that sees returns is attached when needed.
         let (later, now): (Vec<_>, Vec<_>) = hooks.iter().partition(|hook| hook.sees_returns());
-        let holders = self.attach_hooks(&mut ebpf, plan, &now, pins.is_some())?;
+        let attached = self.attach_hooks(&mut ebpf, plan, &now, pins.is_some())?;
         self.load_programs(&mut ebpf, &later)
-            .map_err(|(hook, why)| PlanError {
-                plan,
-                point: hook.point.to_string(),
-                why,
-            })?;
-        let programs = programs(&ebpf, &hooks).map_err(|(hook, why)| PlanError {
-            plan,
-            point: hook.point.to_string(),
-            why,
-        })?;
-        let mut kprobes = Vec::new();
-        let mut own = Vec::new();
-        for (hook, holder) in holders {
-            match (holder, pins) {
-                (Holder::Kprobe(kprobe), _) => kprobes.push(kprobe),
-                (Holder::Link(link), Some(pins)) => pins.keep_link(hook, link)?,
-                (Holder::Link(Link::Ours(link)), None) => own.push((hook, link)),
-                (Holder::Link(Link::Loader(_)) | Holder::Loader, _) => {}
+            .map_err(|(hook, why)| PlanError::new(plan, &hook.point, why))?;
+        let program = |&hook: &Hook| match program(&ebpf, hook) {
+            Ok(program) => Ok((hook, program)),
+            Err(why) => Err(PlanError::new(plan, &hook.point, why)),
+        };
+        let programs = hooks.iter().map(program).collect::<Result<Vec<_>, _>>()?;
+        let mut detachable = Vec::new();
+        let mut others = Vec::new();
+        for (hook, attached) in attached {
+            match pins {
+                Some(pins) => pins.keep_link(hook, &attached.into_link())?,
+                None if hook.point == Point::SockRelease => {
+                    detachable.push((hook, attached.into_link()));
+                }
+                None => others.push(attached),
             }
         }
-        let links = pins.map_or(Links::Held(own), Pins::links);
+        let links = pins.map_or(Links::Held(detachable), Pins::links);
         if let Some(pins) = pins {
             pins.keep_programs(&programs)?;
             pins.seal(&mut maps, self.options.metadata(plan, self.traits))?;
         }
-        let programs =
-            Programs::new(programs, links, Owner::here()).map_err(|error| PlanError {
-                plan,
-                point: "kprobe_profile".into(),
-                why: AttachError::Refused(error.to_string()),
-            })?;
+        let programs = Programs::new(programs, links, Owner::here()).map_err(|error| {
+            let why = AttachError::Refused(error.to_string());
+            PlanError::new(plan, &"kprobe_profile", why)
+        })?;
         Ok(Attachment {
             plan,
             hooks,
-            // Pinned programs do not need it.
-            _ebpf: pins.is_none().then_some(ebpf),
-            _kprobes: kprobes,
             programs,
+            _links: others,
         })
     }
 
     /// Attaches programs with the names of a plan's to its hooks, each once, except the one attached only while
-    /// closes wait. They stay attached while both the returned value and `ebpf` live.
+    /// closes wait. They stay attached as long as the returned value lives.
     pub fn attach_alike(&self, ebpf: &mut Ebpf, plan: Plan) -> Result<impl Sized, PlanError> {
         let mut hooks = self.hooks_once(plan);
         hooks.retain(|hook| !hook.sees_returns());
@@ -182,16 +161,15 @@ impl Loader {
     /// Refuses a plan if the end of a connection does not reach all of these hooks: a function in the kernel's
     /// types may be inlined at its callers.
     pub fn expect_reached(&self, plan: Plan, hooks: &[Hook]) -> Result<(), PlanError> {
-        let failed = |point: String, why| PlanError { plan, point, why };
-        let mut ebpf = loader()
-            .btf(None)
-            .load(FLOOR)
-            .map_err(|error| failed("maps".into(), AttachError::Refused(innermost(&error))))?;
+        let mut ebpf = loader().btf(None).load(FLOOR).map_err(|error| {
+            PlanError::new(plan, &"maps", AttachError::Refused(innermost(&error)))
+        })?;
         let _attached = self.attach_hooks(&mut ebpf, plan, hooks, false)?;
         match first_unreached(&ebpf, hooks) {
             Ok(None) => Ok(()),
-            Ok(Some(hook)) => Err(failed(
-                hook.point.to_string(),
+            Ok(Some(hook)) => Err(PlanError::new(
+                plan,
+                &hook.point,
                 AttachError::Missing("connections end without it; it may be inlined".into()),
             )),
             Err(error) => {
@@ -217,33 +195,29 @@ impl Loader {
         hooks(plan, self.options.keyed, self.traits)
     }
 
-    /// Attaches these hooks of a plan, while both the returned value and `ebpf` live.
+    /// Attaches these hooks of a plan, as long as the returned value lives. `keep` asks for links that can be pinned.
     fn attach_hooks(
         &self,
         ebpf: &mut Ebpf,
         plan: Plan,
         hooks: &[Hook],
         keep: bool,
-    ) -> Result<Vec<(Hook, Holder)>, PlanError> {
-        let failed = |(hook, why): (Hook, AttachError)| PlanError {
-            plan,
-            point: hook.point.to_string(),
-            why,
-        };
+    ) -> Result<Vec<(Hook, Attached)>, PlanError> {
+        let failed = |(hook, why): (Hook, _)| PlanError::new(plan, &hook.point, why);
         // The first shows whether functions can be hooked here, before much is loaded.
         let first = hooks
             .iter()
             .position(|hook| hook.point.function().is_some());
         let (first, rest) = hooks.split_at(first.map_or(0, |at| at + 1));
-        let mut holders = Vec::new();
+        let mut attached = Vec::new();
         for part in [first, rest] {
             self.load_programs(ebpf, part).map_err(failed)?;
             for &hook in part {
-                let holder = attach_program(ebpf, hook, keep).map_err(|why| failed((hook, why)))?;
-                holders.push((hook, holder));
+                let link = attach(ebpf, hook, keep).map_err(|why| failed((hook, why)))?;
+                attached.extend(link.map(|link| (hook, link)));
             }
         }
-        Ok(holders)
+        Ok(attached)
     }
 
     /// Loads and attaches a plan and detaches it again.
@@ -259,7 +233,7 @@ impl Loader {
         let mut ebpf = self.make_maps(0)?;
         let loaded = self.load_programs(&mut ebpf, &[hook]);
         loaded.map_err(|(_, why)| why)?;
-        attach_program(&mut ebpf, hook, false).map(drop)
+        attach(&ebpf, hook, false).map(drop)
     }
 
     /// Creates the maps; no program is loaded yet. `again` is of [`Constants`].
@@ -330,75 +304,67 @@ impl Loader {
     }
 }
 
-/// Attaches the loaded program of a hook while the returned value lives and, for most kinds, `ebpf`. `keep`
-/// asks for a link that can be pinned.
-fn attach_program(ebpf: &mut Ebpf, hook: Hook, keep: bool) -> Result<Holder, AttachError> {
-    let program = ebpf.program_mut(hook.program);
+/// Attaches the loaded program of a hook; `None` if it is only run on demand. `keep` asks for a link that can be pinned.
+fn attach(ebpf: &Ebpf, hook: Hook, keep: bool) -> Result<Option<Attached>, AttachError> {
+    let program = &program(ebpf, hook)?;
+    let open = |name| {
+        sys::open_raw_tracepoint(program, name).map_err(|io_error| {
+            ProgramError::from(SyscallError {
+                call: "bpf_raw_tracepoint_open",
+                io_error,
+            })
+        })
+    };
+    let link = match hook.point {
+        Point::Fentry(_) | Point::Fexit(_) | Point::BtfTracepoint(_) => open(None),
+        Point::RawTracepoint(name) => open(Some(name)),
+        Point::Kprobe(_) | Point::Kretprobe(_) => {
+            let attached = kprobe::attach(program.as_fd(), hook, keep);
+            return attached
+                .map(|(link, definition)| {
+                    let probe = Some(definition);
+                    Some(Attached { link, probe })
+                })
+                .map_err(|error| explain(&error.into(), hook.point));
+        }
+        Point::SockRelease => link_to_releases(program).map_err(ProgramError::from),
+        Point::OnDemand => return Ok(None),
+    };
+    let link = link.map_err(|error| explain(&error, hook.point))?;
+    Ok(Some(Attached { link, probe: None }))
+}
+
+fn link_to_releases(program: &OwnedFd) -> io::Result<OwnedFd> {
+    let cgroup = File::open(whole_cgroup_root()?)?;
+    let kind = bpf_attach_type::BPF_CGROUP_INET_SOCK_RELEASE;
+    sys::link(program, &cgroup, kind)
+}
+
+/// The loaded program of a hook.
+fn program(ebpf: &Ebpf, hook: Hook) -> Result<OwnedFd, AttachError> {
+    let program = ebpf.program(hook.program);
     let program = program.ok_or_else(|| load::no_program(hook))?;
-    attach(program, hook, keep).map_err(|error| explain(&error, hook.point))
-}
-
-fn attach(program: &mut Program, hook: Hook, keep: bool) -> Result<Holder, ProgramError> {
-    let link = match (program, hook.point) {
-        (Program::FEntry(program), Point::Fentry(_)) => {
-            let id = program.attach()?;
-            keep.then(|| program.take_link(id).map(FdLink::from))
-        }
-        (Program::FExit(program), Point::Fexit(_)) => {
-            let id = program.attach()?;
-            keep.then(|| program.take_link(id).map(FdLink::from))
-        }
-        (Program::KProbe(program), Point::Kprobe(_) | Point::Kretprobe(_)) => {
-            let program = program.fd()?.as_fd();
-            return Ok(if keep {
-                Holder::Link(Link::Ours(Kprobe::link(program, hook)?))
-            } else {
-                Holder::Kprobe(Kprobe::attach(program, hook)?)
-            });
-        }
-        (Program::RawTracePoint(program), Point::RawTracepoint(name)) => {
-            let id = program.attach(name)?;
-            keep.then(|| program.take_link(id).map(FdLink::from))
-        }
-        (Program::RawTracePoint(_), Point::OnDemand) => return Ok(Holder::Loader),
-        (Program::BtfTracePoint(program), Point::BtfTracepoint(_)) => {
-            let id = program.attach()?;
-            keep.then(|| program.take_link(id).map(FdLink::from))
-        }
-        (Program::CgroupSock(program), Point::SockRelease) => {
-            let cgroup = File::open(whole_cgroup_root()?)?;
-            let link = sys::link_to_releases(&program.fd()?.as_fd(), &cgroup)?;
-            return Ok(Holder::Link(Link::Ours(link)));
-        }
-        _ => return Err(ProgramError::UnexpectedProgramType),
-    };
-    let link = link.transpose()?;
-    Ok(link.map_or(Holder::Loader, |link| Holder::Link(Link::Loader(link))))
-}
-
-/// The loaded programs of these hooks.
-fn programs(ebpf: &Ebpf, hooks: &[Hook]) -> Result<Vec<(Hook, OwnedFd)>, (Hook, AttachError)> {
-    let program = |hook: Hook| {
-        let program = ebpf.program(hook.program);
-        let program = program.ok_or_else(|| load::no_program(hook))?;
-        let fd = program.fd().map_err(|error| explain(&error, hook.point))?;
-        let fd = fd.as_fd().try_clone_to_owned();
-        fd.map_err(|error| AttachError::Refused(error.to_string()))
-    };
-    let programs = hooks.iter().map(|&hook| match program(hook) {
-        Ok(program) => Ok((hook, program)),
-        Err(why) => Err((hook, why)),
-    });
-    programs.collect()
+    let fd = program.fd().map_err(|error| explain(&error, hook.point))?;
+    let fd = fd.as_fd().try_clone_to_owned();
+    fd.map_err(|error| AttachError::Refused(error.to_string()))
 }
 
 /// Keeps a program attached.
-enum Holder {
-    /// The loader.
-    Loader,
-    Kprobe(Kprobe),
-    /// A link, which can be pinned.
-    Link(Link),
+pub(super) struct Attached {
+    /// Dropped first, because a probe in use cannot be removed.
+    link: OwnedFd,
+    /// The probe in tracefs to which it is attached.
+    probe: Option<Definition>,
+}
+
+impl Attached {
+    /// The link alone, which keeps the probe.
+    fn into_link(self) -> OwnedFd {
+        if let Some(mut probe) = self.probe {
+            probe.is_kept = true;
+        }
+        self.link
+    }
 }
 
 /// The cgroups of this host, as far as visible.

@@ -7,9 +7,9 @@ use tracing::info;
 
 use super::attach::{Attachment, Loader};
 use super::error::ProbeError;
-use super::maps::Maps;
 use super::options::LoadOptions;
 use super::pins::Pins;
+use super::programs::Maps;
 use super::takeover;
 
 /// Attaches the requested plan, or the best that works, or takes over the programs pinned by another daemon.

@@ -1,6 +1,7 @@
 //! Why programs cannot be attached.
 
 use std::error;
+use std::fmt::Display;
 
 use linger_ebpf::Plan;
 use thiserror::Error;
@@ -39,6 +40,13 @@ pub struct PlanError {
     pub point: String,
     /// Why.
     pub why: AttachError,
+}
+
+impl PlanError {
+    pub(super) fn new(plan: Plan, point: &dyn Display, why: AttachError) -> Self {
+        let point = point.to_string();
+        Self { plan, point, why }
+    }
 }
 
 /// Why nothing is attached.

@@ -14,6 +14,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process;
 
+use aya_obj::generated::bpf_attach_type;
 use linger_ebpf::PinMetadata;
 use perf_event_open_sys as perf;
 use tracing::{debug, warn};
@@ -33,63 +34,51 @@ const PROFILE: &str = "kprobe_profile";
 /// Possible mount points of tracefs.
 pub const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
-/// A program on a function or its return. Dropping it detaches the program and removes the probe.
-#[derive(Debug)]
-pub(super) struct Kprobe {
-    /// Keeps the program attached. Dropped first, because an event in use cannot be removed.
-    event: Option<OwnedFd>,
-    definition: Definition,
-}
-
-impl Kprobe {
-    /// Attaches a loaded program to its hook.
-    pub(super) fn attach(program: BorrowedFd<'_>, hook: Hook) -> io::Result<Self> {
-        let (mut kprobe, event) = Self::define(hook)?;
+/// Attaches a loaded program to its hook, until the returned file is closed: with `keep` a link that can be pinned,
+/// else the event itself, of which the kernel lets go at once. Once it is closed, dropping the definition, or [`forget`]
+/// if that is kept, removes the probe.
+pub(super) fn attach(
+    program: BorrowedFd<'_>,
+    hook: Hook,
+    keep: bool,
+) -> io::Result<(OwnedFd, Definition)> {
+    let (definition, event) = define(hook)?;
+    let link = if keep {
+        Some(sys::link(
+            &program,
+            &event,
+            bpf_attach_type::BPF_PERF_EVENT,
+        )?)
+    } else {
         // SAFETY: both are open; the request takes a program's descriptor.
         check(unsafe {
             perf::ioctls::SET_BPF(event.as_raw_fd(), program.as_raw_fd().cast_unsigned())
         })?;
-        enable(&event)?;
-        kprobe.event = Some(event);
-        Ok(kprobe)
-    }
+        None
+    };
+    // SAFETY: it is open; the request takes no argument.
+    check(unsafe { perf::ioctls::ENABLE(event.as_raw_fd(), 0) })?;
+    Ok((link.unwrap_or(event), definition))
+}
 
-    /// Like [`Kprobe::attach`], with a link that can be pinned. Once the link is gone, [`forget`] removes the
-    /// probe.
-    pub(super) fn link(program: BorrowedFd<'_>, hook: Hook) -> io::Result<OwnedFd> {
-        let (mut kprobe, event) = Self::define(hook)?;
-        let link = sys::link_to_event(&program, &event)?;
-        enable(&event)?;
-        // The link keeps the event, which keeps the definition.
-        kprobe.definition.is_kept = true;
-        Ok(link)
-    }
-
-    /// Defines a probe and opens its event. A lingerd in another pid namespace that starts at the same time may
-    /// take the probe for abandoned and remove it before it is open; then it is defined again.
-    fn define(hook: Hook) -> io::Result<(Self, OwnedFd)> {
-        let tracefs = tracefs().ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::NotFound,
-                "no kprobe_events in tracefs: if it is not mounted, \
-                 mount -t tracefs tracefs /sys/kernel/tracing",
-            )
-        })?;
-        let mut attempt = 1;
-        loop {
-            let definition = Definition::new(&tracefs, hook)?;
-            match definition.open(&tracefs) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS => {
-                    attempt += 1;
-                }
-                event => {
-                    let kprobe = Self {
-                        event: None,
-                        definition,
-                    };
-                    return Ok((kprobe, event?));
-                }
+/// Defines a probe and opens its event. A lingerd in another pid namespace that starts at the same time may take the
+/// probe for abandoned and remove it before it is open; then it is defined again.
+fn define(hook: Hook) -> io::Result<(Definition, OwnedFd)> {
+    let tracefs = tracefs().ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            "no kprobe_events in tracefs: if it is not mounted, \
+             mount -t tracefs tracefs /sys/kernel/tracing",
+        )
+    })?;
+    let mut attempt = 1;
+    loop {
+        let definition = Definition::new(&tracefs, hook)?;
+        match definition.open(&tracefs) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS => {
+                attempt += 1;
             }
+            event => return Ok((definition, event?)),
         }
     }
 }
@@ -126,13 +115,13 @@ pub(super) fn forget(owner: Option<Owner>) -> bool {
 
 /// The line in `kprobe_events` that defines a probe. Dropping it removes the probe, unless `is_kept`.
 #[derive(Debug)]
-struct Definition {
+pub(super) struct Definition {
     /// Kept open: later, the privileges to open it are gone.
     file: File,
     /// The event, as `group/name`.
     event: String,
     /// Whether the probe stays when this is dropped.
-    is_kept: bool,
+    pub(super) is_kept: bool,
 }
 
 impl Drop for Definition {
@@ -314,11 +303,6 @@ fn events(definitions: &str) -> impl Iterator<Item = (Owner, &str)> {
         let (owner, _) = event.strip_prefix(GROUP)?.split_once('/')?;
         Some((Owner::parse(owner)?, event))
     })
-}
-
-fn enable(event: &OwnedFd) -> io::Result<()> {
-    // SAFETY: it is open; the request takes no argument.
-    check(unsafe { perf::ioctls::ENABLE(event.as_raw_fd(), 0) })
 }
 
 fn check(result: i32) -> io::Result<()> {

@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 
 use aya::maps::{Array, Map, MapData, MapError};
 use aya::pin::PinError;
-use aya::programs::links::FdLink;
 use linger_ebpf::PinMetadata;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -26,8 +25,7 @@ use tracing::debug;
 
 use super::hooks::{Hook, Point};
 use super::kprobe::{self, Owner};
-use super::maps::Maps;
-use super::programs::{Links, Programs, is_pin_attached};
+use super::programs::{Links, Maps, Programs, is_pin_attached};
 use crate::sys;
 
 const MAPS: &str = "maps";
@@ -158,20 +156,16 @@ impl Pins {
         folder.join(MAPS).exists()
     }
 
-    /// The pins in the folder, or why they cannot be taken over. `None` if there are none.
-    pub(super) fn contents(&self) -> Result<Option<FolderContents>, PinsError> {
-        if !Self::are_in(&self.folder) {
-            return Ok(None);
+    /// Whether there are pins in the folder; why they cannot be taken over, if so.
+    pub(super) fn exist(&self) -> Result<bool, PinsError> {
+        let exist = Self::are_in(&self.folder);
+        match not_ours(&self.folder.join(MAPS)).filter(|_| exist) {
+            Some(error) => Err(error),
+            None => Ok(exist),
         }
-        if let Some(error) = not_ours(&self.folder.join(MAPS)) {
-            return Err(error);
-        }
-        Ok(Some(FolderContents {
-            metadata: self.metadata(),
-        }))
     }
 
-    /// What the programs were loaded for; `None` if pinning did not finish.
+    /// What the programs were loaded for; `None` if pinning did not finish or this daemon cannot read it.
     pub(super) fn metadata(&self) -> Option<PinMetadata> {
         let map = self.map(ORIGIN).ok()?;
         let map = Array::<_, PinMetadata>::try_from(map).ok()?;
@@ -244,13 +238,9 @@ impl Pins {
     }
 
     /// Pins the link that keeps a program attached.
-    pub(super) fn keep_link(&self, hook: Hook, link: Link) -> Result<(), PinsError> {
+    pub(super) fn keep_link(&self, hook: Hook, link: &OwnedFd) -> Result<(), PinsError> {
         let path = self.link(hook);
-        let pinned = match link {
-            Link::Loader(link) => link.pin(&path).map(drop).map_err(io::Error::other),
-            Link::Ours(link) => sys::pin(&link, &path),
-        };
-        pinned.map_err(|error| failed("pin the link", &path, error))
+        sys::pin(link, &path).map_err(|error| failed("pin the link", &path, error))
     }
 
     /// Pins programs, for the kernel's statistics about them.
@@ -267,7 +257,7 @@ impl Pins {
             name: ORIGIN.to_owned(),
             source,
         };
-        let Some(map) = maps.take(ORIGIN) else {
+        let Some(map) = maps.remove(ORIGIN) else {
             return Err(failed(MapError::InvalidName {
                 name: ORIGIN.to_owned(),
             }));
@@ -283,7 +273,7 @@ impl Pins {
 
     /// Detaches and removes everything; the folder stays.
     pub(super) fn clear(&self) -> Result<(), PinsError> {
-        let metadata = self.contents()?.and_then(|kept| kept.metadata);
+        let metadata = self.exist()?.then(|| self.metadata()).flatten();
         // First the metadata, then the programs, then their counts.
         let first = self.folder.join(MAPS).join(ORIGIN);
         remove(&first, fs::remove_file(&first))?;
@@ -313,20 +303,6 @@ impl Pins {
         }
         remove(&self.folder, fs::remove_dir(&self.folder))
     }
-}
-
-/// A link that keeps a program attached and can be pinned.
-pub(super) enum Link {
-    /// Made by the loader.
-    Loader(FdLink),
-    /// Made here.
-    Ours(OwnedFd),
-}
-
-/// The pins in a folder.
-pub(super) struct FolderContents {
-    /// What the programs were loaded for; `None` if pinning did not finish or this daemon cannot read it.
-    pub(super) metadata: Option<PinMetadata>,
 }
 
 /// How long to wait: the kernel releases a probe some time after its link is gone.

@@ -5,9 +5,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use aya::maps::Map;
+
 use super::hooks::{Hook, Point};
 use super::kprobe::{Owner, Profile};
 use crate::sys;
+
+/// The maps that programs share with the daemon and that are not taken yet, by name.
+pub type Maps = HashMap<String, Map>;
 
 /// Links that keep programs attached, which others can detach.
 pub(super) enum Links {
@@ -109,7 +114,7 @@ impl Programs {
     pub(crate) fn hook_returns(&self) -> Option<io::Result<OwnedFd>> {
         let mut programs = self.all.iter();
         let (_, program) = programs.find(|(hook, _)| hook.sees_returns())?;
-        Some(sys::hook_btf_tracepoint(program))
+        Some(sys::open_raw_tracepoint(program, None))
     }
 
     fn skipped_runs(&self, profile: &HashMap<String, u64>) -> io::Result<SkipCounts> {

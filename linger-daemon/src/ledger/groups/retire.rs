@@ -14,7 +14,7 @@ use std::time::Duration;
 use linger_ebpf::{Counters, Exe, Group, keyed};
 use tracing::{debug, warn};
 
-use super::super::percpu::PerCpu;
+use super::super::percpu::GroupCounters;
 use super::super::retired_totals::RetiredTotals;
 use super::super::sum::add;
 use super::super::{LedgerError, keys};
@@ -39,7 +39,7 @@ impl Groups {
     /// `retired`, unless another group continues their series, or they are shown under `other`.
     pub(in super::super) fn retire(
         &mut self,
-        counters: &PerCpu<Group>,
+        counters: &mut GroupCounters,
         retired_totals: &mut RetiredTotals,
     ) -> Result<(), LedgerError> {
         let is_crowded = self.known.len() * 4 >= self.most * CROWDED;
@@ -107,7 +107,7 @@ impl Groups {
         &mut self,
         group: &Group,
         heir: &Group,
-        counters: &PerCpu<Group>,
+        counters: &mut GroupCounters,
     ) -> Result<(), LedgerError> {
         let own = self.take_leave(group, counters)?;
         if let Some(own) = own
@@ -129,7 +129,7 @@ impl Groups {
     fn remove(
         &mut self,
         group: &Group,
-        counters: &PerCpu<Group>,
+        counters: &mut GroupCounters,
         retired_totals: &mut RetiredTotals,
     ) -> Result<(), LedgerError> {
         let Some(known) = self.known.remove(group) else {
@@ -149,7 +149,7 @@ impl Groups {
     fn take_leave(
         &mut self,
         group: &Group,
-        counters: &PerCpu<Group>,
+        counters: &mut GroupCounters,
     ) -> Result<Option<Counters>, LedgerError> {
         self.forget_number(group);
         let mut own = counters.get(group)?;
@@ -164,7 +164,7 @@ impl Groups {
     pub(in super::super) fn clear_added(
         &mut self,
         last: Group,
-        counters: &PerCpu<Group>,
+        counters: &mut GroupCounters,
     ) -> Result<(), LedgerError> {
         let added = self.notes.added_last();
         for group in added.into_iter().chain([last]) {
@@ -176,7 +176,7 @@ impl Groups {
     }
 
     /// Removes the counters of a group that stand among those of others, and what is kept of it.
-    fn clear(&mut self, group: &Group, counters: &PerCpu<Group>) -> Result<(), LedgerError> {
+    fn clear(&mut self, group: &Group, counters: &mut GroupCounters) -> Result<(), LedgerError> {
         self.forget_number(group);
         counters.remove(group)?;
         self.notes.forget(group);
