@@ -8,7 +8,7 @@ use linger_ebpf::{Plan, keyed};
 use nix::sys::utsname::uname;
 use serde::Serialize;
 
-use crate::host::{self, Facts, Finding};
+use crate::host::{self, Finding};
 use crate::privileges;
 use crate::probe::{self, AttachError, LoadOptions, Loader};
 use crate::stdout;
@@ -82,7 +82,7 @@ impl Report {
     fn new(wanted: Option<Plan>) -> Result<Self> {
         let mut report = Self {
             kernel: uname()?.release().to_string_lossy().into_owned(),
-            host: host::judge(&Facts::here()),
+            host: host::findings(),
             btf: Ok(Vec::new()),
             plans: Vec::new(),
             plan: None,

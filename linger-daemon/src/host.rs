@@ -1,21 +1,18 @@
 //! Checks the environment for obstacles to counting: privileges, namespaces, filters, and restrictions of the
 //! kernel. Each finding has a verdict and, if needed, a fix.
-//!
-//! [`Facts`] are read, or given by a test; [`judge()`] draws the conclusions.
 
-mod facts;
+mod environment;
 mod judge;
 mod kernel_probe;
-mod namespace;
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
+
 use serde::Serialize;
 
-pub use self::facts::{Bpffs, Facts, Lockdown, Tracefs};
-pub use self::judge::judge;
-pub use self::kernel_probe::KernelProbe;
-pub use self::namespace::Namespace;
+use self::environment::{Environment, Namespace};
+use self::judge::judge;
 
 /// A finding about one aspect of the environment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -54,14 +51,24 @@ impl Verdict {
     }
 }
 
+/// All findings about this process, first those that may keep it from counting at all.
+#[must_use]
+pub fn findings() -> Vec<Finding> {
+    judge(&Environment::of_process())
+}
+
 /// The first problem that keeps this process from counting, with its fix, as one line; `None` if none is known.
 #[must_use]
 pub fn obstacle() -> Option<String> {
-    let findings = judge(&Facts::here());
-    let problem = findings
-        .into_iter()
-        .find(|finding| finding.verdict == Verdict::Problem)?;
+    let mut findings = findings().into_iter();
+    let problem = findings.find(|finding| finding.verdict == Verdict::Problem)?;
     let fix = problem.fix.map(|fix| format!("; {fix}"));
     let (what, found) = (problem.what, problem.found);
     Some(format!("{what}: {found}{}", fix.unwrap_or_default()))
+}
+
+/// Whether this process is in the host's PID namespace.
+#[must_use]
+pub fn in_pid_namespace_of_host() -> bool {
+    Namespace::Pid.is_initial(Path::new("/"))
 }

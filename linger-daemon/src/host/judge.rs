@@ -1,13 +1,13 @@
-//! Judges the facts.
+//! Judges the environment.
 
 use nix::errno::Errno;
 
-use super::{Bpffs, Facts, Finding, Lockdown, Tracefs, Verdict};
-use crate::probe::Preemption;
+use super::environment::{Environment, Namespace};
+use super::{Finding, Verdict};
+use crate::probe::{self, Preemption};
 
 /// All findings, first those that may keep lingerd from counting at all.
-#[must_use]
-pub fn judge(facts: &Facts) -> Vec<Finding> {
+pub(super) fn judge(host: &Environment) -> Vec<Finding> {
     const JUDGES: [(&str, Judge); 14] = [
         ("capabilities", capabilities),
         ("user namespace", user_namespace),
@@ -27,7 +27,7 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     JUDGES
         .into_iter()
         .map(|(what, judge)| {
-            let (verdict, found, fix) = judge(facts);
+            let (verdict, found, fix) = judge(host);
             Finding {
                 what,
                 verdict,
@@ -41,7 +41,7 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
 /// A verdict, the finding, and a fix.
 type Judgment = (Verdict, String, Option<&'static str>);
 
-type Judge = fn(&Facts) -> Judgment;
+type Judge = fn(&Environment) -> Judgment;
 
 fn ok(found: impl Into<String>) -> Judgment {
     (Verdict::Ok, found.into(), None)
@@ -55,16 +55,12 @@ fn problem(found: impl Into<String>, fix: &'static str) -> Judgment {
     (Verdict::Problem, found.into(), Some(fix))
 }
 
-fn capabilities(facts: &Facts) -> Judgment {
-    if facts.probe.missing.is_empty() {
+fn capabilities(host: &Environment) -> Judgment {
+    if host.probe.missing.is_empty() {
         return ok("all present");
     }
-    let names: Vec<_> = facts
-        .probe
-        .missing
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let missing = host.probe.missing.iter();
+    let names: Vec<_> = missing.map(ToString::to_string).collect();
     problem(
         format!("missing {}", names.join(", ")),
         "run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN; a container gets them by \
@@ -72,8 +68,8 @@ fn capabilities(facts: &Facts) -> Judgment {
     )
 }
 
-fn user_namespace(facts: &Facts) -> Judgment {
-    if facts.is_initial_user {
+fn user_namespace(host: &Environment) -> Judgment {
+    if Namespace::User.is_initial(&host.root) {
         return ok("the host's");
     }
     problem(
@@ -83,17 +79,17 @@ fn user_namespace(facts: &Facts) -> Judgment {
 }
 
 /// A refusal that a lack of privileges does not explain.
-fn refused(errno: Option<Errno>, facts: &Facts) -> Option<Errno> {
-    let privileged = facts.probe.missing.is_empty() && facts.is_initial_user;
+fn refused(errno: Option<Errno>, host: &Environment) -> Option<Errno> {
+    let privileged = host.probe.missing.is_empty() && Namespace::User.is_initial(&host.root);
     errno.filter(|errno| privileged || *errno == Errno::ENOSYS)
 }
 
-fn seccomp(facts: &Facts) -> Judgment {
-    let of = |errno, call| refused(errno, facts).map(|errno| format!("{call} ({errno})"));
-    let bpf = of(facts.probe.bpf_refused, "bpf(2)");
-    let perf = of(facts.probe.perf_refused, "perf_event_open(2)");
-    if !facts.is_filtered {
-        if facts.probe.bpf_refused == Some(Errno::ENOSYS) {
+fn seccomp(host: &Environment) -> Judgment {
+    let of = |errno, call| refused(errno, host).map(|errno| format!("{call} ({errno})"));
+    let bpf = of(host.probe.bpf_refused, "bpf(2)");
+    let perf = of(host.probe.perf_refused, "perf_event_open(2)");
+    if !host.is_filtered() {
+        if host.probe.bpf_refused == Some(Errno::ENOSYS) {
             return problem(
                 "no filter, but there is no bpf(2)",
                 "use a kernel built with CONFIG_BPF_SYSCALL=y",
@@ -116,10 +112,11 @@ fn seccomp(facts: &Facts) -> Judgment {
     }
 }
 
-fn modules(facts: &Facts) -> Judgment {
-    let modules = facts.modules.as_deref();
-    let is_filtered = facts.is_filtered && facts.probe.bpf_refused.is_some();
-    match refused(facts.probe.map, facts).filter(|errno| !is_filtered && *errno != Errno::ENOSYS) {
+fn modules(host: &Environment) -> Judgment {
+    let modules = host.text("/sys/kernel/security/lsm");
+    let modules = Some(modules.trim()).filter(|modules| !modules.is_empty());
+    let is_filtered = host.is_filtered() && host.probe.bpf_refused.is_some();
+    match refused(host.probe.map, host).filter(|errno| !is_filtered && *errno != Errno::ENOSYS) {
         Some(errno @ (Errno::EPERM | Errno::EACCES)) => problem(
             format!(
                 "creating a map is refused ({errno}) despite all capabilities; in use: {}",
@@ -136,20 +133,31 @@ fn modules(facts: &Facts) -> Judgment {
     }
 }
 
-fn lockdown(facts: &Facts) -> Judgment {
-    match facts.lockdown {
-        Lockdown::None => ok("none"),
-        Lockdown::Integrity => ok("integrity: reading kernel memory is allowed, which is enough"),
-        Lockdown::Confidentiality => problem(
+fn lockdown(host: &Environment) -> Judgment {
+    let (file, command_line) = (
+        host.text("/sys/kernel/security/lockdown"),
+        host.text("/proc/cmdline"),
+    );
+    let in_force = file
+        .split_once('[')
+        .and_then(|(_, rest)| rest.split_once(']'));
+    let asked_for = || {
+        let mut words = command_line.split_ascii_whitespace().rev();
+        words.find_map(|word| word.strip_prefix("lockdown="))
+    };
+    match in_force.map(|(level, _)| level).or_else(asked_for) {
+        Some("none") => ok("none"),
+        Some("integrity") => ok("integrity: reading kernel memory is allowed, which is enough"),
+        Some("confidentiality") => problem(
             "confidentiality: programs may not read kernel memory, and there are no kprobes",
             "boot with lockdown=integrity; it cannot be lowered while the kernel runs",
         ),
-        Lockdown::Unknown => ok("not visible: none, or securityfs is not mounted"),
+        _ => ok("not visible: none, or securityfs is not mounted"),
     }
 }
 
-fn btf(facts: &Facts) -> Judgment {
-    if facts.has_btf {
+fn btf(host: &Environment) -> Judgment {
+    if host.exists("/sys/kernel/btf/vmlinux") {
         return ok("available");
     }
     problem(
@@ -158,34 +166,34 @@ fn btf(facts: &Facts) -> Judgment {
     )
 }
 
-fn cgroups(facts: &Facts) -> Judgment {
-    match facts.cgroups {
+fn cgroups(host: &Environment) -> Judgment {
+    match host.cgroups {
         None => ok("v2, all visible"),
         Some(shortcoming) => (Verdict::Warning, shortcoming.to_owned(), None),
     }
 }
 
-fn preemption(facts: &Facts) -> Judgment {
-    match facts.preemption {
-        Preemption::None => ok(facts.preemption.describe()),
+fn preemption(host: &Environment) -> Judgment {
+    match host.preemption {
+        Preemption::None => ok(host.preemption.describe()),
         Preemption::Threads | Preemption::Realtime | Preemption::SoftInterrupts => warning(
             format!(
                 "{}: it then skips programs. fentry makes up for that, except for the time of one close in some \
                  hundred thousand; tracepoint, from 7.0 on, misses more times; kprobe misses closes",
-                facts.preemption.describe()
+                host.preemption.describe()
             ),
             "use the plan fentry, if possible",
         ),
         Preemption::Unknown => warning(
-            facts.preemption.describe(),
+            host.preemption.describe(),
             "mount debugfs, so that /sys/kernel/debug/sched/preempt can be read: fewer programs are attached \
              where the kernel does not preempt",
         ),
     }
 }
 
-fn pid_namespace(facts: &Facts) -> Judgment {
-    if facts.is_initial_pid {
+fn pid_namespace(host: &Environment) -> Judgment {
+    if Namespace::Pid.is_initial(&host.root) {
         return ok("the host's");
     }
     warning(
@@ -195,49 +203,56 @@ fn pid_namespace(facts: &Facts) -> Judgment {
     )
 }
 
-fn bpffs(facts: &Facts) -> Judgment {
+fn bpffs(host: &Environment) -> Judgment {
     const MOUNT: &str =
         "mount -t bpf bpf /sys/fs/bpf; in a container, mount the host's as a volume";
-    match &facts.bpffs {
-        Bpffs::Writable => ok("/sys/fs/bpf can be written"),
-        Bpffs::Missing => warning(
+    let mounts = host.text("/proc/self/mounts");
+    // The last mount is on top.
+    let kind = mounts.lines().rev().find_map(|line| {
+        let rest = line.split_once(' ')?.1.strip_prefix("/sys/fs/bpf ")?;
+        rest.split(' ').next()
+    });
+    match kind {
+        Some("bpf") if host.is_writable("/sys/fs/bpf") => ok("/sys/fs/bpf can be written"),
+        None => warning(
             "not mounted at /sys/fs/bpf: counts cannot outlive lingerd",
             MOUNT,
         ),
-        Bpffs::Other(kind) => warning(
-            format!("/sys/fs/bpf is {kind}: counts cannot outlive lingerd"),
-            MOUNT,
-        ),
-        Bpffs::ReadOnly => warning(
+        Some("bpf") => warning(
             "/sys/fs/bpf cannot be written: counts cannot outlive lingerd",
             "mount -o remount,rw /sys/fs/bpf, and run as its owner; in a container, mount it without \
              readOnly, and with appArmorProfile Unconfined where AppArmor is in use",
         ),
+        Some(kind) => warning(
+            format!("/sys/fs/bpf is {kind}: counts cannot outlive lingerd"),
+            MOUNT,
+        ),
     }
 }
 
-fn tracefs(facts: &Facts) -> Judgment {
-    match facts.tracefs {
-        Tracefs::Writable => ok("kprobe_events can be written"),
-        Tracefs::Missing => warning(
+fn tracefs(host: &Environment) -> Judgment {
+    let files = probe::TRACEFS.map(|folder| format!("{folder}/kprobe_events"));
+    match files.iter().find(|file| host.exists(file)) {
+        Some(file) if host.is_writable(file) => ok("kprobe_events can be written"),
+        None => warning(
             "no kprobe_events, which rules out the plan kprobe",
             "if neither fentry nor tracepoint can be used: mount -t tracefs tracefs /sys/kernel/tracing, on \
              a kernel with CONFIG_KPROBE_EVENTS=y",
         ),
-        Tracefs::ReadOnly => warning(
+        Some(_) => warning(
             "kprobe_events cannot be written, which rules out the plan kprobe",
             "if neither fentry nor tracepoint can be used, run as root with tracefs mounted for writing",
         ),
     }
 }
 
-fn perf_paranoid(facts: &Facts) -> Judgment {
-    let level = facts.perf_paranoid;
+fn perf_paranoid(host: &Environment) -> Judgment {
+    let level: Option<i32> = host.number("/proc/sys/kernel/perf_event_paranoid");
     let shown = level.map_or_else(|| "unknown".to_owned(), |level| level.to_string());
-    match refused(facts.probe.event, facts) {
+    match refused(host.probe.event, host) {
         // Levels above 2 exist in Debian and Ubuntu, and require CAP_SYS_ADMIN.
         Some(Errno::EACCES | Errno::EPERM)
-            if facts.probe.perf_refused.is_none() && level > Some(2) =>
+            if host.probe.perf_refused.is_none() && level > Some(2) =>
         {
             warning(
                 format!(
@@ -251,8 +266,8 @@ fn perf_paranoid(facts: &Facts) -> Judgment {
     }
 }
 
-fn unprivileged(facts: &Facts) -> Judgment {
-    match facts.unprivileged_disabled {
+fn unprivileged(host: &Environment) -> Judgment {
+    match host.number::<u32>("/proc/sys/kernel/unprivileged_bpf_disabled") {
         Some(0) => warning(
             "0: every user may load BPF programs, and exploit side channels with them",
             "not needed for lingerd, but recommended: sysctl kernel.unprivileged_bpf_disabled=1",
@@ -262,8 +277,8 @@ fn unprivileged(facts: &Facts) -> Judgment {
     }
 }
 
-fn jit(facts: &Facts) -> Judgment {
-    match facts.jit {
+fn jit(host: &Environment) -> Judgment {
+    match host.number::<u32>("/proc/sys/net/core/bpf_jit_enable") {
         Some(0) => warning(
             "0: programs are interpreted, which is slow and rules out the plan fentry",
             "sysctl net.core.bpf_jit_enable=1",

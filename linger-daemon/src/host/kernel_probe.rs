@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
+use aya_obj::generated::{bpf_cmd, bpf_map_type};
 use caps::Capability;
 use nix::errno::Errno;
 use nix::libc;
@@ -11,29 +12,28 @@ use crate::privileges;
 use crate::sys;
 
 /// The answers of the kernel to this process.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KernelProbe {
+#[derive(Clone, Default)]
+pub(super) struct KernelProbe {
     /// Capabilities that are missing.
-    pub missing: Vec<Capability>,
+    pub(super) missing: Vec<Capability>,
     /// The error with which bpf(2) refuses even an unknown command; `None` if it only calls the command unknown.
-    pub bpf_refused: Option<Errno>,
+    pub(super) bpf_refused: Option<Errno>,
     /// Like `bpf_refused`, for `perf_event_open(2)` and an unknown flag.
-    pub perf_refused: Option<Errno>,
+    pub(super) perf_refused: Option<Errno>,
     /// Why no map can be created.
-    pub map: Option<Errno>,
+    pub(super) map: Option<Errno>,
     /// Why no event of the whole host can be opened.
-    pub event: Option<Errno>,
+    pub(super) event: Option<Errno>,
 }
 
 impl KernelProbe {
     /// Probes the running kernel.
-    #[must_use]
-    pub fn now() -> Self {
+    pub(super) fn now() -> Self {
         Self {
             missing: privileges::missing(),
-            bpf_refused: refusal(bpf(i32::MAX.cast_unsigned(), &MapAttributes::default())),
+            bpf_refused: refusal(bpf(i32::MAX.cast_unsigned())),
             perf_refused: refusal(open_event(libc::c_ulong::MAX)),
-            map: bpf(MAP_CREATE, &MapAttributes::SMALLEST).err(),
+            map: bpf(bpf_cmd::BPF_MAP_CREATE as u32).err(),
             event: open_event(0).err(),
         }
     }
@@ -44,35 +44,15 @@ fn refusal(answer: Result<OwnedFd, Errno>) -> Option<Errno> {
     answer.err().filter(refused)
 }
 
-/// `BPF_MAP_CREATE`
-const MAP_CREATE: u32 = 0;
-
-/// The part of `union bpf_attr` for creating a map (include/uapi/linux/bpf.h).
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct MapAttributes {
-    map_type: u32,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
-    map_flags: u32,
-}
-
-impl MapAttributes {
-    /// An array of one number.
-    const SMALLEST: Self = Self {
-        map_type: 2,
-        key_size: 4,
-        value_size: 4,
-        max_entries: 1,
-        map_flags: 0,
-    };
-}
-
-fn bpf(command: u32, attributes: &MapAttributes) -> Result<OwnedFd, Errno> {
-    let mut attributes = *attributes;
+/// Calls bpf(2) with the attributes of an array of one number.
+fn bpf(command: u32) -> Result<OwnedFd, Errno> {
+    let mut call = sys::attributes();
+    call.__bindgen_anon_1.map_type = bpf_map_type::BPF_MAP_TYPE_ARRAY as u32;
+    call.__bindgen_anon_1.key_size = 4;
+    call.__bindgen_anon_1.value_size = 4;
+    call.__bindgen_anon_1.max_entries = 1;
     // SAFETY: these are the attributes for creating a map, without pointers.
-    sys::owned(unsafe { sys::bpf(command, &mut attributes) }?)
+    sys::owned(unsafe { sys::bpf(command, &mut call) }?)
 }
 
 /// Opens the dummy event.

@@ -1,4 +1,4 @@
-//! Surroundings as files and answers describe them, and what is made of them.
+//! Environments of files and answers, and the verdicts on them.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -8,7 +8,9 @@ use caps::Capability;
 use nix::errno::Errno;
 use tempfile::TempDir;
 
+use super::kernel_probe::KernelProbe;
 use super::*;
+use crate::probe::Preemption;
 
 /// Files of a host where nothing is amiss.
 const GOOD: &[(&str, &str)] = &[
@@ -79,16 +81,25 @@ impl Host {
         self.write("proc/self/status", "Seccomp:\t2\n");
     }
 
+    fn findings(&self) -> Vec<Finding> {
+        judge(&Environment {
+            root: self.root.path().to_owned(),
+            probe: self.probe.clone(),
+            preemption: Preemption::None,
+            cgroups: None,
+        })
+    }
+
     /// What is not all right.
     fn amiss(&self) -> Vec<(&'static str, Verdict)> {
-        let findings = judge(&Facts::read(self.root.path(), self.probe.clone()));
+        let findings = self.findings();
         let amiss = findings.iter().filter(|one| one.verdict != Verdict::Ok);
         amiss.map(|one| (one.what, one.verdict)).collect()
     }
 
     fn found(&self, what: &str) -> Finding {
-        let findings = judge(&Facts::read(self.root.path(), self.probe.clone()));
-        findings.into_iter().find(|one| one.what == what).unwrap()
+        let mut findings = self.findings().into_iter();
+        findings.find(|one| one.what == what).unwrap()
     }
 }
 
@@ -104,7 +115,7 @@ fn what_is_amiss_has_a_fix() {
         host.remove(path);
     }
     host.probe.missing = vec![Capability::CAP_BPF];
-    for finding in judge(&Facts::read(host.root.path(), host.probe.clone())) {
+    for finding in host.findings() {
         assert_eq!(
             finding.verdict == Verdict::Ok,
             finding.fix.is_none(),
@@ -223,16 +234,18 @@ fn only_confidentiality_is_a_problem() {
 #[test]
 fn the_file_system_of_pins_is_the_one_on_top() {
     let host = Host::good();
-    let found = |mounts: &str| {
+    for (mounts, expected) in [
+        ("bpf /sys/fs/bpf bpf rw 0 0\n", "/sys/fs/bpf can be written"),
+        ("sysfs /sys sysfs rw 0 0\n", "not mounted at /sys/fs/bpf"),
+        (
+            "bpf /sys/fs/bpf bpf rw 0 0\ntmpfs /sys/fs/bpf tmpfs rw 0 0\n",
+            "/sys/fs/bpf is tmpfs",
+        ),
+    ] {
         host.write("proc/self/mounts", mounts);
-        Facts::read(host.root.path(), KernelProbe::default()).bpffs
-    };
-    assert_eq!(found("bpf /sys/fs/bpf bpf rw 0 0\n"), Bpffs::Writable);
-    assert_eq!(found("sysfs /sys sysfs rw 0 0\n"), Bpffs::Missing);
-    assert_eq!(
-        found("bpf /sys/fs/bpf bpf rw 0 0\ntmpfs /sys/fs/bpf tmpfs rw 0 0\n"),
-        Bpffs::Other("tmpfs".into())
-    );
+        let found = host.found("bpffs").found;
+        assert!(found.starts_with(expected), "{found}");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use linger_ebpf::{Close, MAX_CLOSES, ParkedClose, Slot, flag};
 
 use super::shared::Shared;
 use super::{LedgerError, keys};
-use crate::host::Namespace;
+use crate::host;
 use crate::probe::Maps;
 use crate::sys::now_ns;
 
@@ -140,6 +140,6 @@ fn is_stale(tid: u32, start_ns: u64) -> bool {
     const GRACE_NS: u64 = 60_000_000_000;
     now_ns().saturating_sub(start_ns) > GRACE_NS
         // The kernel records thread ids of that one.
-        && Namespace::Pid.is_initial(Path::new("/"))
+        && host::in_pid_namespace_of_host()
         && !Path::new(&format!("/proc/{tid}")).exists()
 }

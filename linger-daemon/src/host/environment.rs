@@ -1,0 +1,88 @@
+//! The environment of a process: files, and answers of the kernel.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use nix::unistd::{AccessFlags, access};
+
+use super::kernel_probe::KernelProbe;
+use crate::probe::{self, Preemption};
+
+/// What is judged.
+pub(super) struct Environment {
+    /// The root of the file system to look into.
+    pub(super) root: PathBuf,
+    /// The kernel's answers to probing system calls.
+    pub(super) probe: KernelProbe,
+    /// How the kernel preempts.
+    pub(super) preemption: Preemption,
+    /// Restrictions of the labels that follow from cgroups.
+    pub(super) cgroups: Option<&'static str>,
+}
+
+impl Environment {
+    /// The environment of this process.
+    pub(super) fn of_process() -> Self {
+        Self {
+            root: "/".into(),
+            probe: KernelProbe::now(),
+            preemption: Preemption::running(),
+            cgroups: probe::cgroups().shortcoming(),
+        }
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    /// The text of a file; empty if it cannot be read.
+    pub(super) fn text(&self, path: &str) -> String {
+        fs::read_to_string(self.path(path)).unwrap_or_default()
+    }
+
+    /// The number in a file.
+    pub(super) fn number<T: FromStr>(&self, path: &str) -> Option<T> {
+        self.text(path).trim().parse().ok()
+    }
+
+    pub(super) fn exists(&self, path: &str) -> bool {
+        self.path(path).exists()
+    }
+
+    /// Whether this process may write there, by permissions and mount options.
+    pub(super) fn is_writable(&self, path: &str) -> bool {
+        access(&self.path(path), AccessFlags::W_OK).is_ok()
+    }
+
+    /// Whether this process has a seccomp filter.
+    pub(super) fn is_filtered(&self) -> bool {
+        let status = self.text("/proc/self/status");
+        let mut modes = status
+            .lines()
+            .filter_map(|line| line.strip_prefix("Seccomp:"));
+        modes.any(|mode| mode.trim() != "0")
+    }
+}
+
+/// A kind of namespace.
+#[derive(Clone, Copy)]
+pub(super) enum Namespace {
+    /// The PID namespace.
+    Pid,
+    /// The user namespace, which decides the scope of capabilities.
+    User,
+}
+
+impl Namespace {
+    /// Whether this process is in the initial one, by the files below `root`.
+    pub(super) fn is_initial(self, root: &Path) -> bool {
+        // include/linux/proc_ns.h: PROC_PID_INIT_INO, PROC_USER_INIT_INO
+        let (file, initial) = match self {
+            Self::Pid => ("pid", "pid:[4026531836]"),
+            Self::User => ("user", "user:[4026531837]"),
+        };
+        let link = fs::read_link(root.join("proc/self/ns").join(file));
+        link.is_ok_and(|link| link.as_os_str() == initial)
+    }
+}
