@@ -12,7 +12,6 @@ mod retired_totals;
 mod returns;
 mod shared;
 mod sum;
-mod totals;
 mod undecided;
 
 use std::collections::HashSet;
@@ -27,14 +26,13 @@ use thiserror::Error;
 #[cfg(test)]
 pub(crate) use self::bound::MOST_SERIES;
 use self::groups::{Groups, Reading};
-use self::in_flight::{InFlight, Slots};
+use self::in_flight::InFlight;
 use self::orphans::Records;
 pub(crate) use self::path_maps::PathMaps;
 use self::percpu::GroupCounters;
 use self::retired_totals::RetiredTotals;
 pub(crate) use self::returns::Returns;
 pub(crate) use self::shared::Shared;
-use self::totals::Totals;
 pub(crate) use self::undecided::Undecided;
 use crate::attribution::{Cgroups, Dimension, Labels, Names};
 use crate::config::Config;
@@ -78,44 +76,19 @@ pub enum LedgerError {
     /// The object has no such map, or one of another kind.
     #[error("the map {0} is missing from the programs")]
     NoMap(&'static str),
-    /// The kernel does not hand it out.
-    #[error("cannot read the map {map}")]
-    Read {
-        /// Its name.
-        map: &'static str,
-        /// Why.
-        source: MapError,
-    },
-    /// The kernel does not take what is written into it.
-    #[error("cannot write into the map {map}")]
-    Write {
-        /// Its name.
-        map: &'static str,
-        /// Why.
-        source: MapError,
-    },
     /// The kernel does not do with it what it is asked for.
-    #[error("cannot work on the map {map}")]
-    Call {
+    #[error("cannot {what} the map {map}")]
+    Map {
+        /// The operation.
+        what: &'static str,
         /// Its name.
         map: &'static str,
         /// Why.
-        source: io::Error,
+        source: MapError,
     },
     /// The kernel does not tell of a program.
     #[error("cannot query a program's state in the kernel")]
-    Program {
-        /// Why.
-        source: io::Error,
-    },
-    /// The kernel does not share it.
-    #[error("cannot map the map {map} into memory")]
-    Share {
-        /// Its name.
-        map: &'static str,
-        /// Why.
-        source: io::Error,
-    },
+    Program(#[source] io::Error),
 }
 
 /// The counts in the kernel, and what is needed to read them.
@@ -161,11 +134,7 @@ impl Ledger {
             programs: Programs::default(),
             max_groups: config.max_groups,
             max_orphans: config.max_orphans,
-            in_flight: InFlight {
-                slots: Slots::map(maps)?,
-                crowded: take(maps, "CROWDED")?,
-                parked: take(maps, "PARKED")?,
-            },
+            in_flight: InFlight::take(maps)?,
             retired_totals: RetiredTotals::new(maps)?,
         };
         // Another daemon may have ended before it had removed what it had added to others.
@@ -190,17 +159,19 @@ impl Ledger {
     /// What the next [`Self::maintain`] is going to keep (who the new groups are, and which are too many and shown
     /// under `other`) is shown already, so no count falls in between.
     pub fn read(&self) -> Result<Snapshot, LedgerError> {
-        let Reading {
-            mut totals, found, ..
-        } = self
-            .groups
-            .read(&self.counters, self.retired_totals.past())?;
-        self.read_shared(&mut totals)?;
-        let groups = totals.sorted();
+        let past = self.retired_totals.past();
+        let mut reading = self.groups.read(&self.counters, past)?;
+        self.read_shared(&mut reading)?;
+        let Reading { totals, found, .. } = reading;
+        let totals = totals.into_iter();
+        let mut groups: Vec<_> = totals
+            .filter(|(_, counters)| **counters != Counters::ZERO)
+            .collect();
+        groups.sort_by(|(one, _), (two, _)| one.cmp(two));
         let orphans = groups.iter().map(|(_, counters)| &counters.orphans);
         let under_way = orphans.map(linger_ebpf::Orphans::under_way).sum();
         let states = self.programs.states(self.returns.is_hooked());
-        let (hooks, skipped_runs) = states.map_err(|source| LedgerError::Program { source })?;
+        let (hooks, skipped_runs) = states.map_err(LedgerError::Program)?;
         let fill = |map, entries, capacity| MapFill {
             map,
             entries,
@@ -261,7 +232,7 @@ impl Ledger {
         for (group, given_up) in swept.given_up {
             let place = Group::SHARED.iter().position(|shared| *shared == group);
             if place.is_none() && self.counters.get(&group)?.is_some() {
-                self.groups.give_up(&group, given_up)?;
+                self.groups.notes.give_up(&group, given_up)?;
             } else {
                 // Among those that always have room: there its close was counted as well.
                 self.retired_totals.give_up(place.unwrap_or(0), given_up)?;
@@ -271,10 +242,10 @@ impl Ledger {
     }
 
     /// Adds what those counted that have no group of their own.
-    fn read_shared(&self, totals: &mut Totals) -> Result<(), LedgerError> {
-        for (place, labels) in (0..).zip(self.groups.shared_labels()) {
+    fn read_shared(&self, reading: &mut Reading) -> Result<(), LedgerError> {
+        for (place, labels) in (0..).zip(&self.groups.shared) {
             let copies = self.shared.get(&place, 0).map_err(read("SHARED"))?;
-            sum::add(totals.of(labels), &sum::sum(&copies));
+            reading.show(labels, &sum::sum(&copies));
         }
         Ok(())
     }
@@ -321,9 +292,17 @@ fn keys<K: aya::Pod + Eq + Hash, V: aya::Pod>(
 }
 
 fn read(map: &'static str) -> impl Fn(MapError) -> LedgerError {
-    move |source| LedgerError::Read { map, source }
+    failed("read", map)
 }
 
 fn write(map: &'static str) -> impl Fn(MapError) -> LedgerError {
-    move |source| LedgerError::Write { map, source }
+    failed("write into", map)
+}
+
+fn failed<E: Into<MapError>>(what: &'static str, map: &'static str) -> impl Fn(E) -> LedgerError {
+    move |error| LedgerError::Map {
+        what,
+        map,
+        source: error.into(),
+    }
 }

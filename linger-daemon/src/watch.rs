@@ -261,9 +261,9 @@ impl Session {
             let Some(event) = self.watcher.take() else {
                 return Ok(Progress::Waits);
             };
-            self.namer.find([event.cgroup_id], &self.written);
-            let names = self.namer.names(event.cgroup_id, &self.written);
-            let mut event = decode(&event, names.as_ref(), &self.clock);
+            let names = self.namer.names(&[event.cgroup_id], &self.written);
+            let names = names.first().and_then(Option::as_ref);
+            let mut event = decode(&event, names, &self.clock);
             if !self.filter.matches(&event) {
                 continue;
             }

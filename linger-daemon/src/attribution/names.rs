@@ -49,7 +49,7 @@ pub struct Namer {
     searches: u32,
 }
 
-/// Maximum number of searches through all cgroups by [`Namer::find`] until the next [`Namer::rest`]: a user who may
+/// Maximum number of searches through all cgroups by [`Namer::names`] until the next [`Namer::rest`]: a user who may
 /// create cgroups can create many whose paths are too long to be recorded, each of which would need a search.
 const SEARCHES: u32 = 8;
 
@@ -97,9 +97,9 @@ impl Namer {
     }
 
     /// The cgroup with this id, if it is known or recorded by the kernel side.
-    pub fn cgroup(&mut self, id: u64, paths: &impl Paths) -> Option<Arc<Cgroup>> {
+    fn cgroup(&mut self, id: u64, paths: &impl Paths) -> Option<Arc<Cgroup>> {
         let cgroup = self.look_up(id, paths)?;
-        self.learn(id, &cgroup);
+        self.learn(id, Some(&cgroup));
         Some(cgroup)
     }
 
@@ -128,38 +128,34 @@ impl Namer {
         found.collect()
     }
 
-    /// Finds these cgroups, all of which must have existed, with at most one search for all unknown ones.
-    pub fn find(&mut self, ids: impl IntoIterator<Item = u64>, paths: &impl Paths) {
-        let ids = ids.into_iter();
+    /// The names of these cgroups, all of which must have existed; `None` for those that are unknown. There is at most
+    /// one search for all that are not known yet.
+    pub fn names(&mut self, ids: &[u64], paths: &impl Paths) -> Vec<Option<Names>> {
         let unknown: HashSet<u64> = ids
+            .iter()
+            .copied()
             .filter(|id| !self.gone.contains(id) && self.cgroup(*id, paths).is_none())
             .collect();
-        if unknown.is_empty() || self.searches == 0 {
-            return;
-        }
-        self.searches -= 1;
-        let found = self.search(unknown.clone());
-        for id in unknown {
-            match found.get(&id) {
-                Some(cgroup) => self.learn(id, cgroup),
-                None => self.learn_end(id),
+        if !unknown.is_empty() && self.searches > 0 {
+            self.searches -= 1;
+            let found = self.search(unknown.clone());
+            for id in unknown {
+                self.learn(id, found.get(&id));
             }
         }
+        let names = ids.iter();
+        names
+            .map(|id| Some(self.cgroup(*id, paths)?.names.clone()))
+            .collect()
     }
 
-    /// The names of the cgroup with this id, if it is known.
-    pub fn names(&mut self, id: u64, paths: &impl Paths) -> Option<Names> {
-        Some(self.cgroup(id, paths)?.names.clone())
-    }
-
-    /// Keeps that no search finds this cgroup: it is gone.
-    pub fn learn_end(&mut self, id: u64) {
-        self.gone.insert(id);
-    }
-
-    /// Keeps what is known of a cgroup.
-    pub fn learn(&mut self, id: u64, cgroup: &Arc<Cgroup>) {
-        self.known.entry(id).or_insert_with(|| Arc::clone(cgroup));
+    /// Keeps a cgroup or, if a search does not find it, that it is gone.
+    pub fn learn(&mut self, id: u64, cgroup: Option<&Arc<Cgroup>>) {
+        if let Some(cgroup) = cgroup {
+            self.known.entry(id).or_insert_with(|| Arc::clone(cgroup));
+        } else {
+            self.gone.insert(id);
+        }
     }
 
     /// Forgets a cgroup that is gone.
@@ -294,12 +290,13 @@ mod tests {
         let ids: Vec<u64> = (0..100)
             .map(|number| id_of(&format!("{number}.service")))
             .collect();
-        namer.find(ids.iter().copied(), &paths);
+        assert!(namer.names(&ids, &paths).iter().all(Option::is_some));
         assert_eq!(namer.searches, SEARCHES - 1);
-        assert!(ids.iter().all(|id| namer.cgroup(*id, &paths).is_some()));
         // Those that are known, or gone, cost no other.
-        namer.find(ids.iter().copied().chain([1]), &paths);
-        namer.find(ids.iter().copied().chain([1]), &paths);
+        let and_gone = [&ids[..], &[1]].concat();
+        for _ in 0..2 {
+            assert_eq!(namer.names(&and_gone, &paths).pop(), Some(None));
+        }
         assert_eq!(namer.searches, SEARCHES - 2);
     }
 
@@ -310,16 +307,14 @@ mod tests {
         let mut namer = Namer::new(Dimension::DEFAULT.into(), cgroups);
         let paths = written(&[], Path::CUT);
         for id in 1..=u64::from(SEARCHES) {
-            namer.find([id], &paths);
+            namer.names(&[id], &paths);
         }
         let folder = mount.path().join("late.service");
         fs::create_dir(&folder).unwrap();
         let late = fs::metadata(folder).unwrap().ino();
-        namer.find([late], &paths);
-        assert_eq!(namer.cgroup(late, &paths), None);
+        assert_eq!(namer.names(&[late], &paths), [None]);
         namer.rest();
-        namer.find([late], &paths);
-        assert!(namer.cgroup(late, &paths).is_some());
+        assert_ne!(namer.names(&[late], &paths), [None]);
     }
 
     #[test]
@@ -329,8 +324,8 @@ mod tests {
         let held = namer.cgroup(0, &paths).unwrap();
         let unknown = written(&[], 0);
         for id in 1..10_000 {
-            assert!(namer.names(id, &paths).is_some());
-            namer.find([id + 10_000], &unknown);
+            assert_ne!(namer.names(&[id], &paths), [None]);
+            namer.names(&[id + 10_000], &unknown);
             namer.rest();
             let size = namer.known.len().max(namer.gone.len());
             assert!(size <= KEPT + 1, "{size}");

@@ -1,6 +1,7 @@
 //! No more series than configured.
 
 use std::collections::HashSet;
+use std::hash::Hash;
 
 use linger_ebpf::{Counters, Group};
 
@@ -12,11 +13,11 @@ pub(crate) const MOST_SERIES: usize = 94;
 
 /// Which of these counters, given with when they were first met, are too many: the last met are. None
 /// as long as there are no more than `most` series.
-pub(super) fn beyond<'a>(
-    groups: impl Iterator<Item = (u64, usize, &'a Counters)>,
+pub(super) fn beyond<'a, K: Hash + Ord>(
+    groups: impl Iterator<Item = (u64, K, &'a Counters)>,
     most: usize,
     series: fn(&Counters) -> usize,
-) -> HashSet<usize> {
+) -> HashSet<K> {
     let groups: Vec<_> = groups.collect();
     let room = most.saturating_sub(SHARED);
     // Not even counted, where all would fit whatever they do.
@@ -25,7 +26,7 @@ pub(super) fn beyond<'a>(
     }
     let groups = groups.into_iter();
     let mut groups: Vec<_> = groups
-        .map(|(met, slot, counters)| (met, slot, series(counters)))
+        .map(|(met, key, counters)| (met, key, series(counters)))
         .collect();
     let all: usize = groups.iter().map(|(_, _, series)| series).sum();
     if all <= room {
@@ -39,7 +40,7 @@ pub(super) fn beyond<'a>(
         is_full |= sum > room;
         is_full
     });
-    groups.into_iter().map(|(_, slot, _)| slot).collect()
+    groups.into_iter().map(|(_, key, _)| key).collect()
 }
 
 #[cfg(test)]

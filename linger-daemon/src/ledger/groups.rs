@@ -12,11 +12,10 @@ use tracing::{debug, warn};
 
 use super::admission::Admission;
 use super::bound::beyond;
-use super::notes::{GivenUp, Notes};
+use super::notes::Notes;
 use super::path_maps::PathMaps;
 use super::percpu::GroupCounters;
-use super::sum::add;
-use super::totals::Totals;
+use super::sum::{add, fingerprint};
 use super::{LedgerError, take};
 use crate::attribution::{Cgroup, Cgroups, Dimension, Labels, Namer, Names, comm};
 use crate::config::Config;
@@ -24,7 +23,7 @@ use crate::probe::Maps;
 
 /// The groups of the ledger.
 pub(super) struct Groups {
-    notes: Notes,
+    pub(super) notes: Notes,
     numbers: BpfMap<MapData, u64, Group>,
     paths: PathMaps,
     namer: Namer,
@@ -40,9 +39,8 @@ pub(super) struct Groups {
     series: fn(&Counters) -> usize,
     /// How long the gone are kept.
     patience: Duration,
-    other: Arc<Labels>,
-    retired: Arc<Labels>,
-    nobody: Arc<Labels>,
+    /// The labels of [`Group::SHARED`], in their order.
+    pub(super) shared: [Arc<Labels>; Group::SHARED.len()],
     /// How many passes of maintenance there were, and how many groups were ever seen.
     passes: u64,
     seen: u64,
@@ -65,33 +63,31 @@ struct KnownGroup {
     changed: Instant,
     /// Its number among all groups in the order in which they were first seen.
     first_seen: u64,
-    /// The last pass that found it, and where that was shown.
+    /// The last pass that found it.
     pass: u64,
-    slot: usize,
     orphans_under_way: u64,
 }
 
 /// The result of reading the ledger.
 #[derive(Default)]
 pub(super) struct Reading {
-    /// The counts to show.
-    pub(super) totals: Totals,
+    /// The counts to show, by labels: several groups may have the same.
+    pub(super) totals: HashMap<Arc<Labels>, Box<Counters>>,
     /// Every group.
     pub(super) found: Vec<GroupReading>,
     /// Groups seen for the first time.
     new: HashMap<Group, KnownGroup>,
-    /// The slots beyond the limit, shown under `other`.
-    too_many: HashSet<usize>,
+    /// When the first group of each series was seen: its number in that order.
+    first_seen: HashMap<Arc<Labels>, u64>,
+    /// The series beyond the limit, shown under `other`.
+    too_many: HashSet<Arc<Labels>>,
 }
 
 /// A group in a reading.
 pub(super) struct GroupReading {
     group: Group,
-    slot: usize,
     sum: u64,
     orphans_under_way: u64,
-    /// Its number in the order in which groups were first seen; none if it is not shown by itself.
-    first_seen: Option<u64>,
 }
 
 impl Groups {
@@ -103,8 +99,7 @@ impl Groups {
         series: fn(&Counters) -> usize,
     ) -> Result<Self, LedgerError> {
         let namer = Namer::new(config.labels.as_slice().into(), cgroups);
-        let [other, retired, nobody] =
-            ["other", "retired", ""].map(|value| Arc::new(namer.all(value)));
+        let shared = ["other", "retired", ""].map(|value| Arc::new(namer.all(value)));
         Ok(Self {
             notes: Notes::take(maps)?,
             numbers: take(maps, "NUMBERS")?,
@@ -117,9 +112,7 @@ impl Groups {
             most_series: config.max_series as usize,
             series,
             patience: config.retire_after,
-            other,
-            retired,
-            nobody,
+            shared,
             passes: 0,
             seen: 0,
         })
@@ -158,19 +151,7 @@ impl Groups {
 
     /// The names of cgroups; `None` for those that are unknown.
     pub(super) fn names(&mut self, cgroup_ids: &[u64]) -> Vec<Option<Names>> {
-        self.namer.find(cgroup_ids.iter().copied(), &self.paths);
-        let ids = cgroup_ids.iter();
-        ids.map(|id| self.namer.names(*id, &self.paths)).collect()
-    }
-
-    /// Counts an orphan of a group that was given up.
-    pub(super) fn give_up(&mut self, group: &Group, given_up: GivenUp) -> Result<(), LedgerError> {
-        self.notes.give_up(group, given_up)
-    }
-
-    /// The labels of [`Group::SHARED`], in their order.
-    pub(super) fn shared_labels(&self) -> [&Arc<Labels>; Group::SHARED.len()] {
-        [&self.other, &self.retired, &self.nobody]
+        self.namer.names(cgroup_ids, &self.paths)
     }
 
     /// Reads what every group counted, and those of the past. Nothing changes: groups that are new are named anew by
@@ -219,8 +200,8 @@ impl Groups {
                 );
             }
         }
-        for (labels, counters) in self.shared_labels().into_iter().zip(&past.counters) {
-            add(reading.totals.of(labels), counters);
+        for (labels, counters) in self.shared.iter().zip(&past.counters) {
+            reading.show(labels, counters);
         }
         reading.bound(self);
         Ok(reading)
@@ -230,7 +211,7 @@ impl Groups {
     fn identify(&self, group: &Group, cgroup: Option<Arc<Cgroup>>, first_seen: u64) -> KnownGroup {
         let own = if self.keyed & keyed::CGROUP != 0 && cgroup.is_none() {
             // No one knows what it was: it is gone.
-            Arc::clone(&self.retired)
+            Arc::clone(&self.shared[RETIRED])
         } else {
             Arc::new(self.namer.labels(group, cgroup.as_deref(), &self.paths))
         };
@@ -243,7 +224,6 @@ impl Groups {
             changed: Instant::now(),
             first_seen,
             pass: 0,
-            slot: 0,
             orphans_under_way: 0,
         }
     }
@@ -266,7 +246,7 @@ impl Groups {
             if known.sum != found.sum {
                 (known.sum, known.changed) = (found.sum, now);
             }
-            (known.pass, known.slot) = (self.passes, found.slot);
+            known.pass = self.passes;
             known.orphans_under_way = found.orphans_under_way;
         }
         let passes = self.passes;
@@ -276,17 +256,19 @@ impl Groups {
 
     /// Takes over what a reading found of the cgroup of a new group.
     fn learn_cgroup(&mut self, group: &Group, cgroup: Option<&Arc<Cgroup>>) {
+        if self.keyed & keyed::CGROUP == 0 {
+            return;
+        }
+        self.namer.learn(group.cgroup_id, cgroup);
         if let Some(cgroup) = cgroup {
-            self.namer.learn(group.cgroup_id, cgroup);
             self.admission.judge(group.cgroup_id, &cgroup.names.unit);
-        } else if self.keyed & keyed::CGROUP != 0 {
+        } else {
             debug!(?group, "found a group whose cgroup is unknown");
-            self.namer.learn_end(group.cgroup_id);
         }
     }
 
-    /// From now on, shows the groups in these slots under `other`.
-    fn keep_bound(&mut self, too_many: &HashSet<usize>) -> Result<(), LedgerError> {
+    /// From now on, shows the groups of these series under `other`.
+    fn keep_bound(&mut self, too_many: &HashSet<Arc<Labels>>) -> Result<(), LedgerError> {
         if too_many.is_empty() {
             return Ok(());
         }
@@ -296,7 +278,7 @@ impl Groups {
             "more than {most} series: these groups are shown under other; see max-series"
         );
         for (group, known) in &mut self.known {
-            if !known.is_other && too_many.contains(&known.slot) {
+            if !known.is_other && too_many.contains(&known.own) {
                 self.notes.set_most_series(group, most as u64)?;
                 known.is_other = true;
             }
@@ -313,23 +295,29 @@ impl Groups {
 }
 
 impl Reading {
+    /// Adds counters to what is shown with these labels.
+    pub(super) fn show(&mut self, labels: &Arc<Labels>, counters: &Counters) {
+        let total = self.totals.entry(Arc::clone(labels));
+        add(total.or_insert_with(|| Box::new(Counters::ZERO)), counters);
+    }
+
     /// Adds what a group counted.
     fn add(&mut self, group: &Group, known: &KnownGroup, counters: &Counters, groups: &Groups) {
         let labels = if known.is_other {
-            &groups.other
+            &groups.shared[OTHER]
         } else {
             &known.own
         };
-        let slot = self.totals.slot(labels);
-        add(self.totals.at(slot), counters);
+        self.show(labels, counters);
+        if known.has_series(&groups.shared[RETIRED]) {
+            let first = self.first_seen.entry(Arc::clone(labels));
+            let first = first.or_insert(known.first_seen);
+            *first = known.first_seen.min(*first);
+        }
         self.found.push(GroupReading {
             group: *group,
-            slot,
             sum: fingerprint(counters),
             orphans_under_way: counters.orphans.under_way(),
-            first_seen: known
-                .has_series(&groups.retired)
-                .then_some(known.first_seen),
         });
     }
 
@@ -340,19 +328,14 @@ impl Reading {
 
     /// Shows the last seen groups under `other`, if there are more series than there may be.
     fn bound(&mut self, groups: &Groups) {
-        let mut first_seen: HashMap<usize, u64> = HashMap::new();
-        for found in &self.found {
-            if let Some(since) = found.first_seen {
-                let first = first_seen.entry(found.slot).or_insert(since);
-                *first = since.min(*first);
+        let first_seen = self.first_seen.iter();
+        let series = first_seen.map(|(labels, since)| (*since, labels, &*self.totals[labels]));
+        let too_many = beyond(series, groups.most_series, groups.series);
+        self.too_many = too_many.into_iter().cloned().collect();
+        for labels in self.too_many.clone() {
+            if let Some(counters) = self.totals.remove(&labels) {
+                self.show(&groups.shared[OTHER], &counters);
             }
-        }
-        let counters = self.totals.iter();
-        let counters =
-            counters.filter_map(|(slot, counters)| Some((*first_seen.get(&slot)?, slot, counters)));
-        self.too_many = beyond(counters, groups.most_series, groups.series);
-        for &slot in &self.too_many {
-            self.totals.fold(slot, &groups.other);
         }
     }
 }
@@ -362,21 +345,4 @@ impl KnownGroup {
     fn has_series(&self, retired: &Arc<Labels>) -> bool {
         !self.is_other && !Arc::ptr_eq(&self.own, retired)
     }
-}
-
-/// A sum that changes with everything that is counted.
-fn fingerprint(counters: &Counters) -> u64 {
-    let Counters {
-        closes,
-        blocked,
-        resets,
-        unread_bytes,
-        orphans,
-        ..
-    } = counters;
-    let counts = closes.iter().chain(resets).chain(&orphans.ends);
-    let times = blocked.iter().map(|times| times.sum_ns);
-    let others = [orphans.left, orphans.lived.sum_ns, *unread_bytes];
-    let all = counts.copied().chain(times).chain(others);
-    all.fold(0, u64::wrapping_add)
 }

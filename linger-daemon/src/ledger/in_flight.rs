@@ -8,16 +8,16 @@ use aya::maps::{HashMap, MapData};
 use linger_ebpf::{Close, MAX_CLOSES, ParkedClose, Slot, flag};
 
 use super::shared::Shared;
-use super::{LedgerError, keys};
+use super::{LedgerError, keys, take};
 use crate::host;
 use crate::probe::Maps;
 use crate::sys::now_ns;
 
-/// The maps of closes in flight.
+/// The closes in flight: in the slots of threads, shared with the kernel, and elsewhere.
 pub(super) struct InFlight {
-    pub(super) slots: Slots,
-    pub(super) crowded: HashMap<MapData, u32, Close>,
-    pub(super) parked: HashMap<MapData, u64, ParkedClose>,
+    slots: Shared,
+    crowded: HashMap<MapData, u32, Close>,
+    parked: HashMap<MapData, u64, ParkedClose>,
 }
 
 /// The result of a sweep.
@@ -29,81 +29,59 @@ pub(super) struct Sweep {
     pub(super) missed: Vec<Close>,
 }
 
+const SLOTS: usize = MAX_CLOSES as usize;
+
 impl InFlight {
+    /// Takes the maps.
+    pub(super) fn take(maps: &mut Maps) -> Result<Self, LedgerError> {
+        Ok(Self {
+            slots: Shared::map(maps, "CLOSES", SLOTS * size_of::<Slot>())?,
+            crowded: take(maps, "CROWDED")?,
+            parked: take(maps, "PARKED")?,
+        })
+    }
+
     /// Counts the closes in flight.
     pub(super) fn count(&self) -> Result<u64, LedgerError> {
+        let is_taken = |slot: &usize| self.owner(*slot).load(Ordering::Relaxed) != 0;
+        let slots = (0..SLOTS).filter(is_taken).count();
         let crowded = keys(&self.crowded, "CROWDED")?.len();
         let parked = keys(&self.parked, "PARKED")?.len();
-        Ok((self.slots.count() + crowded + parked) as u64)
+        Ok((slots + crowded + parked) as u64)
     }
 
     /// Removes the closes whose return was missed. A parked close ends with its socket, which always ends.
     pub(super) fn sweep(&mut self) -> Result<Sweep, LedgerError> {
-        let mut swept = self.slots.sweep();
-        for tid in keys(&self.crowded, "CROWDED")? {
-            // None other has this key while the thread does not begin another.
-            match self.crowded.get(&tid, 0) {
-                Ok(close) if is_stale(tid, close.start_ns) && self.crowded.remove(&tid).is_ok() => {
-                    self.slots.leave_crowd(tid);
-                    swept.missed.push(close);
-                }
-                found => swept.leave(found.ok().as_ref()),
-            }
-        }
-        Ok(swept)
-    }
-}
-
-impl Sweep {
-    /// Notes a close that stays; none if it is at work elsewhere by now.
-    fn leave(&mut self, close: Option<&Close>) {
-        self.awaits_return |= close.is_some_and(|close| close.flags & flag::RETURNS != 0);
-    }
-}
-
-/// The slots of all threads, shared with the kernel.
-pub(super) struct Slots(Shared);
-
-const SLOTS: usize = MAX_CLOSES as usize;
-
-impl Slots {
-    /// Maps the array of slots.
-    pub(super) fn map(maps: &Maps) -> Result<Self, LedgerError> {
-        Shared::map(maps, "CLOSES", SLOTS * size_of::<Slot>()).map(Self)
-    }
-
-    /// Counts the slots that are taken.
-    fn count(&self) -> usize {
-        let is_taken = |slot: &usize| self.owner(*slot).load(Ordering::Relaxed) != 0;
-        (0..SLOTS).filter(is_taken).count()
-    }
-
-    /// Empties the slots of closes whose return was missed.
-    fn sweep(&self) -> Sweep {
         let mut swept = Sweep::default();
-        for index in 0..SLOTS {
-            let owner = self.owner(index);
+        for slot in 0..SLOTS {
+            let owner = self.owner(slot);
             let taken = owner.load(Ordering::Relaxed);
             if taken == 0 {
                 continue;
             }
-            let close = self.close(index);
+            let close = self.close(slot);
             #[expect(
                 clippy::cast_possible_truncation,
                 reason = "the lower half is the thread's id"
             )]
             let tid = taken as u32;
-            if is_stale(tid, close.start_ns)
-                && owner
-                    .compare_exchange(taken, 0, Ordering::Relaxed, Ordering::Relaxed)
-                    .is_ok()
-            {
-                swept.missed.push(close);
-            } else {
-                swept.leave(Some(&close));
-            }
+            let empty = || owner.compare_exchange(taken, 0, Ordering::Relaxed, Ordering::Relaxed);
+            swept.add(close, is_stale(tid, close.start_ns) && empty().is_ok());
         }
-        swept
+        for tid in keys(&self.crowded, "CROWDED")? {
+            // It may have ended meanwhile.
+            let Ok(close) = self.crowded.get(&tid, 0) else {
+                continue;
+            };
+            // None other has this key while the thread does not begin another.
+            let is_missed = is_stale(tid, close.start_ns) && self.crowded.remove(&tid).is_ok();
+            if is_missed {
+                let crowded = self.word(Slot::index(tid) as usize, offset_of!(Slot, crowded));
+                crowded.fetch_sub(1, Ordering::Relaxed);
+            }
+            swept.add(close, is_missed);
+        }
+        Ok(swept)
     }
 
     /// The close in a slot, of which the words need not belong together unless its thread has ended.
@@ -122,16 +100,20 @@ impl Slots {
         self.word(slot, offset_of!(Slot, owner))
     }
 
-    /// A thread has one close less among the crowded.
-    fn leave_crowd(&self, tid: u32) {
-        let slot = Slot::index(tid) as usize;
-        self.word(slot, offset_of!(Slot, crowded))
-            .fetch_sub(1, Ordering::Relaxed);
-    }
-
     /// A word of a slot, `offset` bytes into it.
     fn word(&self, slot: usize, offset: usize) -> &AtomicU64 {
-        self.0.word(slot * size_of::<Slot>() + offset)
+        self.slots.word(slot * size_of::<Slot>() + offset)
+    }
+}
+
+impl Sweep {
+    /// Adds a close that was found.
+    fn add(&mut self, close: Close, is_missed: bool) {
+        if is_missed {
+            self.missed.push(close);
+        } else {
+            self.awaits_return |= close.flags & flag::RETURNS != 0;
+        }
     }
 }
 

@@ -30,7 +30,7 @@ const BATCH_ENTRIES: usize = 32;
 impl GroupCounters {
     /// Takes the map.
     pub(super) fn take(maps: &mut Maps) -> Result<Self, LedgerError> {
-        let cpus = nr_cpus().map_err(|(_, source)| LedgerError::Call { map: NAME, source })?;
+        let cpus = nr_cpus().map_err(|(_, error)| read(NAME)(error.into()))?;
         Ok(Self {
             map: take(maps, NAME)?,
             cpus,
@@ -70,10 +70,7 @@ impl GroupCounters {
                     copies.resize(room * self.cpus, Counters::ZERO);
                     continue;
                 }
-                Err(error) => {
-                    let source = error.into();
-                    return Err(LedgerError::Call { map: NAME, source });
-                }
+                Err(error) => return Err(read(NAME)(io::Error::from(error).into())),
             }
             // SAFETY: the kernel has written it, and before that we have.
             let read = unsafe { call.batch.count } as usize;

@@ -3,14 +3,13 @@
 use std::ffi::c_void;
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::fd::AsFd as _;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
-use aya::maps::{Map, MapData};
+use aya::maps::Map;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
-use super::LedgerError;
+use super::{LedgerError, failed};
 use crate::probe::Maps;
 
 /// An array map that was made with `BPF_F_MMAPABLE`, as 64-bit words.
@@ -29,8 +28,11 @@ impl Shared {
         else {
             return Err(LedgerError::NoMap(name));
         };
-        let start =
-            share(array, bytes).map_err(|source| LedgerError::Share { map: name, source })?;
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        let shared = MapFlags::MAP_SHARED;
+        // SAFETY: a new mapping; beyond the array's end the kernel refuses it.
+        let start = unsafe { mmap(None, bytes, access, shared, array.fd(), 0) };
+        let start = start.map_err(|error| failed("map", name)(io::Error::from(error)))?;
         Ok(Self { start, bytes })
     }
 
@@ -41,22 +43,6 @@ impl Shared {
         // all that write to it, here and in the kernel, write whole words.
         unsafe { self.start.byte_add(at).cast::<AtomicU64>().as_ref() }
     }
-}
-
-fn share(array: &MapData, bytes: NonZeroUsize) -> io::Result<NonNull<c_void>> {
-    let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-    // SAFETY: a new mapping; beyond the array's end the kernel refuses it.
-    let start = unsafe {
-        mmap(
-            None,
-            bytes,
-            access,
-            MapFlags::MAP_SHARED,
-            array.fd().as_fd(),
-            0,
-        )
-    }?;
-    Ok(start)
 }
 
 impl Drop for Shared {

@@ -1,6 +1,8 @@
 //! Adding up.
 
-use linger_ebpf::{Counters, Orphans, QueueBytes, Times};
+use linger_ebpf::Counters;
+
+const WORDS: usize = size_of::<Counters>() / size_of::<u64>();
 
 /// What the copies on all CPUs add up to.
 pub(super) fn sum(copies: &[Counters]) -> Counters {
@@ -13,44 +15,47 @@ pub(super) fn sum(copies: &[Counters]) -> Counters {
 
 /// Adds counters to others. Those of one CPU may stand below zero, when a close was counted anew on another.
 pub(super) fn add(sum: &mut Counters, more: &Counters) {
-    add_all(&mut sum.closes, &more.closes);
-    for (sum, more) in sum.blocked.iter_mut().zip(&more.blocked) {
-        add_times(sum, more);
-    }
-    add_queues(&mut sum.discarded, &more.discarded);
-    add_all(&mut sum.resets, &more.resets);
-    add_all([&mut sum.unread_bytes], &[more.unread_bytes]);
-    add_orphans(&mut sum.orphans, &more.orphans);
-}
-
-fn add_orphans(sum: &mut Orphans, more: &Orphans) {
-    add_all(&mut sum.ends, &more.ends);
-    add_queues(&mut sum.discarded, &more.discarded);
-    add_times(&mut sum.lived, &more.lived);
-    add_all(
-        [&mut sum.delivered_bytes, &mut sum.left_bytes, &mut sum.left],
-        &[more.delivered_bytes, more.left_bytes, more.left],
-    );
-}
-
-/// Adds times to others.
-fn add_times(sum: &mut Times, more: &Times) {
-    add_all([&mut sum.sum_ns], &[more.sum_ns]);
-    add_all(&mut sum.buckets, &more.buckets);
-}
-
-fn add_queues(sums: &mut [QueueBytes], more: &[QueueBytes]) {
-    for (sum, more) in sums.iter_mut().zip(more) {
-        add_all(
-            [&mut sum.unsent, &mut sum.unacked],
-            &[more.unsent, more.unacked],
-        );
-    }
-}
-
-/// Adds each to its own.
-fn add_all<'a>(sums: impl IntoIterator<Item = &'a mut u64>, more: &[u64]) {
-    for (sum, more) in sums.into_iter().zip(more) {
+    // That is no count.
+    let number = sum.number;
+    for (sum, more) in words_mut(sum).iter_mut().zip(words(more)) {
         *sum = sum.wrapping_add(*more);
+    }
+    sum.number = number;
+}
+
+/// A sum that changes with everything that is counted.
+pub(super) fn fingerprint(counters: &Counters) -> u64 {
+    words(counters).iter().copied().fold(0, u64::wrapping_add)
+}
+
+fn words(counters: &Counters) -> &[u64; WORDS] {
+    // SAFETY: counters consist of words.
+    unsafe { &*(&raw const *counters).cast() }
+}
+
+fn words_mut(counters: &mut Counters) -> &mut [u64; WORDS] {
+    // SAFETY: counters consist of words, any of which are counters.
+    unsafe { &mut *(&raw mut *counters).cast() }
+}
+
+#[cfg(test)]
+mod tests {
+    use linger_ebpf::Outcome;
+
+    use super::*;
+
+    #[test]
+    fn every_count_is_added_to_its_own_and_the_number_is_none() {
+        let mut one = Counters::ZERO;
+        one.closes[Outcome::COUNT - 1] = 1;
+        one.orphans.left = u64::MAX;
+        one.number = 7;
+        let mut two = Counters { number: 9, ..one };
+        add(&mut two, &one);
+        let mut expected = Counters::ZERO;
+        expected.closes[Outcome::COUNT - 1] = 2;
+        expected.orphans.left = u64::MAX - 1;
+        expected.number = 9;
+        assert_eq!(two, expected);
     }
 }

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use linger_ebpf::{ANSWER_NS, UNDECIDED_PLACES, UndecidedOrphan as Place};
 
-use super::LedgerError;
 use super::shared::Shared;
+use super::{LedgerError, failed};
 use crate::probe::{Maps, Programs};
 use crate::sys::{now_ns, run};
 
@@ -34,8 +34,7 @@ impl Undecided {
             let at = index * size_of::<Place>() + offset_of!(Place, ended_ns);
             let ended_ns = self.0.word(at).load(Ordering::Relaxed);
             if (FIRST..=until).contains(&ended_ns) {
-                run(settler, [index as u64, ended_ns])
-                    .map_err(|source| LedgerError::Call { map: NAME, source })?;
+                run(settler, [index as u64, ended_ns]).map_err(failed("work on", NAME))?;
             }
         }
         Ok(())

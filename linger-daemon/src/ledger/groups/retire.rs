@@ -9,6 +9,7 @@
 //! of a series takes its counts to the retired. So no series ever falls: it ends.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use linger_ebpf::{Counters, Exe, Group, keyed};
@@ -19,6 +20,7 @@ use super::super::retired_totals::RetiredTotals;
 use super::super::sum::add;
 use super::super::{LedgerError, keys};
 use super::{Groups, KnownGroup, OTHER, RETIRED};
+use crate::attribution::Labels;
 
 /// How full a table of the kernel may be before what is of no use is not kept for long: this many
 /// quarters.
@@ -62,9 +64,9 @@ impl Groups {
         let heirs = self.heirs(&ended, patience);
         for group in ended {
             let known = &self.known[&group];
-            match heirs.get(&known.slot) {
+            match heirs.get(&known.own) {
                 Some(heir) if *heir == group => {}
-                Some(heir) if known.has_series(&self.retired) => {
+                Some(heir) if known.has_series(&self.shared[RETIRED]) => {
                     self.hand_on(&group, heir, counters)?;
                 }
                 _ => self.remove(&group, counters, retired_totals)?,
@@ -77,21 +79,22 @@ impl Groups {
         Ok(())
     }
 
-    /// By where they stand, the group that continues each series that goes on: the latest of those that
+    /// By labels, the group that continues each series that goes on: the latest of those that
     /// have not ended or, if all have and it is too early for the series to end, of those.
-    fn heirs(&self, ended: &HashSet<Group>, patience: Duration) -> HashMap<usize, Group> {
-        let mut heirs: HashMap<usize, ((bool, u64), Group)> = HashMap::new();
+    fn heirs(&self, ended: &HashSet<Group>, patience: Duration) -> HashMap<Arc<Labels>, Group> {
+        let mut heirs: HashMap<Arc<Labels>, ((bool, u64), Group)> = HashMap::new();
         for (group, known) in &self.known {
             let has_ended = ended.contains(group);
             let stays = !has_ended || known.changed.elapsed() < patience;
-            if stays && known.has_series(&self.retired) {
+            if stays && known.has_series(&self.shared[RETIRED]) {
                 let rank = (!has_ended, known.first_seen);
-                let heir = heirs.entry(known.slot).or_insert((rank, *group));
+                let heir = heirs.entry(Arc::clone(&known.own));
+                let heir = heir.or_insert((rank, *group));
                 *heir = (*heir).max((rank, *group));
             }
         }
         let heirs = heirs.into_iter();
-        heirs.map(|(slot, (_, group))| (slot, group)).collect()
+        heirs.map(|(labels, (_, group))| (labels, group)).collect()
     }
 
     fn is_gone(&self, group: &Group, known: &KnownGroup) -> bool {
