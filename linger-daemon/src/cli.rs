@@ -5,7 +5,6 @@
 )]
 
 mod settings;
-mod watch;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,10 +12,10 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 pub use self::settings::Settings;
-pub use self::watch::Watch;
 use crate::config::PlanChoice;
 use crate::exercise::{self, Kind, Request};
 use crate::top::Top;
+use crate::watch;
 
 /// What happens to a TCP connection, and to its data, when a program closes it?
 ///
@@ -47,7 +46,7 @@ pub enum Command {
     ///
     /// Needs root, or the capabilities CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, until the programs
     /// are attached.
-    Run(Run),
+    Run(Settings),
     /// Check what this kernel offers, and whether `run` would work
     ///
     /// First reports the environment, and what helps where something is in the way: capabilities,
@@ -67,7 +66,7 @@ pub enum Command {
     /// Remove what a `run` with `persist` left in the kernel
     ///
     /// Detaches the programs and discards all counts. Fails while a lingerd uses them.
-    Unload(Unload),
+    Unload(PinsArgs),
     /// Show on the terminal, live, who closes how, what is lost and what blocks
     ///
     /// Reads the lingerd of --url, or else of this host. If none answers and you are root, it attaches
@@ -80,17 +79,17 @@ pub enum Command {
     Exercise(Exercise),
 }
 
-/// Options of `lingerd run`.
+/// Options of `lingerd watch`.
 #[derive(Debug, clap::Args)]
-pub struct Run {
-    /// What is configured.
+#[command(after_help = "Examples:\n  \
+    lingerd watch --lost                   what is being lost now, in the close or after it\n  \
+    lingerd watch --blocked 100ms --stack  who waits in close, and where close was called\n  \
+    lingerd watch --unit nginx.service --outcome linger_aborted,unread_aborted\n  \
+    lingerd watch --json --duration 1m | jq -r .outcome | sort | uniq -c")]
+pub struct Watch {
+    /// Which closes to show, and how.
     #[command(flatten)]
-    pub settings: Settings,
-}
-
-/// Options of `lingerd unload`.
-#[derive(Debug, clap::Args)]
-pub struct Unload {
+    pub options: watch::Options,
     /// Where the service keeps its programs.
     #[command(flatten)]
     pub pins: PinsArgs,
@@ -126,11 +125,7 @@ pub enum ConfigCommand {
     /// Report every mistake in the file and the flags
     ///
     /// Exits with 0 only if `run` would accept them.
-    Check {
-        /// What is configured.
-        #[command(flatten)]
-        settings: Settings,
-    },
+    Check(Settings),
     /// Show every setting with its origin: the file and line, the flag, or the default
     Show {
         /// What is configured.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser as _;
-use linger_daemon::cli::{Cli, Command, ConfigCommand, Exercise};
+use linger_daemon::cli::{Cli, Command, ConfigCommand, Exercise, Settings};
 use linger_daemon::config::{self, Invalid};
 use linger_daemon::http::Security;
 use linger_daemon::logging::Log;
@@ -31,8 +31,8 @@ fn main() -> ExitCode {
 
 fn dispatch(cli: &Cli) -> Result<ExitCode> {
     match &cli.command {
-        Command::Run(options) => {
-            let sources = cli.sources(&options.settings);
+        Command::Run(settings) => {
+            let sources = cli.sources(settings);
             let config = config::load(&sources)?.config;
             let log = Log::init(&config.log_level)?;
             run::run(config, sources, log)?;
@@ -44,9 +44,9 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
         Command::Watch(options) => {
             cli.log()?;
             let pins = config::pins(&cli.sources(&options.pins.settings()))?;
-            watch::watch(options.filter(), &options.options(pins))?;
+            watch::watch(&options.options, &pins)?;
         }
-        Command::Config(ConfigCommand::Check { settings }) => {
+        Command::Config(ConfigCommand::Check(settings)) => {
             let sources = cli.sources(settings);
             stdout::print(&config::check(&sources)?)?;
             if let Some(file) = config::load(&sources)?.config.web_config_file {
@@ -63,12 +63,16 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
             };
             stdout::print(&shown)?;
         }
-        Command::Unload(options) => {
+        Command::Unload(pins) => {
             cli.log()?;
-            unload(&config::pins(&cli.sources(&options.pins.settings()))?)?;
+            unload(&config::pins(&cli.sources(&pins.settings()))?)?;
         }
         Command::Top(options) => {
-            let config = config::load(&cli.sources(&options.into()))?.config;
+            let settings = Settings {
+                config: options.config.clone(),
+                ..Settings::default()
+            };
+            let config = config::load(&cli.sources(&settings))?.config;
             top::top(options, &config)?;
         }
         Command::Exercise(options) => {

@@ -56,7 +56,7 @@ pub fn require() -> Result<(), Missing> {
 /// Kernels before 5.19 may let only those with `CAP_BPF` read maps; there it is kept. Returns the
 /// capabilities that remain. Call it before other threads are started.
 pub fn drop_all(
-    still_works: impl Fn() -> bool + Sync,
+    still_works: impl FnOnce() -> bool + Send,
 ) -> Result<HashSet<Capability>, caps::errors::CapsError> {
     drop_all_but(&[], still_works)
 }
@@ -64,11 +64,11 @@ pub fn drop_all(
 /// Like [`drop_all`], but keeps those of these capabilities that the process has.
 pub fn drop_all_but(
     wanted: &[Capability],
-    still_works: impl Fn() -> bool + Sync,
+    still_works: impl FnOnce() -> bool + Send,
 ) -> Result<HashSet<Capability>, caps::errors::CapsError> {
     let works_without = thread::scope(|scope| {
         scope
-            .spawn(|| reduce_to(&HashSet::new()).is_ok() && still_works())
+            .spawn(move || reduce_to(&HashSet::new()).is_ok() && still_works())
             .join()
             .unwrap_or(false)
     });

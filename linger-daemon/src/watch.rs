@@ -4,17 +4,14 @@ mod filter;
 mod line;
 mod output;
 mod stack;
-mod units;
 
 use std::io::{self, ErrorKind, IsTerminal as _};
-use std::mem;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use linger_ebpf::{Filter, Plan};
+use linger_ebpf::Filter;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -22,32 +19,34 @@ use tokio::task::yield_now;
 use tokio::time::timeout;
 use tracing::{debug, info};
 
-pub use self::filter::WatchFilter;
+use self::filter::WatchFilter;
 use self::line::Lines;
 use self::output::Output;
 use self::stack::Symbols;
-use self::units::Units;
-use crate::attribution::{Dimension, Namer};
+use crate::attribution::{Cgroups, Dimension, Namer};
+use crate::config::PlanChoice;
 use crate::event::{Clock, RING_EVENTS, WatchError, WatchEvent, Watcher, decode};
 use crate::ledger::{PathMaps, Returns, Undecided};
 use crate::privileges;
-use crate::probe::{self, Attachment, LoadOptions, Maps, PinnedPrograms, Programs};
+use crate::probe::{self, Attachment, LoadOptions, Maps, Programs};
 
-/// How to show closes, and for how long.
-#[derive(Clone, Debug, Default)]
+/// Which closes to show, how, and for how long.
+#[derive(Debug, clap::Args)]
 pub struct Options {
-    /// One JSON object per line, instead of a table.
-    pub json: bool,
-    /// Ends after this many closes.
-    pub count: Option<u64>,
-    /// Ends after this time.
-    pub duration: Option<Duration>,
-    /// Use programs of its own even if a service has pinned some.
-    pub own: bool,
-    /// The plan of its own programs.
-    pub plan: Option<Plan>,
-    /// The folder in which a service may have pinned its programs.
-    pub pins: PathBuf,
+    #[command(flatten)]
+    filter: WatchFilter,
+    /// Print JSON, one object per line
+    #[arg(long)]
+    json: bool,
+    /// End after this many closes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// End after this time, as in 30s
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    duration: Option<Duration>,
+    /// Attach probes of its own, with this plan [default: the programs of the service, or the best plan]
+    #[arg(long, value_enum)]
+    plan: Option<PlanChoice>,
 }
 
 /// How often to renew the lease and look for units.
@@ -70,8 +69,8 @@ enum Progress {
     Over,
 }
 
-/// Shows matching closes until a signal or the options end it.
-pub fn watch(filter: WatchFilter, options: &Options) -> Result<()> {
+/// Shows matching closes until a signal or the options end it. A service may have pinned its programs in `pins`.
+pub fn watch(options: &Options, pins: &Path) -> Result<()> {
     privileges::require()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -81,8 +80,8 @@ pub fn watch(filter: WatchFilter, options: &Options) -> Result<()> {
         let _guard = runtime.enter();
         [SignalKind::terminate(), SignalKind::interrupt()].map(signal)
     };
-    let mut session = Session::begin(filter, options)?;
-    let shown = runtime.block_on(session.run(options, signals));
+    let mut session = Session::begin(options, pins)?;
+    let shown = runtime.block_on(session.run(signals));
     // Do not wait for a line without a reader.
     runtime.shutdown_background();
     if let Err(error) = shown
@@ -101,18 +100,14 @@ fn is_closed(error: &anyhow::Error) -> bool {
 }
 
 /// A running watch.
-struct Session {
-    /// The programs, if they are this process's own.
-    _attached: Option<Attachment>,
-    watcher: Watcher,
-    filter: WatchFilter,
-    units: Units,
-    namer: Namer,
-    written: PathMaps,
-    undecided: Undecided,
-    /// The hook of the return of close(2), unless a service maintains it.
-    returns: Option<Returns>,
+struct Session<'a> {
+    options: &'a Options,
     programs: Programs,
+    maps: WatchMaps,
+    /// The programs are this process's own: no service maintains their hooks.
+    own: Option<Attachment>,
+    cgroups: Cgroups,
+    namer: Namer,
     symbols: Option<Symbols>,
     clock: Clock,
     lines: Lines,
@@ -121,32 +116,30 @@ struct Session {
     missed: u64,
 }
 
-impl Session {
-    fn begin(filter: WatchFilter, options: &Options) -> Result<Self> {
-        let units = Units::new(&filter.units, probe::cgroups());
-        let kernel_filter = filter.to_kernel(&units.look());
-        let (attached, programs, prepared) = open(&kernel_filter, options)?;
-        let Prepared {
-            mut watcher,
-            written,
-            undecided,
-            returns,
-        } = prepared;
-        drop_privileges(&mut watcher, &kernel_filter, filter.stack)?;
-        let terminal = io::stdout().is_terminal();
+/// What is taken from the maps of the programs.
+struct WatchMaps {
+    watcher: Watcher,
+    paths: PathMaps,
+    undecided: Undecided,
+    returns: Returns,
+}
+
+impl<'a> Session<'a> {
+    fn begin(options: &'a Options, pins: &Path) -> Result<Self> {
+        let cgroups = probe::cgroups();
+        let filter = options.filter.to_kernel(&cgroups);
+        let (own, programs, mut maps) = open(&filter, options, pins)?;
+        drop_privileges(&mut maps.watcher, &filter, options.filter.stack)?;
         let mut session = Self {
-            returns: attached.is_some().then_some(returns),
-            _attached: attached,
-            watcher,
-            symbols: filter.stack.then(Symbols::new),
-            filter,
-            units,
-            namer: Namer::new(Dimension::DEFAULT.into(), probe::cgroups()),
-            written,
-            undecided,
+            options,
             programs,
+            maps,
+            own,
+            cgroups,
+            namer: Namer::new(Dimension::DEFAULT.into(), probe::cgroups()),
+            symbols: options.filter.stack.then(Symbols::new),
             clock: Clock::of_host(),
-            lines: Lines::new(options.json, terminal),
+            lines: Lines::new(options.json, io::stdout().is_terminal()),
             closes: 0,
             missed: 0,
         };
@@ -156,26 +149,22 @@ impl Session {
 
     /// Hooks returns from the start, so that the time of the first waiting close is known too.
     fn see_returns(&mut self) {
-        if let Some(returns) = &mut self.returns {
-            returns.expect_waits();
-            returns.keep(&self.programs, true);
+        if self.own.is_some() {
+            self.maps.returns.expect_waits();
+            self.maps.returns.keep(&self.programs, true);
         }
     }
 
-    async fn run(
-        &mut self,
-        options: &Options,
-        [terminate, interrupt]: [io::Result<Signal>; 2],
-    ) -> Result<()> {
+    async fn run(&mut self, [terminate, interrupt]: [io::Result<Signal>; 2]) -> Result<()> {
         let (mut terminate, mut interrupt) = (terminate?, interrupt?);
-        let ring = self.watcher.as_fd().try_clone_to_owned()?;
+        let ring = self.maps.watcher.as_fd().try_clone_to_owned()?;
         // SAFETY: the file is owned, so that it stays open, under this number, as long as it is registered.
         let ring: AsyncFd<OwnedFd> =
             unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }?;
         let mut tick = tokio::time::interval(TICK);
         let begun = Instant::now();
         let over = async {
-            match options.duration {
+            match self.options.duration {
                 Some(duration) => tokio::time::sleep(duration).await,
                 None => std::future::pending().await,
             }
@@ -199,19 +188,19 @@ impl Session {
                 if progress == Progress::Over {
                     break;
                 }
-                progress = self.show(options.count, &mut out)?;
+                progress = self.show(&mut out)?;
             }
         }
-        self.end(options.count, &mut out).await?;
+        self.end(&mut out).await?;
         info!("watched for {:.1} s", begun.elapsed().as_secs_f64());
         Ok(())
     }
 
     /// Shows the last events and losses, as far as they are read.
-    async fn end(&mut self, count: Option<u64>, out: &mut Output) -> Result<()> {
+    async fn end(&mut self, out: &mut Output) -> Result<()> {
         self.tend()?;
         for _ in 0..=RING_EVENTS / BATCH {
-            let progress = self.show(count, out)?;
+            let progress = self.show(out)?;
             let Ok(written) = timeout(LAST, out.write()).await else {
                 eprintln!("lingerd: no one takes the last lines: they are not all there");
                 break;
@@ -226,9 +215,9 @@ impl Session {
 
     /// Renews the lease, looks for new units, settles undecided orphans, and reports missed events.
     fn tend(&mut self) -> Result<()> {
-        self.undecided.settle_by(&self.programs)?;
+        self.maps.undecided.settle_by(&self.programs)?;
         self.see_returns();
-        let lapse = self.watcher.renew_lease();
+        let lapse = self.maps.watcher.renew_lease();
         if !lapse.is_zero() {
             eprintln!(
                 "lingerd: held up, and did not watch for {:.1} s: closes in that time are not shown",
@@ -237,11 +226,11 @@ impl Session {
         }
         self.namer.rest();
         self.clock = Clock::of_host();
-        if !self.filter.units.is_empty() {
-            let cgroups = self.units.look();
-            self.watcher.ask(&self.filter.to_kernel(&cgroups))?;
+        if !self.options.filter.units.is_empty() {
+            let filter = self.options.filter.to_kernel(&self.cgroups);
+            self.maps.watcher.ask(&filter)?;
         }
-        let missed = self.watcher.missed();
+        let missed = self.maps.watcher.missed();
         if missed > self.missed {
             eprintln!(
                 "lingerd: {} lines were not told: too many at once; ask for fewer",
@@ -253,18 +242,18 @@ impl Session {
     }
 
     /// Formats a batch of events.
-    fn show(&mut self, count: Option<u64>, out: &mut Output) -> Result<Progress> {
+    fn show(&mut self, out: &mut Output) -> Result<Progress> {
         for _ in 0..BATCH {
-            if count.is_some_and(|count| self.closes >= count) {
+            if self.options.count.is_some_and(|count| self.closes >= count) {
                 return Ok(Progress::Over);
             }
-            let Some(event) = self.watcher.take() else {
+            let Some(event) = self.maps.watcher.take() else {
                 return Ok(Progress::Waits);
             };
-            let names = self.namer.names(&[event.cgroup_id], &self.written);
+            let names = self.namer.names(&[event.cgroup_id], &self.maps.paths);
             let names = names.first().and_then(Option::as_ref);
             let mut event = decode(&event, names, &self.clock);
-            if !self.filter.matches(&event) {
+            if !self.options.filter.matches(&event) {
                 continue;
             }
             if let WatchEvent::Close(close) = &mut event {
@@ -283,7 +272,7 @@ impl Session {
         eprintln!(
             "lingerd: {} closes told, {} lines missed",
             self.closes,
-            self.watcher.missed()
+            self.maps.watcher.missed()
         );
     }
 }
@@ -291,66 +280,47 @@ impl Session {
 /// Drops all capabilities except those needed to watch and, for stacks, to symbolize them.
 fn drop_privileges(watcher: &mut Watcher, filter: &Filter, stack: bool) -> Result<()> {
     let wanted = if stack { stack::CAPABILITIES } else { &[] };
-    let watcher = Mutex::new(watcher);
-    let works = || {
-        let mut watcher = watcher.lock().unwrap_or_else(PoisonError::into_inner);
-        watcher.ask(filter).is_ok()
-    };
+    let works = || watcher.ask(filter).is_ok();
     let kept = privileges::drop_all_but(wanted, works).context("cannot drop capabilities")?;
     debug!("keeping the capabilities {kept:?}");
     Ok(())
 }
 
-/// The programs, with their attachment if they are this process's own, and what was taken from their maps.
-type Opened = (Option<Attachment>, Programs, Prepared);
-
-/// The maps that a watch uses.
-struct Prepared {
-    watcher: Watcher,
-    written: PathMaps,
-    undecided: Undecided,
-    returns: Returns,
-}
-
 /// Opens the programs of a service, or attaches its own.
-fn open(filter: &Filter, options: &Options) -> Result<Opened> {
-    let prepare = |maps: &mut Maps, _plan| -> Result<_, WatchError> {
-        Ok(Prepared {
+fn open(
+    filter: &Filter,
+    options: &Options,
+    pins: &Path,
+) -> Result<(Option<Attachment>, Programs, WatchMaps)> {
+    let take = |maps: &mut Maps, _plan| -> Result<_, WatchError> {
+        Ok(WatchMaps {
             undecided: Undecided::map(maps)?,
             returns: Returns::map(maps)?,
             watcher: Watcher::new(maps, filter)?,
-            written: PathMaps::take(maps)?,
+            paths: PathMaps::take(maps)?,
         })
     };
-    if !options.own {
-        let pinned =
-            probe::open_pinned(&options.pins).context("cannot watch beside the service")?;
-        if let Some(PinnedPrograms {
-            plan,
-            mut maps,
-            programs,
-        }) = pinned
-        {
-            let prepared = prepare(&mut maps, plan)?;
-            info!(
-                plan = plan.name(),
-                "watching by the programs pinned in {}",
-                options.pins.display()
-            );
-            return Ok((None, programs, prepared));
-        }
+    if options.plan.is_none()
+        && let Some(mut pinned) =
+            probe::open_pinned(pins).context("cannot watch beside the service")?
+    {
+        let maps = take(&mut pinned.maps, pinned.plan)?;
+        let (plan, pins) = (pinned.plan.name(), pins.display());
+        info!(plan, "watching by the programs pinned in {pins}");
+        return Ok((None, pinned.programs, maps));
     }
     let load = LoadOptions {
         max_groups: GROUPS,
         max_orphans: ORPHANS,
         ..LoadOptions::default()
     };
-    let (mut attached, prepared) = probe::choose(options.plan, load, None, prepare)?;
-    let programs = mem::take(&mut attached.programs);
+    let plan = options.plan.and_then(PlanChoice::plan);
+    let (mut attached, maps) = probe::choose(plan, load, None, take)?;
+    let programs = std::mem::take(&mut attached.programs);
     // Attaching may have taken longer than the lease.
-    prepared.watcher.renew_lease();
+    maps.watcher.renew_lease();
     info!(plan = attached.plan.name(), "watching by its own programs");
-    Ok((Some(attached), programs, prepared))
+    Ok((Some(attached), programs, maps))
 }
 
 /// Groups of its own programs: few, because only their paths are used, to name the units.

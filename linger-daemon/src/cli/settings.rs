@@ -14,7 +14,6 @@ use toml::{Table, Value};
 use super::Cli;
 use crate::config::{self, Sources};
 use crate::logging::{self, Log};
-use crate::top::Top;
 
 /// All settings, under the names of their keys; each wins over the same key of the file.
 #[derive(Clone, Debug, Default, clap::Args, Serialize)]
@@ -140,15 +139,6 @@ pub struct Settings {
     #[arg(long, value_name = "PORTS", help_heading = "Groups of their own")]
     #[serde(rename = "deny.ports")]
     pub deny_port: Vec<String>,
-}
-
-impl From<&Top> for Settings {
-    fn from(options: &Top) -> Self {
-        Self {
-            config: options.config.clone(),
-            ..Self::default()
-        }
-    }
 }
 
 impl Cli {

@@ -1,36 +1,53 @@
 //! Which closes to show.
 
+use std::path::Path;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use linger_ebpf::{Filter, Outcome, asks};
 
-use super::units::CgroupAt;
-
+use crate::attribution::{Cgroups, Names};
 use crate::event::WatchEvent;
 
 /// Which closes to show: those that meet every condition.
-#[derive(Clone, Debug, Default)]
-pub struct WatchFilter {
-    /// One of these outcomes; any if empty.
-    pub outcomes: Vec<Outcome>,
-    /// One of these units; any if empty.
-    pub units: Vec<String>,
-    /// The name of the process.
-    pub comm: Option<String>,
-    /// The port of either end.
-    pub port: Option<u16>,
-    /// Only closes that lost payload, directly or by the end of their orphan.
-    pub lost: bool,
-    /// Minimum time blocked.
-    pub blocked: Option<Duration>,
-    /// Record the user stack.
-    pub stack: bool,
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct WatchFilter {
+    /// Only closes with this outcome; separate several by commas, or repeat the flag
+    #[arg(long = "outcome", value_name = "OUTCOME", value_delimiter = ',', value_parser = outcomes(), hide_possible_values = true)]
+    pub(super) outcomes: Vec<Outcome>,
+    /// Only closes of this systemd unit, named as in the label of the metrics; may be repeated
+    #[arg(long = "unit", value_name = "UNIT")]
+    pub(super) units: Vec<String>,
+    /// Only closes of processes with this name
+    #[arg(long, value_name = "NAME")]
+    pub(super) comm: Option<String>,
+    /// Only closes of connections with this port at either end
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) port: Option<u16>,
+    /// Only closes that lost payload: at once, or after the close had left it to the kernel
+    #[arg(long)]
+    pub(super) lost: bool,
+    /// Only closes that blocked their thread for at least this long, as in 100ms
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(super) blocked: Option<Duration>,
+    /// Show the stack of the program at each close
+    #[arg(long)]
+    pub(super) stack: bool,
+}
+
+/// Parses outcomes by name.
+fn outcomes() -> impl TypedValueParser<Value = Outcome> {
+    let names = Outcome::ALL.iter().map(|outcome| outcome.name());
+    PossibleValuesParser::new(names).map(|name| {
+        let outcome = Outcome::ALL.iter().find(|outcome| outcome.name() == name);
+        *outcome.expect("one of them")
+    })
 }
 
 impl WatchFilter {
-    /// The filter for the programs, with the cgroups of the units. The programs can filter by one cgroup; with
-    /// several, only [`WatchFilter::matches`] does.
-    pub(super) fn to_kernel(&self, cgroups: &[CgroupAt]) -> Filter {
+    /// The filter for the programs, with the current cgroups of the units: a restarted unit gets another one. The
+    /// programs can filter by one cgroup; with several, only [`WatchFilter::matches`] does.
+    pub(super) fn to_kernel(&self, cgroups: &Cgroups) -> Filter {
         let mut filter = Filter::ALL;
         if !self.outcomes.is_empty() {
             let bits = self.outcomes.iter().map(|outcome| 1 << outcome.index());
@@ -50,8 +67,9 @@ impl WatchFilter {
         if let Some(blocked) = self.blocked {
             filter.blocked_ns = u64::try_from(blocked.as_nanos()).unwrap_or(u64::MAX);
         }
-        if let [cgroup] = cgroups {
-            (filter.cgroup_id, filter.cgroup_level) = (cgroup.id, cgroup.level);
+        let cgroups = self.cgroups(cgroups);
+        if let [cgroup] = cgroups[..] {
+            (filter.cgroup_id, filter.cgroup_level) = cgroup;
         }
         for (applies, bit) in [
             (self.lost, asks::LOST),
@@ -63,6 +81,23 @@ impl WatchFilter {
             }
         }
         filter
+    }
+
+    /// The outermost cgroups of the units: their ids, and how many cgroups are above each.
+    fn cgroups(&self, cgroups: &Cgroups) -> Vec<(u64, i32)> {
+        if self.units.is_empty() {
+            return Vec::new();
+        }
+        let is_wanted = |path: &Path| {
+            self.units
+                .contains(&Names::of(&path.to_string_lossy()).unit)
+        };
+        let mut found = cgroups.all();
+        found.retain(|_, path| is_wanted(path) && !path.parent().is_some_and(is_wanted));
+        // The root is the first component, and at level 0.
+        let level = |path: &Path| i32::try_from(path.components().count() - 1).unwrap_or(i32::MAX);
+        let found = found.into_iter();
+        found.map(|(id, path)| (id, level(&path))).collect()
     }
 
     /// Whether an event from the programs matches: below the cgroup of a unit there may be other units.
@@ -78,26 +113,33 @@ impl WatchFilter {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
-    fn nothing_asked_for_is_all() {
-        assert_eq!(WatchFilter::default().to_kernel(&[]), Filter::ALL);
+    fn without_conditions_every_close_matches() {
+        let filter = WatchFilter::default().to_kernel(&Cgroups::new(None));
+        assert_eq!(filter, Filter::ALL);
     }
 
     #[test]
-    fn what_is_asked_for_is_told_to_the_programs() {
-        let wanted = WatchFilter {
+    fn the_programs_get_every_condition_and_the_outermost_cgroup_of_the_unit() {
+        let mount = tempfile::tempdir().unwrap();
+        for folder in ["web.service/workers/one", "other.service"] {
+            fs::create_dir_all(mount.path().join("system.slice").join(folder)).unwrap();
+        }
+        let cgroups = Cgroups::new(Some(mount.path().into()));
+        let filter = WatchFilter {
             outcomes: vec![Outcome::LingerAborted, Outcome::Graceful],
-            units: vec!["a.service".into()],
+            units: vec!["web.service".into()],
             comm: Some("a name that is longer".into()),
             port: Some(443),
             lost: true,
             blocked: Some(Duration::from_millis(5)),
             stack: true,
-        };
-        let cgroup = CgroupAt { id: 77, level: 2 };
-        let filter = wanted.to_kernel(&[cgroup]);
+        }
+        .to_kernel(&cgroups);
         let graceful = 1 << Outcome::Graceful.index();
         assert_eq!(
             filter.outcomes,
@@ -108,7 +150,9 @@ mod tests {
             *b"a name that is \0"
         );
         assert_eq!((filter.port, filter.blocked_ns), (443, 5_000_000));
-        assert_eq!((filter.cgroup_id, filter.cgroup_level), (77, 2));
+        let unit = Path::new("/system.slice/web.service");
+        assert_eq!(cgroups.all()[&filter.cgroup_id], unit);
+        assert_eq!(filter.cgroup_level, 2);
         assert_eq!(filter.asks, asks::LOST | asks::CGROUP | asks::STACK);
     }
 }

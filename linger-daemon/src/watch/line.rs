@@ -68,15 +68,9 @@ impl Lines {
     }
 
     fn close(&self, out: &mut impl Write, close: &Close) -> io::Result<()> {
-        let who = &close.connection;
         let linger = close.linger_seconds;
-        let cells = [
-            time(close.at),
-            who.pid.to_string(),
-            escape_for_terminal(&who.comm),
-            escape_for_terminal(&who.unit),
-            address(who.local),
-            address(who.remote),
+        let mut cells = who(close.at, &close.connection);
+        cells.extend([
             close.state.clone(),
             close.outcome.clone(),
             linger.map_or("off".into(), |linger| format!("{linger}s")),
@@ -85,7 +79,7 @@ impl Lines {
             bytes(close.unread),
             bytes(close.left),
             close.blocked_seconds.map_or("?".into(), seconds),
-        ];
+        ]);
         let lost = close.unsent | close.unacked | close.unread != 0;
         self.line(out, &row(&cells), lost)?;
         close.stack.iter().try_for_each(|at| frame(out, at))
@@ -114,19 +108,12 @@ impl Lines {
         &self,
         out: &mut impl Write,
         at: f64,
-        who: &Connection,
+        connection: &Connection,
         text: &str,
         lost: bool,
     ) -> io::Result<()> {
-        let cells = [
-            time(at),
-            who.pid.to_string(),
-            escape_for_terminal(&who.comm),
-            escape_for_terminal(&who.unit),
-            address(who.local),
-            address(who.remote),
-            format!("└ {text}"),
-        ];
+        let mut cells = who(at, connection);
+        cells.push(format!("└ {text}"));
         self.line(out, &row(&cells), lost)
     }
 
@@ -144,23 +131,24 @@ fn row(cells: &[String]) -> String {
     table::row(&COLUMNS.map(|(_, column)| column), cells)
 }
 
+/// The cells with which every line begins.
+fn who(at: f64, connection: &Connection) -> Vec<String> {
+    vec![
+        time(at),
+        connection.pid.to_string(),
+        escape_for_terminal(&connection.comm),
+        escape_for_terminal(&connection.unit),
+        address(connection.local),
+        address(connection.remote),
+    ]
+}
+
 fn frame(out: &mut impl Write, frame: &Frame) -> io::Result<()> {
-    let symbol = if frame.symbol.is_empty() {
-        "?"
-    } else {
-        &frame.symbol
-    };
-    let source = if frame.source.is_empty() {
-        String::new()
-    } else {
-        format!("  {}", escape_for_terminal(&frame.source))
-    };
-    writeln!(
-        out,
-        "    {:#018x}  {}{source}",
-        frame.address,
-        escape_for_terminal(symbol)
-    )
+    let symbol = Some(frame.symbol.as_str()).filter(|symbol| !symbol.is_empty());
+    let symbol = escape_for_terminal(symbol.unwrap_or("?"));
+    let source = escape_for_terminal(&frame.source);
+    let line = format!("    {:#018x}  {symbol}  {source}", frame.address);
+    writeln!(out, "{}", line.trim_end())
 }
 
 /// The time of day.

@@ -2,7 +2,7 @@
 
 use blazesym::Pid;
 use blazesym::symbolize::source::{Process, Source};
-use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolizer};
+use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer};
 use caps::Capability;
 use tracing::debug;
 
@@ -28,15 +28,10 @@ impl Symbols {
     pub(super) fn name(&self, close: &mut Close) {
         let source = Source::from(Process::new(Pid::from(close.connection.pid)));
         for frame in &mut close.stack {
-            match self
-                .0
-                .symbolize_single(&source, Input::AbsAddr(frame.address))
-            {
-                Ok(symbol) => {
-                    if let Some(symbol) = symbol.as_sym() {
-                        name(frame, symbol);
-                    }
-                }
+            let address = Input::AbsAddr(frame.address);
+            match self.0.symbolize_single(&source, address) {
+                Ok(Symbolized::Sym(symbol)) => name(frame, &symbol),
+                Ok(Symbolized::Unknown(_)) => {}
                 Err(error) => debug!("{:#x} has no name: {error:#}", frame.address),
             }
         }

@@ -34,12 +34,12 @@ impl Dir {
         let file = self.file();
         let command = ["lingerd", "run", "--config", file.to_str().unwrap()];
         let cli = Cli::parse_from(command.iter().chain(arguments));
-        let Command::Run(options) = &cli.command else {
+        let Command::Run(settings) = &cli.command else {
             panic!("{cli:?}");
         };
         Sources {
             environment: None,
-            ..cli.sources(&options.settings)
+            ..cli.sources(settings)
         }
     }
 
