@@ -14,7 +14,7 @@ pub use self::cgroups::Cgroups;
 pub use self::names::{Cgroup, Namer, Paths, comm};
 pub use self::path::Names;
 
-/// A label of the metrics that says who closed.
+/// A label of the metrics that says who closed. The labels stand in this order.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize,
 )]
@@ -39,18 +39,6 @@ pub enum Dimension {
 }
 
 impl Dimension {
-    /// Every dimension, in the order in which the labels stand.
-    pub const ALL: &[Self] = &[
-        Self::Unit,
-        Self::Slice,
-        Self::Container,
-        Self::Pod,
-        Self::Comm,
-        Self::Exe,
-        Self::Port,
-        Self::Family,
-    ];
-
     /// The default dimensions.
     pub const DEFAULT: &[Self] = &[Self::Unit, Self::Comm];
 

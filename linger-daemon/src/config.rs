@@ -65,7 +65,7 @@ pub struct Config {
     /// What to log.
     #[serde(deserialize_with = "value::log_filter")]
     pub log_level: LogFilter,
-    /// The labels of groups, each once, in the order of [`Dimension::ALL`]. If empty: one group.
+    /// The labels of groups, each once, in the order of [`Dimension`]. If empty: one group.
     #[serde(deserialize_with = "value::labels")]
     pub labels: Vec<Dimension>,
     /// The ports that the label `port` distinguishes. Empty exactly if that label is not in use.

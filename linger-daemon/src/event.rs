@@ -176,14 +176,10 @@ fn close(event: &Event, names: Option<&Names>, clock: &Clock) -> Close {
 
 fn end(event: &Event, names: Option<&Names>, clock: &Clock) -> End {
     let fate = Fate::ALL.get(usize::from(event.fate));
-    let blocked_ns = if event.blocked_ns == u64::MAX {
-        0
-    } else {
-        event.blocked_ns
-    };
+    let blocked_ns = Some(event.blocked_ns).filter(|blocked_ns| *blocked_ns != u64::MAX);
     let thrown_away = event.end_unsent.saturating_add(event.end_unacked);
     End {
-        at: clock.unix(event.start_ns + blocked_ns + event.lived_ns),
+        at: clock.unix(event.start_ns + blocked_ns.unwrap_or(0) + event.lived_ns),
         connection: connection(event, names),
         fate: fate.map_or("", |fate| fate.name()).to_owned(),
         orphaned: event.left,

@@ -224,6 +224,8 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::MetadataExt as _;
 
+    use clap::ValueEnum as _;
+
     use super::*;
 
     /// Paths as the kernel writes them down, last name first.
@@ -335,7 +337,7 @@ mod tests {
 
     #[test]
     fn every_dimension_has_its_value() {
-        let namer = namer(Dimension::ALL);
+        let namer = namer(Dimension::value_variants());
         let paths = written(&["nginx", "sbin", "usr"], Path::WHOLE);
         let cgroup = Cgroup {
             path: "/system.slice/web.service".into(),
@@ -364,7 +366,7 @@ mod tests {
 
     #[test]
     fn what_does_not_apply_is_empty() {
-        let namer = namer(Dimension::ALL);
+        let namer = namer(Dimension::value_variants());
         let paths = written(&[], 0);
         let labels = namer.labels(&Group::ZERO, None, &paths);
         assert!(labels.values().all(str::is_empty));

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aya::maps::{Array, ArrayOfMaps, MapData, MapError, RingBuf};
+use aya_obj::generated::bpf_map_type;
 use linger_ebpf::{DAEMON, Event, Filter, WATCHERS, Watch};
 use thiserror::Error;
 
@@ -38,17 +39,16 @@ pub struct Watcher {
     /// Kept open until the programs are loaded.
     _rings: ArrayOfMaps<MapData>,
     ring: RingBuf<MapData>,
-    lease: Duration,
     /// Closes that began before this time belong to the previous holder of the place.
     since_ns: u64,
     /// The number of missed events when this watcher took the place.
     missed: u64,
 }
 
-/// How long a place is kept without a renewal.
-const LEASE: Duration = Duration::from_secs(10);
+/// How long a place is kept without a renewal, nanoseconds.
+const LEASE_NS: u64 = 10_000_000_000;
 /// The lease of the daemon, which reads its ring rarely.
-const LEASE_OF_DAEMON: Duration = Duration::from_secs(60);
+const LEASE_OF_DAEMON_NS: u64 = 60_000_000_000;
 /// Size of a ring, bytes: some thousand closes, for watchers that read often.
 const RING: u32 = 1 << 20;
 /// Number of events that fit in a ring.
@@ -63,36 +63,32 @@ impl Watcher {
     pub fn new(maps: &mut Maps, filter: &Filter) -> Result<Self, WatchError> {
         let watch = shared(maps)?;
         let now = now_ns();
-        let until = now + nanoseconds(LEASE);
-        let place = (0..WATCHERS)
-            .filter(|place| *place != DAEMON)
-            .find(|place| {
-                let lease = lease(&watch, *place);
-                let stands = lease.load(Ordering::Relaxed);
-                stands < now && replace(lease, stands, until)
-            });
-        let place = place.ok_or(WatchError::Full)?;
-        Self::at(place, watch, maps, filter, LEASE, RING)
+        let take = |place: u32| {
+            let lease = lease(&watch, place);
+            let free = |until: u64| (until < now).then_some(now + LEASE_NS);
+            lease.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free)
+        };
+        let mut places = (0..WATCHERS).filter(|place| *place != DAEMON);
+        let place = places.find(|place| take(*place).is_ok());
+        Self::at(place.ok_or(WatchError::Full)?, watch, maps, filter)
     }
 
     /// Takes the daemon's place, of which there is only one, and watches from now on.
     pub fn of_daemon(maps: &mut Maps) -> Result<Self, WatchError> {
-        let watch = shared(maps)?;
-        let filter = &Filter::COSTLY;
-        Self::at(DAEMON, watch, maps, filter, LEASE_OF_DAEMON, RING_OF_DAEMON)
+        Self::at(DAEMON, shared(maps)?, maps, &Filter::COSTLY)
     }
 
-    fn at(
-        place: u32,
-        watch: Shared,
-        maps: &mut Maps,
-        filter: &Filter,
-        lease: Duration,
-        bytes: u32,
-    ) -> Result<Self, WatchError> {
+    fn at(place: u32, watch: Shared, maps: &mut Maps, filter: &Filter) -> Result<Self, WatchError> {
         let mut rings: ArrayOfMaps<MapData> = take(maps, "RINGS")?;
         let filters = take(maps, "FILTERS")?;
-        let ring = ring(bytes).map_err(WatchError::Ring)?;
+        let bytes = if place == DAEMON {
+            RING_OF_DAEMON
+        } else {
+            RING
+        };
+        let ring = bpf_map_type::BPF_MAP_TYPE_RINGBUF as u32;
+        let ring = aya_obj::Map::new_from_params(ring, 0, 0, bytes, 0);
+        let ring = MapData::create(ring, "EVENTS", None).map_err(WatchError::Ring)?;
         rings.set(place, &ring, 0).map_err(WatchError::Ring)?;
         let ring = aya::maps::Map::RingBuf(ring)
             .try_into()
@@ -104,7 +100,6 @@ impl Watcher {
             filters,
             _rings: rings,
             ring,
-            lease,
             since_ns: 0,
             missed,
         };
@@ -125,15 +120,16 @@ impl Watcher {
     #[expect(clippy::must_use_candidate, reason = "not all need to know")]
     pub fn renew_lease(&self) -> Duration {
         let now = now_ns();
-        let until = now + nanoseconds(self.lease);
-        let ended = lease(&self.watch, self.place).swap(until, Ordering::Relaxed);
-        if self.place == DAEMON {
+        let until = if self.place == DAEMON {
             let budget = self.watch.word(offset_of!(Watch, budget));
             budget.store(BUDGET_OF_DAEMON, Ordering::Relaxed);
+            now + LEASE_OF_DAEMON_NS
         } else {
             let all = self.watch.word(offset_of!(Watch, until));
-            all.fetch_max(until, Ordering::Relaxed);
-        }
+            all.fetch_max(now + LEASE_NS, Ordering::Relaxed);
+            now + LEASE_NS
+        };
+        let ended = lease(&self.watch, self.place).swap(until, Ordering::Relaxed);
         Duration::from_nanos(now.saturating_sub(ended))
     }
 
@@ -181,17 +177,6 @@ fn missed(watch: &Shared, place: u32) -> &AtomicU64 {
     watch.word(offset_of!(Watch, missed) + place as usize * size_of::<u64>())
 }
 
-fn replace(word: &AtomicU64, stands: u64, new: u64) -> bool {
-    word.compare_exchange(stands, new, Ordering::Relaxed, Ordering::Relaxed)
-        .is_ok()
-}
-
-fn ring(bytes: u32) -> Result<MapData, MapError> {
-    const BPF_MAP_TYPE_RINGBUF: u32 = 27;
-    let ring = aya_obj::Map::new_from_params(BPF_MAP_TYPE_RINGBUF, 0, 0, bytes, 0);
-    MapData::create(ring, "EVENTS", None)
-}
-
 /// Reads an event from its bytes, which may end before the stack.
 fn read(bytes: &[u8]) -> Option<Event> {
     let mut event = MaybeUninit::new(Event::ZERO);
@@ -208,8 +193,4 @@ fn read(bytes: &[u8]) -> Option<Event> {
             .copy_from_nonoverlapping(bytes.as_ptr(), length);
         event.assume_init()
     })
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

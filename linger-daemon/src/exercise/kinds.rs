@@ -80,10 +80,6 @@ pub fn pair_with_unsent(loopback: &Loopback) -> io::Result<Pair> {
     Ok(pair)
 }
 
-pub(super) fn graceful(loopback: &Loopback, tally: &mut Tally) -> Result {
-    close_gracefully(tally, loopback.pair()?)
-}
-
 pub(super) fn lingered(loopback: &Loopback, tally: &mut Tally) -> Result {
     let Pair { client, server } = pair_with_unacked(loopback)?;
     client.set_linger(Some(LONG_LINGER))?;
@@ -135,14 +131,6 @@ pub fn abort(tally: &mut Tally, Pair { client, server }: Pair) -> Result {
     close_reset(tally, server)
 }
 
-pub(super) fn linger_aborted(loopback: &Loopback, tally: &mut Tally) -> Result {
-    abort(tally, loopback.pair()?)
-}
-
-pub(super) fn linger_aborted_data(loopback: &Loopback, tally: &mut Tally) -> Result {
-    abort(tally, pair_with_unsent(loopback)?)
-}
-
 pub(super) fn unread_aborted(loopback: &Loopback, tally: &mut Tally) -> Result {
     let Pair { client, server } = loopback.pair()?;
     tcp::send(&server, MESSAGE)?;
@@ -171,12 +159,7 @@ pub(super) fn already_closed(loopback: &Loopback, tally: &mut Tally) -> Result {
     Ok(())
 }
 
-pub(super) fn not_connected(loopback: &Loopback, tally: &mut Tally) -> Result {
-    tally.close(loopback.socket()?, Outcome::NotConnected)?;
-    Ok(())
-}
-
-pub(super) fn connect_aborted(_: &Loopback, tally: &mut Tally) -> Result {
+pub(super) fn connect_aborted(tally: &mut Tally) -> Result {
     let deaf = Loopback::new(Family::V4)?;
     let client = deaf.connecting()?;
     tally.close(client, Outcome::ConnectAborted)?;
@@ -184,7 +167,7 @@ pub(super) fn connect_aborted(_: &Loopback, tally: &mut Tally) -> Result {
     Ok(())
 }
 
-pub(super) fn listener(_: &Loopback, tally: &mut Tally) -> Result {
+pub(super) fn listener(tally: &mut Tally) -> Result {
     const QUEUED: u32 = 3;
     let queue = Loopback::new(Family::V4)?;
     let clients: Vec<_> = (0..QUEUED)
@@ -221,10 +204,6 @@ pub(super) fn disconnected(loopback: &Loopback, tally: &mut Tally) -> Result {
     close_reset(tally, server)
 }
 
-pub(super) fn memory_aborted(loopback: &Loopback, tally: &mut Tally) -> Result {
-    memory_aborted_under(&OrphanLimit::open()?, loopback, tally, tcp::close)
-}
-
 /// Has `close`, which returns how long it took, close sockets until the lack of orphan quota aborts one.
 ///
 /// # Errors
@@ -245,19 +224,14 @@ pub fn memory_aborted_under(
     state::wait_for_state(&client, TcpState::FinWait2)?;
     tally.close(client, Outcome::Graceful)?;
 
-    let aborted = (0..ATTEMPTS).try_fold(false, |aborted, _| {
-        if aborted {
-            return Ok(true);
-        }
+    let mut attempts = (0..ATTEMPTS).map(|_| {
         thread::sleep(Duration::from_millis(200));
         close_under_limit(limit, loopback, tally, &close)
     });
+    let end = attempts.find(|aborted| !matches!(aborted, Ok(false)));
     close_after_fin(tally, server)?;
-    if aborted? {
-        Ok(())
-    } else {
-        Err(io::Error::other("the kernel did not notice the orphan"))
-    }
+    end.unwrap_or_else(|| Err(io::Error::other("the kernel did not notice the orphan")))
+        .map(drop)
 }
 
 /// Closes with data left while no orphan is allowed. Returns whether that aborted.

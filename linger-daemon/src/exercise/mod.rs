@@ -104,30 +104,33 @@ impl Kind {
 
     /// Makes one close of this kind, and counts all closes that this takes.
     pub fn perform(self, loopback: &Loopback, tally: &mut Tally) -> io::Result<()> {
-        let perform = match self {
-            Self::Graceful => kinds::graceful,
-            Self::Lingered => kinds::lingered,
-            Self::LingerTimeout => kinds::linger_timeout,
-            Self::LingerInterrupted => kinds::linger_interrupted,
-            Self::LingerFailed => kinds::linger_failed,
-            Self::LingerAborted => kinds::linger_aborted,
-            Self::LingerAbortedData => kinds::linger_aborted_data,
-            Self::UnreadAborted => kinds::unread_aborted,
-            Self::Linger2Aborted => kinds::linger2_aborted,
-            Self::MemoryAborted => kinds::memory_aborted,
-            Self::AlreadyClosed => kinds::already_closed,
-            Self::NotConnected => kinds::not_connected,
-            Self::ConnectAborted => kinds::connect_aborted,
-            Self::Listener => kinds::listener,
-            Self::Repaired => kinds::repaired,
-            Self::Disconnected => kinds::disconnected,
-            Self::OrphanDelivered => orphans::delivered,
-            Self::OrphanPeerReset => orphans::peer_reset,
-            Self::OrphanLateData => orphans::late_data,
-            Self::OrphanTimedOut => orphans::timed_out,
-            Self::OrphanDestroyed => orphans::destroyed,
-        };
-        perform(loopback, tally)
+        match self {
+            Self::Graceful => close_gracefully(tally, loopback.pair()?),
+            Self::Lingered => kinds::lingered(loopback, tally),
+            Self::LingerTimeout => kinds::linger_timeout(loopback, tally),
+            Self::LingerInterrupted => kinds::linger_interrupted(loopback, tally),
+            Self::LingerFailed => kinds::linger_failed(loopback, tally),
+            Self::LingerAborted => abort(tally, loopback.pair()?),
+            Self::LingerAbortedData => abort(tally, pair_with_unsent(loopback)?),
+            Self::UnreadAborted => kinds::unread_aborted(loopback, tally),
+            Self::Linger2Aborted => kinds::linger2_aborted(loopback, tally),
+            Self::MemoryAborted => {
+                memory_aborted_under(&OrphanLimit::open()?, loopback, tally, tcp::close)
+            }
+            Self::AlreadyClosed => kinds::already_closed(loopback, tally),
+            Self::NotConnected => tally
+                .close(loopback.socket()?, Outcome::NotConnected)
+                .map(drop),
+            Self::ConnectAborted => kinds::connect_aborted(tally),
+            Self::Listener => kinds::listener(tally),
+            Self::Repaired => kinds::repaired(loopback, tally),
+            Self::Disconnected => kinds::disconnected(loopback, tally),
+            Self::OrphanDelivered => orphans::delivered(loopback, tally),
+            Self::OrphanPeerReset => orphans::peer_reset(loopback, tally),
+            Self::OrphanLateData => orphans::late_data(loopback, tally),
+            Self::OrphanTimedOut => orphans::timed_out(loopback, tally),
+            Self::OrphanDestroyed => orphans::destroyed(loopback, tally),
+        }
     }
 }
 

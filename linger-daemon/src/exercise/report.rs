@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::{Done, Tally};
+use super::Done;
 use crate::table::{self, Column};
 
 const COLUMNS: [(&str, Column); 11] = [
@@ -44,8 +44,13 @@ fn row(done: &Done) -> [String; COLUMNS.len()] {
     [
         done.kind.name(),
         done.times.to_string(),
-        closes(&done.tally),
-        fates(&done.tally),
+        numbers(
+            done.tally
+                .closes
+                .iter()
+                .map(|(of, closes)| (of, closes.count)),
+        ),
+        numbers(orphans.ended.iter().map(|(of, ended)| (of, ended.count))),
         orphans.bytes.to_string(),
         orphans.delivered.to_string(),
         (total.unsent + lost.unsent).to_string(),
@@ -56,19 +61,8 @@ fn row(done: &Done) -> [String; COLUMNS.len()] {
     ]
 }
 
-fn closes(tally: &Tally) -> String {
-    let closes = tally.closes.iter();
-    let words: Vec<_> = closes
-        .map(|(outcome, closes)| format!("{} {outcome}", closes.count))
-        .collect();
-    words.join(", ")
-}
-
-fn fates(tally: &Tally) -> String {
-    let ended = tally.orphans.ended.iter();
-    let words: Vec<_> = ended
-        .map(|(fate, ended)| format!("{} {fate}", ended.count))
-        .collect();
+fn numbers<'a>(all: impl Iterator<Item = (&'a String, u64)>) -> String {
+    let words: Vec<_> = all.map(|(of, count)| format!("{count} {of}")).collect();
     words.join(", ")
 }
 
@@ -85,7 +79,7 @@ fn time(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::state::Queues;
-    use super::super::{Closes, Kind};
+    use super::super::{Closes, Kind, Tally};
     use super::*;
     use linger_ebpf::Fate;
 

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use nix::errno::Errno;
 use nix::libc;
 use socket2::Socket;
@@ -16,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_micros(100);
 
 /// States of a TCP socket, with the kernel's numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TcpState {
     /// Open in both directions.
     Established = 1,
@@ -43,23 +44,10 @@ pub enum TcpState {
 }
 
 impl TcpState {
-    const ALL: [Self; 11] = [
-        Self::Established,
-        Self::SynSent,
-        Self::SynRecv,
-        Self::FinWait1,
-        Self::FinWait2,
-        Self::TimeWait,
-        Self::Close,
-        Self::CloseWait,
-        Self::LastAck,
-        Self::Listen,
-        Self::Closing,
-    ];
-
     pub(super) fn from_number(number: u8) -> io::Result<Self> {
-        Self::ALL
-            .into_iter()
+        Self::value_variants()
+            .iter()
+            .copied()
             .find(|state| *state as u8 == number)
             .ok_or_else(|| io::Error::other(format!("unknown TCP state {number}")))
     }

@@ -12,7 +12,7 @@ use aya_obj::generated::bpf_attach_type;
 use linger_ebpf::{Constants, FLOOR, HINTS, MAX_CLOSES, Offsets, PROGRAMS, Plan, keyed};
 use tracing::warn;
 
-use super::btf::{Kernel, KernelError};
+use super::btf::{self, Kernel, KernelError};
 use super::error::{AttachError, PlanError, ProbeError, innermost};
 use super::hooks::{
     Answers, Hook, Point, Traits, has_new_timer, hooked_again, hooks, sees_returns,
@@ -272,35 +272,19 @@ impl Loader {
 
     /// Loads the programs of these hooks. Fails with the first that does not load.
     fn load_programs(&self, ebpf: &mut Ebpf, hooks: &[Hook]) -> Result<(), (Hook, AttachError)> {
+        let mut named = Vec::new();
         for &hook in hooks {
-            if let Some(missing) = self.missing(hook.point) {
-                let missing = format!("the kernel has no {missing}");
-                return Err((hook, AttachError::Missing(missing)));
-            }
+            let (kind, name, found) = match (hook.point, hook.point.function()) {
+                (Point::BtfTracepoint(name), _) => {
+                    ("tracepoint", name, self.kernel.tracepoint(name))
+                }
+                (_, Some(name)) => ("function", name, self.kernel.function(name)),
+                _ => continue,
+            };
+            let missing = || AttachError::Missing(format!("the kernel has no {kind} {name}"));
+            named.push(found.ok_or_else(|| (hook, missing()))?);
         }
-        let functions = hooks.iter().filter_map(|hook| match hook.point {
-            Point::Fentry(function) | Point::Fexit(function) => Some(function),
-            _ => None,
-        });
-        let tracepoints = hooks.iter().filter_map(|hook| match hook.point {
-            Point::BtfTracepoint(name) => Some(name),
-            _ => None,
-        });
-        let names = self.kernel.names(functions, tracepoints);
-        load::all(ebpf, hooks, names.as_ref())
-    }
-
-    /// The function or tracepoint that this kernel lacks for a point.
-    fn missing(&self, point: Point) -> Option<String> {
-        match point {
-            Point::BtfTracepoint(name) => {
-                (!self.kernel.has_tracepoint(name)).then(|| format!("tracepoint {name}"))
-            }
-            _ => point
-                .function()
-                .filter(|function| !self.kernel.has_function(function))
-                .map(|function| format!("function {function}")),
-        }
+        load::all(ebpf, hooks, btf::names(&named).as_ref())
     }
 }
 

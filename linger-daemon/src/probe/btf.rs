@@ -7,6 +7,7 @@ use std::io;
 use std::path::Path;
 
 use aya::{Btf, Endianness};
+use aya_obj::generated::{BTF_KIND_ENUM, BTF_KIND_FUNC, BTF_KIND_STRUCT, BTF_KIND_TYPEDEF};
 use linger_ebpf::{Field, Offsets, Shape};
 use thiserror::Error;
 
@@ -107,45 +108,25 @@ impl Kernel {
         Ok((offsets, resolved))
     }
 
-    /// Whether the kernel has a function with this name that can be hooked.
-    #[must_use]
-    pub fn has_function(&self, name: &str) -> bool {
+    /// Whether the kernel has a function with this name.
+    pub(super) fn has_function(&self, name: &str) -> bool {
         self.function(name).is_some()
     }
 
     /// Whether the kernel has a struct with this name.
-    #[must_use]
     pub(super) fn has_struct(&self, name: &str) -> bool {
-        self.types.named(name).any(Type::is_struct)
+        self.types.named(BTF_KIND_STRUCT, name).next().is_some()
     }
 
-    /// Whether a BTF-typed program can be attached to a tracepoint with this name.
-    #[must_use]
-    pub fn has_tracepoint(&self, name: &str) -> bool {
-        self.tracepoint(name).is_some()
-    }
-
-    /// Minimal BTF with the ids of these functions and tracepoints, as far as they exist, for the loader, which
-    /// would otherwise parse the kernel's whole BTF into some ten megabytes.
-    pub(super) fn names<'a>(
-        &self,
-        functions: impl Iterator<Item = &'a str>,
-        tracepoints: impl Iterator<Item = &'a str>,
-    ) -> Option<Btf> {
-        let functions = functions.filter_map(|name| self.function(name));
-        let tracepoints = tracepoints.filter_map(|name| self.tracepoint(name));
-        let named: Vec<_> = functions.chain(tracepoints).collect();
-        Btf::parse(&types::of_names(&named), Endianness::default()).ok()
-    }
-
-    /// The typedef that the kernel has for each tracepoint.
-    fn tracepoint(&self, name: &str) -> Option<Type<'_>> {
+    /// The typedef that the kernel has for each tracepoint to which BTF-typed programs can be attached.
+    pub(super) fn tracepoint(&self, name: &str) -> Option<Type<'_>> {
         let name = format!("btf_trace_{name}");
-        self.types.named(&name).find(|found| found.is_typedef())
+        self.types.named(BTF_KIND_TYPEDEF, &name).next()
     }
 
-    fn function(&self, name: &str) -> Option<Type<'_>> {
-        self.types.named(name).find(|found| found.is_function())
+    /// A function that can be hooked.
+    pub(super) fn function(&self, name: &str) -> Option<Type<'_>> {
+        self.types.named(BTF_KIND_FUNC, name).next()
     }
 
     /// Finds a field; `None` if that fails and no key field in use needs it.
@@ -206,7 +187,7 @@ impl Kernel {
     /// Where a struct has a field, by any of its paths.
     fn places(&self, name: &str, path: &str) -> Vec<Location> {
         let mut places = Vec::new();
-        for at in self.types.named(name).filter(|at| at.is_struct()) {
+        for at in self.types.named(BTF_KIND_STRUCT, name) {
             for path in path.split('|') {
                 walk(at, path, 0, &mut places);
             }
@@ -222,7 +203,7 @@ impl Kernel {
         };
         let values: Vec<_> = self
             .types
-            .named("sock_flags")
+            .named(BTF_KIND_ENUM, "sock_flags")
             .flat_map(Type::values)
             .collect();
         if values.is_empty() {
@@ -235,6 +216,12 @@ impl Kernel {
         }
         Ok(())
     }
+}
+
+/// Minimal BTF with the ids of these types, for the loader, which would otherwise parse the kernel's whole BTF into some
+/// ten megabytes.
+pub(super) fn names(named: &[Type<'_>]) -> Option<Btf> {
+    Btf::parse(&types::of_names(named), Endianness::default()).ok()
 }
 
 /// Finds a dotted path in a struct, also through its anonymous members.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::time::Duration;
 
-use clap::CommandFactory as _;
+use clap::{CommandFactory as _, ValueEnum as _};
 use linger_daemon::attribution::Dimension;
 use linger_daemon::cli::Cli;
 use linger_daemon::config::{
@@ -239,7 +239,10 @@ fn configs() -> impl Strategy<Value = Config> {
             levels,
         ),
         (
-            subsequence(Dimension::ALL, 0..=Dimension::ALL.len()),
+            subsequence(
+                Dimension::value_variants(),
+                0..=Dimension::value_variants().len(),
+            ),
             port_sets(1, 1..5),
         ),
         (groups, times(), 1..=1_u32 << 22, times()),

@@ -88,7 +88,15 @@ fn functions_are_told_from_structs() {
 fn a_list_of_names_has_the_ids_of_the_kernel() {
     const FUNCTIONS: [&str; 2] = ["tcp_reset", "__tcp_close"];
     let name = "debian-6.12.117.btf";
-    let list = debian(name).names(FUNCTIONS.into_iter(), ["tcp_destroy_sock"].into_iter());
+    let kernel = debian(name);
+    let found = FUNCTIONS.map(|name| kernel.function(name).unwrap());
+    let list = names(
+        &[
+            &found[..],
+            &[kernel.tracepoint("tcp_destroy_sock").unwrap()],
+        ]
+        .concat(),
+    );
     let list = list.unwrap();
     let all = Btf::parse_file(file(name), Endianness::default()).unwrap();
     let functions = FUNCTIONS.map(|name| (name, BtfKind::Func));

@@ -3,6 +3,13 @@
 
 use std::iter::successors;
 
+use aya_obj::generated::{
+    BTF_KIND_ARRAY, BTF_KIND_CONST, BTF_KIND_DATASEC, BTF_KIND_DECL_TAG, BTF_KIND_ENUM,
+    BTF_KIND_ENUM64, BTF_KIND_FLOAT, BTF_KIND_FUNC, BTF_KIND_FUNC_PROTO, BTF_KIND_FWD,
+    BTF_KIND_INT, BTF_KIND_PTR, BTF_KIND_RESTRICT, BTF_KIND_STRUCT, BTF_KIND_TYPE_TAG,
+    BTF_KIND_TYPEDEF, BTF_KIND_UNION, BTF_KIND_VAR, BTF_KIND_VOLATILE,
+};
+
 /// The types of a kernel.
 pub(super) struct Types {
     bytes: Vec<u8>,
@@ -27,29 +34,6 @@ pub(super) enum Malformed {
 
 const MAGIC: u16 = 0xeb9f;
 const VERSION: u8 = 1;
-
-/// Kinds of types (`BTF_KIND_*`).
-mod kind {
-    pub(super) const INT: u32 = 1;
-    pub(super) const PTR: u32 = 2;
-    pub(super) const ARRAY: u32 = 3;
-    pub(super) const STRUCT: u32 = 4;
-    pub(super) const UNION: u32 = 5;
-    pub(super) const ENUM: u32 = 6;
-    pub(super) const FWD: u32 = 7;
-    pub(super) const TYPEDEF: u32 = 8;
-    pub(super) const VOLATILE: u32 = 9;
-    pub(super) const CONST: u32 = 10;
-    pub(super) const RESTRICT: u32 = 11;
-    pub(super) const FUNC: u32 = 12;
-    pub(super) const FUNC_PROTO: u32 = 13;
-    pub(super) const VAR: u32 = 14;
-    pub(super) const DATASEC: u32 = 15;
-    pub(super) const FLOAT: u32 = 16;
-    pub(super) const DECL_TAG: u32 = 17;
-    pub(super) const TYPE_TAG: u32 = 18;
-    pub(super) const ENUM64: u32 = 19;
-}
 
 /// Size of `struct btf_type`, bytes: name, kind with the number of parts, size or type.
 const HEAD: usize = 12;
@@ -80,7 +64,7 @@ impl Types {
             }
             if matches!(
                 kind_of(info),
-                kind::STRUCT | kind::ENUM | kind::FUNC | kind::TYPEDEF
+                BTF_KIND_STRUCT | BTF_KIND_ENUM | BTF_KIND_FUNC | BTF_KIND_TYPEDEF
             ) {
                 let name = text(&bytes, strings, word(&bytes, at).unwrap_or_default());
                 let id = u32::try_from(starts.len()).map_err(|_| cut())?;
@@ -97,12 +81,12 @@ impl Types {
         })
     }
 
-    /// The structs, enums, functions and typedefs with this name.
-    pub(super) fn named(&self, name: &str) -> impl Iterator<Item = Type<'_>> {
+    /// The types of this kind, of structs, enums, functions and typedefs, with this name.
+    pub(super) fn named(&self, kind: u32, name: &str) -> impl Iterator<Item = Type<'_>> {
         let hash = hash(name.as_bytes());
         let alike = self.named.iter().filter(move |(other, _)| *other == hash);
         let types = alike.filter_map(|&(_, id)| self.of(id));
-        types.filter(move |found| found.name() == name.as_bytes())
+        types.filter(move |found| found.kind() == kind && found.name() == name.as_bytes())
     }
 
     /// The type with this id; `None` for `void`.
@@ -118,7 +102,7 @@ impl Types {
 
 /// A type.
 #[derive(Clone, Copy)]
-pub(super) struct Type<'a> {
+pub(in crate::probe) struct Type<'a> {
     types: &'a Types,
     pub(super) id: u32,
     at: usize,
@@ -142,7 +126,8 @@ impl<'a> Type<'a> {
         word(&self.types.bytes, self.at + 4 * index).unwrap_or_default()
     }
 
-    fn kind(self) -> u32 {
+    /// Its kind, one of `BTF_KIND_*`.
+    pub(super) fn kind(self) -> u32 {
         kind_of(self.word(1))
     }
 
@@ -154,24 +139,9 @@ impl<'a> Type<'a> {
         text(&self.types.bytes, self.types.strings, self.word(0))
     }
 
-    /// Whether it is a struct, not a union.
-    pub(super) fn is_struct(self) -> bool {
-        self.kind() == kind::STRUCT
-    }
-
     /// Whether it is a struct or a union.
     pub(super) fn is_aggregate(self) -> bool {
-        matches!(self.kind(), kind::STRUCT | kind::UNION)
-    }
-
-    /// Whether it is a function.
-    pub(super) fn is_function(self) -> bool {
-        self.kind() == kind::FUNC
-    }
-
-    /// Whether it is a typedef.
-    pub(super) fn is_typedef(self) -> bool {
-        self.kind() == kind::TYPEDEF
+        matches!(self.kind(), BTF_KIND_STRUCT | BTF_KIND_UNION)
     }
 
     /// The members of a struct or union.
@@ -198,11 +168,9 @@ impl<'a> Type<'a> {
         })
     }
 
-    /// The names and values of an enum.
+    /// The names and values of an enum, which this must be.
     pub(super) fn values(self) -> impl Iterator<Item = (&'a [u8], u32)> {
-        let is_enum = self.kind() == kind::ENUM;
-        let count = if is_enum { self.parts() } else { 0 };
-        (0..count).map(move |index| {
+        (0..self.parts()).map(move |index| {
             let [name, value] = [0, 1].map(|word| self.word(3 + 2 * index + word));
             (text(&self.types.bytes, self.types.strings, name), value)
         })
@@ -211,15 +179,14 @@ impl<'a> Type<'a> {
     /// Its size in bytes, or 0.
     pub(super) fn size(self) -> usize {
         match self.kind() {
-            kind::PTR => size_of::<u64>(),
-            kind::ARRAY => {
+            BTF_KIND_PTR => size_of::<u64>(),
+            BTF_KIND_ARRAY => {
                 let element = self.types.of(self.word(3)).and_then(Self::bare);
                 let size = element.map_or(0, Self::size);
                 size.saturating_mul(self.word(5) as usize)
             }
-            kind::INT | kind::STRUCT | kind::UNION | kind::ENUM | kind::ENUM64 | kind::FLOAT => {
-                self.word(2) as usize
-            }
+            BTF_KIND_INT | BTF_KIND_STRUCT | BTF_KIND_UNION | BTF_KIND_ENUM | BTF_KIND_ENUM64
+            | BTF_KIND_FLOAT => self.word(2) as usize,
             _ => 0,
         }
     }
@@ -233,7 +200,11 @@ impl<'a> Type<'a> {
     fn is_alias(self) -> bool {
         matches!(
             self.kind(),
-            kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG
+            BTF_KIND_TYPEDEF
+                | BTF_KIND_VOLATILE
+                | BTF_KIND_CONST
+                | BTF_KIND_RESTRICT
+                | BTF_KIND_TYPE_TAG
         )
     }
 }
@@ -244,7 +215,7 @@ pub(super) fn of_names(named: &[Type]) -> Vec<u8> {
     let mut strings = vec![0];
     let mut types = Vec::with_capacity(last as usize * HEAD);
     for _ in 0..last {
-        put(&mut types, &[0, kind::FWD << 24, 0]);
+        put(&mut types, &[0, BTF_KIND_FWD << 24, 0]);
     }
     for named in named {
         let mut head = Vec::new();
@@ -294,11 +265,11 @@ const fn parts(info: u32) -> usize {
 fn rest(info: u32) -> Result<usize, Malformed> {
     let parts = parts(info);
     Ok(match kind_of(info) {
-        kind::INT | kind::VAR | kind::DECL_TAG => 4,
-        kind::ARRAY => 12,
-        kind::STRUCT | kind::UNION | kind::DATASEC | kind::ENUM64 => 12 * parts,
-        kind::ENUM | kind::FUNC_PROTO => 8 * parts,
-        kind::PTR..=kind::TYPE_TAG => 0,
+        BTF_KIND_INT | BTF_KIND_VAR | BTF_KIND_DECL_TAG => 4,
+        BTF_KIND_ARRAY => 12,
+        BTF_KIND_STRUCT | BTF_KIND_UNION | BTF_KIND_DATASEC | BTF_KIND_ENUM64 => 12 * parts,
+        BTF_KIND_ENUM | BTF_KIND_FUNC_PROTO => 8 * parts,
+        BTF_KIND_PTR..=BTF_KIND_TYPE_TAG => 0,
         other => return Err(Malformed::Kind(other)),
     })
 }
