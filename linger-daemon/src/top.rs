@@ -8,7 +8,6 @@ mod local;
 mod once;
 mod options;
 mod remote;
-mod rows;
 mod source;
 mod state;
 mod terminal;

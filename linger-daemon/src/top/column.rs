@@ -1,5 +1,6 @@
 //! What the table of units has columns for.
 
+use std::cmp::Ordering;
 use std::ops::{Index, IndexMut};
 
 use clap::ValueEnum;
@@ -31,30 +32,11 @@ pub enum Column {
     Resets,
 }
 
-/// How the numbers of a column are written.
-#[derive(Clone, Copy)]
-enum Quantity {
-    Count,
-    Bytes,
-    Seconds,
-}
-
 impl Column {
-    /// Every column, in the order in which they stand and which their digits have.
-    pub(super) const ALL: &[Self] = &[
-        Self::Unit,
-        Self::Closes,
-        Self::Aborts,
-        Self::Discarded,
-        Self::Blocked,
-        Self::Lost,
-        Self::Orphans,
-        Self::Unread,
-        Self::Resets,
-    ];
-
     /// The columns of numbers.
-    pub(super) const NUMBERS: &[Self] = Self::ALL.split_at(1).1;
+    pub(super) fn numbers() -> &'static [Self] {
+        &Self::value_variants()[1..]
+    }
 
     /// The columns of numbers, the most useful first.
     pub(super) const BY_WORTH: &[Self] = &[
@@ -68,19 +50,28 @@ impl Column {
         Self::Unread,
     ];
 
+    /// Its name, what it counts, and how its numbers are written.
+    const fn describe(self) -> (&'static str, &'static str, fn(f64) -> String) {
+        match self {
+            Self::Unit => ("unit", "who closed", count),
+            Self::Closes => ("closes", "closes of sockets, of every outcome", count),
+            Self::Aborts => (
+                "aborts",
+                "closes that gave the connection up (_aborted)",
+                count,
+            ),
+            Self::Discarded => ("discarded", "payload thrown away by closes, bytes", bytes),
+            Self::Blocked => ("blocked", "time that threads spent in close", seconds),
+            Self::Lost => ("lost", "payload lost after close, bytes", bytes),
+            Self::Orphans => ("orphans", "closed sockets with data still under way", count),
+            Self::Unread => ("unread", "received payload that no one read, bytes", bytes),
+            Self::Resets => ("resets", "RSTs that this host sent", count),
+        }
+    }
+
     /// Its name in the head of the table.
     pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Unit => "unit",
-            Self::Closes => "closes",
-            Self::Aborts => "aborts",
-            Self::Discarded => "discarded",
-            Self::Blocked => "blocked",
-            Self::Lost => "lost",
-            Self::Orphans => "orphans",
-            Self::Unread => "unread",
-            Self::Resets => "resets",
-        }
+        self.describe().0
     }
 
     /// The same in at most seven letters, for each second if it is a rate: all that a head has room for.
@@ -100,17 +91,7 @@ impl Column {
 
     /// A description in words.
     pub(super) const fn words(self) -> &'static str {
-        match self {
-            Self::Unit => "who closed",
-            Self::Closes => "closes of sockets, of every outcome",
-            Self::Aborts => "closes that gave the connection up (_aborted)",
-            Self::Discarded => "payload thrown away by closes, bytes",
-            Self::Blocked => "time that threads spent in close",
-            Self::Lost => "payload lost after close, bytes",
-            Self::Orphans => "closed sockets with data still under way",
-            Self::Unread => "received payload that no one read, bytes",
-            Self::Resets => "RSTs that this host sent",
-        }
+        self.describe().1
     }
 
     /// Whether it tells what is there now, and not what happened.
@@ -120,40 +101,73 @@ impl Column {
 
     /// A number of this column.
     pub(super) fn text(self, value: f64) -> String {
-        match self.quantity() {
-            Quantity::Count => count(value),
-            Quantity::Bytes => bytes(value),
-            Quantity::Seconds => seconds(value),
+        self.describe().2(value)
+    }
+}
+
+/// Which numbers are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// Rates per second since the previous reading.
+    Rates,
+    /// Totals.
+    Totals,
+}
+
+/// Totals, and rates per second.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(super) struct Figures {
+    #[serde(rename = "totals")]
+    pub(super) total: Numbers,
+    /// `None` if the last two readings are not comparable.
+    #[serde(rename = "rates")]
+    pub(super) rate: Option<Numbers>,
+}
+
+impl Figures {
+    /// The shown number of a column, if known. Gauges have no rates.
+    pub(super) fn number(&self, column: Column, shown: Shown) -> Option<f64> {
+        match shown {
+            Shown::Rates if !column.is_gauge() => self.rate.map(|rate| rate[column]),
+            _ => Some(self.total[column]),
         }
     }
 
-    const fn quantity(self) -> Quantity {
-        match self {
-            Self::Discarded | Self::Lost | Self::Unread => Quantity::Bytes,
-            Self::Blocked => Quantity::Seconds,
-            _ => Quantity::Count,
+    /// Compares by the shown number, then by the other one, so that quiet units keep their places.
+    pub(super) fn compare(&self, other: &Self, column: Column, shown: Shown) -> Ordering {
+        let rate = |figures: &Self| figures.number(column, Shown::Rates).unwrap_or(0.0);
+        let by_rate = rate(self).total_cmp(&rate(other));
+        let by_total = self.total[column].total_cmp(&other.total[column]);
+        match shown {
+            Shown::Rates => by_rate.then(by_total),
+            Shown::Totals => by_total.then(by_rate),
+        }
+    }
+
+    /// Adds those of another group.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.total.add(&other.total);
+        if let Some(rate) = &other.rate {
+            self.rate.get_or_insert_default().add(rate);
         }
     }
 }
 
-/// A number for each column that has numbers: counts, bytes, or seconds, in all or for each second.
+/// A number for each column, zero for [`Column::Unit`]: counts, bytes, or seconds, in all or for each second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Numbers([f64; Column::NUMBERS.len()]);
+pub(super) struct Numbers([f64; 9]);
 
 impl Index<Column> for Numbers {
     type Output = f64;
 
-    /// Of [`Column::Unit`], which has no numbers, nothing.
     fn index(&self, column: Column) -> &f64 {
-        (column as usize)
-            .checked_sub(1)
-            .map_or(&0.0, |index| &self.0[index])
+        &self.0[column as usize]
     }
 }
 
 impl IndexMut<Column> for Numbers {
     fn index_mut(&mut self, column: Column) -> &mut f64 {
-        &mut self.0[column as usize - 1]
+        &mut self.0[column as usize]
     }
 }
 
@@ -161,7 +175,8 @@ impl Numbers {
     /// The numbers of a group.
     pub(super) fn of_group(group: &Group) -> Self {
         Self([
-            group.closes.values().map(|&count| float(count)).sum(),
+            0.0,
+            sum(group.closes.values()),
             float(group.aborted),
             float(group.discarded),
             group.blocked_seconds,
@@ -174,76 +189,54 @@ impl Numbers {
 
     /// The numbers of the whole host, including groups that are not shown.
     pub(super) fn of_host(live: &Live) -> Self {
-        let aborts = live
-            .closes
-            .iter()
-            .filter(|(outcome, _)| outcome.ends_with("_aborted"));
+        let closes = live.closes.iter();
+        let aborts = closes.filter(|(outcome, _)| outcome.ends_with("_aborted"));
         let blocked = live.blocked.waited.values();
+        let queues = |queues: &Queues| float(queues.unsent) + float(queues.unacked);
         Self([
-            live.closes.values().map(|&count| float(count)).sum(),
-            aborts.map(|(_, &count)| float(count)).sum(),
+            0.0,
+            sum(live.closes.values()),
+            sum(aborts.map(|(_, count)| count)),
             live.discarded.values().map(queues).sum(),
             blocked.map(|histogram| histogram.sum).sum(),
             live.orphans.discarded.values().map(queues).sum(),
             float(live.orphans.now),
             float(live.unread),
-            live.resets.values().map(|&count| float(count)).sum(),
+            sum(live.resets.values()),
         ])
     }
 
-    /// The increase since `before`; `None` if a counter fell, which means that they started again.
-    /// Gauges keep their value.
-    pub(super) fn since(&self, before: &Self) -> Option<Self> {
-        let mut since = *self;
-        for &column in Column::NUMBERS.iter().filter(|column| !column.is_gauge()) {
-            since[column] -= before[column];
+    /// The increase per second since `before`; `None` if a counter fell, which means that they started again. Gauges
+    /// keep their value.
+    pub(super) fn rate(&self, before: &Self, seconds: f64) -> Option<Self> {
+        let mut rate = *self;
+        for &column in Column::numbers().iter().filter(|column| !column.is_gauge()) {
+            let since = self[column] - before[column];
             // Sums of fractions in another order may differ by their last digits.
-            if since[column] < -1e-6 {
+            if since < -1e-6 {
                 return None;
             }
-            since[column] = since[column].max(0.0);
+            rate[column] = since.max(0.0) / seconds;
         }
-        Some(since)
+        Some(rate)
     }
 
-    /// The increase per second over this many seconds. Gauges keep their value.
-    pub(super) fn per(&self, seconds: f64) -> Self {
-        let mut rates = *self;
-        for &column in Column::NUMBERS.iter().filter(|column| !column.is_gauge()) {
-            rates[column] /= seconds;
-        }
-        rates
-    }
-
-    /// Adds others.
-    pub(super) fn add(&mut self, others: &Self) {
+    fn add(&mut self, others: &Self) {
         for (sum, other) in self.0.iter_mut().zip(others.0) {
             *sum += other;
         }
-    }
-
-    /// Only what is there now: nothing happened.
-    pub(super) fn still(&self) -> Self {
-        let mut still = Self::default();
-        for &column in Column::NUMBERS.iter().filter(|column| column.is_gauge()) {
-            still[column] = self[column];
-        }
-        still
     }
 }
 
 impl Serialize for Numbers {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(
-            Column::NUMBERS
-                .iter()
-                .map(|&column| (column.name(), self[column])),
-        )
+        let numbers = Column::numbers().iter();
+        serializer.collect_map(numbers.map(|&column| (column.name(), self[column])))
     }
 }
 
-fn queues(queues: &Queues) -> f64 {
-    float(queues.unsent) + float(queues.unacked)
+fn sum<'a>(counts: impl Iterator<Item = &'a u64>) -> f64 {
+    counts.copied().map(float).sum()
 }
 
 /// A count as a number with a fraction.

@@ -1,7 +1,6 @@
 //! Draws the view, after every reading and key.
 
 mod head;
-mod help;
 mod pieces;
 mod recent;
 mod unit;
@@ -9,15 +8,17 @@ mod units;
 
 use std::time::Duration;
 
+use clap::ValueEnum as _;
 use ratatui::Frame;
-use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::layout::{Constraint, Layout};
 use ratatui::style::Modifier;
 use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, Clear, Paragraph};
 
+use super::column::Column;
 use super::features::Features;
 use super::history::History;
-use super::rows::rows;
-use super::state::{Keys, Screen, ViewState};
+use super::state::{KEYS, Keys, Screen, ViewState};
 use crate::text::escape_for_terminal;
 
 /// Everything that is drawn.
@@ -34,17 +35,17 @@ pub(super) struct Picture<'a> {
 
 /// Draws it as chosen by the user.
 pub(super) fn draw(frame: &mut Frame<'_>, picture: &Picture<'_>, state: &mut ViewState) {
-    let rows = rows(picture.history, state);
+    let rows = picture.history.rows(state);
     let [head, body, foot] = Layout::vertical([
         Constraint::Length(2),
         Constraint::Min(0),
         Constraint::Length(1),
     ])
     .areas(frame.area());
-    head::draw(frame, head, picture, state);
+    let title = vec![head::title(picture, state), head::health(picture)];
+    frame.render_widget(Paragraph::new(title), head);
     if picture.history.live.is_none() {
-        let wait = Line::from("waiting for the first reading");
-        frame.render_widget(wait, body);
+        frame.render_widget("waiting for the first reading", body);
     } else {
         match state.screen {
             Screen::Units => units::draw(frame, body, picture, &rows, state),
@@ -53,7 +54,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, picture: &Picture<'_>, state: &mut Vie
     }
     frame.render_widget(footer(state), foot);
     if state.keys == Keys::Help {
-        help::draw(frame, frame.area());
+        frame.render_widget(Clear, frame.area());
+        frame.render_widget(help(), frame.area());
     }
     picture.features.apply(frame.buffer_mut());
 }
@@ -61,11 +63,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, picture: &Picture<'_>, state: &mut Vie
 /// The keys, or the filter being typed.
 fn footer(state: &ViewState) -> Line<'static> {
     if state.keys == Keys::Filter {
-        let text = format!(
-            "/{}_  Enter: keep it  Esc: all units",
-            escape_for_terminal(&state.filter)
-        );
-        return Line::from(text);
+        let filter = escape_for_terminal(&state.filter);
+        return format!("/{filter}_  Enter: keep it  Esc: all units").into();
     }
     let keys: &[(&str, &str)] = match state.screen {
         Screen::Units => &[
@@ -96,20 +95,16 @@ fn footer(state: &ViewState) -> Line<'static> {
     spans.collect()
 }
 
-/// Splits an area into rows; the last one gets the rest.
-fn stack<const N: usize>(area: Rect, heights: [u16; N]) -> [Rect; N] {
-    let mut rest = area;
-    let mut index = 0;
-    heights.map(|height| {
-        index += 1;
-        let height = if index == N {
-            rest.height
-        } else {
-            height.min(rest.height)
-        };
-        let part = Rect { height, ..rest };
-        rest.y += height;
-        rest.height -= height;
-        part
-    })
+/// What keys do, and what columns count.
+fn help() -> Paragraph<'static> {
+    let line = |name: &str, words: &'static str| {
+        let name = Span::styled(format!("{name:<14}"), Modifier::BOLD);
+        Line::from(vec![name, Span::raw(words)])
+    };
+    let keys = KEYS.iter().map(|&(key, words)| line(key, words));
+    let columns = Column::value_variants().iter().zip(1..);
+    let columns =
+        columns.map(|(column, digit)| line(&format!("{digit} {}", column.name()), column.words()));
+    let block = Block::bordered().title(" lingerd top: any key goes back ");
+    Paragraph::new(keys.chain(columns).collect::<Vec<_>>()).block(block)
 }

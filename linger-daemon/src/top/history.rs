@@ -1,9 +1,11 @@
 //! Rates and trends, computed from successive readings.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::mem;
 
-use super::column::{Column, Numbers, float};
-use crate::live::{Counts, Group, Live};
+use super::column::{Column, Figures, Numbers, float};
+use super::state::ViewState;
+use crate::live::{Group, Live};
 use crate::text::escape_for_terminal;
 
 /// The name under which closes are counted once their cgroup is gone. It grows when they are moved, not
@@ -14,13 +16,13 @@ const RETIRED: &str = "retired";
 /// boot time, which moves as the clock is adjusted.
 const SAME: f64 = 2.0;
 
+/// The label that names units.
+const UNIT: &str = "unit";
+
 /// Numbers of a unit, or of the host, over time.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Track {
-    /// Totals at the last reading.
-    pub(super) total: Numbers,
-    /// Rates per second between the last two readings; `None` if they are not comparable.
-    pub(super) rate: Option<Numbers>,
+    pub(super) figures: Figures,
     /// The latest rates, the newest last.
     past: VecDeque<Numbers>,
     /// Number of rates so far.
@@ -28,11 +30,14 @@ pub(super) struct Track {
 }
 
 impl Track {
-    fn push(&mut self, rate: Numbers, most: usize) {
-        self.rate = Some(rate);
-        self.past.push_back(rate);
-        self.seen += 1;
-        while self.past.len() > most {
+    /// Continues an earlier one, and keeps this many rates.
+    fn follow(&mut self, earlier: Self, most: usize) {
+        (self.past, self.seen) = (earlier.past, earlier.seen);
+        if let Some(rate) = self.figures.rate {
+            self.past.push_back(rate);
+            self.seen += 1;
+        }
+        if self.past.len() > most {
             self.past.pop_front();
         }
     }
@@ -71,8 +76,7 @@ pub(super) struct Member {
     pub(super) name: String,
     /// Its labels.
     pub(super) labels: BTreeMap<String, String>,
-    pub(super) total: Numbers,
-    pub(super) rate: Option<Numbers>,
+    pub(super) figures: Figures,
 }
 
 /// A unit: the sum of its groups.
@@ -85,6 +89,9 @@ pub(super) struct Unit {
     pub(super) orphaned: u64,
     pub(super) delivered: u64,
 }
+
+/// A unit with its name.
+pub(super) type Row<'a> = (&'a str, &'a Unit);
 
 /// The readings so far.
 #[derive(Clone, Debug)]
@@ -112,29 +119,21 @@ impl History {
     /// Adds a reading.
     pub(super) fn add(&mut self, live: Live) {
         let step = self.live.take().and_then(|last| Step::new(last, &live));
-        self.host.total = Numbers::of_host(&live);
-        self.host.rate = None;
-        if let Some(rate) = step.as_ref().and_then(|step| step.host(&live)) {
-            self.host.push(rate, self.window);
-        }
-        let mut units: BTreeMap<String, Unit> = BTreeMap::new();
+        let earlier = mem::take(&mut self.host);
+        let total = Numbers::of_host(&live);
+        let rate = step.as_ref().and_then(|step| step.rate_of_host(&total));
+        self.host.figures = Figures { total, rate };
+        self.host.follow(earlier, self.window);
+        let mut earlier = mem::take(&mut self.units);
         for group in &live.groups {
             let (name, member) = names(&live.dimensions, &group.labels);
-            let unit = units.entry(name).or_default();
-            let change = step.as_ref().map(|step| step.group(group));
-            unit.add(group, member, change.as_ref());
+            let unit = self.units.entry(name).or_default();
+            unit.add(group, member, step.as_ref());
         }
-        for (name, unit) in &mut units {
-            let rate = unit.track.rate;
-            if let Some(last) = self.units.remove(name) {
-                unit.track.past = last.track.past;
-                unit.track.seen = last.track.seen;
-            }
-            if let Some(rate) = rate {
-                unit.track.push(rate, self.window);
-            }
+        for (name, unit) in &mut self.units {
+            let earlier = earlier.remove(name).unwrap_or_default();
+            unit.track.follow(earlier.track, self.window);
         }
-        self.units = units;
         self.live = Some(live);
     }
 
@@ -147,24 +146,55 @@ impl History {
             dimensions => dimensions.join(" "),
         }
     }
+
+    /// The units that pass the filter, sorted.
+    pub(super) fn rows(&self, state: &ViewState) -> Vec<Row<'_>> {
+        let wanted = state.filter.to_lowercase();
+        let units = self.units.iter().map(|(name, unit)| (name.as_str(), unit));
+        let mut rows: Vec<_> = units
+            .filter(|(name, _)| name.to_lowercase().contains(&wanted))
+            .collect();
+        // They come sorted by name, and the sort is stable.
+        rows.sort_by(|(a_name, a), (b_name, b)| {
+            let (a, b) = (&a.track.figures, &b.track.figures);
+            let order = match state.sort {
+                Column::Unit => a_name.cmp(b_name),
+                column => b.compare(a, column, state.shown),
+            };
+            if state.reverse {
+                order.reverse()
+            } else {
+                order
+            }
+        });
+        rows
+    }
 }
 
 impl Unit {
-    fn add(&mut self, group: &Group, name: String, change: Option<&Change>) {
+    fn add(&mut self, group: &Group, name: String, step: Option<&Step>) {
         let total = Numbers::of_group(group);
-        let rate = change.map(|change| change.rate);
-        self.track.total.add(&total);
-        if let Some(rate) = &rate {
-            self.track.rate.get_or_insert_default().add(rate);
-        }
+        let changed = step.and_then(|step| {
+            let before = step.before(group)?;
+            Some((
+                before,
+                total.rate(&Numbers::of_group(before), step.seconds)?,
+            ))
+        });
+        // What cannot be compared stands still.
+        let rate = changed.map(|(_, rate)| rate);
+        let rate = rate.or_else(|| step.and_then(|step| total.rate(&total, step.seconds)));
+        let figures = Figures { total, rate };
+        self.track.figures.add(&figures);
         for (outcome, &count) in &group.closes {
-            let tally = self
-                .outcomes
-                .entry(escape_for_terminal(outcome))
-                .or_default();
+            let outcomes = &mut self.outcomes;
+            let tally = outcomes.entry(escape_for_terminal(outcome)).or_default();
             tally.total += count;
-            if let Some(change) = change {
-                *tally.rate.get_or_insert_default() += change.outcome(outcome, count);
+            if let Some(step) = step {
+                let before = changed.map(|(before, _)| before.closes.get(outcome));
+                let before = before.map_or(count, |before| before.copied().unwrap_or(0));
+                *tally.rate.get_or_insert_default() +=
+                    float(count.saturating_sub(before)) / step.seconds;
             }
         }
         self.orphaned += group.orphaned;
@@ -172,106 +202,67 @@ impl Unit {
         self.members.push(Member {
             name,
             labels: group.labels.clone(),
-            total,
-            rate,
+            figures,
         });
     }
 }
 
 /// The step between two readings of the same daemon.
 struct Step {
-    last: Live,
     seconds: f64,
+    last: Numbers,
     groups: BTreeMap<BTreeMap<String, String>, Group>,
-}
-
-/// The change of a group in a step.
-struct Change {
-    rate: Numbers,
-    seconds: f64,
-    /// The closes that it began with; none if it stood still, whatever its counts say.
-    before: Option<Counts>,
-}
-
-impl Change {
-    /// Closes with an outcome per second.
-    fn outcome(&self, outcome: &str, count: u64) -> f64 {
-        let Some(before) = &self.before else {
-            return 0.0;
-        };
-        let before = before.get(outcome).copied().unwrap_or(0);
-        float(count.saturating_sub(before)) / self.seconds
-    }
+    /// The groups are not all.
+    is_cut: bool,
+    /// What a group is before its first close.
+    empty: Group,
 }
 
 impl Step {
     /// `None` if the daemon was restarted, or its clock stands still or was set back.
-    fn new(mut last: Live, next: &Live) -> Option<Self> {
+    fn new(last: Live, next: &Live) -> Option<Self> {
         let seconds = next.at - last.at;
         let is_same = (last.started - next.started).abs() < SAME && last.host == next.host;
         if !(is_same && seconds > 0.0 && seconds.is_finite()) {
             return None;
         }
-        let groups = std::mem::take(&mut last.groups);
-        let groups = groups.into_iter();
+        let total = Numbers::of_host(&last);
+        let groups = last.groups.into_iter();
         Some(Self {
-            groups: groups.map(|group| (group.labels.clone(), group)).collect(),
-            last,
             seconds,
+            last: total,
+            groups: groups.map(|group| (group.labels.clone(), group)).collect(),
+            is_cut: last.groups_omitted > 0,
+            empty: Group::default(),
         })
     }
 
-    /// The change of the whole host; unknown if its counts began again.
-    fn host(&self, next: &Live) -> Option<Numbers> {
-        let since = Numbers::of_host(next).since(&Numbers::of_host(&self.last))?;
-        Some(since.per(self.seconds))
+    /// The rates of the whole host; unknown if its counts began again.
+    fn rate_of_host(&self, total: &Numbers) -> Option<Numbers> {
+        total.rate(&self.last, self.seconds)
     }
 
-    fn group(&self, group: &Group) -> Change {
-        let total = Numbers::of_group(group);
-        let (since, before) = match self.groups.get(&group.labels) {
-            _ if group.labels.values().any(|value| value == RETIRED) => (None, None),
-            Some(last) => (
-                total.since(&Numbers::of_group(last)),
-                Some(last.closes.clone()),
-            ),
+    /// This group at the last reading, if it can be compared.
+    fn before(&self, group: &Group) -> Option<&Group> {
+        match self.groups.get(&group.labels) {
+            _ if group.labels.values().any(|value| value == RETIRED) => None,
             // It may have existed before, among the groups not shown.
-            None if self.last.groups_omitted > 0 => (None, None),
-            None => (Some(total), Some(Counts::new())),
-        };
-        Change {
-            rate: since.unwrap_or_else(|| total.still()).per(self.seconds),
-            seconds: self.seconds,
-            before: before.filter(|_| since.is_some()),
+            None if self.is_cut => None,
+            last => Some(last.unwrap_or(&self.empty)),
         }
     }
 }
 
-/// The label that names units.
-const UNIT: &str = "unit";
-
 /// The name of a group's unit, and its other labels as text.
 fn names(dimensions: &[String], labels: &BTreeMap<String, String>) -> (String, String) {
-    let value = |name: &String| labels.get(name).map_or("", String::as_str);
-    let joined = |names: &mut dyn Iterator<Item = &String>| {
-        let values = names.map(value).filter(|value| !value.is_empty());
+    let text = |names: Vec<&String>| {
+        let values = names.into_iter().filter_map(|name| labels.get(name));
+        let values = values.map(String::as_str).filter(|value| !value.is_empty());
         escape_for_terminal(&values.collect::<Vec<_>>().join(" "))
     };
     let has_unit = dimensions.iter().any(|name| name == UNIT);
-    let (unit, member) = if has_unit {
-        (
-            joined(&mut dimensions.iter().filter(|name| *name == UNIT)),
-            joined(&mut dimensions.iter().filter(|name| *name != UNIT)),
-        )
-    } else {
-        (joined(&mut dimensions.iter()), String::new())
-    };
-    (
-        if unit.is_empty() {
-            "-".to_owned()
-        } else {
-            unit
-        },
-        member,
-    )
+    let names = dimensions.iter();
+    let (unit, others) = names.partition(|name| !has_unit || *name == UNIT);
+    let unit = Some(text(unit)).filter(|unit| !unit.is_empty());
+    (unit.unwrap_or_else(|| "-".to_owned()), text(others))
 }

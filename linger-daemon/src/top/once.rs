@@ -2,11 +2,10 @@
 
 use serde::Serialize;
 
-use super::column::{Column, Numbers};
+use super::column::{Column, Figures, Shown};
 use super::features::Features;
-use super::history::History;
-use super::rows::{Row, number, rows};
-use super::state::{Shown, ViewState};
+use super::history::{History, Row};
+use super::state::ViewState;
 use crate::live::{Health, RecentClose};
 use crate::table;
 
@@ -19,7 +18,7 @@ struct Printed<'a> {
     started: f64,
     at: f64,
     #[serde(flatten)]
-    all: Pair<'a>,
+    all: Figures,
     units: Vec<Named<'a>>,
     groups_omitted: usize,
     recent: &'a [RecentClose],
@@ -30,14 +29,7 @@ struct Printed<'a> {
 struct Named<'a> {
     name: &'a str,
     #[serde(flatten)]
-    pair: Pair<'a>,
-}
-
-/// Numbers in all, and each second between two readings.
-#[derive(Serialize)]
-struct Pair<'a> {
-    totals: &'a Numbers,
-    rates: Option<&'a Numbers>,
+    figures: Figures,
 }
 
 /// The units, sorted as the state says, as JSON.
@@ -45,23 +37,18 @@ pub(super) fn json(history: &History, state: &ViewState) -> serde_json::Result<S
     let Some(live) = &history.live else {
         return Ok("null\n".to_owned());
     };
+    let rows = history.rows(state);
     let printed = Printed {
         host: &live.host,
         plan: &live.plan,
         started: live.started,
         at: live.at,
-        all: Pair {
-            totals: &history.host.total,
-            rates: history.host.rate.as_ref(),
-        },
-        units: rows(history, state)
+        all: history.host.figures,
+        units: rows
             .into_iter()
             .map(|(name, unit)| Named {
                 name,
-                pair: Pair {
-                    totals: &unit.track.total,
-                    rates: unit.track.rate.as_ref(),
-                },
+                figures: unit.track.figures,
             })
             .collect(),
         groups_omitted: live.groups_omitted,
@@ -74,7 +61,7 @@ pub(super) fn json(history: &History, state: &ViewState) -> serde_json::Result<S
 /// The same as a table: for each column what happened in all, and each second.
 pub(super) fn table(history: &History, state: &ViewState, features: Features) -> String {
     let mut heads = vec![history.title()];
-    for column in Column::NUMBERS {
+    for column in Column::numbers() {
         heads.push(column.name().to_owned());
         if !column.is_gauge() {
             heads.push("/s".to_owned());
@@ -83,16 +70,17 @@ pub(super) fn table(history: &History, state: &ViewState, features: Features) ->
     let mut columns = vec![table::Column::Right(0); heads.len()];
     columns[0] = table::Column::Left(0);
     let mut lines = vec![heads];
-    lines.extend(rows(history, state).into_iter().map(cells));
+    lines.extend(history.rows(state).into_iter().map(cells));
     features.text(&table::table(&columns, &lines))
 }
 
 fn cells((name, unit): Row<'_>) -> Vec<String> {
     let text = |column: Column, shown| {
-        number(&unit.track, column, shown).map_or("-".to_owned(), |value| column.text(value))
+        let number = unit.track.figures.number(column, shown);
+        number.map_or("-".to_owned(), |value| column.text(value))
     };
     let mut cells = vec![name.to_owned()];
-    for &column in Column::NUMBERS {
+    for &column in Column::numbers() {
         cells.push(text(column, Shown::Totals));
         if !column.is_gauge() {
             cells.push(text(column, Shown::Rates));

@@ -1,17 +1,9 @@
 //! The state of the view, and how keys change it.
 
+use clap::ValueEnum as _;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::column::Column;
-
-/// Which numbers are shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shown {
-    /// Rates per second since the previous reading.
-    Rates,
-    /// Totals.
-    Totals,
-}
+use super::column::{Column, Shown};
 
 /// The current screen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,12 +94,17 @@ impl ViewState {
             KeyCode::Char('q') => return Action::Quit,
             KeyCode::Char('?') | KeyCode::F(1) => self.keys = Keys::Help,
             KeyCode::Char(' ') => self.paused = !self.paused,
-            KeyCode::Char('t') => self.shown = self.shown.other(),
+            KeyCode::Char('t') => {
+                self.shown = match self.shown {
+                    Shown::Rates => Shown::Totals,
+                    Shown::Totals => Shown::Rates,
+                };
+            }
             KeyCode::Char('r') => self.reverse = !self.reverse,
-            KeyCode::Char('<' | ',') => self.sort_by_neighbour(Column::ALL.len() - 1),
+            KeyCode::Char('<' | ',') => self.sort_by_neighbour(-1),
             KeyCode::Char('>' | '.') => self.sort_by_neighbour(1),
             KeyCode::Char(digit @ '1'..='9') => {
-                let columns = Column::ALL.iter().zip('1'..='9');
+                let columns = Column::value_variants().iter().zip('1'..);
                 let mut chosen = columns.filter(|&(_, key)| key == digit);
                 self.sort = chosen.next().map_or(self.sort, |(&column, _)| column);
             }
@@ -186,18 +183,11 @@ impl ViewState {
         }
     }
 
-    fn sort_by_neighbour(&mut self, steps: usize) {
-        let here = self.sort as usize;
-        self.sort = Column::ALL[(here + steps) % Column::ALL.len()];
-    }
-}
-
-impl Shown {
-    const fn other(self) -> Self {
-        match self {
-            Self::Rates => Self::Totals,
-            Self::Totals => Self::Rates,
-        }
+    fn sort_by_neighbour(&mut self, step: isize) {
+        let columns = Column::value_variants();
+        let next = (self.sort as usize).checked_add_signed(step);
+        let next = next.unwrap_or(columns.len() - 1) % columns.len();
+        self.sort = columns[next];
     }
 }
 

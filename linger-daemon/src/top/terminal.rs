@@ -11,34 +11,17 @@ use nix::unistd::Pid;
 use ratatui::DefaultTerminal;
 use ratatui::backend::Backend as _;
 use ratatui::crossterm::cursor::Show;
-use ratatui::crossterm::event::{self, Event, KeyEvent, KeyEventKind};
+use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use ratatui::crossterm::execute;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::draw::{Picture, draw};
 use super::features::Features;
 use super::history::History;
-use super::rows::rows;
 use super::source::Source;
 use super::state::{Action, ViewState};
-use crate::live::Live;
-
-/// An event for the view.
-enum News {
-    Key(KeyEvent),
-    Resized,
-    /// Keys can no longer be read.
-    Closed(io::Error),
-    Reading(Result<Box<Live>>),
-    /// A request to suspend.
-    Stop,
-    /// The process continues after it was stopped.
-    GoOn,
-    /// A request to end.
-    End,
-}
 
 /// Shows readings from this source until a key or a signal ends it. Then restores the terminal.
 pub(super) async fn show(
@@ -49,23 +32,24 @@ pub(super) async fn show(
 ) -> Result<()> {
     let name = source.name();
     let features = Features::from_environment();
-    let (sender, mut news) = unbounded_channel();
-    signals(&sender)?;
-    let readings = sender.clone();
+    let listen = |kind: Signal| signal(SignalKind::from_raw(kind as i32));
+    let (mut stopped, mut continued) = (listen(Signal::SIGTSTP)?, listen(Signal::SIGCONT)?);
+    let (mut terminate, mut interrupt) = (listen(Signal::SIGTERM)?, listen(Signal::SIGINT)?);
+    let mut hangup = listen(Signal::SIGHUP)?;
+    let (sender, mut readings) = unbounded_channel();
     tokio::spawn(async move {
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let reading = source.read().await.map(Box::new);
-            if readings.send(News::Reading(reading)).is_err() {
+            if sender.send(source.read().await).is_err() {
                 return;
             }
         }
     });
     let mut terminal = Screen(ratatui::try_init()?);
     restore_after_panic();
-    keys(sender);
+    let mut events = events();
     let mut failure: Option<String> = None;
     loop {
         terminal.0.draw(|frame| {
@@ -78,30 +62,35 @@ pub(super) async fn show(
             };
             draw(frame, &picture, &mut state);
         })?;
-        match news.recv().await {
-            Some(News::Key(key)) => {
-                let rows = rows(&history, &state);
-                let units: Vec<String> = rows.iter().map(|(name, _)| (*name).to_owned()).collect();
-                let units: Vec<_> = units.iter().map(String::as_str).collect();
-                match state.key(key, &units) {
-                    Action::Draw => {}
-                    Action::Quit => return Ok(()),
-                    // The whole job, as the terminal does in cooked mode.
-                    Action::Suspend => kill(Pid::from_raw(0), Signal::SIGTSTP)?,
+        tokio::select! {
+            Some(event) = events.recv() => {
+                if let Event::Key(key) = event?
+                    && key.kind != KeyEventKind::Release
+                {
+                    let rows = history.rows(&state).into_iter();
+                    let units: Vec<_> = rows.map(|(name, _)| name).collect();
+                    match state.key(key, &units) {
+                        Action::Draw => {}
+                        Action::Quit => return Ok(()),
+                        // The whole job, as the terminal does in cooked mode.
+                        Action::Suspend => kill(Pid::from_raw(0), Signal::SIGTSTP)?,
+                    }
                 }
             }
-            Some(News::Resized) => {}
-            Some(News::Reading(Ok(live))) => {
-                failure = None;
-                if !state.paused {
-                    history.add(*live);
+            Some(reading) = readings.recv() => match reading {
+                Ok(live) => {
+                    failure = None;
+                    if !state.paused {
+                        history.add(live);
+                    }
                 }
-            }
-            Some(News::Reading(Err(error))) => failure = Some(format!("{error:#}")),
-            Some(News::Stop) => terminal.stop()?,
-            Some(News::GoOn) => terminal.take_back()?,
-            Some(News::Closed(error)) => return Err(error.into()),
-            Some(News::End) | None => return Ok(()),
+                Err(error) => failure = Some(format!("{error:#}")),
+            },
+            _ = stopped.recv() => terminal.stop()?,
+            _ = continued.recv() => terminal.take_back()?,
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hangup.recv() => return Ok(()),
         }
     }
 }
@@ -149,49 +138,17 @@ fn restore_after_panic() {
     }));
 }
 
-/// Forwards signals as events.
-fn signals(sender: &UnboundedSender<News>) -> io::Result<()> {
-    const STOP: SignalKind = SignalKind::from_raw(Signal::SIGTSTP as i32);
-    const GO_ON: SignalKind = SignalKind::from_raw(Signal::SIGCONT as i32);
-    for kind in [
-        STOP,
-        GO_ON,
-        SignalKind::terminate(),
-        SignalKind::interrupt(),
-        SignalKind::hangup(),
-    ] {
-        let mut signal = signal(kind)?;
-        let sender = sender.clone();
-        tokio::spawn(async move {
-            while signal.recv().await.is_some() {
-                let news = match kind {
-                    STOP => News::Stop,
-                    GO_ON => News::GoOn,
-                    _ => News::End,
-                };
-                if sender.send(news).is_err() {
-                    return;
-                }
-            }
-        });
-    }
-    Ok(())
-}
-
-/// Forwards keys as events, from a thread that ends with the process.
-fn keys(sender: UnboundedSender<News>) {
+/// Keys and changes of the size, read by a thread that ends with the process.
+fn events() -> UnboundedReceiver<io::Result<Event>> {
+    let (sender, events) = unbounded_channel();
     thread::spawn(move || {
         loop {
-            let news = match event::read() {
-                Ok(Event::Key(key)) if key.kind != KeyEventKind::Release => News::Key(key),
-                Ok(Event::Resize(..)) => News::Resized,
-                Ok(_) => continue,
-                Err(error) => News::Closed(error),
-            };
-            let is_last = matches!(news, News::Closed(_));
-            if sender.send(news).is_err() || is_last {
+            let event = event::read();
+            let is_last = event.is_err();
+            if sender.send(event).is_err() || is_last {
                 return;
             }
         }
     });
+    events
 }

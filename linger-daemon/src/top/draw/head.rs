@@ -1,27 +1,17 @@
 //! The first two lines: the source of the numbers, and whether they can be trusted.
 
-use ratatui::Frame;
-use ratatui::layout::Rect;
 use ratatui::style::Modifier;
 use ratatui::text::{Line, Span};
 
+use super::Picture;
 use super::pieces::{ALARM, HEAD};
-use super::{Picture, stack};
 use crate::live::{Health, Live};
 use crate::text::{age, bytes, count, escape_for_terminal, seconds};
-use crate::top::column::float;
-use crate::top::state::{Keys, Shown, ViewState};
-
-const BETWEEN: &str = " · ";
-
-pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, picture: &Picture<'_>, state: &ViewState) {
-    let [title, health] = stack(area, [1, 1]);
-    frame.render_widget(self::title(picture, state), title);
-    frame.render_widget(self::health(picture), health);
-}
+use crate::top::column::{Shown, float};
+use crate::top::state::{Keys, ViewState};
 
 /// The source of the numbers.
-fn title(picture: &Picture<'_>, state: &ViewState) -> Line<'static> {
+pub(super) fn title(picture: &Picture<'_>, state: &ViewState) -> Line<'static> {
     let mut spans = vec![Span::styled("lingerd top", Modifier::BOLD)];
     if state.paused {
         spans.push(Span::raw(" "));
@@ -31,14 +21,13 @@ fn title(picture: &Picture<'_>, state: &ViewState) -> Line<'static> {
         let filter = format!(" /{}", escape_for_terminal(&state.filter));
         spans.push(Span::styled(filter, HEAD));
     }
-    let shown = match state.shown {
-        Shown::Rates => format!(
-            "rates, every {}",
-            humantime::format_duration(picture.interval)
-        ),
+    let mut facts = vec![match state.shown {
+        Shown::Rates => {
+            let interval = humantime::format_duration(picture.interval);
+            format!("rates, every {interval}")
+        }
         Shown::Totals => "totals".to_owned(),
-    };
-    let mut facts = vec![shown];
+    }];
     if let Some(live) = &picture.history.live {
         facts.insert(0, escape_for_terminal(&live.host));
         facts.push(format!("up {}", age(live.at - live.started)));
@@ -46,49 +35,40 @@ fn title(picture: &Picture<'_>, state: &ViewState) -> Line<'static> {
         facts.push(format!("kernel {}", escape_for_terminal(&live.kernel)));
         facts.push(format!("version {}", escape_for_terminal(&live.version)));
     }
-    for fact in facts {
-        spans.push(Span::raw(BETWEEN));
-        spans.push(Span::raw(fact));
-    }
-    spans.into()
+    line(spans, &facts)
 }
 
 /// Whether the numbers can be trusted; problems come first.
-fn health(picture: &Picture<'_>) -> Line<'static> {
+pub(super) fn health(picture: &Picture<'_>) -> Line<'static> {
+    let failure = picture.failure.map(escape_for_terminal);
     let Some(live) = &picture.history.live else {
-        let failure = picture.failure.map(escape_for_terminal).unwrap_or_default();
-        return Span::styled(failure, ALARM).into();
+        return Span::styled(failure.unwrap_or_default(), ALARM).into();
     };
-    let mut wrong: Vec<String> = Vec::new();
-    wrong.extend(
-        picture
-            .failure
-            .map(|why| format!("OLD: {}", escape_for_terminal(why))),
-    );
+    let mut wrong: Vec<_> = failure
+        .map(|why| format!("OLD: {why}"))
+        .into_iter()
+        .collect();
     wrong.extend(troubles(&live.health));
-    let plan = format!("plan {}", escape_for_terminal(&live.plan));
     let state = if wrong.is_empty() {
         Span::raw("healthy")
     } else {
         Span::styled(format!("! {}", wrong.join(", ")), ALARM)
     };
-    let mut spans = vec![state];
-    for fact in [plan].into_iter().chain(facts(live)) {
-        spans.push(Span::raw(BETWEEN));
-        spans.push(Span::raw(fact));
-    }
+    line(vec![state], &facts(live))
+}
+
+/// Appends facts to what a line begins with.
+fn line(mut spans: Vec<Span<'static>>, facts: &[String]) -> Line<'static> {
+    spans.extend(facts.iter().map(|fact| Span::raw(format!(" · {fact}"))));
     spans.into()
 }
 
 fn troubles(health: &Health) -> Vec<String> {
-    let lost = health.lost.iter().filter(|(_, count)| **count > 0);
+    let lost = health.lost.iter().filter(|(_, lost)| **lost > 0);
     let mut troubles: Vec<_> = lost
         .map(|(what, lost)| {
-            format!(
-                "unrecorded {} {}",
-                escape_for_terminal(what),
-                count(float(*lost))
-            )
+            let what = escape_for_terminal(what);
+            format!("unrecorded {what} {}", count(float(*lost)))
         })
         .collect();
     let missing = health.hooks.iter().filter(|hook| !hook.attached).count();
@@ -96,42 +76,33 @@ fn troubles(health: &Health) -> Vec<String> {
         troubles.push(format!("{missing} hooks not attached"));
     }
     // From this level on, there may be no room for the next entry.
-    let full = health
-        .maps
-        .iter()
-        .filter(|map| map.entries >= map.capacity / 10 * 9 && map.entries > 0);
+    let is_full = |entries, capacity| entries >= capacity / 10 * 9 && entries > 0;
+    let maps = health.maps.iter();
+    let full = maps.filter(|map| is_full(map.entries, map.capacity));
     troubles.extend(full.map(|map| format!("{} full", escape_for_terminal(&map.map))));
     troubles
 }
 
-fn facts(live: &Live) -> impl Iterator<Item = String> {
-    let Health {
-        hooks,
-        maps,
-        lost,
-        lost_orphan_bytes,
-        reading_seconds,
-        resident_bytes,
-    } = &live.health;
-    let attached = hooks.iter().filter(|hook| hook.attached).count();
-    let lost: u64 = lost.values().sum();
+fn facts(live: &Live) -> Vec<String> {
+    let health = &live.health;
+    let attached = health.hooks.iter().filter(|hook| hook.attached).count();
     let mut facts = vec![
-        format!("hooks {attached}/{}", hooks.len()),
-        format!("unrecorded {}", count(float(lost))),
+        format!("plan {}", escape_for_terminal(&live.plan)),
+        format!("hooks {attached}/{}", health.hooks.len()),
+        format!("unrecorded {}", count(float(health.lost.values().sum()))),
     ];
-    let fills = maps.iter().map(|map| {
+    facts.extend(health.maps.iter().map(|map| {
         let [entries, capacity] = [map.entries, map.capacity].map(|number| count(float(number)));
         format!("{} {entries}/{capacity}", escape_for_terminal(&map.map))
-    });
-    facts.extend(fills);
+    }));
     if live.groups_omitted > 0 {
         facts.push(format!("{} groups not shown", live.groups_omitted));
     }
-    if *lost_orphan_bytes > 0 {
-        let lost = bytes(float(*lost_orphan_bytes));
+    if health.lost_orphan_bytes > 0 {
+        let lost = bytes(float(health.lost_orphan_bytes));
         facts.push(format!("{lost} of orphans unknown"));
     }
-    facts.push(format!("read in {}", seconds(*reading_seconds)));
-    facts.push(format!("memory {}", bytes(float(*resident_bytes))));
-    facts.into_iter()
+    facts.push(format!("read in {}", seconds(health.reading_seconds)));
+    facts.push(format!("memory {}", bytes(float(health.resident_bytes))));
+    facts
 }

@@ -1,12 +1,12 @@
 //! Elements shared by several parts of the view.
 
 use ratatui::Frame;
-use ratatui::layout::{Alignment, Constraint, Rect};
+use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Text};
-use ratatui::widgets::{Cell, Row, Sparkline, Table};
+use ratatui::widgets::{Cell, Row, Table};
 
-use crate::top::column::Column;
+use crate::top::column::{Column, Shown};
 use crate::top::history::Track;
 
 /// Heads of tables.
@@ -18,7 +18,7 @@ pub(super) const FAINT: Style = Style::new().add_modifier(Modifier::DIM);
 pub(super) const ALARM: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
 
 /// The style of a column's numbers.
-pub(super) const fn style(column: Column) -> Style {
+const fn style(column: Column) -> Style {
     match column {
         Column::Aborts | Column::Resets => Style::new().fg(Color::Yellow),
         Column::Discarded | Column::Lost | Column::Unread => Style::new().fg(Color::Red),
@@ -39,24 +39,20 @@ pub(super) fn number(column: Column, value: Option<f64>) -> Cell<'static> {
 
 /// Right-aligned text.
 pub(super) fn right(text: impl Into<String>) -> Cell<'static> {
-    Cell::from(Text::from(text.into()).alignment(Alignment::Right))
+    Cell::from(Text::from(text.into()).right_aligned())
 }
 
 /// A name, truncated to the room for it.
-pub(super) fn fit(name: &str, width: usize) -> String {
+pub(super) fn fit(name: &str, width: u16) -> String {
+    let width = usize::from(width);
     if Line::from(name).width() <= width {
         return name.to_owned();
     }
-    let mut cut = String::new();
-    for letter in name.chars() {
-        cut.push(letter);
-        if Line::from(cut.as_str()).width() >= width {
-            cut.pop();
-            break;
-        }
+    let mut cut = name.to_owned();
+    while !cut.is_empty() && Line::from(cut.as_str()).width() >= width {
+        cut.pop();
     }
-    cut.push('…');
-    cut
+    cut + "…"
 }
 
 /// A table without lines, its head in bold.
@@ -74,31 +70,26 @@ pub(super) fn table<'a>(
     frame.render_widget(table, area);
 }
 
-/// The trend of a column, as wide as the area.
+/// The trend of a column as bars, the newest at the right.
 pub(super) fn trend(
-    frame: &mut Frame<'_>,
-    area: Rect,
     track: &Track,
     column: Column,
     window: usize,
-) {
-    let steps = usize::from(area.width);
-    let trend = track.trend(column, window, steps);
-    let highest = trend.iter().copied().fold(0.0, f64::max);
-    if highest <= 0.0 || area.is_empty() {
-        return;
-    }
-    let eighths = f64::from(area.height) * 8.0;
+    width: u16,
+    height: u16,
+) -> Text<'static> {
+    const LEVELS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let rates = track.trend(column, window, width.into());
+    let highest = rates.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
     // Anything above zero is visible, however low.
-    let bars = trend.iter().map(|value| whole(value / highest * eighths));
-    let bars: Vec<u64> = std::iter::repeat_n(0, steps - trend.len())
-        .chain(bars)
-        .collect();
-    let sparkline = Sparkline::default()
-        .data(bars)
-        .max(u64::from(area.height) * 8)
-        .style(style(column));
-    frame.render_widget(sparkline, area);
+    let eighths = f64::from(height) * 8.0 / highest;
+    let bars: Vec<_> = rates.iter().map(|rate| whole(rate * eighths)).collect();
+    let lines = (0..usize::from(height)).rev().map(|line| {
+        let bars = bars.iter().map(|bar| bar.saturating_sub(line * 8).min(8));
+        bars.map(|eighths| LEVELS[eighths]).collect::<String>()
+    });
+    let text: Text<'_> = lines.map(Line::from).collect();
+    text.right_aligned().style(style(column))
 }
 
 #[expect(
@@ -106,51 +97,42 @@ pub(super) fn trend(
     clippy::cast_sign_loss,
     reason = "between 0 and the eighths of a terminal's height"
 )]
-fn whole(value: f64) -> u64 {
-    value.ceil() as u64
-}
-
-/// The name of its rate above its trend, where both have 15 columns.
-fn head(column: Column) -> String {
-    match column {
-        Column::Discarded => "disc./s".to_owned(),
-        other => other.head(true),
-    }
+fn whole(value: f64) -> usize {
+    value.ceil() as usize
 }
 
 /// Current rate and trend of the most important columns, side by side.
 pub(super) fn tiles(frame: &mut Frame<'_>, area: Rect, track: &Track, window: usize) {
-    const TILES: &[Column] = &[
-        Column::Closes,
-        Column::Aborts,
-        Column::Discarded,
-        Column::Blocked,
-        Column::Lost,
+    const TILES: [(Column, &str); 5] = [
+        (Column::Closes, "closes/s"),
+        (Column::Aborts, "aborts/s"),
+        (Column::Discarded, "disc./s"),
+        (Column::Blocked, "block/s"),
+        (Column::Lost, "lost/s"),
     ];
+    if area.is_empty() {
+        return;
+    }
     // No narrower than a name and a number.
     let count = usize::from(area.width / 15).clamp(1, TILES.len());
     let width = area.width / u16::try_from(count).unwrap_or(1);
     let shown = &TILES[usize::from(count < TILES.len())..][..count];
-    for (&column, x) in shown.iter().zip((area.x..).step_by(width.into())) {
-        let tile = Rect {
-            x,
-            width: width - 1,
-            ..area
-        };
-        let now = track.rate.as_ref().map(|rate| rate[column]);
+    for (&(column, name), x) in shown.iter().zip((area.x..).step_by(width.into())) {
+        let tile = Rect { x, width, ..area };
+        let [tile, _] =
+            Layout::horizontal([Constraint::Fill(1), Constraint::Length(1)]).areas(tile);
+        let [head, below] =
+            Layout::vertical([Constraint::Length(1), Constraint::Fill(1)]).areas(tile);
+        let now = track.figures.number(column, Shown::Rates);
         let number = now.map_or("-".to_owned(), |now| column.text(now));
-        let line = Line::from(format!("{} {number}", head(column)));
+        let line = Line::from(format!("{name} {number}"));
         let line = line.style(if now.is_some_and(|now| now > 0.0) {
             style(column).add_modifier(Modifier::BOLD)
         } else {
             FAINT
         });
-        frame.render_widget(line, Rect { height: 1, ..tile });
-        let below = Rect {
-            y: tile.y + 1,
-            height: tile.height.saturating_sub(1),
-            ..tile
-        };
-        trend(frame, below, track, column, window);
+        frame.render_widget(line, head);
+        let trend = trend(track, column, window, below.width, below.height);
+        frame.render_widget(trend, below);
     }
 }

@@ -1,7 +1,7 @@
 //! The latest closes that lost payload or blocked for long.
 
 use ratatui::Frame;
-use ratatui::layout::Rect;
+use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::Line;
 use ratatui::widgets::{Cell, Row};
 
@@ -10,51 +10,46 @@ use crate::live::RecentClose;
 use crate::text::{age, escape_for_terminal};
 use crate::top::column::{Column, float};
 
-/// Heading, width and content of a cell.
-type Part = (&'static str, u16, fn(&RecentClose) -> Cell<'static>);
-
-/// Minimum width for all parts.
+/// Minimum width for all columns.
 const WIDE: u16 = 150;
 
-const PARTS: &[Part] = &[
-    ("who", 18, |one| name(&who(one), 18)),
-    ("outcome", 18, |one| name(&one.outcome, 18)),
-    ("lost", 8, |one| {
-        number(
-            Column::Lost,
-            Some(float(one.unsent + one.unacked + one.unread)),
-        )
-    }),
-    ("blocked", 7, |one| {
-        number(Column::Blocked, Some(one.blocked_seconds))
-    }),
+/// Headings and widths of the columns; one for the peer takes the rest.
+const COLUMNS: &[(&str, u16)] = &[
+    ("ago", 4),
+    ("who", 18),
+    ("outcome", 18),
+    ("lost", 8),
+    ("blocked", 7),
+];
+const WIDE_COLUMNS: &[(&str, u16)] = &[
+    ("ago", 4),
+    ("unit", 30),
+    ("who", 22),
+    ("outcome", 18),
+    ("unsent", 8),
+    ("unacked", 8),
+    ("unread", 8),
+    ("blocked", 7),
+    ("here", 22),
 ];
 
-const WIDE_PARTS: &[Part] = &[
-    ("unit", 30, |one| name(&one.unit, 30)),
-    ("who", 22, |one| name(&who(one), 22)),
-    ("outcome", 18, |one| name(&one.outcome, 18)),
-    ("unsent", 8, |one| {
-        number(Column::Discarded, Some(float(one.unsent)))
-    }),
-    ("unacked", 8, |one| {
-        number(Column::Discarded, Some(float(one.unacked)))
-    }),
-    ("unread", 8, |one| {
-        number(Column::Unread, Some(float(one.unread)))
-    }),
-    ("blocked", 7, |one| {
-        number(Column::Blocked, Some(one.blocked_seconds))
-    }),
-    ("here", 22, |one| name(&one.local, 22)),
-];
-
-fn name(text: &str, width: usize) -> Cell<'static> {
-    Cell::from(fit(&escape_for_terminal(text), width))
-}
-
-fn who(one: &RecentClose) -> String {
-    format!("{}[{}]", one.comm, one.pid)
+/// The cell of a close below a heading.
+fn cell(one: &RecentClose, heading: &str, width: u16, now: f64) -> Cell<'static> {
+    let text = |text: &str| Cell::from(fit(&escape_for_terminal(text), width));
+    let bytes = |column, bytes| number(column, Some(float(bytes)));
+    match heading {
+        "ago" => right(age(now - one.at)).style(FAINT),
+        "unit" => text(&one.unit),
+        "who" => text(&format!("{}[{}]", one.comm, one.pid)),
+        "outcome" => text(&one.outcome),
+        "lost" => bytes(Column::Lost, one.unsent + one.unacked + one.unread),
+        "unsent" => bytes(Column::Discarded, one.unsent),
+        "unacked" => bytes(Column::Discarded, one.unacked),
+        "unread" => bytes(Column::Unread, one.unread),
+        "blocked" => number(Column::Blocked, Some(one.blocked_seconds)),
+        "here" => text(&one.local),
+        _ => text(&one.remote),
+    }
 }
 
 /// Draws as many as there is room for, below a heading; `now` is in Unix seconds.
@@ -64,40 +59,32 @@ pub(super) fn draw<'a>(
     now: f64,
     closes: impl Iterator<Item = &'a RecentClose>,
 ) {
-    let parts = if area.width < WIDE { PARTS } else { WIDE_PARTS };
-    let mut widths = vec![4];
-    widths.extend(parts.iter().map(|(_, width, _)| width));
-    let taken = widths.iter().map(|width| width + 1).sum();
-    let rest = area.width.saturating_sub(taken);
-    widths.push(rest);
-    let head = std::iter::once(right("ago"));
-    let head = head.chain(parts.iter().map(|&(title, _, _)| match title {
-        "who" | "outcome" | "unit" | "here" => Cell::from(title),
+    let [title, below] = Layout::vertical([Constraint::Length(1), Constraint::Fill(1)]).areas(area);
+    let heading = "costly closes: payload lost, or blocked for 100ms and more";
+    frame.render_widget(Line::from(heading).style(FAINT), title);
+    let columns = if area.width < WIDE {
+        COLUMNS
+    } else {
+        WIDE_COLUMNS
+    };
+    let mut columns = columns.to_vec();
+    let taken = columns.iter().map(|(_, width)| width + 1).sum();
+    columns.push(("peer", area.width.saturating_sub(taken)));
+    let head = columns.iter().map(|&(heading, _)| match heading {
+        "who" | "outcome" | "unit" | "here" | "peer" => Cell::from(heading),
         number => right(number),
-    }));
-    let head = Row::new(head.chain([Cell::from("peer")]));
-    let room = usize::from(area.height.saturating_sub(2));
-    let mut any = false;
+    });
     let rows: Vec<_> = closes
-        .take(room)
+        .take(below.height.saturating_sub(1).into())
         .map(|one| {
-            any = true;
-            let ago = right(age(now - one.at)).style(FAINT);
-            let cells = parts.iter().map(|(_, _, cell)| cell(one));
-            let peer = name(&one.remote, rest.into());
-            Row::new(std::iter::once(ago).chain(cells).chain([peer]))
+            let columns = columns.iter();
+            Row::new(columns.map(|&(heading, width)| cell(one, heading, width, now)))
         })
         .collect();
-    let title = Line::from("costly closes: payload lost, or blocked for 100ms and more");
-    frame.render_widget(title.style(FAINT), Rect { height: 1, ..area });
-    let below = Rect {
-        y: area.y + 1,
-        height: area.height.saturating_sub(1),
-        ..area
-    };
-    if any {
-        table(frame, below, head, rows, &widths);
-    } else {
+    if rows.is_empty() {
         frame.render_widget(Line::from(" none of late").style(FAINT), below);
+    } else {
+        let widths: Vec<_> = columns.iter().map(|&(_, width)| width).collect();
+        table(frame, below, Row::new(head), rows, &widths);
     }
 }

@@ -1,15 +1,15 @@
 //! All units: the trends of the host, the table, and the latest costly closes.
 
 use ratatui::Frame;
-use ratatui::layout::Rect;
+use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Modifier, Style};
 use ratatui::widgets::{Cell, Row as TableRow};
 
 use super::pieces::{fit, number, right, table, tiles, trend};
-use super::{Picture, recent, stack};
-use crate::top::column::Column;
-use crate::top::rows::{self, Row};
-use crate::top::state::{Shown, ViewState};
+use super::{Picture, recent};
+use crate::top::column::{Column, Shown};
+use crate::top::history::Row;
+use crate::top::state::ViewState;
 
 /// Width of a number, including the gap before it.
 const NUMBER: u16 = 10;
@@ -35,11 +35,13 @@ pub(super) fn draw(
         ..16 => 0,
         height => height / 3 - 1,
     };
-    let table_height = area.height - tiles_height - recent_height;
-    let [top, middle, bottom] = stack(area, [tiles_height, table_height, recent_height]);
-    if !top.is_empty() {
-        tiles(frame, top, &picture.history.host, picture.history.window);
-    }
+    let [top, middle, bottom] = Layout::vertical([
+        Constraint::Length(tiles_height),
+        Constraint::Fill(1),
+        Constraint::Length(recent_height),
+    ])
+    .areas(area);
+    tiles(frame, top, &picture.history.host, picture.history.window);
     units(frame, middle, picture, rows, state);
     if let Some(live) = &picture.history.live
         && !bottom.is_empty()
@@ -52,30 +54,34 @@ pub(super) fn draw(
 struct Plan {
     name: u16,
     numbers: Vec<Column>,
+    /// Width of the trend of the column by which units are sorted; it stands at the right.
     trend: u16,
+    /// Width from the numbers to the right.
+    rest: u16,
 }
 
 impl Plan {
     fn new(width: u16, sort: Column) -> Self {
         let most = usize::from(width.saturating_sub(NAME.0) / NUMBER).max(1);
         let by_worth = Column::BY_WORTH.iter().filter(|column| **column != sort);
-        let sorted = Column::NUMBERS.iter().filter(|column| **column == sort);
+        let sorted = Column::numbers().iter().filter(|column| **column == sort);
         let mut numbers: Vec<_> = sorted.chain(by_worth).copied().take(most).collect();
         numbers.sort();
-        let rest = width - (u16::try_from(numbers.len()).unwrap_or(0) * NUMBER).min(width);
+        let numbers_width = u16::try_from(numbers.len()).unwrap_or(0) * NUMBER;
+        let rest = width.saturating_sub(numbers_width);
         let trend = match rest.saturating_sub(NAME.1 / 2) {
-            ..TREND_LEAST => 0,
+            room if room < TREND.0 => 0,
             room => room.min(TREND.1),
         };
+        let name = (rest - trend).min(NAME.1);
         Self {
-            name: (rest - trend).min(NAME.1),
+            name,
             numbers,
-            trend,
+            trend: if sort == Column::Unit { 0 } else { trend },
+            rest: rest - name,
         }
     }
 }
-
-const TREND_LEAST: u16 = TREND.0;
 
 fn units(
     frame: &mut Frame<'_>,
@@ -90,27 +96,32 @@ fn units(
     let selected = state.row(&names);
     let first = (selected + 1).saturating_sub(state.page);
     let shown = rows.iter().enumerate().skip(first).take(state.page);
-    let lines = shown.clone().map(|(index, (name, unit))| {
-        let is_selected = index == selected;
-        let mark = if is_selected { '▶' } else { ' ' };
-        // The gap before the numbers belongs to the first one.
-        let name = format!(
-            "{mark}{}",
-            fit(name, usize::from(plan.name).saturating_sub(1))
-        );
-        let numbers = plan
-            .numbers
-            .iter()
-            .map(|&column| number(column, rows::number(&unit.track, column, state.shown)));
-        let line = TableRow::new(std::iter::once(Cell::from(name)).chain(numbers));
-        if is_selected {
-            line.style(Style::new().add_modifier(Modifier::REVERSED))
+    let lines = shown.map(|(index, (name, unit))| {
+        let (mark, style) = if index == selected {
+            ('▶', Style::new().add_modifier(Modifier::REVERSED))
         } else {
-            line
+            (' ', Style::new())
+        };
+        // The gap before the numbers belongs to the first one.
+        let name = format!("{mark}{}", fit(name, plan.name.saturating_sub(1)));
+        let figures = &unit.track.figures;
+        let mut cells = vec![Cell::from(name)];
+        cells.extend(
+            plan.numbers
+                .iter()
+                .map(|&column| number(column, figures.number(column, state.shown))),
+        );
+        if plan.trend > 0 {
+            let (sort, window) = (state.sort, picture.history.window);
+            cells.push(trend(&unit.track, sort, window, plan.trend - 1, 1).into());
         }
+        TableRow::new(cells).style(style)
     });
     let mut widths = vec![plan.name];
     widths.extend(plan.numbers.iter().map(|_| NUMBER - 1));
+    if plan.trend > 0 {
+        widths.push(plan.rest - 1);
+    }
     table(
         frame,
         area,
@@ -118,19 +129,6 @@ fn units(
         lines,
         &widths,
     );
-    let right = area.right() - plan.trend;
-    if plan.trend > 0 && state.sort != Column::Unit {
-        for (y, (_, (_, unit))) in (area.y + 1..area.bottom()).zip(shown) {
-            let place = Rect::new(right + 1, y, plan.trend - 1, 1);
-            trend(
-                frame,
-                place,
-                &unit.track,
-                state.sort,
-                picture.history.window,
-            );
-        }
-    }
 }
 
 fn head(
@@ -154,14 +152,13 @@ fn head(
         format!("{} of {all}", rows.len())
     };
     let name = marked(Column::Unit, picture.history.title());
-    let name = fit(&format!(" {name} ({count})"), plan.name.into());
-    let numbers = plan
-        .numbers
-        .iter()
-        .map(|&column| right(marked(column, column.head(state.shown == Shown::Rates))));
-    let mut cells: Vec<_> = std::iter::once(Cell::from(name)).chain(numbers).collect();
-    if plan.trend > 0 && state.sort != Column::Unit {
-        cells.push(Cell::from(format!(" {}/s of late", state.sort.name())));
+    let name = fit(&format!(" {name} ({count})"), plan.name);
+    let numbers = plan.numbers.iter();
+    let heads =
+        numbers.map(|&column| right(marked(column, column.head(state.shown == Shown::Rates))));
+    let mut cells: Vec<_> = [Cell::from(name)].into_iter().chain(heads).collect();
+    if plan.trend > 0 {
+        cells.push(Cell::from(format!(" {} of late", state.sort.head(true))));
     }
     TableRow::new(cells)
 }

@@ -16,7 +16,6 @@ use crate::top::column::Column;
 use crate::top::draw::{Picture, draw};
 use crate::top::features::Features;
 use crate::top::history::History;
-use crate::top::rows::rows;
 use crate::top::state::ViewState;
 
 const PLAIN: Features = Features {
@@ -55,7 +54,7 @@ impl Scene {
 
     pub(super) fn press(mut self, keys: impl IntoIterator<Item = KeyCode>) -> Self {
         for key in keys {
-            let names = rows(&self.history, &self.state);
+            let names = self.history.rows(&self.state);
             let names: Vec<String> = names.iter().map(|(name, _)| (*name).to_owned()).collect();
             let names: Vec<_> = names.iter().map(String::as_str).collect();
             self.state.key(KeyEvent::from(key), &names);

@@ -25,7 +25,7 @@ fn web(closes: u64) -> Group {
 fn rates(history: &History) -> [Option<f64>; 2] {
     let closes = |rate: Option<Numbers>| rate.map(|rate| rate[Column::Closes]);
     let unit = &history.units["web"];
-    [history.host.rate, unit.track.rate].map(closes)
+    [history.host.figures.rate, unit.track.figures.rate].map(closes)
 }
 
 #[test]
@@ -33,7 +33,7 @@ fn a_rate_takes_two_readings() {
     assert_eq!(rates(&history([live(0.0, vec![web(10)])])), [None, None]);
     let history = history([live(0.0, vec![web(10)]), live(4.0, vec![web(30)])]);
     assert_eq!(rates(&history), [Some(5.0), Some(5.0)]);
-    let rate = history.host.rate.unwrap();
+    let rate = history.host.figures.rate.unwrap();
     assert_eq!(rate[Column::Discarded].to_bits(), 500.0_f64.to_bits());
     // What is there now has no rate.
     assert_eq!(rate[Column::Orphans].to_bits(), 4.0_f64.to_bits());
@@ -105,7 +105,7 @@ fn what_is_retired_makes_no_rate() {
         live(0.0, vec![web(900), retired(5)]),
         live(2.0, vec![retired(905)]),
     ]);
-    let rate = history.units["retired"].track.rate.unwrap();
+    let rate = history.units["retired"].track.figures.rate.unwrap();
     assert_eq!(rate[Column::Closes].to_bits(), 0.0_f64.to_bits());
     assert!(!history.units.contains_key("web"));
 }
