@@ -83,8 +83,8 @@ pub struct Labels(Box<[Box<str>]>);
 
 impl Labels {
     /// Labels with these values. The value of a label that does not apply is empty.
-    pub fn new<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
-        Self(values.into_iter().map(Box::from).collect())
+    pub fn new(values: impl IntoIterator<Item: Into<Box<str>>>) -> Self {
+        Self(values.into_iter().map(Into::into).collect())
     }
 
     /// Labels with the same value for every dimension: `other`, `retired`.

@@ -13,7 +13,7 @@ pub use self::recent::RecentCloses;
 pub(crate) use self::ring::RING_EVENTS;
 pub use self::ring::{WatchError, Watcher};
 pub use self::time::Clock;
-use crate::attribution::Names;
+use crate::attribution::{Names, comm};
 
 /// An event for watchers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -192,11 +192,9 @@ fn end(event: &Event, names: Option<&Names>, clock: &Clock) -> End {
 
 fn connection(event: &Event, names: Option<&Names>) -> Connection {
     let name = |name: fn(&Names) -> &String| names.map(name).cloned().unwrap_or_default();
-    let comm = event.comm.map(u64::to_ne_bytes).concat();
-    let comm = comm.split(|byte| *byte == 0).next().unwrap_or_default();
     Connection {
         id: format!("{}-{}", event.tid, event.start_ns),
-        comm: String::from_utf8_lossy(comm).into_owned(),
+        comm: comm(event.comm),
         pid: event.tgid,
         tid: event.tid,
         unit: name(|names| &names.unit),

@@ -13,6 +13,8 @@ use aya_obj::generated::{
 };
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::SetStruct;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{self, ForkResult, Pid};
 use perf_event_open_sys as perf;
@@ -198,19 +200,18 @@ pub(crate) fn now_ns() -> u64 {
     })
 }
 
+#[derive(Clone, Copy)]
+struct Linger2;
+
+nix::setsockopt_impl!(
+    Linger2,
+    libc::IPPROTO_TCP,
+    libc::TCP_LINGER2,
+    i32,
+    SetStruct<i32>
+);
+
 /// Sets `TCP_LINGER2`: seconds in `FIN_WAIT2` after the close; negative aborts.
-pub fn set_linger2(socket: &impl AsRawFd, seconds: i32) -> io::Result<()> {
-    let length = libc::socklen_t::try_from(size_of_val(&seconds)).map_err(io::Error::other)?;
-    // SAFETY: the kernel reads `length` bytes, the size of `seconds`.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_LINGER2,
-            (&raw const seconds).cast(),
-            length,
-        )
-    };
-    Errno::result(result)?;
-    Ok(())
+pub fn set_linger2(socket: &impl AsFd, seconds: i32) -> io::Result<()> {
+    Ok(setsockopt(socket, Linger2, &seconds)?)
 }

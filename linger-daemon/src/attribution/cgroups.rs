@@ -73,7 +73,6 @@ impl Cgroups {
     }
 }
 
-/// The folders in a folder.
 fn folders(folder: &Path) -> impl Iterator<Item = PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries

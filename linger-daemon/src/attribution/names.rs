@@ -167,13 +167,13 @@ impl Namer {
     #[must_use]
     pub fn labels(&self, group: &Group, cgroup: Option<&Cgroup>, paths: &impl Paths) -> Labels {
         let names = cgroup.map(|cgroup| &cgroup.names);
-        let values = self.dimensions.iter().map(|dimension| {
+        Labels::new(self.dimensions.iter().map(|dimension| {
             let name = match dimension {
                 Dimension::Unit => names.map(|names| names.unit.clone()),
                 Dimension::Slice => names.map(|names| names.slice.clone()),
                 Dimension::Container => names.map(|names| names.container.clone()),
                 Dimension::Pod => names.map(|names| names.pod.clone()),
-                Dimension::Comm => Some(comm(group)),
+                Dimension::Comm => Some(comm(group.comm)),
                 Dimension::Exe => paths
                     .exe(&group.exe())
                     .and_then(|path| join(&path))
@@ -182,16 +182,14 @@ impl Namer {
                 Dimension::Family => family(group.family).map(Into::into),
             };
             name.unwrap_or_default()
-        });
-        let values: Vec<String> = values.collect();
-        Labels::new(values.iter().map(String::as_str))
+        }))
     }
 }
 
-/// The name of a group's process as text; invalid UTF-8 shows as U+FFFD.
+/// The name of a process, as the kernel side copies it, as text; invalid UTF-8 shows as U+FFFD.
 #[must_use]
-pub fn comm(group: &Group) -> String {
-    let bytes = group.comm();
+pub fn comm(words: [u64; 2]) -> String {
+    let bytes = words.map(u64::to_ne_bytes).concat();
     String::from_utf8_lossy(until_zero(&bytes)).into_owned()
 }
 

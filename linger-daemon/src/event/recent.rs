@@ -16,7 +16,6 @@ pub struct RecentCloses {
     closes: VecDeque<Close>,
 }
 
-/// Maximum number of closes kept.
 const MOST: usize = 100;
 
 impl RecentCloses {

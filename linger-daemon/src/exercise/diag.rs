@@ -143,7 +143,6 @@ fn ipv4(address: &socket2::SockAddr) -> io::Result<SocketAddrV4> {
     }
 }
 
-/// A field of an answer.
 fn part<const LENGTH: usize>(answer: &[u8], offset: usize) -> io::Result<[u8; LENGTH]> {
     let bytes = answer.get(offset..offset + LENGTH);
     let bytes = bytes.and_then(|bytes| bytes.try_into().ok());

@@ -86,7 +86,6 @@ mod ioctls {
     nix::ioctl_read_bad!(inq, libc::FIONREAD, c_int);
 }
 
-/// One of the queue ioctls.
 type QueueIoctl = unsafe fn(libc::c_int, *mut libc::c_int) -> nix::Result<libc::c_int>;
 
 fn queue_length(socket: &Socket, ioctl: QueueIoctl) -> io::Result<u64> {

@@ -21,7 +21,6 @@ use crate::attribution::{Cgroup, Cgroups, Dimension, Labels, Namer, Names, comm}
 use crate::config::Config;
 use crate::probe::Maps;
 
-/// The groups of the ledger.
 pub(super) struct Groups {
     pub(super) notes: Notes,
     numbers: BpfMap<MapData, u64, Group>,
@@ -68,7 +67,6 @@ struct KnownGroup {
     orphans_under_way: u64,
 }
 
-/// The result of reading the ledger.
 #[derive(Default)]
 pub(super) struct Reading {
     /// The counts to show, by labels: several groups may have the same.
@@ -83,7 +81,6 @@ pub(super) struct Reading {
     too_many: HashSet<Arc<Labels>>,
 }
 
-/// A group in a reading.
 pub(super) struct GroupReading {
     group: Group,
     sum: u64,
@@ -91,7 +88,6 @@ pub(super) struct GroupReading {
 }
 
 impl Groups {
-    /// Takes the maps.
     pub(super) fn new(
         maps: &mut Maps,
         cgroups: Cgroups,
@@ -144,7 +140,6 @@ impl Groups {
         Ok(())
     }
 
-    /// The dimensions that the labels stand for.
     pub(super) fn dimensions(&self) -> &Arc<[Dimension]> {
         self.namer.dimensions()
     }
@@ -286,10 +281,9 @@ impl Groups {
         Ok(())
     }
 
-    /// Whether a group is left out.
     fn is_left_out(&self, group: &Group, cgroup: Option<&Cgroup>) -> bool {
         let unit = cgroup.map(|cgroup| cgroup.names.unit.as_str());
-        let comm = (self.keyed & keyed::COMM != 0).then(|| comm(group));
+        let comm = (self.keyed & keyed::COMM != 0).then(|| comm(group.comm));
         !self.admission.admits(unit, comm.as_deref())
     }
 }
@@ -301,7 +295,6 @@ impl Reading {
         add(total.or_insert_with(|| Box::new(Counters::ZERO)), counters);
     }
 
-    /// Adds what a group counted.
     fn add(&mut self, group: &Group, known: &KnownGroup, counters: &Counters, groups: &Groups) {
         let labels = if known.is_other {
             &groups.shared[OTHER]

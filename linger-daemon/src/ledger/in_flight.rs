@@ -20,7 +20,6 @@ pub(super) struct InFlight {
     parked: HashMap<MapData, u64, ParkedClose>,
 }
 
-/// The result of a sweep.
 #[derive(Default)]
 pub(super) struct Sweep {
     /// Whether a close in flight is to end with the return of close(2).
@@ -32,7 +31,6 @@ pub(super) struct Sweep {
 const SLOTS: usize = MAX_CLOSES as usize;
 
 impl InFlight {
-    /// Takes the maps.
     pub(super) fn take(maps: &mut Maps) -> Result<Self, LedgerError> {
         Ok(Self {
             slots: Shared::map(maps, "CLOSES", SLOTS * size_of::<Slot>())?,
@@ -41,7 +39,6 @@ impl InFlight {
         })
     }
 
-    /// Counts the closes in flight.
     pub(super) fn count(&self) -> Result<u64, LedgerError> {
         let is_taken = |slot: &usize| self.owner(*slot).load(Ordering::Relaxed) != 0;
         let slots = (0..SLOTS).filter(is_taken).count();
@@ -100,14 +97,12 @@ impl InFlight {
         self.word(slot, offset_of!(Slot, owner))
     }
 
-    /// A word of a slot, `offset` bytes into it.
     fn word(&self, slot: usize, offset: usize) -> &AtomicU64 {
         self.slots.word(slot * size_of::<Slot>() + offset)
     }
 }
 
 impl Sweep {
-    /// Adds a close that was found.
     fn add(&mut self, close: Close, is_missed: bool) {
         if is_missed {
             self.missed.push(close);

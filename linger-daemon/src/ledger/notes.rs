@@ -48,7 +48,6 @@ impl Notes {
         self.change(group, |note| note.most_series = most_series)
     }
 
-    /// Counts an orphan of a group that was given up.
     pub(super) fn give_up(&mut self, group: &Group, given_up: GivenUp) -> Result<(), LedgerError> {
         self.change(group, |note| given_up.count(&mut note.counters.orphans))
     }
@@ -73,14 +72,12 @@ impl Notes {
         last.filter(|group| *group != Group::ZERO).collect()
     }
 
-    /// Adds what is kept of a group to its counters.
     pub(super) fn add_to(&self, group: &Group, counters: &mut Counters) {
         if let Some(note) = self.notes.get(group) {
             add(counters, &note.counters);
         }
     }
 
-    /// Forgets a group.
     pub(super) fn forget(&mut self, group: &Group) {
         if self.notes.remove(group).is_some() {
             // What is not there is what is wanted.

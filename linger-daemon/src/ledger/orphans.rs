@@ -12,18 +12,14 @@ use super::{LedgerError, keys, take};
 use crate::probe::Maps;
 use crate::sys::now_ns;
 
-/// The records of orphans.
 pub(super) struct Records {
     map: HashMap<MapData, u64, Orphan>,
     /// How many records have each hint.
     hints: Shared,
-    /// How long one may live.
     ttl: Duration,
-    /// When they were last looked through.
     swept: Instant,
 }
 
-/// The orphans that a sweep removed.
 #[derive(Default)]
 pub(super) struct Sweep {
     /// Orphans that were given up, and whose they were.
@@ -38,7 +34,6 @@ const SWEEPS: u32 = 4;
 const LONGEST: Duration = Duration::from_secs(60);
 
 impl Records {
-    /// Takes the maps. A record may live for `ttl`.
     pub(super) fn new(maps: &mut Maps, ttl: Duration) -> Result<Self, LedgerError> {
         Ok(Self {
             map: take(maps, "ORPHANS")?,
@@ -48,7 +43,6 @@ impl Records {
         })
     }
 
-    /// From now on a record may live for `ttl`.
     pub(super) fn set_ttl(&mut self, ttl: Duration) {
         self.ttl = ttl;
     }

@@ -7,14 +7,12 @@ use super::{LedgerError, take};
 use crate::attribution::Paths;
 use crate::probe::Maps;
 
-/// The maps of paths.
 pub(crate) struct PathMaps {
     pub(super) cgroups: HashMap<MapData, u64, Path>,
     pub(super) exes: HashMap<MapData, Exe, Path>,
 }
 
 impl PathMaps {
-    /// Takes the maps.
     pub(crate) fn take(maps: &mut Maps) -> Result<Self, LedgerError> {
         Ok(Self {
             cgroups: take(maps, "CGROUPS")?,

@@ -15,7 +15,6 @@ use crate::sys::{attributes, bpf, number};
 
 const NAME: &str = "LEDGER";
 
-/// The counters of groups.
 pub(super) struct GroupCounters {
     map: PerCpuHashMap<MapData, Group, Counters>,
     cpus: usize,
@@ -28,7 +27,6 @@ const BATCH_BYTES: usize = 256 * 1024;
 const BATCH_ENTRIES: usize = 32;
 
 impl GroupCounters {
-    /// Takes the map.
     pub(super) fn take(maps: &mut Maps) -> Result<Self, LedgerError> {
         let cpus = nr_cpus().map_err(|(_, error)| read(NAME)(error.into()))?;
         Ok(Self {
@@ -94,7 +92,6 @@ impl GroupCounters {
         }
     }
 
-    /// Removes an entry, if it is there.
     pub(super) fn remove(&mut self, group: &Group) -> Result<(), LedgerError> {
         match self.map.remove(group) {
             Err(MapError::SyscallError(error))

@@ -24,12 +24,10 @@ impl RetiredTotals {
         Ok(Self { map, past })
     }
 
-    /// What is kept.
     pub(super) fn past(&self) -> &Past {
         &self.past
     }
 
-    /// Counts what was lost.
     pub(super) fn lose(&mut self, what: Lost, count: u64) -> Result<(), LedgerError> {
         if count == 0 {
             return Ok(());

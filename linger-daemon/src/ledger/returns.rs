@@ -40,7 +40,6 @@ enum Hook {
 }
 
 impl Returns {
-    /// Maps what the programs say.
     pub(crate) fn map(maps: &Maps) -> Result<Self, LedgerError> {
         Ok(Self {
             waits: Shared::map(maps, NAME, size_of::<Waits>())?,
@@ -54,7 +53,6 @@ impl Returns {
         last_ns.store(now_ns(), Ordering::Relaxed);
     }
 
-    /// Whether the return of close(2) is hooked.
     pub(super) fn is_hooked(&self) -> bool {
         matches!(self.hook, Hook::On { .. })
     }

@@ -13,11 +13,9 @@ use crate::sys::{now_ns, run};
 const NAME: &str = "UNDECIDED";
 const PLACES: usize = UNDECIDED_PLACES as usize;
 
-/// The places of those orphans.
 pub(crate) struct Undecided(Shared);
 
 impl Undecided {
-    /// Maps the places.
     pub(crate) fn map(maps: &Maps) -> Result<Self, LedgerError> {
         Shared::map(maps, NAME, PLACES * size_of::<Place>()).map(Self)
     }

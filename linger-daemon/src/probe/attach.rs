@@ -190,7 +190,6 @@ impl Loader {
         hooks
     }
 
-    /// The hooks of a plan.
     fn hooks(&self, plan: Plan) -> Vec<Hook> {
         hooks(plan, self.options.keyed, self.traits)
     }

@@ -108,12 +108,10 @@ impl Kernel {
         Ok((offsets, resolved))
     }
 
-    /// Whether the kernel has a function with this name.
     pub(super) fn has_function(&self, name: &str) -> bool {
         self.function(name).is_some()
     }
 
-    /// Whether the kernel has a struct with this name.
     pub(super) fn has_struct(&self, name: &str) -> bool {
         self.types.named(BTF_KIND_STRUCT, name).next().is_some()
     }
@@ -251,7 +249,6 @@ fn walk(at: Type, path: &str, base: u32, places: &mut Vec<Location>) {
     }
 }
 
-/// The location of a field.
 #[derive(Debug)]
 struct Location {
     bit_offset: u32,

@@ -161,17 +161,14 @@ impl Definition {
 
     /// Opens the event, to attach a program to it.
     fn open(&self, tracefs: &Path) -> io::Result<OwnedFd> {
+        let id = fs::read_to_string(tracefs.join("events").join(&self.event).join("id"))?;
+        let id = id.trim().parse().map_err(io::Error::other)?;
         let flags = perf::bindings::PERF_FLAG_FD_CLOEXEC.into();
-        let tracepoint = perf::bindings::PERF_TYPE_TRACEPOINT;
-        Ok(sys::open_event(tracepoint, self.id(tracefs)?, flags)?)
-    }
-
-    /// The id of the event.
-    fn id(&self, tracefs: &Path) -> io::Result<u64> {
-        let text = fs::read_to_string(tracefs.join("events").join(&self.event).join("id"))?;
-        text.trim()
-            .parse()
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+        Ok(sys::open_event(
+            perf::bindings::PERF_TYPE_TRACEPOINT,
+            id,
+            flags,
+        )?)
     }
 }
 
@@ -197,12 +194,10 @@ pub(super) struct Owner {
 impl Owner {
     /// This process.
     pub(super) fn here() -> Self {
-        let namespace = fs::metadata("/proc/self/ns/pid").map(|file| file.ino());
+        let namespace = fs::metadata("/proc/self/ns/pid").ok();
+        let namespace = namespace.and_then(|file| file.ino().try_into().ok());
         Self {
-            namespace: namespace
-                .ok()
-                .and_then(|inode| inode.try_into().ok())
-                .unwrap_or(0),
+            namespace: namespace.unwrap_or(0),
             pid: process::id(),
             started: start_of("self").unwrap_or(0),
         }
@@ -263,7 +258,6 @@ pub(super) struct Profile {
 }
 
 impl Profile {
-    /// Opens the profile for the kprobes of this owner.
     pub(super) fn open(owner: Owner) -> io::Result<Self> {
         let tracefs = tracefs().ok_or(io::ErrorKind::NotFound)?;
         Ok(Self {

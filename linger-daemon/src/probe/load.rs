@@ -103,7 +103,6 @@ pub(super) fn no_program(hook: Hook) -> AttachError {
     AttachError::Missing(format!("no program {}", hook.program))
 }
 
-/// Explains an error in one line.
 pub(super) fn explain(error: &ProgramError, point: Point) -> AttachError {
     let is_unsupported = code(error) == Some(ENOTSUPP);
     if let ProgramError::LoadError {

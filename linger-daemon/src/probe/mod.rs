@@ -2,7 +2,6 @@
 
 mod attach;
 mod btf;
-mod choose;
 mod constants;
 mod error;
 mod hooks;
@@ -18,7 +17,6 @@ mod takeover;
 
 pub use attach::{Attachment, Loader, cgroup_root, cgroups};
 pub use btf::{Kernel, KernelError, Resolved};
-pub use choose::choose;
 pub use error::{AttachError, PlanError, ProbeError};
 pub use hooks::{Hook, Point, Traits, blind, hooks};
 pub use kprobe::TRACEFS;
@@ -26,4 +24,4 @@ pub use options::LoadOptions;
 pub use pins::{Pins, PinsError};
 pub use preemption::Preemption;
 pub use programs::{Maps, Programs};
-pub use takeover::{PinnedPrograms, open_pinned};
+pub use takeover::{PinnedPrograms, choose, open_pinned};

@@ -45,11 +45,8 @@ fn preallocate(maps: &mut [u8]) {
     }
 }
 
-/// Where something is in an object.
 struct Sections {
-    /// The instructions.
     code: Vec<Range<usize>>,
-    /// The definitions of maps.
     maps: Range<usize>,
 }
 

@@ -172,7 +172,6 @@ impl Pins {
         map.get(&0, 0).ok()
     }
 
-    /// The pinned maps.
     pub(super) fn maps(&self) -> Result<Maps, PinsError> {
         let path = self.folder.join(MAPS);
         let names = names(&path).map_err(|error| failed("list", &path, error))?;
@@ -189,7 +188,6 @@ impl Pins {
             })
     }
 
-    /// The pinned links.
     pub(super) fn links(&self) -> Links {
         Links::Pinned(self.folder.join(LINKS))
     }
@@ -237,7 +235,6 @@ impl Pins {
         })
     }
 
-    /// Pins the link that keeps a program attached.
     pub(super) fn keep_link(&self, hook: Hook, link: &OwnedFd) -> Result<(), PinsError> {
         let path = self.link(hook);
         sys::pin(link, &path).map_err(|error| failed("pin the link", &path, error))

@@ -1,11 +1,13 @@
-//! Takes over, or uses, the programs and counts of another daemon.
+//! Attaches a plan, or takes over or uses the programs and counts of another daemon.
 
+use std::error::Error;
 use std::path::Path;
 
 use linger_ebpf::{LAYOUT, PinMetadata, Plan};
 use tracing::{info, warn};
 
-use super::attach::Attachment;
+use super::attach::{Attachment, Loader};
+use super::error::ProbeError;
 use super::hooks::{Answers, Hook, Traits, hooks};
 use super::kprobe::Owner;
 use super::options::{LoadOptions, fingerprint};
@@ -13,8 +15,54 @@ use super::pins::{Pins, PinsError};
 use super::preemption::Preemption;
 use super::programs::{Maps, Programs};
 
+/// Attaches the requested plan, or the best that works, or takes over the programs pinned by another daemon.
+///
+/// `prepare` gets the maps before anything is attached, and may take them. Its result is returned.
+pub fn choose<T, E: Error + Send + Sync + 'static>(
+    wanted: Option<Plan>,
+    options: LoadOptions,
+    pins: Option<&Pins>,
+    prepare: impl Fn(&mut Maps, Plan) -> Result<T, E>,
+) -> Result<(Attachment, T), ProbeError> {
+    let prepare = |maps: &mut Maps, plan| {
+        prepare(maps, plan).map_err(|error| ProbeError::Prepare(error.into()))
+    };
+    if let Some(pins) = pins
+        && let Some(attached) = take_over(pins, wanted, options)?
+    {
+        let prepared = prepare(&mut pins.maps()?, attached.plan)?;
+        return Ok((attached, prepared));
+    }
+    let loader = Loader::new(options)?;
+    let attempt = |plan| -> Result<_, ProbeError> {
+        let mut ready = loader.load(plan)?;
+        if let Some(pins) = pins {
+            pins.keep_maps(&ready.maps)?;
+        }
+        let prepared = prepare(&mut ready.maps, plan)?;
+        Ok((loader.attach(ready, pins)?, prepared))
+    };
+    let attempt = |plan| {
+        let done = attempt(plan);
+        if let (Err(_), Some(pins)) = (&done, pins) {
+            pins.clear()?;
+        }
+        done
+    };
+    if let Some(plan) = wanted {
+        return attempt(plan);
+    }
+    for &plan in Plan::ALL {
+        match attempt(plan) {
+            Err(ProbeError::Plan(error)) => info!("{error}"),
+            done => return done,
+        }
+    }
+    Err(ProbeError::NoPlan)
+}
+
 /// Takes over the pinned programs if they meet these requirements, and removes them otherwise.
-pub(super) fn take_over(
+fn take_over(
     pins: &Pins,
     wanted: Option<Plan>,
     options: LoadOptions,
@@ -123,7 +171,6 @@ fn understand(metadata: &PinMetadata) -> Result<(Plan, Vec<Hook>), String> {
     Ok((plan, hooks(plan, metadata.keyed, traits)))
 }
 
-/// The version of the daemon that loaded the programs.
 fn version(metadata: &PinMetadata) -> String {
     let text = metadata.version.split(|byte| *byte == 0).next();
     String::from_utf8_lossy(text.unwrap_or_default()).into_owned()

@@ -82,7 +82,6 @@ impl Counting {
         Ok(Metrics::new(Arc::new(source), facts).with_recent(Arc::new(recent)))
     }
 
-    /// Maintains the ledger now.
     pub(super) fn maintain(&self) -> Result<(), LedgerError> {
         lock(&self.ledger).maintain()
     }

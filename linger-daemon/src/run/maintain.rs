@@ -60,7 +60,6 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_millis(10);
 
-    /// A maintenance in the background.
     struct Maintained {
         /// The socket of the manager that is told.
         socket: UnixDatagram,

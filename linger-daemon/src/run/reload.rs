@@ -15,7 +15,6 @@ use crate::notify::Manager;
 pub(super) struct Running {
     /// Where the configuration is read again.
     pub(super) sources: Sources,
-    /// The configuration in effect.
     pub(super) config: Config,
     pub(super) ledger: Arc<Mutex<Ledger>>,
     pub(super) log: Log,

@@ -10,7 +10,6 @@ use aya_obj::generated::{
     BTF_KIND_TYPEDEF, BTF_KIND_UNION, BTF_KIND_VAR, BTF_KIND_VOLATILE,
 };
 
-/// The types of a kernel.
 pub(super) struct Types {
     bytes: Vec<u8>,
     /// Offset of the string section, which holds all names.
@@ -21,7 +20,6 @@ pub(super) struct Types {
     named: Vec<(u32, u32)>,
 }
 
-/// Why BTF is invalid.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Malformed {
     #[error("it does not begin as BTF of this machine does")]
@@ -42,7 +40,6 @@ const HEAD: usize = 12;
 const MAX_CHAIN: usize = 64;
 
 impl Types {
-    /// Indexes all types.
     pub(super) fn new(bytes: Vec<u8>) -> Result<Self, Malformed> {
         let field = |at| word(&bytes, at).map(|word| word as usize);
         let header = || {
@@ -100,7 +97,6 @@ impl Types {
     }
 }
 
-/// A type.
 #[derive(Clone, Copy)]
 pub(in crate::probe) struct Type<'a> {
     types: &'a Types,
@@ -108,7 +104,6 @@ pub(in crate::probe) struct Type<'a> {
     at: usize,
 }
 
-/// A member of a struct or union.
 #[derive(Clone, Copy)]
 pub(super) struct Member<'a> {
     pub(super) name: &'a [u8],
@@ -139,12 +134,10 @@ impl<'a> Type<'a> {
         text(&self.types.bytes, self.types.strings, self.word(0))
     }
 
-    /// Whether it is a struct or a union.
     pub(super) fn is_aggregate(self) -> bool {
         matches!(self.kind(), BTF_KIND_STRUCT | BTF_KIND_UNION)
     }
 
-    /// The members of a struct or union.
     pub(super) fn members(self) -> impl Iterator<Item = Member<'a>> {
         let count = if self.is_aggregate() { self.parts() } else { 0 };
         // In a struct with bit fields, the upper byte of every offset is a width.
@@ -274,7 +267,6 @@ fn rest(info: u32) -> Result<usize, Malformed> {
     })
 }
 
-/// 32-bit FNV-1a.
 fn hash(name: &[u8]) -> u32 {
     let mix = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
     name.iter().fold(0x811c_9dc5, mix)
