@@ -4,7 +4,6 @@ mod column;
 mod draw;
 mod features;
 mod history;
-mod local;
 mod once;
 mod options;
 mod remote;

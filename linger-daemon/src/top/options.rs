@@ -13,9 +13,6 @@ use anyhow::{Context as _, Result, anyhow};
 
 use super::Column;
 
-/// Where a password is looked for.
-const PASSWORD: &str = "LINGER_PASSWORD";
-
 /// Options of `lingerd top`.
 #[derive(Debug, clap::Args)]
 pub struct Top {
@@ -54,19 +51,18 @@ pub struct Top {
 }
 
 impl Top {
-    /// The password to ask with, if a user is given.
-    pub fn password(&self) -> Result<Option<String>> {
-        if self.user.is_none() {
-            return Ok(None);
-        }
+    /// The user's password.
+    pub(super) fn password(&self) -> Result<String> {
         let Some(file) = &self.password_file else {
-            return Ok(env::var(PASSWORD).ok());
+            return env::var("LINGER_PASSWORD")
+                .ok()
+                .context("--user goes with a password, in $LINGER_PASSWORD or --password-file");
         };
         let text = fs::read_to_string(file);
         let text = text.with_context(|| format!("cannot read {}", file.display()))?;
         let line = text.lines().next();
         let line = line.with_context(|| format!("{}: no password", file.display()))?;
-        Ok(Some(line.to_owned()))
+        Ok(line.to_owned())
     }
 }
 

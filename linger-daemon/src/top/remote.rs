@@ -2,7 +2,6 @@
 
 mod tls;
 
-use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -62,51 +61,59 @@ pub(super) enum ReadError {
     NotLive(#[from] serde_json::Error),
 }
 
-/// Where to ask.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where to connect to.
+#[derive(Debug, PartialEq, Eq)]
 enum Address {
-    Tcp { host: String, port: u16 },
+    /// Host, without brackets, and port.
+    Tcp(String, u16),
     Unix(PathBuf),
 }
 
+/// A connection that takes requests.
+type Connection = SendRequest<Empty<Bytes>>;
+
 /// A lingerd that is asked.
 pub(super) struct Remote {
-    name: String,
+    url: String,
     address: Address,
     tls: Option<(TlsConnector, ServerName<'static>)>,
-    path: String,
-    host: HeaderValue,
-    password: Option<HeaderValue>,
+    request: Request<Empty<Bytes>>,
     /// Open for the next reading.
-    connection: Option<SendRequest<Empty<Bytes>>>,
+    connection: Option<Connection>,
 }
 
 impl Remote {
     /// The one at this URL: `http:`, `https:`, or `unix:` and a path.
-    pub(super) fn new(url: &str, options: &Top, password: Option<String>) -> Result<Self> {
-        let place = Endpoint::parse(url)?;
-        let tls = if place.is_https {
-            let name = place.host.trim_matches(['[', ']']).to_owned();
-            let name =
-                ServerName::try_from(name).with_context(|| format!("{url}: no name of a host"))?;
-            Some((tls::connector(options.ca_file.as_deref())?, name))
-        } else {
-            None
+    pub(super) fn new(url: &str, options: &Top) -> Result<Self> {
+        let endpoint = Endpoint::parse(url)?;
+        let tls = match &endpoint.address {
+            Address::Tcp(host, _) if endpoint.is_https => {
+                let name = ServerName::try_from(host.clone());
+                let name = name.with_context(|| format!("{url}: no name of a host"))?;
+                Some((tls::connector(options.ca_file.as_deref())?, name))
+            }
+            _ => None,
         };
+        let mut request = Request::get(endpoint.path)
+            .header(header::HOST, endpoint.authority)
+            .body(Empty::new())?;
+        if let Some(user) = &options.user {
+            let code = BASE64_STANDARD.encode(format!("{user}:{}", options.password()?));
+            let mut value = HeaderValue::from_str(&format!("Basic {code}"))?;
+            value.set_sensitive(true);
+            request.headers_mut().insert(header::AUTHORIZATION, value);
+        }
         Ok(Self {
-            name: url.to_owned(),
-            host: HeaderValue::from_str(&place.authority)?,
-            path: place.path,
-            address: place.address,
+            url: url.to_owned(),
+            address: endpoint.address,
             tls,
-            password: basic(options.user.as_deref(), password)?,
+            request,
             connection: None,
         })
     }
 
-    /// Its URL.
-    pub(super) fn name(&self) -> &str {
-        &self.name
+    pub(super) fn url(&self) -> &str {
+        &self.url
     }
 
     /// One reading.
@@ -129,19 +136,9 @@ impl Remote {
     }
 
     /// Asks on this connection, and keeps it if it works.
-    async fn ask_on(
-        &mut self,
-        mut connection: SendRequest<Empty<Bytes>>,
-    ) -> Result<Live, ReadError> {
+    async fn ask_on(&mut self, mut connection: Connection) -> Result<Live, ReadError> {
         connection.ready().await?;
-        let mut request = Request::new(Empty::new());
-        *request.uri_mut() = Uri::try_from(&self.path).unwrap_or_else(|_| Uri::from_static(PATH));
-        let headers = request.headers_mut();
-        headers.insert(header::HOST, self.host.clone());
-        if let Some(password) = &self.password {
-            headers.insert(header::AUTHORIZATION, password.clone());
-        }
-        let answer = connection.send_request(request).await;
+        let answer = connection.send_request(self.request.clone()).await;
         let answer = answer.map_err(|error| match &self.tls {
             // A server that expects TLS answers with an alert.
             None if error.is_parse() => ReadError::NotPlain,
@@ -152,30 +149,28 @@ impl Remote {
         Ok(live)
     }
 
-    async fn connect(&self) -> Result<SendRequest<Empty<Bytes>>, ReadError> {
-        match &self.address {
+    async fn connect(&self) -> Result<Connection, ReadError> {
+        let (host, port) = match &self.address {
             Address::Unix(path) => {
-                begin(UnixStream::connect(path).await.map_err(ReadError::NoOne)?).await
+                let stream = UnixStream::connect(path).await;
+                return begin(stream.map_err(ReadError::NoOne)?).await;
             }
-            Address::Tcp { host, port } => {
-                let stream = TcpStream::connect((host.trim_matches(['[', ']']), *port)).await;
-                let stream = stream.map_err(ReadError::NoOne)?;
-                match &self.tls {
-                    None => begin(stream).await,
-                    Some((tls, name)) => {
-                        let stream = tls.connect(name.clone(), stream).await;
-                        begin(stream.map_err(ReadError::Tls)?).await
-                    }
-                }
-            }
-        }
+            Address::Tcp(host, port) => (host.as_str(), *port),
+        };
+        let stream = TcpStream::connect((host, port)).await;
+        let stream = stream.map_err(ReadError::NoOne)?;
+        let Some((tls, name)) = &self.tls else {
+            return begin(stream).await;
+        };
+        let stream = tls.connect(name.clone(), stream).await;
+        begin(stream.map_err(ReadError::Tls)?).await
     }
 }
 
 /// Begins to speak HTTP.
 async fn begin(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-) -> Result<SendRequest<Empty<Bytes>>, ReadError> {
+) -> Result<Connection, ReadError> {
     let (sender, connection) = handshake(TokioIo::new(stream)).await?;
     // Its end is seen by the next request.
     tokio::spawn(connection);
@@ -200,24 +195,17 @@ async fn live(answer: Response<Incoming>) -> Result<Live, ReadError> {
         StatusCode::NOT_FOUND => Err(ReadError::NotFound),
         _ => {
             let text = String::from_utf8_lossy(&body);
-            let text = text
-                .lines()
-                .next()
-                .unwrap_or_default()
-                .chars()
-                .take(200)
-                .collect();
+            let line = text.lines().next().unwrap_or_default();
+            let text = line.chars().take(200).collect();
             Err(ReadError::Status { status, text })
         }
     }
 }
 
 /// A URL, taken apart.
-#[derive(Debug, PartialEq, Eq)]
 struct Endpoint {
     address: Address,
     is_https: bool,
-    host: String,
     authority: String,
     path: String,
 }
@@ -225,24 +213,21 @@ struct Endpoint {
 impl Endpoint {
     fn parse(url: &str) -> Result<Self> {
         if let Some(path) = url.strip_prefix("unix:") {
-            let path = PathBuf::from(path);
-            if !path.is_absolute() {
+            if !path.starts_with('/') {
                 bail!(
                     "{url}: a Unix socket has an absolute path, as in unix:/run/lingerd/lingerd.sock"
                 );
             }
             return Ok(Self {
-                address: Address::Unix(path),
+                address: Address::Unix(path.into()),
                 is_https: false,
-                host: String::new(),
                 authority: "localhost".to_owned(),
                 path: PATH.to_owned(),
             });
         }
-        let is_https = url.starts_with("https://");
-        let full = match url.split_once("://") {
-            None => format!("http://{url}"),
-            Some(("http" | "https", _)) => url.to_owned(),
+        let (is_https, full) = match url.split_once("://") {
+            None => (false, format!("http://{url}")),
+            Some((scheme @ ("http" | "https"), _)) => (scheme == "https", url.to_owned()),
             Some((scheme, _)) => bail!("{url}: not {scheme}, but http, https or unix"),
         };
         let uri: Uri = full.parse().with_context(|| format!("{url}: no URL"))?;
@@ -252,90 +237,48 @@ impl Endpoint {
                 "a password in a URL is for all to see: give --user, and it in $LINGER_PASSWORD or --password-file"
             );
         }
-        let host = uri.host().unwrap_or_default().to_owned();
+        let host = authority.host().trim_matches(['[', ']']).to_owned();
         let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
         // A proxy may have it below a path.
-        let mut path = uri.path().trim_end_matches('/').to_owned();
-        if !path.ends_with(PATH) {
-            let _ = write!(path, "{PATH}");
-        }
+        let path = uri.path().trim_end_matches('/');
         Ok(Self {
-            address: Address::Tcp {
-                host: host.clone(),
-                port,
-            },
+            address: Address::Tcp(host, port),
             is_https,
-            host,
             authority: authority.to_string(),
-            path,
+            path: format!("{}{PATH}", path.trim_end_matches(PATH)),
         })
     }
-}
-
-/// The header that says who asks.
-fn basic(user: Option<&str>, password: Option<String>) -> Result<Option<HeaderValue>> {
-    let (user, password) = match (user, password) {
-        (None, None) => return Ok(None),
-        (Some(user), Some(password)) => (user, password),
-        (Some(_), None) => {
-            bail!("--user goes with a password, in $LINGER_PASSWORD or --password-file")
-        }
-        (None, Some(_)) => bail!("a password goes with --user"),
-    };
-    let code = BASE64_STANDARD.encode(format!("{user}:{password}"));
-    let mut value = HeaderValue::from_str(&format!("Basic {code}"))?;
-    value.set_sensitive(true);
-    Ok(Some(value))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn tcp(host: &str, port: u16) -> Address {
-        Address::Tcp {
-            host: host.to_owned(),
-            port,
-        }
-    }
-
     #[test]
     fn urls_are_taken_apart() {
-        for (url, address, is_https, path) in [
+        for (url, host, port, is_https, path) in [
+            ("http://127.0.0.1:10546", "127.0.0.1", 10546, false, PATH),
+            ("web1:10546", "web1", 10546, false, PATH),
+            ("http://web1", "web1", 80, false, PATH),
+            ("https://web1/", "web1", 443, true, PATH),
             (
-                "http://127.0.0.1:10546",
-                tcp("127.0.0.1", 10546),
+                "http://[::1]:80/proxy",
+                "::1",
+                80,
                 false,
-                "/live.json",
+                "/proxy/live.json",
             ),
-            ("web1:10546", tcp("web1", 10546), false, "/live.json"),
-            ("http://web1", tcp("web1", 80), false, "/live.json"),
-            ("https://web1/", tcp("web1", 443), true, "/live.json"),
-            (
-                "http://[::1]:80/lingerd",
-                tcp("[::1]", 80),
-                false,
-                "/lingerd/live.json",
-            ),
-            (
-                "http://web1/live.json",
-                tcp("web1", 80),
-                false,
-                "/live.json",
-            ),
-            (
-                "unix:/run/x.sock",
-                Address::Unix("/run/x.sock".into()),
-                false,
-                "/live.json",
-            ),
+            ("http://web1/live.json", "web1", 80, false, PATH),
         ] {
-            let place = Endpoint::parse(url).unwrap();
+            let endpoint = Endpoint::parse(url).unwrap();
+            assert_eq!(endpoint.address, Address::Tcp(host.to_owned(), port));
             assert_eq!(
-                (place.address, place.is_https, place.path.as_str()),
-                (address, is_https, path)
+                (endpoint.is_https, endpoint.path.as_str()),
+                (is_https, path)
             );
         }
+        let endpoint = Endpoint::parse("unix:/run/x.sock").unwrap();
+        assert_eq!(endpoint.address, Address::Unix("/run/x.sock".into()));
     }
 
     #[test]
@@ -347,21 +290,9 @@ mod tests {
             ("http://me:secret@web1", "for all to see"),
             ("a b", "no URL"),
         ] {
-            let error = format!("{:#}", Endpoint::parse(url).unwrap_err());
+            let error = format!("{:#}", Endpoint::parse(url).err().unwrap());
             assert!(error.contains(words), "{url}: {error}");
             assert!(!error.contains("secret"), "{error}");
         }
-    }
-
-    #[test]
-    fn user_and_password_go_together() {
-        assert!(basic(None, None).unwrap().is_none());
-        let header = basic(Some("me"), Some("secret".to_owned()))
-            .unwrap()
-            .unwrap();
-        assert_eq!(header.to_str().unwrap(), "Basic bWU6c2VjcmV0");
-        assert!(header.is_sensitive());
-        basic(Some("me"), None).unwrap_err();
-        basic(None, Some("secret".to_owned())).unwrap_err();
     }
 }

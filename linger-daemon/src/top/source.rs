@@ -3,72 +3,71 @@
 use anyhow::{Context as _, Result, bail};
 
 use super::Top;
-use super::local::LocalSource;
 use super::remote::{ReadError, Remote};
 use crate::config::{Config, ListenAddr};
 use crate::live::Live;
-use crate::privileges;
+use crate::metrics::Metrics;
+use crate::probe::Attachment;
+use crate::{privileges, run};
 
 /// A source of readings.
 pub(super) enum Source {
     Remote(Box<Remote>),
-    Local(Box<LocalSource>),
+    /// The metrics of programs that count while this lives.
+    Local(Box<(Attachment, Metrics)>),
 }
 
 impl Source {
     /// Opens the source given by the options, by default the lingerd of this host or, if none runs, probes attached
-    /// while this program runs.
+    /// while this program runs. Those cannot be attached once there are other threads.
     pub(super) async fn open(options: &Top, config: &Config) -> Result<Self> {
+        let own = || Ok(Self::Local(Box::new(run::alone(config)?)));
         if let Some(url) = &options.url {
-            let password = options.password()?;
-            let mut remote = Remote::new(url, options, password)?;
+            let mut remote = Remote::new(url, options)?;
             remote.read().await.with_context(|| url.clone())?;
             return Ok(Self::Remote(Box::new(remote)));
         }
         if options.own {
-            return Ok(Self::Local(Box::new(LocalSource::attach(config)?)));
+            return own();
         }
-        let mut refused = Vec::new();
-        for place in &config.listen {
-            let mut url = url(place);
-            let mut remote = Remote::new(&url, options, options.password()?)?;
+        for address in &config.listen {
+            let mut remote = Remote::new(&url(address), options)?;
             let mut read = remote.read().await;
-            if let (Err(ReadError::NotPlain), Some(host)) = (&read, url.strip_prefix("http://")) {
-                url = format!("https://{host}");
-                remote = Remote::new(&url, options, options.password()?)?;
+            if let (Err(ReadError::NotPlain), Some(host)) =
+                (&read, remote.url().strip_prefix("http://"))
+            {
+                remote = Remote::new(&format!("https://{host}"), options)?;
                 read = remote.read().await;
             }
             match read {
                 Ok(_) => return Ok(Self::Remote(Box::new(remote))),
-                Err(ReadError::NoOne(_)) => refused.push(place.to_string()),
-                Err(error) => return Err(error).with_context(|| url.clone()),
+                Err(ReadError::NoOne(_)) => {}
+                Err(error) => return Err(error).context(remote.url().to_owned()),
             }
         }
-        let places = refused.join(", ");
+        let places: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
+        let places = places.join(", ");
         if !privileges::missing().is_empty() {
             bail!(
                 "no lingerd answers at {places}, and only root can attach probes for this view: start \
                  `lingerd run`, name one that runs with --url, or be root"
             );
         }
-        let own = LocalSource::attach(config);
-        let own =
-            own.with_context(|| format!("no lingerd answers at {places}, and no probes attach"))?;
-        Ok(Self::Local(Box::new(own)))
+        own().with_context(|| format!("no lingerd answers at {places}, and no probes attach"))
     }
 
     /// Takes a reading.
     pub(super) async fn read(&mut self) -> Result<Live> {
         match self {
             Self::Remote(remote) => Ok(remote.read().await?),
-            Self::Local(own) => own.read(),
+            Self::Local(own) => Ok(own.1.live(&own.1.read()?)),
         }
     }
 
     /// A short description.
     pub(super) fn name(&self) -> String {
         match self {
-            Self::Remote(remote) => remote.name().to_owned(),
+            Self::Remote(remote) => remote.url().to_owned(),
             Self::Local(_) => "own probes".to_owned(),
         }
     }
