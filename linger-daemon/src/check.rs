@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::host::{self, Finding};
 use crate::privileges;
-use crate::probe::{self, AttachError, LoadOptions, Loader};
+use crate::probe::{self, AttachError, LoadOptions, Loader, Resolved};
 use crate::stdout;
 use crate::table::{Column, row};
 
@@ -22,21 +22,11 @@ struct Report {
     /// Findings about the environment of this process.
     host: Vec<Finding>,
     /// Its types: where the fields are, or why they cannot be read.
-    btf: Result<Vec<Field>, String>,
+    btf: Result<Vec<Resolved>, String>,
     /// Every plan that was tried, best first.
     plans: Vec<PlanReport>,
     /// The plan that `run` would use.
     plan: Option<&'static str>,
-}
-
-/// A field that the programs read.
-#[derive(Debug, Serialize)]
-struct Field {
-    name: String,
-    /// Byte offset; none if this kernel does without the field.
-    offset: Option<u32>,
-    /// Mask in that byte, of a bit field.
-    mask: Option<u8>,
 }
 
 #[derive(Debug, Serialize)]
@@ -63,19 +53,11 @@ struct HookReport {
 pub fn check(plan: Option<Plan>, json: bool) -> Result<ExitCode> {
     let report = Report::new(plan)?;
     if json {
-        stdout::print(
-            &(serde_json::to_string_pretty(&report)?
-                + "
-"),
-        )?;
+        stdout::print_json(&report)?;
     } else {
         stdout::print(&report.text()?)?;
     }
-    Ok(if report.plan.is_some() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(ExitCode::from(u8::from(report.plan.is_none())))
 }
 
 impl Report {
@@ -94,7 +76,7 @@ impl Report {
         };
         let loader = match Loader::new(options) {
             Ok(loader) => {
-                report.btf = Ok(fields(&loader)?);
+                report.btf = Ok(loader.kernel.offsets(keyed::ALL)?.1);
                 Some(loader)
             }
             Err(error) => {
@@ -128,7 +110,7 @@ impl Report {
             Ok(fields) => {
                 writeln!(out, "BTF: {} fields found", fields.len())?;
                 for field in fields {
-                    let cells = [&field.name, &field.place()];
+                    let cells = [&field.field, &place(field)];
                     writeln!(out, "  {}", row(&[Column::Left(33)], &cells))?;
                 }
             }
@@ -156,25 +138,11 @@ fn write_finding(finding: &Finding, out: &mut String) -> std::fmt::Result {
     }
 }
 
-fn fields(loader: &Loader) -> Result<Vec<Field>> {
-    let (_, resolved) = loader.kernel.offsets(keyed::ALL)?;
-    Ok(resolved
-        .into_iter()
-        .map(|found| Field {
-            name: found.field,
-            offset: found.offset,
-            mask: found.mask,
-        })
-        .collect())
-}
-
-impl Field {
-    fn place(&self) -> String {
-        match (self.offset, self.mask) {
-            (None, _) => "not in this kernel, not needed".into(),
-            (Some(offset), None) => format!("{offset}"),
-            (Some(offset), Some(mask)) => format!("{offset}, mask {mask:#04x}"),
-        }
+fn place(field: &Resolved) -> String {
+    match (field.offset, field.mask) {
+        (None, _) => "not in this kernel, not needed".into(),
+        (Some(offset), None) => format!("{offset}"),
+        (Some(offset), Some(mask)) => format!("{offset}, mask {mask:#04x}"),
     }
 }
 

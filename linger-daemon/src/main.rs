@@ -107,14 +107,10 @@ fn exercise(options: &Exercise) -> Result<ExitCode> {
         eprint!("\r{:<24}\r", "");
     }
     if options.json {
-        stdout::print(&(serde_json::to_string_pretty(&report)? + "\n"))?;
+        stdout::print_json(&report)?;
     } else {
         stdout::print(&exercise::table(&report))?;
     }
     let made = report.iter().any(|done| done.times > 0);
-    Ok(if made {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(ExitCode::from(u8::from(!made)))
 }

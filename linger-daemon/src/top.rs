@@ -13,14 +13,12 @@ mod terminal;
 #[cfg(test)]
 mod tests;
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use tokio::time::sleep;
 
 pub use self::column::Column;
-use self::features::Features;
 use self::history::History;
 pub use self::options::Top;
 use self::source::Source;
@@ -43,7 +41,7 @@ pub fn top(options: &Top, config: &Config) -> Result<()> {
         let state = ViewState::new(options.sort);
         let history = History::new(window(options.interval));
         if options.once {
-            once(source, options, state, history).await
+            once::print(source, options, history, &state).await
         } else {
             terminal::show(source, options.interval, state, history).await
         }
@@ -63,23 +61,4 @@ fn window(interval: Duration) -> usize {
     )]
     let readings = readings as usize;
     readings
-}
-
-/// Prints what two readings come to.
-async fn once(
-    mut source: Source,
-    options: &Top,
-    state: ViewState,
-    mut history: History,
-) -> Result<()> {
-    history.add(source.read().await?);
-    sleep(options.interval).await;
-    history.add(source.read().await?);
-    let printed = if options.json {
-        once::json(&history, &state)?
-    } else {
-        once::table(&history, &state, Features::from_environment())
-    };
-    io::stdout().write_all(printed.as_bytes())?;
-    Ok(())
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 use aya::{Btf, Endianness};
 use aya_obj::generated::{BTF_KIND_ENUM, BTF_KIND_FUNC, BTF_KIND_STRUCT, BTF_KIND_TYPEDEF};
 use linger_ebpf::{Field, Offsets, Shape};
+use serde::Serialize;
 use thiserror::Error;
 
 use self::types::{Type, Types};
@@ -47,9 +48,10 @@ pub enum KernelError {
 }
 
 /// A field that the programs read, with its offset.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Resolved {
     /// The field, as `struct.path`.
+    #[serde(rename = "name")]
     pub field: String,
     /// Byte offset in the struct; `None` if this kernel does not have the field.
     pub offset: Option<u32>,

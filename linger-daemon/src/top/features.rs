@@ -78,9 +78,6 @@ fn ascii(letter: char) -> char {
 
 #[cfg(test)]
 mod tests {
-    use ratatui::layout::Rect;
-    use ratatui::style::{Modifier, Style};
-
     use super::*;
 
     #[test]
@@ -95,35 +92,5 @@ mod tests {
         assert!(with(&[("LC_ALL", ""), ("LC_CTYPE", "C.utf8")]));
         assert!(!with(&[("LC_ALL", "C"), ("LANG", "en_GB.UTF-8")]));
         assert!(!with(&[]));
-    }
-
-    #[test]
-    fn without_colours_and_letters_the_rest_stays() {
-        let mut buffer = Buffer::empty(Rect::new(0, 0, 4, 1));
-        let style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
-        buffer.set_string(0, 0, "a█é…", style);
-        Features {
-            colour: false,
-            unicode: false,
-        }
-        .apply(&mut buffer);
-        let plain = Style::reset().add_modifier(Modifier::BOLD);
-        let mut expected = Buffer::empty(*buffer.area());
-        expected.set_string(0, 0, "a#?~", plain.remove_modifier(Modifier::empty()));
-        let symbols = |buffer: &Buffer| -> String {
-            buffer
-                .content
-                .iter()
-                .map(|cell| cell.symbol().to_owned())
-                .collect()
-        };
-        assert_eq!(symbols(&buffer), symbols(&expected));
-        assert!(buffer.content.iter().all(|cell| cell.fg == Color::Reset));
-        assert!(
-            buffer
-                .content
-                .iter()
-                .all(|cell| cell.modifier == Modifier::BOLD)
-        );
     }
 }

@@ -1,13 +1,17 @@
 //! `lingerd top --once`: one table, as text or JSON.
 
+use anyhow::Result;
 use serde::Serialize;
+use tokio::time::sleep;
 
+use super::Top;
 use super::column::{Column, Figures, Shown};
 use super::features::Features;
 use super::history::{History, Row};
+use super::source::Source;
 use super::state::ViewState;
 use crate::live::{Health, RecentClose};
-use crate::table;
+use crate::{stdout, table};
 
 /// The JSON document.
 #[derive(Serialize)]
@@ -32,33 +36,41 @@ struct Named<'a> {
     figures: Figures,
 }
 
-/// The units, sorted as the state says, as JSON.
-pub(super) fn json(history: &History, state: &ViewState) -> serde_json::Result<String> {
-    let Some(live) = &history.live else {
-        return Ok("null\n".to_owned());
-    };
-    let rows = history.rows(state);
-    let printed = Printed {
+/// Prints what two readings come to.
+pub(super) async fn print(
+    mut source: Source,
+    options: &Top,
+    mut history: History,
+    state: &ViewState,
+) -> Result<()> {
+    history.add(source.read().await?);
+    sleep(options.interval).await;
+    let live = source.read().await?;
+    history.add(live.clone());
+    if !options.json {
+        let table = table(&history, state, Features::from_environment());
+        return Ok(stdout::print(&table)?);
+    }
+    let units = history.rows(state).into_iter();
+    let units = units.map(|(name, unit)| Named {
+        name,
+        figures: unit.track.figures,
+    });
+    stdout::print_json(&Printed {
         host: &live.host,
         plan: &live.plan,
         started: live.started,
         at: live.at,
         all: history.host.figures,
-        units: rows
-            .into_iter()
-            .map(|(name, unit)| Named {
-                name,
-                figures: unit.track.figures,
-            })
-            .collect(),
+        units: units.collect(),
         groups_omitted: live.groups_omitted,
         recent: &live.recent,
         health: &live.health,
-    };
-    Ok(serde_json::to_string_pretty(&printed)? + "\n")
+    })?;
+    Ok(())
 }
 
-/// The same as a table: for each column what happened in all, and each second.
+/// The units, sorted as the state says: for each column what happened in all, and each second.
 pub(super) fn table(history: &History, state: &ViewState, features: Features) -> String {
     let mut heads = vec![history.title()];
     for column in Column::numbers() {

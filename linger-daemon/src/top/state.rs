@@ -6,7 +6,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use super::column::{Column, Shown};
 
 /// The current screen.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Screen {
     /// All units.
     Units,
@@ -213,96 +213,97 @@ mod tests {
 
     const UNITS: &[&str] = &["a", "b", "c", "d", "e"];
 
-    fn press(state: &mut ViewState, codes: &[KeyCode]) -> Action {
-        let keys = codes.iter().map(|&code| KeyEvent::from(code));
-        keys.map(|key| state.key(key, UNITS))
-            .last()
-            .unwrap_or(Action::Draw)
+    /// Presses these keys, with a blank between two: letters, and names of others.
+    fn press(state: &mut ViewState, keys: &str) -> Action {
+        let mut action = Action::Draw;
+        for key in keys.split_terminator(' ') {
+            let mut letters = key.chars();
+            let (code, modifiers) = match (letters.next(), letters.next(), letters.next()) {
+                (Some(letter), None, _) => (KeyCode::Char(letter), KeyModifiers::NONE),
+                (Some('^'), Some(letter), None) => (KeyCode::Char(letter), KeyModifiers::CONTROL),
+                _ => (named(key), KeyModifiers::NONE),
+            };
+            action = state.key(KeyEvent::new(code, modifiers), UNITS);
+        }
+        action
     }
 
-    fn letters(state: &mut ViewState, text: &str) -> Action {
-        let codes: Vec<_> = text.chars().map(KeyCode::Char).collect();
-        press(state, &codes)
+    fn named(key: &str) -> KeyCode {
+        match key {
+            "Space" => KeyCode::Char(' '),
+            "Up" => KeyCode::Up,
+            "Down" => KeyCode::Down,
+            "Left" => KeyCode::Left,
+            "Right" => KeyCode::Right,
+            "Home" => KeyCode::Home,
+            "End" => KeyCode::End,
+            "PageUp" => KeyCode::PageUp,
+            "PageDown" => KeyCode::PageDown,
+            "Enter" => KeyCode::Enter,
+            "Esc" => KeyCode::Esc,
+            "Backspace" => KeyCode::Backspace,
+            _ => panic!("no key {key}"),
+        }
     }
 
     fn state() -> ViewState {
         ViewState::new(Column::Aborts)
     }
 
-    fn row(state: &ViewState) -> usize {
-        state.row(UNITS)
-    }
-
     #[test]
-    fn q_and_control_c_quit_from_everywhere() {
-        let control_c = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
-        for before in ["", "l", "?", "t"] {
-            let mut state = state();
-            letters(&mut state, before);
-            assert_eq!(state.clone().key(control_c, UNITS), Action::Quit);
-            assert_eq!(letters(&mut state, "q"), Action::Quit);
+    fn keys_quit_and_suspend() {
+        for (keys, expected) in [
+            ("q", Action::Quit),
+            ("l q", Action::Quit),
+            ("? q", Action::Quit),
+            ("/ q", Action::Draw),
+            ("^c", Action::Quit),
+            ("? ^c", Action::Quit),
+            ("/ q ^c", Action::Quit),
+            ("^z", Action::Suspend),
+        ] {
+            assert_eq!(press(&mut state(), keys), expected, "{keys}");
         }
-        let mut state = state();
-        assert_eq!(letters(&mut state, "/q"), Action::Draw);
-        assert_eq!(state.filter, "q");
-        assert_eq!(state.key(control_c, UNITS), Action::Quit);
-    }
-
-    #[test]
-    fn control_z_suspends() {
-        let key = KeyEvent::new(KeyCode::Char('z'), KeyModifiers::CONTROL);
-        assert_eq!(state().key(key, UNITS), Action::Suspend);
     }
 
     #[test]
     fn arrows_and_letters_walk_and_stay_within_the_units() {
         let mut state = state();
-        for (codes, expected) in [
-            (vec![KeyCode::Up], 0),
-            (vec![KeyCode::Down, KeyCode::Char('j')], 2),
-            (vec![KeyCode::Char('k')], 1),
-            (vec![KeyCode::End, KeyCode::Down], 4),
-            (vec![KeyCode::Char('g')], 0),
-            (vec![KeyCode::Char('G')], 4),
-            (vec![KeyCode::Home], 0),
-        ] {
-            press(&mut state, &codes);
-            assert_eq!(row(&state), expected, "{codes:?}");
-        }
         state.page = 3;
-        press(&mut state, &[KeyCode::PageDown]);
-        assert_eq!(row(&state), 3);
-        press(&mut state, &[KeyCode::PageDown]);
-        assert_eq!(row(&state), 4);
-        press(&mut state, &[KeyCode::PageUp]);
-        assert_eq!(row(&state), 1);
-    }
-
-    #[test]
-    fn the_selection_stays_with_its_unit_when_rows_move() {
-        let mut state = state();
-        press(&mut state, &[KeyCode::Down]);
+        for (keys, expected) in [
+            ("Up", 0),
+            ("Down j", 2),
+            ("k", 1),
+            ("End Down", 4),
+            ("g", 0),
+            ("G", 4),
+            ("Home", 0),
+            ("PageDown", 3),
+            ("PageDown", 4),
+            ("PageUp", 1),
+        ] {
+            press(&mut state, keys);
+            assert_eq!(state.row(UNITS), expected, "{keys}");
+        }
+        // It stays with its unit when rows move.
         assert_eq!(state.row(&["e", "d", "c", "b", "a"]), 3);
         assert_eq!(state.row(&["x", "y"]), 0, "it is gone");
     }
 
     #[test]
     fn a_unit_is_entered_and_left() {
-        for (enter, leave) in [
-            (KeyCode::Enter, KeyCode::Esc),
-            (KeyCode::Right, KeyCode::Left),
-            (KeyCode::Char('l'), KeyCode::Char('h')),
-        ] {
+        for (enter, leave) in [("Enter", "Esc"), ("Right", "Left"), ("l", "h")] {
             let mut state = state();
-            press(&mut state, &[KeyCode::Down, enter]);
+            press(&mut state, "Down");
+            press(&mut state, enter);
             assert_eq!(state.screen, Screen::Unit);
             assert_eq!(state.selected.as_deref(), Some("b"));
-            press(&mut state, &[KeyCode::PageDown]);
-            assert_eq!((row(&state), state.scroll), (1, 1));
-            press(&mut state, &[KeyCode::Down]);
-            assert_eq!((row(&state), state.scroll), (2, 0), "the next unit");
-            press(&mut state, &[leave]);
-            assert_eq!((state.screen.clone(), row(&state)), (Screen::Units, 2));
+            press(&mut state, "PageDown");
+            assert_eq!((state.row(UNITS), state.scroll), (1, 1));
+            press(&mut state, "Down");
+            assert_eq!((state.row(UNITS), state.scroll), (2, 0), "the next unit");
+            press(&mut state, leave);
+            assert_eq!((state.screen, state.row(UNITS)), (Screen::Units, 2));
         }
         let mut state = state();
         state.key(KeyEvent::from(KeyCode::Enter), &[]);
@@ -317,42 +318,41 @@ mod tests {
             ("4", Column::Discarded),
             ("9", Column::Resets),
             (">", Column::Unit),
-            ("<<", Column::Unread),
+            ("< <", Column::Unread),
             ("0", Column::Unread),
         ] {
-            letters(&mut state, keys);
+            press(&mut state, keys);
             assert_eq!(state.sort, expected, "{keys}");
         }
-        assert!(!state.reverse);
-        letters(&mut state, "r");
-        assert!(state.reverse);
     }
 
     #[test]
     fn the_filter_is_written_kept_and_dropped() {
         let mut state = state();
-        letters(&mut state, "/qj x");
-        assert_eq!((state.filter.as_str(), state.keys), ("qj x", Keys::Filter));
-        press(&mut state, &[KeyCode::Backspace, KeyCode::Enter]);
-        assert_eq!((state.filter.as_str(), state.keys), ("qj ", Keys::Walk));
-        press(&mut state, &[KeyCode::Esc]);
-        assert_eq!(state.filter, "");
-        letters(&mut state, "/abc");
-        press(&mut state, &[KeyCode::Esc]);
-        assert_eq!((state.filter.as_str(), state.keys), ("", Keys::Walk));
+        for (keys, filter, meaning) in [
+            ("/ q j Space x", "qj x", Keys::Filter),
+            ("Backspace Enter", "qj ", Keys::Walk),
+            ("Esc", "", Keys::Walk),
+            ("/ a b c ^u d", "d", Keys::Filter),
+            ("Esc", "", Keys::Walk),
+        ] {
+            press(&mut state, keys);
+            assert_eq!((state.filter.as_str(), state.keys), (filter, meaning));
+        }
     }
 
     #[test]
-    fn help_pause_and_totals_are_toggled() {
+    fn help_pause_totals_and_order_are_toggled() {
         let mut state = state();
-        letters(&mut state, "?");
+        press(&mut state, "?");
         assert_eq!(state.keys, Keys::Help);
-        letters(&mut state, " ");
+        press(&mut state, "Space");
         let left = (state.keys, state.paused);
         assert_eq!(left, (Keys::Walk, false), "the key ends the help only");
-        letters(&mut state, " t");
-        assert_eq!((state.paused, state.shown), (true, Shown::Totals));
-        letters(&mut state, " t");
-        assert_eq!((state.paused, state.shown), (false, Shown::Rates));
+        for (is_set, shown) in [(true, Shown::Totals), (false, Shown::Rates)] {
+            press(&mut state, "Space t r");
+            let toggled = (state.paused, state.reverse, state.shown);
+            assert_eq!(toggled, (is_set, is_set, shown));
+        }
     }
 }

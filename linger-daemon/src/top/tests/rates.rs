@@ -61,29 +61,23 @@ fn counts_that_fell_all_the_same_make_no_rate() {
 }
 
 #[test]
-fn another_host_is_not_compared() {
-    let mut other = live(2.0, vec![web(1000)]);
+fn only_a_later_reading_of_the_same_host_and_start_is_compared() {
+    let first = || live(0.0, vec![web(1)]);
+    let second = live(2.0, vec![web(3)]);
+    let mut other = second.clone();
     other.host = "web2".to_owned();
-    assert_eq!(
-        rates(&history([live(0.0, vec![web(1)]), other])),
-        [None, None]
-    );
-}
-
-#[test]
-fn a_clock_that_stands_still_or_goes_back_makes_no_rate() {
-    for seconds in [0.0, -3600.0] {
-        let readings = [live(0.0, vec![web(1)]), live(seconds, vec![web(9)])];
-        assert_eq!(rates(&history(readings)), [None, None]);
-    }
-}
-
-#[test]
-fn a_start_that_moves_with_the_clock_is_the_same() {
-    let mut moved = live(2.0, vec![web(3)]);
+    let mut moved = second.clone();
     moved.started += 1.0;
-    let history = history([live(0.0, vec![web(1)]), moved]);
-    assert_eq!(rates(&history), [Some(1.0), Some(1.0)]);
+    for (next, expected) in [
+        (second, Some(1.0)),
+        (other, None),
+        // The clock may be adjusted, but not stand still or go back.
+        (moved, Some(1.0)),
+        (live(0.0, vec![web(3)]), None),
+        (live(-3600.0, vec![web(3)]), None),
+    ] {
+        assert_eq!(rates(&history([first(), next])), [expected; 2]);
+    }
 }
 
 #[test]
