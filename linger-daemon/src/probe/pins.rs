@@ -5,6 +5,7 @@
 //! pinned last: a folder without it is left over from a start that did not finish. The user of the folder
 //! holds a lock on it, which ends with the process, however that ends.
 
+use std::error;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,7 +15,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use aya::maps::{Array, Map, MapData, MapError};
-use aya::pin::PinError;
 use linger_ebpf::PinMetadata;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -64,26 +64,10 @@ pub enum PinsError {
     Io {
         /// The operation.
         what: &'static str,
-        /// Its file.
+        /// Its file, or the name of its map.
         path: PathBuf,
         /// Why not.
         source: io::Error,
-    },
-    /// A map cannot be pinned.
-    #[error("cannot pin the map {name}")]
-    Pin {
-        /// Its name.
-        name: String,
-        /// Why not.
-        source: PinError,
-    },
-    /// A map cannot be taken over.
-    #[error("cannot take over the map {name}")]
-    Map {
-        /// Its name.
-        name: String,
-        /// Why not.
-        source: MapError,
     },
 }
 
@@ -182,10 +166,7 @@ impl Pins {
     fn map(&self, name: &str) -> Result<Map, PinsError> {
         let map = MapData::from_pin(self.folder.join(MAPS).join(name));
         map.and_then(Map::from_map_data)
-            .map_err(|source| PinsError::Map {
-                name: name.to_owned(),
-                source,
-            })
+            .map_err(|error| failed_map("take over the map", name, error))
     }
 
     pub(super) fn links(&self) -> Links {
@@ -229,10 +210,7 @@ impl Pins {
 
     fn keep_map(&self, name: &str, map: &Map) -> Result<(), PinsError> {
         let pinned = map.pin(self.folder.join(MAPS).join(name));
-        pinned.map_err(|source| PinsError::Pin {
-            name: name.to_owned(),
-            source,
-        })
+        pinned.map_err(|error| failed_map("pin the map", name, error))
     }
 
     pub(super) fn keep_link(&self, hook: Hook, link: &OwnedFd) -> Result<(), PinsError> {
@@ -250,22 +228,13 @@ impl Pins {
 
     /// Pins the metadata, which says that everything else is pinned.
     pub(super) fn seal(&self, maps: &mut Maps, metadata: PinMetadata) -> Result<(), PinsError> {
-        let failed = |source| PinsError::Map {
-            name: ORIGIN.to_owned(),
-            source,
-        };
-        let Some(map) = maps.remove(ORIGIN) else {
-            return Err(failed(MapError::InvalidName {
-                name: ORIGIN.to_owned(),
-            }));
-        };
-        let mut values = Array::<_, PinMetadata>::try_from(map).map_err(failed)?;
+        let failed = |error| failed_map("take over the map", ORIGIN, error);
+        let name = ORIGIN.to_owned();
+        let map = maps.get_mut(ORIGIN).ok_or(MapError::InvalidName { name });
+        let values = map.and_then(Array::<_, PinMetadata>::try_from);
+        let mut values = values.map_err(failed)?;
         values.set(0, metadata, 0).map_err(failed)?;
-        let pinned = values.pin(self.folder.join(MAPS).join(ORIGIN));
-        pinned.map_err(|source| PinsError::Pin {
-            name: ORIGIN.to_owned(),
-            source,
-        })
+        self.keep_map(ORIGIN, &maps[ORIGIN])
     }
 
     /// Detaches and removes everything; the folder stays.
@@ -321,6 +290,14 @@ fn not_ours(path: &Path) -> Option<PinsError> {
         path: path.to_owned(),
         owner,
     })
+}
+
+fn failed_map(
+    what: &'static str,
+    name: &str,
+    error: impl error::Error + Send + Sync + 'static,
+) -> PinsError {
+    failed(what, Path::new(name), io::Error::other(error))
 }
 
 fn failed(what: &'static str, path: &Path, source: io::Error) -> PinsError {
