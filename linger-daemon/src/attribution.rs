@@ -11,7 +11,7 @@ use linger_ebpf::keyed;
 use serde::{Deserialize, Serialize};
 
 pub use self::cgroups::Cgroups;
-pub use self::names::{Cgroup, Namer, Paths, comm};
+pub use self::names::{Cgroup, Namer, comm};
 pub use self::path::Names;
 
 /// A label of the metrics that says who closed. The labels stand in this order.

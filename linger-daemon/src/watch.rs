@@ -11,7 +11,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use linger_ebpf::Filter;
+use aya::maps::{HashMap, MapData};
+use linger_ebpf::{Filter, Path as RecordedPath};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -26,7 +27,7 @@ use self::stack::Symbols;
 use crate::attribution::{Cgroups, Dimension, Namer};
 use crate::config::PlanChoice;
 use crate::event::{Clock, RING_EVENTS, WatchError, WatchEvent, Watcher, decode};
-use crate::ledger::{PathMaps, Returns, Undecided};
+use crate::ledger::{Returns, Undecided, take};
 use crate::privileges;
 use crate::probe::{self, Attachment, LoadOptions, Maps, Programs};
 
@@ -119,7 +120,8 @@ struct Session<'a> {
 /// What is taken from the maps of the programs.
 struct WatchMaps {
     watcher: Watcher,
-    paths: PathMaps,
+    /// The paths of cgroups, as the kernel has written them down.
+    paths: HashMap<MapData, u64, RecordedPath>,
     undecided: Undecided,
     returns: Returns,
 }
@@ -250,7 +252,8 @@ impl<'a> Session<'a> {
             let Some(event) = self.maps.watcher.take() else {
                 return Ok(Progress::Waits);
             };
-            let names = self.namer.names(&[event.cgroup_id], &self.maps.paths);
+            let recorded = |id| self.maps.paths.get(&id, 0).ok();
+            let names = self.namer.names(&[event.cgroup_id], recorded);
             let names = names.first().and_then(Option::as_ref);
             let mut event = decode(&event, names, &self.clock);
             if !self.options.filter.matches(&event) {
@@ -297,7 +300,7 @@ fn open(
             undecided: Undecided::map(maps)?,
             returns: Returns::map(maps)?,
             watcher: Watcher::new(maps, filter)?,
-            paths: PathMaps::take(maps)?,
+            paths: take(maps, "CGROUPS")?,
         })
     };
     if options.plan.is_none()

@@ -12,15 +12,6 @@ use super::cgroups::Cgroups;
 use super::path::Names;
 use super::{Dimension, Labels};
 
-/// The paths recorded by the kernel side.
-pub trait Paths {
-    /// The path of the cgroup with this id.
-    fn cgroup(&self, id: u64) -> Option<Path>;
-
-    /// The path of an executable.
-    fn exe(&self, exe: &Exe) -> Option<Path>;
-}
-
 /// A cgroup that closed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Cgroup {
@@ -96,20 +87,20 @@ impl Namer {
         Labels::all(value, self.dimensions.len())
     }
 
-    /// The cgroup with this id, if it is known or recorded by the kernel side.
-    fn cgroup(&mut self, id: u64, paths: &impl Paths) -> Option<Arc<Cgroup>> {
-        let cgroup = self.look_up(id, paths)?;
+    /// The cgroup with this id, if it is known, or its path `recorded` by the kernel side.
+    fn cgroup(&mut self, id: u64, recorded: impl Fn(u64) -> Option<Path>) -> Option<Arc<Cgroup>> {
+        let cgroup = self.look_up(id, recorded)?;
         self.learn(id, Some(&cgroup));
         Some(cgroup)
     }
 
     /// Like [`Self::cgroup`], without remembering the result.
     #[must_use]
-    pub fn look_up(&self, id: u64, paths: &impl Paths) -> Option<Arc<Cgroup>> {
+    pub fn look_up(&self, id: u64, recorded: impl Fn(u64) -> Option<Path>) -> Option<Arc<Cgroup>> {
         if let Some(known) = self.known.get(&id) {
             return Some(Arc::clone(known));
         }
-        let path = paths.cgroup(id).and_then(|path| join(&path))?;
+        let path = recorded(id).and_then(|path| join(&path))?;
         Some(Arc::new(Cgroup::at(path)))
     }
 
@@ -128,13 +119,17 @@ impl Namer {
         found.collect()
     }
 
-    /// The names of these cgroups, all of which must have existed; `None` for those that are unknown. There is at most
-    /// one search for all that are not known yet.
-    pub fn names(&mut self, ids: &[u64], paths: &impl Paths) -> Vec<Option<Names>> {
+    /// The names of these cgroups, all of which must have existed; `None` for those that are unknown. Their paths may be
+    /// `recorded` by the kernel side; there is at most one search for all that are not known yet.
+    pub fn names(
+        &mut self,
+        ids: &[u64],
+        recorded: impl Fn(u64) -> Option<Path>,
+    ) -> Vec<Option<Names>> {
         let unknown: HashSet<u64> = ids
             .iter()
             .copied()
-            .filter(|id| !self.gone.contains(id) && self.cgroup(*id, paths).is_none())
+            .filter(|id| !self.gone.contains(id) && self.cgroup(*id, &recorded).is_none())
             .collect();
         if !unknown.is_empty() && self.searches > 0 {
             self.searches -= 1;
@@ -145,7 +140,7 @@ impl Namer {
         }
         let names = ids.iter();
         names
-            .map(|id| Some(self.cgroup(*id, paths)?.names.clone()))
+            .map(|id| Some(self.cgroup(*id, &recorded)?.names.clone()))
             .collect()
     }
 
@@ -163,9 +158,14 @@ impl Namer {
         self.known.remove(&id);
     }
 
-    /// The labels of a group in this cgroup.
+    /// The labels of a group in this cgroup. `exe` returns the recorded path of an executable.
     #[must_use]
-    pub fn labels(&self, group: &Group, cgroup: Option<&Cgroup>, paths: &impl Paths) -> Labels {
+    pub fn labels(
+        &self,
+        group: &Group,
+        cgroup: Option<&Cgroup>,
+        exe: impl Fn(&Exe) -> Option<Path>,
+    ) -> Labels {
         let names = cgroup.map(|cgroup| &cgroup.names);
         Labels::new(self.dimensions.iter().map(|dimension| {
             let name = match dimension {
@@ -174,8 +174,7 @@ impl Namer {
                 Dimension::Container => names.map(|names| names.container.clone()),
                 Dimension::Pod => names.map(|names| names.pod.clone()),
                 Dimension::Comm => Some(comm(group.comm)),
-                Dimension::Exe => paths
-                    .exe(&group.exe())
+                Dimension::Exe => exe(&group.exe())
                     .and_then(|path| join(&path))
                     .map(|path| path.to_string_lossy().into_owned()),
                 Dimension::Port => (group.port != 0).then(|| group.port.to_string()),
@@ -226,20 +225,8 @@ mod tests {
 
     use super::*;
 
-    /// Paths as the kernel writes them down, last name first.
-    struct Written(Path);
-
-    impl Paths for Written {
-        fn cgroup(&self, _: u64) -> Option<Path> {
-            Some(self.0)
-        }
-
-        fn exe(&self, _: &Exe) -> Option<Path> {
-            Some(self.0)
-        }
-    }
-
-    fn written(names: &[&str], state: u64) -> Written {
+    /// A path as the kernel writes it down, last name first.
+    fn written(names: &[&str], state: u64) -> impl Fn(u64) -> Option<Path> {
         let mut path = Path {
             state,
             ..Path::ZERO
@@ -247,7 +234,7 @@ mod tests {
         for (place, name) in path.names.iter_mut().zip(names) {
             place[..name.len()].copy_from_slice(name.as_bytes());
         }
-        Written(path)
+        move |_| Some(path)
     }
 
     fn namer(dimensions: &[Dimension]) -> Namer {
@@ -347,7 +334,7 @@ mod tests {
             family: 10,
             ..Group::ZERO
         };
-        let labels = namer.labels(&group, Some(&cgroup), &paths);
+        let labels = namer.labels(&group, Some(&cgroup), |_| paths(0));
         let values: Vec<_> = labels.values().collect();
         let expected = [
             "web.service",
@@ -366,7 +353,7 @@ mod tests {
     fn what_does_not_apply_is_empty() {
         let namer = namer(Dimension::value_variants());
         let paths = written(&[], 0);
-        let labels = namer.labels(&Group::ZERO, None, &paths);
+        let labels = namer.labels(&Group::ZERO, None, |_| paths(0));
         assert!(labels.values().all(str::is_empty));
     }
 }

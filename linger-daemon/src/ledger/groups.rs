@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aya::maps::{HashMap as BpfMap, MapData};
-use linger_ebpf::{Counters, Group, Past, keyed};
+use linger_ebpf::{Counters, Exe, Group, Past, Path, keyed};
 use tracing::{debug, warn};
 
 use super::admission::Admission;
 use super::bound::beyond;
 use super::notes::Notes;
-use super::path_maps::PathMaps;
 use super::percpu::GroupCounters;
 use super::sum::{add, fingerprint};
 use super::{LedgerError, take};
@@ -24,7 +23,9 @@ use crate::probe::Maps;
 pub(super) struct Groups {
     pub(super) notes: Notes,
     numbers: BpfMap<MapData, u64, Group>,
-    paths: PathMaps,
+    /// The paths of cgroups and executables, as the kernel has written them down.
+    cgroup_paths: BpfMap<MapData, u64, Path>,
+    exe_paths: BpfMap<MapData, Exe, Path>,
     namer: Namer,
     admission: Admission,
     known: HashMap<Group, KnownGroup>,
@@ -99,7 +100,8 @@ impl Groups {
         Ok(Self {
             notes: Notes::take(maps)?,
             numbers: take(maps, "NUMBERS")?,
-            paths: PathMaps::take(maps)?,
+            cgroup_paths: take(maps, "CGROUPS")?,
+            exe_paths: take(maps, "EXES")?,
             namer,
             admission: Admission::new(maps, config)?,
             known: HashMap::new(),
@@ -146,7 +148,8 @@ impl Groups {
 
     /// The names of cgroups; `None` for those that are unknown.
     pub(super) fn names(&mut self, cgroup_ids: &[u64]) -> Vec<Option<Names>> {
-        self.namer.names(cgroup_ids, &self.paths)
+        let recorded = |id| self.cgroup_paths.get(&id, 0).ok();
+        self.namer.names(cgroup_ids, recorded)
     }
 
     /// Reads what every group counted, and those of the past. Nothing changes: groups that are new are named anew by
@@ -159,6 +162,7 @@ impl Groups {
         let mut reading = Reading::default();
         let mut seen = self.seen;
         let mut cgroups = HashMap::new();
+        let recorded = |id| self.cgroup_paths.get(&id, 0).ok();
         let mut unnamed = Vec::new();
         counters.for_each(|group, counters| {
             self.notes.add_to(group, counters);
@@ -172,7 +176,7 @@ impl Groups {
             }
             let id = group.cgroup_id;
             let cgroup = cgroups.entry(id);
-            let cgroup = cgroup.or_insert_with(|| self.namer.look_up(id, &self.paths));
+            let cgroup = cgroup.or_insert_with(|| self.namer.look_up(id, recorded));
             match cgroup {
                 Some(cgroup) => {
                     let known = self.identify(group, Some(Arc::clone(cgroup)), seen);
@@ -208,7 +212,8 @@ impl Groups {
             // No one knows what it was: it is gone.
             Arc::clone(&self.shared[RETIRED])
         } else {
-            Arc::new(self.namer.labels(group, cgroup.as_deref(), &self.paths))
+            let exe = |exe: &Exe| self.exe_paths.get(exe, 0).ok();
+            Arc::new(self.namer.labels(group, cgroup.as_deref(), exe))
         };
         let had_no_room = self.notes.most_series(group) >= self.most_series as u64;
         KnownGroup {

@@ -199,7 +199,7 @@ impl Groups {
     fn forget_cgroups(&mut self, gone: impl Iterator<Item = (u64, bool)>) {
         let left: HashSet<u64> = self.known.keys().map(|group| group.cgroup_id).collect();
         for (id, _) in gone.filter(|(id, _)| !left.contains(id)) {
-            let _ = self.paths.cgroups.remove(&id);
+            let _ = self.cgroup_paths.remove(&id);
             self.namer.forget(id);
             self.admission.forget(id);
         }
@@ -208,13 +208,13 @@ impl Groups {
     /// Forgets files that no group's processes execute, where there are many. One that is executed again
     /// is written down again.
     fn forget_exes(&mut self) -> Result<(), LedgerError> {
-        let all: Vec<Exe> = keys(&self.paths.exes, "EXES")?;
+        let all: Vec<Exe> = keys(&self.exe_paths, "EXES")?;
         if all.len() * 4 < self.most * CROWDED {
             return Ok(());
         }
         let used: HashSet<Exe> = self.known.keys().map(Group::exe).collect();
         for exe in all.iter().filter(|exe| !used.contains(exe)) {
-            let _ = self.paths.exes.remove(exe);
+            let _ = self.exe_paths.remove(exe);
         }
         Ok(())
     }
