@@ -7,15 +7,13 @@
 mod settings;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
 pub use self::settings::Settings;
 use crate::config::PlanChoice;
-use crate::exercise::{self, Kind, Request};
 use crate::top::Top;
-use crate::watch;
+use crate::{exercise, watch};
 
 /// What happens to a TCP connection, and to its data, when a program closes it?
 ///
@@ -151,28 +149,10 @@ pub struct Check {
 /// Options of `lingerd exercise`.
 #[derive(Debug, clap::Args)]
 pub struct Exercise {
-    /// Make only this kind; may be repeated
-    #[arg(long = "kind", value_enum, value_name = "KIND")]
-    pub kinds: Vec<Kind>,
-    /// How often to make each kind
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(exercise::MAX_COUNT)))]
-    pub count: u32,
-    /// Start no further close after this many seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = exercise::DEFAULT_TIME.as_secs())]
-    pub time: u64,
+    /// Which closes to make.
+    #[command(flatten)]
+    pub request: exercise::Request,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-}
-
-impl Exercise {
-    /// What is asked for.
-    #[must_use]
-    pub fn request(&self) -> Request {
-        Request {
-            kinds: self.kinds.clone(),
-            count: self.count,
-            time: Duration::from_secs(self.time),
-        }
-    }
 }

@@ -98,7 +98,7 @@ fn unload(pins: &Path) -> Result<()> {
 /// Makes closes and says what they were; fails if nothing that was asked for by name was made.
 fn exercise(options: &Exercise) -> Result<ExitCode> {
     let terminal = std::io::stderr().is_terminal();
-    let report = exercise::run(&options.request(), |done| {
+    let report = exercise::run(&options.request, |done| {
         if terminal {
             eprint!("\r{:<24}", done.kind.name());
         }

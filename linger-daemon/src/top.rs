@@ -25,8 +25,8 @@ use self::source::Source;
 use self::state::ViewState;
 use crate::config::Config;
 
-/// What trends show, seconds.
-const OF_LATE: f64 = 300.0;
+/// Time that trends cover, seconds.
+const TREND_SECONDS: f64 = 300.0;
 
 /// Shows readings until a key or a signal ends it, or prints one table.
 pub fn top(options: &Top, config: &Config) -> Result<()> {
@@ -46,14 +46,14 @@ pub fn top(options: &Top, config: &Config) -> Result<()> {
             terminal::show(source, options.interval, state, history).await
         }
     });
-    // Nothing waits for a name that is still looked up.
+    // Do not wait for a DNS lookup.
     runtime.shutdown_background();
     result
 }
 
-/// How many readings trends show.
+/// Number of readings that trends cover.
 fn window(interval: Duration) -> usize {
-    let readings = (OF_LATE / interval.as_secs_f64()).clamp(30.0, 600.0);
+    let readings = (TREND_SECONDS / interval.as_secs_f64()).clamp(30.0, 600.0);
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,

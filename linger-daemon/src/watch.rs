@@ -57,7 +57,7 @@ const TICK: Duration = Duration::from_secs(1);
 const BATCH: usize = 64;
 
 /// How long to wait for a reader of the last lines.
-const LAST: Duration = Duration::from_secs(1);
+const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What to do next.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -65,9 +65,9 @@ enum Progress {
     /// There may be more events.
     More,
     /// There are none yet.
-    Waits,
+    Idle,
     /// All requested closes have been shown.
-    Over,
+    Done,
 }
 
 /// Shows matching closes until a signal or the options end it. A service may have pinned its programs in `pins`.
@@ -145,12 +145,12 @@ impl<'a> Session<'a> {
             closes: 0,
             missed: 0,
         };
-        session.see_returns();
+        session.hook_returns();
         Ok(session)
     }
 
     /// Hooks returns from the start, so that the time of the first waiting close is known too.
-    fn see_returns(&mut self) {
+    fn hook_returns(&mut self) {
         if self.own.is_some() {
             self.maps.returns.expect_waits();
             self.maps.returns.keep(&self.programs, true);
@@ -179,15 +179,15 @@ impl<'a> Session<'a> {
             let is_written = out.is_written();
             tokio::select! {
                 written = out.write(), if !is_written => written?,
-                ready = ring.readable(), if is_written && progress == Progress::Waits => ready?.clear_ready(),
+                ready = ring.readable(), if is_written && progress == Progress::Idle => ready?.clear_ready(),
                 () = yield_now(), if is_written && progress == Progress::More => {}
-                _ = tick.tick() => self.tend()?,
+                _ = tick.tick() => self.maintain()?,
                 () = &mut over => break,
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
             }
             if out.is_written() {
-                if progress == Progress::Over {
+                if progress == Progress::Done {
                     break;
                 }
                 progress = self.show(&mut out)?;
@@ -200,10 +200,10 @@ impl<'a> Session<'a> {
 
     /// Shows the last events and losses, as far as they are read.
     async fn end(&mut self, out: &mut Output) -> Result<()> {
-        self.tend()?;
+        self.maintain()?;
         for _ in 0..=RING_EVENTS / BATCH {
             let progress = self.show(out)?;
-            let Ok(written) = timeout(LAST, out.write()).await else {
+            let Ok(written) = timeout(LAST_LINES_TIMEOUT, out.write()).await else {
                 eprintln!("lingerd: no one takes the last lines: they are not all there");
                 break;
             };
@@ -216,9 +216,9 @@ impl<'a> Session<'a> {
     }
 
     /// Renews the lease, looks for new units, settles undecided orphans, and reports missed events.
-    fn tend(&mut self) -> Result<()> {
+    fn maintain(&mut self) -> Result<()> {
         self.maps.undecided.settle_by(&self.programs)?;
-        self.see_returns();
+        self.hook_returns();
         let lapse = self.maps.watcher.renew_lease();
         if !lapse.is_zero() {
             eprintln!(
@@ -247,10 +247,10 @@ impl<'a> Session<'a> {
     fn show(&mut self, out: &mut Output) -> Result<Progress> {
         for _ in 0..BATCH {
             if self.options.count.is_some_and(|count| self.closes >= count) {
-                return Ok(Progress::Over);
+                return Ok(Progress::Done);
             }
             let Some(event) = self.maps.watcher.take() else {
-                return Ok(Progress::Waits);
+                return Ok(Progress::Idle);
             };
             let recorded = |id| self.maps.paths.get(&id, 0).ok();
             let names = self.namer.names(&[event.cgroup_id], recorded);

@@ -134,21 +134,19 @@ impl Kind {
     }
 }
 
-/// What to do, and for how long at most.
-#[derive(Clone, Debug)]
+/// Which closes to make, and for how long at most.
+#[derive(Clone, Debug, clap::Args)]
 pub struct Request {
-    /// The kinds asked for by name; none means all that leave others on the host alone.
+    /// Make only this kind; may be repeated
+    #[arg(long = "kind", value_enum, value_name = "KIND")]
     pub kinds: Vec<Kind>,
-    /// How often each, 1 to [`MAX_COUNT`].
+    /// How often to make each kind
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub count: u32,
-    /// No close is begun after this time.
-    pub time: Duration,
+    /// Start no further close after this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub time: u64,
 }
-
-/// Most repetitions of a kind.
-pub const MAX_COUNT: u32 = 100_000;
-/// Default of [`Request::time`].
-pub const DEFAULT_TIME: Duration = Duration::from_secs(60);
 
 /// What the closes of one kind are expected to count.
 #[derive(Clone, Debug, Serialize)]
@@ -169,7 +167,7 @@ pub struct Done {
 /// A kind that fails or cannot run here says so in [`Done::left_out`]; the closes it made until
 /// then are not certain.
 pub fn run(request: &Request, mut progress: impl FnMut(&Done)) -> Vec<Done> {
-    let end = Instant::now() + request.time;
+    let end = Instant::now() + Duration::from_secs(request.time);
     let all = request.kinds.is_empty();
     let kinds = if all { Kind::all() } else { &request.kinds };
     let mut report = Vec::with_capacity(kinds.len());
@@ -183,7 +181,7 @@ pub fn run(request: &Request, mut progress: impl FnMut(&Done)) -> Vec<Done> {
         done.left_out = if all && kind.is_intrusive() {
             Some("touches the whole host: ask for it by name".into())
         } else {
-            repeat(&mut done, request.count.min(MAX_COUNT), end)
+            repeat(&mut done, request.count, end)
                 .err()
                 .map(|error| reason(kind, &error))
         };

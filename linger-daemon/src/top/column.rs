@@ -1,4 +1,4 @@
-//! What the table of units has columns for.
+//! The columns of the table of units.
 
 use std::cmp::Ordering;
 use std::ops::{Index, IndexMut};

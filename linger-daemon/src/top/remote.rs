@@ -1,4 +1,4 @@
-//! Readings of a lingerd that runs, over HTTP.
+//! Readings of a running lingerd, over HTTP.
 
 mod tls;
 
@@ -25,28 +25,28 @@ use tokio_rustls::TlsConnector;
 use super::Top;
 use crate::live::Live;
 
-/// From the request, or the start of a connection, to the end of the answer.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Bytes of an answer; 200 groups and 100 closes take a tenth of it.
-const MOST: usize = 4 << 20;
+/// Time from the start of a connection or request to the end of the answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum size of an answer, bytes; 200 groups and 100 closes take a tenth of it.
+const MAX_ANSWER: usize = 4 << 20;
 /// The path of readings.
 const PATH: &str = "/live.json";
 
 /// Why there is no reading.
 #[derive(Debug, Error)]
 pub(super) enum ReadError {
-    /// There is nothing at that place.
+    /// Nothing listens at that address.
     #[error("no one answers: {0}")]
-    NoOne(io::Error),
-    #[error("no answer within {} s", PATIENCE.as_secs())]
-    Late,
+    Unreachable(io::Error),
+    #[error("no answer within {} s", TIMEOUT.as_secs())]
+    Timeout,
     #[error("the connection broke: {0}")]
-    Broke(#[from] hyper::Error),
+    Connection(#[from] hyper::Error),
     #[error("TLS: {0}")]
     Tls(io::Error),
-    /// What it answers is no HTTP.
+    /// The answer is not HTTP.
     #[error("does not speak plain HTTP: ask for https://")]
-    NotPlain,
+    NotHttp,
     #[error(
         "asks for another password: give --user, and the password in $LINGER_PASSWORD or --password-file"
     )]
@@ -55,7 +55,7 @@ pub(super) enum ReadError {
     NotFound,
     #[error("answers {status}: {text}")]
     Status { status: StatusCode, text: String },
-    #[error("the answer is longer than {MOST} bytes, or ends early")]
+    #[error("the answer is longer than {MAX_ANSWER} bytes, or ends early")]
     Length,
     #[error("the answer is not that of a lingerd: {0}")]
     NotLive(#[from] serde_json::Error),
@@ -72,7 +72,7 @@ enum Address {
 /// A connection that takes requests.
 type Connection = SendRequest<Empty<Bytes>>;
 
-/// A lingerd that is asked.
+/// A running lingerd.
 pub(super) struct Remote {
     url: String,
     address: Address,
@@ -83,7 +83,7 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    /// The one at this URL: `http:`, `https:`, or `unix:` and a path.
+    /// The lingerd at this URL: `http:`, `https:`, or `unix:` and a path.
     pub(super) fn new(url: &str, options: &Top) -> Result<Self> {
         let endpoint = Endpoint::parse(url)?;
         let tls = match &endpoint.address {
@@ -116,33 +116,33 @@ impl Remote {
         &self.url
     }
 
-    /// One reading.
+    /// Takes a reading.
     pub(super) async fn read(&mut self) -> Result<Live, ReadError> {
-        timeout(PATIENCE, self.ask())
+        timeout(TIMEOUT, self.request_live())
             .await
-            .unwrap_or(Err(ReadError::Late))
+            .unwrap_or(Err(ReadError::Timeout))
     }
 
-    async fn ask(&mut self) -> Result<Live, ReadError> {
+    async fn request_live(&mut self) -> Result<Live, ReadError> {
         if let Some(connection) = self.connection.take() {
-            match self.ask_on(connection).await {
-                // It ends connections that have waited for a while.
-                Err(ReadError::Broke(_)) => {}
+            match self.request_on(connection).await {
+                // The server closes idle connections.
+                Err(ReadError::Connection(_)) => {}
                 answered => return answered,
             }
         }
         let connection = self.connect().await?;
-        self.ask_on(connection).await
+        self.request_on(connection).await
     }
 
-    /// Asks on this connection, and keeps it if it works.
-    async fn ask_on(&mut self, mut connection: Connection) -> Result<Live, ReadError> {
+    /// Sends a request on this connection, and keeps it if it works.
+    async fn request_on(&mut self, mut connection: Connection) -> Result<Live, ReadError> {
         connection.ready().await?;
         let answer = connection.send_request(self.request.clone()).await;
         let answer = answer.map_err(|error| match &self.tls {
             // A server that expects TLS answers with an alert.
-            None if error.is_parse() => ReadError::NotPlain,
-            _ => ReadError::Broke(error),
+            None if error.is_parse() => ReadError::NotHttp,
+            _ => ReadError::Connection(error),
         })?;
         let live = live(answer).await?;
         self.connection = Some(connection);
@@ -153,22 +153,22 @@ impl Remote {
         let (host, port) = match &self.address {
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path).await;
-                return begin(stream.map_err(ReadError::NoOne)?).await;
+                return start_http(stream.map_err(ReadError::Unreachable)?).await;
             }
             Address::Tcp(host, port) => (host.as_str(), *port),
         };
         let stream = TcpStream::connect((host, port)).await;
-        let stream = stream.map_err(ReadError::NoOne)?;
+        let stream = stream.map_err(ReadError::Unreachable)?;
         let Some((tls, name)) = &self.tls else {
-            return begin(stream).await;
+            return start_http(stream).await;
         };
         let stream = tls.connect(name.clone(), stream).await;
-        begin(stream.map_err(ReadError::Tls)?).await
+        start_http(stream.map_err(ReadError::Tls)?).await
     }
 }
 
-/// Begins to speak HTTP.
-async fn begin(
+/// Starts HTTP on a stream.
+async fn start_http(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
 ) -> Result<Connection, ReadError> {
     let (sender, connection) = handshake(TokioIo::new(stream)).await?;
@@ -177,12 +177,12 @@ async fn begin(
     Ok(sender)
 }
 
-/// What an answer says.
+/// Decodes an answer.
 async fn live(answer: Response<Incoming>) -> Result<Live, ReadError> {
     let status = answer.status();
-    let body = Limited::new(answer.into_body(), MOST).collect().await;
+    let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
     let body = body.map_err(|error| match error.downcast::<hyper::Error>() {
-        Ok(error) => ReadError::Broke(*error),
+        Ok(error) => ReadError::Connection(*error),
         Err(error) => {
             debug_assert!(error.is::<LengthLimitError>());
             ReadError::Length
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_url_is_refused_in_words() {
+    fn invalid_urls_are_refused_with_a_reason() {
         for (url, words) in [
             ("ftp://web1", "not ftp, but http, https or unix"),
             ("unix:x.sock", "absolute"),

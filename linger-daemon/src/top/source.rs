@@ -33,7 +33,7 @@ impl Source {
         for address in &config.listen {
             let mut remote = Remote::new(&url(address), options)?;
             let mut read = remote.read().await;
-            if let (Err(ReadError::NotPlain), Some(host)) =
+            if let (Err(ReadError::NotHttp), Some(host)) =
                 (&read, remote.url().strip_prefix("http://"))
             {
                 remote = Remote::new(&format!("https://{host}"), options)?;
@@ -41,7 +41,7 @@ impl Source {
             }
             match read {
                 Ok(_) => return Ok(Self::Remote(Box::new(remote))),
-                Err(ReadError::NoOne(_)) => {}
+                Err(ReadError::Unreachable(_)) => {}
                 Err(error) => return Err(error).context(remote.url().to_owned()),
             }
         }

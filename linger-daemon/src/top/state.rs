@@ -18,7 +18,7 @@ pub(super) enum Screen {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keys {
     /// Navigation and commands.
-    Walk,
+    Navigate,
     /// Typing the filter.
     Filter,
     /// Closing the help.
@@ -62,7 +62,7 @@ impl ViewState {
     pub(super) fn new(sort: Column) -> Self {
         Self {
             screen: Screen::Units,
-            keys: Keys::Walk,
+            keys: Keys::Navigate,
             shown: Shown::Rates,
             sort,
             reverse: false,
@@ -80,10 +80,10 @@ impl ViewState {
             return self.control(key.code);
         }
         match self.keys {
-            Keys::Walk => return self.choose(key.code, units),
+            Keys::Navigate => return self.choose(key.code, units),
             Keys::Filter => self.edit(key.code),
             Keys::Help if key.code == KeyCode::Char('q') => return Action::Quit,
-            Keys::Help => self.keys = Keys::Walk,
+            Keys::Help => self.keys = Keys::Navigate,
         }
         Action::Draw
     }
@@ -108,7 +108,7 @@ impl ViewState {
                 let mut chosen = columns.filter(|&(_, key)| key == digit);
                 self.sort = chosen.next().map_or(self.sort, |(&column, _)| column);
             }
-            code => self.walk(code, units),
+            code => self.navigate(code, units),
         }
         Action::Draw
     }
@@ -126,9 +126,9 @@ impl ViewState {
     /// Edits the filter.
     fn edit(&mut self, code: KeyCode) {
         match code {
-            KeyCode::Enter => self.keys = Keys::Walk,
+            KeyCode::Enter => self.keys = Keys::Navigate,
             KeyCode::Esc => {
-                self.keys = Keys::Walk;
+                self.keys = Keys::Navigate;
                 self.filter.clear();
             }
             KeyCode::Backspace => drop(self.filter.pop()),
@@ -141,7 +141,7 @@ impl ViewState {
     }
 
     /// Moves between units, and into one and back.
-    fn walk(&mut self, code: KeyCode, units: &[&str]) {
+    fn navigate(&mut self, code: KeyCode, units: &[&str]) {
         let (row, last) = (self.row(units), units.len().saturating_sub(1));
         let page = self.page.max(1);
         let in_unit = self.screen == Screen::Unit;
@@ -331,10 +331,10 @@ mod tests {
         let mut state = state();
         for (keys, filter, meaning) in [
             ("/ q j Space x", "qj x", Keys::Filter),
-            ("Backspace Enter", "qj ", Keys::Walk),
-            ("Esc", "", Keys::Walk),
+            ("Backspace Enter", "qj ", Keys::Navigate),
+            ("Esc", "", Keys::Navigate),
             ("/ a b c ^u d", "d", Keys::Filter),
-            ("Esc", "", Keys::Walk),
+            ("Esc", "", Keys::Navigate),
         ] {
             press(&mut state, keys);
             assert_eq!((state.filter.as_str(), state.keys), (filter, meaning));
@@ -348,7 +348,7 @@ mod tests {
         assert_eq!(state.keys, Keys::Help);
         press(&mut state, "Space");
         let left = (state.keys, state.paused);
-        assert_eq!(left, (Keys::Walk, false), "the key ends the help only");
+        assert_eq!(left, (Keys::Navigate, false), "the key ends the help only");
         for (is_set, shown) in [(true, Shown::Totals), (false, Shown::Rates)] {
             press(&mut state, "Space t r");
             let toggled = (state.paused, state.reverse, state.shown);

@@ -1,4 +1,4 @@
-//! Whom to trust.
+//! The certificate authorities to trust.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 
-/// Where distributions keep the authorities that the host trusts.
+/// Files in which distributions keep the authorities that the host trusts.
 const SYSTEM: &[&str] = &[
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
