@@ -76,22 +76,23 @@ impl ViewState {
 
     /// Handles a key while these units are shown, in this order.
     pub(super) fn key(&mut self, key: KeyEvent, units: &[&str]) -> Action {
-        if key.modifiers.contains(KeyModifiers::CONTROL) {
-            return self.control(key.code);
-        }
-        match self.keys {
-            Keys::Navigate => return self.choose(key.code, units),
-            Keys::Filter => self.edit(key.code),
-            Keys::Help if key.code == KeyCode::Char('q') => return Action::Quit,
-            Keys::Help => self.keys = Keys::Navigate,
+        let is_control = key.modifiers.contains(KeyModifiers::CONTROL);
+        match (key.code, self.keys) {
+            (KeyCode::Char('c'), _) if is_control => return Action::Quit,
+            (KeyCode::Char('z'), _) if is_control => return Action::Suspend,
+            (KeyCode::Char('u'), Keys::Filter) if is_control => self.filter.clear(),
+            _ if is_control => {}
+            (code, Keys::Filter) => self.edit(code),
+            (KeyCode::Char('q'), _) => return Action::Quit,
+            (_, Keys::Help) => self.keys = Keys::Navigate,
+            (code, Keys::Navigate) => self.choose(code, units),
         }
         Action::Draw
     }
 
     /// Changes what is shown.
-    fn choose(&mut self, code: KeyCode, units: &[&str]) -> Action {
+    fn choose(&mut self, code: KeyCode, units: &[&str]) {
         match code {
-            KeyCode::Char('q') => return Action::Quit,
             KeyCode::Char('?') | KeyCode::F(1) => self.keys = Keys::Help,
             KeyCode::Char(' ') => self.paused = !self.paused,
             KeyCode::Char('t') => {
@@ -110,17 +111,6 @@ impl ViewState {
             }
             code => self.navigate(code, units),
         }
-        Action::Draw
-    }
-
-    fn control(&mut self, code: KeyCode) -> Action {
-        match code {
-            KeyCode::Char('c') => return Action::Quit,
-            KeyCode::Char('z') => return Action::Suspend,
-            KeyCode::Char('u') if self.keys == Keys::Filter => self.filter.clear(),
-            _ => {}
-        }
-        Action::Draw
     }
 
     /// Edits the filter.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
-use ratatui::crossterm::event::{KeyCode, KeyEvent};
+use ratatui::crossterm::event::KeyCode;
 use ratatui::style::Color;
 
 use super::busy;
@@ -52,18 +52,14 @@ impl Scene {
         Self::of((1..40).map(busy))
     }
 
-    pub(super) fn press(mut self, keys: impl IntoIterator<Item = KeyCode>) -> Self {
-        for key in keys {
-            let names = self.history.rows(&self.state);
-            let names: Vec<String> = names.iter().map(|(name, _)| (*name).to_owned()).collect();
-            let names: Vec<_> = names.iter().map(String::as_str).collect();
-            self.state.key(KeyEvent::from(key), &names);
+    /// Presses the keys of these letters.
+    pub(super) fn press(mut self, keys: &str) -> Self {
+        for key in keys.chars() {
+            let rows = self.history.rows(&self.state).into_iter();
+            let names: Vec<_> = rows.map(|(name, _)| name).collect();
+            self.state.key(KeyCode::Char(key).into(), &names);
         }
         self
-    }
-
-    fn letters(self, keys: &str) -> Self {
-        self.press(keys.chars().map(KeyCode::Char))
     }
 
     pub(super) fn buffer(&mut self, width: u16, height: u16) -> Buffer {
@@ -93,11 +89,12 @@ impl Scene {
 }
 
 /// Compares with the drawing in a file; [`BLESS`] writes it anew, to be looked at.
-fn expect(name: &str, drawn: &str) {
+fn expect(view: &str, scene: &mut Scene, (width, height): (u16, u16)) {
+    let drawn = scene.text(width, height);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/top/tests/drawings");
-    let path = path.join(format!("{name}.txt"));
+    let path = path.join(format!("{view}-{width}x{height}.txt"));
     if std::env::var_os(BLESS).is_some() {
-        fs::write(&path, drawn).unwrap();
+        fs::write(&path, &drawn).unwrap();
     }
     let expected = fs::read_to_string(&path).unwrap_or_default();
     assert!(
@@ -107,42 +104,20 @@ fn expect(name: &str, drawn: &str) {
     );
 }
 
+/// The size that everything fits into.
+const USUAL: (u16, u16) = (80, 24);
+
 #[test]
-fn all_units_are_drawn_on_terminals_of_all_sizes() {
-    for (width, height) in [(80, 24), (200, 50), (40, 10)] {
-        expect(
-            &format!("units-{width}x{height}"),
-            &Scene::busy().text(width, height),
-        );
+fn views_are_drawn_on_terminals_of_all_sizes() {
+    for size in [USUAL, (200, 50), (40, 10)] {
+        expect("units", &mut Scene::busy(), size);
+        expect("unit", &mut Scene::busy().press("l"), size);
     }
-}
-
-#[test]
-fn one_unit_is_drawn_on_terminals_of_all_sizes() {
-    for (width, height) in [(80, 24), (200, 50), (40, 10)] {
-        let mut scene = Scene::busy().press([KeyCode::Enter]);
-        expect(
-            &format!("unit-{width}x{height}"),
-            &scene.text(width, height),
-        );
-    }
-}
-
-#[test]
-fn totals_by_name_backwards_are_drawn() {
-    expect("totals-80x24", &Scene::busy().letters("t1r").text(80, 24));
-}
-
-#[test]
-fn the_help_names_all_keys_and_columns_at_80_by_24() {
-    expect("help-80x24", &Scene::busy().letters("?").text(80, 24));
-}
-
-#[test]
-fn without_a_reading_there_is_something_to_read() {
+    expect("totals", &mut Scene::busy().press("t1r"), USUAL);
+    expect("help", &mut Scene::busy().press("?"), USUAL);
     let mut scene = Scene::of([]);
     scene.failure = Some("no one answers: Connection refused (os error 111)");
-    expect("nothing-80x24", &scene.text(80, 24));
+    expect("nothing", &mut scene, USUAL);
 }
 
 #[test]
@@ -161,15 +136,12 @@ fn what_is_wrong_with_the_daemon_stands_first() {
 
 #[test]
 fn no_size_of_terminal_is_too_small_or_strange() {
-    for enter in [false, true] {
+    for enter in ["", "l"] {
         for width in [1, 2, 7, 15, 16, 25, 39, 69, 70, 81, 119, 151, 400] {
             for height in [1, 2, 3, 4, 5, 9, 13, 15, 16, 17, 29, 33, 100] {
-                let mut scene = Scene::busy();
-                if enter {
-                    scene = scene.press([KeyCode::Enter]);
-                }
+                let mut scene = Scene::busy().press(enter);
                 scene.text(width, height);
-                scene.letters("?").text(width, height);
+                scene.press("?").text(width, height);
             }
         }
     }
@@ -180,17 +152,17 @@ fn the_selected_unit_is_in_sight_and_marked_without_colour() {
     let groups =
         (0..100).map(|n| super::group(&format!("u{n:02}.service"), "x", &[("graceful", 1)]));
     let live = super::live(0.0, groups.collect());
-    let mut scene = Scene::of([live]).letters("1").press([KeyCode::End]);
+    let mut scene = Scene::of([live]).press("1G");
     assert!(scene.text(80, 24).contains("▶u99.service"));
-    let mut scene = scene.press([KeyCode::PageUp]);
+    let mut scene = scene.press("g");
     let text = scene.text(80, 24);
-    assert!(text.contains("▶u"), "{text}");
+    assert!(text.contains("▶u00.service"), "{text}");
     assert!(!text.contains("u99.service"), "{text}");
 }
 
 #[test]
 fn the_filter_is_shown_and_leaves_out_units() {
-    let mut scene = Scene::busy().letters("/NGIN");
+    let mut scene = Scene::busy().press("/NGIN");
     let text = scene.text(80, 24);
     assert!(text.contains("/NGIN_"), "{text}");
     assert!(text.contains("unit (1 of 4)"), "{text}");
@@ -212,13 +184,13 @@ fn without_colour_and_unicode_the_same_is_told() {
     };
     assert!(is_coloured(&coloured));
     assert!(!is_coloured(&plain));
-    expect("ascii-80x24", &scene.text(80, 24));
+    expect("ascii", &mut scene, USUAL);
     assert!(scene.text(80, 24).is_ascii());
 }
 
 #[test]
 fn a_unit_that_is_gone_says_so() {
-    let mut scene = Scene::busy().press([KeyCode::Enter]);
+    let mut scene = Scene::busy().press("l");
     scene.history.add(super::live(9000.0, Vec::new()));
     let text = scene.text(80, 24);
     assert!(

@@ -2,7 +2,6 @@
 
 use super::drawn::Scene;
 use super::{group, live, recent};
-use ratatui::crossterm::event::KeyCode;
 
 const NAMES: &[&str] = &[
     "\u{1b}[2J\u{1b}]0;owned\u{7}",
@@ -48,12 +47,9 @@ fn named(name: &str) -> crate::live::Live {
 #[test]
 fn no_name_gets_control_characters_or_directions_onto_the_terminal() {
     for name in NAMES {
-        for enter in [false, true] {
+        for enter in ["", "l"] {
             for (width, height) in [(80, 24), (200, 50), (40, 10)] {
-                let mut scene = Scene::of([named(name)]);
-                if enter {
-                    scene = scene.press([KeyCode::Enter]);
-                }
+                let mut scene = Scene::of([named(name)]).press(enter);
                 let text = scene.text(width, height);
                 let bad = |letter: char| {
                     (letter.is_control() && letter != '\n')
