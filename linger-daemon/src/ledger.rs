@@ -177,7 +177,7 @@ impl Ledger {
         };
         Ok(Snapshot {
             plan: self.plan,
-            dimensions: Arc::clone(self.groups.dimensions()),
+            dimensions: Arc::clone(self.groups.namer.dimensions()),
             groups,
             lost: self.read_lost()?,
             lost_orphan_bytes: self.read_lost_orphan_bytes()?,

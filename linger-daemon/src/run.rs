@@ -80,7 +80,7 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     runtime.shutdown_background();
     if pins.is_some() {
         // The next daemon shows what the last scrape has shown.
-        counting.maintain()?;
+        lock(&counting.ledger).maintain()?;
     }
     drop(counting);
     if pins.is_some() {

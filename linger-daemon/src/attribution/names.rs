@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use linger_ebpf::{Exe, Group, Path};
+use nix::libc::{AF_INET, AF_INET6};
 
 use super::cgroups::Cgroups;
 use super::path::Names;
@@ -178,7 +179,11 @@ impl Namer {
                     .and_then(|path| join(&path))
                     .map(|path| path.to_string_lossy().into_owned()),
                 Dimension::Port => (group.port != 0).then(|| group.port.to_string()),
-                Dimension::Family => family(group.family).map(Into::into),
+                Dimension::Family => match i32::from(group.family) {
+                    AF_INET => Some("ipv4".into()),
+                    AF_INET6 => Some("ipv6".into()),
+                    _ => None,
+                },
             };
             name.unwrap_or_default()
         }))
@@ -190,14 +195,6 @@ impl Namer {
 pub fn comm(words: [u64; 2]) -> String {
     let bytes = words.map(u64::to_ne_bytes).concat();
     String::from_utf8_lossy(until_zero(&bytes)).into_owned()
-}
-
-fn family(family: u16) -> Option<&'static str> {
-    match i32::from(family) {
-        nix::libc::AF_INET => Some("ipv4"),
-        nix::libc::AF_INET6 => Some("ipv6"),
-        _ => None,
-    }
 }
 
 /// Joins the names of a path; `None` if the path is incomplete.

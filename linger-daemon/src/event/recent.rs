@@ -35,17 +35,14 @@ impl RecentCloses {
         self.clock = Clock::of_host();
         let mut events: VecDeque<Event> = VecDeque::new();
         while let Some(event) = self.watcher.take() {
-            if event.kind != event_kind::CLOSE {
-                continue;
+            if event.kind == event_kind::CLOSE {
+                events.truncate(MOST - 1);
+                events.push_front(event);
             }
-            if events.len() == MOST {
-                events.pop_front();
-            }
-            events.push_back(event);
         }
         let cgroups: Vec<u64> = events.iter().map(|event| event.cgroup_id).collect();
-        for (event, names) in events.into_iter().zip(name(&cgroups)) {
-            if let WatchEvent::Close(close) = decode(&event, names.as_ref(), &self.clock) {
+        for (event, names) in events.iter().zip(name(&cgroups)).rev() {
+            if let WatchEvent::Close(close) = decode(event, names.as_ref(), &self.clock) {
                 self.closes.push_front(close);
             }
         }

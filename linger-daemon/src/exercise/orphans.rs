@@ -57,13 +57,16 @@ pub fn close_window(pair: Pair) -> io::Result<(Pair, u64)> {
         Ok(window == 0 && queues.unacked == 0 && queues.unsent > 0)
     })?;
     let held = state::queues(&pair.server)?.unread + state::queues(&pair.client)?.unsent;
-    if held == written {
-        Ok((pair, written))
-    } else {
-        Err(io::Error::other(format!(
-            "{written} bytes were written, {held} are held"
-        )))
+    expect_all(written, held, "are held")?;
+    Ok((pair, written))
+}
+
+fn expect_all(written: u64, found: u64, what: &str) -> Result {
+    if found == written {
+        return Ok(());
     }
+    let message = format!("{written} bytes were written, {found} {what}");
+    Err(io::Error::other(message))
 }
 
 pub(super) fn delivered(loopback: &Loopback, tally: &mut Tally) -> Result {
@@ -73,13 +76,7 @@ pub(super) fn delivered(loopback: &Loopback, tally: &mut Tally) -> Result {
     state::wait_for_end_of_orphan(left.port)?;
     tally.orphans.delivered(left.queues);
     tally.close(server, Outcome::Graceful)?;
-    if received == written {
-        Ok(())
-    } else {
-        Err(io::Error::other(format!(
-            "{written} bytes were written, {received} came"
-        )))
-    }
+    expect_all(written, received, "came")
 }
 
 pub(super) fn peer_reset(loopback: &Loopback, tally: &mut Tally) -> Result {

@@ -150,22 +150,20 @@ impl Tally {
     /// All closes together.
     #[must_use]
     pub fn total(&self) -> Closes {
-        let mut total = Closes::default();
-        self.closes.values().for_each(|closes| total.add(closes));
-        total
+        self.sum(|_| true)
     }
 
     /// All closes that waited under `SO_LINGER`, or all that did not.
     #[must_use]
     pub fn of_those(&self, waited: bool) -> Closes {
-        let mut total = Closes::default();
-        for (outcome, closes) in &self.closes {
-            let is_waiting = WAITING.iter().any(|waiting| waiting.name() == outcome);
-            if is_waiting == waited {
-                total.add(closes);
-            }
-        }
-        total
+        self.sum(|outcome| WAITING.iter().any(|waiting| waiting.name() == outcome) == waited)
+    }
+
+    fn sum(&self, is_meant: impl Fn(&str) -> bool) -> Closes {
+        let mut sum = Closes::default();
+        let closes = self.closes.iter().filter(|(outcome, _)| is_meant(outcome));
+        closes.for_each(|(_, closes)| sum.add(closes));
+        sum
     }
 
     /// Closes of one outcome.

@@ -16,7 +16,7 @@ use super::notes::Notes;
 use super::percpu::GroupCounters;
 use super::sum::{add, fingerprint};
 use super::{LedgerError, take};
-use crate::attribution::{Cgroup, Cgroups, Dimension, Labels, Namer, Names, comm};
+use crate::attribution::{Cgroup, Cgroups, Labels, Namer, Names, comm};
 use crate::config::Config;
 use crate::probe::Maps;
 
@@ -26,7 +26,7 @@ pub(super) struct Groups {
     /// The paths of cgroups and executables, as the kernel has written them down.
     cgroup_paths: BpfMap<MapData, u64, Path>,
     exe_paths: BpfMap<MapData, Exe, Path>,
-    namer: Namer,
+    pub(super) namer: Namer,
     admission: Admission,
     known: HashMap<Group, KnownGroup>,
     /// Key fields in use, a set of [`keyed`] bits.
@@ -140,10 +140,6 @@ impl Groups {
             known.is_other = left_out.contains(group);
         }
         Ok(())
-    }
-
-    pub(super) fn dimensions(&self) -> &Arc<[Dimension]> {
-        self.namer.dimensions()
     }
 
     /// The names of cgroups; `None` for those that are unknown.

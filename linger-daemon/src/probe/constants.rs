@@ -42,7 +42,11 @@ fn fill_instruction(
                     Offsets::ABSENT => 0,
                     offset => offset + plus,
                 };
-                let offset = i16::try_from(offset).map_err(|_| too_far(offset))?;
+                let offset = i16::try_from(offset).map_err(|_| {
+                    AttachError::Refused(format!(
+                        "a field of the kernel is {offset} bytes into its struct, more than an instruction can say"
+                    ))
+                })?;
                 instruction[DISPLACEMENT].copy_from_slice(&offset.to_ne_bytes());
             }
         }
@@ -55,12 +59,6 @@ fn fill_instruction(
         _ => {}
     }
     Ok(())
-}
-
-fn too_far(offset: u32) -> AttachError {
-    AttachError::Refused(format!(
-        "a field of the kernel is {offset} bytes into its struct, more than an instruction can say"
-    ))
 }
 
 #[cfg(test)]

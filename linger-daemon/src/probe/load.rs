@@ -1,5 +1,6 @@
 //! Loads programs, several at a time: verifying them takes the kernel most of a start.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -41,17 +42,14 @@ pub(super) fn all(
     hooks: &[Hook],
     names: Option<&Btf>,
 ) -> Result<(), (Hook, AttachError)> {
-    let mut programs: Vec<Option<&mut Program>> = hooks.iter().map(|_| None).collect();
-    for (name, program) in ebpf.programs_mut() {
-        if let Some(at) = hooks.iter().position(|hook| hook.program == name) {
-            programs[at] = Some(program);
-        }
-    }
-    let waiting = Mutex::new(hooks.iter().zip(programs).collect::<Vec<_>>());
+    let mut programs: HashMap<&str, &mut Program> = ebpf.programs_mut().collect();
+    let programs = hooks.iter().map(|hook| programs.remove(hook.program));
+    let programs: Vec<_> = hooks.iter().zip(programs).enumerate().collect();
+    let waiting = Mutex::new(programs);
     let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
     let failures = Mutex::new(Vec::new());
     let work = || {
-        while let Some((hook, program)) = next() {
+        while let Some((place, (hook, program))) = next() {
             let loaded = match program {
                 Some(program) => {
                     load(program, hook.point, names).map_err(|why| explain(&why, hook.point))
@@ -60,7 +58,7 @@ pub(super) fn all(
             };
             if let Err(why) = loaded {
                 let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
-                failures.push((*hook, why));
+                failures.push((place, (*hook, why)));
             }
         }
     };
@@ -76,9 +74,8 @@ pub(super) fn all(
     let failures = failures
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
-    let place = |hook: &Hook| hooks.iter().position(|other| other == hook);
-    let first = failures.into_iter().min_by_key(|(hook, _)| place(hook));
-    first.map_or(Ok(()), Err)
+    let first = failures.into_iter().min_by_key(|(place, _)| *place);
+    first.map_or(Ok(()), |(_, failure)| Err(failure))
 }
 
 fn load(program: &mut Program, point: Point, names: Option<&Btf>) -> Result<(), ProgramError> {

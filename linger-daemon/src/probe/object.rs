@@ -25,7 +25,7 @@ const FLAGS: Range<usize> = 16..20;
 /// kernel: v5.8..v6.0 kernel/bpf/verifier.c: `check_map_prog_compatibility`
 pub(super) fn of(kernel: &Kernel, constants: &Constants) -> Result<Vec<u8>, AttachError> {
     let mut object = OBJECT.to_vec();
-    let Sections { code, maps } = sections(OBJECT).expect("our own object has maps");
+    let (code, maps) = sections(OBJECT).expect("our own object has maps");
     for code in code {
         constants::fill(&mut object[code], constants)?;
     }
@@ -45,20 +45,14 @@ fn preallocate(maps: &mut [u8]) {
     }
 }
 
-struct Sections {
-    code: Vec<Range<usize>>,
-    maps: Range<usize>,
-}
-
-fn sections(object: &[u8]) -> Option<Sections> {
+/// Where the instructions and the definitions of maps are in an object.
+fn sections(object: &[u8]) -> Option<(Vec<Range<usize>>, Range<usize>)> {
     let object = object::File::parse(object).ok()?;
     let code = object
         .sections()
         .filter(|section| section.kind() == SectionKind::Text && section.size() > 0);
-    Some(Sections {
-        code: code.map(|section| place(&section)).collect::<Option<_>>()?,
-        maps: place(&object.section_by_name("maps")?)?,
-    })
+    let code = code.map(|section| place(&section)).collect::<Option<_>>()?;
+    Some((code, place(&object.section_by_name("maps")?)?))
 }
 
 fn place<'a>(section: &impl ObjectSection<'a>) -> Option<Range<usize>> {
@@ -96,7 +90,7 @@ mod tests {
     #[test]
     fn only_the_flag_is_gone_and_from_every_map() {
         let mut object = OBJECT.to_vec();
-        preallocate(&mut object[sections(OBJECT).unwrap().maps]);
+        preallocate(&mut object[sections(OBJECT).unwrap().1]);
         assert_eq!(
             definitions(&object, 0),
             definitions(OBJECT, BPF_F_NO_PREALLOC)
@@ -116,7 +110,7 @@ mod tests {
 
     /// The code of an object with these constants in it.
     fn filled(object: &[u8], constants: &Constants) -> Vec<u8> {
-        let code = sections(object).unwrap().code.into_iter();
+        let code = sections(object).unwrap().0.into_iter();
         let mut code: Vec<u8> = code.flat_map(|code| object[code].to_vec()).collect();
         constants::fill(&mut code, constants).unwrap();
         code

@@ -82,10 +82,6 @@ impl Counting {
         Ok(Metrics::new(Arc::new(source), facts).with_recent(Arc::new(recent)))
     }
 
-    pub(super) fn maintain(&self) -> Result<(), LedgerError> {
-        lock(&self.ledger).maintain()
-    }
-
     /// What maintains the ledger, and takes the latest costly closes from their ring.
     pub(super) fn maintenance(
         &self,
