@@ -46,51 +46,36 @@ pub struct Config {
     #[serde(with = "listen_addr")]
     pub listen: Vec<ListenAddr>,
     /// Who may read them, in the format of Prometheus' web configuration; everyone if `None`.
-    #[serde(
-        deserialize_with = "value::optional_path",
-        serialize_with = "value::path_text"
-    )]
+    #[serde(with = "value::optional_path")]
     pub web_config_file: Option<PathBuf>,
     /// Who may read the live figures without authentication.
     pub live: Access,
     /// The plan to use.
-    #[serde(deserialize_with = "value::choice")]
     pub plan: PlanChoice,
     /// Whether programs and counts outlive the daemon.
-    #[serde(deserialize_with = "value::boolean")]
     pub persist: bool,
-    /// The folder in a BPF file system in which they are pinned then.
-    #[serde(deserialize_with = "value::absolute_path")]
+    /// The absolute path of the folder in a BPF file system in which they are pinned then.
     pub pins: PathBuf,
     /// What to log.
-    #[serde(deserialize_with = "value::log_filter")]
+    #[serde(deserialize_with = "value::parsed")]
     pub log_level: LogFilter,
     /// The labels of groups, each once, in the order of [`Dimension`]. If empty: one group.
-    #[serde(deserialize_with = "value::labels")]
+    #[serde(deserialize_with = "value::sorted")]
     pub labels: Vec<Dimension>,
     /// The ports that the label `port` distinguishes. Empty exactly if that label is not in use.
     #[serde(with = "ports")]
     pub ports: BTreeSet<u16>,
-    /// Maximum number of groups.
-    #[serde(deserialize_with = "value::whole::<_, 1, 65_536>")]
+    /// Maximum number of groups, in [`value::GROUPS`].
     pub max_groups: u32,
-    /// Maximum number of series: at least `max_groups`.
-    #[serde(deserialize_with = "value::whole::<_, 1_000, { u32::MAX }>")]
+    /// Maximum number of series, in [`value::SERIES`]: at least `max_groups`.
     pub max_series: u32,
     /// How long to keep an idle group; at least a second.
-    #[serde(
-        deserialize_with = "value::duration",
-        serialize_with = "value::duration_text"
-    )]
+    #[serde(with = "value::duration")]
     pub retire_after: Duration,
-    /// Maximum number of orphans followed.
-    #[serde(deserialize_with = "value::whole::<_, 1, 4_194_304>")]
+    /// Maximum number of orphans followed, in [`value::ORPHANS`].
     pub max_orphans: u32,
     /// How long to follow an orphan; at least a second.
-    #[serde(
-        deserialize_with = "value::duration",
-        serialize_with = "value::duration_text"
-    )]
+    #[serde(with = "value::duration")]
     pub orphan_ttl: Duration,
     /// Which closes get a group of their own.
     #[serde(flatten)]
@@ -154,23 +139,12 @@ impl Config {
         settings.find_map(|(name, value)| (name == key).then_some(value))
     }
 
-    /// Sets a key, or returns a description of valid values.
-    fn with(&self, key: &str, value: Value) -> Result<Self, String> {
+    /// Sets a key; `None` if it does not accept the value.
+    fn with(&self, key: &str, value: Value) -> Option<Self> {
         let mut settings = Value::Table(self.to_table());
         let names = key.split('.');
         *names.fold(&mut settings, |table, name| &mut table[name]) = value;
-        let config = settings.try_into::<Self>();
-        config.map_err(|error| error.message().to_owned())
-    }
-
-    /// Whether the value of a key may be a list.
-    fn takes_list(key: &str) -> bool {
-        let default = Self::default();
-        let list = match default.value(key) {
-            Some(list @ Value::Array(_)) => list,
-            one => Value::Array(Vec::from_iter(one)),
-        };
-        default.with(key, list).is_ok()
+        settings.try_into().ok().filter(value::is_valid)
     }
 
     fn to_table(&self) -> Table {

@@ -1,9 +1,8 @@
 //! Who may read `/live.json`, which shows processes and addresses.
 
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::Value;
-
-use super::value;
 
 /// Who may read `/live.json` without a password or a certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,12 +20,12 @@ const LOOPBACK: &str = "loopback";
 
 impl<'de> Deserialize<'de> for Access {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        value::one(from, "true, false or \"loopback\"", |value| match value {
-            Value::Boolean(false) => Some(Self::No),
-            Value::Boolean(true) => Some(Self::Yes),
-            Value::String(text) if text == LOOPBACK => Some(Self::Loopback),
-            _ => None,
-        })
+        match Value::deserialize(from)? {
+            Value::Boolean(false) => Ok(Self::No),
+            Value::Boolean(true) => Ok(Self::Yes),
+            Value::String(text) if text == LOOPBACK => Ok(Self::Loopback),
+            _ => Err(D::Error::custom("not an access")),
+        }
     }
 }
 

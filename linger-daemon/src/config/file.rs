@@ -62,15 +62,17 @@ pub(super) type Entry = Result<(&'static str, RawValue), Problem>;
 /// Splits a file into its entries; fails with all errors if it is no TOML.
 pub(super) fn entries(text: &str, file: &Arc<Path>) -> Result<Vec<Entry>, Vec<Problem>> {
     let newlines: Vec<_> = text.match_indices('\n').map(|(at, _)| at).collect();
-    let origin = |at| {
-        let before = newlines.partition_point(|&newline| newline < at);
-        Origin::Line(Arc::clone(file), before + 1)
-    };
+    let line = |at| newlines.partition_point(|&newline| newline < at) + 1;
+    let origin = |at| Origin::Line(Arc::clone(file), line(at));
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         let errors = errors.iter().map(|error| {
             let at = error.span().map_or(text.len(), |span| span.start);
-            Problem::syntax(&origin(at), error.message())
+            let text = format!("{}: invalid TOML: {}", origin(at), error.message());
+            Problem {
+                line: line(at),
+                text,
+            }
         });
         return Err(errors.collect());
     }
@@ -82,7 +84,7 @@ pub(super) fn entries(text: &str, file: &Arc<Path>) -> Result<Vec<Entry>, Vec<Pr
     for (name, value) in document.into_inner() {
         let (table, span) = (format!("{}.", name.get_ref()), value.span());
         match value.into_inner() {
-            DeValue::Table(content) if keys_of(&table).next().is_some() => {
+            DeValue::Table(content) if keys().iter().any(|key| key.starts_with(&table)) => {
                 let content = content.into_iter();
                 entries.extend(content.map(|(name, value)| entry_of(&table, name, value)));
             }
@@ -94,59 +96,49 @@ pub(super) fn entries(text: &str, file: &Arc<Path>) -> Result<Vec<Entry>, Vec<Pr
 
 /// An entry of a table, which is empty or ends in a dot.
 fn entry(table: &str, name: &str, value: RawValue) -> Entry {
-    // A dot within quotes does not select a table.
-    if let Some((key, _)) = keys_of(table).find(|(_, known)| *known == name) {
-        return Ok((key, value));
-    }
-    let inner: Vec<_> = keys_of(&format!("{name}.")).map(|(_, name)| name).collect();
-    let why = if table.is_empty() && !inner.is_empty() {
-        let (found, inner) = (&value.found, inner.join(", "));
-        format!("found {found}, expected a table with {inner}")
-    } else {
-        format!("unknown key, {}", hint(table, name))
-    };
-    let name = format!("{table}{}", shown(name));
-    Err(Problem::key(&value.origin, &name, &why))
-}
-
-/// The keys of a table, each with its name in it.
-fn keys_of(table: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
-    let keys = keys()
-        .iter()
-        .map(|key| (key.as_str(), key.find('.').map_or(0, |dot| dot + 1)));
-    let keys = keys.filter(move |(key, start)| &key[..*start] == table);
-    keys.map(|(key, start)| (key, &key[start..]))
-}
-
-/// A name as written in TOML.
-fn shown(name: &str) -> String {
-    let bare = |character: char| character.is_ascii_alphanumeric() || "-_".contains(character);
-    if !name.is_empty() && name.chars().all(bare) {
+    // Quoted as in TOML where it must be: a dot within quotes does not select a table.
+    let is_bare = |character: char| character.is_ascii_alphanumeric() || "-_".contains(character);
+    let name = if !name.is_empty() && name.chars().all(is_bare) {
         name.to_owned()
     } else {
         format!("{name:?}")
+    };
+    let full = format!("{table}{name}");
+    if let Some(key) = keys().iter().find(|key| **key == full) {
+        return Ok((key, value));
     }
+    let within = format!("{full}.");
+    let inner = keys().iter().filter_map(|key| key.strip_prefix(&within));
+    let inner: Vec<_> = inner.collect();
+    let why = if inner.is_empty() {
+        format!("unknown key, {}", hint(table, &name))
+    } else {
+        let (found, inner) = (&value.found, inner.join(", "));
+        format!("found {found}, expected a table with {inner}")
+    };
+    Err(Problem::key(&value.origin, &full, &why))
 }
 
 /// Suggests what an unknown key could be.
 fn hint(table: &str, name: &str) -> String {
     /// Two letters out of five may be wrong.
     const NEAR: f64 = 0.6;
-    if !table.is_empty() && keys_of("").any(|(_, known)| known == name) {
+    if !table.is_empty() && keys().iter().any(|key| key == name) {
         return format!("{name} belongs above the first line in [ ]");
     }
-    let keys = keys().iter().filter(|key| key.starts_with(table));
-    let tables = keys.clone().filter_map(|key| Some(key.split_once('.')?.0));
+    let keys = keys().iter().map(String::as_str);
+    let keys: Vec<_> = keys.filter(|key| key.starts_with(table)).collect();
+    let tables = keys.iter().filter_map(|key| Some(key.split_once('.')?.0));
     let tables = tables.filter(|_| table.is_empty());
     let written = format!("{table}{name}").to_lowercase().replace('_', "-");
-    let likeness = |known| strsim::normalized_damerau_levenshtein(known, &written);
-    let near = keys.clone().map(String::as_str).chain(tables);
-    let near = near.map(|known| (known, likeness(known)));
+    let likeness = |known: &&str| strsim::normalized_damerau_levenshtein(known, &written);
+    let near = keys
+        .iter()
+        .copied()
+        .chain(tables)
+        .map(|known| (known, likeness(&known)));
     match near.max_by(|one, other| one.1.total_cmp(&other.1)) {
         Some((known, likeness)) if likeness >= NEAR => format!("did you mean {known}?"),
-        _ => format!(
-            "expected one of {}",
-            keys.map(String::as_str).collect::<Vec<_>>().join(", ")
-        ),
+        _ => format!("expected one of {}", keys.join(", ")),
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use wildmatch::WildMatch;
 
-use super::{ports, value};
+use super::ports;
 
 /// Selects the closes that get a group of their own. All others are counted under `other`, so that sums stay exact.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -47,7 +47,6 @@ pub struct Lists {
     #[serde(with = "patterns")]
     pub units: Vec<WildMatch>,
     /// Process names of 1 to 15 bytes.
-    #[serde(deserialize_with = "value::comms")]
     pub comms: BTreeSet<String>,
     /// Local ports of accepted connections.
     #[serde(with = "ports")]
@@ -72,29 +71,30 @@ impl Lists {
 
 /// Patterns of units, in alphabetical order: `*` stands for any text, `?` for one character, all else for itself.
 mod patterns {
-    use serde::{Deserializer, Serializer};
-    use wildmatch::WildMatch;
+    use std::collections::BTreeSet;
 
-    use crate::config::value;
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+    use wildmatch::WildMatch;
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         from: D,
     ) -> Result<Vec<WildMatch>, D::Error> {
+        let patterns = Vec::<String>::deserialize(from)?;
+        if !patterns.iter().all(|pattern| is_valid(pattern)) {
+            return Err(D::Error::custom("not a list of patterns"));
+        }
+        let patterns = patterns.iter().map(|text| WildMatch::new(text).to_string());
+        let patterns: BTreeSet<_> = patterns.collect();
+        Ok(patterns.iter().map(|text| WildMatch::new(text)).collect())
+    }
+
+    fn is_valid(pattern: &str) -> bool {
         /// Maximum length of a cgroup path, bytes.
         const LONGEST: usize = 4096;
-        const EXPECTED: &str = "a unit or the path of a cgroup, in which * stands for any text and \
-                                ? for one character, without any of [ ] { }";
         // Brackets and braces have a special meaning in other kinds of patterns.
         let foreign = |character: char| character.is_control() || "[]{}".contains(character);
-        let patterns = value::list(from, EXPECTED, |value| {
-            let text = value.as_str()?;
-            let valid = (1..=LONGEST).contains(&text.len()) && !text.contains(foreign);
-            valid.then(|| WildMatch::new(text).to_string())
-        })?;
-        Ok(patterns
-            .iter()
-            .map(|pattern| WildMatch::new(pattern))
-            .collect())
+        (1..=LONGEST).contains(&pattern.len()) && !pattern.contains(foreign)
     }
 
     pub(super) fn serialize<S: Serializer>(
@@ -109,39 +109,47 @@ mod patterns {
 mod tests {
     use super::*;
 
-    fn filter(text: &str) -> Filter {
-        toml::from_str(text).unwrap()
-    }
-
     #[test]
-    fn an_empty_filter_admits_everything() {
-        let filter = Filter::default();
-        assert!(!filter.has_units());
-        assert!(filter.admits_unit("nginx.service") && filter.admits_unit(""));
-        assert!(filter.admits_comm("nginx") && filter.admits_comm(""));
-    }
-
-    #[test]
-    fn a_list_of_those_allowed_keeps_all_others_out() {
-        let filter = filter("allow.units = ['app-*.service', '/docker/*']\nallow.comms = ['web']");
-        assert!(filter.has_units());
-        assert!(filter.admits_unit("app-7.service"));
-        assert!(filter.admits_unit("/docker/0123/init"));
-        assert!(!filter.admits_unit("app.service"));
-        assert!(!filter.admits_unit("an-app-7.service"));
-        assert!(filter.admits_comm("web"));
-        assert!(!filter.admits_comm("webber"));
-    }
-
-    #[test]
-    fn one_that_is_denied_is_out_though_it_is_allowed() {
-        let filter = filter(
-            "allow.units = ['*.service']\ndeny = { units = ['ssh?.service'], comms = ['cron'] }",
-        );
-        assert!(filter.admits_unit("ssh.service"));
-        assert!(!filter.admits_unit("sshd.service"));
-        assert!(filter.admits_comm("sshd"));
-        assert!(!filter.admits_comm("cron"));
+    fn closes_must_be_in_every_allowed_list_and_in_no_denied_one() {
+        let allowed = "allow.units = ['app-*.service', '/docker/*']\nallow.comms = ['web']";
+        let denied =
+            "allow.units = ['*.service']\ndeny = { units = ['ssh?.service'], comms = ['cron'] }";
+        for (text, units, other_units, comms, other_comms) in [
+            (
+                "",
+                &["nginx.service", ""][..],
+                &[][..],
+                &["nginx", ""][..],
+                &[][..],
+            ),
+            (
+                allowed,
+                &["app-7.service", "/docker/0123/init"],
+                &["app.service", "an-app-7.service"],
+                &["web"],
+                &["webber"],
+            ),
+            (
+                denied,
+                &["ssh.service"],
+                &["sshd.service"],
+                &["sshd"],
+                &["cron"],
+            ),
+        ] {
+            let filter: Filter = toml::from_str(text).unwrap();
+            assert_eq!(filter.has_units(), !text.is_empty());
+            assert!(units.iter().all(|unit| filter.admits_unit(unit)), "{text}");
+            assert!(
+                !other_units.iter().any(|unit| filter.admits_unit(unit)),
+                "{text}"
+            );
+            assert!(comms.iter().all(|comm| filter.admits_comm(comm)), "{text}");
+            assert!(
+                !other_comms.iter().any(|comm| filter.admits_comm(comm)),
+                "{text}"
+            );
+        }
     }
 
     #[test]

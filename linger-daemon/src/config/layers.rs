@@ -126,7 +126,10 @@ impl Layers {
             {
                 return;
             }
-            Err(why) => return self.unusable([Problem::file(path, &why)]),
+            Err(why) => {
+                let text = format!("{}: {why}", path.display());
+                return self.unusable([Problem { line: 0, text }]);
+            }
         };
         self.effective.has_file = true;
         match file::entries(&text, &Arc::from(path)) {
@@ -184,18 +187,15 @@ impl Layers {
     /// Finds settings that are valid on their own but contradict each other.
     fn contradictions(&mut self) {
         let config = self.effective.config.clone();
-        let (series, groups) = (config.max_series, config.max_groups);
-        let (has_label, has_ports) = (
-            config.labels.contains(&Dimension::Port),
-            !config.ports.is_empty(),
-        );
-        if has_label && !has_ports {
+        let has_label = config.labels.contains(&Dimension::Port);
+        if has_label && config.ports.is_empty() {
             let why = "port tells nothing apart, expected the ports to tell apart under ports";
             self.contradiction("labels", "ports", why);
         }
-        if has_ports && !has_label {
+        if !has_label && !config.ports.is_empty() {
             self.contradiction("ports", "labels", "without use, expected port among labels");
         }
+        let (series, groups) = (config.max_series, config.max_groups);
         if series < groups {
             let why = format!("found {series}, expected at least max-groups: {groups}");
             self.contradiction("max-series", "max-groups", &why);

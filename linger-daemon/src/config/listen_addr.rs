@@ -1,14 +1,15 @@
 //! Addresses to listen on.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::slice;
 use std::str::FromStr;
 
-use serde::{Deserializer, Serializer};
+use serde::de::Error as _;
+use serde::{Deserialize as _, Deserializer, Serializer};
 use toml::Value;
-
-use super::value;
 
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,7 +24,7 @@ pub enum ListenAddr {
 const UNIX: &str = "unix:";
 
 /// Describes valid values.
-const EXPECTED: &str = "an address with its port such as 127.0.0.1:10546 or \
+pub(super) const EXPECTED: &str = "an address with its port such as 127.0.0.1:10546 or \
                                    [::]:10546, unix: and the path of a socket, or a list of these";
 
 impl FromStr for ListenAddr {
@@ -52,12 +53,13 @@ impl fmt::Display for ListenAddr {
 
 /// Reads one or several.
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ListenAddr>, D::Error> {
-    let read = |value: &Value| value.as_str()?.parse().ok();
-    let addresses = value::one(from, EXPECTED, |value| match value {
-        Value::Array(list) if list.is_empty() => None,
-        Value::Array(list) => value::different(list, read),
-        one => Some([read(one)?].into()),
-    })?;
+    let value = Value::deserialize(from)?;
+    let list = value
+        .as_array()
+        .map_or(slice::from_ref(&value), Vec::as_slice);
+    let addresses = list.iter().map(|address| address.as_str()?.parse().ok());
+    let addresses: Option<BTreeSet<_>> = addresses.collect();
+    let addresses = addresses.ok_or_else(|| D::Error::custom(EXPECTED))?;
     Ok(addresses.into_iter().collect())
 }
 

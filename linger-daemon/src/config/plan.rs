@@ -2,14 +2,14 @@
 
 use clap::ValueEnum;
 use linger_ebpf::Plan;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Which plan to use.
 #[expect(
     clippy::doc_markdown,
     reason = "the comments of its variants are help for a terminal"
 )]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PlanChoice {
     /// The best that attaches: fentry, then kprobe, then tracepoint

@@ -51,35 +51,16 @@ pub fn flag(key: &str) -> String {
 pub struct Problem {
     /// Its line in the file for sorting: 0 for the whole file, the maximum for what is not in it.
     pub(super) line: usize,
-    text: String,
+    pub(super) text: String,
 }
 
 impl Problem {
-    /// The file cannot be used.
-    pub(super) fn file(path: &Path, why: &FileError) -> Self {
-        let text = format!("{}: {why}", path.display());
-        Self { line: 0, text }
-    }
-
     /// Something is wrong with a key of the file; a flag names the key itself.
     pub(super) fn key(origin: &Origin, key: &str, why: &str) -> Self {
-        let text = match origin {
-            Origin::Line(..) => format!("{origin}: {key}: {why}"),
-            Origin::Default => format!("{key}: {why}"),
-            Origin::Environment | Origin::Flag(_) => format!("{origin}: {why}"),
-        };
-        Self::at(origin, text)
-    }
-
-    /// Invalid TOML.
-    pub(super) fn syntax(origin: &Origin, why: &str) -> Self {
-        Self::at(origin, format!("{origin}: invalid TOML: {why}"))
-    }
-
-    fn at(origin: &Origin, text: String) -> Self {
-        let line = match origin {
-            Origin::Line(_, line) => *line,
-            _ => usize::MAX,
+        let (line, text) = match origin {
+            Origin::Line(_, line) => (*line, format!("{origin}: {key}: {why}")),
+            Origin::Default => (usize::MAX, format!("{key}: {why}")),
+            Origin::Environment | Origin::Flag(_) => (usize::MAX, format!("{origin}: {why}")),
         };
         Self { line, text }
     }

@@ -6,6 +6,7 @@ use serde::Deserialize as _;
 use toml::de::{DeValue, ValueDeserializer};
 use toml::{Spanned, Table, Value};
 
+use super::value::expected;
 use super::{Config, Origin, Problem};
 
 /// A value before a key accepts it.
@@ -30,16 +31,16 @@ impl RawValue {
 
     /// The value of a flag: text, or an array of texts whose entries are separated by commas.
     pub(super) fn flag(key: &str, value: &Value) -> Self {
-        let word = |word: &str| Self::word(Origin::Flag(key.to_owned()), word);
+        let origin = || Origin::Flag(key.to_owned());
+        let word = |word: &str| Self::word(origin(), word);
         let Some(lists) = value.as_array() else {
             return word(value.as_str().unwrap_or_default());
         };
-        let lists = lists
-            .iter()
-            .filter_map(Value::as_str)
-            .filter(|list| !list.is_empty());
-        let entries = lists.flat_map(|list| list.split(',')).map(str::trim);
-        Self::list(Origin::Flag(key.to_owned()), entries.map(word).collect())
+        let lists = lists.iter().filter_map(Value::as_str);
+        let entries = lists
+            .filter(|list| !list.is_empty())
+            .flat_map(|list| list.split(','));
+        Self::list(origin(), entries.map(str::trim).map(word).collect())
     }
 
     /// A list, whose entries are checked one by one.
@@ -92,27 +93,28 @@ impl RawValue {
 
     /// The value that a key accepts, or everything wrong with it.
     pub(super) fn check(&self, key: &str) -> Result<Value, Vec<Problem>> {
-        if self.entries.is_empty() || !Config::takes_list(key) {
+        let default = Config::default().value(key);
+        let is_list = default.is_some_and(|value| value.is_array());
+        if self.entries.is_empty() || !(is_list || key == "listen") {
+            let expected = if is_list {
+                "a list in [ ]".to_owned()
+            } else {
+                expected(key)
+            };
             let accepted = self.accepted(key, |value| value);
             return accepted
                 .map(|(value, _)| value)
-                .map_err(|problem| vec![problem]);
+                .ok_or_else(|| vec![self.problem(key, &format!(", expected {expected}"))]);
         }
-        let list = self
-            .entries
-            .iter()
-            .filter_map(|entry| entry.candidates.first());
-        let list = Value::Array(list.cloned().collect());
-        if Config::default().with(key, list.clone()).is_ok() {
-            return Ok(list);
-        }
-        // Entry by entry, to report each that is wrong.
         let (mut list, mut problems, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
         for entry in &self.entries {
             match entry.accepted(key, |value| vec![value].into()) {
-                Ok((value, written)) if seen.insert(written.clone()) => list.push(value),
-                Ok(_) => problems.push(entry.problem(key, " again, expected it once")),
-                Err(problem) => problems.push(problem),
+                Some((value, written)) if seen.insert(written.clone()) => list.push(value),
+                Some(_) => problems.push(entry.problem(key, " again, expected it once")),
+                None => {
+                    let expected = format!(", expected {}", expected(key));
+                    problems.push(entry.problem(key, &expected));
+                }
             }
         }
         if problems.is_empty() {
@@ -123,22 +125,11 @@ impl RawValue {
     }
 
     /// The first candidate that a key accepts, and how the file would write it.
-    fn accepted(
-        &self,
-        key: &str,
-        wrap: impl Fn(Value) -> Value,
-    ) -> Result<(Value, Option<String>), Problem> {
-        let mut expected = String::new();
-        for candidate in &self.candidates {
-            match Config::default().with(key, wrap(candidate.clone())) {
-                Ok(config) => {
-                    let written = config.value(key).map(|value| value.to_string());
-                    return Ok((candidate.clone(), written));
-                }
-                Err(valid) => expected = valid,
-            }
-        }
-        Err(self.problem(key, &format!(", expected {expected}")))
+    fn accepted(&self, key: &str, wrap: impl Fn(Value) -> Value) -> Option<(Value, String)> {
+        self.candidates.iter().find_map(|candidate| {
+            let config = Config::default().with(key, wrap(candidate.clone()))?;
+            Some((candidate.clone(), config.value(key)?.to_string()))
+        })
     }
 
     fn problem(&self, key: &str, why: &str) -> Problem {

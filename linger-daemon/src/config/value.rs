@@ -1,98 +1,63 @@
-//! How values are read and written.
-//!
-//! Errors describe valid values: whoever reports one knows the key, its place and the value found.
+//! Valid values: how they are read and written, and how messages describe them.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
 use serde::de::Error as _;
-use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
-use toml::Value;
+use serde::{Deserialize, Deserializer};
 
+use super::{Config, Lists, PlanChoice, listen_addr};
 use crate::attribution::Dimension;
-use crate::logging::LogFilter;
 
-/// Reads a value; `expected` describes valid ones.
-pub(super) fn one<'de, D: Deserializer<'de>, T>(
-    from: D,
-    expected: &str,
-    read: impl Fn(&Value) -> Option<T>,
-) -> Result<T, D::Error> {
-    read(&Value::deserialize(from)?).ok_or_else(|| D::Error::custom(expected))
-}
+/// Valid numbers of groups.
+pub(super) const GROUPS: RangeInclusive<u32> = 1..=65_536;
+/// Valid numbers of series.
+pub(super) const SERIES: RangeInclusive<u32> = 1_000..=u32::MAX;
+/// Valid numbers of orphans.
+pub(super) const ORPHANS: RangeInclusive<u32> = 1..=4_194_304;
 
-/// Reads a list of different entries; `expected` describes valid ones.
-pub(super) fn list<'de, D: Deserializer<'de>, T: Ord>(
-    from: D,
-    expected: &str,
-    read: impl Fn(&Value) -> Option<T>,
-) -> Result<BTreeSet<T>, D::Error> {
-    let Value::Array(entries) = Value::deserialize(from)? else {
-        return Err(D::Error::custom("a list in [ ]"));
+/// Describes what a key accepts, or an entry of its list.
+///
+/// # Panics
+///
+/// If there is no such key.
+pub(super) fn expected(key: &str) -> String {
+    let whole = |range: &RangeInclusive<u32>| {
+        format!("a whole number from {} to {}", range.start(), range.end())
     };
-    different(&entries, read).ok_or_else(|| D::Error::custom(expected))
-}
-
-/// The entries of a list, if all are valid and no two the same.
-pub(super) fn different<T: Ord>(
-    entries: &[Value],
-    read: impl Fn(&Value) -> Option<T>,
-) -> Option<BTreeSet<T>> {
-    let list: BTreeSet<T> = entries.iter().map(read).collect::<Option<_>>()?;
-    (list.len() == entries.len()).then_some(list)
-}
-
-pub(super) fn boolean<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
-    one(from, "true or false", Value::as_bool)
-}
-
-pub(super) fn whole<'de, D: Deserializer<'de>, const LEAST: u32, const MOST: u32>(
-    from: D,
-) -> Result<u32, D::Error> {
-    let expected = format!("a whole number from {LEAST} to {MOST}");
-    one(from, &expected, |value| {
-        let number = value.as_integer()?.try_into().ok()?;
-        (LEAST..=MOST).contains(&number).then_some(number)
-    })
-}
-
-pub(super) fn absolute_path<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
-    one(from, "a path that begins with /", |value| {
-        let path = PathBuf::from(value.as_str()?);
-        path.is_absolute().then_some(path)
-    })
-}
-
-pub(super) fn log_filter<'de, D: Deserializer<'de>>(from: D) -> Result<LogFilter, D::Error> {
-    const EXPECTED: &str = "a level (error, warn, info, debug or trace), or levels by module as in \
-                            info,linger_daemon::http=debug";
-    one(from, EXPECTED, |value| value.as_str()?.parse().ok())
-}
-
-/// One of the names known to the command line.
-pub(super) fn choice<'de, D: Deserializer<'de>, T: ValueEnum>(from: D) -> Result<T, D::Error> {
-    one(from, &one_of::<T>(), by_name)
-}
-
-pub(super) fn labels<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Dimension>, D::Error> {
-    let labels = list(from, &one_of::<Dimension>(), by_name)?;
-    Ok(labels.into_iter().collect())
-}
-
-pub(super) fn comms<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeSet<String>, D::Error> {
-    /// Maximum length of a process name, bytes.
-    const LONGEST: usize = 15;
-    list(from, "the name of a process, of 1 to 15 bytes", |value| {
-        let comm = value.as_str()?;
-        let valid = (1..=LONGEST).contains(&comm.len()) && !comm.contains('\0');
-        valid.then(|| comm.to_owned())
-    })
-}
-
-fn by_name<T: ValueEnum>(value: &Value) -> Option<T> {
-    T::from_str(value.as_str()?, false).ok()
+    let text = match key {
+        "listen" => listen_addr::EXPECTED,
+        "web-config-file" => "the path of a file",
+        "live" => "true, false or \"loopback\"",
+        "plan" => return one_of::<PlanChoice>(),
+        "persist" => "true or false",
+        "pins" => "a path that begins with /",
+        "log-level" => {
+            "a level (error, warn, info, debug or trace), or levels by module as in \
+             info,linger_daemon::http=debug"
+        }
+        "labels" => return one_of::<Dimension>(),
+        "max-groups" => return whole(&GROUPS),
+        "max-series" => return whole(&SERIES),
+        "max-orphans" => return whole(&ORPHANS),
+        "retire-after" | "orphan-ttl" => {
+            "at least 1s: a number of seconds such as 90, or a time such as \"1h 30m\""
+        }
+        "allow.units" | "deny.units" => {
+            "a unit or the path of a cgroup, in which * stands for any text and ? for one character, \
+             without any of [ ] { }"
+        }
+        "allow.comms" | "deny.comms" => "the name of a process, of 1 to 15 bytes",
+        "ports" | "allow.ports" | "deny.ports" => {
+            "a port from 1 to 65535, or several in a row such as \"8000-8099\""
+        }
+        _ => unreachable!("{key} is no key"),
+    };
+    text.to_owned()
 }
 
 fn one_of<T: ValueEnum>() -> String {
@@ -101,34 +66,81 @@ fn one_of<T: ValueEnum>() -> String {
     format!("one of {}", names.join(", "))
 }
 
-/// The path of a file; `None` if the text is empty.
-pub(super) fn optional_path<'de, D: Deserializer<'de>>(
-    from: D,
-) -> Result<Option<PathBuf>, D::Error> {
-    one(from, "the path of a file", |value| {
-        let path = value.as_str().filter(|path| !path.contains('\0'))?;
-        Some((!path.is_empty()).then(|| path.into()))
-    })
+/// Whether every value is within its limits.
+pub(super) fn is_valid(config: &Config) -> bool {
+    /// Maximum length of a process name, bytes.
+    const LONGEST: usize = 15;
+    let is_comm = |comm: &String| (1..=LONGEST).contains(&comm.len()) && !comm.contains('\0');
+    let has_valid_comms = |lists: &Lists| lists.comms.iter().all(is_comm);
+    let times = [config.retire_after, config.orphan_ttl];
+    !config.listen.is_empty()
+        && config.pins.is_absolute()
+        && GROUPS.contains(&config.max_groups)
+        && SERIES.contains(&config.max_series)
+        && ORPHANS.contains(&config.max_orphans)
+        && times.iter().all(|time| *time >= Duration::from_secs(1))
+        && has_valid_comms(&config.filter.allow)
+        && has_valid_comms(&config.filter.deny)
 }
 
-#[expect(clippy::ref_option, reason = "serde gives it so")]
-pub(super) fn path_text<S: Serializer>(path: &Option<PathBuf>, to: S) -> Result<S::Ok, S::Error> {
-    path.clone().unwrap_or_default().serialize(to)
+/// Reads text.
+pub(super) fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(
+    from: D,
+) -> Result<T, D::Error> {
+    String::deserialize(from)?.parse().map_err(D::Error::custom)
+}
+
+/// Reads a list in any order.
+pub(super) fn sorted<'de, D: Deserializer<'de>, T: Deserialize<'de> + Ord>(
+    from: D,
+) -> Result<Vec<T>, D::Error> {
+    Ok(BTreeSet::deserialize(from)?.into_iter().collect())
+}
+
+/// The path of a file; empty text is `None`.
+pub(super) mod optional_path {
+    use std::path::PathBuf;
+
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<PathBuf>, D::Error> {
+        let path = String::deserialize(from)?;
+        if path.contains('\0') {
+            return Err(D::Error::custom("not the path of a file"));
+        }
+        Ok((!path.is_empty()).then(|| path.into()))
+    }
+
+    #[expect(clippy::ref_option, reason = "serde gives it so")]
+    pub(crate) fn serialize<S: Serializer>(
+        path: &Option<PathBuf>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        path.clone().unwrap_or_default().serialize(to)
+    }
 }
 
 /// A time; a bare number is in seconds.
-pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    const EXPECTED: &str =
-        "at least 1s: a number of seconds such as 90, or a time such as \"1h 30m\"";
-    one(from, EXPECTED, |value| {
-        let time = match value.as_integer() {
-            Some(seconds) => Duration::from_secs(seconds.try_into().ok()?),
-            None => humantime::parse_duration(value.as_str()?).ok()?,
-        };
-        (time >= Duration::from_secs(1)).then_some(time)
-    })
-}
+pub(super) mod duration {
+    use std::time::Duration;
 
-pub(super) fn duration_text<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(&humantime::format_duration(*time))
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+    use toml::Value;
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        let time = match Value::deserialize(from)? {
+            Value::Integer(seconds) => seconds.try_into().ok().map(Duration::from_secs),
+            Value::String(text) => humantime::parse_duration(&text).ok(),
+            _ => None,
+        };
+        time.ok_or_else(|| D::Error::custom("not a time"))
+    }
+
+    pub(crate) fn serialize<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&humantime::format_duration(*time))
+    }
 }

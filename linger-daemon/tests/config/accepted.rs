@@ -92,7 +92,7 @@ fn the_file_says_what_it_says() {
             units = ["nginx.service", "app-*.service"]
             [deny]
             comms = ["sshd"]
-            ports = ["6000 - 6100"]
+            ports = ["6000 - 6100", "65534-65535", "65535-65535"]
         "#,
     );
     let wanted = Config {
@@ -121,7 +121,7 @@ fn the_file_says_what_it_says() {
             },
             deny: Lists {
                 comms: ["sshd".to_owned()].into(),
-                ports: (6000..=6100).collect(),
+                ports: (6000..=6100).chain([65534, 65535]).collect(),
                 ..Lists::default()
             },
         },
