@@ -76,7 +76,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 pub struct State {
     /// Set once the programs are attached.
     metrics: OnceLock<Arc<Metrics>>,
-    scrapes: Arc<FairSemaphore>,
+    scrapes: FairSemaphore,
     /// Who may ask.
     security: Security,
     /// Who of them may see `/live.json`.

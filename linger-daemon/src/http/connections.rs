@@ -41,8 +41,6 @@ pub(super) struct Connections {
 struct Table {
     last: u64,
     entries: BTreeMap<u64, Entry>,
-    /// How many connections each has.
-    peers: HashMap<Peer, usize>,
 }
 
 struct Entry {
@@ -139,7 +137,6 @@ impl Connections {
         }));
         table.last += 1;
         let id = table.last;
-        *table.peers.entry(peer).or_default() += 1;
         let entry = Entry {
             peer,
             state: Arc::clone(&state),
@@ -188,11 +185,17 @@ impl Table {
     fn first_to_go(&self, limit: usize) -> Option<(u64, Instant)> {
         let silent = |entry: &Entry| !entry.state.borrow().has_spoken;
         let many_silent = self.entries.values().filter(|entry| silent(entry)).count() >= limit / 2;
+        let mut peers: HashMap<Peer, usize> = HashMap::new();
+        for entry in self.entries.values() {
+            *peers.entry(entry.peer).or_default() += 1;
+        }
         let waiting = self.entries.iter().filter_map(|(&id, entry)| {
             let (answers, since) = entry.state.borrow().waits_since()?;
             let of_the_many = silent(entry) == many_silent;
-            let of_peer = self.peers.get(&entry.peer).copied().unwrap_or_default();
-            Some(((answers, !of_the_many, Reverse(of_peer), since), id))
+            Some((
+                (answers, !of_the_many, Reverse(peers[&entry.peer]), since),
+                id,
+            ))
         });
         let (rank, id) = waiting.min()?;
         Some((id, rank.3))
@@ -208,19 +211,8 @@ impl Table {
     }
 
     fn end(&mut self, id: u64) {
-        if let Some(entry) = self.remove(id) {
+        if let Some(entry) = self.entries.remove(&id) {
             entry.state.send_modify(|state| state.gives_way = true);
         }
-    }
-
-    fn remove(&mut self, id: u64) -> Option<Entry> {
-        let entry = self.entries.remove(&id)?;
-        if let Some(count) = self.peers.get_mut(&entry.peer) {
-            *count -= 1;
-            if *count == 0 {
-                self.peers.remove(&entry.peer);
-            }
-        }
-        Some(entry)
     }
 }

@@ -1,111 +1,79 @@
 //! A semaphore that is fair among peers, for what only a few may do at a time.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::listen::Peer;
 
-/// Permits, which peers are given in turn, and the requests of one peer in their order. tokio's semaphore has one queue:
-/// many requests of one peer would keep all others from theirs.
-pub(super) struct FairSemaphore(Mutex<Queue>);
-
-struct Queue {
-    free: usize,
-    /// Waiting requests by peer; the next peer comes first.
-    peers: VecDeque<(Peer, VecDeque<oneshot::Sender<Permit>>)>,
+/// A semaphore for each peer that is using one.
+pub(super) struct PeerSemaphores {
+    permits: usize,
+    peers: Mutex<HashMap<Peer, Weak<Semaphore>>>,
 }
 
-/// A permit; the next one has it when it is dropped.
-pub(super) struct Permit(Option<Arc<FairSemaphore>>);
+impl PeerSemaphores {
+    /// So many permits for each peer.
+    pub(super) fn new(permits: usize) -> Self {
+        let peers = Mutex::default();
+        Self { permits, peers }
+    }
+
+    /// The semaphore of this peer.
+    pub(super) fn of(&self, peer: Peer) -> Arc<Semaphore> {
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.retain(|_, semaphore| semaphore.strong_count() > 0);
+        let known = peers.get(&peer).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let semaphore = Arc::new(Semaphore::new(self.permits));
+            peers.insert(peer, Arc::downgrade(&semaphore));
+            semaphore
+        })
+    }
+}
+
+/// Permits that peers are given in turn, and the requests of one peer in their order. tokio's semaphore has one queue:
+/// many requests of one peer would keep all others from theirs.
+pub(super) struct FairSemaphore {
+    permits: Arc<Semaphore>,
+    /// Who may wait for a permit: one request of each peer, the others of that peer wait for it.
+    turns: PeerSemaphores,
+}
 
 impl FairSemaphore {
     /// So many permits.
-    pub(super) fn new(free: usize) -> Arc<Self> {
-        let peers = VecDeque::new();
-        Arc::new(Self(Mutex::new(Queue { free, peers })))
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn new(permits: usize) -> Self {
+        Self {
+            permits: Arc::new(Semaphore::new(permits)),
+            turns: PeerSemaphores::new(1),
+        }
     }
 
     /// Waits for a permit.
-    pub(super) async fn acquire(self: &Arc<Self>, peer: Peer) -> Permit {
-        let comes = {
-            let mut queue = self.queue();
-            if queue.free > 0 {
-                queue.free -= 1;
-                return Permit(Some(Arc::clone(self)));
-            }
-            queue.join(peer)
-        };
-        comes.await.expect("whoever waits is given a permit")
-    }
-
-    /// Gives a permit back: to the next who still waits.
-    fn release(self: &Arc<Self>) {
-        loop {
-            let waiting = {
-                let mut queue = self.queue();
-                let Some(waiting) = queue.next() else {
-                    queue.free += 1;
-                    return;
-                };
-                waiting
-            };
-            match waiting.send(Permit(Some(Arc::clone(self)))) {
-                Ok(()) => return,
-                // It waits no more.
-                Err(mut permit) => drop(permit.0.take()),
-            }
-        }
-    }
-}
-
-impl Queue {
-    fn join(&mut self, peer: Peer) -> oneshot::Receiver<Permit> {
-        let (waits, comes) = oneshot::channel();
-        match self.peers.iter_mut().find(|(known, _)| *known == peer) {
-            Some((_, waiting)) => waiting.push_back(waits),
-            None => self.peers.push_back((peer, VecDeque::from([waits]))),
-        }
-        comes
-    }
-
-    fn next(&mut self) -> Option<oneshot::Sender<Permit>> {
-        let (peer, mut waiting) = self.peers.pop_front()?;
-        let next = waiting.pop_front();
-        if !waiting.is_empty() {
-            self.peers.push_back((peer, waiting));
-        }
-        next
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        if let Some(semaphore) = self.0.take() {
-            semaphore.release();
-        }
+    pub(super) async fn acquire(&self, peer: Peer) -> OwnedSemaphorePermit {
+        const OPEN: &str = "the semaphores are never closed";
+        let turns = self.turns.of(peer);
+        let _turn = turns.acquire().await.expect(OPEN);
+        let permits = Arc::clone(&self.permits);
+        permits.acquire_owned().await.expect(OPEN)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
-    use std::pin::pin;
+    use std::pin::{Pin, pin};
     use std::task::{Context, Poll, Waker};
 
     use super::*;
 
     fn host(last: u8) -> Peer {
-        Some(IpAddr::from([192, 0, 2, last])).filter(|_| last > 0)
+        Some(IpAddr::from([192, 0, 2, last]))
     }
 
     /// The permit, if it has come.
-    fn poll(waits: std::pin::Pin<&mut impl Future<Output = Permit>>) -> Option<Permit> {
+    fn poll<T>(waits: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         match waits.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(permit) => Some(permit),
             Poll::Pending => None,
@@ -133,18 +101,12 @@ mod tests {
     }
 
     #[test]
-    fn no_turn_is_lost_with_those_who_wait_no_more() {
-        let semaphore = FairSemaphore::new(1);
-        let first = poll(pin!(semaphore.acquire(host(0)))).expect("it is free");
-        {
-            let mut gone = pin!(semaphore.acquire(host(0)));
-            assert!(poll(gone.as_mut()).is_none());
-        }
-        let mut given = Box::pin(semaphore.acquire(host(1)));
-        assert!(poll(given.as_mut()).is_none());
-        drop(first);
-        // It has the permit without having seen it.
-        drop(given);
-        assert!(poll(pin!(semaphore.acquire(host(2)))).is_some());
+    fn only_peers_that_hold_or_wait_are_known() {
+        let semaphores = PeerSemaphores::new(1);
+        let one = semaphores.of(host(1));
+        assert!(Arc::ptr_eq(&one, &semaphores.of(host(1))));
+        drop(one);
+        let _two = semaphores.of(host(2));
+        assert_eq!(semaphores.peers.lock().unwrap().len(), 1);
     }
 }

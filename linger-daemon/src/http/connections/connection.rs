@@ -87,7 +87,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.all.table().remove(self.id);
+        self.all.table().entries.remove(&self.id);
         self.all.changed.notify_one();
     }
 }

@@ -77,7 +77,6 @@ async fn an_answer_being_made_lets_others_wait() {
     assert!(gives_way(&asking).await);
     drop((asking, next));
     all.done().await;
-    assert!(all.table().peers.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 //! Basic authentication with passwords hashed by bcrypt, which is slow on purpose.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::str::FromStr as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use super::Mistake;
+use crate::http::fair_semaphore::PeerSemaphores;
 use crate::http::listen::Peer;
 
 /// Highest cost of a hash: about three seconds of work. Each further one takes twice as long.
@@ -73,29 +74,22 @@ pub(in crate::http) enum Verdict {
 /// Checks passwords, one at a time.
 pub(in crate::http) struct Gate {
     turn: Arc<Semaphore>,
-    waiting: Mutex<HashMap<Peer, usize>>,
-    remembered: Mutex<Remembered>,
+    waiting: Semaphore,
+    waiting_of_peer: PeerSemaphores,
+    /// Tags of passwords that were right, the oldest first.
+    remembered: Mutex<VecDeque<Tag>>,
     /// So that what is remembered tells nothing to those who read the memory.
     secret: hmac::Key,
 }
 
-#[derive(Default)]
-struct Remembered {
-    tags: HashSet<Tag>,
-    /// The oldest first.
-    order: VecDeque<Tag>,
-}
-
 type Tag = [u8; 32];
-
-/// A place among those that wait.
-struct Waiting<'a>(&'a Gate, Peer);
 
 impl Gate {
     pub(super) fn new() -> Self {
         Self {
             turn: Arc::new(Semaphore::new(1)),
-            waiting: Mutex::default(),
+            waiting: Semaphore::new(MAX_WAITING),
+            waiting_of_peer: PeerSemaphores::new(MAX_WAITING_OF_PEER),
             remembered: Mutex::default(),
             secret: hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
                 .expect("the kernel has random numbers"),
@@ -121,10 +115,12 @@ impl Gate {
             return Verdict::Unknown;
         };
         let tag = self.tag(&[user.as_bytes(), hash.as_bytes(), &password]);
-        if found.is_some() && lock(&self.remembered).tags.contains(&tag) {
+        if found.is_some() && self.remembered().contains(&tag) {
             return Verdict::Welcome;
         }
-        let Some(_waiting) = self.wait(peer) else {
+        let of_peer = self.waiting_of_peer.of(peer);
+        let (Ok(_place), Ok(_place_of_peer)) = (self.waiting.try_acquire(), of_peer.try_acquire())
+        else {
             return Verdict::Busy;
         };
         let turn = Arc::clone(&self.turn).acquire_owned().await;
@@ -136,22 +132,26 @@ impl Gate {
             right
         });
         if right.await.unwrap_or(false) && found.is_some() {
-            lock(&self.remembered).add(tag);
+            self.remember(tag);
             Verdict::Welcome
         } else {
             Verdict::Unknown
         }
     }
 
-    fn wait(&self, peer: Peer) -> Option<Waiting<'_>> {
-        let mut waiting = lock(&self.waiting);
-        let all: usize = waiting.values().sum();
-        let of_peer = waiting.get(&peer).copied().unwrap_or_default();
-        if all >= MAX_WAITING || of_peer >= MAX_WAITING_OF_PEER {
-            return None;
+    fn remembered(&self) -> MutexGuard<'_, VecDeque<Tag>> {
+        let remembered = self.remembered.lock();
+        remembered.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember(&self, tag: Tag) {
+        let mut remembered = self.remembered();
+        if !remembered.contains(&tag) {
+            remembered.push_back(tag);
         }
-        waiting.insert(peer, of_peer + 1);
-        Some(Waiting(self, peer))
+        if remembered.len() > MAX_REMEMBERED {
+            remembered.pop_front();
+        }
     }
 
     /// Stands for these parts, and no others.
@@ -165,36 +165,6 @@ impl Gate {
         tag.copy_from_slice(context.sign().as_ref());
         tag
     }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        let mut waiting = lock(&self.0.waiting);
-        if let Some(count) = waiting.get_mut(&self.1) {
-            *count -= 1;
-            if *count == 0 {
-                waiting.remove(&self.1);
-            }
-        }
-    }
-}
-
-impl Remembered {
-    fn add(&mut self, tag: Tag) {
-        if !self.tags.insert(tag) {
-            return;
-        }
-        self.order.push_back(tag);
-        if self.order.len() > MAX_REMEMBERED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.tags.remove(&oldest);
-        }
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The name and the password of a request (RFC 7617).
