@@ -1,23 +1,18 @@
 //! From request to answer.
 
 use hyper::body::Body;
-use hyper::header::{self, HeaderValue};
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request, StatusCode, header};
 use tokio::time::Instant;
 
 use super::access::refusal;
+use super::body::ResponseBody;
 use super::connections::RequestGuard;
 use super::listen::Peer;
 use super::page::{PAGE, Page};
-use super::response::{
-    Answer, busy, compressed, method_not_allowed, not_attached, not_found, respond, text,
-    unauthorized,
-};
+use super::response::{Answer, compressed, not_attached, respond, text, with};
 use super::scrape::{View, scrape};
 use super::security::Verdict;
 use super::{State, negotiation};
-
-const HTML: &str = "text/html; charset=utf-8";
 
 /// Answers one request by the time it is `due`; a long answer has only begun by then.
 pub(super) async fn answer(
@@ -30,60 +25,64 @@ pub(super) async fn answer(
     let rules = state.security.rules();
     let gate = &state.security.gate;
     let has_body = !request.body().is_end_stream();
-    let mut answer = match gate.check(&rules.users, request.headers(), peer).await {
+    let answer = match gate.check(&rules.users, request.headers(), peer).await {
+        Verdict::Welcome if !matches!(*request.method(), Method::GET | Method::HEAD) => {
+            let help = "every endpoint is for GET and HEAD\n";
+            let answer = text(StatusCode::METHOD_NOT_ALLOWED, help);
+            with(answer, header::ALLOW, "GET, HEAD")
+        }
+        Verdict::Welcome if has_body => text(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "no endpoint takes a request body\n",
+        ),
         Verdict::Welcome => {
             let scrape = |view| scrape(request, view, state, peer, in_flight, due);
             let refused = refusal(state.live, request, peer, rules.knows_all);
-            welcome(request, has_body, state, refused, scrape).await
+            endpoint(request, state, refused, scrape).await
         }
-        Verdict::Unknown => unauthorized(),
-        Verdict::Busy => busy(),
+        Verdict::Unknown => {
+            let answer = text(StatusCode::UNAUTHORIZED, "Unauthorized\n");
+            with(answer, header::WWW_AUTHENTICATE, "Basic")
+        }
+        // Checking a password takes long, and must not take all of the time.
+        Verdict::Busy => {
+            let help = "too many passwords wait to be checked: try again\n";
+            let answer = text(StatusCode::TOO_MANY_REQUESTS, help);
+            with(answer, header::RETRY_AFTER, "1")
+        }
     };
     if has_body {
         // Its body is not read, so nothing can follow it.
-        let close = HeaderValue::from_static("close");
-        answer.headers_mut().insert(header::CONNECTION, close);
+        with(answer, header::CONNECTION, "close")
+    } else {
+        answer
     }
-    answer
 }
 
-/// Answers one who may ask, and is `refused` what is live, or not.
-async fn welcome<B, F: Future<Output = Answer>>(
+/// Answers a request that may be answered, and is `refused` what is live, or not.
+async fn endpoint<B, F: Future<Output = Answer>>(
     request: &Request<B>,
-    has_body: bool,
     state: &State,
     refused: Option<&'static str>,
     scrape: impl FnOnce(View) -> F,
 ) -> Answer {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        method_not_allowed()
-    } else if has_body {
-        text(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "no endpoint takes a request body\n",
-        )
-    } else {
-        match request.uri().path() {
-            "/" => page(negotiation::takes_gzip(request.headers())),
-            "/live.json" => match refused {
-                Some(why) => text(StatusCode::FORBIDDEN, why),
-                None => scrape(View::Live).await,
-            },
-            "/metrics" => {
-                let format = negotiation::format(request.headers());
-                scrape(View::Metrics(format)).await
-            }
-            "/healthz" => text(StatusCode::OK, "ok\n"),
-            "/readyz" => ready(state),
-            path => not_found(path),
+    match request.uri().path() {
+        "/" => page(negotiation::takes_gzip(request.headers())),
+        "/live.json" => match refused {
+            Some(why) => text(StatusCode::FORBIDDEN, why),
+            None => scrape(View::Live).await,
+        },
+        "/metrics" => scrape(View::Metrics(negotiation::format(request.headers()))).await,
+        "/healthz" => text(StatusCode::OK, "ok\n"),
+        "/readyz" => match state.metrics.get() {
+            Some(_) => text(StatusCode::OK, "ready\n"),
+            None => not_attached(),
+        },
+        path => {
+            let help =
+                format!("nothing at {path}: try /, /metrics, /live.json, /healthz or /readyz\n");
+            text(StatusCode::NOT_FOUND, help)
         }
-    }
-}
-
-fn ready(state: &State) -> Answer {
-    match state.metrics.get() {
-        Some(_) => text(StatusCode::OK, "ready\n"),
-        None => not_attached(),
     }
 }
 
@@ -95,16 +94,12 @@ fn page(gzip: bool) -> Answer {
         policy,
     } = &*PAGE;
     let body = if gzip { zipped } else { html };
-    let mut answer = respond(StatusCode::OK, HTML, body.clone());
+    let body = ResponseBody::Whole(body.clone());
+    let answer = respond(StatusCode::OK, "text/html; charset=utf-8", body);
+    let mut answer = compressed(answer, "accept-encoding", gzip);
     let headers = answer.headers_mut();
-    compressed(headers, "accept-encoding", gzip);
     headers.insert(header::CONTENT_SECURITY_POLICY, policy.clone());
-    for (name, value) in [
-        // Another version of the daemon has another page.
-        (header::CACHE_CONTROL, "no-cache"),
-        (header::REFERRER_POLICY, "no-referrer"),
-    ] {
-        headers.insert(name, HeaderValue::from_static(value));
-    }
-    answer
+    // Another version of the daemon has another page.
+    let answer = with(answer, header::CACHE_CONTROL, "no-cache");
+    with(answer, header::REFERRER_POLICY, "no-referrer")
 }

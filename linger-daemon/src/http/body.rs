@@ -28,8 +28,8 @@ const MADE: usize = AHEAD * CHUNK;
 pub(super) enum ResponseBody {
     /// All of it.
     Whole(Bytes),
-    /// It is longer, and still being made.
-    Long(Chunks),
+    /// It is longer, and still being made: chunks, and `None` once all is made.
+    Long(mpsc::Receiver<Option<Bytes>>),
 }
 
 impl ResponseBody {
@@ -49,7 +49,7 @@ impl ResponseBody {
             }
             Self::Long(chunks) => {
                 request.begin_answer(MADE);
-                Either::Right(Stream::new(chunks, request))
+                Either::Right(Stream { chunks, request })
             }
         }
     }
@@ -67,15 +67,6 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-/// A long body on its way to the client.
-pub(super) struct Chunks(mpsc::Receiver<Chunk>);
-
-enum Chunk {
-    Bytes(Bytes),
-    /// All is made. Without it, something is missing.
-    End,
-}
-
 /// Where the body of an answer goes once it begins, or why there is none.
 pub(super) type ResponseSender = oneshot::Sender<Result<ResponseBody, ScrapeError>>;
 
@@ -84,9 +75,9 @@ pub(super) type ResponseSender = oneshot::Sender<Result<ResponseBody, ScrapeErro
 /// An error means that the client is gone.
 pub(super) struct Writer {
     bytes: Vec<u8>,
-    client: mpsc::Sender<Chunk>,
+    client: mpsc::Sender<Option<Bytes>>,
     /// Until the answer begins.
-    beginning: Option<(ResponseSender, Chunks)>,
+    beginning: Option<(ResponseSender, mpsc::Receiver<Option<Bytes>>)>,
 }
 
 impl Writer {
@@ -96,36 +87,34 @@ impl Writer {
         Self {
             bytes: Vec::new(),
             client,
-            beginning: Some((answer, Chunks(chunks))),
+            beginning: Some((answer, chunks)),
         }
     }
 
     /// Ends the body. One that is dropped instead is a failure for the client, too.
     pub(super) fn finish(mut self) -> io::Result<()> {
         if let Some((answer, _)) = self.beginning.take() {
-            return begin(answer, ResponseBody::Whole(self.bytes.into()));
+            let whole = ResponseBody::Whole(self.bytes.into());
+            return answer.send(Ok(whole)).map_err(|_| gone());
         }
         self.pass_on()?;
-        self.send(Chunk::End)
+        self.send(None)
     }
 
     /// Passes on what is gathered; the first time, the answer begins with it.
     fn pass_on(&mut self) -> io::Result<()> {
         if let Some((answer, chunks)) = self.beginning.take() {
-            begin(answer, ResponseBody::Long(chunks))?;
+            let long = ResponseBody::Long(chunks);
+            answer.send(Ok(long)).map_err(|_| gone())?;
         }
         let bytes = mem::replace(&mut self.bytes, Vec::with_capacity(CHUNK + CHUNK / 2));
-        self.send(Chunk::Bytes(bytes.into()))
+        self.send(Some(bytes.into()))
     }
 
     /// Waits until there is room for another chunk.
-    fn send(&self, chunk: Chunk) -> io::Result<()> {
+    fn send(&self, chunk: Option<Bytes>) -> io::Result<()> {
         self.client.blocking_send(chunk).map_err(|_| gone())
     }
-}
-
-fn begin(answer: ResponseSender, beginning: ResponseBody) -> io::Result<()> {
-    answer.send(Ok(beginning)).map_err(|_| gone())
 }
 
 fn gone() -> io::Error {
@@ -151,16 +140,10 @@ impl Write for Writer {
     }
 }
 
-/// A long body.
+/// A long body on its way to the client.
 pub(super) struct Stream {
-    chunks: Chunks,
+    chunks: mpsc::Receiver<Option<Bytes>>,
     request: RequestGuard,
-}
-
-impl Stream {
-    fn new(chunks: Chunks, request: RequestGuard) -> Self {
-        Self { chunks, request }
-    }
 }
 
 impl Body for Stream {
@@ -171,14 +154,13 @@ impl Body for Stream {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let Chunks(chunks) = &mut self.chunks;
-        Poll::Ready(match ready!(chunks.poll_recv(context)) {
-            Some(Chunk::Bytes(bytes)) => {
+        Poll::Ready(match ready!(self.chunks.poll_recv(context)) {
+            Some(Some(bytes)) => {
                 // The client has room for it.
                 self.request.made(MADE);
                 Some(Ok(Frame::data(bytes)))
             }
-            Some(Chunk::End) => None,
+            Some(None) => None,
             // Ends the connection: what the client has must not pass for all of it.
             None => Some(Err(gone())),
         })
@@ -222,7 +204,8 @@ mod tests {
         let Ok(Ok(ResponseBody::Long(chunks))) = begun.blocking_recv() else {
             panic!("it is too long to be whole");
         };
-        Stream::new(chunks, request())
+        let request = request();
+        Stream { chunks, request }
     }
 
     #[tokio::test]

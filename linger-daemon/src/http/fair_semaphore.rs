@@ -68,8 +68,8 @@ mod tests {
 
     use super::*;
 
-    fn host(last: u8) -> Peer {
-        Some(IpAddr::from([192, 0, 2, last]))
+    fn host(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
     }
 
     /// The permit, if it has come.
@@ -83,13 +83,13 @@ mod tests {
     #[test]
     fn peers_take_turns_however_many_wait_of_one() {
         let semaphore = FairSemaphore::new(1);
-        let first = poll(pin!(semaphore.acquire(host(1)))).expect("it is free");
+        let first = poll(pin!(semaphore.acquire(Some(host(1))))).expect("it is free");
         let (mut second, mut third) = (
-            pin!(semaphore.acquire(host(1))),
-            pin!(semaphore.acquire(host(1))),
+            pin!(semaphore.acquire(Some(host(1)))),
+            pin!(semaphore.acquire(Some(host(1)))),
         );
         assert!(poll(second.as_mut()).is_none() && poll(third.as_mut()).is_none());
-        let mut other = pin!(semaphore.acquire(host(2)));
+        let mut other = pin!(semaphore.acquire(Some(host(2))));
         assert!(poll(other.as_mut()).is_none());
         drop(first);
         let permit = poll(second.as_mut()).expect("it came first");
@@ -103,10 +103,10 @@ mod tests {
     #[test]
     fn only_peers_that_hold_or_wait_are_known() {
         let semaphores = PeerSemaphores::new(1);
-        let one = semaphores.of(host(1));
-        assert!(Arc::ptr_eq(&one, &semaphores.of(host(1))));
+        let one = semaphores.of(Some(host(1)));
+        assert!(Arc::ptr_eq(&one, &semaphores.of(Some(host(1)))));
         drop(one);
-        let _two = semaphores.of(host(2));
+        let _two = semaphores.of(Some(host(2)));
         assert_eq!(semaphores.peers.lock().unwrap().len(), 1);
     }
 }

@@ -8,10 +8,7 @@ use crate::metrics::Format;
 pub(super) fn takes_gzip(headers: &HeaderMap) -> bool {
     let mut any = false;
     for offer in offers(headers, ACCEPT_ENCODING) {
-        if ["gzip", "x-gzip"]
-            .map(|gzip| offer.is(gzip))
-            .contains(&true)
-        {
+        if offer.is("gzip") || offer.is("x-gzip") {
             return offer.weight > 0.0;
         }
         any |= offer.is("*") && offer.weight > 0.0;
@@ -137,61 +134,47 @@ mod tests {
     const FIREFOX: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
 
     #[test]
-    fn prometheus_gets_open_metrics_and_people_text() {
-        for value in [
-            PROMETHEUS_2_42,
-            PROMETHEUS_2_53,
-            PROMETHEUS_3_5,
-            PROMETHEUS_3_5_PROTOBUF,
+    fn the_format_follows_the_weights_and_is_text_for_people() {
+        for (open_metrics, values) in [
+            (
+                true,
+                &[
+                    PROMETHEUS_2_42,
+                    PROMETHEUS_2_53,
+                    PROMETHEUS_3_5,
+                    PROMETHEUS_3_5_PROTOBUF,
+                    "application/openmetrics-text",
+                    "Application/OpenMetrics-Text; Version=\"1.0.0\"; charset=utf-8",
+                    "application/openmetrics-text; q = 0.1 ; version=1.0.0",
+                    "text/plain, application/openmetrics-text",
+                    "text/plain;version=1.0.0, application/openmetrics-text;q=0.1",
+                ][..],
+            ),
+            (
+                false,
+                &[
+                    FIREFOX,
+                    "*/*",
+                    "text/*",
+                    "application/json",
+                    "",
+                    "\u{e9}",
+                    "text/plain;q=0.5, application/openmetrics-text;q=0.4",
+                    "text/plain;version=0.0.4, application/openmetrics-text;version=1.0.0;q=0.9",
+                    "application/openmetrics-text;version=0.0.1",
+                    "application/openmetrics-text;version=2.0.0",
+                    "application/openmetrics-text;q=0",
+                    "application/openmetrics-text;q=much",
+                    "application/openmetrics",
+                ],
+            ),
         ] {
-            assert_eq!(
-                format(&headers(ACCEPT, value)),
-                Format::OpenMetrics,
-                "{value}"
-            );
-        }
-        for value in [FIREFOX, "*/*", "text/*", "application/json", "", "\u{e9}"] {
-            assert_eq!(format(&headers(ACCEPT, value)), Format::Text, "{value}");
+            for value in values {
+                let is_open_metrics = format(&headers(ACCEPT, value)) == Format::OpenMetrics;
+                assert_eq!(is_open_metrics, open_metrics, "{value}");
+            }
         }
         assert_eq!(format(&HeaderMap::new()), Format::Text);
-    }
-
-    #[test]
-    fn the_format_follows_the_weights() {
-        for (value, expected) in [
-            ("application/openmetrics-text", Format::OpenMetrics),
-            (
-                "Application/OpenMetrics-Text; Version=\"1.0.0\"; charset=utf-8",
-                Format::OpenMetrics,
-            ),
-            (
-                "application/openmetrics-text; q = 0.1 ; version=1.0.0",
-                Format::OpenMetrics,
-            ),
-            (
-                "text/plain, application/openmetrics-text",
-                Format::OpenMetrics,
-            ),
-            (
-                "text/plain;version=1.0.0, application/openmetrics-text;q=0.1",
-                Format::OpenMetrics,
-            ),
-            (
-                "text/plain;q=0.5, application/openmetrics-text;q=0.4",
-                Format::Text,
-            ),
-            (
-                "text/plain;version=0.0.4, application/openmetrics-text;version=1.0.0;q=0.9",
-                Format::Text,
-            ),
-            ("application/openmetrics-text;version=0.0.1", Format::Text),
-            ("application/openmetrics-text;version=2.0.0", Format::Text),
-            ("application/openmetrics-text;q=0", Format::Text),
-            ("application/openmetrics-text;q=much", Format::Text),
-            ("application/openmetrics", Format::Text),
-        ] {
-            assert_eq!(format(&headers(ACCEPT, value)), expected, "{value}");
-        }
         let mut lines = headers(ACCEPT, "text/plain;q=0.5");
         lines.append(ACCEPT, "application/openmetrics-text".parse().unwrap());
         assert_eq!(format(&lines), Format::OpenMetrics);

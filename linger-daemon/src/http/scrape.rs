@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use hyper::header::{self, HeaderValue};
-use hyper::{Method, StatusCode, Version};
+use hyper::{Method, StatusCode, Version, header};
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
@@ -17,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use super::body::{ResponseBody, ResponseSender, Writer};
 use super::connections::RequestGuard;
 use super::listen::Peer;
-use super::response::{Answer, compressed, not_attached, respond_with, text};
+use super::response::{Answer, compressed, not_attached, respond, text, with};
 use super::{State, negotiation};
 use crate::memory;
 use crate::metrics::{Exposition, Format, Metrics, ScrapeError};
@@ -71,7 +70,11 @@ pub(super) async fn scrape<B>(
         begun.await.unwrap_or(Err(ScrapeError::Unfinished))
     };
     match timeout_at(due, work).await {
-        Ok(Ok(ResponseBody::Long(_))) if request.version() < Version::HTTP_11 => no_end_in_sight(),
+        // Where a body ends with its connection, one that is cut short would pass for all of it.
+        Ok(Ok(ResponseBody::Long(_))) if request.version() < Version::HTTP_11 => text(
+            StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            "the metrics are too long for HTTP/1.0: ask with HTTP/1.1\n",
+        ),
         Ok(Ok(body)) => exposed(body, wanted),
         Ok(Err(error)) => failed(&error),
         Err(_) => late(started.elapsed()),
@@ -134,14 +137,12 @@ fn exposed(body: ResponseBody, wanted: Wanted) -> Answer {
         View::Metrics(format) => (format.content_type(), "accept, accept-encoding"),
         View::Live => ("application/json", "accept-encoding"),
     };
-    let mut answer = respond_with(StatusCode::OK, content_type, body);
-    let headers = answer.headers_mut();
-    if matches!(wanted.view, View::Live) {
-        let no_store = HeaderValue::from_static("no-store");
-        headers.insert(header::CACHE_CONTROL, no_store);
+    let answer = respond(StatusCode::OK, content_type, body);
+    let answer = compressed(answer, follows_from, wanted.gzip);
+    match wanted.view {
+        View::Metrics(_) => answer,
+        View::Live => with(answer, header::CACHE_CONTROL, "no-store"),
     }
-    compressed(headers, follows_from, wanted.gzip);
-    answer
 }
 
 fn failed(error: &ScrapeError) -> Answer {
@@ -158,12 +159,4 @@ fn late(time: Duration) -> Answer {
     tracing::warn!(seconds, "a scrape took too long");
     let help = format!("the ledger was not read within {seconds:.1} seconds\n");
     text(StatusCode::SERVICE_UNAVAILABLE, help)
-}
-
-/// Where a body ends with its connection, one that is cut short would pass for all of it.
-fn no_end_in_sight() -> Answer {
-    text(
-        StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-        "the metrics are too long for HTTP/1.0: ask with HTTP/1.1\n",
-    )
 }

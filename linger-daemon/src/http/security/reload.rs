@@ -27,25 +27,16 @@ struct State {
     looked: Instant,
 }
 
-/// Metadata that changes whenever the file does.
+/// Metadata that changes whenever the file does: device, inode, length, and the times of changes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    file: (u64, u64),
-    length: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
+struct Stamp([u64; 3], [i64; 4]);
 
 impl Stamp {
     /// `None` if the metadata cannot be read.
     fn of(path: &Path) -> Option<Self> {
-        let metadata = fs::metadata(path).ok()?;
-        Some(Self {
-            file: (metadata.dev(), metadata.ino()),
-            length: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        })
+        let of = fs::metadata(path).ok()?;
+        let times = [of.mtime(), of.mtime_nsec(), of.ctime(), of.ctime_nsec()];
+        Some(Self([of.dev(), of.ino(), of.len()], times))
     }
 }
 
