@@ -1,15 +1,11 @@
 //! The ledger as Prometheus metrics.
 
-mod daemon;
 mod exposition;
 mod families;
 mod family;
 mod format;
-mod group_counts;
-mod groups;
 mod live;
 mod number;
-mod process;
 mod series;
 mod text;
 

@@ -4,14 +4,12 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use prometheus::proto::MetricFamily;
+use prometheus::proto::{MetricFamily, MetricType};
 
 use super::Facts;
 use super::families::FAMILIES;
-use super::family::Rule;
+use super::family::{Kind, Rule, Series as _, Value};
 use super::format::Format;
-use super::group_counts::GroupCounts;
-use super::process;
 use super::text::{Lines, Text, group_labels};
 use crate::ledger::Snapshot;
 
@@ -45,20 +43,19 @@ impl Exposition {
         let Snapshot {
             dimensions, groups, ..
         } = &self.snapshot;
-        let groups = groups.iter().map(|(labels, counters)| {
-            let labels = group_labels(dimensions, labels);
-            (labels, GroupCounts::of(counters))
-        });
-        let groups: Vec<_> = groups.collect();
+        let labels = groups
+            .iter()
+            .map(|(labels, _)| group_labels(dimensions, labels));
+        let labels: Vec<_> = labels.collect();
         let mut text = Text::new(format);
         for family in FAMILIES {
-            let mut lines = Lines::of(&mut text, family);
+            let mut lines = Lines::new(&mut text, family.name, family.help, family.kind);
             match family.rule {
                 Rule::Daemon(rule) => rule(self, &mut lines),
                 Rule::Group(rule) => {
-                    for (labels, counted) in &groups {
+                    for (labels, (_, counters)) in labels.iter().zip(groups) {
                         lines.group = labels;
-                        rule(counted, &mut lines);
+                        rule(counters, &mut lines);
                         pass_on(lines.bytes(), out, BATCH)?;
                     }
                 }
@@ -66,7 +63,7 @@ impl Exposition {
         }
         // Their names come last in the alphabet.
         for family in &self.process {
-            process::write(family, &mut text);
+            write_process(family, &mut text);
         }
         text.bytes.extend_from_slice(format.end());
         pass_on(&mut text.bytes, out, 0)
@@ -77,6 +74,22 @@ impl Exposition {
         let family = self.process.iter().find(|family| family.name() == name);
         let metric = family.and_then(|family| family.get_metric().first());
         metric.map_or(0.0, |metric| metric.get_gauge().get_value())
+    }
+}
+
+/// Writes a family that the `prometheus` crate gathered: each has one sample, without labels.
+fn write_process(family: &MetricFamily, text: &mut Text) {
+    let metric = family.get_metric().first();
+    let (kind, value) = match family.get_field_type() {
+        MetricType::COUNTER => (
+            Kind::Counter,
+            metric.map(|one| one.get_counter().get_value()),
+        ),
+        _ => (Kind::Gauge, metric.map(|one| one.get_gauge().get_value())),
+    };
+    if let Some(value) = value {
+        let mut lines = Lines::new(text, family.name(), family.help(), kind);
+        lines.sample(&[], Value::Float(value));
     }
 }
 

@@ -1,9 +1,8 @@
 //! What is fixed about one metric, and what takes its series.
 
-use linger_ebpf::Times;
+use linger_ebpf::{Counters, Times};
 
 use super::Exposition;
-use super::group_counts::GroupCounts;
 
 /// The fixed part of a metric, and the rule by which its series follow from the counts.
 pub(super) struct Family {
@@ -37,7 +36,7 @@ pub(super) enum Bounds {
 #[derive(Clone, Copy)]
 pub(super) enum Rule {
     /// The series of one group. Its labels are not among those that the rule hands over.
-    Group(fn(&GroupCounts, &mut dyn Series)),
+    Group(fn(&Counters, &mut dyn Series)),
     /// The series of the daemon itself.
     Daemon(fn(&Exposition, &mut dyn Series)),
 }

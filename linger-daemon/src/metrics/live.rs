@@ -31,7 +31,15 @@ impl Live {
         recent.truncate(MAX_RECENT);
         let counters: Vec<_> = snapshot.groups.iter().map(|(_, one)| &**one).collect();
         let shown = largest(&counters, MAX_GROUPS);
-        let mut live = Self {
+        let groups = shown.iter().map(|&index| {
+            let (labels, counters) = &snapshot.groups[index];
+            Group::of(&snapshot.dimensions, labels, counters)
+        });
+        let groups: Vec<_> = groups.collect();
+        let all = Sum(&counters);
+        let waited = WAITED.into_iter().enumerate();
+        let waited = waited.filter(|&(at, _)| all.of(|one| one.blocked[at].count()) > 0);
+        Self {
             at: unix_seconds(exposition.at),
             started: exposition.process("process_start_time_seconds"),
             host: facts.host.clone(),
@@ -39,108 +47,104 @@ impl Live {
             revision: REVISION.to_owned(),
             plan: facts.plan.name().to_owned(),
             kernel: facts.kernel.clone(),
-            closes: Counts::new(),
+            closes: all.closes(),
             blocked: Blocked {
                 bounds: BLOCKED_BOUNDS_NS.map(seconds).into(),
-                waited: BTreeMap::new(),
+                waited: waited
+                    .map(|(at, waited)| (waited.to_owned(), all.times(|one| &one.blocked[at])))
+                    .collect(),
             },
-            discarded: BTreeMap::new(),
-            unread: 0,
-            resets: Counts::new(),
+            discarded: all.queues(Outcome::ALL, Outcome::name, Counters::discarded),
+            unread: all.of(|one| one.unread_bytes),
+            resets: all.counts(Cause::ALL, Cause::name, |one, cause| {
+                one.resets[cause.index()]
+            }),
             orphans: Orphans {
-                now: 0,
-                orphaned: 0,
-                delivered: 0,
-                discarded: BTreeMap::new(),
-                ends: Counts::new(),
+                now: all.of(|one| one.orphans.under_way()),
+                orphaned: all.of(|one| one.orphans.total_bytes()),
+                delivered: all.of(|one| one.orphans.delivered_bytes),
+                discarded: all.queues(Fate::ALL, Fate::name, |one, fate| {
+                    one.orphans.discarded[fate.index()]
+                }),
+                ends: all.counts(Fate::ALL, Fate::name, |one, fate| {
+                    one.orphans.ends[fate.index()]
+                }),
                 seconds: Lived {
                     bounds: LIVED_BOUNDS_NS.map(seconds).into(),
-                    times: Histogram::none(),
+                    times: all.times(|one| &one.orphans.lived),
                 },
             },
             dimensions: names(&snapshot.dimensions).collect(),
-            groups: shown
-                .iter()
-                .map(|&index| {
-                    let (labels, counters) = &snapshot.groups[index];
-                    Group::of(&snapshot.dimensions, labels, counters)
-                })
-                .collect(),
-            groups_omitted: counters.len() - shown.len(),
+            groups_omitted: counters.len() - groups.len(),
+            groups,
             health: Health::of(exposition),
             recent,
-        };
-        for counters in counters {
-            live.add(counters);
         }
-        live
-    }
-
-    /// Adds what a group counted.
-    fn add(&mut self, counters: &Counters) {
-        for &outcome in Outcome::ALL {
-            let discarded = counters.discarded(outcome);
-            let name = outcome.name();
-            count(&mut self.closes, name, counters.closed(outcome));
-            throw_away(&mut self.discarded, name, discarded);
-        }
-        for (waited, times) in WAITED.into_iter().zip(&counters.blocked) {
-            if times.count() > 0 {
-                let waited = self.blocked.waited.entry(waited.to_owned());
-                waited.or_insert_with(Histogram::none).add(times);
-            }
-        }
-        self.unread += counters.unread_bytes;
-        for (cause, &resets) in Cause::ALL.iter().zip(&counters.resets) {
-            count(&mut self.resets, cause.name(), resets);
-        }
-        self.orphans.add(&counters.orphans);
     }
 }
 
-impl Histogram {
-    /// No times.
-    fn none() -> Self {
-        Self {
-            counts: vec![0; BUCKETS],
-            sum: 0.0,
-        }
+/// Groups whose counts are added up.
+struct Sum<'a>(&'a [&'a Counters]);
+
+impl Sum<'_> {
+    fn of(&self, count: impl Fn(&Counters) -> u64) -> u64 {
+        self.0.iter().map(|counters| count(counters)).sum()
     }
 
-    /// Adds the times of a group.
-    fn add(&mut self, times: &Times) {
-        for (sum, more) in self.counts.iter_mut().zip(times.buckets) {
-            *sum += more;
-        }
-        self.sum += seconds(times.sum_ns);
+    /// The counts that are not zero, by name.
+    fn counts<T: Copy>(
+        &self,
+        all: &[T],
+        name: fn(T) -> &'static str,
+        count: impl Fn(&Counters, T) -> u64,
+    ) -> Counts {
+        let counts = all.iter().map(|&one| {
+            let sum = self.of(|counters| count(counters, one));
+            (name(one).to_owned(), sum)
+        });
+        counts.filter(|(_, sum)| *sum > 0).collect()
     }
-}
 
-impl Orphans {
-    /// Adds those of a group.
-    fn add(&mut self, orphans: &linger_ebpf::Orphans) {
-        self.now += orphans.under_way();
-        self.orphaned += orphans.total_bytes();
-        self.delivered += orphans.delivered_bytes;
-        for (&fate, &discarded) in Fate::ALL.iter().zip(&orphans.discarded) {
-            count(&mut self.ends, fate.name(), orphans.ends[fate.index()]);
-            throw_away(&mut self.discarded, fate.name(), discarded);
+    /// Closes by outcome.
+    fn closes(&self) -> Counts {
+        self.counts(Outcome::ALL, Outcome::name, Counters::closed)
+    }
+
+    /// The queues from which there is payload, by name.
+    fn queues<T: Copy>(
+        &self,
+        all: &[T],
+        name: fn(T) -> &'static str,
+        bytes: impl Fn(&Counters, T) -> QueueBytes,
+    ) -> BTreeMap<String, Queues> {
+        let queues = all.iter().map(|&one| {
+            let sum = Queues {
+                unsent: self.of(|counters| bytes(counters, one).unsent),
+                unacked: self.of(|counters| bytes(counters, one).unacked),
+            };
+            (name(one).to_owned(), sum)
+        });
+        queues
+            .filter(|(_, sum)| *sum != Queues::default())
+            .collect()
+    }
+
+    fn times(&self, times: impl Fn(&Counters) -> &Times) -> Histogram {
+        let bucket = |bucket| self.of(|counters| times(counters).buckets[bucket]);
+        Histogram {
+            counts: (0..BUCKETS).map(bucket).collect(),
+            sum: seconds(self.of(|counters| times(counters).sum_ns)),
         }
-        self.seconds.times.add(&orphans.lived);
     }
 }
 
 impl Group {
     fn of(dimensions: &[Dimension], labels: &Labels, counters: &Counters) -> Self {
-        let mut closes = Counts::new();
-        for &outcome in Outcome::ALL {
-            count(&mut closes, outcome.name(), counters.closed(outcome));
-        }
         Self {
             labels: names(dimensions)
                 .zip(labels.values().map(str::to_owned))
                 .collect(),
-            closes,
+            closes: Sum(&[counters]).closes(),
             aborted: aborted(counters),
             blocked_seconds: seconds(blocked(counters)),
             discarded: discarded(counters),
@@ -185,22 +189,6 @@ fn names(dimensions: &[Dimension]) -> impl Iterator<Item = String> {
     dimensions
         .iter()
         .map(|dimension| dimension.name().to_owned())
-}
-
-/// Adds to the count of this name, unless `more` is zero.
-fn count(counts: &mut Counts, name: &str, more: u64) {
-    if more > 0 {
-        *counts.entry(name.to_owned()).or_default() += more;
-    }
-}
-
-/// Adds payload to the queues of this name, unless there is none.
-fn throw_away(queues: &mut BTreeMap<String, Queues>, name: &str, more: QueueBytes) {
-    if more != QueueBytes::NONE {
-        let sum = queues.entry(name.to_owned()).or_default();
-        sum.unsent += more.unsent;
-        sum.unacked += more.unacked;
-    }
 }
 
 #[expect(

@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use linger_ebpf::Times;
 
-use super::family::{Bounds, Family, Kind, Label, Series, Value};
+use super::family::{Bounds, Kind, Label, Series, Value};
 use super::format::Format;
 use super::number::{put_count, put_seconds};
 use crate::attribution::{Dimension, Labels};
@@ -54,12 +54,7 @@ pub(super) struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    /// Lines of this metric, behind all that is there.
-    pub(super) fn of(text: &'a mut Text, family: &'static Family) -> Self {
-        Self::new(text, family.name, family.help, family.kind)
-    }
-
-    /// Lines of a metric of this name.
+    /// Lines of a metric of this name, behind all that is there.
     pub(super) fn new(text: &'a mut Text, name: &'a str, help: &'a str, kind: Kind) -> Self {
         Self {
             text,
