@@ -167,68 +167,38 @@ fn a_filter_is_told_from_the_kernel_by_what_it_answers() {
 }
 
 #[test]
-fn a_kernel_without_bpf_is_not_taken_for_a_filter() {
-    let mut host = Host::good();
-    host.probe.bpf_refused = Some(Errno::ENOSYS);
-    host.probe.map = Some(Errno::ENOSYS);
-    assert_eq!(host.amiss(), [("seccomp", Verdict::Problem)]);
-    assert!(
-        host.found("seccomp")
-            .fix
-            .unwrap()
-            .contains("CONFIG_BPF_SYSCALL")
-    );
-}
-
-#[test]
-fn what_nothing_else_explains_is_the_security_modules() {
-    let mut host = Host::good();
-    host.probe.map = Some(Errno::EACCES);
-    assert_eq!(host.amiss(), [("security modules", Verdict::Problem)]);
-    assert!(host.found("security modules").found.contains("apparmor"));
-}
-
-#[test]
-fn a_map_without_room_is_the_memory_limit() {
-    let mut host = Host::good();
-    host.probe.map = Some(Errno::ENOMEM);
-    assert!(
-        host.found("security modules")
-            .fix
-            .unwrap()
-            .contains("memory limit")
-    );
+fn what_the_kernel_refuses_is_blamed_on_its_cause() {
+    const NO_BPF: Option<Errno> = Some(Errno::ENOSYS);
+    for (bpf_refused, map, what, word) in [
+        (NO_BPF, Errno::ENOSYS, "seccomp", "CONFIG_BPF_SYSCALL"),
+        (None, Errno::EACCES, "security modules", "apparmor"),
+        (None, Errno::ENOMEM, "security modules", "memory limit"),
+    ] {
+        let mut host = Host::good();
+        host.probe.bpf_refused = bpf_refused;
+        host.probe.map = Some(map);
+        assert_eq!(host.amiss(), [(what, Verdict::Problem)]);
+        let finding = format!("{:?}", host.found(what));
+        assert!(finding.contains(word), "{finding}");
+    }
 }
 
 #[test]
 fn only_confidentiality_is_a_problem() {
+    const ASKED_FOR: &str = "lockdown=confidentiality";
     let host = Host::good();
-    let lockdown = |file: &str, command_line: &str| {
+    for (file, command_line, verdict) in [
+        ("none [integrity] confidentiality\n", "", Verdict::Ok),
+        ("none integrity [confidentiality]\n", "", Verdict::Problem),
+        ("", ASKED_FOR, Verdict::Problem),
+        ("", "lockdown=confidentiality lockdown=none", Verdict::Ok),
+        // What is in force counts, not what was asked for.
+        ("[none] integrity confidentiality", ASKED_FOR, Verdict::Ok),
+    ] {
         host.write("sys/kernel/security/lockdown", file);
         host.write("proc/cmdline", command_line);
-        host.found("lockdown").verdict
-    };
-    assert_eq!(
-        lockdown("none [integrity] confidentiality\n", ""),
-        Verdict::Ok
-    );
-    assert_eq!(
-        lockdown("none integrity [confidentiality]\n", ""),
-        Verdict::Problem
-    );
-    assert_eq!(lockdown("", "lockdown=confidentiality"), Verdict::Problem);
-    assert_eq!(
-        lockdown("", "lockdown=confidentiality lockdown=integrity"),
-        Verdict::Ok
-    );
-    // What is in force counts, not what was asked for.
-    assert_eq!(
-        lockdown(
-            "[none] integrity confidentiality",
-            "lockdown=confidentiality"
-        ),
-        Verdict::Ok
-    );
+        assert_eq!(host.found("lockdown").verdict, verdict, "{file}");
+    }
 }
 
 #[test]
@@ -258,8 +228,11 @@ fn events_that_only_an_administrator_may_open_are_told() {
 }
 
 #[test]
-fn what_takes_away_a_part_is_a_warning() {
+fn what_takes_away_a_part_is_a_warning_and_missing_types_are_a_problem() {
     let host = Host::good();
+    host.remove("sys/kernel/btf/vmlinux");
+    assert_eq!(host.amiss(), [("BTF", Verdict::Problem)]);
+    host.write("sys/kernel/btf/vmlinux", "");
     host.live_in("pid", "pid:[4026532001]");
     host.remove("sys/kernel/tracing/kprobe_events");
     host.write("proc/sys/kernel/unprivileged_bpf_disabled", "0\n");
@@ -271,11 +244,4 @@ fn what_takes_away_a_part_is_a_warning() {
         "bpf_jit_enable",
     ];
     assert_eq!(host.amiss(), warnings.map(|what| (what, Verdict::Warning)));
-}
-
-#[test]
-fn a_kernel_without_types_is_a_problem() {
-    let host = Host::good();
-    host.remove("sys/kernel/btf/vmlinux");
-    assert_eq!(host.amiss(), [("BTF", Verdict::Problem)]);
 }

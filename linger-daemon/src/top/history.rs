@@ -27,24 +27,26 @@ pub(super) struct Track {
     past: VecDeque<Numbers>,
     /// Number of rates so far.
     seen: usize,
+    /// How many rates to keep.
+    window: usize,
 }
 
 impl Track {
     /// Continues an earlier one, and keeps this many rates.
-    fn follow(&mut self, earlier: Self, most: usize) {
-        (self.past, self.seen) = (earlier.past, earlier.seen);
+    fn follow(&mut self, earlier: Self, window: usize) {
+        (self.past, self.seen, self.window) = (earlier.past, earlier.seen, window);
         if let Some(rate) = self.figures.rate {
             self.past.push_back(rate);
             self.seen += 1;
         }
-        if self.past.len() > most {
+        if self.past.len() > window {
             self.past.pop_front();
         }
     }
 
-    /// The trend of a column over the last `window` readings: the highest rate in each step, the newest last.
-    pub(super) fn trend(&self, column: Column, window: usize, steps: usize) -> Vec<f64> {
-        let each = window.div_ceil(steps.max(1)).max(1);
+    /// The trend of a column: the highest rate in each step, the newest last.
+    pub(super) fn trend(&self, column: Column, steps: usize) -> Vec<f64> {
+        let each = self.window.div_ceil(steps.max(1)).max(1);
         // Steps begin at multiples of their length, so that peaks move without changing.
         let first = self.seen - self.past.len();
         let mut trend: Vec<f64> = Vec::new();
@@ -97,7 +99,7 @@ pub(super) type Row<'a> = (&'a str, &'a Unit);
 #[derive(Clone, Debug)]
 pub(super) struct History {
     /// How many rates to keep.
-    pub(super) window: usize,
+    window: usize,
     pub(super) host: Track,
     /// By name, safe to print.
     pub(super) units: BTreeMap<String, Unit>,

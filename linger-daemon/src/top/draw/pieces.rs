@@ -71,15 +71,9 @@ pub(super) fn table<'a>(
 }
 
 /// The trend of a column as bars, the newest at the right.
-pub(super) fn trend(
-    track: &Track,
-    column: Column,
-    window: usize,
-    width: u16,
-    height: u16,
-) -> Text<'static> {
+pub(super) fn trend(track: &Track, column: Column, width: u16, height: u16) -> Text<'static> {
     const LEVELS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let rates = track.trend(column, window, width.into());
+    let rates = track.trend(column, width.into());
     let highest = rates.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
     // Anything above zero is visible, however low.
     let eighths = f64::from(height) * 8.0 / highest;
@@ -102,7 +96,7 @@ fn whole(value: f64) -> usize {
 }
 
 /// Current rate and trend of the most important columns, side by side.
-pub(super) fn tiles(frame: &mut Frame<'_>, area: Rect, track: &Track, window: usize) {
+pub(super) fn tiles(frame: &mut Frame<'_>, area: Rect, track: &Track) {
     const TILES: [(Column, &str); 5] = [
         (Column::Closes, "closes/s"),
         (Column::Aborts, "aborts/s"),
@@ -132,7 +126,7 @@ pub(super) fn tiles(frame: &mut Frame<'_>, area: Rect, track: &Track, window: us
             FAINT
         });
         frame.render_widget(line, head);
-        let trend = trend(track, column, window, below.width, below.height);
+        let trend = trend(track, column, below.width, below.height);
         frame.render_widget(trend, below);
     }
 }

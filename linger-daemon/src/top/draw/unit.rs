@@ -57,7 +57,7 @@ pub(super) fn draw(
         Span::styled(groups, FAINT),
     ]);
     frame.render_widget(heading, title);
-    tiles(frame, top, &unit.track, picture.history.window);
+    tiles(frame, top, &unit.track);
     self::lists(frame, lists, outcomes, costs, state);
     if !members.is_empty() {
         self::members(frame, members, &unit.members, state);

@@ -41,7 +41,7 @@ pub(super) fn draw(
         Constraint::Length(recent_height),
     ])
     .areas(area);
-    tiles(frame, top, &picture.history.host, picture.history.window);
+    tiles(frame, top, &picture.history.host);
     units(frame, middle, picture, rows, state);
     if let Some(live) = &picture.history.live
         && !bottom.is_empty()
@@ -112,8 +112,7 @@ fn units(
                 .map(|&column| number(column, figures.number(column, state.shown))),
         );
         if plan.trend > 0 {
-            let (sort, window) = (state.sort, picture.history.window);
-            cells.push(trend(&unit.track, sort, window, plan.trend - 1, 1).into());
+            cells.push(trend(&unit.track, state.sort, plan.trend - 1, 1).into());
         }
         TableRow::new(cells).style(style)
     });

@@ -144,7 +144,7 @@ fn a_trend_keeps_peaks_in_their_places_however_narrow() {
         live(2.0 * f64::from(step), vec![web(total)])
     });
     let history = history(readings.collect::<Vec<_>>());
-    let trend = |steps| history.host.trend(Column::Closes, 100, steps);
+    let trend = |steps| history.host.trend(Column::Closes, steps);
     let wide = trend(100);
     assert_eq!(wide.len(), 60, "rates");
     assert_eq!(wide.iter().position(|&rate| rate > 99.0), Some(30));
@@ -152,5 +152,5 @@ fn a_trend_keeps_peaks_in_their_places_however_narrow() {
     assert_eq!(narrow.len(), 6, "of ten rates each");
     assert_eq!(narrow.iter().position(|&rate| rate > 99.0), Some(3));
     assert!(narrow.iter().all(|&rate| rate >= 1.0));
-    assert_eq!(history.host.trend(Column::Aborts, 100, 5), [0.0; 3]);
+    assert_eq!(history.host.trend(Column::Aborts, 5), [0.0; 3]);
 }
