@@ -51,7 +51,6 @@ programs! {
     #[fentry] fentry_reset(FEntryContext) -> i32 { 0 }
     #[fentry] fentry_v4_answer(FEntryContext) -> i32 { 0 }
     #[fentry] fentry_v6_answer(FEntryContext) -> i32 { 0 }
-    #[fentry] fentry_done(FEntryContext) -> i32 { 0 }
     #[fexit] fexit_check_oom(FExitContext) -> i32 { 0 }
     #[kprobe] kprobe_tcp_close(ProbeContext) -> u32 { 0 }
     #[kprobe] kprobe_inner_close(ProbeContext) -> u32 { 0 }

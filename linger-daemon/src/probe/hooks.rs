@@ -165,27 +165,22 @@ const FENTRY_AGAIN: &[Hook] = &[
     hook("fexit_check_oom_3", CHECK_OOM),
 ];
 
-/// Of the plan `fentry` where programs of tracepoints are preempted: a thread that works off a backlog may be, at the
-/// end of a socket.
-const FENTRY_DONE: &[Hook] = &[hook("fentry_done", Point::Fentry("tcp_done"))];
-
 const ACTIVE_RESET_AGAIN: &[Hook] = &[hook("fentry_active_reset_2", ACTIVE_RESET)];
 
 const TRACEPOINT_AGAIN: &[Hook] = &[
     hook("tracepoint_set_state_2", SET_STATE),
     hook("tracepoint_set_state_3", SET_STATE),
     hook("tracepoint_send_reset_2", SEND_RESET),
-];
-
-const DESTROY_SOCK_AGAIN: &[Hook] = &[
-    hook("destroy_sock_2", DESTROY),
-    hook("destroy_sock_3", DESTROY),
-];
-
-const TRACEPOINT_DESTROY_SOCK_AGAIN: &[Hook] = &[
     hook("tracepoint_destroy_sock_2", DESTROY),
-    hook("tracepoint_destroy_sock_3", DESTROY),
 ];
+
+const TRACEPOINT_THRICE: &[Hook] = &[hook("tracepoint_destroy_sock_3", DESTROY)];
+
+/// Where programs of tracepoints are preempted: a thread that works off a backlog may be, at the end of a socket.
+const DESTROY_SOCK_AGAIN: &[Hook] = &[hook("destroy_sock_2", DESTROY)];
+
+/// Where soft interrupts are preempted as well.
+const DESTROY_SOCK_THRICE: &[Hook] = &[hook("destroy_sock_3", DESTROY)];
 
 /// What the programs are told of it ([`Constants::again`](linger_ebpf::Constants::again)): whether several programs may
 /// see the same close or RST, in this plan on a kernel like this.
@@ -194,11 +189,16 @@ pub(super) fn hooked_again(plan: Plan, traits: Traits) -> u32 {
         // Copies for the end of a socket need no such check: the first leaves nothing to do.
         Plan::Kprobe => 0,
         _ if traits.preemption == Preemption::None => 0,
-        Plan::Fentry if copies(plan, traits).contains(&FENTRY_AGAIN[0]) => Constants::ENDS_TOO,
+        Plan::Fentry if decides_again(traits) => Constants::ENDS_TOO,
         Plan::Fentry => Constants::EVENTS,
         Plan::Tracepoint if traits.preempts_tracepoints => Constants::EVENTS,
         Plan::Tracepoint => 0,
     }
+}
+
+/// Whether the plan `fentry` hooks decisions and ends of closes more than once on a kernel that preempts.
+fn decides_again(traits: Traits) -> bool {
+    traits.preemption == Preemption::SoftInterrupts || !traits.sees_releases
 }
 
 /// The copies of hooks that a plan has on a kernel like this.
@@ -207,22 +207,24 @@ fn copies(plan: Plan, traits: Traits) -> Vec<Hook> {
         return Vec::new();
     }
     // Closes and most sockets end with soft interrupts disabled.
-    let everything = traits.preemption == Preemption::SoftInterrupts;
     let tracepoints = traits.preempts_tracepoints;
-    let ends = everything && tracepoints;
+    let ends = tracepoints && traits.preemption == Preemption::SoftInterrupts;
     let copies: &[(bool, &[Hook])] = match plan {
         Plan::Fentry => &[
-            (tracepoints, FENTRY_DONE),
-            (everything || !traits.sees_releases, FENTRY_AGAIN),
-            (ends, DESTROY_SOCK_AGAIN),
+            (decides_again(traits), FENTRY_AGAIN),
+            (tracepoints, DESTROY_SOCK_AGAIN),
+            (ends, DESTROY_SOCK_THRICE),
             // Where it is hooked, the tracepoint sees the RSTs that this hook sees.
             (traits.answers != Answers::Shown, ACTIVE_RESET_AGAIN),
         ],
         // All kprobes of a CPU are skipped together.
-        Plan::Kprobe => &[(ends, DESTROY_SOCK_AGAIN)],
+        Plan::Kprobe => &[
+            (tracepoints, DESTROY_SOCK_AGAIN),
+            (ends, DESTROY_SOCK_THRICE),
+        ],
         Plan::Tracepoint => &[
             (tracepoints, TRACEPOINT_AGAIN),
-            (ends, TRACEPOINT_DESTROY_SOCK_AGAIN),
+            (ends, TRACEPOINT_THRICE),
         ],
     };
     let copies = copies.iter().filter(|(are_needed, _)| *are_needed);
@@ -398,7 +400,8 @@ mod tests {
             ACTIVE_RESET_AGAIN,
             TRACEPOINT_AGAIN,
             DESTROY_SOCK_AGAIN,
-            TRACEPOINT_DESTROY_SOCK_AGAIN,
+            DESTROY_SOCK_THRICE,
+            TRACEPOINT_THRICE,
         ];
         let again = again.into_iter().flatten().map(|hook| hook.program);
         assert_eq!(programs(OBJECT), names(PROGRAMS.into_iter().chain(again)));

@@ -219,7 +219,7 @@ impl Plan {
 }
 
 /// Length of [`PROGRAMS`].
-pub const PROGRAM_COUNT: u32 = 27;
+pub const PROGRAM_COUNT: u32 = 26;
 
 /// The names of all programs, without copies: a copy has the same name with a number. The names of the daemon's
 /// hooks and of the programs of `floor.rs` are checked against this table at compile time, those in the object by
@@ -233,7 +233,6 @@ pub const PROGRAMS: [&str; PROGRAM_COUNT as usize] = [
     "fentry_v4_answer",
     "fentry_v6_answer",
     "fexit_check_oom",
-    "fentry_done",
     "sock_release",
     "kprobe_tcp_close",
     "kprobe_inner_close",

@@ -74,15 +74,6 @@ fn fentry_reset(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// A connection ends, and with it an orphan: hooked where the kernel may skip [`destroy_sock`], which follows.
-///
-/// kernel: v2.6.. net/ipv4/tcp.c: void tcp_done(struct sock *sk)
-#[fentry(function = "tcp_done")]
-fn fentry_done(ctx: FEntryContext) -> i32 {
-    orphan::done(&Sock::<BtfTyped>::new(ctx.arg(0)));
-    0
-}
-
 /// An IPv4 packet is to be answered with an RST. (It is not if its TCP-MD5 key does not match.)
 ///
 /// kernel: v2.6.. net/ipv4/tcp_ipv4.c: static void tcp_v4_send_reset(const struct sock *sk, struct sk_buff *skb)

@@ -188,13 +188,6 @@ pub(crate) fn note_reset(key: u64, segment: &Segment) -> Option<Fate> {
     Some(fate)
 }
 
-/// The connection of a socket ends, before the socket does if it is an orphan.
-pub(crate) fn done<M: Memory>(sk: &Sock<M>) {
-    if maps::is_hinted(sk.address()) && sk.flags().dead() {
-        end(sk);
-    }
-}
-
 /// A socket that may be an orphan ends, under its lock.
 pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
     end_by(sk, |orphan| fate(sk, shared!(orphan, omen).get()));
