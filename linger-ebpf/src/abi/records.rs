@@ -66,16 +66,13 @@ impl Close {
 }
 
 /// The group that last closed a connection at a local port: late data counts for it. An entry of an array, at
-/// the index of the port's key.
-///
-/// CPUs write it without a lock: `check` reveals a torn write.
+/// the index of the port's key; a single word, because CPUs write it without a lock.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Closer {
-    /// The group's number XOR the key of the port.
-    pub check: u64,
-    /// [`Group::number`](Group::number).
-    pub number: u64,
+    /// [`Group::number`](Group::number) XOR the key of the port: with the key of another port, it yields a number
+    /// that no group has.
+    pub mark: u64,
 }
 
 impl Closer {

@@ -2,7 +2,7 @@
 //!
 //! A close leaves no record behind, unless it leaves payload: late data meets at most a `TIME_WAIT`
 //! socket. So each close that sends its FIN before the peer's has come marks its local port with its
-//! group, in one word. That costs a load and two comparisons as long as the same group closes there.
+//! group, in one word. That costs a load and a comparison as long as the same group closes there.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use linger_ebpf::{Close, Closer, Counters, Group, Orphan};
@@ -43,10 +43,9 @@ pub(crate) fn mark(counters: *mut Counters, group: &Group, key: u64) {
     let Some(closer) = CLOSERS.get_ptr_mut(Closer::index(key)) else {
         return;
     };
-    let (check, last) = (shared!(closer, check), shared!(closer, number));
-    if last.get() != number || check.get() != number ^ key {
-        last.set(number);
-        check.set(number ^ key);
+    let last = shared!(closer, mark);
+    if last.get() != number ^ key {
+        last.set(number ^ key);
     }
 }
 
@@ -130,9 +129,5 @@ pub(crate) fn last_of(sk: &Sock<ProbeRead>) -> Option<Group> {
     };
     let key = key(sk, port);
     let closer = CLOSERS.get_ptr_mut(Closer::index(key))?;
-    let number = shared!(closer, number).get();
-    if shared!(closer, check).get() != number ^ key {
-        return None;
-    }
-    of(number)
+    of(shared!(closer, mark).get() ^ key)
 }
