@@ -165,16 +165,16 @@ pub(crate) fn take_back(key: u64) {
 /// The kernel resets a connection, for whatever reason. An orphan ends here already: where its socket does, the kernel
 /// may skip the program.
 pub(crate) fn reset<M: Memory>(sk: &Sock<M>, segment: &Segment) {
-    if let Some(fate) = note_reset(sk.address(), segment)
+    if let Some((orphan, fate)) = note_reset(sk.address(), segment)
         && sk.flags().dead()
     {
-        end_by(sk, |_| fate as u32);
+        end_record(sk, orphan, || fate as u32);
     }
 }
 
-/// The kernel resets a connection, for whatever reason. If it is of an orphan, or may become one, returns its fate
-/// unless all its data has arrived.
-pub(crate) fn note_reset(key: u64, segment: &Segment) -> Option<Fate> {
+/// The kernel resets a connection, for whatever reason. If it is of an orphan, or may become one, returns its record, and
+/// its fate unless all its data has arrived.
+pub(crate) fn note_reset(key: u64, segment: &Segment) -> Option<(*mut Orphan, Fate)> {
     if !maps::is_hinted(key) {
         return None;
     }
@@ -185,26 +185,26 @@ pub(crate) fn note_reset(key: u64, segment: &Segment) -> Option<Fate> {
         (omen::NO_RST, Fate::LateData)
     };
     shared!(orphan, omen).set(omen);
-    Some(fate)
+    Some((orphan, fate))
 }
 
 /// A socket that may be an orphan ends, under its lock.
 pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
-    end_by(sk, |orphan| fate(sk, shared!(orphan, omen).get()));
+    if let Some(orphan) = record(sk.address()) {
+        end_record(sk, orphan, || fate(sk, shared!(orphan, omen).get()));
+    }
 }
 
-/// The same, with its fate if payload is outstanding.
-fn end_by<M: Memory>(sk: &Sock<M>, fate: impl FnOnce(*mut Orphan) -> u32) {
+/// The same, with its record, and its fate if payload is outstanding.
+fn end_record<M: Memory>(sk: &Sock<M>, orphan: *mut Orphan, fate: impl FnOnce() -> u32) {
     let key = sk.address();
-    let (Some(orphan), Some(tcp)) = (record(key), sk.tcp()) else {
-        return;
-    };
+    let Some(tcp) = sk.tcp() else { return };
     let stage = shared!(orphan, stage);
     let queued = tcp.queued_before_fin();
     let mut fate = if queued.sum() == 0 {
         Fate::Delivered as u32
     } else {
-        fate(orphan)
+        fate()
     };
     // SAFETY: a local; volatile so that the verifier need not follow every fate from here on.
     let fate = unsafe { (&raw mut fate).read_volatile() };
