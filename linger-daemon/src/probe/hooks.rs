@@ -222,10 +222,7 @@ fn copies(plan: Plan, traits: Traits) -> Vec<Hook> {
             (tracepoints, DESTROY_SOCK_AGAIN),
             (ends, DESTROY_SOCK_THRICE),
         ],
-        Plan::Tracepoint => &[
-            (tracepoints, TRACEPOINT_AGAIN),
-            (ends, TRACEPOINT_THRICE),
-        ],
+        Plan::Tracepoint => &[(tracepoints, TRACEPOINT_AGAIN), (ends, TRACEPOINT_THRICE)],
     };
     let copies = copies.iter().filter(|(are_needed, _)| *are_needed);
     copies.flat_map(|(_, hooks)| *hooks).copied().collect()

@@ -5,11 +5,11 @@
 //! group, in one word. That costs a load and a comparison as long as the same group closes there.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use linger_ebpf::{Close, Closer, Counters, Group, Orphan};
+use linger_ebpf::{Close, Counters, Group, Orphan};
 
 use super::{
     group, ledger,
-    maps::{CLOSERS, NUMBERS, lower_half},
+    maps::{NUMBERS, closer, lower_half},
     shared::{copy, shared},
 };
 use crate::kernel::{Memory, ProbeRead, Sock, Tcp, state};
@@ -20,10 +20,13 @@ const NONE: u64 = u64::MAX;
 /// Notes the port of a close that sends its FIN in this state: until the peer's FIN has come, data may
 /// arrive for it.
 pub(crate) fn note_port<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8, port: u16) {
-    if matches!(
-        state,
-        state::ESTABLISHED | state::SYN_RECV | state::FIN_WAIT1 | state::FIN_WAIT2
-    ) {
+    // Nearly always the first: compared alone, it takes no test of bits.
+    if state == state::ESTABLISHED
+        || matches!(
+            core::hint::black_box(state),
+            state::SYN_RECV | state::FIN_WAIT1 | state::FIN_WAIT2
+        )
+    {
         close.port_key = key(sk, port);
     }
 }
@@ -40,10 +43,7 @@ pub(crate) fn mark(counters: *mut Counters, group: &Group, key: u64) {
         write_down(counters, group);
         number = shared!(counters, number).get();
     }
-    let Some(closer) = CLOSERS.get_ptr_mut(Closer::index(key)) else {
-        return;
-    };
-    let last = shared!(closer, mark);
+    let last = shared!(closer(key), mark);
     if last.get() != number ^ key {
         last.set(number ^ key);
     }
@@ -128,6 +128,5 @@ pub(crate) fn last_of(sk: &Sock<ProbeRead>) -> Option<Group> {
         sk.tcp()?.local_port()
     };
     let key = key(sk, port);
-    let closer = CLOSERS.get_ptr_mut(Closer::index(key))?;
-    of(shared!(closer, mark).get() ^ key)
+    of(shared!(closer(key), mark).get() ^ key)
 }

@@ -13,7 +13,7 @@ use linger_ebpf::{
     UNDECIDED_PLACES, UndecidedOrphan, WATCHERS, Waits, Watch, hint,
 };
 
-use core::arch::asm;
+use core::{arch::asm, cell::UnsafeCell};
 
 use super::shared::shared;
 
@@ -36,9 +36,29 @@ static NOTES: HashMap<Group, Note> = HashMap::with_max_entries(MAX_GROUPS, BPF_F
 pub(crate) static NUMBERS: HashMap<u64, Group> =
     HashMap::with_max_entries(MAX_GROUPS, BPF_F_NO_PREALLOC);
 
-/// The group that closed last at each local port.
-#[map]
-pub(crate) static CLOSERS: Array<Closer> = Array::with_max_entries(CLOSER_PLACES, 0);
+/// The group that closed last at each local port. Only programs use it, by its address: no lookup.
+#[unsafe(link_section = ".bss.closers")]
+static CLOSERS: Place<[Closer; CLOSER_PLACES as usize]> = Place(UnsafeCell::new(
+    [Closer { mark: 0 }; CLOSER_PLACES as usize],
+));
+
+/// Memory that all programs share.
+struct Place<T>(UnsafeCell<T>);
+
+// SAFETY: it is only used through `Shared`.
+unsafe impl<T> Sync for Place<T> {}
+
+/// The mark of a local port, by the port's key.
+pub(crate) fn closer(key: u64) -> *mut Closer {
+    // SAFETY: the index is less than the number of places.
+    unsafe {
+        CLOSERS
+            .0
+            .get()
+            .cast::<Closer>()
+            .add(Closer::index(key) as usize)
+    }
+}
 
 /// The paths of cgroups that closed, by their id.
 #[map]
