@@ -1,5 +1,7 @@
 //! Tables for people: cells aligned in columns, two blanks apart.
 
+use std::iter::repeat;
+
 /// The side to which a column's cells are aligned, and the column's least width in characters.
 #[derive(Clone, Copy)]
 pub(crate) enum Column {
@@ -29,12 +31,9 @@ impl Column {
 
 /// Aligns the cells of one row. Cells beyond the last column stay as they are.
 pub(crate) fn row(columns: &[Column], cells: &[impl AsRef<str>]) -> String {
-    let columns = columns.iter().copied().map(Some);
-    let columns = columns.chain(std::iter::repeat(None));
-    let cells = cells.iter().zip(columns).map(|(cell, column)| {
-        let cell = cell.as_ref();
-        column.map_or_else(|| cell.to_owned(), |column| column.align(cell))
-    });
+    let columns = columns.iter().copied().chain(repeat(Column::Left(0)));
+    let cells = cells.iter().zip(columns);
+    let cells = cells.map(|(cell, column)| column.align(cell.as_ref()));
     let row = cells.collect::<Vec<_>>().join("  ");
     row.trim_end().to_owned()
 }

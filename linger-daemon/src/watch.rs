@@ -173,7 +173,7 @@ impl<'a> Session<'a> {
         };
         tokio::pin!(over);
         let mut out = Output::new();
-        self.lines.head(&mut out.lines)?;
+        out.lines.extend(self.lines.head().bytes());
         let mut progress = Progress::More;
         loop {
             let is_written = out.is_written();
@@ -265,7 +265,7 @@ impl<'a> Session<'a> {
                     symbols.name(close);
                 }
             }
-            self.lines.write(&mut out.lines, &event)?;
+            out.lines.extend(self.lines.event(&event)?.bytes());
         }
         Ok(Progress::More)
     }

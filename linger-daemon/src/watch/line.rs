@@ -1,6 +1,5 @@
 //! Formats events as lines of a table or as JSON.
 
-use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -42,32 +41,30 @@ impl Lines {
         }
     }
 
-    /// Writes the headings of the columns.
-    pub(super) fn head(&self, out: &mut impl Write) -> io::Result<()> {
+    /// The headings of the columns.
+    pub(super) fn head(&self) -> String {
         if self.json {
-            return Ok(());
+            return String::new();
         }
-        let heads = COLUMNS.map(|(head, _)| head.to_owned());
-        writeln!(out, "{}", row(&heads))
+        self.line(&COLUMNS.map(|(head, _)| head.to_owned()), false)
     }
 
-    /// Writes an event.
-    pub(super) fn write(&self, out: &mut impl Write, event: &WatchEvent) -> io::Result<()> {
+    /// The lines of an event.
+    pub(super) fn event(&self, event: &WatchEvent) -> serde_json::Result<String> {
         if self.json {
-            serde_json::to_writer(&mut *out, event)?;
-            return writeln!(out);
+            return Ok(serde_json::to_string(event)? + "\n");
         }
-        match event {
-            WatchEvent::Close(close) => self.close(out, close),
-            WatchEvent::Orphan(end) => self.end(out, end),
+        Ok(match event {
+            WatchEvent::Close(close) => self.close(close),
+            WatchEvent::Orphan(end) => self.end(end),
             WatchEvent::Correction(close) => {
                 let text = format!("not graceful after all: {}", close.outcome);
-                self.remark(out, close.at, &close.connection, &text, true)
+                self.remark(close.at, &close.connection, &text, true)
             }
-        }
+        })
     }
 
-    fn close(&self, out: &mut impl Write, close: &Close) -> io::Result<()> {
+    fn close(&self, close: &Close) -> String {
         let linger = close.linger_seconds;
         let mut cells = who(close.at, &close.connection);
         cells.extend([
@@ -81,11 +78,12 @@ impl Lines {
             close.blocked_seconds.map_or("?".into(), seconds),
         ]);
         let lost = close.unsent | close.unacked | close.unread != 0;
-        self.line(out, &row(&cells), lost)?;
-        close.stack.iter().try_for_each(|at| frame(out, at))
+        let mut lines = self.line(&cells, lost);
+        lines.extend(close.stack.iter().map(frame));
+        lines
     }
 
-    fn end(&self, out: &mut impl Write, end: &End) -> io::Result<()> {
+    fn end(&self, end: &End) -> String {
         let lost = end.orphaned.saturating_sub(end.delivered);
         let losses = if lost > 0 {
             let (unsent, unacked) = (end.unsent, end.unacked);
@@ -100,35 +98,24 @@ impl Lines {
             end.orphaned,
             seconds(end.seconds)
         );
-        self.remark(out, end.at, &end.connection, &text, lost > 0)
+        self.remark(end.at, &end.connection, &text, lost > 0)
     }
 
-    /// Writes a further line about a close.
-    fn remark(
-        &self,
-        out: &mut impl Write,
-        at: f64,
-        connection: &Connection,
-        text: &str,
-        lost: bool,
-    ) -> io::Result<()> {
+    /// A further line about a close.
+    fn remark(&self, at: f64, connection: &Connection, text: &str, lost: bool) -> String {
         let mut cells = who(at, connection);
         cells.push(format!("└ {text}"));
-        self.line(out, &row(&cells), lost)
+        self.line(&cells, lost)
     }
 
-    fn line(&self, out: &mut impl Write, line: &str, lost: bool) -> io::Result<()> {
+    fn line(&self, cells: &[String], lost: bool) -> String {
+        let line = table::row(&COLUMNS.map(|(_, column)| column), cells);
         if self.coloured && lost {
             let red = Style::new().fg_color(Some(AnsiColor::Red.into()));
-            return writeln!(out, "{red}{line}{red:#}");
+            return format!("{red}{line}{red:#}\n");
         }
-        writeln!(out, "{line}")
+        line + "\n"
     }
-}
-
-/// Aligns cells in their columns.
-fn row(cells: &[String]) -> String {
-    table::row(&COLUMNS.map(|(_, column)| column), cells)
 }
 
 /// The cells with which every line begins.
@@ -143,12 +130,12 @@ fn who(at: f64, connection: &Connection) -> Vec<String> {
     ]
 }
 
-fn frame(out: &mut impl Write, frame: &Frame) -> io::Result<()> {
+fn frame(frame: &Frame) -> String {
     let symbol = Some(frame.symbol.as_str()).filter(|symbol| !symbol.is_empty());
     let symbol = escape_for_terminal(symbol.unwrap_or("?"));
     let source = escape_for_terminal(&frame.source);
     let line = format!("    {:#018x}  {symbol}  {source}", frame.address);
-    writeln!(out, "{}", line.trim_end())
+    line.trim_end().to_owned() + "\n"
 }
 
 /// The time of day.
@@ -190,11 +177,8 @@ mod tests {
     }
 
     fn text(event: &WatchEvent) -> String {
-        let mut out = Vec::new();
         let lines = Lines::new(false, false);
-        lines.head(&mut out).unwrap();
-        lines.write(&mut out, event).unwrap();
-        String::from_utf8(out).unwrap()
+        lines.head() + &lines.event(event).unwrap()
     }
 
     #[test]
