@@ -34,9 +34,11 @@ pub(crate) struct Sight {
     pub(crate) plan: Plan,
     /// Whether it sees RSTs that answer packets for no whole socket.
     sees_answers: bool,
-    /// How many of them it may not have counted for who closed: a soft interrupt that sends one may come upon the
-    /// program itself, and before 6.10 upon any kprobe; and who closed may be forgotten.
+    /// How many of them it may not have counted: a soft interrupt that sends one may come upon the program itself, and
+    /// before 6.10 upon any kprobe.
     missed_answers: u64,
+    /// How many of them it counted for nobody.
+    nobodys_answers: u64,
     /// Whether close(2) releases the socket before it returns (since 6.6).
     pub(crate) release_in_close: bool,
 }
@@ -72,6 +74,7 @@ impl Sight {
             plan,
             sees_answers: plan != Plan::Tracepoint || version >= (6, 10),
             missed_answers: 0,
+            nobodys_answers: 0,
             release_in_close: version >= (6, 6),
         }
     }
@@ -80,7 +83,8 @@ impl Sight {
     /// for nobody.
     pub(crate) fn with_missed(self, runs: u64, nobodys: u64) -> Self {
         Self {
-            missed_answers: runs + nobodys,
+            missed_answers: runs,
+            nobodys_answers: nobodys,
             ..self
         }
     }
@@ -125,9 +129,10 @@ impl Sight {
     /// By how many the count of RSTs that answer late data may differ from these.
     fn answers(self, tally: &Tally) -> Answers {
         let remnants = tally.resets.get(TO_REMNANT).copied().unwrap_or(0);
+        let rare = remnants / RARE_OF;
         Answers {
-            missed: self.missed_answers,
-            twice: remnants.div_ceil(TWICE_OF),
+            missed: self.missed_answers + self.nobodys_answers.min(rare),
+            twice: rare,
         }
     }
 
@@ -208,8 +213,8 @@ impl Sight {
 
 /// Of so many connections in `TIME_WAIT`, one may answer data twice: two CPUs find it before either has taken it out
 /// (`tcp_v4_rcv`, `inet_twsk_deschedule_put`). One of 262 did, in one run of some fifty on a busy host; all RSTs
-/// counted there were as many as the kernel's.
-const TWICE_OF: u64 = 50;
+/// counted there were as many as the kernel's. Likewise, who closed may have been forgotten.
+const RARE_OF: u64 = 50;
 
 /// By how many RSTs that answer data the count may differ.
 #[derive(Clone, Copy, Default)]
