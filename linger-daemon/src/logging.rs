@@ -25,11 +25,6 @@ impl LogFilter {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-
-    fn parse(text: &str) -> Option<EnvFilter> {
-        let filter = EnvFilter::builder().parse(text).ok()?;
-        (!text.is_empty() && text.split(',').all(is_plausible)).then_some(filter)
-    }
 }
 
 impl Default for LogFilter {
@@ -49,16 +44,18 @@ impl FromStr for LogFilter {
 
     fn from_str(text: &str) -> Result<Self, NoFilter> {
         let text = text.trim();
-        match Self::parse(text) {
-            Some(_) => Ok(Self(text.to_owned())),
-            None => Err(NoFilter),
+        let valid = !text.is_empty() && text.split(',').all(is_plausible);
+        match EnvFilter::builder().parse(text) {
+            Ok(_) if valid => Ok(Self(text.to_owned())),
+            _ => Err(NoFilter),
         }
     }
 }
 
 impl From<&LogFilter> for EnvFilter {
     fn from(filter: &LogFilter) -> Self {
-        LogFilter::parse(&filter.0).expect("it was parsed before")
+        let filter = Self::builder().parse(&filter.0);
+        filter.expect("it was parsed before")
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the service manager is told: that the daemon is ready, reads its configuration again, stops,
 //! and is alive.
 //!
-//! This is the protocol of `sd_notify(3)`, written out: the crates for it know no abstract sockets.
+//! Messages are those of `sd_notify(3)`, written out: the crates for it know no abstract sockets.
 
 use std::env;
 use std::ffi::OsStr;
@@ -9,7 +9,6 @@ use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::process;
 use std::time::Duration;
 
 use tracing::warn;
@@ -27,8 +26,7 @@ impl Manager {
     /// The manager that the environment names. If it cannot be reached, a warning is logged, and nothing is sent.
     #[must_use]
     pub fn from_environment() -> Self {
-        let number = |name| env::var(name).ok()?.parse().ok();
-        let watchdog = watchdog(number("WATCHDOG_USEC"), number("WATCHDOG_PID"));
+        let watchdog = sd_notify::watchdog_enabled().filter(|time| !time.is_zero());
         let manager = env::var_os("NOTIFY_SOCKET").and_then(|name| {
             Self::at(&name, watchdog)
                 .inspect_err(|error| warn!(%error, "cannot reach the service manager at {name:?}"))
@@ -95,14 +93,6 @@ impl Manager {
     }
 }
 
-/// How long to wait for a sign of life: so many microseconds, if it is this process that is meant.
-fn watchdog(microseconds: Option<u64>, pid: Option<u64>) -> Option<Duration> {
-    let ours = pid.is_none_or(|pid| pid == u64::from(process::id()));
-    microseconds
-        .filter(|&microseconds| ours && microseconds > 0)
-        .map(Duration::from_micros)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,14 +115,13 @@ mod tests {
     #[test]
     fn a_manager_is_told_each_state() {
         let (_folder, path, socket) = listening();
-        let minute = Some(Duration::from_secs(60));
-        let manager = Manager::at(path.as_os_str(), minute).unwrap();
-        manager.ready("plan fentry");
+        let manager = |watchdog| Manager::at(path.as_os_str(), watchdog).unwrap();
+        manager(None).ready("plan fentry");
         assert_eq!(told(&socket), "READY=1\nSTATUS=plan fentry\n");
-        manager.alive();
+        manager(None).alive();
+        assert_eq!(told(&socket), "", "no sign of life is given unasked");
+        manager(Some(Duration::from_secs(60))).alive();
         assert_eq!(told(&socket), "WATCHDOG=1\n");
-        manager.stopping();
-        assert_eq!(told(&socket), "STOPPING=1\n");
     }
 
     #[test]
@@ -157,20 +146,13 @@ mod tests {
 
     #[test]
     fn an_abstract_socket_is_named_after_an_at_sign() {
-        let name = format!("linger-notify-{}", process::id());
+        let name = format!("linger-notify-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let socket = UnixDatagram::bind_addr(&address).unwrap();
         Manager::at(format!("@{name}").as_ref(), None)
             .unwrap()
             .stopping();
         assert_eq!(told(&socket), "STOPPING=1\n");
-    }
-
-    #[test]
-    fn no_sign_of_life_is_given_unasked() {
-        let (_folder, path, socket) = listening();
-        Manager::at(path.as_os_str(), None).unwrap().alive();
-        assert_eq!(told(&socket), "");
     }
 
     #[test]
@@ -182,16 +164,5 @@ mod tests {
         let manager = Manager::at(path.as_os_str(), None).unwrap();
         drop(socket);
         manager.ready("");
-    }
-
-    #[test]
-    fn the_watchdog_may_wait_for_another_process() {
-        let own = Some(u64::from(process::id()));
-        let minute = Some(Duration::from_secs(60));
-        assert_eq!(watchdog(Some(60_000_000), own), minute);
-        assert_eq!(watchdog(Some(60_000_000), None), minute);
-        assert_eq!(watchdog(Some(60_000_000), Some(1)), None);
-        assert_eq!(watchdog(Some(0), own), None);
-        assert_eq!(watchdog(None, None), None);
     }
 }

@@ -21,6 +21,9 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
 /// network of one host. None for a Unix socket.
 pub(in crate::http) type Peer = Option<IpAddr>;
 
+/// A connection, and who made it.
+type Accepted = (Box<dyn Transport>, Peer);
+
 /// Takes connections of all listeners in turn.
 pub(in crate::http) struct Accept {
     listeners: Vec<Listener>,
@@ -55,11 +58,11 @@ impl Accept {
     }
 
     /// The next connection, and who made it.
-    pub(in crate::http) async fn next(&mut self) -> io::Result<(Box<dyn Transport>, Peer)> {
+    pub(in crate::http) async fn next(&mut self) -> io::Result<Accepted> {
         poll_fn(|context| self.poll(context)).await
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<(Box<dyn Transport>, Peer)>> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         for _ in 0..self.listeners.len() {
             let listener = &self.listeners[self.next];
             self.next = (self.next + 1) % self.listeners.len();
@@ -72,17 +75,14 @@ impl Accept {
 }
 
 impl Listener {
-    fn poll(&self, context: &mut Context<'_>) -> Poll<io::Result<(Box<dyn Transport>, Peer)>> {
+    fn poll(&self, context: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         match self {
-            Self::Tcp(listener) => listener.poll_accept(context).map_ok(|(stream, address)| {
-                (
-                    Box::new(stream) as Box<dyn Transport>,
-                    Some(host(address.ip())),
-                )
-            }),
+            Self::Tcp(listener) => listener
+                .poll_accept(context)
+                .map_ok(|(stream, address)| (Box::new(stream) as _, Some(host(address.ip())))),
             Self::Unix(listener, _) => listener
                 .poll_accept(context)
-                .map_ok(|(stream, _)| (Box::new(stream) as Box<dyn Transport>, None)),
+                .map_ok(|(stream, _)| (Box::new(stream) as _, None)),
         }
     }
 }

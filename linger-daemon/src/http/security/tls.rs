@@ -83,16 +83,9 @@ impl Tls {
     }
 
     fn versions(&self) -> Result<Vec<&'static SupportedProtocolVersion>, Mistake> {
-        let min = version(
-            "tls_server_config: min_version",
-            self.min_version.as_deref(),
-            12,
-        )?;
-        let max = version(
-            "tls_server_config: max_version",
-            self.max_version.as_deref(),
-            13,
-        )?;
+        let (min, max) = (self.min_version.as_deref(), self.max_version.as_deref());
+        let min = version("tls_server_config: min_version", min.unwrap_or("TLS12"))?;
+        let max = version("tls_server_config: max_version", max.unwrap_or("TLS13"))?;
         if min > max {
             return Err(Mistake::Contradiction(
                 "tls_server_config: min_version is above max_version",
@@ -164,19 +157,18 @@ impl Tls {
     }
 }
 
-fn version(key: &'static str, name: Option<&str>, default: u8) -> Result<u8, Mistake> {
+fn version(key: &'static str, name: &str) -> Result<u8, Mistake> {
     match name {
-        None => Ok(default),
-        Some("TLS12") => Ok(12),
-        Some("TLS13") => Ok(13),
-        Some(old @ ("TLS10" | "TLS11")) => Err(Mistake::Unsupported {
+        "TLS12" => Ok(12),
+        "TLS13" => Ok(13),
+        "TLS10" | "TLS11" => Err(Mistake::Unsupported {
             key,
-            found: old.to_owned(),
+            found: name.to_owned(),
             instead: "it is broken: TLS12 is the oldest that there is",
         }),
-        Some(other) => Err(Mistake::Value {
+        _ => Err(Mistake::Value {
             key: key.to_owned(),
-            found: other.to_owned(),
+            found: name.to_owned(),
             expected: "TLS12 or TLS13",
         }),
     }
