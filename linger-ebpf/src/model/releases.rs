@@ -25,7 +25,7 @@ use super::{
     shared::shared,
     watch::{self, Stack},
 };
-use crate::kernel::{Memory, ProbeRead, Registers, Sock, Task, constant, now_ns, state};
+use crate::kernel::{Memory, ProbeRead, Registers, Sock, Task, Tcp, constant, now_ns, state};
 
 /// Whether the current thread is inside a close(2) whose return ends the release.
 fn in_close_syscall() -> bool {
@@ -91,6 +91,10 @@ pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
     close::decide(close, sk, flags, old, unread, timeout);
     // A socket in CLOSE ends within the close.
     if new == state::CLOSE {
+        if reset::is_due(close, sk, old, Tcp::write_seq) {
+            // The hook of the RST may be skipped.
+            close.flags |= flag::RESET;
+        }
         if old == state::FIN_WAIT2
             && let Some(tcp) = sk.tcp()
         {
