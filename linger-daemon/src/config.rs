@@ -65,14 +65,14 @@ pub struct Config {
     /// The ports that the label `port` distinguishes. Empty exactly if that label is not in use.
     #[serde(with = "ports")]
     pub ports: BTreeSet<u16>,
-    /// Maximum number of groups, in [`value::GROUPS`].
+    /// Maximum number of groups, 1 to 65,536.
     pub max_groups: u32,
-    /// Maximum number of series, in [`value::SERIES`]: at least `max_groups`.
+    /// Maximum number of series, at least 1,000 and `max_groups`.
     pub max_series: u32,
     /// How long to keep an idle group; at least a second.
     #[serde(with = "value::duration")]
     pub retire_after: Duration,
-    /// Maximum number of orphans followed, in [`value::ORPHANS`].
+    /// Maximum number of orphans followed, 1 to 4,194,304.
     pub max_orphans: u32,
     /// How long to follow an orphan; at least a second.
     #[serde(with = "value::duration")]

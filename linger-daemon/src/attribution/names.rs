@@ -95,7 +95,7 @@ impl Namer {
         Some(cgroup)
     }
 
-    /// Like [`Self::cgroup`], without remembering the result.
+    /// Like `cgroup`, without remembering the result.
     #[must_use]
     pub fn look_up(&self, id: u64, recorded: impl Fn(u64) -> Option<Path>) -> Option<Arc<Cgroup>> {
         if let Some(known) = self.known.get(&id) {
