@@ -69,8 +69,7 @@ pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
         return;
     };
     let Some(close) = place.find(sk.address()) else {
-        // Everything is acknowledged, though the socket may wait for the peer's FIN for long.
-        if new == state::FIN_WAIT2 && maps::is_hinted(sk.address()) {
+        if maps::is_hinted(sk.address()) && is_over(sk, new) {
             end_parked(sk);
             orphan::end(sk);
         }
@@ -115,6 +114,18 @@ pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
         count(close);
     }
     place.clear();
+}
+
+/// Whether a socket that a close has left behind is over, in this state.
+fn is_over<M: Memory>(sk: &Sock<M>, state: u8) -> bool {
+    match state {
+        // Everything is acknowledged, though the socket may wait for the peer's FIN for long.
+        state::FIN_WAIT2 => true,
+        // The end of the socket follows. A soft interrupt, which does not own it, may have come upon the program hooked
+        // there, so that the kernel skips it.
+        state::CLOSE => !sk.is_owned() && sk.flags().dead(),
+        _ => false,
+    }
 }
 
 /// A close begins to wait. Returns whether its return will be seen.
