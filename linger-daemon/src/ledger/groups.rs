@@ -325,12 +325,13 @@ impl Reading {
         let first_seen = self.first_seen.iter();
         let series = first_seen.map(|(labels, since)| (*since, labels, &*self.totals[labels]));
         let too_many = beyond(series, groups.most_series, groups.series);
-        self.too_many = too_many.into_iter().cloned().collect();
-        for labels in self.too_many.clone() {
-            if let Some(counters) = self.totals.remove(&labels) {
+        let too_many: HashSet<_> = too_many.into_iter().cloned().collect();
+        for labels in &too_many {
+            if let Some(counters) = self.totals.remove(labels) {
                 self.show(&groups.shared[OTHER], &counters);
             }
         }
+        self.too_many = too_many;
     }
 }
 

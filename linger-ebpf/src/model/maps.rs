@@ -38,15 +38,14 @@ pub(crate) static NUMBERS: HashMap<u64, Group> =
 
 /// The group that closed last at each local port. Only programs use it, by its address: no lookup.
 #[unsafe(link_section = ".bss.closers")]
-static CLOSERS: Place<[Closer; CLOSER_PLACES as usize]> = Place(UnsafeCell::new(
+static CLOSERS: Closers = Closers(UnsafeCell::new(
     [Closer { mark: 0 }; CLOSER_PLACES as usize],
 ));
 
-/// Memory that all programs share.
-struct Place<T>(UnsafeCell<T>);
+struct Closers(UnsafeCell<[Closer; CLOSER_PLACES as usize]>);
 
 // SAFETY: it is only used through `Shared`.
-unsafe impl<T> Sync for Place<T> {}
+unsafe impl Sync for Closers {}
 
 /// The mark of a local port, by the port's key.
 pub(crate) fn closer(key: u64) -> *mut Closer {
