@@ -193,9 +193,7 @@ fn decide_ended<M: Memory>(close: &mut Close, sk: &Sock<M>, flags: Flags, grown:
     };
     let written = close.deadline;
     conclude(close, sk, close.state, unread, outcome, queued);
-    if reset::is_due(close, sk, close.state, |_| written) {
-        close.flags |= flag::RESET;
-    }
+    reset::foresee(close, sk, close.state, |_| written);
 }
 
 /// The outcome for a socket in `CLOSE`.

@@ -57,12 +57,11 @@ pub(crate) fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
     if close.outcome == Outcome::Graceful as u8 {
         closers::note_port(close, sk, state, head.port);
         close::leave(close, sk, state);
-    } else if reset::is_due(close, sk, state, Tcp::write_seq) {
-        // The hook of the RST may be skipped.
-        close.flags |= flag::RESET;
     } else if close.stage == stage::WAITING {
         closers::note_port(close, sk, state, head.port);
         close::wait(close, sk, state);
+    } else {
+        reset::foresee(close, sk, state, Tcp::write_seq);
     }
 }
 

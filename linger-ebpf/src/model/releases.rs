@@ -90,10 +90,7 @@ pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
     close::decide(close, sk, flags, old, unread, timeout);
     // A socket in CLOSE ends within the close.
     if new == state::CLOSE {
-        if reset::is_due(close, sk, old, Tcp::write_seq) {
-            // The hook of the RST may be skipped.
-            close.flags |= flag::RESET;
-        }
+        reset::foresee(close, sk, old, Tcp::write_seq);
         if old == state::FIN_WAIT2
             && let Some(tcp) = sk.tcp()
         {

@@ -34,9 +34,21 @@ pub(crate) fn sent<M: Memory>(
     }
 }
 
+/// Notes that a close will send an RST, if one [is due](is_due): the hook of the RST may be skipped.
+pub(crate) fn foresee<M: Memory>(
+    close: &mut Close,
+    sk: &Sock<M>,
+    state: u8,
+    write_seq: impl FnOnce(&Tcp<M>) -> u32,
+) {
+    if is_due(close, sk, state, write_seq) {
+        close.flags |= flag::RESET;
+    }
+}
+
 /// Whether a close with this outcome sends an RST in this state, and with this `write_seq`: `tcp_disconnect` omits it
 /// when the peer would miss nothing.
-pub(crate) fn is_due<M: Memory>(
+fn is_due<M: Memory>(
     close: &Close,
     sk: &Sock<M>,
     state: u8,
