@@ -91,14 +91,14 @@ impl Loader {
             .make_maps(again)
             .map_err(|why| PlanError::new(plan, &"maps", why))?;
         let names: Vec<_> = ebpf.maps().map(|(name, _)| name.to_owned()).collect();
-        // Maps of sections belong to the programs.
+        // Maps of data sections, named after them (`.bss`), belong to the programs.
         let names = names.into_iter().filter(|name| !name.starts_with('.'));
         let maps = names.filter_map(|name| ebpf.take_map(&name).map(|map| (name, map)));
         let maps = maps.collect();
         Ok(LoadedPlan { plan, ebpf, maps })
     }
 
-    /// Attaches every hook of a plan, and pins their links if `pins` is given. If one fails, those before it
+    /// Attaches every hook of a plan, and pins their links if `pins` is given. If one fails, the hooks before it
     /// are detached.
     pub fn attach(
         &self,
@@ -150,8 +150,8 @@ impl Loader {
         })
     }
 
-    /// Attaches programs with the names of a plan's to its hooks, each once, except the one attached only while
-    /// closes wait. They stay attached as long as the returned value lives.
+    /// Attaches programs with the same names as a plan's to its hooks, without copies and without the hook that is
+    /// attached only while closes wait. They stay attached as long as the returned value lives.
     pub fn attach_alike(&self, ebpf: &mut Ebpf, plan: Plan) -> Result<impl Sized, PlanError> {
         let mut hooks = self.hooks_once(plan);
         hooks.retain(|hook| !hook.sees_returns());
@@ -183,7 +183,7 @@ impl Loader {
         }
     }
 
-    /// The hooks of a plan, each once.
+    /// The hooks of a plan, without copies.
     fn hooks_once(&self, plan: Plan) -> Vec<Hook> {
         let mut hooks = self.hooks(plan);
         hooks.retain(|hook| PROGRAMS.contains(&hook.program));
@@ -203,7 +203,7 @@ impl Loader {
         keep: bool,
     ) -> Result<Vec<(Hook, Attached)>, PlanError> {
         let failed = |(hook, why): (Hook, _)| PlanError::new(plan, &hook.point, why);
-        // The first shows whether functions can be hooked here, before much is loaded.
+        // The first hook of a function shows whether functions can be hooked here, before much is loaded.
         let first = hooks
             .iter()
             .position(|hook| hook.point.function().is_some());
@@ -235,7 +235,7 @@ impl Loader {
         attach(&ebpf, hook, false).map(drop)
     }
 
-    /// Creates the maps; no program is loaded yet. `again` is of [`Constants`].
+    /// Creates the maps; no program is loaded yet. `again` is the one of [`Constants`].
     fn make_maps(&self, again: u32) -> Result<Ebpf, AttachError> {
         let close_syscall = if self.traits.sees_returns {
             u32::try_from(nix::libc::SYS_close).expect("a small number")
@@ -287,7 +287,7 @@ impl Loader {
     }
 }
 
-/// Attaches the loaded program of a hook; `None` if it is only run on demand. `keep` asks for a link that can be pinned.
+/// Attaches the loaded program of a hook; `None` if it only runs on demand. `keep` asks for a link that can be pinned.
 fn attach(ebpf: &Ebpf, hook: Hook, keep: bool) -> Result<Option<Attached>, AttachError> {
     let program = &program(ebpf, hook)?;
     let open = |name| {
@@ -341,7 +341,7 @@ pub(super) struct Attached {
 }
 
 impl Attached {
-    /// The link alone, which keeps the probe.
+    /// Returns the link, and keeps the probe.
     fn into_link(self) -> OwnedFd {
         if let Some(mut probe) = self.probe {
             probe.is_kept = true;
@@ -356,8 +356,8 @@ pub fn cgroups() -> Cgroups {
     Cgroups::new(cgroup_root().ok())
 }
 
-/// The mount point of the cgroup v2 hierarchy, which differs from the usual one beside v1. If a container has
-/// both a mount of the whole hierarchy and one of its namespace's part, the whole one.
+/// Finds the mount point of the cgroup v2 hierarchy, which differs from the usual one beside v1. If a container has
+/// mounts of both the whole hierarchy and its namespace's part, returns the whole one.
 pub fn cgroup_root() -> io::Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts")?;
     let mounts = mounts.lines().filter_map(|line| {
@@ -365,7 +365,7 @@ pub fn cgroup_root() -> io::Result<PathBuf> {
         let (_, path, kind) = (words.next()?, words.next()?, words.next()?);
         (kind == "cgroup2").then(|| PathBuf::from(path))
     });
-    // The first of several equal ones.
+    // Of several equal ones, this is the first.
     mounts.min_by_key(|mount| !is_whole(mount)).ok_or_else(|| {
         io::Error::new(
             io::ErrorKind::NotFound,

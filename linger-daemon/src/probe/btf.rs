@@ -17,7 +17,7 @@ use self::types::{Type, Types};
 /// The kernel's own BTF.
 pub(super) const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
-/// Why the kernel's types cannot be used.
+/// The reason why the kernel's types cannot be used.
 #[derive(Debug, Error)]
 pub enum KernelError {
     /// BTF is missing or unreadable.
@@ -26,15 +26,15 @@ pub enum KernelError {
          CONFIG_DEBUG_INFO_BTF=y (Debian since 11, Ubuntu since 20.10, RHEL since 8.2)"
     )]
     NoBtf {
-        /// Its file.
+        /// The file.
         path: String,
-        /// What went wrong.
+        /// The cause.
         reason: String,
     },
-    /// The kernel is older than every one on which lingerd works.
+    /// The kernel is older than the oldest one that lingerd supports.
     #[error("this kernel is too old: lingerd needs Linux 5.15 or later")]
     TooOld,
-    /// A field is not as the programs expect.
+    /// A field or an enum differs from what the programs expect.
     #[error(
         "the kernel's {field} {reason}; lingerd refuses to count with a guess: please report this \
          kernel's version"
@@ -42,7 +42,7 @@ pub enum KernelError {
     Field {
         /// The field, as `struct.path`.
         field: String,
-        /// What is wrong with it.
+        /// The difference.
         reason: String,
     },
 }
@@ -59,7 +59,7 @@ pub struct Resolved {
     pub mask: Option<u8>,
 }
 
-/// Whether the programs recognize a system call by the registers that the kernel saved.
+/// Whether the programs can recognize a system call by its saved registers on this architecture.
 pub(super) const RECOGNIZES_SYSCALLS: bool =
     cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
 
@@ -118,13 +118,13 @@ impl Kernel {
         self.types.named(BTF_KIND_STRUCT, name).next().is_some()
     }
 
-    /// The typedef that the kernel has for each tracepoint to which BTF-typed programs can be attached.
+    /// Finds the typedef of a tracepoint; each that BTF-typed programs can attach to has one.
     pub(super) fn tracepoint(&self, name: &str) -> Option<Type<'_>> {
         let name = format!("btf_trace_{name}");
         self.types.named(BTF_KIND_TYPEDEF, &name).next()
     }
 
-    /// A function that can be hooked.
+    /// Finds a function that can be hooked.
     pub(super) fn function(&self, name: &str) -> Option<Type<'_>> {
         self.types.named(BTF_KIND_FUNC, name).next()
     }
@@ -178,13 +178,13 @@ impl Kernel {
         })
     }
 
-    /// Whether namespaces of all kinds count who refers to them in the same place, as they do since v5.11. BPF got
-    /// its compare-and-swap soon after, in v5.12, of which BTF tells nothing.
+    /// Whether all kinds of namespaces keep their reference count in the same field, as they do since v5.11. This
+    /// stands in for BPF's compare-and-swap, which came soon after, in v5.12, and does not show in BTF.
     fn counts_namespaces(&self) -> bool {
         !self.places("ns_common", "count|__ns_ref").is_empty()
     }
 
-    /// Where a struct has a field, by any of its paths.
+    /// Finds a field, by any of its alternative paths, in all structs with this name.
     fn places(&self, name: &str, path: &str) -> Vec<Location> {
         let mut places = Vec::new();
         for at in self.types.named(BTF_KIND_STRUCT, name) {
@@ -218,8 +218,8 @@ impl Kernel {
     }
 }
 
-/// Minimal BTF with the ids of these types, for the loader, which would otherwise parse the kernel's whole BTF into some
-/// ten megabytes.
+/// Minimal BTF with the ids of these types, for the loader, which would otherwise parse the kernel's whole BTF into
+/// some ten megabytes.
 pub(super) fn names(named: &[Type<'_>]) -> Option<Btf> {
     Btf::parse(&types::of_names(named), Endianness::default()).ok()
 }

@@ -1,4 +1,4 @@
-//! Writes constants into the instructions of the compiled programs, in place of what stands for them.
+//! Writes constants into the instructions of the compiled programs, in place of their placeholders.
 
 use std::ops::Range;
 
@@ -14,13 +14,13 @@ type Instruction = [u8; 8];
 const DISPLACEMENT: Range<usize> = 2..4;
 const IMMEDIATE: Range<usize> = 4..8;
 
-/// Classes of instructions, in the lowest bits of their first byte.
+/// Instruction classes, in the lowest bits of the first byte.
 const CLASS: u8 = 0x07;
 const LDX: u8 = 0x01;
 const ALU: u8 = 0x04;
 const ALU64: u8 = 0x07;
 
-/// Writes them into code.
+/// Replaces the placeholders in code.
 pub(super) fn fill(code: &mut [u8], constants: &Constants) -> Result<(), AttachError> {
     let words = constants.words();
     let (instructions, _) = code.as_chunks_mut();
@@ -37,7 +37,7 @@ fn fill_instruction(
     match kind & CLASS {
         LDX => {
             if let Some((index, plus)) = of_displacement(i16::from_ne_bytes([low, high])) {
-                // Where there is no such field, the instruction is not reached, as the verifier finds out.
+                // Without the field, this instruction is unreachable, as the verifier finds out.
                 let offset = match words[index] {
                     Offsets::ABSENT => 0,
                     offset => offset + plus,
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_instruction_says_what_it_stands_for() {
+    fn placeholders_are_replaced_in_loads_and_additions() {
         let mut words = [0; Constants::COUNT];
         words[1] = 520;
         let mut load = [0x79, 0, 0, 0, 1, 2, 3, 4];
@@ -82,7 +82,7 @@ mod tests {
         fill_instruction(&mut add, &words).unwrap();
         assert_eq!(add[IMMEDIATE], 520_u32.to_ne_bytes());
 
-        // A store, and a jump over as many instructions, stay as they are.
+        // A store and a jump with the same displacement stay as they are.
         for kind in [0x7b, 0x05] {
             let mut other = [kind, 0, 0, 0, 0, 0, 0, 0];
             other[DISPLACEMENT].copy_from_slice(&displacement(1, 8).to_ne_bytes());

@@ -1,4 +1,4 @@
-//! Why programs cannot be attached.
+//! Errors in attaching programs.
 
 use std::error;
 use std::fmt::Display;
@@ -9,13 +9,13 @@ use thiserror::Error;
 use super::btf::KernelError;
 use super::pins::PinsError;
 
-/// Why a hook cannot be attached.
+/// The reason why a hook cannot be attached.
 #[derive(Debug, Error)]
 pub enum AttachError {
     /// The kernel has no such function or tracepoint.
     #[error("missing: {0}")]
     Missing(String),
-    /// The kernel refuses.
+    /// The kernel refuses the program, its attachment, or the maps.
     #[error("refused: {0}")]
     Refused(String),
 }
@@ -30,7 +30,7 @@ impl AttachError {
     }
 }
 
-/// Why a plan cannot be used.
+/// The reason why a plan cannot be used.
 #[derive(Debug, Error)]
 #[error("plan {} cannot be used: {point}: {why}", plan.name())]
 pub struct PlanError {
@@ -38,7 +38,7 @@ pub struct PlanError {
     pub plan: Plan,
     /// The hook that failed, or the step before any hook.
     pub point: String,
-    /// Why.
+    /// The cause.
     pub why: AttachError,
 }
 
@@ -49,7 +49,7 @@ impl PlanError {
     }
 }
 
-/// Why nothing is attached.
+/// The reason why nothing is attached.
 #[derive(Debug, Error)]
 pub enum ProbeError {
     /// The kernel's types cannot be used.
@@ -69,7 +69,7 @@ pub enum ProbeError {
     NoPlan,
 }
 
-/// An error with all its causes, as one line.
+/// Formats an error with all its causes, as one line.
 pub(super) fn innermost(error: &dyn error::Error) -> String {
     let mut source = error.source();
     let mut text = error.to_string();

@@ -29,7 +29,7 @@ pub enum Point {
 }
 
 impl Point {
-    /// The kernel function that must exist, if it is one.
+    /// The hooked kernel function, which must exist; `None` for other attach points.
     #[must_use]
     pub const fn function(self) -> Option<&'static str> {
         match self {
@@ -61,7 +61,7 @@ impl fmt::Display for Point {
 pub struct Hook {
     /// Name of the program.
     pub program: &'static str,
-    /// Where it is attached.
+    /// Its attach point.
     pub point: Point,
 }
 
@@ -90,10 +90,10 @@ const CLOSE_ENTRIES: [&str; 2] = ["fentry_tcp_close", "kprobe_tcp_close"];
 /// In every plan.
 const SETTLE: Hook = hook("settle", Point::OnDemand);
 
-// In the order of attaching. First the hooks that end a close, then those that begin one, so that no
-// recorded close misses its end. Then the end of those after which the socket stays, which reports closes
-// without a beginning. Resets come last: without a record, they would not count for a close. The first program
-// on a function is small, and shows whether the plan works.
+// In the order of attaching: first the hooks that end a close, then those that begin one, so that no recorded close
+// misses its end. Next comes the hook that ends a close whose socket stays, because it reports closes without a
+// beginning as lost. The hooks of RSTs sent follow: without a record, an RST would not count for its close. The first
+// program on a function is small, and shows whether the plan works.
 
 const FENTRY: &[Hook] = &[
     hook("fentry_reset", Point::Fentry("tcp_reset")),
@@ -146,8 +146,8 @@ const TRACEPOINT: &[Hook] = &[
     hook("tracepoint_send_reset", SEND_RESET),
 ];
 
-// Copies, once or twice, of the programs that a preempting kernel skips: a copy is skipped only while threads
-// are held up in all those before it.
+// One or two copies of each program that a preempting kernel skips: an event is missed only while preempted threads are
+// inside the program and all its copies.
 
 const INNER_ENTRY: Point = Point::Fentry("__tcp_close");
 const CHECK_OOM: Point = Point::Fexit("tcp_check_oom");
@@ -156,8 +156,8 @@ const SET_STATE: Point = Point::BtfTracepoint("inet_sock_set_state");
 const SEND_RESET: Point = Point::RawTracepoint("tcp_send_reset");
 const DESTROY: Point = Point::BtfTracepoint("tcp_destroy_sock");
 
-/// Of the plan `fentry` where soft interrupts are preempted, or no program that is never skipped begins a close.
-/// Elsewhere the end of a close makes up for a missed decision.
+/// Used by the plan `fentry` where soft interrupts are preempted, or where closes do not begin with [`SOCK_RELEASE`],
+/// which is never skipped. Elsewhere the end of a close makes up for a missed decision.
 const FENTRY_AGAIN: &[Hook] = &[
     hook("fentry_inner_close_2", INNER_ENTRY),
     hook("fentry_inner_close_3", INNER_ENTRY),
@@ -176,17 +176,17 @@ const TRACEPOINT_AGAIN: &[Hook] = &[
 
 const TRACEPOINT_THRICE: &[Hook] = &[hook("tracepoint_destroy_sock_3", DESTROY)];
 
-/// Where programs of tracepoints are preempted: a thread that works off a backlog may be, at the end of a socket.
+/// Used where tracepoint programs are preempted: a thread that processes the backlog may be, at the end of a socket.
 const DESTROY_SOCK_AGAIN: &[Hook] = &[hook("destroy_sock_2", DESTROY)];
 
-/// Where soft interrupts are preempted as well.
+/// Used where soft interrupts are preempted as well.
 const DESTROY_SOCK_THRICE: &[Hook] = &[hook("destroy_sock_3", DESTROY)];
 
-/// What the programs are told of it ([`Constants::again`](linger_ebpf::Constants::again)): whether several programs may
-/// see the same close or RST, in this plan on a kernel like this.
+/// The value of [`Constants::again`](linger_ebpf::Constants::again) for this plan and kernel: whether several programs
+/// may see the same close or RST.
 pub(super) fn hooked_again(plan: Plan, traits: Traits) -> u32 {
     match plan {
-        // Copies for the end of a socket need no such check: the first leaves nothing to do.
+        // Copies for the end of a socket need no such check: the first to run leaves nothing to do.
         Plan::Kprobe => 0,
         _ if traits.preemption == Preemption::None => 0,
         Plan::Fentry if decides_again(traits) => Constants::ENDS_TOO,
@@ -201,7 +201,7 @@ fn decides_again(traits: Traits) -> bool {
     traits.preemption == Preemption::SoftInterrupts || !traits.sees_releases
 }
 
-/// The copies of hooks that a plan has on a kernel like this.
+/// The copies of hooks that a plan needs on this kernel.
 fn copies(plan: Plan, traits: Traits) -> Vec<Hook> {
     if traits.preemption == Preemption::None {
         return Vec::new();
@@ -214,7 +214,7 @@ fn copies(plan: Plan, traits: Traits) -> Vec<Hook> {
             (decides_again(traits), FENTRY_AGAIN),
             (tracepoints, DESTROY_SOCK_AGAIN),
             (ends, DESTROY_SOCK_THRICE),
-            // Where it is hooked, the tracepoint sees the RSTs that this hook sees.
+            // The tracepoint that shows answers also sees the RSTs that this hook sees.
             (traits.answers != Answers::Shown, ACTIVE_RESET_AGAIN),
         ],
         // All kprobes of a CPU are skipped together.
@@ -231,12 +231,9 @@ fn copies(plan: Plan, traits: Traits) -> Vec<Hook> {
 /// In every plan, if the label `exe` is in use.
 const EXIT_MMAP: Hook = hook("exit_mmap", Point::RawTracepoint("exit_mmap"));
 
-/// Traits of a kernel that decide which hooks there are.
+/// Traits of a kernel that decide which hooks are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "facts that do not depend on each other"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct Traits {
     /// The plan `tracepoint` can see the return of close(2).
     pub sees_returns: bool,
@@ -252,8 +249,8 @@ pub struct Traits {
     pub sees_releases: bool,
 }
 
-/// The hooks of a plan on a kernel like this, in the order of attaching, with these key fields in use (a set of
-/// [`linger_ebpf::keyed`] bits).
+/// The hooks of a plan on a kernel with these traits, in the order of attaching. `asked` are the key fields in use, a
+/// set of [`linger_ebpf::keyed`] bits.
 #[must_use]
 pub fn hooks(plan: Plan, asked: u32, traits: Traits) -> Vec<Hook> {
     let all = match plan {
@@ -291,11 +288,11 @@ pub(super) fn has_new_timer(kernel: &Kernel) -> bool {
     kernel.has_function(NEW_TIMER)
 }
 
-/// How RSTs that answer a packet are seen.
+/// How the programs see RSTs that answer a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answers {
     /// By the tracepoint `tcp_send_reset`. Before v6.10, in which it became an event class of its own, it showed only
-    /// those of full sockets.
+    /// the RSTs of full sockets.
     Shown,
     /// By the functions that send them, in plans that hook functions.
     Hooked,
@@ -306,7 +303,7 @@ pub enum Answers {
 impl Answers {
     const ALL: [Self; 3] = [Self::Shown, Self::Hooked, Self::HookedV4];
 
-    /// How they are seen on this kernel.
+    /// Determines how they are seen on this kernel.
     pub(super) fn of(kernel: &Kernel) -> Self {
         if kernel.has_struct("trace_event_raw_tcp_send_reset") {
             Self::Shown
@@ -390,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn the_objects_have_the_programs_that_are_written_down() {
+    fn the_objects_have_exactly_the_listed_programs() {
         assert_eq!(programs(FLOOR), names(PROGRAMS));
         let again = [
             FENTRY_AGAIN,
@@ -405,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn functions_and_structs_tell_what_a_kernel_does() {
+    fn traits_follow_from_functions_and_structs() {
         let kernels = ["debian-6.1.0-56.btf", "debian-6.12.117.btf"].map(|file| {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/btf");
             Kernel::from_file(&folder.join(file)).unwrap()

@@ -3,7 +3,7 @@
 //! The kernel has a limited number of slots for pending returns, by default twice the number of CPUs: a few
 //! threads blocked in close would take them all, and every other close on the host would lose its return.
 //! Only probes defined through tracefs can ask for more slots, and only these report their missed hits. So
-//! they are defined there, and the program is attached to the event as to any tracepoint.
+//! probes are defined there, and each program is attached to the probe's event as to any tracepoint.
 
 use std::collections::HashMap;
 use std::fmt::{self, Display, Formatter};
@@ -34,9 +34,9 @@ const PROFILE: &str = "kprobe_profile";
 /// Possible mount points of tracefs.
 pub const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
-/// Attaches a loaded program to its hook, until the returned file is closed: with `keep` a link that can be pinned,
-/// else the event itself, of which the kernel lets go at once. Once it is closed, dropping the definition, or [`forget`]
-/// if that is kept, removes the probe.
+/// Attaches a loaded program to its hook until the returned descriptor is closed: with `keep` a link that can be
+/// pinned, else the event itself, which the kernel releases at once. After that, dropping the definition removes the
+/// probe or, if the definition is kept, [`forget`] does.
 pub(super) fn attach(
     program: BorrowedFd<'_>,
     hook: Hook,
@@ -88,8 +88,8 @@ fn tracefs() -> Option<PathBuf> {
     places.find(|path| path.join(EVENTS).exists())
 }
 
-/// Removes the probes of every lingerd that no longer runs, and of this `owner`. Those in use stay. Returns
-/// whether none of the owner's are left.
+/// Removes the probes of every lingerd that no longer runs, and of this `owner`. Probes in use stay. Returns
+/// whether none of the owner's is left.
 pub(super) fn forget(owner: Option<Owner>) -> bool {
     let Some(path) = tracefs().map(|tracefs| tracefs.join(EVENTS)) else {
         return true;
@@ -116,11 +116,11 @@ pub(super) fn forget(owner: Option<Owner>) -> bool {
 /// The line in `kprobe_events` that defines a probe. Dropping it removes the probe, unless `is_kept`.
 #[derive(Debug)]
 pub(super) struct Definition {
-    /// Kept open: later, the privileges to open it are gone.
+    /// `kprobe_events`, kept open because the daemon gives up the privileges to open it.
     file: File,
     /// The event, as `group/name`.
     event: String,
-    /// Whether the probe stays when this is dropped.
+    /// The probe stays when this is dropped.
     pub(super) is_kept: bool,
 }
 
@@ -176,11 +176,11 @@ impl Definition {
 /// `kprobe_profile` does not show groups.
 const GROUP: &str = "lingerd_";
 
-/// How often to define a probe that is removed before it is open.
+/// Maximum number of attempts to define a probe that is removed before it is open.
 const ATTEMPTS: u32 = 5;
 
-/// The owner of a probe. The process id of a lingerd is unique only in its pid namespace and while it runs: as process 1
-/// of a container that starts again it often has the same, in a namespace with the same inode.
+/// The owner of a probe. The process id of a lingerd is unique only in its pid namespace and while it runs: in a
+/// restarted container it often is process 1 again, in a namespace with the same inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Owner {
     /// The inode of the pid namespace; 0 if /proc does not show it.
@@ -212,13 +212,13 @@ impl Owner {
         }
     }
 
-    /// Whether it runs, as far as visible from this pid namespace. In another one it counts as gone, since the kernel
-    /// does not remove probes in use.
+    /// Whether it runs, as far as visible from this pid namespace. In another one it counts as gone, which is safe
+    /// because the kernel does not remove probes in use.
     fn is_running(self, here: Self) -> bool {
         self.namespace == here.namespace && start_of(&self.pid.to_string()) == Some(self.started)
     }
 
-    /// Parses the owner in the name of a group. Older versions did not write when it started.
+    /// Parses the owner in the name of a group. Older versions did not write its start time.
     fn parse(text: &str) -> Option<Self> {
         let (namespace, process) = text.split_once('_')?;
         let (pid, started) = process.split_once('_').unwrap_or((process, "0"));
@@ -240,9 +240,9 @@ impl Display for Owner {
     }
 }
 
-/// When a process of this folder of /proc started, in clock ticks since boot.
+/// The start time of the process with this folder in /proc, in clock ticks since boot.
 fn start_of(process: &str) -> Option<u64> {
-    /// Its place after the state, the first field after the name, which may hold any character.
+    /// Its index among the fields after the name, which may hold any character.
     const START: usize = 19;
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     let (_, after_name) = stat.rsplit_once(')')?;

@@ -1,4 +1,4 @@
-//! Loads programs, several at a time: verifying them takes the kernel most of a start.
+//! Loads programs in parallel: the kernel's verifier takes most of the time of a start.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -15,10 +15,10 @@ use super::error::{AttachError, innermost};
 use super::hooks::{Hook, Point};
 use crate::sys;
 
-/// A loader for the object, in which nothing depends on the kernel's types.
+/// Creates a loader for the object, in which nothing depends on the kernel's types.
 ///
-/// Creating a loader reads and parses all kernel types, to no use here, or goes without them if the file cannot be
-/// opened. So, as long as this thread is the only one, the limit of open files is 0 meanwhile.
+/// Creating a loader reads and parses all kernel types, which is of no use here, unless their file cannot be opened. So
+/// the limit of open files is set to 0 meanwhile, if this thread is the only one.
 pub(super) fn loader<'a>() -> EbpfLoader<'a> {
     const FILES: Resource = Resource::RLIMIT_NOFILE;
     let refused = getrlimit(FILES)
@@ -126,13 +126,13 @@ pub(super) fn explain(error: &ProgramError, point: Point) -> AttachError {
     })
 }
 
-/// What the kernel says within itself for "not supported"; libc has no name for it.
+/// The kernel's internal error code for "not supported"; libc has no name for it.
 ///
 /// kernel: v5.5.. kernel/bpf/trampoline.c: `bpf_trampoline_link_prog` passes on what `register_fentry` returns
 /// kernel: v4.15.. kernel/bpf/core.c: `bpf_prog_select_runtime`, of a program that is not compiled
 const ENOTSUPP: i32 = 524;
 
-/// The system's code of an error, if it has one.
+/// The operating system's code of an error, if it has one.
 fn code(error: &ProgramError) -> Option<i32> {
     let mut errors = iter::successors(Some(error as &dyn Error), |&error| error.source());
     errors.find_map(|error| error.downcast_ref::<io::Error>()?.raw_os_error())

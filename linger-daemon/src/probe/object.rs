@@ -1,4 +1,4 @@
-//! The object as this kernel takes it.
+//! Adapts the object to the running kernel.
 
 use std::ops::Range;
 
@@ -11,16 +11,16 @@ use super::btf::Kernel;
 use super::constants;
 use super::error::AttachError;
 
-/// Size of a map's definition, and where its flags are in it.
+/// Size of a map's definition, and the range of its flags, bytes.
 ///
 /// aya-ebpf: `struct bpf_map_def`
 const DEFINITION: usize = 28;
 const FLAGS: Range<usize> = 16..20;
 
-/// The object for this kernel, with these constants.
+/// Returns the object for this kernel, with these constants.
 ///
-/// Before Linux 6.1 the kernel allocates entries of maps in a way that is not safe in kprobes and raw tracepoints: it
-/// warns of such programs once, and refuses them with `PREEMPT_RT`. There, all entries are allocated at start.
+/// Before Linux 6.1 the kernel allocates map entries in a way that is not safe in kprobes and raw tracepoints: it warns
+/// once about such programs, and rejects them with `PREEMPT_RT`. On these kernels, all entries are preallocated.
 ///
 /// kernel: v5.8..v6.0 kernel/bpf/verifier.c: `check_map_prog_compatibility`
 pub(super) fn of(kernel: &Kernel, constants: &Constants) -> Result<Vec<u8>, AttachError> {
@@ -36,7 +36,7 @@ pub(super) fn of(kernel: &Kernel, constants: &Constants) -> Result<Vec<u8>, Atta
     Ok(object)
 }
 
-/// Takes away the flag of maps whose entries are allocated when they are needed.
+/// Clears `BPF_F_NO_PREALLOC` in every map definition.
 fn preallocate(maps: &mut [u8]) {
     for definition in maps.chunks_exact_mut(DEFINITION) {
         let flags = &mut definition[FLAGS];
@@ -45,7 +45,7 @@ fn preallocate(maps: &mut [u8]) {
     }
 }
 
-/// Where the instructions and the definitions of maps are in an object.
+/// Finds the byte ranges of the instructions and of the map definitions in an object.
 fn sections(object: &[u8]) -> Option<(Vec<Range<usize>>, Range<usize>)> {
     let object = object::File::parse(object).ok()?;
     let code = object
@@ -69,7 +69,7 @@ mod tests {
 
     use super::*;
 
-    /// Everything of each map but its contents, with these flags left out.
+    /// The definition of each map, with these flags cleared.
     fn definitions(object: &[u8], without: u32) -> BTreeMap<String, [u32; 5]> {
         let object = aya_obj::Object::parse(object).unwrap();
         let definition = |map: &aya_obj::Map| {
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_flag_is_gone_and_from_every_map() {
+    fn preallocation_clears_only_the_flag_in_every_map() {
         let mut object = OBJECT.to_vec();
         preallocate(&mut object[sections(OBJECT).unwrap().1]);
         assert_eq!(
@@ -108,7 +108,7 @@ mod tests {
         }
     }
 
-    /// The code of an object with these constants in it.
+    /// The code of an object, filled with these constants.
     fn filled(object: &[u8], constants: &Constants) -> Vec<u8> {
         let code = sections(object).unwrap().0.into_iter();
         let mut code: Vec<u8> = code.flat_map(|code| object[code].to_vec()).collect();

@@ -1,4 +1,4 @@
-//! Options with which programs are loaded.
+//! Options for loading the programs.
 
 use flate2::Crc;
 use linger_ebpf::{LAYOUT, MAX_GROUPS, MAX_ORPHANS, OBJECT, PinMetadata, Plan};
@@ -58,7 +58,7 @@ impl Default for LoadOptions {
     }
 }
 
-/// Identifies the programs of a build.
+/// A checksum of the object, which identifies the programs of a build.
 pub(super) fn fingerprint() -> u64 {
     let mut crc = Crc::new();
     crc.update(OBJECT);

@@ -1,9 +1,9 @@
-//! Programs and counts that outlive the daemon: pinned in a BPF file system.
+//! Programs and counts pinned in a BPF file system, where they outlive the daemon.
 //!
-//! A folder holds the maps and the links, so that the programs keep counting while no daemon runs, and the
-//! next one takes over their counts. The map `ORIGIN`, which says what the programs were loaded for, is
-//! pinned last: a folder without it is left over from a start that did not finish. The user of the folder
-//! holds a lock on it, which ends with the process, however that ends.
+//! A folder holds the maps and the links, so that the programs keep counting while no daemon runs, and the next one
+//! takes over their counts. The map `ORIGIN`, with the metadata of the programs, is pinned last: a folder without it is
+//! left over from a start that did not finish. The daemon that uses the folder holds a lock on it, which is released
+//! with the process, however that ends.
 
 use std::error;
 use std::fs::{self, DirBuilder, File};
@@ -30,11 +30,11 @@ use crate::sys;
 
 const MAPS: &str = "maps";
 const LINKS: &str = "links";
-/// The programs: for the kernel's statistics about each, and for the one that is not attached.
+/// The folder of programs: for the kernel's statistics about each, and to run or attach those without a pinned link.
 const PROGRAMS: &str = "programs";
 const ORIGIN: &str = "ORIGIN";
 
-/// Why pinning fails.
+/// The reason why pinning fails.
 #[derive(Debug, Error)]
 pub enum PinsError {
     /// There is no BPF file system.
@@ -56,7 +56,7 @@ pub enum PinsError {
     NotOurs {
         /// The folder.
         path: PathBuf,
-        /// Whose it is.
+        /// The id of its owner.
         owner: u32,
     },
     /// An operation failed.
@@ -66,7 +66,7 @@ pub enum PinsError {
         what: &'static str,
         /// Its file, or the name of its map.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
 }
@@ -82,7 +82,7 @@ impl Pins {
     pub fn open(folder: &Path) -> Result<Self, PinsError> {
         let failed = |what, source| failed(what, folder, source);
         loop {
-            // A service may see only the folder itself.
+            // Checks the parent only if there is no folder: a sandboxed service may see nothing above its own.
             let above = folder.parent().filter(|_| !folder.exists());
             let found = statfs(above.unwrap_or(folder));
             if !found.is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC) {
@@ -126,7 +126,7 @@ impl Pins {
         }))
     }
 
-    /// The folder without a lock: another daemon may use and change it.
+    /// Refers to the folder without locking it: another daemon may use and change it.
     pub(super) fn of_another(folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),
@@ -140,7 +140,7 @@ impl Pins {
         folder.join(MAPS).exists()
     }
 
-    /// Whether there are pins in the folder; why they cannot be taken over, if so.
+    /// Returns whether the folder has pins. Fails if they belong to another user.
     pub(super) fn exist(&self) -> Result<bool, PinsError> {
         let exist = Self::are_in(&self.folder);
         match not_ours(&self.folder.join(MAPS)).filter(|_| exist) {
@@ -149,7 +149,7 @@ impl Pins {
         }
     }
 
-    /// What the programs were loaded for; `None` if pinning did not finish or this daemon cannot read it.
+    /// The metadata of the programs; `None` if pinning did not finish or this daemon cannot read it.
     pub(super) fn metadata(&self) -> Option<PinMetadata> {
         let map = self.map(ORIGIN).ok()?;
         let map = Array::<_, PinMetadata>::try_from(map).ok()?;
@@ -173,7 +173,7 @@ impl Pins {
         Links::Pinned(self.folder.join(LINKS))
     }
 
-    /// Whether the program of this hook is still attached or, if it is attached only on demand, pinned.
+    /// Whether the program of this hook is still attached or, if it has no pinned link, still pinned.
     pub(super) fn is_attached(&self, hook: Hook) -> bool {
         if hook.point == Point::OnDemand || hook.sees_returns() {
             return self.program(hook).exists();
@@ -197,7 +197,7 @@ impl Pins {
         self.folder.join(PROGRAMS).join(hook.program)
     }
 
-    /// Pins all maps but the last.
+    /// Creates the folders, and pins all maps except `ORIGIN`, which [`Self::seal`] pins last.
     pub(super) fn keep_maps(&self, maps: &Maps) -> Result<(), PinsError> {
         for name in [MAPS, LINKS, PROGRAMS] {
             let path = self.folder.join(name);
@@ -226,7 +226,7 @@ impl Pins {
         })
     }
 
-    /// Pins the metadata, which says that everything else is pinned.
+    /// Pins the metadata, which marks everything else as pinned.
     pub(super) fn seal(&self, maps: &mut Maps, metadata: PinMetadata) -> Result<(), PinsError> {
         let failed = |error| failed_map("take over the map", ORIGIN, error);
         let name = ORIGIN.to_owned();
@@ -237,7 +237,7 @@ impl Pins {
         self.keep_map(ORIGIN, &maps[ORIGIN])
     }
 
-    /// Detaches and removes everything; the folder stays.
+    /// Detaches and removes everything except the folder itself.
     pub(super) fn clear(&self) -> Result<(), PinsError> {
         let metadata = self.exist()?.then(|| self.metadata()).flatten();
         // First the metadata, then the programs, then their counts.
@@ -271,7 +271,7 @@ impl Pins {
     }
 }
 
-/// How long to wait: the kernel releases a probe some time after its link is gone.
+/// Maximum time to wait for the kernel, which releases a probe some time after its link is gone.
 const PROBES: Duration = Duration::from_secs(2);
 
 /// Removes the probes that a daemon defined in tracefs, and those left by daemons that are gone.
@@ -282,7 +282,7 @@ fn forget_probes(owner: Option<Owner>) {
     }
 }
 
-/// The error that a file belongs to another user, if this one is not root.
+/// Returns an error if the file belongs to another user and this one is not root.
 fn not_ours(path: &Path) -> Option<PinsError> {
     let user = geteuid();
     let owner = fs::metadata(path).ok()?.uid();
@@ -308,7 +308,7 @@ fn failed(what: &'static str, path: &Path, source: io::Error) -> PinsError {
     }
 }
 
-/// Checks a removal: a missing file is fine.
+/// Checks the result of a removal; a missing file is no error.
 fn remove(path: &Path, result: io::Result<()>) -> Result<(), PinsError> {
     match result {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path, error)),

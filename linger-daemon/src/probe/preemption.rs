@@ -1,4 +1,4 @@
-//! How the kernel preempts, which decides how often it skips programs.
+//! The kernel's preemption model, which decides how often the kernel skips programs.
 //!
 //! The kernel marks most programs as running on this CPU while they run, and skips a run that finds the mark
 //! (`kernel/bpf/trampoline.c` `__bpf_prog_enter_recur`, `kernel/trace/bpf_trace.c` `__bpf_trace_run`). If a thread can
@@ -20,16 +20,16 @@ pub enum Preemption {
     None,
     /// Threads, except while soft interrupts are disabled (lazy, full).
     Threads,
-    /// Threads and soft interrupts, but of a CPU's only one that has soft interrupts disabled (`PREEMPT_RT`).
+    /// Threads and soft interrupts, but only one at a time per CPU can have soft interrupts disabled (`PREEMPT_RT`).
     Realtime,
-    /// All of these (`PREEMPT_RT`, from 6.18 on).
+    /// Threads and soft interrupts, without that limit (`PREEMPT_RT`, from 6.18 on).
     SoftInterrupts,
     /// Unknown; it may preempt threads.
     Unknown,
 }
 
 impl Preemption {
-    /// Of the running kernel.
+    /// Detects the preemption of the running kernel.
     #[must_use]
     pub fn running() -> Self {
         let names = uname();
@@ -44,9 +44,9 @@ impl Preemption {
         )
     }
 
-    /// By the files below `root`, for a kernel with this release and version.
+    /// Determines the preemption from the files below `root`, for a kernel with this release and version.
     fn read(root: &Path, release: &str, version: &str) -> Self {
-        // `UTS_VERSION` names what was built (init/Makefile).
+        // `UTS_VERSION` names the preemption options of the build (init/Makefile).
         let built = |what| version.split(' ').any(|word| word == what);
         let text = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
         let configurations = || {
@@ -90,7 +90,7 @@ impl Preemption {
         found.unwrap_or(Self::Unknown)
     }
 
-    /// By the name of the kernel's mode (kernel/sched/core.c `preempt_modes`).
+    /// Maps the name of a mode of the kernel (kernel/sched/core.c `preempt_modes`).
     fn of_mode(mode: &str) -> Option<Self> {
         match mode {
             "none" | "voluntary" => Some(Self::None),
@@ -99,7 +99,7 @@ impl Preemption {
         }
     }
 
-    /// A description for people.
+    /// A human-readable description.
     #[must_use]
     pub const fn describe(self) -> &'static str {
         match self {
@@ -112,7 +112,7 @@ impl Preemption {
 }
 
 /// Whether the running kernel preempts tracepoint programs as it preempts others. Before 7.0 they run with
-/// preemption disabled (`include/linux/tracepoint.h` `__DO_TRACE`); no type or file shows it.
+/// preemption disabled (`include/linux/tracepoint.h` `__DO_TRACE`); neither BTF nor any file shows it.
 pub(super) fn preempts_tracepoints() -> bool {
     uname().is_ok_and(|names| is_or_later(&names.release().to_string_lossy(), (7, 0)))
 }
@@ -126,19 +126,19 @@ fn is_or_later(release: &str, version: (u32, u32)) -> bool {
         .is_some_and(|release: (u32, u32)| release >= version)
 }
 
-/// The mode in brackets, in debugfs.
+/// Parses the modes in debugfs: the one in force is in parentheses.
 fn chosen_now(modes: &str) -> Option<Preemption> {
     let (_, rest) = modes.split_once('(')?;
     Preemption::of_mode(rest.split_once(')')?.0)
 }
 
-/// The last `preempt=` parameter.
+/// Parses the last `preempt=` parameter of a kernel command line.
 fn chosen_at_boot(command_line: &str) -> Option<Preemption> {
     let mut words = command_line.split_ascii_whitespace().rev();
     Preemption::of_mode(words.find_map(|word| word.strip_prefix("preempt="))?)
 }
 
-/// The mode of the kernel's build configuration.
+/// Parses the default mode in a kernel build configuration.
 fn chosen_at_build(config: &str) -> Option<Preemption> {
     let is_set = |option| is_set(config, option);
     if is_set("CONFIG_PREEMPT") || is_set("CONFIG_PREEMPT_LAZY") {
@@ -154,7 +154,7 @@ fn is_set(config: &str, option: &str) -> bool {
     lines.any(|line| line.strip_suffix("=y") == Some(option))
 }
 
-/// The text of a gzip file, limited to the size of a kernel's configuration.
+/// Reads the text of a gzip file, at most 4 MiB: kernel configurations are smaller.
 fn packed(path: &Path) -> io::Result<String> {
     const MOST: u64 = 4 << 20;
     let mut text = String::new();
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_fixed_at_build_is_in_the_version() {
+    fn the_version_names_a_model_fixed_at_build_time() {
         assert_eq!(found("#1 SMP Debian", &[]), Preemption::None);
         assert_eq!(found("#1 SMP PREEMPT Debian", &[]), Preemption::Threads);
         let realtime = "#1 SMP PREEMPT_RT Debian 6.12.117-1";
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_force_comes_before_what_was_asked_for_and_that_before_the_build() {
+    fn the_mode_in_force_overrides_the_command_line_which_overrides_the_build() {
         let now = ("sys/kernel/debug/sched/preempt", "none (voluntary) full \n");
         let asked = ("proc/cmdline", "quiet preempt=full\n");
         let built = (
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_does_not_say_is_not_taken_for_a_harmless_one() {
+    fn an_unrecognized_mode_is_unknown() {
         let other = ("proc/cmdline", "preempt=often");
         assert_eq!(found(DYNAMIC, &[other]), Preemption::Unknown);
     }

@@ -14,7 +14,7 @@ use crate::sys;
 /// The maps that programs share with the daemon and that are not taken yet, by name.
 pub type Maps = HashMap<String, Map>;
 
-/// Links that keep programs attached, which others can detach.
+/// The links that keep programs attached and that others can detach.
 pub(super) enum Links {
     /// Held by this process. Only links to cgroups can be detached by others.
     Held(Vec<(Hook, OwnedFd)>),
@@ -41,7 +41,7 @@ impl Links {
     }
 }
 
-/// Whether this file in a BPF file system is a link, and attached.
+/// Whether this file in a BPF file system is an attached link.
 pub(super) fn is_pin_attached(path: &Path) -> bool {
     sys::get(path).is_ok_and(|link| sys::is_link_attached(&link))
 }
@@ -61,7 +61,7 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// The programs of the lingerd `owner`.
+    /// Wraps the programs of the lingerd `owner`.
     pub(super) fn new(
         programs: Vec<(Hook, OwnedFd)>,
         links: Links,
@@ -109,8 +109,8 @@ impl Programs {
         Some(&found.1)
     }
 
-    /// Hooks the return of close(2) while the link is held; `None` if the plan does not do so on this kernel. Needs
-    /// no capabilities.
+    /// Hooks the return of close(2) for as long as the returned link is held. Returns `None` if the plan does not do
+    /// so on this kernel. Needs no capabilities.
     pub(crate) fn hook_returns(&self) -> Option<io::Result<OwnedFd>> {
         let mut programs = self.all.iter();
         let (_, program) = programs.find(|(hook, _)| hook.sees_returns())?;

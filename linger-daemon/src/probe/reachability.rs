@@ -14,14 +14,14 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::hooks::{Hook, Point, V4_ANSWER, V6_ANSWER};
 use crate::sys::set_linger2;
 
-/// Maximum time for packets over loopback: usually they have arrived once they are sent.
+/// Maximum time to wait for packets over loopback: usually they have arrived once they are sent.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// How many connections to end before a hook counts as unreached.
+/// Number of connections to end before a hook counts as unreached.
 const ATTEMPTS: u32 = 10;
 
-/// Ends connections while programs of the object `FLOOR` are attached to these hooks. Returns the first hook
-/// without a run, if any. Fails if no connection can be made.
+/// Ends connections while programs of the object `FLOOR` are attached to these hooks. Returns the first hook whose
+/// program did not run, if any. Fails if no connection can be made.
 pub(super) fn first_unreached(ebpf: &Ebpf, hooks: &[Hook]) -> io::Result<Option<Hook>> {
     let runs = ebpf.map("RUNS").ok_or(io::ErrorKind::NotFound)?;
     let runs = PerCpuArray::<_, u64>::try_from(runs).map_err(io::Error::other)?;
@@ -54,7 +54,7 @@ pub(super) fn first_unreached(ebpf: &Ebpf, hooks: &[Hook]) -> io::Result<Option<
     first(refused)
 }
 
-/// Whether connections and their ends reach this hook, rather than the end of a process, or the daemon.
+/// Whether the connections must reach this hook: others are reached by exiting processes, or run by the daemon.
 fn is_of_connections(hook: &Hook, refused: Refused) -> bool {
     match hook.point.function() {
         Some(V4_ANSWER) => refused.v4,
@@ -73,7 +73,7 @@ struct Refused {
     v6: bool,
 }
 
-/// Connects to ports without a listener.
+/// Connects to ports without a listener, over both protocols.
 fn be_refused() -> Refused {
     let by = |address: IpAddr| -> io::Result<bool> {
         // Bound but not listening, so that nothing else takes the port.

@@ -17,7 +17,7 @@ use super::programs::{Maps, Programs};
 
 /// Attaches the requested plan, or the best that works, or takes over the programs pinned by another daemon.
 ///
-/// `prepare` gets the maps before anything is attached, and may take them. Its result is returned.
+/// `prepare` gets the maps before this daemon attaches anything, and may take them. Its result is returned.
 pub fn choose<T, E: Error + Send + Sync + 'static>(
     wanted: Option<Plan>,
     options: LoadOptions,
@@ -78,7 +78,7 @@ fn take_over(
     Ok(attached.ok())
 }
 
-/// The pinned programs, or why they do not meet the requirements.
+/// Returns the pinned programs, or the reason why they do not meet the requirements.
 fn fitting(pins: &Pins, wanted: Option<Plan>, options: LoadOptions) -> Result<Attachment, String> {
     let metadata = pins
         .metadata()
@@ -147,7 +147,7 @@ pub fn open_pinned(folder: &Path) -> Result<Option<PinnedPrograms>, PinsError> {
     }
 }
 
-/// The plan and the hooks of pinned programs, or why this version does not understand them.
+/// Returns the plan and the hooks of pinned programs, or the reason why this version does not understand them.
 fn understand(metadata: &PinMetadata) -> Result<(Plan, Vec<Hook>), String> {
     if metadata.layout != LAYOUT {
         return Err(format!(

@@ -77,10 +77,9 @@ fn fields_of_6_12() {
 }
 
 #[test]
-fn functions_are_told_from_structs() {
+fn functions_are_distinguished_from_structs() {
     let (old, new) = (debian("debian-6.1.0-56.btf"), debian("debian-6.12.117.btf"));
     assert!(old.has_function("__tcp_close") && new.has_function("__tcp_close"));
-    // A struct is no function.
     assert!(!old.has_function("tcp_sock"));
 }
 
@@ -154,7 +153,7 @@ fn a_field_of_another_size_is_refused() {
 
 #[test]
 fn fields_that_differ_between_namesakes_are_ambiguous() {
-    // Two structs of one name, that agree on `x` and not on `y`.
+    // Two structs with the same name, which agree on `x` but not on `y`.
     let kernel = crafted(&[
         ("twin", &[("x", 0), ("y", 32)]),
         ("twin", &[("x", 0), ("y", 64)]),
@@ -167,7 +166,7 @@ fn fields_that_differ_between_namesakes_are_ambiguous() {
 }
 
 #[test]
-fn what_is_not_btf_is_refused() {
+fn a_file_without_btf_is_refused() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(b"no BTF at all, but long enough to have a header")
         .unwrap();
@@ -182,7 +181,7 @@ fn btf_that_is_cut_short_is_refused() {
     for length in [0, 3, 23, 24, 1000, whole.len() - 1] {
         assert!(Types::new(whole[..length].to_vec()).is_err(), "{length}");
     }
-    // With a header that says so.
+    // A valid header, whose section of types ends within a type.
     let mut bytes = whole[..24 + 14].to_vec();
     for (at, size) in [(12, 14_u32), (16, 14), (20, 0)] {
         bytes[at..at + 4].copy_from_slice(&size.to_ne_bytes());

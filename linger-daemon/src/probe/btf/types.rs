@@ -36,7 +36,7 @@ const VERSION: u8 = 1;
 /// Size of `struct btf_type`, bytes: name, kind with the number of parts, size or type.
 const HEAD: usize = 12;
 
-/// Maximum number of typedefs and qualifiers of a type: more are a cycle.
+/// Maximum length of a chain of typedefs and qualifiers: a longer one is a cycle.
 const MAX_CHAIN: usize = 64;
 
 impl Types {
@@ -78,7 +78,7 @@ impl Types {
         })
     }
 
-    /// The types of this kind, of structs, enums, functions and typedefs, with this name.
+    /// The types of this kind with this name: structs, enums, functions or typedefs.
     pub(super) fn named(&self, kind: u32, name: &str) -> impl Iterator<Item = Type<'_>> {
         let hash = hash(name.as_bytes());
         let alike = self.named.iter().filter(move |(other, _)| *other == hash);
@@ -116,7 +116,7 @@ pub(super) struct Member<'a> {
 }
 
 impl<'a> Type<'a> {
-    /// A word of the type. All words that its kind implies exist.
+    /// The word at this index. All words that the kind of the type implies exist.
     fn word(self, index: usize) -> u32 {
         word(&self.types.bytes, self.at + 4 * index).unwrap_or_default()
     }
@@ -161,7 +161,7 @@ impl<'a> Type<'a> {
         })
     }
 
-    /// The names and values of an enum, which this must be.
+    /// The names and values of an enum; the type must be one.
     pub(super) fn values(self) -> impl Iterator<Item = (&'a [u8], u32)> {
         (0..self.parts()).map(move |index| {
             let [name, value] = [0, 1].map(|word| self.word(3 + 2 * index + word));
@@ -239,7 +239,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes))
 }
 
-/// A string, without its terminator; empty if there is none.
+/// The string at this offset, without its terminator; empty if there is none.
 fn text(bytes: &[u8], strings: usize, at: u32) -> &[u8] {
     let from = bytes.get(strings + at as usize..).unwrap_or_default();
     let end = from.iter().position(|byte| *byte == 0);
