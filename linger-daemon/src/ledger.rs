@@ -1,4 +1,4 @@
-//! The maps of the kernel as one typed snapshot of all counts.
+//! Reads the kernel's maps into one typed snapshot of all counts.
 
 mod admission;
 mod bound;
@@ -36,7 +36,7 @@ use crate::attribution::{Cgroups, Dimension, Labels, Names};
 use crate::config::Config;
 use crate::probe::{Hook, Maps, Programs};
 
-/// How full a map of the kernel is.
+/// The fill level of a map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MapFill {
     /// Its name.
@@ -47,18 +47,18 @@ pub struct MapFill {
     pub capacity: u64,
 }
 
-/// All counts at one moment. Each set of labels stands in it once.
+/// All counts at one moment. Each set of labels occurs once.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// The plan that counted.
     pub plan: Plan,
-    /// The dimensions that the labels of a group stand for.
+    /// The dimensions of a group's labels.
     pub dimensions: Arc<[Dimension]>,
     /// The counters of each group, sorted by labels.
     pub groups: Vec<(Arc<Labels>, Box<Counters>)>,
-    /// What could not be recorded, by [`Lost`].
+    /// Losses, by [`Lost`].
     pub lost: [u64; Lost::COUNT],
-    /// Payload of the orphans among that.
+    /// Payload of the lost orphans, bytes.
     pub lost_orphan_bytes: u64,
     /// How full the maps are.
     pub maps: Vec<MapFill>,
@@ -68,28 +68,28 @@ pub struct Snapshot {
     pub skipped_runs: Vec<(&'static str, u64)>,
 }
 
-/// Why the ledger cannot be read.
+/// The reason why the ledger cannot be read.
 #[derive(Debug, Error)]
 pub enum LedgerError {
     /// The object has no such map, or one of another kind.
     #[error("the map {0} is missing from the programs")]
     NoMap(&'static str),
-    /// The kernel does not do with it what it is asked for.
+    /// An operation on a map failed.
     #[error("cannot {what} the map {map}")]
     Map {
         /// The operation.
         what: &'static str,
-        /// Its name.
+        /// The name of the map.
         map: &'static str,
-        /// Why.
+        /// The cause.
         source: MapError,
     },
-    /// The kernel does not tell of a program.
+    /// The state of a program cannot be queried.
     #[error("cannot query a program's state in the kernel")]
     Program(#[source] io::Error),
 }
 
-/// The counts in the kernel, and what is needed to read them.
+/// The counts in the kernel, with everything needed to read and maintain them.
 pub struct Ledger {
     plan: Plan,
     groups: Groups,
@@ -105,13 +105,13 @@ pub struct Ledger {
     programs: Programs,
     max_groups: u32,
     max_orphans: u32,
-    /// Totals that the daemon keeps itself, not the kernel.
+    /// Totals counted by the daemon, not by the programs.
     retired_totals: RetiredTotals,
 }
 
 impl Ledger {
-    /// Takes the maps of programs that are yet to be attached by this plan, and writes into them what
-    /// the configuration says. `series` says how many series these counters are shown as.
+    /// Takes the maps of programs that are yet to be attached by this plan, and writes the configuration into them.
+    /// `series` returns the number of series that counters are shown as.
     pub fn new(
         maps: &mut Maps,
         plan: Plan,
@@ -135,18 +135,18 @@ impl Ledger {
             in_flight: InFlight::take(maps)?,
             retired_totals: RetiredTotals::new(maps)?,
         };
-        // Another daemon may have ended before it had removed what it had added to others.
+        // Another daemon may have ended after adding counters to others and before removing them.
         let last = ledger.retired_totals.past().last;
         ledger.groups.clear_added(last, &mut ledger.counters)?;
         Ok(ledger)
     }
 
-    /// From now on, these programs, which are attached, are asked for what the kernel knows of them.
+    /// Sets the attached programs, whose state in the kernel is read from now on.
     pub fn of_programs(&mut self, programs: Programs) {
         self.programs = programs;
     }
 
-    /// Takes over what of the configuration can change while programs are attached.
+    /// Applies the settings that can change while programs are attached.
     pub fn reconfigure(&mut self, config: &Config) -> Result<(), LedgerError> {
         self.orphans.set_ttl(config.orphan_ttl);
         self.groups.reconfigure(config)
@@ -154,8 +154,8 @@ impl Ledger {
 
     /// Reads all counts, and changes nothing: neither here nor in the kernel.
     ///
-    /// What the next [`Self::maintain`] is going to keep (who the new groups are, and which are too many and shown
-    /// under `other`) is shown already, so no count falls in between.
+    /// The snapshot already shows what the next [`Self::maintain`] will record (the names of new groups, and the groups
+    /// beyond the bound of series, shown under `other`), so no count decreases in between.
     pub fn read(&self) -> Result<Snapshot, LedgerError> {
         let past = self.retired_totals.past();
         let mut reading = self.groups.read(&self.counters, past)?;
@@ -191,9 +191,9 @@ impl Ledger {
         })
     }
 
-    /// Does what the kernel leaves to the daemon: counts closes whose return was missed, hooks the return of
-    /// close(2) where closes wait, gives up what has become too old, learns who new groups are, and retires those
-    /// that are gone. To be called every 10 seconds at least.
+    /// Does the work that the programs leave to the daemon: counts closes whose return was missed, hooks the return of
+    /// close(2) while closes wait, gives up orphans that are too old, settles undecided ones, names new groups, and
+    /// retires those that are gone. Call it every 10 seconds at least.
     pub fn maintain(&mut self) -> Result<(), LedgerError> {
         let swept = self.in_flight.sweep()?;
         self.count_missed(&swept.missed)?;
@@ -208,12 +208,12 @@ impl Ledger {
             .retire(&mut self.counters, &mut self.retired_totals)
     }
 
-    /// The names of cgroups; none of one that no one knows any more.
+    /// The names of cgroups; `None` for those that are unknown.
     pub fn names(&mut self, cgroup_ids: &[u64]) -> Vec<Option<Names>> {
         self.groups.names(cgroup_ids)
     }
 
-    /// Counts closes whose return was missed, and whose thread is gone: with it went who closed, and when.
+    /// Counts closes whose return was missed. Their threads are gone, and with them the group and the time.
     fn count_missed(&mut self, missed: &[Close]) -> Result<(), LedgerError> {
         let mut orphans = 0;
         for close in missed {
@@ -223,7 +223,7 @@ impl Ledger {
         self.retired_totals.lose(Lost::Orphan, orphans)
     }
 
-    /// Counts the orphans that are given up, for the groups that left them.
+    /// Gives up old orphans, and counts them for the groups that left them.
     fn give_up(&mut self) -> Result<(), LedgerError> {
         let swept = self.orphans.sweep()?;
         self.retired_totals.lose(Lost::Orphan, swept.lost)?;
@@ -232,14 +232,14 @@ impl Ledger {
             if place.is_none() && self.counters.get(&group)?.is_some() {
                 self.groups.notes.give_up(&group, given_up)?;
             } else {
-                // Among those that always have room: there its close was counted as well.
+                // Counted for a shared group, as its close was.
                 self.retired_totals.give_up(place.unwrap_or(0), given_up)?;
             }
         }
         Ok(())
     }
 
-    /// Adds what those counted that have no group of their own.
+    /// Adds the counters of the shared groups.
     fn read_shared(&self, reading: &mut Reading) -> Result<(), LedgerError> {
         for (place, labels) in (0..).zip(&self.groups.shared) {
             let copies = self.shared.get(&place, 0).map_err(read("SHARED"))?;
@@ -264,7 +264,7 @@ impl Ledger {
     }
 }
 
-/// Takes a map of the kind that is asked for.
+/// Takes a map as the requested type.
 pub(crate) fn take<T: TryFrom<aya::maps::Map>>(
     maps: &mut Maps,
     name: &'static str,
@@ -274,8 +274,8 @@ pub(crate) fn take<T: TryFrom<aya::maps::Map>>(
         .ok_or(LedgerError::NoMap(name))
 }
 
-/// The keys of a map that changes meanwhile, each once. When the one at hand has gone, the kernel
-/// starts again from the first: then the rest is left for the next time, or this might never end.
+/// The keys of a map that changes meanwhile, each once. If the current key is removed, the kernel starts again from the
+/// first one: then this stops and leaves the rest for the next call, because it might never end.
 fn keys<K: aya::Pod + Eq + Hash, V: aya::Pod>(
     map: &HashMap<MapData, K, V>,
     name: &'static str,

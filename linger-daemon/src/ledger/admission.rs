@@ -1,4 +1,4 @@
-//! Who has a group of its own: the configured lists, as the programs read them.
+//! Decides which closes have a group of their own: the configured lists, as the programs read them.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -10,7 +10,7 @@ use super::{LedgerError, keys, read, take, write};
 use crate::config::{Config, Filter};
 use crate::probe::Maps;
 
-/// The maps that tell the programs who is left out.
+/// The maps by which the programs decide what is left out.
 pub(super) struct Admission {
     settings: Array<MapData, Settings>,
     cgroups: HashMap<MapData, u64, u64>,
@@ -20,7 +20,7 @@ pub(super) struct Admission {
 }
 
 impl Admission {
-    /// Takes the maps, and writes into them what is configured.
+    /// Takes the maps, and writes the configured lists into them.
     pub(super) fn new(maps: &mut Maps, config: &Config) -> Result<Self, LedgerError> {
         let mut admission = Self {
             settings: take(maps, "SETTINGS")?,
@@ -33,7 +33,7 @@ impl Admission {
         Ok(admission)
     }
 
-    /// Takes over other lists. Cgroups are left out one by one, as their units become known.
+    /// Applies other lists. Cgroups are left out one by one, as their units become known.
     pub(super) fn set(&mut self, config: &Config) -> Result<(), LedgerError> {
         self.filter = config.filter.clone();
         self.write_comms()?;
@@ -47,20 +47,20 @@ impl Admission {
         self.settings.set(0, settings, 0).map_err(write("SETTINGS"))
     }
 
-    /// Whether this unit and this process are counted by themselves. What is not asked for of a group
-    /// is none: then the programs alone decide.
+    /// Whether this unit and this process name have groups of their own. `None` stands for a field that is not in the
+    /// key: then the programs alone decide.
     pub(super) fn admits(&self, unit: Option<&str>, comm: Option<&str>) -> bool {
         unit.is_none_or(|unit| self.filter.admits_unit(unit))
             && comm.is_none_or(|comm| self.filter.admits_comm(comm))
     }
 
-    /// Has the programs leave out this cgroup, if its unit is.
+    /// Makes the programs leave out this cgroup, if its unit is left out.
     pub(super) fn judge(&mut self, id: u64, unit: &str) {
         if self.filter.admits_unit(unit) {
             return;
         }
         debug!(unit, "left out");
-        // Without a place there it has rows of its own, which are shown under `other`.
+        // If the map is full, the cgroup keeps groups of its own, which are shown under `other`.
         if let Err(error) = self.cgroups.insert(id, 1, 0) {
             warn!(unit, %error, "the kernel goes on counting it by itself");
         }
@@ -68,7 +68,7 @@ impl Admission {
 
     /// Forgets a cgroup that is gone.
     pub(super) fn forget(&mut self, id: u64) {
-        // What is not there is what is wanted.
+        // It need not be in the map.
         let _ = self.cgroups.remove(&id);
     }
 
@@ -110,7 +110,7 @@ impl Admission {
     }
 }
 
-/// What the programs have to look at, a set of [`setting`]s.
+/// The lists that the programs must look at, a set of [`setting`]s.
 fn left_out(filter: &Filter) -> u8 {
     let Filter { allow, deny } = filter;
     let lists = [
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_programs_look_at_no_list_that_is_empty() {
+    fn the_programs_skip_empty_lists() {
         assert_eq!(left_out(&Filter::default()), 0);
         let mut filter = Filter::default();
         filter.deny.comms.insert("sshd".into());

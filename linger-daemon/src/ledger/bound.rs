@@ -1,18 +1,18 @@
-//! No more series than configured.
+//! Limits the number of series to the configured maximum.
 
 use std::collections::HashSet;
 use std::hash::Hash;
 
 use linger_ebpf::{Counters, Group};
 
-/// Maximum number of series of the groups that stand for several.
+/// Maximum number of series of all shared groups.
 const SHARED: usize = Group::SHARED.len() * MOST_SERIES;
 
-/// Series of a group that did all that can be done.
+/// Maximum number of series of one group.
 pub(crate) const MOST_SERIES: usize = 94;
 
-/// Which of these counters, given with when they were first met, are too many: the last met are. None
-/// as long as there are no more than `most` series.
+/// Returns the keys of the groups beyond `most` series: those first seen last. Each group is given by its number in the
+/// order in which groups were first seen, its key, and its counters.
 pub(super) fn beyond<'a, K: Hash + Ord>(
     groups: impl Iterator<Item = (u64, K, &'a Counters)>,
     most: usize,
@@ -20,13 +20,13 @@ pub(super) fn beyond<'a, K: Hash + Ord>(
 ) -> HashSet<K> {
     let groups: Vec<_> = groups.collect();
     let room = most.saturating_sub(SHARED);
-    // Not even counted, where all would fit whatever they do.
+    // All fit even with the maximum number of series each, so these need not be counted.
     if groups.len() * MOST_SERIES <= room {
         return HashSet::new();
     }
     let groups = groups.into_iter();
     let mut groups: Vec<_> = groups
-        .map(|(met, key, counters)| (met, key, series(counters)))
+        .map(|(first_seen, key, counters)| (first_seen, key, series(counters)))
         .collect();
     let all: usize = groups.iter().map(|(_, _, series)| series).sum();
     if all <= room {
@@ -49,7 +49,7 @@ mod tests {
 
     use super::*;
 
-    /// As many series as outcomes.
+    /// One series per outcome.
     fn series(counters: &Counters) -> usize {
         counters.closes.iter().filter(|closes| **closes > 0).count()
     }
@@ -61,10 +61,10 @@ mod tests {
     }
 
     #[test]
-    fn the_first_met_stay() {
+    fn groups_seen_first_stay() {
         let one = counters(1);
         let size = series(&one);
-        let groups = || [(30, 0), (10, 1), (20, 2)].map(|(met, slot)| (met, slot, &one));
+        let groups = || [(30, 0), (10, 1), (20, 2)].map(|(seen, key)| (seen, key, &one));
         let beyond = |most| beyond(groups().into_iter(), most + SHARED, series);
         assert_eq!(beyond(3 * size), HashSet::new());
         assert_eq!(beyond(3 * size - 1), HashSet::from([0]));

@@ -1,4 +1,4 @@
-//! The groups in the ledger: who they are, and where they are shown.
+//! The groups in the ledger: their names, and the series in which they are shown.
 
 mod retire;
 
@@ -23,7 +23,7 @@ use crate::probe::Maps;
 pub(super) struct Groups {
     pub(super) notes: Notes,
     numbers: BpfMap<MapData, u64, Group>,
-    /// The paths of cgroups and executables, as the kernel has written them down.
+    /// The paths of cgroups and executables, as recorded by the programs.
     cgroup_paths: BpfMap<MapData, u64, Path>,
     exe_paths: BpfMap<MapData, Exe, Path>,
     pub(super) namer: Namer,
@@ -31,22 +31,23 @@ pub(super) struct Groups {
     known: HashMap<Group, KnownGroup>,
     /// Key fields in use, a set of [`keyed`] bits.
     keyed: u32,
-    /// How many find a place.
+    /// Maximum number of groups.
     most: usize,
-    /// How many series they may have.
+    /// Maximum number of series.
     most_series: usize,
-    /// How many series a group is shown as.
+    /// Returns the number of series that counters are shown as.
     series: fn(&Counters) -> usize,
-    /// How long the gone are kept.
+    /// How long series continue without changes when their cgroup is gone.
     patience: Duration,
     /// The labels of [`Group::SHARED`], in their order.
     pub(super) shared: [Arc<Labels>; Group::SHARED.len()],
-    /// How many passes of maintenance there were, and how many groups were ever seen.
+    /// Number of maintenance passes so far.
     passes: u64,
+    /// Number of groups ever seen.
     seen: u64,
 }
 
-/// The places of [`Group::SHARED`].
+/// Indices in [`Group::SHARED`].
 const OTHER: usize = 0;
 const RETIRED: usize = 1;
 
@@ -54,7 +55,7 @@ const RETIRED: usize = 1;
 struct KnownGroup {
     /// Its own labels, or those of retired groups if its cgroup is unknown.
     own: Arc<Labels>,
-    /// It is shown under `other` all the same.
+    /// It is shown under `other` instead.
     is_other: bool,
     /// Its cgroup; `None` if that is not a key field, or is unknown.
     cgroup: Option<Arc<Cgroup>>,
@@ -116,15 +117,14 @@ impl Groups {
         })
     }
 
-    /// Takes over what of the configuration can change. What groups have counted moves to where they
-    /// are shown from now on.
+    /// Applies the settings that can change. The counts of a group move to where it is shown from now on.
     pub(super) fn reconfigure(&mut self, config: &Config) -> Result<(), LedgerError> {
         self.patience = config.retire_after;
         self.most_series = config.max_series as usize;
         self.admission.set(config)?;
         for (group, known) in &mut self.known {
             if known.is_other {
-                // It may find room again.
+                // Its series may fit again.
                 self.notes.set_most_series(group, 0)?;
             }
             if let Some(cgroup) = &known.cgroup {
@@ -148,8 +148,8 @@ impl Groups {
         self.namer.names(cgroup_ids, recorded)
     }
 
-    /// Reads what every group counted, and those of the past. Nothing changes: groups that are new are named anew by
-    /// each reading, until [`Self::learn`].
+    /// Reads the counts of all groups, and those of the past. Nothing changes: new groups are named again by each
+    /// reading, until [`Self::learn`].
     pub(super) fn read(
         &self,
         counters: &GroupCounters,
@@ -202,10 +202,10 @@ impl Groups {
         Ok(reading)
     }
 
-    /// Names a group that was not seen before; it is the one with this number.
+    /// Names a group that is seen for the first time, as the one with this number.
     fn identify(&self, group: &Group, cgroup: Option<Arc<Cgroup>>, first_seen: u64) -> KnownGroup {
         let own = if self.keyed & keyed::CGROUP != 0 && cgroup.is_none() {
-            // No one knows what it was: it is gone.
+            // Its cgroup is gone, and its name is unknown.
             Arc::clone(&self.shared[RETIRED])
         } else {
             let exe = |exe: &Exe| self.exe_paths.get(exe, 0).ok();
@@ -224,8 +224,8 @@ impl Groups {
         }
     }
 
-    /// Takes over what a reading found: who the new groups are, which have changed, and which are shown under
-    /// `other` from now on because there are too many series.
+    /// Records the results of a reading: the new groups, the groups that have changed, and those shown under `other`
+    /// from now on because there are too many series.
     pub(super) fn learn(&mut self, reading: Reading) -> Result<(), LedgerError> {
         self.passes += 1;
         self.namer.rest();
@@ -250,7 +250,7 @@ impl Groups {
         self.keep_bound(&reading.too_many)
     }
 
-    /// Takes over what a reading found of the cgroup of a new group.
+    /// Records the cgroup that a reading found for a new group, if any.
     fn learn_cgroup(&mut self, group: &Group, cgroup: Option<&Arc<Cgroup>>) {
         if self.keyed & keyed::CGROUP == 0 {
             return;
@@ -263,7 +263,7 @@ impl Groups {
         }
     }
 
-    /// From now on, shows the groups of these series under `other`.
+    /// Shows the groups of these series under `other` from now on.
     fn keep_bound(&mut self, too_many: &HashSet<Arc<Labels>>) -> Result<(), LedgerError> {
         if too_many.is_empty() {
             return Ok(());
@@ -290,7 +290,7 @@ impl Groups {
 }
 
 impl Reading {
-    /// Adds counters to what is shown with these labels.
+    /// Adds counters to the total with these labels.
     pub(super) fn show(&mut self, labels: &Arc<Labels>, counters: &Counters) {
         let total = self.totals.entry(Arc::clone(labels));
         add(total.or_insert_with(|| Box::new(Counters::ZERO)), counters);
@@ -320,7 +320,7 @@ impl Reading {
         self.new.insert(*group, known);
     }
 
-    /// Shows the last seen groups under `other`, if there are more series than there may be.
+    /// Moves the labels that were first seen last to `other`, if there are more series than allowed.
     fn bound(&mut self, groups: &Groups) {
         let first_seen = self.first_seen.iter();
         let series = first_seen.map(|(labels, since)| (*since, labels, &*self.totals[labels]));
@@ -336,7 +336,7 @@ impl Reading {
 }
 
 impl KnownGroup {
-    /// Whether it is shown by itself, and not under `other` or `retired`.
+    /// Whether it is shown with labels of its own, not under `other` or `retired`.
     fn has_series(&self, retired: &Arc<Labels>) -> bool {
         !self.is_other && !Arc::ptr_eq(&self.own, retired)
     }

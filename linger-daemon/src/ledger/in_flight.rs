@@ -1,4 +1,4 @@
-//! The closes in flight: how many there are, and those whose end was missed.
+//! Closes in flight: their number, and those whose return was missed.
 
 use std::mem::offset_of;
 use std::path::Path;
@@ -22,9 +22,9 @@ pub(super) struct InFlight {
 
 #[derive(Default)]
 pub(super) struct Sweep {
-    /// Whether a close in flight is to end with the return of close(2).
+    /// Whether a close in flight ends with the return of close(2).
     pub(super) awaits_return: bool,
-    /// Closes whose thread has ended, and which were removed: their return was missed.
+    /// Closes that were removed because their thread has ended: their return was missed.
     pub(super) missed: Vec<Close>,
 }
 
@@ -70,7 +70,7 @@ impl InFlight {
             let Ok(close) = self.crowded.get(&tid, 0) else {
                 continue;
             };
-            // None other has this key while the thread does not begin another.
+            // The key belongs to the same close unless a thread with this id begins another.
             let is_missed = is_stale(tid, close.start_ns) && self.crowded.remove(&tid).is_ok();
             if is_missed {
                 let crowded = self.word(Slot::index(tid) as usize, offset_of!(Slot, crowded));
@@ -81,7 +81,7 @@ impl InFlight {
         Ok(swept)
     }
 
-    /// The close in a slot, of which the words need not belong together unless its thread has ended.
+    /// The close in a slot. Unless its thread has ended, its words may be of different moments.
     fn close(&self, slot: usize) -> Close {
         const WORDS: usize = size_of::<Close>() / size_of::<u64>();
         let words: [u64; WORDS] = std::array::from_fn(|word| {
@@ -92,7 +92,7 @@ impl InFlight {
         unsafe { std::mem::transmute::<[u64; WORDS], Close>(words) }
     }
 
-    /// The thread whose close is in a slot.
+    /// The owner of a slot, see [`Slot::owner`].
     fn owner(&self, slot: usize) -> &AtomicU64 {
         self.word(slot, offset_of!(Slot, owner))
     }
@@ -112,11 +112,11 @@ impl Sweep {
     }
 }
 
-/// Whether a record of a close stayed behind although its thread is gone.
+/// Whether the record of a close is left over from a thread that is gone.
 fn is_stale(tid: u32, start_ns: u64) -> bool {
     const GRACE_NS: u64 = 60_000_000_000;
     now_ns().saturating_sub(start_ns) > GRACE_NS
-        // The kernel records thread ids of that one.
+        // Records have thread ids of the host's namespace.
         && host::in_pid_namespace_of_host()
         && !Path::new(&format!("/proc/{tid}")).exists()
 }

@@ -1,5 +1,5 @@
-//! What the daemon keeps of groups. It stands in the kernel like all else, so that the next daemon can go on
-//! with it.
+//! The daemon's notes about groups. They are stored in a map like all else, so that the next daemon can continue with
+//! them.
 
 use std::collections::HashMap;
 
@@ -12,14 +12,14 @@ use crate::probe::Maps;
 
 const NAME: &str = "NOTES";
 
-/// What is kept, and a copy of it.
+/// The map of notes, and a copy of it.
 pub(super) struct Notes {
     map: BpfMap<MapData, Group, Note>,
     notes: HashMap<Group, Box<Note>>,
 }
 
 impl Notes {
-    /// Takes the map, with all that is in it.
+    /// Takes the map and reads its contents.
     pub(super) fn take(maps: &mut Maps) -> Result<Self, LedgerError> {
         let map = take(maps, NAME)?;
         let mut notes = HashMap::new();
@@ -30,13 +30,12 @@ impl Notes {
         Ok(Self { map, notes })
     }
 
-    /// How many series there might be when this group was shown under `other` for want of them; else 0.
+    /// The maximum number of series for which this group was moved to `other`; 0 if it was not.
     pub(super) fn most_series(&self, group: &Group) -> u64 {
         self.notes.get(group).map_or(0, |note| note.most_series)
     }
 
-    /// Keeps that a group is shown under `other` because there may be no more series than this; or, if that is 0,
-    /// that it is not.
+    /// Records that a group is shown under `other` because of this maximum number of series or, with 0, that it is not.
     pub(super) fn set_most_series(
         &mut self,
         group: &Group,
@@ -52,8 +51,8 @@ impl Notes {
         self.change(group, |note| given_up.count(&mut note.counters.orphans))
     }
 
-    /// Adds all that another group counted to what is kept of this one: at once, so that it stands nowhere
-    /// twice if the daemon ends before it has removed the other's counters.
+    /// Adds the counts of another group to the note of this one. Records that other group in the same write, so that it
+    /// is not counted twice if the daemon ends before it has removed the other's counters.
     pub(super) fn inherit(
         &mut self,
         group: &Group,
@@ -66,7 +65,7 @@ impl Notes {
         })
     }
 
-    /// The groups that were added last to others, each of which may still have counters.
+    /// The groups that were added to others last, whose own counters may not be removed yet.
     pub(super) fn added_last(&self) -> Vec<Group> {
         let last = self.notes.values().map(|note| note.last);
         last.filter(|group| *group != Group::ZERO).collect()
@@ -80,12 +79,12 @@ impl Notes {
 
     pub(super) fn forget(&mut self, group: &Group) {
         if self.notes.remove(group).is_some() {
-            // What is not there is what is wanted.
+            // It need not exist.
             let _ = self.map.remove(group);
         }
     }
 
-    /// Changes what is kept, and its copy only if the kernel has taken it.
+    /// Changes the note in the map and, if that succeeds, in the copy.
     fn change(&mut self, group: &Group, how: impl FnOnce(&mut Note)) -> Result<(), LedgerError> {
         let mut note = match self.notes.get(group) {
             Some(note) => note.clone(),
@@ -108,7 +107,7 @@ pub(super) struct GivenUp {
 }
 
 impl GivenUp {
-    /// Counts it. Its payload was sent, perhaps.
+    /// Counts it. Its payload counts as sent, which it may have been.
     pub(super) fn count(self, orphans: &mut Orphans) {
         let unknown = Fate::Unknown.index();
         orphans.ends[unknown] += 1;

@@ -1,4 +1,4 @@
-//! Orphans whose end never came.
+//! Orphans whose end was not seen.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::sys::now_ns;
 
 pub(super) struct Records {
     map: HashMap<MapData, u64, Orphan>,
-    /// How many records have each hint.
+    /// Number of records with each hint.
     hints: Shared,
     ttl: Duration,
     swept: Instant,
@@ -22,14 +22,13 @@ pub(super) struct Records {
 
 #[derive(Default)]
 pub(super) struct Sweep {
-    /// Orphans that were given up, and whose they were.
+    /// Orphans that were given up, with the groups that left them.
     pub(super) given_up: Vec<(Group, GivenUp)>,
-    /// Records that are counted nowhere: their orphans ended within a close whose return was missed.
+    /// Number of records that are counted nowhere: their orphans ended within a close whose return was missed.
     pub(super) lost: u64,
 }
 
-/// The records are many: they are looked through this often in a time to live, and no less than
-/// once in [`LONGEST`].
+/// Number of sweeps in a time to live: few, because there are many records, but at least one every [`LONGEST`].
 const SWEEPS: u32 = 4;
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -47,7 +46,7 @@ impl Records {
         self.ttl = ttl;
     }
 
-    /// Gives up, from time to time, what has become too old.
+    /// Gives up the orphans that have outlived their time to live, if a sweep is due.
     pub(super) fn sweep(&mut self) -> Result<Sweep, LedgerError> {
         let mut swept = Sweep::default();
         if self.swept.elapsed() < (self.ttl / SWEEPS).min(LONGEST) {
@@ -67,8 +66,8 @@ impl Records {
             }
             let age = Duration::from_nanos(now.saturating_sub(orphan.left_ns));
             let stage = orphan.stage & orphan_stage::MASK;
-            // Whoever removes a record that was left counts its end: the kernel does not any more.
-            // One whose close has not returned belongs to that, and one that is about to end to its socket.
+            // Whoever removes a record of an orphan left behind counts its end: then the programs do not. A record
+            // belongs to the close until that has returned, and to the socket when it is about to end.
             let is_anothers = [orphan_stage::OPEN, orphan_stage::ENDING].contains(&stage);
             if age <= self.ttl || is_anothers || !self.remove(key) {
                 continue;
@@ -86,7 +85,7 @@ impl Records {
         Ok(swept)
     }
 
-    /// Removes what a close left that is never going to return. Whether there was anything.
+    /// Removes the orphan of a close whose return was missed. Returns whether there was one.
     pub(super) fn remove_left_by(&mut self, close: &Close) -> bool {
         if close.flags & flag::HINTED != 0 {
             self.unhint(close.sk);
@@ -99,7 +98,7 @@ impl Records {
         orphan.is_ok_and(is_its) && self.remove(close.sk)
     }
 
-    /// Whether it was there to be removed.
+    /// Removes a record. Returns whether it existed.
     fn remove(&mut self, key: u64) -> bool {
         let removed = self.map.remove(&key).is_ok();
         if removed {
@@ -108,7 +107,7 @@ impl Records {
         removed
     }
 
-    /// A socket has one hint less.
+    /// Subtracts a record from the hint of its socket.
     fn unhint(&self, sk: u64) {
         let hint = hint(sk) as usize * size_of::<u64>();
         self.hints.word(hint).fetch_sub(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! The counters of groups, a copy for every CPU, read many at a time.
+//! The per-CPU counters of groups, read in batches.
 
 use std::io;
 
@@ -20,10 +20,10 @@ pub(super) struct GroupCounters {
     cpus: usize,
 }
 
-/// Bytes that are read at a time, about.
+/// Approximate size of a batch, bytes.
 const BATCH_BYTES: usize = 256 * 1024;
 
-/// Entries that are read at a time, at least: as many as one place of the kernel's table may hold.
+/// Minimum number of entries in a batch: as many as one bucket of the kernel's hash table may hold.
 const BATCH_ENTRIES: usize = 32;
 
 impl GroupCounters {
@@ -35,8 +35,8 @@ impl GroupCounters {
         })
     }
 
-    /// Reads all counters, summed over the CPUs. Those that come or go meanwhile may be left out, no
-    /// other, and none is read twice.
+    /// Reads all counters, summed over the CPUs. Only groups that come or go meanwhile may be missing, and none is read
+    /// twice.
     pub(super) fn for_each(
         &self,
         mut each: impl FnMut(&Group, &mut Counters),
@@ -44,7 +44,7 @@ impl GroupCounters {
         let mut room = (BATCH_BYTES / (self.cpus * size_of::<Counters>())).max(BATCH_ENTRIES);
         let mut groups = vec![Group::ZERO; room];
         let mut copies = vec![Counters::ZERO; room * self.cpus];
-        // Where the next entries begin; null for the first.
+        // The position of the next batch, and a pointer to it; null for the first batch.
         let mut start = 0_u32;
         let mut from = 0;
         loop {
@@ -56,12 +56,12 @@ impl GroupCounters {
             call.batch.keys = groups.as_mut_ptr() as u64;
             call.batch.values = copies.as_mut_ptr() as u64;
             // SAFETY: the buffers hold as many keys, and values of every CPU, as `count` says, of the
-            // sizes that the map was made with; the places of a batch are numbers of 32 bits.
+            // sizes that the map was made with; the position of a batch has 32 bits.
             let done = unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH as u32, &mut call) };
             match done {
-                // That was the end.
+                // After ENOENT, there is no other batch.
                 Ok(_) | Err(Errno::ENOENT) => {}
-                // More share a place than there is room for.
+                // A bucket holds more entries than fit in the batch.
                 Err(Errno::ENOSPC) => {
                     room *= 2;
                     groups.resize(room, Group::ZERO);
@@ -70,7 +70,7 @@ impl GroupCounters {
                 }
                 Err(error) => return Err(read(NAME)(io::Error::from(error).into())),
             }
-            // SAFETY: the kernel has written it, and before that we have.
+            // SAFETY: it was written above, and by the kernel.
             let read = unsafe { call.batch.count } as usize;
             let copies = copies.chunks(self.cpus);
             for (group, copies) in groups.iter().zip(copies).take(read) {
@@ -83,7 +83,7 @@ impl GroupCounters {
         }
     }
 
-    /// The counters of one, summed over the CPUs; none if it is not there.
+    /// The counters of one group, summed over the CPUs; `None` if it has no entry.
     pub(super) fn get(&self, group: &Group) -> Result<Option<Counters>, LedgerError> {
         match self.map.get(group, 0) {
             Ok(copies) => Ok(Some(sum(&copies))),

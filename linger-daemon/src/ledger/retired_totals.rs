@@ -1,5 +1,5 @@
-//! The counts that the daemon adds itself: those of retired groups, and what it gives up. They stand in the kernel like
-//! all else, so that the next daemon can go on with them.
+//! Counts kept by the daemon itself: those of retired groups, and of the closes and orphans that it gives up. They are
+//! stored in a map like all others, so that the next daemon can continue them.
 
 use aya::maps::{Array, MapData};
 use linger_ebpf::{Close, Counters, Group, Lost, Outcome, Past, flag, stage};
@@ -10,14 +10,14 @@ use crate::probe::Maps;
 
 const NAME: &str = "PAST";
 
-/// These counts in the kernel, and a copy of them.
+/// The map with these counts, and a copy of them.
 pub(super) struct RetiredTotals {
     map: Array<MapData, Past>,
     past: Box<Past>,
 }
 
 impl RetiredTotals {
-    /// Takes the map, with all that is in it.
+    /// Takes the map and reads its contents.
     pub(super) fn new(maps: &mut Maps) -> Result<Self, LedgerError> {
         let map: Array<_, Past> = take(maps, NAME)?;
         let past = Box::new(map.get(&0, 0).map_err(read(NAME))?);
@@ -35,8 +35,8 @@ impl RetiredTotals {
         self.change(|past| past.lost[what.index()] += count)
     }
 
-    /// Counts a close whose thread ended before it was seen to return, under `other`; as lost, if its outcome is not
-    /// known.
+    /// Counts a close whose thread ended before its return was seen: under `other` or, if its outcome is not known, as
+    /// lost.
     pub(super) fn count_missed(&mut self, close: &Close) -> Result<(), LedgerError> {
         let outcome = Outcome::from_index(close.outcome).filter(|_| close.stage == stage::DECIDED);
         let Some(outcome) = outcome else {
@@ -61,14 +61,14 @@ impl RetiredTotals {
         })
     }
 
-    /// Counts an orphan that was given up for this place among [`Group::SHARED`].
+    /// Counts a given-up orphan for the group at this index of [`Group::SHARED`].
     pub(super) fn give_up(&mut self, place: usize, given_up: GivenUp) -> Result<(), LedgerError> {
         self.change(|past| given_up.count(&mut past.counters[place].orphans))
     }
 
-    /// Makes these the counters of this place among [`Group::SHARED`], now that those of a group are in
-    /// them: at once, so that they stand nowhere twice if the daemon ends before it has removed the
-    /// group's counters.
+    /// Replaces the counters at this index of [`Group::SHARED`] by these, which include those of `group`. Records that
+    /// group in the same write, so that it is not counted twice if the daemon ends before it has removed the group's
+    /// own counters.
     pub(super) fn put(
         &mut self,
         place: usize,
@@ -78,7 +78,7 @@ impl RetiredTotals {
         self.change(|past| (past.counters[place], past.last) = (*counters, *group))
     }
 
-    /// Changes what is kept, and its copy only if the kernel has taken it.
+    /// Changes the map and, if that succeeds, the copy.
     fn change(&mut self, how: impl FnOnce(&mut Past)) -> Result<(), LedgerError> {
         let mut changed = self.past.clone();
         how(&mut changed);

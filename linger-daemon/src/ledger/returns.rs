@@ -1,5 +1,5 @@
-//! The return of close(2), which the plan `tracepoint` hooks while closes wait under `SO_LINGER`: every system call of
-//! the host pays for it.
+//! The return of close(2), which the plan `tracepoint` hooks only while closes wait under `SO_LINGER`: the hook costs
+//! every system call of the host.
 
 use std::mem::offset_of;
 use std::os::fd::OwnedFd;
@@ -15,16 +15,16 @@ use crate::sys::now_ns;
 
 const NAME: &str = "WAITS";
 
-/// The hook is taken off when no close has begun to wait for this long.
+/// Time since a close last began to wait after which the hook is removed, nanoseconds.
 const IDLE_NS: u64 = 3_600 * SECOND_NS;
 
-/// Whether closes may rely on the hook is said for this long: longer than from one maintenance to the next. If the
-/// daemon is killed, and the hook gone with it, they do so no longer.
+/// How long closes may rely on the hook after a maintenance, nanoseconds: longer than until the next one. If the daemon
+/// is killed, and the hook is gone with it, they do so no longer than this.
 const LEASE_NS: u64 = 60 * SECOND_NS;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// The hook, and what the programs say of closes that wait.
+/// The hook, and the state shared with the programs about closes that wait.
 pub(crate) struct Returns {
     waits: Shared,
     hook: Hook,
@@ -35,7 +35,7 @@ enum Hook {
     On {
         _link: OwnedFd,
     },
-    /// The kernel does not take it.
+    /// The kernel refused it.
     Refused,
 }
 
@@ -47,7 +47,7 @@ impl Returns {
         })
     }
 
-    /// Has it hooked though no close has waited yet.
+    /// Makes [`Self::keep`] hook it although no close has waited yet.
     pub(crate) fn expect_waits(&self) {
         let last_ns = self.waits.word(offset_of!(Waits, last_ns));
         last_ns.store(now_ns(), Ordering::Relaxed);
@@ -57,8 +57,8 @@ impl Returns {
         matches!(self.hook, Hook::On { .. })
     }
 
-    /// Hooks it once a close has waited, and takes the hook off when none has for a while; unless one that relies
-    /// on it still waits.
+    /// Hooks the return once a close has waited, and removes the hook when none has for a while, unless a close that
+    /// relies on it still waits.
     pub(crate) fn keep(&mut self, programs: &Programs, is_relied_on: bool) {
         let last_ns = self.waits.word(offset_of!(Waits, last_ns));
         let last_ns = last_ns.load(Ordering::Relaxed);
@@ -70,7 +70,7 @@ impl Returns {
         if is_wanted && self.is_hooked() {
             until_ns.store(now_ns() + LEASE_NS, Ordering::Relaxed);
         } else if until_ns.swap(0, Ordering::Relaxed) == 0 && !is_relied_on && self.is_hooked() {
-            // It was not said at the last maintenance: since then no close has begun to rely on it.
+            // The lease had ended at the last maintenance already: since then no close has begun to rely on the hook.
             debug!("no close has waited for a while: took the hook of sys_exit off");
             self.hook = Hook::Off;
         }

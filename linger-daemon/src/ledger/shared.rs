@@ -1,4 +1,4 @@
-//! Arrays of the kernel, mapped into memory.
+//! Array maps of the kernel, mapped into memory.
 
 use std::ffi::c_void;
 use std::io;

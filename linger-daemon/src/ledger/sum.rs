@@ -1,10 +1,10 @@
-//! Adding up.
+//! Sums of counters.
 
 use linger_ebpf::Counters;
 
 const WORDS: usize = size_of::<Counters>() / size_of::<u64>();
 
-/// What the copies on all CPUs add up to.
+/// Adds up the copies of all CPUs.
 pub(super) fn sum(copies: &[Counters]) -> Counters {
     let mut sum = Counters::ZERO;
     for copy in copies {
@@ -13,9 +13,9 @@ pub(super) fn sum(copies: &[Counters]) -> Counters {
     sum
 }
 
-/// Adds counters to others. Those of one CPU may stand below zero, when a close was counted anew on another.
+/// Adds counters to others, wrapping: those of one CPU may be below zero if a close was recounted on another.
 pub(super) fn add(sum: &mut Counters, more: &Counters) {
-    // That is no count.
+    // Not a count.
     let number = sum.number;
     for (sum, more) in words_mut(sum).iter_mut().zip(words(more)) {
         *sum = sum.wrapping_add(*more);
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_count_is_added_to_its_own_and_the_number_is_none() {
+    fn every_count_is_added_to_its_own_and_the_number_stays() {
         let mut one = Counters::ZERO;
         one.closes[Outcome::COUNT - 1] = 1;
         one.orphans.left = u64::MAX;

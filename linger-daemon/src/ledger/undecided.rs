@@ -1,4 +1,4 @@
-//! Orphans that ended while their fate was yet to show.
+//! Orphans that ended before their fate was known.
 
 use std::mem::offset_of;
 use std::sync::atomic::Ordering;
@@ -20,9 +20,9 @@ impl Undecided {
         Shared::map(maps, NAME, PLACES * size_of::<Place>()).map(Self)
     }
 
-    /// Has those settled that have waited for long enough: an RST of the peer ended them.
+    /// Settles the orphans that have waited for long enough, by running a program: an RST from the peer ended them.
     pub(crate) fn settle_by(&self, programs: &Programs) -> Result<(), LedgerError> {
-        /// Until then a place is free, or someone is at work on it.
+        /// The earliest time: below it, a place is free or in use by a program.
         const FIRST: u64 = 2;
         let Some(settler) = programs.settler() else {
             return Ok(());

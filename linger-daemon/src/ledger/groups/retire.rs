@@ -1,12 +1,12 @@
-//! The end of groups.
+//! Retires groups.
 //!
-//! A group whose cgroup is gone is retired once nothing has changed for a while and no orphan of its
-//! is under way: from then on nothing can add to it. No process is in its cgroup, and what is done to
-//! sockets from elsewhere is no longer counted for it by the programs (`who::of_socket`).
+//! A group whose cgroup is gone is retired once nothing has changed for a while and none of its orphans is under way:
+//! from then on nothing can add to it. No process is in its cgroup, and the programs no longer count actions on its
+//! sockets from elsewhere for it (`group::of_socket`).
 //!
-//! A unit that is started anew gets another cgroup, and so another group, with the same labels. That one
-//! continues the series: what the first one counted is added to it, which shows nowhere. Only the last group
-//! of a series takes its counts to the retired. So no series ever falls: it ends.
+//! A restarted unit gets another cgroup, and so another group, with the same labels. The new group continues the
+//! series: the counts of the old one are added to it, which changes no sum. Only the last group of a series moves its
+//! counts to `retired`. So no series ever decreases: it ends.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -22,23 +22,23 @@ use super::super::{LedgerError, keys};
 use super::{Groups, KnownGroup, OTHER, RETIRED};
 use crate::attribution::Labels;
 
-/// How full a table of the kernel may be before what is of no use is not kept for long: this many
-/// quarters.
+/// Fill level of a map, in quarters, from which unused entries are no longer kept for long.
 const CROWDED: usize = 3;
 
-/// How long the gone are kept then: longer than any program that was at work when their cgroup went.
+/// How long groups are kept then: longer than any BPF program runs that was running when their cgroup went.
 const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long those are kept at most whose end does not show: until late data, which is counted for who closed,
-/// no longer finds what their connections left. That is up to a minute in `FIN_WAIT2`, and one in `TIME_WAIT`.
+/// How long groups are kept at most if their end is not visible in a series: until late data, which counts for the
+/// group that closed, no longer meets a remnant of their connections. These last up to a minute in `FIN_WAIT2`, and
+/// one in `TIME_WAIT`.
 const UNSEEN_PATIENCE: Duration = Duration::from_secs(120);
 
-/// How many passes lie between two looks at the files that processes execute.
+/// Number of maintenance passes from one check of the executables to the next.
 const EXES_EVERY: u64 = 4;
 
 impl Groups {
-    /// Retires the groups whose time has come: from now on, what they counted stands under
-    /// `retired`, unless another group continues their series, or they are shown under `other`.
+    /// Retires the groups that have ended: from now on, their counts are shown under `retired`, unless another group
+    /// continues their series, or they are shown under `other`.
     pub(in super::super) fn retire(
         &mut self,
         counters: &mut GroupCounters,
@@ -79,8 +79,8 @@ impl Groups {
         Ok(())
     }
 
-    /// By labels, the group that continues each series that goes on: the latest of those that
-    /// have not ended or, if all have and it is too early for the series to end, of those.
+    /// Finds the group that continues each series, by labels: the latest that has not ended or, if all have ended and
+    /// it is too early for the series to end, the latest of them.
     fn heirs(&self, ended: &HashSet<Group>, patience: Duration) -> HashMap<Arc<Labels>, Group> {
         let mut heirs: HashMap<Arc<Labels>, ((bool, u64), Group)> = HashMap::new();
         for (group, known) in &self.known {
@@ -116,19 +116,19 @@ impl Groups {
         if let Some(own) = own
             && let Err(error) = self.notes.inherit(heir, &own, group)
         {
-            // There is no memory for that. Nothing is wrong but that it takes a place of its own.
+            // Out of memory: no harm is done, except that the group still takes an entry of its own.
             warn!("a group whose cgroup is gone stays: {error}");
             return Ok(());
         }
         if let (Some(known), Some(heir)) = (self.known.remove(group), self.known.get_mut(heir)) {
             debug!(labels = ?known.own, "goes on in another cgroup");
-            // It has not counted that itself.
+            // Counts that are handed on are no change of the heir.
             heir.sum = heir.sum.wrapping_add(known.sum);
         }
         self.clear(group, counters)
     }
 
-    /// Moves what a group counted to those of the past.
+    /// Moves the counts of a group to those of the past.
     fn remove(
         &mut self,
         group: &Group,
@@ -148,7 +148,7 @@ impl Groups {
         self.clear(group, counters)
     }
 
-    /// All that a group counted which has ended. Late data for its connections is not counted for it any more.
+    /// Returns all counts of a group that has ended. From then on, late data for its connections is not counted for it.
     fn take_leave(
         &mut self,
         group: &Group,
@@ -162,8 +162,8 @@ impl Groups {
         Ok(own)
     }
 
-    /// Removes the counters of the groups that stand among others already: this one, which was the last
-    /// to be added to the past, and those that others continue.
+    /// Removes the counters of the groups that are already added to others: `last`, which was the last to be added to
+    /// the past, and those whose series other groups continue.
     pub(in super::super) fn clear_added(
         &mut self,
         last: Group,
@@ -178,7 +178,7 @@ impl Groups {
         Ok(())
     }
 
-    /// Removes the counters of a group that stand among those of others, and what is kept of it.
+    /// Removes the counters of a group, which are added to those of others, and its note.
     fn clear(&mut self, group: &Group, counters: &mut GroupCounters) -> Result<(), LedgerError> {
         self.forget_number(group);
         counters.remove(group)?;
@@ -195,7 +195,7 @@ impl Groups {
         }
     }
 
-    /// Forgets cgroups that are gone, and have no group any more.
+    /// Forgets the cgroups that are gone and have no group left.
     fn forget_cgroups(&mut self, gone: impl Iterator<Item = (u64, bool)>) {
         let left: HashSet<u64> = self.known.keys().map(|group| group.cgroup_id).collect();
         for (id, _) in gone.filter(|(id, _)| !left.contains(id)) {
@@ -205,8 +205,7 @@ impl Groups {
         }
     }
 
-    /// Forgets files that no group's processes execute, where there are many. One that is executed again
-    /// is written down again.
+    /// Forgets the executables of no group, if the map is crowded. One that is executed again is recorded again.
     fn forget_exes(&mut self) -> Result<(), LedgerError> {
         let all: Vec<Exe> = keys(&self.exe_paths, "EXES")?;
         if all.len() * 4 < self.most * CROWDED {
