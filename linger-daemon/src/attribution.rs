@@ -1,4 +1,4 @@
-//! Names of those who close, as an operator knows them.
+//! Names of the processes that close, as an operator knows them.
 
 mod cgroups;
 mod names;

@@ -1,4 +1,4 @@
-//! `lingerd check`: what this kernel offers, found out by trying.
+//! `lingerd check`: finds out what works on this kernel, by trying.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -21,7 +21,7 @@ struct Report {
     kernel: String,
     /// Findings about the environment of this process.
     host: Vec<Finding>,
-    /// Its types: where the fields are, or why they cannot be read.
+    /// The fields found in the kernel's types, or the reason why these cannot be used.
     btf: Result<Vec<Resolved>, String>,
     /// Every plan that was tried, best first.
     plans: Vec<PlanReport>,
@@ -34,10 +34,10 @@ struct PlanReport {
     plan: &'static str,
     /// Whether all its hooks attach together.
     usable: bool,
-    /// Why not.
+    /// The reason why it is not usable.
     reason: Option<String>,
     hooks: Vec<HookReport>,
-    /// What it does not see on this kernel.
+    /// Its blind spots on this kernel.
     blind: Vec<&'static str>,
 }
 
@@ -69,7 +69,7 @@ impl Report {
             plans: Vec::new(),
             plan: None,
         };
-        // With all that can be asked for: with less, less is loaded. Fields that only some labels take may be missing.
+        // With all key fields: with fewer, less is loaded. Fields that only some labels need may be missing.
         let options = LoadOptions {
             keyed: keyed::ALL,
             ..LoadOptions::default()
@@ -127,7 +127,7 @@ impl Report {
     }
 }
 
-/// A line, and one more for what helps.
+/// Writes a line for the finding, and one for its fix.
 fn write_finding(finding: &Finding, out: &mut String) -> std::fmt::Result {
     const COLUMNS: [Column; 2] = [Column::Left(25), Column::Left(7)];
     let cells = [finding.what, finding.verdict.name(), &finding.found];
@@ -152,7 +152,7 @@ impl PlanReport {
         let hooks = probe::hooks(plan, loader.keyed(), loader.traits)
             .into_iter()
             .map(|hook| {
-                // Those of a plan that attached have done so.
+                // If the plan has attached, all its hooks have.
                 let failed = failure.as_ref();
                 let error = failed.and_then(|_| loader.try_hook(hook).err());
                 HookReport {

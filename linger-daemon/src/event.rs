@@ -30,7 +30,7 @@ pub enum WatchEvent {
 /// The connection, and who closed it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Connection {
-    /// The same in all events of one close.
+    /// Identifies the close: the same in all its events.
     pub id: String,
     /// The name of the process; empty if no process closed.
     pub comm: String,
@@ -57,7 +57,7 @@ pub struct Connection {
 pub struct Close {
     /// When it began, seconds of the Unix epoch.
     pub at: f64,
-    /// Whose it was.
+    /// The closed connection.
     #[serde(flatten)]
     pub connection: Connection,
     /// The state of the connection at the decision, as named by the kernel.
@@ -99,7 +99,7 @@ pub struct Frame {
 pub struct End {
     /// When it ended, seconds of the Unix epoch.
     pub at: f64,
-    /// Whose it was.
+    /// The closed connection.
     #[serde(flatten)]
     pub connection: Connection,
     /// Its fate, as in the metrics' label.
@@ -218,7 +218,7 @@ fn address(words: [u32; 4], port: u16) -> Option<SocketAddr> {
 
 #[expect(
     clippy::cast_precision_loss,
-    reason = "to a nanosecond for some months, and to less beyond"
+    reason = "exact to a nanosecond for some months, and less exact beyond"
 )]
 fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
@@ -253,11 +253,11 @@ mod tests {
     }
 
     #[test]
-    fn a_close_is_told_in_words() {
+    fn a_close_is_decoded_and_survives_json() {
         let clock = Clock::new(1000.0, 250);
         let names = Names::of("/system.slice/web.service");
-        let told = decode(&event(), Some(&names), &clock);
-        let json = serde_json::to_value(&told).unwrap();
+        let decoded = decode(&event(), Some(&names), &clock);
+        let json = serde_json::to_value(&decoded).unwrap();
         let expected = serde_json::json!({
             "event": "close", "at": 1005.0, "id": "8-5000000000", "comm": "nginx", "pid": 7,
             "tid": 8, "unit": "web.service", "local": "127.0.0.1:80", "remote": "[::1]:4242",
@@ -265,11 +265,11 @@ mod tests {
             "blocked_seconds": 0.25, "unsent": 3, "unacked": 0, "unread": 0, "left": 100,
         });
         assert_eq!(json, expected);
-        assert_eq!(serde_json::from_value::<WatchEvent>(json).unwrap(), told);
+        assert_eq!(serde_json::from_value::<WatchEvent>(json).unwrap(), decoded);
     }
 
     #[test]
-    fn an_end_is_told_with_what_was_delivered() {
+    fn an_end_is_decoded_with_the_delivered_bytes() {
         let event = Event {
             kind: event_kind::END,
             ..event()

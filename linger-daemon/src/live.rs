@@ -51,8 +51,8 @@ pub struct Live {
     pub orphans: Orphans,
     /// Names of the groups' labels, in the order in which they are shown.
     pub dimensions: Vec<String>,
-    /// Who closed, in the order of the labels' values: at most [`MAX_GROUPS`], those that lost most
-    /// bytes, aborted most, blocked longest, closed most.
+    /// The groups, in the order of their labels' values: at most [`MAX_GROUPS`], those that lost most bytes, aborted
+    /// most, blocked longest, closed most.
     pub groups: Vec<Group>,
     /// Number of groups not shown. All other numbers include them.
     pub groups_omitted: usize,
@@ -148,7 +148,7 @@ pub struct Group {
 pub struct Health {
     /// Losses, by kind; every kind is present, even if zero.
     pub lost: Counts,
-    /// Payload of orphans for which there was no room, bytes.
+    /// Payload of the lost orphans, bytes.
     pub lost_orphan_bytes: u64,
     /// How full the maps are.
     pub maps: Vec<Map>,

@@ -1,15 +1,15 @@
-//! Memory that the daemon would hold although nothing uses it.
+//! Keeps the daemon from holding memory that it does not use.
 
-/// Has the kernel give this process no huge pages: they would double what it holds, for it needs a few
-/// hundred kilobytes here and there. Where the kernel refuses, all else works.
+/// Disables huge pages for this process: they would double its memory, because it needs a few hundred kilobytes here
+/// and there. If the kernel refuses, everything else works.
 pub fn refuse_huge_pages() {
     if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
         tracing::debug!("huge pages are not refused: {error}");
     }
 }
 
-/// Has all threads take memory from one place, so that all of it can be [`release`]d: of another
-/// thread's place what is free at the end is kept. To be called before there are threads.
+/// Makes all threads allocate from one arena, so that all free memory can be [`release`]d: the free end of another
+/// thread's arena would be kept. Call it before other threads are started.
 pub fn keep_together() {
     #[cfg(target_env = "gnu")]
     // SAFETY: changes where memory is taken from, and nothing else.
@@ -18,7 +18,7 @@ pub fn keep_together() {
     }
 }
 
-/// Returns to the system what nothing uses. For after what takes much, and comes seldom.
+/// Returns unused memory to the system. Call it after rare operations that need much memory.
 pub fn release() {
     #[cfg(target_env = "gnu")]
     // SAFETY: has no preconditions.

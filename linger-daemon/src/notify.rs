@@ -1,7 +1,6 @@
-//! What the service manager is told: that the daemon is ready, reads its configuration again, stops,
-//! and is alive.
+//! Notifies the service manager that the daemon is ready, reloads its configuration, stops, and is alive.
 //!
-//! Messages are those of `sd_notify(3)`, written out: the crates for it know no abstract sockets.
+//! Messages of `sd_notify(3)` are written out here, because the crates for it do not support abstract sockets.
 
 use std::env;
 use std::ffi::OsStr;
@@ -23,7 +22,7 @@ pub struct Manager {
 }
 
 impl Manager {
-    /// The manager that the environment names. If it cannot be reached, a warning is logged, and nothing is sent.
+    /// Connects to the manager that the environment names. If that fails, logs a warning, and nothing is sent.
     #[must_use]
     pub fn from_environment() -> Self {
         let watchdog = sd_notify::watchdog_enabled().filter(|time| !time.is_zero());
@@ -38,8 +37,8 @@ impl Manager {
         })
     }
 
-    /// One that listens on a socket, the path of one, or @ and the name of an abstract one; and how
-    /// long it waits for signs of life, if it does.
+    /// Connects to the manager at a socket: a path, or @ and the name of an abstract socket. `watchdog` is how long it
+    /// waits for signs of life, if it does.
     pub(crate) fn at(name: &OsStr, watchdog: Option<Duration>) -> io::Result<Self> {
         let address = match name.as_bytes().strip_prefix(b"@") {
             Some(name) => SocketAddr::from_abstract_name(name)?,
@@ -61,30 +60,30 @@ impl Manager {
         self.watchdog
     }
 
-    /// The daemon does its work, or does it again; `status` is a line for people.
+    /// Reports that the daemon works, or works again after a reload; `status` is a line for people.
     pub fn ready(&self, status: &str) {
-        self.tell(&format!("READY=1\nSTATUS={status}\n"));
+        self.send(&format!("READY=1\nSTATUS={status}\n"));
     }
 
-    /// The configuration is being read again, until [`Manager::ready`] is told.
+    /// Reports that the configuration is being reloaded, until [`Manager::ready`] is called.
     pub fn reloading(&self) {
         let now = sys::now_ns() / 1000;
-        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={now}\n"));
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={now}\n"));
     }
 
-    /// The daemon is about to end.
+    /// Reports that the daemon is about to end.
     pub fn stopping(&self) {
-        self.tell("STOPPING=1\n");
+        self.send("STOPPING=1\n");
     }
 
-    /// The daemon does what it is there for.
+    /// Reports that the daemon works, if the manager has a watchdog.
     pub fn alive(&self) {
         if self.watchdog.is_some() {
-            self.tell("WATCHDOG=1\n");
+            self.send("WATCHDOG=1\n");
         }
     }
 
-    fn tell(&self, state: &str) {
+    fn send(&self, state: &str) {
         if let Some(socket) = &self.socket
             && let Err(error) = socket.send(state.as_bytes())
         {
@@ -97,14 +96,14 @@ impl Manager {
 mod tests {
     use super::*;
 
-    fn told(socket: &UnixDatagram) -> String {
+    fn received(socket: &UnixDatagram) -> String {
         let mut bytes = [0; 1000];
         socket.set_nonblocking(true).unwrap();
         let length = socket.recv(&mut bytes).unwrap_or(0);
         String::from_utf8_lossy(&bytes[..length]).into_owned()
     }
 
-    /// Where a manager listens, at this path in a folder that must live as long.
+    /// The socket of a manager, and its path in a folder that must live as long.
     fn listening() -> (tempfile::TempDir, std::path::PathBuf, UnixDatagram) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
@@ -113,15 +112,15 @@ mod tests {
     }
 
     #[test]
-    fn a_manager_is_told_each_state() {
+    fn a_manager_receives_each_state() {
         let (_folder, path, socket) = listening();
         let manager = |watchdog| Manager::at(path.as_os_str(), watchdog).unwrap();
         manager(None).ready("plan fentry");
-        assert_eq!(told(&socket), "READY=1\nSTATUS=plan fentry\n");
+        assert_eq!(received(&socket), "READY=1\nSTATUS=plan fentry\n");
         manager(None).alive();
-        assert_eq!(told(&socket), "", "no sign of life is given unasked");
+        assert_eq!(received(&socket), "", "no sign of life is given unasked");
         manager(Some(Duration::from_secs(60))).alive();
-        assert_eq!(told(&socket), "WATCHDOG=1\n");
+        assert_eq!(received(&socket), "WATCHDOG=1\n");
     }
 
     #[test]
@@ -134,8 +133,8 @@ mod tests {
         let before = uptime();
         Manager::at(path.as_os_str(), None).unwrap().reloading();
         let after = uptime();
-        let told = told(&socket);
-        let time = told.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
+        let text = received(&socket);
+        let time = text.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
         let seconds: f64 = time.trim_end().parse::<f64>().unwrap() / 1e6;
         // The uptime is given in hundredths, and includes time asleep.
         assert!(
@@ -152,11 +151,11 @@ mod tests {
         Manager::at(format!("@{name}").as_ref(), None)
             .unwrap()
             .stopping();
-        assert_eq!(told(&socket), "STOPPING=1\n");
+        assert_eq!(received(&socket), "STOPPING=1\n");
     }
 
     #[test]
-    fn a_manager_that_is_not_there_is_an_error_and_one_that_went_is_none() {
+    fn a_missing_manager_is_an_error_and_one_that_went_away_is_none() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
         assert!(Manager::at(path.as_os_str(), None).is_err());

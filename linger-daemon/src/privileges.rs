@@ -1,4 +1,4 @@
-//! The capabilities that attaching takes, and their end.
+//! The capabilities that attaching needs; drops them afterwards.
 
 use std::collections::HashSet;
 use std::thread;
@@ -16,7 +16,7 @@ pub const NEEDED: &[(Capability, &str)] = &[
     ),
 ];
 
-/// Too few privileges.
+/// The error of too few privileges.
 #[derive(Debug, Error)]
 #[error("missing {missing}: run lingerd as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN")]
 pub struct Missing {
@@ -39,7 +39,7 @@ pub fn missing() -> Vec<Capability> {
         .collect()
 }
 
-/// Makes sure that nothing of [`NEEDED`] is missing.
+/// Fails if a capability of [`NEEDED`] is missing.
 pub fn require() -> Result<(), Missing> {
     let missing = missing();
     if missing.is_empty() {
@@ -51,17 +51,18 @@ pub fn require() -> Result<(), Missing> {
     })
 }
 
-/// Gives up every capability, and every way to gain one, for this thread and those it will start, if `still_works` without.
+/// Gives up every capability, and every way to gain one, for this thread and those it will start, if `still_works`
+/// succeeds without.
 ///
-/// Kernels before 5.19 may let only those with `CAP_BPF` read maps; there it is kept. Returns the
-/// capabilities that remain. Call it before other threads are started.
+/// Kernels before 5.19 may require `CAP_BPF` to read maps; there it is kept. Returns the capabilities that remain. Call
+/// it before other threads are started.
 pub fn drop_all(
     still_works: impl FnOnce() -> bool + Send,
 ) -> Result<HashSet<Capability>, caps::errors::CapsError> {
     drop_all_but(&[], still_works)
 }
 
-/// Like [`drop_all`], but keeps those of these capabilities that the process has.
+/// Like [`drop_all`], but keeps the `wanted` capabilities, as far as the process has them.
 pub fn drop_all_but(
     wanted: &[Capability],
     still_works: impl FnOnce() -> bool + Send,

@@ -1,4 +1,4 @@
-//! System calls that crates do not offer, or not as needed.
+//! System calls that no crate offers as needed.
 
 use std::ffi::CString;
 use std::fs;
@@ -19,8 +19,8 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{self, ForkResult, Pid};
 use perf_event_open_sys as perf;
 
-/// Runs `child` in a new process, which ends with what it returns and cleans nothing up. Fails if there are other
-/// threads, for whose locks it could wait in vain.
+/// Runs `child` in a new process, which exits with the returned status and cleans nothing up. Fails if there are other
+/// threads, for whose locks the child could wait in vain.
 pub(crate) fn fork(child: impl FnOnce() -> u8) -> io::Result<Pid> {
     if !has_one_thread() {
         return Err(io::ErrorKind::ResourceBusy.into());

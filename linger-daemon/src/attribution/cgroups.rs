@@ -101,7 +101,7 @@ mod tests {
         let path = cgroups.all().remove(&id).unwrap();
         assert_eq!(path, Path::new("/a.slice/b.service"));
         assert!(!cgroups.is_gone(&path, id));
-        // Another at the same place is another.
+        // Another cgroup at the same path has another id.
         assert!(cgroups.is_gone(&path, id + 1));
         fs::remove_dir(&folder).unwrap();
         assert!(cgroups.is_gone(&path, id));
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_the_hierarchy_tells_of_no_end() {
+    fn a_part_of_the_hierarchy_shows_no_cgroup_as_gone() {
         let mount = tempfile::tempdir().unwrap();
         let part = Cgroups::new(Some(mount.path().into()));
         assert!(!part.is_gone(Path::new("/a.service"), 77));

@@ -61,8 +61,8 @@ impl Namer {
         }
     }
 
-    /// The ledger is maintained: there may be searches again. What is known of cgroups that no group is in
-    /// is forgotten, if it is much.
+    /// Ends a maintenance pass of the ledger: allows searches again, and forgets the known cgroups without a group if
+    /// there are many.
     pub fn rest(&mut self) {
         self.searches = SEARCHES;
         let is_held = |cgroup: &Arc<Cgroup>| Arc::strong_count(cgroup) > 1;
@@ -88,7 +88,7 @@ impl Namer {
         Labels::all(value, self.dimensions.len())
     }
 
-    /// The cgroup with this id, if it is known, or its path `recorded` by the kernel side.
+    /// Finds the cgroup with this id, if it is known or its path was `recorded` by the kernel side, and remembers it.
     fn cgroup(&mut self, id: u64, recorded: impl Fn(u64) -> Option<Path>) -> Option<Arc<Cgroup>> {
         let cgroup = self.look_up(id, recorded)?;
         self.learn(id, Some(&cgroup));
@@ -105,7 +105,7 @@ impl Namer {
         Some(Arc::new(Cgroup::at(path)))
     }
 
-    /// Searches all cgroups for these, and keeps nothing of it.
+    /// Searches all cgroups for these, without remembering the result.
     #[must_use]
     pub fn search(&self, mut ids: HashSet<u64>) -> HashMap<u64, Arc<Cgroup>> {
         ids.retain(|id| !self.gone.contains(id));
@@ -120,8 +120,8 @@ impl Namer {
         found.collect()
     }
 
-    /// The names of these cgroups, all of which must have existed; `None` for those that are unknown. Their paths may be
-    /// `recorded` by the kernel side; there is at most one search for all that are not known yet.
+    /// The names of these cgroups, all of which must have existed; `None` for those that are unknown. Their paths may
+    /// be `recorded` by the kernel side; there is at most one search for all that are not known yet.
     pub fn names(
         &mut self,
         ids: &[u64],
@@ -145,7 +145,7 @@ impl Namer {
             .collect()
     }
 
-    /// Keeps a cgroup or, if a search does not find it, that it is gone.
+    /// Remembers a cgroup or, if a search did not find it, that it is gone.
     pub fn learn(&mut self, id: u64, cgroup: Option<&Arc<Cgroup>>) {
         if let Some(cgroup) = cgroup {
             self.known.entry(id).or_insert_with(|| Arc::clone(cgroup));
@@ -190,7 +190,7 @@ impl Namer {
     }
 }
 
-/// The name of a process, as the kernel side copies it, as text; invalid UTF-8 shows as U+FFFD.
+/// Decodes the name of a process, as the kernel side copies it; invalid UTF-8 becomes U+FFFD.
 #[must_use]
 pub fn comm(words: [u64; 2]) -> String {
     let bytes = words.map(u64::to_ne_bytes).concat();
@@ -222,7 +222,7 @@ mod tests {
 
     use super::*;
 
-    /// A path as the kernel writes it down, last name first.
+    /// A path as recorded by the programs, last name first.
     fn written(names: &[&str], state: u64) -> impl Fn(u64) -> Option<Path> {
         let mut path = Path {
             state,
@@ -247,12 +247,12 @@ mod tests {
         assert_eq!(cgroup.path, PathBuf::from("/system.slice/web.service"));
         let root = written(&[], Path::WHOLE);
         assert_eq!(namer.cgroup(6, &root).unwrap().path, PathBuf::from("/"));
-        // Known from now on, whatever becomes of the record.
+        // It stays known when its record changes.
         assert_eq!(namer.cgroup(5, &root).unwrap(), cgroup);
     }
 
     #[test]
-    fn half_a_path_is_none() {
+    fn an_incomplete_path_is_ignored() {
         let mut namer = namer(Dimension::DEFAULT);
         for state in [0, Path::CUT] {
             let paths = written(&["deep"], state);
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn those_whose_path_is_too_long_are_found_in_one_search() {
+    fn cgroups_whose_paths_are_too_long_are_found_in_one_search() {
         let mount = tempfile::tempdir().unwrap();
         let id_of = |name: &str| {
             let folder = mount.path().join(name);
@@ -276,7 +276,7 @@ mod tests {
             .collect();
         assert!(namer.names(&ids, &paths).iter().all(Option::is_some));
         assert_eq!(namer.searches, SEARCHES - 1);
-        // Those that are known, or gone, cost no other.
+        // Cgroups that are known, or known to be gone, cost no other search.
         let and_gone = [&ids[..], &[1]].concat();
         for _ in 0..2 {
             assert_eq!(namer.names(&and_gone, &paths).pop(), Some(None));
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn no_one_has_all_cgroups_searched_without_end() {
+    fn the_number_of_searches_is_limited() {
         let mount = tempfile::tempdir().unwrap();
         let cgroups = Cgroups::new(Some(mount.path().into()));
         let mut namer = Namer::new(Dimension::DEFAULT.into(), cgroups);
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_group_holds_does_not_pile_up() {
+    fn cgroups_without_a_group_are_forgotten() {
         let mut namer = namer(Dimension::DEFAULT);
         let paths = written(&["web.service", "system.slice"], Path::WHOLE);
         let held = namer.cgroup(0, &paths).unwrap();
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_apply_is_empty() {
+    fn labels_that_do_not_apply_are_empty() {
         let namer = namer(Dimension::value_variants());
         let paths = written(&[], 0);
         let labels = namer.labels(&Group::ZERO, None, |_| paths(0));

@@ -1,4 +1,4 @@
-//! Path of a cgroup → names given by systemd and container runtimes.
+//! Finds the names given by systemd and container runtimes in the path of a cgroup.
 
 /// Hex digits of a full container id in Docker, containerd, CRI-O and Podman.
 const ID_DIGITS: usize = 64;
@@ -9,8 +9,8 @@ const UID_DIGITS: usize = 32;
 /// Digits between the dashes of a UUID.
 const UUID_GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
 
-/// Prefixes of the id in names of containers, without those of their monitors (`crio-conmon`, `libpod-conmon`),
-/// which are processes of the host.
+/// Prefixes of the id in names of containers. Those of their monitors (`crio-conmon`, `libpod-conmon`) are left out,
+/// because monitors are processes of the host.
 const RUNTIMES: &[&str] = &[
     "docker",
     "cri-containerd",
@@ -19,7 +19,7 @@ const RUNTIMES: &[&str] = &[
     "libpod",
     // Podman with split cgroups, as a quadlet runs it: beside the monitor below one service.
     "libpod-payload",
-    // Used where the caller of the runtime asks for no name.
+    // Used if the caller of the runtime requests no name.
     "runc",
     "crun",
 ];
@@ -58,7 +58,7 @@ impl Names {
     }
 }
 
-/// The result of `name` for the longest path, from the whole one up to the root, for which it has one.
+/// The first result of `name` for the whole path and its ancestors, from the innermost; empty if there is none.
 fn innermost(path: &[&str], name: impl Fn(&[&str]) -> Option<String>) -> String {
     let lengths = (1..=path.len()).rev();
     let mut names = lengths.filter_map(|length| name(&path[..length]));
@@ -109,9 +109,9 @@ fn lxc(name: &str) -> Option<String> {
 
 /// The machine of systemd-nspawn that this unit runs.
 ///
-/// Only what is in its cgroup `payload` belongs to it; nspawn itself is in `supervisor`. This also
-/// tells it from the virtual machines of libvirt, whose scopes have names of the same form, and
-/// whose emulator is a process of the host.
+/// Only processes in its cgroup `payload` belong to it; nspawn itself is in `supervisor`. This also distinguishes it
+/// from the virtual machines of libvirt, whose scopes have names of the same form, and whose emulator is a process of
+/// the host.
 fn machine(unit: &str) -> Option<String> {
     let scope = || unit.strip_prefix("machine-")?.strip_suffix(".scope");
     let service = || {
@@ -119,13 +119,13 @@ fn machine(unit: &str) -> Option<String> {
             .strip_suffix(".service")
     };
     let name = scope().or_else(service)?;
-    // Machines are named like hosts. Of what such names hold, systemd escapes the dash only.
+    // Machines are named like hosts: of the characters in such names, systemd escapes only the dash.
     (!name.is_empty()).then(|| name.replace(r"\x2d", "-"))
 }
 
 /// The full id in the name of a container's cgroup.
 fn id(name: &str) -> Option<&str> {
-    // Written for systemd, but taken literally by a runtime that does not use it.
+    // A name meant for systemd, taken literally by a runtime that does not use it.
     if let Some((_, name)) = name.split_once(".slice:") {
         let (runtime, id) = name.split_once(':')?;
         return (RUNTIMES.contains(&runtime) && is_hex(id, ID_DIGITS)).then_some(id);
@@ -149,7 +149,7 @@ fn pod(path: &[&str]) -> Option<String> {
         .or_else(|| uid(name.strip_prefix("pod")?, '-'))
         .or_else(|| {
             let (parent, pod) = pod_slice(name)?.rsplit_once("-pod")?;
-            // A kubelet may have a root of its own, which then stands before.
+            // A kubelet may have a root cgroup of its own, whose name then comes first.
             let class = ["-burstable", "-besteffort"].iter();
             let parent = class.fold(parent, |parent, class| {
                 parent.strip_suffix(class).unwrap_or(parent)
@@ -159,7 +159,7 @@ fn pod(path: &[&str]) -> Option<String> {
         })
 }
 
-/// A pod of Podman: a slice of systemd, or a folder named by nothing but the id.
+/// A pod of Podman: a slice of systemd, or a folder named after the id alone.
 fn podman_pod(path: &[&str]) -> Option<String> {
     let id = match *path {
         [.., "libpod_parent", id] => id,
@@ -169,13 +169,13 @@ fn podman_pod(path: &[&str]) -> Option<String> {
     is_hex(id, ID_DIGITS).then(|| shown(id))
 }
 
-/// The name of a slice without its suffix, also where a container's name goes on after it.
+/// The name of a slice without its suffix, even if the rest of a container's name follows it.
 fn pod_slice(name: &str) -> Option<&str> {
     let slice = name.split_once(':').map_or(name, |(slice, _)| slice);
     slice.strip_suffix(".slice")
 }
 
-/// The UID of a pod as Kubernetes writes it, from one that has this in place of dashes.
+/// The UID of a pod as Kubernetes writes it, from text with `dash` in place of dashes.
 fn uid(text: &str, dash: char) -> Option<String> {
     let groups = text.split(dash);
     let is_uuid = groups.clone().count() == UUID_GROUPS.len()

@@ -19,7 +19,7 @@ pub struct RecentCloses {
 const MOST: usize = 100;
 
 impl RecentCloses {
-    /// Keeps them from now on. Call it before the programs are attached.
+    /// Starts keeping closes. Call it before the programs are attached.
     pub fn new(maps: &mut Maps) -> Result<Self, WatchError> {
         Ok(Self {
             watcher: Watcher::of_daemon(maps)?,
@@ -28,7 +28,7 @@ impl RecentCloses {
         })
     }
 
-    /// Reads new events. Call it at least every ten seconds. `name` returns the names of cgroups, by their ids.
+    /// Reads new events. Call it at least every ten seconds. `name` returns the names of the cgroups with these ids.
     pub fn read(&mut self, name: impl FnOnce(&[u64]) -> Vec<Option<Names>>) {
         self.watcher.renew_lease();
         // The wall clock may have been set.

@@ -1,4 +1,4 @@
-//! A watcher's place, and the ring that the kernel fills for it.
+//! A watcher's place, and the ring buffer that the programs fill for it.
 
 use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,7 +14,7 @@ use crate::ledger::{LedgerError, Shared, take};
 use crate::probe::Maps;
 use crate::sys::now_ns;
 
-/// Why watching fails.
+/// The reason why watching fails.
 #[derive(Debug, Error)]
 pub enum WatchError {
     /// The maps cannot be used.
@@ -117,7 +117,7 @@ impl Watcher {
 
     /// Renews the lease. Call it every second, or every ten seconds in the daemon. Returns for how long the lease
     /// had expired: closes in that time are not reported.
-    #[expect(clippy::must_use_candidate, reason = "not all need to know")]
+    #[expect(clippy::must_use_candidate, reason = "not all callers need it")]
     pub fn renew_lease(&self) -> Duration {
         let now = now_ns();
         let until = if self.place == DAEMON {
@@ -144,7 +144,7 @@ impl Watcher {
         None
     }
 
-    /// Number of events missed for lack of room since this watcher began.
+    /// Number of events missed since this watcher began, because its ring was full.
     #[must_use]
     pub fn missed(&self) -> u64 {
         let missed = missed(&self.watch, self.place).load(Ordering::Relaxed);

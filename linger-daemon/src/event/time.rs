@@ -17,10 +17,10 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// For this host, by its current clocks.
+    /// Reads the current clocks of this host.
     #[must_use]
     pub fn of_host() -> Self {
-        /// The value in most distributions.
+        /// `CONFIG_HZ` in most distributions.
         const USUAL_HERTZ: u64 = 250;
         let unix = SystemTime::now().duration_since(UNIX_EPOCH);
         let zero = unix.map_or(0.0, |unix| unix.as_secs_f64()) - seconds(now_ns());
@@ -40,7 +40,7 @@ impl Clock {
         }
     }
 
-    /// The Unix time of a time of `CLOCK_MONOTONIC`, seconds.
+    /// Converts a time of `CLOCK_MONOTONIC` to Unix time, seconds.
     #[must_use]
     pub fn unix(&self, monotonic_ns: u64) -> f64 {
         self.zero + seconds(monotonic_ns)

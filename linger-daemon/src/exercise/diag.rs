@@ -1,4 +1,4 @@
-//! `sock_diag`: connections that no descriptor needs to lead to.
+//! `sock_diag`: access to connections without a descriptor.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, SocketAddrV4};
@@ -52,8 +52,7 @@ impl Endpoints {
         }
     }
 
-    /// The payload in the send queue of this end, in this network namespace; nothing is in the queue of
-    /// one that has ended.
+    /// The payload in the send queue of this end, in this network namespace; zero if the connection has ended.
     pub fn send_queue(self) -> io::Result<Queues> {
         const SOCK_DIAG_BY_FAMILY: u16 = 20;
         const NLMSG_ERROR: u16 = 2;
@@ -66,17 +65,17 @@ impl Endpoints {
         }
         let [state] = part(&answer, HEADER + 1)?;
         let state = TcpState::from_number(state)?;
-        // Of one that has ended, the kernel tells the listener that it came from.
+        // For a connection that has ended, the kernel answers with the listener that it came from.
         if matches!(state, TcpState::TimeWait | TcpState::Listen) {
             return Ok(Queues::default());
         }
         let mut outstanding = u32::from_ne_bytes(part(&answer, HEADER + 60)?);
-        // Nor does it tell more of one that has become a remnant in FIN_WAIT2.
+        // For a remnant in FIN_WAIT2, there is no more in the answer.
         if outstanding == 0 {
             return Ok(Queues::default());
         }
         let mut unsent = not_sent(&answer)?.min(outstanding);
-        // The last byte of the queue is a FIN then.
+        // In these states, the last byte of the queue is a FIN.
         if state.sent_fin() && outstanding > 0 {
             outstanding -= 1;
             unsent = unsent.saturating_sub(1);
@@ -149,7 +148,7 @@ fn part<const LENGTH: usize>(answer: &[u8], offset: usize) -> io::Result<[u8; LE
     bytes.ok_or_else(|| io::Error::other("a short answer of sock_diag"))
 }
 
-/// The error that an answer is, positive; 0 if it is none. (`struct nlmsgerr`)
+/// The error code in an answer (`struct nlmsgerr`), positive; 0 for success.
 fn error(answer: &[u8]) -> io::Result<i32> {
     Ok(-i32::from_ne_bytes(part(answer, HEADER)?))
 }

@@ -1,7 +1,7 @@
-//! How each kind of close is made.
+//! Makes each kind of close.
 //!
-//! Every function makes real closes on loopback, counts all of them, the peers' too, and leaves no
-//! orphan behind that has not ended.
+//! Every function makes real closes on loopback, counts all of them, including the peers', and leaves no orphan behind
+//! that has not ended.
 
 use std::io;
 use std::net::Shutdown;
@@ -17,9 +17,9 @@ use super::state::{self, Queues, TcpState};
 use super::tally::{End, Tally};
 use super::tcp::{self, Family, Loopback, Pair};
 
-/// The linger time of those that wait.
+/// Linger time of closes that wait until it is over.
 pub const LINGER: Duration = Duration::from_secs(1);
-/// A linger time that no close waits for to the end.
+/// Linger time of closes whose wait ends earlier.
 const LONG_LINGER: Duration = Duration::from_secs(30);
 /// More than a connection may send before the first acknowledgement, bytes.
 pub(super) const SEND_BUFFER: usize = 1 << 17;
@@ -35,7 +35,7 @@ pub fn close_reset(tally: &mut Tally, peer: Socket) -> Result {
     Ok(())
 }
 
-/// Ends both directions of a connection in which everything was read and the server was left open.
+/// Closes both ends of a connection in which everything was read, first the client.
 pub fn close_gracefully(tally: &mut Tally, pair: Pair) -> Result {
     tally.close(pair.client, Outcome::Graceful)?;
     close_after_fin(tally, pair.server)
@@ -55,7 +55,7 @@ pub fn close_and_end_orphan(tally: &mut Tally, peer: Socket) -> Result {
     Ok(())
 }
 
-/// A pair whose server is deaf to data, and whose client has sent a message.
+/// Makes a pair whose server drops data, and whose client has sent a message.
 pub fn pair_with_unacked(loopback: &Loopback) -> io::Result<Pair> {
     let pair = loopback.pair()?;
     tcp::drop_data(&pair.server)?;
@@ -63,8 +63,8 @@ pub fn pair_with_unacked(loopback: &Loopback) -> io::Result<Pair> {
     Ok(pair)
 }
 
-/// A pair whose server is deaf to data, and whose client has sent what the congestion window
-/// allows and written more.
+/// Makes a pair whose server drops data, and whose client has sent as much as the congestion window allows and written
+/// more.
 pub fn pair_with_unsent(loopback: &Loopback) -> io::Result<Pair> {
     let pair = loopback.pair()?;
     tcp::drop_data(&pair.server)?;
@@ -105,7 +105,7 @@ pub(super) fn linger_interrupted(loopback: &Loopback, tally: &mut Tally) -> Resu
     deliver(tally, left, server)
 }
 
-/// Lets the peer take, by retransmission, what a close has left to the kernel, and closes it.
+/// Lets the peer receive, by retransmission, the data that a close has left to the kernel, and closes the peer.
 fn deliver(tally: &mut Tally, left: Queues, peer: Socket) -> Result {
     tcp::accept_data(&peer)?;
     close_after_fin(tally, peer)?;
@@ -191,7 +191,7 @@ pub(super) fn repaired(loopback: &Loopback, tally: &mut Tally) -> Result {
         Outcome::Graceful
     };
     tally.close(client, end)?;
-    // The silence leaves the peer open; its FIN finds no one.
+    // The silence leaves the peer open; its FIN meets no socket.
     tally.close(server, Outcome::Graceful)?;
     allowed
 }
@@ -204,12 +204,11 @@ pub(super) fn disconnected(loopback: &Loopback, tally: &mut Tally) -> Result {
     close_reset(tally, server)
 }
 
-/// Has `close`, which returns how long it took, close sockets until the lack of orphan quota aborts one.
+/// Closes sockets by `close`, which returns how long it took, until the lack of orphan quota aborts one.
 ///
 /// # Errors
 ///
-/// Also when the kernel does not abort: it looks at the number of orphans once in 100 ms only, and
-/// may be slow to.
+/// Also if the kernel does not abort: it looks at the number of orphans only every 100 ms, and may be late.
 pub fn memory_aborted_under(
     limit: &OrphanLimit,
     loopback: &Loopback,
@@ -217,7 +216,7 @@ pub fn memory_aborted_under(
     close: impl Fn(Socket) -> io::Result<Duration>,
 ) -> Result {
     const ATTEMPTS: usize = 50;
-    // An orphan that no timer ends: the quota is exceeded by one.
+    // An orphan that no timer ends, so that the quota is exceeded by one.
     let Pair { client, server } = loopback.pair()?;
     tcp::set_linger2(&client, 120)?;
     client.shutdown(Shutdown::Write)?;
@@ -244,7 +243,7 @@ fn close_under_limit(
     let Pair { client, server } = pair_with_unacked(loopback)?;
     let queues = state::queues(&client)?;
     let blocked = limit.while_none_is_allowed(|| close(client))??;
-    // The RST, if there is one, came before close returned; only its reception may be late.
+    // The RST, if any, was sent before close returned; only its reception may be late.
     thread::sleep(Duration::from_millis(20));
     let aborted = state::state(&server)? == TcpState::Close;
     if aborted {

@@ -1,4 +1,4 @@
-//! Closes that wait under `SO_LINGER`, and what happens to them meanwhile.
+//! Closes that wait under `SO_LINGER`, and events meanwhile.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,8 +13,8 @@ use super::state::{self, TcpState};
 use super::tally::{End, Tally};
 use super::tcp;
 
-/// Closes the socket (IPv4), and from another thread, once the close waits for its FIN to be
-/// acknowledged, does `action`. Returns how long the close took.
+/// Closes the socket (IPv4), and runs `action` on another thread once the close waits for its FIN to be acknowledged.
+/// Returns how long the close took.
 pub fn close_while(
     tally: &mut Tally,
     socket: Socket,
@@ -54,7 +54,7 @@ pub fn close_interrupted(
     let port = tcp::port(&socket)?;
     let blocked = thread::scope(|scope| {
         scope.spawn(|| {
-            // Best effort: without the state, signals still come until the close is over.
+            // Best effort: even without the state, signals are sent until the close is over.
             let _ = state::wait_for_port_state(port, TcpState::FinWait1);
             while !returned.load(Ordering::Acquire) {
                 // The closing thread outlives this scope.

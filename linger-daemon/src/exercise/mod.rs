@@ -1,7 +1,7 @@
-//! Real closes of every kind on loopback, with what they are expected to count.
+//! Real closes of every kind on loopback, with their expected counts.
 //!
-//! `lingerd exercise` shows with them that an installation counts; the scenario tests compare
-//! what was counted with what they say.
+//! `lingerd exercise` makes them to show that an installation counts; the scenario tests compare the actual counts with
+//! the expected ones.
 
 pub mod diag;
 mod kinds;
@@ -96,13 +96,13 @@ impl Kind {
         value.map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    /// Whether it touches others on the host, and so runs only if asked for by name.
+    /// Whether it affects others on the host, and so runs only if requested by name.
     #[must_use]
     pub fn is_intrusive(self) -> bool {
         self == Self::MemoryAborted
     }
 
-    /// Makes one close of this kind, and counts all closes that this takes.
+    /// Makes one close of this kind, and counts all closes made for it.
     pub fn perform(self, loopback: &Loopback, tally: &mut Tally) -> io::Result<()> {
         match self {
             Self::Graceful => close_gracefully(tally, loopback.pair()?),
@@ -148,24 +148,24 @@ pub struct Request {
     pub time: u64,
 }
 
-/// What the closes of one kind are expected to count.
+/// The expected counts of the closes of one kind.
 #[derive(Clone, Debug, Serialize)]
 pub struct Done {
     /// The kind.
     pub kind: Kind,
-    /// How often it was made.
+    /// Number of times it was made.
     pub times: u32,
-    /// All closes this took in this process, the peers' and the listener's too.
+    /// All closes made for it in this process, including those of the peers and of the listener.
     pub tally: Tally,
-    /// Why it was made less often than asked for.
+    /// The reason why it was made less often than requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left_out: Option<String>,
 }
 
-/// Makes closes of each kind in turn, and hands over what each kind did as it goes.
+/// Makes closes of each kind in turn, and passes the result of each kind to `progress`.
 ///
-/// A kind that fails or cannot run here says so in [`Done::left_out`]; the closes it made until
-/// then are not certain.
+/// If a kind fails or cannot run here, [`Done::left_out`] has the reason; the counts of the closes made until then are
+/// not certain.
 pub fn run(request: &Request, mut progress: impl FnMut(&Done)) -> Vec<Done> {
     let end = Instant::now() + Duration::from_secs(request.time);
     let all = request.kinds.is_empty();

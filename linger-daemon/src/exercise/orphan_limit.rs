@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 
 use nix::sys::signal::{SigSet, SigmaskHow};
 
-/// The host's limit of orphans, put back when dropped.
+/// The host's limit of orphans, restored when dropped.
 #[derive(Debug)]
 pub struct OrphanLimit {
     file: File,
@@ -21,20 +21,20 @@ impl OrphanLimit {
         let mut before = String::new();
         file.read_to_string(&mut before)?;
         if before.trim() == "0" {
-            // To put that back would keep the host without orphans.
+            // Restoring 0 would leave the host without orphans.
             let message = "it is 0 already: someone else is at it, or set it back yourself";
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
         }
         Ok(Self { file, before })
     }
 
-    /// Allows none, until this is dropped.
+    /// Allows no orphans until this is dropped.
     pub fn allow_none(&self) -> io::Result<()> {
         self.file.write_all_at(b"0\n", 0)
     }
 
-    /// Does this while none is allowed. Signals for this thread wait until the limit is back: who ends the process
-    /// meanwhile would leave the host without orphans.
+    /// Runs `work` while no orphans are allowed. Signals for this thread are blocked until the limit is restored: one
+    /// that ends the process meanwhile would leave the host without orphans.
     pub fn while_none_is_allowed<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
         let signals = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
         let done = self.allow_none().map(|()| work());
@@ -51,7 +51,7 @@ impl OrphanLimit {
 
 impl Drop for OrphanLimit {
     fn drop(&mut self) {
-        // Nothing is left to do about an error but to say so.
+        // An error can only be logged.
         if let Err(error) = self.put_back() {
             let before = self.before.trim_end();
             tracing::error!("set net.ipv4.tcp_max_orphans back to {before}: {error}");
@@ -83,7 +83,7 @@ mod tests {
         match unsafe { fork() }.unwrap() {
             ForkResult::Child => {
                 let _ = limit.while_none_is_allowed(|| raise(Signal::SIGTERM));
-                // SAFETY: ends the process without anything of the parent's being run or dropped.
+                // SAFETY: ends the child without running or dropping anything of the parent's.
                 unsafe { nix::libc::_exit(1) }
             }
             ForkResult::Parent { child } => {

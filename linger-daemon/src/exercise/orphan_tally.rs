@@ -1,4 +1,4 @@
-//! What closes left to the kernel, and what became of it.
+//! The expected counts of orphans and their fates.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +10,11 @@ use super::state::Queues;
 /// Orphans of one fate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FateTally {
-    /// How many.
+    /// Number of orphans.
     pub count: u64,
-    /// Payload thrown away that was not sent, bytes.
+    /// Payload discarded that was not sent, bytes.
     pub unsent: u64,
-    /// Payload thrown away that was sent and not acknowledged, bytes.
+    /// Payload discarded that was sent and not acknowledged, bytes.
     pub unacked: u64,
 }
 
@@ -31,14 +31,14 @@ impl FateTally {
         self.unacked -= other.unacked;
     }
 
-    /// Payload thrown away, bytes.
+    /// Payload discarded, bytes.
     #[must_use]
     pub fn discarded(&self) -> u64 {
         self.unsent + self.unacked
     }
 }
 
-/// What a number of orphans, all of which ended, add up to.
+/// The totals of a number of orphans, all of which ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrphanTally {
     /// By fate.
@@ -50,8 +50,8 @@ pub struct OrphanTally {
 }
 
 impl OrphanTally {
-    /// Counts one that was left with `left`, of which `lost` was thrown away in the end. A close that
-    /// left nothing made no orphan.
+    /// Counts an orphan that was left with `left`, of which `lost` was discarded in the end. A close that left nothing
+    /// made no orphan.
     pub fn count(&mut self, left: Queues, fate: Fate, lost: Queues) {
         let bytes = left.outstanding();
         if bytes == 0 {
@@ -67,22 +67,22 @@ impl OrphanTally {
         self.end(fate.name(), ended);
     }
 
-    /// Counts the ends of some, nothing else of them.
+    /// Counts only the ends of orphans.
     pub fn end(&mut self, fate: &str, ended: FateTally) {
         self.ended.entry(fate.into()).or_default().add(ended);
     }
 
-    /// Counts one, all of whose payload the peer acknowledged.
+    /// Counts an orphan whose payload was all acknowledged by the peer.
     pub fn delivered(&mut self, left: Queues) {
         self.count(left, Fate::Delivered, Queues::default());
     }
 
-    /// Counts one, all of whose payload was thrown away.
+    /// Counts an orphan whose payload was all discarded.
     pub fn lost(&mut self, left: Queues, fate: Fate) {
         self.count(left, fate, left);
     }
 
-    /// Adds all counts of others.
+    /// Adds all counts of another tally.
     pub fn add(&mut self, other: &Self) {
         for (fate, &ended) in &other.ended {
             self.end(fate, ended);

@@ -1,7 +1,7 @@
-//! How each kind of orphan is made, and ended.
+//! Makes and ends each kind of orphan.
 //!
-//! A close leaves data, and its peer, or someone else, decides what becomes of it. Over IPv4 only:
-//! the end is looked for there.
+//! A close leaves data behind, and its peer or another actor decides the fate of that. IPv4 only: the wait for the end
+//! looks at no other sockets.
 
 use std::io;
 use std::time::Duration;
@@ -15,8 +15,8 @@ use super::state::{self, Queues};
 use super::tally::Tally;
 use super::tcp::{self, Loopback, Pair};
 
-/// How long an orphan may go without an acknowledgement. The kernel looks when a retransmission is
-/// due, 200 ms after the last.
+/// Maximum time of an orphan without an acknowledgement. The kernel checks it when a retransmission is due, 200 ms
+/// after the last.
 const USER_TIMEOUT: Duration = Duration::from_millis(100);
 
 type Result = io::Result<()>;
@@ -34,7 +34,7 @@ impl Left {
         Ok(Self { port, queues })
     }
 
-    /// Waits for its end, by which all was lost.
+    /// Waits for its end, and counts all of its payload as lost.
     fn lost(self, tally: &mut Tally, fate: Fate) -> Result {
         state::wait_for_end_of_orphan(self.port)?;
         tally.orphans.lost(self.queues, fate);
@@ -42,13 +42,13 @@ impl Left {
     }
 }
 
-/// A pair whose server does not read until its window is closed, and the bytes written for it:
-/// what its buffer does not hold is unsent, and nothing is unacknowledged.
+/// Makes a pair whose server does not read, so that its window closes. Returns it with the number of bytes written:
+/// those that the server's buffer does not hold are unsent, and none are unacknowledged.
 pub fn pair_with_closed_window(loopback: &Loopback) -> io::Result<(Pair, u64)> {
     close_window(loopback.pair()?)
 }
 
-/// The same with a pair that has no data yet.
+/// Like [`pair_with_closed_window`], for a pair that has no data yet.
 pub fn close_window(pair: Pair) -> io::Result<(Pair, u64)> {
     let written = tcp::fill(&pair.client)?;
     state::wait_for("the window to close", || {
@@ -100,7 +100,7 @@ pub(super) fn timed_out(loopback: &Loopback, tally: &mut Tally) -> Result {
     client.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     let left = Left::by_close_of(client, tally)?;
     left.lost(tally, Fate::TimedOut)?;
-    // The peer was told nothing; its FIN finds no one.
+    // The peer was sent no RST; its FIN meets no socket.
     tally.close(server, Outcome::Graceful)?;
     Ok(())
 }

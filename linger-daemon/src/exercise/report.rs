@@ -1,4 +1,4 @@
-//! What was done, for people.
+//! The report for people.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -20,9 +20,9 @@ const COLUMNS: [(&str, Column); 11] = [
     ("blocked", Column::Right(0)),
 ];
 
-/// An aligned table of what each kind of close did: the fates of its orphans, bytes left to the
-/// kernel and of those delivered, bytes thrown away by the close or after it, RSTs sent, and the
-/// time the closes took; below it, what was left out and why.
+/// Formats an aligned table with a row for each kind of close: the fates of its orphans, bytes left to the kernel and
+/// of those delivered, bytes discarded by the close or after it, RSTs sent, and the time the closes took. Below it are
+/// the kinds that were left out, with the reasons.
 #[must_use]
 pub fn table(report: &[Done]) -> String {
     let mut rows = vec![COLUMNS.map(|(head, _)| head.to_owned())];

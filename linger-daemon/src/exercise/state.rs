@@ -1,4 +1,4 @@
-//! The kernel's own numbers about sockets, and waiting for them.
+//! The kernel's own numbers about sockets, and waits for them.
 //!
 //! Nothing here guesses a time: every helper waits until the kernel itself reports the state.
 
@@ -11,9 +11,9 @@ use nix::errno::Errno;
 use nix::libc;
 use socket2::Socket;
 
-/// How long a state may take to come about before it counts as an error.
+/// Maximum time to wait for a state before it counts as an error.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Pause between two looks at the kernel's state.
+/// Pause between two reads of the kernel's state.
 const PAUSE: Duration = Duration::from_micros(100);
 
 /// States of a TCP socket, with the kernel's numbers.
@@ -59,7 +59,7 @@ impl TcpState {
     }
 }
 
-/// Payload in the queues of a socket, bytes, as its owner could read it by ioctl.
+/// Payload in the queues of a socket, bytes, as its owner can read it by ioctl(2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Queues {
     /// Written, not sent.
@@ -96,7 +96,7 @@ fn queue_length(socket: &Socket, ioctl: QueueIoctl) -> io::Result<u64> {
     u64::try_from(bytes).map_err(|_| io::Error::other(format!("negative queue length {bytes}")))
 }
 
-/// The payload in the queues, our FIN taken off. A listener has none.
+/// The payload in the queues, without our FIN; zero for a listener.
 pub fn queues(socket: &Socket) -> io::Result<Queues> {
     let state = state(socket)?;
     if state == TcpState::Listen {
@@ -143,7 +143,7 @@ pub fn state(socket: &Socket) -> io::Result<TcpState> {
     TcpState::from_number(info(socket)?.tcpi_state)
 }
 
-/// Waits until `reached` says so; `what` completes "waited for" in the error.
+/// Waits until `reached` returns true; `what` completes "waited for" in the error.
 pub fn wait_for(what: &str, mut reached: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
     let start = Instant::now();
     while !reached()? {
@@ -162,23 +162,22 @@ pub fn wait_for_state(socket: &Socket, wanted: TcpState) -> io::Result<()> {
     wait_for(&what, || Ok(state(socket)? == wanted))
 }
 
-/// Waits until `bytes` are there to be read.
+/// Waits until `bytes` bytes are unread.
 pub fn wait_for_unread(socket: &Socket, bytes: u64) -> io::Result<()> {
     let what = format!("{bytes} unread bytes");
     wait_for(&what, || Ok(queues(socket)?.unread == bytes))
 }
 
-/// Waits until something came out of order: to a socket that is deaf to data, the FIN behind them.
+/// Waits until a segment has arrived out of order: at a socket that drops data, the FIN behind the data.
 ///
-/// Only then may the socket be closed: a FIN that comes later counts as late data.
+/// Close the socket only then: a FIN that arrives later counts as late data.
 pub fn wait_for_gap(socket: &Socket) -> io::Result<()> {
     wait_for("a FIN behind lost data", || {
         Ok(info(socket)?.tcpi_rcv_ooopack > 0)
     })
 }
 
-/// Waits until the send queue has not changed for a while: the probe of a tail loss, which may
-/// send new data, is over.
+/// Waits until the send queue has not changed for a while: then the tail loss probe, which may send new data, is over.
 pub fn wait_for_rest(socket: &Socket) -> io::Result<()> {
     const REST: Duration = Duration::from_millis(30);
     let mut last = queues(socket)?;
@@ -192,8 +191,7 @@ pub fn wait_for_rest(socket: &Socket) -> io::Result<()> {
     })
 }
 
-/// Waits until the socket with this local port, which no descriptor needs to lead to, is in the
-/// state. IPv4 only.
+/// Waits until the socket with this local port is in the state; it needs no descriptor. IPv4 only.
 pub fn wait_for_port_state(port: u16, wanted: TcpState) -> io::Result<()> {
     let what = format!("port {port} to be in the state {wanted:?}");
     wait_for(&what, || port_is_in(port, |state| state == wanted))
@@ -211,7 +209,7 @@ fn port_is_in(port: u16, such: impl Fn(TcpState) -> bool) -> io::Result<bool> {
     let local = format!(":{port:04X}");
     let table = std::fs::read_to_string("/proc/thread-self/net/tcp")?;
     Ok(table.lines().skip(1).any(|line| {
-        // Number of the line, local address, remote address, state.
+        // Columns: number of the line, local address, remote address, state.
         let mut columns = line.split_ascii_whitespace().skip(1);
         let is_local = columns
             .next()

@@ -1,4 +1,4 @@
-//! What closes are expected to count, from the kernel's numbers read just before each of them.
+//! The expected counts of closes, from the kernel's numbers read just before each of them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,12 +12,12 @@ use super::orphan_tally::OrphanTally;
 use super::state::{self, Queues};
 use super::tcp;
 
-/// How a close is expected to end.
+/// The expected end of a close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct End {
     /// Its outcome.
     pub outcome: Outcome,
-    /// The cause of the RST it sends, if it does.
+    /// The cause of the RST it sends, if any.
     pub reset: Option<Cause>,
 }
 
@@ -49,15 +49,15 @@ impl From<Outcome> for End {
 /// Closes of one outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Closes {
-    /// How many.
+    /// Number of closes.
     pub count: u64,
-    /// Send-queue payload thrown away that was not sent, bytes.
+    /// Send-queue payload discarded that was not sent, bytes.
     pub unsent: u64,
-    /// Send-queue payload thrown away that was sent and not acknowledged, bytes.
+    /// Send-queue payload discarded that was sent and not acknowledged, bytes.
     pub unacked: u64,
     /// Time around the calls of close, nanoseconds: the closes blocked for no longer than this.
     pub blocked_ns: u64,
-    /// How many of those calls took no longer than the first bound of the histogram.
+    /// Number of those calls that took no longer than the first bound of the histogram.
     pub quick: u64,
 }
 
@@ -71,21 +71,21 @@ impl Closes {
     }
 }
 
-/// Everything a number of closes are expected to count, by the values of the metrics' labels.
+/// All expected counts of a number of closes, by the values of the metrics' labels.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// By outcome.
     pub closes: BTreeMap<String, Closes>,
     /// RSTs that this host sent, by cause.
     pub resets: BTreeMap<String, u64>,
-    /// Received payload thrown away unread, bytes.
+    /// Received payload discarded unread, bytes.
     pub unread: u64,
-    /// What the closes left to the kernel.
+    /// Orphans that the closes left.
     pub orphans: OrphanTally,
 }
 
-/// The outcomes in which `__tcp_close` throws its send queue away. Written down here from the kernel's source: what
-/// is counted is compared with this, so it is not asked of what counts.
+/// The outcomes in which `__tcp_close` discards its send queue. Taken from the kernel's source, not from the code that
+/// counts, because its counts are compared with this.
 const DISCARDING: [Outcome; 6] = [
     Outcome::LingerAborted,
     Outcome::UnreadAborted,
@@ -95,7 +95,7 @@ const DISCARDING: [Outcome; 6] = [
     Outcome::LingerFailed,
 ];
 
-/// The outcomes of closes that wait under `SO_LINGER`. Written down here as those above are.
+/// The outcomes of closes that wait under `SO_LINGER`, taken from the kernel's source like [`DISCARDING`].
 const WAITING: [Outcome; 4] = [
     Outcome::Lingered,
     Outcome::LingerTimeout,
@@ -112,7 +112,7 @@ impl Tally {
         Ok(blocked)
     }
 
-    /// Counts one close of a socket that had this in its queues.
+    /// Counts one close of a socket that had these queues.
     pub fn count(&mut self, end: impl Into<End>, queues: Queues, blocked: Duration) {
         let End { outcome, reset } = end.into();
         let closes = self.closes.entry(outcome.name().into()).or_default();

@@ -1,4 +1,4 @@
-//! The socket toolkit: connections on loopback, and what programs do with them.
+//! The socket toolkit: connections on loopback, and operations on them.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -53,7 +53,7 @@ pub struct Pair {
     pub server: Socket,
 }
 
-/// A listening socket, on loopback unless told otherwise, which makes connections to itself.
+/// A listening socket, by default on loopback, that makes connections to itself.
 #[derive(Debug)]
 pub struct Loopback {
     listener: Socket,
@@ -86,7 +86,7 @@ impl Loopback {
             listener.set_only_v6(only_v6)?;
         }
         if narrow {
-            // Accepted sockets inherit it, and only before the connection does it bound the window.
+            // Accepted sockets inherit it. It bounds the window only if it is set before the connection.
             listener.set_recv_buffer_size(1)?;
         }
         listener.bind(&address)?;
@@ -128,7 +128,7 @@ impl Loopback {
         Ok(socket)
     }
 
-    /// A socket whose connect stays under way: the listener is made deaf.
+    /// A socket whose connect stays under way, because the listener drops everything.
     pub fn connecting(&self) -> io::Result<Socket> {
         drop_all(&self.listener)?;
         let socket = self.socket()?;
@@ -152,7 +152,7 @@ impl Loopback {
         Ok(Pair { client, server })
     }
 
-    /// Waits until so many connections are in the accept queue.
+    /// Waits until this number of connections is in the accept queue.
     pub fn wait_for_queued(&self, connections: u32) -> io::Result<()> {
         let what = format!("{connections} connections in the accept queue");
         // For a listener this field is the length of the queue.
@@ -162,19 +162,19 @@ impl Loopback {
     }
 }
 
-/// A classic BPF instruction; if it is a jump, one that skips an instruction where it is not met.
+/// A classic BPF instruction. A jump skips one instruction if its condition is not met.
 fn instruction(code: u32, operand: u32) -> SockFilter {
     #[expect(clippy::cast_possible_truncation, reason = "codes have 16 bits")]
     SockFilter::new(code as u16, 0, 1, operand)
 }
 
-/// Makes the socket deaf to everything.
+/// Makes the socket drop everything.
 pub fn drop_all(socket: &Socket) -> io::Result<()> {
     socket.attach_filter(&[instruction(libc::BPF_RET | libc::BPF_K, 0)])
 }
 
-/// Makes the socket deaf to segments with payload: its peer's data stays unacknowledged, while
-/// connections, bare FINs, acknowledgements and resets go on as usual.
+/// Makes the socket drop segments with payload: its peer's data stays unacknowledged, while handshakes, bare FINs,
+/// acknowledgements and resets go on as usual.
 pub fn drop_data(socket: &Socket) -> io::Result<()> {
     // The filter sees the segment from its TCP header on; byte 12 has the header's length.
     socket.attach_filter(&[
@@ -252,7 +252,7 @@ pub fn set_repair(socket: &Socket) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// Those of close(2), which dropping the socket would hide.
+/// The errors of close(2), which dropping the socket would hide.
 pub fn close(socket: Socket) -> io::Result<Duration> {
     let descriptor = socket.into_raw_fd();
     let start = Instant::now();

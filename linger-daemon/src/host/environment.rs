@@ -9,7 +9,7 @@ use nix::unistd::{AccessFlags, access};
 use super::kernel_probe::KernelProbe;
 use crate::probe::{self, Preemption};
 
-/// What is judged.
+/// The environment to judge.
 pub(super) struct Environment {
     /// The root of the file system to look into.
     pub(super) root: PathBuf,

@@ -78,7 +78,7 @@ fn user_namespace(host: &Environment) -> Judgment {
     )
 }
 
-/// A refusal that a lack of privileges does not explain.
+/// Returns the error of a refusal, unless a lack of privileges explains it.
 fn refused(errno: Option<Errno>, host: &Environment) -> Option<Errno> {
     let privileged = host.probe.missing.is_empty() && Namespace::User.is_initial(&host.root);
     errno.filter(|errno| privileged || *errno == Errno::ENOSYS)

@@ -20,9 +20,9 @@ pub(super) struct KernelProbe {
     pub(super) bpf_refused: Option<Errno>,
     /// Like `bpf_refused`, for `perf_event_open(2)` and an unknown flag.
     pub(super) perf_refused: Option<Errno>,
-    /// Why no map can be created.
+    /// The error of creating a map, if it fails.
     pub(super) map: Option<Errno>,
-    /// Why no event of the whole host can be opened.
+    /// The error of opening an event of the whole host, if it fails.
     pub(super) event: Option<Errno>,
 }
 

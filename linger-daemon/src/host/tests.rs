@@ -1,4 +1,4 @@
-//! Environments of files and answers, and the verdicts on them.
+//! Verdicts on environments made of files and of the kernel's answers.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -12,7 +12,7 @@ use super::kernel_probe::KernelProbe;
 use super::*;
 use crate::probe::Preemption;
 
-/// Files of a host where nothing is amiss.
+/// Files of a host without problems.
 const GOOD: &[(&str, &str)] = &[
     (
         "proc/self/status",
@@ -90,7 +90,7 @@ impl Host {
         })
     }
 
-    /// What is not all right.
+    /// The findings that are not ok.
     fn amiss(&self) -> Vec<(&'static str, Verdict)> {
         let findings = self.findings();
         let amiss = findings.iter().filter(|one| one.verdict != Verdict::Ok);
@@ -109,7 +109,7 @@ fn nothing_is_amiss_on_a_good_host() {
 }
 
 #[test]
-fn what_is_amiss_has_a_fix() {
+fn findings_have_a_fix_unless_they_are_ok() {
     let mut host = Host::good();
     for (path, _) in GOOD {
         host.remove(path);
@@ -152,7 +152,7 @@ fn a_user_namespace_is_blamed_for_what_it_refuses() {
 }
 
 #[test]
-fn a_filter_is_told_from_the_kernel_by_what_it_answers() {
+fn a_filter_is_recognized_by_its_errors() {
     for errno in [Errno::EPERM, Errno::ENOSYS] {
         let mut host = Host::good();
         host.filter();
@@ -167,7 +167,7 @@ fn a_filter_is_told_from_the_kernel_by_what_it_answers() {
 }
 
 #[test]
-fn what_the_kernel_refuses_is_blamed_on_its_cause() {
+fn a_refusal_is_attributed_to_its_cause() {
     const NO_BPF: Option<Errno> = Some(Errno::ENOSYS);
     for (bpf_refused, map, what, word) in [
         (NO_BPF, Errno::ENOSYS, "seccomp", "CONFIG_BPF_SYSCALL"),
@@ -192,7 +192,7 @@ fn only_confidentiality_is_a_problem() {
         ("none integrity [confidentiality]\n", "", Verdict::Problem),
         ("", ASKED_FOR, Verdict::Problem),
         ("", "lockdown=confidentiality lockdown=none", Verdict::Ok),
-        // What is in force counts, not what was asked for.
+        // The level in force counts, not the requested one.
         ("[none] integrity confidentiality", ASKED_FOR, Verdict::Ok),
     ] {
         host.write("sys/kernel/security/lockdown", file);
@@ -219,7 +219,7 @@ fn the_file_system_of_pins_is_the_one_on_top() {
 }
 
 #[test]
-fn events_that_only_an_administrator_may_open_are_told() {
+fn events_that_only_an_administrator_may_open_are_a_warning() {
     let mut host = Host::good();
     host.write("proc/sys/kernel/perf_event_paranoid", "3\n");
     assert_eq!(host.amiss(), []);
@@ -228,7 +228,7 @@ fn events_that_only_an_administrator_may_open_are_told() {
 }
 
 #[test]
-fn what_takes_away_a_part_is_a_warning_and_missing_types_are_a_problem() {
+fn partial_restrictions_are_warnings_and_missing_btf_is_a_problem() {
     let host = Host::good();
     host.remove("sys/kernel/btf/vmlinux");
     assert_eq!(host.amiss(), [("BTF", Verdict::Problem)]);
