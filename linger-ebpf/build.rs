@@ -70,10 +70,10 @@ fn build() -> Result<()> {
     }
     let flags = [
         "-Cdebuginfo=2",
-        // What every kernel from 5.1 on understands: 32-bit operations, without pairs of shifts.
+        // Every kernel from 5.1 on understands this: 32-bit operations, without pairs of shifts.
         "-Ctarget-cpu=v3",
         "-Clink-arg=--btf",
-        // Everything is inlined that does not say otherwise, when it is compiled and when it is linked.
+        // Everything not marked otherwise is inlined, both by the compiler and by the linker.
         &format!("-Cllvm-args={INLINE}"),
         &format!("-Clink-arg=--llvm-args={INLINE}"),
         &format!("-Clinker={}", linker.display()),
@@ -85,7 +85,7 @@ fn build() -> Result<()> {
     cargo
         .env("RUSTC", &compiler.rustc)
         .env("RUSTC_BOOTSTRAP", "1")
-        // Where a function's arguments lie in `struct pt_regs`; that of this machine otherwise.
+        // Decides where a function's arguments lie in `struct pt_regs`; by default as on this machine.
         .env("AYA_BPF_TARGET_ARCH", architecture)
         .env("CARGO_ENCODED_RUSTFLAGS", flags);
     if compiler.build_core {
@@ -113,14 +113,14 @@ fn build() -> Result<()> {
     Ok(())
 }
 
-/// Where cargo keeps the sources of dependencies.
+/// The folder in which cargo keeps the sources of dependencies.
 fn cargo_home() -> Result<PathBuf> {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     home.or_else(|| env::home_dir().map(|home| home.join(".cargo")))
         .context("neither CARGO_HOME nor HOME is set")
 }
 
-/// Where the objects are built: one folder for all profiles, which so compile them once.
+/// The folder in which the objects are built: one for all profiles, so that they are compiled once.
 ///
 /// `out` is `TARGET_DIR/PROFILE/build/PACKAGE/out`; with `--target`, cargo has a folder for it in `TARGET_DIR`.
 fn shared_target_dir(out: &Path) -> Result<PathBuf> {
@@ -132,12 +132,12 @@ fn shared_target_dir(out: &Path) -> Result<PathBuf> {
 /// A compiler that can make code for [`TARGET`].
 struct Compiler {
     rustc: PathBuf,
-    /// It has core only as source, to be compiled along.
+    /// It has core only as source, which must be compiled too.
     build_core: bool,
 }
 
-/// In this order: the one that the environment names, Debian's `rustc-web` with its precompiled
-/// core, the toolchain at hand if it has the `rust-src` component.
+/// Tries, in this order: the compiler that the environment names, Debian's `rustc-web` with its precompiled core, the
+/// current toolchain if it has the `rust-src` component.
 fn find_compiler() -> Result<Compiler> {
     let named = env::var_os("LINGER_BPF_RUSTC").map(PathBuf::from);
     let candidates = named.is_none().then(|| PathBuf::from("/usr/bin/rustc"));
@@ -175,7 +175,7 @@ fn sysroot(rustc: &Path) -> Option<PathBuf> {
     output.status.success().then(|| PathBuf::from(text.trim()))
 }
 
-/// In this order: the one that the environment names, the one `cargo xtask setup` made, those on
+/// Tries, in this order: the linker that the environment names, the one that `cargo xtask setup` installed, those on
 /// the path.
 fn find_linker(workspace: &Path) -> Result<PathBuf> {
     if let Some(named) = env::var_os("LINGER_BPF_LINKER") {

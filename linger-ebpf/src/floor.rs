@@ -30,7 +30,7 @@ fn count(place: u32) {
     }
 }
 
-/// Programs: the kind of each, its name, its context, what it returns.
+/// Defines programs: the kind of each, its name, its context, its result.
 macro_rules! programs {
     ($(#[$kind:meta] $name:ident($context:ty) -> $type:ty { $result:expr })+) => {
         $(

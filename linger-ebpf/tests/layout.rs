@@ -1,4 +1,4 @@
-//! The layout of the maps, as it is written down for its number.
+//! Checks that the layout of the maps is the one recorded for its number.
 
 use std::collections::HashSet;
 use std::fmt::{Debug, Write as _};
@@ -14,7 +14,7 @@ fn size<T>(out: &mut String, name: &str) {
     writeln!(out, "{name}: {} bytes", size_of::<T>()).expect("text");
 }
 
-/// As [`size`], with the fields in their order; those of what stands in an array aside.
+/// Like [`size`], with the fields in their order, except those of structs in an array.
 fn fields<T: Debug>(out: &mut String, name: &str, value: &T) {
     size::<T>(out, name);
     let text = format!("{value:?}");
@@ -77,8 +77,8 @@ fn layout() -> String {
     out
 }
 
-/// A daemon goes on with the maps of another that has the same number: what differs, or means something
-/// else, must have another. What only the meaning of a field changes, no test sees.
+/// A daemon continues with the maps of another that has the same number: a layout that differs, or means something
+/// else, must have another number. No test sees a change that only affects the meaning of a field.
 #[test]
 fn the_layout_is_that_of_its_number() {
     let layout = layout();

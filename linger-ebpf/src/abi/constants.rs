@@ -1,5 +1,5 @@
-//! What the daemon knows before it loads the programs. Each constant has a placeholder in the compiled programs, which
-//! the daemon replaces: it takes no load to read, and reading a field of the kernel is one instruction.
+//! Constants that the daemon knows before it loads the programs. Each has a placeholder in the compiled programs, which
+//! the daemon replaces: reading one takes no load, and reading a field of the kernel is one instruction.
 
 use super::offsets::Offsets;
 
@@ -19,19 +19,19 @@ pub struct Constants {
 }
 
 impl Constants {
-    /// The number of no system call.
+    /// Stands for no system call.
     pub const NO_SYSCALL: u32 = u32::MAX;
 
     /// Some events are hooked more than once.
     pub const EVENTS: u32 = 1;
 
-    /// The ends of closes too.
+    /// Some events, and the ends of closes too, are hooked more than once.
     pub const ENDS_TOO: u32 = 2;
 
-    /// How many there are.
+    /// Number of constants.
     pub const COUNT: usize = size_of::<Self>() / size_of::<u32>();
 
-    /// All of them, by index.
+    /// All constants, by index.
     #[cfg(not(target_arch = "bpf"))]
     #[must_use]
     pub fn words(&self) -> [u32; Self::COUNT] {
@@ -55,11 +55,11 @@ const MARK: i32 = 0x4c47;
 
 const _: () = assert!(FIRST + Constants::COUNT * STEP <= i16::MAX as usize);
 
-/// Stands for the constant with this index, and `plus`, as the displacement of a load.
+/// The placeholder of the constant with this index, and `plus`, as the displacement of a load.
 ///
 /// # Panics
 ///
-/// There is no such constant, or `plus` is 16 or more. It is used when the programs are compiled.
+/// If there is no such constant, or `plus` is 16 or more. It is called when the programs are compiled.
 #[must_use]
 #[expect(
     clippy::cast_possible_truncation,
@@ -71,7 +71,7 @@ pub const fn displacement(index: usize, plus: usize) -> i16 {
     (FIRST + index * STEP + plus) as i16
 }
 
-/// The same as an immediate value.
+/// The same placeholder as an immediate value.
 ///
 /// # Panics
 ///

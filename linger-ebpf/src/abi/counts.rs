@@ -39,7 +39,7 @@ pub struct Times {
 }
 
 impl Times {
-    /// None.
+    /// No times.
     pub const ZERO: Self = Self {
         sum_ns: 0,
         buckets: [0; BUCKETS],
@@ -207,7 +207,7 @@ impl Counters {
 }
 
 /// Length of [`Group::SHARED`].
-#[expect(clippy::cast_possible_truncation, reason = "two")]
+#[expect(clippy::cast_possible_truncation, reason = "three")]
 pub const SHARED_GROUPS: u32 = Group::SHARED.len() as u32;
 
 /// The daemon's notes about a group, not used by programs.

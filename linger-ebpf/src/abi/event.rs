@@ -28,8 +28,8 @@ pub struct Watch {
     pub leases: [u64; WATCHERS as usize],
     /// Events for which there was no room in the ring of each watcher.
     pub missed: [u64; WATCHERS as usize],
-    /// How many more closes are recorded for the daemon alone, which keeps a sample, until it polls again: none if
-    /// this is 0 or, as a signed number, negative.
+    /// Number of closes that may still be recorded for the daemon alone, which keeps a sample, until it polls again:
+    /// none if this is 0 or, as a signed number, negative.
     pub budget: u64,
 }
 

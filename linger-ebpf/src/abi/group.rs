@@ -123,7 +123,7 @@ pub mod keyed {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// What is left out, a set of [`setting`]s.
+    /// The rules in use, a set of [`setting`]s.
     pub left_out: u8,
 }
 

@@ -8,7 +8,7 @@ use super::labels::Lost;
 /// the same: raise it with every change of the meaning or position of an entry.
 pub const LAYOUT: u64 = 14;
 
-/// What the programs were loaded for. Never changed.
+/// Metadata of the programs, written when they are loaded. Never changed.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PinMetadata {
@@ -38,8 +38,8 @@ pub struct PinMetadata {
     pub answers: u32,
     /// 1 if the release of every socket can be hooked.
     pub sees_releases: u32,
-    /// Process id of the daemon that loaded them: with `pid_namespace` and `started`, part of the names of its probes in
-    /// tracefs.
+    /// Process id of the daemon that loaded them: with `pid_namespace` and `started`, part of the names of its probes
+    /// in tracefs.
     pub pid: u32,
     /// Inode of the pid namespace of that process id.
     pub pid_namespace: u32,

@@ -80,7 +80,7 @@ impl Outcome {
         }
     }
 
-    /// Number of those indices.
+    /// Number of the indices of [`Outcome::queue`].
     pub const QUEUES: usize = Self::ConnectAborted.index() - Self::LingerFailed.index() + 1;
 
     /// Whether a close with this outcome can discard its send queue.
@@ -112,7 +112,7 @@ const _: () = {
 pub const WAITED: [&str; 2] = ["false", "true"];
 
 labels! {
-    /// Why this host sent an RST: on its own initiative (`tcp_send_active_reset`), or in answer to a packet
+    /// The reason why this host sent an RST: on its own initiative (`tcp_send_active_reset`), or in answer to a packet
     /// (`tcp_v4_send_reset`, `tcp_v6_send_reset`).
     pub enum Cause {
         /// A close with zero `SO_LINGER` time.
@@ -177,13 +177,13 @@ impl Fate {
 }
 
 labels! {
-    /// What could not be recorded.
+    /// Kinds of losses: data that could not be recorded.
     pub enum Lost {
         /// Changes counted under `other` because there was no room for their own group.
         Group = "group",
         /// Closes that are in no counter of closes.
         Close = "close",
-        /// Orphans for which there was no room: their fate is unknown.
+        /// Orphans whose record found no room, or was removed without a count: their fate is unknown.
         Orphan = "orphan",
         /// Closes whose return was not seen, so that their time is in no histogram.
         Return = "return",

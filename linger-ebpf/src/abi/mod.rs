@@ -14,7 +14,7 @@ macro_rules! labels {
         impl $name {
             /// Every value, in the order of its index.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
-            /// How many values there are: the length of an array indexed by this enum.
+            /// Number of values: the length of an array indexed by this enum.
             pub const COUNT: usize = Self::ALL.len();
 
             /// The value of the metrics' label.
@@ -67,13 +67,13 @@ pub use records::{
 /// Default number of groups with counters of their own.
 pub const MAX_GROUPS: u32 = 4096;
 
-/// How many cgroups can be left out.
+/// Maximum number of cgroups that are left out.
 pub const MAX_LEFT_OUT: u32 = 16_384;
 
-/// How many process names can be allowed or denied.
+/// Maximum number of process names that are allowed or denied.
 pub const MAX_COMMS: u32 = 1024;
 
-/// How many threads can be inside close at the same time, at least; a power of two, as [`Slot::index`]
+/// Minimum number of threads that can be inside close at the same time; a power of two, as [`Slot::index`]
 /// requires.
 pub const MAX_CLOSES: u32 = 16_384;
 

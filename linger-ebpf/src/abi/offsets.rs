@@ -133,7 +133,7 @@ offsets! {
     skb_dst = "sk_buff", "_skb_refdst", Shape::Bytes(8);
     cb_seq = "tcp_skb_cb", "seq", Shape::Bytes(4);
     cb_end_seq = "tcp_skb_cb", "end_seq", Shape::Bytes(4);
-    /// Of the TCP header, in the lowest byte.
+    /// Flags of the TCP header, in the lowest byte.
     cb_flags = "tcp_skb_cb", "tcp_flags", Shape::Array(1);
     /// Absent in a kernel without the struct, like all optional fields.
     rt_type = "rtable", "rt_type", Shape::Optional(2);

@@ -35,7 +35,7 @@ pub struct Close {
     pub port: u16,
     /// State of the socket at its release, if that is hooked by a program that is never skipped; else 0.
     pub state: u8,
-    /// What was left out when it began, a set of [`setting`](super::setting)s.
+    /// The rules in use when it began, a set of [`setting`](super::setting)s.
     pub left_out: u8,
 }
 
@@ -130,7 +130,7 @@ impl Slot {
 pub struct ParkedClose {
     /// The close.
     pub close: Close,
-    /// Who closed.
+    /// The group that closed.
     pub group: Group,
 }
 
@@ -155,11 +155,11 @@ pub struct Orphan {
     pub sk: u64,
     /// When its close returned or, before that, began; nanoseconds of `CLOCK_MONOTONIC`.
     pub left_ns: u64,
-    /// Who closed.
+    /// The group that closed.
     pub group: Group,
     /// Payload outstanding when its close returned or, before that, at the decision.
     pub bytes: u32,
-    /// Why the kernel resets the connection, if seen before the end: an [`omen`].
+    /// The reason why the kernel resets the connection, if seen before the end: an [`omen`].
     pub omen: u16,
     /// 1 if its close was recorded for watchers.
     pub watched: u16,
@@ -193,7 +193,7 @@ impl Orphan {
 /// Instead of a fate: the kernel reset the connection for a reason not known yet.
 pub const UNDECIDED: u32 = u32::MAX;
 
-/// How long a reader of the counts waits for the reason, nanoseconds; after that, it was an RST from the peer.
+/// Time that a reader of the counts waits for the reason, nanoseconds; after that, it was an RST from the peer.
 pub const ANSWER_NS: u64 = 100_000_000;
 
 /// An orphan that ended before its fate was known.

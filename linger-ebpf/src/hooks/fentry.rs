@@ -34,8 +34,8 @@ again! {
 
 again! {
     /// The decision has been carried out, including the wait under SO_LINGER, and the socket lives on, unless memory is
-    /// short: then the kernel aborts after all. Called last of all for those, with soft interrupts disabled, so that
-    /// only PREEMPT_RT preempts this program. Timers call it for orphans too.
+    /// short: then the kernel aborts after all. Called at the very end of such closes, with soft interrupts disabled,
+    /// so that only PREEMPT_RT preempts this program. Timers call it for orphans too.
     ///
     /// kernel: v3.7.. net/ipv4/tcp.c: bool tcp_check_oom(struct sock *sk, int shift); v6.9..: const struct sock *sk
     #[fexit(function = "tcp_check_oom")]
@@ -61,8 +61,8 @@ again! {
     }
 }
 
-/// The kernel resets a connection: the peer's RST came, or data for a closed socket. Where this is skipped, the RST that
-/// answers the data, or its absence, shows which it was.
+/// The kernel resets a connection: the peer's RST came, or data for a closed socket. Where this is skipped, the RST
+/// that answers the data, or its absence, shows which it was.
 ///
 /// kernel: v5.15.. net/ipv4/tcp_input.c: void tcp_reset(struct sock *sk, struct sk_buff *skb)
 #[fentry(function = "tcp_reset")]

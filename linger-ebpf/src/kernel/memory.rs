@@ -5,8 +5,8 @@ use core::{arch::asm, mem::MaybeUninit};
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock};
 use linger_ebpf::{Offsets, constants};
 
-/// One of the [`linger_ebpf::Constants`] by index, and what is added to it. The daemon replaces what stands for it
-/// in the instructions: the verifier knows its value and drops unused branches.
+/// One of the [`linger_ebpf::Constants`] by index, and a number added to it. The daemon replaces its placeholder in
+/// the instructions, so the verifier knows its value and drops unused branches.
 #[derive(Clone, Copy)]
 pub(crate) struct Constant<const INDEX: usize, const PLUS: usize>;
 
@@ -58,9 +58,9 @@ pub(crate) use offset;
 
 /// An offset of any field.
 pub(crate) trait Offset {
-    /// What stands for it as the displacement of a load.
+    /// Its placeholder as the displacement of a load.
     const DISPLACEMENT: i16;
-    /// What stands for it as an immediate value.
+    /// Its placeholder as an immediate value.
     const IMMEDIATE: i32;
 }
 
@@ -130,9 +130,9 @@ word!(
 word!(u32, "{value} = *(u32 *)({base} + {at})", wreg, u32);
 word!(u64, "{value} = *(u64 *)({base} + {at})", reg, u64);
 
-/// How kernel memory is read.
+/// A way of reading kernel memory.
 pub(crate) trait Memory {
-    /// Reads a field of what `base` points to; zero where there is nothing to read.
+    /// Reads a field of what `base` points to; zero if that cannot be read.
     fn read<T: Word>(base: *const u8, at: impl Offset) -> T;
 
     /// The head of a socket.
@@ -180,7 +180,7 @@ pub(crate) fn read_pointer(base: *const u8, at: impl Offset) -> *const u8 {
 pub(crate) struct ProbeRead;
 
 impl ProbeRead {
-    /// Reads what is at an address; zero where there is nothing to read.
+    /// Reads a number at an address; zero if that cannot be read.
     ///
     /// kernel: v5.5.. kernel/trace/bpf_trace.c: `bpf_probe_read_kernel` writes zeros if it fails
     pub(crate) fn read_at<T: Word>(address: *const u8) -> T {

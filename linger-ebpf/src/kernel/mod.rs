@@ -1,4 +1,4 @@
-//! What the programs read of the kernel.
+//! The kernel's state, as far as the programs read it.
 
 mod clock;
 mod memory;

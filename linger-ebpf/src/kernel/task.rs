@@ -72,7 +72,7 @@ impl Task {
         u64::try_from(written).unwrap_or(0)
     }
 
-    /// When the first thread of its process began: unique together with the process id.
+    /// The time when the first thread of its process began: unique together with the process id.
     pub(crate) fn process_start_time(&self) -> u64 {
         let leader = read_pointer(self.0.cast(), offset!(group_leader));
         BtfTyped::read(leader, offset!(start_time))
@@ -99,8 +99,8 @@ impl Registers {
         BtfTyped::read(self.0, offset!(syscall))
     }
 
-    /// Whether the result of the system call is yet to be written down. It is taken to be there after close(0) on
-    /// arm64, where it cannot be told from the argument.
+    /// Whether the result of the system call is yet to be stored. During close(0) on arm64 it counts as stored, because
+    /// it cannot be distinguished from the argument.
     ///
     /// kernel: v6.6.. `arch/x86/entry/entry_64.S`: ax is -ENOSYS until then
     /// kernel: v6.6.. arch/arm64/kernel/syscall.c: `orig_x0` is a copy of `regs[0]`, which the result replaces

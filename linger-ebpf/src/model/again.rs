@@ -1,4 +1,4 @@
-//! Whether the same event is hooked more than once.
+//! Events that are hooked more than once.
 
 use linger_ebpf::Constants;
 
@@ -11,7 +11,7 @@ pub(crate) fn is_hooked_again() -> bool {
     constant!(again).value() != 0
 }
 
-/// Whether that holds for the ends of closes too.
+/// Whether the ends of closes, too, are hooked more than once.
 pub(crate) fn are_ends_hooked_again() -> bool {
     constant!(again).value() == Constants::ENDS_TOO
 }

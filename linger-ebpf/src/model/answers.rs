@@ -5,8 +5,8 @@ use linger_ebpf::{Cause, Counters, Group};
 use super::{closers, group, in_flight::ThreadSlot, ledger, orphan, shared::shared};
 use crate::kernel::{ProbeRead, Segment, Sock, state};
 
-/// An RST answers a packet (`struct sk_buff`) for this socket (possibly a request or `TIME_WAIT` socket), or
-/// for none if `sk` is 0.
+/// Counts an RST that answers a packet (`struct sk_buff`) for this socket (possibly a request or `TIME_WAIT` socket),
+/// or for none if `sk` is 0.
 pub(crate) fn sent(sk: u64, skb: *const u8) {
     if sk == 0 {
         return count(ledger::nobodys(), Cause::NoSocket);
@@ -54,7 +54,7 @@ fn group(sk: &Sock<ProbeRead>) -> Option<Group> {
 /// Whether this is the remnant of a closed connection.
 fn is_closed(sk: &Sock<ProbeRead>) -> bool {
     match sk.state() {
-        // Of sockets in TIME_WAIT, only those in substate FIN_WAIT2 answer so, and only a close leaves these.
+        // Only TIME_WAIT sockets in substate FIN_WAIT2 answer with an RST, and only a close leaves these.
         state::TIME_WAIT => true,
         // A connection request is not a full socket yet.
         state::LISTEN | state::NEW_SYN_RECV => false,

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::kernel::{Flags, Memory, Sock, Task, narrow, now_ns, state, ticks};
 
-/// A close begins on this thread. Returns `None` if there is no room for its record.
+/// Begins a close on this thread. Returns `None` if its record finds no room.
 pub(crate) fn begin(place: &ThreadSlot, sk: u64, flags: u8) -> Option<&'static mut Close> {
     if place.record().is_some() {
         // The end of this thread's previous close was missed.
@@ -66,14 +66,14 @@ fn forget(place: &ThreadSlot, close: &Close) {
     place.clear();
 }
 
-/// A close begins to wait, in a plan that hooks its return. If that return is missed, the end of the
+/// Begins the wait of a close, in a plan that hooks its return. If that return is missed, the end of the
 /// socket decides the outcome, and the orphan left behind already has its record.
 pub(crate) fn wait<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
     close.flags |= flag::HINTED;
     maps::add_hint(close.sk, 1);
     if let Some(tcp) = sk.tcp() {
         closers::mark_early(close);
-        // Without room now, there may be room, or no orphan, when the wait is over. If only the FIN is
+        // If the map is full, there may be room, or no orphan, when the wait is over. If only the FIN is
         // outstanding, the record marks the socket as one whose close waits.
         orphan::expect(close, tcp.outstanding(state));
     }
@@ -108,7 +108,7 @@ pub(crate) fn decide_closed<M: Memory>(
     conclude(close, sk, state::CLOSE, unread, closed(has_peer), queued);
 }
 
-/// How long `inet_release` lets the close of this thread wait, in jiffies.
+/// The time that `inet_release` lets the close of this thread wait, in jiffies.
 pub(crate) fn timeout<M: Memory>(sk: &Sock<M>, flags: Flags) -> u64 {
     if flags.linger() && !Task::current().is_exiting() {
         sk.lingertime()
@@ -295,7 +295,7 @@ pub(crate) fn waited<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     }
 }
 
-/// The close sends, or has sent, its FIN and leaves to the kernel the data queued before it. `state` is
+/// Records the data that a close leaves to the kernel, queued before the FIN that it sends or has sent. `state` is
 /// the state before the FIN.
 pub(crate) fn leave<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
     if let Some(tcp) = sk.tcp() {
@@ -303,7 +303,7 @@ pub(crate) fn leave<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
     }
 }
 
-/// [`leave`] for so many bytes of payload.
+/// [`leave`] for this many bytes of payload.
 fn leave_behind(close: &mut Close, bytes: u32) {
     if bytes == 0 && close.stage != stage::WAITING {
         return;
@@ -322,7 +322,7 @@ fn deadline(timeout: u64) -> u32 {
     ticks().wrapping_add(length(timeout))
 }
 
-/// As much of a wait's length as can be distinguished.
+/// The length of a wait, limited to what can be distinguished.
 fn length(timeout: u64) -> u32 {
     timeout.min(LONGEST) as u32
 }
@@ -342,8 +342,8 @@ pub(crate) fn unfinished(close: &Close) -> Outcome {
     }
 }
 
-/// The close on this thread ends. In the plan `tracepoint` the socket may be gone, and what is read of it
-/// meaningless: then the record of its orphan is no longer open. In the others it is still locked.
+/// Ends the close on this thread. In the plan `tracepoint` the socket may be gone, and values read from it
+/// meaningless: then the record of its orphan is no longer open. In the others the socket is still locked.
 pub(crate) fn finish<M: Memory>(place: &ThreadSlot, close: &Close, sk: &Sock<M>) {
     let mut whose = MaybeUninit::uninit();
     let left = if close.flags & flag::LEAVES != 0 {
@@ -379,7 +379,7 @@ pub(crate) fn count_early(close: &Close, group: *const Group, blocked_ns: u64) -
         return 0;
     }
     let mut whose = MaybeUninit::uninit();
-    // What was outstanding at its decision.
+    // As much as was outstanding at its decision.
     let left = orphan::leave(close, u32::MAX, orphan::write_nobody(&mut whose));
     if left > 0 {
         // SAFETY: it is written.

@@ -14,13 +14,13 @@ use super::{
 };
 use crate::kernel::{Memory, ProbeRead, Sock, Tcp, state};
 
-/// Stands for a group whose number is already in use by another.
+/// The number of a group that gets none: its own is in use by another, or the map is full.
 const NONE: u64 = u64::MAX;
 
 /// Notes the port of a close that sends its FIN in this state: until the peer's FIN has come, data may
 /// arrive for it.
 pub(crate) fn note_port<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8, port: u16) {
-    // Nearly always the first: compared alone, it takes no test of bits.
+    // Nearly always the first state: comparing it alone avoids a test of bits.
     if state == state::ESTABLISHED
         || matches!(
             core::hint::black_box(state),
@@ -36,7 +36,7 @@ fn key<M: Memory>(sk: &Sock<M>, port: u16) -> u64 {
     lower_half(sk.net()) << 16 | u64::from(port)
 }
 
-/// Marks a local port with the group that closed there, whose counters these are.
+/// Marks a local port with the group that closed there. `counters` are the group's.
 pub(crate) fn mark(counters: *mut Counters, group: &Group, key: u64) {
     let mut number = shared!(counters, number).get();
     if number == 0 {
@@ -89,7 +89,7 @@ fn mark_group(group: &Group, key: u64) {
     }
 }
 
-/// Records the number of a group, whose counters these are.
+/// Records the number of a group. `counters` are the group's.
 ///
 /// A [global function](super).
 #[inline(never)]
@@ -105,7 +105,7 @@ extern "C" fn write_down(counters: *mut Counters, group: *const Group) -> u32 {
         .is_err()
         && of(number) != Some(group)
     {
-        // The number is taken, or there is no room.
+        // The number is taken, or the map is full.
         number = NONE;
     }
     shared!(counters, number).set(number);

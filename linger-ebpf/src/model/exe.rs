@@ -44,7 +44,7 @@ fn of_exiting(task: &Task) -> (u64, u32) {
     }
 }
 
-/// A process releases its memory (`struct mm_struct`) as the last user.
+/// Keeps the executable of a process that releases its memory (`struct mm_struct`) as the last user.
 pub(crate) fn exit(mm: *const u8) {
     let task = Task::current();
     // Not on execve(2).
@@ -76,7 +76,7 @@ pub(crate) fn exit(mm: *const u8) {
 
 /// Records the path of the current task's executable, if that is not done yet.
 ///
-/// As [`path::learn_cgroup`].
+/// A [global function](super).
 #[inline(never)]
 #[unsafe(export_name = "linger_learn_current")]
 pub(crate) extern "C" fn learn_current(inode: u64, device: u64) -> u32 {

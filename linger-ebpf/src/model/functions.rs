@@ -8,14 +8,14 @@ use super::{
     again::are_ends_hooked_again, close, closers, in_flight::ThreadSlot, maps, orphan, reset,
 };
 
-/// `tcp_close` begins, before the socket lock.
+/// Begins a close at the entry of `tcp_close`, before the socket lock.
 pub(crate) fn outer_enter(sk: u64) {
     if let Some(place) = ThreadSlot::current() {
         begin(&place, sk);
     }
 }
 
-/// A socket in this state is released by its last holder, before `tcp_close` begins.
+/// Begins a close when a socket in this state is released by its last holder, before `tcp_close`.
 pub(crate) fn released(sk: &Sock<ProbeRead>, state: u8) {
     if let Some(place) = ThreadSlot::current()
         && let Some(close) = begin(&place, sk.address())
@@ -26,7 +26,7 @@ pub(crate) fn released(sk: &Sock<ProbeRead>, state: u8) {
     }
 }
 
-/// `__tcp_close` begins, under the socket lock: the inputs of its outcome no longer change.
+/// Decides a close at the entry of `__tcp_close`, under the socket lock: the inputs of its outcome no longer change.
 pub(crate) fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
     let Some(place) = ThreadSlot::current() else {
         return;
@@ -65,7 +65,7 @@ pub(crate) fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
     }
 }
 
-/// A close begins. If there is no room for it, its end counts that, because this may run several times.
+/// Begins a close. If its record finds no room, its end counts the loss, because this may run several times.
 fn begin(place: &ThreadSlot, sk: u64) -> Option<&'static mut Close> {
     let begun = close::begin(place, sk, 0);
     if begun.is_none() {
@@ -74,7 +74,7 @@ fn begin(place: &ThreadSlot, sk: u64) -> Option<&'static mut Close> {
     begun
 }
 
-/// A close is over and its socket stays, under both of its locks.
+/// Ends a close whose socket stays, under both of its locks.
 pub(crate) fn stays<M: Memory>(sk: &Sock<M>) {
     let Some(place) = ThreadSlot::current() else {
         return;
@@ -83,12 +83,12 @@ pub(crate) fn stays<M: Memory>(sk: &Sock<M>) {
         conclude(close, sk);
         close::finish(&place, close, sk);
     } else if place.take_unkept() || !are_ends_hooked_again() && sk.is_owned() {
-        // There was no room for it, or its beginning was missed. (Timers do not own the socket.)
+        // Its record found no room, or its beginning was missed. (Timers do not own the socket.)
         maps::lose(Lost::Close);
     }
 }
 
-/// A socket ends; called once per socket, in any context.
+/// Handles the end of a socket; called once per socket, in any context.
 pub(crate) fn destroyed<M: Memory>(sk: &Sock<M>) {
     let Some(place) = ThreadSlot::current() else {
         return;
@@ -109,7 +109,7 @@ pub(crate) fn destroyed<M: Memory>(sk: &Sock<M>) {
     }
 }
 
-/// Decides the outcome of a close that is about to end, if that is still open.
+/// Decides the outcome of a close that is about to end, if it is still undecided.
 fn conclude<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     if close.stage == stage::BEGUN && close.state != 0 {
         close::decide_late(close, sk);
@@ -117,7 +117,7 @@ fn conclude<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     close::waited(close, sk);
 }
 
-/// `__tcp_close` ends, still under the lock, and with it the close, unless that ended with its socket. Afterwards
+/// Ends a close at the end of `__tcp_close`, still under the lock, unless it has ended with its socket. Afterwards
 /// `tcp_close` only processes the segments that came in between and releases the socket.
 pub(crate) fn inner_exit() {
     let Some(place) = ThreadSlot::current() else {

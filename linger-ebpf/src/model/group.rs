@@ -19,7 +19,7 @@ pub(crate) fn note<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     (close.port, close.family) = connection(sk, close.left_out);
 }
 
-/// Port and family, if needed.
+/// The port and family of a connection, if needed.
 fn connection<M: Memory>(sk: &Sock<M>, left_out: u8) -> (u16, u8) {
     let port = if is_keyed(keyed::PORT) || left_out & setting::PORTS != 0 {
         sk.accepted_port()

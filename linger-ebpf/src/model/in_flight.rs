@@ -20,7 +20,7 @@ pub(crate) struct ThreadSlot {
 }
 
 impl ThreadSlot {
-    /// The one of the current thread.
+    /// The slot of the current thread.
     pub(crate) fn current() -> Option<Self> {
         let tid = current_tid();
         let slot = CLOSES.get_ptr_mut(Slot::index(tid))?;
@@ -52,7 +52,7 @@ impl ThreadSlot {
         self.record().filter(|close| close.sk == sk)
     }
 
-    /// Makes the record of a close that begins; there must be none. Returns `None` if there is no room.
+    /// Makes the record of a close of this thread, which must have none. Returns `None` if there is no room.
     pub(crate) fn keep(&self, sk: u64, start_ns: u64, flags: u8) -> Option<&'static mut Close> {
         if shared!(self.slot, owner).replace(0, Slot::owner(self.tid)) {
             // SAFETY: a field of a map value, which this thread owns until it clears the slot.
@@ -85,7 +85,7 @@ impl ThreadSlot {
         shared!(self.slot, crowded).add(change);
     }
 
-    /// Notes that there was no room for this thread's close. Several programs may do so.
+    /// Notes that the record of this thread's close found no room. Several programs may do so.
     pub(crate) fn note_unkept(&self) {
         shared!(self.slot, unkept).set(self.tid);
     }
@@ -121,7 +121,7 @@ fn begin(close: &mut Close, sk: u64, start_ns: u64, flags: u8) {
     close.left_out = maps::left_out();
 }
 
-/// Stores a close of this thread under its socket's address. Returns 0 if there is no room.
+/// Stores a close of this thread under its socket's address. Returns 0 if the map is full.
 ///
 /// A [global function](super).
 #[inline(never)]

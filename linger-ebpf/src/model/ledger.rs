@@ -10,13 +10,13 @@ use super::{
     shared::{copy, shared},
 };
 
-/// Stands for the time of a close whose return is not seen.
+/// The value for the time of a close whose return is not seen.
 pub(crate) const UNSEEN: u64 = u64::MAX;
 
 /// The initial counters of a group.
 static ZERO: Counters = Counters::ZERO;
 
-/// The counters of a group, or those of [`Group::OTHER`] if there is no room; never `None`. The group must be
+/// The counters of a group, or those of [`Group::OTHER`] if the ledger is full; never `None`. The group must be
 /// on the stack: before Linux 6.2 a map key must not lie in memory passed to a global function.
 pub(crate) fn counters(group: &Group) -> Option<*mut Counters> {
     if let Some(counters) = LEDGER.get_ptr_mut(group) {

@@ -1,4 +1,4 @@
-//! The maps, their sizes and why.
+//! The maps and their sizes, with the reasons.
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
@@ -23,7 +23,7 @@ use super::shared::shared;
 pub(crate) static LEDGER: PerCpuHashMap<Group, Counters> =
     PerCpuHashMap::with_max_entries(MAX_GROUPS, BPF_F_NO_PREALLOC);
 
-/// The counters of [`Group::SHARED`], which always have room.
+/// The counters of [`Group::SHARED`], which always exist.
 #[map]
 pub(crate) static SHARED: PerCpuArray<Counters> = PerCpuArray::with_max_entries(SHARED_GROUPS, 0);
 
@@ -136,7 +136,7 @@ static SOCKETS: Array<u64> = Array::with_max_entries(HINTS, BPF_F_MMAPABLE);
 #[map]
 static RESETS: Array<u64> = Array::with_max_entries(HINTS, 0);
 
-/// Payload of orphans for which there was no room.
+/// Payload of lost orphans, bytes.
 #[map]
 static LOST_ORPHAN_BYTES: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
@@ -159,7 +159,7 @@ pub(crate) static RINGS: ArrayOfMaps<RingBuf<Event, 4096>, { WATCHERS as usize }
 pub(crate) static WATCHED: HashMap<u64, Event> =
     HashMap::with_max_entries(MAX_WATCHED, BPF_F_NO_PREALLOC);
 
-/// What the programs were loaded for. Used only by the daemon, like [`PAST`].
+/// Metadata of the programs. Used only by the daemon, like [`PAST`].
 #[map]
 static ORIGIN: Array<PinMetadata> = Array::with_max_entries(1, 0);
 
@@ -181,7 +181,7 @@ pub(crate) fn lose(what: Lost) {
     }
 }
 
-/// Counts an orphan for which there was no room.
+/// Counts a lost orphan with its payload.
 pub(crate) fn lose_orphan(bytes: u32) {
     lose(Lost::Orphan);
     if let Some(count) = LOST_ORPHAN_BYTES.get_ptr_mut(0) {
@@ -227,7 +227,7 @@ pub(crate) fn is_new_reset(sk: u64, reset: u64) -> bool {
     is_new
 }
 
-/// What is left out, a set of [`linger_ebpf::setting`]s.
+/// The rules in use for leaving closes out, a set of [`linger_ebpf::setting`]s.
 pub(crate) fn left_out() -> u8 {
     SETTINGS
         .get_ptr_mut(0)
@@ -245,7 +245,7 @@ pub(crate) fn comm_verdict(comm: [u64; 2]) -> u64 {
     COMMS.get_ptr(&comm).map_or(0, |said| unsafe { *said })
 }
 
-/// Settings of a port.
+/// The settings of one port.
 pub(crate) struct Port {
     pub(crate) told: bool,
     pub(crate) allowed: bool,

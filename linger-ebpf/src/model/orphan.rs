@@ -34,8 +34,8 @@ const _: () = assert!(Fate::Delivered as u32 == 0);
 const ECONNABORTED: u32 = 103;
 const ECONNRESET: u32 = 104;
 
-/// A close sends its FIN while `bytes` of payload are outstanding. Returns whether there was room for a
-/// record.
+/// Makes the record for a close that sends its FIN while `bytes` of payload are outstanding. Returns whether it
+/// found room.
 pub(crate) fn expect(close: &mut Close, bytes: u32) -> bool {
     let mut kept = keep(close, bytes);
     if kept == EEXIST {
@@ -95,9 +95,9 @@ pub(crate) fn write_nobody(group: &mut MaybeUninit<Group>) -> *mut Group {
     group.as_mut_ptr()
 }
 
-/// The close is over while `outstanding` bytes of payload are in the send queue. Returns the bytes it leaves
-/// behind, which the caller counts with it: as many, but not more than at its decision, and none if its socket
-/// has ended. If not 0, `whose` is set: an orphan counts for the same group as its close.
+/// Leaves the orphan behind: its close is over while `outstanding` bytes of payload are in the send queue. Returns the
+/// bytes left behind, which the caller counts with the close: as many, but not more than at its decision, and none if
+/// its socket has ended. If not 0, `whose` is set: an orphan counts for the same group as its close.
 ///
 /// A [global function](super).
 #[inline(never)]
@@ -156,14 +156,14 @@ pub(crate) fn take_back(key: u64) {
     if let Some(Orphan { group, bytes, .. }) = take(key, orphan)
         && let Some(counters) = ledger::counters(&group)
     {
-        // Less one, and less its bytes.
+        // Subtracts one, and its bytes.
         shared!(counters, orphans.left).add(u64::MAX);
         shared!(counters, orphans.left_bytes).add(u64::from(bytes).wrapping_neg());
     }
 }
 
-/// The kernel resets a connection, for whatever reason. An orphan ends here already: where its socket does, the kernel
-/// may skip the program.
+/// Handles a reset of a connection by the kernel, for whatever reason. An orphan ends here already, because the kernel
+/// may skip the program at the end of its socket.
 pub(crate) fn reset<M: Memory>(sk: &Sock<M>, segment: &Segment) {
     if let Some((orphan, fate)) = note_reset(sk.address(), segment)
         && sk.flags().dead()
@@ -172,8 +172,8 @@ pub(crate) fn reset<M: Memory>(sk: &Sock<M>, segment: &Segment) {
     }
 }
 
-/// The kernel resets a connection, for whatever reason. If it is of an orphan, or may become one, returns its record, and
-/// its fate unless all its data has arrived.
+/// Notes why the kernel resets a connection. If the connection is an orphan's, or may become one, returns its record,
+/// and its fate unless all its data has arrived.
 pub(crate) fn note_reset(key: u64, segment: &Segment) -> Option<(*mut Orphan, Fate)> {
     if !maps::is_hinted(key) {
         return None;
@@ -188,14 +188,14 @@ pub(crate) fn note_reset(key: u64, segment: &Segment) -> Option<(*mut Orphan, Fa
     Some((orphan, fate))
 }
 
-/// A socket that may be an orphan ends, under its lock.
+/// Ends the orphan of a socket that ends, if it is one, under its lock.
 pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
     if let Some(orphan) = record(sk.address()) {
         end_record(sk, orphan, || fate(sk, shared!(orphan, omen).get()));
     }
 }
 
-/// The same, with its record, and its fate if payload is outstanding.
+/// [`end`] for an orphan with this record. `fate` returns its fate if payload is outstanding.
 fn end_record<M: Memory>(sk: &Sock<M>, orphan: *mut Orphan, fate: impl FnOnce() -> u32) {
     let key = sk.address();
     let Some(tcp) = sk.tcp() else { return };
@@ -260,7 +260,7 @@ extern "C" fn over(orphan: *const Orphan, lived_ns: u64) -> u32 {
     count_over(orphan, fate, lived_ns)
 }
 
-/// No RST answered the packet that ended an orphan: it was an RST from the peer.
+/// Counts an orphan whose end was a packet that no RST answered: an RST from the peer.
 fn by_peer(ended: &UndecidedOrphan) {
     let UndecidedOrphan {
         orphan, lived_ns, ..
@@ -268,7 +268,7 @@ fn by_peer(ended: &UndecidedOrphan) {
     count_over(orphan, Fate::PeerReset as u32, *lived_ns);
 }
 
-/// An RST answered the packet that ended an orphan: it was data.
+/// Counts an orphan whose end was a packet that an RST answered: data.
 fn by_data(ended: &UndecidedOrphan) {
     let UndecidedOrphan {
         orphan, lived_ns, ..
@@ -276,7 +276,7 @@ fn by_data(ended: &UndecidedOrphan) {
     count_over(orphan, Fate::LateData as u32, *lived_ns);
 }
 
-/// A socket answers a packet with an RST.
+/// Settles an orphan whose socket answers a packet with an RST.
 pub(crate) fn answered(key: u64) {
     if !maps::is_hinted(key) {
         return;
@@ -299,7 +299,7 @@ pub(crate) fn answered(key: u64) {
     });
 }
 
-/// Another socket at this address closes: the fate of the previous one can no longer change.
+/// Settles the previous orphan at an address where another socket closes: its fate can no longer change.
 pub(crate) fn displace(key: u64) {
     if maps::is_hinted(key) {
         settle_displaced(key);
@@ -341,8 +341,8 @@ extern "C" fn count_over(orphan: *const Orphan, fate: u32, lived_ns: u64) -> u32
     0
 }
 
-/// The kernel sets the timer of a socket. An orphan in `FIN_WAIT2` only waits for the peer's FIN, with
-/// all data acknowledged: some wait for long (`tcp_fin_timeout`, `TCP_LINGER2`), others end at once.
+/// Ends an orphan in `FIN_WAIT2` when the kernel sets its timer: it only waits for the peer's FIN, with all data
+/// acknowledged. Some wait for long (`tcp_fin_timeout`, `TCP_LINGER2`), others end at once.
 pub(crate) fn timer_set<M: Memory>(sk: &Sock<M>) {
     if maps::is_hinted(sk.address()) && sk.state() == state::FIN_WAIT2 && sk.flags().dead() {
         end(sk);

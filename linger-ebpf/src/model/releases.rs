@@ -41,7 +41,7 @@ pub(crate) fn is_close(registers: &Registers) -> bool {
     close != Constants::NO_SYSCALL && registers.syscall() == close
 }
 
-/// A socket is released by its last holder: from here on no other process works on it.
+/// Begins a close when the last holder releases a socket: from here on no other process works on it.
 pub(crate) fn release(sk: &Sock<ProbeRead>, is_closed: bool, has_peer: bool) {
     let Some(place) = ThreadSlot::current() else {
         return;
@@ -56,7 +56,7 @@ pub(crate) fn release(sk: &Sock<ProbeRead>, is_closed: bool, has_peer: bool) {
     }
 }
 
-/// A socket's state changes.
+/// Handles a change of a socket's state.
 pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
     // Only these follow a close.
     if !matches!(
@@ -118,14 +118,14 @@ fn is_over<M: Memory>(sk: &Sock<M>, state: u8) -> bool {
     match state {
         // Everything is acknowledged, though the socket may wait for the peer's FIN for long.
         state::FIN_WAIT2 => true,
-        // The end of the socket follows. A soft interrupt, which does not own it, may have come upon the program hooked
-        // there, so that the kernel skips it.
+        // The end of the socket follows. A soft interrupt, which does not own it, may have interrupted the program
+        // hooked there, which the kernel then skips.
         state::CLOSE => !sk.is_owned() && sk.flags().dead(),
         _ => false,
     }
 }
 
-/// A close begins to wait. Returns whether its return will be seen.
+/// Notes that a close begins to wait. Returns whether its return will be seen.
 fn wait() -> bool {
     if let Some(waits) = WAITS.get_ptr_mut(0) {
         shared!(waits, last_ns).set(now_ns());
@@ -161,7 +161,7 @@ fn park(close: &Close) {
     }
 }
 
-/// A socket sends an RST that answers no packet.
+/// Handles an RST that answers no packet.
 pub(crate) fn reset(sk: &Sock<ProbeRead>) {
     let address = sk.address();
     let close = ThreadSlot::current()
@@ -212,13 +212,13 @@ extern "C" fn withdraw(close: *const Close) -> u32 {
     if let Some(close) = unsafe { close.as_ref() }
         && let Some(counters) = ledger::counters(&group::of_close(close))
     {
-        // Less one.
+        // Subtracts one.
         shared!(counters, closes[Outcome::Graceful as usize]).add(u64::MAX);
     }
     0
 }
 
-/// A socket ends; called once per socket, in any context.
+/// Handles the end of a socket; called once per socket, in any context.
 pub(crate) fn destroy<M: Memory>(sk: &Sock<M>) {
     let address = sk.address();
     let Some(place) = ThreadSlot::current() else {
@@ -293,7 +293,7 @@ fn returns(close: &Close) -> bool {
     close.flags & flag::RETURNS != 0
 }
 
-/// The thread leaves a system call; if it has a close whose return is awaited, that call is close(2).
+/// Ends the close whose return is awaited, if this thread has one: then the system call that it leaves is close(2).
 pub(crate) fn exit_syscall() {
     let Some(place) = ThreadSlot::current() else {
         return;

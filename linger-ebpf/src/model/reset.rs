@@ -9,7 +9,7 @@ use super::again::is_hooked_again;
 use super::{close, group, ledger, maps, orphan, shared::shared};
 use crate::kernel::{Memory, ProbeRead, Sock, Tcp, state};
 
-/// A socket sends an RST. `close` is the record of the close in flight on this thread, for whatever
+/// Handles an RST that a socket sends. `close` is the record of the close in flight on this thread, for whatever
 /// socket; `number` returns the socket's address as a number, without a type known to the verifier.
 pub(crate) fn sent<M: Memory>(
     close: Option<&mut Close>,
@@ -72,7 +72,7 @@ fn is_due<M: Memory>(
         }
 }
 
-/// A close aborts instead of sending its FIN, which was not foreseen or whose decision was missed.
+/// Decides a close that aborts instead of sending its FIN: that was not foreseen, or the decision was missed.
 fn before_fin<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     let Some(tcp) = sk.tcp() else { return };
     let flags = sk.flags();
@@ -95,7 +95,7 @@ fn before_fin<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     close.flags |= flag::RESET;
 }
 
-/// A close aborts after its FIN: this outcome replaces the foreseen one.
+/// Decides a close that aborts after its FIN: this outcome replaces the foreseen one.
 pub(crate) fn after_fin<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     let Some(tcp) = sk.tcp() else { return };
     if close.stage == stage::BEGUN {

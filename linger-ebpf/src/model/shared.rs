@@ -54,14 +54,14 @@ impl Shared<u64> {
 }
 
 impl Shared<u32> {
-    /// As for 64 bits.
+    /// Adds, wrapping, as for 64 bits.
     pub(crate) fn add(&self, amount: u32) {
         // SAFETY: as promised to `new`; every writer adds atomically.
         unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::Relaxed }>(self.0, amount) };
     }
 }
 
-/// A zero unknown to the compiler, which writes known zeros by a loop over bytes.
+/// A zero unknown to the compiler, which would write known zeros in a loop over bytes.
 pub(crate) fn zero() -> u32 {
     let mut zero = 0;
     // SAFETY: a local.

@@ -3,8 +3,8 @@
 //! Before the end of a socket, only the arguments of `tcp_reset` distinguish an RST from the peer from
 //! data for a closed socket. The plan `tracepoint` does not see them, nor do the others where that hook
 //! is skipped. But data is answered with an RST, next, in the same context (net/ipv4/tcp_ipv4.c
-//! `tcp_v4_do_rcv`). The orphan waits here until that RST is sent, or would have been long ago: then it
-//! was the peer, which is settled by the next orphan that needs the place, or by a reader of the counts.
+//! `tcp_v4_do_rcv`). The orphan waits here until that RST is sent, or would have been long ago. In that case an RST
+//! from the peer ended it, and the next orphan that needs the place, or a reader of the counts, settles it.
 
 use linger_ebpf::{ANSWER_NS, Orphan, UNDECIDED_PLACES, UndecidedOrphan, hint};
 
@@ -27,8 +27,8 @@ fn places(sk: u64) -> [u32; 4] {
     [first, first ^ 1, first ^ 2, first ^ 3]
 }
 
-/// Keeps an orphan that ended now, and calls `settled` for those that waited long enough. Returns whether
-/// there was room.
+/// Keeps an orphan that ended now, in a free place or in that of one that waited long enough, for which it calls
+/// `settled`. Returns whether it found a place.
 pub(crate) fn put(
     orphan: &Orphan,
     lived_ns: u64,

@@ -52,7 +52,7 @@ pub(crate) fn note<M: Memory>(
     }
 }
 
-/// Until when any watcher except the daemon watches.
+/// The time until which any watcher except the daemon watches.
 fn until() -> u64 {
     let Some(watch) = WATCH.get_ptr(0) else {
         return 0;
@@ -140,7 +140,7 @@ fn write_who(event: &mut Event) {
     }
 }
 
-/// Whether a watcher may want this close, as far as known at its decision.
+/// Whether a watcher may want this close, by what is known at the decision.
 fn is_asked(place: u32, event: &Event) -> bool {
     let Some(filter) = filter(place, recall(&raw const event.start_ns)) else {
         return false;
