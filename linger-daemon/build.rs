@@ -1,16 +1,15 @@
-//! Notes which revision of the source is being built, for `linger_build_info`.
+//! Passes the revision of the source to the compiler, for `linger_build_info`.
 
 use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=LINGER_REVISION");
-    // Every commit and checkout adds a line there; HEAD itself does not change with a commit.
+    // Every commit and checkout appends a line to it; HEAD itself does not change with a commit.
     if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]) {
         println!("cargo::rerun-if-changed={log}");
     }
-    // A package is built from a plain copy of the source, or inside the repository of someone
-    // else: the environment says the revision then.
+    // A package is built from a plain copy of the source, or inside another repository: its build sets the variable.
     let revision = std::env::var("LINGER_REVISION")
         .ok()
         .or_else(|| git(&["rev-parse", "--short=12", "HEAD"]))

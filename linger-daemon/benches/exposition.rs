@@ -1,4 +1,4 @@
-//! What a scrape of a ledger full of groups costs: time, bytes, memory. Each is the best of a few.
+//! Measures a scrape of a ledger full of groups: time (best of [`ROUNDS`]), bytes, and peak memory.
 
 #[path = "../tests/web/large.rs"]
 mod large;
@@ -35,7 +35,7 @@ fn measure(name: &str, counters: fn(u64) -> Counters) {
     let exposition = metrics(&snapshot).read().expect("it can be read");
     for (name, format) in [("text", Format::Text), ("OpenMetrics", Format::OpenMetrics)] {
         report(name, groups, || {
-            let mut text = Taken(0);
+            let mut text = ByteCount(0);
             exposition.write(format, &mut text).expect("it takes all");
             text.0
         });
@@ -58,10 +58,10 @@ fn measure(name: &str, counters: fn(u64) -> Counters) {
     }
 }
 
-/// Counts bytes.
-struct Taken(usize);
+/// A writer that counts bytes and discards them.
+struct ByteCount(usize);
 
-impl Write for Taken {
+impl Write for ByteCount {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0 += bytes.len();
         Ok(bytes.len())
@@ -82,7 +82,7 @@ fn metrics(snapshot: &Arc<Snapshot>) -> Metrics {
     Metrics::new(Arc::new(move || Ok(Snapshot::clone(&snapshot))), facts)
 }
 
-/// Serves these metrics until the bench ends.
+/// Serves the metrics until the bench ends, and returns the address.
 fn serve(metrics: Metrics) -> SocketAddr {
     let anywhere = ListenAddr::Tcp(([127, 0, 0, 1], 0).into());
     let listeners = http::bind(&[anywhere]).expect("a port is free");
@@ -101,7 +101,7 @@ fn serve(metrics: Metrics) -> SocketAddr {
     address
 }
 
-/// Scrapes, and returns how many bytes came.
+/// Scrapes once, and returns the length of the response, bytes.
 fn get(address: SocketAddr, head: &str) -> usize {
     let mut stream = TcpStream::connect(address).expect("it is there");
     let request =
@@ -117,8 +117,11 @@ fn get(address: SocketAddr, head: &str) -> usize {
     }
 }
 
-/// Prints what this work takes, which returns a number of bytes.
-#[expect(clippy::cast_precision_loss, reason = "for people")]
+/// Prints the time, bytes and peak memory of `work`, which returns the bytes.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "figures are rounded for display"
+)]
 fn report(what: &str, groups: usize, work: impl Fn() -> usize) {
     fs::write("/proc/self/clear_refs", "5").expect("Linux has it");
     let before = memory("VmRSS:");
@@ -137,7 +140,7 @@ fn report(what: &str, groups: usize, work: impl Fn() -> usize) {
     );
 }
 
-/// A line of `/proc/self/status`, KiB.
+/// Reads a field of `/proc/self/status`, KiB.
 fn memory(what: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").expect("Linux has it");
     let line = status.lines().find_map(|line| line.strip_prefix(what));

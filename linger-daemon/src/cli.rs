@@ -1,4 +1,4 @@
-//! Arguments to command.
+//! The command line.
 #![expect(
     clippy::doc_markdown,
     reason = "these comments are help for a terminal"
@@ -106,7 +106,7 @@ pub struct PinsArgs {
 }
 
 impl PinsArgs {
-    /// The settings that these stand for.
+    /// Returns the settings that these flags set.
     #[must_use]
     pub fn settings(&self) -> Settings {
         Settings {

@@ -1,7 +1,7 @@
 //! The configuration: one TOML file, with a flag for every key.
 //!
 //! Flags override the environment, which overrides the file, which overrides the defaults. The keys are the fields of
-//! [`Config`] as serde names them; everything else asks it for them.
+//! [`Config`] as serde names them; all other code gets them from it.
 
 mod access;
 mod changes;
@@ -42,42 +42,43 @@ use crate::logging::LogFilter;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub struct Config {
-    /// Addresses that serve the metrics: at least one, unless sockets are passed to the daemon.
+    /// Addresses that serve the metrics, at least one. Sockets passed to the daemon replace them.
     #[serde(with = "listen_addr")]
     pub listen: Vec<ListenAddr>,
-    /// Who may read them, in the format of Prometheus' web configuration; everyone if `None`.
+    /// Web configuration in the format of Prometheus, which limits access to the metrics; if `None`, everyone may
+    /// read them.
     #[serde(with = "value::optional_path")]
     pub web_config_file: Option<PathBuf>,
-    /// Who may read the live figures without authentication.
+    /// Clients that may read the live figures without authentication.
     pub live: Access,
     /// The plan to use.
     pub plan: PlanChoice,
-    /// Whether programs and counts outlive the daemon.
+    /// True if programs and counts outlive the daemon.
     pub persist: bool,
-    /// The absolute path of the folder in a BPF file system in which they are pinned then.
+    /// Absolute path of the directory in a BPF file system where they are pinned if so.
     pub pins: PathBuf,
-    /// What to log.
+    /// The log filter.
     #[serde(deserialize_with = "value::parsed")]
     pub log_level: LogFilter,
-    /// The labels of groups, each once, in the order of [`Dimension`]. If empty: one group.
+    /// Labels of groups, each once, in the order of [`Dimension`]. Without any, there is one group.
     #[serde(deserialize_with = "value::sorted")]
     pub labels: Vec<Dimension>,
-    /// The ports that the label `port` distinguishes. Empty exactly if that label is not in use.
+    /// Ports that the label `port` distinguishes. Empty if and only if that label is not in use.
     #[serde(with = "ports")]
     pub ports: BTreeSet<u16>,
     /// Maximum number of groups, 1 to 65,536.
     pub max_groups: u32,
     /// Maximum number of series, at least 1,000 and `max_groups`.
     pub max_series: u32,
-    /// How long to keep an idle group; at least a second.
+    /// Time to keep an idle group, at least a second.
     #[serde(with = "value::duration")]
     pub retire_after: Duration,
     /// Maximum number of orphans followed, 1 to 4,194,304.
     pub max_orphans: u32,
-    /// How long to follow an orphan; at least a second.
+    /// Time to follow an orphan, at least a second.
     #[serde(with = "value::duration")]
     pub orphan_ttl: Duration,
-    /// Which closes get a group of their own.
+    /// Closes that get a group of their own.
     #[serde(flatten)]
     pub filter: Filter,
 }
@@ -105,7 +106,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Key fields in use, a set of [`keyed`] bits.
+    /// Returns the key fields in use, a set of [`keyed`] bits.
     #[must_use]
     pub fn keyed(&self) -> u32 {
         let units = if self.filter.has_units() {
@@ -116,7 +117,7 @@ impl Config {
         Dimension::keyed(&self.labels) | units
     }
 
-    /// Every key with its value as written in the file. Keys of a table contain a dot: `allow.units`.
+    /// Returns every key with its value as written in the file. Keys of a table contain a dot: `allow.units`.
     #[must_use]
     pub fn settings(&self) -> Vec<(String, Value)> {
         let mut settings = Vec::new();
@@ -132,14 +133,14 @@ impl Config {
         settings
     }
 
-    /// The value of a key, as written in the file.
+    /// Returns the value of a key, as written in the file.
     #[must_use]
     pub fn value(&self, key: &str) -> Option<Value> {
         let mut settings = self.settings().into_iter();
         settings.find_map(|(name, value)| (name == key).then_some(value))
     }
 
-    /// Sets a key; `None` if it does not accept the value.
+    /// Returns a copy with one key set; `None` if the key does not accept the value.
     fn with(&self, key: &str, value: Value) -> Option<Self> {
         let mut settings = Value::Table(self.to_table());
         let names = key.split('.');
@@ -152,7 +153,7 @@ impl Config {
     }
 }
 
-/// Every key, in the order of the file.
+/// Returns every key, in the order of the file.
 #[must_use]
 pub fn keys() -> &'static [String] {
     static KEYS: LazyLock<Vec<String>> = LazyLock::new(|| {

@@ -1,5 +1,4 @@
-//! The daemon `lingerd`: loads the programs of `linger-ebpf`, reads what they count and serves it
-//! to Prometheus.
+//! The daemon `lingerd`: loads the programs of `linger-ebpf`, reads their counts and serves them to Prometheus.
 
 #[forbid(unsafe_code)]
 pub mod attribution;

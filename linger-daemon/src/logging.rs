@@ -1,4 +1,4 @@
-//! The log: for people on a terminal, plain in a pipe, structured in the journal.
+//! The log: coloured on a terminal, plain in a pipe, structured in the journal.
 
 use std::env;
 use std::io::{self, IsTerminal as _};
@@ -12,15 +12,15 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
-/// The environment variable that says what is logged, unless the flag does.
+/// Environment variable of the log filter, which the flag overrides.
 pub const ENVIRONMENT: &str = "LINGER_LOG";
 
-/// What is logged: a level, or levels by module.
+/// A log filter: a level, or levels by module.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LogFilter(String);
 
 impl LogFilter {
-    /// The filter as it was written.
+    /// Returns the filter as it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -28,13 +28,13 @@ impl LogFilter {
 }
 
 impl Default for LogFilter {
-    /// Everything from `info` up.
+    /// Logs everything from `info` up.
     fn default() -> Self {
         Self("info".to_owned())
     }
 }
 
-/// Text that says no filter.
+/// Error: the text is not a valid filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no filter: give a level (error, warn, info, debug or trace), or levels by module")]
 pub struct NoFilter;
@@ -63,7 +63,7 @@ impl From<&LogFilter> for EnvFilter {
 pub struct Log(reload::Handle<EnvFilter, Registry>);
 
 impl Log {
-    /// Sets it up, on standard error. Call it once.
+    /// Sets up the log, on standard error or its journal. Call it once.
     pub fn init(filter: &LogFilter) -> Result<Self, TryInitError> {
         let stderr = io::stderr();
         let (journal, failure) = match journal_layer(&stderr) {
@@ -88,14 +88,15 @@ impl Log {
         Ok(Self(handle))
     }
 
-    /// Logs what this filter says from now on.
+    /// Replaces the filter.
     pub fn set(&self, filter: &LogFilter) {
-        // Fails only once the subscriber is gone, with which the process goes.
+        // Fails only once the subscriber is gone, which lives as long as the process.
         let _ = self.0.reload(EnvFilter::from(filter));
     }
 }
 
-/// The parser takes a misspelt level for the name of a module, and would log nothing else.
+/// Returns whether a directive is a level, or names a module or a span explicitly. The parser would take a misspelt
+/// level for the name of a module, and log nothing else.
 fn is_plausible(directive: &str) -> bool {
     let directive = directive.trim();
     directive.is_empty()
@@ -103,7 +104,7 @@ fn is_plausible(directive: &str) -> bool {
         || directive.parse::<LevelFilter>().is_ok()
 }
 
-/// The journal, if systemd connected standard error to it.
+/// Returns a layer for the journal if systemd connected standard error to it.
 fn journal_layer(stderr: impl AsFd) -> Option<io::Result<tracing_journald::Layer>> {
     let stream = env::var("JOURNAL_STREAM").ok()?;
     is_stream(stderr, &stream).then(|| {
@@ -112,8 +113,8 @@ fn journal_layer(stderr: impl AsFd) -> Option<io::Result<tracing_journald::Layer
     })
 }
 
-/// Whether `file` is what `JOURNAL_STREAM` names, by device and inode. A child with another
-/// standard error inherits the variable all the same.
+/// Returns whether `file` has the device and inode of `JOURNAL_STREAM`: children inherit the variable even if
+/// their standard error is another file.
 fn is_stream(file: impl AsFd, stream: &str) -> bool {
     fstat(file).is_ok_and(|status| stream == format!("{}:{}", status.st_dev, status.st_ino))
 }
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_journal_is_known_by_device_and_inode() {
+    fn the_journal_is_identified_by_device_and_inode() {
         let file = tempfile::tempfile().unwrap();
         let status = fstat(&file).unwrap();
         assert!(is_stream(

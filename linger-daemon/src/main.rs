@@ -1,4 +1,4 @@
-//! `lingerd`: arguments to command.
+//! `lingerd`: parses the arguments and runs the command.
 
 use std::io::IsTerminal as _;
 use std::path::Path;
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     match dispatch(&cli) {
         Ok(code) => code,
         Err(error) => {
-            // A configuration's problems begin with the places to look at, a line each.
+            // Each line of a configuration error begins with its location and needs no prefix.
             if error.is::<Invalid>() {
                 eprintln!("{error}");
             } else {
@@ -83,7 +83,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Removes what is pinned, and says whether there was anything.
+/// Detaches and removes the pinned programs, and prints whether there were any.
 fn unload(pins: &Path) -> Result<()> {
     let folder = pins.display();
     if let Some(pins) = Pins::existing(pins)? {
@@ -95,7 +95,7 @@ fn unload(pins: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes closes and says what they were; fails if nothing that was asked for by name was made.
+/// Makes closes and prints a report; exits with 1 if none could be made.
 fn exercise(options: &Exercise) -> Result<ExitCode> {
     let terminal = std::io::stderr().is_terminal();
     let report = exercise::run(&options.request, |done| {

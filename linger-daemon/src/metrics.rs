@@ -24,16 +24,16 @@ pub use self::series::series;
 use crate::ledger::Snapshot;
 use crate::live::{Live, RecentClose};
 
-/// Where a scrape gets its counts: reads the ledger once a call.
+/// Source of the counts of scrapes: each call reads the ledger once.
 pub type Source = Arc<dyn Fn() -> Result<Snapshot, SourceError> + Send + Sync>;
 
-/// Why the ledger could not be read.
+/// Reason why the ledger could not be read.
 pub type SourceError = Box<dyn Error + Send + Sync>;
 
-/// Where the views get the latest costly closes, newest first.
+/// Source of the latest costly closes for the views, newest first.
 pub type RecentSource = Arc<dyn Fn() -> Vec<RecentClose> + Send + Sync>;
 
-/// Facts that stay the same while the programs are attached.
+/// Facts that do not change while the programs are attached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// The plan in use.
@@ -44,13 +44,13 @@ pub struct Facts {
     pub host: String,
 }
 
-/// Why a scrape has no metrics to show.
+/// A failed scrape.
 #[derive(Debug, thiserror::Error)]
 pub enum ScrapeError {
     /// The ledger could not be read.
     #[error("the ledger cannot be read")]
     Ledger(#[source] SourceError),
-    /// Nothing came of it.
+    /// The thread of the scrape ended without a response.
     #[error("the answer ended before it had begun")]
     Unfinished,
     /// The metrics of the process could not be gathered.
@@ -66,7 +66,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Metrics of what `source` reads; no single closes are known.
+    /// Creates metrics from `source`, without recent closes.
     #[must_use]
     pub fn new(source: Source, facts: Facts) -> Self {
         Self {
@@ -82,7 +82,7 @@ impl Metrics {
         Self { recent, ..self }
     }
 
-    /// Facts about the daemon itself.
+    /// Returns the facts about the daemon itself.
     #[must_use]
     pub fn facts(&self) -> &Facts {
         &self.facts
@@ -90,7 +90,7 @@ impl Metrics {
 
     /// Reads the ledger.
     ///
-    /// Makes system calls, so it blocks, for milliseconds.
+    /// Blocks for milliseconds, in system calls.
     pub fn read(&self) -> Result<Exposition, ScrapeError> {
         let at = SystemTime::now();
         let started = Instant::now();
@@ -107,7 +107,7 @@ impl Metrics {
         })
     }
 
-    /// The live view of a reading.
+    /// Returns the live view of a reading.
     #[must_use]
     pub fn live(&self, exposition: &Exposition) -> Live {
         Live::of(exposition, (self.recent)())

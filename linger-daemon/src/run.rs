@@ -1,4 +1,4 @@
-//! `lingerd run`: attach, count, serve.
+//! `lingerd run`: attaches, counts and serves.
 
 mod counting;
 mod maintain;
@@ -24,7 +24,7 @@ use crate::notify::Manager;
 use crate::privileges;
 use crate::probe::{Attachment, Pins, PinsError};
 
-/// Runs until a signal ends it. Then everything is detached. SIGHUP has `sources` read again.
+/// Runs until SIGTERM or SIGINT, then detaches everything that is not pinned. SIGHUP reloads `sources`.
 pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     memory::keep_together();
     memory::refuse_huge_pages();
@@ -49,7 +49,7 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     };
     let pins = open_pins(&config)?;
     let counting = Counting::begin(&config, pins.as_ref())?;
-    // Its closes are over before the daemon is ready.
+    // Wait until the process has closed its connections before the daemon is ready.
     drop(starting);
     state.attached(counting.metrics()?);
     for place in &places {
@@ -76,10 +76,10 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
         };
         http::serve(listeners, state, Limits::DEFAULT, stopping).await
     })?;
-    // Nothing waits for a scrape that still runs.
+    // Do not wait for a scrape that is still running.
     runtime.shutdown_background();
     if pins.is_some() {
-        // The next daemon shows what the last scrape has shown.
+        // The next daemon must show what the last scrape has shown.
         lock(&counting.ledger).maintain()?;
     }
     drop(counting);
@@ -91,7 +91,7 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     Ok(())
 }
 
-/// Where programs and counts are kept, if they are to be.
+/// Opens the directory of pinned programs and counts if they are to persist; else warns of those of another lingerd.
 fn open_pins(config: &Config) -> Result<Option<Pins>, PinsError> {
     if config.persist {
         return Pins::open(&config.pins).map(Some);
@@ -106,10 +106,11 @@ fn open_pins(config: &Config) -> Result<Option<Pins>, PinsError> {
     Ok(None)
 }
 
-/// Threads for what may block: scrapes, reloads, maintaining the ledger. Fewer than the service may have.
+/// Maximum number of threads for blocking work: scrapes, reloads, maintenance of the ledger. Below the limit of the
+/// service (`TasksMax=`).
 const MAX_THREADS: usize = 32;
 
-/// What systemd opened for the daemon, or else what the configuration says.
+/// Returns the sockets that systemd passed to the daemon, or else binds those of the configuration.
 fn listeners(config: &Config) -> Result<Listeners, BindError> {
     let Some(listeners) = http::passed()? else {
         return http::bind(&config.listen);
@@ -125,7 +126,7 @@ fn announce(place: &ListenAddr, scheme: &str) {
     }
 }
 
-/// What the service manager shows.
+/// Returns the status line that the service manager shows.
 fn status(attached: &Attachment, places: &[ListenAddr]) -> String {
     let places: Vec<_> = places.iter().map(ListenAddr::to_string).collect();
     format!(
@@ -135,7 +136,7 @@ fn status(attached: &Attachment, places: &[ListenAddr]) -> String {
     )
 }
 
-/// Done at the first SIGTERM or SIGINT.
+/// Returns a future that completes at the first SIGTERM or SIGINT.
 fn shutdown() -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

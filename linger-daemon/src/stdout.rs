@@ -1,10 +1,10 @@
-//! What commands print.
+//! Output of the commands.
 
 use std::io::{self, ErrorKind, Write as _};
 
 use serde::Serialize;
 
-/// Prints to stdout. A closed pipe is no error: its reader has read enough.
+/// Prints to stdout. A closed pipe is not an error: its reader has read enough.
 pub fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -13,7 +13,7 @@ pub fn print(text: &str) -> io::Result<()> {
     }
 }
 
-/// Prints JSON, indented.
+/// Prints a value as indented JSON.
 pub fn print_json(value: &impl Serialize) -> io::Result<()> {
     print(&(serde_json::to_string_pretty(value)? + "\n"))
 }

@@ -1,18 +1,18 @@
-//! Tables for people: cells aligned in columns, two blanks apart.
+//! Tables for terminals: cells aligned in columns, two spaces apart.
 
 use std::iter::repeat;
 
-/// The side to which a column's cells are aligned, and the column's least width in characters.
+/// Alignment of a column's cells, and the minimum width of the column in characters.
 #[derive(Clone, Copy)]
 pub(crate) enum Column {
-    /// Words.
+    /// For text.
     Left(usize),
-    /// Numbers.
+    /// For numbers.
     Right(usize),
 }
 
 impl Column {
-    /// This column, wide enough for a cell.
+    /// Returns the column, widened to fit a cell.
     fn widened(self, cell: &str) -> Self {
         let width = cell.chars().count();
         match self {
@@ -29,7 +29,7 @@ impl Column {
     }
 }
 
-/// Aligns the cells of one row. Cells beyond the last column stay as they are.
+/// Formats one row without trailing spaces. Cells beyond the last column are not aligned.
 pub(crate) fn row(columns: &[Column], cells: &[impl AsRef<str>]) -> String {
     let columns = columns.iter().copied().chain(repeat(Column::Left(0)));
     let cells = cells.iter().zip(columns);
@@ -38,7 +38,7 @@ pub(crate) fn row(columns: &[Column], cells: &[impl AsRef<str>]) -> String {
     row.trim_end().to_owned()
 }
 
-/// Lines of rows whose columns are as wide as their widest cell.
+/// Formats rows as lines, with each column at least as wide as its widest cell.
 pub(crate) fn table(columns: &[Column], rows: &[impl AsRef<[String]>]) -> String {
     let mut columns = columns.to_vec();
     for row in rows {
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_align_what_has_a_column_and_end_without_blanks() {
+    fn cells_are_aligned_by_their_columns_without_trailing_spaces() {
         let columns = [Column::Left(4), Column::Right(3)];
         assert_eq!(row(&columns, &["a", "1", "rest"]), "a       1  rest");
         assert_eq!(row(&columns, &["wider", "1234"]), "wider  1234");

@@ -1,6 +1,6 @@
-//! Numbers and names as the terminal shows them: short, and safe to print.
+//! Formats numbers and names for the terminal: short, and safe to print.
 
-/// A count, or counts for each second, in at most six characters: `0`, `0.35`, `1234`, `12.3k`.
+/// Formats a count, or a count per second, in at most six characters: `0`, `0.35`, `1234`, `12.3k`.
 pub(crate) fn count(value: f64) -> String {
     if value < 10_000.0 && value.fract() == 0.0 {
         return format!("{value}");
@@ -11,7 +11,7 @@ pub(crate) fn count(value: f64) -> String {
     scaled(value, 1000.0, &["", "k", "M", "G", "T", "P", "E"])
 }
 
-/// Bytes, or bytes for each second, in at most seven characters: `1023B`, `1.23MiB`.
+/// Formats bytes, or bytes per second, in at most seven characters: `1023B`, `1.23MiB`.
 pub(crate) fn bytes(value: f64) -> String {
     if value < 1024.0 && value.fract() == 0.0 {
         return format!("{value}B");
@@ -23,19 +23,19 @@ pub(crate) fn bytes(value: f64) -> String {
     )
 }
 
-/// A time in at most seven characters: `350µs`, `12.3ms`, `1.23s`, `12m05s`, `3d04h`.
+/// Formats a duration in at most seven characters: `350µs`, `12.3ms`, `1.23s`, `12m05s`, `3d04h`.
 pub(crate) fn seconds(value: f64) -> String {
     match value {
         0.0 => "0".to_owned(),
         ..0.000_999_5 => digits(value * 1e6) + "µs",
         ..0.9995 => digits(value * 1e3) + "ms",
         ..59.95 => digits(value) + "s",
-        // What rounds up to a minute is one.
+        // Round up to a minute, not to 60.0s.
         _ => long(value.max(60.0)),
     }
 }
 
-/// A time of minutes or more.
+/// Formats a duration of a minute or more.
 fn long(value: f64) -> String {
     let (minutes, hours) = ((value / 60.0).floor(), (value / 3600.0).floor());
     match value {
@@ -45,7 +45,7 @@ fn long(value: f64) -> String {
     }
 }
 
-/// How long something took or lies back, by its largest unit: `now`, `12s`, `3m`, `5h`, `9d`.
+/// Formats a duration or an age in its largest unit: `now`, `12s`, `3m`, `5h`, `9d`.
 pub(crate) fn age(seconds: f64) -> String {
     match seconds {
         ..1.0 => "now".to_owned(),
@@ -59,7 +59,7 @@ pub(crate) fn age(seconds: f64) -> String {
 fn scaled(mut value: f64, step: f64, units: &[&str]) -> String {
     let mut units = units.iter();
     let mut unit = units.next().unwrap_or(&"");
-    // What would round up to the next unit is written as that.
+    // A value that would round up to the next unit is written in that unit.
     while value >= step - 0.5 {
         let Some(next) = units.next() else { break };
         (value, unit) = (value / step, next);
@@ -67,7 +67,7 @@ fn scaled(mut value: f64, step: f64, units: &[&str]) -> String {
     digits(value) + unit
 }
 
-/// Three digits of a number below 1024; what is smaller than those can say does not look like nothing.
+/// Formats a number below 1024 with three digits; one that would round to zero as `<0.01`.
 fn digits(value: f64) -> String {
     match value {
         ..=0.0 => "0".to_owned(),
@@ -78,8 +78,7 @@ fn digits(value: f64) -> String {
     }
 }
 
-/// A name in which nothing can change the terminal, or the direction or order of what it shows:
-/// such characters are written as escapes.
+/// Escapes the characters of a name that could control the terminal, or change the direction or order of its text.
 pub(crate) fn escape_for_terminal(name: &str) -> String {
     let mut text = String::with_capacity(name.len());
     for character in name.chars() {
@@ -92,7 +91,7 @@ pub(crate) fn escape_for_terminal(name: &str) -> String {
     text
 }
 
-/// Neither a control character nor one that formats others: direction, joining, tags.
+/// Returns whether a character is neither a control nor a format character (direction, joining, tags).
 fn is_harmless(character: char) -> bool {
     !character.is_control()
         && !matches!(
@@ -174,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn names_keep_their_letters_and_lose_their_power() {
+    fn control_and_format_characters_of_names_are_escaped() {
         for (name, shown) in [
             ("nginx.service", "nginx.service"),
             ("größe/数据", "größe/数据"),

@@ -1,7 +1,7 @@
-//! What this build is.
+//! Version and revision of this build.
 
 /// Version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The commit this build was made from, `unknown` if it was not made in a repository.
+/// Commit that this build was made from; `unknown` outside a repository, unless the build set `LINGER_REVISION`.
 pub const REVISION: &str = env!("LINGER_REVISION");

@@ -1,4 +1,4 @@
-//! The settings as flags: text, that the configuration reads like the values of its file.
+//! The settings as flags: text, which the configuration reads like the values of its file.
 #![expect(
     clippy::doc_markdown,
     reason = "these comments are help for a terminal"
@@ -142,7 +142,7 @@ pub struct Settings {
 }
 
 impl Cli {
-    /// Where the settings of a command come from.
+    /// Returns the sources of a command's settings.
     #[must_use]
     #[expect(
         clippy::missing_panics_doc,
@@ -160,7 +160,7 @@ impl Cli {
         }
     }
 
-    /// Sets up the log of a command that has no other settings.
+    /// Sets up the log by the flag and the environment, for commands that do not take its filter from the file.
     pub fn log(&self) -> Result<Log> {
         let filter = config::log_level(&self.sources(&Settings::default()))?;
         Ok(Log::init(&filter)?)

@@ -1,18 +1,18 @@
-//! Who may read `/live.json`, which shows processes and addresses.
+//! Access to `/live.json`, which shows processes and addresses.
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::Value;
 
-/// Who may read `/live.json` without a password or a certificate.
+/// Clients that may read `/live.json` without a password or a certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Access {
-    /// Nobody, not even with them.
+    /// None, not even with one of these.
     No,
     /// Clients on this host that address it by IP address or by its own name.
     #[default]
     Loopback,
-    /// Everyone.
+    /// All.
     Yes,
 }
 

@@ -1,4 +1,4 @@
-//! Changes of the configuration of a running daemon.
+//! Changes to the configuration of a running daemon.
 
 use std::fmt;
 
@@ -10,13 +10,13 @@ use super::{Config, Filter};
 /// A setting that the new configuration changes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
-    /// The setting.
+    /// The key.
     pub key: String,
     /// The value in effect.
     pub old: Value,
     /// The new value.
     pub new: Value,
-    /// Whether it applies without a restart.
+    /// True if it applies without a restart.
     pub applies: bool,
 }
 
@@ -30,7 +30,7 @@ impl fmt::Display for Change {
     }
 }
 
-/// The configuration in effect after a daemon that runs with `running` reloads `wanted`.
+/// Returns the configuration in effect after a daemon that runs with `running` reloads `wanted`.
 ///
 /// Listeners, access, the plan, the labels and the sizes of maps stay until the next start, and so do settings
 /// that would contradict them.
@@ -50,7 +50,7 @@ pub fn in_effect(running: &Config, wanted: &Config) -> Config {
         effect.max_series = wanted.max_series;
     }
     if running.keyed() & keyed::CGROUP == 0 {
-        // The programs do not read cgroups.
+        // The attached programs do not read cgroups.
         let Filter { allow, deny } = &running.filter;
         effect.filter.allow.units.clone_from(&allow.units);
         effect.filter.deny.units.clone_from(&deny.units);
@@ -58,7 +58,7 @@ pub fn in_effect(running: &Config, wanted: &Config) -> Config {
     effect
 }
 
-/// Every setting that `wanted` changes, in the order of the keys.
+/// Returns every setting that `wanted` changes, in the order of the keys.
 #[must_use]
 pub fn changes(running: &Config, wanted: &Config) -> Vec<Change> {
     let effect = in_effect(running, wanted).settings().into_iter();

@@ -1,6 +1,6 @@
 //! Reads the configuration file.
 //!
-//! Entries are taken one by one, with their lines, instead of deserializing the whole file: this reports all mistakes
+//! Entries are checked one by one, with their lines, instead of deserializing the whole file, to report all mistakes
 //! at once.
 
 use std::borrow::Cow;
@@ -43,7 +43,7 @@ pub(crate) fn text(path: &Path) -> Result<String, FileError> {
     })
 }
 
-/// Checks the open file, which can no longer be replaced.
+/// Checks the file once it is open, and can no longer be replaced.
 fn check(file: &File, root: bool) -> Result<(), FileError> {
     const WRITABLE_BY_OTHERS: u32 = 0o002;
     let metadata = file.metadata()?;
@@ -59,7 +59,7 @@ fn check(file: &File, root: bool) -> Result<(), FileError> {
 /// A key with its value, or a problem if there is no such key.
 pub(super) type Entry = Result<(&'static str, RawValue), Problem>;
 
-/// Splits a file into its entries; fails with all errors if it is no TOML.
+/// Splits a file into its entries; fails with all errors if it is not valid TOML.
 pub(super) fn entries(text: &str, file: &Arc<Path>) -> Result<Vec<Entry>, Vec<Problem>> {
     let newlines: Vec<_> = text.match_indices('\n').map(|(at, _)| at).collect();
     let line = |at| newlines.partition_point(|&newline| newline < at) + 1;
@@ -94,9 +94,9 @@ pub(super) fn entries(text: &str, file: &Arc<Path>) -> Result<Vec<Entry>, Vec<Pr
     Ok(entries)
 }
 
-/// An entry of a table, which is empty or ends in a dot.
+/// Looks up the key of an entry of `table`, which is empty or ends in a dot.
 fn entry(table: &str, name: &str, value: RawValue) -> Entry {
-    // Quoted as in TOML where it must be: a dot within quotes does not select a table.
+    // Quote names as TOML requires it: a dot within quotes does not select a table.
     let is_bare = |character: char| character.is_ascii_alphanumeric() || "-_".contains(character);
     let name = if !name.is_empty() && name.chars().all(is_bare) {
         name.to_owned()
@@ -119,9 +119,9 @@ fn entry(table: &str, name: &str, value: RawValue) -> Entry {
     Err(Problem::key(&value.origin, &full, &why))
 }
 
-/// Suggests what an unknown key could be.
+/// Suggests known keys in place of an unknown one.
 fn hint(table: &str, name: &str) -> String {
-    /// Two letters out of five may be wrong.
+    /// Minimum likeness, 0 to 1: two letters out of five may be wrong.
     const NEAR: f64 = 0.6;
     if !table.is_empty() && keys().iter().any(|key| key == name) {
         return format!("{name} belongs above the first line in [ ]");

@@ -1,4 +1,4 @@
-//! Which closes get a group of their own.
+//! Selection of the closes that get a group of their own.
 
 use std::collections::BTreeSet;
 
@@ -11,28 +11,28 @@ use super::ports;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Filter {
-    /// Every non-empty list here must contain the close…
+    /// Every non-empty list here must contain the close.
     pub allow: Lists,
-    /// … and none of these lists may.
+    /// None of these lists may contain it.
     pub deny: Lists,
 }
 
 impl Filter {
-    /// Whether closes of this unit may get a group of their own.
+    /// Returns whether closes of this unit may get a group of their own.
     #[must_use]
     pub fn admits_unit(&self, unit: &str) -> bool {
         let Self { allow, deny } = self;
         (allow.units.is_empty() || allow.has_unit(unit)) && !deny.has_unit(unit)
     }
 
-    /// Whether closes of a process with this name may get a group of their own.
+    /// Returns whether closes of a process with this name may get a group of their own.
     #[must_use]
     pub fn admits_comm(&self, comm: &str) -> bool {
         let allowed = &self.allow.comms;
         (allowed.is_empty() || allowed.contains(comm)) && !self.deny.comms.contains(comm)
     }
 
-    /// Whether it lists units.
+    /// Returns whether the filter lists units.
     #[must_use]
     pub fn has_units(&self) -> bool {
         !self.allow.units.is_empty() || !self.deny.units.is_empty()
@@ -54,7 +54,7 @@ pub struct Lists {
 }
 
 impl Lists {
-    /// What is in both.
+    /// Returns the entries that are in both.
     pub(super) fn intersection(&self, other: &Self) -> Self {
         let units = self.units.iter().filter(|unit| other.units.contains(unit));
         Self {
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_patterns_cannot_say_is_refused() {
+    fn unsupported_patterns_are_refused() {
         let read = |text: &str| patterns::deserialize(toml::Value::from(vec![text]));
         for text in ["", "app-[0-9].service", "{a,b}.service", "a\nb", "\u{7f}"] {
             assert!(read(text).is_err(), "{text:?}");

@@ -14,22 +14,22 @@ use super::{Config, FileError, Invalid, Origin, Problem, file, keys};
 use crate::attribution::Dimension;
 use crate::logging::LogFilter;
 
-/// The default file.
+/// Path of the default file.
 pub const DEFAULT_PATH: &str = "/etc/linger/lingerd.toml";
 
 /// The sources of the settings.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
-    /// The file, which must exist. If `None`, [`DEFAULT_PATH`], which need not exist.
+    /// Path of the file, which must exist; `None` for [`DEFAULT_PATH`], which need not exist.
     pub file: Option<PathBuf>,
-    /// The values of flags by key: text, or an array of texts whose entries are separated by commas.
+    /// Values of flags by key: text, or an array of texts whose entries are separated by commas.
     pub flags: Table,
-    /// The environment variable of the log level.
+    /// Value of the environment variable of the log level.
     pub environment: Option<OsString>,
 }
 
 impl Sources {
-    /// The path of the file.
+    /// Returns the path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.file.as_deref().unwrap_or(Path::new(DEFAULT_PATH))
@@ -41,13 +41,13 @@ impl Sources {
 pub struct Effective {
     /// The settings.
     pub config: Config,
-    /// Whether there is a file.
+    /// True if there is a file.
     pub has_file: bool,
     origins: BTreeMap<String, Origin>,
 }
 
 impl Effective {
-    /// The origin of a key's value.
+    /// Returns the origin of a key's value.
     #[must_use]
     pub fn origin(&self, key: &str) -> &Origin {
         self.origins.get(key).unwrap_or(&Origin::Default)
@@ -65,7 +65,7 @@ pub fn load(sources: &Sources) -> Result<Effective, Invalid> {
     layers.finish()
 }
 
-/// The folder of pinned programs. Problems with other settings are warnings.
+/// Returns the directory of pinned programs. Problems with other settings are logged as warnings.
 pub fn pins(sources: &Sources) -> Result<PathBuf, Invalid> {
     const PINS: &str = "pins";
     let mut layers = Layers::default();
@@ -82,7 +82,7 @@ pub fn pins(sources: &Sources) -> Result<PathBuf, Invalid> {
     Ok(layers.effective.config.pins)
 }
 
-/// The log filter for commands that do not read the file.
+/// Returns the log filter for commands that do not take it from the file.
 pub fn log_level(sources: &Sources) -> Result<LogFilter, Invalid> {
     let mut layers = Layers::default();
     layers.environment(sources);
@@ -145,7 +145,7 @@ impl Layers {
         }
     }
 
-    /// Nothing is known of what the file sets.
+    /// Records the problems of a file whose settings cannot be known.
     fn unusable(&mut self, problems: impl IntoIterator<Item = Problem>) {
         self.bad.extend(keys().iter().cloned());
         self.problems.extend(problems);
@@ -209,7 +209,7 @@ impl Layers {
         }
     }
 
-    /// Reports a contradiction where `key` was set, unless the value of one of the two is unknown.
+    /// Reports a contradiction at the origin of `key`, unless the value of one of the two keys is unknown.
     fn contradiction(&mut self, key: &str, other: &str, why: &str) {
         if !self.bad.contains(key) && !self.bad.contains(other) {
             let problem = Problem::key(self.effective.origin(key), key, why);

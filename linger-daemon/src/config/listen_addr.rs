@@ -51,7 +51,7 @@ impl fmt::Display for ListenAddr {
     }
 }
 
-/// Reads one or several.
+/// Reads one address, or a list.
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ListenAddr>, D::Error> {
     let value = Value::deserialize(from)?;
     let list = value
@@ -63,7 +63,7 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<List
     Ok(addresses.into_iter().collect())
 }
 
-/// Writes a list unless there is one only.
+/// Writes a single address as text, any other number as a list.
 pub(super) fn serialize<S: Serializer>(addresses: &[ListenAddr], to: S) -> Result<S::Ok, S::Error> {
     match addresses {
         [one] => to.collect_str(one),

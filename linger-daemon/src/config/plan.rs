@@ -23,7 +23,7 @@ pub enum PlanChoice {
 }
 
 impl PlanChoice {
-    /// The plan, unless the choice is lingerd's.
+    /// Returns the plan; `None` leaves the choice to lingerd.
     #[must_use]
     pub const fn plan(self) -> Option<Plan> {
         match self {

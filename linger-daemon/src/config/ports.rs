@@ -1,4 +1,4 @@
-//! Sets of ports, as the file writes them: lists of ports and ranges.
+//! Sets of ports, written in the file as lists of ports and ranges.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -7,7 +7,7 @@ use serde::de::Error as _;
 use serde::{Deserialize as _, Deserializer, Serializer};
 use toml::Value;
 
-/// Ranges may overlap and come in any order.
+/// Reads a list of ports and ranges, which may overlap and come in any order.
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeSet<u16>, D::Error> {
     let ranges = Vec::<Value>::deserialize(from)?;
     let ranges: Option<Vec<_>> = ranges.iter().map(range).collect();
@@ -15,7 +15,7 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeSet
     Ok(ranges.into_iter().flatten().collect())
 }
 
-/// One port, or several in a row.
+/// Reads one port, or a range.
 fn range(value: &Value) -> Option<RangeInclusive<u16>> {
     let (first, last) = if let Some(port) = value.as_integer() {
         (port.try_into().ok()?, port.try_into().ok()?)
@@ -26,7 +26,7 @@ fn range(value: &Value) -> Option<RangeInclusive<u16>> {
     (0 < first && first <= last).then_some(first..=last)
 }
 
-/// Writes ports in a row as one range.
+/// Writes consecutive ports as one range.
 pub(super) fn serialize<S: Serializer>(ports: &BTreeSet<u16>, to: S) -> Result<S::Ok, S::Error> {
     let mut ranges: Vec<(u16, u16)> = Vec::new();
     for &port in ports {

@@ -1,4 +1,4 @@
-//! Problems with a configuration, one line each, and their places.
+//! Problems with a configuration, one line each, and the origins of values.
 
 use std::fmt;
 use std::io;
@@ -34,12 +34,12 @@ impl fmt::Display for Origin {
     }
 }
 
-/// The flag that overrides a key of the file; in the singular for lists in a table: `--allow-unit`.
+/// Returns the flag that overrides a key of the file; in the singular for lists in a table: `--allow-unit`.
 #[must_use]
 pub fn flag(key: &str) -> String {
     match key.split_once('.') {
         Some((table, list)) => format!("--{table}-{}", list.trim_end_matches('s')),
-        // As in all exporters.
+        // The name that all Prometheus exporters use.
         None if key == "web-config-file" => "--web.config.file".to_owned(),
         None => format!("--{key}"),
     }
@@ -49,13 +49,13 @@ pub fn flag(key: &str) -> String {
 #[derive(Debug, Error)]
 #[error("{text}")]
 pub struct Problem {
-    /// Its line in the file for sorting: 0 for the whole file, the maximum for what is not in it.
+    /// Line in the file, for sorting: 0 for the whole file, `usize::MAX` for a value from elsewhere.
     pub(super) line: usize,
     pub(super) text: String,
 }
 
 impl Problem {
-    /// Something is wrong with a key of the file; a flag names the key itself.
+    /// Describes a problem with a key. The origin alone identifies it if it is a flag or the environment variable.
     pub(super) fn key(origin: &Origin, key: &str, why: &str) -> Self {
         let (line, text) = match origin {
             Origin::Line(_, line) => (*line, format!("{origin}: {key}: {why}")),
@@ -66,10 +66,10 @@ impl Problem {
     }
 }
 
-/// Why a file cannot be used.
+/// A reason why a file cannot be used.
 #[derive(Debug, Error)]
 pub enum FileError {
-    /// Reading it fails.
+    /// It cannot be read.
     #[error("cannot be read: {0}")]
     Read(#[from] io::Error),
     /// A directory, a pipe, a device.
@@ -84,7 +84,7 @@ pub enum FileError {
     /// Larger than any file written by hand.
     #[error("is larger than 1 MiB, expected a few lines of text")]
     TooLarge,
-    /// Not text.
+    /// Not UTF-8 in this line, from 1.
     #[error("is not UTF-8 in line {0}, expected text")]
     NotUtf8(usize),
 }
@@ -94,7 +94,7 @@ pub enum FileError {
 pub struct Invalid(pub Vec<Problem>);
 
 impl fmt::Display for Invalid {
-    /// One line for each problem.
+    /// Writes one line for each problem.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lines = self
             .0

@@ -1,4 +1,4 @@
-//! Values of the file, the environment and flags, before a key accepts them.
+//! Values of the file, the environment and flags, before their validation.
 
 use std::collections::BTreeSet;
 
@@ -9,19 +9,19 @@ use toml::{Spanned, Table, Value};
 use super::value::expected;
 use super::{Config, Origin, Problem};
 
-/// A value before a key accepts it.
+/// A value before its validation.
 pub(super) struct RawValue {
     pub(super) origin: Origin,
-    /// The value, for messages.
+    /// The value as messages show it.
     pub(super) found: String,
-    /// What it may be: a word of a flag is text, and perhaps a number or a boolean. A list is empty here.
+    /// Possible readings: a word of a flag is text, and perhaps a number or a boolean. A list is empty here.
     candidates: Vec<Value>,
     /// The entries of a list.
     entries: Vec<RawValue>,
 }
 
 impl RawValue {
-    /// A word of a flag or the environment.
+    /// Creates a value from a word of a flag or the environment.
     pub(super) fn word(origin: Origin, word: &str) -> Self {
         let mut raw = Self::one(origin, quoted(word), word.into());
         raw.candidates.extend(word.parse().map(Value::Integer));
@@ -29,7 +29,7 @@ impl RawValue {
         raw
     }
 
-    /// The value of a flag: text, or an array of texts whose entries are separated by commas.
+    /// Reads the value of a flag: text, or an array of texts whose entries are separated by commas.
     pub(super) fn flag(key: &str, value: &Value) -> Self {
         let origin = || Origin::Flag(key.to_owned());
         let word = |word: &str| Self::word(origin(), word);
@@ -43,7 +43,7 @@ impl RawValue {
         Self::list(origin(), entries.map(str::trim).map(word).collect())
     }
 
-    /// A list, whose entries are checked one by one.
+    /// Creates a list, whose entries are checked one by one.
     fn list(origin: Origin, entries: Vec<Self>) -> Self {
         let found = if entries.is_empty() {
             "an empty list"
@@ -56,7 +56,7 @@ impl RawValue {
         }
     }
 
-    /// A value of the file; `line` says where an entry of a list stands.
+    /// Reads a value of the file; `line` returns the origin of a list's entry, by its offset.
     pub(super) fn toml(
         origin: Origin,
         value: Spanned<DeValue<'_>>,
@@ -75,13 +75,13 @@ impl RawValue {
             }
             DeValue::Table(_) => "a table".to_owned(),
         };
-        // No key accepts a table, nor a number too large for a value. Dates would be read as text.
+        // Dates, which keys would read as text, and numbers too large for a value become a table, which no key accepts.
         let value = Value::deserialize(ValueDeserializer::from(value)).ok();
         let value = value.filter(|value| !value.is_datetime());
         Self::one(origin, found, value.unwrap_or(Table::new().into()))
     }
 
-    /// A value that is not a list.
+    /// Creates a value that is not a list.
     pub(super) fn one(origin: Origin, found: String, value: Value) -> Self {
         Self {
             origin,
@@ -91,7 +91,7 @@ impl RawValue {
         }
     }
 
-    /// The value that a key accepts, or everything wrong with it.
+    /// Returns the value in the form that a key accepts; fails with all problems found.
     pub(super) fn check(&self, key: &str) -> Result<Value, Vec<Problem>> {
         let default = Config::default().value(key);
         let is_list = default.is_some_and(|value| value.is_array());
@@ -124,7 +124,7 @@ impl RawValue {
         }
     }
 
-    /// The first candidate that a key accepts, and how the file would write it.
+    /// Returns the first candidate that a key accepts, and its text as written in the file.
     fn accepted(&self, key: &str, wrap: impl Fn(Value) -> Value) -> Option<(Value, String)> {
         self.candidates.iter().find_map(|candidate| {
             let config = Config::default().with(key, wrap(candidate.clone()))?;
@@ -138,7 +138,7 @@ impl RawValue {
     }
 }
 
-/// Text in quotes, truncated if it is long.
+/// Quotes text, and truncates it if it is long.
 fn quoted(text: &str) -> String {
     const LONGEST: usize = 60;
     match text.char_indices().nth(LONGEST) {

@@ -36,13 +36,13 @@ fn settings(effective: &Effective) -> Vec<Setting> {
     settings.collect()
 }
 
-/// Every setting with its value and its origin, as JSON.
+/// Formats every setting with its value and its origin as JSON.
 pub fn json(effective: &Effective) -> serde_json::Result<String> {
     let json = serde_json::to_string_pretty(&settings(effective))?;
     Ok(json + "\n")
 }
 
-/// Every setting with its value and its origin, as a table.
+/// Formats every setting with its value and its origin as a table.
 #[must_use]
 pub fn table(effective: &Effective) -> String {
     let head = ["key", "value", "origin"].map(str::to_owned);

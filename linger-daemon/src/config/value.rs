@@ -1,4 +1,4 @@
-//! Valid values: how they are read and written, and how messages describe them.
+//! Valid values: their limits, their descriptions in messages, and their form in the file.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -20,7 +20,7 @@ pub(super) const SERIES: RangeInclusive<u32> = 1_000..=u32::MAX;
 /// Valid numbers of orphans.
 pub(super) const ORPHANS: RangeInclusive<u32> = 1..=4_194_304;
 
-/// Describes what a key accepts, or an entry of its list.
+/// Describes the values that a key, or an entry of its list, accepts.
 ///
 /// # Panics
 ///
@@ -66,7 +66,7 @@ fn one_of<T: ValueEnum>() -> String {
     format!("one of {}", names.join(", "))
 }
 
-/// Whether every value is within its limits.
+/// Returns whether every value is within its limits.
 pub(super) fn is_valid(config: &Config) -> bool {
     /// Maximum length of a process name, bytes.
     const LONGEST: usize = 15;
@@ -83,14 +83,14 @@ pub(super) fn is_valid(config: &Config) -> bool {
         && has_valid_comms(&config.filter.deny)
 }
 
-/// Reads text.
+/// Parses a value from text.
 pub(super) fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(
     from: D,
 ) -> Result<T, D::Error> {
     String::deserialize(from)?.parse().map_err(D::Error::custom)
 }
 
-/// Reads a list in any order.
+/// Reads a list, sorts it, and drops duplicates.
 pub(super) fn sorted<'de, D: Deserializer<'de>, T: Deserialize<'de> + Ord>(
     from: D,
 ) -> Result<Vec<T>, D::Error> {
@@ -114,7 +114,7 @@ pub(super) mod optional_path {
         Ok((!path.is_empty()).then(|| path.into()))
     }
 
-    #[expect(clippy::ref_option, reason = "serde gives it so")]
+    #[expect(clippy::ref_option, reason = "serde passes it so")]
     pub(crate) fn serialize<S: Serializer>(
         path: &Option<PathBuf>,
         to: S,
@@ -123,7 +123,7 @@ pub(super) mod optional_path {
     }
 }
 
-/// A time; a bare number is in seconds.
+/// A duration; a bare number is in seconds.
 pub(super) mod duration {
     use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! One scrape: what was read, and its text.
+//! One scrape: a reading of the ledger, and its text.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -13,30 +13,30 @@ use super::format::Format;
 use super::text::{Lines, Text, group_labels};
 use crate::ledger::Snapshot;
 
-/// Bytes that are gathered before they are passed on.
+/// Bytes to gather before they are written out.
 const BATCH: usize = 64 * 1024;
 
-/// All that one scrape shows.
+/// The contents of one scrape.
 pub struct Exposition {
-    /// When reading the snapshot began.
+    /// Time at which reading the snapshot began.
     pub(crate) at: SystemTime,
     pub(crate) snapshot: Snapshot,
     pub(crate) facts: Arc<Facts>,
-    /// How long reading the snapshot took.
+    /// Duration of reading the snapshot.
     pub(crate) reading: Duration,
     /// The `process_*` metrics.
     pub(super) process: Vec<MetricFamily>,
 }
 
 impl Exposition {
-    /// How many groups it shows.
+    /// Returns the number of groups.
     #[must_use]
     pub fn groups(&self) -> usize {
         self.snapshot.groups.len()
     }
 
-    /// Writes the metrics in this format, in batches of about 64 KiB: whole lines, and never more than the
-    /// series of one metric of one group beyond that.
+    /// Writes the metrics in this format, in batches of whole lines. A batch exceeds 64 KiB by at most the series of
+    /// one metric of one group, and those of the daemon itself.
     ///
     /// Fails only if `out` does.
     pub fn write(&self, format: Format, out: &mut impl Write) -> io::Result<()> {
@@ -61,7 +61,7 @@ impl Exposition {
                 }
             }
         }
-        // Their names come last in the alphabet.
+        // Their names sort after all others.
         for family in &self.process {
             write_process(family, &mut text);
         }
@@ -69,7 +69,7 @@ impl Exposition {
         pass_on(&mut text.bytes, out, 0)
     }
 
-    /// The value of a `process_*` metric; zero if the system does not say.
+    /// Returns the value of a `process_*` gauge; zero if it could not be gathered.
     pub(crate) fn process(&self, name: &str) -> f64 {
         let family = self.process.iter().find(|family| family.name() == name);
         let metric = family.and_then(|family| family.get_metric().first());
@@ -93,7 +93,7 @@ fn write_process(family: &MetricFamily, text: &mut Text) {
     }
 }
 
-/// Passes on what was gathered if it is a batch of this many bytes.
+/// Writes the gathered bytes to `out`, if there are at least `batch`.
 fn pass_on(bytes: &mut Vec<u8>, out: &mut impl Write, batch: usize) -> io::Result<()> {
     if bytes.len() >= batch {
         out.write_all(bytes)?;

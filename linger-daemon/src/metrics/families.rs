@@ -1,9 +1,8 @@
-//! Every metric that this daemon defines: its words, and how its series follow from what was counted.
+//! Every metric that this daemon defines: its texts, and how its series follow from the counts.
 //!
-//! A series of a group begins with the first thing it counts; there are no series of things that
-//! never happened. Bytes discarded are the exception: an outcome that can discard shows that it
-//! discarded nothing; and fates: with the first orphan of a group, all of them begin, because a loss is seen as the
-//! increase of a series that was there before.
+//! A series of a group begins with the first event that it counts, with two exceptions. The bytes discarded by an
+//! outcome that can discard are shown from its first close on, even if they are zero. The series of all fates begin
+//! with the first orphan of a group, because a loss is seen as the increase of a series that was there before.
 
 use std::sync::LazyLock;
 
@@ -14,7 +13,7 @@ use super::family::{Bounds, Family, Kind, Label, Rule, Series, Value};
 use crate::ledger::MapFill;
 use crate::version::{REVISION, VERSION};
 
-/// In the order of their names, in which an exposition has them.
+/// All families, sorted by name as in an exposition.
 pub(super) static FAMILIES: &[Family] = &[
     Family {
         name: "linger_build_info",
@@ -227,7 +226,7 @@ pub(super) static FAMILIES: &[Family] = &[
     },
 ];
 
-/// In the order of their names, in which an exposition has them.
+/// Sorts values by name, as in an exposition.
 fn by_name<T: Copy>(all: &[T], name: fn(T) -> &'static str) -> Vec<T> {
     let mut sorted = all.to_vec();
     sorted.sort_by_key(|&value| name(value));
@@ -240,7 +239,7 @@ static FATES: LazyLock<Vec<Fate>> = LazyLock::new(|| by_name(Fate::ALL, Fate::na
 
 static CAUSES: LazyLock<Vec<Cause>> = LazyLock::new(|| by_name(Cause::ALL, Cause::name));
 
-/// Ways in which payload queued for sending is thrown away.
+/// A way in which payload queued for sending is discarded.
 #[derive(Clone, Copy)]
 enum Loss {
     Close(Outcome),
@@ -263,7 +262,7 @@ impl Loss {
         }
     }
 
-    /// What a group lost so, if it ever could have.
+    /// Returns the bytes that a group lost in this way; `None` if it had no occasion to.
     fn discarded(self, counters: &Counters) -> Option<QueueBytes> {
         let orphans = &counters.orphans;
         match self {
@@ -281,14 +280,14 @@ fn nonzero(series: &mut dyn Series, labels: &[Label], count: u64) {
     }
 }
 
-/// Times, if there are any.
+/// Emits a histogram, unless it is empty.
 fn histogram(series: &mut dyn Series, labels: &[Label], times: &Times) {
     if times.count() > 0 {
         series.histogram(labels, times);
     }
 }
 
-/// A series of a group that ever had an orphan.
+/// Emits a series of a group that ever had an orphan.
 fn of_orphans(counters: &Counters, series: &mut dyn Series, count: fn(&Orphans) -> u64) {
     if counters.orphans.total() > 0 {
         series.count(&[], count(&counters.orphans));

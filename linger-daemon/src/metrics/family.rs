@@ -1,13 +1,13 @@
-//! What is fixed about one metric, and what takes its series.
+//! The definition of a metric, and the sink of its series.
 
 use linger_ebpf::{Counters, Times};
 
 use super::Exposition;
 
-/// The fixed part of a metric, and the rule by which its series follow from the counts.
+/// The definition of a metric, with the rule that derives its series from the counts.
 pub(super) struct Family {
     pub(super) name: &'static str,
-    /// What it counts, in which unit, and how to read it.
+    /// Its meaning, its unit, and how to read it.
     pub(super) help: &'static str,
     pub(super) kind: Kind,
     pub(super) rule: Rule,
@@ -18,7 +18,7 @@ pub(super) struct Family {
 pub(super) enum Kind {
     Counter,
     Gauge,
-    /// What the labels say is all; the value is 1.
+    /// Carries its information in its labels; the value is 1.
     Info,
     Histogram(Bounds),
 }
@@ -32,10 +32,10 @@ pub(super) enum Bounds {
     Lived,
 }
 
-/// Hands over the series of a metric, in the order of their labels' values.
+/// Emits the series of a metric, in the order of their labels' values.
 #[derive(Clone, Copy)]
 pub(super) enum Rule {
-    /// The series of one group. Its labels are not among those that the rule hands over.
+    /// The series of one group, without the group's own labels.
     Group(fn(&Counters, &mut dyn Series)),
     /// The series of the daemon itself.
     Daemon(fn(&Exposition, &mut dyn Series)),
@@ -47,15 +47,15 @@ pub(super) type Label<'a> = (&'static str, &'a str);
 /// The value of a sample.
 #[derive(Clone, Copy)]
 pub(super) enum Value {
-    /// A number of things.
+    /// A whole number.
     Count(u64),
-    /// A time in nanoseconds, shown in seconds.
+    /// A duration in nanoseconds, shown in seconds.
     Nanoseconds(u64),
     /// Anything else.
     Float(f64),
 }
 
-/// What takes the series of a metric: the text of an exposition, or a count of its lines.
+/// Sink of the series of a metric: the text of an exposition, or a counter of its lines.
 pub(super) trait Series {
     /// Takes one sample.
     fn sample(&mut self, labels: &[Label], value: Value);
@@ -63,7 +63,7 @@ pub(super) trait Series {
     /// Takes a histogram of times.
     fn histogram(&mut self, labels: &[Label], times: &Times);
 
-    /// Takes a sample that is a number of things.
+    /// Takes a sample that is a whole number.
     fn count(&mut self, labels: &[Label], count: u64) {
         self.sample(labels, Value::Count(count));
     }

@@ -17,7 +17,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The media type, for the header `Content-Type`.
+    /// Returns the media type, for the header `Content-Type`.
     #[must_use]
     pub const fn content_type(self) -> &'static str {
         match self {
@@ -26,7 +26,7 @@ impl Format {
         }
     }
 
-    /// The name of the family whose samples have this name. `OpenMetrics` takes the suffix of the type off.
+    /// Returns the name of the family of samples with this name. `OpenMetrics` strips the suffix of the type.
     pub(super) fn family_name(self, sample: &str, kind: Kind) -> &str {
         let suffix = match (self, kind) {
             (Self::OpenMetrics, Kind::Counter) => "_total",
@@ -36,7 +36,7 @@ impl Format {
         sample.strip_suffix(suffix).unwrap_or(sample)
     }
 
-    /// The name of a type. The text format has none for [`Kind::Info`].
+    /// Returns the name of a type. The text format has no type for [`Kind::Info`].
     pub(super) const fn type_name(self, kind: Kind) -> &'static str {
         match (kind, self) {
             (Kind::Counter, _) => "counter",
@@ -46,7 +46,7 @@ impl Format {
         }
     }
 
-    /// The unit that a family is declared to have: the text format declares none.
+    /// Returns the unit to declare for a family. The text format declares none.
     pub(super) fn unit(self, family: &str) -> Option<&'static str> {
         const UNITS: [&str; 2] = ["bytes", "seconds"];
         let (_, last) = family.rsplit_once('_')?;
@@ -54,12 +54,12 @@ impl Format {
         units.find(|&unit| unit == last)
     }
 
-    /// Whether this byte stands behind a backslash in a help text.
+    /// Returns whether this byte is escaped by a backslash in a help text.
     pub(super) const fn is_special_in_help(self, byte: u8) -> bool {
         matches!(byte, b'\\' | b'\n') || matches!((self, byte), (Self::OpenMetrics, b'"'))
     }
 
-    /// The end of the labels of each bucket, from within the quotes of its bound on.
+    /// Returns the end of the labels of each bucket, from its bound on: `0.1"} `.
     pub(super) fn bounds(self, bounds: Bounds) -> &'static [Vec<u8>; BUCKETS] {
         match (self, bounds) {
             (Self::Text, Bounds::Blocked) => &TEXT_BLOCKED,
@@ -69,7 +69,7 @@ impl Format {
         }
     }
 
-    /// What an exposition ends with.
+    /// Returns the end of an exposition.
     pub(super) const fn end(self) -> &'static [u8] {
         match self {
             Self::Text => b"",
@@ -78,7 +78,7 @@ impl Format {
     }
 }
 
-/// The ends of labels of a histogram's buckets.
+/// The ends of the labels of a histogram's buckets.
 type Ends = LazyLock<[Vec<u8>; BUCKETS]>;
 
 static TEXT_BLOCKED: Ends = LazyLock::new(|| ends(&BLOCKED_BOUNDS_NS, Format::Text));
@@ -93,7 +93,7 @@ fn ends(bounds_ns: &[u64; BUCKETS - 1], format: Format) -> [Vec<u8>; BUCKETS] {
             Some(&bound) => put_seconds(&mut bytes, bound),
             None => bytes.extend_from_slice(b"+Inf"),
         }
-        // OpenMetrics has bounds as floating-point numbers.
+        // OpenMetrics writes bounds as floating-point numbers.
         if format == Format::OpenMetrics && bytes.iter().all(u8::is_ascii_digit) {
             bytes.extend_from_slice(b".0");
         }
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bounds_are_the_contracts() {
+    fn bounds_match_the_contract() {
         for (format, bounds, contract) in [
             (
                 Format::Text,

@@ -1,4 +1,4 @@
-//! From a reading of the ledger to what the views show of it.
+//! Builds the live view from a reading of the ledger.
 
 mod largest;
 #[cfg(test)]
@@ -22,7 +22,7 @@ use crate::live::{
 use crate::version::{REVISION, VERSION};
 
 impl Live {
-    /// The live view of this reading, with the latest costly closes, newest first.
+    /// Builds the live view of a reading, with the latest costly closes, newest first.
     #[must_use]
     pub fn of(exposition: &Exposition, mut recent: Vec<RecentClose>) -> Self {
         let Exposition {
@@ -91,7 +91,7 @@ impl Sum<'_> {
         self.0.iter().map(|counters| count(counters)).sum()
     }
 
-    /// The counts that are not zero, by name.
+    /// Returns the counts that are not zero, by name.
     fn counts<T: Copy>(
         &self,
         all: &[T],
@@ -105,12 +105,12 @@ impl Sum<'_> {
         counts.filter(|(_, sum)| *sum > 0).collect()
     }
 
-    /// Closes by outcome.
+    /// Returns the closes by outcome.
     fn closes(&self) -> Counts {
         self.counts(Outcome::ALL, Outcome::name, Counters::closed)
     }
 
-    /// The queues from which there is payload, by name.
+    /// Returns the payload by queue that is not zero, by name.
     fn queues<T: Copy>(
         &self,
         all: &[T],
@@ -193,7 +193,7 @@ fn names(dimensions: &[Dimension]) -> impl Iterator<Item = String> {
 
 #[expect(
     clippy::cast_precision_loss,
-    reason = "exact for 104 days, and for people"
+    reason = "exact up to 104 days, and for display"
 )]
 fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9

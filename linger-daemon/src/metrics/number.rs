@@ -1,11 +1,11 @@
-//! Numbers as all formats write them.
+//! Numbers, in the form common to all formats.
 
 /// Writes a whole number.
 pub(super) fn put_count(bytes: &mut Vec<u8>, count: u64) {
     bytes.extend_from_slice(itoa::Buffer::new().format(count).as_bytes());
 }
 
-/// Writes nanoseconds as seconds: exactly, and with no more digits than that takes.
+/// Writes nanoseconds as seconds, exactly and without trailing zeros.
 pub(super) fn put_seconds(bytes: &mut Vec<u8>, ns: u64) {
     const NS: u64 = 1_000_000_000;
     put_count(bytes, ns / NS);

@@ -1,11 +1,11 @@
-//! How many series there are of a group.
+//! The number of series of a group.
 
 use linger_ebpf::{BUCKETS, Counters, Times};
 
 use super::families::FAMILIES;
 use super::family::{Label, Rule, Series, Value};
 
-/// How many series a group with these counters has.
+/// Returns the number of series of a group with these counters.
 #[must_use]
 pub fn series(counters: &Counters) -> usize {
     let mut count = Count(0);
@@ -26,7 +26,7 @@ impl Series for Count {
     }
 
     fn histogram(&mut self, _: &[Label], _: &Times) {
-        // Its sum and its count.
+        // The sum and the count are series of their own.
         self.0 += BUCKETS + 2;
     }
 }
@@ -37,7 +37,7 @@ mod tests {
     use crate::ledger::MOST_SERIES;
 
     #[test]
-    fn no_group_has_more_than_is_set_aside() {
+    fn a_group_with_every_counter_has_the_maximum_number_of_series() {
         let mut all = Counters::ZERO;
         all.closes.fill(1);
         for times in all.blocked.iter_mut().chain([&mut all.orphans.lived]) {

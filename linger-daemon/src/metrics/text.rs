@@ -1,4 +1,4 @@
-//! Lines of text, as the formats have them in common.
+//! Writes lines of text, in the syntax common to all formats.
 
 use std::io::Write as _;
 
@@ -9,16 +9,16 @@ use super::format::Format;
 use super::number::{put_count, put_seconds};
 use crate::attribution::{Dimension, Labels};
 
-/// Lines that follow one another, each complete.
+/// Text of an exposition, in complete lines.
 pub(super) struct Text {
     format: Format,
     pub(super) bytes: Vec<u8>,
-    /// What the bucket lines of one histogram have in common.
+    /// Common beginning of the bucket lines of one histogram.
     bucket: Vec<u8>,
 }
 
 impl Text {
-    /// No lines yet, in this format.
+    /// Creates an empty text in this format.
     pub(super) const fn new(format: Format) -> Self {
         Self {
             format,
@@ -28,8 +28,8 @@ impl Text {
     }
 }
 
-/// The labels of a group, ready for the series of any metric: without the closing brace, and
-/// without any brace if there are none.
+/// Formats the labels of a group for the series of any metric: without the closing brace, and without any brace if
+/// there are no labels.
 pub(super) fn group_labels(dimensions: &[Dimension], labels: &Labels) -> Vec<u8> {
     let mut bytes = Vec::new();
     let names = dimensions.iter().map(|dimension| dimension.name());
@@ -47,14 +47,14 @@ pub(super) struct Lines<'a> {
     name: &'a str,
     help: &'a str,
     kind: Kind,
-    /// The [`group_labels`] of the group whose series come.
+    /// The [`group_labels`] of the group whose series are being written.
     pub(super) group: &'a [u8],
-    /// Whether the lines that introduce the metric are there: not before its first series.
+    /// True once the lines that introduce the metric are written, just before its first series.
     introduced: bool,
 }
 
 impl<'a> Lines<'a> {
-    /// Lines of a metric of this name, behind all that is there.
+    /// Starts a metric of this name after the text written so far.
     pub(super) fn new(text: &'a mut Text, name: &'a str, help: &'a str, kind: Kind) -> Self {
         Self {
             text,
@@ -66,7 +66,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// What is written and may be taken away.
+    /// Returns the bytes written so far, which the caller may remove.
     pub(super) fn bytes(&mut self) -> &mut Vec<u8> {
         &mut self.text.bytes
     }
@@ -141,8 +141,8 @@ impl Series for Lines<'_> {
     }
 }
 
-/// Writes name and labels without the closing brace. Returns what has to stand before a further
-/// label: a comma, or the opening brace if there were none.
+/// Writes name and labels without the closing brace. Returns the separator before a further label: a comma, or the
+/// opening brace if there were no labels.
 fn put_series(bytes: &mut Vec<u8>, name: &str, suffix: &str, group: &[u8], labels: &[Label]) -> u8 {
     bytes.extend_from_slice(name.as_bytes());
     bytes.extend_from_slice(suffix.as_bytes());
@@ -163,7 +163,7 @@ fn put_label(bytes: &mut Vec<u8>, separator: u8, (name, value): Label) {
     bytes.push(b'"');
 }
 
-/// Writes text in which these bytes stand behind a backslash, the end of a line as the letter n.
+/// Writes text with the special bytes escaped by a backslash; a line feed becomes the letter n.
 fn put_escaped(bytes: &mut Vec<u8>, text: &str, special: impl Fn(&u8) -> bool) {
     let mut rest = text.as_bytes();
     while let Some(at) = rest.iter().position(&special) {
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn help_is_escaped_as_its_format_has_it() {
+    fn help_is_escaped_by_the_rules_of_its_format() {
         for (format, expected) in [
             (Format::Text, r#"a"b\\c\nd"#),
             (Format::OpenMetrics, r#"a\"b\\c\nd"#),

@@ -1,4 +1,4 @@
-//! Programs at work, and what reads their counts.
+//! The attached programs, and the ledger that reads their counts.
 
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,23 +20,23 @@ use crate::metrics::{Facts, Metrics, series};
 use crate::privileges;
 use crate::probe::{self, Attachment, LoadOptions, Pins};
 
-/// Programs at work, and what reads their counts.
+/// The attached programs, with the readers of their counts and of the latest costly closes.
 pub(super) struct Counting {
     pub(super) attached: Attachment,
     pub(super) ledger: Arc<Mutex<Ledger>>,
     recent: Arc<Mutex<RecentCloses>>,
-    /// Somebody has read the counts.
+    /// Notified after each reading of the counts.
     pub(super) read: Arc<Notify>,
 }
 
 impl Counting {
-    /// Has closes counted, and keeps only the capabilities that reading the counts takes.
+    /// Starts counting closes, and drops all capabilities that reading the counts does not need.
     pub(super) fn begin(config: &Config, pins: Option<&Pins>) -> Result<Self> {
         let (mut attached, (mut ledger, recent)) = attach(config, pins)?;
         ledger.of_programs(mem::take(&mut attached.programs));
         let ledger = Arc::new(Mutex::new(ledger));
         drop_privileges(&ledger)?;
-        // Reading the kernel's types took much.
+        // Reading the kernel's types took much memory.
         memory::release();
         Ok(Self {
             attached,
@@ -46,7 +46,7 @@ impl Counting {
         })
     }
 
-    /// Metrics that only read the counts: [`Self::maintenance`] has to follow.
+    /// Returns metrics that only read the counts: [`Self::maintenance`] has to follow.
     pub(super) fn metrics(&self) -> Result<Metrics> {
         let (ledger, read) = (Arc::clone(&self.ledger), Arc::clone(&self.read));
         self.metrics_of(move || {
@@ -56,7 +56,7 @@ impl Counting {
         })
     }
 
-    /// Metrics that maintain the ledger whenever they read it, for a view that is the only one.
+    /// Returns metrics that maintain the ledger whenever they read it, for a view that is its only reader.
     fn maintained_metrics(&self) -> Result<Metrics> {
         let ledger = Arc::clone(&self.ledger);
         self.metrics_of(move || {
@@ -82,7 +82,7 @@ impl Counting {
         Ok(Metrics::new(Arc::new(source), facts).with_recent(Arc::new(recent)))
     }
 
-    /// What maintains the ledger, and takes the latest costly closes from their ring.
+    /// Returns a function that maintains the ledger and takes the latest costly closes from their ring.
     pub(super) fn maintenance(
         &self,
     ) -> impl Fn() -> Result<(), LedgerError> + Send + Sync + 'static {
@@ -94,9 +94,9 @@ impl Counting {
     }
 }
 
-/// Attaches programs for a view of its own, which count as long as they are kept, whatever else runs.
+/// Attaches programs for a single view, which count until the [`Attachment`] is dropped, whatever else is attached.
 ///
-/// Gives up all capabilities that reading does not take: call it before other threads are started.
+/// Drops all capabilities that reading does not need: call it before other threads are started.
 pub(crate) fn alone(config: &Config) -> Result<(Attachment, Metrics)> {
     privileges::require()?;
     let counting = Counting::begin(config, None)?;
@@ -104,7 +104,7 @@ pub(crate) fn alone(config: &Config) -> Result<(Attachment, Metrics)> {
     Ok((counting.attached, metrics))
 }
 
-/// Attaches the programs, or takes over those that are pinned.
+/// Attaches the programs, or takes over the pinned ones.
 fn attach(config: &Config, pins: Option<&Pins>) -> Result<(Attachment, (Ledger, RecentCloses))> {
     let started = Instant::now();
     let options = LoadOptions {
@@ -141,7 +141,7 @@ fn attach(config: &Config, pins: Option<&Pins>) -> Result<(Attachment, (Ledger, 
     Ok((attached, counts))
 }
 
-/// Keeps no capability that maintaining and reading the ledger does not take.
+/// Drops all capabilities that maintaining and reading the ledger does not need.
 fn drop_privileges(ledger: &Mutex<Ledger>) -> Result<()> {
     let works = || {
         let mut ledger = lock(ledger);
@@ -159,7 +159,7 @@ pub(super) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The latest costly closes, newest first.
+/// Reads the latest costly closes, newest first.
 fn latest(ledger: &Mutex<Ledger>, recent: &Mutex<RecentCloses>) -> Vec<live::RecentClose> {
     let mut recent = lock(recent);
     recent.read(|cgroup_ids| lock(ledger).names(cgroup_ids));

@@ -1,4 +1,4 @@
-//! When the ledger is maintained, and the signs of life that come of it.
+//! The schedule of the ledger's maintenance, and the keep-alive messages to the service manager.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -11,19 +11,19 @@ use tracing::error;
 
 use crate::notify::Manager;
 
-/// How long the ledger may go without maintenance: the only timer of a daemon that no one scrapes. Far less than
-/// what maintenance has to keep alive, the leases of 60 seconds on sockets' returns and on the daemon's ring.
+/// Maximum time between maintenances: the only timer of a daemon that is not scraped. Far shorter than the leases of
+/// 60 seconds that maintenance has to renew, on sockets' returns and on the daemon's ring.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// How long after a reading the ledger is maintained: once its answer is on its way. This is also the least time
-/// between two maintenances, however fast the readings come.
+/// Delay of maintenance after a reading, for the response to be sent first. This is also the minimum time between
+/// two maintenances, however fast the readings come.
 const AFTER_READING: Duration = Duration::from_millis(100);
 
-/// Maintains the ledger without end, soon after each time it has been `read`, and every 10 seconds if nobody reads it.
+/// Maintains the ledger forever: soon after it has been `read`, and every 10 seconds if it is not read.
 ///
-/// Following the readings costs no wake-up of its own, since the daemon is awake then, and whoever scrapes again sees
-/// what has ended before the last scrape. The service manager is told after each time that this worked: maintenance
-/// that fails, or takes too long, tells nothing, and makes the watchdog expire.
+/// Maintenance after a reading costs no wake-up of its own, since the daemon is awake then, and the next scrape shows
+/// what ended before the last one. Each success is reported to the service manager: maintenance that fails or takes
+/// too long reports nothing, and lets the watchdog expire.
 pub(super) async fn maintain<E: Error + Send + Sync + 'static>(
     maintenance: impl Fn() -> Result<(), E> + Send + Sync + 'static,
     read: Arc<Notify>,
@@ -42,7 +42,7 @@ pub(super) async fn maintain<E: Error + Send + Sync + 'static>(
         match spawn_blocking(move || maintenance()).await {
             Ok(Ok(())) => manager.alive(),
             Ok(Err(error)) => error!("{:#}", anyhow::Error::from(error)),
-            // Only at the daemon's end.
+            // The runtime is shutting down.
             Err(_) => return,
         }
     }
@@ -60,18 +60,18 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_millis(10);
 
-    struct Maintained {
-        /// The socket of the manager that is told.
+    struct Maintenance {
+        /// Socket of the service manager.
         socket: UnixDatagram,
-        /// A message for each time it begins.
+        /// One message for each maintenance that begins.
         begun: Receiver<()>,
         read: Arc<Notify>,
     }
 
-    fn maintained(
+    fn start(
         patience: Option<Duration>,
         maintenance: impl Fn() -> io::Result<()> + Send + Sync + 'static,
-    ) -> Maintained {
+    ) -> Maintenance {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
@@ -91,56 +91,62 @@ mod tests {
             };
             runtime.block_on(maintain(maintenance, is_read, Arc::new(manager)));
         });
-        Maintained {
+        Maintenance {
             socket,
             begun,
             read,
         }
     }
 
-    fn told(socket: &UnixDatagram) -> io::Result<String> {
+    fn receive(socket: &UnixDatagram) -> io::Result<String> {
         let mut bytes = [0; 100];
         let length = socket.recv(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes[..length]).into_owned())
     }
 
     #[test]
-    fn each_maintenance_that_works_is_a_sign_of_life() {
-        let Maintained { socket, begun, .. } = maintained(Some(PATIENCE), || Ok(()));
+    fn each_successful_maintenance_is_reported() {
+        let Maintenance { socket, begun, .. } = start(Some(PATIENCE), || Ok(()));
         for _ in 0..3 {
-            assert_eq!(told(&socket).unwrap(), "WATCHDOG=1\n");
+            assert_eq!(receive(&socket).unwrap(), "WATCHDOG=1\n");
             begun.recv().unwrap();
         }
     }
 
     #[test]
-    fn one_that_fails_is_none() {
-        let Maintained { socket, begun, .. } =
-            maintained(Some(PATIENCE), || Err(io::Error::other("the map is gone")));
-        // The next one begins when the one before has been dealt with.
+    fn failed_maintenance_is_not_reported() {
+        let Maintenance { socket, begun, .. } =
+            start(Some(PATIENCE), || Err(io::Error::other("the map is gone")));
+        // Each begins after the one before has been handled.
         for _ in 0..3 {
             begun.recv().unwrap();
         }
         socket.set_nonblocking(true).unwrap();
-        assert_eq!(told(&socket).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(
+            receive(&socket).unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
     }
 
     #[test]
-    fn one_that_hangs_is_none_and_no_other_is_begun() {
-        let Maintained { socket, begun, .. } = maintained(Some(PATIENCE), || {
+    fn hanging_maintenance_is_not_reported_and_no_other_begins() {
+        let Maintenance { socket, begun, .. } = start(Some(PATIENCE), || {
             loop {
                 thread::park();
             }
         });
         begun.recv().unwrap();
         socket.set_read_timeout(Some(10 * PATIENCE)).unwrap();
-        assert_eq!(told(&socket).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(
+            receive(&socket).unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
         assert!(begun.try_recv().is_err());
     }
 
     #[test]
-    fn it_follows_a_reading_and_not_each_of_many() {
-        let Maintained { begun, read, .. } = maintained(None, || Ok(()));
+    fn maintenance_follows_readings_at_a_limited_rate() {
+        let Maintenance { begun, read, .. } = start(None, || Ok(()));
         assert!(begun.recv_timeout(10 * PATIENCE).is_err());
         let started = Instant::now();
         while begun.try_recv().is_err() {
@@ -149,7 +155,7 @@ mod tests {
         }
         let taken = started.elapsed();
         assert!(taken >= AFTER_READING, "{taken:?}");
-        // Long before the timer.
+        // Long before the timer expires.
         assert!(taken < EVERY / 2, "{taken:?}");
     }
 }

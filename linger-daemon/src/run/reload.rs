@@ -1,4 +1,4 @@
-//! SIGHUP: the configuration anew, while programs stay attached.
+//! SIGHUP: reloads the configuration while the programs stay attached.
 
 use std::sync::{Arc, Mutex};
 
@@ -13,7 +13,7 @@ use crate::notify::Manager;
 
 /// The running daemon with its configuration.
 pub(super) struct Running {
-    /// Where the configuration is read again.
+    /// Sources from which the configuration is reloaded.
     pub(super) sources: Sources,
     pub(super) config: Config,
     pub(super) ledger: Arc<Mutex<Ledger>>,
@@ -24,10 +24,10 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Reads the configuration again whenever the signal comes.
+    /// Reloads the configuration at each signal.
     pub(super) async fn reload_at(mut self, mut signal: Signal) {
         while signal.recv().await.is_some() {
-            // The file may be slow, and the ledger held by a scrape.
+            // Reading the file may be slow, and a scrape may hold the ledger's lock.
             let reloading = spawn_blocking(move || {
                 self.manager.reloading();
                 let refused = self.reload().err();
@@ -36,13 +36,13 @@ impl Running {
             });
             match reloading.await {
                 Ok(running) => self = running,
-                // Only at the daemon's end.
+                // The runtime is shutting down.
                 Err(_) => return,
             }
         }
     }
 
-    /// A line that says what runs and, if the settings were refused, that it goes on without them.
+    /// Returns the status line, which says so if new settings were refused and the old ones stay.
     fn status(&self, refused: Option<&Invalid>) -> String {
         let status = &self.status;
         match refused
@@ -58,7 +58,7 @@ impl Running {
         }
     }
 
-    /// Takes over what can change. A configuration with a mistake changes nothing.
+    /// Applies the settings that can change. An invalid configuration changes nothing.
     fn reload(&mut self) -> Result<(), Invalid> {
         let path = self.sources.path().display().to_string();
         let wanted = config::load(&self.sources).inspect_err(|invalid| {
@@ -69,7 +69,7 @@ impl Running {
         })?;
         let wanted = wanted.config;
         let changes = config::changes(&self.config, &wanted);
-        // Under the old level, which may show more than the new.
+        // Log with the old filter, which may show more than the new one.
         for change in &changes {
             if change.applies {
                 info!("{change}");
@@ -83,7 +83,7 @@ impl Running {
         Ok(())
     }
 
-    /// Tells everyone whose settings can change what is in effect.
+    /// Applies the settings in effect to the log and the ledger.
     fn apply(&self) {
         self.log.set(&self.config.log_level);
         if let Err(error) = super::lock(&self.ledger).reconfigure(&self.config) {

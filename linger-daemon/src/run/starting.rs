@@ -1,7 +1,7 @@
 //! Answers requests until the programs are attached, in a process of its own.
 //!
-//! A thread would not do: attaching takes a process with only one, and capabilities that nothing that parses requests
-//! should have.
+//! A thread would not do: attaching requires a single-threaded process, and capabilities that code that parses
+//! requests should not have.
 
 use std::io::{PipeReader, PipeWriter, pipe};
 use std::sync::Arc;
@@ -17,18 +17,19 @@ use crate::http::{self, Limits, Listeners, State};
 use crate::privileges;
 use crate::sys;
 
-/// A process without capabilities that serves what needs no programs. It ends when this is dropped, and with the daemon.
+/// A process without capabilities that answers until the programs are attached. It ends when this is dropped, and
+/// with the daemon.
 pub(super) struct Starting {
     process: Pid,
-    /// The process ends when this is closed.
+    /// Pipe whose closing ends the process.
     stop: Option<PipeWriter>,
 }
 
 impl Starting {
-    /// Serves on these sockets. Call it before other threads are started.
+    /// Starts serving on these sockets. Call it before other threads are started.
     pub(super) fn begin(listeners: &Listeners, state: &Arc<State>) -> Result<Self> {
         let (stopped, stop) = pipe()?;
-        // The new process has its own end of the pipe to close.
+        // The new process has to close its own copy of this end of the pipe.
         let mut stop = Some(stop);
         let process = sys::fork(|| {
             stop = None;
@@ -44,7 +45,7 @@ impl Starting {
 }
 
 impl Drop for Starting {
-    /// Has it close its connections, and waits for that.
+    /// Makes the process close its connections, and waits for its end.
     fn drop(&mut self) {
         drop(self.stop.take());
         let ended = waitpid(self.process, None);
@@ -63,7 +64,7 @@ fn serve(listeners: &Listeners, state: Arc<State>, stopped: PipeReader) -> Resul
     runtime.block_on(async {
         let mut stopped = Receiver::from_owned_fd(stopped.into())?;
         let stop = async {
-            // Nothing is written.
+            // Completes when the pipe is closed: nothing is ever written to it.
             let _ = stopped.read_u8().await;
         };
         http::serve(listeners.try_clone()?, state, Limits::DEFAULT, stop).await

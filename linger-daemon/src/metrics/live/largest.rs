@@ -1,4 +1,4 @@
-//! Which groups are shown where not all are.
+//! Selection of the groups to show where not all can be shown.
 
 use std::cmp::Reverse;
 
@@ -7,10 +7,10 @@ use linger_ebpf::{Counters, Outcome};
 /// A number by which groups are ranked.
 type Measure = fn(&Counters) -> u64;
 
-/// They take turns in choosing their largest group.
+/// Measures that take turns in choosing their largest group.
 const MEASURES: [Measure; 4] = [lost, aborted, blocked, closed];
 
-/// The indices of at most `most` groups that are the largest by some measure, ascending.
+/// Returns the indices of the groups that are largest by some measure, at most `most`, in ascending order.
 pub(super) fn largest(groups: &[&Counters], most: usize) -> Vec<usize> {
     let ranked = MEASURES.map(|measure| {
         let mut indices: Vec<_> = (0..groups.len()).collect();
@@ -34,23 +34,23 @@ pub(super) fn largest(groups: &[&Counters], most: usize) -> Vec<usize> {
         .collect()
 }
 
-/// Payload that was lost in any way, bytes.
+/// Returns the payload lost in any way, bytes.
 fn lost(counters: &Counters) -> u64 {
     discarded(counters) + lost_after_close(counters) + counters.unread_bytes
 }
 
-/// Payload that its closes threw away from their send queues, bytes.
+/// Returns the payload that the closes discarded from their send queues, bytes.
 pub(super) fn discarded(counters: &Counters) -> u64 {
     counters.discarded.iter().map(|bytes| bytes.sum()).sum()
 }
 
-/// Payload that was thrown away after its closes, bytes.
+/// Returns the payload discarded after the closes, bytes.
 pub(super) fn lost_after_close(counters: &Counters) -> u64 {
     let discarded = counters.orphans.discarded.iter();
     discarded.map(|bytes| bytes.sum()).sum()
 }
 
-/// Closes that gave their connection up.
+/// Returns the number of closes that aborted their connection.
 pub(super) fn aborted(counters: &Counters) -> u64 {
     let outcomes = Outcome::ALL.iter();
     outcomes
@@ -59,7 +59,7 @@ pub(super) fn aborted(counters: &Counters) -> u64 {
         .sum()
 }
 
-/// Time spent in close, nanoseconds.
+/// Returns the time spent in close, nanoseconds.
 pub(super) fn blocked(counters: &Counters) -> u64 {
     counters.blocked.iter().map(|times| times.sum_ns).sum()
 }

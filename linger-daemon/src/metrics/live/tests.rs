@@ -31,14 +31,14 @@ fn live(groups: Vec<(Labels, Counters)>, recent: Vec<RecentClose>) -> Live {
     metrics.live(&metrics.read().unwrap())
 }
 
-/// So many closes of an outcome.
+/// Returns the counters of `count` closes with an outcome.
 fn closes(outcome: Outcome, count: u64) -> Counters {
     let mut counters = Counters::ZERO;
     counters.closes[outcome.index()] = count;
     counters
 }
 
-/// So many closes, quick and harmless.
+/// Returns the counters of `count` closes that are quick and lose nothing.
 fn harmless(count: u64) -> Counters {
     let mut counters = closes(Outcome::Graceful, count);
     counters.blocked[0].buckets[0] = count;
@@ -46,7 +46,7 @@ fn harmless(count: u64) -> Counters {
 }
 
 #[test]
-fn of_many_groups_those_worst_in_any_way_are_shown_and_all_are_counted() {
+fn of_many_groups_the_largest_by_any_measure_are_shown_and_all_are_counted() {
     let mut groups: Vec<_> = (1..=1000)
         .map(|number| (format!("{number:04}"), harmless(number)))
         .collect();
@@ -77,7 +77,7 @@ fn of_many_groups_those_worst_in_any_way_are_shown_and_all_are_counted() {
 }
 
 #[test]
-fn a_group_that_is_worst_in_every_way_takes_one_place() {
+fn a_group_that_is_largest_by_every_measure_takes_one_place() {
     let groups = ["one", "two"].map(|unit| (Labels::new([unit]), harmless(2)));
     let live = live(groups.into(), Vec::new());
     assert_eq!(live.groups.len(), 2);
