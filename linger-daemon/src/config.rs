@@ -55,7 +55,7 @@ pub struct Config {
     pub plan: PlanChoice,
     /// True if programs and counts outlive the daemon.
     pub persist: bool,
-    /// Absolute path of the directory in a BPF file system where they are pinned if so.
+    /// Absolute path of the directory in a BPF file system in which `persist` pins them.
     pub pins: PathBuf,
     /// The log filter.
     #[serde(deserialize_with = "value::parsed")]

@@ -1,4 +1,4 @@
-//! The web endpoints, bounded in connections, sizes and times.
+//! The HTTP endpoints, bounded in connections, sizes and times.
 
 mod access;
 mod answer;
@@ -36,40 +36,40 @@ use crate::metrics::Metrics;
 /// Limits that no client can exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at a time. A further one takes the place of one that waits for its client; if none
-    /// does, it waits in the kernel's queue.
+    /// Maximum number of connections. A further one replaces one that waits for its client; if none does, it waits
+    /// in the kernel's queue.
     pub connections: usize,
-    /// From the start of a connection, or the last answer on it, to the end of the next request.
+    /// Time from the start of a connection, or the last response on it, to the end of the next request.
     pub request_time: Duration,
-    /// From a request until its answer is taken.
+    /// Time from a request to the beginning of its response; a second later, the client must have read all of it.
     pub answer_time: Duration,
-    /// How long a connection is kept; an answer that is due by then is still given.
+    /// Lifetime of a connection; a response in progress at its end is still finished.
     pub connection_time: Duration,
-    /// For all answers under way, once the server is to stop.
+    /// Time for all responses in progress, once the server is to stop.
     pub stop_time: Duration,
 }
 
 impl Limits {
-    /// For a host's own collectors and a few people with browsers.
+    /// Limits for a host's own collectors and a few browsers.
     pub const DEFAULT: Self = Self {
-        // A client whose request takes a while to come, from afar, is not pushed out at once by a
-        // flood; at some 20 KiB each, and well within the usual limit of 1,024 open files.
+        // Enough that a flood does not evict a distant client at once, whose request takes a while to arrive; at
+        // some 20 KiB each, and well within the usual limit of 1,024 open files.
         connections: 256,
         // Ample for one packet; short, so that idle clients do not occupy the connections.
         request_time: Duration::from_secs(5),
-        // The default scrape timeout of Prometheus: later, no one listens.
+        // The default scrape timeout of Prometheus, which does not wait longer.
         answer_time: Duration::from_secs(10),
-        // Ends clients that take an answer byte by byte.
+        // Ends clients that read a response byte by byte.
         connection_time: Duration::from_secs(60),
-        // A scrape takes milliseconds, and the daemon promises to be gone within a second.
+        // A scrape takes milliseconds, and the daemon promises to stop within a second.
         stop_time: Duration::from_millis(500),
     };
 }
 
-/// Scrapes at a time: one for each of a pair of Prometheus servers. More would only compete.
+/// Maximum number of concurrent scrapes: one for each of a pair of Prometheus servers. More would only compete.
 const MAX_SCRAPES: usize = 2;
 
-/// After a failure to accept, which is most often a lack of file descriptors.
+/// Pause after a failure to accept, which is most often a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The state behind the endpoints.
@@ -77,14 +77,14 @@ pub struct State {
     /// Set once the programs are attached.
     metrics: OnceLock<Arc<Metrics>>,
     scrapes: FairSemaphore,
-    /// Who may ask.
+    /// Rules for all requests.
     security: Security,
-    /// Who of them may see `/live.json`.
+    /// Clients that may also read `/live.json`.
     live: Access,
 }
 
 impl State {
-    /// The state before anything is attached: `/readyz` and `/metrics` answer 503. Everyone may ask.
+    /// Creates the state before the programs are attached: `/readyz` and `/metrics` answer 503. Allows all clients.
     #[must_use]
     pub fn new() -> Self {
         Self::secured(Security::none())
@@ -101,13 +101,13 @@ impl State {
         }
     }
 
-    /// Sets who may read `/live.json`.
+    /// Sets the clients that may read `/live.json`.
     #[must_use]
     pub fn live_for(self, live: Access) -> Self {
         Self { live, ..self }
     }
 
-    /// Declares the programs attached, and their counts readable. The first call counts.
+    /// Declares the programs attached, and their counts readable. Only the first call has an effect.
     pub fn attached(&self, metrics: Metrics) {
         self.metrics.get_or_init(|| Arc::new(metrics));
     }
@@ -119,9 +119,9 @@ impl Default for State {
     }
 }
 
-/// Answers on sockets of [`bind`] or [`passed`] until `shutdown` is done, then ends what is under way.
+/// Serves on sockets of [`bind`] or [`passed`] until `shutdown` completes, then finishes the responses in progress.
 ///
-/// Needs a tokio runtime with I/O and time. Fails only if the runtime cannot take the sockets.
+/// Needs a tokio runtime with I/O and time. Fails only if the runtime cannot register the sockets.
 pub async fn serve(
     listeners: Listeners,
     state: Arc<State>,
@@ -140,7 +140,7 @@ pub async fn serve(
                 tokio::spawn(serve_connection(stream, connection, state, limits, stopped));
             }
         }
-        // Those that are here go on before the next comes.
+        // Let the accepted connections proceed before the next is accepted.
         yield_now().await;
     }
     drop((listeners, stop));
@@ -148,7 +148,7 @@ pub async fn serve(
     Ok(())
 }
 
-/// Serves one connection that came through no listener, to its end.
+/// Serves one connection, given as a stream instead of by a listener, to its end.
 ///
 /// Needs a tokio runtime with I/O and time.
 pub async fn serve_stream(
@@ -161,7 +161,7 @@ pub async fn serve_stream(
     serve_connection(Box::new(stream), place, state, limits, stopped).await;
 }
 
-/// The next connection and its place.
+/// Accepts the next connection, and waits until it is admitted.
 async fn accept(
     listeners: &mut Accept,
     connections: &Arc<Connections>,

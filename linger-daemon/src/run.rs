@@ -49,7 +49,7 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     };
     let pins = open_pins(&config)?;
     let counting = Counting::begin(&config, pins.as_ref())?;
-    // Wait until the process has closed its connections before the daemon is ready.
+    // Wait until the starting process has closed its connections, before the daemon is ready.
     drop(starting);
     state.attached(counting.metrics()?);
     for place in &places {

@@ -1,4 +1,4 @@
-//! `lingerd top`: who closes how, and at what cost, on a terminal.
+//! `lingerd top`: shows on a terminal who closes how, and at what cost.
 
 mod column;
 mod draw;

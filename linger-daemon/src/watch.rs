@@ -1,4 +1,4 @@
-//! `lingerd watch`: closes as they happen, a line each.
+//! `lingerd watch`: shows closes as they happen, one line each.
 
 mod filter;
 mod line;
@@ -50,16 +50,16 @@ pub struct Options {
     plan: Option<PlanChoice>,
 }
 
-/// How often to renew the lease and look for units.
+/// Interval at which to renew the lease and look for units.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How many events to handle before checking for signals again.
+/// Number of events to handle before checking for signals again.
 const BATCH: usize = 64;
 
-/// How long to wait for a reader of the last lines.
+/// Time to wait for a reader of the last lines.
 const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What to do next.
+/// Result of showing a batch of events.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Progress {
     /// There may be more events.
@@ -83,7 +83,7 @@ pub fn watch(options: &Options, pins: &Path) -> Result<()> {
     };
     let mut session = Session::begin(options, pins)?;
     let shown = runtime.block_on(session.run(signals));
-    // Do not wait for a line without a reader.
+    // Do not wait for lines that have no reader.
     runtime.shutdown_background();
     if let Err(error) = shown
         && !is_closed(&error)
@@ -94,7 +94,7 @@ pub fn watch(options: &Options, pins: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether the reader is gone.
+/// Returns whether the error means that the reader is gone.
 fn is_closed(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref::<io::Error>();
     error.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
@@ -105,7 +105,7 @@ struct Session<'a> {
     options: &'a Options,
     programs: Programs,
     maps: WatchMaps,
-    /// The programs are this process's own: no service maintains their hooks.
+    /// Set if the programs are this process's own: no service maintains their hooks.
     own: Option<Attachment>,
     cgroups: Cgroups,
     namer: Namer,
@@ -113,14 +113,14 @@ struct Session<'a> {
     clock: Clock,
     lines: Lines,
     closes: u64,
-    /// How many missed events have been reported.
+    /// Number of missed events reported so far.
     missed: u64,
 }
 
-/// What is taken from the maps of the programs.
+/// The maps of the programs that are used.
 struct WatchMaps {
     watcher: Watcher,
-    /// The paths of cgroups, as the kernel has written them down.
+    /// Paths of cgroups, as recorded in the kernel.
     paths: HashMap<MapData, u64, RecordedPath>,
     undecided: Undecided,
     returns: Returns,
@@ -160,7 +160,7 @@ impl<'a> Session<'a> {
     async fn run(&mut self, [terminate, interrupt]: [io::Result<Signal>; 2]) -> Result<()> {
         let (mut terminate, mut interrupt) = (terminate?, interrupt?);
         let ring = self.maps.watcher.as_fd().try_clone_to_owned()?;
-        // SAFETY: the file is owned, so that it stays open, under this number, as long as it is registered.
+        // SAFETY: the descriptor is owned, so that it stays open, under this number, as long as it is registered.
         let ring: AsyncFd<OwnedFd> =
             unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }?;
         let mut tick = tokio::time::interval(TICK);
@@ -198,7 +198,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Shows the last events and losses, as far as they are read.
+    /// Shows the last events and losses, as far as there is a reader.
     async fn end(&mut self, out: &mut Output) -> Result<()> {
         self.maintain()?;
         for _ in 0..=RING_EVENTS / BATCH {

@@ -1,4 +1,4 @@
-//! Who may see `/live.json`, which tells processes and addresses.
+//! Access to `/live.json`, which shows processes and addresses.
 
 use std::net::IpAddr;
 use std::sync::LazyLock;
@@ -11,7 +11,7 @@ use nix::sys::utsname::uname;
 use super::listen::Peer;
 use crate::config::Access;
 
-/// Why a request is refused, or `known`: it came with a password or a certificate that was asked for.
+/// Returns the reason to refuse a request, if any. A `known` one carries a required password or certificate.
 pub(super) fn refusal<B>(
     access: Access,
     request: &Request<B>,
@@ -25,7 +25,7 @@ pub(super) fn refusal<B>(
             "/live.json tells processes and addresses, and is for this host alone: ask there, or give \
              lingerd passwords or certificates (--web.config.file), or live = true\n",
         ),
-        // A name that leads to this host may be anyone's: the page of another site would be let read.
+        // Any domain may resolve to this host (DNS rebinding), so the page of another site could read it.
         Access::Loopback if peer.is_some() && !asks_this_host(request) => Some(
             "/live.json is for those who ask this host by its address or its own name; otherwise it takes \
              live = true\n",
@@ -34,13 +34,13 @@ pub(super) fn refusal<B>(
     }
 }
 
-/// Whether it is on this host; those at a Unix socket are.
+/// Returns whether the client is on this host; clients of a Unix socket are.
 fn is_loopback(peer: Peer) -> bool {
     peer.is_none_or(|address| address.to_canonical().is_loopback())
 }
 
-/// Whether a request names this host by an address, as `localhost`, or by the name it has itself. One without a
-/// name is no browser's.
+/// Returns whether a request names this host by an address, as `localhost`, or by its own name. A request that names
+/// no host is not from a browser.
 fn asks_this_host<B>(request: &Request<B>) -> bool {
     static NAME: LazyLock<String> = LazyLock::new(|| {
         let names = uname().ok();
@@ -55,7 +55,7 @@ fn asks_this_host<B>(request: &Request<B>) -> bool {
     host.is_ok_and(|authority| is_own(authority.host(), &NAME))
 }
 
-/// Whether a host of a URI is an address, `localhost`, or this `name`, whole or up to its first dot.
+/// Returns whether the host of a URI is an address, `localhost`, or this `name`, in full or up to its first dot.
 fn is_own(host: &str, name: &str) -> bool {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     let address = host.trim_start_matches('[').trim_end_matches(']');
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_and_the_own_name_are_this_host() {
+    fn addresses_and_its_own_name_are_this_host() {
         let own = |host| is_own(host, "db1.example.net");
         for host in [
             "127.0.0.1",
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn those_on_this_host_are_let_in() {
+    fn clients_on_this_host_are_admitted() {
         let refused = |access: Access, host: Option<&str>, peer: Option<&str>, known| {
             let peer = peer.map(|peer| peer.parse().unwrap());
             refusal(access, &request(host), peer, known).is_some()
@@ -117,7 +117,7 @@ mod tests {
             assert!(refused(Access::Loopback, other, here, false));
             assert!(!refused(Access::Loopback, None, here, false));
         }
-        // A Unix socket, which no browser reaches.
+        // A Unix socket, which browsers cannot reach.
         assert!(!refused(Access::Loopback, other, None, false));
         let afar = Some("192.0.2.7");
         assert!(refused(Access::Loopback, own, afar, false));

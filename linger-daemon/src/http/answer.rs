@@ -1,4 +1,4 @@
-//! From request to answer.
+//! Answers requests.
 
 use hyper::body::Body;
 use hyper::{Method, Request, StatusCode, header};
@@ -14,7 +14,7 @@ use super::scrape::{View, scrape};
 use super::security::Verdict;
 use super::{State, negotiation};
 
-/// Answers one request by the time it is `due`; a long answer has only begun by then.
+/// Answers one request by the time it is `due`; a long response has only begun by then.
 pub(super) async fn answer(
     request: &Request<impl Body>,
     state: &State,
@@ -44,7 +44,7 @@ pub(super) async fn answer(
             let answer = text(StatusCode::UNAUTHORIZED, "Unauthorized\n");
             with(answer, header::WWW_AUTHENTICATE, "Basic")
         }
-        // Checking a password takes long, and must not take all of the time.
+        // Checking passwords is slow, and must not take up all of the time.
         Verdict::Busy => {
             let help = "too many passwords wait to be checked: try again\n";
             let answer = text(StatusCode::TOO_MANY_REQUESTS, help);
@@ -52,14 +52,14 @@ pub(super) async fn answer(
         }
     };
     if has_body {
-        // Its body is not read, so nothing can follow it.
+        // The body is not read, so no further request can follow it.
         with(answer, header::CONNECTION, "close")
     } else {
         answer
     }
 }
 
-/// Answers a request that may be answered, and is `refused` what is live, or not.
+/// Answers a permitted request; `refused` is the reason to refuse it `/live.json`, if any.
 async fn endpoint<B, F: Future<Output = Answer>>(
     request: &Request<B>,
     state: &State,
@@ -86,7 +86,7 @@ async fn endpoint<B, F: Future<Output = Answer>>(
     }
 }
 
-/// `/`: the page, which shows `/live.json`.
+/// Answers `/` with the page, which shows `/live.json`.
 fn page(gzip: bool) -> Answer {
     let Page {
         html,

@@ -1,4 +1,4 @@
-//! The body of an answer that may be too long to be held in memory.
+//! The body of a response that may be too long to be held in memory.
 
 use std::io::{self, Write};
 use std::mem;
@@ -12,31 +12,31 @@ use tokio::sync::{mpsc, oneshot};
 use super::connections::RequestGuard;
 use crate::metrics::ScrapeError;
 
-/// Up to so many bytes are an answer of known length. More are sent while they are made.
+/// Maximum size of a response of known length, bytes. A longer one is sent while it is generated.
 const WHOLE: usize = 1024 * 1024;
 
-/// Bytes in which the rest of a long answer is passed on, about.
+/// Approximate size of the chunks of a long response after the first, bytes.
 const CHUNK: usize = 64 * 1024;
 
-/// Chunks that are made ahead of the client.
+/// Number of chunks that are generated ahead of the client.
 const AHEAD: usize = 2;
 
-/// Bytes of a long body that wait for the client, about.
+/// Approximate size of the part of a long body that waits for the client, bytes.
 const MADE: usize = AHEAD * CHUNK;
 
-/// A body, as far as it is made when its answer begins.
+/// A body, as far as it is generated when its response begins.
 pub(super) enum ResponseBody {
-    /// All of it.
+    /// The complete body.
     Whole(Bytes),
-    /// It is longer, and still being made: chunks, and `None` once all is made.
+    /// A longer body that is still being generated: chunks, then `None` at its end.
     Long(mpsc::Receiver<Option<Bytes>>),
 }
 
 impl ResponseBody {
-    /// No body.
+    /// The empty body.
     pub(super) const NONE: Self = Self::Whole(Bytes::new());
 
-    /// The body, which ends the request when it has been sent or is dropped.
+    /// Returns the body in the type that hyper sends. It ends the request when it has been sent or is dropped.
     pub(super) fn of(self, request: RequestGuard) -> Either<Full<Bytes>, Stream> {
         match self {
             Self::Whole(bytes) => {
@@ -55,7 +55,7 @@ impl ResponseBody {
     }
 }
 
-/// A whole body. It is dropped when the last of it went to the client.
+/// A complete body, dropped when the last of it has been sent to the client.
 struct Held {
     bytes: Bytes,
     _request: RequestGuard,
@@ -67,21 +67,21 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-/// Where the body of an answer goes once it begins, or why there is none.
+/// Sends the body of a response once it begins, or the reason why there is none.
 pub(super) type ResponseSender = oneshot::Sender<Result<ResponseBody, ScrapeError>>;
 
-/// What makes a body writes it here, in a thread that may block.
+/// A body to be written by a thread that may block.
 ///
-/// An error means that the client is gone.
+/// A write error means that the client is gone.
 pub(super) struct Writer {
     bytes: Vec<u8>,
     client: mpsc::Sender<Option<Bytes>>,
-    /// Until the answer begins.
+    /// The channels of a response that has not begun yet.
     beginning: Option<(ResponseSender, mpsc::Receiver<Option<Bytes>>)>,
 }
 
 impl Writer {
-    /// A body whose beginning goes there.
+    /// Creates a body, whose beginning is sent to `answer`.
     pub(super) fn new(answer: ResponseSender) -> Self {
         let (client, chunks) = mpsc::channel(AHEAD);
         Self {
@@ -91,7 +91,7 @@ impl Writer {
         }
     }
 
-    /// Ends the body. One that is dropped instead is a failure for the client, too.
+    /// Ends the body. If it is dropped instead, the client gets an error as well.
     pub(super) fn finish(mut self) -> io::Result<()> {
         if let Some((answer, _)) = self.beginning.take() {
             let whole = ResponseBody::Whole(self.bytes.into());
@@ -101,7 +101,7 @@ impl Writer {
         self.send(None)
     }
 
-    /// Passes on what is gathered; the first time, the answer begins with it.
+    /// Passes on the gathered bytes; the first time, the response begins with them.
     fn pass_on(&mut self) -> io::Result<()> {
         if let Some((answer, chunks)) = self.beginning.take() {
             let long = ResponseBody::Long(chunks);
@@ -111,7 +111,7 @@ impl Writer {
         self.send(Some(bytes.into()))
     }
 
-    /// Waits until there is room for another chunk.
+    /// Sends a chunk; blocks while [`AHEAD`] chunks wait for the client.
     fn send(&self, chunk: Option<Bytes>) -> io::Result<()> {
         self.client.blocking_send(chunk).map_err(|_| gone())
     }
@@ -140,7 +140,7 @@ impl Write for Writer {
     }
 }
 
-/// A long body on its way to the client.
+/// A long body that is being sent to the client.
 pub(super) struct Stream {
     chunks: mpsc::Receiver<Option<Bytes>>,
     request: RequestGuard,
@@ -156,12 +156,12 @@ impl Body for Stream {
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         Poll::Ready(match ready!(self.chunks.poll_recv(context)) {
             Some(Some(bytes)) => {
-                // The client has room for it.
+                // The client is reading: its wait begins anew.
                 self.request.made(MADE);
                 Some(Ok(Frame::data(bytes)))
             }
             Some(None) => None,
-            // Ends the connection: what the client has must not pass for all of it.
+            // End the connection: a truncated body must not pass for a complete one.
             None => Some(Err(gone())),
         })
     }
@@ -193,7 +193,7 @@ mod tests {
         connection.begin(Instant::now())
     }
 
-    /// A body that is made by `write` and has begun, being longer than a whole one.
+    /// Returns a long body that has begun, and that `write` continues.
     fn long(write: impl FnOnce(Writer) + Send + 'static) -> Stream {
         let (begins, begun) = oneshot::channel();
         thread::spawn(move || {
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_made_than_is_taken() {
+    fn the_writer_does_not_run_ahead_of_the_client() {
         let made = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&made);
         let (ended, end) = std::sync::mpsc::channel();
@@ -239,7 +239,7 @@ mod tests {
             }
             ended.send(()).unwrap();
         });
-        // Time to make more than there should be.
+        // Time to generate more than is allowed.
         thread::sleep(Duration::from_millis(100));
         assert!(made.load(Ordering::SeqCst) <= AHEAD);
         drop(stalled);

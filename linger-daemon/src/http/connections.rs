@@ -1,4 +1,4 @@
-//! All connections: what each is doing, and which of them gives way when there are too many.
+//! The table of connections: their states, and the choice of the one to evict when there are too many.
 
 mod connection;
 #[cfg(test)]
@@ -15,25 +15,25 @@ use tokio::time::{Instant, sleep_until};
 pub(super) use self::connection::{Connection, End, RequestGuard};
 use super::listen::Peer;
 
-/// Answers, longer than [`LONG`], that wait at a time to be taken by their clients. Beyond that the
-/// one that has waited longest is given up, so that no one fills the memory by not reading.
+/// Maximum number of responses of at least [`LONG`] bytes that wait for their clients. Beyond that, the one that has
+/// waited longest is dropped, so that clients cannot fill the memory by not reading.
 const MAX_WAITING: usize = 16;
 
-/// Bytes from which on an answer that waits counts.
+/// Minimum size of a long response, bytes.
 const LONG: usize = 64 * 1024;
 
-/// How long the client of a long answer may take none of it while others wait for their turn.
+/// Time for which the client of a long response may read none of it while others wait for a permit.
 const STALL: Duration = Duration::from_secs(2);
 
-/// How long every connection may take to send something before it can be evicted. If more than the limit arrive
-/// in this time, new ones wait in the kernel's queue.
+/// Time that every connection has to send something before it can be evicted. If more than the limit arrive in this
+/// time, new ones wait in the kernel's queue.
 const CHANCE: Duration = Duration::from_millis(50);
 
-/// All connections, never more than a limit.
+/// All connections, at most `limit`.
 pub(super) struct Connections {
     limit: usize,
     table: Mutex<Table>,
-    /// A connection ended, or may be ended now.
+    /// Notified when a connection ended, or may be evicted now.
     changed: Notify,
 }
 
@@ -48,29 +48,29 @@ struct Entry {
     state: Arc<watch::Sender<ConnectionState>>,
 }
 
-/// What a connection is doing.
+/// The state of a connection.
 struct ConnectionState {
-    /// Its requests under way, by number.
+    /// Requests in flight, by number.
     requests: BTreeMap<u64, InFlightRequest>,
-    /// Since when there is none.
+    /// Time since when none is in flight.
     quiet_since: Instant,
-    /// It has said something that is whole: a greeting by TLS, or a request.
+    /// True once the client has sent a complete message: a TLS greeting, or a request.
     has_spoken: bool,
-    /// It must end, so that there is room for another.
+    /// True if it must end in favour of others.
     gives_way: bool,
 }
 
 struct InFlightRequest {
-    /// When its answer must have been taken.
+    /// Time by which its response must have been read.
     due: Instant,
-    /// Bytes of its answer, and since when it waits to be taken.
+    /// Bytes of its response that wait for the client, and since when; `None` while it is being generated.
     waits: Option<(usize, Instant)>,
 }
 
 impl ConnectionState {
-    /// Since when all it does is to wait for its client, and whether answers wait.
+    /// Returns whether responses wait for the client, and since when the connection has only waited for its client.
     ///
-    /// None while an answer is being made.
+    /// `None` while a response is being generated.
     fn waits_since(&self) -> Option<(bool, Instant)> {
         let answers = self.requests.values().map(|request| request.waits);
         let answers = answers.collect::<Option<Vec<_>>>()?;
@@ -78,7 +78,7 @@ impl ConnectionState {
         Some((since.is_some(), since.unwrap_or(self.quiet_since)))
     }
 
-    /// Since when a long answer waits.
+    /// Returns since when a long response has waited.
     fn long_since(&self) -> Option<Instant> {
         let answers = self.requests.values().filter_map(|request| request.waits);
         let long = answers.filter(|(bytes, _)| *bytes >= LONG);
@@ -99,13 +99,17 @@ impl Connections {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in a new connection. If there are too many, another gives way: of those that wait for
-    /// their client, one without an answer before one with; one that has not spoken if those are half
-    /// of all, so that they push out only each other, or else one that has; one of the peer that has
-    /// the most; the one that has waited longest. If all are busy, or that one is new as well, the new
-    /// one waits.
+    /// Admits a new connection. If there are too many, it evicts one of those that wait for their client, chosen by
+    /// these criteria in order:
     ///
-    /// To be called by one task at a time, like [`Self::done`].
+    /// 1. without a waiting response;
+    /// 2. silent so far, if half of all connections are, so that these evict only each other; else not silent;
+    /// 3. of the peer with the most connections;
+    /// 4. waiting longest.
+    ///
+    /// If all are busy, or the chosen one is new as well, the new one waits.
+    ///
+    /// Only one task at a time may call this or [`Self::done`].
     pub(super) async fn admit(self: &Arc<Self>, peer: Peer) -> Connection {
         loop {
             match self.try_admit(peer) {
@@ -119,7 +123,7 @@ impl Connections {
         }
     }
 
-    /// Fails if there is no room, with the time when there may be some if that is known.
+    /// Admits a connection without waiting. Fails if there is no slot, with the time when there may be one, if known.
     fn try_admit(self: &Arc<Self>, peer: Peer) -> Result<Connection, Option<Instant>> {
         let mut table = self.table();
         if table.entries.len() >= self.limit {
@@ -151,14 +155,14 @@ impl Connections {
         })
     }
 
-    /// Done when there is no connection left.
+    /// Waits until no connection is left.
     pub(super) async fn done(&self) {
         while !self.table().entries.is_empty() {
             self.changed.notified().await;
         }
     }
 
-    /// Ends the connection whose long answer has waited longest, if there are too many.
+    /// Ends the connection whose long response has waited longest, if too many wait.
     fn end_oldest_long_answer(&self) {
         let mut table = self.table();
         let waiting = table.long_answers();
@@ -169,7 +173,7 @@ impl Connections {
         }
     }
 
-    /// Ends the connections whose long answers stall.
+    /// Ends the connections whose long responses stall.
     fn end_stalled(&self) {
         let mut table = self.table();
         for (since, id) in table.long_answers() {
@@ -181,7 +185,7 @@ impl Connections {
 }
 
 impl Table {
-    /// The connection to evict, and since when it waits.
+    /// Returns the connection to evict, and since when it has waited.
     fn first_to_go(&self, limit: usize) -> Option<(u64, Instant)> {
         let silent = |entry: &Entry| !entry.state.borrow().has_spoken;
         let many_silent = self.entries.values().filter(|entry| silent(entry)).count() >= limit / 2;
@@ -201,7 +205,7 @@ impl Table {
         Some((id, rank.3))
     }
 
-    /// The connections on which long answers wait, and since when.
+    /// Returns the connections on which long responses wait, and since when.
     fn long_answers(&self) -> Vec<(Instant, u64)> {
         let waiting = self.entries.iter().filter_map(|(&id, entry)| {
             let since = entry.state.borrow().long_since()?;

@@ -1,4 +1,4 @@
-//! A semaphore that is fair among peers, for what only a few may do at a time.
+//! A semaphore that is fair among peers, for work that only a few may do at a time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -7,20 +7,20 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::listen::Peer;
 
-/// A semaphore for each peer that is using one.
+/// Semaphores by peer; only those in use exist.
 pub(super) struct PeerSemaphores {
     permits: usize,
     peers: Mutex<HashMap<Peer, Weak<Semaphore>>>,
 }
 
 impl PeerSemaphores {
-    /// So many permits for each peer.
+    /// Creates semaphores with this many permits for each peer.
     pub(super) fn new(permits: usize) -> Self {
         let peers = Mutex::default();
         Self { permits, peers }
     }
 
-    /// The semaphore of this peer.
+    /// Returns the semaphore of a peer.
     pub(super) fn of(&self, peer: Peer) -> Arc<Semaphore> {
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         peers.retain(|_, semaphore| semaphore.strong_count() > 0);
@@ -33,16 +33,16 @@ impl PeerSemaphores {
     }
 }
 
-/// Permits that peers are given in turn, and the requests of one peer in their order. tokio's semaphore has one queue:
-/// many requests of one peer would keep all others from theirs.
+/// A semaphore that serves peers in turn, and the requests of one peer in their order. tokio's semaphore has one queue,
+/// in which many requests of one peer would delay all others.
 pub(super) struct FairSemaphore {
     permits: Arc<Semaphore>,
-    /// Who may wait for a permit: one request of each peer, the others of that peer wait for it.
+    /// Limits those that wait for a permit to one request of each peer; the peer's other requests wait for that one.
     turns: PeerSemaphores,
 }
 
 impl FairSemaphore {
-    /// So many permits.
+    /// Creates a semaphore with this many permits.
     pub(super) fn new(permits: usize) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(permits)),
@@ -72,7 +72,7 @@ mod tests {
         IpAddr::from([192, 0, 2, last])
     }
 
-    /// The permit, if it has come.
+    /// Returns the permit, if it has been granted.
     fn poll<T>(waits: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         match waits.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(permit) => Some(permit),
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn peers_take_turns_however_many_wait_of_one() {
+    fn peers_take_turns_even_if_many_requests_of_one_wait() {
         let semaphore = FairSemaphore::new(1);
         let first = poll(pin!(semaphore.acquire(Some(host(1))))).expect("it is free");
         let (mut second, mut third) = (
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn only_peers_that_hold_or_wait_are_known() {
+    fn unused_semaphores_are_forgotten() {
         let semaphores = PeerSemaphores::new(1);
         let one = semaphores.of(Some(host(1)));
         assert!(Arc::ptr_eq(&one, &semaphores.of(Some(host(1)))));

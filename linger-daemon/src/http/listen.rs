@@ -1,4 +1,4 @@
-//! Where the endpoints are served: TCP, Unix sockets, and what a service manager opened before.
+//! The listening sockets: TCP, Unix, and those that a service manager opened before.
 
 mod accept;
 mod activation;
@@ -17,13 +17,13 @@ use crate::config::ListenAddr;
 /// Connections that the kernel queues for a listening socket; it may allow fewer (`somaxconn`).
 const BACKLOG: i32 = 4096;
 
-/// Why the server cannot listen.
+/// Reason why the server cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// Something listens there already.
+    /// The address or path is in use.
     #[error("{0} is in use: is another lingerd running? Choose another place with --listen")]
     InUse(ListenAddr),
-    /// The address belongs to another host.
+    /// The address is not one of this host.
     #[error("{0} is no address of this host: choose another one with --listen")]
     NotHere(ListenAddr),
     /// The port needs privileges.
@@ -32,16 +32,16 @@ pub enum BindError {
          one with --listen"
     )]
     LowPort(ListenAddr),
-    /// The directory of the socket is not lingerd's to write.
+    /// lingerd may not write the directory of the socket.
     #[error("no permission to make {0}: let lingerd write its directory, or choose another one")]
     NotWritable(ListenAddr),
-    /// There is no directory for the socket.
+    /// The directory of the socket does not exist.
     #[error("{0} has no directory: create it, with RuntimeDirectory= where systemd starts lingerd")]
     NoDirectory(ListenAddr),
-    /// There is a file that is not to be replaced.
+    /// The path is a file other than a socket, which must not be replaced.
     #[error("{0} is a file, and no socket: remove it or choose another path with --listen")]
     NotASocket(ListenAddr),
-    /// More than the kernel takes.
+    /// The path is longer than the kernel accepts.
     #[error(
         "{0} is too long for the path of a socket, which has at most 107 bytes: choose a shorter one"
     )]
@@ -49,7 +49,7 @@ pub enum BindError {
     /// Anything else.
     #[error("cannot listen on {place}: choose another place with --listen")]
     Other {
-        /// Where it was to listen.
+        /// The address to listen on.
         place: ListenAddr,
         /// The error from the kernel.
         source: io::Error,
@@ -78,20 +78,20 @@ impl BindError {
     }
 }
 
-/// Listening sockets. The files of Unix sockets that were made here are removed when dropped.
+/// Listening sockets. The files of Unix sockets that this process created are removed when dropped.
 pub struct Listeners(Vec<Listener>);
 
-/// One of them.
+/// A listening socket.
 struct Listener {
     socket: Socket,
-    /// Where it listens, with the port that the kernel chose if none was given.
+    /// Its address, with the port that the kernel chose if none was given.
     place: ListenAddr,
-    /// The file, if it was made here.
+    /// The file, if this process created it.
     file: Option<SocketFile>,
 }
 
 impl Listeners {
-    /// Where they listen.
+    /// Returns the addresses of the sockets.
     pub fn places(&self) -> impl Iterator<Item = &ListenAddr> {
         self.0.iter().map(|listener| &listener.place)
     }
@@ -122,14 +122,14 @@ pub fn bind(places: &[ListenAddr]) -> Result<Listeners, BindError> {
 
 fn tcp(address: SocketAddr) -> io::Result<Listener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    // The next daemon may listen although connections of this one linger on.
+    // Let the next daemon listen although connections of this one still exist.
     socket.set_reuse_address(true)?;
     socket.bind(&SockAddr::from(address))?;
     let bound = socket.local_addr()?.as_socket().unwrap_or(address);
     listen(socket, ListenAddr::Tcp(bound), None)
 }
 
-/// Begins to listen at a socket that is bound.
+/// Starts listening on a bound socket.
 fn listen(socket: Socket, place: ListenAddr, file: Option<SocketFile>) -> io::Result<Listener> {
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;

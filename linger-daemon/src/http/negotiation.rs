@@ -1,10 +1,10 @@
-//! What a client takes: how a body is compressed, and the format of the metrics (RFC 9110, section 12.5).
+//! Content negotiation: compression of the body, and format of the metrics (RFC 9110, section 12.5).
 
 use hyper::header::{ACCEPT, ACCEPT_ENCODING, AsHeaderName, HeaderMap};
 
 use crate::metrics::Format;
 
-/// Whether the client takes gzip.
+/// Returns whether the client accepts gzip.
 pub(super) fn takes_gzip(headers: &HeaderMap) -> bool {
     let mut any = false;
     for offer in offers(headers, ACCEPT_ENCODING) {
@@ -16,9 +16,9 @@ pub(super) fn takes_gzip(headers: &HeaderMap) -> bool {
     any
 }
 
-/// The format that the client prefers; the text format if it names none that there is.
+/// Returns the format that the client prefers; the text format if it names neither of the two.
 ///
-/// The names of all metrics and labels are the same by every `escaping` that Prometheus 3 asks for.
+/// The names of all metrics and labels are the same in every `escaping` that Prometheus 3 requests.
 pub(super) fn format(headers: &HeaderMap) -> Format {
     let weight = |name, version| {
         let offers = offers(headers, ACCEPT).filter(|offer| offer.is(name));
@@ -33,12 +33,12 @@ pub(super) fn format(headers: &HeaderMap) -> Format {
     }
 }
 
-/// One of the things that a client takes.
+/// One of the values that a client accepts.
 struct Offer<'a> {
     name: &'a str,
-    /// Each with its value, behind a semicolon.
+    /// Parameters with their values, separated by semicolons.
     parameters: &'a str,
-    /// How much the client wants it: 1 without a weight, 0 if that is no number.
+    /// The client's weight (`q`): 1 if it is missing, 0 if it is not a number.
     weight: f32,
 }
 
@@ -62,7 +62,7 @@ impl<'a> Offer<'a> {
     }
 }
 
-/// Everything that the client accepts, by this header.
+/// Returns everything that the client accepts, by this header.
 fn offers(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = Offer<'_>> {
     let values = headers.get_all(name).into_iter();
     values
@@ -71,7 +71,7 @@ fn offers(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = 
         .map(Offer::parse)
 }
 
-/// The value of a parameter, quoted or not.
+/// Returns the value of a parameter, without its quotes.
 fn parameter<'a>(parameters: &'a str, name: &str) -> Option<&'a str> {
     let pairs = parameters
         .split(';')
@@ -117,7 +117,7 @@ mod tests {
         assert!(!takes_gzip(&HeaderMap::new()));
     }
 
-    /// As they were sent.
+    /// `Accept` headers as these clients send them.
     const PROMETHEUS_2_42: &str = "application/openmetrics-text;version=1.0.0,\
         application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
     const PROMETHEUS_2_53: &str = "application/openmetrics-text;version=1.0.0;q=0.5,\
@@ -134,7 +134,7 @@ mod tests {
     const FIREFOX: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
 
     #[test]
-    fn the_format_follows_the_weights_and_is_text_for_people() {
+    fn the_format_follows_the_weights_and_is_text_for_browsers() {
         for (open_metrics, values) in [
             (
                 true,

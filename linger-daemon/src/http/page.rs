@@ -22,13 +22,13 @@ const SCRIPT: &str = concat!(
 /// The page, ready to be sent.
 pub(super) struct Page {
     pub(super) html: Bytes,
-    /// Compressed by gzip.
+    /// The same, compressed by gzip.
     pub(super) compressed: Bytes,
-    /// The content security policy: its own style and script, and requests to its origin.
+    /// Content security policy, which allows its own style and script, and requests to its origin.
     pub(super) policy: HeaderValue,
 }
 
-/// Made when it is asked for first.
+/// The page, built at the first request.
 pub(super) static PAGE: LazyLock<Page> = LazyLock::new(|| {
     let html = DOCUMENT
         .replace("{style}", STYLE)
@@ -47,7 +47,7 @@ pub(super) static PAGE: LazyLock<Page> = LazyLock::new(|| {
     }
 });
 
-/// How a policy names what may be part of a document.
+/// Returns the hash by which a policy allows a part of the document.
 fn hash(text: &str) -> String {
     let digest = digest(&SHA256, text.as_bytes());
     format!("sha256-{}", BASE64_STANDARD.encode(digest))

@@ -1,4 +1,4 @@
-//! Answers, and their headers.
+//! Responses and their headers.
 
 use hyper::body::Bytes;
 use hyper::header::{self, HeaderName, HeaderValue};
@@ -6,12 +6,12 @@ use hyper::{Response, StatusCode};
 
 use super::body::ResponseBody;
 
-/// An answer; only that of a scrape may be too long to be held in memory.
+/// A response; only that of a scrape may be too long to be held in memory.
 pub(super) type Answer = Response<ResponseBody>;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
-/// An answer with this body.
+/// Creates a response with this body.
 pub(super) fn respond(
     status: StatusCode,
     content_type: &'static str,
@@ -23,19 +23,19 @@ pub(super) fn respond(
     with(answer, header::X_CONTENT_TYPE_OPTIONS, "nosniff")
 }
 
-/// An answer in words.
+/// Creates a response in plain text.
 pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     respond(status, PLAIN, ResponseBody::Whole(body.into()))
 }
 
-/// The answer with one header more.
+/// Adds a header to a response.
 pub(super) fn with(mut answer: Answer, header: HeaderName, value: &'static str) -> Answer {
     let value = HeaderValue::from_static(value);
     answer.headers_mut().insert(header, value);
     answer
 }
 
-/// Says whether the body is compressed, and from which headers of the request it follows.
+/// Adds the headers for a body that may be compressed, and that varies with the headers of the request named here.
 pub(super) fn compressed(answer: Answer, follows_from: &'static str, gzip: bool) -> Answer {
     let answer = with(answer, header::VARY, follows_from);
     if gzip {
@@ -45,7 +45,7 @@ pub(super) fn compressed(answer: Answer, follows_from: &'static str, gzip: bool)
     }
 }
 
-/// The answer until the programs are attached.
+/// Creates the response that is sent until the programs are attached.
 pub(super) fn not_attached() -> Answer {
     text(
         StatusCode::SERVICE_UNAVAILABLE,

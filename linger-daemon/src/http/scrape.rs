@@ -1,4 +1,4 @@
-//! `/metrics` and `/live.json`: what takes a reading of the ledger.
+//! `/metrics` and `/live.json`, which take a reading of the ledger.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -21,27 +21,27 @@ use super::{State, negotiation};
 use crate::memory;
 use crate::metrics::{Exposition, Format, Metrics, ScrapeError};
 
-/// How a reading is shown.
+/// A representation of a reading.
 #[derive(Clone, Copy)]
 pub(super) enum View {
-    /// The metrics, for Prometheus, in the format that it takes.
+    /// The metrics, for Prometheus, in the format that it accepts.
     Metrics(Format),
     /// The live view, as JSON.
     Live,
 }
 
-/// What the request asks for.
+/// The response that is requested.
 #[derive(Clone, Copy)]
 struct Wanted {
     view: View,
-    /// Only the head of the answer.
+    /// True for only the head of the response.
     head: bool,
     gzip: bool,
 }
 
-/// Reads the ledger, at most [`super::MAX_SCRAPES`] times at once, and shows it.
+/// Reads the ledger and responds with it; at most [`super::MAX_SCRAPES`] do so at a time.
 ///
-/// A long answer keeps its permit until it is taken.
+/// A long response holds its permit until the client has taken it.
 pub(super) async fn scrape<B>(
     request: &hyper::Request<B>,
     view: View,
@@ -70,7 +70,7 @@ pub(super) async fn scrape<B>(
         begun.await.unwrap_or(Err(ScrapeError::Unfinished))
     };
     match timeout_at(due, work).await {
-        // Where a body ends with its connection, one that is cut short would pass for all of it.
+        // In HTTP/1.0, a body ends with its connection: a truncated one would pass for complete.
         Ok(Ok(ResponseBody::Long(_))) if request.version() < Version::HTTP_11 => text(
             StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             "the metrics are too long for HTTP/1.0: ask with HTTP/1.1\n",
@@ -81,14 +81,14 @@ pub(super) async fn scrape<B>(
     }
 }
 
-/// Groups from which on a scrape takes memory worth giving back, more than a MiB.
+/// Number of groups from which a scrape uses memory worth returning, more than a MiB.
 const MANY: usize = 400;
 
-/// Reads the ledger and, unless only the head of the answer is asked for, writes what it shows.
+/// Reads the ledger and, unless only the head of the response is requested, writes the body.
 fn show(metrics: &Metrics, wanted: Wanted, begins: ResponseSender) {
     let read = metrics.read();
     let groups = read.as_ref().map_or(0, Exposition::groups);
-    // Either send fails only if the client is gone: there is no one to tell.
+    // Both fail only if the client is gone, and then there is nothing to do.
     let _ = match read {
         Ok(exposition) if !wanted.head => {
             let write = |out: &mut dyn Write| wanted.view.write(metrics, &exposition, out);
@@ -115,14 +115,14 @@ impl View {
     }
 }
 
-/// Makes a body of what is written.
+/// Writes a body, compressed if the client accepts it.
 fn body(
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     gzip: bool,
     mut body: Writer,
 ) -> io::Result<()> {
     if gzip {
-        // The text repeats itself so much that the fastest level does.
+        // The text is so repetitive that the fastest level suffices.
         let mut encoder = GzEncoder::new(body, Compression::fast());
         write(&mut encoder)?;
         body = encoder.finish()?;

@@ -1,5 +1,5 @@
-//! Who may ask: TLS, client certificates and passwords, in the format of the web configuration file
-//! of Prometheus' exporter-toolkit.
+//! Access control by TLS, client certificates and passwords, in the format of the web configuration file of
+//! Prometheus' exporter-toolkit.
 
 mod client;
 mod file;
@@ -21,15 +21,15 @@ use crate::config::FileError;
 /// The rules in one version of the file.
 #[derive(Default)]
 pub(super) struct Rules {
-    /// How to speak TLS; plain HTTP if none.
+    /// The TLS configuration; plain HTTP if `None`.
     pub(super) tls: Option<Arc<ServerConfig>>,
-    /// Who may ask; everyone if there are none.
+    /// Users that are allowed, with their passwords; without any, everyone is allowed.
     pub(super) users: Users,
-    /// Every accepted request carries a valid password or a trusted certificate.
+    /// True if every accepted request carries a valid password or a trusted certificate.
     pub(super) knows_all: bool,
 }
 
-/// Why a web configuration is of no use.
+/// A mistake in a web configuration, with its file.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {why}", path.display())]
 pub struct SecurityError {
@@ -54,7 +54,7 @@ pub enum Mistake {
     /// An invalid value.
     #[error("{key}: found {found:?}, expected {expected}")]
     Value {
-        /// The key, with those around it.
+        /// The key, with its parents.
         key: String,
         /// The value.
         found: String,
@@ -64,11 +64,11 @@ pub enum Mistake {
     /// Valid in the format, but not supported by lingerd.
     #[error("{key}: {found} is not supported, {instead}")]
     Unsupported {
-        /// The key, with those around it.
+        /// The key, with its parents.
         key: &'static str,
         /// Its value.
         found: String,
-        /// What to use instead.
+        /// The remedy.
         instead: &'static str,
     },
     /// Not a valid certificate.
@@ -86,15 +86,15 @@ pub enum Mistake {
     /// Not a valid password hash.
     #[error("basic_auth_users: {user:?}: {why}")]
     Hash {
-        /// Whose.
+        /// Name of the user.
         user: String,
-        /// What is wrong with it.
+        /// Reason why it is invalid.
         why: String,
     },
 }
 
 impl Mistake {
-    /// The mistake, in this file.
+    /// Adds the file to the mistake.
     fn in_file(self, path: impl Into<PathBuf>) -> SecurityError {
         SecurityError {
             path: path.into(),

@@ -1,4 +1,4 @@
-//! One connection, from its first byte to its last.
+//! Serves one connection, from its first byte to its last.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -20,10 +20,10 @@ use super::connections::{Connection, End};
 use super::listen::Transport;
 use super::{Limits, State, answer};
 
-/// Bytes of a request's head: a browser's, with the cookies of other ports of the same host, fits.
+/// Maximum size of a request's head, bytes. A browser's fits, with the cookies of other ports of the same host.
 const MAX_HEAD: u16 = 16 * 1024;
 
-/// For the client to take the answer that there is none in time.
+/// Time for the client to read the response that reports a timeout.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Serves one connection to its end.
@@ -54,7 +54,7 @@ pub(super) async fn serve_connection(
     let stream = TokioIo::new(stream);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        // The connection keeps the time, from its first byte on.
+        // `ConnectionLifetime` limits the time, from the first byte on.
         .header_read_timeout(None)
         .max_buf_size(MAX_HEAD.into())
         .serve_connection(stream, service);
@@ -62,16 +62,16 @@ pub(super) async fn serve_connection(
         .await;
 }
 
-/// How long a connection lives.
+/// The limits on the lifetime of a connection.
 struct ConnectionLifetime<'a> {
     place: &'a Connection,
     limits: Limits,
-    /// Its sender is gone when the server stops.
+    /// Channel whose sender is dropped when the server stops.
     stopped: watch::Receiver<()>,
 }
 
 impl ConnectionLifetime<'_> {
-    /// Speaks TLS if that is spoken here; returns what to speak inside.
+    /// Performs the TLS handshake if TLS is configured. Returns the stream for HTTP; `None` if the connection ends.
     async fn greet(&self, stream: Box<dyn Transport>, state: &State) -> Option<Box<dyn Transport>> {
         let rules = state.security.rules();
         let Some(tls) = &rules.tls else {
@@ -97,10 +97,10 @@ impl ConnectionLifetime<'_> {
         }
     }
 
-    /// Lets a connection do its work until its time is up, and then finish what is under way.
+    /// Runs a connection until its time is up, then lets it finish the responses in progress.
     async fn live<C: Future>(mut self, connection: C, finish: fn(Pin<&mut C>)) {
         let mut connection = pin!(connection);
-        // What ends a connection early is the client's affair, or a limit: nothing to report.
+        // Errors that end a connection early are up to the client, or due to a limit: do not report them.
         tokio::select! {
             _ = connection.as_mut() => return,
             () = sleep(self.limits.connection_time) => {}
@@ -111,14 +111,14 @@ impl ConnectionLifetime<'_> {
         }
         finish(connection.as_mut());
         tokio::select! {
-            // First of all it says farewell.
+            // Poll the connection first, so that it can close cleanly.
             biased;
             _ = connection => {}
             end = self.place.must_end(self.limits.request_time) => self.log_end(end),
         }
     }
 
-    /// Logs why the connection is ended. What is made for it ends with it.
+    /// Logs that the connection is ended for an overdue response. The generation of the response ends with it.
     fn log_end(&self, end: End) {
         if end == End::Overdue {
             let seconds = self.limits.answer_time.as_secs_f32();

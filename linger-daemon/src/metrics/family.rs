@@ -7,7 +7,7 @@ use super::Exposition;
 /// The definition of a metric, with the rule that derives its series from the counts.
 pub(super) struct Family {
     pub(super) name: &'static str,
-    /// Its meaning, its unit, and how to read it.
+    /// Help text: its meaning, its unit, and how to read it.
     pub(super) help: &'static str,
     pub(super) kind: Kind,
     pub(super) rule: Rule,

@@ -110,7 +110,7 @@ impl Sum<'_> {
         self.counts(Outcome::ALL, Outcome::name, Counters::closed)
     }
 
-    /// Returns the payload by queue that is not zero, by name.
+    /// Returns the payload by queue, by name, without entries that are zero.
     fn queues<T: Copy>(
         &self,
         all: &[T],

@@ -33,7 +33,7 @@ pub enum Column {
 }
 
 impl Column {
-    /// The columns of numbers.
+    /// Returns the columns of numbers.
     pub(super) fn numbers() -> &'static [Self] {
         &Self::value_variants()[1..]
     }
@@ -50,7 +50,7 @@ impl Column {
         Self::Unread,
     ];
 
-    /// Its name, what it counts, and how its numbers are written.
+    /// Returns its name, its description, and the function that formats its numbers.
     const fn describe(self) -> (&'static str, &'static str, fn(f64) -> String) {
         match self {
             Self::Unit => ("unit", "who closed", count),
@@ -69,12 +69,12 @@ impl Column {
         }
     }
 
-    /// Its name in the head of the table.
+    /// Returns its name in the head of the table.
     pub(super) const fn name(self) -> &'static str {
         self.describe().0
     }
 
-    /// The same in at most seven letters, for each second if it is a rate: all that a head has room for.
+    /// Returns its name in at most seven letters, with `/s` for a rate, to fit into the head of a narrow column.
     pub(super) fn head(self, is_rate: bool) -> String {
         let is_rate = is_rate && !self.is_gauge();
         let name = match self {
@@ -89,23 +89,23 @@ impl Column {
         }
     }
 
-    /// A description in words.
+    /// Returns its description.
     pub(super) const fn words(self) -> &'static str {
         self.describe().1
     }
 
-    /// Whether it tells what is there now, and not what happened.
+    /// Returns whether it counts what exists now, and not what happened.
     pub(super) const fn is_gauge(self) -> bool {
         matches!(self, Self::Orphans)
     }
 
-    /// A number of this column.
+    /// Formats a number of this column.
     pub(super) fn text(self, value: f64) -> String {
         self.describe().2(value)
     }
 }
 
-/// Which numbers are shown.
+/// The numbers to show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shown {
     /// Rates per second since the previous reading.
@@ -125,7 +125,7 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    /// The shown number of a column, if known. Gauges have no rates.
+    /// Returns the number of a column to show, if known. Gauges have no rates.
     pub(super) fn number(&self, column: Column, shown: Shown) -> Option<f64> {
         match shown {
             Shown::Rates if !column.is_gauge() => self.rate.map(|rate| rate[column]),
@@ -133,7 +133,7 @@ impl Figures {
         }
     }
 
-    /// Compares by the shown number, then by the other one, so that quiet units keep their places.
+    /// Compares by the number shown, then by the other one, so that quiet units keep their places.
     pub(super) fn compare(&self, other: &Self, column: Column, shown: Shown) -> Ordering {
         let rate = |figures: &Self| figures.number(column, Shown::Rates).unwrap_or(0.0);
         let by_rate = rate(self).total_cmp(&rate(other));
@@ -144,7 +144,7 @@ impl Figures {
         }
     }
 
-    /// Adds those of another group.
+    /// Adds the figures of another group.
     pub(super) fn add(&mut self, other: &Self) {
         self.total.add(&other.total);
         if let Some(rate) = &other.rate {
@@ -153,7 +153,7 @@ impl Figures {
     }
 }
 
-/// A number for each column, zero for [`Column::Unit`]: counts, bytes, or seconds, in all or for each second.
+/// A number for each column, zero for [`Column::Unit`]: counts, bytes, or seconds, in total or per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Numbers([f64; 9]);
 
@@ -172,7 +172,7 @@ impl IndexMut<Column> for Numbers {
 }
 
 impl Numbers {
-    /// The numbers of a group.
+    /// Returns the numbers of a group.
     pub(super) fn of_group(group: &Group) -> Self {
         Self([
             0.0,
@@ -187,7 +187,7 @@ impl Numbers {
         ])
     }
 
-    /// The numbers of the whole host, including groups that are not shown.
+    /// Returns the numbers of the whole host, including groups that are not shown.
     pub(super) fn of_host(live: &Live) -> Self {
         let closes = live.closes.iter();
         let aborts = closes.filter(|(outcome, _)| outcome.ends_with("_aborted"));
@@ -206,8 +206,8 @@ impl Numbers {
         ])
     }
 
-    /// The increase per second since `before`; `None` if a counter fell, which means that they started again. Gauges
-    /// keep their value.
+    /// Returns the increase per second since `before`; `None` if a counter fell, which means that the counts began
+    /// again. Gauges keep their value.
     pub(super) fn rate(&self, before: &Self, seconds: f64) -> Option<Self> {
         let mut rate = *self;
         for &column in Column::numbers().iter().filter(|column| !column.is_gauge()) {
@@ -239,7 +239,7 @@ fn sum<'a>(counts: impl Iterator<Item = &'a u64>) -> f64 {
     counts.copied().map(float).sum()
 }
 
-/// A count as a number with a fraction.
+/// Converts a count to floating point.
 #[expect(
     clippy::cast_precision_loss,
     reason = "exact up to 2^53; three digits are shown"

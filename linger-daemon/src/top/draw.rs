@@ -21,19 +21,19 @@ use super::history::History;
 use super::state::{KEYS, Keys, Screen, ViewState};
 use crate::text::escape_for_terminal;
 
-/// Everything that is drawn.
+/// The data to draw.
 pub(super) struct Picture<'a> {
     pub(super) history: &'a History,
     /// The source of the readings, in a few words.
     pub(super) source: &'a str,
     /// Time between two readings.
     pub(super) interval: Duration,
-    /// Why the latest reading failed.
+    /// Reason why the latest reading failed.
     pub(super) failure: Option<&'a str>,
     pub(super) features: Features,
 }
 
-/// Draws it as chosen by the user.
+/// Draws the picture according to the user's choices.
 pub(super) fn draw(frame: &mut Frame<'_>, picture: &Picture<'_>, state: &mut ViewState) {
     let rows = picture.history.rows(state);
     let [head, body, foot] = Layout::vertical([
@@ -60,7 +60,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, picture: &Picture<'_>, state: &mut Vie
     picture.features.apply(frame.buffer_mut());
 }
 
-/// The keys, or the filter being typed.
+/// Returns the line of keys, or of the filter being typed.
 fn footer(state: &ViewState) -> Line<'static> {
     if state.keys == Keys::Filter {
         let filter = escape_for_terminal(&state.filter);
@@ -95,7 +95,7 @@ fn footer(state: &ViewState) -> Line<'static> {
     spans.collect()
 }
 
-/// What keys do, and what columns count.
+/// Returns the help: the effects of keys, and the meaning of columns.
 fn help() -> Paragraph<'static> {
     let line = |name: &str, words: &'static str| {
         let name = Span::styled(format!("{name:<14}"), Modifier::BOLD);

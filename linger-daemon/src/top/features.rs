@@ -13,7 +13,7 @@ pub(super) struct Features {
 }
 
 impl Features {
-    /// From the environment: `NO_COLOR` (no-color.org), and the locale.
+    /// Reads the features from the environment: `NO_COLOR` (no-color.org), and the locale.
     pub(super) fn from_environment() -> Self {
         Self {
             colour: !anstyle_query::no_color(),
@@ -44,7 +44,7 @@ impl Features {
     }
 }
 
-/// Whether the locale uses UTF-8, by the first of these variables that is set.
+/// Returns whether the locale uses UTF-8, by the first of its variables that is set.
 fn is_utf8(variable: impl Fn(&str) -> Option<String>) -> bool {
     let set = ["LC_ALL", "LC_CTYPE", "LANG"];
     let mut set = set.iter().filter_map(|name| variable(name));
@@ -54,7 +54,7 @@ fn is_utf8(variable: impl Fn(&str) -> Option<String>) -> bool {
     })
 }
 
-/// The ASCII replacement of a character.
+/// Returns the ASCII replacement of a character.
 fn ascii(letter: char) -> char {
     match letter {
         letter if letter.is_ascii() => letter,

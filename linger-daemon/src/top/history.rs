@@ -8,12 +8,12 @@ use super::state::ViewState;
 use crate::live::{Group, Live};
 use crate::text::escape_for_terminal;
 
-/// The name under which closes are counted once their cgroup is gone. It grows when they are moved, not
-/// when they happen.
+/// Label value under which closes are counted once their cgroup is gone. Its counts grow when closes are moved there,
+/// not when they happen.
 const RETIRED: &str = "retired";
 
-/// Start times of a daemon that differ by less are the same start, seconds: they are computed from the
-/// boot time, which moves as the clock is adjusted.
+/// Start times that differ by less than this are of the same daemon, seconds: they are computed from the boot time,
+/// which moves as the clock is adjusted.
 const SAME: f64 = 2.0;
 
 /// The label that names units.
@@ -27,12 +27,12 @@ pub(super) struct Track {
     past: VecDeque<Numbers>,
     /// Number of rates so far.
     seen: usize,
-    /// How many rates to keep.
+    /// Number of rates to keep.
     window: usize,
 }
 
 impl Track {
-    /// Continues an earlier one, and keeps this many rates.
+    /// Continues an earlier track, and keeps this many rates.
     fn follow(&mut self, earlier: Self, window: usize) {
         (self.past, self.seen, self.window) = (earlier.past, earlier.seen, window);
         if let Some(rate) = self.figures.rate {
@@ -44,7 +44,7 @@ impl Track {
         }
     }
 
-    /// The trend of a column: the highest rate in each step, the newest last.
+    /// Returns the trend of a column: the highest rate in each step, the newest last.
     pub(super) fn trend(&self, column: Column, steps: usize) -> Vec<f64> {
         let each = self.window.div_ceil(steps.max(1)).max(1);
         // Steps begin at multiples of their length, so that peaks move without changing.
@@ -63,7 +63,7 @@ impl Track {
     }
 }
 
-/// How often something happened.
+/// A count of events.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Tally {
     pub(super) total: u64,
@@ -87,7 +87,7 @@ pub(super) struct Unit {
     pub(super) track: Track,
     pub(super) outcomes: BTreeMap<String, Tally>,
     pub(super) members: Vec<Member>,
-    /// Payload that closes left to the kernel, and of that acknowledged, bytes.
+    /// Payload that closes left to the kernel, and the part of it that was acknowledged, bytes.
     pub(super) orphaned: u64,
     pub(super) delivered: u64,
 }
@@ -98,7 +98,7 @@ pub(super) type Row<'a> = (&'a str, &'a Unit);
 /// The readings so far.
 #[derive(Clone, Debug)]
 pub(super) struct History {
-    /// How many rates to keep.
+    /// Number of rates to keep.
     window: usize,
     pub(super) host: Track,
     /// By name, safe to print.
@@ -108,7 +108,7 @@ pub(super) struct History {
 }
 
 impl History {
-    /// An empty history that will keep this many rates.
+    /// Creates an empty history that will keep this many rates.
     pub(super) fn new(window: usize) -> Self {
         Self {
             window,
@@ -139,7 +139,7 @@ impl History {
         self.live = Some(live);
     }
 
-    /// The labels that identify a unit: the label `unit`, or all labels if that is not in use.
+    /// Returns the labels that identify a unit: the label `unit`, or all labels if that is not in use.
     pub(super) fn title(&self) -> String {
         let dimensions = self.live.as_ref().map(|live| live.dimensions.as_slice());
         match dimensions.unwrap_or_default() {
@@ -149,7 +149,7 @@ impl History {
         }
     }
 
-    /// The units that pass the filter, sorted.
+    /// Returns the units that match the filter, sorted.
     pub(super) fn rows(&self, state: &ViewState) -> Vec<Row<'_>> {
         let wanted = state.filter.to_lowercase();
         let units = self.units.iter().map(|(name, unit)| (name.as_str(), unit));
@@ -183,7 +183,7 @@ impl Unit {
                 total.rate(&Numbers::of_group(before), step.seconds)?,
             ))
         });
-        // What cannot be compared stands still.
+        // A group that cannot be compared counts as unchanged.
         let rate = changed.map(|(_, rate)| rate);
         let rate = rate.or_else(|| step.and_then(|step| total.rate(&total, step.seconds)));
         let figures = Figures { total, rate };
@@ -214,14 +214,14 @@ struct Step {
     seconds: f64,
     last: Numbers,
     groups: BTreeMap<BTreeMap<String, String>, Group>,
-    /// The groups are not all.
+    /// True if groups were left out.
     is_cut: bool,
-    /// What a group is before its first close.
+    /// A group before its first close.
     empty: Group,
 }
 
 impl Step {
-    /// `None` if the daemon was restarted, or its clock stands still or was set back.
+    /// Returns `None` if the daemon is another or was restarted, or its clock stood still or was set back.
     fn new(last: Live, next: &Live) -> Option<Self> {
         let seconds = next.at - last.at;
         let is_same = (last.started - next.started).abs() < SAME && last.host == next.host;
@@ -239,12 +239,12 @@ impl Step {
         })
     }
 
-    /// The rates of the whole host; unknown if its counts began again.
+    /// Returns the rates of the whole host; `None` if its counts began again.
     fn rate_of_host(&self, total: &Numbers) -> Option<Numbers> {
         total.rate(&self.last, self.seconds)
     }
 
-    /// This group at the last reading, if it can be compared.
+    /// Returns this group at the last reading, if it can be compared.
     fn before(&self, group: &Group) -> Option<&Group> {
         match self.groups.get(&group.labels) {
             _ if group.labels.values().any(|value| value == RETIRED) => None,
@@ -255,7 +255,7 @@ impl Step {
     }
 }
 
-/// The name of a group's unit, and its other labels as text.
+/// Returns the name of a group's unit, and its other labels as text.
 fn names(dimensions: &[String], labels: &BTreeMap<String, String>) -> (String, String) {
     let text = |names: Vec<&String>| {
         let values = names.into_iter().filter_map(|name| labels.get(name));

@@ -18,7 +18,7 @@ use crate::{stdout, table};
 struct Printed<'a> {
     host: &'a str,
     plan: &'a str,
-    /// When the daemon was started, and when this was read, Unix seconds.
+    /// Start of the daemon, and time of the reading, Unix seconds.
     started: f64,
     at: f64,
     #[serde(flatten)]
@@ -36,7 +36,7 @@ struct Named<'a> {
     figures: Figures,
 }
 
-/// Prints what two readings come to.
+/// Prints one table, computed from two readings.
 pub(super) async fn print(
     mut source: Source,
     options: &Top,
@@ -70,7 +70,7 @@ pub(super) async fn print(
     Ok(())
 }
 
-/// The units, sorted as the state says: for each column what happened in all, and each second.
+/// Formats the units, sorted by the state: for each column the total, and the rate per second.
 pub(super) fn table(history: &History, state: &ViewState, features: Features) -> String {
     let mut heads = vec![history.title()];
     for column in Column::numbers() {

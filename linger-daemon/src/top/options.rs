@@ -51,7 +51,7 @@ pub struct Top {
 }
 
 impl Top {
-    /// The user's password.
+    /// Reads the user's password.
     pub(super) fn password(&self) -> Result<String> {
         let Some(file) = &self.password_file else {
             return env::var("LINGER_PASSWORD")
@@ -66,7 +66,7 @@ impl Top {
     }
 }
 
-/// A time that is of use between two readings.
+/// Parses the time between two readings, 100 ms to 1 h.
 fn interval(text: &str) -> Result<Duration> {
     let time = match text.parse() {
         Ok(seconds) => Duration::try_from_secs_f64(seconds)?,

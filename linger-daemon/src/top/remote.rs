@@ -25,14 +25,14 @@ use tokio_rustls::TlsConnector;
 use super::Top;
 use crate::live::Live;
 
-/// Time from the start of a connection or request to the end of the answer.
+/// Time from the start of a connection or request to the end of the response.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Maximum size of an answer, bytes; 200 groups and 100 closes take a tenth of it.
+/// Maximum size of a response, bytes; 200 groups and 100 closes take a tenth of it.
 const MAX_ANSWER: usize = 4 << 20;
 /// The path of readings.
 const PATH: &str = "/live.json";
 
-/// Why there is no reading.
+/// Reason why there is no reading.
 #[derive(Debug, Error)]
 pub(super) enum ReadError {
     /// Nothing listens at that address.
@@ -44,7 +44,7 @@ pub(super) enum ReadError {
     Connection(#[from] hyper::Error),
     #[error("TLS: {0}")]
     Tls(io::Error),
-    /// The answer is not HTTP.
+    /// The response is not HTTP.
     #[error("does not speak plain HTTP: ask for https://")]
     NotHttp,
     #[error(
@@ -61,7 +61,7 @@ pub(super) enum ReadError {
     NotLive(#[from] serde_json::Error),
 }
 
-/// Where to connect to.
+/// The address to connect to.
 #[derive(Debug, PartialEq, Eq)]
 enum Address {
     /// Host, without brackets, and port.
@@ -78,12 +78,12 @@ pub(super) struct Remote {
     address: Address,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     request: Request<Empty<Bytes>>,
-    /// Open for the next reading.
+    /// Kept open for the next reading.
     connection: Option<Connection>,
 }
 
 impl Remote {
-    /// The lingerd at this URL: `http:`, `https:`, or `unix:` and a path.
+    /// Prepares to read the lingerd at this URL: `http:`, `https:`, or `unix:` and a path.
     pub(super) fn new(url: &str, options: &Top) -> Result<Self> {
         let endpoint = Endpoint::parse(url)?;
         let tls = match &endpoint.address {
@@ -135,7 +135,7 @@ impl Remote {
         self.request_on(connection).await
     }
 
-    /// Sends a request on this connection, and keeps it if it works.
+    /// Sends a request on this connection, and keeps the connection if it works.
     async fn request_on(&mut self, mut connection: Connection) -> Result<Live, ReadError> {
         connection.ready().await?;
         let answer = connection.send_request(self.request.clone()).await;
@@ -172,12 +172,12 @@ async fn start_http(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
 ) -> Result<Connection, ReadError> {
     let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-    // Its end is seen by the next request.
+    // The next request notices its end.
     tokio::spawn(connection);
     Ok(sender)
 }
 
-/// Decodes an answer.
+/// Decodes a response.
 async fn live(answer: Response<Incoming>) -> Result<Live, ReadError> {
     let status = answer.status();
     let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
@@ -202,7 +202,7 @@ async fn live(answer: Response<Incoming>) -> Result<Live, ReadError> {
     }
 }
 
-/// A URL, taken apart.
+/// The parts of a URL.
 struct Endpoint {
     address: Address,
     is_https: bool,
@@ -239,7 +239,7 @@ impl Endpoint {
         }
         let host = authority.host().trim_matches(['[', ']']).to_owned();
         let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
-        // A proxy may have it below a path.
+        // A proxy may serve it below a path.
         let path = uri.path().trim_end_matches('/');
         Ok(Self {
             address: Address::Tcp(host, port),
@@ -255,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_are_taken_apart() {
+    fn urls_are_parsed() {
         for (url, host, port, is_https, path) in [
             ("http://127.0.0.1:10546", "127.0.0.1", 10546, false, PATH),
             ("web1:10546", "web1", 10546, false, PATH),

@@ -13,13 +13,13 @@ use crate::{privileges, run};
 /// A source of readings.
 pub(super) enum Source {
     Remote(Box<Remote>),
-    /// The metrics of programs that count while this lives.
+    /// Own programs, which count until this is dropped, and their metrics.
     Local(Box<(Attachment, Metrics)>),
 }
 
 impl Source {
     /// Opens the source given by the options, by default the lingerd of this host or, if none runs, probes attached
-    /// while this program runs. Those cannot be attached once there are other threads.
+    /// while this program runs. Probes cannot be attached once there are other threads.
     pub(super) async fn open(options: &Top, config: &Config) -> Result<Self> {
         let own = || Ok(Self::Local(Box::new(run::alone(config)?)));
         if let Some(url) = &options.url {
@@ -64,7 +64,7 @@ impl Source {
         }
     }
 
-    /// A short description.
+    /// Returns a short description.
     pub(super) fn name(&self) -> String {
         match self {
             Self::Remote(remote) => remote.url().to_owned(),
@@ -73,7 +73,7 @@ impl Source {
     }
 }
 
-/// The URL of a lingerd that listens on this address of this host.
+/// Returns the URL of a lingerd that listens on this address of this host.
 fn url(place: &ListenAddr) -> String {
     match place {
         ListenAddr::Tcp(address) if address.ip().is_unspecified() => {
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_to_listen_at_is_where_to_ask() {
+    fn listen_addresses_become_urls() {
         for (place, expected) in [
             ("127.0.0.1:10546", "http://127.0.0.1:10546"),
             ("0.0.0.0:80", "http://127.0.0.1:80"),

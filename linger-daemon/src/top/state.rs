@@ -47,18 +47,18 @@ pub(super) struct ViewState {
     pub(super) reverse: bool,
     /// Only units that contain this, ignoring case.
     pub(super) filter: String,
-    /// Whether the view is paused.
+    /// True if the view is paused.
     pub(super) paused: bool,
     /// The selected unit; the first if `None`.
     pub(super) selected: Option<String>,
-    /// How many rows the lists of the one unit are scrolled.
+    /// Number of rows by which the lists of the selected unit are scrolled.
     pub(super) scroll: usize,
-    /// Rows that the last drawing had room for.
+    /// Number of rows that fitted into the last drawing.
     pub(super) page: usize,
 }
 
 impl ViewState {
-    /// All units, sorted by this.
+    /// Creates the state that shows all units, sorted by this column.
     pub(super) fn new(sort: Column) -> Self {
         Self {
             screen: Screen::Units,
@@ -122,7 +122,7 @@ impl ViewState {
                 self.filter.clear();
             }
             KeyCode::Backspace => drop(self.filter.pop()),
-            // Longer than any unit name is useless.
+            // A filter longer than any unit name is useless.
             KeyCode::Char(letter) if self.filter.len() < 255 && !letter.is_control() => {
                 self.filter.push(letter);
             }
@@ -158,7 +158,7 @@ impl ViewState {
         }
     }
 
-    /// The row of the selected unit, or the first if it is not among these.
+    /// Returns the row of the selected unit, or the first if it is not among these.
     pub(super) fn row(&self, units: &[&str]) -> usize {
         let selected = self.selected.as_deref();
         let row = units.iter().position(|unit| Some(*unit) == selected);
@@ -181,7 +181,7 @@ impl ViewState {
     }
 }
 
-/// The keys, and what each does, for the help.
+/// The keys and their effects, for the help.
 pub(super) const KEYS: &[(&str, &str)] = &[
     ("q, Ctrl-C", "quit"),
     ("Up Down k j", "go from unit to unit"),
@@ -203,7 +203,7 @@ mod tests {
 
     const UNITS: &[&str] = &["a", "b", "c", "d", "e"];
 
-    /// Presses these keys, with a blank between two: letters, and names of others.
+    /// Presses keys, separated by spaces: letters, `^` with a letter for Ctrl, and the names of others.
     fn press(state: &mut ViewState, keys: &str) -> Action {
         let mut action = Action::Draw;
         for key in keys.split_terminator(' ') {
@@ -275,7 +275,7 @@ mod tests {
             press(&mut state, keys);
             assert_eq!(state.row(UNITS), expected, "{keys}");
         }
-        // It stays with its unit when rows move.
+        // The selection follows its unit when rows move.
         assert_eq!(state.row(&["e", "d", "c", "b", "a"]), 3);
         assert_eq!(state.row(&["x", "y"]), 0, "it is gone");
     }

@@ -23,7 +23,7 @@ use super::history::History;
 use super::source::Source;
 use super::state::{Action, ViewState};
 
-/// Shows readings from this source until a key or a signal ends it. Then restores the terminal.
+/// Shows readings from this source until a key or a signal ends it, then restores the terminal.
 pub(super) async fn show(
     mut source: Source,
     every: Duration,
@@ -72,7 +72,7 @@ pub(super) async fn show(
                     match state.key(key, &units) {
                         Action::Draw => {}
                         Action::Quit => return Ok(()),
-                        // The whole job, as the terminal does in cooked mode.
+                        // Stop the whole job, as the terminal does in cooked mode.
                         Action::Suspend => kill(Pid::from_raw(0), Signal::SIGTSTP)?,
                     }
                 }
@@ -110,8 +110,7 @@ impl Screen {
     fn take_back(&mut self) -> io::Result<()> {
         restore()?;
         self.0 = ratatui::try_init()?;
-        // Not with the terminal's own method, which queries the cursor position and reads the answer from
-        // the keys.
+        // Do not use the terminal's own method, which queries the cursor position and reads the reply from the keys.
         self.0.backend_mut().clear()
     }
 }
@@ -138,7 +137,7 @@ fn restore_after_panic() {
     }));
 }
 
-/// Keys and changes of the size, read by a thread that ends with the process.
+/// Returns keys and changes of the size, read by a thread that ends with the process.
 fn events() -> UnboundedReceiver<io::Result<Event>> {
     let (sender, events) = unbounded_channel();
     thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! The view as it is drawn, from readings with known numbers.
+//! Tests of the view as drawn from readings with known numbers.
 
 mod drawn;
 mod hostile;
@@ -10,7 +10,7 @@ use crate::live::{
     Blocked, Counts, Group, Health, Histogram, Hook, Live, Lived, Map, Orphans, Queues, RecentClose,
 };
 
-/// When the daemon of these readings was started, Unix seconds.
+/// Start of the daemon of these readings, Unix seconds.
 const STARTED: f64 = 1_700_000_000.0;
 
 fn counts(counts: &[(&str, u64)]) -> Counts {
@@ -20,7 +20,7 @@ fn counts(counts: &[(&str, u64)]) -> Counts {
         .collect()
 }
 
-/// A reading so many seconds after the start, of these groups.
+/// Returns a reading of these groups, `seconds` after the start.
 fn live(seconds: f64, groups: Vec<Group>) -> Live {
     let sum = |value: fn(&Group) -> u64| groups.iter().map(value).sum::<u64>();
     let mut closes = Counts::new();
@@ -113,7 +113,7 @@ fn group(unit: &str, comm: &str, closes: &[(&str, u64)]) -> Group {
     }
 }
 
-/// Reading number `step` of a busy host, two seconds after the one before.
+/// Returns reading number `step` of a busy host, two seconds after the one before.
 fn busy(step: u32) -> Live {
     let n = u64::from(step);
     let wave = [0, 3, 7, 12, 7, 3, 0, 1][step as usize % 8];
@@ -172,7 +172,7 @@ fn busy(step: u32) -> Live {
     live
 }
 
-/// Costly closes as of this moment.
+/// Returns costly closes before `now`, Unix seconds.
 fn recent(now: f64) -> Vec<RecentClose> {
     let base = RecentClose {
         at: now - 3.0,

@@ -1,4 +1,4 @@
-//! Which closes to show.
+//! Selection of the closes to show.
 
 use std::path::Path;
 use std::time::Duration;
@@ -45,7 +45,7 @@ fn outcomes() -> impl TypedValueParser<Value = Outcome> {
 }
 
 impl WatchFilter {
-    /// The filter for the programs, with the current cgroups of the units: a restarted unit gets another one. The
+    /// Returns the filter for the programs, with the current cgroup of the unit: a restarted unit gets another one. The
     /// programs can filter by one cgroup; with several, only [`WatchFilter::matches`] does.
     pub(super) fn to_kernel(&self, cgroups: &Cgroups) -> Filter {
         let mut filter = Filter::ALL;
@@ -55,7 +55,7 @@ impl WatchFilter {
         }
         if let Some(comm) = &self.comm {
             let mut bytes = [0; 16];
-            // Truncated as by the kernel, with a terminating zero.
+            // Truncate as the kernel does, with a terminating zero.
             for (to, from) in bytes[..15].iter_mut().zip(comm.bytes()) {
                 *to = from;
             }
@@ -83,7 +83,7 @@ impl WatchFilter {
         filter
     }
 
-    /// The outermost cgroups of the units: their ids, and how many cgroups are above each.
+    /// Returns the ids of the units' outermost cgroups, each with its level: the number of cgroups above it.
     fn cgroups(&self, cgroups: &Cgroups) -> Vec<(u64, i32)> {
         if self.units.is_empty() {
             return Vec::new();
@@ -100,7 +100,7 @@ impl WatchFilter {
         found.map(|(id, path)| (id, level(&path))).collect()
     }
 
-    /// Whether an event from the programs matches: below the cgroup of a unit there may be other units.
+    /// Returns whether an event from the programs matches: below the cgroup of a unit there may be other units.
     pub(super) fn matches(&self, event: &WatchEvent) -> bool {
         let connection = match event {
             WatchEvent::Close(close) | WatchEvent::Correction(close) => &close.connection,

@@ -41,7 +41,7 @@ impl Lines {
         }
     }
 
-    /// The headings of the columns.
+    /// Returns the line of headings; empty for JSON.
     pub(super) fn head(&self) -> String {
         if self.json {
             return String::new();
@@ -49,7 +49,7 @@ impl Lines {
         self.line(&COLUMNS.map(|(head, _)| head.to_owned()), false)
     }
 
-    /// The lines of an event.
+    /// Formats an event as lines.
     pub(super) fn event(&self, event: &WatchEvent) -> serde_json::Result<String> {
         if self.json {
             return Ok(serde_json::to_string(event)? + "\n");
@@ -101,7 +101,7 @@ impl Lines {
         self.remark(end.at, &end.connection, &text, lost > 0)
     }
 
-    /// A further line about a close.
+    /// Formats a further line about a close.
     fn remark(&self, at: f64, connection: &Connection, text: &str, lost: bool) -> String {
         let mut cells = who(at, connection);
         cells.push(format!("└ {text}"));
@@ -118,7 +118,7 @@ impl Lines {
     }
 }
 
-/// The cells with which every line begins.
+/// Returns the cells with which every line begins.
 fn who(at: f64, connection: &Connection) -> Vec<String> {
     vec![
         time(at),
@@ -138,7 +138,7 @@ fn frame(frame: &Frame) -> String {
     line.trim_end().to_owned() + "\n"
 }
 
-/// The time of day.
+/// Formats the time of day (UTC); `at` is in Unix seconds.
 fn time(at: f64) -> String {
     let since = Duration::try_from_secs_f64(at).unwrap_or_default();
     let text = humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string();
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_close_is_a_line_below_its_heads() {
+    fn a_close_is_a_line_below_the_headings() {
         let close = WatchEvent::Close(Close {
             at: 3661.5,
             connection: connection(),
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_an_orphan_tells_what_was_lost() {
+    fn the_end_of_an_orphan_shows_what_was_lost() {
         let end = WatchEvent::Orphan(End {
             at: 0.0,
             connection: connection(),

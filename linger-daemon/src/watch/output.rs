@@ -1,4 +1,4 @@
-//! Lines on their way to stdout. A thread writes them, so that a slow reader holds up nothing else.
+//! Writes lines to stdout in a thread, so that a slow reader holds up nothing else.
 
 use std::io;
 
@@ -9,7 +9,7 @@ pub(super) struct Output {
     stdout: Stdout,
     /// Bytes not written yet.
     pub(super) lines: Vec<u8>,
-    /// The thread has written everything it was given.
+    /// True once the thread has written everything it was given.
     is_flushed: bool,
 }
 
@@ -22,7 +22,7 @@ impl Output {
         }
     }
 
-    /// Whether all lines are written.
+    /// Returns whether all lines are written.
     pub(super) fn is_written(&self) -> bool {
         self.lines.is_empty() && self.is_flushed
     }

@@ -16,7 +16,7 @@ pub(super) const CAPABILITIES: &[Capability] = &[
     Capability::CAP_CHECKPOINT_RESTORE,
 ];
 
-/// Finds the functions of addresses in programs.
+/// Resolves addresses in programs to functions.
 pub(super) struct Symbols(Symbolizer);
 
 impl Symbols {
@@ -24,7 +24,7 @@ impl Symbols {
         Self(Symbolizer::new())
     }
 
-    /// Names the frames of a close, as far as its process still lives and its binary has symbols.
+    /// Names the frames of a close, as far as its process still exists and its binary has symbols.
     pub(super) fn name(&self, close: &mut Close) {
         let source = Source::from(Process::new(Pid::from(close.connection.pid)));
         for frame in &mut close.stack {

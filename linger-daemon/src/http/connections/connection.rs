@@ -1,4 +1,4 @@
-//! One connection among all, and its requests in flight.
+//! One connection in the table, and its requests in flight.
 
 use std::future::{Future, pending};
 use std::pin::pin;
@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::{ConnectionState, Connections, InFlightRequest, LONG, STALL};
 use crate::http::listen::Peer;
 
-/// The place of one connection; free when dropped.
+/// The slot of one connection, freed when dropped.
 pub(in crate::http) struct Connection {
     pub(super) all: Arc<Connections>,
     pub(super) id: u64,
@@ -19,29 +19,29 @@ pub(in crate::http) struct Connection {
     pub(super) state: Arc<watch::Sender<ConnectionState>>,
 }
 
-/// Why a connection must end.
+/// Reason why a connection must end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::http) enum End {
-    /// Another needs its place.
+    /// It is evicted in favour of others.
     GivesWay,
-    /// No whole request came in time.
+    /// No complete request arrived in time.
     Silent,
-    /// An answer was not made and taken in time.
+    /// A response was not generated and read in time.
     Overdue,
 }
 
 impl Connection {
-    /// Who made it.
+    /// Returns the client.
     pub(in crate::http) fn peer(&self) -> Peer {
         self.peer
     }
 
-    /// The client greeted by TLS.
+    /// Records that the client sent its TLS greeting (`ClientHello`).
     pub(in crate::http) fn has_greeted(&self) {
         self.state.send_modify(|state| state.has_spoken = true);
     }
 
-    /// A request came; its answer must have been taken by then.
+    /// Records a request, whose response must have been read by `due`.
     pub(in crate::http) fn begin(&self, due: Instant) -> RequestGuard {
         let mut number = 0;
         self.state.send_modify(|state| {
@@ -60,7 +60,7 @@ impl Connection {
         }
     }
 
-    /// Done when the connection must end, which it must too if no request comes within `quiet`.
+    /// Waits until the connection must end, as it must if no request arrives within `quiet`.
     pub(in crate::http) async fn must_end(&self, quiet: Duration) -> End {
         let mut state = self.state.subscribe();
         loop {
@@ -92,7 +92,7 @@ impl Drop for Connection {
     }
 }
 
-/// A request in flight: dropped when its answer is taken, or no one waits for it any more.
+/// A request in flight; dropped when its response has been read or abandoned.
 pub(in crate::http) struct RequestGuard {
     all: Arc<Connections>,
     state: Arc<watch::Sender<ConnectionState>>,
@@ -100,7 +100,7 @@ pub(in crate::http) struct RequestGuard {
 }
 
 impl RequestGuard {
-    /// Waits for a permit, and meanwhile ends connections that hold one and whose client takes nothing.
+    /// Waits for a permit, and meanwhile ends connections that hold one while their client reads nothing.
     pub(in crate::http) async fn wait_for<T>(&self, permit: impl Future<Output = T>) -> T {
         let mut permit = pin!(permit);
         loop {
@@ -111,7 +111,7 @@ impl RequestGuard {
         }
     }
 
-    /// This many bytes of the answer wait for the client from now on.
+    /// Records that this many bytes of the response wait for the client from now on.
     pub(in crate::http) fn made(&self, bytes: usize) {
         self.state.send_modify(|state| {
             if let Some(request) = state.requests.get_mut(&self.number) {
@@ -120,7 +120,7 @@ impl RequestGuard {
         });
     }
 
-    /// The answer begins, and this many bytes of it wait for the client.
+    /// Records that the response begins, and this many bytes of it wait for the client.
     pub(in crate::http) fn begin_answer(&self, bytes: usize) {
         self.made(bytes);
         if bytes >= LONG {

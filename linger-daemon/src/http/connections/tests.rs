@@ -1,4 +1,4 @@
-//! Who gives way to whom.
+//! Eviction of connections.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ fn host(last: u8) -> IpAddr {
     IpAddr::from([192, 0, 2, last])
 }
 
-/// Whether it is told to end for another.
+/// Returns whether the connection must end in favour of another.
 async fn gives_way(connection: &Connection) -> bool {
     tokio::select! {
         biased;
@@ -34,7 +34,7 @@ async fn the_peer_with_the_most_connections_gives_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_waits_gives_way_after_all_that_have_none() {
+async fn connections_with_a_waiting_response_give_way_last() {
     let all = Connections::new(2);
     let asking = all.admit(Some(host(1))).await;
     let request = asking.begin(Instant::now() + QUIET);
@@ -49,7 +49,7 @@ async fn an_answer_that_waits_gives_way_after_all_that_have_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_who_do_not_speak_push_out_each_other() {
+async fn silent_connections_evict_only_each_other() {
     let all = Connections::new(4);
     let greeted = [all.admit(None).await, all.admit(None).await];
     greeted.iter().for_each(Connection::has_greeted);
@@ -60,14 +60,14 @@ async fn those_who_do_not_speak_push_out_each_other() {
     for connection in &greeted {
         assert!(!gives_way(connection).await, "although they came before");
     }
-    // Those who speak push out each other, too.
+    // Those that have spoken evict each other, too.
     silent[5].has_greeted();
     let _more = all.admit(None).await;
     assert!(gives_way(&greeted[0]).await && !gives_way(&silent[4]).await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_being_made_lets_others_wait() {
+async fn a_busy_connection_does_not_give_way() {
     let all = Connections::new(1);
     let asking = all.admit(Some(host(1))).await;
     let request = asking.begin(Instant::now() + QUIET);
@@ -80,7 +80,7 @@ async fn an_answer_being_made_lets_others_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn silence_and_answers_not_taken_end_a_connection() {
+async fn silence_and_unread_responses_end_a_connection() {
     let all = Connections::new(2);
     let silent = all.admit(None).await;
     assert_eq!(silent.must_end(QUIET).await, End::Silent);

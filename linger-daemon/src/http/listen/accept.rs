@@ -1,4 +1,4 @@
-//! Connections, as they come.
+//! Accepts connections.
 
 use std::future::poll_fn;
 use std::io;
@@ -12,16 +12,16 @@ use tokio::net::{TcpListener, UnixListener};
 use super::Listeners;
 use super::unix::SocketFile;
 
-/// A stream of bytes in both directions.
+/// A bidirectional stream of bytes.
 pub(in crate::http) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
 
-/// Whose connections compete for room first of all with each other: an address, or for IPv6 the
-/// network of one host. None for a Unix socket.
+/// A client, whose connections compete for slots with each other first: an address, or for IPv6 the network of one
+/// host. `None` for a Unix socket.
 pub(in crate::http) type Peer = Option<IpAddr>;
 
-/// A connection, and who made it.
+/// A connection and its peer.
 type Accepted = (Box<dyn Transport>, Peer);
 
 /// Takes connections of all listeners in turn.
@@ -35,12 +35,12 @@ enum Listener {
     Tcp(TcpListener),
     Unix(
         UnixListener,
-        #[expect(dead_code, reason = "removed when dropped")] Option<SocketFile>,
+        #[expect(dead_code, reason = "its file is removed on drop")] Option<SocketFile>,
     ),
 }
 
 impl Accept {
-    /// Needs a tokio runtime with I/O.
+    /// Registers the listeners. Needs a tokio runtime with I/O.
     pub(in crate::http) fn new(listeners: Listeners) -> io::Result<Self> {
         let listeners = listeners.0.into_iter().map(|listener| {
             Ok(match listener.socket.domain()? {
@@ -57,7 +57,7 @@ impl Accept {
         })
     }
 
-    /// The next connection, and who made it.
+    /// Accepts the next connection, and returns it with its peer.
     pub(in crate::http) async fn next(&mut self) -> io::Result<Accepted> {
         poll_fn(|context| self.poll(context)).await
     }
@@ -87,7 +87,7 @@ impl Listener {
     }
 }
 
-/// Who owns one address of IPv6 owns its /64.
+/// Reduces an IPv6 address to its /64 network, which belongs to one host as a whole.
 fn host(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {

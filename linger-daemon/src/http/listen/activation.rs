@@ -7,11 +7,11 @@ use socket2::{Domain, Socket, Type};
 use super::{BindError, Listener, Listeners};
 use crate::config::ListenAddr;
 
-/// The sockets that were passed to this process, if any were.
+/// Takes the sockets passed to this process; `None` if there are none.
 ///
-/// To be called once, before there are threads: the variables that tell of them are removed.
+/// Call it once, before other threads are started: it removes the environment variables that announce the sockets.
 pub fn passed() -> Result<Option<Listeners>, BindError> {
-    // SAFETY: there are no other threads, which could read the environment meanwhile.
+    // SAFETY: there are no other threads that could read the environment meanwhile.
     let descriptors = unsafe { sd_notify::listen_fds_and_unset_env() };
     let descriptors = descriptors.map_err(|error| BindError::Passed {
         what: format!("sockets that cannot be taken ({error})"),
@@ -20,12 +20,12 @@ pub fn passed() -> Result<Option<Listeners>, BindError> {
     Ok((!listeners.is_empty()).then_some(Listeners(listeners)))
 }
 
-/// Makes sure that it is a listening socket, of a kind that can be served.
+/// Takes a descriptor if it is a listening socket of a kind that can be served.
 fn take(descriptor: RawFd) -> Result<Listener, BindError> {
     let useless = |what: &str| BindError::Passed {
         what: format!("descriptor {descriptor}, {what}"),
     };
-    // SAFETY: it is open, as has been seen, for this process, and nothing else takes it.
+    // SAFETY: the descriptor was found open, is meant for this process, and nothing else takes it.
     let socket = unsafe { Socket::from_raw_fd(descriptor) };
     let stream = socket.r#type().is_ok_and(|kind| kind == Type::STREAM);
     if !stream || !socket.is_listener().unwrap_or(false) {

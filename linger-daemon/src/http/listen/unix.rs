@@ -11,13 +11,13 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::{BindError, Listener, listen};
 use crate::config::ListenAddr;
 
-/// Who may connect: the daemon's user and group.
+/// Permissions of the socket: the daemon's user and group may connect.
 const MODE: u32 = 0o660;
 
-/// The file of a socket that was made here, removed when dropped.
+/// The file of a socket that this process created; removed when dropped.
 pub(super) struct SocketFile {
     path: PathBuf,
-    /// Device and inode: the file of this socket, and of no other that took its place.
+    /// Device and inode, which distinguish the file from one that has replaced it.
     identity: (u64, u64),
 }
 
@@ -37,11 +37,11 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// Listens there, in place of a daemon that is dead.
+/// Listens on a path, and replaces the socket of a dead daemon there.
 pub(super) fn bind(path: &Path) -> Result<Listener, BindError> {
     let place = || ListenAddr::Unix(path.to_owned());
     let address = SockAddr::unix(path).map_err(|_| BindError::TooLong(place()))?;
-    make_room(path)?;
+    remove_stale_socket(path)?;
     let open = || {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.bind(&address)?;
@@ -49,15 +49,15 @@ pub(super) fn bind(path: &Path) -> Result<Listener, BindError> {
             path: path.to_owned(),
             identity: identity(path)?,
         };
-        // Nobody connects before it listens: no one gets in with more than this.
+        // Clients cannot connect before the socket listens, so wider permissions until here admit none.
         fs::set_permissions(path, Permissions::from_mode(MODE))?;
         listen(socket, place(), Some(file))
     };
     open().map_err(|source| BindError::of(place(), source))
 }
 
-/// Removes the socket of a daemon that is dead, and nothing else.
-fn make_room(path: &Path) -> Result<(), BindError> {
+/// Removes the socket of a dead daemon, and nothing else.
+fn remove_stale_socket(path: &Path) -> Result<(), BindError> {
     let place = || ListenAddr::Unix(path.to_owned());
     match fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => Err(BindError::NotASocket(place())),
@@ -65,7 +65,7 @@ fn make_room(path: &Path) -> Result<(), BindError> {
             Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
                 fs::remove_file(path).map_err(|source| BindError::of(place(), source))
             }
-            // Also when it cannot be told, because its queue is full or others own it.
+            // Also if its use is unknown, because its queue is full or it belongs to another user.
             _ => Err(BindError::InUse(place())),
         },
         Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(()),

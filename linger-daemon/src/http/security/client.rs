@@ -1,4 +1,4 @@
-//! The certificates of clients.
+//! Client certificates.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,23 +17,23 @@ use rustls::{
 
 use super::{Mistake, names};
 
-/// What is asked of clients (`client_auth_type`).
+/// Policy for client certificates (`client_auth_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Policy {
-    /// No certificate.
+    /// Does not request a certificate.
     None,
-    /// One if they have any.
+    /// Requests a certificate, which is optional and need not be trusted.
     Request,
-    /// One, whoever signed it.
+    /// Requires a certificate, which need not be trusted.
     RequireAny,
-    /// None, or one that is trusted.
+    /// Requests a certificate, which is optional but must be trusted.
     VerifyIfGiven,
-    /// One that is trusted.
+    /// Requires a trusted certificate.
     RequireAndVerify,
 }
 
 impl Policy {
-    /// The policy of this name.
+    /// Returns the policy of this name.
     pub(super) fn named(name: &str) -> Result<Self, Mistake> {
         Ok(match name {
             "" | "NoClientCert" => Self::None,
@@ -53,29 +53,30 @@ impl Policy {
         })
     }
 
-    /// Whether a client without a certificate is turned away.
+    /// Returns whether a client without a certificate is rejected.
     pub(super) fn is_mandatory(self) -> bool {
         matches!(self, Self::RequireAny | Self::RequireAndVerify)
     }
 
-    /// Whether it matters who signed a certificate.
+    /// Returns whether a certificate must be signed by a trusted authority.
     pub(super) fn verifies(self) -> bool {
         matches!(self, Self::VerifyIfGiven | Self::RequireAndVerify)
     }
 }
 
-/// Checks the certificates of clients by a policy.
+/// Verifies client certificates by a policy.
 pub(super) struct Clients {
     policy: Policy,
-    /// Who is trusted.
+    /// Verifier of signatures by trusted authorities.
     trusted: Option<Arc<dyn ClientCertVerifier>>,
-    /// Names of which a certificate must have one.
+    /// Alternative names, of which a certificate must have one.
     allowed: Option<Vec<String>>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Clients {
-    /// Trusts what `roots` sign; without any, everyone who holds the key of a certificate.
+    /// Creates a verifier that trusts certificates signed by `roots`; without these, any certificate whose key the
+    /// client holds.
     pub(super) fn new(
         policy: Policy,
         roots: Option<RootCertStore>,

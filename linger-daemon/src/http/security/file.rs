@@ -1,4 +1,4 @@
-//! The file, key by key.
+//! Parses the web configuration file.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde_saphyr::Options;
 
 use super::Mistake;
 
-/// All that the file can say; unknown keys are mistakes.
+/// All keys of the file; unknown ones are mistakes.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
@@ -33,7 +33,7 @@ pub(super) struct Tls {
     pub(super) max_version: Option<String>,
     pub(super) cipher_suites: Option<Vec<String>>,
     pub(super) curve_preferences: Option<Vec<String>>,
-    /// Go ignores it as well.
+    /// Ignored, as Go does.
     #[serde(rename = "prefer_server_cipher_suites")]
     _prefers_own_order: Option<bool>,
 }
@@ -41,13 +41,13 @@ pub(super) struct Tls {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Http {
-    /// Whether HTTP/2 may be spoken; it never is.
+    /// Permits HTTP/2, which is not supported.
     #[serde(rename = "http2")]
     _allows_http2: Option<bool>,
     headers: Option<BTreeMap<String, String>>,
 }
 
-/// Reads the text of the file.
+/// Parses the text of the file.
 pub(super) fn parse(text: &str) -> Result<File, Mistake> {
     let file: Option<File> = serde_saphyr::from_str_with_options(text, options())
         .map_err(|error| Mistake::Yaml(one_line(&error.to_string())))?;
@@ -65,7 +65,8 @@ pub(super) fn parse(text: &str) -> Result<File, Mistake> {
     Ok(file)
 }
 
-/// Quotes nothing of the file, which has secrets, and lets no file of a few lines become large.
+/// Returns options that quote nothing of the file, which has secrets, in errors, and that keep a small file from
+/// expanding into a large document.
 fn options() -> Options {
     serde_saphyr::options! {
         with_snippet: false,
@@ -82,7 +83,7 @@ fn one_line(message: &str) -> String {
 }
 
 impl Http {
-    /// Whether no header of its own is asked for: an empty one is none.
+    /// Fails if a custom header is configured. Headers without a value do not count.
     fn refuse_headers(&self) -> Result<(), Mistake> {
         let headers = self.headers.iter().flatten();
         let mut asked = headers.filter(|(_, value)| !value.is_empty());

@@ -1,4 +1,4 @@
-//! The alternative names of a certificate, as the file writes them.
+//! The subject alternative names of a certificate, as written in the file.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use x509_cert::der::Decode as _;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
-/// DNS names, addresses of e-mail, URIs and IP addresses; none if it is no certificate.
+/// Returns DNS names, e-mail addresses, URIs and IP addresses; `None` if it is not a valid certificate.
 pub(super) fn of(certificate: &CertificateDer<'_>) -> Option<Vec<String>> {
     let certificate = Certificate::from_der(certificate).ok()?;
     let found = certificate.tbs_certificate.get::<SubjectAltName>().ok()?;
@@ -31,7 +31,7 @@ fn text(name: &GeneralName) -> Option<String> {
     }
 }
 
-/// A name of the file in the one form in which they are compared.
+/// Normalizes a name of the file for comparison.
 pub(super) fn plain(name: &str) -> String {
     match name.parse::<IpAddr>() {
         Ok(address) => address.to_string(),

@@ -17,22 +17,22 @@ use super::Mistake;
 use crate::http::fair_semaphore::PeerSemaphores;
 use crate::http::listen::Peer;
 
-/// Highest cost of a hash: about three seconds of work. Each further one takes twice as long.
+/// Maximum cost of a hash: about three seconds of work. Each step beyond it doubles the time.
 const MAX_COST: u32 = 16;
 
-/// Passwords that wait to be checked, one after another: of all, and of each peer.
+/// Maximum number of passwords that wait to be checked, one after another: in total, and of each peer.
 const MAX_WAITING: usize = 16;
 const MAX_WAITING_OF_PEER: usize = 4;
 
-/// Passwords that were right, and are remembered.
+/// Maximum number of correct passwords that are remembered.
 const MAX_REMEMBERED: usize = 64;
 
-/// Names, and what their passwords hash to.
+/// Names of users, with the hashes of their passwords.
 #[derive(Default)]
 pub(in crate::http) struct Users(BTreeMap<String, Arc<str>>);
 
 impl Users {
-    /// Makes sure that every hash is one.
+    /// Checks that every hash is valid, and not too costly.
     pub(super) fn new(hashes: BTreeMap<String, String>) -> Result<Self, Mistake> {
         let users = hashes.into_iter().map(|(user, hash)| {
             let wrong = |why: String| Mistake::Hash {
@@ -54,13 +54,13 @@ impl Users {
         Ok(Self(users.collect::<Result<_, _>>()?))
     }
 
-    /// Whether everyone may ask.
+    /// Returns whether there are no users, so that everyone is allowed.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// Whether to answer a request.
+/// The decision on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::http) enum Verdict {
     /// It may be answered.
@@ -78,7 +78,7 @@ pub(in crate::http) struct Gate {
     waiting_of_peer: PeerSemaphores,
     /// Tags of passwords that were right, the oldest first.
     remembered: Mutex<VecDeque<Tag>>,
-    /// So that what is remembered tells nothing to those who read the memory.
+    /// Key of the tags, so that a tag alone does not reveal its password.
     secret: hmac::Key,
 }
 
@@ -96,7 +96,7 @@ impl Gate {
         }
     }
 
-    /// Whether a request with these headers is of one of the users.
+    /// Checks whether a request with these headers is from one of the users.
     pub(in crate::http) async fn check(
         &self,
         users: &Users,
@@ -110,7 +110,7 @@ impl Gate {
             return Verdict::Unknown;
         };
         let found = users.0.get(&user);
-        // An unknown name takes as long as a known one.
+        // Check some hash for an unknown name as well, so that it takes as long as a known one.
         let Some(hash) = found.or_else(|| users.0.values().next()).cloned() else {
             return Verdict::Unknown;
         };
@@ -127,7 +127,7 @@ impl Gate {
         let turn = turn.expect("the semaphore is never closed");
         let right = spawn_blocking(move || {
             let right = bcrypt::verify(password, &hash).unwrap_or(false);
-            // Also if no one waits for it any more.
+            // Held until here, even if the request is gone by then.
             drop(turn);
             right
         });
@@ -154,7 +154,7 @@ impl Gate {
         }
     }
 
-    /// Stands for these parts, and no others.
+    /// Returns a tag that identifies exactly these parts.
     fn tag(&self, parts: &[&[u8]]) -> Tag {
         let mut context = hmac::Context::with_key(&self.secret);
         for part in parts {
@@ -167,7 +167,7 @@ impl Gate {
     }
 }
 
-/// The name and the password of a request (RFC 7617).
+/// Returns the name and the password of a request (RFC 7617).
 fn credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, encoded) = value.split_once(' ')?;

@@ -1,4 +1,4 @@
-//! The file and those that it names, read again when they change.
+//! Reloads the web configuration when its file, or a file that it names, changes.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -11,10 +11,10 @@ use super::passwords::{Gate, Users};
 use super::{Mistake, Rules, SecurityError};
 use crate::config;
 
-/// How often the files are looked at, at most, when someone asks.
+/// Minimum time between checks of the files, which are made on requests.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Who may ask, as the file says it at the time.
+/// The access rules of the web configuration, kept up to date with its files.
 pub struct Security {
     file: Option<PathBuf>,
     state: Mutex<State>,
@@ -32,7 +32,7 @@ struct State {
 struct Stamp([u64; 3], [i64; 4]);
 
 impl Stamp {
-    /// `None` if the metadata cannot be read.
+    /// Reads the metadata of a file; `None` if that fails.
     fn of(path: &Path) -> Option<Self> {
         let of = fs::metadata(path).ok()?;
         let times = [of.mtime(), of.mtime_nsec(), of.ctime(), of.ctime_nsec()];
@@ -41,7 +41,7 @@ impl Stamp {
 }
 
 impl Security {
-    /// Everyone who can reach the endpoints may ask, in the clear.
+    /// Allows everyone who can reach the endpoints, without TLS.
     #[must_use]
     pub fn none() -> Self {
         Self::with(None, Arc::default(), Vec::new())
@@ -67,13 +67,14 @@ impl Security {
         }
     }
 
-    /// Whether TLS is spoken.
+    /// Returns whether TLS is configured.
     #[must_use]
     pub fn has_tls(&self) -> bool {
         self.rules().tls.is_some()
     }
 
-    /// The rules in effect. If the file becomes invalid, they stay as they are, and one warning is logged.
+    /// Returns the rules in effect. If the files become invalid, the rules stay as they are, and the error is logged
+    /// once.
     pub(in crate::http) fn rules(&self) -> Arc<Rules> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = &self.file
@@ -104,7 +105,7 @@ impl State {
             Err(error) => {
                 tracing::error!("{error}");
                 tracing::error!("keeping the previous TLS and passwords: correct {path}");
-                // Also what it named before, which may be what is missing now.
+                // Watch the files that it named before as well: one of them may be what is missing now.
                 for (path, _) in self.seen.drain(..) {
                     if !seen.iter().any(|(known, _)| *known == path) {
                         let stamp = Stamp::of(&path);
@@ -117,7 +118,7 @@ impl State {
     }
 }
 
-/// Reads the file. What was looked at goes to `seen`, each as it was before it was read.
+/// Reads the file. Adds it and the files that it names to `seen`, with their stamps from before they were read.
 fn read(path: &Path, seen: &mut Vec<(PathBuf, Option<Stamp>)>) -> Result<Rules, SecurityError> {
     let mut look = |path: PathBuf| {
         let stamp = Stamp::of(&path);

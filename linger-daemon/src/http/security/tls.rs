@@ -1,4 +1,4 @@
-//! TLS as the file says it.
+//! The TLS configuration of the file.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::{Mistake, SecurityError};
 use crate::config;
 
 impl Tls {
-    /// Whether anything here asks for TLS.
+    /// Returns whether any key here asks for TLS.
     pub(super) fn is_enabled(&self) -> bool {
         let texts = [
             &self.cert,
@@ -30,20 +30,21 @@ impl Tls {
         texts.into_iter().any(|text| !text.is_empty())
     }
 
-    /// Whether every client must have a certificate that is trusted.
+    /// Returns whether every client must have a trusted certificate.
     pub(super) fn trusts_certificates(&self) -> Result<bool, Mistake> {
         let policy = Policy::named(&self.client_auth_type)?;
         Ok(policy.is_mandatory() && policy.verifies())
     }
 
-    /// The files that it names, if it stands in this `file`.
+    /// Returns the paths of the files that it names, relative to the directory of the `file`.
     pub(super) fn files(&self, file: &Path) -> Vec<PathBuf> {
         let names = [&self.cert_file, &self.key_file, &self.client_ca_file];
         let names = names.into_iter().filter(|name| !name.is_empty());
         names.map(|name| beside(file, name)).collect()
     }
 
-    /// Reads certificates and keys, relative to the directory of the `file`.
+    /// Builds the configuration of the server. The paths of certificates and keys are relative to the directory of the
+    /// `file`.
     pub(super) fn server(&self, file: &Path) -> Result<ServerConfig, SecurityError> {
         let here = |mistake: Mistake| mistake.in_file(file);
         if self.cert.is_empty() && self.cert_file.is_empty() {
@@ -76,7 +77,7 @@ impl Tls {
             .map_err(|error| Mistake::Pair(error).in_file(certificates.path))?;
         server.ignore_client_order = true;
         server.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // Nothing is kept for a client that is gone: no memory, and no certificate that was revoked.
+        // Keep no sessions of clients that are gone: neither memory, nor certificates revoked since.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
         Ok(server)
@@ -98,7 +99,7 @@ impl Tls {
         Ok(chosen.map(|(_, version)| version).collect())
     }
 
-    /// Whether a list of algorithms is given, of which there is none to choose: all that there are are sound.
+    /// Fails if a list of algorithms is configured: there is no choice, since all that are supported are sound.
     fn refuse_lists(&self) -> Result<(), Mistake> {
         let lists = [
             ("tls_server_config: cipher_suites", &self.cipher_suites),
@@ -119,7 +120,7 @@ impl Tls {
         Ok(())
     }
 
-    /// Who checks the certificates of clients; no one is asked for one if there is none.
+    /// Returns the verifier of client certificates; `None` if they are not requested.
     fn clients(
         &self,
         file: &Path,
@@ -174,19 +175,19 @@ fn version(key: &'static str, name: &str) -> Result<u8, Mistake> {
     }
 }
 
-/// Resolves a path in a file: relative ones start at the folder of the file.
+/// Resolves a path that a file names, relative to the directory of the file.
 fn beside(file: &Path, name: &str) -> PathBuf {
     file.parent().unwrap_or(Path::new("")).join(name)
 }
 
-/// Text in PEM, and where it stands.
+/// Text in PEM, and the file that contains it.
 struct Pem {
     path: PathBuf,
     text: String,
 }
 
 impl Pem {
-    /// The text of the file of this name, or else what stands in the web configuration itself.
+    /// Reads the file of this name, or else takes the text that is inline in the web configuration.
     fn new(name: &str, inline: &str, file: &Path) -> Result<Self, SecurityError> {
         if name.is_empty() {
             return Ok(Self {
@@ -201,7 +202,7 @@ impl Pem {
         }
     }
 
-    /// The same, if there is either.
+    /// Does the same if either is set.
     fn find(name: &str, inline: &str, file: &Path) -> Result<Option<Self>, SecurityError> {
         let any = !name.is_empty() || !inline.is_empty();
         any.then(|| Self::new(name, inline, file)).transpose()

@@ -1,4 +1,4 @@
-//! The first two lines: the source of the numbers, and whether they can be trusted.
+//! The first two lines: the source of the numbers, and their trustworthiness.
 
 use ratatui::style::Modifier;
 use ratatui::text::{Line, Span};
@@ -10,7 +10,7 @@ use crate::text::{age, bytes, count, escape_for_terminal, seconds};
 use crate::top::column::{Shown, float};
 use crate::top::state::{Keys, ViewState};
 
-/// The source of the numbers.
+/// Returns the line about the source of the numbers.
 pub(super) fn title(picture: &Picture<'_>, state: &ViewState) -> Line<'static> {
     let mut spans = vec![Span::styled("lingerd top", Modifier::BOLD)];
     if state.paused {
@@ -38,7 +38,7 @@ pub(super) fn title(picture: &Picture<'_>, state: &ViewState) -> Line<'static> {
     line(spans, &facts)
 }
 
-/// Whether the numbers can be trusted; problems come first.
+/// Returns the line about the trustworthiness of the numbers; problems come first.
 pub(super) fn health(picture: &Picture<'_>) -> Line<'static> {
     let failure = picture.failure.map(escape_for_terminal);
     let Some(live) = &picture.history.live else {
@@ -57,7 +57,7 @@ pub(super) fn health(picture: &Picture<'_>) -> Line<'static> {
     line(vec![state], &facts(live))
 }
 
-/// Appends facts to what a line begins with.
+/// Appends facts to the beginning of a line.
 fn line(mut spans: Vec<Span<'static>>, facts: &[String]) -> Line<'static> {
     spans.extend(facts.iter().map(|fact| Span::raw(format!(" · {fact}"))));
     spans.into()
@@ -75,7 +75,7 @@ fn troubles(health: &Health) -> Vec<String> {
     if missing > 0 {
         troubles.push(format!("{missing} hooks not attached"));
     }
-    // From this level on, there may be no room for the next entry.
+    // From this level on, the next entry may not fit.
     let is_full = |entries, capacity| entries >= capacity / 10 * 9 && entries > 0;
     let maps = health.maps.iter();
     let full = maps.filter(|map| is_full(map.entries, map.capacity));

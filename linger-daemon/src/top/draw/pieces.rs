@@ -12,12 +12,12 @@ use crate::top::history::Track;
 /// Heads of tables.
 pub(super) const HEAD: Style =
     Style::new().add_modifier(Modifier::BOLD.union(Modifier::UNDERLINED));
-/// Of little importance.
+/// Text of little importance.
 pub(super) const FAINT: Style = Style::new().add_modifier(Modifier::DIM);
-/// Needs attention. The color is never the only sign.
+/// Text that needs attention. The color is never the only sign.
 pub(super) const ALARM: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
 
-/// The style of a column's numbers.
+/// Returns the style of a column's numbers.
 const fn style(column: Column) -> Style {
     match column {
         Column::Aborts | Column::Resets => Style::new().fg(Color::Yellow),
@@ -27,7 +27,7 @@ const fn style(column: Column) -> Style {
     }
 }
 
-/// A number of a column, right-aligned; a dash if unknown.
+/// Formats a number of a column, right-aligned; a dash if unknown.
 pub(super) fn number(column: Column, value: Option<f64>) -> Cell<'static> {
     let (text, style) = match value {
         None => ("-".to_owned(), FAINT),
@@ -37,12 +37,12 @@ pub(super) fn number(column: Column, value: Option<f64>) -> Cell<'static> {
     right(text).style(style)
 }
 
-/// Right-aligned text.
+/// Right-aligns text.
 pub(super) fn right(text: impl Into<String>) -> Cell<'static> {
     Cell::from(Text::from(text.into()).right_aligned())
 }
 
-/// A name, truncated to the room for it.
+/// Truncates a name to a width in columns of the terminal.
 pub(super) fn fit(name: &str, width: u16) -> String {
     let width = usize::from(width);
     if Line::from(name).width() <= width {
@@ -55,7 +55,7 @@ pub(super) fn fit(name: &str, width: u16) -> String {
     cut + "…"
 }
 
-/// A table without lines, its head in bold.
+/// Draws a table without borders, with its head in the style [`HEAD`].
 pub(super) fn table<'a>(
     frame: &mut Frame<'_>,
     area: Rect,
@@ -70,7 +70,7 @@ pub(super) fn table<'a>(
     frame.render_widget(table, area);
 }
 
-/// The trend of a column as bars, the newest at the right.
+/// Formats the trend of a column as bars, the newest at the right.
 pub(super) fn trend(track: &Track, column: Column, width: u16, height: u16) -> Text<'static> {
     const LEVELS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let rates = track.trend(column, width.into());
@@ -95,7 +95,7 @@ fn whole(value: f64) -> usize {
     value.ceil() as usize
 }
 
-/// Current rate and trend of the most important columns, side by side.
+/// Draws the current rate and the trend of the most important columns, side by side.
 pub(super) fn tiles(frame: &mut Frame<'_>, area: Rect, track: &Track) {
     const TILES: [(Column, &str); 5] = [
         (Column::Closes, "closes/s"),
@@ -107,7 +107,7 @@ pub(super) fn tiles(frame: &mut Frame<'_>, area: Rect, track: &Track) {
     if area.is_empty() {
         return;
     }
-    // No narrower than a name and a number.
+    // A tile must not be narrower than a name and a number.
     let count = usize::from(area.width / 15).clamp(1, TILES.len());
     let width = area.width / u16::try_from(count).unwrap_or(1);
     let shown = &TILES[usize::from(count < TILES.len())..][..count];

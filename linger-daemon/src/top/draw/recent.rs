@@ -13,7 +13,7 @@ use crate::top::column::{Column, float};
 /// Minimum width for all columns.
 const WIDE: u16 = 150;
 
-/// Headings and widths of the columns; one for the peer takes the rest.
+/// Headings and widths of the columns; one more for the peer takes the remaining width.
 const COLUMNS: &[(&str, u16)] = &[
     ("ago", 4),
     ("who", 18),
@@ -33,7 +33,7 @@ const WIDE_COLUMNS: &[(&str, u16)] = &[
     ("here", 22),
 ];
 
-/// The cell of a close below a heading.
+/// Returns the cell of a close below a heading.
 fn cell(one: &RecentClose, heading: &str, width: u16, now: f64) -> Cell<'static> {
     let text = |text: &str| Cell::from(fit(&escape_for_terminal(text), width));
     let bytes = |column, bytes| number(column, Some(float(bytes)));
@@ -52,7 +52,7 @@ fn cell(one: &RecentClose, heading: &str, width: u16, now: f64) -> Cell<'static>
     }
 }
 
-/// Draws as many as there is room for, below a heading; `now` is in Unix seconds.
+/// Draws as many closes as fit, below a heading; `now` is in Unix seconds.
 pub(super) fn draw<'a>(
     frame: &mut Frame<'_>,
     area: Rect,

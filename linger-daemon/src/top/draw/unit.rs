@@ -73,13 +73,14 @@ pub(super) fn draw(
 /// A line of a list: a name, a total and a rate.
 type Entry = [Cell<'static>; 3];
 
-/// Rows for the lists: all they need, but leaving room for at least one costly close.
+/// Returns the rows for the lists: as many as they need, but at most three fifths of a room of 14 or more, which leaves
+/// some for costly closes.
 fn lists_height(room: u16, entries: usize) -> u16 {
     let needed = u16::try_from(entries).unwrap_or(u16::MAX).saturating_add(2);
     needed.min(if room < 14 { room } else { room * 3 / 5 })
 }
 
-/// Its closes by outcome, most frequent first.
+/// Returns the unit's closes by outcome, the most frequent first.
 fn outcomes(unit: &Unit) -> Vec<Entry> {
     let mut outcomes: Vec<_> = unit.outcomes.iter().collect();
     outcomes.sort_by_key(|(_, tally)| Reverse(tally.total));
@@ -98,7 +99,7 @@ fn outcomes(unit: &Unit) -> Vec<Entry> {
     entries.collect()
 }
 
-/// The cost of its closes, and the fate of its orphans.
+/// Returns the cost of the unit's closes, and the fate of its orphans.
 fn costs(unit: &Unit) -> Vec<Entry> {
     let figures = &unit.track.figures;
     let entry = |name: &'static str, column: Column| {
@@ -164,7 +165,7 @@ fn list(
     let room = usize::from(area.height.saturating_sub(1));
     entries.drain(..scroll.min(entries.len().saturating_sub(room)));
     if entries.len() > room {
-        // The last row says that there is more.
+        // The last row shows how many are hidden.
         let hidden = entries.split_off(room.saturating_sub(1)).len();
         let more = Cell::from(format!("{hidden} more: PgDn")).style(FAINT);
         entries.push([more, Cell::default(), Cell::default()]);
@@ -178,7 +179,7 @@ fn list(
     );
 }
 
-/// Its groups, sorted by the column by which units are sorted.
+/// Draws the unit's groups, sorted by the same column as the units.
 fn members(frame: &mut Frame<'_>, area: Rect, members: &[Member], state: &ViewState) {
     const COLUMNS: [Column; 5] = [
         Column::Closes,
@@ -205,7 +206,7 @@ fn members(frame: &mut Frame<'_>, area: Rect, members: &[Member], state: &ViewSt
     table(frame, area, head, rows, &[width, 8, 8, 8, 8, 8]);
 }
 
-/// Whether a close belongs to this unit, by the labels known for both.
+/// Returns whether a close belongs to this unit, by the labels known for both.
 fn is_of(one: &RecentClose, unit: &Unit) -> bool {
     unit.members.iter().any(|member| {
         let known = [("unit", &one.unit), ("comm", &one.comm)];

@@ -25,7 +25,7 @@ pub(super) fn draw(
     rows: &[Row<'_>],
     state: &mut ViewState,
 ) {
-    // On a small terminal the table takes most of the room, and in the end all of it.
+    // The smaller the terminal, the larger the table's share of it, up to all.
     let tiles_height = match area.height {
         ..12 => 0,
         12..30 => 3,
@@ -50,13 +50,13 @@ pub(super) fn draw(
     }
 }
 
-/// The columns for which the table has room.
+/// The layout of the table: the columns that fit.
 struct Plan {
     name: u16,
     numbers: Vec<Column>,
-    /// Width of the trend of the column by which units are sorted; it stands at the right.
+    /// Width of the trend of the sort column, which is at the right.
     trend: u16,
-    /// Width from the numbers to the right.
+    /// Width left to the right of the numbers.
     rest: u16,
 }
 

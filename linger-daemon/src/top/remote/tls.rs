@@ -10,7 +10,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 
-/// Files in which distributions keep the authorities that the host trusts.
+/// Files in which distributions keep the certificate authorities that the host trusts.
 const SYSTEM: &[&str] = &[
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -18,7 +18,7 @@ const SYSTEM: &[&str] = &[
     "/etc/ssl/cert.pem",
 ];
 
-/// Trusts the authorities of this file, or else of the host.
+/// Creates a connector that trusts the authorities of this file, or else of the host.
 pub(super) fn connector(file: Option<&Path>) -> Result<TlsConnector> {
     let system = || SYSTEM.iter().map(Path::new).find(|path| path.is_file());
     let Some(file) = file.or_else(system) else {
@@ -31,7 +31,7 @@ pub(super) fn connector(file: Option<&Path>) -> Result<TlsConnector> {
     let certificates = certificates.with_context(|| format!("cannot read {}", file.display()))?;
     for certificate in certificates {
         let certificate = certificate.with_context(|| format!("{}: no PEM", file.display()))?;
-        // A bundle may have some that are too old for this.
+        // A bundle may contain certificates that are too old to be accepted.
         let _ = roots.add(certificate);
     }
     if roots.is_empty() {

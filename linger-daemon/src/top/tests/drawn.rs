@@ -1,4 +1,4 @@
-//! What stands where, on terminals of several sizes: compared with drawings in files.
+//! The layout on terminals of several sizes, compared with drawings in files.
 
 use std::fs;
 use std::path::Path;
@@ -23,10 +23,10 @@ const PLAIN: Features = Features {
     unicode: true,
 };
 
-/// With this in the environment the drawings are made anew.
+/// Environment variable that makes these tests rewrite the drawings.
 const BLESS: &str = "LINGER_BLESS";
 
-/// What a terminal shows after so many readings and these keys.
+/// The view on a terminal after some readings and keys.
 pub(super) struct Scene {
     pub(super) history: History,
     pub(super) state: ViewState,
@@ -88,7 +88,7 @@ impl Scene {
     }
 }
 
-/// Compares with the drawing in a file; [`BLESS`] writes it anew, to be looked at.
+/// Compares with the drawing in a file; [`BLESS`] rewrites the file, for review.
 fn expect(view: &str, scene: &mut Scene, (width, height): (u16, u16)) {
     let drawn = scene.text(width, height);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/top/tests/drawings");
@@ -104,7 +104,7 @@ fn expect(view: &str, scene: &mut Scene, (width, height): (u16, u16)) {
     );
 }
 
-/// The size that everything fits into.
+/// The usual size of a terminal, into which everything fits.
 const USUAL: (u16, u16) = (80, 24);
 
 #[test]
@@ -121,7 +121,7 @@ fn views_are_drawn_on_terminals_of_all_sizes() {
 }
 
 #[test]
-fn what_is_wrong_with_the_daemon_stands_first() {
+fn problems_of_the_daemon_come_first() {
     let mut live = busy(1);
     live.health.lost.insert("close".to_owned(), 12);
     live.health.hooks[0].attached = false;
@@ -135,7 +135,7 @@ fn what_is_wrong_with_the_daemon_stands_first() {
 }
 
 #[test]
-fn no_size_of_terminal_is_too_small_or_strange() {
+fn terminals_of_any_size_are_drawn() {
     for enter in ["", "l"] {
         for width in [1, 2, 7, 15, 16, 25, 39, 69, 70, 81, 119, 151, 400] {
             for height in [1, 2, 3, 4, 5, 9, 13, 15, 16, 17, 29, 33, 100] {
@@ -170,7 +170,7 @@ fn the_filter_is_shown_and_leaves_out_units() {
 }
 
 #[test]
-fn without_colour_and_unicode_the_same_is_told() {
+fn without_colour_and_unicode_the_same_is_shown() {
     let mut scene = Scene::busy();
     let coloured = scene.buffer(80, 24);
     scene.features = Features {

@@ -1,4 +1,4 @@
-//! Names that try to change the terminal.
+//! Names that try to control the terminal.
 
 use super::drawn::Scene;
 use super::{group, live, recent};
@@ -15,7 +15,7 @@ const NAMES: &[&str] = &[
     "",
 ];
 
-/// A reading, all of whose text is this.
+/// Returns a reading with this name in all of its texts.
 fn named(name: &str) -> crate::live::Live {
     let mut live = live(0.0, vec![group(name, name, &[(name, 3)])]);
     let long = name.repeat(100);
@@ -63,7 +63,7 @@ fn no_name_gets_control_characters_or_directions_onto_the_terminal() {
 }
 
 #[test]
-fn a_table_in_text_has_one_line_a_unit_whatever_its_name() {
+fn a_table_in_text_has_one_line_per_unit_whatever_its_name() {
     let groups = NAMES
         .iter()
         .map(|name| group(name, "x", &[("graceful", 1)]));

@@ -1,4 +1,4 @@
-//! Rates between readings, and what must not pass for one.
+//! Rates between readings, and changes that must not count as rates.
 
 use super::{group, live};
 use crate::live::{Group, Live};
@@ -21,7 +21,7 @@ fn web(closes: u64) -> Group {
     }
 }
 
-/// Closes a second, of the host and of the unit `web`.
+/// Returns the closes per second of the host and of the unit `web`.
 fn rates(history: &History) -> [Option<f64>; 2] {
     let closes = |rate: Option<Numbers>| rate.map(|rate| rate[Column::Closes]);
     let unit = &history.units["web"];
@@ -35,14 +35,14 @@ fn a_rate_takes_two_readings() {
     assert_eq!(rates(&history), [Some(5.0), Some(5.0)]);
     let rate = history.host.figures.rate.unwrap();
     assert_eq!(rate[Column::Discarded].to_bits(), 500.0_f64.to_bits());
-    // What is there now has no rate.
+    // A gauge keeps its value.
     assert_eq!(rate[Column::Orphans].to_bits(), 4.0_f64.to_bits());
     let graceful = history.units["web"].outcomes["graceful"];
     assert_eq!((graceful.total, graceful.rate), (30, Some(5.0)));
 }
 
 #[test]
-fn a_daemon_that_was_started_anew_has_no_rate_at_first() {
+fn a_restarted_daemon_has_no_rate_at_first() {
     let mut restarted = live(4.0, vec![web(3)]);
     restarted.started += 3.5;
     let mut next = live(6.0, vec![web(5)]);
@@ -54,7 +54,7 @@ fn a_daemon_that_was_started_anew_has_no_rate_at_first() {
 }
 
 #[test]
-fn counts_that_fell_all_the_same_make_no_rate() {
+fn counts_that_fell_without_a_restart_make_no_rate() {
     let history = history([live(0.0, vec![web(1000)]), live(2.0, vec![web(10)])]);
     assert_eq!(rates(&history), [None, Some(0.0)]);
     assert_eq!(history.units["web"].outcomes["graceful"].rate, Some(0.0));
@@ -81,7 +81,7 @@ fn only_a_later_reading_of_the_same_host_and_start_is_compared() {
 }
 
 #[test]
-fn a_group_that_is_new_counts_from_nothing_unless_it_was_left_out_before() {
+fn a_new_group_counts_from_zero_unless_groups_were_left_out_before() {
     let [before, after] = [live(0.0, Vec::new()), live(2.0, vec![web(8)])];
     let added = history([before.clone(), after.clone()]);
     assert_eq!(rates(&added), [Some(4.0), Some(4.0)]);
@@ -93,7 +93,7 @@ fn a_group_that_is_new_counts_from_nothing_unless_it_was_left_out_before() {
 }
 
 #[test]
-fn what_is_retired_makes_no_rate() {
+fn retired_groups_make_no_rate() {
     let retired = |closes| group("retired", "retired", &[("graceful", closes)]);
     let history = history([
         live(0.0, vec![web(900), retired(5)]),
