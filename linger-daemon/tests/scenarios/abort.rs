@@ -95,7 +95,7 @@ fn fin_wait2(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     close_with_reset(truth, client, server)
 }
 
-/// A pair in which the server's FIN was first and the client's, after its data, goes nowhere.
+/// Returns a pair in `LAST_ACK`: the server's FIN came first, and the client's data and FIN get no acknowledgement.
 fn pair_in_last_ack(
     loopback: &Loopback,
     write: fn(&Loopback) -> io::Result<Pair>,

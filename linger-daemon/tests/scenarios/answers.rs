@@ -1,4 +1,4 @@
-//! RSTs that answer a packet: each has a cause, and late data counts for who closed.
+//! RSTs that answer packets: each has its cause, and late data counts for the process that closed.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -35,7 +35,7 @@ const LATE: Segment = Segment {
     payload: b"late",
 };
 
-/// A connection that the host closed with nothing left to deliver, and whose peer knows.
+/// Opens a connection and closes it on the host, with nothing left to deliver, and waits for the FIN at the peer.
 fn closed<'a>(peer: &'a Peer, truth: &mut Truth) -> io::Result<Connection<'a>> {
     let (client, connection) = peer.connected()?;
     truth.tally.close(client, Outcome::Graceful)?;
@@ -69,9 +69,9 @@ fn before_ack(truth: &mut Truth) -> io::Result<()> {
     Ok(())
 }
 
-/// Data comes for a whole socket that waits for the peer's FIN.
+/// Data arrives for a full socket in `FIN_WAIT2`.
 fn in_fin_wait2(truth: &mut Truth) -> io::Result<()> {
-    // Longer than TIME_WAIT would do it for it (TCP_TIMEWAIT_LEN).
+    // Beyond `TCP_TIMEWAIT_LEN`, the kernel keeps the full socket instead of a timewait socket.
     fs::write("/proc/sys/net/ipv4/tcp_fin_timeout", "120")?;
     let peer = Peer::new()?;
     let connection = closed(&peer, truth)?;
@@ -81,7 +81,7 @@ fn in_fin_wait2(truth: &mut Truth) -> io::Result<()> {
     Ok(())
 }
 
-/// Data comes for what `TIME_WAIT` keeps of it, and once more when that is gone.
+/// Data arrives for the timewait socket, and once more when that is gone.
 fn in_time_wait(truth: &mut Truth) -> io::Result<()> {
     let peer = Peer::new()?;
     let connection = closed(&peer, truth)?;
@@ -92,10 +92,10 @@ fn in_time_wait(truth: &mut Truth) -> io::Result<()> {
     Ok(())
 }
 
-/// How often each of them is made: by many, one that comes from elsewhere cannot hide.
+/// RSTs of each kind: so many that the few sent elsewhere meanwhile cannot mask a kind that is missing.
 const EACH: u64 = 20;
 
-/// RSTs of every cause that answer a packet, with nothing behind them, against what the kernel says it sent.
+/// Makes RSTs that answer packets, of every cause, and compares their counts with what was made and with `OutRsts`.
 fn every_rst(lingerd: &Path, plan: Plan) -> Result<()> {
     let sight = sight(plan)?;
     netns::in_own(|| {
@@ -112,7 +112,7 @@ fn every_rst(lingerd: &Path, plan: Plan) -> Result<()> {
         let after = Seen::now(&daemon)?;
         let [no_socket, refused, late] = [Cause::NoSocket, Cause::Refused, Cause::LateData]
             .map(|cause| after.of(cause) - before.of(cause));
-        // Of the bad acknowledgements, the second half meets a request.
+        // Both bad acknowledgements are refused: one by the listener, the other by a request socket.
         let expected = if sight.sees_answers() {
             [2, 2, 1].map(|times| times * EACH)
         } else {
@@ -138,7 +138,7 @@ fn every_rst(lingerd: &Path, plan: Plan) -> Result<()> {
     })
 }
 
-/// What was sent by now, as lingerd has it and as the kernel has it.
+/// RSTs sent so far, as counted by lingerd (`scrape`, `all`) and by the kernel (`here`, `elsewhere`).
 struct Seen {
     scrape: Scrape,
     all: u64,
@@ -169,7 +169,7 @@ fn resets(scrape: &Scrape, wanted: impl Fn(&str) -> bool) -> u64 {
     })
 }
 
-/// A connection to a port at which no one listens.
+/// Connects to a port without a listener.
 fn closed_port(address: std::net::IpAddr) -> Result<()> {
     let free = Loopback::at(SocketAddr::from((address, 0)))?;
     let port = tcp::port(free.listener())?;
@@ -181,12 +181,12 @@ fn closed_port(address: std::net::IpAddr) -> Result<()> {
     Ok(())
 }
 
-/// Data and an acknowledgement of nothing, for a listener.
+/// Sends a listener data that acknowledges what was never sent.
 fn bad_acknowledgement(peer: &Peer) -> Result<()> {
     refused_by_listener(peer, |stray| stray.send(LATE))
 }
 
-/// An acknowledgement of nothing, for a connection that is asked for.
+/// Completes a handshake with an acknowledgement of what was never sent.
 fn bad_request(peer: &Peer) -> Result<()> {
     refused_by_listener(peer, |stray| {
         stray.send(Segment {
@@ -201,7 +201,7 @@ fn bad_request(peer: &Peer) -> Result<()> {
     })
 }
 
-/// Sends something for a listener that an RST answers.
+/// Sends a listener something that it answers with an RST.
 fn refused_by_listener(
     peer: &Peer,
     send: impl FnOnce(&Connection) -> io::Result<()>,
@@ -213,7 +213,7 @@ fn refused_by_listener(
     Ok(())
 }
 
-/// Data for a connection that is closed, and what `TIME_WAIT` keeps of it.
+/// Sends data for a connection that the host has closed, of which a timewait socket is left.
 fn late_data(peer: &Peer) -> Result<()> {
     let (client, connection) = peer.connected()?;
     state::wait_for_state(&client, TcpState::Established)?;

@@ -1,4 +1,4 @@
-//! A daemon that no one asks sleeps, however many closes there are.
+//! A daemon that is not scraped sleeps, however many closes there are.
 
 use std::fs;
 use std::io;
@@ -19,19 +19,19 @@ pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::new(
 )
 .once()];
 
-/// Connections, of two closes each. One in eight loses data, which the daemon keeps in mind.
+/// Connections, of two closes each. One in eight loses data, so that the daemon lists it as recent.
 const CONNECTIONS: u64 = 2000;
 const LOST: usize = 100;
 
-/// How often the daemon looks at its ledger of its own accord, and how often threads of its may go to
-/// sleep for that: a few times are usual.
+/// Interval at which the daemon maintains its ledger by itself, and how often its threads may go to sleep each time: a
+/// few times are usual.
 const TIMER: Duration = Duration::from_secs(10);
 const SLEEPS: u64 = 20;
 
 fn closes_do_not_wake_the_daemon(lingerd: &Path, plan: Plan) -> Result<()> {
     let daemon = Daemon::start(lingerd, plan, &[])?;
     let before = closes(&daemon)?;
-    // What the question above was answered with may still be at work.
+    // The threads that answered the scrape may still be running.
     let mut last = 0;
     wait_until("a daemon that is done with its answer", || {
         let before = std::mem::replace(&mut last, sleeps(daemon.id())?);
@@ -54,7 +54,7 @@ fn closes_do_not_wake_the_daemon(lingerd: &Path, plan: Plan) -> Result<()> {
     daemon.stop()
 }
 
-/// How often the threads of a process went to sleep.
+/// Returns how often the threads of a process went to sleep.
 fn sleeps(process: u32) -> io::Result<u64> {
     let tasks = fs::read_dir(format!("/proc/{process}/task"))?;
     let status = tasks.map(|task| fs::read_to_string(task?.path().join("status")));
@@ -68,7 +68,7 @@ fn sleeps(process: u32) -> io::Result<u64> {
     Ok(status.filter_map(of_thread).sum())
 }
 
-/// How many closes of the host the daemon counted.
+/// Returns how many closes the daemon counted on the whole host.
 fn closes(daemon: &Daemon) -> Result<u64> {
     let scrape = daemon.scrape()?;
     let closes = scrape.of("linger_closes_total");
@@ -88,7 +88,7 @@ fn close_many() -> io::Result<()> {
             tcp::send(&server, LOST)?;
             state::wait_for_unread(&client, LOST as u64)?;
         }
-        // Nothing of it stays behind.
+        // The RST leaves no TIME_WAIT behind.
         client.set_linger(Some(Duration::ZERO))?;
         tcp::close(client)?;
         tcp::close(server)?;

@@ -1,6 +1,6 @@
 //! Closes of real programs that run as services: counted for the unit and the program that closed.
 //!
-//! What is counted is compared with what the clients saw of each connection: who ended it, and how.
+//! The counts are compared with what the clients saw of each connection: which side ended it, and how.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -31,15 +31,15 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         .needs(&[Need::Python]),
 ];
 
-/// Free, as each scenario has a network namespace of its own.
+/// Free, as each scenario has its own network namespace.
 const PORT: u16 = 8080;
-/// What a client of Python's servers sends.
+/// Request to the servers in Python.
 const REQUEST: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
-/// What nginx answers with.
+/// Body of nginx's answer.
 const BODY: &str = "closed by whom?";
 
-/// Takes so many connections, closes each once a whole request has come, and ends. Unless it is
-/// told to read it, it only looks at the request (`MSG_PEEK`).
+/// Accepts a number of connections, closes each once a whole request has arrived, and exits. Reads the request if
+/// `reads` is 1; otherwise only peeks at it (`MSG_PEEK`).
 const PYTHON: &str = "
 import socket, sys
 port, connections, length, reads = map(int, sys.argv[1:])
@@ -53,17 +53,16 @@ listener.close()
 ";
 
 fn nginx(truth: &mut Truth) -> io::Result<()> {
-    /// Connections that nginx is asked to close after its answer.
+    /// Connections that nginx closes after its answer.
     const CLOSED: u64 = 40;
-    /// Connections that it is asked to keep.
+    /// Connections that nginx keeps alive, and the client closes.
     const KEPT: u64 = 25;
-    /// Connections that it is made to reset.
+    /// Connections that nginx resets.
     const RESET: u64 = 10;
     let program = service::find("nginx")?;
     let folder = tempfile::tempdir()?;
     let unit = unit("web");
-    // Each of its workers reads a request whole before it answers, and, as `lingering_close` is off,
-    // closes in one way only.
+    // Each worker reads a request whole before it answers; with `lingering_close` off, it closes in one way only.
     let http = format!(
         "lingering_close off;
         server {{
@@ -81,8 +80,8 @@ fn nginx(truth: &mut Truth) -> io::Result<()> {
 
     let mut answered = Bound::default();
     for _ in 0..CLOSED {
-        // The client reads to a FIN, which comes of nginx's close: nginx closes first, with nothing
-        // unread. Then the client closes, too.
+        // The client reads up to the FIN of nginx's close: nginx closes first, with nothing unread. Then the client
+        // closes, too.
         let client = connect()?;
         ask(&client, "/", "close")?;
         let mut answer = String::new();
@@ -92,7 +91,7 @@ fn nginx(truth: &mut Truth) -> io::Result<()> {
         answered.count(answer.len() as u64);
     }
     for _ in 0..KEPT {
-        // The client has the whole answer and no FIN when it closes. That makes nginx close.
+        // The client has the whole answer but no FIN when it closes; its FIN makes nginx close.
         let client = connect()?;
         ask(&client, "/", "keep-alive")?;
         expect_answer(&read_to_body(&client)?)?;
@@ -105,7 +104,7 @@ fn nginx(truth: &mut Truth) -> io::Result<()> {
         exercise::close_reset(&mut truth.tally, client)?;
     }
 
-    // Its workers go when no connection is left. The last process to go closes the listener.
+    // The workers exit when no connection is left. The last process to exit closes the listener.
     service.ask_to_end(Signal::SIGQUIT)?;
     let life = service.wait()?;
     let tally = closes(
@@ -122,7 +121,7 @@ fn nginx(truth: &mut Truth) -> io::Result<()> {
     Ok(())
 }
 
-/// One program in two cgroups: a worker below a service, and one that systemd knows nothing of.
+/// Runs one program in two cgroups: a worker below a service, and a cgroup that systemd does not know.
 fn python(truth: &mut Truth) -> io::Result<()> {
     const READ: u64 = 7;
     const UNREAD: u64 = 5;
@@ -139,8 +138,8 @@ fn python(truth: &mut Truth) -> io::Result<()> {
         connections: UNREAD,
         reads: false,
     };
-    // The client waits for the server to end the connection: by a FIN if the server has read all, by
-    // an RST if not.
+    // The client waits for the server to end the connection: with a FIN if the server has read everything, with an RST
+    // if not.
     let (comm, life) = reads.serve(&program, || {
         let client = connect()?;
         (&client).write_all(REQUEST)?;
@@ -171,7 +170,7 @@ struct Server {
 }
 
 impl Server {
-    /// Has a client make every connection. Returns the name of the program and how long it ran.
+    /// Runs `client` for each connection. Returns the name of the program and how long it ran.
     fn serve(
         &self,
         python: &Path,
@@ -195,24 +194,24 @@ impl Server {
     }
 }
 
-/// The name of a unit that is of this run only.
+/// Returns a unit name that is unique to this run.
 pub(crate) fn unit(name: &str) -> String {
     format!("{name}-{}.service", parent_id())
 }
 
-/// So many closes of each outcome, with nothing in their queues, by a service that lived so long.
+/// Returns the tally of a service's closes, by number per outcome, with empty queues. The service ran for `life`.
 pub(crate) fn closes(life: Duration, numbers: &[(Outcome, u64)]) -> Tally {
     let mut tally = Tally::default();
     for &(outcome, number) in numbers {
         for _ in 0..number {
-            // None can have blocked for longer.
+            // No close can have blocked for longer.
             tally.count(outcome, Queues::default(), life);
         }
     }
     tally
 }
 
-/// The command that runs nginx with all its files in this folder, and with this in its `http` block.
+/// Returns the command that runs nginx with all its files in `folder` and with `http` in its `http` block.
 pub(crate) fn nginx_in(folder: &Path, program: &Path, http: &str) -> io::Result<Command> {
     let config = format!(
         "
@@ -247,7 +246,7 @@ fn connect() -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Sends a request, all of it at once.
+/// Sends a whole request at once.
 fn ask(mut client: &Socket, path: &str, connection: &str) -> io::Result<()> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: {connection}\r\n\r\n");
     client.write_all(request.as_bytes())

@@ -1,4 +1,4 @@
-//! Processes that are born into a cgroup, close sockets there and end.
+//! Processes that are created in a cgroup, close sockets there and exit.
 
 use std::ffi::CStr;
 use std::fs::{self, File};
@@ -21,14 +21,14 @@ use crate::service::slice_name;
 /// `CLONE_INTO_CGROUP` (include/uapi/linux/sched.h), which is wider than the type that `libc` gives it.
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
-/// Closes an end of a connection by an RST, and then the other. It allocates nothing.
+/// Resets a connection by closing `first`, then closes `other`. Does not allocate.
 pub(crate) fn abort(first: Socket, other: Socket) -> io::Result<()> {
     first.set_linger(Some(Duration::ZERO))?;
     tcp::close(first)?;
     close_after_reset(other)
 }
 
-/// Closes the end of a connection that the other end resets. It allocates nothing.
+/// Waits for the RST of the peer, then closes. Does not allocate.
 pub(crate) fn close_after_reset(socket: Socket) -> io::Result<()> {
     loop {
         match (&socket).read(&mut [0]) {
@@ -42,18 +42,18 @@ pub(crate) fn close_after_reset(socket: Socket) -> io::Result<()> {
     Ok(())
 }
 
-/// A cgroup of this run; there until it is removed.
+/// A cgroup of this run, removed when dropped at the latest.
 pub(crate) struct Cgroup {
     name: String,
     folder: PathBuf,
 }
 
 impl Cgroup {
-    /// A new one in the slice of the run.
+    /// Creates one in the slice of the run.
     pub(crate) fn new(name: &str) -> io::Result<Self> {
         let slice = Self::slice();
         let folder = probe::cgroup_root()?.join(&slice).join(name);
-        // The slice is there for all but the first.
+        // The slice exists for all cgroups but the first.
         match fs::create_dir(&folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(&folder)?,
             result => result?,
@@ -64,22 +64,22 @@ impl Cgroup {
         })
     }
 
-    /// The slice that all are in.
+    /// Returns the name of the slice of all cgroups of this run.
     pub(crate) fn slice() -> String {
         slice_name(process::id())
     }
 
-    /// The name of the unit: what it is called, if that is a unit's name.
+    /// Returns the unit that its closes are counted for: its name, if that is the name of a unit.
     pub(crate) fn unit(&self) -> &str {
         &self.name
     }
 
-    /// The file that takes processes in.
+    /// Returns the path of its `cgroup.procs`.
     pub(crate) fn processes(&self) -> PathBuf {
         self.folder.join("cgroup.procs")
     }
 
-    /// Removes it, as soon as its last process has left.
+    /// Removes it as soon as its last process has left.
     pub(crate) fn remove(self) -> io::Result<()> {
         state::wait_for(
             "the last process to leave a cgroup",
@@ -90,28 +90,28 @@ impl Cgroup {
         )
     }
 
-    /// Has a new process in this cgroup, with this name, do the work, and waits for its end.
+    /// Runs `work` in a new process of this cgroup, with this name, and waits for its end.
     ///
-    /// It shares the descriptors of this process: so none of its end closes any, and it holds no
-    /// socket of others.
+    /// The process shares the descriptors of this one: its exit closes none of them, and it holds no copies of other
+    /// threads' sockets.
     ///
     /// # Safety
     ///
-    /// The work must not allocate memory or take a lock: another thread may hold it for ever, as far
-    /// as the new process sees.
+    /// `work` must not allocate memory or take a lock: another thread may have held it at the fork, and it is never
+    /// released in the new process.
     pub(crate) unsafe fn bear(
         &self,
         name: &CStr,
         work: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<()> {
         let folder = File::open(&self.folder)?;
-        // SAFETY: `clone_args` consists of integers, for which zero is a value.
+        // SAFETY: `clone_args` consists of integers, for which zero is a valid value.
         let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
         arguments.flags = CLONE_INTO_CGROUP | u64::from(libc::CLONE_FILES.unsigned_abs());
         arguments.exit_signal = libc::SIGCHLD.unsigned_abs().into();
         arguments.cgroup = folder.as_raw_fd().unsigned_abs().into();
-        // SAFETY: the arguments are of the size told; as no memory is shared and no stack given, the
-        // new process goes on here with a copy of this one's memory, as after fork(2).
+        // SAFETY: the size is that of the arguments; as no memory is shared and no stack given, the new process
+        // continues here on a copy of this one's memory, as after fork(2).
         let process = unsafe {
             libc::syscall(
                 libc::SYS_clone3,
@@ -121,12 +121,12 @@ impl Cgroup {
         };
         if process == 0 {
             let done = Errno::result(
-                // SAFETY: the name ends with a zero.
+                // SAFETY: the name is NUL-terminated.
                 unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) },
             );
             let result = done.map_err(io::Error::from).and_then(|_| work());
             let code = result.map_or_else(|error| error.raw_os_error().unwrap_or(255), |()| 0);
-            // SAFETY: ends the process without anything of this one's being run or dropped.
+            // SAFETY: exits without running or dropping anything inherited from this process.
             unsafe { libc::_exit(code) }
         }
         let process =
@@ -141,7 +141,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // Gone before, unless the scenario failed.
+        // Already gone, unless the scenario failed.
         let _ = fs::remove_dir(&self.folder);
     }
 }

@@ -1,4 +1,4 @@
-//! The process of one scenario: alone under its name and in its network namespace.
+//! The process of one scenario, with its own name and network namespace.
 
 use std::env;
 use std::ffi::CString;
@@ -18,15 +18,15 @@ use serde::{Deserialize, Serialize};
 use crate::scenario::{self, Scenario};
 use crate::truth::{Counters, Truth};
 
-/// What a scenario's process tells its parent, as one line of JSON.
+/// Report of a scenario's process to its parent, as one line of JSON.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Report {
-    /// It ran, and expects this to be counted.
+    /// The scenario ran, and expects this to be counted.
     Ran(Box<Truth>),
-    /// It did not get through.
+    /// The scenario failed.
     Failed(String),
-    /// It waited in vain for what is only a matter of time.
+    /// A wait timed out for something that is only a matter of time.
     WaitedInVain(String),
 }
 
@@ -75,18 +75,18 @@ fn perform(scenario: &Scenario, settings: scenario::Settings) -> io::Result<Trut
     let mut truth = Truth::default();
     scenario.perform(settings, &mut truth)?;
     wait_for_orphans()?;
-    // They began at zero with the namespace.
+    // They began at zero with the new namespace.
     truth.counters = Counters::read()?;
     Ok(truth)
 }
 
-/// Moves the calling thread to a new network namespace, whose loopback is up.
+/// Moves the calling thread to a new network namespace and brings its loopback up.
 pub(crate) fn enter_network() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNET)?;
     bring_up_loopback()?;
-    // New data sent to probe for a lost tail would change the queues after they were read.
+    // Tail loss probes send new data, which would change the queues after they were read.
     fs::write("/proc/sys/net/ipv4/tcp_early_retrans", "0")?;
-    // Resets that meet a gap are answered by a challenge; where the limit is per namespace, lift it.
+    // An RST that meets a gap is answered by a challenge ACK; lift the limit where it is per namespace.
     let _ = fs::write("/proc/sys/net/ipv4/tcp_challenge_ack_limit", "2147483647");
     Ok(())
 }
@@ -94,7 +94,7 @@ pub(crate) fn enter_network() -> io::Result<()> {
 fn bring_up_loopback() -> io::Result<()> {
     nix::ioctl_write_ptr_bad!(set_flags, libc::SIOCSIFFLAGS, libc::ifreq);
 
-    // SAFETY: `ifreq` consists of integers and pointers, for which zero bytes are a value.
+    // SAFETY: `ifreq` consists of integers and pointers, for which zero is a valid value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(*b"lo") {
         *to = from.cast_signed() as libc::c_char;
@@ -107,7 +107,7 @@ fn bring_up_loopback() -> io::Result<()> {
         SockFlag::empty(),
         None,
     )?;
-    // SAFETY: the descriptor is open and `request` is what this ioctl reads.
+    // SAFETY: the descriptor is open, and the ioctl reads an `ifreq`.
     unsafe { set_flags(any.as_raw_fd(), &raw const request) }?;
     Ok(())
 }

@@ -27,18 +27,18 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("churn_gently", Script::BulkDaemon(gently)).once(),
 ];
 
-/// Groups that the daemon has places for.
-const PLACES: u64 = 256;
-/// How many of them are always free where cgroups come gently.
+/// Groups that the daemon can hold (`--max-groups`).
+const MAX_GROUPS: u64 = 256;
+/// Groups that stay free in the gentle churn.
 const FREE: u64 = 16;
-/// Of the cgroups that come and go, those that do so gently are one in this.
+/// The fast churn makes this many times as many cgroups as the gentle one.
 const GENTLE: u64 = 10;
-/// After so many cgroups all tables have been full.
+/// Number of cgroups after which all tables have been full.
 const SETTLED: u64 = 1000;
-/// At most this much more memory from then on, bytes.
+/// Limit of the growth of memory from then on, bytes.
 const GROWTH: u64 = 4 << 20;
 
-/// What each cgroup counts: metric, label, its value, number.
+/// Counts of each cgroup: metric, label, value of the label, number.
 const COUNTED: &[(&str, &str, &str, u64)] = &[
     ("linger_closes_total", "outcome", "linger_aborted", 1),
     ("linger_closes_total", "outcome", "unread_aborted", 1),
@@ -53,10 +53,10 @@ const COUNTED: &[(&str, &str, &str, u64)] = &[
     ),
 ];
 const UNREAD: &[u8] = b"left unread";
-/// All closes of each.
+/// Closes of each cgroup.
 const CLOSES: u64 = 5;
 
-/// The closes of a process. It allocates nothing.
+/// Makes the closes of one cgroup's process. Does not allocate.
 pub(crate) fn close_all(loopback: &Loopback) -> io::Result<()> {
     let Pair { client, server } = loopback.pair()?;
     born::abort(client, server)?;
@@ -68,19 +68,19 @@ pub(crate) fn close_all(loopback: &Loopback) -> io::Result<()> {
     Ok(())
 }
 
-/// The cgroups, one after another.
+/// Cgroups that come and go, one after another.
 #[derive(Default)]
 struct Churn {
     most: u64,
     started: AtomicU64,
     done: AtomicU64,
-    /// Up to here they may start.
+    /// Number of cgroups that are allowed to start.
     admitted: AtomicU64,
     failed: AtomicU64,
 }
 
 impl Churn {
-    /// Runs them all, as far as they are admitted, and compares with the kernel's own counters.
+    /// Runs all cgroups as they are admitted, and compares with the kernel's own counters.
     fn run(&self, comm: &str) -> Result<()> {
         let result = netns::in_own(|| {
             let comm = CString::new(comm)?;
@@ -128,10 +128,10 @@ fn unit(number: u64) -> String {
     format!("churn-{number}.service")
 }
 
-/// Expects what so many cgroups at the least, and so many at the most, count together.
+/// Expects the counts of at least `least` and at most `most` cgroups together.
 ///
-/// What stands under `other` is of the rest of the host too; but the daemon says how many closes of
-/// these stand there.
+/// Counts under `other` include those of the rest of the host; `linger_lost_total` says how many closes of the cgroups
+/// are among them.
 fn expect_counts(scrape: &Scrape, least: u64, most: u64) -> Result<()> {
     let homeless = lost(scrape, "group");
     for &(metric, label, value, each) in COUNTED {
@@ -154,21 +154,21 @@ fn expect_counts(scrape: &Scrape, least: u64, most: u64) -> Result<()> {
     Ok(())
 }
 
-/// What is seen of the churn from outside.
+/// The churn as seen from outside.
 struct Watch<'a> {
     daemon: &'a Daemon,
     churn: &'a Churn,
     comm: &'a str,
     /// Sums over all groups at the last scrape.
     sums: BTreeMap<(String, Vec<(String, String)>), f64>,
-    /// Memory when it had settled, and now, bytes.
+    /// Memory once it had settled, and now, bytes.
     memory: Option<(u64, u64)>,
-    /// The units that were shown.
+    /// Units shown so far.
     shown: BTreeSet<String>,
 }
 
 impl Watch<'_> {
-    /// Scrapes once. Returns groups with places.
+    /// Scrapes once and checks what it finds. Returns the number of groups in the map.
     fn look(&mut self) -> Result<u64> {
         let before = self.churn.done();
         let scrape = self.daemon.scrape()?;
@@ -203,7 +203,7 @@ impl Watch<'_> {
         }
         for (series, last) in &self.sums {
             let now = sums.get(series).copied().unwrap_or(f64::NAN);
-            // Sums of seconds, which are not whole, depend on their order.
+            // Seconds are not whole: their sums depend on the order.
             ensure!(
                 now >= last * (1.0 - 1e-9),
                 "{series:?} fell from {last} to {now}"
@@ -213,7 +213,7 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// Every group has the name that it must have, and, once its process is done, all its closes.
+    /// Expects the right name of every group and, once its process is done, all its closes.
     fn expect_names(&mut self, scrape: &Scrape, done: u64) -> Result<()> {
         let mut closes: BTreeMap<&str, u64> = BTreeMap::new();
         let of_churn = |sample: &&Sample| sample.label("comm") == self.comm;
@@ -225,7 +225,7 @@ impl Watch<'_> {
                 .strip_prefix("churn-")
                 .and_then(|rest| rest.strip_suffix(".service")?.parse::<u64>().ok())
                 .with_context(|| format!("a unit of no cgroup: {unit}"))?;
-            // Past the bound, a group that finds a place late has the rest of its closes.
+            // Beyond the bound, a group that finds a place late shows only the closes since.
             let whole = number < done && lost(scrape, "group") == 0;
             ensure!(
                 closes == CLOSES || !whole && closes < CLOSES,
@@ -247,15 +247,15 @@ impl Watch<'_> {
             .collect();
         let shared = 2;
         ensure!(
-            !groups.is_empty() && groups.len() as u64 <= PLACES + shared,
+            !groups.is_empty() && groups.len() as u64 <= MAX_GROUPS + shared,
             "{} groups are shown",
             groups.len()
         );
         Ok(entries)
     }
 
-    /// Says what became of it.
-    fn tell(&self) -> Result<()> {
+    /// Prints a summary.
+    fn print_summary(&self) -> Result<()> {
         println!(
             "{} cgroups came and went, {} changes found no place; memory in bytes: {:?}",
             self.churn.most,
@@ -265,10 +265,9 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// What is to be seen in the end.
+    /// Checks that nothing is left in the end.
     fn finish(&mut self) -> Result<()> {
         self.look()?;
-        // Nothing is left of any.
         let churn = self.churn;
         wait_until(self.daemon, |scrape| {
             let left = sum(scrape, "linger_map_entries", |sample| {
@@ -282,8 +281,8 @@ impl Watch<'_> {
     }
 }
 
-/// Runs a daemon, the churn, and a scraper that says how many more cgroups may come, by those that
-/// were done before a scrape and the groups that it found.
+/// Runs a daemon, the churn, and a scraper that admits more cgroups: `admit` returns how many may have started, given
+/// those that had before a scrape and the groups that it found.
 fn run(
     lingerd: &Path,
     plan: Plan,
@@ -292,7 +291,7 @@ fn run(
     check: impl Fn(&Watch) -> Result<()>,
 ) -> Result<()> {
     let comm = format!("{:x}-churn", process::id());
-    let places = PLACES.to_string();
+    let places = MAX_GROUPS.to_string();
     let bounds = ["--max-groups", &places, "--retire-after", "1s"];
     let daemon = Daemon::start(
         lingerd,
@@ -325,7 +324,7 @@ fn run(
                 break Ok(());
             }
         };
-        // Without a watch nothing is worth waiting for.
+        // Nothing else admits cgroups: let the churn end without the watch.
         churn.admitted.store(u64::MAX, Ordering::Release);
         let worked = work
             .join()
@@ -333,23 +332,23 @@ fn run(
         watched.and(worked)
     })?;
     watch.finish()?;
-    watch.tell()?;
+    watch.print_summary()?;
     check(&watch)?;
     daemon.stop()
 }
 
-/// As fast as they go: there are not places for all.
+/// As fast as possible: the groups do not all fit.
 fn fast(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
     run(lingerd, plan, settings.churn, |_, _| u64::MAX, |_| Ok(()))
 }
 
-/// As places come free: all find one, and are shown under their names although they are gone.
+/// Only as groups become free: all fit, and are shown under their names although they are gone.
 fn gently(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
     run(
         lingerd,
         plan,
         settings.churn / GENTLE,
-        |done, groups| done + (PLACES - FREE).saturating_sub(groups),
+        |started, groups| started + (MAX_GROUPS - FREE).saturating_sub(groups),
         |watch| {
             let scrape = watch.daemon.scrape()?;
             let lost = lost(&scrape, "group");

@@ -1,4 +1,4 @@
-//! A process that closes sockets as it is told to, run from any file that is a copy of this program.
+//! A process that closes sockets on request, run from any copy of this program.
 
 use std::ffi::CString;
 use std::fs;
@@ -17,16 +17,16 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, pause};
 use socket2::{SockRef, Socket};
 
-/// How the process ends, with a connection that it has not closed.
+/// How the process ends, with one connection still open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// It exits.
+    /// Exits.
     Exit,
-    /// It exits while it has many threads.
+    /// Exits while it has many threads.
     ExitWithThreads,
-    /// It waits to be killed.
+    /// Waits to be killed.
     Wait,
-    /// It exits, after a worker of `io_uring` has closed the connection.
+    /// Exits after an `io_uring` worker has closed the connection.
     IoUring,
 }
 
@@ -50,8 +50,8 @@ pub(crate) struct Closer {
 const THREADS: usize = 16;
 
 impl Closer {
-    /// Runs this file in the network namespace of the calling thread, under this name, in the cgroup
-    /// that this file takes processes in, and waits until it is about to close.
+    /// Runs `file` in the network namespace of the calling thread, with this name, in the cgroup whose `cgroup.procs`
+    /// is `processes`, and waits until it is about to close.
     pub(crate) fn start(file: &Path, name: &str, way: Way, processes: &Path) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let process = Command::new(file)
@@ -74,8 +74,7 @@ impl Closer {
         self.connection.read_exact(&mut [0])
     }
 
-    /// Has it abort a connection, and end with another one open: two closes, one `linger_aborted`
-    /// and one `graceful`.
+    /// Has it abort a connection and end with another one open: two closes, one `linger_aborted` and one `graceful`.
     pub(crate) fn end(mut self) -> io::Result<()> {
         self.connection.write_all(b"g")?;
         drop(self.listener.accept()?);
@@ -92,10 +91,10 @@ impl Closer {
     }
 }
 
-/// The exit code of a closer that cannot do here what it is told to.
+/// Exit code of a closer whose way to end is not possible here.
 const NOT_RUN: i32 = 3;
 
-/// The process itself.
+/// Runs in the closer's process.
 pub(crate) fn run(order: &[&str]) -> io::Result<()> {
     let &[port, name, way, processes] = order else {
         return Err(io::Error::other("usage: closer PORT NAME WAY PROCESSES"));
@@ -131,19 +130,19 @@ pub(crate) fn run(order: &[&str]) -> io::Result<()> {
         Some(Way::IoUring) => close_by_worker(&kept)?,
         Some(Way::Exit) | None => {}
     }
-    // The connection is left to the kernel: it is not dropped.
+    // Leave the connection to the kernel, rather than drop it.
     // SAFETY: ends the process.
     unsafe { libc::_exit(0) }
 }
 
-/// Has a worker of `io_uring` close a connection.
+/// Has an `io_uring` worker close a connection.
 fn close_by_worker(connection: &TcpStream) -> io::Result<()> {
     let Ok(mut ring) = IoUring::new(1) else {
         // SAFETY: ends the process.
         unsafe { libc::_exit(NOT_RUN) }
     };
     let close = opcode::Close::new(types::Fd(connection.as_raw_fd())).build();
-    // SAFETY: the operation has no memory of its own, and the descriptor stays open until it is done.
+    // SAFETY: the operation refers to no memory, and the descriptor stays open until it is done.
     unsafe {
         ring.submission()
             .push(&close.flags(squeue::Flags::ASYNC))

@@ -1,4 +1,4 @@
-//! What the metrics say of closes, by any labels.
+//! Counts of closes in the metrics, by any labels.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Numbers of closes, by the values of some labels.
 pub(crate) type Closes = BTreeMap<Vec<String>, u64>;
 
-/// The closes of the groups whose samples satisfy `select`, by the values of these labels.
+/// Returns the closes of the groups whose samples satisfy `select`, by the values of these labels.
 pub(crate) fn closes(scrape: &Scrape, labels: &[&str], select: impl Fn(&Sample) -> bool) -> Closes {
     let mut closes = Closes::new();
     let samples = scrape.of("linger_closes_total");
@@ -29,27 +29,27 @@ pub(crate) fn closes(scrape: &Scrape, labels: &[&str], select: impl Fn(&Sample) 
     closes
 }
 
-/// The sum of a metric over the groups whose samples satisfy `select`.
+/// Returns the sum of a metric over the groups whose samples satisfy `select`.
 pub(crate) fn sum(scrape: &Scrape, metric: &str, select: impl Fn(&Sample) -> bool) -> u64 {
     let samples = scrape.of(metric).filter(|sample| select(sample));
     samples.map(|sample| whole(sample.value)).sum()
 }
 
-/// What could not be recorded.
+/// Returns how much of this could not be recorded (`linger_lost_total`).
 pub(crate) fn lost(scrape: &Scrape, what: &str) -> u64 {
     sum(scrape, "linger_lost_total", |sample| {
         sample.label("what") == what
     })
 }
 
-/// RSTs that answered late data when it was no longer known who had closed.
+/// Returns the RSTs that answered late data after the closer had been forgotten.
 pub(crate) fn nobodys_late_data(scrape: &Scrape) -> u64 {
     sum(scrape, "linger_resets_sent_total", |sample| {
         sample.label("cause") == Cause::LateData.name() && sample.label("comm").is_empty()
     })
 }
 
-/// Whether the sample is of those that have no group of their own.
+/// Returns whether the sample is of processes without a group of their own.
 pub(crate) fn is_other(sample: &Sample) -> bool {
     sample.label("comm") == "other"
 }
@@ -63,7 +63,7 @@ pub(crate) fn whole(value: f64) -> u64 {
     value as u64
 }
 
-/// Scrapes until `look` finds what is expected, which may come with a lag, and then stays so.
+/// Scrapes until `look` finds what is expected, which may lag, and checks that it stays so.
 pub(crate) fn expect<T: PartialEq + std::fmt::Debug>(
     daemon: &Daemon,
     expected: &T,
@@ -82,7 +82,7 @@ pub(crate) fn expect<T: PartialEq + std::fmt::Debug>(
     Ok(())
 }
 
-/// Scrapes until nothing is wrong; fails with what is wrong to the end.
+/// Scrapes until nothing is wrong; fails with the last error otherwise.
 pub(crate) fn wait_until(daemon: &Daemon, wrong: impl Fn(&Scrape) -> Result<()>) -> Result<()> {
     let start = Instant::now();
     loop {

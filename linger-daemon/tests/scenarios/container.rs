@@ -1,4 +1,4 @@
-//! A container that is killed and starts again: its daemon has the process ID 1 once more.
+//! A container that is killed and starts again: its daemon has process ID 1 again.
 
 use std::fs;
 use std::io;
@@ -20,8 +20,8 @@ use crate::scenario::{Scenario, Script};
 pub(crate) const SCENARIOS: &[Scenario] =
     &[Scenario::new("container_restarted", Script::Daemon(restarted)).by_plan_only()];
 
-/// The kernel gives the number of a PID namespace that is gone to the next: both daemons go by the same numbers. What
-/// the killed one has left is not in the way of the other, and what a third one uses stays.
+/// The kernel gives the inode number of a PID namespace that is gone to the next one: both daemons have the same
+/// numbers. The remains of the killed one must not hinder the next, and what a third one uses must stay.
 fn restarted(lingerd: &Path, plan: Plan) -> Result<()> {
     let beside = Daemon::start(lingerd, plan, &[])?;
     let mut first = in_container(lingerd, plan)?;
@@ -51,7 +51,7 @@ fn restarted(lingerd: &Path, plan: Plan) -> Result<()> {
     beside.stop()
 }
 
-/// Starts it as the first process of a PID namespace, with a `/proc` of its own.
+/// Starts the daemon as the first process of a PID namespace, with its own `/proc`.
 fn in_container(lingerd: &Path, plan: Plan) -> Result<Daemon> {
     const NONE: Option<&str> = None;
     let mount_proc = || {
@@ -60,9 +60,9 @@ fn in_container(lingerd: &Path, plan: Plan) -> Result<Daemon> {
         Ok(())
     };
     Daemon::spawn_by(lingerd, plan, &[], |command| {
-        // SAFETY: it does nothing but call the kernel.
+        // SAFETY: `mount_proc` only makes system calls.
         unsafe { command.pre_exec(mount_proc) };
-        // By a thread of its own, since its next process is the first of the namespace.
+        // In a thread of its own, whose next child is the first process of the namespace.
         let start = || {
             unshare(CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS)?;
             command.spawn()

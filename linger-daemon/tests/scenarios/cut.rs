@@ -1,4 +1,4 @@
-//! A program that someone has cut off shows: the daemon says what the kernel says.
+//! A program that someone detaches shows: the daemon reports what the kernel says.
 
 use std::io;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::scenario::{Scenario, Script};
 pub(crate) const SCENARIOS: &[Scenario] =
     &[Scenario::new("cut_off_is_shown", Script::Daemon(shown))];
 
-/// Where those programs are that can be cut off.
+/// Target of the programs that can be detached.
 const RELEASE: &str = "cgroup:sock_release";
 
 fn shown(lingerd: &Path, plan: Plan) -> Result<()> {
@@ -44,7 +44,7 @@ fn shown(lingerd: &Path, plan: Plan) -> Result<()> {
     daemon.stop()
 }
 
-/// What each program is attached to, and whether it is.
+/// Returns the target of each program, and 1 if it is attached, 0 otherwise.
 fn attached(daemon: &Daemon) -> Result<Vec<(String, u64)>> {
     let scrape = daemon.scrape()?;
     let samples = scrape.of("linger_probe_attached");
@@ -53,21 +53,21 @@ fn attached(daemon: &Daemon) -> Result<Vec<(String, u64)>> {
         .collect())
 }
 
-/// Detaches what the link with this number keeps attached, as `bpftool link detach` does.
+/// Detaches the program of the link with this ID, as `bpftool link detach` does.
 fn cut(link: u32) -> io::Result<()> {
     const BPF_LINK_GET_FD_BY_ID: u32 = 30;
     const BPF_LINK_DETACH: u32 = 34;
     let open = bpf(BPF_LINK_GET_FD_BY_ID, link)?;
     let detached = bpf(BPF_LINK_DETACH, open);
-    // SAFETY: it was opened above, and nothing else has it.
+    // SAFETY: the descriptor was opened above, and nothing else owns it.
     unsafe { libc::close(open.cast_signed()) };
     detached.map(drop)
 }
 
-/// Calls bpf(2) with a number, the whole of what these commands take.
+/// Calls bpf(2) with a number, which is all that these commands take.
 fn bpf(command: u32, number: u32) -> io::Result<u32> {
     let attributes = [number, 0, 0, 0];
-    // SAFETY: the attributes are as long as is said, and point to nothing.
+    // SAFETY: the size is that of the attributes, which point to nothing.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,

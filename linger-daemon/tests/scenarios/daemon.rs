@@ -21,27 +21,27 @@ use nix::unistd::Pid;
 use crate::common::summary::WaitedInVain;
 use crate::watch::sight;
 
-/// How long attaching may take, on a slow machine.
+/// Longest time to attach, on a slow machine.
 const START: Duration = Duration::from_secs(180);
-/// How long an effect may take, on a slow machine.
+/// Longest time for an effect, on a slow machine.
 const EFFECT: Duration = Duration::from_secs(60);
-/// How long after a scrape the daemon has certainly maintained its ledger.
+/// Time after a scrape by which the daemon has certainly maintained its ledger.
 pub(crate) const MAINTENANCE: Duration = Duration::from_secs(1);
-/// How long the daemon may take to exit: a second, and much more on a machine that emulates several others.
+/// Longest time to exit: a second, and much more on a machine that emulates several others.
 const EXIT: Duration = Duration::from_secs(10);
 
-/// The process.
+/// A running `lingerd`, killed when dropped.
 pub(crate) struct Daemon {
     process: Child,
     address: SocketAddr,
     errors: Arc<Mutex<String>>,
-    /// Ids of its BPF programs.
+    /// IDs of its BPF programs.
     programs: BTreeSet<u32>,
 }
 
 impl Daemon {
-    /// Starts it with these options of `run`, and waits until it is ready. By the plan `tracepoint` it has then met a
-    /// close that waits, and sees the returns of all that do, where it can.
+    /// Starts it with these options of `run`, and waits until it is ready. Under `tracepoint`, also makes a close that
+    /// waits: where possible, the daemon has then hooked the return of close(2).
     pub(crate) fn start(lingerd: &Path, plan: Plan, options: &[&str]) -> Result<Self> {
         let mut daemon = Self::start_keeping(lingerd, plan, options)?;
         if plan == Plan::Tracepoint {
@@ -58,20 +58,19 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// As [`Daemon::start`], with options by which its programs are no longer its own, or as one that has met no close
-    /// that waits.
+    /// As [`Daemon::start`], for options that let its programs outlive it, or for a daemon that has seen no close wait.
     pub(crate) fn start_keeping(lingerd: &Path, plan: Plan, options: &[&str]) -> Result<Self> {
         let mut daemon = Self::spawn(lingerd, plan, options)?;
         daemon.wait_until_ready()?;
         Ok(daemon)
     }
 
-    /// Starts it, and waits for nothing.
+    /// Starts it without waiting until it is ready.
     pub(crate) fn spawn(lingerd: &Path, plan: Plan, options: &[&str]) -> Result<Self> {
         Self::spawn_by(lingerd, plan, options, Command::spawn)
     }
 
-    /// The same, where `start` starts the command.
+    /// As [`Daemon::spawn`], with `start` to start the command.
     pub(crate) fn spawn_by(
         lingerd: &Path,
         plan: Plan,
@@ -112,7 +111,8 @@ impl Daemon {
                     self.errors()
                 );
             }
-            // It says so first: a connection of the test that closes while programs are attached might be counted.
+            // The log says so before the first request: a connection of the test that closes while programs are being
+            // attached might be counted.
             if self.errors().contains("serving http") && readiness.is_ready() {
                 return Ok(());
             }
@@ -127,23 +127,23 @@ impl Daemon {
         }
     }
 
-    /// Its process id.
+    /// Returns its process ID.
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// Where it listens.
+    /// Returns the address that it listens on.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What it wrote to stderr so far.
+    /// Returns what it has written to stderr so far.
     pub(crate) fn errors(&self) -> String {
         let errors = self.errors.lock();
         errors.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until that contains this so many times.
+    /// Waits until its stderr contains `text` this many times.
     pub(crate) fn wait_for_log(&self, text: &str, times: usize) -> Result<()> {
         wait_until(text, || Ok(self.errors().matches(text).count() >= times))
             .with_context(|| self.errors())
@@ -156,19 +156,19 @@ impl Daemon {
         })
     }
 
-    /// All metrics.
+    /// Scrapes all metrics.
     pub(crate) fn scrape(&self) -> Result<Scrape> {
         Scrape::parse(&self.exposition()?).map_err(anyhow::Error::msg)
     }
 
-    /// All metrics, as they stand in the answer.
+    /// Returns all metrics in the text format.
     pub(crate) fn exposition(&self) -> Result<String> {
         let (status, body) = http::get(self.address, "/metrics")?;
         ensure!(status == 200, "/metrics answered {status}: {body}");
         Ok(body)
     }
 
-    /// Bytes of kernel memory that its maps take; before Linux 6.4, those that they may take.
+    /// Returns the kernel memory of its maps, bytes; before Linux 6.4, the most that they may take.
     pub(crate) fn map_memory(&self) -> Result<u64> {
         let mut maps = BTreeMap::new();
         for info in self.descriptors()? {
@@ -179,8 +179,8 @@ impl Daemon {
         Ok(maps.values().sum())
     }
 
-    /// Runs of its programs that the kernel skipped, because the program ran on that CPU already
-    /// (`bpf_prog_info.recursion_misses`), or another kprobe did (`nmissed`).
+    /// Returns how many runs of its programs the kernel skipped, because the program was already running on that CPU
+    /// (`bpf_prog_info.recursion_misses`), or another kprobe was (`nmissed`).
     pub(crate) fn skipped_runs(&self) -> Result<u64> {
         let infos = self.descriptors()?;
         // It may have a program open more than once.
@@ -196,7 +196,7 @@ impl Daemon {
         Ok(skipped.values().sum::<u64>() + self.missed_hits()?)
     }
 
-    /// Hits of its kprobes that the kernel missed.
+    /// Returns the hits of its kprobes that the kernel missed.
     fn missed_hits(&self) -> Result<u64> {
         let Ok(profile) = fs::read_to_string("/sys/kernel/tracing/kprobe_profile") else {
             return Ok(0);
@@ -214,7 +214,7 @@ impl Daemon {
         Ok(missed)
     }
 
-    /// The numbers of its links to cgroups.
+    /// Returns the IDs of its links to cgroups.
     pub(crate) fn cgroup_links(&self) -> Result<Vec<u32>> {
         let infos = self.descriptors()?;
         let links = infos
@@ -229,7 +229,7 @@ impl Daemon {
             .collect()
     }
 
-    /// What the kernel says of the files that the process has open.
+    /// Returns the `fdinfo` of every descriptor of the process.
     fn descriptors(&self) -> Result<Vec<String>> {
         descriptors(self.id())
     }
@@ -239,20 +239,20 @@ impl Daemon {
         Ok(kill(pid, signal)?)
     }
 
-    /// Ends it by SIGTERM. It must exit with 0, soon, and leave none of its programs behind.
+    /// Stops it with SIGTERM. It must exit with 0, soon, and leave none of its programs behind.
     pub(crate) fn stop(mut self) -> Result<()> {
         self.terminate()?;
         expect_gone(&self.programs)
     }
 
-    /// Ends it by SIGKILL. It must leave none of its programs behind.
+    /// Kills it with SIGKILL. It must leave none of its programs behind.
     pub(crate) fn kill(&mut self) -> Result<()> {
         self.process.kill()?;
         self.process.wait()?;
         expect_gone(&self.programs)
     }
 
-    /// Ends it by SIGTERM. It must exit with 0, soon.
+    /// Stops it with SIGTERM. It must exit with 0, soon.
     pub(crate) fn terminate(&mut self) -> Result<()> {
         self.signal(Signal::SIGTERM)?;
         let start = Instant::now();
@@ -276,20 +276,20 @@ impl Daemon {
     }
 }
 
-/// Fails if the kernel has any of these programs for longer than it takes to free them.
+/// Fails if any of these programs stays loaded for longer than the kernel takes to free it.
 pub(crate) fn expect_gone(programs: &BTreeSet<u32>) -> Result<()> {
     let start = Instant::now();
     loop {
         let loaded = aya::programs::loaded_programs()
             .map(|program| program.map(|program| program.id()))
             .collect::<Result<BTreeSet<_>, _>>();
-        // A program may go while the list is made, which ends the list early.
+        // A program freed while the list is made ends the list early.
         if let Ok(loaded) = loaded {
             let left: Vec<_> = programs.intersection(&loaded).collect();
             if left.is_empty() {
                 return Ok(());
             }
-            // The kernel frees them behind the back of the process that ends.
+            // The kernel frees programs asynchronously, even after the process has exited.
             ensure!(
                 start.elapsed() < EXIT,
                 "lingerd left BPF programs behind: {left:?}"
@@ -301,7 +301,7 @@ pub(crate) fn expect_gone(programs: &BTreeSet<u32>) -> Result<()> {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // After `stop` there is nothing to end, which is no error worth telling.
+        // After `stop` the process is gone; that is no error.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -319,19 +319,19 @@ pub(crate) fn wait_until(what: &str, mut reached: impl FnMut() -> Result<bool>) 
     Ok(())
 }
 
-/// Whether the return of close(2) is hooked.
+/// Returns whether the return of close(2) is hooked.
 pub(crate) fn is_return_hooked(scrape: &Scrape) -> bool {
     let mut hooks = scrape.of("linger_probe_attached");
     hooks.any(|hook| hook.label("target") == "tp_btf:sys_exit" && hook.whole() == Some(1))
 }
 
-/// The number on the line that begins so.
+/// Returns the number on the line with this beginning.
 fn number(info: &str, beginning: &str) -> Option<u64> {
     let line = info.lines().find_map(|line| line.strip_prefix(beginning))?;
     line.trim().parse().ok()
 }
 
-/// Closes a connection, and waits in close(2) until its FIN is acknowledged, which is at once.
+/// Closes a connection, waiting in close(2) until its FIN is acknowledged, which is at once.
 pub(crate) fn wait_in_close(loopback: &Loopback) -> io::Result<()> {
     let Pair {
         client,
@@ -345,14 +345,14 @@ fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }
 
-/// Ids of the BPF programs that a process holds, directly or by a link.
+/// Returns the IDs of the BPF programs that a process holds, directly or by a link.
 pub(crate) fn find_programs(process: u32) -> Result<BTreeSet<u32>> {
     let infos = descriptors(process)?;
     let ids = infos.iter().filter_map(|info| number(info, "prog_id:"));
     Ok(ids.filter_map(|id| u32::try_from(id).ok()).collect())
 }
 
-/// What the kernel says of the files that a process has open.
+/// Returns the `fdinfo` of every descriptor of a process.
 fn descriptors(process: u32) -> Result<Vec<String>> {
     let entries = fs::read_dir(format!("/proc/{process}/fdinfo"))?;
     // A descriptor may be closed meanwhile.
@@ -362,7 +362,7 @@ fn descriptors(process: u32) -> Result<Vec<String>> {
     Ok(infos.filter_map(Result::ok).collect())
 }
 
-/// Keeps what the process writes, without holding it up.
+/// Collects what the process writes, so that a full pipe never blocks it.
 fn keep(mut stderr: impl io::Read + Send + 'static, to: Arc<Mutex<String>>) {
     thread::spawn(move || {
         let mut bytes = [0; 4096];

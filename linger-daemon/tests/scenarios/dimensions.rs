@@ -1,5 +1,5 @@
-//! Every label at once: closes by each family, of connections accepted at a told port, at another
-//! one, and of connections that were made.
+//! All labels at once: closes of each family, for connections accepted at a port with a label value of its own, at
+//! another port, and for connections that were opened.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -24,21 +24,21 @@ pub(crate) const SCENARIOS: &[Scenario] =
 
 const LABELS: &str = "unit,slice,comm,exe,port,family";
 
-/// A listener, and what is closed over it.
+/// A listener, and the closes over it.
 struct Place {
     loopback: Loopback,
     family: Family,
-    /// Its port, if that is told apart.
+    /// Its port, if it is one of `--ports`.
     told: Option<u16>,
-    /// Connections whose client aborts, different everywhere.
+    /// Connections that the client aborts; the number differs for each listener.
     by_client: u64,
-    /// Connections whose server aborts.
+    /// Connections that the server aborts.
     by_server: u64,
 }
 
 impl Place {
-    /// All closes over it, those of the listener and of a socket without a connection too. It
-    /// allocates nothing, see [`Cgroup::bear`].
+    /// Makes all closes, including those of the listener and of a socket without a connection. Does not allocate, see
+    /// [`Cgroup::bear`].
     fn close_all(&self) -> io::Result<()> {
         for _ in 0..self.by_client {
             let Pair { client, server } = self.loopback.pair()?;
@@ -52,16 +52,16 @@ impl Place {
         Ok(nix::unistd::close(self.loopback.listener().as_raw_fd())?)
     }
 
-    /// What is to be counted: port, family, outcome and number.
+    /// Returns what must be counted: port, family, outcome and number.
     fn expected(&self) -> [(String, &'static str, &'static str, u64); 6] {
-        // That of a connection is by what is on the wire.
+        // The family of a connection is the one on the wire.
         let (connection, socket) = match self.family {
             Family::V4 => ("ipv4", "ipv4"),
             Family::Mapped => ("ipv4", "ipv6"),
             Family::V6 => ("ipv6", "ipv6"),
         };
         let told = self.told.map_or_else(String::new, |port| port.to_string());
-        // Of what was not accepted.
+        // For sockets that were not accepted.
         let none = String::new;
         [
             (none(), connection, "linger_aborted", self.by_client),
@@ -74,7 +74,7 @@ impl Place {
     }
 }
 
-/// A listener of each family at a port that is told, and one at another.
+/// Returns a listener of each family at a port in `--ports`, and one at another port.
 fn places() -> io::Result<Vec<Place>> {
     let mut places = Vec::new();
     let mut ports = BTreeSet::new();
@@ -82,7 +82,7 @@ fn places() -> io::Result<Vec<Place>> {
     for is_told in [true, false] {
         for &family in Family::ALL {
             let mut loopback = Loopback::new(family)?;
-            // Families do not keep each other from a port.
+            // Different families may have the same port.
             while !ports.insert(tcp::port(loopback.listener())?) {
                 loopback = Loopback::new(family)?;
             }
@@ -113,7 +113,7 @@ fn dimensions(lingerd: &Path, plan: Plan) -> Result<()> {
         let daemon = Daemon::start(lingerd, plan, &options)?;
         let cgroup = Cgroup::new("dimensions.service")?;
         let name = CString::new(comm.as_str())?;
-        // SAFETY: it does nothing but call the kernel.
+        // SAFETY: `close_all` only makes system calls.
         unsafe { cgroup.bear(&name, || places.iter().try_for_each(Place::close_all)) }?;
 
         let slice = Cgroup::slice();
@@ -124,7 +124,7 @@ fn dimensions(lingerd: &Path, plan: Plan) -> Result<()> {
                 let labels = labels.map(str::to_owned).into();
                 *expected.entry(labels).or_default() += number;
             }
-            // The process has closed it, for both.
+            // The process has closed this descriptor, which both share.
             let _ = place.loopback.into_listener().into_raw_fd();
         }
         let labels: Vec<_> = LABELS.split(',').chain(["outcome"]).collect();

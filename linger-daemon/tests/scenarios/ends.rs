@@ -1,4 +1,4 @@
-//! Closes that are not the one call of close(2): a socket ends with its last descriptor.
+//! Closes other than the only call of close(2): a socket ends with its last descriptor.
 
 use std::io::{self, BufRead as _, BufReader, PipeReader, PipeWriter, Write as _};
 use std::mem::ManuallyDrop;
@@ -44,7 +44,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ),
 ];
 
-/// A forked process with a connected client socket, which waits for its end.
+/// A forked process with a connected client socket, which waits to be ended.
 pub(crate) struct Forked {
     pid: Pid,
     queues: Queues,
@@ -72,7 +72,7 @@ impl Forked {
         })
     }
 
-    /// Forks a process that runs `work`, and ends it without closing anything.
+    /// Forks a process that runs `work`, then exits without closing anything.
     fn run(work: impl FnOnce(PipeReader, PipeWriter) -> io::Result<()>) -> io::Result<Self> {
         let (leash_reader, leash) = io::pipe()?;
         let (reports_reader, reports) = io::pipe()?;
@@ -82,7 +82,7 @@ impl Forked {
                 drop(leash);
                 let result = work(leash_reader, reports);
                 let code = i32::from(result.is_err());
-                // SAFETY: ends the process; its descriptors are closed by that alone.
+                // SAFETY: exits the process, which alone closes its descriptors.
                 unsafe { libc::_exit(code) }
             }
             ForkResult::Parent { child } => {
@@ -97,7 +97,7 @@ impl Forked {
         }
     }
 
-    /// Lets the process exit; its socket ends so. Returns the time that took.
+    /// Lets the process exit, which closes its socket. Returns the time that took.
     pub(crate) fn exit(self, truth: &mut Truth, outcome: Outcome) -> io::Result<Duration> {
         let Self { pid, queues, leash } = self;
         let start = Instant::now();
@@ -106,7 +106,7 @@ impl Forked {
         Ok(Self::count(truth, outcome, queues, start))
     }
 
-    /// Kills the process; its socket ends so.
+    /// Kills the process, which closes its socket. Returns the time that took.
     pub(crate) fn kill(self, truth: &mut Truth, outcome: Outcome) -> io::Result<Duration> {
         let start = Instant::now();
         kill(self.pid, Signal::SIGKILL)?;
@@ -121,7 +121,7 @@ impl Forked {
     }
 }
 
-/// Waits until the parent lets go, or a signal ends the process.
+/// Waits until the parent closes its end, or a signal kills the process.
 fn wait_for_end(leash: PipeReader) {
     let mut line = String::new();
     if BufReader::new(leash).read_line(&mut line).is_err() {
@@ -151,7 +151,7 @@ fn exit_graceful(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     exercise::close_after_fin(&mut truth.tally, server)
 }
 
-/// Makes a zero linger time with data outstanding.
+/// Sets a linger time of zero with data outstanding.
 fn prepare_abort(client: &Socket) -> io::Result<()> {
     tcp::send(client, MESSAGE)?;
     client.set_linger(Some(Duration::ZERO))
@@ -185,7 +185,7 @@ fn exit_with_unread_data(loopback: &Loopback, truth: &mut Truth) -> io::Result<(
     exercise::close_reset(&mut truth.tally, server)
 }
 
-/// Fails if the connection's peer was reset or sent a FIN.
+/// Fails if the connection's peer was reset or received a FIN.
 fn expect_open(peer: &Socket) -> io::Result<()> {
     let state = state::state(peer)?;
     if state == TcpState::Established {
@@ -204,7 +204,7 @@ fn dup_closed_once(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     exercise::close_after_fin(&mut truth.tally, server)
 }
 
-/// Closes the last descriptor of a socket by putting another file in its place. Returns how long that took.
+/// Closes the last descriptor of a socket by duplicating another file over it. Returns how long that took.
 pub(crate) fn close_by_dup2(socket: Socket) -> io::Result<Duration> {
     let mut descriptor = OwnedFd::from(socket);
     let start = Instant::now();
@@ -220,7 +220,7 @@ fn dup2_over_the_socket(loopback: &Loopback, truth: &mut Truth) -> io::Result<()
     exercise::close_after_fin(&mut truth.tally, server)
 }
 
-/// Not in close(2), it waits all the same. The data comes while it does.
+/// Not in close(2), it waits all the same. The data is accepted meanwhile.
 fn dup2_with_linger(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let Pair { client, server } = exercise::pair_with_unacked(loopback)?;
     client.set_linger(Some(Duration::from_secs(60)))?;
@@ -244,10 +244,10 @@ fn dup2_with_linger(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
 
 fn fork_closed_once(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let Pair { client, server } = loopback.pair()?;
-    // The fork inherits the server as well, which must end here: the fork gives it up first.
+    // The forked process inherits the server as well, which must end here: it closes its copy first.
     let shared = server.as_raw_fd();
     let forked = Forked::run(|leash, mut reports| {
-        // SAFETY: the forked process ends without running the destructor of this copy.
+        // SAFETY: the forked process exits without running the destructor of this copy.
         unsafe { libc::close(shared) };
         writeln!(reports, "0 0 0")?;
         wait_for_end(leash);
@@ -259,7 +259,7 @@ fn fork_closed_once(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     exercise::close_after_fin(&mut truth.tally, server)
 }
 
-/// Whether a thread of this process sleeps; none has the id 0.
+/// Returns whether a thread of this process sleeps; no thread has the ID 0.
 fn is_asleep(thread_id: i32) -> io::Result<bool> {
     if thread_id == 0 {
         return Ok(false);
@@ -268,7 +268,7 @@ fn is_asleep(thread_id: i32) -> io::Result<bool> {
     Ok(stat.contains(") S "))
 }
 
-/// The thread in recv holds the socket: it ends when recv does, and there.
+/// The thread in recv holds the socket, which is released when recv returns, in that thread.
 fn close_while_thread_receives(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let Pair { client, server } = loopback.pair()?;
     let descriptor = client.into_raw_fd();
@@ -278,14 +278,13 @@ fn close_while_thread_receives(loopback: &Loopback, truth: &mut Truth) -> io::Re
         let thread = scope.spawn(move || {
             let mut byte = 0_u8;
             thread_id.store(gettid().as_raw(), Ordering::Release);
-            // SAFETY: `byte` is the one byte that recv may write; the descriptor is open when recv
-            // begins.
+            // SAFETY: `byte` is the one byte that recv may write; the descriptor is open when recv begins.
             unsafe { libc::recv(descriptor, (&raw mut byte).cast(), 1, 0) }
         });
         state::wait_for("the thread to block", || {
             is_asleep(thread_id.load(Ordering::Acquire))
         })?;
-        // SAFETY: nothing owns the descriptor any more, and recv keeps the socket itself.
+        // SAFETY: nothing owns the descriptor any more, and recv holds the socket itself.
         unsafe { libc::close(descriptor) };
         expect_open(&server)?;
         start = Instant::now();
@@ -296,7 +295,7 @@ fn close_while_thread_receives(loopback: &Loopback, truth: &mut Truth) -> io::Re
     if received != 1 {
         return Err(io::Error::other(format!("recv returned {received}")));
     }
-    // The end of recv closed the socket, so that its FIN comes.
+    // The return of recv closed the socket, so its FIN comes.
     let queues = Queues::default();
     truth
         .tally

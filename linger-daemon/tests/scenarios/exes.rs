@@ -1,4 +1,4 @@
-//! The executable by which a close is counted, whatever has become of process and file.
+//! The executable that a close is counted for, whatever has become of process and file.
 
 use std::env;
 use std::fs::{self, File};
@@ -28,19 +28,18 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("exe_memfd", Script::Daemon(memfd)).once(),
 ];
 
-/// A daemon that tells executables apart, and processes that are copies of this program.
+/// A daemon that distinguishes executables, and processes that run copies of this program.
 struct Copies {
     daemon: Daemon,
     cgroup: Cgroup,
     folder: TempDir,
-    /// The name of the processes.
+    /// Name of the processes.
     name: String,
     expected: Closes,
 }
 
 impl Copies {
-    /// Does the work with a daemon of its own, in a network namespace of its own, and then compares
-    /// what was counted.
+    /// Does the work with its own daemon and network namespace, then compares the counts.
     fn with(
         lingerd: &Path,
         plan: Plan,
@@ -72,7 +71,7 @@ impl Copies {
         daemon.stop()
     }
 
-    /// A copy of this program with this name.
+    /// Makes a copy of this program with this name.
     fn copy(&self, name: &str) -> io::Result<PathBuf> {
         copy_to(self.folder.path().join(name))
     }
@@ -90,7 +89,7 @@ impl Copies {
         }
     }
 
-    /// Runs a file, which counts for this path.
+    /// Runs a file, whose closes count for this path.
     fn run(&mut self, file: &Path, way: Way, path: &str) -> io::Result<()> {
         self.start(file, way)?.end()?;
         self.expect(path);
@@ -108,7 +107,7 @@ fn text(path: &Path) -> io::Result<&str> {
         .ok_or_else(|| io::Error::other("a path that is no text"))
 }
 
-/// Sockets that a process leaves open are closed when it has let go of its executable.
+/// Sockets that a process leaves open are closed after it has released its executable.
 fn at_exit(lingerd: &Path, plan: Plan) -> Result<()> {
     /// Which of the threads closes is a matter of chance.
     const TIMES: usize = 20;
@@ -128,11 +127,11 @@ fn at_exit(lingerd: &Path, plan: Plan) -> Result<()> {
     })
 }
 
-/// A file keeps the name that it had, as the old and the new version of a program do.
+/// A file keeps its name: the old and the new version of a program have the same one.
 fn deleted(lingerd: &Path, plan: Plan) -> Result<()> {
     Copies::with(lingerd, plan, |copies| {
         let file = copies.copy("deleted")?;
-        // No other file gets its inode while it is open.
+        // While it is open, its inode number is not reused.
         let _open = File::open(&file)?;
         let closer = copies.start(&file, Way::Exit)?;
         fs::remove_file(&file)?;
@@ -163,7 +162,7 @@ fn mounted(lingerd: &Path, plan: Plan) -> Result<()> {
         let file = copy_to(inner.join("in-tmpfs"))?;
         copies.run(&file, Way::Exit, text(&file)?)?;
 
-        // A folder of the tmpfs at another place.
+        // A directory of the tmpfs, mounted at another path.
         let bound = copies.folder.path().join("bound");
         fs::create_dir(&bound)?;
         mount(Some(&inner), &bound, none, MsFlags::MS_BIND, none)?;
@@ -183,10 +182,10 @@ fn mounted(lingerd: &Path, plan: Plan) -> Result<()> {
     })
 }
 
-/// A file of memory has a name and no place.
+/// A memfd has a name but no path.
 fn memfd(lingerd: &Path, plan: Plan) -> Result<()> {
     Copies::with(lingerd, plan, |copies| {
-        // Kept open by the exec, by whose number it is found.
+        // Stays open until exec(2), which finds it by its number.
         let file = memfd_create(c"runs", MFdFlags::empty())?;
         let program = format!("/proc/{}/fd/{}", process::id(), file.as_raw_fd());
         fs::copy(env::current_exe()?, &program)?;

@@ -1,4 +1,4 @@
-//! What the metrics say of processes.
+//! Counts of processes in the metrics.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::closes::{sum, whole};
 use crate::left::Homeless;
 
 impl Homeless {
-    /// What a scrape says of them, on the whole host.
+    /// Returns the counts of a scrape, for the whole host.
     pub(crate) fn of(scrape: &Scrape) -> Self {
         let sum = |name, what| sum(scrape, name, |sample| sample.label("what") == what);
         Self {
@@ -28,16 +28,16 @@ fn signed(value: f64) -> i64 {
 /// The histograms of some groups, added up.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Histogram {
-    /// How many times are in it.
+    /// Number of times in it.
     pub(crate) count: u64,
-    /// Their sum, nanoseconds.
+    /// Sum of the times, nanoseconds.
     pub(crate) sum_ns: u64,
-    /// How many of them are no longer than so many nanoseconds, for the bounds below which there are any.
+    /// Number of times up to a bound, by the bound in nanoseconds, for bounds that have any.
     pub(crate) within: BTreeMap<u64, u64>,
 }
 
 impl Histogram {
-    /// Adds a sample of a histogram, by the end of its name.
+    /// Adds a sample of a histogram, by the suffix of its name.
     fn add(&mut self, sample: &Sample, end: &str) {
         match end {
             "_count" => self.count += whole(sample.value),
@@ -51,7 +51,7 @@ impl Histogram {
         }
     }
 
-    /// What came since `before`.
+    /// Returns the difference since `before`.
     fn since(&self, before: &Self) -> Self {
         let within = self.within.iter().map(|(bound, times)| {
             let before = before.within.get(bound).copied().unwrap_or(0);
@@ -64,12 +64,12 @@ impl Histogram {
         }
     }
 
-    /// How many times are no longer than this bound of a bucket.
+    /// Returns how many times are no longer than this bound of a bucket.
     pub(crate) fn up_to(&self, bound_ns: u64) -> u64 {
         self.within.get(&bound_ns).copied().unwrap_or(0)
     }
 
-    /// By the bounds of its buckets, the least and the most that the sum of its times can be, nanoseconds.
+    /// Returns the least and the greatest sum that its buckets allow, nanoseconds.
     pub(crate) fn range(&self) -> (u64, u64) {
         let (mut least, mut most, mut below, mut below_bound) = (0, 0, 0, 0);
         for (&bound, &times) in &self.within {
@@ -86,7 +86,7 @@ impl Histogram {
     }
 }
 
-/// What the metrics say of some processes.
+/// The counts of some processes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Counted {
     /// Closes, with discarded bytes, unread bytes and resets. Their times are in `blocked`.
@@ -95,12 +95,12 @@ pub(crate) struct Counted {
     pub(crate) blocked: BTreeMap<String, Histogram>,
     /// Times from the returns of closes to the ends of their orphans.
     pub(crate) lived: Histogram,
-    /// Orphans under way.
+    /// Active orphans.
     pub(crate) under_way: i64,
 }
 
 impl Counted {
-    /// The sums over all groups whose samples satisfy `select`.
+    /// Returns the sums over all groups whose samples satisfy `select`.
     pub(crate) fn of(scrape: &Scrape, select: impl Fn(&Sample) -> bool) -> Self {
         let mut counted = Self::default();
         for sample in &scrape.0 {
@@ -111,7 +111,7 @@ impl Counted {
         counted
     }
 
-    /// What was counted since `before`.
+    /// Returns the counts since `before`.
     pub(crate) fn since(&self, before: &Self) -> Self {
         let mut counted = self.clone();
         for (outcome, closes) in &mut counted.tally.closes {
@@ -155,7 +155,7 @@ impl Counted {
             "linger_unread_bytes_total" => self.tally.unread += value,
             "linger_resets_sent_total" => {
                 let cause = sample.label("cause").to_owned();
-                // Of no process.
+                // These belong to no process.
                 if [Cause::NoSocket, Cause::Refused]
                     .map(Cause::name)
                     .contains(&&*cause)
@@ -178,7 +178,7 @@ impl Counted {
         }
     }
 
-    /// Bytes thrown away by a close, or, if the cause is a fate, after it.
+    /// Adds bytes discarded by a close or, if the cause is a fate, after it.
     fn discarded(&mut self, sample: &Sample, bytes: u64) {
         let (cause, unsent) = (sample.label("cause"), sample.label("queue") == "unsent");
         if Fate::ALL.iter().any(|fate| fate.name() == cause) {
@@ -196,7 +196,7 @@ impl Counted {
         }
     }
 
-    /// Times in close: of closes that waited under `SO_LINGER`, or of those that did not.
+    /// Returns the times in close of closes that waited under `SO_LINGER`, or of those that did not.
     pub(crate) fn blocked(&self, waited: bool) -> Histogram {
         let times = self.blocked.get(&waited.to_string());
         times.cloned().unwrap_or_default()

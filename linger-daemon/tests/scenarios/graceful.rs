@@ -88,7 +88,7 @@ fn after_shutdown_both(loopback: &Loopback, truth: &mut Truth) -> io::Result<()>
     exercise::close_gracefully(&mut truth.tally, pair)
 }
 
-/// Shut down, read to the peer's FIN, close.
+/// Shut down, read up to the peer's FIN, close.
 fn safe_pattern(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let Pair { client, server } = loopback.pair()?;
     tcp::send(&client, exercise::MESSAGE)?;
@@ -98,7 +98,7 @@ fn safe_pattern(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     exercise::close_reset(&mut truth.tally, client)
 }
 
-/// A port that nothing listens on, in the own network namespace.
+/// Returns the address of a port without a listener, and a listener at another, in this network namespace.
 fn closed_port(truth: &mut Truth) -> io::Result<(Loopback, socket2::SockAddr)> {
     let gone = Loopback::new(Family::V4)?;
     let address = gone.listener().local_addr()?;
@@ -110,7 +110,7 @@ fn refused_nonblocking(truth: &mut Truth) -> io::Result<()> {
     let (loopback, address) = closed_port(truth)?;
     let socket = loopback.socket()?;
     socket.set_nonblocking(true)?;
-    // Whether the refusal is reported here or by a later call depends on when the RST comes.
+    // Whether this call or a later one reports the refusal depends on when the RST arrives.
     let _ = socket.connect(&address);
     state::wait_for_state(&socket, TcpState::Close)?;
     truth.tally.close(socket, Outcome::AlreadyClosed)?;
@@ -128,7 +128,7 @@ fn refused_blocking(truth: &mut Truth) -> io::Result<()> {
     scenario::over(loopback, truth, |_, _| Ok(()))
 }
 
-/// The main ways to close, over another family.
+/// Closes in the main ways, over another family.
 fn main_ways(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     for kind in [
         Kind::Graceful,
@@ -178,7 +178,7 @@ fn other_network_namespace(truth: &mut Truth) -> io::Result<()> {
     Ok(())
 }
 
-/// Fails unless the peer received what was expected.
+/// Fails unless the peer received the expected number of bytes.
 pub(crate) fn expect_bytes(received: u64, expected: u64) -> io::Result<()> {
     if received == expected {
         Ok(())

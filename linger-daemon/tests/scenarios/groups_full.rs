@@ -1,4 +1,4 @@
-//! More groups than there are places for, or memory.
+//! More groups than the table or the memory can hold.
 
 use std::ffi::CString;
 use std::fs::{self, Permissions};
@@ -29,7 +29,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 
 const PLACES: u64 = 8;
 const NAMES: u64 = 40;
-/// How often each name comes: those that have no place find none later either.
+/// Rounds over all names: those that found no place find none later either.
 const ROUNDS: u64 = 2;
 
 fn full(lingerd: &Path, plan: Plan) -> Result<()> {
@@ -46,7 +46,7 @@ fn full(lingerd: &Path, plan: Plan) -> Result<()> {
         for _ in 0..ROUNDS {
             for (number, name) in (1..).zip(&names) {
                 let comm = CString::new(name.as_str())?;
-                // SAFETY: it does nothing but call the kernel.
+                // SAFETY: it only makes system calls.
                 unsafe {
                     cgroup.bear(&comm, || {
                         (0..number).try_for_each(|_| {
@@ -59,15 +59,14 @@ fn full(lingerd: &Path, plan: Plan) -> Result<()> {
                 *expected.entry(vec![comm.to_owned()]).or_default() += number;
             }
         }
-        // The closes of scrapes, which are of no name allowed, stand under `other` as well, but none of
-        // them aborts.
+        // Closes of scrapes, whose names are not allowed, also count under `other`, but none of them aborts.
         closes::expect(&daemon, &expected, |scrape| {
             closes::closes(scrape, &["comm"], |sample| {
                 sample.label("outcome") == "linger_aborted"
             })
         })?;
         let scrape = daemon.scrape()?;
-        // Each abort is a close of either end.
+        // Each abort makes a close of either end.
         let without_place: u64 = (PLACES + 1..=NAMES).map(|number| 2 * ROUNDS * number).sum();
         let lost = lost(&scrape, "group");
         ensure!(
@@ -85,10 +84,10 @@ fn full(lingerd: &Path, plan: Plan) -> Result<()> {
 }
 
 const GROUPS: u64 = 64;
-/// What a group takes beside its counters at most: an element of a hash map, with the kernel's own words.
+/// Most memory of a group besides its counters, bytes: a hash map element, with the kernel's own fields.
 const ELEMENT: u64 = 128;
 
-/// A group takes what docs/limits.md says, as the kernel has it.
+/// A group takes the memory that docs/limits.md says, as the kernel reports it.
 fn memory(lingerd: &Path, plan: Plan) -> Result<()> {
     netns::in_own(|| {
         let names: Vec<_> = (0..GROUPS).map(|number| format!("{number}-said")).collect();
@@ -102,7 +101,7 @@ fn memory(lingerd: &Path, plan: Plan) -> Result<()> {
             sample.label("outcome") == "linger_aborted"
         });
         ensure!(groups.len() as u64 == GROUPS, "{groups:?}");
-        // Before Linux 6.4 the kernel says what they may take.
+        // Before Linux 6.4 the kernel reports the most that the maps may take.
         if grown > 0 || sight(plan)?.release_in_close {
             let counters = possible_cpus()? * size_of::<Counters>() as u64;
             let each = grown / GROUPS;
@@ -116,12 +115,12 @@ fn memory(lingerd: &Path, plan: Plan) -> Result<()> {
     })
 }
 
-/// Has a process of each name close a connection in a cgroup, by an abort.
+/// Has a process of each name abort a connection, in this cgroup.
 fn abort_by_each(cgroup: &Cgroup, names: &[String]) -> Result<()> {
     let loopback = Loopback::new(Family::V4)?;
     for name in names {
         let comm = CString::new(name.as_str())?;
-        // SAFETY: it does nothing but call the kernel.
+        // SAFETY: it only makes system calls.
         unsafe {
             cgroup.bear(&comm, || {
                 let Pair { client, server } = loopback.pair()?;
@@ -132,17 +131,17 @@ fn abort_by_each(cgroup: &Cgroup, names: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// CPUs for each of which there is a copy of counters.
+/// Returns the number of CPUs with their own copy of the counters.
 fn possible_cpus() -> Result<u64> {
     let all = fs::read_to_string("/sys/devices/system/cpu/possible")?;
     let last = all.trim().rsplit(['-', ',']).next().unwrap_or_default();
     Ok(last.parse::<u64>()? + 1)
 }
 
-/// More than what the kernel has ready for new rows on every CPU, without asking for memory.
+/// More new elements than the kernel has preallocated on every CPU.
 const MANY: u64 = 600;
 
-/// The memory of the maps is charged to where they were made; there is none any more.
+/// Map memory is charged to the cgroup where the maps were made, which has none left.
 fn without_memory(lingerd: &Path, plan: Plan) -> Result<()> {
     netns::in_own(|| {
         let root = probe::cgroup_root()?;
@@ -161,7 +160,7 @@ fn without_memory(lingerd: &Path, plan: Plan) -> Result<()> {
         let names: Vec<_> = (0..MANY).map(|number| format!("{number}-tight")).collect();
         let options = ["--allow-comm", &names.join(",")];
         let daemon = Daemon::start(&starter, plan, &options)?;
-        // What the daemon itself needs is not in question.
+        // The daemon's own needs are not the subject.
         fs::write(root.join("cgroup.procs"), daemon.id().to_string())?;
         fs::write(tight.join("memory.max"), "0")?;
         let cgroup = Cgroup::new("tight.service")?;

@@ -1,4 +1,4 @@
-//! Which pairs of scenario and plan are run, and that no other are.
+//! Selects the pairs of scenario and plan to run, and checks that the selection is as expected.
 
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ use crate::sight::{self, Sight};
 /// A scenario and its number among all.
 type Numbered = (usize, Scenario);
 
-/// Runs every pair asked for.
+/// Runs every selected pair.
 pub(crate) fn run(options: &Options) -> Result<Summary> {
     let expected = Expected::read()?;
     let named = options.environment.as_deref();
@@ -43,7 +43,7 @@ pub(crate) fn run(options: &Options) -> Result<Summary> {
         options.scope.name(),
         options.seed
     );
-    // Kept until all is read: a cgroup that is gone has no name. Without cgroup v2 none is made.
+    // Kept until everything is read, as a removed cgroup has no name. Without cgroup v2 none is made.
     let _slice = Slice::of_run(std::process::id()).ok();
     let offered = offered(&check, environment.as_ref());
     for &plan in Plan::ALL {
@@ -79,7 +79,7 @@ pub(crate) fn run(options: &Options) -> Result<Summary> {
     Ok(summary)
 }
 
-/// Adds what differs from what is written down, as failures of the first plan.
+/// Adds the differences from `tests/expected.toml`, as failures of the first plan.
 fn report_differences(options: &Options, summary: &mut Summary, differences: Vec<String>) {
     let plan = options.plan.unwrap_or(Plan::ALL[0]);
     for difference in differences {
@@ -88,7 +88,7 @@ fn report_differences(options: &Options, summary: &mut Summary, differences: Vec
     }
 }
 
-/// The plans that there are to be here: those written down, or else those that are usable.
+/// Returns the plans that should be offered here: those of the environment, otherwise those that are usable.
 fn offered(check: &Check, environment: Option<&Environment>) -> Vec<Plan> {
     let offers = |plan: &Plan| match environment {
         Some(environment) => environment.offers(plan.name()),
@@ -97,10 +97,10 @@ fn offered(check: &Check, environment: Option<&Environment>) -> Vec<Plan> {
     Plan::ALL.iter().copied().filter(offers).collect()
 }
 
-/// What of the selected scenarios is run under a plan.
+/// Returns the selected scenarios that run under a plan.
 fn pairs(selected: &[Numbered], plan: Plan, offered: &[Plan], options: &Options) -> Vec<Numbered> {
     let label = options.environment.as_deref().unwrap_or_default();
-    // Another plan on each machine, so that in the end all have been met.
+    // Start at another plan on each machine, so that together they cover all plans.
     let start: usize = label.bytes().map(usize::from).sum();
     let falls_to = |number: usize| match offered {
         [] => None,
@@ -114,14 +114,14 @@ fn pairs(selected: &[Numbered], plan: Plan, offered: &[Plan], options: &Options)
     selected.iter().filter(is_run).copied().collect()
 }
 
-/// Adds the same for all pairs of a plan.
+/// Adds the same verdict for all pairs of a plan.
 fn add_all(summary: &mut Summary, pairs: &[Numbered], plan: Plan, verdict: &Verdict) {
     for (_, scenario) in pairs {
         summary.add(Pair::new(scenario.name, plan, verdict.clone()));
     }
 }
 
-/// The pairs that can run here. Of the others it must be written down that, and of these it must not.
+/// Returns the pairs that can run here. The environment must state exactly the needs that the others lack.
 fn able(
     pairs: Vec<Numbered>,
     plan: Plan,
@@ -149,7 +149,7 @@ fn able(
     able
 }
 
-/// What comes of a pair whose need is not met.
+/// Returns the verdict on a pair with an unmet need.
 fn unable(unmet: &Unmet, environment: Option<&Environment>) -> Verdict {
     let stated = environment.map(|known| known.lacks.get(unmet.need.name()));
     match stated {
@@ -161,7 +161,7 @@ fn unable(unmet: &Unmet, environment: Option<&Environment>) -> Verdict {
     }
 }
 
-/// Runs scenarios under a plan: most share a daemon, some have one of their own.
+/// Runs scenarios under a plan: most share a daemon, some have their own.
 fn run_pairs(options: &Options, sight: Sight, pairs: &[Numbered], summary: &mut Summary) {
     let (shared, own): (Vec<_>, Vec<_>) = pairs
         .iter()
@@ -170,7 +170,7 @@ fn run_pairs(options: &Options, sight: Sight, pairs: &[Numbered], summary: &mut 
     if !shared.is_empty() {
         let run = Run::start(options, sight, &[], summary).and_then(|run| run.all(&shared));
         if let Err(error) = run {
-            // None of them proves anything then.
+            // Then none of them proves anything.
             let verdict = Verdict::from(Err(error));
             for name in PROPERTIES {
                 summary.add(Pair::new(name, sight.plan, verdict.clone()));
@@ -183,7 +183,7 @@ fn run_pairs(options: &Options, sight: Sight, pairs: &[Numbered], summary: &mut 
     }
 }
 
-/// Runs a scenario that has a daemon of its own.
+/// Runs a scenario with its own daemon.
 fn run_own(
     options: &Options,
     sight: Sight,
@@ -197,7 +197,7 @@ fn run_own(
         Script::Daemon(script) => script(lingerd, plan),
         Script::BulkDaemon(script) => script(lingerd, plan, options.settings()),
         Script::Under(daemon_options, _) => {
-            // Its pairs are not those of a shared daemon.
+            // Its pairs do not belong to a shared daemon.
             let mut own = Summary::default();
             match Run::start(options, sight, daemon_options, &mut own) {
                 Ok(run) => return run.only(number, scenario, attempt),
@@ -211,7 +211,7 @@ fn run_own(
         .taking(start.elapsed())
 }
 
-/// Runs a scenario, and once more if it waited in vain. A count that is wrong is never tried again.
+/// Runs a scenario, and again if a wait timed out. A wrong count is never retried.
 pub(crate) fn with_another_try(run: impl Fn(u32) -> Pair) -> Pair {
     let pair = run(0);
     if !pair.waited_in_vain() {

@@ -1,5 +1,4 @@
-//! What a user without privileges can have the daemon and the kernel keep: no more than was set aside,
-//! and no count is lost over it.
+//! Unprivileged users cannot make the daemon or the kernel keep more than was set aside, nor make it lose counts.
 
 use std::ffi::CString;
 use std::fs::{self, Permissions};
@@ -30,32 +29,32 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("hostile_cgroups", Script::BulkDaemon(cgroups)).once(),
 ];
 
-/// Groups that the daemon has places for.
+/// Groups that the daemon can hold.
 const PLACES: u64 = 128;
-/// Who no one trusts.
+/// ID of an untrusted user and group.
 const NOBODY: u32 = 65534;
-/// How many come for each place: the first are to fill the tables, the others to change nothing.
+/// Closes under new names for each place: the first fill the tables, the others must change nothing.
 const TIMES: u64 = 4;
-/// At most this much more memory once the tables are full, bytes: less than 20,000 groups would take, and
-/// more than what one scrape leaves to the next.
+/// Limit of the growth of memory once the tables are full, bytes: less than 20,000 groups would take, more than one
+/// scrape leaves to the next.
 const GROWTH: u64 = 8 << 20;
-/// Scrapes after which the daemon has what it takes for any.
+/// Scrapes after which the daemon has allocated what any scrape needs.
 const SCRAPES: usize = 5;
-/// What `/proc/PID/status` says of a process that is given no huge pages: with them, what it holds would
-/// depend on when the kernel finds the time to make some.
+/// Line of `/proc/PID/status` for a process without huge pages: with them, its memory would depend on when the kernel
+/// finds the time to make some.
 const NO_HUGE_PAGES: &str = "THP_enabled:\t0";
-/// At most so many sockets that were never connected are closed by the rest of the host meanwhile, which
-/// is counted under `other` as well.
+/// Limit of sockets that the rest of the host closes meanwhile without ever connecting them, which are counted under
+/// `other` as well.
 const OF_OTHERS: u64 = 16;
-/// Series of closes of those that are no one's own, at most.
+/// Limit of close series that belong to no single group.
 const SHARED: u64 = 2 * Outcome::COUNT as u64;
 
-/// A daemon with few places, and closers that come under ever new guises.
+/// A daemon with few groups, and closers under ever new names.
 struct Siege {
     daemon: Daemon,
-    /// How many came.
+    /// Closes so far.
     closed: u64,
-    /// What the names of their units contain.
+    /// Part of the names of their units.
     unit: String,
     /// Memory of the daemon and of its maps when the tables were full, bytes.
     full: Option<[u64; 2]>,
@@ -73,7 +72,7 @@ impl Siege {
         })
     }
 
-    /// Expects that all closes were counted, and that nothing grew but to its bound.
+    /// Expects that all closes were counted, and that nothing grew beyond its bound.
     fn inspect(&mut self) -> Result<()> {
         let closed = self.closed;
         wait_until(&self.daemon, |scrape| {
@@ -93,7 +92,7 @@ impl Siege {
         self.expect_same_memory(&scrape)
     }
 
-    /// What was counted for all closers together, under their own groups and under `other`.
+    /// Returns the closes of all closers together, under their own groups and under `other`.
     fn closes(&self, scrape: &Scrape) -> u64 {
         sum(scrape, "linger_closes_total", |sample| {
             let is_own = sample.label("unit").contains(&self.unit) || is_other(sample);
@@ -119,7 +118,7 @@ impl Siege {
         Ok(())
     }
 
-    /// The most memory of the daemon in some scrapes.
+    /// Returns the most memory of the daemon over some scrapes, bytes.
     fn most_resident(&self, first: u64) -> Result<u64> {
         (0..SCRAPES).try_fold(first, |most, _| {
             let scrape = self.daemon.scrape()?;
@@ -127,7 +126,7 @@ impl Siege {
         })
     }
 
-    /// Says what became of it.
+    /// Prints a summary and stops the daemon.
     fn end(self, what: &str) -> Result<()> {
         let scrape = self.daemon.scrape()?;
         let homeless = lost(&scrape, "group");
@@ -148,7 +147,7 @@ impl Siege {
     }
 }
 
-/// How many come in each half of a siege: more than there are places.
+/// Closes in each half of a siege: more than there are groups.
 fn half(settings: Settings) -> u64 {
     (settings.load / 100).max(PLACES * TIMES)
 }
@@ -162,11 +161,11 @@ fn names(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
         for _ in 0..2 {
             let first = siege.closed;
             let names = first..first + half(settings);
-            // What the process does after its birth must not allocate.
+            // The process must not allocate after the fork.
             let names: Vec<_> = names
                 .map(|number| CString::new(format!("{:x}-{number}", process::id())))
                 .collect::<Result<_, _>>()?;
-            // SAFETY: it does nothing but call the kernel.
+            // SAFETY: it only makes system calls.
             unsafe {
                 cgroup.bear(c"hostile", || {
                     nix::unistd::setgid(Gid::from_raw(NOBODY))?;
@@ -185,7 +184,7 @@ fn names(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
     })
 }
 
-/// Files that no one has executed before, each of which closes a socket.
+/// Executables that have never run before, each of which closes a socket.
 fn exes(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
     let folder = tempfile::tempdir()?;
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755))?;
@@ -198,7 +197,7 @@ fn exes(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
     for _ in 0..2 {
         for _ in 0..half(settings).min(PLACES * TIMES) {
             let path = folder.path().join("closes");
-            // Never the inode of the last one, which is still there.
+            // Never reuses the inode of the last one, which still exists.
             let new = folder.path().join("new");
             write_program(&new)?;
             fs::rename(&new, &path)?;
@@ -211,7 +210,7 @@ fn exes(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
     siege.end("executables")
 }
 
-/// A cgroup for each close, whose path is too long to be written down.
+/// A cgroup for each close, whose path is too long to be recorded.
 fn cgroups(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
     const LONGEST: usize = 255;
     netns::in_own(|| {
@@ -222,7 +221,7 @@ fn cgroups(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
             for _ in 0..half(settings).min(PLACES * TIMES) {
                 let name = format!("long-{}-", siege.closed);
                 let cgroup = Cgroup::new(&format!("{name:x<LONGEST$}"))?;
-                // SAFETY: it does nothing but call the kernel.
+                // SAFETY: it only makes system calls.
                 unsafe { cgroup.bear(c"hostile", || tcp::close(loopback.socket()?).map(drop)) }?;
                 kept.push(cgroup);
                 siege.closed += 1;
@@ -251,7 +250,7 @@ fn write_program(path: &Path) -> io::Result<()> {
         0x0f, 0x05, // syscall
     ];
     const BASE: u64 = 0x40_0000;
-    /// Length of the header of the file, and of that of its only segment.
+    /// Length of the ELF header and of the header of its only segment.
     const HEADERS: u64 = 64 + 56;
     let length = HEADERS + CODE.len() as u64;
     let mut file = fs::File::create(path)?;
@@ -261,7 +260,7 @@ fn write_program(path: &Path) -> io::Result<()> {
         file.write_all(&offset.to_le_bytes())?;
     }
     file.write_all(b"\0\0\0\0\x40\0\x38\0\x01\0\0\0\0\0\0\0")?;
-    // To be loaded as a whole, to be read and executed.
+    // A segment that is loaded as a whole, readable and executable.
     file.write_all(b"\x01\0\0\0\x05\0\0\0")?;
     for number in [0, BASE, BASE, length, length, 0x1000] {
         file.write_all(&number.to_le_bytes())?;

@@ -1,4 +1,4 @@
-//! Sockets that threads of the kernel close: for the cgroup that made them, and for no process.
+//! Sockets that kernel threads close: counted for the cgroup that made them, and for no process.
 
 use std::env;
 use std::ffi::CString;
@@ -35,7 +35,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("io_uring_worker_closes", Script::Daemon(by_worker)).needs(&[Need::IoUring]),
 ];
 
-/// The unit of the sockets.
+/// Unit of the sockets.
 const UNIT: &str = "maker.service";
 
 /// A connection whose client was made in a cgroup, by a process that is gone; closing it aborts it.
@@ -56,14 +56,14 @@ impl Made {
             tcp::close(made)?;
             Ok(())
         };
-        // SAFETY: it does nothing but call the kernel.
+        // SAFETY: it only makes system calls.
         unsafe { cgroup.bear(&name, make) }?;
         let server = loopback.accept()?;
         Ok(Self { client, server })
     }
 
-    /// Leaves the last reference to the client to an `io_uring`, which a thread of the kernel takes
-    /// apart once it is closed; then waits for its close.
+    /// Leaves the last reference to the client to an `io_uring`, which a kernel thread dismantles once it is closed;
+    /// then waits for the close.
     fn close_by_thread(self) -> io::Result<()> {
         let ring = ring()?;
         ring.submitter()
@@ -78,7 +78,7 @@ fn ring() -> io::Result<IoUring> {
     IoUring::new(1)
 }
 
-/// The closes of [`Made::client`]s, by unit and comm.
+/// Expects the closes of [`Made::client`]s, by unit and comm.
 fn aborts(daemon: &Daemon, expected: &[(&str, &str, u64)]) -> Result<()> {
     let expected = expected.iter().map(|&(unit, comm, number)| {
         let labels = vec![unit.to_owned(), comm.to_owned()];
@@ -92,7 +92,7 @@ fn aborts(daemon: &Daemon, expected: &[(&str, &str, u64)]) -> Result<()> {
     })
 }
 
-/// No process closes: it counts for the cgroup that made the socket.
+/// Not closed by a process: counts for the cgroup that made the socket.
 fn by_thread(lingerd: &Path, plan: Plan) -> Result<()> {
     netns::in_own(|| {
         ring()?;
@@ -105,7 +105,7 @@ fn by_thread(lingerd: &Path, plan: Plan) -> Result<()> {
     })
 }
 
-/// The cgroup that made the socket is gone, whether it had closed anything or not.
+/// The cgroup that made the socket is gone, whether or not a socket of its had been closed.
 fn for_gone(lingerd: &Path, plan: Plan) -> Result<()> {
     netns::in_own(|| {
         ring()?;
@@ -123,8 +123,8 @@ fn for_gone(lingerd: &Path, plan: Plan) -> Result<()> {
     })
 }
 
-/// A socket on its way to a UNIX socket that is on its way to itself: the kernel finds that no one can
-/// ever receive them. Since Linux 6.10 a thread of the kernel does, before whoever closes a UNIX socket.
+/// A socket in flight to a UNIX socket that is in flight to itself: the kernel finds that nothing can ever receive
+/// them. Since Linux 6.10 a kernel thread does, before that whichever process closes a UNIX socket.
 fn garbage(lingerd: &Path, plan: Plan) -> Result<()> {
     netns::in_own(|| {
         let daemon = Daemon::start(lingerd, plan, &[])?;
@@ -160,7 +160,7 @@ fn garbage(lingerd: &Path, plan: Plan) -> Result<()> {
     })
 }
 
-/// A worker of `io_uring` closes for the process that it works for.
+/// An `io_uring` worker closes for the process that it works for.
 fn by_worker(lingerd: &Path, plan: Plan) -> Result<()> {
     netns::in_own(|| {
         let name = format!("{:x}-ring", process::id());

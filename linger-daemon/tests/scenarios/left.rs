@@ -1,4 +1,4 @@
-//! What a scenario knows of its orphans.
+//! Facts about the orphans of a scenario.
 
 use linger_daemon::exercise::state::Queues;
 use linger_ebpf::Fate;
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::truth::Truth;
 
-/// Orphans that had no place in the kernel's table.
+/// Orphans that did not fit in the orphan table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Homeless {
     pub(crate) count: u64,
@@ -14,7 +14,7 @@ pub(crate) struct Homeless {
     pub(crate) bytes: u64,
 }
 
-/// Delivered orphans that a scenario makes or does not, by the kernel's timing.
+/// Delivered orphans that a scenario may or may not make, by the kernel's timing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Chance {
     pub(crate) least: Bound,
@@ -25,7 +25,7 @@ pub(crate) struct Chance {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Bound {
     pub(crate) orphans: u64,
-    /// Their bytes.
+    /// Their payload, bytes.
     pub(crate) bytes: u64,
 }
 
@@ -43,12 +43,12 @@ impl Bound {
 }
 
 impl Truth {
-    /// States that a close left an orphan, all of whose payload was delivered.
+    /// States that a close left an orphan whose payload was all delivered.
     pub(crate) fn delivered(&mut self, left: Queues) {
         self.tally.orphans.delivered(left);
     }
 
-    /// States that a close left an orphan, none of whose payload was delivered.
+    /// States that a close left an orphan of whose payload nothing was delivered.
     pub(crate) fn lost(&mut self, left: Queues, fate: Fate) {
         self.tally.orphans.lost(left, fate);
     }

@@ -1,7 +1,7 @@
-//! Who has no group of its own: by the lists of the configuration, and for want of series.
+//! Processes without a group of their own: by the lists of the configuration, and for want of series.
 //!
-//! The closers are the daemon's binary under names of their own, whose `exercise` makes a
-//! known number of closes. Where others are left out as well, so may be the rest of the host.
+//! The closers are the daemon's binary under other names, whose `exercise` makes a known number of closes. Where the
+//! configuration excludes others as well, it may exclude the rest of the host.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -32,13 +32,13 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 
 const CLOSES: &str = "linger_closes_total";
 
-/// A program that closes, with a name of its own.
+/// A program that closes, with its own name.
 struct Closer {
     comm: String,
     program: PathBuf,
 }
 
-/// Names of the binary, removed when this is dropped.
+/// Symbolic links to the binary, removed when dropped.
 struct Closers {
     lingerd: PathBuf,
     folder: TempDir,
@@ -52,7 +52,7 @@ impl Closers {
         })
     }
 
-    /// One whose name is unique to this run; `name` is at most 7 bytes.
+    /// Returns a closer whose name is unique to this run; `name` is at most 7 bytes.
     fn named(&self, name: &str) -> Result<Closer> {
         let comm = format!("{name}.{:x}", std::process::id());
         let program = self.folder.path().join(&comm);
@@ -64,7 +64,7 @@ impl Closers {
 }
 
 impl Closer {
-    /// Has it abort `count` connections by a linger time of zero, in this cgroup if one is given.
+    /// Has it abort `count` connections with a linger time of zero, in this cgroup if any.
     fn close(&self, count: u64, cgroup: Option<&Path>) -> Result<()> {
         let enter = r#"if [ -n "$0" ]; then echo $$ > "$0/cgroup.procs"; fi && exec "$@""#;
         let status = Command::new("sh")
@@ -74,7 +74,7 @@ impl Closer {
             .args(["exercise", "--kind", "linger_aborted", "--count"])
             .arg(count.to_string())
             .stdout(Stdio::null())
-            // Its progress, where that is a terminal.
+            // It shows its progress on a terminal.
             .stderr(Stdio::null())
             .status()?;
         ensure!(status.success(), "{} ended: {status}", self.comm);
@@ -82,7 +82,7 @@ impl Closer {
     }
 }
 
-/// Connections aborted by groups that are selected.
+/// Returns the connections aborted by the selected groups.
 fn aborted(scrape: &Scrape, select: impl Fn(&Sample) -> bool) -> u64 {
     sum(scrape, CLOSES, |sample| {
         sample.label("outcome") == "linger_aborted" && select(sample)
@@ -97,7 +97,7 @@ fn of(scrape: &Scrape, comm: &str) -> u64 {
     aborted(scrape, |sample| sample.label("comm") == comm)
 }
 
-/// Fails unless so many aborts are under `other`, and so many under this name.
+/// Fails unless `others` aborts are under `other`, and `own` under this name.
 fn expect(scrape: &Scrape, others: u64, comm: &str, own: u64) -> Result<()> {
     let found = (other(scrape), of(scrape, comm));
     ensure!(
@@ -116,14 +116,14 @@ fn expect_with_host(scrape: &Scrape, others: u64, comm: &str, own: u64) -> Resul
     expect(scrape, found, comm, own)
 }
 
-/// Starts a daemon with a file of settings.
+/// Starts a daemon with a configuration file.
 fn start(lingerd: &Path, plan: Plan, file: &Path, text: &str) -> Result<Daemon> {
     fs::write(file, text)?;
     let path = file.to_str().context("a path of text")?;
     Daemon::start(lingerd, plan, &["--config", path])
 }
 
-/// Has it read this instead, and waits until it did so for the `times`th time.
+/// Reloads the daemon with this configuration, and waits until it has reloaded `times` times.
 fn reload(daemon: &Daemon, file: &Path, text: &str, times: usize) -> Result<()> {
     fs::write(file, text)?;
     daemon.signal(Signal::SIGHUP)?;
@@ -141,8 +141,8 @@ fn by_comm(lingerd: &Path, plan: Plan) -> Result<()> {
     expect(&daemon.scrape()?, 7, &own.comm, 5)?;
     expect(&daemon.scrape()?, 7, &out.comm, 0)?;
 
-    // What is under other stays there; from now on it counts for itself, and the one alone that is
-    // allowed now, no one else.
+    // Counts under `other` stay there. From now on the only name that is allowed counts for itself, and all others
+    // under `other`.
     let allow = format!("[allow]\ncomms = [\"{}\"]\n", out.comm);
     reload(&daemon, &file, &allow, 1)?;
     out.close(3, None)?;
@@ -150,7 +150,7 @@ fn by_comm(lingerd: &Path, plan: Plan) -> Result<()> {
     own.close(2, None)?;
     expect_with_host(&daemon.scrape()?, 7 + 5 + 2, &out.comm, 3)?;
 
-    // What it counted for itself is its own again.
+    // It gets back what it had counted for itself.
     reload(&daemon, &file, "", 2)?;
     own.close(1, None)?;
     expect_with_host(&daemon.scrape()?, 7 + 2, &own.comm, 5 + 1)?;
@@ -172,7 +172,7 @@ fn by_unit(lingerd: &Path, plan: Plan) -> Result<()> {
     let daemon = start(lingerd, plan, &file, deny)?;
     let kept = |scrape: &Scrape| aborted(scrape, |sample| sample.label("unit") == unit("kept"));
 
-    // No one knew this cgroup, and then the programs do.
+    // The first closes of the cgroup come before the programs know it.
     closer.close(4, Some(&folder("left")))?;
     expect(&daemon.scrape()?, 4, &closer.comm, 0)?;
     thread::sleep(MAINTENANCE);
@@ -182,7 +182,7 @@ fn by_unit(lingerd: &Path, plan: Plan) -> Result<()> {
     expect(&scrape, 6, &closer.comm, 3)?;
     ensure!(kept(&scrape) == 3, "not for the unit that is kept");
 
-    // What was counted before the programs knew is its own again, and what comes.
+    // It gets back what was counted before the programs knew, and its later closes.
     reload(&daemon, &file, "", 1)?;
     closer.close(1, Some(&folder("left")))?;
     expect(&daemon.scrape()?, 2, &closer.comm, 4 + 1 + 3)?;
@@ -205,7 +205,7 @@ fn by_port(lingerd: &Path, plan: Plan) -> Result<()> {
     let before = accepted_at(&daemon.scrape()?, port);
     for _ in 0..6 {
         let pair = loopback.pair()?;
-        // This one was accepted, and the other was not.
+        // Only this one was accepted.
         tcp::close(pair.server)?;
         tcp::close(pair.client)?;
     }
@@ -219,7 +219,7 @@ fn by_port(lingerd: &Path, plan: Plan) -> Result<()> {
     daemon.stop()
 }
 
-/// Closes of connections that were accepted at this port.
+/// Returns the closes of connections that were accepted at this port.
 fn accepted_at(scrape: &Scrape, port: u16) -> u64 {
     sum(scrape, CLOSES, |sample| {
         sample.label("port") == port.to_string()
@@ -227,10 +227,10 @@ fn accepted_at(scrape: &Scrape, port: u16) -> u64 {
 }
 
 fn by_series(lingerd: &Path, plan: Plan) -> Result<()> {
-    /// Of these, 182 are set aside for `other` and `retired`; a closer here has between 14 and 30.
+    /// Of these, 182 are reserved for `other` and `retired`; a closer here has between 14 and 30.
     const MOST: usize = 1000;
     const CLOSERS: u64 = 80;
-    /// Those that were there long before the first had to go.
+    /// Closers that came long before the first was left out.
     const FIRST: usize = 20;
     let closers = Closers::new(lingerd)?;
     let options = ["--max-series", "1000", "--max-groups", "1000"];
@@ -249,7 +249,8 @@ fn by_series(lingerd: &Path, plan: Plan) -> Result<()> {
         let ours = aborted(&scrape, |sample| sample.label("comm").ends_with(&suffix()));
         let all = ours + other(&scrape);
         ensure!(all >= 2 * number, "{all} aborts of {number} closers");
-        // Whoever goes is gone for good. Who came first stays: of those that came between two maintenances, any may go.
+        // A closer that is left out stays so. The first ones stay: of those that came between two maintenances, any may
+        // be left out.
         let (shown, hidden): (BTreeSet<_>, BTreeSet<_>) = names
             .iter()
             .cloned()
@@ -269,7 +270,7 @@ fn by_series(lingerd: &Path, plan: Plan) -> Result<()> {
     daemon.stop()
 }
 
-/// How the names of all closers end.
+/// Returns the suffix of the names of all closers.
 fn suffix() -> String {
     format!(".{:x}", std::process::id())
 }

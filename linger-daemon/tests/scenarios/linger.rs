@@ -80,7 +80,7 @@ fn completes_in_close_wait(loopback: &Loopback, truth: &mut Truth) -> io::Result
     Ok(())
 }
 
-/// Closes a client with data outstanding, whose time runs out, and its peer after all has come.
+/// Closes a client with data outstanding, whose linger time runs out, then its peer once all data has arrived.
 fn time_out(truth: &mut Truth, client: Socket, server: Socket, bytes: u64) -> io::Result<()> {
     client.set_linger(Some(LINGER))?;
     let left = state::queues(&client)?;
@@ -90,7 +90,7 @@ fn time_out(truth: &mut Truth, client: Socket, server: Socket, bytes: u64) -> io
     if blocked + TICK < LINGER {
         return Err(io::Error::other(format!("close waited {blocked:?} only")));
     }
-    // Nothing was thrown away: the orphan goes on sending.
+    // Nothing was discarded: the orphan goes on sending.
     tcp::accept_data(&server)?;
     let received = tcp::receive_all(&server)?;
     truth.tally.close(server, Outcome::Graceful)?;
@@ -114,7 +114,7 @@ fn timeout_nonblocking(loopback: &Loopback, truth: &mut Truth) -> io::Result<()>
     time_out(truth, client, server, exercise::MESSAGE as u64)
 }
 
-/// The peer sends into the closed socket, which answers with an RST and dies.
+/// The peer sends to the closed socket, which answers with an RST and dies.
 fn failed_by_late_data(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let Pair { client, server } = exercise::pair_with_unacked(loopback)?;
     client.set_linger(Some(LONG_LINGER))?;
@@ -150,8 +150,8 @@ fn switched_off(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     exercise::close_gracefully(&mut truth.tally, pair)
 }
 
-/// More threads wait in close than the kernel keeps return probes for by default, and others close
-/// meanwhile: each return is seen all the same.
+/// More threads wait in close than the kernel has kretprobe instances by default, and others close meanwhile: every
+/// return is seen.
 fn many_at_once(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     const THREADS: usize = 40;
     let pairs: Vec<_> = (0..THREADS)
@@ -161,7 +161,7 @@ fn many_at_once(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
         .into_iter()
         .map(|Pair { client, server }| (client, server))
         .unzip();
-    // The listener above hands out connections that drop what comes.
+    // Connections of the listener above drop data.
     let others = Loopback::new(Family::V4)?;
     let last = tcp::port(clients.last().expect("many clients"))?;
     thread::scope(|scope| {
@@ -192,16 +192,16 @@ fn many_at_once(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     truth
         .tally
         .close(others.into_listener(), Outcome::Listener)?;
-    // All at once: the longer an orphan goes unheard, the less often it tries.
+    // All at once, as an orphan without acknowledgements retransmits at ever longer intervals.
     servers.iter().try_for_each(tcp::accept_data)?;
     servers
         .into_iter()
         .try_for_each(|server| exercise::close_after_fin(&mut truth.tally, server))
 }
 
-/// As many threads wait in close as return probes can be kept for, and none is lost.
+/// As many threads wait in close as kretprobe instances are possible, and no return is lost.
 fn thousands_at_once(settings: Settings, truth: &mut Truth) -> io::Result<()> {
-    /// `KRETPROBE_MAXACTIVE_MAX`, and room for others.
+    /// `KRETPROBE_MAXACTIVE_MAX`, less a margin for other closes.
     const MOST: u64 = 4000;
     const STACK: usize = 64 * 1024;
     let threads = (settings.load / 40).min(MOST);
@@ -239,7 +239,7 @@ fn thousands_at_once(settings: Settings, truth: &mut Truth) -> io::Result<()> {
     })
 }
 
-/// A thread closes while another, which keeps its close in flight in the same slot, waits in close.
+/// A thread closes while another, whose in-flight close has the same slot, waits in close.
 fn shared_slot(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let Pair { client, server } = exercise::pair_with_unacked(loopback)?;
     client.set_linger(Some(LONG_LINGER))?;
@@ -273,9 +273,9 @@ fn own_id() -> u32 {
     gettid().as_raw().cast_unsigned()
 }
 
-/// The id of a thread that has the same slot as this one; there may be none.
+/// Returns the ID of a thread with the same slot as this one, if there is one.
 fn shares_slot_with(thread: u32) -> io::Result<Option<u32>> {
-    /// The lowest are not given a second time.
+    /// Lower IDs are not reused.
     const FIRST: u32 = 1000;
     let most = fs::read_to_string("/proc/sys/kernel/pid_max")?;
     let most: u32 = most.trim().parse().map_err(io::Error::other)?;
@@ -283,12 +283,12 @@ fn shares_slot_with(thread: u32) -> io::Result<Option<u32>> {
     Ok(ids.find(|&id| Slot::index(id) == Slot::index(thread)))
 }
 
-/// Does something in a new thread with this id.
+/// Does the work in a new thread with this ID.
 fn in_thread<T: Send + 'static>(id: u32, work: fn() -> io::Result<T>) -> io::Result<T> {
-    /// Ids are given one after another, and from the first again after the last.
+    /// IDs are given in sequence, and from the first again after the last.
     const ATTEMPTS: u32 = 50_000;
     for _ in 0..ATTEMPTS {
-        // Where the kernel lets us choose the next one, this is quick.
+        // This is quick where the kernel lets us choose the next ID.
         let _ = fs::write("/proc/sys/kernel/ns_last_pid", (id - 1).to_string());
         let done = thread::spawn(move || (own_id() == id).then(work)).join();
         if let Some(result) = done.map_err(|_| io::Error::other("the thread panicked"))? {

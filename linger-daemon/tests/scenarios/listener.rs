@@ -24,7 +24,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("listener_shut_down", Script::Own(shut_down)),
 ];
 
-/// Data that came for a connection no one accepted is thrown away unread with it.
+/// Data received for a connection that is never accepted is discarded unread with it.
 fn unread_children(truth: &mut Truth) -> io::Result<()> {
     let loopback = Loopback::new(Family::V4)?;
     let client = loopback.connect()?;

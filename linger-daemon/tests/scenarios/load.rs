@@ -1,4 +1,4 @@
-//! Many closes, as fast as they go, by four processes of two threads each at once.
+//! Many closes, as fast as possible, by four processes of two threads each at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -21,11 +21,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("load_fourth", Script::Bulk(run)),
 ];
 
-/// Closes while CPUs come and go; not a part of the load.
+/// Closes while CPUs go offline and online; not part of the load.
 pub(crate) const OFFLINE: &[Scenario] =
     &[Scenario::new("cpu_taken_offline", Script::HostWide(offline)).needs(&[Need::OwnMachine])];
 
-/// Whether the scenario is a part of the load.
+/// Returns whether the scenario is part of the load.
 pub(crate) fn is_load(name: &str) -> bool {
     SCENARIOS.iter().any(|scenario| scenario.name == name)
 }
@@ -41,8 +41,7 @@ fn run(settings: Settings, truth: &mut Truth) -> io::Result<()> {
     by_threads(truth, |number| number < connections, || Ok(()))
 }
 
-/// Ends connections by several threads for as long as `goes_on` says so of their number, and does something else
-/// meanwhile.
+/// Ends connections in several threads while `goes_on` is true of their number, and runs `meanwhile` at the same time.
 fn by_threads(
     truth: &mut Truth,
     goes_on: impl Fn(u64) -> bool + Sync,
@@ -67,7 +66,7 @@ fn by_threads(
     })
 }
 
-/// How often the last CPU goes and comes back.
+/// How often CPU 1 goes offline and online again.
 const ROUNDS: u32 = 5;
 
 fn offline(truth: &mut Truth) -> io::Result<()> {
@@ -93,7 +92,7 @@ fn offline(truth: &mut Truth) -> io::Result<()> {
     )
 }
 
-/// Ends a connection so that nothing of it stays behind: no `TIME_WAIT` keeps its port.
+/// Ends a connection without leaving a `TIME_WAIT`, which would keep its port.
 fn connection(number: u64, loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let Pair { client, server } = loopback.pair()?;
     let tally = &mut truth.tally;

@@ -1,9 +1,8 @@
-//! Scenarios: real closes, counted by a real `lingerd` under every plan that this kernel allows,
-//! and compared with what the kernel itself says of them.
+//! Scenarios: real closes, counted by a real `lingerd` under every plan that this kernel allows, and compared with the
+//! kernel's own account of them.
 //!
-//! Each scenario is a process of its own, which knows by ioctls read just before each close, and by
-//! the counters of its own network namespace, what must be counted. The parent reads from the
-//! daemon what was counted for that process.
+//! Each scenario runs in its own process. From ioctls just before each close and the counters of its own network
+//! namespace it derives what must be counted; the parent reads from the daemon what was counted for that process.
 
 mod abort;
 mod answers;

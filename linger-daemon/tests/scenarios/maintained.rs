@@ -1,4 +1,4 @@
-//! Reading the ledger changes nothing, and maintaining it does what readings leave undone.
+//! Reading the ledger changes nothing; only maintenance does what readings leave undone.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -27,13 +27,13 @@ pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::new(
 )
 .once()];
 
-/// How long orphans, and groups whose cgroup is gone, are kept.
+/// Time that orphans, and groups whose cgroup is gone, are kept.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// A multiple of that.
+/// A multiple of [`PATIENCE`].
 const LONGER: Duration = Duration::from_secs(2);
 const UNIT: &str = "maintained.service";
 
-/// The groups that are this scenario's, by their unit.
+/// The counters of this scenario's groups, by unit.
 type Shown = BTreeMap<String, Counters>;
 
 fn reading_changes_nothing(_: &Path, plan: Plan) -> Result<()> {
@@ -50,12 +50,12 @@ fn reading_changes_nothing(_: &Path, plan: Plan) -> Result<()> {
                 Ledger::new(maps, plan, probe::cgroups(), &config, metrics::series)
             })?;
         ledger.of_programs(mem::take(&mut attached.programs));
-        // Accepted sockets inherit it: the orphan does not end.
+        // Accepted sockets inherit the filter: the orphan does not end.
         let loopback = Loopback::new(Family::V4)?;
         tcp::drop_data(loopback.listener())?;
         let cgroup = Cgroup::new(UNIT)?;
         let comm = CString::new(comm)?;
-        // SAFETY: it does nothing but call the kernel.
+        // SAFETY: `leave` only makes system calls.
         unsafe { cgroup.bear(&comm, || leave(&loopback)) }?;
         let _server = loopback.accept()?;
         cgroup.remove()?;
@@ -83,7 +83,7 @@ fn reading_changes_nothing(_: &Path, plan: Plan) -> Result<()> {
     })
 }
 
-/// Reads twice, which must show the same: what this unit counted, and nothing of another.
+/// Reads twice and expects the same counts, of this unit alone. Returns them.
 fn expect(ledger: &Ledger, unit: &str, when: &str) -> Result<Counters> {
     let first = shown(&ledger.read()?);
     let second = shown(&ledger.read()?);

@@ -1,7 +1,7 @@
-//! What a machine must have for some scenarios, and whether this one has it.
+//! Needs of some scenarios that not every machine meets, and their checks.
 //!
-//! Only a need that is stated beside the scenario, and that `expected.toml` says is not met on a machine, makes
-//! a scenario not run. All that scenarios take beyond is there everywhere: that it is missing is a failure.
+//! A scenario is not run only if `expected.toml` says that the machine does not meet a need stated with the scenario.
+//! Everything else that scenarios need is present everywhere: its absence is a failure.
 
 use std::fmt;
 use std::path::Path;
@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::browser::{self, MISSING};
 use crate::service;
 
-/// Something that is not on every machine.
+/// Something that not every machine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Need {
     /// A browser.
@@ -25,9 +25,9 @@ pub(crate) enum Need {
     Mptcp,
     /// The server.
     Nginx,
-    /// The runtime of JavaScript.
+    /// The JavaScript runtime.
     Node,
-    /// To be all that runs on the machine: what is done to it would disturb others.
+    /// A machine that runs nothing else, as the scenario would disturb it.
     OwnMachine,
     /// The interpreter, with its standard library.
     Python,
@@ -49,7 +49,7 @@ impl fmt::Display for Unmet {
 }
 
 impl Need {
-    /// All there are.
+    /// All needs.
     pub(crate) const ALL: [Self; 9] = [
         Self::Chromium,
         Self::Haproxy,
@@ -62,7 +62,7 @@ impl Need {
         Self::X86,
     ];
 
-    /// What it is called in `expected.toml`.
+    /// Returns its name in `expected.toml`.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Chromium => "chromium",
@@ -77,7 +77,7 @@ impl Need {
         }
     }
 
-    /// Why it is not met here, if it is not.
+    /// Returns why it is not met here, if it is not.
     pub(crate) fn unmet(self) -> Option<Unmet> {
         let program = |name| service::find(name).err().map(|error| error.to_string());
         let why = match self {

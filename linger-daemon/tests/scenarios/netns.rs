@@ -1,4 +1,4 @@
-//! A network namespace beside the scenario's own, joined to it by a veth pair.
+//! A network namespace beside the scenario's own, connected to it by a veth pair.
 
 use std::fs::{self, File};
 use std::io;
@@ -17,12 +17,12 @@ use crate::child;
 const OUTER: &str = "outer";
 const INNER: &str = "inner";
 
-/// The other network namespace. Sockets made in it keep it when this is gone.
+/// The other network namespace. Sockets made in it keep it alive after this is dropped.
 #[derive(Debug)]
 pub(crate) struct Netns(File);
 
 impl Netns {
-    /// A new one, joined to that of the calling thread.
+    /// Creates one, connected to that of the calling thread.
     pub(crate) fn new() -> io::Result<Self> {
         let inner = Self(in_thread(|| {
             child::enter_network()?;
@@ -40,13 +40,13 @@ impl Netns {
         Ok(inner)
     }
 
-    /// A listener outside that it can reach.
+    /// Returns a listener outside that it can reach.
     #[expect(clippy::unused_self, reason = "there is no such address without it")]
     pub(crate) fn listener(&self) -> io::Result<Loopback> {
         Loopback::at(SocketAddr::from((Ipv4Addr::new(10, 0, 0, 1), 0)))
     }
 
-    /// Does something in a thread that is in the namespace.
+    /// Does the work in a thread that is in the namespace.
     pub(crate) fn within<T: Send>(
         &self,
         work: impl FnOnce() -> io::Result<T> + Send,
@@ -57,12 +57,12 @@ impl Netns {
         })
     }
 
-    /// Makes the way long and lossy, in both directions.
+    /// Makes the path slow and lossy, in both directions.
     pub(crate) fn impair(&self) -> io::Result<()> {
         let impair = |end: &str| {
             let add = format!("tc qdisc add dev {end} root");
             run(&format!("{add} netem delay 10ms 5ms loss 3%"))
-                // Without netem, a narrow way loses what does not fit.
+                // Without netem, a narrow path loses what exceeds it.
                 .or_else(|_| run(&format!("{add} tbf rate 20mbit burst 5kb latency 5ms")))
         };
         impair(OUTER)?;
@@ -78,7 +78,7 @@ pub(crate) fn wait_for_removal() -> io::Result<()> {
     })
 }
 
-/// Does something in a thread that is in a network namespace of its own.
+/// Does the work in a thread in its own network namespace.
 pub(crate) fn in_own<T: Send>(
     work: impl FnOnce() -> anyhow::Result<T> + Send,
 ) -> anyhow::Result<T> {

@@ -1,4 +1,4 @@
-//! What to run, as the command line says it.
+//! The command line: what to run, and how.
 
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,13 +10,13 @@ use linger_ebpf::Plan;
 
 use crate::scenario::{Scenario, Settings};
 
-/// Closes of the load, unless told otherwise.
+/// Closes of the load, by default.
 const LOAD: u64 = 100_000;
 
-/// Closes of the load for each cgroup that comes and goes, unless told otherwise.
+/// Closes of the load for each cgroup of the churn, by default.
 const CLOSES_PER_CHURN: u64 = 50;
 
-/// Where random scenarios begin, unless told otherwise.
+/// Seed of the random scenarios, by default.
 const SEED: u64 = 20_261_127;
 
 /// Real closes, counted by a real lingerd under every plan, and compared with what the kernel itself says of them.
@@ -67,7 +67,7 @@ pub(crate) enum Scope {
 }
 
 impl Scope {
-    /// Its name on the command line.
+    /// Returns its name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Standard => "standard",
@@ -78,7 +78,7 @@ impl Scope {
 }
 
 impl Options {
-    /// What these set for scenarios.
+    /// Returns the settings for scenarios.
     pub(crate) fn settings(&self) -> Settings {
         Settings {
             load: self.load,
@@ -89,7 +89,7 @@ impl Options {
         }
     }
 
-    /// The scenarios asked for by name, with their numbers among `all`; at least one.
+    /// Returns the scenarios selected by name, with their numbers among `all`; at least one.
     pub(crate) fn select(&self, all: Vec<Scenario>) -> Result<Vec<(usize, Scenario)>> {
         let matches = |name: &str, filter: &str| {
             if self.libtest.exact {

@@ -36,17 +36,17 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("orphan_resources", Script::HostWide(resources)),
 ];
 
-/// Lets this network namespace give an orphan up soon.
+/// Has this network namespace give an orphan up soon.
 pub(crate) fn few_retries() -> io::Result<()> {
     fs::write("/proc/sys/net/ipv4/tcp_orphan_retries", "1")
 }
 
-/// Leaves what a client has for its deaf server until the kernel gives up.
+/// Leaves a client's data for a server that drops it, until the kernel gives up.
 fn time_out(truth: &mut Truth, Pair { client, server }: Pair) -> io::Result<()> {
     let left = leave(truth, client)?;
     wait_for_orphans()?;
     truth.lost(left, Fate::TimedOut);
-    // No one tells the server.
+    // The server gets no notice.
     state::wait_for_state(&server, state::TcpState::Established)?;
     tcp::accept_data(&server)?;
     truth.tally.close(server, Outcome::Graceful)?;
@@ -63,13 +63,13 @@ fn unheard_unsent(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     time_out(truth, exercise::pair_with_unsent(loopback)?)
 }
 
-/// Soon enough for a test, and later than the first attempt to send again.
+/// Soon enough for a test, and later than the first retransmission.
 const USER_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The peer answers each probe of its window, and never opens it.
+/// The peer answers each window probe, and never opens its window.
 fn zero_window(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let (Pair { client, server }, _) = pair_with_closed_window(loopback)?;
-    // How often such a peer is asked depends on the kernel's longest pause, minutes in all.
+    // Probing such a peer goes on up to the kernel's longest pause, for minutes in all.
     client.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     let left = leave(truth, client)?;
     wait_for_orphans()?;
@@ -93,26 +93,26 @@ fn resources(truth: &mut Truth) -> io::Result<()> {
     under_orphan_limit(truth, |limit, loopback, truth| {
         let Pair { client, server } = exercise::pair_with_unsent(loopback)?;
         let left = leave(truth, client)?;
-        // Looked at whenever the orphan sends again.
+        // The limit is checked whenever the orphan sends again.
         limit.allow_none()?;
         let closed = state::wait_for_state(&server, state::TcpState::Close);
         drop(limit);
         closed?;
         truth.lost(left, Fate::OrphanResources);
-        // The RST is a timer's, which counts for no process.
+        // A timer sends the RST, which counts for no process.
         exercise::close_reset(&mut truth.tally, server)
     })
 }
 
-/// Payload on both sides of the wrap, bytes.
+/// Payload around the wrap of sequence numbers, bytes.
 const AROUND_WRAP: u32 = 3000;
 
-/// A pair whose client is about to send the last sequence number, and the first.
+/// Returns a pair whose client is about to send the last sequence number, and the first.
 fn pair_before_wrap() -> io::Result<Pair> {
     const CLIENTS: u32 = u32::MAX - AROUND_WRAP / 2;
     const SERVERS: u32 = 1000;
     let (client, server) = (repaired(CLIENTS, SERVERS)?, repaired(SERVERS, CLIENTS)?);
-    // Under repair, connect sends nothing and believes what it is told.
+    // Under repair, connect sends nothing and takes the other end for granted.
     client.connect(&server.local_addr()?)?;
     server.connect(&client.local_addr()?)?;
     for socket in [&client, &server] {
@@ -127,7 +127,7 @@ fn pair_before_wrap() -> io::Result<Pair> {
         )?;
     }
     for socket in [&client, &server] {
-        // The end of the repair asks the peer for its window.
+        // Leaving repair mode sends a window probe to the peer.
         set_option(socket, libc::TCP_REPAIR, &[0])?;
     }
     state::wait_for("the repaired client to know its window", || {
@@ -136,7 +136,7 @@ fn pair_before_wrap() -> io::Result<Pair> {
     Ok(Pair { client, server })
 }
 
-/// A socket under repair that sends and receives next what it is told.
+/// Returns a socket under repair with these next sequence numbers to send and to receive.
 fn repaired(send: u32, receive: u32) -> io::Result<Socket> {
     const TCP_RECV_QUEUE: u32 = 1;
     const TCP_SEND_QUEUE: u32 = 2;
@@ -166,7 +166,7 @@ fn set_option(socket: &Socket, option: libc::c_int, value: &[u32]) -> io::Result
     Ok(())
 }
 
-/// Leaves payload on both sides of the wrap.
+/// Leaves an orphan with payload on both sides of the wrap.
 fn leave_around_wrap(truth: &mut Truth) -> io::Result<(state::Queues, Socket)> {
     let Pair { client, server } = pair_before_wrap()?;
     tcp::drop_data(&server)?;

@@ -25,8 +25,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("orphan_random", Script::Bulk(run)),
 ];
 
-/// Leaves an orphan in a network namespace that nothing else keeps any more, after `prepare`
-/// in it. Returns its peer.
+/// Leaves an orphan as the last user of a network namespace, after `prepare` in it. Returns its peer.
 fn leave_alone(
     truth: &mut Truth,
     loopback: &Loopback,
@@ -45,7 +44,7 @@ fn leave_alone(
     Ok(server)
 }
 
-/// The orphan keeps its network namespace until it has delivered all.
+/// The orphan keeps its network namespace until it has delivered everything.
 fn left_delivered(truth: &mut Truth) -> io::Result<()> {
     let other = Netns::new()?;
     scenario::over(other.listener()?, truth, |loopback, truth| {
@@ -54,7 +53,7 @@ fn left_delivered(truth: &mut Truth) -> io::Result<()> {
         tcp::accept_data(&server)?;
         let received = tcp::receive_all(&server)?;
         netns::wait_for_removal()?;
-        // No one is left to acknowledge a FIN.
+        // Nothing is left to acknowledge a FIN.
         exercise::close_and_end_orphan(&mut truth.tally, server)?;
         expect_bytes(received, MESSAGE as u64)
     })
@@ -74,7 +73,7 @@ fn left_lost(truth: &mut Truth) -> io::Result<()> {
 
 const THREADS: u64 = 4;
 
-/// Several threads leave orphans over a way that is long and loses some.
+/// Several threads leave orphans over a slow and lossy path.
 fn run(settings: Settings, truth: &mut Truth) -> io::Result<()> {
     let connections = (settings.load / 5000).clamp(10, 100);
     let other = Netns::new()?;
@@ -105,7 +104,7 @@ fn run(settings: Settings, truth: &mut Truth) -> io::Result<()> {
             .tally
             .close(loopback.into_listener(), Outcome::Listener)?;
     }
-    // Each needs the other's namespace.
+    // Either end's orphans need the other's namespace.
     wait_for_orphans()?;
     other.within(wait_for_orphans)
 }
@@ -123,7 +122,7 @@ fn some(mut random: Random, connections: u64, loopback: &Loopback) -> io::Result
     Ok(truth)
 }
 
-/// The peer reads all that was written before the close.
+/// The peer reads everything written before the close.
 fn deliver(
     random: &mut Random,
     Pair { client, server }: Pair,
@@ -134,7 +133,7 @@ fn deliver(
     let orphan = Endpoints::of(&client)?;
     let before = leave(truth, client)?;
     let after = orphan.send_queue()?;
-    // What was outstanding when the close returned lies between.
+    // The bytes outstanding when the close returned lie between the two.
     truth.chance.most.count(before.outstanding());
     truth.chance.least.count(after.outstanding());
     let received = tcp::receive_all(&server)?;

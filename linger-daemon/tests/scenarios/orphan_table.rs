@@ -1,4 +1,4 @@
-//! The kernel's table of orphans: too small, and kept too long.
+//! The table of orphans: full, and with an orphan that outlives its record.
 
 use std::fs;
 use std::io;
@@ -28,20 +28,20 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     .once(),
 ];
 
-/// Places in the table of the daemon that [`table_full`] runs under.
+/// `--max-orphans` of the daemon that [`table_full`] runs under.
 const PLACES: u64 = 64;
 
-/// Many more orphans at a time than there are places: those without one are counted as such.
+/// Many more orphans at a time than fit in the table: those that do not are counted as such.
 fn table_full(settings: Settings, truth: &mut Truth) -> io::Result<()> {
     const BYTES: usize = 100;
-    // With ports enough for that many connections to each.
+    // Enough for that many connections, given the ports of each.
     const ADDRESSES: u64 = 8;
     let orphans = settings.load / 10;
     fs::write("/proc/sys/net/core/somaxconn", orphans.to_string())?;
     fs::write("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535")?;
     let loopback = Loopback::at(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))?;
     tcp::drop_data(loopback.listener())?;
-    // No one accepts them: their descriptors would be too many.
+    // They are not accepted: that would take too many descriptors.
     let backlog = i32::try_from(orphans).map_err(io::Error::other)?;
     loopback.listener().listen(backlog)?;
     let port = tcp::port(loopback.listener())?;
@@ -61,9 +61,9 @@ fn table_full(settings: Settings, truth: &mut Truth) -> io::Result<()> {
     Ok(())
 }
 
-/// An orphan lives longer than its record may: its fate is unknown then, and stays so.
+/// An orphan outlives its record: its fate is unknown from then on.
 fn outlives(_: Settings, truth: &mut Truth) -> io::Result<()> {
-    /// A multiple of what the record may: the daemon looks at it now and then only.
+    /// A multiple of the TTL: the daemon checks orphans only now and then.
     const LIFE: Duration = Duration::from_secs(6);
     scenario::over(Loopback::new(Family::V4)?, truth, |loopback, truth| {
         let Pair { client, server } = exercise::pair_with_unacked(loopback)?;
@@ -71,7 +71,7 @@ fn outlives(_: Settings, truth: &mut Truth) -> io::Result<()> {
         thread::sleep(LIFE);
         truth.lost(left, Fate::Unknown);
         exercise::close_and_end_orphan(&mut truth.tally, server)?;
-        // One that ends in time is counted as ever.
+        // An orphan that ends in time is counted as usual.
         let Pair { client, server } = exercise::pair_with_unacked(loopback)?;
         leave(truth, client)?;
         truth.delivered(UNACKED_MESSAGE);

@@ -60,7 +60,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("orphan_none_of_a_fin", Script::Connections(fin_only)),
 ];
 
-/// Closes a socket, gracefully, and returns what that left to the kernel.
+/// Closes a socket gracefully. Returns the queues that it leaves to the kernel.
 pub(crate) fn leave(truth: &mut Truth, socket: Socket) -> io::Result<Queues> {
     let left = state::queues(&socket)?;
     truth.tally.close(socket, Outcome::Graceful)?;
@@ -83,8 +83,7 @@ fn slow_reader(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     expect_bytes(received, written)
 }
 
-/// Waits until the kernel has nothing to do for an orphan until its peer does something. Returns what
-/// is in its queue.
+/// Waits until the kernel can do no more for an orphan before its peer acts. Returns its send queue.
 fn wait_for_rest(orphan: Endpoints) -> io::Result<Queues> {
     const LOOKS: u32 = 300;
     let (mut last, mut looks) = (orphan.send_queue()?, 0);
@@ -97,9 +96,9 @@ fn wait_for_rest(orphan: Endpoints) -> io::Result<Queues> {
     Ok(last)
 }
 
-/// The peer takes some of the data that the close left, and resets the connection then.
+/// The peer takes some of the data that the close left, then resets the connection.
 fn partly_delivered(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
-    /// Room for several times what the peer's window lets through.
+    /// Room for several times the peer's window.
     const SEND_BUFFER: usize = 16 << 10;
     let pair = loopback.pair()?;
     pair.client.set_send_buffer_size(SEND_BUFFER)?;
@@ -118,7 +117,7 @@ fn partly_delivered(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     )?;
     state::wait_for("more data", || Ok(unread()? > 0))?;
     wait_for_rest(orphan)?;
-    // No more is taken, but the window opens again: what comes is unacknowledged.
+    // The peer drops the rest, but the window opens again: what is sent stays unacknowledged.
     tcp::drop_data(&server)?;
     let more = unread()?;
     tcp::receive(&server, usize::try_from(more).map_err(io::Error::other)?)?;
@@ -142,7 +141,7 @@ fn after_linger_timeout(loopback: &Loopback, truth: &mut Truth) -> io::Result<()
     exercise::close_and_end_orphan(&mut truth.tally, server)
 }
 
-/// Kills a process that has sent a message to a deaf server, which is returned.
+/// Kills a process that has sent a message to a server that drops it. Returns the server.
 fn kill_sender(loopback: &Loopback, truth: &mut Truth) -> io::Result<Socket> {
     tcp::drop_data(loopback.listener())?;
     let forked = Forked::start(loopback, |client| tcp::send(client, MESSAGE))?;
@@ -174,7 +173,7 @@ fn close_wait(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let left = leave(truth, client)?;
     truth.delivered(left);
     tcp::accept_data(&server)?;
-    // Both FINs have come: the server is done.
+    // Both FINs have arrived: the server is done.
     tcp::receive_all(&server)?;
     exercise::close_reset(&mut truth.tally, server)
 }
@@ -189,7 +188,7 @@ fn after_shutdown_write(loopback: &Loopback, truth: &mut Truth) -> io::Result<()
     exercise::close_and_end_orphan(&mut truth.tally, server)
 }
 
-/// On loopback the acknowledgement of what close itself sends comes while it runs.
+/// On loopback, data that the close itself sends is acknowledged while it runs.
 fn acked_in_close(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let closed_by_peer = |pair: &Pair| {
         pair.server.shutdown(Shutdown::Write)?;
@@ -200,7 +199,7 @@ fn acked_in_close(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
 
 /// As [`acked_in_close`]; the socket outlives the acknowledgement, in `FIN_WAIT2`.
 fn acked_in_active_close(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
-    // Otherwise the acknowledgement of data with a FIN is put off for 40 ms.
+    // Otherwise the acknowledgement of data with a FIN is delayed for 40 ms.
     let route = "local 127.0.0.1 dev lo table local proto kernel scope host src 127.0.0.1";
     netns::run(&format!("ip route replace {route} quickack 1"))?;
     acked_while_closing(loopback, truth, |_| Ok(()))
@@ -229,7 +228,7 @@ fn acked_while_closing(
         };
         truth.tally.close(server, end)?;
     }
-    // A busy kernel may put an acknowledgement off.
+    // A busy kernel may delay an acknowledgement.
     truth.chance.most = Bound {
         orphans: TIMES / 2,
         bytes: TIMES / 2 * BYTES as u64,
@@ -237,15 +236,14 @@ fn acked_while_closing(
     Ok(())
 }
 
-/// The connection dies before the close: that has nothing left to lose.
+/// The connection dies before the close, which has nothing left to lose.
 fn lost_before(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let Pair { client, server } = exercise::pair_with_unsent(loopback)?;
     exercise::close_and_end_orphan(&mut truth.tally, server)?;
     exercise::close_reset(&mut truth.tally, client)
 }
 
-/// The peer is gone without a word: what the close sends is answered with an RST, and most often
-/// before it returns.
+/// The peer vanishes silently: an RST answers the data that the close sends, mostly before it returns.
 fn dies_inside_close(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     for bytes in [1, 100, 4000] {
         let Pair { client, server } = loopback.pair()?;
@@ -254,7 +252,7 @@ fn dies_inside_close(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
         client.set_tcp_cork(true)?;
         tcp::send(&client, bytes)?;
         let left = leave(truth, client)?;
-        // The close sends all there is.
+        // The close sends everything.
         let lost = Queues {
             unsent: 0,
             unacked: left.unsent,
@@ -265,7 +263,7 @@ fn dies_inside_close(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     Ok(())
 }
 
-/// A FIN that no one acknowledges is no orphan's payload.
+/// A FIN that is never acknowledged is no payload of an orphan.
 fn fin_only(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let Pair { client, server } = loopback.pair()?;
     client.set_tcp_user_timeout(Some(Duration::from_millis(500)))?;

@@ -1,4 +1,4 @@
-//! The page in a browser shows what the metrics say, of real closes.
+//! The page in a browser shows the metrics of real closes.
 
 use std::ffi::CStr;
 use std::io::{self, Write as _};
@@ -24,7 +24,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::new("page", Script::Daemon
     .once()
     .needs(&[Need::Chromium])];
 
-/// A process's name that would do harm if it were more than text.
+/// A process name that would be harmful if taken for more than text.
 const NAME: &CStr = c"<img src=x>";
 
 /// Payload that it leaves unread, bytes.
@@ -36,7 +36,7 @@ fn page(lingerd: &Path, plan: Plan) -> Result<()> {
         let daemon = Daemon::start(lingerd, plan, &[])?;
         let cgroup = Cgroup::new("page.service")?;
         let loopback = Loopback::new(Family::V4)?;
-        // SAFETY: it does nothing but call the kernel.
+        // SAFETY: `leave_unread` only makes system calls.
         unsafe { cgroup.bear(NAME, || leave_unread(&loopback)) }?;
         exercise(lingerd)?;
         wait_until(&daemon, |scrape| {
@@ -92,7 +92,7 @@ fn page(lingerd: &Path, plan: Plan) -> Result<()> {
     })
 }
 
-/// Closes an end of a connection with payload unread, and then the other. It allocates nothing.
+/// Closes an end of a connection with unread payload, then the other. Does not allocate.
 fn leave_unread(loopback: &Loopback) -> io::Result<()> {
     let Pair { client, server } = loopback.pair()?;
     (&client).write_all(&[0; UNREAD])?;
@@ -101,7 +101,7 @@ fn leave_unread(loopback: &Loopback) -> io::Result<()> {
     close_after_reset(client)
 }
 
-/// What the page shows, all of the same reading.
+/// Reads everything that the page shows, from one reading.
 const SHOWN: &str = "
 (() => {
   const rows = (id) => [...document.querySelectorAll(`#${id} tr`)];
@@ -122,7 +122,7 @@ const SHOWN: &str = "
   };
 })()";
 
-/// What the metrics say of the process, in the order of the page's columns.
+/// Returns the process's numbers in the metrics, in the order of the page's columns.
 fn own_numbers(scrape: &Scrape, unit: &str) -> [u64; 5] {
     let name = NAME.to_string_lossy();
     let own = |sample: &Sample| sample.label("unit") == unit && sample.label("comm") == name;
@@ -140,7 +140,7 @@ fn own_numbers(scrape: &Scrape, unit: &str) -> [u64; 5] {
     ]
 }
 
-/// Makes closes that cost, as its users do.
+/// Makes closes that lose data or wait, as users do.
 fn exercise(lingerd: &Path) -> Result<()> {
     let kinds = [
         "linger_aborted_data",
@@ -157,8 +157,7 @@ fn exercise(lingerd: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Fails unless each number shown lies between what two scrapes say: where nothing happens meanwhile,
-/// it is the same.
+/// Fails unless each number shown lies between those of two scrapes, which are equal where nothing happens meanwhile.
 fn expect_between(
     shown: &Value,
     before: &Scrape,

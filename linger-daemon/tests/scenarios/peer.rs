@@ -1,5 +1,5 @@
-//! A peer whose segments a scenario chooses one by one: acknowledgement, flags and order are free, and no kernel
-//! answers for it.
+//! A peer whose segments a scenario chooses one by one, with any acknowledgement, flags and order; no kernel answers
+//! for it.
 
 use std::io::{self, Read as _};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::netns::run;
 
-/// This host's end of the link, and the peer's, on which the kernel has no address.
+/// The host's end of the link, and the peer's, on which the kernel has no address.
 const HOST: (&str, Ipv4Addr) = ("host", Ipv4Addr::new(10, 1, 0, 1));
 const PEER: (&str, Ipv4Addr) = ("peer", Ipv4Addr::new(10, 1, 0, 9));
 const PEER_PORT: u16 = 9;
@@ -21,24 +21,24 @@ const PEER_PORT: u16 = 9;
 /// The peer's first sequence number.
 const FIRST: u32 = 1000;
 
-/// The longest wait for a segment.
+/// Longest wait for a segment.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The peer, in the network namespace of the thread that makes it.
+/// The peer, in the network namespace of the thread that creates it.
 pub(crate) struct Peer {
     link: Socket,
     host: SockAddr,
 }
 
-/// A segment, its numbers counted from the first byte of payload of either direction.
+/// A segment. Its numbers count from the first byte of payload in either direction.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Segment {
     pub(crate) syn: bool,
     pub(crate) fin: bool,
     pub(crate) rst: bool,
-    /// Where its payload begins.
+    /// Offset of its payload.
     pub(crate) at: u32,
-    /// What it acknowledges, if anything: how much has come.
+    /// Bytes that it acknowledges, if it has an ACK.
     pub(crate) acked: Option<u32>,
     pub(crate) payload: &'static [u8],
 }
@@ -75,7 +75,7 @@ impl Peer {
         })
     }
 
-    /// What belongs to no connection, for a local port of the host.
+    /// Returns a connection that does not exist, to a local port of the host.
     pub(crate) fn stray(&self, port: u16) -> Connection<'_> {
         Connection {
             peer: self,
@@ -84,7 +84,7 @@ impl Peer {
         }
     }
 
-    /// A connection that the host opens, and the peer has yet to answer.
+    /// Has the host open a connection, which the peer has yet to answer.
     pub(crate) fn called(&self) -> io::Result<(Socket, Connection<'_>)> {
         let client = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         client.set_nonblocking(true)?;
@@ -108,7 +108,7 @@ impl Peer {
         Ok((client, connection))
     }
 
-    /// A connection that the host opens.
+    /// Has the host open a connection, and accepts it.
     pub(crate) fn connected(&self) -> io::Result<(Socket, Connection<'_>)> {
         let (client, connection) = self.called()?;
         connection.send(Segment {
@@ -124,7 +124,7 @@ impl Peer {
 impl Connection<'_> {
     /// Sends one segment.
     pub(crate) fn send(&self, segment: Segment) -> io::Result<()> {
-        // A SYN stands before the first byte.
+        // A SYN precedes the first byte.
         let seq = FIRST.wrapping_add(1).wrapping_add(segment.at);
         let seq = seq.wrapping_sub(u32::from(segment.syn));
         let window = u16::MAX;
@@ -168,7 +168,7 @@ impl Connection<'_> {
         })
     }
 
-    /// Whether the host sends an RST within this time.
+    /// Returns whether the host sends an RST within this time.
     pub(crate) fn is_answered_by_rst(&self, time: Duration) -> io::Result<bool> {
         Ok(self.within(time, |seen| seen.rst)?.is_some())
     }
@@ -192,7 +192,7 @@ impl Connection<'_> {
 }
 
 impl Peer {
-    /// The next segment of the host, if one comes soon.
+    /// Returns the next segment of the host, if one arrives soon.
     fn receive(&self) -> io::Result<Option<TcpHeader>> {
         let mut buffer = vec![0; 1 << 16];
         let length = match (&self.link).read(&mut buffer) {
@@ -210,13 +210,13 @@ impl Peer {
 #[expect(clippy::cast_possible_truncation, reason = "a number of 16 bits")]
 const ETH_P_IP: u16 = libc::ETH_P_IP as u16;
 
-/// What a frame is sent to, or a socket bound to, on a device.
+/// Returns the link-layer address to send frames to, or to bind a socket to, on a device.
 fn link_address(device: &str, mac: [u8; 6]) -> io::Result<SockAddr> {
     let index = i32::try_from(if_nametoindex(device)?).map_err(io::Error::other)?;
     let family = u16::try_from(libc::AF_PACKET).map_err(io::Error::other)?;
     let size = size_of::<libc::sockaddr_ll>();
     let size = libc::socklen_t::try_from(size).map_err(io::Error::other)?;
-    // SAFETY: what is written is an address of this family, and the length its own.
+    // SAFETY: an address of this family is written, with its own length.
     let ((), address) = unsafe {
         SockAddr::try_init(|storage, length| {
             let address = storage.cast::<libc::sockaddr_ll>();

@@ -33,16 +33,16 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("killed_without_persist", Script::Daemon(killed_without)).once(),
 ];
 
-/// The unit that closes.
+/// Unit of the process that closes.
 const UNIT: &str = "kept.service";
 
-/// The name of the process that closes.
+/// Returns the name of the process that closes.
 fn comm() -> String {
     format!("{:x}-kept", process::id())
 }
 
-/// Has a process make so many connections and abort them. It is one of its own, and holds no socket but
-/// those: one that shares its sockets with others, if only while they start, closes some of theirs.
+/// Has a process make this many connections and abort them. It is a separate program, without the sockets of others: a
+/// process that shares those, if only while it starts, closes some of them.
 fn abort(connections: u64) -> Result<()> {
     let cgroup = Cgroup::new(UNIT)?;
     let status = Command::new(env::current_exe()?)
@@ -54,7 +54,7 @@ fn abort(connections: u64) -> Result<()> {
     Ok(())
 }
 
-/// The process itself. The kernel's counters of its network must agree.
+/// Runs in that process. The kernel's counters of its network namespace must agree.
 pub(crate) fn run_aborter(order: &[&str]) -> Result<()> {
     let &[connections, name, processes] = order else {
         bail!("usage: aborter CONNECTIONS NAME PROCESSES");
@@ -77,15 +77,15 @@ pub(crate) fn run_aborter(order: &[&str]) -> Result<()> {
     })
 }
 
-/// What each connection comes to: a close of either end.
+/// Outcomes of each connection: a close of either end.
 const OUTCOMES: [Outcome; 2] = [Outcome::LingerAborted, Outcome::AlreadyClosed];
 
-/// The closes of [`abort`], but of its listener.
+/// Returns the closes of [`abort`], except that of its listener.
 fn of_aborts(scrape: &Scrape) -> Closes {
     of(&comm(), scrape)
 }
 
-/// Closes of those outcomes by processes of this name.
+/// Returns the closes with those outcomes by processes of this name.
 fn of(comm: &str, scrape: &Scrape) -> Closes {
     closes::closes(scrape, &["unit", "outcome"], |sample| {
         let outcome = sample.label("outcome");
@@ -93,7 +93,7 @@ fn of(comm: &str, scrape: &Scrape) -> Closes {
     })
 }
 
-/// The closes that so many connections come to, shown under this unit.
+/// Returns the closes that this many connections make, shown under this unit.
 fn aborts(unit: &str, connections: u64) -> Closes {
     let closes = OUTCOMES.map(|outcome| {
         let labels = vec![unit.to_owned(), outcome.name().to_owned()];
@@ -102,12 +102,12 @@ fn aborts(unit: &str, connections: u64) -> Closes {
     closes.into_iter().filter(|(_, count)| *count > 0).collect()
 }
 
-/// Under the eyes of daemons that are killed one after another, every close is counted, once.
+/// Every close is counted once while one daemon after another is killed.
 fn killed(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
-    /// Of every so many daemons, one is asked to end.
+    /// One in this many daemons is terminated rather than killed.
     const TERMINATED: u64 = 5;
     let pinned = Pinned::new()?;
-    // The names of others on the host are not needed.
+    // Other names on the host are not needed.
     let comm = comm();
     let options = ["--allow-comm", &comm, "--retire-after", "1h"];
     let start = || pinned.start(lingerd, plan, &options);
@@ -147,7 +147,7 @@ fn killed(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
     );
     closes::expect(&daemon, &aborts(UNIT, connections), of_aborts)?;
     let scrape = daemon.scrape()?;
-    // What returns from close in a daemon that is killed is not seen.
+    // Returns from close inside a killed daemon are not seen.
     for what in ["close", "group", "orphan"] {
         ensure!(lost(&scrape, what) == 0, "lost: {what}");
     }
@@ -157,7 +157,7 @@ fn killed(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
     expect_gone(&programs)
 }
 
-/// Has what is pinned removed. Nothing may be left of it.
+/// Has everything pinned removed, and expects nothing to be left of it.
 fn unload(lingerd: &Path, pinned: &Pinned) -> Result<()> {
     let output = pinned.command(lingerd, &["unload"])?;
     ensure!(output.status.success(), "unload: {output:?}");
@@ -165,7 +165,7 @@ fn unload(lingerd: &Path, pinned: &Pinned) -> Result<()> {
     Ok(())
 }
 
-/// What happens while no daemon runs is counted; two daemons do not share it.
+/// Closes while no daemon runs are counted; two daemons cannot share the pins.
 fn restarted(lingerd: &Path, plan: Plan) -> Result<()> {
     let pinned = Pinned::new()?;
     let options = ["--retire-after", "1h"];
@@ -199,14 +199,14 @@ fn restarted(lingerd: &Path, plan: Plan) -> Result<()> {
     let probes = probes()?;
     let left = probes.contains(&format!("_{first}/"));
     ensure!(!left, "probes were left: {probes}");
-    // Once more is no error.
+    // A second time is no error.
     unload(lingerd, &pinned)
 }
 
-/// Where probes are defined in tracefs.
+/// File of tracefs that defines probes.
 const PROBES: &str = "/sys/kernel/tracing/kprobe_events";
 
-/// The probes that are defined in tracefs.
+/// Returns the probes that are defined in tracefs.
 pub(crate) fn probes() -> Result<String> {
     Ok(if Path::new(PROBES).exists() {
         fs::read_to_string(PROBES)?
@@ -215,10 +215,10 @@ pub(crate) fn probes() -> Result<String> {
     })
 }
 
-/// What is said of something that does not fit, the options by which it does not, or what makes it so.
+/// A mismatch: its part of the log message, the options that cause it, and a function that causes it.
 type Misfit<'a> = (&'a str, &'a [&'a str], &'a dyn Fn() -> Result<()>);
 
-/// What does not fit is removed as a whole, and counting starts anew.
+/// Pins that do not match are removed as a whole, and counting starts from zero.
 fn anew(lingerd: &Path, plan: Plan) -> Result<()> {
     let pinned = Pinned::new()?;
     let mut daemon = pinned.start(lingerd, plan, &["--retire-after", "1h"])?;
@@ -254,7 +254,7 @@ fn anew(lingerd: &Path, plan: Plan) -> Result<()> {
         expect_gone(&programs)?;
         closes::expect(&daemon, &Closes::new(), of_aborts)?;
         if !options.is_empty() {
-            // Back to what the others start from.
+            // Back to the options of the other mismatches.
             daemon.terminate()?;
             daemon = pinned.start(lingerd, plan, &["--retire-after", "1h"])?;
         }
@@ -263,8 +263,7 @@ fn anew(lingerd: &Path, plan: Plan) -> Result<()> {
     unload(lingerd, &pinned)
 }
 
-/// A daemon that ended while it retired a group: what is among the retired already is not counted
-/// twice.
+/// A daemon that ended while it retired a group: what has been added to the retired totals is not counted twice.
 fn retired_half(lingerd: &Path, plan: Plan) -> Result<()> {
     const RETIRED: usize = 1;
     let pinned = Pinned::new()?;
@@ -297,7 +296,7 @@ fn retired_half(lingerd: &Path, plan: Plan) -> Result<()> {
     unload(lingerd, &pinned)
 }
 
-/// Adds the closes that the copies on all CPUs come to.
+/// Adds the closes of the copies on all CPUs.
 fn add_closes(counters: &mut linger_ebpf::Counters, copies: &[linger_ebpf::Counters]) {
     for outcome in Outcome::ALL {
         let closes = copies.iter().map(|one| one.closes[outcome.index()]);
@@ -306,8 +305,8 @@ fn add_closes(counters: &mut linger_ebpf::Counters, copies: &[linger_ebpf::Count
     }
 }
 
-/// A daemon that ended while it handed on what a group had counted to the one that continues its series:
-/// that is not counted twice, nor forgotten.
+/// A daemon that ended while it handed a group's counts over to the group that continues its series: they are neither
+/// counted twice nor lost.
 fn handed_on_half(lingerd: &Path, plan: Plan) -> Result<()> {
     let pinned = Pinned::new()?;
     let options = ["--retire-after", "1h"];
@@ -318,7 +317,7 @@ fn handed_on_half(lingerd: &Path, plan: Plan) -> Result<()> {
     daemon.terminate()?;
 
     let mut groups = pinned.counters(&comm())?;
-    // Later cgroups have larger ids.
+    // Later cgroups have larger IDs.
     groups.sort_by_key(|(group, _)| group.cgroup_id);
     let [(first, copies), (second, _)] = &groups[..] else {
         bail!("groups: {groups:?}");
@@ -338,12 +337,12 @@ fn handed_on_half(lingerd: &Path, plan: Plan) -> Result<()> {
     unload(lingerd, &pinned)
 }
 
-/// Without it, nothing stays, however the daemon ends; at the most a definition in tracefs that does
-/// nothing, until the next daemon.
+/// Without `--persist` nothing stays, however the daemon ends, except for a definition in tracefs that does nothing,
+/// until the next daemon starts.
 fn killed_without(lingerd: &Path, plan: Plan) -> Result<()> {
     Daemon::start(lingerd, plan, &[])?.kill()?;
-    // One that a lingerd of a pod left, which is gone with its pid namespace: the first process of the one here has
-    // its number.
+    // A probe left by the lingerd of a pod that is gone with its PID namespace. Here its number is that of the first
+    // process.
     let of_pod = "lingerd_1_1";
     if plan == Plan::Kprobe {
         let mut file = File::options().append(true).open(PROBES)?;
@@ -356,7 +355,7 @@ fn killed_without(lingerd: &Path, plan: Plan) -> Result<()> {
     let others = probes
         .lines()
         .filter(|line| line.contains("lingerd_") && !line.contains(&own));
-    // Those of the daemon that other scenarios share.
+    // Probes of the daemon that other scenarios share are allowed.
     for line in others {
         let owner = line.split('_').nth(2);
         ensure!(

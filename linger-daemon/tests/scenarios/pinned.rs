@@ -1,4 +1,4 @@
-//! A BPF file system of a scenario's own, and what daemons pin there.
+//! A scenario's own BPF file system, and what daemons pin there.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::daemon::Daemon;
 
-/// The file system, mounted as long as this lives.
+/// The file system, unmounted when dropped.
 pub(crate) struct Pinned {
     folder: TempDir,
 }
@@ -27,7 +27,7 @@ impl Pinned {
         Ok(Self { folder })
     }
 
-    /// What daemons are told of it.
+    /// Returns the path that daemons get for `--pins`.
     pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("lingerd")
     }
@@ -51,7 +51,7 @@ impl Pinned {
             .output()?)
     }
 
-    /// The ids of the programs that are attached by what is pinned.
+    /// Returns the IDs of the programs that the pinned links attach.
     pub(crate) fn programs(&self) -> Result<BTreeSet<u32>> {
         let links = fs::read_dir(self.path().join("links"))?;
         let ids = links.map(|link| {
@@ -68,7 +68,7 @@ impl Pinned {
         Ok(aya::maps::Map::from_map_data(data)?)
     }
 
-    /// Changes what is said of how the programs were loaded.
+    /// Changes the metadata of how the programs were loaded.
     pub(crate) fn change_origin(&self, change: impl FnOnce(&mut PinMetadata)) -> Result<()> {
         let mut map: Array<_, PinMetadata> = self.map("ORIGIN")?.try_into()?;
         let mut origin = map.get(&0, 0)?;
@@ -76,7 +76,7 @@ impl Pinned {
         Ok(map.set(0, origin, 0)?)
     }
 
-    /// Changes what daemons have counted themselves.
+    /// Changes the totals that daemons keep themselves.
     pub(crate) fn change_past(&self, change: impl FnOnce(&mut Past)) -> Result<()> {
         let mut map: Array<_, Past> = self.map("PAST")?.try_into()?;
         let mut past = map.get(&0, 0)?;
@@ -84,13 +84,13 @@ impl Pinned {
         Ok(map.set(0, past, 0)?)
     }
 
-    /// Makes this what daemons keep of a group.
+    /// Sets the note that daemons keep on a group.
     pub(crate) fn set_note(&self, group: &Group, note: &Note) -> Result<()> {
         let mut map: HashMap<_, Group, Note> = self.map("NOTES")?.try_into()?;
         Ok(map.insert(group, note, 0)?)
     }
 
-    /// The groups of processes of this name, with the counters of all CPUs.
+    /// Returns the groups of processes with this name, with the counters of all CPUs.
     pub(crate) fn counters(&self, comm: &str) -> Result<Vec<(Group, Vec<Counters>)>> {
         let map = self.ledger()?;
         let groups = map.iter().collect::<Result<Vec<_>, _>>()?;
@@ -101,7 +101,7 @@ impl Pinned {
             .collect())
     }
 
-    /// Whether a group has a place.
+    /// Returns whether a group has an entry in the ledger.
     pub(crate) fn has_place(&self, group: &Group) -> Result<bool> {
         Ok(self.ledger()?.get(group, 0).is_ok())
     }
@@ -113,7 +113,7 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // What is left of it goes with its last user.
+        // The file system is removed with its last user.
         let _ = umount2(self.folder.path(), MntFlags::MNT_DETACH);
     }
 }

@@ -1,5 +1,5 @@
-//! `lingerd` as the Kubernetes manifests run it: in namespaces of its own, with three capabilities, a
-//! filter of system calls, a read-only root, and of the host nothing but its cgroups.
+//! `lingerd` as the Kubernetes manifests run it: in its own namespaces, with three capabilities, a seccomp filter, a
+//! read-only root, and nothing of the host but its cgroups.
 
 mod maker;
 
@@ -31,14 +31,14 @@ pub(crate) use self::maker::run;
 pub(crate) const SCENARIOS: &[Scenario] =
     &[Scenario::new("as_in_a_pod", Script::Daemon(as_in_a_pod)).once()];
 
-/// The port of their configuration.
+/// Address in the configuration of the manifests.
 const ADDRESS: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 10546);
 
-/// The pod that closes.
+/// UID of the pod that closes.
 const POD: &str = "6b39a0ac-6e4b-4a5f-8f1c-0a2f4f1d7e11";
 
-/// `kubepods-burstable-pod….slice` of a pod, and its container, as the driver for systemd names them.
+/// Returns the `kubepods-burstable-pod….slice` of a pod and its container's scope, as the systemd driver names them.
 fn cgroups_of(pod: &str, container: char) -> [String; 2] {
     let pod = pod.replace('-', "_");
     let slice = format!("kubepods-burstable-pod{pod}.slice");
@@ -54,7 +54,7 @@ fn as_in_a_pod(lingerd: &Path, plan: Plan) -> Result<()> {
             .flat_map(|(pod, container)| cgroups_of(pod, container))
             .map(|name| Cgroup::new(&name))
             .collect::<io::Result<_>>()?;
-        // So that the innermost is removed first.
+        // The innermost must be removed first.
         cgroups.reverse();
         let [closer, _, own, _] = &cgroups[..] else {
             bail!("two pods have four cgroups");
@@ -74,13 +74,13 @@ fn as_in_a_pod(lingerd: &Path, plan: Plan) -> Result<()> {
         pod.wait_until_ready()?;
         pod.expect_no_privileges()?;
         let loopback = Loopback::new(Family::V4)?;
-        // SAFETY: it does nothing but call the kernel.
+        // SAFETY: it only makes system calls.
         unsafe {
             closer.bear(c"in-a-pod", || {
                 (0..CLOSES).try_for_each(|_| tcp::close(loopback.socket()?).map(drop))
             })
         }?;
-        // What is counted wrong is not tried again.
+        // A wrong count is not retried.
         let reached = state::wait_for("the closes to be counted", || {
             Ok(counted().map_err(io::Error::other)? == CLOSES)
         });
@@ -96,7 +96,8 @@ fn as_in_a_pod(lingerd: &Path, plan: Plan) -> Result<()> {
     })
 }
 
-/// Whether the plan is usable in there, where nothing must be in the way; if not, `lingerd check` must say why.
+/// Returns whether the plan is usable in the pod, where nothing else may be a problem; if not, `lingerd check` must say
+/// why.
 fn is_usable(lingerd: &Path, plan: Plan, own: &Cgroup) -> Result<bool> {
     let mut pod = Pod::start(lingerd, plan, own, &["check", "--json"])?;
     let report: Value = serde_json::from_str(&pod.said()?).context("no report")?;
@@ -113,7 +114,7 @@ fn is_usable(lingerd: &Path, plan: Plan, own: &Cgroup) -> Result<bool> {
     };
     ensure!(found["plan"] == plan.name(), "another plan: {found}");
     let usable = found["usable"] == true;
-    // Making probes of functions is root's there, for want of CAP_SYS_ADMIN.
+    // Defining kprobes is reserved to root there, for want of CAP_SYS_ADMIN.
     let says_why = found["reason"]
         .as_str()
         .is_some_and(|why| why.contains("Permission denied"));
@@ -124,7 +125,7 @@ fn is_usable(lingerd: &Path, plan: Plan, own: &Cgroup) -> Result<bool> {
     Ok(usable)
 }
 
-/// A process in a pod of its own, and the one that made that pod.
+/// A process in its own pod, and the one that made that pod.
 struct Pod {
     maker: Child,
     output: BufReader<std::process::ChildStdout>,
@@ -170,7 +171,7 @@ impl Pod {
         Ok(())
     }
 
-    /// Once attached it has no capability, no way to one, and is still filtered.
+    /// Expects that, once attached, it has no capabilities, no way to gain any, and is still filtered.
     fn expect_no_privileges(&self) -> Result<()> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process))?;
         for line in [
@@ -184,14 +185,14 @@ impl Pod {
         Ok(())
     }
 
-    /// All that it says until it ends.
+    /// Returns everything that it writes until it ends.
     fn said(&mut self) -> Result<String> {
         let mut said = String::new();
         self.output.read_to_string(&mut said)?;
         Ok(said)
     }
 
-    /// Ends it as a kubelet does; returns what it said.
+    /// Stops it as a kubelet does. Returns its output.
     fn stop(mut self) -> Result<String> {
         kill(self.process, Signal::SIGTERM)?;
         let said = self.said()?;
@@ -203,13 +204,13 @@ impl Pod {
 
 impl Drop for Pod {
     fn drop(&mut self) {
-        // After the end there is nothing to kill.
+        // After `stop` there is nothing to kill.
         let _ = kill(self.process, Signal::SIGKILL);
         let _ = self.maker.wait();
     }
 }
 
-/// Closes counted for the pod that closes.
+/// Returns the closes counted for the pod that closes.
 fn counted() -> Result<u64> {
     let (status, body) = http::get(ADDRESS, "/metrics")?;
     ensure!(status == 200, "/metrics answered {status}");

@@ -1,4 +1,4 @@
-//! Processes that name themselves as they like, and what the label says.
+//! Processes with arbitrary names, and how the label shows them.
 
 use std::ffi::CStr;
 use std::io::Write as _;
@@ -19,7 +19,7 @@ use crate::service;
 pub(crate) const SCENARIOS: &[Scenario] =
     &[Scenario::new("process_names", Script::Daemon(names)).once()];
 
-/// Names, and how they show: at most 15 bytes, what is not UTF-8 as U+FFFD.
+/// Names, and how the label shows them: at most 15 bytes, with invalid UTF-8 as U+FFFD.
 const NAMES: &[(&CStr, &str)] = &[
     (c"", ""),
     (c" ", " "),
@@ -33,7 +33,7 @@ const NAMES: &[(&CStr, &str)] = &[
     (c"\xff\xfe\x80", "\u{fffd}\u{fffd}\u{fffd}"),
     (c"\xc3(", "\u{fffd}("),
     (c"\xed\xa0\x80", "\u{fffd}\u{fffd}\u{fffd}"),
-    // The kernel cuts the emoji in the middle.
+    // The kernel cuts this in the middle of the emoji.
     (c"thirteenbytes\xf0\x9f\xa6\x80", "thirteenbytes\u{fffd}"),
     (c"\xf0\x9f\xa6\x80", "\u{1f980}"),
     (c"# HELP x y", "# HELP x y"),
@@ -49,7 +49,7 @@ fn names(lingerd: &Path, plan: Plan) -> Result<()> {
         let mut expected = Closes::new();
         for (number, (name, shown)) in (1..).zip(NAMES) {
             let close = || (0..number).try_for_each(|_| tcp::close(loopback.socket()?).map(drop));
-            // SAFETY: it does nothing but call the kernel.
+            // SAFETY: it only makes system calls.
             unsafe { cgroup.bear(name, close) }?;
             *expected.entry(vec![(*shown).to_owned()]).or_default() += number;
         }
@@ -64,7 +64,7 @@ fn names(lingerd: &Path, plan: Plan) -> Result<()> {
     })
 }
 
-/// Without a remark, where there is a promtool.
+/// Expects promtool to accept the metrics without a remark, where it is installed.
 fn expect_promtool_to_accept(text: &str) -> Result<()> {
     let Ok(promtool) = service::find("promtool") else {
         println!("process_names: there is no promtool to ask");

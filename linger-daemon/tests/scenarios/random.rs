@@ -1,5 +1,5 @@
-//! Random closes by several threads of several processes, whose outcome is told beforehand from
-//! the state of the socket by the rules of `__tcp_close`.
+//! Random closes by several threads of several processes, whose outcome is predicted from the state of the socket by
+//! the rules of `__tcp_close`.
 
 use std::io::{self, BufReader, Write as _};
 use std::net::Shutdown;
@@ -36,7 +36,7 @@ fn run(settings: Settings, truth: &mut Truth) -> io::Result<()> {
     Ok(())
 }
 
-/// Forks a process that makes closes, and reports their tally.
+/// Forks a process that makes closes and reports its truth.
 fn start(seed: u64) -> io::Result<(nix::unistd::Pid, io::PipeReader)> {
     let (reader, mut writer) = io::pipe()?;
     // SAFETY: a scenario's process has one thread when it forks.
@@ -87,25 +87,25 @@ fn connections(mut random: Random) -> io::Result<Truth> {
     Ok(truth)
 }
 
-/// A socket without a connection.
+/// Closes a socket without a connection.
 fn unconnected(random: &mut Random, socket: Socket, tally: &mut Tally) -> io::Result<()> {
     random.set_linger(&socket, 2)?;
     tally.close(socket, Outcome::NotConnected)?;
     Ok(())
 }
 
-/// A socket whose connect is under way.
+/// Closes a socket that is connecting.
 fn connecting(random: &mut Random, tally: &mut Tally) -> io::Result<()> {
     let deaf = Loopback::new(Family::V4)?;
     let client = deaf.connecting()?;
     random.set_linger(&client, 2)?;
-    let end = foretell(&client, Peer::Deaf)?;
+    let end = predict(&client, Peer::Deaf)?;
     tally.close(client, end)?;
     tally.close(deaf.into_listener(), Outcome::Listener)?;
     Ok(())
 }
 
-/// A connection in which all data arrives.
+/// Closes a connection in which all data arrives.
 fn flowing(
     random: &mut Random,
     Pair { client, server }: Pair,
@@ -137,15 +137,15 @@ fn flowing(
     } else {
         (server, client)
     };
-    let end = foretell(&first, Peer::Hears)?;
+    let end = predict(&first, Peer::Hears)?;
     tally.close(first, end)?;
     wait_for_effect(&second, end)?;
-    let end = foretell(&second, Peer::Hears)?;
+    let end = predict(&second, Peer::Hears)?;
     tally.close(second, end)?;
     Ok(())
 }
 
-/// A connection whose client gets no data across.
+/// Closes a connection whose client's data does not arrive.
 fn stuck(random: &mut Random, Pair { client, server }: Pair, truth: &mut Truth) -> io::Result<()> {
     tcp::drop_data(&server)?;
     if random.one_in(3) {
@@ -162,21 +162,21 @@ fn stuck(random: &mut Random, Pair { client, server }: Pair, truth: &mut Truth) 
     if random.one_in(4) {
         client.shutdown(Shutdown::Write)?;
     }
-    // Positive times, which are waited for in vain, are rare.
+    // Positive times are rare, as the close waits for them in vain.
     let linger = match random.below(200) {
         0 => Some(Duration::from_secs(1)),
         1..100 => Some(Duration::ZERO),
         _ => None,
     };
     client.set_linger(linger)?;
-    let end = foretell(&client, Peer::Deaf)?;
+    let end = predict(&client, Peer::Deaf)?;
     let left = state::queues(&client)?;
     let fin_follows_data_sent = left.unsent == 0;
     let shut_down = state::state(&client)?.sent_fin();
     truth.tally.close(client, end)?;
     let leaves = matches!(end.outcome, Outcome::Graceful | Outcome::LingerTimeout);
     if leaves {
-        // However the server closes, the data sent again is answered with an RST.
+        // However the server closes, retransmitted data is answered with an RST.
         truth.lost(left, Fate::PeerReset);
     }
     if end.reset.is_some() {
@@ -185,10 +185,10 @@ fn stuck(random: &mut Random, Pair { client, server }: Pair, truth: &mut Truth) 
         state::wait_for_gap(&server)?;
     }
     random.set_linger(&server, 2)?;
-    let end = foretell(&server, Peer::Hears)?;
+    let end = predict(&server, Peer::Hears)?;
     truth.tally.close(server, end)?;
     if leaves && matches!(end.outcome, Outcome::Graceful | Outcome::Lingered) {
-        // Not before its FIN is acknowledged: until then, the socket is whole, and deaf.
+        // Only after its FIN is acknowledged: until then the full socket drops the data.
         Truth::late_data_to_remnants(&mut truth.tally, 1);
     }
     Ok(())
@@ -203,7 +203,7 @@ fn settle_direction(from: &Socket) -> io::Result<()> {
     })
 }
 
-/// Waits until nothing is under way in either direction.
+/// Waits until nothing is in flight in either direction.
 fn settle(one: &Socket, other: &Socket) -> io::Result<()> {
     settle_direction(one)?;
     settle_direction(other)?;
@@ -220,7 +220,7 @@ fn settle(one: &Socket, other: &Socket) -> io::Result<()> {
     state::wait_for("both ends to agree", both_closed)
 }
 
-/// Waits until the peer of a close knows of it.
+/// Waits until the peer of a close has noticed it.
 fn wait_for_effect(peer: &Socket, end: End) -> io::Result<()> {
     if end.reset.is_some() {
         return state::wait_for_state(peer, TcpState::Close);
@@ -233,15 +233,15 @@ fn wait_for_effect(peer: &Socket, end: End) -> io::Result<()> {
     })
 }
 
-/// Whether what a close sends is acknowledged.
+/// Whether the peer acknowledges what a close sends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Peer {
     Hears,
     Deaf,
 }
 
-/// How the close of this socket, which has had a peer, is going to end.
-fn foretell(socket: &Socket, peer: Peer) -> io::Result<End> {
+/// Predicts the end of closing this socket, which has had a peer.
+fn predict(socket: &Socket, peer: Peer) -> io::Result<End> {
     let state = state::state(socket)?;
     let unread = state::queues(socket)?.unread;
     let linger = socket.linger()?;
@@ -259,7 +259,7 @@ fn foretell(socket: &Socket, peer: Peer) -> io::Result<End> {
     })
 }
 
-/// Whether `tcp_disconnect` sends an RST in this state.
+/// Returns whether `tcp_disconnect` sends an RST in this state.
 fn abort_resets(socket: &Socket, state: TcpState) -> io::Result<bool> {
     Ok(match state {
         TcpState::SynSent => false,
@@ -292,7 +292,7 @@ impl Random {
         self.below(times) == 0
     }
 
-    /// No linger time, zero, or this many seconds.
+    /// Sets no linger time, zero, or this many seconds.
     fn set_linger(&mut self, socket: &Socket, seconds: u64) -> io::Result<()> {
         let linger = match self.below(4) {
             0 => Some(Duration::ZERO),

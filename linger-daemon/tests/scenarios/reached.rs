@@ -1,4 +1,4 @@
-//! A plan is refused if one of its hooks is never reached, as a function that is inlined.
+//! A plan is refused if one of its hooks is never reached, such as a function that is inlined.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::scenario::{Scenario, Script};
 pub(crate) const SCENARIOS: &[Scenario] =
     &[Scenario::new("plan_unless_all_is_reached", Script::Daemon(refused)).by_plan_only()];
 
-/// A hook of the plan, at a place of the kernel where nothing comes by while the scenario runs.
+/// Returns a hook of the plan at a point of the kernel that is not reached while the scenario runs.
 const fn moved(plan: Plan) -> Hook {
     let (program, point) = match plan {
         Plan::Fentry => ("fexit_check_oom", Point::Fexit("kernel_power_off")),

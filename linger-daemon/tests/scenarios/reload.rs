@@ -1,4 +1,4 @@
-//! SIGHUP: what a running daemon takes over from its file, and what it does not.
+//! SIGHUP: settings that a running daemon takes over from its file, and those that it does not.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::scenario::{Scenario, Script};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::new("reload", Script::Daemon(reload)).once()];
 
-/// A daemon, and the file it reads.
+/// A daemon, and its configuration file.
 struct Configured {
     daemon: Daemon,
     file: NamedTempFile,
@@ -31,14 +31,14 @@ impl Configured {
         Ok(Self { daemon, file })
     }
 
-    /// Has the daemon read this.
+    /// Reloads the daemon with this configuration.
     fn reload(&self, text: &str) -> Result<()> {
         fs::write(&self.file, text)?;
         self.daemon.signal(Signal::SIGHUP)
     }
 }
 
-/// Whether an orphan of this process was given up.
+/// Returns whether an orphan of this process was given up.
 fn is_given_up(scrape: &Scrape) -> Result<bool> {
     let comm = fs::read_to_string("/proc/thread-self/comm")?;
     Ok(scrape.of("linger_orphans_total").any(|sample| {
@@ -48,8 +48,8 @@ fn is_given_up(scrape: &Scrape) -> Result<bool> {
     }))
 }
 
-/// Groups that fit.
-fn room(scrape: &Scrape) -> Option<f64> {
+/// Returns the number of groups that fit.
+fn group_capacity(scrape: &Scrape) -> Option<f64> {
     let mut rooms = scrape.of("linger_map_capacity");
     let groups = rooms.find(|sample| sample.label("map") == "groups");
     groups.map(|sample| sample.value)
@@ -60,7 +60,7 @@ fn reload(lingerd: &Path, plan: Plan) -> Result<()> {
     const HASTY: &str = "orphan-ttl = \"1s\"\nmax-groups = 10\n";
     let configured = Configured::start(lingerd, plan, PATIENT)?;
     let daemon = &configured.daemon;
-    let capacity = room(&daemon.scrape()?);
+    let capacity = group_capacity(&daemon.scrape()?);
     ensure!(capacity.is_some(), "there is no capacity of groups");
     let loopback = Loopback::new(Family::V4)?;
     let Pair { client, server } = exercise::pair_with_unacked(&loopback)?;
@@ -76,7 +76,7 @@ fn reload(lingerd: &Path, plan: Plan) -> Result<()> {
         "it took over a part of a file with a mistake"
     );
 
-    // The orphan under way has had its time, by the new setting; the map stays as it is.
+    // By the new setting, the orphan has had its time; the map stays as it is.
     ensure!(!is_given_up(&daemon.scrape()?)?, "given up at once");
     configured.reload(HASTY)?;
     daemon.wait_for_log("orphan-ttl: \"1h\" -> \"1s\"", 1)?;
@@ -85,11 +85,11 @@ fn reload(lingerd: &Path, plan: Plan) -> Result<()> {
         is_given_up(&daemon.scrape()?)
     })?;
     ensure!(
-        room(&daemon.scrape()?) == capacity,
+        group_capacity(&daemon.scrape()?) == capacity,
         "the capacity of groups changed"
     );
 
-    // Under the level error no change is told, until it is over.
+    // At level `error`, changes are not logged until the level is back at `info`.
     configured.reload(&format!("{HASTY}log-level = \"error\"\n"))?;
     daemon.wait_for_log("log-level: \"info\" -> \"error\"", 1)?;
     configured.reload(HASTY)?;

@@ -1,4 +1,4 @@
-//! A server that starts again at the same port: what its closes leave there, and what `SO_REUSEADDR` helps.
+//! A server that starts again at the same port: what its closes leave there, and where `SO_REUSEADDR` helps.
 
 use std::io;
 
@@ -16,14 +16,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("restart_after_peers", Script::Own(after_peers)),
 ];
 
-/// Whether the old listener had `SO_REUSEADDR`, and its connections with it.
+/// Whether the old listener, and so its connections, had `SO_REUSEADDR`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Old {
     Reuses,
     DoesNot,
 }
 
-/// A server that closes first keeps `TIME_WAIT`, which holds the port unless the old listener and the new one both have
+/// A server that closes first keeps `TIME_WAIT`, which holds the port unless both the old and the new listener have
 /// `SO_REUSEADDR`.
 fn in_time_wait(truth: &mut Truth) -> io::Result<()> {
     let closes_first = |Pair { client, server }, truth: &mut Truth| {
@@ -56,7 +56,7 @@ fn after_peers(truth: &mut Truth) -> io::Result<()> {
     expect(&address, [true, true], truth)
 }
 
-/// Has a server end one connection, and itself; where it listened.
+/// Runs a server that ends one connection, then itself. Returns the address it listened on.
 fn serve(
     old: Old,
     truth: &mut Truth,
@@ -71,7 +71,7 @@ fn serve(
     Ok(address)
 }
 
-/// Whether a new server gets the port without `SO_REUSEADDR`, and with it.
+/// Binds the port without `SO_REUSEADDR` and with it, and expects each to succeed or to fail.
 fn expect(address: &SockAddr, expected: [bool; 2], truth: &mut Truth) -> io::Result<()> {
     for (reuses, expected) in [false, true].into_iter().zip(expected) {
         let socket = Socket::new(address.domain(), Type::STREAM, None)?;

@@ -1,4 +1,4 @@
-//! Orphans of a cgroup that is gone: it is retired when the last of them has ended.
+//! Orphans of a cgroup that is gone: it is retired when its last orphan has ended.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -28,9 +28,9 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 ];
 
 const PATIENCE: &str = "1s";
-/// A multiple of that.
+/// A multiple of [`PATIENCE`].
 const LONGER: Duration = Duration::from_secs(2);
-/// What each close leaves to the kernel.
+/// Data that each close leaves to the kernel.
 const MESSAGE: &[u8] = b"left to the kernel";
 const ORPHANS: usize = 3;
 
@@ -42,10 +42,10 @@ fn retired(lingerd: &Path, plan: Plan) -> Result<()> {
         let cgroup = Cgroup::new("gone.service")?;
         let unit = cgroup.unit().to_owned();
         let loopback = Loopback::new(Family::V4)?;
-        // Accepted sockets inherit it.
+        // Accepted sockets inherit the filter.
         tcp::drop_data(loopback.listener())?;
         let leave = || (0..ORPHANS).try_for_each(|_| leave(&loopback));
-        // SAFETY: it does nothing but call the kernel.
+        // SAFETY: it only makes system calls.
         unsafe { cgroup.bear(&CString::new(comm)?, leave) }?;
         let mut servers = (0..ORPHANS)
             .map(|_| loopback.accept())
@@ -53,19 +53,19 @@ fn retired(lingerd: &Path, plan: Plan) -> Result<()> {
         cgroup.remove()?;
 
         while let Some(server) = servers.pop() {
-            let of_unit = Place::of(&daemon.scrape()?, &unit);
+            let of_unit = UnitMetrics::of(&daemon.scrape()?, &unit);
             ensure!(
-                of_unit == Place::with_orphans(servers.len() + 1),
+                of_unit == UnitMetrics::with_orphans(servers.len() + 1),
                 "before the end of an orphan: {of_unit:?}"
             );
             look_for(LONGER, &daemon, |scrape| {
                 ensure!(
-                    Place::of(scrape, &unit) == of_unit,
+                    UnitMetrics::of(scrape, &unit) == of_unit,
                     "{:?}",
-                    Place::of(scrape, &unit)
+                    UnitMetrics::of(scrape, &unit)
                 );
                 ensure!(
-                    Place::of(scrape, "retired") == Place::default(),
+                    UnitMetrics::of(scrape, "retired") == UnitMetrics::default(),
                     "retired early"
                 );
                 Ok(())
@@ -73,20 +73,23 @@ fn retired(lingerd: &Path, plan: Plan) -> Result<()> {
             tcp::accept_data(&server)?;
             tcp::receive_all(&server)?;
             drop(server);
-            let ended = Place::with_orphans(servers.len());
+            let ended = UnitMetrics::with_orphans(servers.len());
             if !servers.is_empty() {
                 wait_until(&daemon, |scrape| {
-                    let found = Place::of(scrape, &unit);
+                    let found = UnitMetrics::of(scrape, &unit);
                     ensure!(found == ended, "an orphan has ended: {found:?}");
                     Ok(())
                 })?;
             }
         }
-        let all = Place::with_orphans(0);
+        let all = UnitMetrics::with_orphans(0);
         wait_until(&daemon, |scrape| {
-            let (unit, retired) = (Place::of(scrape, &unit), Place::of(scrape, "retired"));
-            // At every moment it is at one of the two.
-            let is_either = unit == Place::default() || retired == Place::default();
+            let (unit, retired) = (
+                UnitMetrics::of(scrape, &unit),
+                UnitMetrics::of(scrape, "retired"),
+            );
+            // At every moment the counts are under one of the two.
+            let is_either = unit == UnitMetrics::default() || retired == UnitMetrics::default();
             ensure!(is_either, "twice: {unit:?} and {retired:?}");
             ensure!(retired == all, "retired: {retired:?}; not yet: {unit:?}");
             ensure!(
@@ -98,7 +101,7 @@ fn retired(lingerd: &Path, plan: Plan) -> Result<()> {
             Ok(())
         })?;
         look_for(LONGER, &daemon, |scrape| {
-            let retired = Place::of(scrape, "retired");
+            let retired = UnitMetrics::of(scrape, "retired");
             ensure!(retired == all, "later: {retired:?}");
             Ok(())
         })?;
@@ -106,7 +109,7 @@ fn retired(lingerd: &Path, plan: Plan) -> Result<()> {
     })
 }
 
-/// A unit that is started anew has a new cgroup, and the series of the old one, which never fall.
+/// A unit that restarts has a new cgroup, and goes on with the series of the old one, which never fall.
 fn restarted(lingerd: &Path, plan: Plan) -> Result<()> {
     netns::in_own(|| {
         let comm = format!("{:x}-anew", process::id());
@@ -116,12 +119,12 @@ fn restarted(lingerd: &Path, plan: Plan) -> Result<()> {
         let loopback = Loopback::new(Family::V4)?;
         let start = || -> Result<Cgroup> {
             let cgroup = Cgroup::new("anew.service")?;
-            // SAFETY: it does nothing but call the kernel.
+            // SAFETY: it only makes system calls.
             unsafe { cgroup.bear(&comm, || tcp::close(loopback.socket()?).map(drop)) }?;
             Ok(cgroup)
         };
         let closes = |scrape: &Scrape, unit: &str| -> u64 {
-            let place = Place::of(scrape, unit);
+            let place = UnitMetrics::of(scrape, unit);
             place.0.get("linger_closes_total").copied().unwrap_or(0)
         };
         let first = start()?;
@@ -147,11 +150,11 @@ fn restarted(lingerd: &Path, plan: Plan) -> Result<()> {
     })
 }
 
-/// A unit that is started anew again and again takes few places, and no count of its series ever falls.
+/// A unit that restarts again and again takes few places, and no count of its series ever falls.
 fn restarted_often(lingerd: &Path, plan: Plan) -> Result<()> {
     const PLACES: &str = "8";
     const STARTS: u64 = 24;
-    /// Between two starts: a few of them are within the time that the gone are kept where places are few.
+    /// Pause between two starts: a few fit in the time that groups without a cgroup are kept when places are few.
     const PAUSE: Duration = Duration::from_millis(300);
     netns::in_own(|| {
         let comm = format!("{:x}-often", process::id());
@@ -162,19 +165,19 @@ fn restarted_often(lingerd: &Path, plan: Plan) -> Result<()> {
         let mut each = None;
         for starts in 1..=STARTS {
             let cgroup = Cgroup::new("often.service")?;
-            // SAFETY: it does nothing but call the kernel.
+            // SAFETY: it only makes system calls.
             unsafe { cgroup.bear(&comm, || churn::close_all(&loopback)) }?;
             let unit = cgroup.unit().to_owned();
             cgroup.remove()?;
-            let each = each.get_or_insert(Place::of(&daemon.scrape()?, &unit));
+            let each = each.get_or_insert(UnitMetrics::of(&daemon.scrape()?, &unit));
             look_for(PAUSE, &daemon, |scrape| {
-                let found = Place::of(scrape, &unit);
+                let found = UnitMetrics::of(scrape, &unit);
                 ensure!(
                     found == each.times(starts),
                     "after {starts} starts of {each:?}: {found:?}"
                 );
-                let retired = Place::of(scrape, "retired");
-                ensure!(retired == Place::default(), "retired: {retired:?}");
+                let retired = UnitMetrics::of(scrape, "retired");
+                ensure!(retired == UnitMetrics::default(), "retired: {retired:?}");
                 let homeless = lost(scrape, "group");
                 ensure!(homeless == 0, "{homeless} changes found no place");
                 Ok(())
@@ -192,7 +195,7 @@ pub(crate) fn leave(loopback: &Loopback) -> io::Result<()> {
     Ok(())
 }
 
-/// Scrapes for a time, in which nothing may be wrong.
+/// Scrapes for a time, during which nothing may be wrong.
 fn look_for(time: Duration, daemon: &Daemon, wrong: impl Fn(&Scrape) -> Result<()>) -> Result<()> {
     const LOOKS: u32 = 40;
     (0..LOOKS).try_for_each(|_| {
@@ -201,12 +204,12 @@ fn look_for(time: Duration, daemon: &Daemon, wrong: impl Fn(&Scrape) -> Result<(
     })
 }
 
-/// What stands for a unit: the values of its metrics that are not 0, by their names.
+/// Metrics of a unit: the values other than 0, by name.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Place(BTreeMap<String, u64>);
+struct UnitMetrics(BTreeMap<String, u64>);
 
-impl Place {
-    /// What a scrape says, times aside.
+impl UnitMetrics {
+    /// Returns the metrics of a unit in a scrape, except times.
     fn of(scrape: &Scrape, unit: &str) -> Self {
         let mut place = BTreeMap::<_, u64>::new();
         for sample in &scrape.0 {
@@ -218,7 +221,7 @@ impl Place {
         Self(place)
     }
 
-    /// So many times as much.
+    /// Multiplies all values.
     fn times(&self, factor: u64) -> Self {
         let values = self.0.iter();
         Self(
@@ -228,7 +231,7 @@ impl Place {
         )
     }
 
-    /// What all closes come to while so many of the orphans are under way.
+    /// Returns the metrics after all closes, while this many orphans are active.
     fn with_orphans(under_way: usize) -> Self {
         let ended = (ORPHANS - under_way) as u64;
         let bytes = MESSAGE.len() as u64;

@@ -1,4 +1,4 @@
-//! The plan `tracepoint` hooks the return of close(2), and with it that of every system call, only once a close waits.
+//! The plan `tracepoint` hooks the return of close(2), and so that of every system call, only once a close waits.
 
 use std::path::Path;
 use std::thread;
@@ -18,7 +18,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::new(
     Script::Daemon(seen_once_closes_wait),
 )];
 
-/// Closes that waited, those of them that have a time, and those whose return was missed.
+/// Closes that waited, those of them with a time, and those whose return was missed.
 type Waits = [u64; 3];
 
 fn waits(scrape: &Scrape) -> Waits {
@@ -70,7 +70,7 @@ fn seen_once_closes_wait(lingerd: &Path, plan: Plan) -> Result<()> {
     daemon.stop()
 }
 
-/// Waits until so many are counted, which takes as long as it takes a socket to end.
+/// Waits until the closes are counted, which may take until a socket ends.
 fn expect(daemon: &Daemon, expected: Waits) -> Result<()> {
     wait_until("the count of closes that waited", || {
         Ok(waits(&daemon.scrape()?)[0] >= expected[0])

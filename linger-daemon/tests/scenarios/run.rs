@@ -1,4 +1,4 @@
-//! One plan with its daemon: runs scenarios and compares what was counted with what is true.
+//! One plan with its daemon: runs scenarios and compares the counts with the truth.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -24,14 +24,14 @@ use crate::sight::{self, Sight};
 use crate::sight_orphans::{check_totals, with_hidden_ends};
 use crate::truth::Truth;
 
-/// How many scenarios run at a time.
+/// Scenarios that run at a time.
 const WORKERS: usize = 4;
-/// How long counts may lag behind a close: a socket may end in a soft interrupt, and an emulated machine be busy.
+/// Longest lag of counts behind a close: a socket may end in a soft interrupt, and an emulated machine be busy.
 const LAG: Duration = Duration::from_secs(10);
-/// Pause between the scrapes of a watch: emulated, scrapes without a pause take most of the machine.
+/// Pause between the scrapes of a watch: without one, scrapes take most of an emulated machine.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What must hold of a whole run: pairs of their own.
+/// Properties of a whole run, each reported as a pair of its own.
 pub(crate) const PROPERTIES: [&str; 5] = [
     NO_COUNT_FALLS,
     COUNTS_STAY,
@@ -45,13 +45,13 @@ const NO_CONTRADICTION: &str = "no scrape contradicts itself";
 const NOTHING_LOST: &str = "nothing is lost";
 const ENDS_CLEANLY: &str = "the daemon ends cleanly";
 
-/// What was counted, compared with the truth.
+/// Result of comparing counts with the truth.
 enum Compared {
-    /// All is right; this is what is counted.
+    /// They agree; these are the counts.
     Same(Box<Counted>),
-    /// All is right but so many ends of orphans, which the host hides.
+    /// They agree except for this many ends of orphans, which the host hides.
     SameButHidden(u64),
-    /// These differ.
+    /// The differences.
     Different(Vec<String>),
 }
 
@@ -61,9 +61,9 @@ pub(crate) struct Run<'a> {
     sight: Sight,
     daemon: Daemon,
     summary: Mutex<&'a mut Summary>,
-    /// What the processes that passed had counted, to see at the end that it stayed so.
+    /// Counts of the processes that passed, to check at the end that they have not changed.
     expected: Mutex<Vec<(Closers, Counted)>>,
-    /// The first scrape whose totals contradicted one another.
+    /// The first contradiction between the totals of a scrape.
     contradiction: Mutex<Option<anyhow::Error>>,
 }
 
@@ -85,7 +85,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Runs the one scenario that this daemon is for, and scrapes meanwhile.
+    /// Runs the one scenario that this daemon was started for, and scrapes meanwhile.
     pub(crate) fn only(self, number: usize, scenario: &Scenario, attempt: u32) -> Pair {
         let start = Instant::now();
         let (performed, watched) = self.watched(|| self.perform(number, scenario, attempt));
@@ -105,7 +105,7 @@ impl<'a> Run<'a> {
             .taking(start.elapsed())
     }
 
-    /// Runs all of these, and sees what must hold of the whole: [`PROPERTIES`].
+    /// Runs these scenarios, and checks the properties of the whole: [`PROPERTIES`].
     pub(crate) fn all(self, scenarios: &[(usize, Scenario)]) -> Result<()> {
         let before = self.scrape()?;
         let (load, others): (Vec<_>, Vec<_>) = scenarios
@@ -116,7 +116,7 @@ impl<'a> Run<'a> {
             .into_iter()
             .partition(|(_, scenario)| scenario.is_host_wide());
         let ((), together) = self.watched(|| self.together(&together));
-        // Not meanwhile: some of these have the host reset other connections, such as a scrape's.
+        // Not while scraping: some of these make the host reset other connections, such as a scrape's.
         for (number, scenario) in alone {
             self.one(number, &scenario);
         }
@@ -141,7 +141,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// All metrics, whose totals must be right at every moment.
+    /// Scrapes all metrics; their totals must agree at every moment.
     fn scrape(&self) -> Result<Scrape> {
         let scrape = self.daemon.scrape()?;
         if let Err(contradiction) = check_totals(&scrape) {
@@ -152,7 +152,7 @@ impl<'a> Run<'a> {
         Ok(scrape)
     }
 
-    /// What lingerd says of skipped runs is what the kernel does.
+    /// Checks that lingerd and the kernel agree on the skipped runs, and that no scrape contradicted itself.
     fn expect_no_contradiction(&self) -> Result<()> {
         let before = self.daemon.skipped_runs()?;
         let scrape = self.scrape()?;
@@ -167,7 +167,7 @@ impl<'a> Run<'a> {
         first.take().map_or(Ok(()), Err)
     }
 
-    /// A property of the whole run.
+    /// Reports a property of the whole run.
     fn property(&self, name: &'static str, check: impl Fn(&Self) -> Result<()>) {
         self.report(name, Verdict::from(check(self)));
     }
@@ -181,7 +181,7 @@ impl<'a> Run<'a> {
         self.summary.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs these, some at a time.
+    /// Runs these scenarios, [`WORKERS`] at a time.
     fn together(&self, scenarios: &[(usize, Scenario)]) {
         let next = AtomicUsize::new(0);
         thread::scope(|scope| {
@@ -208,7 +208,7 @@ impl<'a> Run<'a> {
         self.lock_summary().add(pair);
     }
 
-    /// Runs a scenario and compares: what came of it, and how many missing ends are forgiven.
+    /// Runs a scenario and compares. Returns the verdict, and how many missing ends are forgiven.
     fn perform(&self, number: usize, scenario: &Scenario, attempt: u32) -> (Verdict, u64) {
         match self.try_perform(number, scenario, attempt) {
             Ok(performed) => performed,
@@ -224,7 +224,7 @@ impl<'a> Run<'a> {
     ) -> Result<(Verdict, u64)> {
         let mut closers = Closers {
             comm: scenario.comm(std::process::id(), number, attempt),
-            // They are in sight only of a scenario that runs alone.
+            // Those can be attributed only to a scenario that runs alone.
             kernel_threads: scenario.is_host_wide(),
             services: Vec::new(),
         };
@@ -259,8 +259,8 @@ impl<'a> Run<'a> {
         self.expected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Compares what was counted since `before`, of the scenario and as nobody's late data, with the truth: what is
-    /// counted now if all is right, the differences otherwise.
+    /// Compares the counts since `before`, and the late data counted for nobody since `nobodys_before`, with the truth.
+    /// Returns the present counts if they agree, the differences otherwise.
     fn compare(
         &self,
         truth: &Truth,
@@ -271,7 +271,7 @@ impl<'a> Run<'a> {
         loop {
             let scrape = self.scrape()?;
             let after = closers.counted(&scrape);
-            // Only under a daemon of its own can a scenario leave any: those since its start.
+            // Counted since the daemon's start: only a scenario with its own daemon can leave any.
             let homeless = Homeless::of(&scrape);
             let counted = after.since(before);
             let skipped = self.daemon.skipped_runs()?;
@@ -286,7 +286,7 @@ impl<'a> Run<'a> {
             }
             if start.elapsed() > LAG {
                 let completed = with_hidden_ends(sight, truth, &counted);
-                // What the kernel skipped is no matter of the host, and not forgiven.
+                // The host is not to blame for runs that the kernel skipped: they are not forgiven.
                 let hidden = completed.filter(|(counted, _)| {
                     let differences = sight.differences(truth, counted, homeless);
                     differences.is_empty() && services_agree && skipped == 0
@@ -303,7 +303,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Runs the load in all its processes at once.
+    /// Runs the load scenarios, all at once.
     fn load(&self, scenarios: &[(usize, Scenario)]) {
         thread::scope(|scope| {
             for (number, scenario) in scenarios {
@@ -312,7 +312,7 @@ impl<'a> Run<'a> {
         });
     }
 
-    /// Does the work, and scrapes meanwhile: no count may fall.
+    /// Does the work and scrapes meanwhile: no count may fall.
     fn watched<T>(&self, work: impl FnOnce() -> T) -> (T, Result<()>) {
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -339,7 +339,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// What was counted for processes that have ended does not change any more.
+    /// Checks that the counts of processes that have ended do not change any more.
     fn expect_unchanged(&self) -> Result<()> {
         let scrape = self.scrape()?;
         for (closers, expected) in self.expected().iter() {
@@ -349,8 +349,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The identity 6 of the whole host: every close has a time, or its return is counted as lost. Others may close
-    /// at any moment.
+    /// Checks identity 6 on the whole host: every close has a time, or its return is counted as lost. Retries, as
+    /// others may close at any moment.
     fn expect_times_of_all(&self) -> Result<()> {
         let start = Instant::now();
         loop {
@@ -390,7 +390,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The series of a scrape that may only grow.
+/// Returns the series of a scrape that may only grow.
 fn counters(scrape: &Scrape) -> BTreeMap<(String, Vec<(String, String)>), f64> {
     const GROW: [&str; 4] = ["_total", "_count", "_sum", "_bucket"];
     let samples = scrape.0.iter();

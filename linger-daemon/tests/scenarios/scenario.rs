@@ -1,4 +1,4 @@
-//! What a scenario is, and the list of all.
+//! The type of a scenario, and the list of all scenarios.
 
 use std::io;
 use std::path::Path;
@@ -20,62 +20,62 @@ use crate::{
     watch, watch_unread,
 };
 
-/// What a scenario does; it counts in [`Truth`] all closes that it makes.
+/// The actions of a scenario, which records all its closes in [`Truth`].
 #[derive(Clone, Copy)]
 pub(crate) enum Script {
     /// One kind of the exercise.
     Kind(Kind),
-    /// Made over a listener of IPv4, which is closed at its end.
+    /// Runs over an IPv4 listener, which is closed at the end.
     Connections(fn(&Loopback, &mut Truth) -> io::Result<()>),
     /// As `Connections`, with the smallest buffers.
     Narrow(fn(&Loopback, &mut Truth) -> io::Result<()>),
-    /// Makes what it needs itself.
+    /// Makes its own sockets.
     Own(fn(&mut Truth) -> io::Result<()>),
-    /// Touches the whole host, so runs while nothing else does; enters its network itself.
+    /// Affects the whole host, so runs alone; enters its network namespace itself.
     HostWide(fn(&mut Truth) -> io::Result<()>),
     /// Makes closes by the settings of the run.
     Bulk(fn(Settings, &mut Truth) -> io::Result<()>),
-    /// As `Bulk`, alone with a daemon of its own, to which these options are given.
+    /// As `Bulk`, alone with its own daemon, started with these options.
     Under(
         &'static [&'static str],
         fn(Settings, &mut Truth) -> io::Result<()>,
     ),
-    /// Is about the daemon itself: starts the binary, with this plan, and ends it.
+    /// Tests the daemon itself: starts the binary with this plan, and stops it.
     Daemon(fn(&Path, Plan) -> anyhow::Result<()>),
     /// As `Daemon`, by the settings of the run.
     BulkDaemon(fn(&Path, Plan, Settings) -> anyhow::Result<()>),
 }
 
-/// What the run sets for scenarios.
+/// Settings that the run passes to scenarios.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub(crate) struct Settings {
-    /// Closes that the load scenarios make together.
+    /// Closes of all load scenarios together.
     pub(crate) load: u64,
-    /// Where the random scenarios begin.
+    /// Seed of the random scenarios.
     pub(crate) seed: u64,
-    /// Cgroups that come and go.
+    /// Cgroups of the churn.
     pub(crate) churn: u64,
-    /// Milliseconds between the connections of the cookbook's cases.
+    /// Pause between the connections of the cookbook's cases, milliseconds.
     pub(crate) pace: u64,
-    /// Which attempt at the scenario this is, from 0 on: each has a name of its own in the counts.
+    /// Number of the attempt at the scenario, from 0: each attempt has its own name in the counts.
     pub(crate) attempt: u32,
 }
 
 impl Settings {
-    /// Waits before the next connection of a case of the cookbook.
+    /// Waits before the next connection of a cookbook case.
     pub(crate) fn pause(self) {
         thread::sleep(Duration::from_millis(self.pace));
     }
 }
 
-/// What may change what a scenario finds.
+/// Conditions that the result of a scenario depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Depends {
-    /// The kernel, and the hooks that the plan has there.
+    /// The kernel, and the hooks of the plan there.
     KernelAndPlan,
-    /// The plan: what another kernel of the same plan shows is no different.
+    /// The plan: on another kernel with the same plan, the result is the same.
     Plan,
-    /// Neither: it is about the daemon, or about what is the same in every plan.
+    /// Neither: it is about the daemon, or about something that is the same in every plan.
     Neither,
 }
 
@@ -84,16 +84,16 @@ pub(crate) enum Depends {
 pub(crate) struct Scenario {
     /// Its name in reports.
     pub(crate) name: &'static str,
-    /// What it does.
+    /// Its actions.
     pub(crate) script: Script,
-    /// What the machine must have for it.
+    /// What it needs of the machine.
     pub(crate) needs: &'static [Need],
-    /// What it depends on.
+    /// The conditions that it depends on.
     pub(crate) depends: Depends,
 }
 
 impl Scenario {
-    /// One that needs nothing, and depends on the kernel and the plan.
+    /// Makes a scenario without needs, which depends on the kernel and the plan.
     pub(crate) const fn new(name: &'static str, script: Script) -> Self {
         Self {
             name,
@@ -103,12 +103,12 @@ impl Scenario {
         }
     }
 
-    /// The same, which needs this.
+    /// Sets its needs.
     pub(crate) const fn needs(self, needs: &'static [Need]) -> Self {
         Self { needs, ..self }
     }
 
-    /// The same, which depends on the plan alone.
+    /// Makes it depend on the plan alone.
     pub(crate) const fn by_plan_only(self) -> Self {
         Self {
             depends: Depends::Plan,
@@ -116,7 +116,7 @@ impl Scenario {
         }
     }
 
-    /// The same, for which one plan is as good as another.
+    /// Makes it depend on neither kernel nor plan: one plan is as good as another.
     pub(crate) const fn once(self) -> Self {
         Self {
             depends: Depends::Neither,
@@ -124,13 +124,13 @@ impl Scenario {
         }
     }
 
-    /// The first need of it that this machine does not meet.
+    /// Returns its first need that this machine does not meet.
     pub(crate) fn unmet(&self) -> Option<Unmet> {
         self.needs.iter().find_map(|need| need.unmet())
     }
 
-    /// The name of its process, at most 15 bytes: unique by the run, which is the process id of
-    /// the harness, the number and the attempt.
+    /// Returns the name of its process, at most 15 bytes: unique by the run (the process ID of the harness), the number
+    /// and the attempt.
     pub(crate) fn comm(&self, run: u32, number: usize, attempt: u32) -> String {
         let again = "+".repeat(attempt as usize);
         let mut comm = format!("{run:x}.{number}{again}-{}", self.name);
@@ -138,12 +138,12 @@ impl Scenario {
         comm
     }
 
-    /// Whether it must run alone.
+    /// Returns whether it must run alone.
     pub(crate) fn is_host_wide(&self) -> bool {
         matches!(self.script, Script::HostWide(_))
     }
 
-    /// Whether it shares a daemon with others.
+    /// Returns whether it shares a daemon with other scenarios.
     pub(crate) fn shares_daemon(&self) -> bool {
         !matches!(
             self.script,
@@ -151,7 +151,7 @@ impl Scenario {
         )
     }
 
-    /// Runs it.
+    /// Runs its script.
     pub(crate) fn perform(&self, settings: Settings, truth: &mut Truth) -> io::Result<()> {
         match self.script {
             Script::Kind(kind) => over(Loopback::new(Family::V4)?, truth, |loopback, truth| {
@@ -168,7 +168,7 @@ impl Scenario {
     }
 }
 
-/// Runs a script over a listener, and closes that.
+/// Runs a script over a listener, then closes the listener.
 pub(crate) fn over(
     loopback: Loopback,
     truth: &mut Truth,
@@ -181,7 +181,7 @@ pub(crate) fn over(
     Ok(())
 }
 
-/// Every scenario, in the order of reports.
+/// Returns every scenario, in the order of reports.
 pub(crate) fn all() -> Vec<Scenario> {
     let modules = [
         graceful::SCENARIOS,

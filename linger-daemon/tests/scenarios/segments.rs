@@ -1,4 +1,4 @@
-//! What segments that no kernel would send in this order do to what a close left behind.
+//! Effects on what a close left behind of segments that no kernel would send in this order.
 
 use std::fs;
 use std::io;
@@ -35,14 +35,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ),
 ];
 
-/// A message, as it counts in sequence numbers.
+/// Length of a message in sequence numbers.
 #[expect(clippy::cast_possible_truncation, reason = "a small message")]
 const ALL: u32 = MESSAGE as u32;
 
-/// What the peer acknowledges of it.
+/// Part of it that the peer acknowledges.
 const SOME: u32 = ALL / 2;
 
-/// A message that the peer has not acknowledged.
+/// Sends a message that the peer has not acknowledged.
 fn with_unacked(peer: &Peer) -> io::Result<(Socket, Connection<'_>)> {
     let (client, connection) = peer.connected()?;
     tcp::send(&client, MESSAGE)?;
@@ -52,7 +52,8 @@ fn with_unacked(peer: &Peer) -> io::Result<(Socket, Connection<'_>)> {
     Ok((client, connection))
 }
 
-/// A connection that a close left with a message, of which the peer acknowledges some; and what the close left.
+/// Closes a connection with a message of which the peer then acknowledges some. Returns the connection and the queues
+/// at the close.
 fn with_some_acknowledged<'a>(
     peer: &'a Peer,
     truth: &mut Truth,
@@ -66,7 +67,7 @@ fn with_some_acknowledged<'a>(
     Ok((connection, left))
 }
 
-/// What is left of a message of which the peer acknowledged some.
+/// Returns the queues without what the peer acknowledged.
 fn rest(left: Queues) -> Queues {
     Queues {
         unacked: left.unacked - u64::from(SOME),
@@ -74,11 +75,12 @@ fn rest(left: Queues) -> Queues {
     }
 }
 
-/// Data of the peer comes long after an acknowledgement that was sent after it.
+/// Data of the peer arrives long after an acknowledgement that was sent after it.
 fn late_data_overtaken(truth: &mut Truth) -> io::Result<()> {
     /// Several ticks of the kernel.
     const LATER: Duration = Duration::from_millis(50);
-    /// Within this the kernel answers what it takes. It takes old acknowledgements since v6.9, and as of some stable versions before.
+    /// Longest time to answer data that the kernel accepts. It accepts old acknowledgements since v6.9, and since some
+    /// earlier stable versions.
     const ANSWER: Duration = Duration::from_secs(1);
     let peer = Peer::new()?;
     let (connection, left) = with_some_acknowledged(&peer, truth)?;
@@ -103,7 +105,7 @@ fn late_data_overtaken(truth: &mut Truth) -> io::Result<()> {
     Ok(())
 }
 
-/// Data comes at about the moment of a close: before it, while it has the lock, or after it.
+/// Data arrives around the time of a close: before it, while it holds the socket lock, or after it.
 fn late_data_in_backlog(settings: Settings, truth: &mut Truth) -> io::Result<()> {
     const ROUNDS: u64 = 200;
     let peer = Peer::new()?;
@@ -149,7 +151,7 @@ fn late_data_in_backlog(settings: Settings, truth: &mut Truth) -> io::Result<()>
     Ok(())
 }
 
-/// Waits without giving up the CPU.
+/// Waits without yielding the CPU.
 fn spin(time: Duration) {
     let start = Instant::now();
     while start.elapsed() < time {
@@ -157,7 +159,7 @@ fn spin(time: Duration) {
     }
 }
 
-/// An RST of the peer carries text, and comes just after an acknowledgement.
+/// An RST of the peer carries text, and arrives just after an acknowledgement.
 fn reset_with_text(truth: &mut Truth) -> io::Result<()> {
     let peer = Peer::new()?;
     let (connection, left) = with_some_acknowledged(&peer, truth)?;
@@ -172,7 +174,7 @@ fn reset_with_text(truth: &mut Truth) -> io::Result<()> {
     Ok(())
 }
 
-/// A connection that both sides open, and of which this host's SYN is not acknowledged.
+/// Returns a connection that both sides open, in which the host's SYN is not acknowledged.
 fn in_syn_recv(peer: &Peer) -> io::Result<(Socket, Connection<'_>)> {
     let (client, connection) = peer.called()?;
     connection.send(Segment {
@@ -214,11 +216,11 @@ fn syn_recv_linger0(truth: &mut Truth) -> io::Result<()> {
     Ok(())
 }
 
-/// An orphan is delivered when its last byte is acknowledged, however long its socket waits for the peer's FIN.
+/// An orphan is delivered once its last byte is acknowledged, however long its socket waits for the peer's FIN.
 fn delivered_before_its_end(lingerd: &Path, plan: Plan) -> anyhow::Result<()> {
     netns::in_own(|| {
         let mut daemon = Daemon::start(lingerd, plan, &[])?;
-        // Longer than a socket of TIME_WAIT can do it for it (TCP_TIMEWAIT_LEN).
+        // Beyond `TCP_TIMEWAIT_LEN`, the kernel keeps the full socket instead of a timewait socket.
         fs::write("/proc/sys/net/ipv4/tcp_fin_timeout", "120")?;
         let peer = Peer::new()?;
         let (client, connection) = with_unacked(&peer)?;
@@ -230,7 +232,7 @@ fn delivered_before_its_end(lingerd: &Path, plan: Plan) -> anyhow::Result<()> {
         };
         let before = delivered(&daemon.scrape()?);
         drop(client);
-        // On a machine so slow that the message was sent again, the FIN goes out when the message is acknowledged.
+        // On a machine so slow that the message was retransmitted, the FIN is sent when the message is acknowledged.
         connection.send(Segment {
             acked: Some(ALL),
             ..Segment::default()

@@ -1,4 +1,4 @@
-//! Programs that run as services do: each in a cgroup of its own.
+//! Programs that run as services do: each in its own cgroup.
 
 use std::env;
 use std::fmt;
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::exposition::Counted;
 
-/// Whom the metrics name for the closes of a service.
+/// Labels of a service's closes in the metrics.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ServiceName {
     pub(crate) unit: String,
@@ -35,23 +35,23 @@ impl fmt::Display for ServiceName {
 }
 
 impl ServiceName {
-    /// Whether the sample is of this service.
+    /// Returns whether the sample is of this service.
     pub(crate) fn is_of(&self, sample: &Sample) -> bool {
         sample.label("unit") == self.unit && sample.label("comm") == self.comm
     }
 }
 
-/// All who make the closes of a scenario.
+/// Everything that closes for a scenario.
 pub(crate) struct Closers {
-    /// The name of its process.
+    /// Name of the scenario's process.
     pub(crate) comm: String,
-    /// Whether threads of the kernel are among them.
+    /// Whether kernel threads close, too.
     pub(crate) kernel_threads: bool,
     pub(crate) services: Vec<ServiceName>,
 }
 
 impl Closers {
-    /// What the metrics say of them together.
+    /// Returns the counts of them all together.
     pub(crate) fn counted(&self, scrape: &Scrape) -> Counted {
         Counted::of(scrape, |sample| {
             let comm = sample.label("comm");
@@ -62,7 +62,7 @@ impl Closers {
     }
 }
 
-/// Whether a timer sent these RSTs, which is no process either.
+/// Returns whether a timer sent these RSTs, which belongs to no process either.
 fn is_by_timer(sample: &Sample) -> bool {
     let by_timer = [
         Cause::Keepalive,
@@ -75,18 +75,18 @@ fn is_by_timer(sample: &Sample) -> bool {
             .any(|cause| sample.label("cause") == cause.name())
 }
 
-/// The cgroups of a run's services; removed when this is dropped.
+/// The cgroups of a run's services, removed when dropped.
 pub(crate) struct Slice(PathBuf);
 
 impl Slice {
-    /// The slice of the run of this harness, made when the first service is.
+    /// Returns the slice of this harness's run, which is created with the first service.
     pub(crate) fn of_run(harness: u32) -> io::Result<Self> {
         Ok(Self(probe::cgroup_root()?.join(slice_name(harness))))
     }
 }
 
 impl Slice {
-    /// Its name, at the root of the hierarchy.
+    /// Returns its name, at the root of the hierarchy.
     pub(crate) fn name(&self) -> &Path {
         Path::new(self.0.file_name().unwrap_or_default())
     }
@@ -94,7 +94,7 @@ impl Slice {
 
 impl Drop for Slice {
     fn drop(&mut self) {
-        /// A process that was killed may still be on its way out.
+        /// A killed process may not have exited yet.
         const PATIENCE: Duration = Duration::from_secs(5);
         let start = Instant::now();
         while self.0.exists() && start.elapsed() < PATIENCE {
@@ -107,23 +107,23 @@ impl Drop for Slice {
     }
 }
 
-/// Removes what can be removed of a cgroup and those below; their files go with them.
+/// Removes as much as possible of a cgroup and its descendants; their files go with them.
 fn remove(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove(&entry.path());
         }
     }
-    // Tried anew until it is gone.
+    // Retried until it is gone.
     let _ = fs::remove_dir(folder);
 }
 
-/// The slice of a run of the harness.
+/// Returns the name of the slice of a run of the harness.
 pub(crate) fn slice_name(harness: u32) -> String {
     format!("linger-test-{harness}.slice")
 }
 
-/// The path of a cgroup of this run below the root of the hierarchy.
+/// Returns the path of a cgroup of this run below the root of the hierarchy.
 pub(crate) fn cgroup(name: &str) -> String {
     format!("/{}/{name}", slice_name(parent_id()))
 }
@@ -136,12 +136,12 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Starts a program in a new cgroup with this path, and waits until it listens on this port.
+    /// Starts a program in a new cgroup with this path, and waits until this port has a listener.
     pub(crate) fn start(cgroup: &str, port: u16, command: &Command) -> io::Result<Self> {
         let folder = probe::cgroup_root()?.join(cgroup.trim_start_matches('/'));
         fs::create_dir_all(&folder)?;
         let start = Instant::now();
-        // The program is there from its first instruction on.
+        // The program is in the cgroup from its first instruction on.
         let process = Command::new("sh")
             .args(["-c", r#"echo $$ > "$0" && exec "$@""#])
             .arg(folder.join("cgroup.procs"))
@@ -159,7 +159,8 @@ impl Service {
         Ok(service)
     }
 
-    /// The same in a unit of this run, with whom the metrics name for it: the only one that listens on this port.
+    /// As [`Service::start`], in a unit of this run and with the only listener on this port. Returns its labels as
+    /// well.
     pub(crate) fn start_unit(
         unit: &str,
         port: u16,
@@ -173,7 +174,7 @@ impl Service {
         Ok((service, name))
     }
 
-    /// The name of its first process, which the others share.
+    /// Returns the name of its first process, which the others share.
     pub(crate) fn comm(&self) -> io::Result<String> {
         let comm = fs::read_to_string(format!("/proc/{}/comm", self.process.id()))?;
         Ok(comm.trim_end().to_owned())
@@ -185,7 +186,7 @@ impl Service {
         Ok(kill(process, signal)?)
     }
 
-    /// Waits until it has ended, successfully. Returns how long it lived.
+    /// Waits for its successful exit. Returns how long it ran.
     pub(crate) fn wait(mut self) -> io::Result<Duration> {
         state::wait_for("the end of a service", || {
             Ok(self.process.try_wait()?.is_some())
@@ -201,7 +202,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // None is left unless the scenario failed.
+        // Nothing is left, unless the scenario failed.
         let left = fs::read_to_string(self.folder.join("cgroup.procs")).unwrap_or_default();
         for process in left.lines().filter_map(|line| line.parse().ok()) {
             let _ = kill(Pid::from_raw(process), Signal::SIGKILL);
@@ -210,7 +211,7 @@ impl Drop for Service {
     }
 }
 
-/// Where a program is: on the path, or where `cargo xtask setup` unpacks it.
+/// Returns the path of a program in `PATH`, or where `cargo xtask setup` unpacks it.
 pub(crate) fn find(program: &str) -> io::Result<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)

@@ -1,10 +1,10 @@
-//! What each plan sees of the truth: the one place for what a plan cannot see.
+//! What each plan sees of the truth, with all its limits in one place.
 //!
 //! | | `fentry`, `kprobe` | `tracepoint` since 6.6 | `tracepoint` before |
 //! | --- | --- | --- | --- |
 //! | closes, bytes, resets | all | all but MPTCP's | all but MPTCP's |
-//! | RSTs that answer a packet | all | since 6.10 all | of whole sockets |
-//! | `linger_interrupted` | as it is | as it is, in close(2) | by what its orphan becomes in the linger time |
+//! | RSTs that answer a packet | all | since 6.10 all | of full sockets |
+//! | `linger_interrupted` | as it is | as it is, in close(2) | by the fate of its orphan in the linger time |
 //! | time of a close that does not wait | always | always, up to its decision | always, up to its decision |
 //! | time of a close that waits | always | in close(2) only | never |
 //! | bytes an orphan begins with: the close does not wait | at its return | at its decision | at its decision |
@@ -12,7 +12,7 @@
 //!
 //! A close waits if `SO_LINGER` has it wait, whether or not there is anything to wait for.
 //!
-//! And what a host cannot see: see [`hides_threads`].
+//! See [`hides_threads`] for the limits of a host.
 
 use std::fs;
 use std::io;
@@ -32,40 +32,40 @@ use crate::truth::{ServiceTruth, TO_REMNANT, Truth};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sight {
     pub(crate) plan: Plan,
-    /// Whether it sees RSTs that answer packets for no whole socket.
+    /// Whether it sees RSTs that answer packets for which there is no full socket.
     sees_answers: bool,
-    /// How many of them it may not have counted: a soft interrupt that sends one may come upon the program itself, and
-    /// before 6.10 upon any kprobe.
+    /// Runs of programs skipped by the kernel, each of which may hide such an RST: the soft interrupt that sends one
+    /// may interrupt the program itself, and before 6.10 any kprobe.
     missed_answers: u64,
-    /// How many of them it counted for nobody.
+    /// RSTs for late data that it counted for nobody.
     nobodys_answers: u64,
     /// Whether close(2) releases the socket before it returns (since 6.6).
     pub(crate) release_in_close: bool,
 }
 
-/// Whether this host hides its first process from root, as managed virtual machines do with their
-/// agent: its kernel then runs no BPF program, of whatever kind, in the context of that process's
-/// threads, nor in a soft interrupt that strikes one. What ends an orphan there is not seen.
+/// Returns whether this host hides its first process from root, as managed virtual machines do with their agent. Its
+/// kernel then runs no BPF program of any kind in the threads of that process, nor in a soft interrupt that interrupts
+/// one, so ends of orphans there are not seen.
 pub(crate) fn hides_threads() -> bool {
     let denied = fs::read("/proc/1/io").err().map(|error| error.kind());
     geteuid().is_root() && denied == Some(io::ErrorKind::PermissionDenied)
 }
 
-/// Ends of orphans that were missing, and are forgiven since this was last asked.
+/// Missing ends of orphans, forgiven since the last [`take_forgiven`].
 static FORGIVEN: AtomicU64 = AtomicU64::new(0);
 
-/// Forgives that so many ends are missing: this host hides them.
+/// Forgives this many missing ends, which this host hides.
 pub(crate) fn forgive(ends: u64) {
     FORGIVEN.fetch_add(ends, Ordering::Relaxed);
 }
 
-/// How many were forgiven since this was last asked.
+/// Returns how many ends were forgiven since the last call.
 pub(crate) fn take_forgiven() -> u64 {
     FORGIVEN.swap(0, Ordering::Relaxed)
 }
 
 impl Sight {
-    /// The sight of a plan on the kernel of this release.
+    /// Returns the sight of a plan on the kernel of this release.
     pub(crate) fn new(plan: Plan, release: &str) -> Self {
         let mut numbers = release.split(|character: char| !character.is_ascii_digit());
         let mut next = || numbers.next().and_then(|number| number.parse().ok());
@@ -79,8 +79,7 @@ impl Sight {
         }
     }
 
-    /// The same, where the kernel says that it skipped so many runs of programs, and so much late data was counted
-    /// for nobody.
+    /// Sets the runs of programs that the kernel says it skipped, and the late data that was counted for nobody.
     pub(crate) fn with_missed(self, runs: u64, nobodys: u64) -> Self {
         Self {
             missed_answers: runs,
@@ -89,18 +88,19 @@ impl Sight {
         }
     }
 
-    /// Whether it sees every close return. If not, it counts those that do not wait when they are decided.
+    /// Returns whether it sees the return of every close. Otherwise it counts closes that do not wait at their
+    /// decision.
     pub(crate) fn sees_everything(self) -> bool {
         self.plan != Plan::Tracepoint
     }
 
-    /// Whether it sees closes return that wait, in close(2); and so tells those that were interrupted from those
-    /// that lingered to the end.
+    /// Returns whether it sees the return of closes that wait in close(2), and so can tell the interrupted ones from
+    /// those that lingered to the end.
     pub(crate) fn sees_interruptions(self) -> bool {
         self.sees_everything() || self.release_in_close
     }
 
-    /// What the plan is to count.
+    /// Returns what the plan must count.
     pub(crate) fn tally(self, truth: &Truth) -> Tally {
         let mut tally = self.resets(&truth.tally);
         if !self.sees_interruptions() {
@@ -115,7 +115,7 @@ impl Sight {
         tally
     }
 
-    /// A tally, with the RSTs that the plan sees.
+    /// Returns a tally with the RSTs that the plan sees.
     fn resets(self, tally: &Tally) -> Tally {
         let mut tally = tally.clone();
         if let Some(count) = tally.resets.remove(TO_REMNANT)
@@ -126,7 +126,7 @@ impl Sight {
         tally
     }
 
-    /// By how many the count of RSTs that answer late data may differ from these.
+    /// Returns by how many the count of RSTs that answer late data may differ.
     fn answers(self, tally: &Tally) -> Answers {
         let remnants = tally.resets.get(TO_REMNANT).copied().unwrap_or(0);
         let rare = remnants / RARE_OF;
@@ -136,7 +136,7 @@ impl Sight {
         }
     }
 
-    /// Whether it sees RSTs that answer packets for which there is no whole socket.
+    /// Returns whether it sees RSTs that answer packets for which there is no full socket.
     pub(crate) fn sees_answers(self) -> bool {
         self.sees_answers
     }
@@ -149,7 +149,7 @@ impl Sight {
         }
     }
 
-    /// How many of so many closes, which waited or did not, are to have a time.
+    /// Returns how many of these closes, which waited or did not, must have a time.
     fn expected_times(self, truth: &Truth, waited: bool, closes: u64) -> u64 {
         match (waited, self.sees_everything(), self.release_in_close) {
             (false, ..) | (true, true, _) => closes,
@@ -158,13 +158,13 @@ impl Sight {
         }
     }
 
-    /// What may be counted as lost: under `tracepoint`, the returns of closes that waited.
+    /// Returns whether this may be counted as lost: under `tracepoint`, the returns of closes that waited.
     pub(crate) fn may_lose(self, what: &str) -> bool {
         !self.sees_everything() && what == "return"
     }
 
-    /// Every difference between what was counted and what is true. None is good. `homeless` are the
-    /// orphans that found no place meanwhile.
+    /// Returns every difference between the counts and the truth. `homeless` are the orphans that found no place in the
+    /// table meanwhile.
     pub(crate) fn differences(
         self,
         truth: &Truth,
@@ -188,7 +188,7 @@ impl Sight {
         differences.0
     }
 
-    /// The identity 6, and the blocked times.
+    /// Checks identity 6, and the blocked times.
     fn times(self, truth: &Truth, counted: &Counted, differences: &mut Differences) {
         let mut all = 0;
         for waited in [false, true] {
@@ -205,25 +205,25 @@ impl Sight {
             }
             all += times.count;
         }
-        // Whatever else the label says.
+        // Whatever the other labels are.
         let labelled = counted.blocked.values().map(|times| times.count).sum();
         differences.compare("times of any kind", labelled, all);
     }
 }
 
-/// Of so many connections in `TIME_WAIT`, one may answer data twice: two CPUs find it before either has taken it out
-/// (`tcp_v4_rcv`, `inet_twsk_deschedule_put`). One of 262 did, in one run of some fifty on a busy host; all RSTs
-/// counted there were as many as the kernel's. Likewise, who closed may have been forgotten.
+/// Of this many connections in `TIME_WAIT`, one may answer data twice: two CPUs find it before either has removed it
+/// (`tcp_v4_rcv`, `inet_twsk_deschedule_put`). One of 262 did, in one run of some fifty on a busy host, where the total
+/// of RSTs counted matched the kernel's. Likewise, the closer of one may have been forgotten.
 const RARE_OF: u64 = 50;
 
-/// By how many RSTs that answer data the count may differ.
+/// Limits by which the count of RSTs that answer data may differ.
 #[derive(Clone, Copy, Default)]
 struct Answers {
     missed: u64,
     twice: u64,
 }
 
-/// Every difference between what each service was counted to close and what it closed.
+/// Returns every difference between the counts of each service and its closes.
 pub(crate) fn differences_of_services(sight: Sight, truth: &Truth, scrape: &Scrape) -> Vec<String> {
     let mut all = Vec::new();
     for ServiceTruth { name, tally } in &truth.services {
@@ -246,7 +246,7 @@ impl Differences {
         self.between(what, counted, (expected, expected));
     }
 
-    /// As `compare`, with the least and the most that are right.
+    /// As `compare`, for a range of correct values.
     pub(crate) fn between(
         &mut self,
         what: impl AsRef<str>,
@@ -307,7 +307,7 @@ impl Differences {
         }
     }
 
-    /// What was counted against the kernel's own counters.
+    /// Compares the counts with the kernel's own counters.
     fn identities(&mut self, counted: &Counted, truth: &Truth, any_outcome: u64) {
         let counters = &truth.counters;
         let of = |outcome| counted.tally.of(outcome).count;
@@ -318,7 +318,7 @@ impl Differences {
             self.0
                 .push(format!("{resets} resets counted, the kernel sent {sent}"));
         }
-        // MPTCP aborts subflows in ways of its own.
+        // MPTCP aborts subflows in its own ways.
         if any_outcome > 0 {
             return;
         }
@@ -344,13 +344,13 @@ impl Differences {
         );
     }
 
-    /// The sum of a histogram's times, by its buckets.
+    /// Checks the sum of a histogram against its buckets.
     pub(crate) fn histogram(&mut self, what: &str, times: &Histogram) {
         self.between(format!("{what}: sum in ns"), times.sum_ns, times.range());
     }
 
-    /// No close can have blocked for longer than the calls around it took; nor for less than it waited, if all have a
-    /// time.
+    /// Checks the blocked times: no close can have blocked for longer than the calls around it took, nor, if all have a
+    /// time, for less than it waited.
     fn blocked(&mut self, truth: &Truth, waited: bool, times: &Histogram, all: bool) {
         let called = truth.tally.of_those(waited);
         let least = if waited { truth.waited_ns } else { 0 };

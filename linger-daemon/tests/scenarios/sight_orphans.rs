@@ -11,12 +11,12 @@ use crate::sight::{Differences, Sight, hides_threads};
 use crate::truth::Truth;
 
 impl Sight {
-    /// The orphans that the plan is to count, whatever chance adds.
+    /// Returns the orphans that the plan must count, besides those that depend on chance.
     fn orphans(self, truth: &Truth) -> OrphanTally {
         let mut sum = truth.tally.orphans.clone();
         if !self.sees_interruptions() {
-            // It counts as lingered what was interrupted: in the scenarios the data, a message each,
-            // arrives in the linger time.
+            // It counts interrupted closes as lingered: in the scenarios their data, a message each, arrives within the
+            // linger time.
             let mut interrupted = OrphanTally::default();
             for _ in 0..truth.tally.of(Outcome::LingerInterrupted).count {
                 interrupted.delivered(UNACKED_MESSAGE);
@@ -24,7 +24,7 @@ impl Sight {
             sum = sum.since(&interrupted);
         }
         if !self.sees_everything() {
-            // What is outstanding when a close is decided: none of these waits.
+            // Outstanding when the close is decided: none of these closes waits.
             let Bound { orphans, bytes } = truth.acked_in_close;
             let delivered = FateTally {
                 count: orphans,
@@ -37,8 +37,8 @@ impl Sight {
         sum
     }
 
-    /// Those of the scenario among the orphans that found no place. Where orphans begin at the decision of a close, the
-    /// harness's own connections to the daemon leave some, too.
+    /// Returns the scenario's own among the orphans that found no place. Where orphans begin at the decision of a
+    /// close, the harness's own connections to the daemon leave some, too.
     fn homeless(
         self,
         expected: &OrphanTally,
@@ -59,7 +59,7 @@ impl Sight {
     }
 
     fn chance(self, truth: &Truth) -> Chance {
-        // All of those it takes for orphans in any case.
+        // It counts all of those as orphans in any case.
         if truth.acked_in_close.orphans > 0 && !self.sees_everything() {
             Chance::default()
         } else {
@@ -68,8 +68,8 @@ impl Sight {
     }
 }
 
-/// Every difference between the orphans counted and those that are true. `homeless` are those that
-/// found no place since the scenario began.
+/// Adds every difference between the orphans counted and the true ones. `homeless` are those that found no place since
+/// the scenario began.
 pub(crate) fn differences(
     sight: Sight,
     truth: &Truth,
@@ -111,21 +111,19 @@ pub(crate) fn differences(
     kernel(counted, truth, differences);
 }
 
-/// Where the host hides threads: what was counted, completed by the ends of orphans that it hid.
-/// They are few, and their beginnings were seen; everything else is to be compared as usual. Returns how many
-/// there are as well.
+/// Where the host hides threads, completes the counts with the ends of orphans that it hid: they are few, their
+/// beginnings were seen, and everything else must still agree. Returns the counts and how many ends were hidden.
 pub(crate) fn with_hidden_ends(
     sight: Sight,
     truth: &Truth,
     counted: &Counted,
 ) -> Option<(Counted, u64)> {
     const MOST: u64 = 3;
-    /// Of so many orphans that a scenario makes, one may be taken for another.
+    /// Scenarios with at least this many orphans may have one taken for another.
     const MANY: u64 = 100;
     let (mut expected, chance) = (sight.orphans(truth), sight.chance(truth));
     let orphans = &counted.tally.orphans;
-    // A record is given up when the next socket at its address leaves something behind, or taken
-    // for that one's.
+    // When the next socket at its address leaves something behind, a record is given up or taken for that socket's.
     let missing = Fate::ALL.iter().map(|fate| {
         let expected = expected.of(*fate).count;
         expected.saturating_sub(orphans.of(*fate).count)
@@ -166,12 +164,12 @@ pub(crate) fn with_hidden_ends(
     expected.delivered += orphans.bytes - expected.bytes;
     expected.bytes = orphans.bytes;
     let mut completed = counted.clone();
-    // How long they lived is not known.
+    // Their durations are not known.
     completed.lived = Histogram {
         count: expected.total().count,
         ..Histogram::default()
     };
-    // An RST that brought such an end about, or answered it, was as little seen.
+    // An RST that caused such an end, or answered it, was not seen either.
     let late = Cause::LateData.name();
     let answered = sight.tally(truth).resets.get(late).copied().unwrap_or(0);
     let resets = completed.tally.resets.entry(late.into());
@@ -183,7 +181,7 @@ pub(crate) fn with_hidden_ends(
     Some((completed, hidden))
 }
 
-/// The identity 5 at the end of all orphans, and "histogram count = orphans that ended".
+/// Checks identity 5 once all orphans have ended, and that the histogram's count is that of ended orphans.
 fn numbers(counted: &Counted, differences: &mut Differences) {
     let orphans = &counted.tally.orphans;
     differences.compare("orphans under way", counted.under_way.unsigned_abs(), 0);
@@ -197,7 +195,7 @@ fn numbers(counted: &Counted, differences: &mut Differences) {
     differences.histogram("times of orphans", &counted.lived);
 }
 
-/// The orphans counted, with those that found no place where they belong.
+/// Returns the orphans counted, with those that found no place under their fate.
 fn with_homeless(
     truth: &Truth,
     counted: &OrphanTally,
@@ -220,7 +218,7 @@ fn with_homeless(
     orphans
 }
 
-/// What was counted against the kernel's own counters.
+/// Compares the counts with the kernel's own counters.
 fn kernel(counted: &Counted, truth: &Truth, differences: &mut Differences) {
     if truth.places.is_some() {
         return;
@@ -233,8 +231,8 @@ fn kernel(counted: &Counted, truth: &Truth, differences: &mut Differences) {
     );
 }
 
-/// Fails if the totals of the host contradict one another: the identity 5 with what is still
-/// outstanding, which no metric tells, and the table's bound.
+/// Fails if the totals of the host contradict one another: identity 5 with the bytes still outstanding, which have no
+/// metric, and the bound of the table.
 pub(crate) fn check_totals(scrape: &Scrape) -> Result<()> {
     let Counted {
         tally,

@@ -1,4 +1,4 @@
-//! Closes by rarer interfaces, and ends that are no close.
+//! Closes by rarer interfaces, and ends of connections without a close.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
@@ -51,8 +51,7 @@ pub(crate) fn destroy(connection: Endpoints) -> io::Result<()> {
     connection.destroy()
 }
 
-/// The FIN is acknowledged only after the close: the kernel ends the orphan, with no RST of its
-/// own will.
+/// The FIN is acknowledged only after the close: the kernel ends the orphan, without an RST of its own accord.
 fn linger2_after_close(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let Pair { client, server } = exercise::pair_with_unacked(loopback)?;
     tcp::set_linger2(&client, -1)?;
@@ -69,7 +68,7 @@ fn orphan_quota(truth: &mut Truth) -> io::Result<()> {
     })
 }
 
-/// By a plan that does not see these closes return, the one that aborts is counted before it does.
+/// A plan that does not see these closes return counts the one that aborts before it does.
 fn orphan_quota_unseen(truth: &mut Truth) -> io::Result<()> {
     under_orphan_limit(truth, |limit, loopback, truth| {
         let close = ends::close_by_dup2;
@@ -77,7 +76,7 @@ fn orphan_quota_unseen(truth: &mut Truth) -> io::Result<()> {
     })
 }
 
-/// Runs a script that may set the host's limit of orphans, in a network namespace of its own.
+/// Runs a script that may set the host's limit of orphans, in its own network namespace.
 pub(crate) fn under_orphan_limit(
     truth: &mut Truth,
     script: impl FnOnce(OrphanLimit, &Loopback, &mut Truth) -> io::Result<()>,
@@ -89,7 +88,7 @@ pub(crate) fn under_orphan_limit(
     })
 }
 
-/// Both ends of an MPTCP connection, and the listener.
+/// Returns both ends of an MPTCP connection, and the listener.
 fn mptcp() -> io::Result<[Socket; 3]> {
     child::enter_network()?;
     let new = || Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP));
@@ -106,7 +105,7 @@ fn mptcp() -> io::Result<[Socket; 3]> {
     Ok([client, server, listener])
 }
 
-/// Each of the three has one subflow, which the kernel closes when MPTCP is done with it.
+/// Each of the three sockets has one subflow, which the kernel closes when MPTCP is done with it.
 const SUBFLOWS: u64 = 3;
 
 fn mptcp_graceful(truth: &mut Truth) -> io::Result<()> {

@@ -29,7 +29,7 @@ fn not_ready(lingerd: &Path, plan: Plan) -> Result<()> {
             "starting: the programs are not attached yet\n",
         )?;
     }
-    // Once it answers, it has dropped what it does not need.
+    // Once it answers, it has dropped the privileges that it does not need.
     let [answering] = &children(daemon.id())?[..] else {
         bail!("not one process answers");
     };
@@ -64,7 +64,7 @@ fn passwords(lingerd: &Path, plan: Plan) -> Result<()> {
     daemon.stop()
 }
 
-/// Halts the daemon before it has attached its programs, once there is a process to answer meanwhile.
+/// Stops the daemon before it attaches its programs, once it has a process to answer meanwhile.
 fn halt(daemon: &Daemon) -> Result<()> {
     wait_until("a process that answers", || {
         Ok(!children(daemon.id())?.is_empty())
@@ -93,7 +93,7 @@ fn expect(daemon: &Daemon, path: &str, status: u16, body: &str) -> Result<()> {
     Ok(())
 }
 
-/// The status of each process that this one has started.
+/// Returns the status of each child of this process.
 fn children(parent: u32) -> Result<Vec<String>> {
     let parent = format!("\nPPid:\t{parent}\n");
     let entries = fs::read_dir("/proc")?.flatten();

@@ -1,4 +1,4 @@
-//! What a scenario knows about its closes from the kernel itself, and passes to its parent.
+//! Facts about a scenario's closes, from the kernel itself, which it passes to its parent.
 
 use std::io;
 use std::time::Duration;
@@ -12,30 +12,31 @@ use crate::service::ServiceName;
 /// Everything that the metrics of a scenario's process are compared with.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Truth {
-    /// All closes, by the ioctls read just before each.
+    /// All closes, with the queues read by ioctl just before each.
     pub(crate) tally: Tally,
-    /// What services did of that, which are counted under names of their own.
+    /// The services' share of these, counted under names of their own.
     pub(crate) services: Vec<ServiceTruth>,
-    /// Time that the closes which waited under `SO_LINGER` together blocked at the least, nanoseconds.
+    /// Least time that all closes which waited under `SO_LINGER` blocked together, nanoseconds.
     pub(crate) waited_ns: u64,
-    /// Of those, the ones that did not run inside close(2) of the closer. What ends with its process does not wait.
+    /// Of the closes that waited, those that did not run inside the closer's close(2). Closes at the end of a process
+    /// do not wait.
     pub(crate) waited_not_by_close: u64,
-    /// Closes whose outcome depends on the kernel's timing: only their number is known, and that
-    /// the kernel's own threads make some of them.
+    /// Closes whose outcome depends on the kernel's timing: only their number is known. Kernel threads make some of
+    /// them.
     pub(crate) any_outcome: u64,
-    /// Changes of `TCPAbortOnData` that neither a close nor the loss of an orphan is the reason of:
-    /// late data with nothing left to deliver, linger2 after the FIN.
+    /// Increments of `TCPAbortOnData` that come neither from a close nor from the loss of an orphan: late data with
+    /// nothing left to deliver, linger2 after the FIN.
     pub(crate) late_aborts: u64,
-    /// Changes of `TCPAbortOnTimeout` that the loss of no orphan is the reason of.
+    /// Increments of `TCPAbortOnTimeout` that do not come from the loss of an orphan.
     pub(crate) late_timeouts: u64,
-    /// Orphans that timed out in another network namespace than that of the counters.
+    /// Orphans that timed out in a network namespace other than that of the counters.
     pub(crate) timed_out_elsewhere: u64,
-    /// Orphans that there are or are not, on top of those of the tally.
+    /// Orphans that may or may not occur, besides those of the tally.
     pub(crate) chance: Chance,
-    /// Closes whose data is acknowledged before they return: orphans only of a plan that does not look
-    /// then.
+    /// Closes whose data is acknowledged before they return: orphans only under a plan that does not look at the
+    /// return.
     pub(crate) acked_in_close: Bound,
-    /// How many orphans at most find a place in the kernel's table, if not all of them do.
+    /// Most orphans that fit in the orphan table, if not all of them do.
     pub(crate) places: Option<u64>,
     /// The kernel's own counters over the scenario.
     pub(crate) counters: Counters,
@@ -48,32 +49,32 @@ pub(crate) struct ServiceTruth {
     pub(crate) tally: Tally,
 }
 
-/// In a tally, the cause of RSTs that answer data for what `TIME_WAIT` keeps: `late_data`, where a plan sees them.
+/// In a tally, the cause of RSTs that answer data for a timewait socket: `late_data`, where a plan sees them.
 pub(crate) const TO_REMNANT: &str = "late_data, TIME_WAIT";
 
-/// The kernel waits in ticks, of which the first may be nearly over: no wait is shorter by more than
-/// this, the longest tick there is.
+/// Longest tick there is. The kernel waits in ticks, and the first may be nearly over: a wait may fall short by up to
+/// this.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 
 impl Truth {
-    /// States what a service closed.
+    /// States the closes of a service.
     pub(crate) fn service(&mut self, name: ServiceName, tally: Tally) {
         self.tally.add(&tally);
         self.services.push(ServiceTruth { name, tally });
     }
 
-    /// States that a close waited under `SO_LINGER` for no less than this.
+    /// States that a close waited under `SO_LINGER` for at least this time.
     pub(crate) fn waited(&mut self, time: Duration) {
         let least = time.saturating_sub(TICK);
         self.waited_ns += u64::try_from(least.as_nanos()).unwrap_or(u64::MAX);
     }
 
-    /// States that data came for what `TIME_WAIT` keeps of a connection that was closed, and was answered by an RST.
+    /// States that data for the timewait socket of a closed connection was answered by an RST.
     pub(crate) fn late_data_to_remnants(tally: &mut Tally, count: u64) {
         *tally.resets.entry(TO_REMNANT.into()).or_default() += count;
     }
 
-    /// Adds the closes and orphans that another thread or process knows of.
+    /// Adds the closes and orphans recorded by another thread or process.
     pub(crate) fn add(&mut self, other: &Self) {
         self.tally.add(&other.tally);
         self.chance.least.add(other.chance.least);
@@ -81,7 +82,7 @@ impl Truth {
     }
 }
 
-/// Counters of TCP in this network namespace, of `/proc/net/netstat` and `/proc/net/snmp`.
+/// Counters of TCP in a network namespace, from `/proc/net/netstat` and `/proc/net/snmp`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Counters {
     /// `TcpExtTCPAbortOnData`.
@@ -94,17 +95,17 @@ pub(crate) struct Counters {
     pub(crate) abort_on_memory: u64,
     /// `TcpExtTCPAbortOnTimeout`.
     pub(crate) abort_on_timeout: u64,
-    /// `TcpOutRsts`: RSTs of the host's own will, and those that answer a segment.
+    /// `TcpOutRsts`: RSTs of the host's own accord, and those that answer a segment.
     pub(crate) out_resets: u64,
 }
 
 impl Counters {
-    /// The counters now, of the thread's network namespace.
+    /// Reads the counters of the calling thread's network namespace.
     pub(crate) fn read() -> io::Result<Self> {
         Self::read_in("/proc/thread-self")
     }
 
-    /// The same of the network namespace of a process.
+    /// Reads the counters of the network namespace of a process.
     pub(crate) fn read_of(pid: u32) -> io::Result<Self> {
         Self::read_in(&format!("/proc/{pid}"))
     }
@@ -123,7 +124,7 @@ impl Counters {
     }
 }
 
-/// A number of a table that has a line of names above each line of numbers.
+/// Returns a number of a table that has a line of names above each line of numbers.
 fn column(table: &str, group: &str, name: &str) -> io::Result<u64> {
     let mut lines = table.lines().filter(|line| line.starts_with(group));
     let (names, numbers) = (lines.next(), lines.next());

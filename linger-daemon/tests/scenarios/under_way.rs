@@ -1,4 +1,5 @@
-//! Orphans that have not ended: what they have left shows at once, whether or not their close was seen to return.
+//! Orphans that have not ended: the bytes that they left show at once, whether or not the return of their close was
+//! seen.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +20,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::new(
     Script::Daemon(orphan_under_way),
 )];
 
-/// The orphans under way of this process, and the bytes that all of its closes left behind.
+/// Returns the active orphans of this process, and the bytes that all its closes left.
 fn left(scrape: &Scrape, comm: &str) -> [u64; 2] {
     ["linger_orphans_active", "linger_orphaned_bytes_total"]
         .map(|metric| sum(scrape, metric, |sample| sample.label("comm") == comm))
@@ -33,7 +34,7 @@ fn orphan_under_way(lingerd: &Path, plan: Plan) -> Result<()> {
     let one = exercise::pair_with_unacked(&loopback)?;
     let Pair { client, server } = exercise::pair_with_unacked(&loopback)?;
     tcp::close(one.client)?;
-    // By the plan `tracepoint` no one sees this close return.
+    // Under `tracepoint`, the return of this close is not seen.
     close_by_dup2(client)?;
     let bytes = 2 * MESSAGE as u64;
     expect(&daemon, &[2, bytes], left)?;

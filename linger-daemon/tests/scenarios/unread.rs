@@ -32,7 +32,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("unread_after_reset", Script::Connections(after_reset)),
 ];
 
-/// A pair whose client has a message to read.
+/// Returns a pair whose client has an unread message.
 fn pair_with_unread(loopback: &Loopback) -> io::Result<Pair> {
     let pair = loopback.pair()?;
     tcp::send(&pair.server, MESSAGE)?;
@@ -45,7 +45,7 @@ fn abort(truth: &mut Truth, Pair { client, server }: Pair) -> io::Result<()> {
     exercise::close_reset(&mut truth.tally, server)
 }
 
-/// A FIN is no data.
+/// A FIN is not data.
 fn fin_only(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let Pair { client, server } = loopback.pair()?;
     truth.tally.close(server, Outcome::Graceful)?;
@@ -93,7 +93,7 @@ fn after_shutdown_write(loopback: &Loopback, truth: &mut Truth) -> io::Result<()
     abort(truth, pair)
 }
 
-/// A byte that was read out of band only is unread all the same, though no ioctl says so.
+/// A byte read only out of band still counts as unread, although no ioctl reports it.
 fn urgent_byte(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let Pair { client, server } = loopback.pair()?;
     server.send_out_of_band(b"!")?;
@@ -101,7 +101,7 @@ fn urgent_byte(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     state::wait_for("the urgent byte", || {
         match client.recv_out_of_band(&mut byte) {
             Ok(bytes) => Ok(bytes == 1),
-            // Not there yet.
+            // It has not arrived yet.
             Err(error) if error.raw_os_error() == Some(nix::libc::EINVAL) => Ok(false),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(error),
@@ -116,7 +116,7 @@ fn urgent_byte(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     exercise::close_reset(&mut truth.tally, server)
 }
 
-/// The peer's RST leaves what came before it to be read; the close throws it away.
+/// The peer's RST leaves the data before it readable; the close discards it.
 fn after_reset(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let Pair { client, server } = pair_with_unread(loopback)?;
     exercise::abort(

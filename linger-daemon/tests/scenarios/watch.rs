@@ -1,5 +1,5 @@
-//! `lingerd watch`: every close that is asked for is told, as it was, and no other; what cannot be told
-//! is counted.
+//! `lingerd watch`: every close that the filter selects is reported as it was, and no other; closes that cannot be
+//! reported are counted.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -38,16 +38,16 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("recent_after_flood", Script::Daemon(recent_after_flood)).by_plan_only(),
 ];
 
-/// What the exercise says it has done.
+/// The exercise's report of a kind.
 #[derive(Deserialize)]
 struct Done {
     tally: Tally,
 }
 
-/// What was told of closes: how many, and bytes unsent and unacknowledged, by outcome.
-type Told3 = BTreeMap<String, [u64; 3]>;
+/// Reported closes: their number, and bytes unsent and unacknowledged, by outcome.
+type Totals = BTreeMap<String, [u64; 3]>;
 
-/// Every kind of close is told with its outcome and its bytes, every orphan with its fate.
+/// Every kind of close is reported with its outcome and its bytes, every orphan with its fate.
 fn kinds(lingerd: &Path, plan: Plan) -> Result<()> {
     netns::in_own(|| {
         let options = ["--plan", plan.name(), "--comm", "lingerd"];
@@ -64,7 +64,7 @@ fn kinds(lingerd: &Path, plan: Plan) -> Result<()> {
         for done in &done {
             all.add(&done.tally);
         }
-        let mut expected: Told3 = all
+        let mut expected: Totals = all
             .closes
             .iter()
             .map(|(outcome, closes)| {
@@ -81,11 +81,11 @@ fn kinds(lingerd: &Path, plan: Plan) -> Result<()> {
         if !sight.sees_everything()
             && let Some([aborted, ..]) = expected.remove("linger2_aborted")
         {
-            // WatchEvent before it aborts, and, as nothing is left behind, not corrected.
+            // Reported before it aborts and, as nothing is left behind, not corrected.
             expected.entry("graceful".to_owned()).or_default()[0] += aborted;
         }
         watching.expect(|told| {
-            let mut found = Told3::new();
+            let mut found = Totals::new();
             let mut unread = 0;
             for close in closes(told).filter(|close| close.connection.pid == pid) {
                 let numbers = found.entry(close.outcome.clone()).or_default();
@@ -119,13 +119,13 @@ fn kinds(lingerd: &Path, plan: Plan) -> Result<()> {
     })
 }
 
-/// What the plan sees on this kernel.
+/// Returns the sight of a plan on this kernel.
 pub(crate) fn sight(plan: Plan) -> Result<Sight> {
     let release = uname()?.release().to_string_lossy().into_owned();
     Ok(Sight::new(plan, &release))
 }
 
-/// What closes turned out to be that had been told as graceful.
+/// Returns the final outcomes of closes that had been reported as graceful.
 fn corrections(told: &[WatchEvent], pid: u32) -> impl Iterator<Item = &str> {
     told.iter().filter_map(move |told| match told {
         WatchEvent::Correction(close) if close.connection.pid == pid => {
@@ -136,7 +136,7 @@ fn corrections(told: &[WatchEvent], pid: u32) -> impl Iterator<Item = &str> {
 }
 
 fn same_ends(told: &[WatchEvent], pid: u32, all: &Tally, sees_returns: bool) -> Result<()> {
-    let mut found = Told3::new();
+    let mut found = Totals::new();
     for end in ends(told).filter(|end| end.connection.pid == pid) {
         let numbers = found.entry(end.fate.clone()).or_default();
         let more = [1, end.unsent.into(), end.unacked.into()];
@@ -148,14 +148,14 @@ fn same_ends(told: &[WatchEvent], pid: u32, all: &Tally, sees_returns: bool) -> 
         let numbers = [ended.count, ended.unsent, ended.unacked];
         (fate.clone(), numbers)
     });
-    let expected: Told3 = expected.collect();
-    let count = |ends: &Told3| ends.values().map(|numbers| numbers[0]).sum::<u64>();
+    let expected: Totals = expected.collect();
+    let count = |ends: &Totals| ends.values().map(|numbers| numbers[0]).sum::<u64>();
     let missing = count(&expected).checked_sub(count(&found));
-    // Closes that wait, and whose return is not seen, are told when their orphans have ended.
+    // Closes that wait, and whose return is not seen, are reported when their orphans have ended.
     let late = if sees_returns { 0 } else { 2 };
     match missing {
         Some(missing @ 1..) if missing <= late => Ok(()),
-        // An end may go unseen.
+        // One end may go unseen.
         Some(missing @ 1..) if hides_threads() && missing <= late + 1 => {
             forgive(missing - late);
             Ok(())
@@ -167,7 +167,7 @@ fn same_ends(told: &[WatchEvent], pid: u32, all: &Tally, sees_returns: bool) -> 
     }
 }
 
-/// Outcome, port, unit and name are filters, applied together.
+/// Outcome, port, unit and name are filters, which apply together.
 fn filters(lingerd: &Path, plan: Plan) -> Result<()> {
     netns::in_own(|| {
         let cgroup = Cgroup::new(&format!("watch-{}.service", plan.name()))?;
@@ -186,7 +186,7 @@ fn filters(lingerd: &Path, plan: Plan) -> Result<()> {
         let pair = loopback.pair()?;
         tcp::close(pair.client)?;
         tcp::close(pair.server)?;
-        // SAFETY: it does nothing but call the kernel.
+        // SAFETY: it only makes system calls.
         unsafe {
             cgroup.bear(c"watched by nam", || {
                 let pair = loopback.pair()?;
@@ -217,7 +217,7 @@ fn filters(lingerd: &Path, plan: Plan) -> Result<()> {
     })
 }
 
-/// What loses data is told, at once or at the end of its orphan; and what blocks for long.
+/// Closes that lose data are reported, at once or at the end of their orphan; so are those that block for long.
 fn lost(lingerd: &Path, plan: Plan) -> Result<()> {
     const BYTES: usize = 5000;
     netns::in_own(|| {
@@ -230,7 +230,7 @@ fn lost(lingerd: &Path, plan: Plan) -> Result<()> {
         let mut lost = start(&["--lost"])?;
         let mut blocked = start(&["--blocked", "300ms"])?;
 
-        // All arrives, and is read.
+        // All data arrives, and is read.
         let pair = loopback.pair()?;
         tcp::send(&pair.client, BYTES)?;
         tcp::close(pair.client)?;
@@ -265,7 +265,7 @@ fn lost(lingerd: &Path, plan: Plan) -> Result<()> {
 
         lost.expect(|told| {
             let unread: Vec<_> = closes(told).map(|close| close.unread).collect();
-            // The server that resets the orphan has not read what came.
+            // The server that resets the orphan has not read what it received.
             ensure!(unread.first() == Some(&5000), "{told:?}");
             let mut left_behind = closes(told).filter(|close| close.left > 0);
             let close = left_behind.next().context("no close left anything")?;
@@ -282,7 +282,7 @@ fn lost(lingerd: &Path, plan: Plan) -> Result<()> {
             ensure!(left_behind.next().is_none(), "{told:?}");
             Ok(())
         })?;
-        // What blocks waits.
+        // A close that blocks waits.
         if !sight(plan)?.sees_interruptions() {
             return blocked.expect(|told| {
                 ensure!(told.is_empty(), "{told:?}, whose time is not known");
@@ -303,7 +303,7 @@ fn lost(lingerd: &Path, plan: Plan) -> Result<()> {
     })
 }
 
-/// `CAP_DAC_READ_SEARCH`, `CAP_SYS_PTRACE`, `CAP_CHECKPOINT_RESTORE`: what reading the programs of others takes.
+/// `CAP_DAC_READ_SEARCH`, `CAP_SYS_PTRACE`, `CAP_CHECKPOINT_RESTORE`: needed to read the programs of other users.
 const READING: [u32; 3] = [2, 19, 40];
 
 /// The stack leads to the call of close, by name.
@@ -314,7 +314,7 @@ fn stack(lingerd: &Path, plan: Plan) -> Result<()> {
         let options = ["--plan", plan.name(), "--port", &port, "--stack"];
         let watching = Watching::start(lingerd, &[&options[..], &["--count", "1"]].concat())?;
         let pair = loopback.pair()?;
-        // It has said that it watches before it gives them up.
+        // It says that it watches before it drops the others.
         wait_until("a watch with few capabilities", || {
             Ok(watching.expect_capabilities(&READING).is_ok())
         })?;
@@ -330,8 +330,8 @@ fn stack(lingerd: &Path, plan: Plan) -> Result<()> {
     })
 }
 
-/// Beside a lingerd that keeps its programs, watching takes none of its own; places that are given up,
-/// however, are free again; and all are told the same.
+/// Beside a lingerd that keeps its programs, watching loads none of its own; places that are released become free
+/// again; and all watchers see the same closes.
 fn beside(lingerd: &Path, plan: Plan) -> Result<()> {
     netns::in_own(|| {
         let pinned = Pinned::new()?;
@@ -396,10 +396,10 @@ fn beside(lingerd: &Path, plan: Plan) -> Result<()> {
     })
 }
 
-/// The time after which the place of one that was killed is free, with some for a slow machine.
+/// Time after which the place of a killed watcher is free, with a margin for a slow machine.
 const FREE: Duration = Duration::from_secs(60);
 
-/// What comes too fast is counted, and said.
+/// Events that come too fast are counted as missed, and the number is reported.
 fn flood(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
     // More than fit in a ring.
     let pairs = (settings.load / 20).clamp(5000, 20_000);
@@ -425,14 +425,14 @@ fn flood(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
         println!("flood: {pairs} pairs, {told} closes told, {missed} missed");
         ensure!(told > 0, "nothing was told");
         let all = told + missed == 2 * pairs && missed > 0;
-        // Stopped for too long, it did not watch any more, and says so.
+        // Stopped for too long, it no longer watched, and says so.
         let lapsed = errors.contains("did not watch") && told + missed < 2 * pairs;
         ensure!(all || lapsed, "{told} told, {missed} missed: {errors}");
         Ok(())
     })
 }
 
-/// More costly closes than the daemon keeps in mind leave it room for the next, once it has looked.
+/// A flood of costly closes leaves room for the next one once the daemon has read it.
 fn recent_after_flood(lingerd: &Path, plan: Plan) -> Result<()> {
     const FLOOD: usize = 2000;
     let daemon = Daemon::start(lingerd, plan, &[])?;
@@ -445,7 +445,7 @@ fn recent_after_flood(lingerd: &Path, plan: Plan) -> Result<()> {
     daemon.stop()
 }
 
-/// Closes so many connections of which so many bytes were not read.
+/// Closes this many connections with this many unread bytes each.
 fn close_unread(closes: usize, unread: u8) -> Result<()> {
     netns::in_own(|| {
         let loopback = Loopback::new(Family::V4)?;
@@ -460,7 +460,7 @@ fn close_unread(closes: usize, unread: u8) -> Result<()> {
     })
 }
 
-/// The bytes unread of the costly closes of this process that a daemon has in mind, the latest first.
+/// Returns the unread bytes of this process's costly closes that a daemon lists as recent, the latest first.
 fn recent(daemon: &Daemon) -> Result<Vec<u64>> {
     let live: Value = serde_json::from_str(&http::body(daemon.address(), "/live.json")?)?;
     let recent = live["recent"].as_array().context("nothing recent")?;
@@ -470,7 +470,7 @@ fn recent(daemon: &Daemon) -> Result<Vec<u64>> {
         .collect()
 }
 
-/// The number in the last line.
+/// Returns the number in the last line.
 fn missed(errors: &str) -> Option<u64> {
     let words: Vec<_> = errors.lines().last()?.split(' ').collect();
     let at = words.iter().position(|word| *word == "lines")?;

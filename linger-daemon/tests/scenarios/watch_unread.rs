@@ -1,4 +1,4 @@
-//! `lingerd watch` whose lines no one reads: it ends all the same when it is told to.
+//! `lingerd watch` whose output is not read: it still ends when asked to.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -18,9 +18,9 @@ use crate::watching::Watching;
 pub(crate) const SCENARIOS: &[Scenario] =
     &[Scenario::new("watch_unread", Script::Daemon(unread)).once()];
 
-/// Closes, whose lines are more than a pipe has room for.
+/// Closes, whose lines do not fit in a pipe.
 const CLOSES: usize = 1000;
-/// How long they are watched where a time is set.
+/// Value of `--duration` where it is set.
 const DURATION: &str = "5s";
 
 fn unread(lingerd: &Path, plan: Plan) -> Result<()> {
@@ -31,7 +31,7 @@ fn unread(lingerd: &Path, plan: Plan) -> Result<()> {
 
         let (mut watching, stdout) = Watching::start_unread(lingerd, &options)?;
         close()?;
-        // A pipe fills in no time.
+        // Far longer than the pipe takes to fill.
         thread::sleep(Duration::from_secs(1));
         watching.expect_capabilities(&[])?;
         watching.signal(Signal::SIGINT)?;
@@ -44,7 +44,7 @@ fn unread(lingerd: &Path, plan: Plan) -> Result<()> {
     })
 }
 
-/// Expects its end, and that there was more to read than it could write.
+/// Expects its end, and that the pipe has held only a part of the lines.
 fn expect_end(watching: &mut Watching, mut stdout: ChildStdout) -> Result<()> {
     watching.expect_end()?;
     let mut text = String::new();

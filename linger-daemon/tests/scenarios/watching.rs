@@ -15,10 +15,10 @@ use nix::unistd::Pid;
 
 use crate::daemon::wait_until;
 
-/// How long attaching, or a line, may take on a slow machine.
+/// Longest time to attach, or for a line, on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The process.
+/// A running `lingerd watch`, killed when dropped.
 pub(crate) struct Watching {
     process: Child,
     lines: Receiver<String>,
@@ -41,7 +41,7 @@ impl Watching {
         Ok(watching)
     }
 
-    /// The same, without reading its lines.
+    /// As [`Watching::start`], without reading its lines.
     pub(crate) fn start_unread(lingerd: &Path, options: &[&str]) -> Result<(Self, ChildStdout)> {
         let mut process = Command::new(lingerd)
             .args(["watch", "--json"])
@@ -60,7 +60,7 @@ impl Watching {
             ensure!(length > 0, "lingerd watch ended: {errors}");
         }
         let errors = thread::spawn(move || {
-            // What is not text is no message of lingerd.
+            // Messages of lingerd are text.
             let _ = stderr.read_to_string(&mut errors);
             errors
         });
@@ -73,20 +73,19 @@ impl Watching {
         Ok((watching, stdout))
     }
 
-    /// Waits for its end, whoever reads its lines.
+    /// Waits for its end, whether or not its lines are read.
     pub(crate) fn expect_end(&mut self) -> Result<()> {
         wait_until("the end of lingerd watch", || {
             Ok(self.process.try_wait()?.is_some())
         })
     }
 
-    /// Its process id.
+    /// Returns its process ID.
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// Expects that no thread of it has capabilities but these, by their numbers, and `CAP_BPF` where that is
-    /// needed to read maps.
+    /// Expects its threads to have no capabilities but these, by number, and `CAP_BPF` where reading maps needs it.
     pub(crate) fn expect_capabilities(&self, most: &[u32]) -> Result<()> {
         const CAP_BPF: u32 = 39;
         let most = most
@@ -104,7 +103,7 @@ impl Watching {
         Ok(())
     }
 
-    /// Reads lines until what was told so far is as it should be; then it must stay so for a while.
+    /// Reads lines until the events so far are as they should be; they must then stay so for a while.
     pub(crate) fn expect(&mut self, wrong: impl Fn(&[WatchEvent]) -> Result<()>) -> Result<()> {
         const STAYS: Duration = Duration::from_millis(300);
         let begun = Instant::now();
@@ -122,7 +121,7 @@ impl Watching {
         }
     }
 
-    /// All that was told so far.
+    /// Returns all events so far.
     pub(crate) fn told(&self) -> &[WatchEvent] {
         &self.told
     }
@@ -134,7 +133,7 @@ impl Watching {
         )?)
     }
 
-    /// Waits for its end; how that was, what was told, and what it wrote to stderr.
+    /// Waits for its end. Returns its exit status, all events, and what it wrote to stderr.
     pub(crate) fn end(mut self) -> Result<(ExitStatus, Vec<WatchEvent>, String)> {
         while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
             self.told.push(serde_json::from_str(&line)?);
@@ -150,13 +149,13 @@ impl Watching {
 
 impl Drop for Watching {
     fn drop(&mut self) {
-        // After its end there is nothing to end, which is no error worth telling.
+        // After its end the process is gone; that is no error.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// The closes among what was told.
+/// Returns the closes among the events.
 pub(crate) fn closes(told: &[WatchEvent]) -> impl Iterator<Item = &Close> {
     told.iter().filter_map(|told| match told {
         WatchEvent::Close(close) => Some(close),
@@ -164,7 +163,7 @@ pub(crate) fn closes(told: &[WatchEvent]) -> impl Iterator<Item = &Close> {
     })
 }
 
-/// The ends of orphans among what was told.
+/// Returns the ends of orphans among the events.
 pub(crate) fn ends(told: &[WatchEvent]) -> impl Iterator<Item = &End> {
     told.iter().filter_map(|told| match told {
         WatchEvent::Orphan(end) => Some(end),

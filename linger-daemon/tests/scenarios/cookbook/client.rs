@@ -1,4 +1,4 @@
-//! Clients of the cases' servers: they know what they got, and how it ended.
+//! Clients of the cases' servers, which know what they received and how their connection ended.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -14,11 +14,10 @@ use socket2::{Domain, Socket, Type};
 use super::PORT;
 use crate::scenario::Settings;
 
-/// How long a read may take before it counts as an error: the kernel repeats what was lost after
-/// seconds only.
+/// Time after which a read fails: the kernel takes seconds to retransmit what was lost.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How the server ended a connection, as the client sees it.
+/// How the server ended a connection, as seen by the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// By a FIN.
@@ -39,15 +38,14 @@ impl Client {
         Ok(Self(socket))
     }
 
-    /// Connects and sends this.
+    /// Connects and sends a request.
     pub(super) fn ask(request: &[u8]) -> io::Result<Self> {
         let client = Self::connect()?;
         client.send(request)?;
         Ok(client)
     }
 
-    /// As `ask`, but no data of an answer reaches the client until it is to [`Client::hear`]: so
-    /// does a slow path, or one with a gap.
+    /// As [`Client::ask`], but drops all data until [`Client::hear`], like a slow path or one with a gap.
     pub(super) fn ask_deaf(request: &[u8]) -> io::Result<Self> {
         let client = Self::connect()?;
         tcp::drop_data(&client.0)?;
@@ -64,7 +62,7 @@ impl Client {
         tcp::accept_data(&self.0)
     }
 
-    /// Reads until this has come. Returns how many bytes that took.
+    /// Reads until `end` has arrived. Returns the number of bytes read.
     pub(super) fn read_until(&self, end: &[u8]) -> io::Result<u64> {
         let mut answer = Vec::new();
         while !answer.ends_with(end) {
@@ -75,7 +73,7 @@ impl Client {
         Ok(answer.len() as u64)
     }
 
-    /// Reads to the end of the connection: how many bytes came, and how it ended.
+    /// Reads to the end of the connection. Returns the number of bytes, and how it ended.
     pub(super) fn read(&self) -> io::Result<(u64, End)> {
         let mut part = [0; 16384];
         let mut bytes = 0;
@@ -91,7 +89,7 @@ impl Client {
         }
     }
 
-    /// Reads what came to the FIN that must end it, and closes. Returns how many bytes came.
+    /// Reads up to the FIN, which must end it, and closes. Returns the number of bytes.
     pub(super) fn read_whole(self, tally: &mut Tally) -> io::Result<u64> {
         let (bytes, end) = self.read()?;
         if end != End::Fin {
@@ -101,8 +99,7 @@ impl Client {
         Ok(bytes)
     }
 
-    /// Waits for the RST that must end it, reads what came before, and closes. Returns how many bytes
-    /// came.
+    /// Waits for the RST, which must end it, reads what came before, and closes. Returns the number of bytes.
     pub(super) fn read_reset(self, tally: &mut Tally) -> io::Result<u64> {
         state::wait_for_state(&self.0, TcpState::Close)?;
         let (bytes, end) = self.read()?;
@@ -114,7 +111,7 @@ impl Client {
     }
 }
 
-/// Asks by so many clients, one after another, as [`Client::ask_deaf`] does.
+/// Sends the request from `clients` clients, one after another, as [`Client::ask_deaf`] does.
 pub(super) fn ask_all_deaf(
     settings: Settings,
     clients: u64,
@@ -127,7 +124,7 @@ pub(super) fn ask_all_deaf(
     (0..clients).map(ask).collect()
 }
 
-/// Waits until so many sockets of the server's port are in the state.
+/// Waits until `number` sockets of the server's port are in the state.
 pub(super) fn wait_for_servers(state: TcpState, number: u64) -> io::Result<()> {
     let (local, wanted) = (format!(":{PORT:04X}"), format!("{:02X}", state as u8));
     state::wait_for(&format!("{number} servers in {state:?}"), || {
@@ -143,9 +140,9 @@ pub(super) fn wait_for_servers(state: TcpState, number: u64) -> io::Result<()> {
     })
 }
 
-/// Lets data through to all of them: each with what its closed server has in its queue.
+/// Lets data through to all clients. Returns each with the send queue of its closed server.
 ///
-/// All at once, as the kernel repeats ever more rarely.
+/// All at once, as the kernel retransmits at ever longer intervals.
 pub(super) fn hear_all(clients: Vec<Client>) -> io::Result<Vec<(Client, Queues)>> {
     let queues = clients
         .iter()

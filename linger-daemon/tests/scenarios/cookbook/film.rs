@@ -1,4 +1,4 @@
-//! What is counted, from moment to moment, while the cases run: what the recipes' pictures show.
+//! Counts from moment to moment while the cases run, for the recipes' pictures.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,8 +25,8 @@ const PACE: u64 = 100;
 /// Pause between scrapes.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Runs every case whose name contains the filter, under the best plan there is, and writes what was
-/// counted into a file, as JSON.
+/// Runs every case whose name contains the filter, under the best plan that is possible, and writes the counts to a
+/// file, as JSON.
 pub(crate) fn make(options: &Options, file: &Path) -> Result<()> {
     let check = Check::run(&options.lingerd, None)?;
     let plan = Plan::ALL
@@ -56,7 +56,7 @@ fn film(options: &Options, plan: Plan, name: &str, settings: Settings) -> Result
         let camera = scope.spawn(|| {
             let (start, mut frames) = (Instant::now(), Vec::new());
             loop {
-                // One more after the end.
+                // One more frame after the end.
                 let last = done.load(Ordering::Acquire);
                 let seconds = start.elapsed().as_secs_f64();
                 frames.push(frame(seconds, &daemon.scrape()?));
@@ -80,7 +80,7 @@ fn film(options: &Options, plan: Plan, name: &str, settings: Settings) -> Result
     Ok(frames)
 }
 
-/// What a scrape says of the case's services.
+/// Returns the samples of the case's services in a scrape.
 fn frame(seconds: f64, scrape: &Scrape) -> Value {
     let ending = format!("-{}.service", std::process::id());
     let samples = scrape.0.iter().filter_map(|sample| {

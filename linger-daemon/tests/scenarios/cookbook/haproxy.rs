@@ -1,4 +1,4 @@
-//! `HAProxy`: `option nolinger`, and what it does to the connections that it opened itself.
+//! `HAProxy`: `option nolinger`, and its effect on the connections that it opened itself.
 
 use std::fs;
 use std::io;
@@ -19,7 +19,7 @@ use crate::scenario::Settings;
 use crate::service::{self, Service, ServiceName};
 use crate::truth::Truth;
 
-/// Connections of every phase.
+/// Connections in each phase.
 const CLIENTS: u64 = 20;
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 
@@ -31,7 +31,7 @@ struct Proxy {
 }
 
 impl Proxy {
-    /// Runs it in a unit, with this below its defaults.
+    /// Runs it in a unit, with `config` below its defaults.
     fn start(unit: &str, config: &str) -> io::Result<Self> {
         let program = service::find("haproxy")?;
         let folder = tempfile::tempdir()?;
@@ -61,11 +61,11 @@ impl Proxy {
         })
     }
 
-    /// Has it end, when no connection is left. Returns its name and what it closed.
+    /// Has it exit once no connection is left. Returns its name and its closes.
     fn end(self, numbers: &[(Outcome, u64)]) -> io::Result<(ServiceName, Tally)> {
         self.service.ask_to_end(Signal::SIGUSR1)?;
         let life = self.service.wait()?;
-        // At its start it makes a socket of each family that there is, to try it.
+        // At its start it tries out a socket of each available family.
         let families = ["/proc/net/tcp", "/proc/net/tcp6"];
         let tried = families.iter().filter(|table| Path::new(table).exists());
         let tried = tried.count() as u64;
@@ -75,7 +75,7 @@ impl Proxy {
     }
 }
 
-/// Clients to which no answer has got through yet when their connection has been idle for too long.
+/// Clients that have received none of the answer when their connection times out as idle.
 pub(super) fn nolinger(settings: Settings, truth: &mut Truth) -> io::Result<()> {
     let config = |option| {
         format!(
@@ -118,8 +118,8 @@ pub(super) fn nolinger(settings: Settings, truth: &mut Truth) -> io::Result<()> 
     Ok(())
 }
 
-/// A server behind `HAProxy` that leaves closing to it: that is an RST, whatever the options, which
-/// spares `HAProxy` the `TIME_WAIT`.
+/// A server behind `HAProxy` that lets it close first: `HAProxy` resets, whatever the options, which spares it the
+/// `TIME_WAIT`.
 pub(super) fn server_side(settings: Settings, truth: &mut Truth) -> io::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let config = format!(
@@ -140,7 +140,7 @@ backend servers
         server.read_until(b"\r\n\r\n")?;
         server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?;
         server.read_reset(&mut truth.tally)?;
-        // An answer may be acknowledged after the close.
+        // The answer may be acknowledged after the close.
         truth.chance.most.count(client.read_until(b"ok")?);
         truth.tally.close(client.0, Outcome::Graceful)?;
     }

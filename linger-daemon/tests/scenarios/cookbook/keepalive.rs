@@ -1,4 +1,4 @@
-//! The keep-alive race: clients use a connection again just after the server has closed it for idleness.
+//! The keep-alive race: clients reuse a connection just after the server has closed it as idle.
 
 use std::io::{self, ErrorKind};
 
@@ -15,14 +15,14 @@ use crate::truth::{Counters, Truth};
 pub(super) const CLIENTS: u64 = 20;
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 
-/// The server closes, and then each client sends its next request: an RST answers, as for a proxy that says 502.
+/// The server closes, then each client sends its next request: an RST answers, for which a proxy would return 502.
 pub(super) fn server_closes(settings: Settings, truth: &mut Truth) -> io::Result<()> {
     let clients = ask(settings, truth)?;
     let before = Counters::read()?.out_resets;
     wait_for_servers(TcpState::FinWait2, CLIENTS)?;
     for client in clients {
         client.send(REQUEST)?;
-        // The RST is no ECONNRESET here: the FIN came before.
+        // The RST causes no ECONNRESET here, as the FIN came before.
         state::wait_for_state(&client.0, TcpState::Close)?;
         let again = client.send(REQUEST).map_err(|error| error.kind());
         if again != Err(ErrorKind::BrokenPipe) {
@@ -33,7 +33,7 @@ pub(super) fn server_closes(settings: Settings, truth: &mut Truth) -> io::Result
     expect_resets(before, CLIENTS, true)
 }
 
-/// The clients give up first.
+/// The clients close first.
 pub(super) fn clients_close(settings: Settings, truth: &mut Truth) -> io::Result<()> {
     let before = Counters::read()?.out_resets;
     for client in ask(settings, truth)? {
@@ -50,14 +50,14 @@ pub(super) fn clients_close(settings: Settings, truth: &mut Truth) -> io::Result
     expect_resets(before, CLIENTS, false)
 }
 
-/// Clients that have been answered, by an `x`, and keep their connections.
+/// Returns clients that have an answer, `x`, and keep their connections.
 fn ask(settings: Settings, truth: &mut Truth) -> io::Result<Vec<Client>> {
     let mut answered = Bound::default();
     let clients = (0..CLIENTS).map(|_| {
         settings.pause();
         let client = Client::ask(REQUEST)?;
         let length = client.read_until(b"\r\n\r\nx")?;
-        // The kernel may put the acknowledgement off until after the close.
+        // The kernel may delay the acknowledgement until after the close.
         answered.count(length);
         Ok(client)
     });

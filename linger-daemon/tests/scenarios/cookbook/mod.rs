@@ -1,6 +1,6 @@
-//! The cases of the cookbook (docs/cookbook): real servers close in the way that a recipe is about,
-//! and then in the way that it advises. What is counted is compared with what the clients saw and, of
-//! Python's servers, with what the kernel told them just before each close.
+//! The cases of the cookbook (docs/cookbook): real servers close in the way that a recipe is about, and then in the
+//! way that it advises. The counts are compared with what the clients saw and, for servers in Python, with what the
+//! kernel told them just before each close.
 //!
 //! `cargo xtask lab cookbook` runs the same cases, at a pace to be watched, for the recipes' pictures.
 
@@ -81,19 +81,19 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         .needs(&[Need::Python]),
 ];
 
-/// Free, as each case has a network namespace of its own.
+/// Free, as each case has its own network namespace.
 const PORT: u16 = 8080;
 
-/// States what the closes of an outcome threw away together.
+/// States the total that the closes of an outcome discarded.
 fn discard(tally: &mut Tally, outcome: Outcome, lost: Queues) {
     let closes = tally.closes.entry(outcome.name().into()).or_default();
     closes.unsent += lost.unsent;
     closes.unacked += lost.unacked;
 }
 
-/// Expects that the kernel has answered each of so many clients by an RST since it had sent so many, or none of them.
+/// Expects the kernel to have answered each client with an RST since `before`, or none of them.
 ///
-/// A busy kernel may repeat a segment, and answer what it repeats.
+/// A busy kernel may retransmit a segment, and answer that too.
 fn expect_resets(before: u64, clients: u64, each: bool) -> io::Result<()> {
     let sent = Counters::read()?.out_resets - before;
     if (sent >= clients) == each {
@@ -103,7 +103,7 @@ fn expect_resets(before: u64, clients: u64, each: bool) -> io::Result<()> {
     }
 }
 
-/// The error of a client that saw something else than the recipe says.
+/// Returns the error of a client that saw something other than the recipe says.
 fn unexpected(what: impl fmt::Debug) -> io::Error {
     io::Error::other(format!("a client saw {what:?}"))
 }

@@ -17,9 +17,9 @@ use crate::scenario::Settings;
 use crate::service::{self, Service, ServiceName};
 use crate::truth::Truth;
 
-/// Connections of every phase.
+/// Connections in each phase.
 const CLIENTS: u64 = 20;
-/// Bytes that nginx reads at first (`client_header_buffer_size`).
+/// Bytes of nginx's first read (`client_header_buffer_size`).
 const FIRST_READ: u64 = 1024;
 
 /// A running nginx.
@@ -30,7 +30,7 @@ struct Nginx {
 }
 
 impl Nginx {
-    /// Runs it in a unit, with this in its `http` block, and a file `page` of so many bytes.
+    /// Runs it in a unit, with `http` in its `http` block, and a file `page` of `page` bytes.
     fn start(unit: &str, http: &str, page: usize) -> io::Result<Self> {
         let program = service::find("nginx")?;
         let folder = tempfile::tempdir()?;
@@ -48,7 +48,7 @@ impl Nginx {
         })
     }
 
-    /// Has it end, when no connection is left. Returns its name and what it closed.
+    /// Has it exit once no connection is left. Returns its name and its closes.
     fn end(self, numbers: &[(Outcome, u64)]) -> io::Result<(ServiceName, Tally)> {
         self.service.ask_to_end(Signal::SIGQUIT)?;
         let life = self.service.wait()?;
@@ -62,8 +62,8 @@ fn path(folder: &Path) -> String {
     folder.display().to_string()
 }
 
-/// An upload without a length, too large for nginx, which answers with a page on that before it has
-/// read it all. A deploy turns `lingering_close` off.
+/// An upload without a length, too large for nginx, which answers with an error page before it has read everything. A
+/// deploy turns `lingering_close` off.
 pub(super) fn lingering_close(settings: Settings, truth: &mut Truth) -> io::Result<()> {
     const PAGE: usize = 20_000;
     const BODY: usize = 30_000;
@@ -99,7 +99,7 @@ pub(super) fn lingering_close(settings: Settings, truth: &mut Truth) -> io::Resu
     let nginx = Nginx::start(&unit, &http("off"), PAGE)?;
     for _ in 0..CLIENTS {
         settings.pause();
-        // Nothing of the answer is on its way to the program when the RST overtakes it.
+        // The client has received none of the answer when the RST overtakes it.
         let lost = Client::ask_deaf(&request)?.read_reset(&mut truth.tally)?;
         if lost > 0 {
             return Err(unexpected(lost));
@@ -120,7 +120,7 @@ pub(super) fn lingering_close(settings: Settings, truth: &mut Truth) -> io::Resu
     Ok(())
 }
 
-/// Clients that take nothing of a long answer until nginx has lost its patience.
+/// Clients that take nothing of a long answer until nginx times out.
 pub(super) fn timed_out(settings: Settings, truth: &mut Truth) -> io::Result<()> {
     const PAGE: usize = 8 << 20;
     const REQUEST: &[u8] = b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -136,7 +136,7 @@ pub(super) fn timed_out(settings: Settings, truth: &mut Truth) -> io::Result<()>
     };
     let ask = || ask_all_deaf(settings, CLIENTS, REQUEST);
 
-    // What is in the queue is left to the kernel, which goes on: the client gets a part, and a FIN.
+    // The kernel goes on delivering what is in the queue: the client gets a part, and a FIN.
     let nginx = Nginx::start(&unit("slow"), &http("off"), PAGE)?;
     let clients = ask()?;
     wait_for_servers(TcpState::FinWait1, CLIENTS)?;
@@ -166,10 +166,10 @@ pub(super) fn timed_out(settings: Settings, truth: &mut Truth) -> io::Result<()>
     Ok(())
 }
 
-/// What was in the servers' queues just before they closed.
+/// Returns the servers' send queues just before they closed.
 fn last_queues(clients: &[Client]) -> io::Result<Vec<Queues>> {
-    /// Of a server's queue: the latest look, and the latest of two that were alike. One at the very
-    /// moment of the close may be of neither before nor after it.
+    /// Views of a server's queue: the latest, and the latest of two that agreed. One taken in the very moment of the
+    /// close may show neither the state before nor the one after.
     #[derive(Clone, Copy, Default)]
     struct Seen {
         latest: Queues,
@@ -195,8 +195,8 @@ fn last_queues(clients: &[Client]) -> io::Result<Vec<Queues>> {
     Ok(seen.iter().map(|seen| seen.twice).collect())
 }
 
-/// Clients that use a connection again just after nginx has closed it for idleness: an RST answers,
-/// for the service that closed.
+/// Clients that reuse a connection just after nginx has closed it as idle: an RST answers, counted for the service that
+/// closed.
 pub(super) fn keepalive_timeout(settings: Settings, truth: &mut Truth) -> io::Result<()> {
     let http = |seconds| {
         format!(

@@ -14,7 +14,7 @@ use crate::scenario::Settings;
 use crate::service::{self, Service, ServiceName};
 use crate::truth::Truth;
 
-/// Listens at a port, and keeps idle connections for so many milliseconds.
+/// Listens on a port, and keeps idle connections for this many milliseconds.
 const SCRIPT: &str = "
 const http = require('http');
 const [port, timeout] = process.argv.slice(2).map(Number);
@@ -49,8 +49,8 @@ impl Server {
         })
     }
 
-    /// Has it end, when no connection is left. Returns its name and what it closed: connections by this outcome, and
-    /// the listener.
+    /// Has it exit once no connection is left. Returns its name and its closes: connections with this outcome, and the
+    /// listener.
     fn end(self, outcome: Outcome) -> io::Result<(ServiceName, Tally)> {
         self.service.ask_to_end(Signal::SIGTERM)?;
         let life = self.service.wait()?;
@@ -59,8 +59,8 @@ impl Server {
     }
 }
 
-/// Clients that use a connection again just after Node has closed it for idleness: an RST answers,
-/// for the service that closed.
+/// Clients that reuse a connection just after Node has closed it as idle: an RST answers, counted for the service that
+/// closed.
 pub(super) fn keepalive_timeout(settings: Settings, truth: &mut Truth) -> io::Result<()> {
     let node = Server::start(&unit("node"), 1_000)?;
     keepalive::server_closes(settings, truth)?;
@@ -70,7 +70,7 @@ pub(super) fn keepalive_timeout(settings: Settings, truth: &mut Truth) -> io::Re
 
     let node = Server::start(&unit("node-longer"), 75_000)?;
     keepalive::clients_close(settings, truth)?;
-    // It answers a FIN by its own before it closes.
+    // It answers a FIN with its own before it closes.
     let (name, tally) = node.end(Outcome::AlreadyClosed)?;
     truth.service(name, tally);
     Ok(())

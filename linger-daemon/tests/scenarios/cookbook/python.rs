@@ -1,4 +1,4 @@
-//! Servers in Python, each closing in one way and then in a better one.
+//! Servers in Python, each of which closes in one way and then in a better one.
 
 use std::fs;
 use std::io;
@@ -21,9 +21,9 @@ use crate::truth::Truth;
 
 /// The servers.
 const SERVERS: &str = include_str!("servers.py");
-/// What clients ask.
+/// Request of the clients.
 const REQUEST: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
-/// Length of the answer.
+/// Length of the answer, bytes.
 const ANSWER: u64 = 20_019;
 
 /// A running server.
@@ -33,7 +33,7 @@ pub(super) struct Server {
     folder: TempDir,
 }
 
-/// What it wrote down of a close.
+/// A close as the server wrote it down.
 #[derive(Deserialize)]
 struct Line {
     outcome: String,
@@ -43,13 +43,12 @@ struct Line {
 }
 
 impl Server {
-    /// Runs one of [`SERVERS`] in a unit, with these numbers, and waits until it runs and someone
-    /// listens.
+    /// Runs one of [`SERVERS`] in a unit, with these numbers, and waits until it runs and its port has a listener.
     fn start(unit: String, case: &str, numbers: &[u64]) -> io::Result<Self> {
         Self::start_in(tempfile::tempdir()?, unit, case, numbers)
     }
 
-    /// As `start`, with this folder for its files.
+    /// As `start`, with `folder` for its files.
     pub(super) fn start_in(
         folder: TempDir,
         unit: String,
@@ -78,13 +77,13 @@ impl Server {
         })
     }
 
-    /// Waits until it has all that its case begins with.
+    /// Waits until it has everything that its case starts with.
     fn wait_until_ready(&self) -> io::Result<()> {
         let file = self.folder.path().join("closes.ready");
         state::wait_for("the server to be ready", || Ok(file.exists()))
     }
 
-    /// Waits for its end. Returns its name, and what it wrote down of its closes.
+    /// Waits for its end. Returns its name, and the closes that it wrote down.
     pub(super) fn end(self) -> io::Result<(ServiceName, Tally)> {
         let life = self.service.wait()?;
         let mut tally = Tally::default();
@@ -105,14 +104,14 @@ impl Server {
     }
 }
 
-/// What a close leaves of an answer none of which got through.
+/// Left by a close when nothing of the answer was acknowledged.
 const WHOLE_ANSWER: Queues = Queues {
     unsent: 0,
     unacked: ANSWER,
     unread: 0,
 };
 
-/// A server that answers an upload when it has seen the head of it.
+/// A server that answers an upload as soon as it has the head of the request.
 pub(super) fn early_answer(settings: Settings, truth: &mut Truth) -> io::Result<()> {
     const CLIENTS: u64 = 20;
     const BODY: usize = 20_000;
@@ -125,7 +124,7 @@ pub(super) fn early_answer(settings: Settings, truth: &mut Truth) -> io::Result<
         for _ in 0..CLIENTS {
             settings.pause();
             let client = Client::ask(&request)?;
-            // The answer came before the RST: Linux lets it be read all the same.
+            // The answer came before the RST, and Linux still lets the client read it.
             let got = if reads {
                 client.read_whole(&mut truth.tally)?
             } else {
@@ -141,13 +140,13 @@ pub(super) fn early_answer(settings: Settings, truth: &mut Truth) -> io::Result<
     Ok(())
 }
 
-/// A service that sends each message over a connection of its own, and wants no `TIME_WAIT` of it.
+/// A service that sends each message over its own connection, and wants no `TIME_WAIT`.
 pub(super) fn linger_zero(settings: Settings, truth: &mut Truth) -> io::Result<()> {
     const MESSAGES: u64 = 20;
     for (name, waits) in [("sender", false), ("sender-waits", true)] {
         let sink = Loopback::at(SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)))?;
         if !waits {
-            // The path loses what is sent at first.
+            // The path loses the first transmissions.
             tcp::drop_data(sink.listener())?;
         }
         let numbers = [MESSAGES, settings.pace, waits.into()];
@@ -170,7 +169,7 @@ pub(super) fn linger_zero(settings: Settings, truth: &mut Truth) -> io::Result<(
     Ok(())
 }
 
-/// A server of one thread that lingers, with clients to which nothing gets through.
+/// A single-threaded server that lingers, with clients that receive nothing.
 pub(super) fn event_loop(_: Settings, truth: &mut Truth) -> io::Result<()> {
     const CLIENTS: u64 = 4;
     for (name, seconds) in [("loop", LINGER.as_secs()), ("loop-unlingering", 0)] {
@@ -202,7 +201,7 @@ pub(super) fn after_close(settings: Settings, truth: &mut Truth) -> io::Result<(
     wait_for_servers(TcpState::FinWait1, CLIENTS)?;
     let (name, tally) = server.end()?;
     truth.service(name, tally);
-    // All from now on, as the kernel repeats ever more rarely.
+    // All at once, as the kernel retransmits at ever longer intervals.
     for (_, client) in (0..).zip(&clients).filter(|(number, _)| takes(*number)) {
         client.hear()?;
     }
@@ -244,7 +243,7 @@ fn take(truth: &mut Truth, client: Client) -> io::Result<()> {
     }
 }
 
-/// A server that is told to end with work in hand: it just exits, or ends that first.
+/// A server asked to end with work in hand: it exits at once, or finishes the work first.
 pub(super) fn shutdown(settings: Settings, truth: &mut Truth) -> io::Result<()> {
     const BUSY: u64 = 12;
     const QUEUED: u64 = 8;
@@ -283,7 +282,7 @@ pub(super) fn shutdown(settings: Settings, truth: &mut Truth) -> io::Result<()> 
     Ok(())
 }
 
-/// A server whose kernel asks silent peers whether they are there.
+/// A server whose kernel sends keep-alive probes to silent peers.
 pub(super) fn keepalive(settings: Settings, truth: &mut Truth) -> io::Result<()> {
     const CLIENTS: u64 = 10;
     let server = Server::start(unit("patient"), "keepalive", &[CLIENTS])?;
@@ -297,7 +296,7 @@ pub(super) fn keepalive(settings: Settings, truth: &mut Truth) -> io::Result<()>
         tcp::drop_all(&client.0)?;
     }
     let (name, tally) = server.end()?;
-    // A timer resets: for the unit, and for no process.
+    // A timer resets: counted for the unit, and for no process.
     let mut by_timer = Tally::default();
     by_timer.reset(Cause::Keepalive, CLIENTS);
     let timer = ServiceName {

@@ -1,7 +1,7 @@
 """The servers of the cookbook's cases.
 
-Arguments: the case, the port, a file, and numbers. Into the file goes, a line each, how every close is
-expected to end, and what the kernel said of the connection's queues just before it.
+Arguments: the case, the port, a file, and numbers. Each close writes a line to the file: its expected outcome,
+and the connection's queues as the kernel reported them just before it.
 """
 
 import fcntl
@@ -29,7 +29,7 @@ def ioctl(connection, what):
 
 
 def tell(outcome, connection):
-    """Writes down what a close finds. No FIN may be in the queue yet, or nothing else."""
+    """Records the queues before a close. They may hold no FIN, unless they hold nothing else."""
     outstanding, unsent, unread = (
         ioctl(connection, what) for what in (SIOCOUTQ, SIOCOUTQNSD, FIONREAD)
     )
@@ -48,7 +48,7 @@ def wait_until(reached):
 
 
 def read_to_end(connection):
-    """Until the peer's FIN, or its RST."""
+    """Reads until the peer's FIN, or its RST."""
     try:
         while connection.recv(65536):
             pass
@@ -57,7 +57,7 @@ def read_to_end(connection):
 
 
 def close_after_peer(connection):
-    """What the cookbook advises: the peer has all there is once its own end comes."""
+    """Closes as the cookbook advises: the peer has everything once its own FIN arrives."""
     connection.shutdown(socket.SHUT_WR)
     read_to_end(connection)
     connection.close()
@@ -79,7 +79,7 @@ def close_listener(listener):
 
 
 def early_answer(connections, head, length, reads):
-    """Answers when it has read the head, and then reads the rest or does not."""
+    """Answers after reading the head, then reads the rest or does not."""
     listener = listen()
     for _ in range(connections):
         connection, _ = listener.accept()
@@ -95,7 +95,7 @@ def early_answer(connections, head, length, reads):
 
 
 def linger_zero(connections, pause, waits):
-    """Sends messages, over a connection each."""
+    """Sends messages, each over its own connection."""
     for _ in range(connections):
         time.sleep(pause / 1000)
         connection = socket.create_connection(("127.0.0.1", port))
@@ -108,7 +108,7 @@ def linger_zero(connections, pause, waits):
 
 
 def event_loop(connections, seconds):
-    """Closes, after its answer, from its one thread."""
+    """Closes after its answer, in its only thread."""
     listener = listen()
     for _ in range(connections):
         connection, _ = listener.accept()
@@ -124,7 +124,7 @@ def event_loop(connections, seconds):
 
 
 def after_close(connections, waits):
-    """Closes when it has answered, or when its peer has closed."""
+    """Closes after its answer, or after its peer has closed."""
     listener = listen()
     for _ in range(connections):
         connection, _ = listener.accept()
@@ -138,7 +138,7 @@ def after_close(connections, waits):
 
 
 def shutdown(busy, queued, length, drains):
-    """Is told to end with requests that it has not read, and connections that it has not accepted."""
+    """Gets SIGTERM with requests that it has not read, and connections that it has not accepted."""
     told = []
     signal.signal(signal.SIGTERM, lambda *_: told.append(True))
     listener = listen()
@@ -168,7 +168,7 @@ def shutdown(busy, queued, length, drains):
 
 
 def keepalive(connections):
-    """Has the kernel ask peers that say nothing whether they are there."""
+    """Has the kernel probe silent peers (SO_KEEPALIVE)."""
     listener = listen()
     accepted = []
     for _ in range(connections):
@@ -187,7 +187,7 @@ def keepalive(connections):
 
 
 def close_notify(connections, waits):
-    """Ends TLS sessions, by its `close_notify`, and closes at once or when the client's has come."""
+    """Ends TLS sessions with a `close_notify`, and closes at once or after the client's has arrived."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(path + ".pem")
     listener = listen()

@@ -1,4 +1,4 @@
-//! TLS: the `close_notify` by which a client answers the server's comes after the server's close.
+//! TLS: the client's `close_notify`, in answer to the server's, arrives after the server's close.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -53,7 +53,7 @@ pub(super) fn close_notify(settings: Settings, truth: &mut Truth) -> io::Result<
     Ok(())
 }
 
-/// What a client is set to that trusts this certificate.
+/// Returns the configuration of a client that trusts this certificate.
 fn trusting(certificate: &CertificateDer<'static>) -> io::Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     roots.add(certificate.clone()).map_err(io::Error::other)?;
@@ -65,8 +65,8 @@ fn trusting(certificate: &CertificateDer<'static>) -> io::Result<Arc<ClientConfi
     Ok(Arc::new(config))
 }
 
-/// Asks, reads the answer and the `close_notify` behind it, and sends one: if `late`, when the server has closed and
-/// knows that its FIN has come.
+/// Sends a request, reads the answer and the `close_notify` after it, and sends its own: if `late`, only once the
+/// server has closed and has its FIN acknowledged.
 fn answer_close_notify(
     socket: Socket,
     config: Arc<ClientConfig>,

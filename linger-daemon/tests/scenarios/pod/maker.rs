@@ -1,4 +1,4 @@
-//! The process that makes a pod, with what a container runtime does for one.
+//! The process that makes a pod, as a container runtime does.
 
 use std::collections::HashSet;
 use std::env;
@@ -31,7 +31,7 @@ const CAPABILITIES: [Capability; 3] = [
     Capability::CAP_NET_ADMIN,
 ];
 
-/// What container runtimes refuse to those who have no other capabilities.
+/// System calls that container runtimes refuse without further capabilities.
 const REFUSED: &[libc::c_long] = &[
     libc::SYS_acct,
     libc::SYS_add_key,
@@ -73,7 +73,7 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_vhangup,
 ];
 
-/// Makes the pod: tells the id of the one in it, and ends as that does.
+/// Makes the pod: prints the ID of its process, and returns that process's exit code.
 pub(crate) fn run(order: &[&str]) -> Result<i32> {
     let [processes, lingerd, arguments @ ..] = order else {
         bail!("usage: pod PROCESSES LINGERD ARGUMENTS");
@@ -103,8 +103,8 @@ pub(crate) fn run(order: &[&str]) -> Result<i32> {
         .with_context(|| format!("it ended with {status}"))
 }
 
-/// Moves to a root that shows what the container does: the program with its libraries, the
-/// configuration, sysfs, and the host's cgroups.
+/// Moves to a root with what the container has: the program with its libraries, the configuration, sysfs, and the
+/// host's cgroups.
 fn enter_root(lingerd: &Path, uses_kprobes: bool) -> Result<()> {
     const ROOT: &str = "/run";
     let tracefs = Path::new(probe::TRACEFS[0]);
@@ -151,7 +151,7 @@ fn enter_root(lingerd: &Path, uses_kprobes: bool) -> Result<()> {
     Ok(())
 }
 
-/// Shows a file or a folder of the host at a place of the pod, to be read only.
+/// Mounts a file or a folder of the host in the pod, read-only.
 fn show(what: &Path, at: &Path) -> nix::Result<()> {
     let none = None::<&Path>;
     mount(
@@ -165,7 +165,7 @@ fn show(what: &Path, at: &Path) -> nix::Result<()> {
     mount(none, at, none, read_only, none)
 }
 
-/// Those of the image are linked into the program; here they may not be.
+/// Mounts libraries: the program in the image is linked statically, this one may not be.
 fn show_libraries(folder: &Path, at: &Path) -> Result<()> {
     if let Some(parent) = at.parent() {
         fs::create_dir_all(parent)?;
@@ -179,13 +179,13 @@ fn show_libraries(folder: &Path, at: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What only a process in the namespace of processes can do, and what is done last.
+/// Does what only a process in the new PID namespace can do, and what comes last.
 fn enter_pod() -> io::Result<()> {
     mount_proc()?;
     keep_capabilities()
 }
 
-/// The processes of the pod, and the settings of the kernel, to be read only.
+/// Mounts the pod's processes, and the settings of the kernel read-only.
 fn mount_proc() -> nix::Result<()> {
     let none = None::<&Path>;
     let guarded = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
@@ -193,7 +193,7 @@ fn mount_proc() -> nix::Result<()> {
     show(Path::new("/proc/sys"), Path::new("/proc/sys"))
 }
 
-/// Gives up all other capabilities, for ever.
+/// Drops all other capabilities for good.
 fn keep_capabilities() -> io::Result<()> {
     let keep = HashSet::from(CAPABILITIES);
     let drop_others = || {
