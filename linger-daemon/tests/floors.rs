@@ -1,4 +1,4 @@
-//! Which module of the daemon may use which: each only those on the floors below it.
+//! Layers of the daemon's modules: each module may use only those on the floors below it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
-/// The modules of the crate, the lowest first. Those of one floor do not use each other.
+/// The modules of the crate, the lowest first. Modules on one floor do not use each other.
 const FLOORS: &[&[&str]] = &[
     &[
         "memory",
@@ -30,13 +30,13 @@ const FLOORS: &[&[&str]] = &[
     &["cli"],
 ];
 
-/// The names from the root of the crate to a module.
+/// The path of a module from the root of the crate, by names.
 type Module = Vec<String>;
 
-/// A module and another that it names.
+/// A module and another one that it names.
 type Use = (Module, Module);
 
-/// The source of each file of the library.
+/// Returns the source of each file of the library.
 fn sources() -> BTreeMap<Module, TokenStream> {
     let mut sources = BTreeMap::new();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -63,7 +63,7 @@ fn sources() -> BTreeMap<Module, TokenStream> {
     sources
 }
 
-/// All modules that are named in each file, by paths from `crate`, `self` or `super`.
+/// Returns all modules that each file names, by paths from `crate`, `self` or `super`.
 fn uses(sources: &BTreeMap<Module, TokenStream>) -> BTreeSet<Use> {
     let mut uses = BTreeSet::new();
     for (module, source) in sources {
@@ -103,7 +103,7 @@ fn paths(tokens: TokenStream, module: &[String], named: &mut Vec<Module>) {
                 };
                 if let Some(start) = start {
                     tree(&after[2..], start, named);
-                    // A further `super` goes on from there, not from this module.
+                    // A further `super` continues from there, not from this module.
                     rest = after;
                     while let [_, _, TokenTree::Ident(word), more @ ..] = rest
                         && is_separator(rest)
@@ -120,7 +120,7 @@ fn paths(tokens: TokenStream, module: &[String], named: &mut Vec<Module>) {
     }
 }
 
-/// Collects what a path comes to that has begun with this module.
+/// Collects the paths that continue from this module.
 fn tree(tokens: &[TokenTree], mut path: Module, named: &mut Vec<Module>) {
     match tokens {
         [TokenTree::Ident(name), rest @ ..] => {
@@ -155,15 +155,14 @@ fn parent(module: &[String]) -> Module {
     module[..module.len() - 1].to_vec()
 }
 
-/// A use as one between two modules of one parent; none if a module uses itself, what is in it, or what
-/// it is in.
+/// Returns a use as one between two modules of one parent; `None` if a module uses itself, a descendant or an ancestor.
 fn between_siblings((from, to): &Use) -> Option<Use> {
     let common = from.iter().zip(to).take_while(|(a, b)| a == b).count();
     let sibling = |module: &Module| Some(module.get(..=common)?.to_vec());
     Some((sibling(from)?, sibling(to)?))
 }
 
-/// The uses that are part of a circle: what is used leads back to its user.
+/// Returns the uses that are part of a cycle, in which the used module depends on its user.
 fn circles(uses: &BTreeSet<Use>) -> BTreeSet<Use> {
     let leads_to = |start: &Module, end: &Module| {
         let mut reached = BTreeSet::from([start]);

@@ -12,13 +12,13 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// How long an answer or an effect may take, on a slow machine.
+/// Longest time for an answer or an effect, on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What to do where there is none.
+/// Advice where there is no Chromium.
 pub(crate) const MISSING: &str = "there is no chromium: `cargo xtask setup --for test` installs it";
 
-/// A browser with one page at a time. It ends when dropped.
+/// A browser with one page at a time, ended when dropped.
 pub(crate) struct Browser {
     process: Child,
     orders: Option<ChildStdin>,
@@ -30,7 +30,7 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// Starts one in the network namespace of the calling thread; none if there is no Chromium.
+    /// Starts one in the network namespace of the calling thread. Returns `None` if there is no Chromium.
     pub(crate) fn start() -> Result<Option<Self>> {
         let Some(chromium) = chromium() else {
             return Ok(None);
@@ -74,7 +74,7 @@ impl Browser {
         }))
     }
 
-    /// Opens a page of its own, as wide as told, for people who like it dark or not.
+    /// Opens a new page of this width, in the dark or the light colour scheme.
     pub(crate) fn open(&mut self, url: &str, width: u32, dark: bool) -> Result<()> {
         self.session = Value::Null;
         let page = self.call("Target.createTarget", &json!({ "url": "about:blank" }))?;
@@ -99,7 +99,7 @@ impl Browser {
         Ok(())
     }
 
-    /// The value of an expression in the page.
+    /// Returns the value of an expression in the page.
     pub(crate) fn evaluate(&mut self, expression: &str) -> Result<Value> {
         let order = json!({ "expression": expression, "returnByValue": true });
         let done = self.call("Runtime.evaluate", &order)?;
@@ -111,7 +111,7 @@ impl Browser {
     /// Waits until an expression is true.
     pub(crate) fn wait_for(&mut self, expression: &str) -> Result<()> {
         let started = Instant::now();
-        // While a page is being loaded, there may be nothing to ask.
+        // A page that is still loading may have nothing to evaluate.
         while !matches!(self.evaluate(expression), Ok(Value::Bool(true))) {
             if started.elapsed() > PATIENCE {
                 let state = self.evaluate("document.getElementById('state')?.textContent");
@@ -125,7 +125,7 @@ impl Browser {
         Ok(())
     }
 
-    /// What the console of the page says: errors, exceptions, whatever the policy refused.
+    /// Returns what the page's console reports: errors, exceptions, violations of the content security policy.
     pub(crate) fn complaints(&self) -> Vec<String> {
         let told = [
             "Runtime.exceptionThrown",
@@ -161,7 +161,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // It ends with the pipe. What does not, is ended.
+        // It ends with the pipe; kill it if it does not.
         drop(self.orders.take());
         let started = Instant::now();
         while matches!(self.process.try_wait(), Ok(None)) {
@@ -174,7 +174,7 @@ impl Drop for Browser {
     }
 }
 
-/// The program, if it is on the path.
+/// Returns the path of Chromium, if it is in `PATH`.
 pub(crate) fn chromium() -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     let mut files = env::split_paths(&path).map(|folder| folder.join("chromium"));

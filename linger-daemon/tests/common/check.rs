@@ -1,4 +1,4 @@
-//! What the daemon says of the plans on this kernel.
+//! The daemon's check of the plans on this kernel.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,16 +7,16 @@ use anyhow::{Context as _, Result};
 use linger_ebpf::Plan;
 use serde::Deserialize;
 
-/// What `lingerd check --json` says.
+/// The report of `lingerd check --json`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Check {
     /// Release of the kernel.
     pub(crate) kernel: String,
-    /// Every plan that was asked of.
+    /// Every plan that was checked.
     pub(crate) plans: Vec<PlanCheck>,
 }
 
-/// What it says of one plan.
+/// The report on one plan.
 #[derive(Debug, Deserialize)]
 pub(crate) struct PlanCheck {
     pub(crate) plan: String,
@@ -26,7 +26,7 @@ pub(crate) struct PlanCheck {
 }
 
 impl Check {
-    /// Asks the daemon's binary of a plan, or of every one. (Its exit code says whether any is usable.)
+    /// Checks one plan, or all, with the daemon's binary. (Its exit code says whether any is usable.)
     pub(crate) fn run(lingerd: &Path, plan: Option<Plan>) -> Result<Self> {
         let plan = plan.map_or("auto", Plan::name);
         let output = Command::new(lingerd)
@@ -39,7 +39,7 @@ impl Check {
         })
     }
 
-    /// Why this plan is not usable, if it is not.
+    /// Returns why this plan is not usable, if it is not.
     pub(crate) fn refused(&self, plan: Plan) -> Option<String> {
         let check = self.plans.iter().find(|check| check.plan == plan.name());
         match check {

@@ -1,4 +1,4 @@
-//! What runs where, as `tests/expected.toml` says it, and whether a run agrees.
+//! Contents of `tests/expected.toml`: what runs where, and how a run may differ.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,16 +6,16 @@ use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 use wildmatch::WildMatch;
 
-/// The file.
+/// Text of the file.
 const FILE: &str = include_str!("../expected.toml");
 
-/// All that is written down.
+/// The parsed file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Expected {
     /// The name of every scenario.
     scenarios: BTreeSet<String>,
-    /// The machines, by the names under which tests are told where they run.
+    /// The machines, by the name that a run gets with `--environment`.
     environments: BTreeMap<String, Environment>,
 }
 
@@ -23,7 +23,7 @@ pub(crate) struct Expected {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Environment {
-    /// The plans that the kernel offers. Others it refuses.
+    /// The plans that the kernel offers; it refuses all others.
     pub(crate) plans: Vec<String>,
     /// Needs that it does not meet, and why.
     #[serde(default)]
@@ -33,21 +33,21 @@ pub(crate) struct Environment {
     known_failures: Vec<KnownFailure>,
 }
 
-/// Pairs that fail for a reason that is known.
+/// Pairs that fail for a known reason.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct KnownFailure {
     plans: Vec<String>,
-    /// Names, in which `*` stands for anything.
+    /// Name patterns, in which `*` stands for anything.
     scenarios: Vec<String>,
     pub(crate) reason: String,
-    /// How many of them fail at the most in a run by one plan, where which they are is a matter of chance.
+    /// Most failures in a run under one plan, where chance decides which pairs fail.
     #[serde(default)]
     pub(crate) at_most: Option<usize>,
 }
 
 impl Expected {
-    /// What is written down.
+    /// Reads the file.
     pub(crate) fn read() -> Result<Self> {
         Self::parse(FILE).context("tests/expected.toml")
     }
@@ -56,7 +56,7 @@ impl Expected {
         Ok(toml::from_str(text)?)
     }
 
-    /// What is written down of the machine with this name.
+    /// Returns what the file says of the machine with this name.
     pub(crate) fn environment(&self, name: &str) -> Result<Environment> {
         let Some(environment) = self.environments.get(name) else {
             let names: Vec<_> = self.environments.keys().map(String::as_str).collect();
@@ -68,7 +68,7 @@ impl Expected {
         Ok(environment.clone())
     }
 
-    /// How the names of the scenarios and needs that there are differ from those written down, a line each.
+    /// Returns how the existing scenarios and needs differ from those in the file, a line for each difference.
     pub(crate) fn differences<'a>(
         &self,
         names: impl Iterator<Item = &'a str>,
@@ -90,7 +90,7 @@ impl Expected {
 }
 
 impl Environment {
-    /// As what this pair is known to fail, if it is.
+    /// Returns the known failure that this pair belongs to, if any.
     pub(crate) fn known_failure(&self, scenario: &str, plan: &str) -> Option<&KnownFailure> {
         let applies = |known: &&KnownFailure| {
             let of_plan = known.plans.iter().any(|known| known == plan);
@@ -100,7 +100,7 @@ impl Environment {
         self.known_failures.iter().find(applies)
     }
 
-    /// Whether the plan is to run here.
+    /// Returns whether the plan should run here.
     pub(crate) fn offers(&self, plan: &str) -> bool {
         self.plans.iter().any(|offered| offered == plan)
     }

@@ -1,4 +1,4 @@
-//! What several tests with a running daemon share.
+//! Code shared by several tests with a running daemon.
 
 pub(crate) mod check;
 pub(crate) mod expected;

@@ -1,4 +1,4 @@
-//! What came of every pair of a scenario and a plan, for people and for scripts.
+//! The results of all pairs of a scenario and a plan, for people and for scripts.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::expected::Environment;
 
-/// Something did not come to pass in time. Only that is worth another try: a count that is wrong stays wrong.
+/// A wait that timed out. Only that is worth a retry: a wrong count stays wrong.
 #[derive(Debug)]
 pub(crate) struct WaitedInVain(pub(crate) String);
 
@@ -26,13 +26,13 @@ impl fmt::Display for WaitedInVain {
 
 impl std::error::Error for WaitedInVain {}
 
-/// Why a pair did not run: a need that is stated and not met, or a plan that the kernel refuses where nothing is
-/// written down of it. Nothing else makes one.
+/// Why a pair did not run: a stated need that is not met, or a plan that the kernel refuses on a machine that
+/// `expected.toml` does not list. There is no other reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NotRun(String);
 
 impl NotRun {
-    /// Something that the scenario states to need is not here.
+    /// A need stated by the scenario is not met here.
     pub(crate) fn for_need(unmet: &impl fmt::Display) -> Self {
         Self(unmet.to_string())
     }
@@ -43,15 +43,15 @@ impl NotRun {
     }
 }
 
-/// What came of a pair.
+/// The result of a pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Passed,
     Failed(String),
-    /// It did not get to what it tests, for something was not there in time.
+    /// A wait timed out before the scenario got to what it tests.
     WaitedInVain(String),
     NotRun(NotRun),
-    /// It failed, as it is known to: why.
+    /// It failed for this known reason.
     KnownFailure(String),
 }
 
@@ -65,7 +65,7 @@ impl Verdict {
         }
     }
 
-    /// As cargo's harness says it.
+    /// Returns the result as cargo's harness words it.
     fn word(&self) -> &'static str {
         match self {
             Self::Passed => "ok",
@@ -113,9 +113,9 @@ pub(crate) struct Pair {
     scenario: String,
     plan: Plan,
     verdict: Verdict,
-    /// Whether it waited in vain before.
+    /// Whether an earlier attempt timed out.
     flaky: bool,
-    /// How many ends of orphans were missing and are forgiven.
+    /// Ends of orphans that were missing, and are forgiven.
     forgiven: u64,
     time: Duration,
 }
@@ -132,22 +132,22 @@ impl Pair {
         }
     }
 
-    /// The same, which took this long.
+    /// Sets how long it took.
     pub(crate) fn taking(self, time: Duration) -> Self {
         Self { time, ..self }
     }
 
-    /// The same, with so many missing ends forgiven.
+    /// Sets how many missing ends are forgiven.
     pub(crate) fn forgiving(self, forgiven: u64) -> Self {
         Self { forgiven, ..self }
     }
 
-    /// Whether it is worth another try.
+    /// Returns whether it is worth a retry.
     pub(crate) fn waited_in_vain(&self) -> bool {
         matches!(self.verdict, Verdict::WaitedInVain(_))
     }
 
-    /// The same, as it came out at another try.
+    /// Marks it as the result of a retry.
     pub(crate) fn at_another_try(self) -> Self {
         Self {
             flaky: true,
@@ -155,7 +155,7 @@ impl Pair {
         }
     }
 
-    /// The same, told apart if it is known to fail.
+    /// Turns a failure into a known failure, if it is one.
     fn judged_by(self, environment: Option<&Environment>) -> Self {
         let known = environment
             .and_then(|environment| environment.known_failure(&self.scenario, self.plan.name()));
@@ -168,7 +168,7 @@ impl Pair {
                     ..self
                 }
             }
-            // What fails by chance passes as a rule.
+            // A failure by chance usually passes.
             Some(known) if self.verdict == Verdict::Passed && known.at_most.is_none() => {
                 println!("{}: passes, though it is known to fail", self.scenario);
                 self
@@ -213,16 +213,16 @@ impl Serialize for Pair {
     }
 }
 
-/// All pairs.
+/// The results of all pairs.
 #[derive(Debug, Default)]
 pub(crate) struct Summary {
     pairs: Vec<Pair>,
-    /// What is written down of this machine.
+    /// What `expected.toml` says of this machine.
     environment: Option<Environment>,
 }
 
 impl Summary {
-    /// Without pairs, to be judged by what is written down of the machine.
+    /// Creates a summary without pairs, judged by what `expected.toml` says of the machine.
     pub(crate) fn new(environment: Option<Environment>) -> Self {
         Self {
             pairs: Vec::new(),
@@ -237,7 +237,7 @@ impl Summary {
         self.pairs.push(pair);
     }
 
-    /// Adds a failure for each plan by which more pairs failed than are known to.
+    /// Adds a failure for each plan under which more pairs failed than are known to.
     fn add_excess(&mut self) {
         let Some(environment) = &self.environment else {
             return;
@@ -277,8 +277,8 @@ impl Summary {
         self.count(|pair| pair.verdict.result() == result)
     }
 
-    /// Prints what came of all, writes it into a file if one is given, with more that is known of the run, and says
-    /// with which code the run exits.
+    /// Prints the results and writes them to a file, if one is given, with more facts about the run. Returns the exit
+    /// code of the run.
     ///
     /// # Errors
     ///
@@ -298,13 +298,13 @@ impl Summary {
         })
     }
 
-    /// Whether no pair failed, and some ran.
+    /// Returns whether no pair failed, and at least one ran.
     fn is_good(&self) -> bool {
         let ran = self.with_result("passed") + self.with_result("known failure");
         self.with_result("failed") == 0 && ran > 0
     }
 
-    /// The pairs and their numbers, as JSON.
+    /// Returns the pairs and their numbers as JSON.
     fn json(&self, more: &serde_json::Value) -> serde_json::Value {
         json!({
             "run": more,
@@ -318,7 +318,7 @@ impl Summary {
         })
     }
 
-    /// Prints the failures, the numbers of each plan, and those of all.
+    /// Prints the failures, the numbers of each plan, and the totals.
     fn print_end(&self) {
         if self.with_result("failed") > 0 {
             println!("\nfailures:");

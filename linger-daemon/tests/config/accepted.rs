@@ -1,4 +1,4 @@
-//! What valid settings mean.
+//! Valid settings, and their effect.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -18,7 +18,7 @@ use crate::fixture::{Dir, config, load, written};
 
 const PACKAGED: &str = include_str!("../../packaging/lingerd.toml");
 
-/// The packaged file with all its keys in force.
+/// Returns the packaged file with all its keys uncommented.
 fn uncommented() -> String {
     let lines = PACKAGED.lines();
     let lines = lines.map(|line| match line.strip_prefix('#') {
@@ -71,7 +71,7 @@ fn every_key_is_a_flag_under_a_heading_of_its_own() {
 }
 
 #[test]
-fn the_file_says_what_it_says() {
+fn every_key_of_the_file_is_read() {
     let config = config(
         r#"
             listen = ["unix:/run/l.sock", "[::1]:9"]
@@ -179,12 +179,12 @@ fn the_environment_stands_between_the_file_and_the_flag() {
     assert_eq!(level(" warn ", None), environment);
     let flag = ("trace".to_owned(), Origin::Flag("log-level".to_owned()));
     assert_eq!(level("warn", Some("trace")), flag);
-    // What the flag overrules need not be right.
+    // A value that the flag overrides need not be valid.
     assert_eq!(level("no such level", Some("trace")), flag);
 }
 
 #[test]
-fn times_are_seconds_unless_they_say_otherwise() {
+fn times_without_a_unit_are_seconds() {
     for text in ["90", "\"90s\"", "\"1m 30s\"", "\"1m30s\""] {
         let config = config(&format!("orphan-ttl = {text}"));
         assert_eq!(config.orphan_ttl, Duration::from_secs(90), "{text}");
@@ -202,7 +202,7 @@ fn port_sets(first: u16, size: std::ops::Range<usize>) -> impl Strategy<Value = 
         .prop_map(|ranges| ranges.into_iter().flatten().collect())
 }
 
-/// Lists whose entries begin with this letter, or are ports from `first` on.
+/// Generates lists whose entries begin with this letter, or are ports from `first` on.
 fn lists(letter: &'static str, first: u16) -> impl Strategy<Value = Lists> {
     let units = proptest::collection::vec("[^\\pC\\[\\]{}]{0,20}", 0..4);
     let comms = proptest::collection::btree_set("[^\0]{0,3}", 0..4);

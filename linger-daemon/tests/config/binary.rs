@@ -15,8 +15,8 @@ fn lingerd(command: &str, file: &Path, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Exit code, standard output and standard error.
-fn told(output: &Output) -> (Option<i32>, String, String) {
+/// Returns exit code, standard output and standard error.
+fn result(output: &Output) -> (Option<i32>, String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     let Output {
         status,
@@ -32,7 +32,7 @@ fn check_says_ok_of_a_good_file() {
     let path = file.file();
     let expected = format!("{}: ok\n", path.display());
     assert_eq!(
-        told(&lingerd("check", &path, &["--max-series", "1000"])),
+        result(&lingerd("check", &path, &["--max-series", "1000"])),
         (Some(0), expected, String::new())
     );
 }
@@ -47,9 +47,9 @@ fn check_looks_into_the_web_configuration_too() {
         web.file().display()
     );
     let output = lingerd("check", &file.file(), &[]);
-    assert_eq!(told(&output), (Some(0), ok, String::new()));
+    assert_eq!(result(&output), (Some(0), ok, String::new()));
     std::fs::write(web.file(), "basic_auth: {}\n").unwrap();
-    let (code, _, errors) = told(&lingerd("check", &file.file(), &[]));
+    let (code, _, errors) = result(&lingerd("check", &file.file(), &[]));
     let wrong = format!(
         "lingerd: {}: invalid web configuration: ",
         web.file().display()
@@ -71,21 +71,21 @@ fn every_command_says_all_that_is_wrong_and_fails() {
     for command in ["check", "show"] {
         let output = lingerd(command, &path, &["--plan", "best"]);
         let expected = (Some(1), String::new(), expected.clone());
-        assert_eq!(told(&output), expected, "{command}");
+        assert_eq!(result(&output), expected, "{command}");
     }
     let output = Command::new(env!("CARGO_BIN_EXE_lingerd"))
         .args(["run", "--plan", "best", "--config"])
         .arg(&path)
         .env_remove("LINGER_LOG")
         .output();
-    assert_eq!(told(&output.unwrap()), (Some(1), String::new(), expected));
+    assert_eq!(result(&output.unwrap()), (Some(1), String::new(), expected));
 }
 
 #[test]
 fn show_tells_each_value_and_where_it_comes_from() {
     let file = Dir::with("\nretire-after = \"90m\"\n");
     let path = file.file();
-    let (code, table, errors) = told(&lingerd("show", &path, &["--deny-port", "22,80-81"]));
+    let (code, table, errors) = result(&lingerd("show", &path, &["--deny-port", "22,80-81"]));
     assert_eq!((code, errors.as_str()), (Some(0), ""));
     let rows: Vec<Vec<&str>> = table
         .lines()
@@ -111,7 +111,7 @@ fn show_tells_each_value_and_where_it_comes_from() {
 #[test]
 fn show_tells_machines_the_same() {
     let file = Dir::with("labels = []");
-    let (_, json, _) = told(&lingerd("show", &file.file(), &["--json"]));
+    let (_, json, _) = result(&lingerd("show", &file.file(), &["--json"]));
     let settings: serde_json::Value = serde_json::from_str(&json).unwrap();
     let labels = serde_json::json!({
         "key": "labels",
@@ -123,7 +123,7 @@ fn show_tells_machines_the_same() {
     assert!(settings.contains(&labels) && settings.contains(&groups));
 }
 
-/// What `lingerd unload` says of a configuration; it runs with these arguments, and finds nothing to remove.
+/// Runs `lingerd unload` with a configuration and these arguments; it finds nothing to remove.
 fn unload(text: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
     let file = Dir::with(text);
     let output = Command::new(env!("CARGO_BIN_EXE_lingerd"))
@@ -132,16 +132,16 @@ fn unload(text: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
         .args(arguments)
         .env_remove("LINGER_LOG")
         .output();
-    told(&output.unwrap())
+    result(&output.unwrap())
 }
 
 #[test]
-fn unload_takes_of_the_file_what_it_needs() {
+fn unload_reads_only_the_settings_that_it_needs() {
     let nothing = |at: &str| format!("{at}: nothing is there\n");
     let (code, out, errors) = unload("max-grops = 5\npins = \"/sys/fs/bpf/none-1\"\n", &[]);
     assert_eq!((code, out), (Some(0), nothing("/sys/fs/bpf/none-1")));
     assert!(errors.contains("max-grops: unknown key"), "{errors}");
-    // What it needs must be right, unless it is given.
+    // The settings that it needs must be valid, unless flags give them.
     let bad = "pins = 5\n";
     let (code, _, errors) = unload(bad, &[]);
     assert_eq!(code, Some(1));
@@ -151,7 +151,7 @@ fn unload_takes_of_the_file_what_it_needs() {
 }
 
 #[test]
-fn no_reader_is_no_failure() {
+fn a_closed_pipe_is_no_failure() {
     let file = Dir::with("");
     for command in ["check", "show"] {
         let (reader, writer) = std::io::pipe().unwrap();
@@ -163,6 +163,6 @@ fn no_reader_is_no_failure() {
             .stdout(writer)
             .output();
         let nothing = (Some(0), String::new(), String::new());
-        assert_eq!(told(&output.unwrap()), nothing, "{command}");
+        assert_eq!(result(&output.unwrap()), nothing, "{command}");
     }
 }

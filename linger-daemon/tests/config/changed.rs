@@ -1,10 +1,10 @@
-//! What a running daemon takes over from a new file.
+//! Settings that a running daemon takes over from a new file.
 
 use linger_daemon::config::{Config, changes, in_effect};
 
 use crate::fixture::config;
 
-/// The lines that the log shows, and what is in effect then.
+/// Returns the lines that the log shows, and the configuration in effect then.
 fn change(running: &str, wanted: &str) -> (Vec<String>, Config) {
     let (running, wanted) = (config(running), config(wanted));
     let changes = changes(&running, &wanted);
@@ -20,7 +20,7 @@ fn the_same_settings_change_nothing() {
 }
 
 #[test]
-fn what_needs_no_attaching_is_taken_over() {
+fn settings_that_need_no_attaching_are_taken_over() {
     let wanted = r#"
         log-level = "debug"
         max-series = 5000
@@ -55,7 +55,7 @@ fn what_needs_no_attaching_is_taken_over() {
 }
 
 #[test]
-fn what_was_fixed_by_attaching_stays() {
+fn settings_fixed_by_attaching_stay() {
     let wanted = r#"
         listen = "127.0.0.1:1"
         plan = "kprobe"

@@ -1,4 +1,4 @@
-//! Files to read settings from.
+//! Configuration files for the tests.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use linger_daemon::cli::{Cli, Command};
 use linger_daemon::config::{self, Config, Effective, Sources};
 use tempfile::TempDir;
 
-/// A directory with one file of settings.
+/// A directory with one configuration file.
 pub(crate) struct Dir(TempDir);
 
 impl Dir {
@@ -29,7 +29,7 @@ impl Dir {
         }
     }
 
-    /// The sources that these arguments of `lingerd run` make, with this file.
+    /// Returns the sources for these arguments of `lingerd run`, with this file.
     pub(crate) fn told(&self, arguments: &[&str]) -> Sources {
         let file = self.file();
         let command = ["lingerd", "run", "--config", file.to_str().unwrap()];
@@ -43,7 +43,7 @@ impl Dir {
         }
     }
 
-    /// What the settings come to, or the lines that say what is wrong, with the file's name alone.
+    /// Loads the settings. Returns the lines of the error otherwise, with the file's name alone.
     pub(crate) fn load(&self, sources: &Sources) -> Result<Effective, Vec<String>> {
         let directory = format!("{}/", self.0.path().display());
         config::load(sources).map_err(|invalid| {
@@ -53,18 +53,18 @@ impl Dir {
     }
 }
 
-/// What a file comes to, or the lines that say what is wrong with it.
+/// Loads a file. Returns the lines of the error otherwise.
 pub(crate) fn load(bytes: impl AsRef<[u8]>) -> Result<Effective, Vec<String>> {
     let dir = Dir::with(bytes);
     dir.load(&dir.sources())
 }
 
-/// What a file that nothing is wrong with comes to.
+/// Loads a valid file.
 pub(crate) fn config(text: &str) -> Config {
     load(text).unwrap().config
 }
 
-/// A file that says every key.
+/// Returns a file that sets every key.
 pub(crate) fn written(config: &Config) -> String {
     let settings = config.settings().into_iter();
     let lines = settings.map(|(key, value)| format!("{key} = {value}\n"));

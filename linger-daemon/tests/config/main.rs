@@ -1,4 +1,4 @@
-//! What the file, the flags and the environment come to, and what is refused.
+//! The configuration from file, flags and environment, and what is refused.
 
 mod accepted;
 mod binary;

@@ -1,4 +1,4 @@
-//! Mistakes, and the line that each is answered with.
+//! Mistakes, and the line that reports each.
 
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use crate::fixture::{Dir, load};
 
-/// What is wrong with one file each, to the letter.
+/// Files with one mistake each, and its exact message.
 const MISTAKES: &[(&str, &str)] = &[
     // Keys.
     (
@@ -159,7 +159,7 @@ const MISTAKES: &[(&str, &str)] = &[
         "2: deny.ports: found 65536, expected a port from 1 to 65535, or several in a row such as \
          \"8000-8099\"",
     ),
-    // Entries twice.
+    // Duplicate entries.
     (
         "labels = [\"comm\", \"unit\", \"comm\"]",
         "1: labels: found \"comm\" again, expected it once",
@@ -193,7 +193,7 @@ const MISTAKES: &[(&str, &str)] = &[
         "[allow]\nports = [\"1-100\"]\n[deny]\nports = [\"90-200\"]",
         "4: deny.ports: \"90-100\" is allowed too, expected it in one of the two",
     ),
-    // No TOML.
+    // Not TOML.
     (
         "\nlisten 1",
         "2: invalid TOML: key with no value, expected `=`",
@@ -356,7 +356,7 @@ fn root_takes_no_settings_from_everyone() {
     assert!(dir.load(&dir.sources()).is_ok());
 }
 
-/// Loads it without a panic; every problem has a line of its own that begins with its place.
+/// Loads it without a panic; every problem has its own line, which begins with its place.
 fn expect_an_answer(bytes: &[u8]) {
     if let Err(lines) = load(bytes) {
         assert!(!lines.is_empty());

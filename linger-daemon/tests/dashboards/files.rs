@@ -1,16 +1,16 @@
-//! What is tested, as it lies in the repository.
+//! The files under test, as they are in the repository.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-/// A path of the repository.
+/// Returns a path of the repository.
 pub(crate) fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)
 }
 
-/// The files of a folder with this extension, by name.
+/// Returns the files of a folder with this extension, by name.
 pub(crate) fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(path(folder)).unwrap();
     let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -20,23 +20,23 @@ pub(crate) fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
     files
 }
 
-/// The list that stands here, or nothing.
+/// Returns this list, or an empty one.
 pub(crate) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// The text that stands here, or nothing.
+/// Returns this text, or an empty one.
 pub(crate) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// A file of YAML.
+/// Reads a YAML file.
 pub(crate) fn yaml(file: &Path) -> Value {
     let text = fs::read_to_string(file).unwrap();
     serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
-/// All dashboards.
+/// Returns all dashboards.
 pub(crate) fn dashboards() -> Vec<Value> {
     let read = |file: PathBuf| {
         let text = fs::read_to_string(&file).unwrap();
@@ -45,13 +45,13 @@ pub(crate) fn dashboards() -> Vec<Value> {
     files("dashboards", "json").into_iter().map(read).collect()
 }
 
-/// The panels of a dashboard that draw something.
+/// Returns the panels of a dashboard that draw something.
 pub(crate) fn panels(dashboard: &Value) -> impl Iterator<Item = &Value> {
     let all = list(&dashboard["panels"]).iter();
     all.filter(|panel| panel["type"] != "row")
 }
 
-/// All recording rules and alerts.
+/// Returns all recording rules and alerts.
 pub(crate) fn all_rules() -> Vec<Value> {
     let files = files("dashboards/rules", "yaml");
     let groups = files.iter().flat_map(|file| {
@@ -63,7 +63,7 @@ pub(crate) fn all_rules() -> Vec<Value> {
         .collect()
 }
 
-/// The names of all rules of a kind, `alert` or `record`.
+/// Returns the names of all rules of a kind, `alert` or `record`.
 pub(crate) fn names(kind: &str) -> Vec<String> {
     let rules = all_rules();
     let named = rules.iter().filter_map(|rule| rule[kind].as_str());

@@ -1,9 +1,9 @@
 //! The rules of <https://github.com/grafana/dashboard-linter>, under their names there.
 //!
-//! Not here: `target-promql-rule` and `template-label-promql-rule`, as far as they parse queries, which
-//! a real Prometheus does in [`crate::live`]; `target-logql-rule` and `target-logql-auto-rule`, as there are
-//! no logs; `template-required-variables-rule` and `target-required-matchers-rule`, which ask for what a
-//! configuration lists, and there is none.
+//! Not here: `target-promql-rule` and `template-label-promql-rule`, as far as they parse queries, which a real
+//! Prometheus does in [`crate::live`]; `target-logql-rule` and `target-logql-auto-rule`, as there are no logs;
+//! `template-required-variables-rule` and `target-required-matchers-rule`, which check the lists of a configuration,
+//! and there is none.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -42,7 +42,7 @@ fn expect(rule: &str, find: impl Fn(&Value) -> Vec<String>) {
     assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
 
-/// What is wrong with panels: the title of each of which `is_fine` does not hold.
+/// Returns the titles of the panels that are not fine.
 fn wrong_panels(dashboard: &Value, is_fine: impl Fn(&Value) -> bool) -> Vec<String> {
     let wrong = panels(dashboard).filter(|panel| !is_fine(panel));
     wrong
@@ -50,7 +50,7 @@ fn wrong_panels(dashboard: &Value, is_fine: impl Fn(&Value) -> bool) -> Vec<Stri
         .collect()
 }
 
-/// What is wrong with queries: panel and query, where `is_fine` does not hold of one of its selectors.
+/// Returns panel and query of the queries with a selector that is not fine.
 fn wrong_selectors(dashboard: &Value, is_fine: impl Fn(&Selector) -> bool) -> Vec<String> {
     let targets = panels(dashboard).flat_map(|panel| {
         list(&panel["targets"])
@@ -69,7 +69,7 @@ fn variable<'a>(dashboard: &'a Value, name: &str) -> &'a Value {
         .unwrap_or(&Value::Null)
 }
 
-/// What the linter asks of the variables `job` and `instance`.
+/// Checks the variables `job` and `instance` as the linter does.
 fn wrong_variable(dashboard: &Value, name: &str, label: &str) -> Vec<String> {
     let variable = variable(dashboard, name);
     let wanted = variable["datasource"]["uid"] == "${datasource}"
@@ -253,8 +253,8 @@ fn every_query_has_a_legend_and_every_selector_braces() {
 }
 
 #[test]
-fn what_is_retired_is_left_out_of_what_happens_now() {
-    // Whether nothing at all is counted, and what is lost, has no such group.
+fn selectors_of_units_exclude_the_retired() {
+    // Metrics of whether anything is counted, and of losses, have no retired group.
     let of_units = [
         "linger_closes_total",
         "linger_discarded",
@@ -328,7 +328,7 @@ fn panels_have_numbers_and_places_of_their_own() {
     }
 }
 
-/// Which `cargo xtask lab pictures` draws anew.
+/// `cargo xtask lab pictures` draws the pictures anew.
 #[test]
 fn every_panel_is_in_the_picture_of_its_dashboard() {
     for file in files("dashboards", "json") {

@@ -14,17 +14,17 @@ use crate::prometheus::Prometheus;
 
 const LINGERD: &str = env!("CARGO_BIN_EXE_lingerd");
 
-/// How long all data may take to be there, on a slow machine.
+/// Longest time until all data is there, on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Alerts that what is done here makes true.
+/// Alerts that the closes of this test make true.
 const CAUSED: [&str; 3] = [
     "LingerDataLostAfterClose",
     "LingerEventLoopBlocked",
     "LingerTimeouts",
 ];
 
-/// Alerts that are not true of a daemon that works, whatever else goes on on this host.
+/// Alerts that are not true of a working daemon, whatever else happens on this host.
 const UNTRUE: [&str; 5] = [
     "LingerdAbsent",
     "LingerdCountsNothing",
@@ -36,18 +36,18 @@ const UNTRUE: [&str; 5] = [
 /// A query as Grafana sends it.
 #[derive(Clone, Debug)]
 enum Query {
-    /// Of a table: now.
+    /// For a table: the value now.
     Instant(String),
-    /// Of a graph.
+    /// For a graph.
     Range(String),
-    /// Of a variable: the values of a label.
+    /// For a variable: the values of a label.
     Labels(String, String),
 }
 
-/// A query, and whose it is.
+/// A query, and the panel or variable that it belongs to.
 type Named = (String, Query);
 
-/// All queries of a dashboard, with what is chosen at first.
+/// Returns all queries of the dashboards, with the initial choices.
 fn queries() -> Vec<Named> {
     let mut all = Vec::new();
     for dashboard in dashboards() {
@@ -82,9 +82,9 @@ fn queries() -> Vec<Named> {
     all
 }
 
-/// The queries that the alerts' pages tell people to make: each begins a line, and a line that begins with an
-/// operator goes on with it.
-fn told() -> Vec<(String, String)> {
+/// Returns the queries in the alerts' runbooks: each begins a line, and a line that begins with an operator continues
+/// it.
+fn runbook_queries() -> Vec<(String, String)> {
     let mut all: Vec<(String, String)> = Vec::new();
     for page in files("docs/runbooks", "md") {
         let text = fs::read_to_string(&page).unwrap();
@@ -103,8 +103,7 @@ fn told() -> Vec<(String, String)> {
     all
 }
 
-/// As Grafana does with everything chosen: the variables' values for all, and intervals, wide enough for a
-/// slow machine.
+/// Replaces variables as Grafana does with everything chosen, with intervals wide enough for a slow machine.
 fn interpolated(query: &str) -> String {
     let values = [
         ("$__rate_interval", "5m"),
@@ -122,7 +121,7 @@ fn interpolated(query: &str) -> String {
     replaced
 }
 
-/// How much a query finds; all of it of lingerd, whatever else Prometheus scrapes.
+/// Returns how many series a query finds; all must be of lingerd, whatever else Prometheus scrapes.
 fn ask(prometheus: &Prometheus, query: &Query) -> Result<usize, String> {
     let found = match query {
         Query::Instant(query) => prometheus.query(query),
@@ -152,19 +151,19 @@ fn lingerd() -> (Server, SocketAddr) {
     started.unwrap_or_else(|error| panic!("{error:#}"))
 }
 
-/// Makes closes of every kind, more of those that block.
+/// Makes closes of every kind, and more of those that block.
 fn exercise() {
     let blocking = "--kind lingered --kind linger_timeout --count 3";
     for options in ["", blocking] {
         let mut exercise = Command::new(LINGERD);
         exercise.arg("exercise").args(options.split_whitespace());
-        // A kind that does not come about this time may the next.
+        // A kind that does not succeed this time may succeed the next.
         let status = exercise.stdout(Stdio::null()).status();
         status.expect("lingerd exercise starts");
     }
 }
 
-/// Waits until each of these finds something, making closes all the while.
+/// Waits until each query finds something, making closes all the while.
 fn expect_data(prometheus: &Prometheus, queries: &[Named]) {
     let start = Instant::now();
     let mut pending = queries.to_vec();
@@ -183,7 +182,7 @@ fn expect_data(prometheus: &Prometheus, queries: &[Named]) {
     }
 }
 
-/// Waits until Prometheus has evaluated every rule without an error; each alert's name and query.
+/// Waits until Prometheus has evaluated every rule without an error. Returns each alert's name and query.
 fn expect_rules_to_work(prometheus: &Prometheus) -> Vec<(String, String)> {
     let start = Instant::now();
     loop {
@@ -214,7 +213,7 @@ fn expect_rules_to_work(prometheus: &Prometheus) -> Vec<(String, String)> {
     }
 }
 
-/// Waits until these alerts, of all, are true.
+/// Waits until the named alerts are true.
 fn expect_true(prometheus: &Prometheus, alerts: &[(String, String)], names: &[&str]) {
     let start = Instant::now();
     for name in names {
@@ -251,8 +250,8 @@ fn every_query_finds_what_a_real_lingerd_counted() {
             "{name} is true: {found:?}"
         );
     }
-    let told = told();
-    for (page, query) in &told {
+    let runbook_queries = runbook_queries();
+    for (page, query) in &runbook_queries {
         let found = prometheus.query(query);
         found.unwrap_or_else(|error| panic!("{page}: {query}: {error}"));
     }
@@ -260,7 +259,7 @@ fn every_query_finds_what_a_real_lingerd_counted() {
     let blind = ["LingerdDown", "LingerdAbsent"];
     expect_true(&prometheus, &alerts, &blind);
 
-    // Past the harness, which keeps what is printed to itself.
+    // Bypasses the harness, which captures standard output.
     let _ = writeln!(
         io::stderr(),
         "{} queries of panels and variables, {} recording rules, {} alerts and {} queries of their pages were \
@@ -268,7 +267,7 @@ fn every_query_finds_what_a_real_lingerd_counted() {
         panels.len(),
         recorded.len(),
         alerts.len(),
-        told.len(),
+        runbook_queries.len(),
         caused.len() + blind.len()
     );
 }

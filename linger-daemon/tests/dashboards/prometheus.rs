@@ -1,5 +1,4 @@
-//! A real Prometheus with the rules, that scrapes lingerd every second, and itself, which is none of
-//! lingerd's.
+//! A real Prometheus with the rules, which scrapes lingerd every second, and itself as a foreign target.
 
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,10 +10,10 @@ use tempfile::TempDir;
 
 use crate::files::{files, list};
 
-/// How far back graphs reach, seconds.
+/// Time that graphs go back, seconds.
 const PAST: u64 = 120;
 
-/// The server, and where its data lies.
+/// The server, and the folder with its data.
 pub(crate) struct Prometheus {
     _server: Server,
     address: SocketAddr,
@@ -46,17 +45,17 @@ impl Prometheus {
         }
     }
 
-    /// Where it serves, and so what it is called as a target.
+    /// Returns the address that it serves, which is its name as a target.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What a query finds now.
+    /// Returns what a query finds now.
     pub(crate) fn query(&self, query: &str) -> Result<Vec<Value>, String> {
         self.series("query", &[("query", query)])
     }
 
-    /// What a query finds over the last minutes.
+    /// Returns what a query finds over the last minutes.
     pub(crate) fn query_range(&self, query: &str) -> Result<Vec<Value>, String> {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -67,13 +66,13 @@ impl Prometheus {
         self.series("query_range", &[&[("query", query)][..], &when].concat())
     }
 
-    /// The values of a label among what a selector finds.
+    /// Returns the values of a label in the series of a selector.
     pub(crate) fn label_values(&self, label: &str, selector: &str) -> Result<Vec<Value>, String> {
         let data = self.ask(&format!("label/{label}/values"), &[("match[]", selector)])?;
         Ok(list(&data).to_vec())
     }
 
-    /// All rules, with what became of their last evaluation.
+    /// Returns all rules, with the results of their last evaluation.
     pub(crate) fn rules(&self) -> Vec<Value> {
         let data = self.ask("rules", &[]).unwrap();
         let groups = list(&data["groups"]).iter();
@@ -82,7 +81,7 @@ impl Prometheus {
             .collect()
     }
 
-    /// The series in the answer that have a number.
+    /// Returns the series of the answer that have a number.
     fn series(&self, path: &str, parameters: &[(&str, &str)]) -> Result<Vec<Value>, String> {
         let data = self.ask(path, parameters)?;
         let series = list(&data["result"]).iter();
@@ -97,7 +96,7 @@ impl Prometheus {
     }
 }
 
-/// Whether a series has a value at any time: what is not a number shows as nothing.
+/// Returns whether a series has a value at any time: NaN shows as nothing.
 fn has_number(series: &Value) -> bool {
     let at_once = std::slice::from_ref(&series["value"]);
     let mut samples = list(&series["values"]).iter().chain(at_once);

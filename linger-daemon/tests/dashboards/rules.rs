@@ -1,4 +1,4 @@
-//! Recording rules, alerts, and their pages, by promtool.
+//! Recording rules, alerts and their runbooks, by promtool.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -7,7 +7,7 @@ use linger_testkit::tools::tool;
 
 use crate::files::{all_rules, files, list, names, path, text, yaml};
 
-/// Expects promtool to find these files fine.
+/// Expects promtool to accept these files.
 fn expect_promtool(arguments: &[&str], folder: &str) {
     let output = Command::new(tool("promtool"))
         .args(arguments)

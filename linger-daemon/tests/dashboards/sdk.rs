@@ -1,4 +1,4 @@
-//! Grafana knows every field of the dashboards: its own types, of its oldest and newest version, keep all of them.
+//! Grafana knows every field of the dashboards: its own types, of its oldest and newest version, keep them all.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::files::dashboards;
 
-/// Decodes a list of dashboards into Grafana's types, and encodes it again.
+/// Script that decodes a list of dashboards into Grafana's types, and encodes them again.
 const RECODE: &str = "
 import json, sys
 from grafana_foundation_sdk.cog import plugins
@@ -19,13 +19,13 @@ dashboards = [Dashboard.from_json(dashboard) for dashboard in json.load(sys.stdi
 print(JSONEncoder().encode(dashboards))
 ";
 
-/// What one version calls otherwise: tooltips of heatmaps are shown by `show` until 10.2, then by `mode`.
+/// Fields with another name in one version: heatmaps show tooltips by `show` until 10.2, then by `mode`.
 const RENAMED: [(&str, &str); 2] = [
     ("grafana-sdk-oldest", ".options.tooltip.mode"),
     ("grafana-sdk-newest", ".options.tooltip.show"),
 ];
 
-/// Dashboards as this version of Grafana understands them.
+/// Returns dashboards as this version of Grafana understands them.
 fn recoded(version: &str, dashboards: &[Value]) -> Vec<Value> {
     let mut python = Command::new("python3")
         .args(["-c", RECODE])
@@ -47,7 +47,7 @@ fn recoded(version: &str, dashboards: &[Value]) -> Vec<Value> {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Adds the paths of all that is in one and not the same in the other, which may have more.
+/// Adds the paths of all fields of `before` that `after`, which may have more, lacks or changes.
 fn losses(path: &str, before: &Value, after: &Value, lost: &mut Vec<String>) {
     match (before, after) {
         (Value::Object(before), Value::Object(after)) => {
@@ -80,7 +80,7 @@ fn grafanas_own_types_keep_every_field() {
         assert!(lost.is_empty(), "{version}: {lost:#?}");
         assert!(count > 0, "{version}: {renamed} is no exception any more");
     }
-    // A field that there is not is found.
+    // A field that does not exist is found.
     dashboards[0]["panels"][1]["options"]["invented"] = json!(1);
     let after = recoded("grafana-sdk-newest", &dashboards[..1]);
     let mut lost = Vec::new();

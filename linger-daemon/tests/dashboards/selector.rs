@@ -1,5 +1,4 @@
-//! The selectors of a query: as much of `PromQL` as the rules ask for. Whether a query is valid, Prometheus
-//! says.
+//! The selectors of a query: as much of `PromQL` as the rules need. Prometheus itself says whether a query is valid.
 
 /// A selector such as `rate(name{matchers}[range])`.
 #[derive(Debug, PartialEq, Eq)]
@@ -8,13 +7,13 @@ pub(crate) struct Selector<'a> {
     pub(crate) function: &'a str,
     /// The metric.
     pub(crate) metric: &'a str,
-    /// What stands in braces.
+    /// The matchers between braces.
     pub(crate) matchers: &'a str,
-    /// What stands in brackets, or nothing.
+    /// The range between brackets, or nothing.
     pub(crate) range: &'a str,
 }
 
-/// All selectors in a query, each of which must have braces.
+/// Returns all selectors in a query, each of which must have braces.
 pub(crate) fn selectors(query: &str) -> Vec<Selector<'_>> {
     let opened = query.match_indices('{').map(|(at, _)| at);
     opened
@@ -36,13 +35,13 @@ pub(crate) fn selectors(query: &str) -> Vec<Selector<'_>> {
         .collect()
 }
 
-/// The name at the end of a text.
+/// Returns the name at the end of a text.
 fn last_name(text: &str) -> &str {
     let other = |c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':');
     &text[text.rfind(other).map_or(0, |at| at + 1)..]
 }
 
-/// Metrics that a query names without braces.
+/// Returns the metrics that a query names without braces.
 pub(crate) fn bare(query: &str) -> Vec<&str> {
     let starts = [
         "linger_",

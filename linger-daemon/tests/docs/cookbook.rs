@@ -1,4 +1,4 @@
-//! What the recipes of the cookbook name, ask and show.
+//! Names, queries and pictures of the cookbook's recipes.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +10,7 @@ use linger_testkit::tools::tool;
 
 use crate::package;
 
-/// The recipes, and the index.
+/// Returns the recipes and the index.
 fn pages() -> Vec<(String, String)> {
     let entries = fs::read_dir(folder()).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());
@@ -32,14 +32,14 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap()
 }
 
-/// The recipes without the index.
+/// Returns the recipes without the index.
 fn recipes() -> Vec<(String, String)> {
     let mut pages = pages();
     pages.retain(|(name, _)| name != "README.md");
     pages
 }
 
-/// The blocks of code in this language.
+/// Returns the code blocks in this language.
 fn blocks<'a>(page: &'a str, language: &str) -> impl Iterator<Item = &'a str> {
     let begin = format!("```{language}\n");
     let blocks = page.split("```").enumerate();
@@ -84,7 +84,7 @@ fn pictures_are_small_say_where_they_come_from_and_suit_dark_pages() {
     }
 }
 
-/// Every query, with its page.
+/// Returns every query, with its page.
 fn queries() -> Vec<(String, String)> {
     let recipes = recipes().into_iter();
     let queries = recipes.flat_map(|(name, recipe)| {
@@ -95,10 +95,10 @@ fn queries() -> Vec<(String, String)> {
     queries.collect()
 }
 
-/// Prometheus' own test of rules: series that know every metric and value of a label for a day, with
-/// the queries as rules, each of which must find something at the end.
+/// Runs Prometheus' own test of rules: series with every metric and value of a label for a day, and the queries as
+/// rules, each of which must find something at the end.
 ///
-/// On the second day closes are more, and some leave data unread.
+/// On the second day there are more closes, and some leave data unread.
 #[test]
 fn every_query_finds_what_it_asks_for() {
     let queries = queries();
@@ -137,7 +137,7 @@ fn every_query_finds_what_it_asks_for() {
     assert!(check.status.success(), "{said}");
 }
 
-/// What a host and a service count, a sample a minute.
+/// Returns the series of a host and a service, a sample a minute.
 fn series() -> String {
     let waits = || values("waited");
     let nginx = || BTreeSet::from(["nginx"]);
@@ -206,11 +206,11 @@ fn series() -> String {
     .concat()
 }
 
-/// A series of a metric for each of these values of a label.
+/// Returns a series of a metric for each of these values of a label.
 fn grown(name: &str, more: &str, label: &str, values: &BTreeSet<&str>, growth: u32) -> String {
     let series = values.iter().map(|value| {
         let numbers = match *value {
-            // Both are for the question what a deploy changed.
+            // Both are for the question of what a deploy changed.
             "unread_aborted" => format!("_x1450 0+{growth}x60"),
             "graceful" => format!("0+{growth}x1450 {}+{}x60", growth * 1450, growth * 3),
             _ => format!("0+{growth}x1510"),
@@ -231,28 +231,28 @@ fn every_metric_is_one_of_lingerd() {
         .collect();
     for (name, page) in pages() {
         for word in page.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
-            // `linger_timeout` and its like are outcomes.
+            // Outcomes such as `linger_timeout` are not metrics.
             let is_metric = word.starts_with("linger_") && !is_value(word);
             assert!(!is_metric || known.contains(word), "{name}: {word}");
         }
     }
 }
 
-/// Whether this is a value of a label.
+/// Returns whether this is a value of a label.
 fn is_value(word: &str) -> bool {
     ["outcome", "cause", "fate", "what"]
         .iter()
         .any(|label| values(label).contains(word))
 }
 
-/// The values of a label.
+/// Returns the values of a label.
 fn values(label: &str) -> BTreeSet<&'static str> {
     let outcomes = Outcome::ALL.iter().map(|one| one.name());
     let causes = Cause::ALL.iter().map(|one| one.name());
     let fates = Fate::ALL.iter().map(|one| one.name());
     match label {
         "outcome" => outcomes.collect(),
-        // Of discarded bytes as well: by a close, or by the fate of an orphan.
+        // Includes the causes of discarded bytes: closes, and fates of orphans.
         "cause" => causes.chain(fates).chain(["linger_failed"]).collect(),
         "fate" => fates.collect(),
         "what" => Lost::ALL.iter().map(|one| one.name()).collect(),

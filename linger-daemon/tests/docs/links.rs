@@ -1,4 +1,4 @@
-//! Whether links of the pages lead somewhere, on GitHub and in the book.
+//! Links of the pages, which must work on GitHub and in the book.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::package;
 
-/// Where a page of the book that leads to a file outside it has to send its reader.
+/// Prefix of the book's links to files outside it.
 const REPOSITORY: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/");
 
 fn root() -> PathBuf {
@@ -17,7 +17,7 @@ fn docs() -> PathBuf {
     root().join("docs")
 }
 
-/// All pages in a folder, and in those within it.
+/// Returns all pages in a folder and its subfolders.
 fn pages_in(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());
@@ -30,20 +30,20 @@ fn pages_in(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The text without blocks of code, which may look like links or headings.
+/// Returns the text without code blocks, which may look like links or headings.
 fn prose(page: &Path) -> String {
     let text = fs::read_to_string(page).unwrap();
     let blocks = text.split("\n```").step_by(2);
     blocks.collect::<Vec<_>>().join("\n")
 }
 
-/// What a page links to.
+/// Returns the targets of a page's links.
 fn links(text: &str) -> impl Iterator<Item = &str> {
     let rest = text.split("](").skip(1);
     rest.filter_map(|rest| rest.split(')').next())
 }
 
-/// The anchors of a page's headings.
+/// Returns the anchors of a page's headings.
 fn headings(text: &str) -> impl Iterator<Item = String> {
     let headings = text.lines().filter_map(|line| line.strip_prefix('#'));
     headings.map(|line| {
@@ -55,7 +55,7 @@ fn headings(text: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// The file that a link leads to, and the heading in it; nothing if it leads to another site.
+/// Returns the file and the heading that a link leads to; `None` for another site.
 fn target<'a>(page: &Path, link: &'a str) -> Option<(PathBuf, &'a str)> {
     let (file, heading) = link.split_once('#').unwrap_or((link, ""));
     let file = match link.strip_prefix(REPOSITORY) {
@@ -99,7 +99,7 @@ fn links_lead_somewhere() {
     assert!(count > 150, "{count} links");
 }
 
-/// In the book there is nothing but what is in its folder.
+/// The book contains only its own folder.
 #[test]
 fn no_page_of_the_book_leads_out_of_it_by_a_relative_link() {
     for page in pages_in(&docs()) {

@@ -1,4 +1,4 @@
-//! What the pages of the documentation say that code can contradict.
+//! Statements of the documentation that code can contradict.
 
 mod cookbook;
 mod links;
@@ -23,13 +23,13 @@ fn page(name: &str) -> String {
     fs::read_to_string(package().join("../docs").join(name)).unwrap()
 }
 
-/// Bytes that the kernel takes for an allocation (`kmalloc`).
+/// Returns the bytes that the kernel takes for an allocation (`kmalloc`).
 fn slab(bytes: usize) -> usize {
     let sizes = [8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096];
     sizes.into_iter().find(|size| *size >= bytes).unwrap()
 }
 
-/// A table of the kernel, by bytes.
+/// A BPF map, by bytes.
 struct Table {
     name: &'static str,
     places: usize,
@@ -39,8 +39,8 @@ struct Table {
 }
 
 impl Table {
-    /// A hash map without preallocated entries (kernel/bpf/hashtab.c): `struct htab_elem` with key
-    /// and value behind it, or a pointer to the values.
+    /// Returns the sizes of a hash map without preallocated entries (kernel/bpf/hashtab.c): `struct htab_elem` followed
+    /// by key and value, or a pointer to the values.
     fn hash(name: &'static str, most: u32, key: usize, value: usize, on_every_cpu: usize) -> Self {
         const BUCKET: usize = 16;
         const ELEMENT: usize = 48;
@@ -71,7 +71,7 @@ impl Table {
     }
 }
 
-/// The counters of the groups.
+/// Returns the map of the groups' counters.
 fn counters() -> Table {
     let pointer = size_of::<usize>();
     let (key, value) = (size_of::<Group>(), size_of::<Counters>());

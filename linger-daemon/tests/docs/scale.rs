@@ -1,4 +1,4 @@
-//! What the page of scale says of the memory of the kernel.
+//! The kernel memory in docs/scale.md.
 
 use linger_ebpf::MAX_GROUPS;
 

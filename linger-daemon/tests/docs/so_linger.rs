@@ -1,4 +1,4 @@
-//! What the page about `SO_LINGER` names: outcomes, and the scenarios that prove what it says.
+//! Names in docs/so-linger.md: outcomes, and the scenarios that prove its statements.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +13,7 @@ struct Expected {
     scenarios: BTreeSet<String>,
 }
 
-/// The words in code of a cell.
+/// Returns the words in code of a cell.
 fn code(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
 }

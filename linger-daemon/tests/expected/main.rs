@@ -1,5 +1,4 @@
-//! What is written down of where scenarios run, and what is made of it: the file itself, and each way to differ from
-//! it.
+//! The expectations about where scenarios run: the file itself, and each way to differ from it.
 
 #[path = "../common/expected.rs"]
 mod expected;
@@ -73,7 +72,7 @@ fn failures_are_known_by_plan_and_pattern() {
 }
 
 #[test]
-fn scenarios_that_came_or_went_and_needs_that_no_one_has_are_told() {
+fn new_and_missing_scenarios_and_unknown_needs_are_reported() {
     let differences =
         |names: &[&str], needs: &[&str]| parsed().differences(names.iter().copied(), needs);
     assert!(differences(&["one", "two"], &["browser"]).is_empty());

@@ -1,4 +1,4 @@
-//! How the page shows it, and to whom.
+//! The look of the page, and its accessibility.
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ fn phone(browser: &mut Browser) -> Result<()> {
     Ok(())
 }
 
-/// The least contrast of any text with what is behind it (WCAG 2.2, 1.4.3), and that text.
+/// Script that returns the least contrast of any text with its background (WCAG 2.2, 1.4.3), and that text.
 const CONTRAST: &str = "
 (() => {
   const channels = (color) => color.match(/[\\d.]+/g).map(Number);
@@ -68,7 +68,7 @@ fn schemes(browser: &mut Browser) -> Result<()> {
     Ok(())
 }
 
-/// What is missing for those who do not see the page.
+/// Script that returns what is missing for users of a screen reader.
 const MISSING: &str = "
 (() => {
   const all = (selector) => [...document.querySelectorAll(selector)];
@@ -99,7 +99,7 @@ fn structure(browser: &mut Browser) -> Result<()> {
     open(browser, &server, 1280, false)?;
     let missing: Value = browser.evaluate(MISSING)?;
     ensure!(missing == json!([]), "{missing}");
-    // The focus of who works with the keyboard stays where it is when the counts are read again.
+    // The keyboard focus stays where it is when the counts are read again.
     let button = "document.querySelector('#groups th[data-column=closed] button')";
     browser.evaluate(&format!("{button}.focus()"))?;
     let readings = browser.evaluate("Number(document.documentElement.dataset.readings)")?;

@@ -1,5 +1,4 @@
-//! The page in a real browser, with a ledger of known counts. What it shows of a real daemon is a
-//! scenario.
+//! The page in a real browser, with a ledger of known counts. A scenario tests it with a real daemon.
 
 #[path = "../common/browser.rs"]
 mod browser;
@@ -19,11 +18,11 @@ use anyhow::Result;
 
 use crate::browser::{Browser, MISSING};
 
-/// A test: its name, and what it does.
+/// A test: its name and its function.
 type Test = (&'static str, fn(&mut Browser) -> Result<()>);
 
-/// Runs the tests whose names contain the first argument, and sums up as cargo's own harness does:
-/// where there is no browser, none is run.
+/// Runs the tests whose names contain the first argument, and sums up as cargo's own harness does. Without a browser,
+/// none runs.
 fn main() -> Result<ExitCode> {
     let mut names = env::args()
         .skip(1)

@@ -1,4 +1,4 @@
-//! What the page shows.
+//! The contents of the page.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("says_that_the_daemon_is_gone", gone),
 ];
 
-/// Names that want to be more than text.
+/// Names that try to be more than text.
 const HOSTILE: [&str; 4] = [
     "<img src=x onerror=\"document.title='owned'\">",
     "</td></table><script>document.title='owned'</script>",
@@ -28,7 +28,7 @@ const HOSTILE: [&str; 4] = [
     "&lt;b&gt;",
 ];
 
-/// Two costly closes.
+/// Returns two costly closes.
 fn recent() -> Vec<RecentClose> {
     let recent = |comm: &str, at| RecentClose {
         at,
@@ -46,7 +46,7 @@ fn recent() -> Vec<RecentClose> {
     vec![recent(HOSTILE[0], 1.8e9), recent("nginx", 1.7e9)]
 }
 
-/// A server with the known counts, two recent closes, and, instead of the shell, a hostile name.
+/// Starts a server with the known counts, two recent closes and, instead of the shell, hostile names.
 pub(crate) fn serve() -> Server {
     let server = Server::start(Limits::DEFAULT);
     let mut snapshot = fixture::snapshot();
@@ -69,7 +69,7 @@ pub(crate) fn open(browser: &mut Browser, server: &Server, width: u32, dark: boo
     browser.wait_for("document.documentElement.dataset.readings >= 2")
 }
 
-/// The numbers of a table's rows, by a name that each row has.
+/// Returns the numbers of a column, by the name of each row.
 fn table(browser: &mut Browser, id: &str, name: &str, column: usize) -> Result<Value> {
     browser.evaluate(&format!(
         "Object.fromEntries([...document.querySelectorAll('#{id} tr')].map((row) => \
@@ -171,7 +171,7 @@ fn numbers(browser: &mut Browser) -> Result<()> {
     Ok(())
 }
 
-/// The times of all closes at first, then of those that are chosen.
+/// Compares the times of all closes at first, then those of the chosen closes.
 fn histogram(browser: &mut Browser, live: &Live) -> Result<()> {
     let buckets = live.blocked.bounds.len() + 1;
     for chosen in ["", "false", "true"] {
@@ -244,7 +244,7 @@ fn sorting(browser: &mut Browser) -> Result<()> {
     for (at, column) in expected.iter().enumerate().skip(2) {
         for direction in ["descending", "ascending"] {
             let head = format!("document.querySelector('#groups th[data-column={column}]')");
-            // The first of the two clicks on the column that is sorted by already would turn it.
+            // On the column that is sorted already, the first of the two clicks would reverse the order.
             browser.evaluate(&format!(
                 "if ({head}.getAttribute('aria-sort') !== '{direction}') {head}.querySelector('button').click()"
             ))?;

@@ -1,4 +1,4 @@
-//! Whom paths of cgroups name: as systems really build them, and any others.
+//! Names read out of cgroup paths: of those that real systems build, and of any others.
 
 mod properties;
 
@@ -13,7 +13,7 @@ struct Table {
     path: Vec<Row>,
 }
 
-/// A path and what it names. A column that the table leaves out is empty.
+/// A path and the names in it. A column that the table omits is empty.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Row {
@@ -29,7 +29,7 @@ struct Row {
 }
 
 impl Row {
-    /// What is wrong with the names that are read out of this path, if anything is.
+    /// Returns how the names read out of this path differ, if they do.
     fn mismatch(&self) -> Option<String> {
         let expected = Names {
             unit: self.unit.clone(),

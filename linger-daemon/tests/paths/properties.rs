@@ -1,4 +1,4 @@
-//! What holds for the names in any path.
+//! Properties of the names in any path.
 
 use linger_daemon::attribution::Names;
 use proptest::prelude::*;
@@ -6,7 +6,7 @@ use proptest::sample::select;
 
 use crate::rows;
 
-/// Components that mean something, whole or not, and any others.
+/// Generates components with a meaning, whole or in part, and any others.
 fn component() -> impl Strategy<Value = String> {
     let hex = "[0-9a-f]{12}|[0-9a-f]{32}|[0-9a-f]{63,65}";
     let uid = "[0-9a-f]{8}([-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}";
@@ -33,7 +33,7 @@ fn path() -> impl Strategy<Value = String> {
     ]
 }
 
-/// A path of the table at whose end a container's own cgroup stands.
+/// Generates a path of the table that ends with a container's own cgroup.
 fn container_path() -> impl Strategy<Value = String> {
     let paths = rows().into_iter().filter_map(|row| {
         let (parent, _) = row.path.rsplit_once('/')?;
@@ -50,7 +50,7 @@ fn is_hex(text: &str, digits: usize) -> bool {
             .all(|digit| matches!(digit, '0'..='9' | 'a'..='f'))
 }
 
-/// Whether LXC or systemd-nspawn gave a container of this path this name.
+/// Returns whether LXC or systemd-nspawn gave a container of this path this name.
 fn is_name_in(name: &str, path: &str) -> bool {
     let components: Vec<_> = path.split('/').filter(|name| !name.is_empty()).collect();
     let lxc = components.windows(2).any(|pair| {
@@ -87,7 +87,7 @@ proptest! {
         let (above, below) = (Names::of(&path), Names::of(&format!("{path}/{folder}")));
         prop_assert_eq!(&below.container, &above.container);
         prop_assert_eq!(&below.pod, &above.pod);
-        // A path that holds no unit stands for itself.
+        // A path without a unit stands for itself.
         if !above.unit.starts_with('/') {
             prop_assert_eq!(&below.unit, &above.unit);
             prop_assert_eq!(&below.slice, &above.slice);

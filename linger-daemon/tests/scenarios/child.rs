@@ -30,7 +30,7 @@ pub(crate) enum Report {
     WaitedInVain(String),
 }
 
-/// Runs a scenario in a process of its own.
+/// Runs a scenario in a new process.
 pub(crate) fn spawn(name: &str, settings: scenario::Settings) -> anyhow::Result<Report> {
     let output = Command::new(env::current_exe()?)
         .args(["child", name, &serde_json::to_string(&settings)?])

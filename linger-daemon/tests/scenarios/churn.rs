@@ -91,7 +91,7 @@ impl Churn {
                 }
                 self.started.fetch_add(1, Ordering::AcqRel);
                 let cgroup = Cgroup::new(&unit(number))?;
-                // SAFETY: it does nothing but call the kernel.
+                // SAFETY: it only makes system calls.
                 unsafe { cgroup.bear(&comm, || close_all(&loopback)) }?;
                 cgroup.remove()?;
                 self.done.fetch_add(1, Ordering::AcqRel);

@@ -10,7 +10,7 @@ use linger_testkit::exposition::{Sample, Scrape};
 
 use crate::daemon::Daemon;
 
-/// How long counts may lag behind a close, on a slow machine.
+/// Longest lag of counts behind a close, on a slow machine.
 const LAG: Duration = Duration::from_secs(20);
 /// Pause between two scrapes.
 const PAUSE: Duration = Duration::from_millis(50);

@@ -67,7 +67,7 @@ fn cut(link: u32) -> io::Result<()> {
 /// Calls bpf(2) with a number, which is all that these commands take.
 fn bpf(command: u32, number: u32) -> io::Result<u32> {
     let attributes = [number, 0, 0, 0];
-    // SAFETY: the size is that of the attributes, which point to nothing.
+    // SAFETY: the size is that of the attributes, which hold no pointers.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,

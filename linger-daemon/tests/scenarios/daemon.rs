@@ -58,7 +58,8 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// As [`Daemon::start`], for options that let its programs outlive it, or for a daemon that has seen no close wait.
+    /// As [`Daemon::start`], for options that let its programs outlive it, or for a daemon that has seen no close that
+    /// waits.
     pub(crate) fn start_keeping(lingerd: &Path, plan: Plan, options: &[&str]) -> Result<Self> {
         let mut daemon = Self::spawn(lingerd, plan, options)?;
         daemon.wait_until_ready()?;

@@ -1,4 +1,4 @@
-//! Closes other than the only call of close(2): a socket ends with its last descriptor.
+//! Closes by other means than a single close(2): a socket ends with its last descriptor.
 
 use std::io::{self, BufRead as _, BufReader, PipeReader, PipeWriter, Write as _};
 use std::mem::ManuallyDrop;
@@ -220,7 +220,7 @@ fn dup2_over_the_socket(loopback: &Loopback, truth: &mut Truth) -> io::Result<()
     exercise::close_after_fin(&mut truth.tally, server)
 }
 
-/// Not in close(2), it waits all the same. The data is accepted meanwhile.
+/// Waits although it is not in close(2). The data is accepted meanwhile.
 fn dup2_with_linger(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let Pair { client, server } = exercise::pair_with_unacked(loopback)?;
     client.set_linger(Some(Duration::from_secs(60)))?;

@@ -127,7 +127,7 @@ fn at_exit(lingerd: &Path, plan: Plan) -> Result<()> {
     })
 }
 
-/// A file keeps its name: the old and the new version of a program have the same one.
+/// A deleted file keeps its name, and the old and the new version of a program share one.
 fn deleted(lingerd: &Path, plan: Plan) -> Result<()> {
     Copies::with(lingerd, plan, |copies| {
         let file = copies.copy("deleted")?;

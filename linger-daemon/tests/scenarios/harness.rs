@@ -121,7 +121,7 @@ fn add_all(summary: &mut Summary, pairs: &[Numbered], plan: Plan, verdict: &Verd
     }
 }
 
-/// Returns the pairs that can run here. The environment must state exactly the needs that the others lack.
+/// Returns the pairs that can run here. The unmet needs must be exactly those that the environment lists.
 fn able(
     pairs: Vec<Numbered>,
     plan: Plan,

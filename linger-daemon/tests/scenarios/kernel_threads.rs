@@ -105,7 +105,7 @@ fn by_thread(lingerd: &Path, plan: Plan) -> Result<()> {
     })
 }
 
-/// The cgroup that made the socket is gone, whether or not a socket of its had been closed.
+/// The cgroup that made the socket is gone, whether or not any of its sockets had been closed before.
 fn for_gone(lingerd: &Path, plan: Plan) -> Result<()> {
     netns::in_own(|| {
         ring()?;
@@ -124,7 +124,7 @@ fn for_gone(lingerd: &Path, plan: Plan) -> Result<()> {
 }
 
 /// A socket in flight to a UNIX socket that is in flight to itself: the kernel finds that nothing can ever receive
-/// them. Since Linux 6.10 a kernel thread does, before that whichever process closes a UNIX socket.
+/// them. Since Linux 6.10 a kernel thread collects them; before, any process that closes a UNIX socket.
 fn garbage(lingerd: &Path, plan: Plan) -> Result<()> {
     netns::in_own(|| {
         let daemon = Daemon::start(lingerd, plan, &[])?;

@@ -1,4 +1,4 @@
-//! Processes without a group of their own: by the lists of the configuration, and for want of series.
+//! Processes without a group of their own: by the lists of the configuration, and for lack of series.
 //!
 //! The closers are the daemon's binary under other names, whose `exercise` makes a known number of closes. Where the
 //! configuration excludes others as well, it may exclude the rest of the host.
@@ -74,7 +74,7 @@ impl Closer {
             .args(["exercise", "--kind", "linger_aborted", "--count"])
             .arg(count.to_string())
             .stdout(Stdio::null())
-            // It shows its progress on a terminal.
+            // Its progress, if that is a terminal.
             .stderr(Stdio::null())
             .status()?;
         ensure!(status.success(), "{} ended: {status}", self.comm);

@@ -1,6 +1,6 @@
 //! Needs of some scenarios that not every machine meets, and their checks.
 //!
-//! A scenario is not run only if `expected.toml` says that the machine does not meet a need stated with the scenario.
+//! A scenario is skipped only if `expected.toml` says that the machine does not meet a need stated with the scenario.
 //! Everything else that scenarios need is present everywhere: its absence is a failure.
 
 use std::fmt;

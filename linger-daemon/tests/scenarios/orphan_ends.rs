@@ -69,7 +69,7 @@ const USER_TIMEOUT: Duration = Duration::from_millis(500);
 /// The peer answers each window probe, and never opens its window.
 fn zero_window(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let (Pair { client, server }, _) = pair_with_closed_window(loopback)?;
-    // Probing such a peer goes on up to the kernel's longest pause, for minutes in all.
+    // Otherwise, how long such a peer is probed depends on the kernel's longest pause: minutes in all.
     client.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     let left = leave(truth, client)?;
     wait_for_orphans()?;

@@ -101,7 +101,7 @@ fn leave_unread(loopback: &Loopback) -> io::Result<()> {
     close_after_reset(client)
 }
 
-/// Reads everything that the page shows, from one reading.
+/// Script that returns everything that the page shows, from one reading.
 const SHOWN: &str = "
 (() => {
   const rows = (id) => [...document.querySelectorAll(`#${id} tr`)];

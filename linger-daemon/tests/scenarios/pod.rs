@@ -114,7 +114,7 @@ fn is_usable(lingerd: &Path, plan: Plan, own: &Cgroup) -> Result<bool> {
     };
     ensure!(found["plan"] == plan.name(), "another plan: {found}");
     let usable = found["usable"] == true;
-    // Defining kprobes is reserved to root there, for want of CAP_SYS_ADMIN.
+    // Without CAP_SYS_ADMIN, only root may define kprobes there.
     let says_why = found["reason"]
         .as_str()
         .is_some_and(|why| why.contains("Permission denied"));

@@ -1,4 +1,4 @@
-//! Effects on what a close left behind of segments that no kernel would send in this order.
+//! Segments that no kernel would send in this order, and their effect on what a close left behind.
 
 use std::fs;
 use std::io;

@@ -1,4 +1,4 @@
-//! What bad clients do.
+//! Attacks of bad clients.
 
 use std::io::{self, Read as _, Write};
 use std::net::TcpStream;
@@ -12,7 +12,7 @@ use base64::prelude::BASE64_STANDARD;
 use crate::besieged::{Besieged, Speech};
 use crate::secure::{Authority, Client, Directory};
 
-/// By TLS, and with a password.
+/// Starts a server with TLS and a password.
 fn secured() -> Besieged {
     let authority = Authority::new("ours");
     let hash = bcrypt::hash("right", 10).unwrap();
@@ -31,12 +31,12 @@ fn basic(password: &str) -> String {
 }
 
 impl Besieged {
-    /// Something was done, once or several times.
+    /// Adds to the number of things done.
     fn did(&self, count: u64) {
         self.done.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// A connection by TLS.
+    /// Connects by TLS.
     fn secure(&self) -> io::Result<impl io::Read + Write + use<>> {
         let Speech::Secured(_, authority, _) = &self.speech else {
             panic!("it is plain");
@@ -44,7 +44,7 @@ impl Besieged {
         Ok(Client::trusting(authority).over(self.connect()?))
     }
 
-    /// Keeps so many connections that have sent this, and send no more than one byte a second.
+    /// Keeps `count` connections that have sent `beginning`, and then send at most one byte a second.
     fn occupy(&self, count: usize, beginning: &[u8], more: &[u8]) {
         let mut held: Vec<TcpStream> = Vec::new();
         while !self.is_over() {
@@ -64,7 +64,7 @@ impl Besieged {
         }
     }
 
-    /// Sends this again and again, anew whenever the connection ends.
+    /// Sends `bytes` again and again, after `first` whenever the connection has ended.
     fn pour(&self, connect: impl Fn() -> io::Result<Box<dyn Write>>, first: &[u8], bytes: &[u8]) {
         while !self.is_over() {
             let Ok(mut stream) = connect() else {
@@ -124,7 +124,7 @@ fn heads_of_100_megabytes() {
     });
 }
 
-/// Asks again and again over kept connections, 16 requests at a time.
+/// Sends requests over kept connections, 16 at a time.
 fn ask_on(server: &Besieged, connect: impl Fn() -> io::Result<Box<dyn Stream>>, request: &str) {
     const AT_ONCE: usize = 16;
     let requests = request.repeat(AT_ONCE);
@@ -153,7 +153,7 @@ fn ask_on(server: &Besieged, connect: impl Fn() -> io::Result<Box<dyn Stream>>, 
     }
 }
 
-/// What is read and written.
+/// A stream to read from and to write to.
 trait Stream: io::Read + Write {}
 
 impl<T: io::Read + Write> Stream for T {}
@@ -171,7 +171,7 @@ fn more_requests_than_can_be_answered() {
 
 #[test]
 fn half_of_a_greeting_by_tls() {
-    // A record of 512 bytes, of which there are 5.
+    // 5 bytes of a record of 512.
     let greeting = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3];
     secured().attack("1,000 half-open handshakes", 1, |server, _| {
         server.occupy(1000, &greeting, b"");

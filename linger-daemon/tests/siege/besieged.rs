@@ -1,4 +1,4 @@
-//! The server, what its good client gets, and how much memory it takes.
+//! The server under attack, the answers to its good client, and its memory.
 
 use std::env;
 use std::fs;
@@ -18,26 +18,26 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::secure::{Authority, Client, Directory};
 use crate::server::Server;
 
-/// How long an attack goes on.
+/// Time that an attack lasts.
 const TIME: Duration = Duration::from_secs(4);
 
-/// What the server may take more than before, KiB: 256 connections, and what waits on them.
+/// Limit of the growth of the server's memory, KiB: 256 connections, and what waits for them.
 const MEMORY: u64 = 40 * 1024;
 
-/// When Prometheus gives up.
+/// Scrape timeout of Prometheus.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Set for the process of the server: its web configuration, or nothing.
+/// Environment variable for the server's process: its web configuration, or nothing.
 const SERVER: &str = "LINGER_TEST_BESIEGED";
 
-/// That process; the others say what is right.
+/// Serves, in the process that the other tests start for it; does nothing otherwise.
 #[test]
 fn serve_the_besieged() {
     let Some(config) = env::var_os(SERVER) else {
         return;
     };
     memory::keep_together();
-    // Files that a service may open unless its unit says more.
+    // Open files that a service may have unless its unit says more.
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, 1024.min(hard), hard).unwrap();
     let security = match Path::new(&config) {
@@ -51,10 +51,10 @@ fn serve_the_besieged() {
     }
 }
 
-/// How clients speak to a server.
+/// How clients talk to a server.
 pub(crate) enum Speech {
     Plain,
-    /// By TLS; heads carry this line, to say who asks.
+    /// By TLS; heads carry this line of credentials.
     Secured(Directory, Box<Authority>, String),
 }
 
@@ -64,9 +64,9 @@ pub(crate) struct Besieged {
     pub(crate) address: SocketAddr,
     pub(crate) speech: Speech,
     over: AtomicBool,
-    /// What the attackers did, as they count it.
+    /// Number of things that the attackers did.
     pub(crate) done: AtomicU64,
-    /// No two at a time.
+    /// Only one siege at a time.
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -100,14 +100,14 @@ impl Besieged {
         }
     }
 
-    /// Whether the attackers may stop.
+    /// Returns whether the attackers may stop.
     pub(crate) fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
     }
 
-    /// Has so many attackers attack, each with its number, while the good client asks.
+    /// Runs this many attackers, each with its number, while the good client scrapes.
     pub(crate) fn attack(&self, name: &str, attackers: u64, attack: impl Fn(&Self, u64) + Sync) {
-        // What is made once is there before.
+        // Allocate beforehand what is allocated once.
         for _ in 0..20 {
             self.scrape().unwrap();
         }
@@ -119,7 +119,7 @@ impl Besieged {
                 scope.spawn(move || attack(self, number));
             }
             let outcome = self.scrapes(started);
-            // Also if it failed, so that this ends.
+            // Also on failure, so that the attackers end.
             self.over.store(true, Ordering::Relaxed);
             outcome
         })
@@ -134,8 +134,7 @@ impl Besieged {
         assert!(peak < before + MEMORY, "{peak} KiB, {before} before");
     }
 
-    /// The scrapes of the good client: how many, and how long the slowest took; or the first that
-    /// failed.
+    /// Scrapes as the good client. Returns the number of scrapes and the time of the slowest, or the first error.
     fn scrapes(&self, started: Instant) -> io::Result<(usize, Duration)> {
         let (mut count, mut slowest) = (0, Duration::ZERO);
         while started.elapsed() < TIME {
@@ -148,7 +147,7 @@ impl Besieged {
         Ok((count, slowest))
     }
 
-    /// One scrape, as Prometheus makes it.
+    /// Scrapes once, as Prometheus does.
     fn scrape(&self) -> io::Result<()> {
         match &self.speech {
             Speech::Plain => ask(self.connect()?, ""),
@@ -165,7 +164,7 @@ impl Besieged {
         Ok(stream)
     }
 
-    /// A line of the status of the process, KiB.
+    /// Returns a line of the process's status, KiB.
     fn memory(&self, line: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let mut lines = status.lines();
@@ -179,7 +178,7 @@ impl Besieged {
     }
 }
 
-/// The metrics, whole.
+/// Reads the metrics, which must be complete.
 fn ask(mut stream: impl Read + Write, head: &str) -> io::Result<()> {
     write!(
         stream,

@@ -1,7 +1,7 @@
 //! While many clients do their worst, a good client gets its scrapes, and memory stays small.
 //!
-//! The server is a process of its own, so that its memory can be told from that of the clients. All
-//! come from one address, where the server cannot tell them apart by that.
+//! The server is a separate process, so that its memory is not mixed with that of the clients. All come from one
+//! address, so the server cannot tell them apart by that.
 
 mod attacks;
 mod besieged;

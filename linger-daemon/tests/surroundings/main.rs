@@ -1,6 +1,5 @@
-//! What `lingerd check` and `lingerd run` say where something keeps them from counting: they are
-//! started with a filter on them, without capabilities, in namespaces of their own. These tests need
-//! root, and a kernel on which lingerd works.
+//! Reports of `lingerd check` and `lingerd run` where something prevents them from counting: a seccomp filter, missing
+//! capabilities, or separate namespaces. These tests need root, and a kernel on which lingerd works.
 
 #[path = "../common/seccomp.rs"]
 mod seccomp;
@@ -12,14 +11,14 @@ use serde_json::Value;
 
 const LINGERD: &str = env!("CARGO_BIN_EXE_lingerd");
 
-/// What `lingerd check` says: the exit code, and the report.
+/// The result of `lingerd check`: its exit code and its report.
 struct Checked(Option<i32>, Value);
 
 impl Checked {
     fn by(command: &mut Command) -> Self {
         let output = command.args(["check", "--json"]).output().unwrap();
         let report = serde_json::from_slice(&output.stdout);
-        let report = report.unwrap_or_else(|error| panic!("{error}: {}", told(&output)));
+        let report = report.unwrap_or_else(|error| panic!("{error}: {}", errors(&output)));
         Self(output.status.code(), report)
     }
 
@@ -28,7 +27,7 @@ impl Checked {
         all.iter().find(|one| one["what"] == what).unwrap()
     }
 
-    /// Expects this verdict, with these words in what was found or in what helps.
+    /// Expects this verdict, with these words in the finding or its fix.
     fn expect(&self, what: &str, verdict: &str, words: &[&str]) {
         let finding = self.of(what);
         assert_eq!(finding["verdict"], verdict, "{finding}");
@@ -44,23 +43,23 @@ impl Checked {
     }
 }
 
-fn told(output: &Output) -> String {
+fn errors(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// What `lingerd run` says, which must not start.
+/// Runs `lingerd run`, which must not start. Returns its error output.
 fn refusal(command: &mut Command) -> String {
     let output = command.args(["run", "--listen", "127.0.0.1:0"]).output();
     let output = output.unwrap();
-    assert_eq!(output.status.code(), Some(1), "{}", told(&output));
-    told(&output)
+    assert_eq!(output.status.code(), Some(1), "{}", errors(&output));
+    errors(&output)
 }
 
 fn lingerd() -> Command {
     Command::new(LINGERD)
 }
 
-/// Started by a tool that changes what surrounds it.
+/// Returns a command that runs lingerd by a tool that changes its surroundings.
 fn by(tool: &str) -> Command {
     let mut words = tool.split(' ');
     let mut command = Command::new(words.next().unwrap());
@@ -68,7 +67,7 @@ fn by(tool: &str) -> Command {
     command
 }
 
-/// With mounts of its own, after this was done to them.
+/// Returns a command that runs lingerd in its own mount namespace, after this script.
 fn with_mounts(script: &str) -> Command {
     let mut command = Command::new("unshare");
     let script = format!("set -e; {script}; exec \"$0\" \"$@\"");
@@ -176,7 +175,7 @@ fn a_part_of_the_cgroups_is_not_taken_for_all() {
 
 #[test]
 fn bpffs_is_found_as_it_is_mounted() {
-    // Whatever the host has mounted there.
+    // Removes whatever the host has mounted there.
     let away = "while umount /sys/fs/bpf 2>/dev/null; do :; done";
     let mount = "mount -t bpf bpf /sys/fs/bpf";
     for (script, verdict, word) in [

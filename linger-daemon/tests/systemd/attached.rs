@@ -1,4 +1,4 @@
-//! What is loaded in the kernel, as the kernel lists it.
+//! The programs loaded in the kernel, as the kernel lists them.
 
 use std::collections::BTreeSet;
 
@@ -8,14 +8,14 @@ use linger_testkit::exposition::Scrape;
 
 use crate::tools::wait_for;
 
-/// The kernel keeps so many bytes of a program's name.
+/// Bytes of a program's name that the kernel keeps.
 const NAME: usize = 15;
 
 /// The programs of a daemon, by their names in the kernel.
 pub(crate) struct Programs(BTreeSet<String>);
 
 impl Programs {
-    /// Those that the daemon says to have attached, of which the kernel must know each.
+    /// Returns the programs that the daemon reports as attached; the kernel must have all of them.
     pub(crate) fn of(scrape: &Scrape) -> Result<Self> {
         let names = scrape.of("linger_probe_attached");
         let names = names.map(|sample| sample.label("program").chars().take(NAME).collect());
@@ -30,7 +30,7 @@ impl Programs {
         Ok(programs)
     }
 
-    /// Those that the kernel still has.
+    /// Returns those that the kernel still has.
     pub(crate) fn loaded(&self) -> Result<BTreeSet<String>> {
         let mut loaded = BTreeSet::new();
         for program in loaded_programs() {
@@ -43,7 +43,7 @@ impl Programs {
         Ok(loaded)
     }
 
-    /// Expects the kernel to have none of them, now or soon: it frees them behind everyone's back.
+    /// Expects the kernel to have none of them, now or soon: it frees them asynchronously.
     pub(crate) fn expect_gone(&self) -> Result<()> {
         wait_for("the programs to go", || {
             self.loaded().ok()?.is_empty().then_some(())

@@ -1,4 +1,4 @@
-//! A `lingerd` that runs as a service, and what it counted.
+//! A `lingerd` that runs as a service, and its counts.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,10 +13,10 @@ use linger_testkit::http;
 
 use crate::tools::{run, wait_for};
 
-/// Where it listens unless told otherwise.
+/// Its default address.
 const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10546);
 const UNIT: &str = "lingerd.service";
-/// How long counts may lag behind what a client sees: a server's close returns after its FIN is sent.
+/// Longest lag of counts behind a client's view: a server's close returns after its FIN is sent.
 const LAG: Duration = Duration::from_secs(5);
 /// Pause between two scrapes.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Closes by outcome.
 pub(crate) type Closes = BTreeMap<String, u64>;
 
-/// The service, which has counted nothing that was before it.
+/// The service, which counts nothing from before its start.
 pub(crate) struct Lingerd {
     /// The hooks that it uses.
     pub(crate) plan: Plan,
@@ -33,7 +33,7 @@ pub(crate) struct Lingerd {
 }
 
 impl Lingerd {
-    /// The one that is installed and runs, with this plan.
+    /// Returns the installed one, which runs with this plan.
     pub(crate) fn installed(plan: Plan) -> Self {
         Self {
             plan,
@@ -57,26 +57,25 @@ impl Lingerd {
         Ok(lingerd)
     }
 
-    /// What it logged.
+    /// Returns its log.
     fn log(&self) -> String {
         let journal = ["journalctl", "--no-pager", "--output=cat", "--unit"];
         run(&[&journal[..], &[self.unit]].concat()).unwrap_or_else(|error| format!("{error:#}"))
     }
 
-    /// All metrics.
+    /// Scrapes all metrics.
     pub(crate) fn scrape(&self) -> Result<Scrape> {
         let (status, body) = http::get(self.address, "/metrics")?;
         ensure!(status == 200, "/metrics answered {status}: {body}");
         Scrape::parse(&body).map_err(anyhow::Error::msg)
     }
 
-    /// The closes that the groups that carry all these labels have made together.
+    /// Returns the closes of all groups with these labels together.
     pub(crate) fn closes(&self, labels: &[(&str, &str)]) -> Result<Closes> {
         Ok(closes_of(&self.scrape()?, labels))
     }
 
-    /// Expects the groups that carry all these labels to have made exactly these closes together,
-    /// now or soon.
+    /// Expects all groups with these labels together to have made exactly these closes, now or soon.
     pub(crate) fn expect(&self, labels: &[(&str, &str)], closes: &[(&str, u64)]) -> Result<()> {
         let expected: Closes = closes
             .iter()
@@ -98,13 +97,13 @@ impl Lingerd {
         }
     }
 
-    /// Ends it.
+    /// Stops it.
     pub(crate) fn stop(self) -> Result<()> {
         run(&["systemctl", "stop", self.unit]).map(drop)
     }
 }
 
-/// The closes of the groups that carry all these labels.
+/// Returns the closes of the groups with all these labels.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -123,7 +122,7 @@ fn closes_of(scrape: &Scrape, labels: &[(&str, &str)]) -> Closes {
     closes
 }
 
-/// What groups with some of these labels made, in a line: what is missing may be there.
+/// Returns the closes of groups with only some of these labels, in a line: missing ones may be there.
 fn others(scrape: &Scrape, labels: &[(&str, &str)]) -> String {
     let carries = |sample: &Sample| {
         let carried = |(name, value): &(&str, &str)| sample.label(name) == *value;

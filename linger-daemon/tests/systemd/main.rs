@@ -1,9 +1,9 @@
-//! Units: closes that real services, instances of templates, and units of a user make under a real
-//! systemd, and the unit that `lingerd` counts them for, under every plan that this kernel allows.
-//! Packages: what is shipped, installed, at work as a service, and removed.
+//! Units: closes of real services, template instances and user units under a real systemd, and the unit that `lingerd`
+//! counts them for, under every plan that this kernel allows. Packages: their files, installed, at work as a service,
+//! and removed.
 //!
-//! This takes a machine of its own, which `cargo xtask vm --systemd` boots: units of fixed names are
-//! made, started and stopped.
+//! This takes a separate machine, which `cargo xtask vm --systemd` boots: it creates, starts and stops units with fixed
+//! names.
 
 mod attached;
 #[path = "../common/mod.rs"]

@@ -15,21 +15,21 @@ use crate::service::{self, Service};
 use crate::tools::{self, run};
 use crate::{server, tarball};
 
-/// What is shipped.
+/// The files that are shipped.
 #[derive(Debug)]
 pub(crate) struct Files {
     /// The package.
     pub(crate) deb: String,
-    /// The same with a higher version.
+    /// The same package with a higher version.
     pub(crate) newer: String,
     /// The tarball.
     pub(crate) tarball: String,
 }
 
-/// A test; each finds what those before it left.
+/// A test; each builds on what those before it left.
 type Test = fn(&Files) -> Result<()>;
 
-/// All tests, in the order in which they are run.
+/// All tests, in the order in which they run.
 const ALL: &[(&str, Test)] = &[
     ("installed_package_counts", installed_package_counts),
     ("files_are_where_they_belong", files_are_where_they_belong),
@@ -73,7 +73,7 @@ pub(crate) fn run_all(files: &Files, summary: Option<&Path>) -> Result<ExitCode>
     server::install()?;
     let mut results = Summary::default();
     for (name, test) in ALL {
-        // The service finds its plan by itself, which on these kernels is this.
+        // The service chooses its plan itself, which is this one on these kernels.
         let verdict = Verdict::from(test(files));
         if matches!(verdict, Verdict::Failed(_)) {
             println!("{}", Service::log());
@@ -83,7 +83,7 @@ pub(crate) fn run_all(files: &Files, summary: Option<&Path>) -> Result<ExitCode>
     results.end(summary, &serde_json::json!({ "kernel": kernel.trim() }))
 }
 
-/// Enabled, started, and at work, with no more than `dpkg --install`.
+/// After `dpkg --install` alone, the service is enabled, started and at work.
 fn installed_package_counts(files: &Files) -> Result<()> {
     run(&["dpkg", "--install", &files.deb])?;
     ensure!(Service::property("UnitFileState")? == "enabled");
@@ -125,7 +125,7 @@ fn files_are_where_they_belong(_: &Files) -> Result<()> {
         "lingerd",
     ])?;
     ensure!(settings.contains(SETTINGS), "conffiles {settings:?}");
-    // What a person types after the name, as bash would complete it.
+    // Completes the typed words as bash would.
     let script = "source /usr/share/bash-completion/completions/lingerd; COMP_WORDS=(lingerd ch); \
                   COMP_CWORD=1; _lingerd lingerd ch lingerd; echo ${COMPREPLY[@]}";
     let completed = run(&["bash", "-c", script])?;
@@ -185,10 +185,10 @@ fn purge_leaves_nothing(_: &Files) -> Result<()> {
     Ok(())
 }
 
-/// Where the service pins.
+/// Directory of the service's pins.
 const PINS: &str = "/sys/fs/bpf/lingerd";
 
-/// What is pinned.
+/// Returns the names of all pins.
 fn pinned() -> Result<Vec<String>> {
     let folder = match fs::read_dir(PINS) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -1,5 +1,5 @@
-"""Answers each request and closes the connection, before the client does. To /abort it gives no
-answer, and closes by SO_LINGER with no time. Its port is written to the file that it is told."""
+"""Answers each request and closes the connection before the client does. A request of /abort gets no
+answer, and a close with SO_LINGER and a time of zero. Writes its port to the file named by its argument."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ NO_TIME = struct.pack("ii", 1, 0)
 listener = socket.create_server(("127.0.0.1", 0))
 with open(sys.argv[1] + ".new", "w") as file:
     file.write(str(listener.getsockname()[1]))
-# Whoever sees the file sees all of it.
+# The file appears only once it is complete.
 os.rename(sys.argv[1] + ".new", sys.argv[1])
 
 while True:

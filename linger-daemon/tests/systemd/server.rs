@@ -11,16 +11,16 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::tools::{run, wait_for};
 
-/// What the server and its clients share. It is everyone's, like /tmp.
+/// Folder shared by the server and its clients, writable by everyone, like /tmp.
 const FOLDER: &str = "/run/linger-test";
 const PROGRAM: &str = "/run/linger-test/server.py";
-/// The units that are the same but for their name.
+/// Units that differ only in their name.
 const SERVICES: [&str; 3] = ["py-web.service", "web@.service", "gone.service"];
-/// The user whose manager runs units too.
+/// The user whose manager runs units, too.
 const USER: &str = "someone";
 const UID: u32 = 1000;
 
-/// Puts the program and its services into place, and starts the user's manager.
+/// Installs the program and its services, and starts the user's manager.
 pub(crate) fn install() -> Result<()> {
     fs::create_dir_all(FOLDER)?;
     fs::set_permissions(FOLDER, Permissions::from_mode(0o1777))?;
@@ -36,13 +36,13 @@ pub(crate) fn install() -> Result<()> {
     Ok(())
 }
 
-/// A server, which ends with this.
+/// A server, stopped when dropped.
 pub(crate) struct Server {
     unit: String,
     port: u16,
-    /// What comes before the arguments of systemctl.
+    /// The systemctl command, up to its arguments.
     systemctl: Vec<String>,
-    /// The process, where it is this one's child.
+    /// The process, where it is a child of this one.
     process: Option<Child>,
 }
 
@@ -54,7 +54,7 @@ impl Server {
         Self::start(unit, systemctl, || run(&start).map(|_| None))
     }
 
-    /// Starts a service that the user's manager makes for it.
+    /// Starts a transient service of the user's manager.
     pub(crate) fn of_user(unit: &str) -> Result<Self> {
         let command = transient(unit, "--service-type=exec");
         Self::start(unit, as_user(&["systemctl", "--user"]), || {
@@ -62,7 +62,7 @@ impl Server {
         })
     }
 
-    /// Starts it as a process of the user's, in a scope of its own.
+    /// Starts it as a process of the user, in a scope.
     pub(crate) fn in_scope(unit: &str) -> Result<Self> {
         let command = transient(unit, "--scope");
         Self::start(unit, as_user(&["systemctl", "--user"]), || {
@@ -93,12 +93,12 @@ impl Server {
         Ok(server)
     }
 
-    /// Makes so many requests, one after another, each over a connection of its own.
+    /// Makes `times` requests, one after another, each over its own connection.
     pub(crate) fn ask(&self, path: &str, times: u64) -> Result<()> {
         (0..times).try_for_each(|_| ask(self.port, path))
     }
 
-    /// Ends it.
+    /// Stops it.
     pub(crate) fn stop(&mut self) -> Result<()> {
         run(&[&self.systemctl[..], &["stop".into(), self.unit.clone()]].concat())?;
         if let Some(mut process) = self.process.take() {
@@ -110,19 +110,19 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // A unit that has been stopped may be gone; what else fails, a later start tells.
+        // A stopped unit may be gone; other errors show at a later start.
         let _ = self.stop();
     }
 }
 
-/// What starts the server in a unit that the user's manager makes for it.
+/// Returns the command that starts the server in a transient unit of the user's manager.
 fn transient(unit: &str, kind: &str) -> Vec<String> {
     let (named, port) = (format!("--unit={unit}"), port_file(unit));
     let begin = ["systemd-run", "--user", "--quiet", kind, &named];
     as_user(&[&begin[..], &["/usr/bin/python3", PROGRAM, &port]].concat())
 }
 
-/// The command as the user would give it after having logged in.
+/// Returns the command as the user would run it after logging in.
 fn as_user(words: &[&str]) -> Vec<String> {
     let runtime = format!("XDG_RUNTIME_DIR=/run/user/{UID}");
     let user = [
@@ -140,7 +140,7 @@ fn port_file(unit: &str) -> String {
     format!("{FOLDER}/{unit}.port")
 }
 
-/// Makes one request over a connection of its own, which the server ends.
+/// Makes one request over a new connection, which the server closes.
 pub(crate) fn ask(port: u16, path: &str) -> Result<()> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))
         .with_context(|| format!("connect to port {port}"))?;

@@ -12,26 +12,26 @@ use crate::lingerd::Lingerd;
 use crate::server;
 use crate::tools::{run, wait_for};
 
-/// Its name.
+/// Name of its unit.
 pub(crate) const UNIT: &str = "lingerd.service";
-/// Its settings.
+/// Its configuration file.
 const SETTINGS: &str = "/etc/linger/lingerd.toml";
-/// What tests change of it; the next boot knows nothing of that.
+/// Drop-ins of the tests, gone at the next boot.
 const DROP_INS: &str = "/run/systemd/system/lingerd.service.d";
-/// The highest exposure allowed, in tenths, of those that systemd calculates: 10 is fully exposed.
+/// Highest exposure allowed, in tenths, as calculated by systemd: fully exposed is 10.
 const EXPOSURE: &str = "19";
 
 /// The service, as systemd sees it.
 pub(crate) struct Service;
 
 impl Service {
-    /// What systemd says of it.
+    /// Returns a property as systemd shows it.
     pub(crate) fn property(name: &str) -> Result<String> {
         let value = run(&["systemctl", "show", "--value", "--property", name, UNIT])?;
         Ok(value.trim().to_owned())
     }
 
-    /// Its process.
+    /// Returns the ID of its process.
     pub(crate) fn pid() -> Result<String> {
         let pid = Self::property("MainPID")?;
         ensure!(pid != "0", "the service does not run");
@@ -45,7 +45,7 @@ impl Service {
         Ok(())
     }
 
-    /// What it logged.
+    /// Returns its log.
     pub(crate) fn log() -> String {
         run(&["journalctl", "--no-pager", "--lines=200", "--unit", UNIT])
             .unwrap_or_else(|error| format!("{error:#}"))
@@ -53,25 +53,25 @@ impl Service {
 
     fn restart() -> Result<()> {
         run(&["systemctl", "daemon-reload"])?;
-        // However often tests start it.
+        // Tests may start it more often than its limit.
         run(&["systemctl", "reset-failed", UNIT])?;
         run(&["systemctl", "restart", UNIT]).map(drop)
     }
 
-    /// Restarts it with these lines among those of its unit.
+    /// Restarts it with these lines added to its unit.
     fn restart_with(lines: &str) -> Result<()> {
         fs::create_dir_all(DROP_INS)?;
         fs::write(Path::new(DROP_INS).join("test.conf"), lines)?;
         Self::restart()
     }
 
-    /// Restarts it as it is shipped.
+    /// Restarts it as shipped.
     fn restart_as_shipped() -> Result<()> {
         fs::remove_dir_all(DROP_INS)?;
         Self::restart()
     }
 
-    /// Waits until systemd has started it once more than `before`.
+    /// Waits until systemd has restarted it at least once more than `before`.
     fn wait_for_restart(before: u64) -> Result<()> {
         wait_for("systemd to start it again", || {
             let restarts = Self::restarts().ok()?;
@@ -79,18 +79,18 @@ impl Service {
         })
     }
 
-    /// How often systemd has started it again, of its own accord.
+    /// Returns how often systemd has restarted it by itself.
     fn restarts() -> Result<u64> {
         Ok(Self::property("NRestarts")?.parse()?)
     }
 }
 
-/// The service with the plan that it finds on these kernels.
+/// Returns the service with the plan that it chooses on these kernels.
 fn lingerd() -> Lingerd {
     Lingerd::installed(Plan::Fentry)
 }
 
-/// Kernels from 5.19 on let it read maps without any.
+/// Kernels from 5.19 on let it read maps without any capability.
 pub(crate) fn has_no_capability() -> Result<()> {
     let status = fs::read_to_string(format!("/proc/{}/status", Service::pid()?))?;
     let line = |name: &str| {
@@ -167,7 +167,7 @@ pub(crate) fn reload_takes_settings_over() -> Result<()> {
     Service::expect_active()
 }
 
-/// The reload fails with what is wrong, and a signal of someone else's changes nothing either.
+/// The reload fails with the mistake, and a signal from elsewhere changes nothing either.
 pub(crate) fn broken_settings_are_refused() -> Result<()> {
     let problem = "max-grops: unknown key";
     let shipped = fs::read_to_string(SETTINGS)?;
@@ -196,7 +196,7 @@ pub(crate) fn broken_settings_are_refused() -> Result<()> {
 pub(crate) fn watchdog_ends_a_hung_daemon() -> Result<()> {
     Service::restart_with("[Service]\nWatchdogSec=10\n")?;
     let fed = || Ok::<u64, Error>(Service::property("WatchdogTimestampMonotonic")?.parse()?);
-    // Without a sign of life it would have expired meanwhile.
+    // Without a keep-alive ping, the watchdog would have expired meanwhile.
     let begin = fed()?;
     wait_for("the watchdog to be fed", || {
         let now = fed().ok()?;
@@ -226,8 +226,8 @@ pub(crate) fn restart_counts_on() -> Result<()> {
     counting_goes_on(Service::restart)
 }
 
-/// Expects what `renew` does to leave another daemon at work, which counts on where the one before
-/// it ended if the service persists, and otherwise from nothing.
+/// Expects `renew` to leave another daemon at work, which continues the counts of the one before if the service
+/// persists, and otherwise starts from zero.
 pub(crate) fn counting_goes_on(renew: impl FnOnce() -> Result<()>) -> Result<()> {
     let nginx = [("unit", "nginx.service")];
     let before = lingerd().closes(&nginx)?.get("graceful").copied();
@@ -241,10 +241,10 @@ pub(crate) fn counting_goes_on(renew: impl FnOnce() -> Result<()>) -> Result<()>
     lingerd().expect(&nginx, &[("graceful", before + 3)])
 }
 
-/// As it is shipped, and for `kprobe` with what the example adds.
+/// The service works under every plan: as shipped, with the example's drop-in for `kprobe`.
 pub(crate) fn every_plan_works() -> Result<()> {
     let example = "/usr/share/doc/lingerd/examples/kprobe.conf";
-    // What that asks for on Debian.
+    // The value on Debian, for which the example is made.
     fs::write("/proc/sys/kernel/perf_event_paranoid", "2")?;
     for plan in Plan::ALL {
         let name = plan.name();
@@ -263,7 +263,7 @@ pub(crate) fn every_plan_works() -> Result<()> {
     Service::restart()
 }
 
-/// The socket of the example, through which a scrape is answered once the service runs.
+/// The service takes the socket of the example: a scrape over it is answered once the service runs.
 pub(crate) fn socket_is_taken() -> Result<()> {
     let unit = "/run/systemd/system/lingerd.socket";
     run(&["systemctl", "stop", UNIT])?;
@@ -280,7 +280,7 @@ pub(crate) fn socket_is_taken() -> Result<()> {
     scraped.map(drop)
 }
 
-/// Unless it persists, in which case all goes on counting.
+/// Stopping detaches the programs, unless the service persists: then counting goes on.
 pub(crate) fn stop_detaches() -> Result<()> {
     let programs = Programs::of(&lingerd().scrape()?)?;
     run(&["systemctl", "stop", UNIT])?;
@@ -291,7 +291,7 @@ pub(crate) fn stop_detaches() -> Result<()> {
     programs.expect_gone()
 }
 
-/// Whether the settings say that counting goes on without the daemon.
+/// Returns whether the settings make counting go on without the daemon.
 fn persists() -> Result<bool> {
     let settings = run(&["lingerd", "config", "show", "--json"])?;
     let settings: Vec<Value> = serde_json::from_str(&settings)?;

@@ -1,4 +1,4 @@
-//! The tarball, installed and removed by what its instructions say.
+//! The tarball, installed and removed by its own instructions.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ pub(crate) fn installs(tarball: &str) -> Result<()> {
     Ok(())
 }
 
-/// The only folder in the tarball.
+/// Returns the only folder in the tarball.
 fn extracted() -> Result<PathBuf> {
     let mut entries = fs::read_dir(Path::new("/root"))?.filter_map(Result::ok);
     let folder = entries.find(|entry| {

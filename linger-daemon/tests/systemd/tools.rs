@@ -1,4 +1,4 @@
-//! Running systemd's tools, and waiting for what they bring about.
+//! Runs systemd's tools, and waits for their effects.
 
 use std::process::{Command, Output};
 use std::thread;
@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-/// How long anything may take, on a slow machine.
+/// Longest time for anything, on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Runs a command to its end; what it prints.
+/// Runs a command to its end. Returns its standard output.
 pub(crate) fn run<S: AsRef<str>>(words: &[S]) -> Result<String> {
     let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
     let line = words.join(" ");
@@ -29,13 +29,13 @@ pub(crate) fn run<S: AsRef<str>>(words: &[S]) -> Result<String> {
     Ok(String::from_utf8_lossy(&stdout).into_owned())
 }
 
-/// What systemd calls itself, for instance `systemd 252 (252.39-1~deb12u1)`.
+/// Returns the version that systemd reports, for instance `systemd 252 (252.39-1~deb12u1)`.
 pub(crate) fn systemd_version() -> Result<String> {
     let version = run(&["systemctl", "--version"])?;
     Ok(version.lines().next().unwrap_or_default().to_owned())
 }
 
-/// Looks until there is an answer; fails, saying what was waited for, if there is none.
+/// Calls `look` until it returns an answer; fails with `what` after a while.
 pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T> {
     let start = Instant::now();
     loop {

@@ -1,10 +1,9 @@
 //! Each kind of unit, and the closes that it makes.
 //!
-//! What must be counted follows from the requests: for each, the server accepts one connection, and
-//! closes it while the client still has it open and waits for the end. With everything sent that is a
-//! graceful close; with `SO_LINGER` and no time it is an abort. The listening socket of a server stays
-//! open until the unit is stopped. So the counts are the numbers of requests, and every group has no
-//! other close.
+//! The expected counts follow from the requests: for each, the server accepts one connection, and closes it while the
+//! client still has it open and waits for the end. With everything sent that is a graceful close; with `SO_LINGER` and
+//! a time of zero it is an abort. The listening socket of a server stays open until the unit is stopped. So the counts
+//! are the numbers of requests, and no group has other closes.
 
 use std::path::Path;
 
@@ -15,10 +14,10 @@ use crate::lingerd::Lingerd;
 use crate::server::{Server, ask};
 use crate::tools::wait_for;
 
-/// A test; no two of them use the same unit, so that each group begins with no closes.
+/// A test; no two of them use the same unit, so that each group starts without closes.
 pub(crate) type Test = fn(&Lingerd) -> Result<()>;
 
-/// All tests, in the order in which they are run.
+/// All tests, in the order in which they run.
 pub(crate) const ALL: &[(&str, Test)] = &[
     ("debians_own_service", debians_own_service),
     ("service_with_two_outcomes", service_with_two_outcomes),
@@ -30,16 +29,16 @@ pub(crate) const ALL: &[(&str, Test)] = &[
     ("nothing_is_lost", nothing_is_lost),
 ];
 
-/// The name of the server's process.
+/// Label of the server's process.
 const PYTHON: (&str, &str) = ("comm", "python3");
 
-/// Where systemd puts services of the system.
+/// Slice of the system's services.
 const SYSTEM: (&str, &str) = ("slice", "system.slice");
 
-/// Where it puts what a user starts.
+/// Slice of what a user starts.
 const APP: (&str, &str) = ("slice", "app.slice");
 
-/// The nginx that was started while the machine booted: what closes are its workers.
+/// The nginx that was started at boot, whose workers close.
 fn debians_own_service(lingerd: &Lingerd) -> Result<()> {
     (0..25).try_for_each(|_| ask(80, "/"))?;
     lingerd.expect(
@@ -70,7 +69,7 @@ fn instances_of_a_template(lingerd: &Lingerd) -> Result<()> {
     one.ask("/", 3)?;
     two.ask("/", 5)?;
     one.ask("/", 1)?;
-    // systemd makes a slice for the instances.
+    // systemd creates a slice for the instances.
     let slice = ("slice", "system-web.slice");
     for (unit, closes) in [("web@one.service", 4), ("web@two.service", 5)] {
         lingerd.expect(&[("unit", unit), slice, PYTHON], &[("graceful", closes)])?;
@@ -78,7 +77,7 @@ fn instances_of_a_template(lingerd: &Lingerd) -> Result<()> {
     Ok(())
 }
 
-/// The innermost unit counts, not the service that is the user's manager.
+/// The innermost unit counts, not the service of the user's manager.
 fn scope_of_a_user(lingerd: &Lingerd) -> Result<()> {
     let server = Server::in_scope("web-in-scope.scope")?;
     server.ask("/", 11)?;
@@ -97,7 +96,7 @@ fn service_of_a_user(lingerd: &Lingerd) -> Result<()> {
     )
 }
 
-/// The name is what tells a container.
+/// A container is recognized by the name of its scope.
 fn scope_named_as_docker_does(lingerd: &Lingerd) -> Result<()> {
     let id = "0123456789ab".repeat(6);
     let unit = format!("docker-{}.scope", &id[..64]);
@@ -113,8 +112,8 @@ fn scope_named_as_docker_does(lingerd: &Lingerd) -> Result<()> {
     )
 }
 
-/// The first scrape since the unit was started comes when its cgroup is no more. (The server is
-/// stopped by a signal: its end closes its listening socket.)
+/// The first scrape since the unit's start comes after its cgroup is gone. (A signal stops the server: its exit closes
+/// its listening socket.)
 fn unit_gone_before_the_scrape(lingerd: &Lingerd) -> Result<()> {
     let cgroup = Path::new("/sys/fs/cgroup/system.slice/gone.service");
     let mut server = Server::of_system("gone.service")?;

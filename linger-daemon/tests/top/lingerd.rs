@@ -1,4 +1,4 @@
-//! A lingerd that runs.
+//! A running lingerd.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -13,10 +13,10 @@ use tempfile::TempDir;
 
 use crate::LINGERD;
 
-/// How long anything may take on a slow machine.
+/// Longest time for anything, on a slow machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Waits until this has a value, and otherwise fails with what is said then.
+/// Waits until `value` returns one; fails with the message of `or` otherwise.
 pub(crate) fn eventually<T>(mut value: impl FnMut() -> Option<T>, or: impl Fn() -> String) -> T {
     let started = Instant::now();
     loop {
@@ -28,14 +28,14 @@ pub(crate) fn eventually<T>(mut value: impl FnMut() -> Option<T>, or: impl Fn() 
     }
 }
 
-/// The process, and the folder with its socket, settings and log.
+/// The process, and the folder with its socket, configuration and log.
 pub(crate) struct Lingerd {
     folder: TempDir,
     process: Child,
 }
 
 impl Lingerd {
-    /// Starts one that serves at a port and a socket of its own, with these options besides.
+    /// Starts one that serves at its own port and socket, with these further options.
     pub(crate) fn start(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = format!("unix:{}/socket", folder.path().display());
@@ -70,12 +70,12 @@ impl Lingerd {
         fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
-    /// The file of settings by which it is found.
+    /// Returns a configuration file with the address of its socket.
     pub(crate) fn settings(&self) -> PathBuf {
         self.folder.path().join("lingerd.toml")
     }
 
-    /// The address that it got.
+    /// Returns the TCP address that it got.
     pub(crate) fn address(&self) -> SocketAddr {
         let log = self.log();
         let (_, rest) = log.split_once("://127.0.0.1:").unwrap();
@@ -92,7 +92,7 @@ impl Drop for Lingerd {
     }
 }
 
-/// A file of settings by which no lingerd is found.
+/// Creates a configuration file with an address where no lingerd answers.
 pub(crate) fn settings_of_none(folder: &Path) -> PathBuf {
     let file = folder.join("none.toml");
     let listen = format!("listen = \"unix:{}/none\"\n", folder.display());

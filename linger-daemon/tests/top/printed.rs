@@ -1,4 +1,4 @@
-//! What is printed where there is no terminal.
+//! The output without a terminal.
 
 use std::process::{Command, Output};
 
@@ -14,7 +14,7 @@ fn top(options: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-fn told(output: &Output) -> String {
+fn errors(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
@@ -28,7 +28,7 @@ fn one_table_is_printed_as_text_and_as_json() {
     let url = format!("http://{}", lingerd.address());
     let once = ["--once", "-d", "0.2", "--url", &url];
     let table = top(&once);
-    assert!(table.status.success(), "{}", told(&table));
+    assert!(table.status.success(), "{}", errors(&table));
     let table = String::from_utf8(table.stdout).unwrap();
     let place = |unit: &str| table.lines().position(|line| line.starts_with(unit));
     assert!(place(&many.unit) < place(&few.unit), "{table}");
@@ -58,10 +58,10 @@ fn one_table_is_printed_as_text_and_as_json() {
 fn without_a_terminal_there_is_one_line_that_says_so() {
     let output = top(&[]);
     assert_eq!(output.status.code(), Some(1));
-    let told = told(&output);
+    let errors = errors(&output);
     assert!(
-        told.contains("--once") && told.lines().count() == 1,
-        "{told}"
+        errors.contains("--once") && errors.lines().count() == 1,
+        "{errors}"
     );
 }
 
@@ -75,25 +75,25 @@ fn without_a_lingerd_and_without_root_one_line_says_what_to_do() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let told = told(&output);
+    let errors = errors(&output);
     for words in [
         "no lingerd answers at unix:",
         "lingerd run",
         "--url",
         "root",
     ] {
-        assert!(told.contains(words), "{told}");
+        assert!(errors.contains(words), "{errors}");
     }
-    assert_eq!(told.lines().count(), 1, "{told}");
+    assert_eq!(errors.lines().count(), 1, "{errors}");
 }
 
 #[test]
-fn who_does_not_answer_is_named() {
+fn an_address_without_an_answer_is_named() {
     let output = top(&["--once", "--url", "unix:/nowhere/socket"]);
     assert_eq!(output.status.code(), Some(1));
-    let told = told(&output);
+    let errors = errors(&output);
     assert!(
-        told.starts_with("lingerd: unix:/nowhere/socket: no one answers"),
-        "{told}"
+        errors.starts_with("lingerd: unix:/nowhere/socket: no one answers"),
+        "{errors}"
     );
 }

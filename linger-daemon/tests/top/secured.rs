@@ -1,4 +1,4 @@
-//! A lingerd that asks who comes.
+//! A lingerd with TLS and passwords.
 
 use std::fs;
 use std::process::{Command, Output};
@@ -70,7 +70,7 @@ fn readings_come_over_tls_to_who_has_the_password() {
     let by_file = [&trusting[..], &["--password-file", &password_file]].concat();
     success(&top(&lingerd, &by_file, None));
 
-    // The one of this host is found, whether it speaks TLS or not.
+    // The one of this host is found, with TLS or without.
     let listen = format!("listen = \"{}\"\n", lingerd.address());
     let config = file("lingerd.toml", &listen);
     success(&top_at(&["--config", &config], &trusting, Some("secret")));

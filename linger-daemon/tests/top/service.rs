@@ -1,4 +1,4 @@
-//! Programs in units of their own, which make closes.
+//! Programs in their own units, which make closes.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,14 +9,14 @@ use serde_json::Value;
 
 use crate::LINGERD;
 
-/// A cgroup that is named like the unit of a service; removed in the end.
+/// A cgroup with the name of a service, removed when dropped.
 pub(crate) struct Service {
     pub(crate) unit: String,
     folder: PathBuf,
 }
 
 impl Service {
-    /// Makes one of this name, and of this process alone, whatever else runs on the host.
+    /// Creates one whose name is unique to this process.
     pub(crate) fn new(name: &str) -> Self {
         let unit = format!("t{}-{name}.service", process::id());
         let folder = probe::cgroup_root().unwrap().join(&unit);
@@ -24,8 +24,7 @@ impl Service {
         Self { unit, folder }
     }
 
-    /// Has closes of this kind made there, which abort, so many times; the payload that they throw away,
-    /// bytes.
+    /// Makes `count` closes of this kind there, which abort. Returns the payload that they discard, bytes.
     pub(crate) fn close(&self, kind: &str, count: u32) -> u64 {
         let script = r#"echo $$ > "$0/cgroup.procs" && exec "$@""#;
         let output = Command::new("sh")

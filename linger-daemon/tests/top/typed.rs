@@ -1,4 +1,4 @@
-//! Keys, and what is seen then.
+//! Keys, and the screens that they lead to.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::LINGERD;
 use crate::lingerd::{Lingerd, eventually, settings_of_none};
 use crate::service::Service;
 
-/// A terminal with a shell in it, which tmux holds.
+/// A terminal with a shell in tmux.
 struct Terminal {
     folder: TempDir,
 }
@@ -34,7 +34,7 @@ impl Terminal {
             "bash --norc --noprofile",
         ]);
         terminal.tmux(&["set-option", "-g", "status", "off"]);
-        // The line without its own echo, which the shell may send before it is ready.
+        // Wait for the prompt, without the echo of this line, which may come before the shell is ready.
         terminal.enter("PS1='ready%' ; clear");
         terminal.expect(|screen| screen.contains("ready%") && !screen.contains("PS1"));
         terminal
@@ -61,7 +61,7 @@ impl Terminal {
         self.tmux(&["send-keys", "Enter"]);
     }
 
-    /// Types keys by their names, or letters.
+    /// Types keys by name, or letters.
     fn press(&self, keys: &[&str]) {
         let mut words = vec!["send-keys"];
         words.extend(keys);
@@ -72,7 +72,7 @@ impl Terminal {
         self.tmux(&["capture-pane", "-p"])
     }
 
-    /// What is seen once this holds of it.
+    /// Waits until this holds of the screen. Returns the screen.
     fn expect(&self, holds: impl Fn(&str) -> bool) -> String {
         eventually(
             || Some(self.screen()).filter(|screen| holds(screen)),
@@ -80,13 +80,13 @@ impl Terminal {
         )
     }
 
-    /// Whether the screen is that of the shell.
+    /// Returns whether the shell's screen is back.
     fn is_restored(&self) -> bool {
         let flags = self.tmux(&["display-message", "-p", "#{alternate_on} #{cursor_flag}"]);
         flags.trim() == "0 1"
     }
 
-    /// Expects the shell back, with a terminal that shows what is typed.
+    /// Expects the shell to be back, in a terminal that echoes input.
     fn expect_shell(&self) {
         eventually(
             || self.is_restored().then_some(()),
@@ -96,7 +96,7 @@ impl Terminal {
         self.expect(|screen| screen.contains("isig icanon echo ready%"));
     }
 
-    /// Starts `lingerd top` with this file of settings, which is read twice a second.
+    /// Starts `lingerd top` with this configuration file and two readings a second.
     fn top(&self, settings: &Path, options: &str) {
         let settings = settings.display();
         self.enter(&format!(
@@ -115,26 +115,26 @@ impl Drop for Terminal {
     }
 }
 
-/// The line with this name, as words.
+/// Returns the words of the line with this name.
 fn row<'a>(screen: &'a str, name: &str) -> Option<Vec<&'a str>> {
     let line = screen.lines().find(|line| line.contains(name))?;
     Some(line.split_whitespace().collect())
 }
 
-/// Both numbers of a unit.
+/// Returns a unit's numbers of closes and aborts.
 fn closes_and_aborts<'a>(screen: &'a str, unit: &str) -> Option<[&'a str; 2]> {
     let row = row(screen, unit)?;
     let numbers = row.len().checked_sub(6)?;
     Some([row[numbers], row[numbers + 1]])
 }
 
-/// Whether both are there, one above the other.
+/// Returns whether both are shown, one above the other.
 fn stand_in_order(screen: &str, above: &str, below: &str) -> bool {
     let place = |name| screen.lines().position(|line| line.contains(name));
     matches!((place(above), place(below)), (Some(above), Some(below)) if above < below)
 }
 
-/// The part of a unit's name that is seen at 80 columns.
+/// Returns the part of a unit's name that is visible at 80 columns.
 fn seen(service: &Service) -> &str {
     &service.unit[..14]
 }
@@ -150,8 +150,8 @@ fn units_of_a_running_lingerd_are_shown_sorted_and_looked_into() {
     many.close("linger_aborted_data", 7);
     let (few, many) = (seen(&few), seen(&many));
 
-    // Totals, sorted by aborts: those of the units alone, and exact. Of each connection both ends are
-    // closed, and then the listener.
+    // Totals, sorted by aborts: of the units alone, and exact. Both ends of each connection are closed, and then the
+    // listener.
     terminal.press(&["t"]);
     terminal.expect(|screen| {
         screen.contains(" totals ")
@@ -160,13 +160,13 @@ fn units_of_a_running_lingerd_are_shown_sorted_and_looked_into() {
             && closes_and_aborts(screen, many) == Some(["15", "7"])
     });
 
-    // By name, and the other way round.
+    // By name, and in reverse.
     terminal.press(&["1"]);
     terminal.expect(|screen| stand_in_order(screen, few, many));
     terminal.press(&["r"]);
     terminal.expect(|screen| stand_in_order(screen, many, few));
 
-    // One alone, and its inside.
+    // One alone, and its details.
     terminal.press(&["/"]);
     terminal.tmux(&["send-keys", "-l", few]);
     terminal.press(&["Enter"]);
@@ -228,7 +228,7 @@ fn the_shell_gets_its_terminal_back_when_top_is_stopped_goes_on_and_is_ended() {
     terminal.press(&["q"]);
     terminal.expect_shell();
 
-    // By a signal from elsewhere.
+    // A signal from elsewhere.
     let (settings, file) = (lingerd.settings(), terminal.folder.path().join("pid"));
     let (settings, pid) = (settings.display(), file.display());
     terminal.enter(&format!(
@@ -242,7 +242,7 @@ fn the_shell_gets_its_terminal_back_when_top_is_stopped_goes_on_and_is_ended() {
 }
 
 #[test]
-fn colours_are_left_out_where_no_one_wants_them() {
+fn colours_are_left_out_with_no_color() {
     let lingerd = Lingerd::start(&[]);
     let terminal = Terminal::new();
     let settings = lingerd.settings();
@@ -255,7 +255,7 @@ fn colours_are_left_out_where_no_one_wants_them() {
         ));
         terminal.expect(|screen| screen.contains("q quit"));
         terminal.press(&["t"]);
-        // Only counts are coloured, and there are none before the totals are shown.
+        // Only counts have colours, and there are none before the totals are shown.
         terminal.expect(|screen| closes_and_aborts(screen, seen(&service)) == Some(["7", "3"]));
         let styled = terminal.tmux(&["capture-pane", "-p", "-e"]);
         let colour = ["\u{1b}[3", "\u{1b}[9"].iter().any(|start| {

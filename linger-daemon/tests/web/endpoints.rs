@@ -1,4 +1,4 @@
-//! What each endpoint answers.
+//! The answers of each endpoint.
 
 use std::io::{Read as _, Write as _};
 
@@ -93,7 +93,7 @@ fn only_get_and_head() {
 fn request_bodies_are_refused() {
     let server = Server::attached();
     let mut stream = server.connect();
-    // No request to close the connection: the server does so by itself.
+    // The request does not ask to close the connection: the server does so itself.
     stream
         .write_all(b"GET / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n")
         .unwrap();

@@ -13,7 +13,7 @@ use linger_testkit::tools::{folder, tool};
 
 use crate::fixture;
 
-/// Set this in the environment to accept the exposition as it is now.
+/// Environment variable that accepts the present exposition as golden.
 const BLESS: &str = "LINGER_BLESS";
 
 #[test]
@@ -42,7 +42,7 @@ fn expect_golden(path: &Path, text: &str) {
     );
 }
 
-/// Replaces what changes from run to run and from build to build.
+/// Masks values that change from run to run and from build to build.
 fn mask(text: &str) -> String {
     let build = format!("version=\"{VERSION}\",revision=\"{REVISION}\"");
     text.replace(&build, "version=\"-\",revision=\"-\"")
@@ -62,7 +62,7 @@ fn diff(golden: &Path, text: &str) -> String {
     run(Command::new("diff").arg("-u").arg(golden).arg("-"), text).1
 }
 
-/// Runs a command with this on its standard input; whether it succeeded, and all it said.
+/// Runs a command with this standard input. Returns whether it succeeded, and all its output.
 fn run(command: &mut Command, input: &str) -> (bool, String) {
     let mut child = command
         .stdin(Stdio::piped())
@@ -107,7 +107,7 @@ fn is_open_metrics_to_a_strict_parser() {
     assert!(fine && said.trim() == samples.to_string(), "{said}");
 }
 
-/// Without a remark.
+/// Expects promtool to accept this text without a remark.
 pub(crate) fn expect_promtool_to_accept(text: &str) {
     let (fine, said) = run(
         Command::new(tool("promtool")).args(["check", "metrics"]),
@@ -178,7 +178,7 @@ fn value<'a>(text: &'a str, series: &str) -> &'a str {
         .unwrap_or_else(|| panic!("no series {series} in\n{text}"))
 }
 
-/// Sum of the samples of a metric in which every one of these labels has one of these values.
+/// Returns the sum of the samples of a metric whose labels each have one of these values.
 fn sum(text: &str, name: &str, labels: &[(&str, &[&str])]) -> u64 {
     let samples = text.split('\n').filter(|line| !line.starts_with('#'));
     let samples = samples.filter_map(sample).filter(|sample| {
@@ -191,7 +191,7 @@ fn sum(text: &str, name: &str, labels: &[(&str, &[&str])]) -> u64 {
     samples.map(|sample| sample.whole().unwrap()).sum()
 }
 
-/// Every unit of a text, with the payload that its orphans under way must have.
+/// Checks the sums of each unit's orphans, given the number and the payload of those that are active.
 fn expect_orphans_add_up(text: &str, under_way: &[(&str, u64, u64)]) {
     let fates: Vec<_> = Fate::ALL.iter().map(|fate| fate.name()).collect();
     for &(unit, orphans, bytes) in under_way {

@@ -1,4 +1,4 @@
-//! Whatever a group is called, its labels say so.
+//! Labels hold any name of a group.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use crate::exposition::expect_promtool_to_accept;
 use crate::fixture;
 
-/// Groups by their labels' values, each with a number of closes.
+/// Groups by the values of their labels, each with a number of closes.
 type Groups = BTreeMap<Vec<String>, u64>;
 
 fn snapshot(dimensions: &[Dimension], groups: &Groups) -> Snapshot {
@@ -29,7 +29,7 @@ fn snapshot(dimensions: &[Dimension], groups: &Groups) -> Snapshot {
     }
 }
 
-/// What the closes of a text say.
+/// Returns the groups in the closes of a text.
 fn read(text: &str, dimensions: &[Dimension]) -> Groups {
     let mut names: Vec<_> = dimensions
         .iter()
@@ -37,7 +37,7 @@ fn read(text: &str, dimensions: &[Dimension]) -> Groups {
         .collect();
     names.push("outcome");
     let mut groups = Groups::new();
-    // Not lines(), which would take a carriage return for the end of a line.
+    // Not lines(), which would drop a carriage return at the end of a line.
     let lines = text.split('\n');
     for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let sample = sample(line).unwrap_or_else(|| panic!("broken: {line}"));
@@ -108,7 +108,7 @@ fn without_dimensions_there_are_no_empty_braces() {
     }
 }
 
-/// Some of the dimensions, in their order, and groups with a value for each.
+/// Generates some of the dimensions, in order, and groups with a value for each.
 fn any_groups() -> impl Strategy<Value = (Vec<Dimension>, Groups)> {
     let some = prop::sample::subsequence(
         Dimension::value_variants(),
@@ -123,7 +123,7 @@ fn any_groups() -> impl Strategy<Value = (Vec<Dimension>, Groups)> {
     })
 }
 
-/// What the bytes of a name are shown as: any text, rich in what the format gives a meaning to.
+/// Generates the text shown for a name: any text, rich in characters with a meaning in the format.
 fn any_value() -> impl Strategy<Value = String> {
     let bytes = prop::collection::vec(any::<u8>(), 0..16);
     prop_oneof![

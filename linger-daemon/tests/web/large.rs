@@ -1,4 +1,4 @@
-//! Ledgers with every group that fits.
+//! Ledgers with the maximum number of groups.
 
 use linger_daemon::attribution::{Dimension, Labels};
 use linger_daemon::ledger::Snapshot;
@@ -6,7 +6,7 @@ use linger_ebpf::{
     BUCKETS, Cause, Counters, Fate, Lost, MAX_GROUPS, Outcome, Plan, QueueBytes, Times,
 };
 
-/// As many groups as the ledger holds, each with the counters that belong to its number.
+/// Returns the maximum number of groups, each with the counters for its number.
 pub(crate) fn snapshot(counters: fn(u64) -> Counters) -> Snapshot {
     let groups = (0..u64::from(MAX_GROUPS)).map(|group| {
         let unit = format!("service-{group:04}.service");
@@ -27,8 +27,7 @@ pub(crate) fn snapshot(counters: fn(u64) -> Counters) -> Snapshot {
     }
 }
 
-/// Adds so many closes for each of the first buckets, and one that has no time. Groups differ in all that is counted
-/// of them.
+/// Adds `count` closes to each of the first buckets, and one without a time. All counts differ between groups.
 pub(crate) fn close(counters: &mut Counters, outcome: Outcome, count: u64, buckets: usize) {
     let closes = &mut counters.closes[outcome.index()];
     *closes += add_times(
@@ -41,7 +40,7 @@ pub(crate) fn close(counters: &mut Counters, outcome: Outcome, count: u64, bucke
     }
 }
 
-/// The same of orphans that end: all have a time.
+/// Adds orphans that end, in the same way: all have a time.
 fn end(counters: &mut Counters, fate: Fate, count: u64, buckets: usize) {
     let orphans = &mut counters.orphans;
     orphans.ends[fate.index()] += add_times(&mut orphans.lived, count, buckets);
@@ -50,7 +49,7 @@ fn end(counters: &mut Counters, fate: Fate, count: u64, buckets: usize) {
     }
 }
 
-/// Returns how many they are.
+/// Adds `count` times to each of the first buckets. Returns their number.
 fn add_times(times: &mut Times, count: u64, buckets: usize) -> u64 {
     times.sum_ns += count * 12_345_678;
     let buckets = &mut times.buckets[..buckets];
@@ -67,8 +66,8 @@ fn bytes(count: u64) -> QueueBytes {
     }
 }
 
-/// What a usual service does: graceful closes, closes of ended connections and of listeners, and aborts. It leaves no
-/// orphans.
+/// Returns the counters of a usual service: graceful closes, closes of ended connections and of listeners, and aborts.
+/// It leaves no orphans.
 pub(crate) fn usual(group: u64) -> Counters {
     let mut counters = Counters::ZERO;
     for outcome in [
@@ -84,7 +83,7 @@ pub(crate) fn usual(group: u64) -> Counters {
     counters
 }
 
-/// What most groups do: two or three outcomes, of which most are quick, and now and then an orphan.
+/// Returns the counters of a typical group: two or three outcomes, mostly quick, and some orphans.
 pub(crate) fn typical(group: u64) -> Counters {
     let mut counters = Counters::ZERO;
     let count = group * 37 + 1;
@@ -101,7 +100,7 @@ pub(crate) fn typical(group: u64) -> Counters {
     counters
 }
 
-/// All that a group can count, at once.
+/// Returns counters with everything that a group can count.
 pub(crate) fn everything(group: u64) -> Counters {
     let mut counters = Counters::ZERO;
     for (number, outcome) in (1..).zip(Outcome::ALL) {

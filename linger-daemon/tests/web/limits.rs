@@ -60,7 +60,7 @@ fn who_waits_longest_gives_way_to_a_new_connection() {
     });
     let mut first = server.connect();
     let mut second = server.connect();
-    // Until both are accepted.
+    // Wait until both are accepted.
     thread::sleep(Duration::from_millis(100));
     first
         .write_all(b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n")
@@ -78,7 +78,7 @@ fn who_waits_longest_gives_way_to_a_new_connection() {
 }
 
 #[test]
-fn an_answer_under_way_gives_way_to_no_one() {
+fn an_answer_in_progress_is_not_dropped_for_a_new_connection() {
     let server = Server::reading(
         Limits {
             connections: 1,
@@ -103,7 +103,7 @@ fn an_answer_under_way_gives_way_to_no_one() {
 
 #[test]
 fn answers_that_no_one_takes_do_not_fill_the_memory() {
-    // Longer than what the buffers of a socket hold, and short enough to be made as a whole.
+    // More than the buffers of a socket hold, and short enough to be made as a whole.
     let long = "x".repeat(8 * 1024 * 1024);
     let server = Server::reading(Limits::DEFAULT, move || Err(long.clone().into()));
     let mut stalled: Vec<_> = (0..24).map(|_| server.connect()).collect();
@@ -133,7 +133,7 @@ fn a_client_that_does_not_read_is_dropped() {
         answer_time: Duration::from_millis(300),
         ..Limits::DEFAULT
     };
-    // An answer that no socket buffers hold.
+    // An answer that exceeds all socket buffers.
     let long = "x".repeat(64 * 1024 * 1024);
     let server = Server::reading(limits, move || Err(long.clone().into()));
     let mut stalled = server.connect();
@@ -156,7 +156,7 @@ fn at_most_two_scrapes_at_a_time() {
         Ok(fixture::snapshot())
     });
     thread::scope(|scope| {
-        // The views take their turns among the others.
+        // The views and the scrapes share the limit.
         for path in ["/metrics", "/live.json"].repeat(4) {
             let server = &server;
             scope.spawn(move || assert_eq!(server.get(path).status, 200));

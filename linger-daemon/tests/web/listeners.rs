@@ -1,4 +1,4 @@
-//! The places that are served: several at once, Unix sockets, and sockets passed to the daemon.
+//! The addresses that are served: several at once, Unix sockets, and sockets passed to the daemon.
 
 use std::env;
 use std::fs;
@@ -19,7 +19,7 @@ fn place(path: &Path) -> ListenAddr {
     ListenAddr::Unix(path.to_owned())
 }
 
-/// The status of an endpoint asked for over a Unix socket.
+/// Requests an endpoint over a Unix socket. Returns the status.
 fn ask(path: &Path) -> u16 {
     let mut stream = UnixStream::connect(path).unwrap();
     Answer::of(&mut stream, "GET /healthz", "").status
@@ -116,10 +116,10 @@ fn no_other_file_is_replaced() {
     assert!(error.contains("too long"), "{error}");
 }
 
-/// Set for the process that sockets are passed to.
+/// Environment variable of the process that sockets are passed to.
 const PASSED: &str = "LINGER_TEST_PASSED";
 
-/// That process; the test that starts it says what is right.
+/// Serves in that process; the test that starts it makes the assertions.
 #[test]
 fn serve_what_was_passed() {
     if env::var_os(PASSED).is_none() {
@@ -130,7 +130,7 @@ fn serve_what_was_passed() {
     match listeners {
         Ok(Some(listeners)) => {
             let _server = Server::listening(listeners, Limits::DEFAULT);
-            // Until the other test has seen enough, and ends it.
+            // Until the other test has seen enough, and kills it.
             loop {
                 std::thread::park();
             }
@@ -140,7 +140,7 @@ fn serve_what_was_passed() {
     }
 }
 
-/// A process that serves this socket as if systemd had opened it for the process of `pid`.
+/// Starts a process that serves this socket as if systemd had opened it for the process `pid`.
 fn pass(socket: impl Into<OwnedFd>, pid: &str) -> Child {
     let script = format!("exec 3<&0 </dev/null; LISTEN_PID={pid} LISTEN_FDS=1 exec \"$@\"");
     Command::new("sh")

@@ -1,4 +1,4 @@
-//! What the views are told.
+//! The data of the live views.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -14,7 +14,7 @@ use linger_testkit::exposition::{Sample, Scrape};
 use crate::server::{Answer, Server};
 use crate::{fixture, large};
 
-/// What an exposition says, to be added up.
+/// The samples of an exposition, to be summed.
 struct Exposed(Scrape);
 
 impl Exposed {
@@ -26,12 +26,12 @@ impl Exposed {
         self.0.of(name)
     }
 
-    /// Sum over all groups.
+    /// Returns the sum over all groups.
     fn sum(&self, name: &str) -> u64 {
         self.of(name).map(whole).sum()
     }
 
-    /// Sums over all groups, by the value of a label; those that are zero are left out.
+    /// Returns the sums over all groups, by the value of a label, except zeros.
     fn by(&self, name: &str, label: &str) -> Counts {
         let mut sums = Counts::new();
         for sample in self.of(name).filter(|sample| whole(sample) > 0) {
@@ -40,7 +40,7 @@ impl Exposed {
         sums
     }
 
-    /// The same of seconds.
+    /// Returns the same for seconds.
     fn seconds_by(&self, name: &str, label: &str) -> BTreeMap<String, f64> {
         let mut sums = BTreeMap::new();
         for sample in self.of(name) {
@@ -58,7 +58,7 @@ fn value(sample: &Sample, label: &str) -> String {
     sample.label(label).to_owned()
 }
 
-/// Both views of the same reading.
+/// Returns both views of the same reading.
 fn both(snapshot: Snapshot) -> (String, Live) {
     let metrics = fixture::metrics(snapshot);
     let exposition = metrics.read().unwrap();
@@ -71,7 +71,7 @@ fn total(sums: &BTreeMap<String, Queues>, of: fn(&Queues) -> u64) -> u64 {
     sums.values().map(of).sum()
 }
 
-/// The same histograms, those of the exposition being cumulative and of many groups.
+/// Compares histograms: those of the exposition are cumulative, and of many groups.
 fn expect_same(
     exposed: &Exposed,
     name: &str,
@@ -183,7 +183,7 @@ fn adds_up_to_what_the_exposition_says() {
     expect_to_add_up(few);
 }
 
-/// Everything is there for whoever draws it, also where nothing was counted.
+/// All bounds and buckets are there to be drawn, even if nothing was counted.
 #[test]
 fn histograms_have_their_bounds_and_buckets() {
     let (_, live) = both(fixture::snapshot());
@@ -241,7 +241,7 @@ fn a_group_has_what_its_series_add_up_to() {
     }
 }
 
-/// Asks for a path at a server that is called by a name.
+/// Requests a path with this host name.
 fn ask_by_name(server: &Server, path: &str, name: &str) -> Answer {
     let mut stream = server.connect();
     write!(
@@ -252,7 +252,7 @@ fn ask_by_name(server: &Server, path: &str, name: &str) -> Answer {
     Answer::read(&mut stream)
 }
 
-/// A web site whose name leads to this host would be let read it by a browser.
+/// Prevents DNS rebinding: a browser would let a web site read it if the site's name resolved to this host.
 #[test]
 fn is_not_for_those_who_call_this_host_by_another_name() {
     let server = Server::attached();
@@ -286,7 +286,7 @@ fn is_for_whom_it_is_said_to_be() {
 }
 
 #[test]
-fn is_json_that_no_one_keeps() {
+fn is_json_that_is_not_cached() {
     let server = Server::attached();
     let answer = server.get("/live.json");
     assert_eq!(answer.status, 200);

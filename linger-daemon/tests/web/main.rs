@@ -1,4 +1,4 @@
-//! What Prometheus, people and bad clients get from the web endpoints.
+//! The web endpoints, as Prometheus, people and bad clients see them.
 
 mod endpoints;
 mod exposition;

@@ -1,4 +1,4 @@
-//! The page, as far as it can be seen without a browser.
+//! The page, as far as it can be tested without a browser.
 
 use std::io::Read as _;
 
@@ -9,15 +9,15 @@ use ring::digest::{SHA256, digest};
 
 use crate::server::{Answer, Server};
 
-/// More would take long over a slow line, or be hard to keep in mind.
+/// Limit of the page's size, bytes: more would be slow over a slow line, or hard to keep in mind.
 const SMALL: usize = 60_000;
 
 fn page() -> Answer {
-    // Also before anything is attached: the page says so itself.
+    // Before anything is attached as well: the page says so itself.
     Server::start(Limits::DEFAULT).get("/")
 }
 
-/// What stands in an element of the page.
+/// Returns the content of an element of the page.
 fn inside<'a>(page: &'a str, opening: &str, closing: &str) -> &'a str {
     let (_, rest) = page.split_once(opening).unwrap();
     rest.split_once(closing).unwrap().0

@@ -36,7 +36,7 @@ fn every_endpoint_asks_for_the_password() {
         "/nothing",
     ] {
         let expected = if path == "/nothing" { 404 } else { 200 };
-        // The second time it is remembered.
+        // The second time, the password is cached.
         for _ in 0..2 {
             let answer = ask(&server, path, "prometheus", "secret: 1");
             assert_eq!(answer.status, expected, "{path}");

@@ -1,4 +1,4 @@
-//! A real Prometheus that scrapes known counts, by the format that it asks for by itself.
+//! A real Prometheus that scrapes known counts, in the format that it chooses itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::fixture;
 use crate::server::Server;
 
-/// A series: its name with its labels, in their order.
+/// A series: its name and its labels, in order.
 type Series = BTreeMap<String, String>;
 
 #[test]
@@ -50,7 +50,7 @@ fn a_real_prometheus_has_every_series_by_open_metrics() {
     expect_types(address, &text);
 }
 
-/// What it has of lingerd, once it has scraped it.
+/// Returns the series of lingerd, once scraped.
 fn scraped(address: SocketAddr) -> BTreeMap<Series, f64> {
     let start = Instant::now();
     loop {
@@ -65,7 +65,7 @@ fn scraped(address: SocketAddr) -> BTreeMap<Series, f64> {
     }
 }
 
-/// A series that Prometheus has, without what it says of the target; none if it is its own.
+/// Returns a stored series without the labels of the target; `None` for Prometheus' own.
 fn stored(series: &Value) -> Option<(Series, f64)> {
     let mut labels: Series = serde_json::from_value(series["metric"].clone()).unwrap();
     labels.remove("job");
@@ -76,14 +76,14 @@ fn stored(series: &Value) -> Option<(Series, f64)> {
     (!is_own).then_some((labels, value))
 }
 
-/// A sample, as Prometheus has it: without labels that are empty.
+/// Returns a sample as Prometheus stores it: without empty labels.
 fn series(sample: &Sample) -> (Series, f64) {
     let labels = sample.labels.iter().filter(|(_, value)| !value.is_empty());
     let name = ("__name__".to_owned(), sample.name.clone());
     (labels.cloned().chain([name]).collect(), sample.value)
 }
 
-/// It knows type, unit and help of every family.
+/// Expects it to know type, unit and help of every family.
 fn expect_types(address: SocketAddr, text: &str) {
     let known = ask(address, "targets/metadata", &[]).unwrap();
     let known: BTreeMap<_, _> = list(&known)

@@ -1,4 +1,4 @@
-//! Certificates, clients that speak TLS, and directories with a web configuration.
+//! Certificates, clients with TLS, and directories with a web configuration.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use crate::server::{Answer, Server};
 
-/// Who signs certificates.
+/// A certificate authority.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pub(crate) certificate: CertificateDer<'static>,
@@ -61,7 +61,7 @@ impl Authority {
         }
     }
 
-    /// A certificate for a server that is called localhost.
+    /// Issues a certificate for a server named localhost.
     pub(crate) fn server(&self) -> Identity {
         self.issue(vec![dns("localhost")])
     }
@@ -71,9 +71,9 @@ pub(crate) fn dns(name: &str) -> SanType {
     SanType::DnsName(name.try_into().unwrap())
 }
 
-/// What a client brings with it.
+/// The TLS settings of a client.
 pub(crate) struct Client<'a> {
-    /// Whom it trusts.
+    /// The authority that it trusts.
     pub(crate) trusts: &'a Authority,
     pub(crate) identity: Option<&'a Identity>,
     pub(crate) protocols: &'a [&'a str],
@@ -115,19 +115,19 @@ impl<'a> Client<'a> {
         Arc::new(config)
     }
 
-    /// Does not speak yet: what is wrong is told by the first read or write.
+    /// Connects without a handshake: errors show at the first read or write.
     pub(crate) fn connect(&self, server: &Server) -> StreamOwned<ClientConnection, TcpStream> {
         self.over(server.connect())
     }
 
-    /// The same over this connection.
+    /// As [`Client::connect`], over this connection.
     pub(crate) fn over(&self, stream: TcpStream) -> StreamOwned<ClientConnection, TcpStream> {
         let name = ServerName::try_from("localhost").unwrap();
         let connection = ClientConnection::new(self.config(), name).unwrap();
         StreamOwned::new(connection, stream)
     }
 
-    /// What is answered to a request with these further lines of its head.
+    /// Sends a request with these further lines in its head. Returns the answer.
     pub(crate) fn ask(&self, server: &Server, path: &str, head: &str) -> io::Result<Answer> {
         let mut stream = self.connect(server);
         write!(
@@ -139,7 +139,7 @@ impl<'a> Client<'a> {
         Ok(Answer::parse(bytes))
     }
 
-    /// Whether it gets an answer at all.
+    /// Returns whether it gets an answer at all.
     pub(crate) fn is_let_in(&self, server: &Server) -> bool {
         match self.ask(server, "/healthz", "") {
             Ok(answer) => answer.status == 200,
@@ -158,7 +158,7 @@ impl Directory {
         directory
     }
 
-    /// One with the certificate of a server, and its section of the configuration with more lines.
+    /// Creates one with a server's certificate, and `more` lines after its section of the configuration.
     pub(crate) fn tls(identity: &Identity, more: &str) -> Self {
         let directory = Self::with(&format!(
             "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n{more}"
@@ -185,7 +185,7 @@ impl Directory {
         Server::secured(Security::load(&self.file()).unwrap())
     }
 
-    /// What is wrong, with the names of the files alone.
+    /// Returns the error of the configuration, with the names of the files alone.
     pub(crate) fn mistake(&self) -> String {
         match Security::load(&self.file()) {
             Ok(_) => panic!("nothing is wrong"),
@@ -197,7 +197,7 @@ impl Directory {
     }
 }
 
-/// Waits until something holds: files are looked at once a second.
+/// Waits until something holds: the server checks its files once a second.
 pub(crate) fn eventually(holds: impl Fn() -> bool, what: &str) {
     let started = Instant::now();
     while !holds() {

@@ -1,4 +1,4 @@
-//! How many series a group has.
+//! The number of series of a group.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ fn a_group_has_at_most_94_series() {
     assert_eq!(series(&large::everything(1)), 94);
 }
 
-/// As the contract has it of a service that leaves no orphans.
+/// The limit promised for a service that leaves no orphans.
 #[test]
 fn a_usual_service_has_at_most_20_series() {
     let counters = large::usual(1);
@@ -42,7 +42,7 @@ fn series_add_up_over_all_groups_that_fit() {
     assert_eq!(lines(groups) - lines(Vec::new()), all);
 }
 
-/// Samples in the text of a ledger with these groups.
+/// Returns the number of samples in the text of a ledger with these groups.
 fn lines(groups: Vec<(Arc<Labels>, Box<Counters>)>) -> usize {
     let text = fixture::text(Snapshot {
         groups,
@@ -51,11 +51,11 @@ fn lines(groups: Vec<(Arc<Labels>, Box<Counters>)>) -> usize {
     text.lines().filter(|line| !line.starts_with('#')).count()
 }
 
-/// Counters of which most are zero.
+/// Generates counters that are mostly zero.
 fn any_counters() -> impl Strategy<Value = Counters> {
     // Sums of all buckets are below 2^64.
     let word = prop_oneof![12 => Just(0), 1 => 1..10_u64, 1 => 0..1_u64 << 56];
-    // One more for each outcome: what was taken back of it.
+    // One more for each outcome: the closes subtracted from it.
     let words = size_of::<Counters>() / size_of::<u64>() + Outcome::COUNT;
     prop::collection::vec(word, words).prop_map(|words| {
         let mut words = words.into_iter();
@@ -65,7 +65,7 @@ fn any_counters() -> impl Strategy<Value = Counters> {
 
 fn counters(word: &mut impl FnMut() -> u64) -> Counters {
     Counters {
-        // Some were counted anew that had not been counted.
+        // A count may be below zero: a close is subtracted where it was not counted.
         closes: [(); Outcome::COUNT].map(|()| word().wrapping_sub(word())),
         blocked: [(); 2].map(|()| times(word)),
         discarded: [(); Outcome::QUEUES].map(|()| queue(word)),

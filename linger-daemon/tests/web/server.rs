@@ -1,4 +1,4 @@
-//! A server to ask over real connections.
+//! A server, and requests over real connections.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,9 +14,9 @@ use tokio::sync::oneshot;
 
 use crate::fixture;
 
-/// A server on a port of its own, stopped when dropped.
+/// A server at its own port, stopped when dropped.
 pub(crate) struct Server {
-    /// Where it listens.
+    /// Addresses that it listens on.
     pub(crate) places: Vec<ListenAddr>,
     pub(crate) state: Arc<State>,
     stop: Option<oneshot::Sender<()>>,
@@ -24,18 +24,18 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A server with nothing attached.
+    /// Starts a server with nothing attached.
     pub(crate) fn start(limits: Limits) -> Self {
         let anywhere = "127.0.0.1:0".parse().unwrap();
         Self::listening(http::bind(&[anywhere]).unwrap(), limits)
     }
 
-    /// A server on these sockets, with nothing attached.
+    /// Starts a server on these sockets, with nothing attached.
     pub(crate) fn listening(listeners: Listeners, limits: Limits) -> Self {
         Self::with(listeners, limits, State::new())
     }
 
-    /// A server with known counts, for those whom this lets in.
+    /// Starts a server with known counts, for clients that `security` admits.
     pub(crate) fn secured(security: Security) -> Self {
         let anywhere = "127.0.0.1:0".parse().unwrap();
         let listeners = http::bind(&[anywhere]).unwrap();
@@ -44,7 +44,7 @@ impl Server {
         server
     }
 
-    /// A server with known counts, whose live figures these may see.
+    /// Starts a server with known counts, with this access to its live figures.
     pub(crate) fn live_for(live: Access) -> Self {
         let anywhere = "127.0.0.1:0".parse().unwrap();
         let listeners = http::bind(&[anywhere]).unwrap();
@@ -67,7 +67,7 @@ impl Server {
             runtime
                 .block_on(http::serve(listeners, served, limits, shutdown))
                 .unwrap();
-            // Not waiting for a read of the ledger that still blocks.
+            // Does not wait for a read of the ledger that still blocks.
             runtime.shutdown_background();
         });
         Self {
@@ -78,7 +78,7 @@ impl Server {
         }
     }
 
-    /// A server whose scrapes call this.
+    /// Starts a server whose scrapes call `source`.
     pub(crate) fn reading<F>(limits: Limits, source: F) -> Self
     where
         F: Fn() -> Result<Snapshot, SourceError> + Send + Sync + 'static,
@@ -97,7 +97,7 @@ impl Server {
         Self::reading(limits, || Ok(fixture::snapshot()))
     }
 
-    /// Where it listens first of all.
+    /// Returns the first address that it listens on.
     pub(crate) fn address(&self) -> SocketAddr {
         match self.places.first() {
             Some(ListenAddr::Tcp(address)) => *address,
@@ -114,7 +114,7 @@ impl Server {
         stream
     }
 
-    /// Sends a request with these further lines of its head, and reads to the end of the connection.
+    /// Sends a request with these further lines in its head, and reads to the end of the connection.
     pub(crate) fn ask(&self, request: &str, head: &str) -> Answer {
         Answer::of(&mut self.connect(), request, head)
     }
@@ -123,7 +123,7 @@ impl Server {
         self.ask(&format!("GET {path}"), "")
     }
 
-    /// Tells the server to stop; returns how long it took.
+    /// Stops the server. Returns how long that took.
     pub(crate) fn stop(&mut self) -> Duration {
         let started = Instant::now();
         drop(self.stop.take());
@@ -147,7 +147,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Asks over this connection, and reads to its end.
+    /// Sends a request over this connection, and reads to its end.
     pub(crate) fn of(stream: &mut (impl Read + Write), request: &str, head: &str) -> Self {
         write!(
             stream,
@@ -157,14 +157,14 @@ impl Answer {
         Self::read(stream)
     }
 
-    /// Reads to the end of the connection; panics if the answer ends before.
+    /// Reads to the end of the connection; panics if the answer is incomplete.
     pub(crate) fn read(stream: &mut impl Read) -> Self {
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).unwrap();
         Self::parse(bytes)
     }
 
-    /// The answer in all bytes of a connection; panics if there is none.
+    /// Parses all bytes of a connection; panics if they are no answer.
     pub(crate) fn parse(mut bytes: Vec<u8>) -> Self {
         let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
         let end = end.unwrap_or_else(|| panic!("no answer: {:?}", String::from_utf8_lossy(&bytes)));
@@ -188,7 +188,7 @@ impl Answer {
     }
 }
 
-/// The bytes in these chunks (RFC 9112, 7.1); `None` if the last is missing.
+/// Returns the bytes in these chunks (RFC 9112, 7.1); `None` if the last is missing.
 pub(crate) fn dechunk(mut chunks: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     loop {

@@ -29,13 +29,13 @@ fn serving(limits: Limits, snapshot: Snapshot) -> (Server, Arc<AtomicUsize>) {
     (server, reads)
 }
 
-/// Patient, because what is tested may run on a busy machine.
+/// Long times, as the tests may run on a busy machine.
 const PATIENT: Limits = Limits {
     answer_time: Duration::from_secs(60),
     ..Limits::DEFAULT
 };
 
-/// The sum of all groups' counts.
+/// Returns the sum of a count over all groups.
 fn sum(snapshot: &Snapshot, count: impl Fn(&Counters) -> u64) -> u64 {
     let groups = snapshot.groups.iter();
     groups.map(|(_, counters)| count(counters)).sum()
@@ -108,7 +108,7 @@ fn a_compressed_stream_is_the_same_text() {
     let mut text = String::new();
     let mut decoder = flate2::read::GzDecoder::new(packed.body.as_slice());
     decoder.read_to_string(&mut text).unwrap();
-    // What changes from scrape to scrape is of one group: the daemon itself.
+    // Only the daemon's own metrics change from scrape to scrape.
     let of_groups = |text: &str| -> Vec<String> {
         let lines = text.lines().filter(|line| line.contains("{unit="));
         lines.map(str::to_owned).collect()
@@ -152,7 +152,7 @@ fn http_1_0_cannot_tell_the_end_of_a_long_answer() {
 }
 
 #[test]
-fn who_does_not_take_a_long_answer_is_cut_off_and_others_get_theirs() {
+fn a_client_that_stalls_a_long_answer_is_cut_off_and_others_get_theirs() {
     let limits = Limits {
         answer_time: Duration::from_secs(2),
         ..Limits::DEFAULT
@@ -179,7 +179,7 @@ fn who_does_not_take_a_long_answer_is_cut_off_and_others_get_theirs() {
             }
             false
         });
-        // While the two keep their turns, no one else has one.
+        // While the two hold their turns, no further scrape starts.
         thread::sleep(Duration::from_millis(200));
         assert_eq!(reads.load(Ordering::SeqCst), 2);
         assert!(third.join().unwrap(), "no one else got an answer");
@@ -201,8 +201,8 @@ fn connect_from(host: [u8; 4], server: &Server) -> TcpStream {
 }
 
 #[test]
-fn many_who_take_nothing_do_not_keep_another_host_from_its_turn() {
-    // No one is cut off for being late.
+fn many_stalled_clients_do_not_keep_another_host_from_its_turn() {
+    // With a long time limit, late clients are not cut off.
     let (server, _) = serving(PATIENT, large::snapshot(large::typical));
     let mut stalled: Vec<_> = (0..40)
         .map(|_| connect_from([127, 0, 0, 2], &server))
@@ -221,7 +221,7 @@ fn many_who_take_nothing_do_not_keep_another_host_from_its_turn() {
     assert!(is_whole(&answer), "{} bytes", answer.len());
 }
 
-/// Whether an answer of status 200, or what is left of its head, has all of its chunks.
+/// Returns whether an answer of status 200, or the rest from within its head, has all its chunks.
 fn is_whole(answer: &[u8]) -> bool {
     let end = answer.windows(4).position(|four| four == b"\r\n\r\n");
     let (head, chunks) = answer.split_at(end.expect("there is a head") + 4);

@@ -1,4 +1,4 @@
-//! TLS: who is let in by certificate, which protocol is spoken, and files that change.
+//! TLS: which certificates are admitted, which protocol is spoken, and files that change.
 
 use std::io::{Read as _, Write as _};
 
@@ -18,7 +18,7 @@ fn metrics_come_over_tls() {
     assert!(answer.text().contains("\nlinger_closes_total{"));
     let other = Authority::new("other");
     assert!(!Client::trusting(&other).is_let_in(&server));
-    // In the clear there is no answer, least of all with metrics.
+    // Without TLS there is no answer, least of all with metrics.
     let mut plain = server.connect();
     plain
         .write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n")
@@ -43,7 +43,7 @@ fn a_connection_by_tls_is_kept_for_the_next_request() {
     }
 }
 
-/// Whether clients without a certificate, with one of a stranger, and with one of ours are let in.
+/// Returns whether clients without a certificate, with a stranger's, and with one of ours are admitted.
 fn let_in(policy: &str) -> [bool; 3] {
     let (ours, strangers) = (Authority::new("ours"), Authority::new("strangers"));
     let verifies = policy.contains("Verify");
@@ -67,7 +67,7 @@ fn let_in(policy: &str) -> [bool; 3] {
 }
 
 #[test]
-fn each_policy_lets_in_whom_it_says() {
+fn each_client_auth_type_admits_its_clients() {
     for (policy, expected) in [
         ("NoClientCert", [true, true, true]),
         ("RequestClientCert", [true, true, true]),
@@ -143,7 +143,7 @@ fn old_versions_are_refused_as_configured() {
     }
 }
 
-/// The protocol that the server chooses among both.
+/// Returns the protocol that the server chooses of the two.
 fn chosen(server: &Server, authority: &Authority) -> Option<String> {
     let client = Client {
         protocols: &["h2", "http/1.1"],
@@ -159,7 +159,7 @@ fn chosen(server: &Server, authority: &Authority) -> Option<String> {
 }
 
 #[test]
-fn those_who_offer_http_2_get_http_1_1() {
+fn clients_that_offer_http_2_get_http_1_1() {
     let authority = Authority::new("ours");
     for config in [
         "",
@@ -185,7 +185,7 @@ fn a_new_certificate_is_taken_over_and_a_broken_one_is_not() {
     );
     assert!(!Client::trusting(&old).is_let_in(&server));
 
-    // A key that belongs to another certificate.
+    // A key of another certificate.
     directory.write("server.key", &old.server().key_pem);
     std::thread::sleep(std::time::Duration::from_millis(1200));
     assert!(Client::trusting(&new).is_let_in(&server));

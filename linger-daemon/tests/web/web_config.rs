@@ -1,10 +1,10 @@
-//! Mistakes in a web configuration, and the line that each is answered with.
+//! Mistakes in a web configuration, and the line that reports each.
 
 use proptest::prelude::*;
 
 use crate::secure::{Authority, Directory};
 
-/// What is wrong with one file each, to the letter.
+/// Files with one mistake each, and a part of its message.
 const MISTAKES: &[(&str, &str)] = &[
     (
         "tls_server_config:\n  cert_fil: a\n",
@@ -114,11 +114,11 @@ const TLS: &[(&str, &str)] = &[
 #[test]
 fn every_mistake_is_told_in_one_line() {
     for (config, expected) in MISTAKES {
-        told(&Directory::with(config), config, expected);
+        expect_mistake(&Directory::with(config), config, expected);
     }
     let identity = Authority::new("ours").server();
     for (more, expected) in TLS {
-        told(
+        expect_mistake(
             &Directory::tls(&identity, &format!("  {more}\n")),
             more,
             expected,
@@ -126,7 +126,7 @@ fn every_mistake_is_told_in_one_line() {
     }
 }
 
-fn told(directory: &Directory, config: &str, expected: &str) {
+fn expect_mistake(directory: &Directory, config: &str, expected: &str) {
     let mistake = directory.mistake();
     assert!(
         mistake.contains(expected) && mistake.lines().count() == 1,
@@ -139,15 +139,15 @@ fn certificates_and_keys_must_be_what_they_are_called() {
     let authority = Authority::new("ours");
     let directory = Directory::tls(&authority.server(), "");
     directory.write("server.key", &authority.server().key_pem);
-    told(
+    expect_mistake(
         &directory,
         "",
         "server.crt: certificate and key cannot be used",
     );
     directory.write("server.key", &authority.pem);
-    told(&directory, "", "server.key: found no private key in PEM");
+    expect_mistake(&directory, "", "server.key: found no private key in PEM");
     directory.write("server.crt", "");
-    told(&directory, "", "server.crt: found no certificate in PEM");
+    expect_mistake(&directory, "", "server.crt: found no certificate in PEM");
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn secrets_are_not_quoted() {
 }
 
 #[test]
-fn nothing_said_is_nothing_asked() {
+fn an_empty_configuration_asks_for_nothing() {
     for config in [
         "",
         "# nothing yet\n",
@@ -182,19 +182,19 @@ fn nothing_said_is_nothing_asked() {
 }
 
 #[test]
-fn a_few_lines_do_not_become_large() {
+fn aliases_and_nesting_are_bounded() {
     let levels = (1..30).map(|level| {
         let below = vec![format!("*a{}", level - 1); 9].join(", ");
         format!("a{level}: &a{level} [{below}]\n")
     });
     let bomb: String = levels.collect();
-    told(
+    expect_mistake(
         &Directory::with(&format!("a0: &a0 [x, x, x]\n{bomb}")),
         "",
         "invalid web configuration: ",
     );
     let deep = "[".repeat(100_000);
-    told(&Directory::with(&deep), "", "invalid web configuration: ");
+    expect_mistake(&Directory::with(&deep), "", "invalid web configuration: ");
 }
 
 proptest! {
