@@ -1,4 +1,4 @@
-//! The names in any path of a cgroup.
+//! Fuzzes the extraction of names from a cgroup's path.
 
 use linger_daemon::attribution::Names;
 
@@ -6,14 +6,14 @@ use linger_daemon::attribution::Names;
 ///
 /// # Panics
 ///
-/// If a name is not a part of the path, or if there is no unit.
+/// If a name is not part of the path, or the unit is empty.
 pub fn check(path: &str) {
     let names = Names::of(path);
-    // What is a container's or a pod's comes out of the path, in which systemd writes some bytes as \x2d.
+    // Names of containers and pods come from the path, in which systemd escapes a dash as \x2d.
     let plain = path.replace("\\x2d", "-");
     for name in [&names.slice, &names.container] {
         let is_in = path.contains(name.as_str()) || plain.contains(name.as_str());
-        // The slice of a unit in none.
+        // "-.slice" is the slice of a unit that is in none.
         assert!(is_in || name == "-.slice", "{path:?} became {names:?}");
     }
     assert!(!names.unit.is_empty());

@@ -1,4 +1,4 @@
-//! Any file of settings: it is refused, or what it comes to, written down, is read again as the same.
+//! Fuzzes the configuration file: it is refused, or its effective settings, written to a file, parse to the same.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,11 +16,11 @@ fn load(text: &[u8]) -> Result<Config, Invalid> {
     config::load(&sources).map(|effective| effective.config)
 }
 
-/// Reads settings, and those that they come to.
+/// Reads settings, writes the effective ones, and reads them back.
 ///
 /// # Panics
 ///
-/// If settings that were accepted are not read again as the same, or if the refusal cannot be printed.
+/// If accepted settings do not read back as the same, or if the error of refused ones is not printable.
 pub fn check(text: &[u8]) {
     match load(text) {
         Ok(config) => {

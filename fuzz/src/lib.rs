@@ -1,4 +1,4 @@
-//! What must hold of any input, for a fuzzer to find one of which it does not, and for the seeds in every test run.
+//! Properties that must hold for any input: checked by the fuzzer, and for the seeds in every test run.
 
 pub mod cgroup_path;
 pub mod config;

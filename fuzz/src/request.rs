@@ -1,4 +1,4 @@
-//! Any bytes of a client, to a server that is open (if the first is even) or asks for a password.
+//! Fuzzes the server with any bytes from a client. It is open if the first byte is even, else it asks for a password.
 
 use std::fs;
 use std::path::PathBuf;
@@ -24,14 +24,14 @@ static CLOSED: LazyLock<Arc<State>> = LazyLock::new(|| {
         "/dev/shm/linger-fuzz-users-{}.yml",
         std::process::id()
     ));
-    // The password is one that no bytes of a request are.
+    // A hash in the right format, whose password no request has.
     let users =
         "basic_auth_users: {a: $2b$04$aaaaaaaaaaaaaaaaaaaaa.aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa}";
     fs::write(&path, users).expect("there is memory");
     serving(Security::load(&path).expect("it is right"))
 });
 
-/// Without any counts.
+/// A server that has no counts.
 fn serving(security: Security) -> Arc<State> {
     let source = || {
         Ok(Snapshot {
@@ -55,11 +55,11 @@ fn serving(security: Security) -> Arc<State> {
     state
 }
 
-/// Asks a server.
+/// Sends a request to a server.
 ///
 /// # Panics
 ///
-/// If an answer is not HTTP, or if the server that asks for a password tells anything.
+/// If an answer is not HTTP, or if the server with a password reveals a metric.
 pub fn check(bytes: &[u8]) {
     let Some((first, request)) = bytes.split_first() else {
         return;
@@ -71,7 +71,7 @@ pub fn check(bytes: &[u8]) {
         let (mut reads, mut writes) = split(client);
         let mut answers = Vec::new();
         let client = async {
-            // The server may have seen enough before.
+            // The server may have closed the connection before this is written.
             let _ = writes.write_all(request).await;
             let _ = writes.shutdown().await;
         };
@@ -84,6 +84,10 @@ pub fn check(bytes: &[u8]) {
         answers
     });
     assert!(answers.is_empty() || answers.starts_with(b"HTTP/1."));
-    let tells = answers.windows(7).any(|seven| seven == b"linger_");
-    assert!(is_open || !tells, "{}", String::from_utf8_lossy(&answers));
+    let has_metric = answers.windows(7).any(|seven| seven == b"linger_");
+    assert!(
+        is_open || !has_metric,
+        "{}",
+        String::from_utf8_lossy(&answers)
+    );
 }

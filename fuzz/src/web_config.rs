@@ -1,4 +1,4 @@
-//! Any web configuration: it is taken, or refused in one line.
+//! Fuzzes the web configuration: it is accepted, or refused in one line.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use linger_daemon::http::Security;
 ///
 /// # Panics
 ///
-/// If the refusal is not one printable line.
+/// If it is refused, and the error is not one printable line.
 pub fn check(text: &[u8]) {
     let path = PathBuf::from(format!("/dev/shm/linger-fuzz-web-{}.yml", process::id()));
     fs::write(&path, text).expect("there is memory");

@@ -1,4 +1,4 @@
-//! Any file of settings: it is refused, or what it comes to, written down, is read again as the same.
+//! Fuzzes the configuration file: it is refused, or its effective settings, written to a file, parse to the same.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|text: &[u8]| linger_fuzz::config::check(text));

@@ -1,11 +1,11 @@
-//! Replays the seeds of the fuzzer: what it begins with, and every input that once broke something.
+//! Replays the seeds of the fuzzer: its initial inputs, and every input that once broke something.
 
 use std::fs;
 use std::path::Path;
 
 use linger_fuzz::{cgroup_path, config, request, web_config};
 
-/// Hands each seed of a target to its check; fails if there is none.
+/// Passes each seed of a target to its check; fails if there is none.
 fn replay(target: &str, check: impl Fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("seeds")

@@ -14,7 +14,7 @@ pub enum Architecture {
 }
 
 impl Architecture {
-    /// That of this machine.
+    /// Returns the architecture of this machine.
     pub fn here() -> Self {
         if ARCH == Self::Arm64.name() {
             Self::Arm64
@@ -23,7 +23,7 @@ impl Architecture {
         }
     }
 
-    /// As Debian calls it.
+    /// Returns Debian's name of it.
     pub const fn debian(self) -> &'static str {
         match self {
             Self::Amd64 => "amd64",
@@ -31,7 +31,7 @@ impl Architecture {
         }
     }
 
-    /// As Rust, the kernel and QEMU call it.
+    /// Returns the name used by Rust, the kernel and QEMU.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Amd64 => "x86_64",
@@ -39,7 +39,7 @@ impl Architecture {
         }
     }
 
-    /// What `cargo xtask setup --for` calls what tests on machines of it take.
+    /// Returns the purpose, as in `cargo xtask setup --for`, that covers tests on machines of this architecture.
     pub(crate) const fn purpose(self) -> &'static str {
         match self {
             Self::Amd64 => "test",

@@ -1,4 +1,4 @@
-//! Archives of files, as the kernel unpacks them into its first file system.
+//! cpio archives, which the kernel unpacks into its initramfs.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -7,17 +7,17 @@ use anyhow::{Context as _, Result};
 
 use crate::shell::{command, output, run_unseen};
 
-/// Whose the files of an archive are.
+/// The owner of the files in an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
-    /// All are root's, whoever made them.
+    /// Root owns every file, whoever made it.
     Root,
-    /// Everyone's own.
+    /// Each file keeps its owner.
     AsIs,
 }
 
-/// What is in a tree: for each path, relative to the tree, a line with the letter of its kind (`f`,
-/// `d`, `l` and so on, as find has them), a space, and the path. A folder comes before its contents.
+/// Lists a tree: one line for each path, with the letter of its type (`f`, `d`, `l` and so on, as in find's `%y`), a
+/// space, and the path relative to the tree. A folder comes before its contents.
 pub(crate) fn contents(tree: &Path) -> Result<String> {
     let find = ["-mindepth", "1", "-printf", "%y %P\\n"];
     output(command("find").arg(tree).args(find))
@@ -45,13 +45,13 @@ pub(crate) fn pack<'a>(
         .current_dir(tree)
         .stdin(File::open(&list)?);
     if owner == Owner::Root {
-        // With the sign cpio takes the numbers as they are, and looks up no names.
+        // With the sign, cpio takes these as numbers and looks up no names.
         cpio.arg("--owner=+0:+0");
     }
     run_into(file, &mut cpio)
 }
 
-/// Runs a command whose output goes into a file.
+/// Runs a command with its output redirected to a file.
 pub(crate) fn run_into(file: &Path, command: &mut std::process::Command) -> Result<()> {
     let output = File::create(file).with_context(|| format!("create {}", file.display()))?;
     run_unseen(command.stdout(output))

@@ -1,4 +1,4 @@
-//! Building the project's executables, and where cargo put them.
+//! Builds the project's executables, and finds where cargo put them.
 
 use std::env;
 use std::fs;
@@ -12,7 +12,7 @@ use crate::architecture::Architecture;
 use crate::setup;
 use crate::shell::{cargo, cargo_by, each_line, root, run, tools};
 
-/// What the tests on other kernels run with.
+/// The executables that tests on other kernels need.
 pub struct Executables {
     /// The daemon, as it is shipped.
     pub lingerd: PathBuf,
@@ -36,7 +36,7 @@ pub fn executables(architecture: Architecture) -> Result<Executables> {
     })
 }
 
-/// Builds all tests; what cargo says that it made.
+/// Builds all tests; returns cargo's messages about the artifacts.
 pub fn tests() -> Result<Vec<Value>> {
     let targets = ["--lib", "--bins", "--tests"];
     let by_name = ["--test", "scenarios", "--test", "systemd"];
@@ -44,7 +44,7 @@ pub fn tests() -> Result<Vec<Value>> {
     build_for_tests("test", &targets, Architecture::here())
 }
 
-/// Checks that the daemon and the programs can be built for arm64.
+/// Checks that the daemon, with its BPF programs, compiles for arm64.
 pub fn check_arm64() -> Result<()> {
     let mut cargo = cargo();
     cargo.args(["check", "--package", "linger-daemon", "--bin", "lingerd"]);
@@ -52,13 +52,13 @@ pub fn check_arm64() -> Result<()> {
     run(&mut cargo)
 }
 
-/// Builds what writes the manual pages and completions.
+/// Builds the program that writes the manual pages and completions.
 pub fn pages() -> Result<PathBuf> {
     let built = build_for_tests("build", &["--example", "pages"], Architecture::here())?;
     find(&built, "example", "pages")
 }
 
-/// Builds the programs that only count, which the daemon is measured beside.
+/// Builds the BPF programs that only count calls, the baseline that the daemon is compared with.
 pub fn floor() -> Result<PathBuf> {
     let built = build_for_tests("build", &["--example", "floor"], Architecture::here())?;
     find(&built, "example", "floor")
@@ -69,25 +69,25 @@ pub fn lingerd(architecture: Architecture) -> Result<PathBuf> {
     shipped(architecture, Libraries::Unlisted)
 }
 
-/// Whether a binary lists the libraries in it, for `cargo audit bin`.
+/// Whether a binary embeds the list of its libraries, for `cargo audit bin`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Libraries {
-    /// It does, as what is published.
+    /// It does, as published binaries do.
     Listed,
-    /// It does not, which takes no further tool to build.
+    /// It does not, and needs no extra tool to build.
     Unlisted,
 }
 
-/// Builds the daemon as it is shipped, with a list of its libraries or without.
+/// Builds the daemon as it is shipped, with or without the list of its libraries.
 pub(crate) fn shipped(architecture: Architecture, libraries: Libraries) -> Result<PathBuf> {
     let built = build(&mut release("build", architecture, libraries)?)?;
     find(&built, "bin", "lingerd")
 }
 
-/// Builds the daemon as it is shipped to systems of all kinds, with the C library in it, so that it needs
-/// none, and no version of one; puts it into `folder`.
+/// Builds the daemon for any distribution, linked statically with the C library so that it does not depend on the
+/// system's; puts it into `folder`.
 ///
-/// Only linking differs, so that all it is linked of is built once.
+/// Only linking differs, so its dependencies are built once.
 pub fn lingerd_static(
     architecture: Architecture,
     libraries: Libraries,
@@ -98,13 +98,13 @@ pub fn lingerd_static(
     fs::create_dir_all(folder)?;
     let to = folder.join("lingerd");
     fs::copy(find(&built, "bin", "lingerd")?, &to)?;
-    // Both have the same place.
+    // The static binary has overwritten the dynamic one in cargo's folder.
     shipped(architecture, libraries)?;
     Ok(to)
 }
 
-/// Has cargo build for an architecture: for another than this machine's by Debian's compiler, whose standard library for
-/// others is a package.
+/// Makes cargo build for an architecture: if it is not this machine's, with Debian's compiler, since Debian packages
+/// that compiler's standard library for other architectures.
 pub(crate) fn build_for(architecture: Architecture, cargo: &mut Command) {
     if architecture == Architecture::here() {
         return;
@@ -116,7 +116,7 @@ pub(crate) fn build_for(architecture: Architecture, cargo: &mut Command) {
     cargo
         .args(["--target", &target])
         .env("RUSTC", setup::DEBIAN_RUSTC)
-        // What runs in the build is of another compiler than what is built for this machine.
+        // Another compiler builds the build scripts, too: they are kept apart from those of this machine's builds.
         .env("CARGO_TARGET_DIR", root().join("target").join(name))
         .env(format!("CC_{variable}"), &linker);
     let settings = [("LINKER", linker), ("RUSTFLAGS", sysroot(architecture))];
@@ -126,14 +126,14 @@ pub(crate) fn build_for(architecture: Architecture, cargo: &mut Command) {
     }
 }
 
-/// Where the standard library for another architecture is, as an option of rustc.
+/// Returns the option of rustc for the standard library of another architecture.
 fn sysroot(architecture: Architecture) -> String {
     format!("--sysroot={}", setup::sysroot(architecture).display())
 }
 
-/// A build of the daemon as it is shipped: the same, bit for bit, in whichever folder, and whoever's home.
+/// Returns the command of a release build of the daemon, reproducible bit for bit in any folder and home directory.
 ///
-/// Flags for rustc in the environment do not apply.
+/// Ignores flags for rustc in the environment.
 fn release(command: &str, architecture: Architecture, libraries: Libraries) -> Result<Command> {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home
@@ -155,15 +155,15 @@ fn release(command: &str, architecture: Architecture, libraries: Libraries) -> R
     }
     cargo.arg(command).args(SHIPPED);
     build_for(architecture, &mut cargo);
-    // These come before the flags for a target.
+    // Takes precedence over the flags for a target.
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
     Ok(cargo)
 }
 
-/// Has cargo say what it makes, one JSON object each.
+/// Makes cargo report each artifact as a JSON object.
 const MESSAGES: &str = "--message-format=json-render-diagnostics";
 
-/// Which target is shipped, alone: what tests want of its dependencies is not in it.
+/// Selects the shipped target alone, so that dependencies lack the features that only tests enable.
 const SHIPPED: [&str; 6] = [
     "--release",
     "--package",
@@ -175,8 +175,7 @@ const SHIPPED: [&str; 6] = [
 
 /// Builds targets with the profile of tests.
 ///
-/// Always of the whole workspace, so that dependencies have the same features whatever is asked for, and are
-/// built once.
+/// Always builds for the whole workspace, so that dependencies have the same features every time and are built once.
 fn build_for_tests(
     command: &str,
     targets: &[&str],
@@ -188,7 +187,7 @@ fn build_for_tests(
     build(&mut cargo)
 }
 
-/// What cargo says that it made.
+/// Runs the build; returns cargo's messages about the artifacts.
 fn build(cargo: &mut Command) -> Result<Vec<Value>> {
     let mut messages = Vec::new();
     let success = each_line(cargo, |line| {
@@ -214,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn executable_is_told_from_library_and_tests_of_the_same_name() {
+    fn executable_is_distinguished_from_library_and_tests_of_the_same_name() {
         let message = |kind: &str, file: Option<&str>| {
             serde_json::json!({
                 "reason": "compiler-artifact",

@@ -1,7 +1,7 @@
-//! What is made or fetched once and serves every checkout: tools, kernels, file systems.
+//! The cache of tools, kernels and file systems, which are made or fetched once and shared by all checkouts.
 //!
-//! It lies in `$LINGER_CACHE`, else `$XDG_CACHE_HOME/linger`, else `~/.cache/linger`. Each entry is named after
-//! all that it depends on, so that an outdated one is not found; and has its name only once it is complete.
+//! It is in `$LINGER_CACHE`, else `$XDG_CACHE_HOME/linger`, else `~/.cache/linger`. The name of an entry covers all
+//! that it depends on, so that outdated entries are not found; an entry is renamed to it only when complete.
 
 use std::env;
 use std::fs::{self, File};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, anyhow};
 use nix::fcntl::{Flock, FlockArg};
 
-/// The folder of all of it.
+/// Returns the folder of the cache.
 pub(crate) fn folder() -> PathBuf {
     let named = |name| env::var_os(name).filter(|value| !value.is_empty());
     if let Some(folder) = named("LINGER_CACHE") {
@@ -25,11 +25,11 @@ pub(crate) fn folder() -> PathBuf {
         .join("linger")
 }
 
-/// Keeps others from changing the cache while the lock is held.
+/// Locks the cache against changes by other processes.
 ///
 /// # Errors
 ///
-/// The folder cannot be written to.
+/// If the folder cannot be written to.
 pub(crate) fn lock() -> Result<Flock<File>> {
     let folder = folder();
     fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
@@ -38,7 +38,7 @@ pub(crate) fn lock() -> Result<Flock<File>> {
         .map_err(|(_, error)| anyhow!("lock {}: {error}", folder.display()))
 }
 
-/// An empty folder for an entry that is being made, to be renamed to `name` when it is complete.
+/// Creates an empty folder in which to make an entry; rename it when the entry is complete.
 pub(crate) fn partial(folder: &Path, name: &str) -> Result<PathBuf> {
     let partial = folder.join(format!("{name}.partial"));
     if partial.exists() {
@@ -48,9 +48,9 @@ pub(crate) fn partial(folder: &Path, name: &str) -> Result<PathBuf> {
     Ok(partial)
 }
 
-/// A short word that differs where the recipes differ.
+/// Returns a hash of a recipe, for the name of an entry.
 pub(crate) fn key(recipe: impl Hash) -> String {
-    // The same in every build by the same compiler, which is all that is wanted.
+    // Stable across builds by the same compiler, which suffices.
     let mut hasher = DefaultHasher::new();
     recipe.hash(&mut hasher);
     format!("{:016x}", hasher.finish())

@@ -1,5 +1,4 @@
-//! A small Debian 12 with systemd, to boot as a test machine: made once from Debian's packages, and
-//! kept in the cache.
+//! A small Debian 12 with systemd for the test machines, made once from Debian's packages and kept in the cache.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,30 +12,30 @@ use crate::cache;
 use crate::shell::{command, output, run};
 
 const SUITE: &str = "bookworm";
-/// Newer versions of some of its packages.
+/// The suite with newer versions of some packages.
 pub(crate) const BACKPORTS: &str = "bookworm-backports";
 
-/// What is in it beyond Debian's essential packages.
+/// Packages beyond Debian's essential ones.
 const PACKAGES: &[&str] = &[
     "systemd-sysv",
     "dbus",
     "dbus-user-session",
     "libpam-systemd",
     "kmod",
-    // What tests make networks with, and servers whose closes they count.
+    // Makes the tests' networks; then the servers whose closes they count.
     "iproute2",
     "nginx-light",
     "haproxy",
     "python3-minimal",
     "libpython3-stdlib",
-    // Counts instructions by program.
+    // Counts instructions per BPF program.
     "bpftool",
-    // Its alternative, usrmerge, would bring all of Perl.
+    // The alternative, usrmerge, depends on all of Perl.
     "usr-is-merged",
 ];
 
-/// Files of packages that no test needs: the machine loads all that is there at each start. `@ARCH@` stands for the
-/// architecture.
+/// Files that no test needs, left out because the machine loads the whole file system at each boot. `@ARCH@` stands for
+/// the architecture.
 const LEFT_OUT: &[&str] = &[
     "/usr/share/doc/*",
     "/usr/share/man/*",
@@ -46,28 +45,28 @@ const LEFT_OUT: &[&str] = &[
     "/usr/lib/@ARCH@-linux-gnu/gconv/*",
 ];
 
-/// What is done in it at the end; `$1` is its folder.
+/// Commands that complete the file system; `$1` is its root.
 const FINISH: &[&str] = &[
-    // Someone to have a user manager: uid 1000.
+    // A user, to have a user manager.
     r#"chroot "$1" useradd --create-home --uid 1000 --shell /bin/sh someone"#,
     r#"echo linger-vm >"$1/etc/hostname""#,
     r#"echo 127.0.0.1 localhost linger-vm >"$1/etc/hosts""#,
-    // Its servers are started by tests alone.
+    // Only tests start servers.
     r#"rm -f "$1"/etc/systemd/system/multi-user.target.wants/haproxy.service"#,
-    // A package that is installed there later is installed completely.
+    // Without the exclusions above, so that packages installed later are complete.
     r#"rm "$1/etc/dpkg/dpkg.cfg.d/99mmdebstrap""#,
 ];
 
-/// The file system, as it lies ready.
+/// The file system in the cache.
 pub(crate) struct Debian {
-    /// An initramfs.
+    /// The file system as a cpio archive, for an initramfs.
     pub(crate) archive: PathBuf,
-    /// The kind of each path in it, as [`archive::contents`] tells it.
+    /// The type of each path in the archive, as listed by [`archive::contents`].
     pub(crate) contents: BTreeMap<String, char>,
 }
 
 impl Debian {
-    /// The one that [`make`] made.
+    /// Opens the file system that [`make`] made.
     pub(crate) fn open(architecture: Architecture) -> Result<Self> {
         let folder = folder(architecture);
         let list = fs::read_to_string(folder.join("contents")).with_context(|| {
@@ -88,12 +87,12 @@ impl Debian {
     }
 }
 
-/// Whether it is there, made as it would be made now.
+/// Returns whether the cache has it, made by the current recipe.
 pub(crate) fn is_present(architecture: Architecture) -> bool {
     folder(architecture).is_dir()
 }
 
-/// Makes it anew; takes root, and a minute.
+/// Makes it. Requires root and takes a minute.
 pub(crate) fn make(architecture: Architecture) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("making a file system of Debian's takes root: run this command as root");
@@ -115,7 +114,8 @@ pub(crate) fn make(architecture: Architecture) -> Result<()> {
     Ok(())
 }
 
-/// Has this machine run programs of another architecture, as installing qemu-user-static does where systemd runs.
+/// Lets this machine run programs of another architecture: registers QEMU with `binfmt_misc`, as the installation of
+/// qemu-user-static does only where systemd runs.
 fn emulate(architecture: Architecture) -> Result<()> {
     let formats = Path::new("/proc/sys/fs/binfmt_misc");
     if !formats.join("register").exists() {
@@ -138,7 +138,7 @@ fn folder(architecture: Architecture) -> PathBuf {
     cache::folder().join(format!("debian-12-{key}"))
 }
 
-/// The options of mmdebstrap that say what is made.
+/// Returns the options of mmdebstrap that determine the result.
 fn recipe(architecture: Architecture) -> Vec<String> {
     let mut recipe = vec![
         "--quiet".to_owned(),
@@ -156,21 +156,20 @@ fn recipe(architecture: Architecture) -> Vec<String> {
     recipe
 }
 
-/// Where this machine gets its packages from, if it has that suite; otherwise mmdebstrap knows.
+/// Returns the source lines of this machine for the suite. If there are none, mmdebstrap uses its default mirror.
 fn mirrors() -> Result<Vec<String>> {
     let format = "deb $(REPO_URI) $(RELEASE) $(COMPONENT)";
     Ok(of_suite(&targets(format)?, SUITE))
 }
 
-/// Lines for apt's list of sources: these suites, from where this machine gets its packages, trusted by Debian's
-/// own keys.
+/// Returns the lines of a sources.list for these suites, from this machine's mirrors, verified with Debian's own keys.
 pub(crate) fn sources<'a>(suites: impl IntoIterator<Item = &'a str>) -> Result<String> {
     let listed = targets("$(REPO_URI) $(RELEASE)")?;
     let lines = suites.into_iter().map(|suite| source(&listed, suite));
     Ok(lines.collect())
 }
 
-/// What this machine's apt gets from Debian, a line each.
+/// Lists the package indexes that this machine's apt fetches from Debian, a line each.
 fn targets(format: &str) -> Result<String> {
     output(command("apt-get").args([
         "indextargets",
@@ -181,9 +180,9 @@ fn targets(format: &str) -> Result<String> {
     ]))
 }
 
-/// The line of a suite; `listed` is where each suite of this machine's is.
+/// Returns the source line of a suite; `listed` has the URI of each suite that this machine uses.
 fn source(listed: &str, suite: &str) -> String {
-    /// Of the package debian-archive-keyring. Nothing but lists of packages is fetched of it.
+    /// The keyring is that of the package debian-archive-keyring; `target` limits the fetch to package lists.
     const OPTIONS: &str =
         "signed-by=/usr/share/keyrings/debian-archive-keyring.gpg target=Packages";
     let is_security = |suite: &str| suite.ends_with("-security");
@@ -203,7 +202,7 @@ fn source(listed: &str, suite: &str) -> String {
     format!("deb [{OPTIONS}] {uri} {suite} main\n")
 }
 
-/// The lines of a suite and of what is updated in it, each once.
+/// Returns the lines of a suite and of its updates, each once.
 fn of_suite(listed: &str, suite: &str) -> Vec<String> {
     let wanted = ["", "-updates", "-security"].map(|part| format!("{suite}{part}"));
     let mut lines: Vec<String> = listed
@@ -242,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn mirrors_are_those_of_the_suite_only_and_named_once() {
+    fn only_mirrors_of_the_suite_are_listed_and_each_once() {
         let listed = "\
 deb http://mirror.test/debian/ bookworm main
 deb http://mirror.test/debian/ bookworm main

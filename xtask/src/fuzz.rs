@@ -1,4 +1,4 @@
-//! Feeding what parses input with what a fuzzer makes up, guided by the code that it reaches.
+//! Runs the fuzz targets under libFuzzer, guided by coverage.
 
 use std::env::consts::ARCH;
 use std::fs;
@@ -9,10 +9,10 @@ use clap::Args;
 
 use crate::shell::{cargo, command, root, run};
 
-/// What can be fuzzed, each a binary of the package `linger-fuzz`.
+/// The fuzz targets, each a binary of the package `linger-fuzz`.
 const TARGETS: [&str; 4] = ["cgroup_path", "config", "request", "web_config"];
 
-/// The code that the compiler adds counts what is reached and compared, for libFuzzer.
+/// Flags that instrument coverage and comparisons for libFuzzer.
 const RUSTFLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
                          -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
                          -Cllvm-args=-sanitizer-coverage-pc-table \
@@ -30,7 +30,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// All targets, each for so long.
+    /// All targets, for this many seconds each.
     pub fn all(seconds: u32) -> Self {
         Self {
             target: None,
@@ -39,9 +39,9 @@ impl Options {
     }
 }
 
-/// Fails with the first input that breaks something; it is kept in target/fuzz/found.
+/// Fuzzes the targets one after another. Fails at the first input that breaks one; it is kept in target/fuzz/found.
 ///
-/// What reached new code is kept in target/fuzz/corpus, and built on the next time.
+/// Inputs that reached new code are kept in target/fuzz/corpus, where the next run starts.
 pub fn fuzz(options: &Options) -> Result<()> {
     let targets: Vec<&str> = match &options.target {
         Some(target) => vec![target],
@@ -72,9 +72,9 @@ pub fn fuzz(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The folder of the programs.
+/// Builds the targets; returns the folder of their executables.
 fn build() -> Result<PathBuf> {
-    // With a target named, the flags are for it alone: build scripts are built as ever.
+    // With an explicit target, RUSTFLAGS do not apply to build scripts.
     let target = format!("{ARCH}-unknown-linux-gnu");
     let folder = root().join("target/fuzz");
     run(cargo()

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The first process of the test machine, in place of systemd: prepares it, does the work, says on the second serial
-# port that it began and how it ended, and switches the machine off.
+# The first process of the test machine, in place of systemd: prepares the machine, does the work, reports on the second
+# serial port that it began and how it ended, and powers the machine off.
 
 report=/dev/@REPORT@
 export PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb RUST_BACKTRACE=1

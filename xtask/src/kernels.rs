@@ -1,4 +1,4 @@
-//! The kernels that the tests run on: a table, and bringing those of Debian's packages into the cache.
+//! The table of kernels that the tests run on, and unpacking them from Debian's packages into the cache.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,31 +13,31 @@ use crate::cache;
 use crate::debian;
 use crate::shell::{self, command, output, run};
 
-/// A line of the table: a kernel to boot. Another line is all that another kernel takes.
+/// A line of the table: a kernel to boot. To add a kernel, add a line.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// What to call it; `linger-daemon/tests/expected.toml` says under this name what runs there.
+    /// Its name, also in `linger-daemon/tests/expected.toml`, which has the expected results.
     pub label: &'static str,
     /// Major and minor version.
     series: &'static str,
-    /// What it is built for.
+    /// The architecture that it is built for.
     pub architecture: Architecture,
     /// Debian's suite that has it.
     suite: &'static str,
-    /// The end of the package's name, before the architecture.
+    /// The part of the package's name before the architecture.
     flavour: &'static str,
-    /// Added to its command line.
+    /// Parameters added to its command line.
     pub parameters: &'static str,
-    /// What of the scenarios is run there by the usual tests; in full, all are.
+    /// The scenarios that the usual tests run there; full tests run all.
     pub proof: Proof,
-    /// By which plans; in full, by all.
+    /// The plans that the usual tests use there; full tests use all.
     pub plans: &'static [&'static str],
 }
 
-/// All plans, in the order of preference.
+/// All plans, in order of preference.
 pub const PLANS: [&str; 3] = ["fentry", "kprobe", "tracepoint"];
 
-/// Which scenarios are run on a kernel.
+/// The scenarios to run on a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
     /// All.
@@ -55,10 +55,10 @@ pub const TABLE: &[Entry] = &[
         plans: &[],
         ..Entry::new(TOO_OLD, "5.10", Proof::Refusal)
     },
-    // What Debian 12 ships, and what it has to offer beyond.
+    // The default kernel of Debian 12, and the newer one that it offers.
     Entry::new("6.1", "6.1", Proof::All),
     Entry::new("6.12", "6.12", Proof::All),
-    // Threads are preempted everywhere, in programs too.
+    // Preempts threads everywhere, in BPF programs too.
     Entry {
         parameters: "preempt=full",
         plans: &["fentry", "kprobe"],
@@ -74,19 +74,19 @@ pub const TABLE: &[Entry] = &[
         suite: "trixie-backports",
         ..Entry::new("6.18", "6.18", Proof::Kernel)
     },
-    // Preempts lazily as it boots.
+    // Preempts lazily by default.
     Entry {
         suite: "trixie-backports",
         ..Entry::new("7.3", "7.3", Proof::Kernel)
     },
-    // Preempts soft interrupts, too.
+    // Preempts soft interrupts too.
     Entry {
         flavour: "rt",
         suite: "trixie-backports",
         plans: &["fentry"],
         ..Entry::new("7.3-rt", "7.3", Proof::Kernel)
     },
-    // Has no trampolines.
+    // Has no BPF trampolines.
     Entry::arm64("6.1-arm64", "6.1"),
     Entry::arm64("6.12-arm64", "6.12"),
     Entry {
@@ -95,15 +95,15 @@ pub const TABLE: &[Entry] = &[
     },
 ];
 
-/// The label of a kernel on which lingerd does not work.
+/// The label of a kernel that is too old for lingerd.
 pub const TOO_OLD: &str = "5.10";
-/// The label of the kernel to boot where one is enough.
+/// The label of the kernel to boot where a single one is enough.
 pub const NEWEST: &str = "6.12";
 /// The same for arm64.
 pub const NEWEST_ARM64: &str = "6.12-arm64";
 
 impl Entry {
-    /// One of Debian 12's kernels for machines in clouds, as it boots.
+    /// One of Debian 12's cloud kernels, with its default parameters.
     const fn new(label: &'static str, series: &'static str, proof: Proof) -> Self {
         Self {
             label,
@@ -117,7 +117,7 @@ impl Entry {
         }
     }
 
-    /// The same for arm64, which takes too long for the usual tests.
+    /// The same for arm64, which is too slow for the usual tests.
     const fn arm64(label: &'static str, series: &'static str) -> Self {
         Self {
             architecture: Architecture::Arm64,
@@ -126,17 +126,17 @@ impl Entry {
         }
     }
 
-    /// The line with this label.
+    /// Returns the line with this label.
     pub fn of(label: &str) -> Option<&'static Self> {
         TABLE.iter().find(|entry| entry.label == label)
     }
 
-    /// Whether its package is unpacked in the cache.
+    /// Returns whether its package is unpacked in the cache.
     pub fn is_present(&self) -> bool {
         self.unpacked().is_some()
     }
 
-    /// The newest of its packages that is unpacked.
+    /// Returns the folder of the newest of its unpacked packages.
     fn unpacked(&self) -> Option<PathBuf> {
         let names: Vec<String> = fs::read_dir(folder())
             .ok()?
@@ -166,7 +166,7 @@ impl Entry {
                 &partial,
             )?;
         }
-        // Where depmod looks: the newest packages have their modules in /usr only.
+        // depmod looks in /lib; the newest packages have their modules in /usr/lib only.
         if !partial.join("lib").exists() {
             symlink("usr/lib", partial.join("lib"))?;
         }
@@ -179,27 +179,27 @@ impl Entry {
         Ok(())
     }
 
-    /// The newest of its packages among names, debugging symbols and the like left out.
+    /// Returns the newest of its packages among these names; ignores those of debugging symbols and the like.
     fn newest<'a>(&self, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
         let start = format!("{}.", self.series);
         let end = format!("-{}-{}", self.flavour, self.architecture.debian());
         names
             .filter(|name| release(name).starts_with(&start) && name.ends_with(&end))
-            // Of two packages of a version, that named `image` is an empty one.
+            // If a version has two packages, the one named `image` is empty.
             .max_by_key(|name| (version(name), name.starts_with(IMAGES[1])))
     }
 }
 
-/// Where a package's name begins that has a kernel's image in it: up to Linux 6.18, and since.
+/// Prefixes of the names of packages with a kernel's image: up to Linux 6.18, and since then.
 const IMAGES: [&str; 2] = ["linux-image-", "linux-binary-"];
 
-/// The release of the kernel in a package, or nothing if it holds none.
+/// Returns the release of the kernel in a package; empty if it has none.
 fn release(package: &str) -> &str {
     let release = IMAGES.iter().find_map(|start| package.strip_prefix(start));
     release.unwrap_or_default()
 }
 
-/// The packages of which one with an image is a part.
+/// Returns the packages that make up a kernel, given the one with its image.
 fn parts(package: &str) -> Vec<String> {
     let mut parts = vec![package.to_owned()];
     if package.starts_with(IMAGES[1]) {
@@ -209,7 +209,7 @@ fn parts(package: &str) -> Vec<String> {
     parts
 }
 
-/// All numbers of a name, in order: they compare like the version.
+/// Returns all numbers in a name, in order; they compare like versions.
 fn version(name: &str) -> Vec<u64> {
     name.split(|letter: char| !letter.is_ascii_digit())
         .filter_map(|digits| digits.parse().ok())
@@ -219,22 +219,22 @@ fn version(name: &str) -> Vec<u64> {
 /// A kernel to boot.
 #[derive(Clone, Debug)]
 pub struct Kernel {
-    /// What to call it, for instance `6.1`.
+    /// Its name, for instance `6.1`.
     pub label: String,
-    /// Its line in the table, if it is of that.
+    /// Its line in the table, if it has one.
     pub entry: Option<&'static Entry>,
     /// The bootable image.
     pub image: PathBuf,
-    /// Its folder of modules, with `modules.dep`, if there is one.
+    /// Its folder of modules, which has a `modules.dep`, if there is one.
     pub modules: Option<PathBuf>,
-    /// Added to its command line.
+    /// Parameters added to its command line.
     pub parameters: String,
-    /// What it is built for.
+    /// The architecture that it is built for.
     pub architecture: Architecture,
 }
 
 impl Kernel {
-    /// The unpacked kernel with this label in the table.
+    /// Returns the kernel with this label in the table, which must be unpacked.
     pub fn of_label(label: &str) -> Result<Self> {
         let entry = Entry::of(label).with_context(|| {
             let labels: Vec<_> = TABLE.iter().map(|entry| entry.label).collect();
@@ -258,7 +258,7 @@ impl Kernel {
             label: label.to_owned(),
             entry: Some(entry),
             image,
-            // Those that tests need are not all there in old ones.
+            // Old kernels lack some of the modules that tests need.
             modules: (entry.proof != Proof::Refusal)
                 .then(|| package.join("lib/modules").join(release)),
             parameters: entry.parameters.to_owned(),
@@ -266,7 +266,7 @@ impl Kernel {
         })
     }
 
-    /// Its release, as far as its files tell it.
+    /// Returns its release, from the name of its folder of modules; without one, its label.
     pub fn release(&self) -> String {
         let modules = self.modules.as_ref().and_then(|folder| folder.file_name());
         modules.map_or_else(
@@ -275,7 +275,7 @@ impl Kernel {
         )
     }
 
-    /// The same with more on its command line. Nothing is written down of what runs there then.
+    /// Adds parameters to its command line. It loses its line of the table, since the expected results no longer apply.
     pub fn with_parameters(self, parameters: &str) -> Self {
         if parameters.is_empty() {
             return self;
@@ -287,7 +287,7 @@ impl Kernel {
         }
     }
 
-    /// The kernel in a file `…/boot/vmlinuz-VERSION` or `…/lib/modules/VERSION/vmlinuz`, with the modules in
+    /// Returns the kernel in a file `…/boot/vmlinuz-VERSION` or `…/lib/modules/VERSION/vmlinuz`, with the modules in
     /// `…/lib/modules/VERSION` if that exists.
     pub fn of_image(image: &Path) -> Result<Self> {
         let image = image
@@ -297,7 +297,7 @@ impl Kernel {
         let folder = image.parent().unwrap_or(Path::new("/"));
         let modules = match name.strip_prefix("vmlinuz-") {
             Some(version) => folder.join("../lib/modules").join(version),
-            // Among its modules, as Debian has it since 7.2.
+            // Beside its modules, where Debian puts it since 7.2.
             None => folder.to_owned(),
         };
         let modules = modules
@@ -307,7 +307,7 @@ impl Kernel {
         let version = modules.as_deref().and_then(Path::file_name);
         let version = version.map(|version| version.to_string_lossy().into_owned());
         let label = version.unwrap_or_else(|| name.trim_start_matches("vmlinuz-").to_owned());
-        // Debian's releases end with their architecture.
+        // The names of Debian's releases end with the architecture.
         let is_arm64 = label.ends_with(Architecture::Arm64.debian());
         Ok(Self {
             label,
@@ -324,7 +324,7 @@ impl Kernel {
     }
 }
 
-/// Prints the table: what the usual tests run. In full, all scenarios are run by all plans.
+/// Prints the table, with the scenarios and plans of the usual tests. Full tests run all scenarios by all plans.
 pub fn print_table() {
     println!(
         "{:<10}  {:<8}  {:<12}  {:<18}  {:<14}  {:<27}  scenarios",
@@ -352,7 +352,7 @@ fn folder() -> PathBuf {
     cache::folder().join("kernels")
 }
 
-/// One of apt's programs, with lists of its own: those of the machine stay as they are.
+/// Returns a program of apt that uses its own package lists and leaves those of this machine alone.
 pub(crate) fn apt(program: &str) -> Command {
     let mut apt = command(program);
     apt.env("APT_CONFIG", apt_folder().join("apt.conf"));
@@ -363,7 +363,7 @@ fn apt_folder() -> PathBuf {
     cache::folder().join("apt")
 }
 
-/// Fetches the lists of packages of the suites that kernels come from, and QEMU.
+/// Fetches the package lists of the suites that kernels and QEMU come from.
 pub fn update_lists() -> Result<()> {
     let folder = apt_folder();
     for place in ["lists/partial", "cache/archives/partial"] {
@@ -372,7 +372,7 @@ pub fn update_lists() -> Result<()> {
     let mut suites: BTreeSet<_> = TABLE.iter().map(|entry| entry.suite).collect();
     suites.insert(debian::BACKPORTS);
     fs::write(folder.join("sources.list"), debian::sources(suites)?)?;
-    // Nothing is installed in it.
+    // To this apt, no package is installed.
     fs::write(folder.join("status"), "")?;
     let path = folder.display();
     let settings = [
@@ -389,7 +389,7 @@ pub fn update_lists() -> Result<()> {
     run(apt("apt-get").args(["update", "--quiet=2", "--error-on=any"]))
 }
 
-/// Fetches a package without installing it, and unpacks it into a folder.
+/// Downloads a package without installing it, and unpacks it into a folder.
 pub fn unpack(mut apt_get: Command, package: &str, into: &Path) -> Result<()> {
     fs::create_dir_all(into)?;
     run(apt_get
@@ -451,13 +451,13 @@ mod tests {
     }
 
     #[test]
-    fn modules_are_a_package_of_their_own_where_they_are() {
+    fn a_kernel_named_binary_has_its_modules_in_another_package() {
         assert_eq!(parts(NAMES[0]), [NAMES[0]]);
         assert_eq!(parts(NAMES[9])[1], NAMES[7]);
     }
 
     #[test]
-    fn modules_of_an_image_are_found_beside_its_boot_folder_and_around_it() {
+    fn modules_of_an_image_are_found_beside_its_boot_folder_and_in_its_own() {
         let package = tempfile::tempdir().unwrap();
         let modules = package.path().join("lib/modules/6.6.1");
         let image = package.path().join("boot/vmlinuz-6.6.1");

@@ -1,9 +1,9 @@
-//! What it takes to build, run and test linger: the parts of `cargo xtask`, which the laboratory beside it uses too.
+//! Building, running and testing linger: the library behind `cargo xtask` and the laboratory, `linger-lab`.
 
 #![expect(
     clippy::must_use_candidate,
     clippy::return_self_not_must_use,
-    reason = "two programs call it, which use what they ask for"
+    reason = "only this workspace's programs call it, and they use the values"
 )]
 
 pub mod architecture;

@@ -1,4 +1,4 @@
-//! A machine in QEMU: it boots a kernel, is watched to its end, and leaves a report.
+//! Boots a kernel in a QEMU machine, watches its console until it ends, and reads its report.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -15,21 +15,21 @@ use crate::kernels::Kernel;
 use crate::shell::{command, run, tool};
 use crate::tally::Scenarios;
 
-/// How long the console may be silent before a sign of life is given.
+/// Silence of the console after which a line says that the machine is still running.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// What a machine reports once its first process runs.
+/// The report of a machine whose first process runs.
 const UP: &str = "up";
 
-/// What is booted. Its console is the first serial port; to the second it writes its report: that it is
-/// up, the exit code of its work and, from the next line on, the summary that the tests leave.
+/// A machine to boot. Its console is the first serial port. It writes its report to the second: that it is up, the exit
+/// code of its work and, from the next line on, the summary written by the tests.
 pub struct Machine<'a> {
     kernel: &'a Kernel,
-    /// The file system, which is the initramfs.
+    /// The initramfs, which is the whole file system.
     archive: PathBuf,
-    /// For the kernel's command line.
+    /// Parameters for the kernel's command line.
     parameters: String,
-    /// After this long the machine hangs.
+    /// Time after which the machine is considered to hang.
     limit: Duration,
     cpus: u32,
     /// Whether its clock counts instructions.
@@ -37,7 +37,7 @@ pub struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    /// This kernel with this file system; `parameters` come last on its command line.
+    /// A machine with this kernel and file system; `parameters` are added to the kernel's command line.
     pub fn new(kernel: &'a Kernel, archive: PathBuf, parameters: String, limit: Duration) -> Self {
         Self {
             kernel,
@@ -49,8 +49,8 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// One with so many CPUs whose clock ticks once for each instruction: a nanosecond is an instruction, on
-    /// whichever CPU, and neither what else this machine does nor a wait takes any.
+    /// The same machine with this number of CPUs and a clock that counts instructions: every instruction takes one
+    /// nanosecond, on any CPU, and neither load on the host nor waiting takes time.
     pub fn counting_instructions(self, cpus: u32) -> Self {
         Self {
             cpus,
@@ -59,10 +59,10 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Runs the machine to its end, showing its console; what it reported. One that never came up has tested
-    /// nothing: it is booted once more.
+    /// Runs the machine until it ends, prints its console, and returns its report. A machine that never came up has
+    /// tested nothing, and is booted once more.
     ///
-    /// Fails if it did not come to an orderly end or the kernel complained; failed tests are in the
+    /// Fails if the machine did not end in an orderly way or the kernel reported a fault. Failed tests are part of the
     /// report.
     pub fn run(&self) -> Result<Report> {
         if let Some(report) = self.run_once()? {
@@ -80,10 +80,10 @@ impl<'a> Machine<'a> {
         })
     }
 
-    /// What it reported; nothing if it never came up.
+    /// Returns the machine's report, or `None` if it never came up.
     fn run_once(&self) -> Result<Option<Report>> {
         let file = self.archive.with_extension("report");
-        // One of an earlier run must not pass for this one's.
+        // Must not be taken from an earlier run.
         fs::write(&file, "").with_context(|| format!("write {}", file.display()))?;
         let mut qemu = self.qemu();
         qemu.args(["-display", "none", "-monitor", "none", "-serial", "stdio"])
@@ -114,11 +114,11 @@ impl<'a> Machine<'a> {
     }
 
     fn qemu(&self) -> Command {
-        // Whatever ends this process ends the machine.
+        // The machine ends with this process, however that ends.
         let mut qemu = command("setpriv");
         let architecture = self.kernel.architecture;
         qemu.args(["--pdeathsig", "KILL"]).arg(self.program());
-        // Emulated on purpose: it works everywhere, also where /dev/kvm is there and does not.
+        // Emulation works everywhere, also where /dev/kvm exists but does not work.
         if self.counts {
             qemu.args(["-accel", "tcg,thread=single"])
                 .args(["-icount", "shift=0,sleep=off"]);
@@ -127,9 +127,9 @@ impl<'a> Machine<'a> {
         }
         qemu.args(match architecture {
             Architecture::Amd64 if self.counts => &["-cpu", "max"][..],
-            // Without its string instructions for bytes, of which QEMU makes a loop, the kernel copies by words.
+            // Without ERMS and FSRM the kernel copies by words: QEMU makes a loop of string instructions for bytes.
             Architecture::Amd64 => &["-cpu", "max,-erms,-fsrm"],
-            // One that signs no pointers, which takes QEMU long.
+            // A CPU without pointer authentication, which is slow under QEMU.
             Architecture::Arm64 => &["-machine", "virt", "-cpu", "cortex-a72"],
         });
         qemu.args(["-smp", &self.cpus.to_string()])
@@ -139,7 +139,7 @@ impl<'a> Machine<'a> {
             .arg("-initrd")
             .arg(&self.archive)
             .arg("-append")
-            // Warnings are shown, for they fail the run; a panic ends QEMU.
+            // Shows warnings, since they fail the run; a panic ends QEMU.
             .arg(format!(
                 "console={} loglevel=5 oops=panic panic=-1 {} {}",
                 console(architecture),
@@ -149,19 +149,19 @@ impl<'a> Machine<'a> {
         qemu
     }
 
-    /// The QEMU to start. Instructions are counted by the one that is installed, as those written down were: others
-    /// count otherwise (10.0 some thousand more for a close), and one thread translates without a race.
+    /// Returns the QEMU to start. To count instructions it is the installed one, as for the recorded counts: other
+    /// versions count differently (10.0 some thousand more for a close), and a single thread translates without a race.
     fn program(&self) -> PathBuf {
         let name = program(self.kernel.architecture);
         let newer = if self.counts { None } else { tool(&name) };
         newer.unwrap_or_else(|| name.into())
     }
 
-    /// What the second serial port leads to.
+    /// Returns the options that connect the second serial port to `to`.
     fn report_port(&self, to: &str) -> [String; 4] {
         let device = match self.kernel.architecture {
             Architecture::Amd64 => "isa-serial",
-            // The board has one port of its own.
+            // The board has only one port.
             Architecture::Arm64 => "pci-serial",
         };
         let device = format!("{device},chardev=report");
@@ -169,12 +169,12 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// What emulates a machine.
+/// Returns the name of the QEMU program for an architecture.
 pub(crate) fn program(architecture: Architecture) -> String {
     format!("qemu-system-{}", architecture.name())
 }
 
-/// What the kernel calls the first serial port.
+/// Returns the kernel's name of the first serial port.
 fn console(architecture: Architecture) -> &'static str {
     match architecture {
         Architecture::Amd64 => "ttyS0",
@@ -182,7 +182,7 @@ fn console(architecture: Architecture) -> &'static str {
     }
 }
 
-/// What the kernel calls the second serial port.
+/// Returns the kernel's name of the second serial port.
 fn report(architecture: Architecture) -> &'static str {
     match architecture {
         Architecture::Amd64 => "ttyS1",
@@ -190,21 +190,21 @@ fn report(architecture: Architecture) -> &'static str {
     }
 }
 
-/// Names the serial ports in a file for a machine: the first, its console, is `@CONSOLE@` there and the second
-/// `@REPORT@`.
+/// Fills in the names of the serial ports in a file for a machine: `@CONSOLE@` is the first, its console, and
+/// `@REPORT@` the second.
 pub(crate) fn with_ports(text: &str, architecture: Architecture) -> String {
     text.replace("@CONSOLE@", console(architecture))
         .replace("@REPORT@", report(architecture))
 }
 
-/// What a machine reported at its end.
+/// The report of a machine.
 #[derive(Debug)]
 pub struct Report {
     /// The exit code of its work.
     pub code: i32,
-    /// What it left besides.
+    /// The summary written by the tests.
     pub summary: String,
-    /// How often it was booted before and did not come up.
+    /// Number of earlier boots that did not come up.
     booted_in_vain: u64,
 }
 
@@ -223,7 +223,7 @@ impl Report {
         })
     }
 
-    /// What the tests found, if that explains the exit code.
+    /// Returns the results of the tests. Fails if they do not explain the exit code.
     pub fn scenarios(&self) -> Result<Scenarios> {
         let code = self.code;
         let mut scenarios = Scenarios::parse(&self.summary)
@@ -236,7 +236,7 @@ impl Report {
     }
 }
 
-/// Runs the machine to its end, showing its console; what the kernel complained about.
+/// Runs the machine until it ends, prints its console, and returns the kernel's lines that report a fault.
 fn watch(qemu: &mut Command, label: &str, limit: Duration) -> Result<Vec<String>> {
     let mut child = qemu.stdout(Stdio::piped()).spawn().context("start QEMU")?;
     let console = lines(child.stdout.take().context("the console is a pipe")?);
@@ -271,7 +271,7 @@ fn follow(console: &Receiver<String>, label: &str, limit: Duration) -> Result<Ve
     )
 }
 
-/// The lines of a stream, as they come.
+/// Reads the lines of a stream in another thread.
 fn lines(stream: ChildStdout) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
@@ -285,22 +285,22 @@ fn lines(stream: ChildStdout) -> Receiver<String> {
     receiver
 }
 
-/// Whether this is a line of the kernel that means that something broke.
+/// Returns whether the line is from the kernel and reports a fault.
 fn is_trouble(line: &str) -> bool {
-    // The kernel's own lines begin with the time; a test may print the same words.
+    // The kernel's lines begin with the time; a test may print the same words without it.
     let Some((time, text)) = line
         .strip_prefix('[')
         .and_then(|line| line.split_once("] "))
     else {
         return false;
     };
-    // Since 6.19 a warning names its place first, and the CPU after it.
+    // Since 6.19 a warning names its source line first, then the CPU.
     let is_warning = text.starts_with("WARNING: ");
     time.trim().parse::<f64>().is_ok()
         && (is_warning || TROUBLES.iter().any(|words| text.contains(words)))
 }
 
-/// Words of the kernel's, wherever in a line, for something that broke. They are of Linux 6.1 to 7.3.
+/// Words by which Linux 6.1 to 7.3 reports a fault, anywhere in a line.
 const TROUBLES: [&str; 8] = [
     "Kernel panic",
     "BUG:",
@@ -308,7 +308,7 @@ const TROUBLES: [&str; 8] = [
     "UBSAN:",
     "soft lockup",
     "general protection fault",
-    // Of RCU, and of tasks that hang.
+    // From RCU, and of hung tasks.
     "detected stall",
     "blocked for more than",
 ];
@@ -318,7 +318,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn complaints_of_the_kernel_are_seen_and_words_of_tests_are_not() {
+    fn faults_reported_by_the_kernel_are_seen_and_words_of_tests_are_not() {
         for line in [
             "[    1.798159] Kernel panic - not syncing: VFS: Unable to mount root fs",
             "[   40.000001] watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [scenarios:90]",

@@ -1,4 +1,4 @@
-//! The project's own commands: what it takes to build, run, test and measure linger.
+//! The project's own commands: build, run, test and measure linger.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
@@ -157,7 +157,7 @@ enum Task {
     },
 }
 
-/// A kernel as it is asked for: one of the table is only looked up once setup has brought it.
+/// A kernel as named on the command line. A label of the table is resolved only after setup has unpacked that kernel.
 #[derive(Clone)]
 enum Which {
     Label(&'static str),
@@ -193,7 +193,7 @@ fn main() -> ExitCode {
     shell::exit_code(perform(Cli::parse().command))
 }
 
-/// Whether everything passed.
+/// Performs the task; returns whether everything passed.
 fn perform(task: Task) -> Result<bool> {
     match task {
         Task::Setup { purpose } => setup::ensure(purpose).map(|()| true),
@@ -258,7 +258,7 @@ fn perform(task: Task) -> Result<bool> {
     }
 }
 
-/// Makes the packages, and perhaps tests them on a kernel of their architecture.
+/// Makes the packages and, if asked to, tests them on a kernel of their architecture.
 fn package(
     architecture: Option<Architecture>,
     test: bool,
@@ -301,7 +301,7 @@ fn docs() -> Result<()> {
     Ok(())
 }
 
-/// Builds the laboratory and becomes it.
+/// Replaces this process with the laboratory, built first.
 fn lab(args: &[OsString]) -> Result<bool> {
     let mut lab = shell::cargo();
     lab.args(["run", "--quiet", "--package", "linger-lab", "--"]);
@@ -309,17 +309,17 @@ fn lab(args: &[OsString]) -> Result<bool> {
     Err(error).context("start cargo")
 }
 
-/// Builds the daemon and becomes it, so that signals reach it.
+/// Builds the daemon and replaces this process with it, so that signals reach it.
 fn run(args: Vec<OsString>) -> Result<()> {
     setup::ensure(Purpose::Build)?;
     let lingerd = artifacts::lingerd(Architecture::here())?;
     setup::mount_tracefs()?;
-    // Not in the workspace's folder: paths among the arguments are relative to where we are.
+    // Keeps the working directory, since paths among the arguments are relative to it.
     let error = Command::new(&lingerd).arg("run").args(args).exec();
     Err(error).with_context(|| format!("start {}", lingerd.display()))
 }
 
-/// The kernel asked for, or the newest, with more on its command line.
+/// Returns the given kernel, or else [`NEWEST`], with `append` added to its command line.
 fn one(kernel: Option<Which>, append: &str) -> Result<Kernel> {
     let kernel = kernel.unwrap_or(Which::Label(NEWEST)).kernel()?;
     Ok(kernel.with_parameters(append))
@@ -345,7 +345,7 @@ fn under_systemd(
     Ok(report("units under systemd", &scenarios))
 }
 
-/// Prints what was found; whether nothing failed.
+/// Prints the results; returns whether nothing failed.
 fn report(name: &str, scenarios: &Scenarios) -> bool {
     test::describe(name, scenarios);
     println!("\n{}", scenarios.tally());

@@ -1,4 +1,4 @@
-//! The kernel modules that a test machine needs, out of those of its kernel.
+//! Selects the kernel modules that a test machine needs.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-/// Modules that tests may need, beyond what is built into the kernel.
+/// Modules that tests may need, unless they are built into the kernel.
 pub(crate) const WANTED: &[&str] = &[
     "veth",
     "sch_netem",
@@ -19,8 +19,8 @@ pub(crate) const WANTED: &[&str] = &[
     "tls",
 ];
 
-/// Where the modules are that tests may need, and those that they need in turn: paths inside the kernel's folder
-/// of modules, which is given.
+/// Returns the files of the modules that tests may need, and of their dependencies, relative to `folder`, the kernel's
+/// folder of modules.
 pub(crate) fn needed(folder: &Path) -> Result<BTreeSet<String>> {
     let read = |name: &str| {
         let file = folder.join(format!("modules.{name}"));
@@ -35,7 +35,7 @@ pub(crate) fn needed(folder: &Path) -> Result<BTreeSet<String>> {
     lists.files_of(WANTED)
 }
 
-/// What depmod writes of the modules of a kernel: the contents of its files.
+/// The contents of the lists that depmod writes for a kernel's modules.
 #[derive(Default)]
 struct Lists {
     dep: String,
@@ -45,7 +45,7 @@ struct Lists {
 }
 
 impl Lists {
-    /// The files of these modules, unless built in, and of all they depend on.
+    /// Returns the files of these modules, unless built in, and of all their dependencies.
     fn files_of(&self, wanted: &[&str]) -> Result<BTreeSet<String>> {
         let builtin: BTreeSet<String> = self.builtin.lines().map(name).collect();
         let mut files = BTreeSet::new();
@@ -58,13 +58,13 @@ impl Lists {
         Ok(files)
     }
 
-    /// The line that has the file of a module, and the files that it needs.
+    /// Returns the file of a module, and the files of the modules it depends on.
     fn line_of(&self, module: &str) -> Option<(&str, &str)> {
         let mut lines = self.dep.lines().filter_map(|line| line.split_once(':'));
         lines.find(|(file, _)| name(file) == module)
     }
 
-    /// Adds what a line names, and what has to be loaded before each of that.
+    /// Adds the files of a line, and those of the modules to be loaded before each.
     fn add(&self, (file, needs): (&str, &str), files: &mut BTreeSet<String>) {
         for file in needs.split_whitespace().chain([file]) {
             if files.insert(file.to_owned()) {
@@ -75,8 +75,8 @@ impl Lists {
         }
     }
 
-    /// The lines of the modules that a module asks for without needing their symbols: by a name that any of
-    /// several may have, as `libcrc32c` does for `crc32c`.
+    /// Returns the lines of a module's soft dependencies, whose symbols it does not use. They are named by an alias
+    /// that several modules may have, as `libcrc32c` names `crc32c`.
     fn loaded_before(&self, module: &str) -> impl Iterator<Item = (&str, &str)> {
         let of_module = format!("softdep {module} pre: ");
         let asked = self
@@ -120,7 +120,7 @@ kernel/crypto/crc32c_generic.ko:
 ";
 
     #[test]
-    fn modules_come_with_all_that_they_depend_on() {
+    fn modules_come_with_all_their_dependencies() {
         let lists = Lists {
             dep: DEP.into(),
             builtin: "kernel/drivers/net/veth.ko\n".into(),

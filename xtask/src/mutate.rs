@@ -1,4 +1,4 @@
-//! Breaking the kernel side on purpose: a breakage that no scenario notices is a hole in the proof.
+//! Mutation tests of the kernel side: a mutation that every scenario passes is a gap in the tests.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,40 +16,40 @@ use crate::shell::{cargo, output, root, run, tools};
 use crate::tally::Scenarios;
 use crate::vm::{self, Scope, Selection};
 
-/// The breakages, as they are written down.
+/// The contents of mutations.toml.
 #[derive(Debug, Deserialize)]
 struct Mutations {
     mutation: Vec<Mutation>,
 }
 
-/// One breakage.
+/// A change that breaks the kernel side.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Mutation {
     name: String,
-    /// In the folder of the kernel side's source.
+    /// The file to change, relative to `linger-ebpf/src`.
     file: String,
-    /// The plan that notices it.
+    /// The plan by which the scenarios are run.
     plan: String,
-    /// A part of the names of the scenarios that notice it.
+    /// A part of the names of the scenarios to run, one of which must fail.
     scenarios: String,
     find: String,
     replace: String,
 }
 
-/// What became of a breakage.
+/// The result of a mutation.
 #[derive(Debug, PartialEq, Eq)]
 enum Fate {
-    /// Noticed by this many scenarios.
+    /// This number of scenarios failed.
     Killed(usize),
     /// No scenario failed.
     Survived,
-    /// Nothing could be counted, so nothing was proven: why.
+    /// Nothing could be counted, so nothing was proven. The reason.
     Invalid(String),
 }
 
 impl Fate {
-    /// Judges by what the scenarios found.
+    /// Judges by the results of the scenarios.
     fn of(scenarios: &Scenarios) -> Self {
         let failed: Vec<_> = scenarios.with_result("failed").collect();
         let broken = failed.iter().find(|pair| {
@@ -67,11 +67,11 @@ impl Fate {
     }
 }
 
-/// Tries every breakage whose name contains `filter`; whether each was noticed.
+/// Tries every mutation whose name contains `filter`; returns whether each was noticed.
 ///
 /// # Errors
 ///
-/// One cannot be made or built.
+/// If a mutation cannot be applied or built.
 pub fn run_all(filter: &str) -> Result<bool> {
     let mut mutations = read()?;
     mutations.retain(|mutation| mutation.name.contains(filter));
@@ -81,7 +81,7 @@ pub fn run_all(filter: &str) -> Result<bool> {
     );
     let built = artifacts::executables(Architecture::here())?;
     let kernel = Kernel::of_label(NEWEST)?;
-    // The next is built while a machine runs.
+    // Builds the next mutant while the machine runs.
     let (sender, receiver) = mpsc::sync_channel(1);
     let fates = thread::scope(|scope| {
         let builder = scope.spawn(|| build_all(&mutations, &{ sender }));
@@ -98,7 +98,7 @@ pub fn run_all(filter: &str) -> Result<bool> {
     Ok(report(&fates))
 }
 
-/// The breakages, all of them different.
+/// Reads the mutations; their names must be unique.
 fn read() -> Result<Vec<Mutation>> {
     let path = root().join("xtask/mutations.toml");
     let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
@@ -108,7 +108,7 @@ fn read() -> Result<Vec<Mutation>> {
     Ok(mutation)
 }
 
-/// Builds a daemon with each breakage, and hands them on.
+/// Builds a daemon with each mutation, and sends them to `done`.
 fn build_all(mutations: &[Mutation], done: &SyncSender<(Mutation, PathBuf)>) -> Result<()> {
     let folder = root().join("target/mutants");
     let tree = folder.join("tree");
@@ -123,7 +123,7 @@ fn build_all(mutations: &[Mutation], done: &SyncSender<(Mutation, PathBuf)>) -> 
     Ok(())
 }
 
-/// Copies the workspace's files to where they can be broken.
+/// Copies the workspace's tracked files to `tree`, where mutations are applied.
 fn copy_source(tree: &Path) -> Result<()> {
     if tree.exists() {
         fs::remove_dir_all(tree)?;
@@ -137,7 +137,7 @@ fn copy_source(tree: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Breaks the copy, builds its daemon, and mends the copy.
+/// Applies the mutation to the copy, builds its daemon, and restores the copy.
 fn build(mutation: &Mutation, folder: &Path, tree: &Path) -> Result<PathBuf> {
     let source = tree.join("linger-ebpf/src").join(&mutation.file);
     let whole = fs::read_to_string(&source)
@@ -167,7 +167,7 @@ fn build(mutation: &Mutation, folder: &Path, tree: &Path) -> Result<PathBuf> {
 }
 
 impl Mutation {
-    /// The source with the breakage in it.
+    /// Returns the source with the mutation applied.
     fn apply(&self, source: &str) -> Result<String> {
         let places = source.matches(&self.find).count();
         ensure!(
@@ -179,7 +179,7 @@ impl Mutation {
     }
 }
 
-/// Runs the scenarios that must notice it.
+/// Runs the scenarios that must notice the mutation.
 fn try_out(mutation: &Mutation, lingerd: PathBuf, built: &Executables, kernel: &Kernel) -> Fate {
     let built = Executables {
         lingerd,
@@ -189,7 +189,7 @@ fn try_out(mutation: &Mutation, lingerd: PathBuf, built: &Executables, kernel: &
     let selection = Selection {
         filter: Some(mutation.scenarios.clone()),
         plan: Some(mutation.plan.clone()),
-        // Those that run by one plan only are to run by this one.
+        // So that scenarios that usually run by one plan only run by this one.
         scope: Scope::Full,
         ..Selection::default()
     };
@@ -199,7 +199,7 @@ fn try_out(mutation: &Mutation, lingerd: PathBuf, built: &Executables, kernel: &
     )
 }
 
-/// Prints what became of each; whether all were noticed.
+/// Prints the result of each mutation; returns whether all were noticed.
 fn report(fates: &[(Mutation, Fate)]) -> bool {
     println!("\n=== mutations");
     let width = fates.iter().map(|(mutation, _)| mutation.name.len()).max();
@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_mutation_finds_its_place() {
+    fn every_mutation_applies_to_the_source() {
         for mutation in read().unwrap() {
             let file = root().join("linger-ebpf/src").join(&mutation.file);
             let source = fs::read_to_string(file).unwrap();
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mutant_is_killed_by_a_count_only() {
+    fn only_a_wrong_count_kills_a_mutant() {
         let scenarios = |passed, failures: &[&str]| {
             let pairs = failures.iter().map(|detail| {
                 serde_json::json!({

@@ -1,4 +1,4 @@
-//! The licences of what the daemon's binary is made of, which ask to be passed on with it.
+//! The licences of the libraries in the daemon's binary, which must be distributed with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -17,10 +17,10 @@ the GNU C Library, under LGPL-2.1-or-later. With the source of linger, lingerd c
 other versions of each.
 ";
 
-/// All notices, as one text.
+/// Returns all notices as one text.
 pub(crate) fn text() -> Result<String> {
     let mut list = String::new();
-    // By text: who has it.
+    // The packages that have each text.
     let mut texts: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for package in libraries()? {
         let word = |name: &str| package[name].as_str().unwrap_or_default();
@@ -45,7 +45,7 @@ pub(crate) fn text() -> Result<String> {
     Ok(all)
 }
 
-/// What cargo says of each library in the binary, except of the project's own.
+/// Returns cargo's metadata of each library in the binary, except the project's own.
 pub(crate) fn libraries() -> Result<Vec<Value>> {
     let metadata = output(cargo().args(["metadata", "--locked", "--format-version=1"]))?;
     let mut metadata: Value = serde_json::from_str(&metadata)?;
@@ -61,7 +61,7 @@ pub(crate) fn libraries() -> Result<Vec<Value>> {
     Ok(packages)
 }
 
-/// Names and versions of what is in the binary: linked into it, or into the programs for the kernel.
+/// Returns the names and versions of all packages linked into the binary or into the BPF programs.
 fn shipped() -> Result<BTreeSet<String>> {
     let mut shipped = BTreeSet::new();
     for package in [
@@ -84,14 +84,14 @@ fn shipped() -> Result<BTreeSet<String>> {
     Ok(shipped)
 }
 
-/// The name and version in a line such as `aya v0.14.0` or `aya v0.14.0 (*)`.
+/// Returns the name and version in a line such as `aya v0.14.0` or `aya v0.14.0 (*)`.
 fn name(line: &str) -> Option<String> {
     let mut words = line.split(' ');
     let (name, version) = (words.next()?, words.next()?);
     Some(format!("{name} {}", version.strip_prefix('v')?))
 }
 
-/// The texts of licences in a folder.
+/// Reads the licence texts in a folder.
 fn licences(folder: &Path) -> Result<Vec<String>> {
     let mut texts = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_those_of_packages_however_often_they_are_listed() {
+    fn name_is_read_with_or_without_a_repetition_mark() {
         let names = [
             "aya v0.14.0",
             "aya v0.14.0 (*)",
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn every_library_is_named_and_its_text_is_there() {
         let text = text().unwrap();
-        // One of the daemon's, and one of the programs for the kernel.
+        // One library of the daemon, and one of the BPF programs.
         for name in ["  tokio 1.", "  aya-ebpf 0."] {
             assert!(text.contains(name), "{name}");
         }

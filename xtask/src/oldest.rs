@@ -1,10 +1,10 @@
-//! The oldest Rust that the manifest says to be enough.
+//! The oldest supported Rust, `rust-version` in the manifest.
 
 use anyhow::Result;
 
 use crate::shell::{command, run};
 
-/// As rustup calls it: the first release of a version of two parts.
+/// Returns the toolchain's name for rustup. A version of two parts means its first release, `.0`.
 fn toolchain() -> String {
     let version = env!("CARGO_PKG_RUST_VERSION");
     match version.split('.').count() {
@@ -13,7 +13,7 @@ fn toolchain() -> String {
     }
 }
 
-/// Whether rustup has it.
+/// Returns whether rustup has that toolchain.
 pub(crate) fn is_present() -> bool {
     command("rustup")
         .args(["run", &toolchain(), "rustc", "--version"])
@@ -21,14 +21,14 @@ pub(crate) fn is_present() -> bool {
         .is_ok_and(|output| output.status.success())
 }
 
-/// Has rustup bring it, beside the toolchain in use.
+/// Installs that toolchain with rustup, beside the one in use.
 pub(crate) fn install() -> Result<()> {
     run(command("rustup")
         .args(["toolchain", "install", &toolchain()])
         .args(["--profile", "minimal", "--no-self-update"]))
 }
 
-/// Checks these targets of the whole workspace with it.
+/// Checks these targets of the whole workspace with that toolchain.
 pub(crate) fn check(targets: &[&str]) -> Result<()> {
     run(command("rustup")
         .args(["run", &toolchain(), "cargo", "check"])

@@ -1,4 +1,4 @@
-//! What is put over Debian's file system for one machine.
+//! The files laid over Debian's file system for one machine.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
@@ -19,9 +19,9 @@ use crate::shell::{self, command, root, run_unseen};
 /// A file to put into the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Put {
-    /// A file here; its permissions are taken along.
+    /// A file on this host; its permissions are kept.
     pub(crate) file: PathBuf,
-    /// Its path there.
+    /// Its absolute path in the machine.
     pub(crate) place: PathBuf,
 }
 
@@ -36,30 +36,30 @@ impl FromStr for Put {
             bail!("the place {place:?} must be an absolute path");
         }
         Ok(Self {
-            // Commands run in the workspace's folder, wherever this was typed.
+            // Commands run in the workspace's folder, not in the working directory.
             file: fs::canonicalize(file).with_context(|| format!("the file {file}"))?,
             place: place.into(),
         })
     }
 }
 
-/// Files over those of Debian. They are there until this is dropped.
+/// Files laid over Debian's. They exist until this is dropped.
 pub(crate) struct Overlay {
     folder: TempDir,
     debian: Debian,
 }
 
 impl Overlay {
-    /// With the modules that tests need, and nothing else.
+    /// Makes an overlay that has only the kernel modules that tests need.
     ///
     /// # Errors
     ///
-    /// There is no file system of Debian's, or the kernel lacks a module.
+    /// If the cache has no Debian file system, or the kernel lacks a module.
     pub(crate) fn new(kernel: &Kernel) -> Result<Self> {
         let runs = root().join("target/vm");
         fs::create_dir_all(&runs)?;
-        remove_left(&runs)?;
-        // Several machines of a kernel may run at a time.
+        remove_stale(&runs)?;
+        // Machines with the same kernel may run at the same time.
         let start = format!("{}-{}-", kernel.label, std::process::id());
         let overlay = Self {
             folder: tempfile::Builder::new().prefix(&start).tempdir_in(runs)?,
@@ -76,13 +76,13 @@ impl Overlay {
 
     /// Puts a file into the machine.
     pub(crate) fn put(&self, put: &Put) -> Result<()> {
-        let to = self.make_room(&put.place)?;
+        let to = self.prepare(&put.place)?;
         fs::copy(&put.file, &to).with_context(|| format!("take {}", put.file.display()))?;
         Ok(())
     }
 
-    /// Puts a program among the commands of the machine. It finds its libraries there if it was built
-    /// on the Debian that the machine has.
+    /// Puts a program into `/usr/local/bin` of the machine. It finds its libraries there if it was built on the same
+    /// version of Debian.
     pub(crate) fn put_program(&self, file: &Path, name: &str) -> Result<()> {
         self.put(&Put {
             file: file.to_owned(),
@@ -115,39 +115,39 @@ impl Overlay {
         run_unseen(command(depmod).arg("-b").arg(usr).arg(version))
     }
 
-    /// Writes a file that everyone may read.
+    /// Writes a file that every user can read.
     pub(crate) fn write(&self, place: &str, text: &str) -> Result<()> {
-        let file = self.make_room(Path::new(place))?;
+        let file = self.prepare(Path::new(place))?;
         fs::write(&file, text).with_context(|| format!("write {}", file.display()))
     }
 
-    /// Writes a script that can be executed.
+    /// Writes an executable script.
     pub(crate) fn write_script(&self, place: &str, text: &str) -> Result<()> {
         self.write(place, text)?;
-        let file = self.make_room(Path::new(place))?;
+        let file = self.prepare(Path::new(place))?;
         Ok(fs::set_permissions(file, Permissions::from_mode(0o755))?)
     }
 
-    /// Where to make the file that will have this place in the machine.
-    fn make_room(&self, place: &Path) -> Result<PathBuf> {
+    /// Creates the folder of a file of the machine; returns where to write the file.
+    fn prepare(&self, place: &Path) -> Result<PathBuf> {
         let file = self.tree().join(place.strip_prefix("/").unwrap_or(place));
         let folder = file.parent().context("a file is in a folder")?;
         fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
         Ok(file)
     }
 
-    /// Whether the machine has something in this place, of Debian's or put there.
+    /// Returns whether this path exists in the machine, from Debian or from the overlay.
     pub(crate) fn has(&self, place: &str) -> bool {
         self.tree().join(place).exists() || self.debian.contents.contains_key(place)
     }
 
-    /// Packs what is to be booted.
+    /// Packs the initramfs to boot.
     pub(crate) fn pack(&self) -> Result<PathBuf> {
         let own = self.folder.path().join("own");
         let contents = archive::contents(&self.tree())?;
         let added = added(&contents, &self.debian.contents)?;
         archive::pack(&self.tree(), added.into_iter(), Owner::Root, &own)?;
-        // The kernel unpacks archives that stand one after another, each over those before.
+        // The kernel unpacks concatenated archives in order, later ones over earlier ones.
         let all = self.folder.path().join("initramfs");
         let mut file = File::create(&all)?;
         for archive in [&self.debian.archive, &own] {
@@ -157,8 +157,8 @@ impl Overlay {
     }
 }
 
-/// Removes what processes left that were killed: each folder is named after its process.
-fn remove_left(runs: &Path) -> Result<()> {
+/// Removes the folders that killed processes left; a folder's name contains the process id.
+fn remove_stale(runs: &Path) -> Result<()> {
     for entry in fs::read_dir(runs)? {
         let run = entry?.path();
         let name = run.file_name().unwrap_or_default().to_string_lossy();
@@ -171,10 +171,10 @@ fn remove_left(runs: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What there is to unpack over what is there: all but the folders that both have, which keep their
+/// Returns the paths to unpack over the existing ones: all except the folders that both have, which keep their
 /// permissions.
 ///
-/// `contents` is what [`archive::contents`] says; `there` the kind of each path that is there.
+/// `contents` comes from [`archive::contents`]; `there` has the type of each existing path.
 fn added<'a>(contents: &'a str, there: &BTreeMap<String, char>) -> Result<Vec<&'a str>> {
     let mut added = Vec::new();
     for (kind, path) in contents.lines().filter_map(|line| line.split_once(' ')) {
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_that_are_there_are_left_alone_and_files_replaced() {
+    fn existing_folders_are_left_alone_and_files_replaced() {
         let contents = "d usr\nf usr/x\nd usr/new\nf usr/new/y\n";
         assert_eq!(
             added(contents, &there()).unwrap(),
@@ -215,15 +215,15 @@ mod tests {
     }
 
     #[test]
-    fn folders_of_processes_that_are_gone_are_removed() {
+    fn folders_of_dead_processes_are_removed() {
         let runs = tempfile::tempdir().unwrap();
-        // No process has a number as high as this.
+        // Above the largest possible process id.
         let gone = format!("6.12-rt-{}-x", u32::MAX);
         let own = format!("6.12-rt-{}-x", std::process::id());
         for name in [&gone, &own, "6.12-rt"] {
             fs::create_dir(runs.path().join(name)).unwrap();
         }
-        remove_left(runs.path()).unwrap();
+        remove_stale(runs.path()).unwrap();
         assert!(!runs.path().join(gone).exists());
         assert!(runs.path().join(own).exists() && runs.path().join("6.12-rt").exists());
     }

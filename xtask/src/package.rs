@@ -1,4 +1,4 @@
-//! What is shipped: the Debian package, and a tarball for other distributions.
+//! The Debian package, and the tarball for other distributions.
 
 use std::env;
 use std::fs;
@@ -15,7 +15,7 @@ use crate::sums;
 use crate::systemd;
 use crate::tally::Scenarios;
 
-/// What lies beside the binary in the tarball: of the folder of packaging, and of the workspace.
+/// Files of `linger-daemon/packaging` that go into the tarball.
 const PACKAGING: [&str; 6] = [
     "INSTALL.md",
     "lingerd.toml",
@@ -25,17 +25,17 @@ const PACKAGING: [&str; 6] = [
     "examples",
 ];
 
-/// A version that comes after every other: the same package once more, to upgrade to.
+/// A version above every other, for a copy of the package to upgrade to.
 const NEWER: &str = "99-1";
 
-/// What [`make`] made.
+/// The files that [`make`] made.
 pub struct Made {
     architecture: Architecture,
     pub(crate) deb: PathBuf,
     pub(crate) tarball: PathBuf,
 }
 
-/// Makes the package and the tarball, has lintian look at the package, and says what was made.
+/// Makes the package and the tarball, runs lintian on the package, and prints the files with their sizes.
 pub fn make(architecture: Architecture) -> Result<Made> {
     artifacts::lingerd(architecture)?;
     make_pages()?;
@@ -44,7 +44,7 @@ pub fn make(architecture: Architecture) -> Result<Made> {
     Ok(made)
 }
 
-/// Builds and packs the daemon, checks the package, and says what was made.
+/// Builds and packs the daemon, runs lintian on the package, and prints the files with their sizes.
 pub(crate) fn pack(architecture: Architecture, libraries: Libraries) -> Result<Made> {
     let lingerd = artifacts::lingerd_static(architecture, libraries, &folder_static(architecture))?;
     let made = Made {
@@ -52,7 +52,7 @@ pub(crate) fn pack(architecture: Architecture, libraries: Libraries) -> Result<M
         deb: make_deb(architecture, &[])?,
         tarball: make_tarball(architecture, &lingerd)?,
     };
-    // Errors and warnings fail; hints are shown.
+    // Errors and warnings fail; hints are only shown.
     run(command("lintian")
         .args([
             "--allow-root",
@@ -71,18 +71,18 @@ pub(crate) fn pack(architecture: Architecture, libraries: Libraries) -> Result<M
     Ok(made)
 }
 
-/// Installs the package on a Debian in QEMU, uses it, upgrades and removes it; failed tests are in
-/// the result.
+/// Installs the package on a Debian in QEMU, uses it, upgrades and removes it. Failed tests are not an `Err`, but part
+/// of the result.
 pub fn test(kernel: &Kernel, made: &Made) -> Result<Scenarios> {
     let newer = make_deb(made.architecture, &["--deb-version", NEWER])?;
     let built = artifacts::executables(made.architecture)?;
     systemd::run_package_tests(kernel, &built.systemd, [&made.deb, &newer], &made.tarball)
 }
 
-/// The variable that says how old all files of a package are.
+/// The environment variable that sets the time of all files in a package.
 pub(crate) const EPOCH: &str = "SOURCE_DATE_EPOCH";
 
-/// When the source was last changed, in seconds since 1970: what the environment says, else the last commit.
+/// Returns the time of the last change of the source, in seconds since 1970: [`EPOCH`] if set, else the last commit's.
 pub(crate) fn epoch() -> Result<String> {
     if let Ok(epoch) = env::var(EPOCH) {
         return Ok(epoch);
@@ -92,17 +92,17 @@ pub(crate) fn epoch() -> Result<String> {
     Ok(time.trim().to_owned())
 }
 
-/// Where the static binary lies.
+/// The folder of the static binary.
 pub(crate) fn folder_static(architecture: Architecture) -> PathBuf {
     folder().join("static").join(architecture.name())
 }
 
-/// Where what is generated lies until it is packed.
+/// The folder of the packages and of the files generated for them.
 pub(crate) fn folder() -> PathBuf {
     root().join("target/package")
 }
 
-/// Makes the manual pages, completions and notices anew.
+/// Empties the folder, and makes the manual pages, completions and notices.
 pub(crate) fn make_pages() -> Result<()> {
     if folder().exists() {
         fs::remove_dir_all(folder())?;
@@ -111,15 +111,15 @@ pub(crate) fn make_pages() -> Result<()> {
     Ok(fs::write(folder().join(NOTICES), notices::text()?)?)
 }
 
-/// The licences of what is in the binary.
+/// The file with the licences of the libraries in the binary.
 const NOTICES: &str = "THIRD-PARTY-NOTICES";
 
-/// Packs what is built; says more to cargo-deb if there is more to say.
+/// Packs the built daemon; `more` are further arguments of cargo-deb.
 fn make_deb(architecture: Architecture, more: &[&str]) -> Result<PathBuf> {
     let mut deb = command(tools().join("cargo-deb"));
     deb.args(["--no-build", "--quiet", "--package", "linger-daemon"])
         .args(more)
-        // In its own folder cargo-deb would keep only the last one.
+        // By default, cargo-deb writes to a folder where it keeps only the last package.
         .arg("--output")
         .arg(folder())
         .env(EPOCH, epoch()?);
@@ -129,7 +129,7 @@ fn make_deb(architecture: Architecture, more: &[&str]) -> Result<PathBuf> {
     Ok(file.into())
 }
 
-/// Packs a static binary with all that an installation by hand takes.
+/// Packs the static binary with all that is needed to install it by hand.
 fn make_tarball(architecture: Architecture, lingerd: &Path) -> Result<PathBuf> {
     let version = env!("CARGO_PKG_VERSION");
     let name = format!("lingerd-{version}-{}", architecture.name());
@@ -152,8 +152,8 @@ fn make_tarball(architecture: Architecture, lingerd: &Path) -> Result<PathBuf> {
     Ok(tarball)
 }
 
-/// Packs files of a folder, compressed if the archive is called so: the same make the same archive, whoever packs them
-/// and when.
+/// Packs files of a folder, compressed as the archive's extension says. The archive depends only on their contents, not
+/// on who packs them or when.
 pub(crate) fn tar(archive: &Path, folder: &Path, files: &[&str]) -> Result<()> {
     run(command("tar")
         .args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner"])

@@ -1,4 +1,4 @@
-//! What is published: packages of all kinds for both architectures, an image, and the list of what is in them.
+//! The published files: packages of all kinds for both architectures, an image, and a bill of materials.
 
 mod image;
 mod rpm;
@@ -18,14 +18,14 @@ use crate::package::{folder, folder_static, make_pages, pack};
 use crate::shell::{command, run_unseen};
 use crate::sums;
 
-/// The architectures that are published.
+/// The architectures of the published packages.
 const ARCHITECTURES: [Architecture; 2] = [Architecture::Amd64, Architecture::Arm64];
 
-/// Makes and checks all of it, in `target/package`.
+/// Makes and checks all published files, in `target/package`.
 ///
 /// # Errors
 ///
-/// This machine is not x86-64, which alone builds for both.
+/// If this machine is not x86-64: only that can build for both.
 pub fn make() -> Result<()> {
     ensure!(
         Architecture::here() == Architecture::Amd64,
@@ -54,7 +54,7 @@ pub fn make() -> Result<()> {
     Ok(())
 }
 
-/// Fails if a binary does not list its libraries where `cargo audit bin` looks.
+/// Fails if a binary lacks the list of its libraries in the section that `cargo audit bin` reads.
 fn check_list(architecture: Architecture, lingerd: &Path) -> Result<()> {
     let list = tempfile::NamedTempFile::new()?;
     let section = format!(".dep-v0={}", list.path().display());

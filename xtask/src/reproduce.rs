@@ -1,4 +1,4 @@
-//! Whether the same source makes the same packages, bit for bit, in whichever folder.
+//! Checks that packages are reproducible: the same source makes the same packages, bit for bit, in any folder.
 
 use std::fs;
 
@@ -9,11 +9,11 @@ use crate::package::folder;
 use crate::shell::{cargo, command, output, root, run};
 use crate::sums::SUMS;
 
-/// Makes the packages once more from a clone in another folder, and compares them with those that lie here.
+/// Makes the packages again from a clone in another folder, and compares them with those in this one.
 ///
 /// # Errors
 ///
-/// They differ; or what is here is not what was committed, which alone is cloned.
+/// If they differ, or if this folder has uncommitted changes, which a clone lacks.
 pub fn compare(architecture: Architecture) -> Result<()> {
     let changed = output(command("git").args(["status", "--porcelain"]))?;
     if !changed.is_empty() {

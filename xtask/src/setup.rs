@@ -1,4 +1,4 @@
-//! What building and testing need beyond Rust: finding it, and installing what is missing.
+//! Finds what building and testing need beyond Rust, and installs what is missing.
 
 mod grafana;
 mod qemu;
@@ -45,7 +45,7 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    /// Tests on machines of this architecture.
+    /// Returns the purpose that covers tests on machines of this architecture.
     pub fn test_on(architecture: Architecture) -> Self {
         match architecture {
             Architecture::Amd64 => Self::Test,
@@ -54,16 +54,16 @@ impl Purpose {
     }
 }
 
-/// Something that must be on the machine.
+/// A program or file system that must be present.
 struct Need {
     what: &'static str,
     why: &'static str,
     present: fn() -> bool,
     /// Debian packages to install for it.
     packages: &'static [&'static str],
-    /// What is to be done after that.
+    /// The step that completes the installation after that.
     then: Option<fn() -> Result<()>>,
-    /// How to get it where Debian's packages are not at hand.
+    /// How to get it on systems other than Debian.
     elsewhere: &'static str,
 }
 
@@ -116,7 +116,7 @@ const PACKAGE: &[Need] = &[
     },
 ];
 
-/// What is published besides the packages that are always made.
+/// Needs of a release beyond those of the packages.
 const RELEASE: &[Need] = &[
     Need {
         what: "cargo-generate-rpm 0.21.1",
@@ -180,7 +180,7 @@ const BENCH: &[Need] = &[
     },
 ];
 
-/// Not among what `cargo xtask test` needs: its tests of the pages do without.
+/// Not needed by `cargo xtask test`, whose tests of the pages do without.
 const DOCS: &[Need] = &[Need {
     what: "mdbook 0.5.4",
     why: "makes the book of the pages in docs; it is compiled here, in a few minutes",
@@ -190,7 +190,7 @@ const DOCS: &[Need] = &[Need {
     elsewhere: "`cargo install mdbook --version 0.5.4 --locked --root target/tools`",
 }];
 
-/// A machine to boot in QEMU.
+/// Needs of a machine in QEMU.
 const MACHINE: &[Need] = &[
     Need {
         what: "QEMU for x86",
@@ -234,7 +234,7 @@ const MACHINE: &[Need] = &[
     },
 ];
 
-/// To build for arm64 elsewhere.
+/// Needs of building for arm64 on another architecture.
 const CROSS: &[Need] = &[
     Need {
         what: "Rust's library for arm64",
@@ -259,7 +259,7 @@ const CROSS: &[Need] = &[
     },
 ];
 
-/// A machine of arm64 to boot in QEMU.
+/// Needs of an arm64 machine in QEMU.
 const MACHINE_ARM64: &[Need] = &[
     Need {
         what: "QEMU for arm64",
@@ -287,7 +287,7 @@ const MACHINE_ARM64: &[Need] = &[
     },
 ];
 
-/// Only the full test uses another compiler.
+/// Only full tests use a second compiler.
 const OLDEST: &[Need] = &[Need {
     what: "the oldest Rust that is enough",
     why: "checks `rust-version` of Cargo.toml; a toolchain of rustup, beside the one in use",
@@ -409,9 +409,9 @@ const TEST: &[Need] = &[
     },
 ];
 
-/// Installs what is missing; quick and silent when nothing is.
+/// Installs what is missing; quick and silent if nothing is.
 ///
-/// Fails, saying what to install and how, where it cannot install by itself.
+/// Fails where it cannot install by itself, and says what to install and how.
 pub fn ensure(purpose: Purpose) -> Result<()> {
     let missing = missing(purpose);
     if missing.is_empty() {
@@ -429,7 +429,7 @@ pub fn ensure(purpose: Purpose) -> Result<()> {
         bail!("{} tools are missing: see above for each", missing.len());
     }
     let _lock = cache::lock()?;
-    // Another process may have brought some while this one waited.
+    // Another process may have installed some of it in the meantime.
     let missing = self::missing(purpose);
     install_packages(&missing)?;
     for need in &missing {
@@ -478,7 +478,7 @@ fn missing(purpose: Purpose) -> Vec<&'static Need> {
         .collect()
 }
 
-/// Installs the Debian packages of these needs that are not, after having brought the package lists up to date.
+/// Updates the package lists, and installs the Debian packages of these needs that are missing.
 fn install_packages(needs: &[&Need]) -> Result<()> {
     let wanted: BTreeSet<&str> = needs
         .iter()
@@ -499,14 +499,13 @@ fn install_packages(needs: &[&Need]) -> Result<()> {
     update_lists()?;
     run(command("apt-get")
         .args(["install", "--yes", "--no-install-recommends", "--quiet"])
-        // No progress in percent, which would fill a log.
+        // Keeps progress output out of logs.
         .args(["-o", "Dpkg::Use-Pty=0"])
         .args(wanted)
         .env("DEBIAN_FRONTEND", "noninteractive"))
 }
 
-/// Brings the package lists up to date, once: a fresh machine may have none at all, or old ones whose packages are
-/// gone.
+/// Updates the package lists, once per process: a fresh machine may have none, or old ones whose packages are gone.
 fn update_lists() -> Result<()> {
     static DONE: OnceLock<()> = OnceLock::new();
     let is_root = nix::unistd::geteuid().is_root();
@@ -528,10 +527,10 @@ fn is_debian() -> bool {
         .is_ok_and(|text| text.lines().any(|line| line == "ID=debian"))
 }
 
-/// Debian's compiler, which the build prefers when the environment names none.
+/// Debian's compiler, which the build prefers unless the environment names one.
 pub const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 
-/// The compiler that linger-ebpf/build.rs will find.
+/// Finds the compiler that `linger-ebpf/build.rs` will use.
 fn bpf_rustc() -> Option<PathBuf> {
     let candidates = match std::env::var_os("LINGER_BPF_RUSTC") {
         Some(named) => vec![named.into()],
@@ -542,13 +541,13 @@ fn bpf_rustc() -> Option<PathBuf> {
     })
 }
 
-/// Whether Debian's compiler builds the kernel side.
+/// Returns whether Debian's compiler builds the kernel side.
 pub fn has_debian_rustc() -> bool {
     bpf_rustc().is_some_and(|rustc| rustc == Path::new(DEBIAN_RUSTC))
 }
 
 fn has_component(rustc: &Path, folder: &str) -> bool {
-    // Outside the workspace the answer would be that of another toolchain.
+    // Runs in the workspace, whose toolchain may differ from the default one.
     let sysroot = command(rustc).args(["--print", "sysroot"]).output();
     sysroot.is_ok_and(|output| {
         let sysroot = String::from_utf8_lossy(&output.stdout);
@@ -564,7 +563,7 @@ fn has_bpf_linker() -> bool {
     match std::env::var_os("LINGER_BPF_LINKER") {
         Some(named) => shell::works(Path::new(&named)),
         None if BPF_LINKER.is_linked() => shell::works(&BPF_LINKER.link()),
-        // One of another recipe would be found before any on the path.
+        // The build would use this link, made by another recipe, rather than a linker on the path.
         None if BPF_LINKER.link().is_symlink() => false,
         None => shell::find(BPF_LINKER.name).is_some_and(|linker| shell::works(&linker)),
     }
@@ -600,14 +599,14 @@ const CARGO_AUDITABLE: Tool = Tool {
     options: &[],
 };
 
-/// Without what serves a book and watches its pages.
+/// Without the features that serve a book and watch its pages.
 const MDBOOK: Tool = Tool {
     name: "mdbook",
     version: "0.5.4",
     options: &["--no-default-features", "--features", "search"],
 };
 
-/// A tool that is compiled here, from crates.io.
+/// A tool compiled here, from crates.io.
 struct Tool {
     name: &'static str,
     version: &'static str,
@@ -615,12 +614,12 @@ struct Tool {
 }
 
 impl Tool {
-    /// Where the build and the tests look for it.
+    /// Returns the path where the build and the tests look for it.
     fn link(&self) -> PathBuf {
         tools().join(self.name)
     }
 
-    /// Where the cache has it.
+    /// Returns its folder in the cache.
     fn folder(&self) -> PathBuf {
         cached_tool(self.name, (self.version, self.options))
     }
@@ -629,14 +628,14 @@ impl Tool {
         self.folder().join("bin").join(self.name)
     }
 
-    /// Whether it is where the build and the tests look: by this recipe, or by hand.
+    /// Returns whether it is where the build and the tests look, made by this recipe or put there by hand.
     fn is_linked(&self) -> bool {
         let link = self.link();
         let is_other = fs::read_link(&link).is_ok_and(|place| place != self.program());
         link.is_file() && !is_other
     }
 
-    /// Compiles it, if the cache has none that works: soon done matters more than fast.
+    /// Compiles it unless the cache has one that works. A short build matters more than a fast tool.
     fn install(&self) -> Result<()> {
         let program = self.program();
         if !shell::works(&program) {
@@ -656,46 +655,46 @@ impl Tool {
     }
 }
 
-/// Where the cache has a tool that was made by this recipe.
+/// Returns the folder in the cache of a tool made by this recipe.
 fn cached_tool(name: &str, recipe: impl Hash) -> PathBuf {
     let folder = format!("{name}-{}", cache::key(recipe));
     cache::folder().join("tools").join(folder)
 }
 
-/// Puts a program of the cache where the build and the tests look.
+/// Links a program of the cache to where the build and the tests look.
 fn link_tool(name: &str, program: &Path) -> Result<()> {
     let link = tools().join(name);
     fs::create_dir_all(tools())?;
-    // One that is there leads elsewhere, or nowhere.
+    // An existing link is outdated or broken.
     if link.is_symlink() || link.exists() {
         fs::remove_file(&link)?;
     }
     symlink(program, &link).with_context(|| format!("link {}", link.display()))
 }
 
-/// Whether the kernel side can be checked, or is built by a compiler with which it is not.
+/// Returns whether clippy for the kernel side is present, or not needed because another compiler builds that side.
 fn has_bpf_clippy() -> bool {
     let other_rustc = bpf_rustc().is_some_and(|rustc| rustc != Path::new(DEBIAN_RUSTC));
     other_rustc || shell::works(&tools().join("bpf-clippy-driver"))
 }
 
-/// The promtool to use, if there is one.
+/// Finds the promtool to use.
 fn promtool() -> Option<PathBuf> {
     tool("promtool")
 }
 
-/// The Prometheus to use, if there is one.
+/// Finds the Prometheus to use.
 fn prometheus() -> Option<PathBuf> {
     tool("prometheus")
 }
 
-/// Whether there is this server, and finds its libraries.
+/// Returns whether this server is present, with the libraries that it needs.
 fn has_server(name: &str) -> bool {
     let version = |server| command(server).arg("-v").output();
     tool(name).is_some_and(|server| version(server).is_ok_and(|output| output.status.success()))
 }
 
-/// Whether Python has a parser of `OpenMetrics`.
+/// Returns whether Python has a parser of `OpenMetrics`.
 fn has_python_parser() -> bool {
     let import = "import prometheus_client.openmetrics.parser";
     let mut python = command("python3");
@@ -712,12 +711,12 @@ fn unpack_promtool() -> Result<()> {
     unpack_tool("prometheus", "usr/bin/promtool", "promtool")
 }
 
-/// The version of Debian's compiler; libraries and lints fit that one only.
+/// Returns the version of Debian's compiler, which libraries and clippy must match.
 fn rustc_version() -> Result<String> {
     output(command("dpkg-query").args(["--show", "--showformat=${Version}", "rustc-web"]))
 }
 
-/// Where Debian's compiler finds the standard library for another architecture.
+/// Returns the sysroot with the standard library of Debian's compiler for another architecture.
 pub(crate) fn sysroot(architecture: Architecture) -> PathBuf {
     let recipe = (architecture.debian(), rustc_version().ok());
     cached_tool("rust-std", recipe).join("usr")
@@ -740,7 +739,7 @@ fn unpack_bpf_clippy() -> Result<()> {
     unpack_tool(&package, "usr/bin/clippy-driver", "bpf-clippy-driver")
 }
 
-/// Takes one program, or a folder, out of a package of this Debian, under another name, into the cache.
+/// Unpacks a program or folder from a package of this Debian into the cache, under the name `name`, and links it.
 fn unpack_tool(package: &str, file: &str, name: &str) -> Result<()> {
     let debian = fs::read_to_string("/etc/debian_version")?;
     let folder = cached_tool(name, (package, file, debian));
@@ -752,7 +751,7 @@ fn unpack_tool(package: &str, file: &str, name: &str) -> Result<()> {
     link_tool(name, &program)
 }
 
-/// Takes one file or folder out of a package to a place in the cache.
+/// Unpacks a file or folder from a package to a path in the cache.
 fn take(apt_get: Command, package: &str, file: &str, to: &Path) -> Result<()> {
     let folder = to.parent().context("the cache is a folder")?;
     let partial = cache::partial(folder, "package")?;
@@ -761,19 +760,19 @@ fn take(apt_get: Command, package: &str, file: &str, to: &Path) -> Result<()> {
     Ok(fs::remove_dir_all(partial)?)
 }
 
-/// The lines of the table of an architecture.
+/// Returns the lines of the table for an architecture.
 fn kernels_of(architecture: Architecture) -> impl Iterator<Item = &'static Entry> {
     TABLE
         .iter()
         .filter(move |entry| entry.architecture == architecture)
 }
 
-/// Brings every kernel of an architecture in the table that the cache lacks.
+/// Unpacks every kernel of an architecture in the table that the cache lacks.
 fn unpack_kernels(architecture: Architecture) -> Result<()> {
     kernels::update_lists()?;
     let missing = kernels_of(architecture).filter(|entry| !entry.is_present());
     for entry in missing {
-        // Two lines may be of one package.
+        // Two lines may share a package.
         if !entry.is_present() {
             entry
                 .unpack()
@@ -783,7 +782,7 @@ fn unpack_kernels(architecture: Architecture) -> Result<()> {
     Ok(())
 }
 
-/// Whether cargo has this command.
+/// Returns whether cargo has this command.
 fn has_subcommand(name: &str) -> bool {
     cargo()
         .args([name, "--version"])
@@ -791,11 +790,11 @@ fn has_subcommand(name: &str) -> bool {
         .is_ok_and(|output| output.status.success())
 }
 
-/// Mounts tracefs where it is not: the `kprobe` plan makes its return probes there.
+/// Mounts tracefs if it is not mounted: the `kprobe` plan makes its return probes there.
 pub fn mount_tracefs() -> Result<()> {
     let place = Path::new("/sys/kernel/tracing");
     let is_root = nix::unistd::geteuid().is_root();
-    // Without root there is nothing to do here; lingerd says what it lacks.
+    // Without root it cannot be mounted; lingerd reports what it lacks.
     if place.join("events").is_dir() || !place.is_dir() || !is_root {
         return Ok(());
     }

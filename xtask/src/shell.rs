@@ -1,4 +1,4 @@
-//! Running other programs, and showing that it does.
+//! Runs other programs, and shows their command lines.
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
@@ -13,29 +13,29 @@ pub fn root() -> &'static Path {
     package.parent().unwrap_or(package)
 }
 
-/// Where `setup` puts the programs that it makes or unpacks; the build looks here too.
+/// The folder where `setup` links the tools it builds or unpacks, and where the build looks for them.
 pub fn tools() -> PathBuf {
     root().join("target/tools/bin")
 }
 
-/// A command that runs in the workspace's folder and reads nothing from the terminal.
+/// Returns a command that runs in the workspace's folder and reads nothing from the terminal.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.current_dir(root()).stdin(Stdio::null());
     command
 }
 
-/// The cargo that runs this program.
+/// Returns the cargo that runs this program.
 ///
-/// Without what it tells this program of its package: build scripts would see that, and be run again for every
-/// build by hand in between.
+/// Removes the variables that cargo sets for this program's package: build scripts would see them, and run again after
+/// every build by hand.
 pub fn cargo() -> Command {
     cargo_by(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// A program that runs cargo, with the environment of [`cargo`].
+/// Returns a program that runs cargo, with the environment of [`cargo`].
 pub(crate) fn cargo_by(program: impl AsRef<OsStr>) -> Command {
-    const OF_PACKAGES: [&str; 4] = [
+    const PACKAGE_VARIABLES: [&str; 4] = [
         "CARGO_PKG_",
         "CARGO_MANIFEST_",
         "CARGO_CRATE_",
@@ -43,15 +43,18 @@ pub(crate) fn cargo_by(program: impl AsRef<OsStr>) -> Command {
     ];
     let mut cargo = command(program);
     for (name, _) in std::env::vars_os() {
-        let told = name.to_string_lossy();
-        if OF_PACKAGES.iter().any(|start| told.starts_with(start)) {
+        let text = name.to_string_lossy();
+        if PACKAGE_VARIABLES
+            .iter()
+            .any(|start| text.starts_with(start))
+        {
             cargo.env_remove(name);
         }
     }
     cargo
 }
 
-/// How a program ends of which this came: whether all was well, or an error, which is shown.
+/// Returns the exit code for a result: success for `Ok(true)`, else failure; prints the error if there is one.
 pub fn exit_code(result: Result<bool>) -> ExitCode {
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -63,7 +66,7 @@ pub fn exit_code(result: Result<bool>) -> ExitCode {
     }
 }
 
-/// The command as one would type it.
+/// Returns the command as one would type it.
 fn line(command: &Command) -> String {
     let program = Path::new(command.get_program());
     let name = program.file_name().unwrap_or(command.get_program());
@@ -74,13 +77,13 @@ fn line(command: &Command) -> String {
         .join(" ")
 }
 
-/// Shows the command and runs it to its end.
+/// Prints the command, and runs it to its end.
 pub fn run(command: &mut Command) -> Result<()> {
     println!("$ {}", line(command));
     run_unseen(command)
 }
 
-/// Runs the command to its end.
+/// Runs the command to its end without printing it.
 pub fn run_unseen(command: &mut Command) -> Result<()> {
     let line = line(command);
     let status = command
@@ -92,7 +95,7 @@ pub fn run_unseen(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// What the command prints; it is not shown.
+/// Runs the command without printing it, and returns its output.
 pub fn output(command: &mut Command) -> Result<String> {
     let line = line(command);
     let output = command
@@ -105,9 +108,9 @@ pub fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("the output of `{line}`"))
 }
 
-/// Shows the command, runs it, and hands on each line it prints, as it comes.
+/// Prints the command, runs it, and passes each line of its output to `see` as it arrives.
 ///
-/// Whether it succeeded, which is for the caller to judge along with the lines.
+/// Returns whether it succeeded, for the caller to judge along with the lines.
 pub fn each_line(command: &mut Command, mut see: impl FnMut(&str)) -> Result<bool> {
     let line = line(command);
     println!("$ {line}");
@@ -122,24 +125,24 @@ pub fn each_line(command: &mut Command, mut see: impl FnMut(&str)) -> Result<boo
     Ok(child.wait()?.success())
 }
 
-/// Where a program is on the path.
+/// Finds a program on the path.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
-        // Where administration programs are, also without root's path.
+        // The path of an ordinary user may lack the folders of administration programs.
         .chain(["/usr/sbin".into(), "/sbin".into()])
         .map(|folder| folder.join(program))
         .find(|file| file.is_file())
 }
 
-/// A tool that was put into the folder of tools, or else is on the path.
+/// Finds a tool in the folder of [`tools`], or else on the path.
 pub fn tool(name: &str) -> Option<PathBuf> {
     Some(tools().join(name))
         .filter(|file| file.is_file())
         .or_else(|| find(name))
 }
 
-/// Whether a program starts and knows its own version.
+/// Returns whether a program runs, by asking for its version.
 pub fn works(program: &Path) -> bool {
     Command::new(program)
         .arg("--version")

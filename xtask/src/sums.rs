@@ -1,4 +1,4 @@
-//! SHA256SUMS: the digests of what is published, for `sha256sum --check`.
+//! SHA256SUMS: the digests of the published files, for `sha256sum --check`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::shell::{command, output};
 /// The name of the file.
 pub(crate) const SUMS: &str = "SHA256SUMS";
 
-/// Writes the digests of files that lie in the folder.
+/// Writes the digests of these files, all inside the folder.
 pub(crate) fn write(folder: &Path, files: &[&PathBuf]) -> Result<()> {
     let mut names = Vec::new();
     for file in files {
@@ -27,7 +27,7 @@ mod tests {
     use crate::shell::run_unseen;
 
     #[test]
-    fn sums_are_those_that_sha256sum_checks() {
+    fn sha256sum_accepts_the_sums_and_notices_a_change() {
         let folder = tempfile::tempdir().unwrap();
         let files = ["b.deb", "a.tar.gz"].map(|name| folder.path().join(name));
         for file in &files {

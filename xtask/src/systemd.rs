@@ -1,4 +1,4 @@
-//! Booting a Debian with systemd in QEMU, to run a unit there.
+//! Boots a Debian with systemd in QEMU to run a unit there.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,21 +12,21 @@ use crate::overlay::{Overlay, Put};
 use crate::tally::Scenarios;
 use crate::vm::Selection;
 
-/// Emulated, the machine boots and the tests run in two minutes, on a busy host in six.
+/// Time limit of a machine. Booting and testing take two minutes under emulation, six on a busy host.
 const TIME_LIMIT: Duration = Duration::from_secs(20 * 60);
 
-/// Systemd as the kernel's first process. What fails while it boots is shown, in plain letters; no
-/// login is offered, for the console is the unit's.
+/// Kernel parameters: systemd as the first process. Failures during the boot are shown, without colours; there is no
+/// getty, since the console belongs to the unit.
 const PARAMETERS: &str = "rdinit=/lib/systemd/systemd TERM=dumb systemd.show_status=error \
                           systemd.getty_auto=no systemd.mask=proc-sys-fs-binfmt_misc.automount";
 
-/// What makes any unit the machine's work: it has the console, and at its end what became of it is
-/// reported on the second serial port and the machine is switched off.
+/// Drop-in that makes a unit the machine's work: it owns the console, and when it ends, its result goes to the second
+/// serial port and the machine powers off.
 const DROP_IN: &str = include_str!("systemd/work.conf");
-/// The tests of units and packages.
+/// The unit that runs the tests of units and packages.
 const TESTS: &str = "linger-test.service";
 const TEST_UNIT: &str = include_str!("systemd/linger-test.service");
-/// A shell on the console.
+/// The unit that opens a shell on the console.
 const SHELL_UNIT: &str = include_str!("systemd/linger-shell.service");
 
 /// What to run there.
@@ -43,7 +43,7 @@ pub struct Options {
     puts: Vec<Put>,
 }
 
-/// A unit to run on a machine, and the files that it takes.
+/// A unit to run on a machine, and the files it needs.
 struct Job<'a> {
     kernel: &'a Kernel,
     unit: &'a str,
@@ -51,7 +51,7 @@ struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    /// Runs this unit, a service, after the boot. It is installed there, or is put there.
+    /// Prepares to run this service after the boot. It must be installed in the machine or be among `puts`.
     fn new(kernel: &'a Kernel, unit: &'a str, puts: &[Put]) -> Result<Self> {
         let overlay = Overlay::new(kernel)?;
         let drop_in = machine::with_ports(DROP_IN, kernel.architecture);
@@ -71,7 +71,7 @@ impl<'a> Job<'a> {
         self.machine()?.run()
     }
 
-    /// Boots and runs the tests with these arguments; what they found.
+    /// Boots, runs the tests with these arguments, and returns their results.
     fn run_tests(&self, tests: &Path, arguments: &[String]) -> Result<Scenarios> {
         self.overlay.put_program(tests, "linger-test")?;
         let unit = TEST_UNIT.replace("@ARGUMENTS@", &arguments.join(" "));
@@ -80,7 +80,7 @@ impl<'a> Job<'a> {
         self.run()?.scenarios()
     }
 
-    /// Whether there is a file of the service, or of the template that it is an instance of.
+    /// Returns whether the machine has the file of the service, or of the template it is an instance of.
     fn has_unit(&self) -> bool {
         let file = match self.unit.split_once('@') {
             Some((template, _)) => format!("{template}@.service"),
@@ -92,7 +92,7 @@ impl<'a> Job<'a> {
 
     fn machine(&self) -> Result<Machine<'a>> {
         if !self.has_unit() {
-            // The machine would wait for it without end.
+            // Without it, nothing would power the machine off.
             bail!(
                 "that machine has no service {0}: put it there, `--put FILE:/etc/systemd/system/{0}`",
                 self.unit
@@ -104,7 +104,7 @@ impl<'a> Job<'a> {
     }
 }
 
-/// Runs the tests of units; failed ones are in the result.
+/// Runs the tests of units. Failed tests are not an `Err`, but part of the result.
 pub fn run_tests(
     kernel: &Kernel,
     built: &Executables,
@@ -123,8 +123,8 @@ pub fn run_tests(
     job.run_tests(&built.systemd, &arguments)
 }
 
-/// Runs the tests of the packages, of which the second is the newer, and of the tarball; failed ones
-/// are in the result.
+/// Runs the tests of the packages, the second being the newer one, and of the tarball. Failed tests are not an `Err`,
+/// but part of the result.
 pub fn run_package_tests(
     kernel: &Kernel,
     tests: &Path,
@@ -145,14 +145,14 @@ pub fn run_package_tests(
     job.run_tests(tests, &arguments)
 }
 
-/// Runs the unit asked for; whether it succeeded.
+/// Runs this unit; returns whether it succeeded.
 pub fn run_unit(kernel: &Kernel, unit: &str, options: &Options) -> Result<bool> {
     let report = Job::new(kernel, unit, &options.puts)?.run()?;
     println!("{unit} ended with exit code {}", report.code);
     Ok(report.code == 0)
 }
 
-/// A shell, with lingerd at hand.
+/// Opens a shell on a machine with lingerd installed.
 pub fn shell(kernel: &Kernel, lingerd: &Path, options: &Options) -> Result<()> {
     let name = "linger-shell.service";
     let job = Job::new(kernel, name, &options.puts)?;

@@ -1,4 +1,4 @@
-//! How many passed: counts out of what the test programs print.
+//! Test counts, as read from the output of the test programs.
 
 use std::fmt;
 use std::ops::AddAssign;
@@ -6,32 +6,32 @@ use std::ops::AddAssign;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-/// How many tests passed, failed, and were not run.
+/// Numbers of tests that passed, failed, and were not run.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Tally {
     /// Passed.
     pub passed: u64,
     /// Failed.
     pub failed: u64,
-    /// Not run, for a reason that is written down.
+    /// Not run, or failed, for a recorded reason.
     pub skipped: u64,
 }
 
 impl Tally {
-    /// One thing that passed.
+    /// One test that passed.
     pub const PASSED: Self = Self {
         passed: 1,
         failed: 0,
         skipped: 0,
     };
-    /// One thing that failed.
+    /// One test that failed.
     pub const FAILED: Self = Self {
         passed: 0,
         failed: 1,
         skipped: 0,
     };
 
-    /// The counts in a line of cargo's test harness, if it is the one that sums up.
+    /// Reads the counts from a line of cargo's test harness, if it is the result line.
     pub fn of_libtest(line: &str) -> Option<Self> {
         let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
         let count = |what: &str| {
@@ -46,7 +46,7 @@ impl Tally {
         })
     }
 
-    /// What is skipped counted as failed: it should have run.
+    /// Counts skipped tests as failed, since they should have run.
     pub fn with_skipped_as_failed(self) -> Self {
         Self {
             failed: self.failed + self.skipped,
@@ -55,7 +55,7 @@ impl Tally {
         }
     }
 
-    /// What a program that ended like this really has: one that failed did so with something.
+    /// Takes the program's exit status into account: an unsuccessful one is at least one failure.
     pub fn with_exit(mut self, success: bool) -> Self {
         if !success && self.failed == 0 {
             self.failed = 1;
@@ -82,28 +82,28 @@ impl fmt::Display for Tally {
     }
 }
 
-/// What the scenario tests report: each scenario with each plan is a pair.
+/// The report of the scenario tests. A pair is a scenario run by one plan.
 #[derive(Debug, Default, Deserialize, Serialize)]
 pub struct Scenarios {
-    /// Passed.
+    /// Pairs that passed.
     pub passed: u64,
-    /// Failed, and should not have.
+    /// Pairs that failed unexpectedly.
     pub failed: u64,
-    /// Not run, as it is written down.
+    /// Pairs not run, as `expected.toml` states.
     pub not_run: u64,
-    /// Failed, as it is written down.
+    /// Pairs that failed, as `expected.toml` states.
     #[serde(default)]
     pub known_failures: u64,
-    /// Passed only when run once more, after they had waited in vain.
+    /// Pairs that timed out waiting, then passed when run again.
     #[serde(default)]
     pub flaky: u64,
-    /// What was missing in counts, and is forgiven on hosts that hide threads.
+    /// Ends of orphans missing from counts, tolerated on hosts that hide threads from BPF.
     #[serde(default)]
     pub forgiven: u64,
-    /// How often their machine was booted and did not come up.
+    /// Boots of their machine that failed.
     #[serde(default)]
     pub booted_in_vain: u64,
-    /// Each of them.
+    /// Every pair.
     #[serde(default)]
     pub pairs: Vec<Pair>,
 }
@@ -111,7 +111,7 @@ pub struct Scenarios {
 /// One scenario with one plan.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Pair {
-    /// Its name.
+    /// The name of the scenario.
     pub scenario: String,
     /// The name of the plan.
     pub plan: String,
@@ -120,13 +120,13 @@ pub struct Pair {
     /// Why it failed or did not run.
     #[serde(default)]
     pub detail: String,
-    /// Whether it passed only when run once more.
+    /// Whether it passed only when run again.
     #[serde(default)]
     pub flaky: bool,
-    /// What was missing in its counts, and is forgiven.
+    /// Ends of orphans missing from its counts, and tolerated.
     #[serde(default)]
     pub forgiven: u64,
-    /// How long it took.
+    /// Its duration, seconds.
     #[serde(default)]
     pub seconds: f64,
 }
@@ -145,17 +145,17 @@ impl AddAssign for Scenarios {
 }
 
 impl Scenarios {
-    /// Reads the JSON that the scenario tests leave.
+    /// Reads the JSON written by the scenario tests.
     pub fn parse(json: &str) -> Result<Self> {
         serde_json::from_str(json).context("the scenario tests left no readable summary")
     }
 
-    /// The pairs that ended like this.
+    /// Returns the pairs with this result.
     pub fn with_result(&self, result: &str) -> impl Iterator<Item = &Pair> {
         self.pairs.iter().filter(move |pair| pair.result == result)
     }
 
-    /// As counts of tests: what is known not to run or to fail is skipped.
+    /// Returns the counts of tests; pairs known not to run or to fail are skipped.
     pub fn tally(&self) -> Tally {
         Tally {
             passed: self.passed,
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn libtest_lines_that_sum_up_are_counted_and_others_are_not() {
+    fn only_the_result_line_of_libtest_is_counted() {
         let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 4 filtered \
                     out; finished in 0.01s";
         assert_eq!(
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn skipped_is_only_named_when_there_is_some() {
+    fn skipped_tests_are_shown_only_if_there_are_any() {
         assert_eq!(Tally::PASSED.to_string(), "1 passed, 0 failed");
         let skipped = Tally {
             skipped: 2,

@@ -1,4 +1,4 @@
-//! Every check and test, in stages that stop, and a summary at the end.
+//! Runs the checks and tests in stages, stops at the first stage that fails, and prints a summary.
 
 mod queue;
 mod schedule;
@@ -19,7 +19,7 @@ use self::schedule::Schedule;
 use self::step::{Extent, Step};
 use crate::setup::{self, Purpose};
 
-/// How many steps run side by side: an emulated machine keeps one of two cores busy.
+/// Number of steps run concurrently: on a host with two cores, an emulated machine keeps one busy.
 const LANES: usize = 2;
 
 /// How much to test.
@@ -35,7 +35,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// As arguments of a command that takes them.
+    /// Returns the options as arguments of a command that takes them.
     fn arguments(&self) -> Vec<String> {
         let full = self.full.then(|| "--full".to_owned());
         let seed = self.seed.iter();
@@ -44,11 +44,11 @@ impl Options {
     }
 }
 
-/// Does every step whose name contains `filter`; whether all passed.
+/// Performs every step whose name contains `filter`; returns whether all passed.
 ///
 /// # Errors
 ///
-/// There is no such step, or the tools cannot be made ready.
+/// If there is no such step, or setup fails.
 pub fn run_all(filter: &str, options: &Options) -> Result<bool> {
     let extent = if options.full {
         Extent::Full
@@ -58,16 +58,16 @@ pub fn run_all(filter: &str, options: &Options) -> Result<bool> {
     perform(chosen(extent, filter)?, options)
 }
 
-/// Does what every change should pass; whether it did.
+/// Performs the steps that every change should pass; returns whether all passed.
 ///
 /// # Errors
 ///
-/// The tools cannot be made ready.
+/// If setup fails.
 pub fn check(options: &Options) -> Result<bool> {
     perform(chosen(Extent::Everyday, "")?, options)
 }
 
-/// The steps of this extent whose name contains `filter`.
+/// Returns the steps of this extent whose name contains `filter`.
 fn chosen(extent: Extent, filter: &str) -> Result<Vec<Step>> {
     let mut steps = steps::all();
     steps.retain(|step| step.extent <= extent && step.name.contains(filter));
@@ -77,7 +77,7 @@ fn chosen(extent: Extent, filter: &str) -> Result<Vec<Step>> {
     Ok(steps)
 }
 
-/// Does the steps, up to a stage in which something failed, and sums up.
+/// Performs the steps, up to the first stage that fails, and prints the summary.
 fn perform(steps: Vec<Step>, options: &Options) -> Result<bool> {
     let start = Instant::now();
     println!("=== setup");
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_survive_the_way_to_a_step() {
+    fn options_become_arguments_of_a_step() {
         let options = Options {
             full: true,
             seed: Some("7".into()),

@@ -1,4 +1,4 @@
-//! Booting kernels in QEMU for the scenario tests, without systemd.
+//! Boots kernels in QEMU for the scenario tests, without systemd.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use crate::modules;
 use crate::overlay::Overlay;
 use crate::tally::Scenarios;
 
-/// Emulated, the scenarios of a plan take some minutes, and three times that on a busy machine.
+/// Time limit of a machine. Under emulation the scenarios of a plan take some minutes, on a busy host three times that.
 const TIME_LIMIT: Duration = Duration::from_secs(40 * 60);
 
-/// Closes of the load there; emulated, the million that it can make natively takes too long.
+/// Closes of the load scenarios: fewer than the million of a native run, which takes too long under emulation.
 const LOAD: u32 = 20_000;
 
-/// The first process.
+/// The script that is the machine's first process.
 const INIT: &str = include_str!("init.sh");
 
 /// Which pairs of scenario and plan to run.
@@ -67,7 +67,7 @@ impl Default for Selection {
 }
 
 impl Selection {
-    /// As arguments of the scenario tests.
+    /// Returns the selection as arguments of the scenario tests.
     pub fn args(&self) -> Vec<String> {
         let option = |name: &str, value: &Option<String>| {
             let value = value.iter();
@@ -91,7 +91,7 @@ impl Selection {
 ///
 /// # Errors
 ///
-/// The machine did not come to an orderly end, or the kernel complained; failed scenarios are in the
+/// If the machine did not end in an orderly way, or the kernel reported a fault. Failed scenarios are part of the
 /// result.
 pub fn run_scenarios(
     kernel: &Kernel,
@@ -116,7 +116,7 @@ pub fn run_scenarios(
     })
 }
 
-/// A shell on a kernel, with the same programs at hand.
+/// Opens a shell on a kernel, with lingerd installed.
 pub fn shell(kernel: &Kernel, lingerd: &Path) -> Result<()> {
     let work = "echo 'lingerd is at hand. exit or Ctrl-A X ends it.'\n\
                 setsid --ctty --wait sh -i </dev/@CONSOLE@ >/dev/@CONSOLE@ 2>&1";
@@ -124,7 +124,8 @@ pub fn shell(kernel: &Kernel, lingerd: &Path) -> Result<()> {
     boot(kernel, &programs, work, |machine| machine.interact())
 }
 
-/// Makes a machine with these programs, under these names, whose work is some lines of shell.
+/// Makes a machine with these programs under these names, which is to run the shell script `work`, and passes it to
+/// `run`.
 pub fn boot<T>(
     kernel: &Kernel,
     programs: &[(&Path, &str)],
@@ -149,7 +150,7 @@ pub fn boot<T>(
     ))
 }
 
-/// The words as one line for a shell.
+/// Quotes the words into one line for a shell.
 fn quoted(words: &[String]) -> String {
     let quote = |word: &String| format!("'{}'", word.replace('\'', r"'\''"));
     words.iter().map(quote).collect::<Vec<_>>().join(" ")
@@ -160,13 +161,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quotes_survive_the_shell() {
+    fn quoted_words_keep_their_quotes() {
         let words = ["a", "it's b"].map(str::to_owned);
         assert_eq!(quoted(&words), r"'a' 'it'\''s b'");
     }
 
     #[test]
-    fn selection_is_handed_to_the_tests() {
+    fn selection_becomes_arguments_of_the_tests() {
         let selection = Selection {
             filter: Some("linger0".into()),
             plan: Some("kprobe".into()),

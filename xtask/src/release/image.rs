@@ -1,4 +1,4 @@
-//! The image for containers, of both architectures, as an archive of the Open Container Initiative.
+//! The container image for both architectures, as an OCI archive.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::architecture::Architecture;
 use crate::package::{epoch, folder, folder_static, tar};
 use crate::shell::{command, output, run};
 
-/// Builds it by the Containerfile from the static binaries, and reads it back.
+/// Builds the image from the Containerfile and the static binaries, and checks it by reading it back.
 pub(super) fn make() -> Result<PathBuf> {
     let version = env!("CARGO_PKG_VERSION");
     let scratch = tempfile::tempdir()?;
@@ -42,7 +42,7 @@ pub(super) fn make() -> Result<PathBuf> {
     Ok(archive)
 }
 
-/// Without what others keep on this machine.
+/// Returns a buildah with storage of its own, apart from what this machine's users keep.
 fn buildah(scratch: &Path) -> Command {
     let mut buildah = command("buildah");
     buildah
@@ -53,7 +53,7 @@ fn buildah(scratch: &Path) -> Command {
     buildah
 }
 
-/// Fails if the image of an architecture is not what the Containerfile says; the one of this machine is run as well.
+/// Fails if the image of an architecture differs from the Containerfile. The image of this machine's is also run.
 fn check(archive: &Path, architecture: Architecture, copy: &Path) -> Result<()> {
     let from = format!("oci-archive:{}", archive.display());
     let skopeo = || {
@@ -93,10 +93,10 @@ fn check(archive: &Path, architecture: Architecture, copy: &Path) -> Result<()> 
         .arg(copy.join(layer))
         .arg("--directory")
         .arg(&root))?;
-    let told = output(command("chroot").arg(&root).args(["/lingerd", "--version"]))?;
+    let answer = output(command("chroot").arg(&root).args(["/lingerd", "--version"]))?;
     ensure!(
-        told.trim() == concat!("lingerd ", env!("CARGO_PKG_VERSION")),
-        "the image's lingerd says {told:?}"
+        answer.trim() == concat!("lingerd ", env!("CARGO_PKG_VERSION")),
+        "the image's lingerd says {answer:?}"
     );
     Ok(())
 }

@@ -12,13 +12,13 @@ use crate::shell::{command, root, run, tools};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// A version that comes after every other, to upgrade to.
+/// A version above every other, to upgrade to.
 const NEWER: &str = "99";
 
-/// What is done in a root to see that the package installs, upgrades and goes.
+/// The script that installs, upgrades and removes the package in a root file system.
 const LIFE: &str = include_str!("rpm.sh");
 
-/// Packs what is built; under another version if there is one to claim.
+/// Packs the built daemon, under another version if one is given.
 pub(super) fn make(architecture: Architecture, version: Option<&str>) -> Result<PathBuf> {
     let version = version.unwrap_or(VERSION);
     let file = file(architecture, version);
@@ -38,8 +38,8 @@ fn file(architecture: Architecture, version: &str) -> PathBuf {
     folder().join(format!("lingerd-{version}-1.{}.rpm", architecture.name()))
 }
 
-/// Has rpmlint look at the packages among these, and rpm install, upgrade and remove that of this machine in a
-/// Debian's root.
+/// Runs rpmlint on the rpm packages among these files; installs, upgrades and removes the one for this machine in the
+/// root of a Debian.
 pub(super) fn check(files: &[PathBuf]) -> Result<()> {
     let is_rpm = |file: &&PathBuf| file.extension().is_some_and(|extension| extension == "rpm");
     run(command("rpmlint")

@@ -1,7 +1,7 @@
-//! The bill of materials, as `CycloneDX`: each library of the daemon and of its programs for the kernel.
+//! The software bill of materials, as `CycloneDX`: each library of the daemon and of its BPF programs.
 //!
-//! Of the list that the notices are made of, since the programs for the kernel are a build of their own, of which
-//! cargo's graph of the daemon knows nothing.
+//! It uses the list of the licence notices, since the BPF programs are a separate build that is not in cargo's
+//! dependency graph of the daemon.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::notices;
 use crate::package::{epoch, folder};
 use crate::shell::{command, output, root};
 
-/// Writes it beside the packages.
+/// Writes the bill beside the packages.
 pub(super) fn make() -> Result<PathBuf> {
     let file = folder().join(format!("lingerd-{}.cdx.json", env!("CARGO_PKG_VERSION")));
     let time = format!("--date=@{}", epoch()?);
@@ -56,7 +56,7 @@ fn component(package: &Value, checksums: &BTreeMap<String, String>) -> Value {
         "bom-ref": purl,
         "name": word("name"),
         "version": word("version"),
-        // Older crates have a slash for a choice.
+        // Older crates separate alternatives by a slash.
         "licenses": [{ "expression": word("license").replace('/', " OR ") }],
         "purl": purl,
     });
@@ -66,7 +66,7 @@ fn component(package: &Value, checksums: &BTreeMap<String, String>) -> Value {
     component
 }
 
-/// What Cargo.lock says that each crate's archive is.
+/// Reads the checksum of each crate's archive from Cargo.lock, by package URL.
 fn checksums() -> Result<BTreeMap<String, String>> {
     let lock: toml::Table = fs::read_to_string(root().join("Cargo.lock"))?.parse()?;
     let packages = lock["package"].as_array().context("a list of packages")?;
@@ -86,7 +86,7 @@ mod tests {
     fn bill_names_each_library_with_licence_and_digest() {
         let bill = bill("2026-01-01T00:00:00Z").unwrap();
         let components = bill["components"].as_array().unwrap();
-        // One of the daemon's, and one of the programs for the kernel.
+        // One library of the daemon, and one of the BPF programs.
         for name in ["tokio", "aya-ebpf"] {
             assert!(components.iter().any(|one| one["name"] == name), "{name}");
         }

@@ -1,4 +1,4 @@
-//! Grafana's types of a dashboard, for Python: of the oldest Grafana that there are any of, and of the newest.
+//! Grafana's dashboard types for Python, of the oldest Grafana that has them and of the newest.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,22 +9,22 @@ use super::{cached_tool, link_tool};
 use crate::cache;
 use crate::shell::{command, run, tools};
 
-/// The package on `PyPI`, and the module in it.
+/// The package on `PyPI`, and its module.
 const PACKAGE: &str = "grafana-foundation-sdk";
 const MODULE: &str = "grafana_foundation_sdk";
 
-/// Where tests look, and which version that is.
+/// The names under which tests find them, and their versions.
 const VERSIONS: [(&str, &str); 2] = [
     ("grafana-sdk-oldest", "1769699998!10.1.0"),
     ("grafana-sdk-newest", "1769699241"),
 ];
 
-/// Where the cache has a version.
+/// Returns the folder of a version in the cache.
 fn folder(version: &str) -> PathBuf {
     cached_tool(PACKAGE, version)
 }
 
-/// Whether all are where tests look.
+/// Returns whether all are where tests look for them.
 pub(super) fn is_present() -> bool {
     VERSIONS.iter().all(|(name, version)| {
         let link = tools().join(name);
@@ -33,7 +33,7 @@ pub(super) fn is_present() -> bool {
     })
 }
 
-/// Takes them from `PyPI`, 0.3 MB each, into the cache.
+/// Downloads them from `PyPI`, 0.3 MB each, into the cache.
 pub(super) fn install() -> Result<()> {
     for (name, version) in VERSIONS {
         let folder = folder(version);

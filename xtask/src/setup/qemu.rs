@@ -1,8 +1,8 @@
-//! QEMU, new enough for kernels that patch themselves.
+//! A QEMU that is recent enough for kernels that patch their own code.
 //!
-//! Debian 12's own, 7.2, translates code without a lock against another CPU that writes it. A kernel that hooks or
-//! unhooks a tracepoint while another CPU runs there dies of it now and then ("Oops: int3"): with
-//! `raw_syscalls` switched to and fro beside a busy `dd`, within a hundred times.
+//! Debian 12's version, 7.2, translates code without a lock against another CPU that writes it. A kernel that attaches
+//! to or detaches from a tracepoint while another CPU runs that code occasionally crashes ("Oops: int3"): when
+//! `raw_syscalls` is switched on and off beside a busy `dd`, within a hundred times.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,10 +16,10 @@ use crate::debian::BACKPORTS;
 use crate::shell::{command, output, tool};
 use crate::{cache, kernels, machine};
 
-/// The first version that locks pages before it translates them.
+/// The first version that locks pages before translating them.
 const ENOUGH: (u32, u32) = (8, 1);
 
-/// Whether there is one that is new enough.
+/// Returns whether a recent enough QEMU is available.
 pub(super) fn is_present(architecture: Architecture) -> bool {
     let version = |program: &Path| output(command(program).arg("--version")).ok();
     tool(&machine::program(architecture))
@@ -36,7 +36,7 @@ fn is_enough(version: &str) -> bool {
     }
 }
 
-/// Unpacks that of Debian's backports into the cache, beside the one that is installed, whose libraries it uses.
+/// Unpacks QEMU from Debian's backports into the cache. It uses the libraries of the installed version.
 pub(super) fn install(architecture: Architecture) -> Result<()> {
     let name = machine::program(architecture);
     let packages = [package(architecture), "qemu-system-data", "seabios"];
@@ -57,7 +57,7 @@ pub(super) fn install(architecture: Architecture) -> Result<()> {
     link_tool(&name, &start)
 }
 
-/// The package that has it.
+/// Returns the Debian package of QEMU for an architecture.
 pub(super) const fn package(architecture: Architecture) -> &'static str {
     match architecture {
         Architecture::Amd64 => "qemu-system-x86",
@@ -65,7 +65,7 @@ pub(super) const fn package(architecture: Architecture) -> &'static str {
     }
 }
 
-/// Starts it with its own firmware: by itself it looks where an installed one has that.
+/// Returns a script that starts it with its own firmware; by default, it looks in the paths of an installed QEMU.
 fn script(folder: &Path, name: &str) -> String {
     let usr = folder.join("usr");
     let usr = usr.display();
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_is_enough_if_it_is_known_and_not_older() {
+    fn a_known_version_is_enough_unless_older() {
         for (version, enough) in [
             ("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)", false),
             ("QEMU emulator version 8.0.5", false),

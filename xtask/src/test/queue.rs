@@ -1,4 +1,4 @@
-//! A list that several threads work off.
+//! A queue of items shared by several threads.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,7 +16,7 @@ impl<'a, T> Queue<'a, T> {
         }
     }
 
-    /// The next item, if one is left.
+    /// Takes the next item, if one is left.
     pub(super) fn next(&self) -> Option<&'a T> {
         self.items.get(self.next.fetch_add(1, Ordering::Relaxed))
     }

@@ -1,4 +1,4 @@
-//! Which step begins when.
+//! The order and concurrency of the steps.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -6,14 +6,14 @@ use std::thread;
 
 use super::step::{Done, Step};
 
-/// The steps that are yet to begin, and what is under way.
+/// The steps that have not begun, and the state of those that have.
 pub(super) struct Schedule {
     state: Mutex<State>,
     changed: Condvar,
 }
 
 struct State {
-    /// Stage by stage; at the end of each those that run alone.
+    /// Ordered by stage; within a stage, steps that run alone come last.
     waiting: VecDeque<Step>,
     running: usize,
     is_alone: bool,
@@ -34,8 +34,8 @@ impl Schedule {
         }
     }
 
-    /// Performs the steps, so many at a time. A lane that is free begins with the next stage, but no step begins once
-    /// one of an earlier stage has failed. Returns what was done, and the steps that were not begun.
+    /// Performs the steps in this number of lanes. A free lane goes on to the next stage, but no step begins once one
+    /// of an earlier stage has failed. Returns the steps done, and those that were not begun.
     pub(super) fn perform(
         self,
         lanes: usize,
@@ -56,7 +56,7 @@ impl Schedule {
         (state.done, state.waiting.into())
     }
 
-    /// Waits until the next step may begin; none if there is none, or something before it failed.
+    /// Waits until the next step may begin, and takes it. Returns `None` if there is none or an earlier stage failed.
     fn begin(&self) -> Option<Step> {
         let mut state = self.lock();
         while state.must_wait() {
@@ -87,7 +87,7 @@ impl Schedule {
 }
 
 impl State {
-    /// Whether a step runs alone, or the next is to.
+    /// Returns whether the next step must wait: a step is running alone, or the next one has to.
     fn must_wait(&self) -> bool {
         let next_is_alone = self.waiting.front().is_some_and(|step| step.alone);
         self.running > 0 && (self.is_alone || next_is_alone)
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn stages_come_in_their_order_and_in_each_those_alone_last() {
+    fn stages_run_in_order_with_lone_steps_last_in_each() {
         let alone = Step {
             alone: true,
             ..step("alone", Stage::Unit)

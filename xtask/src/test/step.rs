@@ -1,4 +1,5 @@
-//! A step of the tests: a process of its own, whose lines carry its name, and which leaves what it found.
+//! A step of the tests: a process whose output lines are prefixed by the step's name, and which writes its findings to
+//! a file.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -18,51 +19,51 @@ use super::{Options, steps};
 use crate::shell::root;
 use crate::tally::{Scenarios, Tally};
 
-/// When a step is done: no step begins once one of an earlier stage has failed.
+/// The stage of a step. No step begins once one of an earlier stage has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stage {
-    /// What is read: format, lints, licences.
+    /// Static checks: format, lints, licences.
     Form,
-    /// What is built and run as a process: unit and integration tests.
+    /// Unit and integration tests.
     Unit,
-    /// The scenarios natively, and by one plan on one kernel.
+    /// The scenarios on this host, and by one plan on one kernel.
     First,
-    /// All else.
+    /// All other steps.
     Rest,
 }
 
-/// Where a step belongs.
+/// The smallest test run that includes a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Extent {
-    /// `cargo xtask check` does it as well.
+    /// Every run, including `cargo xtask check`.
     Everyday,
-    /// `cargo xtask test` does it.
+    /// `cargo xtask test`.
     Usual,
-    /// Only `cargo xtask test --full` does it.
+    /// Only `cargo xtask test --full`.
     Full,
 }
 
-/// What a step does.
+/// The work of a step.
 pub(super) type Work = Box<dyn Fn(&Options) -> Result<Findings> + Send + Sync>;
 
 /// A check or a group of tests.
 pub(super) struct Step {
-    /// Its name, by which it can be chosen.
+    /// Its name, by which `--filter` selects it.
     pub(super) name: String,
     pub(super) stage: Stage,
     pub(super) extent: Extent,
-    /// Whether it runs by itself, after the others of its stage: load would break it, or it is the load.
+    /// Whether it runs alone, after the others of its stage: load would break it, or it is the load.
     pub(super) alone: bool,
     pub(super) work: Work,
 }
 
-/// What a step showed.
+/// The findings of a step.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Findings {
     /// Counts of tests.
     Counted(Tally),
-    /// What became of each scenario with each plan.
+    /// Results of each scenario by each plan.
     Scenarios(Scenarios),
 }
 
@@ -75,12 +76,12 @@ impl Findings {
     }
 }
 
-/// A step that was done.
+/// A completed step.
 pub(super) struct Done {
     pub(super) name: String,
     pub(super) stage: Stage,
     pub(super) time: Duration,
-    /// If the step broke, why, and the last of what it printed.
+    /// The findings; if the step broke, the last lines it printed and the error.
     pub(super) findings: Result<Findings, String>,
 }
 
@@ -91,7 +92,7 @@ impl Done {
             .map_or(Tally::FAILED, Findings::tally)
     }
 
-    /// Whether it proved something: a step without a test that passed is a failure.
+    /// Returns whether nothing failed and at least one test passed.
     pub(super) fn passed(&self) -> bool {
         matches!(
             self.tally(),
@@ -109,7 +110,7 @@ impl Done {
 }
 
 impl Step {
-    /// Does it in a process of its own, so that its lines can be told from those of others.
+    /// Performs the step in a process of its own, so that its lines can be distinguished from those of other steps.
     pub(super) fn perform(&self, options: &Options) -> Done {
         println!("=== {}", self.name);
         let start = Instant::now();
@@ -137,7 +138,7 @@ impl Step {
 struct Last(Mutex<VecDeque<String>>);
 
 impl Last {
-    /// How many are kept: as many as show why a step broke, and where a kernel did, by its registers and calls.
+    /// Number of lines kept: enough to show why a step broke, or the registers and call trace of a kernel that did.
     const LINES: usize = 40;
 
     fn push(&self, line: &str) {
@@ -154,13 +155,13 @@ impl Last {
     }
 }
 
-/// Runs the step's process, shows its lines, and reads what it found.
+/// Runs the step's process, prints its lines, and reads its findings.
 fn run(name: &str, options: &Options, last: &Last) -> Result<Findings> {
     let report = report(name)?;
     if report.exists() {
         fs::remove_file(&report)?;
     }
-    // By this link: another build may have put another file under the name since.
+    // By this link, since another build may have replaced the file of that name.
     let mut child = Command::new("/proc/self/exe")
         .arg("step")
         .arg(name)
@@ -184,7 +185,7 @@ fn run(name: &str, options: &Options, last: &Last) -> Result<Findings> {
     serde_json::from_str(&text).context("the findings of the step")
 }
 
-/// Prints each line with the name of the step.
+/// Prints each line, prefixed by the name of the step.
 fn show(name: &str, stream: impl Read, last: &Last) {
     for bytes in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&bytes);
@@ -200,13 +201,13 @@ fn report(name: &str) -> Result<PathBuf> {
     Ok(folder.join(format!("{}.json", name.replace([' ', '/'], "-"))))
 }
 
-/// Does a step in this process, and leaves what it found.
+/// Performs a step in this process, and writes its findings to `report`.
 ///
 /// # Errors
 ///
-/// There is no such step, or it broke.
+/// If there is no such step, or it broke.
 pub fn perform_here(name: &str, report: &Path, options: &Options) -> Result<()> {
-    // Whoever ends the tests ends all their steps.
+    // The steps end with the process that started them.
     set_pdeathsig(Signal::SIGTERM)?;
     let steps = steps::all();
     let step = steps.iter().find(|step| step.name == name);
@@ -231,7 +232,7 @@ pub(super) mod tests {
         }
     }
 
-    /// A step that found this.
+    /// A completed step with these findings; without any, one that broke.
     pub(in super::super) fn done(findings: Option<Findings>) -> Done {
         Done {
             name: "x".into(),
@@ -260,7 +261,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn findings_survive_the_way_between_processes() {
+    fn findings_pass_between_processes_as_json() {
         let text = serde_json::to_string(&Findings::Counted(Tally::PASSED)).unwrap();
         let findings: Findings = serde_json::from_str(&text).unwrap();
         assert_eq!(findings.tally(), Tally::PASSED);

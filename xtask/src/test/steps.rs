@@ -22,15 +22,15 @@ use crate::systemd;
 use crate::tally::{Scenarios, Tally};
 use crate::vm::{self, Scope, Selection};
 
-/// Closes of the load natively.
+/// Closes of the load scenarios on this host.
 const LOAD: &str = "100000";
-/// The same in full.
+/// The same with `--full`.
 const FULL_LOAD: &str = "1000000";
 
-/// How long each target is fuzzed in full, seconds.
+/// Time to fuzz each target with `--full`, seconds.
 const FUZZING: u32 = 600;
 
-/// All targets: `--all-targets` would leave out what is run by name.
+/// All targets: `--all-targets` would leave out the tests that only run by name.
 const TARGETS: [&str; 9] = [
     "--lib",
     "--bins",
@@ -43,10 +43,10 @@ const TARGETS: [&str; 9] = [
     "systemd",
 ];
 
-/// The plan that is tried first.
+/// The plan of the first scenarios.
 const FIRST: &str = "fentry";
 
-/// All steps, those first that take longest among those that run side by side.
+/// Returns all steps. Among those that run concurrently, the longest come first.
 pub(super) fn all() -> Vec<Step> {
     use Extent::{Everyday, Full, Usual};
     use Stage::{First, Form, Rest, Unit};
@@ -96,7 +96,7 @@ pub(super) fn all() -> Vec<Step> {
             ..checked("scale", Rest, Full, || lab(&["scale"]))
         },
         Step {
-            // It packs where the step "package" does.
+            // Writes to the same folder as the step "package".
             alone: true,
             ..checked("reproducible", Rest, Full, || {
                 package::make(Architecture::here())?;
@@ -113,14 +113,14 @@ pub(super) fn all() -> Vec<Step> {
     steps
 }
 
-/// A command of the laboratory.
+/// Runs a command of the laboratory.
 fn lab(args: &[&str]) -> Result<()> {
     run(cargo()
         .args(["run", "--quiet", "--package", "linger-lab", "--"])
         .args(args))
 }
 
-/// A step that finds something.
+/// A step whose work counts tests.
 fn counted(
     name: impl Into<String>,
     stage: Stage,
@@ -136,7 +136,7 @@ fn counted(
     }
 }
 
-/// A step that is itself the one thing to pass or fail.
+/// A step that counts as a single test.
 fn checked(
     name: &str,
     stage: Stage,
@@ -148,7 +148,7 @@ fn checked(
     })
 }
 
-/// The scenarios of a plan on a kernel of the table.
+/// The step that runs the scenarios by a plan on a kernel of the table.
 fn on_kernel(
     label: &'static str,
     plan: &'static str,
@@ -173,7 +173,7 @@ fn selection(options: &Options, proof: Proof) -> Selection {
         (false, Proof::All) => Scope::Standard,
         (false, Proof::Kernel | Proof::Refusal) => Scope::Kernel,
     };
-    // In full, another seed at every run, which is printed.
+    // A full run takes another seed each time, and prints it.
     let random = options.full.then(|| "random".to_owned());
     Selection {
         scope,
@@ -193,7 +193,7 @@ fn clippy() -> Result<()> {
         .args(["--", "-D", "warnings"]))
 }
 
-/// The programs are checked by the clippy that belongs to the compiler that builds them.
+/// Checks the BPF programs with the clippy of the compiler that builds them.
 fn clippy_bpf() -> Result<()> {
     anyhow::ensure!(
         setup::has_debian_rustc(),
@@ -206,7 +206,7 @@ fn clippy_bpf() -> Result<()> {
         .args(["--target-dir", "target/bpf-clippy"])
         .env("RUSTC", setup::DEBIAN_RUSTC)
         .env("RUSTC_BOOTSTRAP", "1")
-        // As build.rs of linger-ebpf: without 32-bit operations there is no register of theirs.
+        // As in linger-ebpf/build.rs: without 32-bit operations inline assembly cannot name their registers.
         .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-cpu=v3")
         .env("RUSTC_WORKSPACE_WRAPPER", tools().join("bpf-clippy-driver"))
         .env("CLIPPY_ARGS", "-Dwarnings"))
@@ -240,7 +240,7 @@ fn scenarios_here(options: &Options) -> Result<Findings> {
     let scenarios = fs::read_to_string(&summary)
         .map_err(Into::into)
         .and_then(|json| Scenarios::parse(&json));
-    // Failed pairs are findings; any other failure leaves none.
+    // Failed pairs are findings; any other failure is an error.
     if let Err(error) = result
         && !scenarios.as_ref().is_ok_and(|found| found.failed > 0)
     {
@@ -249,7 +249,7 @@ fn scenarios_here(options: &Options) -> Result<Findings> {
     scenarios.map(Findings::Scenarios)
 }
 
-/// Where lingerd does not work, it says so in one line and ends.
+/// Checks that lingerd refuses, in one line, to run on a kernel that is too old.
 fn refusal() -> Result<()> {
     const WORK: &str = "told=$(timeout 60 lingerd run 2>&1) && finish 1\n\
                         echo \"$told\"\n\
@@ -283,7 +283,8 @@ fn units(_: &Options) -> Result<Findings> {
     .map(Findings::Scenarios)
 }
 
-/// The package on the newest kernel on which all is run; in full, on each of those, and the one for arm64 on its newest.
+/// Tests the package on [`NEWEST`]; with `--full`, on every kernel that runs all scenarios, and the arm64 package on
+/// [`NEWEST_ARM64`].
 fn package_on_kernels(options: &Options) -> Result<Findings> {
     let chosen =
         |entry: &&Entry| entry.proof == Proof::All && (options.full || entry.label == NEWEST);

@@ -1,4 +1,4 @@
-//! What came of all steps, for people.
+//! The summary of all steps, for people.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::step::{Done, Findings};
 use crate::tally::{Scenarios, Tally};
 
-/// Prints what passed and what did not; whether all was done and passed.
+/// Prints the result of each step, and the totals; returns whether all steps that were done passed.
 pub(super) fn print(done: &[Done], not_begun: &[&str], time: Duration) -> bool {
     let names = done.iter().map(|step| step.name.as_str());
     let width = names.chain(not_begun.iter().copied()).map(str::len).max();
@@ -34,7 +34,7 @@ pub(super) fn print(done: &[Done], not_begun: &[&str], time: Duration) -> bool {
         }
     }
     let passed = done.iter().all(Done::passed);
-    // A step that ran no test has failed none.
+    // A step that ran no test failed without counting a failure.
     let total = total.with_exit(passed);
     println!("\n{total}");
     passed
@@ -79,7 +79,7 @@ pub fn describe(name: &str, scenarios: &Scenarios) {
     }
 }
 
-/// The scenarios with this result, by plan and reason: mostly all of a plan, for one reason.
+/// Groups the scenarios with this result by plan and reason: usually all of a plan share one reason.
 fn by_reason<'a>(
     scenarios: &'a Scenarios,
     result: &str,

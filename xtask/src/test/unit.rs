@@ -1,4 +1,4 @@
-//! Unit and integration tests: built together, then run some programs at a time.
+//! Unit and integration tests: built together, then run several executables at a time.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,13 +13,13 @@ use super::step::Findings;
 use crate::artifacts;
 use crate::tally::Tally;
 
-/// Programs run at a time: most of them wait more than they work.
+/// Number of executables run concurrently: most wait more than they work.
 const LANES: usize = 3;
 
-/// A program of tests that is run with none beside it: it is the load, and measures what that does.
+/// The test executable that runs alone: it generates load, and measures its effects.
 const ALONE: &str = "siege";
 
-/// A program of tests.
+/// A test executable.
 struct Program {
     name: String,
     executable: PathBuf,
@@ -27,7 +27,7 @@ struct Program {
     folder: PathBuf,
 }
 
-/// Builds all tests, and runs those that take neither a machine nor a core of their own.
+/// Builds all tests, and runs those that need neither a machine nor a core of their own.
 pub(super) fn run() -> Result<Findings> {
     let mut programs = programs(&artifacts::tests()?)?;
     programs.retain(|program| program.name != ALONE);
@@ -52,7 +52,7 @@ pub(super) fn run() -> Result<Findings> {
     Ok(Findings::Counted(tally))
 }
 
-/// Runs the siege.
+/// Runs the executable [`ALONE`].
 pub(super) fn run_siege() -> Result<Findings> {
     let programs = programs(&artifacts::tests()?)?;
     let siege = programs.iter().find(|program| program.name == ALONE);
@@ -60,7 +60,7 @@ pub(super) fn run_siege() -> Result<Findings> {
     siege.run().map(Findings::Counted)
 }
 
-/// The programs of tests in what cargo says that it made, largest first: they take longest, as a rule.
+/// Reads the test executables from cargo's messages, in their order.
 fn programs(messages: &[Value]) -> Result<Vec<Program>> {
     let mut programs = Vec::new();
     for message in messages {
@@ -84,7 +84,7 @@ fn programs(messages: &[Value]) -> Result<Vec<Program>> {
 }
 
 impl Program {
-    /// Runs it, then shows what it printed, in one piece.
+    /// Runs the executable, then prints its output in one piece.
     fn run(&self) -> Result<Tally> {
         counted(
             &self.name,
@@ -95,9 +95,9 @@ impl Program {
     }
 }
 
-/// Runs tests of cargo's harness, shows what they print, and adds up what they sum up.
+/// Runs tests of cargo's harness, prints their output, and adds up their counts.
 ///
-/// A test that is ignored did not run, and should have: it counts as failed.
+/// An ignored test counts as failed, since it should have run.
 fn counted(name: &str, tests: &mut Command) -> Result<Tally> {
     let output = tests
         .stdin(Stdio::null())
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_of_tests_are_told_from_others() {
+    fn test_executables_are_distinguished_from_others() {
         let message = |name: &str, test: bool, executable: Option<&str>| {
             serde_json::json!({
                 "reason": "compiler-artifact",

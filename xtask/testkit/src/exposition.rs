@@ -1,34 +1,34 @@
 //! The Prometheus text format, as far as the daemon writes it.
 
-/// One sample.
+/// A sample.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
-    /// The name of its metric.
+    /// Name of its metric.
     pub name: String,
-    /// Its labels in their order, escapes undone.
+    /// Its labels in their order, unescaped.
     pub labels: Vec<(String, String)>,
     /// Its value.
     pub value: f64,
-    /// The value as it is written.
+    /// The value as written.
     text: String,
 }
 
 impl Sample {
-    /// The value of a label; empty if it has none.
+    /// Returns the value of a label; empty if the label is missing.
     pub fn label(&self, name: &str) -> &str {
         self.get(name).unwrap_or_default()
     }
 }
 
 impl Sample {
-    /// The value of a label, if it has it.
+    /// Returns the value of a label.
     pub fn get(&self, name: &str) -> Option<&str> {
         let mut labels = self.labels.iter();
         let found = labels.find(|(label, _)| label == name);
         found.map(|(_, value)| value.as_str())
     }
 
-    /// Its value, if that is a whole number: exactly, however large.
+    /// Returns the exact value if it is a whole number, however large.
     pub fn whole(&self) -> Option<u64> {
         self.text.parse().ok()
     }
@@ -37,7 +37,7 @@ impl Sample {
 /// All samples of one scrape.
 #[derive(Clone, Debug, Default)]
 pub struct Scrape(
-    /// In the order of the exposition.
+    /// The samples in the order of the exposition.
     pub Vec<Sample>,
 );
 
@@ -46,9 +46,9 @@ impl Scrape {
     ///
     /// # Errors
     ///
-    /// A line is no sample: which one.
+    /// If a line is not a sample; the error has the line.
     pub fn parse(text: &str) -> Result<Self, String> {
-        // Not lines(), which would take a carriage return for the end of a line.
+        // Not lines(), which would strip a carriage return.
         text.split('\n')
             .filter(|line| !line.is_empty() && !line.starts_with('#'))
             .map(|line| sample(line).ok_or_else(|| format!("not a sample: {line}")))
@@ -56,19 +56,19 @@ impl Scrape {
             .map(Self)
     }
 
-    /// The value of a metric that has no labels.
+    /// Returns the value of a metric without labels.
     pub fn value(&self, name: &str) -> Option<f64> {
         let mut samples = self.of(name).filter(|sample| sample.labels.is_empty());
         samples.next().map(|sample| sample.value)
     }
 
-    /// The samples of a metric.
+    /// Returns the samples of a metric.
     pub fn of(&self, name: &str) -> impl Iterator<Item = &Sample> {
         self.0.iter().filter(move |sample| sample.name == name)
     }
 }
 
-/// The sample in a line; none if it is broken.
+/// Parses a line; returns `None` if it is malformed.
 pub fn sample(line: &str) -> Option<Sample> {
     let (name, mut rest) = line.split_at(line.find(['{', ' '])?);
     let mut labels = Vec::new();
@@ -97,7 +97,7 @@ pub fn sample(line: &str) -> Option<Sample> {
     })
 }
 
-/// The text up to the closing quote, escapes undone, and what follows.
+/// Returns the unescaped text up to the closing quote, and the rest after it.
 fn unquote(quoted: &str) -> Option<(String, &str)> {
     let mut text = String::new();
     let mut chars = quoted.char_indices();
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_sample_is_told() {
+    fn the_error_has_the_line_that_is_not_a_sample() {
         for line in ["a", "a{b=\"c} 1", "a{B=\"c\"} 1", "a{b=\"\\x\"} 1", "a x"] {
             let error = Scrape::parse(line).unwrap_err();
             assert!(error.contains(line), "{error}");

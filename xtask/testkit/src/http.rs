@@ -1,4 +1,4 @@
-//! Asking over HTTP, by a client that closes first.
+//! An HTTP client that closes its connections first.
 
 use std::io::{BufRead, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -6,39 +6,39 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-/// How long an answer may take.
+/// Time limit of an answer.
 const ANSWER: Duration = Duration::from_secs(180);
 
-/// The status and the body that `path` is answered with.
+/// Gets `path`; returns the status and the body.
 ///
-/// The connection is closed here first, when all has come: so the daemon's close leaves nothing behind.
+/// Closes the connection first, after receiving the whole answer, so that the daemon's close leaves no orphan.
 ///
 /// # Errors
 ///
-/// There is no answer in time, or none in HTTP.
+/// If there is no answer in time, or it is not HTTP.
 pub fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
     ask(&mut connect(address)?, address, "GET", path)
 }
 
-/// The body of what `path` is answered with, which must be with 200.
+/// Gets `path`; returns the body.
 ///
 /// # Errors
 ///
-/// As of [`get`], or another status.
+/// Those of [`get`], or if the status is not 200.
 pub fn body(address: SocketAddr, path: &str) -> Result<String> {
     good(address, "GET", path)
 }
 
-/// The same, of something to be done.
+/// Posts to `path`; returns the body.
 ///
 /// # Errors
 ///
-/// As of [`body`].
+/// Those of [`body`].
 pub fn post(address: SocketAddr, path: &str) -> Result<String> {
     good(address, "POST", path)
 }
 
-/// Asks the same again and again on one connection: what is being attached meanwhile sees no close of it.
+/// Repeats a request on one connection, so that programs being attached in the meantime see no close of it.
 pub struct Poll {
     address: SocketAddr,
     path: String,
@@ -46,7 +46,7 @@ pub struct Poll {
 }
 
 impl Poll {
-    /// Asks for this path there.
+    /// Polls this path at this address.
     #[must_use]
     pub fn new(address: SocketAddr, path: &str) -> Self {
         Self {
@@ -56,7 +56,7 @@ impl Poll {
         }
     }
 
-    /// Whether it is answered with 200 now.
+    /// Sends the request; returns whether the status is 200.
     pub fn is_ready(&mut self) -> bool {
         let status = self.status();
         if status.is_err() {
@@ -118,7 +118,7 @@ fn ask(
     Ok((status, String::from_utf8(body)?))
 }
 
-/// A line, without its end.
+/// Reads a line, without CR LF.
 fn line(stream: &mut impl BufRead) -> Result<String> {
     let mut line = String::new();
     stream.read_line(&mut line)?;
@@ -132,7 +132,7 @@ fn exactly(stream: &mut impl BufRead, length: usize) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The body that comes in chunks, down to the last.
+/// Reads a chunked body, including its last chunk.
 fn chunks(stream: &mut impl BufRead) -> Result<Vec<u8>> {
     let mut body = Vec::new();
     loop {

@@ -1,9 +1,9 @@
-//! What tests and measurements share: asking over HTTP, reading an exposition, running servers and a Prometheus.
+//! Helpers shared by tests and measurements: an HTTP client, a parser of expositions, servers, and Prometheus.
 
 #![forbid(unsafe_code)]
 #![expect(
     clippy::must_use_candidate,
-    reason = "tests call it, which use what they ask for"
+    reason = "only tests and measurements call it, and they use the values"
 )]
 
 pub mod exposition;

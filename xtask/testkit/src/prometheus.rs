@@ -1,4 +1,4 @@
-//! A Prometheus: its command, and what it answers.
+//! The command of a Prometheus, and queries to its API.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -11,15 +11,15 @@ use serde_json::Value;
 use crate::http;
 use crate::tools::tool;
 
-/// The command of one with these settings, which listens there and keeps all in a folder.
+/// Returns the command of a Prometheus with these settings that listens at `address` and keeps its data in `folder`.
 ///
 /// # Errors
 ///
-/// The folder cannot be written to.
+/// If the folder cannot be written to.
 pub fn command(folder: &Path, settings: &Value, address: SocketAddr) -> Result<Command> {
     fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     let file = folder.join("prometheus.yml");
-    // What is JSON is YAML.
+    // JSON is valid YAML.
     fs::write(&file, format!("{settings:#}\n"))?;
     let data = folder.join("data");
     let mut command = Command::new(tool("prometheus"));
@@ -31,11 +31,11 @@ pub fn command(folder: &Path, settings: &Value, address: SocketAddr) -> Result<C
     Ok(command)
 }
 
-/// What its API answers this path with parameters, `query` for instance: the data.
+/// Gets a path of its API with parameters, for instance `query`; returns the data of the answer.
 ///
 /// # Errors
 ///
-/// It does not answer, or with an error, which is told.
+/// If it does not answer, or answers with an error.
 pub fn ask(address: SocketAddr, path: &str, parameters: &[(&str, &str)]) -> Result<Value> {
     let parameters: Vec<_> = parameters
         .iter()
@@ -45,11 +45,11 @@ pub fn ask(address: SocketAddr, path: &str, parameters: &[(&str, &str)]) -> Resu
     data(&body)
 }
 
-/// The data in an answer of its API.
+/// Returns the data in an answer of its API.
 ///
 /// # Errors
 ///
-/// It is an error.
+/// If the answer is an error.
 pub fn data(answer: &str) -> Result<Value> {
     let mut parsed: Value =
         serde_json::from_str(answer).with_context(|| format!("prometheus answers {answer}"))?;
@@ -59,7 +59,7 @@ pub fn data(answer: &str) -> Result<Value> {
     }
 }
 
-/// A value as it stands in the query of an address.
+/// Percent-encodes a value for the query of a URL.
 fn encoded(value: &str) -> String {
     let encode = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_told() {
+    fn an_error_is_reported() {
         assert_eq!(data(r#"{"status":"success","data":1}"#).unwrap(), 1);
         let error = data(r#"{"status":"error","error":"no"}"#).unwrap_err();
         assert!(error.to_string().contains("no"));

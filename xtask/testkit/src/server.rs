@@ -1,4 +1,4 @@
-//! Programs that serve for as long as something lasts.
+//! Server processes that are ended when dropped.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command};
@@ -11,37 +11,37 @@ use nix::unistd::Pid;
 
 use crate::http::Poll;
 
-/// How long a start may take.
+/// Time limit of a start.
 pub const START: Duration = Duration::from_secs(180);
-/// How long an end may take before it is forced.
+/// Time after SIGTERM until SIGKILL.
 const END: Duration = Duration::from_secs(10);
-/// How often a start is tried.
+/// Number of attempts to start.
 const TRIES: u32 = 3;
-/// Pause between two looks at what goes on.
+/// Interval of polling.
 pub const PAUSE: Duration = Duration::from_millis(200);
 
-/// A program that is to run until all ends.
+/// A server process, ended when dropped.
 pub struct Server {
     name: &'static str,
     process: Child,
 }
 
 impl Server {
-    /// Starts it.
+    /// Starts the process.
     ///
     /// # Errors
     ///
-    /// There is no such program.
+    /// If there is no such program.
     pub fn start(name: &'static str, command: &mut Command) -> Result<Self> {
         let process = command.spawn().with_context(|| format!("start {name}"))?;
         Ok(Self { name, process })
     }
 
-    /// Starts it at an address on loopback that it is given, and waits until it answers this path there.
+    /// Starts a server at a free address on loopback, passed to `command`, and waits until it answers the path `ready`.
     ///
     /// # Errors
     ///
-    /// It does not start, or ends or does not answer in time.
+    /// If it does not start, ends, or does not answer in time.
     pub fn start_somewhere(
         name: &'static str,
         command: impl Fn(SocketAddr) -> Result<Command>,
@@ -50,7 +50,7 @@ impl Server {
         for _ in 0..TRIES {
             let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
             let mut server = Self::start(name, &mut command(address)?)?;
-            // Another program may be given the same port meanwhile: then it ends.
+            // It ends if another program has taken the port in the meantime.
             if server.wait_until_ready(address, ready)? {
                 return Ok((server, address));
             }
@@ -58,11 +58,11 @@ impl Server {
         bail!("{name} ends before it is ready")
     }
 
-    /// Sees that it still runs.
+    /// Checks that the process is still running.
     ///
     /// # Errors
     ///
-    /// It has ended.
+    /// If it has ended.
     pub fn check(&mut self) -> Result<()> {
         match self.process.try_wait()? {
             Some(status) => bail!("{} ended: {status}", self.name),
@@ -70,7 +70,7 @@ impl Server {
         }
     }
 
-    /// Waits until it answers this path; not if it ends.
+    /// Waits until it answers this path; returns false if it ends.
     fn wait_until_ready(&mut self, address: SocketAddr, path: &str) -> Result<bool> {
         let start = Instant::now();
         let mut readiness = Poll::new(address, path);
@@ -91,10 +91,10 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let id = i32::try_from(self.process.id()).map(Pid::from_raw);
-        // Whoever has ended by itself cannot be asked to.
-        let asked = id.is_ok_and(|id| kill(id, Signal::SIGTERM).is_ok());
+        // Fails if the process has ended by itself.
+        let signalled = id.is_ok_and(|id| kill(id, Signal::SIGTERM).is_ok());
         let start = Instant::now();
-        while asked && start.elapsed() < END && matches!(self.process.try_wait(), Ok(None)) {
+        while signalled && start.elapsed() < END && matches!(self.process.try_wait(), Ok(None)) {
             thread::sleep(PAUSE);
         }
         let _ = self.process.kill();

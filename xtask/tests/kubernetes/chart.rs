@@ -1,5 +1,5 @@
-//! The Helm chart: what it renders to is written down, so that it is compared with the kustomization where there
-//! is no Helm as well.
+//! Checks the Helm chart. The rendered objects are in a file, so that they can be compared with the kustomization even
+//! where Helm is not installed.
 
 use std::fs;
 use std::path::Path;
@@ -10,14 +10,14 @@ use serde_json::Value;
 use crate::kustomize::{self, parse, read};
 use crate::{folder, of_kind, schema};
 
-/// What makes the objects of `overlays/monitored`.
+/// The values that render to the objects of `overlays/monitored`.
 const MONITORED: &[&str] = &[
     "--set=image.repository=registry.example.com/lingerd",
     "--set=podMonitor.enabled=true",
     "--set=networkPolicy.enabled=true",
 ];
 
-/// What Helm renders, or why it does not; none where there is no Helm.
+/// Returns the text that Helm renders, or its error; `None` if Helm is not installed.
 fn helm(values: &[&str]) -> Option<Result<String, String>> {
     let output = Command::new("helm")
         .args(["template", "lingerd", "--namespace=linger"])
@@ -46,13 +46,13 @@ fn chart_renders_to_the_objects_of_kustomize() {
     let daemon_set = rendered
         .iter_mut()
         .find(|object| object["kind"] == "DaemonSet");
-    // Kustomize has the digest in the name of the ConfigMap.
+    // Kustomize puts the digest into the name of the ConfigMap.
     let pod = &mut daemon_set.unwrap()["spec"]["template"]["metadata"];
     assert!(pod["annotations"]["checksum/config"].is_string());
     pod.as_object_mut().unwrap().remove("annotations");
 
     let mut expected = kustomize::build(&folder("overlays/monitored"));
-    // Helm's user makes it.
+    // The user of Helm creates the namespace.
     expected.retain(|object| object["kind"] != "Namespace");
     assert_eq!(rendered.len(), expected.len());
     for object in &expected {
@@ -70,7 +70,7 @@ fn chart_has_the_version_of_the_daemon() {
 }
 
 #[test]
-fn helm_renders_what_is_written_down() {
+fn helm_renders_the_recorded_objects() {
     let Some(rendered) = helm(MONITORED) else {
         return;
     };

@@ -1,5 +1,5 @@
-//! What kustomize makes of a folder, as far as the manifests use it: resources, components, generated
-//! `ConfigMap`s, and patches of single places.
+//! An implementation of kustomize, as far as the manifests use it: resources, components, generated `ConfigMap`s, and
+//! patches of single fields.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-/// What a kustomization may have here; anything else is a mistake, or is to be done below.
+/// The supported keys of a kustomization; any other is a mistake, or yet to be implemented below.
 const KEYS: &[&str] = &[
     "apiVersion",
     "kind",
@@ -19,7 +19,7 @@ const KEYS: &[&str] = &[
     "images",
 ];
 
-/// All objects of a kustomization.
+/// Returns all objects of a kustomization.
 pub(crate) fn build(folder: &Path) -> Vec<Value> {
     let mut objects = Vec::new();
     accumulate(folder, &mut objects);
@@ -60,7 +60,7 @@ fn accumulate(folder: &Path, objects: &mut Vec<Value>) {
     }
 }
 
-/// The only document in a file.
+/// Reads the only document in a file.
 pub(crate) fn read(path: &Path) -> Value {
     let text =
         fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -71,7 +71,7 @@ pub(crate) fn parse(text: &str) -> Value {
     serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// The entries of a list; none if it is not there.
+/// Returns the entries of a list; empty if the key is missing.
 pub(crate) fn list(value: &Value, key: &str) -> Vec<Value> {
     value[key].as_array().cloned().unwrap_or_default()
 }
@@ -90,7 +90,7 @@ fn config_map(folder: &Path, generator: &Value) -> Value {
     })
 }
 
-/// Applies a patch to the only object that it is for.
+/// Applies a patch to its only target.
 fn apply(patch: &Value, objects: &mut [Value]) {
     let target = &patch["target"];
     let mut targets = objects.iter_mut().filter(|object| {
@@ -120,7 +120,7 @@ fn rename(image: &Value, objects: &mut [Value]) {
     }
 }
 
-/// What kustomize itself makes of it; none where there is none that knows components.
+/// Returns the objects that kubectl's kustomize makes; `None` without a kubectl that supports components.
 pub(crate) fn by_kubectl(folder: &Path) -> Option<Vec<Value>> {
     let output = Command::new("kubectl")
         .arg("kustomize")
@@ -138,7 +138,7 @@ pub(crate) fn by_kubectl(folder: &Path) -> Option<Vec<Value>> {
     Some(objects)
 }
 
-/// Names the generated `ConfigMap` as it is called before its hash is appended.
+/// Removes the hash that kustomize appends to the name of the generated `ConfigMap`.
 fn remove_hash(objects: &mut [Value]) {
     let is_generated = |object: &&Value| object["kind"] == "ConfigMap";
     let config = objects.iter().find(is_generated).unwrap();

@@ -1,4 +1,4 @@
-//! The manifests for Kubernetes, by the published schemas, and by what lingerd needs and no more.
+//! Checks the manifests for Kubernetes: they follow the published schemas, and grant what lingerd needs and no more.
 
 mod chart;
 mod kustomize;
@@ -30,14 +30,14 @@ fn components() -> Vec<String> {
     names
 }
 
-/// The base with one component, with each, and the example: what `use_of` sees, it sees of all.
+/// Calls `use_of` with the objects of the base with each component, of the base alone, and of the example.
 fn each(use_of: impl Fn(&str, &[Value], &Path)) {
     let kept = tempfile::tempdir().unwrap();
     let scratch = kept.path().canonicalize().unwrap();
     for name in components() {
         let path = scratch.join(&name);
         fs::create_dir(&path).unwrap();
-        // Kustomize takes relative paths only.
+        // Kustomize accepts relative paths only.
         let up = "../".repeat(path.components().count() - 1);
         let here = format!("{up}{}", folder("").strip_prefix("/").unwrap().display());
         let text = format!(
@@ -77,7 +77,7 @@ fn everything_is_valid_by_the_published_schemas() {
 }
 
 #[test]
-fn what_is_not_in_the_schema_is_found() {
+fn a_field_that_is_not_in_the_schema_is_found() {
     let mut objects = kustomize::build(&folder("overlays/monitored"));
     for (kind, place, field) in [
         (
@@ -118,7 +118,7 @@ fn what_is_not_in_the_schema_is_found() {
     assert!(schema::validate(daemon_set).is_err());
 }
 
-/// Where there is a kubectl; the other tests see what [`kustomize::build`] makes.
+/// Runs only where kubectl is installed; the other tests use the result of [`kustomize::build`].
 #[test]
 fn kustomize_makes_the_same_of_it() {
     let sorted = |objects: &[Value]| {
@@ -160,7 +160,7 @@ fn the_pod_has_the_capabilities_that_attaching_takes_and_nothing_else() {
 }
 
 #[test]
-fn of_the_host_the_base_has_its_cgroups_to_be_read() {
+fn the_base_mounts_only_the_cgroups_of_the_host_and_read_only() {
     let of_host = |objects: &[Value]| -> Vec<(String, bool)> {
         let volumes = list(&pod(objects)["spec"], "volumes");
         let mounts = list(container(objects), "volumeMounts");
@@ -201,7 +201,7 @@ fn every_volume_is_mounted_and_every_mount_is_a_volume() {
 }
 
 #[test]
-fn selectors_and_ports_are_those_of_the_pod() {
+fn selectors_and_ports_match_the_pod() {
     each(|name, objects, _| {
         let selects = |selector: &Value| {
             let wanted = selector["matchLabels"].as_object().unwrap();
