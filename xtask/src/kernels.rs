@@ -40,9 +40,9 @@ pub const PLANS: [&str; 3] = ["fentry", "kprobe", "tracepoint"];
 /// The scenarios to run on a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// All.
+    /// All scenarios.
     All,
-    /// Those that depend on the kernel.
+    /// The scenarios that depend on the kernel.
     Kernel,
     /// None: lingerd refuses to run there.
     Refusal,

@@ -49,8 +49,8 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// The same machine with this number of CPUs and a clock that counts instructions: every instruction takes one
-    /// nanosecond, on any CPU, and neither load on the host nor waiting takes time.
+    /// The same machine with this number of CPUs and a clock that counts instructions: a nanosecond is an instruction,
+    /// on any CPU, and neither load on the host nor waiting adds any.
     pub fn counting_instructions(self, cpus: u32) -> Self {
         Self {
             cpus,

@@ -1,4 +1,4 @@
-//! What the daemon costs, measured with the daemon itself, and beside what else there is.
+//! The cost of the daemon, measured on the daemon itself and in comparison with other tools.
 
 mod bpftool;
 mod closes;
@@ -102,32 +102,31 @@ impl Options {
     }
 }
 
-/// How much to measure.
+/// The extent of the measurements.
 #[derive(Clone, Copy, Debug)]
 struct Extent {
-    /// Rounds of all ways to be watched.
+    /// Rounds of closes, with all ways to be watched.
     rounds: u32,
-    /// Rounds where there are fewer ways.
+    /// Rounds of the parts with fewer ways.
     few_rounds: u32,
-    /// Time of each kind of churn in each of them.
+    /// Time of each kind of churn in each round.
     churn: Duration,
-    /// Time of the load at an even pace, without scrapes and with them.
+    /// Time of the load at an even pace, once without scrapes and once with them.
     load: Duration,
-    /// How often the daemon is scraped meanwhile.
+    /// Interval of the scrapes during the load.
     scrape_interval: Duration,
-    /// Groups in the ledger.
+    /// Numbers of groups in the ledger.
     groups: &'static [u32],
-    /// Groups in the ledger where each does all that comes without a wait.
+    /// Number of groups in the ledger where each group has every outcome that needs no wait.
     full_groups: u32,
-    /// Scrapes of each ledger, in plain text and compressed.
+    /// Scrapes of each ledger, as plain text and again compressed.
     scrapes: u32,
     /// Starts of the daemon.
     starts: u32,
 }
 
 impl Extent {
-    /// Enough for a median that means something: many rounds and short, because what else a machine
-    /// does comes and goes.
+    /// Enough for a meaningful median: many short rounds, since other load on the machine comes and goes.
     const FULL: Self = Self {
         rounds: 30,
         few_rounds: 20,
@@ -152,7 +151,7 @@ impl Extent {
     };
 }
 
-/// Measures, prints a page of Markdown, and writes it and all figures to files.
+/// Measures, prints a page of Markdown, and writes the page and all figures to files.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let lingerd = artifacts::lingerd(Architecture::here())?;
     let floor = artifacts::floor()?;
@@ -198,7 +197,7 @@ fn finish(report: &Report, json: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The plans that attach on this kernel, best first; at least one.
+/// Returns the plans that attach on this kernel, best first. Fails if there is none.
 fn plans(lingerd: &Path) -> Result<Vec<String>> {
     let found: Value = serde_json::from_str(&output(command(lingerd).args(["check", "--json"]))?)?;
     let plans: Vec<_> = found["plans"]

@@ -1,4 +1,4 @@
-//! The pictures of the cookbook: its cases are run, lingerd counts, and what it counted is drawn.
+//! The pictures of the cookbook: runs its cases under lingerd, and draws the counts.
 
 mod chart;
 mod film;
@@ -18,16 +18,16 @@ use crate::cookbook::film::{Films, Series, What};
 
 /// A picture of a recipe.
 struct Picture {
-    /// Its file in docs/cookbook, without the ending.
+    /// Name of its file in docs/cookbook, without the extension.
     file: &'static str,
-    /// What its columns are high by.
+    /// Unit of the columns' height.
     unit: &'static str,
-    /// The cases that are shown together.
+    /// The cases shown together.
     cases: &'static [&'static str],
     what: What,
-    /// The labels that tell colours apart.
+    /// The labels distinguished by colour.
     colours: &'static [&'static str],
-    /// Whether every unit has a panel of its own.
+    /// Whether each unit has a panel of its own.
     panels: bool,
 }
 
@@ -126,7 +126,7 @@ pub(crate) struct Options {
     into: PathBuf,
 }
 
-/// Runs the cases slowly, and draws what was counted.
+/// Runs the cases slowly, or reads an earlier film, and draws the counts.
 pub(crate) fn draw(options: Options) -> Result<()> {
     let file = options.film.map_or_else(film, Ok)?;
     let films = Films::parse(&fs::read_to_string(&file)?)?;
@@ -144,7 +144,7 @@ pub(crate) fn draw(options: Options) -> Result<()> {
     Ok(())
 }
 
-/// Films the cases; returns the file that has the film.
+/// Films the cases; returns the file of the film.
 fn film() -> Result<PathBuf> {
     setup::ensure(Purpose::Test)?;
     setup::mount_tracefs()?;
@@ -158,7 +158,7 @@ fn film() -> Result<PathBuf> {
     Ok(file)
 }
 
-/// The value of a label, as the legend has it.
+/// Returns the value of a label as the legend shows it.
 fn in_words<'a>(label: &str, value: &'a str) -> &'a str {
     match (label, value) {
         ("waited", "true") => "waited",

@@ -1,5 +1,5 @@
-//! The dashboards for Grafana: made from the few words of each panel that differ, so that what all
-//! have in common is said once.
+//! Generates the dashboards for Grafana. The source of a panel has only what differs, so that what panels share is
+//! defined once.
 
 mod fleet;
 mod host_overview;
@@ -24,7 +24,7 @@ pub(crate) struct Options {
     check: bool,
 }
 
-/// Writes all dashboards, or finds out whether they are up to date.
+/// Writes all dashboards or, with `--check`, fails if they are out of date.
 pub(crate) fn make(options: &Options) -> Result<()> {
     for dashboard in all() {
         let (file, text) = (file(&dashboard), text(&dashboard)?);

@@ -1,4 +1,4 @@
-//! What is measured and drawn, apart from what every change passes: bench, gate, scale, cookbook, dashboards, stack.
+//! The laboratory: measurements and drawings outside the usual tests: bench, gate, scale, cookbook, dashboards, stack.
 
 mod bench;
 mod churn;
@@ -72,7 +72,7 @@ fn main() -> ExitCode {
     shell::exit_code(perform(Cli::parse().command))
 }
 
-/// Whether all was well.
+/// Performs the task; returns whether it succeeded.
 fn perform(task: Task) -> Result<bool> {
     match task {
         Task::Stack(options) => {

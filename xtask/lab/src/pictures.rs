@@ -1,4 +1,4 @@
-//! A picture of each dashboard, drawn of what a real Prometheus answers its queries.
+//! A picture of each dashboard, drawn from a real Prometheus's answers to its queries.
 
 mod answers;
 mod draw;
@@ -25,7 +25,7 @@ pub(crate) struct Options {
     again: bool,
 }
 
-/// Asks what the dashboards ask, and draws them.
+/// Runs the queries of the dashboards, and draws the dashboards.
 pub(crate) fn make(options: &Options) -> Result<()> {
     let dashboards = dashboards()?;
     let kept = root().join("target/pictures.json");
@@ -45,7 +45,7 @@ pub(crate) fn make(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// All dashboards, by the names of their files.
+/// Reads all dashboards; returns each with the stem of its file name.
 fn dashboards() -> Result<Vec<(String, Value)>> {
     let files = fs::read_dir(root().join("dashboards"))?;
     let mut files = files
@@ -61,12 +61,12 @@ fn dashboards() -> Result<Vec<(String, Value)>> {
     files.into_iter().map(read).collect()
 }
 
-/// The list that stands here, or nothing.
+/// Returns the elements of an array; none if the value is not an array.
 fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// The text that stands here, or nothing.
+/// Returns the text of a string; empty if the value is not a string.
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! What many hosts come to: a simulated fleet, a real Prometheus with the rules, and the dashboards' queries.
+//! The cost of many hosts: a simulated fleet, a real Prometheus with the rules, and the dashboards' queries.
 
 mod catalogue;
 mod fleet;
@@ -31,10 +31,10 @@ use self::fleet::Fleet;
 use self::prometheus::Prometheus;
 use self::template::Family;
 
-/// How long an exercise may take to come about, kind by kind.
+/// Time limit for `lingerd exercise`, repeated until everything in [`NEEDED`] was counted.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What a lingerd must have counted to be a pattern.
+/// Labels of the counts that a real lingerd must have before its metrics serve as the pattern of a host.
 const NEEDED: [&str; 4] = [
     "outcome=\"linger_timeout\"",
     "outcome=\"connect_aborted\"",
@@ -75,7 +75,7 @@ fn parse_count(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Simulates, measures, and prints tables.
+/// Simulates fleets, measures, and prints tables.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let served = exercised(&artifacts::lingerd(Architecture::here())?)?;
     let file = root().join("target/scale.json");
@@ -94,7 +94,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             seconds(options.time),
         )?;
         cases.push(case);
-        // What comes next may take long, and be ended.
+        // After each fleet, since a later one may take long and be interrupted.
         fs::write(&file, serde_json::to_string_pretty(&cases)?)?;
     }
     println!(
@@ -112,7 +112,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Simulates so many hosts from now on; as targets of a Prometheus.
+/// Starts to simulate this number of hosts; returns them as scrape targets for Prometheus.
 pub(crate) fn simulate(hosts: usize, groups: usize) -> Result<Vec<Value>> {
     let served = exercised(&artifacts::lingerd(Architecture::here())?)?;
     let fleet = Fleet::new(pattern(&served)?, hosts, groups);
@@ -124,7 +124,7 @@ fn pattern(served: &str) -> Result<Vec<Family>> {
     template::parse(served).context("what lingerd serves is not understood")
 }
 
-/// What a real lingerd serves once closes of many kinds were made.
+/// Returns the metrics of a real lingerd that has counted closes of many kinds.
 fn exercised(lingerd: &Path) -> Result<String> {
     let run = |address: SocketAddr| {
         let mut command = command(lingerd);
@@ -135,7 +135,7 @@ fn exercised(lingerd: &Path) -> Result<String> {
     let (mut server, address) = Server::start_somewhere("lingerd", run, "/readyz")?;
     let start = Instant::now();
     loop {
-        // A kind that does not come about this time may the next.
+        // A kind that fails this time may succeed the next.
         let _ = run_unseen(command(lingerd).arg("exercise").stdout(Stdio::null()));
         let text = http::body(address, "/metrics")?;
         let has = |needed: &str| {

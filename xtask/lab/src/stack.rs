@@ -1,5 +1,5 @@
-//! A lingerd, and a Prometheus that scrapes it and evaluates the rules: to see them at work without
-//! installing anything.
+//! A lingerd, and a Prometheus that scrapes it and evaluates the rules, to be seen at work without installing
+//! anything.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -52,7 +52,7 @@ Examples:
 In Grafana, add a data source of type Prometheus with the address that is printed, and import dashboards/*.json:
 dashboards/README.md says how. What Prometheus has recorded is kept in target/stack from run to run.";
 
-/// Starts everything, says where it is, and ends it at Ctrl-C.
+/// Starts everything, prints the addresses, and ends everything at Ctrl-C.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let lingerd = artifacts::lingerd(Architecture::here())?;
     let mut servers = Vec::new();
@@ -68,7 +68,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "prometheus",
         &mut prometheus_command(options)?,
     )?);
-    // From now on the signals that end this are read, so that nothing is left running.
+    // From here on SIGINT and SIGTERM are read, so that the servers are ended too.
     let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
     signals.thread_block()?;
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
@@ -92,7 +92,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             thread::sleep(PAUSE);
         }
     }
-    say(options);
+    print_addresses(options);
     let mut closes = Closes::of(&lingerd);
     while !asked_to_end()? {
         servers.iter_mut().try_for_each(Server::check)?;
@@ -105,7 +105,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// A Prometheus with the settings and rules of the stack.
+/// Returns the command of a Prometheus with the settings and rules of the stack.
 fn prometheus_command(options: &Options) -> Result<Command> {
     let interval = format!("{}s", options.interval);
     let settings = json!({
@@ -119,14 +119,14 @@ fn prometheus_command(options: &Options) -> Result<Command> {
     prometheus::command(&root().join("target/stack"), &settings, options.prometheus)
 }
 
-/// Where everything is.
-fn say(options: &Options) {
+/// Prints the addresses.
+fn print_addresses(options: &Options) {
     let (lingerd, prometheus) = (options.listen, options.prometheus);
     let row = |what: &str, link: String| println!("  {what:<12}{link}");
     println!("\nAll is up; Ctrl-C ends it.\n");
     row("lingerd", format!("http://{lingerd}/"));
     row("metrics", format!("http://{lingerd}/metrics"));
-    // Debian's package has its pages in files, which are not in the one program that is taken out of it.
+    // Debian's Prometheus reads its web pages from files, which are there only if the package is installed.
     if Path::new("/usr/share/prometheus/web").is_dir() {
         row(
             "graphs",
@@ -179,7 +179,7 @@ impl<'a> Closes<'a> {
         }
     }
 
-    /// Begins a round if it is time, and the one before has ended.
+    /// Begins a round if it is due and the previous one has ended.
     fn go_on(&mut self) -> Result<()> {
         if let Some(round) = &mut self.round
             && round.try_wait()?.is_none()

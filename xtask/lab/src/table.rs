@@ -1,6 +1,6 @@
-//! Tables in Markdown, and what stands in their cells.
+//! Tables in Markdown, and the statistics in their cells.
 
-/// A table in Markdown. The first column is text, the others are numbers.
+/// Formats a table in Markdown. The first column is text, the others are numbers.
 pub(crate) fn markdown(head: &[impl AsRef<str>], rows: &[Vec<String>]) -> String {
     let head: Vec<String> = head.iter().map(|cell| cell.as_ref().to_owned()).collect();
     let lines = || [&head].into_iter().chain(rows);
@@ -32,7 +32,7 @@ fn markdown_line(line: &[String], widths: &[usize]) -> String {
     format!("|{}\n", cells.collect::<String>())
 }
 
-/// The median, and between what the middle half of the values lies; nothing of no values.
+/// Formats the median and, in brackets, the range of the middle half of the values; empty without values.
 pub(crate) fn cell(values: &[f64], decimals: usize) -> String {
     let [median, lower, upper] = spread(values);
     match values {
@@ -42,7 +42,7 @@ pub(crate) fn cell(values: &[f64], decimals: usize) -> String {
     }
 }
 
-/// The median of values, nothing of none.
+/// Formats the median of values; empty without values.
 pub(crate) fn median(values: &[f64], decimals: usize) -> String {
     match values {
         [] => String::new(),
@@ -50,7 +50,8 @@ pub(crate) fn median(values: &[f64], decimals: usize) -> String {
     }
 }
 
-/// The median, and the quarters; of an even number of values the upper of two.
+/// Returns the median, and the bounds of the middle half. Of an even number of values, the median is the upper of the
+/// two in the middle. NaN without values.
 pub(crate) fn spread(values: &[f64]) -> [f64; 3] {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_tells_the_spread_where_there_is_one() {
+    fn a_cell_shows_the_spread_of_several_values() {
         assert_eq!(cell(&[], 1), "");
         assert_eq!(cell(&[2.0], 1), "2.0");
         assert_eq!(cell(&[3.0, 1.0, 2.0, 5.0, 4.0], 0), "3 (2 to 4)");

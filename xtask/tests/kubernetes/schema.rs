@@ -29,7 +29,8 @@ const SCHEMAS: [(&str, &str, &str); 6] = [
     ),
 ];
 
-/// Checks an object against the schema of its kind; the error names each field that is missing, of a wrong type, or unknown.
+/// Checks an object against the schema of its kind. The error names each field that is missing, unknown or of a wrong
+/// type.
 pub(crate) fn validate(object: &Value) -> Result<(), String> {
     let (version, kind) = (&object["apiVersion"], &object["kind"]);
     let schema = SCHEMAS

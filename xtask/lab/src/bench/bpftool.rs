@@ -1,4 +1,4 @@
-//! What bpftool shows of this host: all programs, and all maps.
+//! The BPF programs and maps of this host, as bpftool lists them.
 
 use std::collections::BTreeMap;
 
@@ -7,21 +7,21 @@ use linger_xtask::shell::{self, output};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-/// A program.
+/// A BPF program.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(super) struct Program {
     id: u32,
     #[serde(default)]
     pub(super) name: String,
-    /// Nanoseconds that its runs took, while the kernel kept statistics.
+    /// Nanoseconds that its runs took while the kernel kept statistics.
     #[serde(default)]
     pub(super) run_time_ns: u64,
-    /// How many runs that were.
+    /// Number of those runs.
     #[serde(default)]
     pub(super) run_cnt: u64,
 }
 
-/// All programs, by their id.
+/// Returns all programs by id.
 pub(super) fn programs() -> Result<BTreeMap<u32, Program>> {
     let programs: Vec<Program> = show("prog")?;
     Ok(programs
@@ -30,7 +30,7 @@ pub(super) fn programs() -> Result<BTreeMap<u32, Program>> {
         .collect())
 }
 
-/// A map, whoever holds it and however.
+/// A BPF map, however it is held.
 #[derive(Deserialize)]
 struct Map {
     id: u32,
@@ -38,7 +38,7 @@ struct Map {
     bytes_memlock: u64,
 }
 
-/// What each map says it holds of the kernel's memory, bytes, by its id.
+/// Returns the kernel memory that each map reports, bytes, by id.
 pub(super) fn maps() -> Result<BTreeMap<u32, u64>> {
     let maps: Vec<Map> = show("map")?;
     Ok(maps

@@ -1,4 +1,4 @@
-//! What being attached costs: connections made and closed on loopback, bare against watched.
+//! The cost of being attached: connections made and closed on loopback, bare and watched.
 
 use std::path::Path;
 
@@ -17,12 +17,12 @@ const EVERY_LABEL: &[&str] = &[
     "--ports=1-65535",
 ];
 
-/// What is compared.
+/// The executables to compare.
 pub(super) struct Builds<'a> {
     pub(super) lingerd: &'a Path,
-    /// Another build of it.
+    /// Another build of lingerd.
     pub(super) against: Option<&'a Path>,
-    /// The programs that only count.
+    /// The executable of the floor.
     pub(super) floor: &'a Path,
     /// The plans that this kernel offers, best first.
     pub(super) plans: &'a [String],
@@ -72,7 +72,7 @@ fn ways<'a>(builds: &Builds<'a>, report: &mut Report) -> Result<Vec<Way<'a>>> {
     Ok(ways)
 }
 
-/// Each kind of churn.
+/// Returns a load for each kind of churn.
 pub(super) fn churn_loads(extent: Extent) -> Vec<Load<'static>> {
     let loads = Churn::ALL.into_iter().map(|kind| Load {
         name: kind.name().to_owned(),
@@ -89,7 +89,7 @@ pub(super) fn churn_loads(extent: Extent) -> Vec<Load<'static>> {
     loads.collect()
 }
 
-/// Reports what each load takes under each way, and what that is more than bare, the first of them.
+/// Reports the time and rate of each load under each way, and what each way adds to bare, the first of them.
 pub(super) fn report_added(
     part: &str,
     ways: &[Way<'_>],
@@ -128,9 +128,9 @@ pub(super) fn report_added(
     }
 }
 
-/// Reports what lingerd costs in relation to the floor and to tcplife.
+/// Reports the cost of each way in relation to the floor and to tcplife.
 ///
-/// What is added between threads is lost in what the scheduler does, so that ratios of it mean nothing.
+/// Between threads, the added time is lost in the noise of the scheduler, so its ratios mean nothing and are left out.
 fn report_ratios(ways: &[Way<'_>], loads: &[Load<'_>], rounds: &[Round], report: &mut Report) {
     let place = |name: &str| ways.iter().position(|way| way.name == name);
     let tcplife = place("tcplife");
@@ -166,17 +166,17 @@ fn report_ratios(ways: &[Way<'_>], loads: &[Load<'_>], rounds: &[Round], report:
     }
 }
 
-/// What watching adds to each of the two closes of a connection, microseconds.
+/// Returns what watching adds to each of the two closes of a connection, microseconds.
 pub(super) fn added(bare: &rounds::Sample, way: &rounds::Sample) -> f64 {
     (way.done.micros - bare.done.micros) / 2.0
 }
 
-/// How many connections are made under one way in the time that one takes under another.
+/// Returns the speed under one way relative to another: connections made in the time that one takes under the other.
 fn speed(way: &rounds::Sample, other: &rounds::Sample) -> f64 {
     other.done.micros / way.done.micros
 }
 
-/// All that is known of a load.
+/// Returns the table of all figures of a load.
 fn full_table(ways: &[Way<'_>], kind: &str, report: &Report) -> String {
     let head = [
         kind,
@@ -206,7 +206,7 @@ fn full_table(ways: &[Way<'_>], kind: &str, report: &Report) -> String {
     table::markdown(&head, &rows.collect::<Vec<_>>())
 }
 
-/// What each way adds to each load.
+/// Returns the table of what each way adds to each load.
 pub(super) fn added_table(
     part: &str,
     ways: &[Way<'_>],

@@ -1,4 +1,4 @@
-//! What closing costs when several threads of one group close at the same time.
+//! The cost of a close when several threads of one group close at the same time.
 
 use std::thread;
 
@@ -56,7 +56,7 @@ pub(super) fn run(builds: &Builds<'_>, extent: Extent, report: &mut Report) -> R
     Ok(())
 }
 
-/// Has so many threads make and abort connections; the time is CPU time.
+/// Makes and aborts connections in this number of threads; the time reported is CPU time.
 fn close_in_threads(threads: u32, extent: Extent) -> Result<Done> {
     let before = own_cpu_time()?;
     let churned = thread::scope(|scope| {

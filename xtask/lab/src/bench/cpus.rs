@@ -1,4 +1,4 @@
-//! What more CPUs make of a scrape, and of threads that close at the same time, counted in QEMU.
+//! Instructions of a scrape, and of threads that close at the same time, by the number of CPUs, counted in QEMU.
 
 use anyhow::Result;
 use linger_xtask::kernels::{NEWEST, PLANS};
@@ -12,7 +12,7 @@ use crate::table;
 /// Numbers of CPUs.
 const CPUS: [u32; 3] = [1, 2, 8];
 
-/// Boots a machine with each number of CPUs, and reports what it counted.
+/// Boots a machine with each number of CPUs, and reports the counts.
 pub(super) fn run(short: bool, report: &mut Report) -> Result<()> {
     let plan = PLANS[0];
     let (groups, scrapes, connections) = if short { (5, 1, 10) } else { (1000, 5, 500) };

@@ -1,4 +1,4 @@
-//! The daemon that is measured.
+//! The measured daemon.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -14,21 +14,21 @@ use nix::sys::signal::Signal;
 use super::process::{Process, field};
 use super::scrape::{self, Metrics};
 
-/// The daemon is expected to be ready in a fraction of this.
+/// Time limit of a start, far above what the daemon is expected to need.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 
 /// A running daemon.
 pub(super) struct Daemon {
     process: Process,
     address: SocketAddr,
-    /// From its start until it was attached.
+    /// Time from its start until it was attached.
     pub(super) ready: Duration,
-    /// CPU time that it took meanwhile.
+    /// CPU time that it used until then.
     pub(super) ready_cpu: Duration,
 }
 
 impl Daemon {
-    /// Starts it with these options beside those of every bench, and waits until it is attached.
+    /// Starts the daemon with these options in addition to the usual ones, and waits until it is attached.
     pub(super) fn start(lingerd: &Path, args: &[&str]) -> Result<Self> {
         let log = root().join("target/bench-lingerd.log");
         let address = free_address()?;
@@ -65,44 +65,44 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// What it counted.
+    /// Returns its metrics.
     pub(super) fn metrics(&self) -> Result<Metrics> {
         Metrics::of(self.address)
     }
 
-    /// The length of the answer to a scrape, bytes; it is read and forgotten.
+    /// Scrapes it and discards the answer; returns the length, bytes.
     pub(super) fn drain(&self, gzip: bool) -> Result<usize> {
         scrape::drain(self.address, gzip)
     }
 
-    /// Its process.
+    /// Returns its process id.
     pub(super) fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    /// CPU time used so far, in user space and in the kernel.
+    /// Returns the CPU time used so far, in user space and in the kernel.
     pub(super) fn cpu_time(&self) -> Result<Duration> {
         self.process.cpu_time()
     }
 
-    /// How often it woke up so far.
+    /// Returns the number of times that it has woken up.
     pub(super) fn wake_ups(&self) -> Result<u64> {
         self.process.sleeps()
     }
 
-    /// Forgets how much memory it held in RAM at most so far.
+    /// Resets the peak of its resident memory.
     pub(super) fn forget_most_resident(&self) -> Result<()> {
         Ok(fs::write(self.process.file("clear_refs"), "5")?)
     }
 
-    /// Memory held in RAM, MiB: now, and at most since the start or since it was forgotten.
+    /// Returns its resident memory, MiB: now, and the peak since its start or the last reset.
     pub(super) fn resident_mib(&self) -> Result<[f64; 2]> {
         let status = fs::read_to_string(self.process.file("status"))?;
         let field = |name| field(&status, name).with_context(|| format!("{name} is missing"));
         Ok([mib(field("VmRSS:")?), mib(field("VmHWM:")?)])
     }
 
-    /// Ends the daemon as a service manager does.
+    /// Ends the daemon by SIGTERM, as a service manager does.
     pub(super) fn stop(mut self) -> Result<()> {
         let status = self.process.end(Signal::SIGTERM).context("end lingerd")?;
         if !status.success() {
@@ -112,12 +112,12 @@ impl Daemon {
     }
 }
 
-/// An address on loopback that nobody listens on.
+/// Returns an unused address on loopback.
 fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
-/// Memory of the whole host that has a copy for each CPU, MiB.
+/// Returns the per-CPU memory of the whole host, MiB.
 pub(super) fn host_percpu_mib() -> Result<f64> {
     let memory = fs::read_to_string("/proc/meminfo")?;
     Ok(mib(
@@ -125,7 +125,7 @@ pub(super) fn host_percpu_mib() -> Result<f64> {
     ))
 }
 
-/// KiB to MiB.
+/// Converts KiB to MiB.
 #[expect(clippy::cast_precision_loss, reason = "memory is far below 2^52 bytes")]
 fn mib(kib: u64) -> f64 {
     kib as f64 / 1024.0

@@ -1,4 +1,4 @@
-//! The machine in QEMU in which instructions are counted: what runs in it is this program itself.
+//! The QEMU machine that counts instructions, which runs this program itself.
 
 use std::path::PathBuf;
 
@@ -9,8 +9,8 @@ use linger_xtask::kernels::{Kernel, NEWEST};
 use linger_xtask::vm;
 use serde::de::DeserializeOwned;
 
-/// Has a machine with so many CPUs count this, as `xtask inside` takes it, with more programs at hand; what
-/// it found.
+/// Boots a machine with this number of CPUs and additional programs, runs `xtask inside` there with the arguments
+/// `what`, and returns the counts.
 pub(super) fn count<T: DeserializeOwned>(
     cpus: u32,
     what: &str,
@@ -19,16 +19,16 @@ pub(super) fn count<T: DeserializeOwned>(
     count_on(Kernel::of_label(NEWEST)?, cpus, what, programs)
 }
 
-/// The same with this kernel.
+/// The same on a given kernel.
 pub(super) fn count_on<T: DeserializeOwned>(
     kernel: Kernel,
     cpus: u32,
     what: &str,
     programs: Vec<PathBuf>,
 ) -> Result<T> {
-    // What costs differ by where the kernel lies, too.
+    // Counts depend on the kernel's load address, too.
     let kernel = kernel.with_parameters("nokaslr");
-    // By this link and not by its name, under which another build may have put another file since.
+    // By this link, since another build may have replaced the file of that name.
     let own = PathBuf::from("/proc/self/exe");
     let mut all = vec![
         (own, "xtask".to_owned()),

@@ -1,4 +1,4 @@
-//! The floor: programs that only count, on the same hooks as a plan of lingerd.
+//! The floor: BPF programs that only count their runs, on the same hooks as a plan of lingerd.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -11,15 +11,15 @@ use linger_xtask::shell::command;
 use super::process::Process;
 use super::ways::Watcher;
 
-/// The programs, attached.
+/// The attached programs.
 pub(super) struct Floor {
     process: Process,
-    says: BufReader<ChildStdout>,
+    stdout: BufReader<ChildStdout>,
     made: u64,
 }
 
 impl Floor {
-    /// Attaches those of a plan, and waits until they are.
+    /// Attaches the programs for a plan, and waits until they are attached.
     pub(super) fn start(floor: &Path, plan: &str) -> Result<Self> {
         let mut process = Process::start(
             command(floor)
@@ -27,10 +27,10 @@ impl Floor {
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped()),
         )?;
-        let says = process.child().stdout.take().context("its output")?;
+        let stdout = process.child().stdout.take().context("its output")?;
         let mut floor = Self {
             process,
-            says: BufReader::new(says),
+            stdout: BufReader::new(stdout),
             made: 0,
         };
         match floor.line()?.as_str() {
@@ -41,7 +41,7 @@ impl Floor {
 
     fn line(&mut self) -> Result<String> {
         let mut line = String::new();
-        self.says.read_line(&mut line)?;
+        self.stdout.read_line(&mut line)?;
         Ok(line.trim().to_owned())
     }
 }
@@ -57,7 +57,7 @@ impl Watcher for Floor {
     }
 
     fn stop(mut self: Box<Self>) -> Result<()> {
-        // The end of its input ends it.
+        // The process ends at the end of its input.
         drop(self.process.child().stdin.take());
         let runs: u64 = self.line()?.parse().context("it counts its runs")?;
         if runs < self.made {

@@ -1,4 +1,4 @@
-//! The machine on which all this is measured.
+//! The machine that the measurements run on.
 
 use std::fs;
 use std::process::Command;
@@ -8,13 +8,13 @@ use anyhow::Result;
 use linger_xtask::shell::command;
 use serde::Serialize;
 
-/// What figures depend on.
+/// The hardware and versions that figures depend on.
 #[derive(Debug, Serialize)]
 pub(super) struct Host {
     cpu: String,
     cpus: usize,
     kernel: String,
-    /// Who emulates the machine, if anyone does and it is known.
+    /// The hypervisor, if there is one.
     virtualised: Option<String>,
     lingerd: String,
     /// The programs that lingerd is compared with, by package, with their versions.
@@ -22,7 +22,7 @@ pub(super) struct Host {
 }
 
 impl Host {
-    /// This machine, with this lingerd.
+    /// Describes this machine, with this lingerd.
     pub(super) fn of(lingerd: &std::path::Path) -> Result<Self> {
         let info = fs::read_to_string("/proc/cpuinfo")?;
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
@@ -32,14 +32,14 @@ impl Host {
             cpus: thread::available_parallelism()?.get(),
             kernel: kernel.trim().to_owned(),
             virtualised: hypervisor(&info),
-            lingerd: said(command(lingerd).arg("--version")).unwrap_or_default(),
+            lingerd: output_of(command(lingerd).arg("--version")).unwrap_or_default(),
             peers: peers
                 .filter_map(|package| Some((package, installed_version(package)?)))
                 .collect(),
         })
     }
 
-    /// One paragraph.
+    /// Formats the description as a paragraph.
     pub(super) fn markdown(&self) -> String {
         let machine = match &self.virtualised {
             None => "no virtual machine as far as it can tell".to_owned(),
@@ -60,13 +60,13 @@ impl Host {
     }
 }
 
-/// The model of the first CPU in /proc/cpuinfo.
+/// Returns the model of the first CPU in /proc/cpuinfo.
 fn cpu_model(info: &str) -> Option<&str> {
     let line = info.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim())
 }
 
-/// Who emulates the machine: as systemd knows it, or else that the CPU says someone does.
+/// Returns the name of the hypervisor from systemd; if systemd finds none but the CPU's flags do, "of an unknown kind".
 fn hypervisor(info: &str) -> Option<String> {
     let flagged = info
         .lines()
@@ -76,17 +76,17 @@ fn hypervisor(info: &str) -> Option<String> {
                 .split_ascii_whitespace()
                 .any(|flag| flag == "hypervisor")
         });
-    said(command("systemd-detect-virt").arg("--vm"))
+    output_of(command("systemd-detect-virt").arg("--vm"))
         .filter(|name| name != "none")
         .or_else(|| flagged.then(|| "of an unknown kind".to_owned()))
 }
 
 fn installed_version(package: &str) -> Option<String> {
-    said(command("dpkg-query").args(["--show", "--showformat=${Version}", package]))
+    output_of(command("dpkg-query").args(["--show", "--showformat=${Version}", package]))
 }
 
-/// What a program says, if it succeeds.
-fn said(program: &mut Command) -> Option<String> {
+/// Returns the output of a program, unless it fails or prints nothing.
+fn output_of(program: &mut Command) -> Option<String> {
     let output = program.output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     let text = text.trim();
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_word_of_the_cpu_is_taken_where_nobody_knows_better() {
+    fn the_flag_of_the_cpu_shows_an_unknown_hypervisor() {
         assert!(hypervisor("flags\t\t: fpu hypervisor\n").is_some());
     }
 }

@@ -1,4 +1,4 @@
-//! Counting instructions, inside a machine whose clock ticks once for each.
+//! Counts instructions inside a machine whose clock ticks once for each.
 
 pub(super) mod closes;
 pub(super) mod cpus;
@@ -18,9 +18,9 @@ use serde::{Deserialize, Serialize};
 
 use super::bpftool::programs;
 
-/// Whatever is started is ready within this, in time that only passes with instructions.
+/// Time limit of a start, by the machine's clock, which advances only with instructions.
 const READY: Duration = Duration::from_secs(120);
-/// Where lingerd listens.
+/// The address that lingerd listens on.
 const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9990);
 
 /// What is to be counted, and where to leave it.
@@ -41,7 +41,7 @@ enum What {
     Cpus(cpus::Options),
 }
 
-/// Counts, and leaves what it found in a file.
+/// Counts, and writes the counts to a file.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let found = match &options.what {
         What::Closes(what) => serde_json::to_string(&closes::run(what)?)?,
@@ -50,7 +50,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(std::fs::write(&options.report, found)?)
 }
 
-/// Who is attached meanwhile.
+/// The program attached while counting.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum Who {
     /// Nobody.
@@ -63,7 +63,7 @@ pub(super) enum Who {
     Peer(String),
 }
 
-/// Someone who is attached.
+/// An attached program.
 struct Attached(Option<Child>);
 
 impl Attached {
@@ -115,7 +115,7 @@ impl Attached {
             child.kill()?;
             child.wait()?;
         }
-        // Programs are freed some time after the last who holds them.
+        // The kernel frees BPF programs some time after their last reference is gone.
         let start = Instant::now();
         while !programs()?.is_empty() && start.elapsed() < READY {
             thread::sleep(Duration::from_millis(100));
@@ -134,7 +134,7 @@ fn is_ready(who: &Who, child: &mut Child, lingerd: &mut Poll) -> Result<bool> {
             Ok(line.trim_end() == "attached")
         }
         Who::Lingerd(_) => Ok(lingerd.is_ready()),
-        // It says nothing, or it says so where no one reads: once its programs are there it attaches them.
+        // A peer does not report that it is attached. It attaches its BPF programs soon after they are loaded.
         Who::Peer(_) => {
             let loaded = !programs()?.is_empty();
             if loaded {

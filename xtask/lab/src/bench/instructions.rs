@@ -1,4 +1,4 @@
-//! How many instructions being attached adds to a close, counted in a machine in QEMU.
+//! Instructions that being attached adds to a close, counted in a QEMU machine.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -14,13 +14,13 @@ use super::report::Report;
 use crate::churn::Churn;
 use crate::table;
 
-/// Each end of a connection is closed.
+/// Closes per connection: both ends are closed.
 pub(super) const CLOSES: f64 = 2.0;
 
-/// What others show of the same events.
+/// Other tools that show the same events.
 const PEERS: [&str; 2] = ["tcplife", "tcpstates"];
 
-/// Boots the machine, and lets it count.
+/// Counts in the machine, and reports.
 pub(super) fn run(short: bool, report: &mut Report) -> Result<()> {
     let taken = count(short)?;
     let bare = mean(&taken, &Who::Nobody).context("the machine counted nothing")?;
@@ -88,7 +88,7 @@ pub(super) fn run(short: bool, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Without those of closes that wait: what passes meanwhile is no one's work.
+/// Clears the cells of closes that wait: the time that passes meanwhile is not work.
 fn shown(mut cells: [String; KINDS.len()]) -> [String; KINDS.len()] {
     for (cell, kind) in cells.iter_mut().zip(KINDS) {
         if kind.waits() {
@@ -98,7 +98,7 @@ fn shown(mut cells: [String; KINDS.len()]) -> [String; KINDS.len()] {
     cells
 }
 
-/// A line of a table, with what another system call takes.
+/// Returns a line of a table, ending with the instructions of another system call.
 fn line(name: &str, cells: [String; KINDS.len()], other_call: Option<f64>) -> Vec<String> {
     let other_call = other_call.map(|call| format!("{call:.0}"));
     std::iter::once(name.to_owned())
@@ -107,14 +107,14 @@ fn line(name: &str, cells: [String; KINDS.len()], other_call: Option<f64>) -> Ve
         .collect()
 }
 
-/// Instructions of another system call; of several counts for the same, the least.
+/// Returns the instructions of another system call; if counted several times, the minimum.
 fn other_call(taken: &[Taken], who: &Who) -> Result<f64> {
     let all = taken.iter().filter(|taken| taken.who == *who);
     let least = all.map(|taken| taken.other_call.median).reduce(f64::min);
     least.with_context(|| format!("{who:?} was not counted"))
 }
 
-/// Instructions of a connection; of several counts for the same, the mean.
+/// Returns the instructions of a connection; if counted several times, the mean.
 fn mean(taken: &[Taken], who: &Who) -> Option<[f64; KINDS.len()]> {
     let all: Vec<_> = taken.iter().filter(|taken| taken.who == *who).collect();
     #[expect(clippy::cast_precision_loss, reason = "one or two")]
@@ -129,7 +129,7 @@ fn mean(taken: &[Taken], who: &Who) -> Option<[f64; KINDS.len()]> {
     })
 }
 
-/// Instructions that someone adds to a close.
+/// Returns the instructions that an attached program adds to a close.
 fn added(taken: &[Taken], who: &Who, bare: [f64; KINDS.len()]) -> Result<[f64; KINDS.len()]> {
     let with = mean(taken, who).with_context(|| format!("{who:?} was not counted"))?;
     Ok(std::array::from_fn(|kind| {
@@ -137,7 +137,7 @@ fn added(taken: &[Taken], who: &Who, bare: [f64; KINDS.len()]) -> Result<[f64; K
     }))
 }
 
-/// Adds what each program of a plan takes in a connection, and what the floor's takes there.
+/// Reports the instructions of each BPF program of a plan, with those of the floor's program on the same hook.
 fn add_parts(taken: &[Taken], plan: &str, report: &mut Report) -> Result<()> {
     let of = |who: Who| {
         let found = taken.iter().find(|taken| taken.who == who);
@@ -170,7 +170,7 @@ fn add_parts(taken: &[Taken], plan: &str, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// What the machine counted. In short: less than that, to see that it still works.
+/// Counts in the machine; if `short`, with few connections and no peers, to see that it works.
 fn count(short: bool) -> Result<Vec<Taken>> {
     let peers = if short { &[][..] } else { &PEERS };
     let peers: Vec<PathBuf> = peers.iter().filter_map(|name| find(name)).collect();

@@ -1,4 +1,4 @@
-//! What a scrape takes, in time and memory, by the size of the ledger.
+//! Time and memory of a scrape, by the size of the ledger.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,14 +16,14 @@ use super::report::Report;
 use super::syscalls::{Counted, Syscalls};
 use crate::table;
 
-/// More than all groups have.
+/// A bound above the number of series of all groups.
 const SERIES: &str = "--max-series=10000000";
-/// More than are measured; only given where there are more groups than fit by default.
+/// A bound above the numbers of groups measured, given only if they exceed [`USUAL_GROUPS`].
 const GROUPS: &str = "--max-groups=20000";
-/// So many fit by default, with room for those of other programs.
+/// Number of groups that fit by default, beside those of other programs.
 const USUAL_GROUPS: u32 = 4096;
 
-/// How often at most an answer is kept to look into it.
+/// Maximum number of scrapes whose answer is parsed.
 const MOST_READ: u32 = 5;
 
 const TIMES: &[&str] = &[
@@ -47,7 +47,7 @@ const MEMORY: &[&str] = &[
     "per CPU, MiB",
 ];
 
-/// Measures each size of a ledger with a daemon of its own, and reports.
+/// Measures each size of the ledger with a new daemon, and reports.
 pub(super) fn run(lingerd: &Path, plan: &str, extent: Extent, report: &mut Report) -> Result<()> {
     let usual = extent.groups.iter().map(|&groups| (groups, Mix::Usual));
     let full = (extent.full_groups, Mix::Everything);
@@ -74,21 +74,21 @@ pub(super) fn run(lingerd: &Path, plan: &str, extent: Extent, report: &mut Repor
     Ok(())
 }
 
-/// A daemon with a ledger of one size.
+/// Measurements of a daemon with a ledger of one size.
 struct Measured {
     groups: u32,
     series: usize,
     text: Scrapes,
     gzip: Scrapes,
-    /// Of the same length, ms.
+    /// Times of ready-made answers of the same length, ms.
     loopback: Vec<f64>,
-    /// Now and at most, MiB.
+    /// Resident memory now and at its peak, MiB.
     resident: [f64; 2],
     maps_mib: f64,
     percpu_mib: f64,
 }
 
-/// Memory of the kernel that all maps but these say they hold, MiB.
+/// Returns the kernel memory that all maps except `others` report, MiB.
 fn maps_mib(others: &BTreeMap<u32, u64>) -> Result<f64> {
     let maps = bpftool::maps()?.into_iter();
     let bytes: u64 = maps
@@ -135,7 +135,7 @@ impl Measured {
         })
     }
 
-    /// What a scrape takes for one group, µs.
+    /// Returns the time of each scrape per group, µs.
     fn micros_a_group(&self) -> Vec<f64> {
         let groups = f64::from(self.groups);
         let millis = self.text.millis.iter();
@@ -201,7 +201,7 @@ impl Measured {
     }
 }
 
-/// Has so many groups do this: each is a name of this process.
+/// Performs the mix in this number of groups, by changing the name of this process.
 pub(super) fn fill(groups: u32, mix: Mix) -> Result<()> {
     let own = fs::read_to_string("/proc/self/comm")?;
     for group in 0..groups {
@@ -213,16 +213,16 @@ pub(super) fn fill(groups: u32, mix: Mix) -> Result<()> {
     Ok(())
 }
 
-/// What each of some scrapes took.
+/// Measurements of several scrapes.
 struct Scrapes {
-    /// Length of an answer.
+    /// Length of an answer, bytes.
     bytes: usize,
     millis: Vec<f64>,
     /// CPU time of the daemon.
     cpu_millis: Vec<f64>,
-    /// Of that, what the daemon took for reading the ledger.
+    /// Time that the daemon took to read the ledger, as it reports it.
     reading_millis: Vec<f64>,
-    /// Of each.
+    /// Number per scrape.
     syscalls: Counted,
 }
 

@@ -1,4 +1,4 @@
-//! What the daemon itself does while others close 50,000 connections a second.
+//! The work of the daemon itself under a load of 50,000 closes a second.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,9 +13,9 @@ use super::report::Report;
 use crate::churn::{self, Churn};
 use crate::table;
 
-/// What is asked for, closes a second: two for each connection.
+/// The intended load, closes per second: two for each connection.
 const CLOSES: f64 = 50_000.0;
-/// How many connections are made in a row before the pace is looked at.
+/// Number of connections made in a row before the pace is checked.
 const BATCH: u64 = 32;
 
 const HEAD: &[&str] = &[
@@ -27,7 +27,7 @@ const HEAD: &[&str] = &[
     "wake-ups/s",
 ];
 
-/// Measures with no scrapes and with regular ones, and reports.
+/// Measures without scrapes and with regular ones, and reports.
 pub(super) fn run(lingerd: &Path, plan: &str, extent: Extent, report: &mut Report) -> Result<()> {
     let every = extent.scrape_interval;
     let mut rows = Vec::new();
@@ -60,20 +60,20 @@ pub(super) fn run(lingerd: &Path, plan: &str, extent: Extent, report: &mut Repor
     Ok(())
 }
 
-/// What was seen of the daemon.
+/// Measurements of the daemon.
 struct Seen {
-    /// Reached, a second.
+    /// Closes per second, as reached.
     closes: f64,
     cpu_percent: f64,
     wake_ups: f64,
-    /// CPU time that a scrape took, if there were any: all of it, spread over them.
+    /// The daemon's whole CPU time divided by the number of scrapes, if there were any.
     scrape_millis: Option<f64>,
 }
 
 impl Seen {
     fn of(lingerd: &Path, plan: &str, time: Duration, interval: Option<Duration>) -> Result<Self> {
         let daemon = Daemon::start(lingerd, &["--plan", plan])?;
-        // What it does only once, it has done then.
+        // Lets it finish work that is done only once.
         daemon.drain(false)?;
         thread::sleep(Duration::from_secs(1));
         let (cpu, wake_ups) = (daemon.cpu_time()?, daemon.wake_ups()?);
@@ -106,7 +106,7 @@ impl Seen {
     }
 }
 
-/// Makes and aborts connections at the pace asked for, or as fast as it goes; how many.
+/// Makes and aborts connections at the intended pace, or as fast as possible; returns their number.
 fn at_pace(time: Duration) -> Result<u64> {
     let start = Instant::now();
     churn::connections(Churn::Aborts, |made| {
@@ -119,11 +119,11 @@ fn at_pace(time: Duration) -> Result<u64> {
     })
 }
 
-/// Scrapes the daemon regularly, if asked to, until it is over; how often.
+/// Scrapes the daemon at `interval`, if there is one, until `over`; returns the number of scrapes.
 fn scrape_meanwhile(daemon: &Daemon, interval: Option<Duration>, over: &AtomicBool) -> Result<u32> {
     let (start, mut scrapes) = (Instant::now(), 0);
     while !over.load(Ordering::Relaxed) {
-        // In the middle of each interval, so that all of it falls into the time that is measured.
+        // In the middle of each interval, so that the whole scrape falls into the measured time.
         if interval.is_some_and(|interval| start.elapsed() >= interval * scrapes + interval / 2) {
             daemon.drain(false)?;
             scrapes += 1;

@@ -1,4 +1,4 @@
-//! What of a scrape is neither the daemon's doing nor the client's: loopback itself.
+//! The part of a scrape's time that is due neither to the daemon nor to the client, but to loopback itself.
 
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -9,13 +9,13 @@ use anyhow::Result;
 
 use super::scrape;
 
-/// How many bytes are written at a time.
+/// Number of bytes written at a time.
 const PIECE: usize = 1 << 18;
 
-/// How the answer begins.
+/// The head of the answer.
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
 
-/// Milliseconds that an answer of so many bytes takes that is ready made, as often as asked.
+/// Measures, `often` times, how long a ready-made answer of this length takes, milliseconds.
 pub(super) fn times(bytes: usize, often: u32) -> Result<Vec<f64>> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
@@ -32,7 +32,7 @@ pub(super) fn times(bytes: usize, often: u32) -> Result<Vec<f64>> {
     (0..often).map(time).collect()
 }
 
-/// Answers, whatever was asked.
+/// Answers without reading the request.
 fn answer(mut stream: TcpStream, bytes: usize) -> io::Result<()> {
     let piece = vec![b'x'; PIECE];
     stream.write_all(ANSWER)?;

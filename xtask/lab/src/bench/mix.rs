@@ -1,4 +1,4 @@
-//! What a group of the ledger does: a few closes each, none of which waits.
+//! The closes of each group in a measured ledger: a few, none of which waits.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -10,17 +10,17 @@ use socket2::{Domain, SockFilter, SockRef, Socket, Type};
 
 use crate::churn::{self, Churn, MESSAGE, abort, connect};
 
-/// What each group does.
+/// The closes that a group makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mix {
     /// `graceful`, `linger_aborted`, `already_closed` and `listener`.
     Usual,
-    /// Every outcome that comes without a wait, and three fates.
+    /// Every outcome that needs no wait, and three fates.
     Everything,
 }
 
 impl Mix {
-    /// What it is, in a table.
+    /// Returns its name in tables.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Usual => "4 outcomes",
@@ -28,7 +28,7 @@ impl Mix {
         }
     }
 
-    /// Does it once.
+    /// Makes the closes once.
     pub(super) fn perform(self) -> Result<()> {
         for churn in [Churn::Aborts, Churn::NothingLeft] {
             churn::connections(churn, |made| made < 1)?;
@@ -43,7 +43,7 @@ impl Mix {
         orphan_delivered(&listener)?;
         listener_closed(listener)?;
         connect_aborted()?;
-        // The kind of churn whose orphans meet the peer's RST.
+        // The churn whose orphans end by the peer's RST.
         churn::connections(Churn::DataLeft, |made| made < 1)?;
         orphan_late_data()?;
         // Never connected.
@@ -52,7 +52,7 @@ impl Mix {
     }
 }
 
-/// A connection, both ends: the client's and the server's.
+/// Connects; returns the client's and the server's end.
 fn pair(listener: &TcpListener) -> Result<(TcpStream, TcpStream)> {
     let client = connect(listener.local_addr()?)?;
     Ok((client, listener.accept()?.0))
@@ -61,7 +61,7 @@ fn pair(listener: &TcpListener) -> Result<(TcpStream, TcpStream)> {
 fn unread_aborted(listener: &TcpListener) -> Result<()> {
     let (client, mut server) = pair(listener)?;
     server.write_all(&[b'x'; MESSAGE])?;
-    // Waits until it has come.
+    // Waits until it has arrived.
     client.peek(&mut [0; MESSAGE])?;
     drop(client);
     Ok(())
@@ -81,7 +81,7 @@ fn repaired(listener: &TcpListener) -> Result<()> {
     abort(server)
 }
 
-/// The peer reads all that was written after the close.
+/// Lets the peer read all data after the close.
 fn orphan_delivered(listener: &TcpListener) -> Result<()> {
     let (client, mut server) = pair(listener)?;
     let written = fill(client)?;
@@ -93,7 +93,7 @@ fn orphan_delivered(listener: &TcpListener) -> Result<()> {
     Ok(())
 }
 
-/// Writes as much as goes without waiting, and closes. Returns the bytes written.
+/// Writes as much as possible without waiting, and closes. Returns the number of bytes written.
 fn fill(mut client: TcpStream) -> Result<usize> {
     SockRef::from(&client).set_send_buffer_size(1 << 17)?;
     client.set_nonblocking(true)?;
@@ -107,14 +107,14 @@ fn fill(mut client: TcpStream) -> Result<usize> {
     }
 }
 
-/// A connection in the accept queue is reset with it.
+/// Closes a listener with a connection in its accept queue, which is reset.
 fn listener_closed(listener: TcpListener) -> Result<()> {
     let client = connect(listener.local_addr()?)?;
     drop((listener, client));
     Ok(())
 }
 
-/// The listener drops every segment, so that the connect stays under way.
+/// Closes during a connect, which stays under way because the listener drops every segment.
 fn connect_aborted() -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let code = u16::try_from(nix::libc::BPF_RET | nix::libc::BPF_K)?;
@@ -128,7 +128,7 @@ fn connect_aborted() -> Result<()> {
     }
 }
 
-/// The peer does not hear a message, and writes when the socket is closed.
+/// Closes with a message that the peer's filter drops, after which the peer sends data.
 fn orphan_late_data() -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     churn::drop_messages(&listener)?;

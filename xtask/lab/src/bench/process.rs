@@ -1,4 +1,4 @@
-//! A process that is measured.
+//! A measured process.
 
 use std::fs;
 use std::process::{Child, Command, ExitStatus};
@@ -10,14 +10,14 @@ use nix::sys::signal::{Signal, kill};
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
-/// The contract of lingerd is a second; past this, whatever it is hangs.
+/// Time limit of an end, after which any process counts as hung. lingerd promises to end within a second.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// A process that is ended with its owner.
+/// A process that is killed when dropped.
 pub(super) struct Process(Child);
 
 impl Process {
-    /// Starts it.
+    /// Starts the process.
     pub(super) fn start(command: &mut Command) -> Result<Self> {
         let program = command.get_program().to_string_lossy().into_owned();
         let child = command
@@ -26,28 +26,28 @@ impl Process {
         Ok(Self(child))
     }
 
-    /// Its number.
+    /// Returns its id.
     pub(super) fn id(&self) -> u32 {
         self.0.id()
     }
 
-    /// The process itself.
+    /// Returns the process itself.
     pub(super) fn child(&mut self) -> &mut Child {
         &mut self.0
     }
 
-    /// How it ended, if it did.
+    /// Returns its exit status, if it has ended.
     pub(super) fn ended(&mut self) -> Result<Option<ExitStatus>> {
         Ok(self.0.try_wait()?)
     }
 
-    /// CPU time that all its threads took so far, those that ended included.
+    /// Returns the CPU time of all its threads, including those that have ended.
     pub(super) fn cpu_time(&self) -> Result<Duration> {
         let clock = clock_getcpuclockid(self.pid()?).context("the clock of a process")?;
         Ok(clock_gettime(clock)?.into())
     }
 
-    /// How often its threads went to sleep so far, and so how often they woke up.
+    /// Returns the number of times that its threads went to sleep, and so woke up.
     pub(super) fn sleeps(&self) -> Result<u64> {
         let mut sum = 0;
         for task in fs::read_dir(self.file("task"))? {
@@ -57,18 +57,18 @@ impl Process {
         Ok(sum)
     }
 
-    /// The path of a file of /proc that tells about it.
+    /// Returns the path of one of its files in /proc.
     pub(super) fn file(&self, name: &str) -> String {
         format!("/proc/{}/{name}", self.id())
     }
 
-    /// Sends it a signal, and waits until it has ended.
+    /// Sends a signal, and waits until the process has ended.
     pub(super) fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
         kill(self.pid()?, signal)?;
         self.wait()
     }
 
-    /// Waits until it has ended.
+    /// Waits until the process has ended.
     pub(super) fn wait(&mut self) -> Result<ExitStatus> {
         let start = Instant::now();
         while start.elapsed() < STOP_LIMIT {
@@ -86,7 +86,7 @@ impl Process {
 }
 
 impl Drop for Process {
-    /// Whatever went wrong, no process is left behind.
+    /// Kills the process, so that none is left behind after an error.
     fn drop(&mut self) {
         if matches!(self.0.try_wait(), Ok(None)) && self.0.kill().is_ok() {
             self.0.wait().ok();
@@ -94,12 +94,12 @@ impl Drop for Process {
     }
 }
 
-/// CPU time that all threads of this process took so far.
+/// Returns the CPU time of all threads of this process.
 pub(super) fn own_cpu_time() -> Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?.into())
 }
 
-/// The number in a line of a file of /proc that begins with a name.
+/// Returns the number in the line of a /proc file that begins with a name.
 pub(super) fn field(text: &str, name: &str) -> Option<u64> {
     let value = text.lines().find_map(|line| line.strip_prefix(name))?;
     value.split_ascii_whitespace().next()?.parse().ok()
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_has_taken_time_and_is_ended_by_a_signal() {
+    fn a_process_uses_cpu_time_and_ends_by_a_signal() {
         let mut process = Process::start(Command::new("sleep").arg("60")).unwrap();
         while process.cpu_time().unwrap() == Duration::ZERO {
             thread::sleep(Duration::from_millis(1));

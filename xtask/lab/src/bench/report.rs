@@ -1,4 +1,4 @@
-//! All that a run found out: for people a page of Markdown, for machines JSON.
+//! The results of a run: a page of Markdown for people, JSON for machines.
 
 use std::fs;
 use std::path::Path;
@@ -11,14 +11,14 @@ use super::host::Host;
 use super::targets;
 use crate::table::{self, spread};
 
-/// What was measured, once in each round.
+/// A measure, with its value in each round.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Figure {
-    /// What it is, as `closes/aborts/tcplife/added`: the part, the load, who watches, the measure.
+    /// Its name, such as `closes/aborts/tcplife/added`: the part, the load, the way to be watched, the measure.
     pub(super) name: String,
-    /// Its unit; empty for a ratio or a number of things.
+    /// Its unit; empty for a ratio or a count.
     pub(super) unit: &'static str,
-    /// A value for each round, in the order of the rounds.
+    /// Its values in the order of the rounds.
     pub(super) values: Vec<f64>,
 }
 
@@ -37,25 +37,25 @@ impl Serialize for Figure {
     }
 }
 
-/// Something that could not be measured here.
+/// Something that could not be measured on this machine.
 #[derive(Clone, Debug, Serialize)]
 struct NotRun {
     what: String,
     reason: String,
 }
 
-/// All that a run found out.
+/// The results of a run.
 #[derive(Debug)]
 pub(super) struct Report {
     host: Host,
     figures: Vec<Figure>,
     not_run: Vec<NotRun>,
-    /// What the parts say, in Markdown.
+    /// Sections of the parts, in Markdown.
     pages: Vec<String>,
 }
 
 impl Report {
-    /// Of nothing yet, on this machine.
+    /// An empty report for this machine.
     pub(super) fn of(host: Host) -> Self {
         Self {
             host,
@@ -65,25 +65,25 @@ impl Report {
         }
     }
 
-    /// Adds a figure, unless no round has a value of it.
+    /// Adds a figure, unless it has no values.
     pub(super) fn figure(&mut self, name: String, unit: &'static str, values: Vec<f64>) {
         if !values.is_empty() {
             self.figures.push(Figure { name, unit, values });
         }
     }
 
-    /// The values of the figure of this name; none if it was not measured.
+    /// Returns the values of the figure of this name; empty if it was not measured.
     pub(super) fn values(&self, name: &str) -> &[f64] {
         let figure = self.figures.iter().find(|figure| figure.name == name);
         figure.map_or(&[], |figure| &figure.values)
     }
 
-    /// All figures, in the order in which they were measured.
+    /// Returns all figures, in the order of measurement.
     pub(super) fn figures(&self) -> &[Figure] {
         &self.figures
     }
 
-    /// Adds that something could not be measured, and why.
+    /// Records that something could not be measured, and why.
     pub(super) fn not_run(&mut self, what: &str, reason: &str) {
         let words: Vec<_> = reason.split_whitespace().collect();
         let reason = words.join(" ");
@@ -94,12 +94,12 @@ impl Report {
         });
     }
 
-    /// Adds a part for people: a heading, what its table tells, and the table.
+    /// Adds a section: a heading, a text that explains the table, and the table.
     pub(super) fn page(&mut self, title: &str, text: &str, table: &str) {
         self.pages.push(format!("### {title}\n\n{text}\n\n{table}"));
     }
 
-    /// The whole, for people.
+    /// Formats the whole report as Markdown.
     pub(super) fn markdown(&self) -> String {
         let targets = targets::markdown(&targets::judge(self));
         let sections = [Some(self.host.markdown()), targets].into_iter().flatten();
@@ -118,7 +118,7 @@ impl Report {
         (!rows.is_empty()).then(|| format!("### Not run\n\n{table}"))
     }
 
-    /// Writes the whole, for machines.
+    /// Writes the whole report as JSON.
     pub(super) fn write_json(&self, path: &Path) -> Result<()> {
         let all = json!({
             "machine": self.host,

@@ -1,47 +1,47 @@
-//! Loads measured in rounds: in each, every load under every way to be watched.
+//! Measures loads in rounds: each round runs every load under every way to be watched.
 
 use anyhow::{Context as _, Result};
 
 use super::report::Report;
 use super::ways::Way;
 
-/// Something to be done again and again, under every way.
+/// A load to be run under every way.
 pub(super) struct Load<'a> {
-    /// What it is, in tables and in the names of figures.
+    /// Its name in tables and figures.
     pub(super) name: String,
-    /// Does it.
+    /// Runs it once.
     pub(super) run: Box<dyn Fn() -> Result<Done> + 'a>,
 }
 
-/// What a load took.
+/// The result of a load.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Done {
     /// Connections made and closed.
     pub(super) connections: u64,
-    /// How many of them left an orphan.
+    /// Number of them that left an orphan.
     pub(super) orphans: u64,
-    /// Connections a second.
+    /// Connections per second.
     pub(super) rate: f64,
-    /// Microseconds for each.
+    /// Microseconds per connection.
     pub(super) micros: f64,
 }
 
-/// What one load showed under one way.
+/// The measurements of a load under a way.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sample {
-    /// What the load took.
+    /// The result of the load.
     pub(super) done: Done,
-    /// CPU time of the processes that watch, microseconds for a connection.
+    /// CPU time of the watching processes, microseconds per connection.
     pub(super) watching_micros: f64,
 }
 
-/// By way and by load; nothing for a way that could not be measured in this round.
+/// Samples by way, then by load; `None` for a way that was not measured in this round.
 pub(super) type Round = Vec<Option<Vec<Sample>>>;
 
-/// So many rounds. Where each begins and in which direction it goes takes turns, so that neither a
-/// drift of the machine nor what came before favours any way.
+/// Measures this number of rounds. The first way and the direction change from round to round, so that neither drift
+/// of the machine nor the previous way favours any.
 ///
-/// A way that need not work and does not is reported as not run, and not tried again.
+/// If a way that is not required fails, it is reported as not run, and not tried again.
 pub(super) fn measure(
     part: &str,
     ways: &[Way<'_>],
@@ -75,7 +75,7 @@ pub(super) fn measure(
     Ok(all)
 }
 
-/// In which order the ways take their turn.
+/// Returns the order of the ways in a round.
 fn order(ways: usize, turn: usize) -> impl Iterator<Item = usize> {
     (0..ways).map(move |step| {
         let step = if turn.is_multiple_of(2) {
@@ -87,7 +87,7 @@ fn order(ways: usize, turn: usize) -> impl Iterator<Item = usize> {
     })
 }
 
-/// Every load under one way.
+/// Runs every load under a way.
 fn sample(way: &Way<'_>, loads: &[Load<'_>]) -> Result<Vec<Sample>> {
     let mut watcher = (way.start)()?;
     let mut samples = Vec::new();
@@ -108,7 +108,7 @@ fn sample(way: &Way<'_>, loads: &[Load<'_>]) -> Result<Vec<Sample>> {
     Ok(samples)
 }
 
-/// What each round says of some of its ways together; the rounds that lack one say nothing.
+/// Computes a value from the samples of some ways in each round; skips the rounds that lack one of them.
 pub(super) fn values<const N: usize>(
     rounds: &[Round],
     ways: [usize; N],
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_way_has_its_turn_in_every_round_and_begins_some() {
+    fn every_way_runs_once_in_every_round_and_first_in_some() {
         let mut first = Vec::new();
         for turn in 0..6 {
             let mut order: Vec<_> = order(3, turn).collect();
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn values_come_from_the_rounds_that_have_them_all() {
+    fn values_come_from_rounds_that_have_every_way() {
         let sample = |micros| {
             Some(vec![Sample {
                 done: Done {

@@ -1,4 +1,4 @@
-//! Asking the daemon.
+//! Scrapes of the daemon.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -8,10 +8,10 @@ use anyhow::{Result, bail};
 use linger_testkit::exposition::{Sample, Scrape};
 use linger_testkit::http;
 
-/// Longer than the daemon gives itself for an answer.
+/// Read timeout, longer than the daemon's own limit for an answer.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Asks for a path.
+/// Sends a request for a path.
 fn ask(address: SocketAddr, path: &str, gzip: bool) -> Result<TcpStream> {
     let encoding = if gzip { "gzip" } else { "identity" };
     let mut stream = TcpStream::connect(address)?;
@@ -24,13 +24,13 @@ fn ask(address: SocketAddr, path: &str, gzip: bool) -> Result<TcpStream> {
     Ok(stream)
 }
 
-/// Scrapes, and forgets the answer as it comes, so that it costs this side next to nothing; its length
-/// in bytes, head and framing included.
+/// Scrapes and discards the answer, so that it costs the client next to nothing. Returns its length, bytes, including
+/// head and framing.
 pub(super) fn drain(address: SocketAddr, gzip: bool) -> Result<usize> {
     drain_stream(ask(address, "/metrics", gzip)?)
 }
 
-/// Takes a stream to its end, which must begin like a good answer; how many bytes came.
+/// Reads a stream to its end and checks that it begins with status 200. Returns the number of bytes.
 pub(super) fn drain_stream(mut stream: TcpStream) -> Result<usize> {
     let mut buffer = vec![0; 1 << 18];
     let mut length = 0;
@@ -48,37 +48,37 @@ pub(super) fn drain_stream(mut stream: TcpStream) -> Result<usize> {
     }
 }
 
-/// What the daemon served at `/metrics`.
+/// The metrics served by the daemon.
 pub(super) struct Metrics(Scrape);
 
 impl Metrics {
-    /// Asks for them.
+    /// Requests the metrics.
     pub(super) fn of(address: SocketAddr) -> Result<Self> {
         let text = http::body(address, "/metrics")?;
         Scrape::parse(&text).map(Self).map_err(anyhow::Error::msg)
     }
 
-    /// How many series there are.
+    /// Returns the number of series.
     pub(super) fn series(&self) -> usize {
         self.0.0.len()
     }
 
-    /// How many samples of a metric are such.
-    pub(super) fn count(&self, metric: &str, is_such: impl Fn(&Sample) -> bool) -> usize {
-        self.0.of(metric).filter(|sample| is_such(sample)).count()
+    /// Returns the number of samples of a metric that match.
+    pub(super) fn count(&self, metric: &str, matches: impl Fn(&Sample) -> bool) -> usize {
+        self.0.of(metric).filter(|sample| matches(sample)).count()
     }
 
-    /// The value of a metric without labels.
+    /// Returns the value of a metric without labels.
     pub(super) fn value(&self, metric: &str) -> Option<f64> {
         self.0.value(metric)
     }
 
-    /// The value of a label in the first sample of a metric, if that has it.
+    /// Returns the value of a label in the first sample of a metric.
     pub(super) fn label(&self, metric: &str, label: &str) -> Option<&str> {
         self.0.of(metric).next()?.get(label)
     }
 
-    /// The sum of a metric's samples that have this value of a label.
+    /// Returns the sum of a metric's samples that have this label and value.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,

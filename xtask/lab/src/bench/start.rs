@@ -1,4 +1,4 @@
-//! How long it takes from the start to being attached.
+//! The time from the start until lingerd is attached.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::daemon::Daemon;
 use super::report::Report;
 use crate::table;
 
-/// Starts the daemon by each plan, again and again, and reports.
+/// Starts the daemon repeatedly by each plan, and reports.
 pub(super) fn run(
     lingerd: &Path,
     plans: &[String],

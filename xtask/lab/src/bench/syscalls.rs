@@ -1,4 +1,4 @@
-//! How many system calls a process makes, counted by the kernel's events.
+//! Counts the system calls of a process by perf events.
 
 use std::fs;
 use std::io;
@@ -10,22 +10,22 @@ use nix::libc::{self, c_long};
 use nix::unistd::read;
 use perf_event_open_sys::{self as perf, bindings};
 
-/// Counts the system calls of a process, of all its threads and those yet to come.
+/// Counts the system calls of a process, including threads that it starts later.
 pub(super) struct Syscalls {
     all: Vec<OwnedFd>,
     bpf: Vec<OwnedFd>,
 }
 
-/// How many there were.
+/// Numbers of system calls.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counted {
     pub(super) all: u64,
-    /// Of those bpf(2).
+    /// Those that are bpf(2).
     pub(super) bpf: u64,
 }
 
 impl Counted {
-    /// For one of so many.
+    /// Divides the counts by `number`, rounding up.
     pub(super) fn per(self, number: u32) -> Self {
         let one = |count: u64| count.div_ceil(number.into());
         Self {
@@ -36,7 +36,7 @@ impl Counted {
 }
 
 impl Syscalls {
-    /// Counts those of this process from now on.
+    /// Starts to count the system calls of this process.
     pub(super) fn of(pid: u32) -> Result<Self> {
         let id = fs::read_to_string("/sys/kernel/tracing/events/raw_syscalls/sys_enter/id")
             .context("the kernel has no event of system calls")?;
@@ -56,7 +56,7 @@ impl Syscalls {
         Ok(counts)
     }
 
-    /// How many there were so far.
+    /// Returns the counts so far.
     pub(super) fn count(&self) -> Result<Counted> {
         Ok(Counted {
             all: sum(&self.all)?,
@@ -75,7 +75,7 @@ fn sum(events: &[OwnedFd]) -> Result<u64> {
     Ok(sum)
 }
 
-/// Counts an event in a thread and those that it starts.
+/// Opens a counter of an event in a thread and those that it starts.
 fn open(event: u64, tid: i32) -> io::Result<OwnedFd> {
     let mut attributes = bindings::perf_event_attr {
         type_: bindings::PERF_TYPE_TRACEPOINT,
@@ -85,14 +85,14 @@ fn open(event: u64, tid: i32) -> io::Result<OwnedFd> {
     };
     attributes.set_inherit(1);
     let flags = bindings::PERF_FLAG_FD_CLOEXEC.into();
-    // SAFETY: the attributes say how long they are.
+    // SAFETY: the attributes contain their own size.
     let fd = unsafe { perf::perf_event_open(&raw mut attributes, tid, -1, -1, flags) };
     let fd = Errno::result(fd)?;
-    // SAFETY: just opened, and no one else's.
+    // SAFETY: just opened, and owned by nothing else.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Narrows an event to one system call.
+/// Restricts a counter to one system call.
 fn only(event: &OwnedFd, syscall: c_long) -> io::Result<()> {
     let filter = format!("id == {syscall}\0");
     // SAFETY: the filter ends with a zero, and the kernel only reads it.

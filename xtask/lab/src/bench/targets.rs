@@ -1,11 +1,11 @@
-//! What the figures are to come to. Nothing fails for a target that is not met: it is shown.
+//! Targets for the figures. A target that is not met is shown, but fails nothing.
 
 use serde::Serialize;
 
 use super::report::{Figure, Report};
 use crate::table;
 
-/// Where a figure is to lie.
+/// The bound of a figure.
 #[derive(Clone, Copy, Debug)]
 enum Bound {
     AtLeast(f64),
@@ -28,8 +28,8 @@ impl Bound {
     }
 }
 
-/// A target for all figures whose names, parted by `/`, are like this; `*` is any plan after
-/// `lingerd, ` and `?` is any part at all.
+/// A target for all figures whose name matches a pattern of parts, separated by `/` in the name: `*` matches
+/// `lingerd, ` with any plan, and `?` any part.
 struct Target {
     name: &'static [&'static str],
     what: &'static str,
@@ -91,7 +91,7 @@ const TARGETS: &[Target] = &[
     target(
         &["load", "no scrapes", "*", "wake-ups"],
         "wake-ups of the daemon a second, without scrapes",
-        // Those of the timers that docs/performance.md lists: up to five every ten seconds.
+        // The timers listed in docs/performance.md: up to five wake-ups every ten seconds.
         Bound::AtMost(0.5),
         2,
     ),
@@ -125,7 +125,7 @@ const TARGETS: &[Target] = &[
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Judged {
     what: &'static str,
-    /// The load and who watches.
+    /// The load, and the way to be watched.
     of: String,
     target: String,
     measured: Figure,
@@ -134,7 +134,7 @@ pub(super) struct Judged {
     decimals: usize,
 }
 
-/// Every target for which there is a figure.
+/// Judges every target that has a figure.
 pub(super) fn judge(report: &Report) -> Vec<Judged> {
     let judged = TARGETS.iter().flat_map(|target| {
         let figures = report.figures().iter();
@@ -166,13 +166,13 @@ impl Target {
     }
 }
 
-/// Whether this is lingerd as it is by default, by one of its plans.
+/// Returns whether the way is lingerd with default options, by any plan.
 fn is_lingerd(way: &str) -> bool {
     let plan = way.strip_prefix("lingerd, ");
     plan.is_some_and(|plan| ["fentry", "kprobe", "tracepoint"].contains(&plan))
 }
 
-/// What is met and what is not, for people; nothing if no target has a figure.
+/// Formats the table of targets; `None` if no target has a figure.
 pub(super) fn markdown(judged: &[Judged]) -> Option<String> {
     let rows: Vec<_> = judged
         .iter()
@@ -217,14 +217,14 @@ mod tests {
     }
 
     #[test]
-    fn targets_are_for_lingerd_as_it_is_by_default() {
+    fn targets_apply_to_lingerd_with_default_options() {
         for way in ["tcplife", "lingerd, fentry, every label", "floor, fentry"] {
             assert!(judged(&format!("closes/aborts/{way}/rate, of bare"), &[1.0]).is_empty());
         }
     }
 
     #[test]
-    fn a_table_tells_which_are_met() {
+    fn a_table_shows_which_targets_are_met() {
         let page = markdown(&judged(
             "closes/aborts/lingerd, kprobe/rate, of bare",
             &[0.9],

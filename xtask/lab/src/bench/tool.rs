@@ -1,4 +1,4 @@
-//! The peers: tools that people use today to see how connections end.
+//! The peers: existing tools that show how connections end.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -15,31 +15,30 @@ use super::process::Process;
 use super::report::Report;
 use super::ways::Watcher;
 
-/// Tools are expected to be ready in a fraction of this: bpftrace compiles its script first.
+/// Time limit of a start. Tools are expected to need a fraction of it; bpftrace compiles its script first.
 const READY_LIMIT: Duration = Duration::from_secs(30);
-/// A process that has opened and closed nothing for so long is ready.
+/// Time without a file opened or closed after which a process counts as ready.
 const SETTLED: Duration = Duration::from_millis(150);
 
-/// Counts closes where functions of the kernel can be probed.
+/// Script that counts closes by probing kernel functions.
 const BY_FUNCTION: &str = include_str!("closes.bt");
-/// Counts what tracepoints show of closes.
+/// Script that counts closes as far as tracepoints show them.
 const BY_TRACEPOINT: &str = include_str!("closes-tracepoint.bt");
 
-/// The tools that there are.
+/// The tools found.
 pub(super) type Tools = Vec<Installed>;
 
-/// A tool, and how it is used.
+/// An installed tool, and how to run it.
 #[derive(Clone, Debug)]
 pub(super) struct Installed {
     pub(super) name: &'static str,
     program: PathBuf,
     args: Vec<String>,
-    /// Whether it prints a line for each connection, or a summary at its end.
+    /// Whether it prints a line for each connection, rather than a summary at its end.
     prints_lines: bool,
 }
 
-/// The tools that are installed, the script with hooks like those of this plan; what is missing is
-/// reported as not run.
+/// Finds the installed tools, with a script that uses hooks like those of this plan. Reports missing tools as not run.
 pub(super) fn installed(plan: &str, report: &mut Report) -> Result<Tools> {
     let script = root().join("target/bench-closes.bt");
     fs::write(&script, closes_script(plan))?;
@@ -67,7 +66,7 @@ pub(super) fn installed(plan: &str, report: &mut Report) -> Result<Tools> {
     Ok(found)
 }
 
-/// What bpftrace is told, by the hooks that this kernel allows.
+/// Returns the script for bpftrace, by the best hooks that this kernel has.
 fn closes_script(plan: &str) -> String {
     match plan {
         "fentry" => BY_FUNCTION
@@ -78,14 +77,14 @@ fn closes_script(plan: &str) -> String {
     }
 }
 
-/// A tool at work.
+/// A running tool.
 pub(super) struct Tool {
     process: Process,
     prints_lines: bool,
 }
 
 impl Tool {
-    /// Starts it, and waits until it is attached. Lines for each connection go nowhere.
+    /// Starts the tool, and waits until it is attached. Discards the lines for each connection.
     pub(super) fn start(tool: &Installed) -> Result<Self> {
         let stdout = if tool.prints_lines {
             Stdio::null()
@@ -137,7 +136,7 @@ impl Watcher for Tool {
     }
 }
 
-/// Makes sure that a process has printed something, if there was enough to fill a buffer.
+/// Checks that a process has printed something, if there were enough connections to fill its buffer.
 fn expect_lines(process: &Process, connections: u64) -> Result<()> {
     if connections < 1000 {
         return Ok(());
@@ -149,7 +148,7 @@ fn expect_lines(process: &Process, connections: u64) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a process has attached what it attaches: these tools do not tell.
+/// Waits until a process has attached its programs, judging by its open files, since these tools do not report it.
 pub(super) fn settle(process: &mut Process) -> Result<()> {
     let start = Instant::now();
     let (mut files, mut since) = (BTreeSet::<String>::new(), start);
@@ -173,7 +172,7 @@ fn open_files(process: &Process) -> Result<BTreeSet<String>> {
     let mut files = BTreeSet::new();
     for entry in fs::read_dir(process.file("fd"))? {
         let entry = entry?;
-        // It may be closed meanwhile.
+        // It may have been closed in the meantime.
         if let Ok(target) = fs::read_link(entry.path()) {
             let number = entry.file_name();
             files.insert(format!("{}: {}", number.display(), target.display()));
@@ -182,18 +181,18 @@ fn open_files(process: &Process) -> Result<BTreeSet<String>> {
     Ok(files)
 }
 
-/// Whether an open file is an event or a link by which a program is attached, or a map of one.
+/// Returns whether an open file is a perf event or link that attaches a BPF program, or a map.
 fn is_bpf(file: &str) -> bool {
     let kinds = ["perf_event", "bpf_link", "bpf-map"];
     kinds.iter().any(|kind| file.contains(kind))
 }
 
-/// Where a tool's counts go.
+/// Returns the file of a tool's summary.
 fn summary() -> PathBuf {
     root().join("target/bench-tool.out")
 }
 
-/// Where its complaints go.
+/// Returns the file of its error output.
 fn complaints() -> PathBuf {
     root().join("target/bench-tool.err")
 }

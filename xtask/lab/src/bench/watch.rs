@@ -1,4 +1,4 @@
-//! What it costs to have `lingerd watch` running.
+//! The cost of a running `lingerd watch`.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use super::rounds;
 use super::tool::settle;
 use super::ways::{Watcher, Way};
 
-/// A name that no process has.
+/// A filter by a name that no process has.
 const NOTHING: &[&str] = &["--comm", "no-such-name"];
 
 /// Measures in rounds, and reports what watching adds to a close.
@@ -46,35 +46,35 @@ pub(super) fn run(lingerd: &Path, plan: &str, extent: Extent, report: &mut Repor
     Ok(())
 }
 
-/// A daemon, and a `lingerd watch` beside it.
+/// A daemon, with a `lingerd watch` beside it.
 pub(super) struct Watched {
     watch: Process,
-    /// Whether some closes are shown.
+    /// Whether `lingerd watch` shows closes.
     shows: bool,
     daemon: Daemon,
-    _kept: Kept,
+    _bpffs: BpfFs,
 }
 
 impl Watched {
-    /// Starts both, and waits until they watch.
-    pub(super) fn start(lingerd: &Path, plan: &str, asked: &[&str]) -> Result<Self> {
-        let kept = Kept::mount()?;
-        let pins = kept.pins();
+    /// Starts both, and waits until they are attached.
+    pub(super) fn start(lingerd: &Path, plan: &str, options: &[&str]) -> Result<Self> {
+        let bpffs = BpfFs::mount()?;
+        let pins = bpffs.pins();
         let pins = pins.to_str().context("a path of text")?;
         let daemon = Daemon::start(lingerd, &["--plan", plan, "--persist", "--pins", pins])?;
         let mut watch = Process::start(
             command(lingerd)
                 .args(["watch", "--pins", pins])
-                .args(asked)
+                .args(options)
                 .stdout(Stdio::null())
-                .stderr(File::create(says())?),
+                .stderr(File::create(error_output())?),
         )?;
         settle(&mut watch).context("lingerd watch")?;
         Ok(Self {
             watch,
-            shows: asked.is_empty(),
+            shows: options.is_empty(),
             daemon,
-            _kept: kept,
+            _bpffs: bpffs,
         })
     }
 }
@@ -94,28 +94,28 @@ impl Watcher for Watched {
             .end(Signal::SIGINT)
             .context("end lingerd watch")?;
         both.daemon.stop()?;
-        let said = fs::read_to_string(says())?;
-        fs::remove_file(says())?;
-        if said.contains("lingerd: 0 closes told") == both.shows {
-            bail!("lingerd watch was not told what it asked for: {said}");
+        let errors = fs::read_to_string(error_output())?;
+        fs::remove_file(error_output())?;
+        if errors.contains("lingerd: 0 closes told") == both.shows {
+            bail!("lingerd watch was not told what it asked for: {errors}");
         }
         Ok(())
     }
 }
 
-/// Where `lingerd watch` says how many closes it was told of.
-fn says() -> PathBuf {
+/// Returns the file to which `lingerd watch` writes its number of closes.
+fn error_output() -> PathBuf {
     root().join("target/bench-watch.err")
 }
 
-/// A BPF file system of its own, in which a daemon keeps its programs; they go with it.
-struct Kept(PathBuf);
+/// A separate BPF file system for the pins of a daemon, which vanish with it.
+struct BpfFs(PathBuf);
 
-impl Kept {
+impl BpfFs {
     fn mount() -> Result<Self> {
         let folder = root().join("target/bench-bpffs");
         fs::create_dir_all(&folder)?;
-        // What a run left that was ended from outside: its programs would be attached for ever.
+        // A killed run leaves a mount, which would keep its programs attached for ever.
         while umount2(&folder, MntFlags::MNT_DETACH).is_ok() {}
         let none: Option<&str> = None;
         mount(none, &folder, Some("bpf"), MsFlags::empty(), none).context("mount bpf")?;
@@ -127,7 +127,7 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for BpfFs {
     fn drop(&mut self) {
         umount2(&self.0, MntFlags::MNT_DETACH).ok();
     }

@@ -1,4 +1,4 @@
-//! Ways to be watched: by nobody, by lingerd, by the floor, by its peers.
+//! Ways to be watched: by nobody, by lingerd, by the floor, or by its peers.
 
 use std::fs;
 use std::path::Path;
@@ -13,27 +13,27 @@ use super::watch::Watched;
 
 /// A way to be watched.
 pub(super) struct Way<'a> {
-    /// What it is, in tables and in the names of figures.
+    /// Its name in tables and figures.
     pub(super) name: String,
-    /// Whether it has to work, or else is left out.
+    /// Whether its failure is an error; otherwise it is left out.
     pub(super) required: bool,
-    /// Begins to watch.
+    /// Starts the watcher.
     pub(super) start: Box<dyn Fn() -> Result<Box<dyn Watcher>> + 'a>,
 }
 
-/// What watches, until it is stopped or dropped.
+/// A program that watches until it is stopped or dropped.
 pub(super) trait Watcher {
-    /// CPU time that its processes took so far.
+    /// Returns the CPU time that its processes have used so far.
     fn cpu_time(&mut self) -> Result<Duration>;
 
-    /// Makes sure that it has seen so many connections, of which so many left an orphan.
+    /// Checks that it has seen this number of connections, and of orphans among them.
     fn check(&mut self, connections: u64, orphans: u64) -> Result<()>;
 
-    /// Ends it.
+    /// Ends the watcher.
     fn stop(self: Box<Self>) -> Result<()>;
 }
 
-/// Nobody watches.
+/// No watcher.
 struct Nobody;
 
 impl Watcher for Nobody {
@@ -51,7 +51,7 @@ impl Watcher for Nobody {
 }
 
 impl<'a> Way<'a> {
-    /// Bare.
+    /// Without a watcher.
     pub(super) fn bare() -> Self {
         Self {
             name: "bare".to_owned(),
@@ -60,7 +60,7 @@ impl<'a> Way<'a> {
         }
     }
 
-    /// With a lingerd that works by this plan, and with these options.
+    /// With a lingerd by this plan, with these options.
     pub(super) fn lingerd(
         name: String,
         lingerd: &'a Path,
@@ -75,21 +75,21 @@ impl<'a> Way<'a> {
         }
     }
 
-    /// With a lingerd that is watched in turn by `lingerd watch`, with these options.
+    /// With a lingerd, and a `lingerd watch` with these options.
     pub(super) fn watched(
         name: String,
         lingerd: &'a Path,
         plan: &'a str,
-        asked: &'a [&'a str],
+        options: &'a [&'a str],
     ) -> Self {
         Self {
             name,
             required: false,
-            start: Box::new(move || Ok(Box::new(Watched::start(lingerd, plan, asked)?))),
+            start: Box::new(move || Ok(Box::new(Watched::start(lingerd, plan, options)?))),
         }
     }
 
-    /// With programs that only count, on the hooks of a plan.
+    /// With programs that only count their runs, on the hooks of a plan.
     pub(super) fn floor(floor: &'a Path, plan: &'a str) -> Self {
         Self {
             name: format!("floor, {plan}"),
@@ -98,7 +98,7 @@ impl<'a> Way<'a> {
         }
     }
 
-    /// With each of these tools.
+    /// One way for each of these tools.
     pub(super) fn tools(tools: Tools) -> impl Iterator<Item = Self> {
         tools.into_iter().map(|tool| Self {
             name: tool.name.to_owned(),
@@ -113,9 +113,8 @@ impl Watcher for Daemon {
         Daemon::cpu_time(self)
     }
 
-    /// Makes sure that what was measured is what its name says: one kind of churn leaves an orphan with
-    /// each connection, the others leave none. Other programs' orphans are told apart by the group,
-    /// where there are groups.
+    /// Checks that the churn did what its name says: one kind leaves an orphan with each connection, the others leave
+    /// none. The group distinguishes orphans of other programs; without groups, nothing is checked.
     fn check(&mut self, _connections: u64, orphans: u64) -> Result<()> {
         let metrics = self.metrics()?;
         if metrics.label("linger_closes_total", "comm").is_none() {

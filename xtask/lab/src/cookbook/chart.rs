@@ -1,31 +1,31 @@
-//! Stacked columns as SVG, readable on light and dark pages.
+//! Draws stacked columns as SVG, readable on light and dark pages.
 
 use std::fmt::Write as _;
 
 use super::film::Axis;
 
 const WIDTH: f64 = 760.0;
-/// Of the columns' area.
+/// Height of the plot.
 const HEIGHT: f64 = 160.0;
 const LEFT: f64 = 60.0;
 const TOP: f64 = 34.0;
-/// Between panels.
+/// Space between panels.
 const GAP: f64 = 24.0;
-/// A line of the legend.
+/// Height of a line of the legend.
 const LINE: f64 = 20.0;
 
-/// For what is as it should be; told apart by most people, on light and on dark ground.
+/// Colours of normal events. Most people can distinguish all these colours, on light and dark backgrounds.
 const COOL: [&str; 4] = ["#4c8bf5", "#1e9e6a", "#8e63ce", "#0aa5b8"];
-/// For what aborts, resets, loses or blocks.
+/// Colours of aborts, resets, losses and blocking closes.
 const WARM: [&str; 4] = ["#e8710a", "#d6408b", "#c5493c", "#a88c00"];
-/// For listeners, which only mark a time.
+/// The colour of listeners, which only mark a time.
 const GREY: &str = "#8c959f";
 
 const STYLE: &str = "text{font:12px system-ui,sans-serif;fill:#57606a}\
                      .line{stroke:#8c959f;stroke-opacity:.4}\
                      @media(prefers-color-scheme:dark){text{fill:#b1bac4}}";
 
-/// A picture: panels side by side, with the same height to the same number.
+/// A picture: panels side by side, with a common scale.
 pub(super) struct Chart {
     unit: &'static str,
     source: String,
@@ -35,15 +35,15 @@ pub(super) struct Chart {
     panels: Vec<Panel>,
 }
 
-/// Columns by name of the series, in the order of their colours.
+/// A panel of stacked columns.
 struct Panel {
     title: String,
     stacks: Vec<(usize, Vec<f64>)>,
 }
 
 impl Chart {
-    /// A picture of series: the panel that each is in, its name, and its columns. Those that read
-    /// alike are added up.
+    /// Makes a picture of series, each given as the title of its panel, its name and its columns. Adds up series with
+    /// the same title and name.
     pub(super) fn new(
         unit: &'static str,
         source: String,
@@ -90,7 +90,7 @@ impl Chart {
         &mut self.panels[place]
     }
 
-    /// The colour of a series: of the next free ones, by what it is about.
+    /// Returns the colour of a series: the next free one of its palette.
     fn paint(&self, number: usize) -> &'static str {
         let name = |number: usize| self.names[number].rsplit(" · ").next();
         let before = |palette: Palette| {
@@ -106,7 +106,7 @@ impl Chart {
         }
     }
 
-    /// The picture.
+    /// Draws the picture.
     pub(super) fn svg(&self) -> String {
         let legend = TOP + HEIGHT + 52.0;
         let rows = self.names.len().div_ceil(3);
@@ -165,7 +165,7 @@ impl Chart {
     }
 }
 
-/// Which colours a series takes.
+/// The palette of a series.
 #[derive(Clone, Copy, PartialEq)]
 enum Palette {
     Cool,
@@ -174,7 +174,7 @@ enum Palette {
 }
 
 impl Palette {
-    /// By the last part of the name: an outcome, a cause, a fate, whether closes waited, or a unit.
+    /// Chooses by the last part of the name: an outcome, a cause, a fate, whether closes waited, or a unit.
     fn of(name: Option<&str>) -> Self {
         match name.unwrap_or_default() {
             "listener" => Self::Grey,
@@ -201,7 +201,7 @@ impl Panel {
         self.stacks.first().map_or(0, |(_, columns)| columns.len())
     }
 
-    /// The height of the highest column.
+    /// Returns the height of the highest column.
     fn highest(&self) -> f64 {
         let sum = |column| -> f64 { self.stacks.iter().map(|(_, values)| values[column]).sum() };
         (0..self.columns()).map(sum).fold(0.0, f64::max)
@@ -251,7 +251,7 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
 }
 
-/// A number no smaller than this, of which a quarter is round.
+/// Returns an upper end of the scale, at least `value`, a quarter of which is round.
 fn nice(value: f64) -> f64 {
     let mut scale = 1.0;
     loop {
@@ -263,7 +263,7 @@ fn nice(value: f64) -> f64 {
     }
 }
 
-/// A number in few characters.
+/// Formats a number in few characters.
 fn short(value: f64) -> String {
     if value >= 10_000.0 {
         format!("{} k", value / 1000.0)
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn series_that_read_alike_are_added_up() {
+    fn series_with_the_same_name_are_added_up() {
         let chart = chart(&[("", "a", &[1.0, 0.0]), ("", "a", &[2.0, 5.0])]);
         assert_eq!(chart.names, ["a"]);
         assert_eq!(chart.panels[0].stacks, [(0, vec![3.0, 5.0])]);
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lost_is_told_by_its_colour() {
+    fn losses_have_warm_colours() {
         let names = [
             "graceful",
             "u · unread_aborted",
@@ -339,12 +339,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_counted_is_no_picture() {
+    fn a_chart_of_zeros_is_empty() {
         assert!(chart(&[("", "a", &[0.0])]).is_empty());
     }
 
     #[test]
-    fn the_scale_is_the_next_that_four_lines_divide() {
+    fn the_scale_ends_at_four_round_quarters() {
         let scales = [3.0, 20.0, 21.0, 130.0].map(|value| nice(value).to_string());
         assert_eq!(scales, ["4", "20", "24", "160"]);
     }

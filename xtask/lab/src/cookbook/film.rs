@@ -1,24 +1,24 @@
-//! What was counted, from moment to moment, while cases ran.
+//! A film: the counts at each moment while cases ran.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
-/// Columns of a picture over time.
+/// Number of columns of a picture over time.
 const COLUMNS: usize = 40;
 
-/// What of a metric is shown.
+/// How a metric is shown.
 pub(super) enum What {
-    /// A counter: how much it grew, over time.
+    /// A counter: its growth over time.
     Grown(&'static str),
-    /// A gauge: its value, over time.
+    /// A gauge: its value over time.
     Value(&'static str),
-    /// A histogram: how many there were, by size.
+    /// A histogram: its counts by size.
     Buckets(&'static str),
 }
 
-/// Everything that was filmed.
+/// All films of a run.
 #[derive(Deserialize)]
 pub(super) struct Films {
     pub(super) plan: String,
@@ -54,11 +54,11 @@ pub(super) struct Series {
     pub(super) columns: Vec<f64>,
 }
 
-/// What stands below columns.
+/// The axis below the columns.
 #[derive(Debug, PartialEq)]
 pub(super) struct Axis {
     pub(super) unit: &'static str,
-    /// Texts, and how far along they stand: 0 to 1.
+    /// Positions, 0 to 1, and texts.
     pub(super) ticks: Vec<(f64, String)>,
 }
 
@@ -75,7 +75,8 @@ impl Films {
         cases.iter().map(find).collect()
     }
 
-    /// The series of these cases, as if they had begun together; in the order in which their units came.
+    /// Returns the series of these cases, as if they had begun together; within a case, in the order in which their
+    /// units first appeared.
     pub(super) fn series(&self, cases: &[&str], what: &What) -> Result<Vec<Series>> {
         let films = self.of(cases)?;
         let end = end(&films);
@@ -88,7 +89,7 @@ impl Films {
             series.sort_by_key(|series| film.entrance(series.labels.get("unit")));
             series
         });
-        // What never was more than nothing is in no film.
+        // Films omit series that are always zero.
         Ok(all.collect())
     }
 
@@ -122,7 +123,7 @@ impl Films {
     }
 }
 
-/// When the last of these ended, seconds.
+/// Returns the time at which the last of these ended, seconds.
 fn end(films: &[&Film]) -> f64 {
     let last = films.iter().filter_map(|film| film.frames.last());
     last.map(|frame| frame.seconds).fold(f64::EPSILON, f64::max)
@@ -134,7 +135,7 @@ fn as_f64(number: usize) -> f64 {
 }
 
 impl Film {
-    /// The last value of every series of a metric in each column, or by how much it grew there.
+    /// Returns each series of a metric: in each column its last value or, if `grown`, its growth.
     fn over_time(&self, name: &str, end: f64, grown: bool) -> Vec<Series> {
         let width = end / as_f64(COLUMNS);
         let mut all: BTreeMap<&Labels, Vec<f64>> = BTreeMap::new();
@@ -162,7 +163,7 @@ impl Film {
         series.collect()
     }
 
-    /// The frame in which a unit is seen first.
+    /// Returns the index of the first frame that has a unit.
     fn entrance(&self, unit: Option<&String>) -> Option<usize> {
         self.frames.iter().position(|frame| {
             let mut units = frame.samples.iter().map(|sample| sample.labels.get("unit"));
@@ -170,7 +171,7 @@ impl Film {
         })
     }
 
-    /// The upper bounds of a histogram's buckets.
+    /// Returns the upper bounds of a histogram's buckets.
     fn bounds(&self, name: &str) -> BTreeSet<String> {
         let samples = self.frames.iter().flat_map(|frame| &frame.samples);
         let buckets = samples.filter(|sample| is_bucket(sample, name));
@@ -179,7 +180,7 @@ impl Film {
             .collect()
     }
 
-    /// How many each bucket of a histogram holds at the end, by the other labels.
+    /// Returns the final count of each bucket of a histogram alone, by the other labels.
     fn buckets(&self, name: &str) -> Vec<Series> {
         let bounds = sorted(self.bounds(name));
         let mut all: BTreeMap<Labels, Vec<f64>> = BTreeMap::new();
@@ -213,7 +214,7 @@ fn is_bucket(sample: &Sample, name: &str) -> bool {
     sample.name.strip_suffix("_bucket") == Some(name)
 }
 
-/// Bounds by size; `+Inf` comes last.
+/// Sorts bounds by size, `+Inf` last.
 fn sorted(bounds: BTreeSet<String>) -> Vec<String> {
     let mut bounds: Vec<_> = bounds.into_iter().collect();
     let size = |bound: &String| bound.parse().unwrap_or(f64::INFINITY);
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_histogram_shows_what_each_bucket_has_alone() {
+    fn a_histogram_shows_each_bucket_alone() {
         assert_eq!(columns(&What::Buckets("h")), [1.0, 2.0, 0.0]);
         let films = Films::parse(FILM).unwrap();
         let ticks = films.axis(&What::Buckets("h"), &["a"]).unwrap().ticks;

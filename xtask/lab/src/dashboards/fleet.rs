@@ -1,4 +1,4 @@
-//! *Fleet*: what is being lost on all hosts, from what the recording rules sum up.
+//! *Fleet*: the data being lost on all hosts, from the sums of the recording rules.
 
 use super::host_overview::{LATE, UNTIMED, alerts, seen};
 use super::model::Dashboard;

@@ -1,13 +1,13 @@
-//! *Host overview*: what is being lost now, who does it, since when, why.
+//! *Host overview*: the data being lost now, by which unit, since when, and why.
 
 use super::model::Dashboard;
 use super::panel::Panel;
 
-/// What the plan `tracepoint` does not time.
+/// The closes that the plan `tracepoint` does not time.
 pub(super) const UNTIMED: &str = "Under the plan tracepoint closes that wait under SO_LINGER have no time before lingerd has \
      seen one, outside close(2), and before Linux 6.6: they are missing here.";
 
-/// What late data means.
+/// The meaning of late data.
 pub(super) const LATE: &str = "RSTs that answer data for connections that these units had closed. If a unit keeps idle connections for a shorter time than the proxy in front of it, that data are requests, and the proxy answers 502.";
 
 pub(super) fn dashboard() -> Dashboard {
@@ -27,7 +27,7 @@ pub(super) fn dashboard() -> Dashboard {
     }
 }
 
-/// Whether the numbers below can be relied upon.
+/// Panels that show whether the numbers below can be relied upon.
 pub(super) fn sight() -> Vec<Panel> {
     let closes = Panel::stat(
         "Closes",
@@ -40,7 +40,7 @@ pub(super) fn sight() -> Vec<Panel> {
     seen().into_iter().chain([closes]).collect()
 }
 
-/// Which hosts are seen, and how well.
+/// Panels that show which hosts are seen, and how completely.
 pub(super) fn seen() -> Vec<Panel> {
     vec![
         Panel::stat(
@@ -80,7 +80,7 @@ pub(super) fn seen() -> Vec<Panel> {
     ]
 }
 
-/// The alerts that are true.
+/// Panels of the alerts that are pending or firing.
 pub(super) fn alerts() -> Vec<Panel> {
     vec![
         Panel::units(

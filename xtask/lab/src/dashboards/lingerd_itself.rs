@@ -1,4 +1,4 @@
-//! *lingerd itself*: whether it sees everything, and what it costs.
+//! *lingerd itself*: whether it sees everything, and its cost.
 
 use super::host_overview::sight;
 use super::model::Dashboard;

@@ -1,9 +1,9 @@
-//! *Lost after close*: what became of the payload that closes left to the kernel.
+//! *Lost after close*: the fate of the payload that closes left to the kernel.
 
 use super::model::Dashboard;
 use super::panel::Panel;
 
-/// How sure fates are.
+/// How certain fates are.
 const FATES: &str = "Under the plan tracepoint no hook shows the RST that ends an orphan: peer_reset and late_data are told apart by what came last, \
      which may rarely be wrong; and where a virtual machine hides threads from root, ends there are not seen, and count as unknown.";
 

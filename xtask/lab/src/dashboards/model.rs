@@ -1,10 +1,10 @@
-//! A dashboard as a whole: variables, links, and where its panels stand.
+//! A dashboard: its variables, links, and the layout of its panels.
 
 use serde_json::{Value, json};
 
 use super::panel::{Panel, expression, source};
 
-/// The variable by which units are chosen, and how its choices are found.
+/// The variable that selects units, and the query for its values.
 const UNITS: (&str, &str) = (
     "unit",
     r#"label_values(linger_closes_total{job=~"$job",instance=~"$instance"}, unit)"#,
@@ -12,20 +12,20 @@ const UNITS: (&str, &str) = (
 
 /// A dashboard.
 pub(crate) struct Dashboard {
-    /// The name of its file, and what it is found by: never to be changed.
+    /// The name of its file, also part of its uid, which must never change.
     pub(crate) name: &'static str,
-    /// What it is called.
+    /// Its title.
     pub(crate) title: &'static str,
-    /// What it is for.
+    /// Its purpose.
     pub(crate) description: &'static str,
-    /// Whether units are chosen.
+    /// Whether it has the variable that selects units.
     pub(crate) by_unit: bool,
-    /// Its parts, each with its heading.
+    /// Its rows, each with a heading.
     pub(crate) rows: Vec<(&'static str, Vec<Panel>)>,
 }
 
 impl Dashboard {
-    /// As Grafana imports it.
+    /// Returns the JSON that Grafana imports.
     pub(crate) fn json(&self) -> Value {
         json!({
             "uid": format!("linger-{}", self.name),
@@ -60,13 +60,13 @@ impl Dashboard {
             ),
         ];
         if self.by_unit {
-            // The label is empty where units are not told apart.
+            // `.*`, since the label is empty where units are not distinguished.
             all.push(variable(UNITS.0, UNITS.1, ".*"));
         }
         all
     }
 
-    /// From left to right in 24 columns, below each other as there is no room.
+    /// Lays the panels out from left to right in 24 columns, and starts a new line where one does not fit.
     fn panels(&self) -> Vec<Value> {
         let mut all = Vec::new();
         let mut y = 0;
@@ -93,21 +93,21 @@ impl Dashboard {
     }
 }
 
-/// A variable with the values that a query finds.
+/// Returns a variable with the values that a query finds.
 fn variable(name: &str, query: &str, all: &str) -> Value {
     let mut label = name.to_owned();
     label[..1].make_ascii_uppercase();
     json!({
         "name": name, "label": label, "type": "query", "datasource": source(),
         "query": { "query": expression(query), "refId": name },
-        // Whenever the time range changes: what has gone is found in the past only.
+        // On every change of the time range, since values that have gone are found only in the past.
         "refresh": 2,
         "sort": 1, "hide": 0, "multi": true, "includeAll": true, "allValue": all,
         "current": { "selected": true, "text": ["All"], "value": ["$__all"] },
     })
 }
 
-/// To the other dashboards, with what is chosen in this one.
+/// Returns a link to the other dashboards that keeps the values of the variables.
 fn link() -> Value {
     json!({
         "title": "linger", "type": "dashboards", "tags": ["linger"], "asDropdown": false,

@@ -1,18 +1,18 @@
-//! A panel: its kind, its words, and its queries.
+//! A panel: its kind, texts and queries.
 
 use serde_json::{Value, json};
 
-/// What stands for parts of queries that many have in common.
+/// Abbreviations for parts that many queries share.
 const SHORT: [(&str, &str); 7] = [
-    // Of what other programs have as well: a choice of all jobs has those, too.
+    // For metrics that other programs have, too, which a selection of all jobs includes.
     (
         "@lingerd",
         "and on (job, instance) linger_build_info{@hosts}",
     ),
     ("@hosts", r#"job=~"$job",instance=~"$instance""#),
-    // Of what is recorded over all hosts.
+    // For metrics recorded over all hosts.
     ("@jobs", r#"job=~"$job""#),
-    // What happens now: what is retired was counted when it happened.
+    // For current events: those of retired groups were counted when they happened.
     (
         "@now",
         r#"job=~"$job",instance=~"$instance",unit!="retired""#,
@@ -31,18 +31,18 @@ const SHORT: [(&str, &str); 7] = [
     ),
 ];
 
-/// A query with what is short written out.
+/// Expands the abbreviations in a query.
 pub(super) fn expression(text: &str) -> String {
     let replaced = |text: String, (short, long): &(&str, &str)| text.replace(short, long);
     SHORT.iter().fold(text.to_owned(), replaced)
 }
 
-/// Where the data comes from: what the variable says.
+/// Returns the data source that is selected by the variable.
 pub(super) fn source() -> Value {
     json!({ "type": "prometheus", "uid": "${datasource}" })
 }
 
-/// To *Unit in depth*, with what is chosen here, for the unit in this field.
+/// Returns a link to *Unit in depth* for the unit in this field, which keeps the other variables.
 fn unit_link(unit: &str) -> Value {
     let url = format!(
         "/d/linger-unit-in-depth/unit-in-depth?${{__url_time_range}}&${{datasource:queryparam}}\
@@ -51,24 +51,24 @@ fn unit_link(unit: &str) -> Value {
     json!([{ "title": "Unit in depth", "url": url, "targetBlank": false }])
 }
 
-/// What a panel draws.
+/// The kind of a panel.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// One number, with what is worth a look from here on: `f64` cannot be compared, so in thousandths.
+    /// One number, red from a threshold on, which is in thousandths since `f64` is not `Eq`.
     Stat { alarming: Option<u32> },
     /// Lines over time.
     Lines { stacked: bool },
-    /// How often which time was met, over time.
+    /// A histogram over time.
     Heatmap,
     /// A row for each group, and a column for each query.
     Table { by_unit: bool },
 }
 
-/// A query, and what it is called.
+/// A query, with its legend.
 struct Query {
     expression: String,
     legend: &'static str,
-    /// Of a column of a table.
+    /// The unit of its column in a table.
     unit: &'static str,
 }
 
@@ -80,11 +80,11 @@ pub(super) struct Panel {
     description: String,
     queries: Vec<Query>,
     no_value: &'static str,
-    /// Whether a line leads to its unit.
+    /// Whether a line links to its unit.
     links: bool,
-    /// Columns of 24.
+    /// Width in columns, of 24.
     pub(super) width: usize,
-    /// In units of Grafana, of 30 pixels.
+    /// Height in Grafana's units of 30 pixels.
     pub(super) height: usize,
 }
 
@@ -108,43 +108,43 @@ impl Panel {
         }
     }
 
-    /// One number.
+    /// A panel with one number.
     pub(super) fn stat(title: &'static str, unit: &'static str, description: &str) -> Self {
         Self::new(Kind::Stat { alarming: None }, title, unit, description)
     }
 
-    /// Lines over time.
+    /// A panel with lines over time.
     pub(super) fn lines(title: &'static str, unit: &'static str, description: &str) -> Self {
         Self::new(Kind::Lines { stacked: false }, title, unit, description)
     }
 
-    /// Areas over time, on top of each other.
+    /// A panel with stacked areas over time.
     pub(super) fn areas(title: &'static str, unit: &'static str, description: &str) -> Self {
         Self::new(Kind::Lines { stacked: true }, title, unit, description)
     }
 
-    /// Times over time.
+    /// A panel with a histogram of times over time.
     pub(super) fn heatmap(title: &'static str, description: &str) -> Self {
         Self::new(Kind::Heatmap, title, "s", description)
     }
 
-    /// A table of units, each of which leads to its own dashboard.
+    /// A table of units, each with a link to *Unit in depth*.
     pub(super) fn units(title: &'static str, description: &str) -> Self {
         Self::new(Kind::Table { by_unit: true }, title, "short", description)
     }
 
-    /// A table of something else.
+    /// A table of anything but units.
     pub(super) fn table(title: &'static str, description: &str) -> Self {
         Self::new(Kind::Table { by_unit: false }, title, "short", description)
     }
 
-    /// With this query, of which every series is called so.
+    /// Adds a query whose series have this legend.
     pub(super) fn query(self, legend: &'static str, text: &str) -> Self {
         let unit = self.unit;
         self.column(legend, unit, text)
     }
 
-    /// With this query, as a column of this name and unit.
+    /// Adds a query as a column with this name and unit.
     pub(super) fn column(mut self, legend: &'static str, unit: &'static str, text: &str) -> Self {
         self.queries.push(Query {
             expression: expression(text),
@@ -154,7 +154,7 @@ impl Panel {
         self
     }
 
-    /// Worth a look from this many thousandths on.
+    /// Sets the threshold from which the number is red, in thousandths.
     pub(super) fn alarming(mut self, thousandths: u32) -> Self {
         self.kind = Kind::Stat {
             alarming: Some(thousandths),
@@ -162,31 +162,31 @@ impl Panel {
         self
     }
 
-    /// Says this where there is nothing to show.
+    /// Sets the text shown where there is no value.
     pub(super) fn or_says(mut self, text: &'static str) -> Self {
         self.no_value = text;
         self
     }
 
-    /// Each line is of a unit, and leads to it.
+    /// Links each line to its unit.
     pub(super) fn leads_to_unit(mut self) -> Self {
         self.links = true;
         self
     }
 
-    /// This many columns wide.
+    /// Sets the width in columns, of 24.
     pub(super) fn wide(mut self, width: usize) -> Self {
         self.width = width;
         self
     }
 
-    /// This high.
+    /// Sets the height in Grafana's units.
     pub(super) fn high(mut self, height: usize) -> Self {
         self.height = height;
         self
     }
 
-    /// As Grafana has it, with this number, in this place.
+    /// Returns Grafana's JSON, with this id and position.
     pub(super) fn json(&self, id: usize, place: &Value) -> Value {
         let mut panel = json!({
             "id": id, "gridPos": place, "type": self.type_name(), "title": self.title,
@@ -214,7 +214,7 @@ impl Panel {
         let queries = self.queries.iter().zip('A'..);
         let targets = queries.map(|(query, id)| {
             let (format, instant) = match self.kind {
-                // What is of the whole range has one value.
+                // A query over the whole range has one value.
                 Kind::Stat { .. } => ("time_series", query.expression.contains("[$__range]")),
                 Kind::Lines { .. } => ("time_series", false),
                 Kind::Heatmap => ("heatmap", false),
@@ -263,7 +263,7 @@ impl Panel {
         defaults
     }
 
-    /// The columns of a table: their names stand for the queries.
+    /// Returns the settings of a table's columns, which are named after the queries.
     fn overrides(&self) -> Vec<Value> {
         let Kind::Table { by_unit } = self.kind else {
             return Vec::new();
@@ -310,11 +310,11 @@ impl Panel {
                     "exponent": 0.5, "steps": 64, "reverse": false, "fill": "dark-orange",
                 },
                 "exemplars": { "color": "rgba(255,0,255,0.7)" },
-                // What never happened has no colour.
+                // Empty buckets have no colour.
                 "filterValues": { "le": 1e-9 },
                 "legend": { "show": true },
                 "rowsFrame": { "layout": "auto" },
-                // Grafana knows `show` until 10.2, and `mode` from then on.
+                // Grafana reads `show` before 10.2, and `mode` since.
                 "tooltip": { "show": true, "mode": "single", "yHistogram": true },
                 "yAxis": { "axisPlacement": "left", "unit": "s", "reverse": false },
             }),
@@ -328,10 +328,10 @@ impl Panel {
         }
     }
 
-    /// One table of all queries.
+    /// Returns the transformations that merge all queries into one table.
     fn transformations(&self) -> Value {
         let columns = self.queries.iter().zip('A'..).map(|(query, id)| {
-            // The only query's column has no letter.
+            // The column of a single query has no letter.
             let value = match self.queries.len() {
                 1 => "Value".to_owned(),
                 _ => format!("Value #{id}"),

@@ -1,4 +1,4 @@
-//! *Unit in depth*: how one unit, or some, close.
+//! *Unit in depth*: the closes of one or several units.
 
 use super::host_overview::{LATE, UNTIMED};
 use super::model::Dashboard;

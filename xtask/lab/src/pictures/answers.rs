@@ -1,4 +1,4 @@
-//! What a Prometheus answers the queries of the dashboards.
+//! The answers of a Prometheus to the queries of the dashboards.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,15 +21,15 @@ use crate::scale;
 
 /// Seconds between scrapes, and between points of a line.
 const INTERVAL: u64 = 5;
-/// Simulated hosts, and groups of each.
+/// Number of simulated hosts, and of groups on each.
 const HOSTS: usize = 4;
 const GROUPS: usize = 12;
-/// Between rounds of closes, which the real lingerd counts.
+/// Pause between rounds of closes, which the real lingerd counts.
 const ROUND: Duration = Duration::from_secs(15);
 
-/// What is chosen in a dashboard: jobs, hosts and units.
+/// The values of a dashboard's variables: job, instance and unit.
 const CHOSEN: (&str, &str, &str) = ("lingerd", ".+", ".*");
-/// The same where something else is.
+/// Dashboards with other values.
 const OTHERWISE: [(&str, (&str, &str, &str)); 2] = [
     ("lingerd-itself", ("real", ".+", ".*")),
     (
@@ -41,15 +41,15 @@ const OTHERWISE: [(&str, (&str, &str, &str)); 2] = [
 /// All answers.
 #[derive(Deserialize, Serialize)]
 pub(super) struct Answers {
-    /// When the first and the last point of a line are.
+    /// Times of the first and last point of lines, seconds since 1970.
     pub(super) start: f64,
     pub(super) end: f64,
-    /// The series of each query, by dashboard, then by the number of the panel.
+    /// The series of each query, by dashboard, then by the id of the panel.
     panels: BTreeMap<String, BTreeMap<u64, Vec<Value>>>,
 }
 
 impl Answers {
-    /// What each query of a panel found.
+    /// Returns the series found by each query of a panel.
     pub(super) fn of(&self, dashboard: &str, panel: &Value) -> &[Value] {
         let panels = self.panels.get(dashboard);
         let id = panel["id"].as_u64().unwrap_or_default();
@@ -59,7 +59,7 @@ impl Answers {
     }
 }
 
-/// Has a Prometheus scrape for so many seconds, and asks it.
+/// Lets a Prometheus scrape for this many seconds, and runs the queries.
 pub(super) fn ask(dashboards: &[(String, Value)], time: u64) -> Result<Answers> {
     let lingerd = artifacts::lingerd(Architecture::here())?;
     let hosts = scale::simulate(HOSTS, GROUPS)?;
@@ -94,7 +94,7 @@ pub(super) fn ask(dashboards: &[(String, Value)], time: u64) -> Result<Answers> 
     while start.elapsed() < Duration::from_secs(time) {
         server.check()?;
         let mut closes = command(&lingerd);
-        // A kind that does not come about this time may the next.
+        // A kind that fails this time may succeed the next.
         let _ = closes.arg("exercise").stdout(Stdio::null()).status()?;
         thread::sleep(ROUND);
     }
@@ -134,7 +134,7 @@ fn of_dashboard(
     Ok(answers)
 }
 
-/// The series that a query finds.
+/// Returns the series that a query finds.
 fn found(address: SocketAddr, query: &str, instant: bool, time: u64, end: u64) -> Result<Value> {
     let [start, end, step] = [end - time, end, INTERVAL].map(|number| number.to_string());
     let mut data = if instant {
@@ -151,7 +151,7 @@ fn found(address: SocketAddr, query: &str, instant: bool, time: u64, end: u64) -
     Ok(data["result"].take())
 }
 
-/// As Grafana fills in what is chosen.
+/// Replaces variables in a query, as Grafana does.
 fn filled_in(dashboard: &str, query: &str, time: u64) -> String {
     let mut otherwise = OTHERWISE.iter();
     let chosen = otherwise.find(|(name, _)| *name == dashboard);

@@ -1,4 +1,4 @@
-//! A dashboard as SVG: its panels where Grafana puts them, readable on light and dark pages.
+//! Draws a dashboard as SVG, with its panels where Grafana puts them, readable on light and dark pages.
 
 use std::fmt::Write as _;
 
@@ -9,18 +9,18 @@ use super::plot::{self, Series};
 use super::unit::written;
 use super::{list, text};
 
-/// Of Grafana's 24 columns, and of its rows.
+/// Width of one of Grafana's 24 columns, and height of a row.
 const COLUMN: f64 = 50.0;
 const ROW: f64 = 27.0;
-/// Around panels.
+/// Margin around panels.
 const GAP: f64 = 4.0;
-/// Inside panels.
+/// Padding inside panels.
 pub(super) const PAD: f64 = 10.0;
-/// Above the first panel.
+/// Height above the first panel.
 const HEAD: f64 = 40.0;
-/// How wide a letter is at most, of 11 pixels.
+/// Maximum width of a letter at 11 pixels.
 const LETTER: f64 = 6.1;
-/// How many of them are in the place of one of a title.
+/// Number of letters that fit in a title, relative to other texts.
 const BOLD: f64 = 0.86;
 
 const STYLE: &str = "text{font:11px system-ui,sans-serif;fill:#57606a}\
@@ -45,7 +45,7 @@ impl Area {
     }
 }
 
-/// The picture of a dashboard.
+/// Draws a dashboard.
 pub(super) fn dashboard(dashboard: &Value, answers: &Answers, name: &str) -> String {
     let panels = list(&dashboard["panels"]);
     let place = |panel: &Value, side: &str| panel["gridPos"][side].as_f64().unwrap_or_default();
@@ -116,7 +116,7 @@ fn content(svg: &mut String, panel: &Value, answers: &Answers, name: &str, area:
     }
 }
 
-/// The series of all queries of a panel, with their names.
+/// Returns the series of all queries of a panel, with their names.
 fn all_series(panel: &Value, found: &[Value]) -> Vec<Series> {
     let targets = list(&panel["targets"]).iter().zip(found);
     let named = targets.flat_map(|(target, found)| {
@@ -128,7 +128,7 @@ fn all_series(panel: &Value, found: &[Value]) -> Vec<Series> {
     named.collect()
 }
 
-/// The last number, one beside the other if there are several.
+/// Draws the last value of each series, side by side.
 fn stat(svg: &mut String, panel: &Value, series: &[Series], answers: &Answers, area: Area) {
     let defaults = &panel["fieldConfig"]["defaults"];
     let alarming = list(&defaults["thresholds"]["steps"])
@@ -159,7 +159,7 @@ fn stat(svg: &mut String, panel: &Value, series: &[Series], answers: &Answers, a
     }
 }
 
-/// One row for each set of labels, with a column for each query.
+/// Draws one row for each set of labels, with a column for each query.
 fn table(svg: &mut String, panel: &Value, found: &[Value], answers: &Answers, area: Area) {
     let targets = list(&panel["targets"]);
     let mut labels: Vec<&str> = Vec::new();
@@ -176,7 +176,7 @@ fn table(svg: &mut String, panel: &Value, found: &[Value], answers: &Answers, ar
         for series in list(found) {
             let key = labels.iter().map(|label| series["metric"][label].as_str());
             let key: Vec<_> = key.collect();
-            // Of labels that a query does not have, any value fits.
+            // A label that the query lacks matches any value.
             let fits = |(row, _): &&mut (Vec<&str>, _)| {
                 key.iter()
                     .zip(row)
@@ -256,7 +256,7 @@ fn table(svg: &mut String, panel: &Value, found: &[Value], answers: &Answers, ar
     }
 }
 
-/// As much of a text as there is room for.
+/// Truncates a text to a width.
 pub(super) fn cut(text: &str, width: f64) -> String {
     #[expect(
         clippy::cast_possible_truncation,
@@ -271,7 +271,7 @@ pub(super) fn cut(text: &str, width: f64) -> String {
     start + "…"
 }
 
-/// Writes a text.
+/// Draws a text.
 pub(super) fn put(svg: &mut String, class: &str, anchor: &str, (x, y): (f64, f64), text: &str) {
     let class = match class {
         "" => String::new(),

@@ -1,4 +1,4 @@
-//! What is drawn over time.
+//! Draws series over time.
 
 use std::fmt::Write as _;
 
@@ -9,30 +9,30 @@ use super::draw::{Area, cut, put};
 use super::text;
 use super::unit::written;
 
-/// Told apart by most people, on light and on dark ground.
+/// Colours that most people can distinguish, on light and dark backgrounds.
 const COLOURS: [&str; 10] = [
     "#4c8bf5", "#e8710a", "#1e9e6a", "#d6408b", "#8e63ce", "#a88c00", "#0aa5b8", "#c5493c",
     "#6b7bd6", "#7a8b4f",
 ];
-/// For the numbers of an axis.
+/// Width left of the plot, for the numbers of the axis.
 const LEFT: f64 = 62.0;
-/// For the title.
+/// Height above the plot, below the title.
 const ABOVE: f64 = 8.0;
-/// For times.
+/// Height below the plot, for times.
 const BELOW: f64 = 18.0;
-/// A line of the legend.
+/// Height of a line of the legend.
 const LINE: f64 = 14.0;
-/// Lines of the legend, in two columns.
+/// Maximum lines of the legend, which has two columns.
 const LINES: usize = 4;
 
-/// A name, and numbers over time.
+/// A series: a name, and values over time.
 pub(super) struct Series {
     pub(super) name: String,
     points: Vec<(f64, f64)>,
 }
 
 impl Series {
-    /// As Prometheus answers; `legend` has its labels in two braces.
+    /// Reads a series from Prometheus's answer; `legend` has names of labels in double braces.
     pub(super) fn new(legend: &str, series: &Value) -> Self {
         let mut name = legend.to_owned();
         for (label, value) in series["metric"].as_object().into_iter().flatten() {
@@ -72,7 +72,7 @@ impl Series {
     }
 }
 
-/// Lines, or areas on top of each other, with a legend.
+/// Draws lines or stacked areas, with a legend.
 pub(super) fn lines(
     svg: &mut String,
     panel: &Value,
@@ -105,7 +105,7 @@ pub(super) fn lines(
     };
     let top = nice(highest, unit);
     axes(svg, plot, answers, |part| {
-        // Between on and off there is nothing.
+        // There is nothing between on and off.
         if unit.starts_with("bool") && part.fract() != 0.0 {
             return String::new();
         }
@@ -136,7 +136,7 @@ pub(super) fn lines(
             let mut path = String::new();
             let mut before = None;
             for (time, value) in &series.points {
-                // Where there is no point there is no line.
+                // A missing point interrupts the line.
                 let step = if before.is_some_and(|before| time - before < 6.0) {
                     'L'
                 } else {
@@ -163,7 +163,7 @@ pub(super) fn lines(
     );
 }
 
-/// Names with their colours and last values, in two columns; those that find no place are counted.
+/// Draws the names with their colours and last values, in two columns; counts those that do not fit.
 fn legend(svg: &mut String, all: &[Series], unit: &str, answers: &Answers, area: Area) {
     let width = area.w / 2.0;
     let rows = all.len().div_ceil(2).min(LINES);
@@ -208,7 +208,7 @@ fn legend(svg: &mut String, all: &[Series], unit: &str, answers: &Answers, area:
     }
 }
 
-/// How often each time between two bounds was met.
+/// Draws the rate of each bucket of a histogram over time.
 pub(super) fn heatmap(svg: &mut String, all: &[Series], answers: &Answers, area: Area) {
     let bound = |series: &Series| series.name.parse().unwrap_or(f64::INFINITY);
     let mut buckets: Vec<_> = all.iter().collect();
@@ -263,7 +263,7 @@ pub(super) fn heatmap(svg: &mut String, all: &[Series], answers: &Answers, area:
     }
 }
 
-/// All times of points, in order.
+/// Returns the times of all points, in order.
 fn times(all: &[Series]) -> Vec<f64> {
     let mut times: Vec<f64> = all
         .iter()
@@ -274,7 +274,7 @@ fn times(all: &[Series]) -> Vec<f64> {
     times
 }
 
-/// Five lines with what they stand for, and times below.
+/// Draws five horizontal lines with their labels, and times below.
 fn axes(svg: &mut String, plot: Area, answers: &Answers, label: impl Fn(f64) -> String) {
     for quarter in 0..=4 {
         let part = f64::from(quarter) / 4.0;
@@ -301,14 +301,14 @@ fn axes(svg: &mut String, plot: Area, answers: &Answers, label: impl Fn(f64) -> 
         #[expect(clippy::cast_possible_truncation, reason = "minutes of a day")]
         let minutes = (time / 60.0).rem_euclid(1440.0) as i64;
         let clock = format!("{:02}:{:02}", minutes / 60, minutes % 60);
-        // Whole, at either end.
+        // Keeps the text inside the plot at either end.
         let x = x.clamp(plot.x + 14.0, plot.x + plot.w - 14.0);
         put(svg, "", "middle", (x, plot.bottom() + 14.0), &clock);
         time += step;
     }
 }
 
-/// A number no smaller than this, of which a quarter is round in its unit.
+/// Returns an upper end of the scale, at least `value`, a quarter of which is round in its unit.
 fn nice(value: f64, unit: &str) -> f64 {
     if value <= 0.0 || unit.starts_with("bool") {
         return 1.0;
@@ -328,7 +328,7 @@ fn nice(value: f64, unit: &str) -> f64 {
 }
 
 #[test]
-fn names_are_made_of_labels_and_gaps_have_no_number() {
+fn names_contain_labels_and_nan_is_left_out() {
     let series = serde_json::json!({
         "metric": { "unit": "nginx.service" },
         "values": [[5.0, "1"], [10.0, "NaN"], [15.0, "3"]],
@@ -340,7 +340,7 @@ fn names_are_made_of_labels_and_gaps_have_no_number() {
 }
 
 #[test]
-fn the_scale_is_the_next_that_four_lines_divide() {
+fn the_scale_ends_at_four_round_quarters() {
     assert_eq!(
         [3.0, 23.0].map(|value| nice(value, "short").round().to_string()),
         ["3", "30"]

@@ -1,6 +1,6 @@
-//! Numbers as Grafana writes them.
+//! Formats numbers as Grafana does.
 
-/// A value in its unit; `now` is what times are compared with.
+/// Formats a value in its unit; points in time are relative to `now`, seconds since 1970.
 pub(super) fn written(value: f64, unit: &str, now: f64) -> String {
     match unit {
         "bytes" => scaled(value, 1024.0, &["B", "KiB", "MiB", "GiB"]),
@@ -44,7 +44,7 @@ fn scaled(mut value: f64, step: f64, names: &[&str]) -> String {
         .to_owned()
 }
 
-/// Three digits that count, if there are as many.
+/// Formats a number with up to three significant digits, without trailing zeros.
 fn digits(value: f64) -> String {
     let steps = [100.0, 10.0, 1.0, 0.1, 0.01, 0.001];
     let decimals = steps.iter().position(|step| value.abs() >= *step);

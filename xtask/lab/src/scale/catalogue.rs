@@ -1,11 +1,11 @@
-//! The services that simulated hosts run, and what each does when it closes.
+//! The services on simulated hosts, and how each closes its connections.
 
-/// What closes of a service come to: the series that it has follow from it.
+/// The results of a service's closes, which determine its series.
 #[derive(Debug)]
 pub(super) struct Habit {
-    /// Its outcomes, the most frequent first.
+    /// Its outcomes, most frequent first.
     pub(super) outcomes: &'static [&'static str],
-    /// The fates that its orphans met, the most frequent first.
+    /// The fates of its orphans, most frequent first.
     pub(super) fates: &'static [&'static str],
 }
 
@@ -36,7 +36,7 @@ const QUIET: Habit = Habit {
     fates: &[],
 };
 
-/// Services: their unit, with a mark for the instance, their process, and their habit.
+/// Services: their unit, with `@` where the instance goes, their process, and their habit.
 const SERVICES: [(&str, &str, &Habit); 20] = [
     ("ssh@.service", "sshd", &QUIET),
     (
@@ -72,7 +72,7 @@ pub(super) struct Entry {
     pub(super) habit: &'static Habit,
 }
 
-/// The group of this number: the same on every host.
+/// Returns the group of this number, the same on every host.
 pub(super) fn entry(number: usize) -> Entry {
     let (unit, comm, habit) = SERVICES[number % SERVICES.len()];
     let instance = number / SERVICES.len();
@@ -83,10 +83,10 @@ pub(super) fn entry(number: usize) -> Entry {
     }
 }
 
-/// How many kinds of hosts there are.
+/// Number of kinds of hosts.
 const ROLES: usize = 10;
 
-/// The numbers of a host's groups: half of them every host has, the others those of its role.
+/// Returns the numbers of a host's groups: half of them are on every host, the others on hosts of its role.
 pub(super) fn of_host(host: usize, groups: usize) -> Vec<usize> {
     let common = groups.div_ceil(2);
     let own = groups - common;
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_two_groups_are_the_same() {
+    fn groups_are_distinct() {
         let names: BTreeSet<_> = (0..1000)
             .map(|number| (entry(number).unit, entry(number).comm))
             .collect();
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_share_half_of_their_groups_and_those_of_a_role_all() {
+    fn hosts_share_half_of_their_groups_and_all_within_a_role() {
         let [first, second, again] = [0, 1, 10].map(|host| of_host(host, 7));
         assert_eq!(first, [0, 1, 2, 3, 4, 5, 6]);
         assert_eq!(second, [0, 1, 2, 3, 7, 8, 9]);

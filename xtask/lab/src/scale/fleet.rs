@@ -1,4 +1,4 @@
-//! Simulated hosts: what the lingerd of each would serve, with counters that grow.
+//! Simulated hosts: the metrics that the lingerd of each would serve, with counters that grow.
 
 use std::collections::BTreeMap;
 use std::f64::consts::TAU;
@@ -9,32 +9,32 @@ use std::time::Instant;
 use super::catalogue::{Entry, entry, of_host};
 use super::template::{Family, Series};
 
-/// Closes a second of a host, of all its groups.
+/// Closes per second of a host, of all its groups together.
 const RATE: f64 = 300.0;
-/// How much of them leaves an orphan.
+/// Share of them that leaves an orphan.
 const ORPHANED: f64 = 0.01;
-/// How regularly load rises and falls, seconds.
+/// Period in which the load rises and falls, seconds.
 const WAVE: f64 = 600.0;
-/// Most of what simulated hosts have closed before.
+/// Maximum number of closes of a group before the start.
 const PAST: f64 = 1e6;
 
-/// A sample that is written anew for each scrape.
+/// A sample, formatted for each scrape.
 struct Sample {
-    /// The series, as it is written.
+    /// The name and labels, as exposed.
     text: String,
-    /// Which counts of the group it adds up.
+    /// Indexes of the group's counts that it adds up.
     counts: Vec<usize>,
-    /// What it has for each.
+    /// Its value for each of them.
     factor: f64,
-    /// Whether it is a sum of seconds.
+    /// Whether it is in seconds, which are not whole.
     is_time: bool,
 }
 
-/// A group as every host has it that has it.
+/// A group, the same on all hosts that have it.
 struct Group {
-    /// The outcomes and fates that are counted, and how often each happens in a close.
+    /// The outcomes and fates counted, and the share of closes that has each.
     shares: Vec<(&'static str, f64)>,
-    /// By family.
+    /// Its samples by family.
     samples: Vec<Vec<Sample>>,
 }
 
@@ -63,7 +63,7 @@ impl Group {
     }
 }
 
-/// Whether a close of this outcome waited under `SO_LINGER`.
+/// Returns whether a close of this outcome waited under `SO_LINGER`.
 fn waited(outcome: &str) -> bool {
     matches!(
         outcome,
@@ -71,7 +71,7 @@ fn waited(outcome: &str) -> bool {
     )
 }
 
-/// Whether a group of this habit has the series: see `linger-daemon/src/metrics/groups.rs`.
+/// Returns whether a group of this habit has the series, by the rules of `linger-daemon/src/metrics/groups.rs`.
 fn exists(series: &Series, entry: &Entry) -> bool {
     let outcomes = entry.habit.outcomes;
     let happens = |name: &str| outcomes.contains(&name);
@@ -92,7 +92,7 @@ fn exists(series: &Series, entry: &Entry) -> bool {
     }
 }
 
-/// Whether a series follows from how often this outcome or fate happened.
+/// Returns whether a series counts this outcome or fate.
 fn follows(series: &Series, entry: &Entry, name: &str) -> bool {
     let labels = ["outcome", "fate", "cause"];
     let about = labels.iter().find_map(|label| series.label(label));
@@ -106,7 +106,7 @@ fn follows(series: &Series, entry: &Entry, name: &str) -> bool {
     }
 }
 
-/// How a series follows from the counts of its group.
+/// Derives the sample of a series from the counts of its group.
 fn sample(series: &Series, entry: &Entry, shares: &[(&str, f64)]) -> Sample {
     let waits = series.label("waited") == Some("true");
     let factor = match series.metric.as_str() {
@@ -117,7 +117,7 @@ fn sample(series: &Series, entry: &Entry, shares: &[(&str, f64)]) -> Sample {
         "linger_close_blocked_seconds_sum" if waits => 0.31,
         "linger_close_blocked_seconds_sum" => 0.000_012,
         "linger_orphan_duration_seconds_sum" => 0.041,
-        // A few are under way.
+        // A few orphans are under way.
         "linger_orphans_active" => 0.001,
         _ => series.label("le").map_or(1.0, |le| {
             let is_late = waits || series.metric.starts_with("linger_orphan");
@@ -138,29 +138,29 @@ fn sample(series: &Series, entry: &Entry, shares: &[(&str, f64)]) -> Sample {
     }
 }
 
-/// How many of a hundred take no longer than this many seconds: a microsecond or so each, or the way to the
-/// peer and back.
+/// Returns the share of closes or orphans that take at most this many seconds. The mean is 20 µs or, if `is_late`,
+/// 20 ms, a round trip to the peer; for two in a hundred it is a second.
 fn within(seconds: f64, is_late: bool) -> f64 {
     let usual: f64 = if is_late { 0.02 } else { 0.000_02 };
     1.0 - (-seconds / usual).exp() * 0.98 - 0.02 * (-seconds).exp()
 }
 
-/// What a host has counted so far.
+/// The counts of a host so far.
 struct Counted {
-    /// By group, then by outcome or fate.
+    /// Counts by group, then by outcome or fate.
     counts: Vec<Vec<f64>>,
     at: f64,
     random: u64,
 }
 
-/// A host.
+/// A simulated host.
 struct Host {
     groups: Vec<Arc<Group>>,
     phase: f64,
     counted: Mutex<Counted>,
 }
 
-/// All hosts.
+/// All simulated hosts.
 pub(super) struct Fleet {
     families: Vec<Family>,
     hosts: Vec<Host>,
@@ -168,7 +168,7 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
-    /// So many hosts, with so many groups each.
+    /// A fleet with this number of hosts, and of groups on each.
     pub(super) fn new(families: Vec<Family>, hosts: usize, groups: usize) -> Self {
         let mut known = BTreeMap::new();
         let mut group = |number| {
@@ -188,12 +188,12 @@ impl Fleet {
         }
     }
 
-    /// How many hosts there are.
+    /// Returns the number of hosts.
     pub(super) fn len(&self) -> usize {
         self.hosts.len()
     }
 
-    /// What the lingerd of a host answers now, if there is that host.
+    /// Returns the current metrics of a host; `None` if there is no such host.
     pub(super) fn scrape(&self, host: usize) -> Option<String> {
         let host = self.hosts.get(host)?;
         let mut counted = host.counted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -234,7 +234,7 @@ impl Host {
 }
 
 impl Counted {
-    /// Adds what was closed since the last time: little by most groups, much by few.
+    /// Adds the closes since the last call: few of most groups, many of a few.
     fn grow(&mut self, host: &Host, now: f64) {
         let load = 1.0 + 0.5 * (TAU * (now / WAVE + host.phase)).sin();
         let closes = RATE * load * (now - self.at).max(0.0);
@@ -253,7 +253,7 @@ impl Counted {
         }
     }
 
-    /// A number from 0 to 1 (xorshift).
+    /// Returns a random number from 0 to 1 (xorshift).
     #[expect(clippy::cast_precision_loss, reason = "random anyway")]
     fn random(&mut self) -> f64 {
         self.random ^= self.random << 13;
@@ -268,7 +268,7 @@ impl Sample {
         let count: f64 = self.counts.iter().map(|place| counts[*place]).sum();
         let value = count * self.factor;
         text.push_str(&self.text);
-        // Writing into a text does not fail.
+        // Writing to a string does not fail.
         let _ = if self.is_time {
             writeln!(text, "{value:.9}")
         } else {
@@ -307,7 +307,7 @@ linger_closes_total{unit=\"/\",comm=\"lingerd\",outcome=\"repaired\"} 1\n";
     }
 
     #[test]
-    fn every_host_has_its_own_and_every_group_what_its_habit_comes_to() {
+    fn hosts_have_groups_of_their_own_and_groups_the_series_of_their_habit() {
         let fleet = Fleet::new(parse(SERVED).unwrap(), 2, 6);
         let [first, second] = [0, 1].map(|host| values(&fleet.scrape(host).unwrap()));
         assert!(fleet.scrape(2).is_none());

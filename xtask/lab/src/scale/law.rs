@@ -1,6 +1,6 @@
-//! What more hosts would come to, by the straight line through what was measured.
+//! Extrapolates to more hosts by a straight line through the measurements.
 
-/// `y = start + slope × x`.
+/// A line, `y = start + slope × x`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Line {
     pub(super) start: f64,
@@ -8,8 +8,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// The line that is nearest to these points, by least squares; through nothing and the only point, if
-    /// there is but one.
+    /// Fits a line to these points by least squares; through the origin, if there is only one point.
     pub(super) fn through(points: &[(f64, f64)]) -> Self {
         let count: f64 = points.iter().map(|_| 1.0).sum();
         let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
@@ -29,14 +28,14 @@ impl Line {
         }
     }
 
-    /// Its height there.
+    /// Returns `y` at `x`.
     pub(super) fn at(self, x: f64) -> f64 {
         self.start + self.slope * x
     }
 }
 
 #[test]
-fn a_line_is_found() {
+fn a_line_is_fitted() {
     let found = |points: &[(f64, f64)]| {
         let line = Line::through(points);
         format!("{} {} {}", line.start, line.slope, line.at(10.0))

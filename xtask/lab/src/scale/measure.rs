@@ -1,4 +1,4 @@
-//! What a Prometheus takes for a fleet.
+//! Measures the cost of a fleet to a Prometheus.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use super::queries::{self, Named, Times};
 use super::serve;
 use crate::table::spread;
 
-/// How long all hosts may take to be scraped for the first time, beside some intervals.
+/// Time limit until all hosts have been scraped, in addition to three intervals.
 const FIRST: Duration = Duration::from_secs(60);
-/// Pause between two looks at Prometheus.
+/// Interval of polling Prometheus.
 const PAUSE: Duration = Duration::from_secs(1);
-/// A query that takes longer is asked once, not three times.
+/// Time above which a query is not repeated.
 const LONG: Duration = Duration::from_secs(1);
 
-/// What was measured of one fleet.
+/// The measurements of one fleet.
 #[derive(Serialize)]
 pub(super) struct Case {
     pub(super) hosts: usize,
@@ -29,22 +29,22 @@ pub(super) struct Case {
     pub(super) interval_seconds: u64,
     pub(super) for_seconds: u64,
     pub(super) version: String,
-    /// Of a host, and how many bytes that is as text.
+    /// Series of a host, and the length of its exposition.
     pub(super) series_per_host: f64,
     pub(super) bytes_per_scrape: usize,
-    /// Of those of a host, how many are buckets.
+    /// Series of a host that are buckets of histograms.
     pub(super) buckets_per_host: f64,
-    /// Of all hosts, with what rules record.
+    /// Series of all hosts, including those that rules record.
     pub(super) series: f64,
     pub(super) recorded_series: f64,
     pub(super) samples_per_second: f64,
     pub(super) scrape_seconds: f64,
     pub(super) slowest_scrape_seconds: f64,
-    /// That took longer than there is between them.
+    /// Scrapes that failed or took longer than the interval.
     pub(super) missed_scrapes: f64,
     pub(super) resident_bytes: f64,
     pub(super) cpus: f64,
-    /// Of each rule, the median of an evaluation.
+    /// Median time of an evaluation, by rule.
     pub(super) rules_seconds: BTreeMap<String, f64>,
     pub(super) missed_evaluations: f64,
     pub(super) bytes_per_sample: f64,
@@ -52,7 +52,7 @@ pub(super) struct Case {
     pub(super) queries: Vec<Asked>,
 }
 
-/// A query of a dashboard.
+/// The measurements of a dashboard's query.
 #[derive(Serialize)]
 pub(super) struct Asked {
     pub(super) dashboard: String,
@@ -62,11 +62,11 @@ pub(super) struct Asked {
     pub(super) samples: u64,
     pub(super) peak_samples: u64,
     pub(super) series: usize,
-    /// Why there is no answer.
+    /// Why it failed, if it did.
     pub(super) error: Option<String>,
 }
 
-/// Has a Prometheus scrape a fleet for some time, and asks it all that the dashboards ask.
+/// Lets a Prometheus scrape a fleet for some time, and runs all queries of the dashboards.
 pub(super) fn measure(
     fleet: Arc<Fleet>,
     groups: usize,
@@ -136,7 +136,7 @@ pub(super) fn measure(
 /// Waits until every host has been scraped.
 fn wait_for_all(prometheus: &mut Prometheus, hosts: usize, interval: Duration) -> Result<()> {
     let start = Instant::now();
-    // Half a host is none.
+    // Half a host below the number, since floats are not compared for equality.
     #[expect(clippy::cast_precision_loss, reason = "there are few")]
     let all = hosts as f64 - 0.5;
     while prometheus.number("count(scrape_samples_scraped > 0)")? < all {
@@ -150,12 +150,12 @@ fn wait_for_all(prometheus: &mut Prometheus, hosts: usize, interval: Duration) -
     Ok(())
 }
 
-/// What Prometheus says of itself over some time.
+/// Prometheus's own metrics over some time.
 struct Window {
     first: Own,
     last: Own,
     seconds: f64,
-    /// The most.
+    /// Peak of resident memory, bytes.
     resident: f64,
     rules: BTreeMap<String, f64>,
 }
@@ -189,13 +189,13 @@ impl Window {
         }
     }
 
-    /// By how much a counter has grown, a second.
+    /// Returns the growth of a counter per second.
     fn grown(&self, metric: &str) -> f64 {
         (self.last.sum(metric, "") - self.first.sum(metric, "")) / self.seconds
     }
 }
 
-/// Asks three times; the time is the median.
+/// Runs a query three times, once if it takes long; its time is the median.
 fn ask(prometheus: &Prometheus, named: Named, times: Times) -> Asked {
     let mut seconds = Vec::new();
     let mut asked = Asked {

@@ -1,4 +1,4 @@
-//! A Prometheus of its own for each fleet, with the rules, and what it says of itself.
+//! A separate Prometheus for each fleet, with the rules, and its own metrics.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -20,40 +20,40 @@ pub(super) struct Prometheus {
     address: SocketAddr,
 }
 
-/// What an answer took.
+/// The cost of a query.
 pub(super) struct Took {
-    /// Until all of it was there.
+    /// Time until the answer was complete.
     pub(super) time: Duration,
-    /// How many samples were looked at.
+    /// Number of samples that were read.
     pub(super) samples: u64,
-    /// How many had to be in memory at a time; Prometheus refuses what takes more than 50,000,000.
+    /// Maximum number of samples in memory at a time; Prometheus refuses queries that need more than 50,000,000.
     pub(super) peak: u64,
-    /// How many series there are in it.
+    /// Number of series in the answer.
     pub(super) series: usize,
 }
 
-/// A rule, and how long its last evaluation took.
+/// A rule, and the time of its last evaluation.
 pub(super) struct Rule {
     pub(super) name: String,
     pub(super) seconds: f64,
 }
 
-/// What is on disk.
+/// Disk usage.
 pub(super) struct OnDisk {
-    /// Of samples, each.
+    /// Bytes of chunks per sample.
     pub(super) bytes_per_sample: f64,
-    /// Of the index, for each series in a block, usually of two hours.
+    /// Bytes of the index per series in a block, which usually covers two hours.
     pub(super) index_bytes_per_series: f64,
 }
 
 impl Prometheus {
-    /// Starts one with nothing recorded that scrapes so many hosts of the server.
+    /// Starts a Prometheus without data that scrapes this number of hosts.
     pub(super) fn start(fleet: SocketAddr, hosts: usize, interval: Duration) -> Result<Self> {
         Self::forget()?;
         let settings = settings(fleet, hosts, interval);
         let command = |address| {
             let mut command = prometheus::command(&folder(), &settings, address)?;
-            // For a snapshot.
+            // Needed to make a snapshot.
             command.arg("--web.enable-admin-api");
             Ok(command)
         };
@@ -61,7 +61,7 @@ impl Prometheus {
         Ok(Self { server, address })
     }
 
-    /// Removes what the one before has recorded.
+    /// Removes the data of the previous one.
     pub(super) fn forget() -> Result<()> {
         let folder = folder();
         if folder.exists() {
@@ -70,19 +70,19 @@ impl Prometheus {
         Ok(())
     }
 
-    /// What it serves of itself; fails if it has ended.
+    /// Returns its own metrics; fails if it has ended.
     pub(super) fn own_metrics(&mut self) -> Result<Own> {
         self.server.check()?;
         Ok(Own(http::body(self.address, "/metrics")?))
     }
 
-    /// Its version.
+    /// Returns its version.
     pub(super) fn version(&self) -> Result<String> {
         let info = prometheus::ask(self.address, "status/buildinfo", &[])?;
         Ok(info["version"].as_str().unwrap_or("?").to_owned())
     }
 
-    /// All rules.
+    /// Returns all rules.
     pub(super) fn rules(&self) -> Result<Vec<Rule>> {
         let data = prometheus::ask(self.address, "rules", &[])?;
         let groups = data["groups"].as_array().into_iter().flatten();
@@ -94,14 +94,14 @@ impl Prometheus {
         Ok(rules.collect())
     }
 
-    /// The one number that a query finds, 0 if it finds nothing.
+    /// Returns the number that a query finds, or 0 if it finds none.
     pub(super) fn number(&self, query: &str) -> Result<f64> {
         let data = prometheus::ask(self.address, "query", &[("query", query)])?;
         let value = data["result"][0]["value"][1].as_str();
         Ok(value.map_or(Ok(0.0), str::parse)?)
     }
 
-    /// Asks what a dashboard asks.
+    /// Runs a query of a dashboard.
     pub(super) fn ask(&self, query: &Query, times: Times) -> Result<Took> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let [start, end] =
@@ -134,7 +134,7 @@ impl Prometheus {
         })
     }
 
-    /// Has it write down all that it has in memory, and looks at what that comes to.
+    /// Makes a snapshot, which writes the data in memory to disk, and measures its size.
     pub(super) fn on_disk(&self) -> Result<OnDisk> {
         let answer = http::post(self.address, "/api/v1/admin/tsdb/snapshot")?;
         let data = prometheus::data(&answer)?;
@@ -160,12 +160,12 @@ impl Prometheus {
     }
 }
 
-/// Where it keeps what it records.
+/// Returns the folder of its data.
 fn folder() -> PathBuf {
     root().join("target/scale")
 }
 
-/// All simulated hosts of a server.
+/// Returns the scrape targets for all simulated hosts of a server.
 pub(super) fn targets(fleet: SocketAddr, hosts: usize) -> impl Iterator<Item = Value> {
     (0..hosts).map(move |number| {
         json!({
@@ -178,7 +178,7 @@ pub(super) fn targets(fleet: SocketAddr, hosts: usize) -> impl Iterator<Item = V
     })
 }
 
-/// What is JSON is YAML.
+/// Returns the settings.
 fn settings(fleet: SocketAddr, hosts: usize, interval: Duration) -> Value {
     let seconds = format!("{}s", interval.as_secs());
     json!({
@@ -203,11 +203,11 @@ fn size_of_files(folder: &Path) -> Result<u64> {
     Ok(bytes)
 }
 
-/// What a Prometheus says of itself.
+/// The metrics of a Prometheus itself.
 pub(super) struct Own(String);
 
 impl Own {
-    /// The sum of a metric's samples that have this in their labels.
+    /// Returns the sum of a metric's samples whose labels contain `part`.
     pub(super) fn sum(&self, metric: &str, part: &str) -> f64 {
         let lines = self.0.lines().filter_map(|line| {
             let rest = line.strip_prefix(metric)?;

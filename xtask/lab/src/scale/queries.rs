@@ -1,4 +1,4 @@
-//! What the dashboards ask Prometheus, with everything chosen.
+//! The queries of the dashboards to Prometheus, with all values of the variables.
 
 use std::fs;
 use std::time::Duration;
@@ -7,18 +7,18 @@ use anyhow::{Context as _, Result};
 use linger_xtask::shell::root;
 use serde_json::Value;
 
-/// What is asked.
+/// A query.
 #[derive(Clone, Debug)]
 pub(super) enum Query {
-    /// Of a table, or a number of the whole time range: now.
+    /// The query of a table, or of a number over the whole time range, at the current time.
     Instant(String),
-    /// Of a graph.
+    /// The query of a graph.
     Range(String),
-    /// Of a variable: the values of a label.
+    /// The query of a variable, for the values of a label.
     Labels { label: String, selector: String },
 }
 
-/// A query, and whose it is.
+/// A query, with its dashboard and panel.
 #[derive(Clone, Debug)]
 pub(super) struct Named {
     pub(super) dashboard: String,
@@ -26,16 +26,16 @@ pub(super) struct Named {
     pub(super) query: Query,
 }
 
-/// How Grafana fills in what depends on time.
+/// The times that Grafana fills in.
 #[derive(Clone, Copy)]
 pub(super) struct Times {
-    /// Between scrapes, as the data source is told.
+    /// The scrape interval that is set in the data source.
     pub(super) interval: Duration,
-    /// How far back dashboards look.
+    /// The time range of the dashboards.
     pub(super) range: Duration,
 }
 
-/// All queries of all dashboards.
+/// Reads all queries of all dashboards.
 pub(super) fn all(times: Times) -> Result<Vec<Named>> {
     let mut files = fs::read_dir(root().join("dashboards"))?
         .map(|entry| Ok(entry?.path()))
@@ -87,7 +87,7 @@ fn of_dashboard(dashboard: &Value, times: Times) -> Vec<Named> {
     variables.chain(panels).collect()
 }
 
-/// `label_values(selector, label)`, if it is that.
+/// Parses `label_values(selector, label)`; returns `None` for any other query.
 fn of_variable(query: &str, times: Times) -> Option<Query> {
     let arguments = query.strip_prefix("label_values(")?.strip_suffix(')')?;
     let (selector, label) = arguments.rsplit_once(", ")?;
@@ -97,7 +97,7 @@ fn of_variable(query: &str, times: Times) -> Option<Query> {
     })
 }
 
-/// As Grafana does with everything chosen.
+/// Replaces variables as Grafana does if all values are selected.
 fn filled_in(query: &str, times: Times) -> String {
     let seconds = |time: Duration| format!("{}s", time.as_secs());
     query
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_left_to_be_filled_in() {
+    fn no_variable_is_left_in_a_query() {
         let times = Times {
             interval: Duration::from_secs(15),
             range: Duration::from_secs(3600),

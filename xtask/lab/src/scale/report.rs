@@ -1,18 +1,18 @@
-//! What was measured, and what it comes to, as Markdown.
+//! Prints the measurements, and their extrapolation to more hosts, as Markdown.
 
 use super::law::Line;
 use super::measure::{Asked, Case};
 use crate::table;
 
-/// How many of the slowest queries are shown.
+/// Number of the slowest queries and rules that are shown.
 const SLOWEST: usize = 15;
-/// Up to where the law is drawn.
+/// Numbers of hosts to extrapolate to.
 const HOSTS: [f64; 4] = [100.0, 1_000.0, 3_000.0, 10_000.0];
-/// Between scrapes, seconds.
+/// Scrape intervals to extrapolate to, seconds.
 const INTERVALS: [f64; 3] = [15.0, 30.0, 60.0];
 const MIB: f64 = 1_048_576.0;
 
-/// Prints all of it.
+/// Prints all tables.
 pub(super) fn print(cases: &[Case]) {
     measured(cases);
     rules(cases);
@@ -27,7 +27,7 @@ fn print_table(head: &[&str], rows: &[Vec<String>]) {
     println!("\n{}", table::markdown(head, rows));
 }
 
-/// A number of things, with commas.
+/// Formats a count with commas between thousands.
 fn thousands(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::new();
@@ -88,7 +88,7 @@ fn measured(cases: &[Case]) {
     print_table(&head, &cases.iter().map(row).collect::<Vec<_>>());
 }
 
-/// What all rules take, and those that take most.
+/// Prints the time of all rules together, and of the slowest.
 fn rules(cases: &[Case]) {
     let Some(largest) = cases.iter().max_by_key(|case| case.hosts) else {
         return;
@@ -150,7 +150,7 @@ fn slowest(case: &Case) {
     print_table(&head, &rows.collect::<Vec<_>>());
 }
 
-/// Time of all queries of each dashboard, which opening it takes.
+/// Prints the time of all queries of each dashboard, which it takes to open it.
 fn dashboards(cases: &[Case]) {
     let mut names: Vec<_> = cases
         .iter()
@@ -175,7 +175,7 @@ fn dashboards(cases: &[Case]) {
     print_table(&[&["hosts"][..], &names].concat(), &rows);
 }
 
-/// What more hosts would come to.
+/// Prints the extrapolation to more hosts.
 fn law(cases: &[Case], largest: &Case) {
     #[expect(clippy::cast_precision_loss, reason = "there are few")]
     let hosts = |case: &Case| case.hosts as f64;
@@ -183,7 +183,7 @@ fn law(cases: &[Case], largest: &Case) {
         |of: &dyn Fn(&Case) -> (f64, f64)| Line::through(&cases.iter().map(of).collect::<Vec<_>>());
     let series = |hosts: f64| hosts * largest.series_per_host + largest.recorded_series;
     let memory = through(&|case| (case.series, case.resident_bytes));
-    // Rules included, as often as scrapes.
+    // Includes the rules, evaluated as often as hosts are scraped.
     let cpus = through(&|case| (case.samples_per_second, case.cpus));
     let rules = through(&|case| (hosts(case), case.rules_seconds.values().sum()));
     println!(
@@ -227,7 +227,7 @@ fn law(cases: &[Case], largest: &Case) {
 }
 
 #[test]
-fn thousands_are_told_apart() {
+fn thousands_are_separated() {
     let texts = [0.4, 999.0, 1000.0, 1_234_567.0].map(thousands);
     assert_eq!(texts, ["0", "999", "1,000", "1,234,567"]);
 }

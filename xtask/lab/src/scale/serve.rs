@@ -1,4 +1,4 @@
-//! One server that stands for all hosts: each has a path of its own.
+//! One server for all simulated hosts, each at a path of its own.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -9,19 +9,19 @@ use anyhow::{Context as _, Result};
 
 use super::fleet::Fleet;
 
-/// Where a host serves.
+/// Returns the path of a host's metrics.
 pub(super) fn path(host: usize) -> String {
     format!("/{host}/metrics")
 }
 
-/// Serves from now on, as long as the process lives; where.
+/// Serves for the rest of the process's life; returns the address.
 pub(super) fn start(fleet: Arc<Fleet>) -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let fleet = Arc::clone(&fleet);
-            // Whoever asks may go at any time.
+            // An error only means that the client has gone.
             thread::spawn(move || answer(stream, &fleet));
         }
     });
@@ -52,7 +52,7 @@ fn answer(stream: TcpStream, fleet: &Fleet) -> Result<()> {
     }
 }
 
-/// The host that a request asks for.
+/// Returns the host that a request is for.
 fn host(request: &str) -> Option<usize> {
     let path = request.split(' ').nth(1)?.strip_prefix('/')?;
     path.strip_suffix("/metrics")?.parse().ok()

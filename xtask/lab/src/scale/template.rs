@@ -1,38 +1,38 @@
-//! What a lingerd serves, taken apart: the pattern of what simulated hosts serve.
+//! Parses the metrics of a real lingerd into the pattern of those of simulated hosts.
 
 use anyhow::{Result, ensure};
 
-/// What the group is called that the pattern of a group is taken from: `lingerd exercise`.
+/// Label of the group that serves as the pattern of a group, the one of `lingerd exercise`.
 const COMM: &str = "comm=\"lingerd\"";
 
 /// A family of metrics.
 pub(super) struct Family {
-    /// Its lines `# HELP` and `# TYPE`.
+    /// Its `# HELP` and `# TYPE` lines.
     pub(super) head: String,
-    /// Its series that are of the host.
+    /// Its series of the whole host, as lines.
     pub(super) of_host: Vec<String>,
-    /// Its series of the group.
+    /// Its series of the pattern group.
     pub(super) of_group: Vec<Series>,
 }
 
 /// A series of a group.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Series {
-    /// With its ending, such as `_bucket`.
+    /// The name, with its suffix, such as `_bucket`.
     pub(super) metric: String,
-    /// Its labels but those that say which group, as they are written.
+    /// Its labels as exposed, except those of the group.
     pub(super) labels: String,
 }
 
 impl Series {
-    /// The value of a label.
+    /// Returns the value of a label.
     pub(super) fn label(&self, name: &str) -> Option<&str> {
         let (_, value) = self.labels.split_once(&format!("{name}=\""))?;
         value.split('"').next()
     }
 }
 
-/// Takes apart what a lingerd with the labels `unit` and `comm` served after an exercise.
+/// Parses the metrics of a lingerd that has the labels `unit` and `comm` and has counted an exercise.
 pub(super) fn parse(text: &str) -> Result<Vec<Family>> {
     let mut families: Vec<Family> = Vec::new();
     for line in text.lines() {
@@ -60,7 +60,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Family>> {
     Ok(families)
 }
 
-/// A line, if it is of the group.
+/// Parses a line; returns `None` if it is of another group.
 fn of_group(line: &str) -> Option<Series> {
     let (metric, rest) = line.split_once('{')?;
     let (_, labels) = rest.split_once(COMM)?;
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn series_are_of_the_host_or_of_the_group() {
+    fn series_belong_to_the_host_or_to_the_group() {
         let families = parse(
             "# HELP a_total What.\n# TYPE a_total counter\n\
              a_total{unit=\"/\",comm=\"sshd\",outcome=\"x\"} 9\n\

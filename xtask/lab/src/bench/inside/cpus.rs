@@ -1,6 +1,6 @@
-//! What scrapes, and threads that close at the same time, take on the CPUs that there are.
+//! Counts the instructions of scrapes, and of threads that close at the same time, on the machine's CPUs.
 //!
-//! The clock counts the instructions of all CPUs together. What waits takes none, what spins does.
+//! The clock counts the instructions of all CPUs together. Waiting takes none, spinning does.
 
 use std::thread;
 use std::time::Instant;
@@ -36,12 +36,12 @@ pub(super) struct Options {
     connections: u64,
 }
 
-/// What was counted.
+/// The counts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(in super::super) struct OnCpus {
-    /// Instructions of a scrape, the client's included: the median.
+    /// Instructions of a scrape, including the client's: the median.
     pub(in super::super) scrape: f64,
-    /// Instructions of a connection with nobody attached, by [`THREADS`].
+    /// Instructions of a connection with nothing attached, by [`THREADS`].
     pub(in super::super) bare: [f64; THREADS.len()],
     /// The same with the floor.
     pub(in super::super) floor: [f64; THREADS.len()],
@@ -49,7 +49,7 @@ pub(in super::super) struct OnCpus {
     pub(in super::super) lingerd: [f64; THREADS.len()],
 }
 
-/// Counts.
+/// Counts with nothing, the floor and lingerd attached.
 pub(super) fn run(options: &Options) -> Result<OnCpus> {
     let in_threads = |who: &Who| -> Result<_> {
         println!("counting: {who:?}, in threads");
@@ -66,7 +66,7 @@ pub(super) fn run(options: &Options) -> Result<OnCpus> {
     })
 }
 
-/// Instructions of a connection, by [`THREADS`]. Before any are counted, as many are made.
+/// Returns the instructions of a connection, by [`THREADS`]. Warms up with as many connections as a thread makes.
 fn in_threads(connections: u64) -> Result<[f64; THREADS.len()]> {
     churn::connections(Churn::Aborts, |made| made < connections)?;
     let mut counted = [0.0; THREADS.len()];
@@ -93,13 +93,13 @@ fn in_threads(connections: u64) -> Result<[f64; THREADS.len()]> {
     Ok(counted)
 }
 
-/// Instructions of a scrape.
+/// Returns the instructions of a scrape.
 fn scrape(options: &Options) -> Result<f64> {
     println!("counting: scrapes of {} groups", options.groups);
     let attached = Attached::start(&Who::Lingerd(options.plan.clone()))?;
     ledger::fill(options.groups, Mix::Usual)?;
     let mut counted = Vec::new();
-    // The first names the groups.
+    // The first is not counted, since it resolves the names of the groups.
     for _ in 0..=options.scrapes {
         let start = Instant::now();
         http::body(ADDRESS, "/metrics")?;
