@@ -118,7 +118,7 @@ impl<'a> Machine<'a> {
         let mut qemu = command("setpriv");
         let architecture = self.kernel.architecture;
         qemu.args(["--pdeathsig", "KILL"]).arg(self.program());
-        // Emulation works everywhere, also where /dev/kvm exists but does not work.
+        // Always emulated, which works everywhere, also where /dev/kvm exists but does not work.
         if self.counts {
             qemu.args(["-accel", "tcg,thread=single"])
                 .args(["-icount", "shift=0,sleep=off"]);
@@ -127,7 +127,7 @@ impl<'a> Machine<'a> {
         }
         qemu.args(match architecture {
             Architecture::Amd64 if self.counts => &["-cpu", "max"][..],
-            // Without ERMS and FSRM the kernel copies by words: QEMU makes a loop of string instructions for bytes.
+            // Without ERMS and FSRM the kernel copies by words; QEMU executes string instructions for bytes as a loop.
             Architecture::Amd64 => &["-cpu", "max,-erms,-fsrm"],
             // A CPU without pointer authentication, which is slow under QEMU.
             Architecture::Arm64 => &["-machine", "virt", "-cpu", "cortex-a72"],

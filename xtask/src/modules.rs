@@ -76,7 +76,7 @@ impl Lists {
     }
 
     /// Returns the lines of a module's soft dependencies, whose symbols it does not use. They are named by an alias
-    /// that several modules may have, as `libcrc32c` names `crc32c`.
+    /// that several modules may have, as `libcrc32c` does with `crc32c`.
     fn loaded_before(&self, module: &str) -> impl Iterator<Item = (&str, &str)> {
         let of_module = format!("softdep {module} pre: ");
         let asked = self
@@ -97,7 +97,7 @@ impl Lists {
     }
 }
 
-/// The name of the module in a file such as `kernel/net/ipv4/tcp_diag.ko.xz`.
+/// Returns the name of the module in a file such as `kernel/net/ipv4/tcp_diag.ko.xz`.
 fn name(file: &str) -> String {
     let name = file.rsplit('/').next().unwrap_or(file);
     let name = name.split('.').next().unwrap_or(name);

@@ -9,7 +9,7 @@ use crate::package::folder;
 use crate::shell::{cargo, command, output, root, run};
 use crate::sums::SUMS;
 
-/// Makes the packages again from a clone in another folder, and compares them with those in this one.
+/// Makes the packages again from a clone in another folder, and compares them with those made here.
 ///
 /// # Errors
 ///

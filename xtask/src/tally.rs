@@ -108,7 +108,7 @@ pub struct Scenarios {
     pub pairs: Vec<Pair>,
 }
 
-/// One scenario with one plan.
+/// A scenario run by a plan.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Pair {
     /// The name of the scenario.

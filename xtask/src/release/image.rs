@@ -53,7 +53,8 @@ fn buildah(scratch: &Path) -> Command {
     buildah
 }
 
-/// Fails if the image of an architecture differs from the Containerfile. The image of this machine's is also run.
+/// Fails if the image of an architecture differs from the Containerfile. Also runs the image of this machine's
+/// architecture.
 fn check(archive: &Path, architecture: Architecture, copy: &Path) -> Result<()> {
     let from = format!("oci-archive:{}", archive.display());
     let skopeo = || {

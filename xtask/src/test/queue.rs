@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Hands out each item once.
+/// A queue that hands out each item once.
 pub(super) struct Queue<'a, T> {
     items: &'a [T],
     next: AtomicUsize,

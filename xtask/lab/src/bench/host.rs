@@ -17,7 +17,7 @@ pub(super) struct Host {
     /// The hypervisor, if there is one.
     virtualised: Option<String>,
     lingerd: String,
-    /// The programs that lingerd is compared with, by package, with their versions.
+    /// The packages of the programs that lingerd is compared with, and their versions.
     peers: Vec<(&'static str, String)>,
 }
 

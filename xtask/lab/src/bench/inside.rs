@@ -53,7 +53,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 /// The program attached while counting.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum Who {
-    /// Nobody.
+    /// Nothing is attached.
     Nobody,
     /// Programs that only count their runs, on the hooks of a plan.
     Floor(String),

@@ -311,7 +311,7 @@ linger_closes_total{unit=\"/\",comm=\"lingerd\",outcome=\"repaired\"} 1\n";
         let fleet = Fleet::new(parse(SERVED).unwrap(), 2, 6);
         let [first, second] = [0, 1].map(|host| values(&fleet.scrape(host).unwrap()));
         assert!(fleet.scrape(2).is_none());
-        // Four of each group, one of each listener, and a database that waits: five.
+        // Four series of each group, one more of each with listeners, and five more of the database, which waits.
         assert_eq!((first.len(), second.len()), (1 + 6 * 4 + 4, 1 + 6 * 4 + 8));
         assert_ne!(
             first.keys().collect::<Vec<_>>(),
