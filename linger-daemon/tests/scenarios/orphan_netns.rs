@@ -4,7 +4,7 @@ use std::io;
 use std::thread;
 
 use linger_daemon::exercise::tcp::{self, Loopback, Pair};
-use linger_daemon::exercise::{self, MESSAGE};
+use linger_daemon::exercise::{self, MESSAGE, state};
 use linger_ebpf::{Fate, Outcome};
 use socket2::Socket;
 
@@ -145,6 +145,10 @@ fn deliver(
 fn reset(Pair { client, server }: Pair, truth: &mut Truth) -> io::Result<()> {
     tcp::drop_data(&server)?;
     tcp::send(&client, MESSAGE)?;
+    // A queue on the way that is full refuses it at first.
+    state::wait_for("the message to be sent", || {
+        Ok(state::queues(&client)?.unsent == 0)
+    })?;
     let left = leave(truth, client)?;
     truth.lost(left, Fate::PeerReset);
     exercise::close_and_end_orphan(&mut truth.tally, server)

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use linger_daemon::exercise::tcp::{Family, Loopback, Pair};
 use linger_ebpf::{Note, Outcome, Plan};
 use linger_testkit::exposition::Scrape;
@@ -145,7 +145,8 @@ fn killed(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
         2 * connections,
         daemons.into_inner()
     );
-    closes::expect(&daemon, &aborts(UNIT, connections), of_aborts)?;
+    closes::expect(&daemon, &aborts(UNIT, connections), of_aborts)
+        .with_context(|| whereabouts(&daemon))?;
     let scrape = daemon.scrape()?;
     // Returns from close inside a killed daemon are not seen.
     for what in ["close", "group", "orphan"] {
@@ -155,6 +156,17 @@ fn killed(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
     daemon.terminate()?;
     unload(lingerd, &pinned)?;
     expect_gone(&programs)
+}
+
+/// Describes where closes were counted, for an error.
+fn whereabouts(daemon: &Daemon) -> String {
+    let Ok(scrape) = daemon.scrape() else {
+        return "there is no scrape".to_owned();
+    };
+    let labels = ["unit", "comm", "outcome"];
+    let closes = closes::closes(&scrape, &labels, |_| true);
+    let lost = ["close", "group", "orphan", "return"].map(|what| (what, lost(&scrape, what)));
+    format!("lost: {lost:?}; all closes: {closes:?}")
 }
 
 /// Has everything pinned removed, and expects nothing to be left of it.
