@@ -9,7 +9,7 @@ use linger_xtask::shell::find;
 
 use super::emulated;
 use super::inside::Who;
-use super::inside::closes::{KINDS, OTHER_CALL, Part, Taken};
+use super::inside::closes::{KINDS, OTHER_CALL, Part, Taken, least, least_of};
 use super::report::Report;
 use crate::churn::Churn;
 use crate::table;
@@ -23,7 +23,7 @@ const PEERS: [&str; 2] = ["tcplife", "tcpstates"];
 /// Counts in the machine, and reports.
 pub(super) fn run(short: bool, report: &mut Report) -> Result<()> {
     let taken = count(short)?;
-    let bare = mean(&taken, &Who::Nobody).context("the machine counted nothing")?;
+    let bare = least(&taken, &Who::Nobody)?;
     let bare_call = other_call(&taken, &Who::Nobody)?;
     let mut head = vec!["attached"];
     head.extend(KINDS.map(Churn::name));
@@ -68,7 +68,7 @@ pub(super) fn run(short: bool, report: &mut Report) -> Result<()> {
     for taken in &taken {
         if let Who::Peer(name) = &taken.who {
             let added = added(std::slice::from_ref(taken), &taken.who, bare)?;
-            let call = taken.other_call.median - bare_call;
+            let call = taken.other_call - bare_call;
             rows.push(line(
                 name,
                 shown(added.map(|added| format!("{added:.0}"))),
@@ -107,31 +107,14 @@ fn line(name: &str, cells: [String; KINDS.len()], other_call: Option<f64>) -> Ve
         .collect()
 }
 
-/// Returns the instructions of another system call; if counted several times, the minimum.
+/// Returns the instructions of another system call.
 fn other_call(taken: &[Taken], who: &Who) -> Result<f64> {
-    let all = taken.iter().filter(|taken| taken.who == *who);
-    let least = all.map(|taken| taken.other_call.median).reduce(f64::min);
-    least.with_context(|| format!("{who:?} was not counted"))
-}
-
-/// Returns the instructions of a connection; if counted several times, the mean.
-fn mean(taken: &[Taken], who: &Who) -> Option<[f64; KINDS.len()]> {
-    let all: Vec<_> = taken.iter().filter(|taken| taken.who == *who).collect();
-    #[expect(clippy::cast_precision_loss, reason = "one or two")]
-    let count = all.len() as f64;
-    (!all.is_empty()).then(|| {
-        std::array::from_fn(|kind| {
-            all.iter()
-                .map(|taken| taken.connections[kind].median)
-                .sum::<f64>()
-                / count
-        })
-    })
+    least_of(taken, who, |taken| taken.other_call)
 }
 
 /// Returns the instructions that an attached program adds to a close.
 fn added(taken: &[Taken], who: &Who, bare: [f64; KINDS.len()]) -> Result<[f64; KINDS.len()]> {
-    let with = mean(taken, who).with_context(|| format!("{who:?} was not counted"))?;
+    let with = least(taken, who)?;
     Ok(std::array::from_fn(|kind| {
         (with[kind] - bare[kind]) / CLOSES
     }))
