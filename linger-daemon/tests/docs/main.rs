@@ -89,7 +89,7 @@ fn the_page_of_limits_has_the_sizes_of_the_tables() {
     let tables = [
         counters(),
         Table::hash(
-            "what lingerd keeps of groups",
+            "lingerd's notes on groups",
             MAX_GROUPS,
             size_of::<Group>(),
             size_of::<Note>(),
@@ -118,22 +118,16 @@ fn the_page_of_limits_has_the_sizes_of_the_tables() {
             size_of::<Close>(),
             0,
         ),
-        Table::hash(
-            "closes that wait",
-            MAX_CLOSES,
-            8,
-            size_of::<ParkedClose>(),
-            0,
-        ),
+        Table::hash("waiting closes", MAX_CLOSES, 8, size_of::<ParkedClose>(), 0),
         Table {
-            name: "orphans whose fate is yet to show",
+            name: "orphans whose fate is still open",
             places: UNDECIDED_PLACES as usize * size_of::<UndecidedOrphan>(),
             most: 0,
             each: 0,
             on_every_cpu: 0,
         },
         Table::hash(
-            "closes told to those who watch",
+            "closes reported to watchers",
             MAX_WATCHED,
             8,
             size_of::<Event>(),
@@ -141,14 +135,20 @@ fn the_page_of_limits_has_the_sizes_of_the_tables() {
         ),
         Table::hash("groups by number", MAX_GROUPS, 8, size_of::<Group>(), 0),
         Table {
-            name: "who closed last at local ports",
+            name: "last closer of each local port",
             places: CLOSER_PLACES as usize * size_of::<Closer>(),
             most: 0,
             each: 0,
             on_every_cpu: 0,
         },
-        Table::hash("cgroups left out", MAX_LEFT_OUT, 8, 8, 0),
-        Table::hash("names", MAX_COMMS, 16, 8, 0),
+        Table::hash("excluded cgroups", MAX_LEFT_OUT, 8, 8, 0),
+        Table::hash(
+            "process names in `[allow]` and `[deny]`",
+            MAX_COMMS,
+            16,
+            8,
+            0,
+        ),
     ];
     let page = page("limits.md");
     let missing: Vec<_> = tables
