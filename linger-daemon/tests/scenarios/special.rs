@@ -15,7 +15,7 @@ use crate::ends;
 use crate::left::UNACKED_MESSAGE;
 use crate::needs::Need;
 use crate::scenario::{self, Scenario, Script};
-use crate::truth::Truth;
+use crate::truth::{Counters, Truth};
 use linger_daemon::exercise::diag::Endpoints;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -119,10 +119,9 @@ fn mptcp_graceful(truth: &mut Truth) -> io::Result<()> {
 fn mptcp_linger0(truth: &mut Truth) -> io::Result<()> {
     let [client, server, listener] = mptcp()?;
     client.set_linger(Some(std::time::Duration::ZERO))?;
+    let before = Counters::read()?;
     tcp::close(client)?;
-    truth.tally.reset(Cause::Mptcp, 1);
-    // The fast close ends the peer as well.
-    state::wait_for("the fast close", || {
+    state::wait_for("the end of the connection at its peer", || {
         let mut byte = [std::mem::MaybeUninit::uninit()];
         match server.recv_with_flags(&mut byte, libc::MSG_DONTWAIT) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
@@ -132,6 +131,15 @@ fn mptcp_linger0(truth: &mut Truth) -> io::Result<()> {
     for socket in [server, listener] {
         tcp::close(socket)?;
     }
+    state::wait_for("the RST", || {
+        Ok(Counters::read()?.out_resets > before.out_resets)
+    })?;
+    // MPTCP sends the RST at once. Linux 6.18 sends a FIN instead, and aborts the subflow later by SO_LINGER.
+    let cause = match Counters::read()?.abort_on_data - before.abort_on_data {
+        0 => Cause::Mptcp,
+        _ => Cause::LingerAborted,
+    };
+    truth.tally.reset(cause, 1);
     truth.any_outcome += SUBFLOWS;
     Ok(())
 }
