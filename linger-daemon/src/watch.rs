@@ -3,6 +3,7 @@
 mod filter;
 mod line;
 mod output;
+mod programs;
 mod stack;
 
 use std::io::{self, ErrorKind, IsTerminal as _};
@@ -11,25 +12,24 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use aya::maps::{HashMap, MapData};
-use linger_ebpf::{Filter, Path as RecordedPath};
+use linger_ebpf::Filter;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::yield_now;
-use tokio::time::timeout;
+use tokio::time::{interval, sleep, timeout};
 use tracing::{debug, info};
 
 use self::filter::WatchFilter;
 use self::line::Lines;
 use self::output::Output;
+use self::programs::WatchPrograms;
 use self::stack::Symbols;
 use crate::attribution::{Cgroups, Dimension, Namer};
 use crate::config::PlanChoice;
-use crate::event::{Clock, RING_EVENTS, WatchError, WatchEvent, Watcher, decode};
-use crate::ledger::{Returns, Undecided, take};
+use crate::event::{Clock, RING_EVENTS, WatchEvent, Watcher, decode};
 use crate::privileges;
-use crate::probe::{self, Attachment, LoadOptions, Maps, Programs};
+use crate::probe;
 
 /// Which closes to show, how, and for how long.
 #[derive(Debug, clap::Args)]
@@ -76,22 +76,19 @@ pub fn watch(options: &Options, pins: &Path) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    // From here on, a signal ends it cleanly.
-    let signals = {
-        let _guard = runtime.enter();
-        [SignalKind::terminate(), SignalKind::interrupt()].map(signal)
-    };
-    let mut session = Session::begin(options, pins)?;
-    let shown = runtime.block_on(session.run(signals));
+    let result = runtime.block_on(async {
+        // From here on, a signal ends it cleanly.
+        let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
+        let mut session = Session::begin(options, pins)?;
+        match session.run(signals).await {
+            Err(error) if !is_closed(&error) => return Err(error),
+            _ => session.sum_up(),
+        }
+        Ok(())
+    });
     // Do not wait for lines that have no reader.
     runtime.shutdown_background();
-    if let Err(error) = shown
-        && !is_closed(&error)
-    {
-        return Err(error);
-    }
-    session.sum_up();
-    Ok(())
+    result
 }
 
 /// Returns whether the error means that the reader is gone.
@@ -103,10 +100,7 @@ fn is_closed(error: &anyhow::Error) -> bool {
 /// A running watch.
 struct Session<'a> {
     options: &'a Options,
-    programs: Programs,
-    maps: WatchMaps,
-    /// Set if the programs are this process's own: no service maintains their hooks.
-    own: Option<Attachment>,
+    programs: WatchPrograms,
     cgroups: Cgroups,
     namer: Namer,
     symbols: Option<Symbols>,
@@ -117,26 +111,16 @@ struct Session<'a> {
     missed: u64,
 }
 
-/// The maps of the programs that are used.
-struct WatchMaps {
-    watcher: Watcher,
-    /// Paths of cgroups, as recorded in the kernel.
-    paths: HashMap<MapData, u64, RecordedPath>,
-    undecided: Undecided,
-    returns: Returns,
-}
-
 impl<'a> Session<'a> {
     fn begin(options: &'a Options, pins: &Path) -> Result<Self> {
         let cgroups = probe::cgroups();
         let filter = options.filter.to_kernel(&cgroups);
-        let (own, programs, mut maps) = open(&filter, options, pins)?;
-        drop_privileges(&mut maps.watcher, &filter, options.filter.stack)?;
-        let mut session = Self {
+        let mut programs = WatchPrograms::open(&filter, options.plan, pins)?;
+        drop_privileges(&mut programs.maps.watcher, &filter, options.filter.stack)?;
+        programs.hook_returns();
+        Ok(Self {
             options,
             programs,
-            maps,
-            own,
             cgroups,
             namer: Namer::new(Dimension::DEFAULT.into(), probe::cgroups()),
             symbols: options.filter.stack.then(Symbols::new),
@@ -144,33 +128,18 @@ impl<'a> Session<'a> {
             lines: Lines::new(options.json, io::stdout().is_terminal()),
             closes: 0,
             missed: 0,
-        };
-        session.hook_returns();
-        Ok(session)
-    }
-
-    /// Hooks returns from the start, so that the time of the first waiting close is known too.
-    fn hook_returns(&mut self) {
-        if self.own.is_some() {
-            self.maps.returns.expect_waits();
-            self.maps.returns.keep(&self.programs, true);
-        }
+        })
     }
 
     async fn run(&mut self, [terminate, interrupt]: [io::Result<Signal>; 2]) -> Result<()> {
         let (mut terminate, mut interrupt) = (terminate?, interrupt?);
-        let ring = self.maps.watcher.as_fd().try_clone_to_owned()?;
+        let ring = self.programs.maps.watcher.as_fd().try_clone_to_owned()?;
         // SAFETY: the descriptor is owned, so that it stays open, under this number, as long as it is registered.
         let ring: AsyncFd<OwnedFd> =
             unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }?;
-        let mut tick = tokio::time::interval(TICK);
+        let mut tick = interval(TICK);
         let begun = Instant::now();
-        let over = async {
-            match self.options.duration {
-                Some(duration) => tokio::time::sleep(duration).await,
-                None => std::future::pending().await,
-            }
-        };
+        let over = sleep(self.options.duration.unwrap_or(Duration::MAX));
         tokio::pin!(over);
         let mut out = Output::new();
         out.lines.extend(self.lines.head().bytes());
@@ -217,9 +186,8 @@ impl<'a> Session<'a> {
 
     /// Renews the lease, looks for new units, settles undecided orphans, and reports missed events.
     fn maintain(&mut self) -> Result<()> {
-        self.maps.undecided.settle_by(&self.programs)?;
-        self.hook_returns();
-        let lapse = self.maps.watcher.renew_lease();
+        self.programs.maintain()?;
+        let lapse = self.programs.maps.watcher.renew_lease();
         if !lapse.is_zero() {
             eprintln!(
                 "lingerd: held up, and did not watch for {:.1} s: closes in that time are not shown",
@@ -230,9 +198,9 @@ impl<'a> Session<'a> {
         self.clock = Clock::of_host();
         if !self.options.filter.units.is_empty() {
             let filter = self.options.filter.to_kernel(&self.cgroups);
-            self.maps.watcher.ask(&filter)?;
+            self.programs.maps.watcher.ask(&filter)?;
         }
-        let missed = self.maps.watcher.missed();
+        let missed = self.programs.maps.watcher.missed();
         if missed > self.missed {
             eprintln!(
                 "lingerd: {} lines were not told: too many at once; ask for fewer",
@@ -249,10 +217,10 @@ impl<'a> Session<'a> {
             if self.options.count.is_some_and(|count| self.closes >= count) {
                 return Ok(Progress::Done);
             }
-            let Some(event) = self.maps.watcher.take() else {
+            let Some(event) = self.programs.maps.watcher.take() else {
                 return Ok(Progress::Idle);
             };
-            let recorded = |id| self.maps.paths.get(&id, 0).ok();
+            let recorded = |id| self.programs.maps.paths.get(&id, 0).ok();
             let names = self.namer.names(&[event.cgroup_id], recorded);
             let names = names.first().and_then(Option::as_ref);
             let mut event = decode(&event, names, &self.clock);
@@ -275,7 +243,7 @@ impl<'a> Session<'a> {
         eprintln!(
             "lingerd: {} closes told, {} lines missed",
             self.closes,
-            self.maps.watcher.missed()
+            self.programs.maps.watcher.missed()
         );
     }
 }
@@ -288,45 +256,3 @@ fn drop_privileges(watcher: &mut Watcher, filter: &Filter, stack: bool) -> Resul
     debug!("keeping the capabilities {kept:?}");
     Ok(())
 }
-
-/// Opens the programs of a service, or attaches its own.
-fn open(
-    filter: &Filter,
-    options: &Options,
-    pins: &Path,
-) -> Result<(Option<Attachment>, Programs, WatchMaps)> {
-    let take = |maps: &mut Maps, _plan| -> Result<_, WatchError> {
-        Ok(WatchMaps {
-            undecided: Undecided::map(maps)?,
-            returns: Returns::map(maps)?,
-            watcher: Watcher::new(maps, filter)?,
-            paths: take(maps, "CGROUPS")?,
-        })
-    };
-    if options.plan.is_none()
-        && let Some(mut pinned) =
-            probe::open_pinned(pins).context("cannot watch beside the service")?
-    {
-        let maps = take(&mut pinned.maps, pinned.plan)?;
-        let (plan, pins) = (pinned.plan.name(), pins.display());
-        info!(plan, "watching by the programs pinned in {pins}");
-        return Ok((None, pinned.programs, maps));
-    }
-    let load = LoadOptions {
-        max_groups: GROUPS,
-        max_orphans: ORPHANS,
-        ..LoadOptions::default()
-    };
-    let plan = options.plan.and_then(PlanChoice::plan);
-    let (mut attached, maps) = probe::choose(plan, load, None, take)?;
-    let programs = std::mem::take(&mut attached.programs);
-    // Attaching may have taken longer than the lease.
-    maps.watcher.renew_lease();
-    info!(plan = attached.plan.name(), "watching by its own programs");
-    Ok((Some(attached), programs, maps))
-}
-
-/// Groups of its own programs: few, because only their paths are used, to name the units.
-const GROUPS: u32 = 1024;
-/// Orphans of its own programs: as many as closes that can be watched at the same time.
-const ORPHANS: u32 = linger_ebpf::MAX_WATCHED;

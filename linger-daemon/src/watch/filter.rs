@@ -14,22 +14,22 @@ use crate::event::WatchEvent;
 pub(super) struct WatchFilter {
     /// Only closes with this outcome; separate several by commas, or repeat the flag
     #[arg(long = "outcome", value_name = "OUTCOME", value_delimiter = ',', value_parser = outcomes(), hide_possible_values = true)]
-    pub(super) outcomes: Vec<Outcome>,
+    outcomes: Vec<Outcome>,
     /// Only closes of this systemd unit, named as in the label of the metrics; may be repeated
     #[arg(long = "unit", value_name = "UNIT")]
     pub(super) units: Vec<String>,
     /// Only closes of processes with this name
     #[arg(long, value_name = "NAME")]
-    pub(super) comm: Option<String>,
+    comm: Option<String>,
     /// Only closes of connections with this port at either end
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
-    pub(super) port: Option<u16>,
+    port: Option<u16>,
     /// Only closes that lost payload: at once, or after the close had left it to the kernel
     #[arg(long)]
-    pub(super) lost: bool,
+    lost: bool,
     /// Only closes that blocked their thread for at least this long, as in 100ms
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    pub(super) blocked: Option<Duration>,
+    blocked: Option<Duration>,
     /// Show the stack of the program at each close
     #[arg(long)]
     pub(super) stack: bool,
@@ -59,9 +59,8 @@ impl WatchFilter {
             for (to, from) in bytes[..15].iter_mut().zip(comm.bytes()) {
                 *to = from;
             }
-            let (first, second) = bytes.split_at(8);
-            let word = |half: &[u8]| half.try_into().map_or(0, u64::from_ne_bytes);
-            filter.comm = [word(first), word(second)];
+            let (words, _) = bytes.as_chunks();
+            filter.comm = [words[0], words[1]].map(u64::from_ne_bytes);
         }
         filter.port = self.port.unwrap_or(0).into();
         if let Some(blocked) = self.blocked {
