@@ -99,9 +99,9 @@ impl Column {
         matches!(self, Self::Orphans)
     }
 
-    /// Formats a number of this column.
-    pub(super) fn text(self, value: f64) -> String {
-        self.describe().2(value)
+    /// Formats a number of this column; a dash if unknown.
+    pub(super) fn text(self, value: Option<f64>) -> String {
+        value.map_or("-".to_owned(), self.describe().2)
     }
 }
 

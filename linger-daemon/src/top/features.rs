@@ -17,7 +17,7 @@ impl Features {
     pub(super) fn from_environment() -> Self {
         Self {
             colour: !anstyle_query::no_color(),
-            unicode: is_utf8(|name| env::var(name).ok()),
+            unicode: is_utf8(&LOCALE.map(|name| env::var(name).unwrap_or_default())),
         }
     }
 
@@ -44,11 +44,13 @@ impl Features {
     }
 }
 
-/// Returns whether the locale uses UTF-8, by the first of its variables that is set.
-fn is_utf8(variable: impl Fn(&str) -> Option<String>) -> bool {
-    let set = ["LC_ALL", "LC_CTYPE", "LANG"];
-    let mut set = set.iter().filter_map(|name| variable(name));
-    set.find(|value| !value.is_empty()).is_some_and(|locale| {
+/// The environment variables of the locale: the first that is set counts.
+const LOCALE: [&str; 3] = ["LC_ALL", "LC_CTYPE", "LANG"];
+
+/// Returns whether the locale given by these values uses UTF-8.
+fn is_utf8(values: &[String; 3]) -> bool {
+    let mut set = values.iter().filter(|value| !value.is_empty());
+    set.next().is_some_and(|locale| {
         let locale = locale.to_lowercase();
         locale.contains("utf-8") || locale.contains("utf8")
     })
@@ -82,15 +84,13 @@ mod tests {
 
     #[test]
     fn the_first_variable_of_the_locale_counts() {
-        let with = |set: &'static [(&str, &str)]| {
-            is_utf8(|name| {
-                let found = set.iter().find(|(set, _)| *set == name);
-                found.map(|(_, value)| (*value).to_owned())
-            })
-        };
-        assert!(with(&[("LANG", "en_GB.UTF-8")]));
-        assert!(with(&[("LC_ALL", ""), ("LC_CTYPE", "C.utf8")]));
-        assert!(!with(&[("LC_ALL", "C"), ("LANG", "en_GB.UTF-8")]));
-        assert!(!with(&[]));
+        for (values, expected) in [
+            (["", "", "en_GB.UTF-8"], true),
+            (["", "C.utf8", ""], true),
+            (["C", "", "en_GB.UTF-8"], false),
+            (["", "", ""], false),
+        ] {
+            assert_eq!(is_utf8(&values.map(str::to_owned)), expected, "{values:?}");
+        }
     }
 }

@@ -123,7 +123,9 @@ impl History {
         let step = self.live.take().and_then(|last| Step::new(last, &live));
         let earlier = mem::take(&mut self.host);
         let total = Numbers::of_host(&live);
-        let rate = step.as_ref().and_then(|step| step.rate_of_host(&total));
+        let rate = step
+            .as_ref()
+            .and_then(|step| total.rate(&step.host, step.seconds));
         self.host.figures = Figures { total, rate };
         self.host.follow(earlier, self.window);
         let mut earlier = mem::take(&mut self.units);
@@ -175,17 +177,11 @@ impl History {
 
 impl Unit {
     fn add(&mut self, group: &Group, name: String, step: Option<&Step>) {
+        let (before, rate) = match step {
+            Some(step) => step.since(group),
+            None => (group, None),
+        };
         let total = Numbers::of_group(group);
-        let changed = step.and_then(|step| {
-            let before = step.before(group)?;
-            Some((
-                before,
-                total.rate(&Numbers::of_group(before), step.seconds)?,
-            ))
-        });
-        // A group that cannot be compared counts as unchanged.
-        let rate = changed.map(|(_, rate)| rate);
-        let rate = rate.or_else(|| step.and_then(|step| total.rate(&total, step.seconds)));
         let figures = Figures { total, rate };
         self.track.figures.add(&figures);
         for (outcome, &count) in &group.closes {
@@ -193,8 +189,7 @@ impl Unit {
             let tally = outcomes.entry(escape_for_terminal(outcome)).or_default();
             tally.total += count;
             if let Some(step) = step {
-                let before = changed.map(|(before, _)| before.closes.get(outcome));
-                let before = before.map_or(count, |before| before.copied().unwrap_or(0));
+                let before = before.closes.get(outcome).copied().unwrap_or(0);
                 *tally.rate.get_or_insert_default() +=
                     float(count.saturating_sub(before)) / step.seconds;
             }
@@ -212,7 +207,8 @@ impl Unit {
 /// The step between two readings of the same daemon.
 struct Step {
     seconds: f64,
-    last: Numbers,
+    /// The numbers of the host, and the groups, at the last reading.
+    host: Numbers,
     groups: BTreeMap<BTreeMap<String, String>, Group>,
     /// True if groups were left out.
     is_cut: bool,
@@ -228,29 +224,29 @@ impl Step {
         if !(is_same && seconds > 0.0 && seconds.is_finite()) {
             return None;
         }
-        let total = Numbers::of_host(&last);
+        let host = Numbers::of_host(&last);
         let groups = last.groups.into_iter();
         Some(Self {
             seconds,
-            last: total,
+            host,
             groups: groups.map(|group| (group.labels.clone(), group)).collect(),
             is_cut: last.groups_omitted > 0,
             empty: Group::default(),
         })
     }
 
-    /// Returns the rates of the whole host; `None` if its counts began again.
-    fn rate_of_host(&self, total: &Numbers) -> Option<Numbers> {
-        total.rate(&self.last, self.seconds)
-    }
-
-    /// Returns this group at the last reading, if it can be compared.
-    fn before(&self, group: &Group) -> Option<&Group> {
-        match self.groups.get(&group.labels) {
-            _ if group.labels.values().any(|value| value == RETIRED) => None,
+    /// Returns this group at the last reading, and its rates since. A group that cannot be compared is unchanged.
+    fn since<'a>(&'a self, group: &'a Group) -> (&'a Group, Option<Numbers>) {
+        let last = match self.groups.get(&group.labels) {
+            _ if group.labels.values().any(|value| value == RETIRED) => group,
             // It may have existed before, among the groups not shown.
-            None if self.is_cut => None,
-            last => Some(last.unwrap_or(&self.empty)),
+            None if self.is_cut => group,
+            last => last.unwrap_or(&self.empty),
+        };
+        let total = Numbers::of_group(group);
+        match total.rate(&Numbers::of_group(last), self.seconds) {
+            None => (group, total.rate(&total, self.seconds)),
+            rate => (last, rate),
         }
     }
 }

@@ -87,10 +87,7 @@ pub(super) fn table(history: &History, state: &ViewState, features: Features) ->
 }
 
 fn cells((name, unit): Row<'_>) -> Vec<String> {
-    let text = |column: Column, shown| {
-        let number = unit.track.figures.number(column, shown);
-        number.map_or("-".to_owned(), |value| column.text(value))
-    };
+    let text = |column: Column, shown| column.text(unit.track.figures.number(column, shown));
     let mut cells = vec![name.to_owned()];
     for &column in Column::numbers() {
         cells.push(text(column, Shown::Totals));

@@ -29,12 +29,8 @@ const fn style(column: Column) -> Style {
 
 /// Formats a number of a column, right-aligned; a dash if unknown.
 pub(super) fn number(column: Column, value: Option<f64>) -> Cell<'static> {
-    let (text, style) = match value {
-        None => ("-".to_owned(), FAINT),
-        Some(value) if value > 0.0 => (column.text(value), style(column)),
-        Some(value) => (column.text(value), FAINT),
-    };
-    right(text).style(style)
+    let is_positive = value.is_some_and(|value| value > 0.0);
+    right(column.text(value)).style(if is_positive { style(column) } else { FAINT })
 }
 
 /// Right-aligns text.
@@ -118,8 +114,7 @@ pub(super) fn tiles(frame: &mut Frame<'_>, area: Rect, track: &Track) {
         let [head, below] =
             Layout::vertical([Constraint::Length(1), Constraint::Fill(1)]).areas(tile);
         let now = track.figures.number(column, Shown::Rates);
-        let number = now.map_or("-".to_owned(), |now| column.text(now));
-        let line = Line::from(format!("{name} {number}"));
+        let line = Line::from(format!("{name} {}", column.text(now)));
         let line = line.style(if now.is_some_and(|now| now > 0.0) {
             style(column).add_modifier(Modifier::BOLD)
         } else {
