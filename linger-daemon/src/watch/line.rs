@@ -131,8 +131,8 @@ fn who(at: f64, connection: &Connection) -> Vec<String> {
 }
 
 fn frame(frame: &Frame) -> String {
-    let symbol = Some(frame.symbol.as_str()).filter(|symbol| !symbol.is_empty());
-    let symbol = escape_for_terminal(symbol.unwrap_or("?"));
+    let is_known = !frame.symbol.is_empty();
+    let symbol = escape_for_terminal(if is_known { &frame.symbol } else { "?" });
     let source = escape_for_terminal(&frame.source);
     let line = format!("    {:#018x}  {symbol}  {source}", frame.address);
     line.trim_end().to_owned() + "\n"
@@ -151,10 +151,9 @@ fn address(address: Option<SocketAddr>) -> String {
 }
 
 fn bytes(bytes: u32) -> String {
-    if bytes == 0 {
-        "-".into()
-    } else {
-        bytes.to_string()
+    match bytes {
+        0 => "-".into(),
+        bytes => bytes.to_string(),
     }
 }
 

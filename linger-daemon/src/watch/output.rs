@@ -1,5 +1,6 @@
 //! Writes lines to stdout in a thread, so that a slow reader holds up nothing else.
 
+use std::collections::VecDeque;
 use std::io;
 
 use tokio::io::{AsyncWriteExt as _, Stdout, stdout};
@@ -8,7 +9,7 @@ use tokio::io::{AsyncWriteExt as _, Stdout, stdout};
 pub(super) struct Output {
     stdout: Stdout,
     /// Bytes not written yet.
-    pub(super) lines: Vec<u8>,
+    pub(super) lines: VecDeque<u8>,
     /// True once the thread has written everything it was given.
     is_flushed: bool,
 }
@@ -17,7 +18,7 @@ impl Output {
     pub(super) fn new() -> Self {
         Self {
             stdout: stdout(),
-            lines: Vec::new(),
+            lines: VecDeque::new(),
             is_flushed: true,
         }
     }
@@ -29,11 +30,8 @@ impl Output {
 
     /// Writes all lines. May be cancelled and called again.
     pub(super) async fn write(&mut self) -> io::Result<()> {
-        while !self.lines.is_empty() {
-            self.is_flushed = false;
-            let written = self.stdout.write(&self.lines).await?;
-            self.lines.drain(..written);
-        }
+        self.is_flushed = false;
+        self.stdout.write_all_buf(&mut self.lines).await?;
         self.stdout.flush().await?;
         self.is_flushed = true;
         Ok(())
