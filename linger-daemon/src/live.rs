@@ -20,7 +20,7 @@ pub const MAX_RECENT: usize = 100;
 pub type Counts = BTreeMap<String, u64>;
 
 /// Everything that the views show, at one moment.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Live {
     /// When the ledger was read, Unix seconds.
     pub at: f64,
@@ -64,7 +64,7 @@ pub struct Live {
 }
 
 /// Histograms of the time spent in close.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Blocked {
     /// Upper bounds of the buckets, inclusive, seconds; one more bucket is above.
     pub bounds: Vec<f64>,
@@ -73,7 +73,7 @@ pub struct Blocked {
 }
 
 /// Histogram of the time from a close's return to the end of its orphan.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Lived {
     /// Upper bounds of the buckets, inclusive, seconds; one more bucket is above.
     pub bounds: Vec<f64>,
@@ -100,7 +100,7 @@ pub struct Queues {
 }
 
 /// Closed sockets with payload unsent or unacknowledged, and their fates.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Orphans {
     /// Orphans still under way.
     pub now: u64,
@@ -144,7 +144,7 @@ pub struct Group {
 }
 
 /// The health of the daemon.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Health {
     /// Losses, by kind; every kind is present, even if zero.
     pub lost: Counts,

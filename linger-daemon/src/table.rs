@@ -12,13 +12,10 @@ pub(crate) enum Column {
 }
 
 impl Column {
-    /// Returns the column, widened to fit a cell.
-    fn widened(self, cell: &str) -> Self {
-        let width = cell.chars().count();
-        match self {
-            Self::Left(least) => Self::Left(least.max(width)),
-            Self::Right(least) => Self::Right(least.max(width)),
-        }
+    /// Widens the column to fit a cell.
+    fn widen(&mut self, cell: &str) {
+        let (Self::Left(width) | Self::Right(width)) = self;
+        *width = cell.chars().count().max(*width);
     }
 
     fn align(self, cell: &str) -> String {
@@ -43,7 +40,7 @@ pub(crate) fn table(columns: &[Column], rows: &[impl AsRef<[String]>]) -> String
     let mut columns = columns.to_vec();
     for row in rows {
         for (column, cell) in columns.iter_mut().zip(row.as_ref()) {
-            *column = column.widened(cell);
+            column.widen(cell);
         }
     }
     let lines = rows

@@ -112,64 +112,45 @@ fn is_harmless(character: char) -> bool {
 mod tests {
     use super::*;
 
-    fn all(write: fn(f64) -> String, values: &[f64]) -> Vec<String> {
-        values.iter().map(|&value| write(value)).collect()
+    fn all(write: fn(f64) -> String, values: &[f64]) -> String {
+        let texts: Vec<_> = values.iter().map(|&value| write(value)).collect();
+        texts.join(" ")
     }
 
     #[test]
     fn counts_take_six_characters() {
-        assert_eq!(
-            all(
-                count,
-                &[
-                    0.0, 0.004, 0.35, 3.5, 12.34, 999.7, 1234.0, 12_345.0, 999_999.0, 1.234e6
-                ]
-            ),
-            [
-                "0", "<0.01", "0.35", "3.50", "12.3", "1000", "1234", "12.3k", "1.00M", "1.23M"
-            ]
-        );
+        let values = [
+            0.0, 0.004, 0.35, 3.5, 12.34, 999.7, 1234.0, 12_345.0, 999_999.0, 1.234e6,
+        ];
+        let texts = "0 <0.01 0.35 3.50 12.3 1000 1234 12.3k 1.00M 1.23M";
+        assert_eq!(all(count, &values), texts);
     }
 
     #[test]
     fn bytes_take_seven_characters() {
-        assert_eq!(
-            all(
-                bytes,
-                &[
-                    0.0,
-                    0.5,
-                    1023.0,
-                    1024.0,
-                    278_312.0,
-                    1_047_552.0,
-                    1.3e9,
-                    1.8e19
-                ]
-            ),
-            [
-                "0B", "0.50B", "1023B", "1.00KiB", "272KiB", "1023KiB", "1.21GiB", "15.6EiB"
-            ]
-        );
+        let values = [
+            0.0,
+            0.5,
+            1023.0,
+            1024.0,
+            278_312.0,
+            1_047_552.0,
+            1.3e9,
+            1.8e19,
+        ];
+        let texts = "0B 0.50B 1023B 1.00KiB 272KiB 1023KiB 1.21GiB 15.6EiB";
+        assert_eq!(all(bytes, &values), texts);
     }
 
     #[test]
     fn times_take_seven_characters() {
-        assert_eq!(
-            all(
-                seconds,
-                &[
-                    0.0, 0.000_35, 0.0123, 0.9996, 1.234, 59.97, 725.0, 19_000.0, 280_000.0
-                ]
-            ),
-            [
-                "0", "350µs", "12.3ms", "1.00s", "1.23s", "1m00s", "12m05s", "5h16m", "3d05h"
-            ]
-        );
-        assert_eq!(
-            all(age, &[0.2, 59.9, 61.0, 7200.0, 1e6]),
-            ["now", "59s", "1m", "2h", "11d"]
-        );
+        let values = [
+            0.0, 0.000_35, 0.0123, 0.9996, 1.234, 59.97, 725.0, 19_000.0, 280_000.0,
+        ];
+        let texts = "0 350µs 12.3ms 1.00s 1.23s 1m00s 12m05s 5h16m 3d05h";
+        assert_eq!(all(seconds, &values), texts);
+        let ages = [0.2, 59.9, 61.0, 7200.0, 1e6];
+        assert_eq!(all(age, &ages), "now 59s 1m 2h 11d");
     }
 
     #[test]
