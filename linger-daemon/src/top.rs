@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-pub use self::column::Column;
 use self::history::History;
 pub use self::options::Top;
 use self::source::Source;

@@ -11,7 +11,7 @@ use crate::text::{bytes, count, seconds};
 
 /// A column of the table of units, by which it may be sorted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum Column {
+pub(super) enum Column {
     /// The name of the unit
     Unit,
     /// Closes of sockets

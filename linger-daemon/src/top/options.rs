@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 
-use super::Column;
+use super::column::Column;
 
 /// Options of `lingerd top`.
 #[derive(Debug, clap::Args)]
@@ -19,35 +19,35 @@ pub struct Top {
     /// The lingerd to read: http://web1:10546, https://web1:10546, unix:/run/lingerd/lingerd.sock
     /// [default: where the configuration file has it listen]
     #[arg(long, value_name = "URL", conflicts_with = "own")]
-    pub url: Option<String>,
+    pub(super) url: Option<String>,
     /// The user to authenticate as; the password comes from LINGER_PASSWORD or --password-file
     #[arg(long, value_name = "NAME")]
-    pub user: Option<String>,
+    pub(super) user: Option<String>,
     /// The file whose first line is the password
     #[arg(long, value_name = "PATH", requires = "user")]
-    pub password_file: Option<PathBuf>,
+    pub(super) password_file: Option<PathBuf>,
     /// The authorities to trust for https, as PEM [default: those of the host]
     #[arg(long, value_name = "PATH")]
-    pub ca_file: Option<PathBuf>,
+    pub(super) ca_file: Option<PathBuf>,
     /// Attach probes of its own even if a lingerd runs, and count from now on; needs root
     #[arg(long)]
-    pub own: bool,
+    pub(super) own: bool,
     /// The configuration file: where lingerd listens, or how to count [default: /etc/linger/lingerd.toml,
     /// if it exists]
     #[arg(long, value_name = "PATH")]
     pub config: Option<PathBuf>,
     /// Time between two readings: 2s, 500ms, or a number of seconds
     #[arg(short = 'd', long, value_name = "TIME", default_value = "2s", value_parser = interval)]
-    pub interval: Duration,
+    pub(super) interval: Duration,
     /// The column to sort by initially
     #[arg(long, value_enum, value_name = "COLUMN", default_value_t = Column::Aborts)]
-    pub sort: Column,
+    pub(super) sort: Column,
     /// Print one table, made from two readings, and end
     #[arg(long)]
-    pub once: bool,
+    pub(super) once: bool,
     /// Print it as JSON
     #[arg(long, requires = "once")]
-    pub json: bool,
+    pub(super) json: bool,
 }
 
 impl Top {

@@ -22,10 +22,11 @@ use super::features::Features;
 use super::history::History;
 use super::source::Source;
 use super::state::{Action, ViewState};
+use crate::live::Live;
 
 /// Shows readings from this source until a key or a signal ends it, then restores the terminal.
 pub(super) async fn show(
-    mut source: Source,
+    source: Source,
     every: Duration,
     mut state: ViewState,
     mut history: History,
@@ -36,18 +37,8 @@ pub(super) async fn show(
     let (mut stopped, mut continued) = (listen(Signal::SIGTSTP)?, listen(Signal::SIGCONT)?);
     let (mut terminate, mut interrupt) = (listen(Signal::SIGTERM)?, listen(Signal::SIGINT)?);
     let mut hangup = listen(Signal::SIGHUP)?;
-    let (sender, mut readings) = unbounded_channel();
-    tokio::spawn(async move {
-        let mut ticks = interval(every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            if sender.send(source.read().await).is_err() {
-                return;
-            }
-        }
-    });
-    let mut terminal = Screen(ratatui::try_init()?);
+    let mut readings = readings(source, every);
+    let mut terminal = RestoringTerminal(ratatui::try_init()?);
     restore_after_panic();
     let mut events = events();
     let mut failure: Option<String> = None;
@@ -96,9 +87,9 @@ pub(super) async fn show(
 }
 
 /// A terminal that is restored on drop.
-struct Screen(DefaultTerminal);
+struct RestoringTerminal(DefaultTerminal);
 
-impl Screen {
+impl RestoringTerminal {
     /// Restores the terminal and stops the process until it is continued.
     fn stop(&mut self) -> io::Result<()> {
         restore()?;
@@ -115,7 +106,7 @@ impl Screen {
     }
 }
 
-impl Drop for Screen {
+impl Drop for RestoringTerminal {
     fn drop(&mut self) {
         // If this fails, the terminal is gone.
         let _ = restore();
@@ -135,6 +126,22 @@ fn restore_after_panic() {
         let _ = restore();
         others(info);
     }));
+}
+
+/// Returns readings, taken by a task in the background.
+fn readings(mut source: Source, every: Duration) -> UnboundedReceiver<Result<Live>> {
+    let (sender, readings) = unbounded_channel();
+    tokio::spawn(async move {
+        let mut ticks = interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if sender.send(source.read().await).is_err() {
+                return;
+            }
+        }
+    });
+    readings
 }
 
 /// Returns keys and changes of the size, read by a thread that ends with the process.

@@ -1,13 +1,14 @@
-//! Tests of the view as drawn from readings with known numbers.
+//! Tests of the view: as drawn from readings with known numbers, and as changed by keys.
 
 mod drawn;
 mod hostile;
+mod keys;
 mod rates;
 
 use std::collections::BTreeMap;
 
 use crate::live::{
-    Blocked, Counts, Group, Health, Histogram, Hook, Live, Lived, Map, Orphans, Queues, RecentClose,
+    Blocked, Counts, Group, Health, Histogram, Hook, Live, Map, Orphans, Queues, RecentClose,
 };
 
 /// Start of the daemon of these readings, Unix seconds.
@@ -32,21 +33,20 @@ fn live(seconds: f64, groups: Vec<Group>) -> Live {
         BTreeMap::from([("x".to_owned(), queues)])
     };
     let blocked = Histogram {
-        counts: Vec::new(),
         sum: groups.iter().map(|group| group.blocked_seconds).sum(),
+        ..Histogram::default()
     };
     Live {
         at: STARTED + seconds,
         started: STARTED,
         host: "web1".to_owned(),
         version: "0.1.0".to_owned(),
-        revision: "0123456789ab".to_owned(),
         plan: "fentry".to_owned(),
         kernel: "6.12.0-test".to_owned(),
         closes,
         blocked: Blocked {
-            bounds: Vec::new(),
             waited: BTreeMap::from([("true".to_owned(), blocked)]),
+            ..Blocked::default()
         },
         discarded: queues(sum(|group| group.discarded)),
         unread: sum(|group| group.unread),
@@ -56,17 +56,12 @@ fn live(seconds: f64, groups: Vec<Group>) -> Live {
             orphaned: sum(|group| group.orphaned),
             delivered: sum(|group| group.delivered),
             discarded: queues(sum(|group| group.lost_after_close)),
-            ends: Counts::new(),
-            seconds: Lived {
-                bounds: Vec::new(),
-                times: Histogram::default(),
-            },
+            ..Orphans::default()
         },
         dimensions: ["unit", "comm"].map(str::to_owned).into(),
         groups,
-        groups_omitted: 0,
         health: health(),
-        recent: Vec::new(),
+        ..Live::default()
     }
 }
 
@@ -83,7 +78,6 @@ fn health() -> Health {
     };
     Health {
         lost: counts(&[("close", 0), ("group", 0), ("orphan", 0), ("return", 0)]),
-        lost_orphan_bytes: 0,
         maps: vec![
             map("groups", 5, 4096),
             map("rows", 31, 53_248),
@@ -96,6 +90,7 @@ fn health() -> Health {
         ],
         reading_seconds: 0.000_42,
         resident_bytes: 9_750_000,
+        ..Health::default()
     }
 }
 

@@ -5,7 +5,7 @@ use ratatui::text::{Line, Span};
 
 use super::Picture;
 use super::pieces::{ALARM, HEAD};
-use crate::live::{Health, Live};
+use crate::live::{Health, Live, Map};
 use crate::text::{age, bytes, count, escape_for_terminal, seconds};
 use crate::top::column::{Shown, float};
 use crate::top::state::{Keys, ViewState};
@@ -76,9 +76,8 @@ fn troubles(health: &Health) -> Vec<String> {
         troubles.push(format!("{missing} hooks not attached"));
     }
     // From this level on, the next entry may not fit.
-    let is_full = |entries, capacity| entries >= capacity / 10 * 9 && entries > 0;
-    let maps = health.maps.iter();
-    let full = maps.filter(|map| is_full(map.entries, map.capacity));
+    let is_full = |map: &&Map| map.entries >= map.capacity / 10 * 9 && map.entries > 0;
+    let full = health.maps.iter().filter(is_full);
     troubles.extend(full.map(|map| format!("{} full", escape_for_terminal(&map.map))));
     troubles
 }

@@ -50,8 +50,8 @@ pub(super) fn draw(
     }
 }
 
-/// The layout of the table: the columns that fit.
-struct Plan {
+/// The columns that fit into the table.
+struct TableLayout {
     name: u16,
     numbers: Vec<Column>,
     /// Width of the trend of the sort column, which is at the right.
@@ -60,7 +60,7 @@ struct Plan {
     rest: u16,
 }
 
-impl Plan {
+impl TableLayout {
     fn new(width: u16, sort: Column) -> Self {
         let most = usize::from(width.saturating_sub(NAME.0) / NUMBER).max(1);
         let by_worth = Column::BY_WORTH.iter().filter(|column| **column != sort);
@@ -90,7 +90,7 @@ fn units(
     rows: &[Row<'_>],
     state: &mut ViewState,
 ) {
-    let plan = Plan::new(area.width, state.sort);
+    let layout = TableLayout::new(area.width, state.sort);
     state.page = usize::from(area.height.saturating_sub(1)).max(1);
     let names: Vec<_> = rows.iter().map(|(name, _)| *name).collect();
     let selected = state.row(&names);
@@ -103,35 +103,36 @@ fn units(
             (' ', Style::new())
         };
         // The gap before the numbers belongs to the first one.
-        let name = format!("{mark}{}", fit(name, plan.name.saturating_sub(1)));
+        let name = format!("{mark}{}", fit(name, layout.name.saturating_sub(1)));
         let figures = &unit.track.figures;
         let mut cells = vec![Cell::from(name)];
         cells.extend(
-            plan.numbers
+            layout
+                .numbers
                 .iter()
                 .map(|&column| number(column, figures.number(column, state.shown))),
         );
-        if plan.trend > 0 {
-            cells.push(trend(&unit.track, state.sort, plan.trend - 1, 1).into());
+        if layout.trend > 0 {
+            cells.push(trend(&unit.track, state.sort, layout.trend - 1, 1).into());
         }
         TableRow::new(cells).style(style)
     });
-    let mut widths = vec![plan.name];
-    widths.extend(plan.numbers.iter().map(|_| NUMBER - 1));
-    if plan.trend > 0 {
-        widths.push(plan.rest - 1);
+    let mut widths = vec![layout.name];
+    widths.extend(layout.numbers.iter().map(|_| NUMBER - 1));
+    if layout.trend > 0 {
+        widths.push(layout.rest - 1);
     }
     table(
         frame,
         area,
-        head(&plan, picture, rows, state),
+        head(&layout, picture, rows, state),
         lines,
         &widths,
     );
 }
 
 fn head(
-    plan: &Plan,
+    layout: &TableLayout,
     picture: &Picture<'_>,
     rows: &[Row<'_>],
     state: &ViewState,
@@ -151,12 +152,12 @@ fn head(
         format!("{} of {all}", rows.len())
     };
     let name = marked(Column::Unit, picture.history.title());
-    let name = fit(&format!(" {name} ({count})"), plan.name);
-    let numbers = plan.numbers.iter();
+    let name = fit(&format!(" {name} ({count})"), layout.name);
+    let numbers = layout.numbers.iter();
     let heads =
         numbers.map(|&column| right(marked(column, column.head(state.shown == Shown::Rates))));
     let mut cells: Vec<_> = [Cell::from(name)].into_iter().chain(heads).collect();
-    if plan.trend > 0 {
+    if layout.trend > 0 {
         cells.push(Cell::from(format!(" {} of late", state.sort.head(true))));
     }
     TableRow::new(cells)
