@@ -24,8 +24,8 @@ use self::source::Source;
 use self::state::ViewState;
 use crate::config::Config;
 
-/// Time that trends cover, seconds.
-const TREND_SECONDS: f64 = 300.0;
+/// Time that trends cover.
+const TREND: Duration = Duration::from_secs(300);
 
 /// Shows readings until a key or a signal ends it, or prints one table.
 pub fn top(options: &Top, config: &Config) -> Result<()> {
@@ -52,12 +52,6 @@ pub fn top(options: &Top, config: &Config) -> Result<()> {
 
 /// Number of readings that trends cover.
 fn window(interval: Duration) -> usize {
-    let readings = (TREND_SECONDS / interval.as_secs_f64()).clamp(30.0, 600.0);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "between 30 and 600"
-    )]
-    let readings = readings as usize;
-    readings
+    let readings = TREND.as_nanos() / interval.as_nanos().max(1);
+    usize::try_from(readings).unwrap_or(600).clamp(30, 600)
 }

@@ -56,26 +56,18 @@ fn is_utf8(values: &[String; 3]) -> bool {
     })
 }
 
+/// The characters beyond ASCII that the view uses, and below each the one to show instead.
+const UNICODE: &str = "▁▂▃▄▅▆▇█▶▼▲…·µ";
+const REPLACEMENTS: &str = "_.:-=+*#>v^~|u";
+
 /// Returns the ASCII replacement of a character.
 fn ascii(letter: char) -> char {
-    match letter {
-        letter if letter.is_ascii() => letter,
-        '▁' => '_',
-        '▂' => '.',
-        '▃' => ':',
-        '▄' => '-',
-        '▅' => '=',
-        '▆' => '+',
-        '▇' => '*',
-        '█' => '#',
-        '▶' => '>',
-        '▼' => 'v',
-        '▲' => '^',
-        '…' => '~',
-        '·' => '|',
-        'µ' => 'u',
-        _ => '?',
+    if letter.is_ascii() {
+        return letter;
     }
+    let mut pairs = UNICODE.chars().zip(REPLACEMENTS.chars());
+    let pair = pairs.find(|(unicode, _)| *unicode == letter);
+    pair.map_or('?', |(_, replacement)| replacement)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod rates;
 
 use std::collections::BTreeMap;
 
+use super::history::History;
 use crate::live::{
     Blocked, Counts, Group, Health, Histogram, Hook, Live, Map, Orphans, Queues, RecentClose,
 };
@@ -19,6 +20,15 @@ fn counts(counts: &[(&str, u64)]) -> Counts {
         .iter()
         .map(|&(name, count)| (name.to_owned(), count))
         .collect()
+}
+
+/// Returns a history of these readings that keeps 150 rates.
+fn history(readings: impl IntoIterator<Item = Live>) -> History {
+    let mut history = History::new(150);
+    for live in readings {
+        history.add(live);
+    }
+    history
 }
 
 /// Returns a reading of these groups, `seconds` after the start.

@@ -44,11 +44,8 @@ pub(super) fn health(picture: &Picture<'_>) -> Line<'static> {
     let Some(live) = &picture.history.live else {
         return Span::styled(failure.unwrap_or_default(), ALARM).into();
     };
-    let mut wrong: Vec<_> = failure
-        .map(|why| format!("OLD: {why}"))
-        .into_iter()
-        .collect();
-    wrong.extend(troubles(&live.health));
+    let failure = failure.map(|why| format!("OLD: {why}")).into_iter();
+    let wrong: Vec<_> = failure.chain(troubles(&live.health)).collect();
     let state = if wrong.is_empty() {
         Span::raw("healthy")
     } else {

@@ -10,7 +10,7 @@ use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::KeyCode;
 use ratatui::style::Color;
 
-use super::busy;
+use super::{busy, group, history, live};
 use crate::live::Live;
 use crate::top::column::Column;
 use crate::top::draw::{Picture, draw};
@@ -36,12 +36,8 @@ pub(super) struct Scene {
 
 impl Scene {
     pub(super) fn of(readings: impl IntoIterator<Item = Live>) -> Self {
-        let mut history = History::new(150);
-        for live in readings {
-            history.add(live);
-        }
         Self {
-            history,
+            history: history(readings),
             state: ViewState::new(Column::Aborts),
             failure: None,
             features: PLAIN,
@@ -149,9 +145,8 @@ fn terminals_of_any_size_are_drawn() {
 
 #[test]
 fn the_selected_unit_is_in_sight_and_marked_without_colour() {
-    let groups =
-        (0..100).map(|n| super::group(&format!("u{n:02}.service"), "x", &[("graceful", 1)]));
-    let live = super::live(0.0, groups.collect());
+    let groups = (0..100).map(|n| group(&format!("u{n:02}.service"), "x", &[("graceful", 1)]));
+    let live = live(0.0, groups.collect());
     let mut scene = Scene::of([live]).press("1G");
     assert!(scene.text(80, 24).contains("▶u99.service"));
     let mut scene = scene.press("g");
@@ -191,7 +186,7 @@ fn without_colour_and_unicode_the_same_is_shown() {
 #[test]
 fn a_unit_that_is_gone_says_so() {
     let mut scene = Scene::busy().press("l");
-    scene.history.add(super::live(9000.0, Vec::new()));
+    scene.history.add(live(9000.0, Vec::new()));
     let text = scene.text(80, 24);
     assert!(
         text.contains("nginx.service is not among the units any more"),

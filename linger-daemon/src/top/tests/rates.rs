@@ -1,17 +1,9 @@
 //! Rates between readings, and changes that must not count as rates.
 
-use super::{group, live};
+use super::{group, history, live};
 use crate::live::{Group, Live};
 use crate::top::column::{Column, Numbers};
 use crate::top::history::History;
-
-fn history(readings: impl IntoIterator<Item = Live>) -> History {
-    let mut history = History::new(100);
-    for live in readings {
-        history.add(live);
-    }
-    history
-}
 
 fn web(closes: u64) -> Group {
     Group {
@@ -145,12 +137,12 @@ fn a_trend_keeps_peaks_in_their_places_however_narrow() {
     });
     let history = history(readings.collect::<Vec<_>>());
     let trend = |steps| history.host.trend(Column::Closes, steps);
-    let wide = trend(100);
+    let wide = trend(150);
     assert_eq!(wide.len(), 60, "rates");
     assert_eq!(wide.iter().position(|&rate| rate > 99.0), Some(30));
-    let narrow = trend(10);
+    let narrow = trend(15);
     assert_eq!(narrow.len(), 6, "of ten rates each");
     assert_eq!(narrow.iter().position(|&rate| rate > 99.0), Some(3));
     assert!(narrow.iter().all(|&rate| rate >= 1.0));
-    assert_eq!(history.host.trend(Column::Aborts, 5), [0.0; 3]);
+    assert_eq!(history.host.trend(Column::Aborts, 5), [0.0; 2]);
 }
