@@ -160,16 +160,7 @@ impl History {
             .collect();
         // They come sorted by name, and the sort is stable.
         rows.sort_by(|(a_name, a), (b_name, b)| {
-            let (a, b) = (&a.track.figures, &b.track.figures);
-            let order = match state.sort {
-                Column::Unit => a_name.cmp(b_name),
-                column => b.compare(a, column, state.shown),
-            };
-            if state.reverse {
-                order.reverse()
-            } else {
-                order
-            }
+            state.order((a_name, &a.track.figures), (b_name, &b.track.figures))
         });
         rows
     }

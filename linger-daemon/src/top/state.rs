@@ -1,9 +1,11 @@
 //! The state of the view, and how keys change it.
 
+use std::cmp::Ordering;
+
 use clap::ValueEnum as _;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::column::{Column, Shown};
+use super::column::{Column, Figures, Shown};
 
 /// The current screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +74,15 @@ impl ViewState {
             scroll: 0,
             page: 1,
         }
+    }
+
+    /// Compares two units, or two groups, each a name with its figures, in the order in which they are listed.
+    pub(super) fn order(&self, a: (&str, &Figures), b: (&str, &Figures)) -> Ordering {
+        let order = match self.sort {
+            Column::Unit => a.0.cmp(b.0),
+            column => b.1.compare(a.1, column, self.shown),
+        };
+        if self.reverse { order.reverse() } else { order }
     }
 
     /// Handles a key while these units are shown, in this order.

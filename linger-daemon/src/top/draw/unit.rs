@@ -179,7 +179,7 @@ fn list(
     );
 }
 
-/// Draws the unit's groups, sorted by the same column as the units.
+/// Draws the unit's groups, sorted as the units are.
 fn members(frame: &mut Frame<'_>, area: Rect, members: &[Member], state: &ViewState) {
     const COLUMNS: [Column; 5] = [
         Column::Closes,
@@ -190,7 +190,7 @@ fn members(frame: &mut Frame<'_>, area: Rect, members: &[Member], state: &ViewSt
     ];
     let width = area.width.saturating_sub(9 * 5).clamp(10, 40);
     let mut members: Vec<_> = members.iter().collect();
-    members.sort_by(|a, b| b.figures.compare(&a.figures, state.sort, state.shown));
+    members.sort_by(|a, b| state.order((&a.name, &a.figures), (&b.name, &b.figures)));
     let head = match state.shown {
         Shown::Rates => "group, each second",
         Shown::Totals => "group, in all",
