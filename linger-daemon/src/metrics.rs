@@ -5,7 +5,6 @@ mod families;
 mod family;
 mod format;
 mod live;
-mod number;
 mod series;
 mod text;
 

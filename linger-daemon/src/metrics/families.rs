@@ -6,10 +6,13 @@
 
 use std::sync::LazyLock;
 
-use linger_ebpf::{Cause, Counters, Fate, Lost, Orphans, Outcome, QueueBytes, Times, WAITED};
+use linger_ebpf::{
+    BLOCKED_BOUNDS_NS, Cause, Counters, Fate, LIVED_BOUNDS_NS, Lost, Orphans, Outcome, QueueBytes,
+    Times, WAITED,
+};
 
 use super::Exposition;
-use super::family::{Bounds, Family, Kind, Label, Rule, Series, Value};
+use super::family::{Family, Kind, Label, Rule, Series, Value};
 use crate::ledger::MapFill;
 use crate::version::{REVISION, VERSION};
 
@@ -28,7 +31,7 @@ pub(super) static FAMILIES: &[Family] = &[
         help: "Seconds that the closing thread spent in close, from entry to return, including the wait \
            for the socket's lock. waited=\"true\": closes that waited under SO_LINGER. Closes whose \
            time is unknown are missing here, but counted in linger_closes_total.",
-        kind: Kind::Histogram(Bounds::Blocked),
+        kind: Kind::Histogram(&BLOCKED_BOUNDS_NS),
         rule: Rule::Group(|counters, series| {
             for (waited, times) in WAITED.into_iter().zip(&counters.blocked) {
                 histogram(series, &[("waited", waited)], times);
@@ -118,7 +121,7 @@ pub(super) static FAMILIES: &[Family] = &[
     Family {
         name: "linger_orphan_duration_seconds",
         help: "Seconds from the return of the close to the end of its orphan.",
-        kind: Kind::Histogram(Bounds::Lived),
+        kind: Kind::Histogram(&LIVED_BOUNDS_NS),
         rule: Rule::Group(|counters, series| histogram(series, &[], &counters.orphans.lived)),
     },
     Family {

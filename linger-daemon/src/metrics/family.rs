@@ -1,6 +1,6 @@
 //! The definition of a metric, and the sink of its series.
 
-use linger_ebpf::{Counters, Times};
+use linger_ebpf::{BUCKETS, Counters, Times};
 
 use super::Exposition;
 
@@ -20,16 +20,8 @@ pub(super) enum Kind {
     Gauge,
     /// Carries its information in its labels; the value is 1.
     Info,
-    Histogram(Bounds),
-}
-
-/// The upper bounds of a histogram's buckets.
-#[derive(Clone, Copy)]
-pub(super) enum Bounds {
-    /// [`linger_ebpf::BLOCKED_BOUNDS_NS`]
-    Blocked,
-    /// [`linger_ebpf::LIVED_BOUNDS_NS`]
-    Lived,
+    /// Times, by these upper bounds of its buckets but the last, in nanoseconds.
+    Histogram(&'static [u64; BUCKETS - 1]),
 }
 
 /// Emits the series of a metric, in the order of their labels' values.

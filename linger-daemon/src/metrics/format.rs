@@ -1,11 +1,10 @@
 //! The formats of an exposition, and how they differ.
 
-use std::sync::LazyLock;
+use std::io::Write as _;
 
-use linger_ebpf::{BLOCKED_BOUNDS_NS, BUCKETS, LIVED_BOUNDS_NS};
+use linger_ebpf::BUCKETS;
 
-use super::family::{Bounds, Kind};
-use super::number::put_seconds;
+use super::family::Kind;
 
 /// A format that Prometheus reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,13 +59,20 @@ impl Format {
     }
 
     /// Returns the end of the labels of each bucket, from its bound on: `0.1"} `.
-    pub(super) fn bounds(self, bounds: Bounds) -> &'static [Vec<u8>; BUCKETS] {
-        match (self, bounds) {
-            (Self::Text, Bounds::Blocked) => &TEXT_BLOCKED,
-            (Self::Text, Bounds::Lived) => &TEXT_LIVED,
-            (Self::OpenMetrics, Bounds::Blocked) => &OPEN_METRICS_BLOCKED,
-            (Self::OpenMetrics, Bounds::Lived) => &OPEN_METRICS_LIVED,
-        }
+    pub(super) fn bucket_ends(self, bounds_ns: &[u64; BUCKETS - 1]) -> [Vec<u8>; BUCKETS] {
+        std::array::from_fn(|bucket| {
+            let mut bytes = Vec::new();
+            match bounds_ns.get(bucket) {
+                Some(&bound) => put_seconds(&mut bytes, bound),
+                None => bytes.extend_from_slice(b"+Inf"),
+            }
+            // OpenMetrics writes bounds as floating-point numbers.
+            if self == Self::OpenMetrics && bytes.iter().all(u8::is_ascii_digit) {
+                bytes.extend_from_slice(b".0");
+            }
+            bytes.extend_from_slice(b"\"} ");
+            bytes
+        })
     }
 
     /// Returns the end of an exposition.
@@ -78,28 +84,19 @@ impl Format {
     }
 }
 
-/// The ends of the labels of a histogram's buckets.
-type Ends = LazyLock<[Vec<u8>; BUCKETS]>;
-
-static TEXT_BLOCKED: Ends = LazyLock::new(|| ends(&BLOCKED_BOUNDS_NS, Format::Text));
-static TEXT_LIVED: Ends = LazyLock::new(|| ends(&LIVED_BOUNDS_NS, Format::Text));
-static OPEN_METRICS_BLOCKED: Ends = LazyLock::new(|| ends(&BLOCKED_BOUNDS_NS, Format::OpenMetrics));
-static OPEN_METRICS_LIVED: Ends = LazyLock::new(|| ends(&LIVED_BOUNDS_NS, Format::OpenMetrics));
-
-fn ends(bounds_ns: &[u64; BUCKETS - 1], format: Format) -> [Vec<u8>; BUCKETS] {
-    std::array::from_fn(|bucket| {
-        let mut bytes = Vec::new();
-        match bounds_ns.get(bucket) {
-            Some(&bound) => put_seconds(&mut bytes, bound),
-            None => bytes.extend_from_slice(b"+Inf"),
-        }
-        // OpenMetrics writes bounds as floating-point numbers.
-        if format == Format::OpenMetrics && bytes.iter().all(u8::is_ascii_digit) {
-            bytes.extend_from_slice(b".0");
-        }
-        bytes.extend_from_slice(b"\"} ");
-        bytes
-    })
+/// Writes nanoseconds as seconds, exactly and without trailing zeros.
+pub(super) fn put_seconds(bytes: &mut Vec<u8>, ns: u64) {
+    const NS: u64 = 1_000_000_000;
+    let (seconds, fraction) = (ns / NS, ns % NS);
+    let written = if fraction == 0 {
+        write!(bytes, "{seconds}")
+    } else {
+        write!(bytes, "{seconds}.{fraction:09}")
+    };
+    written.expect("memory takes all");
+    while fraction > 0 && bytes.last() == Some(&b'0') {
+        bytes.pop();
+    }
 }
 
 #[cfg(test)]
@@ -107,33 +104,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bounds_match_the_contract() {
-        for (format, bounds, contract) in [
-            (
-                Format::Text,
-                Bounds::Blocked,
-                "0.0001 0.001 0.01 0.1 1 10 60 +Inf",
-            ),
-            (
-                Format::Text,
-                Bounds::Lived,
-                "0.001 0.01 0.1 1 10 60 600 +Inf",
-            ),
-            (
-                Format::OpenMetrics,
-                Bounds::Blocked,
-                "0.0001 0.001 0.01 0.1 1.0 10.0 60.0 +Inf",
-            ),
-            (
-                Format::OpenMetrics,
-                Bounds::Lived,
-                "0.001 0.01 0.1 1.0 10.0 60.0 600.0 +Inf",
-            ),
+    fn seconds_are_exact() {
+        for (ns, seconds) in [
+            (0, "0"),
+            (1, "0.000000001"),
+            (1_000_000_000, "1"),
+            (10_500_000_000, "10.5"),
+            (100_000_000_010, "100.00000001"),
+            (u64::MAX, "18446744073.709551615"),
         ] {
-            let ends = format.bounds(bounds).iter();
-            let ends = ends.map(|end| str::from_utf8(end).unwrap());
-            let bounds: Vec<_> = ends.map(|end| end.trim_end_matches("\"} ")).collect();
-            assert_eq!(bounds.join(" "), contract);
+            let mut bytes = Vec::new();
+            put_seconds(&mut bytes, ns);
+            assert_eq!(str::from_utf8(&bytes).unwrap(), seconds);
         }
     }
 

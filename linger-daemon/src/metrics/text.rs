@@ -2,11 +2,10 @@
 
 use std::io::Write as _;
 
-use linger_ebpf::Times;
+use linger_ebpf::{BUCKETS, Times};
 
-use super::family::{Bounds, Kind, Label, Series, Value};
-use super::format::Format;
-use super::number::{put_count, put_seconds};
+use super::family::{Kind, Label, Series, Value};
+use super::format::{Format, put_seconds};
 use crate::attribution::{Dimension, Labels};
 
 /// Text of an exposition, in complete lines.
@@ -49,6 +48,8 @@ pub(super) struct Lines<'a> {
     kind: Kind,
     /// The [`group_labels`] of the group whose series are being written.
     pub(super) group: &'a [u8],
+    /// The [`Format::bucket_ends`] of a histogram.
+    bucket_ends: Option<[Vec<u8>; BUCKETS]>,
     /// True once the lines that introduce the metric are written, just before its first series.
     introduced: bool,
 }
@@ -56,12 +57,17 @@ pub(super) struct Lines<'a> {
 impl<'a> Lines<'a> {
     /// Starts a metric of this name after the text written so far.
     pub(super) fn new(text: &'a mut Text, name: &'a str, help: &'a str, kind: Kind) -> Self {
+        let bucket_ends = match kind {
+            Kind::Histogram(bounds_ns) => Some(text.format.bucket_ends(bounds_ns)),
+            _ => None,
+        };
         Self {
             text,
             name,
             help,
             kind,
             group: &[],
+            bucket_ends,
             introduced: false,
         }
     }
@@ -94,7 +100,7 @@ impl<'a> Lines<'a> {
         }
         bytes.push(b' ');
         match value {
-            Value::Count(count) => put_count(bytes, count),
+            Value::Count(count) => put_all(bytes, &[itoa::Buffer::new().format(count)]),
             Value::Nanoseconds(ns) => put_seconds(bytes, ns),
             Value::Float(value) => write!(bytes, "{value}").expect("memory takes all"),
         }
@@ -110,15 +116,7 @@ impl Series for Lines<'_> {
 
     fn histogram(&mut self, labels: &[Label], times: &Times) {
         self.introduce();
-        let bounds = match self.kind {
-            Kind::Histogram(bounds) => bounds,
-            _ => Bounds::Blocked,
-        };
-        let Text {
-            format,
-            bytes,
-            bucket,
-        } = &mut *self.text;
+        let Text { bytes, bucket, .. } = &mut *self.text;
         bucket.clear();
         let separator = put_series(bucket, self.name, "_bucket", self.group, labels);
         bucket.push(separator);
@@ -126,13 +124,14 @@ impl Series for Lines<'_> {
         let mut total = 0;
         let mut digits = itoa::Buffer::new();
         let mut shown = digits.format(total);
-        for (bound, &count) in format.bounds(bounds).iter().zip(&times.buckets) {
+        let ends = self.bucket_ends.iter().flatten();
+        for (end, &count) in ends.zip(&times.buckets) {
             if count > 0 {
                 total += count;
                 shown = digits.format(total);
             }
             bytes.extend_from_slice(bucket);
-            bytes.extend_from_slice(bound);
+            bytes.extend_from_slice(end);
             bytes.extend_from_slice(shown.as_bytes());
             bytes.push(b'\n');
         }
@@ -185,26 +184,6 @@ fn put_all(bytes: &mut Vec<u8>, parts: &[&str]) {
 mod tests {
     use super::*;
 
-    fn shown(put: impl FnOnce(&mut Vec<u8>)) -> String {
-        let mut bytes = Vec::new();
-        put(&mut bytes);
-        String::from_utf8(bytes).unwrap()
-    }
-
-    #[test]
-    fn seconds_are_exact() {
-        for (ns, seconds) in [
-            (0, "0"),
-            (1, "0.000000001"),
-            (1_000_000_000, "1"),
-            (10_500_000_000, "10.5"),
-            (100_000_000_010, "100.00000001"),
-            (u64::MAX, "18446744073.709551615"),
-        ] {
-            assert_eq!(shown(|bytes| put_seconds(bytes, ns)), seconds);
-        }
-    }
-
     #[test]
     fn help_is_escaped_by_the_rules_of_its_format() {
         for (format, expected) in [
@@ -212,8 +191,9 @@ mod tests {
             (Format::OpenMetrics, r#"a\"b\\c\nd"#),
         ] {
             let is_special = |&byte: &u8| format.is_special_in_help(byte);
-            let escaped = shown(|bytes| put_escaped(bytes, "a\"b\\c\nd", is_special));
-            assert_eq!(escaped, expected);
+            let mut bytes = Vec::new();
+            put_escaped(&mut bytes, "a\"b\\c\nd", is_special);
+            assert_eq!(str::from_utf8(&bytes).unwrap(), expected);
         }
     }
 }
