@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use linger_ebpf::Plan;
-use prometheus::Registry;
+use prometheus::core::Collector as _;
 use prometheus::process_collector::ProcessCollector;
 
 pub use self::exposition::Exposition;
@@ -52,9 +52,6 @@ pub enum ScrapeError {
     /// The thread of the scrape ended without a response.
     #[error("the answer ended before it had begun")]
     Unfinished,
-    /// The metrics of the process could not be gathered.
-    #[error("the metrics of the process cannot be gathered")]
-    Process(#[from] prometheus::Error),
 }
 
 /// All metrics of the daemon.
@@ -81,12 +78,6 @@ impl Metrics {
         Self { recent, ..self }
     }
 
-    /// Returns the facts about the daemon itself.
-    #[must_use]
-    pub fn facts(&self) -> &Facts {
-        &self.facts
-    }
-
     /// Reads the ledger.
     ///
     /// Blocks for milliseconds, in system calls.
@@ -95,14 +86,14 @@ impl Metrics {
         let started = Instant::now();
         let snapshot = (self.source)().map_err(ScrapeError::Ledger)?;
         let reading = started.elapsed();
-        let process = Registry::new();
-        process.register(Box::new(ProcessCollector::for_self()))?;
+        let mut process = ProcessCollector::for_self().collect();
+        process.sort_by(|one, next| one.name().cmp(next.name()));
         Ok(Exposition {
             at,
             snapshot,
             facts: Arc::clone(&self.facts),
             reading,
-            process: process.gather(),
+            process,
         })
     }
 

@@ -1,35 +1,11 @@
 use std::sync::Arc;
+use std::time::Duration;
 
-use linger_ebpf::{Counters, Lost, Outcome, Plan};
+use linger_ebpf::Plan;
 
-use crate::attribution::{Dimension, Labels};
+use super::*;
 use crate::ledger::Snapshot;
-use crate::live::{Live, MAX_GROUPS, MAX_RECENT, RecentClose};
-use crate::metrics::{Facts, Metrics};
-
-fn live(groups: Vec<(Labels, Counters)>, recent: Vec<RecentClose>) -> Live {
-    let groups = groups.into_iter();
-    let snapshot = Snapshot {
-        plan: Plan::Fentry,
-        dimensions: [Dimension::Unit].into(),
-        groups: groups
-            .map(|(labels, counters)| (labels.into(), counters.into()))
-            .collect(),
-        lost: [0; Lost::COUNT],
-        lost_orphan_bytes: 0,
-        maps: Vec::new(),
-        hooks: Vec::new(),
-        skipped_runs: Vec::new(),
-    };
-    let facts = Facts {
-        plan: Plan::Fentry,
-        kernel: "6.1.0-test".to_owned(),
-        host: "test".to_owned(),
-    };
-    let metrics = Metrics::new(Arc::new(move || Ok(snapshot.clone())), facts)
-        .with_recent(Arc::new(move || recent.clone()));
-    metrics.live(&metrics.read().unwrap())
-}
+use crate::metrics::Facts;
 
 /// Returns the counters of `count` closes with an outcome.
 fn closes(outcome: Outcome, count: u64) -> Counters {
@@ -46,7 +22,7 @@ fn harmless(count: u64) -> Counters {
 }
 
 #[test]
-fn of_many_groups_the_largest_by_any_measure_are_shown_and_all_are_counted() {
+fn the_largest_groups_by_any_measure_and_the_newest_closes_are_shown_and_all_are_counted() {
     let mut groups: Vec<_> = (1..=1000)
         .map(|number| (format!("{number:04}"), harmless(number)))
         .collect();
@@ -58,15 +34,35 @@ fn of_many_groups_the_largest_by_any_measure_are_shown_and_all_are_counted() {
     groups.push(("lost".into(), lost));
     groups.push(("blocked".into(), blocked));
     groups.push(("aborted".into(), aborted));
-    let groups = groups
-        .into_iter()
-        .map(|(unit, counters)| (Labels::new([unit.as_str()]), counters));
-    let live = live(groups.collect(), Vec::new());
-    let shown: Vec<_> = live
-        .groups
-        .iter()
-        .map(|group| &*group.labels["unit"])
-        .collect();
+    let groups = groups.into_iter();
+    let groups = groups.map(|(unit, one)| (Labels::new([unit.as_str()]).into(), one.into()));
+    let recent = (0..2 * MAX_RECENT).map(|age| RecentClose {
+        pid: u32::try_from(age).unwrap(),
+        ..RecentClose::default()
+    });
+    let exposition = Exposition {
+        at: SystemTime::now(),
+        snapshot: Snapshot {
+            plan: Plan::Fentry,
+            dimensions: [Dimension::Unit].into(),
+            groups: groups.collect(),
+            lost: [0; Lost::COUNT],
+            lost_orphan_bytes: 0,
+            maps: Vec::new(),
+            hooks: Vec::new(),
+            skipped_runs: Vec::new(),
+        },
+        facts: Arc::new(Facts {
+            plan: Plan::Fentry,
+            kernel: String::new(),
+            host: String::new(),
+        }),
+        reading: Duration::ZERO,
+        process: Vec::new(),
+    };
+    let live = Live::of(&exposition, recent.collect());
+    let shown = live.groups.iter().map(|group| &*group.labels["unit"]);
+    let shown: Vec<_> = shown.collect();
     assert_eq!(shown.len(), MAX_GROUPS);
     assert_eq!(live.groups_omitted, 1003 - MAX_GROUPS);
     for unit in ["lost", "blocked", "aborted", "1000", "0999", "0951"] {
@@ -74,23 +70,12 @@ fn of_many_groups_the_largest_by_any_measure_are_shown_and_all_are_counted() {
     }
     assert_eq!(live.closes["graceful"], 500_500);
     assert_eq!(live.closes["unread_aborted"], 1);
+    assert_eq!(live.recent.len(), MAX_RECENT);
+    assert_eq!(live.recent[0].pid, 0);
 }
 
 #[test]
 fn a_group_that_is_largest_by_every_measure_takes_one_place() {
-    let groups = ["one", "two"].map(|unit| (Labels::new([unit]), harmless(2)));
-    let live = live(groups.into(), Vec::new());
-    assert_eq!(live.groups.len(), 2);
-    assert_eq!(live.groups_omitted, 0);
-}
-
-#[test]
-fn recent_closes_are_the_newest() {
-    let recent = (0..2 * MAX_RECENT).map(|age| RecentClose {
-        pid: u32::try_from(age).unwrap(),
-        ..RecentClose::default()
-    });
-    let live = live(Vec::new(), recent.collect());
-    assert_eq!(live.recent.len(), MAX_RECENT);
-    assert_eq!(live.recent[0].pid, 0);
+    let group = harmless(2);
+    assert_eq!(largest(&[&group, &group], 2), [0, 1]);
 }
