@@ -2,30 +2,25 @@
 
 use hyper::body::Body;
 use hyper::{Method, Request, StatusCode, header};
-use tokio::time::Instant;
 
 use super::access::refusal;
-use super::body::ResponseBody;
 use super::connections::RequestGuard;
-use super::listen::Peer;
-use super::page::{PAGE, Page};
-use super::response::{Answer, compressed, not_attached, respond, text, with};
+use super::response::{Answer, not_attached, text, with};
 use super::scrape::{View, scrape};
 use super::security::Verdict;
-use super::{State, negotiation};
+use super::{State, negotiation, page};
 
-/// Answers one request by the time it is `due`; a long response has only begun by then.
+/// Answers one request by the time it is due; a long response has only begun by then.
 pub(super) async fn answer(
     request: &Request<impl Body>,
     state: &State,
-    peer: Peer,
     in_flight: &RequestGuard,
-    due: Instant,
 ) -> Answer {
     let rules = state.security.rules();
     let gate = &state.security.gate;
     let has_body = !request.body().is_end_stream();
-    let answer = match gate.check(&rules.users, request.headers(), peer).await {
+    let verdict = gate.check(&rules.users, request.headers(), in_flight.peer());
+    let answer = match verdict.await {
         Verdict::Welcome if !matches!(*request.method(), Method::GET | Method::HEAD) => {
             let help = "every endpoint is for GET and HEAD\n";
             let answer = text(StatusCode::METHOD_NOT_ALLOWED, help);
@@ -35,11 +30,7 @@ pub(super) async fn answer(
             StatusCode::PAYLOAD_TOO_LARGE,
             "no endpoint takes a request body\n",
         ),
-        Verdict::Welcome => {
-            let scrape = |view| scrape(request, view, state, peer, in_flight, due);
-            let refused = refusal(state.live, request, peer, rules.knows_all);
-            endpoint(request, state, refused, scrape).await
-        }
+        Verdict::Welcome => endpoint(request, state, in_flight, rules.knows_all).await,
         Verdict::Unknown => {
             let answer = text(StatusCode::UNAUTHORIZED, "Unauthorized\n");
             with(answer, header::WWW_AUTHENTICATE, "Basic")
@@ -59,20 +50,23 @@ pub(super) async fn answer(
     }
 }
 
-/// Answers a permitted request; `refused` is the reason to refuse it `/live.json`, if any.
-async fn endpoint<B, F: Future<Output = Answer>>(
+/// Answers a permitted request; a `known` one carries a required password or certificate.
+async fn endpoint<B>(
     request: &Request<B>,
     state: &State,
-    refused: Option<&'static str>,
-    scrape: impl FnOnce(View) -> F,
+    in_flight: &RequestGuard,
+    known: bool,
 ) -> Answer {
     match request.uri().path() {
-        "/" => page(negotiation::takes_gzip(request.headers())),
-        "/live.json" => match refused {
+        "/" => page::respond(negotiation::takes_gzip(request.headers())),
+        "/live.json" => match refusal(state.live, request, in_flight.peer(), known) {
             Some(why) => text(StatusCode::FORBIDDEN, why),
-            None => scrape(View::Live).await,
+            None => scrape(request, View::Live, state, in_flight).await,
         },
-        "/metrics" => scrape(View::Metrics(negotiation::format(request.headers()))).await,
+        "/metrics" => {
+            let view = View::Metrics(negotiation::format(request.headers()));
+            scrape(request, view, state, in_flight).await
+        }
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" => match state.metrics.get() {
             Some(_) => text(StatusCode::OK, "ready\n"),
@@ -84,22 +78,4 @@ async fn endpoint<B, F: Future<Output = Answer>>(
             text(StatusCode::NOT_FOUND, help)
         }
     }
-}
-
-/// Answers `/` with the page, which shows `/live.json`.
-fn page(gzip: bool) -> Answer {
-    let Page {
-        html,
-        compressed: zipped,
-        policy,
-    } = &*PAGE;
-    let body = if gzip { zipped } else { html };
-    let body = ResponseBody::Whole(body.clone());
-    let answer = respond(StatusCode::OK, "text/html; charset=utf-8", body);
-    let mut answer = compressed(answer, "accept-encoding", gzip);
-    let headers = answer.headers_mut();
-    headers.insert(header::CONTENT_SECURITY_POLICY, policy.clone());
-    // Another version of the daemon has another page.
-    let answer = with(answer, header::CACHE_CONTROL, "no-cache");
-    with(answer, header::REFERRER_POLICY, "no-referrer")
 }

@@ -29,6 +29,9 @@ const STALL: Duration = Duration::from_secs(2);
 /// time, new ones wait in the kernel's queue.
 const CHANCE: Duration = Duration::from_millis(50);
 
+/// Time for the client to read the response that reports a timeout.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// All connections, at most `limit`.
 pub(super) struct Connections {
     limit: usize,
@@ -40,12 +43,14 @@ pub(super) struct Connections {
 #[derive(Default)]
 struct Table {
     last: u64,
-    entries: BTreeMap<u64, Entry>,
+    entries: BTreeMap<u64, Arc<Entry>>,
 }
 
+/// A connection, shared by its slot in the table and its requests.
 struct Entry {
+    id: u64,
     peer: Peer,
-    state: Arc<watch::Sender<ConnectionState>>,
+    state: watch::Sender<ConnectionState>,
 }
 
 /// The state of a connection.
@@ -133,26 +138,21 @@ impl Connections {
             }
             table.end(first_to_go);
         }
-        let state = Arc::new(watch::Sender::new(ConnectionState {
-            requests: BTreeMap::new(),
-            quiet_since: Instant::now(),
-            has_spoken: false,
-            gives_way: false,
-        }));
         table.last += 1;
-        let id = table.last;
-        let entry = Entry {
+        let entry = Arc::new(Entry {
+            id: table.last,
             peer,
-            state: Arc::clone(&state),
-        };
-        table.entries.insert(id, entry);
+            state: watch::Sender::new(ConnectionState {
+                requests: BTreeMap::new(),
+                quiet_since: Instant::now(),
+                has_spoken: false,
+                gives_way: false,
+            }),
+        });
+        table.entries.insert(entry.id, Arc::clone(&entry));
         drop(table);
-        Ok(Connection {
-            all: Arc::clone(self),
-            id,
-            peer,
-            state,
-        })
+        let all = Arc::clone(self);
+        Ok(Connection { all, entry })
     }
 
     /// Waits until no connection is left.

@@ -9,7 +9,11 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use hyper::body::Bytes;
 use hyper::header::HeaderValue;
+use hyper::{StatusCode, header};
 use ring::digest::{SHA256, digest};
+
+use super::body::ResponseBody;
+use super::response::{self, Answer, compressed, with};
 
 const DOCUMENT: &str = include_str!("../page/index.html");
 const STYLE: &str = include_str!("../page/page.css");
@@ -20,16 +24,16 @@ const SCRIPT: &str = concat!(
 );
 
 /// The page, ready to be sent.
-pub(super) struct Page {
-    pub(super) html: Bytes,
+struct Page {
+    html: Bytes,
     /// The same, compressed by gzip.
-    pub(super) compressed: Bytes,
+    gzip: Bytes,
     /// Content security policy, which allows its own style and script, and requests to its origin.
-    pub(super) policy: HeaderValue,
+    policy: HeaderValue,
 }
 
 /// The page, built at the first request.
-pub(super) static PAGE: LazyLock<Page> = LazyLock::new(|| {
+static PAGE: LazyLock<Page> = LazyLock::new(|| {
     let html = DOCUMENT
         .replace("{style}", STYLE)
         .replace("{script}", SCRIPT)
@@ -41,11 +45,26 @@ pub(super) static PAGE: LazyLock<Page> = LazyLock::new(|| {
         hash(SCRIPT)
     );
     Page {
-        compressed: compress(html.as_bytes()),
+        gzip: compress(html.as_bytes()),
         html: html.into(),
         policy: policy.try_into().expect("it is ASCII"),
     }
 });
+
+/// Answers with the page.
+pub(super) fn respond(gzip: bool) -> Answer {
+    let body = if gzip { &PAGE.gzip } else { &PAGE.html };
+    let body = ResponseBody::Whole(body.clone());
+    let answer = response::respond(StatusCode::OK, "text/html; charset=utf-8", body);
+    let mut answer = compressed(answer, "accept-encoding", gzip);
+    let policy = PAGE.policy.clone();
+    answer
+        .headers_mut()
+        .insert(header::CONTENT_SECURITY_POLICY, policy);
+    // Another version of the daemon has another page.
+    let answer = with(answer, header::CACHE_CONTROL, "no-cache");
+    with(answer, header::REFERRER_POLICY, "no-referrer")
+}
 
 /// Returns the hash by which a policy allows a part of the document.
 fn hash(text: &str) -> String {

@@ -1,8 +1,6 @@
 //! `/metrics` and `/live.json`, which take a reading of the ledger.
 
-use std::error::Error;
 use std::io::{self, Write};
-use std::iter::successors;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +13,6 @@ use tokio::time::{Instant, timeout_at};
 
 use super::body::{ResponseBody, ResponseSender, Writer};
 use super::connections::RequestGuard;
-use super::listen::Peer;
 use super::response::{Answer, compressed, not_attached, respond, text, with};
 use super::{State, negotiation};
 use crate::memory;
@@ -46,9 +43,7 @@ pub(super) async fn scrape<B>(
     request: &hyper::Request<B>,
     view: View,
     state: &State,
-    peer: Peer,
     in_flight: &RequestGuard,
-    due: Instant,
 ) -> Answer {
     let Some(metrics) = state.metrics.get() else {
         return not_attached();
@@ -61,7 +56,8 @@ pub(super) async fn scrape<B>(
     let started = Instant::now();
     let metrics = Arc::clone(metrics);
     let work = async {
-        let permit = in_flight.wait_for(state.scrapes.acquire(peer)).await;
+        let permit = state.scrapes.acquire(in_flight.peer());
+        let permit = in_flight.wait_for(permit).await;
         let (begins, begun) = oneshot::channel();
         spawn_blocking(move || {
             show(&metrics, wanted, begins);
@@ -69,14 +65,14 @@ pub(super) async fn scrape<B>(
         });
         begun.await.unwrap_or(Err(ScrapeError::Unfinished))
     };
-    match timeout_at(due, work).await {
+    match timeout_at(in_flight.due(), work).await {
         // In HTTP/1.0, a body ends with its connection: a truncated one would pass for complete.
         Ok(Ok(ResponseBody::Long(_))) if request.version() < Version::HTTP_11 => text(
             StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             "the metrics are too long for HTTP/1.0: ask with HTTP/1.1\n",
         ),
         Ok(Ok(body)) => exposed(body, wanted),
-        Ok(Err(error)) => failed(&error),
+        Ok(Err(error)) => failed(error),
         Err(_) => late(started.elapsed()),
     }
 }
@@ -91,8 +87,7 @@ fn show(metrics: &Metrics, wanted: Wanted, begins: ResponseSender) {
     // Both fail only if the client is gone, and then there is nothing to do.
     let _ = match read {
         Ok(exposition) if !wanted.head => {
-            let write = |out: &mut dyn Write| wanted.view.write(metrics, &exposition, out);
-            body(write, wanted.gzip, Writer::new(begins)).ok()
+            write(metrics, &exposition, wanted, Writer::new(begins)).ok()
         }
         read => begins.send(read.map(|_| ResponseBody::NONE)).ok(),
     };
@@ -116,18 +111,19 @@ impl View {
 }
 
 /// Writes a body, compressed if the client accepts it.
-fn body(
-    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-    gzip: bool,
+fn write(
+    metrics: &Metrics,
+    exposition: &Exposition,
+    wanted: Wanted,
     mut body: Writer,
 ) -> io::Result<()> {
-    if gzip {
+    if wanted.gzip {
         // The text is so repetitive that the fastest level suffices.
         let mut encoder = GzEncoder::new(body, Compression::fast());
-        write(&mut encoder)?;
+        wanted.view.write(metrics, exposition, &mut encoder)?;
         body = encoder.finish()?;
     } else {
-        write(&mut body)?;
+        wanted.view.write(metrics, exposition, &mut body)?;
     }
     body.finish()
 }
@@ -145,11 +141,8 @@ fn exposed(body: ResponseBody, wanted: Wanted) -> Answer {
     }
 }
 
-fn failed(error: &ScrapeError) -> Answer {
-    let causes: Vec<String> = successors(Some(error as &dyn Error), |&error| error.source())
-        .map(ToString::to_string)
-        .collect();
-    let reason = causes.join(": ");
+fn failed(error: ScrapeError) -> Answer {
+    let reason = format!("{:#}", anyhow::Error::from(error));
     tracing::error!(%reason, "a scrape failed");
     text(StatusCode::INTERNAL_SERVER_ERROR, reason + "\n")
 }

@@ -5,18 +5,15 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::{ConnectionState, Connections, InFlightRequest, LONG, STALL};
+use super::{Connections, Entry, GRACE, InFlightRequest, LONG, STALL};
 use crate::http::listen::Peer;
 
 /// The slot of one connection, freed when dropped.
 pub(in crate::http) struct Connection {
     pub(super) all: Arc<Connections>,
-    pub(super) id: u64,
-    pub(super) peer: Peer,
-    pub(super) state: Arc<watch::Sender<ConnectionState>>,
+    pub(super) entry: Arc<Entry>,
 }
 
 /// Reason why a connection must end.
@@ -31,38 +28,38 @@ pub(in crate::http) enum End {
 }
 
 impl Connection {
-    /// Returns the client.
-    pub(in crate::http) fn peer(&self) -> Peer {
-        self.peer
-    }
-
     /// Records that the client sent its TLS greeting (`ClientHello`).
     pub(in crate::http) fn has_greeted(&self) {
-        self.state.send_modify(|state| state.has_spoken = true);
+        let state = &self.entry.state;
+        state.send_modify(|state| state.has_spoken = true);
     }
 
-    /// Records a request, whose response must have been read by `due`.
+    /// Records a request, whose response must have begun by `due`, and have been read a second later.
     pub(in crate::http) fn begin(&self, due: Instant) -> RequestGuard {
         let mut number = 0;
-        self.state.send_modify(|state| {
+        self.entry.state.send_modify(|state| {
             number = state
                 .requests
                 .last_key_value()
                 .map_or(0, |(last, _)| last + 1);
-            let request = InFlightRequest { due, waits: None };
+            let request = InFlightRequest {
+                due: due + GRACE,
+                waits: None,
+            };
             state.has_spoken = true;
             state.requests.insert(number, request);
         });
         RequestGuard {
             all: Arc::clone(&self.all),
-            state: Arc::clone(&self.state),
+            entry: Arc::clone(&self.entry),
             number,
+            due,
         }
     }
 
     /// Waits until the connection must end, as it must if no request arrives within `quiet`.
     pub(in crate::http) async fn must_end(&self, quiet: Duration) -> End {
-        let mut state = self.state.subscribe();
+        let mut state = self.entry.state.subscribe();
         loop {
             let (at, end) = {
                 let state = state.borrow_and_update();
@@ -87,7 +84,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.all.table().entries.remove(&self.id);
+        self.all.table().entries.remove(&self.entry.id);
         self.all.changed.notify_one();
     }
 }
@@ -95,11 +92,22 @@ impl Drop for Connection {
 /// A request in flight; dropped when its response has been read or abandoned.
 pub(in crate::http) struct RequestGuard {
     all: Arc<Connections>,
-    state: Arc<watch::Sender<ConnectionState>>,
+    entry: Arc<Entry>,
     number: u64,
+    due: Instant,
 }
 
 impl RequestGuard {
+    /// Returns the client.
+    pub(in crate::http) fn peer(&self) -> Peer {
+        self.entry.peer
+    }
+
+    /// Returns the time by which the response must have begun.
+    pub(in crate::http) fn due(&self) -> Instant {
+        self.due
+    }
+
     /// Waits for a permit, and meanwhile ends connections that hold one while their client reads nothing.
     pub(in crate::http) async fn wait_for<T>(&self, permit: impl Future<Output = T>) -> T {
         let mut permit = pin!(permit);
@@ -113,7 +121,7 @@ impl RequestGuard {
 
     /// Records that this many bytes of the response wait for the client from now on.
     pub(in crate::http) fn made(&self, bytes: usize) {
-        self.state.send_modify(|state| {
+        self.entry.state.send_modify(|state| {
             if let Some(request) = state.requests.get_mut(&self.number) {
                 request.waits = Some((bytes, Instant::now()));
             }
@@ -132,7 +140,7 @@ impl RequestGuard {
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.state.send_modify(|state| {
+        self.entry.state.send_modify(|state| {
             state.requests.remove(&self.number);
             state.quiet_since = Instant::now();
         });
