@@ -214,19 +214,6 @@ mod tests {
         assert!(taken.collect().await.is_err());
     }
 
-    #[tokio::test]
-    async fn a_finished_body_has_all_that_was_written() {
-        let written = |mut writer: Writer| {
-            writer.write_all(&vec![b'b'; CHUNK + 1]).unwrap();
-            writer.write_all(b"c").unwrap();
-            writer.finish().unwrap();
-        };
-        let taken = tokio::task::spawn_blocking(move || long(written));
-        let bytes = taken.await.unwrap().collect().await.unwrap().to_bytes();
-        assert_eq!(bytes.len(), WHOLE + 1 + CHUNK + 1 + 1);
-        assert!(bytes.ends_with(b"bc"));
-    }
-
     #[test]
     fn the_writer_does_not_run_ahead_of_the_client() {
         let made = Arc::new(AtomicUsize::new(0));

@@ -55,13 +55,8 @@ pub enum BindError {
         source: io::Error,
     },
     /// The service manager passed an unusable descriptor.
-    #[error(
-        "the service manager passed {what}: have its socket unit listen with ListenStream= only"
-    )]
-    Passed {
-        /// Describes the descriptor.
-        what: String,
-    },
+    #[error("the service manager passed {0}: have its socket unit listen with ListenStream= only")]
+    Passed(String),
 }
 
 impl BindError {

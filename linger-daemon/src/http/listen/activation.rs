@@ -13,18 +13,15 @@ use crate::config::ListenAddr;
 pub fn passed() -> Result<Option<Listeners>, BindError> {
     // SAFETY: there are no other threads that could read the environment meanwhile.
     let descriptors = unsafe { sd_notify::listen_fds_and_unset_env() };
-    let descriptors = descriptors.map_err(|error| BindError::Passed {
-        what: format!("sockets that cannot be taken ({error})"),
-    })?;
+    let descriptors = descriptors
+        .map_err(|error| BindError::Passed(format!("sockets that cannot be taken ({error})")))?;
     let listeners = descriptors.map(take).collect::<Result<Vec<_>, _>>()?;
     Ok((!listeners.is_empty()).then_some(Listeners(listeners)))
 }
 
 /// Takes a descriptor if it is a listening socket of a kind that can be served.
 fn take(descriptor: RawFd) -> Result<Listener, BindError> {
-    let useless = |what: &str| BindError::Passed {
-        what: format!("descriptor {descriptor}, {what}"),
-    };
+    let useless = |what: &str| BindError::Passed(format!("descriptor {descriptor}, {what}"));
     // SAFETY: the descriptor was found open, is meant for this process, and nothing else takes it.
     let socket = unsafe { Socket::from_raw_fd(descriptor) };
     let stream = socket.r#type().is_ok_and(|kind| kind == Type::STREAM);
