@@ -59,7 +59,7 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     let running = Running {
         sources,
         config,
-        ledger: Arc::clone(&counting.ledger),
+        counts: Arc::clone(&counting.counts),
         log,
         manager: Arc::clone(&manager),
         status: status(&counting.attached, &places),
@@ -67,8 +67,10 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     runtime.block_on(async {
         let shutdown = shutdown()?;
         manager.ready(&running.status);
-        let read = Arc::clone(&counting.read);
-        tokio::spawn(maintain(counting.maintenance(), read, Arc::clone(&manager)));
+        let counts = Arc::clone(&counting.counts);
+        let read = Arc::clone(&counts.read);
+        let maintenance = move || counts.maintain();
+        tokio::spawn(maintain(maintenance, read, Arc::clone(&manager)));
         tokio::spawn(running.reload_at(hangup));
         let stopping = async {
             shutdown.await;
@@ -80,7 +82,7 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     runtime.shutdown_background();
     if pins.is_some() {
         // The next daemon must show what the last scrape has shown.
-        lock(&counting.ledger).maintain()?;
+        lock(&counting.counts.ledger).maintain()?;
     }
     drop(counting);
     if pins.is_some() {

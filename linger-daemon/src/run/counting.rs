@@ -20,12 +20,17 @@ use crate::metrics::{Facts, Metrics, series};
 use crate::privileges;
 use crate::probe::{self, Attachment, LoadOptions, Pins};
 
-/// The attached programs, with the readers of their counts and of the latest costly closes.
+/// The attached programs, and what they count.
 pub(super) struct Counting {
     pub(super) attached: Attachment,
-    pub(super) ledger: Arc<Mutex<Ledger>>,
-    recent: Arc<Mutex<RecentCloses>>,
-    /// Notified after each reading of the counts.
+    pub(super) counts: Arc<Counts>,
+}
+
+/// The counts, and the latest costly closes.
+pub(super) struct Counts {
+    pub(super) ledger: Mutex<Ledger>,
+    recent: Mutex<RecentCloses>,
+    /// Notified after each reading for [`Counting::metrics`].
     pub(super) read: Arc<Notify>,
 }
 
@@ -34,63 +39,65 @@ impl Counting {
     pub(super) fn begin(config: &Config, pins: Option<&Pins>) -> Result<Self> {
         let (mut attached, (mut ledger, recent)) = attach(config, pins)?;
         ledger.of_programs(mem::take(&mut attached.programs));
-        let ledger = Arc::new(Mutex::new(ledger));
-        drop_privileges(&ledger)?;
+        let counts = Counts {
+            ledger: Mutex::new(ledger),
+            recent: Mutex::new(recent),
+            read: Arc::default(),
+        };
+        drop_privileges(&counts.ledger)?;
         // Reading the kernel's types took much memory.
         memory::release();
         Ok(Self {
             attached,
-            ledger,
-            recent: Arc::new(Mutex::new(recent)),
-            read: Arc::default(),
+            counts: Arc::new(counts),
         })
     }
 
-    /// Returns metrics that only read the counts: [`Self::maintenance`] has to follow.
+    /// Returns metrics that only read the counts: [`Counts::maintain`] has to follow.
     pub(super) fn metrics(&self) -> Result<Metrics> {
-        let (ledger, read) = (Arc::clone(&self.ledger), Arc::clone(&self.read));
-        self.metrics_of(move || {
-            let snapshot = lock(&ledger).read();
-            read.notify_one();
+        self.metrics_of(|counts| {
+            let snapshot = lock(&counts.ledger).read();
+            counts.read.notify_one();
             snapshot
         })
     }
 
     /// Returns metrics that maintain the ledger whenever they read it, for a view that is its only reader.
     fn maintained_metrics(&self) -> Result<Metrics> {
-        let ledger = Arc::clone(&self.ledger);
-        self.metrics_of(move || {
-            let mut ledger = lock(&ledger);
+        self.metrics_of(|counts| {
+            let mut ledger = lock(&counts.ledger);
             ledger.maintain()?;
             ledger.read()
         })
     }
 
-    fn metrics_of(
-        &self,
-        read: impl Fn() -> Result<Snapshot, LedgerError> + Send + Sync + 'static,
-    ) -> Result<Metrics> {
+    fn metrics_of(&self, read: fn(&Counts) -> Result<Snapshot, LedgerError>) -> Result<Metrics> {
         let names = uname()?;
         let facts = Facts {
             plan: self.attached.plan,
             kernel: names.release().to_string_lossy().into_owned(),
             host: names.nodename().to_string_lossy().into_owned(),
         };
-        let source = move || Ok(read()?);
-        let (ledger, recent) = (Arc::clone(&self.ledger), Arc::clone(&self.recent));
-        let recent = move || latest(&ledger, &recent);
+        let counts = Arc::clone(&self.counts);
+        let source = move || Ok(read(&counts)?);
+        let counts = Arc::clone(&self.counts);
+        let recent = move || counts.recent();
         Ok(Metrics::new(Arc::new(source), facts).with_recent(Arc::new(recent)))
     }
+}
 
-    /// Returns a function that maintains the ledger and takes the latest costly closes from their ring.
-    pub(super) fn maintenance(
-        &self,
-    ) -> impl Fn() -> Result<(), LedgerError> + Send + Sync + 'static {
-        let (ledger, recent) = (Arc::clone(&self.ledger), Arc::clone(&self.recent));
-        move || {
-            latest(&ledger, &recent);
-            lock(&ledger).maintain()
-        }
+impl Counts {
+    /// Maintains the ledger, and takes the latest costly closes from their ring.
+    pub(super) fn maintain(&self) -> Result<(), LedgerError> {
+        self.recent();
+        lock(&self.ledger).maintain()
+    }
+
+    /// Reads the latest costly closes, newest first.
+    fn recent(&self) -> Vec<live::RecentClose> {
+        let mut recent = lock(&self.recent);
+        recent.read(|cgroup_ids| lock(&self.ledger).names(cgroup_ids));
+        recent.closes().map(live::RecentClose::from).collect()
     }
 }
 
@@ -157,11 +164,4 @@ fn drop_privileges(ledger: &Mutex<Ledger>) -> Result<()> {
 /// Locks shared data, even if another thread panicked while holding the lock.
 pub(super) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Reads the latest costly closes, newest first.
-fn latest(ledger: &Mutex<Ledger>, recent: &Mutex<RecentCloses>) -> Vec<live::RecentClose> {
-    let mut recent = lock(recent);
-    recent.read(|cgroup_ids| lock(ledger).names(cgroup_ids));
-    recent.closes().map(live::RecentClose::from).collect()
 }

@@ -1,13 +1,13 @@
 //! SIGHUP: reloads the configuration while the programs stay attached.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use tokio::signal::unix::Signal;
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
+use super::counting::{Counts, lock};
 use crate::config::{self, Config, Invalid, Sources};
-use crate::ledger::Ledger;
 use crate::logging::Log;
 use crate::notify::Manager;
 
@@ -16,7 +16,7 @@ pub(super) struct Running {
     /// Sources from which the configuration is reloaded.
     pub(super) sources: Sources,
     pub(super) config: Config,
-    pub(super) ledger: Arc<Mutex<Ledger>>,
+    pub(super) counts: Arc<Counts>,
     pub(super) log: Log,
     pub(super) manager: Arc<Manager>,
     /// The status line that the service manager shows.
@@ -44,18 +44,13 @@ impl Running {
 
     /// Returns the status line, which says so if new settings were refused and the old ones stay.
     fn status(&self, refused: Option<&Invalid>) -> String {
-        let status = &self.status;
-        match refused
-            .map(ToString::to_string)
-            .unwrap_or_default()
-            .lines()
-            .next()
-        {
-            Some(problem) => {
-                format!("{status}; settings as before, for they were refused: {problem}")
-            }
-            None => status.clone(),
+        let mut status = self.status.clone();
+        let problems = refused.map(ToString::to_string).unwrap_or_default();
+        if let Some(problem) = problems.lines().next() {
+            status += "; settings as before, for they were refused: ";
+            status += problem;
         }
+        status
     }
 
     /// Applies the settings that can change. An invalid configuration changes nothing.
@@ -86,7 +81,7 @@ impl Running {
     /// Applies the settings in effect to the log and the ledger.
     fn apply(&self) {
         self.log.set(&self.config.log_level);
-        if let Err(error) = super::lock(&self.ledger).reconfigure(&self.config) {
+        if let Err(error) = lock(&self.counts.ledger).reconfigure(&self.config) {
             error!("SIGHUP: {:#}", anyhow::Error::from(error));
         }
     }
