@@ -1,5 +1,6 @@
 //! Reloads the web configuration when its file, or a file that it names, changes.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -17,22 +18,27 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The access rules of the web configuration, kept up to date with its files.
 pub struct Security {
     file: Option<PathBuf>,
-    state: Mutex<State>,
+    state: Mutex<WatchedRules>,
     pub(in crate::http) gate: Gate,
 }
 
-struct State {
+/// The rules, and what they were read from.
+struct WatchedRules {
     rules: Arc<Rules>,
-    seen: Vec<(PathBuf, Option<Stamp>)>,
+    seen: Seen,
+    /// Time of the last check of these files.
     looked: Instant,
 }
+
+/// Files, with their metadata from before they were read; `None` where it could not be read.
+type Seen = BTreeMap<PathBuf, Option<Stamp>>;
 
 /// Metadata that changes whenever the file does: device, inode, length, and the times of changes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Stamp([u64; 3], [i64; 4]);
 
 impl Stamp {
-    /// Reads the metadata of a file; `None` if that fails.
+    /// Reads the metadata of a file.
     fn of(path: &Path) -> Option<Self> {
         let of = fs::metadata(path).ok()?;
         let times = [of.mtime(), of.mtime_nsec(), of.ctime(), of.ctime_nsec()];
@@ -44,19 +50,19 @@ impl Security {
     /// Allows everyone who can reach the endpoints, without TLS.
     #[must_use]
     pub fn none() -> Self {
-        Self::with(None, Arc::default(), Vec::new())
+        Self::with(None, Rules::default(), Seen::new())
     }
 
     /// Loads a file, which must be valid.
     pub fn load(file: &Path) -> Result<Self, SecurityError> {
-        let mut seen = Vec::new();
+        let mut seen = Seen::new();
         let rules = read(file, &mut seen)?;
-        Ok(Self::with(Some(file.to_owned()), Arc::new(rules), seen))
+        Ok(Self::with(Some(file.to_owned()), rules, seen))
     }
 
-    fn with(file: Option<PathBuf>, rules: Arc<Rules>, seen: Vec<(PathBuf, Option<Stamp>)>) -> Self {
-        let state = State {
-            rules,
+    fn with(file: Option<PathBuf>, rules: Rules, seen: Seen) -> Self {
+        let state = WatchedRules {
+            rules: Arc::new(rules),
             seen,
             looked: Instant::now(),
         };
@@ -81,11 +87,8 @@ impl Security {
             && state.looked.elapsed() >= LOOK_EVERY
         {
             state.looked = Instant::now();
-            if state
-                .seen
-                .iter()
-                .any(|(path, stamp)| Stamp::of(path) != *stamp)
-            {
+            let mut seen = state.seen.iter();
+            if seen.any(|(path, stamp)| Stamp::of(path) != *stamp) {
                 state.renew(file);
             }
         }
@@ -93,9 +96,9 @@ impl Security {
     }
 }
 
-impl State {
+impl WatchedRules {
     fn renew(&mut self, file: &Path) {
-        let mut seen = Vec::new();
+        let mut seen = Seen::new();
         let path = file.display();
         match read(file, &mut seen) {
             Ok(rules) => {
@@ -106,11 +109,8 @@ impl State {
                 tracing::error!("{error}");
                 tracing::error!("keeping the previous TLS and passwords: correct {path}");
                 // Watch the files that it named before as well: one of them may be what is missing now.
-                for (path, _) in self.seen.drain(..) {
-                    if !seen.iter().any(|(known, _)| *known == path) {
-                        let stamp = Stamp::of(&path);
-                        seen.push((path, stamp));
-                    }
+                for path in self.seen.keys() {
+                    look(path, &mut seen);
                 }
             }
         }
@@ -118,13 +118,15 @@ impl State {
     }
 }
 
-/// Reads the file. Adds it and the files that it names to `seen`, with their stamps from before they were read.
-fn read(path: &Path, seen: &mut Vec<(PathBuf, Option<Stamp>)>) -> Result<Rules, SecurityError> {
-    let mut look = |path: PathBuf| {
-        let stamp = Stamp::of(&path);
-        seen.push((path, stamp));
-    };
-    look(path.to_owned());
+/// Adds a file that is about to be read.
+fn look(path: &Path, seen: &mut Seen) {
+    let seen = seen.entry(path.to_owned());
+    seen.or_insert_with_key(|path| Stamp::of(path));
+}
+
+/// Reads the file. Adds it and the files that it names to `seen`.
+fn read(path: &Path, seen: &mut Seen) -> Result<Rules, SecurityError> {
+    look(path, seen);
     let here = |mistake: Mistake| mistake.in_file(path);
     let text = config::text(path).map_err(|why| here(why.into()))?;
     let File {
@@ -132,21 +134,15 @@ fn read(path: &Path, seen: &mut Vec<(PathBuf, Option<Stamp>)>) -> Result<Rules, 
         basic_auth_users,
         ..
     } = file::parse(&text).map_err(here)?;
-    let tls = tls_server_config.filter(Tls::is_enabled);
-    let mut trusts_certificates = false;
-    let server = match tls {
-        Some(tls) => {
-            tls.files(path).into_iter().for_each(look);
-            let server = tls.server(path)?;
-            trusts_certificates = tls.trusts_certificates().map_err(here)?;
-            Some(Arc::new(server))
+    let mut rules = Rules::default();
+    if let Some(tls) = tls_server_config.filter(Tls::is_enabled) {
+        for path in tls.files(path) {
+            look(&path, seen);
         }
-        None => None,
-    };
-    let users = Users::new(basic_auth_users.unwrap_or_default()).map_err(here)?;
-    Ok(Rules {
-        tls: server,
-        knows_all: trusts_certificates || !users.is_empty(),
-        users,
-    })
+        rules.tls = Some(Arc::new(tls.server(path)?));
+        rules.knows_all = tls.trusts_certificates().map_err(here)?;
+    }
+    rules.users = Users::new(basic_auth_users.unwrap_or_default()).map_err(here)?;
+    rules.knows_all |= !rules.users.is_empty();
+    Ok(rules)
 }

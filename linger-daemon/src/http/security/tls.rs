@@ -47,17 +47,7 @@ impl Tls {
     /// `file`.
     pub(super) fn server(&self, file: &Path) -> Result<ServerConfig, SecurityError> {
         let here = |mistake: Mistake| mistake.in_file(file);
-        if self.cert.is_empty() && self.cert_file.is_empty() {
-            return Err(here(Mistake::Contradiction(
-                "tls_server_config: missing one of cert or cert_file",
-            )));
-        }
-        if self.key.is_empty() && self.key_file.is_empty() {
-            return Err(here(Mistake::Contradiction(
-                "tls_server_config: missing one of key or key_file",
-            )));
-        }
-        self.refuse_lists().map_err(here)?;
+        self.check().map_err(here)?;
         let provider = Arc::new(ring::default_provider());
         let versions = self.versions().map_err(here)?;
         let clients = self.clients(file, &provider)?;
@@ -99,8 +89,19 @@ impl Tls {
         Ok(chosen.map(|(_, version)| version).collect())
     }
 
-    /// Fails if a list of algorithms is configured: there is no choice, since all that are supported are sound.
-    fn refuse_lists(&self) -> Result<(), Mistake> {
+    /// Fails if the certificate or the key is missing, or if a list of algorithms is configured: there is no choice,
+    /// since all that are supported are sound.
+    fn check(&self) -> Result<(), Mistake> {
+        if self.cert.is_empty() && self.cert_file.is_empty() {
+            return Err(Mistake::Contradiction(
+                "tls_server_config: missing one of cert or cert_file",
+            ));
+        }
+        if self.key.is_empty() && self.key_file.is_empty() {
+            return Err(Mistake::Contradiction(
+                "tls_server_config: missing one of key or key_file",
+            ));
+        }
         let lists = [
             ("tls_server_config: cipher_suites", &self.cipher_suites),
             (
