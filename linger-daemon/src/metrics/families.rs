@@ -47,11 +47,8 @@ pub(super) static FAMILIES: &[Family] = &[
         kind: Kind::Counter,
         rule: Rule::Group(|counters, series| {
             for &outcome in &*OUTCOMES {
-                nonzero(
-                    series,
-                    &[("outcome", outcome.name())],
-                    counters.closed(outcome),
-                );
+                let closes = counters.closed(outcome);
+                nonzero(series, &[("outcome", outcome.name())], closes);
             }
         }),
     },
@@ -146,10 +143,8 @@ pub(super) static FAMILIES: &[Family] = &[
         rule: Rule::Group(|counters, series| {
             if counters.orphans.total() > 0 {
                 for fate in &*FATES {
-                    series.count(
-                        &[("fate", fate.name())],
-                        counters.orphans.ends[fate.index()],
-                    );
+                    let ends = counters.orphans.ends[fate.index()];
+                    series.count(&[("fate", fate.name())], ends);
                 }
             }
         }),
@@ -203,11 +198,8 @@ pub(super) static FAMILIES: &[Family] = &[
         kind: Kind::Counter,
         rule: Rule::Group(|counters, series| {
             for cause in &*CAUSES {
-                nonzero(
-                    series,
-                    &[("cause", cause.name())],
-                    counters.resets[cause.index()],
-                );
+                let resets = counters.resets[cause.index()];
+                nonzero(series, &[("cause", cause.name())], resets);
             }
         }),
     },
