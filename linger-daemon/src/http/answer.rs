@@ -7,7 +7,7 @@ use super::access::refusal;
 use super::connections::RequestGuard;
 use super::response::{Answer, not_attached, text, with};
 use super::scrape::{View, scrape};
-use super::security::Verdict;
+use super::security::Refusal;
 use super::{State, negotiation, page};
 
 /// Answers one request by the time it is due; a long response has only begun by then.
@@ -16,27 +16,25 @@ pub(super) async fn answer(
     state: &State,
     in_flight: &RequestGuard,
 ) -> Answer {
-    let rules = state.security.rules();
-    let gate = &state.security.gate;
     let has_body = !request.body().is_end_stream();
-    let verdict = gate.check(&rules.users, request.headers(), in_flight.peer());
-    let answer = match verdict.await {
-        Verdict::Welcome if !matches!(*request.method(), Method::GET | Method::HEAD) => {
+    let check = state.security.check(request.headers(), in_flight.peer());
+    let answer = match check.await {
+        Ok(_) if !matches!(*request.method(), Method::GET | Method::HEAD) => {
             let help = "every endpoint is for GET and HEAD\n";
             let answer = text(StatusCode::METHOD_NOT_ALLOWED, help);
             with(answer, header::ALLOW, "GET, HEAD")
         }
-        Verdict::Welcome if has_body => text(
+        Ok(_) if has_body => text(
             StatusCode::PAYLOAD_TOO_LARGE,
             "no endpoint takes a request body\n",
         ),
-        Verdict::Welcome => endpoint(request, state, in_flight, rules.knows_all).await,
-        Verdict::Unknown => {
+        Ok(known) => endpoint(request, state, in_flight, known).await,
+        Err(Refusal::Unknown) => {
             let answer = text(StatusCode::UNAUTHORIZED, "Unauthorized\n");
             with(answer, header::WWW_AUTHENTICATE, "Basic")
         }
         // Checking passwords is slow, and must not take up all of the time.
-        Verdict::Busy => {
+        Err(Refusal::Busy) => {
             let help = "too many passwords wait to be checked: try again\n";
             let answer = text(StatusCode::TOO_MANY_REQUESTS, help);
             with(answer, header::RETRY_AFTER, "1")

@@ -13,20 +13,20 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 
+pub(super) use self::passwords::Refusal;
 use self::passwords::Users;
-pub(super) use self::passwords::Verdict;
 pub use self::reload::Security;
 use crate::config::FileError;
 
 /// The rules in one version of the file.
 #[derive(Default)]
-pub(super) struct Rules {
+struct Rules {
     /// The TLS configuration; plain HTTP if `None`.
-    pub(super) tls: Option<Arc<ServerConfig>>,
+    tls: Option<Arc<ServerConfig>>,
     /// Users that are allowed, with their passwords; without any, everyone is allowed.
-    pub(super) users: Users,
+    users: Users,
     /// True if every accepted request carries a valid password or a trusted certificate.
-    pub(super) knows_all: bool,
+    knows_all: bool,
 }
 
 /// A mistake in a web configuration, with its file.

@@ -74,14 +74,13 @@ async fn greet(
     limits: Limits,
     stopped: &mut watch::Receiver<()>,
 ) -> Option<Box<dyn Transport>> {
-    let rules = state.security.rules();
-    let Some(tls) = &rules.tls else {
+    let Some(tls) = state.security.tls() else {
         return Some(stream);
     };
     let handshake = async {
         let greeting = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         place.has_greeted();
-        greeting.into_stream(Arc::clone(tls)).await
+        greeting.into_stream(tls).await
     };
     let accepted = tokio::select! {
         accepted = handshake => accepted,

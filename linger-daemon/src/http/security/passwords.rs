@@ -29,7 +29,7 @@ const MAX_REMEMBERED: usize = 64;
 
 /// Names of users, with the hashes of their passwords.
 #[derive(Default)]
-pub(in crate::http) struct Users(BTreeMap<String, Arc<str>>);
+pub(super) struct Users(BTreeMap<String, Arc<str>>);
 
 impl Users {
     /// Checks that every hash is valid, and not too costly.
@@ -60,11 +60,9 @@ impl Users {
     }
 }
 
-/// The decision on a request.
+/// Reason to refuse a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::http) enum Verdict {
-    /// It may be answered.
-    Welcome,
+pub(in crate::http) enum Refusal {
     /// It has no name and password, or wrong ones.
     Unknown,
     /// Too many passwords wait already.
@@ -72,7 +70,7 @@ pub(in crate::http) enum Verdict {
 }
 
 /// Checks passwords, one at a time.
-pub(in crate::http) struct Gate {
+pub(super) struct Gate {
     turn: Arc<Semaphore>,
     waiting: Semaphore,
     waiting_of_peer: PeerSemaphores,
@@ -96,32 +94,29 @@ impl Gate {
         }
     }
 
-    /// Checks whether a request with these headers is from one of the users.
-    pub(in crate::http) async fn check(
+    /// Fails unless a request with these headers is from one of the users, or there are none.
+    pub(super) async fn check(
         &self,
         users: &Users,
         headers: &HeaderMap,
         peer: Peer,
-    ) -> Verdict {
-        if users.0.is_empty() {
-            return Verdict::Welcome;
+    ) -> Result<(), Refusal> {
+        if users.is_empty() {
+            return Ok(());
         }
-        let Some((user, password)) = credentials(headers) else {
-            return Verdict::Unknown;
-        };
+        let (user, password) = credentials(headers).ok_or(Refusal::Unknown)?;
         let found = users.0.get(&user);
         // Check some hash for an unknown name as well, so that it takes as long as a known one.
-        let Some(hash) = found.or_else(|| users.0.values().next()).cloned() else {
-            return Verdict::Unknown;
-        };
+        let hash = found.or_else(|| users.0.values().next());
+        let hash = hash.cloned().ok_or(Refusal::Unknown)?;
         let tag = self.tag(&[user.as_bytes(), hash.as_bytes(), &password]);
         if found.is_some() && self.remembered().contains(&tag) {
-            return Verdict::Welcome;
+            return Ok(());
         }
         let of_peer = self.waiting_of_peer.of(peer);
         let (Ok(_place), Ok(_place_of_peer)) = (self.waiting.try_acquire(), of_peer.try_acquire())
         else {
-            return Verdict::Busy;
+            return Err(Refusal::Busy);
         };
         let turn = Arc::clone(&self.turn).acquire_owned().await;
         let turn = turn.expect("the semaphore is never closed");
@@ -133,9 +128,9 @@ impl Gate {
         });
         if right.await.unwrap_or(false) && found.is_some() {
             self.remember(tag);
-            Verdict::Welcome
+            Ok(())
         } else {
-            Verdict::Unknown
+            Err(Refusal::Unknown)
         }
     }
 

@@ -7,10 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use hyper::header::HeaderMap;
+use rustls::ServerConfig;
+
 use super::file::{self, File, Tls};
-use super::passwords::{Gate, Users};
+use super::passwords::{Gate, Refusal, Users};
 use super::{Mistake, Rules, SecurityError};
 use crate::config;
+use crate::http::listen::Peer;
 
 /// Minimum time between checks of the files, which are made on requests.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -19,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct Security {
     file: Option<PathBuf>,
     state: Mutex<WatchedRules>,
-    pub(in crate::http) gate: Gate,
+    gate: Gate,
 }
 
 /// The rules, and what they were read from.
@@ -76,12 +80,29 @@ impl Security {
     /// Returns whether TLS is configured.
     #[must_use]
     pub fn has_tls(&self) -> bool {
-        self.rules().tls.is_some()
+        self.tls().is_some()
+    }
+
+    /// Returns the TLS configuration; plain HTTP if `None`.
+    pub(in crate::http) fn tls(&self) -> Option<Arc<ServerConfig>> {
+        self.rules().tls.clone()
+    }
+
+    /// Fails if a request with these headers must be refused. Returns whether it carries a required password or
+    /// certificate.
+    pub(in crate::http) async fn check(
+        &self,
+        headers: &HeaderMap,
+        peer: Peer,
+    ) -> Result<bool, Refusal> {
+        let rules = self.rules();
+        self.gate.check(&rules.users, headers, peer).await?;
+        Ok(rules.knows_all)
     }
 
     /// Returns the rules in effect. If the files become invalid, the rules stay as they are, and the error is logged
     /// once.
-    pub(in crate::http) fn rules(&self) -> Arc<Rules> {
+    fn rules(&self) -> Arc<Rules> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = &self.file
             && state.looked.elapsed() >= LOOK_EVERY
