@@ -56,7 +56,7 @@ impl Exposition {
                     for (labels, (_, counters)) in labels.iter().zip(groups) {
                         lines.group = labels;
                         rule(counters, &mut lines);
-                        pass_on(lines.bytes(), out, BATCH)?;
+                        pass_on(&mut lines.text.bytes, out, BATCH)?;
                     }
                 }
             }

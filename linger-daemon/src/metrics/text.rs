@@ -11,6 +11,7 @@ use crate::attribution::{Dimension, Labels};
 /// Text of an exposition, in complete lines.
 pub(super) struct Text {
     format: Format,
+    /// Those written so far, which may be removed.
     pub(super) bytes: Vec<u8>,
     /// Common beginning of the bucket lines of one histogram.
     bucket: Vec<u8>,
@@ -42,7 +43,7 @@ pub(super) fn group_labels(dimensions: &[Dimension], labels: &Labels) -> Vec<u8>
 
 /// The series of one metric, for one group after another.
 pub(super) struct Lines<'a> {
-    text: &'a mut Text,
+    pub(super) text: &'a mut Text,
     name: &'a str,
     help: &'a str,
     kind: Kind,
@@ -70,11 +71,6 @@ impl<'a> Lines<'a> {
             bucket_ends,
             introduced: false,
         }
-    }
-
-    /// Returns the bytes written so far, which the caller may remove.
-    pub(super) fn bytes(&mut self) -> &mut Vec<u8> {
-        &mut self.text.bytes
     }
 
     fn introduce(&mut self) {

@@ -1,6 +1,7 @@
 //! Selection of the groups to show where not all can be shown.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use linger_ebpf::{Counters, Outcome};
 
@@ -10,28 +11,21 @@ type Measure = fn(&Counters) -> u64;
 /// Measures that take turns in choosing their largest group.
 const MEASURES: [Measure; 4] = [lost, aborted, blocked, closed];
 
-/// Returns the indices of the groups that are largest by some measure, at most `most`, in ascending order.
-pub(super) fn largest(groups: &[&Counters], most: usize) -> Vec<usize> {
+/// Returns the indices of the groups that are largest by some measure, at most `most`.
+pub(super) fn largest(groups: &[&Counters], most: usize) -> BTreeSet<usize> {
     let ranked = MEASURES.map(|measure| {
         let mut indices: Vec<_> = (0..groups.len()).collect();
         indices.sort_by_cached_key(|&index| Reverse(measure(groups[index])));
         indices
     });
-    let mut is_chosen = vec![false; groups.len()];
-    let mut places = most.min(groups.len());
+    let mut chosen = BTreeSet::new();
     for index in (0..groups.len()).flat_map(|rank| ranked.iter().map(move |ranks| ranks[rank])) {
-        if places == 0 {
+        if chosen.len() == most {
             break;
         }
-        if !is_chosen[index] {
-            is_chosen[index] = true;
-            places -= 1;
-        }
+        chosen.insert(index);
     }
-    let indices = is_chosen.iter().enumerate();
-    indices
-        .filter_map(|(index, chosen)| chosen.then_some(index))
-        .collect()
+    chosen
 }
 
 /// Returns the payload lost in any way, bytes.
