@@ -22,7 +22,10 @@ pub(super) fn takes_gzip(headers: &HeaderMap) -> bool {
 pub(super) fn format(headers: &HeaderMap) -> Format {
     let weight = |name, version| {
         let offers = offers(headers, ACCEPT).filter(|offer| offer.is(name));
-        let offers = offers.filter(|offer| offer.version().is_none_or(|asked| asked == version));
+        let offers = offers.filter(|offer| {
+            let asked = parameter(offer.parameters, "version");
+            asked.is_none_or(|asked| asked == version)
+        });
         offers.map(|offer| offer.weight).fold(0.0, f32::max)
     };
     let open_metrics = weight("application/openmetrics-text", "1.0.0");
@@ -55,10 +58,6 @@ impl<'a> Offer<'a> {
 
     fn is(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name)
-    }
-
-    fn version(&self) -> Option<&'a str> {
-        parameter(self.parameters, "version")
     }
 }
 
