@@ -10,11 +10,13 @@ use super::scrape::{View, scrape};
 use super::security::Refusal;
 use super::{State, negotiation, page};
 
-/// Answers one request by the time it is due; a long response has only begun by then.
+/// Answers one request by the time it is due; a long response has only begun by then. `is_trusted` says whether its
+/// connection required a trusted certificate.
 pub(super) async fn answer(
     request: &Request<impl Body>,
     state: &State,
     in_flight: &RequestGuard,
+    is_trusted: bool,
 ) -> Answer {
     let has_body = !request.body().is_end_stream();
     let check = state.security.check(request.headers(), in_flight.peer());
@@ -28,7 +30,7 @@ pub(super) async fn answer(
             StatusCode::PAYLOAD_TOO_LARGE,
             "no endpoint takes a request body\n",
         ),
-        Ok(known) => endpoint(request, state, in_flight, known).await,
+        Ok(known) => endpoint(request, state, in_flight, known || is_trusted).await,
         Err(Refusal::Unknown) => {
             let answer = text(StatusCode::UNAUTHORIZED, "Unauthorized\n");
             with(answer, header::WWW_AUTHENTICATE, "Basic")

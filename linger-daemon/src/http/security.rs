@@ -21,12 +21,18 @@ use crate::config::FileError;
 /// The rules in one version of the file.
 #[derive(Default)]
 struct Rules {
-    /// The TLS configuration; plain HTTP if `None`.
-    tls: Option<Arc<ServerConfig>>,
+    /// Plain HTTP if `None`.
+    tls: Option<ServerTls>,
     /// Users that are allowed, with their passwords; without any, everyone is allowed.
     users: Users,
-    /// True if every accepted request carries a valid password or a trusted certificate.
-    knows_all: bool,
+}
+
+/// TLS for new connections.
+#[derive(Clone)]
+pub(super) struct ServerTls {
+    pub(super) config: Arc<ServerConfig>,
+    /// True if every client needs a trusted certificate.
+    pub(super) requires_trusted: bool,
 }
 
 /// A mistake in a web configuration, with its file.

@@ -29,14 +29,15 @@ pub(super) async fn serve_connection(
     limits: Limits,
     mut stopped: watch::Receiver<()>,
 ) {
-    let Some(stream) = greet(stream, &place, &state, limits, &mut stopped).await else {
+    let Some((stream, is_trusted)) = greet(stream, &place, &state, limits, &mut stopped).await
+    else {
         return;
     };
     let service = service_fn(|request: Request<Incoming>| {
         let state = Arc::clone(&state);
         let in_flight = place.begin(Instant::now() + limits.answer_time);
         async move {
-            let answer = answer::answer(&request, &state, &in_flight).await;
+            let answer = answer::answer(&request, &state, &in_flight, is_trusted).await;
             Ok::<_, Infallible>(answer.map(|body| body.of(in_flight)))
         }
     });
@@ -66,21 +67,22 @@ pub(super) async fn serve_connection(
     }
 }
 
-/// Performs the TLS handshake if TLS is configured. Returns the stream for HTTP; `None` if the connection ends.
+/// Performs the TLS handshake if TLS is configured. Returns the stream for HTTP, and whether the client had to show a
+/// trusted certificate; `None` if the connection ends.
 async fn greet(
     stream: Box<dyn Transport>,
     place: &Connection,
     state: &State,
     limits: Limits,
     stopped: &mut watch::Receiver<()>,
-) -> Option<Box<dyn Transport>> {
+) -> Option<(Box<dyn Transport>, bool)> {
     let Some(tls) = state.security.tls() else {
-        return Some(stream);
+        return Some((stream, false));
     };
     let handshake = async {
         let greeting = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         place.has_greeted();
-        greeting.into_stream(tls).await
+        greeting.into_stream(tls.config).await
     };
     let accepted = tokio::select! {
         accepted = handshake => accepted,
@@ -88,7 +90,7 @@ async fn greet(
         _ = stopped.changed() => return None,
     };
     match accepted {
-        Ok(stream) => Some(Box::new(stream)),
+        Ok(stream) => Some((Box::new(stream), tls.requires_trusted)),
         Err(error) => {
             tracing::debug!(%error, "a client got no connection by TLS");
             None

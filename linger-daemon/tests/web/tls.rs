@@ -1,5 +1,6 @@
 //! TLS: which certificates are admitted, which protocol is spoken, and files that change.
 
+use std::fs;
 use std::io::{Read as _, Write as _};
 
 use rcgen::SanType;
@@ -26,6 +27,31 @@ fn metrics_come_over_tls() {
     let mut bytes = Vec::new();
     let _ = plain.read_to_end(&mut bytes);
     assert!(!bytes.starts_with(b"HTTP"), "{bytes:?}");
+}
+
+/// A connection from before certificates were required does not count as trusted afterwards.
+#[test]
+fn an_old_connection_is_not_trusted_by_new_rules() {
+    let authority = Authority::new("ours");
+    let directory = Directory::tls(&authority.server(), "");
+    let server = directory.server();
+    let client = || Client::trusting(&authority);
+    let mut old = client().connect(&server);
+    let mut is_forbidden = || {
+        old.write_all(b"GET /live.json HTTP/1.1\r\nHost: attacker.example\r\n\r\n")
+            .unwrap();
+        let mut answer = [0; 1024];
+        let length = old.read(&mut answer).unwrap();
+        answer[..length].starts_with(b"HTTP/1.1 403")
+    };
+    assert!(is_forbidden());
+
+    directory.write("clients.crt", &authority.pem);
+    let config = fs::read_to_string(directory.file()).unwrap();
+    let more = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: clients.crt\n";
+    directory.write("web.yml", &(config + more));
+    eventually(|| !client().is_let_in(&server), "certificates are required");
+    assert!(is_forbidden());
 }
 
 #[test]

@@ -8,11 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::header::HeaderMap;
-use rustls::ServerConfig;
 
 use super::file::{self, File, Tls};
 use super::passwords::{Gate, Refusal, Users};
-use super::{Mistake, Rules, SecurityError};
+use super::{Mistake, Rules, SecurityError, ServerTls};
 use crate::config;
 use crate::http::listen::Peer;
 
@@ -83,13 +82,12 @@ impl Security {
         self.tls().is_some()
     }
 
-    /// Returns the TLS configuration; plain HTTP if `None`.
-    pub(in crate::http) fn tls(&self) -> Option<Arc<ServerConfig>> {
+    /// Returns TLS for a new connection; plain HTTP if `None`.
+    pub(in crate::http) fn tls(&self) -> Option<ServerTls> {
         self.rules().tls.clone()
     }
 
-    /// Fails if a request with these headers must be refused. Returns whether it carries a required password or
-    /// certificate.
+    /// Fails if a request with these headers must be refused. Returns whether it carries a required password.
     pub(in crate::http) async fn check(
         &self,
         headers: &HeaderMap,
@@ -97,7 +95,7 @@ impl Security {
     ) -> Result<bool, Refusal> {
         let rules = self.rules();
         self.gate.check(&rules.users, headers, peer).await?;
-        Ok(rules.knows_all)
+        Ok(!rules.users.is_empty())
     }
 
     /// Returns the rules in effect. If the files become invalid, the rules stay as they are, and the error is logged
@@ -160,10 +158,11 @@ fn read(path: &Path, seen: &mut Seen) -> Result<Rules, SecurityError> {
         for path in tls.files(path) {
             look(&path, seen);
         }
-        rules.tls = Some(Arc::new(tls.server(path)?));
-        rules.knows_all = tls.trusts_certificates().map_err(here)?;
+        rules.tls = Some(ServerTls {
+            config: Arc::new(tls.server(path)?),
+            requires_trusted: tls.trusts_certificates().map_err(here)?,
+        });
     }
     rules.users = Users::new(basic_auth_users.unwrap_or_default()).map_err(here)?;
-    rules.knows_all |= !rules.users.is_empty();
     Ok(rules)
 }
