@@ -1,8 +1,9 @@
 //! Access to `/live.json`, which shows processes and addresses.
 
-use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::Value;
+
+use super::value;
 
 /// Clients that may read `/live.json` without a password or a certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,12 +21,11 @@ const LOOPBACK: &str = "loopback";
 
 impl<'de> Deserialize<'de> for Access {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        match Value::deserialize(from)? {
-            Value::Boolean(false) => Ok(Self::No),
-            Value::Boolean(true) => Ok(Self::Yes),
-            Value::String(text) if text == LOOPBACK => Ok(Self::Loopback),
-            _ => Err(D::Error::custom("not an access")),
-        }
+        value::read(from, |value| match value {
+            Value::Boolean(false) => Some(Self::No),
+            Value::Boolean(true) => Some(Self::Yes),
+            value => (value.as_str()? == LOOPBACK).then_some(Self::Loopback),
+        })
     }
 }
 

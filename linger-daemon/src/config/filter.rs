@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use wildmatch::WildMatch;
 
-use super::ports;
+use super::{ports, value};
 
 /// Selects the closes that get a group of their own. All others are counted under `other`, so that sums stay exact.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -43,9 +43,9 @@ impl Filter {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Lists {
-    /// Patterns for values of the label `unit`.
-    #[serde(with = "patterns")]
-    pub units: Vec<WildMatch>,
+    /// Patterns for values of the label `unit`: `*` stands for any text, `?` for one character, all else for itself.
+    #[serde(deserialize_with = "patterns")]
+    pub units: BTreeSet<String>,
     /// Process names of 1 to 15 bytes.
     pub comms: BTreeSet<String>,
     /// Local ports of accepted connections.
@@ -56,53 +56,36 @@ pub struct Lists {
 impl Lists {
     /// Returns the entries that are in both.
     pub(super) fn intersection(&self, other: &Self) -> Self {
-        let units = self.units.iter().filter(|unit| other.units.contains(unit));
         Self {
-            units: units.cloned().collect(),
+            units: &self.units & &other.units,
             comms: &self.comms & &other.comms,
             ports: &self.ports & &other.ports,
         }
     }
 
     fn has_unit(&self, unit: &str) -> bool {
-        self.units.iter().any(|pattern| pattern.matches(unit))
+        let mut patterns = self.units.iter();
+        patterns.any(|pattern| WildMatch::new(pattern).matches(unit))
     }
 }
 
-/// Patterns of units, in alphabetical order: `*` stands for any text, `?` for one character, all else for itself.
-mod patterns {
-    use std::collections::BTreeSet;
+/// Reads patterns, and writes equal ones alike: `a**` as `a*`.
+fn patterns<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeSet<String>, D::Error> {
+    value::read(from, |value| {
+        let patterns = value.as_array()?.iter().map(|pattern| {
+            let text = pattern.as_str().filter(|text| is_pattern(text))?;
+            Some(WildMatch::new(text).to_string())
+        });
+        patterns.collect()
+    })
+}
 
-    use serde::de::Error as _;
-    use serde::{Deserialize as _, Deserializer, Serializer};
-    use wildmatch::WildMatch;
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Vec<WildMatch>, D::Error> {
-        let patterns = Vec::<String>::deserialize(from)?;
-        if !patterns.iter().all(|pattern| is_valid(pattern)) {
-            return Err(D::Error::custom("not a list of patterns"));
-        }
-        let patterns = patterns.iter().map(|text| WildMatch::new(text).to_string());
-        let patterns: BTreeSet<_> = patterns.collect();
-        Ok(patterns.iter().map(|text| WildMatch::new(text)).collect())
-    }
-
-    fn is_valid(pattern: &str) -> bool {
-        /// Maximum length of a cgroup path, bytes.
-        const LONGEST: usize = 4096;
-        // Brackets and braces have a special meaning in other kinds of patterns.
-        let foreign = |character: char| character.is_control() || "[]{}".contains(character);
-        (1..=LONGEST).contains(&pattern.len()) && !pattern.contains(foreign)
-    }
-
-    pub(super) fn serialize<S: Serializer>(
-        patterns: &[WildMatch],
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
-        to.collect_seq(patterns.iter().map(ToString::to_string))
-    }
+fn is_pattern(text: &str) -> bool {
+    /// Maximum length of a cgroup path, bytes.
+    const LONGEST: usize = 4096;
+    // Brackets and braces have a special meaning in other kinds of patterns.
+    let foreign = |character: char| character.is_control() || "[]{}".contains(character);
+    (1..=LONGEST).contains(&text.len()) && !text.contains(foreign)
 }
 
 #[cfg(test)]
@@ -111,54 +94,46 @@ mod tests {
 
     #[test]
     fn closes_must_be_in_every_allowed_list_and_in_no_denied_one() {
-        let allowed = "allow.units = ['app-*.service', '/docker/*']\nallow.comms = ['web']";
-        let denied =
-            "allow.units = ['*.service']\ndeny = { units = ['ssh?.service'], comms = ['cron'] }";
-        for (text, units, other_units, comms, other_comms) in [
-            (
-                "",
-                &["nginx.service", ""][..],
-                &[][..],
-                &["nginx", ""][..],
-                &[][..],
-            ),
-            (
-                allowed,
-                &["app-7.service", "/docker/0123/init"],
-                &["app.service", "an-app-7.service"],
-                &["web"],
-                &["webber"],
-            ),
-            (
-                denied,
-                &["ssh.service"],
-                &["sshd.service"],
-                &["sshd"],
-                &["cron"],
-            ),
+        let filter = |text: &str| toml::from_str::<Filter>(text).unwrap();
+        let open = filter("");
+        let allow = filter("allow = { units = ['app-*.service', '/docker/*'], comms = ['web'] }");
+        let both = filter(
+            "allow.units = ['*.service']\ndeny = { units = ['ssh?.service'], comms = ['cron'] }",
+        );
+        assert_eq!(
+            [&open, &allow, &both].map(Filter::has_units),
+            [false, true, true]
+        );
+        for (filter, unit, is_admitted) in [
+            (&open, "nginx.service", true),
+            (&open, "", true),
+            (&allow, "app-7.service", true),
+            (&allow, "/docker/0123/init", true),
+            (&allow, "app.service", false),
+            (&allow, "an-app-7.service", false),
+            (&both, "ssh.service", true),
+            (&both, "sshd.service", false),
         ] {
-            let filter: Filter = toml::from_str(text).unwrap();
-            assert_eq!(filter.has_units(), !text.is_empty());
-            assert!(units.iter().all(|unit| filter.admits_unit(unit)), "{text}");
-            assert!(
-                !other_units.iter().any(|unit| filter.admits_unit(unit)),
-                "{text}"
-            );
-            assert!(comms.iter().all(|comm| filter.admits_comm(comm)), "{text}");
-            assert!(
-                !other_comms.iter().any(|comm| filter.admits_comm(comm)),
-                "{text}"
-            );
+            assert_eq!(filter.admits_unit(unit), is_admitted, "{unit}");
+        }
+        for (filter, comm, is_admitted) in [
+            (&open, "nginx", true),
+            (&open, "", true),
+            (&allow, "web", true),
+            (&allow, "webber", false),
+            (&both, "sshd", true),
+            (&both, "cron", false),
+        ] {
+            assert_eq!(filter.admits_comm(comm), is_admitted, "{comm}");
         }
     }
 
     #[test]
     fn unsupported_patterns_are_refused() {
-        let read = |text: &str| patterns::deserialize(toml::Value::from(vec![text]));
         for text in ["", "app-[0-9].service", "{a,b}.service", "a\nb", "\u{7f}"] {
-            assert!(read(text).is_err(), "{text:?}");
+            assert!(!is_pattern(text), "{text:?}");
         }
-        assert!(read(&"a".repeat(4097)).is_err());
-        assert!(read(r"/system.slice/dev-disk\x2duuid.swap").is_ok());
+        assert!(!is_pattern(&"a".repeat(4097)));
+        assert!(is_pattern(r"/system.slice/dev-disk\x2duuid.swap"));
     }
 }

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::slice;
 use std::str::FromStr;
 
-use serde::de::Error as _;
-use serde::{Deserialize as _, Deserializer, Serializer};
-use toml::Value;
+use serde::{Deserializer, Serializer};
+
+use super::value;
 
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,25 +20,18 @@ pub enum ListenAddr {
     Unix(PathBuf),
 }
 
-/// Prefix of the path of a Unix socket.
-const UNIX: &str = "unix:";
-
-/// Describes valid values.
-pub(super) const EXPECTED: &str = "an address with its port such as 127.0.0.1:10546 or \
-                                   [::]:10546, unix: and the path of a socket, or a list of these";
-
 impl FromStr for ListenAddr {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, &'static str> {
-        let address = match text.strip_prefix(UNIX) {
+        let address = match text.strip_prefix("unix:") {
             Some(path) if path.starts_with('/') && !path.contains('\0') => {
                 Some(Self::Unix(path.into()))
             }
             Some(_) => None,
             None => text.parse().ok().map(Self::Tcp),
         };
-        address.ok_or(EXPECTED)
+        address.ok_or("not an address to listen on")
     }
 }
 
@@ -46,21 +39,21 @@ impl fmt::Display for ListenAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "{UNIX}{}", path.display()),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
 
 /// Reads one address, or a list.
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ListenAddr>, D::Error> {
-    let value = Value::deserialize(from)?;
-    let list = value
-        .as_array()
-        .map_or(slice::from_ref(&value), Vec::as_slice);
-    let addresses = list.iter().map(|address| address.as_str()?.parse().ok());
-    let addresses: Option<BTreeSet<_>> = addresses.collect();
-    let addresses = addresses.ok_or_else(|| D::Error::custom(EXPECTED))?;
-    Ok(addresses.into_iter().collect())
+    value::read(from, |value| {
+        let list = value
+            .as_array()
+            .map_or(slice::from_ref(value), Vec::as_slice);
+        let addresses = list.iter().map(|address| address.as_str()?.parse().ok());
+        let addresses: BTreeSet<_> = addresses.collect::<Option<_>>()?;
+        Some(addresses.into_iter().collect())
+    })
 }
 
 /// Writes a single address as text, any other number as a list.

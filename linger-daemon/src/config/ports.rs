@@ -3,16 +3,17 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use serde::de::Error as _;
-use serde::{Deserialize as _, Deserializer, Serializer};
+use serde::{Deserializer, Serializer};
 use toml::Value;
+
+use super::value;
 
 /// Reads a list of ports and ranges, which may overlap and come in any order.
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeSet<u16>, D::Error> {
-    let ranges = Vec::<Value>::deserialize(from)?;
-    let ranges: Option<Vec<_>> = ranges.iter().map(range).collect();
-    let ranges = ranges.ok_or_else(|| D::Error::custom("not a list of ports"))?;
-    Ok(ranges.into_iter().flatten().collect())
+    value::read(from, |value| {
+        let ranges: Option<Vec<_>> = value.as_array()?.iter().map(range).collect();
+        Some(ranges?.into_iter().flatten().collect())
+    })
 }
 
 /// Reads one port, or a range.
@@ -28,18 +29,10 @@ fn range(value: &Value) -> Option<RangeInclusive<u16>> {
 
 /// Writes consecutive ports as one range.
 pub(super) fn serialize<S: Serializer>(ports: &BTreeSet<u16>, to: S) -> Result<S::Ok, S::Error> {
-    let mut ranges: Vec<(u16, u16)> = Vec::new();
-    for &port in ports {
-        match ranges.last_mut() {
-            Some((_, last)) if *last == port - 1 => *last = port,
-            _ => ranges.push((port, port)),
-        }
-    }
-    to.collect_seq(ranges.into_iter().map(|(first, last)| {
-        if first == last {
-            Value::from(i64::from(first))
-        } else {
-            format!("{first}-{last}").into()
-        }
+    let ports: Vec<_> = ports.iter().copied().collect();
+    let ranges = ports.chunk_by(|port, next| port + 1 == *next);
+    to.collect_seq(ranges.map(|range| match range {
+        [first, .., last] => Value::from(format!("{first}-{last}")),
+        one => u32::from(one[0]).into(),
     }))
 }

@@ -1,7 +1,6 @@
 //! Valid values: their limits, their descriptions in messages, and their form in the file.
 
 use std::collections::BTreeSet;
-use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
@@ -9,8 +8,9 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
+use toml::Value;
 
-use super::{Config, Lists, PlanChoice, listen_addr};
+use super::{Config, Filter, PlanChoice};
 use crate::attribution::Dimension;
 
 /// Valid numbers of groups.
@@ -30,7 +30,10 @@ pub(super) fn expected(key: &str) -> String {
         format!("a whole number from {} to {}", range.start(), range.end())
     };
     let text = match key {
-        "listen" => listen_addr::EXPECTED,
+        "listen" => {
+            "an address with its port such as 127.0.0.1:10546 or [::]:10546, unix: and the path of \
+             a socket, or a list of these"
+        }
         "web-config-file" => "the path of a file",
         "live" => "true, false or \"loopback\"",
         "plan" => return one_of::<PlanChoice>(),
@@ -71,7 +74,7 @@ pub(super) fn is_valid(config: &Config) -> bool {
     /// Maximum length of a process name, bytes.
     const LONGEST: usize = 15;
     let is_comm = |comm: &String| (1..=LONGEST).contains(&comm.len()) && !comm.contains('\0');
-    let has_valid_comms = |lists: &Lists| lists.comms.iter().all(is_comm);
+    let Filter { allow, deny } = &config.filter;
     let times = [config.retire_after, config.orphan_ttl];
     !config.listen.is_empty()
         && config.pins.is_absolute()
@@ -79,15 +82,20 @@ pub(super) fn is_valid(config: &Config) -> bool {
         && SERIES.contains(&config.max_series)
         && ORPHANS.contains(&config.max_orphans)
         && times.iter().all(|time| *time >= Duration::from_secs(1))
-        && has_valid_comms(&config.filter.allow)
-        && has_valid_comms(&config.filter.deny)
+        && allow.comms.iter().chain(&deny.comms).all(is_comm)
+}
+
+/// Reads a value by a function that returns `None` for one that is not valid.
+pub(super) fn read<'de, D: Deserializer<'de>, T>(
+    from: D,
+    read: impl FnOnce(&Value) -> Option<T>,
+) -> Result<T, D::Error> {
+    read(&Value::deserialize(from)?).ok_or_else(|| D::Error::custom("not valid"))
 }
 
 /// Parses a value from text.
-pub(super) fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(
-    from: D,
-) -> Result<T, D::Error> {
-    String::deserialize(from)?.parse().map_err(D::Error::custom)
+pub(super) fn parsed<'de, D: Deserializer<'de>, T: FromStr>(from: D) -> Result<T, D::Error> {
+    read(from, |value| value.as_str()?.parse().ok())
 }
 
 /// Reads a list, sorts it, and drops duplicates.
@@ -101,17 +109,15 @@ pub(super) fn sorted<'de, D: Deserializer<'de>, T: Deserialize<'de> + Ord>(
 pub(super) mod optional_path {
     use std::path::PathBuf;
 
-    use serde::de::Error as _;
-    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+    use serde::{Deserializer, Serialize as _, Serializer};
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         from: D,
     ) -> Result<Option<PathBuf>, D::Error> {
-        let path = String::deserialize(from)?;
-        if path.contains('\0') {
-            return Err(D::Error::custom("not the path of a file"));
-        }
-        Ok((!path.is_empty()).then(|| path.into()))
+        super::read(from, |value| {
+            let path = value.as_str().filter(|path| !path.contains('\0'))?;
+            Some((!path.is_empty()).then(|| path.into()))
+        })
     }
 
     #[expect(clippy::ref_option, reason = "serde passes it so")]
@@ -127,17 +133,14 @@ pub(super) mod optional_path {
 pub(super) mod duration {
     use std::time::Duration;
 
-    use serde::de::Error as _;
-    use serde::{Deserialize as _, Deserializer, Serializer};
+    use serde::{Deserializer, Serializer};
     use toml::Value;
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-        let time = match Value::deserialize(from)? {
-            Value::Integer(seconds) => seconds.try_into().ok().map(Duration::from_secs),
-            Value::String(text) => humantime::parse_duration(&text).ok(),
-            _ => None,
-        };
-        time.ok_or_else(|| D::Error::custom("not a time"))
+        super::read(from, |value| match value {
+            Value::Integer(seconds) => (*seconds).try_into().ok().map(Duration::from_secs),
+            value => humantime::parse_duration(value.as_str()?).ok(),
+        })
     }
 
     pub(crate) fn serialize<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
