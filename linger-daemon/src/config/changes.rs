@@ -10,23 +10,17 @@ use super::{Config, Filter};
 /// A setting that the new configuration changes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
-    /// The key.
-    pub key: String,
-    /// The value in effect.
-    pub old: Value,
-    /// The new value.
-    pub new: Value,
+    key: String,
+    old: Value,
+    new: Value,
     /// True if it applies without a restart.
     pub applies: bool,
 }
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} -> {}", self.key, self.old, self.new)?;
-        if !self.applies {
-            f.write_str(" needs a restart")?;
-        }
-        Ok(())
+        let restart = if self.applies { "" } else { " needs a restart" };
+        write!(f, "{}: {} -> {}{restart}", self.key, self.old, self.new)
     }
 }
 
@@ -61,17 +55,14 @@ pub fn in_effect(running: &Config, wanted: &Config) -> Config {
 /// Returns every setting that `wanted` changes, in the order of the keys.
 #[must_use]
 pub fn changes(running: &Config, wanted: &Config) -> Vec<Change> {
-    let effect = in_effect(running, wanted).settings().into_iter();
-    let settings = running
-        .settings()
-        .into_iter()
-        .zip(wanted.settings())
-        .zip(effect);
-    let changes = settings.map(|(((key, old), (_, new)), (_, effect))| Change {
+    let effect = in_effect(running, wanted);
+    let settings = running.settings().into_iter().zip(wanted.settings());
+    let changes = settings.filter(|((_, old), (_, new))| old != new);
+    let changes = changes.map(|((key, old), (_, new))| Change {
+        applies: effect.value(&key).as_ref() == Some(&new),
         key,
         old,
-        applies: effect == new,
         new,
     });
-    changes.filter(|change| change.old != change.new).collect()
+    changes.collect()
 }
