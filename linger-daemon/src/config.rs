@@ -7,19 +7,19 @@ mod access;
 mod changes;
 mod file;
 mod filter;
-mod layers;
+mod key;
 mod listen_addr;
+mod load;
 mod plan;
 mod ports;
 mod problem;
-mod raw_value;
 mod report;
+mod validate;
 mod value;
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use linger_ebpf::{MAX_GROUPS, MAX_ORPHANS, keyed};
@@ -28,12 +28,14 @@ use toml::{Table, Value};
 
 pub use self::access::Access;
 pub use self::changes::{Change, changes, in_effect};
+pub use self::file::FileError;
 pub(crate) use self::file::text;
 pub use self::filter::{Filter, Lists};
-pub use self::layers::{DEFAULT_PATH, Effective, Sources, load, log_level, pins};
+pub use self::key::keys;
 pub use self::listen_addr::ListenAddr;
+pub use self::load::{DEFAULT_PATH, Effective, Sources, load, log_level, pins};
 pub use self::plan::PlanChoice;
-pub use self::problem::{FileError, Invalid, Origin, Problem, flag};
+pub use self::problem::{Invalid, Origin, Problem, flag};
 pub use self::report::{check, json, table};
 use crate::attribution::Dimension;
 use crate::logging::LogFilter;
@@ -151,14 +153,4 @@ impl Config {
     fn to_table(&self) -> Table {
         Table::try_from(self).expect("settings are text, numbers and lists")
     }
-}
-
-/// Returns every key, in the order of the file.
-#[must_use]
-pub fn keys() -> &'static [String] {
-    static KEYS: LazyLock<Vec<String>> = LazyLock::new(|| {
-        let settings = Config::default().settings().into_iter();
-        settings.map(|(key, _)| key).collect()
-    });
-    &KEYS
 }

@@ -1,7 +1,6 @@
 //! Problems with a configuration, one line each, and the origins of values.
 
 use std::fmt;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -49,6 +48,8 @@ pub fn flag(key: &str) -> String {
 #[derive(Debug, Error)]
 #[error("{text}")]
 pub struct Problem {
+    /// The key whose value is unknown because of it; `None` for all keys.
+    pub(super) key: Option<String>,
     /// Line in the file, for sorting: 0 for the whole file, `usize::MAX` for a value from elsewhere.
     pub(super) line: usize,
     pub(super) text: String,
@@ -56,37 +57,15 @@ pub struct Problem {
 
 impl Problem {
     /// Describes a problem with a key. The origin alone identifies it if it is a flag or the environment variable.
-    pub(super) fn key(origin: &Origin, key: &str, why: &str) -> Self {
+    pub(super) fn new(origin: &Origin, key: &str, why: &str) -> Self {
         let (line, text) = match origin {
             Origin::Line(_, line) => (*line, format!("{origin}: {key}: {why}")),
             Origin::Default => (usize::MAX, format!("{key}: {why}")),
             Origin::Environment | Origin::Flag(_) => (usize::MAX, format!("{origin}: {why}")),
         };
-        Self { line, text }
+        let key = Some(key.to_owned());
+        Self { key, line, text }
     }
-}
-
-/// A reason why a file cannot be used.
-#[derive(Debug, Error)]
-pub enum FileError {
-    /// It cannot be read.
-    #[error("cannot be read: {0}")]
-    Read(#[from] io::Error),
-    /// A directory, a pipe, a device.
-    #[error("is no regular file, expected one of text")]
-    NotAFile,
-    /// Any user could control a daemon that runs as root.
-    #[error(
-        "is writable by everyone, expected only its owner's settings: `chmod o-w` it, and look who \
-         changed it"
-    )]
-    WorldWritable,
-    /// Larger than any file written by hand.
-    #[error("is larger than 1 MiB, expected a few lines of text")]
-    TooLarge,
-    /// Not UTF-8 in this line, from 1.
-    #[error("is not UTF-8 in line {0}, expected text")]
-    NotUtf8(usize),
 }
 
 /// The problems of a configuration, at least one.
