@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::{HashMap, MapData};
+use linger_ebpf::pod::words_mut;
 use linger_ebpf::{Close, MAX_CLOSES, ParkedClose, Slot, flag};
 
 use super::shared::Shared;
@@ -83,13 +84,12 @@ impl InFlight {
 
     /// The close in a slot. Unless its thread has ended, its words may be of different moments.
     fn close(&self, slot: usize) -> Close {
-        const WORDS: usize = size_of::<Close>() / size_of::<u64>();
-        let words: [u64; WORDS] = std::array::from_fn(|word| {
-            let at = offset_of!(Slot, close) + word * size_of::<u64>();
-            self.word(slot, at).load(Ordering::Relaxed)
-        });
-        // SAFETY: as many bytes, and any make a close.
-        unsafe { std::mem::transmute::<[u64; WORDS], Close>(words) }
+        let mut close = Close::ZERO;
+        let places = (offset_of!(Slot, close)..).step_by(size_of::<u64>());
+        for (word, at) in words_mut(&mut close).iter_mut().zip(places) {
+            *word = self.word(slot, at).load(Ordering::Relaxed);
+        }
+        close
     }
 
     /// The owner of a slot, see [`Slot::owner`].

@@ -1,8 +1,7 @@
 //! Sums of counters.
 
 use linger_ebpf::Counters;
-
-const WORDS: usize = size_of::<Counters>() / size_of::<u64>();
+use linger_ebpf::pod::{words, words_mut};
 
 /// Adds up the copies of all CPUs.
 pub(super) fn sum(copies: &[Counters]) -> Counters {
@@ -26,16 +25,6 @@ pub(super) fn add(sum: &mut Counters, more: &Counters) {
 /// A sum that changes with everything that is counted.
 pub(super) fn fingerprint(counters: &Counters) -> u64 {
     words(counters).iter().copied().fold(0, u64::wrapping_add)
-}
-
-fn words(counters: &Counters) -> &[u64; WORDS] {
-    // SAFETY: counters consist of words.
-    unsafe { &*(&raw const *counters).cast() }
-}
-
-fn words_mut(counters: &mut Counters) -> &mut [u64; WORDS] {
-    // SAFETY: counters consist of words, any of which are counters.
-    unsafe { &mut *(&raw mut *counters).cast() }
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ mod handover;
 mod labels;
 mod offsets;
 #[cfg(not(target_arch = "bpf"))]
-mod pod;
+pub mod pod;
 mod records;
 
 pub use constants::Constants;

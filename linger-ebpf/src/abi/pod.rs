@@ -4,6 +4,8 @@
     reason = "aya's marker for plain old data is an unsafe trait"
 )]
 
+use core::slice;
+
 use super::counts::{BUCKETS, Counters, Note, Orphans, QueueBytes, Times};
 use super::event::{Event, FRAMES, Filter, WATCHERS, Watch};
 use super::group::{Exe, Group, Path, PortBits, Settings};
@@ -51,6 +53,33 @@ pod! {
     Watch = 2 * 8 + 2 * WATCHERS as usize * 8;
     Filter = 5 * 8 + 4 * 4;
     Event = 9 * 8 + 2 * 4 * 4 + 8 * 4 + 2 * 2 + 4 + 8 + FRAMES as usize * 8;
+}
+
+/// Returns the words of a value that is made of whole words.
+#[must_use]
+pub fn words<T: aya::Pod>(value: &T) -> &[u64] {
+    const { assert!(is_whole_words::<T>()) };
+    // SAFETY: as many bytes, aligned, none of them undefined; `value` stays borrowed.
+    unsafe {
+        slice::from_raw_parts(
+            (&raw const *value).cast(),
+            size_of::<T>() / size_of::<u64>(),
+        )
+    }
+}
+
+/// Like [`words`], to write them.
+#[must_use]
+pub fn words_mut<T: aya::Pod>(value: &mut T) -> &mut [u64] {
+    const { assert!(is_whole_words::<T>()) };
+    // SAFETY: as in `words`, and any bytes are a value.
+    unsafe {
+        slice::from_raw_parts_mut((&raw mut *value).cast(), size_of::<T>() / size_of::<u64>())
+    }
+}
+
+const fn is_whole_words<T>() -> bool {
+    align_of::<T>() == align_of::<u64>() && size_of::<T>().is_multiple_of(size_of::<u64>())
 }
 
 const _: () = {
