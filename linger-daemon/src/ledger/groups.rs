@@ -127,17 +127,11 @@ impl Groups {
                 // Its series may fit again.
                 self.notes.set_most_series(group, 0)?;
             }
-            if let Some(cgroup) = &known.cgroup {
+            let cgroup = known.cgroup.as_deref();
+            if let Some(cgroup) = cgroup {
                 self.admission.judge(group.cgroup_id, &cgroup.names.unit);
             }
-        }
-        let left_out = |(group, known): (&Group, &KnownGroup)| {
-            let cgroup = known.cgroup.as_deref();
-            self.is_left_out(group, cgroup).then_some(*group)
-        };
-        let left_out: HashSet<_> = self.known.iter().filter_map(left_out).collect();
-        for (group, known) in &mut self.known {
-            known.is_other = left_out.contains(group);
+            known.is_other = is_left_out(&self.admission, self.keyed, group, cgroup);
         }
         Ok(())
     }
@@ -166,20 +160,16 @@ impl Groups {
                 return reading.add(group, known, counters, self);
             }
             seen += 1;
-            if self.keyed & keyed::CGROUP == 0 {
-                reading.add_new(group, self.identify(group, None, seen), counters, self);
-                return;
-            }
-            let id = group.cgroup_id;
-            let cgroup = cgroups.entry(id);
-            let cgroup = cgroup.or_insert_with(|| self.namer.look_up(id, recorded));
-            match cgroup {
-                Some(cgroup) => {
-                    let known = self.identify(group, Some(Arc::clone(cgroup)), seen);
-                    reading.add_new(group, known, counters, self);
+            let mut cgroup = None;
+            if self.keyed & keyed::CGROUP != 0 {
+                let id = group.cgroup_id;
+                let found = cgroups.entry(id);
+                cgroup.clone_from(found.or_insert_with(|| self.namer.look_up(id, recorded)));
+                if cgroup.is_none() {
+                    return unnamed.push((*group, seen));
                 }
-                None => unnamed.push((*group, seen)),
             }
+            reading.add_new(group, self.identify(group, cgroup, seen), counters, self);
         })?;
         let ids = unnamed.iter().map(|(group, _)| group.cgroup_id).collect();
         let searched = self.namer.search(ids);
@@ -187,12 +177,8 @@ impl Groups {
             if let Some(mut counters) = counters.get(&group)? {
                 self.notes.add_to(&group, &mut counters);
                 let cgroup = searched.get(&group.cgroup_id).cloned();
-                reading.add_new(
-                    &group,
-                    self.identify(&group, cgroup, first_seen),
-                    &counters,
-                    self,
-                );
+                let known = self.identify(&group, cgroup, first_seen);
+                reading.add_new(&group, known, &counters, self);
             }
         }
         for (labels, counters) in self.shared.iter().zip(&past.counters) {
@@ -214,7 +200,8 @@ impl Groups {
         let had_no_room = self.notes.most_series(group) >= self.most_series as u64;
         KnownGroup {
             own,
-            is_other: had_no_room || self.is_left_out(group, cgroup.as_deref()),
+            is_other: had_no_room
+                || is_left_out(&self.admission, self.keyed, group, cgroup.as_deref()),
             cgroup,
             sum: 0,
             changed: Instant::now(),
@@ -281,12 +268,13 @@ impl Groups {
         }
         Ok(())
     }
+}
 
-    fn is_left_out(&self, group: &Group, cgroup: Option<&Cgroup>) -> bool {
-        let unit = cgroup.map(|cgroup| cgroup.names.unit.as_str());
-        let comm = (self.keyed & keyed::COMM != 0).then(|| comm(group.comm));
-        !self.admission.admits(unit, comm.as_deref())
-    }
+/// Whether a group is shown under `other` because of the configured lists.
+fn is_left_out(admission: &Admission, keyed: u32, group: &Group, cgroup: Option<&Cgroup>) -> bool {
+    let unit = cgroup.map(|cgroup| cgroup.names.unit.as_str());
+    let comm = (keyed & keyed::COMM != 0).then(|| comm(group.comm));
+    !admission.admits(unit, comm.as_deref())
 }
 
 impl Reading {

@@ -72,7 +72,8 @@ impl Groups {
                 _ => self.remove(&group, counters, retired_totals)?,
             }
         }
-        self.forget_cgroups(gone.into_iter().filter(|(_, gone)| *gone));
+        let gone = gone.into_iter().filter(|(_, is_gone)| *is_gone);
+        self.forget_cgroups(gone.map(|(id, _)| id));
         if self.keyed & keyed::EXE != 0 && self.passes.is_multiple_of(EXES_EVERY) {
             self.forget_exes()?;
         }
@@ -196,9 +197,9 @@ impl Groups {
     }
 
     /// Forgets the cgroups that are gone and have no group left.
-    fn forget_cgroups(&mut self, gone: impl Iterator<Item = (u64, bool)>) {
+    fn forget_cgroups(&mut self, gone: impl Iterator<Item = u64>) {
         let left: HashSet<u64> = self.known.keys().map(|group| group.cgroup_id).collect();
-        for (id, _) in gone.filter(|(id, _)| !left.contains(id)) {
+        for id in gone.filter(|id| !left.contains(id)) {
             let _ = self.cgroup_paths.remove(&id);
             self.namer.forget(id);
             self.admission.forget(id);
