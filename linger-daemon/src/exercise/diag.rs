@@ -13,6 +13,9 @@ const HEADER: usize = 16;
 /// Length of `struct inet_diag_msg`.
 const ANSWER: usize = 72;
 
+const NLM_F_REQUEST: u16 = 1;
+const INET_DIAG_INFO: u16 = 2;
+
 /// The addresses of a connection over IPv4.
 #[derive(Clone, Copy, Debug)]
 pub struct Endpoints {
@@ -41,7 +44,8 @@ impl Endpoints {
     /// Asks the kernel to end this end of it, as `ss -K` does; needs `CAP_NET_ADMIN`.
     pub fn destroy(self) -> io::Result<()> {
         const SOCK_DESTROY: u16 = 21;
-        let answer = self.ask(SOCK_DESTROY, libc::NLM_F_REQUEST | libc::NLM_F_ACK)?;
+        const NLM_F_ACK: u16 = 4;
+        let answer = self.ask(SOCK_DESTROY, NLM_F_REQUEST | NLM_F_ACK)?;
         match error(&answer)? {
             0 => Ok(()),
             libc::EOPNOTSUPP => Err(io::Error::new(
@@ -56,7 +60,7 @@ impl Endpoints {
     pub fn send_queue(self) -> io::Result<Queues> {
         const SOCK_DIAG_BY_FAMILY: u16 = 20;
         const NLMSG_ERROR: u16 = 2;
-        let answer = self.ask(SOCK_DIAG_BY_FAMILY, libc::NLM_F_REQUEST)?;
+        let answer = self.ask(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST)?;
         if u16::from_ne_bytes(part(&answer, 4)?) == NLMSG_ERROR {
             return match error(&answer)? {
                 libc::ENOENT => Ok(Queues::default()),
@@ -87,25 +91,16 @@ impl Endpoints {
         })
     }
 
-    fn ask(self, message: u16, flags: libc::c_int) -> io::Result<Vec<u8>> {
+    fn ask(self, message: u16, flags: u16) -> io::Result<Vec<u8>> {
         const AF_INET: u8 = 2;
         const IPPROTO_TCP: u8 = 6;
         /// Asks for `struct tcp_info`.
         const EXTENSIONS: u8 = 1 << (INET_DIAG_INFO - 1);
-        const LENGTH: usize = HEADER + 56;
+        const LENGTH: u32 = 16 + 56;
         // struct nlmsghdr
-        let mut request = Vec::with_capacity(LENGTH);
-        request.extend(
-            u32::try_from(LENGTH)
-                .map_err(io::Error::other)?
-                .to_ne_bytes(),
-        );
+        let mut request = LENGTH.to_ne_bytes().to_vec();
         request.extend(message.to_ne_bytes());
-        request.extend(
-            u16::try_from(flags)
-                .map_err(io::Error::other)?
-                .to_ne_bytes(),
-        );
+        request.extend(flags.to_ne_bytes());
         request.extend([0; 8]);
         // struct inet_diag_req_v2: family, protocol, extensions, padding, every state, then the id:
         // ports, addresses of 16 bytes, any interface, any cookie.
@@ -132,8 +127,6 @@ impl Endpoints {
         Ok(answer)
     }
 }
-
-const INET_DIAG_INFO: u16 = 2;
 
 fn ipv4(address: &socket2::SockAddr) -> io::Result<SocketAddrV4> {
     match address.as_socket() {

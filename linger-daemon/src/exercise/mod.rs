@@ -83,23 +83,11 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Every kind.
-    #[must_use]
-    pub fn all() -> &'static [Self] {
-        Self::value_variants()
-    }
-
     /// The name in options and reports.
     #[must_use]
     pub fn name(self) -> String {
         let value = self.to_possible_value();
         value.map_or_else(String::new, |value| value.get_name().to_owned())
-    }
-
-    /// Whether it affects others on the host, and so runs only if requested by name.
-    #[must_use]
-    pub fn is_intrusive(self) -> bool {
-        self == Self::MemoryAborted
     }
 
     /// Makes one close of this kind, and counts all closes made for it.
@@ -169,7 +157,11 @@ pub struct Done {
 pub fn run(request: &Request, mut progress: impl FnMut(&Done)) -> Vec<Done> {
     let end = Instant::now() + Duration::from_secs(request.time);
     let all = request.kinds.is_empty();
-    let kinds = if all { Kind::all() } else { &request.kinds };
+    let kinds = if all {
+        Kind::value_variants()
+    } else {
+        &request.kinds
+    };
     let mut report = Vec::with_capacity(kinds.len());
     for &kind in kinds {
         let mut done = Done {
@@ -178,7 +170,7 @@ pub fn run(request: &Request, mut progress: impl FnMut(&Done)) -> Vec<Done> {
             tally: Tally::default(),
             left_out: None,
         };
-        done.left_out = if all && kind.is_intrusive() {
+        done.left_out = if all && kind == Kind::MemoryAborted {
             Some("touches the whole host: ask for it by name".into())
         } else {
             repeat(&mut done, request.count, end)
