@@ -1,5 +1,6 @@
 //! The groups in the ledger: their names, and the series in which they are shown.
 
+mod reading;
 mod retire;
 
 use std::collections::{HashMap, HashSet};
@@ -10,11 +11,10 @@ use aya::maps::{HashMap as BpfMap, MapData};
 use linger_ebpf::{Counters, Exe, Group, Past, Path, keyed};
 use tracing::{debug, warn};
 
+pub(super) use self::reading::Reading;
 use super::admission::Admission;
-use super::bound::beyond;
 use super::notes::Notes;
 use super::percpu::GroupCounters;
-use super::sum::{add, fingerprint};
 use super::{LedgerError, take};
 use crate::attribution::{Cgroup, Cgroups, Labels, Namer, Names, comm};
 use crate::config::Config;
@@ -66,26 +66,6 @@ struct KnownGroup {
     first_seen: u64,
     /// The last pass that found it.
     pass: u64,
-    orphans_under_way: u64,
-}
-
-#[derive(Default)]
-pub(super) struct Reading {
-    /// The counts to show, by labels: several groups may have the same.
-    pub(super) totals: HashMap<Arc<Labels>, Box<Counters>>,
-    /// Every group.
-    pub(super) found: Vec<GroupReading>,
-    /// Groups seen for the first time.
-    new: HashMap<Group, KnownGroup>,
-    /// When the first group of each series was seen: its number in that order.
-    first_seen: HashMap<Arc<Labels>, u64>,
-    /// The series beyond the limit, shown under `other`.
-    too_many: HashSet<Arc<Labels>>,
-}
-
-pub(super) struct GroupReading {
-    group: Group,
-    sum: u64,
     orphans_under_way: u64,
 }
 
@@ -275,52 +255,6 @@ fn is_left_out(admission: &Admission, keyed: u32, group: &Group, cgroup: Option<
     let unit = cgroup.map(|cgroup| cgroup.names.unit.as_str());
     let comm = (keyed & keyed::COMM != 0).then(|| comm(group.comm));
     !admission.admits(unit, comm.as_deref())
-}
-
-impl Reading {
-    /// Adds counters to the total with these labels.
-    pub(super) fn show(&mut self, labels: &Arc<Labels>, counters: &Counters) {
-        let total = self.totals.entry(Arc::clone(labels));
-        add(total.or_insert_with(|| Box::new(Counters::ZERO)), counters);
-    }
-
-    fn add(&mut self, group: &Group, known: &KnownGroup, counters: &Counters, groups: &Groups) {
-        let labels = if known.is_other {
-            &groups.shared[OTHER]
-        } else {
-            &known.own
-        };
-        self.show(labels, counters);
-        if known.has_series(&groups.shared[RETIRED]) {
-            let first = self.first_seen.entry(Arc::clone(labels));
-            let first = first.or_insert(known.first_seen);
-            *first = known.first_seen.min(*first);
-        }
-        self.found.push(GroupReading {
-            group: *group,
-            sum: fingerprint(counters),
-            orphans_under_way: counters.orphans.under_way(),
-        });
-    }
-
-    fn add_new(&mut self, group: &Group, known: KnownGroup, counters: &Counters, groups: &Groups) {
-        self.add(group, &known, counters, groups);
-        self.new.insert(*group, known);
-    }
-
-    /// Moves the labels that were first seen last to `other`, if there are more series than allowed.
-    fn bound(&mut self, groups: &Groups) {
-        let first_seen = self.first_seen.iter();
-        let series = first_seen.map(|(labels, since)| (*since, labels, &*self.totals[labels]));
-        let too_many = beyond(series, groups.most_series, groups.series);
-        let too_many: HashSet<_> = too_many.into_iter().cloned().collect();
-        for labels in &too_many {
-            if let Some(counters) = self.totals.remove(labels) {
-                self.show(&groups.shared[OTHER], &counters);
-            }
-        }
-        self.too_many = too_many;
-    }
 }
 
 impl KnownGroup {
