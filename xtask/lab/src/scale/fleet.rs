@@ -71,7 +71,7 @@ fn waited(outcome: &str) -> bool {
     )
 }
 
-/// Returns whether a group of this habit has the series, by the rules of `linger-daemon/src/metrics/groups.rs`.
+/// Returns whether a group of this habit has the series, by the rules of `linger-daemon/src/metrics/families.rs`.
 fn exists(series: &Series, entry: &Entry) -> bool {
     let outcomes = entry.habit.outcomes;
     let happens = |name: &str| outcomes.contains(&name);
