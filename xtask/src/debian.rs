@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::apt;
 use crate::architecture::Architecture;
 use crate::archive::{self, Owner};
 use crate::cache;
-use crate::shell::{command, output, run};
+use crate::shell::{command, run};
 
 const SUITE: &str = "bookworm";
-/// The suite with newer versions of some packages.
-pub(crate) const BACKPORTS: &str = "bookworm-backports";
 
 /// Packages beyond Debian's essential ones.
 const PACKAGES: &[&str] = &[
@@ -106,7 +105,7 @@ pub(crate) fn make(architecture: Architecture) -> Result<()> {
         .args(recipe(architecture))
         .arg(SUITE)
         .arg(&tree)
-        .args(mirrors()?))?;
+        .args(apt::mirrors(SUITE)?))?;
     fs::write(partial.join("contents"), archive::contents(&tree)?)?;
     archive::pack_all(&tree, Owner::AsIs, &partial.join("archive"))?;
     fs::remove_dir_all(&tree)?;
@@ -154,109 +153,4 @@ fn recipe(architecture: Architecture) -> Vec<String> {
     let hooks = FINISH.iter();
     recipe.extend(hooks.map(|hook| format!("--customize-hook={hook}")));
     recipe
-}
-
-/// Returns the source lines of this machine for the suite. If there are none, mmdebstrap uses its default mirror.
-fn mirrors() -> Result<Vec<String>> {
-    let format = "deb $(REPO_URI) $(RELEASE) $(COMPONENT)";
-    Ok(of_suite(&targets(format)?, SUITE))
-}
-
-/// Returns the lines of a sources.list for these suites, from this machine's mirrors, verified with Debian's own keys.
-pub(crate) fn sources<'a>(suites: impl IntoIterator<Item = &'a str>) -> Result<String> {
-    let listed = targets("$(REPO_URI) $(RELEASE)")?;
-    let lines = suites.into_iter().map(|suite| source(&listed, suite));
-    Ok(lines.collect())
-}
-
-/// Lists the package indexes that this machine's apt fetches from Debian, a line each.
-fn targets(format: &str) -> Result<String> {
-    output(command("apt-get").args([
-        "indextargets",
-        "--format",
-        format,
-        "Created-By: Packages",
-        "Origin: Debian",
-    ]))
-}
-
-/// Returns the source line of a suite; `listed` has the URI of each suite that this machine uses.
-fn source(listed: &str, suite: &str) -> String {
-    /// The keyring is that of the package debian-archive-keyring; `target` limits the fetch to package lists.
-    const OPTIONS: &str =
-        "signed-by=/usr/share/keyrings/debian-archive-keyring.gpg target=Packages";
-    let is_security = |suite: &str| suite.ends_with("-security");
-    let mut targets = listed.lines().filter_map(|line| line.split_once(' '));
-    let uri = targets
-        .find(|(_, known)| is_security(known) == is_security(suite))
-        .map_or_else(
-            || {
-                if is_security(suite) {
-                    "http://deb.debian.org/debian-security"
-                } else {
-                    "http://deb.debian.org/debian"
-                }
-            },
-            |(uri, _)| uri,
-        );
-    format!("deb [{OPTIONS}] {uri} {suite} main\n")
-}
-
-/// Returns the lines of a suite and of its updates, each once.
-fn of_suite(listed: &str, suite: &str) -> Vec<String> {
-    let wanted = ["", "-updates", "-security"].map(|part| format!("{suite}{part}"));
-    let mut lines: Vec<String> = listed
-        .lines()
-        .filter(|line| {
-            let mut words = line.split(' ').skip(2);
-            words
-                .next()
-                .is_some_and(|release| wanted.iter().any(|wanted| wanted == release))
-                && words.next() == Some("main")
-        })
-        .map(str::to_owned)
-        .collect();
-    lines.sort();
-    lines.dedup();
-    lines
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn other_suites_come_from_the_same_mirror() {
-        let listed = "http://m.test/debian/ bookworm\nhttp://s.test/security/ bookworm-security\n";
-        let uri = |listed: &str, suite: &str| {
-            let line = source(listed, suite);
-            line.split("] ").nth(1).unwrap().to_owned()
-        };
-        assert_eq!(uri(listed, "sid"), "http://m.test/debian/ sid main\n");
-        assert_eq!(
-            uri(listed, "trixie-security"),
-            "http://s.test/security/ trixie-security main\n"
-        );
-        assert_eq!(uri("", "sid"), "http://deb.debian.org/debian sid main\n");
-    }
-
-    #[test]
-    fn only_mirrors_of_the_suite_are_listed_and_each_once() {
-        let listed = "\
-deb http://mirror.test/debian/ bookworm main
-deb http://mirror.test/debian/ bookworm main
-deb http://mirror.test/debian/ bookworm non-free
-deb http://mirror.test/debian/ trixie main
-deb http://mirror.test/debian/ bookworm-backports main
-deb http://mirror.test/security/ bookworm-security main
-";
-        assert_eq!(
-            of_suite(listed, "bookworm"),
-            [
-                "deb http://mirror.test/debian/ bookworm main",
-                "deb http://mirror.test/security/ bookworm-security main"
-            ]
-        );
-        assert!(of_suite("", "bookworm").is_empty());
-    }
 }

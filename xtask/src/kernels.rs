@@ -1,16 +1,14 @@
 //! The table of kernels that the tests run on, and unpacking them from Debian's packages into the cache.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
+use crate::apt;
 use crate::architecture::Architecture;
 use crate::cache;
-use crate::debian;
 use crate::shell::{self, command, output, run};
 
 /// A line of the table: a kernel to boot. To add a kernel, add a line.
@@ -23,7 +21,7 @@ pub struct Entry {
     /// The architecture that it is built for.
     pub architecture: Architecture,
     /// Debian's suite that has it.
-    suite: &'static str,
+    pub(crate) suite: &'static str,
     /// The part of the package's name before the architecture.
     flavour: &'static str,
     /// Parameters added to its command line.
@@ -148,7 +146,7 @@ impl Entry {
 
     /// Unpacks the newest of its packages that Debian has.
     pub fn unpack(&self) -> Result<()> {
-        let listed = output(apt("apt-cache").args(["pkgnames", "linux-"]))?;
+        let listed = output(apt::isolated("apt-cache").args(["pkgnames", "linux-"]))?;
         let package = self.newest(listed.lines()).with_context(|| {
             format!(
                 "Debian's {} has no kernel {}.* for {}-{} any more: change its line in xtask/src/kernels.rs",
@@ -160,11 +158,8 @@ impl Entry {
         })?;
         let partial = cache::partial(&folder(), package)?;
         for part in parts(package) {
-            unpack(
-                apt("apt-get"),
-                &format!("{part}:{}", self.architecture.debian()),
-                &partial,
-            )?;
+            let part = format!("{part}:{}", self.architecture.debian());
+            apt::unpack(apt::isolated("apt-get"), &part, &partial)?;
         }
         // depmod looks in /lib; the newest packages have their modules in /usr/lib only.
         if !partial.join("lib").exists() {
@@ -350,66 +345,6 @@ pub fn print_table() {
 
 fn folder() -> PathBuf {
     cache::folder().join("kernels")
-}
-
-/// Returns a program of apt that uses its own package lists and leaves those of this machine alone.
-pub(crate) fn apt(program: &str) -> Command {
-    let mut apt = command(program);
-    apt.env("APT_CONFIG", apt_folder().join("apt.conf"));
-    apt
-}
-
-fn apt_folder() -> PathBuf {
-    cache::folder().join("apt")
-}
-
-/// Fetches the package lists of the suites that kernels and QEMU come from.
-pub fn update_lists() -> Result<()> {
-    let folder = apt_folder();
-    for place in ["lists/partial", "cache/archives/partial"] {
-        fs::create_dir_all(folder.join(place))?;
-    }
-    let mut suites: BTreeSet<_> = TABLE.iter().map(|entry| entry.suite).collect();
-    suites.insert(debian::BACKPORTS);
-    fs::write(folder.join("sources.list"), debian::sources(suites)?)?;
-    // To this apt, no package is installed.
-    fs::write(folder.join("status"), "")?;
-    let path = folder.display();
-    let settings = [
-        format!("Dir::Etc::SourceList \"{path}/sources.list\";"),
-        "Dir::Etc::SourceParts \"/dev/null\";".to_owned(),
-        format!("Dir::State::Lists \"{path}/lists\";"),
-        format!("Dir::State::status \"{path}/status\";"),
-        format!("Dir::Cache \"{path}/cache\";"),
-        "APT::Architectures { \"amd64\"; \"arm64\"; };".to_owned(),
-        "APT::Sandbox::User \"root\";".to_owned(),
-        "Acquire::Languages \"none\";".to_owned(),
-    ];
-    fs::write(folder.join("apt.conf"), settings.join("\n") + "\n")?;
-    run(apt("apt-get").args(["update", "--quiet=2", "--error-on=any"]))
-}
-
-/// Downloads a package without installing it, and unpacks it into a folder.
-pub fn unpack(mut apt_get: Command, package: &str, into: &Path) -> Result<()> {
-    fs::create_dir_all(into)?;
-    run(apt_get
-        .args([
-            "-o",
-            "APT::Sandbox::User=root",
-            "download",
-            "--quiet=2",
-            package,
-        ])
-        .current_dir(into))?;
-    let deb = fs::read_dir(into)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"));
-    let Some(deb) = deb else {
-        bail!("apt-get brought no file for {package}");
-    };
-    run(command("dpkg").arg("-x").arg(&deb).arg(into))?;
-    fs::remove_file(deb)?;
-    Ok(())
 }
 
 #[cfg(test)]

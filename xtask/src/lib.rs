@@ -6,6 +6,7 @@
     reason = "only this workspace's programs call it, and they use the values"
 )]
 
+mod apt;
 pub mod architecture;
 mod archive;
 pub mod artifacts;

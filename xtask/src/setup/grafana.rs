@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::{cached_tool, link_tool};
+use super::tools::{cached_tool, link_tool};
 use crate::cache;
 use crate::shell::{command, run, tools};
 

@@ -10,11 +10,11 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{cached_tool, link_tool};
+use super::tools::{cached_tool, link_tool};
+use crate::apt::{self, BACKPORTS};
 use crate::architecture::Architecture;
-use crate::debian::BACKPORTS;
 use crate::shell::{command, output, tool};
-use crate::{cache, kernels, machine};
+use crate::{cache, machine};
 
 /// The first version that locks pages before translating them.
 const ENOUGH: (u32, u32) = (8, 1);
@@ -43,11 +43,11 @@ pub(super) fn install(architecture: Architecture) -> Result<()> {
     let folder = cached_tool("qemu", packages);
     let start = folder.join("start");
     if !start.exists() {
-        kernels::update_lists()?;
+        apt::update_lists()?;
         let partial = cache::partial(&cache::folder().join("tools"), "qemu")?;
         for package in packages {
             let package = format!("{package}/{BACKPORTS}");
-            kernels::unpack(kernels::apt("apt-get"), &package, &partial)?;
+            apt::unpack(apt::isolated("apt-get"), &package, &partial)?;
         }
         let script = script(&folder, &name);
         fs::write(partial.join("start"), script)?;
