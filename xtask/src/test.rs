@@ -1,6 +1,5 @@
 //! Runs the checks and tests in stages, stops at the first stage that fails, and prints a summary.
 
-mod queue;
 mod schedule;
 mod step;
 mod steps;

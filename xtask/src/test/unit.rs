@@ -8,7 +8,6 @@ use std::thread;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::queue::Queue;
 use super::step::Findings;
 use crate::artifacts;
 use crate::tally::Tally;
@@ -31,25 +30,23 @@ struct Program {
 pub(super) fn run() -> Result<Findings> {
     let mut programs = programs(&artifacts::tests()?)?;
     programs.retain(|program| program.name != ALONE);
-    let queue = Queue::new(&programs);
-    let tally = Mutex::new(Ok(Tally::default()));
-    thread::scope(|scope| {
-        for _ in 0..LANES {
-            scope.spawn(|| {
-                while let Some(program) = queue.next() {
-                    let counted = program.run();
-                    let mut tally = tally.lock().expect("no thread panics here");
-                    match (&mut *tally, counted) {
-                        (Ok(tally), Ok(counted)) => *tally += counted,
-                        (Ok(_), Err(error)) => *tally = Err(error),
-                        (Err(_), _) => {}
-                    }
-                }
-            });
+    let queue = Mutex::new(programs.iter());
+    let next = || queue.lock().expect("no thread panics here").next();
+    let lane = || {
+        let mut tally = Tally::default();
+        while let Some(program) = next() {
+            tally += program.run()?;
         }
-    });
-    let tally = tally.into_inner().expect("no thread panics here")?;
-    Ok(Findings::Counted(tally))
+        anyhow::Ok(tally)
+    };
+    thread::scope(|scope| {
+        let lanes = [(); LANES].map(|()| scope.spawn(lane));
+        let mut tally = Tally::default();
+        for lane in lanes {
+            tally += lane.join().expect("no thread panics here")?;
+        }
+        Ok(Findings::Counted(tally))
+    })
 }
 
 /// Runs the executable [`ALONE`].
