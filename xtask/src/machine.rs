@@ -152,7 +152,7 @@ impl<'a> Machine<'a> {
     /// Returns the QEMU to start. To count instructions it is the installed one, as for the recorded counts: other
     /// versions count differently (10.0 some thousand more for a close), and a single thread translates without a race.
     fn program(&self) -> PathBuf {
-        let name = program(self.kernel.architecture);
+        let name = qemu_name(self.kernel.architecture);
         let newer = if self.counts { None } else { tool(&name) };
         newer.unwrap_or_else(|| name.into())
     }
@@ -170,7 +170,7 @@ impl<'a> Machine<'a> {
 }
 
 /// Returns the name of the QEMU program for an architecture.
-pub(crate) fn program(architecture: Architecture) -> String {
+pub(crate) fn qemu_name(architecture: Architecture) -> String {
     format!("qemu-system-{}", architecture.name())
 }
 

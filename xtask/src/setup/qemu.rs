@@ -22,7 +22,7 @@ const ENOUGH: (u32, u32) = (8, 1);
 /// Returns whether a recent enough QEMU is available.
 pub(super) fn is_present(architecture: Architecture) -> bool {
     let version = |program: &Path| output(command(program).arg("--version")).ok();
-    tool(&machine::program(architecture))
+    tool(&machine::qemu_name(architecture))
         .and_then(|program| version(&program))
         .is_some_and(|version| is_enough(&version))
 }
@@ -38,7 +38,7 @@ fn is_enough(version: &str) -> bool {
 
 /// Unpacks QEMU from Debian's backports into the cache. It uses the libraries of the installed version.
 pub(super) fn install(architecture: Architecture) -> Result<()> {
-    let name = machine::program(architecture);
+    let name = machine::qemu_name(architecture);
     let packages = [package(architecture), "qemu-system-data", "seabios"];
     let folder = cached_tool("qemu", packages);
     let start = folder.join("start");
