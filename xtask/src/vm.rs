@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::ValueEnum;
+use clap::builder::PossibleValue;
 
 use crate::artifacts::Executables;
 use crate::kernels::Kernel;
@@ -69,21 +70,16 @@ impl Default for Selection {
 impl Selection {
     /// Returns the selection as arguments of the scenario tests.
     pub fn args(&self) -> Vec<String> {
-        let option = |name: &str, value: &Option<String>| {
-            let value = value.iter();
-            value
-                .map(|value| format!("--{name}={value}"))
-                .collect::<Vec<_>>()
-        };
         let scope = self.scope.to_possible_value();
-        let scope = scope.map(|scope| scope.get_name().to_owned());
-        [
-            self.filter.iter().cloned().collect(),
-            option("plan", &self.plan),
-            option("scope", &scope),
-            option("seed", &self.seed),
-        ]
-        .concat()
+        let options = [
+            ("plan", self.plan.as_deref()),
+            ("scope", scope.as_ref().map(PossibleValue::get_name)),
+            ("seed", self.seed.as_deref()),
+        ];
+        let given = options
+            .iter()
+            .filter_map(|(name, value)| Some(format!("--{name}={}", value.as_ref()?)));
+        self.filter.iter().cloned().chain(given).collect()
     }
 }
 
@@ -98,20 +94,20 @@ pub fn run_scenarios(
     built: &Executables,
     selection: &Selection,
 ) -> Result<Scenarios> {
-    let mut work: Vec<String> = ["scenarios", "--lingerd", "/usr/local/bin/lingerd"]
-        .map(str::to_owned)
-        .into();
-    work.extend(["--summary", "/run/summary.json"].map(str::to_owned));
-    work.extend(["--load".to_owned(), selection.load.to_string()]);
-    if let Some(entry) = kernel.entry {
-        work.extend(["--environment".to_owned(), entry.label.to_owned()]);
-    }
-    work.extend(selection.args());
+    let environment = kernel
+        .entry
+        .map(|entry| format!("--environment={}", entry.label));
+    let arguments: Vec<_> = environment.into_iter().chain(selection.args()).collect();
+    let work = format!(
+        "scenarios --lingerd /usr/local/bin/lingerd --summary /run/summary.json --load {} {}",
+        selection.load,
+        quoted(&arguments)
+    );
     let programs = [
         (built.scenarios.as_path(), "scenarios"),
         (built.lingerd.as_path(), "lingerd"),
     ];
-    boot(kernel, &programs, &quoted(&work), |machine| {
+    boot(kernel, &programs, &work, |machine| {
         machine.run()?.scenarios()
     })
 }
