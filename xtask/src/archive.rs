@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
@@ -52,7 +53,7 @@ pub(crate) fn pack<'a>(
 }
 
 /// Runs a command with its output redirected to a file.
-pub(crate) fn run_into(file: &Path, command: &mut std::process::Command) -> Result<()> {
+fn run_into(file: &Path, command: &mut Command) -> Result<()> {
     let output = File::create(file).with_context(|| format!("create {}", file.display()))?;
     run_unseen(command.stdout(output))
 }

@@ -13,6 +13,7 @@ use crate::setup;
 use crate::shell::{cargo, cargo_by, each_line, root, run, tools};
 
 /// The executables that tests on other kernels need.
+#[derive(Clone)]
 pub struct Executables {
     /// The daemon, as it is shipped.
     pub lingerd: PathBuf,
@@ -38,10 +39,9 @@ pub fn executables(architecture: Architecture) -> Result<Executables> {
 
 /// Builds all tests; returns cargo's messages about the artifacts.
 pub fn tests() -> Result<Vec<Value>> {
-    let targets = ["--lib", "--bins", "--tests"];
+    let kinds = ["--no-run", "--lib", "--bins", "--tests"];
     let by_name = ["--test", "scenarios", "--test", "systemd"];
-    let targets = [&["--no-run"][..], &targets, &by_name].concat();
-    build_for_tests("test", &targets, Architecture::here())
+    build_for_tests("test", &[kinds, by_name].concat(), Architecture::here())
 }
 
 /// Checks that the daemon, with its BPF programs, compiles for arm64.

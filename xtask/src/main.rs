@@ -303,9 +303,7 @@ fn docs() -> Result<()> {
 
 /// Replaces this process with the laboratory, built first.
 fn lab(args: &[OsString]) -> Result<bool> {
-    let mut lab = shell::cargo();
-    lab.args(["run", "--quiet", "--package", "linger-lab", "--"]);
-    let error = lab.args(args).stdin(Stdio::inherit()).exec();
+    let error = shell::lab().args(args).stdin(Stdio::inherit()).exec();
     Err(error).context("start cargo")
 }
 

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::architecture::Architecture;
 use crate::artifacts::{self, Executables};
 use crate::kernels::{Kernel, NEWEST};
-use crate::shell::{cargo, output, root, run, tools};
+use crate::shell::{cargo, command, output, root, run, tools};
 use crate::tally::Scenarios;
 use crate::vm::{self, Scope, Selection};
 
@@ -128,7 +128,7 @@ fn copy_source(tree: &Path) -> Result<()> {
     if tree.exists() {
         fs::remove_dir_all(tree)?;
     }
-    let files = output(crate::shell::command("git").args(["ls-files", "-z"]))?;
+    let files = output(command("git").args(["ls-files", "-z"]))?;
     for file in files.split_terminator('\0') {
         let to = tree.join(file);
         fs::create_dir_all(to.parent().context("a file is in a folder")?)?;
@@ -183,8 +183,7 @@ impl Mutation {
 fn try_out(mutation: &Mutation, lingerd: PathBuf, built: &Executables, kernel: &Kernel) -> Fate {
     let built = Executables {
         lingerd,
-        scenarios: built.scenarios.clone(),
-        systemd: built.systemd.clone(),
+        ..built.clone()
     };
     let selection = Selection {
         filter: Some(mutation.scenarios.clone()),

@@ -68,17 +68,11 @@ fn shipped() -> Result<BTreeSet<String>> {
         &["--package=linger-daemon"][..],
         &["--package=linger-ebpf", "--target=bpfel-unknown-none"],
     ] {
-        let format = [
-            "--edges=normal,no-proc-macro",
-            "--prefix=none",
-            "--format={p}",
-        ];
-        let tree = output(
-            cargo()
-                .args(["tree", "--locked"])
-                .args(package)
-                .args(format),
-        )?;
+        let mut tree = cargo();
+        tree.args(["tree", "--locked", "--edges=normal,no-proc-macro"])
+            .args(["--prefix=none", "--format={p}"])
+            .args(package);
+        let tree = output(&mut tree)?;
         shipped.extend(tree.lines().filter_map(name));
     }
     Ok(shipped)

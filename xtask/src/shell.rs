@@ -54,6 +54,13 @@ pub(crate) fn cargo_by(program: impl AsRef<OsStr>) -> Command {
     cargo
 }
 
+/// Returns the command that builds and runs the laboratory.
+pub fn lab() -> Command {
+    let mut lab = cargo();
+    lab.args(["run", "--quiet", "--package", "linger-lab", "--"]);
+    lab
+}
+
 /// Returns the exit code for a result: success for `Ok(true)`, else failure; prints the error if there is one.
 pub fn exit_code(result: Result<bool>) -> ExitCode {
     match result {

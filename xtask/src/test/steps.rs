@@ -17,7 +17,7 @@ use crate::oldest;
 use crate::package;
 use crate::reproduce;
 use crate::setup;
-use crate::shell::{cargo, command, root, run, tools};
+use crate::shell::{self, cargo, command, root, run, tools};
 use crate::systemd;
 use crate::tally::{Scenarios, Tally};
 use crate::vm::{self, Scope, Selection};
@@ -115,9 +115,7 @@ pub(super) fn all() -> Vec<Step> {
 
 /// Runs a command of the laboratory.
 fn lab(args: &[&str]) -> Result<()> {
-    run(cargo()
-        .args(["run", "--quiet", "--package", "linger-lab", "--"])
-        .args(args))
+    run(shell::lab().args(args))
 }
 
 /// A step whose work counts tests.
