@@ -18,9 +18,7 @@ impl Sample {
     pub fn label(&self, name: &str) -> &str {
         self.get(name).unwrap_or_default()
     }
-}
 
-impl Sample {
     /// Returns the value of a label.
     pub fn get(&self, name: &str) -> Option<&str> {
         let mut labels = self.labels.iter();

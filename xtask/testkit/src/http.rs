@@ -90,7 +90,7 @@ fn connect(address: SocketAddr) -> Result<BufReader<TcpStream>> {
 }
 
 fn ask(
-    mut stream: &mut BufReader<TcpStream>,
+    stream: &mut BufReader<TcpStream>,
     address: SocketAddr,
     method: &str,
     path: &str,
@@ -99,11 +99,11 @@ fn ask(
         stream.get_mut(),
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n"
     )?;
-    let first = line(&mut stream)?;
+    let first = line(stream)?;
     let status = first.split(' ').nth(1).context("no HTTP status")?.parse()?;
     let mut length = None;
     loop {
-        let header = line(&mut stream)?.to_ascii_lowercase();
+        let header = line(stream)?.to_ascii_lowercase();
         if header.is_empty() {
             break;
         }
@@ -112,8 +112,8 @@ fn ask(
         }
     }
     let body = match length {
-        Some(length) => exactly(&mut stream, length)?,
-        None => chunks(&mut stream)?,
+        Some(length) => exactly(stream, length)?,
+        None => chunks(stream)?,
     };
     Ok((status, String::from_utf8(body)?))
 }

@@ -90,11 +90,15 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let id = i32::try_from(self.process.id()).map(Pid::from_raw);
-        // Fails if the process has ended by itself.
-        let signalled = id.is_ok_and(|id| kill(id, Signal::SIGTERM).is_ok());
+        let is_running = |process: &mut Child| matches!(process.try_wait(), Ok(None));
+        // Asked first, since the id of a process that has ended may be that of another by now.
+        if is_running(&mut self.process)
+            && let Ok(id) = i32::try_from(self.process.id())
+        {
+            let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
+        }
         let start = Instant::now();
-        while signalled && start.elapsed() < END && matches!(self.process.try_wait(), Ok(None)) {
+        while start.elapsed() < END && is_running(&mut self.process) {
             thread::sleep(PAUSE);
         }
         let _ = self.process.kill();
