@@ -13,6 +13,8 @@ use anyhow::{Context as _, Result};
 use nix::libc;
 use socket2::{SockFilter, SockRef};
 
+use crate::table::float;
+
 /// Length of a message, where there are any, bytes.
 pub(crate) const MESSAGE: usize = 100;
 
@@ -83,9 +85,8 @@ pub(crate) struct Churned {
 
 impl Churned {
     /// Connections a second, over all the time.
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^52 connections")]
     pub(crate) fn rate(&self) -> f64 {
-        self.made as f64 / self.seconds
+        float(self.made) / self.seconds
     }
 }
 
@@ -107,12 +108,10 @@ pub(crate) fn churn(time: Duration, churn: Churn) -> Result<Churned> {
     batches.sort_unstable();
     let fast = batches.get(batches.len() / 10);
     let fast = fast.context("there was no time for connections")?;
-    #[expect(clippy::cast_precision_loss, reason = "a few dozen")]
-    let micros = fast.as_secs_f64() * 1e6 / BATCH as f64;
     Ok(Churned {
         made,
         seconds,
-        micros,
+        micros: fast.as_secs_f64() * 1e6 / float(BATCH),
     })
 }
 

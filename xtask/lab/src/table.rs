@@ -64,6 +64,12 @@ pub(crate) fn spread(values: &[f64]) -> [f64; 3] {
     ]
 }
 
+/// Returns a count to calculate with.
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+pub(crate) fn float(count: u64) -> f64 {
+    count as f64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

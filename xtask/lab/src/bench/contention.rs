@@ -11,6 +11,7 @@ use super::report::Report;
 use super::rounds::{self, Done, Load, values};
 use super::ways::Way;
 use crate::churn::{self, Churn, Churned};
+use crate::table::float;
 
 const THREADS: [u32; 4] = [1, 2, 4, 8];
 
@@ -71,12 +72,10 @@ fn close_in_threads(threads: u32, extent: Extent) -> Result<Done> {
     })?;
     let cpu = own_cpu_time()?.saturating_sub(before);
     let connections: u64 = churned.iter().map(|churned| churned.made).sum();
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^52 connections")]
-    let micros = cpu.as_secs_f64() * 1e6 / connections as f64;
     Ok(Done {
         connections,
         orphans: 0,
         rate: churned.iter().map(Churned::rate).sum(),
-        micros,
+        micros: cpu.as_secs_f64() * 1e6 / float(connections),
     })
 }

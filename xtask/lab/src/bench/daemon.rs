@@ -6,13 +6,15 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, bail};
+use linger_testkit::exposition::Scrape;
 use linger_testkit::http;
 use linger_xtask::shell::{command, root};
 use nix::sys::signal::Signal;
 
 use super::process::{Process, field};
-use super::scrape::{self, Metrics};
+use super::scrape;
+use crate::table::float;
 
 /// Time limit of a start, far above what the daemon is expected to need.
 const READY_LIMIT: Duration = Duration::from_secs(30);
@@ -66,8 +68,8 @@ impl Daemon {
     }
 
     /// Returns its metrics.
-    pub(super) fn metrics(&self) -> Result<Metrics> {
-        Metrics::of(self.address)
+    pub(super) fn metrics(&self) -> Result<Scrape> {
+        Scrape::parse(&http::body(self.address, "/metrics")?).map_err(Error::msg)
     }
 
     /// Scrapes it and discards the answer; returns the length, bytes.
@@ -98,8 +100,11 @@ impl Daemon {
     /// Returns its resident memory, MiB: now, and the peak since its start or the last reset.
     pub(super) fn resident_mib(&self) -> Result<[f64; 2]> {
         let status = fs::read_to_string(self.process.file("status"))?;
-        let field = |name| field(&status, name).with_context(|| format!("{name} is missing"));
-        Ok([mib(field("VmRSS:")?), mib(field("VmHWM:")?)])
+        let mib = |name| {
+            let kib = field(&status, name).with_context(|| format!("{name} is missing"))?;
+            anyhow::Ok(float(kib) / 1024.0)
+        };
+        Ok([mib("VmRSS:")?, mib("VmHWM:")?])
     }
 
     /// Ends the daemon by SIGTERM, as a service manager does.
@@ -120,13 +125,6 @@ fn free_address() -> Result<SocketAddr> {
 /// Returns the per-CPU memory of the whole host, MiB.
 pub(super) fn host_percpu_mib() -> Result<f64> {
     let memory = fs::read_to_string("/proc/meminfo")?;
-    Ok(mib(
-        field(&memory, "Percpu:").context("/proc/meminfo has no Percpu")?
-    ))
-}
-
-/// Converts KiB to MiB.
-#[expect(clippy::cast_precision_loss, reason = "memory is far below 2^52 bytes")]
-fn mib(kib: u64) -> f64 {
-    kib as f64 / 1024.0
+    let kib = field(&memory, "Percpu:").context("/proc/meminfo has no Percpu")?;
+    Ok(float(kib) / 1024.0)
 }

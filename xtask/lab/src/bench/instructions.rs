@@ -25,55 +25,47 @@ pub(super) fn run(short: bool, report: &mut Report) -> Result<()> {
     let taken = count(short)?;
     let bare = least(&taken, &Who::Nobody)?;
     let bare_call = other_call(&taken, &Who::Nobody)?;
+    let added = |who: &Who| -> Result<_> {
+        let with = least(&taken, who)?;
+        let added: [f64; KINDS.len()] =
+            std::array::from_fn(|kind| (with[kind] - bare[kind]) / CLOSES);
+        Ok((added, other_call(&taken, who)? - bare_call))
+    };
     let mut head = vec!["attached"];
     head.extend(KINDS.map(Churn::name));
     head.push(OTHER_CALL);
     let whole = shown(bare.map(|all| format!("{:.0}", all / CLOSES)));
     let mut rows = vec![line("all of it, nobody attached", whole, Some(bare_call))];
+    let plain = |name: &str, (added, call): ([f64; KINDS.len()], f64)| {
+        let cells = added.map(|added| format!("{added:.0}"));
+        line(name, shown(cells), Some(call))
+    };
     for plan in PLANS {
-        let floor = added(&taken, &Who::Floor(plan.into()), bare)?;
-        let lingerd = added(&taken, &Who::Lingerd(plan.into()), bare)?;
-        let added_call = |who| Ok::<_, anyhow::Error>(other_call(&taken, &who)? - bare_call);
-        let [floor_call, lingerd_call] =
-            [Who::Floor(plan.into()), Who::Lingerd(plan.into())].map(added_call);
-        rows.push(line(
-            &format!("floor of {plan}"),
-            shown(floor.map(|added| format!("{added:.0}"))),
-            Some(floor_call?),
-        ));
+        let floor = added(&Who::Floor(plan.into()))?;
+        rows.push(plain(&format!("floor of {plan}"), floor));
+        let (floor, _) = floor;
+        let (lingerd, call) = added(&Who::Lingerd(plan.into()))?;
         let compared = std::array::from_fn(|kind| {
             format!("{:.0} ({:.2})", lingerd[kind], lingerd[kind] / floor[kind])
         });
-        let lingerd_call = lingerd_call?;
-        rows.push(line(
-            &format!("lingerd, {plan}"),
-            shown(compared),
-            Some(lingerd_call),
-        ));
-        let name = format!("instructions/{OTHER_CALL}/lingerd, {plan}/added");
-        report.figure(name, "instructions", vec![lingerd_call]);
-        for (kind, churn) in KINDS
-            .into_iter()
-            .enumerate()
-            .filter(|(_, churn)| !churn.waits())
-        {
-            let mut figure = |what: &str, unit, value| {
-                let name = format!("instructions/{}/lingerd, {plan}/{what}", churn.name());
-                report.figure(name, unit, vec![value]);
-            };
-            figure("added", "instructions", lingerd[kind]);
-            figure("added, of the floor", "", lingerd[kind] / floor[kind]);
+        let name = format!("lingerd, {plan}");
+        rows.push(line(&name, shown(compared), Some(call)));
+        let mut figure = |kind: &str, measure: &str, unit, value| {
+            let name = format!("instructions/{kind}/{name}/{measure}");
+            report.figure(name, unit, vec![value]);
+        };
+        figure(OTHER_CALL, "added", "instructions", call);
+        for (kind, churn) in KINDS.into_iter().enumerate() {
+            if !churn.waits() {
+                let of_floor = lingerd[kind] / floor[kind];
+                figure(churn.name(), "added", "instructions", lingerd[kind]);
+                figure(churn.name(), "added, of the floor", "", of_floor);
+            }
         }
     }
     for taken in &taken {
         if let Who::Peer(name) = &taken.who {
-            let added = added(std::slice::from_ref(taken), &taken.who, bare)?;
-            let call = taken.other_call - bare_call;
-            rows.push(line(
-                name,
-                shown(added.map(|added| format!("{added:.0}"))),
-                Some(call),
-            ));
+            rows.push(plain(name, added(&taken.who)?));
         }
     }
     let text = format!(
@@ -110,14 +102,6 @@ fn line(name: &str, cells: [String; KINDS.len()], other_call: Option<f64>) -> Ve
 /// Returns the instructions of another system call.
 fn other_call(taken: &[Taken], who: &Who) -> Result<f64> {
     least_of(taken, who, |taken| taken.other_call)
-}
-
-/// Returns the instructions that an attached program adds to a close.
-fn added(taken: &[Taken], who: &Who, bare: [f64; KINDS.len()]) -> Result<[f64; KINDS.len()]> {
-    let with = least(taken, who)?;
-    Ok(std::array::from_fn(|kind| {
-        (with[kind] - bare[kind]) / CLOSES
-    }))
 }
 
 /// Reports the instructions of each BPF program of a plan, with those of the floor's program on the same hook.

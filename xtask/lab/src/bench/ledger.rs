@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use linger_testkit::exposition::Sample;
 
 use super::Extent;
 use super::bpftool;
@@ -14,7 +15,7 @@ use super::loopback;
 use super::mix::Mix;
 use super::report::Report;
 use super::syscalls::{Counted, Syscalls};
-use crate::table;
+use crate::table::{self, float};
 
 /// A bound above the number of series of all groups.
 const SERIES: &str = "--max-series=10000000";
@@ -22,6 +23,9 @@ const SERIES: &str = "--max-series=10000000";
 const GROUPS: &str = "--max-groups=20000";
 /// Number of groups that fit by default, beside those of other programs.
 const USUAL_GROUPS: u32 = 4096;
+
+/// Bytes of a MiB.
+const MIB: f64 = 1_048_576.0;
 
 /// Maximum number of scrapes whose answer is parsed.
 const MOST_READ: u32 = 5;
@@ -95,8 +99,7 @@ fn maps_mib(others: &BTreeMap<u32, u64>) -> Result<f64> {
         .filter(|(id, _)| !others.contains_key(id))
         .map(|(_, bytes)| bytes)
         .sum();
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]
-    Ok(bytes as f64 / f64::from(1 << 20))
+    Ok(float(bytes) / MIB)
 }
 
 impl Measured {
@@ -108,10 +111,11 @@ impl Measured {
         fill(groups, mix)?;
         daemon.forget_most_resident()?;
         let metrics = daemon.metrics()?;
-        let own = metrics.count("linger_closes_total", |sample| {
+        let is_own = |sample: &&Sample| {
             sample.label("comm").starts_with("bench-")
                 && sample.label("outcome") == "linger_aborted"
-        });
+        };
+        let own = metrics.of("linger_closes_total").filter(is_own).count();
         if own < groups as usize * 9 / 10 {
             bail!(
                 "{groups} groups closed, and {own} found a place: what else closes on this host?"
@@ -125,7 +129,7 @@ impl Measured {
         daemon.stop()?;
         Ok(Self {
             groups,
-            series: metrics.series(),
+            series: metrics.0.len(),
             loopback: loopback::times(text.bytes, scrapes)?,
             text,
             gzip,
@@ -156,28 +160,23 @@ impl Measured {
         );
         figure("the same bytes alone", "ms", self.loopback.clone());
         figure("scrape in gzip", "ms", self.gzip.millis.clone());
-        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-        let counts = [
-            self.series as u64,
-            self.text.bytes as u64,
-            self.text.syscalls.all,
-            self.text.syscalls.bpf,
-        ]
-        .map(|count| vec![count as f64]);
-        let [series, bytes, all, bpf] = counts;
-        figure("series", "", series);
-        figure("answer", "bytes", bytes);
-        figure("system calls", "a scrape", all);
-        figure("calls of bpf(2)", "a scrape", bpf);
-        figure("resident", "MiB", vec![self.resident[0]]);
-        figure("resident at most", "MiB", vec![self.resident[1]]);
-        figure("maps", "MiB", vec![self.maps_mib]);
-        figure("memory per CPU", "MiB", vec![self.percpu_mib]);
+        let syscalls = self.text.syscalls;
+        for (measure, unit, value) in [
+            ("series", "", float(self.series as u64)),
+            ("answer", "bytes", float(self.text.bytes as u64)),
+            ("system calls", "a scrape", float(syscalls.all)),
+            ("calls of bpf(2)", "a scrape", float(syscalls.bpf)),
+            ("resident", "MiB", self.resident[0]),
+            ("resident at most", "MiB", self.resident[1]),
+            ("maps", "MiB", self.maps_mib),
+            ("memory per CPU", "MiB", self.percpu_mib),
+        ] {
+            figure(measure, unit, vec![value]);
+        }
     }
 
     fn times(&self, name: String) -> Vec<String> {
-        #[expect(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]
-        let mib = self.text.bytes as f64 / f64::from(1 << 20);
+        let mib = float(self.text.bytes as u64) / MIB;
         vec![
             name,
             self.series.to_string(),

@@ -11,7 +11,7 @@ use super::Extent;
 use super::daemon::Daemon;
 use super::report::Report;
 use crate::churn::{self, Churn};
-use crate::table;
+use crate::table::{self, float};
 
 /// The intended load, closes per second: two for each connection.
 const CLOSES: f64 = 50_000.0;
@@ -95,12 +95,10 @@ impl Seen {
         let cpu = daemon.cpu_time()?.saturating_sub(cpu).as_secs_f64();
         let wake_ups = daemon.wake_ups()?.saturating_sub(wake_ups);
         daemon.stop()?;
-        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-        let [made, wake_ups] = [made, wake_ups].map(|count| count as f64);
         Ok(Self {
-            closes: 2.0 * made / seconds,
+            closes: 2.0 * float(made) / seconds,
             cpu_percent: 100.0 * cpu / seconds,
-            wake_ups: wake_ups / seconds,
+            wake_ups: float(wake_ups) / seconds,
             scrape_millis: (scrapes > 0).then(|| 1000.0 * cpu / f64::from(scrapes)),
         })
     }
@@ -111,8 +109,7 @@ fn at_pace(time: Duration) -> Result<u64> {
     let start = Instant::now();
     churn::connections(Churn::Aborts, |made| {
         if made.is_multiple_of(BATCH) {
-            #[expect(clippy::cast_precision_loss, reason = "far below 2^52 connections")]
-            let due = start + Duration::from_secs_f64(2.0 * made as f64 / CLOSES);
+            let due = start + Duration::from_secs_f64(2.0 * float(made) / CLOSES);
             thread::sleep(due.saturating_duration_since(Instant::now()));
         }
         start.elapsed() < time

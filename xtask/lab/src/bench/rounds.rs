@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result};
 
 use super::report::Report;
 use super::ways::Way;
+use crate::table::float;
 
 /// A load to be run under every way.
 pub(super) struct Load<'a> {
@@ -95,11 +96,9 @@ fn sample(way: &Way<'_>, loads: &[Load<'_>]) -> Result<Vec<Sample>> {
         let before = watcher.cpu_time()?;
         let done = (load.run)()?;
         let cpu = watcher.cpu_time()?.saturating_sub(before);
-        #[expect(clippy::cast_precision_loss, reason = "far below 2^52 connections")]
-        let connections = done.connections as f64;
         samples.push(Sample {
             done,
-            watching_micros: cpu.as_secs_f64() * 1e6 / connections,
+            watching_micros: cpu.as_secs_f64() * 1e6 / float(done.connections),
         });
     }
     let sum = |count: fn(&Done) -> u64| samples.iter().map(|sample| count(&sample.done)).sum();

@@ -25,9 +25,6 @@ const BY_FUNCTION: &str = include_str!("closes.bt");
 /// Script that counts closes as far as tracepoints show them.
 const BY_TRACEPOINT: &str = include_str!("closes-tracepoint.bt");
 
-/// The tools found.
-pub(super) type Tools = Vec<Installed>;
-
 /// An installed tool, and how to run it.
 #[derive(Clone, Debug)]
 pub(super) struct Installed {
@@ -39,7 +36,7 @@ pub(super) struct Installed {
 }
 
 /// Finds the installed tools, with a script that uses hooks like those of this plan. Reports missing tools as not run.
-pub(super) fn installed(plan: &str, report: &mut Report) -> Result<Tools> {
+pub(super) fn installed(plan: &str, report: &mut Report) -> Result<Vec<Installed>> {
     let script = root().join("target/bench-closes.bt");
     fs::write(&script, closes_script(plan))?;
     let script = script.to_str().context("a path of text")?.to_owned();

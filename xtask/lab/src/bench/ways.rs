@@ -5,10 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use linger_testkit::exposition::Sample;
 
 use super::daemon::Daemon;
 use super::floor::Floor;
-use super::tool::{Tool, Tools};
+use super::tool::{Installed, Tool};
 use super::watch::Watched;
 
 /// A way to be watched.
@@ -99,7 +100,7 @@ impl<'a> Way<'a> {
     }
 
     /// One way for each of these tools.
-    pub(super) fn tools(tools: Tools) -> impl Iterator<Item = Self> {
+    pub(super) fn tools(tools: Vec<Installed>) -> impl Iterator<Item = Self> {
         tools.into_iter().map(|tool| Self {
             name: tool.name.to_owned(),
             required: false,
@@ -117,13 +118,16 @@ impl Watcher for Daemon {
     /// none. The group distinguishes orphans of other programs; without groups, nothing is checked.
     fn check(&mut self, _connections: u64, orphans: u64) -> Result<()> {
         let metrics = self.metrics()?;
-        if metrics.label("linger_closes_total", "comm").is_none() {
+        let close = metrics.of("linger_closes_total").next();
+        if close.is_none_or(|close| close.get("comm").is_none()) {
             return Ok(());
         }
         let own = fs::read_to_string("/proc/self/comm")?;
-        let own = ("comm", own.trim());
-        let left =
-            metrics.sum("linger_orphans_total", own) + metrics.sum("linger_orphans_active", own);
+        let left = ["linger_orphans_total", "linger_orphans_active"]
+            .into_iter()
+            .flat_map(|metric| metrics.of(metric))
+            .filter(|sample| sample.get("comm") == Some(own.trim()));
+        let left: u64 = left.filter_map(Sample::whole).sum();
         if left != orphans {
             bail!("{orphans} closes were to leave data, and {left} did");
         }

@@ -14,7 +14,7 @@ use super::super::ledger;
 use super::super::mix::Mix;
 use super::{ADDRESS, Attached, Who};
 use crate::churn::{self, Churn};
-use crate::table;
+use crate::table::{self, float};
 
 /// Numbers of threads that close at the same time.
 pub(in super::super) const THREADS: [u32; 4] = [1, 2, 4, 8];
@@ -86,8 +86,7 @@ fn in_threads(connections: u64) -> Result<[f64; THREADS.len()]> {
             });
             closed.try_for_each(|closed| closed)
         })?;
-        #[expect(clippy::cast_precision_loss, reason = "some thousands")]
-        let made = (connections * u64::from(threads)) as f64;
+        let made = float(connections * u64::from(threads));
         *counted = start.elapsed().as_secs_f64() * 1e9 / made;
     }
     Ok(counted)
