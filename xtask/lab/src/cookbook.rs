@@ -43,32 +43,36 @@ const fn closes(file: &'static str, cases: &'static [&'static str]) -> Picture {
     }
 }
 
-const PICTURES: [Picture; 11] = [
+/// RSTs sent by cause, of each unit.
+const fn resets(file: &'static str, cases: &'static [&'static str]) -> Picture {
     Picture {
-        file: "who-resets",
+        file,
         unit: "RSTs",
-        cases: &[
+        cases,
+        what: What::Grown("linger_resets_sent_total"),
+        colours: &["unit", "cause"],
+        panels: false,
+    }
+}
+
+const PICTURES: [Picture; 11] = [
+    resets(
+        "who-resets",
+        &[
             "cookbook_nginx_timed_out",
             "cookbook_linger_zero",
             "cookbook_early_answer",
             "cookbook_keepalive",
         ],
-        what: What::Grown("linger_resets_sent_total"),
-        colours: &["unit", "cause"],
-        panels: false,
-    },
-    Picture {
-        file: "bad-gateway",
-        unit: "RSTs",
-        cases: &[
+    ),
+    resets(
+        "bad-gateway",
+        &[
             "cookbook_nginx_keepalive",
             "cookbook_node_keepalive",
             "cookbook_close_notify",
         ],
-        what: What::Grown("linger_resets_sent_total"),
-        colours: &["unit", "cause"],
-        panels: false,
-    },
+    ),
     closes("graceful-shutdown", &["cookbook_shutdown"]),
     closes("deploy", &["cookbook_nginx_lingering_close"]),
     Picture {
@@ -105,14 +109,10 @@ const PICTURES: [Picture; 11] = [
         panels: false,
     },
     closes("reset-by-peer", &["cookbook_nginx_timed_out"]),
-    Picture {
-        file: "timeouts",
-        unit: "RSTs",
-        cases: &["cookbook_keepalive", "cookbook_nginx_keepalive"],
-        what: What::Grown("linger_resets_sent_total"),
-        colours: &["unit", "cause"],
-        panels: false,
-    },
+    resets(
+        "timeouts",
+        &["cookbook_keepalive", "cookbook_nginx_keepalive"],
+    ),
 ];
 
 /// What to draw.

@@ -4,9 +4,11 @@ mod bench;
 mod churn;
 mod cookbook;
 mod dashboards;
+mod grafana;
 mod pictures;
 mod scale;
 mod stack;
+mod svg;
 mod table;
 
 use std::process::ExitCode;

@@ -6,13 +6,12 @@ mod plot;
 mod unit;
 
 use std::fs;
-use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use linger_xtask::shell::root;
-use serde_json::Value;
 
 use self::answers::Answers;
+use crate::grafana;
 
 /// What to draw, and of what.
 #[derive(clap::Args)]
@@ -27,7 +26,7 @@ pub(crate) struct Options {
 
 /// Runs the queries of the dashboards, and draws the dashboards.
 pub(crate) fn make(options: &Options) -> Result<()> {
-    let dashboards = dashboards()?;
+    let dashboards = grafana::dashboards()?;
     let kept = root().join("target/pictures.json");
     if !options.again {
         let answers = answers::ask(&dashboards, options.time)?;
@@ -43,30 +42,4 @@ pub(crate) fn make(options: &Options) -> Result<()> {
         println!("{}", file.display());
     }
     Ok(())
-}
-
-/// Reads all dashboards; returns each with the stem of its file name.
-fn dashboards() -> Result<Vec<(String, Value)>> {
-    let files = fs::read_dir(root().join("dashboards"))?;
-    let mut files = files
-        .map(|entry| Ok(entry?.path()))
-        .collect::<Result<Vec<PathBuf>>>()?;
-    files.retain(|file| file.extension().is_some_and(|ending| ending == "json"));
-    files.sort();
-    let read = |file: PathBuf| {
-        let name = file.file_stem().unwrap_or_default().to_string_lossy();
-        let dashboard = serde_json::from_str(&fs::read_to_string(&file)?)?;
-        Ok((name.into_owned(), dashboard))
-    };
-    files.into_iter().map(read).collect()
-}
-
-/// Returns the elements of an array; none if the value is not an array.
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
-}
-
-/// Returns the text of a string; empty if the value is not a string.
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
 }

@@ -124,15 +124,20 @@ fn pattern(served: &str) -> Result<Vec<Family>> {
     template::parse(served).context("what lingerd serves is not understood")
 }
 
-/// Returns the metrics of a real lingerd that has counted closes of many kinds.
-fn exercised(lingerd: &Path) -> Result<String> {
+/// Starts a real lingerd; returns it and its address.
+pub(crate) fn start(lingerd: &Path) -> Result<(Server, SocketAddr)> {
     let run = |address: SocketAddr| {
         let mut command = command(lingerd);
         command.args(["--log-level", "warn", "run", "--listen"]);
         command.arg(address.to_string());
         Ok(command)
     };
-    let (mut server, address) = Server::start_somewhere("lingerd", run, "/readyz")?;
+    Server::start_somewhere("lingerd", run, "/readyz")
+}
+
+/// Returns the metrics of a real lingerd that has counted closes of many kinds.
+fn exercised(lingerd: &Path) -> Result<String> {
+    let (mut server, address) = start(lingerd)?;
     let start = Instant::now();
     loop {
         // A kind that fails this time may succeed the next.

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::film::Axis;
+use crate::svg::{self, count};
 
 const WIDTH: f64 = 760.0;
 /// Height of the plot.
@@ -114,8 +115,8 @@ impl Chart {
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\">\n\
              <title>{}</title>\n<desc>{}</desc>\n<style>{STYLE}</style>\n",
-            escape(self.unit),
-            escape(&self.source)
+            svg::escape(self.unit),
+            svg::escape(&self.source)
         );
         let top = nice(self.panels.iter().map(Panel::highest).fold(0.0, f64::max));
         let panels = count(self.panels.len());
@@ -123,31 +124,22 @@ impl Chart {
         for part in 0..=4 {
             let value = top * f64::from(part) / 4.0;
             let y = TOP + HEIGHT - HEIGHT * f64::from(part) / 4.0;
-            text(&mut svg, LEFT - 8.0, y + 4.0, "end", &short(value));
+            svg::text(&mut svg, "", "end", (LEFT - 8.0, y + 4.0), &short(value));
             let (from, to) = (LEFT, WIDTH - GAP);
             let _ = writeln!(svg, "<path class=\"line\" d=\"M{from} {y:.1}H{to}\"/>");
         }
-        text(&mut svg, 4.0, 14.0, "start", self.unit);
+        svg::text(&mut svg, "", "start", (4.0, 14.0), self.unit);
         for (number, panel) in self.panels.iter().enumerate() {
             let x = LEFT + (width + GAP) * count(number);
-            text(&mut svg, x + width / 2.0, 26.0, "middle", &panel.title);
+            let middle = x + width / 2.0;
+            svg::text(&mut svg, "", "middle", (middle, 26.0), &panel.title);
             panel.draw(&mut svg, (x, width), top, |number| self.paint(number));
             for (part, tick) in &self.axis.ticks {
-                text(
-                    &mut svg,
-                    x + part * width,
-                    TOP + HEIGHT + 16.0,
-                    "middle",
-                    tick,
-                );
+                let place = (x + part * width, TOP + HEIGHT + 16.0);
+                svg::text(&mut svg, "", "middle", place, tick);
             }
-            text(
-                &mut svg,
-                x + width / 2.0,
-                TOP + HEIGHT + 34.0,
-                "middle",
-                self.axis.unit,
-            );
+            let place = (middle, TOP + HEIGHT + 34.0);
+            svg::text(&mut svg, "", "middle", place, self.axis.unit);
         }
         for (number, name) in self.names.iter().enumerate() {
             let x = LEFT + (WIDTH - LEFT) / 3.0 * count(number % 3);
@@ -158,7 +150,7 @@ impl Chart {
                 "<rect x=\"{x:.1}\" y=\"{:.1}\" width=\"10\" height=\"10\" fill=\"{colour}\"/>",
                 y - 9.0
             );
-            text(&mut svg, x + 16.0, y, "start", name);
+            svg::text(&mut svg, "", "start", (x + 16.0, y), name);
         }
         svg.push_str("</svg>\n");
         svg
@@ -232,23 +224,6 @@ impl Panel {
             }
         }
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "there are few")]
-fn count(number: usize) -> f64 {
-    number as f64
-}
-
-fn text(svg: &mut String, x: f64, y: f64, anchor: &str, text: &str) {
-    let text = escape(text);
-    let _ = writeln!(
-        svg,
-        "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>"
-    );
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;")
 }
 
 /// Returns an upper end of the scale, at least `value`, a quarter of which is round.

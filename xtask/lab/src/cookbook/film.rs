@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
+use crate::svg::count;
+
 /// Number of columns of a picture over time.
 const COLUMNS: usize = 40;
 
@@ -98,7 +100,7 @@ impl Films {
         if let What::Buckets(name) = what {
             let bounds = films.iter().flat_map(|film| film.bounds(name));
             let bounds: Vec<_> = sorted(bounds.collect());
-            let middle = |index: usize| (as_f64(index) + 0.5) / as_f64(bounds.len());
+            let middle = |index: usize| (count(index) + 0.5) / count(bounds.len());
             let ticks = bounds.iter().enumerate();
             return Ok(Axis {
                 unit: "seconds blocked, at most",
@@ -129,18 +131,13 @@ fn end(films: &[&Film]) -> f64 {
     last.map(|frame| frame.seconds).fold(f64::EPSILON, f64::max)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "columns are few")]
-fn as_f64(number: usize) -> f64 {
-    number as f64
-}
-
 impl Film {
     /// Returns each series of a metric: in each column its last value or, if `grown`, its growth.
     fn over_time(&self, name: &str, end: f64, grown: bool) -> Vec<Series> {
-        let width = end / as_f64(COLUMNS);
+        let width = end / count(COLUMNS);
         let mut all: BTreeMap<&Labels, Vec<f64>> = BTreeMap::new();
         for column in 0..COLUMNS {
-            let until = as_f64(column + 1) * width;
+            let until = count(column + 1) * width;
             let frames = self.frames.iter().rev();
             let frame = frames
                 .clone()

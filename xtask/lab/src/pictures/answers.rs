@@ -16,8 +16,9 @@ use linger_xtask::shell::{command, root};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{list, text};
+use crate::grafana::{Times, filled_in, list, text};
 use crate::scale;
+use crate::table::float;
 
 /// Seconds between scrapes, and between points of a line.
 const INTERVAL: u64 = 5;
@@ -28,13 +29,13 @@ const GROUPS: usize = 12;
 const ROUND: Duration = Duration::from_secs(15);
 
 /// The values of a dashboard's variables: job, instance and unit.
-const CHOSEN: (&str, &str, &str) = ("lingerd", ".+", ".*");
+const CHOSEN: [&str; 3] = ["lingerd", ".+", ".*"];
 /// Dashboards with other values.
-const OTHERWISE: [(&str, (&str, &str, &str)); 2] = [
-    ("lingerd-itself", ("real", ".+", ".*")),
+const OTHERWISE: [(&str, [&str; 3]); 2] = [
+    ("lingerd-itself", ["real", ".+", ".*"]),
     (
         "unit-in-depth",
-        ("lingerd", ".+", r"nginx@0[.]service|postgresql@0[.]service"),
+        ["lingerd", ".+", r"nginx@0[.]service|postgresql@0[.]service"],
     ),
 ];
 
@@ -63,13 +64,7 @@ impl Answers {
 pub(super) fn ask(dashboards: &[(String, Value)], time: u64) -> Result<Answers> {
     let lingerd = artifacts::lingerd(Architecture::here())?;
     let hosts = scale::simulate(HOSTS, GROUPS)?;
-    let run = |address: SocketAddr| {
-        let mut command = command(&lingerd);
-        command.args(["--log-level", "warn", "run", "--listen"]);
-        command.arg(address.to_string());
-        Ok(command)
-    };
-    let (_real, real) = Server::start_somewhere("lingerd", run, "/readyz")?;
+    let (_real, real) = scale::start(&lingerd)?;
     let real = json!([{
         "targets": [real.to_string()],
         "labels": { "instance": "host0.example.net:10546" },
@@ -105,11 +100,10 @@ pub(super) fn ask(dashboards: &[(String, Value)], time: u64) -> Result<Answers> 
             of_dashboard(address, name, dashboard, time, end)?,
         ))
     });
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     Ok(Answers {
         panels: panels.collect::<Result<_>>()?,
-        start: (end - time) as f64,
-        end: end as f64,
+        start: float(end - time),
+        end: float(end),
     })
 }
 
@@ -120,10 +114,17 @@ fn of_dashboard(
     time: u64,
     end: u64,
 ) -> Result<BTreeMap<u64, Vec<Value>>> {
+    let times = Times {
+        interval: Duration::from_secs(INTERVAL),
+        range: Duration::from_secs(time),
+    };
+    let mut otherwise = OTHERWISE.iter();
+    let chosen = otherwise.find(|(other, _)| *other == name);
+    let chosen = chosen.map_or(CHOSEN, |(_, chosen)| *chosen);
     let mut answers = BTreeMap::new();
     for panel in list(&dashboard["panels"]) {
         let targets = list(&panel["targets"]).iter().map(|target| {
-            let query = filled_in(name, text(&target["expr"]), time);
+            let query = filled_in(text(&target["expr"]), times, chosen);
             let is_instant = target["instant"] == true;
             found(address, &query, is_instant, time, end)
                 .with_context(|| format!("{name}: {query}"))
@@ -149,17 +150,4 @@ fn found(address: SocketAddr, query: &str, instant: bool, time: u64, end: u64) -
         prometheus::ask(address, "query_range", &period)?
     };
     Ok(data["result"].take())
-}
-
-/// Replaces variables in a query, as Grafana does.
-fn filled_in(dashboard: &str, query: &str, time: u64) -> String {
-    let mut otherwise = OTHERWISE.iter();
-    let chosen = otherwise.find(|(name, _)| *name == dashboard);
-    let (job, instance, unit) = chosen.map_or(CHOSEN, |(_, chosen)| *chosen);
-    query
-        .replace("$__rate_interval", &format!("{}s", 4 * INTERVAL))
-        .replace("$__range", &format!("{time}s"))
-        .replace("$job", job)
-        .replace("$instance", instance)
-        .replace("$unit", unit)
 }

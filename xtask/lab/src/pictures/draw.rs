@@ -7,7 +7,8 @@ use serde_json::Value;
 use super::answers::Answers;
 use super::plot::{self, Series};
 use super::unit::written;
-use super::{list, text};
+use crate::grafana::{list, text};
+use crate::svg::{self, count};
 
 /// Width of one of Grafana's 24 columns, and height of a row.
 const COLUMN: f64 = 50.0;
@@ -58,7 +59,7 @@ pub(super) fn dashboard(dashboard: &Value, answers: &Answers, name: &str) -> Str
          <title>{0}</title>\n<style>{STYLE}</style>\n\
          <rect class=\"page\" width=\"{width}\" height=\"{height}\"/>\n\
          <text class=\"name\" x=\"{PAD}\" y=\"27\">{0}</text>\n",
-        escape(text(&dashboard["title"]))
+        svg::escape(text(&dashboard["title"]))
     );
     for panel in panels {
         let area = Area {
@@ -69,7 +70,7 @@ pub(super) fn dashboard(dashboard: &Value, answers: &Answers, name: &str) -> Str
         };
         let title = text(&panel["title"]);
         if panel["type"] == "row" {
-            put(
+            svg::text(
                 &mut svg,
                 "row",
                 "start",
@@ -82,10 +83,10 @@ pub(super) fn dashboard(dashboard: &Value, answers: &Answers, name: &str) -> Str
         let _ = writeln!(
             svg,
             "<g role=\"group\" aria-label=\"{}\">\n<rect class=\"panel\" x=\"{x}\" y=\"{y}\" width=\"{w}\" height=\"{h}\" rx=\"2\"/>",
-            escape(title)
+            svg::escape(title)
         );
         let shown = cut(title, (w - PAD) * BOLD);
-        put(&mut svg, "title", "start", (x + PAD, y + 17.0), &shown);
+        svg::text(&mut svg, "title", "start", (x + PAD, y + 17.0), &shown);
         let inner = Area {
             x: x + PAD,
             y: y + 26.0,
@@ -104,7 +105,7 @@ fn content(svg: &mut String, panel: &Value, answers: &Answers, name: &str, area:
     if found.iter().all(|series| list(series).is_empty()) {
         let none = text(&defaults["noValue"]);
         let middle = (area.x + area.w / 2.0, area.y + area.h / 2.0);
-        put(svg, "", "middle", middle, none);
+        svg::text(svg, "", "middle", middle, none);
         return;
     }
     let series = all_series(panel, found);
@@ -135,18 +136,16 @@ fn stat(svg: &mut String, panel: &Value, series: &[Series], answers: &Answers, a
         .iter()
         .find_map(|step| step["value"].as_f64());
     let is_named = panel["options"]["textMode"] == "value_and_name";
-    #[expect(clippy::cast_precision_loss, reason = "a handful")]
-    let each = area.w / series.len() as f64;
+    let each = area.w / count(series.len());
     for (number, series) in series.iter().enumerate() {
-        #[expect(clippy::cast_precision_loss, reason = "a handful")]
-        let x = area.x + each * (number as f64 + 0.5);
+        let x = area.x + each * (count(number) + 0.5);
         let value = series.last();
         let class = match alarming {
             Some(from) if value >= from => "value bad",
             _ => "value good",
         };
         let number = written(value, text(&defaults["unit"]), answers.end);
-        put(
+        svg::text(
             svg,
             class,
             "middle",
@@ -154,7 +153,7 @@ fn stat(svg: &mut String, panel: &Value, series: &[Series], answers: &Answers, a
             &number,
         );
         if is_named {
-            put(svg, "", "middle", (x, area.bottom() - 6.0), &series.name);
+            svg::text(svg, "", "middle", (x, area.bottom() - 6.0), &series.name);
         }
     }
 }
@@ -208,17 +207,15 @@ fn table(svg: &mut String, panel: &Value, found: &[Value], answers: &Answers, ar
     let names = targets.iter().map(|target| text(&target["legendFormat"]));
     let header = labels.iter().copied().chain(names.clone());
     let (first, rest) = (190.0_f64, labels.len() + targets.len());
-    #[expect(clippy::cast_precision_loss, reason = "a handful")]
-    let each = (area.w - first) / (rest - 1).max(1) as f64;
-    #[expect(clippy::cast_precision_loss, reason = "a handful")]
+    let each = (area.w - first) / count((rest - 1).max(1));
     let left = |column: usize| match column {
         0 => area.x,
-        _ => area.x + first + each * (column as f64 - 1.0),
+        _ => area.x + first + each * count(column - 1),
     };
     let width = |column: usize| if column == 0 { first } else { each };
     for (column, name) in header.enumerate() {
         let place = (left(column), area.y + 12.0);
-        put(
+        svg::text(
             svg,
             "title",
             "start",
@@ -245,7 +242,7 @@ fn table(svg: &mut String, panel: &Value, found: &[Value], answers: &Answers, ar
         });
         let cells = key.into_iter().map(str::to_owned).chain(values);
         for (column, cell) in cells.enumerate() {
-            put(
+            svg::text(
                 svg,
                 "",
                 "start",
@@ -269,23 +266,4 @@ pub(super) fn cut(text: &str, width: f64) -> String {
     }
     let start: String = text.chars().take(room - 1).collect();
     start + "…"
-}
-
-/// Draws a text.
-pub(super) fn put(svg: &mut String, class: &str, anchor: &str, (x, y): (f64, f64), text: &str) {
-    let class = match class {
-        "" => String::new(),
-        class => format!(" class=\"{class}\""),
-    };
-    let text = escape(text);
-    let _ = writeln!(
-        svg,
-        "<text{class} x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>"
-    );
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('"', "&quot;")
 }

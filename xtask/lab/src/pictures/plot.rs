@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::answers::Answers;
-use super::draw::{Area, cut, put};
-use super::text;
+use super::draw::{Area, cut};
 use super::unit::written;
+use crate::grafana::text;
+use crate::svg::{self, count};
 
 /// Colours that most people can distinguish, on light and dark backgrounds.
 const COLOURS: [&str; 10] = [
@@ -85,12 +86,11 @@ pub(super) fn lines(
     let is_stacked = defaults["custom"]["stacking"]["mode"] == "normal";
     all.sort_by(|one, other| other.most().total_cmp(&one.most()));
     let rows = all.len().div_ceil(2).min(LINES);
-    #[expect(clippy::cast_precision_loss, reason = "a handful")]
     let plot = Area {
         x: area.x + LEFT,
         w: area.w - LEFT,
         y: area.y + ABOVE,
-        h: area.h - ABOVE - BELOW - LINE * rows as f64 - 6.0,
+        h: area.h - ABOVE - BELOW - LINE * count(rows) - 6.0,
     };
     let times = times(&all);
     let sum = |time: &f64| {
@@ -157,7 +157,7 @@ pub(super) fn lines(
         unit,
         answers,
         Area {
-            y: area.bottom() - LINE * f64::from(u8::try_from(rows).unwrap_or(0)),
+            y: area.bottom() - LINE * count(rows),
             ..area
         },
     );
@@ -169,14 +169,13 @@ fn legend(svg: &mut String, all: &[Series], unit: &str, answers: &Answers, area:
     let rows = all.len().div_ceil(2).min(LINES);
     let left_over = all.len().saturating_sub(2 * LINES);
     for (number, series) in all.iter().take(2 * LINES).enumerate() {
-        #[expect(clippy::cast_precision_loss, reason = "a handful")]
         let (x, y) = (
-            area.x + width * (number / rows) as f64,
-            area.y + LINE * (number % rows) as f64 + 11.0,
+            area.x + width * count(number / rows),
+            area.y + LINE * count(number % rows) + 11.0,
         );
         let right = x + width - 14.0;
         if left_over > 0 && number + 1 == 2 * LINES {
-            put(
+            svg::text(
                 svg,
                 "",
                 "start",
@@ -191,14 +190,14 @@ fn legend(svg: &mut String, all: &[Series], unit: &str, answers: &Answers, area:
             "<rect x=\"{x:.1}\" y=\"{:.1}\" width=\"9\" height=\"3\" fill=\"{colour}\"/>",
             y - 5.0
         );
-        put(
+        svg::text(
             svg,
             "",
             "start",
             (x + 14.0, y),
             &cut(&series.name, width - 100.0),
         );
-        put(
+        svg::text(
             svg,
             "",
             "end",
@@ -219,8 +218,7 @@ pub(super) fn heatmap(svg: &mut String, all: &[Series], answers: &Answers, area:
         y: area.y + ABOVE,
         h: area.h - ABOVE - BELOW - 4.0,
     };
-    #[expect(clippy::cast_precision_loss, reason = "a handful")]
-    let each = plot.h / buckets.len() as f64;
+    let each = plot.h / count(buckets.len());
     let times = times(all);
     let cell = |bucket: usize, time: f64| {
         let value = buckets[bucket].at(time).unwrap_or(0.0);
@@ -240,8 +238,7 @@ pub(super) fn heatmap(svg: &mut String, all: &[Series], answers: &Answers, area:
         let value = cell(bucket, time);
         if value > 1e-9 {
             let x = plot.x + plot.w * (time - answers.start) / (answers.end - answers.start);
-            #[expect(clippy::cast_precision_loss, reason = "a handful")]
-            let y = plot.bottom() - each * (bucket + 1) as f64;
+            let y = plot.bottom() - each * count(bucket + 1);
             let strength = 0.12 + 0.88 * (value / most).sqrt();
             let _ = writeln!(
                 svg,
@@ -253,13 +250,12 @@ pub(super) fn heatmap(svg: &mut String, all: &[Series], answers: &Answers, area:
         }
     }
     for (number, series) in buckets.iter().enumerate() {
-        #[expect(clippy::cast_precision_loss, reason = "a handful")]
-        let y = plot.bottom() - each * number as f64 - each / 2.0 + 4.0;
+        let y = plot.bottom() - each * count(number) - each / 2.0 + 4.0;
         let le = match bound(series) {
             le if le.is_finite() => format!("≤ {}", written(le, "s", 0.0)),
             _ => "more".to_owned(),
         };
-        put(svg, "", "end", (plot.x - 6.0, y), &le);
+        svg::text(svg, "", "end", (plot.x - 6.0, y), &le);
     }
 }
 
@@ -286,7 +282,7 @@ fn axes(svg: &mut String, plot: Area, answers: &Answers, label: impl Fn(f64) -> 
         );
         let label = label(part);
         if !label.is_empty() {
-            put(svg, "", "end", (plot.x - 6.0, y + 4.0), &label);
+            svg::text(svg, "", "end", (plot.x - 6.0, y + 4.0), &label);
         }
     }
     let span = answers.end - answers.start;
@@ -303,7 +299,7 @@ fn axes(svg: &mut String, plot: Area, answers: &Answers, label: impl Fn(f64) -> 
         let clock = format!("{:02}:{:02}", minutes / 60, minutes % 60);
         // Keeps the text inside the plot at either end.
         let x = x.clamp(plot.x + 14.0, plot.x + plot.w - 14.0);
-        put(svg, "", "middle", (x, plot.bottom() + 14.0), &clock);
+        svg::text(svg, "", "middle", (x, plot.bottom() + 14.0), &clock);
         time += step;
     }
 }

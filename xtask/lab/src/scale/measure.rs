@@ -9,10 +9,11 @@ use anyhow::{Result, ensure};
 use serde::Serialize;
 
 use super::fleet::Fleet;
-use super::prometheus::{Own, Prometheus};
-use super::queries::{self, Named, Times};
+use super::prometheus::{OnDisk, Own, Prometheus};
+use super::queries::{self, Named};
 use super::serve;
-use crate::table::spread;
+use crate::grafana::Times;
+use crate::table::{float, spread};
 
 /// Time limit until all hosts have been scraped, in addition to three intervals.
 const FIRST: Duration = Duration::from_secs(60);
@@ -47,8 +48,8 @@ pub(super) struct Case {
     /// Median time of an evaluation, by rule.
     pub(super) rules_seconds: BTreeMap<String, f64>,
     pub(super) missed_evaluations: f64,
-    pub(super) bytes_per_sample: f64,
-    pub(super) index_bytes_per_series: f64,
+    #[serde(flatten)]
+    pub(super) disk: OnDisk,
     pub(super) queries: Vec<Asked>,
 }
 
@@ -89,7 +90,7 @@ pub(super) fn measure(
     let asked: Vec<_> = asked.collect();
     let number = |query: &str| prometheus.number(query);
     let range = format!("{}s", time.as_secs());
-    let case = Case {
+    Ok(Case {
         hosts,
         groups,
         interval_seconds: interval.as_secs(),
@@ -100,9 +101,9 @@ pub(super) fn measure(
         buckets_per_host: number(
             r#"count({__name__=~"linger_.*_bucket",instance=~"host0[.].*"})"#,
         )?,
-        series: window.last.sum("prometheus_tsdb_head_series", ""),
+        series: window.last.sum("prometheus_tsdb_head_series"),
         recorded_series: number(r#"count({__name__=~".+:.+"})"#)?,
-        samples_per_second: window.grown("prometheus_tsdb_head_samples_appended_total"),
+        samples_per_second: window.rate("prometheus_tsdb_head_samples_appended_total"),
         scrape_seconds: number(&format!(
             "quantile(0.5, avg_over_time(scrape_duration_seconds[{range}]))"
         ))?,
@@ -113,23 +114,12 @@ pub(super) fn measure(
             "sum(count_over_time(up[{range}]) - sum_over_time(up[{range}]))"
         ))?,
         resident_bytes: window.resident,
-        cpus: window.grown("process_cpu_seconds_total"),
-        missed_evaluations: window
-            .last
-            .sum("prometheus_rule_group_iterations_missed_total", "")
-            - window
-                .first
-                .sum("prometheus_rule_group_iterations_missed_total", ""),
+        cpus: window.rate("process_cpu_seconds_total"),
+        missed_evaluations: window.growth("prometheus_rule_group_iterations_missed_total"),
         rules_seconds: window.rules,
-        bytes_per_sample: 0.0,
-        index_bytes_per_series: 0.0,
+        // Last, since this writes what is in memory to disk.
+        disk: prometheus.on_disk()?,
         queries: asked,
-    };
-    let disk = prometheus.on_disk()?;
-    Ok(Case {
-        bytes_per_sample: disk.bytes_per_sample,
-        index_bytes_per_series: disk.index_bytes_per_series,
-        ..case
     })
 }
 
@@ -137,8 +127,7 @@ pub(super) fn measure(
 fn wait_for_all(prometheus: &mut Prometheus, hosts: usize, interval: Duration) -> Result<()> {
     let start = Instant::now();
     // Half a host below the number, since floats are not compared for equality.
-    #[expect(clippy::cast_precision_loss, reason = "there are few")]
-    let all = hosts as f64 - 0.5;
+    let all = float(hosts as u64) - 0.5;
     while prometheus.number("count(scrape_samples_scraped > 0)")? < all {
         ensure!(
             start.elapsed() < FIRST + 3 * interval,
@@ -169,9 +158,9 @@ impl Window {
         loop {
             thread::sleep(PAUSE);
             let last = prometheus.own_metrics()?;
-            resident = resident.max(last.sum("process_resident_memory_bytes", ""));
-            for rule in prometheus.rules()? {
-                rules.entry(rule.name).or_default().push(rule.seconds);
+            resident = resident.max(last.sum("process_resident_memory_bytes"));
+            for (name, seconds) in prometheus.rules()? {
+                rules.entry(name).or_default().push(seconds);
             }
             let elapsed = start.elapsed();
             if elapsed >= time {
@@ -189,9 +178,14 @@ impl Window {
         }
     }
 
+    /// Returns the growth of a counter.
+    fn growth(&self, metric: &str) -> f64 {
+        self.last.sum(metric) - self.first.sum(metric)
+    }
+
     /// Returns the growth of a counter per second.
-    fn grown(&self, metric: &str) -> f64 {
-        (self.last.sum(metric, "") - self.first.sum(metric, "")) / self.seconds
+    fn rate(&self, metric: &str) -> f64 {
+        self.growth(metric) / self.seconds
     }
 }
 

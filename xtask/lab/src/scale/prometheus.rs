@@ -9,10 +9,13 @@ use anyhow::{Context as _, Result, ensure};
 use linger_testkit::server::Server;
 use linger_testkit::{http, prometheus};
 use linger_xtask::shell::root;
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::queries::{Query, Times};
+use super::queries::Query;
 use super::serve;
+use crate::grafana::{Times, list, text};
+use crate::table::float;
 
 /// A running Prometheus.
 pub(super) struct Prometheus {
@@ -32,13 +35,8 @@ pub(super) struct Took {
     pub(super) series: usize,
 }
 
-/// A rule, and the time of its last evaluation.
-pub(super) struct Rule {
-    pub(super) name: String,
-    pub(super) seconds: f64,
-}
-
 /// Disk usage.
+#[derive(Serialize)]
 pub(super) struct OnDisk {
     /// Bytes of chunks per sample.
     pub(super) bytes_per_sample: f64,
@@ -82,14 +80,15 @@ impl Prometheus {
         Ok(info["version"].as_str().unwrap_or("?").to_owned())
     }
 
-    /// Returns all rules.
-    pub(super) fn rules(&self) -> Result<Vec<Rule>> {
+    /// Returns the names of all rules, and the time of their last evaluation, seconds.
+    pub(super) fn rules(&self) -> Result<Vec<(String, f64)>> {
         let data = prometheus::ask(self.address, "rules", &[])?;
-        let groups = data["groups"].as_array().into_iter().flatten();
-        let rules = groups.flat_map(|group| group["rules"].as_array().into_iter().flatten());
-        let rules = rules.map(|rule| Rule {
-            name: rule["name"].as_str().unwrap_or_default().to_owned(),
-            seconds: rule["evaluationTime"].as_f64().unwrap_or(0.0),
+        let rules = list(&data["groups"])
+            .iter()
+            .flat_map(|group| list(&group["rules"]));
+        let rules = rules.map(|rule| {
+            let seconds = rule["evaluationTime"].as_f64();
+            (text(&rule["name"]).to_owned(), seconds.unwrap_or(0.0))
         });
         Ok(rules.collect())
     }
@@ -151,11 +150,9 @@ impl Prometheus {
             chunks += size_of_files(&block.join("chunks"))?;
         }
         ensure!(samples > 0, "the snapshot is empty");
-        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-        let each = |bytes: u64, of: u64| bytes as f64 / of as f64;
         Ok(OnDisk {
-            bytes_per_sample: each(chunks, samples),
-            index_bytes_per_series: each(index, series),
+            bytes_per_sample: float(chunks) / float(samples),
+            index_bytes_per_series: float(index) / float(series),
         })
     }
 }
@@ -207,13 +204,13 @@ fn size_of_files(folder: &Path) -> Result<u64> {
 pub(super) struct Own(String);
 
 impl Own {
-    /// Returns the sum of a metric's samples whose labels contain `part`.
-    pub(super) fn sum(&self, metric: &str, part: &str) -> f64 {
+    /// Returns the sum of a metric's samples.
+    pub(super) fn sum(&self, metric: &str) -> f64 {
         let lines = self.0.lines().filter_map(|line| {
             let rest = line.strip_prefix(metric)?;
             let (labels, value) = rest.rsplit_once(' ')?;
             let is_it = labels.is_empty() || labels.starts_with('{');
-            (is_it && labels.contains(part)).then_some(value)
+            is_it.then_some(value)
         });
         lines.filter_map(|value| value.parse::<f64>().ok()).sum()
     }
@@ -222,6 +219,5 @@ impl Own {
 #[test]
 fn samples_of_the_metric_itself_are_added_up() {
     let own = Own("a 1\na_b 2\na{c=\"x\"} 4\na{c=\"y\"} 8e+00\n".to_owned());
-    let sum = |part| own.sum("a", part).to_string();
-    assert_eq!((sum("").as_str(), sum("\"y\"").as_str()), ("13", "8"));
+    assert_eq!(own.sum("a").to_string(), "13");
 }

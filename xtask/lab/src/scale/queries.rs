@@ -1,11 +1,12 @@
 //! The queries of the dashboards to Prometheus, with all values of the variables.
 
-use std::fs;
-use std::time::Duration;
-
-use anyhow::{Context as _, Result};
-use linger_xtask::shell::root;
+use anyhow::Result;
 use serde_json::Value;
+
+use crate::grafana::{self, Times, filled_in, list, text};
+
+/// The values of job, instance and unit if all are selected.
+const ALL: [&str; 3] = [".+", ".+", ".*"];
 
 /// A query.
 #[derive(Clone, Debug)]
@@ -26,29 +27,11 @@ pub(super) struct Named {
     pub(super) query: Query,
 }
 
-/// The times that Grafana fills in.
-#[derive(Clone, Copy)]
-pub(super) struct Times {
-    /// The scrape interval that is set in the data source.
-    pub(super) interval: Duration,
-    /// The time range of the dashboards.
-    pub(super) range: Duration,
-}
-
 /// Reads all queries of all dashboards.
 pub(super) fn all(times: Times) -> Result<Vec<Named>> {
-    let mut files = fs::read_dir(root().join("dashboards"))?
-        .map(|entry| Ok(entry?.path()))
-        .collect::<Result<Vec<_>>>()?;
-    files.retain(|file| file.extension().is_some_and(|ending| ending == "json"));
-    files.sort();
-    let mut queries = Vec::new();
-    for file in files {
-        let dashboard = serde_json::from_str(&fs::read_to_string(&file)?)
-            .with_context(|| format!("read {}", file.display()))?;
-        queries.extend(of_dashboard(&dashboard, times));
-    }
-    Ok(queries)
+    let dashboards = grafana::dashboards()?.into_iter();
+    let queries = dashboards.flat_map(|(_, dashboard)| of_dashboard(&dashboard, times));
+    Ok(queries.collect())
 }
 
 fn of_dashboard(dashboard: &Value, times: Times) -> Vec<Named> {
@@ -77,7 +60,7 @@ fn of_dashboard(dashboard: &Value, times: Times) -> Vec<Named> {
         })
     });
     let panels = panels.map(|(panel, target)| {
-        let expression = filled_in(text(&target["expr"]), times);
+        let expression = filled_in(text(&target["expr"]), times, ALL);
         let query = match target["instant"].as_bool() {
             Some(true) => Query::Instant(expression),
             _ => Query::Range(expression),
@@ -93,31 +76,14 @@ fn of_variable(query: &str, times: Times) -> Option<Query> {
     let (selector, label) = arguments.rsplit_once(", ")?;
     Some(Query::Labels {
         label: label.to_owned(),
-        selector: filled_in(selector, times),
+        selector: filled_in(selector, times, ALL),
     })
-}
-
-/// Replaces variables as Grafana does if all values are selected.
-fn filled_in(query: &str, times: Times) -> String {
-    let seconds = |time: Duration| format!("{}s", time.as_secs());
-    query
-        .replace("$__rate_interval", &seconds(4 * times.interval))
-        .replace("$__range", &seconds(times.range))
-        .replace("$job", ".+")
-        .replace("$instance", ".+")
-        .replace("$unit", ".*")
-}
-
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::law::Line;
 use super::measure::{Asked, Case};
-use crate::table;
+use crate::table::{self, float};
 
 /// Number of the slowest queries and rules that are shown.
 const SLOWEST: usize = 15;
@@ -59,8 +59,7 @@ fn measured(cases: &[Case]) {
         "index, bytes a series",
     ];
     let row = |case: &Case| {
-        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-        let answer = case.bytes_per_scrape as f64 / 1024.0;
+        let answer = float(case.bytes_per_scrape as u64) / 1024.0;
         vec![
             format!(
                 "{} × {}, {} s",
@@ -81,8 +80,8 @@ fn measured(cases: &[Case]) {
             format!("{:.1}", case.resident_bytes / 1024.0 / case.series),
             format!("{:.2}", case.cpus),
             format!("{:.1}", 1e6 * case.cpus / case.samples_per_second),
-            format!("{:.2}", case.bytes_per_sample),
-            thousands(case.index_bytes_per_series),
+            format!("{:.2}", case.disk.bytes_per_sample),
+            thousands(case.disk.index_bytes_per_series),
         ]
     };
     print_table(&head, &cases.iter().map(row).collect::<Vec<_>>());
@@ -133,8 +132,7 @@ fn slowest(case: &Case) {
     let mut queries: Vec<_> = case.queries.iter().collect();
     queries.sort_by(|one, other| other.seconds.total_cmp(&one.seconds));
     let row = |asked: &Asked| {
-        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-        let count = |number: u64| thousands(number as f64);
+        let count = |number: u64| thousands(float(number));
         vec![
             format!("{}, {}", asked.dashboard, asked.panel),
             format!("{:.0}", 1000.0 * asked.seconds),
@@ -177,8 +175,7 @@ fn dashboards(cases: &[Case]) {
 
 /// Prints the extrapolation to more hosts.
 fn law(cases: &[Case], largest: &Case) {
-    #[expect(clippy::cast_precision_loss, reason = "there are few")]
-    let hosts = |case: &Case| case.hosts as f64;
+    let hosts = |case: &Case| float(case.hosts as u64);
     let through =
         |of: &dyn Fn(&Case) -> (f64, f64)| Line::through(&cases.iter().map(of).collect::<Vec<_>>());
     let series = |hosts: f64| hosts * largest.series_per_host + largest.recorded_series;
@@ -210,8 +207,8 @@ fn law(cases: &[Case], largest: &Case) {
         for interval in INTERVALS {
             let series = series(count);
             let samples = series / interval;
-            let index = series * 12.0 * largest.index_bytes_per_series;
-            let disk = samples * 86_400.0 * largest.bytes_per_sample + index;
+            let index = series * 12.0 * largest.disk.index_bytes_per_series;
+            let disk = samples * 86_400.0 * largest.disk.bytes_per_sample + index;
             rows.push(vec![
                 format!("{}, {interval:.0} s", thousands(count)),
                 thousands(series),
