@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, Result, bail};
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use linger_xtask::architecture::Architecture;
 use linger_xtask::kernels::{self, Entry, Kernel, NEWEST, NEWEST_ARM64, Proof, TABLE};
 use linger_xtask::setup::{self, Purpose};
@@ -102,45 +102,11 @@ enum Task {
     ///
     /// The machine is emulated, so this works without KVM. It is a small Debian 12; with --systemd that
     /// has booted it, and the tests are those that tell closes apart by unit.
-    Vm {
-        /// A kernel of the table (see --list), or the path of a vmlinuz; if left out, those on which
-        /// all scenarios are run, or 6.12 with --systemd
-        #[arg(value_parser = parse_kernel)]
-        kernel: Option<Which>,
-        #[command(flatten)]
-        selection: Selection,
-        #[command(flatten)]
-        systemd: systemd::Options,
-        /// An interactive shell instead of the tests (on 6.12 if no kernel is given)
-        #[arg(long, conflicts_with_all = ["filter", "plan", "unit"])]
-        shell: bool,
-        /// More for the kernel's command line
-        #[arg(long, value_name = "PARAMETERS", default_value = "")]
-        append: String,
-        /// The table of kernels
-        #[arg(long)]
-        list: bool,
-    },
+    Vm(OnKernels),
     /// Make the Debian package and the tarball for other distributions
     ///
     /// They go to target/package. Lintian must find neither error nor warning in the package.
-    Package {
-        /// For which architecture [default: this machine's]
-        #[arg(long = "arch", value_enum, value_name = "ARCHITECTURE")]
-        architecture: Option<Architecture>,
-        /// Also install, upgrade, remove and purge it, on a Debian 12 in QEMU
-        #[arg(long)]
-        test: bool,
-        /// Also make them from a clone in another folder, and fail if a bit differs
-        #[arg(long)]
-        twice: bool,
-        /// All that is published, of both architectures: also rpm packages, an image, and a bill of materials
-        #[arg(long, conflicts_with_all = ["architecture", "test", "twice"])]
-        release: bool,
-        /// What that Debian's kernel is: one of the table, or the path of a vmlinuz
-        #[arg(value_parser = parse_kernel, requires = "test")]
-        kernel: Option<Which>,
-    },
+    Package(Packaging),
     /// Build the pages in docs into a book with a table of contents and search: target/book/index.html
     Docs,
     /// Feed what parses input with what a fuzzer makes up
@@ -157,24 +123,66 @@ enum Task {
     },
 }
 
-/// A kernel as named on the command line. A label of the table is resolved only after setup has unpacked that kernel.
+/// Options of `cargo xtask vm`.
+#[derive(Args)]
+struct OnKernels {
+    /// A kernel of the table (see --list), or the path of a vmlinuz; if left out, those on which
+    /// all scenarios are run, or 6.12 with --systemd
+    #[arg(value_parser = parse_kernel)]
+    kernel: Option<Which>,
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    systemd: systemd::Options,
+    /// An interactive shell instead of the tests (on 6.12 if no kernel is given)
+    #[arg(long, conflicts_with_all = ["filter", "plan", "unit"])]
+    shell: bool,
+    /// More for the kernel's command line
+    #[arg(long, value_name = "PARAMETERS", default_value = "")]
+    append: String,
+    /// The table of kernels
+    #[arg(long)]
+    list: bool,
+}
+
+/// Options of `cargo xtask package`.
+#[derive(Args)]
+struct Packaging {
+    /// For which architecture [default: this machine's]
+    #[arg(long = "arch", value_enum, value_name = "ARCHITECTURE")]
+    architecture: Option<Architecture>,
+    /// Also install, upgrade, remove and purge it, on a Debian 12 in QEMU
+    #[arg(long)]
+    test: bool,
+    /// Also make them from a clone in another folder, and fail if a bit differs
+    #[arg(long)]
+    twice: bool,
+    /// All that is published, of both architectures: also rpm packages, an image, and a bill of materials
+    #[arg(long, conflicts_with_all = ["architecture", "test", "twice"])]
+    release: bool,
+    /// What that Debian's kernel is: one of the table, or the path of a vmlinuz
+    #[arg(value_parser = parse_kernel, requires = "test")]
+    kernel: Option<Which>,
+}
+
+/// A kernel as named on the command line. One of the table is looked up only after setup has unpacked it.
 #[derive(Clone)]
 enum Which {
-    Label(&'static str),
+    Listed(&'static Entry),
     Image(Kernel),
 }
 
 impl Which {
-    fn architecture(&self) -> Option<Architecture> {
+    fn architecture(&self) -> Architecture {
         match self {
-            Self::Label(label) => Entry::of(label).map(|entry| entry.architecture),
-            Self::Image(kernel) => Some(kernel.architecture),
+            Self::Listed(entry) => entry.architecture,
+            Self::Image(kernel) => kernel.architecture,
         }
     }
 
     fn kernel(self) -> Result<Kernel> {
         match self {
-            Self::Label(label) => Kernel::of_label(label),
+            Self::Listed(entry) => Kernel::of_label(entry.label),
             Self::Image(kernel) => Ok(kernel),
         }
     }
@@ -182,7 +190,7 @@ impl Which {
 
 fn parse_kernel(text: &str) -> Result<Which> {
     match Entry::of(text) {
-        Some(entry) => Ok(Which::Label(entry.label)),
+        Some(entry) => Ok(Which::Listed(entry)),
         None => Kernel::of_image(Path::new(text))
             .map(Which::Image)
             .context("neither in the table (see `cargo xtask vm --list`) nor a file"),
@@ -215,40 +223,8 @@ fn perform(task: Task) -> Result<bool> {
             report,
             options,
         } => test::perform_here(&name, &report, &options).map(|()| true),
-        Task::Vm { list: true, .. } => {
-            kernels::print_table();
-            Ok(true)
-        }
-        Task::Vm {
-            kernel,
-            selection,
-            systemd,
-            shell,
-            append,
-            ..
-        } => {
-            let architecture = kernel.as_ref().and_then(Which::architecture);
-            setup::ensure(architecture.map_or(Purpose::Test, Purpose::test_on))?;
-            if systemd.systemd {
-                under_systemd(kernel, &append, &selection, &systemd, shell)
-            } else if shell {
-                let kernel = one(kernel, &append)?;
-                vm::shell(&kernel, &artifacts::lingerd(kernel.architecture)?).map(|()| true)
-            } else {
-                scenarios(kernel, &append, &selection)
-            }
-        }
-        Task::Package { release: true, .. } => {
-            setup::ensure(Purpose::Release)?;
-            release::make().map(|()| true)
-        }
-        Task::Package {
-            architecture,
-            test,
-            twice,
-            kernel,
-            ..
-        } => package(architecture, test, twice, kernel),
+        Task::Vm(options) => on_kernels(options),
+        Task::Package(options) => package(options),
         Task::Docs => docs().map(|()| true),
         Task::Fuzz(options) => {
             setup::ensure(Purpose::Build)?;
@@ -259,30 +235,30 @@ fn perform(task: Task) -> Result<bool> {
 }
 
 /// Makes the packages and, if asked to, tests them on a kernel of their architecture.
-fn package(
-    architecture: Option<Architecture>,
-    test: bool,
-    twice: bool,
-    kernel: Option<Which>,
-) -> Result<bool> {
-    let architecture = architecture.unwrap_or(Architecture::here());
+fn package(options: Packaging) -> Result<bool> {
+    if options.release {
+        setup::ensure(Purpose::Release)?;
+        return release::make().map(|()| true);
+    }
+    let architecture = options.architecture.unwrap_or(Architecture::here());
     setup::ensure(match architecture {
-        _ if test => Purpose::test_on(architecture),
+        _ if options.test => Purpose::test_on(architecture),
         Architecture::Arm64 => Purpose::PackageArm64,
         Architecture::Amd64 => Purpose::Package,
     })?;
     let made = package::make(architecture)?;
-    if twice {
+    if options.twice {
         reproduce::compare(architecture)?;
     }
-    if !test {
+    if !options.test {
         return Ok(true);
     }
     let newest = match architecture {
         Architecture::Amd64 => NEWEST,
         Architecture::Arm64 => NEWEST_ARM64,
     };
-    let kernel = kernel.unwrap_or(Which::Label(newest)).kernel()?;
+    let kernel = options.kernel.map(Which::kernel);
+    let kernel = kernel.unwrap_or_else(|| Kernel::of_label(newest))?;
     if kernel.architecture != architecture {
         bail!(
             "{} is not a kernel of {}",
@@ -317,29 +293,35 @@ fn run(args: Vec<OsString>) -> Result<()> {
     Err(error).with_context(|| format!("start {}", lingerd.display()))
 }
 
-/// Returns the given kernel, or else [`NEWEST`], with `append` added to its command line.
-fn one(kernel: Option<Which>, append: &str) -> Result<Kernel> {
-    let kernel = kernel.unwrap_or(Which::Label(NEWEST)).kernel()?;
-    Ok(kernel.with_parameters(append))
-}
-
-fn under_systemd(
-    kernel: Option<Which>,
-    append: &str,
-    selection: &Selection,
-    options: &systemd::Options,
-    shell: bool,
-) -> Result<bool> {
-    let kernel = one(kernel, append)?;
-    if shell {
-        let lingerd = artifacts::lingerd(kernel.architecture)?;
-        return systemd::shell(&kernel, &lingerd, options).map(|()| true);
+/// Runs the scenarios, the tests of units, a unit or a shell on kernels; returns whether everything passed.
+fn on_kernels(options: OnKernels) -> Result<bool> {
+    if options.list {
+        kernels::print_table();
+        return Ok(true);
     }
-    if let Some(unit) = &options.unit {
-        return systemd::run_unit(&kernel, unit, options);
+    let architecture = options.kernel.as_ref().map(Which::architecture);
+    setup::ensure(architecture.map_or(Purpose::Test, Purpose::test_on))?;
+    if !options.systemd.systemd && !options.shell {
+        return scenarios(options);
+    }
+    let kernel = options.kernel.map(Which::kernel);
+    let kernel = kernel.unwrap_or_else(|| Kernel::of_label(NEWEST))?;
+    let kernel = kernel.with_parameters(&options.append);
+    let systemd = &options.systemd;
+    if options.shell {
+        let lingerd = artifacts::lingerd(kernel.architecture)?;
+        let ended = if systemd.systemd {
+            systemd::shell(&kernel, &lingerd, systemd)
+        } else {
+            vm::shell(&kernel, &lingerd)
+        };
+        return ended.map(|()| true);
+    }
+    if let Some(unit) = &systemd.unit {
+        return systemd::run_unit(&kernel, unit, systemd);
     }
     let built = artifacts::executables(kernel.architecture)?;
-    let scenarios = systemd::run_tests(&kernel, &built, selection, options)?;
+    let scenarios = systemd::run_tests(&kernel, &built, &options.selection, systemd)?;
     Ok(report("units under systemd", &scenarios))
 }
 
@@ -350,20 +332,18 @@ fn report(name: &str, scenarios: &Scenarios) -> bool {
     scenarios.failed == 0
 }
 
-fn scenarios(kernel: Option<Which>, append: &str, selection: &Selection) -> Result<bool> {
-    let kernels = match kernel {
+/// Runs the scenarios on a kernel, or else on those of the table that run all.
+fn scenarios(options: OnKernels) -> Result<bool> {
+    let of_table = TABLE.iter().filter(|entry| entry.proof == Proof::All);
+    let kernels = match options.kernel {
         Some(kernel) => vec![kernel],
-        None => TABLE
-            .iter()
-            .filter(|entry| entry.proof == Proof::All)
-            .map(|entry| Which::Label(entry.label))
-            .collect(),
+        None => of_table.map(Which::Listed).collect(),
     };
     let mut total = Tally::default();
     for kernel in kernels {
-        let kernel = kernel.kernel()?.with_parameters(append);
+        let kernel = kernel.kernel()?.with_parameters(&options.append);
         let built = artifacts::executables(kernel.architecture)?;
-        let scenarios = vm::run_scenarios(&kernel, &built, selection)?;
+        let scenarios = vm::run_scenarios(&kernel, &built, &options.selection)?;
         test::describe(&format!("kernel {}", kernel.label), &scenarios);
         total += scenarios.tally();
     }
