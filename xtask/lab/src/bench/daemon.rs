@@ -21,7 +21,7 @@ const READY_LIMIT: Duration = Duration::from_secs(30);
 
 /// A running daemon.
 pub(super) struct Daemon {
-    process: Process,
+    pub(super) process: Process,
     address: SocketAddr,
     /// Time from its start until it was attached.
     pub(super) ready: Duration,
@@ -77,19 +77,9 @@ impl Daemon {
         scrape::drain(self.address, gzip)
     }
 
-    /// Returns its process id.
-    pub(super) fn pid(&self) -> u32 {
-        self.process.id()
-    }
-
     /// Returns the CPU time used so far, in user space and in the kernel.
     pub(super) fn cpu_time(&self) -> Result<Duration> {
         self.process.cpu_time()
-    }
-
-    /// Returns the number of times that it has woken up.
-    pub(super) fn wake_ups(&self) -> Result<u64> {
-        self.process.sleeps()
     }
 
     /// Resets the peak of its resident memory.

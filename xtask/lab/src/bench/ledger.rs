@@ -228,7 +228,7 @@ struct Scrapes {
 impl Scrapes {
     fn measure(daemon: &Daemon, gzip: bool, scrapes: u32) -> Result<Self> {
         let millis = |time: Duration| time.as_secs_f64() * 1000.0;
-        let calls = Syscalls::of(daemon.pid())?;
+        let calls = Syscalls::of(daemon.process.id())?;
         let mut bytes = 0;
         let (mut times, mut cpu_times) = (Vec::new(), Vec::new());
         for _ in 0..scrapes {

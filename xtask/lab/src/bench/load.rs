@@ -76,7 +76,7 @@ impl Seen {
         // Lets it finish work that is done only once.
         daemon.drain(false)?;
         thread::sleep(Duration::from_secs(1));
-        let (cpu, wake_ups) = (daemon.cpu_time()?, daemon.wake_ups()?);
+        let (cpu, wake_ups) = (daemon.cpu_time()?, daemon.process.sleeps()?);
         let start = Instant::now();
         let over = AtomicBool::new(false);
         let (made, scrapes) = thread::scope(|scope| {
@@ -93,7 +93,7 @@ impl Seen {
         })?;
         let seconds = start.elapsed().as_secs_f64();
         let cpu = daemon.cpu_time()?.saturating_sub(cpu).as_secs_f64();
-        let wake_ups = daemon.wake_ups()?.saturating_sub(wake_ups);
+        let wake_ups = daemon.process.sleeps()?.saturating_sub(wake_ups);
         daemon.stop()?;
         Ok(Self {
             closes: 2.0 * float(made) / seconds,

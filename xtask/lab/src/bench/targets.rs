@@ -1,7 +1,9 @@
 //! Targets for the figures. A target that is not met is shown, but fails nothing.
 
+use linger_xtask::kernels::PLANS;
 use serde::Serialize;
 
+use self::Bound::{AtLeast, AtMost};
 use super::report::{Figure, Report};
 use crate::table;
 
@@ -28,95 +30,76 @@ impl Bound {
     }
 }
 
-/// A target for all figures whose name matches a pattern of parts, separated by `/` in the name: `*` matches
-/// `lingerd, ` with any plan, and `?` any part.
-struct Target {
-    name: &'static [&'static str],
-    what: &'static str,
-    bound: Bound,
-    decimals: usize,
-}
+/// A target: a pattern of the names of its figures, what it is about, its bound, and the decimals to show. In each part of
+/// a pattern, `*` matches `lingerd, ` with any plan, and `?` anything.
+type Target = (&'static str, &'static str, Bound, usize);
 
-const fn target(
-    name: &'static [&'static str],
-    what: &'static str,
-    bound: Bound,
-    decimals: usize,
-) -> Target {
-    Target {
-        name,
-        what,
-        bound,
-        decimals,
-    }
-}
-
-const TARGETS: &[Target] = &[
-    target(
-        &["closes", "?", "*", "rate, of bare"],
+const TARGETS: [Target; 11] = [
+    (
+        "closes/?/*/rate, of bare",
         "connections a second, of bare",
-        Bound::AtLeast(0.93),
+        AtLeast(0.93),
         3,
     ),
-    target(
-        &["closes", "?", "*", "rate, of tcplife"],
+    (
+        "closes/?/*/rate, of tcplife",
         "connections a second, of those with tcplife",
-        Bound::AtLeast(3.0),
+        AtLeast(3.0),
         2,
     ),
-    target(
-        &["closes", "?", "*", "added, of the floor"],
+    (
+        "closes/?/*/added, of the floor",
         "added to a close, of what the floor adds",
-        Bound::AtMost(2.0),
+        AtMost(2.0),
         2,
     ),
-    target(
-        &["closes", "?", "*", "added, of tcplife"],
+    (
+        "closes/?/*/added, of tcplife",
         "added to a close, of what tcplife adds",
-        Bound::AtMost(0.2),
+        AtMost(0.2),
         3,
     ),
-    target(
-        &["instructions", "?", "*", "added, of the floor"],
+    (
+        "instructions/?/*/added, of the floor",
         "instructions added to a close, of what the floor adds",
-        Bound::AtMost(2.0),
+        AtMost(2.0),
         2,
     ),
-    target(
-        &["contention", "8 threads", "*", "added, of 1 thread"],
+    (
+        "contention/8 threads/*/added, of 1 thread",
         "added to a close by 8 threads, of that by one",
-        Bound::AtMost(1.25),
+        AtMost(1.25),
         2,
     ),
-    target(
-        &["load", "no scrapes", "*", "wake-ups"],
+    (
+        "load/no scrapes/*/wake-ups",
         "wake-ups of the daemon a second, without scrapes",
         // The timers listed in docs/performance.md: up to five wake-ups every ten seconds.
-        Bound::AtMost(0.5),
+        AtMost(0.5),
         2,
     ),
-    target(
-        &["ledger", "4096 of 4 outcomes", "?", "scrape, a group"],
+    (
+        "ledger/4096 of 4 outcomes/?/scrape, a group",
         "scrape with 4,096 groups, µs a group",
-        Bound::AtMost(5.0),
+        AtMost(5.0),
         2,
     ),
-    target(
-        &["ledger", "100 of 4 outcomes", "?", "resident at most"],
+    (
+        "ledger/100 of 4 outcomes/?/resident at most",
         "resident with 100 groups, at most, MiB",
-        Bound::AtMost(16.0),
+        AtMost(16.0),
         1,
     ),
-    target(
-        &["ledger", "4096 of 4 outcomes", "?", "resident at most"],
+    (
+        "ledger/4096 of 4 outcomes/?/resident at most",
         "resident with 4,096 groups, at most, MiB",
-        Bound::AtMost(32.0),
+        AtMost(32.0),
         1,
     ),
-    target(
-        &["start", "?", "*", "start to attached"],
+    (
+        "start/?/*/start to attached",
         "start to attached, ms",
-        Bound::AtMost(200.0),
+        AtMost(200.0),
         0,
     ),
 ];
@@ -138,38 +121,39 @@ pub(super) struct Judged {
 pub(super) fn judge(report: &Report) -> Vec<Judged> {
     let judged = TARGETS.iter().flat_map(|target| {
         let figures = report.figures().iter();
-        figures.filter_map(|figure| target.judge(figure))
+        figures.filter_map(|figure| judge_one(target, figure))
     });
     judged.collect()
 }
 
-impl Target {
-    fn judge(&self, figure: &Figure) -> Option<Judged> {
-        let parts: Vec<_> = figure.name.split('/').collect();
-        let alike = |(pattern, part): (&&str, &&str)| match *pattern {
+/// Judges a target by a figure, unless it is about others.
+fn judge_one((pattern, what, bound, decimals): &Target, figure: &Figure) -> Option<Judged> {
+    let parts: Vec<_> = figure.name.split('/').collect();
+    let [_, load, way, _] = parts[..] else {
+        return None;
+    };
+    let matches = pattern
+        .split('/')
+        .zip(&parts)
+        .all(|(pattern, part)| match pattern {
             "?" => true,
             "*" => is_lingerd(part),
             exact => exact == *part,
-        };
-        let [_, load, way, _] = parts[..] else {
-            return None;
-        };
-        let matches = self.name.iter().zip(&parts).all(alike);
-        matches.then(|| Judged {
-            what: self.what,
-            of: format!("{load}: {way}"),
-            target: self.bound.text(),
-            measured: figure.clone(),
-            met: self.bound.holds(table::spread(&figure.values)[0]),
-            decimals: self.decimals,
-        })
-    }
+        });
+    matches.then(|| Judged {
+        what,
+        of: format!("{load}: {way}"),
+        target: bound.text(),
+        measured: figure.clone(),
+        met: bound.holds(table::spread(&figure.values)[0]),
+        decimals: *decimals,
+    })
 }
 
 /// Returns whether the way is lingerd with default options, by any plan.
 fn is_lingerd(way: &str) -> bool {
     let plan = way.strip_prefix("lingerd, ");
-    plan.is_some_and(|plan| ["fentry", "kprobe", "tracepoint"].contains(&plan))
+    plan.is_some_and(|plan| PLANS.contains(&plan))
 }
 
 /// Formats the table of targets; `None` if no target has a figure.
@@ -202,7 +186,7 @@ mod tests {
         };
         TARGETS
             .iter()
-            .filter_map(|target| target.judge(&figure))
+            .filter_map(|target| judge_one(target, &figure))
             .collect()
     }
 
