@@ -51,7 +51,7 @@ fn now() -> Vec<Panel> {
         )
         .query(
             "by closes",
-            r#"sum(unit_cause:linger_discarded_bytes:rate5m{@jobs,cause=~".*_aborted|linger_failed"})"#,
+            "sum(unit_cause:linger_discarded_bytes:rate5m{@jobs,@by_close})",
         )
         .alarming(1),
         Panel::stat(
@@ -68,7 +68,7 @@ fn now() -> Vec<Panel> {
         )
         .query(
             "aborts",
-            r#"sum(unit:linger_aborts:rate5m{@jobs}) / sum(unit_outcome:linger_closes:rate5m{@jobs,outcome!~"connect_aborted|listener|not_connected|repaired"})"#,
+            "sum(unit:linger_aborts:rate5m{@jobs}) / sum(unit_outcome:linger_closes:rate5m{@jobs,@connection})",
         )
         .alarming(50),
         Panel::stat(
@@ -104,18 +104,15 @@ fn units() -> Vec<Panel> {
             "Bps",
             "The ten units that lose most of what their closes left to the kernel. A line leads to its unit.",
         )
-        .query("{{unit}}", "topk(10, sum by (unit) (unit:linger_lost_after_close_bytes:rate5m{@jobs}) > 0)")
-        .leads_to_unit(),
+        .top_units("unit:linger_lost_after_close_bytes:rate5m{@jobs}"),
         Panel::lines(
             "Aborts on all hosts, by unit",
             "cps",
             "The ten units that reset most connections by closing them.",
         )
-        .query("{{unit}}", "topk(10, sum by (unit) (unit:linger_aborts:rate5m{@jobs}) > 0)")
-        .leads_to_unit(),
+        .top_units("unit:linger_aborts:rate5m{@jobs}"),
         Panel::lines("Late data on all hosts, by unit", "pps", LATE)
-            .query("{{unit}}", r#"topk(10, sum by (unit) (unit_cause:linger_resets_sent:rate5m{@jobs,cause="late_data"}) > 0)"#)
-            .leads_to_unit(),
+            .top_units(r#"unit_cause:linger_resets_sent:rate5m{@jobs,cause="late_data"}"#),
     ]
 }
 

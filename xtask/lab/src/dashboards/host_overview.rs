@@ -114,7 +114,7 @@ fn now() -> Vec<Panel> {
         )
         .query(
             "by closes",
-            r#"sum(rate(linger_discarded_bytes_total{@now,cause=~".*_aborted|linger_failed"}[$__rate_interval]))"#,
+            "sum(rate(linger_discarded_bytes_total{@now,@by_close}[$__rate_interval]))",
         )
         .alarming(1),
         Panel::stat(
@@ -131,7 +131,7 @@ fn now() -> Vec<Panel> {
         )
         .query(
             "aborts",
-            r#"sum(rate(linger_closes_total{@now,@abort}[$__rate_interval])) / sum(rate(linger_closes_total{@now,outcome!~"connect_aborted|listener|not_connected|repaired"}[$__rate_interval]))"#,
+            "sum(rate(linger_closes_total{@now,@abort}[$__rate_interval])) / sum(rate(linger_closes_total{@now,@connection}[$__rate_interval]))",
         )
         .alarming(50),
         Panel::stat(
@@ -157,7 +157,7 @@ fn who() -> Vec<Panel> {
             "Every unit, over the whole time range, the one that lost most first; a unit leads to Unit in depth. `other` has what has no group of its own. Units that are gone for good are left out: what they did is in the graphs.",
         )
         .column("lost after close", "bytes", "sum by (unit) (increase(linger_discarded_bytes_total{@now,@lost}[$__range]))")
-        .column("thrown away by closes", "bytes", r#"sum by (unit) (increase(linger_discarded_bytes_total{@now,cause=~".*_aborted|linger_failed"}[$__range]))"#)
+        .column("thrown away by closes", "bytes", "sum by (unit) (increase(linger_discarded_bytes_total{@now,@by_close}[$__range]))")
         .column("received, never read", "bytes", "sum by (unit) (increase(linger_unread_bytes_total{@now}[$__range]))")
         .column("aborts", "short", "sum by (unit) (increase(linger_closes_total{@now,@abort}[$__range]))")
         .column("closes", "short", "sum by (unit) (increase(linger_closes_total{@now}[$__range]))")
@@ -173,29 +173,25 @@ fn when() -> Vec<Panel> {
             "Bps",
             "The ten units that lose most of what their closes left to the kernel. A line leads to its unit.",
         )
-        .query("{{unit}}", "topk(10, sum by (unit) (rate(linger_discarded_bytes_total{@now,@lost}[$__rate_interval])) > 0)")
-        .leads_to_unit(),
+        .top_units("rate(linger_discarded_bytes_total{@now,@lost}[$__rate_interval])"),
         Panel::lines(
             "Aborts, by unit",
             "cps",
             "The ten units that reset most connections by closing them.",
         )
-        .query("{{unit}}", "topk(10, sum by (unit) (rate(linger_closes_total{@now,@abort}[$__rate_interval])) > 0)")
-        .leads_to_unit(),
+        .top_units("rate(linger_closes_total{@now,@abort}[$__rate_interval])"),
         Panel::lines(
             "Threads blocked in close, by unit",
             "short",
             &format!("How many threads of each of the ten most blocked units are inside close() at a time, on average. {UNTIMED}"),
         )
-        .query("{{unit}}", "topk(10, sum by (unit) (rate(linger_close_blocked_seconds_sum{@now}[$__rate_interval])) > 0)")
-        .leads_to_unit(),
+        .top_units("rate(linger_close_blocked_seconds_sum{@now}[$__rate_interval])"),
         Panel::lines(
             "Late data, by unit",
             "pps",
             LATE,
         )
-        .query("{{unit}}", r#"topk(10, sum by (unit) (rate(linger_resets_sent_total{@now,cause="late_data"}[$__rate_interval])) > 0)"#)
-        .leads_to_unit(),
+        .top_units(r#"rate(linger_resets_sent_total{@now,cause="late_data"}[$__rate_interval])"#),
         Panel::lines(
             "Lost after close, by host",
             "Bps",

@@ -94,15 +94,13 @@ fn who() -> Vec<Panel> {
         .column("median time to end", "s", "histogram_quantile(0.5, sum by (unit, le) (increase(linger_orphan_duration_seconds_bucket{@unit}[$__range])))")
         .column("under way", "short", "sum by (unit) (linger_orphans_active{@unit})"),
         Panel::lines("Lost, by unit", "Bps", "The ten units that lose most. A line leads to its unit.")
-            .query("{{unit}}", "topk(10, sum by (unit) (rate(linger_discarded_bytes_total{@unit,@lost}[$__rate_interval])) > 0)")
-            .leads_to_unit(),
+            .top_units("rate(linger_discarded_bytes_total{@unit,@lost}[$__rate_interval])"),
         Panel::lines(
             "Left to the kernel, by unit",
             "Bps",
             "The ten units whose closes leave most. This is no loss yet: most of it is delivered.",
         )
-        .query("{{unit}}", "topk(10, sum by (unit) (rate(linger_orphaned_bytes_total{@unit}[$__rate_interval])) > 0)")
-        .leads_to_unit(),
+        .top_units("rate(linger_orphaned_bytes_total{@unit}[$__rate_interval])"),
     ]
 }
 

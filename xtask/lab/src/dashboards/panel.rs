@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// Abbreviations for parts that many queries share.
-const SHORT: [(&str, &str); 7] = [
+const SHORT: [(&str, &str); 9] = [
     // For metrics that other programs have, too, which a selection of all jobs includes.
     (
         "@lingerd",
@@ -25,6 +25,13 @@ const SHORT: [(&str, &str); 7] = [
         "@abort",
         r#"outcome=~"linger_aborted|unread_aborted|linger2_aborted|memory_aborted""#,
     ),
+    // Outcomes of what was a connection.
+    (
+        "@connection",
+        r#"outcome!~"connect_aborted|listener|not_connected|repaired""#,
+    ),
+    // Causes by which a close itself throws data away.
+    ("@by_close", r#"cause=~".*_aborted|linger_failed""#),
     (
         "@lost",
         r#"cause=~"destroyed|late_data|orphan_resources|peer_reset|timed_out|unknown""#,
@@ -142,6 +149,12 @@ impl Panel {
     pub(super) fn query(self, legend: &'static str, text: &str) -> Self {
         let unit = self.unit;
         self.column(legend, unit, text)
+    }
+
+    /// Adds a query for the ten units of which an expression is most; their lines link to them.
+    pub(super) fn top_units(self, expression: &str) -> Self {
+        let text = format!("topk(10, sum by (unit) ({expression}) > 0)");
+        self.query("{{unit}}", &text).leads_to_unit()
     }
 
     /// Adds a query as a column with this name and unit.

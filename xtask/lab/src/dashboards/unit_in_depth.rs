@@ -33,7 +33,7 @@ fn now() -> Vec<Panel> {
         Panel::stat("Connections reset", "percentunit", "Aborts among the closes of connections.")
             .query(
                 "aborts",
-                r#"sum(rate(linger_closes_total{@unit,@abort}[$__rate_interval])) / sum(rate(linger_closes_total{@unit,outcome!~"connect_aborted|listener|not_connected|repaired"}[$__rate_interval]))"#,
+                "sum(rate(linger_closes_total{@unit,@abort}[$__rate_interval])) / sum(rate(linger_closes_total{@unit,@connection}[$__rate_interval]))",
             )
             .alarming(50),
         Panel::stat(
@@ -81,7 +81,7 @@ fn how() -> Vec<Panel> {
         )
         .query(
             "{{unit}}",
-            r#"sum by (unit) (rate(linger_closes_total{@unit,@abort}[$__rate_interval])) / sum by (unit) (rate(linger_closes_total{@unit,outcome!~"connect_aborted|listener|not_connected|repaired"}[$__rate_interval]))"#,
+            "sum by (unit) (rate(linger_closes_total{@unit,@abort}[$__rate_interval])) / sum by (unit) (rate(linger_closes_total{@unit,@connection}[$__rate_interval]))",
         ),
         Panel::areas("Resets sent, by cause", "pps", "RSTs that it made the host send. late_data answers data for connections that it had closed.")
             .query("{{cause}}", "sum by (cause) (rate(linger_resets_sent_total{@unit}[$__rate_interval]))"),
