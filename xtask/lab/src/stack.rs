@@ -7,10 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
-use linger_testkit::http::Poll;
+use anyhow::{Context as _, Result};
 use linger_testkit::prometheus;
-use linger_testkit::server::{PAUSE, START, Server};
+use linger_testkit::server::{PAUSE, Server, wait_until_ready};
 use linger_xtask::architecture::Architecture;
 use linger_xtask::artifacts;
 use linger_xtask::setup;
@@ -78,18 +77,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         (options.listen, "/readyz"),
         (options.prometheus, "/-/ready"),
     ] {
-        let start = Instant::now();
-        let mut readiness = Poll::new(address, path);
-        while !readiness.is_ready() {
-            ensure!(
-                start.elapsed() < START,
-                "nothing answers at http://{address}{path}"
-            );
+        let goes_on = || {
+            // First, since the servers get the signal too.
             if asked_to_end()? {
-                return Ok(());
+                return Ok(false);
             }
             servers.iter_mut().try_for_each(Server::check)?;
-            thread::sleep(PAUSE);
+            Ok(true)
+        };
+        if !wait_until_ready(address, path, goes_on)? {
+            return Ok(());
         }
     }
     print_addresses(options);
@@ -127,24 +124,20 @@ fn print_addresses(options: &Options) {
     row("lingerd", format!("http://{lingerd}/"));
     row("metrics", format!("http://{lingerd}/metrics"));
     // Debian's Prometheus reads its web pages from files, which are there only if the package is installed.
+    let series = "unit_outcome:linger_closes:rate5m";
     if Path::new("/usr/share/prometheus/web").is_dir() {
-        row(
-            "graphs",
-            format!("http://{prometheus}/graph?g0.expr=unit_outcome:linger_closes:rate5m&g0.tab=0"),
-        );
+        let graph = format!("http://{prometheus}/graph?g0.expr={series}&g0.tab=0");
+        row("graphs", graph);
         row("alerts", format!("http://{prometheus}/alerts"));
     } else {
-        row(
-            "a query",
-            format!("http://{prometheus}/api/v1/query?query=unit_outcome:linger_closes:rate5m"),
-        );
+        let query = format!("http://{prometheus}/api/v1/query?query={series}");
+        row("a query", query);
         row("alerts", format!("http://{prometheus}/api/v1/alerts"));
     }
     row("rules", format!("http://{prometheus}/api/v1/rules"));
-    row(
-        "Grafana",
-        format!("add a data source of type Prometheus, URL http://{prometheus}, and import"),
-    );
+    let source =
+        format!("add a data source of type Prometheus, URL http://{prometheus}, and import");
+    row("Grafana", source);
     for name in [
         "host-overview",
         "fleet",
@@ -152,13 +145,8 @@ fn print_addresses(options: &Options) {
         "lost-after-close",
         "lingerd-itself",
     ] {
-        row(
-            "",
-            root()
-                .join(format!("dashboards/{name}.json"))
-                .display()
-                .to_string(),
-        );
+        let file = root().join(format!("dashboards/{name}.json"));
+        row("", file.display().to_string());
     }
     println!();
 }

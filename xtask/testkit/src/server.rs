@@ -51,7 +51,8 @@ impl Server {
             let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
             let mut server = Self::start(name, &mut command(address)?)?;
             // It ends if another program has taken the port in the meantime.
-            if server.wait_until_ready(address, ready)? {
+            let is_running = || Ok(server.process.try_wait()?.is_none());
+            if wait_until_ready(address, ready, is_running)? {
                 return Ok((server, address));
             }
         }
@@ -69,23 +70,31 @@ impl Server {
             None => Ok(()),
         }
     }
+}
 
-    /// Waits until it answers this path; returns false if it ends.
-    fn wait_until_ready(&mut self, address: SocketAddr, path: &str) -> Result<bool> {
-        let start = Instant::now();
-        let mut readiness = Poll::new(address, path);
-        while !readiness.is_ready() {
-            ensure!(
-                start.elapsed() < START,
-                "nothing answers at http://{address}{path}"
-            );
-            if self.process.try_wait()?.is_some() {
-                return Ok(false);
-            }
-            thread::sleep(PAUSE);
+/// Waits until the status of this path is 200; returns false as soon as `goes_on` does.
+///
+/// # Errors
+///
+/// If the status is not 200 in time, or `goes_on` fails.
+pub fn wait_until_ready(
+    address: SocketAddr,
+    path: &str,
+    mut goes_on: impl FnMut() -> Result<bool>,
+) -> Result<bool> {
+    let start = Instant::now();
+    let mut readiness = Poll::new(address, path);
+    while !readiness.is_ready() {
+        ensure!(
+            start.elapsed() < START,
+            "nothing answers at http://{address}{path}"
+        );
+        if !goes_on()? {
+            return Ok(false);
         }
-        Ok(true)
+        thread::sleep(PAUSE);
     }
+    Ok(true)
 }
 
 impl Drop for Server {
