@@ -148,11 +148,7 @@ impl Film {
                 values.or_insert_with(|| vec![0.0; COLUMNS])[column] = sample.value;
             }
         }
-        let growth = |values: Vec<f64>| {
-            let before = std::iter::once(0.0).chain(values.iter().copied());
-            let pairs = values.iter().zip(before.collect::<Vec<_>>());
-            pairs.map(|(now, before)| (now - before).max(0.0)).collect()
-        };
+        let growth = |values: Vec<f64>| differences(&values).map(|more| more.max(0.0)).collect();
         let series = all.into_iter().map(|(labels, values)| Series {
             labels: labels.clone(),
             columns: if grown { growth(values) } else { values },
@@ -195,16 +191,18 @@ impl Film {
                 *value = sample.value;
             }
         }
-        let series = all.into_iter().map(|(labels, values)| {
-            let before = std::iter::once(0.0).chain(values.iter().copied());
-            let columns = values.iter().zip(before).map(|(now, before)| now - before);
-            Series {
-                labels,
-                columns: columns.collect(),
-            }
+        let series = all.into_iter().map(|(labels, values)| Series {
+            labels,
+            columns: differences(&values).collect(),
         });
         series.collect()
     }
+}
+
+/// Returns what each value is more than the one before it.
+fn differences(values: &[f64]) -> impl Iterator<Item = f64> {
+    let before = std::iter::once(&0.0).chain(values);
+    values.iter().zip(before).map(|(now, before)| now - before)
 }
 
 fn is_bucket(sample: &Sample, name: &str) -> bool {

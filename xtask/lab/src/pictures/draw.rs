@@ -158,9 +158,11 @@ fn stat(svg: &mut String, panel: &Value, series: &[Series], answers: &Answers, a
     }
 }
 
-/// Draws one row for each set of labels, with a column for each query.
-fn table(svg: &mut String, panel: &Value, found: &[Value], answers: &Answers, area: Area) {
-    let targets = list(&panel["targets"]);
+/// A row of a table: the values of its labels, and of its queries.
+type Row<'a> = (Vec<&'a str>, Vec<Option<f64>>);
+
+/// Returns the names of all labels of these series, in the order in which they appear.
+fn labels(found: &[Value]) -> Vec<&str> {
     let mut labels: Vec<&str> = Vec::new();
     for series in found.iter().flat_map(list) {
         let metric = series["metric"].as_object();
@@ -170,28 +172,27 @@ fn table(svg: &mut String, panel: &Value, found: &[Value], answers: &Answers, ar
             }
         }
     }
-    let mut rows: Vec<(Vec<&str>, Vec<Option<f64>>)> = Vec::new();
-    for (column, found) in found.iter().enumerate() {
-        for series in list(found) {
+    labels
+}
+
+/// Returns a row for each set of labels, the one with the highest value first.
+fn rows<'a>(found: &'a [Value], labels: &[&str]) -> Vec<Row<'a>> {
+    let mut rows: Vec<Row<'_>> = Vec::new();
+    for (column, series) in found.iter().enumerate() {
+        for series in list(series) {
             let key = labels.iter().map(|label| series["metric"][label].as_str());
             let key: Vec<_> = key.collect();
             // A label that the query lacks matches any value.
-            let fits = |(row, _): &&mut (Vec<&str>, _)| {
-                key.iter()
-                    .zip(row)
-                    .all(|(one, other)| one.is_none_or(|one| one == *other))
+            let fits = |(row, _): &Row<'_>| {
+                let mut pairs = key.iter().zip(row);
+                pairs.all(|(one, other)| one.is_none_or(|one| one == *other))
             };
-            let value = Some(Series::new("", series).last());
-            if let Some((_, values)) = rows.iter_mut().find(fits) {
-                values[column] = value;
-            } else {
-                let mut values = vec![None; targets.len()];
-                values[column] = value;
-                rows.push((
-                    key.into_iter().map(Option::unwrap_or_default).collect(),
-                    values,
-                ));
-            }
+            let place = rows.iter().position(fits).unwrap_or_else(|| {
+                let key = key.iter().copied().map(Option::unwrap_or_default);
+                rows.push((key.collect(), vec![None; found.len()]));
+                rows.len() - 1
+            });
+            rows[place].1[column] = Some(Series::new("", series).last());
         }
     }
     rows.sort_by(|(_, one), (_, other)| {
@@ -199,6 +200,13 @@ fn table(svg: &mut String, panel: &Value, found: &[Value], answers: &Answers, ar
             .partial_cmp(&one[0])
             .unwrap_or(std::cmp::Ordering::Equal)
     });
+    rows
+}
+
+/// Draws one row for each set of labels, with a column for each query.
+fn table(svg: &mut String, panel: &Value, found: &[Value], answers: &Answers, area: Area) {
+    let targets = list(&panel["targets"]);
+    let labels = labels(found);
     let unit = |name: &str| {
         let mut overrides = list(&panel["fieldConfig"]["overrides"]).iter();
         let own = overrides.find(|one| one["matcher"]["options"] == name);
@@ -224,7 +232,7 @@ fn table(svg: &mut String, panel: &Value, found: &[Value], answers: &Answers, ar
         );
     }
     let mut y = area.y + 12.0;
-    for (key, values) in rows {
+    for (key, values) in rows(found, &labels) {
         y += 19.0;
         if y > area.bottom() {
             break;

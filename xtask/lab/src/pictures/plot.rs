@@ -111,45 +111,14 @@ pub(super) fn lines(
         }
         written(top * part, unit, answers.end)
     });
-    let x = |time: f64| plot.x + plot.w * (time - answers.start) / (answers.end - answers.start);
-    let y = |value: f64| plot.bottom() - plot.h * value / top;
-    let mut below = vec![0.0; times.len()];
-    for (series, colour) in all.iter().zip(COLOURS.iter().cycle()) {
-        if is_stacked {
-            let mut over = below.clone();
-            for (sum, time) in over.iter_mut().zip(&times) {
-                *sum += series.at(*time).unwrap_or(0.0);
-            }
-            let mut path = String::new();
-            let there = times.iter().zip(&over);
-            let back = times.iter().zip(&below).rev();
-            for (time, value) in there.chain(back) {
-                let _ = write!(path, "{:.0} {:.1} ", x(*time), y(*value));
-            }
-            let _ = writeln!(
-                svg,
-                "<polygon points=\"{}\" fill=\"{colour}\" fill-opacity=\".75\"/>",
-                path.trim_end()
-            );
-            below = over;
-        } else {
-            let mut path = String::new();
-            let mut before = None;
-            for (time, value) in &series.points {
-                // A missing point interrupts the line.
-                let step = if before.is_some_and(|before| time - before < 6.0) {
-                    'L'
-                } else {
-                    'M'
-                };
-                let _ = write!(path, "{step}{:.0} {:.1}", x(*time), y(*value));
-                before = Some(*time);
-            }
-            let _ = writeln!(
-                svg,
-                "<path class=\"series\" stroke=\"{colour}\" d=\"{path}\"/>"
-            );
-        }
+    let place = |time: f64, value: f64| {
+        let y = plot.bottom() - plot.h * value / top;
+        (x_of(plot, answers, time), y)
+    };
+    if is_stacked {
+        areas(svg, &all, &times, place);
+    } else {
+        paths(svg, &all, place);
     }
     legend(
         svg,
@@ -161,6 +130,51 @@ pub(super) fn lines(
             ..area
         },
     );
+}
+
+/// Draws areas, each on top of those before it.
+fn areas(svg: &mut String, all: &[Series], times: &[f64], place: impl Fn(f64, f64) -> (f64, f64)) {
+    let mut below = vec![0.0; times.len()];
+    for (series, colour) in all.iter().zip(COLOURS.iter().cycle()) {
+        let own = |time: &f64| series.at(*time).unwrap_or(0.0);
+        let over = below.iter().zip(times).map(|(sum, time)| sum + own(time));
+        let over: Vec<f64> = over.collect();
+        let there = times.iter().zip(&over);
+        let back = times.iter().zip(&below).rev();
+        let points = there.chain(back).map(|(time, value)| {
+            let (x, y) = place(*time, *value);
+            format!("{x:.0} {y:.1}")
+        });
+        let _ = writeln!(
+            svg,
+            "<polygon points=\"{}\" fill=\"{colour}\" fill-opacity=\".75\"/>",
+            points.collect::<Vec<_>>().join(" ")
+        );
+        below = over;
+    }
+}
+
+/// Draws lines, each interrupted where a point is missing.
+fn paths(svg: &mut String, all: &[Series], place: impl Fn(f64, f64) -> (f64, f64)) {
+    for (series, colour) in all.iter().zip(COLOURS.iter().cycle()) {
+        let mut path = String::new();
+        let mut before = f64::NEG_INFINITY;
+        for (time, value) in &series.points {
+            let step = if time - before < 6.0 { 'L' } else { 'M' };
+            let (x, y) = place(*time, *value);
+            let _ = write!(path, "{step}{x:.0} {y:.1}");
+            before = *time;
+        }
+        let _ = writeln!(
+            svg,
+            "<path class=\"series\" stroke=\"{colour}\" d=\"{path}\"/>"
+        );
+    }
+}
+
+/// Returns where a time is in a plot, from left to right.
+fn x_of(plot: Area, answers: &Answers, time: f64) -> f64 {
+    plot.x + plot.w * (time - answers.start) / (answers.end - answers.start)
 }
 
 /// Draws the names with their colours and last values, in two columns; counts those that do not fit.
@@ -237,7 +251,7 @@ pub(super) fn heatmap(svg: &mut String, all: &[Series], answers: &Answers, area:
     for (bucket, time) in cells {
         let value = cell(bucket, time);
         if value > 1e-9 {
-            let x = plot.x + plot.w * (time - answers.start) / (answers.end - answers.start);
+            let x = x_of(plot, answers, time);
             let y = plot.bottom() - each * count(bucket + 1);
             let strength = 0.12 + 0.88 * (value / most).sqrt();
             let _ = writeln!(
@@ -293,12 +307,11 @@ fn axes(svg: &mut String, plot: Area, answers: &Answers, label: impl Fn(f64) -> 
         .unwrap_or(span);
     let mut time = (answers.start / step).ceil() * step;
     while time <= answers.end {
-        let x = plot.x + plot.w * (time - answers.start) / span;
         #[expect(clippy::cast_possible_truncation, reason = "minutes of a day")]
         let minutes = (time / 60.0).rem_euclid(1440.0) as i64;
         let clock = format!("{:02}:{:02}", minutes / 60, minutes % 60);
         // Keeps the text inside the plot at either end.
-        let x = x.clamp(plot.x + 14.0, plot.x + plot.w - 14.0);
+        let x = x_of(plot, answers, time).clamp(plot.x + 14.0, plot.x + plot.w - 14.0);
         svg::text(svg, "", "middle", (x, plot.bottom() + 14.0), &clock);
         time += step;
     }

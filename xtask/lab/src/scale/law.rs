@@ -1,5 +1,7 @@
 //! Extrapolates to more hosts by a straight line through the measurements.
 
+use crate::table::float;
+
 /// A line, `y = start + slope × x`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Line {
@@ -10,7 +12,7 @@ pub(super) struct Line {
 impl Line {
     /// Fits a line to these points by least squares; through the origin, if there is only one point.
     pub(super) fn through(points: &[(f64, f64)]) -> Self {
-        let count: f64 = points.iter().map(|_| 1.0).sum();
+        let count = float(points.len() as u64);
         let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
         let (x, y) = (mean(|point| point.0), mean(|point| point.1));
         let spread: f64 = points.iter().map(|point| (point.0 - x).powi(2)).sum();
