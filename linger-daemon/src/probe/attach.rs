@@ -13,7 +13,7 @@ use linger_ebpf::{Constants, FLOOR, HINTS, MAX_CLOSES, Offsets, PROGRAMS, Plan, 
 use tracing::warn;
 
 use super::btf::{self, Kernel, KernelError};
-use super::error::{AttachError, PlanError, ProbeError, innermost};
+use super::error::{AttachError, PlanError, ProbeError, with_causes};
 use super::hooks::{
     Answers, Hook, Point, Traits, has_new_timer, hooked_again, hooks, sees_returns,
 };
@@ -162,7 +162,7 @@ impl Loader {
     /// types may be inlined at its callers.
     pub fn expect_reached(&self, plan: Plan, hooks: &[Hook]) -> Result<(), PlanError> {
         let mut ebpf = loader().btf(None).load(FLOOR).map_err(|error| {
-            PlanError::new(plan, &"maps", AttachError::Refused(innermost(&error)))
+            PlanError::new(plan, &"maps", AttachError::Refused(with_causes(&error)))
         })?;
         let _attached = self.attach_hooks(&mut ebpf, plan, hooks, false)?;
         match first_unreached(&ebpf, hooks) {
@@ -266,7 +266,7 @@ impl Loader {
             .map_max_entries("ORPHANS", max_orphans)
             .map_max_entries("RESETS", if again == 0 { 1 } else { HINTS })
             .load(&object)
-            .map_err(|error| AttachError::Refused(innermost(&error)))
+            .map_err(|error| AttachError::Refused(with_causes(&error)))
     }
 
     /// Loads the programs of these hooks. Fails with the first that does not load.

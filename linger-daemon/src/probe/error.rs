@@ -2,6 +2,7 @@
 
 use std::error;
 use std::fmt::Display;
+use std::iter::successors;
 
 use linger_ebpf::Plan;
 use thiserror::Error;
@@ -69,16 +70,14 @@ pub enum ProbeError {
     NoPlan,
 }
 
-/// Formats an error with all its causes, as one line.
-pub(super) fn innermost(error: &dyn error::Error) -> String {
-    let mut source = error.source();
+/// Formats an error with its causes, as one line. Leaves out causes that are in the text already.
+pub(super) fn with_causes(error: &dyn error::Error) -> String {
     let mut text = error.to_string();
-    while let Some(next) = source {
-        let inner = next.to_string();
-        if !text.contains(&inner) {
-            text = format!("{text}: {inner}");
+    for cause in successors(error.source(), |cause| cause.source()) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
         }
-        source = next.source();
     }
     text
 }

@@ -11,7 +11,7 @@ use aya::{Btf, Ebpf, EbpfLoader};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tracing::debug;
 
-use super::error::{AttachError, innermost};
+use super::error::{AttachError, with_causes};
 use super::hooks::{Hook, Point};
 use crate::sys;
 
@@ -122,7 +122,7 @@ pub(super) fn explain(error: &ProgramError, point: Point) -> AttachError {
     AttachError::Refused(if is_unsupported {
         "this kernel has no trampolines for BPF programs (arm64 has them since Linux 6.4)".into()
     } else {
-        innermost(error)
+        with_causes(error)
     })
 }
 
