@@ -10,7 +10,8 @@ use clap::ValueEnum;
 use linger_ebpf::keyed;
 use serde::{Deserialize, Serialize};
 
-pub use self::cgroups::Cgroups;
+pub(crate) use self::cgroups::whole_cgroup_root;
+pub use self::cgroups::{Cgroups, cgroup_root};
 pub use self::names::{Cgroup, Namer, comm};
 pub use self::path::Names;
 

@@ -113,7 +113,7 @@ struct Session<'a> {
 
 impl<'a> Session<'a> {
     fn begin(options: &'a Options, pins: &Path) -> Result<Self> {
-        let cgroups = probe::cgroups();
+        let cgroups = Cgroups::of_host();
         let filter = options.filter.to_kernel(&cgroups);
         let mut programs = WatchPrograms::open(&filter, options.plan, pins)?;
         drop_privileges(&mut programs.maps.watcher, &filter, options.filter.stack)?;
@@ -122,7 +122,7 @@ impl<'a> Session<'a> {
             options,
             programs,
             cgroups,
-            namer: Namer::new(Dimension::DEFAULT.into(), probe::cgroups()),
+            namer: Namer::new(Dimension::DEFAULT.into(), Cgroups::of_host()),
             symbols: options.filter.stack.then(Symbols::new),
             clock: Clock::of_host(),
             lines: Lines::new(options.json, io::stdout().is_terminal()),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -19,8 +20,14 @@ impl Cgroups {
     /// The hierarchy mounted at `mount`, if it is mounted.
     #[must_use]
     pub fn new(mount: Option<PathBuf>) -> Self {
-        let is_whole = mount.as_deref().and_then(inode) == Some(ROOT_ID);
+        let is_whole = mount.as_deref().is_some_and(is_whole);
         Self { mount, is_whole }
+    }
+
+    /// The hierarchy of this host, as far as visible.
+    #[must_use]
+    pub fn of_host() -> Self {
+        Self::new(cgroup_root().ok())
     }
 
     /// Restrictions on this host of the labels that follow from cgroups, with a fix; `None` if there are none.
@@ -71,6 +78,41 @@ impl Cgroups {
         let folder = self.mount.as_ref().map(|mount| mount.join(path));
         self.is_whole && folder.as_deref().and_then(inode) != Some(id)
     }
+}
+
+/// Finds the mount point of the cgroup v2 hierarchy, which differs from the usual one beside v1. If a container has
+/// mounts of both the whole hierarchy and its namespace's part, returns the whole one.
+pub fn cgroup_root() -> io::Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let mounts = mounts.lines().filter_map(|line| {
+        let mut words = line.split(' ');
+        let (_, path, kind) = (words.next()?, words.next()?, words.next()?);
+        (kind == "cgroup2").then(|| PathBuf::from(path))
+    });
+    // Of several equal ones, this is the first.
+    mounts.min_by_key(|mount| !is_whole(mount)).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            "cgroup v2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup/unified",
+        )
+    })
+}
+
+/// [`cgroup_root`], if that is the whole hierarchy: a hook below the root would count only a part of all closes.
+pub(crate) fn whole_cgroup_root() -> io::Result<PathBuf> {
+    let root = cgroup_root()?;
+    if is_whole(&root) {
+        return Ok(root);
+    }
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        "only a part of all cgroups is visible here, and the rest would not be counted: run in the host's \
+         cgroup namespace, or mount the host's /sys/fs/cgroup in the container",
+    ))
+}
+
+fn is_whole(mount: &Path) -> bool {
+    inode(mount) == Some(ROOT_ID)
 }
 
 fn folders(folder: &Path) -> impl Iterator<Item = PathBuf> {

@@ -7,7 +7,8 @@ use std::str::FromStr;
 use nix::unistd::{AccessFlags, access};
 
 use super::kernel_probe::KernelProbe;
-use crate::probe::{self, Preemption};
+use crate::attribution::Cgroups;
+use crate::probe::Preemption;
 
 /// The environment to judge.
 pub(super) struct Environment {
@@ -28,7 +29,7 @@ impl Environment {
             root: "/".into(),
             probe: KernelProbe::now(),
             preemption: Preemption::running(),
-            cgroups: probe::cgroups().shortcoming(),
+            cgroups: Cgroups::of_host().shortcoming(),
         }
     }
 

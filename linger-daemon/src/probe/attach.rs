@@ -1,9 +1,8 @@
 //! Loads and attaches a plan, as a whole or not at all.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
 use aya::programs::ProgramError;
@@ -25,7 +24,7 @@ use super::pins::Pins;
 use super::preemption::{self, Preemption};
 use super::programs::{Links, Maps, Programs};
 use super::reachability::first_unreached;
-use crate::attribution::Cgroups;
+use crate::attribution::whole_cgroup_root;
 use crate::sys;
 
 /// Attached programs. Dropping this detaches and unloads them, unless they are pinned.
@@ -348,46 +347,4 @@ impl Attached {
         }
         self.link
     }
-}
-
-/// The cgroups of this host, as far as visible.
-#[must_use]
-pub fn cgroups() -> Cgroups {
-    Cgroups::new(cgroup_root().ok())
-}
-
-/// Finds the mount point of the cgroup v2 hierarchy, which differs from the usual one beside v1. If a container has
-/// mounts of both the whole hierarchy and its namespace's part, returns the whole one.
-pub fn cgroup_root() -> io::Result<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts")?;
-    let mounts = mounts.lines().filter_map(|line| {
-        let mut words = line.split(' ');
-        let (_, path, kind) = (words.next()?, words.next()?, words.next()?);
-        (kind == "cgroup2").then(|| PathBuf::from(path))
-    });
-    // Of several equal ones, this is the first.
-    mounts.min_by_key(|mount| !is_whole(mount)).ok_or_else(|| {
-        io::Error::new(
-            io::ErrorKind::NotFound,
-            "cgroup v2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup/unified",
-        )
-    })
-}
-
-/// [`cgroup_root`], if that is the whole hierarchy: a hook below the root would count only a part of all
-/// closes.
-fn whole_cgroup_root() -> io::Result<PathBuf> {
-    let root = cgroup_root()?;
-    if is_whole(&root) {
-        return Ok(root);
-    }
-    Err(io::Error::new(
-        io::ErrorKind::Unsupported,
-        "only a part of all cgroups is visible here, and the rest would not be counted: run in the host's \
-         cgroup namespace, or mount the host's /sys/fs/cgroup in the container",
-    ))
-}
-
-fn is_whole(mount: &Path) -> bool {
-    Cgroups::new(Some(mount.into())).is_whole()
 }

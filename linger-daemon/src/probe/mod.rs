@@ -15,7 +15,7 @@ mod programs;
 mod reachability;
 mod takeover;
 
-pub use attach::{Attachment, Loader, cgroup_root, cgroups};
+pub use attach::{Attachment, Loader};
 pub use btf::{Kernel, KernelError, Resolved};
 pub use error::{AttachError, PlanError, ProbeError};
 pub use hooks::{Hook, Point, Traits, blind, hooks};

@@ -10,6 +10,7 @@ use nix::sys::utsname::uname;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
+use crate::attribution::Cgroups;
 use crate::config::Config;
 use crate::event::{RecentCloses, WatchError};
 use crate::host;
@@ -126,7 +127,7 @@ fn attach(config: &Config, pins: Option<&Pins>) -> Result<(Attachment, (Ledger, 
         pins,
         |maps, plan| -> Result<_, WatchError> {
             let recent = RecentCloses::new(maps)?;
-            let cgroups = probe::cgroups();
+            let cgroups = Cgroups::of_host();
             Ok((Ledger::new(maps, plan, cgroups, config, series)?, recent))
         },
     );
@@ -141,7 +142,7 @@ fn attach(config: &Config, pins: Option<&Pins>) -> Result<(Attachment, (Ledger, 
         "attached"
     );
     if config.keyed() & keyed::CGROUP != 0
-        && let Some(shortcoming) = probe::cgroups().shortcoming()
+        && let Some(shortcoming) = Cgroups::of_host().shortcoming()
     {
         warn!("{shortcoming}");
     }

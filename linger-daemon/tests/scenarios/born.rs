@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::process;
 use std::time::Duration;
 
+use linger_daemon::attribution;
 use linger_daemon::exercise::{state, tcp};
-use linger_daemon::probe;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -52,7 +52,7 @@ impl Cgroup {
     /// Creates one in the slice of the run.
     pub(crate) fn new(name: &str) -> io::Result<Self> {
         let slice = Self::slice();
-        let folder = probe::cgroup_root()?.join(&slice).join(name);
+        let folder = attribution::cgroup_root()?.join(&slice).join(name);
         // The slice exists for all cgroups but the first.
         match fs::create_dir(&folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(&folder)?,

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process;
 
 use anyhow::{Result, ensure};
+use linger_daemon::attribution;
 use linger_daemon::exercise::tcp::{Family, Loopback, Pair};
-use linger_daemon::probe;
 use linger_ebpf::{Counters, Plan};
 use linger_testkit::exposition::Sample;
 
@@ -144,7 +144,7 @@ const MANY: u64 = 600;
 /// Map memory is charged to the cgroup where the maps were made, which has none left.
 fn without_memory(lingerd: &Path, plan: Plan) -> Result<()> {
     netns::in_own(|| {
-        let root = probe::cgroup_root()?;
+        let root = attribution::cgroup_root()?;
         fs::write(root.join("cgroup.subtree_control"), "+memory")?;
         let tight = root.join("linger-tight");
         fs::create_dir(&tight)?;

@@ -11,8 +11,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
+use linger_daemon::attribution;
 use linger_daemon::exercise::tcp::{self, Family, Loopback};
-use linger_daemon::probe;
 use linger_ebpf::Plan;
 use linger_testkit::exposition::{Sample, Scrape};
 use nix::sys::signal::Signal;
@@ -162,7 +162,7 @@ fn by_unit(lingerd: &Path, plan: Plan) -> Result<()> {
     let closer = closers.named("unit")?;
     let unit = |name: &str| format!("{name}-{}.service", std::process::id());
     let slice = Slice::of_run(std::process::id())?;
-    let root = probe::cgroup_root()?;
+    let root = attribution::cgroup_root()?;
     let folder = |name: &str| root.join(slice.name()).join(unit(name));
     for name in ["left", "kept"] {
         fs::create_dir_all(folder(name))?;

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use linger_daemon::attribution::Cgroups;
 use linger_daemon::config::Config;
 use linger_daemon::exercise::tcp::{self, Family, Loopback};
 use linger_daemon::ledger::{Ledger, Snapshot};
@@ -47,7 +48,7 @@ fn reading_changes_nothing(_: &Path, plan: Plan) -> Result<()> {
         config.filter.allow.comms.insert(comm.clone());
         let (mut attached, mut ledger) =
             probe::choose(Some(plan), LoadOptions::default(), None, |maps, plan| {
-                Ledger::new(maps, plan, probe::cgroups(), &config, metrics::series)
+                Ledger::new(maps, plan, Cgroups::of_host(), &config, metrics::series)
             })?;
         ledger.of_programs(mem::take(&mut attached.programs));
         // Accepted sockets inherit the filter: the orphan does not end.

@@ -10,8 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use linger_daemon::attribution;
 use linger_daemon::exercise::state::{self, TcpState};
-use linger_daemon::probe;
 use linger_ebpf::Cause;
 use linger_testkit::exposition::{Sample, Scrape};
 use linger_testkit::tools;
@@ -81,7 +81,7 @@ pub(crate) struct Slice(PathBuf);
 impl Slice {
     /// Returns the slice of this harness's run, which is created with the first service.
     pub(crate) fn of_run(harness: u32) -> io::Result<Self> {
-        Ok(Self(probe::cgroup_root()?.join(slice_name(harness))))
+        Ok(Self(attribution::cgroup_root()?.join(slice_name(harness))))
     }
 }
 
@@ -138,7 +138,7 @@ pub(crate) struct Service {
 impl Service {
     /// Starts a program in a new cgroup with this path, and waits until this port has a listener.
     pub(crate) fn start(cgroup: &str, port: u16, command: &Command) -> io::Result<Self> {
-        let folder = probe::cgroup_root()?.join(cgroup.trim_start_matches('/'));
+        let folder = attribution::cgroup_root()?.join(cgroup.trim_start_matches('/'));
         fs::create_dir_all(&folder)?;
         let start = Instant::now();
         // The program is in the cgroup from its first instruction on.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{self, Command};
 
-use linger_daemon::probe;
+use linger_daemon::attribution;
 use serde_json::Value;
 
 use crate::LINGERD;
@@ -19,7 +19,7 @@ impl Service {
     /// Creates one whose name is unique to this process.
     pub(crate) fn new(name: &str) -> Self {
         let unit = format!("t{}-{name}.service", process::id());
-        let folder = probe::cgroup_root().unwrap().join(&unit);
+        let folder = attribution::cgroup_root().unwrap().join(&unit);
         fs::create_dir(&folder).unwrap();
         Self { unit, folder }
     }

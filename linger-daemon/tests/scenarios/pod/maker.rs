@@ -12,7 +12,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use caps::{CapSet, Capability};
-use linger_daemon::probe;
+use linger_daemon::{attribution, probe};
 use linger_ebpf::Plan;
 use nix::libc;
 use nix::mount::{MsFlags, mount};
@@ -111,7 +111,7 @@ fn enter_root(lingerd: &Path, uses_kprobes: bool) -> Result<()> {
     let none = None::<&Path>;
     let guarded = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let root = Path::new(ROOT);
-    let cgroups = probe::cgroup_root()?;
+    let cgroups = attribution::cgroup_root()?;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     mount(none, root, Some("tmpfs"), MsFlags::empty(), none)?;
     File::create(root.join("lingerd"))?;
