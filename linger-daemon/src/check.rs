@@ -172,7 +172,7 @@ impl PlanReport {
             usable: failure.is_none(),
             reason: failure.map(|error| format!("{}: {}", error.point, error.why)),
             hooks,
-            blind: probe::blind(plan, &loader.kernel),
+            blind: probe::blind(plan, loader.traits),
         }
     }
 

@@ -8,22 +8,20 @@ use aya::Ebpf;
 use aya::programs::ProgramError;
 use aya::sys::SyscallError;
 use aya_obj::generated::bpf_attach_type;
-use linger_ebpf::{Constants, FLOOR, HINTS, MAX_CLOSES, Offsets, PROGRAMS, Plan, keyed};
+use linger_ebpf::{Constants, FLOOR, HINTS, MAX_CLOSES, Offsets, Plan, keyed};
 use tracing::warn;
 
 use super::btf::{self, Kernel, KernelError};
 use super::error::{AttachError, PlanError, ProbeError, with_causes};
-use super::hooks::{
-    Answers, Hook, Point, Traits, has_new_timer, hooked_again, hooks, sees_returns,
-};
+use super::hooks::{Hook, Point, hooked_again, hooks};
 use super::kprobe::{self, Definition, Owner};
 use super::load::{self, explain, loader};
 use super::object;
 use super::options::LoadOptions;
 use super::pins::Pins;
-use super::preemption::{self, Preemption};
 use super::programs::{Links, Maps, Programs};
 use super::reachability::first_unreached;
+use super::traits::Traits;
 use crate::attribution::whole_cgroup_root;
 use crate::sys;
 
@@ -61,19 +59,11 @@ impl Loader {
     pub fn new(options: LoadOptions) -> Result<Self, KernelError> {
         let kernel = Kernel::running()?;
         let (offsets, _) = kernel.offsets(options.keyed)?;
-        let traits = Traits {
-            sees_returns: sees_returns(&kernel),
-            preemption: Preemption::running(),
-            preempts_tracepoints: preemption::preempts_tracepoints(),
-            new_timer: has_new_timer(&kernel),
-            answers: Answers::of(&kernel),
-            sees_releases: whole_cgroup_root().is_ok(),
-        };
         Ok(Self {
+            traits: Traits::running(&kernel),
             kernel,
             offsets,
             options,
-            traits,
         })
     }
 
@@ -185,7 +175,7 @@ impl Loader {
     /// The hooks of a plan, without copies.
     fn hooks_once(&self, plan: Plan) -> Vec<Hook> {
         let mut hooks = self.hooks(plan);
-        hooks.retain(|hook| PROGRAMS.contains(&hook.program));
+        hooks.retain(|hook| !hook.is_copy());
         hooks
     }
 

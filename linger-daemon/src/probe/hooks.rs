@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use linger_ebpf::{Constants, Plan, keyed, program_place};
+use linger_ebpf::{Constants, PROGRAMS, Plan, keyed, program_place};
 
-use super::btf::{Kernel, RECOGNIZES_SYSCALLS};
 use super::preemption::Preemption;
+use super::traits::{Answers, NEW_TIMER, TIMER, Traits, V4_ANSWER, V6_ANSWER};
 
 /// An attach point of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,78 +77,19 @@ impl Hook {
     pub fn sees_returns(self) -> bool {
         self.program == SEES_RETURNS
     }
+
+    /// Whether its program is a copy of another one.
+    pub(super) fn is_copy(self) -> bool {
+        !PROGRAMS.contains(&self.program)
+    }
 }
 
-/// Shared by the plans that hook functions.
-const DESTROY_SOCK: Hook = hook("destroy_sock", DESTROY);
-const RESET_ANSWERS: Hook = hook("reset_answers", SEND_RESET);
-
-/// Begins a close where the kernel may skip [`CLOSE_ENTRIES`].
-const SOCK_RELEASE: Hook = hook("sock_release", Point::SockRelease);
-const CLOSE_ENTRIES: [&str; 2] = ["fentry_tcp_close", "kprobe_tcp_close"];
-
-/// In every plan.
-const SETTLE: Hook = hook("settle", Point::OnDemand);
-
-// In the order of attaching: first the hooks that end a close, then those that begin one, so that no recorded close
-// misses its end. Next comes the hook that ends a close whose socket stays, because it reports closes without a
-// beginning as lost. The hooks of RSTs sent follow: without a record, an RST would not count for its close. The first
-// program on a function is small, and shows whether the plan works.
-
-const FENTRY: &[Hook] = &[
-    hook("fentry_reset", Point::Fentry("tcp_reset")),
-    SETTLE,
-    RESET_ANSWERS,
-    hook("fentry_v4_answer", Point::Fentry(V4_ANSWER)),
-    hook("fentry_v6_answer", Point::Fentry(V6_ANSWER)),
-    DESTROY_SOCK,
-    hook("fentry_tcp_close", Point::Fentry("tcp_close")),
-    hook("fentry_inner_close", INNER_ENTRY),
-    hook("fexit_check_oom", CHECK_OOM),
-    hook("fentry_active_reset", ACTIVE_RESET),
-    hook("fentry_timer", Point::Fentry(TIMER)),
-];
-
-const KPROBE: &[Hook] = &[
-    hook("kprobe_reset", Point::Kprobe("tcp_reset")),
-    SETTLE,
-    RESET_ANSWERS,
-    hook("kprobe_v4_answer", Point::Kprobe(V4_ANSWER)),
-    hook("kprobe_v6_answer", Point::Kprobe(V6_ANSWER)),
-    DESTROY_SOCK,
-    hook("kprobe_tcp_close", Point::Kprobe("tcp_close")),
-    hook("kprobe_inner_close", Point::Kprobe("__tcp_close")),
-    hook("kretprobe_inner_close", Point::Kretprobe("__tcp_close")),
-    hook(
-        "kprobe_active_reset",
-        Point::Kprobe("tcp_send_active_reset"),
-    ),
-    hook("kprobe_timer", Point::Kprobe(TIMER)),
-];
-
-/// Functions that answer a packet with an RST, hooked where [`RESET_ANSWERS`] does not show all of them.
-pub(super) const V4_ANSWER: &str = "tcp_v4_send_reset";
-pub(super) const V6_ANSWER: &str = "tcp_v6_send_reset";
-
-/// The function that sets a socket's timer, and its name since v6.18.
-const TIMER: &str = "inet_csk_reset_keepalive_timer";
-const NEW_TIMER: &str = "tcp_reset_keepalive_timer";
-
-/// The program that needs [`sees_returns`].
+/// The program that needs [`Traits::sees_returns`].
 const SEES_RETURNS: &str = "tracepoint_sys_exit";
 
-const TRACEPOINT: &[Hook] = &[
-    SETTLE,
-    hook(SEES_RETURNS, Point::BtfTracepoint("sys_exit")),
-    hook("tracepoint_destroy_sock", DESTROY),
-    hook("tracepoint_set_state", SET_STATE),
-    hook("cgroup_sock_release", Point::SockRelease),
-    hook("tracepoint_send_reset", SEND_RESET),
-];
+const TCP_CLOSE: &str = "tcp_close";
 
-// One or two copies of each program that a preempting kernel skips: an event is missed only while preempted threads are
-// inside the program and all its copies.
-
+// Points of more than one hook.
 const INNER_ENTRY: Point = Point::Fentry("__tcp_close");
 const CHECK_OOM: Point = Point::Fexit("tcp_check_oom");
 const ACTIVE_RESET: Point = Point::Fentry("tcp_send_active_reset");
@@ -156,31 +97,147 @@ const SET_STATE: Point = Point::BtfTracepoint("inet_sock_set_state");
 const SEND_RESET: Point = Point::RawTracepoint("tcp_send_reset");
 const DESTROY: Point = Point::BtfTracepoint("tcp_destroy_sock");
 
-/// Used by the plan `fentry` where soft interrupts are preempted, or where closes do not begin with [`SOCK_RELEASE`],
-/// which is never skipped. Elsewhere the end of a close makes up for a missed decision.
-const FENTRY_AGAIN: &[Hook] = &[
+// Hooks of more than one plan.
+const EXIT_MMAP: Hook = hook("exit_mmap", Point::RawTracepoint("exit_mmap"));
+const SETTLE: Hook = hook("settle", Point::OnDemand);
+const RESET_ANSWERS: Hook = hook("reset_answers", SEND_RESET);
+const SOCK_RELEASE: Hook = hook("sock_release", Point::SockRelease);
+const DESTROY_SOCK: Hook = hook("destroy_sock", DESTROY);
+const DESTROY_SOCK_2: Hook = hook("destroy_sock_2", DESTROY);
+const DESTROY_SOCK_3: Hook = hook("destroy_sock_3", DESTROY);
+
+// All hooks of each plan, of which a kernel needs some, in the order of attaching: first the hooks that end a close,
+// then those that begin one, so that no recorded close misses its end. Next comes the hook that ends a close whose
+// socket stays, because it reports closes without a beginning as lost. The hooks of RSTs sent follow: without a record,
+// an RST would not count for its close. The first program on a function is small, and shows whether the plan works.
+//
+// At the end are one or two copies of each program that a preempting kernel skips: an event is missed only while
+// preempted threads are inside the program and all its copies.
+
+const FENTRY: &[Hook] = &[
+    EXIT_MMAP,
+    hook("fentry_reset", Point::Fentry("tcp_reset")),
+    SETTLE,
+    RESET_ANSWERS,
+    hook("fentry_v4_answer", Point::Fentry(V4_ANSWER)),
+    hook("fentry_v6_answer", Point::Fentry(V6_ANSWER)),
+    DESTROY_SOCK,
+    SOCK_RELEASE,
+    hook("fentry_tcp_close", Point::Fentry(TCP_CLOSE)),
+    hook("fentry_inner_close", INNER_ENTRY),
+    hook("fexit_check_oom", CHECK_OOM),
+    hook("fentry_active_reset", ACTIVE_RESET),
+    hook("fentry_timer", Point::Fentry(TIMER)),
+    hook("fentry_timer", Point::Fentry(NEW_TIMER)),
     hook("fentry_inner_close_2", INNER_ENTRY),
     hook("fentry_inner_close_3", INNER_ENTRY),
     hook("fexit_check_oom_2", CHECK_OOM),
     hook("fexit_check_oom_3", CHECK_OOM),
+    DESTROY_SOCK_2,
+    DESTROY_SOCK_3,
+    hook("fentry_active_reset_2", ACTIVE_RESET),
 ];
 
-const ACTIVE_RESET_AGAIN: &[Hook] = &[hook("fentry_active_reset_2", ACTIVE_RESET)];
+const KPROBE: &[Hook] = &[
+    EXIT_MMAP,
+    hook("kprobe_reset", Point::Kprobe("tcp_reset")),
+    SETTLE,
+    RESET_ANSWERS,
+    hook("kprobe_v4_answer", Point::Kprobe(V4_ANSWER)),
+    hook("kprobe_v6_answer", Point::Kprobe(V6_ANSWER)),
+    DESTROY_SOCK,
+    SOCK_RELEASE,
+    hook("kprobe_tcp_close", Point::Kprobe(TCP_CLOSE)),
+    hook("kprobe_inner_close", Point::Kprobe("__tcp_close")),
+    hook("kretprobe_inner_close", Point::Kretprobe("__tcp_close")),
+    hook(
+        "kprobe_active_reset",
+        Point::Kprobe("tcp_send_active_reset"),
+    ),
+    hook("kprobe_timer", Point::Kprobe(TIMER)),
+    hook("kprobe_timer", Point::Kprobe(NEW_TIMER)),
+    // All kprobes of a CPU are skipped together: copies of them would not help.
+    DESTROY_SOCK_2,
+    DESTROY_SOCK_3,
+];
 
-const TRACEPOINT_AGAIN: &[Hook] = &[
+const TRACEPOINT: &[Hook] = &[
+    EXIT_MMAP,
+    SETTLE,
+    hook(SEES_RETURNS, Point::BtfTracepoint("sys_exit")),
+    hook("tracepoint_destroy_sock", DESTROY),
+    hook("tracepoint_set_state", SET_STATE),
+    hook("cgroup_sock_release", Point::SockRelease),
+    hook("tracepoint_send_reset", SEND_RESET),
     hook("tracepoint_set_state_2", SET_STATE),
     hook("tracepoint_set_state_3", SET_STATE),
     hook("tracepoint_send_reset_2", SEND_RESET),
     hook("tracepoint_destroy_sock_2", DESTROY),
+    hook("tracepoint_destroy_sock_3", DESTROY),
 ];
 
-const TRACEPOINT_THRICE: &[Hook] = &[hook("tracepoint_destroy_sock_3", DESTROY)];
+/// All hooks of a plan.
+const fn table(plan: Plan) -> &'static [Hook] {
+    match plan {
+        Plan::Fentry => FENTRY,
+        Plan::Kprobe => KPROBE,
+        Plan::Tracepoint => TRACEPOINT,
+    }
+}
 
-/// Used where tracepoint programs are preempted: a thread that processes the backlog may be, at the end of a socket.
-const DESTROY_SOCK_AGAIN: &[Hook] = &[hook("destroy_sock_2", DESTROY)];
+/// The hooks of a plan on a kernel with these traits, in the order of attaching. `asked` are the key fields in use, a
+/// set of [`linger_ebpf::keyed`] bits.
+#[must_use]
+pub fn hooks(plan: Plan, asked: u32, traits: Traits) -> Vec<Hook> {
+    let mut hooks = table(plan).to_vec();
+    hooks.retain(|hook| is_needed(*hook, asked, traits));
+    hooks
+}
 
-/// Used where soft interrupts are preempted as well.
-const DESTROY_SOCK_THRICE: &[Hook] = &[hook("destroy_sock_3", DESTROY)];
+fn is_needed(hook: Hook, asked: u32, traits: Traits) -> bool {
+    // Where the kernel may skip a program on the function that begins a close.
+    let begins_by_release = traits.preemption != Preemption::None && traits.sees_releases;
+    match hook {
+        EXIT_MMAP => asked & keyed::EXE != 0,
+        RESET_ANSWERS => traits.answers == Answers::Shown,
+        SOCK_RELEASE => begins_by_release,
+        _ if hook.sees_returns() => traits.sees_returns,
+        _ if hook.is_copy() => needs_copy(hook, traits),
+        _ => match hook.point.function() {
+            Some(TCP_CLOSE) => !begins_by_release,
+            Some(V4_ANSWER) => traits.answers != Answers::Shown,
+            Some(V6_ANSWER) => traits.answers == Answers::Hooked,
+            Some(TIMER) => !traits.new_timer,
+            Some(NEW_TIMER) => traits.new_timer,
+            _ => true,
+        },
+    }
+}
+
+/// Whether this copy makes up for runs that a kernel with these traits skips.
+fn needs_copy(copy: Hook, traits: Traits) -> bool {
+    if traits.preemption == Preemption::None {
+        return false;
+    }
+    match copy.point {
+        INNER_ENTRY | CHECK_OOM => decides_again(traits),
+        // The tracepoint that shows answers also sees the RSTs that this hook sees.
+        ACTIVE_RESET => traits.answers != Answers::Shown,
+        // Closes and most sockets end with soft interrupts disabled; a thread that processes the backlog may be
+        // preempted at the end of a socket.
+        DESTROY if copy.program.ends_with('3') => {
+            traits.preempts_tracepoints && traits.preemption == Preemption::SoftInterrupts
+        }
+        _ => traits.preempts_tracepoints,
+    }
+}
+
+/// Whether the plan `fentry` hooks decisions and ends of closes more than once on a kernel that preempts: where soft
+/// interrupts are preempted, or closes do not begin with [`SOCK_RELEASE`], which is never skipped. Elsewhere the end of
+/// a close makes up for a missed decision.
+fn decides_again(traits: Traits) -> bool {
+    traits.preemption == Preemption::SoftInterrupts || !traits.sees_releases
+}
 
 /// The value of [`Constants::again`](linger_ebpf::Constants::again) for this plan and kernel: whether several programs
 /// may see the same close or RST.
@@ -196,143 +253,9 @@ pub(super) fn hooked_again(plan: Plan, traits: Traits) -> u32 {
     }
 }
 
-/// Whether the plan `fentry` hooks decisions and ends of closes more than once on a kernel that preempts.
-fn decides_again(traits: Traits) -> bool {
-    traits.preemption == Preemption::SoftInterrupts || !traits.sees_releases
-}
-
-/// The copies of hooks that a plan needs on this kernel.
-fn copies(plan: Plan, traits: Traits) -> Vec<Hook> {
-    if traits.preemption == Preemption::None {
-        return Vec::new();
-    }
-    // Closes and most sockets end with soft interrupts disabled.
-    let tracepoints = traits.preempts_tracepoints;
-    let ends = tracepoints && traits.preemption == Preemption::SoftInterrupts;
-    let copies: &[(bool, &[Hook])] = match plan {
-        Plan::Fentry => &[
-            (decides_again(traits), FENTRY_AGAIN),
-            (tracepoints, DESTROY_SOCK_AGAIN),
-            (ends, DESTROY_SOCK_THRICE),
-            // The tracepoint that shows answers also sees the RSTs that this hook sees.
-            (traits.answers != Answers::Shown, ACTIVE_RESET_AGAIN),
-        ],
-        // All kprobes of a CPU are skipped together.
-        Plan::Kprobe => &[
-            (tracepoints, DESTROY_SOCK_AGAIN),
-            (ends, DESTROY_SOCK_THRICE),
-        ],
-        Plan::Tracepoint => &[(tracepoints, TRACEPOINT_AGAIN), (ends, TRACEPOINT_THRICE)],
-    };
-    let copies = copies.iter().filter(|(are_needed, _)| *are_needed);
-    copies.flat_map(|(_, hooks)| *hooks).copied().collect()
-}
-
-/// In every plan, if the label `exe` is in use.
-const EXIT_MMAP: Hook = hook("exit_mmap", Point::RawTracepoint("exit_mmap"));
-
-/// Traits of a kernel that decide which hooks are used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
-pub struct Traits {
-    /// The plan `tracepoint` can see the return of close(2).
-    pub sees_returns: bool,
-    /// How it preempts.
-    pub preemption: Preemption,
-    /// It preempts tracepoint programs too.
-    pub preempts_tracepoints: bool,
-    /// The function that sets a socket's timer has its new name.
-    pub new_timer: bool,
-    /// How RSTs that answer a packet are seen.
-    pub answers: Answers,
-    /// The release of every socket can be hooked: all cgroups are visible.
-    pub sees_releases: bool,
-}
-
-/// The hooks of a plan on a kernel with these traits, in the order of attaching. `asked` are the key fields in use, a
-/// set of [`linger_ebpf::keyed`] bits.
+/// The blind spots of a plan on a kernel with these traits.
 #[must_use]
-pub fn hooks(plan: Plan, asked: u32, traits: Traits) -> Vec<Hook> {
-    let all = match plan {
-        Plan::Fentry => FENTRY,
-        Plan::Kprobe => KPROBE,
-        Plan::Tracepoint => TRACEPOINT,
-    };
-    let exit = (asked & keyed::EXE != 0).then_some(EXIT_MMAP);
-    let all = exit.into_iter().chain(all.iter().copied());
-    let all = all.chain(copies(plan, traits));
-    let all = all.filter(|hook| traits.sees_returns || !hook.sees_returns());
-    let all = all.filter(|hook| match hook.point.function() {
-        Some(V4_ANSWER) => traits.answers != Answers::Shown,
-        Some(V6_ANSWER) => traits.answers == Answers::Hooked,
-        _ => *hook != RESET_ANSWERS || traits.answers == Answers::Shown,
-    });
-    let released = traits.preemption != Preemption::None && traits.sees_releases;
-    let renamed = |mut hook: Hook| {
-        if released && CLOSE_ENTRIES.contains(&hook.program) {
-            return SOCK_RELEASE;
-        }
-        match &mut hook.point {
-            Point::Fentry(name) | Point::Kprobe(name) if *name == TIMER && traits.new_timer => {
-                *name = NEW_TIMER;
-            }
-            _ => {}
-        }
-        hook
-    };
-    all.map(renamed).collect()
-}
-
-/// Whether the function that sets a socket's timer has its new name.
-pub(super) fn has_new_timer(kernel: &Kernel) -> bool {
-    kernel.has_function(NEW_TIMER)
-}
-
-/// How the programs see RSTs that answer a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answers {
-    /// By the tracepoint `tcp_send_reset`. Before v6.10, in which it became an event class of its own, it showed only
-    /// the RSTs of full sockets.
-    Shown,
-    /// By the functions that send them, in plans that hook functions.
-    Hooked,
-    /// By the function for IPv4: the one for IPv6 is not built in.
-    HookedV4,
-}
-
-impl Answers {
-    const ALL: [Self; 3] = [Self::Shown, Self::Hooked, Self::HookedV4];
-
-    /// Determines how they are seen on this kernel.
-    pub(super) fn of(kernel: &Kernel) -> Self {
-        if kernel.has_struct("trace_event_raw_tcp_send_reset") {
-            Self::Shown
-        } else if kernel.has_function(V6_ANSWER) {
-            Self::Hooked
-        } else {
-            Self::HookedV4
-        }
-    }
-
-    /// The variant with this index.
-    pub(super) fn from_index(index: u32) -> Self {
-        let mut all = Self::ALL.into_iter();
-        all.find(|answers| *answers as u32 == index)
-            .unwrap_or(Self::Shown)
-    }
-}
-
-/// Whether the return of close(2) ends the release of its file, and the plan `tracepoint` can recognize it.
-///
-/// Before v6.6 the release was left to task work; `filp_flush` (fs/open.c) came with the change.
-#[must_use]
-pub(super) fn sees_returns(kernel: &Kernel) -> bool {
-    RECOGNIZES_SYSCALLS && kernel.has_function("filp_flush")
-}
-
-/// The blind spots of a plan on this kernel.
-#[must_use]
-pub fn blind(plan: Plan, kernel: &Kernel) -> Vec<&'static str> {
+pub fn blind(plan: Plan, traits: Traits) -> Vec<&'static str> {
     match plan {
         Plan::Fentry => Vec::new(),
         Plan::Kprobe => {
@@ -349,13 +272,13 @@ pub fn blind(plan: Plan, kernel: &Kernel) -> Vec<&'static str> {
                 "the time of closes that wait under SO_LINGER outside close(2) (io_uring), or before lingerd \
                  has hooked sys_exit, which it does once a close has waited, because every system call pays",
             ];
-            if Answers::of(kernel) != Answers::Shown {
+            if traits.answers != Answers::Shown {
                 blind.push(
                     "RSTs that answer a packet for which there is no socket, or no more than what \
                      TIME_WAIT or a request keeps of one: that needs Linux 6.10",
                 );
             }
-            if !sees_returns(kernel) {
+            if !traits.sees_returns {
                 blind.push("the time of any close that waits: that needs Linux 6.6");
                 blind.push(
                     "how a wait under SO_LINGER ends: it is counted when its connection ends, by what \
@@ -370,10 +293,9 @@ pub fn blind(plan: Plan, kernel: &Kernel) -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::path::Path;
 
     use aya_obj::Object;
-    use linger_ebpf::{FLOOR, OBJECT, PROGRAMS};
+    use linger_ebpf::{FLOOR, OBJECT};
 
     use super::*;
 
@@ -382,38 +304,12 @@ mod tests {
         object.programs.into_keys().collect()
     }
 
-    fn names<'a>(all: impl IntoIterator<Item = &'a str>) -> BTreeSet<String> {
-        all.into_iter().map(str::to_owned).collect()
-    }
-
     #[test]
     fn the_objects_have_exactly_the_listed_programs() {
-        assert_eq!(programs(FLOOR), names(PROGRAMS));
-        let again = [
-            FENTRY_AGAIN,
-            ACTIVE_RESET_AGAIN,
-            TRACEPOINT_AGAIN,
-            DESTROY_SOCK_AGAIN,
-            DESTROY_SOCK_THRICE,
-            TRACEPOINT_THRICE,
-        ];
-        let again = again.into_iter().flatten().map(|hook| hook.program);
-        assert_eq!(programs(OBJECT), names(PROGRAMS.into_iter().chain(again)));
-    }
-
-    #[test]
-    fn traits_follow_from_functions_and_structs() {
-        let kernels = ["debian-6.1.0-56.btf", "debian-6.12.117.btf"].map(|file| {
-            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/btf");
-            Kernel::from_file(&folder.join(file)).unwrap()
-        });
-        assert_eq!(
-            kernels.each_ref().map(sees_returns),
-            [false, RECOGNIZES_SYSCALLS]
-        );
-        assert_eq!(
-            kernels.each_ref().map(Answers::of),
-            [Answers::Hooked, Answers::Shown]
-        );
+        let programs_once = PROGRAMS.map(str::to_owned);
+        assert_eq!(programs(FLOOR), BTreeSet::from(programs_once));
+        let all = Plan::ALL.iter().flat_map(|plan| table(*plan));
+        let all = all.map(|hook| hook.program.to_owned());
+        assert_eq!(programs(OBJECT), all.collect());
     }
 }

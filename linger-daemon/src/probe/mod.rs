@@ -14,14 +14,16 @@ mod preemption;
 mod programs;
 mod reachability;
 mod takeover;
+mod traits;
 
 pub use attach::{Attachment, Loader};
 pub use btf::{Kernel, KernelError, Resolved};
 pub use error::{AttachError, PlanError, ProbeError};
-pub use hooks::{Hook, Point, Traits, blind, hooks};
+pub use hooks::{Hook, Point, blind, hooks};
 pub use kprobe::TRACEFS;
 pub use options::LoadOptions;
 pub use pins::{Pins, PinsError};
 pub use preemption::Preemption;
 pub use programs::{Maps, Programs};
 pub use takeover::{PinnedPrograms, choose, open_pinned};
+pub use traits::Traits;

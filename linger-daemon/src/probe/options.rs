@@ -3,8 +3,8 @@
 use flate2::Crc;
 use linger_ebpf::{LAYOUT, MAX_GROUPS, MAX_ORPHANS, OBJECT, PinMetadata, Plan};
 
-use super::hooks::Traits;
 use super::kprobe::Owner;
+use super::traits::Traits;
 use crate::attribution::Dimension;
 use crate::version::VERSION;
 

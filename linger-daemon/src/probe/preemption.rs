@@ -86,8 +86,7 @@ impl Preemption {
             Self::Realtime,
             Self::SoftInterrupts,
         ];
-        let found = all.into_iter().find(|one| *one as u32 == index);
-        found.unwrap_or(Self::Unknown)
+        all.get(index as usize).copied().unwrap_or(Self::Unknown)
     }
 
     /// Maps the name of a mode of the kernel (kernel/sched/core.c `preempt_modes`).

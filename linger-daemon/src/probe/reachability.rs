@@ -11,7 +11,8 @@ use aya::maps::PerCpuArray;
 use linger_ebpf::program_place;
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::hooks::{Hook, Point, V4_ANSWER, V6_ANSWER};
+use super::hooks::{Hook, Point};
+use super::traits::{V4_ANSWER, V6_ANSWER};
 use crate::sys::set_linger2;
 
 /// Maximum time to wait for packets over loopback: usually they have arrived once they are sent.

@@ -8,12 +8,12 @@ use tracing::{info, warn};
 
 use super::attach::{Attachment, Loader};
 use super::error::ProbeError;
-use super::hooks::{Answers, Hook, Traits, hooks};
+use super::hooks::{Hook, hooks};
 use super::kprobe::Owner;
 use super::options::{LoadOptions, fingerprint};
 use super::pins::{Pins, PinsError};
-use super::preemption::Preemption;
 use super::programs::{Maps, Programs};
+use super::traits::Traits;
 
 /// Attaches the requested plan, or the best that works, or takes over the programs pinned by another daemon.
 ///
@@ -160,14 +160,7 @@ fn understand(metadata: &PinMetadata) -> Result<(Plan, Vec<Hook>), String> {
     let plan = plans
         .find(|plan| *plan as u32 == metadata.plan)
         .ok_or_else(|| format!("there is no plan {}", metadata.plan))?;
-    let traits = Traits {
-        sees_returns: metadata.sees_returns != 0,
-        preemption: Preemption::from_index(metadata.preemption),
-        preempts_tracepoints: metadata.preempts_tracepoints != 0,
-        new_timer: metadata.new_timer != 0,
-        answers: Answers::from_index(metadata.answers),
-        sees_releases: metadata.sees_releases != 0,
-    };
+    let traits = Traits::recorded(metadata);
     Ok((plan, hooks(plan, metadata.keyed, traits)))
 }
 
