@@ -6,20 +6,18 @@
 //! probes are defined there, and each program is attached to the probe's event as to any tracepoint.
 
 use std::collections::HashMap;
-use std::fmt::{self, Display, Formatter};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process;
 
 use aya_obj::generated::bpf_attach_type;
-use linger_ebpf::PinMetadata;
+use nix::errno::Errno;
 use perf_event_open_sys as perf;
 use tracing::{debug, warn};
 
 use super::hooks::{Hook, Point};
+use super::owner::Owner;
 use crate::sys;
 
 /// Maximum number of threads inside the function at once; the kernel's limit (`KRETPROBE_MAXACTIVE_MAX`).
@@ -51,13 +49,13 @@ pub(super) fn attach(
         )?)
     } else {
         // SAFETY: both are open; the request takes a program's descriptor.
-        check(unsafe {
+        Errno::result(unsafe {
             perf::ioctls::SET_BPF(event.as_raw_fd(), program.as_raw_fd().cast_unsigned())
         })?;
         None
     };
     // SAFETY: it is open; the request takes no argument.
-    check(unsafe { perf::ioctls::ENABLE(event.as_raw_fd(), 0) })?;
+    Errno::result(unsafe { perf::ioctls::ENABLE(event.as_raw_fd(), 0) })?;
     Ok((link.unwrap_or(event), definition))
 }
 
@@ -105,12 +103,20 @@ pub(super) fn forget(owner: Option<Owner>) -> bool {
             continue;
         }
         debug!("removing the kprobe {event}");
-        // Opened for appending: truncating it would remove the probes of others.
-        let file = OpenOptions::new().append(true).open(&path);
-        let removed = file.and_then(|mut file| file.write_all(format!("-:{event}\n").as_bytes()));
+        let removed = open_to_append(&path).and_then(|file| remove(&file, event));
         is_clear &= removed.is_ok() || !is_asked_for;
     }
     is_clear
+}
+
+/// Opens `kprobe_events`. Truncating it would remove the probes of others.
+fn open_to_append(path: &Path) -> io::Result<File> {
+    File::options().append(true).open(path)
+}
+
+/// Removes a probe, by its line in `kprobe_events`.
+fn remove(mut events: &File, event: &str) -> io::Result<()> {
+    events.write_all(format!("-:{event}\n").as_bytes())
 }
 
 /// The line in `kprobe_events` that defines a probe. Dropping it removes the probe, unless `is_kept`.
@@ -129,8 +135,7 @@ impl Drop for Definition {
         if self.is_kept {
             return;
         }
-        let removal = format!("-:{}\n", self.event);
-        if let Err(error) = self.file.write_all(removal.as_bytes())
+        if let Err(error) = remove(&self.file, &self.event)
             && error.kind() != io::ErrorKind::NotFound
         {
             warn!("cannot remove the kprobe {}: {error}", self.event);
@@ -145,9 +150,7 @@ impl Definition {
             Point::Kretprobe(function) => (format!("r{MAX_ACTIVE}"), function),
             _ => return Err(io::ErrorKind::InvalidInput.into()),
         };
-        let path = tracefs.join(EVENTS);
-        // Opened for appending: truncating it would remove the probes of others.
-        let mut file = OpenOptions::new().append(true).open(&path)?;
+        let mut file = open_to_append(&tracefs.join(EVENTS))?;
         forget(None);
         let owner = Owner::here();
         let event = format!("{GROUP}{owner}/{}_{owner}", hook.program);
@@ -178,77 +181,6 @@ const GROUP: &str = "lingerd_";
 
 /// Maximum number of attempts to define a probe that is removed before it is open.
 const ATTEMPTS: u32 = 5;
-
-/// The owner of a probe. The process id of a lingerd is unique only in its pid namespace and while it runs: in a
-/// restarted container it often is process 1 again, in a namespace with the same inode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Owner {
-    /// The inode of the pid namespace; 0 if /proc does not show it.
-    pub(super) namespace: u32,
-    /// The process id there.
-    pub(super) pid: u32,
-    /// When it started, in clock ticks since boot; 0 if unknown.
-    pub(super) started: u64,
-}
-
-impl Owner {
-    /// This process.
-    pub(super) fn here() -> Self {
-        let namespace = fs::metadata("/proc/self/ns/pid").ok();
-        let namespace = namespace.and_then(|file| file.ino().try_into().ok());
-        Self {
-            namespace: namespace.unwrap_or(0),
-            pid: process::id(),
-            started: start_of("self").unwrap_or(0),
-        }
-    }
-
-    /// The lingerd that loaded these programs.
-    pub(super) const fn of(metadata: &PinMetadata) -> Self {
-        Self {
-            namespace: metadata.pid_namespace,
-            pid: metadata.pid,
-            started: metadata.started,
-        }
-    }
-
-    /// Whether it runs, as far as visible from this pid namespace. In another one it counts as gone, which is safe
-    /// because the kernel does not remove probes in use.
-    fn is_running(self, here: Self) -> bool {
-        self.namespace == here.namespace && start_of(&self.pid.to_string()) == Some(self.started)
-    }
-
-    /// Parses the owner in the name of a group. Older versions did not write its start time.
-    fn parse(text: &str) -> Option<Self> {
-        let (namespace, process) = text.split_once('_')?;
-        let (pid, started) = process.split_once('_').unwrap_or((process, "0"));
-        Some(Self {
-            namespace: namespace.parse().ok()?,
-            pid: pid.parse().ok()?,
-            started: started.parse().ok()?,
-        })
-    }
-}
-
-impl Display for Owner {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "{}_{}_{}",
-            self.namespace, self.pid, self.started
-        )
-    }
-}
-
-/// The start time of the process with this folder in /proc, in clock ticks since boot.
-fn start_of(process: &str) -> Option<u64> {
-    /// Its index among the fields after the name, which may hold any character.
-    const START: usize = 19;
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    let (_, after_name) = stat.rsplit_once(')')?;
-    let mut fields = after_name.split_whitespace();
-    fields.nth(START)?.parse().ok()
-}
 
 /// Missed hits of the kprobes of a lingerd.
 pub(super) struct Profile {
@@ -297,14 +229,6 @@ fn events(definitions: &str) -> impl Iterator<Item = (Owner, &str)> {
         let (owner, _) = event.strip_prefix(GROUP)?.split_once('/')?;
         Some((Owner::parse(owner)?, event))
     })
-}
-
-fn check(result: i32) -> io::Result<()> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod kprobe;
 mod load;
 mod object;
 mod options;
+mod owner;
 mod pins;
 mod preemption;
 mod programs;

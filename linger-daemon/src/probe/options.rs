@@ -3,7 +3,7 @@
 use flate2::Crc;
 use linger_ebpf::{LAYOUT, MAX_GROUPS, MAX_ORPHANS, OBJECT, PinMetadata, Plan};
 
-use super::kprobe::Owner;
+use super::owner::Owner;
 use super::traits::Traits;
 use crate::attribution::Dimension;
 use crate::version::VERSION;

@@ -24,7 +24,8 @@ use thiserror::Error;
 use tracing::debug;
 
 use super::hooks::{Hook, Point};
-use super::kprobe::{self, Owner};
+use super::kprobe;
+use super::owner::Owner;
 use super::programs::{Links, Maps, Programs, is_pin_attached};
 use crate::sys;
 

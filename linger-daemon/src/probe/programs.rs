@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use aya::maps::Map;
 
 use super::hooks::{Hook, Point};
-use super::kprobe::{Owner, Profile};
+use super::kprobe::Profile;
+use super::owner::Owner;
 use crate::sys;
 
 /// The maps that programs share with the daemon and that are not taken yet, by name.
