@@ -82,7 +82,7 @@ pub struct Close {
 }
 
 /// A stack frame.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Frame {
     /// The address.
     pub address: u64,
@@ -136,30 +136,25 @@ const STATES: [&str; 13] = [
 /// Decodes an event. `names` are those of its cgroup.
 #[must_use]
 pub fn decode(event: &Event, names: Option<&Names>, clock: &Clock) -> WatchEvent {
-    if event.kind == event_kind::END {
-        return WatchEvent::Orphan(end(event, names, clock));
-    }
-    let close = close(event, names, clock);
-    if event.kind == event_kind::CORRECTION {
-        WatchEvent::Correction(close)
-    } else {
-        WatchEvent::Close(close)
+    match event.kind {
+        event_kind::END => WatchEvent::Orphan(end(event, names, clock)),
+        event_kind::CORRECTION => WatchEvent::Correction(close(event, names, clock)),
+        _ => WatchEvent::Close(close(event, names, clock)),
     }
 }
 
 fn close(event: &Event, names: Option<&Names>, clock: &Clock) -> Close {
-    let seen = event.blocked_ns != u64::MAX;
     let frames = usize::try_from(event.stack_bytes).unwrap_or(0) / size_of::<u64>();
     let stack = event.stack.iter().take(frames);
-    let name = |name: Option<&Outcome>| name.map_or("", |outcome| outcome.name()).to_owned();
     let state = STATES.get(usize::from(event.state));
+    let outcome = Outcome::ALL.get(usize::from(event.outcome));
     Close {
         at: clock.unix(event.start_ns),
         connection: connection(event, names),
         state: state.copied().unwrap_or_default().to_owned(),
-        outcome: name(Outcome::ALL.get(usize::from(event.outcome))),
+        outcome: outcome.map_or("", |outcome| outcome.name()).to_owned(),
         linger_seconds: (event.linger != u64::MAX).then(|| clock.seconds_of(event.linger)),
-        blocked_seconds: seen.then(|| seconds(event.blocked_ns)),
+        blocked_seconds: blocked_ns(event).map(seconds),
         unsent: event.unsent,
         unacked: event.unacked,
         unread: event.unread,
@@ -167,8 +162,7 @@ fn close(event: &Event, names: Option<&Names>, clock: &Clock) -> Close {
         stack: stack
             .map(|&address| Frame {
                 address,
-                symbol: String::new(),
-                source: String::new(),
+                ..Frame::default()
             })
             .collect(),
     }
@@ -176,10 +170,9 @@ fn close(event: &Event, names: Option<&Names>, clock: &Clock) -> Close {
 
 fn end(event: &Event, names: Option<&Names>, clock: &Clock) -> End {
     let fate = Fate::ALL.get(usize::from(event.fate));
-    let blocked_ns = Some(event.blocked_ns).filter(|blocked_ns| *blocked_ns != u64::MAX);
     let thrown_away = event.end_unsent.saturating_add(event.end_unacked);
     End {
-        at: clock.unix(event.start_ns + blocked_ns.unwrap_or(0) + event.lived_ns),
+        at: clock.unix(event.start_ns + blocked_ns(event).unwrap_or(0) + event.lived_ns),
         connection: connection(event, names),
         fate: fate.map_or("", |fate| fate.name()).to_owned(),
         orphaned: event.left,
@@ -188,6 +181,11 @@ fn end(event: &Event, names: Option<&Names>, clock: &Clock) -> End {
         unacked: event.end_unacked,
         seconds: seconds(event.lived_ns),
     }
+}
+
+/// Time from entry to return; `None` if the return was not seen.
+fn blocked_ns(event: &Event) -> Option<u64> {
+    (event.blocked_ns != u64::MAX).then_some(event.blocked_ns)
 }
 
 fn connection(event: &Event, names: Option<&Names>) -> Connection {

@@ -7,6 +7,7 @@ use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use aya_obj::generated::{
     bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_prog_info,
@@ -194,10 +195,8 @@ pub(crate) fn owned(number: libc::c_long) -> Result<OwnedFd, Errno> {
 
 /// `CLOCK_MONOTONIC` in nanoseconds, like `bpf_ktime_get_ns`.
 pub(crate) fn now_ns() -> u64 {
-    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| {
-        let whole = u64::try_from(now.tv_sec()).unwrap_or(0) * 1_000_000_000;
-        whole + u64::try_from(now.tv_nsec()).unwrap_or(0)
-    })
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from);
+    now.map_or(0, |now| u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
 }
 
 #[derive(Clone, Copy)]

@@ -1,6 +1,6 @@
 //! Converts the kernel's clocks to Unix time and seconds.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_getres};
 
@@ -25,11 +25,10 @@ impl Clock {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH);
         let zero = unix.map_or(0.0, |unix| unix.as_secs_f64()) - seconds(now_ns());
         // The coarse clocks advance with each tick.
-        let tick = clock_getres(ClockId::CLOCK_REALTIME_COARSE).ok();
-        let tick = tick.and_then(|tick| u64::try_from(tick.tv_nsec()).ok());
+        let tick = clock_getres(ClockId::CLOCK_REALTIME_COARSE).map(Duration::from);
         let hertz = tick
-            .filter(|tick| *tick > 0)
-            .map(|tick| 1_000_000_000 / tick);
+            .ok()
+            .and_then(|tick| 1_000_000_000_u64.checked_div(tick.subsec_nanos().into()));
         Self::new(zero, hertz.unwrap_or(USUAL_HERTZ))
     }
 
