@@ -177,12 +177,9 @@ fn pod_slice(name: &str) -> Option<&str> {
 
 /// The UID of a pod as Kubernetes writes it, from text with `dash` in place of dashes.
 fn uid(text: &str, dash: char) -> Option<String> {
-    let groups = text.split(dash);
-    let is_uuid = groups.clone().count() == UUID_GROUPS.len()
-        && groups
-            .zip(UUID_GROUPS)
-            .all(|(group, digits)| is_hex(group, digits));
-    (is_uuid || is_hex(text, UID_DIGITS)).then(|| text.replace(dash, "-"))
+    let is_uuid = text.split(dash).map(str::len).eq(UUID_GROUPS);
+    let has_form = is_uuid || text.len() == UID_DIGITS;
+    (has_form && is_hex(&text.replace(dash, ""), UID_DIGITS)).then(|| text.replace(dash, "-"))
 }
 
 fn is_hex(text: &str, digits: usize) -> bool {
