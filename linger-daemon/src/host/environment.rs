@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use nix::unistd::{AccessFlags, access};
 
@@ -43,7 +42,7 @@ impl Environment {
     }
 
     /// The number in a file.
-    pub(super) fn number<T: FromStr>(&self, path: &str) -> Option<T> {
+    pub(super) fn number(&self, path: &str) -> Option<i64> {
         self.text(path).trim().parse().ok()
     }
 

@@ -247,7 +247,7 @@ fn tracefs(host: &Environment) -> Judgment {
 }
 
 fn perf_paranoid(host: &Environment) -> Judgment {
-    let level: Option<i32> = host.number("/proc/sys/kernel/perf_event_paranoid");
+    let level = host.number("/proc/sys/kernel/perf_event_paranoid");
     let shown = level.map_or_else(|| "unknown".to_owned(), |level| level.to_string());
     match refused(host.probe.event, host) {
         // Levels above 2 exist in Debian and Ubuntu, and require CAP_SYS_ADMIN.
@@ -267,7 +267,7 @@ fn perf_paranoid(host: &Environment) -> Judgment {
 }
 
 fn unprivileged(host: &Environment) -> Judgment {
-    match host.number::<u32>("/proc/sys/kernel/unprivileged_bpf_disabled") {
+    match host.number("/proc/sys/kernel/unprivileged_bpf_disabled") {
         Some(0) => warning(
             "0: every user may load BPF programs, and exploit side channels with them",
             "not needed for lingerd, but recommended: sysctl kernel.unprivileged_bpf_disabled=1",
@@ -278,7 +278,7 @@ fn unprivileged(host: &Environment) -> Judgment {
 }
 
 fn jit(host: &Environment) -> Judgment {
-    match host.number::<u32>("/proc/sys/net/core/bpf_jit_enable") {
+    match host.number("/proc/sys/net/core/bpf_jit_enable") {
         Some(0) => warning(
             "0: programs are interpreted, which is slow and rules out the plan fentry",
             "sysctl net.core.bpf_jit_enable=1",
