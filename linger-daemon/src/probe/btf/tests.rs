@@ -1,6 +1,5 @@
 //! Tests with the BTF of kernels that are not running.
 
-use std::collections::HashMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 
@@ -31,49 +30,48 @@ fn field(name: &'static str, path: &'static str, shape: Shape) -> Field {
     }
 }
 
-/// Offset and mask by field.
-fn places(kernel: &Kernel) -> HashMap<String, (Option<u32>, Option<u8>)> {
-    let (_, resolved) = kernel.offsets(keyed::ALL).unwrap();
-    resolved
-        .into_iter()
-        .map(|found| (found.field, (found.offset, found.mask)))
-        .collect()
-}
-
 #[test]
-fn fields_of_6_1() {
-    let found = places(&debian("debian-6.1.0-56.btf"));
-    // Checked with pahole.
-    assert_eq!(found["sock.__sk_common.skc_state"], (Some(18), None));
-    assert_eq!(found["sock.sk_lingertime"], (Some(520), None));
-    assert_eq!(found["sock.sk_shutdown"], (Some(610), None));
-    assert_eq!(found["sock.sk_err"], (Some(544), None));
-    assert_eq!(found["sock.sk_socket"], (Some(624), None));
-    assert_eq!(found["sock.sk_receive_queue.qlen"], (Some(216 + 16), None));
-    assert_eq!(found["tcp_sock.write_seq"], (Some(1852), None));
-    assert_eq!(found["tcp_sock.snd_nxt"], (Some(1476), None));
-    assert_eq!(found["tcp_sock.snd_una"], (Some(1508), None));
-    assert_eq!(found["tcp_sock.copied_seq"], (Some(1468), None));
-    assert_eq!(found["tcp_sock.rcv_nxt"], (Some(1464), None));
-    assert_eq!(found["tcp_sock.repair"], (Some(1637), Some(1 << 6)));
-    assert_eq!(found["tcp_sock.linger2"], (Some(2160), None));
-    assert_eq!(found["tcp_sock.is_mptcp"], (Some(2220), None));
-    assert_eq!(found["sock.__sk_common.skc_net.net"], (Some(48), None));
-    assert_eq!(found["tcp_skb_cb.tcp_flags"], (Some(12), None));
-}
-
-#[test]
-fn fields_of_6_12() {
-    let found = places(&debian("debian-6.12.117.btf"));
-    assert_eq!(found["sock.sk_lingertime"], (Some(576), None));
-    assert_eq!(found["sock.sk_shutdown"], (Some(571), None));
-    assert_eq!(found["sock.sk_err"], (Some(284), None));
-    assert_eq!(found["sock.sk_socket"], (Some(288), None));
-    assert_eq!(found["sock.sk_receive_queue.qlen"], (Some(168 + 16), None));
-    assert_eq!(found["tcp_sock.write_seq"], (Some(1636), None));
-    assert_eq!(found["tcp_sock.snd_una"], (Some(1720), None));
-    assert_eq!(found["tcp_sock.repair"], (Some(1519), Some(1 << 2)));
-    assert_eq!(found["tcp_sock.is_mptcp"], (Some(2272), None));
+fn fields_are_where_pahole_shows_them() {
+    let of_6_1 = [
+        ("sock.__sk_common.skc_state", 18, None),
+        ("sock.sk_lingertime", 520, None),
+        ("sock.sk_shutdown", 610, None),
+        ("sock.sk_err", 544, None),
+        ("sock.sk_socket", 624, None),
+        ("sock.sk_receive_queue.qlen", 216 + 16, None),
+        ("tcp_sock.write_seq", 1852, None),
+        ("tcp_sock.snd_nxt", 1476, None),
+        ("tcp_sock.snd_una", 1508, None),
+        ("tcp_sock.copied_seq", 1468, None),
+        ("tcp_sock.rcv_nxt", 1464, None),
+        ("tcp_sock.repair", 1637, Some(1 << 6)),
+        ("tcp_sock.linger2", 2160, None),
+        ("tcp_sock.is_mptcp", 2220, None),
+        ("sock.__sk_common.skc_net.net", 48, None),
+        ("tcp_skb_cb.tcp_flags", 12, None),
+    ];
+    let of_6_12 = [
+        ("sock.sk_lingertime", 576, None),
+        ("sock.sk_shutdown", 571, None),
+        ("sock.sk_err", 284, None),
+        ("sock.sk_socket", 288, None),
+        ("sock.sk_receive_queue.qlen", 168 + 16, None),
+        ("tcp_sock.write_seq", 1636, None),
+        ("tcp_sock.snd_una", 1720, None),
+        ("tcp_sock.repair", 1519, Some(1 << 2)),
+        ("tcp_sock.is_mptcp", 2272, None),
+    ];
+    for (file, expected) in [
+        ("debian-6.1.0-56.btf", &of_6_1[..]),
+        ("debian-6.12.117.btf", &of_6_12),
+    ] {
+        let (_, resolved) = debian(file).offsets(keyed::ALL).unwrap();
+        for (field, offset, mask) in expected {
+            let found = resolved.iter().find(|found| found.field == *field);
+            let found = found.map(|found| (found.offset, found.mask));
+            assert_eq!(found, Some((Some(*offset), *mask)), "{file}: {field}");
+        }
+    }
 }
 
 #[test]
