@@ -51,18 +51,11 @@ pub fn require() -> Result<(), Missing> {
     })
 }
 
-/// Gives up every capability, and every way to gain one, for this thread and those it will start, if `still_works`
-/// succeeds without.
+/// Gives up every capability except the `wanted` ones, as far as the process has them, and every way to gain one, for
+/// this thread and those it will start, if `still_works` succeeds without any.
 ///
 /// Kernels before 5.19 may require `CAP_BPF` to read maps; there it is kept. Returns the capabilities that remain. Call
 /// it before other threads are started.
-pub fn drop_all(
-    still_works: impl FnOnce() -> bool + Send,
-) -> Result<HashSet<Capability>, caps::errors::CapsError> {
-    drop_all_but(&[], still_works)
-}
-
-/// Like [`drop_all`], but keeps the `wanted` capabilities, as far as the process has them.
 pub fn drop_all_but(
     wanted: &[Capability],
     still_works: impl FnOnce() -> bool + Send,

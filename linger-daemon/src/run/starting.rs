@@ -57,7 +57,7 @@ impl Drop for Starting {
 
 /// Serves until the other end of the pipe is closed.
 fn serve(listeners: &Listeners, state: Arc<State>, stopped: PipeReader) -> Result<()> {
-    privileges::drop_all(|| true).context("cannot drop capabilities")?;
+    privileges::drop_all_but(&[], || true).context("cannot drop capabilities")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
