@@ -15,7 +15,7 @@ use tracing::warn;
 use crate::sys;
 
 /// The service manager, if it asked for notifications.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Manager {
     socket: Option<UnixDatagram>,
     watchdog: Option<Duration>,
@@ -31,10 +31,7 @@ impl Manager {
                 .inspect_err(|error| warn!(%error, "cannot reach the service manager at {name:?}"))
                 .ok()
         });
-        manager.unwrap_or(Self {
-            socket: None,
-            watchdog: None,
-        })
+        manager.unwrap_or_default()
     }
 
     /// Connects to the manager at a socket: a path, or @ and the name of an abstract socket. `watchdog` is how long it
