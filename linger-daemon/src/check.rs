@@ -149,7 +149,8 @@ fn place(field: &Resolved) -> String {
 impl PlanReport {
     fn new(loader: &Loader, plan: Plan) -> Self {
         let failure = loader.try_plan(plan).err();
-        let hooks = probe::hooks(plan, loader.keyed(), loader.traits)
+        let hooks = loader
+            .hooks(plan)
             .into_iter()
             .map(|hook| {
                 // If the plan has attached, all its hooks have.

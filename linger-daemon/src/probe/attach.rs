@@ -68,12 +68,6 @@ impl Loader {
         })
     }
 
-    /// Key fields in use, a set of [`keyed`] bits.
-    #[must_use]
-    pub fn keyed(&self) -> u32 {
-        self.options.keyed
-    }
-
     /// Creates the maps for a plan.
     pub fn load(&self, plan: Plan) -> Result<LoadedPlan, PlanError> {
         let again = hooked_again(plan, self.traits);
@@ -180,7 +174,9 @@ impl Loader {
         hooks
     }
 
-    fn hooks(&self, plan: Plan) -> Vec<Hook> {
+    /// The hooks of a plan on this kernel, in the order of attaching.
+    #[must_use]
+    pub fn hooks(&self, plan: Plan) -> Vec<Hook> {
         hooks(plan, self.options.keyed, self.traits)
     }
 

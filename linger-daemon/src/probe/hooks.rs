@@ -187,8 +187,7 @@ const fn table(plan: Plan) -> &'static [Hook] {
 
 /// The hooks of a plan on a kernel with these traits, in the order of attaching. `asked` are the key fields in use, a
 /// set of [`linger_ebpf::keyed`] bits.
-#[must_use]
-pub fn hooks(plan: Plan, asked: u32, traits: Traits) -> Vec<Hook> {
+pub(super) fn hooks(plan: Plan, asked: u32, traits: Traits) -> Vec<Hook> {
     let mut hooks = table(plan).to_vec();
     hooks.retain(|hook| is_needed(*hook, asked, traits));
     hooks

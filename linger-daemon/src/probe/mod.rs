@@ -20,7 +20,7 @@ mod traits;
 pub use attach::{Attachment, Loader};
 pub use btf::{Kernel, KernelError, Resolved};
 pub use error::{AttachError, PlanError, ProbeError};
-pub use hooks::{Hook, Point, blind, hooks};
+pub use hooks::{Hook, Point, blind};
 pub use kprobe::TRACEFS;
 pub use options::LoadOptions;
 pub use pins::{Pins, PinsError};

@@ -23,7 +23,7 @@ const fn moved(plan: Plan) -> Hook {
 
 fn refused(_: &Path, plan: Plan) -> Result<()> {
     let loader = Loader::new(LoadOptions::default())?;
-    let mut hooks = linger_daemon::probe::hooks(plan, 0, loader.traits);
+    let mut hooks = loader.hooks(plan);
     hooks.truncate(4);
     loader.expect_reached(plan, &hooks)?;
     let moved = moved(plan);
