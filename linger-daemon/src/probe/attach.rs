@@ -1,21 +1,14 @@
 //! Loads and attaches a plan, as a whole or not at all.
 
-use std::fs::File;
-use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
-
 use aya::Ebpf;
-use aya::programs::ProgramError;
-use aya::sys::SyscallError;
-use aya_obj::generated::bpf_attach_type;
 use linger_ebpf::{Constants, FLOOR, HINTS, MAX_CLOSES, Offsets, Plan, keyed};
 use tracing::warn;
 
 use super::btf::{self, Kernel, KernelError};
 use super::error::{AttachError, PlanError, ProbeError, with_causes};
 use super::hooks::{Hook, Point, hooked_again, hooks};
-use super::kprobe::{self, Definition};
-use super::load::{self, explain, loader};
+use super::link::{Attached, attach, program};
+use super::load::{self, loader};
 use super::object;
 use super::options::LoadOptions;
 use super::owner::Owner;
@@ -23,8 +16,6 @@ use super::pins::Pins;
 use super::programs::{Links, Maps, Programs};
 use super::reachability::first_unreached;
 use super::traits::Traits;
-use crate::attribution::whole_cgroup_root;
-use crate::sys;
 
 /// Attached programs. Dropping this detaches and unloads them, unless they are pinned.
 pub struct Attachment {
@@ -270,68 +261,5 @@ impl Loader {
             named.push(found.ok_or_else(|| (hook, missing()))?);
         }
         load::all(ebpf, hooks, btf::names(&named).as_ref())
-    }
-}
-
-/// Attaches the loaded program of a hook; `None` if it only runs on demand. `keep` asks for a link that can be pinned.
-fn attach(ebpf: &Ebpf, hook: Hook, keep: bool) -> Result<Option<Attached>, AttachError> {
-    let program = &program(ebpf, hook)?;
-    let open = |name| {
-        sys::open_raw_tracepoint(program, name).map_err(|io_error| {
-            ProgramError::from(SyscallError {
-                call: "bpf_raw_tracepoint_open",
-                io_error,
-            })
-        })
-    };
-    let link = match hook.point {
-        Point::Fentry(_) | Point::Fexit(_) | Point::BtfTracepoint(_) => open(None),
-        Point::RawTracepoint(name) => open(Some(name)),
-        Point::Kprobe(_) | Point::Kretprobe(_) => {
-            let attached = kprobe::attach(program.as_fd(), hook, keep);
-            return attached
-                .map(|(link, definition)| {
-                    let probe = Some(definition);
-                    Some(Attached { link, probe })
-                })
-                .map_err(|error| explain(&error.into(), hook.point));
-        }
-        Point::SockRelease => link_to_releases(program).map_err(ProgramError::from),
-        Point::OnDemand => return Ok(None),
-    };
-    let link = link.map_err(|error| explain(&error, hook.point))?;
-    Ok(Some(Attached { link, probe: None }))
-}
-
-fn link_to_releases(program: &OwnedFd) -> io::Result<OwnedFd> {
-    let cgroup = File::open(whole_cgroup_root()?)?;
-    let kind = bpf_attach_type::BPF_CGROUP_INET_SOCK_RELEASE;
-    sys::link(program, &cgroup, kind)
-}
-
-/// The loaded program of a hook.
-fn program(ebpf: &Ebpf, hook: Hook) -> Result<OwnedFd, AttachError> {
-    let program = ebpf.program(hook.program);
-    let program = program.ok_or_else(|| load::no_program(hook))?;
-    let fd = program.fd().map_err(|error| explain(&error, hook.point))?;
-    let fd = fd.as_fd().try_clone_to_owned();
-    fd.map_err(|error| AttachError::Refused(error.to_string()))
-}
-
-/// Keeps a program attached.
-pub(super) struct Attached {
-    /// Dropped first, because a probe in use cannot be removed.
-    link: OwnedFd,
-    /// The probe in tracefs to which it is attached.
-    probe: Option<Definition>,
-}
-
-impl Attached {
-    /// Returns the link, and keeps the probe.
-    fn into_link(self) -> OwnedFd {
-        if let Some(mut probe) = self.probe {
-            probe.is_kept = true;
-        }
-        self.link
     }
 }

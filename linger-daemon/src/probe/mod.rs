@@ -6,6 +6,7 @@ mod constants;
 mod error;
 mod hooks;
 mod kprobe;
+mod link;
 mod load;
 mod object;
 mod options;
