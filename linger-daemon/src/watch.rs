@@ -29,7 +29,6 @@ use crate::attribution::{Cgroups, Dimension, Namer};
 use crate::config::PlanChoice;
 use crate::event::{Clock, RING_EVENTS, WatchEvent, Watcher, decode};
 use crate::privileges;
-use crate::probe;
 
 /// Which closes to show, how, and for how long.
 #[derive(Debug, clap::Args)]
