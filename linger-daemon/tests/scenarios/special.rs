@@ -2,6 +2,8 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
+use std::thread;
+use std::time::Duration;
 
 use linger_daemon::exercise::state;
 use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
@@ -118,7 +120,7 @@ fn mptcp_graceful(truth: &mut Truth) -> io::Result<()> {
 
 fn mptcp_linger0(truth: &mut Truth) -> io::Result<()> {
     let [client, server, listener] = mptcp()?;
-    client.set_linger(Some(std::time::Duration::ZERO))?;
+    client.set_linger(Some(Duration::ZERO))?;
     let before = Counters::read()?;
     tcp::close(client)?;
     state::wait_for("the end of the connection at its peer", || {
@@ -134,6 +136,8 @@ fn mptcp_linger0(truth: &mut Truth) -> io::Result<()> {
     state::wait_for("the RST", || {
         Ok(Counters::read()?.out_resets > before.out_resets)
     })?;
+    // The kernel counts the abort right after the RST.
+    thread::sleep(Duration::from_millis(50));
     // MPTCP sends the RST at once. Linux 6.18 sends a FIN instead, and aborts the subflow later by SO_LINGER.
     let cause = match Counters::read()?.abort_on_data - before.abort_on_data {
         0 => Cause::Mptcp,
