@@ -44,8 +44,8 @@ impl Filter {
 #[serde(default)]
 pub struct Lists {
     /// Patterns for values of the label `unit`: `*` stands for any text, `?` for one character, all else for itself.
-    #[serde(deserialize_with = "patterns")]
-    pub units: BTreeSet<String>,
+    #[serde(with = "patterns")]
+    pub units: Vec<WildMatch>,
     /// Process names of 1 to 15 bytes.
     pub comms: BTreeSet<String>,
     /// Local ports of accepted connections.
@@ -56,36 +56,51 @@ pub struct Lists {
 impl Lists {
     /// Returns the entries that are in both.
     pub(super) fn intersection(&self, other: &Self) -> Self {
+        let units = self.units.iter().filter(|unit| other.units.contains(unit));
         Self {
-            units: &self.units & &other.units,
+            units: units.cloned().collect(),
             comms: &self.comms & &other.comms,
             ports: &self.ports & &other.ports,
         }
     }
 
     fn has_unit(&self, unit: &str) -> bool {
-        let mut patterns = self.units.iter();
-        patterns.any(|pattern| WildMatch::new(pattern).matches(unit))
+        self.units.iter().any(|pattern| pattern.matches(unit))
     }
 }
 
-/// Reads patterns, and writes equal ones alike: `a**` as `a*`.
-fn patterns<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeSet<String>, D::Error> {
-    value::read(from, |value| {
-        let patterns = value.as_array()?.iter().map(|pattern| {
-            let text = pattern.as_str().filter(|text| is_pattern(text))?;
-            Some(WildMatch::new(text).to_string())
-        });
-        patterns.collect()
-    })
-}
+/// Patterns in alphabetical order, without duplicates.
+mod patterns {
+    use super::{BTreeSet, Deserializer, WildMatch, value};
 
-fn is_pattern(text: &str) -> bool {
-    /// Maximum length of a cgroup path, bytes.
-    const LONGEST: usize = 4096;
-    // Brackets and braces have a special meaning in other kinds of patterns.
-    let foreign = |character: char| character.is_control() || "[]{}".contains(character);
-    (1..=LONGEST).contains(&text.len()) && !text.contains(foreign)
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<WildMatch>, D::Error> {
+        let patterns: BTreeSet<String> = value::read(from, |value| {
+            let patterns = value.as_array()?.iter().map(|pattern| {
+                let text = pattern.as_str().filter(|text| is_valid(text))?;
+                // Equal ones are written alike: `a**` as `a*`.
+                Some(WildMatch::new(text).to_string())
+            });
+            patterns.collect()
+        })?;
+        Ok(patterns.iter().map(|text| WildMatch::new(text)).collect())
+    }
+
+    pub(super) fn is_valid(text: &str) -> bool {
+        /// Maximum length of a cgroup path, bytes.
+        const LONGEST: usize = 4096;
+        // Brackets and braces have a special meaning in other kinds of patterns.
+        let foreign = |character: char| character.is_control() || "[]{}".contains(character);
+        (1..=LONGEST).contains(&text.len()) && !text.contains(foreign)
+    }
+
+    pub(super) fn serialize<S: serde::Serializer>(
+        patterns: &[WildMatch],
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_seq(patterns.iter().map(ToString::to_string))
+    }
 }
 
 #[cfg(test)]
@@ -131,9 +146,9 @@ mod tests {
     #[test]
     fn unsupported_patterns_are_refused() {
         for text in ["", "app-[0-9].service", "{a,b}.service", "a\nb", "\u{7f}"] {
-            assert!(!is_pattern(text), "{text:?}");
+            assert!(!patterns::is_valid(text), "{text:?}");
         }
-        assert!(!is_pattern(&"a".repeat(4097)));
-        assert!(is_pattern(r"/system.slice/dev-disk\x2duuid.swap"));
+        assert!(!patterns::is_valid(&"a".repeat(4097)));
+        assert!(patterns::is_valid(r"/system.slice/dev-disk\x2duuid.swap"));
     }
 }

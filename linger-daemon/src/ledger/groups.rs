@@ -107,10 +107,13 @@ impl Groups {
                 // Its series may fit again.
                 self.notes.set_most_series(group, 0)?;
             }
-            let cgroup = known.cgroup.as_deref();
-            if let Some(cgroup) = cgroup {
+            if let Some(cgroup) = &known.cgroup {
                 self.admission.judge(group.cgroup_id, &cgroup.names.unit);
             }
+        }
+        // Only now: if this fails halfway, all groups stay where they are.
+        for (group, known) in &mut self.known {
+            let cgroup = known.cgroup.as_deref();
             known.is_other = is_left_out(&self.admission, self.keyed, group, cgroup);
         }
         Ok(())

@@ -311,4 +311,138 @@ mod tests {
         let all = all.map(|hook| hook.program.to_owned());
         assert_eq!(programs(OBJECT), all.collect());
     }
+
+    const USUAL: Traits = Traits {
+        sees_returns: true,
+        preemption: Preemption::None,
+        preempts_tracepoints: false,
+        new_timer: false,
+        answers: Answers::Shown,
+        sees_releases: true,
+    };
+    const OLD: Traits = Traits {
+        sees_returns: false,
+        answers: Answers::Hooked,
+        ..USUAL
+    };
+    const FULL: Traits = Traits {
+        preemption: Preemption::Threads,
+        ..USUAL
+    };
+    const NEWEST: Traits = Traits {
+        preempts_tracepoints: true,
+        new_timer: true,
+        ..FULL
+    };
+    const REALTIME: Traits = Traits {
+        preemption: Preemption::SoftInterrupts,
+        ..NEWEST
+    };
+    const BLIND: Traits = Traits {
+        sees_releases: false,
+        answers: Answers::HookedV4,
+        ..FULL
+    };
+
+    /// The hooks of a plan, as the names of programs without its prefix.
+    fn programs_of(plan: Plan, traits: Traits) -> String {
+        let hooks = hooks(plan, 0, traits);
+        let prefix = format!("{}_", plan.name());
+        let names = hooks
+            .iter()
+            .map(|hook| hook.program.trim_start_matches(&prefix));
+        names.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn each_kernel_has_its_hooks() {
+        let cases = [
+            (
+                Plan::Fentry,
+                USUAL,
+                "reset settle reset_answers destroy_sock tcp_close inner_close fexit_check_oom \
+                 active_reset timer",
+            ),
+            (
+                Plan::Fentry,
+                OLD,
+                "reset settle v4_answer v6_answer destroy_sock tcp_close inner_close \
+                 fexit_check_oom active_reset timer",
+            ),
+            (
+                Plan::Fentry,
+                FULL,
+                "reset settle reset_answers destroy_sock sock_release inner_close \
+                 fexit_check_oom active_reset timer",
+            ),
+            (
+                Plan::Fentry,
+                NEWEST,
+                "reset settle reset_answers destroy_sock sock_release inner_close \
+                 fexit_check_oom active_reset timer destroy_sock_2",
+            ),
+            (
+                Plan::Fentry,
+                REALTIME,
+                "reset settle reset_answers destroy_sock sock_release inner_close \
+                 fexit_check_oom active_reset timer inner_close_2 inner_close_3 \
+                 fexit_check_oom_2 fexit_check_oom_3 destroy_sock_2 destroy_sock_3",
+            ),
+            (
+                Plan::Fentry,
+                BLIND,
+                "reset settle v4_answer destroy_sock tcp_close inner_close fexit_check_oom \
+                 active_reset timer inner_close_2 inner_close_3 fexit_check_oom_2 \
+                 fexit_check_oom_3 active_reset_2",
+            ),
+            (
+                Plan::Kprobe,
+                USUAL,
+                "reset settle reset_answers destroy_sock tcp_close inner_close \
+                 kretprobe_inner_close active_reset timer",
+            ),
+            (
+                Plan::Kprobe,
+                NEWEST,
+                "reset settle reset_answers destroy_sock sock_release inner_close \
+                 kretprobe_inner_close active_reset timer destroy_sock_2",
+            ),
+            (
+                Plan::Kprobe,
+                REALTIME,
+                "reset settle reset_answers destroy_sock sock_release inner_close \
+                 kretprobe_inner_close active_reset timer destroy_sock_2 destroy_sock_3",
+            ),
+            (
+                Plan::Tracepoint,
+                USUAL,
+                "settle sys_exit destroy_sock set_state cgroup_sock_release send_reset",
+            ),
+            (
+                Plan::Tracepoint,
+                OLD,
+                "settle destroy_sock set_state cgroup_sock_release send_reset",
+            ),
+            (
+                Plan::Tracepoint,
+                FULL,
+                "settle sys_exit destroy_sock set_state cgroup_sock_release send_reset",
+            ),
+            (
+                Plan::Tracepoint,
+                NEWEST,
+                "settle sys_exit destroy_sock set_state cgroup_sock_release send_reset \
+                 set_state_2 set_state_3 send_reset_2 destroy_sock_2",
+            ),
+            (
+                Plan::Tracepoint,
+                REALTIME,
+                "settle sys_exit destroy_sock set_state cgroup_sock_release send_reset \
+                 set_state_2 set_state_3 send_reset_2 destroy_sock_2 destroy_sock_3",
+            ),
+        ];
+        for (plan, traits, expected) in cases {
+            assert_eq!(programs_of(plan, traits), expected, "{plan:?}, {traits:?}");
+        }
+    }
 }

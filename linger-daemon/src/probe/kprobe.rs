@@ -12,7 +12,6 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use aya_obj::generated::bpf_attach_type;
-use nix::errno::Errno;
 use perf_event_open_sys as perf;
 use tracing::{debug, warn};
 
@@ -49,14 +48,22 @@ pub(super) fn attach(
         )?)
     } else {
         // SAFETY: both are open; the request takes a program's descriptor.
-        Errno::result(unsafe {
+        check(unsafe {
             perf::ioctls::SET_BPF(event.as_raw_fd(), program.as_raw_fd().cast_unsigned())
         })?;
         None
     };
     // SAFETY: it is open; the request takes no argument.
-    Errno::result(unsafe { perf::ioctls::ENABLE(event.as_raw_fd(), 0) })?;
+    check(unsafe { perf::ioctls::ENABLE(event.as_raw_fd(), 0) })?;
     Ok((link.unwrap_or(event), definition))
+}
+
+/// Checks the result of a system call. Unlike `Errno`, this keeps codes that are the kernel's own, such as 524.
+fn check(result: i32) -> io::Result<()> {
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// Defines a probe and opens its event. A lingerd in another pid namespace that starts at the same time may take the

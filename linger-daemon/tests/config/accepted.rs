@@ -1,6 +1,6 @@
 //! Valid settings, and their effect.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::time::Duration;
 
@@ -114,7 +114,9 @@ fn every_key_of_the_file_is_read() {
         orphan_ttl: Duration::from_secs(90),
         filter: Filter {
             allow: Lists {
-                units: ["app-*.service", "nginx.service"].map(String::from).into(),
+                units: ["app-*.service", "nginx.service"]
+                    .map(WildMatch::new)
+                    .into(),
                 ..Lists::default()
             },
             deny: Lists {
@@ -207,7 +209,10 @@ fn lists(letter: &'static str, first: u16) -> impl Strategy<Value = Lists> {
     (units, comms, port_sets(first, 0..4)).prop_map(move |(units, comms, ports)| Lists {
         units: units
             .iter()
-            .map(|unit| WildMatch::new(&format!("{letter}{unit}")).to_string())
+            .map(|unit| WildMatch::new(&format!("{letter}{unit}")))
+            .map(|unit| (unit.to_string(), unit))
+            .collect::<BTreeMap<_, _>>()
+            .into_values()
             .collect(),
         comms: comms.iter().map(|comm| format!("{letter}{comm}")).collect(),
         ports,

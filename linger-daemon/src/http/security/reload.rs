@@ -137,7 +137,7 @@ impl WatchedRules {
     }
 }
 
-/// Adds a file that is about to be read.
+/// Adds a file with its present metadata, which must be taken before the file is read.
 fn look(path: &Path, seen: &mut Seen) {
     let seen = seen.entry(path.to_owned());
     seen.or_insert_with_key(|path| Stamp::of(path));
