@@ -14,11 +14,16 @@ use super::emulated;
 use super::inside::Who;
 use super::inside::closes::{KINDS, OTHER_CALL, Taken, least, least_of};
 use super::instructions::CLOSES;
+use crate::churn::Churn;
 use crate::table;
 
 /// How much more or less than recorded a close may cost, in percent. Two runs on the same kernel differ by less than one;
 /// the rest is for newer builds of that kernel.
 const TOLERANCE: u64 = 2;
+
+/// The same for a FIN with nothing left: in some rounds, with and without lingerd, each such connection takes 206
+/// instructions more, for a reason that is not known. That is up to 6 % of what is added to a close.
+const FIN_TOLERANCE: u64 = 7;
 
 /// Maximum number of boots: the machine is booted again if a close costs too much, and the least counts.
 const BOOTS: usize = 2;
@@ -70,15 +75,24 @@ impl Compared {
     /// Whether it is at most what it may be, and at least half of what it was: programs that do nothing cost little.
     fn passes(&self) -> bool {
         self.both().is_some_and(|(baseline, now)| {
-            (baseline / 2..=(100 + TOLERANCE) * baseline / 100).contains(&now)
+            (baseline / 2..=(100 + self.tolerance()) * baseline / 100).contains(&now)
         })
+    }
+
+    /// How much more or less than recorded it may be, in percent.
+    fn tolerance(&self) -> u64 {
+        if self.kind == Churn::NothingLeft.name() {
+            FIN_TOLERANCE
+        } else {
+            TOLERANCE
+        }
     }
 
     fn verdict(&self) -> &'static str {
         match self.both() {
             None => "FAILED: not in both",
             Some(_) if !self.passes() => "FAILED",
-            Some((baseline, now)) if 100 * now < (100 - TOLERANCE) * baseline => {
+            Some((baseline, now)) if 100 * now < (100 - self.tolerance()) * baseline => {
                 "less: record it with --update"
             }
             Some(_) => "ok",

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::time::Instant;
 
@@ -182,7 +183,8 @@ fn lower_quartile(values: &[f64]) -> f64 {
 /// the same number of other connections all the time, every connection counted would do so, or none.
 struct Idle {
     listener: TcpListener,
-    open: Vec<(TcpStream, TcpStream)>,
+    /// Both ends; of every other connection, the client is closed and in `FIN_WAIT2`.
+    open: Vec<(Option<TcpStream>, TcpStream)>,
 }
 
 impl Idle {
@@ -198,12 +200,15 @@ impl Idle {
         const MOST: u64 = 31;
         let wanted = usize::try_from(turn * 12 % MOST)?;
         while self.open.len() < wanted {
-            let client = churn::connect(self.listener.local_addr()?)?;
+            let mut client = churn::connect(self.listener.local_addr()?)?;
             let (server, _) = self.listener.accept().context("accept on loopback")?;
+            // Nobody reads it: its buffers stay allocated.
+            client.write_all(&[b'x'; churn::MESSAGE])?;
+            let client = self.open.len().is_multiple_of(2).then_some(client);
             self.open.push((client, server));
         }
-        for (client, _server) in self.open.drain(wanted..) {
-            churn::abort(client)?;
+        for (_client, server) in self.open.drain(wanted..) {
+            churn::abort(server)?;
         }
         Ok(())
     }
