@@ -16,7 +16,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::child::wait_for_orphans;
 use crate::graceful::expect_bytes;
-use crate::orphans::leave;
+use crate::orphans::{close_unless_over, leave};
 use crate::scenario::{Scenario, Script};
 use crate::special::{destroy, under_orphan_limit};
 use crate::truth::Truth;
@@ -75,12 +75,7 @@ fn zero_window(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     wait_for_orphans()?;
     truth.lost(left, Fate::TimedOut);
     // On a busy host the answer to the last probe may come when nobody takes it any more: an RST ends the server then.
-    let outcome = match state::state(&server)? {
-        state::TcpState::Close => Outcome::AlreadyClosed,
-        _ => Outcome::UnreadAborted,
-    };
-    truth.tally.close(server, outcome)?;
-    Ok(())
+    close_unless_over(truth, server, Outcome::UnreadAborted)
 }
 
 fn sock_destroy(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {

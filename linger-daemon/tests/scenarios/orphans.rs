@@ -222,17 +222,27 @@ fn acked_while_closing(
         expect_bytes(left.unsent, BYTES as u64)?;
         truth.acked_in_close.count(left.unsent);
         tcp::receive_all(&server)?;
-        let end = match state::state(&server)? {
-            TcpState::Close => Outcome::AlreadyClosed,
-            _ => Outcome::Graceful,
-        };
-        truth.tally.close(server, end)?;
+        close_unless_over(truth, server, Outcome::Graceful)?;
     }
     // A busy kernel may delay an acknowledgement.
     truth.chance.most = Bound {
         orphans: TIMES / 2,
         bytes: TIMES / 2 * BYTES as u64,
     };
+    Ok(())
+}
+
+/// Closes the peer of an orphan, with this outcome unless its connection is over already.
+pub(crate) fn close_unless_over(
+    truth: &mut Truth,
+    peer: Socket,
+    outcome: Outcome,
+) -> io::Result<()> {
+    let outcome = match state::state(&peer)? {
+        TcpState::Close => Outcome::AlreadyClosed,
+        _ => outcome,
+    };
+    truth.tally.close(peer, outcome)?;
     Ok(())
 }
 
