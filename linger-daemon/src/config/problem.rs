@@ -48,7 +48,8 @@ pub fn flag(key: &str) -> String {
 #[derive(Debug, Error)]
 #[error("{text}")]
 pub struct Problem {
-    /// The key whose value is unknown because of it; `None` for all keys.
+    /// The key that it concerns; `None` for all keys. The value of a key with a problem counts as unknown when
+    /// contradictions are looked for.
     pub(super) key: Option<String>,
     /// Line in the file, for sorting: 0 for the whole file, `usize::MAX` for a value from elsewhere.
     pub(super) line: usize,
