@@ -29,6 +29,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         Script::Connections(linger2_after_close),
     ),
     Scenario::new("tcp_repair", Script::Kind(Kind::Repaired)),
+    Scenario::new("raw_socket", Script::Connections(raw_socket)),
     Scenario::new("orphan_quota_exceeded", Script::HostWide(orphan_quota)),
     Scenario::new(
         "orphan_quota_exceeded_unseen",
@@ -62,6 +63,15 @@ fn linger2_after_close(loopback: &Loopback, truth: &mut Truth) -> io::Result<()>
     tcp::accept_data(&server)?;
     truth.late_aborts += 1;
     exercise::close_reset(&mut truth.tally, server)
+}
+
+/// A raw socket with the protocol of TCP is not one of TCP: its close counts as nothing.
+fn raw_socket(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    for domain in [Domain::IPV4, Domain::IPV6] {
+        let raw = Socket::new(domain, Type::RAW, Some(Protocol::TCP))?;
+        tcp::close(raw)?;
+    }
+    exercise::close_gracefully(&mut truth.tally, loopback.pair()?)
 }
 
 fn orphan_quota(truth: &mut Truth) -> io::Result<()> {

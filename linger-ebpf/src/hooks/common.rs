@@ -6,7 +6,7 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, RawTracePointContext, SockContext},
 };
 
-use crate::kernel::{BtfTyped, IPPROTO_TCP, ProbeRead, Sock};
+use crate::kernel::{BtfTyped, IPPROTO_TCP, ProbeRead, SOCK_STREAM, Sock};
 use crate::model::{
     again::is_hooked_again,
     answers, exe,
@@ -67,11 +67,18 @@ fn exit_mmap(ctx: RawTracePointContext) -> i32 {
 #[cgroup_sock(sock_release)]
 fn sock_release(ctx: SockContext) -> i32 {
     // SAFETY: the verifier checks the access to the context.
-    let (protocol, state) = unsafe { ((*ctx.sock).protocol, (*ctx.sock).state) };
-    // The context is the socket.
-    if protocol == IPPROTO_TCP {
+    let state = unsafe { (*ctx.sock).state };
+    if is_tcp(&ctx) {
+        // The context is the socket.
         let sk = Sock::<ProbeRead>::new(ctx.as_ptr().cast());
         functions::released(&sk, u8::try_from(state).unwrap_or_default());
     }
     1
+}
+
+/// Whether the released socket is one of TCP. A raw socket may have the same protocol.
+pub(super) fn is_tcp(ctx: &SockContext) -> bool {
+    // SAFETY: the verifier checks the access to the context.
+    let (kind, protocol) = unsafe { ((*ctx.sock).type_, (*ctx.sock).protocol) };
+    kind == SOCK_STREAM && protocol == IPPROTO_TCP
 }

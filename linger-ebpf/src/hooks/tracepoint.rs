@@ -6,7 +6,8 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, RawTracePointContext, SockContext},
 };
 
-use crate::kernel::{BtfTyped, IPPROTO_TCP, Registers, Sock, state};
+use super::common::is_tcp;
+use crate::kernel::{BtfTyped, Registers, Sock, state};
 use crate::model::{answers, orphan, releases as tracepoint};
 
 /// A socket is released by its last holder; not called for the kernel's own sockets.
@@ -15,14 +16,8 @@ use crate::model::{answers, orphan, releases as tracepoint};
 #[cgroup_sock(sock_release)]
 fn cgroup_sock_release(ctx: SockContext) -> i32 {
     // SAFETY: the verifier checks the access to the context.
-    let (protocol, state, peer) = unsafe {
-        (
-            (*ctx.sock).protocol,
-            (*ctx.sock).state,
-            (*ctx.sock).dst_port,
-        )
-    };
-    if protocol == IPPROTO_TCP {
+    let (state, peer) = unsafe { ((*ctx.sock).state, (*ctx.sock).dst_port) };
+    if is_tcp(&ctx) {
         let is_closed = state == u32::from(state::CLOSE);
         // The context is the socket.
         tracepoint::release(&Sock::new(ctx.as_ptr().cast()), is_closed, peer != 0);

@@ -9,6 +9,9 @@ use super::memory::{Constant, Head, Memory, ProbeRead, address, offset};
 /// `IPPROTO_TCP` (include/uapi/linux/in.h).
 pub(crate) const IPPROTO_TCP: u32 = 6;
 
+/// `SOCK_STREAM` (include/linux/net.h).
+pub(crate) const SOCK_STREAM: u32 = 1;
+
 /// TCP states, as in include/net/tcp_states.h.
 pub(crate) mod state {
     pub(crate) const ESTABLISHED: u8 = 1;
