@@ -1,7 +1,9 @@
 //! Orphans: data that a close leaves to the kernel, which delivers it or loses it to the peer.
 
+use std::fs;
 use std::io::{self, Read as _};
 use std::net::Shutdown;
+use std::thread;
 use std::time::Duration;
 
 use linger_daemon::exercise::state::{self, Queues, TcpState};
@@ -58,6 +60,10 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         Script::Connections(dies_inside_close),
     ),
     Scenario::new("orphan_none_of_a_fin", Script::Connections(fin_only)),
+    Scenario::new(
+        "orphan_timer_within_close",
+        Script::Connections(timer_within_close),
+    ),
 ];
 
 /// Closes a socket gracefully. Returns the queues that it leaves to the kernel.
@@ -283,5 +289,26 @@ fn fin_only(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     truth.late_timeouts += 1;
     tcp::accept_data(&server)?;
     truth.tally.close(server, Outcome::Graceful)?;
+    Ok(())
+}
+
+/// Closes while their retransmission timers run out. A timer that runs out while a close holds the lock is handled when
+/// the lock is released: the close is over by then, though since Linux 6.7 the socket is still owned.
+fn timer_within_close(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    const TIMES: u32 = 1000;
+    /// How much later the next close comes, and the times until the first comes again.
+    const LATER: Duration = Duration::from_micros(100);
+    const TURNS: u32 = 200;
+    // So often that some run out within a close. Before Linux 6.11 there is no such setting.
+    let _ = fs::write("/proc/sys/net/ipv4/tcp_rto_min_us", "1000");
+    fs::write("/proc/sys/net/ipv4/tcp_early_retrans", "0")?;
+    for turn in 0..TIMES {
+        let Pair { client, server } = exercise::pair_with_unacked(loopback)?;
+        thread::sleep(LATER * (turn % TURNS));
+        truth.tally.close(client, Outcome::Graceful)?;
+        truth.delivered(UNACKED_MESSAGE);
+        tcp::accept_data(&server)?;
+        exercise::close_after_fin(&mut truth.tally, server)?;
+    }
     Ok(())
 }

@@ -119,6 +119,8 @@ offsets! {
     rcv_nxt = "tcp_sock", "rcv_nxt", Shape::Bytes(4);
     copied_seq = "tcp_sock", "copied_seq", Shape::Bytes(4);
     packets_out = "tcp_sock", "packets_out", Shape::Bytes(4);
+    /// Which timer is set for retransmissions or window probes; 0 while it is handled.
+    timer_pending = "tcp_sock", "inet_conn.icsk_pending", Shape::Bytes(1);
     linger2 = "tcp_sock", "linger2", Shape::Bytes(4);
     repair / repair_mask = "tcp_sock", "repair", Shape::Bit;
     /// Absent where the kernel has no MPTCP.

@@ -280,6 +280,14 @@ impl<M: Memory> Tcp<M> {
         u16::from_be(M::read(self.tcp, offset!(sport)))
     }
 
+    /// Whether the timer of an unacknowledged FIN, which is always set, is being handled. If it runs out while a process
+    /// holds the lock, that happens when the lock is released, in a socket that is still owned.
+    ///
+    /// kernel: v6.7.. net/ipv4/tcp_output.c: `tcp_release_cb`; before, it gave up the ownership first
+    pub(crate) fn is_timer_handled(&self, state: u8) -> bool {
+        is_fin_queued(state) && M::read::<u8>(self.tcp, offset!(timer_pending)) == 0
+    }
+
     /// Whether everything written is acknowledged.
     pub(crate) fn all_acknowledged(&self) -> bool {
         M::read::<u32>(self.tcp, offset!(snd_una)) == M::read::<u32>(self.tcp, offset!(write_seq))

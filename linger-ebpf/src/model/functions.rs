@@ -82,10 +82,18 @@ pub(crate) fn stays<M: Memory>(sk: &Sock<M>) {
     if let Some(close) = place.find(sk.address()) {
         conclude(close, sk);
         close::finish(&place, close, sk);
-    } else if place.take_unkept() || !are_ends_hooked_again() && sk.is_owned() {
-        // Its record found no room, or its beginning was missed. (Timers do not own the socket.)
+    } else if is_closing(sk) && (place.take_unkept() || !are_ends_hooked_again()) {
+        // Its record found no room, or its beginning was missed.
         maps::lose(Lost::Close);
     }
+}
+
+/// Whether a close calls `tcp_check_oom` for this socket, and not a timer.
+fn is_closing<M: Memory>(sk: &Sock<M>) -> bool {
+    sk.is_owned()
+        && sk
+            .tcp()
+            .is_some_and(|tcp| !tcp.is_timer_handled(sk.state()))
 }
 
 /// Handles the end of a socket; called once per socket, in any context.

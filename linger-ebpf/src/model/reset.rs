@@ -165,7 +165,7 @@ fn count(sk: &Sock<ProbeRead>, tcp: &Tcp<ProbeRead>) {
         } else {
             Cause::Disconnected
         }
-    } else if sk.is_owned() {
+    } else if sk.is_owned() && !tcp.is_timer_handled(state) {
         // tcp_abort runs under lock_sock; the timers below do not.
         Cause::Destroyed
     } else {
