@@ -32,9 +32,14 @@ pub(crate) fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
         return;
     };
     // MPTCP closes its subflows without `tcp_close`.
-    let begun = place
-        .find(sk.address())
-        .or_else(|| begin(&place, sk.address()));
+    let begun = place.find(sk.address()).or_else(|| {
+        let begun = begin(&place, sk.address());
+        if begun.is_some() {
+            // An earlier attempt may have found no room.
+            place.take_unkept();
+        }
+        begun
+    });
     let Some(close) = begun else { return };
     // Another copy of this program has decided it.
     if close.stage != stage::BEGUN {
@@ -109,7 +114,8 @@ pub(crate) fn destroyed<M: Memory>(sk: &Sock<M>) {
         }
         return close::finish(&place, close, sk);
     }
-    if place.take_unkept() {
+    // A soft interrupt on this thread, which does not own its socket, leaves the note to the close.
+    if sk.is_owned() && place.take_unkept() {
         maps::lose(Lost::Close);
     }
     if maps::is_hinted(sk.address()) {
