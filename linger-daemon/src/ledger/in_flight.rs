@@ -1,12 +1,13 @@
 //! Closes in flight: their number, and those whose return was missed.
 
 use std::mem::offset_of;
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::{HashMap, MapData};
 use linger_ebpf::pod::words_mut;
 use linger_ebpf::{Close, MAX_CLOSES, ParkedClose, Slot, flag};
+use nix::errno::Errno;
+use nix::unistd::{Pid, getpgid};
 
 use super::shared::Shared;
 use super::{LedgerError, keys, take};
@@ -118,5 +119,11 @@ fn is_stale(tid: u32, start_ns: u64) -> bool {
     now_ns().saturating_sub(start_ns) > GRACE_NS
         // Records have thread ids of the host's namespace.
         && host::in_pid_namespace_of_host()
-        && !Path::new(&format!("/proc/{tid}")).exists()
+        && is_gone(tid)
+}
+
+/// Whether no thread has this id. Asks the kernel itself, because `/proc` may hide the processes of others (`hidepid`).
+fn is_gone(tid: u32) -> bool {
+    let tid = Pid::from_raw(tid.cast_signed());
+    getpgid(Some(tid)) == Err(Errno::ESRCH)
 }

@@ -43,7 +43,18 @@ impl Daemon {
     /// Starts it with these options of `run`, and waits until it is ready. Under `tracepoint`, also makes a close that
     /// waits: where possible, the daemon has then hooked the return of close(2).
     pub(crate) fn start(lingerd: &Path, plan: Plan, options: &[&str]) -> Result<Self> {
-        let mut daemon = Self::start_keeping(lingerd, plan, options)?;
+        Self::start_by(lingerd, plan, options, Command::spawn)
+    }
+
+    /// As [`Daemon::start`], with `start` to start the command.
+    pub(crate) fn start_by(
+        lingerd: &Path,
+        plan: Plan,
+        options: &[&str],
+        start: impl FnOnce(&mut Command) -> io::Result<Child>,
+    ) -> Result<Self> {
+        let mut daemon = Self::spawn_by(lingerd, plan, options, start)?;
+        daemon.wait_until_ready()?;
         if plan == Plan::Tracepoint {
             wait_in_close(&Loopback::new(Family::V4)?)?;
             if sight(plan)?.release_in_close {

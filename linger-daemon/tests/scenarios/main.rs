@@ -28,6 +28,7 @@ mod exposition;
 mod graceful;
 mod groups_full;
 mod harness;
+mod hidden;
 mod hostile;
 mod kernel_threads;
 mod left;

@@ -14,10 +14,10 @@ use crate::needs::{Need, Unmet};
 use crate::truth::Truth;
 use crate::{
     abort, answers, asleep, attribution, churn, container, cookbook, cut, dimensions, ends, exes,
-    graceful, groups_full, hostile, kernel_threads, left_out, linger, listener, load, maintained,
-    orphan_ends, orphan_netns, orphan_table, orphans, page, persist, pod, process_names, random,
-    reached, reload, restart, retired, returns, segments, special, starting, under_way, unread,
-    watch, watch_unread,
+    graceful, groups_full, hidden, hostile, kernel_threads, left_out, linger, listener, load,
+    maintained, orphan_ends, orphan_netns, orphan_table, orphans, page, persist, pod,
+    process_names, random, reached, reload, restart, retired, returns, segments, special, starting,
+    under_way, unread, watch, watch_unread,
 };
 
 /// The actions of a scenario, which records all its closes in [`Truth`].
@@ -217,6 +217,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         maintained::SCENARIOS,
         persist::SCENARIOS,
         churn::SCENARIOS,
+        hidden::SCENARIOS,
         hostile::SCENARIOS,
         pod::SCENARIOS,
         watch::SCENARIOS,
