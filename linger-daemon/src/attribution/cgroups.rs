@@ -71,12 +71,17 @@ impl Cgroups {
     }
 
     /// Whether the cgroup with this path and id is gone. If not all cgroups are visible from here, none counts as
-    /// gone.
+    /// gone, and neither does one in a folder that this process may not enter.
     #[must_use]
     pub fn is_gone(&self, path: &Path, id: u64) -> bool {
+        let Some(mount) = self.mount.as_ref().filter(|_| self.is_whole) else {
+            return false;
+        };
         let path = path.strip_prefix("/").unwrap_or(path);
-        let folder = self.mount.as_ref().map(|mount| mount.join(path));
-        self.is_whole && folder.as_deref().and_then(inode) != Some(id)
+        match fs::metadata(mount.join(path)) {
+            Ok(metadata) => metadata.ino() != id,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        }
     }
 }
 
@@ -128,6 +133,12 @@ fn inode(folder: &Path) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::thread;
+
+    use nix::unistd::setfsuid;
+
     use super::*;
 
     #[test]
@@ -148,6 +159,33 @@ mod tests {
         fs::remove_dir(&folder).unwrap();
         assert!(cgroups.is_gone(&path, id));
         assert_eq!(cgroups.all().get(&id), None);
+    }
+
+    #[test]
+    fn a_cgroup_in_a_folder_that_may_not_be_entered_is_not_gone() {
+        const NOBODY: u32 = 65534;
+        let mount = tempfile::tempdir().unwrap();
+        let closed = mount.path().join("a.slice");
+        fs::create_dir_all(closed.join("b.service")).unwrap();
+        let id = inode(&closed.join("b.service")).unwrap();
+        let permit = |path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        permit(mount.path(), 0o755);
+        permit(&closed, 0);
+        let cgroups = Cgroups {
+            mount: Some(mount.path().into()),
+            is_whole: true,
+        };
+        let is_gone = |path: &str| {
+            // Root enters any folder; this changes only the thread.
+            setfsuid(NOBODY.into());
+            cgroups.is_gone(Path::new(path), id)
+        };
+        let found = thread::scope(|scope| {
+            let thread = scope.spawn(|| ["/a.slice/b.service", "/c.slice"].map(is_gone));
+            thread.join().unwrap()
+        });
+        permit(&closed, 0o755);
+        assert_eq!(found, [false, true]);
     }
 
     #[test]
