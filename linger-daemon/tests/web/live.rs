@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 
 use linger_daemon::config::Access;
-use linger_daemon::http::Limits;
+use linger_daemon::http::{self, Limits};
 use linger_daemon::ledger::Snapshot;
 use linger_daemon::live::{Counts, Histogram, Live, Lived, Queues};
 use linger_daemon::metrics::Format;
@@ -270,6 +270,14 @@ fn is_not_for_those_who_call_this_host_by_another_name() {
         assert_eq!(answer.status, status, "{path} of {name}");
         assert_eq!(answer.text().contains("live = true"), status == 403);
     }
+}
+
+#[test]
+fn is_for_clients_on_this_host_over_ipv6_as_well() {
+    let listeners = http::bind(&["[::1]:0".parse().unwrap()]).unwrap();
+    let server = Server::listening(listeners, Limits::DEFAULT);
+    // Admitted, though nothing is attached yet.
+    assert_eq!(server.get("/live.json").status, 503);
 }
 
 #[test]

@@ -87,13 +87,13 @@ impl Listener {
     }
 }
 
-/// Reduces an IPv6 address to its /64 network, which belongs to one host as a whole.
+/// Reduces an IPv6 address to its /64 network, which belongs to one host as a whole, unless it is this host.
 fn host(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
-        IpAddr::V6(address) => {
+        IpAddr::V6(address) if !address.is_loopback() => {
             let network = address.to_bits() & !u128::from(u64::MAX);
             IpAddr::V6(network.into())
         }
-        address @ IpAddr::V4(_) => address,
+        address => address,
     }
 }
