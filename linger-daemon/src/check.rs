@@ -108,7 +108,8 @@ impl Report {
         writeln!(out)?;
         match &self.btf {
             Ok(fields) => {
-                writeln!(out, "BTF: {} fields found", fields.len())?;
+                let found = fields.iter().filter(|field| field.offset.is_some());
+                writeln!(out, "BTF: {} fields found", found.count())?;
                 for field in fields {
                     let cells = [&field.field, &place(field)];
                     writeln!(out, "  {}", row(&[Column::Left(33)], &cells))?;
@@ -186,9 +187,53 @@ impl PlanReport {
             let cells = [hook.verdict, &hook.point, reason];
             writeln!(out, "  {}", row(&columns, &cells))?;
         }
+        // Each hook may work alone, and not all together, or connections may end without reaching one.
+        if let Some(reason) = &self.reason
+            && self.hooks.iter().all(|hook| hook.reason.is_none())
+        {
+            writeln!(out, "  {reason}")?;
+        }
         for blind in &self.blind {
             writeln!(out, "  does not see: {blind}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan_without(reason: Option<&str>) -> String {
+        let hook = HookReport {
+            point: "fentry:tcp_close".into(),
+            program: "fentry_tcp_close",
+            verdict: if reason.is_some() {
+                "refused"
+            } else {
+                "usable"
+            },
+            reason: reason.map(str::to_owned),
+        };
+        let report = PlanReport {
+            plan: "fentry",
+            usable: false,
+            reason: Some("fentry:tcp_close: missing: it may be inlined".into()),
+            hooks: vec![hook],
+            blind: Vec::new(),
+        };
+        let mut text = String::new();
+        report.write(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn a_plan_whose_hooks_work_alone_has_a_reason_of_its_own() {
+        assert_eq!(
+            plan_without(None),
+            "\nplan fentry: not usable\n  usable   fentry:tcp_close\n  \
+             fentry:tcp_close: missing: it may be inlined\n"
+        );
+        assert!(!plan_without(Some("no trampolines")).contains("inlined"));
     }
 }
