@@ -108,15 +108,23 @@ impl Listeners {
 pub fn bind(places: &[ListenAddr]) -> Result<Listeners, BindError> {
     let listeners = places.iter().map(|place| match place {
         ListenAddr::Tcp(address) => {
-            tcp(*address).map_err(|source| BindError::of(place.clone(), source))
+            tcp(*address, places).map_err(|source| BindError::of(place.clone(), source))
         }
         ListenAddr::Unix(path) => unix::bind(path),
     });
     Ok(Listeners(listeners.collect::<Result<_, _>>()?))
 }
 
-fn tcp(address: SocketAddr) -> io::Result<Listener> {
+fn tcp(address: SocketAddr, places: &[ListenAddr]) -> io::Result<Listener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    let has_v4 = places.iter().any(|place| match place {
+        ListenAddr::Tcp(other) => other.is_ipv4() && other.port() == address.port(),
+        ListenAddr::Unix(_) => false,
+    });
+    // [::] takes IPv4 as well, unless that has a socket of its own.
+    if address.is_ipv6() && has_v4 {
+        socket.set_only_v6(true)?;
+    }
     // Let the next daemon listen although connections of this one still exist.
     socket.set_reuse_address(true)?;
     socket.bind(&SockAddr::from(address))?;

@@ -59,6 +59,19 @@ fn get(address: SocketAddr) -> u16 {
 }
 
 #[test]
+fn all_addresses_of_both_protocols_are_served() {
+    // A free port. The kernel's choice for one address might be taken at another.
+    let free = TcpListener::bind("[::]:0").unwrap().local_addr().unwrap();
+    let port = free.port();
+    let places = [format!("0.0.0.0:{port}"), format!("[::]:{port}")];
+    let places = places.map(|place| place.parse().unwrap());
+    let _server = Server::listening(http::bind(&places).unwrap(), Limits::DEFAULT);
+    for host in ["127.0.0.1", "[::1]"] {
+        assert_eq!(get(format!("{host}:{port}").parse().unwrap()), 200);
+    }
+}
+
+#[test]
 fn the_socket_is_open_to_user_and_group_and_gone_in_the_end() {
     let (_directory, path) = socket();
     let mut server = Server::listening(http::bind(&[place(&path)]).unwrap(), Limits::DEFAULT);
