@@ -100,7 +100,7 @@ pub struct Settings {
 
     /// How many orphans, closed sockets with data left, to follow at most [default: 65536]
     ///
-    /// Each takes about 150 bytes of kernel memory while it lives. Those that find no room are counted in
+    /// Each takes 192 bytes of kernel memory while it lives. Those that find no room are counted in
     /// linger_lost_total{what="orphan"} and linger_lost_orphan_bytes_total.
     #[arg(long, value_name = "NUMBER", help_heading = "Orphans")]
     pub max_orphans: Option<String>,
