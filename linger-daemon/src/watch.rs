@@ -240,7 +240,7 @@ impl<'a> Session<'a> {
     /// Prints a summary.
     fn sum_up(&self) {
         eprintln!(
-            "lingerd: {} closes told, {} lines missed",
+            "lingerd: {} closes shown, {} lines missed",
             self.closes,
             self.programs.maps.watcher.missed()
         );

@@ -96,7 +96,7 @@ impl Watcher for Watched {
         both.daemon.stop()?;
         let errors = fs::read_to_string(error_output())?;
         fs::remove_file(error_output())?;
-        if errors.contains("lingerd: 0 closes told") == both.shows {
+        if errors.contains("lingerd: 0 closes shown") == both.shows {
             bail!("lingerd watch was not told what it asked for: {errors}");
         }
         Ok(())
