@@ -201,20 +201,22 @@ function showRecent(live) {
 }
 
 // What keeps the counts from being whole, in sentences.
-function troubles({ lost, maps, hooks }) {
+function troubles({ plan, health: { lost, maps, hooks } }) {
   const missing = hooks.filter((hook) => !hook.attached).map((hook) => `The program ${hook.program} is not attached.`);
   const full = maps.filter((map) => map.entries >= 0.9 * map.capacity)
     .map((map) => `The map ${map.map} is ${short.format((100 * map.entries) / map.capacity)} % full.`);
-  const some = Object.entries(lost).filter(([, count]) => count > 0)
+  // As the alert LingerdLosesCounts: some closes that wait have no time under the plan tracepoint.
+  const isExpected = (what) => what === "event" || (what === "return" && plan === "tracepoint");
+  const some = Object.entries(lost).filter(([what, count]) => count > 0 && !isExpected(what))
     .map(([what, count]) => `Not recorded: ${inCount(count)} × ${LOST[what] ?? what}.`);
   return [...missing, ...full, ...some];
 }
 
 function showHealth(live) {
   const { health } = live;
-  const found = troubles(health);
+  const found = troubles(live);
   byId("health").className = `verdict ${found.length ? "bad" : "good"}`;
-  byId("health").textContent = found.join(" ") || "Every program is attached, and nothing was lost.";
+  byId("health").textContent = found.join(" ") || "Every program is attached, and every close is counted.";
   const facts = [
     ["Plan", live.plan], ["Kernel", live.kernel], ["Version", `${live.version} (${live.revision})`],
     ["Running since", new Date(live.started * 1000).toLocaleString()],

@@ -5,7 +5,7 @@ use ratatui::text::{Line, Span};
 
 use super::Picture;
 use super::pieces::{ALARM, HEAD};
-use crate::live::{Health, Live, Map};
+use crate::live::{Live, Map};
 use crate::text::{age, bytes, count, escape_for_terminal, seconds};
 use crate::top::column::{Shown, float};
 use crate::top::state::{Keys, ViewState};
@@ -45,7 +45,7 @@ pub(super) fn health(picture: &Picture<'_>) -> Line<'static> {
         return Span::styled(failure.unwrap_or_default(), ALARM).into();
     };
     let failure = failure.map(|why| format!("OLD: {why}")).into_iter();
-    let wrong: Vec<_> = failure.chain(troubles(&live.health)).collect();
+    let wrong: Vec<_> = failure.chain(troubles(live)).collect();
     let state = if wrong.is_empty() {
         Span::raw("healthy")
     } else {
@@ -60,8 +60,17 @@ fn line(mut spans: Vec<Span<'static>>, facts: &[String]) -> Line<'static> {
     spans.into()
 }
 
-fn troubles(health: &Health) -> Vec<String> {
-    let lost = health.lost.iter().filter(|(_, lost)| **lost > 0);
+fn troubles(live: &Live) -> Vec<String> {
+    let health = &live.health;
+    // As the alert `LingerdLosesCounts`: events are only for those who watch, and under the plan tracepoint some
+    // closes that wait have no time.
+    let is_expected = |what: &str| match what {
+        "event" => true,
+        "return" => live.plan == "tracepoint",
+        _ => false,
+    };
+    let lost = health.lost.iter();
+    let lost = lost.filter(|(what, lost)| **lost > 0 && !is_expected(what));
     let mut troubles: Vec<_> = lost
         .map(|(what, lost)| {
             let what = escape_for_terminal(what);

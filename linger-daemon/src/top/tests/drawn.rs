@@ -131,6 +131,26 @@ fn problems_of_the_daemon_come_first() {
 }
 
 #[test]
+fn losses_to_be_expected_are_no_problem() {
+    for (plan, what, state) in [
+        ("tracepoint", "return", "healthy"),
+        ("kprobe", "return", "! unrecorded return 3"),
+        ("kprobe", "event", "healthy"),
+    ] {
+        let mut live = busy(1);
+        live.plan = plan.to_owned();
+        live.health.lost.insert(what.to_owned(), 3);
+        let text = Scene::of([live]).text(160, 24);
+        let health = text.lines().nth(1).unwrap();
+        assert!(
+            health.starts_with(&format!("{state} · plan {plan}")),
+            "{health}"
+        );
+        assert!(health.contains("unrecorded 3"), "{health}");
+    }
+}
+
+#[test]
 fn terminals_of_any_size_are_drawn() {
     for enter in ["", "l"] {
         for width in [1, 2, 7, 15, 16, 25, 39, 69, 70, 81, 119, 151, 400] {
