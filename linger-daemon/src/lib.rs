@@ -29,6 +29,8 @@ pub mod probe;
 pub mod run;
 #[forbid(unsafe_code)]
 pub mod stdout;
+#[forbid(unsafe_code)]
+mod sync;
 mod sys;
 #[forbid(unsafe_code)]
 mod table;

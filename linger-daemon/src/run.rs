@@ -11,8 +11,8 @@ use anyhow::Result;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
+use self::counting::Counting;
 pub(crate) use self::counting::alone;
-use self::counting::{Counting, lock};
 use self::maintain::maintain;
 use self::reload::Running;
 use self::starting::Starting;
@@ -23,6 +23,7 @@ use crate::memory;
 use crate::notify::Manager;
 use crate::privileges;
 use crate::probe::{Attachment, Pins, PinsError};
+use crate::sync::lock;
 
 /// Runs until SIGTERM or SIGINT, then detaches everything that is not pinned. SIGHUP reloads `sources`.
 pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {

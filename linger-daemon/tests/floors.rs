@@ -12,6 +12,7 @@ const FLOORS: &[&[&str]] = &[
         "memory",
         "privileges",
         "stdout",
+        "sync",
         "sys",
         "table",
         "text",

@@ -6,7 +6,7 @@ mod tests;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until};
 
 pub(super) use self::connection::{Connection, End, RequestGuard};
 use super::listen::Peer;
+use crate::sync::lock;
 
 /// Maximum number of responses of at least [`LONG`] bytes that wait for their clients. Beyond that, the one that has
 /// waited longest is dropped, so that clients cannot fill the memory by not reading.
@@ -100,10 +101,6 @@ impl Connections {
         })
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Admits a new connection. If there are too many, it evicts one of those that wait for their client, chosen by
     /// these criteria in order:
     ///
@@ -130,7 +127,7 @@ impl Connections {
 
     /// Admits a connection without waiting. Fails if there is no slot, with the time when there may be one, if known.
     fn try_admit(self: &Arc<Self>, peer: Peer) -> Result<Connection, Option<Instant>> {
-        let mut table = self.table();
+        let mut table = lock(&self.table);
         if table.entries.len() >= self.limit {
             let (first_to_go, since) = table.first_to_go(self.limit).ok_or(None)?;
             if since.elapsed() < CHANCE {
@@ -157,14 +154,14 @@ impl Connections {
 
     /// Waits until no connection is left.
     pub(super) async fn done(&self) {
-        while !self.table().entries.is_empty() {
+        while !lock(&self.table).entries.is_empty() {
             self.changed.notified().await;
         }
     }
 
     /// Ends the connection whose long response has waited longest, if too many wait.
     fn end_oldest_long_answer(&self) {
-        let mut table = self.table();
+        let mut table = lock(&self.table);
         let waiting = table.long_answers();
         if waiting.len() > MAX_WAITING
             && let Some(&(_, longest)) = waiting.iter().min()
@@ -175,7 +172,7 @@ impl Connections {
 
     /// Ends the connections whose long responses stall.
     fn end_stalled(&self) {
-        let mut table = self.table();
+        let mut table = lock(&self.table);
         for (since, id) in table.long_answers() {
             if since.elapsed() >= STALL {
                 table.end(id);

@@ -1,11 +1,12 @@
 //! A semaphore that is fair among peers, for work that only a few may do at a time.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::listen::Peer;
+use crate::sync::lock;
 
 /// Semaphores by peer; only those in use exist.
 pub(super) struct PeerSemaphores {
@@ -22,7 +23,7 @@ impl PeerSemaphores {
 
     /// Returns the semaphore of a peer.
     pub(super) fn of(&self, peer: Peer) -> Arc<Semaphore> {
-        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut peers = lock(&self.peers);
         peers.retain(|_, semaphore| semaphore.strong_count() > 0);
         let known = peers.get(&peer).and_then(Weak::upgrade);
         known.unwrap_or_else(|| {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::thread;
 use std::{io, iter};
 
@@ -13,6 +13,7 @@ use tracing::debug;
 
 use super::error::{AttachError, with_causes};
 use super::hooks::{Hook, Point};
+use crate::sync::lock;
 use crate::sys;
 
 /// Creates a loader for the object, in which nothing depends on the kernel's types.
@@ -46,7 +47,7 @@ pub(super) fn all(
     let programs = hooks.iter().map(|hook| programs.remove(hook.program));
     let programs: Vec<_> = hooks.iter().zip(programs).enumerate().collect();
     let waiting = Mutex::new(programs);
-    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let next = || lock(&waiting).pop();
     let failures = Mutex::new(Vec::new());
     let work = || {
         while let Some((place, (hook, program))) = next() {
@@ -57,8 +58,7 @@ pub(super) fn all(
                 None => Err(no_program(*hook)),
             };
             if let Err(why) = loaded {
-                let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
-                failures.push((place, (*hook, why)));
+                lock(&failures).push((place, (*hook, why)));
             }
         }
     };
@@ -71,10 +71,7 @@ pub(super) fn all(
         }
         work();
     });
-    let failures = failures
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner);
-    let first = failures.into_iter().min_by_key(|(place, _)| *place);
+    let first = lock(&failures).drain(..).min_by_key(|(place, _)| *place);
     first.map_or(Ok(()), |(_, failure)| Err(failure))
 }
 

@@ -1,7 +1,7 @@
 //! The attached programs, and the ledger that reads their counts.
 
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
@@ -20,6 +20,7 @@ use crate::memory;
 use crate::metrics::{Facts, Metrics, series};
 use crate::privileges;
 use crate::probe::{self, Attachment, LoadOptions, Pins};
+use crate::sync::lock;
 
 /// The attached programs, and what they count.
 pub(super) struct Counting {
@@ -160,9 +161,4 @@ fn drop_privileges(ledger: &Mutex<Ledger>) -> Result<()> {
         warn!("this kernel lets only privileged processes read maps: keeping {kept:?}");
     }
     Ok(())
-}
-
-/// Locks shared data, even if another thread panicked while holding the lock.
-pub(super) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

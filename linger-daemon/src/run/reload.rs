@@ -6,10 +6,11 @@ use tokio::signal::unix::Signal;
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
-use super::counting::{Counts, lock};
+use super::counting::Counts;
 use crate::config::{self, Config, Invalid, Sources};
 use crate::logging::Log;
 use crate::notify::Manager;
+use crate::sync::lock;
 
 /// The running daemon with its configuration.
 pub(super) struct Running {

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{Connections, Entry, GRACE, InFlightRequest, LONG, STALL};
 use crate::http::listen::Peer;
+use crate::sync::lock;
 
 /// The slot of one connection, freed when dropped.
 pub(in crate::http) struct Connection {
@@ -84,7 +85,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.all.table().entries.remove(&self.entry.id);
+        lock(&self.all.table).entries.remove(&self.entry.id);
         self.all.changed.notify_one();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::str::FromStr as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -16,6 +16,7 @@ use tokio::task::spawn_blocking;
 use super::Mistake;
 use crate::http::fair_semaphore::PeerSemaphores;
 use crate::http::listen::Peer;
+use crate::sync::lock;
 
 /// Maximum cost of a hash: about three seconds of work. Each step beyond it doubles the time.
 const MAX_COST: u32 = 16;
@@ -110,7 +111,7 @@ impl Gate {
         let hash = found.or_else(|| users.0.values().next());
         let hash = hash.cloned().ok_or(Refusal::Unknown)?;
         let tag = self.tag(&[user.as_bytes(), hash.as_bytes(), &password]);
-        if found.is_some() && self.remembered().contains(&tag) {
+        if found.is_some() && lock(&self.remembered).contains(&tag) {
             return Ok(());
         }
         let of_peer = self.waiting_of_peer.of(peer);
@@ -134,13 +135,8 @@ impl Gate {
         }
     }
 
-    fn remembered(&self) -> MutexGuard<'_, VecDeque<Tag>> {
-        let remembered = self.remembered.lock();
-        remembered.unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn remember(&self, tag: Tag) {
-        let mut remembered = self.remembered();
+        let mut remembered = lock(&self.remembered);
         if !remembered.contains(&tag) {
             remembered.push_back(tag);
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hyper::header::HeaderMap;
@@ -14,6 +14,7 @@ use super::passwords::{Gate, Refusal, Users};
 use super::{Mistake, Rules, SecurityError, ServerTls};
 use crate::config;
 use crate::http::listen::Peer;
+use crate::sync::lock;
 
 /// Minimum time between checks of the files, which are made on requests.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -101,7 +102,7 @@ impl Security {
     /// Returns the rules in effect. If the files become invalid, the rules stay as they are, and the error is logged
     /// once.
     fn rules(&self) -> Arc<Rules> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         if let Some(file) = &self.file
             && state.looked.elapsed() >= LOOK_EVERY
         {
