@@ -100,7 +100,6 @@ fn is_closed(error: &anyhow::Error) -> bool {
 struct Session<'a> {
     options: &'a Options,
     programs: WatchPrograms,
-    cgroups: Cgroups,
     namer: Namer,
     symbols: Option<Symbols>,
     clock: Clock,
@@ -120,8 +119,7 @@ impl<'a> Session<'a> {
         Ok(Self {
             options,
             programs,
-            cgroups,
-            namer: Namer::new(Dimension::DEFAULT.into(), Cgroups::of_host()),
+            namer: Namer::new(Dimension::DEFAULT.into(), cgroups),
             symbols: options.filter.stack.then(Symbols::new),
             clock: Clock::of_host(),
             lines: Lines::new(options.json, io::stdout().is_terminal()),
@@ -196,7 +194,7 @@ impl<'a> Session<'a> {
         self.namer.rest();
         self.clock = Clock::of_host();
         if !self.options.filter.units.is_empty() {
-            let filter = self.options.filter.to_kernel(&self.cgroups);
+            let filter = self.options.filter.to_kernel(&self.namer.cgroups);
             self.programs.maps.watcher.ask(&filter)?;
         }
         let missed = self.programs.maps.watcher.missed();

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// The mounted cgroup v2 hierarchy.
+#[derive(Clone)]
 pub struct Cgroups {
     mount: Option<PathBuf>,
     /// The mount shows the whole hierarchy, not only the part in a cgroup namespace.

@@ -122,14 +122,15 @@ fn attach(config: &Config, pins: Option<&Pins>) -> Result<(Attachment, (Ledger, 
         max_orphans: config.max_orphans,
     };
     let wanted = config.plan.plan();
+    let cgroups = Cgroups::of_host();
     let done = probe::choose(
         wanted,
         options,
         pins,
         |maps, plan| -> Result<_, WatchError> {
             let recent = RecentCloses::new(maps)?;
-            let cgroups = Cgroups::of_host();
-            Ok((Ledger::new(maps, plan, cgroups, config, series)?, recent))
+            let ledger = Ledger::new(maps, plan, cgroups.clone(), config, series)?;
+            Ok((ledger, recent))
         },
     );
     let (attached, counts) = done.map_err(|error| match host::obstacle() {
@@ -143,7 +144,7 @@ fn attach(config: &Config, pins: Option<&Pins>) -> Result<(Attachment, (Ledger, 
         "attached"
     );
     if config.keyed() & keyed::CGROUP != 0
-        && let Some(shortcoming) = Cgroups::of_host().shortcoming()
+        && let Some(shortcoming) = cgroups.shortcoming()
     {
         warn!("{shortcoming}");
     }
