@@ -8,7 +8,7 @@ use linger_daemon::attribution::Dimension;
 use linger_daemon::http::{self, Limits, Security, State};
 use linger_daemon::ledger::Snapshot;
 use linger_daemon::metrics::{Facts, Metrics};
-use linger_ebpf::{Lost, Plan};
+use linger_ebpf::Plan;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex, split};
 use tokio::runtime::{Builder, Runtime};
 
@@ -33,18 +33,7 @@ static CLOSED: LazyLock<Arc<State>> = LazyLock::new(|| {
 
 /// A server that has no counts.
 fn serving(security: Security) -> Arc<State> {
-    let source = || {
-        Ok(Snapshot {
-            plan: Plan::Fentry,
-            dimensions: Dimension::DEFAULT.into(),
-            groups: Vec::new(),
-            lost: [0; Lost::COUNT],
-            lost_orphan_bytes: 0,
-            maps: Vec::new(),
-            hooks: Vec::new(),
-            skipped_runs: Vec::new(),
-        })
-    };
+    let source = || Ok(Snapshot::empty(Plan::Fentry, Dimension::DEFAULT.into()));
     let facts = Facts {
         plan: Plan::Fentry,
         kernel: "6.1.0".to_owned(),

@@ -68,6 +68,23 @@ pub struct Snapshot {
     pub skipped_runs: Vec<(&'static str, u64)>,
 }
 
+impl Snapshot {
+    /// A snapshot of a ledger that has counted nothing, without maps, hooks and programs.
+    #[must_use]
+    pub fn empty(plan: Plan, dimensions: Arc<[Dimension]>) -> Self {
+        Self {
+            plan,
+            dimensions,
+            groups: Vec::new(),
+            lost: [0; Lost::COUNT],
+            lost_orphan_bytes: 0,
+            maps: Vec::new(),
+            hooks: Vec::new(),
+            skipped_runs: Vec::new(),
+        }
+    }
+}
+
 /// The reason why the ledger cannot be read.
 #[derive(Debug, Error)]
 pub enum LedgerError {

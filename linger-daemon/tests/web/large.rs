@@ -2,9 +2,7 @@
 
 use linger_daemon::attribution::{Dimension, Labels};
 use linger_daemon::ledger::Snapshot;
-use linger_ebpf::{
-    BUCKETS, Cause, Counters, Fate, Lost, MAX_GROUPS, Outcome, Plan, QueueBytes, Times,
-};
+use linger_ebpf::{BUCKETS, Cause, Counters, Fate, MAX_GROUPS, Outcome, Plan, QueueBytes, Times};
 
 /// Returns the maximum number of groups, each with the counters for its number.
 pub(crate) fn snapshot(counters: fn(u64) -> Counters) -> Snapshot {
@@ -16,14 +14,8 @@ pub(crate) fn snapshot(counters: fn(u64) -> Counters) -> Snapshot {
         )
     });
     Snapshot {
-        plan: Plan::Fentry,
-        dimensions: Dimension::DEFAULT.into(),
         groups: groups.collect(),
-        lost: [0; Lost::COUNT],
-        lost_orphan_bytes: 0,
-        maps: Vec::new(),
-        hooks: Vec::new(),
-        skipped_runs: Vec::new(),
+        ..Snapshot::empty(Plan::Fentry, Dimension::DEFAULT.into())
     }
 }
 

@@ -43,14 +43,8 @@ fn the_largest_groups_by_any_measure_and_the_newest_closes_are_shown_and_all_are
     let exposition = Exposition {
         at: SystemTime::now(),
         snapshot: Snapshot {
-            plan: Plan::Fentry,
-            dimensions: [Dimension::Unit].into(),
             groups: groups.collect(),
-            lost: [0; Lost::COUNT],
-            lost_orphan_bytes: 0,
-            maps: Vec::new(),
-            hooks: Vec::new(),
-            skipped_runs: Vec::new(),
+            ..Snapshot::empty(Plan::Fentry, [Dimension::Unit].into())
         },
         facts: Arc::new(Facts {
             plan: Plan::Fentry,
