@@ -99,6 +99,8 @@ fn is_closed(error: &anyhow::Error) -> bool {
 /// A running watch.
 struct Session<'a> {
     options: &'a Options,
+    /// What the programs select by.
+    filter: Filter,
     programs: WatchPrograms,
     namer: Namer,
     symbols: Option<Symbols>,
@@ -118,6 +120,7 @@ impl<'a> Session<'a> {
         programs.hook_returns();
         Ok(Self {
             options,
+            filter,
             programs,
             namer: Namer::new(Dimension::DEFAULT.into(), cgroups),
             symbols: options.filter.stack.then(Symbols::new),
@@ -194,8 +197,8 @@ impl<'a> Session<'a> {
         self.namer.rest();
         self.clock = Clock::of_host();
         if !self.options.filter.units.is_empty() {
-            let filter = self.options.filter.to_kernel(&self.namer.cgroups);
-            self.programs.maps.watcher.ask(&filter)?;
+            self.filter = self.options.filter.to_kernel(&self.namer.cgroups);
+            self.programs.maps.watcher.ask(&self.filter)?;
         }
         let missed = self.programs.maps.watcher.missed();
         if missed > self.missed {
@@ -221,7 +224,7 @@ impl<'a> Session<'a> {
             let names = self.namer.names(&[event.cgroup_id], recorded);
             let names = names.first().and_then(Option::as_ref);
             let mut event = decode(&event, names, &self.clock);
-            if !self.options.filter.matches(&event) {
+            if !self.options.filter.matches(&event, &self.filter) {
                 continue;
             }
             if let WatchEvent::Close(close) = &mut event {

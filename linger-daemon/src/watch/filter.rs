@@ -99,14 +99,16 @@ impl WatchFilter {
         found.map(|(id, path)| (id, level(&path))).collect()
     }
 
-    /// Returns whether an event from the programs matches: below the cgroup of a unit there may be other units.
-    pub(super) fn matches(&self, event: &WatchEvent) -> bool {
+    /// Returns whether an event that the programs selected by `asked` matches. Below the cgroup of a unit there may be
+    /// other units. An event of an unknown unit matches only if the programs selected it by its cgroup.
+    pub(super) fn matches(&self, event: &WatchEvent, asked: &Filter) -> bool {
         let connection = match event {
             WatchEvent::Close(close) | WatchEvent::Correction(close) => &close.connection,
             WatchEvent::Orphan(end) => &end.connection,
         };
         let unit = &connection.unit;
-        self.units.is_empty() || unit.is_empty() || self.units.contains(unit)
+        let by_cgroup = asked.asks & asks::CGROUP != 0;
+        self.units.is_empty() || self.units.contains(unit) || unit.is_empty() && by_cgroup
     }
 }
 
@@ -114,7 +116,10 @@ impl WatchFilter {
 mod tests {
     use std::fs;
 
+    use linger_ebpf::Event;
+
     use super::*;
+    use crate::event::{Clock, decode};
 
     #[test]
     fn without_conditions_every_close_matches() {
@@ -153,5 +158,29 @@ mod tests {
         assert_eq!(cgroups.all()[&filter.cgroup_id], unit);
         assert_eq!(filter.cgroup_level, 2);
         assert_eq!(filter.asks, asks::LOST | asks::CGROUP | asks::STACK);
+    }
+
+    #[test]
+    fn closes_of_an_unknown_unit_match_only_if_the_programs_know_the_cgroup() {
+        let mount = tempfile::tempdir().unwrap();
+        for folder in ["web.service", "other.service"] {
+            fs::create_dir(mount.path().join(folder)).unwrap();
+        }
+        let cgroups = Cgroups::new(Some(mount.path().into()));
+        let matches = |units: &[&str], names: Option<&Names>| {
+            let filter = WatchFilter {
+                units: units.iter().map(ToString::to_string).collect(),
+                ..WatchFilter::default()
+            };
+            let event = decode(&Event::ZERO, names, &Clock::of_host());
+            filter.matches(&event, &filter.to_kernel(&cgroups))
+        };
+        let web = Names::of("/web.service");
+        let below = Names::of("/web.service/below.service");
+        for units in [&["web.service"][..], &["web.service", "other.service"]] {
+            assert!(matches(units, Some(&web)) && !matches(units, Some(&below)));
+        }
+        assert!(matches(&[], None) && matches(&["web.service"], None));
+        assert!(!matches(&["web.service", "other.service"], None));
     }
 }
