@@ -8,11 +8,12 @@ use std::time::Duration;
 use anyhow::Result;
 use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::Pid;
-use ratatui::DefaultTerminal;
-use ratatui::backend::Backend as _;
+use ratatui::backend::{Backend as _, CrosstermBackend};
 use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use ratatui::crossterm::execute;
+use ratatui::crossterm::terminal::{EnterAlternateScreen, enable_raw_mode};
+use ratatui::{DefaultTerminal, Terminal};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval};
@@ -38,8 +39,8 @@ pub(super) async fn show(
     let (mut terminate, mut interrupt) = (listen(Signal::SIGTERM)?, listen(Signal::SIGINT)?);
     let mut hangup = listen(Signal::SIGHUP)?;
     let mut readings = readings(source, every);
-    let mut terminal = RestoringTerminal(ratatui::try_init()?);
     restore_after_panic();
+    let mut terminal = RestoringTerminal(take()?);
     let mut events = events();
     let mut failure: Option<String> = None;
     loop {
@@ -100,7 +101,7 @@ impl RestoringTerminal {
     /// Takes the terminal back after another program used it.
     fn take_back(&mut self) -> io::Result<()> {
         restore()?;
-        self.0 = ratatui::try_init()?;
+        self.0 = take()?;
         // Do not use the terminal's own method, which queries the cursor position and reads the reply from the keys.
         self.0.backend_mut().clear()
     }
@@ -111,6 +112,13 @@ impl Drop for RestoringTerminal {
         // If this fails, the terminal is gone.
         let _ = restore();
     }
+}
+
+/// Takes the terminal. Unlike ratatui's own function, it sets no hook for panics, of which each call would leave one.
+fn take() -> io::Result<DefaultTerminal> {
+    enable_raw_mode()?;
+    execute!(io::stdout(), EnterAlternateScreen)?;
+    Terminal::new(CrosstermBackend::new(io::stdout()))
 }
 
 /// Restores the terminal and its cursor.
