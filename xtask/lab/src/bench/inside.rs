@@ -3,10 +3,10 @@
 pub(super) mod closes;
 pub(super) mod cpus;
 
-use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -47,7 +47,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         What::Closes(what) => serde_json::to_string(&closes::run(what)?)?,
         What::Cpus(what) => serde_json::to_string(&cpus::run(what)?)?,
     };
-    Ok(std::fs::write(&options.report, found)?)
+    Ok(fs::write(&options.report, found)?)
 }
 
 /// The program attached while counting.
@@ -63,51 +63,40 @@ pub(super) enum Who {
     Peer(String),
 }
 
+impl Who {
+    /// Returns the program to run; `None` if nothing is attached.
+    fn command(&self) -> Option<Command> {
+        let mut command;
+        match self {
+            Self::Nobody => return None,
+            Self::Floor(plan) => {
+                command = Command::new("floor");
+                command.arg(plan).stdin(Stdio::piped());
+                command.stdout(Stdio::piped());
+            }
+            Self::Lingerd(plan) => {
+                command = Command::new("lingerd");
+                command.args(["run", "--plan", plan, "--listen", &ADDRESS.to_string()]);
+                command.stdout(Stdio::null());
+            }
+            Self::Peer(name) => {
+                command = Command::new(name);
+                command.stdout(Stdio::null());
+            }
+        }
+        Some(command)
+    }
+}
+
 /// An attached program.
 struct Attached(Option<Child>);
 
 impl Attached {
     fn start(who: &Who) -> Result<Self> {
-        let mut command = match who {
-            Who::Nobody => return Ok(Self(None)),
-            Who::Floor(plan) => {
-                let mut command = Command::new("floor");
-                command
-                    .arg(plan)
-                    .stdin(Stdio::piped())
-                    .stdout(Stdio::piped());
-                command
-            }
-            Who::Lingerd(plan) => {
-                let mut command = Command::new("lingerd");
-                command.args(["run", "--plan", plan, "--listen", &ADDRESS.to_string()]);
-                command
-                    .stdout(Stdio::null())
-                    .stderr(File::create("/tmp/log")?);
-                command
-            }
-            Who::Peer(name) => {
-                let mut command = Command::new(name);
-                command.stdout(Stdio::null());
-                command
-            }
-        };
-        let mut child = command.spawn().with_context(|| format!("start {who:?}"))?;
-        let start = Instant::now();
-        let mut readiness = Poll::new(ADDRESS, "/readyz");
-        while !is_ready(who, &mut child, &mut readiness)? {
-            if let Some(status) = child.try_wait()? {
-                let mut log = String::new();
-                File::open("/tmp/log")?.read_to_string(&mut log)?;
-                bail!("{who:?} ended ({status}): {log}");
-            }
-            if start.elapsed() > READY {
-                child.kill()?;
-                bail!("{who:?} was not ready after {READY:?}");
-            }
-            thread::sleep(Duration::from_millis(100));
-        }
-        Ok(Self(Some(child)))
+        let child = who
+            .command()
+            .map(|command| start(who, command, Path::new("/tmp/log")));
+        Ok(Self(child.transpose()?))
     }
 
     fn stop(self) -> Result<()> {
@@ -122,6 +111,25 @@ impl Attached {
         }
         Ok(())
     }
+}
+
+/// Starts a program, with its stderr in a file, and waits until it is attached.
+fn start(who: &Who, mut command: Command, log: &Path) -> Result<Child> {
+    command.stderr(File::create(log)?);
+    let mut child = command.spawn().with_context(|| format!("start {who:?}"))?;
+    let start = Instant::now();
+    let mut readiness = Poll::new(ADDRESS, "/readyz");
+    while !is_ready(who, &mut child, &mut readiness)? {
+        if let Some(status) = child.try_wait()? {
+            bail!("{who:?} ended ({status}): {}", fs::read_to_string(log)?);
+        }
+        if start.elapsed() > READY {
+            child.kill()?;
+            bail!("{who:?} was not ready after {READY:?}");
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    Ok(child)
 }
 
 fn is_ready(who: &Who, child: &mut Child, lingerd: &mut Poll) -> Result<bool> {
@@ -142,5 +150,21 @@ fn is_ready(who: &Who, child: &mut Child, lingerd: &mut Poll) -> Result<bool> {
             }
             Ok(loaded)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_does_not_start_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo no such hook >&2; exit 3"]);
+        command.stdout(Stdio::piped());
+        let floor = Who::Floor("fentry".into());
+        let error = start(&floor, command, &folder.path().join("log")).unwrap_err();
+        assert!(error.to_string().contains("no such hook"), "{error}");
     }
 }
