@@ -82,7 +82,10 @@ impl Admission {
             for name in names {
                 let key = words(name);
                 stale.remove(&key);
-                self.comms.insert(key, verdict, 0).map_err(write("COMMS"))?;
+                // A lookup may miss an entry while it is replaced.
+                if !self.comms.get(&key, 0).is_ok_and(|said| said == verdict) {
+                    self.comms.insert(key, verdict, 0).map_err(write("COMMS"))?;
+                }
             }
         }
         for key in stale {
