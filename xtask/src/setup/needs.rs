@@ -34,7 +34,7 @@ pub(super) fn of(purpose: Purpose) -> &'static [&'static [Need]] {
         Purpose::Stack => &[BUILD, STACK],
         Purpose::Bench => &[BUILD, BENCH, MACHINE],
         Purpose::Docs => &[DOCS],
-        Purpose::Test => &[BUILD, PACKAGE, STACK, BENCH, MACHINE, TEST],
+        Purpose::Test => &[BUILD, PACKAGE, STACK, BENCH, MACHINE, TEST, CROSS],
         Purpose::PackageArm64 => &[BUILD, PACKAGE, CROSS],
         Purpose::FullTest => &[
             BUILD,
@@ -43,8 +43,8 @@ pub(super) fn of(purpose: Purpose) -> &'static [&'static [Need]] {
             BENCH,
             MACHINE,
             TEST,
-            OLDEST,
             CROSS,
+            OLDEST,
             MACHINE_ARM64,
         ],
     }

@@ -55,7 +55,7 @@ pub(super) fn all() -> Vec<Step> {
         checked("clippy", Form, Everyday, clippy),
         checked("clippy of the kernel side", Form, Everyday, clippy_bpf),
         checked("documentation", Form, Usual, documentation),
-        checked("arm64", Form, Full, artifacts::check_arm64),
+        checked("arm64", Form, Usual, artifacts::check_arm64),
         checked("oldest compiler", Form, Full, || oldest::check(&TARGETS)),
         checked("licences", Form, Usual, licences),
         counted("unit tests", Unit, Everyday, |_| unit::run()),
