@@ -53,9 +53,14 @@ pub enum Proof {
 /// The table.
 pub const TABLE: &[Entry] = &[
     Entry {
-        suite: "bullseye-security",
+        suite: "bullseye",
         plans: &[],
-        ..Entry::new(TOO_OLD, "5.10", Proof::Refusal)
+        ..Entry::new("5.10", "5.10", Proof::Refusal)
+    },
+    Entry {
+        suite: "bullseye",
+        proof: Proof::Refusal,
+        ..Entry::arm64("5.10-arm64", "5.10")
     },
     // The default kernel of Debian 12, and the newer one that it offers.
     Entry::new("6.1", "6.1", Proof::All),
@@ -93,12 +98,14 @@ pub const TABLE: &[Entry] = &[
     Entry::arm64("6.12-arm64", "6.12"),
     Entry {
         suite: "trixie-backports",
+        ..Entry::arm64("6.18-arm64", "6.18")
+    },
+    Entry {
+        suite: "trixie-backports",
         ..Entry::arm64("7.3-arm64", "7.3")
     },
 ];
 
-/// The label of a kernel that is too old for lingerd.
-pub const TOO_OLD: &str = "5.10";
 /// The label of the kernel to boot where a single one is enough.
 pub const NEWEST: &str = "6.12";
 /// The same for arm64.

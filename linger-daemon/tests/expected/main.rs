@@ -39,6 +39,10 @@ fn the_file_is_well_formed_and_names_every_kernel_of_the_table() {
         "6.18",
         "7.3",
         "7.3-rt",
+        "6.1-arm64",
+        "6.12-arm64",
+        "6.18-arm64",
+        "7.3-arm64",
     ] {
         let environment = expected.environment(name).unwrap();
         assert!(!environment.plans.is_empty(), "{name}");

@@ -12,7 +12,7 @@ use super::unit;
 use crate::architecture::Architecture;
 use crate::artifacts;
 use crate::fuzz;
-use crate::kernels::{Entry, Kernel, NEWEST, NEWEST_ARM64, PLANS, Proof, TABLE, TOO_OLD};
+use crate::kernels::{Entry, Kernel, NEWEST, NEWEST_ARM64, PLANS, Proof, TABLE};
 use crate::oldest;
 use crate::package;
 use crate::reproduce;
@@ -71,7 +71,16 @@ pub(super) fn all() -> Vec<Step> {
         counted("package", Rest, Usual, package_on_kernels),
         checked("gate", Rest, Usual, || lab(&["gate"])),
     ];
-    for entry in TABLE.iter().filter(|entry| entry.proof != Proof::Refusal) {
+    for entry in TABLE {
+        if entry.proof == Proof::Refusal {
+            let extent = match entry.architecture {
+                Architecture::Amd64 => Usual,
+                Architecture::Arm64 => Full,
+            };
+            let name = format!("refusal on {}", entry.label);
+            steps.push(checked(name, Rest, extent, || refusal(entry)));
+            continue;
+        }
         let others = PLANS
             .iter()
             .filter(|plan| (entry.label, **plan) != (NEWEST, FIRST));
@@ -85,7 +94,6 @@ pub(super) fn all() -> Vec<Step> {
         }));
     }
     steps.extend([
-        checked("refusal", Rest, Usual, refusal),
         counted("units under systemd", Rest, Usual, units),
         Step {
             alone: true,
@@ -136,7 +144,7 @@ fn counted(
 
 /// A step that counts as a single test.
 fn checked(
-    name: &str,
+    name: impl Into<String>,
     stage: Stage,
     extent: Extent,
     work: impl Fn() -> Result<()> + Send + Sync + 'static,
@@ -248,18 +256,19 @@ fn scenarios_here(options: &Options) -> Result<Findings> {
 }
 
 /// Checks that lingerd refuses, in one line, to run on a kernel that is too old.
-fn refusal() -> Result<()> {
+fn refusal(entry: &Entry) -> Result<()> {
     const WORK: &str = "told=$(timeout 60 lingerd run 2>&1) && finish 1\n\
                         echo \"$told\"\n\
                         test \"$told\" = \"lingerd: this kernel is too old: lingerd needs Linux 5.15 or later\"";
-    let kernel = Kernel::of_label(TOO_OLD)?;
+    let kernel = Kernel::of_label(entry.label)?;
     let lingerd = artifacts::lingerd(kernel.architecture)?;
     let report = vm::boot(&kernel, &[(&lingerd, "lingerd")], WORK, |machine| {
         machine.run()
     })?;
     anyhow::ensure!(
         report.code == 0,
-        "lingerd does not say that {TOO_OLD} is too old"
+        "lingerd does not say that {} is too old",
+        entry.label
     );
     Ok(())
 }
