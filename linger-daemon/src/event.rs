@@ -10,7 +10,7 @@ use linger_ebpf::{Event, Fate, Outcome, event_kind};
 use serde::{Deserialize, Serialize};
 
 pub use self::recent::RecentCloses;
-pub(crate) use self::ring::RING_EVENTS;
+pub(crate) use self::ring::{LEASE, RING_EVENTS};
 pub use self::ring::{WatchError, Watcher};
 pub use self::time::Clock;
 use crate::attribution::{Names, comm};

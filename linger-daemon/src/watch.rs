@@ -27,7 +27,7 @@ use self::programs::WatchPrograms;
 use self::stack::Symbols;
 use crate::attribution::{Cgroups, Dimension, Namer};
 use crate::config::PlanChoice;
-use crate::event::{Clock, RING_EVENTS, WatchEvent, Watcher, decode};
+use crate::event::{Clock, LEASE, RING_EVENTS, WatchError, WatchEvent, Watcher, decode};
 use crate::privileges;
 
 /// Which closes to show, how, and for how long.
@@ -77,9 +77,14 @@ pub fn watch(options: &Options, pins: &Path) -> Result<()> {
         .build()?;
     let result = runtime.block_on(async {
         // From here on, a signal ends it cleanly.
-        let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
-        let mut session = Session::begin(options, pins)?;
-        match session.run(signals).await {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut session = tokio::select! {
+            begun = Session::begin(options, pins) => begun?,
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        };
+        match session.run(terminate, interrupt).await {
             Err(error) if !is_closed(&error) => return Err(error),
             _ => session.sum_up(),
         }
@@ -112,10 +117,10 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn begin(options: &'a Options, pins: &Path) -> Result<Self> {
+    async fn begin(options: &'a Options, pins: &Path) -> Result<Self> {
         let cgroups = Cgroups::of_host();
         let filter = options.filter.to_kernel(&cgroups);
-        let mut programs = WatchPrograms::open(&filter, options.plan, pins)?;
+        let mut programs = open_programs(&filter, options.plan, pins).await?;
         drop_privileges(&mut programs.maps.watcher, &filter, options.filter.stack)?;
         programs.hook_returns();
         Ok(Self {
@@ -131,8 +136,7 @@ impl<'a> Session<'a> {
         })
     }
 
-    async fn run(&mut self, [terminate, interrupt]: [io::Result<Signal>; 2]) -> Result<()> {
-        let (mut terminate, mut interrupt) = (terminate?, interrupt?);
+    async fn run(&mut self, mut terminate: Signal, mut interrupt: Signal) -> Result<()> {
         let ring = self.programs.maps.watcher.as_fd().try_clone_to_owned()?;
         // SAFETY: the descriptor is owned, so that it stays open, under this number, as long as it is registered.
         let ring: AsyncFd<OwnedFd> =
@@ -245,6 +249,33 @@ impl<'a> Session<'a> {
             self.closes,
             self.programs.maps.watcher.missed()
         );
+    }
+}
+
+/// Opens the programs to watch by. If all places are taken, waits until the place of a killed watcher would be free.
+async fn open_programs(
+    filter: &Filter,
+    plan: Option<PlanChoice>,
+    pins: &Path,
+) -> Result<WatchPrograms> {
+    let begun = Instant::now();
+    let mut has_waited = false;
+    loop {
+        match WatchPrograms::open(filter, plan, pins) {
+            Err(error)
+                if matches!(error.downcast_ref(), Some(WatchError::Full))
+                    && begun.elapsed() <= LEASE => {}
+            opened => return opened,
+        }
+        if !has_waited {
+            eprintln!(
+                "lingerd: every place for a watcher is taken; that of one that was killed becomes free within \
+                 {} s: waiting",
+                LEASE.as_secs()
+            );
+            has_waited = true;
+        }
+        sleep(TICK).await;
     }
 }
 

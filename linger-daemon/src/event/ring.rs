@@ -45,8 +45,10 @@ pub struct Watcher {
     missed: u64,
 }
 
+/// How long the place of a watcher that was killed is kept.
+pub(crate) const LEASE: Duration = Duration::from_secs(10);
 /// How long a place is kept without a renewal, nanoseconds.
-const LEASE_NS: u64 = 10_000_000_000;
+const LEASE_NS: u64 = LEASE.as_secs() * 1_000_000_000;
 /// The lease of the daemon, which reads its ring rarely.
 const LEASE_OF_DAEMON_NS: u64 = 60_000_000_000;
 /// Size of a ring, bytes: some thousand closes, for watchers that read often.

@@ -6,8 +6,7 @@ use std::io::Write as _;
 use std::net::Shutdown;
 use std::path::Path;
 use std::process::{self, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use linger_daemon::event::WatchEvent;
@@ -373,14 +372,8 @@ fn beside(lingerd: &Path, plan: Plan) -> Result<()> {
         let killed = all.pop().context("some watch")?;
         killed.signal(Signal::SIGKILL)?;
         drop(killed.end()?);
-        let begun = Instant::now();
-        let mut new = loop {
-            match start() {
-                Ok(new) => break new,
-                Err(error) => ensure!(begun.elapsed() < FREE, "{error}"),
-            }
-            thread::sleep(Duration::from_millis(200));
-        };
+        // Waits for the place of the killed one.
+        let mut new = start()?;
         // The programs go on without the daemon.
         daemon.terminate()?;
         close()?;
@@ -395,9 +388,6 @@ fn beside(lingerd: &Path, plan: Plan) -> Result<()> {
         Ok(())
     })
 }
-
-/// Time after which the place of a killed watcher is free, with a margin for a slow machine.
-const FREE: Duration = Duration::from_secs(60);
 
 /// Events that come too fast are counted as missed, and the number is reported.
 fn flood(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
