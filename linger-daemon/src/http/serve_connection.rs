@@ -43,6 +43,8 @@ pub(super) async fn serve_connection(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
+        // Answer clients that shut down their side after the request, such as `nc -N`.
+        .half_close(true)
         // `Connection::must_end` limits the time, from the first byte on.
         .header_read_timeout(None)
         .max_buf_size(MAX_HEAD.into())

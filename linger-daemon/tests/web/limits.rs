@@ -1,7 +1,7 @@
 //! No client can keep the server from serving the others, or from stopping.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -41,6 +41,41 @@ fn a_client_that_sends_slowly_is_dropped() {
         assert!(started.elapsed() < Duration::from_secs(10), "never dropped");
     }
     assert!(started.elapsed() >= request_time);
+}
+
+#[test]
+fn a_client_that_has_finished_sending_is_answered() {
+    let server = Server::reading(Limits::DEFAULT, || {
+        thread::sleep(Duration::from_millis(100));
+        Ok(fixture::snapshot())
+    });
+    let mut stream = server.connect();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n")
+        .unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    // The answer is complete, and the connection ends without further requests.
+    assert_eq!(Answer::read(&mut stream).status, 200);
+}
+
+#[test]
+fn a_client_that_has_finished_sending_is_dropped_if_it_does_not_read() {
+    let limits = Limits {
+        connections: 1,
+        answer_time: Duration::from_millis(300),
+        ..Limits::DEFAULT
+    };
+    // An answer that exceeds all socket buffers.
+    let long = "x".repeat(64 * 1024 * 1024);
+    let server = Server::reading(limits, move || Err(long.clone().into()));
+    let mut stalled = server.connect();
+    stalled
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n")
+        .unwrap();
+    stalled.shutdown(Shutdown::Write).unwrap();
+    stalled.read_exact(&mut [0; 12]).unwrap();
+    // The only place becomes free.
+    assert_eq!(server.get("/healthz").status, 200);
 }
 
 /// Waits for the read timeout of the stream.
