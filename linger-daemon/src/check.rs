@@ -21,12 +21,21 @@ struct Report {
     kernel: String,
     /// Findings about the environment of this process.
     host: Vec<Finding>,
-    /// The fields found in the kernel's types, or the reason why these cannot be used.
-    btf: Result<Vec<Resolved>, String>,
+    /// Findings about the kernel's types.
+    btf: BtfReport,
     /// Every plan that was tried, best first.
     plans: Vec<PlanReport>,
     /// The plan that `run` would use.
     plan: Option<&'static str>,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct BtfReport {
+    usable: bool,
+    /// The reason why they are not usable.
+    reason: Option<String>,
+    /// The fields found.
+    fields: Vec<Resolved>,
 }
 
 #[derive(Debug, Serialize)]
@@ -65,7 +74,7 @@ impl Report {
         let mut report = Self {
             kernel: uname()?.release().to_string_lossy().into_owned(),
             host: host::findings(),
-            btf: Ok(Vec::new()),
+            btf: BtfReport::default(),
             plans: Vec::new(),
             plan: None,
         };
@@ -76,11 +85,12 @@ impl Report {
         };
         let loader = match Loader::new(options) {
             Ok(loader) => {
-                report.btf = Ok(loader.kernel.offsets(keyed::ALL)?.1);
+                report.btf.usable = true;
+                report.btf.fields = loader.kernel.offsets(keyed::ALL)?.1;
                 Some(loader)
             }
             Err(error) => {
-                report.btf = Err(error.to_string());
+                report.btf.reason = Some(error.to_string());
                 Loader::new(LoadOptions::default()).ok()
             }
         };
@@ -106,16 +116,17 @@ impl Report {
             write_finding(finding, &mut out)?;
         }
         writeln!(out)?;
-        match &self.btf {
-            Ok(fields) => {
+        let BtfReport { reason, fields, .. } = &self.btf;
+        match reason {
+            None => {
                 let found = fields.iter().filter(|field| field.offset.is_some());
                 writeln!(out, "BTF: {} fields found", found.count())?;
-                for field in fields {
-                    let cells = [&field.field, &place(field)];
-                    writeln!(out, "  {}", row(&[Column::Left(33)], &cells))?;
-                }
             }
-            Err(error) => writeln!(out, "BTF: {error}")?,
+            Some(reason) => writeln!(out, "BTF: {reason}")?,
+        }
+        for field in fields {
+            let cells = [&field.field, &place(field)];
+            writeln!(out, "  {}", row(&[Column::Left(33)], &cells))?;
         }
         for plan in &self.plans {
             plan.write(&mut out)?;

@@ -7,7 +7,7 @@ mod seccomp;
 use std::process::{Command, Output};
 
 use nix::libc;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const LINGERD: &str = env!("CARGO_BIN_EXE_lingerd");
 
@@ -87,6 +87,9 @@ fn without_anything_in_the_way_there_is_no_problem() {
     assert_eq!(checked.problems(), Vec::<&str>::new());
     assert_eq!(checked.0, Some(0), "{}", checked.1);
     checked.expect("seccomp", "ok", &["no filter"]);
+    let btf = &checked.1["btf"];
+    assert_eq!((&btf["usable"], &btf["reason"]), (&true.into(), &Value::Null));
+    assert!(btf["fields"].as_array().unwrap().len() > 20, "{btf}");
 }
 
 #[test]
@@ -200,6 +203,10 @@ fn a_kernel_whose_types_are_hidden_is_named() {
     let checked = Checked::by(&mut hidden());
     assert_eq!(checked.0, Some(1), "{}", checked.1);
     assert_eq!(checked.problems(), ["BTF"]);
+    let btf = &checked.1["btf"];
+    assert_eq!((&btf["usable"], &btf["fields"]), (&false.into(), &json!([])));
+    let reason = btf["reason"].as_str().unwrap();
+    assert!(reason.contains("/sys/kernel/btf/vmlinux"), "{reason}");
     let said = refusal(&mut hidden());
     assert!(said.contains("/sys/kernel/btf/vmlinux"), "{said}");
 }
