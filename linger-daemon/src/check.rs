@@ -195,7 +195,13 @@ impl PlanReport {
         for hook in &self.hooks {
             let reason = hook.reason.as_deref().unwrap_or_default();
             let columns = [Column::Left(7), Column::Left(35)];
-            let cells = [hook.verdict, &hook.point, reason];
+            // Points name a function or tracepoint, except for programs that the daemon runs.
+            let point = if hook.point.contains(':') {
+                &hook.point
+            } else {
+                &format!("{}, {}", hook.program, hook.point)
+            };
+            let cells = [hook.verdict, point, reason];
             writeln!(out, "  {}", row(&columns, &cells))?;
         }
         // Each hook may work alone, and not all together, or connections may end without reaching one.
@@ -214,6 +220,7 @@ impl PlanReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::probe::Point;
 
     fn plan_without(reason: Option<&str>) -> String {
         let hook = HookReport {
@@ -236,6 +243,29 @@ mod tests {
         let mut text = String::new();
         report.write(&mut text).unwrap();
         text
+    }
+
+    #[test]
+    fn a_program_that_the_daemon_runs_is_named() {
+        let hook = HookReport {
+            point: Point::OnDemand.to_string(),
+            program: "settle",
+            verdict: "usable",
+            reason: None,
+        };
+        let report = PlanReport {
+            plan: "fentry",
+            usable: true,
+            reason: None,
+            hooks: vec![hook],
+            blind: Vec::new(),
+        };
+        let mut text = String::new();
+        report.write(&mut text).unwrap();
+        assert_eq!(
+            text,
+            "\nplan fentry: usable\n  usable   settle, on demand\n"
+        );
     }
 
     #[test]
