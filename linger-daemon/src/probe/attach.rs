@@ -21,7 +21,7 @@ use super::traits::Traits;
 pub struct Attachment {
     /// The plan in use.
     pub plan: Plan,
-    /// The attached hooks.
+    /// The hooks, with that of the return of close(2), which is attached only while needed.
     pub hooks: Vec<Hook>,
     /// The programs, until they are taken.
     pub programs: Programs,

@@ -137,9 +137,11 @@ fn attach(config: &Config, pins: Option<&Pins>) -> Result<(Attachment, (Ledger, 
         Some(obstacle) => anyhow::Error::from(error).context(obstacle),
         None => error.into(),
     })?;
+    // The return of close(2) is hooked later, when needed.
+    let hooks = attached.hooks.iter().filter(|hook| !hook.sees_returns());
     info!(
         plan = attached.plan.name(),
-        hooks = attached.hooks.len(),
+        hooks = hooks.count(),
         milliseconds = started.elapsed().as_millis(),
         "attached"
     );

@@ -42,6 +42,9 @@ fn seen_once_closes_wait(lingerd: &Path, plan: Plan) -> Result<()> {
         "sys_exit is hooked, and no close waits"
     );
     ensure!(waits(&before) == [0; 3], "{:?}", waits(&before));
+    let logged = format!(" hooks={} ", before.of("linger_probe_attached").count());
+    let errors = daemon.errors();
+    ensure!(errors.contains(&logged), "no{logged}in {errors}");
 
     wait_in_close(&loopback)?;
     let first = if sight.sees_everything() {
