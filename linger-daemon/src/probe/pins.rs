@@ -44,6 +44,12 @@ pub enum PinsError {
          keeps counts there"
     )]
     NoBpfFs(PathBuf),
+    /// There is no folder to create it in.
+    #[error(
+        "{0} cannot be created, because the folder above it does not exist: create that, in a BPF file \
+         system such as /sys/fs/bpf, or choose another folder with --pins"
+    )]
+    NoParent(PathBuf),
     /// Another daemon uses it.
     #[error(
         "{0} is in use by another lingerd: stop that first, or choose another folder with --pins"
@@ -85,9 +91,10 @@ impl Pins {
         loop {
             // Checks the parent only if there is no folder: a sandboxed service may see nothing above its own.
             let above = folder.parent().filter(|_| !folder.exists());
-            let found = statfs(above.unwrap_or(folder));
-            if !found.is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC) {
-                return Err(PinsError::NoBpfFs(folder.to_owned()));
+            match statfs(above.unwrap_or(folder)) {
+                Ok(found) if found.filesystem_type() == BPF_FS_MAGIC => {}
+                Err(Errno::ENOENT) => return Err(PinsError::NoParent(folder.to_owned())),
+                _ => return Err(PinsError::NoBpfFs(folder.to_owned())),
             }
             match DirBuilder::new().mode(0o700).create(folder) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -325,4 +332,22 @@ fn names(folder: &Path) -> io::Result<Vec<String>> {
     entries
         .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_cannot_be_created_has_the_right_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, words) in [
+            ("pins", "is in no BPF file system"),
+            ("a/b/pins", "the folder above it does not exist"),
+        ] {
+            let path = folder.path().join(name);
+            let error = Pins::open(&path).err().unwrap().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
 }
