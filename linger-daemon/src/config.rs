@@ -37,6 +37,7 @@ pub use self::load::{DEFAULT_PATH, Effective, Sources, load, log_level, pins};
 pub use self::plan::PlanChoice;
 pub use self::problem::{Invalid, Origin, Problem, flag};
 pub use self::report::{check, json, table};
+pub(crate) use self::value::duration::parse as parse_duration;
 use crate::attribution::Dimension;
 use crate::logging::LogFilter;
 

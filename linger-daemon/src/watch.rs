@@ -26,7 +26,7 @@ use self::output::Output;
 use self::programs::WatchPrograms;
 use self::stack::Symbols;
 use crate::attribution::{Cgroups, Dimension, Namer};
-use crate::config::PlanChoice;
+use crate::config::{PlanChoice, parse_duration};
 use crate::event::{Clock, LEASE, RING_EVENTS, WatchError, WatchEvent, Watcher, decode};
 use crate::privileges;
 
@@ -41,8 +41,8 @@ pub struct Options {
     /// End after this many closes
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// End after this time, as in 30s
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    /// End after this time: 30s, 5m, or a number of seconds
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     duration: Option<Duration>,
     /// Attach probes of its own, with this plan [default: the programs of the service, or the best plan]
     #[arg(long, value_enum)]

@@ -136,10 +136,19 @@ pub(super) mod duration {
     use serde::{Deserializer, Serializer};
     use toml::Value;
 
+    /// Parses text.
+    pub(crate) fn parse(text: &str) -> Result<Duration, &'static str> {
+        let time = match text.parse() {
+            Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
+            Err(_) => humantime::parse_duration(text).ok(),
+        };
+        time.ok_or("expected a number of seconds such as 90, or a time such as 1h 30m")
+    }
+
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
         super::read(from, |value| match value {
             Value::Integer(seconds) => (*seconds).try_into().ok().map(Duration::from_secs),
-            value => humantime::parse_duration(value.as_str()?).ok(),
+            value => parse(value.as_str()?).ok(),
         })
     }
 

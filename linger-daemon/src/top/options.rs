@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 
 use super::column::Column;
+use crate::config::parse_duration;
 
 /// Options of `lingerd top`.
 #[derive(Debug, clap::Args)]
@@ -68,10 +69,7 @@ impl Top {
 
 /// Parses the time between two readings, 100 ms to 1 h.
 fn interval(text: &str) -> Result<Duration> {
-    let time = match text.parse() {
-        Ok(seconds) => Duration::try_from_secs_f64(seconds)?,
-        Err(_) => humantime::parse_duration(text)?,
-    };
+    let time = parse_duration(text).map_err(|why| anyhow!(why))?;
     let bounds = Duration::from_millis(100)..=Duration::from_secs(3600);
     if bounds.contains(&time) {
         Ok(time)

@@ -7,6 +7,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use linger_ebpf::{Filter, Outcome, asks};
 
 use crate::attribution::{Cgroups, Names};
+use crate::config::parse_duration;
 use crate::event::WatchEvent;
 
 /// Which closes to show: those that meet every condition.
@@ -27,8 +28,8 @@ pub(super) struct WatchFilter {
     /// Only closes that lost payload: at once, or after the close had left it to the kernel
     #[arg(long)]
     lost: bool,
-    /// Only closes that blocked their thread for at least this long, as in 100ms
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    /// Only closes that blocked their thread for at least this long: 100ms, 2s, or a number of seconds
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     blocked: Option<Duration>,
     /// Show the stack of the program at each close
     #[arg(long)]
@@ -116,6 +117,7 @@ impl WatchFilter {
 mod tests {
     use std::fs;
 
+    use clap::{Args as _, Command, FromArgMatches as _};
     use linger_ebpf::Event;
 
     use super::*;
@@ -158,6 +160,18 @@ mod tests {
         assert_eq!(cgroups.all()[&filter.cgroup_id], unit);
         assert_eq!(filter.cgroup_level, 2);
         assert_eq!(filter.asks, asks::LOST | asks::CGROUP | asks::STACK);
+    }
+
+    #[test]
+    fn times_without_a_unit_are_seconds() {
+        for text in ["0.1", "100ms"] {
+            let command = WatchFilter::augment_args(Command::new("watch"));
+            let found = command
+                .try_get_matches_from(["watch", "--blocked", text])
+                .unwrap();
+            let filter = WatchFilter::from_arg_matches(&found).unwrap();
+            assert_eq!(filter.blocked, Some(Duration::from_millis(100)), "{text}");
+        }
     }
 
     #[test]

@@ -190,9 +190,11 @@ fn times_without_a_unit_are_seconds() {
         assert_eq!(config.orphan_ttl, Duration::from_secs(90), "{text}");
     }
     let dir = Dir::with("");
-    let sources = dir.told(&["--orphan-ttl", "2"]);
-    let config = dir.load(&sources).unwrap().config;
-    assert_eq!(config.orphan_ttl, Duration::from_secs(2));
+    for (text, milliseconds) in [("2", 2000), ("2.5", 2500), ("2s", 2000)] {
+        let sources = dir.told(&["--orphan-ttl", text]);
+        let config = dir.load(&sources).unwrap().config;
+        assert_eq!(config.orphan_ttl, Duration::from_millis(milliseconds));
+    }
 }
 
 fn port_sets(first: u16, size: std::ops::Range<usize>) -> impl Strategy<Value = BTreeSet<u16>> {
