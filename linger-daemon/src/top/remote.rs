@@ -239,8 +239,9 @@ impl Endpoint {
         }
         let host = authority.host().trim_matches(['[', ']']).to_owned();
         let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
-        // A proxy may serve it below a path.
+        // A proxy may serve it below a path. The log names the URL of the metrics.
         let path = uri.path().trim_end_matches('/');
+        let path = path.strip_suffix("/metrics").unwrap_or(path);
         Ok(Self {
             address: Address::Tcp(host, port),
             is_https,
@@ -269,6 +270,7 @@ mod tests {
                 "/proxy/live.json",
             ),
             ("http://web1/live.json", "web1", 80, false, PATH),
+            ("http://web1/metrics", "web1", 80, false, PATH),
         ] {
             let endpoint = Endpoint::parse(url).unwrap();
             assert_eq!(endpoint.address, Address::Tcp(host.to_owned(), port));
