@@ -48,8 +48,10 @@ pub(super) enum ReadError {
     #[error("does not speak plain HTTP: ask for https://")]
     NotHttp,
     #[error(
-        "asks for another password: give --user, and the password in $LINGER_PASSWORD or --password-file"
+        "asks for a user and a password: give --user, and the password in $LINGER_PASSWORD or --password-file"
     )]
+    NoUser,
+    #[error("refuses this user or password")]
     Unauthorized,
     #[error("has no /live.json: is it an older lingerd, or something else?")]
     NotFound,
@@ -144,7 +146,11 @@ impl Remote {
             None if error.is_parse() => ReadError::NotHttp,
             _ => ReadError::Connection(error),
         })?;
-        let live = live(answer).await?;
+        let is_anonymous = !self.request.headers().contains_key(header::AUTHORIZATION);
+        let live = live(answer).await.map_err(|error| match error {
+            ReadError::Unauthorized if is_anonymous => ReadError::NoUser,
+            error => error,
+        })?;
         self.connection = Some(connection);
         Ok(live)
     }

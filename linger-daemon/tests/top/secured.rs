@@ -86,8 +86,12 @@ fn readings_come_over_tls_to_who_has_the_password() {
         assert!(told.contains(words) && told.lines().count() == 1, "{told}");
         assert!(!told.contains("guess"), "{told}");
     };
-    refused(&trusting, Some("guess"), "asks for another password");
-    refused(&trusting[..2], None, "give --user");
+    refused(&trusting, Some("guess"), "refuses this user or password");
+    refused(
+        &trusting[..2],
+        None,
+        "asks for a user and a password: give --user",
+    );
     refused(&trusting, None, "--user goes with a password");
     refused(&["--ca-file", &strangers], None, "TLS: ");
 }
