@@ -63,6 +63,11 @@ impl Running {
             }
             error!("SIGHUP: the settings stay as they are: correct {path} and send SIGHUP again");
         })?;
+        let file = if wanted.has_file {
+            format!("read {path}")
+        } else {
+            format!("there is no {path}")
+        };
         let wanted = wanted.config;
         let changes = config::changes(&self.config, &wanted);
         // Log with the old filter, which may show more than the new one.
@@ -75,7 +80,7 @@ impl Running {
         }
         self.config = config::in_effect(&self.config, &wanted);
         self.apply();
-        info!("SIGHUP: read {path}, settings changed: {}", changes.len());
+        info!("SIGHUP: {file}, settings changed: {}", changes.len());
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+use linger_daemon::config::DEFAULT_PATH;
 use linger_daemon::exercise::tcp::{Family, Loopback, Pair};
 use linger_daemon::exercise::{self, tcp};
 use linger_ebpf::{Fate, Plan};
@@ -101,5 +102,10 @@ fn reload(lingerd: &Path, plan: Plan) -> Result<()> {
         "the level did not change"
     );
     drop(server);
-    configured.daemon.stop()
+    configured.daemon.stop()?;
+
+    let without_file = Daemon::start_keeping(lingerd, plan, &[])?;
+    without_file.signal(Signal::SIGHUP)?;
+    without_file.wait_for_log(&format!("SIGHUP: there is no {DEFAULT_PATH}"), 1)?;
+    without_file.stop()
 }
