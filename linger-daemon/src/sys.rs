@@ -23,7 +23,7 @@ use perf_event_open_sys as perf;
 /// Runs `child` in a new process, which exits with the returned status and cleans nothing up. Fails if there are other
 /// threads, for whose locks the child could wait in vain.
 pub(crate) fn fork(child: impl FnOnce() -> u8) -> io::Result<Pid> {
-    if !has_one_thread() {
+    if count_threads()? != 1 {
         return Err(io::ErrorKind::ResourceBusy.into());
     }
     // SAFETY: there are no other threads.
@@ -39,7 +39,15 @@ pub(crate) fn fork(child: impl FnOnce() -> u8) -> io::Result<Pid> {
 
 /// Whether this thread is the only one of the process.
 pub(crate) fn has_one_thread() -> bool {
-    fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
+    count_threads().is_ok_and(|threads| threads == 1)
+}
+
+fn count_threads() -> io::Result<usize> {
+    const TASKS: &str = "/proc/self/task";
+    let threads = fs::read_dir(TASKS);
+    let why =
+        |error: io::Error| io::Error::new(error.kind(), format!("cannot read {TASKS}: {error}"));
+    Ok(threads.map_err(why)?.count())
 }
 
 /// Calls bpf(2).

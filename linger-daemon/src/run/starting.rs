@@ -39,7 +39,8 @@ impl Starting {
             }
             served.is_err().into()
         });
-        let process = process.context("cannot start the process that answers meanwhile")?;
+        let process = process
+            .context("cannot start the process that answers until the programs are attached")?;
         Ok(Self { process, stop })
     }
 }

@@ -88,7 +88,10 @@ fn without_anything_in_the_way_there_is_no_problem() {
     assert_eq!(checked.0, Some(0), "{}", checked.1);
     checked.expect("seccomp", "ok", &["no filter"]);
     let btf = &checked.1["btf"];
-    assert_eq!((&btf["usable"], &btf["reason"]), (&true.into(), &Value::Null));
+    assert_eq!(
+        (&btf["usable"], &btf["reason"]),
+        (&true.into(), &Value::Null)
+    );
     assert!(btf["fields"].as_array().unwrap().len() > 20, "{btf}");
 }
 
@@ -204,11 +207,20 @@ fn a_kernel_whose_types_are_hidden_is_named() {
     assert_eq!(checked.0, Some(1), "{}", checked.1);
     assert_eq!(checked.problems(), ["BTF"]);
     let btf = &checked.1["btf"];
-    assert_eq!((&btf["usable"], &btf["fields"]), (&false.into(), &json!([])));
+    assert_eq!(
+        (&btf["usable"], &btf["fields"]),
+        (&false.into(), &json!([]))
+    );
     let reason = btf["reason"].as_str().unwrap();
     assert!(reason.contains("/sys/kernel/btf/vmlinux"), "{reason}");
     let said = refusal(&mut hidden());
     assert!(said.contains("/sys/kernel/btf/vmlinux"), "{said}");
+}
+
+#[test]
+fn a_start_without_proc_says_so() {
+    let said = refusal(&mut with_mounts("mount -t tmpfs none /proc"));
+    assert!(said.contains("cannot read /proc/self/task"), "{said}");
 }
 
 #[test]
