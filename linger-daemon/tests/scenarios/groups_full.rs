@@ -2,26 +2,31 @@
 
 use std::ffi::CString;
 use std::fs::{self, Permissions};
+use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use linger_daemon::attribution;
-use linger_daemon::exercise::tcp::{Family, Loopback, Pair};
-use linger_ebpf::{Counters, Plan};
-use linger_testkit::exposition::Sample;
+use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
+use linger_ebpf::{Cause, Counters, Plan};
+use linger_testkit::exposition::{Sample, Scrape};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 
 use crate::born::{self, Cgroup};
 use crate::closes::{self, Closes, is_other, lost, sum};
 use crate::daemon::Daemon;
 use crate::needs::Need;
 use crate::netns;
+use crate::retired;
 use crate::scenario::{Scenario, Script};
 use crate::watch::sight;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("groups_full", Script::Daemon(full)).once(),
+    Scenario::new("group_gets_a_place_late", Script::Daemon(late)),
     Scenario::new("groups_take_what_is_said", Script::Daemon(memory)).once(),
     Scenario::new("groups_without_memory", Script::Daemon(without_memory))
         .needs(&[Need::OwnMachine]),
@@ -81,6 +86,94 @@ fn full(lingerd: &Path, plan: Plan) -> Result<()> {
         cgroup.remove()?;
         daemon.stop()
     })
+}
+
+/// A group that counts under `other` for lack of room gets a place later: its orphan ends where it began, and late data
+/// for others without a place does not count for it.
+fn late(lingerd: &Path, plan: Plan) -> Result<()> {
+    netns::in_own(|| {
+        let names: Vec<_> = (0..=PLACES)
+            .map(|number| format!("{:x}-late{number}", process::id()))
+            .collect();
+        let (late, early) = names.split_last().context("a name")?;
+        let (places, allowed) = (PLACES.to_string(), names.join(","));
+        let options = ["--max-groups", &places, "--allow-comm", &allowed];
+        // On another CPU, nothing is counted under `other` before.
+        run_on(0)?;
+        let daemon = Daemon::start(lingerd, plan, &options)?;
+        let cgroup = Cgroup::new("early.service")?;
+        abort_by_each(&cgroup, early)?;
+        cgroup.remove()?;
+        let loopback = Loopback::new(Family::V4)?;
+        // Accepted sockets inherit the filter.
+        tcp::drop_data(loopback.listener())?;
+        let last = possible_cpus()? - 1;
+        let comm = CString::new(late.as_str())?;
+        let cgroup = Cgroup::new("late.service")?;
+        let leave = || {
+            run_on(last)?;
+            retired::leave(&loopback)
+        };
+        // SAFETY: it only makes system calls.
+        unsafe { cgroup.bear(&comm, leave) }?;
+        let server = loopback.accept()?;
+        let bytes = retired::MESSAGE.len() as u64;
+        closes::expect(&daemon, &[(1, 0), (0, 0), (bytes, 0), (0, 0)], orphans)?;
+
+        closes::expect(&daemon, &0, |scrape| {
+            sum(scrape, "linger_map_entries", |sample| {
+                sample.label("map") == "groups"
+            })
+        })?;
+        tcp::accept_data(&server)?;
+        tcp::receive_all(&server)?;
+        drop(server);
+        let ended = [(0, 0), (1, 0), (bytes, 0), (bytes, 0)];
+        closes::expect(&daemon, &ended, orphans)?;
+
+        // SAFETY: as above.
+        unsafe { cgroup.bear(&comm, || tcp::close(loopback.socket()?).map(drop)) }?;
+        let loopback = Loopback::new(Family::V4)?;
+        let close = || {
+            run_on(last)?;
+            tcp::close(loopback.connect()?).map(drop)
+        };
+        // SAFETY: as above.
+        unsafe { cgroup.bear(c"nameless", close) }?;
+        let server = loopback.accept()?;
+        tcp::send(&server, 1)?;
+        closes::expect(&daemon, &(1, 0), |scrape| {
+            split(scrape, "linger_resets_sent_total", |sample| {
+                sample.label("cause") == Cause::LateData.name()
+            })
+        })?;
+        cgroup.remove()?;
+        daemon.stop()
+    })
+}
+
+/// Has this thread, and what it starts, run on this CPU alone.
+fn run_on(cpu: u64) -> io::Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(usize::try_from(cpu).map_err(io::Error::other)?)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &cpus)?)
+}
+
+/// Returns the orphans under way, the ended ones, and their bytes left and delivered, each under `other` and elsewhere.
+fn orphans(scrape: &Scrape) -> [(u64, u64); 4] {
+    [
+        "linger_orphans_active",
+        "linger_orphans_total",
+        "linger_orphaned_bytes_total",
+        "linger_orphan_delivered_bytes_total",
+    ]
+    .map(|metric| split(scrape, metric, |_| true))
+}
+
+/// Returns the sums of a metric under `other`, and elsewhere.
+fn split(scrape: &Scrape, metric: &str, select: impl Fn(&Sample) -> bool) -> (u64, u64) {
+    let others = sum(scrape, metric, |sample| is_other(sample) && select(sample));
+    (others, sum(scrape, metric, select) - others)
 }
 
 const GROUPS: u64 = 64;

@@ -31,7 +31,7 @@ const PATIENCE: &str = "1s";
 /// A multiple of [`PATIENCE`].
 const LONGER: Duration = Duration::from_secs(2);
 /// Data that each close leaves to the kernel.
-const MESSAGE: &[u8] = b"left to the kernel";
+pub(crate) const MESSAGE: &[u8] = b"left to the kernel";
 const ORPHANS: usize = 3;
 
 fn retired(lingerd: &Path, plan: Plan) -> Result<()> {

@@ -365,7 +365,7 @@ pub(crate) fn finish<M: Memory>(place: &ThreadSlot, close: &Close, sk: &Sock<M>)
         maps::lose(Lost::Close);
         if left > 0 {
             // SAFETY: it is written.
-            orphan::count_left(unsafe { whose.assume_init_ref() }, left);
+            orphan::count_left(close, unsafe { whose.assume_init_ref() }, left);
         }
     }
     forget(place, close);
@@ -383,7 +383,7 @@ pub(crate) fn count_early(close: &Close, group: *const Group, blocked_ns: u64) -
     let left = orphan::leave(close, u32::MAX, orphan::write_nobody(&mut whose));
     if left > 0 {
         // SAFETY: it is written.
-        orphan::count_left(unsafe { whose.assume_init_ref() }, left);
+        orphan::count_left(close, unsafe { whose.assume_init_ref() }, left);
     }
     left
 }
@@ -406,9 +406,9 @@ pub(crate) extern "C" fn count(
     let counters = match group {
         Some(group) => {
             let group = *group;
-            counters(close, &group)
+            counters(close, &group, left)
         }
-        None => counters(close, &group::of_close(close)),
+        None => counters(close, &group::of_close(close), left),
     };
     let Some(counters) = counters else { return 0 };
     if left > 0 {
@@ -418,9 +418,14 @@ pub(crate) extern "C" fn count(
     0
 }
 
-/// The counters of the group of a close. Marks the close's local port with the group.
-fn counters(close: &Close, group: &Group) -> Option<*mut Counters> {
-    let counters = ledger::counters(group)?;
+/// The counters of the group of a close, and of the orphan of `left` bytes that it leaves behind. Marks the close's
+/// local port with the group.
+fn counters(close: &Close, group: &Group, left: u32) -> Option<*mut Counters> {
+    let counters = ledger::counters_or(group, || {
+        if left > 0 {
+            orphan::end_under_other(close);
+        }
+    })?;
     if close.port_key != 0 {
         closers::mark(counters, group, close.port_key);
     }

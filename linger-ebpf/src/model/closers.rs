@@ -98,7 +98,10 @@ extern "C" fn write_down(counters: *mut Counters, group: *const Group) -> u32 {
     if counters.is_null() || group.is_null() {
         return 0;
     }
-    let group = copy(shared!(group.cast_mut()));
+    let mut group = copy(shared!(group.cast_mut()));
+    if !ledger::has_own(&group) {
+        group = Group::OTHER;
+    }
     let mut number = group.number();
     if NUMBERS
         .insert(number, group, u64::from(BPF_NOEXIST))

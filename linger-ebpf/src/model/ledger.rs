@@ -19,18 +19,39 @@ static ZERO: Counters = Counters::ZERO;
 /// The counters of a group, or those of [`Group::OTHER`] if the ledger is full; never `None`. The group must be
 /// on the stack: before Linux 6.2 a map key must not lie in memory passed to a global function.
 pub(crate) fn counters(group: &Group) -> Option<*mut Counters> {
+    counters_or(group, || ())
+}
+
+/// [`counters`]; calls `refused` first if they are those of [`Group::OTHER`].
+pub(crate) fn counters_or(group: &Group, refused: impl FnOnce()) -> Option<*mut Counters> {
     if let Some(counters) = LEDGER.get_ptr_mut(group) {
         return Some(counters);
     }
-    let place = make(group);
-    if place != MADE {
-        return SHARED.get_ptr_mut(place);
+    let mut place = make(group);
+    if place == MADE {
+        if let Some(counters) = LEDGER.get_ptr_mut(group) {
+            return Some(counters);
+        }
+        place = OTHER;
     }
-    LEDGER.get_ptr_mut(group).or_else(|| SHARED.get_ptr_mut(0))
+    if place == OTHER {
+        refused();
+    }
+    SHARED.get_ptr_mut(place)
+}
+
+/// Whether the counters of this group are not those of [`Group::OTHER`].
+pub(crate) fn has_own(group: &Group) -> bool {
+    [Group::RETIRED.cgroup_id, Group::NOBODY.cgroup_id].contains(&group.cgroup_id)
+        || LEDGER.get_ptr_mut(group).is_some()
 }
 
 /// Returned instead of an index into [`Group::SHARED`] if the group has a row of its own.
 const MADE: u32 = u32::MAX;
+
+/// The index of [`Group::OTHER`] in [`Group::SHARED`].
+const OTHER: u32 = 0;
+const _: () = assert!(Group::SHARED[OTHER as usize].cgroup_id == Group::OTHER.cgroup_id);
 
 /// Creates the row of a new group. Returns [`MADE`], or the index in [`Group::SHARED`] of the group to count for
 /// instead.
@@ -40,7 +61,7 @@ const MADE: u32 = u32::MAX;
 #[unsafe(export_name = "linger_make_row")]
 extern "C" fn make(group: *const Group) -> u32 {
     if group.is_null() {
-        return 0;
+        return OTHER;
     }
     // A key must be on the stack.
     let group = copy(shared!(group.cast_mut()));
@@ -54,7 +75,7 @@ extern "C" fn make(group: *const Group) -> u32 {
         learn(&group);
     } else if LEDGER.get_ptr_mut(&group).is_none() {
         maps::lose(Lost::Group);
-        return 0;
+        return OTHER;
     }
     MADE
 }

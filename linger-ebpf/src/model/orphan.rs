@@ -137,6 +137,27 @@ pub(crate) extern "C" fn leave(close: *const Close, outstanding: u32, whose: *mu
     0
 }
 
+/// Has the orphan of this close end under [`Group::OTHER`], where it began for lack of room in the ledger, even if there
+/// is room for its group by then.
+///
+/// A [global function](super).
+#[inline(never)]
+#[unsafe(export_name = "linger_end_under_other")]
+pub(crate) extern "C" fn end_under_other(close: *const Close) -> u32 {
+    // SAFETY: callers pass a record.
+    let Some(close) = (unsafe { close.as_ref() }) else {
+        return 0;
+    };
+    let key = close.sk;
+    if let Some(orphan) = record(key)
+        && shared!(orphan, stage).get() == close.orphan() | LEFT
+    {
+        // One word, which is enough, and which its end sees as a whole.
+        shared!(orphan, group.cgroup_id).set(Group::OTHER.cgroup_id);
+    }
+    0
+}
+
 /// Drops the record: the close aborts, or waits and sees the connection end, and leaves no orphan.
 pub(crate) fn forget(close: &mut Close) {
     if close.flags & flag::LEAVES != 0 {
@@ -388,7 +409,9 @@ fn count_inner(key: u64, record: *mut Orphan) {
     let was = shared!(record, fate).get();
     // SAFETY: a map value to which others write only the fate, of which either value is right.
     let orphan = unsafe { &*record };
-    count_left(&orphan.group, bytes);
+    if let Some(counters) = ledger::counters(&orphan.group) {
+        add_left(counters, bytes);
+    }
     over(orphan, 0);
     // The fate may have come before the record was where it is looked up.
     if was == UNDECIDED && shared!(record, fate).get() != UNDECIDED {
@@ -416,10 +439,13 @@ fn replaced(key: u64) {
     remove(key);
 }
 
-/// Adds an orphan to the counters of a group.
+/// Adds the orphan of a close to the counters of a group.
 #[inline(never)]
-pub(crate) fn count_left(group: &Group, bytes: u32) {
-    if let Some(counters) = ledger::counters(group) {
+pub(crate) fn count_left(close: &Close, group: &Group, bytes: u32) {
+    let refused = || {
+        end_under_other(close);
+    };
+    if let Some(counters) = ledger::counters_or(group, refused) {
         add_left(counters, bytes);
     }
 }
