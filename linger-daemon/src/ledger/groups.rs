@@ -29,6 +29,8 @@ pub(super) struct Groups {
     pub(super) namer: Namer,
     admission: Admission,
     known: HashMap<Group, KnownGroup>,
+    /// The group whose counters are added to those of others and still to be removed.
+    added: Option<Group>,
     /// Key fields in use, a set of [`keyed`] bits.
     keyed: u32,
     /// Maximum number of groups.
@@ -86,6 +88,7 @@ impl Groups {
             namer,
             admission: Admission::new(maps, config)?,
             known: HashMap::new(),
+            added: None,
             keyed: config.keyed(),
             most: config.max_groups as usize,
             most_series: config.max_series as usize,
@@ -138,6 +141,9 @@ impl Groups {
         let recorded = |id| self.cgroup_paths.get(&id, 0).ok();
         let mut unnamed = Vec::new();
         counters.for_each(|group, counters| {
+            if self.added == Some(*group) {
+                return;
+            }
             self.notes.add_to(group, counters);
             if let Some(known) = self.known.get(group) {
                 return reading.add(group, known, counters, self);

@@ -2,13 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, HashMap, MapData, PerCpuHashMap};
 use aya::programs::links::{FdLink, PinnedLink};
+use aya_obj::generated::bpf_cmd;
 use linger_ebpf::{Counters, Group, Note, Past, PinMetadata, Plan};
+use nix::errno::Errno;
+use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tempfile::TempDir;
 
@@ -104,6 +108,19 @@ impl Pinned {
     /// Returns whether a group has an entry in the ledger.
     pub(crate) fn has_place(&self, group: &Group) -> Result<bool> {
         Ok(self.ledger()?.get(group, 0).is_ok())
+    }
+
+    /// Has the kernel refuse every system call that would change the ledger, from now on.
+    pub(crate) fn freeze_ledger(&self) -> Result<()> {
+        let ledger = MapData::from_pin(self.path().join("maps/LEDGER"))?;
+        let mut attributes = ledger.fd().as_fd().as_raw_fd();
+        let command = bpf_cmd::BPF_MAP_FREEZE as u32;
+        // SAFETY: the attributes of this command begin with the descriptor of a map, and the rest is optional.
+        let frozen = unsafe {
+            let size = size_of_val(&attributes);
+            libc::syscall(libc::SYS_bpf, command, &raw mut attributes, size)
+        };
+        Errno::result(frozen).map(drop).context("freeze the ledger")
     }
 
     fn ledger(&self) -> Result<PerCpuHashMap<MapData, Group, Counters>> {

@@ -19,11 +19,13 @@ use crate::churn;
 use crate::closes::{lost, wait_until, whole};
 use crate::daemon::Daemon;
 use crate::netns;
+use crate::pinned::Pinned;
 use crate::scenario::{Scenario, Script};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("retired_exactly", Script::Daemon(retired)).once(),
     Scenario::new("retired_with_its_series", Script::Daemon(restarted)).once(),
+    Scenario::new("retired_once", Script::Daemon(not_removed)).once(),
     Scenario::new("series_goes_on", Script::Daemon(restarted_often)).once(),
 ];
 
@@ -106,6 +108,46 @@ fn retired(lingerd: &Path, plan: Plan) -> Result<()> {
             Ok(())
         })?;
         daemon.stop()
+    })
+}
+
+/// Counts of a retired group are not counted twice when the kernel does not let the daemon remove the group.
+fn not_removed(lingerd: &Path, plan: Plan) -> Result<()> {
+    netns::in_own(|| {
+        let pinned = Pinned::new()?;
+        let comm = format!("{:x}-stays", process::id());
+        let options = ["--retire-after", PATIENCE, "--allow-comm", &comm];
+        let mut daemon = pinned.start(lingerd, plan, &options)?;
+        let loopback = Loopback::new(Family::V4)?;
+        let cgroup = Cgroup::new("stays.service")?;
+        let close = || tcp::close(loopback.socket()?).map(drop);
+        // SAFETY: it only makes system calls.
+        unsafe { cgroup.bear(&CString::new(comm)?, close) }?;
+        let unit = cgroup.unit().to_owned();
+        let closes = |scrape: &Scrape| {
+            ["retired", &unit].map(|unit| {
+                let place = UnitMetrics::of(scrape, unit);
+                place.0.get("linger_closes_total").copied().unwrap_or(0)
+            })
+        };
+        wait_until(&daemon, |scrape| {
+            ensure!(closes(scrape) == [0, 1], "the close");
+            Ok(())
+        })?;
+        pinned.freeze_ledger()?;
+        cgroup.remove()?;
+        wait_until(&daemon, |scrape| {
+            let found = closes(scrape);
+            ensure!(found[0] > 0, "retired, and of the unit: {found:?}");
+            Ok(())
+        })?;
+        look_for(LONGER, &daemon, |scrape| {
+            let found = closes(scrape);
+            ensure!(found == [1, 0], "retired, and of the unit: {found:?}");
+            Ok(())
+        })?;
+        // Its maintenance fails, so it would not end with success.
+        daemon.kill()
     })
 }
 

@@ -44,6 +44,9 @@ impl Groups {
         counters: &mut GroupCounters,
         retired_totals: &mut RetiredTotals,
     ) -> Result<(), LedgerError> {
+        if let Some(group) = self.added {
+            self.clear(&group, counters)?;
+        }
         let is_crowded = self.known.len() * 4 >= self.most * CROWDED;
         let patience = if is_crowded {
             self.patience.min(LEAST_PATIENCE)
@@ -179,10 +182,13 @@ impl Groups {
         Ok(())
     }
 
-    /// Removes the counters of a group, which are added to those of others, and its note.
+    /// Removes the counters of a group, which are added to those of others, and its note. They are not counted again if
+    /// that fails: since Linux 6.15 the kernel may be unable to take the map's lock (`ETIMEDOUT`, `EDEADLK`).
     fn clear(&mut self, group: &Group, counters: &mut GroupCounters) -> Result<(), LedgerError> {
+        self.added = Some(*group);
         self.forget_number(group);
         counters.remove(group)?;
+        self.added = None;
         self.notes.forget(group);
         Ok(())
     }
