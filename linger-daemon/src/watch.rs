@@ -191,7 +191,7 @@ impl<'a> Session<'a> {
     /// Renews the lease, looks for new units, settles undecided orphans, and reports missed events.
     fn maintain(&mut self) -> Result<()> {
         self.programs.maintain()?;
-        let lapse = self.programs.maps.watcher.renew_lease();
+        let lapse = self.programs.maps.watcher.renew_lease()?;
         if !lapse.is_zero() {
             eprintln!(
                 "lingerd: held up, and did not watch for {:.1} s: closes in that time are not shown",

@@ -30,7 +30,8 @@ impl RecentCloses {
 
     /// Reads new events. Call it at least every ten seconds. `name` returns the names of the cgroups with these ids.
     pub fn read(&mut self, name: impl FnOnce(&[u64]) -> Vec<Option<Names>>) {
-        self.watcher.renew_lease();
+        // Only the next daemon takes its place, after this one has ended.
+        let _ = self.watcher.renew_lease();
         // The wall clock may have been set.
         self.clock = Clock::of_host();
         let mut events: VecDeque<Event> = VecDeque::new();

@@ -1,6 +1,6 @@
 //! A watcher's place, and the ring buffer that the programs fill for it.
 
-use std::mem::{MaybeUninit, offset_of};
+use std::mem::{self, MaybeUninit, offset_of};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -29,11 +29,16 @@ pub enum WatchError {
     /// All places are taken.
     #[error("{} others watch already, which is all that there may be: stop one of them", WATCHERS - 1)]
     Full,
+    /// Another watcher has taken the place.
+    #[error("held up for so long that another lingerd watch took its place: start it again")]
+    Replaced,
 }
 
 /// One of the places for watchers. It is released on drop or, if the process dies, when its lease expires.
 pub struct Watcher {
     place: u32,
+    /// The end of its lease as set by this watcher: any other shows that the place is another's.
+    until: u64,
     watch: Shared,
     filters: Array<MapData, Filter>,
     /// Kept open until the programs are loaded.
@@ -65,22 +70,31 @@ impl Watcher {
     pub fn new(maps: &mut Maps, filter: &Filter) -> Result<Self, WatchError> {
         let watch = shared(maps)?;
         let now = now_ns();
+        let until = now + LEASE_NS;
         let take = |place: u32| {
             let lease = lease(&watch, place);
-            let free = |until: u64| (until < now).then_some(now + LEASE_NS);
+            let free = |taken: u64| (taken < now).then_some(until);
             lease.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free)
         };
         let mut places = (0..WATCHERS).filter(|place| *place != DAEMON);
         let place = places.find(|place| take(*place).is_ok());
-        Self::at(place.ok_or(WatchError::Full)?, watch, maps, filter)
+        Self::at(place.ok_or(WatchError::Full)?, until, watch, maps, filter)
     }
 
     /// Takes the daemon's place, of which there is only one, and watches from now on.
     pub fn of_daemon(maps: &mut Maps) -> Result<Self, WatchError> {
-        Self::at(DAEMON, shared(maps)?, maps, &Filter::COSTLY)
+        let watch = shared(maps)?;
+        let until = lease(&watch, DAEMON).load(Ordering::Relaxed);
+        Self::at(DAEMON, until, watch, maps, &Filter::COSTLY)
     }
 
-    fn at(place: u32, watch: Shared, maps: &mut Maps, filter: &Filter) -> Result<Self, WatchError> {
+    fn at(
+        place: u32,
+        until: u64,
+        watch: Shared,
+        maps: &mut Maps,
+        filter: &Filter,
+    ) -> Result<Self, WatchError> {
         let mut rings: ArrayOfMaps<MapData> = take(maps, "RINGS")?;
         let filters = take(maps, "FILTERS")?;
         let bytes = if place == DAEMON {
@@ -98,6 +112,7 @@ impl Watcher {
         let missed = missed(&watch, place).load(Ordering::Relaxed);
         let mut watcher = Self {
             place,
+            until,
             watch,
             filters,
             _rings: rings,
@@ -107,7 +122,7 @@ impl Watcher {
         };
         watcher.ask(filter)?;
         watcher.since_ns = now_ns();
-        watcher.renew_lease();
+        watcher.renew_lease()?;
         Ok(watcher)
     }
 
@@ -119,8 +134,7 @@ impl Watcher {
 
     /// Renews the lease. Call it every second, or every ten seconds in the daemon. Returns for how long the lease
     /// had expired: closes in that time are not reported.
-    #[expect(clippy::must_use_candidate, reason = "not all callers need it")]
-    pub fn renew_lease(&self) -> Duration {
+    pub fn renew_lease(&mut self) -> Result<Duration, WatchError> {
         let now = now_ns();
         let until = if self.place == DAEMON {
             let budget = self.watch.word(offset_of!(Watch, budget));
@@ -131,8 +145,16 @@ impl Watcher {
             all.fetch_max(now + LEASE_NS, Ordering::Relaxed);
             now + LEASE_NS
         };
-        let ended = lease(&self.watch, self.place).swap(until, Ordering::Relaxed);
-        Duration::from_nanos(now.saturating_sub(ended))
+        self.set_lease(until)?;
+        let ended = mem::replace(&mut self.until, until);
+        Ok(Duration::from_nanos(now.saturating_sub(ended)))
+    }
+
+    /// Sets the end of the lease, unless another watcher has taken the place after an earlier end.
+    fn set_lease(&self, until: u64) -> Result<u64, WatchError> {
+        let lease = lease(&self.watch, self.place);
+        let set = lease.compare_exchange(self.until, until, Ordering::Relaxed, Ordering::Relaxed);
+        set.map_err(|_| WatchError::Replaced)
     }
 
     /// The next event, if there is one.
@@ -163,7 +185,8 @@ impl AsFd for Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        lease(&self.watch, self.place).store(0, Ordering::Relaxed);
+        // If another watcher has taken the place, it keeps it.
+        let _ = self.set_lease(0);
     }
 }
 

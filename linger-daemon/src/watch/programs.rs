@@ -69,9 +69,9 @@ impl WatchPrograms {
         };
         let plan = plan.and_then(PlanChoice::plan);
         let prepare = |maps: &mut Maps, _plan| WatchMaps::take(maps, filter);
-        let (mut attached, maps) = probe::choose(plan, load, None, prepare)?;
+        let (mut attached, mut maps) = probe::choose(plan, load, None, prepare)?;
         // Attaching may have taken longer than the lease.
-        maps.watcher.renew_lease();
+        maps.watcher.renew_lease()?;
         info!(plan = attached.plan.name(), "watching by its own programs");
         Ok(Self {
             maps,

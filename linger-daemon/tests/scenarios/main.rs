@@ -70,6 +70,7 @@ mod truth;
 mod under_way;
 mod unread;
 mod watch;
+mod watch_places;
 mod watch_unread;
 mod watching;
 

@@ -17,7 +17,7 @@ use crate::{
     graceful, groups_full, hidden, hostile, kernel_threads, left_out, linger, listener, load,
     maintained, orphan_ends, orphan_netns, orphan_table, orphans, page, persist, pod,
     process_names, random, reached, reload, restart, retired, returns, segments, special, starting,
-    under_way, unread, watch, watch_unread,
+    under_way, unread, watch, watch_places, watch_unread,
 };
 
 /// The actions of a scenario, which records all its closes in [`Truth`].
@@ -221,6 +221,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         hostile::SCENARIOS,
         pod::SCENARIOS,
         watch::SCENARIOS,
+        watch_places::SCENARIOS,
         watch_unread::SCENARIOS,
         random::SCENARIOS,
         segments::SCENARIOS,
