@@ -168,7 +168,8 @@ impl Watcher {
         None
     }
 
-    /// Number of events missed since this watcher began, because its ring was full.
+    /// Number of events missed since this watcher began, because its ring was full or there was no room for the record of
+    /// the close.
     #[must_use]
     pub fn missed(&self) -> u64 {
         let missed = missed(&self.watch, self.place).load(Ordering::Relaxed);

@@ -28,16 +28,16 @@ impl OrphanLimit {
         Ok(Self { file, before })
     }
 
-    /// Allows no orphans until this is dropped.
-    pub fn allow_none(&self) -> io::Result<()> {
-        self.file.write_all_at(b"0\n", 0)
+    /// Allows so many orphans until this is dropped.
+    pub fn allow(&self, orphans: u32) -> io::Result<()> {
+        self.file.write_all_at(format!("{orphans}\n").as_bytes(), 0)
     }
 
     /// Runs `work` while no orphans are allowed. Signals for this thread are blocked until the limit is restored: one
     /// that ends the process meanwhile would leave the host without orphans.
     pub fn while_none_is_allowed<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
         let signals = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-        let done = self.allow_none().map(|()| work());
+        let done = self.allow(0).map(|()| work());
         let is_back = self.put_back();
         signals.thread_set_mask()?;
         is_back?;

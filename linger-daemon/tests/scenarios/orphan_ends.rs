@@ -94,7 +94,7 @@ fn resources(truth: &mut Truth) -> io::Result<()> {
         let Pair { client, server } = exercise::pair_with_unsent(loopback)?;
         let left = leave(truth, client)?;
         // The limit is checked whenever the orphan sends again.
-        limit.allow_none()?;
+        limit.allow(0)?;
         let closed = state::wait_for_state(&server, state::TcpState::Close);
         drop(limit);
         closed?;

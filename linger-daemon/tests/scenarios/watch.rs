@@ -461,7 +461,7 @@ fn recent(daemon: &Daemon) -> Result<Vec<u64>> {
 }
 
 /// Returns the number in the last line.
-fn missed(errors: &str) -> Option<u64> {
+pub(crate) fn missed(errors: &str) -> Option<u64> {
     let words: Vec<_> = errors.lines().last()?.split(' ').collect();
     let at = words.iter().position(|word| *word == "lines")?;
     words.get(at.checked_sub(1)?)?.parse().ok()

@@ -1,21 +1,62 @@
-//! `lingerd watch` that loses its place to another one.
+//! `lingerd watch` that loses its place to another one, or finds no room for the closes it watches.
 
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use linger_daemon::exercise::OrphanLimit;
 use linger_daemon::exercise::tcp::{self, Family, Loopback};
-use linger_ebpf::Plan;
+use linger_ebpf::{MAX_WATCHED, Plan};
 use nix::sys::signal::Signal;
 
 use crate::netns;
 use crate::pinned::Pinned;
 use crate::scenario::{Scenario, Script};
+use crate::watch::missed;
 use crate::watching::{Watching, closes};
 
-pub(crate) const SCENARIOS: &[Scenario] =
-    &[Scenario::new("watch_replaced", Script::Daemon(replaced)).once()];
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("watch_of_many_orphans", Script::Daemon(many_orphans)).once(),
+    Scenario::new("watch_replaced", Script::Daemon(replaced)).once(),
+];
+
+/// Closes whose orphans are more than can be watched at a time are missed, and counted as such.
+fn many_orphans(lingerd: &Path, plan: Plan) -> Result<()> {
+    const CLOSES: u32 = MAX_WATCHED + 100;
+    let limit = OrphanLimit::open()?;
+    limit.allow(2 * CLOSES)?;
+    netns::in_own(|| {
+        fs::write("/proc/sys/net/core/somaxconn", CLOSES.to_string())?;
+        fs::write("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535")?;
+        let loopback = Loopback::new(Family::V4)?;
+        tcp::drop_data(loopback.listener())?;
+        // They are not accepted: that would take too many descriptors.
+        loopback.listener().listen(CLOSES.try_into()?)?;
+        let port = tcp::port(loopback.listener())?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into();
+        let port = port.to_string();
+        let watching = Watching::start(lingerd, &["--plan", plan.name(), "--port", &port])?;
+        for _ in 0..CLOSES {
+            let client = loopback.socket()?;
+            client.connect(&address)?;
+            tcp::send(&client, 1)?;
+            tcp::close(client)?;
+        }
+        watching.signal(Signal::SIGINT)?;
+        let (status, told, errors) = watching.end()?;
+        ensure!(status.success(), "{status}: {errors}");
+        let told = closes(&told).count() as u64;
+        let missed = missed(&errors).context("it does not say what it missed")?;
+        ensure!(
+            told + missed == u64::from(CLOSES),
+            "{told} told and {missed} missed of {CLOSES}: {errors}"
+        );
+        Ok(())
+    })
+}
 
 /// A watch that was stopped for longer than its lease, while another took its place, ends with a message and leaves the
 /// other alone.

@@ -26,7 +26,8 @@ pub struct Watch {
     pub until: u64,
     /// Until when each watcher watches.
     pub leases: [u64; WATCHERS as usize],
-    /// Events for which there was no room in the ring of each watcher.
+    /// Events for which there was no room in the ring of each watcher, and closes that could not be recorded while it
+    /// watched.
     pub missed: [u64; WATCHERS as usize],
     /// Number of closes that may still be recorded for the daemon alone, which keeps a sample, until it polls again:
     /// none if this is 0 or, as a signed number, negative.

@@ -105,7 +105,7 @@ extern "C" fn write_down(close: *const Close, linger: u64, state: u8) -> u32 {
     // The end of an earlier socket at this address may have been missed: this event replaces its own.
     let inserted = WATCHED.insert(key, &ZERO, u64::from(BPF_ANY)).is_ok();
     let Some(event) = record(key).filter(|_| inserted) else {
-        lose(close);
+        lose(close.start_ns);
         return 0;
     };
     event.start_ns = close.start_ns;
@@ -233,7 +233,8 @@ fn tell_who_asked(close: &Close, left: u32, blocked_ns: u64, has_stack: bool) {
     }
     let Some(event) = record(key).filter(|event| event.start_ns == close.start_ns) else {
         // Its socket is gone, and the event belongs to another one at this address.
-        return lose(close);
+        lose(close.start_ns);
+        return;
     };
     event.kind = event_kind::CLOSE;
     event.outcome = close.outcome;
@@ -444,17 +445,33 @@ pub(crate) fn correct(close: &Close) {
 /// Drops the event of a close whose return was missed.
 pub(crate) fn miss(close: &Close) {
     if close.flags & flag::WATCHED != 0 {
-        lose(close);
+        lose(close.start_ns);
         forget(close.sk);
     }
 }
 
-/// Counts a close that is not reported, if any watcher except the daemon watches: the daemon keeps only a
-/// sample.
-fn lose(close: &Close) {
-    if close.start_ns < until() {
-        maps::lose(Lost::Event);
+/// Counts a close that began at this time and is not reported, if any watcher except the daemon watches: the daemon keeps
+/// only a sample. Whether a watcher wants it is not known: each may have missed it.
+///
+/// A [global function](super).
+#[inline(never)]
+#[unsafe(export_name = "linger_lose_event")]
+extern "C" fn lose(start_ns: u64) -> u32 {
+    if start_ns >= until() {
+        return 0;
     }
+    maps::lose(Lost::Event);
+    let Some(watch) = WATCH.get_ptr_mut(0) else {
+        return 0;
+    };
+    let mut place = DAEMON + 1;
+    while place < WATCHERS {
+        if filter(place, start_ns).is_some() {
+            shared!(watch, missed[place as usize]).add(1);
+        }
+        place += 1;
+    }
+    0
 }
 
 fn forget(key: u64) {
