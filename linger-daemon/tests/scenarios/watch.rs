@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use linger_daemon::event::WatchEvent;
 use linger_daemon::exercise::tcp::{self, Family, Loopback};
-use linger_daemon::exercise::{Tally, state};
+use linger_daemon::exercise::{self, OrphanLimit, Tally, state};
 use linger_ebpf::{Outcome, Plan, WATCHERS};
 use linger_testkit::http;
 use nix::sys::signal::Signal;
@@ -31,6 +31,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("watch_kinds", Script::Daemon(kinds)).by_plan_only(),
     Scenario::new("watch_filters", Script::Daemon(filters)).by_plan_only(),
     Scenario::new("watch_lost", Script::Daemon(lost)).by_plan_only(),
+    Scenario::new("watch_lost_for_memory", Script::Daemon(lost_for_memory)).by_plan_only(),
     Scenario::new("watch_stack", Script::Daemon(stack)).by_plan_only(),
     Scenario::new("watch_beside", Script::Daemon(beside)).by_plan_only(),
     Scenario::new("watch_flood", Script::BulkDaemon(flood)).by_plan_only(),
@@ -297,6 +298,31 @@ fn lost(lingerd: &Path, plan: Plan) -> Result<()> {
             );
             ensure!(found[0].linger_seconds == Some(1), "{found:?}");
             ensure!(found[0].blocked_seconds > Some(0.9), "{found:?}");
+            Ok(())
+        })
+    })
+}
+
+/// A close that loses data for lack of orphan quota is reported as such, though `tracepoint` sees a graceful one first.
+fn lost_for_memory(lingerd: &Path, plan: Plan) -> Result<()> {
+    let limit = OrphanLimit::open()?;
+    netns::in_own(|| {
+        let loopback = Loopback::new(Family::V4)?;
+        let port = tcp::port(loopback.listener())?.to_string();
+        let options = ["--plan", plan.name(), "--port", &port, "--lost"];
+        let mut watching = Watching::start(lingerd, &options)?;
+        let mut tally = Tally::default();
+        exercise::memory_aborted_under(&limit, &loopback, &mut tally, tcp::close)?;
+        let aborted = tally.closes[Outcome::MemoryAborted.name()];
+        watching.expect(|told| {
+            let found: Vec<_> = closes(told).collect();
+            let [close] = found[..] else {
+                anyhow::bail!("one close lost data: {told:?}")
+            };
+            ensure!(close.outcome == Outcome::MemoryAborted.name(), "{close:?}");
+            let lost = [close.unsent, close.unacked].map(u64::from);
+            ensure!(lost == [aborted.unsent, aborted.unacked], "{close:?}");
+            ensure!(told.len() == 1, "{told:?}");
             Ok(())
         })
     })

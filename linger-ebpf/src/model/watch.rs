@@ -429,15 +429,17 @@ fn end_told(event: &mut Event) {
     send_to(event, told::SENT);
 }
 
-/// Corrects a close that was reported as graceful and aborts after all.
+/// Corrects a close that was reported as graceful and aborts after all, or reports it where that is pending.
 pub(crate) fn correct(close: &Close) {
     let key = close.sk;
     let Some(event) = record(key) else { return };
-    event.kind = event_kind::CORRECTION;
     event.outcome = close.outcome;
     event.unsent = close.unsent;
     event.unacked = close.unacked;
     event.left = 0;
+    event.kind = event_kind::CLOSE;
+    send_to(event, told::PENDING);
+    event.kind = event_kind::CORRECTION;
     send_to(event, told::SENT);
     forget(key);
 }
