@@ -233,7 +233,7 @@ impl<'a> Session<'a> {
             }
             if let WatchEvent::Close(close) = &mut event {
                 self.closes += 1;
-                if let Some(symbols) = &self.symbols {
+                if let Some(symbols) = &mut self.symbols {
                     symbols.name(close);
                 }
             }

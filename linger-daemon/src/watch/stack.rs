@@ -1,5 +1,9 @@
 //! Symbolizes user stacks.
 
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
 use blazesym::Pid;
 use blazesym::symbolize::source::{Process, Source};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer};
@@ -16,24 +20,69 @@ pub(super) const CAPABILITIES: &[Capability] = &[
     Capability::CAP_CHECKPOINT_RESTORE,
 ];
 
-/// Resolves addresses in programs to functions.
-pub(super) struct Symbols(Symbolizer);
+/// The stack of a process.
+type Stack = (u32, Vec<Frame>);
+
+/// Resolves addresses in programs to functions, in a thread: programs say which files name their functions, and opening
+/// a FIFO among them would last until its writer comes.
+pub(super) struct Symbols {
+    stacks: Sender<Stack>,
+    named: Receiver<Vec<Frame>>,
+    /// The thread is still at a stack that was not waited for.
+    is_held_up: bool,
+}
+
+/// Maximum time to wait for the names of a stack: less than the lease of a watcher.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Symbols {
     pub(super) fn new() -> Self {
-        Self(Symbolizer::new())
+        let (stacks, unnamed) = channel::<Stack>();
+        let (done, named) = channel();
+        thread::spawn(move || {
+            let symbolizer = Symbolizer::new();
+            for (pid, mut stack) in unnamed {
+                name_all(&symbolizer, pid, &mut stack);
+                if done.send(stack).is_err() {
+                    return;
+                }
+            }
+        });
+        Self {
+            stacks,
+            named,
+            is_held_up: false,
+        }
     }
 
     /// Names the frames of a close, as far as its process still exists and its binary has symbols.
-    pub(super) fn name(&self, close: &mut Close) {
-        let source = Source::from(Process::new(Pid::from(close.connection.pid)));
-        for frame in &mut close.stack {
-            let address = Input::AbsAddr(frame.address);
-            match self.0.symbolize_single(&source, address) {
-                Ok(Symbolized::Sym(symbol)) => name(frame, &symbol),
-                Ok(Symbolized::Unknown(_)) => {}
-                Err(error) => debug!("{:#x} has no name: {error:#}", frame.address),
-            }
+    pub(super) fn name(&mut self, close: &mut Close) {
+        if self.is_held_up && self.named.try_recv().is_err() {
+            return;
+        }
+        let pid = close.connection.pid;
+        let sent = self.stacks.send((pid, close.stack.clone()));
+        let named = sent
+            .ok()
+            .and_then(|()| self.named.recv_timeout(PATIENCE).ok());
+        self.is_held_up = named.is_none();
+        match named {
+            Some(stack) => close.stack = stack,
+            None => eprintln!(
+                "lingerd: naming the functions of process {pid} takes long: until that is done, stacks have no names"
+            ),
+        }
+    }
+}
+
+fn name_all(symbolizer: &Symbolizer, pid: u32, stack: &mut [Frame]) {
+    let source = Source::from(Process::new(Pid::from(pid)));
+    for frame in stack {
+        let address = Input::AbsAddr(frame.address);
+        match symbolizer.symbolize_single(&source, address) {
+            Ok(Symbolized::Sym(symbol)) => name(frame, &symbol),
+            Ok(Symbolized::Unknown(_)) => {}
+            Err(error) => debug!("{:#x} has no name: {error:#}", frame.address),
         }
     }
 }

@@ -3,10 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::mem;
 use std::net::Shutdown;
-use std::path::Path;
+use std::os::fd::{IntoRawFd as _, RawFd};
+use std::path::{Path, PathBuf};
 use std::process::{self, Command, Stdio};
-use std::time::Duration;
+use std::ptr::NonNull;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use linger_daemon::event::WatchEvent;
@@ -14,10 +18,15 @@ use linger_daemon::exercise::tcp::{self, Family, Loopback};
 use linger_daemon::exercise::{self, OrphanLimit, Tally, state};
 use linger_ebpf::{Outcome, Plan, WATCHERS};
 use linger_testkit::http;
+use nix::libc::c_long;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
 use nix::sys::utsname::uname;
+use nix::unistd::mkfifo;
 use serde::Deserialize;
 use serde_json::Value;
+use tempfile::TempPath;
 
 use crate::born::{self, Cgroup};
 use crate::daemon::{Daemon, find_programs, wait_until};
@@ -33,6 +42,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("watch_lost", Script::Daemon(lost)).by_plan_only(),
     Scenario::new("watch_lost_for_memory", Script::Daemon(lost_for_memory)).by_plan_only(),
     Scenario::new("watch_stack", Script::Daemon(stack)).by_plan_only(),
+    Scenario::new("watch_stack_of_hostile", Script::Daemon(hostile_stack)).once(),
     Scenario::new("watch_beside", Script::Daemon(beside)).by_plan_only(),
     Scenario::new("watch_flood", Script::BulkDaemon(flood)).by_plan_only(),
     Scenario::new("recent_after_flood", Script::Daemon(recent_after_flood)).by_plan_only(),
@@ -351,6 +361,57 @@ fn stack(lingerd: &Path, plan: Plan) -> Result<()> {
         };
         let first = close.stack.first().context("there is no stack")?;
         ensure!(first.symbol.contains("close"), "{:?}", close.stack);
+        Ok(())
+    })
+}
+
+/// Code outside of any file closes, and the file that could name it is a FIFO: the watch does not wait for its writer.
+fn hostile_stack(lingerd: &Path, plan: Plan) -> Result<()> {
+    /// close(2).
+    #[cfg(target_arch = "x86_64")]
+    const CODE: &[u8] = &[0xb8, 3, 0, 0, 0, 0x0f, 5, 0xc3];
+    #[cfg(target_arch = "aarch64")]
+    const CODE: &[u8] = &[0x28, 7, 0x80, 0xd2, 1, 0, 0, 0xd4, 0xc0, 3, 0x5f, 0xd6];
+    netns::in_own(|| {
+        let map = PathBuf::from(format!("/tmp/perf-{}.map", process::id()));
+        mkfifo(&map, Mode::S_IRWXU)?;
+        let map = TempPath::try_from_path(map)?;
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE | ProtFlags::PROT_EXEC;
+        let size = CODE.len().try_into()?;
+        // SAFETY: it replaces no other memory, and has room for the code, which is a function of this type.
+        let close: extern "C" fn(RawFd) -> c_long = unsafe {
+            let memory = mmap_anonymous(None, size, access, MapFlags::MAP_PRIVATE)?;
+            memory
+                .cast::<u8>()
+                .copy_from(NonNull::from(CODE).cast(), CODE.len());
+            mem::transmute(memory)
+        };
+        let loopback = Loopback::new(Family::V4)?;
+        let port = tcp::port(loopback.listener())?.to_string();
+        let options = [
+            "--plan",
+            plan.name(),
+            "--port",
+            &port,
+            "--stack",
+            "--count",
+            "1",
+        ];
+        let mut watching = Watching::start(lingerd, &options)?;
+        let pair = loopback.pair()?;
+        ensure!(close(pair.client.into_raw_fd()) == 0, "close failed");
+        watching.expect_end()?;
+        let (status, told, errors) = watching.end()?;
+        ensure!(status.success(), "{status}: {errors}");
+        let symbols: Vec<_> = closes(&told)
+            .flat_map(|close| &close.stack)
+            .map(|frame| &frame.symbol)
+            .collect();
+        ensure!(
+            symbols.first().is_some_and(|symbol| symbol.is_empty()),
+            "{symbols:?}"
+        );
+        drop(map);
         Ok(())
     })
 }
