@@ -9,7 +9,7 @@ use linger_ebpf::{Close, Counters, Group, Orphan};
 
 use super::{
     group, ledger,
-    maps::{NUMBERS, closer, lower_half},
+    maps::{E2BIG, NUMBERS, closer, lower_half},
     shared::{copy, shared},
 };
 use crate::kernel::{Memory, ProbeRead, Sock, Tcp, state};
@@ -103,13 +103,14 @@ extern "C" fn write_down(counters: *mut Counters, group: *const Group) -> u32 {
         group = Group::OTHER;
     }
     let mut number = group.number();
-    if NUMBERS
-        .insert(number, group, u64::from(BPF_NOEXIST))
-        .is_err()
-        && of(number) != Some(group)
-    {
-        // The number is taken, or the map is full.
-        number = NONE;
+    if let Err(why) = NUMBERS.insert(number, group, u64::from(BPF_NOEXIST)) {
+        match of(number) {
+            Some(known) if known == group => {}
+            // There is no memory, or the map's lock cannot be taken: the next close tries again.
+            None if why != E2BIG => return 0,
+            // The number is taken, or the map is full.
+            _ => number = NONE,
+        }
     }
     shared!(counters, number).set(number);
     0

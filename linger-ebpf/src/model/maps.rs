@@ -77,6 +77,9 @@ pub(crate) static EXITING: Array<ExitingProcess> = Array::with_max_entries(MAX_C
 /// Error of an insertion with `BPF_NOEXIST` if the key exists.
 pub(crate) const EEXIST: i32 = -17;
 
+/// Error of an insertion if the map is full.
+pub(crate) const E2BIG: i32 = -7;
+
 /// Error of a removal if the key does not exist.
 pub(crate) const ENOENT: i32 = -2;
 
