@@ -229,6 +229,21 @@ fn selectors_and_ports_match_the_pod() {
     });
 }
 
+/// The rules and dashboards sum by `unit`, and leave out `retired` by it.
+#[test]
+fn series_have_the_label_that_rules_and_dashboards_tell_units_by() {
+    let objects = kustomize::build(&folder("overlays/monitored"));
+    let settings = &of_kind(&objects, "ConfigMap")["data"]["lingerd.toml"];
+    let monitor = of_kind(&objects, "PodMonitor");
+    let relabeling = &monitor["spec"]["podMetricsEndpoints"][0]["metricRelabelings"][0];
+    assert_eq!(relabeling["targetLabel"], "unit");
+    // The second is taken where the first is empty.
+    assert_eq!(relabeling["sourceLabels"], json!(["unit", "pod"]));
+    assert_eq!(relabeling["regex"], ";(.+)");
+    let labels = settings.as_str().unwrap();
+    assert!(labels.contains("labels = [\"pod\", "), "{labels}");
+}
+
 #[test]
 fn everything_is_in_one_namespace() {
     each(|name, objects, _| {
