@@ -421,11 +421,7 @@ pub(crate) extern "C" fn count(
 /// The counters of the group of a close, and of the orphan of `left` bytes that it leaves behind. Marks the close's
 /// local port with the group.
 fn counters(close: &Close, group: &Group, left: u32) -> Option<*mut Counters> {
-    let counters = ledger::counters_or(group, || {
-        if left > 0 {
-            orphan::end_under_other(close);
-        }
-    })?;
+    let counters = orphan::counters(close, group, left)?;
     if close.port_key != 0 {
         closers::mark(counters, group, close.port_key);
     }

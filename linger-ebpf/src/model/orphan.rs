@@ -143,7 +143,7 @@ pub(crate) extern "C" fn leave(close: *const Close, outstanding: u32, whose: *mu
 /// A [global function](super).
 #[inline(never)]
 #[unsafe(export_name = "linger_end_under_other")]
-pub(crate) extern "C" fn end_under_other(close: *const Close) -> u32 {
+extern "C" fn end_under_other(close: *const Close) -> u32 {
     // SAFETY: callers pass a record.
     let Some(close) = (unsafe { close.as_ref() }) else {
         return 0;
@@ -439,13 +439,19 @@ fn replaced(key: u64) {
     remove(key);
 }
 
+/// The counters of the group of a close that leaves an orphan of `left` bytes, or none: its end counts there too.
+pub(crate) fn counters(close: &Close, group: &Group, left: u32) -> Option<*mut Counters> {
+    ledger::counters_or(group, || {
+        if left > 0 {
+            end_under_other(close);
+        }
+    })
+}
+
 /// Adds the orphan of a close to the counters of a group.
 #[inline(never)]
 pub(crate) fn count_left(close: &Close, group: &Group, bytes: u32) {
-    let refused = || {
-        end_under_other(close);
-    };
-    if let Some(counters) = ledger::counters_or(group, refused) {
+    if let Some(counters) = counters(close, group, bytes) {
         add_left(counters, bytes);
     }
 }
