@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::host::{self, Finding};
 use crate::privileges;
-use crate::probe::{self, AttachError, LoadOptions, Loader, Resolved};
+use crate::probe::{self, AttachError, LoadOptions, Loader, Point, Resolved};
 use crate::stdout;
 use crate::table::{Column, row};
 
@@ -52,7 +52,7 @@ struct PlanReport {
 
 #[derive(Debug, Serialize)]
 struct HookReport {
-    point: String,
+    point: Point,
     program: &'static str,
     verdict: &'static str,
     reason: Option<String>,
@@ -169,7 +169,7 @@ impl PlanReport {
                 let failed = failure.as_ref();
                 let error = failed.and_then(|_| loader.try_hook(hook).err());
                 HookReport {
-                    point: hook.point.to_string(),
+                    point: hook.point,
                     program: hook.program,
                     verdict: match &error {
                         None => "usable",
@@ -195,13 +195,11 @@ impl PlanReport {
         for hook in &self.hooks {
             let reason = hook.reason.as_deref().unwrap_or_default();
             let columns = [Column::Left(7), Column::Left(35)];
-            // Points name a function or tracepoint, except for programs that the daemon runs.
-            let point = if hook.point.contains(':') {
-                &hook.point
-            } else {
-                &format!("{}, {}", hook.program, hook.point)
+            let point = match hook.point {
+                Point::OnDemand => format!("{}, {}", hook.program, hook.point),
+                point => point.to_string(),
             };
-            let cells = [hook.verdict, point, reason];
+            let cells = [hook.verdict, &point, reason];
             writeln!(out, "  {}", row(&columns, &cells))?;
         }
         // Each hook may work alone, and not all together, or connections may end without reaching one.
@@ -220,23 +218,23 @@ impl PlanReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::Point;
 
-    fn plan_without(reason: Option<&str>) -> String {
+    /// Writes a plan with one hook, for people.
+    fn written(reason: Option<&str>, point: Point, refusal: Option<&str>) -> String {
         let hook = HookReport {
-            point: "fentry:tcp_close".into(),
-            program: "fentry_tcp_close",
-            verdict: if reason.is_some() {
+            point,
+            program: "program",
+            verdict: if refusal.is_some() {
                 "refused"
             } else {
                 "usable"
             },
-            reason: reason.map(str::to_owned),
+            reason: refusal.map(str::to_owned),
         };
         let report = PlanReport {
             plan: "fentry",
-            usable: false,
-            reason: Some("fentry:tcp_close: missing: it may be inlined".into()),
+            usable: reason.is_none(),
+            reason: reason.map(str::to_owned),
             hooks: vec![hook],
             blind: Vec::new(),
         };
@@ -247,34 +245,21 @@ mod tests {
 
     #[test]
     fn a_program_that_the_daemon_runs_is_named() {
-        let hook = HookReport {
-            point: Point::OnDemand.to_string(),
-            program: "settle",
-            verdict: "usable",
-            reason: None,
-        };
-        let report = PlanReport {
-            plan: "fentry",
-            usable: true,
-            reason: None,
-            hooks: vec![hook],
-            blind: Vec::new(),
-        };
-        let mut text = String::new();
-        report.write(&mut text).unwrap();
         assert_eq!(
-            text,
-            "\nplan fentry: usable\n  usable   settle, on demand\n"
+            written(None, Point::OnDemand, None),
+            "\nplan fentry: usable\n  usable   program, on demand\n"
         );
     }
 
     #[test]
     fn a_plan_whose_hooks_work_alone_has_a_reason_of_its_own() {
+        let reason = Some("fentry:tcp_close: missing: it may be inlined");
+        let point = Point::Fentry("tcp_close");
         assert_eq!(
-            plan_without(None),
+            written(reason, point, None),
             "\nplan fentry: not usable\n  usable   fentry:tcp_close\n  \
              fentry:tcp_close: missing: it may be inlined\n"
         );
-        assert!(!plan_without(Some("no trampolines")).contains("inlined"));
+        assert!(!written(reason, point, Some("no trampolines")).contains("inlined"));
     }
 }

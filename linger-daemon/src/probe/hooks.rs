@@ -3,6 +3,7 @@
 use std::fmt;
 
 use linger_ebpf::{Constants, PROGRAMS, Plan, keyed, program_place};
+use serde::{Serialize, Serializer};
 
 use super::preemption::Preemption;
 use super::traits::{Answers, NEW_TIMER, TIMER, Traits, V4_ANSWER, V6_ANSWER};
@@ -53,6 +54,12 @@ impl fmt::Display for Point {
             Self::SockRelease => write!(f, "cgroup:sock_release"),
             Self::OnDemand => write!(f, "on demand"),
         }
+    }
+}
+
+impl Serialize for Point {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
     }
 }
 
