@@ -58,26 +58,6 @@ fn a_client_that_has_finished_sending_is_answered() {
     assert_eq!(Answer::read(&mut stream).status, 200);
 }
 
-#[test]
-fn a_client_that_has_finished_sending_is_dropped_if_it_does_not_read() {
-    let limits = Limits {
-        connections: 1,
-        answer_time: Duration::from_millis(300),
-        ..Limits::DEFAULT
-    };
-    // An answer that exceeds all socket buffers.
-    let long = "x".repeat(64 * 1024 * 1024);
-    let server = Server::reading(limits, move || Err(long.clone().into()));
-    let mut stalled = server.connect();
-    stalled
-        .write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n")
-        .unwrap();
-    stalled.shutdown(Shutdown::Write).unwrap();
-    stalled.read_exact(&mut [0; 12]).unwrap();
-    // The only place becomes free.
-    assert_eq!(server.get("/healthz").status, 200);
-}
-
 /// Waits for the read timeout of the stream.
 fn is_closed(stream: &mut TcpStream) -> bool {
     match stream.read(&mut [0; 512]) {
@@ -160,13 +140,12 @@ fn answers_that_no_one_takes_do_not_fill_the_memory() {
     assert!(taken[23], "the newest is kept");
 }
 
-#[test]
-fn a_client_that_does_not_read_is_dropped() {
+/// Connects a client that does not read its answer, after `prepare`; the only place must become free.
+fn expect_stalled_is_dropped(limits: Limits, prepare: impl FnOnce(&TcpStream)) {
     let limits = Limits {
         connections: 1,
-        connection_time: Duration::from_millis(300),
         answer_time: Duration::from_millis(300),
-        ..Limits::DEFAULT
+        ..limits
     };
     // An answer that exceeds all socket buffers.
     let long = "x".repeat(64 * 1024 * 1024);
@@ -175,8 +154,25 @@ fn a_client_that_does_not_read_is_dropped() {
     stalled
         .write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n")
         .unwrap();
+    prepare(&stalled);
     stalled.read_exact(&mut [0; 12]).unwrap();
     assert_eq!(server.get("/healthz").status, 200);
+}
+
+#[test]
+fn a_client_that_does_not_read_is_dropped() {
+    let limits = Limits {
+        connection_time: Duration::from_millis(300),
+        ..Limits::DEFAULT
+    };
+    expect_stalled_is_dropped(limits, |_| ());
+}
+
+#[test]
+fn a_client_that_has_finished_sending_is_dropped_if_it_does_not_read() {
+    expect_stalled_is_dropped(Limits::DEFAULT, |stalled| {
+        stalled.shutdown(Shutdown::Write).unwrap();
+    });
 }
 
 #[test]
