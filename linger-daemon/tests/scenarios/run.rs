@@ -228,11 +228,11 @@ impl<'a> Run<'a> {
             kernel_threads: scenario.is_host_wide(),
             services: Vec::new(),
         };
-        let scrape = self.scrape()?;
-        let (before, nobodys_before) = (closers.counted(&scrape), nobodys_late_data(&scrape));
+        let before = self.scrape()?;
+        let counted = closers.counted(&before);
         ensure!(
-            closers.kernel_threads || before == Counted::default(),
-            "counted before it began: {before:?}"
+            closers.kernel_threads || counted == Counted::default(),
+            "counted before it began: {counted:?}"
         );
         let settings = Settings {
             attempt,
@@ -244,7 +244,7 @@ impl<'a> Run<'a> {
             Report::WaitedInVain(reason) => return Ok((Verdict::WaitedInVain(reason), 0)),
         };
         closers.services = truth.services.iter().map(|own| own.name.clone()).collect();
-        match self.compare(&truth, (&before, nobodys_before), &closers)? {
+        match self.compare(&truth, &before, &closers)? {
             Compared::Same(after) if closers.kernel_threads => drop(after),
             Compared::Same(after) => self.expected().push((closers, *after)),
             Compared::SameButHidden(ends) => return Ok((Verdict::Passed, ends)),
@@ -259,26 +259,23 @@ impl<'a> Run<'a> {
         self.expected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Compares the counts since `before`, and the late data counted for nobody since `nobodys_before`, with the truth.
-    /// Returns the present counts if they agree, the differences otherwise.
-    fn compare(
-        &self,
-        truth: &Truth,
-        (before, nobodys_before): (&Counted, u64),
-        closers: &Closers,
-    ) -> Result<Compared> {
+    /// Compares the counts since the scrape `before` with the truth. Returns the present counts if they agree, the
+    /// differences otherwise.
+    fn compare(&self, truth: &Truth, before: &Scrape, closers: &Closers) -> Result<Compared> {
         let start = Instant::now();
+        // Another attempt may have counted for the same services.
+        let counted_before = closers.counted(before);
         loop {
             let scrape = self.scrape()?;
             let after = closers.counted(&scrape);
             // Counted since the daemon's start: only a scenario with its own daemon can leave any.
             let homeless = Homeless::of(&scrape);
-            let counted = after.since(before);
+            let counted = after.since(&counted_before);
             let skipped = self.daemon.skipped_runs()?;
-            let nobodys = nobodys_late_data(&scrape) - nobodys_before;
+            let nobodys = nobodys_late_data(&scrape) - nobodys_late_data(before);
             let sight = self.sight.with_missed(skipped, nobodys);
             let mut differences = sight.differences(truth, &counted, homeless);
-            let of_services = sight::differences_of_services(sight, truth, &scrape);
+            let of_services = sight::differences_of_services(sight, truth, before, &scrape);
             let services_agree = of_services.is_empty();
             differences.extend(of_services);
             if differences.is_empty() {

@@ -54,7 +54,9 @@ pub(crate) const TO_REMNANT: &str = "late_data, TIME_WAIT";
 
 /// Longest tick there is. The kernel waits in ticks, and the first may be nearly over: a wait may fall short by up to
 /// this.
-pub(crate) const TICK: Duration = Duration::from_millis(10);
+pub(crate) const TICK: Duration = Duration::from_nanos(TICK_NS);
+/// The same in nanoseconds.
+pub(crate) const TICK_NS: u64 = 10_000_000;
 
 impl Truth {
     /// States the closes of a service.

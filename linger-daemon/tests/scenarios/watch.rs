@@ -9,8 +9,7 @@ use std::os::fd::{IntoRawFd as _, RawFd};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, Stdio};
 use std::ptr::NonNull;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use linger_daemon::event::WatchEvent;
