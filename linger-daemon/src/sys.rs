@@ -55,11 +55,19 @@ fn count_threads() -> io::Result<usize> {
 /// # Safety
 ///
 /// `attributes` must match the command, and the memory they point to must have the size they give.
-pub(crate) unsafe fn bpf<T>(command: u32, attributes: &mut T) -> Result<libc::c_long, Errno> {
+pub(crate) unsafe fn bpf<T>(command: u32, attributes: &mut T) -> io::Result<libc::c_long> {
     // SAFETY: as the caller promises.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
-    Errno::result(result)
+    check(result)
+}
+
+/// Checks the result of a system call. Unlike [`Errno`], this keeps codes that are the kernel's own, such as 524.
+pub(crate) fn check<T: Into<i64> + Copy>(result: T) -> io::Result<T> {
+    if result.into() < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(result)
 }
 
 /// Attributes for [`bpf`], all zero.
@@ -75,7 +83,7 @@ fn object(command: bpf_cmd, path: &Path, fd: u32) -> io::Result<libc::c_long> {
     call.__bindgen_anon_4.pathname = path.as_ptr() as u64;
     call.__bindgen_anon_4.bpf_fd = fd;
     // SAFETY: the path is zero-terminated, and outlives the call.
-    Ok(unsafe { bpf(command as u32, &mut call) }?)
+    unsafe { bpf(command as u32, &mut call) }
 }
 
 /// Pins an object in a BPF file system.
@@ -85,7 +93,7 @@ pub(crate) fn pin(what: &impl AsFd, path: &Path) -> io::Result<()> {
 
 /// Opens an object pinned in a BPF file system.
 pub(crate) fn get(path: &Path) -> io::Result<OwnedFd> {
-    Ok(owned(object(bpf_cmd::BPF_OBJ_GET, path, 0)?)?)
+    owned(object(bpf_cmd::BPF_OBJ_GET, path, 0)?)
 }
 
 /// Attaches a program to a perf event, or to a cgroup and those below, by a link that keeps both. Other programs may be
@@ -103,9 +111,7 @@ pub(crate) fn link(
     call.link_create.__bindgen_anon_2.target_fd = number(target);
     call.link_create.attach_type = kind as u32;
     // SAFETY: both are open, and nothing is pointed to.
-    Ok(owned(unsafe {
-        bpf(bpf_cmd::BPF_LINK_CREATE as u32, &mut call)
-    }?)?)
+    owned(unsafe { bpf(bpf_cmd::BPF_LINK_CREATE as u32, &mut call) }?)
 }
 
 /// Attaches a program to the raw tracepoint with this name, while the link is held; without a name, to the function or
@@ -118,9 +124,7 @@ pub(crate) fn open_raw_tracepoint(program: &impl AsFd, name: Option<&str>) -> io
     call.raw_tracepoint.name = name.as_ref().map_or(0, |name| name.as_ptr() as u64);
     call.raw_tracepoint.prog_fd = number(program);
     // SAFETY: the name, if any, is zero-terminated, and outlives the call.
-    Ok(owned(unsafe {
-        bpf(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN as u32, &mut call)
-    }?)?)
+    owned(unsafe { bpf(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN as u32, &mut call) }?)
 }
 
 /// Gets the kernel's information about a link or a program.
@@ -129,7 +133,7 @@ pub(crate) fn open_raw_tracepoint(program: &impl AsFd, name: Option<&str>) -> io
 ///
 /// `T` must be the type that the kernel uses for the object, and zero bytes and any that the kernel writes must be a
 /// value of it.
-unsafe fn get_info<T>(of: &impl AsFd) -> Result<T, Errno> {
+unsafe fn get_info<T>(of: &impl AsFd) -> io::Result<T> {
     // The kernel also reads it: for some links, whether there is a buffer for a name (kernel/bpf/syscall.c
     // `bpf_perf_link_fill_common`). So all of it is zero, padding included.
     let mut info = MaybeUninit::<T>::zeroed();
@@ -165,14 +169,15 @@ pub(crate) fn skipped_runs(program: &impl AsFd) -> io::Result<u64> {
 /// Runs a raw tracepoint program once, with these arguments.
 ///
 /// kernel: v5.10.. `net/bpf/test_run.c`: `bpf_prog_test_run_raw_tp`
-pub(crate) fn run(program: &impl AsFd, arguments: [u64; 2]) -> io::Result<()> {
+pub(crate) fn run(program: &impl AsFd, arguments: [u64; 2]) -> io::Result<u32> {
     let mut call = attributes();
     call.test.prog_fd = number(program);
     call.test.ctx_size_in = u32::try_from(size_of_val(&arguments)).expect("two words");
     call.test.ctx_in = (&raw const arguments) as u64;
     // SAFETY: the arguments are as long as given, and outlive the call.
     unsafe { bpf(bpf_cmd::BPF_PROG_TEST_RUN as u32, &mut call) }?;
-    Ok(())
+    // SAFETY: an integer, of the attributes of this command.
+    Ok(unsafe { call.test.retval })
 }
 
 /// The descriptor of an open file, as bpf(2) expects it.
@@ -182,7 +187,7 @@ pub(crate) fn number(of: &impl AsFd) -> u32 {
 }
 
 /// Opens an event for all processes on the first CPU (for a tracepoint: on every CPU).
-pub(crate) fn open_event(kind: u32, config: u64, flags: libc::c_ulong) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_event(kind: u32, config: u64, flags: libc::c_ulong) -> io::Result<OwnedFd> {
     let mut attributes = perf::bindings::perf_event_attr {
         type_: kind,
         size: u32::try_from(size_of::<perf::bindings::perf_event_attr>()).expect("a small struct"),
@@ -191,11 +196,11 @@ pub(crate) fn open_event(kind: u32, config: u64, flags: libc::c_ulong) -> Result
     };
     // SAFETY: the attributes are valid for the call, their size is given.
     let event = unsafe { perf::perf_event_open(&raw mut attributes, -1, 0, -1, flags) };
-    owned(Errno::result(event)?.into())
+    owned(check(event)?.into())
 }
 
 /// Takes ownership of a descriptor that the kernel has just opened.
-pub(crate) fn owned(number: libc::c_long) -> Result<OwnedFd, Errno> {
+pub(crate) fn owned(number: libc::c_long) -> io::Result<OwnedFd> {
     let number = number.try_into().map_err(|_| Errno::EBADF)?;
     // SAFETY: it was just opened, and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })

@@ -1,5 +1,6 @@
 //! Probes the kernel with harmless system calls.
 
+use std::io;
 use std::os::fd::OwnedFd;
 
 use aya_obj::generated::{bpf_cmd, bpf_map_type};
@@ -33,19 +34,24 @@ impl KernelProbe {
             missing: privileges::missing(),
             bpf_refused: refusal(bpf(i32::MAX.cast_unsigned())),
             perf_refused: refusal(open_event(libc::c_ulong::MAX)),
-            map: bpf(bpf_cmd::BPF_MAP_CREATE as u32).err(),
-            event: open_event(0).err(),
+            map: errno(bpf(bpf_cmd::BPF_MAP_CREATE as u32)),
+            event: errno(open_event(0)),
         }
     }
 }
 
-fn refusal(answer: Result<OwnedFd, Errno>) -> Option<Errno> {
+fn refusal(answer: io::Result<OwnedFd>) -> Option<Errno> {
     let refused = |errno: &Errno| [Errno::EPERM, Errno::ENOSYS].contains(errno);
-    answer.err().filter(refused)
+    errno(answer).filter(refused)
+}
+
+fn errno(answer: io::Result<OwnedFd>) -> Option<Errno> {
+    let code = answer.err()?.raw_os_error();
+    Some(Errno::from_raw(code.unwrap_or_default()))
 }
 
 /// Calls bpf(2) with the attributes of an array of one number.
-fn bpf(command: u32) -> Result<OwnedFd, Errno> {
+fn bpf(command: u32) -> io::Result<OwnedFd> {
     let mut call = sys::attributes();
     call.__bindgen_anon_1.map_type = bpf_map_type::BPF_MAP_TYPE_ARRAY as u32;
     call.__bindgen_anon_1.key_size = 4;
@@ -56,7 +62,7 @@ fn bpf(command: u32) -> Result<OwnedFd, Errno> {
 }
 
 /// Opens the dummy event.
-fn open_event(flags: libc::c_ulong) -> Result<OwnedFd, Errno> {
+fn open_event(flags: libc::c_ulong) -> io::Result<OwnedFd> {
     use perf::bindings::{PERF_COUNT_SW_DUMMY, PERF_TYPE_SOFTWARE};
     sys::open_event(PERF_TYPE_SOFTWARE, PERF_COUNT_SW_DUMMY.into(), flags)
 }

@@ -6,7 +6,7 @@ use aya::maps::{IterableMap as _, MapData, MapError, PerCpuHashMap};
 use aya::util::nr_cpus;
 use aya_obj::generated::bpf_cmd;
 use linger_ebpf::{Counters, Group};
-use nix::errno::Errno;
+use nix::libc;
 
 use super::sum::sum;
 use super::{LedgerError, read, take, write};
@@ -58,17 +58,19 @@ impl GroupCounters {
             // SAFETY: the buffers hold as many keys, and values of every CPU, as `count` says, of the
             // sizes that the map was made with; the position of a batch has 32 bits.
             let done = unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH as u32, &mut call) };
+            let code = done.as_ref().err().and_then(io::Error::raw_os_error);
             match done {
-                // After ENOENT, there is no other batch.
-                Ok(_) | Err(Errno::ENOENT) => {}
+                Ok(_) => {}
+                // There is no other batch.
+                Err(_) if code == Some(libc::ENOENT) => {}
                 // A bucket holds more entries than fit in the batch.
-                Err(Errno::ENOSPC) => {
+                Err(_) if code == Some(libc::ENOSPC) => {
                     room *= 2;
                     groups.resize(room, Group::ZERO);
                     copies.resize(room * self.cpus, Counters::ZERO);
                     continue;
                 }
-                Err(error) => return Err(read(NAME)(io::Error::from(error).into())),
+                Err(error) => return Err(read(NAME)(error.into())),
             }
             // SAFETY: it was written above, and by the kernel.
             let read = unsafe { call.batch.count } as usize;
@@ -76,7 +78,7 @@ impl GroupCounters {
             for (group, copies) in groups.iter().zip(copies).take(read) {
                 each(group, &mut sum(copies));
             }
-            if done.is_err() {
+            if code.is_some() {
                 return Ok(());
             }
             from = (&raw const start) as u64;

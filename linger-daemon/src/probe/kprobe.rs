@@ -48,22 +48,14 @@ pub(super) fn attach(
         )?)
     } else {
         // SAFETY: both are open; the request takes a program's descriptor.
-        check(unsafe {
+        sys::check(unsafe {
             perf::ioctls::SET_BPF(event.as_raw_fd(), program.as_raw_fd().cast_unsigned())
         })?;
         None
     };
     // SAFETY: it is open; the request takes no argument.
-    check(unsafe { perf::ioctls::ENABLE(event.as_raw_fd(), 0) })?;
+    sys::check(unsafe { perf::ioctls::ENABLE(event.as_raw_fd(), 0) })?;
     Ok((link.unwrap_or(event), definition))
-}
-
-/// Checks the result of a system call. Unlike `Errno`, this keeps codes that are the kernel's own, such as 524.
-fn check(result: i32) -> io::Result<()> {
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
 }
 
 /// Defines a probe and opens its event. A lingerd in another pid namespace that starts at the same time may take the
@@ -174,11 +166,7 @@ impl Definition {
         let id = fs::read_to_string(tracefs.join("events").join(&self.event).join("id"))?;
         let id = id.trim().parse().map_err(io::Error::other)?;
         let flags = perf::bindings::PERF_FLAG_FD_CLOEXEC.into();
-        Ok(sys::open_event(
-            perf::bindings::PERF_TYPE_TRACEPOINT,
-            id,
-            flags,
-        )?)
+        sys::open_event(perf::bindings::PERF_TYPE_TRACEPOINT, id, flags)
     }
 }
 

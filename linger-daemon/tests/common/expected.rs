@@ -23,8 +23,9 @@ pub(crate) struct Expected {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Environment {
-    /// The plans that the kernel offers; it refuses all others.
-    pub(crate) plans: Vec<String>,
+    /// The plans that are refused, with a part of the reason that `lingerd check` gives. It offers all others.
+    #[serde(default)]
+    refuses: BTreeMap<String, String>,
     /// Needs that it does not meet, and why.
     #[serde(default)]
     pub(crate) lacks: BTreeMap<String, String>,
@@ -102,6 +103,15 @@ impl Environment {
 
     /// Returns whether the plan should run here.
     pub(crate) fn offers(&self, plan: &str) -> bool {
-        self.plans.iter().any(|offered| offered == plan)
+        !self.refuses.contains_key(plan)
+    }
+
+    /// Compares the reason for which a plan is refused with the one that is written down. Returns the difference.
+    pub(crate) fn misjudges(&self, plan: &str, reason: &str) -> Option<String> {
+        match self.refuses.get(plan) {
+            Some(known) if reason.contains(known) => None,
+            Some(known) => Some(format!("it is refused, but not because {known}: {reason}")),
+            None => Some(format!("it is refused: {reason}")),
+        }
     }
 }

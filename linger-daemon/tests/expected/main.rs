@@ -9,7 +9,7 @@ const FILE: &str = r#"
 scenarios = ["one", "two"]
 
 [environments.here]
-plans = ["fentry", "tracepoint"]
+refuses.kprobe = "no tracefs"
 lacks = { browser = "none is here" }
 
 [[environments.here.known_failures]]
@@ -44,8 +44,7 @@ fn the_file_is_well_formed_and_names_every_kernel_of_the_table() {
         "6.18-arm64",
         "7.3-arm64",
     ] {
-        let environment = expected.environment(name).unwrap();
-        assert!(!environment.plans.is_empty(), "{name}");
+        assert!(expected.environment(name).is_ok(), "{name}");
     }
 }
 
@@ -56,9 +55,13 @@ fn an_environment_that_is_not_there_is_an_error_that_names_those_that_are() {
 }
 
 #[test]
-fn a_plan_is_offered_only_if_it_is_written_down() {
-    assert!(here().offers("fentry"));
-    assert!(!here().offers("kprobe"));
+fn a_plan_is_refused_only_if_it_is_written_down_and_for_that_reason() {
+    let here = here();
+    assert!(here.offers("fentry"));
+    assert!(!here.offers("kprobe"));
+    assert_eq!(here.misjudges("kprobe", "there is no tracefs"), None);
+    assert!(here.misjudges("kprobe", "error 524").is_some());
+    assert!(here.misjudges("fentry", "there is no tracefs").is_some());
 }
 
 #[test]

@@ -51,27 +51,20 @@ pub(crate) fn run(options: &Options) -> Result<Summary> {
             continue;
         }
         let pairs = pairs(&selected, plan, &offered, options);
-        let refused = check.refused(plan);
-        let expected = environment.as_ref().map(|known| known.offers(plan.name()));
-        match (refused, expected) {
-            (Some(reason), Some(true)) => {
-                let failed = Verdict::Failed(format!(
-                    "tests/expected.toml says that this plan is offered, and it is refused: {reason}"
-                ));
-                add_all(&mut summary, &pairs, plan, &failed);
+        let known = environment.as_ref();
+        match check.refused(plan) {
+            Some(reason) => {
+                let verdict = Verdict::of_refused(plan, &reason, known);
+                add_all(&mut summary, &pairs, plan, &verdict);
             }
-            (Some(reason), _) => {
-                let not_run = Verdict::NotRun(NotRun::for_plan(&reason));
-                add_all(&mut summary, &pairs, plan, &not_run);
-            }
-            (None, Some(false)) => {
+            None if known.is_some_and(|known| !known.offers(plan.name())) => {
                 let failed =
                     "tests/expected.toml says that this plan is refused, and it is offered";
                 add_all(&mut summary, &pairs, plan, &Verdict::Failed(failed.into()));
             }
-            (None, _) => {
+            None => {
                 let sight = Sight::new(plan, &check.kernel);
-                let pairs = able(pairs, plan, environment.as_ref(), &mut summary);
+                let pairs = able(pairs, plan, known, &mut summary);
                 run_pairs(options, sight, &pairs, &mut summary);
             }
         }

@@ -98,17 +98,8 @@ fn run_units(options: &Options, lingerd: &Path) -> Result<ExitCode> {
         if wanted.is_some_and(|wanted| wanted != plan.name()) {
             continue;
         }
-        let expected = environment
-            .as_ref()
-            .is_some_and(|known| known.offers(plan.name()));
         if let Some(reason) = check.refused(plan) {
-            let verdict = if expected {
-                Verdict::Failed(format!(
-                    "the plan is to be offered, and is refused: {reason}"
-                ))
-            } else {
-                Verdict::NotRun(NotRun::for_plan(&reason))
-            };
+            let verdict = Verdict::of_refused(plan, &reason, environment.as_ref());
             for (name, _) in &tests {
                 summary.add(Pair::new(*name, plan, verdict.clone()));
             }
