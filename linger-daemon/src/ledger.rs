@@ -242,7 +242,7 @@ impl Ledger {
 
     /// Gives up old orphans, and counts them for the groups that left them.
     fn give_up(&mut self) -> Result<(), LedgerError> {
-        let swept = self.orphans.sweep()?;
+        let swept = self.orphans.sweep(&self.programs)?;
         self.retired_totals.lose(Lost::Orphan, swept.lost)?;
         for (group, given_up) in swept.given_up {
             let place = Group::SHARED.iter().position(|shared| *shared == group);

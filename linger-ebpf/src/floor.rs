@@ -66,6 +66,7 @@ programs! {
     #[raw_tracepoint] tracepoint_send_reset(RawTracePointContext) -> i32 { 0 }
     #[raw_tracepoint] reset_answers(RawTracePointContext) -> i32 { 0 }
     #[raw_tracepoint] settle(RawTracePointContext) -> i32 { 0 }
+    #[raw_tracepoint] missed_end(RawTracePointContext) -> i32 { 0 }
     #[btf_tracepoint] tracepoint_destroy_sock(BtfTracePointContext) -> i32 { 0 }
     #[btf_tracepoint] tracepoint_sys_exit(BtfTracePointContext) -> i32 { 0 }
     #[cgroup_sock(sock_release)] sock_release(SockContext) -> i32 { 1 }

@@ -1,5 +1,8 @@
 //! Orphans whose end was not seen.
 
+use std::collections::HashSet;
+use std::mem;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -8,9 +11,11 @@ use linger_ebpf::{Close, Group, HINTS, Orphan, flag, hint, orphan_stage};
 
 use super::notes::GivenUp;
 use super::shared::Shared;
-use super::{LedgerError, keys, take};
-use crate::probe::Maps;
-use crate::sys::now_ns;
+use super::{LedgerError, failed, keys, take};
+use crate::probe::{Maps, Programs};
+use crate::sys::{now_ns, run};
+
+const NAME: &str = "ORPHANS";
 
 pub(super) struct Records {
     map: HashMap<MapData, u64, Orphan>,
@@ -18,6 +23,9 @@ pub(super) struct Records {
     hints: Shared,
     ttl: Duration,
     swept: Instant,
+    /// The orphans whose sockets the last sweep found gone, by address and time when they were left: the programs are
+    /// about to count their end, or have missed it.
+    gone: HashSet<(u64, u64)>,
 }
 
 #[derive(Default)]
@@ -35,10 +43,11 @@ const LONGEST: Duration = Duration::from_secs(60);
 impl Records {
     pub(super) fn new(maps: &mut Maps, ttl: Duration) -> Result<Self, LedgerError> {
         Ok(Self {
-            map: take(maps, "ORPHANS")?,
+            map: take(maps, NAME)?,
             hints: Shared::map(maps, "SOCKETS", HINTS as usize * size_of::<u64>())?,
             ttl,
             swept: Instant::now(),
+            gone: HashSet::new(),
         })
     }
 
@@ -46,15 +55,17 @@ impl Records {
         self.ttl = ttl;
     }
 
-    /// Gives up the orphans that have outlived their time to live, if a sweep is due.
-    pub(super) fn sweep(&mut self) -> Result<Sweep, LedgerError> {
+    /// If a sweep is due, ends the orphans whose end was missed, and gives up those that have outlived their time to
+    /// live.
+    pub(super) fn sweep(&mut self, programs: &Programs) -> Result<Sweep, LedgerError> {
         let mut swept = Sweep::default();
         if self.swept.elapsed() < (self.ttl / SWEEPS).min(LONGEST) {
             return Ok(swept);
         }
         self.swept = Instant::now();
         let now = now_ns();
-        for key in keys(&self.map, "ORPHANS")? {
+        let gone_before = mem::take(&mut self.gone);
+        for key in keys(&self.map, NAME)? {
             // It may have ended meanwhile.
             let Ok(orphan) = self.map.get(&key, 0) else {
                 continue;
@@ -66,6 +77,15 @@ impl Records {
             }
             let age = Duration::from_nanos(now.saturating_sub(orphan.left_ns));
             let stage = orphan.stage & orphan_stage::MASK;
+            if stage == orphan_stage::LEFT
+                && let Some(program) = programs.missed_end()
+            {
+                let id = (key, orphan.left_ns);
+                if end_missed(program, id, gone_before.contains(&id))? {
+                    self.gone.insert(id);
+                    continue;
+                }
+            }
             // Whoever removes a record of an orphan left behind counts its end: then the programs do not. A record
             // belongs to the close until that has returned, and to the socket when it is about to end.
             let is_anothers = [orphan_stage::OPEN, orphan_stage::ENDING].contains(&stage);
@@ -112,4 +132,15 @@ impl Records {
         let hint = hint(sk) as usize * size_of::<u64>();
         self.hints.word(hint).fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// Returns whether the socket of an orphan is gone. If it `was_gone` before, its end was missed, and the program ends it.
+fn end_missed(
+    program: &OwnedFd,
+    (key, left_ns): (u64, u64),
+    was_gone: bool,
+) -> Result<bool, LedgerError> {
+    let left_ns = if was_gone { left_ns } else { 0 };
+    let is_gone = run(program, [key, left_ns]).map_err(failed("work on", NAME))?;
+    Ok(is_gone != 0)
 }

@@ -106,7 +106,8 @@ const DESTROY: Point = Point::BtfTracepoint("tcp_destroy_sock");
 
 // Hooks of more than one plan.
 const EXIT_MMAP: Hook = hook("exit_mmap", Point::RawTracepoint("exit_mmap"));
-const SETTLE: Hook = hook("settle", Point::OnDemand);
+pub(super) const SETTLE: Hook = hook("settle", Point::OnDemand);
+pub(super) const MISSED_END: Hook = hook("missed_end", Point::OnDemand);
 const RESET_ANSWERS: Hook = hook("reset_answers", SEND_RESET);
 const SOCK_RELEASE: Hook = hook("sock_release", Point::SockRelease);
 const DESTROY_SOCK: Hook = hook("destroy_sock", DESTROY);
@@ -125,6 +126,7 @@ const FENTRY: &[Hook] = &[
     EXIT_MMAP,
     hook("fentry_reset", Point::Fentry("tcp_reset")),
     SETTLE,
+    MISSED_END,
     RESET_ANSWERS,
     hook("fentry_v4_answer", Point::Fentry(V4_ANSWER)),
     hook("fentry_v6_answer", Point::Fentry(V6_ANSWER)),
@@ -149,6 +151,7 @@ const KPROBE: &[Hook] = &[
     EXIT_MMAP,
     hook("kprobe_reset", Point::Kprobe("tcp_reset")),
     SETTLE,
+    MISSED_END,
     RESET_ANSWERS,
     hook("kprobe_v4_answer", Point::Kprobe(V4_ANSWER)),
     hook("kprobe_v6_answer", Point::Kprobe(V6_ANSWER)),
@@ -171,6 +174,7 @@ const KPROBE: &[Hook] = &[
 const TRACEPOINT: &[Hook] = &[
     EXIT_MMAP,
     SETTLE,
+    MISSED_END,
     hook(SEES_RETURNS, Point::BtfTracepoint("sys_exit")),
     hook("tracepoint_destroy_sock", DESTROY),
     hook("tracepoint_set_state", SET_STATE),
@@ -367,84 +371,84 @@ mod tests {
             (
                 Plan::Fentry,
                 USUAL,
-                "reset settle reset_answers destroy_sock tcp_close inner_close fexit_check_oom \
+                "reset settle missed_end reset_answers destroy_sock tcp_close inner_close fexit_check_oom \
                  active_reset timer",
             ),
             (
                 Plan::Fentry,
                 OLD,
-                "reset settle v4_answer v6_answer destroy_sock tcp_close inner_close \
+                "reset settle missed_end v4_answer v6_answer destroy_sock tcp_close inner_close \
                  fexit_check_oom active_reset timer",
             ),
             (
                 Plan::Fentry,
                 FULL,
-                "reset settle reset_answers destroy_sock sock_release inner_close \
+                "reset settle missed_end reset_answers destroy_sock sock_release inner_close \
                  fexit_check_oom active_reset timer",
             ),
             (
                 Plan::Fentry,
                 NEWEST,
-                "reset settle reset_answers destroy_sock sock_release inner_close \
+                "reset settle missed_end reset_answers destroy_sock sock_release inner_close \
                  fexit_check_oom active_reset timer destroy_sock_2",
             ),
             (
                 Plan::Fentry,
                 REALTIME,
-                "reset settle reset_answers destroy_sock sock_release inner_close \
+                "reset settle missed_end reset_answers destroy_sock sock_release inner_close \
                  fexit_check_oom active_reset timer inner_close_2 inner_close_3 \
                  fexit_check_oom_2 fexit_check_oom_3 destroy_sock_2 destroy_sock_3",
             ),
             (
                 Plan::Fentry,
                 BLIND,
-                "reset settle v4_answer destroy_sock tcp_close inner_close fexit_check_oom \
+                "reset settle missed_end v4_answer destroy_sock tcp_close inner_close fexit_check_oom \
                  active_reset timer inner_close_2 inner_close_3 fexit_check_oom_2 \
                  fexit_check_oom_3 active_reset_2",
             ),
             (
                 Plan::Kprobe,
                 USUAL,
-                "reset settle reset_answers destroy_sock tcp_close inner_close \
+                "reset settle missed_end reset_answers destroy_sock tcp_close inner_close \
                  kretprobe_inner_close active_reset timer",
             ),
             (
                 Plan::Kprobe,
                 NEWEST,
-                "reset settle reset_answers destroy_sock sock_release inner_close \
+                "reset settle missed_end reset_answers destroy_sock sock_release inner_close \
                  kretprobe_inner_close active_reset timer destroy_sock_2",
             ),
             (
                 Plan::Kprobe,
                 REALTIME,
-                "reset settle reset_answers destroy_sock sock_release inner_close \
+                "reset settle missed_end reset_answers destroy_sock sock_release inner_close \
                  kretprobe_inner_close active_reset timer destroy_sock_2 destroy_sock_3",
             ),
             (
                 Plan::Tracepoint,
                 USUAL,
-                "settle sys_exit destroy_sock set_state cgroup_sock_release send_reset",
+                "settle missed_end sys_exit destroy_sock set_state cgroup_sock_release send_reset",
             ),
             (
                 Plan::Tracepoint,
                 OLD,
-                "settle destroy_sock set_state cgroup_sock_release send_reset",
+                "settle missed_end destroy_sock set_state cgroup_sock_release send_reset",
             ),
             (
                 Plan::Tracepoint,
                 FULL,
-                "settle sys_exit destroy_sock set_state cgroup_sock_release send_reset",
+                "settle missed_end sys_exit destroy_sock set_state cgroup_sock_release send_reset",
             ),
             (
                 Plan::Tracepoint,
                 NEWEST,
-                "settle sys_exit destroy_sock set_state cgroup_sock_release send_reset \
+                "settle missed_end sys_exit destroy_sock set_state cgroup_sock_release send_reset \
                  set_state_2 set_state_3 send_reset_2 destroy_sock_2",
             ),
             (
                 Plan::Tracepoint,
                 REALTIME,
-                "settle sys_exit destroy_sock set_state cgroup_sock_release send_reset \
+                "settle missed_end sys_exit destroy_sock set_state cgroup_sock_release send_reset \
                  set_state_2 set_state_3 send_reset_2 destroy_sock_2 destroy_sock_3",
             ),
         ];

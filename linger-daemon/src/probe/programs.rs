@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::Map;
 
-use super::hooks::{Hook, Point};
+use super::hooks::{Hook, MISSED_END, Point, SETTLE};
 use super::kprobe::Profile;
 use super::owner::Owner;
 use crate::sys;
@@ -105,9 +105,17 @@ impl Programs {
 
     /// The program that settles undecided orphans; `None` before programs are attached.
     pub(crate) fn settler(&self) -> Option<&OwnedFd> {
+        self.of(SETTLE)
+    }
+
+    /// The program that ends orphans whose end was missed; `None` before programs are attached.
+    pub(crate) fn missed_end(&self) -> Option<&OwnedFd> {
+        self.of(MISSED_END)
+    }
+
+    fn of(&self, wanted: Hook) -> Option<&OwnedFd> {
         let mut programs = self.all.iter();
-        let found = programs.find(|(hook, _)| hook.point == Point::OnDemand)?;
-        Some(&found.1)
+        programs.find_map(|(hook, program)| (*hook == wanted).then_some(program))
     }
 
     /// Hooks the return of close(2) for as long as the returned link is held. Returns `None` if the plan does not do

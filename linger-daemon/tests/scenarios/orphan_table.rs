@@ -1,17 +1,26 @@
-//! The table of orphans: full, and with an orphan that outlives its record.
+//! The table of orphans: full, with an orphan that outlives its record, and with a record that outlives its orphan.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use anyhow::{Context as _, Result};
 use linger_daemon::exercise;
+use linger_daemon::exercise::diag::Endpoints;
 use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
-use linger_ebpf::{Cause, Fate, Outcome};
+use linger_ebpf::{Cause, Fate, Orphan, Outcome, Plan};
+use linger_testkit::exposition::Scrape;
 
+use crate::closes::{self, sum};
 use crate::left::UNACKED_MESSAGE;
+use crate::netns;
 use crate::orphans::leave;
+use crate::pinned::Pinned;
+use crate::retired;
 use crate::scenario::{self, Scenario, Script, Settings};
 use crate::truth::Truth;
 
@@ -26,7 +35,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         Script::Under(&["--orphan-ttl", "2"], outlives),
     )
     .once(),
+    Scenario::new("orphan_end_is_missed", Script::Daemon(end_missed)).once(),
 ];
+
+/// Pause between two looks at a connection.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// `--max-orphans` of the daemon that [`table_full`] runs under.
 const PLACES: u64 = 64;
@@ -78,4 +91,62 @@ fn outlives(_: Settings, truth: &mut Truth) -> io::Result<()> {
         tcp::accept_data(&server)?;
         exercise::close_after_fin(&mut truth.tally, server)
     })
+}
+
+/// An orphan whose end was missed does not stay until its time to live is over; one that lives does.
+fn end_missed(lingerd: &Path, plan: Plan) -> Result<()> {
+    /// Long enough for two sweeps.
+    const TTL: &str = "24";
+    let bytes = retired::MESSAGE.len() as u64;
+    netns::in_own(|| {
+        let pinned = Pinned::new()?;
+        let daemon = pinned.start(lingerd, plan, &["--orphan-ttl", TTL])?;
+        let loopback = Loopback::new(Family::V4)?;
+        // Accepted sockets inherit the filter.
+        tcp::drop_data(loopback.listener())?;
+        retired::leave(&loopback)?;
+        let lives = loopback.accept()?;
+        closes::expect(&daemon, &(1, 0, 0), fates)?;
+        let mut records = pinned.orphans()?;
+        let first = records.keys().collect::<Result<HashSet<_>, _>>()?;
+        retired::leave(&loopback)?;
+        let server = loopback.accept()?;
+        closes::expect(&daemon, &(2, 0, 0), fates)?;
+
+        // The programs do not find it when it ends.
+        let of_second = |(key, _): &(u64, Orphan)| !first.contains(key);
+        let all = records.iter().collect::<Result<Vec<_>, _>>()?;
+        let second = all.into_iter().find(of_second);
+        let (sk, record) = second.context("a second orphan")?;
+        records.remove(&sk)?;
+        let connection = Endpoints::of_peer(&server)?;
+        server.set_linger(Some(Duration::ZERO))?;
+        drop(server);
+        while connection.send_queue()?.outstanding() > 0 {
+            thread::sleep(PAUSE);
+        }
+        thread::sleep(PAUSE);
+        records.insert(sk, record, 0)?;
+
+        closes::expect(&daemon, &(1, 1, bytes), fates)?;
+        tcp::accept_data(&lives)?;
+        tcp::receive_all(&lives)?;
+        drop(lives);
+        closes::expect(&daemon, &(0, 1, bytes), fates)?;
+        daemon.stop()
+    })
+}
+
+/// Returns the orphans under way, those whose fate is unknown, and their bytes.
+fn fates(scrape: &Scrape) -> (u64, u64, u64) {
+    let unknown = Fate::Unknown.name();
+    (
+        sum(scrape, "linger_orphans_active", |_| true),
+        sum(scrape, "linger_orphans_total", |sample| {
+            sample.label("fate") == unknown
+        }),
+        sum(scrape, "linger_discarded_bytes_total", |sample| {
+            sample.label("cause") == unknown
+        }),
+    )
 }

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, HashMap, MapData, PerCpuHashMap};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya_obj::generated::bpf_cmd;
-use linger_ebpf::{Counters, Group, Note, Past, PinMetadata, Plan};
+use linger_ebpf::{Counters, Group, Note, Orphan, Past, PinMetadata, Plan};
 use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -92,6 +92,11 @@ impl Pinned {
     pub(crate) fn set_note(&self, group: &Group, note: &Note) -> Result<()> {
         let mut map: HashMap<_, Group, Note> = self.map("NOTES")?.try_into()?;
         Ok(map.insert(group, note, 0)?)
+    }
+
+    /// Returns the map of the orphans that the programs follow, by the addresses of their sockets.
+    pub(crate) fn orphans(&self) -> Result<HashMap<MapData, u64, Orphan>> {
+        Ok(self.map("ORPHANS")?.try_into()?)
     }
 
     /// Returns the groups of processes with this name, with the counters of all CPUs.

@@ -169,7 +169,8 @@ pub struct Orphan {
     pub unsent: u32,
     /// With `fate`: payload sent, not acknowledged.
     pub unacked: u32,
-    /// With `fate`: the socket's `write_seq`, which distinguishes it from the next one at its address.
+    /// The socket's `write_seq` at the decision, which distinguishes it from the next one at its address; from the end
+    /// on, that at the end.
     pub write_seq: u32,
 }
 

@@ -1,5 +1,7 @@
 //! Hooks shared by several plans.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
     EbpfContext as _,
     macros::{btf_tracepoint, cgroup_sock, raw_tracepoint},
@@ -49,6 +51,22 @@ fn reset_answers(ctx: RawTracePointContext) -> i32 {
 fn settle(ctx: RawTracePointContext) -> i32 {
     orphan::settle(ctx.arg(0), ctx.arg(1));
     0
+}
+
+/// Not attached: the daemon runs it, with the address of an orphan's socket and the time when the orphan was left.
+/// Returns 1 if that socket has ended, else 0; then it ends the orphan too. For the time 0 there is none.
+///
+/// Defined by hand, because the macro of raw tracepoints drops the result.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp")]
+extern "C" fn missed_end(ctx: *mut c_void) -> u32 {
+    let ctx = RawTracePointContext::new(ctx);
+    let sk = Sock::<ProbeRead>::new(ctx.arg::<u64>(0) as *const u8);
+    if sk.is_orphan() {
+        return 0;
+    }
+    orphan::end_missed(sk.address(), ctx.arg(1));
+    1
 }
 
 /// A process releases its memory.

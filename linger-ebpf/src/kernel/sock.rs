@@ -67,6 +67,16 @@ impl<M: Memory> Sock<M> {
         M::read(self.sk, offset!(state))
     }
 
+    /// Whether a close has left it, and it has not ended (net/ipv4/tcp.c `sock_orphan` in `__tcp_close`). The memory may
+    /// be that of another socket by now, or free.
+    pub(crate) fn is_orphan(&self) -> bool {
+        let lives = matches!(
+            self.state(),
+            state::FIN_WAIT1 | state::FIN_WAIT2 | state::CLOSING | state::LAST_ACK
+        );
+        lives && self.flags().dead()
+    }
+
     /// Its flags, read once for several tests.
     pub(crate) fn flags(&self) -> Flags {
         Flags(M::read(self.sk, offset!(flags)))

@@ -34,14 +34,14 @@ const _: () = assert!(Fate::Delivered as u32 == 0);
 const ECONNABORTED: u32 = 103;
 const ECONNRESET: u32 = 104;
 
-/// Makes the record for a close that sends its FIN while `bytes` of payload are outstanding. Returns whether it
-/// found room.
-pub(crate) fn expect(close: &mut Close, bytes: u32) -> bool {
-    let mut kept = keep(close, bytes);
+/// Makes the record for a close that sends its FIN, unless it is sent, while `bytes` of payload are outstanding, of a
+/// socket with this `write_seq`. Returns whether it found room.
+pub(crate) fn expect(close: &mut Close, bytes: u32, write_seq: u32) -> bool {
+    let mut kept = keep(close, bytes, write_seq);
     if kept == EEXIST {
         // The record of an earlier socket at this address remained. This one replaces it.
         replaced(close.sk);
-        kept = keep(close, bytes);
+        kept = keep(close, bytes, write_seq);
     }
     if kept == 0 {
         close.flags |= flag::LEAVES;
@@ -54,7 +54,7 @@ pub(crate) fn expect(close: &mut Close, bytes: u32) -> bool {
 /// A [global function](super).
 #[inline(never)]
 #[unsafe(export_name = "linger_keep")]
-extern "C" fn keep(close: *const Close, bytes: u32) -> i32 {
+extern "C" fn keep(close: *const Close, bytes: u32, write_seq: u32) -> i32 {
     // SAFETY: callers pass a record.
     let Some(close) = (unsafe { close.as_ref() }) else {
         return EEXIST;
@@ -71,7 +71,7 @@ extern "C" fn keep(close: *const Close, bytes: u32) -> i32 {
         fate: zero,
         unsent: zero,
         unacked: zero,
-        write_seq: zero,
+        write_seq,
     };
     // On the stack: before Linux 6.2 a map key must not lie in memory passed to a global function.
     let key = close.sk;
@@ -220,6 +220,12 @@ pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
 fn end_record<M: Memory>(sk: &Sock<M>, orphan: *mut Orphan, fate: impl FnOnce() -> u32) {
     let key = sk.address();
     let Some(tcp) = sk.tcp() else { return };
+    let write_seq = tcp.write_seq();
+    // Only a FIN can have followed.
+    if write_seq.wrapping_sub(shared!(orphan, write_seq).get()) > 1 {
+        // Of an earlier socket at this address, whose end was missed.
+        return;
+    }
     let stage = shared!(orphan, stage);
     let queued = tcp.queued_before_fin();
     let mut fate = if queued.sum() == 0 {
@@ -238,7 +244,7 @@ fn end_record<M: Memory>(sk: &Sock<M>, orphan: *mut Orphan, fate: impl FnOnce() 
         shared!(orphan, fate).set(fate);
         shared!(orphan, unsent).set(unsent);
         shared!(orphan, unacked).set(unacked);
-        shared!(orphan, write_seq).set(tcp.write_seq());
+        shared!(orphan, write_seq).set(write_seq);
         if stage.replace(found | ENDING, found | ENDED) {
             return;
         }
@@ -255,7 +261,7 @@ fn end_record<M: Memory>(sk: &Sock<M>, orphan: *mut Orphan, fate: impl FnOnce() 
         && orphan.bytes > 0
     {
         (orphan.fate, orphan.unsent, orphan.unacked) = (fate, unsent, unacked);
-        orphan.write_seq = tcp.write_seq();
+        orphan.write_seq = write_seq;
         let lived_ns = now_ns().saturating_sub(orphan.left_ns);
         over(&raw const orphan, lived_ns);
     }
@@ -437,6 +443,18 @@ fn replaced(key: u64) {
         _ => maps::lose_orphan(bytes),
     }
     remove(key);
+}
+
+/// Ends an orphan that was left at `left_ns` and whose socket is gone: its end was missed.
+pub(crate) fn end_missed(key: u64, left_ns: u64) {
+    if let Some(orphan) = record(key)
+        && shared!(orphan, left_ns).get() == left_ns
+        && let Some(mut orphan) = take(key, orphan)
+    {
+        orphan.unacked = orphan.bytes;
+        let lived_ns = now_ns().saturating_sub(left_ns);
+        count_over(&raw const orphan, Fate::Unknown as u32, lived_ns);
+    }
 }
 
 /// The counters of the group of a close that leaves an orphan of `left` bytes, or none: its end counts there too.
