@@ -27,7 +27,7 @@ use serde_json::json;
 
 use crate::common::check::Check;
 use crate::common::expected::Expected;
-use crate::common::summary::{NotRun, Pair, Summary, Verdict};
+use crate::common::summary::{Pair, Summary, Verdict};
 use crate::lingerd::Lingerd;
 
 /// Units under a real systemd, or packages, on a machine for tests: `cargo xtask vm --systemd` boots one.
