@@ -84,9 +84,10 @@ impl<'a> Machine<'a> {
         let mut qemu = self.qemu();
         qemu.args(["-display", "none", "-monitor", "none", "-serial", "stdio"])
             .args(self.report_port(&format!("file,path={}", file.display())));
-        let troubles = console::watch(&mut qemu, &self.kernel.label, self.limit)?;
+        let is_up = || fs::read(&file).is_ok_and(|report| report.starts_with(UP.as_bytes()));
+        let troubles = console::watch(&mut qemu, &self.kernel.label, self.limit, is_up)?;
         let report = fs::read_to_string(&file)?;
-        let Some(report) = report.strip_prefix(UP) else {
+        let (Some(troubles), Some(report)) = (troubles, report.strip_prefix(UP)) else {
             return Ok(None);
         };
         if !troubles.is_empty() {

@@ -11,22 +11,41 @@ use anyhow::{Context as _, Result, bail};
 /// Silence of the console after which a line says that the machine is still running.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// Runs the machine until it ends, prints its console, and returns the kernel's lines that report a fault.
-pub(super) fn watch(qemu: &mut Command, label: &str, limit: Duration) -> Result<Vec<String>> {
+/// Longest time in which a machine comes up, even a slow one beside others. Few kernels hang before that, and rarely.
+const BOOT: Duration = Duration::from_secs(5 * 60);
+
+/// Runs the machine until it ends, prints its console, and returns the kernel's lines that report a fault; `None` if it
+/// has not come up in time.
+pub(super) fn watch(
+    qemu: &mut Command,
+    label: &str,
+    limit: Duration,
+    is_up: impl Fn() -> bool,
+) -> Result<Option<Vec<String>>> {
     let mut child = qemu.stdout(Stdio::piped()).spawn().context("start QEMU")?;
     let console = lines(child.stdout.take().context("the console is a pipe")?);
-    let result = follow(&console, label, limit);
-    if result.is_err() {
+    let result = follow(&console, label, (BOOT, limit), is_up);
+    if !matches!(result, Ok(Some(_))) {
         child.kill()?;
     }
     child.wait().context("wait for QEMU")?;
     result
 }
 
-fn follow(console: &Receiver<String>, label: &str, limit: Duration) -> Result<Vec<String>> {
+fn follow(
+    console: &Receiver<String>,
+    label: &str,
+    (boot, limit): (Duration, Duration),
+    is_up: impl Fn() -> bool,
+) -> Result<Option<Vec<String>>> {
     let start = Instant::now();
     let mut troubles = Vec::new();
+    let mut was_up = false;
     while start.elapsed() < limit {
+        was_up = was_up || is_up();
+        if !was_up && start.elapsed() >= boot {
+            return Ok(None);
+        }
         match console.recv_timeout(SILENCE) {
             Ok(line) => {
                 println!("{label} | {line}");
@@ -37,7 +56,7 @@ fn follow(console: &Receiver<String>, label: &str, limit: Duration) -> Result<Ve
             Err(RecvTimeoutError::Timeout) => {
                 println!("{label} | (running for {} s)", start.elapsed().as_secs());
             }
-            Err(RecvTimeoutError::Disconnected) => return Ok(troubles),
+            Err(RecvTimeoutError::Disconnected) => return Ok(Some(troubles)),
         }
     }
     bail!(
@@ -91,6 +110,17 @@ const TROUBLES: [&str; 8] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_machine_that_does_not_come_up_in_time_is_given_up() {
+        const LONG: Duration = Duration::from_secs(60);
+        let (sender, console) = mpsc::channel();
+        let hangs = follow(&console, "a kernel", (Duration::ZERO, LONG), || false);
+        assert_eq!(hangs.unwrap(), None);
+        drop(sender);
+        let ends = follow(&console, "a kernel", (Duration::ZERO, LONG), || true);
+        assert_eq!(ends.unwrap(), Some(Vec::new()));
+    }
 
     #[test]
     fn faults_reported_by_the_kernel_are_seen_and_words_of_tests_are_not() {
