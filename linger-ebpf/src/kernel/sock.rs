@@ -340,28 +340,27 @@ impl<M: Memory> Tcp<M> {
         }
     }
 
-    /// Payload in the send queue in this state, for a connection that has sent its SYN.
-    pub(crate) fn outstanding(&self, state: u8) -> u32 {
-        let length = self.sequence_length();
+    /// Payload in the send queue with this `write_seq`, in this state, for a connection that has sent its SYN.
+    pub(crate) fn outstanding(&self, write_seq: u32, state: u8) -> u32 {
+        let length = self.length_to(write_seq);
         length.saturating_sub(u32::from(is_fin_queued(state) || self.is_syn_queued(state)))
     }
 
-    /// Payload in the send queue in this state, for a connection that was in the state `was` shortly before.
-    pub(crate) fn outstanding_since(&self, state: u8, was: u8) -> u32 {
+    /// [`Self::outstanding`] for a connection that was in the state `was` shortly before.
+    pub(crate) fn outstanding_since(&self, write_seq: u32, state: u8, was: u8) -> u32 {
         let syn = u32::from(self.is_syn_queued(was));
-        self.outstanding(state).saturating_sub(syn)
+        self.outstanding(write_seq, state).saturating_sub(syn)
     }
 
-    /// The length of the send queue in sequence numbers.
-    fn sequence_length(&self) -> u32 {
-        let write_seq: u32 = M::read(self.tcp, offset!(write_seq));
+    /// The length of the send queue up to this `write_seq`, in sequence numbers.
+    fn length_to(&self, write_seq: u32) -> u32 {
         let snd_una: u32 = M::read(self.tcp, offset!(snd_una));
         write_seq.wrapping_sub(snd_una)
     }
 
     /// The send queue's payload in sum, with a FIN at its end.
     pub(crate) fn outstanding_before_fin(&self) -> u32 {
-        self.sequence_length().saturating_sub(1)
+        self.length_to(self.write_seq()).saturating_sub(1)
     }
 
     /// The send queue's payload, with a FIN at its end.

@@ -19,7 +19,7 @@ use super::{
     shared::shared,
     watch::{self, Stack},
 };
-use crate::kernel::{Flags, Memory, Sock, Task, Tcp, narrow, now_ns, state, ticks};
+use crate::kernel::{Flags, Memory, Sock, Task, narrow, now_ns, state, ticks};
 
 /// Begins a close on this thread. Returns `None` if its record finds no room.
 pub(crate) fn begin(place: &ThreadSlot, sk: u64, flags: u8) -> Option<&'static mut Close> {
@@ -75,7 +75,8 @@ pub(crate) fn wait<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
         closers::mark_early(close);
         // If the map is full, there may be room, or no orphan, when the wait is over. If only the FIN is
         // outstanding, the record marks the socket as one whose close waits.
-        orphan::expect(close, tcp.outstanding(state), tcp.write_seq());
+        let write_seq = tcp.write_seq();
+        orphan::expect(close, tcp.outstanding(write_seq, state), write_seq);
     }
 }
 
@@ -153,7 +154,8 @@ pub(crate) fn decide_late<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     if close.stage == stage::WAITING {
         close.deadline = released.wrapping_add(length(timeout));
     } else if close.outcome == Outcome::Graceful as u8 {
-        leave_behind(close, tcp.outstanding_since(is, was), &tcp);
+        let write_seq = tcp.write_seq();
+        leave_behind(close, tcp.outstanding_since(write_seq, is, was), write_seq);
     } else {
         return;
     }
@@ -299,16 +301,17 @@ pub(crate) fn waited<M: Memory>(close: &mut Close, sk: &Sock<M>) {
 /// the state before the FIN.
 pub(crate) fn leave<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
     if let Some(tcp) = sk.tcp() {
-        leave_behind(close, tcp.outstanding(state), &tcp);
+        let write_seq = tcp.write_seq();
+        leave_behind(close, tcp.outstanding(write_seq, state), write_seq);
     }
 }
 
-/// [`leave`] for this many bytes of payload.
-fn leave_behind<M: Memory>(close: &mut Close, bytes: u32, tcp: &Tcp<M>) {
+/// [`leave`] for this many bytes of payload, of a socket with this `write_seq`.
+fn leave_behind(close: &mut Close, bytes: u32, write_seq: u32) {
     if bytes == 0 && close.stage != stage::WAITING {
         return;
     }
-    let kept = orphan::expect(close, bytes, tcp.write_seq());
+    let kept = orphan::expect(close, bytes, write_seq);
     if !kept && bytes > 0 {
         maps::lose_orphan(bytes);
     }
