@@ -46,8 +46,7 @@ fn refusal(answer: io::Result<OwnedFd>) -> Option<Errno> {
 }
 
 fn errno(answer: io::Result<OwnedFd>) -> Option<Errno> {
-    let code = answer.err()?.raw_os_error();
-    Some(Errno::from_raw(code.unwrap_or_default()))
+    answer.err()?.try_into().ok()
 }
 
 /// Calls bpf(2) with the attributes of an array of one number.

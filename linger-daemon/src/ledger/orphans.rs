@@ -65,6 +65,7 @@ impl Records {
         self.swept = Instant::now();
         let now = now_ns();
         let gone_before = mem::take(&mut self.gone);
+        let program = programs.missed_end();
         for key in keys(&self.map, NAME)? {
             // It may have ended meanwhile.
             let Ok(orphan) = self.map.get(&key, 0) else {
@@ -78,7 +79,7 @@ impl Records {
             let age = Duration::from_nanos(now.saturating_sub(orphan.left_ns));
             let stage = orphan.stage & orphan_stage::MASK;
             if stage == orphan_stage::LEFT
-                && let Some(program) = programs.missed_end()
+                && let Some(program) = program
             {
                 let id = (key, orphan.left_ns);
                 if end_missed(program, id, gone_before.contains(&id))? {
