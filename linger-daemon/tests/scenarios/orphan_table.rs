@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use linger_daemon::exercise;
 use linger_daemon::exercise::diag::Endpoints;
+use linger_daemon::exercise::state;
 use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
 use linger_ebpf::{Cause, Fate, Orphan, Outcome, Plan};
 use linger_testkit::exposition::Scrape;
@@ -37,9 +38,6 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     .once(),
     Scenario::new("orphan_end_is_missed", Script::Daemon(end_missed)).once(),
 ];
-
-/// Pause between two looks at a connection.
-const PAUSE: Duration = Duration::from_millis(10);
 
 /// `--max-orphans` of the daemon that [`table_full`] runs under.
 const PLACES: u64 = 64;
@@ -97,6 +95,7 @@ fn outlives(_: Settings, truth: &mut Truth) -> io::Result<()> {
 fn end_missed(lingerd: &Path, plan: Plan) -> Result<()> {
     /// Long enough for two sweeps.
     const TTL: &str = "24";
+    const MOMENT: Duration = Duration::from_millis(10);
     let bytes = retired::MESSAGE.len() as u64;
     netns::in_own(|| {
         let pinned = Pinned::new()?;
@@ -122,10 +121,11 @@ fn end_missed(lingerd: &Path, plan: Plan) -> Result<()> {
         let connection = Endpoints::of_peer(&server)?;
         server.set_linger(Some(Duration::ZERO))?;
         drop(server);
-        while connection.send_queue()?.outstanding() > 0 {
-            thread::sleep(PAUSE);
-        }
-        thread::sleep(PAUSE);
+        state::wait_for("the end of an orphan", || {
+            Ok(connection.send_queue()?.outstanding() == 0)
+        })?;
+        // It is no longer found a moment before the hook of its end.
+        thread::sleep(MOMENT);
         records.insert(sk, record, 0)?;
 
         closes::expect(&daemon, &(1, 1, bytes), fates)?;

@@ -264,7 +264,7 @@ impl<'a> Run<'a> {
     fn compare(&self, truth: &Truth, before: &Scrape, closers: &Closers) -> Result<Compared> {
         let start = Instant::now();
         // Another attempt may have counted for the same services.
-        let counted_before = closers.counted(before);
+        let (counted_before, nobodys_before) = (closers.counted(before), nobodys_late_data(before));
         loop {
             let scrape = self.scrape()?;
             let after = closers.counted(&scrape);
@@ -272,7 +272,7 @@ impl<'a> Run<'a> {
             let homeless = Homeless::of(&scrape);
             let counted = after.since(&counted_before);
             let skipped = self.daemon.skipped_runs()?;
-            let nobodys = nobodys_late_data(&scrape) - nobodys_late_data(before);
+            let nobodys = nobodys_late_data(&scrape) - nobodys_before;
             let sight = self.sight.with_missed(skipped, nobodys);
             let mut differences = sight.differences(truth, &counted, homeless);
             let of_services = sight::differences_of_services(sight, truth, before, &scrape);
