@@ -213,16 +213,28 @@ fn expect_rules_to_work(prometheus: &Prometheus) -> Vec<(String, String)> {
     }
 }
 
-/// Waits until the named alerts are true.
-fn expect_true(prometheus: &Prometheus, alerts: &[(String, String)], names: &[&str]) {
+/// Waits until the named queries find something.
+fn expect_found(prometheus: &Prometheus, queries: &[(String, String)], names: &[&str]) {
     let start = Instant::now();
     for name in names {
-        let (_, query) = alerts.iter().find(|(found, _)| found == name).unwrap();
+        let (_, query) = queries.iter().find(|(found, _)| found == name).unwrap();
         while prometheus.query(query).unwrap().is_empty() {
-            assert!(start.elapsed() < PATIENCE, "{name} does not become true");
+            assert!(start.elapsed() < PATIENCE, "{name} finds nothing");
             thread::sleep(Duration::from_millis(200));
         }
     }
+}
+
+/// Returns the tables of alerts, each with a query for the rows of this alert.
+fn tables_of_alerts(panels: &[Named], alert: &str) -> Vec<(String, String)> {
+    let tables = panels.iter().filter_map(|(name, query)| match query {
+        Query::Instant(query) if name.contains(": Alerts: ") => Some((
+            name.clone(),
+            format!("{query} and on (alertname) ALERTS_FOR_STATE{{alertname=\"{alert}\"}}"),
+        )),
+        _ => None,
+    });
+    tables.collect()
 }
 
 #[test]
@@ -257,7 +269,11 @@ fn every_query_finds_what_a_real_lingerd_counted() {
     }
     drop(lingerd);
     let blind = ["LingerdDown", "LingerdAbsent"];
-    expect_true(&prometheus, &alerts, &blind);
+    expect_found(&prometheus, &alerts, &blind);
+    let tables = tables_of_alerts(&panels, "LingerdAbsent");
+    let titles: Vec<_> = tables.iter().map(|(title, _)| title.as_str()).collect();
+    assert_eq!(titles.len(), 2, "{titles:?}");
+    expect_found(&prometheus, &tables, &titles);
 
     // Bypasses the harness, which captures standard output.
     let _ = writeln!(

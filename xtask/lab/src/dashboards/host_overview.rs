@@ -90,7 +90,8 @@ pub(super) fn alerts() -> Vec<Panel> {
         .column(
             "since",
             "dateTimeFromNow",
-            r#"1000 * max by (alertname, severity, unit, comm, instance) (ALERTS_FOR_STATE{job=~"$job",alertname=~"Linger.*"})"#,
+            // LingerdAbsent has no job.
+            r#"1000 * max by (alertname, severity, unit, comm, instance) (ALERTS_FOR_STATE{job=~"$job|",alertname=~"Linger.*"})"#,
         )
         .high(6)
         .or_says("none, or no rules"),
