@@ -235,13 +235,23 @@ fn series_have_the_label_that_rules_and_dashboards_tell_units_by() {
     let objects = kustomize::build(&folder("overlays/monitored"));
     let settings = &of_kind(&objects, "ConfigMap")["data"]["lingerd.toml"];
     let monitor = of_kind(&objects, "PodMonitor");
-    let relabeling = &monitor["spec"]["podMetricsEndpoints"][0]["metricRelabelings"][0];
-    assert_eq!(relabeling["targetLabel"], "unit");
-    // The second is taken where the first is empty.
-    assert_eq!(relabeling["sourceLabels"], json!(["unit", "pod"]));
-    assert_eq!(relabeling["regex"], ";(.+)");
+    // Each sets what those before it left empty.
+    let [pods, node] = &list(
+        &monitor["spec"]["podMetricsEndpoints"][0],
+        "metricRelabelings",
+    )[..] else {
+        panic!("{monitor}");
+    };
+    for relabeling in [pods, node] {
+        assert_eq!(relabeling["targetLabel"], "unit");
+    }
+    assert_eq!(pods["sourceLabels"], json!(["unit", "pod"]));
+    assert_eq!(pods["regex"], ";(.+)");
+    assert_eq!(node["sourceLabels"], json!(["unit", "comm"]));
+    assert_eq!(node["regex"], ";.+");
+    assert_eq!(node["replacement"], "node");
     let labels = settings.as_str().unwrap();
-    assert!(labels.contains("labels = [\"pod\", "), "{labels}");
+    assert!(labels.contains("labels = [\"pod\", \"comm\"]"), "{labels}");
 }
 
 #[test]
