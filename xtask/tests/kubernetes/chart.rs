@@ -61,6 +61,30 @@ fn chart_renders_to_the_objects_of_kustomize() {
     }
 }
 
+/// Needs no Helm: the lines of a template without an expression are those that are recorded, with nothing between them.
+#[test]
+fn templates_say_what_is_recorded() {
+    let documents = include_str!("rendered.yaml").split("---\n# Source: lingerd/");
+    for document in documents.skip(1) {
+        let mut recorded = document.lines();
+        let name = recorded.next().unwrap();
+        let template = fs::read_to_string(folder("chart").join(name)).unwrap();
+        let (mut after_expression, mut is_optional) = (false, false);
+        for line in template.lines() {
+            if line.contains("{{") {
+                after_expression = true;
+                is_optional = line.contains("{{- with") || is_optional && !line.contains("{{- end");
+            } else if !is_optional {
+                let between = recorded.position(|found| found == line);
+                let is_recorded = between.is_some_and(|lines| lines == 0 || after_expression);
+                assert!(is_recorded, "{name}: {line}");
+                after_expression = false;
+            }
+        }
+        assert!(after_expression || recorded.next().is_none(), "{name}");
+    }
+}
+
 #[test]
 fn chart_has_the_version_of_the_daemon() {
     let chart = read(&folder("chart/Chart.yaml"));
