@@ -31,7 +31,7 @@ fn blind() -> Vec<Panel> {
         Panel::lines(
             "Programs attached",
             "short",
-            "As many as the plan has hooks. Fewer than before: something has detached them.",
+            "As many as the plan has hooks. Fewer than before: something has detached them. Only tracepoint_sys_exit, of the plan tracepoint, comes and goes with closes that wait.",
         )
         .query("{{instance}}", "sum by (instance) (linger_probe_attached{@hosts})")
         .or_says("BLIND: not attached"),
