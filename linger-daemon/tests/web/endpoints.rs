@@ -128,3 +128,17 @@ fn a_taken_port_says_so() {
     let error = bind("192.0.2.1:10546");
     assert!(error.contains("no address of this host"), "{error}");
 }
+
+/// At boot, the network may give the host an address only after a while.
+#[test]
+fn the_service_is_started_again_for_a_while() {
+    let unit = include_str!("../../packaging/lingerd.service");
+    let number = |key: &str| -> u32 {
+        let values = unit.lines().filter_map(|line| line.strip_prefix(key));
+        values.map(|value| value.parse::<u32>().unwrap()).sum()
+    };
+    assert!(unit.contains("\nStartLimitIntervalSec=5min\n"));
+    let seconds = number("StartLimitBurst=") * number("RestartSec=");
+    // Longer than the interval would be for ever.
+    assert!((90..270).contains(&seconds), "{seconds} s");
+}
