@@ -49,7 +49,7 @@ Examples:
   cargo xtask lab stack --prometheus 0.0.0.0:9090    for a Grafana that runs elsewhere
 
 In Grafana, add a data source of type Prometheus with the address that is printed, and import dashboards/*.json:
-dashboards/README.md says how. What Prometheus has recorded is kept in target/stack from run to run.";
+docs/prometheus.md says how. What Prometheus has recorded is kept in target/stack from run to run.";
 
 /// Starts everything, prints the addresses, and ends everything at Ctrl-C.
 pub(crate) fn run(options: &Options) -> Result<()> {
