@@ -2,21 +2,24 @@
 
 use std::io;
 
-use aya::maps::{IterableMap as _, MapData, MapError, PerCpuHashMap};
+use aya::maps::{Map, MapData, MapError};
 use aya::util::nr_cpus;
 use aya_obj::generated::bpf_cmd;
+use linger_ebpf::pod::words_mut;
 use linger_ebpf::{Counters, Group};
 use nix::libc;
 
 use super::sum::sum;
-use super::{LedgerError, read, take, write};
+use super::{LedgerError, read, write};
 use crate::probe::Maps;
 use crate::sys::{attributes, bpf, number};
 
 const NAME: &str = "LEDGER";
 
 pub(super) struct GroupCounters {
-    map: PerCpuHashMap<MapData, Group, Counters>,
+    map: MapData,
+    /// Length of the keys, words: a group up to the last field in use.
+    key_words: usize,
     cpus: usize,
 }
 
@@ -29,8 +32,13 @@ const BATCH_ENTRIES: usize = 32;
 impl GroupCounters {
     pub(super) fn take(maps: &mut Maps) -> Result<Self, LedgerError> {
         let cpus = nr_cpus().map_err(|(_, error)| read(NAME)(error.into()))?;
+        let Some(Map::PerCpuHashMap(map)) = maps.remove(NAME) else {
+            return Err(LedgerError::NoMap(NAME));
+        };
+        let key_size = map.info().map_err(read(NAME))?.key_size();
         Ok(Self {
-            map: take(maps, NAME)?,
+            map,
+            key_words: key_size as usize / size_of::<u64>(),
             cpus,
         })
     }
@@ -42,18 +50,18 @@ impl GroupCounters {
         mut each: impl FnMut(&Group, &mut Counters),
     ) -> Result<(), LedgerError> {
         let mut room = (BATCH_BYTES / (self.cpus * size_of::<Counters>())).max(BATCH_ENTRIES);
-        let mut groups = vec![Group::ZERO; room];
+        let mut keys = vec![0; room * self.key_words];
         let mut copies = vec![Counters::ZERO; room * self.cpus];
         // The position of the next batch, and a pointer to it; null for the first batch.
         let mut start = 0_u32;
         let mut from = 0;
         loop {
             let mut call = attributes();
-            call.batch.map_fd = number(self.map.map().fd());
+            call.batch.map_fd = number(self.map.fd());
             call.batch.count = u32::try_from(room).unwrap_or(u32::MAX);
             call.batch.in_batch = from;
             call.batch.out_batch = (&raw mut start) as u64;
-            call.batch.keys = groups.as_mut_ptr() as u64;
+            call.batch.keys = keys.as_mut_ptr() as u64;
             call.batch.values = copies.as_mut_ptr() as u64;
             // SAFETY: the buffers hold as many keys, and values of every CPU, as `count` says, of the
             // sizes that the map was made with; the position of a batch has 32 bits.
@@ -66,7 +74,7 @@ impl GroupCounters {
                 // A bucket holds more entries than fit in the batch.
                 Err(_) if code == Some(libc::ENOSPC) => {
                     room *= 2;
-                    groups.resize(room, Group::ZERO);
+                    keys.resize(room * self.key_words, 0);
                     copies.resize(room * self.cpus, Counters::ZERO);
                     continue;
                 }
@@ -75,8 +83,10 @@ impl GroupCounters {
             // SAFETY: it was written above, and by the kernel.
             let read = unsafe { call.batch.count } as usize;
             let copies = copies.chunks(self.cpus);
-            for (group, copies) in groups.iter().zip(copies).take(read) {
-                each(group, &mut sum(copies));
+            for (key, copies) in keys.chunks(self.key_words).zip(copies).take(read) {
+                let mut group = Group::ZERO;
+                words_mut(&mut group)[..self.key_words].copy_from_slice(key);
+                each(&group, &mut sum(copies));
             }
             if code.is_some() {
                 return Ok(());
@@ -87,21 +97,34 @@ impl GroupCounters {
 
     /// The counters of one group, summed over the CPUs; `None` if it has no entry.
     pub(super) fn get(&self, group: &Group) -> Result<Option<Counters>, LedgerError> {
-        match self.map.get(group, 0) {
-            Ok(copies) => Ok(Some(sum(&copies))),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(read(NAME)(error)),
-        }
+        let mut copies = vec![Counters::ZERO; self.cpus];
+        let found = self.call(bpf_cmd::BPF_MAP_LOOKUP_ELEM, group, Some(&mut copies));
+        Ok(found.map_err(read(NAME))?.then(|| sum(&copies)))
     }
 
     pub(super) fn remove(&mut self, group: &Group) -> Result<(), LedgerError> {
-        match self.map.remove(group) {
-            Err(MapError::SyscallError(error))
-                if error.io_error.kind() == io::ErrorKind::NotFound =>
-            {
-                Ok(())
-            }
-            removed => removed.map_err(write(NAME)),
+        let removed = self.call(bpf_cmd::BPF_MAP_DELETE_ELEM, group, None);
+        removed.map(drop).map_err(write(NAME))
+    }
+
+    /// Calls bpf(2) for the entry of a group. Returns whether it has one.
+    fn call(
+        &self,
+        command: bpf_cmd,
+        group: &Group,
+        copies: Option<&mut [Counters]>,
+    ) -> Result<bool, MapError> {
+        let mut call = attributes();
+        call.__bindgen_anon_2.map_fd = number(self.map.fd());
+        call.__bindgen_anon_2.key = (&raw const *group) as u64;
+        call.__bindgen_anon_2.__bindgen_anon_1.value =
+            copies.map_or(0, |copies| copies.as_mut_ptr() as u64);
+        // SAFETY: a group is at least as long as a key; a lookup has room for the value of every CPU, and a removal
+        // needs none.
+        match unsafe { bpf(command as u32, &mut call) } {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 }

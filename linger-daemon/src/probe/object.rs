@@ -3,18 +3,19 @@
 use std::ops::Range;
 
 use aya_obj::generated::BPF_F_NO_PREALLOC;
-use linger_ebpf::{Constants, OBJECT};
-use object::{Object as _, ObjectSection, SectionKind};
+use linger_ebpf::{Constants, OBJECT, keyed};
+use object::{Object as _, ObjectSection, ObjectSymbol as _, SectionKind};
 use tracing::debug;
 
 use super::btf::Kernel;
 use super::constants;
 use super::error::AttachError;
 
-/// Size of a map's definition, and the range of its flags, bytes.
+/// Size of a map's definition, and the ranges of fields in it, bytes.
 ///
 /// aya-ebpf: `struct bpf_map_def`
 const DEFINITION: usize = 28;
+const KEY_SIZE: Range<usize> = 4..8;
 const FLAGS: Range<usize> = 16..20;
 
 /// Returns the object for this kernel, with these constants.
@@ -29,11 +30,21 @@ pub(super) fn of(kernel: &Kernel, constants: &Constants) -> Result<Vec<u8>, Atta
     for code in code {
         constants::fill(&mut object[code], constants)?;
     }
+    shorten_keys(&mut object[maps.clone()], constants.keyed);
     if !kernel.has_struct("bpf_mem_alloc") {
         debug!("this kernel is older than Linux 6.1: maps are allocated as a whole");
         preallocate(&mut object[maps]);
     }
     Ok(object)
+}
+
+/// Sets the size of the ledger's keys to that of the fields in use.
+fn shorten_keys(maps: &mut [u8], keyed: u32) {
+    let object = object::File::parse(OBJECT).expect("our own object");
+    let ledger = object.symbol_by_name("LEDGER").expect("there is a ledger");
+    let at = usize::try_from(ledger.address()).expect("within our own object");
+    let size = u32::try_from(keyed::key_size(keyed)).expect("a small struct");
+    maps[at..][KEY_SIZE].copy_from_slice(&size.to_ne_bytes());
 }
 
 /// Clears `BPF_F_NO_PREALLOC` in every map definition.
@@ -65,7 +76,7 @@ fn place<'a>(section: &impl ObjectSection<'a>) -> Option<Range<usize>> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use linger_ebpf::{Field, Offsets, keyed};
+    use linger_ebpf::{Field, Group, Offsets};
 
     use super::*;
 
@@ -97,6 +108,29 @@ mod tests {
         );
         assert_ne!(definitions(&object, 0), definitions(OBJECT, 0));
         assert_eq!(object.len(), OBJECT.len());
+    }
+
+    #[test]
+    fn only_the_ledger_has_keys_of_the_fields_in_use() {
+        let of = |keyed| {
+            let mut object = OBJECT.to_vec();
+            shorten_keys(&mut object[sections(OBJECT).unwrap().1], keyed);
+            definitions(&object, 0)
+        };
+        assert_eq!(of(keyed::ALL), definitions(OBJECT, 0));
+        for (keyed, key_size) in [
+            (0, 8),
+            (keyed::CGROUP, 8),
+            (keyed::COMM, 24),
+            (keyed::CGROUP | keyed::COMM, 24),
+            (keyed::CGROUP | keyed::FAMILY, 40),
+            (keyed::EXE, size_of::<Group>()),
+            (keyed::PORT, size_of::<Group>()),
+        ] {
+            let mut expected = definitions(OBJECT, 0);
+            expected.get_mut("LEDGER").unwrap()[1] = u32::try_from(key_size).unwrap();
+            assert_eq!(of(keyed), expected);
+        }
     }
 
     fn constants() -> Constants {

@@ -103,16 +103,19 @@ impl Pinned {
     pub(crate) fn counters(&self, comm: &str) -> Result<Vec<(Group, Vec<Counters>)>> {
         let map = self.ledger()?;
         let groups = map.iter().collect::<Result<Vec<_>, _>>()?;
-        let groups = groups.into_iter();
+        let groups = groups.into_iter().map(|(key, copies)| {
+            let mut group = Group::ZERO;
+            (group.cgroup_id, group.comm) = (key[0], [key[1], key[2]]);
+            (group, copies.to_vec())
+        });
         let named = groups.filter(|(group, _)| group.comm().starts_with(comm.as_bytes()));
-        Ok(named
-            .map(|(group, copies)| (group, copies.to_vec()))
-            .collect())
+        Ok(named.collect())
     }
 
     /// Returns whether a group has an entry in the ledger.
     pub(crate) fn has_place(&self, group: &Group) -> Result<bool> {
-        Ok(self.ledger()?.get(group, 0).is_ok())
+        let key = [group.cgroup_id, group.comm[0], group.comm[1]];
+        Ok(self.ledger()?.get(&key, 0).is_ok())
     }
 
     /// Has the kernel refuse every system call that would change the ledger, from now on.
@@ -128,7 +131,8 @@ impl Pinned {
         Errno::result(frozen).map(drop).context("freeze the ledger")
     }
 
-    fn ledger(&self) -> Result<PerCpuHashMap<MapData, Group, Counters>> {
+    /// Returns the ledger, whose keys are a cgroup and a process name with the default labels.
+    fn ledger(&self) -> Result<PerCpuHashMap<MapData, [u64; 3], Counters>> {
         Ok(self.map("LEDGER")?.try_into()?)
     }
 }

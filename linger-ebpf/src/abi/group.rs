@@ -1,6 +1,6 @@
 //! Groups: who closed. Their key, their paths, and the settings that leave some out.
 
-/// Who closed: the key of the ledger. Fields that are not in use ([`keyed`]) are zero.
+/// Who closed: the key of the ledger, up to the last field in use. Fields that are not in use ([`keyed`]) are zero.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Group {
@@ -105,6 +105,10 @@ pub struct Exe {
 
 /// Key fields of a [`Group`] in use, a set of bits.
 pub mod keyed {
+    use core::mem::offset_of;
+
+    use super::Group;
+
     /// The cgroup.
     pub const CGROUP: u32 = 1 << 0;
     /// The name of the process.
@@ -117,6 +121,18 @@ pub mod keyed {
     pub const FAMILY: u32 = 1 << 4;
     /// All of them.
     pub const ALL: u32 = CGROUP | COMM | EXE | PORT | FAMILY;
+
+    /// Size of the ledger's keys, bytes: a shorter key is found faster. There are groups without any field in use.
+    #[must_use]
+    pub const fn key_size(keyed: u32) -> usize {
+        if keyed & (EXE | PORT | FAMILY) != 0 {
+            size_of::<Group>()
+        } else if keyed & COMM != 0 {
+            offset_of!(Group, exe_inode)
+        } else {
+            offset_of!(Group, comm)
+        }
+    }
 }
 
 /// Settings that the daemon may change while the programs run: the only entry of its map.

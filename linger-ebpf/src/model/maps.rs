@@ -18,7 +18,7 @@ use core::{arch::asm, cell::UnsafeCell};
 use super::shared::shared;
 
 /// The ledger: the counters of each group. Memory is allocated as groups appear: each costs
-/// `size_of::<Counters>()` on every CPU. The daemon sets the limit.
+/// `size_of::<Counters>()` on every CPU. The daemon sets the limit, and the size of the keys, by the fields in use.
 #[map]
 pub(crate) static LEDGER: PerCpuHashMap<Group, Counters> =
     PerCpuHashMap::with_max_entries(MAX_GROUPS, BPF_F_NO_PREALLOC);
