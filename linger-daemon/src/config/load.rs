@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use linger_ebpf::MAX_COMMS;
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table};
 use tracing::warn;
@@ -14,7 +15,7 @@ use tracing::warn;
 use super::key::{self, keys, keys_within};
 use super::validate::{self, validate, word};
 use super::value::expected;
-use super::{Config, FileError, Invalid, Origin, Problem, file};
+use super::{Config, FileError, Filter, Invalid, Origin, Problem, file};
 use crate::attribution::Dimension;
 use crate::logging::LogFilter;
 
@@ -254,7 +255,18 @@ impl Layers {
             let why = format!("found {series}, expected at least max-groups: {groups}");
             report("max-series", "max-groups", vec![why]);
         }
-        let both = config.filter.deny.intersection(&config.filter.allow);
+        let Filter { allow, deny } = &config.filter;
+        let comms = allow.comms.len() + deny.comms.len();
+        if comms > MAX_COMMS as usize {
+            let mut keys = ["allow.comms", "deny.comms"];
+            if deny.comms.len() > allow.comms.len() {
+                keys.reverse();
+            }
+            let [key, other] = keys;
+            let why = format!("found {comms} names with {other}, expected at most {MAX_COMMS}");
+            report(key, other, vec![why]);
+        }
+        let both = deny.intersection(allow);
         for (list, entries) in Table::try_from(&both).expect("lists of text and numbers") {
             let entries = entries.as_array().into_iter().flatten();
             let whys = entries

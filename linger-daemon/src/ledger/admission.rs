@@ -1,6 +1,6 @@
 //! Decides which closes have a group of their own: the configured lists, as the programs read them.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use aya::maps::{Array, HashMap, MapData};
 use linger_ebpf::{PortBits, Settings, setting, verdict};
@@ -74,22 +74,21 @@ impl Admission {
 
     fn write_comms(&mut self) -> Result<(), LedgerError> {
         let Filter { allow, deny } = &self.filter;
-        let mut stale: HashSet<[u64; 2]> = keys(&self.comms, "COMMS")?.into_iter().collect();
-        for (names, verdict) in [
-            (&allow.comms, verdict::ALLOWED),
-            (&deny.comms, verdict::DENIED),
-        ] {
-            for name in names {
-                let key = words(name);
-                stale.remove(&key);
-                // A lookup may miss an entry while it is replaced.
-                if !self.comms.get(&key, 0).is_ok_and(|said| said == verdict) {
-                    self.comms.insert(key, verdict, 0).map_err(write("COMMS"))?;
-                }
+        let allowed = allow.comms.iter().map(|name| (name, verdict::ALLOWED));
+        let denied = deny.comms.iter().map(|name| (name, verdict::DENIED));
+        let verdicts = allowed.chain(denied);
+        let verdicts: BTreeMap<_, _> = verdicts.map(|(name, said)| (words(name), said)).collect();
+        // First make room: both lists together may fill the map.
+        for key in keys(&self.comms, "COMMS")? {
+            if !verdicts.contains_key(&key) {
+                let _ = self.comms.remove(&key);
             }
         }
-        for key in stale {
-            let _ = self.comms.remove(&key);
+        for (key, verdict) in verdicts {
+            // A lookup may miss an entry while it is replaced.
+            if !self.comms.get(&key, 0).is_ok_and(|said| said == verdict) {
+                self.comms.insert(key, verdict, 0).map_err(write("COMMS"))?;
+            }
         }
         Ok(())
     }

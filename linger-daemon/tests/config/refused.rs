@@ -237,6 +237,26 @@ fn all_mistakes_are_told_at_once_in_the_order_of_lines() {
 }
 
 #[test]
+fn too_many_process_names_are_refused() {
+    let names = |first: usize, count| -> Vec<String> {
+        let names = first..first + count;
+        names.map(|name| name.to_string()).collect()
+    };
+    let text = |allowed, denied| {
+        let (allow, deny) = (names(0, allowed), names(5000, denied));
+        format!("[allow]\ncomms = {allow:?}\n[deny]\ncomms = {deny:?}\n")
+    };
+    assert!(load(text(1000, 24)).is_ok());
+    for (allowed, denied, line) in [
+        (1000, 25, "2: allow.comms: found 1025 names with deny.comms"),
+        (0, 1025, "4: deny.comms: found 1025 names with allow.comms"),
+    ] {
+        let expected = format!("lingerd.toml:{line}, expected at most 1024");
+        assert_eq!(load(text(allowed, denied)).unwrap_err(), [expected]);
+    }
+}
+
+#[test]
 fn a_value_that_is_wrong_contradicts_nothing() {
     let lines = load("labels = [\"port\"]\nports = [\"http\"]").unwrap_err();
     assert_eq!(lines.len(), 1, "{lines:?}");

@@ -13,7 +13,7 @@ use std::thread;
 use anyhow::{Context as _, Result, ensure};
 use linger_daemon::attribution;
 use linger_daemon::exercise::tcp::{self, Family, Loopback};
-use linger_ebpf::Plan;
+use linger_ebpf::{MAX_COMMS, Plan};
 use linger_testkit::exposition::{Sample, Scrape};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -154,6 +154,16 @@ fn by_comm(lingerd: &Path, plan: Plan) -> Result<()> {
     reload(&daemon, &file, "", 2)?;
     own.close(1, None)?;
     expect_with_host(&daemon.scrape()?, 7 + 2, &own.comm, 5 + 1)?;
+
+    // A full list replaces another.
+    for (name, closer, times) in [("a", &out, 3), ("b", &own, 4)] {
+        let names = (1..MAX_COMMS).map(|number| format!("\"{name}{number}\", "));
+        let names: String = names.collect();
+        let deny = format!("[deny]\ncomms = [{names}\"{}\"]\n", closer.comm);
+        reload(&daemon, &file, &deny, times)?;
+    }
+    own.close(4, None)?;
+    expect(&daemon.scrape()?, 7 + 2 + 5 + 1 + 4, &own.comm, 0)?;
     daemon.stop()
 }
 
