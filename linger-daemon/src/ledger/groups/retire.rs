@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 
 use super::super::percpu::GroupCounters;
 use super::super::retired_totals::RetiredTotals;
-use super::super::sum::add;
+use super::super::sum::{add, fingerprint};
 use super::super::{LedgerError, keys};
 use super::{Groups, KnownGroup, OTHER, RETIRED};
 use crate::attribution::Labels;
@@ -69,6 +69,8 @@ impl Groups {
             let known = &self.known[&group];
             match heirs.get(&known.own) {
                 Some(heir) if *heir == group => {}
+                // It closed between the reading and the end of its cgroup.
+                _ if self.has_changed(&group, known, counters)? => {}
                 Some(heir) if known.has_series(&self.shared[RETIRED]) => {
                     self.hand_on(&group, heir, counters)?;
                 }
@@ -107,6 +109,17 @@ impl Groups {
             Some(cgroup) => cgroups.is_gone(&cgroup.path, group.cgroup_id),
             None => self.keyed & keyed::CGROUP != 0 && cgroups.is_whole(),
         }
+    }
+
+    /// Returns whether a group has counted anything since the last reading.
+    fn has_changed(
+        &self,
+        group: &Group,
+        known: &KnownGroup,
+        counters: &GroupCounters,
+    ) -> Result<bool, LedgerError> {
+        let own = self.counts(group, counters)?;
+        Ok(own.is_some_and(|own| fingerprint(&own) != known.sum))
     }
 
     /// Adds what a group counted to the one that continues its series.
@@ -156,9 +169,18 @@ impl Groups {
     fn take_leave(
         &mut self,
         group: &Group,
-        counters: &mut GroupCounters,
+        counters: &GroupCounters,
     ) -> Result<Option<Counters>, LedgerError> {
         self.forget_number(group);
+        self.counts(group, counters)
+    }
+
+    /// Returns all counts of a group.
+    fn counts(
+        &self,
+        group: &Group,
+        counters: &GroupCounters,
+    ) -> Result<Option<Counters>, LedgerError> {
         let mut own = counters.get(group)?;
         if let Some(own) = &mut own {
             self.notes.add_to(group, own);
