@@ -153,8 +153,8 @@ impl Ledger {
             retired_totals: RetiredTotals::new(maps)?,
         };
         // Another daemon may have ended after adding counters to others and before removing them.
-        let last = ledger.retired_totals.past().last;
-        ledger.groups.clear_added(last, &mut ledger.counters)?;
+        let (counters, retired_totals) = (&mut ledger.counters, &mut ledger.retired_totals);
+        ledger.groups.clear_added(counters, retired_totals)?;
         Ok(ledger)
     }
 

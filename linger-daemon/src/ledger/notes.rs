@@ -65,10 +65,16 @@ impl Notes {
         })
     }
 
-    /// The groups that were added to others last, whose own counters may not be removed yet.
-    pub(super) fn added_last(&self) -> Vec<Group> {
-        let last = self.notes.values().map(|note| note.last);
-        last.filter(|group| *group != Group::ZERO).collect()
+    /// The groups that inherited from another last whose own counters may not be removed yet, each with that other.
+    pub(super) fn heirs(&self) -> Vec<(Group, Group)> {
+        let last = self.notes.iter().map(|(heir, note)| (*heir, note.last));
+        last.filter(|(_, last)| *last != Group::ZERO).collect()
+    }
+
+    /// Records that the own counters of the last group that this one inherited from are removed: that group may get
+    /// others.
+    pub(super) fn settle(&mut self, group: &Group) -> Result<(), LedgerError> {
+        self.change(group, |note| note.last = Group::ZERO)
     }
 
     pub(super) fn add_to(&self, group: &Group, counters: &mut Counters) {

@@ -78,6 +78,11 @@ impl RetiredTotals {
         self.change(|past| (past.counters[place], past.last) = (*counters, *group))
     }
 
+    /// Records that the own counters of the last group are removed: that group may get others.
+    pub(super) fn settle(&mut self) -> Result<(), LedgerError> {
+        self.change(|past| past.last = Group::ZERO)
+    }
+
     /// Changes the map and, if that succeeds, the copy.
     fn change(&mut self, how: impl FnOnce(&mut Past)) -> Result<(), LedgerError> {
         let mut changed = self.past.clone();

@@ -305,6 +305,12 @@ fn retired_half(lingerd: &Path, plan: Plan) -> Result<()> {
         Ok(())
     })?;
     daemon.terminate()?;
+
+    // It closes again, as with the end of a socket whose close waited.
+    pinned.set_counters(group, copies)?;
+    daemon = pinned.start(lingerd, plan, &options)?;
+    closes::expect(&daemon, &aborts(UNIT, 7), of_aborts)?;
+    daemon.terminate()?;
     unload(lingerd, &pinned)
 }
 
@@ -345,6 +351,11 @@ fn handed_on_half(lingerd: &Path, plan: Plan) -> Result<()> {
     ensure!(!pinned.has_place(first)?, "the first still has its place");
     ensure!(pinned.has_place(second)?, "the second has no place");
     closes::expect(&daemon, &aborts(UNIT, 27), of_aborts)?;
+    daemon.terminate()?;
+
+    pinned.set_counters(first, copies)?;
+    daemon = pinned.start(lingerd, plan, &options)?;
+    closes::expect(&daemon, &aborts(UNIT, 34), of_aborts)?;
     daemon.terminate()?;
     unload(lingerd, &pinned)
 }

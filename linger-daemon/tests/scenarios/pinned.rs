@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result, ensure};
-use aya::maps::{Array, HashMap, MapData, PerCpuHashMap};
+use aya::maps::{Array, HashMap, MapData, PerCpuHashMap, PerCpuValues};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya_obj::generated::bpf_cmd;
 use linger_ebpf::{Counters, Group, Note, Orphan, Past, PinMetadata, Plan};
@@ -114,8 +114,13 @@ impl Pinned {
 
     /// Returns whether a group has an entry in the ledger.
     pub(crate) fn has_place(&self, group: &Group) -> Result<bool> {
-        let key = [group.cgroup_id, group.comm[0], group.comm[1]];
-        Ok(self.ledger()?.get(&key, 0).is_ok())
+        Ok(self.ledger()?.get(&key(group), 0).is_ok())
+    }
+
+    /// Gives a group counters again, as the programs do if it closes once more.
+    pub(crate) fn set_counters(&self, group: &Group, copies: &[Counters]) -> Result<()> {
+        let copies = PerCpuValues::try_from(copies.to_vec())?;
+        Ok(self.ledger()?.insert(key(group), copies, 0)?)
     }
 
     /// Has the kernel refuse every system call that would change the ledger, from now on.
@@ -131,10 +136,14 @@ impl Pinned {
         Errno::result(frozen).map(drop).context("freeze the ledger")
     }
 
-    /// Returns the ledger, whose keys are a cgroup and a process name with the default labels.
     fn ledger(&self) -> Result<PerCpuHashMap<MapData, [u64; 3], Counters>> {
         Ok(self.map("LEDGER")?.try_into()?)
     }
+}
+
+/// The key of a group in the ledger with the default labels: its cgroup and its process name.
+fn key(group: &Group) -> [u64; 3] {
+    [group.cgroup_id, group.comm[0], group.comm[1]]
 }
 
 impl Drop for Pinned {

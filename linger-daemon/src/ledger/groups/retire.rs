@@ -142,7 +142,8 @@ impl Groups {
             // Counts that are handed on are no change of the heir.
             heir.sum = heir.sum.wrapping_add(known.sum);
         }
-        self.clear(group, counters)
+        self.clear(group, counters)?;
+        self.notes.settle(heir)
     }
 
     /// Moves the counts of a group to those of the past.
@@ -162,7 +163,8 @@ impl Groups {
             add(&mut sum, &own);
         }
         retired_totals.put(place, &sum, group)?;
-        self.clear(group, counters)
+        self.clear(group, counters)?;
+        retired_totals.settle()
     }
 
     /// Returns all counts of a group that has ended. From then on, late data for its connections is not counted for it.
@@ -188,18 +190,21 @@ impl Groups {
         Ok(own)
     }
 
-    /// Removes the counters of the groups that are already added to others: `last`, which was the last to be added to
-    /// the past, and those whose series other groups continue.
+    /// Removes the counters of the groups that are already added to others, of which a daemon that was killed may have
+    /// left those it added last.
     pub(in super::super) fn clear_added(
         &mut self,
-        last: Group,
         counters: &mut GroupCounters,
+        retired_totals: &mut RetiredTotals,
     ) -> Result<(), LedgerError> {
-        let added = self.notes.added_last();
-        for group in added.into_iter().chain([last]) {
-            if group != Group::ZERO {
-                self.clear(&group, counters)?;
-            }
+        for (heir, group) in self.notes.heirs() {
+            self.clear(&group, counters)?;
+            self.notes.settle(&heir)?;
+        }
+        let last = retired_totals.past().last;
+        if last != Group::ZERO {
+            self.clear(&last, counters)?;
+            retired_totals.settle()?;
         }
         Ok(())
     }
