@@ -231,11 +231,9 @@ impl<'a> Session<'a> {
             if !self.options.filter.matches(&event, &self.filter) {
                 continue;
             }
-            if let WatchEvent::Close(close) = &mut event {
-                self.closes += 1;
-                if let Some(symbols) = &mut self.symbols {
-                    symbols.name(close);
-                }
+            self.closes += u64::from(self.options.filter.completes(&event));
+            if let (WatchEvent::Close(close), Some(symbols)) = (&mut event, &mut self.symbols) {
+                symbols.name(close);
             }
             out.lines.extend(self.lines.event(&event)?.bytes());
         }

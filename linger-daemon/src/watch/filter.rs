@@ -111,6 +111,16 @@ impl WatchFilter {
         let by_cgroup = asked.asks & asks::CGROUP != 0;
         self.units.is_empty() || self.units.contains(unit) || unit.is_empty() && by_cgroup
     }
+
+    /// Returns whether the event completes a close, for `--count`. With `--lost`, a close that left data behind is reported
+    /// when its orphan has lost some, just before the end of the orphan.
+    pub(super) fn completes(&self, event: &WatchEvent) -> bool {
+        match event {
+            WatchEvent::Close(close) => !self.lost || close.left == 0,
+            WatchEvent::Orphan(_) => self.lost,
+            WatchEvent::Correction(_) => false,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -237,6 +237,7 @@ fn lost(lingerd: &Path, plan: Plan) -> Result<()> {
             Watching::start(lingerd, &options)
         };
         let mut lost = start(&["--lost"])?;
+        let counted = start(&["--lost", "--count", "3"])?;
         let mut blocked = start(&["--blocked", "300ms"])?;
 
         // All data arrives, and is read.
@@ -272,7 +273,7 @@ fn lost(lingerd: &Path, plan: Plan) -> Result<()> {
         pair.client.set_linger(Some(Duration::from_secs(1)))?;
         tcp::close(pair.client)?;
 
-        lost.expect(|told| {
+        let wrong = |told: &[WatchEvent]| {
             let unread: Vec<_> = closes(told).map(|close| close.unread).collect();
             // The server that resets the orphan has not read what it received.
             ensure!(unread.first() == Some(&5000), "{told:?}");
@@ -290,7 +291,12 @@ fn lost(lingerd: &Path, plan: Plan) -> Result<()> {
             ensure!(end.fate == "peer_reset" && end.delivered == 0, "{end:?}");
             ensure!(left_behind.next().is_none(), "{told:?}");
             Ok(())
-        })?;
+        };
+        lost.expect(wrong)?;
+        // The third is the server that resets, or the close whose data it resets.
+        let (_, told, _) = counted.end()?;
+        ensure!(closes(&told).count() == 3, "{told:?}");
+        wrong(&told)?;
         // A close that blocks waits.
         if !sight(plan)?.sees_interruptions() {
             return blocked.expect(|told| {
