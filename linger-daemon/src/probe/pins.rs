@@ -18,7 +18,7 @@ use aya::maps::{Array, Map, MapData, MapError};
 use linger_ebpf::PinMetadata;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::sys::statfs::{BPF_FS_MAGIC, fstatfs, statfs};
 use nix::unistd::geteuid;
 use thiserror::Error;
 use tracing::debug;
@@ -90,11 +90,12 @@ impl Pins {
         let failed = |what, source| failed(what, folder, source);
         loop {
             // Checks the parent only if there is no folder: a sandboxed service may see nothing above its own.
-            let above = folder.parent().filter(|_| !folder.exists());
-            match statfs(above.unwrap_or(folder)) {
-                Ok(found) if found.filesystem_type() == BPF_FS_MAGIC => {}
-                Err(Errno::ENOENT) => return Err(PinsError::NoParent(folder.to_owned())),
-                _ => return Err(PinsError::NoBpfFs(folder.to_owned())),
+            if let Some(above) = folder.parent().filter(|_| !folder.exists()) {
+                match statfs(above) {
+                    Ok(found) if found.filesystem_type() == BPF_FS_MAGIC => {}
+                    Err(Errno::ENOENT) => return Err(PinsError::NoParent(folder.to_owned())),
+                    _ => return Err(PinsError::NoBpfFs(folder.to_owned())),
+                }
             }
             match DirBuilder::new().mode(0o700).create(folder) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -108,7 +109,7 @@ impl Pins {
         }
     }
 
-    /// Opens the folder if it exists.
+    /// Opens the folder if it exists. In any other file system its files are not pins, and nobody's to remove.
     pub fn existing(folder: &Path) -> Result<Option<Self>, PinsError> {
         let file = match File::open(folder) {
             Ok(file) => file,
@@ -120,6 +121,9 @@ impl Pins {
             }
             Err(error) => return Err(failed("open the folder", folder, error)),
         };
+        if !fstatfs(&file).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC) {
+            return Err(PinsError::NoBpfFs(folder.to_owned()));
+        }
         let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
             Err((_, Errno::EWOULDBLOCK)) => return Err(PinsError::InUse(folder.to_owned())),

@@ -1,5 +1,6 @@
 //! `lingerd config`, as its users see it.
 
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -48,7 +49,7 @@ fn check_looks_into_the_web_configuration_too() {
     );
     let output = lingerd("check", &file.file(), &[]);
     assert_eq!(result(&output), (Some(0), ok, String::new()));
-    std::fs::write(web.file(), "basic_auth: {}\n").unwrap();
+    fs::write(web.file(), "basic_auth: {}\n").unwrap();
     let (code, _, errors) = result(&lingerd("check", &file.file(), &[]));
     let wrong = format!(
         "lingerd: {}: invalid web configuration: ",
@@ -148,6 +149,18 @@ fn unload_reads_only_the_settings_that_it_needs() {
     assert!(errors.contains(":1: pins: "), "{errors}");
     let (code, out, _) = unload(bad, &["--pins", "/sys/fs/bpf/none-2"]);
     assert_eq!((code, out), (Some(0), nothing("/sys/fs/bpf/none-2")));
+}
+
+#[test]
+fn unload_removes_nothing_but_pins() {
+    let project = tempfile::tempdir().unwrap();
+    let file = project.path().join("maps/level");
+    fs::create_dir(project.path().join("maps")).unwrap();
+    fs::write(&file, "").unwrap();
+    let (code, _, errors) = unload("", &["--pins", project.path().to_str().unwrap()]);
+    assert_eq!(code, Some(1));
+    assert!(errors.contains("is in no BPF file system"), "{errors}");
+    assert!(file.exists());
 }
 
 #[test]
