@@ -192,14 +192,15 @@ impl Numbers {
         let closes = live.closes.iter();
         let aborts = closes.filter(|(outcome, _)| outcome.ends_with("_aborted"));
         let blocked = live.blocked.waited.values();
-        let queues = |queues: &Queues| float(queues.unsent) + float(queues.unacked);
+        let queues = |queues: &Queues| queues.unsent + queues.unacked;
         Self([
             0.0,
             sum(live.closes.values()),
             sum(aborts.map(|(_, count)| count)),
-            live.discarded.values().map(queues).sum(),
-            blocked.map(|histogram| histogram.sum).sum(),
-            live.orphans.discarded.values().map(queues).sum(),
+            float(live.discarded.values().map(queues).sum()),
+            // Their `sum` would be -0 if there are none.
+            blocked.fold(0.0, |all, histogram| all + histogram.sum),
+            float(live.orphans.discarded.values().map(queues).sum()),
             float(live.orphans.now),
             float(live.unread),
             sum(live.resets.values()),
@@ -236,7 +237,7 @@ impl Serialize for Numbers {
 }
 
 fn sum<'a>(counts: impl Iterator<Item = &'a u64>) -> f64 {
-    counts.copied().map(float).sum()
+    float(counts.sum())
 }
 
 /// Converts a count to floating point.

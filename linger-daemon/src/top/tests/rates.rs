@@ -34,6 +34,14 @@ fn a_rate_takes_two_readings() {
 }
 
 #[test]
+fn a_host_without_closes_has_zeros_without_a_sign() {
+    let totals = history([live(0.0, Vec::new())]).host.figures.total;
+    for &column in Column::numbers() {
+        assert_eq!(totals[column].to_bits(), 0, "{}", column.name());
+    }
+}
+
+#[test]
 fn a_restarted_daemon_has_no_rate_at_first() {
     let mut restarted = live(4.0, vec![web(3)]);
     restarted.started += 3.5;
