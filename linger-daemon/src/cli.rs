@@ -83,7 +83,7 @@ pub enum Command {
     lingerd watch --lost                   what is being lost now, in the close or after it\n  \
     lingerd watch --blocked 100ms --stack  who waits in close, and where close was called\n  \
     lingerd watch --unit nginx.service --outcome linger_aborted,unread_aborted\n  \
-    lingerd watch --json --duration 1m | jq -r .outcome | sort | uniq -c")]
+    lingerd watch --json --duration 1m | jq -r 'select(.event == \"close\").outcome' | sort | uniq -c")]
 pub struct Watch {
     /// Which closes to show, and how.
     #[command(flatten)]
