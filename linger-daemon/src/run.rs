@@ -57,6 +57,7 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
         announce(place, scheme);
     }
     let manager = Arc::new(Manager::from_environment());
+    let folder = config.pins.clone();
     let running = Running {
         sources,
         config,
@@ -87,7 +88,8 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     }
     drop(counting);
     if pins.is_some() {
-        info!("counting goes on in the kernel; `lingerd unload` ends it");
+        let folder = folder.display();
+        info!("counting continues in the kernel; `lingerd unload --pins {folder}` ends it");
     } else {
         info!("detached");
     }
@@ -100,10 +102,10 @@ fn open_pins(config: &Config) -> Result<Option<Pins>, PinsError> {
         return Pins::open(&config.pins).map(Some);
     }
     if Pins::are_in(&config.pins) {
+        let folder = config.pins.display();
         warn!(
-            "the programs of another lingerd are pinned in {} and count as well, in vain unless it runs: \
-             `lingerd unload` removes them",
-            config.pins.display()
+            "another lingerd has pinned programs in {folder}, which go on counting; if none uses them any more, \
+             remove them with `lingerd unload --pins {folder}`"
         );
     }
     Ok(None)

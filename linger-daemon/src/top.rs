@@ -30,7 +30,7 @@ const TREND: Duration = Duration::from_secs(300);
 /// Shows readings until a key or a signal ends it, or prints one table.
 pub fn top(options: &Top, config: &Config) -> Result<()> {
     if !(options.once || io::stdout().is_terminal() && io::stdin().is_terminal()) {
-        bail!("top takes a terminal: to print one table instead, give --once, or --once --json");
+        bail!("top needs a terminal: use --once, or --once --json, to print one table instead");
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

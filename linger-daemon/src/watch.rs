@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use linger_ebpf::Filter;
+use linger_ebpf::{Filter, WATCHERS};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -177,7 +177,7 @@ impl<'a> Session<'a> {
         for _ in 0..=RING_EVENTS / BATCH {
             let progress = self.show(out)?;
             let Ok(written) = timeout(LAST_LINES_TIMEOUT, out.write()).await else {
-                eprintln!("lingerd: no one takes the last lines: they are not all there");
+                eprintln!("lingerd: the last lines were not read: the output is incomplete");
                 break;
             };
             written?;
@@ -194,7 +194,7 @@ impl<'a> Session<'a> {
         let lapse = self.programs.maps.watcher.renew_lease()?;
         if !lapse.is_zero() {
             eprintln!(
-                "lingerd: held up, and did not watch for {:.1} s: closes in that time are not shown",
+                "lingerd: suspended for {:.1} s: closes in that time are not shown",
                 lapse.as_secs_f64()
             );
         }
@@ -207,7 +207,7 @@ impl<'a> Session<'a> {
         let missed = self.programs.maps.watcher.missed();
         if missed > self.missed {
             eprintln!(
-                "lingerd: {} lines were not told: too many at once; ask for fewer",
+                "lingerd: {} lines could not be shown: too many closes at once; use a narrower filter",
                 missed - self.missed
             );
             self.missed = missed;
@@ -267,8 +267,8 @@ async fn open_programs(
         }
         if !has_waited {
             eprintln!(
-                "lingerd: every place for a watcher is taken; that of one that was killed becomes free within \
-                 {} s: waiting",
+                "lingerd: {} lingerd watch are running already: waiting up to {} s, in case one was killed",
+                WATCHERS - 1,
                 LEASE.as_secs()
             );
             has_waited = true;

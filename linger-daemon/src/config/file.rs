@@ -19,12 +19,11 @@ pub enum FileError {
     #[error("cannot be read: {0}")]
     Read(#[from] io::Error),
     /// A directory, a pipe, a device.
-    #[error("is no regular file, expected one of text")]
+    #[error("is not a regular file, expected one of text")]
     NotAFile,
     /// Any user could control a daemon that runs as root.
     #[error(
-        "is writable by everyone, expected only its owner's settings: `chmod o-w` it, and look who \
-         changed it"
+        "is writable by everyone, expected only by its owner: `chmod o-w` it, and check who changed it"
     )]
     WorldWritable,
     /// Larger than any file written by hand.

@@ -243,11 +243,12 @@ impl Layers {
         };
         let has_label = config.labels.contains(&Dimension::Port);
         if has_label && config.ports.is_empty() {
-            let why = "port tells nothing apart, expected the ports to tell apart under ports";
+            let why =
+                "port has no effect without ports, expected the ports to distinguish in ports";
             report("labels", "ports", vec![why.to_owned()]);
         }
         if !has_label && !config.ports.is_empty() {
-            let why = "without use, expected port among labels";
+            let why = "no effect without the label port, expected port among labels";
             report("ports", "labels", vec![why.to_owned()]);
         }
         let (series, groups) = (config.max_series, config.max_groups);
@@ -269,8 +270,9 @@ impl Layers {
         let both = deny.intersection(allow);
         for (list, entries) in Table::try_from(&both).expect("lists of text and numbers") {
             let entries = entries.as_array().into_iter().flatten();
-            let whys = entries
-                .map(|entry| format!("{entry} is allowed too, expected it in one of the two"));
+            let whys = entries.map(|entry| {
+                format!("{entry} is both allowed and denied, expected it in one of the two")
+            });
             report(
                 &format!("deny.{list}"),
                 &format!("allow.{list}"),

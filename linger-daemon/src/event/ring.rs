@@ -21,16 +21,16 @@ pub enum WatchError {
     #[error(transparent)]
     Maps(#[from] LedgerError),
     /// The ring cannot be created or installed.
-    #[error("cannot make a ring for events")]
+    #[error("cannot create a ring buffer for events")]
     Ring(#[source] MapError),
     /// The filter cannot be set.
-    #[error("cannot tell the programs what is asked for")]
+    #[error("cannot set the filter of the programs")]
     Filter(#[source] MapError),
     /// All places are taken.
-    #[error("{} others watch already, which is all that there may be: stop one of them", WATCHERS - 1)]
+    #[error("{} lingerd watch are running, and no more are possible: stop one of them", WATCHERS - 1)]
     Full,
     /// Another watcher has taken the place.
-    #[error("held up for so long that another lingerd watch took its place: start it again")]
+    #[error("suspended for so long that another lingerd watch took its place: start it again")]
     Replaced,
 }
 

@@ -171,7 +171,7 @@ pub fn run(request: &Request, mut progress: impl FnMut(&Done)) -> Vec<Done> {
             left_out: None,
         };
         done.left_out = if all && kind == Kind::MemoryAborted {
-            Some("touches the whole host: ask for it by name".into())
+            Some("affects the whole host: request it with --kind".into())
         } else {
             repeat(&mut done, request.count, end)
                 .err()

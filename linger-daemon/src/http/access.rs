@@ -19,16 +19,16 @@ pub(super) fn refusal<B>(
     known: bool,
 ) -> Option<&'static str> {
     match access {
-        Access::No => Some("/live.json is off: live = false\n"),
+        Access::No => Some("/live.json is disabled: live = false\n"),
         Access::Loopback if known => None,
         Access::Loopback if !is_loopback(peer) => Some(
-            "/live.json tells processes and addresses, and is for this host alone: ask there, or give \
-             lingerd passwords or certificates (--web.config.file), or live = true\n",
+            "/live.json shows processes and addresses, so it answers only clients on its own host: request it \
+             there, authenticate (--web.config.file), or set live = true\n",
         ),
         // Any domain may resolve to this host (DNS rebinding), so the page of another site could read it.
         Access::Loopback if peer.is_some() && !asks_this_host(request) => Some(
-            "/live.json is for those who ask this host by its address or its own name; otherwise it takes \
-             live = true\n",
+            "/live.json answers only requests made to an address or to the host's own name: use one of them, \
+             authenticate (--web.config.file), or set live = true\n",
         ),
         Access::Loopback | Access::Yes => None,
     }

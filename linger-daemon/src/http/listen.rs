@@ -21,10 +21,10 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The address or path is in use.
-    #[error("{0} is in use: is another lingerd running? Choose another place with --listen")]
+    #[error("{0} is in use: is another lingerd running? Choose another address with --listen")]
     InUse(ListenAddr),
     /// The address is not one of this host.
-    #[error("{0} is no address of this host: choose another one with --listen")]
+    #[error("{0} is not an address of this host: choose another one with --listen")]
     NotHere(ListenAddr),
     /// The port needs privileges.
     #[error(
@@ -33,13 +33,17 @@ pub enum BindError {
     )]
     LowPort(ListenAddr),
     /// lingerd may not write the directory of the socket.
-    #[error("no permission to make {0}: let lingerd write its directory, or choose another one")]
+    #[error(
+        "no permission to create {0}: let lingerd write to its directory, or choose another one"
+    )]
     NotWritable(ListenAddr),
     /// The directory of the socket does not exist.
-    #[error("{0} has no directory: create it, with RuntimeDirectory= where systemd starts lingerd")]
+    #[error(
+        "the directory of {0} does not exist: create it; for a systemd service, RuntimeDirectory= does"
+    )]
     NoDirectory(ListenAddr),
     /// The path is a file other than a socket, which must not be replaced.
-    #[error("{0} is a file, and no socket: remove it or choose another path with --listen")]
+    #[error("{0} is a file, not a socket: remove it or choose another path with --listen")]
     NotASocket(ListenAddr),
     /// The path is longer than the kernel accepts.
     #[error(
@@ -47,7 +51,7 @@ pub enum BindError {
     )]
     TooLong(ListenAddr),
     /// Anything else.
-    #[error("cannot listen on {place}: choose another place with --listen")]
+    #[error("cannot listen on {place}: choose another address with --listen")]
     Other {
         /// The address to listen on.
         place: ListenAddr,

@@ -66,7 +66,7 @@ pub enum ProbeError {
     #[error(transparent)]
     Pins(#[from] PinsError),
     /// No plan works here.
-    #[error("no plan works on this kernel; `lingerd check` tells why")]
+    #[error("no plan works on this kernel: run `lingerd check` to find out why")]
     NoPlan,
 }
 

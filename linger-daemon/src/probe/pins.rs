@@ -40,8 +40,8 @@ const ORIGIN: &str = "ORIGIN";
 pub enum PinsError {
     /// There is no BPF file system.
     #[error(
-        "{0} is in no BPF file system: mount -t bpf bpf /sys/fs/bpf, or do without `persist`, which \
-         keeps counts there"
+        "{0} is not in a BPF file system: choose a folder in one with --pins; if there is none, \
+         mount -t bpf bpf /sys/fs/bpf, or run without `persist`"
     )]
     NoBpfFs(PathBuf),
     /// There is no folder to create it in.
@@ -346,7 +346,7 @@ mod tests {
     fn a_folder_that_cannot_be_created_has_the_right_reason() {
         let folder = tempfile::tempdir().unwrap();
         for (name, words) in [
-            ("pins", "is in no BPF file system"),
+            ("pins", "is not in a BPF file system"),
             ("a/b/pins", "the folder above it does not exist"),
         ] {
             let path = folder.path().join(name);

@@ -102,10 +102,10 @@ impl Preemption {
     #[must_use]
     pub const fn describe(self) -> &'static str {
         match self {
-            Self::None => "not, or where the kernel offers to",
+            Self::None => "none, or only at the kernel's own scheduling points",
             Self::Threads => "threads inside the kernel",
             Self::Realtime | Self::SoftInterrupts => "nearly everything (PREEMPT_RT)",
-            Self::Unknown => "unknown, taken for a kernel that preempts threads",
+            Self::Unknown => "unknown, assumed to be of threads inside the kernel",
         }
     }
 }

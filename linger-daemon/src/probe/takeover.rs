@@ -82,19 +82,19 @@ fn take_over(
 fn fitting(pins: &Pins, wanted: Option<Plan>, options: LoadOptions) -> Result<Attachment, String> {
     let metadata = pins
         .metadata()
-        .ok_or("what is pinned is not complete, or of another version of lingerd")?;
+        .ok_or("the pins are incomplete, or those of another version of lingerd")?;
     let (plan, hooks) = understand(&metadata)?;
     if wanted.is_some_and(|wanted| wanted != plan) {
         return Err(format!("the plan was {}", plan.name()));
     }
     if metadata.keyed != options.keyed {
-        return Err("the labels take other fields of a group".into());
+        return Err("labels has changed".into());
     }
     if metadata.max_groups != options.max_groups {
-        return Err("max-groups is another".into());
+        return Err("max-groups has changed".into());
     }
     if metadata.max_orphans != options.max_orphans {
-        return Err("max-orphans is another".into());
+        return Err("max-orphans has changed".into());
     }
     if let Some(hook) = hooks.iter().find(|hook| !pins.is_attached(**hook)) {
         return Err(format!("{} is no longer attached", hook.point));

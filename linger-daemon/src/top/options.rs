@@ -57,7 +57,7 @@ impl Top {
         let Some(file) = &self.password_file else {
             return env::var("LINGER_PASSWORD")
                 .ok()
-                .context("--user goes with a password, in $LINGER_PASSWORD or --password-file");
+                .context("--user needs a password, in $LINGER_PASSWORD or --password-file");
         };
         let text = fs::read_to_string(file);
         let text = text.with_context(|| format!("cannot read {}", file.display()))?;
@@ -74,7 +74,7 @@ fn interval(text: &str) -> Result<Duration> {
     if bounds.contains(&time) {
         Ok(time)
     } else {
-        Err(anyhow!("neither shorter than 100ms nor longer than 1h"))
+        Err(anyhow!("expected 100ms to 1h"))
     }
 }
 

@@ -36,7 +36,7 @@ const PATH: &str = "/live.json";
 #[derive(Debug, Error)]
 pub(super) enum ReadError {
     /// Nothing listens at that address.
-    #[error("no one answers: {0}")]
+    #[error("cannot connect: {0}")]
     Unreachable(io::Error),
     #[error("no answer within {} s", TIMEOUT.as_secs())]
     Timeout,
@@ -45,13 +45,13 @@ pub(super) enum ReadError {
     #[error("TLS: {0}")]
     Tls(io::Error),
     /// The response is not HTTP.
-    #[error("does not speak plain HTTP: ask for https://")]
+    #[error("does not speak plain HTTP: use https://")]
     NotHttp,
     #[error(
-        "asks for a user and a password: give --user, and the password in $LINGER_PASSWORD or --password-file"
+        "requires a user and a password: use --user, with the password in $LINGER_PASSWORD or --password-file"
     )]
     NoUser,
-    #[error("refuses this user or password")]
+    #[error("rejects this user or password")]
     Unauthorized,
     #[error("has no /live.json: is it an older lingerd, or something else?")]
     NotFound,
@@ -234,13 +234,13 @@ impl Endpoint {
         let (is_https, full) = match url.split_once("://") {
             None => (false, format!("http://{url}")),
             Some((scheme @ ("http" | "https"), _)) => (scheme == "https", url.to_owned()),
-            Some((scheme, _)) => bail!("{url}: not {scheme}, but http, https or unix"),
+            Some((scheme, _)) => bail!("{url}: found {scheme}, expected http, https or unix"),
         };
-        let uri: Uri = full.parse().with_context(|| format!("{url}: no URL"))?;
+        let uri: Uri = full.parse().with_context(|| format!("{url}: not a URL"))?;
         let authority = uri.authority().with_context(|| format!("{url}: no host"))?;
         if authority.as_str().contains('@') {
             bail!(
-                "a password in a URL is for all to see: give --user, and it in $LINGER_PASSWORD or --password-file"
+                "everyone on the host can read a password in a URL: use --user, with the password in $LINGER_PASSWORD or --password-file"
             );
         }
         let host = authority.host().trim_matches(['[', ']']).to_owned();
@@ -292,11 +292,11 @@ mod tests {
     #[test]
     fn invalid_urls_are_refused_with_a_reason() {
         for (url, words) in [
-            ("ftp://web1", "not ftp, but http, https or unix"),
+            ("ftp://web1", "found ftp, expected http, https or unix"),
             ("unix:x.sock", "absolute"),
-            ("http://", "no URL"),
-            ("http://me:secret@web1", "for all to see"),
-            ("a b", "no URL"),
+            ("http://", "not a URL"),
+            ("http://me:secret@web1", "everyone on the host"),
+            ("a b", "not a URL"),
         ] {
             let error = format!("{:#}", Endpoint::parse(url).err().unwrap());
             assert!(error.contains(words), "{url}: {error}");

@@ -50,10 +50,12 @@ impl Source {
         if !privileges::missing().is_empty() {
             bail!(
                 "no lingerd answers at {places}, and only root can attach probes for this view: start \
-                 `lingerd run`, name one that runs with --url, or be root"
+                 `lingerd run`, use --url to read another lingerd, or run as root"
             );
         }
-        own().with_context(|| format!("no lingerd answers at {places}, and no probes attach"))
+        own().with_context(|| {
+            format!("no lingerd answers at {places}, and probes cannot be attached")
+        })
     }
 
     /// Takes a reading.

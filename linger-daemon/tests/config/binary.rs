@@ -159,7 +159,7 @@ fn unload_removes_nothing_but_pins() {
     fs::write(&file, "").unwrap();
     let (code, _, errors) = unload("", &["--pins", project.path().to_str().unwrap()]);
     assert_eq!(code, Some(1));
-    assert!(errors.contains("is in no BPF file system"), "{errors}");
+    assert!(errors.contains("is not in a BPF file system"), "{errors}");
     assert!(file.exists());
 }
 

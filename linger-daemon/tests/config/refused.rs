@@ -171,11 +171,11 @@ const MISTAKES: &[(&str, &str)] = &[
     // Contradictions.
     (
         "labels = [\"port\"]",
-        "1: labels: port tells nothing apart, expected the ports to tell apart under ports",
+        "1: labels: port has no effect without ports, expected the ports to distinguish in ports",
     ),
     (
         "ports = [443]",
-        "1: ports: without use, expected port among labels",
+        "1: ports: no effect without the label port, expected port among labels",
     ),
     (
         "max-groups = 3000\nmax-series = 2999",
@@ -183,15 +183,15 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "[allow]\nunits = [\"a.service\", \"b-*\"]\n[deny]\nunits = [\"b-*\"]",
-        "4: deny.units: \"b-*\" is allowed too, expected it in one of the two",
+        "4: deny.units: \"b-*\" is both allowed and denied, expected it in one of the two",
     ),
     (
         "deny.comms = [\"sshd\"]\nallow.comms = [\"sshd\"]",
-        "1: deny.comms: \"sshd\" is allowed too, expected it in one of the two",
+        "1: deny.comms: \"sshd\" is both allowed and denied, expected it in one of the two",
     ),
     (
         "[allow]\nports = [\"1-100\"]\n[deny]\nports = [\"90-200\"]",
-        "4: deny.ports: \"90-100\" is allowed too, expected it in one of the two",
+        "4: deny.ports: \"90-100\" is both allowed and denied, expected it in one of the two",
     ),
     // Not TOML.
     (
@@ -293,7 +293,7 @@ fn mistakes_in_flags_are_told_by_the_flag() {
         ),
         (
             &["--ports", "443"],
-            "--ports: without use, expected port among labels",
+            "--ports: no effect without the label port, expected port among labels",
         ),
         (
             &["--log-level", "loud"],
@@ -352,7 +352,7 @@ fn files_that_cannot_be_settings_are_refused_as_a_whole() {
     fs::create_dir(dir.file()).unwrap();
     assert_eq!(
         dir.load(&dir.sources()).unwrap_err(),
-        ["lingerd.toml: is no regular file, expected one of text"]
+        ["lingerd.toml: is not a regular file, expected one of text"]
     );
 }
 
@@ -365,8 +365,8 @@ fn root_takes_no_settings_from_everyone() {
         assert_eq!(
             loaded.unwrap_err(),
             [
-                "lingerd.toml: is writable by everyone, expected only its owner's settings: \
-                 `chmod o-w` it, and look who changed it"
+                "lingerd.toml: is writable by everyone, expected only by its owner: `chmod o-w` it, and \
+                 check who changed it"
             ]
         );
     } else {

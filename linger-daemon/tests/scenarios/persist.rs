@@ -245,7 +245,7 @@ fn anew(lingerd: &Path, plan: Plan) -> Result<()> {
             let Some(link) = link else { return Ok(()) };
             Ok(fs::remove_file(link?.path())?)
         }),
-        ("not complete", &[], &|| {
+        ("incomplete", &[], &|| {
             Ok(fs::remove_file(pinned.path().join("maps/ORIGIN"))?)
         }),
     ];

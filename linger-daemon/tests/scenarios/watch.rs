@@ -442,7 +442,7 @@ fn beside(lingerd: &Path, plan: Plan) -> Result<()> {
         }
         let full = start().err().map(|error| error.to_string());
         let full = full.context("there was one place more")?;
-        ensure!(full.contains("watch already"), "{full}");
+        ensure!(full.contains("no more are possible"), "{full}");
 
         let close = || -> Result<()> {
             let pair = loopback.pair()?;
@@ -508,7 +508,7 @@ fn flood(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
         ensure!(told > 0, "nothing was told");
         let all = told + missed == 2 * pairs && missed > 0;
         // Stopped for too long, it no longer watched, and says so.
-        let lapsed = errors.contains("did not watch") && told + missed < 2 * pairs;
+        let lapsed = errors.contains("suspended for") && told + missed < 2 * pairs;
         ensure!(all || lapsed, "{told} told, {missed} missed: {errors}");
         Ok(())
     })

@@ -95,7 +95,7 @@ fn replaced(lingerd: &Path, plan: Plan) -> Result<()> {
         other.signal(Signal::SIGINT)?;
         let (status, _, errors) = other.end()?;
         ensure!(
-            status.success() && !errors.contains("held up"),
+            status.success() && !errors.contains("suspended"),
             "{status}: {errors}"
         );
         daemon.stop()

@@ -93,7 +93,7 @@ fn an_address_without_an_answer_is_named() {
     assert_eq!(output.status.code(), Some(1));
     let errors = errors(&output);
     assert!(
-        errors.starts_with("lingerd: unix:/nowhere/socket: no one answers"),
+        errors.starts_with("lingerd: unix:/nowhere/socket: cannot connect"),
         "{errors}"
     );
 }

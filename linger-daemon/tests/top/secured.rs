@@ -77,7 +77,7 @@ fn readings_come_over_tls_to_who_has_the_password() {
     let plain = format!("http://{}", lingerd.address());
     let output = top_at(&["--url", &plain], &[], None);
     let told = String::from_utf8_lossy(&output.stderr);
-    assert!(told.contains("ask for https://"), "{told}");
+    assert!(told.contains("use https://"), "{told}");
 
     let refused = |options: &[&str], password, words: &str| {
         let output = top(&lingerd, options, password);
@@ -86,12 +86,12 @@ fn readings_come_over_tls_to_who_has_the_password() {
         assert!(told.contains(words) && told.lines().count() == 1, "{told}");
         assert!(!told.contains("guess"), "{told}");
     };
-    refused(&trusting, Some("guess"), "refuses this user or password");
+    refused(&trusting, Some("guess"), "rejects this user or password");
     refused(
         &trusting[..2],
         None,
-        "asks for a user and a password: give --user",
+        "requires a user and a password: use --user",
     );
-    refused(&trusting, None, "--user goes with a password");
+    refused(&trusting, None, "--user needs a password");
     refused(&["--ca-file", &strangers], None, "TLS: ");
 }

@@ -126,7 +126,7 @@ fn a_taken_port_says_so() {
         "{error}"
     );
     let error = bind("192.0.2.1:10546");
-    assert!(error.contains("no address of this host"), "{error}");
+    assert!(error.contains("not an address of this host"), "{error}");
 }
 
 /// At boot, the network may give the host an address only after a while.

@@ -121,10 +121,10 @@ fn no_other_file_is_replaced() {
     let (directory, path) = socket();
     fs::write(&path, "dear").unwrap();
     let error = refused(&path);
-    assert!(error.contains("is a file, and no socket"), "{error}");
+    assert!(error.contains("is a file, not a socket"), "{error}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "dear");
     let error = refused(&directory.path().join("no/lingerd.sock"));
-    assert!(error.contains("has no directory"), "{error}");
+    assert!(error.contains("does not exist"), "{error}");
     let error = refused(&directory.path().join("l".repeat(200)));
     assert!(error.contains("too long"), "{error}");
 }

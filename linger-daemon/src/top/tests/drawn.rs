@@ -112,7 +112,7 @@ fn views_are_drawn_on_terminals_of_all_sizes() {
     expect("totals", &mut Scene::busy().press("t1r"), USUAL);
     expect("help", &mut Scene::busy().press("?"), USUAL);
     let mut scene = Scene::of([]);
-    scene.failure = Some("no one answers: Connection refused (os error 111)");
+    scene.failure = Some("cannot connect: Connection refused (os error 111)");
     expect("nothing", &mut scene, USUAL);
 }
 
