@@ -25,7 +25,7 @@ use crate::{exercise, watch};
     name = "lingerd",
     version,
     after_help = "Start with `lingerd check`: it says whether this kernel can be watched, and how.\n\
-                  Then `lingerd run` and, in another terminal, `lingerd exercise` to see the numbers move."
+                  Then `lingerd run` and, in another terminal, `lingerd exercise` to see the counts change."
 )]
 pub struct Cli {
     /// What to log: error, warn, info, debug or trace, or levels by module as in
@@ -47,8 +47,7 @@ pub enum Command {
     Run(Settings),
     /// Check what this kernel offers, and whether `run` would work
     ///
-    /// First reports the environment, and what helps where something is in the way: capabilities,
-    /// namespaces, filters, lockdown, file systems and settings of the kernel. Then loads and attaches
+    /// First reports the environment, with a fix for each problem: capabilities, namespaces, filters, lockdown, file systems and settings of the kernel. Then loads and attaches
     /// the programs of every plan (if a plan fails, each of its programs alone as well) and detaches
     /// them again. Exits with 0 only if `run` would work.
     Check(Check),
@@ -56,7 +55,7 @@ pub enum Command {
     ///
     /// Beside a running service that keeps its programs in the kernel (`persist`) it needs no probes of
     /// its own; otherwise it attaches some for as long as it runs. Filters are applied in the kernel:
-    /// what you do not ask for costs next to nothing.
+    /// closes that you filter out cost next to nothing.
     Watch(Watch),
     /// Check the configuration of `run`, or show what is in effect
     #[command(subcommand)]
@@ -65,12 +64,12 @@ pub enum Command {
     ///
     /// Detaches the programs and discards all counts. Fails while a lingerd uses them.
     Unload(PinsArgs),
-    /// Show on the terminal, live, who closes how, what is lost and what blocks
+    /// Show live on the terminal how each unit closes, what is lost and what blocks
     ///
     /// Reads the lingerd of --url, or else of this host. If none answers and you are root, it attaches
     /// probes of its own until it ends. Press ? for all keys.
     Top(Top),
-    /// Make real closes of every kind on loopback, so that the numbers move
+    /// Make closes of every kind on loopback, to see the counts change
     ///
     /// Prints what lingerd should count for each kind; compare with the metrics of comm="lingerd". The
     /// peers and the listener are closed and counted as well.

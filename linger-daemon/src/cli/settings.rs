@@ -29,10 +29,10 @@ pub struct Settings {
     /// Where to serve the metrics: 127.0.0.1:10546, 0.0.0.0:10546, unix:/run/lingerd/lingerd.sock
     /// [default: 127.0.0.1:10546]
     ///
-    /// Separate several places by commas, or repeat the flag. A Unix socket is open to the user and the
+    /// Separate several addresses by commas, or repeat the flag. A Unix socket is open to the user and the
     /// group of lingerd (mode 0660); one left by a dead lingerd is replaced. Sockets that systemd opened
     /// (by a unit lingerd.socket) replace all of these.
-    #[arg(long, value_name = "PLACES", help_heading = "Serving")]
+    #[arg(long, value_name = "ADDRESSES", help_heading = "Serving")]
     pub listen: Vec<String>,
     /// The file that says who may read the metrics: TLS, certificates, passwords
     ///
