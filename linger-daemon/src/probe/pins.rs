@@ -181,6 +181,12 @@ impl Pins {
             .map_err(|error| failed_map("take over the map", name, error))
     }
 
+    /// Opens the folder of links.
+    pub(super) fn open_links(&self) -> Result<File, PinsError> {
+        let path = self.folder.join(LINKS);
+        File::open(&path).map_err(|error| failed("open the folder", &path, error))
+    }
+
     pub(super) fn links(&self) -> Links {
         Links::Pinned(self.folder.join(LINKS))
     }

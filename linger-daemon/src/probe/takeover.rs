@@ -1,6 +1,7 @@
 //! Attaches a plan, or takes over or uses the programs and counts of another daemon.
 
 use std::error::Error;
+use std::fs::File;
 use std::path::Path;
 
 use linger_ebpf::{LAYOUT, PinMetadata, Plan};
@@ -126,6 +127,8 @@ pub struct PinnedPrograms {
     pub maps: Maps,
     /// The programs.
     pub programs: Programs,
+    /// The folder of their links, removed when they are detached.
+    pub links: File,
 }
 
 /// Opens the programs that another lingerd has pinned in this folder. `None` if there are none, they are not
@@ -141,6 +144,7 @@ pub fn open_pinned(folder: &Path) -> Result<Option<PinnedPrograms>, PinsError> {
                 plan,
                 maps: pins.maps()?,
                 programs: pins.programs(&hooks, Owner::of(&metadata))?,
+                links: pins.open_links()?,
             }))
         }
         _ => Ok(None),

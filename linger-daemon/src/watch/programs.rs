@@ -1,16 +1,18 @@
 //! The programs to watch by: those that a service has pinned, or programs of its own.
 
+use std::fs::File;
 use std::mem;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use aya::maps::{HashMap, MapData};
 use linger_ebpf::{Filter, MAX_WATCHED, Path as RecordedPath};
 use tracing::info;
 
 use crate::config::PlanChoice;
 use crate::event::{WatchError, Watcher};
-use crate::ledger::{LedgerError, Returns, Undecided, take};
+use crate::ledger::{Returns, Undecided, take};
 use crate::probe::{self, Attachment, LoadOptions, Maps, Programs};
 
 /// Groups of its own programs: few, because only their paths are used, to name the units.
@@ -22,6 +24,8 @@ pub(super) struct WatchPrograms {
     programs: Programs,
     /// Set if the programs are this process's own: no service maintains their hooks.
     own: Option<Attachment>,
+    /// The folder of the links that a service has pinned.
+    links: Option<File>,
 }
 
 /// The maps of the programs that are used.
@@ -59,6 +63,7 @@ impl WatchPrograms {
                 maps,
                 programs: pinned.programs,
                 own: None,
+                links: Some(pinned.links),
             });
         }
         let load = LoadOptions {
@@ -77,6 +82,7 @@ impl WatchPrograms {
             maps,
             programs: mem::take(&mut attached.programs),
             own: Some(attached),
+            links: None,
         })
     }
 
@@ -89,8 +95,15 @@ impl WatchPrograms {
         }
     }
 
-    /// Settles undecided orphans, and maintains the hooks of its own programs.
-    pub(super) fn maintain(&mut self) -> Result<(), LedgerError> {
+    /// Settles undecided orphans, and maintains the hooks of its own programs. Fails if those of a service are detached.
+    pub(super) fn maintain(&mut self) -> Result<()> {
+        if let Some(links) = &self.links {
+            ensure!(
+                links.metadata()?.nlink() > 0,
+                "the programs of the service were detached, by `lingerd unload` or a lingerd with other settings: \
+                 start lingerd watch again"
+            );
+        }
         self.maps.undecided.settle_by(&self.programs)?;
         self.hook_returns();
         Ok(())

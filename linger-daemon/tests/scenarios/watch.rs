@@ -474,9 +474,14 @@ fn beside(lingerd: &Path, plan: Plan) -> Result<()> {
             watching.expect(told(2))?;
         }
         drop(all);
-        drop(new);
         let unloaded = pinned.command(lingerd, &["unload"])?;
         ensure!(unloaded.status.success(), "{unloaded:?}");
+        new.expect_end()?;
+        let (status, _, errors) = new.end()?;
+        ensure!(
+            !status.success() && errors.contains("were detached"),
+            "{status}: {errors}"
+        );
         Ok(())
     })
 }
