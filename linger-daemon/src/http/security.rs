@@ -27,6 +27,13 @@ struct Rules {
     users: Users,
 }
 
+impl Rules {
+    /// Whether they allow everyone, without TLS.
+    fn is_open(&self) -> bool {
+        self.tls.is_none() && self.users.is_empty()
+    }
+}
+
 /// TLS for new connections.
 #[derive(Clone)]
 pub(super) struct ServerTls {

@@ -99,6 +99,9 @@ fn users_change_with_the_file_and_not_with_a_broken_one() {
     std::thread::sleep(std::time::Duration::from_millis(1200));
     assert_eq!(ask(&server, "/", "new", "3").status, 200);
     assert_eq!(server.get("/").status, 401, "not open because of a mistake");
+    directory.write("web.yml", "");
+    std::thread::sleep(std::time::Duration::from_millis(1200));
+    assert_eq!(server.get("/").status, 401, "nor because of an empty file");
     std::fs::remove_file(directory.file()).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(1200));
     assert_eq!(server.get("/").status, 401, "nor because of a missing file");

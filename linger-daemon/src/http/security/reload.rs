@@ -120,7 +120,15 @@ impl WatchedRules {
     fn renew(&mut self, file: &Path) {
         let mut seen = Seen::new();
         let path = file.display();
-        match read(file, &mut seen) {
+        let read = read(file, &mut seen).and_then(|rules| {
+            // An editor may have emptied the file to write it anew.
+            if rules.is_open() && !self.rules.is_open() {
+                let why = "requires neither TLS nor passwords any more: if that is intended, restart lingerd";
+                return Err(Mistake::Contradiction(why).in_file(file));
+            }
+            Ok(rules)
+        });
+        match read {
             Ok(rules) => {
                 self.rules = Arc::new(rules);
                 tracing::info!("read {path} again: it, or a file that it names, has changed");
