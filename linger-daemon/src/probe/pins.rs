@@ -278,14 +278,17 @@ impl Pins {
         Ok(())
     }
 
-    /// Detaches and removes everything, and the folder too unless it belongs to another user.
+    /// Detaches and removes everything, and the folder too unless it belongs to another user or is a mount point.
     pub fn unload(self) -> Result<(), PinsError> {
         self.clear()?;
         let folder = fs::metadata(&self.folder);
         if folder.is_ok_and(|folder| folder.uid() != geteuid().as_raw()) {
             return Ok(());
         }
-        remove(&self.folder, fs::remove_dir(&self.folder))
+        match fs::remove_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(()),
+            result => remove(&self.folder, result),
+        }
     }
 }
 

@@ -174,6 +174,17 @@ fn unload(lingerd: &Path, pinned: &Pinned) -> Result<()> {
     let output = pinned.command(lingerd, &["unload"])?;
     ensure!(output.status.success(), "unload: {output:?}");
     ensure!(!pinned.path().exists(), "the folder is still there");
+    // A mount point cannot be removed, and stays.
+    let path = pinned.path();
+    let mount = path.parent().context("the file system is in a folder")?;
+    let output = Command::new(lingerd)
+        .args(["unload", "--pins"])
+        .arg(mount)
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "unload of a mount point: {output:?}"
+    );
     Ok(())
 }
 
