@@ -212,11 +212,16 @@ fn read(bytes: &[u8]) -> Option<Event> {
     }
     // SAFETY: it has room for that many bytes; `Event` consists of integers without padding, for which any
     // bytes are valid.
-    Some(unsafe {
+    let mut event = unsafe {
         event
             .as_mut_ptr()
             .cast::<u8>()
             .copy_from_nonoverlapping(bytes.as_ptr(), length);
         event.assume_init()
-    })
+    };
+    if length == Event::HEAD {
+        // The stack, if there is one, is for another watcher or was sent with an earlier event.
+        event.stack_bytes = 0;
+    }
+    Some(event)
 }

@@ -474,6 +474,21 @@ fn beside(lingerd: &Path, plan: Plan) -> Result<()> {
             watching.expect(told(2))?;
         }
         drop(all);
+        // A stack is reported only to those that ask for it.
+        let options = [&options[..], &["--stack"]].concat();
+        let mut stacks = Watching::start(lingerd, &options)?;
+        close()?;
+        let shown = |is_wanted: bool| {
+            move |told: &[WatchEvent]| {
+                let found = closes(told).filter(|close| !close.stack.is_empty()).count();
+                ensure!((found > 0) == is_wanted, "{found} stacks");
+                Ok(())
+            }
+        };
+        stacks.expect(shown(true))?;
+        new.expect(told(2))?;
+        new.expect(shown(false))?;
+        drop(stacks);
         let unloaded = pinned.command(lingerd, &["unload"])?;
         ensure!(unloaded.status.success(), "{unloaded:?}");
         new.expect_end()?;

@@ -352,17 +352,17 @@ fn send(event: &mut Event, place: u32) {
     } else {
         0
     };
+    let wants_stack = recall(&raw const event.sent) & told::STACK << place != 0;
+    let size = if wants_stack && event.stack_bytes > 0 && event.kind == event_kind::CLOSE {
+        size_of::<Event>()
+    } else {
+        Event::HEAD
+    };
     let sent = RINGS.get(place).is_some_and(|ring| {
         let ring = core::ptr::from_ref(ring).cast_mut().cast::<c_void>();
         let data = core::ptr::from_mut(event).cast::<c_void>();
-        let result = if event.stack_bytes > 0 && event.kind == event_kind::CLOSE {
-            // SAFETY: the event is that long.
-            unsafe { bpf_ringbuf_output(ring, data, size_of::<Event>() as u64, flags) }
-        } else {
-            // SAFETY: as above.
-            unsafe { bpf_ringbuf_output(ring, data, Event::HEAD as u64, flags) }
-        };
-        result == 0
+        // SAFETY: the event is at least that long.
+        unsafe { bpf_ringbuf_output(ring, data, size as u64, flags) == 0 }
     });
     if !sent {
         shared!(watch, missed[place as usize]).add(1);
