@@ -87,12 +87,6 @@ fn kinds(lingerd: &Path, plan: Plan) -> Result<()> {
             // In the exercise the data of such closes arrives in time.
             expected.entry("lingered".to_owned()).or_default()[0] += interrupted;
         }
-        if !sight.sees_everything()
-            && let Some([aborted, ..]) = expected.remove("linger2_aborted")
-        {
-            // Reported before it aborts and, as nothing is left behind, not corrected.
-            expected.entry("graceful".to_owned()).or_default()[0] += aborted;
-        }
         watching.expect(|told| {
             let mut found = Totals::new();
             let mut unread = 0;

@@ -88,8 +88,8 @@ pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
         _ => (0, close::timeout(sk, flags)),
     };
     close::decide(close, sk, flags, old, unread, timeout);
-    // A socket in CLOSE ends within the close.
-    if new == state::CLOSE {
+    if new == state::CLOSE || new == state::FIN_WAIT2 && is_without_wait(sk) {
+        // The socket ends within the close.
         reset::foresee(close, sk, old, Tcp::write_seq);
         if old == state::FIN_WAIT2
             && let Some(tcp) = sk.tcp()
@@ -111,6 +111,12 @@ pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
         count(close);
     }
     place.clear();
+}
+
+/// Whether a socket does not wait for the peer's FIN after its close (negative `TCP_LINGER2`): the close aborts, unless a
+/// segment ends the connection first.
+fn is_without_wait<M: Memory>(sk: &Sock<M>) -> bool {
+    sk.tcp().is_some_and(|tcp| tcp.linger2() < 0)
 }
 
 /// Whether a socket that a close has left behind is over, in this state.
