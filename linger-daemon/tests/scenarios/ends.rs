@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead as _, BufReader, PipeReader, PipeWriter, Write as _};
 use std::mem::ManuallyDrop;
+use std::net::Shutdown;
 use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
@@ -37,6 +38,10 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         Script::Connections(dup2_over_the_socket),
     ),
     Scenario::new("dup2_with_linger", Script::Connections(dup2_with_linger)),
+    Scenario::new(
+        "dup2_with_linger_in_fin_wait2",
+        Script::Connections(dup2_with_linger_in_fin_wait2),
+    ),
     Scenario::new("fork_closed_once", Script::Connections(fork_closed_once)),
     Scenario::new(
         "close_while_thread_receives",
@@ -239,6 +244,19 @@ fn dup2_with_linger(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     })?;
     truth.tally.count(Outcome::Lingered, queues, blocked);
     truth.waited_not_by_close += 1;
+    exercise::close_after_fin(&mut truth.tally, server)
+}
+
+/// Does not wait, because even the FIN is acknowledged.
+fn dup2_with_linger_in_fin_wait2(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let Pair { client, server } = loopback.pair()?;
+    client.set_linger(Some(Duration::from_secs(60)))?;
+    client.shutdown(Shutdown::Write)?;
+    state::wait_for_state(&client, TcpState::FinWait2)?;
+    let queues = state::queues(&client)?;
+    let blocked = close_by_dup2(client)?;
+    truth.tally.count(Outcome::Lingered, queues, blocked);
+    truth.waited_for_nothing += 1;
     exercise::close_after_fin(&mut truth.tally, server)
 }
 

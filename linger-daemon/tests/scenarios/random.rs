@@ -76,7 +76,7 @@ fn connections(mut random: Random) -> io::Result<Truth> {
             0 => unconnected(&mut random, loopback.socket()?, &mut truth.tally)?,
             1 => connecting(&mut random, &mut truth.tally)?,
             2..8 => stuck(&mut random, loopback.pair()?, &mut truth)?,
-            _ => flowing(&mut random, loopback.pair()?, &mut truth.tally)?,
+            _ => flowing(&mut random, loopback.pair()?, &mut truth)?,
         }
     }
     for loopback in families {
@@ -109,7 +109,7 @@ fn connecting(random: &mut Random, tally: &mut Tally) -> io::Result<()> {
 fn flowing(
     random: &mut Random,
     Pair { client, server }: Pair,
-    tally: &mut Tally,
+    truth: &mut Truth,
 ) -> io::Result<()> {
     for (from, to) in [(&client, &server), (&server, &client)] {
         if random.one_in(2) {
@@ -137,12 +137,20 @@ fn flowing(
     } else {
         (server, client)
     };
-    let end = predict(&first, Peer::Hears)?;
-    tally.close(first, end)?;
+    let end = close_heard(first, truth)?;
     wait_for_effect(&second, end)?;
-    let end = predict(&second, Peer::Hears)?;
-    tally.close(second, end)?;
+    close_heard(second, truth)?;
     Ok(())
+}
+
+/// Closes a socket whose peer acknowledges what that sends. Returns its end, as predicted.
+fn close_heard(socket: Socket, truth: &mut Truth) -> io::Result<End> {
+    let end = predict(&socket, Peer::Hears)?;
+    if end.outcome == Outcome::Lingered && state::state(&socket)? == TcpState::FinWait2 {
+        truth.waited_for_nothing += 1;
+    }
+    truth.tally.close(socket, end)?;
+    Ok(end)
 }
 
 /// Closes a connection whose client's data does not arrive.
@@ -186,8 +194,7 @@ fn stuck(random: &mut Random, Pair { client, server }: Pair, truth: &mut Truth) 
         state::wait_for_gap(&server)?;
     }
     random.set_linger(&server, 2)?;
-    let end = predict(&server, Peer::Hears)?;
-    truth.tally.close(server, end)?;
+    let end = close_heard(server, truth)?;
     if leaves && matches!(end.outcome, Outcome::Graceful | Outcome::Lingered) {
         // Only after its FIN is acknowledged: until then the full socket drops the data.
         Truth::late_data_to_remnants(&mut truth.tally, 1);

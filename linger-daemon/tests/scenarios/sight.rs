@@ -154,7 +154,7 @@ impl Sight {
         match (waited, self.sees_everything(), self.release_in_close) {
             (false, ..) | (true, true, _) => closes,
             (true, false, true) => closes.saturating_sub(truth.waited_not_by_close),
-            (true, false, false) => 0,
+            (true, false, false) => truth.waited_for_nothing,
         }
     }
 

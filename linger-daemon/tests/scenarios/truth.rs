@@ -21,6 +21,8 @@ pub(crate) struct Truth {
     /// Of the closes that waited, those that did not run inside the closer's close(2). Closes at the end of a process
     /// do not wait.
     pub(crate) waited_not_by_close: u64,
+    /// Of the closes that waited, those that found everything acknowledged, and the FIN too: they did not block.
+    pub(crate) waited_for_nothing: u64,
     /// Closes whose outcome depends on the kernel's timing: only their number is known. Kernel threads make some of
     /// them.
     pub(crate) any_outcome: u64,
@@ -79,6 +81,7 @@ impl Truth {
     /// Adds the closes and orphans recorded by another thread or process.
     pub(crate) fn add(&mut self, other: &Self) {
         self.tally.add(&other.tally);
+        self.waited_for_nothing += other.waited_for_nothing;
         self.chance.least.add(other.chance.least);
         self.chance.most.add(other.chance.most);
     }

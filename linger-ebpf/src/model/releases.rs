@@ -88,6 +88,10 @@ pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
         _ => (0, close::timeout(sk, flags)),
     };
     close::decide(close, sk, flags, old, unread, timeout);
+    if new == state::FIN_WAIT2 {
+        // Everything is acknowledged: the close does not wait, even if it is `lingered`.
+        close.stage = stage::DECIDED;
+    }
     if new == state::CLOSE || new == state::FIN_WAIT2 && is_without_wait(sk) {
         // The socket ends within the close.
         reset::foresee(close, sk, old, Tcp::write_seq);
