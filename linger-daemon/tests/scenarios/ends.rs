@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use linger_daemon::exercise::state::{self, Queues, TcpState};
 use linger_daemon::exercise::tcp::{self, Loopback, Pair};
-use linger_daemon::exercise::{self, MESSAGE};
-use linger_ebpf::Outcome;
+use linger_daemon::exercise::{self, End, MESSAGE};
+use linger_ebpf::{Cause, Outcome};
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
@@ -38,6 +38,10 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         Script::Connections(dup2_over_the_socket),
     ),
     Scenario::new("dup2_with_linger", Script::Connections(dup2_with_linger)),
+    Scenario::new(
+        "dup2_with_linger2_negative",
+        Script::Connections(dup2_with_linger2_negative),
+    ),
     Scenario::new(
         "dup2_with_linger_in_fin_wait2",
         Script::Connections(dup2_with_linger_in_fin_wait2),
@@ -228,13 +232,42 @@ fn dup2_over_the_socket(loopback: &Loopback, truth: &mut Truth) -> io::Result<()
 /// Waits although it is not in close(2). The data is accepted meanwhile.
 fn dup2_with_linger(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let Pair { client, server } = exercise::pair_with_unacked(loopback)?;
+    let (queues, blocked) = wait_in_dup2(client, &server)?;
+    truth.tally.count(Outcome::Lingered, queues, blocked);
+    truth.waited_not_by_close += 1;
+    exercise::close_after_fin(&mut truth.tally, server)
+}
+
+/// As [`dup2_with_linger`], but aborts by `TCP_LINGER2` after the wait.
+fn dup2_with_linger2_negative(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
+    let Pair { client, server } = exercise::pair_with_unacked(loopback)?;
+    tcp::set_linger2(&client, -1)?;
+    let end = End {
+        outcome: Outcome::Linger2Aborted,
+        reset: Some(Cause::Linger2Aborted),
+    };
+    let (queues, blocked) = wait_in_dup2(client, &server)?;
+    // All has arrived by then.
+    let queues = Queues {
+        unacked: 0,
+        ..queues
+    };
+    truth.tally.count(end, queues, blocked);
+    state::wait_for_state(&server, TcpState::Close)?;
+    truth.tally.close(server, Outcome::AlreadyClosed)?;
+    Ok(())
+}
+
+/// Closes a client with data outstanding, which is accepted once the close waits. Returns its queues
+/// before that, and how long it took.
+fn wait_in_dup2(client: Socket, server: &Socket) -> io::Result<(Queues, Duration)> {
     client.set_linger(Some(Duration::from_secs(60)))?;
     let queues = state::queues(&client)?;
     let port = tcp::port(&client)?;
     let blocked = thread::scope(|scope| {
         let helper = scope.spawn(|| {
             state::wait_for_port_state(port, TcpState::FinWait1)?;
-            tcp::accept_data(&server)
+            tcp::accept_data(server)
         });
         let blocked = close_by_dup2(client)?;
         helper
@@ -242,9 +275,7 @@ fn dup2_with_linger(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
             .map_err(|_| io::Error::other("the helping thread panicked"))??;
         io::Result::Ok(blocked)
     })?;
-    truth.tally.count(Outcome::Lingered, queues, blocked);
-    truth.waited_not_by_close += 1;
-    exercise::close_after_fin(&mut truth.tally, server)
+    Ok((queues, blocked))
 }
 
 /// Does not wait, because even the FIN is acknowledged.

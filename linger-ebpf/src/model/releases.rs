@@ -127,7 +127,7 @@ fn is_without_wait<M: Memory>(sk: &Sock<M>) -> bool {
 fn is_over<M: Memory>(sk: &Sock<M>, state: u8) -> bool {
     match state {
         // Everything is acknowledged, though the socket may wait for the peer's FIN for long.
-        state::FIN_WAIT2 => true,
+        state::FIN_WAIT2 => !is_without_wait(sk),
         // The end of the socket follows. A soft interrupt, which does not own it, may have interrupted the program
         // hooked there, which the kernel then skips.
         state::CLOSE => !sk.is_owned() && sk.flags().dead(),
@@ -261,8 +261,13 @@ pub(crate) fn destroy<M: Memory>(sk: &Sock<M>) {
 fn end_parked<M: Memory>(sk: &Sock<M>) {
     let address = sk.address();
     if let Some(parked) = in_flight::parked(address) {
-        settle(&mut parked.close, sk);
-        count_unseen(&parked.close, &raw const parked.group, Stack::Elsewhere);
+        if parked.close.stage == stage::DECIDED {
+            // It aborts after its wait, which ends the socket within the close.
+            count(&parked.close);
+        } else {
+            settle(&mut parked.close, sk);
+            count_unseen(&parked.close, &raw const parked.group, Stack::Elsewhere);
+        }
         in_flight::unpark(address);
     }
 }
