@@ -66,6 +66,9 @@ pub enum PinsError {
         /// The id of its owner.
         owner: u32,
     },
+    /// It has pins that no lingerd made.
+    #[error("{0} has pins of another program: choose another folder with --pins")]
+    Foreign(PathBuf),
     /// An operation failed.
     #[error("cannot {what} {path}")]
     Io {
@@ -255,24 +258,36 @@ impl Pins {
         self.keep_map(ORIGIN, &maps[ORIGIN])
     }
 
+    /// Whether there are maps that no lingerd has pinned: it pins none before all its folders exist.
+    fn are_foreign(&self) -> bool {
+        let has = |name| self.folder.join(name).exists();
+        let has_maps = names(&self.folder.join(MAPS)).is_ok_and(|maps| !maps.is_empty());
+        has_maps && !(has(LINKS) && has(PROGRAMS))
+    }
+
     /// Detaches and removes everything except the folder itself.
     pub(super) fn clear(&self) -> Result<(), PinsError> {
+        if self.are_foreign() {
+            return Err(PinsError::Foreign(self.folder.clone()));
+        }
         let metadata = self.exist()?.then(|| self.metadata()).flatten();
         // First the metadata, then the programs, then their counts.
         let first = self.folder.join(MAPS).join(ORIGIN);
         remove(&first, fs::remove_file(&first))?;
-        for name in [LINKS, PROGRAMS, MAPS] {
-            let path = self.folder.join(name);
-            let inside = match names(&path) {
+        let folders = [LINKS, PROGRAMS, MAPS].map(|name| self.folder.join(name));
+        for path in &folders {
+            let inside = match names(path) {
                 Ok(inside) => inside,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(failed("list", &path, error)),
+                Err(error) => return Err(failed("list", path, error)),
             };
             for name in inside {
                 let path = path.join(name);
                 remove(&path, fs::remove_file(&path))?;
             }
-            remove(&path, fs::remove_dir(&path))?;
+        }
+        for path in &folders {
+            remove(path, fs::remove_dir(path))?;
         }
         forget_probes(metadata.as_ref().map(Owner::of));
         Ok(())

@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -185,7 +186,22 @@ fn unload(lingerd: &Path, pinned: &Pinned) -> Result<()> {
         output.status.success(),
         "unload of a mount point: {output:?}"
     );
-    Ok(())
+    // The pins of others stay.
+    let foreign = path.join("maps/of_another");
+    fs::create_dir_all(path.join("maps"))?;
+    symlink("nowhere", &foreign)?;
+    for command in [&["unload"][..], &["run", "--persist"]] {
+        let output = pinned.command(lingerd, command)?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            !output.status.success() && errors.contains("has pins of another program"),
+            "{command:?} beside the pins of others: {output:?}"
+        );
+        ensure!(foreign.is_symlink(), "the pins of others are gone");
+    }
+    fs::remove_file(foreign)?;
+    fs::remove_dir(path.join("maps"))?;
+    Ok(fs::remove_dir(path)?)
 }
 
 /// Closes while no daemon runs are counted; two daemons cannot share the pins.
