@@ -164,10 +164,13 @@ fn count_unseen(close: &Close, group: *const Group, stack: Stack) {
     watch::tell(close, left, UNSEEN, stack);
 }
 
-/// Parks a close that waits, and whose return will not be seen, until its socket ends.
-fn park(close: &Close) {
+/// Parks a close that waits, and whose return will not be seen, until its socket ends. If there is no room, nothing of it
+/// may remain, because nothing would end it.
+fn park(close: &mut Close) {
     if in_flight::park(close) == 0 {
         maps::lose(Lost::Close);
+        watch::miss(close);
+        orphan::forget(close);
     }
 }
 
