@@ -105,7 +105,7 @@ enum Task {
     Vm(OnKernels),
     /// Make the Debian package and the tarball for other distributions
     ///
-    /// They go to target/package. Lintian must find neither error nor warning in the package.
+    /// They go to target/package, which is emptied first: --release makes those of all architectures. Lintian must find neither error nor warning in the package.
     Package(Packaging),
     /// Build the pages in docs into a book with a table of contents and search: target/book/index.html
     Docs,

@@ -16,13 +16,14 @@ use crate::systemd;
 use crate::tally::Scenarios;
 
 /// Files of `linger-daemon/packaging` that go into the tarball.
-const PACKAGING: [&str; 6] = [
+const PACKAGING: [&str; 7] = [
     "INSTALL.md",
     "lingerd.toml",
     "lingerd.service",
     "lingerd.sysusers",
     "lingerd.tmpfile",
     "examples",
+    "debian/copyright",
 ];
 
 /// A version above every other, for a copy of the package to upgrade to.
