@@ -17,6 +17,7 @@ use linger_testkit::exposition::Scrape;
 use linger_testkit::http;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use socket2::Socket;
 
 use crate::common::summary::WaitedInVain;
 use crate::watch::sight;
@@ -343,14 +344,12 @@ fn number(info: &str, beginning: &str) -> Option<u64> {
     line.trim().parse().ok()
 }
 
-/// Closes a connection, waiting in close(2) until its FIN is acknowledged, which is at once.
-pub(crate) fn wait_in_close(loopback: &Loopback) -> io::Result<()> {
-    let Pair {
-        client,
-        server: _server,
-    } = loopback.pair()?;
+/// Closes a connection, waiting in close(2) until its FIN is acknowledged, which is at once. Returns its other end.
+pub(crate) fn wait_in_close(loopback: &Loopback) -> io::Result<Socket> {
+    let Pair { client, server } = loopback.pair()?;
     client.set_linger(Some(Duration::from_secs(60)))?;
-    tcp::close(client).map(drop)
+    tcp::close(client)?;
+    Ok(server)
 }
 
 fn free_address() -> io::Result<SocketAddr> {
