@@ -36,12 +36,12 @@ pub(super) fn run(builds: &Builds<'_>, extent: Extent, report: &mut Report) -> R
     report_added("closes", &ways, &loads, &rounds, report);
     report_ratios(&ways, &loads, &rounds, report);
     let text = format!(
-        "Connections on loopback made and closed one after another, both ends, under each way to be watched in \
-         turn. Times are those of the fastest tenth of batches of 32 connections, so that other work on the \
-         machine does not count, and ratios of rates are made of these; connections/s are over everything. \
-         Medians of {} rounds of {:?}, and in brackets what the middle half of the rounds lies between; ratios \
-         are made in each round. A connection is closed twice: what is added is for one close. The last \
-         column is the CPU time of the process that watches, for a connection, which another CPU may take.",
+        "Connections on loopback opened and closed one after another, both ends, under each tool in turn. Times \
+         are those of the fastest tenth of batches of 32 connections, so that other work on the machine does not \
+         count; ratios of rates are calculated from these times, but connections/s covers everything. Medians of \
+         {} rounds of {:?}, with the middle half of the rounds in brackets; ratios are calculated within each \
+         round. A connection is closed twice; added times are for one close. The last column is the CPU time of \
+         the tool's own process per connection, which another CPU may spend.",
         extent.rounds, extent.churn
     );
     let tables: Vec<_> = loads
@@ -180,13 +180,13 @@ fn speed(way: &rounds::Sample, other: &rounds::Sample) -> f64 {
 fn full_table(ways: &[Way<'_>], kind: &str, report: &Report) -> String {
     let head = [
         kind,
-        "µs a connection",
+        "µs per connection",
         "connections/s",
-        "of bare",
-        "of tcplife",
+        "vs. bare",
+        "vs. tcplife",
         "added to a close, µs",
-        "of the floor",
-        "of tcplife",
+        "vs. the floor",
+        "vs. tcplife",
         "own CPU, µs",
     ];
     let rows = ways.iter().map(|way| {

@@ -47,9 +47,9 @@ pub(super) fn run(builds: &Builds<'_>, extent: Extent, report: &mut Report) -> R
         );
     }
     let text = format!(
-        "Threads of one process, and so of one group, each of which makes and aborts connections of its own. \
-         CPU time of that process, in microseconds, added to a close; medians of {} rounds of {:?}, and what the \
-         middle half of them lies between. More threads than CPUs show little.",
+        "Threads of one process, and so of one group, each of which opens and aborts its own connections. CPU \
+         time of that process, in microseconds, added to a close; medians of {} rounds of {:?}, with the middle \
+         half of the rounds in brackets. More threads than CPUs show little.",
         extent.few_rounds, extent.churn
     );
     let table = closes::added_table("contention", &ways, &loads, report);

@@ -46,15 +46,15 @@ pub(super) fn run(short: bool, report: &mut Report) -> Result<()> {
         }
         rows.push(row);
     }
-    let mut head = vec!["CPUs".to_owned(), "a scrape, for a group".to_owned()];
+    let mut head = vec!["CPUs".to_owned(), "a scrape, per group".to_owned()];
     head.extend(THREADS.map(|threads| match threads {
         1 => "a close, 1 thread".to_owned(),
         more => format!("{more} threads"),
     }));
     let text = format!(
-        "Instructions of all CPUs together, on Linux {NEWEST} in QEMU, plan {plan}. A scrape of {groups} groups, \
-         its client included; and what is added to a close (in brackets: by the floor) when so many \
-         threads of one group close at the same time. What waits for a lock spins, and is counted."
+        "Instructions of all CPUs together, on Linux {NEWEST} in QEMU, plan {plan}: of a scrape of {groups} \
+         groups, including its client, and those added to a close (in brackets: by the floor) when that many \
+         threads of one group close at the same time. A thread that waits for a lock spins, which is counted."
     );
     report.page(
         "By the number of CPUs",

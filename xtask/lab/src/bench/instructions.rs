@@ -35,7 +35,7 @@ pub(super) fn run(short: bool, report: &mut Report) -> Result<()> {
     head.extend(KINDS.map(Churn::name));
     head.push(OTHER_CALL);
     let whole = shown(bare.map(|all| format!("{:.0}", all / CLOSES)));
-    let mut rows = vec![line("all of it, nobody attached", whole, Some(bare_call))];
+    let mut rows = vec![line("total, nothing attached", whole, Some(bare_call))];
     let plain = |name: &str, (added, call): ([f64; KINDS.len()], f64)| {
         let cells = added.map(|added| format!("{added:.0}"));
         line(name, shown(cells), Some(call))
@@ -69,9 +69,9 @@ pub(super) fn run(short: bool, report: &mut Report) -> Result<()> {
         }
     }
     let text = format!(
-        "What being attached adds to a close, and to getppid(2) as long as no close has waited, on Linux {NEWEST} in QEMU under `-icount`; in brackets, how \
-         many times that of the floor. Nothing else the machine does changes it. A close that waits under \
-         `SO_LINGER` is counted by program only: below."
+        "Instructions added to a close, and to getppid(2) as long as no close has waited, on Linux {NEWEST} in QEMU \
+         under `-icount`; in brackets, as a multiple of the floor's. Other work on the machine does not affect \
+         them. A close that waits under `SO_LINGER` is counted by program only, below."
     );
     report.page("Instructions", &text, &table::markdown(&head, &rows));
     for plan in PLANS {
@@ -131,8 +131,8 @@ fn add_parts(taken: &[Taken], plan: &str, report: &mut Report) -> Result<()> {
         })
         .collect();
     let title = format!("Instructions of each program, {plan}");
-    let text = "Those of a run; behind a dash those of the floor's program there; and × how many runs there \
-                are in a connection. The kernel's own statistics are in all of them.";
+    let text = "Instructions per run; after the dash, those of the floor's program on the same hook; after the ×, \
+                the runs per connection. All include the cost of the kernel's own statistics.";
     report.page(&title, text, &table::markdown(&head, &rows));
     Ok(())
 }

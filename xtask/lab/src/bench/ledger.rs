@@ -35,13 +35,13 @@ const TIMES: &[&str] = &[
     "series",
     "answer, MiB",
     "scrape, ms",
-    "µs a group",
+    "µs per group",
     "CPU of the daemon, ms",
-    "of that reading",
+    "of which reading",
     "the same bytes alone",
     "in gzip, ms",
     "system calls",
-    "of that bpf",
+    "of which bpf",
 ];
 const MEMORY: &[&str] = &[
     "groups",
@@ -66,14 +66,14 @@ pub(super) fn run(lingerd: &Path, plan: &str, extent: Extent, report: &mut Repor
         memory.push(measured.memory(name));
     }
     let text = format!(
-        "Scrapes over HTTP on loopback, by a client that forgets what it reads; medians of {}. \
-         The daemon's CPU time is that of a scrape; reading is what `linger_scrape_duration_seconds` tells; the \
-         same bytes alone are those of a program that sends as many, ready made.",
+        "Scrapes over HTTP on loopback, by a client that discards the answer; medians of {}. The daemon's CPU \
+         time is for one scrape; reading is `linger_scrape_duration_seconds`; the same bytes alone are sent by a \
+         server with a prepared answer.",
         extent.scrapes
     );
     report.page("Scrapes", &text, &table::markdown(TIMES, &times));
-    let text = "Resident: after the scrapes, and at most during them. Maps: the memory that the daemon's maps \
-                say they hold; per CPU: how much the host's memory of that kind grew.";
+    let text = "Resident: after the scrapes, and the maximum during them. Maps: the memory that the daemon's maps \
+                report; per CPU: the increase of the host's per-CPU memory.";
     report.page("Memory", text, &table::markdown(MEMORY, &memory));
     Ok(())
 }

@@ -23,7 +23,7 @@ const HEAD: &[&str] = &[
     "closes/s",
     "for, s",
     "CPU of the daemon, % of one",
-    "ms of CPU a scrape",
+    "CPU per scrape, ms",
     "wake-ups/s",
 ];
 
@@ -54,8 +54,8 @@ pub(super) fn run(lingerd: &Path, plan: &str, extent: Extent, report: &mut Repor
             format!("{:.2}", seen.wake_ups),
         ]);
     }
-    let text = "Aborts at an even pace, by a process whose closes are one group. Wake-ups are what \
-                `voluntary_ctxt_switches` of all threads of the daemon comes to.";
+    let text = "Aborts at a steady rate, by a process whose closes are one group. Wake-ups are the sum of \
+                `voluntary_ctxt_switches` over all threads of the daemon.";
     report.page("Under load", text, &table::markdown(HEAD, &rows));
     Ok(())
 }

@@ -40,8 +40,8 @@ pub(super) fn run(
         report.figure(format!("start/run/{name}/CPU time until then"), "ms", cpu);
     }
     let text = format!(
-        "From starting `lingerd run` to `/readyz` saying that all is attached, and the CPU time that took; \
-         milliseconds, medians of {} starts.",
+        "From the start of `lingerd run` until `/readyz` reports that everything is attached, and the CPU time \
+         spent until then; milliseconds, medians of {} starts.",
         extent.starts
     );
     let head = ["", "attached after", "CPU time"];

@@ -37,62 +37,62 @@ type Target = (&'static str, &'static str, Bound, usize);
 const TARGETS: [Target; 11] = [
     (
         "closes/?/*/rate, of bare",
-        "connections a second, of bare",
+        "connections/s, relative to bare",
         AtLeast(0.93),
         3,
     ),
     (
         "closes/?/*/rate, of tcplife",
-        "connections a second, of those with tcplife",
+        "connections/s, relative to tcplife",
         AtLeast(3.0),
         2,
     ),
     (
         "closes/?/*/added, of the floor",
-        "added to a close, of what the floor adds",
+        "added to a close, relative to the floor",
         AtMost(2.0),
         2,
     ),
     (
         "closes/?/*/added, of tcplife",
-        "added to a close, of what tcplife adds",
+        "added to a close, relative to tcplife",
         AtMost(0.2),
         3,
     ),
     (
         "instructions/?/*/added, of the floor",
-        "instructions added to a close, of what the floor adds",
+        "instructions added to a close, relative to the floor",
         AtMost(2.0),
         2,
     ),
     (
         "contention/8 threads/*/added, of 1 thread",
-        "added to a close by 8 threads, of that by one",
+        "added to a close by 8 threads, relative to one",
         AtMost(1.25),
         2,
     ),
     (
         "load/no scrapes/*/wake-ups",
-        "wake-ups of the daemon a second, without scrapes",
+        "wake-ups of the daemon per second, without scrapes",
         // The timers listed in docs/performance.md: up to five wake-ups every ten seconds.
         AtMost(0.5),
         2,
     ),
     (
         "ledger/4096 of 4 outcomes/?/scrape, a group",
-        "scrape with 4,096 groups, µs a group",
+        "scrape with 4,096 groups, µs per group",
         AtMost(5.0),
         2,
     ),
     (
         "ledger/100 of 4 outcomes/?/resident at most",
-        "resident with 100 groups, at most, MiB",
+        "peak resident memory with 100 groups, MiB",
         AtMost(16.0),
         1,
     ),
     (
         "ledger/4096 of 4 outcomes/?/resident at most",
-        "resident with 4,096 groups, at most, MiB",
+        "peak resident memory with 4,096 groups, MiB",
         AtMost(32.0),
         1,
     ),
@@ -170,7 +170,7 @@ pub(super) fn markdown(judged: &[Judged]) -> Option<String> {
         })
         .collect();
     let table = table::markdown(&["", "target", "measured", "met"], &rows);
-    let text = "Medians, and in brackets what the middle half of the rounds lies between.";
+    let text = "Medians, with the middle half of the rounds in brackets.";
     (!rows.is_empty()).then(|| format!("### Targets\n\n{text}\n\n{table}"))
 }
 
@@ -215,7 +215,7 @@ mod tests {
         ))
         .unwrap();
         let last = page.lines().last().unwrap();
-        for part in ["connections a second, of bare", "≥ 0.93", "0.900", "no"] {
+        for part in ["connections/s, relative to bare", "≥ 0.93", "0.900", "no"] {
             assert!(last.contains(part), "{last}");
         }
         assert_eq!(markdown(&[]), None);

@@ -35,10 +35,10 @@ pub(super) fn run(lingerd: &Path, plan: &str, extent: Extent, report: &mut Repor
     let rounds = rounds::measure("watch", &ways, &loads, extent.few_rounds, report)?;
     closes::report_added("watch", &ways, &loads, &rounds, report);
     let text = format!(
-        "`lingerd watch` beside a lingerd that keeps its programs in the kernel, told of all closes, with its \
-         output to /dev/null, and of none, by a name that no process has. Microseconds added to a close, \
-         of which each connection has two; medians of {} rounds, and what the middle half of them lies \
-         between.",
+        "`lingerd watch` beside a lingerd that keeps its programs in the kernel: printing every close to \
+         /dev/null, and printing none, because it filters by a name that no process has. Microseconds added to a \
+         close, of which each connection has two; medians of {} rounds, with the middle half of the rounds in \
+         brackets.",
         extent.few_rounds
     );
     let table = closes::added_table("watch", &ways, &loads, report);
