@@ -55,7 +55,7 @@ pub(super) static FAMILIES: &[Family] = &[
     Family {
         name: "linger_discarded_bytes_total",
         help: "Bytes of payload in the send queue that were discarded, by the outcome of the close that \
-           did it, or by the fate of the orphan that a close had left. queue=\"unsent\" never left \
+           discarded them, or by the fate of the orphan that a close had left. queue=\"unsent\" never left \
            this host; queue=\"unacked\" was sent, and may or may not have reached the peer.",
         kind: Kind::Counter,
         rule: Rule::Group(|counters, series| {
@@ -79,11 +79,11 @@ pub(super) static FAMILIES: &[Family] = &[
     },
     Family {
         name: "linger_lost_total",
-        help: "What could not be recorded. what=\"group\": changes counted under other because their \
-           group found no place, sums are still exact; \"close\": closes that are in no counter; \
+        help: "What could not be recorded. what=\"group\": changes counted under other because there was no \
+           room for their group (sums are still exact); \"close\": closes that are in no counter; \
            \"orphan\": orphans that are in no metric of orphans; \"return\": closes that are counted, \
-           but whose time is in no histogram; \"event\": lines that lingerd watch missed, on which no \
-           count depends. Anything but 0 deserves a look.",
+           but whose time is in no histogram; \"event\": lines that lingerd watch missed (no count \
+           depends on them). Anything but 0 deserves a look.",
         kind: Kind::Counter,
         rule: Rule::Daemon(|exposition, series| {
             let lost = Lost::ALL.iter().zip(exposition.snapshot.lost);
@@ -137,8 +137,8 @@ pub(super) static FAMILIES: &[Family] = &[
     },
     Family {
         name: "linger_orphans_total",
-        help: "Orphans that ended, by fate. All but \"delivered\" lost payload that their program \
-           believes sent.",
+        help: "Orphans that ended, by fate. All but \"delivered\" lost payload that the program \
+           believes was sent.",
         kind: Kind::Counter,
         rule: Rule::Group(|counters, series| {
             if counters.orphans.total() > 0 {
@@ -193,8 +193,8 @@ pub(super) static FAMILIES: &[Family] = &[
     Family {
         name: "linger_resets_sent_total",
         help: "RSTs that this host sent, by cause. late_data answered data for a connection that a close \
-           had ended, and counts for who closed; no_socket and refused answered any other packet, and \
-           count for a group with empty labels; all other causes count for who closed or acted.",
+           had ended, and counts for whoever closed; no_socket and refused answered any other packet, \
+           and count for a group with empty labels; all other causes count for whoever closed or acted.",
         kind: Kind::Counter,
         rule: Rule::Group(|counters, series| {
             for cause in &*CAUSES {
@@ -205,7 +205,7 @@ pub(super) static FAMILIES: &[Family] = &[
     },
     Family {
         name: "linger_scrape_duration_seconds",
-        help: "Seconds that it took to read the counters for this scrape.",
+        help: "Seconds taken to read the counters for this scrape.",
         kind: Kind::Gauge,
         rule: Rule::Daemon(|exposition, series| {
             let ns = u64::try_from(exposition.reading.as_nanos()).unwrap_or(u64::MAX);
@@ -215,7 +215,7 @@ pub(super) static FAMILIES: &[Family] = &[
     Family {
         name: "linger_unread_bytes_total",
         help: "Bytes of payload that arrived, were acknowledged to the peer, and were discarded by a \
-           close because no one had read them.",
+           close because the program had not read them.",
         kind: Kind::Counter,
         rule: Rule::Group(|counters, series| nonzero(series, &[], counters.unread_bytes)),
     },
