@@ -24,7 +24,7 @@ use crate::{exercise, watch};
 #[command(
     name = "lingerd",
     version,
-    after_help = "Start with `lingerd check`: it says whether this kernel can be watched, and how.\n\
+    after_help = "Start with `lingerd check`: it reports whether lingerd works on this kernel, and how.\n\
                   Then `lingerd run` and, in another terminal, `lingerd exercise` to see the counts change."
 )]
 pub struct Cli {
@@ -47,15 +47,16 @@ pub enum Command {
     Run(Settings),
     /// Check what this kernel offers, and whether `run` would work
     ///
-    /// First reports the environment, with a fix for each problem: capabilities, namespaces, filters, lockdown, file systems and settings of the kernel. Then loads and attaches
-    /// the programs of every plan (if a plan fails, each of its programs alone as well) and detaches
-    /// them again. Exits with 0 only if `run` would work.
+    /// First reports on the environment, with a fix for each problem: capabilities, namespaces, filters,
+    /// lockdown, file systems and kernel settings. Then loads and attaches the programs of every plan (if
+    /// a plan fails, also each of its programs alone) and detaches them again. Exits with 0 only if `run`
+    /// would work.
     Check(Check),
     /// Show closes as they happen, one line each
     ///
-    /// Beside a running service that keeps its programs in the kernel (`persist`) it needs no probes of
-    /// its own; otherwise it attaches some for as long as it runs. Filters are applied in the kernel:
-    /// closes that you filter out cost next to nothing.
+    /// If a service keeps its programs in the kernel (`persist`), this uses them; otherwise it attaches
+    /// probes of its own while it runs. Filters are applied in the kernel: closes that you filter out cost
+    /// next to nothing.
     Watch(Watch),
     /// Check the configuration of `run`, or show what is in effect
     #[command(subcommand)]
@@ -64,10 +65,10 @@ pub enum Command {
     ///
     /// Detaches the programs and discards all counts. Fails while a lingerd uses them.
     Unload(PinsArgs),
-    /// Show live on the terminal how each unit closes, what is lost and what blocks
+    /// Show live in the terminal how each unit closes, what it loses and what blocks it
     ///
-    /// Reads the lingerd of --url, or else of this host. If none answers and you are root, it attaches
-    /// probes of its own until it ends. Press ? for all keys.
+    /// Reads the lingerd at --url, or else the one on this host. If none answers and you are root, it
+    /// attaches probes of its own while it runs. Press ? for all keys.
     Top(Top),
     /// Make closes of every kind on loopback, to see the counts change
     ///

@@ -38,13 +38,13 @@ pub struct Options {
     /// Print JSON, one object per line
     #[arg(long)]
     json: bool,
-    /// End after this many closes
+    /// Stop after this many closes
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// End after this time: 30s, 5m, or a number of seconds
+    /// Stop after this time: 30s, 5m, or a number of seconds
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     duration: Option<Duration>,
-    /// Attach probes of its own, with this plan [default: the programs of the service, or the best plan]
+    /// Attach probes of its own, under this plan [default: the programs of the service, or the best plan]
     #[arg(long, value_enum)]
     plan: Option<PlanChoice>,
 }

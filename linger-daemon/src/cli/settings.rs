@@ -31,7 +31,7 @@ pub struct Settings {
     ///
     /// Separate several addresses by commas, or repeat the flag. A Unix socket is open to the user and the
     /// group of lingerd (mode 0660); one left by a dead lingerd is replaced. Sockets that systemd opened
-    /// (by a unit lingerd.socket) replace all of these.
+    /// (through a lingerd.socket unit) replace all of these.
     #[arg(long, value_name = "ADDRESSES", help_heading = "Serving")]
     pub listen: Vec<String>,
     /// The file that says who may read the metrics: TLS, certificates, passwords
@@ -48,21 +48,21 @@ pub struct Settings {
     /// Who may see the page's figures, which include processes and addresses: true, false or loopback
     /// [default: loopback]
     ///
-    /// loopback: clients on this host, and clients that authenticate by --web.config.file. `lingerd top`
+    /// loopback: clients on this host, and clients that authenticate with --web.config.file. `lingerd top`
     /// reads the same figures.
     #[arg(long, value_name = "WHO", help_heading = "Serving")]
     pub live: Option<String>,
 
     /// The hooks to use: auto, fentry, kprobe or tracepoint [default: auto]
     ///
-    /// auto takes the first of the three that attaches. `lingerd check` says which do, and what each
-    /// cannot see.
+    /// auto picks the first of the three that attaches. `lingerd check` reports which ones do, and what
+    /// each cannot see.
     #[arg(long, value_name = "PLAN", help_heading = "Counting")]
     pub plan: Option<String>,
-    /// Go on counting while no lingerd runs, and let the next one take over the counts [default: false]
+    /// Keep counting while no lingerd runs, and let the next one take over the counts [default: false]
     ///
     /// Programs and counts are pinned in a BPF file system, so a restart, a crash or an upgrade loses no
-    /// close. They stay until the host boots, or until `lingerd unload`.
+    /// close. They stay until the host reboots, or until `lingerd unload`.
     #[arg(
         long,
         value_name = "TRUE",
@@ -77,8 +77,8 @@ pub struct Settings {
     pub pins: Option<String>,
     /// The labels of the metrics: unit, slice, container, pod, comm, exe, port, family [default: unit,comm]
     ///
-    /// Every combination that occurs is counted as a group of its own. None at all (--labels=) makes one
-    /// group of the whole host.
+    /// Every combination that occurs is counted as a group of its own. An empty list (--labels=) makes the
+    /// whole host one group.
     #[arg(long, value_name = "LABELS", help_heading = "Counting")]
     pub labels: Vec<String>,
     /// Local ports of accepted connections that the label port distinguishes, as in 443,8000-8099
@@ -86,21 +86,21 @@ pub struct Settings {
     /// The label is empty for all others. Required if port is among the labels, and rejected otherwise.
     #[arg(long, value_name = "PORTS", help_heading = "Counting")]
     pub ports: Vec<String>,
-    /// How many groups to count at most, 1 to 65536 [default: 4096]
+    /// Maximum number of groups to count, 1 to 65536 [default: 4096]
     ///
     /// Closes of any further group are counted under other.
     #[arg(long, value_name = "NUMBER", help_heading = "Counting")]
     pub max_groups: Option<String>,
-    /// How many series the metrics may have, at least 1000 [default: 100000]
+    /// Maximum number of series in the metrics, at least 1000 [default: 100000]
     #[arg(long, value_name = "NUMBER", help_heading = "Counting")]
     pub max_series: Option<String>,
     /// How long after its last change to retire a group whose cgroup is gone, at least 1s [default: 15m]
     #[arg(long, value_name = "TIME", help_heading = "Counting")]
     pub retire_after: Option<String>,
 
-    /// How many orphans, closed sockets with data left, to follow at most [default: 65536]
+    /// Maximum number of orphans (closed sockets with data left) to follow [default: 65536]
     ///
-    /// Each takes 192 bytes of kernel memory while it lives. Those that find no room are counted in
+    /// Each takes 192 bytes of kernel memory while it lives. Those that do not fit are counted in
     /// linger_lost_total{what="orphan"} and linger_lost_orphan_bytes_total.
     #[arg(long, value_name = "NUMBER", help_heading = "Orphans")]
     pub max_orphans: Option<String>,

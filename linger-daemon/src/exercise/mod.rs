@@ -41,9 +41,9 @@ pub enum Kind {
     Graceful,
     /// Waits under `SO_LINGER` until the data is acknowledged
     Lingered,
-    /// Waits under `SO_LINGER` for 1 s, in vain
+    /// Waits under `SO_LINGER` for 1 s, until the time is up
     LingerTimeout,
-    /// Waits under `SO_LINGER` until a signal comes
+    /// Waits under `SO_LINGER` until a signal arrives
     LingerInterrupted,
     /// Waits under `SO_LINGER` until the peer resets the connection
     LingerFailed,
@@ -55,14 +55,14 @@ pub enum Kind {
     UnreadAborted,
     /// Negative `TCP_LINGER2`
     Linger2Aborted,
-    /// No quota for orphans: lowers `net.ipv4.tcp_max_orphans` of the whole host for moments, and
-    /// then resets every close with data left; runs only if asked for by name
+    /// No quota for orphans: briefly lowers `net.ipv4.tcp_max_orphans` of the whole host, and
+    /// meanwhile every close with data left is reset; runs only if requested by name
     MemoryAborted,
     /// Both sides had shut down before
     AlreadyClosed,
     /// Never connected
     NotConnected,
-    /// A connect is still under way
+    /// A connect is still in progress
     ConnectAborted,
     /// A listener with connections in its accept queue
     Listener,

@@ -16,17 +16,17 @@ pub(super) enum Column {
     Unit,
     /// Closes of sockets
     Closes,
-    /// Closes that gave their connection up: the outcomes that end in _aborted
+    /// Closes that aborted their connection: the outcomes that end in _aborted
     Aborts,
-    /// Payload that closes threw away from their send queues
+    /// Payload in the send queue that closes discarded
     Discarded,
     /// Time that threads spent in close
     Blocked,
-    /// Payload lost after the close that had left it to the kernel
+    /// Payload that a close left to the kernel, and that was lost afterwards
     Lost,
     /// Closed sockets whose data is still under way
     Orphans,
-    /// Received payload that no one read, thrown away by closes
+    /// Received payload that the program had not read, discarded by closes
     Unread,
     /// RSTs that this host sent
     Resets,

@@ -43,7 +43,7 @@ pub struct Top {
     /// The column to sort by initially
     #[arg(long, value_enum, value_name = "COLUMN", default_value_t = Column::Aborts)]
     pub(super) sort: Column,
-    /// Print one table, made from two readings, and end
+    /// Print one table, made from two readings, and exit
     #[arg(long)]
     pub(super) once: bool,
     /// Print it as JSON
