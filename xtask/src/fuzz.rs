@@ -21,10 +21,10 @@ const RUSTFLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanit
 /// What to fuzz, and for how long.
 #[derive(Args)]
 pub struct Options {
-    /// What to fuzz; all, one after another, if left out
+    /// What to fuzz [default: everything, one after another]
     #[arg(value_parser = TARGETS)]
     target: Option<String>,
-    /// How long, each
+    /// How long to fuzz each, in seconds
     #[arg(long, default_value_t = 60)]
     seconds: u32,
 }

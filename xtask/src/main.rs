@@ -18,7 +18,7 @@ use linger_xtask::{artifacts, fuzz, mutate, package, release, reproduce, shell, 
 ///
 /// On a fresh Debian 12 machine with Rust from rustup, as root, `cargo xtask run` shows the daemon
 /// at work, and `cargo xtask test` proves it. Both install what they need, and say what and why.
-/// Elsewhere they say what is to be installed by hand.
+/// Elsewhere they say what you have to install by hand.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", after_help = EXAMPLES)]
 struct Cli {
@@ -32,35 +32,35 @@ Examples:
   cargo xtask run --plan tracepoint      with options for `lingerd run`
   cargo xtask check                      what every change should pass, in minutes
   cargo xtask test                       every check and test, natively and on all kernels
-  cargo xtask test --filter clippy       only the steps whose name contains this
+  cargo xtask test --filter clippy       only the steps whose name contains `clippy`
   cargo xtask test --mutate              whether the scenarios notice when the kernel side is broken
-  cargo xtask vm --list                  the kernels there are
+  cargo xtask vm --list                  the available kernels
   cargo xtask vm 6.12 --test linger0     some scenarios on one kernel
   cargo xtask vm 6.12 --append preempt=full
-                                         with more on its command line
+                                         with additional kernel parameters
   cargo xtask vm 6.1 --shell             a shell on that kernel, with lingerd in it
   cargo xtask vm --systemd               services, templates and user scopes, under systemd
   cargo xtask vm --systemd --put ./x.service:/etc/systemd/system/x.service --unit x.service
-                                         a service of yours, to its end
+                                         your own service, until it ends
   cargo xtask package                    the Debian package, and a tarball
   cargo xtask package --arch arm64       the same for arm64
-  cargo xtask package --twice            and whether a second build elsewhere is the same
-  cargo xtask package --release          all that is published
-  cargo xtask package --test             and whether it installs, runs, upgrades and goes without trace
-  cargo xtask docs                       the book of the pages in docs
+  cargo xtask package --twice            and check that a second build elsewhere is the same
+  cargo xtask package --release          everything in a release
+  cargo xtask package --test             and test that it installs, runs, upgrades and is removed without a trace
+  cargo xtask docs                       the pages in docs, as a book
   cargo xtask fuzz request --seconds 600 requests that no client would send
   cargo xtask lab stack                  a lingerd, a Prometheus that scrapes it, and closes to look at
   cargo xtask lab bench                  what lingerd costs on this machine, beside its peers
-  cargo xtask lab gate                   whether a close costs more instructions than is written down";
+  cargo xtask lab gate                   whether a close costs more instructions than recorded";
 
 #[derive(Subcommand)]
 enum Task {
-    /// Install what building or testing needs; quick when everything is there
+    /// Install what building or testing needs; quick if everything is installed
     ///
     /// Debian packages are installed as root by apt-get; everything else goes to a cache, which serves
     /// every checkout: `$LINGER_CACHE`, or else `linger` in `$XDG_CACHE_HOME` or `~/.cache`.
     Setup {
-        /// What to make the machine ready for
+        /// What to prepare the machine for
         #[arg(long = "for", value_enum, default_value_t = Purpose::Build)]
         purpose: Purpose,
     },
@@ -70,13 +70,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
-    /// Run what every change should pass: format, clippy, unit tests, scenarios here and by one plan
+    /// Run what every change should pass: format, clippy, unit tests, scenarios here and on 6.12
     Check(test::Options),
     /// Run every check and test, then sum up
     ///
-    /// In stages, of which each is begun only if the one before passed. The last line is
-    /// `N passed, N failed`, with `, N skipped` if there are any; the exit code is not 0 if anything
-    /// failed.
+    /// Runs in stages, each of which starts only if the previous one passed. The last line is
+    /// `N passed, N failed`, with `, N skipped` if any were; the exit code is not 0 if anything failed.
     Test {
         /// Only the steps, or mutations, whose name contains this
         #[arg(long, default_value = "")]
@@ -87,12 +86,12 @@ enum Task {
         #[command(flatten)]
         options: test::Options,
     },
-    /// Run one step of `test`, and leave what it found
+    /// Run one step of `test`, and write its result to a file
     #[command(hide = true)]
     Step {
-        /// Its name
+        /// The name of the step
         name: String,
-        /// Where to leave that
+        /// The file to write the result to
         #[arg(long)]
         report: PathBuf,
         #[command(flatten)]
@@ -100,24 +99,25 @@ enum Task {
     },
     /// Run the scenario tests on Debian's kernels in QEMU, or get a shell there
     ///
-    /// The machine is emulated, so this works without KVM. It is a small Debian 12; with --systemd that
-    /// has booted it, and the tests are those that tell closes apart by unit.
+    /// The machine is emulated, so this works without KVM. It is a small Debian 12; with --systemd, systemd
+    /// boots it, and the tests are those that distinguish closes by unit.
     Vm(OnKernels),
-    /// Make the Debian package and the tarball for other distributions
+    /// Build the Debian package and the tarball for other distributions
     ///
-    /// They go to target/package, which is emptied first: --release makes those of all architectures. Lintian must find neither error nor warning in the package.
+    /// They go to target/package, which is emptied first; --release builds those of all architectures.
+    /// Lintian must find neither errors nor warnings in the package.
     Package(Packaging),
     /// Build the pages in docs into a book with a table of contents and search: target/book/index.html
     Docs,
-    /// Feed what parses input with what a fuzzer makes up
+    /// Fuzz the parsers of input
     ///
-    /// libFuzzer, guided by the code that it reaches. Ends with the first input that breaks something,
-    /// which is kept in target/fuzz/found.
+    /// Uses libFuzzer, guided by coverage. Stops at the first input that breaks something, and keeps it in
+    /// target/fuzz/found.
     Fuzz(fuzz::Options),
     /// Measure and draw: bench, gate, scale, cookbook, dashboards, stack; see `cargo xtask lab --help`
     #[command(disable_help_flag = true)]
     Lab {
-        /// A command of the laboratory, and its options
+        /// A command of the lab, and its options
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
@@ -126,21 +126,21 @@ enum Task {
 /// Options of `cargo xtask vm`.
 #[derive(Args)]
 struct OnKernels {
-    /// A kernel of the table (see --list), or the path of a vmlinuz; if left out, those on which
-    /// all scenarios are run, or 6.12 with --systemd
+    /// A kernel of the table (see --list), or the path of a vmlinuz [default: those on which all
+    /// scenarios are run; with --systemd or --shell, 6.12]
     #[arg(value_parser = parse_kernel)]
     kernel: Option<Which>,
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
     systemd: systemd::Options,
-    /// An interactive shell instead of the tests (on 6.12 if no kernel is given)
+    /// Open an interactive shell instead of running the tests
     #[arg(long, conflicts_with_all = ["filter", "plan", "unit"])]
     shell: bool,
-    /// More for the kernel's command line
+    /// Additional parameters for the kernel's command line
     #[arg(long, value_name = "PARAMETERS", default_value = "")]
     append: String,
-    /// The table of kernels
+    /// List the table of kernels
     #[arg(long)]
     list: bool,
 }
@@ -148,19 +148,19 @@ struct OnKernels {
 /// Options of `cargo xtask package`.
 #[derive(Args)]
 struct Packaging {
-    /// For which architecture [default: this machine's]
+    /// The architecture to build for [default: this machine's]
     #[arg(long = "arch", value_enum, value_name = "ARCHITECTURE")]
     architecture: Option<Architecture>,
     /// Also install, upgrade, remove and purge it, on a Debian 12 in QEMU
     #[arg(long)]
     test: bool,
-    /// Also make them from a clone in another folder, and fail if a bit differs
+    /// Also build them from a clone in another folder, and fail if a bit differs
     #[arg(long)]
     twice: bool,
-    /// All that is published, of both architectures: also rpm packages, an image, and a bill of materials
+    /// Build everything in a release, for both architectures: also rpm packages, an image, and a bill of materials
     #[arg(long, conflicts_with_all = ["architecture", "test", "twice"])]
     release: bool,
-    /// What that Debian's kernel is: one of the table, or the path of a vmlinuz
+    /// The kernel for that test: one of the table, or the path of a vmlinuz
     #[arg(value_parser = parse_kernel, requires = "test")]
     kernel: Option<Which>,
 }

@@ -38,7 +38,7 @@ pub enum Purpose {
     Docs,
     /// `cargo xtask test` and `vm`, besides all of this
     Test,
-    /// `cargo xtask package --arch arm64`, besides packages of this machine's
+    /// `cargo xtask package --arch arm64`, besides packages for this machine
     PackageArm64,
     /// `cargo xtask test --full`, and `vm` on kernels of arm64, besides what tests need
     FullTest,

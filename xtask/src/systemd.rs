@@ -35,7 +35,7 @@ pub struct Options {
     /// Boot a Debian 12 with systemd, and run the tests that need it
     #[arg(long)]
     pub systemd: bool,
-    /// Run this service of that machine, instead of the tests
+    /// Run this service in that machine, instead of the tests
     #[arg(long, requires = "systemd", conflicts_with_all = ["filter", "plan"])]
     pub unit: Option<String>,
     /// Put a file into that machine; may be given several times

@@ -28,7 +28,7 @@ pub struct Options {
     /// all of the bench; takes hours
     #[arg(long)]
     pub full: bool,
-    /// Where random scenarios begin: a number, or `random` [default: always the same; in full, random]
+    /// Seed of random scenarios: a number, or `random` [default: always the same; random with --full]
     #[arg(long, value_name = "SEED")]
     pub seed: Option<String>,
 }

@@ -26,12 +26,12 @@ const INIT: &str = include_str!("init.sh");
 /// Which pairs of scenario and plan to run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Scope {
-    /// Scenarios that depend on the plan by each, others by one
+    /// Scenarios that depend on the plan under each, others under one
     #[default]
     Standard,
-    /// Each scenario by each plan
+    /// Each scenario under each plan
     Full,
-    /// Scenarios that depend on the kernel, by each plan
+    /// Scenarios that depend on the kernel, under each plan
     Kernel,
 }
 
@@ -44,13 +44,13 @@ pub struct Selection {
     /// Only this plan: fentry, kprobe or tracepoint
     #[arg(long)]
     pub plan: Option<String>,
-    /// Which pairs of scenario and plan
+    /// Which pairs of scenario and plan to run
     #[arg(long, value_enum, default_value_t)]
     pub scope: Scope,
-    /// Where random scenarios begin: a number, or `random` [default: always the same]
+    /// Seed of random scenarios: a number, or `random` [default: always the same]
     #[arg(long, value_name = "SEED")]
     pub seed: Option<String>,
-    /// Closes of the scenarios of load
+    /// Number of closes in the load scenarios
     #[arg(long, value_name = "CLOSES", default_value_t = LOAD)]
     pub load: u32,
 }

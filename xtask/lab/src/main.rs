@@ -30,40 +30,40 @@ const EXAMPLES: &str = "\
 Examples:
   cargo xtask lab stack                  a lingerd, a Prometheus that scrapes it, and closes to look at
   cargo xtask lab bench                  what lingerd costs on this machine, beside its peers
-  cargo xtask lab bench --part ledger    only what scrapes take, in time and memory
-  cargo xtask lab gate                   whether a close costs more instructions than is written down
-  cargo xtask lab gate --update          write down what it costs now
-  cargo xtask lab scale                  what many hosts come to, for Prometheus";
+  cargo xtask lab bench --part ledger    only what scrapes cost, in time and memory
+  cargo xtask lab gate                   whether a close costs more instructions than recorded
+  cargo xtask lab gate --update          record what it costs now
+  cargo xtask lab scale                  what many hosts cost Prometheus";
 
 #[derive(Subcommand)]
 enum Task {
     /// See dashboards and alerts at work: a lingerd, and a Prometheus with the rules that scrapes it
     ///
-    /// Both run in the foreground, with closes of all kinds to look at, until Ctrl-C. Prometheus is taken
-    /// out of Debian's package; nothing is installed, and no service is started.
+    /// Both run in the foreground, with closes of all kinds to look at, until Ctrl-C. Prometheus is unpacked
+    /// from Debian's package; nothing is installed, and no service is started.
     Stack(stack::Options),
-    /// Make the dashboards for Grafana from their source
+    /// Generate the dashboards for Grafana from their source
     ///
     /// They go to dashboards/, and are committed with it.
     Dashboards(dashboards::Options),
-    /// Draw the dashboards, by what a real Prometheus answers, into dashboards/pictures
+    /// Draw the dashboards from the answers of a real Prometheus, into dashboards/pictures
     ///
     /// It scrapes simulated hosts, and a real lingerd for the dashboard of lingerd itself.
     Pictures(pictures::Options),
-    /// Find out what many hosts come to: simulated ones, and a real Prometheus that scrapes them
+    /// Measure what many hosts cost: a real Prometheus scrapes simulated ones
     ///
-    /// Series, samples, memory, processor and disk of Prometheus, the time of rules and of every query of the
-    /// dashboards, and what more hosts would take.
+    /// Series, samples, memory, CPU and disk of Prometheus, the time of rules and of every query of the
+    /// dashboards, and what more hosts would cost.
     Scale(scale::Options),
-    /// Run the cases of the cookbook, and draw what lingerd counts meanwhile into docs/cookbook
+    /// Run the cases of the cookbook, and draw what lingerd counts into docs/cookbook
     Cookbook(cookbook::Options),
     /// Measure what lingerd costs: each close, beside its peers, and scrapes, memory and starts
     ///
-    /// Takes about ten minutes, of which nothing else should be done on the machine.
+    /// Takes about ten minutes; do not use the machine meanwhile.
     Bench(bench::Options),
-    /// Compare the instructions that a close costs with those written down, and fail if they are more
+    /// Compare the instructions that a close costs with the recorded ones, and fail if there are more
     ///
-    /// They are counted in QEMU, so that nothing else the machine does changes them.
+    /// They are counted in QEMU, so other work on the machine does not affect them.
     Gate(bench::gate::Options),
     /// Part of `bench`, inside the machine that counts instructions
     #[command(hide = true)]
