@@ -264,8 +264,8 @@ async function ask() {
   const answer = await fetch("live.json", { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) })
     .catch(() => { throw new Error("lingerd cannot be reached"); });
   if (answer.ok) return answer.json();
-  if (answer.status === 401) throw new Error("lingerd wants the password again: reload this page");
-  throw new Error(`lingerd answers: ${(await answer.text()).trim() || answer.status}`);
+  if (answer.status === 401) throw new Error("lingerd requires the password again: reload this page");
+  throw new Error(`lingerd responded: ${(await answer.text()).trim() || answer.status}`);
 }
 
 async function refresh() {
@@ -279,8 +279,8 @@ async function refresh() {
     wait = Math.max(INTERVAL, 20000 * live.health.reading_seconds);
     tell("good", "Live: read every few seconds.");
   } catch (error) {
-    const shown = last ? ` What is shown is of ${clock(last.at)}.` : "";
-    tell("bad", `Not live: ${error.message}.${shown} Asking again every few seconds.`);
+    const shown = last ? ` The figures shown are from ${clock(last.at)}.` : "";
+    tell("bad", `Not live: ${error.message}.${shown} Retrying every few seconds.`);
   }
   isAsking = false;
   timer = setTimeout(refresh, wait);

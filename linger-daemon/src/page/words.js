@@ -10,26 +10,26 @@ const OUTCOMES = {
   unread_aborted: "reset it because received data was left unread",
   linger2_aborted: "reset it because of a negative TCP_LINGER2",
   memory_aborted: "reset it for lack of orphan quota or memory",
-  connect_aborted: "gave up a connect that was still under way",
+  connect_aborted: "abandoned a connect that was still in progress",
   already_closed: "found the connection already over",
   not_connected: "found no connection",
   listener: "closed a listening socket",
-  repaired: "was silent under TCP_REPAIR",
+  repaired: "sent nothing, under TCP_REPAIR",
 };
 
 const FATES = {
   delivered: "the peer acknowledged all of it",
   peer_reset: "the peer reset the connection",
-  late_data: "the peer sent data that no one could read any more",
+  late_data: "the peer sent data after the close",
   timed_out: "the peer acknowledged nothing, or kept its window closed, for too long",
   orphan_resources: "this host was out of orphan quota or memory",
   destroyed: "ended by ss -K, or with its network namespace",
-  unknown: "unknown: it had not ended within orphan-ttl",
+  unknown: "its end was not seen: within orphan-ttl, or because the kernel skipped a hook",
 };
 
 const LOST = {
   close: "closes that are in no counter",
-  group: "changes counted under “other”, because their group found no place",
+  group: "changes counted under “other”, because there was no room for their group",
   orphan: "orphans that could not be followed",
   return: "closes whose time is in no histogram",
   event: "single closes that were not shown",
