@@ -24,7 +24,7 @@ const FATES = {
   timed_out: "the peer acknowledged nothing, or kept its window closed, for too long",
   orphan_resources: "this host was out of orphan quota or memory",
   destroyed: "ended by ss -K, or with its network namespace",
-  unknown: "its end was not seen: within orphan-ttl, or because the kernel skipped a hook",
+  unknown: "its end was not seen within orphan-ttl, or the kernel skipped the hook of its end",
 };
 
 const LOST = {
