@@ -10,37 +10,25 @@ use linger_daemon::exercise::{self, End, Kind, pair_with_closed_window};
 use linger_ebpf::Outcome;
 use socket2::Socket;
 
-use crate::scenario::{self, Scenario, Script};
+use crate::scenario::{self, Scenario};
 use crate::truth::Truth;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("linger0_empty", Script::Kind(Kind::LingerAborted)),
-    Scenario::new("linger0_unsent", Script::Narrow(unsent)),
-    Scenario::new("linger0_unacked", Script::Connections(unacked)),
-    Scenario::new(
-        "linger0_unsent_and_unacked",
-        Script::Kind(Kind::LingerAbortedData),
-    ),
-    Scenario::new("linger0_close_wait", Script::Connections(close_wait)),
-    Scenario::new("linger0_fin_wait1", Script::Connections(fin_wait1)),
-    Scenario::new("linger0_fin_wait2", Script::Connections(fin_wait2)),
-    Scenario::new("linger0_last_ack", Script::Connections(last_ack)),
-    Scenario::new(
-        "linger0_last_ack_unsent",
-        Script::Connections(last_ack_unsent),
-    ),
-    Scenario::new("linger0_closing", Script::Connections(closing)),
-    Scenario::new("linger0_syn_sent", Script::Own(syn_sent)),
-    Scenario::new(
-        "linger0_never_connected",
-        Script::Connections(never_connected),
-    ),
-    Scenario::new(
-        "linger0_already_closed",
-        Script::Connections(already_closed),
-    ),
-    Scenario::new("linger0_inherited", Script::Connections(inherited)),
-    Scenario::new("connect_given_up", Script::Kind(Kind::ConnectAborted)),
+    Scenario::kind("linger0_empty", Kind::LingerAborted),
+    Scenario::narrow("linger0_unsent", unsent),
+    Scenario::connections("linger0_unacked", unacked),
+    Scenario::kind("linger0_unsent_and_unacked", Kind::LingerAbortedData),
+    Scenario::connections("linger0_close_wait", close_wait),
+    Scenario::connections("linger0_fin_wait1", fin_wait1),
+    Scenario::connections("linger0_fin_wait2", fin_wait2),
+    Scenario::connections("linger0_last_ack", last_ack),
+    Scenario::connections("linger0_last_ack_unsent", last_ack_unsent),
+    Scenario::connections("linger0_closing", closing),
+    Scenario::own("linger0_syn_sent", syn_sent),
+    Scenario::connections("linger0_never_connected", never_connected),
+    Scenario::connections("linger0_already_closed", already_closed),
+    Scenario::connections("linger0_inherited", inherited),
+    Scenario::kind("connect_given_up", Kind::ConnectAborted),
 ];
 
 /// Closes the client with an RST; the peer must see it.

@@ -15,15 +15,15 @@ use crate::closes::sum;
 use crate::daemon::Daemon;
 use crate::netns;
 use crate::peer::{Connection, Peer, Segment};
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
 use crate::truth::{Counters, Truth};
 use crate::watch::sight;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("late_data_before_ack", Script::Own(before_ack)),
-    Scenario::new("late_data_in_fin_wait2", Script::Own(in_fin_wait2)),
-    Scenario::new("late_data_in_time_wait", Script::Own(in_time_wait)),
-    Scenario::new("every_rst_has_a_cause", Script::Daemon(every_rst)),
+    Scenario::own("late_data_before_ack", before_ack),
+    Scenario::own("late_data_in_fin_wait2", in_fin_wait2),
+    Scenario::own("late_data_in_time_wait", in_time_wait),
+    Scenario::daemon("every_rst_has_a_cause", every_rst),
 ];
 
 const LATE: Segment = Segment {

@@ -11,11 +11,11 @@ use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
 use linger_ebpf::Plan;
 
 use crate::daemon::{Daemon, wait_until};
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::new(
+pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::daemon(
     "closes_do_not_wake_the_daemon",
-    Script::Daemon(closes_do_not_wake_the_daemon),
+    closes_do_not_wake_the_daemon,
 )
 .once()];
 

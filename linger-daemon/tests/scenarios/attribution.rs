@@ -18,15 +18,15 @@ use socket2::{Domain, Socket, Type};
 
 use crate::left::Bound;
 use crate::needs::Need;
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
 use crate::service::{self, Service, ServiceName};
 use crate::truth::Truth;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("service_nginx", Script::Own(nginx))
+    Scenario::own("service_nginx", nginx)
         .by_plan_only()
         .needs(&[Need::Nginx]),
-    Scenario::new("services_python", Script::Own(python))
+    Scenario::own("services_python", python)
         .by_plan_only()
         .needs(&[Need::Python]),
 ];

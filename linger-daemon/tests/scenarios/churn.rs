@@ -19,12 +19,12 @@ use crate::born::{self, Cgroup};
 use crate::closes::{is_other, lost, sum, wait_until, whole};
 use crate::daemon::Daemon;
 use crate::netns;
-use crate::scenario::{Scenario, Script, Settings};
+use crate::scenario::{Scenario, Settings};
 use crate::truth::Counters;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("churn", Script::BulkDaemon(fast)).once(),
-    Scenario::new("churn_gently", Script::BulkDaemon(gently)).once(),
+    Scenario::bulk_daemon("churn", fast).once(),
+    Scenario::bulk_daemon("churn_gently", gently).once(),
 ];
 
 /// Groups that the daemon can hold (`--max-groups`).

@@ -15,10 +15,10 @@ use nix::sched::{CloneFlags, unshare};
 use crate::closes::whole;
 use crate::daemon::{Daemon, wait_until};
 use crate::persist::probes;
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
 
 pub(crate) const SCENARIOS: &[Scenario] =
-    &[Scenario::new("container_restarted", Script::Daemon(restarted)).by_plan_only()];
+    &[Scenario::daemon("container_restarted", restarted).by_plan_only()];
 
 /// The kernel gives the inode number of a PID namespace that is gone to the next one: both daemons have the same
 /// numbers. The remains of the killed one must not hinder the next, and what a third one uses must stay.

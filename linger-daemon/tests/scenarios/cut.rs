@@ -10,10 +10,9 @@ use nix::libc;
 
 use crate::closes::whole;
 use crate::daemon::Daemon;
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
 
-pub(crate) const SCENARIOS: &[Scenario] =
-    &[Scenario::new("cut_off_is_shown", Script::Daemon(shown))];
+pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::daemon("cut_off_is_shown", shown)];
 
 /// Target of the programs that can be detached.
 const RELEASE: &str = "cgroup:sock_release";

@@ -17,10 +17,9 @@ use crate::born::{self, Cgroup};
 use crate::closes::{self, Closes};
 use crate::daemon::Daemon;
 use crate::netns;
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
 
-pub(crate) const SCENARIOS: &[Scenario] =
-    &[Scenario::new("dimensions", Script::Daemon(dimensions))];
+pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::daemon("dimensions", dimensions)];
 
 const LABELS: &str = "unit,slice,comm,exe,port,family";
 

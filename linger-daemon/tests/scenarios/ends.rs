@@ -18,39 +18,24 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, dup2, fork, gettid, pause};
 use socket2::Socket;
 
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
 use crate::truth::Truth;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("exit_graceful", Script::Connections(exit_graceful)),
-    Scenario::new("exit_with_linger0", Script::Connections(exit_with_linger0)),
-    Scenario::new(
-        "exit_with_unread_data",
-        Script::Connections(exit_with_unread_data),
-    ),
-    Scenario::new(
-        "sigkill_with_linger0",
-        Script::Connections(sigkill_with_linger0),
-    ),
-    Scenario::new("dup_closed_once", Script::Connections(dup_closed_once)),
-    Scenario::new(
-        "dup2_over_the_socket",
-        Script::Connections(dup2_over_the_socket),
-    ),
-    Scenario::new("dup2_with_linger", Script::Connections(dup2_with_linger)),
-    Scenario::new(
-        "dup2_with_linger2_negative",
-        Script::Connections(dup2_with_linger2_negative),
-    ),
-    Scenario::new(
+    Scenario::connections("exit_graceful", exit_graceful),
+    Scenario::connections("exit_with_linger0", exit_with_linger0),
+    Scenario::connections("exit_with_unread_data", exit_with_unread_data),
+    Scenario::connections("sigkill_with_linger0", sigkill_with_linger0),
+    Scenario::connections("dup_closed_once", dup_closed_once),
+    Scenario::connections("dup2_over_the_socket", dup2_over_the_socket),
+    Scenario::connections("dup2_with_linger", dup2_with_linger),
+    Scenario::connections("dup2_with_linger2_negative", dup2_with_linger2_negative),
+    Scenario::connections(
         "dup2_with_linger_in_fin_wait2",
-        Script::Connections(dup2_with_linger_in_fin_wait2),
+        dup2_with_linger_in_fin_wait2,
     ),
-    Scenario::new("fork_closed_once", Script::Connections(fork_closed_once)),
-    Scenario::new(
-        "close_while_thread_receives",
-        Script::Connections(close_while_thread_receives),
-    ),
+    Scenario::connections("fork_closed_once", fork_closed_once),
+    Scenario::connections("close_while_thread_receives", close_while_thread_receives),
 ];
 
 /// A forked process with a connected client socket, which waits to be ended.

@@ -19,13 +19,13 @@ use crate::closer::{Closer, Way};
 use crate::closes::{self, Closes};
 use crate::daemon::Daemon;
 use crate::netns;
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("exe_at_exit", Script::Daemon(at_exit)).once(),
-    Scenario::new("exe_deleted_or_replaced", Script::Daemon(deleted)).once(),
-    Scenario::new("exe_mounted", Script::Daemon(mounted)).once(),
-    Scenario::new("exe_memfd", Script::Daemon(memfd)).once(),
+    Scenario::daemon("exe_at_exit", at_exit).once(),
+    Scenario::daemon("exe_deleted_or_replaced", deleted).once(),
+    Scenario::daemon("exe_mounted", mounted).once(),
+    Scenario::daemon("exe_memfd", memfd).once(),
 ];
 
 /// A daemon that distinguishes executables, and processes that run copies of this program.

@@ -11,47 +11,23 @@ use linger_ebpf::Outcome;
 
 use crate::child;
 use crate::left::UNACKED_MESSAGE;
-use crate::scenario::{self, Scenario, Script};
+use crate::scenario::{self, Scenario};
 use crate::truth::{Counters, Truth};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("graceful_active_and_passive", Script::Kind(Kind::Graceful)),
-    Scenario::new("graceful_after_data", Script::Connections(after_data)),
-    Scenario::new(
-        "graceful_with_data_left",
-        Script::Connections(with_data_left),
-    ),
-    Scenario::new(
-        "graceful_after_shutdown_write",
-        Script::Connections(after_shutdown_write),
-    ),
-    Scenario::new(
-        "graceful_after_shutdown_both",
-        Script::Connections(after_shutdown_both),
-    ),
-    Scenario::new(
-        "already_closed_by_both_fins",
-        Script::Kind(Kind::AlreadyClosed),
-    ),
-    Scenario::new(
-        "already_closed_safe_pattern",
-        Script::Connections(safe_pattern),
-    ),
-    Scenario::new(
-        "already_closed_refused_connect",
-        Script::Own(refused_nonblocking),
-    ),
-    Scenario::new(
-        "not_connected_refused_connect",
-        Script::Own(refused_blocking),
-    ),
-    Scenario::new("not_connected_never", Script::Kind(Kind::NotConnected)),
-    Scenario::new("ipv6", Script::Own(ipv6)),
-    Scenario::new("ipv4_mapped", Script::Own(mapped)),
-    Scenario::new(
-        "other_network_namespace",
-        Script::Own(other_network_namespace),
-    ),
+    Scenario::kind("graceful_active_and_passive", Kind::Graceful),
+    Scenario::connections("graceful_after_data", after_data),
+    Scenario::connections("graceful_with_data_left", with_data_left),
+    Scenario::connections("graceful_after_shutdown_write", after_shutdown_write),
+    Scenario::connections("graceful_after_shutdown_both", after_shutdown_both),
+    Scenario::kind("already_closed_by_both_fins", Kind::AlreadyClosed),
+    Scenario::connections("already_closed_safe_pattern", safe_pattern),
+    Scenario::own("already_closed_refused_connect", refused_nonblocking),
+    Scenario::own("not_connected_refused_connect", refused_blocking),
+    Scenario::kind("not_connected_never", Kind::NotConnected),
+    Scenario::own("ipv6", ipv6),
+    Scenario::own("ipv4_mapped", mapped),
+    Scenario::own("other_network_namespace", other_network_namespace),
 ];
 
 fn after_data(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {

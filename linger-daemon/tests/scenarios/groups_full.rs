@@ -21,15 +21,14 @@ use crate::daemon::Daemon;
 use crate::needs::Need;
 use crate::netns;
 use crate::retired;
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
 use crate::watch::sight;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("groups_full", Script::Daemon(full)).once(),
-    Scenario::new("group_gets_a_place_late", Script::Daemon(late)),
-    Scenario::new("groups_take_what_is_said", Script::Daemon(memory)).once(),
-    Scenario::new("groups_without_memory", Script::Daemon(without_memory))
-        .needs(&[Need::OwnMachine]),
+    Scenario::daemon("groups_full", full).once(),
+    Scenario::daemon("group_gets_a_place_late", late),
+    Scenario::daemon("groups_take_what_is_said", memory).once(),
+    Scenario::daemon("groups_without_memory", without_memory).needs(&[Need::OwnMachine]),
 ];
 
 const PLACES: u64 = 8;

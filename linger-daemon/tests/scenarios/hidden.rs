@@ -15,10 +15,10 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::closes::{expect, lost, sum};
 use crate::daemon::{Daemon, MAINTENANCE};
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
 
 pub(crate) const SCENARIOS: &[Scenario] =
-    &[Scenario::new("waits_long_in_a_hidden_process", Script::Daemon(waits_long)).once()];
+    &[Scenario::daemon("waits_long_in_a_hidden_process", waits_long).once()];
 
 /// Age at which the daemon looks whether the thread of a close still exists, and some more.
 const LONG: Duration = Duration::from_secs(61);

@@ -19,14 +19,14 @@ use crate::closes::{is_other, lost, sum, wait_until};
 use crate::daemon::Daemon;
 use crate::needs::Need;
 use crate::netns;
-use crate::scenario::{Scenario, Script, Settings};
+use crate::scenario::{Scenario, Settings};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("hostile_names", Script::BulkDaemon(names)).once(),
-    Scenario::new("hostile_exes", Script::BulkDaemon(exes))
+    Scenario::bulk_daemon("hostile_names", names).once(),
+    Scenario::bulk_daemon("hostile_exes", exes)
         .once()
         .needs(&[Need::X86]),
-    Scenario::new("hostile_cgroups", Script::BulkDaemon(cgroups)).once(),
+    Scenario::bulk_daemon("hostile_cgroups", cgroups).once(),
 ];
 
 /// Groups that the daemon can hold.

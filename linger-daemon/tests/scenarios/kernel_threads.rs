@@ -25,14 +25,13 @@ use crate::closes::{self, Closes};
 use crate::daemon::Daemon;
 use crate::needs::Need;
 use crate::netns;
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("kernel_thread_closes", Script::Daemon(by_thread)).needs(&[Need::IoUring]),
-    Scenario::new("kernel_thread_closes_for_gone", Script::Daemon(for_gone))
-        .needs(&[Need::IoUring]),
-    Scenario::new("kernel_collects_garbage", Script::Daemon(garbage)).needs(&[Need::IoUring]),
-    Scenario::new("io_uring_worker_closes", Script::Daemon(by_worker)).needs(&[Need::IoUring]),
+    Scenario::daemon("kernel_thread_closes", by_thread).needs(&[Need::IoUring]),
+    Scenario::daemon("kernel_thread_closes_for_gone", for_gone).needs(&[Need::IoUring]),
+    Scenario::daemon("kernel_collects_garbage", garbage).needs(&[Need::IoUring]),
+    Scenario::daemon("io_uring_worker_closes", by_worker).needs(&[Need::IoUring]),
 ];
 
 /// Unit of the sockets.

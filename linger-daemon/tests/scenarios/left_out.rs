@@ -20,14 +20,14 @@ use tempfile::TempDir;
 
 use crate::closes::{is_other, sum};
 use crate::daemon::{Daemon, MAINTENANCE};
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
 use crate::service::Slice;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("left_out_by_comm", Script::Daemon(by_comm)).once(),
-    Scenario::new("left_out_by_unit", Script::Daemon(by_unit)).once(),
-    Scenario::new("left_out_by_port", Script::Daemon(by_port)).once(),
-    Scenario::new("left_out_for_want_of_series", Script::Daemon(by_series)).once(),
+    Scenario::daemon("left_out_by_comm", by_comm).once(),
+    Scenario::daemon("left_out_by_unit", by_unit).once(),
+    Scenario::daemon("left_out_by_port", by_port).once(),
+    Scenario::daemon("left_out_for_want_of_series", by_series).once(),
 ];
 
 const CLOSES: &str = "linger_closes_total";

@@ -17,51 +17,27 @@ use socket2::Socket;
 use crate::ends::Forked;
 use crate::graceful::expect_bytes;
 use crate::left::UNACKED_MESSAGE;
-use crate::scenario::{self, Scenario, Script, Settings};
+use crate::scenario::{self, Scenario, Settings};
 use crate::truth::{TICK, Truth};
 
 /// A linger time that no close waits for to the end.
 const LONG_LINGER: Duration = Duration::from_secs(60);
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("linger_completes", Script::Kind(Kind::Lingered)),
-    Scenario::new(
-        "linger_completes_without_wait",
-        Script::Connections(completes_without_wait),
-    ),
-    Scenario::new(
-        "linger_completes_in_close_wait",
-        Script::Connections(completes_in_close_wait),
-    ),
-    Scenario::new("linger_timeout", Script::Connections(timeout)),
-    Scenario::new(
-        "linger_timeout_window_closed",
-        Script::Narrow(timeout_window_closed),
-    ),
-    Scenario::new(
-        "linger_timeout_nonblocking",
-        Script::Connections(timeout_nonblocking),
-    ),
-    Scenario::new(
-        "linger_interrupted_by_signal",
-        Script::Kind(Kind::LingerInterrupted),
-    ),
-    Scenario::new("linger_failed_by_reset", Script::Kind(Kind::LingerFailed)),
-    Scenario::new(
-        "linger_failed_by_late_data",
-        Script::Connections(failed_by_late_data),
-    ),
-    Scenario::new(
-        "linger_suppressed_by_exit",
-        Script::Connections(suppressed_by_exit),
-    ),
-    Scenario::new("linger_switched_off", Script::Connections(switched_off)),
-    Scenario::new("linger_many_at_once", Script::Connections(many_at_once)),
-    Scenario::new(
-        "linger_thousands_at_once",
-        Script::Under(&[], thousands_at_once),
-    ),
-    Scenario::new("linger_in_a_shared_slot", Script::Connections(shared_slot)),
+    Scenario::kind("linger_completes", Kind::Lingered),
+    Scenario::connections("linger_completes_without_wait", completes_without_wait),
+    Scenario::connections("linger_completes_in_close_wait", completes_in_close_wait),
+    Scenario::connections("linger_timeout", timeout),
+    Scenario::narrow("linger_timeout_window_closed", timeout_window_closed),
+    Scenario::connections("linger_timeout_nonblocking", timeout_nonblocking),
+    Scenario::kind("linger_interrupted_by_signal", Kind::LingerInterrupted),
+    Scenario::kind("linger_failed_by_reset", Kind::LingerFailed),
+    Scenario::connections("linger_failed_by_late_data", failed_by_late_data),
+    Scenario::connections("linger_suppressed_by_exit", suppressed_by_exit),
+    Scenario::connections("linger_switched_off", switched_off),
+    Scenario::connections("linger_many_at_once", many_at_once),
+    Scenario::under("linger_thousands_at_once", &[], thousands_at_once),
+    Scenario::connections("linger_in_a_shared_slot", shared_slot),
 ];
 
 fn completes_without_wait(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {

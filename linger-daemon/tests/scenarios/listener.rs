@@ -8,20 +8,14 @@ use linger_daemon::exercise::tcp::{self, Family, Loopback};
 use linger_daemon::exercise::{self, Kind, MESSAGE};
 use linger_ebpf::{Cause, Outcome};
 
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
 use crate::truth::Truth;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("listener_empty", Script::Connections(|_, _| Ok(()))),
-    Scenario::new(
-        "listener_with_queued_children",
-        Script::Kind(Kind::Listener),
-    ),
-    Scenario::new(
-        "listener_with_unread_children",
-        Script::Own(unread_children),
-    ),
-    Scenario::new("listener_shut_down", Script::Own(shut_down)),
+    Scenario::connections("listener_empty", |_, _| Ok(())),
+    Scenario::kind("listener_with_queued_children", Kind::Listener),
+    Scenario::own("listener_with_unread_children", unread_children),
+    Scenario::own("listener_shut_down", shut_down),
 ];
 
 /// Data received for a connection that is never accepted is discarded unread with it.

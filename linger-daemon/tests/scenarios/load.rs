@@ -10,20 +10,20 @@ use linger_ebpf::Outcome;
 
 use crate::child;
 use crate::needs::Need;
-use crate::scenario::{self, Scenario, Script, Settings};
+use crate::scenario::{self, Scenario, Settings};
 use crate::truth::Truth;
 
 /// The processes; the harness runs them at the same time, and scrapes meanwhile.
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("load_first", Script::Bulk(run)),
-    Scenario::new("load_second", Script::Bulk(run)),
-    Scenario::new("load_third", Script::Bulk(run)),
-    Scenario::new("load_fourth", Script::Bulk(run)),
+    Scenario::bulk("load_first", run),
+    Scenario::bulk("load_second", run),
+    Scenario::bulk("load_third", run),
+    Scenario::bulk("load_fourth", run),
 ];
 
 /// Closes while CPUs go offline and online; not part of the load.
 pub(crate) const OFFLINE: &[Scenario] =
-    &[Scenario::new("cpu_taken_offline", Script::HostWide(offline)).needs(&[Need::OwnMachine])];
+    &[Scenario::host_wide("cpu_taken_offline", offline).needs(&[Need::OwnMachine])];
 
 /// Returns whether the scenario is part of the load.
 pub(crate) fn is_load(name: &str) -> bool {

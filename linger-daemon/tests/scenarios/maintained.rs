@@ -20,13 +20,10 @@ use linger_ebpf::{Counters, Fate, Plan};
 use crate::born::Cgroup;
 use crate::netns;
 use crate::retired::leave;
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::new(
-    "reading_changes_nothing",
-    Script::Daemon(reading_changes_nothing),
-)
-.once()];
+pub(crate) const SCENARIOS: &[Scenario] =
+    &[Scenario::daemon("reading_changes_nothing", reading_changes_nothing).once()];
 
 /// Time that orphans, and groups whose cgroup is gone, are kept.
 const PATIENCE: Duration = Duration::from_secs(1);

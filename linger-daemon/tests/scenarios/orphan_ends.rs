@@ -17,23 +17,20 @@ use socket2::{Domain, Socket, Type};
 use crate::child::wait_for_orphans;
 use crate::graceful::expect_bytes;
 use crate::orphans::{close_unless_over, leave};
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
 use crate::special::{destroy, under_orphan_limit};
 use crate::truth::Truth;
 use linger_daemon::exercise::diag::Endpoints;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("orphan_retries_exhausted", Script::Connections(unheard)),
-    Scenario::new(
-        "orphan_retries_exhausted_unsent",
-        Script::Connections(unheard_unsent),
-    ),
-    Scenario::new("orphan_user_timeout", Script::Kind(Kind::OrphanTimedOut)),
-    Scenario::new("orphan_zero_window", Script::Narrow(zero_window)),
-    Scenario::new("orphan_sock_destroy", Script::Connections(sock_destroy)),
-    Scenario::new("orphan_wrap_delivered", Script::Own(wrap_delivered)),
-    Scenario::new("orphan_wrap_lost", Script::Own(wrap_lost)),
-    Scenario::new("orphan_resources", Script::HostWide(resources)),
+    Scenario::connections("orphan_retries_exhausted", unheard),
+    Scenario::connections("orphan_retries_exhausted_unsent", unheard_unsent),
+    Scenario::kind("orphan_user_timeout", Kind::OrphanTimedOut),
+    Scenario::narrow("orphan_zero_window", zero_window),
+    Scenario::connections("orphan_sock_destroy", sock_destroy),
+    Scenario::own("orphan_wrap_delivered", wrap_delivered),
+    Scenario::own("orphan_wrap_lost", wrap_lost),
+    Scenario::host_wide("orphan_resources", resources),
 ];
 
 /// Has this network namespace give an orphan up soon.

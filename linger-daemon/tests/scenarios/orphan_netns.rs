@@ -15,14 +15,14 @@ use crate::netns::{self, Netns};
 use crate::orphan_ends::few_retries;
 use crate::orphans::leave;
 use crate::random::Random;
-use crate::scenario::{self, Scenario, Script, Settings};
+use crate::scenario::{self, Scenario, Settings};
 use crate::truth::Truth;
 use linger_daemon::exercise::diag::Endpoints;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("orphan_netns_left_delivered", Script::Own(left_delivered)),
-    Scenario::new("orphan_netns_left_lost", Script::Own(left_lost)),
-    Scenario::new("orphan_random", Script::Bulk(run)),
+    Scenario::own("orphan_netns_left_delivered", left_delivered),
+    Scenario::own("orphan_netns_left_lost", left_lost),
+    Scenario::bulk("orphan_random", run),
 ];
 
 /// Leaves an orphan as the last user of a network namespace, after `prepare` in it. Returns its peer.

@@ -22,21 +22,18 @@ use crate::netns;
 use crate::orphans::leave;
 use crate::pinned::Pinned;
 use crate::retired;
-use crate::scenario::{self, Scenario, Script, Settings};
+use crate::scenario::{self, Scenario, Settings};
 use crate::truth::Truth;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::new(
-        "orphan_table_full",
-        Script::Under(&["--max-orphans", "64"], table_full),
-    )
-    .once(),
-    Scenario::new(
+    Scenario::under("orphan_table_full", &["--max-orphans", "64"], table_full).once(),
+    Scenario::under(
         "orphan_outlives_its_record",
-        Script::Under(&["--orphan-ttl", "2"], outlives),
+        &["--orphan-ttl", "2"],
+        outlives,
     )
     .once(),
-    Scenario::new("orphan_end_is_missed", Script::Daemon(end_missed)).once(),
+    Scenario::daemon("orphan_end_is_missed", end_missed).once(),
 ];
 
 /// `--max-orphans` of the daemon that [`table_full`] runs under.

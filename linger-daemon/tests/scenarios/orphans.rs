@@ -16,54 +16,30 @@ use crate::ends::Forked;
 use crate::graceful::expect_bytes;
 use crate::left::{Bound, UNACKED_MESSAGE};
 use crate::netns;
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
 use crate::truth::Truth;
 use linger_daemon::exercise::diag::Endpoints;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("orphan_delivered", Script::Kind(Kind::OrphanDelivered)),
-    Scenario::new("orphan_slow_reader", Script::Narrow(slow_reader)),
-    Scenario::new("orphan_peer_reset", Script::Kind(Kind::OrphanPeerReset)),
-    Scenario::new("orphan_partly_delivered", Script::Narrow(partly_delivered)),
-    Scenario::new("orphan_late_data", Script::Kind(Kind::OrphanLateData)),
-    Scenario::new(
-        "orphan_after_linger_timeout_lost",
-        Script::Connections(after_linger_timeout),
-    ),
-    Scenario::new(
-        "orphan_after_sigkill_delivered",
-        Script::Connections(after_sigkill_delivered),
-    ),
-    Scenario::new(
-        "orphan_after_sigkill_lost",
-        Script::Connections(after_sigkill_lost),
-    ),
-    Scenario::new("orphan_close_wait", Script::Connections(close_wait)),
-    Scenario::new(
-        "orphan_after_shutdown_write",
-        Script::Connections(after_shutdown_write),
-    ),
-    Scenario::new(
-        "orphan_none_if_acked_in_close",
-        Script::Connections(acked_in_close),
-    ),
-    Scenario::new(
+    Scenario::kind("orphan_delivered", Kind::OrphanDelivered),
+    Scenario::narrow("orphan_slow_reader", slow_reader),
+    Scenario::kind("orphan_peer_reset", Kind::OrphanPeerReset),
+    Scenario::narrow("orphan_partly_delivered", partly_delivered),
+    Scenario::kind("orphan_late_data", Kind::OrphanLateData),
+    Scenario::connections("orphan_after_linger_timeout_lost", after_linger_timeout),
+    Scenario::connections("orphan_after_sigkill_delivered", after_sigkill_delivered),
+    Scenario::connections("orphan_after_sigkill_lost", after_sigkill_lost),
+    Scenario::connections("orphan_close_wait", close_wait),
+    Scenario::connections("orphan_after_shutdown_write", after_shutdown_write),
+    Scenario::connections("orphan_none_if_acked_in_close", acked_in_close),
+    Scenario::connections(
         "orphan_none_if_acked_in_active_close",
-        Script::Connections(acked_in_active_close),
+        acked_in_active_close,
     ),
-    Scenario::new(
-        "orphan_none_if_lost_before",
-        Script::Connections(lost_before),
-    ),
-    Scenario::new(
-        "orphan_dies_inside_close",
-        Script::Connections(dies_inside_close),
-    ),
-    Scenario::new("orphan_none_of_a_fin", Script::Connections(fin_only)),
-    Scenario::new(
-        "orphan_timer_within_close",
-        Script::Connections(timer_within_close),
-    ),
+    Scenario::connections("orphan_none_if_lost_before", lost_before),
+    Scenario::connections("orphan_dies_inside_close", dies_inside_close),
+    Scenario::connections("orphan_none_of_a_fin", fin_only),
+    Scenario::connections("orphan_timer_within_close", timer_within_close),
 ];
 
 /// Closes a socket gracefully. Returns the queues that it leaves to the kernel.

@@ -18,9 +18,9 @@ use crate::closes::{sum, wait_until};
 use crate::daemon::Daemon;
 use crate::needs::Need;
 use crate::netns;
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::new("page", Script::Daemon(page))
+pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::daemon("page", page)
     .once()
     .needs(&[Need::Chromium])];
 

@@ -22,16 +22,16 @@ use crate::closes::{self, Closes, lost, sum, wait_until};
 use crate::daemon::{Daemon, expect_gone};
 use crate::netns;
 use crate::pinned::Pinned;
-use crate::scenario::{Scenario, Script, Settings};
+use crate::scenario::{Scenario, Settings};
 use crate::truth::Counters;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("persist_killed", Script::BulkDaemon(killed)),
-    Scenario::new("persist_restarted", Script::Daemon(restarted)).by_plan_only(),
-    Scenario::new("persist_anew", Script::Daemon(anew)).once(),
-    Scenario::new("persist_retired_half", Script::Daemon(retired_half)).once(),
-    Scenario::new("persist_handed_on_half", Script::Daemon(handed_on_half)).once(),
-    Scenario::new("killed_without_persist", Script::Daemon(killed_without)).once(),
+    Scenario::bulk_daemon("persist_killed", killed),
+    Scenario::daemon("persist_restarted", restarted).by_plan_only(),
+    Scenario::daemon("persist_anew", anew).once(),
+    Scenario::daemon("persist_retired_half", retired_half).once(),
+    Scenario::daemon("persist_handed_on_half", handed_on_half).once(),
+    Scenario::daemon("killed_without_persist", killed_without).once(),
 ];
 
 /// Unit of the process that closes.

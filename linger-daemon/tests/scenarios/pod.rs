@@ -24,12 +24,11 @@ use serde_json::Value;
 use crate::born::Cgroup;
 use crate::closes;
 use crate::netns;
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
 
 pub(crate) use self::maker::run;
 
-pub(crate) const SCENARIOS: &[Scenario] =
-    &[Scenario::new("as_in_a_pod", Script::Daemon(as_in_a_pod)).once()];
+pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::daemon("as_in_a_pod", as_in_a_pod).once()];
 
 /// Address in the configuration of the manifests.
 const ADDRESS: SocketAddr =

@@ -13,11 +13,10 @@ use crate::born::Cgroup;
 use crate::closes::{self, Closes};
 use crate::daemon::Daemon;
 use crate::netns;
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
 use crate::service;
 
-pub(crate) const SCENARIOS: &[Scenario] =
-    &[Scenario::new("process_names", Script::Daemon(names)).once()];
+pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::daemon("process_names", names).once()];
 
 /// Names, and how the label shows them: at most 15 bytes, with invalid UTF-8 as U+FFFD.
 const NAMES: &[(&CStr, &str)] = &[

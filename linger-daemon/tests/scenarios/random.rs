@@ -14,10 +14,10 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, fork};
 use socket2::Socket;
 
-use crate::scenario::{Scenario, Script, Settings};
+use crate::scenario::{Scenario, Settings};
 use crate::truth::Truth;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::new("random", Script::Bulk(run))];
+pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::bulk("random", run)];
 
 const PROCESSES: u64 = 2;
 const THREADS: u64 = 3;

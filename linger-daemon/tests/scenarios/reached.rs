@@ -6,10 +6,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use linger_daemon::probe::{Hook, LoadOptions, Loader, Point};
 use linger_ebpf::Plan;
 
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
 
 pub(crate) const SCENARIOS: &[Scenario] =
-    &[Scenario::new("plan_unless_all_is_reached", Script::Daemon(refused)).by_plan_only()];
+    &[Scenario::daemon("plan_unless_all_is_reached", refused).by_plan_only()];
 
 /// Returns a hook of the plan at a point of the kernel that is not reached while the scenario runs.
 const fn moved(plan: Plan) -> Hook {

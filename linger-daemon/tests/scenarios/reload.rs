@@ -13,9 +13,9 @@ use nix::sys::signal::Signal;
 use tempfile::NamedTempFile;
 
 use crate::daemon::{Daemon, wait_until};
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::new("reload", Script::Daemon(reload)).once()];
+pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::daemon("reload", reload).once()];
 
 /// A daemon, and its configuration file.
 struct Configured {

@@ -7,13 +7,13 @@ use linger_daemon::exercise::{self, close_after_fin};
 use linger_ebpf::Outcome;
 use socket2::{SockAddr, Socket, Type};
 
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
 use crate::truth::Truth;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("restart_in_time_wait", Script::Own(in_time_wait)),
-    Scenario::new("restart_after_linger0", Script::Own(after_linger_zero)),
-    Scenario::new("restart_after_peers", Script::Own(after_peers)),
+    Scenario::own("restart_in_time_wait", in_time_wait),
+    Scenario::own("restart_after_linger0", after_linger_zero),
+    Scenario::own("restart_after_peers", after_peers),
 ];
 
 /// Whether the old listener, and so its connections, had `SO_REUSEADDR`.

@@ -20,14 +20,14 @@ use crate::closes::{lost, wait_until, whole};
 use crate::daemon::Daemon;
 use crate::netns;
 use crate::pinned::Pinned;
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("retired_exactly", Script::Daemon(retired)).once(),
-    Scenario::new("retired_with_its_series", Script::Daemon(restarted)).once(),
-    Scenario::new("retired_once", Script::Daemon(not_removed)).once(),
-    Scenario::new("retired_after_its_last_close", Script::Daemon(closed_last)).once(),
-    Scenario::new("series_goes_on", Script::Daemon(restarted_often)).once(),
+    Scenario::daemon("retired_exactly", retired).once(),
+    Scenario::daemon("retired_with_its_series", restarted).once(),
+    Scenario::daemon("retired_once", not_removed).once(),
+    Scenario::daemon("retired_after_its_last_close", closed_last).once(),
+    Scenario::daemon("series_goes_on", restarted_often).once(),
 ];
 
 const PATIENCE: &str = "1s";

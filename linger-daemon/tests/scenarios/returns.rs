@@ -11,12 +11,12 @@ use linger_testkit::exposition::Scrape;
 
 use crate::closes::{lost, sum};
 use crate::daemon::{Daemon, MAINTENANCE, is_return_hooked, wait_in_close, wait_until};
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
 use crate::watch::sight;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::new(
+pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::daemon(
     "returns_seen_once_closes_wait",
-    Script::Daemon(seen_once_closes_wait),
+    seen_once_closes_wait,
 )];
 
 /// Closes that waited, those of them with a time, and those whose return was missed.

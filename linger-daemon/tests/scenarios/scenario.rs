@@ -20,30 +20,24 @@ use crate::{
     under_way, unread, watch, watch_places, watch_unread,
 };
 
+type LoopbackFn = fn(&Loopback, &mut Truth) -> io::Result<()>;
+type TruthFn = fn(&mut Truth) -> io::Result<()>;
+type SettingsFn = fn(Settings, &mut Truth) -> io::Result<()>;
+type DaemonFn = fn(&Path, Plan) -> anyhow::Result<()>;
+type DaemonSettingsFn = fn(&Path, Plan, Settings) -> anyhow::Result<()>;
+
 /// The actions of a scenario, which records all its closes in [`Truth`].
 #[derive(Clone, Copy)]
 pub(crate) enum Script {
-    /// One kind of the exercise.
     Kind(Kind),
-    /// Runs over an IPv4 listener, which is closed at the end.
-    Connections(fn(&Loopback, &mut Truth) -> io::Result<()>),
-    /// As `Connections`, with the smallest buffers.
-    Narrow(fn(&Loopback, &mut Truth) -> io::Result<()>),
-    /// Makes its own sockets.
-    Own(fn(&mut Truth) -> io::Result<()>),
-    /// Affects the whole host, so runs alone; enters its network namespace itself.
-    HostWide(fn(&mut Truth) -> io::Result<()>),
-    /// Makes closes by the settings of the run.
-    Bulk(fn(Settings, &mut Truth) -> io::Result<()>),
-    /// As `Bulk`, alone with its own daemon, started with these options.
-    Under(
-        &'static [&'static str],
-        fn(Settings, &mut Truth) -> io::Result<()>,
-    ),
-    /// Tests the daemon itself: starts the binary with this plan, and stops it.
-    Daemon(fn(&Path, Plan) -> anyhow::Result<()>),
-    /// As `Daemon`, by the settings of the run.
-    BulkDaemon(fn(&Path, Plan, Settings) -> anyhow::Result<()>),
+    Connections(LoopbackFn),
+    Narrow(LoopbackFn),
+    Own(TruthFn),
+    HostWide(TruthFn),
+    Bulk(SettingsFn),
+    Under(&'static [&'static str], SettingsFn),
+    Daemon(DaemonFn),
+    BulkDaemon(DaemonSettingsFn),
 }
 
 /// Settings that the run passes to scenarios.
@@ -94,13 +88,62 @@ pub(crate) struct Scenario {
 
 impl Scenario {
     /// Makes a scenario without needs, which depends on the kernel and the plan.
-    pub(crate) const fn new(name: &'static str, script: Script) -> Self {
+    const fn new(name: &'static str, script: Script) -> Self {
         Self {
             name,
             script,
             needs: &[],
             depends: Depends::KernelAndPlan,
         }
+    }
+
+    /// Makes one kind of the exercise.
+    pub(crate) const fn kind(name: &'static str, kind: Kind) -> Self {
+        Self::new(name, Script::Kind(kind))
+    }
+
+    /// Runs over an IPv4 listener, which is closed at the end.
+    pub(crate) const fn connections(name: &'static str, script: LoopbackFn) -> Self {
+        Self::new(name, Script::Connections(script))
+    }
+
+    /// As [`Self::connections`], with the smallest buffers.
+    pub(crate) const fn narrow(name: &'static str, script: LoopbackFn) -> Self {
+        Self::new(name, Script::Narrow(script))
+    }
+
+    /// Makes its own sockets.
+    pub(crate) const fn own(name: &'static str, script: TruthFn) -> Self {
+        Self::new(name, Script::Own(script))
+    }
+
+    /// Affects the whole host, so runs alone; enters its network namespace itself.
+    pub(crate) const fn host_wide(name: &'static str, script: TruthFn) -> Self {
+        Self::new(name, Script::HostWide(script))
+    }
+
+    /// Makes closes by the settings of the run.
+    pub(crate) const fn bulk(name: &'static str, script: SettingsFn) -> Self {
+        Self::new(name, Script::Bulk(script))
+    }
+
+    /// As [`Self::bulk`], alone with its own daemon, started with these options.
+    pub(crate) const fn under(
+        name: &'static str,
+        options: &'static [&'static str],
+        script: SettingsFn,
+    ) -> Self {
+        Self::new(name, Script::Under(options, script))
+    }
+
+    /// Tests the daemon itself: starts the binary with this plan, and stops it.
+    pub(crate) const fn daemon(name: &'static str, script: DaemonFn) -> Self {
+        Self::new(name, Script::Daemon(script))
+    }
+
+    /// As [`Self::daemon`], by the settings of the run.
+    pub(crate) const fn bulk_daemon(name: &'static str, script: DaemonSettingsFn) -> Self {
+        Self::new(name, Script::BulkDaemon(script))
     }
 
     /// Sets its needs.

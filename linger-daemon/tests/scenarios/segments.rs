@@ -20,19 +20,16 @@ use crate::daemon::Daemon;
 use crate::netns;
 use crate::orphans::leave;
 use crate::peer::{Connection, Peer, Segment};
-use crate::scenario::{Scenario, Script, Settings};
+use crate::scenario::{Scenario, Settings};
 use crate::truth::{Counters, Truth};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("late_data_overtaken", Script::Own(late_data_overtaken)),
-    Scenario::new("late_data_in_backlog", Script::Bulk(late_data_in_backlog)),
-    Scenario::new("reset_with_text", Script::Own(reset_with_text)),
-    Scenario::new("syn_recv_closed", Script::Own(syn_recv_closed)),
-    Scenario::new("syn_recv_linger0", Script::Own(syn_recv_linger0)),
-    Scenario::new(
-        "delivered_before_its_end",
-        Script::Daemon(delivered_before_its_end),
-    ),
+    Scenario::own("late_data_overtaken", late_data_overtaken),
+    Scenario::bulk("late_data_in_backlog", late_data_in_backlog),
+    Scenario::own("reset_with_text", reset_with_text),
+    Scenario::own("syn_recv_closed", syn_recv_closed),
+    Scenario::own("syn_recv_linger0", syn_recv_linger0),
+    Scenario::daemon("delivered_before_its_end", delivered_before_its_end),
 ];
 
 /// Length of a message in sequence numbers.

@@ -16,27 +16,21 @@ use crate::child;
 use crate::ends;
 use crate::left::UNACKED_MESSAGE;
 use crate::needs::Need;
-use crate::scenario::{self, Scenario, Script};
+use crate::scenario::{self, Scenario};
 use crate::truth::{Counters, Truth};
 use linger_daemon::exercise::diag::Endpoints;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("connect_af_unspec", Script::Kind(Kind::Disconnected)),
-    Scenario::new("sock_destroy", Script::Connections(sock_destroy)),
-    Scenario::new("linger2_negative", Script::Kind(Kind::Linger2Aborted)),
-    Scenario::new(
-        "linger2_negative_after_close",
-        Script::Connections(linger2_after_close),
-    ),
-    Scenario::new("tcp_repair", Script::Kind(Kind::Repaired)),
-    Scenario::new("raw_socket", Script::Connections(raw_socket)),
-    Scenario::new("orphan_quota_exceeded", Script::HostWide(orphan_quota)),
-    Scenario::new(
-        "orphan_quota_exceeded_unseen",
-        Script::HostWide(orphan_quota_unseen),
-    ),
-    Scenario::new("mptcp_graceful", Script::HostWide(mptcp_graceful)).needs(&[Need::Mptcp]),
-    Scenario::new("mptcp_linger0", Script::HostWide(mptcp_linger0)).needs(&[Need::Mptcp]),
+    Scenario::kind("connect_af_unspec", Kind::Disconnected),
+    Scenario::connections("sock_destroy", sock_destroy),
+    Scenario::kind("linger2_negative", Kind::Linger2Aborted),
+    Scenario::connections("linger2_negative_after_close", linger2_after_close),
+    Scenario::kind("tcp_repair", Kind::Repaired),
+    Scenario::connections("raw_socket", raw_socket),
+    Scenario::host_wide("orphan_quota_exceeded", orphan_quota),
+    Scenario::host_wide("orphan_quota_exceeded_unseen", orphan_quota_unseen),
+    Scenario::host_wide("mptcp_graceful", mptcp_graceful).needs(&[Need::Mptcp]),
+    Scenario::host_wide("mptcp_linger0", mptcp_linger0).needs(&[Need::Mptcp]),
 ];
 
 fn sock_destroy(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {

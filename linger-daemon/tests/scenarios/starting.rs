@@ -10,11 +10,11 @@ use nix::sys::signal::Signal;
 
 use crate::common::summary::WaitedInVain;
 use crate::daemon::{Daemon, wait_until};
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("starting_is_not_ready", Script::Daemon(not_ready)),
-    Scenario::new("starting_asks_for_passwords", Script::Daemon(passwords)).once(),
+    Scenario::daemon("starting_is_not_ready", not_ready),
+    Scenario::daemon("starting_asks_for_passwords", passwords).once(),
 ];
 
 fn not_ready(lingerd: &Path, plan: Plan) -> Result<()> {

@@ -13,12 +13,9 @@ use linger_testkit::exposition::Scrape;
 use crate::closes::{expect, sum};
 use crate::daemon::Daemon;
 use crate::ends::close_by_dup2;
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::new(
-    "orphan_under_way",
-    Script::Daemon(orphan_under_way),
-)];
+pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::daemon("orphan_under_way", orphan_under_way)];
 
 /// Returns the active orphans of this process, and the bytes that all its closes left.
 fn left(scrape: &Scrape, comm: &str) -> [u64; 2] {

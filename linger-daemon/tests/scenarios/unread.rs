@@ -10,26 +10,20 @@ use linger_daemon::exercise::tcp::{self, Loopback, Pair};
 use linger_daemon::exercise::{self, Kind, MESSAGE};
 use linger_ebpf::Outcome;
 
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
 use crate::truth::Truth;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("unread_data", Script::Kind(Kind::UnreadAborted)),
-    Scenario::new("unread_fin_only", Script::Connections(fin_only)),
-    Scenario::new("unread_data_and_fin", Script::Connections(data_and_fin)),
-    Scenario::new("unread_rest", Script::Connections(rest)),
-    Scenario::new("unread_with_linger0", Script::Connections(with_linger0)),
-    Scenario::new("unread_with_linger", Script::Connections(with_linger)),
-    Scenario::new(
-        "unread_with_data_to_send",
-        Script::Connections(with_data_to_send),
-    ),
-    Scenario::new(
-        "unread_after_shutdown_write",
-        Script::Connections(after_shutdown_write),
-    ),
-    Scenario::new("unread_urgent_byte", Script::Connections(urgent_byte)),
-    Scenario::new("unread_after_reset", Script::Connections(after_reset)),
+    Scenario::kind("unread_data", Kind::UnreadAborted),
+    Scenario::connections("unread_fin_only", fin_only),
+    Scenario::connections("unread_data_and_fin", data_and_fin),
+    Scenario::connections("unread_rest", rest),
+    Scenario::connections("unread_with_linger0", with_linger0),
+    Scenario::connections("unread_with_linger", with_linger),
+    Scenario::connections("unread_with_data_to_send", with_data_to_send),
+    Scenario::connections("unread_after_shutdown_write", after_shutdown_write),
+    Scenario::connections("unread_urgent_byte", urgent_byte),
+    Scenario::connections("unread_after_reset", after_reset),
 ];
 
 /// Returns a pair whose client has an unread message.

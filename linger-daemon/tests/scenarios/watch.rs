@@ -31,20 +31,20 @@ use crate::born::{self, Cgroup};
 use crate::daemon::{Daemon, find_programs, wait_until};
 use crate::netns;
 use crate::pinned::Pinned;
-use crate::scenario::{Scenario, Script, Settings};
+use crate::scenario::{Scenario, Settings};
 use crate::sight::{Sight, forgive, hides_threads};
 use crate::watching::{Watching, closes, ends};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("watch_kinds", Script::Daemon(kinds)).by_plan_only(),
-    Scenario::new("watch_filters", Script::Daemon(filters)).by_plan_only(),
-    Scenario::new("watch_lost", Script::Daemon(lost)).by_plan_only(),
-    Scenario::new("watch_lost_for_memory", Script::Daemon(lost_for_memory)).by_plan_only(),
-    Scenario::new("watch_stack", Script::Daemon(stack)).by_plan_only(),
-    Scenario::new("watch_stack_of_hostile", Script::Daemon(hostile_stack)).once(),
-    Scenario::new("watch_beside", Script::Daemon(beside)).by_plan_only(),
-    Scenario::new("watch_flood", Script::BulkDaemon(flood)).by_plan_only(),
-    Scenario::new("recent_after_flood", Script::Daemon(recent_after_flood)).by_plan_only(),
+    Scenario::daemon("watch_kinds", kinds).by_plan_only(),
+    Scenario::daemon("watch_filters", filters).by_plan_only(),
+    Scenario::daemon("watch_lost", lost).by_plan_only(),
+    Scenario::daemon("watch_lost_for_memory", lost_for_memory).by_plan_only(),
+    Scenario::daemon("watch_stack", stack).by_plan_only(),
+    Scenario::daemon("watch_stack_of_hostile", hostile_stack).once(),
+    Scenario::daemon("watch_beside", beside).by_plan_only(),
+    Scenario::bulk_daemon("watch_flood", flood).by_plan_only(),
+    Scenario::daemon("recent_after_flood", recent_after_flood).by_plan_only(),
 ];
 
 /// The exercise's report of a kind.

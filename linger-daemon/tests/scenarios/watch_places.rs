@@ -14,13 +14,13 @@ use nix::sys::signal::Signal;
 
 use crate::netns;
 use crate::pinned::Pinned;
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
 use crate::watch::missed;
 use crate::watching::{Watching, closes};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("watch_of_many_orphans", Script::Daemon(many_orphans)).once(),
-    Scenario::new("watch_replaced", Script::Daemon(replaced)).once(),
+    Scenario::daemon("watch_of_many_orphans", many_orphans).once(),
+    Scenario::daemon("watch_replaced", replaced).once(),
 ];
 
 /// Closes whose orphans are more than can be watched at a time are missed, and counted as such.

@@ -12,11 +12,10 @@ use linger_ebpf::Plan;
 use nix::sys::signal::Signal;
 
 use crate::netns;
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
 use crate::watching::Watching;
 
-pub(crate) const SCENARIOS: &[Scenario] =
-    &[Scenario::new("watch_unread", Script::Daemon(unread)).once()];
+pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::daemon("watch_unread", unread).once()];
 
 /// Closes, whose lines do not fit in a pipe.
 const CLOSES: usize = 1000;

@@ -24,59 +24,47 @@ pub(crate) use film::make;
 
 use crate::attribution::unit;
 use crate::needs::Need;
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
 use crate::truth::Counters;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::new(
-        "cookbook_nginx_lingering_close",
-        Script::Bulk(nginx::lingering_close),
-    )
-    .by_plan_only()
-    .needs(&[Need::Nginx]),
-    Scenario::new("cookbook_nginx_timed_out", Script::Bulk(nginx::timed_out))
+    Scenario::bulk("cookbook_nginx_lingering_close", nginx::lingering_close)
         .by_plan_only()
         .needs(&[Need::Nginx]),
-    Scenario::new(
-        "cookbook_nginx_keepalive",
-        Script::Bulk(nginx::keepalive_timeout),
-    )
-    .by_plan_only()
-    .needs(&[Need::Nginx]),
-    Scenario::new("cookbook_haproxy_nolinger", Script::Bulk(haproxy::nolinger))
+    Scenario::bulk("cookbook_nginx_timed_out", nginx::timed_out)
+        .by_plan_only()
+        .needs(&[Need::Nginx]),
+    Scenario::bulk("cookbook_nginx_keepalive", nginx::keepalive_timeout)
+        .by_plan_only()
+        .needs(&[Need::Nginx]),
+    Scenario::bulk("cookbook_haproxy_nolinger", haproxy::nolinger)
         .by_plan_only()
         .needs(&[Need::Haproxy]),
-    Scenario::new(
-        "cookbook_haproxy_backend",
-        Script::Bulk(haproxy::server_side),
-    )
-    .by_plan_only()
-    .needs(&[Need::Haproxy]),
-    Scenario::new("cookbook_early_answer", Script::Bulk(python::early_answer))
+    Scenario::bulk("cookbook_haproxy_backend", haproxy::server_side)
+        .by_plan_only()
+        .needs(&[Need::Haproxy]),
+    Scenario::bulk("cookbook_early_answer", python::early_answer)
         .by_plan_only()
         .needs(&[Need::Python]),
-    Scenario::new("cookbook_linger_zero", Script::Bulk(python::linger_zero))
+    Scenario::bulk("cookbook_linger_zero", python::linger_zero)
         .by_plan_only()
         .needs(&[Need::Python]),
-    Scenario::new("cookbook_event_loop", Script::Bulk(python::event_loop))
+    Scenario::bulk("cookbook_event_loop", python::event_loop)
         .by_plan_only()
         .needs(&[Need::Python]),
-    Scenario::new("cookbook_after_close", Script::Bulk(python::after_close))
+    Scenario::bulk("cookbook_after_close", python::after_close)
         .by_plan_only()
         .needs(&[Need::Python]),
-    Scenario::new("cookbook_shutdown", Script::Bulk(python::shutdown))
+    Scenario::bulk("cookbook_shutdown", python::shutdown)
         .by_plan_only()
         .needs(&[Need::Python]),
-    Scenario::new("cookbook_keepalive", Script::Bulk(python::keepalive))
+    Scenario::bulk("cookbook_keepalive", python::keepalive)
         .by_plan_only()
         .needs(&[Need::Python]),
-    Scenario::new(
-        "cookbook_node_keepalive",
-        Script::Bulk(node::keepalive_timeout),
-    )
-    .by_plan_only()
-    .needs(&[Need::Node]),
-    Scenario::new("cookbook_close_notify", Script::Bulk(tls::close_notify))
+    Scenario::bulk("cookbook_node_keepalive", node::keepalive_timeout)
+        .by_plan_only()
+        .needs(&[Need::Node]),
+    Scenario::bulk("cookbook_close_notify", tls::close_notify)
         .by_plan_only()
         .needs(&[Need::Python]),
 ];
