@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::cgroups::whole_cgroup_root;
 pub use self::cgroups::{Cgroups, cgroup_root};
+pub(crate) use self::names::comm_words;
 pub use self::names::{Cgroup, Namer, comm};
 pub use self::path::Names;
 

@@ -197,6 +197,15 @@ pub fn comm(words: [u64; 2]) -> String {
     String::from_utf8_lossy(until_zero(&bytes)).into_owned()
 }
 
+/// Encodes the name of a process as the kernel side has it: at most 15 bytes, and a terminating zero.
+pub(crate) fn comm_words(name: &str) -> [u64; 2] {
+    let mut bytes = [0; 16];
+    let length = name.len().min(15);
+    bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
+    let (words, _) = bytes.as_chunks();
+    [words[0], words[1]].map(u64::from_ne_bytes)
+}
+
 /// Joins the names of a path; `None` if the path is incomplete.
 fn join(path: &Path) -> Option<PathBuf> {
     if path.state != Path::WHOLE {
@@ -344,6 +353,13 @@ mod tests {
             "ipv6",
         ];
         assert_eq!(values, expected);
+    }
+
+    #[test]
+    fn a_name_is_compared_as_the_kernel_has_it() {
+        for name in ["a", "nginx", "kworker/0:1", "fifteen-letters", "größe"] {
+            assert_eq!(comm(comm_words(name)), name);
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use linger_ebpf::{PortBits, Settings, setting, verdict};
 use tracing::{debug, warn};
 
 use super::{LedgerError, keys, read, take, write};
+use crate::attribution::comm_words;
 use crate::config::{Config, Filter};
 use crate::probe::Maps;
 
@@ -77,7 +78,9 @@ impl Admission {
         let allowed = allow.comms.iter().map(|name| (name, verdict::ALLOWED));
         let denied = deny.comms.iter().map(|name| (name, verdict::DENIED));
         let verdicts = allowed.chain(denied);
-        let verdicts: BTreeMap<_, _> = verdicts.map(|(name, said)| (words(name), said)).collect();
+        let verdicts: BTreeMap<_, _> = verdicts
+            .map(|(name, said)| (comm_words(name), said))
+            .collect();
         // First make room: both lists together may fill the map.
         for key in keys(&self.comms, "COMMS")? {
             if !verdicts.contains_key(&key) {
@@ -138,26 +141,9 @@ fn bits(ports: &BTreeSet<u16>) -> Vec<u64> {
     bits
 }
 
-/// The name of a process as the programs compare it.
-fn words(name: &str) -> [u64; 2] {
-    let mut bytes = [0; 16];
-    let length = name.len().min(15);
-    bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
-    let (first, second) = bytes.split_at(8);
-    [first, second].map(|half| u64::from_ne_bytes(half.try_into().expect("half of sixteen")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attribution::comm;
-
-    #[test]
-    fn a_name_is_compared_as_the_kernel_has_it() {
-        for name in ["a", "nginx", "kworker/0:1", "fifteen-letters", "größe"] {
-            assert_eq!(comm(words(name)), name);
-        }
-    }
 
     #[test]
     fn each_port_has_its_bit() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use linger_ebpf::{Filter, Outcome, asks};
 
-use crate::attribution::{Cgroups, Names};
+use crate::attribution::{Cgroups, Names, comm_words};
 use crate::config::parse_duration;
 use crate::event::WatchEvent;
 
@@ -55,13 +55,7 @@ impl WatchFilter {
             filter.outcomes = bits.fold(0, |all, bit: u64| all | bit);
         }
         if let Some(comm) = &self.comm {
-            let mut bytes = [0; 16];
-            // Truncate as the kernel does, with a terminating zero.
-            for (to, from) in bytes[..15].iter_mut().zip(comm.bytes()) {
-                *to = from;
-            }
-            let (words, _) = bytes.as_chunks();
-            filter.comm = [words[0], words[1]].map(u64::from_ne_bytes);
+            filter.comm = comm_words(comm);
         }
         filter.port = self.port.unwrap_or(0).into();
         if let Some(blocked) = self.blocked {
