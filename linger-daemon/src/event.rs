@@ -214,11 +214,12 @@ fn address(words: [u32; 4], port: u16) -> Option<SocketAddr> {
     (port != 0).then(|| SocketAddr::new(ip, port))
 }
 
+/// Converts nanoseconds to seconds.
 #[expect(
     clippy::cast_precision_loss,
     reason = "exact to a nanosecond for some months, and less exact beyond"
 )]
-fn seconds(ns: u64) -> f64 {
+pub(crate) fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
 }
 

@@ -15,6 +15,7 @@ use linger_ebpf::{
 use self::largest::{aborted, blocked, discarded, largest, lost_after_close};
 use super::Exposition;
 use crate::attribution::{Dimension, Labels};
+use crate::event::seconds;
 use crate::live::{
     Blocked, Counts, Group, Health, Histogram, Hook, Live, Lived, MAX_GROUPS, MAX_RECENT, Map,
     Orphans, Queues, RecentClose,
@@ -189,14 +190,6 @@ fn names(dimensions: &[Dimension]) -> impl Iterator<Item = String> {
     dimensions
         .iter()
         .map(|dimension| dimension.name().to_owned())
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "exact up to 104 days, and for display"
-)]
-fn seconds(ns: u64) -> f64 {
-    ns as f64 / 1e9
 }
 
 #[expect(
