@@ -6,14 +6,12 @@ use std::thread;
 use caps::{CapSet, Capability};
 use thiserror::Error;
 
-/// The capabilities that attaching needs, each with its reason.
-pub const NEEDED: &[(Capability, &str)] = &[
-    (Capability::CAP_BPF, "load programs and make maps"),
-    (Capability::CAP_PERFMON, "trace, and read kernel memory"),
-    (
-        Capability::CAP_NET_ADMIN,
-        "attach to the release of sockets",
-    ),
+/// The capabilities that attaching needs: to load programs and make maps; to trace, and read kernel memory; and to
+/// attach to the release of sockets.
+pub const NEEDED: [Capability; 3] = [
+    Capability::CAP_BPF,
+    Capability::CAP_PERFMON,
+    Capability::CAP_NET_ADMIN,
 ];
 
 /// The error of too few privileges.
@@ -30,8 +28,7 @@ pub fn missing() -> Vec<Capability> {
     // CAP_SYS_ADMIN stands for CAP_BPF and CAP_PERFMON, not for CAP_NET_ADMIN.
     let admin = have.contains(&Capability::CAP_SYS_ADMIN);
     NEEDED
-        .iter()
-        .map(|(capability, _)| *capability)
+        .into_iter()
         .filter(|capability| {
             let implied = admin && *capability != Capability::CAP_NET_ADMIN;
             !implied && !have.contains(capability)

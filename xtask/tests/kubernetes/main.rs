@@ -134,7 +134,7 @@ fn kustomize_makes_the_same_of_it() {
 
 #[test]
 fn the_pod_has_the_capabilities_that_attaching_takes_and_nothing_else() {
-    let needed = privileges::NEEDED.iter().map(|(capability, _)| {
+    let needed = privileges::NEEDED.into_iter().map(|capability| {
         let name = capability.to_string();
         name.strip_prefix("CAP_").unwrap().to_owned()
     });
