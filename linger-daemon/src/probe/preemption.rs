@@ -10,11 +10,9 @@ use std::path::Path;
 
 use flate2::read::GzDecoder;
 use nix::sys::utsname::uname;
-use serde::Serialize;
 
 /// How the kernel preempts threads running in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preemption {
     /// Not at all, or only at voluntary preemption points (none, voluntary).
     None,
