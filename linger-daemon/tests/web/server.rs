@@ -188,18 +188,8 @@ impl Answer {
     }
 }
 
-/// Returns the bytes in these chunks (RFC 9112, 7.1); `None` if the last is missing.
+/// Returns the bytes in these chunks; `None` if the last is missing, or anything follows it.
 pub(crate) fn dechunk(mut chunks: &[u8]) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    loop {
-        let end = chunks.windows(2).position(|two| two == b"\r\n")?;
-        let length = str::from_utf8(&chunks[..end]).ok()?;
-        let length = usize::from_str_radix(length, 16).ok()?;
-        let chunk = chunks.get(end + 2..)?;
-        bytes.extend_from_slice(chunk.get(..length)?);
-        chunks = chunk[length..].strip_prefix(b"\r\n")?;
-        if length == 0 {
-            return chunks.is_empty().then_some(bytes);
-        }
-    }
+    let bytes = linger_testkit::http::chunks(&mut chunks).ok()?;
+    chunks.is_empty().then_some(bytes)
 }

@@ -133,7 +133,11 @@ fn exactly(stream: &mut impl BufRead, length: usize) -> Result<Vec<u8>> {
 }
 
 /// Reads a chunked body, including its last chunk.
-fn chunks(stream: &mut impl BufRead) -> Result<Vec<u8>> {
+///
+/// # Errors
+///
+/// If it is malformed or ends early.
+pub fn chunks(stream: &mut impl BufRead) -> Result<Vec<u8>> {
     let mut body = Vec::new();
     loop {
         let length = usize::from_str_radix(&line(stream)?, 16)?;
