@@ -41,7 +41,7 @@ struct Table {
 impl Table {
     /// Returns the sizes of a hash map without preallocated entries (kernel/bpf/hashtab.c): `struct htab_elem` followed
     /// by key and value, or a pointer to the values.
-    fn hash(name: &'static str, most: u32, key: usize, value: usize, on_every_cpu: usize) -> Self {
+    fn hash(name: &'static str, most: u32, key: usize, value: usize) -> Self {
         const BUCKET: usize = 16;
         const ELEMENT: usize = 48;
         Self {
@@ -49,7 +49,18 @@ impl Table {
             places: most.next_power_of_two() as usize * BUCKET,
             most,
             each: slab(ELEMENT + key.next_multiple_of(8) + value),
-            on_every_cpu,
+            on_every_cpu: 0,
+        }
+    }
+
+    /// Returns the sizes of an array.
+    const fn array(name: &'static str, places: usize) -> Self {
+        Self {
+            name,
+            places,
+            most: 0,
+            each: 0,
+            on_every_cpu: 0,
         }
     }
 
@@ -75,7 +86,10 @@ impl Table {
 fn counters() -> Table {
     let pointer = size_of::<usize>();
     let (key, value) = (size_of::<Group>(), size_of::<Counters>());
-    Table::hash("counters of groups", MAX_GROUPS, key, pointer, value)
+    Table {
+        on_every_cpu: value,
+        ..Table::hash("counters of groups", MAX_GROUPS, key, pointer)
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]
@@ -93,62 +107,30 @@ fn the_page_of_limits_has_the_sizes_of_the_tables() {
             MAX_GROUPS,
             size_of::<Group>(),
             size_of::<Note>(),
-            0,
         ),
-        Table::hash("paths of cgroups", MAX_GROUPS, 8, path, 0),
-        Table::hash(
-            "paths of files (`exe`)",
-            MAX_GROUPS,
-            size_of::<Exe>(),
-            path,
-            0,
+        Table::hash("paths of cgroups", MAX_GROUPS, 8, path),
+        Table::hash("paths of files (`exe`)", MAX_GROUPS, size_of::<Exe>(), path),
+        Table::hash("orphans", MAX_ORPHANS, 8, size_of::<Orphan>()),
+        Table::array("slots of closes", MAX_CLOSES as usize * size_of::<Slot>()),
+        Table::hash("closes without a slot", MAX_CLOSES, 4, size_of::<Close>()),
+        Table::hash("waiting closes", MAX_CLOSES, 8, size_of::<ParkedClose>()),
+        Table::array(
+            "orphans whose fate is still open",
+            UNDECIDED_PLACES as usize * size_of::<UndecidedOrphan>(),
         ),
-        Table::hash("orphans", MAX_ORPHANS, 8, size_of::<Orphan>(), 0),
-        Table {
-            name: "slots of closes",
-            places: MAX_CLOSES as usize * size_of::<Slot>(),
-            most: 0,
-            each: 0,
-            on_every_cpu: 0,
-        },
-        Table::hash(
-            "closes without a slot",
-            MAX_CLOSES,
-            4,
-            size_of::<Close>(),
-            0,
-        ),
-        Table::hash("waiting closes", MAX_CLOSES, 8, size_of::<ParkedClose>(), 0),
-        Table {
-            name: "orphans whose fate is still open",
-            places: UNDECIDED_PLACES as usize * size_of::<UndecidedOrphan>(),
-            most: 0,
-            each: 0,
-            on_every_cpu: 0,
-        },
         Table::hash(
             "closes reported to watchers",
             MAX_WATCHED,
             8,
             size_of::<Event>(),
-            0,
         ),
-        Table::hash("groups by number", MAX_GROUPS, 8, size_of::<Group>(), 0),
-        Table {
-            name: "last closer of each local port",
-            places: CLOSER_PLACES as usize * size_of::<Closer>(),
-            most: 0,
-            each: 0,
-            on_every_cpu: 0,
-        },
-        Table::hash("excluded cgroups", MAX_LEFT_OUT, 8, 8, 0),
-        Table::hash(
-            "process names in `[allow]` and `[deny]`",
-            MAX_COMMS,
-            16,
-            8,
-            0,
+        Table::hash("groups by number", MAX_GROUPS, 8, size_of::<Group>()),
+        Table::array(
+            "last closer of each local port",
+            CLOSER_PLACES as usize * size_of::<Closer>(),
         ),
+        Table::hash("excluded cgroups", MAX_LEFT_OUT, 8, 8),
+        Table::hash("process names in `[allow]` and `[deny]`", MAX_COMMS, 16, 8),
     ];
     let page = page("limits.md");
     let missing: Vec<_> = tables
