@@ -13,10 +13,9 @@ use nix::sys::signal::Signal;
 use socket2::Socket;
 
 use super::client::{Client, ask_all_deaf, hear_all, wait_for_servers};
-use super::{PORT, discard, unexpected, unit};
-use crate::attribution::closes;
+use super::{PORT, ServerUnit, discard, unexpected, unit};
 use crate::scenario::Settings;
-use crate::service::{self, Service, ServiceName};
+use crate::service::{self, ServiceName};
 use crate::truth::Truth;
 
 /// Connections in each phase.
@@ -24,11 +23,7 @@ const CLIENTS: u64 = 20;
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 
 /// A running `HAProxy`.
-struct Proxy {
-    service: Service,
-    name: ServiceName,
-    _folder: tempfile::TempDir,
-}
+struct Proxy(ServerUnit);
 
 impl Proxy {
     /// Runs it in a unit, with `config` below its defaults.
@@ -53,25 +48,17 @@ impl Proxy {
         )?;
         let mut command = Command::new(program);
         command.args(["-db", "-q", "-f"]).arg(file);
-        let (service, name) = Service::start_unit(unit, PORT, &command)?;
-        Ok(Self {
-            service,
-            name,
-            _folder: folder,
-        })
+        ServerUnit::start(unit, &command, Signal::SIGUSR1, folder).map(Self)
     }
 
     /// Has it exit once no connection is left. Returns its name and its closes.
     fn end(self, numbers: &[(Outcome, u64)]) -> io::Result<(ServiceName, Tally)> {
-        self.service.ask_to_end(Signal::SIGUSR1)?;
-        let life = self.service.wait()?;
         // At its start it tries out a socket of each available family.
         let families = ["/proc/net/tcp", "/proc/net/tcp6"];
         let tried = families.iter().filter(|table| Path::new(table).exists());
         let tried = tried.count() as u64;
-        let mut numbers = numbers.to_vec();
-        numbers.extend([(Outcome::Listener, 1), (Outcome::NotConnected, tried)]);
-        Ok((self.name, closes(life, &numbers)))
+        let numbers = [numbers, &[(Outcome::NotConnected, tried)]].concat();
+        self.0.end(&numbers)
     }
 }
 

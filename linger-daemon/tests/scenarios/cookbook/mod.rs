@@ -15,16 +15,20 @@ mod tls;
 
 use std::fmt;
 use std::io;
+use std::process::Command;
 
 use linger_daemon::exercise::Tally;
 use linger_daemon::exercise::state::Queues;
 use linger_ebpf::Outcome;
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
 
 pub(crate) use film::make;
 
-use crate::attribution::unit;
+use crate::attribution::{closes, unit};
 use crate::needs::Need;
 use crate::scenario::Scenario;
+use crate::service::{Service, ServiceName};
 use crate::truth::Counters;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -71,6 +75,36 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 
 /// Free, as each case has its own network namespace.
 const PORT: u16 = 8080;
+
+/// A server that runs in a unit.
+struct ServerUnit {
+    service: Service,
+    name: ServiceName,
+    /// The signal that has it exit once no connection is left.
+    ending: Signal,
+    /// Its files.
+    _folder: TempDir,
+}
+
+impl ServerUnit {
+    fn start(unit: &str, command: &Command, ending: Signal, folder: TempDir) -> io::Result<Self> {
+        let (service, name) = Service::start_unit(unit, PORT, command)?;
+        Ok(Self {
+            service,
+            name,
+            ending,
+            _folder: folder,
+        })
+    }
+
+    /// Has it exit once no connection is left. Returns its name and its closes: these, and that of its listener.
+    fn end(self, numbers: &[(Outcome, u64)]) -> io::Result<(ServiceName, Tally)> {
+        self.service.ask_to_end(self.ending)?;
+        let life = self.service.wait()?;
+        let numbers = [numbers, &[(Outcome::Listener, 1)]].concat();
+        Ok((self.name, closes(life, &numbers)))
+    }
+}
 
 /// States the total that the closes of an outcome discarded.
 fn discard(tally: &mut Tally, outcome: Outcome, lost: Queues) {

@@ -4,17 +4,16 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use linger_daemon::exercise::Tally;
 use linger_daemon::exercise::diag::Endpoints;
 use linger_daemon::exercise::state::{self, Queues, TcpState};
 use linger_ebpf::Outcome;
 use nix::sys::signal::Signal;
 
 use super::client::{Client, ask_all_deaf, hear_all, wait_for_servers};
-use super::{PORT, discard, keepalive, unexpected, unit};
-use crate::attribution::{closes, nginx_in};
+use super::{PORT, ServerUnit, discard, keepalive, unexpected, unit};
+use crate::attribution::nginx_in;
 use crate::scenario::Settings;
-use crate::service::{self, Service, ServiceName};
+use crate::service;
 use crate::truth::Truth;
 
 /// Connections in each phase.
@@ -22,40 +21,14 @@ const CLIENTS: u64 = 20;
 /// Bytes of nginx's first read (`client_header_buffer_size`).
 const FIRST_READ: u64 = 1024;
 
-/// A running nginx.
-struct Nginx {
-    service: Service,
-    name: ServiceName,
-    _folder: tempfile::TempDir,
-}
-
-impl Nginx {
-    /// Runs it in a unit, with `http` in its `http` block, and a file `page` of `page` bytes.
-    fn start(unit: &str, http: &str, page: usize) -> io::Result<Self> {
-        let program = service::find("nginx")?;
-        let folder = tempfile::tempdir()?;
-        fs::write(folder.path().join("page"), vec![b'x'; page])?;
-        let command = nginx_in(
-            folder.path(),
-            &program,
-            &http.replace("FOLDER", &path(folder.path())),
-        )?;
-        let (service, name) = Service::start_unit(unit, PORT, &command)?;
-        Ok(Self {
-            service,
-            name,
-            _folder: folder,
-        })
-    }
-
-    /// Has it exit once no connection is left. Returns its name and its closes.
-    fn end(self, numbers: &[(Outcome, u64)]) -> io::Result<(ServiceName, Tally)> {
-        self.service.ask_to_end(Signal::SIGQUIT)?;
-        let life = self.service.wait()?;
-        let mut numbers = numbers.to_vec();
-        numbers.push((Outcome::Listener, 1));
-        Ok((self.name, closes(life, &numbers)))
-    }
+/// Runs nginx in a unit, with `http` in its `http` block, and a file `page` of `page` bytes.
+fn start(unit: &str, http: &str, page: usize) -> io::Result<ServerUnit> {
+    let program = service::find("nginx")?;
+    let folder = tempfile::tempdir()?;
+    fs::write(folder.path().join("page"), vec![b'x'; page])?;
+    let http = http.replace("FOLDER", &path(folder.path()));
+    let command = nginx_in(folder.path(), &program, &http)?;
+    ServerUnit::start(unit, &command, Signal::SIGQUIT, folder)
 }
 
 fn path(folder: &Path) -> String {
@@ -85,7 +58,7 @@ pub(super) fn lingering_close(settings: Settings, truth: &mut Truth) -> io::Resu
     request.extend(vec![b'x'; BODY]);
     request.extend(b"\r\n0\r\n\r\n");
 
-    let nginx = Nginx::start(&unit, &http("always"), PAGE)?;
+    let nginx = start(&unit, &http("always"), PAGE)?;
     let mut page = 0;
     for _ in 0..CLIENTS {
         settings.pause();
@@ -96,7 +69,7 @@ pub(super) fn lingering_close(settings: Settings, truth: &mut Truth) -> io::Resu
     }
     let (name, mut tally) = nginx.end(&[(Outcome::AlreadyClosed, CLIENTS)])?;
 
-    let nginx = Nginx::start(&unit, &http("off"), PAGE)?;
+    let nginx = start(&unit, &http("off"), PAGE)?;
     for _ in 0..CLIENTS {
         settings.pause();
         // The client has received none of the answer when the RST overtakes it.
@@ -137,7 +110,7 @@ pub(super) fn timed_out(settings: Settings, truth: &mut Truth) -> io::Result<()>
     let ask = || ask_all_deaf(settings, CLIENTS, REQUEST);
 
     // The kernel goes on delivering what is in the queue: the client gets a part, and a FIN.
-    let nginx = Nginx::start(&unit("slow"), &http("off"), PAGE)?;
+    let nginx = start(&unit("slow"), &http("off"), PAGE)?;
     let clients = ask()?;
     wait_for_servers(TcpState::FinWait1, CLIENTS)?;
     for (client, left) in hear_all(clients)? {
@@ -150,7 +123,7 @@ pub(super) fn timed_out(settings: Settings, truth: &mut Truth) -> io::Result<()>
     let (name, tally) = nginx.end(&[(Outcome::Graceful, CLIENTS)])?;
     truth.service(name, tally);
 
-    let nginx = Nginx::start(&unit("slow-reset"), &http("on"), PAGE)?;
+    let nginx = start(&unit("slow-reset"), &http("on"), PAGE)?;
     let clients = ask()?;
     let mut lost = Queues::default();
     for queue in last_queues(&clients)? {
@@ -207,13 +180,13 @@ pub(super) fn keepalive_timeout(settings: Settings, truth: &mut Truth) -> io::Re
             }}"
         )
     };
-    let nginx = Nginx::start(&unit("idle"), &http(1), 0)?;
+    let nginx = start(&unit("idle"), &http(1), 0)?;
     keepalive::server_closes(settings, truth)?;
     let (name, mut tally) = nginx.end(&[(Outcome::Graceful, keepalive::CLIENTS)])?;
     Truth::late_data_to_remnants(&mut tally, keepalive::CLIENTS);
     truth.service(name, tally);
 
-    let nginx = Nginx::start(&unit("idle-longer"), &http(75), 0)?;
+    let nginx = start(&unit("idle-longer"), &http(75), 0)?;
     keepalive::clients_close(settings, truth)?;
     let (name, tally) = nginx.end(&[(Outcome::Graceful, keepalive::CLIENTS)])?;
     truth.service(name, tally);
