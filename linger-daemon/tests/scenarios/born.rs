@@ -1,6 +1,6 @@
 //! Processes that are created in a cgroup, close sockets there and exit.
 
-use std::ffi::CStr;
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::fd::AsRawFd as _;
@@ -101,9 +101,10 @@ impl Cgroup {
     /// released in the new process.
     pub(crate) unsafe fn bear(
         &self,
-        name: &CStr,
+        name: impl Into<Vec<u8>>,
         work: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<()> {
+        let name = CString::new(name)?;
         let folder = File::open(&self.folder)?;
         // SAFETY: `clone_args` consists of integers, for which zero is a valid value.
         let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };

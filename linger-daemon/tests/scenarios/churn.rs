@@ -2,7 +2,6 @@
 //! nothing grows.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::CString;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process;
@@ -83,7 +82,6 @@ impl Churn {
     /// Runs all cgroups as they are admitted, and compares with the kernel's own counters.
     fn run(&self, comm: &str) -> Result<()> {
         let result = netns::in_own(|| {
-            let comm = CString::new(comm)?;
             let loopback = Loopback::new(Family::V4)?;
             for number in 0..self.most {
                 while self.admitted.load(Ordering::Acquire) <= number {
@@ -92,7 +90,7 @@ impl Churn {
                 self.started.fetch_add(1, Ordering::AcqRel);
                 let cgroup = Cgroup::new(&unit(number))?;
                 // SAFETY: it only makes system calls.
-                unsafe { cgroup.bear(&comm, || close_all(&loopback)) }?;
+                unsafe { cgroup.bear(comm, || close_all(&loopback)) }?;
                 cgroup.remove()?;
                 self.done.fetch_add(1, Ordering::AcqRel);
             }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::env;
-use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd as _, IntoRawFd as _};
 use std::path::Path;
@@ -111,9 +110,12 @@ fn dimensions(lingerd: &Path, plan: Plan) -> Result<()> {
         let options = ["--labels", LABELS, "--ports", &told, "--allow-comm", &comm];
         let daemon = Daemon::start(lingerd, plan, &options)?;
         let cgroup = Cgroup::new("dimensions.service")?;
-        let name = CString::new(comm.as_str())?;
         // SAFETY: `close_all` only makes system calls.
-        unsafe { cgroup.bear(&name, || places.iter().try_for_each(Place::close_all)) }?;
+        unsafe {
+            cgroup.bear(comm.as_str(), || {
+                places.iter().try_for_each(Place::close_all)
+            })
+        }?;
 
         let slice = Cgroup::slice();
         let mut expected = Closes::new();

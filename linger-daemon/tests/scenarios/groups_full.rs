@@ -1,6 +1,5 @@
 //! More groups than the table or the memory can hold.
 
-use std::ffi::CString;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -49,10 +48,9 @@ fn full(lingerd: &Path, plan: Plan) -> Result<()> {
         let mut expected = Closes::new();
         for _ in 0..ROUNDS {
             for (number, name) in (1..).zip(&names) {
-                let comm = CString::new(name.as_str())?;
                 // SAFETY: it only makes system calls.
                 unsafe {
-                    cgroup.bear(&comm, || {
+                    cgroup.bear(name.as_str(), || {
                         (0..number).try_for_each(|_| {
                             let Pair { client, server } = loopback.pair()?;
                             born::abort(client, server)
@@ -107,14 +105,13 @@ fn late(lingerd: &Path, plan: Plan) -> Result<()> {
         // Accepted sockets inherit the filter.
         tcp::drop_data(loopback.listener())?;
         let last = possible_cpus()? - 1;
-        let comm = CString::new(late.as_str())?;
         let cgroup = Cgroup::new("late.service")?;
         let leave = || {
             run_on(last)?;
             retired::leave(&loopback)
         };
         // SAFETY: it only makes system calls.
-        unsafe { cgroup.bear(&comm, leave) }?;
+        unsafe { cgroup.bear(late.as_str(), leave) }?;
         let server = loopback.accept()?;
         let bytes = retired::MESSAGE.len() as u64;
         closes::expect(&daemon, &[(1, 0), (0, 0), (bytes, 0), (0, 0)], orphans)?;
@@ -134,14 +131,14 @@ fn late(lingerd: &Path, plan: Plan) -> Result<()> {
         closes::expect(&daemon, &ended, orphans)?;
 
         // SAFETY: as above.
-        unsafe { cgroup.bear(&comm, || tcp::close(loopback.socket()?).map(drop)) }?;
+        unsafe { cgroup.bear(late.as_str(), || tcp::close(loopback.socket()?).map(drop)) }?;
         let loopback = Loopback::new(Family::V4)?;
         let close = || {
             run_on(last)?;
             tcp::close(loopback.connect()?).map(drop)
         };
         // SAFETY: as above.
-        unsafe { cgroup.bear(c"nameless", close) }?;
+        unsafe { cgroup.bear("nameless", close) }?;
         let server = loopback.accept()?;
         tcp::send(&server, 1)?;
         // Where answers are not seen, the socket may have become a remnant in FIN_WAIT2, or not yet.
@@ -221,10 +218,9 @@ fn memory(lingerd: &Path, plan: Plan) -> Result<()> {
 fn abort_by_each(cgroup: &Cgroup, names: &[String]) -> Result<()> {
     let loopback = Loopback::new(Family::V4)?;
     for name in names {
-        let comm = CString::new(name.as_str())?;
         // SAFETY: it only makes system calls.
         unsafe {
-            cgroup.bear(&comm, || {
+            cgroup.bear(name.as_str(), || {
                 let Pair { client, server } = loopback.pair()?;
                 born::abort(client, server)
             })

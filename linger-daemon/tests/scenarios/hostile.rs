@@ -167,7 +167,7 @@ fn names(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
                 .collect::<Result<_, _>>()?;
             // SAFETY: it only makes system calls.
             unsafe {
-                cgroup.bear(c"hostile", || {
+                cgroup.bear("hostile", || {
                     nix::unistd::setgid(Gid::from_raw(NOBODY))?;
                     nix::unistd::setuid(Uid::from_raw(NOBODY))?;
                     names.iter().try_for_each(|name| {
@@ -222,7 +222,7 @@ fn cgroups(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
                 let name = format!("long-{}-", siege.closed);
                 let cgroup = Cgroup::new(&format!("{name:x<LONGEST$}"))?;
                 // SAFETY: it only makes system calls.
-                unsafe { cgroup.bear(c"hostile", || tcp::close(loopback.socket()?).map(drop)) }?;
+                unsafe { cgroup.bear("hostile", || tcp::close(loopback.socket()?).map(drop)) }?;
                 kept.push(cgroup);
                 siege.closed += 1;
             }

@@ -1,7 +1,6 @@
 //! Sockets that kernel threads close: counted for the cgroup that made them, and for no process.
 
 use std::env;
-use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -47,7 +46,7 @@ impl Made {
     fn within(cgroup: &Cgroup) -> io::Result<Self> {
         let loopback = Loopback::new(Family::V4)?;
         let mut client = OwnedFd::from(File::open("/dev/null")?);
-        let name = CString::new(format!("{:x}-maker", process::id()))?;
+        let name = format!("{:x}-maker", process::id());
         let make = || {
             let made = loopback.connect()?;
             made.set_linger(Some(Duration::ZERO))?;
@@ -56,7 +55,7 @@ impl Made {
             Ok(())
         };
         // SAFETY: it only makes system calls.
-        unsafe { cgroup.bear(&name, make) }?;
+        unsafe { cgroup.bear(name, make) }?;
         let server = loopback.accept()?;
         Ok(Self { client, server })
     }

@@ -1,6 +1,5 @@
 //! The page in a browser shows the metrics of real closes.
 
-use std::ffi::CStr;
 use std::io::{self, Write as _};
 use std::mem::MaybeUninit;
 use std::path::Path;
@@ -25,7 +24,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::daemon("page", page)
     .needs(&[Need::Chromium])];
 
 /// A process name that would be harmful if taken for more than text.
-const NAME: &CStr = c"<img src=x>";
+const NAME: &str = "<img src=x>";
 
 /// Payload that it leaves unread, bytes.
 const UNREAD: usize = 1000;
@@ -72,11 +71,10 @@ fn page(lingerd: &Path, plan: Plan) -> Result<()> {
         )?;
         expect_between(&shown["lost"], &before, &after, "linger_lost_total", "what")?;
         let groups = shown["groups"].as_array().context("there are groups")?;
-        let name = NAME.to_string_lossy();
         let row = groups
             .iter()
-            .find(|row| row[0] == cgroup.unit() && row[1] == *name)
-            .with_context(|| format!("{name} is not among {groups:?}"))?;
+            .find(|row| row[0] == cgroup.unit() && row[1] == NAME)
+            .with_context(|| format!("{NAME} is not among {groups:?}"))?;
         let found: Vec<_> = (2..7).map(|at| row[at].as_u64()).collect();
         ensure!(
             found == own.map(Some),
@@ -124,8 +122,7 @@ const SHOWN: &str = "
 
 /// Returns the process's numbers in the metrics, in the order of the page's columns.
 fn own_numbers(scrape: &Scrape, unit: &str) -> [u64; 5] {
-    let name = NAME.to_string_lossy();
-    let own = |sample: &Sample| sample.label("unit") == unit && sample.label("comm") == name;
+    let own = |sample: &Sample| sample.label("unit") == unit && sample.label("comm") == NAME;
     let all = |metric| sum(scrape, metric, own);
     let by_close = |sample: &Sample| sample.label("cause").ends_with("_aborted");
     let discarded = "linger_discarded_bytes_total";

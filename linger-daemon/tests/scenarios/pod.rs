@@ -75,7 +75,7 @@ fn as_in_a_pod(lingerd: &Path, plan: Plan) -> Result<()> {
         let loopback = Loopback::new(Family::V4)?;
         // SAFETY: it only makes system calls.
         unsafe {
-            closer.bear(c"in-a-pod", || {
+            closer.bear("in-a-pod", || {
                 (0..CLOSES).try_for_each(|_| tcp::close(loopback.socket()?).map(drop))
             })
         }?;

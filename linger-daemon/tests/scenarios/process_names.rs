@@ -49,7 +49,7 @@ fn names(lingerd: &Path, plan: Plan) -> Result<()> {
         for (number, (name, shown)) in (1..).zip(NAMES) {
             let close = || (0..number).try_for_each(|_| tcp::close(loopback.socket()?).map(drop));
             // SAFETY: it only makes system calls.
-            unsafe { cgroup.bear(name, close) }?;
+            unsafe { cgroup.bear(name.to_bytes(), close) }?;
             *expected.entry(vec![(*shown).to_owned()]).or_default() += number;
         }
         closes::expect(&daemon, &expected, |scrape| {

@@ -1,7 +1,6 @@
 //! Orphans of a cgroup that is gone: it is retired when its last orphan has ended.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process;
@@ -49,7 +48,7 @@ fn retired(lingerd: &Path, plan: Plan) -> Result<()> {
         tcp::drop_data(loopback.listener())?;
         let leave = || (0..ORPHANS).try_for_each(|_| leave(&loopback));
         // SAFETY: it only makes system calls.
-        unsafe { cgroup.bear(&CString::new(comm)?, leave) }?;
+        unsafe { cgroup.bear(comm, leave) }?;
         let mut servers = (0..ORPHANS)
             .map(|_| loopback.accept())
             .collect::<Result<Vec<_>, _>>()?;
@@ -123,7 +122,7 @@ fn not_removed(lingerd: &Path, plan: Plan) -> Result<()> {
         let cgroup = Cgroup::new("stays.service")?;
         let close = || tcp::close(loopback.socket()?).map(drop);
         // SAFETY: it only makes system calls.
-        unsafe { cgroup.bear(&CString::new(comm)?, close) }?;
+        unsafe { cgroup.bear(comm, close) }?;
         let unit = cgroup.unit().to_owned();
         let closes = |scrape: &Scrape| {
             ["retired", &unit].map(|unit| {
@@ -158,12 +157,11 @@ fn restarted(lingerd: &Path, plan: Plan) -> Result<()> {
         let comm = format!("{:x}-anew", process::id());
         let options = ["--retire-after", PATIENCE, "--allow-comm", &comm];
         let daemon = Daemon::start(lingerd, plan, &options)?;
-        let comm = CString::new(comm)?;
         let loopback = Loopback::new(Family::V4)?;
         let start = || -> Result<Cgroup> {
             let cgroup = Cgroup::new("anew.service")?;
             // SAFETY: it only makes system calls.
-            unsafe { cgroup.bear(&comm, || tcp::close(loopback.socket()?).map(drop)) }?;
+            unsafe { cgroup.bear(comm.as_str(), || tcp::close(loopback.socket()?).map(drop)) }?;
             Ok(cgroup)
         };
         let closes = |scrape: &Scrape, unit: &str| -> u64 {
@@ -203,13 +201,12 @@ fn restarted_often(lingerd: &Path, plan: Plan) -> Result<()> {
         let comm = format!("{:x}-often", process::id());
         let options = ["--max-groups", PLACES, "--allow-comm", &comm];
         let daemon = Daemon::start(lingerd, plan, &options)?;
-        let comm = CString::new(comm)?;
         let loopback = Loopback::new(Family::V4)?;
         let mut each = None;
         for starts in 1..=STARTS {
             let cgroup = Cgroup::new("often.service")?;
             // SAFETY: it only makes system calls.
-            unsafe { cgroup.bear(&comm, || churn::close_all(&loopback)) }?;
+            unsafe { cgroup.bear(comm.as_str(), || churn::close_all(&loopback)) }?;
             let unit = cgroup.unit().to_owned();
             cgroup.remove()?;
             let each = each.get_or_insert(UnitMetrics::of(&daemon.scrape()?, &unit));
@@ -241,12 +238,11 @@ fn closed_last(lingerd: &Path, plan: Plan) -> Result<()> {
         let comm = format!("{:x}-last", process::id());
         let options = ["--retire-after", PATIENCE, "--allow-comm", &comm];
         let daemon = Daemon::start(lingerd, plan, &options)?;
-        let comm = CString::new(comm)?;
         let loopback = Loopback::new(Family::V4)?;
         let start = |name: String| -> Result<Cgroup> {
             let cgroup = Cgroup::new(&name)?;
             // SAFETY: it only makes system calls.
-            unsafe { cgroup.bear(&comm, || tcp::close(loopback.socket()?).map(drop)) }?;
+            unsafe { cgroup.bear(comm.as_str(), || tcp::close(loopback.socket()?).map(drop)) }?;
             Ok(cgroup)
         };
         let quiet = (0..QUIET).map(|number| start(format!("quiet{number}.service")));
@@ -261,7 +257,7 @@ fn closed_last(lingerd: &Path, plan: Plan) -> Result<()> {
             // Maintenance follows readings.
             daemon.scrape()?;
             // SAFETY: it only makes system calls.
-            unsafe { cgroup.bear(&comm, || leave(&loopback)) }?;
+            unsafe { cgroup.bear(comm.as_str(), || leave(&loopback)) }?;
             cgroup.remove()?;
             servers.push(loopback.accept()?);
         }

@@ -191,7 +191,7 @@ fn filters(lingerd: &Path, plan: Plan) -> Result<()> {
         tcp::close(pair.server)?;
         // SAFETY: it only makes system calls.
         unsafe {
-            cgroup.bear(c"watched by nam", || {
+            cgroup.bear("watched by nam", || {
                 let pair = loopback.pair()?;
                 born::abort(pair.client, pair.server)
             })
