@@ -176,9 +176,7 @@ impl Daemon {
 
     /// Returns all metrics in the text format.
     pub(crate) fn exposition(&self) -> Result<String> {
-        let (status, body) = http::get(self.address, "/metrics")?;
-        ensure!(status == 200, "/metrics answered {status}: {body}");
-        Ok(body)
+        http::body(self.address, "/metrics")
     }
 
     /// Returns the kernel memory of its maps, bytes; before Linux 6.4, the most that they may take.

@@ -65,8 +65,7 @@ impl Lingerd {
 
     /// Scrapes all metrics.
     pub(crate) fn scrape(&self) -> Result<Scrape> {
-        let (status, body) = http::get(self.address, "/metrics")?;
-        ensure!(status == 200, "/metrics answered {status}: {body}");
+        let body = http::body(self.address, "/metrics")?;
         Scrape::parse(&body).map_err(anyhow::Error::msg)
     }
 
