@@ -32,6 +32,12 @@ impl Rules {
     fn is_open(&self) -> bool {
         self.tls.is_none() && self.users.is_empty()
     }
+
+    /// Whether they allow everyone, with or without TLS.
+    fn admit_everyone(&self) -> bool {
+        let tls = self.tls.as_ref();
+        self.users.is_empty() && tls.is_none_or(|tls| !tls.requires_trusted)
+    }
 }
 
 /// TLS for new connections.

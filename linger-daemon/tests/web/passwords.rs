@@ -118,3 +118,32 @@ fn passwords_and_tls_go_together() {
     assert_eq!(status(&header("a", "b")), 200);
     assert_eq!(status(&header("a", "c")), 401);
 }
+
+/// TLS alone admits everyone: a file that lost its passwords must not pass for one without any.
+#[test]
+fn tls_that_remains_without_passwords_or_certificates_admits_no_one_else() {
+    let authority = Authority::new("ours");
+    let certificates =
+        "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: clients.crt\n";
+    let passwords = users(&[("a", "b")]);
+    for rules in [passwords.as_str(), certificates] {
+        let directory = Directory::tls(&authority.server(), rules);
+        directory.write("clients.crt", &authority.pem);
+        let server = directory.server();
+        let client = || Client::trusting(&authority);
+        assert!(!client().is_let_in(&server));
+        let config = std::fs::read_to_string(directory.file()).unwrap();
+        let cut_short = config.strip_suffix(rules).unwrap();
+        directory.write("web.yml", cut_short);
+        std::thread::sleep(std::time::Duration::from_millis(1200));
+        assert!(!client().is_let_in(&server), "{rules}");
+        // Another rule in its place is taken over.
+        let other = users(&[("c", "d")]);
+        directory.write("web.yml", &format!("{cut_short}{other}"));
+        let is_admitted = || {
+            let answer = client().ask(&server, "/", &header("c", "d"));
+            answer.is_ok_and(|answer| answer.status == 200)
+        };
+        eventually(is_admitted, "the new user");
+    }
+}

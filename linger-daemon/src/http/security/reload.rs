@@ -126,6 +126,12 @@ impl WatchedRules {
                 let why = "requires neither TLS nor passwords any more: if that is intended, restart lingerd";
                 return Err(Mistake::Contradiction(why).in_file(file));
             }
+            // Or it may be cut short, before the passwords.
+            if rules.admit_everyone() && !self.rules.admit_everyone() {
+                let why = "requires neither passwords nor trusted certificates any more: if that is intended, \
+                           restart lingerd";
+                return Err(Mistake::Contradiction(why).in_file(file));
+            }
             Ok(rules)
         });
         match read {
