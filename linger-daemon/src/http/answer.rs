@@ -2,6 +2,7 @@
 
 use hyper::body::Body;
 use hyper::{Method, Request, StatusCode, header};
+use tokio::time::timeout_at;
 
 use super::access::refusal;
 use super::connections::RequestGuard;
@@ -20,7 +21,8 @@ pub(super) async fn answer(
 ) -> Answer {
     let has_body = !request.body().is_end_stream();
     let check = state.security.check(request.headers(), in_flight.peer());
-    let answer = match check.await {
+    let checked = timeout_at(in_flight.due(), check).await;
+    let answer = match checked.unwrap_or(Err(Refusal::Busy)) {
         Ok(_) if !matches!(*request.method(), Method::GET | Method::HEAD) => {
             let help = "every endpoint is for GET and HEAD\n";
             let answer = text(StatusCode::METHOD_NOT_ALLOWED, help);

@@ -1,7 +1,10 @@
 //! Basic authentication.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use linger_daemon::http::{Limits, Security};
 
 use crate::secure::{Authority, Client, Directory, eventually};
 use crate::server::{Answer, Server};
@@ -81,6 +84,23 @@ fn headers_that_are_no_credentials_are_answered() {
     );
 }
 
+/// Others may wait before it, or its hash may be costly.
+#[test]
+fn a_password_that_is_not_checked_in_time_is_answered() {
+    // Its check takes many times as long as an answer may.
+    let hash = bcrypt::hash("b", 10).unwrap();
+    let directory = Directory::with(&format!("basic_auth_users:\n  a: {hash}\n"));
+    let limits = Limits {
+        answer_time: Duration::from_millis(1),
+        ..Limits::DEFAULT
+    };
+    let security = Security::load(&directory.file()).unwrap();
+    let server = Server::secured_with(security, limits);
+    let answer = ask(&server, "/healthz", "a", "b");
+    assert_eq!(answer.status, 429);
+    assert_eq!(answer.header("retry-after"), Some("1"));
+}
+
 #[test]
 fn users_change_with_the_file_and_not_with_a_broken_one() {
     let directory = Directory::with(&users(&[("old", "1")]));
@@ -96,14 +116,14 @@ fn users_change_with_the_file_and_not_with_a_broken_one() {
     assert_eq!(ask(&server, "/", "old", "2").status, 200);
 
     directory.write("web.yml", "basic_auth_users: {}\nbasic_auth: {}\n");
-    std::thread::sleep(std::time::Duration::from_millis(1200));
+    std::thread::sleep(Duration::from_millis(1200));
     assert_eq!(ask(&server, "/", "new", "3").status, 200);
     assert_eq!(server.get("/").status, 401, "not open because of a mistake");
     directory.write("web.yml", "");
-    std::thread::sleep(std::time::Duration::from_millis(1200));
+    std::thread::sleep(Duration::from_millis(1200));
     assert_eq!(server.get("/").status, 401, "nor because of an empty file");
     std::fs::remove_file(directory.file()).unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(1200));
+    std::thread::sleep(Duration::from_millis(1200));
     assert_eq!(server.get("/").status, 401, "nor because of a missing file");
 }
 
@@ -135,7 +155,7 @@ fn tls_that_remains_without_passwords_or_certificates_admits_no_one_else() {
         let config = std::fs::read_to_string(directory.file()).unwrap();
         let cut_short = config.strip_suffix(rules).unwrap();
         directory.write("web.yml", cut_short);
-        std::thread::sleep(std::time::Duration::from_millis(1200));
+        std::thread::sleep(Duration::from_millis(1200));
         assert!(!client().is_let_in(&server), "{rules}");
         // Another rule in its place is taken over.
         let other = users(&[("c", "d")]);

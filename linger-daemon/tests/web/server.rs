@@ -37,9 +37,14 @@ impl Server {
 
     /// Starts a server with known counts, for clients that `security` admits.
     pub(crate) fn secured(security: Security) -> Self {
+        Self::secured_with(security, Limits::DEFAULT)
+    }
+
+    /// Does the same with these limits.
+    pub(crate) fn secured_with(security: Security, limits: Limits) -> Self {
         let anywhere = "127.0.0.1:0".parse().unwrap();
         let listeners = http::bind(&[anywhere]).unwrap();
-        let server = Self::with(listeners, Limits::DEFAULT, State::secured(security));
+        let server = Self::with(listeners, limits, State::secured(security));
         server.state.attached(fixture::metrics(fixture::snapshot()));
         server
     }
