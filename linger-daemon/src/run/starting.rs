@@ -62,13 +62,16 @@ fn serve(listeners: &Listeners, state: Arc<State>, stopped: PipeReader) -> Resul
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let mut stopped = Receiver::from_owned_fd(stopped.into())?;
         let stop = async {
             // Completes when the pipe is closed: nothing is ever written to it.
             let _ = stopped.read_u8().await;
         };
         http::serve(listeners.try_clone()?, state, Limits::DEFAULT, stop).await
-    })?;
+    });
+    // Do not wait for a password that is still being checked.
+    runtime.shutdown_background();
+    served?;
     Ok(())
 }
