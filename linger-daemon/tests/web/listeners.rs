@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs;
+use std::iter;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
@@ -11,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 
 use linger_daemon::config::ListenAddr;
 use linger_daemon::http::{self, Limits};
+use socket2::{Domain, SockAddr, Socket, Type};
 use tempfile::TempDir;
 
 use crate::server::{Answer, Server};
@@ -103,6 +105,27 @@ fn the_socket_of_a_living_daemon_is_left_alone() {
     );
     assert_eq!(ask(&path), 200);
     drop(first);
+}
+
+#[test]
+fn the_socket_of_a_daemon_that_hangs_is_left_alone() {
+    let (_directory, path) = socket();
+    let address = SockAddr::unix(&path).unwrap();
+    let new = || Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+    let hung = new();
+    hung.bind(&address).unwrap();
+    hung.listen(1).unwrap();
+    // Fill its queue.
+    let connect = || {
+        let client = new();
+        client.set_nonblocking(true).unwrap();
+        client.connect(&address).map(|()| client)
+    };
+    let clients: Vec<_> = iter::repeat_with(connect).map_while(Result::ok).collect();
+    assert!(!clients.is_empty());
+    let error = refused(&path);
+    assert!(error.contains("is in use"), "{error}");
+    assert!(path.exists());
 }
 
 #[test]

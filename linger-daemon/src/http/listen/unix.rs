@@ -3,7 +3,6 @@
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -41,7 +40,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 pub(super) fn bind(path: &Path) -> Result<Listener, BindError> {
     let place = || ListenAddr::Unix(path.to_owned());
     let address = SockAddr::unix(path).map_err(|_| BindError::TooLong(place()))?;
-    remove_stale_socket(path)?;
+    remove_stale_socket(path, &address)?;
     let open = || {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.bind(&address)?;
@@ -56,12 +55,19 @@ pub(super) fn bind(path: &Path) -> Result<Listener, BindError> {
     open().map_err(|source| BindError::of(place(), source))
 }
 
+/// Connects without waiting for room in the queue: a daemon that hangs would never make any.
+fn connect(address: &SockAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(address)
+}
+
 /// Removes the socket of a dead daemon, and nothing else.
-fn remove_stale_socket(path: &Path) -> Result<(), BindError> {
+fn remove_stale_socket(path: &Path, address: &SockAddr) -> Result<(), BindError> {
     let place = || ListenAddr::Unix(path.to_owned());
     match fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => Err(BindError::NotASocket(place())),
-        Ok(_) => match UnixStream::connect(path) {
+        Ok(_) => match connect(address) {
             Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
                 fs::remove_file(path).map_err(|source| BindError::of(place(), source))
             }
