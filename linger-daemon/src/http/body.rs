@@ -15,7 +15,7 @@ use crate::metrics::ScrapeError;
 /// Maximum size of a response of known length, bytes. A longer one is sent while it is generated.
 const WHOLE: usize = 1024 * 1024;
 
-/// Approximate size of the chunks of a long response after the first, bytes.
+/// Approximate size of the chunks of a long response after the first, and maximum size of its frames, bytes.
 const CHUNK: usize = 64 * 1024;
 
 /// Number of chunks that are generated ahead of the client.
@@ -49,7 +49,7 @@ impl ResponseBody {
             }
             Self::Long(chunks) => {
                 request.begin_answer(MADE);
-                Either::Right(Stream { chunks, request })
+                Either::Right(Stream::new(chunks, request))
             }
         }
     }
@@ -143,7 +143,19 @@ impl Write for Writer {
 /// A long body that is being sent to the client.
 pub(super) struct Stream {
     chunks: mpsc::Receiver<Option<Bytes>>,
+    /// The part of the last chunk that has not been sent.
+    rest: Bytes,
     request: RequestGuard,
+}
+
+impl Stream {
+    fn new(chunks: mpsc::Receiver<Option<Bytes>>, request: RequestGuard) -> Self {
+        Self {
+            chunks,
+            rest: Bytes::new(),
+            request,
+        }
+    }
 }
 
 impl Body for Stream {
@@ -154,16 +166,18 @@ impl Body for Stream {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        Poll::Ready(match ready!(self.chunks.poll_recv(context)) {
-            Some(Some(bytes)) => {
-                // The client is reading: its wait begins anew.
-                self.request.made(MADE);
-                Some(Ok(Frame::data(bytes)))
+        if self.rest.is_empty() {
+            match ready!(self.chunks.poll_recv(context)) {
+                Some(Some(bytes)) => self.rest = bytes,
+                Some(None) => return Poll::Ready(None),
+                // End the connection: a truncated body must not pass for a complete one.
+                None => return Poll::Ready(Some(Err(gone()))),
             }
-            Some(None) => None,
-            // End the connection: a truncated body must not pass for a complete one.
-            None => Some(Err(gone())),
-        })
+        }
+        // The client is reading: its wait begins anew, also within the first chunk, which is long.
+        self.request.made(MADE);
+        let length = self.rest.len().min(CHUNK);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
     }
 }
 
@@ -204,14 +218,27 @@ mod tests {
         let Ok(Ok(ResponseBody::Long(chunks))) = begun.blocking_recv() else {
             panic!("it is too long to be whole");
         };
-        let request = request();
-        Stream { chunks, request }
+        Stream::new(chunks, request())
     }
 
     #[tokio::test]
     async fn a_body_that_is_not_finished_is_an_error() {
         let taken = tokio::task::spawn_blocking(|| long(drop)).await.unwrap();
         assert!(taken.collect().await.is_err());
+    }
+
+    /// Each part that the client takes shows that it reads.
+    #[tokio::test]
+    async fn the_first_chunk_is_sent_in_parts() {
+        let taken = tokio::task::spawn_blocking(|| long(|writer| writer.finish().unwrap()));
+        let mut taken = taken.await.unwrap();
+        let mut length = 0;
+        while let Some(frame) = taken.frame().await {
+            let part = frame.unwrap().into_data().unwrap();
+            assert!(part.len() <= CHUNK, "{} bytes", part.len());
+            length += part.len();
+        }
+        assert_eq!(length, WHOLE + 1);
     }
 
     #[test]
