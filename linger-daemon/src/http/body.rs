@@ -48,6 +48,7 @@ impl ResponseBody {
                 Either::Left(Full::new(Bytes::from_owner(held)))
             }
             Self::Long(chunks) => {
+                request.hold_permit();
                 request.begin_answer(MADE);
                 Either::Right(Stream::new(chunks, request))
             }

@@ -23,7 +23,7 @@ const MAX_WAITING: usize = 16;
 /// Minimum size of a long response, bytes.
 const LONG: usize = 64 * 1024;
 
-/// Time for which the client of a long response may read none of it while others wait for a permit.
+/// Time for which the client of a response that holds a permit may read none of it while others wait for one.
 const STALL: Duration = Duration::from_secs(2);
 
 /// Time that every connection has to send something before it can be evicted. If more than the limit arrive in this
@@ -71,6 +71,8 @@ struct InFlightRequest {
     due: Instant,
     /// Bytes of its response that wait for the client, and since when; `None` while it is being generated.
     waits: Option<(usize, Instant)>,
+    /// True if its response holds a permit until the client has taken it.
+    holds_permit: bool,
 }
 
 impl ConnectionState {
@@ -89,6 +91,19 @@ impl ConnectionState {
         let answers = self.requests.values().filter_map(|request| request.waits);
         let long = answers.filter(|(bytes, _)| *bytes >= LONG);
         long.map(|(_, since)| since).min()
+    }
+
+    /// Returns whether a response holds a permit while its client reads nothing.
+    fn is_stalled(&self) -> bool {
+        let mut holding = self
+            .requests
+            .values()
+            .filter(|request| request.holds_permit);
+        holding.any(|request| {
+            request
+                .waits
+                .is_some_and(|(_, since)| since.elapsed() >= STALL)
+        })
     }
 }
 
@@ -170,13 +185,14 @@ impl Connections {
         }
     }
 
-    /// Ends the connections whose long responses stall.
+    /// Ends the connections whose responses hold a permit while their clients read nothing.
     fn end_stalled(&self) {
         let mut table = lock(&self.table);
-        for (since, id) in table.long_answers() {
-            if since.elapsed() >= STALL {
-                table.end(id);
-            }
+        let entries = table.entries.iter();
+        let stalled = entries.filter(|(_, entry)| entry.state.borrow().is_stalled());
+        let stalled: Vec<u64> = stalled.map(|(&id, _)| id).collect();
+        for id in stalled {
+            table.end(id);
         }
     }
 }

@@ -46,6 +46,7 @@ impl Connection {
             let request = InFlightRequest {
                 due: due + GRACE,
                 waits: None,
+                holds_permit: false,
             };
             state.has_spoken = true;
             state.requests.insert(number, request);
@@ -125,6 +126,15 @@ impl RequestGuard {
         self.entry.state.send_modify(|state| {
             if let Some(request) = state.requests.get_mut(&self.number) {
                 request.waits = Some((bytes, Instant::now()));
+            }
+        });
+    }
+
+    /// Records that the response holds a permit until the client has taken it.
+    pub(in crate::http) fn hold_permit(&self) {
+        self.entry.state.send_modify(|state| {
+            if let Some(request) = state.requests.get_mut(&self.number) {
+                request.holds_permit = true;
             }
         });
     }

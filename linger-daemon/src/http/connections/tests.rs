@@ -93,3 +93,25 @@ async fn silence_and_unread_responses_end_a_connection() {
     assert_eq!(asking.must_end(QUIET).await, End::Silent);
     assert_eq!(Instant::now(), due + GRACE + QUIET);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stalled_response_ends_its_connection_only_if_it_holds_a_permit() {
+    let all = Connections::new(3);
+    let due = Instant::now() + 4 * QUIET;
+    let whole = all.admit(None).await;
+    let request_for_whole = whole.begin(due);
+    request_for_whole.begin_answer(LONG);
+    let stalled = all.admit(None).await;
+    let request_of_stalled = stalled.begin(due);
+    request_of_stalled.hold_permit();
+    request_of_stalled.begin_answer(LONG);
+    let reading = all.admit(None).await;
+    let request_of_reading = reading.begin(due);
+    request_of_reading.hold_permit();
+    request_of_reading.begin_answer(LONG);
+    sleep_until(Instant::now() + STALL).await;
+    request_of_reading.made(LONG);
+    all.end_stalled();
+    assert!(!gives_way(&whole).await, "to end it would free no permit");
+    assert!(gives_way(&stalled).await && !gives_way(&reading).await);
+}
