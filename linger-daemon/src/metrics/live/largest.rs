@@ -11,15 +11,22 @@ type Measure = fn(&Counters) -> u64;
 /// Measures that take turns in choosing their largest group.
 const MEASURES: [Measure; 4] = [lost, aborted, blocked, closed];
 
-/// Returns the indices of the groups that are largest by some measure, at most `most`.
+/// Returns the indices of the groups that are largest by some measure, at most `most`. Those that are zero by all
+/// measures come last.
 pub(super) fn largest(groups: &[&Counters], most: usize) -> BTreeSet<usize> {
+    let all = 0..groups.len();
     let ranked = MEASURES.map(|measure| {
-        let mut indices: Vec<_> = (0..groups.len()).collect();
+        let mut indices: Vec<_> = all.clone().collect();
+        indices.retain(|&index| measure(groups[index]) > 0);
         indices.sort_by_cached_key(|&index| Reverse(measure(groups[index])));
         indices
     });
+    let turns = all.clone().flat_map(|rank| {
+        let ranked = ranked.iter();
+        ranked.filter_map(move |ranks| ranks.get(rank).copied())
+    });
     let mut chosen = BTreeSet::new();
-    for index in (0..groups.len()).flat_map(|rank| ranked.iter().map(move |ranks| ranks[rank])) {
+    for index in turns.chain(all) {
         if chosen.len() == most {
             break;
         }

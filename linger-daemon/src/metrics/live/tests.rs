@@ -59,7 +59,8 @@ fn the_largest_groups_by_any_measure_and_the_newest_closes_are_shown_and_all_are
     let shown: Vec<_> = shown.collect();
     assert_eq!(shown.len(), MAX_GROUPS);
     assert_eq!(live.groups_omitted, 1003 - MAX_GROUPS);
-    for unit in ["lost", "blocked", "aborted", "1000", "0999", "0951"] {
+    // No place is left to groups that are only the first of those that lost nothing.
+    for unit in ["lost", "blocked", "aborted", "1000", "0999", "0804"] {
         assert!(shown.contains(&unit), "{unit} is not among {shown:?}");
     }
     assert_eq!(live.closes["graceful"], 500_500);
@@ -72,4 +73,12 @@ fn the_largest_groups_by_any_measure_and_the_newest_closes_are_shown_and_all_are
 fn a_group_that_is_largest_by_every_measure_takes_one_place() {
     let group = harmless(2);
     assert_eq!(largest(&[&group, &group], 2).len(), 2);
+}
+
+#[test]
+fn a_group_that_is_zero_by_every_measure_is_shown_if_there_is_room() {
+    let (busy, quiet) = (harmless(2), Counters::ZERO);
+    let groups = [&quiet, &busy];
+    assert_eq!(Vec::from_iter(largest(&groups, 1)), [1]);
+    assert_eq!(Vec::from_iter(largest(&groups, 2)), [0, 1]);
 }
