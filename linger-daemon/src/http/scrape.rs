@@ -55,9 +55,11 @@ pub(super) async fn scrape<B>(
     };
     let started = Instant::now();
     let metrics = Arc::clone(metrics);
+    let mut has_permit = false;
     let work = async {
         let permit = state.scrapes.acquire(in_flight.peer());
         let permit = in_flight.wait_for(permit).await;
+        has_permit = true;
         let (begins, begun) = oneshot::channel();
         spawn_blocking(move || {
             show(&metrics, wanted, begins);
@@ -65,7 +67,8 @@ pub(super) async fn scrape<B>(
         });
         begun.await.unwrap_or(Err(ScrapeError::Unfinished))
     };
-    match timeout_at(in_flight.due(), work).await {
+    let shown = timeout_at(in_flight.due(), work).await;
+    match shown {
         // In HTTP/1.0, a body ends with its connection: a truncated one would pass for complete.
         Ok(Ok(ResponseBody::Long(_))) if request.version() < Version::HTTP_11 => text(
             StatusCode::HTTP_VERSION_NOT_SUPPORTED,
@@ -73,7 +76,7 @@ pub(super) async fn scrape<B>(
         ),
         Ok(Ok(body)) => exposed(body, wanted),
         Ok(Err(error)) => failed(error),
-        Err(_) => late(started.elapsed()),
+        Err(_) => late(started.elapsed(), has_permit),
     }
 }
 
@@ -147,9 +150,14 @@ fn failed(error: ScrapeError) -> Answer {
     text(StatusCode::INTERNAL_SERVER_ERROR, reason + "\n")
 }
 
-fn late(time: Duration) -> Answer {
+fn late(time: Duration, has_permit: bool) -> Answer {
     let seconds = time.as_secs_f32();
-    tracing::warn!(seconds, "a scrape took too long");
-    let help = format!("the ledger was not read within {seconds:.1} seconds\n");
+    let help = if has_permit {
+        tracing::warn!(seconds, "a scrape took too long");
+        format!("the ledger was not read within {seconds:.1} seconds\n")
+    } else {
+        tracing::warn!(seconds, "a scrape waited too long for others");
+        format!("other scrapes took all of {seconds:.1} seconds: try again\n")
+    };
     text(StatusCode::SERVICE_UNAVAILABLE, help)
 }

@@ -221,6 +221,23 @@ fn a_scrape_that_hangs_is_given_up() {
 }
 
 #[test]
+fn a_scrape_that_waits_for_others_in_vain_says_so() {
+    let limits = Limits {
+        answer_time: Duration::from_millis(100),
+        ..Limits::DEFAULT
+    };
+    let server = Server::reading(limits, || {
+        thread::sleep(Duration::from_secs(5));
+        Ok(fixture::snapshot())
+    });
+    for expected in ["not read", "not read", "other scrapes"] {
+        let answer = server.get("/metrics");
+        assert_eq!(answer.status, 503);
+        assert!(answer.text().contains(expected), "{}", answer.text());
+    }
+}
+
+#[test]
 fn a_scrape_of_which_nothing_comes_is_answered() {
     let server = Server::reading(Limits::DEFAULT, || panic!("it has no end"));
     let answer = server.get("/metrics");
