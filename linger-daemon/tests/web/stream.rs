@@ -2,20 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use linger_daemon::http::Limits;
+use linger_daemon::config::ListenAddr;
+use linger_daemon::http::{self, Limits};
 use linger_daemon::ledger::Snapshot;
 use linger_daemon::metrics::series;
 use linger_ebpf::{Counters, Outcome, Times};
-use socket2::{Domain, Socket, Type};
 
-use crate::large;
 use crate::server::{Answer, Server, dechunk};
+use crate::{fixture, large};
 
 const REQUEST: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
 
@@ -193,21 +193,18 @@ fn a_client_that_stalls_a_long_answer_is_cut_off_and_others_get_theirs() {
     }
 }
 
-/// Connects from an address of this host that is not the server's.
-fn connect_from(host: [u8; 4], server: &Server) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    let source = SocketAddr::from((host, 0));
-    socket.bind(&source.into()).unwrap();
-    socket.connect(&server.address().into()).unwrap();
-    socket.into()
-}
-
 #[test]
 fn many_stalled_clients_do_not_keep_another_host_from_its_turn() {
-    // With a long time limit, late clients are not cut off.
-    let (server, _) = serving(PATIENT, large::snapshot(large::typical));
+    // 127.0.0.1 and ::1 count as two hosts. With a long time limit, late clients are not cut off.
+    let places = ["127.0.0.1:0", "[::1]:0"].map(|place| place.parse().unwrap());
+    let server = Server::listening(http::bind(&places).unwrap(), PATIENT);
+    let metrics = fixture::metrics(large::snapshot(large::typical));
+    server.state.attached(metrics);
+    let Some(&ListenAddr::Tcp(other)) = server.places.last() else {
+        panic!("it listens at {:?}", server.places);
+    };
     let mut stalled: Vec<_> = (0..40)
-        .map(|_| connect_from([127, 0, 0, 2], &server))
+        .map(|_| TcpStream::connect(other).unwrap())
         .collect();
     for stream in &mut stalled {
         stream.write_all(REQUEST).unwrap();

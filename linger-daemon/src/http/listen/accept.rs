@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::task::{Context, Poll};
 
 use socket2::Domain;
@@ -17,8 +17,8 @@ pub(in crate::http) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
 
-/// A client, whose connections compete for slots with each other first: an address, or for IPv6 the network of one
-/// host. `None` for a Unix socket.
+/// A client, whose connections compete for slots with each other first: an address, or all those that one host may
+/// have. `None` for a Unix socket.
 pub(in crate::http) type Peer = Option<IpAddr>;
 
 /// A connection and its peer.
@@ -87,13 +87,36 @@ impl Listener {
     }
 }
 
-/// Reduces an IPv6 address to its /64 network, which belongs to one host as a whole, unless it is this host.
+/// Reduces an address to one that stands for all of its host's: an IPv6 address to its /64 network, and any address of
+/// 127.0.0.0/8, of which every local user may choose one for each connection, to 127.0.0.1.
 fn host(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
+        IpAddr::V4(address) if address.is_loopback() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(address) if !address.is_loopback() => {
             let network = address.to_bits() & !u128::from(u64::MAX);
             IpAddr::V6(network.into())
         }
         address => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_addresses_of_a_host_are_one_client() {
+        for (address, expected) in [
+            ("192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("127.9.8.7", "127.0.0.1"),
+            ("::ffff:127.9.8.7", "127.0.0.1"),
+            ("::1", "::1"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ] {
+            let found = host(address.parse().unwrap());
+            assert_eq!(found.to_string(), expected, "{address}");
+        }
     }
 }
