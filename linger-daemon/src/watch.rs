@@ -58,6 +58,9 @@ const BATCH: usize = 64;
 /// Time to wait for a reader of the last lines.
 const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Time to name the functions of the last stacks; those that follow are shown without names.
+const LAST_STACKS_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Result of showing a batch of events.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Progress {
@@ -174,7 +177,12 @@ impl<'a> Session<'a> {
     /// Shows the last events and losses, as far as there is a reader.
     async fn end(&mut self, out: &mut Output) -> Result<()> {
         self.maintain()?;
-        for _ in 0..=RING_EVENTS / BATCH {
+        let begun = Instant::now();
+        // Twice as many batches as fit in the ring: those with stacks may be smaller.
+        for _ in 0..=2 * (RING_EVENTS / BATCH) {
+            if begun.elapsed() >= LAST_STACKS_TIMEOUT {
+                self.symbols = None;
+            }
             let progress = self.show(out)?;
             let Ok(written) = timeout(LAST_LINES_TIMEOUT, out.write()).await else {
                 eprintln!("lingerd: the last lines were not read: the output is incomplete");
@@ -215,11 +223,16 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Formats a batch of events.
+    /// Formats a batch of events, a smaller one if naming the functions of stacks takes long: in between, signals are
+    /// noticed and the lease is renewed.
     fn show(&mut self, out: &mut Output) -> Result<Progress> {
+        let begun = Instant::now();
         for _ in 0..BATCH {
             if self.options.count.is_some_and(|count| self.closes >= count) {
                 return Ok(Progress::Done);
+            }
+            if begun.elapsed() >= TICK {
+                break;
             }
             let Some(event) = self.programs.maps.watcher.take() else {
                 return Ok(Progress::Idle);

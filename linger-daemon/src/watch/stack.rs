@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use blazesym::Pid;
 use blazesym::symbolize::source::{Process, Source};
@@ -32,16 +32,26 @@ pub(super) struct Symbols {
     is_held_up: bool,
 }
 
-/// Maximum time to wait for the names of a stack: less than the lease of a watcher.
+/// Maximum time to wait for the names of a stack: together with the stacks of the same batch, less than the lease of a
+/// watcher.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long files that were read are kept, open and in memory: long enough to be read once for many stacks.
+const FILES_KEPT: Duration = Duration::from_secs(60);
 
 impl Symbols {
     pub(super) fn new() -> Self {
         let (stacks, unnamed) = channel::<Stack>();
         let (done, named) = channel();
         thread::spawn(move || {
-            let symbolizer = Symbolizer::new();
+            let mut symbolizer = Symbolizer::new();
+            let mut begun = Instant::now();
             for (pid, mut stack) in unnamed {
+                // It keeps every version of every file that it has read: of the maps that runtimes with a JIT compiler
+                // write for their functions, for instance.
+                if begun.elapsed() >= FILES_KEPT {
+                    (symbolizer, begun) = (Symbolizer::new(), Instant::now());
+                }
                 name_all(&symbolizer, pid, &mut stack);
                 if done.send(stack).is_err() {
                     return;
