@@ -229,7 +229,7 @@ impl Step {
     /// Returns this group at the last reading, and its rates since. A group that cannot be compared is unchanged.
     fn since<'a>(&'a self, group: &'a Group) -> (&'a Group, Option<Numbers>) {
         let last = match self.groups.get(&group.labels) {
-            _ if group.labels.values().any(|value| value == RETIRED) => group,
+            _ if is_retired(group) => group,
             // It may have existed before, among the groups not shown.
             None if self.is_cut => group,
             last => last.unwrap_or(&self.empty),
@@ -240,6 +240,11 @@ impl Step {
             rate => (last, rate),
         }
     }
+}
+
+/// Returns whether this is the group of those whose cgroups are gone. A process may be named like that, too.
+fn is_retired(group: &Group) -> bool {
+    !group.labels.is_empty() && group.labels.values().all(|value| value == RETIRED)
 }
 
 /// Returns the name of a group's unit, and its other labels as text.

@@ -105,6 +105,13 @@ fn retired_groups_make_no_rate() {
 }
 
 #[test]
+fn a_process_named_like_the_retired_groups_has_a_rate() {
+    let unit = |closes| group("web", "retired", &[("graceful", closes)]);
+    let history = history([live(0.0, vec![unit(10)]), live(2.0, vec![unit(30)])]);
+    assert_eq!(rates(&history), [Some(10.0), Some(10.0)]);
+}
+
+#[test]
 fn a_unit_is_the_sum_of_its_groups() {
     let unit = |a, b| {
         vec![
