@@ -44,7 +44,8 @@ pub(super) fn fit(name: &str, width: u16) -> String {
     if Line::from(name).width() <= width {
         return name.to_owned();
     }
-    let mut cut = name.to_owned();
+    // Escaped, a path may have 20,000 characters. All that fit are among the first ones, some of which may be combined.
+    let mut cut: String = name.chars().take(4 * width).collect();
     while !cut.is_empty() && Line::from(cut.as_str()).width() >= width {
         cut.pop();
     }
