@@ -14,6 +14,7 @@ use aya_obj::generated::{
 };
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::SetStruct;
 use nix::time::{ClockId, clock_gettime};
@@ -206,6 +207,18 @@ pub(crate) fn owned(number: libc::c_long) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Stops this process until it is continued, as the terminal does by Ctrl-Z, although it handles that signal. Unlike
+/// `SIGSTOP`, this does nothing where no shell of the session could continue it.
+pub(crate) fn stop_as_by_terminal() -> io::Result<()> {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the default action runs no code of this process.
+    let handler = unsafe { sigaction(Signal::SIGTSTP, &default) }?;
+    let raised = raise(Signal::SIGTSTP);
+    // SAFETY: this puts back what was in place before.
+    unsafe { sigaction(Signal::SIGTSTP, &handler) }?;
+    Ok(raised?)
+}
+
 /// `CLOCK_MONOTONIC` in nanoseconds, like `bpf_ktime_get_ns`.
 pub(crate) fn now_ns() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from);
@@ -226,4 +239,32 @@ nix::setsockopt_impl!(
 /// Sets `TCP_LINGER2`: seconds in `FIN_WAIT2` after the close; negative aborts.
 pub fn set_linger2(socket: &impl AsFd, seconds: i32) -> io::Result<()> {
     Ok(setsockopt(socket, Linger2, &seconds)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::signal::kill;
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+
+    use super::*;
+
+    #[test]
+    fn a_process_that_no_shell_could_continue_is_not_stopped() {
+        // SAFETY: the child does nothing but call the kernel, and ends.
+        match unsafe { unistd::fork() }.unwrap() {
+            ForkResult::Child => {
+                // The first process of a session has no shell above it.
+                let goes_on = unistd::setsid().is_ok() && stop_as_by_terminal().is_ok();
+                // SAFETY: ends the child without running or dropping anything of the parent's.
+                unsafe { libc::_exit(i32::from(!goes_on)) }
+            }
+            ForkResult::Parent { child } => {
+                let status = waitpid(child, Some(WaitPidFlag::WUNTRACED)).unwrap();
+                if matches!(status, WaitStatus::Stopped(..)) {
+                    kill(child, Signal::SIGKILL).unwrap();
+                }
+                assert_eq!(status, WaitStatus::Exited(child, 0));
+            }
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
-use nix::sys::signal::{Signal, kill, raise};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ratatui::backend::{Backend as _, CrosstermBackend};
 use ratatui::crossterm::cursor::Show;
@@ -24,6 +24,7 @@ use super::history::History;
 use super::source::Source;
 use super::state::{Action, ViewState};
 use crate::live::Live;
+use crate::sys;
 
 /// Shows readings from this source until a key or a signal ends it, then restores the terminal.
 pub(super) async fn show(
@@ -91,10 +92,10 @@ pub(super) async fn show(
 struct RestoringTerminal(DefaultTerminal);
 
 impl RestoringTerminal {
-    /// Restores the terminal and stops the process until it is continued.
+    /// Restores the terminal and stops the process until it is continued, if a shell can do that.
     fn stop(&mut self) -> io::Result<()> {
         restore()?;
-        raise(Signal::SIGSTOP)?;
+        sys::stop_as_by_terminal()?;
         self.take_back()
     }
 
