@@ -109,13 +109,17 @@ function groupHeads(live) {
   }
 }
 
+// Whether it has the counts of groups whose cgroups are gone: they grow when they are moved there, not when they happen.
+const isRetired = (live, group) =>
+  live.dimensions.length > 0 && live.dimensions.every((name) => group.labels[name] === "retired");
+
 // The values of each group, in all or per second since the reading before.
 function groupValues(live) {
   if (!byId("per-second").checked) {
     return live.groups.map((group) => ({ group, values: COLUMNS.map(([, , , of]) => of(group)) }));
   }
   return live.groups.map((group) => {
-    const before = live.before?.get(keyOf(live, group));
+    const before = isRetired(live, group) ? undefined : live.before?.get(keyOf(live, group));
     const values = COLUMNS.map(([, , , of]) =>
       (before ? Math.max(of(group) - of(before), 0) / (live.at - live.beforeAt) : null));
     return { group, values };

@@ -1,10 +1,12 @@
 //! The contents of the page.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Result, ensure};
 use linger_daemon::http::Limits;
 use linger_daemon::live::{Live, RecentClose};
+use linger_ebpf::{Counters, Outcome};
 use serde_json::{Value, json};
 
 use crate::Test;
@@ -16,6 +18,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("shows_the_numbers_of_the_ledger", numbers),
     ("shows_names_as_text", names),
     ("sorts_groups_by_any_column", sorting),
+    ("shows_no_rate_of_retired_groups", retired),
     ("says_that_nothing_is_attached_yet", attaching),
     ("says_that_the_daemon_is_gone", gone),
 ];
@@ -268,6 +271,33 @@ fn sorting(browser: &mut Browser) -> Result<()> {
     browser.wait_for(
         "[...document.querySelectorAll('#groups tbody data')].length > 0 && \
          [...document.querySelectorAll('#groups tbody data')].every((data) => data.value === '0')",
+    )
+}
+
+/// Counts that grow from reading to reading are rates, unless they were only moved.
+fn retired(browser: &mut Browser) -> Result<()> {
+    let readings = AtomicU64::new(0);
+    let server = Server::reading(Limits::DEFAULT, move || {
+        let mut counters = Counters::ZERO;
+        let reading = readings.fetch_add(1, Ordering::Relaxed);
+        counters.closes[Outcome::Graceful.index()] = 100 * (1 + reading);
+        let mut snapshot = fixture::snapshot();
+        snapshot.groups.clear();
+        for name in ["retired", "web"] {
+            let labels = fixture::labels(name, name).into();
+            snapshot.groups.push((labels, counters.into()));
+        }
+        Ok(snapshot)
+    });
+    open(browser, &server, 1280, false)?;
+    browser.evaluate("document.getElementById('per-second').click()")?;
+    browser.wait_for(
+        "(() => {
+            const rows = [...document.querySelectorAll('#groups tbody tr')].map((row) =>
+                [row.cells[0].textContent, row.cells[2].querySelector('data')?.value]);
+            const rates = Object.fromEntries(rows);
+            return Number(rates.web) > 0 && 'retired' in rates && rates.retired === undefined;
+        })()",
     )
 }
 
