@@ -27,7 +27,7 @@ pub(crate) const TESTS: &[Test] = &[
 const HOSTILE: [&str; 4] = [
     "<img src=x onerror=\"document.title='owned'\">",
     "</td></table><script>document.title='owned'</script>",
-    "\u{202e}txt.exe\u{1b}[31m\n",
+    "\u{202e}txt.exe\u{ad}\u{e0041}\u{1b}[31m\n",
     "&lt;b&gt;",
 ];
 
@@ -207,7 +207,7 @@ fn names(browser: &mut Browser) -> Result<()> {
         HOSTILE[0],
         HOSTILE[1],
         HOSTILE[3],
-        "\u{fffd}txt.exe\u{241b}[31m\u{240a}",
+        "\u{fffd}txt.exe\u{fffd}\u{fffd}\u{241b}[31m\u{240a}",
     ] {
         ensure!(shown.contains(name), "no {name:?} in {shown:?}");
     }
