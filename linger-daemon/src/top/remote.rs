@@ -24,6 +24,7 @@ use tokio_rustls::TlsConnector;
 
 use super::Top;
 use crate::live::Live;
+use crate::text::escape_for_terminal;
 
 /// Time from the start of a connection or request to the end of the response.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -202,7 +203,8 @@ async fn live(answer: Response<Incoming>) -> Result<Live, ReadError> {
         _ => {
             let text = String::from_utf8_lossy(&body);
             let line = text.lines().next().unwrap_or_default();
-            let text = line.chars().take(200).collect();
+            let text: String = line.chars().take(200).collect();
+            let text = escape_for_terminal(&text);
             Err(ReadError::Status { status, text })
         }
     }

@@ -1,6 +1,9 @@
 //! The output without a terminal.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::process::{Command, Output};
+use std::thread;
 
 use serde_json::Value;
 
@@ -96,4 +99,24 @@ fn an_address_without_an_answer_is_named() {
         errors.starts_with("lingerd: unix:/nowhere/socket: cannot connect"),
         "{errors}"
     );
+}
+
+#[test]
+fn the_reason_of_a_refusal_does_not_control_the_terminal() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let answering = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = [0; 4096];
+        assert!(stream.read(&mut request).unwrap() > 0);
+        let answer = b"HTTP/1.1 500 Oops\r\nContent-Length: 12\r\n\r\n\x1b]0;owned\x07\n\n";
+        stream.write_all(answer).unwrap();
+    });
+    let output = top(&["--once", "--url", &url]);
+    answering.join().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let errors = errors(&output);
+    let told = errors.trim_end();
+    assert!(told.ends_with("\\u{1b}]0;owned\\u{7}"), "{told}");
+    assert!(!told.contains(char::is_control), "{told:?}");
 }
