@@ -185,7 +185,7 @@ pub struct Hook {
 /// A close that lost payload, or blocked for long.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RecentClose {
-    /// When it returned, Unix seconds.
+    /// When it returned or, if that is unknown, when it began, Unix seconds.
     pub at: f64,
     /// Name of the process.
     pub comm: String,
@@ -199,8 +199,8 @@ pub struct RecentClose {
     pub remote: String,
     /// How it ended.
     pub outcome: String,
-    /// Time that the thread spent in it, seconds.
-    pub blocked_seconds: f64,
+    /// Time that the thread spent in it, seconds; `None` if its return was not seen.
+    pub blocked_seconds: Option<f64>,
     /// Payload discarded, never sent, bytes.
     pub unsent: u64,
     /// Payload discarded, sent and not acknowledged, bytes.
@@ -216,19 +216,42 @@ impl From<&Close> for RecentClose {
             address.unwrap_or_default()
         };
         let who = &close.connection;
-        let blocked = close.blocked_seconds.unwrap_or(0.0);
         Self {
-            at: close.at + blocked,
+            at: close.at + close.blocked_seconds.unwrap_or(0.0),
             comm: who.comm.clone(),
             pid: who.pid,
             unit: who.unit.clone(),
             local: address(who.local),
             remote: address(who.remote),
             outcome: close.outcome.clone(),
-            blocked_seconds: blocked,
+            blocked_seconds: close.blocked_seconds,
             unsent: close.unsent.into(),
             unacked: close.unacked.into(),
             unread: close.unread.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use linger_ebpf::Event;
+
+    use super::*;
+    use crate::event::{Clock, WatchEvent, decode};
+
+    #[test]
+    fn a_close_whose_return_was_not_seen_has_no_time() {
+        for (blocked_ns, expected) in [(u64::MAX, None), (0, Some(0.0)), (500_000_000, Some(0.5))] {
+            let event = Event {
+                blocked_ns,
+                ..Event::ZERO
+            };
+            let WatchEvent::Close(close) = decode(&event, None, &Clock::of_host()) else {
+                panic!("a close is told as one")
+            };
+            let json = serde_json::to_value(RecentClose::from(&close)).unwrap();
+            assert_eq!(json["blocked_seconds"].as_f64(), expected);
+            assert_eq!(json["blocked_seconds"].is_null(), expected.is_none());
         }
     }
 }

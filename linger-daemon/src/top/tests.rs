@@ -187,7 +187,7 @@ fn recent(now: f64) -> Vec<RecentClose> {
         local: "192.0.2.1:443".to_owned(),
         remote: "198.51.100.7:51234".to_owned(),
         outcome: "linger_aborted".to_owned(),
-        blocked_seconds: 0.000_012,
+        blocked_seconds: Some(0.000_012),
         unsent: 229_187,
         unacked: 49_125,
         unread: 0,
@@ -201,7 +201,7 @@ fn recent(now: f64) -> Vec<RecentClose> {
             unit: "backup@daily.service".to_owned(),
             remote: "[2001:db8::1234:5678]:873".to_owned(),
             outcome: "linger_timeout".to_owned(),
-            blocked_seconds: 2.004,
+            blocked_seconds: Some(2.004),
             unsent: 0,
             unacked: 0,
             ..base.clone()

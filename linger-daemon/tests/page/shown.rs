@@ -41,7 +41,7 @@ fn recent() -> Vec<RecentClose> {
         local: "192.0.2.1:80".to_owned(),
         remote: "[2001:db8::1]:51234".to_owned(),
         outcome: "linger_aborted".to_owned(),
-        blocked_seconds: 0.25,
+        blocked_seconds: Some(0.25),
         unsent: 1000,
         unacked: 2000,
         unread: 3000,

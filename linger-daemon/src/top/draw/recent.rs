@@ -46,7 +46,7 @@ fn cell(one: &RecentClose, heading: &str, width: u16, now: f64) -> Cell<'static>
         "unsent" => bytes(Column::Discarded, one.unsent),
         "unacked" => bytes(Column::Discarded, one.unacked),
         "unread" => bytes(Column::Unread, one.unread),
-        "blocked" => number(Column::Blocked, Some(one.blocked_seconds)),
+        "blocked" => number(Column::Blocked, one.blocked_seconds),
         "here" => text(&one.local),
         _ => text(&one.remote),
     }
