@@ -155,7 +155,8 @@ pub struct Done {
 /// If a kind fails or cannot run here, [`Done::left_out`] has the reason; the counts of the closes made until then are
 /// not certain.
 pub fn run(request: &Request, mut progress: impl FnMut(&Done)) -> Vec<Done> {
-    let end = Instant::now() + Duration::from_secs(request.time);
+    // Without an end if that is farther away than the clock can tell.
+    let end = Instant::now().checked_add(Duration::from_secs(request.time));
     let all = request.kinds.is_empty();
     let kinds = if all {
         Kind::value_variants()
@@ -183,10 +184,10 @@ pub fn run(request: &Request, mut progress: impl FnMut(&Done)) -> Vec<Done> {
     report
 }
 
-fn repeat(done: &mut Done, count: u32, end: Instant) -> io::Result<()> {
+fn repeat(done: &mut Done, count: u32, end: Option<Instant>) -> io::Result<()> {
     let loopback = Loopback::new(Family::V4)?;
     let result = (0..count).try_for_each(|_| {
-        if Instant::now() > end {
+        if end.is_some_and(|end| Instant::now() > end) {
             return Err(io::Error::other("the time is up"));
         }
         done.kind.perform(&loopback, &mut done.tally)?;
@@ -213,5 +214,21 @@ fn reason(kind: Kind, error: &io::Error) -> String {
             "net.ipv4.tcp_max_orphans is in the host's network namespace only".into()
         }
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_may_be_longer_than_the_clock_can_tell() {
+        let request = Request {
+            kinds: vec![Kind::NotConnected],
+            count: 2,
+            time: u64::MAX,
+        };
+        let report = run(&request, |_| ());
+        assert_eq!(report[0].times, 2, "{:?}", report[0].left_out);
     }
 }
