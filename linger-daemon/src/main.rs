@@ -20,9 +20,9 @@ fn main() -> ExitCode {
         Err(error) => {
             // Each line of a configuration error begins with its location and needs no prefix.
             if error.is::<Invalid>() {
-                eprintln!("{error}");
+                stdout::print_message(&error.to_string());
             } else {
-                eprintln!("lingerd: {error:#}");
+                stdout::print_message(&format!("lingerd: {error:#}"));
             }
             ExitCode::FAILURE
         }

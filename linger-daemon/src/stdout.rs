@@ -1,4 +1,4 @@
-//! Output of the commands.
+//! Output of the commands, and their messages.
 
 use std::io::{self, ErrorKind, Write as _};
 
@@ -11,6 +11,14 @@ pub fn print(text: &str) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }
+}
+
+/// Prints a line to stderr. Unlike `eprintln!`, it does not panic if its reader is gone, as in `lingerd watch 2>&1 | head`.
+pub fn print_message(message: &str) {
+    // There is nobody to tell.
+    let _ = io::stderr()
+        .lock()
+        .write_all(format!("{message}\n").as_bytes());
 }
 
 /// Prints a value as indented JSON.

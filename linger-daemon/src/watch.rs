@@ -28,7 +28,7 @@ use self::stack::Symbols;
 use crate::attribution::{Cgroups, Dimension, Namer};
 use crate::config::{PlanChoice, parse_duration};
 use crate::event::{Clock, LEASE, RING_EVENTS, WatchError, WatchEvent, Watcher, decode};
-use crate::privileges;
+use crate::{privileges, stdout};
 
 /// Which closes to show, how, and for how long.
 #[derive(Debug, clap::Args)]
@@ -96,6 +96,11 @@ pub fn watch(options: &Options, pins: &Path) -> Result<()> {
     // Do not wait for lines that have no reader.
     runtime.shutdown_background();
     result
+}
+
+/// Prints a message to stderr.
+fn report(message: &str) {
+    stdout::print_message(&format!("lingerd: {message}"));
 }
 
 /// Returns whether the error means that the reader is gone.
@@ -185,7 +190,7 @@ impl<'a> Session<'a> {
             }
             let progress = self.show(out)?;
             let Ok(written) = timeout(LAST_LINES_TIMEOUT, out.write()).await else {
-                eprintln!("lingerd: the last lines were not read: the output is incomplete");
+                report("the last lines were not read: the output is incomplete");
                 break;
             };
             written?;
@@ -201,10 +206,10 @@ impl<'a> Session<'a> {
         self.programs.maintain()?;
         let lapse = self.programs.maps.watcher.renew_lease()?;
         if !lapse.is_zero() {
-            eprintln!(
-                "lingerd: suspended for {:.1} s: closes in that time are not shown",
+            report(&format!(
+                "suspended for {:.1} s: closes in that time are not shown",
                 lapse.as_secs_f64()
-            );
+            ));
         }
         self.namer.rest();
         self.clock = Clock::of_host();
@@ -214,10 +219,10 @@ impl<'a> Session<'a> {
         }
         let missed = self.programs.maps.watcher.missed();
         if missed > self.missed {
-            eprintln!(
-                "lingerd: {} lines could not be shown: too many closes at once; use a narrower filter",
+            report(&format!(
+                "{} lines could not be shown: too many closes at once; use a narrower filter",
                 missed - self.missed
-            );
+            ));
             self.missed = missed;
         }
         Ok(())
@@ -255,11 +260,11 @@ impl<'a> Session<'a> {
 
     /// Prints a summary.
     fn sum_up(&self) {
-        eprintln!(
-            "lingerd: {} closes shown, {} lines missed",
+        report(&format!(
+            "{} closes shown, {} lines missed",
             self.closes,
             self.programs.maps.watcher.missed()
-        );
+        ));
     }
 }
 
@@ -279,11 +284,11 @@ async fn open_programs(
             opened => return opened,
         }
         if !has_waited {
-            eprintln!(
-                "lingerd: {} lingerd watch are running already: waiting up to {} s, in case one was killed",
+            report(&format!(
+                "{} lingerd watch are running already: waiting up to {} s, in case one was killed",
                 WATCHERS - 1,
                 LEASE.as_secs()
-            );
+            ));
             has_waited = true;
         }
         sleep(TICK).await;

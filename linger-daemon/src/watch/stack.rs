@@ -78,9 +78,9 @@ impl Symbols {
         self.is_held_up = named.is_none();
         match named {
             Some(stack) => close.stack = stack,
-            None => eprintln!(
-                "lingerd: naming the functions of process {pid} takes long: until that is done, stacks have no names"
-            ),
+            None => super::report(&format!(
+                "naming the functions of process {pid} takes long: until that is done, stacks have no names"
+            )),
         }
     }
 }

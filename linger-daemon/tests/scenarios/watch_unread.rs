@@ -1,4 +1,4 @@
-//! `lingerd watch` whose output is not read: it still ends when asked to.
+//! `lingerd watch` whose output is not read: it still ends when asked to, and by itself once its reader is gone.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -11,11 +11,15 @@ use linger_daemon::exercise::tcp::{self, Family, Loopback};
 use linger_ebpf::Plan;
 use nix::sys::signal::Signal;
 
+use crate::daemon::wait_until;
 use crate::netns;
 use crate::scenario::Scenario;
 use crate::watching::Watching;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::daemon("watch_unread", unread).once()];
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::daemon("watch_cut_off", cut_off).once(),
+    Scenario::daemon("watch_unread", unread).once(),
+];
 
 /// Closes, whose lines do not fit in a pipe.
 const CLOSES: usize = 1000;
@@ -40,6 +44,24 @@ fn unread(lingerd: &Path, plan: Plan) -> Result<()> {
         let (mut watching, stdout) = Watching::start_unread(lingerd, &options)?;
         close()?;
         expect_end(&mut watching, stdout)
+    })
+}
+
+/// A reader of its lines and its messages that has read enough, as in `lingerd watch 2>&1 | head`, is no reason to fail.
+fn cut_off(lingerd: &Path, plan: Plan) -> Result<()> {
+    netns::in_own(|| {
+        let options = ["--plan", plan.name(), "--outcome", "not_connected"];
+        let loopback = Loopback::new(Family::V4)?;
+        let (mut watching, reader) = Watching::start_joined(lingerd, &options)?;
+        drop(reader);
+        // It notices that when it writes the line of a close.
+        wait_until("the end of lingerd watch", || {
+            tcp::close(loopback.socket()?)?;
+            watching.has_ended()
+        })?;
+        let (status, ..) = watching.end()?;
+        ensure!(status.success(), "{status}");
+        Ok(())
     })
 }
 

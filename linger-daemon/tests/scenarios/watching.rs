@@ -1,7 +1,7 @@
 //! A running `lingerd watch`, as its users see it: a process and the lines that it writes.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{self, BufRead as _, BufReader, PipeReader, Read as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -73,11 +73,43 @@ impl Watching {
         Ok((watching, stdout))
     }
 
+    /// As [`Watching::start_unread`], with stderr in the same pipe as its lines. Returns the reader of both.
+    pub(crate) fn start_joined(
+        lingerd: &Path,
+        options: &[&str],
+    ) -> Result<(Self, BufReader<PipeReader>)> {
+        let (reader, writer) = io::pipe()?;
+        let process = Command::new(lingerd)
+            .arg("watch")
+            .args(options)
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone()?)
+            .stderr(writer)
+            .spawn()
+            .with_context(|| format!("run {}", lingerd.display()))?;
+        let watching = Self {
+            process,
+            lines: channel().1,
+            errors: Some(thread::spawn(String::new)),
+            told: Vec::new(),
+        };
+        let mut reader = BufReader::new(reader);
+        let mut text = String::new();
+        while !text.contains("watching by") {
+            let length = reader.read_line(&mut text)?;
+            ensure!(length > 0, "lingerd watch ended: {text}");
+        }
+        Ok((watching, reader))
+    }
+
     /// Waits for its end, whether or not its lines are read.
     pub(crate) fn expect_end(&mut self) -> Result<()> {
-        wait_until("the end of lingerd watch", || {
-            Ok(self.process.try_wait()?.is_some())
-        })
+        wait_until("the end of lingerd watch", || self.has_ended())
+    }
+
+    /// Returns whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.process.try_wait()?.is_some())
     }
 
     /// Returns its process ID.
