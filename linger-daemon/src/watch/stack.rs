@@ -1,5 +1,7 @@
 //! Symbolizes user stacks.
 
+use std::fs;
+use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,16 +10,18 @@ use blazesym::Pid;
 use blazesym::symbolize::source::{Process, Source};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer};
 use caps::Capability;
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid, setgroups};
 use tracing::debug;
 
 use crate::event::{Close, Frame};
 
-/// Capabilities for reading the programs of other users: their memory maps, the mapped files, and links to
+/// Capabilities for reading the programs of other users, as those users: their memory maps, and links to mapped and
 /// deleted files.
 pub(super) const CAPABILITIES: &[Capability] = &[
     Capability::CAP_SYS_PTRACE,
-    Capability::CAP_DAC_READ_SEARCH,
     Capability::CAP_CHECKPOINT_RESTORE,
+    Capability::CAP_SETUID,
+    Capability::CAP_SETGID,
 ];
 
 /// The stack of a process.
@@ -43,6 +47,9 @@ impl Symbols {
     pub(super) fn new() -> Self {
         let (stacks, unnamed) = channel::<Stack>();
         let (done, named) = channel();
+        if let Err(error) = setgroups(&[]) {
+            debug!("cannot leave the groups of lingerd: {error}");
+        }
         thread::spawn(move || {
             let mut symbolizer = Symbolizer::new();
             let mut begun = Instant::now();
@@ -52,7 +59,10 @@ impl Symbols {
                 if begun.elapsed() >= FILES_KEPT {
                     (symbolizer, begun) = (Symbolizer::new(), Instant::now());
                 }
-                name_all(&symbolizer, pid, &mut stack);
+                match act_as_user_of(pid) {
+                    Ok(()) => name_all(&symbolizer, pid, &mut stack),
+                    Err(error) => debug!("the stack of process {pid} has no names: {error}"),
+                }
                 if done.send(stack).is_err() {
                     return;
                 }
@@ -83,6 +93,32 @@ impl Symbols {
             )),
         }
     }
+}
+
+/// Has this thread open files as the user of a process does, and none that this user may not: the process says which
+/// files name its functions.
+fn act_as_user_of(pid: u32) -> io::Result<()> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    // The real, effective, saved and file system id.
+    let id = |name| {
+        let ids = status.lines().find_map(|line| line.strip_prefix(name))?;
+        ids.split_whitespace().nth(1)?.parse().ok()
+    };
+    let (Some(user), Some(group)) = (id("Uid:").map(Uid::from_raw), id("Gid:").map(Gid::from_raw))
+    else {
+        return Err(io::ErrorKind::InvalidData.into());
+    };
+    setfsgid(group);
+    setfsuid(user);
+    // They report no errors; an invalid id changes nothing.
+    let (now_group, now_user) = (
+        setfsgid(Gid::from_raw(u32::MAX)),
+        setfsuid(Uid::from_raw(u32::MAX)),
+    );
+    if (now_user, now_group) != (user, group) {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    Ok(())
 }
 
 fn name_all(symbolizer: &Symbolizer, pid: u32, stack: &mut [Frame]) {

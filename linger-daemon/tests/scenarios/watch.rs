@@ -3,12 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::mem;
 use std::net::Shutdown;
-use std::os::fd::{IntoRawFd as _, RawFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{self, Command, Stdio};
-use std::ptr::NonNull;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -17,18 +14,13 @@ use linger_daemon::exercise::tcp::{self, Family, Loopback};
 use linger_daemon::exercise::{self, OrphanLimit, Tally, state};
 use linger_ebpf::{Outcome, Plan, WATCHERS};
 use linger_testkit::http;
-use nix::libc::c_long;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 use nix::sys::signal::Signal;
-use nix::sys::stat::Mode;
 use nix::sys::utsname::uname;
-use nix::unistd::mkfifo;
 use serde::Deserialize;
 use serde_json::Value;
-use tempfile::TempPath;
 
 use crate::born::{self, Cgroup};
-use crate::daemon::{Daemon, find_programs, wait_until};
+use crate::daemon::{Daemon, find_programs};
 use crate::netns;
 use crate::pinned::Pinned;
 use crate::scenario::{Scenario, Settings};
@@ -40,8 +32,6 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::daemon("watch_filters", filters).by_plan_only(),
     Scenario::daemon("watch_lost", lost).by_plan_only(),
     Scenario::daemon("watch_lost_for_memory", lost_for_memory).by_plan_only(),
-    Scenario::daemon("watch_stack", stack).by_plan_only(),
-    Scenario::daemon("watch_stack_of_hostile", hostile_stack).once(),
     Scenario::daemon("watch_beside", beside).by_plan_only(),
     Scenario::bulk_daemon("watch_flood", flood).by_plan_only(),
     Scenario::daemon("recent_after_flood", recent_after_flood).by_plan_only(),
@@ -334,84 +324,6 @@ fn lost_for_memory(lingerd: &Path, plan: Plan) -> Result<()> {
             ensure!(told.len() == 1, "{told:?}");
             Ok(())
         })
-    })
-}
-
-/// `CAP_DAC_READ_SEARCH`, `CAP_SYS_PTRACE`, `CAP_CHECKPOINT_RESTORE`: needed to read the programs of other users.
-const READING: [u32; 3] = [2, 19, 40];
-
-/// The stack leads to the call of close, by name.
-fn stack(lingerd: &Path, plan: Plan) -> Result<()> {
-    netns::in_own(|| {
-        let loopback = Loopback::new(Family::V4)?;
-        let port = tcp::port(loopback.listener())?.to_string();
-        let options = ["--plan", plan.name(), "--port", &port, "--stack"];
-        let watching = Watching::start(lingerd, &[&options[..], &["--count", "1"]].concat())?;
-        let pair = loopback.pair()?;
-        // It says that it watches before it drops the others.
-        wait_until("a watch with few capabilities", || {
-            Ok(watching.expect_capabilities(&READING).is_ok())
-        })?;
-        tcp::close(pair.client)?;
-        let (status, told, errors) = watching.end()?;
-        ensure!(status.success(), "{status}: {errors}");
-        let [WatchEvent::Close(close)] = &told[..] else {
-            anyhow::bail!("one close was asked for: {told:?}")
-        };
-        let first = close.stack.first().context("there is no stack")?;
-        ensure!(first.symbol.contains("close"), "{:?}", close.stack);
-        Ok(())
-    })
-}
-
-/// Code outside of any file closes, and the file that could name it is a FIFO: the watch does not wait for its writer.
-fn hostile_stack(lingerd: &Path, plan: Plan) -> Result<()> {
-    /// close(2).
-    #[cfg(target_arch = "x86_64")]
-    const CODE: &[u8] = &[0xb8, 3, 0, 0, 0, 0x0f, 5, 0xc3];
-    #[cfg(target_arch = "aarch64")]
-    const CODE: &[u8] = &[0x28, 7, 0x80, 0xd2, 1, 0, 0, 0xd4, 0xc0, 3, 0x5f, 0xd6];
-    netns::in_own(|| {
-        let map = PathBuf::from(format!("/tmp/perf-{}.map", process::id()));
-        mkfifo(&map, Mode::S_IRWXU)?;
-        let map = TempPath::try_from_path(map)?;
-        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE | ProtFlags::PROT_EXEC;
-        let size = CODE.len().try_into()?;
-        // SAFETY: it replaces no other memory, and has room for the code, which is a function of this type.
-        let close: extern "C" fn(RawFd) -> c_long = unsafe {
-            let memory = mmap_anonymous(None, size, access, MapFlags::MAP_PRIVATE)?;
-            memory
-                .cast::<u8>()
-                .copy_from(NonNull::from(CODE).cast(), CODE.len());
-            mem::transmute(memory)
-        };
-        let loopback = Loopback::new(Family::V4)?;
-        let port = tcp::port(loopback.listener())?.to_string();
-        let options = [
-            "--plan",
-            plan.name(),
-            "--port",
-            &port,
-            "--stack",
-            "--count",
-            "1",
-        ];
-        let mut watching = Watching::start(lingerd, &options)?;
-        let pair = loopback.pair()?;
-        ensure!(close(pair.client.into_raw_fd()) == 0, "close failed");
-        watching.expect_end()?;
-        let (status, told, errors) = watching.end()?;
-        ensure!(status.success(), "{status}: {errors}");
-        let symbols: Vec<_> = closes(&told)
-            .flat_map(|close| &close.stack)
-            .map(|frame| &frame.symbol)
-            .collect();
-        ensure!(
-            symbols.first().is_some_and(|symbol| symbol.is_empty()),
-            "{symbols:?}"
-        );
-        drop(map);
-        Ok(())
     })
 }
 
