@@ -144,12 +144,16 @@ fn same_ends(told: &[WatchEvent], pid: u32, all: &Tally, sees_returns: bool) -> 
     let expected: Totals = expected.collect();
     let count = |ends: &Totals| ends.values().map(|numbers| numbers[0]).sum::<u64>();
     let missing = count(&expected).checked_sub(count(&found));
+    let are_part = found.iter().all(|(fate, numbers)| {
+        let all = expected.get(fate);
+        all.is_some_and(|all| numbers.iter().zip(all).all(|(some, all)| some <= all))
+    });
     // Closes that wait, and whose return is not seen, are reported when their orphans have ended.
     let late = if sees_returns { 0 } else { 2 };
     match missing {
-        Some(missing @ 1..) if missing <= late => Ok(()),
+        Some(missing @ 1..) if are_part && missing <= late => Ok(()),
         // One end may go unseen.
-        Some(missing @ 1..) if hides_threads() && missing <= late + 1 => {
+        Some(missing @ 1..) if are_part && hides_threads() && missing <= late + 1 => {
             forgive(missing - late);
             Ok(())
         }
