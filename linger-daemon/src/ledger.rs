@@ -34,7 +34,7 @@ pub(crate) use self::shared::Shared;
 pub(crate) use self::undecided::Undecided;
 use crate::attribution::{Cgroups, Dimension, Labels, Names};
 use crate::config::Config;
-use crate::probe::{Hook, Maps, Programs};
+use crate::probe::{Hook, Maps, ProgramRuns, Programs};
 
 /// The fill level of a map.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,8 +64,8 @@ pub struct Snapshot {
     pub maps: Vec<MapFill>,
     /// The hooks, and whether each is attached.
     pub hooks: Vec<(Hook, bool)>,
-    /// How often the kernel skipped each program.
-    pub skipped_runs: Vec<(&'static str, u64)>,
+    /// The kernel's counts of the runs of each program.
+    pub runs: Vec<ProgramRuns>,
 }
 
 impl Snapshot {
@@ -80,7 +80,7 @@ impl Snapshot {
             lost_orphan_bytes: 0,
             maps: Vec::new(),
             hooks: Vec::new(),
-            skipped_runs: Vec::new(),
+            runs: Vec::new(),
         }
     }
 }
@@ -186,7 +186,7 @@ impl Ledger {
         let orphans = groups.iter().map(|(_, counters)| &counters.orphans);
         let under_way = orphans.map(linger_ebpf::Orphans::under_way).sum();
         let states = self.programs.states(self.returns.is_hooked());
-        let (hooks, skipped_runs) = states.map_err(LedgerError::Program)?;
+        let (hooks, runs) = states.map_err(LedgerError::Program)?;
         let fill = |map, entries, capacity| MapFill {
             map,
             entries,
@@ -204,7 +204,7 @@ impl Ledger {
                 fill("orphans", under_way, self.max_orphans.into()),
             ],
             hooks,
-            skipped_runs,
+            runs,
         })
     }
 

@@ -159,12 +159,13 @@ pub(crate) fn is_link_attached(link: &impl AsFd) -> bool {
         || unsafe { info.__bindgen_anon_1.cgroup.cgroup_id } != 0
 }
 
-/// How often the kernel skipped a program because it was already running on that CPU.
+/// Gets the kernel's information about a program: how often it ran, and for how long, while BPF statistics were switched
+/// on; and how often the kernel skipped it, because it was already running on that CPU.
 ///
 /// kernel: v5.12.. kernel/bpf/syscall.c: `bpf_prog_get_info_by_fd`
-pub(crate) fn skipped_runs(program: &impl AsFd) -> io::Result<u64> {
+pub(crate) fn program_info(program: &impl AsFd) -> io::Result<bpf_prog_info> {
     // SAFETY: it consists of integers.
-    Ok(unsafe { get_info::<bpf_prog_info>(program) }?.recursion_misses)
+    unsafe { get_info(program) }
 }
 
 /// Runs a raw tracepoint program once, with these arguments.

@@ -14,6 +14,7 @@ use linger_ebpf::{
 use super::Exposition;
 use super::family::{Family, Kind, Label, Rule, Series, Value};
 use crate::ledger::MapFill;
+use crate::probe::ProgramRuns;
 use crate::version::{REVISION, VERSION};
 
 /// All families, sorted by name as in an exposition.
@@ -177,16 +178,37 @@ pub(super) static FAMILIES: &[Family] = &[
         }),
     },
     Family {
+        name: "linger_probe_run_seconds_total",
+        help: "Seconds that each BPF program ran, while the kernel's BPF statistics (sysctl \
+           kernel.bpf_stats_enabled) were switched on.",
+        kind: Kind::Counter,
+        rule: Rule::Daemon(|exposition, series| {
+            for runs in timed_runs(exposition) {
+                let labels = [("program", runs.program)];
+                series.sample(&labels, Value::Nanoseconds(runs.time_ns));
+            }
+        }),
+    },
+    Family {
+        name: "linger_probe_runs_total",
+        help: "Runs of each BPF program, while the kernel's BPF statistics (sysctl kernel.bpf_stats_enabled) \
+           were switched on.",
+        kind: Kind::Counter,
+        rule: Rule::Daemon(|exposition, series| {
+            for runs in timed_runs(exposition) {
+                series.count(&[("program", runs.program)], runs.timed);
+            }
+        }),
+    },
+    Family {
         name: "linger_probe_skipped_runs_total",
         help: "Runs of each BPF program that the kernel skipped, because that program (with kprobes, any) was \
            already running on the CPU: a thread was preempted or interrupted inside it. Other hooks make \
            up for most of them; see linger_lost_total for the rest.",
         kind: Kind::Counter,
         rule: Rule::Daemon(|exposition, series| {
-            let mut skipped = exposition.snapshot.skipped_runs.clone();
-            skipped.sort_unstable();
-            for (program, runs) in skipped {
-                series.count(&[("program", program)], runs);
+            for runs in runs(exposition) {
+                series.count(&[("program", runs.program)], runs.skipped);
             }
         }),
     },
@@ -295,6 +317,22 @@ fn map_fill(exposition: &Exposition, series: &mut dyn Series, measure: fn(&MapFi
     for fill in maps {
         series.count(&[("map", fill.map)], measure(fill));
     }
+}
+
+/// Returns the runs of each program, in the order of their names.
+fn runs(exposition: &Exposition) -> Vec<&ProgramRuns> {
+    let mut runs: Vec<_> = exposition.snapshot.runs.iter().collect();
+    runs.sort_unstable();
+    runs
+}
+
+/// Returns [`runs`] if BPF statistics are, or were, switched on: without them, nothing is known about any program.
+fn timed_runs(exposition: &Exposition) -> Vec<&ProgramRuns> {
+    let mut runs = runs(exposition);
+    if runs.iter().all(|runs| runs.timed == 0) {
+        runs.clear();
+    }
+    runs
 }
 
 #[cfg(test)]

@@ -26,6 +26,6 @@ pub use kprobe::TRACEFS;
 pub use options::LoadOptions;
 pub use pins::{Pins, PinsError};
 pub use preemption::Preemption;
-pub use programs::{Maps, Programs};
+pub use programs::{Maps, ProgramRuns, Programs};
 pub use takeover::{PinnedPrograms, choose, open_pinned};
 pub use traits::Traits;

@@ -49,8 +49,19 @@ pub(super) fn is_pin_attached(path: &Path) -> bool {
 
 /// Hooks, and whether each is attached.
 pub(crate) type HookStates = Vec<(Hook, bool)>;
-/// Programs, and how often each was skipped.
-pub(crate) type SkipCounts = Vec<(&'static str, u64)>;
+
+/// The kernel's counts of the runs of a program.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProgramRuns {
+    /// The program.
+    pub program: &'static str,
+    /// Runs that the kernel skipped.
+    pub skipped: u64,
+    /// Runs while BPF statistics were switched on (`bpf_stats_enabled`).
+    pub timed: u64,
+    /// Time of these, nanoseconds.
+    pub time_ns: u64,
+}
 
 /// The program of each hook.
 #[derive(Default)]
@@ -78,14 +89,17 @@ impl Programs {
         })
     }
 
-    /// Asks the kernel which hooks are attached and how often it skipped each program, or the kprobe that runs it.
-    /// The hook of the return of close(2) is included only if `returns_hooked`.
-    pub(crate) fn states(&self, returns_hooked: bool) -> io::Result<(HookStates, SkipCounts)> {
+    /// Asks the kernel which hooks are attached, and how often it ran and skipped each program, or the kprobe that runs
+    /// it. The hook of the return of close(2) is included only if `returns_hooked`.
+    pub(crate) fn states(
+        &self,
+        returns_hooked: bool,
+    ) -> io::Result<(HookStates, Vec<ProgramRuns>)> {
         let profile = self.profile.as_ref().map(Profile::missed).transpose()?;
         let profile = profile.unwrap_or_default();
         Ok((
             self.attached(returns_hooked, &profile),
-            self.skipped_runs(&profile)?,
+            self.runs(&profile)?,
         ))
     }
 
@@ -126,13 +140,19 @@ impl Programs {
         Some(sys::open_raw_tracepoint(program, None))
     }
 
-    fn skipped_runs(&self, profile: &HashMap<String, u64>) -> io::Result<SkipCounts> {
+    fn runs(&self, profile: &HashMap<String, u64>) -> io::Result<Vec<ProgramRuns>> {
         let programs = self.all.iter();
         let run_by_kernel = programs.filter(|(hook, _)| hook.point != Point::OnDemand);
-        let skipped = run_by_kernel.map(|(hook, fd)| {
+        let runs = run_by_kernel.map(|(hook, fd)| {
             let missed = profile.get(hook.program).copied().unwrap_or(0);
-            Ok((hook.program, sys::skipped_runs(fd)? + missed))
+            let info = sys::program_info(fd)?;
+            Ok(ProgramRuns {
+                program: hook.program,
+                skipped: info.recursion_misses + missed,
+                timed: info.run_cnt,
+                time_ns: info.run_time_ns,
+            })
         });
-        skipped.collect()
+        runs.collect()
     }
 }

@@ -207,6 +207,20 @@ impl Daemon {
         Ok(skipped.values().sum::<u64>() + self.missed_hits()?)
     }
 
+    /// Returns the runs of its programs, and their time in nanoseconds, that the kernel's BPF statistics have counted.
+    pub(crate) fn timed_runs(&self) -> Result<(u64, u64)> {
+        let infos = self.descriptors()?;
+        let programs: BTreeMap<_, _> = infos
+            .iter()
+            .filter_map(|info| {
+                let runs = (number(info, "run_cnt:")?, number(info, "run_time_ns:")?);
+                Some((number(info, "prog_id:")?, runs))
+            })
+            .collect();
+        let add = |(count, time), (more, longer)| (count + more, time + longer);
+        Ok(programs.into_values().fold((0, 0), add))
+    }
+
     /// Returns the hits of its kprobes that the kernel missed.
     fn missed_hits(&self) -> Result<u64> {
         let Ok(profile) = fs::read_to_string("/sys/kernel/tracing/kprobe_profile") else {

@@ -9,6 +9,7 @@ mod answers;
 mod asleep;
 mod attribution;
 mod born;
+mod bpf_stats;
 #[path = "../common/browser.rs"]
 mod browser;
 mod child;

@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 use crate::needs::{Need, Unmet};
 use crate::truth::Truth;
 use crate::{
-    abort, answers, asleep, attribution, churn, container, cookbook, cut, dimensions, ends, exes,
-    graceful, groups_full, hidden, hostile, kernel_threads, left_out, linger, listener, load,
-    maintained, orphan_ends, orphan_netns, orphan_table, orphans, page, persist, pod,
+    abort, answers, asleep, attribution, bpf_stats, churn, container, cookbook, cut, dimensions,
+    ends, exes, graceful, groups_full, hidden, hostile, kernel_threads, left_out, linger, listener,
+    load, maintained, orphan_ends, orphan_netns, orphan_table, orphans, page, persist, pod,
     process_names, random, reached, reload, restart, retired, returns, segments, special, starting,
     under_way, unread, watch, watch_places, watch_stack, watch_unread,
 };
@@ -230,6 +230,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         graceful::SCENARIOS,
         linger::SCENARIOS,
         abort::SCENARIOS,
+        bpf_stats::SCENARIOS,
         unread::SCENARIOS,
         ends::SCENARIOS,
         listener::SCENARIOS,
