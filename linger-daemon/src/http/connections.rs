@@ -95,14 +95,9 @@ impl ConnectionState {
 
     /// Returns whether a response holds a permit while its client reads nothing.
     fn is_stalled(&self) -> bool {
-        let mut holding = self
-            .requests
-            .values()
-            .filter(|request| request.holds_permit);
-        holding.any(|request| {
-            request
-                .waits
-                .is_some_and(|(_, since)| since.elapsed() >= STALL)
+        self.requests.values().any(|request| {
+            let has_waited = |(_, since): (_, Instant)| since.elapsed() >= STALL;
+            request.holds_permit && request.waits.is_some_and(has_waited)
         })
     }
 }

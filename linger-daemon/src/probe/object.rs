@@ -26,11 +26,11 @@ const FLAGS: Range<usize> = 16..20;
 /// kernel: v5.8..v6.0 kernel/bpf/verifier.c: `check_map_prog_compatibility`
 pub(super) fn of(kernel: &Kernel, constants: &Constants) -> Result<Vec<u8>, AttachError> {
     let mut object = OBJECT.to_vec();
-    let (code, maps) = sections(OBJECT).expect("our own object has maps");
+    let Parts { code, maps, ledger } = parts(OBJECT).expect("our own object has maps");
     for code in code {
         constants::fill(&mut object[code], constants)?;
     }
-    shorten_keys(&mut object[maps.clone()], constants.keyed);
+    shorten_keys(&mut object[ledger], constants.keyed);
     if !kernel.has_struct("bpf_mem_alloc") {
         debug!("this kernel is older than Linux 6.1: maps are allocated as a whole");
         preallocate(&mut object[maps]);
@@ -38,13 +38,10 @@ pub(super) fn of(kernel: &Kernel, constants: &Constants) -> Result<Vec<u8>, Atta
     Ok(object)
 }
 
-/// Sets the size of the ledger's keys to that of the fields in use.
-fn shorten_keys(maps: &mut [u8], keyed: u32) {
-    let object = object::File::parse(OBJECT).expect("our own object");
-    let ledger = object.symbol_by_name("LEDGER").expect("there is a ledger");
-    let at = usize::try_from(ledger.address()).expect("within our own object");
+/// Sets the size of keys in the ledger's definition to that of the fields in use.
+fn shorten_keys(ledger: &mut [u8], keyed: u32) {
     let size = u32::try_from(keyed::key_size(keyed)).expect("a small struct");
-    maps[at..][KEY_SIZE].copy_from_slice(&size.to_ne_bytes());
+    ledger[KEY_SIZE].copy_from_slice(&size.to_ne_bytes());
 }
 
 /// Clears `BPF_F_NO_PREALLOC` in every map definition.
@@ -56,14 +53,30 @@ fn preallocate(maps: &mut [u8]) {
     }
 }
 
-/// Finds the byte ranges of the instructions and of the map definitions in an object.
-fn sections(object: &[u8]) -> Option<(Vec<Range<usize>>, Range<usize>)> {
+/// The byte ranges of parts of an object.
+struct Parts {
+    /// Instructions.
+    code: Vec<Range<usize>>,
+    /// The definitions of all maps.
+    maps: Range<usize>,
+    /// The definition of the ledger.
+    ledger: Range<usize>,
+}
+
+fn parts(object: &[u8]) -> Option<Parts> {
     let object = object::File::parse(object).ok()?;
     let code = object
         .sections()
         .filter(|section| section.kind() == SectionKind::Text && section.size() > 0);
     let code = code.map(|section| place(&section)).collect::<Option<_>>()?;
-    Some((code, place(&object.section_by_name("maps")?)?))
+    let maps = place(&object.section_by_name("maps")?)?;
+    let ledger = object.symbol_by_name("LEDGER")?.address();
+    let ledger = maps.start.checked_add(usize::try_from(ledger).ok()?)?;
+    Some(Parts {
+        code,
+        maps,
+        ledger: ledger..ledger + DEFINITION,
+    })
 }
 
 fn place<'a>(section: &impl ObjectSection<'a>) -> Option<Range<usize>> {
@@ -101,7 +114,7 @@ mod tests {
     #[test]
     fn preallocation_clears_only_the_flag_in_every_map() {
         let mut object = OBJECT.to_vec();
-        preallocate(&mut object[sections(OBJECT).unwrap().1]);
+        preallocate(&mut object[parts(OBJECT).unwrap().maps]);
         assert_eq!(
             definitions(&object, 0),
             definitions(OBJECT, BPF_F_NO_PREALLOC)
@@ -114,7 +127,7 @@ mod tests {
     fn only_the_ledger_has_keys_of_the_fields_in_use() {
         let of = |keyed| {
             let mut object = OBJECT.to_vec();
-            shorten_keys(&mut object[sections(OBJECT).unwrap().1], keyed);
+            shorten_keys(&mut object[parts(OBJECT).unwrap().ledger], keyed);
             definitions(&object, 0)
         };
         assert_eq!(of(keyed::ALL), definitions(OBJECT, 0));
@@ -144,7 +157,7 @@ mod tests {
 
     /// The code of an object, filled with these constants.
     fn filled(object: &[u8], constants: &Constants) -> Vec<u8> {
-        let code = sections(object).unwrap().0.into_iter();
+        let code = parts(object).unwrap().code.into_iter();
         let mut code: Vec<u8> = code.flat_map(|code| object[code].to_vec()).collect();
         constants::fill(&mut code, constants).unwrap();
         code

@@ -181,44 +181,31 @@ impl Daemon {
 
     /// Returns the kernel memory of its maps, bytes; before Linux 6.4, the most that they may take.
     pub(crate) fn map_memory(&self) -> Result<u64> {
-        let mut maps = BTreeMap::new();
-        for info in self.descriptors()? {
-            if let Some(id) = number(&info, "map_id:") {
-                maps.insert(id, number(&info, "memlock:").unwrap_or(0));
-            }
-        }
-        Ok(maps.values().sum())
+        self.sum_of("map_id:", "memlock:")
     }
 
     /// Returns how many runs of its programs the kernel skipped, because the program was already running on that CPU
     /// (`bpf_prog_info.recursion_misses`), or another kprobe was (`nmissed`).
     pub(crate) fn skipped_runs(&self) -> Result<u64> {
-        let infos = self.descriptors()?;
-        // It may have a program open more than once.
-        let skipped: BTreeMap<_, _> = infos
-            .iter()
-            .filter_map(|info| {
-                Some((
-                    number(info, "prog_id:")?,
-                    number(info, "recursion_misses:")?,
-                ))
-            })
-            .collect();
-        Ok(skipped.values().sum::<u64>() + self.missed_hits()?)
+        let skipped = self.sum_of("prog_id:", "recursion_misses:")?;
+        Ok(skipped + self.missed_hits()?)
     }
 
     /// Returns the runs of its programs, and their time in nanoseconds, that the kernel's BPF statistics have counted.
     pub(crate) fn timed_runs(&self) -> Result<(u64, u64)> {
+        let sum = |what| self.sum_of("prog_id:", what);
+        Ok((sum("run_cnt:")?, sum("run_time_ns:")?))
+    }
+
+    /// Returns the sum of a number that the kernel gives for each object with such an id.
+    fn sum_of(&self, id: &str, what: &str) -> Result<u64> {
         let infos = self.descriptors()?;
-        let programs: BTreeMap<_, _> = infos
+        // It may have an object open more than once.
+        let numbers: BTreeMap<_, _> = infos
             .iter()
-            .filter_map(|info| {
-                let runs = (number(info, "run_cnt:")?, number(info, "run_time_ns:")?);
-                Some((number(info, "prog_id:")?, runs))
-            })
+            .filter_map(|info| Some((number(info, id)?, number(info, what)?)))
             .collect();
-        let add = |(count, time), (more, longer)| (count + more, time + longer);
-        Ok(programs.into_values().fold((0, 0), add))
+        Ok(numbers.values().sum())
     }
 
     /// Returns the hits of its kprobes that the kernel missed.

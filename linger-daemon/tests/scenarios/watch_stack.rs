@@ -34,13 +34,26 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 /// `CAP_SETGID`, `CAP_SETUID`, `CAP_SYS_PTRACE`, `CAP_CHECKPOINT_RESTORE`: needed to read the programs of other users.
 const READING: [u32; 4] = [6, 7, 19, 40];
 
+/// Starts a watch with stacks, until one close of this listener's connections is shown.
+fn start(lingerd: &Path, plan: Plan, loopback: &Loopback) -> Result<Watching> {
+    let port = tcp::port(loopback.listener())?.to_string();
+    let options = [
+        "--plan",
+        plan.name(),
+        "--port",
+        &port,
+        "--stack",
+        "--count",
+        "1",
+    ];
+    Watching::start(lingerd, &options)
+}
+
 /// The stack leads to the call of close, by name.
 fn stack(lingerd: &Path, plan: Plan) -> Result<()> {
     netns::in_own(|| {
         let loopback = Loopback::new(Family::V4)?;
-        let port = tcp::port(loopback.listener())?.to_string();
-        let options = ["--plan", plan.name(), "--port", &port, "--stack"];
-        let watching = Watching::start(lingerd, &[&options[..], &["--count", "1"]].concat())?;
+        let watching = start(lingerd, plan, &loopback)?;
         let pair = loopback.pair()?;
         // It says that it watches before it drops the others.
         wait_until("a watch with few capabilities", || {
@@ -85,21 +98,11 @@ fn stack_of_user(lingerd: &Path, plan: Plan) -> Result<()> {
     netns::in_own(|| {
         let close = make_close()?;
         let loopback = Loopback::new(Family::V4)?;
-        let port = tcp::port(loopback.listener())?.to_string();
         let names = NamedTempFile::new()?;
         fs::write(&names, format!("{:x} 100 named\n", close as usize))?;
         for (mode, expected) in [(0o600, ""), (0o644, "named")] {
             fs::set_permissions(&names, Permissions::from_mode(mode))?;
-            let options = [
-                "--plan",
-                plan.name(),
-                "--port",
-                &port,
-                "--stack",
-                "--count",
-                "1",
-            ];
-            let mut watching = Watching::start(lingerd, &options)?;
+            let mut watching = start(lingerd, plan, &loopback)?;
             let pair = loopback.pair()?;
             let client = pair.client.into_raw_fd();
             let (begins, begin) = pipe()?;
@@ -153,17 +156,7 @@ fn hostile_stack(lingerd: &Path, plan: Plan) -> Result<()> {
         let map = TempPath::try_from_path(map)?;
         let close = make_close()?;
         let loopback = Loopback::new(Family::V4)?;
-        let port = tcp::port(loopback.listener())?.to_string();
-        let options = [
-            "--plan",
-            plan.name(),
-            "--port",
-            &port,
-            "--stack",
-            "--count",
-            "1",
-        ];
-        let mut watching = Watching::start(lingerd, &options)?;
+        let mut watching = start(lingerd, plan, &loopback)?;
         let pair = loopback.pair()?;
         ensure!(close(pair.client.into_raw_fd()) == 0, "close failed");
         watching.expect_end()?;

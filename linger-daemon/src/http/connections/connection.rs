@@ -123,18 +123,18 @@ impl RequestGuard {
 
     /// Records that this many bytes of the response wait for the client from now on.
     pub(in crate::http) fn made(&self, bytes: usize) {
-        self.entry.state.send_modify(|state| {
-            if let Some(request) = state.requests.get_mut(&self.number) {
-                request.waits = Some((bytes, Instant::now()));
-            }
-        });
+        self.change(|request| request.waits = Some((bytes, Instant::now())));
     }
 
     /// Records that the response holds a permit until the client has taken it.
     pub(in crate::http) fn hold_permit(&self) {
+        self.change(|request| request.holds_permit = true);
+    }
+
+    fn change(&self, how: impl FnOnce(&mut InFlightRequest)) {
         self.entry.state.send_modify(|state| {
             if let Some(request) = state.requests.get_mut(&self.number) {
-                request.holds_permit = true;
+                how(request);
             }
         });
     }
