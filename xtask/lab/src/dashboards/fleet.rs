@@ -8,9 +8,9 @@ pub(super) fn dashboard() -> Dashboard {
     Dashboard {
         name: "fleet",
         title: "linger / Fleet",
-        description: "What closes of TCP connections lose on all hosts, which unit and which host it is, and why: \
-                      for hundreds of hosts and more. Takes the rules of lingerd-recording.yaml; Host overview shows \
-                      the same, of the hosts that are chosen there, without them.",
+        description: "What closing TCP connections loses on all hosts: which unit, which host, and why. For \
+                      hundreds of hosts and more. Requires the recording rules in lingerd-recording.yaml; Host \
+                      overview shows the same for the selected hosts without them.",
         by_unit: false,
         rows: vec![
             ("Is everything seen?", sight()),
@@ -27,7 +27,7 @@ fn sight() -> Vec<Panel> {
     let closes = Panel::stat(
         "Closes",
         "cps",
-        "Closes of TCP sockets a second, each counted once.",
+        "Closes of TCP sockets per second, each counted once.",
     )
     .query("closes", "sum(instance:linger_closes:rate5m{@hosts})")
     .wide(6)
@@ -40,14 +40,14 @@ fn now() -> Vec<Panel> {
         Panel::stat(
             "Lost after close, all hosts",
             "Bps",
-            "Payload that closes left to the kernel, and that it then threw away. The programs believe it sent: close() returned 0.",
+            "Payload that closes left to the kernel and the kernel later discarded. The programs believe it was sent: close() returned 0.",
         )
         .query("lost after close", "sum(unit:linger_lost_after_close_bytes:rate5m{@jobs})")
         .alarming(1),
         Panel::stat(
             "Thrown away by closes, all hosts",
             "Bps",
-            "Payload in the send queue that a close itself threw away: aborts, and waits under SO_LINGER that failed.",
+            "Payload in the send queue that the close itself discarded: by aborting, or when a wait under SO_LINGER failed.",
         )
         .query(
             "by closes",
@@ -57,14 +57,14 @@ fn now() -> Vec<Panel> {
         Panel::stat(
             "Received, never read, all hosts",
             "Bps",
-            "Payload that had arrived and been acknowledged, and that a close threw away because no one had read it.",
+            "Payload that had been received and acknowledged, but that a close discarded because the program had not read it.",
         )
         .query("unread", "sum(unit:linger_unread_bytes:rate5m{@jobs})")
         .alarming(1),
         Panel::stat(
             "Connections reset by closes, all hosts",
             "percentunit",
-            "Aborts among the closes of connections.",
+            "The share of connections that were aborted by their close.",
         )
         .query(
             "aborts",
@@ -74,14 +74,14 @@ fn now() -> Vec<Panel> {
         Panel::stat(
             "Threads blocked in close, all hosts",
             "short",
-            &format!("How many threads are inside close() at a time, on average. {UNTIMED}"),
+            &format!("The average number of threads inside close(). {UNTIMED}"),
         )
         .query("threads", "sum(unit:linger_close_blocked_seconds_sum:rate5m{@jobs})")
         .alarming(1000),
         Panel::stat(
             "Orphans under way, all hosts",
             "short",
-            "Sockets whose close returned while payload was unsent or unacknowledged, and whose end has not come.",
+            "Sockets whose close returned while payload was unsent or unacknowledged, and that have not ended yet.",
         )
         .query("orphans", "sum(unit:linger_orphans_active:sum{@jobs})"),
     ]
@@ -91,7 +91,7 @@ fn units() -> Vec<Panel> {
     vec![
         Panel::units(
             "Units, all hosts",
-            "Every unit, on average over the time range, the one that loses most first; a unit leads to Unit in depth.",
+            "Every unit, averaged over the time range, worst losses first. Click a unit to open Unit in depth.",
         )
         .column("lost after close", "Bps", "sum by (unit) (avg_over_time(unit:linger_lost_after_close_bytes:rate5m{@jobs}[$__range]))")
         .column("left to the kernel", "Bps", "sum by (unit) (avg_over_time(unit:linger_orphaned_bytes:rate5m{@jobs}[$__range]))")
@@ -102,13 +102,13 @@ fn units() -> Vec<Panel> {
         Panel::lines(
             "Lost after close on all hosts, by unit",
             "Bps",
-            "The ten units that lose most of what their closes left to the kernel. A line leads to its unit.",
+            "The ten units that lose the most of what their closes left to the kernel. Click a line to open its unit.",
         )
         .top_units("unit:linger_lost_after_close_bytes:rate5m{@jobs}"),
         Panel::lines(
             "Aborts on all hosts, by unit",
             "cps",
-            "The ten units that reset most connections by closing them.",
+            "The ten units that reset the most connections by closing them.",
         )
         .top_units("unit:linger_aborts:rate5m{@jobs}"),
         Panel::lines("Late data on all hosts, by unit", "pps", LATE)
@@ -121,13 +121,13 @@ fn hosts() -> Vec<Panel> {
         Panel::lines(
             "Lost after close, by host",
             "Bps",
-            "The ten hosts on which most is lost: one, or all of them? Choose them in Host overview.",
+            "The ten hosts that lose the most. Is it one host, or all of them? Select them in Host overview.",
         )
         .query("{{instance}}", "topk(10, instance:linger_lost_after_close_bytes:rate5m{@hosts})"),
         Panel::lines(
             "Aborts, by host",
             "cps",
-            "The ten hosts that reset most connections.",
+            "The ten hosts that reset the most connections.",
         )
         .query("{{instance}}", "topk(10, instance:linger_aborts:rate5m{@hosts})"),
     ]
@@ -147,7 +147,7 @@ fn why() -> Vec<Panel> {
         Panel::areas(
             "Thrown away on all hosts, by cause",
             "Bps",
-            "Payload thrown away: by a close (its outcome), or after it (the fate of its orphan).",
+            "Payload discarded by a close (shown by its outcome) or after it (shown by the fate of its orphan).",
         )
         .query(
             "{{cause}}",
@@ -156,7 +156,7 @@ fn why() -> Vec<Panel> {
         Panel::areas(
             "Resets sent on all hosts, by cause",
             "pps",
-            "Every RST that these hosts sent. no_socket and refused answer packets that are for no one, and stand for no unit.",
+            "Every RST that these hosts sent. no_socket and refused answer packets that no socket was waiting for, so they belong to no unit.",
         )
         .query(
             "{{cause}}",
@@ -165,7 +165,7 @@ fn why() -> Vec<Panel> {
         Panel::areas(
             "Orphans ended on all hosts, by fate",
             "cps",
-            "All but delivered lost payload that the unit believes sent.",
+            "All fates except delivered lost payload that the unit believes was sent.",
         )
         .query(
             "{{fate}}",
@@ -173,7 +173,7 @@ fn why() -> Vec<Panel> {
         ),
         Panel::heatmap(
             "Time blocked in close on all hosts",
-            &format!("How many closes a second blocked their thread for how long. {UNTIMED}"),
+            &format!("Closes per second, by how long they blocked their thread. {UNTIMED}"),
         )
         .query(
             "{{le}}",
@@ -181,7 +181,7 @@ fn why() -> Vec<Panel> {
         ),
         Panel::heatmap(
             "Time from close to end on all hosts",
-            "How many orphans a second took how long to end, delivered or not.",
+            "Orphans per second, by the time from the close to their end, delivered or not.",
         )
         .query(
             "{{le}}",

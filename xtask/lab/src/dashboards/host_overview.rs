@@ -4,17 +4,17 @@ use super::model::Dashboard;
 use super::panel::Panel;
 
 /// The closes that the plan `tracepoint` does not time.
-pub(super) const UNTIMED: &str = "Under the plan tracepoint closes that wait under SO_LINGER have no time before lingerd has \
-     seen one, outside close(2), and before Linux 6.6: they are missing here.";
+pub(super) const UNTIMED: &str = "Under the plan tracepoint, closes that wait under SO_LINGER are missing here before Linux 6.6, \
+     outside close(2), and until lingerd has seen the first of them.";
 
 /// The meaning of late data.
-pub(super) const LATE: &str = "RSTs that answer data for connections that these units had closed. If a unit keeps idle connections for a shorter time than the proxy in front of it, that data are requests, and the proxy answers 502.";
+pub(super) const LATE: &str = "RSTs sent in answer to data for connections that these units had already closed. If a unit closes idle connections earlier than the proxy in front of it, that data is requests, and the proxy answers with 502.";
 
 pub(super) fn dashboard() -> Dashboard {
     Dashboard {
         name: "host-overview",
         title: "linger / Host overview",
-        description: "What closes of TCP connections lose now on these hosts, which unit does it, since when, and why.",
+        description: "What closing TCP connections loses on these hosts now: which unit, since when, and why.",
         by_unit: false,
         rows: vec![
             ("Is everything seen?", sight()),
@@ -32,7 +32,7 @@ pub(super) fn sight() -> Vec<Panel> {
     let closes = Panel::stat(
         "Closes",
         "cps",
-        "Closes of TCP sockets a second, each counted once. A host that is scraped always has some: lingerd closes its own web connections.",
+        "Closes of TCP sockets per second, each counted once. A host that is scraped always has some, because lingerd closes its own web connections.",
     )
     .query("closes", "sum(rate(linger_closes_total{@now}[$__rate_interval]))")
     .wide(6)
@@ -46,14 +46,14 @@ pub(super) fn seen() -> Vec<Panel> {
         Panel::stat(
             "Hosts seen",
             "short",
-            "Hosts whose lingerd answers. Without any, all that follows is empty because nobody looks, not because all is well.",
+            "Hosts whose lingerd answers. If there are none, everything below is empty because nothing is measured, not because all is well.",
         )
         .query("hosts", "count(linger_build_info{@hosts})")
         .or_says("BLIND: no lingerd answers"),
         Panel::stat(
             "Hosts down",
             "short",
-            "Hosts whose lingerd is known to Prometheus and does not answer: nothing is known of their closes.",
+            "Hosts whose lingerd Prometheus knows but cannot scrape. Nothing is known about their closes.",
         )
         .query("hosts", "count((up{@hosts} == 0) and on (job, instance) last_over_time(linger_build_info{@hosts}[$__range])) or 0 * count(last_over_time(linger_build_info{@hosts}[$__range]))")
         .alarming(1000)
@@ -61,7 +61,7 @@ pub(super) fn seen() -> Vec<Panel> {
         Panel::stat(
             "Not recorded",
             "short",
-            "What could not be recorded in this time range, of all kinds but missed times of closes (which the plan tracepoint never sees) and missed live events. See lingerd itself.",
+            "Everything that could not be recorded in this time range, except times of closes (some of which the plan tracepoint never sees) and live events. See lingerd itself.",
         )
         .query(
             "lost counts",
@@ -72,7 +72,7 @@ pub(super) fn seen() -> Vec<Panel> {
         Panel::stat(
             "Plans",
             "short",
-            "Hosts by the set of kernel hooks in use. fentry sees everything; tracepoint does not time every close, and tells fates of orphans apart with less certainty.",
+            "Hosts by the set of kernel hooks in use. fentry sees everything; tracepoint does not time every close and is less certain about the fates of orphans.",
         )
         .query("{{plan}}", "count by (plan) (linger_probe_info{@hosts})")
         .wide(6)
@@ -85,7 +85,7 @@ pub(super) fn alerts() -> Vec<Panel> {
     vec![
         Panel::units(
             "Alerts",
-            "Alerts of lingerd that are true, and since when; some wait for minutes before they fire. Takes the rules of lingerd-alerts.yaml: empty without them. Each has a page in docs/runbooks.",
+            "Pending and firing alerts of lingerd, and since when. Requires the rules in lingerd-alerts.yaml; without them, this is empty. docs/runbooks has a page on each alert.",
         )
         .column(
             "since",
@@ -103,7 +103,7 @@ fn now() -> Vec<Panel> {
         Panel::stat(
             "Lost after close",
             "Bps",
-            "Payload that closes left to the kernel, and that it then threw away. The programs believe it sent: close() returned 0.",
+            "Payload that closes left to the kernel and the kernel later discarded. The programs believe it was sent: close() returned 0.",
         )
         .query("lost after close", "sum(rate(linger_discarded_bytes_total{@now,@lost}[$__rate_interval]))")
         .alarming(1)
@@ -111,7 +111,7 @@ fn now() -> Vec<Panel> {
         Panel::stat(
             "Thrown away by closes",
             "Bps",
-            "Payload in the send queue that a close itself threw away: aborts, and waits under SO_LINGER that failed.",
+            "Payload in the send queue that the close itself discarded: by aborting, or when a wait under SO_LINGER failed.",
         )
         .query(
             "by closes",
@@ -121,14 +121,14 @@ fn now() -> Vec<Panel> {
         Panel::stat(
             "Received, never read",
             "Bps",
-            "Payload that had arrived and been acknowledged, and that a close threw away because no one had read it. Its sender believes it delivered.",
+            "Payload that had been received and acknowledged, but that a close discarded because the program had not read it. Its sender believes it was delivered.",
         )
         .query("unread", "sum(rate(linger_unread_bytes_total{@now}[$__rate_interval]))")
         .alarming(1),
         Panel::stat(
             "Connections reset by closes",
             "percentunit",
-            "Aborts among the closes of connections. What never was a connection is not among them.",
+            "The share of connections that were aborted by their close. Sockets that never had a connection do not count.",
         )
         .query(
             "aborts",
@@ -138,14 +138,14 @@ fn now() -> Vec<Panel> {
         Panel::stat(
             "Threads blocked in close",
             "short",
-            "How many threads are inside close() at a time, on average. ",
+            "The average number of threads inside close(). ",
         )
         .query("threads", "sum(rate(linger_close_blocked_seconds_sum{@now}[$__rate_interval]))")
         .alarming(1000),
         Panel::stat(
             "Orphans under way",
             "short",
-            "Sockets whose close returned while payload was unsent or unacknowledged, and whose end has not come.",
+            "Sockets whose close returned while payload was unsent or unacknowledged, and that have not ended yet.",
         )
         .query("orphans", "sum(linger_orphans_active{@hosts})"),
     ]
@@ -155,7 +155,7 @@ fn who() -> Vec<Panel> {
     vec![
         Panel::units(
             "Units",
-            "Every unit, over the whole time range, the one that lost most first; a unit leads to Unit in depth. `other` has what has no group of its own. Units that are gone for good are left out: what they did is in the graphs.",
+            "Every unit over the whole time range, worst losses first. Click a unit to open Unit in depth. `other` collects what has no group of its own. Units that no longer exist are left out; the graphs show what they did.",
         )
         .column("lost after close", "bytes", "sum by (unit) (increase(linger_discarded_bytes_total{@now,@lost}[$__range]))")
         .column("thrown away by closes", "bytes", "sum by (unit) (increase(linger_discarded_bytes_total{@now,@by_close}[$__range]))")
@@ -172,19 +172,19 @@ fn when() -> Vec<Panel> {
         Panel::lines(
             "Lost after close, by unit",
             "Bps",
-            "The ten units that lose most of what their closes left to the kernel. A line leads to its unit.",
+            "The ten units that lose the most of what their closes left to the kernel. Click a line to open its unit.",
         )
         .top_units("rate(linger_discarded_bytes_total{@now,@lost}[$__rate_interval])"),
         Panel::lines(
             "Aborts, by unit",
             "cps",
-            "The ten units that reset most connections by closing them.",
+            "The ten units that reset the most connections by closing them.",
         )
         .top_units("rate(linger_closes_total{@now,@abort}[$__rate_interval])"),
         Panel::lines(
             "Threads blocked in close, by unit",
             "short",
-            &format!("How many threads of each of the ten most blocked units are inside close() at a time, on average. {UNTIMED}"),
+            &format!("The average number of threads inside close(), for the ten units that block the most. {UNTIMED}"),
         )
         .top_units("rate(linger_close_blocked_seconds_sum{@now}[$__rate_interval])"),
         Panel::lines(
@@ -196,7 +196,7 @@ fn when() -> Vec<Panel> {
         Panel::lines(
             "Lost after close, by host",
             "Bps",
-            "The ten hosts on which most is lost: one, or all of them?",
+            "The ten hosts that lose the most. Is it one host, or all of them?",
         )
         .query("{{instance}}", "topk(10, sum by (instance) (rate(linger_discarded_bytes_total{@now,@lost}[$__rate_interval])))"),
     ]
@@ -207,24 +207,24 @@ fn why() -> Vec<Panel> {
         Panel::areas(
             "Closes, by outcome",
             "cps",
-            "How closes ended. graceful, lingered, already_closed, not_connected and listener are as they should be; see the README for the others.",
+            "How closes ended. graceful, lingered, already_closed, not_connected and listener are normal; docs/outcomes.md explains the others.",
         )
         .query("{{outcome}}", "sum by (outcome) (rate(linger_closes_total{@now}[$__rate_interval]))"),
         Panel::areas(
             "Thrown away, by cause",
             "Bps",
-            "Payload thrown away: by a close (its outcome), or after it (the fate of its orphan). Under the plan tracepoint peer_reset and late_data are told apart by what came last, which may rarely be wrong.",
+            "Payload discarded by a close (shown by its outcome) or after it (shown by the fate of its orphan). Under the plan tracepoint, peer_reset and late_data are distinguished by what came last, which is occasionally wrong.",
         )
         .query("{{cause}}", "sum by (cause) (rate(linger_discarded_bytes_total{@now}[$__rate_interval]))"),
         Panel::areas(
             "Resets sent, by cause",
             "pps",
-            "Every RST that these hosts sent: by a close or a timer, or in answer to a packet. late_data answers data for a connection that a close of these hosts had ended; no_socket and refused answer what is for no one, and stand for no unit.",
+            "Every RST that these hosts sent: by a close or a timer, or in answer to a packet. late_data answers data for a connection that these hosts had already closed; no_socket and refused answer packets that no socket was waiting for, so they belong to no unit.",
         )
         .query("{{cause}}", "sum by (cause) (rate(linger_resets_sent_total{@now}[$__rate_interval]))"),
         Panel::heatmap(
             "Time blocked in close",
-            &format!("How many closes blocked their thread for how long. An event loop must not be above a millisecond. {UNTIMED}"),
+            &format!("Closes by how long they blocked their thread. In an event loop, none should take longer than a millisecond. {UNTIMED}"),
         )
         .query("{{le}}", "sum by (le) (increase(linger_close_blocked_seconds_bucket{@now}[$__rate_interval]))"),
     ]

@@ -8,7 +8,7 @@ pub(super) fn dashboard() -> Dashboard {
     Dashboard {
         name: "lingerd-itself",
         title: "linger / lingerd itself",
-        description: "Whether lingerd sees everything on these hosts, where it is blind, and what it costs.",
+        description: "Whether lingerd sees everything on these hosts, what it misses, and what it costs.",
         by_unit: false,
         rows: vec![
             ("Is everything seen?", sight()),
@@ -31,7 +31,7 @@ fn blind() -> Vec<Panel> {
         Panel::lines(
             "Programs attached",
             "short",
-            "As many as the plan has hooks. Fewer than before: something has detached them. Only tracepoint_sys_exit, of the plan tracepoint, comes and goes with closes that wait.",
+            "As many as the plan has hooks. If there are fewer than before, something has detached them. Only tracepoint_sys_exit, in the plan tracepoint, comes and goes with closes that wait.",
         )
         .query("{{instance}}", "sum by (instance) (linger_probe_attached{@hosts})")
         .or_says("BLIND: not attached"),
@@ -44,13 +44,13 @@ fn blind() -> Vec<Panel> {
         Panel::lines(
             "Tables, how full",
             "percentunit",
-            "Entries of each map of the kernel, of those that fit, on the fullest host. What finds no place is counted as not recorded.",
+            "How full each kernel map is on the fullest host. Whatever finds no room is counted as not recorded.",
         )
         .query("{{map}}", "max by (map) (linger_map_entries{@hosts} / linger_map_capacity{@hosts})"),
         Panel::lines(
             "Counted under other",
             "percentunit",
-            "Of all closes, those that have no group of their own: past max-groups or max-series, or left out by [allow] and [deny].",
+            "The share of closes that have no group of their own, because of max-groups, max-series, or [allow] and [deny].",
         )
         .query(
             "{{instance}}",
@@ -59,7 +59,7 @@ fn blind() -> Vec<Panel> {
         Panel::lines(
             "Restarts",
             "short",
-            "Starts of lingerd. Without persist each loses the closes of the time between, and begins all counters anew.",
+            "Starts of lingerd. Without persist, each start loses the closes since the last stop and resets all counters.",
         )
         .query("{{instance}}", "sum by (instance) (changes(process_start_time_seconds{@hosts}[$__rate_interval]) @lingerd)"),
     ]
@@ -67,9 +67,9 @@ fn blind() -> Vec<Panel> {
 
 fn costs() -> Vec<Panel> {
     vec![
-        Panel::lines("Processor", "percentunit", "Of one CPU, for reading and telling. Counting itself is paid by who closes, about 1 µs each.")
+        Panel::lines("Processor", "percentunit", "The daemon's share of one CPU. Counting itself runs in the closing thread, about 1 µs per close.")
             .query("{{instance}}", "sum by (instance) (rate(process_cpu_seconds_total{@hosts}[$__rate_interval]) @lingerd)"),
-        Panel::lines("Memory", "bytes", "Of the process, without the maps in the kernel.")
+        Panel::lines("Memory", "bytes", "Of the process, without its maps in the kernel.")
             .query("{{instance}}", "max by (instance) (process_resident_memory_bytes{@hosts} @lingerd)"),
         Panel::lines(
             "Time of a scrape",
@@ -78,9 +78,9 @@ fn costs() -> Vec<Panel> {
         )
         .query("{{instance}} read", "max by (instance) (linger_scrape_duration_seconds{@hosts})")
         .query("{{instance}} answer", "max by (instance) (scrape_duration_seconds{@hosts} @lingerd)"),
-        Panel::lines("Series", "short", "Samples of a scrape; max-series bounds those of groups.")
+        Panel::lines("Series", "short", "Samples per scrape. max-series limits those of groups.")
             .query("{{instance}}", "max by (instance) (scrape_samples_scraped{@hosts} @lingerd)"),
-        Panel::lines("Open files", "short", "File descriptors, connections among them.")
+        Panel::lines("Open files", "short", "File descriptors, including connections.")
             .query("{{instance}}", "max by (instance) (process_open_fds{@hosts} @lingerd)"),
         Panel::lines("Threads", "short", "Of the process.")
             .query("{{instance}}", "max by (instance) (process_threads{@hosts} @lingerd)"),
@@ -94,7 +94,7 @@ fn hosts() -> Vec<Panel> {
             .column("running since", "dateTimeFromNow", "1000 * max by (instance) (process_start_time_seconds{@hosts} @lingerd)")
             .wide(12)
             .or_says("BLIND: no lingerd answers"),
-        Panel::table("Plans and kernels", "Which hooks are in use where. `lingerd check` on the host says what keeps it from a better plan.")
+        Panel::table("Plans and kernels", "Which hosts use which hooks. Run `lingerd check` on a host to see what rules out a better plan.")
             .column("host", "short", "max by (instance, plan, kernel) (linger_probe_info{@hosts})")
             .wide(12)
             .or_says("BLIND: not attached"),

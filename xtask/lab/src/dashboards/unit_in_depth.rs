@@ -18,7 +18,7 @@ pub(super) fn dashboard() -> Dashboard {
             ("What becomes of what it leaves to the kernel?", orphans()),
             ("Where?", places()),
             (
-                "Over all hosts (takes the recording rules; the choice of hosts does not apply)",
+                "Over all hosts (requires the recording rules; the selected hosts do not apply)",
                 recorded(),
             ),
         ],
@@ -27,10 +27,10 @@ pub(super) fn dashboard() -> Dashboard {
 
 fn now() -> Vec<Panel> {
     vec![
-        Panel::stat("Closes", "cps", "Closes of TCP sockets a second.")
+        Panel::stat("Closes", "cps", "Closes of TCP sockets per second.")
             .query("closes", "sum(rate(linger_closes_total{@unit}[$__rate_interval]))")
             .or_says("no close, or no lingerd"),
-        Panel::stat("Connections reset", "percentunit", "Aborts among the closes of connections.")
+        Panel::stat("Connections reset", "percentunit", "The share of connections that were aborted by their close.")
             .query(
                 "aborts",
                 "sum(rate(linger_closes_total{@unit,@abort}[$__rate_interval])) / sum(rate(linger_closes_total{@unit,@connection}[$__rate_interval]))",
@@ -39,21 +39,21 @@ fn now() -> Vec<Panel> {
         Panel::stat(
             "Lost after close",
             "bytes",
-            "Payload of this time range that closes left to the kernel, and that it threw away.",
+            "Payload that closes left to the kernel and the kernel later discarded, in this time range.",
         )
         .query("lost", "sum(increase(linger_discarded_bytes_total{@unit,@lost}[$__range]))")
         .alarming(1000),
         Panel::stat(
             "Share lost",
             "percentunit",
-            "What was lost after close, of all that closes left to the kernel in this time range.",
+            "The share of the payload left to the kernel in this time range that was lost.",
         )
         .query(
             "share",
             "sum(increase(linger_discarded_bytes_total{@unit,@lost}[$__range])) / sum(increase(linger_orphaned_bytes_total{@unit}[$__range]))",
         )
         .alarming(10),
-        Panel::stat("Blocked, 99th percentile", "s", &format!("Of a hundred closes the slowest takes longer than that. {UNTIMED}"))
+        Panel::stat("Blocked, 99th percentile", "s", &format!("One close in a hundred takes longer than this. {UNTIMED}"))
             .query(
                 "p99",
                 "histogram_quantile(0.99, sum by (le) (rate(linger_close_blocked_seconds_bucket{@unit}[$__rate_interval])))",
@@ -71,26 +71,26 @@ fn how() -> Vec<Panel> {
         Panel::areas(
             "Closes, by process",
             "cps",
-            "Who in the unit closes: names of processes, if the label comm is configured.",
+            "Which processes of the unit close, if the label comm is configured.",
         )
         .query("{{comm}}", "sum by (comm) (rate(linger_closes_total{@unit}[$__rate_interval]))"),
         Panel::lines(
             "Connections reset, by unit",
             "percentunit",
-            "Aborts among the closes of connections. Did it rise with a deployment? One that is high at all times is a habit: SO_LINGER 0 to avoid TIME_WAIT, for instance.",
+            "The share of connections that were aborted by their close. Did it rise with a deployment? If it is always high, it is a habit: SO_LINGER 0 to avoid TIME_WAIT, for instance.",
         )
         .query(
             "{{unit}}",
             "sum by (unit) (rate(linger_closes_total{@unit,@abort}[$__rate_interval])) / sum by (unit) (rate(linger_closes_total{@unit,@connection}[$__rate_interval]))",
         ),
-        Panel::areas("Resets sent, by cause", "pps", "RSTs that it made the host send. late_data answers data for connections that it had closed.")
+        Panel::areas("Resets sent, by cause", "pps", "RSTs that the host sent because of this unit. late_data answers data for connections that it had already closed.")
             .query("{{cause}}", "sum by (cause) (rate(linger_resets_sent_total{@unit}[$__rate_interval]))"),
     ]
 }
 
 fn blocked() -> Vec<Panel> {
     vec![
-        Panel::heatmap("Time blocked in close", &format!("How many closes blocked their thread for how long. {UNTIMED}"))
+        Panel::heatmap("Time blocked in close", &format!("Closes by how long they blocked their thread. {UNTIMED}"))
             .query("{{le}}", "sum by (le) (increase(linger_close_blocked_seconds_bucket{@unit}[$__rate_interval]))"),
         Panel::lines(
             "Time blocked in close, 99th percentile by wait",
@@ -104,7 +104,7 @@ fn blocked() -> Vec<Panel> {
         Panel::lines(
             "Threads blocked in close, by process",
             "short",
-            &format!("How many threads are inside close() at a time, on average. For an event loop, the share of its time. {UNTIMED}"),
+            &format!("The average number of threads inside close(). For an event loop, the share of its time. {UNTIMED}"),
         )
         .query("{{comm}}", "sum by (comm) (rate(linger_close_blocked_seconds_sum{@unit}[$__rate_interval]))"),
         Panel::lines(
@@ -124,7 +124,7 @@ fn thrown_away() -> Vec<Panel> {
         Panel::areas(
             "Thrown away, by cause",
             "Bps",
-            "By a close (its outcome), or after it (the fate of its orphan).",
+            "Discarded by a close (shown by its outcome) or after it (shown by the fate of its orphan).",
         )
         .query("{{cause}}", "sum by (cause) (rate(linger_discarded_bytes_total{@unit}[$__rate_interval]))"),
         Panel::areas(
@@ -142,18 +142,18 @@ fn orphans() -> Vec<Panel> {
         Panel::areas(
             "Orphans ended, by fate",
             "cps",
-            "All but delivered lost payload that the unit believes sent. Under the plan tracepoint no hook shows the RST: peer_reset and late_data are told apart by what came last.",
+            "All fates except delivered lost payload that the unit believes was sent. Under the plan tracepoint, no hook shows the RST: peer_reset and late_data are distinguished by what came last.",
         )
         .query("{{fate}}", "sum by (fate) (rate(linger_orphans_total{@unit}[$__rate_interval]))"),
         Panel::heatmap(
             "Time from close to end",
-            "How many orphans took how long to end, delivered or not. Where most are delivered, how long peers take for what the unit believes sent.",
+            "Orphans by the time from the close to their end, delivered or not. If most are delivered, this is how long peers take to receive what the unit believes was sent.",
         )
         .query("{{le}}", "sum by (le) (increase(linger_orphan_duration_seconds_bucket{@unit}[$__rate_interval]))"),
         Panel::lines(
             "Left to the kernel, and what became of it",
             "Bps",
-            "Bytes outstanding when closes returned, at the time of the close; delivered and lost, at the end of the orphan.",
+            "Bytes outstanding when closes returned, shown at the time of the close; bytes delivered and lost, shown at the end of the orphan.",
         )
         .query("left", "sum(rate(linger_orphaned_bytes_total{@unit}[$__rate_interval]))")
         .query("delivered", "sum(rate(linger_orphan_delivered_bytes_total{@unit}[$__rate_interval]))")
@@ -167,7 +167,7 @@ fn places() -> Vec<Panel> {
     vec![
         Panel::table(
             "Hosts and processes",
-            "Where the unit closes, over the whole time range: one host, or all? One program of several?",
+            "Where the unit closes, over the whole time range. Is it one host or all, one program or several?",
         )
         .column("lost after close", "bytes", "sum by (instance, unit, comm) (increase(linger_discarded_bytes_total{@unit,@lost}[$__range]))")
         .column("aborts", "short", "sum by (instance, unit, comm) (increase(linger_closes_total{@unit,@abort}[$__range]))")
@@ -178,7 +178,7 @@ fn places() -> Vec<Panel> {
 }
 
 fn recorded() -> Vec<Panel> {
-    const RULES: &str = "From what lingerd-recording.yaml records: as cheap for 10,000 hosts as for one, over weeks. Empty without it.";
+    const RULES: &str = "From the recording rules in lingerd-recording.yaml, which make weeks of 10,000 hosts as cheap to query as one host. Empty without them.";
     vec![
         Panel::areas("Closes on all hosts, by outcome", "cps", RULES).query(
             "{{outcome}}",
