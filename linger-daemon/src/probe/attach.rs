@@ -6,7 +6,7 @@ use tracing::warn;
 
 use super::btf::{self, Kernel, KernelError};
 use super::error::{AttachError, PlanError, ProbeError, with_causes};
-use super::hooks::{Hook, Point, hooked_again, hooks};
+use super::hooks::{Hook, Point, copies_of, hooks};
 use super::link::{Attached, attach, program};
 use super::load::{self, loader};
 use super::object;
@@ -61,9 +61,9 @@ impl Loader {
 
     /// Creates the maps for a plan.
     pub fn load(&self, plan: Plan) -> Result<LoadedPlan, PlanError> {
-        let again = hooked_again(plan, self.traits);
+        let copies = copies_of(plan, self.traits);
         let mut ebpf = self
-            .make_maps(again)
+            .make_maps(copies)
             .map_err(|why| PlanError::new(plan, &"maps", why))?;
         let names: Vec<_> = ebpf.maps().map(|(name, _)| name.to_owned()).collect();
         // Maps of data sections, named after them (`.bss`), belong to the programs.
@@ -206,14 +206,14 @@ impl Loader {
 
     /// Loads and attaches one hook alone and detaches it again.
     pub fn try_hook(&self, hook: Hook) -> Result<(), AttachError> {
-        let mut ebpf = self.make_maps(0)?;
+        let mut ebpf = self.make_maps(Constants::NO_COPIES)?;
         let loaded = self.load_programs(&mut ebpf, &[hook]);
         loaded.map_err(|(_, why)| why)?;
         attach(&ebpf, hook, false).map(drop)
     }
 
-    /// Creates the maps; no program is loaded yet. `again` is the one of [`Constants`].
-    fn make_maps(&self, again: u32) -> Result<Ebpf, AttachError> {
+    /// Creates the maps; no program is loaded yet. `copies` is that of [`Constants`].
+    fn make_maps(&self, copies: u32) -> Result<Ebpf, AttachError> {
         let close_syscall = if self.traits.sees_returns {
             u32::try_from(nix::libc::SYS_close).expect("a small number")
         } else {
@@ -229,7 +229,7 @@ impl Loader {
             offsets: self.offsets,
             keyed,
             close_syscall,
-            again,
+            copies,
         };
         let object = object::of(&self.kernel, &constants)?;
         loader()
@@ -241,7 +241,14 @@ impl Loader {
             .map_max_entries("EXES", if exes { max_groups } else { 1 })
             .map_max_entries("EXITING", if exes { MAX_CLOSES } else { 1 })
             .map_max_entries("ORPHANS", max_orphans)
-            .map_max_entries("RESETS", if again == 0 { 1 } else { HINTS })
+            .map_max_entries(
+                "RESETS",
+                if copies == Constants::NO_COPIES {
+                    1
+                } else {
+                    HINTS
+                },
+            )
             .load(&object)
             .map_err(|error| AttachError::Refused(with_causes(&error)))
     }

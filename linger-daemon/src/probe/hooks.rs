@@ -249,17 +249,16 @@ fn decides_again(traits: Traits) -> bool {
     traits.preemption == Preemption::SoftInterrupts || !traits.sees_releases
 }
 
-/// The value of [`Constants::again`](linger_ebpf::Constants::again) for this plan and kernel: whether several programs
-/// may see the same close or RST.
-pub(super) fn hooked_again(plan: Plan, traits: Traits) -> u32 {
+/// The value of [`Constants::copies`] for this plan and kernel: whether several programs may see the same close or RST.
+pub(super) fn copies_of(plan: Plan, traits: Traits) -> u32 {
     match plan {
         // Copies for the end of a socket need no such check: the first to run leaves nothing to do.
-        Plan::Kprobe => 0,
-        _ if traits.preemption == Preemption::None => 0,
-        Plan::Fentry if decides_again(traits) => Constants::ENDS_TOO,
-        Plan::Fentry => Constants::EVENTS,
-        Plan::Tracepoint if traits.preempts_tracepoints => Constants::EVENTS,
-        Plan::Tracepoint => 0,
+        Plan::Kprobe => Constants::NO_COPIES,
+        _ if traits.preemption == Preemption::None => Constants::NO_COPIES,
+        Plan::Fentry if decides_again(traits) => Constants::COPIES_OF_ENDS,
+        Plan::Fentry => Constants::COPIES,
+        Plan::Tracepoint if traits.preempts_tracepoints => Constants::COPIES,
+        Plan::Tracepoint => Constants::NO_COPIES,
     }
 }
 

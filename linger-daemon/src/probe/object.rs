@@ -151,7 +151,7 @@ mod tests {
             offsets: Offsets::ZERO,
             keyed: keyed::ALL,
             close_syscall: 3,
-            again: 1,
+            copies: Constants::COPIES,
         }
     }
 
@@ -178,7 +178,10 @@ mod tests {
         assert!(unused.is_empty(), "no instruction reads {unused:?}");
         let others = [
             Constants { keyed: 0, ..all },
-            Constants { again: 0, ..all },
+            Constants {
+                copies: Constants::NO_COPIES,
+                ..all
+            },
             Constants {
                 close_syscall: 4,
                 ..all

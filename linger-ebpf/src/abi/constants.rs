@@ -13,20 +13,23 @@ pub struct Constants {
     pub keyed: u32,
     /// Number of the system call whose return ends the release of a socket; [`Constants::NO_SYSCALL`] if there is none.
     pub close_syscall: u32,
-    /// Whether this kernel may skip programs, and events are therefore hooked more than once: 0,
-    /// [`Constants::EVENTS`] or [`Constants::ENDS_TOO`].
-    pub again: u32,
+    /// Which programs have copies, attached because this kernel may skip programs: [`Constants::NO_COPIES`],
+    /// [`Constants::COPIES`] or [`Constants::COPIES_OF_ENDS`].
+    pub copies: u32,
 }
 
 impl Constants {
     /// Stands for no system call.
     pub const NO_SYSCALL: u32 = u32::MAX;
 
-    /// Some events are hooked more than once.
-    pub const EVENTS: u32 = 1;
+    /// Every close and RST is seen by one program.
+    pub const NO_COPIES: u32 = 0;
 
-    /// Some events, and the ends of closes too, are hooked more than once.
-    pub const ENDS_TOO: u32 = 2;
+    /// Copies of programs may see the same decision of a close, or the same RST.
+    pub const COPIES: u32 = 1;
+
+    /// Copies of programs may see the same end of a close too.
+    pub const COPIES_OF_ENDS: u32 = 2;
 
     /// Number of constants.
     pub const COUNT: usize = size_of::<Self>() / size_of::<u32>();
@@ -36,7 +39,7 @@ impl Constants {
     #[must_use]
     pub fn words(&self) -> [u32; Self::COUNT] {
         let mut words = [0; Self::COUNT];
-        let own = [self.keyed, self.close_syscall, self.again];
+        let own = [self.keyed, self.close_syscall, self.copies];
         let (offsets, others) = words.split_at_mut(Self::COUNT - own.len());
         offsets.copy_from_slice(&self.offsets.words());
         others.copy_from_slice(&own);

@@ -10,13 +10,14 @@ use aya_ebpf::{
 
 use crate::kernel::{BtfTyped, IPPROTO_TCP, ProbeRead, SOCK_STREAM, Sock};
 use crate::model::{
-    again::is_hooked_again,
-    answers, exe,
+    answers,
+    copies::copies_may_run,
+    exe,
     functions::{self, current_close},
     orphan, reset,
 };
 
-again! {
+copies! {
     /// A socket ends, in the plans `fentry` and `kprobe`; called once per socket, before its memory is freed. If its close
     /// ends it, that close is over.
     ///
@@ -36,7 +37,7 @@ fn reset_answers(ctx: RawTracePointContext) -> i32 {
     let (sk, skb): (u64, u64) = (ctx.arg(0), ctx.arg(1));
     if skb != 0 {
         answers::sent(sk, skb as *const u8);
-    } else if is_hooked_again() {
+    } else if copies_may_run() {
         reset::sent(
             current_close(),
             &Sock::<ProbeRead>::new(sk as *const u8),

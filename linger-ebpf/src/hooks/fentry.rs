@@ -22,7 +22,7 @@ fn fentry_tcp_close(ctx: FEntryContext) -> i32 {
     0
 }
 
-again! {
+copies! {
     /// The outcome is decided, under the lock. The only entry for MPTCP subflows.
     ///
     /// kernel: v5.11.. net/ipv4/tcp.c: void __tcp_close(struct sock *sk, long timeout)
@@ -32,7 +32,7 @@ again! {
     }
 }
 
-again! {
+copies! {
     /// The decision has been carried out, including the wait under SO_LINGER, and the socket lives on, unless memory is
     /// short: then the kernel aborts after all. Called at the very end of such closes, with soft interrupts disabled,
     /// so that only PREEMPT_RT preempts this program. Timers call it for orphans too.
@@ -48,7 +48,7 @@ again! {
     }
 }
 
-again! {
+copies! {
     /// This host sends an RST on its own initiative.
     ///
     /// kernel: ..v6.9 net/ipv4/tcp_output.c: void tcp_send_active_reset(struct sock *sk, gfp_t priority)

@@ -1,13 +1,13 @@
 //! The hooks: every program translates its arguments into one call of the model.
 
-/// A program under several names. Where the kernel skips programs and nothing else makes up for it, all copies are
-/// attached, and notice what an earlier one has done; elsewhere only the first is attached.
-macro_rules! again {
+/// Defines a program and its copies, one for each name: see [`crate::model::copies`]. Where the kernel skips no
+/// programs, only the first is attached.
+macro_rules! copies {
     ($(#[$attribute:meta])+ $($name:ident),+ = |$ctx:ident: $context:ident| $body:block) => {
-        again! { @ [$(#[$attribute])+] [$($name)+] $ctx $context $body }
+        copies! { @ [$(#[$attribute])+] [$($name)+] $ctx $context $body }
     };
     (@ $attributes:tt [$($name:ident)+] $ctx:ident $context:ident $body:block) => {
-        $(again! { % $attributes $name $ctx $context $body })+
+        $(copies! { % $attributes $name $ctx $context $body })+
     };
     (% [$($attribute:tt)+] $name:ident $ctx:ident $context:ident $body:block) => {
         $($attribute)+

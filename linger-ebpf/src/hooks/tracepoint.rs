@@ -25,7 +25,7 @@ fn cgroup_sock_release(ctx: SockContext) -> i32 {
     1
 }
 
-again! {
+copies! {
     /// A socket's state changes, under the lock; the change may be to the same state.
     ///
     /// kernel: v4.16.. include/trace/events/sock.h: inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
@@ -63,7 +63,7 @@ fn tracepoint_send_reset_2(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-again! {
+copies! {
     /// A socket ends; called once per socket, before its memory is freed.
     ///
     /// kernel: v4.16.. include/trace/events/tcp.h: tcp_destroy_sock(struct sock *sk)

@@ -5,7 +5,7 @@ use linger_ebpf::{Close, Lost, Outcome, flag, stage};
 use crate::kernel::{Memory, ProbeRead, Sock, Tcp, state, ticks};
 
 use super::{
-    again::are_ends_hooked_again, close, closers, in_flight::ThreadSlot, maps, orphan, reset,
+    close, closers, copies::copies_may_run_at_ends, in_flight::ThreadSlot, maps, orphan, reset,
 };
 
 /// Begins a close at the entry of `tcp_close`, before the socket lock.
@@ -87,7 +87,7 @@ pub(crate) fn stays<M: Memory>(sk: &Sock<M>) {
     if let Some(close) = place.find(sk.address()) {
         conclude(close, sk);
         close::finish(&place, close, sk);
-    } else if is_closing(sk) && (place.take_unkept() || !are_ends_hooked_again()) {
+    } else if is_closing(sk) && (place.take_unkept() || !copies_may_run_at_ends()) {
         // Its record found no room, or its beginning was missed.
         maps::lose(Lost::Close);
     }

@@ -4,10 +4,10 @@
 //! each once, on its own, instead of again at every call. They take numbers, and pointers that may
 //! be null.
 
-pub(crate) mod again;
 pub(crate) mod answers;
 pub(crate) mod close;
 mod closers;
+pub(crate) mod copies;
 pub(crate) mod exe;
 pub(crate) mod functions;
 pub(crate) mod in_flight;

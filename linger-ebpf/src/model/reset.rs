@@ -5,7 +5,7 @@
 
 use linger_ebpf::{Cause, Close, Outcome, flag, stage};
 
-use super::again::is_hooked_again;
+use super::copies::copies_may_run;
 use super::{close, group, ledger, maps, orphan, shared::shared};
 use crate::kernel::{Memory, ProbeRead, Sock, Tcp, state};
 
@@ -142,7 +142,7 @@ extern "C" fn by_itself(sk: u64) -> u32 {
 
 /// Whether no other copy of this program has counted this RST.
 pub(crate) fn is_new(sk: &Sock<ProbeRead>, tcp: &Tcp<ProbeRead>) -> bool {
-    if !is_hooked_again() {
+    if !copies_may_run() {
         return true;
     }
     // A connection sends no two RSTs with the same `write_seq`, and no two connections share both words.
