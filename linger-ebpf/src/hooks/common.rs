@@ -13,18 +13,18 @@ use crate::model::{
     answers,
     copies::copies_may_run,
     exe,
-    functions::{self, current_close},
+    function_plans::{self, current_close},
     orphan, reset,
 };
 
 copies! {
-    /// A socket ends, in the plans `fentry` and `kprobe`; called once per socket, before its memory is freed. If its close
-    /// ends it, that close is over.
+    /// A socket ends, in the plans `fentry` and `kprobe`; called once per socket, before its memory is freed. If its
+    /// close ends it, that close is over.
     ///
     /// kernel: v4.16.. include/trace/events/tcp.h: tcp_destroy_sock(struct sock *sk)
     #[btf_tracepoint(function = "tcp_destroy_sock")]
     destroy_sock, destroy_sock_2, destroy_sock_3 = |ctx: BtfTracePointContext| {
-        functions::destroyed(&Sock::<BtfTyped>::new(ctx.arg(0)));
+        function_plans::on_destroy(&Sock::<BtfTyped>::new(ctx.arg(0)));
     }
 }
 
@@ -90,7 +90,7 @@ fn sock_release(ctx: SockContext) -> i32 {
     if is_tcp(&ctx) {
         // The context is the socket.
         let sk = Sock::<ProbeRead>::new(ctx.as_ptr().cast());
-        functions::released(&sk, u8::try_from(state).unwrap_or_default());
+        function_plans::on_release(&sk, u8::try_from(state).unwrap_or_default());
     }
     1
 }

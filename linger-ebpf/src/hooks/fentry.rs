@@ -9,7 +9,7 @@ use aya_ebpf::{
 use crate::kernel::{BtfTyped, ProbeRead, Segment, Sock};
 use crate::model::{
     answers,
-    functions::{current_close, inner_enter, outer_enter, stays},
+    function_plans::{current_close, on_check_oom_passed, on_inner_close, on_tcp_close},
     orphan, reset,
 };
 
@@ -18,7 +18,7 @@ use crate::model::{
 /// kernel: v2.6.. net/ipv4/tcp.c: void tcp_close(struct sock *sk, long timeout)
 #[fentry(function = "tcp_close")]
 fn fentry_tcp_close(ctx: FEntryContext) -> i32 {
-    outer_enter(ctx.arg(0));
+    on_tcp_close(ctx.arg(0));
     0
 }
 
@@ -28,7 +28,7 @@ copies! {
     /// kernel: v5.11.. net/ipv4/tcp.c: void __tcp_close(struct sock *sk, long timeout)
     #[fentry(function = "__tcp_close")]
     fentry_inner_close, fentry_inner_close_2, fentry_inner_close_3 = |ctx: FEntryContext| {
-        inner_enter(&Sock::<BtfTyped>::new(ctx.arg(0)), ctx.arg(1));
+        on_inner_close(&Sock::<BtfTyped>::new(ctx.arg(0)), ctx.arg(1));
     }
 }
 
@@ -43,7 +43,7 @@ copies! {
         // The result follows the arguments; a bool is the lowest byte of its register.
         let is_short: u8 = ctx.arg(2);
         if is_short == 0 {
-            stays(&Sock::<BtfTyped>::new(ctx.arg(0)));
+            on_check_oom_passed(&Sock::<BtfTyped>::new(ctx.arg(0)));
         }
     }
 }

@@ -8,14 +8,14 @@ use aya_ebpf::{
 use crate::kernel::{ProbeRead, Segment, Sock};
 use crate::model::{
     answers,
-    functions::{current_close, inner_enter, inner_exit, outer_enter},
+    function_plans::{current_close, on_inner_close, on_inner_close_return, on_tcp_close},
     orphan, reset,
 };
 
 /// As [`fentry_tcp_close`].
 #[kprobe]
 fn kprobe_tcp_close(ctx: ProbeContext) -> u32 {
-    outer_enter(ctx.arg(0).unwrap_or_default());
+    on_tcp_close(ctx.arg(0).unwrap_or_default());
     0
 }
 
@@ -23,7 +23,7 @@ fn kprobe_tcp_close(ctx: ProbeContext) -> u32 {
 #[kprobe]
 fn kprobe_inner_close(ctx: ProbeContext) -> u32 {
     if let (Some(sk), Some(timeout)) = (ctx.arg(0), ctx.arg(1)) {
-        inner_enter(&Sock::<ProbeRead>::new(sk), timeout);
+        on_inner_close(&Sock::<ProbeRead>::new(sk), timeout);
     }
     0
 }
@@ -34,7 +34,7 @@ fn kprobe_inner_close(ctx: ProbeContext) -> u32 {
 /// kernel: v5.11.. net/ipv4/tcp.c: void __tcp_close(struct sock *sk, long timeout)
 #[kretprobe]
 fn kretprobe_inner_close(_ctx: RetProbeContext) -> u32 {
-    inner_exit();
+    on_inner_close_return();
     0
 }
 

@@ -8,7 +8,7 @@ use aya_ebpf::{
 
 use super::common::is_tcp;
 use crate::kernel::{BtfTyped, Registers, Sock, state};
-use crate::model::{answers, orphan, releases as tracepoint};
+use crate::model::{answers, orphan, tracepoint_plan};
 
 /// A socket is released by its last holder; not called for the kernel's own sockets.
 ///
@@ -20,7 +20,7 @@ fn cgroup_sock_release(ctx: SockContext) -> i32 {
     if is_tcp(&ctx) {
         let is_closed = state == u32::from(state::CLOSE);
         // The context is the socket.
-        tracepoint::release(&Sock::new(ctx.as_ptr().cast()), is_closed, peer != 0);
+        tracepoint_plan::on_release(&Sock::new(ctx.as_ptr().cast()), is_closed, peer != 0);
     }
     1
 }
@@ -31,7 +31,7 @@ copies! {
     /// kernel: v4.16.. include/trace/events/sock.h: inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)
     #[btf_tracepoint(function = "inet_sock_set_state")]
     tracepoint_set_state, tracepoint_set_state_2, tracepoint_set_state_3 = |ctx: BtfTracePointContext| {
-        tracepoint::set_state(&Sock::<BtfTyped>::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2));
+        tracepoint_plan::on_set_state(&Sock::<BtfTyped>::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2));
     }
 }
 
@@ -43,7 +43,7 @@ copies! {
 fn tracepoint_send_reset(ctx: RawTracePointContext) -> i32 {
     let (sk, skb): (u64, u64) = (ctx.arg(0), ctx.arg(1));
     if skb == 0 {
-        tracepoint::reset(&Sock::new(sk as *const u8));
+        tracepoint_plan::on_reset(&Sock::new(sk as *const u8));
     } else {
         answers::sent(sk, skb as *const u8);
     }
@@ -56,7 +56,7 @@ fn tracepoint_send_reset(ctx: RawTracePointContext) -> i32 {
 fn tracepoint_send_reset_2(ctx: RawTracePointContext) -> i32 {
     let (sk, skb): (u64, u64) = (ctx.arg(0), ctx.arg(1));
     if skb == 0 {
-        tracepoint::reset(&Sock::new(sk as *const u8));
+        tracepoint_plan::on_reset(&Sock::new(sk as *const u8));
     } else if sk != 0 {
         orphan::answered(sk);
     }
@@ -69,7 +69,7 @@ copies! {
     /// kernel: v4.16.. include/trace/events/tcp.h: tcp_destroy_sock(struct sock *sk)
     #[btf_tracepoint(function = "tcp_destroy_sock")]
     tracepoint_destroy_sock, tracepoint_destroy_sock_2, tracepoint_destroy_sock_3 = |ctx: BtfTracePointContext| {
-        tracepoint::destroy(&Sock::<BtfTyped>::new(ctx.arg(0)));
+        tracepoint_plan::on_destroy(&Sock::<BtfTyped>::new(ctx.arg(0)));
     }
 }
 
@@ -82,8 +82,8 @@ copies! {
 #[btf_tracepoint(function = "sys_exit")]
 fn tracepoint_sys_exit(ctx: BtfTracePointContext) -> i32 {
     // close(2) of a socket always succeeds.
-    if ctx.arg::<u64>(1) == 0 && tracepoint::is_close(&Registers::new(ctx.arg(0))) {
-        tracepoint::exit_syscall();
+    if ctx.arg::<u64>(1) == 0 && tracepoint_plan::is_close(&Registers::new(ctx.arg(0))) {
+        tracepoint_plan::on_close_return();
     }
     0
 }

@@ -95,7 +95,7 @@ pub(crate) fn decide<M: Memory>(
     if matches!(outcome, Outcome::Lingered) {
         close.deadline = deadline(timeout);
     }
-    conclude(close, sk, state, unread, outcome, queued);
+    record_decision(close, sk, state, unread, outcome, queued);
 }
 
 /// Decides the outcome for a socket that is in `CLOSE` already, where it stays.
@@ -106,7 +106,7 @@ pub(crate) fn decide_closed<M: Memory>(
     unread: u32,
 ) {
     let queued = QueueBytes::NONE;
-    conclude(close, sk, state::CLOSE, unread, closed(has_peer), queued);
+    record_decision(close, sk, state::CLOSE, unread, closed(has_peer), queued);
 }
 
 /// The time that `inet_release` lets the close of this thread wait, in jiffies.
@@ -194,7 +194,7 @@ fn decide_ended<M: Memory>(close: &mut Close, sk: &Sock<M>, flags: Flags, grown:
         tcp.queued_until(close.deadline, close.state)
     };
     let written = close.deadline;
-    conclude(close, sk, close.state, unread, outcome, queued);
+    record_decision(close, sk, close.state, unread, outcome, queued);
     reset::foresee(close, sk, close.state, |_| written);
 }
 
@@ -208,7 +208,7 @@ fn closed(has_peer: bool) -> Outcome {
 }
 
 /// Records the decision.
-fn conclude<M: Memory>(
+fn record_decision<M: Memory>(
     close: &mut Close,
     sk: &Sock<M>,
     state: u8,

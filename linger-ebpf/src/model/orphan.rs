@@ -137,8 +137,8 @@ pub(crate) extern "C" fn leave(close: *const Close, outstanding: u32, whose: *mu
     0
 }
 
-/// Has the orphan of this close end under [`Group::OTHER`], where it began for lack of room in the ledger, even if there
-/// is room for its group by then.
+/// Has the orphan of this close end under [`Group::OTHER`], where it began for lack of room in the ledger, even if
+/// there is room for its group by then.
 ///
 /// A [global function](super).
 #[inline(never)]

@@ -452,8 +452,8 @@ pub(crate) fn miss(close: &Close) {
     }
 }
 
-/// Counts a close that began at this time and is not reported, if any watcher except the daemon watches: the daemon keeps
-/// only a sample. Whether a watcher wants it is not known: each may have missed it.
+/// Counts a close that began at this time and is not reported, if any watcher except the daemon watches: the daemon
+/// keeps only a sample. Whether a watcher wants it is not known: each may have missed it.
 ///
 /// A [global function](super).
 #[inline(never)]

@@ -1,4 +1,8 @@
-//! A close seen through the functions of the kernel, in the plans `fentry` and `kprobe`.
+//! The plans `fentry` and `kprobe`: a close seen through functions of the kernel.
+//!
+//! In the order of a close: [`on_tcp_close`] or, on kernels that preempt, [`on_release`] begins it; [`on_inner_close`]
+//! decides it under the socket lock. If the socket ends with the close, [`on_destroy`] ends both. Otherwise
+//! [`on_check_oom_passed`] (`fentry`) or [`on_inner_close_return`] (`kprobe`) ends the close.
 
 use linger_ebpf::{Close, Lost, Outcome, flag, stage};
 
@@ -8,26 +12,29 @@ use super::{
     close, closers, copies::copies_may_run_at_ends, in_flight::ThreadSlot, maps, orphan, reset,
 };
 
-/// Begins a close at the entry of `tcp_close`, before the socket lock.
-pub(crate) fn outer_enter(sk: u64) {
+/// `tcp_close` is entered, before the socket lock: begins a close.
+pub(crate) fn on_tcp_close(sk: u64) {
     if let Some(place) = ThreadSlot::current() {
         begin(&place, sk);
     }
 }
 
-/// Begins a close when a socket in this state is released by its last holder, before `tcp_close`.
-pub(crate) fn released(sk: &Sock<ProbeRead>, state: u8) {
+/// The last holder of a socket in this state releases it (`inet_release`), before `tcp_close`: begins a close, and
+/// records what [`close::decide_late`] needs if the program that decides the close is skipped.
+pub(crate) fn on_release(sk: &Sock<ProbeRead>, state: u8) {
     if let Some(place) = ThreadSlot::current()
         && let Some(close) = begin(&place, sk.address())
     {
         close.state = state;
+        // Until the decision, these fields hold the `write_seq` and the jiffy of the release.
         close.deadline = sk.written();
         close.unread = ticks();
     }
 }
 
-/// Decides a close at the entry of `__tcp_close`, under the socket lock: the inputs of its outcome no longer change.
-pub(crate) fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
+/// `__tcp_close` is entered, under the socket lock: decides the close, because the inputs of its outcome no longer
+/// change. `timeout` is in jiffies.
+pub(crate) fn on_inner_close<M: Memory>(sk: &Sock<M>, timeout: u64) {
     let Some(place) = ThreadSlot::current() else {
         return;
     };
@@ -70,7 +77,8 @@ pub(crate) fn inner_enter<M: Memory>(sk: &Sock<M>, timeout: u64) {
     }
 }
 
-/// Begins a close. If its record finds no room, its end counts the loss, because this may run several times.
+/// Begins a close. If its record finds no room, the end of the close counts the loss: this may run several times for
+/// it.
 fn begin(place: &ThreadSlot, sk: u64) -> Option<&'static mut Close> {
     let begun = close::begin(place, sk, 0);
     if begun.is_none() {
@@ -79,13 +87,14 @@ fn begin(place: &ThreadSlot, sk: u64) -> Option<&'static mut Close> {
     begun
 }
 
-/// Ends a close whose socket stays, under both of its locks.
-pub(crate) fn stays<M: Memory>(sk: &Sock<M>) {
+/// `tcp_check_oom` finds enough memory: the socket outlives its close, which is over. Both locks of the socket are
+/// held, that of its owner (`lock_sock`) and the spinlock.
+pub(crate) fn on_check_oom_passed<M: Memory>(sk: &Sock<M>) {
     let Some(place) = ThreadSlot::current() else {
         return;
     };
     if let Some(close) = place.find(sk.address()) {
-        conclude(close, sk);
+        complete(close, sk);
         close::finish(&place, close, sk);
     } else if is_closing(sk) && (place.take_unkept() || !copies_may_run_at_ends()) {
         // Its record found no room, or its beginning was missed.
@@ -93,7 +102,7 @@ pub(crate) fn stays<M: Memory>(sk: &Sock<M>) {
     }
 }
 
-/// Whether a close calls `tcp_check_oom` for this socket, and not a timer.
+/// Whether `tcp_check_oom` is called by a close of this socket, and not by a timer.
 fn is_closing<M: Memory>(sk: &Sock<M>) -> bool {
     sk.is_owned()
         && sk
@@ -101,14 +110,14 @@ fn is_closing<M: Memory>(sk: &Sock<M>) -> bool {
             .is_some_and(|tcp| !tcp.is_timer_handled(sk.state()))
 }
 
-/// Handles the end of a socket; called once per socket, in any context.
-pub(crate) fn destroyed<M: Memory>(sk: &Sock<M>) {
+/// A socket ends (`tcp_destroy_sock`), once and in any context: ends its close if that is in flight, or its orphan.
+pub(crate) fn on_destroy<M: Memory>(sk: &Sock<M>) {
     let Some(place) = ThreadSlot::current() else {
         return;
     };
     if let Some(close) = place.find(sk.address()) {
         // Only this close ends the socket: until it is over, soft interrupts leave their segments to it.
-        conclude(close, sk);
+        complete(close, sk);
         if close.flags & flag::LEAVES != 0 {
             orphan::end(sk);
         }
@@ -124,22 +133,22 @@ pub(crate) fn destroyed<M: Memory>(sk: &Sock<M>) {
 }
 
 /// Decides the outcome of a close that is about to end, if it is still undecided.
-fn conclude<M: Memory>(close: &mut Close, sk: &Sock<M>) {
+fn complete<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     if close.stage == stage::BEGUN && close.state != 0 {
         close::decide_late(close, sk);
     }
     close::waited(close, sk);
 }
 
-/// Ends a close at the end of `__tcp_close`, still under the lock, unless it has ended with its socket. Afterwards
+/// `__tcp_close` returns, still under the lock: ends the close, unless it has ended with its socket. Afterwards
 /// `tcp_close` only processes the segments that came in between and releases the socket.
-pub(crate) fn inner_exit() {
+pub(crate) fn on_inner_close_return() {
     let Some(place) = ThreadSlot::current() else {
         return;
     };
     if let Some(close) = place.record() {
         let sk = Sock::<ProbeRead>::new(close.sk as *const u8);
-        conclude(close, &sk);
+        complete(close, &sk);
         close::finish(&place, close, &sk);
     } else if place.take_unkept() {
         maps::lose(Lost::Close);

@@ -41,8 +41,9 @@ pub(crate) fn is_close(registers: &Registers) -> bool {
     close != Constants::NO_SYSCALL && registers.syscall() == close
 }
 
-/// Begins a close when the last holder releases a socket: from here on no other process works on it.
-pub(crate) fn release(sk: &Sock<ProbeRead>, is_closed: bool, has_peer: bool) {
+/// The last holder of a socket releases it (`inet_release`), without the lock: begins a close. From here on no other
+/// process works on the socket.
+pub(crate) fn on_release(sk: &Sock<ProbeRead>, is_closed: bool, has_peer: bool) {
     let Some(place) = ThreadSlot::current() else {
         return;
     };
@@ -56,8 +57,8 @@ pub(crate) fn release(sk: &Sock<ProbeRead>, is_closed: bool, has_peer: bool) {
     }
 }
 
-/// Handles a change of a socket's state.
-pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
+/// A socket's state changes (`inet_sock_set_state`): the first change under the lock shows what the close decides.
+pub(crate) fn on_set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
     // Only these follow a close.
     if !matches!(
         new,
@@ -106,7 +107,7 @@ pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
     close::leave(close, sk, old);
     if close.stage == stage::WAITING {
         closers::mark_early(close);
-        if wait() {
+        if note_wait() {
             close.flags |= flag::RETURNS;
             return;
         }
@@ -117,8 +118,8 @@ pub(crate) fn set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
     place.clear();
 }
 
-/// Whether a socket does not wait for the peer's FIN after its close (negative `TCP_LINGER2`): the close aborts, unless a
-/// segment ends the connection first.
+/// Whether a socket does not wait for the peer's FIN after its close (negative `TCP_LINGER2`): the close aborts, unless
+/// a segment ends the connection first.
 fn is_without_wait<M: Memory>(sk: &Sock<M>) -> bool {
     sk.tcp().is_some_and(|tcp| tcp.linger2() < 0)
 }
@@ -135,8 +136,8 @@ fn is_over<M: Memory>(sk: &Sock<M>, state: u8) -> bool {
     }
 }
 
-/// Notes that a close begins to wait. Returns whether its return will be seen.
-fn wait() -> bool {
+/// Records in [`WAITS`] that a close begins to wait. Returns whether its return will be seen.
+fn note_wait() -> bool {
     if let Some(waits) = WAITS.get_ptr_mut(0) {
         shared!(waits, last_ns).set(now_ns());
     }
@@ -164,8 +165,8 @@ fn count_unseen(close: &Close, group: *const Group, stack: Stack) {
     watch::tell(close, left, UNSEEN, stack);
 }
 
-/// Parks a close that waits, and whose return will not be seen, until its socket ends. If there is no room, nothing of it
-/// may remain, because nothing would end it.
+/// Parks a close that waits, and whose return will not be seen, until its socket ends. If there is no room, nothing of
+/// it may remain, because nothing would end it.
 fn park(close: &mut Close) {
     if in_flight::park(close) == 0 {
         maps::lose(Lost::Close);
@@ -174,8 +175,8 @@ fn park(close: &mut Close) {
     }
 }
 
-/// Handles an RST that answers no packet.
-pub(crate) fn reset(sk: &Sock<ProbeRead>) {
+/// This host sends an RST on its own initiative (`tcp_send_reset` without a packet).
+pub(crate) fn on_reset(sk: &Sock<ProbeRead>) {
     let address = sk.address();
     let close = ThreadSlot::current()
         .and_then(|place| place.find(address))
@@ -231,8 +232,9 @@ extern "C" fn withdraw(close: *const Close) -> u32 {
     0
 }
 
-/// Handles the end of a socket; called once per socket, in any context.
-pub(crate) fn destroy<M: Memory>(sk: &Sock<M>) {
+/// A socket ends (`tcp_destroy_sock`), once and in any context: ends its close if that is in flight or parked, and its
+/// orphan.
+pub(crate) fn on_destroy<M: Memory>(sk: &Sock<M>) {
     let address = sk.address();
     let Some(place) = ThreadSlot::current() else {
         return;
@@ -243,7 +245,7 @@ pub(crate) fn destroy<M: Memory>(sk: &Sock<M>) {
         // interrupted this thread after the close released the socket, and does not affect the close.
         let decided = close.stage == stage::DECIDED && returns(close);
         if !decided && sk.is_owned() {
-            settle(close, sk);
+            decide_at_end(close, sk);
             // It has waited, and its return may no longer be hooked.
             ends = !returns(close) || !are_returns_seen();
         }
@@ -268,7 +270,7 @@ fn end_parked<M: Memory>(sk: &Sock<M>) {
             // It aborts after its wait, which ends the socket within the close.
             count(&parked.close);
         } else {
-            settle(&mut parked.close, sk);
+            decide_at_end(&mut parked.close, sk);
             count_unseen(&parked.close, &raw const parked.group, Stack::Elsewhere);
         }
         in_flight::unpark(address);
@@ -276,20 +278,20 @@ fn end_parked<M: Memory>(sk: &Sock<M>) {
 }
 
 /// Decides an undecided close at the end of its socket.
-fn settle<M: Memory>(close: &mut Close, sk: &Sock<M>) {
+fn decide_at_end<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     match close.stage {
         // No change of state: the socket was closed when the close took the lock. By now its receive
         // queue is flushed.
         stage::BEGUN => {
             close::decide_closed(close, sk, sk.has_peer(), sk.unread(sk.flags()));
         }
-        stage::WAITING => judge(close, sk),
+        stage::WAITING => decide_wait_at_end(close, sk),
         _ => {}
     }
 }
 
 /// Decides the outcome of a wait at the end of the socket.
-fn judge<M: Memory>(close: &mut Close, sk: &Sock<M>) {
+fn decide_wait_at_end<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     let Some(tcp) = sk.tcp() else { return };
     let outcome = if close::is_overdue(close) {
         Outcome::LingerTimeout
@@ -311,8 +313,8 @@ fn returns(close: &Close) -> bool {
     close.flags & flag::RETURNS != 0
 }
 
-/// Ends the close whose return is awaited, if this thread has one: then the system call that it leaves is close(2).
-pub(crate) fn exit_syscall() {
+/// A system call that may be close(2) returns: ends the close of this thread whose return is awaited, if there is one.
+pub(crate) fn on_close_return() {
     let Some(place) = ThreadSlot::current() else {
         return;
     };
