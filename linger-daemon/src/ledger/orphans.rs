@@ -115,7 +115,8 @@ impl Records {
             return false;
         }
         let orphan = self.map.get(&close.sk, 0);
-        let is_its = |orphan: Orphan| orphan.stage & !orphan_stage::MASK == close.orphan();
+        let is_its =
+            |orphan: Orphan| orphan.stage & !orphan_stage::MASK == close.initial_orphan_stage();
         orphan.is_ok_and(is_its) && self.remove(close.sk)
     }
 

@@ -17,11 +17,10 @@ pub struct Close {
     pub unsent: u32,
     /// Payload in the send queue at the decision, sent and not acknowledged.
     pub unacked: u32,
-    /// Received payload that was not read. Before the decision, together with `state`: the lower half of the jiffy of
-    /// the release.
+    /// Received payload that was not read. Before the decision: [`Close::jiffy_of_release`].
     pub unread: u32,
-    /// While it waits: lower half of the jiffy at which its linger time is over. Before the decision, together
-    /// with `state`: the socket's `write_seq` at the release.
+    /// While it waits: lower half of the jiffy at which its linger time is over. Before the decision:
+    /// [`Close::write_seq_at_release`].
     pub deadline: u32,
     /// The [`Outcome`](crate::Outcome), as far as known.
     pub outcome: u8,
@@ -58,9 +57,21 @@ impl Close {
         left_out: 0,
     };
 
+    /// The socket's `write_seq` at its release; valid before the decision, if `state` is not 0.
+    #[must_use]
+    pub const fn write_seq_at_release(&self) -> u32 {
+        self.deadline
+    }
+
+    /// The lower half of the jiffy of the socket's release; valid before the decision, if `state` is not 0.
+    #[must_use]
+    pub const fn jiffy_of_release(&self) -> u32 {
+        self.unread
+    }
+
     /// The initial `stage` of its orphan's record.
     #[must_use]
-    pub const fn orphan(&self) -> u64 {
+    pub const fn initial_orphan_stage(&self) -> u64 {
         self.start_ns << orphan_stage::MASK.count_ones() | orphan_stage::OPEN
     }
 }

@@ -44,7 +44,7 @@ extern "C" fn answered(sk: u64, skb: u64) -> u32 {
 /// The group that closed, if still known.
 fn group(sk: &Sock<ProbeRead>) -> Option<Group> {
     // A packet that came while the close held the lock is answered before the close is counted.
-    let in_flight = ThreadSlot::current().and_then(|place| place.find(sk.address()));
+    let in_flight = ThreadSlot::current().and_then(|slot| slot.find(sk.address()));
     match in_flight {
         Some(close) => Some(group::of_close(close)),
         None => closers::last_of(sk),

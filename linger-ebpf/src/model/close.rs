@@ -1,9 +1,14 @@
-//! One close, from entry to return. Every plan translates its hooks into these calls.
+//! One close, from its beginning to its end. The models of all plans call these steps:
 //!
-//! `begin` → `decide` → (`super::reset::sent`, `waited`) → `finish`. The close has a record from
-//! `begin` to `finish`. It is added to the counters of its group once, at its end, or as soon as the
-//! outcome is decided where a plan may not see the end. The plans that hook functions see the end
-//! under the socket lock.
+//! 1. [`begin`] makes the record of the close, which lasts until the end.
+//! 2. [`decide`] foresees the outcome as the kernel is about to decide it. [`decide_closed`] is for sockets that are
+//!    closed already; [`decide_late`] makes up for a decision that was missed.
+//! 3. `super::reset::sent` notes the RST of an abort, and corrects the outcome if the close aborts after its FIN.
+//! 4. [`decide_wait`] decides how a wait under `SO_LINGER` ended.
+//! 5. [`finish`] adds the close to the counters of its group, and leaves its orphan behind. Plans that may not see the
+//!    end call [`count_early`] once the close is decided.
+//!
+//! The plans that hook functions see the end under the socket lock.
 
 use core::{mem::MaybeUninit, ptr};
 
@@ -22,23 +27,23 @@ use super::{
 use crate::kernel::{Flags, Memory, Sock, Task, narrow, now_ns, state, ticks};
 
 /// Begins a close on this thread. Returns `None` if its record finds no room.
-pub(crate) fn begin(place: &ThreadSlot, sk: u64, flags: u8) -> Option<&'static mut Close> {
-    if place.record().is_some() {
+pub(crate) fn begin(slot: &ThreadSlot, sk: u64, flags: u8) -> Option<&'static mut Close> {
+    if slot.record().is_some() {
         // The end of this thread's previous close was missed.
-        abandon(place);
+        abandon(slot);
     }
-    place.keep(sk, now_ns(), flags)
+    slot.insert(sk, now_ns(), flags)
 }
 
 /// Stops waiting for the end of a close and counts what is known about it. Its socket may be gone.
 #[inline(never)]
-fn abandon(place: &ThreadSlot) {
-    let Some(close) = place.record() else {
+fn abandon(slot: &ThreadSlot) {
+    let Some(close) = slot.record() else {
         return;
     };
     if close.stage == stage::WAITING {
         // Its socket outlived the wait: the end of the socket would have decided the outcome.
-        close.outcome = unfinished(close) as u8;
+        close.outcome = outcome_of_unfinished(close) as u8;
         close.stage = stage::DECIDED;
     }
     if close.stage == stage::DECIDED {
@@ -55,15 +60,15 @@ fn abandon(place: &ThreadSlot) {
         maps::lose(Lost::Close);
     }
     watch::miss(close);
-    forget(place, close);
+    forget(slot, close);
 }
 
 /// Drops the record of a close that is over.
-fn forget(place: &ThreadSlot, close: &Close) {
+fn forget(slot: &ThreadSlot, close: &Close) {
     if close.flags & flag::HINTED != 0 {
         maps::add_hint(close.sk, u64::MAX);
     }
-    place.clear();
+    slot.clear();
 }
 
 /// Begins the wait of a close, in a plan that hooks its return. If that return is missed, the end of the
@@ -82,7 +87,8 @@ pub(crate) fn wait<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
 
 /// Decides the outcome as `__tcp_close` does, in the same order, under the socket lock.
 ///
-/// `timeout` is how long the close may wait, in jiffies.
+/// `state` is the socket's state before the close, `unread` the received payload that was not read, in bytes, and
+/// `timeout` how long the close may wait, in jiffies.
 pub(crate) fn decide<M: Memory>(
     close: &mut Close,
     sk: &Sock<M>,
@@ -106,7 +112,14 @@ pub(crate) fn decide_closed<M: Memory>(
     unread: u32,
 ) {
     let queued = QueueBytes::NONE;
-    record_decision(close, sk, state::CLOSE, unread, closed(has_peer), queued);
+    record_decision(
+        close,
+        sk,
+        state::CLOSE,
+        unread,
+        outcome_of_closed(has_peer),
+        queued,
+    );
 }
 
 /// The time that `inet_release` lets the close of this thread wait, in jiffies.
@@ -118,9 +131,9 @@ pub(crate) fn timeout<M: Memory>(sk: &Sock<M>, flags: Flags) -> u64 {
     }
 }
 
-/// Makes up for a missed decision when the close is about to end, from the socket's state at the release
-/// and its state now. An RST would have decided the outcome, unless its hook was skipped too. If the
-/// outcome remains ambiguous, the close stays undecided and counts as lost.
+/// Makes up for a missed decision when the close is about to end, from the socket's state, `write_seq` and jiffy at the
+/// release and its state now. An RST would have decided the outcome, unless its hook was skipped too. If the outcome
+/// remains ambiguous, the close stays undecided and counts as lost.
 pub(crate) fn decide_late<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     let (was, is) = (close.state, sk.state());
     let flags = sk.flags();
@@ -128,7 +141,7 @@ pub(crate) fn decide_late<M: Memory>(close: &mut Close, sk: &Sock<M>) {
         return decide_closed(close, sk, sk.has_peer(), sk.unread(flags));
     }
     // A FIN adds 1 to `write_seq`, and `tcp_disconnect` makes it jump.
-    let grown = sk.written().wrapping_sub(close.deadline);
+    let grown = sk.written().wrapping_sub(close.write_seq_at_release());
     let before = match (is, was) {
         (state::CLOSE, state::LISTEN) => was,
         (state::CLOSE, state::SYN_SENT) if sk.err() == 0 => was,
@@ -147,15 +160,15 @@ pub(crate) fn decide_late<M: Memory>(close: &mut Close, sk: &Sock<M>) {
         (_, state::SYN_SENT) => state::ESTABLISHED,
         _ => was,
     };
-    let released = close.unread;
+    let released = close.jiffy_of_release();
     let timeout = timeout(sk, flags);
     decide(close, sk, flags, before, 0, timeout);
     let Some(tcp) = sk.tcp() else { return };
     if close.stage == stage::WAITING {
-        close.deadline = released.wrapping_add(length(timeout));
+        close.deadline = released.wrapping_add(clamped(timeout));
     } else if close.outcome == Outcome::Graceful as u8 {
         let write_seq = tcp.write_seq();
-        leave_behind(close, tcp.outstanding_since(write_seq, is, was), write_seq);
+        expect_orphan_of(close, tcp.outstanding_since(write_seq, is, was), write_seq);
     } else {
         return;
     }
@@ -191,15 +204,15 @@ fn decide_ended<M: Memory>(close: &mut Close, sk: &Sock<M>, flags: Flags, grown:
     let queued = if matches!(outcome, Outcome::Repaired) {
         QueueBytes::NONE
     } else {
-        tcp.queued_until(close.deadline, close.state)
+        tcp.queued_until(close.write_seq_at_release(), close.state)
     };
-    let written = close.deadline;
+    let written = close.write_seq_at_release();
     record_decision(close, sk, close.state, unread, outcome, queued);
     reset::foresee(close, sk, close.state, |_| written);
 }
 
 /// The outcome for a socket in `CLOSE`.
-fn closed(has_peer: bool) -> Outcome {
+fn outcome_of_closed(has_peer: bool) -> Outcome {
     if has_peer {
         Outcome::AlreadyClosed
     } else {
@@ -207,7 +220,7 @@ fn closed(has_peer: bool) -> Outcome {
     }
 }
 
-/// Records the decision.
+/// Records a decision in the record of its close, and for watchers.
 fn record_decision<M: Memory>(
     close: &mut Close,
     sk: &Sock<M>,
@@ -228,7 +241,7 @@ fn record_decision<M: Memory>(
     };
     group::note(close, sk);
     close.outcome = outcome as u8;
-    keep(close, queued);
+    record_discarded(close, queued);
     watch::note(close, sk, state, orphan::displace);
 }
 
@@ -242,7 +255,7 @@ fn outcome<M: Memory>(
 ) -> (Outcome, QueueBytes) {
     match state {
         state::LISTEN => return (Outcome::Listener, QueueBytes::NONE),
-        state::CLOSE => return (closed(sk.has_peer()), QueueBytes::NONE),
+        state::CLOSE => return (outcome_of_closed(sk.has_peer()), QueueBytes::NONE),
         _ => {}
     }
     let Some(tcp) = sk.tcp() else {
@@ -268,46 +281,46 @@ fn outcome<M: Memory>(
 }
 
 /// Records the send queue that an abort discards.
-pub(crate) fn keep(close: &mut Close, queued: QueueBytes) {
+pub(crate) fn record_discarded(close: &mut Close, queued: QueueBytes) {
     close.unsent = narrow(queued.unsent);
     close.unacked = narrow(queued.unacked);
 }
 
 /// Decides the outcome of a wait under `SO_LINGER`, when the close is about to end. A segment that came
 /// during the wait may have ended the connection.
-pub(crate) fn waited<M: Memory>(close: &mut Close, sk: &Sock<M>) {
+pub(crate) fn decide_wait<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     if close.stage != stage::WAITING {
         return;
     }
     let Some(tcp) = sk.tcp() else { return };
     let outcome = match sk.state() {
-        state::FIN_WAIT1 | state::LAST_ACK | state::CLOSING => unfinished(close),
+        state::FIN_WAIT1 | state::LAST_ACK | state::CLOSING => outcome_of_unfinished(close),
         state::CLOSE if sk.err() != 0 || !tcp.all_acknowledged() => Outcome::LingerFailed,
         _ => Outcome::Lingered,
     };
     if matches!(outcome, Outcome::LingerFailed) {
-        keep(close, tcp.queued_before_fin());
+        record_discarded(close, tcp.queued_before_fin());
     }
     close.outcome = outcome as u8;
     close.stage = stage::DECIDED;
     if !matches!(outcome, Outcome::LingerTimeout | Outcome::LingerInterrupted) {
         orphan::forget(close);
     } else if close.flags & flag::LEAVES == 0 {
-        leave(close, sk, sk.state());
+        expect_orphan(close, sk, sk.state());
     }
 }
 
-/// Records the data that a close leaves to the kernel, queued before the FIN that it sends or has sent. `state` is
-/// the state before the FIN.
-pub(crate) fn leave<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
+/// Makes the record of an orphan if payload is outstanding when a close sends its FIN or has sent it. `state` is the
+/// state before the FIN.
+pub(crate) fn expect_orphan<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
     if let Some(tcp) = sk.tcp() {
         let write_seq = tcp.write_seq();
-        leave_behind(close, tcp.outstanding(write_seq, state), write_seq);
+        expect_orphan_of(close, tcp.outstanding(write_seq, state), write_seq);
     }
 }
 
-/// [`leave`] for this many bytes of payload, of a socket with this `write_seq`.
-fn leave_behind(close: &mut Close, bytes: u32, write_seq: u32) {
+/// [`expect_orphan`] for this many bytes of payload, of a socket with this `write_seq`.
+fn expect_orphan_of(close: &mut Close, bytes: u32, write_seq: u32) {
     if bytes == 0 && close.stage != stage::WAITING {
         return;
     }
@@ -317,27 +330,27 @@ fn leave_behind(close: &mut Close, bytes: u32, write_seq: u32) {
     }
 }
 
-/// The longest wait, in jiffies, whose deadline is distinguishable from one in the past: some weeks.
-const LONGEST: u64 = i32::MAX as u64;
+/// The longest wait whose deadline is distinguishable from one in the past, jiffies: some weeks.
+const MAX_WAIT: u64 = i32::MAX as u64;
 
 /// The lower half of the jiffy at which a wait of `timeout` jiffies from now is over.
 fn deadline(timeout: u64) -> u32 {
-    ticks().wrapping_add(length(timeout))
+    ticks().wrapping_add(clamped(timeout))
 }
 
-/// The length of a wait, limited to what can be distinguished.
-fn length(timeout: u64) -> u32 {
-    timeout.min(LONGEST) as u32
+/// The length of a wait, limited to [`MAX_WAIT`], jiffies.
+fn clamped(timeout: u64) -> u32 {
+    timeout.min(MAX_WAIT) as u32
 }
 
 /// Whether a waiting close has reached its deadline.
 pub(crate) fn is_overdue(close: &Close) -> bool {
     let left = close.deadline.wrapping_sub(deadline(0));
-    left == 0 || u64::from(left) > LONGEST
+    left == 0 || u64::from(left) > MAX_WAIT
 }
 
 /// The outcome of a wait that ended before everything was acknowledged.
-pub(crate) fn unfinished(close: &Close) -> Outcome {
+pub(crate) fn outcome_of_unfinished(close: &Close) -> Outcome {
     if is_overdue(close) {
         Outcome::LingerTimeout
     } else {
@@ -345,13 +358,13 @@ pub(crate) fn unfinished(close: &Close) -> Outcome {
     }
 }
 
-/// Ends the close on this thread. In the plan `tracepoint` the socket may be gone, and values read from it
+/// Ends the close on this thread, and counts it or its loss. In the plan `tracepoint` the socket may be gone, and values read from it
 /// meaningless: then the record of its orphan is no longer open. In the others the socket is still locked.
-pub(crate) fn finish<M: Memory>(place: &ThreadSlot, close: &Close, sk: &Sock<M>) {
+pub(crate) fn finish<M: Memory>(slot: &ThreadSlot, close: &Close, sk: &Sock<M>) {
     let mut whose = MaybeUninit::uninit();
     let left = if close.flags & flag::LEAVES != 0 {
         let outstanding = sk.tcp().map_or(0, |tcp| tcp.outstanding_before_fin());
-        orphan::leave(close, outstanding, orphan::write_nobody(&mut whose))
+        orphan::leave(close, outstanding, orphan::zero_group(&mut whose))
     } else {
         0
     };
@@ -371,7 +384,7 @@ pub(crate) fn finish<M: Memory>(place: &ThreadSlot, close: &Close, sk: &Sock<M>)
             orphan::count_left(close, unsafe { whose.assume_init_ref() }, left);
         }
     }
-    forget(place, close);
+    forget(slot, close);
 }
 
 /// Counts a close before its return, or without one, together with the orphan it leaves behind, like
@@ -383,7 +396,7 @@ pub(crate) fn count_early(close: &Close, group: *const Group, blocked_ns: u64) -
     }
     let mut whose = MaybeUninit::uninit();
     // As much as was outstanding at its decision.
-    let left = orphan::leave(close, u32::MAX, orphan::write_nobody(&mut whose));
+    let left = orphan::leave(close, u32::MAX, orphan::zero_group(&mut whose));
     if left > 0 {
         // SAFETY: it is written.
         orphan::count_left(close, unsafe { whose.assume_init_ref() }, left);

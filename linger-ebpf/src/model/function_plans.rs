@@ -14,16 +14,16 @@ use super::{
 
 /// `tcp_close` is entered, before the socket lock: begins a close.
 pub(crate) fn on_tcp_close(sk: u64) {
-    if let Some(place) = ThreadSlot::current() {
-        begin(&place, sk);
+    if let Some(slot) = ThreadSlot::current() {
+        begin(&slot, sk);
     }
 }
 
 /// The last holder of a socket in this state releases it (`inet_release`), before `tcp_close`: begins a close, and
 /// records what [`close::decide_late`] needs if the program that decides the close is skipped.
 pub(crate) fn on_release(sk: &Sock<ProbeRead>, state: u8) {
-    if let Some(place) = ThreadSlot::current()
-        && let Some(close) = begin(&place, sk.address())
+    if let Some(slot) = ThreadSlot::current()
+        && let Some(close) = begin(&slot, sk.address())
     {
         close.state = state;
         // Until the decision, these fields hold the `write_seq` and the jiffy of the release.
@@ -35,15 +35,15 @@ pub(crate) fn on_release(sk: &Sock<ProbeRead>, state: u8) {
 /// `__tcp_close` is entered, under the socket lock: decides the close, because the inputs of its outcome no longer
 /// change. `timeout` is in jiffies.
 pub(crate) fn on_inner_close<M: Memory>(sk: &Sock<M>, timeout: u64) {
-    let Some(place) = ThreadSlot::current() else {
+    let Some(slot) = ThreadSlot::current() else {
         return;
     };
     // MPTCP closes its subflows without `tcp_close`.
-    let begun = place.find(sk.address()).or_else(|| {
-        let begun = begin(&place, sk.address());
+    let begun = slot.find(sk.address()).or_else(|| {
+        let begun = begin(&slot, sk.address());
         if begun.is_some() {
             // An earlier attempt may have found no room.
-            place.take_unkept();
+            slot.take_unkept();
         }
         begun
     });
@@ -68,7 +68,7 @@ pub(crate) fn on_inner_close<M: Memory>(sk: &Sock<M>, timeout: u64) {
     close::decide(close, sk, flags, state, unread, timeout);
     if close.outcome == Outcome::Graceful as u8 {
         closers::note_port(close, sk, state, head.port);
-        close::leave(close, sk, state);
+        close::expect_orphan(close, sk, state);
     } else if close.stage == stage::WAITING {
         closers::note_port(close, sk, state, head.port);
         close::wait(close, sk, state);
@@ -79,10 +79,10 @@ pub(crate) fn on_inner_close<M: Memory>(sk: &Sock<M>, timeout: u64) {
 
 /// Begins a close. If its record finds no room, the end of the close counts the loss: this may run several times for
 /// it.
-fn begin(place: &ThreadSlot, sk: u64) -> Option<&'static mut Close> {
-    let begun = close::begin(place, sk, 0);
+fn begin(slot: &ThreadSlot, sk: u64) -> Option<&'static mut Close> {
+    let begun = close::begin(slot, sk, 0);
     if begun.is_none() {
-        place.note_unkept();
+        slot.note_unkept();
     }
     begun
 }
@@ -90,13 +90,13 @@ fn begin(place: &ThreadSlot, sk: u64) -> Option<&'static mut Close> {
 /// `tcp_check_oom` finds enough memory: the socket outlives its close, which is over. Both locks of the socket are
 /// held, that of its owner (`lock_sock`) and the spinlock.
 pub(crate) fn on_check_oom_passed<M: Memory>(sk: &Sock<M>) {
-    let Some(place) = ThreadSlot::current() else {
+    let Some(slot) = ThreadSlot::current() else {
         return;
     };
-    if let Some(close) = place.find(sk.address()) {
+    if let Some(close) = slot.find(sk.address()) {
         complete(close, sk);
-        close::finish(&place, close, sk);
-    } else if is_closing(sk) && (place.take_unkept() || !copies_may_run_at_ends()) {
+        close::finish(&slot, close, sk);
+    } else if is_closing(sk) && (slot.take_unkept() || !copies_may_run_at_ends()) {
         // Its record found no room, or its beginning was missed.
         maps::lose(Lost::Close);
     }
@@ -112,19 +112,19 @@ fn is_closing<M: Memory>(sk: &Sock<M>) -> bool {
 
 /// A socket ends (`tcp_destroy_sock`), once and in any context: ends its close if that is in flight, or its orphan.
 pub(crate) fn on_destroy<M: Memory>(sk: &Sock<M>) {
-    let Some(place) = ThreadSlot::current() else {
+    let Some(slot) = ThreadSlot::current() else {
         return;
     };
-    if let Some(close) = place.find(sk.address()) {
+    if let Some(close) = slot.find(sk.address()) {
         // Only this close ends the socket: until it is over, soft interrupts leave their segments to it.
         complete(close, sk);
         if close.flags & flag::LEAVES != 0 {
             orphan::end(sk);
         }
-        return close::finish(&place, close, sk);
+        return close::finish(&slot, close, sk);
     }
     // A soft interrupt on this thread, which does not own its socket, leaves the note to the close.
-    if sk.is_owned() && place.take_unkept() {
+    if sk.is_owned() && slot.take_unkept() {
         maps::lose(Lost::Close);
     }
     if maps::is_hinted(sk.address()) {
@@ -137,20 +137,20 @@ fn complete<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     if close.stage == stage::BEGUN && close.state != 0 {
         close::decide_late(close, sk);
     }
-    close::waited(close, sk);
+    close::decide_wait(close, sk);
 }
 
 /// `__tcp_close` returns, still under the lock: ends the close, unless it has ended with its socket. Afterwards
 /// `tcp_close` only processes the segments that came in between and releases the socket.
 pub(crate) fn on_inner_close_return() {
-    let Some(place) = ThreadSlot::current() else {
+    let Some(slot) = ThreadSlot::current() else {
         return;
     };
-    if let Some(close) = place.record() {
+    if let Some(close) = slot.record() {
         let sk = Sock::<ProbeRead>::new(close.sk as *const u8);
         complete(close, &sk);
-        close::finish(&place, close, &sk);
-    } else if place.take_unkept() {
+        close::finish(&slot, close, &sk);
+    } else if slot.take_unkept() {
         maps::lose(Lost::Close);
     }
 }

@@ -53,7 +53,7 @@ impl ThreadSlot {
     }
 
     /// Makes the record of a close of this thread, which must have none. Returns `None` if there is no room.
-    pub(crate) fn keep(&self, sk: u64, start_ns: u64, flags: u8) -> Option<&'static mut Close> {
+    pub(crate) fn insert(&self, sk: u64, start_ns: u64, flags: u8) -> Option<&'static mut Close> {
         if shared!(self.slot, owner).replace(0, Slot::owner(self.tid)) {
             // SAFETY: a field of a map value, which this thread owns until it clears the slot.
             let close = unsafe { &mut (*self.slot).close };

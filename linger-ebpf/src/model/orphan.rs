@@ -37,31 +37,31 @@ const ECONNRESET: u32 = 104;
 /// Makes the record for a close that sends its FIN, unless it is sent, while `bytes` of payload are outstanding, of a
 /// socket with this `write_seq`. Returns whether it found room.
 pub(crate) fn expect(close: &mut Close, bytes: u32, write_seq: u32) -> bool {
-    let mut kept = keep(close, bytes, write_seq);
-    if kept == EEXIST {
+    let mut error = insert(close, bytes, write_seq);
+    if error == EEXIST {
         // The record of an earlier socket at this address remained. This one replaces it.
-        replaced(close.sk);
-        kept = keep(close, bytes, write_seq);
+        end_replaced(close.sk);
+        error = insert(close, bytes, write_seq);
     }
-    if kept == 0 {
+    if error == 0 {
         close.flags |= flag::LEAVES;
     }
-    kept == 0
+    error == 0
 }
 
 /// Inserts the record of an orphan under its socket's address. Returns 0 or the error.
 ///
 /// A [global function](super).
 #[inline(never)]
-#[unsafe(export_name = "linger_keep")]
-extern "C" fn keep(close: *const Close, bytes: u32, write_seq: u32) -> i32 {
+#[unsafe(export_name = "linger_insert_orphan")]
+extern "C" fn insert(close: *const Close, bytes: u32, write_seq: u32) -> i32 {
     // SAFETY: callers pass a record.
     let Some(close) = (unsafe { close.as_ref() }) else {
         return EEXIST;
     };
     let zero = zero();
     let orphan = Orphan {
-        stage: close.orphan(),
+        stage: close.initial_orphan_stage(),
         sk: close.sk,
         left_ns: close.start_ns,
         group: group::of_close(close),
@@ -86,7 +86,7 @@ extern "C" fn keep(close: *const Close, bytes: u32, write_seq: u32) -> i32 {
 
 /// Zeroes memory for a group: the kernel requires it to be initialized before it is passed to a global
 /// function.
-pub(crate) fn write_nobody(group: &mut MaybeUninit<Group>) -> *mut Group {
+pub(crate) fn zero_group(group: &mut MaybeUninit<Group>) -> *mut Group {
     let words = group.as_mut_ptr().cast::<u64>();
     for place in 0..size_of::<Group>() / size_of::<u64>() {
         // SAFETY: within the group; volatile so that it is written here, whatever the function does with it.
@@ -109,7 +109,7 @@ pub(crate) extern "C" fn leave(close: *const Close, outstanding: u32, whose: *mu
     };
     let key = close.sk;
     let Some(orphan) = record(key) else { return 0 };
-    let (stage, open) = (shared!(orphan, stage), close.orphan());
+    let (stage, open) = (shared!(orphan, stage), close.initial_orphan_stage());
     if stage.get() & !MASK != open {
         // Its socket ended, and another one at this address has left an orphan.
         return 0;
@@ -132,7 +132,7 @@ pub(crate) extern "C" fn leave(close: *const Close, outstanding: u32, whose: *mu
         // Its socket is ending right now, and owns the record.
         return bytes;
     }
-    count_inner(key, orphan);
+    count_ended_in_close(key, orphan);
     remove(key);
     0
 }
@@ -150,7 +150,7 @@ extern "C" fn end_under_other(close: *const Close) -> u32 {
     };
     let key = close.sk;
     if let Some(orphan) = record(key)
-        && shared!(orphan, stage).get() == close.orphan() | LEFT
+        && shared!(orphan, stage).get() == close.initial_orphan_stage() | LEFT
     {
         // One word, which is enough, and which its end sees as a whole.
         shared!(orphan, group.cgroup_id).set(Group::OTHER.cgroup_id);
@@ -263,7 +263,7 @@ fn end_record<M: Memory>(sk: &Sock<M>, orphan: *mut Orphan, fate: impl FnOnce() 
         (orphan.fate, orphan.unsent, orphan.unacked) = (fate, unsent, unacked);
         orphan.write_seq = write_seq;
         let lived_ns = now_ns().saturating_sub(orphan.left_ns);
-        over(&raw const orphan, lived_ns);
+        count_or_await_fate(&raw const orphan, lived_ns);
     }
 }
 
@@ -271,36 +271,36 @@ fn end_record<M: Memory>(sk: &Sock<M>, orphan: *mut Orphan, fate: impl FnOnce() 
 ///
 /// A [global function](super).
 #[inline(never)]
-#[unsafe(export_name = "linger_over")]
-extern "C" fn over(orphan: *const Orphan, lived_ns: u64) -> u32 {
+#[unsafe(export_name = "linger_count_or_await_fate")]
+extern "C" fn count_or_await_fate(orphan: *const Orphan, lived_ns: u64) -> u32 {
     // SAFETY: callers pass a record.
     let Some(orphan) = (unsafe { orphan.as_ref() }) else {
         return 0;
     };
     let mut fate = orphan.fate;
     if fate == UNDECIDED {
-        if undecided::put(orphan, lived_ns, now_ns(), by_peer) {
+        if undecided::put(orphan, lived_ns, now_ns(), count_as_peer_reset) {
             return 0;
         }
         fate = Fate::Unknown as u32;
     }
-    count_over(orphan, fate, lived_ns)
+    count_and_report(orphan, fate, lived_ns)
 }
 
 /// Counts an orphan whose end was a packet that no RST answered: an RST from the peer.
-fn by_peer(ended: &UndecidedOrphan) {
+fn count_as_peer_reset(ended: &UndecidedOrphan) {
     let UndecidedOrphan {
         orphan, lived_ns, ..
     } = ended;
-    count_over(orphan, Fate::PeerReset as u32, *lived_ns);
+    count_and_report(orphan, Fate::PeerReset as u32, *lived_ns);
 }
 
 /// Counts an orphan whose end was a packet that an RST answered: data.
-fn by_data(ended: &UndecidedOrphan) {
+fn count_as_late_data(ended: &UndecidedOrphan) {
     let UndecidedOrphan {
         orphan, lived_ns, ..
     } = ended;
-    count_over(orphan, Fate::LateData as u32, *lived_ns);
+    count_and_report(orphan, Fate::LateData as u32, *lived_ns);
 }
 
 /// Settles an orphan whose socket answers a packet with an RST.
@@ -322,7 +322,7 @@ pub(crate) fn answered(key: u64) {
     }
     undecided::settle_of(key, Some(write_seq), |ended| {
         closers::mark_for(&sk, &tcp, &raw const ended.orphan);
-        by_data(ended);
+        count_as_late_data(ended);
     });
 }
 
@@ -337,21 +337,21 @@ pub(crate) fn displace(key: u64) {
 #[inline(never)]
 #[unsafe(export_name = "linger_settle_displaced")]
 extern "C" fn settle_displaced(sk: u64) -> u32 {
-    undecided::settle_of(sk, None, by_peer);
+    undecided::settle_of(sk, None, count_as_peer_reset);
     0
 }
 
 /// Settles the orphan at this index, which ended at `ended_ns` and has waited long enough.
 pub(crate) fn settle(index: u32, ended_ns: u64) {
-    undecided::settle_at(index, ended_ns, now_ns(), by_peer);
+    undecided::settle_at(index, ended_ns, now_ns(), count_as_peer_reset);
 }
 
 /// Counts an orphan that ended, and reports it to watchers.
 ///
 /// A [global function](super).
 #[inline(never)]
-#[unsafe(export_name = "linger_count_over")]
-extern "C" fn count_over(orphan: *const Orphan, fate: u32, lived_ns: u64) -> u32 {
+#[unsafe(export_name = "linger_count_and_report")]
+extern "C" fn count_and_report(orphan: *const Orphan, fate: u32, lived_ns: u64) -> u32 {
     // SAFETY: callers pass a record.
     let Some(orphan) = (unsafe { orphan.as_ref() }) else {
         return 0;
@@ -404,7 +404,7 @@ fn fate<M: Memory>(sk: &Sock<M>, omen: u16) -> u32 {
 
 /// Counts an orphan that ended within its close, if that lost anything. Nothing else uses its record any
 /// more, except to set its fate.
-fn count_inner(key: u64, record: *mut Orphan) {
+fn count_ended_in_close(key: u64, record: *mut Orphan) {
     let bytes = shared!(record, unsent)
         .get()
         .saturating_add(shared!(record, unacked).get());
@@ -418,27 +418,27 @@ fn count_inner(key: u64, record: *mut Orphan) {
     if let Some(counters) = ledger::counters(&orphan.group) {
         add_left(counters, bytes);
     }
-    over(orphan, 0);
+    count_or_await_fate(orphan, 0);
     // The fate may have come before the record was where it is looked up.
     if was == UNDECIDED && shared!(record, fate).get() != UNDECIDED {
-        undecided::settle_of(key, Some(orphan.write_seq), by_data);
+        undecided::settle_of(key, Some(orphan.write_seq), count_as_late_data);
     }
 }
 
 /// Ends the record of a socket that is gone. Its close has not returned yet, or its end was missed.
 #[inline(never)]
-fn replaced(key: u64) {
+fn end_replaced(key: u64) {
     let Some(record) = record(key) else { return };
     let stage = shared!(record, stage).get();
     let bytes = shared!(record, bytes).get();
     match stage & MASK {
         _ if stage == SPENT => {}
-        ENDED => count_inner(key, record),
+        ENDED => count_ended_in_close(key, record),
         LEFT => {
             shared!(record, unsent).set(0);
             shared!(record, unacked).set(bytes);
             let lived_ns = now_ns().saturating_sub(shared!(record, left_ns).get());
-            count_over(record, Fate::Unknown as u32, lived_ns);
+            count_and_report(record, Fate::Unknown as u32, lived_ns);
         }
         _ => maps::lose_orphan(bytes),
     }
@@ -453,7 +453,7 @@ pub(crate) fn end_missed(key: u64, left_ns: u64) {
     {
         orphan.unacked = orphan.bytes;
         let lived_ns = now_ns().saturating_sub(left_ns);
-        count_over(&raw const orphan, Fate::Unknown as u32, lived_ns);
+        count_and_report(&raw const orphan, Fate::Unknown as u32, lived_ns);
     }
 }
 

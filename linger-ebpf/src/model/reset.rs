@@ -88,7 +88,7 @@ fn before_fin<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     }
     // The send queue is purged later. The state before is known where a program that is never skipped began this; where
     // it is 0, nothing is taken off for a SYN or FIN.
-    close::keep(close, tcp.queued(close.state));
+    close::record_discarded(close, tcp.queued(close.state));
     orphan::forget(close);
     close.outcome = outcome as u8;
     close.stage = stage::DECIDED;
@@ -103,7 +103,7 @@ pub(crate) fn after_fin<M: Memory>(close: &mut Close, sk: &Sock<M>) {
         close.unread = 0;
         group::note(close, sk);
     }
-    close::keep(close, tcp.queued_before_fin());
+    close::record_discarded(close, tcp.queued_before_fin());
     orphan::forget(close);
     let cause = late_abort(tcp.linger2(), tcp.all_acknowledged());
     let outcome = if matches!(cause, Cause::Linger2Aborted) {

@@ -44,10 +44,10 @@ pub(crate) fn is_close(registers: &Registers) -> bool {
 /// The last holder of a socket releases it (`inet_release`), without the lock: begins a close. From here on no other
 /// process works on the socket.
 pub(crate) fn on_release(sk: &Sock<ProbeRead>, is_closed: bool, has_peer: bool) {
-    let Some(place) = ThreadSlot::current() else {
+    let Some(slot) = ThreadSlot::current() else {
         return;
     };
-    let Some(close) = close::begin(&place, sk.address(), 0) else {
+    let Some(close) = close::begin(&slot, sk.address(), 0) else {
         return maps::lose(Lost::Close);
     };
     // A closed socket stays closed. Any other state may change before the close takes the lock.
@@ -66,10 +66,10 @@ pub(crate) fn on_set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
     ) {
         return;
     }
-    let Some(place) = ThreadSlot::current() else {
+    let Some(slot) = ThreadSlot::current() else {
         return;
     };
-    let Some(close) = place.find(sk.address()) else {
+    let Some(close) = slot.find(sk.address()) else {
         if maps::is_hinted(sk.address()) && is_over(sk, new) {
             end_parked(sk);
             orphan::end(sk);
@@ -104,7 +104,7 @@ pub(crate) fn on_set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
         return;
     }
     closers::note_port(close, sk, old, sk.head().port);
-    close::leave(close, sk, old);
+    close::expect_orphan(close, sk, old);
     if close.stage == stage::WAITING {
         closers::mark_early(close);
         if note_wait() {
@@ -115,7 +115,7 @@ pub(crate) fn on_set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
     } else {
         count(close);
     }
-    place.clear();
+    slot.clear();
 }
 
 /// Whether a socket does not wait for the peer's FIN after its close (negative `TCP_LINGER2`): the close aborts, unless
@@ -179,7 +179,7 @@ fn park(close: &mut Close) {
 pub(crate) fn on_reset(sk: &Sock<ProbeRead>) {
     let address = sk.address();
     let close = ThreadSlot::current()
-        .and_then(|place| place.find(address))
+        .and_then(|slot| slot.find(address))
         .or_else(|| in_flight::parked(address).map(|parked| &mut parked.close));
     // The release of a kernel socket is not seen, and its close is not counted.
     let is_seen = !sk.is_of_kernel();
@@ -236,11 +236,11 @@ extern "C" fn withdraw(close: *const Close) -> u32 {
 /// orphan.
 pub(crate) fn on_destroy<M: Memory>(sk: &Sock<M>) {
     let address = sk.address();
-    let Some(place) = ThreadSlot::current() else {
+    let Some(slot) = ThreadSlot::current() else {
         return;
     };
     let mut ends = false;
-    if let Some(close) = place.find(address) {
+    if let Some(close) = slot.find(address) {
         // Under the lock, the close ends the socket. Without it, a soft interrupt does, which
         // interrupted this thread after the close released the socket, and does not affect the close.
         let decided = close.stage == stage::DECIDED && returns(close);
@@ -256,9 +256,9 @@ pub(crate) fn on_destroy<M: Memory>(sk: &Sock<M>) {
         end_parked(sk);
         orphan::end(sk);
     }
-    if ends && let Some(close) = place.record() {
+    if ends && let Some(close) = slot.record() {
         count(close);
-        place.clear();
+        slot.clear();
     }
 }
 
@@ -298,7 +298,7 @@ fn decide_wait_at_end<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     } else if sk.err() == 0 && tcp.all_acknowledged() {
         Outcome::Lingered
     } else {
-        close::keep(close, tcp.queued_before_fin());
+        close::record_discarded(close, tcp.queued_before_fin());
         Outcome::LingerFailed
     };
     close.outcome = outcome as u8;
@@ -315,17 +315,17 @@ fn returns(close: &Close) -> bool {
 
 /// A system call that may be close(2) returns: ends the close of this thread whose return is awaited, if there is one.
 pub(crate) fn on_close_return() {
-    let Some(place) = ThreadSlot::current() else {
+    let Some(slot) = ThreadSlot::current() else {
         return;
     };
-    let Some(close) = place.record().filter(|close| returns(close)) else {
+    let Some(close) = slot.record().filter(|close| returns(close)) else {
         return;
     };
     let sk = Sock::<ProbeRead>::new(close.sk as *const u8);
     if close.stage == stage::WAITING {
         // Its socket lives: not everything was acknowledged, unless it waits for the peer's FIN.
         let now = sk.state();
-        let outcome = close::unfinished(close);
+        let outcome = close::outcome_of_unfinished(close);
         let acknowledged = now == state::FIN_WAIT2 && matches!(outcome, Outcome::LingerInterrupted);
         close.outcome = if acknowledged {
             Outcome::Lingered
@@ -334,5 +334,5 @@ pub(crate) fn on_close_return() {
         } as u8;
         close.stage = stage::DECIDED;
     }
-    close::finish(&place, close, &sk);
+    close::finish(&slot, close, &sk);
 }
