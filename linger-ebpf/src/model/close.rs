@@ -27,12 +27,12 @@ use super::{
 use crate::kernel::{Flags, Memory, Sock, Task, narrow, now_ns, state, ticks};
 
 /// Begins a close on this thread. Returns `None` if its record finds no room.
-pub(crate) fn begin(slot: &ThreadSlot, sk: u64, flags: u8) -> Option<&'static mut Close> {
+pub(crate) fn begin(slot: &ThreadSlot, sk: u64) -> Option<&'static mut Close> {
     if slot.record().is_some() {
         // The end of this thread's previous close was missed.
         abandon(slot);
     }
-    slot.insert(sk, now_ns(), flags)
+    slot.insert(sk, now_ns())
 }
 
 /// Stops waiting for the end of a close and counts what is known about it. Its socket may be gone.

@@ -80,7 +80,7 @@ pub(crate) fn on_inner_close<M: Memory>(sk: &Sock<M>, timeout: u64) {
 /// Begins a close. If its record finds no room, the end of the close counts the loss: this may run several times for
 /// it.
 fn begin(slot: &ThreadSlot, sk: u64) -> Option<&'static mut Close> {
-    let begun = close::begin(slot, sk, 0);
+    let begun = close::begin(slot, sk);
     if begun.is_none() {
         slot.note_unkept();
     }

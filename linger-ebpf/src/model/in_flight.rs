@@ -53,11 +53,11 @@ impl ThreadSlot {
     }
 
     /// Makes the record of a close of this thread, which must have none. Returns `None` if there is no room.
-    pub(crate) fn insert(&self, sk: u64, start_ns: u64, flags: u8) -> Option<&'static mut Close> {
+    pub(crate) fn insert(&self, sk: u64, start_ns: u64) -> Option<&'static mut Close> {
         if shared!(self.slot, owner).replace(0, Slot::owner(self.tid)) {
             // SAFETY: a field of a map value, which this thread owns until it clears the slot.
             let close = unsafe { &mut (*self.slot).close };
-            begin(close, sk, start_ns, flags);
+            begin(close, sk, start_ns);
             return Some(close);
         }
         CROWDED
@@ -65,7 +65,7 @@ impl ThreadSlot {
             .ok()?;
         self.crowd(1);
         let close = self.record()?;
-        begin(close, sk, start_ns, flags);
+        begin(close, sk, start_ns);
         Some(close)
     }
 
@@ -105,7 +105,7 @@ impl ThreadSlot {
 /// Writes the fields known at the beginning over those of an earlier close, one by one: the compiler would
 /// turn a whole assignment into a loop over bytes, and likewise more adjacent zeros than there are before and after
 /// the port. Fields that only become valid later keep their old values.
-fn begin(close: &mut Close, sk: u64, start_ns: u64, flags: u8) {
+fn begin(close: &mut Close, sk: u64, start_ns: u64) {
     close.port_key = 0;
     close.sk = sk;
     close.start_ns = start_ns;
@@ -116,7 +116,7 @@ fn begin(close: &mut Close, sk: u64, start_ns: u64, flags: u8) {
     close.family = 0;
     close.outcome = Outcome::Graceful as u8;
     close.stage = stage::BEGUN;
-    close.flags = flags;
+    close.flags = 0;
     close.state = 0;
     close.left_out = maps::left_out();
 }

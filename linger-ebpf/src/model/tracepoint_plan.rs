@@ -47,7 +47,7 @@ pub(crate) fn on_release(sk: &Sock<ProbeRead>, is_closed: bool, has_peer: bool) 
     let Some(slot) = ThreadSlot::current() else {
         return;
     };
-    let Some(close) = close::begin(&slot, sk.address(), 0) else {
+    let Some(close) = close::begin(&slot, sk.address()) else {
         return maps::lose(Lost::Close);
     };
     // A closed socket stays closed. Any other state may change before the close takes the lock.
