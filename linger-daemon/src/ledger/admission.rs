@@ -96,13 +96,13 @@ impl Admission {
         Ok(())
     }
 
-    fn write_ports(&mut self, told: &BTreeSet<u16>) -> Result<(), LedgerError> {
+    fn write_ports(&mut self, labelled: &BTreeSet<u16>) -> Result<(), LedgerError> {
         let Filter { allow, deny } = &self.filter;
-        let (told, allowed, denied) = (bits(told), bits(&allow.ports), bits(&deny.ports));
+        let (labelled, allowed, denied) = (bits(labelled), bits(&allow.ports), bits(&deny.ports));
         for index in 0..PortBits::ENTRIES {
             let at = index as usize;
             let bits = PortBits {
-                told: told[at],
+                labelled: labelled[at],
                 allowed: allowed[at],
                 denied: denied[at],
             };

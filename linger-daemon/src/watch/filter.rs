@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use linger_ebpf::{Filter, Outcome, asks};
+use linger_ebpf::{Filter, Outcome, filter_flag};
 
 use crate::attribution::{Cgroups, Names, comm_words};
 use crate::config::parse_duration;
@@ -66,12 +66,15 @@ impl WatchFilter {
             (filter.cgroup_id, filter.cgroup_level) = cgroup;
         }
         for (applies, bit) in [
-            (self.lost, asks::LOST),
-            (!self.units.is_empty() && cgroups.len() <= 1, asks::CGROUP),
-            (self.stack, asks::STACK),
+            (self.lost, filter_flag::LOST),
+            (
+                !self.units.is_empty() && cgroups.len() <= 1,
+                filter_flag::CGROUP,
+            ),
+            (self.stack, filter_flag::STACK),
         ] {
             if applies {
-                filter.asks |= bit;
+                filter.flags |= bit;
             }
         }
         filter
@@ -102,7 +105,7 @@ impl WatchFilter {
             WatchEvent::Orphan(end) => &end.connection,
         };
         let unit = &connection.unit;
-        let by_cgroup = asked.asks & asks::CGROUP != 0;
+        let by_cgroup = asked.flags & filter_flag::CGROUP != 0;
         self.units.is_empty() || self.units.contains(unit) || unit.is_empty() && by_cgroup
     }
 
@@ -163,7 +166,10 @@ mod tests {
         let unit = Path::new("/system.slice/web.service");
         assert_eq!(cgroups.all()[&filter.cgroup_id], unit);
         assert_eq!(filter.cgroup_level, 2);
-        assert_eq!(filter.asks, asks::LOST | asks::CGROUP | asks::STACK);
+        assert_eq!(
+            filter.flags,
+            filter_flag::LOST | filter_flag::CGROUP | filter_flag::STACK
+        );
     }
 
     #[test]

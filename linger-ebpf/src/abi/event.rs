@@ -44,20 +44,20 @@ pub struct Filter {
     pub blocked_ns: u64,
     /// Like [`Group::comm`](crate::Group::comm); empty for any.
     pub comm: [u64; 2],
-    /// In this cgroup or below; used with [`asks::CGROUP`].
+    /// In this cgroup or below; used with [`filter_flag::CGROUP`].
     pub cgroup_id: u64,
     /// Level of that cgroup: how many are above it.
     pub cgroup_level: i32,
     /// Port of either end; 0 for any.
     pub port: u32,
-    /// Further conditions, a set of [`asks`].
-    pub asks: u32,
+    /// Further conditions and wishes, a set of [`filter_flag`]s.
+    pub flags: u32,
     /// Always 0.
     pub unused: u32,
 }
 
-/// Bits of [`Filter::asks`].
-pub mod asks {
+/// Bits of [`Filter::flags`].
+pub mod filter_flag {
     /// Payload was lost, by the close or by the end of its orphan.
     pub const LOST: u32 = 1 << 0;
     /// Payload was lost by the close, or it blocked for the minimum time.
@@ -77,14 +77,14 @@ impl Filter {
         cgroup_id: 0,
         cgroup_level: 0,
         port: 0,
-        asks: 0,
+        flags: 0,
         unused: 0,
     };
 
     /// The closes that the daemon keeps.
     pub const COSTLY: Self = Self {
         blocked_ns: COSTLY_NS,
-        asks: asks::COSTLY,
+        flags: filter_flag::COSTLY,
         ..Self::ALL
     };
 }
@@ -103,10 +103,10 @@ pub mod event_kind {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// For the programs only: the watchers concerned, a set of [`told`] bits.
-    pub told: u64,
-    /// For the programs only: the watchers to report to at its return, a set of [`told`] bits.
-    pub sent: u64,
+    /// For the programs only: what is known so far about the delivery to each watcher, a set of [`delivery`] bits.
+    pub delivery: u64,
+    /// For the programs only: what is decided at its return about each watcher, a set of [`delivery`] bits.
+    pub recipients: u64,
     /// When the close began, nanoseconds of `CLOCK_MONOTONIC`. Unique together with `tid`.
     pub start_ns: u64,
     /// Time blocked, nanoseconds; `u64::MAX` if its return is not seen.
@@ -160,8 +160,8 @@ pub struct Event {
 impl Event {
     /// Nothing known.
     pub const ZERO: Self = Self {
-        told: 0,
-        sent: 0,
+        delivery: 0,
+        recipients: 0,
         start_ns: 0,
         blocked_ns: 0,
         lived_ns: 0,
@@ -192,17 +192,18 @@ impl Event {
     pub const HEAD: usize = offset_of!(Self, stack);
 }
 
-/// Bits of [`Event::told`].
-pub mod told {
-    /// First of the bits of watchers that may want it, one for each place.
-    pub const ASKED: u64 = 1;
-    /// First of the bits of watchers to which the close was reported.
+/// Bits of [`Event::delivery`] and [`Event::recipients`]. For each property of a watcher there is a byte with one bit
+/// for each of the [`WATCHERS`], by its place; the constant is the bit of the first.
+pub mod delivery {
+    /// Watchers that may want the close, by what is known at its decision.
+    pub const CANDIDATE: u64 = 1;
+    /// Watchers to which the close was reported.
     pub const SENT: u64 = 1 << 8;
-    /// First of the bits of watchers to which it will be reported if its orphan loses data.
+    /// Watchers to which it will be reported if its orphan loses data.
     pub const PENDING: u64 = 1 << 16;
-    /// First of the bits of watchers that want the stack.
+    /// Watchers that want the stack.
     pub const STACK: u64 = 1 << 32;
-    /// All bits of watchers that want the stack.
+    /// All bits of [`STACK`].
     pub const STACKS: u64 = 0xff << 32;
     /// The close has returned: the event now belongs to the end of the orphan.
     pub const RETURNED: u64 = 1 << 24;

@@ -174,7 +174,7 @@ pub mod verdict {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortBits {
     /// Ports that the label `port` distinguishes.
-    pub told: u64,
+    pub labelled: u64,
     /// Allowed ports.
     pub allowed: u64,
     /// Denied ports.

@@ -49,7 +49,8 @@ pub use counts::{
     SHARED_GROUPS, Times,
 };
 pub use event::{
-    COSTLY_NS, DAEMON, Event, FRAMES, Filter, MAX_WATCHED, WATCHERS, Watch, asks, event_kind, told,
+    COSTLY_NS, DAEMON, Event, FRAMES, Filter, MAX_WATCHED, WATCHERS, Watch, delivery, event_kind,
+    filter_flag,
 };
 pub use group::{Exe, Group, PATH_NAMES, Path, PortBits, Settings, keyed, setting, verdict};
 pub use handover::{LAYOUT, Past, PinMetadata};

@@ -59,7 +59,7 @@ fn abandon(slot: &ThreadSlot) {
     } else {
         maps::lose(Lost::Close);
     }
-    watch::miss(close);
+    watch::forget_missed(close);
     forget(slot, close);
 }
 
@@ -242,7 +242,7 @@ fn record_decision<M: Memory>(
     group::note(close, sk);
     close.outcome = outcome as u8;
     record_discarded(close, queued);
-    watch::note(close, sk, state, orphan::displace);
+    watch::record(close, sk, state);
 }
 
 /// The outcome as foreseen before the kernel acts, and the send queue that an abort discards.
@@ -376,7 +376,7 @@ pub(crate) fn finish<M: Memory>(slot: &ThreadSlot, close: &Close, sk: &Sock<M>) 
             ptr::null()
         };
         count(close, group, blocked_ns, left);
-        watch::tell(close, left, blocked_ns, Stack::Here);
+        watch::report(close, left, blocked_ns, Stack::Here);
     } else {
         maps::lose(Lost::Close);
         if left > 0 {

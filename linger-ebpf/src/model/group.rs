@@ -92,7 +92,7 @@ fn admit(mut group: Group, comm: [u64; 2], (port, family): (u16, u8), left_out: 
     if is_keyed(keyed::COMM) {
         group.comm = comm;
     }
-    if is_keyed(keyed::PORT) && port != 0 && maps::port(port).told {
+    if is_keyed(keyed::PORT) && port != 0 && maps::port(port).labelled {
         group.port = port;
     }
     group.family = family.into();

@@ -250,7 +250,7 @@ pub(crate) fn comm_verdict(comm: [u64; 2]) -> u64 {
 
 /// The settings of one port.
 pub(crate) struct Port {
-    pub(crate) told: bool,
+    pub(crate) labelled: bool,
     pub(crate) allowed: bool,
     pub(crate) denied: bool,
 }
@@ -260,7 +260,7 @@ pub(crate) fn port(port: u16) -> Port {
     let bit = 1 << (port % 64);
     let bits = PORTS.get(u32::from(port / 64)).copied().unwrap_or_default();
     Port {
-        told: bits.told & bit != 0,
+        labelled: bits.labelled & bit != 0,
         allowed: bits.allowed & bit != 0,
         denied: bits.denied & bit != 0,
     }

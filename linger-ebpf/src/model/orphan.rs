@@ -362,7 +362,7 @@ extern "C" fn count_and_report(orphan: *const Orphan, fate: u32, lived_ns: u64) 
     };
     if orphan.watched != 0 {
         let end = End::new(fate, orphan.bytes, &queued, lived_ns);
-        watch::end(orphan.sk, orphan.stage >> MASK.count_ones(), &end);
+        watch::report_end(orphan.sk, orphan.stage >> MASK.count_ones(), &end);
     }
     count_end(&orphan.group, fate, orphan.bytes, queued, lived_ns);
     0

@@ -155,14 +155,14 @@ fn are_returns_seen() -> bool {
 fn count(close: &Close) {
     let blocked_ns = now_ns().saturating_sub(close.start_ns);
     let left = close::count_early(close, ptr::null(), blocked_ns);
-    watch::tell(close, left, blocked_ns, Stack::Here);
+    watch::report(close, left, blocked_ns, Stack::Here);
 }
 
 /// Counts a close that waited and whose return was not seen.
 fn count_unseen(close: &Close, group: *const Group, stack: Stack) {
     let left = close::count_early(close, group, UNSEEN);
     maps::lose(Lost::Return);
-    watch::tell(close, left, UNSEEN, stack);
+    watch::report(close, left, UNSEEN, stack);
 }
 
 /// Parks a close that waits, and whose return will not be seen, until its socket ends. If there is no room, nothing of
@@ -170,7 +170,7 @@ fn count_unseen(close: &Close, group: *const Group, stack: Stack) {
 fn park(close: &mut Close) {
     if in_flight::park(close) == 0 {
         maps::lose(Lost::Close);
-        watch::miss(close);
+        watch::forget_missed(close);
         orphan::forget(close);
     }
 }
@@ -212,7 +212,7 @@ extern "C" fn recount(sk: u64) -> u32 {
     group::note(&mut close, &sk);
     withdraw(&raw const close);
     close::count(&raw const close, ptr::null(), UNSEEN, 0);
-    watch::correct(&close);
+    watch::report_correction(&close);
     0
 }
 

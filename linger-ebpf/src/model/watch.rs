@@ -1,8 +1,8 @@
 //! Events of single closes for watchers. No count depends on them.
 //!
-//! `note` → `tell` → `end`. A close is recorded at its decision if a watcher may want it. It is reported
-//! at its return to those that do and, if it left an orphan, again at the end of that. Without watchers
-//! this costs a load and a comparison.
+//! [`record`] → [`report`] → [`report_end`]. A close is recorded at its decision if a watcher may want it. It is
+//! reported at its return to those that do and, if it left an orphan, again at the end of that. Without watchers this
+//! costs a load and a comparison.
 
 use core::{
     ffi::c_void,
@@ -16,13 +16,14 @@ use aya_ebpf::{
     },
 };
 use linger_ebpf::{
-    COSTLY_NS, Close, DAEMON, Event, Fate, Filter, Lost, QueueBytes, WATCHERS, asks, event_kind,
-    flag, stage, told,
+    COSTLY_NS, Close, DAEMON, Event, Fate, Filter, Lost, QueueBytes, WATCHERS, delivery,
+    event_kind, filter_flag, flag, stage,
 };
 
 use super::{
     ledger::UNSEEN,
     maps::{self, FILTERS, RINGS, WATCH, WATCHED},
+    orphan,
     shared::shared,
 };
 use crate::kernel::{Memory, ProbeRead, Sock, Task, current_tgid, current_tid, narrow};
@@ -30,39 +31,35 @@ use crate::kernel::{Memory, ProbeRead, Sock, Task, current_tgid, current_tid, na
 /// The initial value of an event.
 static ZERO: Event = Event::ZERO;
 
-/// Records a close at its decision if a watcher may want it. The previous socket at this address is
-/// `settle`d first, so that its end finds its own event.
-pub(crate) fn note<M: Memory>(
-    close: &mut Close,
-    sk: &Sock<M>,
-    state: u8,
-    settle: impl FnOnce(u64),
-) {
-    if close.start_ns < until() || may_be_costly(close) && spend(close.start_ns) {
-        // As a number: it may equal a typed pointer.
-        settle(recall(&raw const close.sk));
+/// Records a close at its decision if a watcher may want it. `state` is the socket's state before the decision.
+pub(crate) fn record<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
+    if close.start_ns < watched_until() || may_be_costly(close) && take_from_budget(close.start_ns)
+    {
+        // The end of the previous socket at this address must find its own event. The address is read as a number,
+        // because it may equal a typed pointer.
+        orphan::displace(read_untracked(&raw const close.sk));
         let linger = if sk.flags().linger() {
             sk.lingertime()
         } else {
             u64::MAX
         };
-        if write_down(&raw const *close, linger, state) != 0 {
+        if insert_event(&raw const *close, linger, state) != 0 {
             close.flags |= flag::WATCHED;
         }
     }
 }
 
 /// The time until which any watcher except the daemon watches.
-fn until() -> u64 {
+fn watched_until() -> u64 {
     let Some(watch) = WATCH.get_ptr(0) else {
         return 0;
     };
     // SAFETY: a field of a map value.
-    recall(unsafe { &raw const (*watch).until })
+    read_untracked(unsafe { &raw const (*watch).until })
 }
 
 /// Whether the daemon wants another close recorded for it. Takes one from its budget.
-fn spend(now_ns: u64) -> bool {
+fn take_from_budget(now_ns: u64) -> bool {
     let Some(watch) = WATCH.get_ptr_mut(0) else {
         return false;
     };
@@ -75,8 +72,8 @@ fn spend(now_ns: u64) -> bool {
 }
 
 /// Returns the budget of a close that was recorded for the daemon and not reported to it.
-fn refund(close: &Close) {
-    if close.start_ns >= until()
+fn return_to_budget(close: &Close) {
+    if close.start_ns >= watched_until()
         && let Some(watch) = WATCH.get_ptr_mut(0)
     {
         shared!(watch, budget).add(1);
@@ -95,8 +92,8 @@ fn may_be_costly(close: &Close) -> bool {
 ///
 /// A [global function](super).
 #[inline(never)]
-#[unsafe(export_name = "linger_write_down")]
-extern "C" fn write_down(close: *const Close, linger: u64, state: u8) -> u32 {
+#[unsafe(export_name = "linger_insert_event")]
+extern "C" fn insert_event(close: *const Close, linger: u64, state: u8) -> u32 {
     // SAFETY: callers pass a record.
     let Some(close) = (unsafe { close.as_ref() }) else {
         return 0;
@@ -104,7 +101,7 @@ extern "C" fn write_down(close: *const Close, linger: u64, state: u8) -> u32 {
     let key = close.sk;
     // The end of an earlier socket at this address may have been missed: this event replaces its own.
     let inserted = WATCHED.insert(key, &ZERO, u64::from(BPF_ANY)).is_ok();
-    let Some(event) = record(key).filter(|_| inserted) else {
+    let Some(event) = event_of(key).filter(|_| inserted) else {
         lose(close.start_ns);
         return 0;
     };
@@ -113,15 +110,15 @@ extern "C" fn write_down(close: *const Close, linger: u64, state: u8) -> u32 {
     event.state = state;
     write_who(event);
     Sock::<ProbeRead>::new(key as *const u8).write_addresses(event);
-    let mut place = 0;
-    while place < WATCHERS {
-        if is_asked(place, event) {
-            let asked = recall(&raw const event.told) | told::ASKED << place;
-            remember(&raw mut event.told, asked);
+    let mut watcher = 0;
+    while watcher < WATCHERS {
+        if may_match(watcher, event) {
+            let asked = read_untracked(&raw const event.delivery) | delivery::CANDIDATE << watcher;
+            write_untracked(&raw mut event.delivery, asked);
         }
-        place += 1;
+        watcher += 1;
     }
-    if recall(&raw const event.told) == 0 {
+    if read_untracked(&raw const event.delivery) == 0 {
         forget(key);
         return 0;
     }
@@ -141,21 +138,21 @@ fn write_who(event: &mut Event) {
 }
 
 /// Whether a watcher may want this close, by what is known at the decision.
-fn is_asked(place: u32, event: &Event) -> bool {
-    let Some(filter) = filter(place, recall(&raw const event.start_ns)) else {
+fn may_match(watcher: u32, event: &Event) -> bool {
+    let Some(filter) = filter(watcher, read_untracked(&raw const event.start_ns)) else {
         return false;
     };
-    let other = filter.comm[0] ^ recall(&raw const event.comm[0])
-        | filter.comm[1] ^ recall(&raw const event.comm[1]);
+    let other = filter.comm[0] ^ read_untracked(&raw const event.comm[0])
+        | filter.comm[1] ^ read_untracked(&raw const event.comm[1]);
     if filter.comm[0] != 0 && other != 0 {
         return false;
     }
-    let local = u32::from(recall(&raw const event.local_port));
-    let remote = u32::from(recall(&raw const event.remote_port));
+    let local = u32::from(read_untracked(&raw const event.local_port));
+    let remote = u32::from(read_untracked(&raw const event.remote_port));
     if filter.port != 0 && filter.port != local && filter.port != remote {
         return false;
     }
-    if filter.asks & asks::CGROUP == 0 {
+    if filter.flags & filter_flag::CGROUP == 0 {
         return true;
     }
     // SAFETY: has no preconditions; 0 where there is no such level.
@@ -163,33 +160,33 @@ fn is_asked(place: u32, event: &Event) -> bool {
     id == filter.cgroup_id
 }
 
-/// Writes to a map a value that the verifier need not track.
-fn remember<T>(place: *mut T, value: T) {
+/// Writes a value to a map, and keeps it out of registers, where the verifier would follow it through every path.
+fn write_untracked<T>(place: *mut T, value: T) {
     // SAFETY: a field of a map value.
     unsafe { write_volatile(place, value) };
 }
 
-/// Reads a value from a map.
-fn recall<T>(place: *const T) -> T {
+/// Reads a value from a map again, instead of keeping it in a register.
+fn read_untracked<T>(place: *const T) -> T {
     // SAFETY: a field of a map value; volatile so that it is read again.
     unsafe { read_volatile(place) }
 }
 
 /// The filter of a watcher; `None` if it does not watch.
-fn filter(place: u32, now_ns: u64) -> Option<&'static Filter> {
+fn filter(watcher: u32, now_ns: u64) -> Option<&'static Filter> {
     let watch = WATCH.get_ptr(0)?;
     // SAFETY: a field of a map value; volatile because watchers write to it.
     let lease = unsafe {
         read_volatile(
             (&raw const (*watch).leases)
                 .cast::<u64>()
-                .add(place as usize),
+                .add(watcher as usize),
         )
     };
     if now_ns >= lease {
         return None;
     }
-    FILTERS.get(place)
+    FILTERS.get(watcher)
 }
 
 /// Whether the user stack is available where a close is reported.
@@ -203,10 +200,10 @@ pub(crate) enum Stack {
 
 /// Reports a close to the watchers that want it, at its return after `blocked_ns`, with `left` bytes left
 /// behind.
-pub(crate) fn tell(close: &Close, left: u32, blocked_ns: u64, stack: Stack) {
+pub(crate) fn report(close: &Close, left: u32, blocked_ns: u64, stack: Stack) {
     let is_late = blocked_ns >= COSTLY_NS && blocked_ns != UNSEEN;
     if close.flags & flag::WATCHED != 0 || is_late {
-        tell_it(
+        report_global(
             &raw const *close,
             left,
             blocked_ns,
@@ -215,23 +212,29 @@ pub(crate) fn tell(close: &Close, left: u32, blocked_ns: u64, stack: Stack) {
     }
 }
 
-/// A [global function](super).
+/// [`report_to_watchers`] as a [global function](super).
 #[inline(never)]
-#[unsafe(export_name = "linger_tell_it")]
-extern "C" fn tell_it(close: *const Close, left: u32, blocked_ns: u64, has_stack: u32) -> u32 {
+#[unsafe(export_name = "linger_report")]
+extern "C" fn report_global(
+    close: *const Close,
+    left: u32,
+    blocked_ns: u64,
+    has_stack: u32,
+) -> u32 {
     // SAFETY: callers pass a record.
     if let Some(close) = unsafe { close.as_ref() } {
-        tell_who_asked(close, left, blocked_ns, has_stack != 0);
+        report_to_watchers(close, left, blocked_ns, has_stack != 0);
     }
     0
 }
 
-fn tell_who_asked(close: &Close, left: u32, blocked_ns: u64, has_stack: bool) {
+/// [`report`] for a close that was recorded, or that blocked for long.
+fn report_to_watchers(close: &Close, left: u32, blocked_ns: u64, has_stack: bool) {
     let key = close.sk;
-    if !is_foretold(close) && !write_down_late(close, key) {
+    if !was_recorded(close) && !insert_late_event(close, key) {
         return;
     }
-    let Some(event) = record(key).filter(|event| event.start_ns == close.start_ns) else {
+    let Some(event) = event_of(key).filter(|event| event.start_ns == close.start_ns) else {
         // Its socket is gone, and the event belongs to another one at this address.
         lose(close.start_ns);
         return;
@@ -242,131 +245,135 @@ fn tell_who_asked(close: &Close, left: u32, blocked_ns: u64, has_stack: bool) {
     event.unsent = close.unsent;
     event.unacked = close.unacked;
     event.unread = close.unread;
-    if recall(&raw const event.told) & told::ENDED == 0 {
+    if read_untracked(&raw const event.delivery) & delivery::ENDED == 0 {
         event.left = left;
     }
-    let mut place = 0;
-    while place < WATCHERS {
-        if recall(&raw const event.told) & told::ASKED << place != 0
-            && let Some(filter) = filter(place, recall(&raw const event.start_ns))
+    let mut watcher = 0;
+    while watcher < WATCHERS {
+        if read_untracked(&raw const event.delivery) & delivery::CANDIDATE << watcher != 0
+            && let Some(filter) = filter(watcher, read_untracked(&raw const event.start_ns))
         {
-            let sent = recall(&raw const event.sent) | wanted(filter, event) << place;
-            remember(&raw mut event.sent, sent);
+            let sent = read_untracked(&raw const event.recipients)
+                | recipient_bits(filter, event) << watcher;
+            write_untracked(&raw mut event.recipients, sent);
         }
-        place += 1;
+        watcher += 1;
     }
-    if has_stack && recall(&raw const event.sent) & told::STACKS != 0 {
+    if has_stack && read_untracked(&raw const event.recipients) & delivery::STACKS != 0 {
         event.stack_bytes = Task::current().user_stack(&mut event.stack);
     }
-    send_to(event, told::SENT);
-    let stands = recall(&raw const event.told);
-    let sent = recall(&raw const event.sent);
-    if sent == 0 && is_foretold(close) {
-        refund(close);
+    send_to(event, delivery::SENT);
+    let stands = read_untracked(&raw const event.delivery);
+    let sent = read_untracked(&raw const event.recipients);
+    if sent == 0 && was_recorded(close) {
+        return_to_budget(close);
     }
-    let is_over = sent == 0 || event.left == 0 || stands & told::ENDED != 0 || !is_foretold(close);
-    if is_over || !shared!(&raw mut *event, told).replace(stands, stands | sent | told::RETURNED) {
+    let is_over =
+        sent == 0 || event.left == 0 || stands & delivery::ENDED != 0 || !was_recorded(close);
+    if is_over
+        || !shared!(&raw mut *event, delivery).replace(stands, stands | sent | delivery::RETURNED)
+    {
         // If there was an orphan, it has ended in between.
-        if recall(&raw const event.told) & told::ENDED != 0 {
-            end_told(event);
+        if read_untracked(&raw const event.delivery) & delivery::ENDED != 0 {
+            send_end(event);
         }
         forget(key);
     }
 }
 
 /// Whether the close was recorded at its decision.
-fn is_foretold(close: &Close) -> bool {
-    recall(&raw const close.flags) & flag::WATCHED != 0
+fn was_recorded(close: &Close) -> bool {
+    read_untracked(&raw const close.flags) & flag::WATCHED != 0
 }
 
 /// Records a close that blocked for long without a sign of it at the decision: it waited for its socket's
 /// lock. The addresses and state of the socket are no longer known.
-fn write_down_late(close: &Close, key: u64) -> bool {
+fn insert_late_event(close: &Close, key: u64) -> bool {
     if filter(DAEMON, close.start_ns).is_none()
         || WATCHED.insert(key, &ZERO, u64::from(BPF_ANY)).is_err()
     {
         return false;
     }
-    let Some(event) = record(key) else {
+    let Some(event) = event_of(key) else {
         return false;
     };
-    event.told = told::ASKED << DAEMON;
+    event.delivery = delivery::CANDIDATE << DAEMON;
     event.start_ns = close.start_ns;
     event.linger = u64::MAX;
     write_who(event);
     true
 }
 
-/// The [`told`] bits of a watcher for this close: it wants the close now, only if its orphan loses data, or
-/// not at all.
-fn wanted(filter: &Filter, event: &Event) -> u64 {
+/// The [`delivery`] bits of the first watcher for this close, to be shifted for another one: it wants the close now,
+/// only if its orphan loses data, or not at all.
+fn recipient_bits(filter: &Filter, event: &Event) -> u64 {
     let lost = event.unsent | event.unacked | event.unread != 0;
     if filter.outcomes & 1 << (event.outcome & 63) == 0 {
         return 0;
     }
     let seen = event.blocked_ns != UNSEEN;
     let long = seen && event.blocked_ns >= filter.blocked_ns;
-    if filter.asks & asks::COSTLY != 0 {
-        return if lost || long { told::SENT } else { 0 };
+    if filter.flags & filter_flag::COSTLY != 0 {
+        return if lost || long { delivery::SENT } else { 0 };
     }
-    let stack = if filter.asks & asks::STACK != 0 {
-        told::STACK
+    let stack = if filter.flags & filter_flag::STACK != 0 {
+        delivery::STACK
     } else {
         0
     };
     if !long && filter.blocked_ns > 0 {
         return 0;
     }
-    if filter.asks & asks::LOST != 0 && !lost {
+    if filter.flags & filter_flag::LOST != 0 && !lost {
         return if event.left > 0 {
-            told::PENDING | stack
+            delivery::PENDING | stack
         } else {
             0
         };
     }
-    told::SENT | stack
+    delivery::SENT | stack
 }
 
-/// Sends an event to the watchers whose bit is set in [`Event::sent`]; `first` is the bit of the first.
+/// Sends an event to the watchers whose bit is set in [`Event::recipients`]; `first` is the bit of the first.
 fn send_to(event: &mut Event, first: u64) {
-    let mut place = 0;
-    while place < WATCHERS {
-        if recall(&raw const event.sent) & first << place != 0 {
-            send(event, place);
+    let mut watcher = 0;
+    while watcher < WATCHERS {
+        if read_untracked(&raw const event.recipients) & first << watcher != 0 {
+            send(event, watcher);
         }
-        place += 1;
+        watcher += 1;
     }
 }
 
 #[inline(never)]
-fn send(event: &mut Event, place: u32) {
+fn send(event: &mut Event, watcher: u32) {
     let Some(watch) = WATCH.get_ptr_mut(0) else {
         return;
     };
-    if place >= WATCHERS {
+    if watcher >= WATCHERS {
         return;
     }
     // The daemon polls its ring.
-    let flags = if place == DAEMON {
+    let flags = if watcher == DAEMON {
         u64::from(BPF_RB_NO_WAKEUP)
     } else {
         0
     };
-    let wants_stack = recall(&raw const event.sent) & told::STACK << place != 0;
+    let wants_stack = read_untracked(&raw const event.recipients) & delivery::STACK << watcher != 0;
     let size = if wants_stack && event.stack_bytes > 0 && event.kind == event_kind::CLOSE {
         size_of::<Event>()
     } else {
         Event::HEAD
     };
-    let sent = RINGS.get(place).is_some_and(|ring| {
+    let sent = RINGS.get(watcher).is_some_and(|ring| {
         let ring = core::ptr::from_ref(ring).cast_mut().cast::<c_void>();
         let data = core::ptr::from_mut(event).cast::<c_void>();
         // SAFETY: the event is at least that long.
         unsafe { bpf_ringbuf_output(ring, data, size as u64, flags) == 0 }
     });
     if !sent {
-        shared!(watch, missed[place as usize]).add(1);
-        if place != DAEMON {
+        shared!(watch, missed[watcher as usize]).add(1);
+        if watcher != DAEMON {
             maps::lose(Lost::Event);
         }
     }
@@ -396,9 +403,9 @@ impl End {
 
 /// Reports the end of an orphan to the watchers of its close, which began at `start_ns` and was recorded.
 #[inline(never)]
-pub(crate) fn end(key: u64, start_ns: u64, end: &End) {
+pub(crate) fn report_end(key: u64, start_ns: u64, end: &End) {
     // The event may belong to another close of a socket at this address.
-    let Some(event) = record(key).filter(|event| event.start_ns == start_ns) else {
+    let Some(event) = event_of(key).filter(|event| event.start_ns == start_ns) else {
         return;
     };
     event.left = end.bytes;
@@ -406,46 +413,46 @@ pub(crate) fn end(key: u64, start_ns: u64, end: &End) {
     event.end_unsent = end.unsent;
     event.end_unacked = end.unacked;
     event.lived_ns = end.lived_ns;
-    let stands = event.told;
-    if stands & told::RETURNED == 0
-        && shared!(&raw mut *event, told).replace(stands, stands | told::ENDED)
+    let stands = event.delivery;
+    if stands & delivery::RETURNED == 0
+        && shared!(&raw mut *event, delivery).replace(stands, stands | delivery::ENDED)
     {
         // The close is about to return and reports it.
         return;
     }
-    end_told(event);
+    send_end(event);
     forget(key);
 }
 
 /// Reports the end of an orphan, and its close where that is pending.
-fn end_told(event: &mut Event) {
+fn send_end(event: &mut Event) {
     if event.fate != Fate::Delivered as u8 {
         event.kind = event_kind::CLOSE;
-        send_to(event, told::PENDING);
+        send_to(event, delivery::PENDING);
         event.kind = event_kind::END;
-        send_to(event, told::PENDING);
+        send_to(event, delivery::PENDING);
     }
     event.kind = event_kind::END;
-    send_to(event, told::SENT);
+    send_to(event, delivery::SENT);
 }
 
 /// Corrects a close that was reported as graceful and aborts after all, or reports it where that is pending.
-pub(crate) fn correct(close: &Close) {
+pub(crate) fn report_correction(close: &Close) {
     let key = close.sk;
-    let Some(event) = record(key) else { return };
+    let Some(event) = event_of(key) else { return };
     event.outcome = close.outcome;
     event.unsent = close.unsent;
     event.unacked = close.unacked;
     event.left = 0;
     event.kind = event_kind::CLOSE;
-    send_to(event, told::PENDING);
+    send_to(event, delivery::PENDING);
     event.kind = event_kind::CORRECTION;
-    send_to(event, told::SENT);
+    send_to(event, delivery::SENT);
     forget(key);
 }
 
 /// Drops the event of a close whose return was missed.
-pub(crate) fn miss(close: &Close) {
+pub(crate) fn forget_missed(close: &Close) {
     if close.flags & flag::WATCHED != 0 {
         lose(close.start_ns);
         forget(close.sk);
@@ -459,19 +466,19 @@ pub(crate) fn miss(close: &Close) {
 #[inline(never)]
 #[unsafe(export_name = "linger_lose_event")]
 extern "C" fn lose(start_ns: u64) -> u32 {
-    if start_ns >= until() {
+    if start_ns >= watched_until() {
         return 0;
     }
     maps::lose(Lost::Event);
     let Some(watch) = WATCH.get_ptr_mut(0) else {
         return 0;
     };
-    let mut place = DAEMON + 1;
-    while place < WATCHERS {
-        if filter(place, start_ns).is_some() {
-            shared!(watch, missed[place as usize]).add(1);
+    let mut watcher = DAEMON + 1;
+    while watcher < WATCHERS {
+        if filter(watcher, start_ns).is_some() {
+            shared!(watch, missed[watcher as usize]).add(1);
         }
-        place += 1;
+        watcher += 1;
     }
     0
 }
@@ -481,7 +488,7 @@ fn forget(key: u64) {
     let _ = WATCHED.remove(key);
 }
 
-fn record(key: u64) -> Option<&'static mut Event> {
+fn event_of(key: u64) -> Option<&'static mut Event> {
     // SAFETY: used by the close until it returns, then by the end of its socket; the reference does not
     // outlive the program.
     WATCHED.get_ptr_mut(key).map(|event| unsafe { &mut *event })
