@@ -15,15 +15,15 @@ use aya_ebpf::{
     },
 };
 
-use linger_ebpf::{PROGRAM_COUNT, program_place};
+use linger_ebpf::{PROGRAM_COUNT, program_index};
 
 /// How often each program ran, in the order of [`linger_ebpf::PROGRAMS`].
 #[map]
 static RUNS: PerCpuArray<u64> = PerCpuArray::with_max_entries(PROGRAM_COUNT, 0);
 
 #[inline]
-fn count(place: u32) {
-    if let Some(runs) = RUNS.get_ptr_mut(place) {
+fn count(program: u32) {
+    if let Some(runs) = RUNS.get_ptr_mut(program) {
         // SAFETY: a map value of this CPU. A program that interrupts this one may count at the same time;
         // then one of the runs is missed.
         unsafe { *runs += 1 };
@@ -36,7 +36,7 @@ macro_rules! programs {
         $(
             #[$kind]
             fn $name(_: $context) -> $type {
-                count(const { program_place(stringify!($name)).unwrap() });
+                count(const { program_index(stringify!($name)).unwrap() });
                 $result
             }
         )+

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use linger_ebpf::{Constants, PROGRAMS, Plan, keyed, program_place};
+use linger_ebpf::{Constants, PROGRAMS, Plan, keyed, program_index};
 use serde::{Serialize, Serializer};
 
 use super::preemption::Preemption;
@@ -73,7 +73,7 @@ pub struct Hook {
 }
 
 const fn hook(program: &'static str, point: Point) -> Hook {
-    assert!(program_place(program).is_some(), "there is no such program");
+    assert!(program_index(program).is_some(), "there is no such program");
     Hook { program, point }
 }
 

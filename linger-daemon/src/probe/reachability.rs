@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aya::Ebpf;
 use aya::maps::PerCpuArray;
-use linger_ebpf::program_place;
+use linger_ebpf::program_index;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::hooks::{Hook, Point};
@@ -27,8 +27,8 @@ pub(super) fn first_unreached(ebpf: &Ebpf, hooks: &[Hook]) -> io::Result<Option<
     let runs = ebpf.map("RUNS").ok_or(io::ErrorKind::NotFound)?;
     let runs = PerCpuArray::<_, u64>::try_from(runs).map_err(io::Error::other)?;
     let has_run = |hook: &Hook| -> io::Result<bool> {
-        let place = program_place(hook.program).ok_or(io::ErrorKind::NotFound)?;
-        let runs = runs.get(&place, 0).map_err(io::Error::other)?;
+        let index = program_index(hook.program).ok_or(io::ErrorKind::NotFound)?;
+        let runs = runs.get(&index, 0).map_err(io::Error::other)?;
         Ok(runs.iter().any(|runs| *runs > 0))
     };
     let first = |refused: Refused| {

@@ -256,13 +256,13 @@ pub const PROGRAMS: [&str; PROGRAM_COUNT as usize] = [
 
 /// The index of a name in [`PROGRAMS`], with or without the number of a copy.
 #[must_use]
-pub const fn program_place(name: &str) -> Option<u32> {
-    let mut place = 0_u32;
-    while (place as usize) < PROGRAMS.len() {
-        if is_name(PROGRAMS[place as usize].as_bytes(), name.as_bytes()) {
-            return Some(place);
+pub const fn program_index(name: &str) -> Option<u32> {
+    let mut index = 0_u32;
+    while (index as usize) < PROGRAMS.len() {
+        if is_name(PROGRAMS[index as usize].as_bytes(), name.as_bytes()) {
+            return Some(index);
         }
-        place += 1;
+        index += 1;
     }
     None
 }

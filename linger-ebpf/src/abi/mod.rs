@@ -55,7 +55,7 @@ pub use event::{
 pub use group::{Exe, Group, PATH_NAMES, Path, PortBits, Settings, keyed, setting, verdict};
 pub use handover::{LAYOUT, Past, PinMetadata};
 pub use labels::{
-    Cause, Fate, Lost, Outcome, PROGRAM_COUNT, PROGRAMS, Plan, WAITED, program_place,
+    Cause, Fate, Lost, Outcome, PROGRAM_COUNT, PROGRAMS, Plan, WAITED, program_index,
 };
 pub use offsets::Offsets;
 #[cfg(not(target_arch = "bpf"))]
