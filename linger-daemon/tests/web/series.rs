@@ -68,7 +68,7 @@ fn counters(word: &mut impl FnMut() -> u64) -> Counters {
         // A count may be below zero: a close is subtracted where it was not counted.
         closes: [(); Outcome::COUNT].map(|()| word().wrapping_sub(word())),
         blocked: [(); 2].map(|()| times(word)),
-        discarded: [(); Outcome::QUEUES].map(|()| queue(word)),
+        discarded: [(); Outcome::DISCARD_INDICES].map(|()| queue(word)),
         resets: [(); Cause::COUNT].map(|()| word()),
         unread_bytes: word(),
         orphans: Orphans {

@@ -155,8 +155,8 @@ pub struct Counters {
     /// Times blocked in close: of closes that did not wait under `SO_LINGER`, and of those that did
     /// ([`Outcome::waited`]). Closes whose time is unknown are missing.
     pub blocked: [Times; 2],
-    /// Send-queue payload discarded by closes, by [`Outcome::queue`].
-    pub discarded: [QueueBytes; Outcome::QUEUES],
+    /// Send-queue payload discarded by closes, by [`Outcome::discard_index`].
+    pub discarded: [QueueBytes; Outcome::DISCARD_INDICES],
     /// RSTs this host sent, by [`Cause`].
     pub resets: [u64; Cause::COUNT],
     /// Received payload discarded unread by closes.
@@ -172,7 +172,7 @@ impl Counters {
     pub const ZERO: Self = Self {
         closes: [0; Outcome::COUNT],
         blocked: [Times::ZERO; 2],
-        discarded: [QueueBytes::NONE; Outcome::QUEUES],
+        discarded: [QueueBytes::NONE; Outcome::DISCARD_INDICES],
         resets: [0; Cause::COUNT],
         unread_bytes: 0,
         orphans: Orphans::ZERO,
@@ -183,8 +183,8 @@ impl Counters {
     #[must_use]
     pub fn discarded(&self, outcome: Outcome) -> QueueBytes {
         outcome
-            .queue()
-            .map_or(QueueBytes::NONE, |queue| self.discarded[queue])
+            .discard_index()
+            .map_or(QueueBytes::NONE, |index| self.discarded[index])
     }
 
     /// Mutable access to [`Counters::discarded`].
@@ -194,8 +194,8 @@ impl Counters {
     /// If closes with this outcome discard nothing.
     #[must_use]
     pub fn discarded_mut(&mut self, outcome: Outcome) -> &mut QueueBytes {
-        let queue = outcome.queue().expect("an outcome that discards");
-        &mut self.discarded[queue]
+        let index = outcome.discard_index().expect("an outcome that discards");
+        &mut self.discarded[index]
     }
 
     /// Closes with this outcome.

@@ -62,26 +62,27 @@ impl Outcome {
         )
     }
 
-    /// The index, below [`Outcome::QUEUES`], of the counter of payload discarded by closes with this outcome. Some
-    /// indices stay unused.
+    /// The index, below [`Outcome::DISCARD_INDICES`], of the counter of payload discarded by closes with this outcome.
+    /// Some indices stay unused.
     #[must_use]
-    pub const fn queue(self) -> Option<usize> {
-        Self::queue_at(self.index())
+    pub const fn discard_index(self) -> Option<usize> {
+        Self::discard_index_at(self.index())
     }
 
-    /// [`Outcome::queue`] of the outcome with this index.
+    /// [`Outcome::discard_index`] of the outcome with this index.
     #[must_use]
-    pub const fn queue_at(index: usize) -> Option<usize> {
-        let place = index.wrapping_sub(Self::LingerFailed.index());
-        if place < Self::QUEUES {
-            Some(place)
+    pub const fn discard_index_at(index: usize) -> Option<usize> {
+        let discard_index = index.wrapping_sub(Self::LingerFailed.index());
+        if discard_index < Self::DISCARD_INDICES {
+            Some(discard_index)
         } else {
             None
         }
     }
 
-    /// Number of the indices of [`Outcome::queue`].
-    pub const QUEUES: usize = Self::ConnectAborted.index() - Self::LingerFailed.index() + 1;
+    /// Number of the indices of [`Outcome::discard_index`].
+    pub const DISCARD_INDICES: usize =
+        Self::ConnectAborted.index() - Self::LingerFailed.index() + 1;
 
     /// Whether a close with this outcome can discard its send queue.
     #[must_use]
@@ -102,7 +103,7 @@ const _: () = {
     let mut index = 0;
     while index < Outcome::COUNT {
         let outcome = Outcome::ALL[index];
-        assert!(outcome.queue().is_some() || !outcome.discards());
+        assert!(outcome.discard_index().is_some() || !outcome.discards());
         index += 1;
     }
 };

@@ -45,7 +45,7 @@ pod! {
     Times = (1 + BUCKETS) * 8;
     Orphans = Fate::COUNT * 3 * 8 + size_of::<Times>() + 3 * 8;
     Closer = 8;
-    Counters = (Outcome::COUNT + 2 * Outcome::QUEUES) * 8 + 2 * size_of::<Times>() + Cause::COUNT * 8 + 8
+    Counters = (Outcome::COUNT + 2 * Outcome::DISCARD_INDICES) * 8 + 2 * size_of::<Times>() + Cause::COUNT * 8 + 8
         + size_of::<Orphans>() + 8;
     Note = 8 + size_of::<Counters>() + size_of::<Group>();
     Past = Group::SHARED.len() * size_of::<Counters>() + Lost::COUNT * 8 + size_of::<Group>();

@@ -97,7 +97,7 @@ pub(crate) fn decide<M: Memory>(
     unread: u32,
     timeout: u64,
 ) {
-    let (outcome, queued) = outcome(sk, flags, state, unread, timeout);
+    let (outcome, queued) = foresee(sk, flags, state, unread, timeout);
     if matches!(outcome, Outcome::Lingered) {
         close.deadline = deadline(timeout);
     }
@@ -246,7 +246,7 @@ fn record_decision<M: Memory>(
 }
 
 /// The outcome as foreseen before the kernel acts, and the send queue that an abort discards.
-fn outcome<M: Memory>(
+fn foresee<M: Memory>(
     sk: &Sock<M>,
     flags: Flags,
     state: u8,
@@ -455,9 +455,9 @@ fn add(counters: *mut Counters, close: &Close, blocked_ns: u64) {
         unsent: close.unsent.into(),
         unacked: close.unacked.into(),
     };
-    if let Some(queue) = Outcome::queue_at(outcome) {
+    if let Some(index) = Outcome::discard_index_at(outcome) {
         // SAFETY: a field of a map value.
-        let sum = unsafe { &raw mut (*counters).discarded[queue] };
+        let sum = unsafe { &raw mut (*counters).discarded[index] };
         ledger::add_discarded(sum, discarded);
     }
     if close.unread > 0 {
