@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aya::maps::{Array, HashMap, MapData};
-use linger_ebpf::{PortBits, Settings, setting, verdict};
+use linger_ebpf::{PortBits, Settings, rule, verdict};
 use tracing::{debug, warn};
 
 use super::{LedgerError, keys, read, take, write};
@@ -43,7 +43,7 @@ impl Admission {
             self.forget(id);
         }
         let settings = Settings {
-            left_out: left_out(&self.filter),
+            rules: rules_in_use(&self.filter),
         };
         self.settings.set(0, settings, 0).map_err(write("SETTINGS"))
     }
@@ -115,21 +115,21 @@ impl Admission {
     }
 }
 
-/// The lists that the programs must look at, a set of [`setting`]s.
-fn left_out(filter: &Filter) -> u8 {
+/// The lists that the programs must look at, a set of [`rule`]s.
+fn rules_in_use(filter: &Filter) -> u8 {
     let Filter { allow, deny } = filter;
     let lists = [
         (
-            setting::CGROUPS,
+            rule::CGROUPS,
             allow.units.is_empty() && deny.units.is_empty(),
         ),
-        (setting::COMMS_ALLOWED, allow.comms.is_empty()),
-        (setting::COMMS_DENIED, deny.comms.is_empty()),
-        (setting::PORTS_ALLOWED, allow.ports.is_empty()),
-        (setting::PORTS_DENIED, deny.ports.is_empty()),
+        (rule::COMMS_ALLOWED, allow.comms.is_empty()),
+        (rule::COMMS_DENIED, deny.comms.is_empty()),
+        (rule::PORTS_ALLOWED, allow.ports.is_empty()),
+        (rule::PORTS_DENIED, deny.ports.is_empty()),
     ];
     let used = lists.iter().filter(|(_, is_empty)| !is_empty);
-    used.fold(0, |all, (setting, _)| all | setting)
+    used.fold(0, |all, (rule, _)| all | rule)
 }
 
 /// A bit for each port, 64 to a word.
@@ -156,14 +156,14 @@ mod tests {
 
     #[test]
     fn the_programs_skip_empty_lists() {
-        assert_eq!(left_out(&Filter::default()), 0);
+        assert_eq!(rules_in_use(&Filter::default()), 0);
         let mut filter = Filter::default();
         filter.deny.comms.insert("sshd".into());
-        assert_eq!(left_out(&filter), setting::COMMS_DENIED);
+        assert_eq!(rules_in_use(&filter), rule::COMMS_DENIED);
         filter.allow.ports = [443].into();
         assert_eq!(
-            left_out(&filter),
-            setting::COMMS_DENIED | setting::PORTS_ALLOWED
+            rules_in_use(&filter),
+            rule::COMMS_DENIED | rule::PORTS_ALLOWED
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Groups: who closed. Their key, their paths, and the settings that leave some out.
+//! Groups: who closed. Their key, their paths, and the rules that leave some out.
 
 /// Who closed: the key of the ledger, up to the last field in use. Fields that are not in use ([`keyed`]) are zero.
 #[repr(C)]
@@ -139,12 +139,12 @@ pub mod keyed {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// The rules in use, a set of [`setting`]s.
-    pub left_out: u8,
+    /// The rules in use, a set of [`rule`]s.
+    pub rules: u8,
 }
 
 /// Rules by which a close has no group of its own.
-pub mod setting {
+pub mod rule {
     /// Cgroups in their map are left out.
     pub const CGROUPS: u8 = 1 << 0;
     /// Process names with [`super::verdict::DENIED`] are left out.

@@ -34,8 +34,8 @@ pub struct Close {
     pub port: u16,
     /// State of the socket at its release, if that is hooked by a program that is never skipped; else 0.
     pub state: u8,
-    /// The rules in use when it began, a set of [`setting`](super::setting)s.
-    pub left_out: u8,
+    /// The rules in use when it began, a set of [`rule`](super::rule)s.
+    pub rules: u8,
 }
 
 impl Close {
@@ -54,7 +54,7 @@ impl Close {
         family: 0,
         port: 0,
         state: 0,
-        left_out: 0,
+        rules: 0,
     };
 
     /// The socket's `write_seq` at its release; valid before the decision, if `state` is not 0.

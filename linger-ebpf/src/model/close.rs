@@ -239,7 +239,7 @@ fn record_decision<M: Memory>(
     } else {
         unread
     };
-    group::note(close, sk);
+    group::record_connection(close, sk);
     close.outcome = outcome as u8;
     record_discarded(close, queued);
     watch::record(close, sk, state);

@@ -4,7 +4,7 @@
 //! cgroup of the socket, not from a process.
 
 use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
-use linger_ebpf::{Close, Group, keyed, setting, verdict};
+use linger_ebpf::{Close, Group, keyed, rule, verdict};
 
 use super::{exe, maps};
 use crate::kernel::{Memory, ProbeRead, Sock, Task, cgroup_id, constant, offset};
@@ -15,13 +15,13 @@ pub(crate) fn is_keyed(what: u32) -> bool {
 }
 
 /// Records the port and family of a connection that may be gone when its close is counted.
-pub(crate) fn note<M: Memory>(close: &mut Close, sk: &Sock<M>) {
-    (close.port, close.family) = connection(sk, close.left_out);
+pub(crate) fn record_connection<M: Memory>(close: &mut Close, sk: &Sock<M>) {
+    (close.port, close.family) = connection(sk, close.rules);
 }
 
-/// The port and family of a connection, if needed.
-fn connection<M: Memory>(sk: &Sock<M>, left_out: u8) -> (u16, u8) {
-    let port = if is_keyed(keyed::PORT) || left_out & setting::PORTS != 0 {
+/// The port and family of a connection; 0 where neither a key field nor one of the `rules` needs them.
+fn connection<M: Memory>(sk: &Sock<M>, rules: u8) -> (u16, u8) {
+    let port = if is_keyed(keyed::PORT) || rules & rule::PORTS != 0 {
         sk.accepted_port()
     } else {
         0
@@ -37,33 +37,36 @@ fn connection<M: Memory>(sk: &Sock<M>, left_out: u8) -> (u16, u8) {
 /// The group of a close on this thread. If a kernel thread closes, the socket must still exist.
 pub(crate) fn of_close(close: &Close) -> Group {
     let sk = Sock::<ProbeRead>::new(close.sk as *const u8);
-    of(&sk, true, (close.port, close.family), close.left_out)
+    let is_by_thread = true;
+    let connection = (close.port, close.family);
+    of(&sk, is_by_thread, connection, close.rules)
 }
 
-/// The group of another action on a socket, by this thread or by an interrupt on it.
+/// The group of an RST that no close sends: of this thread or, if an interrupt on it acts, of the socket's cgroup.
 pub(crate) fn of_actor<M: Memory>(sk: &Sock<M>, is_by_thread: bool) -> Group {
-    let left_out = maps::left_out();
-    of(sk, is_by_thread, connection(sk, left_out), left_out)
+    let rules = maps::rules();
+    of(sk, is_by_thread, connection(sk, rules), rules)
 }
 
-fn of<M: Memory>(sk: &Sock<M>, is_by_thread: bool, connection: (u16, u8), left_out: u8) -> Group {
+/// The group of an action on a socket. `connection` is the port and family of the socket's connection.
+fn of<M: Memory>(sk: &Sock<M>, is_by_thread: bool, connection: (u16, u8), rules: u8) -> Group {
     let task = Task::current();
     if !is_by_thread || task.is_kernel_thread() {
-        return admit(of_socket(sk), [0; 2], connection, left_out);
+        return admit(of_socket(sk), [0; 2], connection, rules);
     }
     let mut group = Group::ZERO;
     let mut comm = [0; 2];
-    if is_keyed(keyed::CGROUP) || left_out & setting::CGROUPS != 0 {
+    if is_keyed(keyed::CGROUP) || rules & rule::CGROUPS != 0 {
         // SAFETY: has no preconditions.
         group.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
     }
-    if is_keyed(keyed::COMM) || left_out & setting::COMMS != 0 {
+    if is_keyed(keyed::COMM) || rules & rule::COMMS != 0 {
         comm = task.comm();
     }
     if is_keyed(keyed::EXE) {
         (group.exe_inode, group.exe_device) = exe::of(&task);
     }
-    admit(group, comm, connection, left_out)
+    admit(group, comm, connection, rules)
 }
 
 /// The group of the cgroup in which a socket was created; the retired group if that cgroup is gone.
@@ -81,9 +84,10 @@ fn of_socket<M: Memory>(sk: &Sock<M>) -> Group {
     }
 }
 
-/// Fills in the key fields in use. A close that is left out gets no group of its own.
-fn admit(mut group: Group, comm: [u64; 2], (port, family): (u16, u8), left_out: u8) -> Group {
-    if left_out != 0 && is_left_out(group.cgroup_id, comm[0], comm[1], port, left_out) != 0 {
+/// Fills in the key fields in use; [`Group::OTHER`] if the `rules` leave the group out. `comm` is the name of the
+/// process, read if a key field or a rule needs it.
+fn admit(mut group: Group, comm: [u64; 2], (port, family): (u16, u8), rules: u8) -> Group {
+    if rules != 0 && is_left_out(group.cgroup_id, comm[0], comm[1], port, rules) != 0 {
         return Group::OTHER;
     }
     if !is_keyed(keyed::CGROUP) && group.cgroup_id != Group::RETIRED.cgroup_id {
@@ -105,26 +109,27 @@ fn admit(mut group: Group, comm: [u64; 2], (port, family): (u16, u8), left_out: 
 /// A [global function](super).
 #[inline(never)]
 #[unsafe(export_name = "linger_is_left_out")]
-extern "C" fn is_left_out(cgroup_id: u64, name: u64, rest: u64, port: u16, left_out: u8) -> u32 {
-    is_refused(cgroup_id, [name, rest], port, left_out).into()
+extern "C" fn is_left_out(cgroup_id: u64, name: u64, rest: u64, port: u16, rules: u8) -> u32 {
+    is_refused(cgroup_id, [name, rest], port, rules).into()
 }
 
-fn is_refused(cgroup_id: u64, comm: [u64; 2], port: u16, left_out: u8) -> bool {
-    if left_out & setting::CGROUPS != 0 && maps::is_cgroup_left_out(cgroup_id) {
+/// [`is_left_out`] without the limits of a global function.
+fn is_refused(cgroup_id: u64, comm: [u64; 2], port: u16, rules: u8) -> bool {
+    if rules & rule::CGROUPS != 0 && maps::is_cgroup_left_out(cgroup_id) {
         return true;
     }
-    if left_out & setting::COMMS != 0 {
-        let said = maps::comm_verdict(comm);
-        let denied = left_out & setting::COMMS_DENIED != 0 && said == verdict::DENIED;
-        let missing = left_out & setting::COMMS_ALLOWED != 0 && said != verdict::ALLOWED;
+    if rules & rule::COMMS != 0 {
+        let verdict = maps::comm_verdict(comm);
+        let denied = rules & rule::COMMS_DENIED != 0 && verdict == verdict::DENIED;
+        let missing = rules & rule::COMMS_ALLOWED != 0 && verdict != verdict::ALLOWED;
         if denied || missing {
             return true;
         }
     }
-    if left_out & setting::PORTS != 0 {
+    if rules & rule::PORTS != 0 {
         let port = maps::port(port);
-        let denied = left_out & setting::PORTS_DENIED != 0 && port.denied;
-        let missing = left_out & setting::PORTS_ALLOWED != 0 && !port.allowed;
+        let denied = rules & rule::PORTS_DENIED != 0 && port.denied;
+        let missing = rules & rule::PORTS_ALLOWED != 0 && !port.allowed;
         if denied || missing {
             return true;
         }

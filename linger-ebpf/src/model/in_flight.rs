@@ -118,7 +118,7 @@ fn begin(close: &mut Close, sk: u64, start_ns: u64) {
     close.stage = stage::BEGUN;
     close.flags = 0;
     close.state = 0;
-    close.left_out = maps::left_out();
+    close.rules = maps::rules();
 }
 
 /// Stores a close of this thread under its socket's address. Returns 0 if the map is full.

@@ -230,14 +230,14 @@ pub(crate) fn is_new_reset(sk: u64, reset: u64) -> bool {
     is_new
 }
 
-/// The rules in use for leaving closes out, a set of [`linger_ebpf::setting`]s.
-pub(crate) fn left_out() -> u8 {
+/// The rules in use for leaving closes out, a set of [`linger_ebpf::rule`]s.
+pub(crate) fn rules() -> u8 {
     SETTINGS
         .get_ptr_mut(0)
-        .map_or(0, |settings| shared!(settings, left_out).get())
+        .map_or(0, |settings| shared!(settings, rules).get())
 }
 
-/// Whether this cgroup is left out.
+/// Whether the cgroup with this id is left out.
 pub(crate) fn is_cgroup_left_out(id: u64) -> bool {
     LEFT_OUT.get_ptr(id).is_some()
 }
@@ -245,7 +245,9 @@ pub(crate) fn is_cgroup_left_out(id: u64) -> bool {
 /// The [`linger_ebpf::verdict`] on a process name, 0 if there is none.
 pub(crate) fn comm_verdict(comm: [u64; 2]) -> u64 {
     // SAFETY: a map value.
-    COMMS.get_ptr(&comm).map_or(0, |said| unsafe { *said })
+    COMMS
+        .get_ptr(&comm)
+        .map_or(0, |verdict| unsafe { *verdict })
 }
 
 /// The settings of one port.

@@ -84,7 +84,7 @@ fn before_fin<M: Memory>(close: &mut Close, sk: &Sock<M>) {
         Outcome::UnreadAborted
     };
     if close.stage == stage::BEGUN {
-        group::note(close, sk);
+        group::record_connection(close, sk);
     }
     // The send queue is purged later. The state before is known where a program that is never skipped began this; where
     // it is 0, nothing is taken off for a SYN or FIN.
@@ -101,7 +101,7 @@ pub(crate) fn after_fin<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     if close.stage == stage::BEGUN {
         // It would have aborted instead of sending its FIN.
         close.unread = 0;
-        group::note(close, sk);
+        group::record_connection(close, sk);
     }
     close::record_discarded(close, tcp.queued_before_fin());
     orphan::forget(close);

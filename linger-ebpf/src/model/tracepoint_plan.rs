@@ -205,11 +205,11 @@ extern "C" fn recount(sk: u64) -> u32 {
     let mut close = Close {
         sk: sk.address(),
         stage: stage::DECIDED,
-        left_out: maps::left_out(),
+        rules: maps::rules(),
         ..Close::ZERO
     };
     reset::after_fin(&mut close, &sk);
-    group::note(&mut close, &sk);
+    group::record_connection(&mut close, &sk);
     withdraw(&raw const close);
     close::count(&raw const close, ptr::null(), UNSEEN, 0);
     watch::report_correction(&close);
