@@ -7,7 +7,7 @@ use linger_ebpf::{
     BLOCKED_BOUNDS_NS, CLOSER_PLACES, Cause, Close, Closer, Counters, Event, ExitingProcess, Fate,
     Filter, Group, HINTS, LAYOUT, LIVED_BOUNDS_NS, Lost, MAX_CLOSES, Note, Orphan, Orphans,
     Outcome, ParkedClose, Past, Path, PinMetadata, Plan, PortBits, QueueBytes, SHARED_GROUPS,
-    Settings, Slot, Times, UNDECIDED_PLACES, UndecidedOrphan, Waits, Watch, keyed,
+    Settings, Slot, TimeHistogram, UNDECIDED_PLACES, UndecidedOrphan, Waits, Watch, keyed,
 };
 
 fn size<T>(out: &mut String, name: &str) {
@@ -51,7 +51,7 @@ fn layout() -> String {
     fields(&mut out, "Event", &Event::ZERO);
     fields(&mut out, "PinMetadata", &PinMetadata::default());
     fields(&mut out, "QueueBytes", &QueueBytes::NONE);
-    fields(&mut out, "Times", &Times::ZERO);
+    fields(&mut out, "TimeHistogram", &TimeHistogram::ZERO);
     size::<Slot>(&mut out, "Slot");
     size::<ParkedClose>(&mut out, "ParkedClose");
     size::<Path>(&mut out, "Path");

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use linger_ebpf::{
     BLOCKED_BOUNDS_NS, Cause, Counters, Fate, LIVED_BOUNDS_NS, Lost, Orphans, Outcome, QueueBytes,
-    Times, WAITED,
+    TimeHistogram, WAITED,
 };
 
 use super::Exposition;
@@ -298,7 +298,7 @@ fn nonzero(series: &mut dyn Series, labels: &[Label], count: u64) {
 }
 
 /// Emits a histogram, unless it is empty.
-fn histogram(series: &mut dyn Series, labels: &[Label], times: &Times) {
+fn histogram(series: &mut dyn Series, labels: &[Label], times: &TimeHistogram) {
     if times.count() > 0 {
         series.histogram(labels, times);
     }

@@ -1,6 +1,6 @@
 //! The definition of a metric, and the sink of its series.
 
-use linger_ebpf::{BUCKETS, Counters, Times};
+use linger_ebpf::{BUCKETS, Counters, TimeHistogram};
 
 use super::Exposition;
 
@@ -53,7 +53,7 @@ pub(super) trait Series {
     fn sample(&mut self, labels: &[Label], value: Value);
 
     /// Takes a histogram of times.
-    fn histogram(&mut self, labels: &[Label], times: &Times);
+    fn histogram(&mut self, labels: &[Label], times: &TimeHistogram);
 
     /// Takes a sample that is a whole number.
     fn count(&mut self, labels: &[Label], count: u64) {

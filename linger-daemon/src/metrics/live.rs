@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use linger_ebpf::{
     BLOCKED_BOUNDS_NS, BUCKETS, Cause, Counters, Fate, LIVED_BOUNDS_NS, Lost, Outcome, QueueBytes,
-    Times, WAITED,
+    TimeHistogram, WAITED,
 };
 
 use self::largest::{aborted, blocked, discarded, largest, lost_after_close};
@@ -130,7 +130,7 @@ impl Sum<'_> {
             .collect()
     }
 
-    fn times(&self, times: impl Fn(&Counters) -> &Times) -> Histogram {
+    fn times(&self, times: impl Fn(&Counters) -> &TimeHistogram) -> Histogram {
         let bucket = |bucket| self.of(|counters| times(counters).buckets[bucket]);
         Histogram {
             counts: (0..BUCKETS).map(bucket).collect(),

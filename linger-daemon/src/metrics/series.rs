@@ -1,6 +1,6 @@
 //! The number of series of a group.
 
-use linger_ebpf::{BUCKETS, Counters, Times};
+use linger_ebpf::{BUCKETS, Counters, TimeHistogram};
 
 use super::families::FAMILIES;
 use super::family::{Label, Rule, Series, Value};
@@ -25,7 +25,7 @@ impl Series for Count {
         self.0 += 1;
     }
 
-    fn histogram(&mut self, _: &[Label], _: &Times) {
+    fn histogram(&mut self, _: &[Label], _: &TimeHistogram) {
         // The sum and the count are series of their own.
         self.0 += BUCKETS + 2;
     }

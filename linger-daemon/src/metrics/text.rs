@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use linger_ebpf::{BUCKETS, Times};
+use linger_ebpf::{BUCKETS, TimeHistogram};
 
 use super::family::{Kind, Label, Series, Value};
 use super::format::{Format, put_seconds};
@@ -110,7 +110,7 @@ impl Series for Lines<'_> {
         self.line("", labels, value);
     }
 
-    fn histogram(&mut self, labels: &[Label], times: &Times) {
+    fn histogram(&mut self, labels: &[Label], times: &TimeHistogram) {
         self.introduce();
         let Text { bytes, bucket, .. } = &mut *self.text;
         bucket.clear();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use linger_daemon::metrics::{Format, Metrics};
 use linger_daemon::version::{REVISION, VERSION};
-use linger_ebpf::{Fate, Lost, Outcome, Times};
+use linger_ebpf::{Fate, Lost, Outcome, TimeHistogram};
 use linger_testkit::exposition::sample;
 use linger_testkit::tools::{folder, tool};
 
@@ -162,7 +162,7 @@ fn a_label_of_which_nothing_was_timed_has_no_histogram() {
         let lines = text.lines().filter(|line| line.contains(&waited));
         lines.filter(|line| !line.starts_with('#')).count()
     };
-    counters.blocked[1] = Times::ZERO;
+    counters.blocked[1] = TimeHistogram::ZERO;
     let text = fixture::text(snapshot.clone());
     assert_eq!((series(&text, "false"), series(&text, "true")), (10, 0));
     let (_, counters) = &mut snapshot.groups[1];

@@ -2,7 +2,9 @@
 
 use linger_daemon::attribution::{Dimension, Labels};
 use linger_daemon::ledger::Snapshot;
-use linger_ebpf::{BUCKETS, Cause, Counters, Fate, MAX_GROUPS, Outcome, Plan, QueueBytes, Times};
+use linger_ebpf::{
+    BUCKETS, Cause, Counters, Fate, MAX_GROUPS, Outcome, Plan, QueueBytes, TimeHistogram,
+};
 
 /// Returns the maximum number of groups, each with the counters for its number.
 pub(crate) fn snapshot(counters: fn(u64) -> Counters) -> Snapshot {
@@ -42,7 +44,7 @@ fn end(counters: &mut Counters, fate: Fate, count: u64, buckets: usize) {
 }
 
 /// Adds `count` times to each of the first buckets. Returns their number.
-fn add_times(times: &mut Times, count: u64, buckets: usize) -> u64 {
+fn add_times(times: &mut TimeHistogram, count: u64, buckets: usize) -> u64 {
     times.sum_ns += count * 12_345_678;
     let buckets = &mut times.buckets[..buckets];
     for bucket in &mut *buckets {

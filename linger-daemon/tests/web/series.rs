@@ -5,7 +5,7 @@ use std::sync::Arc;
 use linger_daemon::attribution::Labels;
 use linger_daemon::ledger::Snapshot;
 use linger_daemon::metrics::series;
-use linger_ebpf::{BUCKETS, Cause, Counters, Fate, Orphans, Outcome, QueueBytes, Times};
+use linger_ebpf::{BUCKETS, Cause, Counters, Fate, Orphans, Outcome, QueueBytes, TimeHistogram};
 use proptest::prelude::*;
 
 use crate::{fixture, large};
@@ -83,8 +83,8 @@ fn counters(word: &mut impl FnMut() -> u64) -> Counters {
     }
 }
 
-fn times(word: &mut impl FnMut() -> u64) -> Times {
-    Times {
+fn times(word: &mut impl FnMut() -> u64) -> TimeHistogram {
+    TimeHistogram {
         sum_ns: word(),
         buckets: [(); BUCKETS].map(|()| word()),
     }

@@ -12,7 +12,7 @@ use linger_daemon::config::ListenAddr;
 use linger_daemon::http::{self, Limits};
 use linger_daemon::ledger::Snapshot;
 use linger_daemon::metrics::series;
-use linger_ebpf::{Counters, Outcome, Times};
+use linger_ebpf::{Counters, Outcome, TimeHistogram};
 
 use crate::server::{Answer, Server, dechunk};
 use crate::{fixture, large};
@@ -69,7 +69,7 @@ fn every_series_of_every_group_comes() {
         let outcomes = Outcome::ALL.iter();
         outcomes.map(|&outcome| counters.closed(outcome)).sum()
     };
-    let timed = |counters: &Counters| counters.blocked.iter().map(Times::count).sum();
+    let timed = |counters: &Counters| counters.blocked.iter().map(TimeHistogram::count).sum();
     for (name, expected) in [
         ("linger_closes_total", sum(&snapshot, closes)),
         ("linger_close_blocked_seconds_count", sum(&snapshot, timed)),

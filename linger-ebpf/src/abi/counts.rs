@@ -31,14 +31,14 @@ pub const BUCKETS: usize = 8;
 /// A histogram of times, and their sum.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Times {
+pub struct TimeHistogram {
     /// Nanoseconds.
     pub sum_ns: u64,
     /// Number of times, by bucket; not cumulative.
     pub buckets: [u64; BUCKETS],
 }
 
-impl Times {
+impl TimeHistogram {
     /// No times.
     pub const ZERO: Self = Self {
         sum_ns: 0,
@@ -91,7 +91,7 @@ pub struct Orphans {
     /// Payload discarded with them, by [`Fate`].
     pub discarded: [QueueBytes; Fate::COUNT],
     /// Times from the close's return to the end.
-    pub lived: Times,
+    pub lived: TimeHistogram,
     /// Payload of ended orphans that the peer acknowledged after the close.
     pub delivered_bytes: u64,
     /// Payload outstanding when the closes returned.
@@ -106,7 +106,7 @@ impl Orphans {
     pub const ZERO: Self = Self {
         ends: [0; Fate::COUNT],
         discarded: [QueueBytes::NONE; Fate::COUNT],
-        lived: Times::ZERO,
+        lived: TimeHistogram::ZERO,
         delivered_bytes: 0,
         left_bytes: 0,
         left: 0,
@@ -154,7 +154,7 @@ pub struct Counters {
     pub closes: [u64; Outcome::COUNT],
     /// Times blocked in close: of closes that did not wait under `SO_LINGER`, and of those that did
     /// ([`Outcome::waited`]). Closes whose time is unknown are missing.
-    pub blocked: [Times; 2],
+    pub blocked: [TimeHistogram; 2],
     /// Send-queue payload discarded by closes, by [`Outcome::discard_index`].
     pub discarded: [QueueBytes; Outcome::DISCARD_INDICES],
     /// RSTs this host sent, by [`Cause`].
@@ -171,7 +171,7 @@ impl Counters {
     /// Nothing counted.
     pub const ZERO: Self = Self {
         closes: [0; Outcome::COUNT],
-        blocked: [Times::ZERO; 2],
+        blocked: [TimeHistogram::ZERO; 2],
         discarded: [QueueBytes::NONE; Outcome::DISCARD_INDICES],
         resets: [0; Cause::COUNT],
         unread_bytes: 0,

@@ -46,7 +46,7 @@ mod records;
 pub use constants::Constants;
 pub use counts::{
     BLOCKED_BOUNDS_NS, BUCKETS, Counters, LIVED_BOUNDS_NS, Note, Orphans, QueueBytes,
-    SHARED_GROUPS, Times,
+    SHARED_GROUPS, TimeHistogram,
 };
 pub use event::{
     COSTLY_NS, DAEMON, Event, FRAMES, Filter, MAX_WATCHED, WATCHERS, Watch, delivery, event_kind,

@@ -6,7 +6,7 @@
 
 use core::slice;
 
-use super::counts::{BUCKETS, Counters, Note, Orphans, QueueBytes, Times};
+use super::counts::{BUCKETS, Counters, Note, Orphans, QueueBytes, TimeHistogram};
 use super::event::{Event, FRAMES, Filter, WATCHERS, Watch};
 use super::group::{Exe, Group, Path, PortBits, Settings};
 use super::handover::{Past, PinMetadata};
@@ -42,10 +42,10 @@ pod! {
     PortBits = 3 * 8;
     Exe = 2 * 8;
     Path = 8 + 16 * 128;
-    Times = (1 + BUCKETS) * 8;
-    Orphans = Fate::COUNT * 3 * 8 + size_of::<Times>() + 3 * 8;
+    TimeHistogram = (1 + BUCKETS) * 8;
+    Orphans = Fate::COUNT * 3 * 8 + size_of::<TimeHistogram>() + 3 * 8;
     Closer = 8;
-    Counters = (Outcome::COUNT + 2 * Outcome::DISCARD_INDICES) * 8 + 2 * size_of::<Times>() + Cause::COUNT * 8 + 8
+    Counters = (Outcome::COUNT + 2 * Outcome::DISCARD_INDICES) * 8 + 2 * size_of::<TimeHistogram>() + Cause::COUNT * 8 + 8
         + size_of::<Orphans>() + 8;
     Note = 8 + size_of::<Counters>() + size_of::<Group>();
     Past = Group::SHARED.len() * size_of::<Counters>() + Lost::COUNT * 8 + size_of::<Group>();

@@ -1,7 +1,7 @@
 //! The counters of each group, created on first use.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use linger_ebpf::{BUCKETS, Counters, Group, Lost, QueueBytes, Times, keyed};
+use linger_ebpf::{BUCKETS, Counters, Group, Lost, QueueBytes, TimeHistogram, keyed};
 
 use super::{
     exe, group,
@@ -100,7 +100,7 @@ const NOBODY: u32 = 2;
 const _: () = assert!(Group::SHARED[NOBODY as usize].cgroup_id == Group::NOBODY.cgroup_id);
 
 /// Adds a time, by the bounds of its buckets.
-pub(crate) fn add_time(times: *mut Times, bounds_ns: &[u64; BUCKETS - 1], time_ns: u64) {
+pub(crate) fn add_time(times: *mut TimeHistogram, bounds_ns: &[u64; BUCKETS - 1], time_ns: u64) {
     let mut bucket = 0;
     while bucket < bounds_ns.len() && time_ns > bounds_ns[bucket] {
         bucket += 1;
