@@ -106,7 +106,7 @@ offsets! {
     owned = "sock", "sk_lock.owned", Shape::Bytes(4);
     err = "sock", "sk_err", Shape::Bytes(4);
     socket = "sock", "sk_socket", Shape::Bytes(8);
-    of_kernel / of_kernel_mask = "sock", "sk_kern_sock", Shape::Bit;
+    kern_sock / kern_sock_mask = "sock", "sk_kern_sock", Shape::Bit;
     receive_qlen = "sock", "sk_receive_queue.qlen", Shape::Bytes(4);
     /// Jiffies.
     lingertime = "sock", "sk_lingertime", Shape::Bytes(8);

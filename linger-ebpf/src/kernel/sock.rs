@@ -63,12 +63,13 @@ impl<M: Memory> Sock<M> {
         M::head(self.sk)
     }
 
+    /// A [`state`].
     pub(crate) fn state(&self) -> u8 {
         M::read(self.sk, offset!(state))
     }
 
-    /// Whether a close has left it, and it has not ended (net/ipv4/tcp.c `sock_orphan` in `__tcp_close`). The memory may
-    /// be that of another socket by now, or free.
+    /// Whether a close has left it, and it has not ended (net/ipv4/tcp.c `sock_orphan` in `__tcp_close`). The memory
+    /// may be that of another socket by now, or free.
     pub(crate) fn is_orphan(&self) -> bool {
         let lives = matches!(
             self.state(),
@@ -102,20 +103,22 @@ impl<M: Memory> Sock<M> {
         M::read::<u32>(self.sk, offset!(owned)) != 0
     }
 
+    /// The error of the connection, a positive errno (`sk_err`); 0 if there is none.
     pub(crate) fn err(&self) -> u32 {
         M::read(self.sk, offset!(err))
     }
 
-    /// Whether it has no file: it is an orphan, or a connection that is not accepted yet.
+    /// Whether it has no file (`sk_socket`): it is an orphan, or a connection that is not accepted yet.
     pub(crate) fn has_no_file(&self) -> bool {
         M::read::<u64>(self.sk, offset!(socket)) == 0
     }
 
     /// Whether it is the kernel's own (`sk_kern_sock`): `inet_release` runs no program for those.
-    pub(crate) fn is_of_kernel(&self) -> bool {
-        u32::from(M::read::<u8>(self.sk, offset!(of_kernel))) & offset!(of_kernel_mask).value() != 0
+    pub(crate) fn is_kernel_socket(&self) -> bool {
+        u32::from(M::read::<u8>(self.sk, offset!(kern_sock))) & offset!(kern_sock_mask).value() != 0
     }
 
+    /// Whether packets are in the receive queue, even if only of a FIN.
     pub(crate) fn has_receive_queue(&self) -> bool {
         M::read::<u32>(self.sk, offset!(receive_qlen)) > 0
     }
@@ -181,12 +184,13 @@ impl<M: Memory> Sock<M> {
         if is_mapped { AF_INET } else { AF_INET6 }
     }
 
-    /// Received payload that was not read, whether it is still queued or was just flushed.
+    /// Received payload that was not read, bytes, whether it is still queued or was just flushed; 0 for another
+    /// protocol.
     pub(crate) fn unread(&self, flags: Flags) -> u32 {
         self.tcp().map_or(0, |tcp| tcp.unread(flags))
     }
 
-    /// Unread payload, if the receive queue is not empty.
+    /// [`Self::unread`] if the receive queue is not empty, else 0. `flags` is called only then.
     pub(crate) fn queued_unread(&self, flags: impl FnOnce() -> Flags) -> u32 {
         if self.has_receive_queue() {
             self.unread(flags())
@@ -200,8 +204,8 @@ impl<M: Memory> Sock<M> {
         flags.linger() && self.lingertime() == 0
     }
 
-    /// The sequence number after the last byte written, including the FIN.
-    pub(crate) fn written(&self) -> u32 {
+    /// The sequence number after the last byte written, including the FIN; 0 for another protocol.
+    pub(crate) fn write_seq(&self) -> u32 {
         self.tcp().map_or(0, |tcp| tcp.write_seq())
     }
 
@@ -260,38 +264,43 @@ fn is_fin_queued(state: u8) -> bool {
 }
 
 /// A `struct tcp_sock`.
+///
+/// Of the methods about the send queue, those with `raw` in their names count sequence numbers, of which a SYN and a
+/// FIN each take one; all others count bytes of payload. `queued` returns them in two parts, `outstanding` their sum.
 pub(crate) struct Tcp<M> {
     tcp: *const u8,
     memory: PhantomData<M>,
 }
 
 impl<M: Memory> Tcp<M> {
+    /// Whether it is in repair mode (`TCP_REPAIR`), and sends nothing.
     pub(crate) fn repair(&self) -> bool {
         u32::from(M::read::<u8>(self.tcp, offset!(repair))) & offset!(repair_mask).value() != 0
     }
 
-    /// `TCP_LINGER2`: -1 aborts.
+    /// The time of `TCP_LINGER2` in jiffies; 0 if it is not set, -1 to abort instead of waiting in `FIN_WAIT2`.
     pub(crate) fn linger2(&self) -> i32 {
         M::read::<u32>(self.tcp, offset!(linger2)).cast_signed()
     }
 
+    /// Whether it is a subflow of an MPTCP connection; false where the kernel has no MPTCP.
     pub(crate) fn is_mptcp(&self) -> bool {
         let at = offset!(is_mptcp);
         at.is_present() && M::read::<u8>(self.tcp, at) != 0
     }
 
-    /// The sequence number after the last byte written. The first one is random.
+    /// The sequence number after the last byte written, including the FIN. The first one is random.
     pub(crate) fn write_seq(&self) -> u32 {
         M::read(self.tcp, offset!(write_seq))
     }
 
-    /// The local port. It stays when the one in the head is released.
+    /// The local port, in host byte order. It stays when the one in the head is released.
     pub(crate) fn local_port(&self) -> u16 {
         u16::from_be(M::read(self.tcp, offset!(sport)))
     }
 
-    /// Whether the timer of an unacknowledged FIN, which is always set, is being handled. If it runs out while a process
-    /// holds the lock, that happens when the lock is released, in a socket that is still owned.
+    /// Whether the timer of an unacknowledged FIN, which is always set, is being handled. If it runs out while a
+    /// process holds the lock, that happens when the lock is released, in a socket that is still owned.
     ///
     /// kernel: v6.7.. net/ipv4/tcp_output.c: `tcp_release_cb`; before, it gave up the ownership first
     pub(crate) fn is_timer_handled(&self, state: u8) -> bool {
@@ -308,7 +317,7 @@ impl<M: Memory> Tcp<M> {
         M::read::<u32>(self.tcp, offset!(snd_nxt)) != write_seq
     }
 
-    /// Received payload that was not read.
+    /// Received payload that was not read, bytes.
     pub(crate) fn unread(&self, flags: Flags) -> u32 {
         let rcv_nxt: u32 = M::read(self.tcp, offset!(rcv_nxt));
         let copied_seq: u32 = M::read(self.tcp, offset!(copied_seq));
@@ -324,25 +333,26 @@ impl<M: Memory> Tcp<M> {
         state == state::SYN_SENT || state == state::SYN_RECV && !is_accepted(self.tcp)
     }
 
-    /// The send queue's payload, for a connection in this state.
+    /// The send queue's payload, for a connection in this state, by the `write_seq` it has now.
     pub(crate) fn queued(&self, state: u8) -> QueueBytes {
         if self.is_syn_queued(state) {
             // Until the SYN is sent, a deferred connect leaves the sequence numbers unset.
             if M::read::<u32>(self.tcp, offset!(packets_out)) == 0 {
                 return QueueBytes::NONE;
             }
-            return without_syn(self.sequence());
+            return without_syn(self.raw_queue());
         }
         if is_fin_queued(state) {
             self.queued_before_fin()
         } else {
-            self.sequence()
+            self.raw_queue()
         }
     }
 
-    /// Payload in the send queue with this `write_seq`, in this state, for a connection that has sent its SYN.
+    /// Bytes of payload in the send queue when it ended with this `write_seq`, in this state, for a connection that has
+    /// sent its SYN.
     pub(crate) fn outstanding(&self, write_seq: u32, state: u8) -> u32 {
-        let length = self.length_to(write_seq);
+        let length = self.raw_length_to(write_seq);
         length.saturating_sub(u32::from(is_fin_queued(state) || self.is_syn_queued(state)))
     }
 
@@ -352,25 +362,25 @@ impl<M: Memory> Tcp<M> {
         self.outstanding(write_seq, state).saturating_sub(syn)
     }
 
-    /// The length of the send queue up to this `write_seq`, in sequence numbers.
-    fn length_to(&self, write_seq: u32) -> u32 {
+    /// The length of the send queue when it ended with this `write_seq`, in sequence numbers.
+    fn raw_length_to(&self, write_seq: u32) -> u32 {
         let snd_una: u32 = M::read(self.tcp, offset!(snd_una));
         write_seq.wrapping_sub(snd_una)
     }
 
-    /// The send queue's payload in sum, with a FIN at its end.
+    /// Bytes of payload in the send queue, for a connection that has sent or queued its FIN.
     pub(crate) fn outstanding_before_fin(&self) -> u32 {
-        self.length_to(self.write_seq()).saturating_sub(1)
+        self.raw_length_to(self.write_seq()).saturating_sub(1)
     }
 
-    /// The send queue's payload, with a FIN at its end.
+    /// The send queue's payload, for a connection that has sent or queued its FIN.
     pub(crate) fn queued_before_fin(&self) -> QueueBytes {
-        without_fin(self.sequence())
+        without_fin(self.raw_queue())
     }
 
     /// The send queue's payload when it ended with this `write_seq`, in this state.
-    pub(crate) fn queued_until(&self, write_seq: u32, state: u8) -> QueueBytes {
-        let queued = self.queued_to(write_seq);
+    pub(crate) fn queued_when(&self, write_seq: u32, state: u8) -> QueueBytes {
+        let queued = self.raw_queue_to(write_seq);
         if is_fin_queued(state) {
             without_fin(queued)
         } else if self.is_syn_queued(state) {
@@ -380,13 +390,13 @@ impl<M: Memory> Tcp<M> {
         }
     }
 
-    /// The send queue in sequence numbers.
-    fn sequence(&self) -> QueueBytes {
-        self.queued_to(self.write_seq())
+    /// The send queue, in sequence numbers.
+    fn raw_queue(&self) -> QueueBytes {
+        self.raw_queue_to(self.write_seq())
     }
 
-    /// The send queue up to this `write_seq`, in sequence numbers.
-    fn queued_to(&self, write_seq: u32) -> QueueBytes {
+    /// The send queue when it ended with this `write_seq`, in sequence numbers.
+    fn raw_queue_to(&self, write_seq: u32) -> QueueBytes {
         let snd_una: u32 = M::read(self.tcp, offset!(snd_una));
         if write_seq == snd_una {
             return QueueBytes::NONE;

@@ -141,7 +141,7 @@ pub(crate) fn decide_late<M: Memory>(close: &mut Close, sk: &Sock<M>) {
         return decide_closed(close, sk, sk.has_peer(), sk.unread(flags));
     }
     // A FIN adds 1 to `write_seq`, and `tcp_disconnect` makes it jump.
-    let grown = sk.written().wrapping_sub(close.write_seq_at_release());
+    let grown = sk.write_seq().wrapping_sub(close.write_seq_at_release());
     let before = match (is, was) {
         (state::CLOSE, state::LISTEN) => was,
         (state::CLOSE, state::SYN_SENT) if sk.err() == 0 => was,
@@ -204,7 +204,7 @@ fn decide_ended<M: Memory>(close: &mut Close, sk: &Sock<M>, flags: Flags, grown:
     let queued = if matches!(outcome, Outcome::Repaired) {
         QueueBytes::NONE
     } else {
-        tcp.queued_until(close.write_seq_at_release(), close.state)
+        tcp.queued_when(close.write_seq_at_release(), close.state)
     };
     let written = close.write_seq_at_release();
     record_decision(close, sk, close.state, unread, outcome, queued);

@@ -27,7 +27,7 @@ pub(crate) fn on_release(sk: &Sock<ProbeRead>, state: u8) {
     {
         close.state = state;
         // Until the decision, these fields hold the `write_seq` and the jiffy of the release.
-        close.deadline = sk.written();
+        close.deadline = sk.write_seq();
         close.unread = ticks();
     }
 }

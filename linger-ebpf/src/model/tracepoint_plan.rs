@@ -182,7 +182,7 @@ pub(crate) fn on_reset(sk: &Sock<ProbeRead>) {
         .and_then(|slot| slot.find(address))
         .or_else(|| in_flight::parked(address).map(|parked| &mut parked.close));
     // The release of a kernel socket is not seen, and its close is not counted.
-    let is_seen = !sk.is_of_kernel();
+    let is_seen = !sk.is_kernel_socket();
     if close.is_none() && is_seen && sk.state() == state::CLOSE && sk.flags().dead() {
         // Only a close does this, after its FIN; that close has been counted and dropped.
         orphan::take_back(address);
