@@ -81,7 +81,7 @@ fn fentry_reset(ctx: FEntryContext) -> i32 {
 #[fentry(function = "tcp_v4_send_reset")]
 fn fentry_v4_answer(ctx: FEntryContext) -> i32 {
     let (sk, skb) = number_and_packet(&ctx);
-    answers::asked(sk, skb, Segment::is_local_v4);
+    answers::about_to_send(sk, skb, Segment::is_local_v4);
     0
 }
 
@@ -91,7 +91,7 @@ fn fentry_v4_answer(ctx: FEntryContext) -> i32 {
 #[fentry(function = "tcp_v6_send_reset")]
 fn fentry_v6_answer(ctx: FEntryContext) -> i32 {
     let (sk, skb) = number_and_packet(&ctx);
-    answers::asked(sk, skb, Segment::is_local_v6);
+    answers::about_to_send(sk, skb, Segment::is_local_v6);
     0
 }
 

@@ -61,7 +61,7 @@ fn kprobe_reset(ctx: ProbeContext) -> u32 {
 #[kprobe]
 fn kprobe_v4_answer(ctx: ProbeContext) -> u32 {
     if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
-        answers::asked(sk, skb, Segment::is_local_v4);
+        answers::about_to_send(sk, skb, Segment::is_local_v4);
     }
     0
 }
@@ -70,7 +70,7 @@ fn kprobe_v4_answer(ctx: ProbeContext) -> u32 {
 #[kprobe]
 fn kprobe_v6_answer(ctx: ProbeContext) -> u32 {
     if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
-        answers::asked(sk, skb, Segment::is_local_v6);
+        answers::about_to_send(sk, skb, Segment::is_local_v6);
     }
     0
 }

@@ -58,7 +58,7 @@ fn tracepoint_send_reset_2(ctx: RawTracePointContext) -> i32 {
     if skb == 0 {
         tracepoint_plan::on_reset(&Sock::new(sk as *const u8));
     } else if sk != 0 {
-        orphan::answered(sk);
+        orphan::settle_answered(sk);
     }
     0
 }

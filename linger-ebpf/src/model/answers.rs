@@ -5,37 +5,40 @@ use linger_ebpf::{Cause, Counters, Group};
 use super::{closers, group, in_flight::ThreadSlot, ledger, orphan, shared::shared};
 use crate::kernel::{ProbeRead, Segment, Sock, state};
 
-/// Counts an RST that answers a packet (`struct sk_buff`) for this socket (possibly a request or `TIME_WAIT` socket),
-/// or for none if `sk` is 0.
+/// This host answers a packet (`struct sk_buff`) with an RST: counts it. `sk` is the socket, possibly a request or
+/// `TIME_WAIT` socket, or 0 if there is none.
 pub(crate) fn sent(sk: u64, skb: *const u8) {
     if sk == 0 {
-        return count(ledger::nobodys(), Cause::NoSocket);
+        return count(ledger::counters_of_nobody(), Cause::NoSocket);
     }
-    orphan::answered(sk);
-    answered(sk, skb as u64);
+    orphan::settle_answered(sk);
+    count_answer(sk, skb as u64);
 }
 
-/// Like [`sent`], from the hook of a function that may decide not to send the RST.
-pub(crate) fn asked(sk: u64, skb: *const u8, is_local: impl FnOnce(&Segment) -> bool) {
+/// Like [`sent`], at the entry of `tcp_v4_send_reset` or `tcp_v6_send_reset`, which send no RST in answer to another
+/// RST, nor for no socket unless the packet `is_local`.
+pub(crate) fn about_to_send(sk: u64, skb: *const u8, is_local: impl FnOnce(&Segment) -> bool) {
     let segment = Segment::new(skb);
     if !segment.is_rst() && (sk != 0 || is_local(&segment)) {
         sent(sk, skb);
     }
 }
 
+/// Counts an RST by what it answers: late data, or anything else that is refused.
+///
 /// A [global function](super).
 #[inline(never)]
-#[unsafe(export_name = "linger_answered")]
-extern "C" fn answered(sk: u64, skb: u64) -> u32 {
+#[unsafe(export_name = "linger_count_answer")]
+extern "C" fn count_answer(sk: u64, skb: u64) -> u32 {
     let sk = Sock::<ProbeRead>::new(sk as *const u8);
     let segment = Segment::new(skb as *const u8);
     if !is_closed(&sk) || segment.payload() == 0 {
-        count(ledger::nobodys(), Cause::Refused);
+        count(ledger::counters_of_nobody(), Cause::Refused);
         return 0;
     }
     let counters = match group(&sk) {
         Some(group) => ledger::counters(&group),
-        None => ledger::nobodys(),
+        None => ledger::counters_of_nobody(),
     };
     count(counters, Cause::LateData);
     0
@@ -47,7 +50,7 @@ fn group(sk: &Sock<ProbeRead>) -> Option<Group> {
     let in_flight = ThreadSlot::current().and_then(|slot| slot.find(sk.address()));
     match in_flight {
         Some(close) => Some(group::of_close(close)),
-        None => closers::last_of(sk),
+        None => closers::last_closer(sk),
     }
 }
 

@@ -208,7 +208,7 @@ fn decide_ended<M: Memory>(close: &mut Close, sk: &Sock<M>, flags: Flags, grown:
     };
     let written = close.write_seq_at_release();
     record_decision(close, sk, close.state, unread, outcome, queued);
-    reset::foresee(close, sk, close.state, |_| written);
+    reset::note_expected(close, sk, close.state, |_| written);
 }
 
 /// The outcome for a socket in `CLOSE`.

@@ -10,7 +10,7 @@ use linger_ebpf::{Close, Counters, Group, Orphan};
 use super::{
     group, ledger,
     maps::{E2BIG, NUMBERS, closer, lower_half},
-    shared::{copy, shared},
+    shared::{copy_words, shared},
 };
 use crate::kernel::{Memory, ProbeRead, Sock, Tcp, state};
 
@@ -40,7 +40,7 @@ fn key<M: Memory>(sk: &Sock<M>, port: u16) -> u64 {
 pub(crate) fn mark(counters: *mut Counters, group: &Group, key: u64) {
     let mut number = shared!(counters, number).get();
     if number == 0 {
-        write_down(counters, group);
+        number_group(counters, group);
         number = shared!(counters, number).get();
     }
     let last = shared!(closer(key), mark);
@@ -66,14 +66,16 @@ pub(crate) extern "C" fn mark_early(close: *mut Close) -> u32 {
 }
 
 /// [`mark`] for an orphan that ends on a packet about to be answered.
-pub(crate) fn mark_for<M: Memory>(sk: &Sock<M>, tcp: &Tcp<M>, orphan: *const Orphan) {
-    mark_orphans(orphan, key(sk, tcp.local_port()));
+pub(crate) fn mark_of_orphan<M: Memory>(sk: &Sock<M>, tcp: &Tcp<M>, orphan: *const Orphan) {
+    mark_group_of_orphan(orphan, key(sk, tcp.local_port()));
 }
 
+/// [`mark`] with the group of an orphan.
+///
 /// A [global function](super).
 #[inline(never)]
-#[unsafe(export_name = "linger_mark_orphans")]
-extern "C" fn mark_orphans(orphan: *const Orphan, key: u64) -> u32 {
+#[unsafe(export_name = "linger_mark_group_of_orphan")]
+extern "C" fn mark_group_of_orphan(orphan: *const Orphan, key: u64) -> u32 {
     // SAFETY: callers pass a record.
     if let Some(orphan) = unsafe { orphan.as_ref() } {
         let group = orphan.group;
@@ -89,22 +91,22 @@ fn mark_group(group: &Group, key: u64) {
     }
 }
 
-/// Records the number of a group. `counters` are the group's.
+/// Gives a group its number, or [`NONE`], in the map of numbers and in its `counters`.
 ///
 /// A [global function](super).
 #[inline(never)]
-#[unsafe(export_name = "linger_write_down_number")]
-extern "C" fn write_down(counters: *mut Counters, group: *const Group) -> u32 {
+#[unsafe(export_name = "linger_number_group")]
+extern "C" fn number_group(counters: *mut Counters, group: *const Group) -> u32 {
     if counters.is_null() || group.is_null() {
         return 0;
     }
-    let mut group = copy(shared!(group.cast_mut()));
+    let mut group = copy_words(shared!(group.cast_mut()));
     if !ledger::has_own(&group) {
         group = Group::OTHER;
     }
     let mut number = group.number();
     if let Err(why) = NUMBERS.insert(number, group, u64::from(BPF_NOEXIST)) {
-        match of(number) {
+        match group_with(number) {
             Some(known) if known == group => {}
             // There is no memory, or the map's lock cannot be taken: the next close tries again.
             None if why != E2BIG => return 0,
@@ -116,15 +118,15 @@ extern "C" fn write_down(counters: *mut Counters, group: *const Group) -> u32 {
     0
 }
 
-/// The group with a number.
-fn of(number: u64) -> Option<Group> {
+/// The group with this number, if any.
+fn group_with(number: u64) -> Option<Group> {
     NUMBERS
         .get_ptr_mut(number)
-        .map(|group| copy(shared!(group)))
+        .map(|group| copy_words(shared!(group)))
 }
 
 /// The group that closed last at the local port of a socket, which may be in `TIME_WAIT`.
-pub(crate) fn last_of(sk: &Sock<ProbeRead>) -> Option<Group> {
+pub(crate) fn last_closer(sk: &Sock<ProbeRead>) -> Option<Group> {
     let head = sk.head();
     let port = if head.state == state::TIME_WAIT {
         head.port
@@ -132,5 +134,5 @@ pub(crate) fn last_of(sk: &Sock<ProbeRead>) -> Option<Group> {
         sk.tcp()?.local_port()
     };
     let key = key(sk, port);
-    of(shared!(closer(key), mark).get() ^ key)
+    group_with(shared!(closer(key), mark).get() ^ key)
 }

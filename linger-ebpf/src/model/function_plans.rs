@@ -73,7 +73,7 @@ pub(crate) fn on_inner_close<M: Memory>(sk: &Sock<M>, timeout: u64) {
         closers::note_port(close, sk, state, head.port);
         close::wait(close, sk, state);
     } else {
-        reset::foresee(close, sk, state, Tcp::write_seq);
+        reset::note_expected(close, sk, state, Tcp::write_seq);
     }
 }
 

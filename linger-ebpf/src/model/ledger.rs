@@ -7,7 +7,7 @@ use super::{
     exe, group,
     maps::{self, LEDGER, SHARED},
     path,
-    shared::{copy, shared},
+    shared::{copy_words, shared},
 };
 
 /// The value for the time of a close whose return is not seen.
@@ -27,17 +27,17 @@ pub(crate) fn counters_or(group: &Group, refused: impl FnOnce()) -> Option<*mut 
     if let Some(counters) = LEDGER.get_ptr_mut(group) {
         return Some(counters);
     }
-    let mut place = make(group);
-    if place == MADE {
+    let mut row = create_row(group);
+    if row == OWN_ROW {
         if let Some(counters) = LEDGER.get_ptr_mut(group) {
             return Some(counters);
         }
-        place = OTHER;
+        row = OTHER;
     }
-    if place == OTHER {
+    if row == OTHER {
         refused();
     }
-    SHARED.get_ptr_mut(place)
+    SHARED.get_ptr_mut(row)
 }
 
 /// Whether the counters of this group are not those of [`Group::OTHER`].
@@ -47,24 +47,24 @@ pub(crate) fn has_own(group: &Group) -> bool {
 }
 
 /// Returned instead of an index into [`Group::SHARED`] if the group has a row of its own.
-const MADE: u32 = u32::MAX;
+const OWN_ROW: u32 = u32::MAX;
 
 /// The index of [`Group::OTHER`] in [`Group::SHARED`].
 const OTHER: u32 = 0;
 const _: () = assert!(Group::SHARED[OTHER as usize].cgroup_id == Group::OTHER.cgroup_id);
 
-/// Creates the row of a new group. Returns [`MADE`], or the index in [`Group::SHARED`] of the group to count for
+/// Creates the row of a new group. Returns [`OWN_ROW`], or the index in [`Group::SHARED`] of the group to count for
 /// instead.
 ///
 /// A [global function](super).
 #[inline(never)]
-#[unsafe(export_name = "linger_make_row")]
-extern "C" fn make(group: *const Group) -> u32 {
+#[unsafe(export_name = "linger_create_row")]
+extern "C" fn create_row(group: *const Group) -> u32 {
     if group.is_null() {
         return OTHER;
     }
     // A key must be on the stack.
-    let group = copy(shared!(group.cast_mut()));
+    let group = copy_words(shared!(group.cast_mut()));
     for (place, shared) in (0..).zip(&Group::SHARED) {
         if group.cgroup_id == shared.cgroup_id {
             return place;
@@ -72,16 +72,16 @@ extern "C" fn make(group: *const Group) -> u32 {
     }
     // If another CPU is first, this fails and the lookup below finds its entry.
     if LEDGER.insert(&group, &ZERO, u64::from(BPF_NOEXIST)).is_ok() {
-        learn(&group);
+        record_names(&group);
     } else if LEDGER.get_ptr_mut(&group).is_none() {
         maps::lose(Lost::Group);
         return OTHER;
     }
-    MADE
+    OWN_ROW
 }
 
 /// Records what a new group's labels need beyond its key.
-fn learn(group: &Group) {
+fn record_names(group: &Group) {
     if group::is_keyed(keyed::CGROUP) {
         path::learn_cgroup(group.cgroup_id);
     }
@@ -91,7 +91,7 @@ fn learn(group: &Group) {
 }
 
 /// The counters of [`Group::NOBODY`].
-pub(crate) fn nobodys() -> Option<*mut Counters> {
+pub(crate) fn counters_of_nobody() -> Option<*mut Counters> {
     SHARED.get_ptr_mut(NOBODY)
 }
 

@@ -22,7 +22,7 @@ use linger_ebpf::{
 use super::{
     closers, group, ledger,
     maps::{self, EEXIST, ENOENT, ORPHANS},
-    shared::{copy, shared, zero},
+    shared::{copy_words, opaque_zero, shared},
     undecided,
     watch::{self, End},
 };
@@ -59,7 +59,7 @@ extern "C" fn insert(close: *const Close, bytes: u32, write_seq: u32) -> i32 {
     let Some(close) = (unsafe { close.as_ref() }) else {
         return EEXIST;
     };
-    let zero = zero();
+    let zero = opaque_zero();
     let orphan = Orphan {
         stage: close.initial_orphan_stage(),
         sk: close.sk,
@@ -119,7 +119,7 @@ pub(crate) extern "C" fn leave(close: *const Close, outstanding: u32, whose: *mu
     shared!(orphan, bytes).set(bytes);
     shared!(orphan, left_ns).set(now_ns());
     if bytes > 0 {
-        *whose = copy(shared!(orphan, group));
+        *whose = copy_words(shared!(orphan, group));
     }
     let step = if bytes > 0 { LEFT } else { ENDED };
     if stage.replace(open, open | step) {
@@ -238,7 +238,7 @@ fn end_record<M: Memory>(sk: &Sock<M>, orphan: *mut Orphan, fate: impl FnOnce() 
     let (unsent, unacked) = (narrow(queued.unsent), narrow(queued.unacked));
     let found = stage.get();
     if fate == Fate::LateData as u32 {
-        closers::mark_for(sk, &tcp, orphan);
+        closers::mark_of_orphan(sk, &tcp, orphan);
     }
     if found & MASK == OPEN && found != SPENT && stage.replace(found, found | ENDING) {
         shared!(orphan, fate).set(fate);
@@ -304,7 +304,7 @@ fn count_as_late_data(ended: &UndecidedOrphan) {
 }
 
 /// Settles an orphan whose socket answers a packet with an RST.
-pub(crate) fn answered(key: u64) {
+pub(crate) fn settle_answered(key: u64) {
     if !maps::is_hinted(key) {
         return;
     }
@@ -317,11 +317,11 @@ pub(crate) fn answered(key: u64) {
         && shared!(orphan, fate).get() == UNDECIDED
         && shared!(orphan, write_seq).get() == write_seq
     {
-        closers::mark_for(&sk, &tcp, orphan);
+        closers::mark_of_orphan(&sk, &tcp, orphan);
         shared!(orphan, fate).set(Fate::LateData as u32);
     }
     undecided::settle_of(key, Some(write_seq), |ended| {
-        closers::mark_for(&sk, &tcp, &raw const ended.orphan);
+        closers::mark_of_orphan(&sk, &tcp, &raw const ended.orphan);
         count_as_late_data(ended);
     });
 }
@@ -380,7 +380,7 @@ pub(crate) fn timer_set<M: Memory>(sk: &Sock<M>) {
 fn take(key: u64, record: *mut Orphan) -> Option<Orphan> {
     let stage = shared!(record, stage);
     let found = stage.get();
-    let orphan = copy(shared!(record));
+    let orphan = copy_words(shared!(record));
     // If the kernel cannot take the map's lock, the record is removed later.
     let ours = found & MASK == LEFT && stage.replace(found, SPENT) && remove(key) != ENOENT;
     ours.then_some(orphan)

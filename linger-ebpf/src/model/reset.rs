@@ -9,15 +9,16 @@ use super::copies::copies_may_run;
 use super::{close, group, ledger, maps, orphan, shared::shared};
 use crate::kernel::{Memory, ProbeRead, Sock, Tcp, state};
 
-/// Handles an RST that a socket sends. `close` is the record of the close in flight on this thread, for whatever
-/// socket; `number` returns the socket's address as a number, without a type known to the verifier.
+/// This host sends an RST on its own initiative: notes it for its close, or counts it. `close` is the record of the
+/// close in flight on this thread, for whatever socket. `number` returns the socket's address as a number, without a
+/// type known to the verifier; it is called only if needed, because reading it costs.
 pub(crate) fn sent<M: Memory>(
     close: Option<&mut Close>,
     sk: &Sock<M>,
     number: impl FnOnce() -> u64,
 ) {
     let Some(close) = close.filter(|close| close.sk == sk.address()) else {
-        by_itself(number());
+        count_outside_close(number());
         return;
     };
     // The close holds the lock: nothing else can abort this connection.
@@ -26,7 +27,7 @@ pub(crate) fn sent<M: Memory>(
     {
         close.flags |= flag::RESET;
     } else if sk.state() != state::CLOSE {
-        by_itself(number());
+        count_outside_close(number());
     } else if sk.flags().dead() {
         after_fin(close, sk);
     } else {
@@ -34,8 +35,9 @@ pub(crate) fn sent<M: Memory>(
     }
 }
 
-/// Notes that a close will send an RST, if one [is due](is_due): the hook of the RST may be skipped.
-pub(crate) fn foresee<M: Memory>(
+/// Notes that a close will send an RST, if one [is due](is_due): the hook of the RST may be skipped. `write_seq` is
+/// called only in the states in which it matters.
+pub(crate) fn note_expected<M: Memory>(
     close: &mut Close,
     sk: &Sock<M>,
     state: u8,
@@ -129,13 +131,13 @@ fn late_abort(linger2: i32, all_acknowledged: bool) -> Cause {
 ///
 /// A [global function](super).
 #[inline(never)]
-#[unsafe(export_name = "linger_by_itself")]
-extern "C" fn by_itself(sk: u64) -> u32 {
+#[unsafe(export_name = "linger_count_outside_close")]
+extern "C" fn count_outside_close(sk: u64) -> u32 {
     let sk = Sock::<ProbeRead>::new(sk as *const u8);
     if let Some(tcp) = sk.tcp()
         && is_new(&sk, &tcp)
     {
-        count(&sk, &tcp);
+        count_by_cause(&sk, &tcp);
     }
     0
 }
@@ -150,8 +152,8 @@ pub(crate) fn is_new(sk: &Sock<ProbeRead>, tcp: &Tcp<ProbeRead>) -> bool {
     maps::is_new_reset(sk.address(), reset)
 }
 
-/// Counts an RST that no close caused.
-fn count(sk: &Sock<ProbeRead>, tcp: &Tcp<ProbeRead>) {
+/// Counts an RST that no close caused. The lock and the state of its socket show the cause.
+fn count_by_cause(sk: &Sock<ProbeRead>, tcp: &Tcp<ProbeRead>) {
     let state = sk.state();
     let flags = sk.flags();
     let mut by_timer = false;

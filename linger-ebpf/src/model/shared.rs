@@ -61,15 +61,15 @@ impl Shared<u32> {
     }
 }
 
-/// A zero unknown to the compiler, which would write known zeros in a loop over bytes.
-pub(crate) fn zero() -> u32 {
+/// A zero that the compiler does not know to be one: known zeros it would write in a loop over bytes.
+pub(crate) fn opaque_zero() -> u32 {
     let mut zero = 0;
     // SAFETY: a local.
     unsafe { (&raw mut zero).read_volatile() }
 }
 
 /// Copies a value of whole words, word by word: the compiler would copy it bytewise.
-pub(crate) fn copy<T: Copy>(from: Shared<T>) -> T {
+pub(crate) fn copy_words<T: Copy>(from: Shared<T>) -> T {
     let mut to = MaybeUninit::<T>::uninit();
     let words = to.as_mut_ptr().cast::<u64>();
     for place in 0..size_of::<T>() / size_of::<u64>() {
@@ -85,11 +85,11 @@ pub(crate) fn copy<T: Copy>(from: Shared<T>) -> T {
     unsafe { to.assume_init() }
 }
 
-/// Writes a value of whole words, as [`copy`] reads it.
-pub(crate) fn paste<T: Copy>(from: &T, to: Shared<T>) {
+/// Writes a value of whole words, as [`copy_words`] reads it.
+pub(crate) fn write_words<T: Copy>(from: &T, to: Shared<T>) {
     let words = core::ptr::from_ref(from).cast::<u64>();
     for place in 0..size_of::<T>() / size_of::<u64>() {
-        // SAFETY: as for `copy`.
+        // SAFETY: as for `copy_words`.
         unsafe {
             to.0.cast::<u64>()
                 .add(place)

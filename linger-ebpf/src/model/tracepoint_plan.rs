@@ -95,7 +95,7 @@ pub(crate) fn on_set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
     }
     if new == state::CLOSE || new == state::FIN_WAIT2 && is_without_wait(sk) {
         // The socket ends within the close.
-        reset::foresee(close, sk, old, Tcp::write_seq);
+        reset::note_expected(close, sk, old, Tcp::write_seq);
         if old == state::FIN_WAIT2
             && let Some(tcp) = sk.tcp()
         {

@@ -10,7 +10,7 @@ use linger_ebpf::{ANSWER_NS, Orphan, UNDECIDED_PLACES, UndecidedOrphan, hint};
 
 use super::{
     maps::{self, UNDECIDED},
-    shared::{paste, shared},
+    shared::{shared, write_words},
 };
 
 /// Values of `ended_ns` for a free place and for one in use by a program; any other is the time of the end.
@@ -51,7 +51,7 @@ pub(crate) fn put(
         if found != FREE {
             settle(place, &settled);
         }
-        paste(orphan, shared!(place, orphan));
+        write_words(orphan, shared!(place, orphan));
         shared!(place, lived_ns).set(lived_ns);
         when.set(now_ns);
         maps::add_hint(sk, 1);
