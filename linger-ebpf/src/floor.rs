@@ -1,5 +1,5 @@
 //! Programs for the same hooks as those of `main.rs`, with the same names, that only count their runs. They show
-//! whether a hook is reached and, in benchmarks, the least that an attached program can cost.
+//! whether a hook is reached and, in benchmarks, the floor: the least that an attached program can cost.
 
 #![no_std]
 #![no_main]

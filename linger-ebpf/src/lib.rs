@@ -1,5 +1,5 @@
 //! The interface between the kernel side and the daemon: keys and values of the maps, values of labels and,
-//! for the daemon, the compiled programs.
+//! for the daemon, the compiled programs. The programs themselves begin in `main.rs`.
 //!
 //! Everything here is `repr(C)` and made of integers without padding, because the kernel and the
 //! daemon exchange it as bytes.

@@ -1,6 +1,13 @@
-//! The programs. Each translates the arguments of its hook into one call of the model.
+//! The programs. To follow one close from its beginning to its counters, read `hooks/fentry.rs`, then
+//! `model/function_plans.rs` and `model/close.rs`.
 //!
-//! The daemon loads programs by their names in `hooks`; its `probe/hooks.rs` says what each is attached to.
+//! - `hooks`: the programs, in a file for each plan. Each translates the arguments of its hook into one call of the
+//!   model.
+//! - `model`: what a close, its RST and its orphan go through, and where they are counted.
+//! - `kernel`: structures of the kernel, read at offsets that the daemon finds in its BTF.
+//!
+//! What programs and daemon exchange is in the library (`lib.rs`). The daemon loads programs by their names in `hooks`;
+//! its `probe/hooks.rs` says what each is attached to.
 //!
 //! A build flag inlines every function that is not `inline(never)`: a call costs, and typed pointers do not
 //! survive every call. Rarely executed code is kept out of line. (But not `cold`, which would put it into another

@@ -1,4 +1,7 @@
 //! The ABI of the kernel side and the daemon: keys and values of the maps, labels, bounds.
+//!
+//! Begin with `labels` (outcomes, causes, fates), `counts` (the counters of a group) and `records` (a close in flight,
+//! an orphan). [`LAYOUT`] is the version of it all.
 
 /// Makes a fieldless enum whose discriminants index an array, with the label value of each.
 macro_rules! labels {
@@ -84,8 +87,9 @@ pub const MAX_ORPHANS: u32 = 65_536;
 /// Number of [hints](hint); a power of two.
 pub const HINTS: u32 = 16_384;
 
-/// The hint of a socket's address: an index at which the records of sockets are counted. It uses only the
-/// lower half, which the verifier lets programs copy from a typed pointer as a number.
+/// The hint of a socket's address: the index of a counter of the records under all addresses with that hint. If it is
+/// 0, as it nearly always is, no map needs to be searched. The hint follows from the lower half of the address, which
+/// the verifier lets programs copy from a typed pointer as a number.
 #[must_use]
 #[expect(clippy::cast_possible_truncation, reason = "see above")]
 pub const fn hint(sk: u64) -> u32 {

@@ -1,4 +1,8 @@
 //! Reading kernel memory, at offsets of the running kernel.
+//!
+//! `M::read(sk, offset!(err))` reads `sk->sk_err` in one of two ways, by the type of `M`: [`BtfTyped`] in programs
+//! whose arguments have BTF types (`fentry`, `tp_btf`), [`ProbeRead`] in all others and for pointers found on the way.
+//! The offset is a placeholder in the compiled instruction, which the daemon replaces before it loads the programs.
 
 use core::{arch::asm, mem::MaybeUninit};
 
@@ -35,7 +39,7 @@ impl<const INDEX: usize> Constant<INDEX, 0> {
     }
 }
 
-/// The constant with this name.
+/// The [`Constant`] with this name, a field of [`linger_ebpf::Constants`].
 macro_rules! constant {
     ($($name:tt)+) => {
         $crate::kernel::Constant::<
@@ -48,7 +52,7 @@ macro_rules! constant {
 }
 pub(crate) use constant;
 
-/// The offset of a field.
+/// The offset of a field, by its name in [`Offsets`].
 macro_rules! offset {
     ($field:ident) => {
         $crate::kernel::constant!(offsets.$field)
@@ -56,7 +60,7 @@ macro_rules! offset {
 }
 pub(crate) use offset;
 
-/// An offset of any field.
+/// A [`Constant`] with any parameters, as they appear in instructions.
 pub(crate) trait Offset {
     /// Its placeholder as the displacement of a load.
     const DISPLACEMENT: i16;
@@ -69,7 +73,7 @@ impl<const INDEX: usize, const PLUS: usize> Offset for Constant<INDEX, PLUS> {
     const IMMEDIATE: i32 = constants::immediate(INDEX, PLUS);
 }
 
-/// The address of a field of what `base` points to.
+/// The address of a field of the struct at `base`.
 pub(crate) fn address<O: Offset>(base: *const u8, _: O) -> *const u8 {
     let mut address = base as u64;
     // SAFETY: adds a constant.
@@ -85,7 +89,7 @@ pub(crate) trait Word: Copy {
     /// Its size in bytes.
     const SIZE: u32;
 
-    /// Loads it from a field of what `base` points to.
+    /// Loads it from a field of the struct at `base`.
     ///
     /// # Safety
     ///
@@ -132,7 +136,7 @@ word!(u64, "{value} = *(u64 *)({base} + {at})", reg, u64);
 
 /// A way of reading kernel memory.
 pub(crate) trait Memory {
-    /// Reads a field of what `base` points to; zero if that cannot be read.
+    /// Reads a field of the struct at `base`; zero if that cannot be read.
     fn read<T: Word>(base: *const u8, at: impl Offset) -> T;
 
     /// The head of a socket.
@@ -171,7 +175,7 @@ impl Memory for BtfTyped {
     }
 }
 
-/// Loads a pointer through a typed pointer: the verifier knows its type too.
+/// Loads a pointer from a field of a struct at a typed pointer: the verifier knows its type too.
 pub(crate) fn read_pointer(base: *const u8, at: impl Offset) -> *const u8 {
     BtfTyped::read::<u64>(base, at) as *const u8
 }
