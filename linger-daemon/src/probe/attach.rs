@@ -7,7 +7,7 @@ use tracing::warn;
 use super::btf::{self, Kernel, KernelError};
 use super::error::{AttachError, PlanError, ProbeError, with_causes};
 use super::hooks::{Hook, Point, copies_of, hooks};
-use super::link::{Attached, attach, program};
+use super::link::{Attached, LinkKind, attach, program};
 use super::load::{self, loader};
 use super::object;
 use super::options::LoadOptions;
@@ -89,7 +89,11 @@ impl Loader {
         let hooks = self.hooks(plan);
         // The hook that sees returns is attached when needed.
         let (later, now): (Vec<_>, Vec<_>) = hooks.iter().partition(|hook| hook.sees_returns());
-        let attached = self.attach_hooks(&mut ebpf, plan, &now, pins.is_some())?;
+        let kind = match pins {
+            Some(_) => LinkKind::Pinnable,
+            None => LinkKind::Held,
+        };
+        let attached = self.attach_hooks(&mut ebpf, plan, &now, kind)?;
         self.load_programs(&mut ebpf, &later)
             .map_err(|(hook, why)| PlanError::new(plan, &hook.point, why))?;
         let program = |&hook: &Hook| match program(&ebpf, hook) {
@@ -130,7 +134,7 @@ impl Loader {
     pub fn attach_alike(&self, ebpf: &mut Ebpf, plan: Plan) -> Result<impl Sized, PlanError> {
         let mut hooks = self.hooks_once(plan);
         hooks.retain(|hook| !hook.sees_returns());
-        self.attach_hooks(ebpf, plan, &hooks, false)
+        self.attach_hooks(ebpf, plan, &hooks, LinkKind::Held)
     }
 
     /// Refuses a plan if the end of a connection does not reach all of these hooks: a function in the kernel's
@@ -139,7 +143,7 @@ impl Loader {
         let mut ebpf = loader().btf(None).load(FLOOR).map_err(|error| {
             PlanError::new(plan, &"maps", AttachError::Refused(with_causes(&error)))
         })?;
-        let _attached = self.attach_hooks(&mut ebpf, plan, hooks, false)?;
+        let _attached = self.attach_hooks(&mut ebpf, plan, hooks, LinkKind::Held)?;
         match first_unreached(&ebpf, hooks) {
             Ok(None) => Ok(()),
             Ok(Some(hook)) => Err(PlanError::new(
@@ -171,13 +175,13 @@ impl Loader {
         hooks(plan, self.options.keyed, self.traits)
     }
 
-    /// Attaches these hooks of a plan, as long as the returned value lives. `keep` asks for links that can be pinned.
+    /// Attaches these hooks of a plan, as long as the returned value lives.
     fn attach_hooks(
         &self,
         ebpf: &mut Ebpf,
         plan: Plan,
         hooks: &[Hook],
-        keep: bool,
+        kind: LinkKind,
     ) -> Result<Vec<(Hook, Attached)>, PlanError> {
         let failed = |(hook, why): (Hook, _)| PlanError::new(plan, &hook.point, why);
         // The first hook of a function shows whether functions can be hooked here, before much is loaded.
@@ -189,7 +193,7 @@ impl Loader {
         for part in [first, rest] {
             self.load_programs(ebpf, part).map_err(failed)?;
             for &hook in part {
-                let link = attach(ebpf, hook, keep).map_err(|why| failed((hook, why)))?;
+                let link = attach(ebpf, hook, kind).map_err(|why| failed((hook, why)))?;
                 attached.extend(link.map(|link| (hook, link)));
             }
         }
@@ -200,7 +204,7 @@ impl Loader {
     pub fn try_plan(&self, plan: Plan) -> Result<(), PlanError> {
         self.expect_reached(plan, &self.hooks_once(plan))?;
         let mut loaded = self.load(plan)?;
-        self.attach_hooks(&mut loaded.ebpf, plan, &self.hooks(plan), false)
+        self.attach_hooks(&mut loaded.ebpf, plan, &self.hooks(plan), LinkKind::Held)
             .map(drop)
     }
 
@@ -209,7 +213,7 @@ impl Loader {
         let mut ebpf = self.make_maps(Constants::NO_COPIES)?;
         let loaded = self.load_programs(&mut ebpf, &[hook]);
         loaded.map_err(|(_, why)| why)?;
-        attach(&ebpf, hook, false).map(drop)
+        attach(&ebpf, hook, LinkKind::Held).map(drop)
     }
 
     /// Creates the maps; no program is loaded yet. `copies` is that of [`Constants`].

@@ -16,6 +16,7 @@ use perf_event_open_sys as perf;
 use tracing::{debug, warn};
 
 use super::hooks::{Hook, Point};
+use super::link::LinkKind;
 use super::owner::Owner;
 use crate::sys;
 
@@ -28,19 +29,26 @@ const EVENTS: &str = "kprobe_events";
 /// The file in tracefs with the number of hits and misses of each kprobe.
 const PROFILE: &str = "kprobe_profile";
 
+/// Prefix of our event groups, followed by the [`Owner`]. Event names end with the owner too, because
+/// `kprobe_profile` does not show groups.
+const GROUP: &str = "lingerd_";
+
+/// Maximum number of attempts to define a probe that is removed before it is open.
+const ATTEMPTS: u32 = 5;
+
 /// Possible mount points of tracefs.
 pub const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
-/// Attaches a loaded program to its hook until the returned descriptor is closed: with `keep` a link that can be
-/// pinned, else the event itself, which the kernel releases at once. After that, dropping the definition removes the
-/// probe or, if the definition is kept, [`forget`] does.
+/// Attaches a loaded program to its hook until the returned descriptor is closed: a link if it is to be pinned, else the
+/// event itself, which the kernel releases at once. After that, dropping the definition removes the probe or, if the
+/// definition is kept, [`remove_stale`] does.
 pub(super) fn attach(
     program: BorrowedFd<'_>,
     hook: Hook,
-    keep: bool,
+    kind: LinkKind,
 ) -> io::Result<(OwnedFd, Definition)> {
     let (definition, event) = define(hook)?;
-    let link = if keep {
+    let link = if kind == LinkKind::Pinnable {
         Some(sys::link(
             &program,
             &event,
@@ -87,7 +95,7 @@ fn tracefs() -> Option<PathBuf> {
 
 /// Removes the probes of every lingerd that no longer runs, and of this `owner`. Probes in use stay. Returns
 /// whether none of the owner's is left.
-pub(super) fn forget(owner: Option<Owner>) -> bool {
+pub(super) fn remove_stale(owner: Option<Owner>) -> bool {
     let Some(path) = tracefs().map(|tracefs| tracefs.join(EVENTS)) else {
         return true;
     };
@@ -150,7 +158,7 @@ impl Definition {
             _ => return Err(io::ErrorKind::InvalidInput.into()),
         };
         let mut file = open_to_append(&tracefs.join(EVENTS))?;
-        forget(None);
+        remove_stale(None);
         let owner = Owner::here();
         let event = format!("{GROUP}{owner}/{}_{owner}", hook.program);
         file.write_all(format!("{kind}:{event} {function}\n").as_bytes())?;
@@ -169,13 +177,6 @@ impl Definition {
         sys::open_event(perf::bindings::PERF_TYPE_TRACEPOINT, id, flags)
     }
 }
-
-/// Prefix of our event groups, followed by the [`Owner`]. Event names end with the owner too, because
-/// `kprobe_profile` does not show groups.
-const GROUP: &str = "lingerd_";
-
-/// Maximum number of attempts to define a probe that is removed before it is open.
-const ATTEMPTS: u32 = 5;
 
 /// Missed hits of the kprobes of a lingerd.
 pub(super) struct Profile {

@@ -16,8 +16,21 @@ use super::load::{self, explain};
 use crate::attribution::whole_cgroup_root;
 use crate::sys;
 
-/// Attaches the loaded program of a hook; `None` if it only runs on demand. `keep` asks for a link that can be pinned.
-pub(super) fn attach(ebpf: &Ebpf, hook: Hook, keep: bool) -> Result<Option<Attached>, AttachError> {
+/// What keeps a program attached.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum LinkKind {
+    /// Anything that ends with the process, whatever the kernel releases soonest.
+    Held,
+    /// A link that can be pinned.
+    Pinnable,
+}
+
+/// Attaches the loaded program of a hook; `None` if it only runs on demand.
+pub(super) fn attach(
+    ebpf: &Ebpf,
+    hook: Hook,
+    kind: LinkKind,
+) -> Result<Option<Attached>, AttachError> {
     let program = &program(ebpf, hook)?;
     let open = |name| {
         sys::open_raw_tracepoint(program, name).map_err(|io_error| {
@@ -31,7 +44,7 @@ pub(super) fn attach(ebpf: &Ebpf, hook: Hook, keep: bool) -> Result<Option<Attac
         Point::Fentry(_) | Point::Fexit(_) | Point::BtfTracepoint(_) => open(None),
         Point::RawTracepoint(name) => open(Some(name)),
         Point::Kprobe(_) | Point::Kretprobe(_) => {
-            let attached = kprobe::attach(program.as_fd(), hook, keep);
+            let attached = kprobe::attach(program.as_fd(), hook, kind);
             return attached
                 .map(|(link, definition)| {
                     let probe = Some(definition);

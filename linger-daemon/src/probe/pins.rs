@@ -289,7 +289,7 @@ impl Pins {
         for path in &folders {
             remove(path, fs::remove_dir(path))?;
         }
-        forget_probes(metadata.as_ref().map(Owner::of));
+        remove_probes(metadata.as_ref().map(Owner::of));
         Ok(())
     }
 
@@ -311,9 +311,9 @@ impl Pins {
 const PROBES: Duration = Duration::from_secs(2);
 
 /// Removes the probes that a daemon defined in tracefs, and those left by daemons that are gone.
-fn forget_probes(owner: Option<Owner>) {
+fn remove_probes(owner: Option<Owner>) {
     let start = Instant::now();
-    while !kprobe::forget(owner) && start.elapsed() < PROBES {
+    while !kprobe::remove_stale(owner) && start.elapsed() < PROBES {
         thread::sleep(Duration::from_millis(10));
     }
 }
