@@ -101,7 +101,7 @@ fn open_pins(config: &Config) -> Result<Option<Pins>, PinsError> {
     if config.persist {
         return Pins::open(&config.pins).map(Some);
     }
-    if Pins::are_in(&config.pins) {
+    if Pins::exist_in(&config.pins) {
         let folder = config.pins.display();
         warn!(
             "another lingerd has pinned programs in {folder}, which go on counting; if none uses them any more, \

@@ -29,7 +29,7 @@ fn run() -> Result<()> {
     let plan = *plan.with_context(|| format!("there is no plan {name}"))?;
     let loader = Loader::new(LoadOptions::default())?;
     let mut ebpf = EbpfLoader::new().load(FLOOR)?;
-    let attached = loader.attach_alike(&mut ebpf, plan)?;
+    let attached = loader.attach_object(&mut ebpf, plan)?;
     println!("attached");
     io::copy(&mut io::stdin(), &mut io::sink())?;
     drop(attached);

@@ -85,7 +85,7 @@ impl Loader {
             mut ebpf,
             mut maps,
         } = loaded;
-        self.expect_reached(plan, &self.hooks_once(plan))?;
+        self.check_reached(plan, &self.hooks_without_copies(plan))?;
         let hooks = self.hooks(plan);
         // The hook that sees returns is attached when needed.
         let (later, now): (Vec<_>, Vec<_>) = hooks.iter().partition(|hook| hook.sees_returns());
@@ -105,7 +105,7 @@ impl Loader {
         let mut others = Vec::new();
         for (hook, attached) in attached {
             match pins {
-                Some(pins) => pins.keep_link(hook, &attached.into_link())?,
+                Some(pins) => pins.pin_link(hook, &attached.into_link())?,
                 None if hook.point == Point::SockRelease => {
                     detachable.push((hook, attached.into_link()));
                 }
@@ -114,8 +114,8 @@ impl Loader {
         }
         let links = pins.map_or(Links::Held(detachable), Pins::links);
         if let Some(pins) = pins {
-            pins.keep_programs(&programs)?;
-            pins.seal(&mut maps, self.options.metadata(plan, self.traits))?;
+            pins.pin_programs(&programs)?;
+            pins.pin_metadata(&mut maps, self.options.metadata(plan, self.traits))?;
         }
         let programs = Programs::new(programs, links, Owner::here()).map_err(|error| {
             let why = AttachError::Refused(error.to_string());
@@ -129,17 +129,17 @@ impl Loader {
         })
     }
 
-    /// Attaches programs with the same names as a plan's to its hooks, without copies and without the hook that is
-    /// attached only while closes wait. They stay attached as long as the returned value lives.
-    pub fn attach_alike(&self, ebpf: &mut Ebpf, plan: Plan) -> Result<impl Sized, PlanError> {
-        let mut hooks = self.hooks_once(plan);
+    /// Attaches the programs of another object, which have the same names, to the hooks of a plan, except copies and
+    /// the hook that is attached only while closes wait. They stay attached as long as the returned value lives.
+    pub fn attach_object(&self, ebpf: &mut Ebpf, plan: Plan) -> Result<impl Sized, PlanError> {
+        let mut hooks = self.hooks_without_copies(plan);
         hooks.retain(|hook| !hook.sees_returns());
         self.attach_hooks(ebpf, plan, &hooks, LinkKind::Held)
     }
 
     /// Refuses a plan if the end of a connection does not reach all of these hooks: a function in the kernel's
     /// types may be inlined at its callers.
-    pub fn expect_reached(&self, plan: Plan, hooks: &[Hook]) -> Result<(), PlanError> {
+    pub fn check_reached(&self, plan: Plan, hooks: &[Hook]) -> Result<(), PlanError> {
         let mut ebpf = loader().btf(None).load(FLOOR).map_err(|error| {
             PlanError::new(plan, &"maps", AttachError::Refused(with_causes(&error)))
         })?;
@@ -163,7 +163,7 @@ impl Loader {
     }
 
     /// The hooks of a plan, without copies.
-    fn hooks_once(&self, plan: Plan) -> Vec<Hook> {
+    fn hooks_without_copies(&self, plan: Plan) -> Vec<Hook> {
         let mut hooks = self.hooks(plan);
         hooks.retain(|hook| !hook.is_copy());
         hooks
@@ -202,7 +202,7 @@ impl Loader {
 
     /// Loads and attaches a plan and detaches it again.
     pub fn try_plan(&self, plan: Plan) -> Result<(), PlanError> {
-        self.expect_reached(plan, &self.hooks_once(plan))?;
+        self.check_reached(plan, &self.hooks_without_copies(plan))?;
         let mut loaded = self.load(plan)?;
         self.attach_hooks(&mut loaded.ebpf, plan, &self.hooks(plan), LinkKind::Held)
             .map(drop)
@@ -216,7 +216,8 @@ impl Loader {
         attach(&ebpf, hook, LinkKind::Held).map(drop)
     }
 
-    /// Creates the maps; no program is loaded yet. `copies` is that of [`Constants`].
+    /// Adapts the object to this kernel and creates its maps; no program is loaded yet. `copies` is that of
+    /// [`Constants`].
     fn make_maps(&self, copies: u32) -> Result<Ebpf, AttachError> {
         let close_syscall = if self.traits.sees_returns {
             u32::try_from(nix::libc::SYS_close).expect("a small number")
@@ -235,7 +236,7 @@ impl Loader {
             close_syscall,
             copies,
         };
-        let object = object::of(&self.kernel, &constants)?;
+        let object = object::for_kernel(&self.kernel, &constants)?;
         loader()
             .btf(None)
             .map_max_entries("NOTES", max_groups)
@@ -271,6 +272,6 @@ impl Loader {
             let missing = || AttachError::Missing(format!("the kernel has no {kind} {name}"));
             named.push(found.ok_or_else(|| (hook, missing()))?);
         }
-        load::all(ebpf, hooks, btf::names(&named).as_ref())
+        load::in_parallel(ebpf, hooks, btf::minimal(&named).as_ref())
     }
 }

@@ -137,6 +137,7 @@ impl Kernel {
         }
     }
 
+    /// Finds a field, and fails if it is missing, ambiguous, or not of the required form.
     fn resolve(&self, field: &Field) -> Result<Resolved, KernelError> {
         let full = format!("{}.{}", field.name, field.path);
         let error = |reason: &str| KernelError::Field {
@@ -220,8 +221,8 @@ impl Kernel {
 
 /// Minimal BTF with the ids of these types, for the loader, which would otherwise parse the kernel's whole BTF into
 /// some ten megabytes.
-pub(super) fn names(named: &[Type<'_>]) -> Option<Btf> {
-    Btf::parse(&types::of_names(named), Endianness::default()).ok()
+pub(super) fn minimal(named: &[Type<'_>]) -> Option<Btf> {
+    Btf::parse(&types::minimal(named), Endianness::default()).ok()
 }
 
 /// Finds a dotted path in a struct, also through its anonymous members.
@@ -251,10 +252,14 @@ fn walk(at: Type, path: &str, base: u32, places: &mut Vec<Location>) {
     }
 }
 
+/// Where a field is in its struct.
 #[derive(Debug)]
 struct Location {
+    /// From the beginning of the outermost struct.
     bit_offset: u32,
+    /// Width, if it is a bit field.
     bits: Option<u32>,
+    /// Size of its type, bytes.
     size: usize,
 }
 

@@ -196,19 +196,20 @@ const fn table(plan: Plan) -> &'static [Hook] {
     }
 }
 
-/// The hooks of a plan on a kernel with these traits, in the order of attaching. `asked` are the key fields in use, a
+/// The hooks of a plan on a kernel with these traits, in the order of attaching. `keyed` are the key fields in use, a
 /// set of [`linger_ebpf::keyed`] bits.
-pub(super) fn hooks(plan: Plan, asked: u32, traits: Traits) -> Vec<Hook> {
+pub(super) fn hooks(plan: Plan, keyed: u32, traits: Traits) -> Vec<Hook> {
     let mut hooks = table(plan).to_vec();
-    hooks.retain(|hook| is_needed(*hook, asked, traits));
+    hooks.retain(|hook| is_needed(*hook, keyed, traits));
     hooks
 }
 
-fn is_needed(hook: Hook, asked: u32, traits: Traits) -> bool {
+/// Whether a kernel with these traits needs this hook of a plan.
+fn is_needed(hook: Hook, keyed: u32, traits: Traits) -> bool {
     // Where the kernel may skip a program on the function that begins a close.
     let begins_by_release = traits.preemption != Preemption::None && traits.sees_releases;
     match hook {
-        EXIT_MMAP => asked & keyed::EXE != 0,
+        EXIT_MMAP => keyed & keyed::EXE != 0,
         RESET_ANSWERS => traits.answers == Answers::Shown,
         SOCK_RELEASE => begins_by_release,
         _ if hook.sees_returns() => traits.sees_returns,
@@ -230,7 +231,7 @@ fn needs_copy(copy: Hook, traits: Traits) -> bool {
         return false;
     }
     match copy.point {
-        INNER_ENTRY | CHECK_OOM => decides_again(traits),
+        INNER_ENTRY | CHECK_OOM => decisions_have_copies(traits),
         // The tracepoint that shows answers also sees the RSTs that this hook sees.
         ACTIVE_RESET => traits.answers != Answers::Shown,
         // Closes and most sockets end with soft interrupts disabled; a thread that processes the backlog may be
@@ -245,7 +246,7 @@ fn needs_copy(copy: Hook, traits: Traits) -> bool {
 /// Whether the plan `fentry` hooks decisions and ends of closes more than once on a kernel that preempts: where soft
 /// interrupts are preempted, or closes do not begin with [`SOCK_RELEASE`], which is never skipped. Elsewhere the end of
 /// a close makes up for a missed decision.
-fn decides_again(traits: Traits) -> bool {
+fn decisions_have_copies(traits: Traits) -> bool {
     traits.preemption == Preemption::SoftInterrupts || !traits.sees_releases
 }
 
@@ -255,14 +256,14 @@ pub(super) fn copies_of(plan: Plan, traits: Traits) -> u32 {
         // Copies for the end of a socket need no such check: the first to run leaves nothing to do.
         Plan::Kprobe => Constants::NO_COPIES,
         _ if traits.preemption == Preemption::None => Constants::NO_COPIES,
-        Plan::Fentry if decides_again(traits) => Constants::COPIES_OF_ENDS,
+        Plan::Fentry if decisions_have_copies(traits) => Constants::COPIES_OF_ENDS,
         Plan::Fentry => Constants::COPIES,
         Plan::Tracepoint if traits.preempts_tracepoints => Constants::COPIES,
         Plan::Tracepoint => Constants::NO_COPIES,
     }
 }
 
-/// The blind spots of a plan on a kernel with these traits.
+/// What a plan does not see on a kernel with these traits, a phrase for each blind spot.
 #[must_use]
 pub fn blind(plan: Plan, traits: Traits) -> Vec<&'static str> {
     match plan {

@@ -39,9 +39,9 @@ const ATTEMPTS: u32 = 5;
 /// Possible mount points of tracefs.
 pub const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
-/// Attaches a loaded program to its hook until the returned descriptor is closed: a link if it is to be pinned, else the
-/// event itself, which the kernel releases at once. After that, dropping the definition removes the probe or, if the
-/// definition is kept, [`remove_stale`] does.
+/// Attaches a loaded program to its hook until the returned descriptor is closed: a link if it is to be pinned, else
+/// the event itself, which the kernel releases at once. After that, dropping the definition removes the probe or, if
+/// the definition is kept, [`remove_stale`] does.
 pub(super) fn attach(
     program: BorrowedFd<'_>,
     hook: Hook,

@@ -19,7 +19,7 @@ use crate::sys;
 /// What keeps a program attached.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum LinkKind {
-    /// Anything that ends with the process, whatever the kernel releases soonest.
+    /// A descriptor that cannot be pinned: of those possible, the one that the kernel releases soonest.
     Held,
     /// A link that can be pinned.
     Pinnable,

@@ -38,7 +38,7 @@ pub(super) fn loader<'a>() -> EbpfLoader<'a> {
 /// Loads the programs of these hooks, as many at a time as there are CPUs, the last first: those that begin a
 /// close are the largest. Fails with the first hook whose program does not load. `names` is BTF with the functions
 /// and tracepoints of these hooks.
-pub(super) fn all(
+pub(super) fn in_parallel(
     ebpf: &mut Ebpf,
     hooks: &[Hook],
     names: Option<&Btf>,
@@ -97,6 +97,7 @@ pub(super) fn no_program(hook: Hook) -> AttachError {
     AttachError::Missing(format!("no program {}", hook.program))
 }
 
+/// Says in words why a program does not load or attach.
 pub(super) fn explain(error: &ProgramError, point: Point) -> AttachError {
     let is_unsupported = code(error) == Some(ENOTSUPP);
     if let ProgramError::LoadError {

@@ -24,7 +24,7 @@ const FLAGS: Range<usize> = 16..20;
 /// once about such programs, and rejects them with `PREEMPT_RT`. On these kernels, all entries are preallocated.
 ///
 /// kernel: v5.8..v6.0 kernel/bpf/verifier.c: `check_map_prog_compatibility`
-pub(super) fn of(kernel: &Kernel, constants: &Constants) -> Result<Vec<u8>, AttachError> {
+pub(super) fn for_kernel(kernel: &Kernel, constants: &Constants) -> Result<Vec<u8>, AttachError> {
     let mut object = OBJECT.to_vec();
     let Parts { code, maps, ledger } = parts(OBJECT).expect("our own object has maps");
     for code in code {

@@ -142,7 +142,7 @@ impl Pins {
     }
 
     /// Refers to the folder without locking it: another daemon may use and change it.
-    pub(super) fn of_another(folder: &Path) -> Self {
+    pub(super) fn unlocked(folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),
             _lock: None,
@@ -151,13 +151,13 @@ impl Pins {
 
     /// Whether a folder has pins.
     #[must_use]
-    pub fn are_in(folder: &Path) -> bool {
+    pub fn exist_in(folder: &Path) -> bool {
         folder.join(MAPS).exists()
     }
 
     /// Returns whether the folder has pins. Fails if they belong to another user.
     pub(super) fn exist(&self) -> Result<bool, PinsError> {
-        let exist = Self::are_in(&self.folder);
+        let exist = Self::exist_in(&self.folder);
         match not_ours(&self.folder.join(MAPS)).filter(|_| exist) {
             Some(error) => Err(error),
             None => Ok(exist),
@@ -218,29 +218,29 @@ impl Pins {
         self.folder.join(PROGRAMS).join(hook.program)
     }
 
-    /// Creates the folders, and pins all maps except `ORIGIN`, which [`Self::seal`] pins last.
-    pub(super) fn keep_maps(&self, maps: &Maps) -> Result<(), PinsError> {
+    /// Creates the folders, and pins all maps except `ORIGIN`, which [`Self::pin_metadata`] pins last.
+    pub(super) fn pin_maps(&self, maps: &Maps) -> Result<(), PinsError> {
         for name in [MAPS, LINKS, PROGRAMS] {
             let path = self.folder.join(name);
             let made = DirBuilder::new().mode(0o700).create(&path);
             made.map_err(|error| failed("make the folder", &path, error))?;
         }
         let mut maps = maps.iter().filter(|(name, _)| *name != ORIGIN);
-        maps.try_for_each(|(name, map)| self.keep_map(name, map))
+        maps.try_for_each(|(name, map)| self.pin_map(name, map))
     }
 
-    fn keep_map(&self, name: &str, map: &Map) -> Result<(), PinsError> {
+    fn pin_map(&self, name: &str, map: &Map) -> Result<(), PinsError> {
         let pinned = map.pin(self.folder.join(MAPS).join(name));
         pinned.map_err(|error| failed_map("pin the map", name, error))
     }
 
-    pub(super) fn keep_link(&self, hook: Hook, link: &OwnedFd) -> Result<(), PinsError> {
+    pub(super) fn pin_link(&self, hook: Hook, link: &OwnedFd) -> Result<(), PinsError> {
         let path = self.link(hook);
         sys::pin(link, &path).map_err(|error| failed("pin the link", &path, error))
     }
 
     /// Pins programs, for the kernel's statistics about them.
-    pub(super) fn keep_programs(&self, programs: &[(Hook, OwnedFd)]) -> Result<(), PinsError> {
+    pub(super) fn pin_programs(&self, programs: &[(Hook, OwnedFd)]) -> Result<(), PinsError> {
         programs.iter().try_for_each(|(hook, program)| {
             let path = self.program(*hook);
             sys::pin(program, &path).map_err(|error| failed("pin the program", &path, error))
@@ -248,14 +248,18 @@ impl Pins {
     }
 
     /// Pins the metadata, which marks everything else as pinned.
-    pub(super) fn seal(&self, maps: &mut Maps, metadata: PinMetadata) -> Result<(), PinsError> {
+    pub(super) fn pin_metadata(
+        &self,
+        maps: &mut Maps,
+        metadata: PinMetadata,
+    ) -> Result<(), PinsError> {
         let failed = |error| failed_map("take over the map", ORIGIN, error);
         let name = ORIGIN.to_owned();
         let map = maps.get_mut(ORIGIN).ok_or(MapError::InvalidName { name });
         let values = map.and_then(Array::<_, PinMetadata>::try_from);
         let mut values = values.map_err(failed)?;
         values.set(0, metadata, 0).map_err(failed)?;
-        self.keep_map(ORIGIN, &maps[ORIGIN])
+        self.pin_map(ORIGIN, &maps[ORIGIN])
     }
 
     /// Whether there are maps that no lingerd has pinned: it pins none before all its folders exist.

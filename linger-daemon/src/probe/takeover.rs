@@ -19,42 +19,42 @@ use super::traits::Traits;
 /// Attaches the requested plan, or the best that works, or takes over the programs pinned by another daemon.
 ///
 /// `prepare` gets the maps before this daemon attaches anything, and may take them. Its result is returned.
-pub fn choose<T, E: Error + Send + Sync + 'static>(
+pub fn attach_or_take_over<T, E: Error + Send + Sync + 'static>(
     wanted: Option<Plan>,
     options: LoadOptions,
     pins: Option<&Pins>,
     prepare: impl Fn(&mut Maps, Plan) -> Result<T, E>,
 ) -> Result<(Attachment, T), ProbeError> {
-    let prepare = |maps: &mut Maps, plan| {
+    let prepare_maps = |maps: &mut Maps, plan| {
         prepare(maps, plan).map_err(|error| ProbeError::Prepare(error.into()))
     };
     if let Some(pins) = pins
         && let Some(attached) = take_over(pins, wanted, options)?
     {
-        let prepared = prepare(&mut pins.maps()?, attached.plan)?;
+        let prepared = prepare_maps(&mut pins.maps()?, attached.plan)?;
         return Ok((attached, prepared));
     }
     let loader = Loader::new(options)?;
-    let attempt = |plan| -> Result<_, ProbeError> {
-        let mut ready = loader.load(plan)?;
+    let attach = |plan| -> Result<_, ProbeError> {
+        let mut loaded = loader.load(plan)?;
         if let Some(pins) = pins {
-            pins.keep_maps(&ready.maps)?;
+            pins.pin_maps(&loaded.maps)?;
         }
-        let prepared = prepare(&mut ready.maps, plan)?;
-        Ok((loader.attach(ready, pins)?, prepared))
+        let prepared = prepare_maps(&mut loaded.maps, plan)?;
+        Ok((loader.attach(loaded, pins)?, prepared))
     };
-    let attempt = |plan| {
-        let done = attempt(plan);
+    let attach_or_clear = |plan| {
+        let done = attach(plan);
         if let (Err(_), Some(pins)) = (&done, pins) {
             pins.clear()?;
         }
         done
     };
     if let Some(plan) = wanted {
-        return attempt(plan);
+        return attach_or_clear(plan);
     }
     for &plan in Plan::ALL {
-        match attempt(plan) {
+        match attach_or_clear(plan) {
             Err(ProbeError::Plan(error)) => info!("{error}"),
             done => return done,
         }
@@ -62,7 +62,8 @@ pub fn choose<T, E: Error + Send + Sync + 'static>(
     Err(ProbeError::NoPlan)
 }
 
-/// Takes over the pinned programs if they meet these requirements, and removes them otherwise.
+/// Takes over the pinned programs if they meet these requirements, and removes them otherwise. Returns `None` if there
+/// are none, or they are removed.
 fn take_over(
     pins: &Pins,
     wanted: Option<Plan>,
@@ -71,7 +72,7 @@ fn take_over(
     if !pins.exist()? {
         return Ok(None);
     }
-    let attached = fitting(pins, wanted, options);
+    let attached = attachment_if_usable(pins, wanted, options);
     if let Err(why) = &attached {
         warn!("counting starts from zero: {why}");
         pins.clear()?;
@@ -79,12 +80,16 @@ fn take_over(
     Ok(attached.ok())
 }
 
-/// Returns the pinned programs, or the reason why they do not meet the requirements.
-fn fitting(pins: &Pins, wanted: Option<Plan>, options: LoadOptions) -> Result<Attachment, String> {
+/// Returns the pinned programs, still attached, or the reason why they do not meet the requirements.
+fn attachment_if_usable(
+    pins: &Pins,
+    wanted: Option<Plan>,
+    options: LoadOptions,
+) -> Result<Attachment, String> {
     let metadata = pins
         .metadata()
         .ok_or("the pins are incomplete, or those of another version of lingerd")?;
-    let (plan, hooks) = understand(&metadata)?;
+    let (plan, hooks) = decode(&metadata)?;
     if wanted.is_some_and(|wanted| wanted != plan) {
         return Err(format!("the plan was {}", plan.name()));
     }
@@ -134,11 +139,11 @@ pub struct PinnedPrograms {
 /// Opens the programs that another lingerd has pinned in this folder. `None` if there are none, they are not
 /// attached, or this version does not understand them.
 pub fn open_pinned(folder: &Path) -> Result<Option<PinnedPrograms>, PinsError> {
-    let pins = Pins::of_another(folder);
+    let pins = Pins::unlocked(folder);
     let Some(metadata) = pins.metadata() else {
         return Ok(None);
     };
-    match understand(&metadata) {
+    match decode(&metadata) {
         Ok((plan, hooks)) if hooks.iter().all(|hook| pins.is_attached(*hook)) => {
             Ok(Some(PinnedPrograms {
                 plan,
@@ -152,7 +157,7 @@ pub fn open_pinned(folder: &Path) -> Result<Option<PinnedPrograms>, PinsError> {
 }
 
 /// Returns the plan and the hooks of pinned programs, or the reason why this version does not understand them.
-fn understand(metadata: &PinMetadata) -> Result<(Plan, Vec<Hook>), String> {
+fn decode(metadata: &PinMetadata) -> Result<(Plan, Vec<Hook>), String> {
     if metadata.layout != LAYOUT {
         return Err(format!(
             "the counts of lingerd {} have the layout {}, those of this one {LAYOUT}",

@@ -123,7 +123,7 @@ fn attach(config: &Config, pins: Option<&Pins>) -> Result<(Attachment, (Ledger, 
     };
     let wanted = config.plan.plan();
     let cgroups = Cgroups::of_host();
-    let done = probe::choose(
+    let done = probe::attach_or_take_over(
         wanted,
         options,
         pins,

@@ -74,7 +74,7 @@ impl WatchPrograms {
         };
         let plan = plan.and_then(PlanChoice::plan);
         let prepare = |maps: &mut Maps, _plan| WatchMaps::take(maps, filter);
-        let (mut attached, mut maps) = probe::choose(plan, load, None, prepare)?;
+        let (mut attached, mut maps) = probe::attach_or_take_over(plan, load, None, prepare)?;
         // Attaching may have taken longer than the lease.
         maps.watcher.renew_lease()?;
         info!(plan = attached.plan.name(), "watching by its own programs");

@@ -43,7 +43,7 @@ fn reading_changes_nothing(_: &Path, plan: Plan) -> Result<()> {
         };
         config.filter.allow.comms.insert(comm.clone());
         let (mut attached, mut ledger) =
-            probe::choose(Some(plan), LoadOptions::default(), None, |maps, plan| {
+            probe::attach_or_take_over(Some(plan), LoadOptions::default(), None, |maps, plan| {
                 Ledger::new(maps, plan, Cgroups::of_host(), &config, metrics::series)
             })?;
         ledger.of_programs(mem::take(&mut attached.programs));

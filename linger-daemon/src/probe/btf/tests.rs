@@ -87,7 +87,7 @@ fn a_list_of_names_has_the_ids_of_the_kernel() {
     let name = "debian-6.12.117.btf";
     let kernel = debian(name);
     let found = FUNCTIONS.map(|name| kernel.function(name).unwrap());
-    let list = names(
+    let list = minimal(
         &[
             &found[..],
             &[kernel.tracepoint("tcp_destroy_sock").unwrap()],

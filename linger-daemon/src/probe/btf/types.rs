@@ -10,6 +10,7 @@ use aya_obj::generated::{
     BTF_KIND_TYPEDEF, BTF_KIND_UNION, BTF_KIND_VAR, BTF_KIND_VOLATILE,
 };
 
+/// All types of a kernel, by id and by name.
 pub(super) struct Types {
     bytes: Vec<u8>,
     /// Offset of the string section, which holds all names.
@@ -20,6 +21,7 @@ pub(super) struct Types {
     named: Vec<(u32, u32)>,
 }
 
+/// The reason why BTF cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Malformed {
     #[error("it does not begin as BTF of this machine does")]
@@ -40,6 +42,7 @@ const HEAD: usize = 12;
 const MAX_CHAIN: usize = 64;
 
 impl Types {
+    /// Finds where each type begins. Fails if the bytes are not BTF that this program understands.
     pub(super) fn new(bytes: Vec<u8>) -> Result<Self, Malformed> {
         let field = |at| word(&bytes, at).map(|word| word as usize);
         let header = || {
@@ -97,6 +100,7 @@ impl Types {
     }
 }
 
+/// A type, read in place.
 #[derive(Clone, Copy)]
 pub(in crate::probe) struct Type<'a> {
     types: &'a Types,
@@ -104,6 +108,7 @@ pub(in crate::probe) struct Type<'a> {
     at: usize,
 }
 
+/// A member of a struct or union.
 #[derive(Clone, Copy)]
 pub(super) struct Member<'a> {
     pub(super) name: &'a [u8],
@@ -126,6 +131,7 @@ impl<'a> Type<'a> {
         kind_of(self.word(1))
     }
 
+    /// Number of its members, values or parameters.
     fn parts(self) -> usize {
         parts(self.word(1))
     }
@@ -203,7 +209,7 @@ impl<'a> Type<'a> {
 }
 
 /// BTF with only the names of these types, under the same ids; all other ids are placeholders.
-pub(super) fn of_names(named: &[Type]) -> Vec<u8> {
+pub(super) fn minimal(named: &[Type]) -> Vec<u8> {
     let last = named.iter().map(|named| named.id).max().unwrap_or(0);
     let mut strings = vec![0];
     let mut types = Vec::with_capacity(last as usize * HEAD);
