@@ -15,7 +15,7 @@ use super::owner::Owner;
 use super::pins::Pins;
 use super::programs::{Links, Maps, Programs};
 use super::reachability::first_unreached;
-use super::traits::Traits;
+use super::traits::KernelTraits;
 
 /// Attached programs. Dropping this detaches and unloads them, unless they are pinned.
 pub struct Attachment {
@@ -43,7 +43,7 @@ pub struct Loader {
     offsets: Offsets,
     options: LoadOptions,
     /// The kernel's traits.
-    pub traits: Traits,
+    pub traits: KernelTraits,
 }
 
 impl Loader {
@@ -52,7 +52,7 @@ impl Loader {
         let kernel = Kernel::running()?;
         let (offsets, _) = kernel.offsets(options.keyed)?;
         Ok(Self {
-            traits: Traits::running(&kernel),
+            traits: KernelTraits::running(&kernel),
             kernel,
             offsets,
             options,

@@ -6,7 +6,7 @@ use linger_ebpf::{Constants, PROGRAMS, Plan, keyed, program_index};
 use serde::{Serialize, Serializer};
 
 use super::preemption::Preemption;
-use super::traits::{Answers, NEW_TIMER, TIMER, Traits, V4_ANSWER, V6_ANSWER};
+use super::traits::{Answers, KernelTraits, NEW_TIMER, TIMER, V4_ANSWER, V6_ANSWER};
 
 /// An attach point of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +91,7 @@ impl Hook {
     }
 }
 
-/// The program that needs [`Traits::sees_returns`].
+/// The program that needs [`KernelTraits::sees_returns`].
 const SEES_RETURNS: &str = "tracepoint_sys_exit";
 
 const TCP_CLOSE: &str = "tcp_close";
@@ -198,14 +198,14 @@ const fn table(plan: Plan) -> &'static [Hook] {
 
 /// The hooks of a plan on a kernel with these traits, in the order of attaching. `keyed` are the key fields in use, a
 /// set of [`linger_ebpf::keyed`] bits.
-pub(super) fn hooks(plan: Plan, keyed: u32, traits: Traits) -> Vec<Hook> {
+pub(super) fn hooks(plan: Plan, keyed: u32, traits: KernelTraits) -> Vec<Hook> {
     let mut hooks = table(plan).to_vec();
     hooks.retain(|hook| is_needed(*hook, keyed, traits));
     hooks
 }
 
 /// Whether a kernel with these traits needs this hook of a plan.
-fn is_needed(hook: Hook, keyed: u32, traits: Traits) -> bool {
+fn is_needed(hook: Hook, keyed: u32, traits: KernelTraits) -> bool {
     // Where the kernel may skip a program on the function that begins a close.
     let begins_by_release = traits.preemption != Preemption::None && traits.sees_releases;
     match hook {
@@ -226,7 +226,7 @@ fn is_needed(hook: Hook, keyed: u32, traits: Traits) -> bool {
 }
 
 /// Whether this copy makes up for runs that a kernel with these traits skips.
-fn needs_copy(copy: Hook, traits: Traits) -> bool {
+fn needs_copy(copy: Hook, traits: KernelTraits) -> bool {
     if traits.preemption == Preemption::None {
         return false;
     }
@@ -246,12 +246,12 @@ fn needs_copy(copy: Hook, traits: Traits) -> bool {
 /// Whether the plan `fentry` hooks decisions and ends of closes more than once on a kernel that preempts: where soft
 /// interrupts are preempted, or closes do not begin with [`SOCK_RELEASE`], which is never skipped. Elsewhere the end of
 /// a close makes up for a missed decision.
-fn decisions_have_copies(traits: Traits) -> bool {
+fn decisions_have_copies(traits: KernelTraits) -> bool {
     traits.preemption == Preemption::SoftInterrupts || !traits.sees_releases
 }
 
 /// The value of [`Constants::copies`] for this plan and kernel: whether several programs may see the same close or RST.
-pub(super) fn copies_of(plan: Plan, traits: Traits) -> u32 {
+pub(super) fn copies_of(plan: Plan, traits: KernelTraits) -> u32 {
     match plan {
         // Copies for the end of a socket need no such check: the first to run leaves nothing to do.
         Plan::Kprobe => Constants::NO_COPIES,
@@ -265,7 +265,7 @@ pub(super) fn copies_of(plan: Plan, traits: Traits) -> u32 {
 
 /// What a plan does not see on a kernel with these traits, a phrase for each blind spot.
 #[must_use]
-pub fn blind(plan: Plan, traits: Traits) -> Vec<&'static str> {
+pub fn blind(plan: Plan, traits: KernelTraits) -> Vec<&'static str> {
     match plan {
         Plan::Fentry => Vec::new(),
         Plan::Kprobe => {
@@ -323,7 +323,7 @@ mod tests {
         assert_eq!(programs(OBJECT), all.collect());
     }
 
-    const USUAL: Traits = Traits {
+    const USUAL: KernelTraits = KernelTraits {
         sees_returns: true,
         preemption: Preemption::None,
         preempts_tracepoints: false,
@@ -331,32 +331,32 @@ mod tests {
         answers: Answers::Shown,
         sees_releases: true,
     };
-    const OLD: Traits = Traits {
+    const OLD: KernelTraits = KernelTraits {
         sees_returns: false,
         answers: Answers::Hooked,
         ..USUAL
     };
-    const FULL: Traits = Traits {
+    const FULL: KernelTraits = KernelTraits {
         preemption: Preemption::Threads,
         ..USUAL
     };
-    const NEWEST: Traits = Traits {
+    const NEWEST: KernelTraits = KernelTraits {
         preempts_tracepoints: true,
         new_timer: true,
         ..FULL
     };
-    const REALTIME: Traits = Traits {
+    const REALTIME: KernelTraits = KernelTraits {
         preemption: Preemption::SoftInterrupts,
         ..NEWEST
     };
-    const BLIND: Traits = Traits {
+    const BLIND: KernelTraits = KernelTraits {
         sees_releases: false,
         answers: Answers::HookedV4,
         ..FULL
     };
 
     /// The hooks of a plan, as the names of programs without its prefix.
-    fn programs_of(plan: Plan, traits: Traits) -> String {
+    fn programs_of(plan: Plan, traits: KernelTraits) -> String {
         let hooks = hooks(plan, 0, traits);
         let prefix = format!("{}_", plan.name());
         let names = hooks

@@ -42,4 +42,4 @@ pub use pins::{Pins, PinsError};
 pub use preemption::Preemption;
 pub use programs::{Maps, ProgramRuns, Programs};
 pub use takeover::{PinnedPrograms, attach_or_take_over, open_pinned};
-pub use traits::Traits;
+pub use traits::KernelTraits;

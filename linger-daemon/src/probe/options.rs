@@ -4,7 +4,7 @@ use flate2::Crc;
 use linger_ebpf::{LAYOUT, MAX_GROUPS, MAX_ORPHANS, OBJECT, PinMetadata, Plan};
 
 use super::owner::Owner;
-use super::traits::Traits;
+use super::traits::KernelTraits;
 use crate::attribution::Dimension;
 use crate::version::VERSION;
 
@@ -21,7 +21,7 @@ pub struct LoadOptions {
 
 impl LoadOptions {
     /// The metadata to pin with programs that outlive this daemon.
-    pub(super) fn metadata(self, plan: Plan, traits: Traits) -> PinMetadata {
+    pub(super) fn metadata(self, plan: Plan, traits: KernelTraits) -> PinMetadata {
         let mut version = [0; 32];
         for (to, from) in version.iter_mut().zip(VERSION.bytes()) {
             *to = from;

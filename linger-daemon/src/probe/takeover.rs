@@ -14,7 +14,7 @@ use super::options::{LoadOptions, fingerprint};
 use super::owner::Owner;
 use super::pins::{Pins, PinsError};
 use super::programs::{Maps, Programs};
-use super::traits::Traits;
+use super::traits::KernelTraits;
 
 /// Attaches the requested plan, or the best that works, or takes over the programs pinned by another daemon.
 ///
@@ -169,7 +169,7 @@ fn decode(metadata: &PinMetadata) -> Result<(Plan, Vec<Hook>), String> {
     let plan = plans
         .find(|plan| *plan as u32 == metadata.plan)
         .ok_or_else(|| format!("there is no plan {}", metadata.plan))?;
-    let traits = Traits::recorded(metadata);
+    let traits = KernelTraits::recorded(metadata);
     Ok((plan, hooks(plan, metadata.keyed, traits)))
 }
 

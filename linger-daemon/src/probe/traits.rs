@@ -17,7 +17,7 @@ pub(super) const NEW_TIMER: &str = "tcp_reset_keepalive_timer";
 /// Traits of a kernel that decide which hooks are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts")]
-pub struct Traits {
+pub struct KernelTraits {
     /// The plan `tracepoint` can see the return of close(2).
     pub sees_returns: bool,
     /// How it preempts.
@@ -32,7 +32,7 @@ pub struct Traits {
     pub sees_releases: bool,
 }
 
-impl Traits {
+impl KernelTraits {
     /// The traits of the running kernel, which has these types.
     pub(super) fn running(kernel: &Kernel) -> Self {
         Self {
@@ -104,7 +104,7 @@ mod tests {
             ("debian-6.1.0-56.btf", false, Answers::Hooked),
             ("debian-6.12.117.btf", RECOGNIZES_SYSCALLS, Answers::Shown),
         ] {
-            let traits = Traits::running(&Kernel::from_file(&folder.join(file)).unwrap());
+            let traits = KernelTraits::running(&Kernel::from_file(&folder.join(file)).unwrap());
             assert_eq!(traits.sees_returns, sees_returns, "{file}");
             assert_eq!(traits.answers, answers, "{file}");
             assert!(!traits.new_timer, "{file}");
