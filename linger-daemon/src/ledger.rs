@@ -1,15 +1,28 @@
 //! Reads the kernel's maps into one typed snapshot of all counts.
+//!
+//! [`Ledger::read`] makes a [`Snapshot`] at each scrape and changes nothing. [`Ledger::maintain`], which follows, does
+//! the work that the programs leave to the daemon.
+//!
+//! | module | contents |
+//! | --- | --- |
+//! | `groups` | the groups, their labels, and their retirement |
+//! | `percpu`, `sum` | the counters of groups, and their sums |
+//! | `notes`, `retired_totals` | counts that the daemon adds, in maps for its successor |
+//! | `bound`, `admission` | the limit of series, and the configured lists of who is left out |
+//! | `in_flight`, `orphans`, `undecided` | records in the kernel whose end was missed |
+//! | `return_hook` | the hook of the return of close(2), attached only while closes wait |
+//! | `mapped_array` | maps of the kernel that are mapped into memory |
 
 mod admission;
 mod bound;
 mod groups;
 mod in_flight;
+mod mapped_array;
 mod notes;
 mod orphans;
 mod percpu;
 mod retired_totals;
-mod returns;
-mod shared;
+mod return_hook;
 mod sum;
 mod undecided;
 
@@ -23,14 +36,14 @@ use linger_ebpf::{Close, Counters, Group, Lost, MAX_CLOSES, Plan};
 use thiserror::Error;
 
 #[cfg(test)]
-pub(crate) use self::bound::MOST_SERIES;
+pub(crate) use self::bound::MAX_SERIES_PER_GROUP;
 use self::groups::{Groups, Reading};
 use self::in_flight::InFlight;
-use self::orphans::Records;
+pub(crate) use self::mapped_array::MappedArray;
+use self::orphans::OrphanRecords;
 use self::percpu::GroupCounters;
 use self::retired_totals::RetiredTotals;
-pub(crate) use self::returns::Returns;
-pub(crate) use self::shared::Shared;
+pub(crate) use self::return_hook::ReturnHook;
 pub(crate) use self::undecided::Undecided;
 use crate::attribution::{Cgroups, Dimension, Labels, Names};
 use crate::config::Config;
@@ -116,8 +129,8 @@ pub struct Ledger {
     lost: PerCpuArray<MapData, u64>,
     lost_orphan_bytes: PerCpuArray<MapData, u64>,
     in_flight: InFlight,
-    returns: Returns,
-    orphans: Records,
+    return_hook: ReturnHook,
+    orphans: OrphanRecords,
     undecided: Undecided,
     programs: Programs,
     max_groups: u32,
@@ -143,8 +156,8 @@ impl Ledger {
             shared: take(maps, "SHARED")?,
             lost: take(maps, "LOST")?,
             lost_orphan_bytes: take(maps, "LOST_ORPHAN_BYTES")?,
-            returns: Returns::map(maps)?,
-            orphans: Records::new(maps, config.orphan_ttl)?,
+            return_hook: ReturnHook::map(maps)?,
+            orphans: OrphanRecords::new(maps, config.orphan_ttl)?,
             undecided: Undecided::map(maps)?,
             programs: Programs::default(),
             max_groups: config.max_groups,
@@ -154,12 +167,14 @@ impl Ledger {
         };
         // Another daemon may have ended after adding counters to others and before removing them.
         let (counters, retired_totals) = (&mut ledger.counters, &mut ledger.retired_totals);
-        ledger.groups.clear_added(counters, retired_totals)?;
+        ledger
+            .groups
+            .clear_already_added(counters, retired_totals)?;
         Ok(ledger)
     }
 
     /// Sets the attached programs, whose state in the kernel is read from now on.
-    pub fn of_programs(&mut self, programs: Programs) {
+    pub fn set_programs(&mut self, programs: Programs) {
         self.programs = programs;
     }
 
@@ -185,7 +200,7 @@ impl Ledger {
         groups.sort_by(|(one, _), (two, _)| one.cmp(two));
         let orphans = groups.iter().map(|(_, counters)| &counters.orphans);
         let under_way = orphans.map(linger_ebpf::Orphans::under_way).sum();
-        let states = self.programs.states(self.returns.is_hooked());
+        let states = self.programs.states(self.return_hook.is_attached());
         let (hooks, runs) = states.map_err(LedgerError::Program)?;
         let fill = |map, entries, capacity| MapFill {
             map,
@@ -214,7 +229,7 @@ impl Ledger {
     pub fn maintain(&mut self) -> Result<(), LedgerError> {
         let swept = self.in_flight.sweep()?;
         self.count_missed(&swept.missed)?;
-        self.returns.keep(&self.programs, swept.awaits_return);
+        self.return_hook.update(&self.programs, swept.awaits_return);
         self.give_up()?;
         self.undecided.settle_by(&self.programs)?;
         let reading = self

@@ -211,7 +211,7 @@ impl<'a> Session<'a> {
                 lapse.as_secs_f64()
             ));
         }
-        self.namer.rest();
+        self.namer.end_pass();
         self.clock = Clock::of_host();
         if !self.options.filter.units.is_empty() {
             self.filter = self.options.filter.to_kernel(&self.namer.cgroups);

@@ -41,7 +41,7 @@ pub struct Namer {
     searches: u32,
 }
 
-/// Maximum number of searches through all cgroups by [`Namer::names`] until the next [`Namer::rest`]: a user who may
+/// Maximum number of searches through all cgroups by [`Namer::names`] until the next [`Namer::end_pass`]: a user who may
 /// create cgroups can create many whose paths are too long to be recorded, each of which would need a search.
 const SEARCHES: u32 = 8;
 
@@ -63,7 +63,7 @@ impl Namer {
 
     /// Ends a maintenance pass of the ledger: allows searches again, and forgets the known cgroups without a group if
     /// there are many.
-    pub fn rest(&mut self) {
+    pub fn end_pass(&mut self) {
         self.searches = SEARCHES;
         let is_held = |cgroup: &Arc<Cgroup>| Arc::strong_count(cgroup) > 1;
         let held = self.known.values().filter(|cgroup| is_held(cgroup)).count();
@@ -306,7 +306,7 @@ mod tests {
         fs::create_dir(&folder).unwrap();
         let late = fs::metadata(folder).unwrap().ino();
         assert_eq!(namer.names(&[late], &paths), [None]);
-        namer.rest();
+        namer.end_pass();
         assert_ne!(namer.names(&[late], &paths), [None]);
     }
 
@@ -319,7 +319,7 @@ mod tests {
         for id in 1..10_000 {
             assert_ne!(namer.names(&[id], &paths), [None]);
             namer.names(&[id + 10_000], &unknown);
-            namer.rest();
+            namer.end_pass();
             let size = namer.known.len().max(namer.gone.len());
             assert!(size <= KEPT + 1, "{size}");
         }

@@ -10,7 +10,7 @@ use aya_obj::generated::bpf_map_type;
 use linger_ebpf::{DAEMON, Event, Filter, WATCHERS, Watch};
 use thiserror::Error;
 
-use crate::ledger::{LedgerError, Shared, take};
+use crate::ledger::{LedgerError, MappedArray, take};
 use crate::probe::Maps;
 use crate::sys::now_ns;
 
@@ -39,7 +39,7 @@ pub struct Watcher {
     place: u32,
     /// The end of its lease as set by this watcher: any other shows that the place is another's.
     until: u64,
-    watch: Shared,
+    watch: MappedArray,
     filters: Array<MapData, Filter>,
     /// Kept open until the programs are loaded.
     _rings: ArrayOfMaps<MapData>,
@@ -91,7 +91,7 @@ impl Watcher {
     fn at(
         place: u32,
         until: u64,
-        watch: Shared,
+        watch: MappedArray,
         maps: &mut Maps,
         filter: &Filter,
     ) -> Result<Self, WatchError> {
@@ -191,15 +191,15 @@ impl Drop for Watcher {
     }
 }
 
-fn shared(maps: &Maps) -> Result<Shared, LedgerError> {
-    Shared::map(maps, "WATCH", size_of::<Watch>())
+fn shared(maps: &Maps) -> Result<MappedArray, LedgerError> {
+    MappedArray::map(maps, "WATCH", size_of::<Watch>())
 }
 
-fn lease(watch: &Shared, place: u32) -> &AtomicU64 {
+fn lease(watch: &MappedArray, place: u32) -> &AtomicU64 {
     watch.word(offset_of!(Watch, leases) + place as usize * size_of::<u64>())
 }
 
-fn missed(watch: &Shared, place: u32) -> &AtomicU64 {
+fn missed(watch: &MappedArray, place: u32) -> &AtomicU64 {
     watch.word(offset_of!(Watch, missed) + place as usize * size_of::<u64>())
 }
 

@@ -6,14 +6,14 @@ use std::hash::Hash;
 use linger_ebpf::{Counters, Group};
 
 /// Maximum number of series of all shared groups.
-const SHARED: usize = Group::SHARED.len() * MOST_SERIES;
+const SHARED: usize = Group::SHARED.len() * MAX_SERIES_PER_GROUP;
 
 /// Maximum number of series of one group.
-pub(crate) const MOST_SERIES: usize = 94;
+pub(crate) const MAX_SERIES_PER_GROUP: usize = 94;
 
 /// Returns the keys of the groups beyond `most` series: those first seen last. Each group is given by its number in the
 /// order in which groups were first seen, its key, and its counters.
-pub(super) fn beyond<'a, K: Hash + Ord>(
+pub(super) fn groups_beyond<'a, K: Hash + Ord>(
     groups: impl Iterator<Item = (u64, K, &'a Counters)>,
     most: usize,
     series: fn(&Counters) -> usize,
@@ -21,7 +21,7 @@ pub(super) fn beyond<'a, K: Hash + Ord>(
     let groups: Vec<_> = groups.collect();
     let room = most.saturating_sub(SHARED);
     // All fit even with the maximum number of series each, so these need not be counted.
-    if groups.len() * MOST_SERIES <= room {
+    if groups.len() * MAX_SERIES_PER_GROUP <= room {
         return HashSet::new();
     }
     let groups = groups.into_iter();
@@ -65,7 +65,7 @@ mod tests {
         let one = counters(1);
         let size = series(&one);
         let groups = || [(30, 0), (10, 1), (20, 2)].map(|(seen, key)| (seen, key, &one));
-        let beyond = |most| beyond(groups().into_iter(), most + SHARED, series);
+        let beyond = |most| groups_beyond(groups().into_iter(), most + SHARED, series);
         assert_eq!(beyond(3 * size), HashSet::new());
         assert_eq!(beyond(3 * size - 1), HashSet::from([0]));
         assert_eq!(beyond(2 * size), HashSet::from([0]));
@@ -79,7 +79,7 @@ mod tests {
         let groups = [(1, 0, &small), (2, 1, &large), (3, 2, &small)];
         let most = 2 * series(&small) + SHARED;
         assert_eq!(
-            beyond(groups.into_iter(), most, series),
+            groups_beyond(groups.into_iter(), most, series),
             HashSet::from([1, 2])
         );
     }

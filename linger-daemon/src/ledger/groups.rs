@@ -20,8 +20,10 @@ use crate::attribution::{Cgroup, Cgroups, Labels, Namer, Names, comm};
 use crate::config::Config;
 use crate::probe::Maps;
 
+/// All groups that have counters, with the maps that name and admit them.
 pub(super) struct Groups {
     pub(super) notes: Notes,
+    /// Groups by [`Group::number`].
     numbers: BpfMap<MapData, u64, Group>,
     /// The paths of cgroups and executables, as recorded by the programs.
     cgroup_paths: BpfMap<MapData, u64, Path>,
@@ -29,12 +31,12 @@ pub(super) struct Groups {
     pub(super) namer: Namer,
     admission: Admission,
     known: HashMap<Group, KnownGroup>,
-    /// The group whose counters are added to those of others and still to be removed.
+    /// The group whose counters are already added to those of others, but not yet removed: readings skip it.
     added: Option<Group>,
     /// Key fields in use, a set of [`keyed`] bits.
     keyed: u32,
     /// Maximum number of groups.
-    most: usize,
+    max_groups: usize,
     /// Maximum number of series.
     most_series: usize,
     /// Returns the number of series that counters are shown as.
@@ -68,6 +70,7 @@ struct KnownGroup {
     first_seen: u64,
     /// The last pass that found it.
     pass: u64,
+    /// Its orphans that had not ended at the last pass.
     orphans_under_way: u64,
 }
 
@@ -90,7 +93,7 @@ impl Groups {
             known: HashMap::new(),
             added: None,
             keyed: config.keyed(),
-            most: config.max_groups as usize,
+            max_groups: config.max_groups as usize,
             most_series: config.max_series as usize,
             series,
             patience: config.retire_after,
@@ -204,7 +207,7 @@ impl Groups {
     /// from now on because there are too many series.
     pub(super) fn learn(&mut self, reading: Reading) -> Result<(), LedgerError> {
         self.passes += 1;
-        self.namer.rest();
+        self.namer.end_pass();
         for (group, known) in reading.new {
             self.seen = self.seen.max(known.first_seen);
             self.learn_cgroup(&group, known.cgroup.as_ref());

@@ -9,7 +9,7 @@ use linger_ebpf::{Close, MAX_CLOSES, ParkedClose, Slot, flag};
 use nix::errno::Errno;
 use nix::unistd::{Pid, getpgid};
 
-use super::shared::Shared;
+use super::mapped_array::MappedArray;
 use super::{LedgerError, keys, take};
 use crate::host;
 use crate::probe::Maps;
@@ -17,11 +17,12 @@ use crate::sys::now_ns;
 
 /// The closes in flight: in the slots of threads, shared with the kernel, and elsewhere.
 pub(super) struct InFlight {
-    slots: Shared,
+    slots: MappedArray,
     crowded: HashMap<MapData, u32, Close>,
     parked: HashMap<MapData, u64, ParkedClose>,
 }
 
+/// The result of [`InFlight::sweep`].
 #[derive(Default)]
 pub(super) struct Sweep {
     /// Whether a close in flight ends with the return of close(2).
@@ -35,12 +36,13 @@ const SLOTS: usize = MAX_CLOSES as usize;
 impl InFlight {
     pub(super) fn take(maps: &mut Maps) -> Result<Self, LedgerError> {
         Ok(Self {
-            slots: Shared::map(maps, "CLOSES", SLOTS * size_of::<Slot>())?,
+            slots: MappedArray::map(maps, "CLOSES", SLOTS * size_of::<Slot>())?,
             crowded: take(maps, "CROWDED")?,
             parked: take(maps, "PARKED")?,
         })
     }
 
+    /// Number of closes in flight.
     pub(super) fn count(&self) -> Result<u64, LedgerError> {
         let is_taken = |slot: &usize| self.owner(*slot).load(Ordering::Relaxed) != 0;
         let slots = (0..SLOTS).filter(is_taken).count();
@@ -98,12 +100,14 @@ impl InFlight {
         self.word(slot, offset_of!(Slot, owner))
     }
 
+    /// The word at this offset in a slot.
     fn word(&self, slot: usize, offset: usize) -> &AtomicU64 {
         self.slots.word(slot * size_of::<Slot>() + offset)
     }
 }
 
 impl Sweep {
+    /// Adds a close, which was removed if `is_missed`.
     fn add(&mut self, close: Close, is_missed: bool) {
         if is_missed {
             self.missed.push(close);
@@ -115,6 +119,7 @@ impl Sweep {
 
 /// Whether the record of a close is left over from a thread that is gone.
 fn is_stale(tid: u32, start_ns: u64) -> bool {
+    /// Age from which a close is suspected, so that few threads are looked up.
     const GRACE_NS: u64 = 60_000_000_000;
     now_ns().saturating_sub(start_ns) > GRACE_NS
         // Records have thread ids of the host's namespace.

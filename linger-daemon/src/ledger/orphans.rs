@@ -9,25 +9,29 @@ use std::time::{Duration, Instant};
 use aya::maps::{HashMap, MapData};
 use linger_ebpf::{Close, Group, HINTS, Orphan, flag, hint, orphan_stage};
 
+use super::mapped_array::MappedArray;
 use super::notes::GivenUp;
-use super::shared::Shared;
 use super::{LedgerError, failed, keys, take};
 use crate::probe::{Maps, Programs};
 use crate::sys::{now_ns, run};
 
 const NAME: &str = "ORPHANS";
 
-pub(super) struct Records {
+/// The records of orphans, and what is known of those whose end was not seen.
+pub(super) struct OrphanRecords {
     map: HashMap<MapData, u64, Orphan>,
     /// Number of records with each hint.
-    hints: Shared,
+    hints: MappedArray,
+    /// Time to live: how long an orphan is followed after its close has returned.
     ttl: Duration,
+    /// When the last sweep began.
     swept: Instant,
     /// The orphans whose sockets the last sweep found gone, by address and time when they were left: the programs are
     /// about to count their end, or have missed it.
     gone: HashSet<(u64, u64)>,
 }
 
+/// The result of [`OrphanRecords::sweep`].
 #[derive(Default)]
 pub(super) struct Sweep {
     /// Orphans that were given up, with the groups that left them.
@@ -40,11 +44,11 @@ pub(super) struct Sweep {
 const SWEEPS: u32 = 4;
 const LONGEST: Duration = Duration::from_secs(60);
 
-impl Records {
+impl OrphanRecords {
     pub(super) fn new(maps: &mut Maps, ttl: Duration) -> Result<Self, LedgerError> {
         Ok(Self {
             map: take(maps, NAME)?,
-            hints: Shared::map(maps, "SOCKETS", HINTS as usize * size_of::<u64>())?,
+            hints: MappedArray::map(maps, "SOCKETS", HINTS as usize * size_of::<u64>())?,
             ttl,
             swept: Instant::now(),
             gone: HashSet::new(),
@@ -136,7 +140,8 @@ impl Records {
     }
 }
 
-/// Returns whether the socket of an orphan is gone. If it `was_gone` before, its end was missed, and the program ends it.
+/// Returns whether the socket of an orphan is gone. If it `was_gone` before, its end was missed, and the program ends
+/// it.
 fn end_missed(
     program: &OwnedFd,
     (key, left_ns): (u64, u64),

@@ -16,6 +16,7 @@ use crate::sys::{attributes, bpf, number};
 
 const NAME: &str = "LEDGER";
 
+/// The map of counters.
 pub(super) struct GroupCounters {
     map: MapData,
     /// Length of the keys, words: a group up to the last field in use.
@@ -102,6 +103,7 @@ impl GroupCounters {
         Ok(found.map_err(read(NAME))?.then(|| sum(&copies)))
     }
 
+    /// Removes the entry of a group, if there is one.
     pub(super) fn remove(&mut self, group: &Group) -> Result<(), LedgerError> {
         let removed = self.call(bpf_cmd::BPF_MAP_DELETE_ELEM, group, None);
         removed.map(drop).map_err(write(NAME))

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use linger_ebpf::{ANSWER_NS, UNDECIDED_PLACES, UndecidedOrphan as Place};
 
-use super::shared::Shared;
+use super::mapped_array::MappedArray;
 use super::{LedgerError, failed};
 use crate::probe::{Maps, Programs};
 use crate::sys::{now_ns, run};
@@ -13,11 +13,12 @@ use crate::sys::{now_ns, run};
 const NAME: &str = "UNDECIDED";
 const PLACES: usize = UNDECIDED_PLACES as usize;
 
-pub(crate) struct Undecided(Shared);
+/// The places of undecided orphans, shared with the programs.
+pub(crate) struct Undecided(MappedArray);
 
 impl Undecided {
     pub(crate) fn map(maps: &Maps) -> Result<Self, LedgerError> {
-        Shared::map(maps, NAME, PLACES * size_of::<Place>()).map(Self)
+        MappedArray::map(maps, NAME, PLACES * size_of::<Place>()).map(Self)
     }
 
     /// Settles the orphans that have waited for long enough, by running a program: an RST from the peer ended them.

@@ -34,7 +34,7 @@ impl Series for Count {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::MOST_SERIES;
+    use crate::ledger::MAX_SERIES_PER_GROUP;
 
     #[test]
     fn a_group_with_every_counter_has_the_maximum_number_of_series() {
@@ -46,6 +46,6 @@ mod tests {
         all.resets = [1; linger_ebpf::Cause::COUNT];
         all.unread_bytes = 1;
         all.orphans.ends.fill(1);
-        assert_eq!(series(&all), MOST_SERIES);
+        assert_eq!(series(&all), MAX_SERIES_PER_GROUP);
     }
 }

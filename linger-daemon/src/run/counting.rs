@@ -40,7 +40,7 @@ impl Counting {
     /// Starts counting closes, and drops all capabilities that reading the counts does not need.
     pub(super) fn begin(config: &Config, pins: Option<&Pins>) -> Result<Self> {
         let (mut attached, (mut ledger, recent)) = attach(config, pins)?;
-        ledger.of_programs(mem::take(&mut attached.programs));
+        ledger.set_programs(mem::take(&mut attached.programs));
         let counts = Counts {
             ledger: Mutex::new(ledger),
             recent: Mutex::new(recent),

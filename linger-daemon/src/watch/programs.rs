@@ -12,7 +12,7 @@ use tracing::info;
 
 use crate::config::PlanChoice;
 use crate::event::{WatchError, Watcher};
-use crate::ledger::{Returns, Undecided, take};
+use crate::ledger::{ReturnHook, Undecided, take};
 use crate::probe::{self, Attachment, LoadOptions, Maps, Programs};
 
 /// Groups of its own programs: few, because only their paths are used, to name the units.
@@ -34,14 +34,14 @@ pub(super) struct WatchMaps {
     /// Paths of cgroups, as recorded in the kernel.
     pub(super) paths: HashMap<MapData, u64, RecordedPath>,
     undecided: Undecided,
-    returns: Returns,
+    return_hook: ReturnHook,
 }
 
 impl WatchMaps {
     fn take(maps: &mut Maps, filter: &Filter) -> Result<Self, WatchError> {
         Ok(Self {
             undecided: Undecided::map(maps)?,
-            returns: Returns::map(maps)?,
+            return_hook: ReturnHook::map(maps)?,
             watcher: Watcher::new(maps, filter)?,
             paths: take(maps, "CGROUPS")?,
         })
@@ -90,8 +90,9 @@ impl WatchPrograms {
     /// the time of the first waiting close is known too.
     pub(super) fn hook_returns(&mut self) {
         if self.own.is_some() {
-            self.maps.returns.expect_waits();
-            self.maps.returns.keep(&self.programs, true);
+            let is_relied_on = true;
+            self.maps.return_hook.expect_waits();
+            self.maps.return_hook.update(&self.programs, is_relied_on);
         }
     }
 

@@ -46,7 +46,7 @@ fn reading_changes_nothing(_: &Path, plan: Plan) -> Result<()> {
             probe::attach_or_take_over(Some(plan), LoadOptions::default(), None, |maps, plan| {
                 Ledger::new(maps, plan, Cgroups::of_host(), &config, metrics::series)
             })?;
-        ledger.of_programs(mem::take(&mut attached.programs));
+        ledger.set_programs(mem::take(&mut attached.programs));
         // Accepted sockets inherit the filter: the orphan does not end.
         let loopback = Loopback::new(Family::V4)?;
         tcp::drop_data(loopback.listener())?;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use linger_ebpf::{Counters, Group};
 
-use super::super::bound::beyond;
+use super::super::bound::groups_beyond;
 use super::super::sum::{add, fingerprint};
 use super::{Groups, KnownGroup, OTHER, RETIRED};
 use crate::attribution::Labels;
 
+/// The result of [`Groups::read`].
 #[derive(Default)]
 pub(in super::super) struct Reading {
     /// The counts to show, by labels: several groups may have the same.
@@ -24,8 +25,10 @@ pub(in super::super) struct Reading {
     pub(super) too_many: HashSet<Arc<Labels>>,
 }
 
+/// A group, as found by a reading.
 pub(in super::super) struct GroupReading {
     pub(super) group: Group,
+    /// The [`fingerprint`] of its counters.
     pub(super) sum: u64,
     pub(super) orphans_under_way: u64,
 }
@@ -37,6 +40,7 @@ impl Reading {
         add(total.or_insert_with(|| Box::new(Counters::ZERO)), counters);
     }
 
+    /// Adds the counters of a group to the total under which it is shown.
     pub(super) fn add(
         &mut self,
         group: &Group,
@@ -62,6 +66,7 @@ impl Reading {
         });
     }
 
+    /// [`Self::add`] for a group that is seen for the first time.
     pub(super) fn add_new(
         &mut self,
         group: &Group,
@@ -77,7 +82,7 @@ impl Reading {
     pub(super) fn bound(&mut self, groups: &Groups) {
         let first_seen = self.first_seen.iter();
         let series = first_seen.map(|(labels, since)| (*since, labels, &*self.totals[labels]));
-        let too_many = beyond(series, groups.most_series, groups.series);
+        let too_many = groups_beyond(series, groups.most_series, groups.series);
         let too_many: HashSet<_> = too_many.into_iter().cloned().collect();
         for labels in &too_many {
             if let Some(counters) = self.totals.remove(labels) {

@@ -47,7 +47,7 @@ impl Groups {
         if let Some(group) = self.added {
             self.clear(&group, counters)?;
         }
-        let is_crowded = self.known.len() * 4 >= self.most * CROWDED;
+        let is_crowded = self.known.len() * 4 >= self.max_groups * CROWDED;
         let patience = if is_crowded {
             self.patience.min(LEAST_PATIENCE)
         } else {
@@ -72,7 +72,7 @@ impl Groups {
                 // It closed between the reading and the end of its cgroup.
                 _ if self.has_changed(&group, known, counters)? => {}
                 Some(heir) if known.has_series(&self.shared[RETIRED]) => {
-                    self.hand_on(&group, heir, counters)?;
+                    self.hand_to_heir(&group, heir, counters)?;
                 }
                 _ => self.remove(&group, counters, retired_totals)?,
             }
@@ -103,6 +103,7 @@ impl Groups {
         heirs.map(|(labels, (_, group))| (labels, group)).collect()
     }
 
+    /// Whether the cgroup of a group is gone. One that is unknown counts as gone if all cgroups are visible.
     fn is_gone(&self, group: &Group, known: &KnownGroup) -> bool {
         let cgroups = &self.namer.cgroups;
         match &known.cgroup {
@@ -123,13 +124,13 @@ impl Groups {
     }
 
     /// Adds what a group counted to the one that continues its series.
-    fn hand_on(
+    fn hand_to_heir(
         &mut self,
         group: &Group,
         heir: &Group,
         counters: &mut GroupCounters,
     ) -> Result<(), LedgerError> {
-        let own = self.take_leave(group, counters)?;
+        let own = self.final_counts(group, counters)?;
         if let Some(own) = own
             && let Err(error) = self.notes.inherit(heir, &own, group)
         {
@@ -159,7 +160,7 @@ impl Groups {
         debug!(labels = ?known.own, "retired");
         let place = if known.is_other { OTHER } else { RETIRED };
         let mut sum = Box::new(retired_totals.past().counters[place]);
-        if let Some(own) = self.take_leave(group, counters)? {
+        if let Some(own) = self.final_counts(group, counters)? {
             add(&mut sum, &own);
         }
         retired_totals.put(place, &sum, group)?;
@@ -168,7 +169,7 @@ impl Groups {
     }
 
     /// Returns all counts of a group that has ended. From then on, late data for its connections is not counted for it.
-    fn take_leave(
+    fn final_counts(
         &mut self,
         group: &Group,
         counters: &GroupCounters,
@@ -192,7 +193,7 @@ impl Groups {
 
     /// Removes the counters of the groups that are already added to others, of which a daemon that was killed may have
     /// left those it added last.
-    pub(in super::super) fn clear_added(
+    pub(in super::super) fn clear_already_added(
         &mut self,
         counters: &mut GroupCounters,
         retired_totals: &mut RetiredTotals,
@@ -242,7 +243,7 @@ impl Groups {
     /// Forgets the executables of no group, if the map is crowded. One that is executed again is recorded again.
     fn forget_exes(&mut self) -> Result<(), LedgerError> {
         let all: Vec<Exe> = keys(&self.exe_paths, "EXES")?;
-        if all.len() * 4 < self.most * CROWDED {
+        if all.len() * 4 < self.max_groups * CROWDED {
             return Ok(());
         }
         let used: HashSet<Exe> = self.known.keys().map(Group::exe).collect();

@@ -13,15 +13,15 @@ use super::{LedgerError, failed};
 use crate::probe::Maps;
 
 /// An array map that was made with `BPF_F_MMAPABLE`, as 64-bit words.
-pub(crate) struct Shared {
+pub(crate) struct MappedArray {
     start: NonNull<c_void>,
     bytes: NonZeroUsize,
 }
 
 // SAFETY: the mapping belongs to the process, not to a thread.
-unsafe impl Send for Shared {}
+unsafe impl Send for MappedArray {}
 
-impl Shared {
+impl MappedArray {
     /// Maps the first `bytes` of an array.
     pub(crate) fn map(maps: &Maps, name: &'static str, bytes: usize) -> Result<Self, LedgerError> {
         let (Some(Map::Array(array)), Some(bytes)) = (maps.get(name), NonZeroUsize::new(bytes))
@@ -45,7 +45,7 @@ impl Shared {
     }
 }
 
-impl Drop for Shared {
+impl Drop for MappedArray {
     fn drop(&mut self) {
         // SAFETY: nothing that refers to the mapping outlives it. It cannot fail: it is a mapping.
         let _ = unsafe { munmap(self.start, self.bytes.get()) };

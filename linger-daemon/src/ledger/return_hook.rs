@@ -9,7 +9,7 @@ use linger_ebpf::Waits;
 use tracing::{debug, warn};
 
 use super::LedgerError;
-use super::shared::Shared;
+use super::mapped_array::MappedArray;
 use crate::probe::{Maps, Programs};
 use crate::sys::now_ns;
 
@@ -25,12 +25,12 @@ const LEASE_NS: u64 = 60 * SECOND_NS;
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// The hook, and the state shared with the programs about closes that wait.
-pub(crate) struct Returns {
-    waits: Shared,
-    hook: Hook,
+pub(crate) struct ReturnHook {
+    waits: MappedArray,
+    state: HookState,
 }
 
-enum Hook {
+enum HookState {
     Off,
     On {
         _link: OwnedFd,
@@ -39,55 +39,55 @@ enum Hook {
     Refused,
 }
 
-impl Returns {
+impl ReturnHook {
     pub(crate) fn map(maps: &Maps) -> Result<Self, LedgerError> {
         Ok(Self {
-            waits: Shared::map(maps, NAME, size_of::<Waits>())?,
-            hook: Hook::Off,
+            waits: MappedArray::map(maps, NAME, size_of::<Waits>())?,
+            state: HookState::Off,
         })
     }
 
-    /// Makes [`Self::keep`] hook it although no close has waited yet.
+    /// Makes [`Self::update`] hook it although no close has waited yet.
     pub(crate) fn expect_waits(&self) {
         let last_ns = self.waits.word(offset_of!(Waits, last_ns));
         last_ns.store(now_ns(), Ordering::Relaxed);
     }
 
-    pub(super) fn is_hooked(&self) -> bool {
-        matches!(self.hook, Hook::On { .. })
+    pub(super) fn is_attached(&self) -> bool {
+        matches!(self.state, HookState::On { .. })
     }
 
     /// Hooks the return once a close has waited, and removes the hook when none has for a while, unless a close that
     /// relies on it still waits.
-    pub(crate) fn keep(&mut self, programs: &Programs, is_relied_on: bool) {
+    pub(crate) fn update(&mut self, programs: &Programs, is_relied_on: bool) {
         let last_ns = self.waits.word(offset_of!(Waits, last_ns));
         let last_ns = last_ns.load(Ordering::Relaxed);
         let is_wanted = last_ns > 0 && now_ns().saturating_sub(last_ns) < IDLE_NS;
-        if is_wanted && matches!(self.hook, Hook::Off) {
-            self.hook(programs);
+        if is_wanted && matches!(self.state, HookState::Off) {
+            self.attach(programs);
         }
         let until_ns = self.waits.word(offset_of!(Waits, seen_until_ns));
-        if is_wanted && self.is_hooked() {
+        if is_wanted && self.is_attached() {
             until_ns.store(now_ns() + LEASE_NS, Ordering::Relaxed);
-        } else if until_ns.swap(0, Ordering::Relaxed) == 0 && !is_relied_on && self.is_hooked() {
+        } else if until_ns.swap(0, Ordering::Relaxed) == 0 && !is_relied_on && self.is_attached() {
             // The lease had ended at the last maintenance already: since then no close has begun to rely on the hook.
             debug!("no close has waited for a while: took the hook of sys_exit off");
-            self.hook = Hook::Off;
+            self.state = HookState::Off;
         }
     }
 
-    fn hook(&mut self, programs: &Programs) {
-        self.hook = match programs.hook_returns() {
-            None => Hook::Off,
+    fn attach(&mut self, programs: &Programs) {
+        self.state = match programs.hook_returns() {
+            None => HookState::Off,
             Some(Ok(link)) => {
                 debug!("closes wait under SO_LINGER: hooked sys_exit");
-                Hook::On { _link: link }
+                HookState::On { _link: link }
             }
             Some(Err(error)) => {
                 warn!(
                     "closes that wait under SO_LINGER are counted without their time: sys_exit cannot be hooked: {error}"
                 );
-                Hook::Refused
+                HookState::Refused
             }
         };
     }
