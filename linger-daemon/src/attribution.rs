@@ -1,8 +1,11 @@
 //! Names of the processes that close, as an operator knows them.
+//!
+//! `namer` finds the labels of a group, `names` reads units, containers and pods from the path of a cgroup, `cgroups`
+//! looks at the hierarchy in the file system.
 
 mod cgroups;
+mod namer;
 mod names;
-mod path;
 
 use std::fmt;
 
@@ -12,9 +15,9 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::cgroups::whole_cgroup_root;
 pub use self::cgroups::{Cgroups, cgroup_root};
-pub(crate) use self::names::comm_words;
-pub use self::names::{Cgroup, Namer, comm};
-pub use self::path::Names;
+pub(crate) use self::namer::comm_words;
+pub use self::namer::{Cgroup, Namer, comm};
+pub use self::names::Names;
 
 /// A label of the metrics that says who closed. The labels stand in this order.
 #[derive(

@@ -117,10 +117,12 @@ pub(crate) fn whole_cgroup_root() -> io::Result<PathBuf> {
     ))
 }
 
+/// Whether a mount shows the root of the hierarchy, and with it all cgroups.
 fn is_whole(mount: &Path) -> bool {
     inode(mount) == Some(ROOT_ID)
 }
 
+/// The folders in a folder, none if it cannot be read.
 fn folders(folder: &Path) -> impl Iterator<Item = PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries
