@@ -1,9 +1,13 @@
 //! `lingerd run`: attaches, counts and serves.
+//!
+//! [`run`] is the life of the daemon from beginning to end; each module is one of its parts: `startup_server` answers
+//! until the programs are attached, `counting` attaches them and reads their counts, `maintain` schedules the
+//! maintenance of the ledger, `reload` handles SIGHUP.
 
 mod counting;
 mod maintain;
 mod reload;
-mod starting;
+mod startup_server;
 
 use std::sync::Arc;
 
@@ -12,10 +16,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 use self::counting::Counting;
-pub(crate) use self::counting::alone;
+pub(crate) use self::counting::attach_standalone;
 use self::maintain::maintain;
-use self::reload::Running;
-use self::starting::Starting;
+use self::reload::Reloader;
+use self::startup_server::StartupServer;
 use crate::config::{Config, ListenAddr, Sources};
 use crate::http::{self, BindError, Limits, Listeners, Security, State};
 use crate::logging::Log;
@@ -24,6 +28,10 @@ use crate::notify::Manager;
 use crate::privileges;
 use crate::probe::{Attachment, Pins, PinsError};
 use crate::sync::lock;
+
+/// Maximum number of threads for blocking work: scrapes, reloads, maintenance of the ledger. Below the limit of the
+/// service (`TasksMax=`).
+const MAX_THREADS: usize = 32;
 
 /// Runs until SIGTERM or SIGINT, then detaches everything that is not pinned. SIGHUP reloads `sources`.
 pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
@@ -38,7 +46,7 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     privileges::require()?;
     let scheme = if security.has_tls() { "https" } else { "http" };
     let state = Arc::new(State::secured(security).live_for(config.live));
-    let starting = Starting::begin(&listeners, &state)?;
+    let startup_server = StartupServer::begin(&listeners, &state)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(MAX_THREADS)
@@ -50,15 +58,15 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     };
     let pins = open_pins(&config)?;
     let counting = Counting::begin(&config, pins.as_ref())?;
-    // Wait until the starting process has closed its connections, before the daemon is ready.
-    drop(starting);
+    // Wait until the startup server has closed its connections, before the daemon is ready.
+    drop(startup_server);
     state.attached(counting.metrics()?);
     for place in &places {
         announce(place, scheme);
     }
     let manager = Arc::new(Manager::from_environment());
     let folder = config.pins.clone();
-    let running = Running {
+    let reloader = Reloader {
         sources,
         config,
         counts: Arc::clone(&counting.counts),
@@ -68,12 +76,12 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     };
     runtime.block_on(async {
         let shutdown = shutdown()?;
-        manager.ready(&running.status);
+        manager.ready(&reloader.status);
         let counts = Arc::clone(&counting.counts);
         let read = Arc::clone(&counts.read);
         let maintenance = move || counts.maintain();
         tokio::spawn(maintain(maintenance, read, Arc::clone(&manager)));
-        tokio::spawn(running.reload_at(hangup));
+        tokio::spawn(reloader.reload_at(hangup));
         let stopping = async {
             shutdown.await;
             manager.stopping();
@@ -111,10 +119,6 @@ fn open_pins(config: &Config) -> Result<Option<Pins>, PinsError> {
     Ok(None)
 }
 
-/// Maximum number of threads for blocking work: scrapes, reloads, maintenance of the ledger. Below the limit of the
-/// service (`TasksMax=`).
-const MAX_THREADS: usize = 32;
-
 /// Returns the sockets that systemd passed to the daemon, or else binds those of the configuration.
 fn listeners(config: &Config) -> Result<Listeners, BindError> {
     let Some(listeners) = http::passed()? else {
@@ -124,6 +128,7 @@ fn listeners(config: &Config) -> Result<Listeners, BindError> {
     Ok(listeners)
 }
 
+/// Logs where the metrics are served.
 fn announce(place: &ListenAddr, scheme: &str) {
     match place {
         ListenAddr::Tcp(address) => info!("serving {scheme}://{address}/metrics"),

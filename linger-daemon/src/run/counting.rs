@@ -73,6 +73,7 @@ impl Counting {
         })
     }
 
+    /// Returns metrics that call `read` at each scrape.
     fn metrics_of(&self, read: fn(&Counts) -> Result<Snapshot, LedgerError>) -> Result<Metrics> {
         let names = uname()?;
         let facts = Facts {
@@ -106,14 +107,15 @@ impl Counts {
 /// Attaches programs for a single view, which count until the [`Attachment`] is dropped, whatever else is attached.
 ///
 /// Drops all capabilities that reading does not need: call it before other threads are started.
-pub(crate) fn alone(config: &Config) -> Result<(Attachment, Metrics)> {
+pub(crate) fn attach_standalone(config: &Config) -> Result<(Attachment, Metrics)> {
     privileges::require()?;
     let counting = Counting::begin(config, None)?;
     let metrics = counting.maintained_metrics()?;
     Ok((counting.attached, metrics))
 }
 
-/// Attaches the programs, or takes over the pinned ones.
+/// Attaches the programs, or takes over the pinned ones. If that fails, the error says what keeps this process from
+/// counting, if anything is known.
 fn attach(config: &Config, pins: Option<&Pins>) -> Result<(Attachment, (Ledger, RecentCloses))> {
     let started = Instant::now();
     let options = LoadOptions {

@@ -12,10 +12,11 @@ use crate::logging::Log;
 use crate::notify::Manager;
 use crate::sync::lock;
 
-/// The running daemon with its configuration.
-pub(super) struct Running {
+/// Reloads the configuration of the running daemon.
+pub(super) struct Reloader {
     /// Sources from which the configuration is reloaded.
     pub(super) sources: Sources,
+    /// The configuration in effect.
     pub(super) config: Config,
     pub(super) counts: Arc<Counts>,
     pub(super) log: Log,
@@ -24,7 +25,7 @@ pub(super) struct Running {
     pub(super) status: String,
 }
 
-impl Running {
+impl Reloader {
     /// Reloads the configuration at each signal.
     pub(super) async fn reload_at(mut self, mut signal: Signal) {
         while signal.recv().await.is_some() {

@@ -21,7 +21,7 @@ impl Source {
     /// Opens the source given by the options, by default the lingerd of this host or, if none runs, probes attached
     /// while this program runs. Probes cannot be attached once there are other threads.
     pub(super) async fn open(options: &Top, config: &Config) -> Result<Self> {
-        let own = || Ok(Self::Local(Box::new(run::alone(config)?)));
+        let own = || Ok(Self::Local(Box::new(run::attach_standalone(config)?)));
         if let Some(url) = &options.url {
             let mut remote = Remote::new(url, options)?;
             remote.read().await.with_context(|| url.clone())?;

@@ -19,13 +19,13 @@ use crate::sys;
 
 /// A process without capabilities that answers until the programs are attached. It ends when this is dropped, and
 /// with the daemon.
-pub(super) struct Starting {
+pub(super) struct StartupServer {
     process: Pid,
     /// Pipe whose closing ends the process.
     stop: Option<PipeWriter>,
 }
 
-impl Starting {
+impl StartupServer {
     /// Starts serving on these sockets. Call it before other threads are started.
     pub(super) fn begin(listeners: &Listeners, state: &Arc<State>) -> Result<Self> {
         let (stopped, stop) = pipe()?;
@@ -45,7 +45,7 @@ impl Starting {
     }
 }
 
-impl Drop for Starting {
+impl Drop for StartupServer {
     /// Makes the process close its connections, and waits for its end.
     fn drop(&mut self) {
         drop(self.stop.take());
