@@ -115,7 +115,7 @@ impl OrphanRecords {
         if close.flags & flag::HINTED != 0 {
             self.unhint(close.sk);
         }
-        if close.flags & flag::LEAVES == 0 {
+        if close.flags & flag::HAS_ORPHAN == 0 {
             return false;
         }
         let orphan = self.map.get(&close.sk, 0);

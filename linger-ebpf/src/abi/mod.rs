@@ -65,7 +65,7 @@ pub use offsets::Offsets;
 pub use offsets::{Field, Shape};
 pub use records::{
     ANSWER_NS, CLOSER_PLACES, Close, Closer, ExitingProcess, Orphan, ParkedClose, Slot, UNDECIDED,
-    UNDECIDED_PLACES, UndecidedOrphan, Waits, flag, omen, orphan_stage, stage,
+    UNDECIDED_PLACES, UndecidedOrphan, Waits, flag, orphan_stage, reset_cause, stage,
 };
 
 /// Default number of groups with counters of their own.

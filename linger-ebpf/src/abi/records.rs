@@ -113,8 +113,8 @@ pub struct Slot {
     pub owner: u64,
     /// Number of closes of this slot in the map of crowded closes.
     pub crowded: u32,
-    /// A thread whose close found no room there either, until that is counted; 0 if none.
-    pub unkept: u32,
+    /// A thread whose close found no room there either, until that is counted as lost; 0 if none.
+    pub unrecorded: u32,
     /// The close.
     pub close: Close,
 }
@@ -170,8 +170,8 @@ pub struct Orphan {
     pub group: Group,
     /// Payload outstanding when its close returned or, before that, at the decision.
     pub bytes: u32,
-    /// The reason why the kernel resets the connection, if seen before the end: an [`omen`].
-    pub omen: u16,
+    /// The reason why the kernel resets the connection, if seen before the end: a [`reset_cause`].
+    pub reset_cause: u16,
     /// 1 if its close was recorded for watchers.
     pub watched: u16,
     /// The [`Fate`](crate::Fate) of one that ended within its close, or [`UNDECIDED`].
@@ -193,7 +193,7 @@ impl Orphan {
         left_ns: 0,
         group: Group::ZERO,
         bytes: 0,
-        omen: 0,
+        reset_cause: 0,
         watched: 0,
         fate: 0,
         unsent: 0,
@@ -240,14 +240,14 @@ pub mod orphan_stage {
     pub const SPENT: u64 = 0;
 }
 
-/// Signs of an [`Orphan`]'s end before it comes.
-pub mod omen {
-    /// Nothing.
-    pub const NONE: u16 = 0;
+/// The reason why the kernel resets an [`Orphan`]'s connection, as the hook of `tcp_reset` sees it before the end.
+pub mod reset_cause {
+    /// None was seen.
+    pub const UNSEEN: u16 = 0;
     /// An RST came from the peer.
-    pub const RST: u16 = 1;
-    /// The kernel reset the connection for another reason: late data.
-    pub const NO_RST: u16 = 2;
+    pub const PEER_RST: u16 = 1;
+    /// Data came for the closed socket.
+    pub const LATE_DATA: u16 = 2;
 }
 
 /// Flags of a [`Close`].
@@ -255,7 +255,7 @@ pub mod flag {
     /// It waits in close(2), whose return will be seen.
     pub const RETURNS: u8 = 1 << 0;
     /// Payload was outstanding when it sent its FIN: there is a record of its orphan.
-    pub const LEAVES: u8 = 1 << 1;
+    pub const HAS_ORPHAN: u8 = 1 << 1;
     /// It sent an RST, with the outcome as its cause.
     pub const RESET: u8 = 1 << 2;
     /// A watcher may want it: it has an [`Event`](crate::Event).
@@ -279,7 +279,7 @@ pub mod stage {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExitingProcess {
-    /// When its first thread began (`task_struct.start_time`): unique together with its id.
+    /// When its first thread began (`task_struct.start_time`), nanoseconds since boot: unique together with its id.
     pub start_time: u64,
     /// Like [`Group::exe_inode`].
     pub exe_inode: u64,

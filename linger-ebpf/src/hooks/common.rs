@@ -47,15 +47,18 @@ fn reset_answers(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Not attached: the daemon runs it, with an index into [`maps::UNDECIDED`] and the time that it read there.
+/// Settles an undecided orphan that has waited long enough. Not attached: the daemon runs it, with an index into
+/// [`maps::UNDECIDED`] and the time that it read there, at which the orphan ended.
 #[raw_tracepoint]
 fn settle(ctx: RawTracePointContext) -> i32 {
     orphan::settle(ctx.arg(0), ctx.arg(1));
     0
 }
 
-/// Not attached: the daemon runs it, with the address of an orphan's socket and the time when the orphan was left.
-/// Returns 1 if that socket has ended, else 0; then it ends the orphan too. For the time 0 there is none.
+/// Ends an orphan whose end was missed. Not attached: the daemon runs it, with the address of the orphan's socket and
+/// the time when the orphan was left, or 0 to end none.
+///
+/// Returns 1 if the socket has ended, else 0.
 ///
 /// Defined by hand, because the macro of raw tracepoints drops the result.
 #[unsafe(no_mangle)]
@@ -75,7 +78,7 @@ extern "C" fn missed_end(ctx: *mut c_void) -> u32 {
 /// kernel: v6.1.. include/trace/events/mmap.h: exit_mmap(struct mm_struct *mm)
 #[raw_tracepoint]
 fn exit_mmap(ctx: RawTracePointContext) -> i32 {
-    exe::exit(ctx.arg(0));
+    exe::record_exiting(ctx.arg(0));
     0
 }
 

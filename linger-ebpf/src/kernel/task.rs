@@ -72,7 +72,7 @@ impl Task {
         u64::try_from(written).unwrap_or(0)
     }
 
-    /// The time when the first thread of its process began: unique together with the process id.
+    /// When the first thread of its process began, nanoseconds since boot: unique together with the process id.
     pub(crate) fn process_start_time(&self) -> u64 {
         let leader = read_pointer(self.0.cast(), offset!(group_leader));
         BtfTyped::read(leader, offset!(start_time))

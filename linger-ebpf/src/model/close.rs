@@ -305,7 +305,7 @@ pub(crate) fn decide_wait<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     close.stage = stage::DECIDED;
     if !matches!(outcome, Outcome::LingerTimeout | Outcome::LingerInterrupted) {
         orphan::forget(close);
-    } else if close.flags & flag::LEAVES == 0 {
+    } else if close.flags & flag::HAS_ORPHAN == 0 {
         expect_orphan(close, sk, sk.state());
     }
 }
@@ -362,7 +362,7 @@ pub(crate) fn outcome_of_unfinished(close: &Close) -> Outcome {
 /// meaningless: then the record of its orphan is no longer open. In the others the socket is still locked.
 pub(crate) fn finish<M: Memory>(slot: &ThreadSlot, close: &Close, sk: &Sock<M>) {
     let mut whose = MaybeUninit::uninit();
-    let left = if close.flags & flag::LEAVES != 0 {
+    let left = if close.flags & flag::HAS_ORPHAN != 0 {
         let outstanding = sk.tcp().map_or(0, |tcp| tcp.outstanding_before_fin());
         orphan::leave(close, outstanding, orphan::zero_group(&mut whose))
     } else {
@@ -391,7 +391,7 @@ pub(crate) fn finish<M: Memory>(slot: &ThreadSlot, close: &Close, sk: &Sock<M>) 
 /// [`count`]. Returns the orphan's payload in bytes.
 pub(crate) fn count_early(close: &Close, group: *const Group, blocked_ns: u64) -> u32 {
     count(close, group, blocked_ns, 0);
-    if close.flags & flag::LEAVES == 0 {
+    if close.flags & flag::HAS_ORPHAN == 0 {
         return 0;
     }
     let mut whose = MaybeUninit::uninit();

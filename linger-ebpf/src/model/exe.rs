@@ -44,8 +44,8 @@ fn of_exiting(task: &Task) -> (u64, u32) {
     }
 }
 
-/// Keeps the executable of a process that releases its memory (`struct mm_struct`) as the last user.
-pub(crate) fn exit(mm: *const u8) {
+/// Records the executable of an exiting process that releases its memory (`struct mm_struct`) as the last user.
+pub(crate) fn record_exiting(mm: *const u8) {
     let task = Task::current();
     // Not on execve(2).
     if !task.is_exiting() {
@@ -71,21 +71,21 @@ pub(crate) fn exit(mm: *const u8) {
         inode: exe_inode,
         device: exe_device.into(),
     };
-    learn(&exe, file);
+    record_path(&exe, file);
 }
 
-/// Records the path of the current task's executable, if that is not done yet.
+/// Records the path of the current task's executable under this identity, if that is not done yet.
 ///
 /// A [global function](super).
 #[inline(never)]
-#[unsafe(export_name = "linger_learn_current")]
-pub(crate) extern "C" fn learn_current(inode: u64, device: u64) -> u32 {
-    learn(&Exe { inode, device }, Task::current().exe_file());
+#[unsafe(export_name = "linger_record_exe_path")]
+pub(crate) extern "C" fn record_current_path(inode: u64, device: u64) -> u32 {
+    record_path(&Exe { inode, device }, Task::current().exe_file());
     0
 }
 
 /// Records the path of a file (`struct file`), if that is not done yet.
-fn learn(exe: &Exe, file: *const u8) {
+fn record_path(exe: &Exe, file: *const u8) {
     if file.is_null() || exe.inode == 0 || EXES.get_ptr(exe).is_some() {
         return;
     }

@@ -43,7 +43,7 @@ pub(crate) fn on_inner_close<M: Memory>(sk: &Sock<M>, timeout: u64) {
         let begun = begin(&slot, sk.address());
         if begun.is_some() {
             // An earlier attempt may have found no room.
-            slot.take_unkept();
+            slot.take_unrecorded();
         }
         begun
     });
@@ -82,7 +82,7 @@ pub(crate) fn on_inner_close<M: Memory>(sk: &Sock<M>, timeout: u64) {
 fn begin(slot: &ThreadSlot, sk: u64) -> Option<&'static mut Close> {
     let begun = close::begin(slot, sk);
     if begun.is_none() {
-        slot.note_unkept();
+        slot.note_unrecorded();
     }
     begun
 }
@@ -96,7 +96,7 @@ pub(crate) fn on_check_oom_passed<M: Memory>(sk: &Sock<M>) {
     if let Some(close) = slot.find(sk.address()) {
         complete(close, sk);
         close::finish(&slot, close, sk);
-    } else if is_closing(sk) && (slot.take_unkept() || !copies_may_run_at_ends()) {
+    } else if is_closing(sk) && (slot.take_unrecorded() || !copies_may_run_at_ends()) {
         // Its record found no room, or its beginning was missed.
         maps::lose(Lost::Close);
     }
@@ -118,13 +118,13 @@ pub(crate) fn on_destroy<M: Memory>(sk: &Sock<M>) {
     if let Some(close) = slot.find(sk.address()) {
         // Only this close ends the socket: until it is over, soft interrupts leave their segments to it.
         complete(close, sk);
-        if close.flags & flag::LEAVES != 0 {
+        if close.flags & flag::HAS_ORPHAN != 0 {
             orphan::end(sk);
         }
         return close::finish(&slot, close, sk);
     }
     // A soft interrupt on this thread, which does not own its socket, leaves the note to the close.
-    if sk.is_owned() && slot.take_unkept() {
+    if sk.is_owned() && slot.take_unrecorded() {
         maps::lose(Lost::Close);
     }
     if maps::is_hinted(sk.address()) {
@@ -150,7 +150,7 @@ pub(crate) fn on_inner_close_return() {
         let sk = Sock::<ProbeRead>::new(close.sk as *const u8);
         complete(close, &sk);
         close::finish(&slot, close, &sk);
-    } else if slot.take_unkept() {
+    } else if slot.take_unrecorded() {
         maps::lose(Lost::Close);
     }
 }

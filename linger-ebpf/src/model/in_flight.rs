@@ -86,17 +86,17 @@ impl ThreadSlot {
     }
 
     /// Notes that the record of this thread's close found no room. Several programs may do so.
-    pub(crate) fn note_unkept(&self) {
-        shared!(self.slot, unkept).set(self.tid);
+    pub(crate) fn note_unrecorded(&self) {
+        shared!(self.slot, unrecorded).set(self.tid);
     }
 
     /// Returns and clears that note.
-    pub(crate) fn take_unkept(&self) -> bool {
-        let unkept = shared!(self.slot, unkept);
+    pub(crate) fn take_unrecorded(&self) -> bool {
+        let unrecorded = shared!(self.slot, unrecorded);
         // The idle thread, whose id is 0, closes nothing.
-        let is_own = self.tid != 0 && unkept.get() == self.tid;
+        let is_own = self.tid != 0 && unrecorded.get() == self.tid;
         if is_own {
-            unkept.set(0);
+            unrecorded.set(0);
         }
         is_own
     }

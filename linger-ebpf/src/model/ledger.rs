@@ -83,10 +83,10 @@ extern "C" fn create_row(group: *const Group) -> u32 {
 /// Records what a new group's labels need beyond its key.
 fn record_names(group: &Group) {
     if group::is_keyed(keyed::CGROUP) {
-        path::learn_cgroup(group.cgroup_id);
+        path::record_cgroup_path(group.cgroup_id);
     }
     if group::is_keyed(keyed::EXE) {
-        exe::learn_current(group.exe_inode, group.exe_device.into());
+        exe::record_current_path(group.exe_inode, group.exe_device.into());
     }
 }
 

@@ -1,6 +1,6 @@
 //! One orphan, from the close that leaves it behind to the end of its socket.
 //!
-//! `expect` → `leave` → `end`. A close that sends its FIN with payload outstanding makes the
+//! [`expect`] → [`leave`] → [`end`]. A close that sends its FIN with payload outstanding makes the
 //! record, under the socket lock, so before the end can come. The payload still outstanding when the
 //! close returns is left behind; if there is none, there was no orphan.
 //!
@@ -15,8 +15,9 @@ use core::mem::MaybeUninit;
 use aya_ebpf::bindings::BPF_NOEXIST;
 use linger_ebpf::{
     Close, Counters, Fate, Group, LIVED_BOUNDS_NS, Orphan, QueueBytes, UNDECIDED, UndecidedOrphan,
-    flag, omen,
+    flag,
     orphan_stage::{ENDED, ENDING, LEFT, MASK, OPEN, SPENT},
+    reset_cause,
 };
 
 use super::{
@@ -44,7 +45,7 @@ pub(crate) fn expect(close: &mut Close, bytes: u32, write_seq: u32) -> bool {
         error = insert(close, bytes, write_seq);
     }
     if error == 0 {
-        close.flags |= flag::LEAVES;
+        close.flags |= flag::HAS_ORPHAN;
     }
     error == 0
 }
@@ -66,7 +67,7 @@ extern "C" fn insert(close: *const Close, bytes: u32, write_seq: u32) -> i32 {
         left_ns: close.start_ns,
         group: group::of_close(close),
         bytes,
-        omen: omen::NONE,
+        reset_cause: reset_cause::UNSEEN,
         watched: (close.flags & flag::WATCHED != 0).into(),
         fate: zero,
         unsent: zero,
@@ -160,8 +161,8 @@ extern "C" fn end_under_other(close: *const Close) -> u32 {
 
 /// Drops the record: the close aborts, or waits and sees the connection end, and leaves no orphan.
 pub(crate) fn forget(close: &mut Close) {
-    if close.flags & flag::LEAVES != 0 {
-        close.flags &= !flag::LEAVES;
+    if close.flags & flag::HAS_ORPHAN != 0 {
+        close.flags &= !flag::HAS_ORPHAN;
         // SAFETY: a field of a map value; volatile because it may equal a typed pointer, on which the
         // verifier forbids arithmetic.
         remove(unsafe { core::ptr::read_volatile(&raw const close.sk) });
@@ -183,7 +184,7 @@ pub(crate) fn take_back(key: u64) {
     }
 }
 
-/// Handles a reset of a connection by the kernel, for whatever reason. An orphan ends here already, because the kernel
+/// The kernel resets a connection (`tcp_reset`), for whatever reason. An orphan ends here already, because the kernel
 /// may skip the program at the end of its socket.
 pub(crate) fn reset<M: Memory>(sk: &Sock<M>, segment: &Segment) {
     if let Some((orphan, fate)) = note_reset(sk.address(), segment)
@@ -193,26 +194,26 @@ pub(crate) fn reset<M: Memory>(sk: &Sock<M>, segment: &Segment) {
     }
 }
 
-/// Notes why the kernel resets a connection. If the connection is an orphan's, or may become one, returns its record,
-/// and its fate unless all its data has arrived.
+/// Records why the kernel resets a connection (`tcp_reset`). If the connection is an orphan's, or may become one,
+/// returns its record, and its fate unless all its data has arrived.
 pub(crate) fn note_reset(key: u64, segment: &Segment) -> Option<(*mut Orphan, Fate)> {
     if !maps::is_hinted(key) {
         return None;
     }
     let orphan = record(key)?;
-    let (omen, fate) = if segment.is_rst() {
-        (omen::RST, Fate::PeerReset)
+    let (reset_cause, fate) = if segment.is_rst() {
+        (reset_cause::PEER_RST, Fate::PeerReset)
     } else {
-        (omen::NO_RST, Fate::LateData)
+        (reset_cause::LATE_DATA, Fate::LateData)
     };
-    shared!(orphan, omen).set(omen);
+    shared!(orphan, reset_cause).set(reset_cause);
     Some((orphan, fate))
 }
 
 /// Ends the orphan of a socket that ends, if it is one, under its lock.
 pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
     if let Some(orphan) = record(sk.address()) {
-        end_record(sk, orphan, || fate(sk, shared!(orphan, omen).get()));
+        end_record(sk, orphan, || fate(sk, shared!(orphan, reset_cause).get()));
     }
 }
 
@@ -387,11 +388,11 @@ fn take(key: u64, record: *mut Orphan) -> Option<Orphan> {
 }
 
 /// The fate of an orphan that ends with payload outstanding.
-fn fate<M: Memory>(sk: &Sock<M>, omen: u16) -> u32 {
+fn fate<M: Memory>(sk: &Sock<M>, reset_cause: u16) -> u32 {
     let fate = match sk.err() {
-        ECONNRESET => match omen {
-            omen::RST => Fate::PeerReset,
-            omen::NO_RST => Fate::LateData,
+        ECONNRESET => match reset_cause {
+            reset_cause::PEER_RST => Fate::PeerReset,
+            reset_cause::LATE_DATA => Fate::LateData,
             _ => return UNDECIDED,
         },
         ECONNABORTED => Fate::Destroyed,
@@ -425,7 +426,8 @@ fn count_ended_in_close(key: u64, record: *mut Orphan) {
     }
 }
 
-/// Ends the record of a socket that is gone. Its close has not returned yet, or its end was missed.
+/// Ends the record that another socket at its address is about to replace: its socket is gone. Its close has not
+/// returned yet, or its end was missed.
 #[inline(never)]
 fn end_replaced(key: u64) {
     let Some(record) = record(key) else { return };
@@ -508,11 +510,13 @@ fn count_end(group: &Group, fate: u32, bytes: u32, queued: QueueBytes, lived_ns:
     shared!(counters, orphans.ends[fate]).add(1);
 }
 
-/// Whether a close that has not returned yet expects to leave this socket behind, or waits to avoid that.
+/// Whether this socket has a record: a close that has not returned yet expects to leave it behind, or waits to avoid
+/// that.
 pub(crate) fn is_expected(key: u64) -> bool {
     maps::is_hinted(key) && record(key).is_some()
 }
 
+/// The record of an orphan, by its socket's address.
 fn record(key: u64) -> Option<*mut Orphan> {
     ORPHANS.get_ptr_mut(key)
 }

@@ -13,8 +13,8 @@ pub(crate) static ZERO: Path = Path::ZERO;
 ///
 /// A [global function](super): the verifier checks it once instead of at each call.
 #[inline(never)]
-#[unsafe(export_name = "linger_learn_cgroup")]
-pub(crate) extern "C" fn learn_cgroup(id: u64) -> u32 {
+#[unsafe(export_name = "linger_record_cgroup_path")]
+pub(crate) extern "C" fn record_cgroup_path(id: u64) -> u32 {
     let cgroup = Task::current().cgroup();
     if cgroup_id(cgroup) != id
         || CGROUPS.get_ptr(id).is_some()

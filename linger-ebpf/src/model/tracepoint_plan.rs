@@ -249,7 +249,7 @@ pub(crate) fn on_destroy<M: Memory>(sk: &Sock<M>) {
             // It has waited, and its return may no longer be hooked.
             ends = !returns(close) || !are_returns_seen();
         }
-        if close.flags & flag::LEAVES != 0 {
+        if close.flags & flag::HAS_ORPHAN != 0 {
             orphan::end(sk);
         }
     } else if maps::is_hinted(address) {

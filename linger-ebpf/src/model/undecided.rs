@@ -28,12 +28,12 @@ fn places(sk: u64) -> [u32; 4] {
 }
 
 /// Keeps an orphan that ended now, in a free place or in that of one that waited long enough, for which it calls
-/// `settled`. Returns whether it found a place.
+/// `count`. Returns whether it found a place.
 pub(crate) fn put(
     orphan: &Orphan,
     lived_ns: u64,
     now_ns: u64,
-    settled: impl Fn(&UndecidedOrphan),
+    count: impl Fn(&UndecidedOrphan),
 ) -> bool {
     let sk = orphan.sk;
     for index in places(sk) {
@@ -49,7 +49,7 @@ pub(crate) fn put(
             continue;
         }
         if found != FREE {
-            settle(place, &settled);
+            settle(place, &count);
         }
         write_words(orphan, shared!(place, orphan));
         shared!(place, lived_ns).set(lived_ns);
@@ -60,46 +60,41 @@ pub(crate) fn put(
     false
 }
 
-/// Calls `settled` for the orphan in a place that this program has taken.
-fn settle(place: *mut UndecidedOrphan, settled: &impl Fn(&UndecidedOrphan)) {
+/// Calls `count` for the orphan in a place that this program has taken.
+fn settle(place: *mut UndecidedOrphan, count: &impl Fn(&UndecidedOrphan)) {
     // SAFETY: a map value. Until it is released, later, nothing else accesses it except for its first word.
     let ended = unsafe { &*place };
-    settled(ended);
+    count(ended);
     maps::add_hint(ended.orphan.sk, u64::MAX);
 }
 
-/// Calls `settled` for the orphan of a socket, if it is here: the one with this `write_seq`, or any at that
+/// Calls `count` for the orphan of a socket, if it is here: the one with this `write_seq`, or any at that
 /// address. The socket has a hint.
-pub(crate) fn settle_of(sk: u64, write_seq: Option<u32>, settled: impl Fn(&UndecidedOrphan)) {
+pub(crate) fn settle_of(sk: u64, write_seq: Option<u32>, count: impl Fn(&UndecidedOrphan)) {
     for index in places(sk) {
         if let Some(place) = UNDECIDED.get_ptr_mut(index)
             && shared!(place, orphan.sk).get() == sk
             && write_seq.is_none_or(|seq| shared!(place, orphan.write_seq).get() == seq)
         {
-            take(place, shared!(place, ended_ns).get(), &settled);
+            take(place, shared!(place, ended_ns).get(), &count);
         }
     }
 }
 
-/// Calls `settled` for the orphan at this index that ended at `ended_ns`, if it is still there and has waited
+/// Calls `count` for the orphan at this index that ended at `ended_ns`, if it is still there and has waited
 /// for [`ANSWER_NS`].
-pub(crate) fn settle_at(
-    index: u32,
-    ended_ns: u64,
-    now_ns: u64,
-    settled: impl Fn(&UndecidedOrphan),
-) {
+pub(crate) fn settle_at(index: u32, ended_ns: u64, now_ns: u64, count: impl Fn(&UndecidedOrphan)) {
     if let Some(place) = UNDECIDED.get_ptr_mut(index)
         && now_ns.saturating_sub(ended_ns) >= ANSWER_NS
     {
-        take(place, ended_ns, &settled);
+        take(place, ended_ns, &count);
     }
 }
 
-fn take(place: *mut UndecidedOrphan, found: u64, settled: &impl Fn(&UndecidedOrphan)) {
+fn take(place: *mut UndecidedOrphan, found: u64, count: &impl Fn(&UndecidedOrphan)) {
     let when = shared!(place, ended_ns);
     if found != FREE && found != TAKEN && when.replace(found, TAKEN) {
-        settle(place, settled);
+        settle(place, count);
         when.set(FREE);
     }
 }
