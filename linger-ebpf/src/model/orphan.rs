@@ -9,6 +9,10 @@
 //! record in the same memory matches only if its close began in the same nanosecond. Whoever makes a
 //! step may then write the fields that belong to it: the close, until it leaves the record behind; the
 //! end, once it has claimed the record.
+//!
+//! First come the functions that the close calls, from [`expect`] to [`take_back`]; then what shows the end of the
+//! socket, from [`reset`] to [`end`], and counts it; then what settles orphans whose fate was not known at their end,
+//! from [`settle_answered`] to [`settle`]; last, ends that were missed and the counters.
 
 use core::mem::MaybeUninit;
 
@@ -35,8 +39,8 @@ const _: () = assert!(Fate::Delivered as u32 == 0);
 const ECONNABORTED: u32 = 103;
 const ECONNRESET: u32 = 104;
 
-/// Makes the record for a close that sends its FIN, unless it is sent, while `bytes` of payload are outstanding, of a
-/// socket with this `write_seq`. Returns whether it found room.
+/// Makes the record of the orphan that a close may leave behind: it sends its FIN, or has sent it, while `bytes` of
+/// payload are outstanding, on a socket with this `write_seq`. Returns whether there was room.
 pub(crate) fn expect(close: &mut Close, bytes: u32, write_seq: u32) -> bool {
     let mut error = insert(close, bytes, write_seq);
     if error == EEXIST {
@@ -138,8 +142,8 @@ pub(crate) extern "C" fn leave(close: *const Close, outstanding: u32, whose: *mu
     0
 }
 
-/// Has the orphan of this close end under [`Group::OTHER`], where it began for lack of room in the ledger, even if
-/// there is room for its group by then.
+/// Makes the end of this close's orphan count for [`Group::OTHER`], as its beginning did for lack of room in the
+/// ledger: by then there may be room for its group.
 ///
 /// A [global function](super).
 #[inline(never)]

@@ -17,9 +17,9 @@ use super::{
 const FREE: u64 = 0;
 const TAKEN: u64 = 1;
 
-/// Nanoseconds after which a place may be reused. An answer follows within microseconds, unless its thread
+/// Time after which a place may be reused, nanoseconds. An answer follows within microseconds, unless its thread
 /// is held up.
-const SOON_NS: u64 = 5_000_000;
+const REUSE_AFTER_NS: u64 = 5_000_000;
 
 /// The places in which the orphan of a socket may be.
 fn places(sk: u64) -> [u32; 4] {
@@ -44,7 +44,7 @@ pub(crate) fn put(
         let found = when.get();
         // When another socket at the same address ends, nothing more happens to the previous one.
         let is_waiting =
-            shared!(place, orphan.sk).get() != sk && now_ns.saturating_sub(found) < SOON_NS;
+            shared!(place, orphan.sk).get() != sk && now_ns.saturating_sub(found) < REUSE_AFTER_NS;
         if found == TAKEN || found != FREE && is_waiting || !when.replace(found, TAKEN) {
             continue;
         }
