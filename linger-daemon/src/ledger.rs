@@ -37,7 +37,7 @@ use thiserror::Error;
 
 #[cfg(test)]
 pub(crate) use self::bound::MAX_SERIES_PER_GROUP;
-use self::groups::{Groups, Reading};
+use self::groups::{Groups, OTHER, Reading};
 use self::in_flight::InFlight;
 pub(crate) use self::mapped_array::MappedArray;
 use self::orphans::OrphanRecords;
@@ -265,7 +265,8 @@ impl Ledger {
                 self.groups.notes.give_up(&group, given_up)?;
             } else {
                 // Counted for a shared group, as its close was.
-                self.retired_totals.give_up(place.unwrap_or(0), given_up)?;
+                self.retired_totals
+                    .give_up(place.unwrap_or(OTHER), given_up)?;
             }
         }
         Ok(())

@@ -52,7 +52,7 @@ pub(super) struct Groups {
 }
 
 /// Indices in [`Group::SHARED`].
-const OTHER: usize = 0;
+pub(super) const OTHER: usize = 0;
 const RETIRED: usize = 1;
 
 /// A group that has counters.

@@ -47,6 +47,7 @@ impl Notes {
         self.change(group, |note| note.most_series = most_series)
     }
 
+    /// Counts a given-up orphan for the group that left it.
     pub(super) fn give_up(&mut self, group: &Group, given_up: GivenUp) -> Result<(), LedgerError> {
         self.change(group, |note| given_up.count(&mut note.counters.orphans))
     }
@@ -77,12 +78,14 @@ impl Notes {
         self.change(group, |note| note.last = Group::ZERO)
     }
 
+    /// Adds the counts in the note of a group, if there is one.
     pub(super) fn add_to(&self, group: &Group, counters: &mut Counters) {
         if let Some(note) = self.notes.get(group) {
             add(counters, &note.counters);
         }
     }
 
+    /// Removes the note of a group, if there is one.
     pub(super) fn forget(&mut self, group: &Group) {
         if self.notes.remove(group).is_some() {
             // It need not exist.

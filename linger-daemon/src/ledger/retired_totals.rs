@@ -4,6 +4,7 @@
 use aya::maps::{Array, MapData};
 use linger_ebpf::{Close, Counters, Group, Lost, Outcome, Past, flag, stage};
 
+use super::groups::OTHER;
 use super::notes::GivenUp;
 use super::{LedgerError, read, take, write};
 use crate::probe::Maps;
@@ -24,10 +25,12 @@ impl RetiredTotals {
         Ok(Self { map, past })
     }
 
+    /// The counts.
     pub(super) fn past(&self) -> &Past {
         &self.past
     }
 
+    /// Counts this many losses of a kind.
     pub(super) fn lose(&mut self, what: Lost, count: u64) -> Result<(), LedgerError> {
         if count == 0 {
             return Ok(());
@@ -44,7 +47,7 @@ impl RetiredTotals {
         };
         let cause = outcome.cause().filter(|_| close.flags & flag::RESET != 0);
         self.change(|past| {
-            let other = &mut past.counters[0];
+            let other = &mut past.counters[OTHER];
             other.closes[outcome.index()] += 1;
             if outcome.discards() {
                 let discarded = other.discarded_mut(outcome);
