@@ -11,7 +11,7 @@
 //! end, once it has claimed the record.
 //!
 //! First come the functions that the close calls, from [`expect`] to [`take_back`]; then what shows the end of the
-//! socket, from [`reset`] to [`end`], and counts it; then what settles orphans whose fate was not known at their end,
+//! socket, from [`reset`] to [`timer_set`], and counts it; then what settles orphans whose fate was not known at their end,
 //! from [`settle_answered`] to [`settle`]; last, ends that were missed and the counters.
 
 use core::mem::MaybeUninit;
@@ -221,6 +221,14 @@ pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
     }
 }
 
+/// Ends an orphan in `FIN_WAIT2` when the kernel sets its timer: it only waits for the peer's FIN, with all data
+/// acknowledged. Some wait for long (`tcp_fin_timeout`, `TCP_LINGER2`), others end at once.
+pub(crate) fn timer_set<M: Memory>(sk: &Sock<M>) {
+    if maps::is_hinted(sk.address()) && sk.state() == state::FIN_WAIT2 && sk.flags().dead() {
+        end(sk);
+    }
+}
+
 /// [`end`] for an orphan with this record. `fate` returns its fate if payload is outstanding.
 fn end_record<M: Memory>(sk: &Sock<M>, orphan: *mut Orphan, fate: impl FnOnce() -> u32) {
     let key = sk.address();
@@ -371,14 +379,6 @@ extern "C" fn count_and_report(orphan: *const Orphan, fate: u32, lived_ns: u64) 
     }
     count_end(&orphan.group, fate, orphan.bytes, queued, lived_ns);
     0
-}
-
-/// Ends an orphan in `FIN_WAIT2` when the kernel sets its timer: it only waits for the peer's FIN, with all data
-/// acknowledged. Some wait for long (`tcp_fin_timeout`, `TCP_LINGER2`), others end at once.
-pub(crate) fn timer_set<M: Memory>(sk: &Sock<M>) {
-    if maps::is_hinted(sk.address()) && sk.state() == state::FIN_WAIT2 && sk.flags().dead() {
-        end(sk);
-    }
 }
 
 /// Removes the record of an orphan that was left behind and returns it, unless another CPU was first.
