@@ -10,7 +10,7 @@ mod names;
 use std::fmt;
 
 use clap::ValueEnum;
-use linger_ebpf::keyed;
+use linger_ebpf::key_field;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::cgroups::whole_cgroup_root;
@@ -47,15 +47,15 @@ impl Dimension {
     /// The default dimensions.
     pub const DEFAULT: &[Self] = &[Self::Unit, Self::Comm];
 
-    /// The key fields that these dimensions need, a set of [`keyed`] bits.
+    /// The key fields that these dimensions need, a set of [`key_field`] bits.
     #[must_use]
-    pub fn keyed(dimensions: &[Self]) -> u32 {
+    pub fn key_fields(dimensions: &[Self]) -> u32 {
         let bits = dimensions.iter().map(|dimension| match dimension {
-            Self::Unit | Self::Slice | Self::Container | Self::Pod => keyed::CGROUP,
-            Self::Comm => keyed::COMM,
-            Self::Exe => keyed::EXE,
-            Self::Port => keyed::PORT,
-            Self::Family => keyed::FAMILY,
+            Self::Unit | Self::Slice | Self::Container | Self::Pod => key_field::CGROUP,
+            Self::Comm => key_field::COMM,
+            Self::Exe => key_field::EXE,
+            Self::Port => key_field::PORT,
+            Self::Family => key_field::FAMILY,
         });
         bits.fold(0, |all, bit| all | bit)
     }

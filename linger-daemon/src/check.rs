@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use linger_ebpf::{Plan, keyed};
+use linger_ebpf::{Plan, key_field};
 use nix::sys::utsname::uname;
 use serde::Serialize;
 
@@ -80,13 +80,13 @@ impl Report {
         };
         // With all key fields: with fewer, less is loaded. Fields that only some labels need may be missing.
         let options = LoadOptions {
-            keyed: keyed::ALL,
+            key_fields: key_field::ALL,
             ..LoadOptions::default()
         };
         let loader = match Loader::new(options) {
             Ok(loader) => {
                 report.btf.usable = true;
-                report.btf.fields = loader.kernel.offsets(keyed::ALL)?.1;
+                report.btf.fields = loader.kernel.offsets(key_field::ALL)?.1;
                 Some(loader)
             }
             Err(error) => {

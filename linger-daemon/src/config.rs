@@ -22,7 +22,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use linger_ebpf::{MAX_GROUPS, MAX_ORPHANS, keyed};
+use linger_ebpf::{MAX_GROUPS, MAX_ORPHANS, key_field};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -109,15 +109,15 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Returns the key fields in use, a set of [`keyed`] bits.
+    /// Returns the key fields in use, a set of [`key_field`] bits.
     #[must_use]
-    pub fn keyed(&self) -> u32 {
+    pub fn key_fields(&self) -> u32 {
         let units = if self.filter.has_units() {
-            keyed::CGROUP
+            key_field::CGROUP
         } else {
             0
         };
-        Dimension::keyed(&self.labels) | units
+        Dimension::key_fields(&self.labels) | units
     }
 
     /// Returns every key with its value as written in the file. Keys of a table contain a dot: `allow.units`.

@@ -7,7 +7,7 @@ use linger_ebpf::{
     BLOCKED_BOUNDS_NS, CLOSER_PLACES, Cause, Close, Closer, Counters, Event, ExitingProcess, Fate,
     Filter, Group, HINTS, LAYOUT, LIVED_BOUNDS_NS, Lost, MAX_CLOSES, Note, Orphan, Orphans,
     Outcome, ParkedClose, Past, Path, PinMetadata, Plan, PortBits, QueueBytes, SHARED_GROUPS,
-    Settings, Slot, TimeHistogram, UNDECIDED_PLACES, UndecidedOrphan, Waits, Watch, keyed,
+    Settings, Slot, TimeHistogram, UNDECIDED_PLACES, UndecidedOrphan, Waits, Watch, key_field,
 };
 
 fn size<T>(out: &mut String, name: &str) {
@@ -70,8 +70,8 @@ fn layout() -> String {
         out,
         "shared: {SHARED_GROUPS} groups\nblocked: {BLOCKED_BOUNDS_NS:?}\nlived: {LIVED_BOUNDS_NS:?}\n\
          places: {MAX_CLOSES} closes, {HINTS} hints, {UNDECIDED_PLACES} undecided, {CLOSER_PLACES} closers\n\
-         keyed: all {:#b}",
-        keyed::ALL
+         key_fields: all {:#b}",
+        key_field::ALL
     )
     .expect("text");
     out

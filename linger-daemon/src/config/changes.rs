@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use linger_ebpf::keyed;
+use linger_ebpf::key_field;
 use toml::Value;
 
 use super::{Config, Filter};
@@ -43,7 +43,7 @@ pub fn in_effect(running: &Config, wanted: &Config) -> Config {
     if wanted.max_series >= running.max_groups {
         effect.max_series = wanted.max_series;
     }
-    if running.keyed() & keyed::CGROUP == 0 {
+    if running.key_fields() & key_field::CGROUP == 0 {
         // The attached programs do not read cgroups.
         let Filter { allow, deny } = &running.filter;
         effect.filter.allow.units.clone_from(&allow.units);

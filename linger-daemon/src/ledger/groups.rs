@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aya::maps::{HashMap as BpfMap, MapData};
-use linger_ebpf::{Counters, Exe, Group, Past, Path, keyed};
+use linger_ebpf::{Counters, Exe, Group, Past, Path, key_field};
 use tracing::{debug, warn};
 
 pub(super) use self::reading::Reading;
@@ -33,8 +33,8 @@ pub(super) struct Groups {
     known: HashMap<Group, KnownGroup>,
     /// The group whose counters are already added to those of others, but not yet removed: readings skip it.
     added: Option<Group>,
-    /// Key fields in use, a set of [`keyed`] bits.
-    keyed: u32,
+    /// Key fields in use, a set of [`key_field`] bits.
+    key_fields: u32,
     /// Maximum number of groups.
     max_groups: usize,
     /// Maximum number of series.
@@ -92,7 +92,7 @@ impl Groups {
             admission: Admission::new(maps, config)?,
             known: HashMap::new(),
             added: None,
-            keyed: config.keyed(),
+            key_fields: config.key_fields(),
             max_groups: config.max_groups as usize,
             most_series: config.max_series as usize,
             series,
@@ -120,7 +120,7 @@ impl Groups {
         // Only now: if this fails halfway, all groups stay where they are.
         for (group, known) in &mut self.known {
             let cgroup = known.cgroup.as_deref();
-            known.is_other = is_left_out(&self.admission, self.keyed, group, cgroup);
+            known.is_other = is_left_out(&self.admission, self.key_fields, group, cgroup);
         }
         Ok(())
     }
@@ -153,7 +153,7 @@ impl Groups {
             }
             seen += 1;
             let mut cgroup = None;
-            if self.keyed & keyed::CGROUP != 0 {
+            if self.key_fields & key_field::CGROUP != 0 {
                 let id = group.cgroup_id;
                 let found = cgroups.entry(id);
                 cgroup.clone_from(found.or_insert_with(|| self.namer.look_up(id, recorded)));
@@ -182,7 +182,7 @@ impl Groups {
 
     /// Names a group that is seen for the first time, as the one with this number.
     fn identify(&self, group: &Group, cgroup: Option<Arc<Cgroup>>, first_seen: u64) -> KnownGroup {
-        let own = if self.keyed & keyed::CGROUP != 0 && cgroup.is_none() {
+        let own = if self.key_fields & key_field::CGROUP != 0 && cgroup.is_none() {
             // Its cgroup is gone, and its name is unknown.
             Arc::clone(&self.shared[RETIRED])
         } else {
@@ -193,7 +193,7 @@ impl Groups {
         KnownGroup {
             own,
             is_other: had_no_room
-                || is_left_out(&self.admission, self.keyed, group, cgroup.as_deref()),
+                || is_left_out(&self.admission, self.key_fields, group, cgroup.as_deref()),
             cgroup,
             sum: 0,
             changed: Instant::now(),
@@ -231,7 +231,7 @@ impl Groups {
 
     /// Records the cgroup that a reading found for a new group, if any.
     fn learn_cgroup(&mut self, group: &Group, cgroup: Option<&Arc<Cgroup>>) {
-        if self.keyed & keyed::CGROUP == 0 {
+        if self.key_fields & key_field::CGROUP == 0 {
             return;
         }
         self.namer.learn(group.cgroup_id, cgroup);
@@ -263,9 +263,14 @@ impl Groups {
 }
 
 /// Whether a group is shown under `other` because of the configured lists.
-fn is_left_out(admission: &Admission, keyed: u32, group: &Group, cgroup: Option<&Cgroup>) -> bool {
+fn is_left_out(
+    admission: &Admission,
+    key_fields: u32,
+    group: &Group,
+    cgroup: Option<&Cgroup>,
+) -> bool {
     let unit = cgroup.map(|cgroup| cgroup.names.unit.as_str());
-    let comm = (keyed & keyed::COMM != 0).then(|| comm(group.comm));
+    let comm = (key_fields & key_field::COMM != 0).then(|| comm(group.comm));
     !admission.admits(unit, comm.as_deref())
 }
 

@@ -1,7 +1,7 @@
 //! Loads and attaches a plan, as a whole or not at all.
 
 use aya::Ebpf;
-use linger_ebpf::{Constants, FLOOR, HINTS, MAX_CLOSES, Offsets, Plan, keyed};
+use linger_ebpf::{Constants, FLOOR, HINTS, MAX_CLOSES, Offsets, Plan, key_field};
 use tracing::warn;
 
 use super::btf::{self, Kernel, KernelError};
@@ -50,7 +50,7 @@ impl Loader {
     /// Reads the running kernel's types and finds the fields that the programs read.
     pub fn new(options: LoadOptions) -> Result<Self, KernelError> {
         let kernel = Kernel::running()?;
-        let (offsets, _) = kernel.offsets(options.keyed)?;
+        let (offsets, _) = kernel.offsets(options.key_fields)?;
         Ok(Self {
             traits: KernelTraits::running(&kernel),
             kernel,
@@ -172,7 +172,7 @@ impl Loader {
     /// The hooks of a plan on this kernel, in the order of attaching.
     #[must_use]
     pub fn hooks(&self, plan: Plan) -> Vec<Hook> {
-        hooks(plan, self.options.keyed, self.traits)
+        hooks(plan, self.options.key_fields, self.traits)
     }
 
     /// Attaches these hooks of a plan, as long as the returned value lives.
@@ -225,14 +225,14 @@ impl Loader {
             Constants::NO_SYSCALL
         };
         let LoadOptions {
-            keyed,
+            key_fields,
             max_groups,
             max_orphans,
         } = self.options;
-        let exes = keyed & keyed::EXE != 0;
+        let exes = key_fields & key_field::EXE != 0;
         let constants = Constants {
             offsets: self.offsets,
-            keyed,
+            key_fields,
             close_syscall,
             copies,
         };

@@ -89,8 +89,8 @@ impl Kernel {
     }
 
     /// Finds every field that the programs read with these key fields in use, a set of
-    /// [`keyed`](linger_ebpf::keyed) bits.
-    pub fn offsets(&self, keyed: u32) -> Result<(Offsets, Vec<Resolved>), KernelError> {
+    /// [`key_field`](linger_ebpf::key_field) bits.
+    pub fn offsets(&self, key_fields: u32) -> Result<(Offsets, Vec<Resolved>), KernelError> {
         if !self.counts_namespaces() {
             return Err(KernelError::TooOld);
         }
@@ -98,7 +98,7 @@ impl Kernel {
         let mut offsets = Offsets::ZERO;
         let mut resolved = Vec::with_capacity(Field::ALL.len());
         for field in Field::ALL {
-            let Some(found) = self.find(field, keyed)? else {
+            let Some(found) = self.find(field, key_fields)? else {
                 continue;
             };
             (field.set)(&mut offsets, found.offset.unwrap_or(Offsets::ABSENT));
@@ -130,9 +130,9 @@ impl Kernel {
     }
 
     /// Finds a field; `None` if that fails and no key field in use needs it.
-    fn find(&self, field: &Field, keyed: u32) -> Result<Option<Resolved>, KernelError> {
+    fn find(&self, field: &Field, key_fields: u32) -> Result<Option<Resolved>, KernelError> {
         match self.resolve(field) {
-            Err(_) if field.keyed != 0 && field.keyed & keyed == 0 => Ok(None),
+            Err(_) if field.key_fields != 0 && field.key_fields & key_fields == 0 => Ok(None),
             found => found.map(Some),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use linger_ebpf::{Constants, PROGRAMS, Plan, keyed, program_index};
+use linger_ebpf::{Constants, PROGRAMS, Plan, key_field, program_index};
 use serde::{Serialize, Serializer};
 
 use super::preemption::Preemption;
@@ -196,20 +196,20 @@ const fn table(plan: Plan) -> &'static [Hook] {
     }
 }
 
-/// The hooks of a plan on a kernel with these traits, in the order of attaching. `keyed` are the key fields in use, a
-/// set of [`linger_ebpf::keyed`] bits.
-pub(super) fn hooks(plan: Plan, keyed: u32, traits: KernelTraits) -> Vec<Hook> {
+/// The hooks of a plan on a kernel with these traits, in the order of attaching. `key_fields` are the key fields in
+/// use, a set of [`linger_ebpf::key_field`] bits.
+pub(super) fn hooks(plan: Plan, key_fields: u32, traits: KernelTraits) -> Vec<Hook> {
     let mut hooks = table(plan).to_vec();
-    hooks.retain(|hook| is_needed(*hook, keyed, traits));
+    hooks.retain(|hook| is_needed(*hook, key_fields, traits));
     hooks
 }
 
 /// Whether a kernel with these traits needs this hook of a plan.
-fn is_needed(hook: Hook, keyed: u32, traits: KernelTraits) -> bool {
+fn is_needed(hook: Hook, key_fields: u32, traits: KernelTraits) -> bool {
     // Where the kernel may skip a program on the function that begins a close.
     let begins_by_release = traits.preemption != Preemption::None && traits.sees_releases;
     match hook {
-        EXIT_MMAP => keyed & keyed::EXE != 0,
+        EXIT_MMAP => key_fields & key_field::EXE != 0,
         RESET_ANSWERS => traits.answers == Answers::Shown,
         SOCK_RELEASE => begins_by_release,
         _ if hook.sees_returns() => traits.sees_returns,

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use aya_obj::generated::BPF_F_NO_PREALLOC;
-use linger_ebpf::{Constants, OBJECT, keyed};
+use linger_ebpf::{Constants, OBJECT, key_field};
 use object::{Object as _, ObjectSection, ObjectSymbol as _, SectionKind};
 use tracing::debug;
 
@@ -30,7 +30,7 @@ pub(super) fn for_kernel(kernel: &Kernel, constants: &Constants) -> Result<Vec<u
     for code in code {
         constants::fill(&mut object[code], constants)?;
     }
-    shorten_keys(&mut object[ledger], constants.keyed);
+    shorten_keys(&mut object[ledger], constants.key_fields);
     if !kernel.has_struct("bpf_mem_alloc") {
         debug!("this kernel is older than Linux 6.1: maps are allocated as a whole");
         preallocate(&mut object[maps]);
@@ -39,8 +39,8 @@ pub(super) fn for_kernel(kernel: &Kernel, constants: &Constants) -> Result<Vec<u
 }
 
 /// Sets the size of keys in the ledger's definition to that of the fields in use.
-fn shorten_keys(ledger: &mut [u8], keyed: u32) {
-    let size = u32::try_from(keyed::key_size(keyed)).expect("a small struct");
+fn shorten_keys(ledger: &mut [u8], key_fields: u32) {
+    let size = u32::try_from(key_field::key_size(key_fields)).expect("a small struct");
     ledger[KEY_SIZE].copy_from_slice(&size.to_ne_bytes());
 }
 
@@ -125,31 +125,31 @@ mod tests {
 
     #[test]
     fn only_the_ledger_has_keys_of_the_fields_in_use() {
-        let of = |keyed| {
+        let of = |key_fields| {
             let mut object = OBJECT.to_vec();
-            shorten_keys(&mut object[parts(OBJECT).unwrap().ledger], keyed);
+            shorten_keys(&mut object[parts(OBJECT).unwrap().ledger], key_fields);
             definitions(&object, 0)
         };
-        assert_eq!(of(keyed::ALL), definitions(OBJECT, 0));
-        for (keyed, key_size) in [
+        assert_eq!(of(key_field::ALL), definitions(OBJECT, 0));
+        for (key_fields, key_size) in [
             (0, 8),
-            (keyed::CGROUP, 8),
-            (keyed::COMM, 24),
-            (keyed::CGROUP | keyed::COMM, 24),
-            (keyed::CGROUP | keyed::FAMILY, 40),
-            (keyed::EXE, size_of::<Group>()),
-            (keyed::PORT, size_of::<Group>()),
+            (key_field::CGROUP, 8),
+            (key_field::COMM, 24),
+            (key_field::CGROUP | key_field::COMM, 24),
+            (key_field::CGROUP | key_field::FAMILY, 40),
+            (key_field::EXE, size_of::<Group>()),
+            (key_field::PORT, size_of::<Group>()),
         ] {
             let mut expected = definitions(OBJECT, 0);
             expected.get_mut("LEDGER").unwrap()[1] = u32::try_from(key_size).unwrap();
-            assert_eq!(of(keyed), expected);
+            assert_eq!(of(key_fields), expected);
         }
     }
 
     fn constants() -> Constants {
         Constants {
             offsets: Offsets::ZERO,
-            keyed: keyed::ALL,
+            key_fields: key_field::ALL,
             close_syscall: 3,
             copies: Constants::COPIES,
         }
@@ -177,7 +177,10 @@ mod tests {
         }
         assert!(unused.is_empty(), "no instruction reads {unused:?}");
         let others = [
-            Constants { keyed: 0, ..all },
+            Constants {
+                key_fields: 0,
+                ..all
+            },
             Constants {
                 copies: Constants::NO_COPIES,
                 ..all

@@ -11,8 +11,8 @@ use crate::version::VERSION;
 /// Options with which the programs are loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadOptions {
-    /// Key fields in use, a set of [`linger_ebpf::keyed`] bits.
-    pub keyed: u32,
+    /// Key fields in use, a set of [`linger_ebpf::key_field`] bits.
+    pub key_fields: u32,
     /// Maximum number of groups with counters of their own.
     pub max_groups: u32,
     /// Maximum number of orphans that are followed.
@@ -32,7 +32,7 @@ impl LoadOptions {
             object: fingerprint(),
             version,
             plan: plan as u32,
-            keyed: self.keyed,
+            key_fields: self.key_fields,
             max_groups: self.max_groups,
             max_orphans: self.max_orphans,
             sees_returns: traits.sees_returns.into(),
@@ -51,7 +51,7 @@ impl LoadOptions {
 impl Default for LoadOptions {
     fn default() -> Self {
         Self {
-            keyed: Dimension::keyed(Dimension::DEFAULT),
+            key_fields: Dimension::key_fields(Dimension::DEFAULT),
             max_groups: MAX_GROUPS,
             max_orphans: MAX_ORPHANS,
         }

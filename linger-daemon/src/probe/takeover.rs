@@ -93,7 +93,7 @@ fn attachment_if_usable(
     if wanted.is_some_and(|wanted| wanted != plan) {
         return Err(format!("the plan was {}", plan.name()));
     }
-    if metadata.keyed != options.keyed {
+    if metadata.key_fields != options.key_fields {
         return Err("labels has changed".into());
     }
     if metadata.max_groups != options.max_groups {
@@ -170,7 +170,7 @@ fn decode(metadata: &PinMetadata) -> Result<(Plan, Vec<Hook>), String> {
         .find(|plan| *plan as u32 == metadata.plan)
         .ok_or_else(|| format!("there is no plan {}", metadata.plan))?;
     let traits = KernelTraits::recorded(metadata);
-    Ok((plan, hooks(plan, metadata.keyed, traits)))
+    Ok((plan, hooks(plan, metadata.key_fields, traits)))
 }
 
 fn version(metadata: &PinMetadata) -> String {

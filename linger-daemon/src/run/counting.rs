@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use linger_ebpf::keyed;
+use linger_ebpf::key_field;
 use nix::sys::utsname::uname;
 use tokio::sync::Notify;
 use tracing::{info, warn};
@@ -119,7 +119,7 @@ pub(crate) fn attach_standalone(config: &Config) -> Result<(Attachment, Metrics)
 fn attach(config: &Config, pins: Option<&Pins>) -> Result<(Attachment, (Ledger, RecentCloses))> {
     let started = Instant::now();
     let options = LoadOptions {
-        keyed: config.keyed(),
+        key_fields: config.key_fields(),
         max_groups: config.max_groups,
         max_orphans: config.max_orphans,
     };
@@ -147,7 +147,7 @@ fn attach(config: &Config, pins: Option<&Pins>) -> Result<(Attachment, (Ledger, 
         milliseconds = started.elapsed().as_millis(),
         "attached"
     );
-    if config.keyed() & keyed::CGROUP != 0
+    if config.key_fields() & key_field::CGROUP != 0
         && let Some(shortcoming) = cgroups.shortcoming()
     {
         warn!("{shortcoming}");

@@ -9,8 +9,8 @@ use super::offsets::Offsets;
 pub struct Constants {
     /// Offsets of the running kernel.
     pub offsets: Offsets,
-    /// Key fields in use, a set of [`keyed`](super::keyed) bits.
-    pub keyed: u32,
+    /// Key fields in use, a set of [`key_field`](super::key_field) bits.
+    pub key_fields: u32,
     /// Number of the system call whose return ends the release of a socket; [`Constants::NO_SYSCALL`] if there is none.
     pub close_syscall: u32,
     /// Which programs have copies, attached because this kernel may skip programs: [`Constants::NO_COPIES`],
@@ -39,7 +39,7 @@ impl Constants {
     #[must_use]
     pub fn words(&self) -> [u32; Self::COUNT] {
         let mut words = [0; Self::COUNT];
-        let own = [self.keyed, self.close_syscall, self.copies];
+        let own = [self.key_fields, self.close_syscall, self.copies];
         let (offsets, others) = words.split_at_mut(Self::COUNT - own.len());
         offsets.copy_from_slice(&self.offsets.words());
         others.copy_from_slice(&own);

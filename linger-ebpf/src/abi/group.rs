@@ -1,6 +1,6 @@
 //! Groups: who closed. Their key, their paths, and the rules that leave some out.
 
-/// Who closed: the key of the ledger, up to the last field in use. Fields that are not in use ([`keyed`]) are zero.
+/// Who closed: the key of the ledger, up to the last field in use. Fields that are not in use ([`key_field`]) are zero.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Group {
@@ -104,7 +104,7 @@ pub struct Exe {
 }
 
 /// Key fields of a [`Group`] in use, a set of bits.
-pub mod keyed {
+pub mod key_field {
     use core::mem::offset_of;
 
     use super::Group;
@@ -124,10 +124,10 @@ pub mod keyed {
 
     /// Size of the ledger's keys, bytes: a shorter key is found faster. There are groups without any field in use.
     #[must_use]
-    pub const fn key_size(keyed: u32) -> usize {
-        if keyed & (EXE | PORT | FAMILY) != 0 {
+    pub const fn key_size(key_fields: u32) -> usize {
+        if key_fields & (EXE | PORT | FAMILY) != 0 {
             size_of::<Group>()
-        } else if keyed & COMM != 0 {
+        } else if key_fields & COMM != 0 {
             offset_of!(Group, exe_inode)
         } else {
             offset_of!(Group, comm)

@@ -20,8 +20,8 @@ pub struct PinMetadata {
     pub version: [u8; 32],
     /// Index of their [`Plan`](crate::Plan).
     pub plan: u32,
-    /// Key fields in use, a set of [`keyed`](crate::keyed) bits.
-    pub keyed: u32,
+    /// Key fields in use, a set of [`key_field`](crate::key_field) bits.
+    pub key_fields: u32,
     /// Maximum number of groups with counters of their own.
     pub max_groups: u32,
     /// Maximum number of orphans that are followed.

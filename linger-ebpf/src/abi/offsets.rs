@@ -2,7 +2,7 @@
 //! the daemon, which fills it from the kernel's BTF.
 
 #[cfg(not(target_arch = "bpf"))]
-use super::group::keyed;
+use super::group::key_field;
 
 /// The required form of a field.
 #[cfg(not(target_arch = "bpf"))]
@@ -31,8 +31,8 @@ pub struct Field {
     pub path: &'static str,
     /// Its required form.
     pub shape: Shape,
-    /// The [`keyed`] bit that needs it; 0 if it is always needed.
-    pub keyed: u32,
+    /// The [`key_field`] bit that needs it; 0 if it is always needed.
+    pub key_fields: u32,
     /// Sets its offset.
     pub set: fn(&mut Offsets, u32),
     /// Sets its mask, for a bit.
@@ -83,7 +83,7 @@ macro_rules! offsets {
                     name: $name,
                     path: $path,
                     shape: $shape,
-                    keyed: 0 $(| keyed::$key)?,
+                    key_fields: 0 $(| key_field::$key)?,
                     set: |offsets, at| offsets.$field = at,
                     set_mask: offsets!(@mask $($mask)?),
                 },

@@ -4,14 +4,14 @@
 //! cgroup of the socket, not from a process.
 
 use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
-use linger_ebpf::{Close, Group, keyed, rule, verdict};
+use linger_ebpf::{Close, Group, key_field, rule, verdict};
 
 use super::{exe, maps};
 use crate::kernel::{Memory, ProbeRead, Sock, Task, cgroup_id, constant, offset};
 
-/// Whether a key field is in use, a [`keyed`] bit.
-pub(crate) fn is_keyed(what: u32) -> bool {
-    constant!(keyed).value() & what != 0
+/// Whether a key field is in use, a [`key_field`] bit.
+pub(crate) fn has_key_field(what: u32) -> bool {
+    constant!(key_fields).value() & what != 0
 }
 
 /// Records the port and family of a connection that may be gone when its close is counted.
@@ -21,12 +21,12 @@ pub(crate) fn record_connection<M: Memory>(close: &mut Close, sk: &Sock<M>) {
 
 /// The port and family of a connection; 0 where neither a key field nor one of the `rules` needs them.
 fn connection<M: Memory>(sk: &Sock<M>, rules: u8) -> (u16, u8) {
-    let port = if is_keyed(keyed::PORT) || rules & rule::PORTS != 0 {
+    let port = if has_key_field(key_field::PORT) || rules & rule::PORTS != 0 {
         sk.accepted_port()
     } else {
         0
     };
-    let family = if is_keyed(keyed::FAMILY) {
+    let family = if has_key_field(key_field::FAMILY) {
         sk.family()
     } else {
         0
@@ -56,14 +56,14 @@ fn of<M: Memory>(sk: &Sock<M>, is_by_thread: bool, connection: (u16, u8), rules:
     }
     let mut group = Group::ZERO;
     let mut comm = [0; 2];
-    if is_keyed(keyed::CGROUP) || rules & rule::CGROUPS != 0 {
+    if has_key_field(key_field::CGROUP) || rules & rule::CGROUPS != 0 {
         // SAFETY: has no preconditions.
         group.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
     }
-    if is_keyed(keyed::COMM) || rules & rule::COMMS != 0 {
+    if has_key_field(key_field::COMM) || rules & rule::COMMS != 0 {
         comm = task.comm();
     }
-    if is_keyed(keyed::EXE) {
+    if has_key_field(key_field::EXE) {
         (group.exe_inode, group.exe_device) = exe::of(&task);
     }
     admit(group, comm, connection, rules)
@@ -75,7 +75,7 @@ fn of_socket<M: Memory>(sk: &Sock<M>) -> Group {
     const CSS_ONLINE: u32 = 1 << 1;
     let cgroup = sk.cgroup();
     let flags: u32 = ProbeRead::read(cgroup, offset!(cgroup_flags));
-    if flags & CSS_ONLINE == 0 && is_keyed(keyed::CGROUP) {
+    if flags & CSS_ONLINE == 0 && has_key_field(key_field::CGROUP) {
         return Group::RETIRED;
     }
     Group {
@@ -90,13 +90,13 @@ fn admit(mut group: Group, comm: [u64; 2], (port, family): (u16, u8), rules: u8)
     if rules != 0 && is_left_out(group.cgroup_id, comm[0], comm[1], port, rules) != 0 {
         return Group::OTHER;
     }
-    if !is_keyed(keyed::CGROUP) && group.cgroup_id != Group::RETIRED.cgroup_id {
+    if !has_key_field(key_field::CGROUP) && group.cgroup_id != Group::RETIRED.cgroup_id {
         group.cgroup_id = 0;
     }
-    if is_keyed(keyed::COMM) {
+    if has_key_field(key_field::COMM) {
         group.comm = comm;
     }
-    if is_keyed(keyed::PORT) && port != 0 && maps::port(port).labelled {
+    if has_key_field(key_field::PORT) && port != 0 && maps::port(port).labelled {
         group.port = port;
     }
     group.family = family.into();

@@ -1,7 +1,7 @@
 //! The counters of each group, created on first use.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use linger_ebpf::{BUCKETS, Counters, Group, Lost, QueueBytes, TimeHistogram, keyed};
+use linger_ebpf::{BUCKETS, Counters, Group, Lost, QueueBytes, TimeHistogram, key_field};
 
 use super::{
     exe, group,
@@ -82,10 +82,10 @@ extern "C" fn create_row(group: *const Group) -> u32 {
 
 /// Records what a new group's labels need beyond its key.
 fn record_names(group: &Group) {
-    if group::is_keyed(keyed::CGROUP) {
+    if group::has_key_field(key_field::CGROUP) {
         path::record_cgroup_path(group.cgroup_id);
     }
-    if group::is_keyed(keyed::EXE) {
+    if group::has_key_field(key_field::EXE) {
         exe::record_current_path(group.exe_inode, group.exe_device.into());
     }
 }

@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use linger_ebpf::{Counters, Exe, Group, keyed};
+use linger_ebpf::{Counters, Exe, Group, key_field};
 use tracing::{debug, warn};
 
 use super::super::percpu::GroupCounters;
@@ -79,7 +79,7 @@ impl Groups {
         }
         let gone = gone.into_iter().filter(|(_, is_gone)| *is_gone);
         self.forget_cgroups(gone.map(|(id, _)| id));
-        if self.keyed & keyed::EXE != 0 && self.passes.is_multiple_of(EXES_EVERY) {
+        if self.key_fields & key_field::EXE != 0 && self.passes.is_multiple_of(EXES_EVERY) {
             self.forget_exes()?;
         }
         Ok(())
@@ -108,7 +108,7 @@ impl Groups {
         let cgroups = &self.namer.cgroups;
         match &known.cgroup {
             Some(cgroup) => cgroups.is_gone(&cgroup.path, group.cgroup_id),
-            None => self.keyed & keyed::CGROUP != 0 && cgroups.is_whole(),
+            None => self.key_fields & key_field::CGROUP != 0 && cgroups.is_whole(),
         }
     }
 

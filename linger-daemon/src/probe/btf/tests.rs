@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use aya_obj::btf::BtfKind;
 
-use linger_ebpf::keyed;
+use linger_ebpf::key_field;
 
 use super::*;
 
@@ -24,7 +24,7 @@ fn field(name: &'static str, path: &'static str, shape: Shape) -> Field {
         name,
         path,
         shape,
-        keyed: 0,
+        key_fields: 0,
         set: |_, _| {},
         set_mask: |_, _| {},
     }
@@ -65,7 +65,7 @@ fn fields_are_where_pahole_shows_them() {
         ("debian-6.1.0-56.btf", &of_6_1[..]),
         ("debian-6.12.117.btf", &of_6_12),
     ] {
-        let (_, resolved) = debian(file).offsets(keyed::ALL).unwrap();
+        let (_, resolved) = debian(file).offsets(key_field::ALL).unwrap();
         for (field, offset, mask) in expected {
             let found = resolved.iter().find(|found| found.field == *field);
             let found = found.map(|found| (found.offset, found.mask));
@@ -125,12 +125,12 @@ fn a_missing_field_is_named() {
 fn a_missing_field_that_is_not_in_use_does_not_matter() {
     let kernel = debian("debian-6.12.117.btf");
     let missing = Field {
-        keyed: keyed::EXE,
+        key_fields: key_field::EXE,
         ..field("dentry", "no_such", Shape::Bytes(8))
     };
-    let others = keyed::ALL & !keyed::EXE;
+    let others = key_field::ALL & !key_field::EXE;
     assert_eq!(kernel.find(&missing, others).unwrap(), None);
-    assert!(kernel.find(&missing, keyed::ALL).is_err());
+    assert!(kernel.find(&missing, key_field::ALL).is_err());
 }
 
 #[test]
