@@ -6,23 +6,23 @@
 //! | module | contents |
 //! | --- | --- |
 //! | `groups` | the groups, their labels, and their retirement |
-//! | `percpu`, `sum` | the counters of groups, and their sums |
+//! | `group_counters`, `sum` | the counters of groups, and their sums |
 //! | `notes`, `retired_totals` | counts that the daemon adds, in maps for its successor |
-//! | `bound`, `admission` | the limit of series, and the configured lists of who is left out |
+//! | `series_limit`, `admission` | the limit of series, and the configured lists of who is left out |
 //! | `in_flight`, `orphans`, `undecided` | records in the kernel whose end was missed |
 //! | `return_hook` | the hook of the return of close(2), attached only while closes wait |
 //! | `mapped_array` | maps of the kernel that are mapped into memory |
 
 mod admission;
-mod bound;
+mod group_counters;
 mod groups;
 mod in_flight;
 mod mapped_array;
 mod notes;
 mod orphans;
-mod percpu;
 mod retired_totals;
 mod return_hook;
+mod series_limit;
 mod sum;
 mod undecided;
 
@@ -35,15 +35,15 @@ use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
 use linger_ebpf::{Close, Counters, Group, Lost, MAX_CLOSES, Plan};
 use thiserror::Error;
 
-#[cfg(test)]
-pub(crate) use self::bound::MAX_SERIES_PER_GROUP;
+use self::group_counters::GroupCounters;
 use self::groups::{Groups, OTHER, Reading};
 use self::in_flight::InFlight;
 pub(crate) use self::mapped_array::MappedArray;
 use self::orphans::OrphanRecords;
-use self::percpu::GroupCounters;
 use self::retired_totals::RetiredTotals;
 pub(crate) use self::return_hook::ReturnHook;
+#[cfg(test)]
+pub(crate) use self::series_limit::MAX_SERIES_PER_GROUP;
 pub(crate) use self::undecided::Undecided;
 use crate::attribution::{Cgroups, Dimension, Labels, Names};
 use crate::config::Config;

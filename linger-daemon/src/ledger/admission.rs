@@ -55,8 +55,8 @@ impl Admission {
             && comm.is_none_or(|comm| self.filter.admits_comm(comm))
     }
 
-    /// Makes the programs leave out this cgroup, if its unit is left out.
-    pub(super) fn judge(&mut self, id: u64, unit: &str) {
+    /// Makes the programs leave out this cgroup, if the lists leave out its unit.
+    pub(super) fn apply_to_cgroup(&mut self, id: u64, unit: &str) {
         if self.filter.admits_unit(unit) {
             return;
         }

@@ -13,8 +13,8 @@ use tracing::{debug, warn};
 
 pub(super) use self::reading::Reading;
 use super::admission::Admission;
+use super::group_counters::GroupCounters;
 use super::notes::Notes;
-use super::percpu::GroupCounters;
 use super::{LedgerError, take};
 use crate::attribution::{Cgroup, Cgroups, Labels, Namer, Names, comm};
 use crate::config::Config;
@@ -42,7 +42,7 @@ pub(super) struct Groups {
     /// Returns the number of series that counters are shown as.
     series: fn(&Counters) -> usize,
     /// How long series continue without changes when their cgroup is gone.
-    patience: Duration,
+    retire_after: Duration,
     /// The labels of [`Group::SHARED`], in their order.
     pub(super) shared: [Arc<Labels>; Group::SHARED.len()],
     /// Number of maintenance passes so far.
@@ -96,7 +96,7 @@ impl Groups {
             max_groups: config.max_groups as usize,
             most_series: config.max_series as usize,
             series,
-            patience: config.retire_after,
+            retire_after: config.retire_after,
             shared,
             passes: 0,
             seen: 0,
@@ -105,7 +105,7 @@ impl Groups {
 
     /// Applies the settings that can change. The counts of a group move to where it is shown from now on.
     pub(super) fn reconfigure(&mut self, config: &Config) -> Result<(), LedgerError> {
-        self.patience = config.retire_after;
+        self.retire_after = config.retire_after;
         self.most_series = config.max_series as usize;
         self.admission.set(config)?;
         for (group, known) in &mut self.known {
@@ -114,7 +114,8 @@ impl Groups {
                 self.notes.set_most_series(group, 0)?;
             }
             if let Some(cgroup) = &known.cgroup {
-                self.admission.judge(group.cgroup_id, &cgroup.names.unit);
+                self.admission
+                    .apply_to_cgroup(group.cgroup_id, &cgroup.names.unit);
             }
         }
         // Only now: if this fails halfway, all groups stay where they are.
@@ -236,7 +237,8 @@ impl Groups {
         }
         self.namer.learn(group.cgroup_id, cgroup);
         if let Some(cgroup) = cgroup {
-            self.admission.judge(group.cgroup_id, &cgroup.names.unit);
+            self.admission
+                .apply_to_cgroup(group.cgroup_id, &cgroup.names.unit);
         } else {
             debug!(?group, "found a group whose cgroup is unknown");
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use linger_ebpf::{Counters, Group};
 
-use super::super::bound::groups_beyond;
+use super::super::series_limit::groups_beyond;
 use super::super::sum::{add, fingerprint};
 use super::{Groups, KnownGroup, OTHER, RETIRED};
 use crate::attribution::Labels;

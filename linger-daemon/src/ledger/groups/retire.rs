@@ -15,7 +15,7 @@ use std::time::Duration;
 use linger_ebpf::{Counters, Exe, Group, key_field};
 use tracing::{debug, warn};
 
-use super::super::percpu::GroupCounters;
+use super::super::group_counters::GroupCounters;
 use super::super::retired_totals::RetiredTotals;
 use super::super::sum::{add, fingerprint};
 use super::super::{LedgerError, keys};
@@ -25,8 +25,9 @@ use crate::attribution::Labels;
 /// Fill level of a map, in quarters, from which unused entries are no longer kept for long.
 const CROWDED: usize = 3;
 
-/// How long groups are kept then: longer than any BPF program runs that was running when their cgroup went.
-const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+/// How long groups are kept at most while the map is crowded: longer than any BPF program runs that was running when
+/// their cgroup went.
+const CROWDED_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long groups are kept at most if their end is not visible in a series: until late data, which counts for the
 /// group that closed, no longer meets a remnant of their connections. These last up to a minute in `FIN_WAIT2`, and
@@ -49,9 +50,9 @@ impl Groups {
         }
         let is_crowded = self.known.len() * 4 >= self.max_groups * CROWDED;
         let patience = if is_crowded {
-            self.patience.min(LEAST_PATIENCE)
+            self.retire_after.min(CROWDED_PATIENCE)
         } else {
-            self.patience
+            self.retire_after
         };
         let mut gone: HashMap<u64, bool> = HashMap::new();
         let mut ended = HashSet::new();
