@@ -102,9 +102,11 @@ impl ThreadSlot {
     }
 }
 
-/// Writes the fields known at the beginning over those of an earlier close, one by one: the compiler would
-/// turn a whole assignment into a loop over bytes, and likewise more adjacent zeros than there are before and after
-/// the port. Fields that only become valid later keep their old values.
+/// Writes the fields known at the beginning over those of an earlier close. Fields that only become valid later keep
+/// their old values.
+///
+/// One by one, because the compiler would turn a whole assignment, or a longer run of zeros, into a loop over bytes. The
+/// volatile write of the port parts the zeros before it from those behind it.
 fn begin(close: &mut Close, sk: u64, start_ns: u64) {
     close.port_key = 0;
     close.sk = sk;

@@ -1,4 +1,7 @@
 //! The maps and their sizes, with the reasons.
+//!
+//! In this order: counters and what names them, settings, records of closes and orphans, watchers, maps of the daemon
+//! alone, losses. Behind them are the functions that look something up in a map and are used in several places.
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
@@ -16,6 +19,15 @@ use linger_ebpf::{
 use core::{arch::asm, cell::UnsafeCell};
 
 use super::shared::shared;
+
+/// Error of an insertion with `BPF_NOEXIST` if the key exists.
+pub(crate) const EEXIST: i32 = -17;
+
+/// Error of an insertion if the map is full.
+pub(crate) const E2BIG: i32 = -7;
+
+/// Error of a removal if the key does not exist.
+pub(crate) const ENOENT: i32 = -2;
 
 /// The ledger: the counters of each group. Memory is allocated as groups appear: each costs
 /// `size_of::<Counters>()` on every CPU. The daemon sets the limit, and the size of the keys, by the fields in use.
@@ -73,15 +85,6 @@ pub(crate) static EXES: HashMap<Exe, Path> =
 /// `exe` is not in use.
 #[map]
 pub(crate) static EXITING: Array<ExitingProcess> = Array::with_max_entries(MAX_CLOSES, 0);
-
-/// Error of an insertion with `BPF_NOEXIST` if the key exists.
-pub(crate) const EEXIST: i32 = -17;
-
-/// Error of an insertion if the map is full.
-pub(crate) const E2BIG: i32 = -7;
-
-/// Error of a removal if the key does not exist.
-pub(crate) const ENOENT: i32 = -2;
 
 /// Settings that the daemon may change.
 #[map]

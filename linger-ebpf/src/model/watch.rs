@@ -102,7 +102,7 @@ extern "C" fn insert_event(close: *const Close, linger: u64, state: u8) -> u32 {
     // The end of an earlier socket at this address may have been missed: this event replaces its own.
     let inserted = WATCHED.insert(key, &ZERO, u64::from(BPF_ANY)).is_ok();
     let Some(event) = event_of(key).filter(|_| inserted) else {
-        lose(close.start_ns);
+        lose_event(close.start_ns);
         return 0;
     };
     event.start_ns = close.start_ns;
@@ -236,7 +236,7 @@ fn report_to_watchers(close: &Close, left: u32, blocked_ns: u64, has_stack: bool
     }
     let Some(event) = event_of(key).filter(|event| event.start_ns == close.start_ns) else {
         // Its socket is gone, and the event belongs to another one at this address.
-        lose(close.start_ns);
+        lose_event(close.start_ns);
         return;
     };
     event.kind = event_kind::CLOSE;
@@ -454,7 +454,7 @@ pub(crate) fn report_correction(close: &Close) {
 /// Drops the event of a close whose return was missed.
 pub(crate) fn forget_missed(close: &Close) {
     if close.flags & flag::WATCHED != 0 {
-        lose(close.start_ns);
+        lose_event(close.start_ns);
         forget(close.sk);
     }
 }
@@ -465,7 +465,7 @@ pub(crate) fn forget_missed(close: &Close) {
 /// A [global function](super).
 #[inline(never)]
 #[unsafe(export_name = "linger_lose_event")]
-extern "C" fn lose(start_ns: u64) -> u32 {
+extern "C" fn lose_event(start_ns: u64) -> u32 {
     if start_ns >= watched_until() {
         return 0;
     }
