@@ -43,8 +43,8 @@ pub struct Namer {
     searches: u32,
 }
 
-/// Maximum number of searches through all cgroups by [`Namer::names`] until the next [`Namer::end_pass`]: a user who may
-/// create cgroups can create many whose paths are too long to be recorded, each of which would need a search.
+/// Maximum number of searches through all cgroups by [`Namer::names`] until the next [`Namer::end_pass`]: a user who
+/// may create cgroups can create many whose paths are too long to be recorded, each of which would need a search.
 const SEARCHES: u32 = 8;
 
 /// Maximum number of known cgroups without a group, and of cgroups that are gone.

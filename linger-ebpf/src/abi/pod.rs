@@ -45,8 +45,8 @@ pod! {
     TimeHistogram = (1 + BUCKETS) * 8;
     Orphans = Fate::COUNT * 3 * 8 + size_of::<TimeHistogram>() + 3 * 8;
     Closer = 8;
-    Counters = (Outcome::COUNT + 2 * Outcome::DISCARD_INDICES) * 8 + 2 * size_of::<TimeHistogram>() + Cause::COUNT * 8 + 8
-        + size_of::<Orphans>() + 8;
+    Counters = (Outcome::COUNT + 2 * Outcome::DISCARD_INDICES) * 8 + 2 * size_of::<TimeHistogram>()
+        + Cause::COUNT * 8 + 8 + size_of::<Orphans>() + 8;
     Note = 8 + size_of::<Counters>() + size_of::<Group>();
     Past = Group::SHARED.len() * size_of::<Counters>() + Lost::COUNT * 8 + size_of::<Group>();
     PinMetadata = 2 * 8 + 32 + 12 * 4 + 8;
