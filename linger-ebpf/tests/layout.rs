@@ -5,9 +5,10 @@ use std::fmt::{Debug, Write as _};
 
 use linger_ebpf::{
     BLOCKED_BOUNDS_NS, CLOSER_PLACES, Cause, Close, Closer, Counters, Event, ExitingProcess, Fate,
-    Filter, Group, HINTS, LAYOUT, LIVED_BOUNDS_NS, Lost, MAX_CLOSES, Note, Orphan, Orphans,
-    Outcome, ParkedClose, Past, Path, PinMetadata, Plan, PortBits, QueueBytes, SHARED_GROUPS,
-    Settings, Slot, TimeHistogram, UNDECIDED_PLACES, UndecidedOrphan, Waits, Watch, key_field,
+    Filter, Group, HINTS, LAYOUT, LIVED_BOUNDS_NS, Lost, MAX_CLOSES, Note, ORPHAN_SLOTS, Orphan,
+    OrphanSlot, Orphans, Outcome, ParkedClose, Past, Path, PinMetadata, Plan, PortBits, QueueBytes,
+    SHARED_GROUPS, Settings, Slot, TimeHistogram, UNDECIDED_PLACES, UndecidedOrphan, Waits, Watch,
+    key_field,
 };
 
 fn size<T>(out: &mut String, name: &str) {
@@ -33,6 +34,10 @@ fn labels(out: &mut String, name: &str, labels: impl Iterator<Item = &'static st
 }
 
 fn layout() -> String {
+    const ORPHAN_SLOT: OrphanSlot = OrphanSlot {
+        crowded: 0,
+        orphan: Orphan::ZERO,
+    };
     let mut out = format!("layout {LAYOUT}\n");
     fields(&mut out, "Group", &Group::ZERO);
     fields(&mut out, "Counters", &Counters::ZERO);
@@ -53,6 +58,7 @@ fn layout() -> String {
     fields(&mut out, "QueueBytes", &QueueBytes::NONE);
     fields(&mut out, "TimeHistogram", &TimeHistogram::ZERO);
     size::<Slot>(&mut out, "Slot");
+    fields(&mut out, "OrphanSlot", &ORPHAN_SLOT);
     size::<ParkedClose>(&mut out, "ParkedClose");
     size::<Path>(&mut out, "Path");
     size::<Orphans>(&mut out, "Orphans");
@@ -69,7 +75,8 @@ fn layout() -> String {
     writeln!(
         out,
         "shared: {SHARED_GROUPS} groups\nblocked: {BLOCKED_BOUNDS_NS:?}\nlived: {LIVED_BOUNDS_NS:?}\n\
-         places: {MAX_CLOSES} closes, {HINTS} hints, {UNDECIDED_PLACES} undecided, {CLOSER_PLACES} closers\n\
+         places: {MAX_CLOSES} closes, {HINTS} hints, {UNDECIDED_PLACES} undecided, {ORPHAN_SLOTS} orphans, \
+         {CLOSER_PLACES} closers\n\
          key_fields: all {:#b}",
         key_field::ALL
     )

@@ -192,7 +192,7 @@ impl Drop for Watcher {
 }
 
 fn shared(maps: &Maps) -> Result<MappedArray, LedgerError> {
-    MappedArray::map(maps, "WATCH", size_of::<Watch>())
+    MappedArray::map(maps, "WATCH")
 }
 
 fn lease(watch: &MappedArray, place: u32) -> &AtomicU64 {

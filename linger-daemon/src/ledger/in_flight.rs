@@ -36,7 +36,7 @@ const SLOTS: usize = MAX_CLOSES as usize;
 impl InFlight {
     pub(super) fn take(maps: &mut Maps) -> Result<Self, LedgerError> {
         Ok(Self {
-            slots: MappedArray::map(maps, "CLOSES", SLOTS * size_of::<Slot>())?,
+            slots: MappedArray::map(maps, "CLOSES")?,
             crowded: take(maps, "CROWDED")?,
             parked: take(maps, "PARKED")?,
         })
@@ -88,10 +88,8 @@ impl InFlight {
     /// The close in a slot. Unless its thread has ended, its words may be of different moments.
     fn close(&self, slot: usize) -> Close {
         let mut close = Close::ZERO;
-        let places = (offset_of!(Slot, close)..).step_by(size_of::<u64>());
-        for (word, at) in words_mut(&mut close).iter_mut().zip(places) {
-            *word = self.word(slot, at).load(Ordering::Relaxed);
-        }
+        let at = slot * size_of::<Slot>() + offset_of!(Slot, close);
+        self.slots.read(at, words_mut(&mut close));
         close
     }
 

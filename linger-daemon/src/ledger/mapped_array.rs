@@ -4,7 +4,7 @@ use std::ffi::c_void;
 use std::io;
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::Map;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -22,12 +22,14 @@ pub(crate) struct MappedArray {
 unsafe impl Send for MappedArray {}
 
 impl MappedArray {
-    /// Maps the first `bytes` of an array.
-    pub(crate) fn map(maps: &Maps, name: &'static str, bytes: usize) -> Result<Self, LedgerError> {
-        let (Some(Map::Array(array)), Some(bytes)) = (maps.get(name), NonZeroUsize::new(bytes))
-        else {
+    /// Maps an array whose entries are whole words.
+    pub(crate) fn map(maps: &Maps, name: &'static str) -> Result<Self, LedgerError> {
+        let Some(Map::Array(array)) = maps.get(name) else {
             return Err(LedgerError::NoMap(name));
         };
+        let info = array.info().map_err(failed("read", name))?;
+        let bytes = info.max_entries() as usize * info.value_size() as usize;
+        let bytes = NonZeroUsize::new(bytes).ok_or(LedgerError::NoMap(name))?;
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         let shared = MapFlags::MAP_SHARED;
         // SAFETY: a new mapping; beyond the array's end the kernel refuses it.
@@ -36,12 +38,24 @@ impl MappedArray {
         Ok(Self { start, bytes })
     }
 
+    /// Its size, bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.get()
+    }
+
     /// The word that begins at this byte.
     pub(crate) fn word(&self, at: usize) -> &AtomicU64 {
         assert!(at.is_multiple_of(8) && at < self.bytes.get());
         // SAFETY: within the mapping, which lives as long as `self`, and aligned, as its start is;
         // all that write to it, here and in the kernel, write whole words.
         unsafe { self.start.byte_add(at).cast::<AtomicU64>().as_ref() }
+    }
+
+    /// Reads the words from this byte on. Others may write them meanwhile.
+    pub(super) fn read(&self, at: usize, into: &mut [u64]) {
+        for (word, at) in into.iter_mut().zip((at..).step_by(size_of::<u64>())) {
+            *word = self.word(at).load(Ordering::Relaxed);
+        }
     }
 }
 

@@ -1,13 +1,14 @@
 //! Orphans whose end was not seen.
 
 use std::collections::HashSet;
-use std::mem;
+use std::mem::{self, offset_of};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use aya::maps::{HashMap, MapData};
-use linger_ebpf::{Close, Group, HINTS, Orphan, flag, hint, orphan_stage};
+use linger_ebpf::pod::words_mut;
+use linger_ebpf::{Close, Group, Orphan, OrphanSlot, flag, hint, orphan_stage};
 
 use super::mapped_array::MappedArray;
 use super::notes::GivenUp;
@@ -19,7 +20,8 @@ const NAME: &str = "ORPHANS";
 
 /// The records of orphans, and what is known of those whose end was not seen.
 pub(super) struct OrphanRecords {
-    map: HashMap<MapData, u64, Orphan>,
+    slots: MappedArray,
+    crowded: HashMap<MapData, u64, Orphan>,
     /// Number of records with each hint.
     hints: MappedArray,
     /// Time to live: how long an orphan is followed after its close has returned.
@@ -29,6 +31,13 @@ pub(super) struct OrphanRecords {
     /// The orphans whose sockets the last sweep found gone, by address and time when they were left: the programs are
     /// about to count their end, or have missed it.
     gone: HashSet<(u64, u64)>,
+}
+
+/// Where a record is.
+#[derive(Clone, Copy)]
+enum Place {
+    Slot(usize),
+    Map,
 }
 
 /// The result of [`OrphanRecords::sweep`].
@@ -47,8 +56,9 @@ const LONGEST: Duration = Duration::from_secs(60);
 impl OrphanRecords {
     pub(super) fn new(maps: &mut Maps, ttl: Duration) -> Result<Self, LedgerError> {
         Ok(Self {
-            map: take(maps, NAME)?,
-            hints: MappedArray::map(maps, "SOCKETS", HINTS as usize * size_of::<u64>())?,
+            slots: MappedArray::map(maps, "ORPHAN_SLOTS")?,
+            crowded: take(maps, NAME)?,
+            hints: MappedArray::map(maps, "SOCKETS")?,
             ttl,
             swept: Instant::now(),
             gone: HashSet::new(),
@@ -67,47 +77,72 @@ impl OrphanRecords {
             return Ok(swept);
         }
         self.swept = Instant::now();
-        let now = now_ns();
         let gone_before = mem::take(&mut self.gone);
-        let program = programs.missed_end();
-        for key in keys(&self.map, NAME)? {
+        for slot in 0..self.slots.len() / size_of::<OrphanSlot>() {
+            let place = Place::Slot(slot);
+            if self.stage(slot).load(Ordering::Relaxed) != orphan_stage::FREE {
+                self.judge(
+                    place,
+                    &self.in_slot(slot),
+                    programs,
+                    &gone_before,
+                    &mut swept,
+                )?;
+            }
+        }
+        for key in keys(&self.crowded, NAME)? {
             // It may have ended meanwhile.
-            let Ok(orphan) = self.map.get(&key, 0) else {
-                continue;
-            };
-            if orphan.stage == orphan_stage::SPENT {
-                // The kernel has counted it, and could not remove it.
-                self.remove(key);
-                continue;
-            }
-            let age = Duration::from_nanos(now.saturating_sub(orphan.left_ns));
-            let stage = orphan.stage & orphan_stage::MASK;
-            if stage == orphan_stage::LEFT
-                && let Some(program) = program
-            {
-                let id = (key, orphan.left_ns);
-                if end_missed(program, id, gone_before.contains(&id))? {
-                    self.gone.insert(id);
-                    continue;
-                }
-            }
-            // Whoever removes a record of an orphan left behind counts its end: then the programs do not. A record
-            // belongs to the close until that has returned, and to the socket when it is about to end.
-            let is_anothers = [orphan_stage::OPEN, orphan_stage::ENDING].contains(&stage);
-            if age <= self.ttl || is_anothers || !self.remove(key) {
-                continue;
-            }
-            if stage == orphan_stage::LEFT {
-                let given_up = GivenUp {
-                    lived_ns: u64::try_from(age.as_nanos()).unwrap_or(u64::MAX),
-                    bytes: orphan.bytes.into(),
-                };
-                swept.given_up.push((orphan.group, given_up));
-            } else {
-                swept.lost += 1;
+            if let Ok(orphan) = self.crowded.get(&key, 0) {
+                self.judge(Place::Map, &orphan, programs, &gone_before, &mut swept)?;
             }
         }
         Ok(swept)
+    }
+
+    /// Ends or gives up one orphan, if it is time.
+    fn judge(
+        &mut self,
+        place: Place,
+        orphan: &Orphan,
+        programs: &Programs,
+        gone_before: &HashSet<(u64, u64)>,
+        swept: &mut Sweep,
+    ) -> Result<(), LedgerError> {
+        let age = Duration::from_nanos(now_ns().saturating_sub(orphan.left_ns));
+        let is_old = age > self.ttl;
+        if orphan.stage == orphan_stage::SPENT {
+            // The kernel has counted it, and could not remove it from the map. A slot is about to be free.
+            if is_old || matches!(place, Place::Map) {
+                self.remove(place, orphan);
+            }
+            return Ok(());
+        }
+        let stage = orphan.stage & orphan_stage::MASK;
+        if stage == orphan_stage::LEFT
+            && let Some(program) = programs.missed_end()
+        {
+            let id = (orphan.sk, orphan.left_ns);
+            if end_missed(program, id, gone_before.contains(&id))? {
+                self.gone.insert(id);
+                return Ok(());
+            }
+        }
+        // Whoever removes a record of an orphan left behind counts its end: then the programs do not. A record
+        // belongs to the close until that has returned, and to the socket when it is about to end.
+        let is_anothers = [orphan_stage::OPEN, orphan_stage::ENDING].contains(&stage);
+        if !is_old || is_anothers || !self.remove(place, orphan) {
+            return Ok(());
+        }
+        if stage == orphan_stage::LEFT {
+            let given_up = GivenUp {
+                lived_ns: u64::try_from(age.as_nanos()).unwrap_or(u64::MAX),
+                bytes: orphan.bytes.into(),
+            };
+            swept.given_up.push((orphan.group, given_up));
+        } else {
+            swept.lost += 1;
+        }
+        Ok(())
     }
 
     /// Removes the orphan of a close whose return was missed. Returns whether there was one.
@@ -118,19 +153,72 @@ impl OrphanRecords {
         if close.flags & flag::HAS_ORPHAN == 0 {
             return false;
         }
-        let orphan = self.map.get(&close.sk, 0);
-        let is_its =
-            |orphan: Orphan| orphan.stage & !orphan_stage::MASK == close.initial_orphan_stage();
-        orphan.is_ok_and(is_its) && self.remove(close.sk)
+        let slot = slot(close.sk);
+        let is_its = |orphan: &Orphan| {
+            orphan.sk == close.sk
+                && orphan.stage & !orphan_stage::MASK == close.initial_orphan_stage()
+        };
+        if self.has(slot)
+            && let orphan = self.in_slot(slot)
+            && is_its(&orphan)
+        {
+            return self.remove(Place::Slot(slot), &orphan);
+        }
+        let orphan = self.crowded.get(&close.sk, 0);
+        orphan.is_ok_and(|orphan| is_its(&orphan) && self.remove(Place::Map, &orphan))
     }
 
-    /// Removes a record. Returns whether it existed.
-    fn remove(&mut self, key: u64) -> bool {
-        let removed = self.map.remove(&key).is_ok();
+    /// Removes a record. Returns false if a program was first.
+    fn remove(&mut self, place: Place, orphan: &Orphan) -> bool {
+        let removed = match place {
+            Place::Slot(slot) => self.free(slot, orphan.stage),
+            Place::Map => self.crowded.remove(&orphan.sk).is_ok(),
+        };
         if removed {
-            self.unhint(key);
+            if let Place::Map = place
+                && self.has(slot(orphan.sk))
+            {
+                let crowded = self.word(slot(orphan.sk), offset_of!(OrphanSlot, crowded));
+                crowded.fetch_sub(1, Ordering::Relaxed);
+            }
+            self.unhint(orphan.sk);
         }
         removed
+    }
+
+    /// Frees a slot whose record is at this stage.
+    fn free(&self, slot: usize, stage: u64) -> bool {
+        let word = self.stage(slot);
+        let (taken, order) = (orphan_stage::SPENT, Ordering::SeqCst);
+        let is_ours = word.compare_exchange(stage, taken, order, order).is_ok();
+        if is_ours {
+            // In this order, as the programs do.
+            let sk = self.word(slot, offset_of!(OrphanSlot, orphan.sk));
+            sk.store(0, Ordering::Relaxed);
+            word.store(orphan_stage::FREE, Ordering::SeqCst);
+        }
+        is_ours
+    }
+
+    /// The record in a slot. Unless it has been left behind, its words may be of different moments.
+    fn in_slot(&self, slot: usize) -> Orphan {
+        let mut orphan = Orphan::ZERO;
+        let at = slot * size_of::<OrphanSlot>() + offset_of!(OrphanSlot, orphan);
+        self.slots.read(at, words_mut(&mut orphan));
+        orphan
+    }
+
+    /// Whether there is this slot.
+    fn has(&self, slot: usize) -> bool {
+        slot < self.slots.len() / size_of::<OrphanSlot>()
+    }
+
+    fn stage(&self, slot: usize) -> &AtomicU64 {
+        self.word(slot, offset_of!(OrphanSlot, orphan.stage))
+    }
+
+    fn word(&self, slot: usize, offset: usize) -> &AtomicU64 {
+        self.slots.word(slot * size_of::<OrphanSlot>() + offset)
     }
 
     /// Subtracts a record from the hint of its socket.
@@ -140,8 +228,12 @@ impl OrphanRecords {
     }
 }
 
-/// Returns whether the socket of an orphan is gone. If it `was_gone` before, its end was missed, and the program ends
-/// it.
+/// The slot of a socket.
+fn slot(sk: u64) -> usize {
+    OrphanSlot::index(hint(sk)) as usize
+}
+
+/// Returns whether the socket of an orphan is gone. If it `was_gone` before, its end was missed, and the program ends it.
 fn end_missed(
     program: &OwnedFd,
     (key, left_ns): (u64, u64),

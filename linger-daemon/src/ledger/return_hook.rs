@@ -42,7 +42,7 @@ enum HookState {
 impl ReturnHook {
     pub(crate) fn map(maps: &Maps) -> Result<Self, LedgerError> {
         Ok(Self {
-            waits: MappedArray::map(maps, NAME, size_of::<Waits>())?,
+            waits: MappedArray::map(maps, NAME)?,
             state: HookState::Off,
         })
     }

@@ -18,7 +18,7 @@ pub(crate) struct Undecided(MappedArray);
 
 impl Undecided {
     pub(crate) fn map(maps: &Maps) -> Result<Self, LedgerError> {
-        MappedArray::map(maps, NAME, PLACES * size_of::<Place>()).map(Self)
+        MappedArray::map(maps, NAME).map(Self)
     }
 
     /// Settles the orphans that have waited for long enough, by running a program: an RST from the peer ended them.

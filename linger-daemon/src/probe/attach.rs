@@ -227,7 +227,7 @@ impl Loader {
         let LoadOptions {
             key_fields,
             max_groups,
-            max_orphans,
+            ..
         } = self.options;
         let exes = key_fields & key_field::EXE != 0;
         let constants = Constants {
@@ -236,6 +236,7 @@ impl Loader {
             close_syscall,
             copies,
         };
+        let (slots, crowded) = self.options.orphan_entries();
         let object = object::for_kernel(&self.kernel, &constants)?;
         loader()
             .btf(None)
@@ -245,7 +246,8 @@ impl Loader {
             .map_max_entries("NUMBERS", max_groups)
             .map_max_entries("EXES", if exes { max_groups } else { 1 })
             .map_max_entries("EXITING", if exes { MAX_CLOSES } else { 1 })
-            .map_max_entries("ORPHANS", max_orphans)
+            .map_max_entries("ORPHAN_SLOTS", slots)
+            .map_max_entries("ORPHANS", crowded)
             .map_max_entries(
                 "RESETS",
                 if copies == Constants::NO_COPIES {

@@ -1,7 +1,9 @@
 //! Options for loading the programs.
 
 use flate2::Crc;
-use linger_ebpf::{LAYOUT, MAX_GROUPS, MAX_ORPHANS, OBJECT, PinMetadata, Plan};
+use linger_ebpf::{
+    LAYOUT, MAX_GROUPS, MAX_ORPHANS, OBJECT, ORPHAN_SLOT_ENTRIES, ORPHAN_SLOTS, PinMetadata, Plan,
+};
 
 use super::owner::Owner;
 use super::traits::KernelTraits;
@@ -20,6 +22,17 @@ pub struct LoadOptions {
 }
 
 impl LoadOptions {
+    /// The number of entries of the array of slots for orphans, and of the map of those whose slot is taken. There are
+    /// no slots unless so many orphans fit that all slots would be taken before the map is full.
+    pub(super) fn orphan_entries(self) -> (u32, u32) {
+        const ORPHANS_PER_SLOT: u32 = 16;
+        if self.max_orphans < ORPHANS_PER_SLOT * ORPHAN_SLOTS {
+            (1, self.max_orphans)
+        } else {
+            (ORPHAN_SLOT_ENTRIES, self.max_orphans - ORPHAN_SLOTS)
+        }
+    }
+
     /// The metadata to pin with programs that outlive this daemon.
     pub(super) fn metadata(self, plan: Plan, traits: KernelTraits) -> PinMetadata {
         let mut version = [0; 32];

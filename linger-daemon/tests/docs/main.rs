@@ -11,8 +11,8 @@ use std::path::Path;
 use linger_daemon::live::{MAX_GROUPS as MAX_SHOWN, MAX_RECENT};
 use linger_ebpf::{
     CLOSER_PLACES, Close, Closer, Counters, Event, Exe, Group, MAX_CLOSES, MAX_COMMS, MAX_GROUPS,
-    MAX_LEFT_OUT, MAX_ORPHANS, MAX_WATCHED, Note, Orphan, ParkedClose, Slot, UNDECIDED_PLACES,
-    UndecidedOrphan,
+    MAX_LEFT_OUT, MAX_ORPHANS, MAX_WATCHED, Note, ORPHAN_SLOT_ENTRIES, ORPHAN_SLOTS, Orphan,
+    OrphanSlot, ParkedClose, Slot, UNDECIDED_PLACES, UndecidedOrphan,
 };
 
 fn package() -> &'static Path {
@@ -110,7 +110,16 @@ fn the_page_of_limits_has_the_sizes_of_the_tables() {
         ),
         Table::hash("paths of cgroups", MAX_GROUPS, 8, path),
         Table::hash("paths of files (`exe`)", MAX_GROUPS, size_of::<Exe>(), path),
-        Table::hash("orphans", MAX_ORPHANS, 8, size_of::<Orphan>()),
+        Table::array(
+            "slots of orphans",
+            ORPHAN_SLOT_ENTRIES as usize * size_of::<OrphanSlot>(),
+        ),
+        Table::hash(
+            "orphans without a slot",
+            MAX_ORPHANS - ORPHAN_SLOTS,
+            8,
+            size_of::<Orphan>(),
+        ),
         Table::array("slots of closes", MAX_CLOSES as usize * size_of::<Slot>()),
         Table::hash("closes without a slot", MAX_CLOSES, 4, size_of::<Close>()),
         Table::hash("waiting closes", MAX_CLOSES, 8, size_of::<ParkedClose>()),

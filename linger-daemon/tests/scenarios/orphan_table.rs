@@ -26,6 +26,7 @@ use crate::scenario::{self, Scenario, Settings};
 use crate::truth::Truth;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::under("orphan_thousands", &[], thousands).once(),
     Scenario::under("orphan_table_full", &["--max-orphans", "64"], table_full).once(),
     Scenario::under(
         "orphan_outlives_its_record",
@@ -34,6 +35,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     )
     .once(),
     Scenario::daemon("orphan_end_is_missed", end_missed).once(),
+    Scenario::daemon("orphan_end_is_missed_without_slot", end_missed_without_slot).once(),
 ];
 
 /// `--max-orphans` of the daemon that [`table_full`] runs under.
@@ -41,6 +43,12 @@ const PLACES: u64 = 64;
 
 /// Many more orphans at a time than fit in the table: those that do not are counted as such.
 fn table_full(settings: Settings, truth: &mut Truth) -> io::Result<()> {
+    truth.places = Some(PLACES);
+    thousands(settings, truth)
+}
+
+/// So many orphans at a time that some find their slot taken.
+fn thousands(settings: Settings, truth: &mut Truth) -> io::Result<()> {
     const BYTES: usize = 100;
     // Enough for that many connections, given the ports of each.
     const ADDRESSES: u64 = 8;
@@ -61,7 +69,6 @@ fn table_full(settings: Settings, truth: &mut Truth) -> io::Result<()> {
         let left = leave(truth, client)?;
         truth.lost(left, Fate::PeerReset);
     }
-    truth.places = Some(PLACES);
     truth
         .tally
         .close(loopback.into_listener(), Outcome::Listener)?;
@@ -90,13 +97,22 @@ fn outlives(_: Settings, truth: &mut Truth) -> io::Result<()> {
 
 /// An orphan whose end was missed does not stay until its time to live is over; one that lives does.
 fn end_missed(lingerd: &Path, plan: Plan) -> Result<()> {
+    miss_end(lingerd, plan, &[])
+}
+
+/// [`end_missed`] with so few orphans at most that none has a slot.
+fn end_missed_without_slot(lingerd: &Path, plan: Plan) -> Result<()> {
+    miss_end(lingerd, plan, &["--max-orphans", "64"])
+}
+
+fn miss_end(lingerd: &Path, plan: Plan, bounds: &[&str]) -> Result<()> {
     /// Long enough for two sweeps.
     const TTL: &str = "24";
     const MOMENT: Duration = Duration::from_millis(10);
     let bytes = retired::MESSAGE.len() as u64;
     netns::in_own(|| {
         let pinned = Pinned::new()?;
-        let daemon = pinned.start(lingerd, plan, &["--orphan-ttl", TTL])?;
+        let daemon = pinned.start(lingerd, plan, &[&["--orphan-ttl", TTL], bounds].concat())?;
         let loopback = Loopback::new(Family::V4)?;
         // Accepted sockets inherit the filter.
         tcp::drop_data(loopback.listener())?;
@@ -104,17 +120,16 @@ fn end_missed(lingerd: &Path, plan: Plan) -> Result<()> {
         let lives = loopback.accept()?;
         closes::expect(&daemon, &(1, 0, 0), fates)?;
         let mut records = pinned.orphans()?;
-        let first = records.keys().collect::<Result<HashSet<_>, _>>()?;
+        let first: HashSet<_> = records.all()?.iter().map(|orphan| orphan.sk).collect();
         retired::leave(&loopback)?;
         let server = loopback.accept()?;
         closes::expect(&daemon, &(2, 0, 0), fates)?;
 
         // The programs do not find it when it ends.
-        let of_second = |(key, _): &(u64, Orphan)| !first.contains(key);
-        let all = records.iter().collect::<Result<Vec<_>, _>>()?;
-        let second = all.into_iter().find(of_second);
-        let (sk, record) = second.context("a second orphan")?;
-        records.remove(&sk)?;
+        let of_second = |orphan: &Orphan| !first.contains(&orphan.sk);
+        let second = records.all()?.into_iter().find(of_second);
+        let second = second.context("a second orphan")?;
+        records.remove(&second)?;
         let connection = Endpoints::of_peer(&server)?;
         server.set_linger(Some(Duration::ZERO))?;
         drop(server);
@@ -123,7 +138,7 @@ fn end_missed(lingerd: &Path, plan: Plan) -> Result<()> {
         })?;
         // It is no longer found a moment before the hook of its end.
         thread::sleep(MOMENT);
-        records.insert(sk, record, 0)?;
+        records.insert(&second)?;
 
         closes::expect(&daemon, &(1, 1, bytes), fates)?;
         tcp::accept_data(&lives)?;

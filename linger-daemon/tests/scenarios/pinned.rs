@@ -10,13 +10,58 @@ use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, HashMap, MapData, PerCpuHashMap, PerCpuValues};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya_obj::generated::bpf_cmd;
-use linger_ebpf::{Counters, Group, Note, Orphan, Past, PinMetadata, Plan};
+use linger_ebpf::{
+    Counters, Group, Note, ORPHAN_SLOTS, Orphan, OrphanSlot, Past, PinMetadata, Plan, hint,
+};
 use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tempfile::TempDir;
 
 use crate::daemon::Daemon;
+
+/// The orphans that programs follow. None of them shares a slot.
+pub(crate) struct Orphans {
+    slots: Array<MapData, OrphanSlot>,
+    crowded: HashMap<MapData, u64, Orphan>,
+}
+
+impl Orphans {
+    pub(crate) fn all(&self) -> Result<Vec<Orphan>> {
+        let slots = self.slots.iter().collect::<Result<Vec<_>, _>>()?;
+        let in_slots = slots.into_iter().map(|slot| slot.orphan);
+        let mut all: Vec<_> = in_slots.filter(|orphan| orphan.sk != 0).collect();
+        for record in self.crowded.iter() {
+            all.push(record?.1);
+        }
+        Ok(all)
+    }
+
+    pub(crate) fn remove(&mut self, orphan: &Orphan) -> Result<()> {
+        if self.has_slots() {
+            self.set_slot(orphan.sk, Orphan::ZERO)
+        } else {
+            Ok(self.crowded.remove(&orphan.sk)?)
+        }
+    }
+
+    pub(crate) fn insert(&mut self, orphan: &Orphan) -> Result<()> {
+        if self.has_slots() {
+            self.set_slot(orphan.sk, *orphan)
+        } else {
+            Ok(self.crowded.insert(orphan.sk, orphan, 0)?)
+        }
+    }
+
+    fn has_slots(&self) -> bool {
+        self.slots.len() > ORPHAN_SLOTS
+    }
+
+    fn set_slot(&mut self, sk: u64, orphan: Orphan) -> Result<()> {
+        let slot = OrphanSlot { crowded: 0, orphan };
+        Ok(self.slots.set(OrphanSlot::index(hint(sk)), slot, 0)?)
+    }
+}
 
 /// The file system, unmounted when dropped.
 pub(crate) struct Pinned {
@@ -94,9 +139,12 @@ impl Pinned {
         Ok(map.insert(group, note, 0)?)
     }
 
-    /// Returns the map of the orphans that the programs follow, by the addresses of their sockets.
-    pub(crate) fn orphans(&self) -> Result<HashMap<MapData, u64, Orphan>> {
-        Ok(self.map("ORPHANS")?.try_into()?)
+    /// Returns the orphans that the programs follow.
+    pub(crate) fn orphans(&self) -> Result<Orphans> {
+        Ok(Orphans {
+            slots: self.map("ORPHAN_SLOTS")?.try_into()?,
+            crowded: self.map("ORPHANS")?.try_into()?,
+        })
     }
 
     /// Returns the groups of processes with this name, with the counters of all CPUs.

@@ -64,8 +64,9 @@ pub use offsets::Offsets;
 #[cfg(not(target_arch = "bpf"))]
 pub use offsets::{Field, Shape};
 pub use records::{
-    ANSWER_NS, CLOSER_PLACES, Close, Closer, ExitingProcess, Orphan, ParkedClose, Slot, UNDECIDED,
-    UNDECIDED_PLACES, UndecidedOrphan, Waits, flag, orphan_stage, reset_cause, stage,
+    ANSWER_NS, CLOSER_PLACES, Close, Closer, ExitingProcess, ORPHAN_SLOT_ENTRIES, ORPHAN_SLOTS,
+    Orphan, OrphanSlot, ParkedClose, Slot, UNDECIDED, UNDECIDED_PLACES, UndecidedOrphan, Waits,
+    flag, orphan_stage, reset_cause, stage,
 };
 
 /// Default number of groups with counters of their own.

@@ -12,7 +12,7 @@ use super::group::{Exe, Group, Path, PortBits, Settings};
 use super::handover::{Past, PinMetadata};
 use super::labels::{Cause, Fate, Lost, Outcome};
 use super::records::{
-    Close, Closer, ExitingProcess, Orphan, ParkedClose, Slot, UndecidedOrphan, Waits,
+    Close, Closer, ExitingProcess, Orphan, OrphanSlot, ParkedClose, Slot, UndecidedOrphan, Waits,
 };
 
 /// Implements `Pod` for `repr(C)` types made of integers without padding, and checks their sizes.
@@ -35,6 +35,7 @@ pod! {
     Slot = 2 * 8 + size_of::<Close>();
     ParkedClose = size_of::<Close>() + size_of::<Group>();
     Orphan = 3 * 8 + size_of::<Group>() + 6 * 4;
+    OrphanSlot = 8 + size_of::<Orphan>();
     Waits = 2 * 8;
     UndecidedOrphan = 2 * 8 + size_of::<Orphan>();
     ExitingProcess = 2 * 8 + 2 * 4;

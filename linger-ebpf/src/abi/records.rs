@@ -202,6 +202,32 @@ impl Orphan {
     };
 }
 
+/// Storage for the record of an orphan: the value of the array of orphans.
+///
+/// A record whose slot is taken goes to the map of crowded orphans instead.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OrphanSlot {
+    /// Number of orphans of this slot in that map.
+    pub crowded: u64,
+    /// The orphan. While the slot is free, its stage is [`orphan_stage::FREE`] and its socket is 0.
+    pub orphan: Orphan,
+}
+
+impl OrphanSlot {
+    /// The slot of a socket with this [`hint`](super::hint). Never 0, so that an array of one entry has no slots.
+    #[must_use]
+    pub const fn index(hint: u32) -> u32 {
+        1 + hint % ORPHAN_SLOTS
+    }
+}
+
+/// Number of [`OrphanSlot`]s; a power of two.
+pub const ORPHAN_SLOTS: u32 = 4096;
+
+/// Number of entries of an array with all of them.
+pub const ORPHAN_SLOT_ENTRIES: u32 = ORPHAN_SLOTS + 1;
+
 /// Instead of a fate: the kernel reset the connection for a reason not known yet.
 pub const UNDECIDED: u32 = u32::MAX;
 
@@ -236,8 +262,10 @@ pub mod orphan_stage {
     pub const ENDING: u64 = 3;
     /// The bits of the stage.
     pub const MASK: u64 = 3;
-    /// The whole word of a record that was counted and could not be removed.
-    pub const SPENT: u64 = 0;
+    /// The whole word of a record that was counted and is being removed, or could not be removed.
+    pub const SPENT: u64 = ENDING;
+    /// The whole word of a free slot.
+    pub const FREE: u64 = 0;
 }
 
 /// The reason why the kernel resets an [`Orphan`]'s connection, as the hook of `tcp_reset` sees it before the end.

@@ -361,15 +361,16 @@ pub(crate) fn outcome_of_unfinished(close: &Close) -> Outcome {
 /// Ends the close on this thread, and counts it or its loss. In the plan `tracepoint` the socket may be gone, and values read from it
 /// meaningless: then the record of its orphan is no longer open. In the others the socket is still locked.
 pub(crate) fn finish<M: Memory>(slot: &ThreadSlot, close: &Close, sk: &Sock<M>) {
+    let blocked_ns = now_ns().saturating_sub(close.start_ns);
     let mut whose = MaybeUninit::uninit();
     let left = if close.flags & flag::HAS_ORPHAN != 0 {
         let outstanding = sk.tcp().map_or(0, |tcp| tcp.outstanding_before_fin());
-        orphan::leave(close, outstanding, orphan::zero_group(&mut whose))
+        let whose = orphan::zero_group(&mut whose);
+        orphan::leave(close, outstanding, blocked_ns, whose)
     } else {
         0
     };
     if close.stage == stage::DECIDED {
-        let blocked_ns = now_ns().saturating_sub(close.start_ns);
         let group = if left > 0 {
             whose.as_ptr()
         } else {
@@ -396,7 +397,7 @@ pub(crate) fn count_early(close: &Close, group: *const Group, blocked_ns: u64) -
     }
     let mut whose = MaybeUninit::uninit();
     // As much as was outstanding at its decision.
-    let left = orphan::leave(close, u32::MAX, orphan::zero_group(&mut whose));
+    let left = orphan::leave(close, u32::MAX, blocked_ns, orphan::zero_group(&mut whose));
     if left > 0 {
         // SAFETY: it is written.
         orphan::count_left(close, unsafe { whose.assume_init_ref() }, left);

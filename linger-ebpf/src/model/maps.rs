@@ -11,9 +11,9 @@ use aya_ebpf::{
 };
 use linger_ebpf::{
     CLOSER_PLACES, Close, Closer, Counters, Event, Exe, ExitingProcess, Filter, Group, HINTS, Lost,
-    MAX_CLOSES, MAX_COMMS, MAX_GROUPS, MAX_LEFT_OUT, MAX_ORPHANS, MAX_WATCHED, Note, Orphan,
-    ParkedClose, Past, Path, PinMetadata, PortBits, SHARED_GROUPS, Settings, Slot,
-    UNDECIDED_PLACES, UndecidedOrphan, WATCHERS, Waits, Watch, hint,
+    MAX_CLOSES, MAX_COMMS, MAX_GROUPS, MAX_LEFT_OUT, MAX_ORPHANS, MAX_WATCHED, Note,
+    ORPHAN_SLOT_ENTRIES, Orphan, OrphanSlot, ParkedClose, Past, Path, PinMetadata, PortBits,
+    SHARED_GROUPS, Settings, Slot, UNDECIDED_PLACES, UndecidedOrphan, WATCHERS, Waits, Watch, hint,
 };
 
 use core::{arch::asm, cell::UnsafeCell};
@@ -121,7 +121,13 @@ pub(crate) static PARKED: HashMap<u64, ParkedClose> =
 #[map]
 pub(crate) static WAITS: Array<Waits> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// Orphans, by address of their socket. The daemon sets the limit.
+/// Orphans, by slot of their socket. The daemon maps it to see which slots are taken; if few orphans fit, it
+/// shrinks the map to one entry, which none uses.
+#[map]
+pub(crate) static ORPHAN_SLOTS: Array<OrphanSlot> =
+    Array::with_max_entries(ORPHAN_SLOT_ENTRIES, BPF_F_MMAPABLE);
+
+/// Orphans whose slot is taken by another one, by address of their socket. The daemon sets the limit.
 #[map]
 pub(crate) static ORPHANS: HashMap<u64, Orphan> =
     HashMap::with_max_entries(MAX_ORPHANS, BPF_F_NO_PREALLOC);
@@ -132,7 +138,7 @@ pub(crate) static ORPHANS: HashMap<u64, Orphan> =
 pub(crate) static UNDECIDED: Array<UndecidedOrphan> =
     Array::with_max_entries(UNDECIDED_PLACES, BPF_F_MMAPABLE);
 
-/// Number of records in `ORPHANS`, `PARKED` and `UNDECIDED` for each hint, so that the end of any other socket
+/// Number of records of orphans, and in `PARKED` and `UNDECIDED` for each hint, so that the end of any other socket
 /// costs one lookup here. The daemon removes records too.
 #[map]
 static SOCKETS: Array<u64> = Array::with_max_entries(HINTS, BPF_F_MMAPABLE);
@@ -208,7 +214,7 @@ pub(crate) fn lower_half(address: u64) -> u64 {
     half.into()
 }
 
-/// Whether there may be a record of this socket in `ORPHANS`, `PARKED` or `UNDECIDED`.
+/// Whether there may be a record of this socket as an orphan, or in `PARKED` or `UNDECIDED`.
 pub(crate) fn is_hinted(sk: u64) -> bool {
     SOCKETS
         .get_ptr_mut(hint(lower_half(sk)))

@@ -30,6 +30,7 @@ pub(crate) mod in_flight;
 mod ledger;
 pub(crate) mod maps;
 pub(crate) mod orphan;
+mod orphan_table;
 mod path;
 pub(crate) mod reset;
 mod shared;

@@ -16,7 +16,6 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::bindings::BPF_NOEXIST;
 use linger_ebpf::{
     Close, Counters, Fate, Group, LIVED_BOUNDS_NS, Orphan, QueueBytes, UNDECIDED, UndecidedOrphan,
     flag,
@@ -25,8 +24,10 @@ use linger_ebpf::{
 };
 
 use super::{
-    closers, group, ledger,
-    maps::{self, EEXIST, ENOENT, ORPHANS},
+    closers, group,
+    ledger::{self, UNSEEN},
+    maps::{self, EEXIST, ENOENT},
+    orphan_table::{self, find, remove, remove_crowded},
     shared::{copy_words, opaque_zero, shared},
     undecided,
     watch::{self, End},
@@ -78,15 +79,7 @@ extern "C" fn insert(close: *const Close, bytes: u32, write_seq: u32) -> i32 {
         unacked: zero,
         write_seq,
     };
-    // On the stack: before Linux 6.2 a map key must not lie in memory passed to a global function.
-    let key = close.sk;
-    match ORPHANS.insert(key, &orphan, u64::from(BPF_NOEXIST)) {
-        Ok(()) => {
-            maps::add_hint(key, 1);
-            0
-        }
-        Err(why) => why,
-    }
+    orphan_table::insert(&orphan)
 }
 
 /// Zeroes memory for a group: the kernel requires it to be initialized before it is passed to a global
@@ -102,18 +95,24 @@ pub(crate) fn zero_group(group: &mut MaybeUninit<Group>) -> *mut Group {
 
 /// Leaves the orphan behind: its close is over while `outstanding` bytes of payload are in the send queue. Returns the
 /// bytes left behind, which the caller counts with the close: as many, but not more than at its decision, and none if
-/// its socket has ended. If not 0, `whose` is set: an orphan counts for the same group as its close.
+/// its socket has ended. If not 0, `whose` is set: an orphan counts for the same group as its close. `blocked_ns` is the
+/// time that the close took, or [`UNSEEN`].
 ///
 /// A [global function](super).
 #[inline(never)]
 #[unsafe(export_name = "linger_leave")]
-pub(crate) extern "C" fn leave(close: *const Close, outstanding: u32, whose: *mut Group) -> u32 {
+pub(crate) extern "C" fn leave(
+    close: *const Close,
+    outstanding: u32,
+    blocked_ns: u64,
+    whose: *mut Group,
+) -> u32 {
     // SAFETY: callers pass a record and memory for a group.
     let (Some(close), Some(whose)) = (unsafe { (close.as_ref(), whose.as_mut()) }) else {
         return 0;
     };
     let key = close.sk;
-    let Some(orphan) = record(key) else { return 0 };
+    let Some(orphan) = find(key) else { return 0 };
     let (stage, open) = (shared!(orphan, stage), close.initial_orphan_stage());
     if stage.get() & !MASK != open {
         // Its socket ended, and another one at this address has left an orphan.
@@ -122,7 +121,12 @@ pub(crate) extern "C" fn leave(close: *const Close, outstanding: u32, whose: *mu
     // An unacknowledged SYN is not payload.
     let bytes = outstanding.min(shared!(orphan, bytes).get());
     shared!(orphan, bytes).set(bytes);
-    shared!(orphan, left_ns).set(now_ns());
+    let left_ns = if blocked_ns == UNSEEN {
+        now_ns()
+    } else {
+        close.start_ns.wrapping_add(blocked_ns)
+    };
+    shared!(orphan, left_ns).set(left_ns);
     if bytes > 0 {
         *whose = copy_words(shared!(orphan, group));
     }
@@ -154,7 +158,7 @@ extern "C" fn end_under_other(close: *const Close) -> u32 {
         return 0;
     };
     let key = close.sk;
-    if let Some(orphan) = record(key)
+    if let Some(orphan) = find(key)
         && shared!(orphan, stage).get() == close.initial_orphan_stage() | LEFT
     {
         // One word, which is enough, and which its end sees as a whole.
@@ -178,7 +182,7 @@ pub(crate) fn take_back(key: u64) {
     if !maps::is_hinted(key) {
         return;
     }
-    let Some(orphan) = record(key) else { return };
+    let Some(orphan) = find(key) else { return };
     if let Some(Orphan { group, bytes, .. }) = take(key, orphan)
         && let Some(counters) = ledger::counters(&group)
     {
@@ -204,7 +208,7 @@ pub(crate) fn note_reset(key: u64, segment: &Segment) -> Option<(*mut Orphan, Fa
     if !maps::is_hinted(key) {
         return None;
     }
-    let orphan = record(key)?;
+    let orphan = find(key)?;
     let (reset_cause, fate) = if segment.is_rst() {
         (reset_cause::PEER_RST, Fate::PeerReset)
     } else {
@@ -216,7 +220,7 @@ pub(crate) fn note_reset(key: u64, segment: &Segment) -> Option<(*mut Orphan, Fa
 
 /// Ends the orphan of a socket that ends, if it is one, under its lock.
 pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
-    if let Some(orphan) = record(sk.address()) {
+    if let Some(orphan) = find(sk.address()) {
         end_record(sk, orphan, || fate(sk, shared!(orphan, reset_cause).get()));
     }
 }
@@ -253,7 +257,7 @@ fn end_record<M: Memory>(sk: &Sock<M>, orphan: *mut Orphan, fate: impl FnOnce() 
     if fate == Fate::LateData as u32 {
         closers::mark_of_orphan(sk, &tcp, orphan);
     }
-    if found & MASK == OPEN && found != SPENT && stage.replace(found, found | ENDING) {
+    if found & MASK == OPEN && stage.replace(found, found | ENDING) {
         shared!(orphan, fate).set(fate);
         shared!(orphan, unsent).set(unsent);
         shared!(orphan, unacked).set(unacked);
@@ -267,7 +271,7 @@ fn end_record<M: Memory>(sk: &Sock<M>, orphan: *mut Orphan, fate: impl FnOnce() 
         orphan
     } else {
         // Its close may have returned and removed the record.
-        let Some(orphan) = record(key) else { return };
+        let Some(orphan) = find(key) else { return };
         orphan
     };
     if let Some(mut orphan) = take(key, orphan)
@@ -325,7 +329,7 @@ pub(crate) fn settle_answered(key: u64) {
     let sk = Sock::<ProbeRead>::new(key as *const u8);
     let Some(tcp) = sk.tcp() else { return };
     let write_seq = tcp.write_seq();
-    if let Some(orphan) = record(key)
+    if let Some(orphan) = find(key)
         && shared!(orphan, stage).get() & MASK == ENDED
         && shared!(orphan, fate).get() == UNDECIDED
         && shared!(orphan, write_seq).get() == write_seq
@@ -434,26 +438,39 @@ fn count_ended_in_close(key: u64, record: *mut Orphan) {
 /// returned yet, or its end was missed.
 #[inline(never)]
 fn end_replaced(key: u64) {
-    let Some(record) = record(key) else { return };
-    let stage = shared!(record, stage).get();
-    let bytes = shared!(record, bytes).get();
-    match stage & MASK {
-        _ if stage == SPENT => {}
-        ENDED => count_ended_in_close(key, record),
-        LEFT => {
+    let Some(record) = find(key) else { return };
+    let stage = shared!(record, stage);
+    let found = stage.get();
+    match found & MASK {
+        LEFT if stage.replace(found, found | ENDING) => {
+            let bytes = shared!(record, bytes).get();
             shared!(record, unsent).set(0);
             shared!(record, unacked).set(bytes);
             let lived_ns = now_ns().saturating_sub(shared!(record, left_ns).get());
+            // In place: there is no stack left for a copy.
             count_and_report(record, Fate::Unknown as u32, lived_ns);
+            stage.set(SPENT);
+            remove(key);
         }
-        _ => maps::lose_orphan(bytes),
+        ENDED => {
+            count_ended_in_close(key, record);
+            remove(key);
+        }
+        OPEN if stage.replace(found, SPENT) => {
+            maps::lose_orphan(shared!(record, bytes).get());
+            remove(key);
+        }
+        _ if found == SPENT => {
+            remove_crowded(key);
+        }
+        // Another CPU is using it: the new orphan finds no room.
+        _ => {}
     }
-    remove(key);
 }
 
 /// Ends an orphan that was left at `left_ns` and whose socket is gone: its end was missed.
 pub(crate) fn end_missed(key: u64, left_ns: u64) {
-    if let Some(orphan) = record(key)
+    if let Some(orphan) = find(key)
         && shared!(orphan, left_ns).get() == left_ns
         && let Some(mut orphan) = take(key, orphan)
     {
@@ -517,22 +534,5 @@ fn count_end(group: &Group, fate: u32, bytes: u32, queued: QueueBytes, lived_ns:
 /// Whether this socket has a record: a close that has not returned yet expects to leave it behind, or waits to avoid
 /// that.
 pub(crate) fn is_expected(key: u64) -> bool {
-    maps::is_hinted(key) && record(key).is_some()
-}
-
-/// The record of an orphan, by its socket's address.
-fn record(key: u64) -> Option<*mut Orphan> {
-    ORPHANS.get_ptr_mut(key)
-}
-
-/// Removes a record. Returns 0, [`ENOENT`] if there was none, or another error if the kernel cannot take
-/// the map's lock.
-fn remove(key: u64) -> i32 {
-    match ORPHANS.remove(key) {
-        Ok(()) => {
-            maps::add_hint(key, u64::MAX);
-            0
-        }
-        Err(why) => why,
-    }
+    maps::is_hinted(key) && find(key).is_some()
 }

@@ -1,7 +1,7 @@
 //! Memory that other programs, other CPUs and the daemon write concurrently.
 
 use core::{
-    intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd},
+    intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg},
     mem::MaybeUninit,
 };
 
@@ -50,6 +50,12 @@ impl Shared<u64> {
             )
         };
         replaced
+    }
+
+    /// Stores a value after everything written before, also as other CPUs see it.
+    pub(crate) fn swap(&self, value: u64) {
+        // SAFETY: as for `add`.
+        unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(self.0, value) };
     }
 }
 
