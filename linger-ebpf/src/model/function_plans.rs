@@ -115,8 +115,11 @@ pub(crate) fn on_destroy<M: Memory>(sk: &Sock<M>) {
     let Some(slot) = ThreadSlot::current() else {
         return;
     };
-    if let Some(close) = slot.find(sk.address()) {
-        // Only this close ends the socket: until it is over, soft interrupts leave their segments to it.
+    // Only this close ends the socket: until it is over, soft interrupts leave their segments to it. One that ends the
+    // socket, which it does not own, comes later: the end of the close was missed, and the thread's next close counts it.
+    if let Some(close) = slot.find(sk.address())
+        && sk.is_owned()
+    {
         complete(close, sk);
         if close.flags & flag::HAS_ORPHAN != 0 {
             orphan::end(sk);
