@@ -38,8 +38,15 @@ pub(crate) fn on_inner_close<M: Memory>(sk: &Sock<M>, timeout: u64) {
     let Some(slot) = ThreadSlot::current() else {
         return;
     };
+    let begun = match slot.find(sk.address()) {
+        // Another copy of this program has decided it.
+        Some(close) if close.stage != stage::BEGUN && copies_may_run_at_ends() => return,
+        // It is that of an earlier socket at this address, and its end was missed.
+        Some(close) if close.stage != stage::BEGUN => None,
+        found => found,
+    };
     // MPTCP closes its subflows without `tcp_close`.
-    let begun = slot.find(sk.address()).or_else(|| {
+    let begun = begun.or_else(|| {
         let begun = begin(&slot, sk.address());
         if begun.is_some() {
             // An earlier attempt may have found no room.
@@ -48,10 +55,6 @@ pub(crate) fn on_inner_close<M: Memory>(sk: &Sock<M>, timeout: u64) {
         begun
     });
     let Some(close) = begun else { return };
-    // Another copy of this program has decided it.
-    if close.stage != stage::BEGUN {
-        return;
-    }
     let head = sk.head();
     let state = head.state;
     if state == state::CLOSE {
