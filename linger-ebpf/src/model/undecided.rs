@@ -72,11 +72,15 @@ fn settle(place: *mut UndecidedOrphan, count: &impl Fn(&UndecidedOrphan)) {
 /// address. The socket has a hint.
 pub(crate) fn settle_of(sk: u64, write_seq: Option<u32>, count: impl Fn(&UndecidedOrphan)) {
     for index in places(sk) {
-        if let Some(place) = UNDECIDED.get_ptr_mut(index)
-            && shared!(place, orphan.sk).get() == sk
+        let Some(place) = UNDECIDED.get_ptr_mut(index) else {
+            continue;
+        };
+        // First, so that nothing is taken if another orphan has come to this place in between.
+        let found = shared!(place, ended_ns).get();
+        if shared!(place, orphan.sk).get() == sk
             && write_seq.is_none_or(|seq| shared!(place, orphan.write_seq).get() == seq)
         {
-            take(place, shared!(place, ended_ns).get(), &count);
+            take(place, found, &count);
         }
     }
 }
