@@ -53,8 +53,9 @@ pub(crate) fn put(
         }
         write_words(orphan, shared!(place, orphan));
         shared!(place, lived_ns).set(lived_ns);
-        when.set(now_ns);
+        // First, because whoever settles it subtracts one.
         maps::add_hint(sk, 1);
+        when.set(now_ns);
         return true;
     }
     false
