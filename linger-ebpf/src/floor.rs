@@ -65,6 +65,7 @@ programs! {
     #[btf_tracepoint] tracepoint_set_state(BtfTracePointContext) -> i32 { 0 }
     #[raw_tracepoint] tracepoint_send_reset(RawTracePointContext) -> i32 { 0 }
     #[raw_tracepoint] reset_answers(RawTracePointContext) -> i32 { 0 }
+    #[raw_tracepoint] socket_answers(RawTracePointContext) -> i32 { 0 }
     #[raw_tracepoint] settle(RawTracePointContext) -> i32 { 0 }
     #[raw_tracepoint] missed_end(RawTracePointContext) -> i32 { 0 }
     #[btf_tracepoint] tracepoint_destroy_sock(BtfTracePointContext) -> i32 { 0 }

@@ -109,6 +109,7 @@ const EXIT_MMAP: Hook = hook("exit_mmap", Point::RawTracepoint("exit_mmap"));
 pub(super) const SETTLE: Hook = hook("settle", Point::OnDemand);
 pub(super) const MISSED_END: Hook = hook("missed_end", Point::OnDemand);
 const RESET_ANSWERS: Hook = hook("reset_answers", SEND_RESET);
+const SOCKET_ANSWERS: Hook = hook("socket_answers", SEND_RESET);
 const SOCK_RELEASE: Hook = hook("sock_release", Point::SockRelease);
 const DESTROY_SOCK: Hook = hook("destroy_sock", DESTROY);
 const DESTROY_SOCK_2: Hook = hook("destroy_sock_2", DESTROY);
@@ -153,6 +154,7 @@ const KPROBE: &[Hook] = &[
     SETTLE,
     MISSED_END,
     RESET_ANSWERS,
+    SOCKET_ANSWERS,
     hook("kprobe_v4_answer", Point::Kprobe(V4_ANSWER)),
     hook("kprobe_v6_answer", Point::Kprobe(V6_ANSWER)),
     DESTROY_SOCK,
@@ -211,6 +213,7 @@ fn is_needed(hook: Hook, key_fields: u32, traits: KernelTraits) -> bool {
     match hook {
         EXIT_MMAP => key_fields & key_field::EXE != 0,
         RESET_ANSWERS => traits.answers == Answers::Shown,
+        SOCKET_ANSWERS => traits.answers != Answers::Shown,
         SOCK_RELEASE => begins_by_release,
         _ if hook.sees_returns() => traits.sees_returns,
         _ if hook.is_copy() => needs_copy(hook, traits),
@@ -410,6 +413,12 @@ mod tests {
                 Plan::Kprobe,
                 USUAL,
                 "reset settle missed_end reset_answers destroy_sock tcp_close inner_close \
+                 kretprobe_inner_close active_reset timer",
+            ),
+            (
+                Plan::Kprobe,
+                OLD,
+                "reset settle missed_end socket_answers v4_answer v6_answer destroy_sock tcp_close inner_close \
                  kretprobe_inner_close active_reset timer",
             ),
             (

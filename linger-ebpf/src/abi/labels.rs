@@ -220,7 +220,7 @@ impl Plan {
 }
 
 /// Length of [`PROGRAMS`].
-pub const PROGRAM_COUNT: u32 = 27;
+pub const PROGRAM_COUNT: u32 = 28;
 
 /// The names of all programs, without copies: a copy has the same name with a number. The names of the daemon's
 /// hooks and of the programs of `floor.rs` are checked against this table at compile time, those in the object by
@@ -248,6 +248,7 @@ pub const PROGRAMS: [&str; PROGRAM_COUNT as usize] = [
     "tracepoint_set_state",
     "tracepoint_send_reset",
     "reset_answers",
+    "socket_answers",
     "settle",
     "missed_end",
     "tracepoint_destroy_sock",

@@ -1,8 +1,8 @@
 //! The plan `kprobe`: the same functions as those of `fentry`.
 
 use aya_ebpf::{
-    macros::{kprobe, kretprobe},
-    programs::{ProbeContext, RetProbeContext},
+    macros::{kprobe, kretprobe, raw_tracepoint},
+    programs::{ProbeContext, RawTracePointContext, RetProbeContext},
 };
 
 use crate::kernel::{ProbeRead, Segment, Sock};
@@ -57,19 +57,37 @@ fn kprobe_reset(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// As [`fentry_v4_answer`].
+/// An RST answers a packet for a full socket. While the kernel skips kprobes, it skips that of `tcp_reset` and those of
+/// the answer alike: then only this tracepoint reveals the fate of an orphan.
+///
+/// kernel: ..v6.9 include/trace/events/tcp.h: tcp_send_reset(const struct sock *sk, const struct sk_buff *skb): whole sockets only
+/// kernel: v6.10.. replaced by [`reset_answers`]
+#[raw_tracepoint]
+fn socket_answers(ctx: RawTracePointContext) -> i32 {
+    let (sk, skb): (u64, u64) = (ctx.arg(0), ctx.arg(1));
+    if skb != 0 {
+        answers::sent(sk, skb as *const u8);
+    }
+    0
+}
+
+/// As [`fentry_v4_answer`], except for answers that [`socket_answers`] sees.
 #[kprobe]
 fn kprobe_v4_answer(ctx: ProbeContext) -> u32 {
-    if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
+    if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1))
+        && !answers::is_full(sk)
+    {
         answers::about_to_send(sk, skb, Segment::is_local_v4);
     }
     0
 }
 
-/// As [`fentry_v6_answer`].
+/// As [`fentry_v6_answer`], except for answers that [`socket_answers`] sees.
 #[kprobe]
 fn kprobe_v6_answer(ctx: ProbeContext) -> u32 {
-    if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
+    if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1))
+        && !answers::is_full(sk)
+    {
         answers::about_to_send(sk, skb, Segment::is_local_v6);
     }
     0

@@ -24,6 +24,12 @@ pub(crate) fn about_to_send(sk: u64, skb: *const u8, is_local: impl FnOnce(&Segm
     }
 }
 
+/// Whether this is a full socket (`sk_fullsock`): not 0, and neither a request nor a `TIME_WAIT` socket.
+pub(crate) fn is_full(sk: u64) -> bool {
+    let sk = Sock::<ProbeRead>::new(sk as *const u8);
+    sk.address() != 0 && !matches!(sk.state(), state::TIME_WAIT | state::NEW_SYN_RECV)
+}
+
 /// Counts an RST by what it answers: late data, or anything else that is refused.
 ///
 /// A [global function](super).
