@@ -110,6 +110,14 @@ pub(super) const BENCH: &[Need] = &[
         then: None,
         elsewhere: "install bpftrace",
     },
+    Need {
+        what: "bpftool",
+        why: "shows the kernel memory that lingerd's maps take",
+        present: || has(&["bpftool"]),
+        packages: &["bpftool"],
+        then: None,
+        elsewhere: "install bpftool",
+    },
 ];
 
 /// Not needed by `cargo xtask test`, whose tests of the pages do without.
