@@ -55,6 +55,13 @@ enum Compared {
     Different(Vec<String>),
 }
 
+/// The state before a scenario.
+struct Before {
+    scrape: Scrape,
+    /// Runs of programs that the kernel had skipped.
+    skipped: u64,
+}
+
 /// One plan with its daemon.
 pub(crate) struct Run<'a> {
     options: &'a Options,
@@ -228,8 +235,11 @@ impl<'a> Run<'a> {
             kernel_threads: scenario.is_host_wide(),
             services: Vec::new(),
         };
-        let before = self.scrape()?;
-        let counted = closers.counted(&before);
+        let before = Before {
+            scrape: self.scrape()?,
+            skipped: self.daemon.skipped_runs()?,
+        };
+        let counted = closers.counted(&before.scrape);
         ensure!(
             closers.kernel_threads || counted == Counted::default(),
             "counted before it began: {counted:?}"
@@ -259,23 +269,25 @@ impl<'a> Run<'a> {
         self.expected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Compares the counts since the scrape `before` with the truth. Returns the present counts if they agree, the
-    /// differences otherwise.
-    fn compare(&self, truth: &Truth, before: &Scrape, closers: &Closers) -> Result<Compared> {
+    /// Compares the counts since `before` with the truth. Returns the present counts if they agree, the differences
+    /// otherwise.
+    fn compare(&self, truth: &Truth, before: &Before, closers: &Closers) -> Result<Compared> {
         let start = Instant::now();
         // Another attempt may have counted for the same services.
-        let (counted_before, nobodys_before) = (closers.counted(before), nobodys_late_data(before));
+        let counted_before = closers.counted(&before.scrape);
+        let nobodys_before = nobodys_late_data(&before.scrape);
         loop {
             let scrape = self.scrape()?;
             let after = closers.counted(&scrape);
             // Counted since the daemon's start: only a scenario with its own daemon can leave any.
             let homeless = Homeless::of(&scrape);
             let counted = after.since(&counted_before);
-            let skipped = self.daemon.skipped_runs()?;
+            // Those of earlier scenarios hide nothing here.
+            let skipped = self.daemon.skipped_runs()?.saturating_sub(before.skipped);
             let nobodys = nobodys_late_data(&scrape) - nobodys_before;
             let sight = self.sight.with_missed(skipped, nobodys);
             let mut differences = sight.differences(truth, &counted, homeless);
-            let of_services = sight::differences_of_services(sight, truth, before, &scrape);
+            let of_services = sight::differences_of_services(sight, truth, &before.scrape, &scrape);
             let services_agree = of_services.is_empty();
             differences.extend(of_services);
             if differences.is_empty() {
