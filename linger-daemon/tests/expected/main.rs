@@ -2,8 +2,16 @@
 
 #[path = "../common/expected.rs"]
 mod expected;
+#[path = "../common/summary.rs"]
+#[expect(dead_code, reason = "shared with the scenarios")]
+mod summary;
+
+use std::fs;
 
 use expected::{Environment, Expected};
+use linger_ebpf::Plan;
+use serde_json::{Value, json};
+use summary::{Pair, Summary, Verdict};
 
 const FILE: &str = r#"
 scenarios = ["one", "two"]
@@ -76,6 +84,20 @@ fn failures_are_known_by_plan_and_pattern() {
     assert_eq!(known("load", "fentry"), skipped);
     assert_eq!(known("load_first", "fentry"), None);
     assert_eq!(known("linger_timeout", "tracepoint"), None);
+}
+
+#[test]
+fn a_known_failure_excuses_only_pairs_that_ran() {
+    let failed = || Pair::new("load", Plan::Fentry, Verdict::Failed("wrong".into()));
+    let mut summary = Summary::new(Some(here()));
+    summary.add(failed());
+    summary.add_as_it_is(failed());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("summary");
+    summary.end(Some(&file), &Value::Null).unwrap();
+    let written: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    assert_eq!(written["known_failures"], json!(1), "{written}");
+    assert_eq!(written["failed"], json!(1), "{written}");
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn report_differences(options: &Options, summary: &mut Summary, differences: Vec
     let plan = options.plan.unwrap_or(Plan::ALL[0]);
     for difference in differences {
         let verdict = Verdict::Failed(difference);
-        summary.add(Pair::new("what is written down", plan, verdict));
+        summary.add_as_it_is(Pair::new("what is written down", plan, verdict));
     }
 }
 
@@ -113,10 +113,10 @@ fn pairs(selected: &[Numbered], plan: Plan, offered: &[Plan], options: &Options)
     selected.iter().filter(is_run).copied().collect()
 }
 
-/// Adds the same verdict for all pairs of a plan.
+/// Adds the same verdict for pairs of a plan of which none runs.
 fn add_all(summary: &mut Summary, pairs: &[Numbered], plan: Plan, verdict: &Verdict) {
     for (_, scenario) in pairs {
-        summary.add(Pair::new(scenario.name, plan, verdict.clone()));
+        summary.add_as_it_is(Pair::new(scenario.name, plan, verdict.clone()));
     }
 }
 
@@ -143,7 +143,7 @@ fn able(
                 continue;
             }
         };
-        summary.add(Pair::new(scenario.name, plan, verdict));
+        summary.add_as_it_is(Pair::new(scenario.name, plan, verdict));
     }
     able
 }
@@ -172,7 +172,7 @@ fn run_pairs(options: &Options, sight: Sight, pairs: &[Numbered], summary: &mut 
             // Then none of them proves anything.
             let verdict = Verdict::from(Err(error));
             for name in PROPERTIES {
-                summary.add(Pair::new(name, sight.plan, verdict.clone()));
+                summary.add_as_it_is(Pair::new(name, sight.plan, verdict.clone()));
             }
         }
     }

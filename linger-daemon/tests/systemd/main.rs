@@ -101,7 +101,7 @@ fn run_units(options: &Options, lingerd: &Path) -> Result<ExitCode> {
         if let Some(reason) = check.refused(plan) {
             let verdict = Verdict::of_refused(plan, &reason, environment.as_ref());
             for (name, _) in &tests {
-                summary.add(Pair::new(*name, plan, verdict.clone()));
+                summary.add_as_it_is(Pair::new(*name, plan, verdict.clone()));
             }
             continue;
         }
