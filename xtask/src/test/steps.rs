@@ -3,6 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
@@ -235,7 +236,7 @@ fn scenarios_here(options: &Options) -> Result<Findings> {
     let load = if options.full { FULL_LOAD } else { LOAD };
     let result = run(command(built.scenarios)
         .arg("--lingerd")
-        .arg(built.lingerd)
+        .arg(copied(&built.lingerd)?)
         .args(["--environment", "native", "--load", load])
         .arg("--summary")
         .arg(&summary)
@@ -251,6 +252,19 @@ fn scenarios_here(options: &Options) -> Result<Findings> {
         return Err(error);
     }
     scenarios.map(Findings::Scenarios)
+}
+
+/// Copies the daemon: a step that builds packages meanwhile replaces cargo's file by a static binary for a time.
+fn copied(lingerd: &Path) -> Result<PathBuf> {
+    let folder = root().join("target/test/native");
+    fs::create_dir_all(&folder)?;
+    let copy = folder.join("lingerd");
+    // A daemon that still runs from it keeps it.
+    if copy.exists() {
+        fs::remove_file(&copy)?;
+    }
+    fs::copy(lingerd, &copy)?;
+    Ok(copy)
 }
 
 /// Checks that lingerd refuses, in one line, to run on a kernel that is too old.
