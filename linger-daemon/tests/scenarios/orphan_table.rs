@@ -14,7 +14,7 @@ use linger_daemon::exercise::diag::Endpoints;
 use linger_daemon::exercise::state;
 use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
 use linger_ebpf::{Cause, Fate, Orphan, Outcome, Plan};
-use linger_testkit::exposition::Scrape;
+use linger_testkit::exposition::{Sample, Scrape};
 
 use crate::closes::{self, sum};
 use crate::left::UNACKED_MESSAGE;
@@ -110,6 +110,8 @@ fn miss_end(lingerd: &Path, plan: Plan, bounds: &[&str]) -> Result<()> {
     const TTL: &str = "24";
     const MOMENT: Duration = Duration::from_millis(10);
     let bytes = retired::MESSAGE.len() as u64;
+    let comm = fs::read_to_string("/proc/self/comm")?;
+    let fates = |scrape: &Scrape| fates(scrape, comm.trim_end());
     netns::in_own(|| {
         let pinned = Pinned::new()?;
         let daemon = pinned.start(lingerd, plan, &[&["--orphan-ttl", TTL], bounds].concat())?;
@@ -149,16 +151,17 @@ fn miss_end(lingerd: &Path, plan: Plan, bounds: &[&str]) -> Result<()> {
     })
 }
 
-/// Returns the orphans under way, those whose fate is unknown, and their bytes.
-fn fates(scrape: &Scrape) -> (u64, u64, u64) {
+/// Returns a process's orphans under way, those whose fate is unknown, and their bytes.
+fn fates(scrape: &Scrape, comm: &str) -> (u64, u64, u64) {
     let unknown = Fate::Unknown.name();
+    let is_own = |sample: &Sample| sample.label("comm") == comm;
     (
-        sum(scrape, "linger_orphans_active", |_| true),
+        sum(scrape, "linger_orphans_active", is_own),
         sum(scrape, "linger_orphans_total", |sample| {
-            sample.label("fate") == unknown
+            is_own(sample) && sample.label("fate") == unknown
         }),
         sum(scrape, "linger_discarded_bytes_total", |sample| {
-            sample.label("cause") == unknown
+            is_own(sample) && sample.label("cause") == unknown
         }),
     )
 }

@@ -215,6 +215,7 @@ fn syn_recv_linger0(truth: &mut Truth) -> io::Result<()> {
 
 /// An orphan is delivered once its last byte is acknowledged, however long its socket waits for the peer's FIN.
 fn delivered_before_its_end(lingerd: &Path, plan: Plan) -> anyhow::Result<()> {
+    let comm = fs::read_to_string("/proc/self/comm")?;
     netns::in_own(|| {
         let mut daemon = Daemon::start(lingerd, plan, &[])?;
         // Beyond `TCP_TIMEWAIT_LEN`, the kernel keeps the full socket instead of a timewait socket.
@@ -224,7 +225,8 @@ fn delivered_before_its_end(lingerd: &Path, plan: Plan) -> anyhow::Result<()> {
         let port = tcp::port(&client)?;
         let delivered = |scrape: &Scrape| {
             sum(scrape, "linger_orphans_total", |sample| {
-                sample.label("fate") == Fate::Delivered.name()
+                let is_own = sample.label("comm") == comm.trim_end();
+                is_own && sample.label("fate") == Fate::Delivered.name()
             })
         };
         let before = delivered(&daemon.scrape()?);
