@@ -26,11 +26,16 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 /// Closes whose orphans are more than can be watched at a time are missed, and counted as such.
 fn many_orphans(lingerd: &Path, plan: Plan) -> Result<()> {
     const CLOSES: u32 = MAX_WATCHED + 100;
+    /// Limit of the closes of the rest of the host while there is no room. They are counted as missed as well: whether
+    /// they are wanted is not known.
+    const OF_OTHERS: u64 = 64;
     let limit = OrphanLimit::open()?;
     limit.allow(2 * CLOSES)?;
     netns::in_own(|| {
         fs::write("/proc/sys/net/core/somaxconn", CLOSES.to_string())?;
         fs::write("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535")?;
+        // On a slow machine the first would be given up before the last is made.
+        fs::write("/proc/sys/net/ipv4/tcp_orphan_retries", "15")?;
         let loopback = Loopback::new(Family::V4)?;
         tcp::drop_data(loopback.listener())?;
         // They are not accepted: that would take too many descriptors.
@@ -50,8 +55,9 @@ fn many_orphans(lingerd: &Path, plan: Plan) -> Result<()> {
         ensure!(status.success(), "{status}: {errors}");
         let told = closes(&told).count() as u64;
         let missed = missed(&errors).context("it does not say what it missed")?;
+        let all = u64::from(CLOSES)..=u64::from(CLOSES) + OF_OTHERS;
         ensure!(
-            told + missed == u64::from(CLOSES),
+            missed > 0 && all.contains(&(told + missed)),
             "{told} told and {missed} missed of {CLOSES}: {errors}"
         );
         Ok(())
