@@ -263,6 +263,7 @@ fn every_query_finds_what_a_real_lingerd_counted() {
         );
     }
     let runbook_queries = runbook_queries();
+    assert!(!runbook_queries.is_empty(), "no runbook has a query");
     for (page, query) in &runbook_queries {
         let found = prometheus.query(query);
         found.unwrap_or_else(|error| panic!("{page}: {query}: {error}"));

@@ -43,8 +43,9 @@ fn restarted(lingerd: &Path, plan: Plan) -> Result<()> {
     second.wait_until_ready()?;
     for daemon in [&second, &beside] {
         let scrape = daemon.scrape()?;
-        let mut hooks = scrape.of("linger_probe_attached");
-        ensure!(hooks.all(|hook| whole(hook.value) == 1), "not attached");
+        let hooks: Vec<_> = scrape.of("linger_probe_attached").collect();
+        let attached = hooks.iter().all(|hook| whole(hook.value) == 1);
+        ensure!(attached && !hooks.is_empty(), "not attached: {hooks:?}");
     }
     second.stop()?;
     ensure!(left()? == 0, "left: {}", probes()?);

@@ -128,7 +128,10 @@ fn unit_gone_before_the_scrape(lingerd: &Lingerd) -> Result<()> {
 }
 
 fn nothing_is_lost(lingerd: &Lingerd) -> Result<()> {
-    for lost in lingerd.scrape()?.of("linger_lost_total") {
+    let scrape = lingerd.scrape()?;
+    let losses: Vec<_> = scrape.of("linger_lost_total").collect();
+    ensure!(!losses.is_empty(), "there is no linger_lost_total");
+    for lost in losses {
         let what = lost.label("what");
         // The servers' listening sockets are closed at exit, where this plan sees no return.
         if what == "return" && lingerd.plan == Plan::Tracepoint {
