@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::kustomize::{self, parse, read};
-use crate::{folder, of_kind, schema};
+use crate::{folder, not_asked, of_kind, schema};
 
 /// The values that render to the objects of `overlays/monitored`.
 const MONITORED: &[&str] = &[
@@ -29,7 +29,7 @@ fn helm(values: &[&str]) -> Option<Result<String, String>> {
         Ok(output) if output.status.success() => Some(Ok(text(output.stdout))),
         Ok(output) => Some(Err(text(output.stderr))),
         Err(_) => {
-            println!("there is no helm to ask");
+            not_asked("helm: there is none, so the chart is not rendered");
             None
         }
     }
@@ -65,6 +65,7 @@ fn chart_renders_to_the_objects_of_kustomize() {
 #[test]
 fn templates_say_what_is_recorded() {
     let documents = include_str!("rendered.yaml").split("---\n# Source: lingerd/");
+    assert_eq!(documents.clone().count(), 6, "five documents");
     for document in documents.skip(1) {
         let mut recorded = document.lines();
         let name = recorded.next().unwrap();
