@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use linger_daemon::event::WatchEvent;
 use linger_daemon::exercise::tcp::{self, Family, Loopback};
 use linger_daemon::exercise::{self, OrphanLimit, Tally, state};
+use linger_daemon::live::MAX_RECENT;
 use linger_ebpf::{Outcome, Plan, WATCHERS};
 use linger_testkit::http;
 use nix::sys::signal::Signal;
@@ -449,10 +450,15 @@ fn recent_after_flood(lingerd: &Path, plan: Plan) -> Result<()> {
     const FLOOD: usize = 2000;
     let daemon = Daemon::start(lingerd, plan, &[])?;
     close_unread(FLOOD, 1)?;
-    let seen = recent(&daemon)?;
-    ensure!(seen == [1; 100], "not a hundred of the flood: {seen:?}");
+    let (all, seen) = recent(&daemon)?;
+    // A few costly closes of the rest of the host may be among them.
+    let is_flood = seen.len() > MAX_RECENT / 2 && seen.iter().all(|unread| *unread == 1);
+    ensure!(
+        all == MAX_RECENT && is_flood,
+        "{all} closes, and of the flood {seen:?}"
+    );
     close_unread(1, 7)?;
-    let seen = recent(&daemon)?;
+    let (_, seen) = recent(&daemon)?;
     ensure!(seen.first() == Some(&7), "not the latest first: {seen:?}");
     daemon.stop()
 }
@@ -472,14 +478,13 @@ fn close_unread(closes: usize, unread: u8) -> Result<()> {
     })
 }
 
-/// Returns the unread bytes of this process's costly closes that a daemon lists as recent, the latest first.
-fn recent(daemon: &Daemon) -> Result<Vec<u64>> {
+/// Returns how many costly closes a daemon lists as recent, and the unread bytes of this process's, the latest first.
+fn recent(daemon: &Daemon) -> Result<(usize, Vec<u64>)> {
     let live: Value = serde_json::from_str(&http::body(daemon.address(), "/live.json")?)?;
     let recent = live["recent"].as_array().context("nothing recent")?;
     let of_ours = recent.iter().filter(|close| close["pid"] == process::id());
-    of_ours
-        .map(|close| close["unread"].as_u64().context("no bytes unread"))
-        .collect()
+    let unread = of_ours.map(|close| close["unread"].as_u64().context("no bytes unread"));
+    Ok((recent.len(), unread.collect::<Result<_>>()?))
 }
 
 /// Returns the number in the last line.
