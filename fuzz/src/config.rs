@@ -10,10 +10,12 @@ fn load(text: &[u8]) -> Result<Config, Invalid> {
     let path = PathBuf::from(format!("/dev/shm/linger-fuzz-{}.toml", process::id()));
     fs::write(&path, text).expect("there is memory");
     let sources = Sources {
-        file: Some(path),
+        file: Some(path.clone()),
         ..Sources::default()
     };
-    config::load(&sources).map(|effective| effective.config)
+    let loaded = config::load(&sources).map(|effective| effective.config);
+    fs::remove_file(path).expect("it was written");
+    loaded
 }
 
 /// Reads settings, writes the effective ones, and reads them back.

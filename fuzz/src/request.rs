@@ -28,7 +28,10 @@ static CLOSED: LazyLock<Arc<State>> = LazyLock::new(|| {
     let users =
         "basic_auth_users: {a: $2b$04$aaaaaaaaaaaaaaaaaaaaa.aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa}";
     fs::write(&path, users).expect("there is memory");
-    serving(Security::load(&path).expect("it is right"))
+    let security = Security::load(&path).expect("it is right");
+    // The rules stay as they were read.
+    fs::remove_file(&path).expect("it was written");
+    serving(security)
 });
 
 /// A server that has no counts.

@@ -14,7 +14,9 @@ use linger_daemon::http::Security;
 pub fn check(text: &[u8]) {
     let path = PathBuf::from(format!("/dev/shm/linger-fuzz-web-{}.yml", process::id()));
     fs::write(&path, text).expect("there is memory");
-    if let Err(error) = Security::load(&path) {
+    let loaded = Security::load(&path);
+    fs::remove_file(&path).expect("it was written");
+    if let Err(error) = loaded {
         let text = error.to_string();
         assert!(!text.chars().any(char::is_control), "{text:?}");
     }
