@@ -115,7 +115,7 @@ fn a_compressed_stream_is_the_same_text() {
     };
     let (plain, unpacked) = (of_groups(plain.text()), of_groups(&text));
     assert!(
-        plain == unpacked,
+        !plain.is_empty() && plain == unpacked,
         "{} and {} lines",
         plain.len(),
         unpacked.len()
