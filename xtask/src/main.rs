@@ -227,7 +227,7 @@ fn perform(task: Task) -> Result<bool> {
         Task::Package(options) => package(options),
         Task::Docs => docs().map(|()| true),
         Task::Fuzz(options) => {
-            setup::ensure(Purpose::Build)?;
+            setup::ensure(Purpose::Fuzz)?;
             fuzz::fuzz(&options).map(|()| true)
         }
         Task::Lab { args } => lab(&args),

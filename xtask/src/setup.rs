@@ -36,6 +36,8 @@ pub enum Purpose {
     Bench,
     /// `cargo xtask docs`
     Docs,
+    /// `cargo xtask fuzz`, besides building
+    Fuzz,
     /// `cargo xtask test` and `vm`, besides all of this
     Test,
     /// `cargo xtask package --arch arm64`, besides packages for this machine

@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use self::build::{BENCH, BUILD, DOCS, PACKAGE, RELEASE, STACK};
 use self::machine::{CROSS, MACHINE, MACHINE_ARM64};
-use self::test::{OLDEST, TEST};
+use self::test::{FUZZ, OLDEST, TEST};
 use super::Purpose;
 use crate::shell;
 
@@ -34,6 +34,7 @@ pub(super) fn of(purpose: Purpose) -> &'static [&'static [Need]] {
         Purpose::Stack => &[BUILD, STACK],
         Purpose::Bench => &[BUILD, BENCH, MACHINE],
         Purpose::Docs => &[DOCS],
+        Purpose::Fuzz => &[BUILD, FUZZ],
         Purpose::Test => &[BUILD, PACKAGE, STACK, BENCH, MACHINE, TEST, CROSS],
         Purpose::PackageArm64 => &[BUILD, PACKAGE, CROSS],
         Purpose::FullTest => &[
@@ -44,6 +45,7 @@ pub(super) fn of(purpose: Purpose) -> &'static [&'static [Need]] {
             MACHINE,
             TEST,
             CROSS,
+            FUZZ,
             OLDEST,
             MACHINE_ARM64,
         ],

@@ -118,6 +118,16 @@ pub(super) const TEST: &[Need] = &[
     },
 ];
 
+/// libFuzzer is compiled with the fuzz targets.
+pub(super) const FUZZ: &[Need] = &[Need {
+    what: "a C++ compiler",
+    why: "compiles libFuzzer",
+    present: || has(&["c++"]),
+    packages: &["g++"],
+    then: None,
+    elsewhere: "install a C++ compiler that is called c++",
+}];
+
 /// Only full tests use a second compiler.
 pub(super) const OLDEST: &[Need] = &[Need {
     what: "the oldest Rust that is enough",
