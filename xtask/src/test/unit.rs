@@ -94,7 +94,7 @@ impl Program {
 
 /// Runs tests of cargo's harness, prints their output, and adds up their counts.
 ///
-/// An ignored test counts as failed, since it should have run.
+/// An ignored test counts as failed, since it should have run, and so does a program that reports no result.
 fn counted(name: &str, tests: &mut Command) -> Result<Tally> {
     let output = tests
         .stdin(Stdio::null())
@@ -103,12 +103,12 @@ fn counted(name: &str, tests: &mut Command) -> Result<Tally> {
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     print!("== {name}\n{text}{errors}");
-    let sums = text.lines().filter_map(Tally::of_libtest);
+    let sums: Vec<_> = text.lines().filter_map(Tally::of_libtest).collect();
     let mut tally = Tally::default();
-    for sum in sums {
+    for sum in &sums {
         tally += sum.with_skipped_as_failed();
     }
-    Ok(tally.with_exit(output.status.success()))
+    Ok(tally.with_exit(output.status.success() && !sums.is_empty()))
 }
 
 #[cfg(test)]
@@ -153,5 +153,6 @@ mod tests {
         assert_eq!(sh(&line(0)).to_string(), "2 passed, 0 failed");
         assert_eq!(sh(&line(1)).to_string(), "2 passed, 1 failed");
         assert_eq!(sh(&format!("{}; exit 101", line(0))).failed, 1);
+        assert_eq!(sh("true").failed, 1);
     }
 }
