@@ -40,6 +40,7 @@ fn the_file_is_well_formed_and_names_every_kernel_of_the_table() {
     let expected = Expected::read().unwrap();
     for name in [
         "native",
+        "host",
         "6.1",
         "6.12",
         "6.12-full",

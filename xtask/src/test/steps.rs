@@ -5,7 +5,8 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use serde_json::Value;
 
 use super::Options;
 use super::step::{Extent, Findings, Stage, Step};
@@ -18,7 +19,7 @@ use crate::oldest;
 use crate::package;
 use crate::reproduce;
 use crate::setup;
-use crate::shell::{self, cargo, command, root, run, tools};
+use crate::shell::{self, cargo, command, output, root, run, tools};
 use crate::systemd;
 use crate::tally::{Scenarios, Tally};
 use crate::vm::{self, Scope, Selection};
@@ -234,10 +235,12 @@ fn scenarios_here(options: &Options) -> Result<Findings> {
         fs::remove_file(&summary)?;
     }
     let load = if options.full { FULL_LOAD } else { LOAD };
+    let lingerd = copied(&built.lingerd)?;
     let result = run(command(built.scenarios)
+        .args(["--environment", environment_here(&lingerd)?])
         .arg("--lingerd")
-        .arg(copied(&built.lingerd)?)
-        .args(["--environment", "native", "--load", load])
+        .arg(lingerd)
+        .args(["--load", load])
         .arg("--summary")
         .arg(&summary)
         .args(selection(options, Proof::All).args())
@@ -252,6 +255,16 @@ fn scenarios_here(options: &Options) -> Result<Findings> {
         return Err(error);
     }
     scenarios.map(Findings::Scenarios)
+}
+
+/// Returns the name of this host in `expected.toml`, by whether its kernel lets functions be traced.
+fn environment_here(lingerd: &Path) -> Result<&'static str> {
+    let report = output(command(lingerd).args(["check", "--json"]))?;
+    let report: Value = serde_json::from_str(&report)?;
+    let plans = report["plans"].as_array();
+    let mut plans = plans.context("lingerd check lists plans")?.iter();
+    let traces = plans.any(|plan| plan["plan"] == "fentry" && plan["usable"] == true);
+    Ok(if traces { "host" } else { "native" })
 }
 
 /// Copies the daemon: a step that builds packages meanwhile replaces cargo's file by a static binary for a time.
