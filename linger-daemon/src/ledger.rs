@@ -36,11 +36,11 @@ use linger_ebpf::{Close, Counters, Group, Lost, MAX_CLOSES, Plan};
 use thiserror::Error;
 
 use self::group_counters::GroupCounters;
-use self::groups::{Groups, OTHER, Reading};
+use self::groups::{Groups, Reading};
 use self::in_flight::InFlight;
 pub(crate) use self::mapped_array::MappedArray;
 use self::orphans::OrphanRecords;
-use self::retired_totals::RetiredTotals;
+use self::retired_totals::{OTHER, RetiredTotals};
 pub(crate) use self::return_hook::ReturnHook;
 #[cfg(test)]
 pub(crate) use self::series_limit::MAX_SERIES_PER_GROUP;

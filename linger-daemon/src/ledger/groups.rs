@@ -15,6 +15,7 @@ pub(super) use self::reading::Reading;
 use super::admission::Admission;
 use super::group_counters::GroupCounters;
 use super::notes::Notes;
+use super::retired_totals::RETIRED;
 use super::{LedgerError, take};
 use crate::attribution::{Cgroup, Cgroups, Labels, Namer, Names, comm};
 use crate::config::Config;
@@ -36,7 +37,7 @@ pub(super) struct Groups {
     /// Key fields in use, a set of [`key_field`] bits.
     key_fields: u32,
     /// Maximum number of groups.
-    max_groups: usize,
+    capacity: usize,
     /// Maximum number of series.
     most_series: usize,
     /// Returns the number of series that counters are shown as.
@@ -50,10 +51,6 @@ pub(super) struct Groups {
     /// Number of groups ever seen.
     seen: u64,
 }
-
-/// Indices in [`Group::SHARED`].
-pub(super) const OTHER: usize = 0;
-const RETIRED: usize = 1;
 
 /// A group that has counters.
 struct KnownGroup {
@@ -93,7 +90,7 @@ impl Groups {
             known: HashMap::new(),
             added: None,
             key_fields: config.key_fields(),
-            max_groups: config.max_groups as usize,
+            capacity: config.max_groups as usize,
             most_series: config.max_series as usize,
             series,
             retire_after: config.retire_after,

@@ -4,12 +4,15 @@
 use aya::maps::{Array, MapData};
 use linger_ebpf::{Close, Counters, Group, Lost, Outcome, Past, flag, stage};
 
-use super::groups::OTHER;
 use super::notes::GivenUp;
 use super::{LedgerError, read, take, write};
 use crate::probe::Maps;
 
 const NAME: &str = "PAST";
+
+/// Indices in [`Group::SHARED`].
+pub(super) const OTHER: usize = 0;
+pub(super) const RETIRED: usize = 1;
 
 /// The map with these counts, and a copy of them.
 pub(super) struct RetiredTotals {

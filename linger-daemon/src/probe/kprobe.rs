@@ -16,7 +16,6 @@ use perf_event_open_sys as perf;
 use tracing::{debug, warn};
 
 use super::hooks::{Hook, Point};
-use super::link::LinkKind;
 use super::owner::Owner;
 use crate::sys;
 
@@ -38,6 +37,15 @@ const ATTEMPTS: u32 = 5;
 
 /// Possible mount points of tracefs.
 pub const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+
+/// What keeps a program attached.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum LinkKind {
+    /// A descriptor that cannot be pinned: of those possible, the one that the kernel releases soonest.
+    Held,
+    /// A link that can be pinned.
+    Pinnable,
+}
 
 /// Attaches a loaded program to its hook until the returned descriptor is closed: a link if it is to be pinned, else
 /// the event itself, which the kernel releases at once. After that, dropping the definition removes the probe or, if

@@ -11,19 +11,10 @@ use aya_obj::generated::bpf_attach_type;
 
 use super::error::AttachError;
 use super::hooks::{Hook, Point};
-use super::kprobe::{self, Definition};
+use super::kprobe::{self, Definition, LinkKind};
 use super::load::{self, explain};
 use crate::attribution::whole_cgroup_root;
 use crate::sys;
-
-/// What keeps a program attached.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum LinkKind {
-    /// A descriptor that cannot be pinned: of those possible, the one that the kernel releases soonest.
-    Held,
-    /// A link that can be pinned.
-    Pinnable,
-}
 
 /// Attaches the loaded program of a hook; `None` if it only runs on demand.
 pub(super) fn attach(

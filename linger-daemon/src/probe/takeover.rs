@@ -36,12 +36,12 @@ pub fn attach_or_take_over<T, E: Error + Send + Sync + 'static>(
     }
     let loader = Loader::new(options)?;
     let attach = |plan| -> Result<_, ProbeError> {
-        let mut loaded = loader.load(plan)?;
+        let mut programs = loader.load(plan)?;
         if let Some(pins) = pins {
-            pins.pin_maps(&loaded.maps)?;
+            pins.pin_maps(&programs.maps)?;
         }
-        let prepared = prepare_maps(&mut loaded.maps, plan)?;
-        Ok((loader.attach(loaded, pins)?, prepared))
+        let prepared = prepare_maps(&mut programs.maps, plan)?;
+        Ok((loader.attach(programs, pins)?, prepared))
     };
     let attach_or_clear = |plan| {
         let done = attach(plan);

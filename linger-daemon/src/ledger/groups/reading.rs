@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use linger_ebpf::{Counters, Group};
 
+use super::super::retired_totals::{OTHER, RETIRED};
 use super::super::series_limit::groups_beyond;
 use super::super::sum::{add, fingerprint};
-use super::{Groups, KnownGroup, OTHER, RETIRED};
+use super::{Groups, KnownGroup};
 use crate::attribution::Labels;
 
 /// The result of [`Groups::read`].

@@ -16,10 +16,10 @@ use linger_ebpf::{Counters, Exe, Group, key_field};
 use tracing::{debug, warn};
 
 use super::super::group_counters::GroupCounters;
-use super::super::retired_totals::RetiredTotals;
+use super::super::retired_totals::{OTHER, RETIRED, RetiredTotals};
 use super::super::sum::{add, fingerprint};
 use super::super::{LedgerError, keys};
-use super::{Groups, KnownGroup, OTHER, RETIRED};
+use super::{Groups, KnownGroup};
 use crate::attribution::Labels;
 
 /// Fill level of a map, in quarters, from which unused entries are no longer kept for long.
@@ -48,7 +48,7 @@ impl Groups {
         if let Some(group) = self.added {
             self.clear(&group, counters)?;
         }
-        let is_crowded = self.known.len() * 4 >= self.max_groups * CROWDED;
+        let is_crowded = self.known.len() * 4 >= self.capacity * CROWDED;
         let patience = if is_crowded {
             self.retire_after.min(CROWDED_PATIENCE)
         } else {
@@ -244,7 +244,7 @@ impl Groups {
     /// Forgets the executables of no group, if the map is crowded. One that is executed again is recorded again.
     fn forget_exes(&mut self) -> Result<(), LedgerError> {
         let all: Vec<Exe> = keys(&self.exe_paths, "EXES")?;
-        if all.len() * 4 < self.max_groups * CROWDED {
+        if all.len() * 4 < self.capacity * CROWDED {
             return Ok(());
         }
         let used: HashSet<Exe> = self.known.keys().map(Group::exe).collect();
