@@ -66,8 +66,13 @@ impl Limits {
     };
 }
 
-/// Maximum number of concurrent scrapes: one for each of a pair of Prometheus servers. More would only compete.
-const MAX_SCRAPES: usize = 2;
+/// Maximum number of concurrent scrapes; more would only compete. A peer has at most two, one for each of a pair of
+/// Prometheus servers, so that one is left for others while its clients read slowly.
+const MAX_SCRAPES: usize = 3;
+const MAX_SCRAPES_OF_PEER: usize = 2;
+
+/// Maximum number of scrapes of a peer that run or wait, so that they do not occupy all connections.
+const MAX_REQUESTS_OF_PEER: usize = 64;
 
 /// Pause after a failure to accept, which is most often a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
@@ -95,7 +100,7 @@ impl State {
     pub fn secured(security: Security) -> Self {
         Self {
             metrics: OnceLock::new(),
-            scrapes: FairSemaphore::new(MAX_SCRAPES),
+            scrapes: FairSemaphore::new(MAX_SCRAPES, MAX_SCRAPES_OF_PEER, MAX_REQUESTS_OF_PEER),
             security,
             live: Access::default(),
         }

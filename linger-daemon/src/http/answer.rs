@@ -6,7 +6,7 @@ use tokio::time::timeout_at;
 
 use super::access::refusal;
 use super::connections::RequestGuard;
-use super::response::{Answer, not_attached, text, with};
+use super::response::{Answer, busy, not_attached, text, with};
 use super::scrape::{View, scrape};
 use super::security::Refusal;
 use super::{State, negotiation, page};
@@ -38,11 +38,7 @@ pub(super) async fn answer(
             with(answer, header::WWW_AUTHENTICATE, "Basic")
         }
         // Checking passwords is slow, and must not take up all of the time.
-        Err(Refusal::Busy) => {
-            let help = "too many passwords wait to be checked: try again\n";
-            let answer = text(StatusCode::TOO_MANY_REQUESTS, help);
-            with(answer, header::RETRY_AFTER, "1")
-        }
+        Err(Refusal::Busy) => busy("too many passwords wait to be checked: try again\n"),
     };
     if has_body {
         // The body is not read, so no further request can follow it.

@@ -34,30 +34,45 @@ impl PeerSemaphores {
     }
 }
 
-/// A semaphore that serves peers in turn, and the requests of one peer in their order. tokio's semaphore has one queue,
-/// in which many requests of one peer would delay all others.
+/// A semaphore of which no peer can take all permits, and that limits the requests of each peer. tokio's semaphore has
+/// one queue, in which many requests of one peer would delay all others.
 pub(super) struct FairSemaphore {
     permits: Arc<Semaphore>,
-    /// Limits those that wait for a permit to one request of each peer; the peer's other requests wait for that one.
-    turns: PeerSemaphores,
+    /// Limits the permits that a peer has or waits for; the peer's other requests wait for those.
+    permits_of_peer: PeerSemaphores,
+    /// Limits the requests of a peer that have a permit or wait.
+    requests_of_peer: PeerSemaphores,
+}
+
+/// A permit, released when dropped.
+pub(super) struct Permit {
+    _of_all: OwnedSemaphorePermit,
+    _of_peer: OwnedSemaphorePermit,
+    _request: OwnedSemaphorePermit,
 }
 
 impl FairSemaphore {
-    /// Creates a semaphore with this many permits.
-    pub(super) fn new(permits: usize) -> Self {
+    /// Creates a semaphore with this many permits: in total, and for one peer, of which at most this many requests have
+    /// one or wait.
+    pub(super) fn new(permits: usize, permits_of_peer: usize, requests_of_peer: usize) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(permits)),
-            turns: PeerSemaphores::new(1),
+            permits_of_peer: PeerSemaphores::new(permits_of_peer),
+            requests_of_peer: PeerSemaphores::new(requests_of_peer),
         }
     }
 
-    /// Waits for a permit.
-    pub(super) async fn acquire(&self, peer: Peer) -> OwnedSemaphorePermit {
+    /// Waits for a permit. Returns `None` at once if too many requests of the peer wait already.
+    pub(super) async fn acquire(&self, peer: Peer) -> Option<Permit> {
         const OPEN: &str = "the semaphores are never closed";
-        let turns = self.turns.of(peer);
-        let _turn = turns.acquire().await.expect(OPEN);
-        let permits = Arc::clone(&self.permits);
-        permits.acquire_owned().await.expect(OPEN)
+        let request = self.requests_of_peer.of(peer).try_acquire_owned().ok()?;
+        let of_peer = self.permits_of_peer.of(peer).acquire_owned().await;
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        Some(Permit {
+            _of_all: permit.expect(OPEN),
+            _of_peer: of_peer.expect(OPEN),
+            _request: request,
+        })
     }
 }
 
@@ -74,16 +89,16 @@ mod tests {
     }
 
     /// Returns the permit, if it has been granted.
-    fn poll<T>(waits: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    fn poll(waits: Pin<&mut impl Future<Output = Option<Permit>>>) -> Option<Permit> {
         match waits.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(permit) => Some(permit),
+            Poll::Ready(permit) => Some(permit.expect("few requests wait")),
             Poll::Pending => None,
         }
     }
 
     #[test]
     fn peers_take_turns_even_if_many_requests_of_one_wait() {
-        let semaphore = FairSemaphore::new(1);
+        let semaphore = FairSemaphore::new(1, 2, 3);
         let first = poll(pin!(semaphore.acquire(Some(host(1))))).expect("it is free");
         let (mut second, mut third) = (
             pin!(semaphore.acquire(Some(host(1)))),
@@ -99,6 +114,20 @@ mod tests {
         let permit = poll(other.as_mut()).expect("its peer is next");
         drop(permit);
         assert!(poll(third.as_mut()).is_some());
+    }
+
+    #[test]
+    fn a_peer_has_neither_all_permits_nor_all_of_the_queue() {
+        let semaphore = FairSemaphore::new(2, 1, 2);
+        let first = poll(pin!(semaphore.acquire(Some(host(1)))));
+        let mut second = pin!(semaphore.acquire(Some(host(1))));
+        assert!(first.is_some() && poll(second.as_mut()).is_none());
+        let third = pin!(semaphore.acquire(Some(host(1))));
+        let refused = third.poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(refused, Poll::Ready(None)));
+        assert!(poll(pin!(semaphore.acquire(Some(host(2))))).is_some());
+        drop(first);
+        assert!(poll(second.as_mut()).is_some());
     }
 
     #[test]

@@ -45,6 +45,12 @@ pub(super) fn compressed(answer: Answer, follows_from: &'static str, gzip: bool)
     }
 }
 
+/// Creates the response to one of too many requests.
+pub(super) fn busy(help: &'static str) -> Answer {
+    let answer = text(StatusCode::TOO_MANY_REQUESTS, help);
+    with(answer, header::RETRY_AFTER, "1")
+}
+
 /// Creates the response that is sent until the programs are attached.
 pub(super) fn not_attached() -> Answer {
     text(

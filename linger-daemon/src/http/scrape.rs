@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::body::{ResponseBody, ResponseSender, Writer};
 use super::connections::RequestGuard;
-use super::response::{Answer, compressed, not_attached, respond, text, with};
+use super::response::{Answer, busy, compressed, not_attached, respond, text, with};
 use super::{State, negotiation};
 use crate::memory;
 use crate::metrics::{Exposition, Format, Metrics, ScrapeError};
@@ -58,24 +58,25 @@ pub(super) async fn scrape<B>(
     let mut has_permit = false;
     let work = async {
         let permit = state.scrapes.acquire(in_flight.peer());
-        let permit = in_flight.wait_for(permit).await;
+        let permit = in_flight.wait_for(permit).await?;
         has_permit = true;
         let (begins, begun) = oneshot::channel();
         spawn_blocking(move || {
             show(&metrics, wanted, begins);
             drop(permit);
         });
-        begun.await.unwrap_or(Err(ScrapeError::Unfinished))
+        Some(begun.await.unwrap_or(Err(ScrapeError::Unfinished)))
     };
     let shown = timeout_at(in_flight.due(), work).await;
     match shown {
         // In HTTP/1.0, a body ends with its connection: a truncated one would pass for complete.
-        Ok(Ok(ResponseBody::Long(_))) if request.version() < Version::HTTP_11 => text(
+        Ok(Some(Ok(ResponseBody::Long(_)))) if request.version() < Version::HTTP_11 => text(
             StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             "the metrics are too long for HTTP/1.0: ask with HTTP/1.1\n",
         ),
-        Ok(Ok(body)) => exposed(body, wanted),
-        Ok(Err(error)) => failed(error),
+        Ok(Some(Ok(body))) => exposed(body, wanted),
+        Ok(Some(Err(error))) => failed(error),
+        Ok(None) => busy("too many scrapes from this address wait: try again\n"),
         Err(_) => late(started.elapsed(), has_permit),
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::besieged::{Besieged, Speech};
 use crate::secure::{Authority, Client, Directory};
@@ -165,6 +166,41 @@ fn more_requests_than_can_be_answered() {
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         server.attack(&format!("requests of {path}"), 32, |server, _| {
             ask_on(server, || Ok(Box::new(server.connect()?)), &request);
+        });
+    }
+}
+
+/// Slow readers all come from one address, which is not that of the good client.
+#[test]
+fn slow_readers_of_long_answers() {
+    const REQUEST: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    /// Received at once: enough that nobody stalls, too little to have read everything in time.
+    const PART: usize = 64 << 10;
+    // Fewer and more than the server's connections, of which the further ones replace others.
+    for count in [200, 500] {
+        let server = Besieged::start(Speech::Large);
+        server.attack(&format!("KiB read by {count} readers"), 1, |server, _| {
+            let mut held: Vec<TcpStream> = Vec::new();
+            let mut buffer = vec![0; PART];
+            while !server.is_over() {
+                while held.len() < count && !server.is_over() {
+                    let stream = server.connect_elsewhere().unwrap();
+                    setsockopt(&stream, sockopt::RcvBuf, &PART).unwrap();
+                    stream.set_nonblocking(true).unwrap();
+                    held.push(stream);
+                }
+                held.retain_mut(|stream| {
+                    // Fails once its queue is full.
+                    let _ = stream.write(REQUEST);
+                    let read = stream.read(&mut buffer);
+                    server.did(read.as_ref().map_or(0, |length| *length as u64 >> 10));
+                    match read {
+                        Ok(length) => length > 0,
+                        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+                    }
+                });
+                sleep(Duration::from_millis(50));
+            }
         });
     }
 }

@@ -11,12 +11,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use linger_daemon::http::Security;
+use linger_daemon::http::{self, Limits, Security};
 use linger_daemon::memory;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::secure::{Authority, Client, Directory};
 use crate::server::Server;
+use crate::{fixture, large};
 
 /// Time that an attack lasts.
 const TIME: Duration = Duration::from_secs(4);
@@ -27,8 +28,11 @@ const MEMORY: u64 = 40 * 1024;
 /// Scrape timeout of Prometheus.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Environment variable for the server's process: its web configuration, or nothing.
+/// Environment variable for the server's process: its web configuration, [`LARGE`], or nothing.
 const SERVER: &str = "LINGER_TEST_BESIEGED";
+
+/// The server's ledger is too large for an answer of known length, and it listens on 127.0.0.1 and `::1`.
+const LARGE: &str = "large";
 
 /// Serves, in the process that the other tests start for it; does nothing otherwise.
 #[test]
@@ -40,12 +44,19 @@ fn serve_the_besieged() {
     // Open files that a service may have unless its unit says more.
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, 1024.min(hard), hard).unwrap();
-    let security = match Path::new(&config) {
-        none if none.as_os_str().is_empty() => Security::none(),
-        file => Security::load(file).unwrap(),
+    let server = match config.to_str().unwrap() {
+        "" => Server::secured(Security::none()),
+        LARGE => {
+            let places = ["127.0.0.1:0", "[::1]:0"].map(|place| place.parse().unwrap());
+            let server = Server::listening(http::bind(&places).unwrap(), Limits::DEFAULT);
+            let metrics = fixture::metrics(large::snapshot(large::everything));
+            server.state.attached(metrics);
+            server
+        }
+        file => Server::secured(Security::load(Path::new(file)).unwrap()),
     };
-    let server = Server::secured(security);
-    println!("\nlistening {}", server.address());
+    let places = server.places.iter().map(ToString::to_string);
+    println!("\nlistening {}", places.collect::<Vec<_>>().join(" "));
     loop {
         thread::park();
     }
@@ -54,6 +65,8 @@ fn serve_the_besieged() {
 /// How clients talk to a server.
 pub(crate) enum Speech {
     Plain,
+    /// Like `Plain`, with a server whose answers are long.
+    Large,
     /// By TLS; heads carry this line of credentials.
     Secured(Directory, Box<Authority>, String),
 }
@@ -61,7 +74,8 @@ pub(crate) enum Speech {
 /// A server under attack.
 pub(crate) struct Besieged {
     child: Child,
-    pub(crate) address: SocketAddr,
+    /// Its addresses; the good client uses the first.
+    addresses: Vec<SocketAddr>,
     pub(crate) speech: Speech,
     over: AtomicBool,
     /// Number of things that the attackers did.
@@ -79,6 +93,7 @@ impl Besieged {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
         let config = match &speech {
             Speech::Plain => "".into(),
+            Speech::Large => LARGE.into(),
             Speech::Secured(directory, ..) => directory.file(),
         };
         let mut child = Command::new(env::current_exe().unwrap())
@@ -88,11 +103,14 @@ impl Besieged {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let address =
-            lines.find_map(|line| Some(line.unwrap().strip_prefix("listening ")?.parse()));
+        let addresses = lines.find_map(|line| {
+            let line = line.unwrap();
+            let addresses = line.strip_prefix("listening ")?.split(' ');
+            Some(addresses.map(|address| address.parse().unwrap()).collect())
+        });
         Self {
             child,
-            address: address.unwrap().unwrap(),
+            addresses: addresses.unwrap(),
             speech,
             over: AtomicBool::new(false),
             done: AtomicU64::new(0),
@@ -150,7 +168,7 @@ impl Besieged {
     /// Scrapes once, as Prometheus does.
     fn scrape(&self) -> io::Result<()> {
         match &self.speech {
-            Speech::Plain => ask(self.connect()?, ""),
+            Speech::Plain | Speech::Large => ask(self.connect()?, ""),
             Speech::Secured(_, authority, head) => {
                 ask(Client::trusting(authority).over(self.connect()?), head)
             }
@@ -158,7 +176,16 @@ impl Besieged {
     }
 
     pub(crate) fn connect(&self) -> io::Result<TcpStream> {
-        let stream = TcpStream::connect_timeout(&self.address, SCRAPE_TIMEOUT)?;
+        Self::connect_to(&self.addresses[0])
+    }
+
+    /// Connects from the other address of this host.
+    pub(crate) fn connect_elsewhere(&self) -> io::Result<TcpStream> {
+        Self::connect_to(&self.addresses[1])
+    }
+
+    fn connect_to(address: &SocketAddr) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect_timeout(address, SCRAPE_TIMEOUT)?;
         stream.set_read_timeout(Some(SCRAPE_TIMEOUT))?;
         stream.set_write_timeout(Some(SCRAPE_TIMEOUT))?;
         Ok(stream)
@@ -186,8 +213,10 @@ fn ask(mut stream: impl Read + Write, head: &str) -> io::Result<()> {
     )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    let whole =
-        answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("\nlinger_closes_total{");
+    let is_whole = answer.contains("content-length: ") || answer.ends_with("\r\n0\r\n\r\n");
+    let whole = is_whole
+        && answer.starts_with("HTTP/1.1 200 OK\r\n")
+        && answer.contains("\nlinger_closes_total{");
     whole.then_some(()).ok_or_else(|| {
         let start: String = answer.chars().take(200).collect();
         io::Error::other(format!("no metrics: {start:?}"))

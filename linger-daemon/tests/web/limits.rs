@@ -202,6 +202,28 @@ fn at_most_two_scrapes_at_a_time() {
 }
 
 #[test]
+fn a_client_with_too_many_scrapes_is_asked_to_try_again() {
+    let server = Server::reading(Limits::DEFAULT, || {
+        thread::sleep(Duration::from_secs(5));
+        Ok(fixture::snapshot())
+    });
+    let mut waiting: Vec<_> = (0..64).map(|_| server.connect()).collect();
+    for stream in &mut waiting {
+        stream
+            .write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n")
+            .unwrap();
+    }
+    // Until all of them have arrived.
+    thread::sleep(Duration::from_millis(200));
+    let answer = server.get("/metrics");
+    assert_eq!(
+        (answer.status, answer.header("retry-after")),
+        (429, Some("1"))
+    );
+    assert_eq!(server.get("/healthz").status, 200);
+}
+
+#[test]
 fn a_scrape_that_hangs_is_given_up() {
     let answer_time = Duration::from_millis(100);
     let server = Server::reading(
