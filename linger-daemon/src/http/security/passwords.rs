@@ -1,6 +1,8 @@
 //! Basic authentication with passwords hashed by bcrypt, which is slow on purpose.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::hint::black_box;
+use std::ops::Range;
 use std::str::FromStr as _;
 use std::sync::{Arc, Mutex};
 
@@ -30,7 +32,13 @@ const MAX_REMEMBERED: usize = 64;
 
 /// Names of users, with the hashes of their passwords.
 #[derive(Default)]
-pub(super) struct Users(BTreeMap<String, Arc<str>>);
+pub(super) struct Users(BTreeMap<String, Hash>);
+
+/// A hash of bcrypt.
+struct Hash {
+    text: Arc<str>,
+    cost: u32,
+}
 
 impl Users {
     /// Checks that every hash is valid, and not too costly.
@@ -44,15 +52,25 @@ impl Users {
                 let example = "htpasswd -nBC 10 '' | tr -d ':\\n'";
                 wrong(format!("no hash of bcrypt, make one with `{example}`"))
             })?;
-            if parts.get_cost() > MAX_COST {
-                let cost = parts.get_cost();
+            let cost = parts.get_cost();
+            if cost > MAX_COST {
                 return Err(wrong(format!(
                     "a cost of {cost} takes too long, expected at most {MAX_COST}"
                 )));
             }
-            Ok((user, hash.into()))
+            let text = hash.into();
+            Ok((user, Hash { text, cost }))
         });
         Ok(Self(users.collect::<Result<_, _>>()?))
+    }
+
+    /// Returns the hash to check a password with, that of some user if the name is unknown; then the costs of the hashes
+    /// to compute as well if it is wrong, so that all names take as long as that with the highest cost. Each step of the
+    /// cost doubles the time.
+    fn hash_for(&self, user: &str) -> Option<(&Hash, Range<u32>)> {
+        let costliest = self.0.values().max_by_key(|hash| hash.cost)?;
+        let hash = self.0.get(user).unwrap_or(costliest);
+        Some((hash, hash.cost..costliest.cost))
     }
 
     /// Returns whether there are no users, so that everyone is allowed.
@@ -106,12 +124,11 @@ impl Gate {
             return Ok(());
         }
         let (user, password) = credentials(headers).ok_or(Refusal::Unknown)?;
-        let found = users.0.get(&user);
-        // Check some hash for an unknown name as well, so that it takes as long as a known one.
-        let hash = found.or_else(|| users.0.values().next());
-        let hash = hash.cloned().ok_or(Refusal::Unknown)?;
+        let is_known = users.0.contains_key(&user);
+        let (hash, more) = users.hash_for(&user).ok_or(Refusal::Unknown)?;
+        let hash = Arc::clone(&hash.text);
         let tag = self.tag(&[user.as_bytes(), hash.as_bytes(), &password]);
-        if found.is_some() && lock(&self.remembered).contains(&tag) {
+        if is_known && lock(&self.remembered).contains(&tag) {
             return Ok(());
         }
         let of_peer = self.waiting_of_peer.of(peer);
@@ -123,11 +140,14 @@ impl Gate {
         let turn = turn.expect("the semaphore is never closed");
         let right = spawn_blocking(move || {
             let right = bcrypt::verify(password, &hash).unwrap_or(false);
+            for cost in more.filter(|_| !right) {
+                let _ = black_box(bcrypt::hash_with_salt("", cost, [0; 16]));
+            }
             // Held until here, even if the request is gone by then.
             drop(turn);
             right
         });
-        if right.await.unwrap_or(false) && found.is_some() {
+        if right.await.unwrap_or(false) && is_known {
             self.remember(tag);
             Ok(())
         } else {
@@ -170,4 +190,24 @@ fn credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
     let password = bytes.split_off(colon + 1);
     bytes.pop();
     Some((String::from_utf8(bytes).ok()?, password))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_for_a_wrong_password_does_not_depend_on_the_name() {
+        let hashes = [("a", 5), ("b", 7), ("c", 4)].map(|(user, cost)| {
+            let hash = bcrypt::hash("secret", cost).unwrap();
+            (user.to_owned(), hash)
+        });
+        let users = Users::new(hashes.into()).unwrap();
+        for user in ["a", "b", "c", "unknown"] {
+            let (hash, more) = users.hash_for(user).unwrap();
+            let time = |cost: u32| 1 << cost;
+            let all = time(hash.cost) + more.map(time).sum::<u32>();
+            assert_eq!(all, time(7), "{user}");
+        }
+    }
 }
