@@ -5,14 +5,23 @@
 use std::env;
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::warn;
 
 use crate::sys;
+
+/// Maximum time to wait while the manager's queue is full, because the host is starting or the manager reloads. Without
+/// [`Manager::ready`] the start fails in the end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The same for [`Manager::stopping`]: the daemon stops quickly, and its end says the same.
+const STOP_PATIENCE: Duration = Duration::from_millis(250);
 
 /// The service manager, if it asked for notifications.
 #[derive(Debug, Default)]
@@ -59,32 +68,44 @@ impl Manager {
 
     /// Reports that the daemon works, or works again after a reload; `status` is a line for people.
     pub fn ready(&self, status: &str) {
-        self.send(&format!("READY=1\nSTATUS={status}\n"));
+        self.send(&format!("READY=1\nSTATUS={status}\n"), PATIENCE);
     }
 
     /// Reports that the configuration is being reloaded, until [`Manager::ready`] is called.
     pub fn reloading(&self) {
         let now = sys::now_ns() / 1000;
-        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={now}\n"));
+        let state = format!("RELOADING=1\nMONOTONIC_USEC={now}\n");
+        self.send(&state, PATIENCE);
     }
 
     /// Reports that the daemon is about to end.
     pub fn stopping(&self) {
-        self.send("STOPPING=1\n");
+        self.send("STOPPING=1\n", STOP_PATIENCE);
     }
 
     /// Reports that the daemon works, if the manager has a watchdog.
     pub fn alive(&self) {
         if self.watchdog.is_some() {
-            self.send("WATCHDOG=1\n");
+            // The next one follows soon.
+            self.send("WATCHDOG=1\n", Duration::ZERO);
         }
     }
 
-    fn send(&self, state: &str) {
-        if let Some(socket) = &self.socket
-            && let Err(error) = socket.send(state.as_bytes())
-        {
-            warn!(%error, "cannot tell the service manager {state:?}");
+    /// Sends a message, which is lost if the manager's queue stays full for so long.
+    fn send(&self, state: &str, patience: Duration) {
+        let Some(socket) = &self.socket else {
+            return;
+        };
+        let until = Instant::now() + patience;
+        while let Err(error) = socket.send(state.as_bytes()) {
+            let left = until.saturating_duration_since(Instant::now());
+            if error.kind() != io::ErrorKind::WouldBlock || left.is_zero() {
+                return warn!(%error, "cannot tell the service manager {state:?}");
+            }
+            let mut writable = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
+            let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+            // If a signal interrupts it, the message is sent again all the same.
+            let _ = poll(&mut writable, left);
         }
     }
 }
@@ -149,6 +170,34 @@ mod tests {
             .unwrap()
             .stopping();
         assert_eq!(received(&socket), "STOPPING=1\n");
+    }
+
+    /// Fills the queue of a socket. Returns the number of messages.
+    fn fill(path: &std::path::Path) -> usize {
+        let socket = UnixDatagram::unbound().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        (0..1_000_000)
+            .take_while(|_| socket.send_to(b"x", path).is_ok())
+            .count()
+    }
+
+    #[test]
+    fn a_manager_with_a_full_queue_learns_that_the_daemon_is_ready() {
+        let (_folder, path, socket) = listening();
+        let manager = Manager::at(path.as_os_str(), Some(PATIENCE)).unwrap();
+        let before = fill(&path);
+        manager.alive();
+        let reading = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(200));
+            (0..before).for_each(|_| assert_eq!(received(&socket), "x"));
+            socket
+        });
+        manager.ready("");
+        let socket = reading.join().unwrap();
+        assert_eq!(received(&socket), "READY=1\nSTATUS=\n");
+        fill(&path);
+        // Returns although nobody reads.
+        manager.stopping();
     }
 
     #[test]
