@@ -38,6 +38,17 @@ pub(super) fn for_kernel(kernel: &Kernel, constants: &Constants) -> Result<Vec<u
     Ok(object)
 }
 
+/// Returns the names of all maps.
+pub(super) fn maps() -> Vec<String> {
+    let object = object::File::parse(OBJECT).expect("our own object");
+    // The second has maps of maps.
+    let sections = ["maps", ".maps"].map(|name| Some(object.section_by_name(name)?.index()));
+    let symbols = object.symbols();
+    let symbols = symbols.filter(|symbol| sections.contains(&symbol.section_index()));
+    let names = symbols.filter_map(|symbol| symbol.name().ok());
+    names.map(str::to_owned).collect()
+}
+
 /// Sets the size of keys in the ledger's definition to that of the fields in use.
 fn shorten_keys(ledger: &mut [u8], key_fields: u32) {
     let size = u32::try_from(key_field::key_size(key_fields)).expect("a small struct");
@@ -109,6 +120,16 @@ mod tests {
         let maps = object.maps.iter();
         maps.map(|(name, map)| (name.clone(), definition(map)))
             .collect()
+    }
+
+    #[test]
+    fn all_maps_are_named() {
+        let mut names = maps();
+        names.sort();
+        let mut expected: Vec<_> = definitions(OBJECT, 0).into_keys().collect();
+        // Sections of variables are maps as well, which are not pinned.
+        expected.retain(|name| !name.starts_with('.'));
+        assert_eq!(names, expected);
     }
 
     #[test]

@@ -67,7 +67,10 @@ pub enum PinsError {
         owner: u32,
     },
     /// It has pins that no lingerd made.
-    #[error("{0} has pins of another program: choose another folder with --pins")]
+    #[error(
+        "{0} has pins of another program, or not all of lingerd's: choose another folder with --pins or, if no \
+         other program uses it, remove it and all in it"
+    )]
     Foreign(PathBuf),
     /// An operation failed.
     #[error("cannot {what} {path}")]
@@ -178,6 +181,10 @@ impl Pins {
         names.into_iter().map(map).collect()
     }
 
+    pub(super) fn has_map(&self, name: &str) -> bool {
+        self.folder.join(MAPS).join(name).exists()
+    }
+
     fn map(&self, name: &str) -> Result<Map, PinsError> {
         let map = MapData::from_pin(self.folder.join(MAPS).join(name));
         map.and_then(Map::from_map_data)
@@ -220,6 +227,7 @@ impl Pins {
 
     /// Creates the folders, and pins all maps except `ORIGIN`, which [`Self::pin_metadata`] pins last.
     pub(super) fn pin_maps(&self, maps: &Maps) -> Result<(), PinsError> {
+        self.refuse_foreign()?;
         for name in [MAPS, LINKS, PROGRAMS] {
             let path = self.folder.join(name);
             let made = DirBuilder::new().mode(0o700).create(&path);
@@ -262,18 +270,21 @@ impl Pins {
         self.pin_map(ORIGIN, &maps[ORIGIN])
     }
 
-    /// Whether there are maps that no lingerd has pinned: it pins none before all its folders exist.
-    fn are_foreign(&self) -> bool {
-        let has = |name| self.folder.join(name).exists();
-        let has_maps = names(&self.folder.join(MAPS)).is_ok_and(|maps| !maps.is_empty());
-        has_maps && !(has(LINKS) && has(PROGRAMS))
+    /// Fails if there are pins that are not provably lingerd's: it pins nothing before all its folders exist. If one of
+    /// these was removed since, the metadata is proof.
+    fn refuse_foreign(&self) -> Result<(), PinsError> {
+        let folders = [MAPS, LINKS, PROGRAMS].map(|name| names(&self.folder.join(name)));
+        let have_pins = folders.iter().flatten().any(|names| !names.is_empty());
+        let are_complete = folders.iter().all(Result::is_ok);
+        if have_pins && !are_complete && self.metadata().is_none() {
+            return Err(PinsError::Foreign(self.folder.clone()));
+        }
+        Ok(())
     }
 
     /// Detaches and removes everything except the folder itself.
     pub(super) fn clear(&self) -> Result<(), PinsError> {
-        if self.are_foreign() {
-            return Err(PinsError::Foreign(self.folder.clone()));
-        }
+        self.refuse_foreign()?;
         let metadata = self.exist()?.then(|| self.metadata()).flatten();
         // First the metadata, then the programs, then their counts.
         let first = self.folder.join(MAPS).join(ORIGIN);

@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use super::attach::{Attachment, Loader};
 use super::error::ProbeError;
 use super::hooks::{Hook, hooks};
+use super::object;
 use super::options::{LoadOptions, fingerprint};
 use super::owner::Owner;
 use super::pins::{Pins, PinsError};
@@ -104,6 +105,10 @@ fn attachment_if_usable(
     }
     if let Some(hook) = hooks.iter().find(|hook| !pins.is_attached(**hook)) {
         return Err(format!("{} is no longer attached", hook.point));
+    }
+    let mut maps = object::maps().into_iter();
+    if let Some(map) = maps.find(|map| !pins.has_map(map)) {
+        return Err(format!("the map {map} is no longer pinned"));
     }
     let programs = pins.programs(&hooks, Owner::of(&metadata));
     let programs = programs.map_err(|error| error.to_string())?;

@@ -187,20 +187,21 @@ fn unload(lingerd: &Path, pinned: &Pinned) -> Result<()> {
         "unload of a mount point: {output:?}"
     );
     // The pins of others stay.
-    let foreign = path.join("maps/of_another");
-    fs::create_dir_all(path.join("maps"))?;
-    symlink("nowhere", &foreign)?;
-    for command in [&["unload"][..], &["run", "--persist"]] {
-        let output = pinned.command(lingerd, command)?;
-        let errors = String::from_utf8_lossy(&output.stderr);
-        ensure!(
-            !output.status.success() && errors.contains("has pins of another program"),
-            "{command:?} beside the pins of others: {output:?}"
-        );
-        ensure!(foreign.is_symlink(), "the pins of others are gone");
+    for folder in ["maps", "links"].map(|name| path.join(name)) {
+        fs::create_dir_all(&folder)?;
+        let foreign = folder.join("of_another");
+        symlink("nowhere", &foreign)?;
+        for command in [&["unload"][..], &["run", "--persist"]] {
+            let output = pinned.command(lingerd, command)?;
+            let errors = String::from_utf8_lossy(&output.stderr);
+            ensure!(
+                !output.status.success() && errors.contains("has pins of another program"),
+                "{command:?} beside the pins of others: {output:?}"
+            );
+            ensure!(foreign.is_symlink(), "the pins of others are gone");
+        }
+        fs::remove_dir_all(folder)?;
     }
-    fs::remove_file(foreign)?;
-    fs::remove_dir(path.join("maps"))?;
     Ok(fs::remove_dir(path)?)
 }
 
@@ -257,11 +258,11 @@ pub(crate) fn probes() -> Result<String> {
 /// A mismatch: its part of the log message, the options that cause it, and a function that causes it.
 type Misfit<'a> = (&'a str, &'a [&'a str], &'a dyn Fn() -> Result<()>);
 
-/// Pins that do not match are removed as a whole, and counting starts from zero.
+/// Pins that do not match, or of which some are missing, are removed as a whole, and counting starts from zero.
 fn anew(lingerd: &Path, plan: Plan) -> Result<()> {
     let pinned = Pinned::new()?;
     let mut daemon = pinned.start(lingerd, plan, &["--retire-after", "1h"])?;
-    let misfits: [Misfit<'_>; 5] = [
+    let misfits: [Misfit<'_>; 7] = [
         ("labels", &["--labels", "comm,unit,family"], &|| Ok(())),
         ("max-groups", &["--max-groups", "100"], &|| Ok(())),
         ("layout", &[], &|| {
@@ -271,6 +272,12 @@ fn anew(lingerd: &Path, plan: Plan) -> Result<()> {
             let link = fs::read_dir(pinned.path().join("links"))?.next();
             let Some(link) = link else { return Ok(()) };
             Ok(fs::remove_file(link?.path())?)
+        }),
+        ("no longer attached", &[], &|| {
+            Ok(fs::remove_dir_all(pinned.path().join("links"))?)
+        }),
+        ("the map NOTES is no longer pinned", &[], &|| {
+            Ok(fs::remove_file(pinned.path().join("maps/NOTES"))?)
         }),
         ("incomplete", &[], &|| {
             Ok(fs::remove_file(pinned.path().join("maps/ORIGIN"))?)
