@@ -12,7 +12,10 @@ use std::path::Path;
 use serde::Serialize;
 
 use self::environment::{Environment, Namespace};
-use self::judge::judge;
+use self::judge::{Judgment, judge, judge_files};
+
+/// The aspect of how many files this process may open.
+const OPEN_FILES: &str = "open files";
 
 /// A finding about one aspect of the environment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -51,6 +54,24 @@ impl Verdict {
     }
 }
 
+impl Finding {
+    fn new(what: &'static str, (verdict, found, fix): Judgment) -> Self {
+        Self {
+            what,
+            verdict,
+            found,
+            fix,
+        }
+    }
+
+    /// The problem with its fix, as one line; `None` if it is none.
+    fn problem(self) -> Option<String> {
+        let fix = self.fix.map(|fix| format!("; {fix}"));
+        let problem = format!("{}: {}{}", self.what, self.found, fix.unwrap_or_default());
+        (self.verdict == Verdict::Problem).then_some(problem)
+    }
+}
+
 /// All findings about this process, first those that may keep it from counting at all.
 #[must_use]
 pub fn findings() -> Vec<Finding> {
@@ -60,11 +81,14 @@ pub fn findings() -> Vec<Finding> {
 /// The first problem that keeps this process from counting, with its fix, as one line; `None` if none is known.
 #[must_use]
 pub fn obstacle() -> Option<String> {
-    let mut findings = findings().into_iter();
-    let problem = findings.find(|finding| finding.verdict == Verdict::Problem)?;
-    let fix = problem.fix.map(|fix| format!("; {fix}"));
-    let (what, found) = (problem.what, problem.found);
-    Some(format!("{what}: {found}{}", fix.unwrap_or_default()))
+    findings().into_iter().find_map(Finding::problem)
+}
+
+/// The problem that this process may open too few files, with its fix, as one line. Know it before you open pins: those
+/// that cannot be opened would count as missing, and all would be removed.
+#[must_use]
+pub fn too_few_files() -> Option<String> {
+    Finding::new(OPEN_FILES, judge_files(kernel_probe::open_files())).problem()
 }
 
 /// Whether this process is in the host's PID namespace.

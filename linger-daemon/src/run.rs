@@ -11,7 +11,7 @@ mod startup_server;
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
@@ -21,6 +21,7 @@ use self::maintain::maintain;
 use self::reload::Reloader;
 use self::startup_server::StartupServer;
 use crate::config::{Config, ListenAddr, Sources};
+use crate::host;
 use crate::http::{self, BindError, Limits, Listeners, Security, State};
 use crate::logging::Log;
 use crate::memory;
@@ -35,6 +36,9 @@ const MAX_THREADS: usize = 32;
 
 /// Runs until SIGTERM or SIGINT, then detaches everything that is not pinned. SIGHUP reloads `sources`.
 pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
+    if let Some(problem) = host::too_few_files() {
+        bail!(problem);
+    }
     memory::keep_together();
     memory::refuse_huge_pages();
     let security = match &config.web_config_file {

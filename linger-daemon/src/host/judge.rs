@@ -3,14 +3,15 @@
 use nix::errno::Errno;
 
 use super::environment::{Environment, Namespace};
-use super::{Finding, Verdict};
+use super::{Finding, OPEN_FILES, Verdict};
 use crate::probe::{self, Preemption};
 
 /// All findings, first those that may keep lingerd from counting at all.
 pub(super) fn judge(host: &Environment) -> Vec<Finding> {
-    const JUDGES: [(&str, Judge); 14] = [
+    const JUDGES: [(&str, Judge); 15] = [
         ("capabilities", capabilities),
         ("user namespace", user_namespace),
+        (OPEN_FILES, |host| judge_files(host.probe.files)),
         ("seccomp", seccomp),
         ("security modules", modules),
         ("lockdown", lockdown),
@@ -26,20 +27,12 @@ pub(super) fn judge(host: &Environment) -> Vec<Finding> {
     ];
     JUDGES
         .into_iter()
-        .map(|(what, judge)| {
-            let (verdict, found, fix) = judge(host);
-            Finding {
-                what,
-                verdict,
-                found,
-                fix,
-            }
-        })
+        .map(|(what, judge)| Finding::new(what, judge(host)))
         .collect()
 }
 
 /// A verdict, the finding, and a fix.
-type Judgment = (Verdict, String, Option<&'static str>);
+pub(super) type Judgment = (Verdict, String, Option<&'static str>);
 
 type Judge = fn(&Environment) -> Judgment;
 
@@ -75,6 +68,22 @@ fn user_namespace(host: &Environment) -> Judgment {
     problem(
         "not the host's: capabilities have no effect on BPF there",
         "run in the host's user namespace: no rootless container, no userns-remap, no hostUsers: false",
+    )
+}
+
+/// Files that a plan opens on any kernel, for maps, programs and links, with room for some connections.
+const MIN_FILES: u64 = 128;
+
+const MORE_FILES: &str = "raise the limit: LimitNOFILE= in systemd, --ulimit nofile= of a container, ulimit -n in a \
+                          shell";
+
+pub(super) fn judge_files(limit: u64) -> Judgment {
+    if limit >= MIN_FILES {
+        return ok(format!("at most {limit}"));
+    }
+    problem(
+        format!("at most {limit}, lingerd needs {MIN_FILES}"),
+        MORE_FILES,
     )
 }
 
@@ -125,6 +134,9 @@ fn modules(host: &Environment) -> Judgment {
             "look for what denied it: journalctl -k -g denied, ausearch -m avc -ts recent; under SELinux \
              containers need the type spc_t",
         ),
+        Some(errno @ (Errno::EMFILE | Errno::ENFILE)) => {
+            problem(format!("no map can be created ({errno})"), MORE_FILES)
+        }
         Some(errno) => problem(
             format!("no map can be created ({errno})"),
             "raise the memory limit: maps are charged to the service or the container",

@@ -7,6 +7,7 @@ use aya_obj::generated::{bpf_cmd, bpf_map_type};
 use caps::Capability;
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::resource::{Resource, getrlimit};
 use perf_event_open_sys as perf;
 
 use crate::privileges;
@@ -17,6 +18,8 @@ use crate::sys;
 pub(super) struct KernelProbe {
     /// Capabilities that are missing.
     pub(super) missing: Vec<Capability>,
+    /// The number of files that it may open.
+    pub(super) files: u64,
     /// The error with which bpf(2) refuses even an unknown command; `None` if it only calls the command unknown.
     pub(super) bpf_refused: Option<Errno>,
     /// Like `bpf_refused`, for `perf_event_open(2)` and an unknown flag.
@@ -32,12 +35,18 @@ impl KernelProbe {
     pub(super) fn now() -> Self {
         Self {
             missing: privileges::missing(),
+            files: open_files(),
             bpf_refused: refusal(bpf(i32::MAX.cast_unsigned())),
             perf_refused: refusal(open_event(libc::c_ulong::MAX)),
             map: errno(bpf(bpf_cmd::BPF_MAP_CREATE as u32)),
             event: errno(open_event(0)),
         }
     }
+}
+
+/// Returns the number of files that this process may open.
+pub(super) fn open_files() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(limit, _)| limit)
 }
 
 fn refusal(answer: io::Result<OwnedFd>) -> Option<Errno> {

@@ -46,7 +46,10 @@ impl Host {
     fn good() -> Self {
         let host = Self {
             root: tempfile::tempdir().unwrap(),
-            probe: KernelProbe::default(),
+            probe: KernelProbe {
+                files: 1024,
+                ..KernelProbe::default()
+            },
         };
         for (path, text) in GOOD {
             host.write(path, text);
@@ -129,6 +132,7 @@ fn missing_capabilities_are_named_and_blamed_alone() {
     let mut host = Host::good();
     host.filter();
     host.probe = KernelProbe {
+        files: 1024,
         missing: vec![Capability::CAP_BPF, Capability::CAP_PERFMON],
         bpf_refused: Some(Errno::EPERM),
         perf_refused: None,
@@ -173,6 +177,7 @@ fn a_refusal_is_attributed_to_its_cause() {
         (NO_BPF, Errno::ENOSYS, "seccomp", "CONFIG_BPF_SYSCALL"),
         (None, Errno::EACCES, "security modules", "apparmor"),
         (None, Errno::ENOMEM, "security modules", "memory limit"),
+        (None, Errno::EMFILE, "security modules", "LimitNOFILE"),
     ] {
         let mut host = Host::good();
         host.probe.bpf_refused = bpf_refused;
@@ -181,6 +186,16 @@ fn a_refusal_is_attributed_to_its_cause() {
         let finding = format!("{:?}", host.found(what));
         assert!(finding.contains(word), "{finding}");
     }
+}
+
+#[test]
+fn too_few_open_files_are_a_problem() {
+    let mut host = Host::good();
+    host.probe.files = 20;
+    assert_eq!(host.amiss(), [("open files", Verdict::Problem)]);
+    let problem = host.found("open files").problem().unwrap();
+    let expected = "open files: at most 20, lingerd needs 128; raise the limit: LimitNOFILE=";
+    assert!(problem.starts_with(expected), "{problem}");
 }
 
 #[test]

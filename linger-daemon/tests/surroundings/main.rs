@@ -124,6 +124,15 @@ fn a_filter_that_refuses_neither_is_all_right() {
 }
 
 #[test]
+fn a_limit_of_open_files_that_prevents_the_start_is_named() {
+    for limit in [10, 20, 60, 127] {
+        let said = refusal(&mut by(&format!("prlimit --nofile={limit}")));
+        let expected = format!("lingerd: open files: at most {limit}, lingerd needs 128; raise");
+        assert!(said.starts_with(&expected), "{said}");
+    }
+}
+
+#[test]
 fn a_start_that_a_filter_prevents_says_so() {
     let said = refusal(&mut filtered(&[libc::SYS_bpf], libc::EPERM));
     assert!(
