@@ -39,6 +39,11 @@ pub(super) enum ReadError {
     /// Nothing listens at that address.
     #[error("cannot connect: {0}")]
     Unreachable(io::Error),
+    /// The permissions of a Unix socket, or of a folder above it, forbid to connect.
+    #[error(
+        "no permission to connect: run as root, as the owner of the socket, or as a member of its group"
+    )]
+    NoPermission,
     #[error("no answer within {} s", TIMEOUT.as_secs())]
     Timeout,
     #[error("the connection broke: {0}")]
@@ -160,7 +165,11 @@ impl Remote {
         let (host, port) = match &self.address {
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path).await;
-                return start_http(stream.map_err(ReadError::Unreachable)?).await;
+                let stream = stream.map_err(|error| match error.kind() {
+                    io::ErrorKind::PermissionDenied => ReadError::NoPermission,
+                    _ => ReadError::Unreachable(error),
+                });
+                return start_http(stream?).await;
             }
             Address::Tcp(host, port) => (host.as_str(), *port),
         };

@@ -30,6 +30,7 @@ impl Source {
         if options.own {
             return own();
         }
+        let mut forbidden = None;
         for address in &config.listen {
             let mut remote = Remote::new(&url(address), options)?;
             let mut read = remote.read().await;
@@ -42,8 +43,13 @@ impl Source {
             match read {
                 Ok(_) => return Ok(Self::Remote(Box::new(remote))),
                 Err(ReadError::Unreachable(_)) => {}
+                // Another address may answer.
+                Err(ReadError::NoPermission) => forbidden = Some(remote.url().to_owned()),
                 Err(error) => return Err(error).context(remote.url().to_owned()),
             }
+        }
+        if let Some(url) = forbidden {
+            return Err(ReadError::NoPermission).context(url);
         }
         let places: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
         let places = places.join(", ");

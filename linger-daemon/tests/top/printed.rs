@@ -1,7 +1,11 @@
 //! The output without a terminal.
 
+use std::fs::{self, Permissions};
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::{Command, Output};
 use std::thread;
 
@@ -71,14 +75,7 @@ fn without_a_terminal_there_is_one_line_that_says_so() {
 #[test]
 fn without_a_lingerd_and_without_root_one_line_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
-    let output = Command::new("setpriv")
-        .args(["--bounding-set", "-all", "--inh-caps", "-all", LINGERD])
-        .args(["top", "--once", "--config"])
-        .arg(settings_of_none(folder.path()))
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    let errors = errors(&output);
+    let errors = top_without_privileges(&settings_of_none(folder.path()));
     for words in [
         "no lingerd answers at unix:",
         "lingerd run",
@@ -88,6 +85,33 @@ fn without_a_lingerd_and_without_root_one_line_says_what_to_do() {
         assert!(errors.contains(words), "{errors}");
     }
     assert_eq!(errors.lines().count(), 1, "{errors}");
+}
+
+/// Returns the error output of top with these settings and without capabilities, which has to fail.
+fn top_without_privileges(settings: &Path) -> String {
+    let output = Command::new("setpriv")
+        .args(["--bounding-set", "-all", "--inh-caps", "-all", LINGERD])
+        .args(["top", "--once", "--config"])
+        .arg(settings)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    errors(&output)
+}
+
+#[test]
+fn a_socket_that_this_user_may_not_open_is_no_missing_lingerd() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("none");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    fs::set_permissions(&socket, Permissions::from_mode(0o0)).unwrap();
+    let errors = top_without_privileges(&settings_of_none(folder.path()));
+    let expected = format!(
+        "lingerd: unix:{}: no permission to connect",
+        socket.display()
+    );
+    assert!(errors.starts_with(&expected), "{errors}");
+    assert!(errors.contains("as a member of its group"), "{errors}");
 }
 
 #[test]
