@@ -16,7 +16,7 @@ use super::owner::Owner;
 use super::pins::Pins;
 use super::programs::{Links, Maps, Programs};
 use super::reachability::first_unreached;
-use super::traits::KernelTraits;
+use super::traits::{KernelTraits, leaves_old_names};
 
 /// Attached programs. Dropping this detaches and unloads them, unless they are pinned.
 pub struct Attachment {
@@ -236,6 +236,7 @@ impl Loader {
             key_fields,
             close_syscall,
             copies,
+            leaves_old_names: leaves_old_names().into(),
         };
         let (slots, crowded) = self.options.orphan_entries();
         let object = object::for_kernel(&self.kernel, &constants)?;

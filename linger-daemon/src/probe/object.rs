@@ -173,6 +173,7 @@ mod tests {
             key_fields: key_field::ALL,
             close_syscall: 3,
             copies: Constants::COPIES,
+            leaves_old_names: 0,
         }
     }
 
@@ -208,6 +209,10 @@ mod tests {
             },
             Constants {
                 close_syscall: 4,
+                ..all
+            },
+            Constants {
+                leaves_old_names: 1,
                 ..all
             },
         ];

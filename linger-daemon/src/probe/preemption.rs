@@ -111,7 +111,12 @@ impl Preemption {
 /// Whether the running kernel preempts tracepoint programs as it preempts others. Before 7.0 they run with
 /// preemption disabled (`include/linux/tracepoint.h` `__DO_TRACE`); neither BTF nor any file shows it.
 pub(super) fn preempts_tracepoints() -> bool {
-    uname().is_ok_and(|names| is_or_later(&names.release().to_string_lossy(), (7, 0)))
+    is_running((7, 0))
+}
+
+/// Whether the running kernel is this version or a later one.
+pub(super) fn is_running(version: (u32, u32)) -> bool {
+    uname().is_ok_and(|names| is_or_later(&names.release().to_string_lossy(), version))
 }
 
 /// Whether a release is this version or a later one.

@@ -60,6 +60,14 @@ impl KernelTraits {
     }
 }
 
+/// Whether the running kernel leaves bytes of a process's earlier names behind the end of its name. Neither BTF nor any
+/// file shows it.
+///
+/// kernel: ..v5.16 fs/exec.c: `__set_task_comm` copies the name; v5.17..: and fills its field with zeros
+pub(super) fn leaves_old_names() -> bool {
+    !preemption::is_running((5, 17))
+}
+
 /// How the programs see RSTs that answer a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answers {

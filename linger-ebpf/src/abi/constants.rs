@@ -16,6 +16,8 @@ pub struct Constants {
     /// Which programs have copies, attached because this kernel may skip programs: [`Constants::NO_COPIES`],
     /// [`Constants::COPIES`] or [`Constants::COPIES_OF_ENDS`].
     pub copies: u32,
+    /// 1 if the kernel leaves bytes of earlier names behind the end of a process name, else 0.
+    pub leaves_old_names: u32,
 }
 
 impl Constants {
@@ -39,7 +41,12 @@ impl Constants {
     #[must_use]
     pub fn words(&self) -> [u32; Self::COUNT] {
         let mut words = [0; Self::COUNT];
-        let own = [self.key_fields, self.close_syscall, self.copies];
+        let own = [
+            self.key_fields,
+            self.close_syscall,
+            self.copies,
+            self.leaves_old_names,
+        ];
         let (offsets, others) = words.split_at_mut(Self::COUNT - own.len());
         offsets.copy_from_slice(&self.offsets.words());
         others.copy_from_slice(&own);

@@ -93,6 +93,23 @@ impl Group {
     }
 }
 
+/// Clears what follows the first zero byte of a name, without branches, which the verifier would follow separately.
+#[must_use]
+pub const fn clear_after_end([first, second]: [u64; 2]) -> [u64; 2] {
+    let kept = before_end(first);
+    // All ones if the name goes on in the second word.
+    let goes_on = (kept.cast_signed() >> 63).cast_unsigned();
+    [first & kept, second & before_end(second) & goes_on]
+}
+
+/// A mask of the bytes before the first zero byte, and of some bits of that; little-endian.
+const fn before_end(word: u64) -> u64 {
+    const ONES: u64 = u64::MAX / 0xff;
+    // The lowest bit that is set belongs to the first zero byte; later ones may belong to other bytes.
+    let ends = word.wrapping_sub(ONES) & !word & (ONES << 7);
+    ends.wrapping_sub(1) & !ends
+}
+
 /// An executable.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -55,7 +55,9 @@ pub use event::{
     COSTLY_NS, DAEMON, Event, FRAMES, Filter, MAX_WATCHED, WATCHERS, Watch, delivery, event_kind,
     filter_flag,
 };
-pub use group::{Exe, Group, PATH_NAMES, Path, PortBits, Settings, key_field, rule, verdict};
+pub use group::{
+    Exe, Group, PATH_NAMES, Path, PortBits, Settings, clear_after_end, key_field, rule, verdict,
+};
 pub use handover::{LAYOUT, Past, PinMetadata};
 pub use labels::{
     Cause, Fate, Lost, Outcome, PROGRAM_COUNT, PROGRAMS, Plan, WAITED, program_index,

@@ -9,9 +9,9 @@ use aya_ebpf::{
         generated::{bpf_get_current_task_btf, bpf_get_task_stack, bpf_task_pt_regs},
     },
 };
-use linger_ebpf::FRAMES;
+use linger_ebpf::{FRAMES, clear_after_end};
 
-use super::memory::{BtfTyped, Memory as _, ProbeRead, offset, read_pointer};
+use super::memory::{BtfTyped, Memory as _, ProbeRead, constant, offset, read_pointer};
 
 /// The current `struct task_struct`, a typed pointer in every kind of program.
 pub(crate) struct Task(*mut task_struct);
@@ -38,13 +38,18 @@ impl Task {
     }
 
     /// The name of its process, zero-terminated bytes, in words: it is written with the width with which it
-    /// is read later.
+    /// is read later. Only zeros follow its end: it is compared as a whole.
     pub(crate) fn comm(&self) -> [u64; 2] {
         let leader = read_pointer(self.0.cast(), offset!(group_leader));
-        [
+        let comm = [
             BtfTyped::read(leader, offset!(comm)),
             BtfTyped::read(leader, offset!(comm).plus::<8>()),
-        ]
+        ];
+        if constant!(leaves_old_names).value() == 0 {
+            comm
+        } else {
+            clear_after_end(comm)
+        }
     }
 
     /// Its v2 cgroup (`struct cgroup`).
