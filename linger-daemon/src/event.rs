@@ -64,7 +64,7 @@ pub struct Close {
     pub state: String,
     /// How it ended, as in the metrics' label.
     pub outcome: String,
-    /// The time of `SO_LINGER`, seconds; `None` if it was off.
+    /// The time of `SO_LINGER`, seconds, at most [`FOREVER`]; `None` if it was off.
     pub linger_seconds: Option<u64>,
     /// Time from entry to return, seconds; `None` if the return was not seen.
     pub blocked_seconds: Option<f64>,
@@ -80,6 +80,12 @@ pub struct Close {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stack: Vec<Frame>,
 }
+
+/// Stands for a time of `SO_LINGER` without end, that of a negative number of seconds: the longest that a program can
+/// set.
+///
+/// kernel: v6.6.. net/core/sock.c: `sk_setsockopt` takes a negative time for `MAX_SCHEDULE_TIMEOUT`
+pub(crate) const FOREVER: u64 = i32::MAX as u64;
 
 /// A stack frame.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -153,7 +159,8 @@ fn close(event: &Event, names: Option<&Names>, clock: &Clock) -> Close {
         connection: connection(event, names),
         state: state.copied().unwrap_or_default().to_owned(),
         outcome: outcome.map_or("", |outcome| outcome.name()).to_owned(),
-        linger_seconds: (event.linger != u64::MAX).then(|| clock.seconds_of(event.linger)),
+        linger_seconds: (event.linger != u64::MAX)
+            .then(|| clock.seconds_of(event.linger).min(FOREVER)),
         blocked_seconds: blocked_ns(event).map(seconds),
         unsent: event.unsent,
         unacked: event.unacked,
@@ -296,5 +303,18 @@ mod tests {
         assert_eq!(close.blocked_seconds, None);
         assert_eq!(close.linger_seconds, Some(2));
         assert_eq!(close.connection.remote, None);
+    }
+
+    #[test]
+    fn a_linger_time_without_end_is_a_number_that_can_be_set() {
+        let event = Event {
+            // `MAX_SCHEDULE_TIMEOUT`
+            linger: i64::MAX.cast_unsigned(),
+            ..event()
+        };
+        let WatchEvent::Close(close) = decode(&event, None, &Clock::new(0.0, 250)) else {
+            panic!("a close is told as one")
+        };
+        assert_eq!(close.linger_seconds, Some(2_147_483_647));
     }
 }

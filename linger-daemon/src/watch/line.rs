@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use anstyle::{AnsiColor, Style};
 
-use crate::event::{Close, Connection, End, Frame, WatchEvent};
+use crate::event::{Close, Connection, End, FOREVER, Frame, WatchEvent};
 use crate::table::{self, Column};
 use crate::text::{escape_for_terminal, seconds};
 
@@ -65,12 +65,16 @@ impl Lines {
     }
 
     fn close(&self, close: &Close) -> String {
-        let linger = close.linger_seconds;
+        let linger = match close.linger_seconds {
+            None => "off".into(),
+            Some(FOREVER) => "forever".into(),
+            Some(seconds) => format!("{seconds}s"),
+        };
         let mut cells = who(close.at, &close.connection);
         cells.extend([
             close.state.clone(),
             close.outcome.clone(),
-            linger.map_or("off".into(), |linger| format!("{linger}s")),
+            linger,
             bytes(close.unsent),
             bytes(close.unacked),
             bytes(close.unread),
@@ -180,14 +184,13 @@ mod tests {
         lines.head() + &lines.event(event).unwrap()
     }
 
-    #[test]
-    fn a_close_is_a_line_below_the_headings() {
-        let close = WatchEvent::Close(Close {
+    fn close(linger_seconds: Option<u64>) -> WatchEvent {
+        WatchEvent::Close(Close {
             at: 3661.5,
             connection: connection(),
             state: "established".into(),
             outcome: "linger_aborted".into(),
-            linger_seconds: Some(0),
+            linger_seconds,
             blocked_seconds: Some(0.000_012_3),
             unsent: 100,
             unacked: 0,
@@ -198,8 +201,12 @@ mod tests {
                 symbol: "main+0x5".into(),
                 source: String::new(),
             }],
-        });
-        let text = text(&close);
+        })
+    }
+
+    #[test]
+    fn a_close_is_a_line_below_the_headings() {
+        let text = text(&close(Some(0)));
         let lines: Vec<_> = text.lines().collect();
         let [head, line, frame] = lines[..] else {
             panic!("three lines: {text}")
@@ -218,6 +225,14 @@ mod tests {
         }
         assert!(line.ends_with("12.3µs"), "{line}");
         assert_eq!(frame.trim(), "0x0000000000001234  main+0x5");
+    }
+
+    #[test]
+    fn the_linger_time_is_a_number_off_or_forever() {
+        for (time, shown) in [(None, "off"), (Some(30), "30s"), (Some(FOREVER), "forever")] {
+            let text = text(&close(time));
+            assert!(text.contains(&format!(" {shown} ")), "{text}");
+        }
     }
 
     #[test]
