@@ -215,6 +215,21 @@ pub fn memory_aborted_under(
     tally: &mut Tally,
     close: impl Fn(Socket) -> io::Result<Duration>,
 ) -> Result {
+    until_aborted(loopback, tally, |tally| {
+        close_under_limit(limit, loopback, tally, &close)
+    })
+}
+
+/// Closes by `attempt`, while there is an orphan, until that returns that lack of orphan quota aborted the close.
+///
+/// # Errors
+///
+/// As [`memory_aborted_under`].
+pub fn until_aborted(
+    loopback: &Loopback,
+    tally: &mut Tally,
+    mut attempt: impl FnMut(&mut Tally) -> io::Result<bool>,
+) -> Result {
     const ATTEMPTS: usize = 50;
     // An orphan that no timer ends, so that the quota is exceeded by one.
     let Pair { client, server } = loopback.pair()?;
@@ -225,7 +240,7 @@ pub fn memory_aborted_under(
 
     let mut attempts = (0..ATTEMPTS).map(|_| {
         thread::sleep(Duration::from_millis(200));
-        close_under_limit(limit, loopback, tally, &close)
+        attempt(tally)
     });
     let end = attempts.find(|aborted| !matches!(aborted, Ok(false)));
     close_after_fin(tally, server)?;

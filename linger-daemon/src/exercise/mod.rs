@@ -23,7 +23,7 @@ use serde::Serialize;
 
 pub use kinds::{
     LINGER, MESSAGE, abort, close_after_fin, close_and_end_orphan, close_gracefully, close_reset,
-    memory_aborted_under, pair_with_unacked, pair_with_unsent,
+    memory_aborted_under, pair_with_unacked, pair_with_unsent, until_aborted,
 };
 pub use orphan_limit::OrphanLimit;
 pub use orphan_tally::{FateTally, OrphanTally};

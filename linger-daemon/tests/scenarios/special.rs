@@ -1,13 +1,13 @@
 //! Closes by rarer interfaces, and ends of connections without a close.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
-use linger_daemon::exercise::state;
+use linger_daemon::exercise::state::{self, TcpState};
 use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
-use linger_daemon::exercise::{self, Kind, MESSAGE, OrphanLimit};
+use linger_daemon::exercise::{self, End, Kind, MESSAGE, OrphanLimit, Tally};
 use linger_ebpf::{Cause, Outcome};
 use nix::libc;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -29,6 +29,10 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::connections("raw_socket", raw_socket),
     Scenario::host_wide("orphan_quota_exceeded", orphan_quota),
     Scenario::host_wide("orphan_quota_exceeded_unseen", orphan_quota_unseen),
+    Scenario::host_wide(
+        "orphan_quota_exceeded_in_fin_wait2",
+        orphan_quota_in_fin_wait2,
+    ),
     Scenario::host_wide("mptcp_graceful", mptcp_graceful).needs(&[Need::Mptcp]),
     Scenario::host_wide("mptcp_linger0", mptcp_linger0).needs(&[Need::Mptcp]),
 ];
@@ -80,6 +84,53 @@ fn orphan_quota_unseen(truth: &mut Truth) -> io::Result<()> {
         let close = ends::close_by_dup2;
         exercise::memory_aborted_under(&limit, loopback, &mut truth.tally, close)
     })
+}
+
+/// A close under `SO_LINGER` that finds everything acknowledged, and does not wait.
+fn orphan_quota_in_fin_wait2(truth: &mut Truth) -> io::Result<()> {
+    under_orphan_limit(truth, |limit, loopback, truth| {
+        let mut lingered = 0;
+        exercise::until_aborted(loopback, &mut truth.tally, |tally| {
+            let aborted = close_in_fin_wait2(&limit, loopback, tally, true)?;
+            lingered += u64::from(!aborted);
+            Ok(aborted)
+        })?;
+        truth.waited_for_nothing += lingered;
+        Ok(())
+    })
+}
+
+/// Closes in `FIN_WAIT2` while no orphan is allowed. Returns whether that aborted.
+pub(crate) fn close_in_fin_wait2(
+    limit: &OrphanLimit,
+    loopback: &Loopback,
+    tally: &mut Tally,
+    lingers: bool,
+) -> io::Result<bool> {
+    let Pair { client, server } = loopback.pair()?;
+    // Longer than a remnant in `TIME_WAIT`, which would replace the socket, lives.
+    tcp::set_linger2(&client, 120)?;
+    let otherwise = if lingers {
+        client.set_linger(Some(Duration::from_secs(60)))?;
+        Outcome::Lingered
+    } else {
+        Outcome::Graceful
+    };
+    client.shutdown(Shutdown::Write)?;
+    state::wait_for_state(&client, TcpState::FinWait2)?;
+    let queues = state::queues(&client)?;
+    let blocked = limit.while_none_is_allowed(|| tcp::close(client))??;
+    // Only the reception of the RST may be late.
+    thread::sleep(Duration::from_millis(20));
+    let aborted = state::state(&server)? == TcpState::Close;
+    if aborted {
+        tally.count(Outcome::MemoryAborted, queues, blocked);
+        exercise::close_reset(tally, server)?;
+    } else {
+        tally.count(End::silent(otherwise), queues, blocked);
+        exercise::close_after_fin(tally, server)?;
+    }
+    Ok(aborted)
 }
 
 /// Runs a script that may set the host's limit of orphans, in its own network namespace.

@@ -7,7 +7,8 @@ use super::group::Group;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Close {
-    /// The key of its local port if it sends its FIN before the peer's has come; else 0.
+    /// The key of its local port if it sends its FIN before the peer's has come; else 0. Once it is counted although it
+    /// is not over: its time, as counted.
     pub port_key: u64,
     /// Address of the socket: distinguishes this close from work on other sockets by the same thread.
     pub sk: u64,

@@ -9,7 +9,7 @@ use linger_ebpf::{Close, Outcome, ParkedClose, Slot, stage};
 use super::{
     group,
     maps::{self, CLOSES, CROWDED, PARKED},
-    shared::shared,
+    shared::{copy_words, shared},
 };
 use crate::kernel::current_tid;
 
@@ -78,6 +78,27 @@ impl ThreadSlot {
         } else if CROWDED.remove(self.tid).is_ok() {
             self.crowd(u32::MAX);
         }
+    }
+
+    /// Drops the record of this thread, whose close is counted, but not over: [`ThreadSlot::counted`] finds it until the
+    /// slot is used again.
+    pub(crate) fn clear_counted(&self) {
+        if self.is_slot_own() {
+            let sk = shared!(self.slot, close.sk);
+            // In this order, as above. No socket has this address.
+            sk.set(!sk.get());
+            shared!(self.slot, owner).set(0);
+        } else {
+            self.clear();
+        }
+    }
+
+    /// The close of this thread that was [cleared](ThreadSlot::clear_counted) for this socket. `None` if its record was
+    /// crowded, or another thread has used the slot since.
+    pub(crate) fn counted(&self, sk: u64) -> Option<Close> {
+        let close = copy_words(shared!(self.slot, close));
+        let is_unused = shared!(self.slot, owner).get() == 0;
+        (is_unused && shared!(self.slot, close.sk).get() == !sk).then_some(close)
     }
 
     /// Adds to the number of crowded closes, wrapping: `u32::MAX` subtracts one.

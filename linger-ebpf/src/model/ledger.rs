@@ -101,13 +101,23 @@ const _: () = assert!(Group::SHARED[NOBODY as usize].cgroup_id == Group::NOBODY.
 
 /// Adds a time, by the bounds of its buckets.
 pub(crate) fn add_time(times: *mut TimeHistogram, bounds_ns: &[u64; BUCKETS - 1], time_ns: u64) {
+    add_times(times, bounds_ns, time_ns, 1);
+}
+
+/// Adds a time so often, wrapping: `u64::MAX` subtracts it once.
+pub(crate) fn add_times(
+    times: *mut TimeHistogram,
+    bounds_ns: &[u64; BUCKETS - 1],
+    time_ns: u64,
+    count: u64,
+) {
     let mut bucket = 0;
     while bucket < bounds_ns.len() && time_ns > bounds_ns[bucket] {
         bucket += 1;
     }
     // There is one bucket more than bounds.
-    shared!(times, buckets[bucket]).add(1);
-    shared!(times, sum_ns).add(time_ns);
+    shared!(times, buckets[bucket]).add(count);
+    shared!(times, sum_ns).add(time_ns.wrapping_mul(count));
 }
 
 /// Adds discarded payload.

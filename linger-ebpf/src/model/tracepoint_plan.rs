@@ -14,7 +14,7 @@
 
 use core::ptr;
 
-use linger_ebpf::{Close, Constants, Group, Lost, Outcome, flag, stage};
+use linger_ebpf::{BLOCKED_BOUNDS_NS, Close, Constants, Group, Lost, Outcome, flag, stage};
 
 use super::{
     close, closers, group,
@@ -112,10 +112,11 @@ pub(crate) fn on_set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
             return;
         }
         park(close);
+        slot.clear();
     } else {
-        count(close);
+        close.port_key = count(close);
+        slot.clear_counted();
     }
-    slot.clear();
 }
 
 /// Whether a socket does not wait for the peer's FIN after its close (negative `TCP_LINGER2`): the close aborts, unless
@@ -151,11 +152,12 @@ fn are_returns_seen() -> bool {
         .is_some_and(|waits| shared!(waits, seen_until_ns).get() > now_ns())
 }
 
-/// Counts a close that does not wait, at the last event that shows it.
-fn count(close: &Close) {
+/// Counts a close that does not wait, at the last event that shows it. Returns its time, as counted.
+fn count(close: &Close) -> u64 {
     let blocked_ns = now_ns().saturating_sub(close.start_ns);
     let left = close::count_early(close, ptr::null(), blocked_ns);
     watch::report(close, left, blocked_ns, Stack::Here);
+    blocked_ns
 }
 
 /// Counts a close that waited and whose return was not seen.
@@ -192,7 +194,7 @@ pub(crate) fn on_reset(sk: &Sock<ProbeRead>) {
     reset::sent(close, sk, || address);
 }
 
-/// Recounts a close that was counted as graceful and aborts after all.
+/// Recounts a close that was counted as graceful or lingered and aborts after all.
 ///
 /// A [global function](super).
 #[inline(never)]
@@ -202,32 +204,49 @@ extern "C" fn recount(sk: u64) -> u32 {
     if sk.tcp().is_some_and(|tcp| !reset::is_new(&sk, &tcp)) {
         return 0;
     }
-    let mut close = Close {
-        sk: sk.address(),
+    let counted = ThreadSlot::current().and_then(|slot| slot.counted(sk.address()));
+    let mut close = counted.unwrap_or(Close {
+        port_key: UNSEEN,
         stage: stage::DECIDED,
         rules: maps::rules(),
         ..Close::ZERO
-    };
+    });
+    let blocked_ns = close.port_key;
+    close.sk = sk.address();
+    close.port_key = 0;
+    close.flags = 0;
     reset::after_fin(&mut close, &sk);
     group::record_connection(&mut close, &sk);
-    withdraw(&raw const close);
-    close::count(&raw const close, ptr::null(), UNSEEN, 0);
+    // As at its decision.
+    let is_lingering = close::timeout(&sk, sk.flags()) > 0;
+    withdraw(&raw const close, is_lingering.into(), blocked_ns);
+    close::count(&raw const close, ptr::null(), blocked_ns, 0);
     watch::report_correction(&close);
     0
 }
 
-/// Subtracts this thread's close from the graceful ones.
+/// Subtracts this thread's close, and its time if that is known, from the lingered or graceful ones.
 ///
 /// A [global function](super).
 #[inline(never)]
 #[unsafe(export_name = "linger_withdraw")]
-extern "C" fn withdraw(close: *const Close) -> u32 {
+extern "C" fn withdraw(close: *const Close, is_lingering: u32, blocked_ns: u64) -> u32 {
     // SAFETY: callers pass a record.
     if let Some(close) = unsafe { close.as_ref() }
         && let Some(counters) = ledger::counters(&group::of_close(close))
     {
+        let outcome = if is_lingering == 0 {
+            Outcome::Graceful
+        } else {
+            Outcome::Lingered
+        };
         // Subtracts one.
-        shared!(counters, closes[Outcome::Graceful as usize]).add(u64::MAX);
+        shared!(counters, closes[outcome as usize]).add(u64::MAX);
+        if blocked_ns != UNSEEN {
+            // SAFETY: a field of a map value.
+            let times = unsafe { &raw mut (*counters).blocked[usize::from(is_lingering != 0)] };
+            ledger::add_times(times, &BLOCKED_BOUNDS_NS, blocked_ns, u64::MAX);
+        }
     }
     0
 }
