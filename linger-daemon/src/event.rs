@@ -23,7 +23,7 @@ pub enum WatchEvent {
     Close(Close),
     /// The orphan of a close ended.
     Orphan(End),
-    /// A close that was reported as graceful aborted after all.
+    /// A close that was reported as graceful or lingered aborted after all.
     Correction(Close),
 }
 

@@ -58,7 +58,7 @@ impl Lines {
             WatchEvent::Close(close) => self.close(close),
             WatchEvent::Orphan(end) => self.end(end),
             WatchEvent::Correction(close) => {
-                let text = format!("not graceful after all: {}", close.outcome);
+                let text = format!("aborted after all: {}", close.outcome);
                 self.remark(close.at, &close.connection, &text, true)
             }
         })

@@ -71,6 +71,7 @@ mod truth;
 mod under_way;
 mod unread;
 mod watch;
+mod watch_corrected;
 mod watch_places;
 mod watch_stack;
 mod watch_unread;

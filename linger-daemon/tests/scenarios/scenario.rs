@@ -17,7 +17,7 @@ use crate::{
     ends, exes, graceful, groups_full, hidden, hostile, kernel_threads, left_out, linger, listener,
     load, maintained, orphan_ends, orphan_netns, orphan_table, orphans, page, persist, pod,
     process_names, random, reached, reload, restart, retired, returns, segments, special, starting,
-    under_way, unread, watch, watch_places, watch_stack, watch_unread,
+    under_way, unread, watch, watch_corrected, watch_places, watch_stack, watch_unread,
 };
 
 type LoopbackFn = fn(&Loopback, &mut Truth) -> io::Result<()>;
@@ -265,6 +265,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         hostile::SCENARIOS,
         pod::SCENARIOS,
         watch::SCENARIOS,
+        watch_corrected::SCENARIOS,
         watch_places::SCENARIOS,
         watch_stack::SCENARIOS,
         watch_unread::SCENARIOS,

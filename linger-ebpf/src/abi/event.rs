@@ -199,6 +199,8 @@ pub mod delivery {
     pub const CANDIDATE: u64 = 1;
     /// Watchers to which the close was reported.
     pub const SENT: u64 = 1 << 8;
+    /// All bits of [`SENT`].
+    pub const ALL_SENT: u64 = 0xff << 8;
     /// Watchers to which it will be reported if its orphan loses data.
     pub const PENDING: u64 = 1 << 16;
     /// Watchers that want the stack.

@@ -114,6 +114,7 @@ pub(crate) fn on_set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
         park(close);
         slot.clear();
     } else {
+        close.state = old;
         close.port_key = count(close);
         slot.clear_counted();
     }
@@ -211,17 +212,17 @@ extern "C" fn recount(sk: u64) -> u32 {
         rules: maps::rules(),
         ..Close::ZERO
     });
-    let blocked_ns = close.port_key;
+    let (outcome, blocked_ns) = (close.outcome, close.port_key);
     close.sk = sk.address();
     close.port_key = 0;
-    close.flags = 0;
+    close.flags &= flag::WATCHED;
     reset::after_fin(&mut close, &sk);
     group::record_connection(&mut close, &sk);
     // As at its decision.
     let is_lingering = close::timeout(&sk, sk.flags()) > 0;
     withdraw(&raw const close, is_lingering.into(), blocked_ns);
     close::count(&raw const close, ptr::null(), blocked_ns, 0);
-    watch::report_correction(&close);
+    watch::report_correction(&close, outcome, blocked_ns, &sk);
     0
 }
 

@@ -38,14 +38,18 @@ pub(crate) fn record<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8) {
         // The end of the previous socket at this address must find its own event. The address is read as a number,
         // because it may equal a typed pointer.
         orphan::displace(read_untracked(&raw const close.sk));
-        let linger = if sk.flags().linger() {
-            sk.lingertime()
-        } else {
-            u64::MAX
-        };
-        if insert_event(&raw const *close, linger, state) != 0 {
+        if insert_event(&raw const *close, linger(sk), state) != 0 {
             close.flags |= flag::WATCHED;
         }
+    }
+}
+
+/// The value of [`Event::linger`] for this socket.
+fn linger<M: Memory>(sk: &Sock<M>) -> u64 {
+    if sk.flags().linger() {
+        sk.lingertime()
+    } else {
+        u64::MAX
     }
 }
 
@@ -248,17 +252,7 @@ fn report_to_watchers(close: &Close, left: u32, blocked_ns: u64, has_stack: bool
     if read_untracked(&raw const event.delivery) & delivery::ENDED == 0 {
         event.left = left;
     }
-    let mut watcher = 0;
-    while watcher < WATCHERS {
-        if read_untracked(&raw const event.delivery) & delivery::CANDIDATE << watcher != 0
-            && let Some(filter) = filter(watcher, read_untracked(&raw const event.start_ns))
-        {
-            let sent = read_untracked(&raw const event.recipients)
-                | recipient_bits(filter, event) << watcher;
-            write_untracked(&raw mut event.recipients, sent);
-        }
-        watcher += 1;
-    }
+    choose_recipients(event);
     if has_stack && read_untracked(&raw const event.recipients) & delivery::STACKS != 0 {
         event.stack_bytes = Task::current().user_stack(&mut event.stack);
     }
@@ -278,6 +272,21 @@ fn report_to_watchers(close: &Close, left: u32, blocked_ns: u64, has_stack: bool
             send_end(event);
         }
         forget(key);
+    }
+}
+
+/// Chooses the watchers to report a close to.
+fn choose_recipients(event: &mut Event) {
+    let mut watcher = 0;
+    while watcher < WATCHERS {
+        if read_untracked(&raw const event.delivery) & delivery::CANDIDATE << watcher != 0
+            && let Some(filter) = filter(watcher, read_untracked(&raw const event.start_ns))
+        {
+            let sent = read_untracked(&raw const event.recipients)
+                | recipient_bits(filter, event) << watcher;
+            write_untracked(&raw mut event.recipients, sent);
+        }
+        watcher += 1;
     }
 }
 
@@ -436,17 +445,41 @@ fn send_end(event: &mut Event) {
     send_to(event, delivery::SENT);
 }
 
-/// Corrects a close that was reported as graceful and aborts after all, or reports it where that is pending.
-pub(crate) fn report_correction(close: &Close) {
+/// Corrects a close where it was reported before it aborted after all, and reports it to the other watchers that want it.
+/// `outcome` and `blocked_ns` are those of its report.
+pub(crate) fn report_correction<M: Memory>(
+    close: &Close,
+    outcome: u8,
+    blocked_ns: u64,
+    sk: &Sock<M>,
+) {
     let key = close.sk;
+    if event_of(key).is_none()
+        && was_recorded(close)
+        && insert_event(&raw const *close, linger(sk), close.state) != 0
+        && let Some(event) = event_of(key)
+    {
+        // Its event was dropped at its report, because it left nothing behind.
+        event.outcome = outcome;
+        event.blocked_ns = blocked_ns;
+        choose_recipients(event);
+    }
     let Some(event) = event_of(key) else { return };
+    let reported = read_untracked(&raw const event.recipients) & delivery::ALL_SENT;
     event.outcome = close.outcome;
     event.unsent = close.unsent;
     event.unacked = close.unacked;
     event.left = 0;
     event.kind = event_kind::CLOSE;
-    send_to(event, delivery::PENDING);
+    write_untracked(&raw mut event.recipients, 0);
+    choose_recipients(event);
+    write_untracked(
+        &raw mut event.recipients,
+        read_untracked(&raw const event.recipients) & !reported,
+    );
+    send_to(event, delivery::SENT);
     event.kind = event_kind::CORRECTION;
+    write_untracked(&raw mut event.recipients, reported);
     send_to(event, delivery::SENT);
     forget(key);
 }
