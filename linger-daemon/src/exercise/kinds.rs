@@ -15,7 +15,7 @@ use super::linger_wait;
 use super::orphan_limit::OrphanLimit;
 use super::state::{self, Queues, TcpState};
 use super::tally::{End, Tally};
-use super::tcp::{self, Family, Loopback, Pair};
+use super::tcp::{self, Loopback, Pair};
 
 /// Linger time of closes that wait until it is over.
 pub const LINGER: Duration = Duration::from_secs(1);
@@ -160,7 +160,7 @@ pub(super) fn already_closed(loopback: &Loopback, tally: &mut Tally) -> Result {
 }
 
 pub(super) fn connect_aborted(tally: &mut Tally) -> Result {
-    let deaf = Loopback::new(Family::V4)?;
+    let deaf = Loopback::new()?;
     let client = deaf.connecting()?;
     tally.close(client, Outcome::ConnectAborted)?;
     tally.close(deaf.into_listener(), Outcome::Listener)?;
@@ -169,7 +169,7 @@ pub(super) fn connect_aborted(tally: &mut Tally) -> Result {
 
 pub(super) fn listener(tally: &mut Tally) -> Result {
     const QUEUED: u32 = 3;
-    let queue = Loopback::new(Family::V4)?;
+    let queue = Loopback::new()?;
     let clients: Vec<_> = (0..QUEUED)
         .map(|_| queue.connect())
         .collect::<io::Result<_>>()?;

@@ -30,7 +30,7 @@ pub use orphan_tally::{FateTally, OrphanTally};
 pub use orphans::{close_window, pair_with_closed_window};
 pub use report::table;
 pub use tally::{Closes, End, Tally};
-use tcp::{Family, Loopback};
+use tcp::Loopback;
 
 /// A kind of close, named after its outcome where it has one of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
@@ -185,7 +185,7 @@ pub fn run(request: &Request, mut progress: impl FnMut(&Done)) -> Vec<Done> {
 }
 
 fn repeat(done: &mut Done, count: u32, end: Option<Instant>) -> io::Result<()> {
-    let loopback = Loopback::new(Family::V4)?;
+    let loopback = Loopback::new()?;
     let result = (0..count).try_for_each(|_| {
         if end.is_some_and(|end| Instant::now() > end) {
             return Err(io::Error::other("the time is up"));

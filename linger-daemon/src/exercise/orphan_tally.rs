@@ -24,18 +24,6 @@ impl FateTally {
         self.unsent += other.unsent;
         self.unacked += other.unacked;
     }
-
-    fn subtract(&mut self, other: Self) {
-        self.count -= other.count;
-        self.unsent -= other.unsent;
-        self.unacked -= other.unacked;
-    }
-
-    /// Payload discarded, bytes.
-    #[must_use]
-    pub fn discarded(&self) -> u64 {
-        self.unsent + self.unacked
-    }
 }
 
 /// The totals of a number of orphans, all of which ended.
@@ -91,24 +79,6 @@ impl OrphanTally {
         self.delivered += other.delivered;
     }
 
-    /// The increase since `before`.
-    #[must_use]
-    pub fn since(&self, before: &Self) -> Self {
-        let mut since = self.clone();
-        for (fate, &ended) in &before.ended {
-            since.ended.entry(fate.clone()).or_default().subtract(ended);
-        }
-        since.bytes -= before.bytes;
-        since.delivered -= before.delivered;
-        since
-    }
-
-    /// The orphans of one fate.
-    #[must_use]
-    pub fn of(&self, fate: Fate) -> FateTally {
-        self.ended.get(fate.name()).copied().unwrap_or_default()
-    }
-
     /// The orphans of all fates together.
     #[must_use]
     pub fn total(&self) -> FateTally {
@@ -139,9 +109,8 @@ mod tests {
         let total = both.total();
         assert_eq!((total.count, total.unsent, total.unacked), (6, 100, 16));
         assert_eq!((both.bytes, both.delivered), (260, 144));
-        assert_eq!(both.bytes, both.delivered + total.discarded());
-        assert_eq!(both.of(Fate::LateData).count, 4);
-        assert_eq!(both.since(&orphans), orphans);
+        assert_eq!(both.bytes, both.delivered + total.unsent + total.unacked);
+        assert_eq!(both.ended["late_data"].count, 4);
         assert_eq!(both.ended["delivered"].count, 2);
     }
 }

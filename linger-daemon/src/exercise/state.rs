@@ -44,7 +44,8 @@ pub enum TcpState {
 }
 
 impl TcpState {
-    pub(super) fn from_number(number: u8) -> io::Result<Self> {
+    /// The state with this number.
+    pub fn from_number(number: u8) -> io::Result<Self> {
         Self::value_variants()
             .iter()
             .copied()
@@ -166,15 +167,6 @@ pub fn wait_for_state(socket: &Socket, wanted: TcpState) -> io::Result<()> {
 pub fn wait_for_unread(socket: &Socket, bytes: u64) -> io::Result<()> {
     let what = format!("{bytes} unread bytes");
     wait_for(&what, || Ok(queues(socket)?.unread == bytes))
-}
-
-/// Waits until a segment has arrived out of order: at a socket that drops data, the FIN behind the data.
-///
-/// Close the socket only then: a FIN that arrives later counts as late data.
-pub fn wait_for_gap(socket: &Socket) -> io::Result<()> {
-    wait_for("a FIN behind lost data", || {
-        Ok(info(socket)?.tcpi_rcv_ooopack > 0)
-    })
 }
 
 /// Waits until the send queue has not changed for a while: then the tail loss probe, which may send new data, is over.

@@ -62,7 +62,8 @@ pub struct Closes {
 }
 
 impl Closes {
-    fn add(&mut self, other: &Self) {
+    /// Adds other closes.
+    pub fn add(&mut self, other: &Self) {
         self.count += other.count;
         self.unsent += other.unsent;
         self.unacked += other.unacked;
@@ -92,14 +93,6 @@ const DISCARDING: [Outcome; 6] = [
     Outcome::Linger2Aborted,
     Outcome::MemoryAborted,
     Outcome::ConnectAborted,
-    Outcome::LingerFailed,
-];
-
-/// The outcomes of closes that wait under `SO_LINGER`, taken from the kernel's source like [`DISCARDING`].
-const WAITING: [Outcome; 4] = [
-    Outcome::Lingered,
-    Outcome::LingerTimeout,
-    Outcome::LingerInterrupted,
     Outcome::LingerFailed,
 ];
 
@@ -150,25 +143,8 @@ impl Tally {
     /// All closes together.
     #[must_use]
     pub fn total(&self) -> Closes {
-        self.sum(|_| true)
-    }
-
-    /// All closes that waited under `SO_LINGER`, or all that did not.
-    #[must_use]
-    pub fn of_those(&self, waited: bool) -> Closes {
-        self.sum(|outcome| WAITING.iter().any(|waiting| waiting.name() == outcome) == waited)
-    }
-
-    fn sum(&self, is_meant: impl Fn(&str) -> bool) -> Closes {
-        let mut sum = Closes::default();
-        let closes = self.closes.iter().filter(|(outcome, _)| is_meant(outcome));
-        closes.for_each(|(_, closes)| sum.add(closes));
-        sum
-    }
-
-    /// Closes of one outcome.
-    #[must_use]
-    pub fn of(&self, outcome: Outcome) -> Closes {
-        self.closes.get(outcome.name()).copied().unwrap_or_default()
+        let mut total = Closes::default();
+        self.closes.values().for_each(|closes| total.add(closes));
+        total
     }
 }

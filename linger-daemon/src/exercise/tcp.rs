@@ -1,7 +1,7 @@
 //! The socket toolkit: connections on loopback, and operations on them.
 
-use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd as _, IntoRawFd as _};
 use std::time::{Duration, Instant};
 
@@ -12,30 +12,6 @@ use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
 
 use super::state::{info, wait_for};
 pub use crate::sys::set_linger2;
-
-/// How a connection is addressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-    /// IPv4 through an IPv6 socket (`::ffff:127.0.0.1`).
-    Mapped,
-}
-
-impl Family {
-    /// Every family.
-    pub const ALL: &[Self] = &[Self::V4, Self::V6, Self::Mapped];
-
-    fn loopback(self) -> SocketAddr {
-        match self {
-            Self::V4 => (Ipv4Addr::LOCALHOST, 0).into(),
-            Self::V6 => (Ipv6Addr::LOCALHOST, 0).into(),
-            Self::Mapped => (Ipv4Addr::LOCALHOST.to_ipv6_mapped(), 0).into(),
-        }
-    }
-}
 
 /// The local port.
 pub fn port(socket: &Socket) -> io::Result<u16> {
@@ -63,41 +39,35 @@ pub struct Loopback {
 }
 
 impl Loopback {
-    /// Connections with ordinary buffers.
-    pub fn new(family: Family) -> io::Result<Self> {
-        Self::listen(family.loopback(), family == Family::V6, false)
+    /// Connections over IPv4.
+    pub fn new() -> io::Result<Self> {
+        Self::at((Ipv4Addr::LOCALHOST, 0).into())
     }
 
-    /// Connections to this address of the host, with ordinary buffers.
+    /// Connections to this address of the host.
     pub fn at(address: SocketAddr) -> io::Result<Self> {
-        Self::listen(address, address.is_ipv6(), false)
-    }
-
-    /// Connections whose buffers are as small as the kernel allows.
-    pub fn narrow(family: Family) -> io::Result<Self> {
-        Self::listen(family.loopback(), family == Family::V6, true)
-    }
-
-    fn listen(address: SocketAddr, only_v6: bool, narrow: bool) -> io::Result<Self> {
-        let address: SockAddr = address.into();
-        let domain = address.domain();
+        let domain = Domain::for_address(address);
         let listener = Socket::new(domain, Type::STREAM, None)?;
-        if domain == Domain::IPV6 {
-            listener.set_only_v6(only_v6)?;
+        if let IpAddr::V6(ip) = address.ip() {
+            listener.set_only_v6(ip.to_ipv4_mapped().is_none())?;
         }
-        if narrow {
-            // Accepted sockets inherit it. It bounds the window only if it is set before the connection.
-            listener.set_recv_buffer_size(1)?;
-        }
-        listener.bind(&address)?;
+        listener.bind(&address.into())?;
         listener.listen(128)?;
         let address = listener.local_addr()?;
         Ok(Self {
             listener,
             address,
             domain,
-            narrow,
+            narrow: false,
         })
+    }
+
+    /// Makes the buffers of the connections as small as the kernel allows.
+    pub fn narrow(self) -> io::Result<Self> {
+        // Accepted sockets inherit it. It bounds the window only if it is set before the connection.
+        self.listener.set_recv_buffer_size(1)?;
+        let narrow = true;
+        Ok(Self { narrow, ..self })
     }
 
     /// The listening socket.
@@ -217,11 +187,6 @@ pub fn fill(mut socket: &Socket) -> io::Result<u64> {
     };
     socket.set_nonblocking(false)?;
     result
-}
-
-/// Reads exactly `bytes` bytes.
-pub fn receive(mut socket: &Socket, bytes: usize) -> io::Result<()> {
-    socket.read_exact(&mut vec![0; bytes])
 }
 
 /// Reads until the peer's FIN. Returns the bytes read.

@@ -5,12 +5,13 @@ use std::net::Shutdown;
 use std::time::Duration;
 
 use linger_daemon::exercise::state::{self, TcpState};
-use linger_daemon::exercise::tcp::{Family, Loopback, Pair};
+use linger_daemon::exercise::tcp::{Loopback, Pair};
 use linger_daemon::exercise::{self, End, Kind, pair_with_closed_window};
 use linger_ebpf::Outcome;
 use socket2::Socket;
 
 use crate::scenario::{self, Scenario};
+use crate::toolkit;
 use crate::truth::Truth;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -94,7 +95,7 @@ fn pair_in_last_ack(
     pair.client.shutdown(Shutdown::Write)?;
     state::wait_for_state(&pair.client, TcpState::LastAck)?;
     if state::queues(&pair.client)?.unsent == 0 {
-        state::wait_for_gap(&pair.server)?;
+        toolkit::wait_for_gap(&pair.server)?;
     }
     Ok(pair)
 }
@@ -112,14 +113,14 @@ fn last_ack_unsent(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
 fn closing(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let Pair { client, server } = exercise::pair_with_unacked(loopback)?;
     client.shutdown(Shutdown::Write)?;
-    state::wait_for_gap(&server)?;
+    toolkit::wait_for_gap(&server)?;
     server.shutdown(Shutdown::Write)?;
     state::wait_for_state(&client, TcpState::Closing)?;
     close_silently(truth, client, server)
 }
 
 fn syn_sent(truth: &mut Truth) -> io::Result<()> {
-    let deaf = Loopback::new(Family::V4)?;
+    let deaf = Loopback::new()?;
     let client = deaf.connecting()?;
     client.set_linger(Some(Duration::ZERO))?;
     truth

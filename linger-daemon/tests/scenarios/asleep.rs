@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use linger_daemon::exercise::state;
-use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
+use linger_daemon::exercise::tcp::{self, Loopback, Pair};
 use linger_ebpf::Plan;
 
 use crate::daemon::{Daemon, wait_until};
@@ -81,7 +81,7 @@ fn closes(daemon: &Daemon) -> Result<u64> {
 }
 
 fn close_many() -> io::Result<()> {
-    let loopback = Loopback::new(Family::V4)?;
+    let loopback = Loopback::new()?;
     for number in 0..CONNECTIONS {
         let Pair { client, server } = loopback.pair()?;
         if number.is_multiple_of(8) {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use linger_daemon::exercise::tcp::{self, Family, Loopback};
+use linger_daemon::exercise::tcp::{self, Loopback};
 use linger_ebpf::Plan;
 
 use crate::closes::sum;
@@ -44,7 +44,7 @@ fn runs(lingerd: &Path, plan: Plan) -> Result<()> {
     ensure!(shown == 0, "{shown} programs have runs without statistics");
 
     let statistics = Statistics::switch_on()?;
-    let loopback = Loopback::new(Family::V4)?;
+    let loopback = Loopback::new()?;
     for _ in 0..CLOSES / 2 {
         let pair = loopback.pair()?;
         tcp::close(pair.client)?;

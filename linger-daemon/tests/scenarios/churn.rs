@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
+use linger_daemon::exercise::tcp::{self, Loopback, Pair};
 use linger_ebpf::Plan;
 use linger_testkit::exposition::{Sample, Scrape};
 
@@ -82,7 +82,7 @@ impl Churn {
     /// Runs all cgroups as they are admitted, and compares with the kernel's own counters.
     fn run(&self, comm: &str) -> Result<()> {
         let result = netns::in_own(|| {
-            let loopback = Loopback::new(Family::V4)?;
+            let loopback = Loopback::new()?;
             for number in 0..self.most {
                 while self.admitted.load(Ordering::Acquire) <= number {
                     thread::sleep(Duration::from_millis(1));

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
+use linger_daemon::exercise::tcp::{self, Loopback, Pair};
 use linger_ebpf::Plan;
 use linger_testkit::exposition::Scrape;
 use linger_testkit::http;
@@ -57,7 +57,7 @@ impl Daemon {
         let mut daemon = Self::spawn_by(lingerd, plan, options, start)?;
         daemon.wait_until_ready()?;
         if plan == Plan::Tracepoint {
-            wait_in_close(&Loopback::new(Family::V4)?)?;
+            wait_in_close(&Loopback::new()?)?;
             if sight(plan)?.release_in_close {
                 daemon.wait_for_return_hook()?;
             }

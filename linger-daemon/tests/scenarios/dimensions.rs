@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process;
 
 use anyhow::{Context as _, Result};
-use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
+use linger_daemon::exercise::tcp::{self, Loopback, Pair};
 use linger_ebpf::Plan;
 
 use crate::born::{self, Cgroup};
@@ -17,6 +17,7 @@ use crate::closes::{self, Closes};
 use crate::daemon::Daemon;
 use crate::netns;
 use crate::scenario::Scenario;
+use crate::toolkit::Family;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::daemon("dimensions", dimensions)];
 
@@ -79,10 +80,10 @@ fn places() -> io::Result<Vec<Place>> {
     let mut number = 1;
     for is_told in [true, false] {
         for &family in Family::ALL {
-            let mut loopback = Loopback::new(family)?;
+            let mut loopback = family.listen()?;
             // Different families may have the same port.
             while !ports.insert(tcp::port(loopback.listener())?) {
-                loopback = Loopback::new(family)?;
+                loopback = family.listen()?;
             }
             let port = tcp::port(loopback.listener())?;
             places.push(Place {

@@ -8,6 +8,7 @@ use linger_testkit::exposition::{Sample, Scrape};
 
 use crate::closes::{sum, whole};
 use crate::left::Homeless;
+use crate::tallies::OrphanParts as _;
 
 impl Homeless {
     /// Returns the counts of a scrape, for the whole host.

@@ -5,13 +5,14 @@ use std::net::Shutdown;
 use std::thread;
 
 use linger_daemon::exercise::state::{self, TcpState};
-use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
+use linger_daemon::exercise::tcp::{self, Loopback, Pair};
 use linger_daemon::exercise::{self, Kind};
 use linger_ebpf::Outcome;
 
 use crate::child;
 use crate::left::UNACKED_MESSAGE;
 use crate::scenario::{self, Scenario};
+use crate::toolkit::{self, Family};
 use crate::truth::{Counters, Truth};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -34,7 +35,7 @@ fn after_data(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let pair = loopback.pair()?;
     for (from, to) in [(&pair.client, &pair.server), (&pair.server, &pair.client)] {
         tcp::send(from, exercise::MESSAGE)?;
-        tcp::receive(to, exercise::MESSAGE)?;
+        toolkit::receive(to, exercise::MESSAGE)?;
     }
     exercise::close_gracefully(&mut truth.tally, pair)
 }
@@ -76,10 +77,10 @@ fn safe_pattern(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
 
 /// Returns the address of a port without a listener, and a listener at another, in this network namespace.
 fn closed_port(truth: &mut Truth) -> io::Result<(Loopback, socket2::SockAddr)> {
-    let gone = Loopback::new(Family::V4)?;
+    let gone = Loopback::new()?;
     let address = gone.listener().local_addr()?;
     truth.tally.close(gone.into_listener(), Outcome::Listener)?;
-    Ok((Loopback::new(Family::V4)?, address))
+    Ok((Loopback::new()?, address))
 }
 
 fn refused_nonblocking(truth: &mut Truth) -> io::Result<()> {
@@ -120,18 +121,18 @@ fn main_ways(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
 }
 
 fn ipv6(truth: &mut Truth) -> io::Result<()> {
-    let loopback = Loopback::new(Family::V6)?;
+    let loopback = Family::V6.listen()?;
     scenario::over(loopback, truth, main_ways)
 }
 
 fn mapped(truth: &mut Truth) -> io::Result<()> {
-    let loopback = Loopback::new(Family::Mapped)?;
+    let loopback = Family::Mapped.listen()?;
     scenario::over(loopback, truth, main_ways)
 }
 
 /// The sockets belong to one network namespace, the thread that closes them to another.
 fn other_network_namespace(truth: &mut Truth) -> io::Result<()> {
-    let loopback = Loopback::new(Family::V4)?;
+    let loopback = Loopback::new()?;
     let Pair { client, server } = loopback.pair()?;
     tcp::send(&server, exercise::MESSAGE)?;
     state::wait_for_unread(&client, exercise::MESSAGE as u64)?;

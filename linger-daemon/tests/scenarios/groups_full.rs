@@ -8,7 +8,7 @@ use std::process;
 
 use anyhow::{Context as _, Result, ensure};
 use linger_daemon::attribution;
-use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
+use linger_daemon::exercise::tcp::{self, Loopback, Pair};
 use linger_ebpf::{Cause, Counters, Plan};
 use linger_testkit::exposition::{Sample, Scrape};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -44,7 +44,7 @@ fn full(lingerd: &Path, plan: Plan) -> Result<()> {
         let options = ["--max-groups", &places, "--allow-comm", &allowed];
         let daemon = Daemon::start(lingerd, plan, &options)?;
         let cgroup = Cgroup::new("full.service")?;
-        let loopback = Loopback::new(Family::V4)?;
+        let loopback = Loopback::new()?;
         let mut expected = Closes::new();
         for _ in 0..ROUNDS {
             for (number, name) in (1..).zip(&names) {
@@ -101,7 +101,7 @@ fn late(lingerd: &Path, plan: Plan) -> Result<()> {
         let cgroup = Cgroup::new("early.service")?;
         abort_by_each(&cgroup, early)?;
         cgroup.remove()?;
-        let loopback = Loopback::new(Family::V4)?;
+        let loopback = Loopback::new()?;
         // Accepted sockets inherit the filter.
         tcp::drop_data(loopback.listener())?;
         let last = possible_cpus()? - 1;
@@ -132,7 +132,7 @@ fn late(lingerd: &Path, plan: Plan) -> Result<()> {
 
         // SAFETY: as above.
         unsafe { cgroup.bear(late.as_str(), || tcp::close(loopback.socket()?).map(drop)) }?;
-        let loopback = Loopback::new(Family::V4)?;
+        let loopback = Loopback::new()?;
         let close = || {
             run_on(last)?;
             tcp::close(loopback.connect()?).map(drop)
@@ -216,7 +216,7 @@ fn memory(lingerd: &Path, plan: Plan) -> Result<()> {
 
 /// Has a process of each name abort a connection, in this cgroup.
 fn abort_by_each(cgroup: &Cgroup, names: &[String]) -> Result<()> {
-    let loopback = Loopback::new(Family::V4)?;
+    let loopback = Loopback::new()?;
     for name in names {
         // SAFETY: it only makes system calls.
         unsafe {

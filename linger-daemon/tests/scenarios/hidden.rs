@@ -7,7 +7,7 @@ use std::time::Duration;
 use std::{fs, thread};
 
 use anyhow::{Result, ensure};
-use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
+use linger_daemon::exercise::tcp::{self, Loopback, Pair};
 use linger_daemon::exercise::{self, state};
 use linger_ebpf::{Outcome, Plan};
 use nix::mount::{MsFlags, mount};
@@ -38,7 +38,7 @@ fn waits_long(lingerd: &Path, plan: Plan) -> Result<()> {
         })
     };
     let before = timed_out(&daemon.scrape()?);
-    let loopback = Loopback::new(Family::V4)?;
+    let loopback = Loopback::new()?;
     let Pair { client, server } = exercise::pair_with_unacked(&loopback)?;
     client.set_linger(Some(LINGER))?;
     let port = tcp::port(&client)?;

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{self, Command};
 
 use anyhow::{Result, ensure};
-use linger_daemon::exercise::tcp::{self, Family, Loopback};
+use linger_daemon::exercise::tcp::{self, Loopback};
 use linger_ebpf::{Outcome, Plan};
 use linger_testkit::exposition::Scrape;
 use nix::unistd::{Gid, Uid};
@@ -157,7 +157,7 @@ fn names(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
     netns::in_own(|| {
         let cgroup = Cgroup::new("names.service")?;
         let mut siege = Siege::new(lingerd, plan, cgroup.unit(), &[])?;
-        let loopback = Loopback::new(Family::V4)?;
+        let loopback = Loopback::new()?;
         for _ in 0..2 {
             let first = siege.closed;
             let names = first..first + half(settings);
@@ -215,7 +215,7 @@ fn cgroups(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
     const LONGEST: usize = 255;
     netns::in_own(|| {
         let mut siege = Siege::new(lingerd, plan, "long-", &[])?;
-        let loopback = Loopback::new(Family::V4)?;
+        let loopback = Loopback::new()?;
         let mut kept = Vec::new();
         for _ in 0..2 {
             for _ in 0..half(settings).min(PLACES * TIMES) {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Result;
 use io_uring::IoUring;
 use linger_daemon::exercise::state::{self, TcpState};
-use linger_daemon::exercise::tcp::{self, Family, Loopback};
+use linger_daemon::exercise::tcp::{self, Loopback};
 use linger_ebpf::Plan;
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use nix::unistd::dup2;
@@ -44,7 +44,7 @@ struct Made {
 
 impl Made {
     fn within(cgroup: &Cgroup) -> io::Result<Self> {
-        let loopback = Loopback::new(Family::V4)?;
+        let loopback = Loopback::new()?;
         let mut client = OwnedFd::from(File::open("/dev/null")?);
         let name = format!("{:x}-maker", process::id());
         let make = || {

@@ -12,7 +12,7 @@ use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
 use linger_daemon::attribution;
-use linger_daemon::exercise::tcp::{self, Family, Loopback};
+use linger_daemon::exercise::tcp::{self, Loopback};
 use linger_ebpf::{MAX_COMMS, Plan};
 use linger_testkit::exposition::{Sample, Scrape};
 use nix::sys::signal::Signal;
@@ -200,7 +200,7 @@ fn by_unit(lingerd: &Path, plan: Plan) -> Result<()> {
 }
 
 fn by_port(lingerd: &Path, plan: Plan) -> Result<()> {
-    let loopback = Loopback::new(Family::V4)?;
+    let loopback = Loopback::new()?;
     let port = tcp::port(loopback.listener())?;
     let port_text = port.to_string();
     let options = [

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use linger_daemon::exercise::state::{self, TcpState};
-use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
+use linger_daemon::exercise::tcp::{self, Loopback, Pair};
 use linger_daemon::exercise::{self, Kind, LINGER, Tally, linger_wait, pair_with_closed_window};
 use linger_ebpf::{Cause, Outcome, Slot};
 use nix::sys::resource::{Resource, setrlimit};
@@ -138,7 +138,7 @@ fn many_at_once(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
         .map(|Pair { client, server }| (client, server))
         .unzip();
     // Connections of the listener above drop data.
-    let others = Loopback::new(Family::V4)?;
+    let others = Loopback::new()?;
     let last = tcp::port(clients.last().expect("many clients"))?;
     thread::scope(|scope| {
         let closers: Vec<_> = clients
@@ -183,7 +183,7 @@ fn thousands_at_once(settings: Settings, truth: &mut Truth) -> io::Result<()> {
     let threads = (settings.load / 40).min(MOST);
     let files = 2 * threads + 1000;
     setrlimit(Resource::RLIMIT_NOFILE, files, files)?;
-    scenario::over(Loopback::new(Family::V4)?, truth, |loopback, truth| {
+    scenario::over(Loopback::new()?, truth, |loopback, truth| {
         let mut servers = Vec::new();
         let mut closers = Vec::new();
         for _ in 0..threads {
@@ -276,7 +276,7 @@ fn in_thread<T: Send + 'static>(id: u32, work: fn() -> io::Result<T>) -> io::Res
 
 fn close_some() -> io::Result<Tally> {
     let mut tally = Tally::default();
-    let loopback = Loopback::new(Family::V4)?;
+    let loopback = Loopback::new()?;
     exercise::close_gracefully(&mut tally, loopback.pair()?)?;
     tally.close(loopback.into_listener(), Outcome::Listener)?;
     Ok(tally)

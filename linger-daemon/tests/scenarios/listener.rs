@@ -4,7 +4,7 @@ use std::io;
 use std::net::Shutdown;
 
 use linger_daemon::exercise::state::{self, TcpState};
-use linger_daemon::exercise::tcp::{self, Family, Loopback};
+use linger_daemon::exercise::tcp::{self, Loopback};
 use linger_daemon::exercise::{self, Kind, MESSAGE};
 use linger_ebpf::{Cause, Outcome};
 
@@ -20,7 +20,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 
 /// Data received for a connection that is never accepted is discarded unread with it.
 fn unread_children(truth: &mut Truth) -> io::Result<()> {
-    let loopback = Loopback::new(Family::V4)?;
+    let loopback = Loopback::new()?;
     let client = loopback.connect()?;
     tcp::send(&client, MESSAGE)?;
     state::wait_for("the acknowledgement", || {
@@ -37,7 +37,7 @@ fn unread_children(truth: &mut Truth) -> io::Result<()> {
 
 /// Shutting a listener down resets its children; the close finds nothing left.
 fn shut_down(truth: &mut Truth) -> io::Result<()> {
-    let loopback = Loopback::new(Family::V4)?;
+    let loopback = Loopback::new()?;
     let client = loopback.connect()?;
     loopback.wait_for_queued(1)?;
     loopback.listener().shutdown(Shutdown::Read)?;

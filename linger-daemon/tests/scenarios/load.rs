@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{fs, io, thread};
 
-use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
+use linger_daemon::exercise::tcp::{self, Loopback, Pair};
 use linger_daemon::exercise::{self, state};
 use linger_ebpf::Outcome;
 
@@ -49,7 +49,7 @@ fn by_threads(
 ) -> io::Result<()> {
     let work = || {
         let mut truth = Truth::default();
-        scenario::over(Loopback::new(Family::V4)?, &mut truth, |loopback, truth| {
+        scenario::over(Loopback::new()?, &mut truth, |loopback, truth| {
             let mut numbers = (0..).take_while(|number| goes_on(*number));
             numbers.try_for_each(|number| connection(number, loopback, truth))
         })?;

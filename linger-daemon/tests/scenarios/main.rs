@@ -67,6 +67,8 @@ mod sight;
 mod sight_orphans;
 mod special;
 mod starting;
+mod tallies;
+mod toolkit;
 mod truth;
 mod under_way;
 mod unread;

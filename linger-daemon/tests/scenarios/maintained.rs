@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use linger_daemon::attribution::Cgroups;
 use linger_daemon::config::Config;
-use linger_daemon::exercise::tcp::{self, Family, Loopback};
+use linger_daemon::exercise::tcp::{self, Loopback};
 use linger_daemon::ledger::{Ledger, Snapshot};
 use linger_daemon::metrics;
 use linger_daemon::probe::{self, LoadOptions};
@@ -48,7 +48,7 @@ fn reading_changes_nothing(_: &Path, plan: Plan) -> Result<()> {
             })?;
         ledger.set_programs(mem::take(&mut attached.programs));
         // Accepted sockets inherit the filter: the orphan does not end.
-        let loopback = Loopback::new(Family::V4)?;
+        let loopback = Loopback::new()?;
         tcp::drop_data(loopback.listener())?;
         let cgroup = Cgroup::new(UNIT)?;
         // SAFETY: `leave` only makes system calls.

@@ -16,6 +16,7 @@ use crate::orphan_ends::few_retries;
 use crate::orphans::leave;
 use crate::random::Random;
 use crate::scenario::{self, Scenario, Settings};
+use crate::toolkit;
 use crate::truth::Truth;
 use linger_daemon::exercise::diag::Endpoints;
 
@@ -132,7 +133,7 @@ fn deliver(
     tcp::send(&client, bytes)?;
     let orphan = Endpoints::of(&client)?;
     let before = leave(truth, client)?;
-    let after = orphan.send_queue()?;
+    let after = toolkit::send_queue(orphan)?;
     // The bytes outstanding when the close returned lie between the two.
     truth.chance.most.count(before.outstanding());
     truth.chance.least.count(after.outstanding());

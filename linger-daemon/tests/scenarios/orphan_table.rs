@@ -10,9 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use linger_daemon::exercise;
-use linger_daemon::exercise::diag::Endpoints;
 use linger_daemon::exercise::state;
-use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
+use linger_daemon::exercise::tcp::{self, Loopback, Pair};
 use linger_ebpf::{Cause, Fate, Orphan, Outcome, Plan};
 use linger_testkit::exposition::{Sample, Scrape};
 
@@ -23,6 +22,7 @@ use crate::orphans::leave;
 use crate::pinned::Pinned;
 use crate::retired;
 use crate::scenario::{self, Scenario, Settings};
+use crate::toolkit;
 use crate::truth::Truth;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -80,7 +80,7 @@ fn thousands(settings: Settings, truth: &mut Truth) -> io::Result<()> {
 fn outlives(_: Settings, truth: &mut Truth) -> io::Result<()> {
     /// A multiple of the TTL: the daemon checks orphans only now and then.
     const LIFE: Duration = Duration::from_secs(6);
-    scenario::over(Loopback::new(Family::V4)?, truth, |loopback, truth| {
+    scenario::over(Loopback::new()?, truth, |loopback, truth| {
         let Pair { client, server } = exercise::pair_with_unacked(loopback)?;
         let left = leave(truth, client)?;
         thread::sleep(LIFE);
@@ -115,7 +115,7 @@ fn miss_end(lingerd: &Path, plan: Plan, bounds: &[&str]) -> Result<()> {
     netns::in_own(|| {
         let pinned = Pinned::new()?;
         let daemon = pinned.start(lingerd, plan, &[&["--orphan-ttl", TTL], bounds].concat())?;
-        let loopback = Loopback::new(Family::V4)?;
+        let loopback = Loopback::new()?;
         // Accepted sockets inherit the filter.
         tcp::drop_data(loopback.listener())?;
         retired::leave(&loopback)?;
@@ -132,11 +132,11 @@ fn miss_end(lingerd: &Path, plan: Plan, bounds: &[&str]) -> Result<()> {
         let second = records.all()?.into_iter().find(of_second);
         let second = second.context("a second orphan")?;
         records.remove(&second)?;
-        let connection = Endpoints::of_peer(&server)?;
+        let connection = toolkit::peer_of(&server)?;
         server.set_linger(Some(Duration::ZERO))?;
         drop(server);
         state::wait_for("the end of an orphan", || {
-            Ok(connection.send_queue()?.outstanding() == 0)
+            Ok(toolkit::send_queue(connection)?.outstanding() == 0)
         })?;
         // It is no longer found a moment before the hook of its end.
         thread::sleep(MOMENT);

@@ -17,6 +17,7 @@ use crate::graceful::expect_bytes;
 use crate::left::{Bound, UNACKED_MESSAGE};
 use crate::netns;
 use crate::scenario::Scenario;
+use crate::toolkit;
 use crate::truth::Truth;
 use linger_daemon::exercise::diag::Endpoints;
 
@@ -68,9 +69,9 @@ fn slow_reader(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
 /// Waits until the kernel can do no more for an orphan before its peer acts. Returns its send queue.
 fn wait_for_rest(orphan: Endpoints) -> io::Result<Queues> {
     const LOOKS: u32 = 300;
-    let (mut last, mut looks) = (orphan.send_queue()?, 0);
+    let (mut last, mut looks) = (toolkit::send_queue(orphan)?, 0);
     state::wait_for("the orphan to rest", || {
-        let now = orphan.send_queue()?;
+        let now = toolkit::send_queue(orphan)?;
         looks = if now == last { looks + 1 } else { 0 };
         last = now;
         Ok(looks > LOOKS)
@@ -87,13 +88,13 @@ fn partly_delivered(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let (Pair { client, server }, written) = close_window(pair)?;
     let orphan = Endpoints::of(&client)?;
     let left = leave(truth, client)?;
-    if orphan.send_queue()? != left {
+    if toolkit::send_queue(orphan)? != left {
         return Err(io::Error::other("the orphan has not what its close left"));
     }
     let unread = || Ok::<_, io::Error>(state::queues(&server)?.unread);
     // The window opens for some of it.
     let mut received = unread()?;
-    tcp::receive(
+    toolkit::receive(
         &server,
         usize::try_from(received).map_err(io::Error::other)?,
     )?;
@@ -102,7 +103,7 @@ fn partly_delivered(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     // The peer drops the rest, but the window opens again: what is sent stays unacknowledged.
     tcp::drop_data(&server)?;
     let more = unread()?;
-    tcp::receive(&server, usize::try_from(more).map_err(io::Error::other)?)?;
+    toolkit::receive(&server, usize::try_from(more).map_err(io::Error::other)?)?;
     received += more;
     let lost = wait_for_rest(orphan)?;
     if lost.outstanding() == 0 || lost.outstanding() >= left.outstanding() {
@@ -166,7 +167,7 @@ fn after_shutdown_write(loopback: &Loopback, truth: &mut Truth) -> io::Result<()
     client.shutdown(Shutdown::Write)?;
     let left = leave(truth, client)?;
     truth.lost(left, Fate::PeerReset);
-    state::wait_for_gap(&server)?;
+    toolkit::wait_for_gap(&server)?;
     exercise::close_and_end_orphan(&mut truth.tally, server)
 }
 

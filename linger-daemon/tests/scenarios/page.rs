@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
+use linger_daemon::exercise::tcp::{self, Loopback, Pair};
 use linger_ebpf::Plan;
 use linger_testkit::exposition::{Sample, Scrape};
 use serde_json::Value;
@@ -34,7 +34,7 @@ fn page(lingerd: &Path, plan: Plan) -> Result<()> {
         let mut browser = Browser::start()?.context(MISSING)?;
         let daemon = Daemon::start(lingerd, plan, &[])?;
         let cgroup = Cgroup::new("page.service")?;
-        let loopback = Loopback::new(Family::V4)?;
+        let loopback = Loopback::new()?;
         // SAFETY: `leave_unread` only makes system calls.
         unsafe { cgroup.bear(NAME, || leave_unread(&loopback)) }?;
         exercise(lingerd)?;

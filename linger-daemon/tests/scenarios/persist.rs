@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use linger_daemon::exercise::tcp::{Family, Loopback, Pair};
+use linger_daemon::exercise::tcp::{Loopback, Pair};
 use linger_ebpf::{Note, Outcome, Plan};
 use linger_testkit::exposition::Scrape;
 use nix::sys::prctl;
@@ -64,7 +64,7 @@ pub(crate) fn run_aborter(order: &[&str]) -> Result<()> {
     prctl::set_name(&CString::new(name)?)?;
     fs::write(processes, "0")?;
     netns::in_own(|| {
-        let loopback = Loopback::new(Family::V4)?;
+        let loopback = Loopback::new()?;
         for _ in 0..connections {
             let Pair { client, server } = loopback.pair()?;
             born::abort(client, server)?;

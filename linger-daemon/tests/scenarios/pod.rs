@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use linger_daemon::exercise::state;
-use linger_daemon::exercise::tcp::{self, Family, Loopback};
+use linger_daemon::exercise::tcp::{self, Loopback};
 use linger_ebpf::Plan;
 use linger_testkit::exposition::Scrape;
 use linger_testkit::http;
@@ -72,7 +72,7 @@ fn as_in_a_pod(lingerd: &Path, plan: Plan) -> Result<()> {
         )?;
         pod.wait_until_ready()?;
         pod.expect_no_privileges()?;
-        let loopback = Loopback::new(Family::V4)?;
+        let loopback = Loopback::new()?;
         // SAFETY: it only makes system calls.
         unsafe {
             closer.bear("in-a-pod", || {

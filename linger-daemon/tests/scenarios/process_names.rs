@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Result, ensure};
-use linger_daemon::exercise::tcp::{self, Family, Loopback};
+use linger_daemon::exercise::tcp::{self, Loopback};
 use linger_ebpf::Plan;
 
 use crate::born::Cgroup;
@@ -44,7 +44,7 @@ fn names(lingerd: &Path, plan: Plan) -> Result<()> {
     netns::in_own(|| {
         let daemon = Daemon::start(lingerd, plan, &[])?;
         let cgroup = Cgroup::new("names.service")?;
-        let loopback = Loopback::new(Family::V4)?;
+        let loopback = Loopback::new()?;
         let mut expected = Closes::new();
         for (number, (name, shown)) in (1..).zip(NAMES) {
             let close = || (0..number).try_for_each(|_| tcp::close(loopback.socket()?).map(drop));

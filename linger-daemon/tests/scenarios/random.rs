@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use linger_daemon::exercise::state::{self, TcpState};
-use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
+use linger_daemon::exercise::tcp::{self, Loopback, Pair};
 use linger_daemon::exercise::{End, Tally};
 use linger_ebpf::{Cause, Fate, Outcome};
 use nix::sys::wait::waitpid;
@@ -15,6 +15,7 @@ use nix::unistd::{ForkResult, fork};
 use socket2::Socket;
 
 use crate::scenario::{Scenario, Settings};
+use crate::toolkit::{self, Family};
 use crate::truth::Truth;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::bulk("random", run)];
@@ -68,7 +69,7 @@ fn connections(mut random: Random) -> io::Result<Truth> {
     let mut truth = Truth::default();
     let families: Vec<Loopback> = Family::ALL
         .iter()
-        .filter_map(|&family| Loopback::new(family).ok())
+        .filter_map(|&family| family.listen().ok())
         .collect();
     for _ in 0..CONNECTIONS {
         let loopback = &families[random.below(families.len())];
@@ -96,7 +97,7 @@ fn unconnected(random: &mut Random, socket: Socket, tally: &mut Tally) -> io::Re
 
 /// Closes a socket that is connecting.
 fn connecting(random: &mut Random, tally: &mut Tally) -> io::Result<()> {
-    let deaf = Loopback::new(Family::V4)?;
+    let deaf = Loopback::new()?;
     let client = deaf.connecting()?;
     random.set_linger(&client, 2)?;
     let end = predict(&client, Peer::Deaf)?;
@@ -121,7 +122,7 @@ fn flowing(
                 1 => random.below(sent),
                 _ => sent,
             };
-            tcp::receive(to, read)?;
+            toolkit::receive(to, read)?;
         }
         random.set_linger(from, 30)?;
     }
@@ -191,7 +192,7 @@ fn stuck(random: &mut Random, Pair { client, server }: Pair, truth: &mut Truth) 
     if end.reset.is_some() {
         state::wait_for_state(&server, TcpState::Close)?;
     } else if fin_follows_data_sent && (shut_down || end.outcome != Outcome::LingerAborted) {
-        state::wait_for_gap(&server)?;
+        toolkit::wait_for_gap(&server)?;
     }
     random.set_linger(&server, 2)?;
     let end = close_heard(server, truth)?;

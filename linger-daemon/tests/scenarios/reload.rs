@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use linger_daemon::config::DEFAULT_PATH;
-use linger_daemon::exercise::tcp::{Family, Loopback, Pair};
+use linger_daemon::exercise::tcp::{Loopback, Pair};
 use linger_daemon::exercise::{self, tcp};
 use linger_ebpf::{Fate, Plan};
 use linger_testkit::exposition::Scrape;
@@ -63,7 +63,7 @@ fn reload(lingerd: &Path, plan: Plan) -> Result<()> {
     let daemon = &configured.daemon;
     let capacity = group_capacity(&daemon.scrape()?);
     ensure!(capacity.is_some(), "there is no capacity of groups");
-    let loopback = Loopback::new(Family::V4)?;
+    let loopback = Loopback::new()?;
     let Pair { client, server } = exercise::pair_with_unacked(&loopback)?;
     tcp::close(client)?;
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use linger_daemon::exercise::tcp::{Family, Loopback, Pair};
+use linger_daemon::exercise::tcp::{Loopback, Pair};
 use linger_daemon::exercise::{self, close_after_fin};
 use linger_ebpf::Outcome;
 use socket2::{SockAddr, Socket, Type};
@@ -62,7 +62,7 @@ fn serve(
     truth: &mut Truth,
     end: impl FnOnce(Pair, &mut Truth) -> io::Result<()>,
 ) -> io::Result<SockAddr> {
-    let loopback = Loopback::new(Family::V4)?;
+    let loopback = Loopback::new()?;
     loopback.listener().set_reuse_address(old == Old::Reuses)?;
     let address = loopback.listener().local_addr()?;
     end(loopback.pair()?, truth)?;

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use linger_daemon::exercise::tcp::{self, Family, Loopback};
+use linger_daemon::exercise::tcp::{self, Loopback};
 use linger_ebpf::Plan;
 use linger_testkit::exposition::Scrape;
 use socket2::Socket;
@@ -43,7 +43,7 @@ fn retired(lingerd: &Path, plan: Plan) -> Result<()> {
         let daemon = Daemon::start(lingerd, plan, &options)?;
         let cgroup = Cgroup::new("gone.service")?;
         let unit = cgroup.unit().to_owned();
-        let loopback = Loopback::new(Family::V4)?;
+        let loopback = Loopback::new()?;
         // Accepted sockets inherit the filter.
         tcp::drop_data(loopback.listener())?;
         let leave = || (0..ORPHANS).try_for_each(|_| leave(&loopback));
@@ -118,7 +118,7 @@ fn not_removed(lingerd: &Path, plan: Plan) -> Result<()> {
         let comm = format!("{:x}-stays", process::id());
         let options = ["--retire-after", PATIENCE, "--allow-comm", &comm];
         let mut daemon = pinned.start(lingerd, plan, &options)?;
-        let loopback = Loopback::new(Family::V4)?;
+        let loopback = Loopback::new()?;
         let cgroup = Cgroup::new("stays.service")?;
         let close = || tcp::close(loopback.socket()?).map(drop);
         // SAFETY: it only makes system calls.
@@ -157,7 +157,7 @@ fn restarted(lingerd: &Path, plan: Plan) -> Result<()> {
         let comm = format!("{:x}-anew", process::id());
         let options = ["--retire-after", PATIENCE, "--allow-comm", &comm];
         let daemon = Daemon::start(lingerd, plan, &options)?;
-        let loopback = Loopback::new(Family::V4)?;
+        let loopback = Loopback::new()?;
         let start = || -> Result<Cgroup> {
             let cgroup = Cgroup::new("anew.service")?;
             // SAFETY: it only makes system calls.
@@ -201,7 +201,7 @@ fn restarted_often(lingerd: &Path, plan: Plan) -> Result<()> {
         let comm = format!("{:x}-often", process::id());
         let options = ["--max-groups", PLACES, "--allow-comm", &comm];
         let daemon = Daemon::start(lingerd, plan, &options)?;
-        let loopback = Loopback::new(Family::V4)?;
+        let loopback = Loopback::new()?;
         let mut each = None;
         for starts in 1..=STARTS {
             let cgroup = Cgroup::new("often.service")?;
@@ -238,7 +238,7 @@ fn closed_last(lingerd: &Path, plan: Plan) -> Result<()> {
         let comm = format!("{:x}-last", process::id());
         let options = ["--retire-after", PATIENCE, "--allow-comm", &comm];
         let daemon = Daemon::start(lingerd, plan, &options)?;
-        let loopback = Loopback::new(Family::V4)?;
+        let loopback = Loopback::new()?;
         let start = |name: String| -> Result<Cgroup> {
             let cgroup = Cgroup::new(&name)?;
             // SAFETY: it only makes system calls.

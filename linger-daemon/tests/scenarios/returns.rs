@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use anyhow::{Result, ensure};
-use linger_daemon::exercise::tcp::{Family, Loopback};
+use linger_daemon::exercise::tcp::Loopback;
 use linger_ebpf::Plan;
 use linger_testkit::exposition::Scrape;
 
@@ -36,7 +36,7 @@ fn seen_once_closes_wait(lingerd: &Path, plan: Plan) -> Result<()> {
     let sight = sight(plan)?;
     let can_be = !sight.sees_everything() && sight.release_in_close;
     let daemon = Daemon::start_keeping(lingerd, plan, &[])?;
-    let loopback = Loopback::new(Family::V4)?;
+    let loopback = Loopback::new()?;
     let before = daemon.scrape()?;
     ensure!(
         !is_return_hooked(&before),

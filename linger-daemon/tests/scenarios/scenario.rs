@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use linger_daemon::exercise::Kind;
-use linger_daemon::exercise::tcp::{Family, Loopback};
+use linger_daemon::exercise::tcp::Loopback;
 use linger_ebpf::{Outcome, Plan};
 use serde::{Deserialize, Serialize};
 
@@ -197,11 +197,11 @@ impl Scenario {
     /// Runs its script.
     pub(crate) fn perform(&self, settings: Settings, truth: &mut Truth) -> io::Result<()> {
         match self.script {
-            Script::Kind(kind) => over(Loopback::new(Family::V4)?, truth, |loopback, truth| {
+            Script::Kind(kind) => over(Loopback::new()?, truth, |loopback, truth| {
                 kind.perform(loopback, &mut truth.tally)
             }),
-            Script::Connections(script) => over(Loopback::new(Family::V4)?, truth, script),
-            Script::Narrow(script) => over(Loopback::narrow(Family::V4)?, truth, script),
+            Script::Connections(script) => over(Loopback::new()?, truth, script),
+            Script::Narrow(script) => over(Loopback::new()?.narrow()?, truth, script),
             Script::Own(script) | Script::HostWide(script) => script(truth),
             Script::Bulk(script) | Script::Under(_, script) => script(settings, truth),
             Script::Daemon(_) | Script::BulkDaemon(_) => {

@@ -26,6 +26,7 @@ use nix::unistd::geteuid;
 use crate::exposition::{Counted, Histogram};
 use crate::left::Homeless;
 use crate::sight_orphans;
+use crate::tallies::{OrphanParts as _, Parts as _};
 use crate::truth::{ServiceTruth, TICK_NS, TO_REMNANT, Truth};
 
 /// A plan on a kernel.

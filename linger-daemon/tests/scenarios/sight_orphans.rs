@@ -8,6 +8,7 @@ use linger_testkit::exposition::Scrape;
 use crate::exposition::{Counted, Histogram};
 use crate::left::{Bound, Chance, Homeless, UNACKED_MESSAGE};
 use crate::sight::{Differences, Sight, hides_threads};
+use crate::tallies::{OrphanParts as _, Parts as _, discarded};
 use crate::truth::Truth;
 
 impl Sight {
@@ -49,7 +50,7 @@ impl Sight {
             return homeless;
         }
         let (expected, counted) = (expected.of(Fate::PeerReset), counted.of(Fate::PeerReset));
-        let bytes = expected.discarded().saturating_sub(counted.discarded());
+        let bytes = discarded(expected).saturating_sub(discarded(counted));
         Homeless {
             count: homeless
                 .count
@@ -188,7 +189,7 @@ fn numbers(counted: &Counted, differences: &mut Differences) {
     differences.compare(
         "orphaned bytes against delivered and discarded",
         orphans.bytes,
-        orphans.delivered + orphans.total().discarded(),
+        orphans.delivered + discarded(orphans.total()),
     );
     let (timed, ended) = (counted.lived.count, orphans.total().count);
     differences.compare("times of orphans", timed, ended);
@@ -241,7 +242,7 @@ pub(crate) fn check_totals(scrape: &Scrape) -> Result<()> {
         ..
     } = Counted::of(scrape, |_| true);
     let orphans = tally.orphans;
-    let ended = orphans.delivered + orphans.total().discarded();
+    let ended = orphans.delivered + discarded(orphans.total());
     let bytes = orphans.bytes;
     ensure!(under_way >= 0, "{under_way} orphans are under way");
     ensure!(

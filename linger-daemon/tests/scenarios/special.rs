@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use linger_daemon::exercise::state::{self, TcpState};
-use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
+use linger_daemon::exercise::tcp::{self, Loopback, Pair};
 use linger_daemon::exercise::{self, End, Kind, MESSAGE, OrphanLimit, Tally};
 use linger_ebpf::{Cause, Outcome};
 use nix::libc;
@@ -140,7 +140,7 @@ pub(crate) fn under_orphan_limit(
 ) -> io::Result<()> {
     let limit = OrphanLimit::open()?;
     child::enter_network()?;
-    scenario::over(Loopback::new(Family::V4)?, truth, |loopback, truth| {
+    scenario::over(Loopback::new()?, truth, |loopback, truth| {
         script(limit, loopback, truth)
     })
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
-use linger_daemon::exercise::tcp::{self, Family, Loopback, Pair};
+use linger_daemon::exercise::tcp::{self, Loopback, Pair};
 use linger_daemon::exercise::{self, MESSAGE};
 use linger_ebpf::Plan;
 use linger_testkit::exposition::Scrape;
@@ -27,7 +27,7 @@ fn orphan_under_way(lingerd: &Path, plan: Plan) -> Result<()> {
     let comm = fs::read_to_string("/proc/self/comm")?;
     let daemon = Daemon::start(lingerd, plan, &[])?;
     let left = |scrape: &Scrape| left(scrape, comm.trim_end());
-    let loopback = Loopback::new(Family::V4)?;
+    let loopback = Loopback::new()?;
     let one = exercise::pair_with_unacked(&loopback)?;
     let Pair { client, server } = exercise::pair_with_unacked(&loopback)?;
     tcp::close(one.client)?;

@@ -11,6 +11,7 @@ use linger_daemon::exercise::{self, Kind, MESSAGE};
 use linger_ebpf::Outcome;
 
 use crate::scenario::Scenario;
+use crate::toolkit;
 use crate::truth::Truth;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -57,7 +58,7 @@ fn data_and_fin(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
 
 fn rest(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
     let pair = pair_with_unread(loopback)?;
-    tcp::receive(&pair.client, MESSAGE - 1)?;
+    toolkit::receive(&pair.client, MESSAGE - 1)?;
     abort(truth, pair)
 }
 

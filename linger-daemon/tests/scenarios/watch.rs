@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use linger_daemon::event::WatchEvent;
-use linger_daemon::exercise::tcp::{self, Family, Loopback};
+use linger_daemon::exercise::tcp::{self, Loopback};
 use linger_daemon::exercise::{self, OrphanLimit, Tally, state};
 use linger_daemon::live::MAX_RECENT;
 use linger_ebpf::{Outcome, Plan, WATCHERS};
@@ -27,6 +27,7 @@ use crate::netns;
 use crate::pinned::Pinned;
 use crate::scenario::{Scenario, Settings};
 use crate::sight::{Sight, forgive, hides_threads};
+use crate::toolkit::Family;
 use crate::watching::{Watching, closes, ends};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -173,7 +174,7 @@ fn same_ends(told: &[WatchEvent], pid: u32, all: &Tally, sees_returns: bool) -> 
 fn filters(lingerd: &Path, plan: Plan) -> Result<()> {
     netns::in_own(|| {
         let cgroup = Cgroup::new(&format!("watch-{}.service", plan.name()))?;
-        let loopback = Loopback::new(Family::V6)?;
+        let loopback = Family::V6.listen()?;
         let port = tcp::port(loopback.listener())?.to_string();
         let start = |options: &[&str]| {
             let plan = ["--plan", plan.name()];
@@ -223,7 +224,7 @@ fn filters(lingerd: &Path, plan: Plan) -> Result<()> {
 fn lost(lingerd: &Path, plan: Plan) -> Result<()> {
     const BYTES: usize = 5000;
     netns::in_own(|| {
-        let loopback = Loopback::new(Family::V4)?;
+        let loopback = Loopback::new()?;
         let port = tcp::port(loopback.listener())?.to_string();
         let start = |option: &[&str]| {
             let options = [&["--plan", plan.name(), "--port", &port], option].concat();
@@ -315,7 +316,7 @@ fn lost(lingerd: &Path, plan: Plan) -> Result<()> {
 fn lost_for_memory(lingerd: &Path, plan: Plan) -> Result<()> {
     let limit = OrphanLimit::open()?;
     netns::in_own(|| {
-        let loopback = Loopback::new(Family::V4)?;
+        let loopback = Loopback::new()?;
         let port = tcp::port(loopback.listener())?.to_string();
         let options = ["--plan", plan.name(), "--port", &port, "--lost"];
         let mut watching = Watching::start(lingerd, &options)?;
@@ -344,7 +345,7 @@ fn beside(lingerd: &Path, plan: Plan) -> Result<()> {
         let mut daemon = pinned.start(lingerd, plan, &[])?;
         let path = pinned.path();
         let path = path.to_str().context("a path of text")?;
-        let loopback = Loopback::new(Family::V4)?;
+        let loopback = Loopback::new()?;
         let port = tcp::port(loopback.listener())?.to_string();
         let options = ["--pins", path, "--port", &port];
         let start = || Watching::start(lingerd, &options);
@@ -421,7 +422,7 @@ fn flood(lingerd: &Path, plan: Plan, settings: Settings) -> Result<()> {
     // More than fit in a ring.
     let pairs = (settings.load / 20).clamp(5000, 20_000);
     netns::in_own(|| {
-        let loopback = Loopback::new(Family::V4)?;
+        let loopback = Loopback::new()?;
         let port = tcp::port(loopback.listener())?.to_string();
         let options = ["--plan", plan.name(), "--port", &port];
         let watching = Watching::start(lingerd, &options)?;
@@ -470,7 +471,7 @@ fn recent_after_flood(lingerd: &Path, plan: Plan) -> Result<()> {
 /// Closes this many connections with this many unread bytes each.
 fn close_unread(closes: usize, unread: u8) -> Result<()> {
     netns::in_own(|| {
-        let loopback = Loopback::new(Family::V4)?;
+        let loopback = Loopback::new()?;
         for _ in 0..closes {
             let pair = loopback.pair()?;
             (&pair.client).write_all(&vec![0; unread.into()])?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use linger_daemon::exercise::OrphanLimit;
-use linger_daemon::exercise::tcp::{self, Family, Loopback};
+use linger_daemon::exercise::tcp::{self, Loopback};
 use linger_ebpf::{MAX_WATCHED, Plan};
 use nix::sys::signal::Signal;
 
@@ -36,7 +36,7 @@ fn many_orphans(lingerd: &Path, plan: Plan) -> Result<()> {
         fs::write("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535")?;
         // On a slow machine the first would be given up before the last is made.
         fs::write("/proc/sys/net/ipv4/tcp_orphan_retries", "15")?;
-        let loopback = Loopback::new(Family::V4)?;
+        let loopback = Loopback::new()?;
         tcp::drop_data(loopback.listener())?;
         // They are not accepted: that would take too many descriptors.
         loopback.listener().listen(CLOSES.try_into()?)?;
@@ -74,7 +74,7 @@ fn replaced(lingerd: &Path, plan: Plan) -> Result<()> {
         let daemon = pinned.start(lingerd, plan, &[])?;
         let path = pinned.path();
         let path = path.to_str().context("a path of text")?;
-        let loopback = Loopback::new(Family::V4)?;
+        let loopback = Loopback::new()?;
         let port = tcp::port(loopback.listener())?.to_string();
         let start = || Watching::start(lingerd, &["--pins", path, "--port", &port]);
         let mut stopped = start()?;

@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 
 use anyhow::{Context as _, Result, ensure};
 use linger_daemon::event::WatchEvent;
-use linger_daemon::exercise::tcp::{self, Family, Loopback};
+use linger_daemon::exercise::tcp::{self, Loopback};
 use linger_ebpf::Plan;
 use nix::libc::{self, c_long};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
@@ -52,7 +52,7 @@ fn start(lingerd: &Path, plan: Plan, loopback: &Loopback) -> Result<Watching> {
 /// The stack leads to the call of close, by name.
 fn stack(lingerd: &Path, plan: Plan) -> Result<()> {
     netns::in_own(|| {
-        let loopback = Loopback::new(Family::V4)?;
+        let loopback = Loopback::new()?;
         let watching = start(lingerd, plan, &loopback)?;
         let pair = loopback.pair()?;
         // It says that it watches before it drops the others.
@@ -97,7 +97,7 @@ fn stack_of_user(lingerd: &Path, plan: Plan) -> Result<()> {
     const NOBODY: u32 = 65534;
     netns::in_own(|| {
         let close = make_close()?;
-        let loopback = Loopback::new(Family::V4)?;
+        let loopback = Loopback::new()?;
         let names = NamedTempFile::new()?;
         fs::write(&names, format!("{:x} 100 named\n", close as usize))?;
         for (mode, expected) in [(0o600, ""), (0o644, "named")] {
@@ -155,7 +155,7 @@ fn hostile_stack(lingerd: &Path, plan: Plan) -> Result<()> {
         mkfifo(&map, Mode::S_IRWXU)?;
         let map = TempPath::try_from_path(map)?;
         let close = make_close()?;
-        let loopback = Loopback::new(Family::V4)?;
+        let loopback = Loopback::new()?;
         let mut watching = start(lingerd, plan, &loopback)?;
         let pair = loopback.pair()?;
         ensure!(close(pair.client.into_raw_fd()) == 0, "close failed");

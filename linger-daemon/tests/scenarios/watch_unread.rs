@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use linger_daemon::exercise::tcp::{self, Family, Loopback};
+use linger_daemon::exercise::tcp::{self, Loopback};
 use linger_ebpf::Plan;
 use nix::sys::signal::Signal;
 
@@ -29,7 +29,7 @@ const DURATION: &str = "5s";
 fn unread(lingerd: &Path, plan: Plan) -> Result<()> {
     netns::in_own(|| {
         let options = ["--plan", plan.name(), "--outcome", "not_connected"];
-        let loopback = Loopback::new(Family::V4)?;
+        let loopback = Loopback::new()?;
         let close = || (0..CLOSES).try_for_each(|_| tcp::close(loopback.socket()?).map(drop));
 
         let (mut watching, stdout) = Watching::start_unread(lingerd, &options)?;
@@ -51,7 +51,7 @@ fn unread(lingerd: &Path, plan: Plan) -> Result<()> {
 fn cut_off(lingerd: &Path, plan: Plan) -> Result<()> {
     netns::in_own(|| {
         let options = ["--plan", plan.name(), "--outcome", "not_connected"];
-        let loopback = Loopback::new(Family::V4)?;
+        let loopback = Loopback::new()?;
         let (mut watching, reader) = Watching::start_joined(lingerd, &options)?;
         drop(reader);
         // It notices that when it writes the line of a close.

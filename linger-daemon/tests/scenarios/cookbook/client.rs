@@ -5,7 +5,6 @@ use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use linger_daemon::exercise::diag::Endpoints;
 use linger_daemon::exercise::state::{self, Queues, TcpState};
 use linger_daemon::exercise::{Tally, tcp};
 use linger_ebpf::Outcome;
@@ -13,6 +12,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::PORT;
 use crate::scenario::Settings;
+use crate::toolkit;
 
 /// Time after which a read fails: the kernel takes seconds to retransmit what was lost.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -146,7 +146,7 @@ pub(super) fn wait_for_servers(state: TcpState, number: u64) -> io::Result<()> {
 pub(super) fn hear_all(clients: Vec<Client>) -> io::Result<Vec<(Client, Queues)>> {
     let queues = clients
         .iter()
-        .map(|client| Endpoints::of_peer(&client.0)?.send_queue());
+        .map(|client| toolkit::send_queue(toolkit::peer_of(&client.0)?));
     let queues = queues.collect::<io::Result<Vec<_>>>()?;
     clients.iter().try_for_each(Client::hear)?;
     Ok(clients.into_iter().zip(queues).collect())

@@ -4,7 +4,6 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use linger_daemon::exercise::diag::Endpoints;
 use linger_daemon::exercise::state::{self, Queues, TcpState};
 use linger_ebpf::Outcome;
 use nix::sys::signal::Signal;
@@ -14,6 +13,7 @@ use super::{PORT, ServerUnit, discard, keepalive, unexpected, unit};
 use crate::attribution::nginx_in;
 use crate::scenario::Settings;
 use crate::service;
+use crate::toolkit;
 use crate::truth::Truth;
 
 /// Connections in each phase.
@@ -148,13 +148,13 @@ fn last_queues(clients: &[Client]) -> io::Result<Vec<Queues>> {
         latest: Queues,
         twice: Queues,
     }
-    let servers = clients.iter().map(|client| Endpoints::of_peer(&client.0));
+    let servers = clients.iter().map(|client| toolkit::peer_of(&client.0));
     let servers: Vec<_> = servers.collect::<Result<_, _>>()?;
     let mut seen = vec![Seen::default(); servers.len()];
     state::wait_for("the servers to close", || {
         let mut open = false;
         for (server, seen) in servers.iter().zip(&mut seen) {
-            let now = server.send_queue()?;
+            let now = toolkit::send_queue(*server)?;
             if now.outstanding() > 0 {
                 if now == seen.latest {
                     seen.twice = now;
