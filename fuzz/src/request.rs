@@ -36,7 +36,12 @@ static CLOSED: LazyLock<Arc<State>> = LazyLock::new(|| {
 
 /// A server that has no counts.
 fn serving(security: Security) -> Arc<State> {
-    let source = || Ok(Snapshot::empty(Plan::Fentry, Dimension::DEFAULT.into()));
+    let source = || {
+        Ok(Snapshot {
+            dimensions: Dimension::DEFAULT.into(),
+            ..Snapshot::default()
+        })
+    };
     let facts = Facts {
         plan: Plan::Fentry,
         kernel: "6.1.0".to_owned(),

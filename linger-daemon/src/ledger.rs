@@ -32,7 +32,7 @@ use std::io;
 use std::sync::Arc;
 
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
-use linger_ebpf::{Close, Counters, Group, Lost, MAX_CLOSES, Plan};
+use linger_ebpf::{Close, Counters, Group, Lost, MAX_CLOSES};
 use thiserror::Error;
 
 use self::group_counters::GroupCounters;
@@ -60,11 +60,9 @@ pub struct MapFill {
     pub capacity: u64,
 }
 
-/// All counts at one moment. Each set of labels occurs once.
-#[derive(Clone, Debug)]
+/// All counts at one moment. Each set of labels occurs once. By default, nothing has been counted.
+#[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    /// The plan that counted.
-    pub plan: Plan,
     /// The dimensions of a group's labels.
     pub dimensions: Arc<[Dimension]>,
     /// The counters of each group, sorted by labels.
@@ -79,23 +77,6 @@ pub struct Snapshot {
     pub hooks: Vec<(Hook, bool)>,
     /// The kernel's counts of the runs of each program.
     pub runs: Vec<ProgramRuns>,
-}
-
-impl Snapshot {
-    /// A snapshot of a ledger that has counted nothing, without maps, hooks and programs.
-    #[must_use]
-    pub fn empty(plan: Plan, dimensions: Arc<[Dimension]>) -> Self {
-        Self {
-            plan,
-            dimensions,
-            groups: Vec::new(),
-            lost: [0; Lost::COUNT],
-            lost_orphan_bytes: 0,
-            maps: Vec::new(),
-            hooks: Vec::new(),
-            runs: Vec::new(),
-        }
-    }
 }
 
 /// The reason why the ledger cannot be read.
@@ -121,7 +102,6 @@ pub enum LedgerError {
 
 /// The counts in the kernel, with everything needed to read and maintain them.
 pub struct Ledger {
-    plan: Plan,
     groups: Groups,
     counters: GroupCounters,
     /// The counters of [`Group::SHARED`].
@@ -140,17 +120,15 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Takes the maps of programs that are yet to be attached by this plan, and writes the configuration into them.
+    /// Takes the maps of programs that are yet to be attached, and writes the configuration into them.
     /// `series` returns the number of series that counters are shown as.
     pub fn new(
         maps: &mut Maps,
-        plan: Plan,
         cgroups: Cgroups,
         config: &Config,
         series: fn(&Counters) -> usize,
     ) -> Result<Self, LedgerError> {
         let mut ledger = Self {
-            plan,
             groups: Groups::new(maps, cgroups, config, series)?,
             counters: GroupCounters::take(maps)?,
             shared: take(maps, "SHARED")?,
@@ -208,7 +186,6 @@ impl Ledger {
             capacity,
         };
         Ok(Snapshot {
-            plan: self.plan,
             dimensions: Arc::clone(self.groups.namer.dimensions()),
             groups,
             lost: self.read_lost()?,

@@ -24,15 +24,14 @@ pub fn attach_or_take_over<T, E: Error + Send + Sync + 'static>(
     wanted: Option<Plan>,
     options: LoadOptions,
     pins: Option<&Pins>,
-    prepare: impl Fn(&mut Maps, Plan) -> Result<T, E>,
+    prepare: impl Fn(&mut Maps) -> Result<T, E>,
 ) -> Result<(Attachment, T), ProbeError> {
-    let prepare_maps = |maps: &mut Maps, plan| {
-        prepare(maps, plan).map_err(|error| ProbeError::Prepare(error.into()))
-    };
+    let prepare =
+        |maps: &mut Maps| prepare(maps).map_err(|error| ProbeError::Prepare(error.into()));
     if let Some(pins) = pins
         && let Some(attached) = take_over(pins, wanted, options)?
     {
-        let prepared = prepare_maps(&mut pins.maps()?, attached.plan)?;
+        let prepared = prepare(&mut pins.maps()?)?;
         return Ok((attached, prepared));
     }
     let loader = Loader::new(options)?;
@@ -41,7 +40,7 @@ pub fn attach_or_take_over<T, E: Error + Send + Sync + 'static>(
         if let Some(pins) = pins {
             pins.pin_maps(&programs.maps)?;
         }
-        let prepared = prepare_maps(&mut programs.maps, plan)?;
+        let prepared = prepare(&mut programs.maps)?;
         Ok((loader.attach(programs, pins)?, prepared))
     };
     let attach_or_clear = |plan| {

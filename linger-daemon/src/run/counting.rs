@@ -19,7 +19,7 @@ use crate::live;
 use crate::memory;
 use crate::metrics::{Facts, Metrics, series};
 use crate::privileges;
-use crate::probe::{self, Attachment, LoadOptions, Pins};
+use crate::probe::{self, Attachment, LoadOptions, Maps, Pins};
 use crate::sync::lock;
 
 /// The attached programs, and what they count.
@@ -125,16 +125,12 @@ fn attach(config: &Config, pins: Option<&Pins>) -> Result<(Attachment, (Ledger, 
     };
     let wanted = config.plan.plan();
     let cgroups = Cgroups::of_host();
-    let done = probe::attach_or_take_over(
-        wanted,
-        options,
-        pins,
-        |maps, plan| -> Result<_, WatchError> {
-            let recent = RecentCloses::new(maps)?;
-            let ledger = Ledger::new(maps, plan, cgroups.clone(), config, series)?;
-            Ok((ledger, recent))
-        },
-    );
+    let prepare = |maps: &mut Maps| -> Result<_, WatchError> {
+        let recent = RecentCloses::new(maps)?;
+        let ledger = Ledger::new(maps, cgroups.clone(), config, series)?;
+        Ok((ledger, recent))
+    };
+    let done = probe::attach_or_take_over(wanted, options, pins, prepare);
     let (attached, counts) = done.map_err(|error| match host::obstacle() {
         Some(obstacle) => anyhow::Error::from(error).context(obstacle),
         None => error.into(),

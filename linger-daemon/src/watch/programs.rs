@@ -73,7 +73,7 @@ impl WatchPrograms {
             ..LoadOptions::default()
         };
         let plan = plan.and_then(PlanChoice::plan);
-        let prepare = |maps: &mut Maps, _plan| WatchMaps::take(maps, filter);
+        let prepare = |maps: &mut Maps| WatchMaps::take(maps, filter);
         let (mut attached, mut maps) = probe::attach_or_take_over(plan, load, None, prepare)?;
         // Attaching may have taken longer than the lease.
         maps.watcher.renew_lease()?;

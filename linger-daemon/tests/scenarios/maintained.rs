@@ -43,8 +43,8 @@ fn reading_changes_nothing(_: &Path, plan: Plan) -> Result<()> {
         };
         config.filter.allow.comms.insert(comm.clone());
         let (mut attached, mut ledger) =
-            probe::attach_or_take_over(Some(plan), LoadOptions::default(), None, |maps, plan| {
-                Ledger::new(maps, plan, Cgroups::of_host(), &config, metrics::series)
+            probe::attach_or_take_over(Some(plan), LoadOptions::default(), None, |maps| {
+                Ledger::new(maps, Cgroups::of_host(), &config, metrics::series)
             })?;
         ledger.set_programs(mem::take(&mut attached.programs));
         // Accepted sockets inherit the filter: the orphan does not end.

@@ -2,9 +2,7 @@
 
 use linger_daemon::attribution::{Dimension, Labels};
 use linger_daemon::ledger::Snapshot;
-use linger_ebpf::{
-    BUCKETS, Cause, Counters, Fate, MAX_GROUPS, Outcome, Plan, QueueBytes, TimeHistogram,
-};
+use linger_ebpf::{BUCKETS, Cause, Counters, Fate, MAX_GROUPS, Outcome, QueueBytes, TimeHistogram};
 
 /// Returns the maximum number of groups, each with the counters for its number.
 pub(crate) fn snapshot(counters: fn(u64) -> Counters) -> Snapshot {
@@ -16,8 +14,9 @@ pub(crate) fn snapshot(counters: fn(u64) -> Counters) -> Snapshot {
         )
     });
     Snapshot {
+        dimensions: Dimension::DEFAULT.into(),
         groups: groups.collect(),
-        ..Snapshot::empty(Plan::Fentry, Dimension::DEFAULT.into())
+        ..Snapshot::default()
     }
 }
 

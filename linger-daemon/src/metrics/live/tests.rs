@@ -43,8 +43,9 @@ fn the_largest_groups_by_any_measure_and_the_newest_closes_are_shown_and_all_are
     let exposition = Exposition {
         at: SystemTime::now(),
         snapshot: Snapshot {
+            dimensions: [Dimension::Unit].into(),
             groups: groups.collect(),
-            ..Snapshot::empty(Plan::Fentry, [Dimension::Unit].into())
+            ..Snapshot::default()
         },
         facts: Arc::new(Facts {
             plan: Plan::Fentry,
