@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
 use linger_daemon::attribution::Dimension;
+use linger_daemon::config::Access;
 use linger_daemon::http::{self, Limits, Security, State};
 use linger_daemon::ledger::Snapshot;
 use linger_daemon::metrics::{Facts, Metrics};
@@ -47,7 +48,7 @@ fn serving(security: Security) -> Arc<State> {
         kernel: "6.1.0".to_owned(),
         host: "test".to_owned(),
     };
-    let state = Arc::new(State::secured(security));
+    let state = Arc::new(State::new(security, Access::default()));
     state.attached(Metrics::new(Arc::new(source), facts));
     state
 }

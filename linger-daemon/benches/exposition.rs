@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use linger_daemon::config::ListenAddr;
-use linger_daemon::http::{self, Limits, State};
+use linger_daemon::config::{Access, ListenAddr};
+use linger_daemon::http::{self, Limits, Security, State};
 use linger_daemon::ledger::Snapshot;
 use linger_daemon::metrics::{Facts, Format, Metrics, series};
 use linger_ebpf::{Counters, Plan};
@@ -89,7 +89,7 @@ fn serve(metrics: Metrics) -> SocketAddr {
     let Some(&ListenAddr::Tcp(address)) = listeners.places().next() else {
         panic!("it listens elsewhere");
     };
-    let state = Arc::new(State::new());
+    let state = Arc::new(State::new(Security::none(), Access::default()));
     state.attached(metrics);
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -89,38 +89,21 @@ pub struct State {
 }
 
 impl State {
-    /// Creates the state before the programs are attached: `/readyz` and `/metrics` answer 503. Allows all clients.
+    /// Creates the state before the programs are attached: `/readyz` and `/metrics` answer 503. Requests must satisfy
+    /// `security`, and those for `/live.json` must be of the clients in `live`.
     #[must_use]
-    pub fn new() -> Self {
-        Self::secured(Security::none())
-    }
-
-    /// Like [`Self::new`], but requests must satisfy `security`.
-    #[must_use]
-    pub fn secured(security: Security) -> Self {
+    pub fn new(security: Security, live: Access) -> Self {
         Self {
             metrics: OnceLock::new(),
             scrapes: FairSemaphore::new(MAX_SCRAPES, MAX_SCRAPES_OF_PEER, MAX_REQUESTS_OF_PEER),
             security,
-            live: Access::default(),
+            live,
         }
-    }
-
-    /// Sets the clients that may read `/live.json`.
-    #[must_use]
-    pub fn live_for(self, live: Access) -> Self {
-        Self { live, ..self }
     }
 
     /// Declares the programs attached, and their counts readable. Only the first call has an effect.
     pub fn attached(&self, metrics: Metrics) {
         self.metrics.get_or_init(|| Arc::new(metrics));
-    }
-}
-
-impl Default for State {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -49,7 +49,7 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     let places: Vec<_> = listeners.places().cloned().collect();
     privileges::require()?;
     let scheme = if security.has_tls() { "https" } else { "http" };
-    let state = Arc::new(State::secured(security).live_for(config.live));
+    let state = Arc::new(State::new(security, config.live));
     let startup_server = StartupServer::begin(&listeners, &state)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -32,7 +32,8 @@ impl Server {
 
     /// Starts a server on these sockets, with nothing attached.
     pub(crate) fn listening(listeners: Listeners, limits: Limits) -> Self {
-        Self::with(listeners, limits, State::new())
+        let state = State::new(Security::none(), Access::default());
+        Self::with(listeners, limits, state)
     }
 
     /// Starts a server with known counts, for clients that `security` admits.
@@ -44,7 +45,8 @@ impl Server {
     pub(crate) fn secured_with(security: Security, limits: Limits) -> Self {
         let anywhere = "127.0.0.1:0".parse().unwrap();
         let listeners = http::bind(&[anywhere]).unwrap();
-        let server = Self::with(listeners, limits, State::secured(security));
+        let state = State::new(security, Access::default());
+        let server = Self::with(listeners, limits, state);
         server.state.attached(fixture::metrics(fixture::snapshot()));
         server
     }
@@ -53,7 +55,8 @@ impl Server {
     pub(crate) fn live_for(live: Access) -> Self {
         let anywhere = "127.0.0.1:0".parse().unwrap();
         let listeners = http::bind(&[anywhere]).unwrap();
-        let server = Self::with(listeners, Limits::DEFAULT, State::new().live_for(live));
+        let state = State::new(Security::none(), live);
+        let server = Self::with(listeners, Limits::DEFAULT, state);
         server.state.attached(fixture::metrics(fixture::snapshot()));
         server
     }
