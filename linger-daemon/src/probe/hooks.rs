@@ -370,99 +370,50 @@ mod tests {
 
     #[test]
     fn each_kernel_has_its_hooks() {
-        let cases = [
-            (
-                Plan::Fentry,
-                USUAL,
-                "reset settle missed_end reset_answers destroy_sock tcp_close inner_close fexit_check_oom \
-                 active_reset timer",
-            ),
-            (
-                Plan::Fentry,
-                OLD,
-                "reset settle missed_end v4_answer v6_answer destroy_sock tcp_close inner_close \
-                 fexit_check_oom active_reset timer",
-            ),
-            (
-                Plan::Fentry,
-                FULL,
-                "reset settle missed_end reset_answers destroy_sock sock_release inner_close \
-                 fexit_check_oom active_reset timer",
-            ),
-            (
-                Plan::Fentry,
-                NEWEST,
-                "reset settle missed_end reset_answers destroy_sock sock_release inner_close \
-                 fexit_check_oom active_reset timer destroy_sock_2",
-            ),
-            (
-                Plan::Fentry,
-                REALTIME,
-                "reset settle missed_end reset_answers destroy_sock sock_release inner_close \
-                 fexit_check_oom active_reset timer inner_close_2 inner_close_3 \
-                 fexit_check_oom_2 fexit_check_oom_3 destroy_sock_2 destroy_sock_3",
-            ),
-            (
-                Plan::Fentry,
-                BLIND,
-                "reset settle missed_end v4_answer destroy_sock tcp_close inner_close fexit_check_oom \
-                 active_reset timer inner_close_2 inner_close_3 fexit_check_oom_2 \
-                 fexit_check_oom_3 active_reset_2",
-            ),
-            (
-                Plan::Kprobe,
-                USUAL,
-                "reset settle missed_end reset_answers destroy_sock tcp_close inner_close \
-                 kretprobe_inner_close active_reset timer",
-            ),
-            (
-                Plan::Kprobe,
-                OLD,
-                "reset settle missed_end socket_answers v4_answer v6_answer destroy_sock tcp_close inner_close \
-                 kretprobe_inner_close active_reset timer",
-            ),
-            (
-                Plan::Kprobe,
-                NEWEST,
-                "reset settle missed_end reset_answers destroy_sock sock_release inner_close \
-                 kretprobe_inner_close active_reset timer destroy_sock_2",
-            ),
-            (
-                Plan::Kprobe,
-                REALTIME,
-                "reset settle missed_end reset_answers destroy_sock sock_release inner_close \
-                 kretprobe_inner_close active_reset timer destroy_sock_2 destroy_sock_3",
-            ),
-            (
-                Plan::Tracepoint,
-                USUAL,
-                "settle missed_end sys_exit destroy_sock set_state cgroup_sock_release send_reset",
-            ),
-            (
-                Plan::Tracepoint,
-                OLD,
-                "settle missed_end destroy_sock set_state cgroup_sock_release send_reset",
-            ),
-            (
-                Plan::Tracepoint,
-                FULL,
-                "settle missed_end sys_exit destroy_sock set_state cgroup_sock_release send_reset",
-            ),
-            (
-                Plan::Tracepoint,
-                NEWEST,
-                "settle missed_end sys_exit destroy_sock set_state cgroup_sock_release send_reset \
-                 set_state_2 set_state_3 send_reset_2 destroy_sock_2",
-            ),
-            (
-                Plan::Tracepoint,
-                REALTIME,
-                "settle missed_end sys_exit destroy_sock set_state cgroup_sock_release send_reset \
-                 set_state_2 set_state_3 send_reset_2 destroy_sock_2 destroy_sock_3",
-            ),
-        ];
-        for (plan, traits, expected) in cases {
+        const TWICE: &str = " destroy_sock_2";
+        const THRICE: &str = " destroy_sock_2 destroy_sock_3";
+        const AGAIN: &str = " inner_close_2 inner_close_3 fexit_check_oom_2 fexit_check_oom_3";
+        let expect = |plan: Plan, traits: KernelTraits, expected: String| {
             assert_eq!(programs_of(plan, traits), expected, "{plan:?}, {traits:?}");
+        };
+        for (traits, answers, begin, again, copies) in [
+            (USUAL, "reset_answers", "tcp_close", "", ""),
+            (OLD, "v4_answer v6_answer", "tcp_close", "", ""),
+            (FULL, "reset_answers", "sock_release", "", ""),
+            (NEWEST, "reset_answers", "sock_release", "", TWICE),
+            (REALTIME, "reset_answers", "sock_release", AGAIN, THRICE),
+            (BLIND, "v4_answer", "tcp_close", AGAIN, " active_reset_2"),
+        ] {
+            let expected = format!(
+                "reset settle missed_end {answers} destroy_sock {begin} inner_close fexit_check_oom \
+                 active_reset timer{again}{copies}"
+            );
+            expect(Plan::Fentry, traits, expected);
+        }
+        for (traits, answers, begin, copies) in [
+            (USUAL, "reset_answers", "tcp_close", ""),
+            (OLD, "socket_answers v4_answer v6_answer", "tcp_close", ""),
+            (NEWEST, "reset_answers", "sock_release", TWICE),
+            (REALTIME, "reset_answers", "sock_release", THRICE),
+        ] {
+            let expected = format!(
+                "reset settle missed_end {answers} destroy_sock {begin} inner_close \
+                 kretprobe_inner_close active_reset timer{copies}"
+            );
+            expect(Plan::Kprobe, traits, expected);
+        }
+        let copies = " set_state_2 set_state_3 send_reset_2 destroy_sock_2";
+        for (traits, returns, copies) in [
+            (USUAL, " sys_exit", ""),
+            (OLD, "", ""),
+            (FULL, " sys_exit", ""),
+            (NEWEST, " sys_exit", copies),
+            (REALTIME, " sys_exit", &format!("{copies} destroy_sock_3")),
+        ] {
+            let expected = format!(
+                "settle missed_end{returns} destroy_sock set_state cgroup_sock_release send_reset{copies}"
+            );
+            expect(Plan::Tracepoint, traits, expected);
         }
     }
 }
