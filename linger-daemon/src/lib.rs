@@ -8,6 +8,7 @@ pub mod check;
 pub mod cli;
 #[forbid(unsafe_code)]
 pub mod config;
+#[forbid(unsafe_code)]
 pub mod event;
 pub mod exercise;
 pub mod host;

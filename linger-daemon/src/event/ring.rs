@@ -1,12 +1,13 @@
 //! A watcher's place, and the ring buffer that the programs fill for it.
 
-use std::mem::{self, MaybeUninit, offset_of};
+use std::mem::{self, offset_of};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aya::maps::{Array, ArrayOfMaps, MapData, MapError, RingBuf};
 use aya_obj::generated::bpf_map_type;
+use linger_ebpf::pod::words_mut;
 use linger_ebpf::{DAEMON, Event, Filter, WATCHERS, Watch};
 use thiserror::Error;
 
@@ -205,21 +206,16 @@ fn missed(watch: &MappedArray, place: u32) -> &AtomicU64 {
 
 /// Reads an event from its bytes, which may end before the stack.
 fn read(bytes: &[u8]) -> Option<Event> {
-    let mut event = MaybeUninit::new(Event::ZERO);
-    let length = bytes.len();
-    if length != Event::HEAD && length != size_of::<Event>() {
+    let is_head = bytes.len() == Event::HEAD;
+    if !is_head && bytes.len() != size_of::<Event>() {
         return None;
     }
-    // SAFETY: it has room for that many bytes; `Event` consists of integers without padding, for which any
-    // bytes are valid.
-    let mut event = unsafe {
-        event
-            .as_mut_ptr()
-            .cast::<u8>()
-            .copy_from_nonoverlapping(bytes.as_ptr(), length);
-        event.assume_init()
-    };
-    if length == Event::HEAD {
+    let mut event = Event::ZERO;
+    let (words, _) = bytes.as_chunks();
+    for (to, from) in words_mut(&mut event).iter_mut().zip(words) {
+        *to = u64::from_ne_bytes(*from);
+    }
+    if is_head {
         // The stack, if there is one, is for another watcher or was sent with an earlier event.
         event.stack_bytes = 0;
     }
