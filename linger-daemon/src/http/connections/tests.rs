@@ -67,19 +67,6 @@ async fn silent_connections_evict_only_each_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_busy_connection_does_not_give_way() {
-    let all = Connections::new(1);
-    let asking = all.admit(Some(host(1))).await;
-    let request = asking.begin(Instant::now() + QUIET);
-    assert!(all.try_admit(Some(host(2))).is_err());
-    drop(request);
-    let next = all.admit(Some(host(2))).await;
-    assert!(gives_way(&asking).await);
-    drop((asking, next));
-    all.done().await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn silence_and_unread_responses_end_a_connection() {
     let all = Connections::new(2);
     let silent = all.admit(None).await;
