@@ -42,8 +42,7 @@ pub(crate) use self::mapped_array::MappedArray;
 use self::orphans::OrphanRecords;
 use self::retired_totals::{OTHER, RetiredTotals};
 pub(crate) use self::return_hook::ReturnHook;
-#[cfg(test)]
-pub(crate) use self::series_limit::MAX_SERIES_PER_GROUP;
+pub use self::series_limit::MAX_SERIES_PER_GROUP;
 pub(crate) use self::undecided::Undecided;
 use crate::attribution::{Cgroups, Dimension, Labels, Names};
 use crate::config::Config;

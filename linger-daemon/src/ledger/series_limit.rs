@@ -9,7 +9,7 @@ use linger_ebpf::{Counters, Group};
 const SHARED: usize = Group::SHARED.len() * MAX_SERIES_PER_GROUP;
 
 /// Maximum number of series of one group.
-pub(crate) const MAX_SERIES_PER_GROUP: usize = 94;
+pub const MAX_SERIES_PER_GROUP: usize = 94;
 
 /// Returns the keys of the groups beyond `most` series: those first seen last. Each group is given by its number in the
 /// order in which groups were first seen, its key, and its counters.

@@ -30,22 +30,3 @@ impl Series for Count {
         self.0 += BUCKETS + 2;
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ledger::MAX_SERIES_PER_GROUP;
-
-    #[test]
-    fn a_group_with_every_counter_has_the_maximum_number_of_series() {
-        let mut all = Counters::ZERO;
-        all.closes.fill(1);
-        for times in all.blocked.iter_mut().chain([&mut all.orphans.lived]) {
-            times.buckets[0] = 1;
-        }
-        all.resets = [1; linger_ebpf::Cause::COUNT];
-        all.unread_bytes = 1;
-        all.orphans.ends.fill(1);
-        assert_eq!(series(&all), MAX_SERIES_PER_GROUP);
-    }
-}

@@ -175,21 +175,3 @@ fn put_all(bytes: &mut Vec<u8>, parts: &[&str]) {
         bytes.extend_from_slice(part.as_bytes());
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn help_is_escaped_by_the_rules_of_its_format() {
-        for (format, expected) in [
-            (Format::Text, r#"a"b\\c\nd"#),
-            (Format::OpenMetrics, r#"a\"b\\c\nd"#),
-        ] {
-            let is_special = |&byte: &u8| format.is_special_in_help(byte);
-            let mut bytes = Vec::new();
-            put_escaped(&mut bytes, "a\"b\\c\nd", is_special);
-            assert_eq!(str::from_utf8(&bytes).unwrap(), expected);
-        }
-    }
-}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use linger_daemon::attribution::Labels;
-use linger_daemon::ledger::Snapshot;
+use linger_daemon::ledger::{MAX_SERIES_PER_GROUP, Snapshot};
 use linger_daemon::metrics::series;
 use linger_ebpf::{BUCKETS, Cause, Counters, Fate, Orphans, Outcome, QueueBytes, TimeHistogram};
 use proptest::prelude::*;
@@ -22,7 +22,8 @@ proptest! {
 #[test]
 fn a_group_has_at_most_94_series() {
     assert_eq!(series(&Counters::ZERO), 0);
-    assert_eq!(series(&large::everything(1)), 94);
+    assert_eq!(series(&large::everything(1)), MAX_SERIES_PER_GROUP);
+    assert_eq!(MAX_SERIES_PER_GROUP, 94);
 }
 
 /// The limit promised for a service that leaves no orphans.
