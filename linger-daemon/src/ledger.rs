@@ -33,6 +33,7 @@ use std::sync::Arc;
 
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
 use linger_ebpf::{Close, Counters, Group, Lost, MAX_CLOSES};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use self::group_counters::GroupCounters;
@@ -48,11 +49,11 @@ use crate::attribution::{Cgroups, Dimension, Labels, Names};
 use crate::config::Config;
 use crate::probe::{Hook, Maps, ProgramRuns, Programs};
 
-/// The fill level of a map.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The fill level of a BPF map.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MapFill {
     /// Its name.
-    pub map: &'static str,
+    pub map: String,
     /// Entries in it.
     pub entries: u64,
     /// Entries that fit.
@@ -179,8 +180,8 @@ impl Ledger {
         let under_way = orphans.map(linger_ebpf::Orphans::under_way).sum();
         let states = self.programs.states(self.return_hook.is_attached());
         let (hooks, runs) = states.map_err(LedgerError::Program)?;
-        let fill = |map, entries, capacity| MapFill {
-            map,
+        let fill = |map: &str, entries, capacity| MapFill {
+            map: map.to_owned(),
             entries,
             capacity,
         };

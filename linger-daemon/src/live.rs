@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::event::Close;
+use crate::ledger::MapFill;
 
 /// Maximum number of groups in a [`Live`].
 pub const MAX_GROUPS: usize = 200;
@@ -151,24 +152,13 @@ pub struct Health {
     /// Payload of the lost orphans, bytes.
     pub lost_orphan_bytes: u64,
     /// How full the maps are.
-    pub maps: Vec<Map>,
+    pub maps: Vec<MapFill>,
     /// The programs.
     pub hooks: Vec<Hook>,
     /// How long reading the ledger took, seconds.
     pub reading_seconds: f64,
     /// Resident memory of the daemon, bytes; zero if unknown.
     pub resident_bytes: u64,
-}
-
-/// The fill level of a BPF map.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Map {
-    /// Its name.
-    pub map: String,
-    /// Entries in it.
-    pub entries: u64,
-    /// Entries that fit.
-    pub capacity: u64,
 }
 
 /// A program and its attach point.

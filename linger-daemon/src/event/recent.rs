@@ -12,7 +12,6 @@ use crate::probe::Maps;
 /// a sample: if they come too fast, some are left out.
 pub struct RecentCloses {
     watcher: Watcher,
-    clock: Clock,
     closes: VecDeque<Close>,
 }
 
@@ -23,7 +22,6 @@ impl RecentCloses {
     pub fn new(maps: &mut Maps) -> Result<Self, WatchError> {
         Ok(Self {
             watcher: Watcher::of_daemon(maps)?,
-            clock: Clock::of_host(),
             closes: VecDeque::new(),
         })
     }
@@ -33,7 +31,7 @@ impl RecentCloses {
         // Only the next daemon takes its place, after this one has ended.
         let _ = self.watcher.renew_lease();
         // The wall clock may have been set.
-        self.clock = Clock::of_host();
+        let clock = Clock::of_host();
         let mut events: VecDeque<Event> = VecDeque::new();
         while let Some(event) = self.watcher.take() {
             if event.kind == event_kind::CLOSE {
@@ -43,7 +41,7 @@ impl RecentCloses {
         }
         let cgroups: Vec<u64> = events.iter().map(|event| event.cgroup_id).collect();
         for (event, names) in events.iter().zip(name(&cgroups)).rev() {
-            if let WatchEvent::Close(close) = decode(event, names.as_ref(), &self.clock) {
+            if let WatchEvent::Close(close) = decode(event, names.as_ref(), &clock) {
                 self.closes.push_front(close);
             }
         }

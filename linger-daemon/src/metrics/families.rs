@@ -313,9 +313,9 @@ fn of_orphans(counters: &Counters, series: &mut dyn Series, count: fn(&Orphans) 
 
 fn map_fill(exposition: &Exposition, series: &mut dyn Series, measure: fn(&MapFill) -> u64) {
     let mut maps: Vec<_> = exposition.snapshot.maps.iter().collect();
-    maps.sort_by_key(|fill| fill.map);
+    maps.sort_by_key(|fill| &fill.map);
     for fill in maps {
-        series.count(&[("map", fill.map)], measure(fill));
+        series.count(&[("map", &fill.map)], measure(fill));
     }
 }
 

@@ -17,8 +17,8 @@ use super::Exposition;
 use crate::attribution::{Dimension, Labels};
 use crate::event::seconds;
 use crate::live::{
-    Blocked, Counts, Group, Health, Histogram, Hook, Live, Lived, MAX_GROUPS, MAX_RECENT, Map,
-    Orphans, Queues, RecentClose,
+    Blocked, Counts, Group, Health, Histogram, Hook, Live, Lived, MAX_GROUPS, MAX_RECENT, Orphans,
+    Queues, RecentClose,
 };
 use crate::version::{REVISION, VERSION};
 
@@ -163,11 +163,6 @@ impl Health {
     fn of(exposition: &Exposition) -> Self {
         let snapshot = &exposition.snapshot;
         let lost = Lost::ALL.iter().zip(snapshot.lost);
-        let maps = snapshot.maps.iter().map(|fill| Map {
-            map: fill.map.to_owned(),
-            entries: fill.entries,
-            capacity: fill.capacity,
-        });
         let hooks = snapshot.hooks.iter().map(|(hook, attached)| Hook {
             program: hook.program.to_owned(),
             target: hook.point.to_string(),
@@ -178,7 +173,7 @@ impl Health {
                 .map(|(what, count)| (what.name().to_owned(), count))
                 .collect(),
             lost_orphan_bytes: snapshot.lost_orphan_bytes,
-            maps: maps.collect(),
+            maps: snapshot.maps.clone(),
             hooks: hooks.collect(),
             reading_seconds: exposition.reading.as_secs_f64(),
             resident_bytes: bytes(exposition.process("process_resident_memory_bytes")),

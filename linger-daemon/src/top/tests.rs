@@ -8,8 +8,9 @@ mod rates;
 use std::collections::BTreeMap;
 
 use super::history::History;
+use crate::ledger::MapFill;
 use crate::live::{
-    Blocked, Counts, Group, Health, Histogram, Hook, Live, Map, Orphans, Queues, RecentClose,
+    Blocked, Counts, Group, Health, Histogram, Hook, Live, Orphans, Queues, RecentClose,
 };
 
 /// Start of the daemon of these readings, Unix seconds.
@@ -76,7 +77,7 @@ fn live(seconds: f64, groups: Vec<Group>) -> Live {
 }
 
 fn health() -> Health {
-    let map = |map: &str, entries, capacity| Map {
+    let map = |map: &str, entries, capacity| MapFill {
         map: map.to_owned(),
         entries,
         capacity,

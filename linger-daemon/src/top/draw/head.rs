@@ -5,7 +5,8 @@ use ratatui::text::{Line, Span};
 
 use super::Picture;
 use super::pieces::{ALARM, HEAD};
-use crate::live::{Live, Map};
+use crate::ledger::MapFill;
+use crate::live::Live;
 use crate::text::{age, bytes, count, escape_for_terminal, seconds};
 use crate::top::column::{Shown, float};
 use crate::top::state::{Keys, ViewState};
@@ -82,7 +83,7 @@ fn troubles(live: &Live) -> Vec<String> {
         troubles.push(format!("{missing} hooks not attached"));
     }
     // From this level on, the next entry may not fit.
-    let is_full = |map: &&Map| map.entries >= map.capacity / 10 * 9 && map.entries > 0;
+    let is_full = |map: &&MapFill| map.entries >= map.capacity / 10 * 9 && map.entries > 0;
     let full = health.maps.iter().filter(is_full);
     troubles.extend(full.map(|map| format!("{} full", escape_for_terminal(&map.map))));
     troubles
