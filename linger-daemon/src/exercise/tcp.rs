@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{AsRawFd as _, IntoRawFd as _};
+use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -219,11 +219,7 @@ pub fn set_repair(socket: &Socket) -> io::Result<()> {
 ///
 /// The errors of close(2), which dropping the socket would hide.
 pub fn close(socket: Socket) -> io::Result<Duration> {
-    let descriptor = socket.into_raw_fd();
     let start = Instant::now();
-    // SAFETY: the descriptor was just released by its owner, so nothing else uses or closes it.
-    let result = unsafe { libc::close(descriptor) };
-    let blocked = start.elapsed();
-    Errno::result(result)?;
-    Ok(blocked)
+    nix::unistd::close(socket)?;
+    Ok(start.elapsed())
 }
