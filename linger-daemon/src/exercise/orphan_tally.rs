@@ -87,30 +87,3 @@ impl OrphanTally {
         total
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn orphaned_is_delivered_and_discarded() {
-        let queues = |unsent, unacked| Queues {
-            unsent,
-            unacked,
-            unread: 0,
-        };
-        let mut orphans = OrphanTally::default();
-        orphans.delivered(queues(0, 7));
-        orphans.lost(queues(20, 3), Fate::LateData);
-        orphans.count(queues(50, 50), Fate::LateData, queues(30, 5));
-        orphans.delivered(queues(0, 0));
-        let mut both = orphans.clone();
-        both.add(&orphans);
-        let total = both.total();
-        assert_eq!((total.count, total.unsent, total.unacked), (6, 100, 16));
-        assert_eq!((both.bytes, both.delivered), (260, 144));
-        assert_eq!(both.bytes, both.delivered + total.unsent + total.unacked);
-        assert_eq!(both.ended["late_data"].count, 4);
-        assert_eq!(both.ended["delivered"].count, 2);
-    }
-}
