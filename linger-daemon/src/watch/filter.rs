@@ -124,7 +124,6 @@ impl WatchFilter {
 mod tests {
     use std::fs;
 
-    use clap::{Args as _, Command, FromArgMatches as _};
     use linger_ebpf::Event;
 
     use super::*;
@@ -170,18 +169,6 @@ mod tests {
             filter.flags,
             filter_flag::LOST | filter_flag::CGROUP | filter_flag::STACK
         );
-    }
-
-    #[test]
-    fn times_without_a_unit_are_seconds() {
-        for text in ["0.1", "100ms"] {
-            let command = WatchFilter::augment_args(Command::new("watch"));
-            let found = command
-                .try_get_matches_from(["watch", "--blocked", text])
-                .unwrap();
-            let filter = WatchFilter::from_arg_matches(&found).unwrap();
-            assert_eq!(filter.blocked, Some(Duration::from_millis(100)), "{text}");
-        }
     }
 
     #[test]

@@ -232,7 +232,7 @@ fn lost(lingerd: &Path, plan: Plan) -> Result<()> {
         };
         let mut lost = start(&["--lost"])?;
         let counted = start(&["--lost", "--count", "3"])?;
-        let mut blocked = start(&["--blocked", "300ms"])?;
+        let mut blocked = start(&["--blocked", "0.3"])?;
 
         // All data arrives, and is read.
         let pair = loopback.pair()?;
