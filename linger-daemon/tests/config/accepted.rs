@@ -197,6 +197,42 @@ fn times_without_a_unit_are_seconds() {
     }
 }
 
+#[test]
+fn closes_must_be_in_every_allowed_list_and_in_no_denied_one() {
+    let filter = |text: &str| config(text).filter;
+    let open = filter("");
+    let allow = filter("allow = { units = ['app-*.service', '/docker/*'], comms = ['web'] }");
+    let both = filter(
+        "allow.units = ['*.service']\ndeny = { units = ['ssh?.service'], comms = ['cron'] }",
+    );
+    assert_eq!(
+        [&open, &allow, &both].map(Filter::has_units),
+        [false, true, true]
+    );
+    for (filter, unit, is_admitted) in [
+        (&open, "nginx.service", true),
+        (&open, "", true),
+        (&allow, "app-7.service", true),
+        (&allow, "/docker/0123/init", true),
+        (&allow, "app.service", false),
+        (&allow, "an-app-7.service", false),
+        (&both, "ssh.service", true),
+        (&both, "sshd.service", false),
+    ] {
+        assert_eq!(filter.admits_unit(unit), is_admitted, "{unit}");
+    }
+    for (filter, comm, is_admitted) in [
+        (&open, "nginx", true),
+        (&open, "", true),
+        (&allow, "web", true),
+        (&allow, "webber", false),
+        (&both, "sshd", true),
+        (&both, "cron", false),
+    ] {
+        assert_eq!(filter.admits_comm(comm), is_admitted, "{comm}");
+    }
+}
+
 fn port_sets(first: u16, size: std::ops::Range<usize>) -> impl Strategy<Value = BTreeSet<u16>> {
     let ranges = (0..5000_u16, 0..300_u16)
         .prop_map(move |(start, more)| first + start..=first + start + more);

@@ -257,6 +257,22 @@ fn too_many_process_names_are_refused() {
 }
 
 #[test]
+fn unsupported_patterns_are_refused() {
+    let refuses = |text: &str| load(format!("allow.units = [{text:?}]")).is_err();
+    for text in ["", "{a,b}.service", "a\nb", "\u{7f}", &"a".repeat(4097)] {
+        assert!(refuses(text), "{text:?}");
+    }
+    assert!(!refuses(r"/system.slice/dev-disk\x2duuid.swap"));
+}
+
+#[test]
+fn misspelt_levels_are_refused() {
+    for text in ["", "info,wran", "linger_daemon=loud", "a=b=c"] {
+        assert!(load(format!("log-level = {text:?}")).is_err(), "{text}");
+    }
+}
+
+#[test]
 fn a_value_that_is_wrong_contradicts_nothing() {
     let lines = load("labels = [\"port\"]\nports = [\"http\"]").unwrap_err();
     assert_eq!(lines.len(), 1, "{lines:?}");
