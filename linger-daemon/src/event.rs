@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use linger_ebpf::{Event, Fate, Outcome, event_kind};
 use serde::{Deserialize, Serialize};
 
-pub use self::recent::RecentCloses;
+pub use self::recent::{MAX_RECENT, RecentCloses};
 pub(crate) use self::ring::{LEASE, RING_EVENTS};
 pub use self::ring::{WatchError, Watcher};
 pub use self::time::Clock;

@@ -14,9 +14,6 @@ use crate::ledger::MapFill;
 /// Maximum number of groups in a [`Live`].
 pub const MAX_GROUPS: usize = 200;
 
-/// Maximum number of costly closes in a [`Live`].
-pub const MAX_RECENT: usize = 100;
-
 /// Counts by name.
 pub type Counts = BTreeMap<String, u64>;
 
@@ -60,7 +57,7 @@ pub struct Live {
     /// The daemon itself.
     pub health: Health,
     /// The latest costly closes, which lost payload or blocked for 100 ms or more: newest first, at
-    /// most [`MAX_RECENT`].
+    /// most [`MAX_RECENT`](crate::event::MAX_RECENT).
     pub recent: Vec<RecentClose>,
 }
 

@@ -15,7 +15,8 @@ pub struct RecentCloses {
     closes: VecDeque<Close>,
 }
 
-const MOST: usize = 100;
+/// Maximum number of costly closes that are kept.
+pub const MAX_RECENT: usize = 100;
 
 impl RecentCloses {
     /// Starts keeping closes. Call it before the programs are attached.
@@ -26,8 +27,12 @@ impl RecentCloses {
         })
     }
 
-    /// Reads new events. Call it at least every ten seconds. `name` returns the names of the cgroups with these ids.
-    pub fn read(&mut self, name: impl FnOnce(&[u64]) -> Vec<Option<Names>>) {
+    /// Reads new events. Returns the closes, latest first. Call it at least every ten seconds. `name` returns the names
+    /// of the cgroups with these ids.
+    pub fn read(
+        &mut self,
+        name: impl FnOnce(&[u64]) -> Vec<Option<Names>>,
+    ) -> impl Iterator<Item = &Close> {
         // Only the next daemon takes its place, after this one has ended.
         let _ = self.watcher.renew_lease();
         // The wall clock may have been set.
@@ -35,7 +40,7 @@ impl RecentCloses {
         let mut events: VecDeque<Event> = VecDeque::new();
         while let Some(event) = self.watcher.take() {
             if event.kind == event_kind::CLOSE {
-                events.truncate(MOST - 1);
+                events.truncate(MAX_RECENT - 1);
                 events.push_front(event);
             }
         }
@@ -45,11 +50,7 @@ impl RecentCloses {
                 self.closes.push_front(close);
             }
         }
-        self.closes.truncate(MOST);
-    }
-
-    /// The closes, latest first.
-    pub fn closes(&self) -> impl Iterator<Item = &Close> {
+        self.closes.truncate(MAX_RECENT);
         self.closes.iter()
     }
 }

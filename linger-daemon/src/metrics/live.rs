@@ -17,19 +17,18 @@ use super::Exposition;
 use crate::attribution::{Dimension, Labels};
 use crate::event::seconds;
 use crate::live::{
-    Blocked, Counts, Group, Health, Histogram, Hook, Live, Lived, MAX_GROUPS, MAX_RECENT, Orphans,
-    Queues, RecentClose,
+    Blocked, Counts, Group, Health, Histogram, Hook, Live, Lived, MAX_GROUPS, Orphans, Queues,
+    RecentClose,
 };
 use crate::version::{REVISION, VERSION};
 
 impl Live {
     /// Builds the live view of a reading, with the latest costly closes, newest first.
     #[must_use]
-    pub fn of(exposition: &Exposition, mut recent: Vec<RecentClose>) -> Self {
+    pub fn of(exposition: &Exposition, recent: Vec<RecentClose>) -> Self {
         let Exposition {
             snapshot, facts, ..
         } = exposition;
-        recent.truncate(MAX_RECENT);
         let counters: Vec<_> = snapshot.groups.iter().map(|(_, one)| &**one).collect();
         let shown = largest(&counters, MAX_GROUPS);
         let groups = shown.iter().map(|&index| {

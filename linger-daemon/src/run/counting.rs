@@ -99,8 +99,8 @@ impl Counts {
     /// Reads the latest costly closes, newest first.
     fn recent(&self) -> Vec<live::RecentClose> {
         let mut recent = lock(&self.recent);
-        recent.read(|cgroup_ids| lock(&self.ledger).names(cgroup_ids));
-        recent.closes().map(live::RecentClose::from).collect()
+        let closes = recent.read(|cgroup_ids| lock(&self.ledger).names(cgroup_ids));
+        closes.map(live::RecentClose::from).collect()
     }
 }
 

@@ -8,7 +8,8 @@ mod so_linger;
 use std::fs;
 use std::path::Path;
 
-use linger_daemon::live::{MAX_GROUPS as MAX_SHOWN, MAX_RECENT};
+use linger_daemon::event::MAX_RECENT;
+use linger_daemon::live::MAX_GROUPS as MAX_SHOWN;
 use linger_ebpf::{
     CLOSER_PLACES, Close, Closer, Counters, Event, Exe, Group, MAX_CLOSES, MAX_COMMS, MAX_GROUPS,
     MAX_LEFT_OUT, MAX_ORPHANS, MAX_WATCHED, Note, ORPHAN_SLOT_ENTRIES, ORPHAN_SLOTS, Orphan,
