@@ -27,7 +27,7 @@ pub use kinds::{
 };
 pub use orphan_limit::OrphanLimit;
 pub use orphan_tally::{FateTally, OrphanTally};
-pub use orphans::{close_window, pair_with_closed_window};
+pub use orphans::close_window;
 pub use report::table;
 pub use tally::{Closes, End, Tally};
 use tcp::Loopback;

@@ -42,13 +42,8 @@ impl Left {
     }
 }
 
-/// Makes a pair whose server does not read, so that its window closes. Returns it with the number of bytes written:
-/// those that the server's buffer does not hold are unsent, and none are unacknowledged.
-pub fn pair_with_closed_window(loopback: &Loopback) -> io::Result<(Pair, u64)> {
-    close_window(loopback.pair()?)
-}
-
-/// Like [`pair_with_closed_window`], for a pair that has no data yet.
+/// Fills a pair that has no data yet, and whose server does not read, until its window closes. Returns it with the
+/// number of bytes written: those that the server's buffer does not hold are unsent, and none are unacknowledged.
 pub fn close_window(pair: Pair) -> io::Result<(Pair, u64)> {
     let written = tcp::fill(&pair.client)?;
     state::wait_for("the window to close", || {
@@ -70,7 +65,7 @@ fn expect_all(written: u64, found: u64, what: &str) -> Result {
 }
 
 pub(super) fn delivered(loopback: &Loopback, tally: &mut Tally) -> Result {
-    let (Pair { client, server }, written) = pair_with_closed_window(loopback)?;
+    let (Pair { client, server }, written) = close_window(loopback.pair()?)?;
     let left = Left::by_close_of(client, tally)?;
     let received = tcp::receive_all(&server)?;
     state::wait_for_end_of_orphan(left.port)?;

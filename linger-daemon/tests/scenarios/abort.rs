@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use linger_daemon::exercise::state::{self, TcpState};
 use linger_daemon::exercise::tcp::{Loopback, Pair};
-use linger_daemon::exercise::{self, End, Kind, pair_with_closed_window};
+use linger_daemon::exercise::{self, End, Kind, close_window};
 use linger_ebpf::Outcome;
 use socket2::Socket;
 
@@ -54,7 +54,7 @@ fn close_silently(truth: &mut Truth, client: Socket, server: Socket) -> io::Resu
 }
 
 fn unsent(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
-    let (pair, _) = pair_with_closed_window(loopback)?;
+    let (pair, _) = close_window(loopback.pair()?)?;
     exercise::abort(&mut truth.tally, pair)
 }
 

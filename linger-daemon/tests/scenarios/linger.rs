@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use linger_daemon::exercise::state::{self, TcpState};
 use linger_daemon::exercise::tcp::{self, Loopback, Pair};
-use linger_daemon::exercise::{self, Kind, LINGER, Tally, linger_wait, pair_with_closed_window};
+use linger_daemon::exercise::{self, Kind, LINGER, Tally, close_window, linger_wait};
 use linger_ebpf::{Cause, Outcome, Slot};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::gettid;
@@ -79,7 +79,7 @@ fn timeout(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
 }
 
 fn timeout_window_closed(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
-    let (Pair { client, server }, written) = pair_with_closed_window(loopback)?;
+    let (Pair { client, server }, written) = close_window(loopback.pair()?)?;
     time_out(truth, client, server, written)
 }
 

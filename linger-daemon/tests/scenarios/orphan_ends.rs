@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use linger_daemon::exercise::state;
 use linger_daemon::exercise::tcp::{self, Loopback, Pair};
-use linger_daemon::exercise::{self, Kind, pair_with_closed_window};
+use linger_daemon::exercise::{self, Kind, close_window};
 use linger_ebpf::{Cause, Fate, Outcome};
 use nix::errno::Errno;
 use nix::libc;
@@ -65,7 +65,7 @@ const USER_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The peer answers each window probe, and never opens its window.
 fn zero_window(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
-    let (Pair { client, server }, _) = pair_with_closed_window(loopback)?;
+    let (Pair { client, server }, _) = close_window(loopback.pair()?)?;
     // Otherwise, how long such a peer is probed depends on the kernel's longest pause: minutes in all.
     client.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     let left = leave(truth, client)?;

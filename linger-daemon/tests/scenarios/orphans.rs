@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use linger_daemon::exercise::state::{self, Queues, TcpState};
 use linger_daemon::exercise::tcp::{self, Loopback, Pair};
-use linger_daemon::exercise::{self, Kind, LINGER, MESSAGE, close_window, pair_with_closed_window};
+use linger_daemon::exercise::{self, Kind, LINGER, MESSAGE, close_window};
 use linger_ebpf::{Fate, Outcome};
 use socket2::Socket;
 
@@ -52,7 +52,7 @@ pub(crate) fn leave(truth: &mut Truth, socket: Socket) -> io::Result<Queues> {
 
 /// Reads a little at a time: the window opens and closes many times after the close.
 fn slow_reader(loopback: &Loopback, truth: &mut Truth) -> io::Result<()> {
-    let (Pair { client, mut server }, written) = pair_with_closed_window(loopback)?;
+    let (Pair { client, mut server }, written) = close_window(loopback.pair()?)?;
     let left = leave(truth, client)?;
     truth.delivered(left);
     let mut received = 0;
