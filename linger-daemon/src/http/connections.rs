@@ -172,7 +172,11 @@ impl Connections {
     /// Ends the connection whose long response has waited longest, if too many wait.
     fn end_oldest_long_answer(&self) {
         let mut table = lock(&self.table);
-        let waiting = table.long_answers();
+        let waiting = table.entries.iter().filter_map(|(&id, entry)| {
+            let since = entry.state.borrow().long_since()?;
+            Some((since, id))
+        });
+        let waiting: Vec<(Instant, u64)> = waiting.collect();
         if waiting.len() > MAX_WAITING
             && let Some(&(_, longest)) = waiting.iter().min()
         {
@@ -211,15 +215,6 @@ impl Table {
         });
         let (rank, id) = waiting.min()?;
         Some((id, rank.3))
-    }
-
-    /// Returns the connections on which long responses wait, and since when.
-    fn long_answers(&self) -> Vec<(Instant, u64)> {
-        let waiting = self.entries.iter().filter_map(|(&id, entry)| {
-            let since = entry.state.borrow().long_since()?;
-            Some((since, id))
-        });
-        waiting.collect()
     }
 
     fn end(&mut self, id: u64) {

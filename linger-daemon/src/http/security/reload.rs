@@ -173,10 +173,7 @@ fn read(path: &Path, seen: &mut Seen) -> Result<Rules, SecurityError> {
         for path in tls.files(path) {
             look(&path, seen);
         }
-        rules.tls = Some(ServerTls {
-            config: Arc::new(tls.server(path)?),
-            requires_trusted: tls.trusts_certificates().map_err(here)?,
-        });
+        rules.tls = Some(tls.server(path)?);
     }
     rules.users = Users::new(basic_auth_users.unwrap_or_default()).map_err(here)?;
     Ok(rules)

@@ -12,7 +12,7 @@ use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use super::client::{Clients, Policy};
 use super::file::Tls;
-use super::{Mistake, SecurityError};
+use super::{Mistake, SecurityError, ServerTls};
 use crate::config;
 
 impl Tls {
@@ -30,12 +30,6 @@ impl Tls {
         texts.into_iter().any(|text| !text.is_empty())
     }
 
-    /// Returns whether every client must have a trusted certificate.
-    pub(super) fn trusts_certificates(&self) -> Result<bool, Mistake> {
-        let policy = Policy::named(&self.client_auth_type)?;
-        Ok(policy.is_mandatory() && policy.verifies())
-    }
-
     /// Returns the paths of the files that it names, relative to the directory of the `file`.
     pub(super) fn files(&self, file: &Path) -> Vec<PathBuf> {
         let names = [&self.cert_file, &self.key_file, &self.client_ca_file];
@@ -43,14 +37,14 @@ impl Tls {
         names.map(|name| beside(file, name)).collect()
     }
 
-    /// Builds the configuration of the server. The paths of certificates and keys are relative to the directory of the
-    /// `file`.
-    pub(super) fn server(&self, file: &Path) -> Result<ServerConfig, SecurityError> {
+    /// Builds the TLS of the server. The paths of certificates and keys are relative to the directory of the `file`.
+    pub(super) fn server(&self, file: &Path) -> Result<ServerTls, SecurityError> {
         let here = |mistake: Mistake| mistake.in_file(file);
         self.check().map_err(here)?;
         let provider = Arc::new(ring::default_provider());
         let versions = self.versions().map_err(here)?;
-        let clients = self.clients(file, &provider)?;
+        let policy = Policy::named(&self.client_auth_type).map_err(here)?;
+        let clients = self.clients(policy, file, &provider)?;
         let certificates = Pem::new(&self.cert_file, &self.cert, file)?;
         let chain = certificates.certificates()?;
         let key = Pem::new(&self.key_file, &self.key, file)?.key()?;
@@ -70,7 +64,10 @@ impl Tls {
         // Keep no sessions of clients that are gone: neither memory, nor certificates revoked since.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
-        Ok(server)
+        Ok(ServerTls {
+            config: Arc::new(server),
+            requires_trusted: policy.is_mandatory() && policy.verifies(),
+        })
     }
 
     fn versions(&self) -> Result<Vec<&'static SupportedProtocolVersion>, Mistake> {
@@ -124,10 +121,10 @@ impl Tls {
     /// Returns the verifier of client certificates; `None` if they are not requested.
     fn clients(
         &self,
+        policy: Policy,
         file: &Path,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Option<Arc<dyn ClientCertVerifier>>, SecurityError> {
-        let policy = Policy::named(&self.client_auth_type).map_err(|why| why.in_file(file))?;
         let authority = Pem::find(&self.client_ca_file, &self.client_ca, file)?;
         let contradiction = |why| Mistake::Contradiction(why).in_file(file);
         if policy == Policy::None && authority.is_some() {
