@@ -10,10 +10,10 @@ use std::process::{self, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use linger_daemon::event::MAX_RECENT;
 use linger_daemon::event::WatchEvent;
 use linger_daemon::exercise::tcp::{self, Loopback};
 use linger_daemon::exercise::{self, OrphanLimit, Tally, state};
-use linger_daemon::live::MAX_RECENT;
 use linger_ebpf::{Outcome, Plan, WATCHERS};
 use linger_testkit::http;
 use nix::sys::signal::Signal;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use linger_daemon::event::{Close, WatchEvent};
-use linger_daemon::exercise::tcp::{self, Family, Loopback};
+use linger_daemon::exercise::tcp::{self, Loopback};
 use linger_daemon::exercise::{self, OrphanLimit, Tally};
 use linger_ebpf::{Outcome, Plan};
 
@@ -21,7 +21,7 @@ pub(crate) const SCENARIOS: &[Scenario] =
 fn corrected(lingerd: &Path, plan: Plan) -> Result<()> {
     let limit = OrphanLimit::open()?;
     netns::in_own(|| {
-        let loopback = Loopback::new(Family::V4)?;
+        let loopback = Loopback::new()?;
         let port = tcp::port(loopback.listener())?.to_string();
         let options = ["--plan", plan.name(), "--port", &port];
         let mut all = Watching::start(lingerd, &options)?;
