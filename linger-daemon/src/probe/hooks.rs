@@ -100,6 +100,7 @@ const TCP_CLOSE: &str = "tcp_close";
 const INNER_ENTRY: Point = Point::Fentry("__tcp_close");
 const CHECK_OOM: Point = Point::Fexit("tcp_check_oom");
 const ACTIVE_RESET: Point = Point::Fentry("tcp_send_active_reset");
+const KPROBE_ACTIVE_RESET: Point = Point::Kprobe("tcp_send_active_reset");
 const SET_STATE: Point = Point::BtfTracepoint("inet_sock_set_state");
 const SEND_RESET: Point = Point::RawTracepoint("tcp_send_reset");
 const DESTROY: Point = Point::BtfTracepoint("tcp_destroy_sock");
@@ -162,10 +163,7 @@ const KPROBE: &[Hook] = &[
     hook("kprobe_tcp_close", Point::Kprobe(TCP_CLOSE)),
     hook("kprobe_inner_close", Point::Kprobe("__tcp_close")),
     hook("kretprobe_inner_close", Point::Kretprobe("__tcp_close")),
-    hook(
-        "kprobe_active_reset",
-        Point::Kprobe("tcp_send_active_reset"),
-    ),
+    hook("kprobe_active_reset", KPROBE_ACTIVE_RESET),
     hook("kprobe_timer", Point::Kprobe(TIMER)),
     hook("kprobe_timer", Point::Kprobe(NEW_TIMER)),
     // All kprobes of a CPU are skipped together: copies of them would not help.
@@ -217,6 +215,11 @@ fn is_needed(hook: Hook, key_fields: u32, traits: KernelTraits) -> bool {
         SOCK_RELEASE => begins_by_release,
         _ if hook.sees_returns() => traits.sees_returns,
         _ if hook.is_copy() => needs_copy(hook, traits),
+        // The tracepoint that shows answers also shows other RSTs. Kprobes are skipped more often than that.
+        _ if hook.point == KPROBE_ACTIVE_RESET => traits.answers != Answers::Shown,
+        _ if hook.point == ACTIVE_RESET => {
+            traits.answers != Answers::Shown || traits.preemption != Preemption::None
+        }
         _ => match hook.point.function() {
             Some(TCP_CLOSE) => !begins_by_release,
             Some(V4_ANSWER) => traits.answers != Answers::Shown,
@@ -235,7 +238,7 @@ fn needs_copy(copy: Hook, traits: KernelTraits) -> bool {
     }
     match copy.point {
         INNER_ENTRY | CHECK_OOM => decisions_have_copies(traits),
-        // The tracepoint that shows answers also sees the RSTs that this hook sees.
+        // There, two programs see these RSTs already.
         ACTIVE_RESET => traits.answers != Answers::Shown,
         // Closes and most sockets end with soft interrupts disabled; a thread that processes the backlog may be
         // preempted at the end of a socket.
@@ -370,35 +373,56 @@ mod tests {
 
     #[test]
     fn each_kernel_has_its_hooks() {
+        const RESET: &str = " active_reset";
         const TWICE: &str = " destroy_sock_2";
         const THRICE: &str = " destroy_sock_2 destroy_sock_3";
         const AGAIN: &str = " inner_close_2 inner_close_3 fexit_check_oom_2 fexit_check_oom_3";
         let expect = |plan: Plan, traits: KernelTraits, expected: String| {
             assert_eq!(programs_of(plan, traits), expected, "{plan:?}, {traits:?}");
         };
-        for (traits, answers, begin, again, copies) in [
-            (USUAL, "reset_answers", "tcp_close", "", ""),
-            (OLD, "v4_answer v6_answer", "tcp_close", "", ""),
-            (FULL, "reset_answers", "sock_release", "", ""),
-            (NEWEST, "reset_answers", "sock_release", "", TWICE),
-            (REALTIME, "reset_answers", "sock_release", AGAIN, THRICE),
-            (BLIND, "v4_answer", "tcp_close", AGAIN, " active_reset_2"),
+        for (traits, answers, begin, reset, again, copies) in [
+            (USUAL, "reset_answers", "tcp_close", "", "", ""),
+            (OLD, "v4_answer v6_answer", "tcp_close", RESET, "", ""),
+            (FULL, "reset_answers", "sock_release", RESET, "", ""),
+            (NEWEST, "reset_answers", "sock_release", RESET, "", TWICE),
+            (
+                REALTIME,
+                "reset_answers",
+                "sock_release",
+                RESET,
+                AGAIN,
+                THRICE,
+            ),
+            (
+                BLIND,
+                "v4_answer",
+                "tcp_close",
+                RESET,
+                AGAIN,
+                " active_reset_2",
+            ),
         ] {
             let expected = format!(
-                "reset settle missed_end {answers} destroy_sock {begin} inner_close fexit_check_oom \
-                 active_reset timer{again}{copies}"
+                "reset settle missed_end {answers} destroy_sock {begin} inner_close fexit_check_oom{reset} \
+                 timer{again}{copies}"
             );
             expect(Plan::Fentry, traits, expected);
         }
-        for (traits, answers, begin, copies) in [
-            (USUAL, "reset_answers", "tcp_close", ""),
-            (OLD, "socket_answers v4_answer v6_answer", "tcp_close", ""),
-            (NEWEST, "reset_answers", "sock_release", TWICE),
-            (REALTIME, "reset_answers", "sock_release", THRICE),
+        for (traits, answers, begin, reset, copies) in [
+            (USUAL, "reset_answers", "tcp_close", "", ""),
+            (
+                OLD,
+                "socket_answers v4_answer v6_answer",
+                "tcp_close",
+                RESET,
+                "",
+            ),
+            (NEWEST, "reset_answers", "sock_release", "", TWICE),
+            (REALTIME, "reset_answers", "sock_release", "", THRICE),
         ] {
             let expected = format!(
                 "reset settle missed_end {answers} destroy_sock {begin} inner_close \
-                 kretprobe_inner_close active_reset timer{copies}"
+                 kretprobe_inner_close{reset} timer{copies}"
             );
             expect(Plan::Kprobe, traits, expected);
         }

@@ -39,6 +39,8 @@ fn kretprobe_inner_close(_ctx: RetProbeContext) -> u32 {
 }
 
 /// As [`fentry_active_reset`].
+///
+/// kernel: v6.10.. replaced by [`reset_answers`]
 #[kprobe]
 fn kprobe_active_reset(ctx: ProbeContext) -> u32 {
     if let Some(sk) = ctx.arg(0) {
