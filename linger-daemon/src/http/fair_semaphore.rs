@@ -105,8 +105,13 @@ mod tests {
         let third = pin!(semaphore.acquire(Some(host(1))));
         let refused = third.poll(&mut Context::from_waker(Waker::noop()));
         assert!(matches!(refused, Poll::Ready(None)));
-        assert!(poll(pin!(semaphore.acquire(Some(host(2))))).is_some());
+        let _other = poll(pin!(semaphore.acquire(Some(host(2))))).expect("one is left");
+        let mut last = pin!(semaphore.acquire(Some(host(3))));
+        assert!(poll(last.as_mut()).is_none());
         drop(first);
+        assert!(poll(second.as_mut()).is_none());
+        let permit = poll(last.as_mut()).expect("its peer is next");
+        drop(permit);
         assert!(poll(second.as_mut()).is_some());
     }
 
