@@ -64,7 +64,7 @@ pub struct Close {
     pub state: String,
     /// How it ended, as in the metrics' label.
     pub outcome: String,
-    /// The time of `SO_LINGER`, seconds, at most [`FOREVER`]; `None` if it was off.
+    /// The time of `SO_LINGER`, seconds, 2,147,483,647 if it has no end; `None` if it was off.
     pub linger_seconds: Option<u64>,
     /// Time from entry to return, seconds; `None` if the return was not seen.
     pub blocked_seconds: Option<f64>,

@@ -72,7 +72,7 @@ const MAX_SCRAPES: usize = 3;
 const MAX_SCRAPES_OF_PEER: usize = 2;
 
 /// Maximum number of scrapes of a peer that run or wait, so that they do not occupy all connections.
-const MAX_REQUESTS_OF_PEER: usize = 64;
+const MAX_REQUESTS_OF_PEER: usize = 192;
 
 /// Pause after a failure to accept, which is most often a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);

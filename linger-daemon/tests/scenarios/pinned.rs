@@ -31,7 +31,7 @@ impl Orphans {
         let slots = self.slots.iter().collect::<Result<Vec<_>, _>>()?;
         let in_slots = slots.into_iter().map(|slot| slot.orphan);
         let mut all: Vec<_> = in_slots.filter(|orphan| orphan.sk != 0).collect();
-        for record in self.crowded.iter() {
+        for record in &self.crowded {
             all.push(record?.1);
         }
         Ok(all)

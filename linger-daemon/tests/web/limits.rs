@@ -207,7 +207,7 @@ fn a_client_with_too_many_scrapes_is_asked_to_try_again() {
         thread::sleep(Duration::from_secs(5));
         Ok(fixture::snapshot())
     });
-    let mut waiting: Vec<_> = (0..64).map(|_| server.connect()).collect();
+    let mut waiting: Vec<_> = (0..192).map(|_| server.connect()).collect();
     for stream in &mut waiting {
         stream
             .write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n")
