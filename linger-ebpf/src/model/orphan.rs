@@ -19,7 +19,7 @@ use core::mem::MaybeUninit;
 use linger_ebpf::{
     Close, Counters, Fate, Group, LIVED_BOUNDS_NS, Orphan, QueueBytes, UNDECIDED, UndecidedOrphan,
     flag,
-    orphan_stage::{ENDED, ENDING, LEFT, MASK, OPEN, SPENT},
+    orphan_stage::{ENDED, ENDING, FREE, LEFT, MASK, OPEN, SPENT},
     reset_cause,
 };
 
@@ -257,7 +257,8 @@ fn end_record<M: Memory>(sk: &Sock<M>, orphan: *mut Orphan, fate: impl FnOnce() 
     if fate == Fate::LateData as u32 {
         closers::mark_of_orphan(sk, &tcp, orphan);
     }
-    if found & MASK == OPEN && stage.replace(found, found | ENDING) {
+    // Its close may have removed the record since, and left its slot free.
+    if found & MASK == OPEN && found != FREE && stage.replace(found, found | ENDING) {
         shared!(orphan, fate).set(fate);
         shared!(orphan, unsent).set(unsent);
         shared!(orphan, unacked).set(unacked);
@@ -456,7 +457,7 @@ fn end_replaced(key: u64) {
             count_ended_in_close(key, record);
             remove(key);
         }
-        OPEN if stage.replace(found, SPENT) => {
+        OPEN if found != FREE && stage.replace(found, SPENT) => {
             maps::lose_orphan(shared!(record, bytes).get());
             remove(key);
         }
