@@ -29,7 +29,7 @@ pub(super) struct OrphanRecords {
     /// When the last sweep began.
     swept: Instant,
     /// The orphans whose sockets the last sweep found gone, by address and time when they were left: the programs are
-    /// about to count their end, or have missed it.
+    /// about to count their end, or have missed it. Also those that it found counted and not removed.
     gone: HashSet<(u64, u64)>,
 }
 
@@ -108,15 +108,19 @@ impl OrphanRecords {
         gone_before: &HashSet<(u64, u64)>,
         swept: &mut Sweep,
     ) -> Result<(), LedgerError> {
-        let age = Duration::from_nanos(now_ns().saturating_sub(orphan.left_ns));
-        let is_old = age > self.ttl;
         if orphan.stage == orphan_stage::SPENT {
-            // The kernel has counted it, and could not remove it from the map. A slot is about to be free.
-            if is_old || matches!(place, Place::Map) {
+            // The kernel has counted it, and is about to remove it. If it is still there in the next sweep, the kernel
+            // could not, or the daemon was killed while it freed the slot.
+            let id = (orphan.sk, orphan.left_ns);
+            if gone_before.contains(&id) {
                 self.remove(place, orphan);
+            } else {
+                self.gone.insert(id);
             }
             return Ok(());
         }
+        let age = Duration::from_nanos(now_ns().saturating_sub(orphan.left_ns));
+        let is_old = age > self.ttl;
         let stage = orphan.stage & orphan_stage::MASK;
         if stage == orphan_stage::LEFT
             && let Some(program) = programs.missed_end()
@@ -181,7 +185,10 @@ impl OrphanRecords {
                 let crowded = self.word(slot(orphan.sk), offset_of!(OrphanSlot, crowded));
                 crowded.fetch_sub(1, Ordering::Relaxed);
             }
-            self.unhint(orphan.sk);
+            // A daemon that was killed while it freed the slot may have left the record without its socket.
+            if orphan.sk != 0 {
+                self.unhint(orphan.sk);
+            }
         }
         removed
     }
