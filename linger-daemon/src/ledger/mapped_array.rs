@@ -51,10 +51,10 @@ impl MappedArray {
         unsafe { self.start.byte_add(at).cast::<AtomicU64>().as_ref() }
     }
 
-    /// Reads the words from this byte on. Others may write them meanwhile.
+    /// Reads the words from this byte on, in this order. Others may write them meanwhile.
     pub(super) fn read(&self, at: usize, into: &mut [u64]) {
         for (word, at) in into.iter_mut().zip((at..).step_by(size_of::<u64>())) {
-            *word = self.word(at).load(Ordering::Relaxed);
+            *word = self.word(at).load(Ordering::Acquire);
         }
     }
 }

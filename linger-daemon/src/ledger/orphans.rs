@@ -207,7 +207,8 @@ impl OrphanRecords {
         is_ours
     }
 
-    /// The record in a slot. Unless it has been left behind, its words may be of different moments.
+    /// The record in a slot. Unless it has been left behind, its words may be of different moments. The stage is read
+    /// first: while that stands, so do the words of one left behind.
     fn in_slot(&self, slot: usize) -> Orphan {
         let mut orphan = Orphan::ZERO;
         let at = slot * size_of::<OrphanSlot>() + offset_of!(OrphanSlot, orphan);
