@@ -129,7 +129,6 @@ const FENTRY: &[Hook] = &[
     hook("fentry_reset", Point::Fentry("tcp_reset")),
     SETTLE,
     MISSED_END,
-    RESET_ANSWERS,
     hook("fentry_v4_answer", Point::Fentry(V4_ANSWER)),
     hook("fentry_v6_answer", Point::Fentry(V6_ANSWER)),
     DESTROY_SOCK,
@@ -137,6 +136,7 @@ const FENTRY: &[Hook] = &[
     hook("fentry_tcp_close", Point::Fentry(TCP_CLOSE)),
     hook("fentry_inner_close", INNER_ENTRY),
     hook("fexit_check_oom", CHECK_OOM),
+    RESET_ANSWERS,
     hook("fentry_active_reset", ACTIVE_RESET),
     hook("fentry_timer", Point::Fentry(TIMER)),
     hook("fentry_timer", Point::Fentry(NEW_TIMER)),
@@ -154,7 +154,6 @@ const KPROBE: &[Hook] = &[
     hook("kprobe_reset", Point::Kprobe("tcp_reset")),
     SETTLE,
     MISSED_END,
-    RESET_ANSWERS,
     SOCKET_ANSWERS,
     hook("kprobe_v4_answer", Point::Kprobe(V4_ANSWER)),
     hook("kprobe_v6_answer", Point::Kprobe(V6_ANSWER)),
@@ -163,6 +162,7 @@ const KPROBE: &[Hook] = &[
     hook("kprobe_tcp_close", Point::Kprobe(TCP_CLOSE)),
     hook("kprobe_inner_close", Point::Kprobe("__tcp_close")),
     hook("kretprobe_inner_close", Point::Kretprobe("__tcp_close")),
+    RESET_ANSWERS,
     hook("kprobe_active_reset", KPROBE_ACTIVE_RESET),
     hook("kprobe_timer", Point::Kprobe(TIMER)),
     hook("kprobe_timer", Point::Kprobe(NEW_TIMER)),
@@ -373,6 +373,8 @@ mod tests {
 
     #[test]
     fn each_kernel_has_its_hooks() {
+        const SHOWN: &str = " reset_answers";
+        const BOTH: &str = " reset_answers active_reset";
         const RESET: &str = " active_reset";
         const TWICE: &str = " destroy_sock_2";
         const THRICE: &str = " destroy_sock_2 destroy_sock_3";
@@ -380,22 +382,15 @@ mod tests {
         let expect = |plan: Plan, traits: KernelTraits, expected: String| {
             assert_eq!(programs_of(plan, traits), expected, "{plan:?}, {traits:?}");
         };
-        for (traits, answers, begin, reset, again, copies) in [
-            (USUAL, "reset_answers", "tcp_close", "", "", ""),
-            (OLD, "v4_answer v6_answer", "tcp_close", RESET, "", ""),
-            (FULL, "reset_answers", "sock_release", RESET, "", ""),
-            (NEWEST, "reset_answers", "sock_release", RESET, "", TWICE),
-            (
-                REALTIME,
-                "reset_answers",
-                "sock_release",
-                RESET,
-                AGAIN,
-                THRICE,
-            ),
+        for (traits, answers, begin, resets, again, copies) in [
+            (USUAL, "", "tcp_close", SHOWN, "", ""),
+            (OLD, " v4_answer v6_answer", "tcp_close", RESET, "", ""),
+            (FULL, "", "sock_release", BOTH, "", ""),
+            (NEWEST, "", "sock_release", BOTH, "", TWICE),
+            (REALTIME, "", "sock_release", BOTH, AGAIN, THRICE),
             (
                 BLIND,
-                "v4_answer",
+                " v4_answer",
                 "tcp_close",
                 RESET,
                 AGAIN,
@@ -403,26 +398,26 @@ mod tests {
             ),
         ] {
             let expected = format!(
-                "reset settle missed_end {answers} destroy_sock {begin} inner_close fexit_check_oom{reset} \
+                "reset settle missed_end{answers} destroy_sock {begin} inner_close fexit_check_oom{resets} \
                  timer{again}{copies}"
             );
             expect(Plan::Fentry, traits, expected);
         }
-        for (traits, answers, begin, reset, copies) in [
-            (USUAL, "reset_answers", "tcp_close", "", ""),
+        for (traits, answers, begin, resets, copies) in [
+            (USUAL, "", "tcp_close", SHOWN, ""),
             (
                 OLD,
-                "socket_answers v4_answer v6_answer",
+                " socket_answers v4_answer v6_answer",
                 "tcp_close",
                 RESET,
                 "",
             ),
-            (NEWEST, "reset_answers", "sock_release", "", TWICE),
-            (REALTIME, "reset_answers", "sock_release", "", THRICE),
+            (NEWEST, "", "sock_release", SHOWN, TWICE),
+            (REALTIME, "", "sock_release", SHOWN, THRICE),
         ] {
             let expected = format!(
-                "reset settle missed_end {answers} destroy_sock {begin} inner_close \
-                 kretprobe_inner_close{reset} timer{copies}"
+                "reset settle missed_end{answers} destroy_sock {begin} inner_close \
+                 kretprobe_inner_close{resets} timer{copies}"
             );
             expect(Plan::Kprobe, traits, expected);
         }
