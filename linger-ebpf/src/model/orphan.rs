@@ -130,9 +130,9 @@ pub(crate) extern "C" fn leave(
     if bytes > 0 {
         *whose = copy_words(shared!(orphan, group));
     }
-    let step = if bytes > 0 { LEFT } else { ENDED };
-    if stage.replace(open, open | step) {
-        if step == ENDED {
+    let next = if bytes > 0 { open | LEFT } else { SPENT };
+    if stage.replace(open, next) {
+        if bytes == 0 {
             remove(key);
         }
         return bytes;
@@ -141,8 +141,14 @@ pub(crate) extern "C" fn leave(
         // Its socket is ending right now, and owns the record.
         return bytes;
     }
-    count_ended_in_close(key, orphan);
-    remove(key);
+    // Another socket at this address may have replaced the record meanwhile, and may have its own there.
+    let ended = open | ENDED;
+    if stage.get() == ended {
+        count_ended_in_close(key, orphan);
+        if stage.replace(ended, SPENT) {
+            remove(key);
+        }
+    }
     0
 }
 
@@ -455,7 +461,9 @@ fn end_replaced(key: u64) {
         }
         ENDED => {
             count_ended_in_close(key, record);
-            remove(key);
+            if stage.replace(found, SPENT) {
+                remove(key);
+            }
         }
         OPEN if found != FREE && stage.replace(found, SPENT) => {
             maps::lose_orphan(shared!(record, bytes).get());
