@@ -100,7 +100,6 @@ const TCP_CLOSE: &str = "tcp_close";
 const INNER_ENTRY: Point = Point::Fentry("__tcp_close");
 const CHECK_OOM: Point = Point::Fexit("tcp_check_oom");
 const ACTIVE_RESET: Point = Point::Fentry("tcp_send_active_reset");
-const KPROBE_ACTIVE_RESET: Point = Point::Kprobe("tcp_send_active_reset");
 const SET_STATE: Point = Point::BtfTracepoint("inet_sock_set_state");
 const SEND_RESET: Point = Point::RawTracepoint("tcp_send_reset");
 const DESTROY: Point = Point::BtfTracepoint("tcp_destroy_sock");
@@ -163,7 +162,10 @@ const KPROBE: &[Hook] = &[
     hook("kprobe_inner_close", Point::Kprobe("__tcp_close")),
     hook("kretprobe_inner_close", Point::Kretprobe("__tcp_close")),
     RESET_ANSWERS,
-    hook("kprobe_active_reset", KPROBE_ACTIVE_RESET),
+    hook(
+        "kprobe_active_reset",
+        Point::Kprobe("tcp_send_active_reset"),
+    ),
     hook("kprobe_timer", Point::Kprobe(TIMER)),
     hook("kprobe_timer", Point::Kprobe(NEW_TIMER)),
     // All kprobes of a CPU are skipped together: copies of them would not help.
@@ -215,11 +217,6 @@ fn is_needed(hook: Hook, key_fields: u32, traits: KernelTraits) -> bool {
         SOCK_RELEASE => begins_by_release,
         _ if hook.sees_returns() => traits.sees_returns,
         _ if hook.is_copy() => needs_copy(hook, traits),
-        // The tracepoint that shows answers also shows other RSTs. Kprobes are skipped more often than that.
-        _ if hook.point == KPROBE_ACTIVE_RESET => traits.answers != Answers::Shown,
-        _ if hook.point == ACTIVE_RESET => {
-            traits.answers != Answers::Shown || traits.preemption != Preemption::None
-        }
         _ => match hook.point.function() {
             Some(TCP_CLOSE) => !begins_by_release,
             Some(V4_ANSWER) => traits.answers != Answers::Shown,
@@ -238,7 +235,7 @@ fn needs_copy(copy: Hook, traits: KernelTraits) -> bool {
     }
     match copy.point {
         INNER_ENTRY | CHECK_OOM => decisions_have_copies(traits),
-        // There, two programs see these RSTs already.
+        // The tracepoint that shows answers also sees the RSTs that this hook sees.
         ACTIVE_RESET => traits.answers != Answers::Shown,
         // Closes and most sockets end with soft interrupts disabled; a thread that processes the backlog may be
         // preempted at the end of a socket.
@@ -259,7 +256,9 @@ fn decisions_have_copies(traits: KernelTraits) -> bool {
 /// The value of [`Constants::copies`] for this plan and kernel: whether several programs may see the same close or RST.
 pub(super) fn copies_of(plan: Plan, traits: KernelTraits) -> u32 {
     match plan {
-        // Copies for the end of a socket need no such check: the first to run leaves nothing to do.
+        // The kernel skips the kprobe of an RST while another kprobe runs, but not the tracepoint. Copies for the end of a
+        // socket need no such check: the first to run leaves nothing to do.
+        Plan::Kprobe if traits.answers == Answers::Shown => Constants::COPIES,
         Plan::Kprobe => Constants::NO_COPIES,
         _ if traits.preemption == Preemption::None => Constants::NO_COPIES,
         Plan::Fentry if decisions_have_copies(traits) => Constants::COPIES_OF_ENDS,
@@ -373,7 +372,6 @@ mod tests {
 
     #[test]
     fn each_kernel_has_its_hooks() {
-        const SHOWN: &str = " reset_answers";
         const BOTH: &str = " reset_answers active_reset";
         const RESET: &str = " active_reset";
         const TWICE: &str = " destroy_sock_2";
@@ -383,7 +381,7 @@ mod tests {
             assert_eq!(programs_of(plan, traits), expected, "{plan:?}, {traits:?}");
         };
         for (traits, answers, begin, resets, again, copies) in [
-            (USUAL, "", "tcp_close", SHOWN, "", ""),
+            (USUAL, "", "tcp_close", BOTH, "", ""),
             (OLD, " v4_answer v6_answer", "tcp_close", RESET, "", ""),
             (FULL, "", "sock_release", BOTH, "", ""),
             (NEWEST, "", "sock_release", BOTH, "", TWICE),
@@ -404,7 +402,7 @@ mod tests {
             expect(Plan::Fentry, traits, expected);
         }
         for (traits, answers, begin, resets, copies) in [
-            (USUAL, "", "tcp_close", SHOWN, ""),
+            (USUAL, "", "tcp_close", BOTH, ""),
             (
                 OLD,
                 " socket_answers v4_answer v6_answer",
@@ -412,8 +410,8 @@ mod tests {
                 RESET,
                 "",
             ),
-            (NEWEST, "", "sock_release", SHOWN, TWICE),
-            (REALTIME, "", "sock_release", SHOWN, THRICE),
+            (NEWEST, "", "sock_release", BOTH, TWICE),
+            (REALTIME, "", "sock_release", BOTH, THRICE),
         ] {
             let expected = format!(
                 "reset settle missed_end{answers} destroy_sock {begin} inner_close \

@@ -10,7 +10,9 @@ use aya_ebpf::{
 
 use crate::kernel::{BtfTyped, IPPROTO_TCP, ProbeRead, SOCK_STREAM, Sock};
 use crate::model::{
-    answers, exe,
+    answers,
+    copies::copies_may_run,
+    exe,
     function_plans::{self, current_close},
     orphan, reset,
 };
@@ -26,9 +28,8 @@ copies! {
     }
 }
 
-/// This host sends an RST. One that answers a packet is counted, and reveals the fate of an orphan where the hook of
-/// `tcp_reset` was skipped. Any other has been seen by [`fentry_active_reset`] where the kernel preempts, unless that
-/// was skipped.
+/// An RST answers a packet. It is counted, and reveals the fate of an orphan where the hook of `tcp_reset` was
+/// skipped. One that answers no packet has been seen by another hook, unless that was skipped.
 ///
 /// As [`tracepoint_send_reset`].
 #[raw_tracepoint]
@@ -36,7 +37,7 @@ fn reset_answers(ctx: RawTracePointContext) -> i32 {
     let (sk, skb): (u64, u64) = (ctx.arg(0), ctx.arg(1));
     if skb != 0 {
         answers::sent(sk, skb as *const u8);
-    } else {
+    } else if copies_may_run() {
         reset::sent(
             current_close(),
             &Sock::<ProbeRead>::new(sk as *const u8),

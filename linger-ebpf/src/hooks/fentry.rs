@@ -49,8 +49,7 @@ copies! {
 }
 
 copies! {
-    /// This host sends an RST on its own initiative. From v6.10 on, [`reset_answers`] sees it too: then this is attached
-    /// only where the kernel preempts.
+    /// This host sends an RST on its own initiative.
     ///
     /// kernel: ..v6.9 net/ipv4/tcp_output.c: void tcp_send_active_reset(struct sock *sk, gfp_t priority)
     /// kernel: v6.10.. (sk, gfp_t priority, enum sk_rst_reason reason); v6.12.111.. (sk, reason)

@@ -38,9 +38,7 @@ fn kretprobe_inner_close(_ctx: RetProbeContext) -> u32 {
     0
 }
 
-/// As [`fentry_active_reset`].
-///
-/// kernel: v6.10.. replaced by [`reset_answers`]
+/// As [`fentry_active_reset`]. From v6.10 on, [`reset_answers`] makes up for it where it is skipped.
 #[kprobe]
 fn kprobe_active_reset(ctx: ProbeContext) -> u32 {
     if let Some(sk) = ctx.arg(0) {
