@@ -40,7 +40,7 @@ pub struct Watcher {
     place: u32,
     /// The end of its lease as set by this watcher: any other shows that the place is another's.
     until: u64,
-    watch: MappedArray,
+    watch: MappedArray<Watch>,
     filters: Array<MapData, Filter>,
     /// Kept open until the programs are loaded.
     _rings: ArrayOfMaps<MapData>,
@@ -92,7 +92,7 @@ impl Watcher {
     fn at(
         place: u32,
         until: u64,
-        watch: MappedArray,
+        watch: MappedArray<Watch>,
         maps: &mut Maps,
         filter: &Filter,
     ) -> Result<Self, WatchError> {
@@ -138,11 +138,11 @@ impl Watcher {
     pub fn renew_lease(&mut self) -> Result<Duration, WatchError> {
         let now = now_ns();
         let until = if self.place == DAEMON {
-            let budget = self.watch.word(offset_of!(Watch, budget));
+            let budget = self.watch.word(0, offset_of!(Watch, budget));
             budget.store(BUDGET_OF_DAEMON, Ordering::Relaxed);
             now + LEASE_OF_DAEMON_NS
         } else {
-            let all = self.watch.word(offset_of!(Watch, until));
+            let all = self.watch.word(0, offset_of!(Watch, until));
             all.fetch_max(now + LEASE_NS, Ordering::Relaxed);
             now + LEASE_NS
         };
@@ -192,16 +192,22 @@ impl Drop for Watcher {
     }
 }
 
-fn shared(maps: &Maps) -> Result<MappedArray, LedgerError> {
+fn shared(maps: &Maps) -> Result<MappedArray<Watch>, LedgerError> {
     MappedArray::map(maps, "WATCH")
 }
 
-fn lease(watch: &MappedArray, place: u32) -> &AtomicU64 {
-    watch.word(offset_of!(Watch, leases) + place as usize * size_of::<u64>())
+fn lease(watch: &MappedArray<Watch>, place: u32) -> &AtomicU64 {
+    watch.word(
+        0,
+        offset_of!(Watch, leases) + place as usize * size_of::<u64>(),
+    )
 }
 
-fn missed(watch: &MappedArray, place: u32) -> &AtomicU64 {
-    watch.word(offset_of!(Watch, missed) + place as usize * size_of::<u64>())
+fn missed(watch: &MappedArray<Watch>, place: u32) -> &AtomicU64 {
+    watch.word(
+        0,
+        offset_of!(Watch, missed) + place as usize * size_of::<u64>(),
+    )
 }
 
 /// Reads an event from its bytes, which may end before the stack.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::{HashMap, MapData};
 use linger_ebpf::pod::words_mut;
-use linger_ebpf::{Close, MAX_CLOSES, ParkedClose, Slot, flag};
+use linger_ebpf::{Close, ParkedClose, Slot, flag};
 use nix::errno::Errno;
 use nix::unistd::{Pid, getpgid};
 
@@ -17,7 +17,7 @@ use crate::sys::now_ns;
 
 /// The closes in flight: in the slots of threads, shared with the kernel, and elsewhere.
 pub(super) struct InFlight {
-    slots: MappedArray,
+    slots: MappedArray<Slot>,
     crowded: HashMap<MapData, u32, Close>,
     parked: HashMap<MapData, u64, ParkedClose>,
 }
@@ -31,8 +31,6 @@ pub(super) struct Sweep {
     pub(super) missed: Vec<Close>,
 }
 
-const SLOTS: usize = MAX_CLOSES as usize;
-
 impl InFlight {
     pub(super) fn take(maps: &mut Maps) -> Result<Self, LedgerError> {
         Ok(Self {
@@ -45,7 +43,7 @@ impl InFlight {
     /// Number of closes in flight.
     pub(super) fn count(&self) -> Result<u64, LedgerError> {
         let is_taken = |slot: &usize| self.owner(*slot).load(Ordering::Relaxed) != 0;
-        let slots = (0..SLOTS).filter(is_taken).count();
+        let slots = (0..self.slots.len()).filter(is_taken).count();
         let crowded = keys(&self.crowded, "CROWDED")?.len();
         let parked = keys(&self.parked, "PARKED")?.len();
         Ok((slots + crowded + parked) as u64)
@@ -54,7 +52,7 @@ impl InFlight {
     /// Removes the closes whose return was missed. A parked close ends with its socket, which always ends.
     pub(super) fn sweep(&mut self) -> Result<Sweep, LedgerError> {
         let mut swept = Sweep::default();
-        for slot in 0..SLOTS {
+        for slot in 0..self.slots.len() {
             let owner = self.owner(slot);
             let taken = owner.load(Ordering::Relaxed);
             if taken == 0 {
@@ -77,7 +75,9 @@ impl InFlight {
             // The key belongs to the same close unless a thread with this id begins another.
             let is_missed = is_stale(tid, close.start_ns) && self.crowded.remove(&tid).is_ok();
             if is_missed {
-                let crowded = self.word(Slot::index(tid) as usize, offset_of!(Slot, crowded));
+                let crowded = self
+                    .slots
+                    .word(Slot::index(tid) as usize, offset_of!(Slot, crowded));
                 crowded.fetch_sub(1, Ordering::Relaxed);
             }
             swept.add(close, is_missed);
@@ -88,19 +88,14 @@ impl InFlight {
     /// The close in a slot. Unless its thread has ended, its words may be of different moments.
     fn close(&self, slot: usize) -> Close {
         let mut close = Close::ZERO;
-        let at = slot * size_of::<Slot>() + offset_of!(Slot, close);
-        self.slots.read(at, words_mut(&mut close));
+        let offset = offset_of!(Slot, close);
+        self.slots.read(slot, offset, words_mut(&mut close));
         close
     }
 
     /// The owner of a slot, see [`Slot::owner`].
     fn owner(&self, slot: usize) -> &AtomicU64 {
-        self.word(slot, offset_of!(Slot, owner))
-    }
-
-    /// The word at this offset in a slot.
-    fn word(&self, slot: usize, offset: usize) -> &AtomicU64 {
-        self.slots.word(slot * size_of::<Slot>() + offset)
+        self.slots.word(slot, offset_of!(Slot, owner))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::mem::{self, offset_of};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use aya::maps::{HashMap, MapData};
@@ -20,10 +20,10 @@ const NAME: &str = "ORPHANS";
 
 /// The records of orphans, and what is known of those whose end was not seen.
 pub(super) struct OrphanRecords {
-    slots: MappedArray,
+    slots: MappedArray<OrphanSlot>,
     crowded: HashMap<MapData, u64, Orphan>,
     /// Number of records with each hint.
-    hints: MappedArray,
+    hints: MappedArray<u64>,
     /// Time to live: how long an orphan is followed after its close has returned.
     ttl: Duration,
     /// When the last sweep began.
@@ -36,8 +36,10 @@ pub(super) struct OrphanRecords {
 /// Where a record is.
 #[derive(Clone, Copy)]
 enum Place {
+    /// In this slot.
     Slot(usize),
-    Map,
+    /// In the map of crowded orphans, under its socket's address.
+    Map(u64),
 }
 
 /// The result of [`OrphanRecords::sweep`].
@@ -77,76 +79,52 @@ impl OrphanRecords {
             return Ok(swept);
         }
         self.swept = Instant::now();
+        let now = now_ns();
         let gone_before = mem::take(&mut self.gone);
-        for slot in 0..self.slots.len() / size_of::<OrphanSlot>() {
-            let place = Place::Slot(slot);
-            if self.stage(slot).load(Ordering::Relaxed) != orphan_stage::FREE {
-                self.judge(
-                    place,
-                    &self.in_slot(slot),
-                    programs,
-                    &gone_before,
-                    &mut swept,
-                )?;
+        let slots = (0..self.slots.len()).map(Place::Slot);
+        let crowded = keys(&self.crowded, NAME)?.into_iter().map(Place::Map);
+        for place in slots.chain(crowded) {
+            let Some(orphan) = self.get(place) else {
+                continue;
+            };
+            let id = (orphan.sk, orphan.left_ns);
+            let was_gone = gone_before.contains(&id);
+            if orphan.stage == orphan_stage::SPENT {
+                // The kernel has counted it, and is about to remove it. If it is still there in the next sweep, the
+                // kernel could not, or the daemon was killed while it freed the slot.
+                if was_gone {
+                    self.remove(place, &orphan);
+                } else {
+                    self.gone.insert(id);
+                }
+                continue;
             }
-        }
-        for key in keys(&self.crowded, NAME)? {
-            // It may have ended meanwhile.
-            if let Ok(orphan) = self.crowded.get(&key, 0) {
-                self.judge(Place::Map, &orphan, programs, &gone_before, &mut swept)?;
+            let age = Duration::from_nanos(now.saturating_sub(orphan.left_ns));
+            let stage = orphan.stage & orphan_stage::MASK;
+            if stage == orphan_stage::LEFT
+                && let Some(program) = programs.missed_end()
+                && end_missed(program, id, was_gone)?
+            {
+                self.gone.insert(id);
+                continue;
+            }
+            // Whoever removes a record of an orphan left behind counts its end: then the programs do not. A record
+            // belongs to the close until that has returned, and to the socket when it is about to end.
+            let is_anothers = [orphan_stage::OPEN, orphan_stage::ENDING].contains(&stage);
+            if age <= self.ttl || is_anothers || !self.remove(place, &orphan) {
+                continue;
+            }
+            if stage == orphan_stage::LEFT {
+                let given_up = GivenUp {
+                    lived_ns: u64::try_from(age.as_nanos()).unwrap_or(u64::MAX),
+                    bytes: orphan.bytes.into(),
+                };
+                swept.given_up.push((orphan.group, given_up));
+            } else {
+                swept.lost += 1;
             }
         }
         Ok(swept)
-    }
-
-    /// Ends or gives up one orphan, if it is time.
-    fn judge(
-        &mut self,
-        place: Place,
-        orphan: &Orphan,
-        programs: &Programs,
-        gone_before: &HashSet<(u64, u64)>,
-        swept: &mut Sweep,
-    ) -> Result<(), LedgerError> {
-        if orphan.stage == orphan_stage::SPENT {
-            // The kernel has counted it, and is about to remove it. If it is still there in the next sweep, the kernel
-            // could not, or the daemon was killed while it freed the slot.
-            let id = (orphan.sk, orphan.left_ns);
-            if gone_before.contains(&id) {
-                self.remove(place, orphan);
-            } else {
-                self.gone.insert(id);
-            }
-            return Ok(());
-        }
-        let age = Duration::from_nanos(now_ns().saturating_sub(orphan.left_ns));
-        let is_old = age > self.ttl;
-        let stage = orphan.stage & orphan_stage::MASK;
-        if stage == orphan_stage::LEFT
-            && let Some(program) = programs.missed_end()
-        {
-            let id = (orphan.sk, orphan.left_ns);
-            if end_missed(program, id, gone_before.contains(&id))? {
-                self.gone.insert(id);
-                return Ok(());
-            }
-        }
-        // Whoever removes a record of an orphan left behind counts its end: then the programs do not. A record
-        // belongs to the close until that has returned, and to the socket when it is about to end.
-        let is_anothers = [orphan_stage::OPEN, orphan_stage::ENDING].contains(&stage);
-        if !is_old || is_anothers || !self.remove(place, orphan) {
-            return Ok(());
-        }
-        if stage == orphan_stage::LEFT {
-            let given_up = GivenUp {
-                lived_ns: u64::try_from(age.as_nanos()).unwrap_or(u64::MAX),
-                bytes: orphan.bytes.into(),
-            };
-            swept.given_up.push((orphan.group, given_up));
-        } else {
-            swept.lost += 1;
-        }
-        Ok(())
     }
 
     /// Removes the orphan of a close whose return was missed. Returns whether there was one.
@@ -157,82 +135,75 @@ impl OrphanRecords {
         if close.flags & flag::HAS_ORPHAN == 0 {
             return false;
         }
-        let slot = slot(close.sk);
         let is_its = |orphan: &Orphan| {
             orphan.sk == close.sk
                 && orphan.stage & !orphan_stage::MASK == close.initial_orphan_stage()
         };
-        if self.has(slot)
-            && let orphan = self.in_slot(slot)
-            && is_its(&orphan)
-        {
-            return self.remove(Place::Slot(slot), &orphan);
+        [Place::Slot(slot(close.sk)), Place::Map(close.sk)]
+            .into_iter()
+            .any(|place| {
+                let orphan = self.get(place).filter(is_its);
+                orphan.is_some_and(|orphan| self.remove(place, &orphan))
+            })
+    }
+
+    /// The record in a place, if there is one. It may end meanwhile. In a slot, unless it has been left behind, its words
+    /// may be of different moments. The stage is read first: while that stands, so do the words of one left behind.
+    fn get(&self, place: Place) -> Option<Orphan> {
+        match place {
+            Place::Slot(slot) => {
+                let mut orphan = Orphan::ZERO;
+                let offset = offset_of!(OrphanSlot, orphan);
+                if slot < self.slots.len() {
+                    self.slots.read(slot, offset, words_mut(&mut orphan));
+                }
+                (orphan.stage != orphan_stage::FREE).then_some(orphan)
+            }
+            Place::Map(key) => self.crowded.get(&key, 0).ok(),
         }
-        let orphan = self.crowded.get(&close.sk, 0);
-        orphan.is_ok_and(|orphan| is_its(&orphan) && self.remove(Place::Map, &orphan))
     }
 
     /// Removes a record. Returns false if a program was first.
     fn remove(&mut self, place: Place, orphan: &Orphan) -> bool {
         let removed = match place {
             Place::Slot(slot) => self.free(slot, orphan.stage),
-            Place::Map => self.crowded.remove(&orphan.sk).is_ok(),
+            Place::Map(key) => self.remove_crowded(key),
         };
-        if removed {
-            if let Place::Map = place
-                && self.has(slot(orphan.sk))
-            {
-                let crowded = self.word(slot(orphan.sk), offset_of!(OrphanSlot, crowded));
-                crowded.fetch_sub(1, Ordering::Relaxed);
-            }
-            // A daemon that was killed while it freed the slot may have left the record without its socket.
-            if orphan.sk != 0 {
-                self.unhint(orphan.sk);
-            }
+        // A daemon that was killed while it freed the slot may have left the record without its socket.
+        if removed && orphan.sk != 0 {
+            self.unhint(orphan.sk);
+        }
+        removed
+    }
+
+    fn remove_crowded(&mut self, key: u64) -> bool {
+        let removed = self.crowded.remove(&key).is_ok();
+        let slot = slot(key);
+        if removed && slot < self.slots.len() {
+            let crowded = self.slots.word(slot, offset_of!(OrphanSlot, crowded));
+            crowded.fetch_sub(1, Ordering::Relaxed);
         }
         removed
     }
 
     /// Frees a slot whose record is at this stage.
     fn free(&self, slot: usize, stage: u64) -> bool {
-        let word = self.stage(slot);
+        let word = self.slots.word(slot, offset_of!(OrphanSlot, orphan.stage));
         let (taken, order) = (orphan_stage::SPENT, Ordering::SeqCst);
         let is_ours = word.compare_exchange(stage, taken, order, order).is_ok();
         if is_ours {
             // In this order, as the programs do.
-            let sk = self.word(slot, offset_of!(OrphanSlot, orphan.sk));
+            let sk = self.slots.word(slot, offset_of!(OrphanSlot, orphan.sk));
             sk.store(0, Ordering::Relaxed);
             word.store(orphan_stage::FREE, Ordering::SeqCst);
         }
         is_ours
     }
 
-    /// The record in a slot. Unless it has been left behind, its words may be of different moments. The stage is read
-    /// first: while that stands, so do the words of one left behind.
-    fn in_slot(&self, slot: usize) -> Orphan {
-        let mut orphan = Orphan::ZERO;
-        let at = slot * size_of::<OrphanSlot>() + offset_of!(OrphanSlot, orphan);
-        self.slots.read(at, words_mut(&mut orphan));
-        orphan
-    }
-
-    /// Whether there is this slot.
-    fn has(&self, slot: usize) -> bool {
-        slot < self.slots.len() / size_of::<OrphanSlot>()
-    }
-
-    fn stage(&self, slot: usize) -> &AtomicU64 {
-        self.word(slot, offset_of!(OrphanSlot, orphan.stage))
-    }
-
-    fn word(&self, slot: usize, offset: usize) -> &AtomicU64 {
-        self.slots.word(slot * size_of::<OrphanSlot>() + offset)
-    }
-
     /// Subtracts a record from the hint of its socket.
     fn unhint(&self, sk: u64) {
-        let hint = hint(sk) as usize * size_of::<u64>();
-        self.hints.word(hint).fetch_sub(1, Ordering::Relaxed);
+        let count = self.hints.word(hint(sk) as usize, 0);
+        count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -26,7 +26,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 
 /// The hook, and the state shared with the programs about closes that wait.
 pub(crate) struct ReturnHook {
-    waits: MappedArray,
+    waits: MappedArray<Waits>,
     state: HookState,
 }
 
@@ -49,7 +49,7 @@ impl ReturnHook {
 
     /// Makes [`Self::update`] hook it although no close has waited yet.
     pub(crate) fn expect_waits(&self) {
-        let last_ns = self.waits.word(offset_of!(Waits, last_ns));
+        let last_ns = self.waits.word(0, offset_of!(Waits, last_ns));
         last_ns.store(now_ns(), Ordering::Relaxed);
     }
 
@@ -60,13 +60,13 @@ impl ReturnHook {
     /// Hooks the return once a close has waited, and removes the hook when none has for a while, unless a close that
     /// relies on it still waits.
     pub(crate) fn update(&mut self, programs: &Programs, is_relied_on: bool) {
-        let last_ns = self.waits.word(offset_of!(Waits, last_ns));
+        let last_ns = self.waits.word(0, offset_of!(Waits, last_ns));
         let last_ns = last_ns.load(Ordering::Relaxed);
         let is_wanted = last_ns > 0 && now_ns().saturating_sub(last_ns) < IDLE_NS;
         if is_wanted && matches!(self.state, HookState::Off) {
             self.attach(programs);
         }
-        let until_ns = self.waits.word(offset_of!(Waits, seen_until_ns));
+        let until_ns = self.waits.word(0, offset_of!(Waits, seen_until_ns));
         if is_wanted && self.is_attached() {
             until_ns.store(now_ns() + LEASE_NS, Ordering::Relaxed);
         } else if until_ns.swap(0, Ordering::Relaxed) == 0 && !is_relied_on && self.is_attached() {

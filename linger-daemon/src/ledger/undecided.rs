@@ -3,7 +3,7 @@
 use std::mem::offset_of;
 use std::sync::atomic::Ordering;
 
-use linger_ebpf::{ANSWER_NS, UNDECIDED_PLACES, UndecidedOrphan as Place};
+use linger_ebpf::{ANSWER_NS, UndecidedOrphan as Place};
 
 use super::mapped_array::MappedArray;
 use super::{LedgerError, failed};
@@ -11,10 +11,9 @@ use crate::probe::{Maps, Programs};
 use crate::sys::{now_ns, run};
 
 const NAME: &str = "UNDECIDED";
-const PLACES: usize = UNDECIDED_PLACES as usize;
 
 /// The places of undecided orphans, shared with the programs.
-pub(crate) struct Undecided(MappedArray);
+pub(crate) struct Undecided(MappedArray<Place>);
 
 impl Undecided {
     pub(crate) fn map(maps: &Maps) -> Result<Self, LedgerError> {
@@ -29,9 +28,9 @@ impl Undecided {
             return Ok(());
         };
         let until = now_ns().saturating_sub(ANSWER_NS);
-        for index in 0..PLACES {
-            let at = index * size_of::<Place>() + offset_of!(Place, ended_ns);
-            let ended_ns = self.0.word(at).load(Ordering::Relaxed);
+        for index in 0..self.0.len() {
+            let ended_ns = self.0.word(index, offset_of!(Place, ended_ns));
+            let ended_ns = ended_ns.load(Ordering::Relaxed);
             if (FIRST..=until).contains(&ended_ns) {
                 run(settler, [index as u64, ended_ns]).map_err(failed("work on", NAME))?;
             }

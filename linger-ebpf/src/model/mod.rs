@@ -12,7 +12,7 @@
 //! | `group`, `exe`, `path` | who closed, and the names of cgroups and executables |
 //! | `ledger` | the counters of each group |
 //! | `watch` | events of single closes |
-//! | `in_flight` | the records of closes in flight |
+//! | `in_flight`, `orphan_table` | the records of closes in flight and of orphans |
 //! | `maps`, `shared` | the maps, and access to memory that others write too |
 //! | `copies` | whether several programs may see the same event |
 //!
