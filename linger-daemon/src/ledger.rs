@@ -104,8 +104,6 @@ pub enum LedgerError {
 pub struct Ledger {
     groups: Groups,
     counters: GroupCounters,
-    /// The counters of [`Group::SHARED`].
-    shared: PerCpuArray<MapData, Counters>,
     lost: PerCpuArray<MapData, u64>,
     lost_orphan_bytes: PerCpuArray<MapData, u64>,
     in_flight: InFlight,
@@ -131,7 +129,6 @@ impl Ledger {
         let mut ledger = Self {
             groups: Groups::new(maps, cgroups, config, series)?,
             counters: GroupCounters::take(maps)?,
-            shared: take(maps, "SHARED")?,
             lost: take(maps, "LOST")?,
             lost_orphan_bytes: take(maps, "LOST_ORPHAN_BYTES")?,
             return_hook: ReturnHook::map(maps)?,
@@ -252,8 +249,7 @@ impl Ledger {
     /// Adds the counters of the shared groups.
     fn read_shared(&self, reading: &mut Reading) -> Result<(), LedgerError> {
         for (place, labels) in (0..).zip(&self.groups.shared) {
-            let copies = self.shared.get(&place, 0).map_err(read("SHARED"))?;
-            reading.show(labels, &sum::sum(&copies));
+            reading.show(labels, &self.counters.row(place)?);
         }
         Ok(())
     }

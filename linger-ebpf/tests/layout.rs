@@ -5,10 +5,10 @@ use std::fmt::{Debug, Write as _};
 
 use linger_ebpf::{
     BLOCKED_BOUNDS_NS, CLOSER_PLACES, Cause, Close, Closer, Counters, Event, ExitingProcess, Fate,
-    Filter, Group, HINTS, LAYOUT, LIVED_BOUNDS_NS, Lost, MAX_CLOSES, Note, ORPHAN_SLOTS, Orphan,
-    OrphanSlot, Orphans, Outcome, ParkedClose, Past, Path, PinMetadata, Plan, PortBits, QueueBytes,
-    SHARED_GROUPS, Settings, Slot, TimeHistogram, UNDECIDED_PLACES, UndecidedOrphan, Waits, Watch,
-    key_field,
+    Filter, GROUP_SLOTS, Group, GroupSlot, HINTS, LAYOUT, LIVED_BOUNDS_NS, Lost, MAX_CLOSES, Note,
+    ORPHAN_SLOTS, Orphan, OrphanSlot, Orphans, Outcome, ParkedClose, Past, Path, PinMetadata, Plan,
+    PortBits, QueueBytes, SHARED_GROUPS, Settings, Slot, TimeHistogram, UNDECIDED_PLACES,
+    UndecidedOrphan, Waits, Watch, key_field,
 };
 
 fn size<T>(out: &mut String, name: &str) {
@@ -40,6 +40,7 @@ fn layout() -> String {
     };
     let mut out = format!("layout {LAYOUT}\n");
     fields(&mut out, "Group", &Group::ZERO);
+    fields(&mut out, "GroupSlot", &GroupSlot::default());
     fields(&mut out, "Counters", &Counters::ZERO);
     fields(&mut out, "Note", &Note::ZERO);
     fields(&mut out, "Close", &Close::ZERO);
@@ -76,6 +77,7 @@ fn layout() -> String {
         out,
         "shared: {SHARED_GROUPS} groups\nblocked: {BLOCKED_BOUNDS_NS:?}\nlived: {LIVED_BOUNDS_NS:?}\n\
          places: {MAX_CLOSES} closes, {HINTS} hints, {UNDECIDED_PLACES} undecided, {ORPHAN_SLOTS} orphans, \
+         {GROUP_SLOTS} groups, \
          {CLOSER_PLACES} closers\n\
          key_fields: all {:#b}",
         key_field::ALL

@@ -1,24 +1,33 @@
-//! The per-CPU counters of groups, read in batches.
+//! The per-CPU counters of groups: those in slots, and those in a hash map, which is read in batches.
 
+use std::collections::HashMap;
 use std::io;
+use std::mem::offset_of;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use aya::maps::{Map, MapData, MapError};
+use aya::maps::{Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
 use aya_obj::generated::bpf_cmd;
-use linger_ebpf::pod::words_mut;
-use linger_ebpf::{Counters, Group};
+use linger_ebpf::pod::{words, words_mut};
+use linger_ebpf::{Counters, Group, GroupSlot, ROWS, SHARED_GROUPS};
 use nix::libc;
 
-use super::sum::sum;
-use super::{LedgerError, read, write};
+use super::mapped_array::MappedArray;
+use super::sum::{add, sum};
+use super::{LedgerError, read, take, write};
 use crate::probe::Maps;
 use crate::sys::{attributes, bpf, number};
 
 const NAME: &str = "LEDGER";
+const ROWS_NAME: &str = "ROWS";
 
-/// The map of counters.
+/// The counters in the kernel.
 pub(super) struct GroupCounters {
-    map: MapData,
+    slots: MappedArray<GroupSlot>,
+    /// The counters of [`Group::SHARED`], and behind them those of groups in slots.
+    rows: PerCpuArray<MapData, Counters>,
+    /// Those of groups whose slot is another's.
+    crowded: MapData,
     /// Length of the keys, words: a group up to the last field in use.
     key_words: usize,
     cpus: usize,
@@ -33,20 +42,51 @@ const BATCH_ENTRIES: usize = 32;
 impl GroupCounters {
     pub(super) fn take(maps: &mut Maps) -> Result<Self, LedgerError> {
         let cpus = nr_cpus().map_err(|(_, error)| read(NAME)(error.into()))?;
-        let Some(Map::PerCpuHashMap(map)) = maps.remove(NAME) else {
+        let Some(Map::PerCpuHashMap(crowded)) = maps.remove(NAME) else {
             return Err(LedgerError::NoMap(NAME));
         };
-        let key_size = map.info().map_err(read(NAME))?.key_size();
+        let key_size = crowded.info().map_err(read(NAME))?.key_size();
         Ok(Self {
-            map,
+            slots: MappedArray::map(maps, "GROUP_SLOTS")?,
+            rows: take(maps, ROWS_NAME)?,
+            crowded,
             key_words: key_size as usize / size_of::<u64>(),
             cpus,
         })
     }
 
-    /// Reads all counters, summed over the CPUs. Only groups that come or go meanwhile may be missing, and none is read
-    /// twice.
+    /// The counters in a row, summed over the CPUs; the first rows are those of [`Group::SHARED`].
+    pub(super) fn row(&self, row: u32) -> Result<Counters, LedgerError> {
+        let copies = self.rows.get(&row, 0).map_err(read(ROWS_NAME))?;
+        Ok(sum(&copies))
+    }
+
+    /// Reads the counters of all groups with their own, summed over the CPUs. Only groups that come or go meanwhile may
+    /// be missing, and none is read twice.
     pub(super) fn for_each(
+        &self,
+        mut each: impl FnMut(&Group, &mut Counters),
+    ) -> Result<(), LedgerError> {
+        let mut in_slots = HashMap::new();
+        for row in SHARED_GROUPS..ROWS {
+            if let Some(group) = self.group_in(row) {
+                in_slots.insert(group, self.row(row)?);
+            }
+        }
+        self.for_each_crowded(|group, counters| {
+            if let Some(more) = in_slots.remove(group) {
+                add(counters, &more);
+            }
+            each(group, counters);
+        })?;
+        for (group, mut counters) in in_slots {
+            each(&group, &mut counters);
+        }
+        Ok(())
+    }
+
+    /// [`Self::for_each`] for the groups in the hash map.
+    fn for_each_crowded(
         &self,
         mut each: impl FnMut(&Group, &mut Counters),
     ) -> Result<(), LedgerError> {
@@ -58,7 +98,7 @@ impl GroupCounters {
         let mut from = 0;
         loop {
             let mut call = attributes();
-            call.batch.map_fd = number(self.map.fd());
+            call.batch.map_fd = number(self.crowded.fd());
             call.batch.count = u32::try_from(room).unwrap_or(u32::MAX);
             call.batch.in_batch = from;
             call.batch.out_batch = (&raw mut start) as u64;
@@ -96,20 +136,54 @@ impl GroupCounters {
         }
     }
 
-    /// The counters of one group, summed over the CPUs; `None` if it has no entry.
+    /// The counters of one group, summed over the CPUs; `None` if it has none of its own.
     pub(super) fn get(&self, group: &Group) -> Result<Option<Counters>, LedgerError> {
         let mut copies = vec![Counters::ZERO; self.cpus];
         let found = self.call(bpf_cmd::BPF_MAP_LOOKUP_ELEM, group, Some(&mut copies));
-        Ok(found.map_err(read(NAME))?.then(|| sum(&copies)))
+        let mut counters = found.map_err(read(NAME))?.then(|| sum(&copies));
+        if let Some(row) = self.row_of(group) {
+            add(counters.get_or_insert(Counters::ZERO), &self.row(row)?);
+        }
+        Ok(counters)
     }
 
-    /// Removes the entry of a group, if there is one.
+    /// Removes the counters of a group, if there are any. Nothing may count for it any more.
     pub(super) fn remove(&mut self, group: &Group) -> Result<(), LedgerError> {
+        if let Some(row) = self.row_of(group) {
+            let zeros = vec![Counters::ZERO; self.cpus];
+            let zeros =
+                PerCpuValues::try_from(zeros).map_err(|error| write(ROWS_NAME)(error.into()))?;
+            self.rows.set(row, zeros, 0).map_err(write(ROWS_NAME))?;
+            self.stage(row).store(GroupSlot::FREE, Ordering::Release);
+        }
         let removed = self.call(bpf_cmd::BPF_MAP_DELETE_ELEM, group, None);
         removed.map(drop).map_err(write(NAME))
     }
 
-    /// Calls bpf(2) for the entry of a group. Returns whether it has one.
+    /// The row of a group in a slot.
+    fn row_of(&self, group: &Group) -> Option<u32> {
+        let row = GroupSlot::index(words(group).iter().fold(0, |all, word| all ^ word));
+        (self.group_in(row) == Some(*group)).then_some(row)
+    }
+
+    /// The group in a slot. It stays there until [`Self::remove`].
+    fn group_in(&self, row: u32) -> Option<Group> {
+        let index = row as usize;
+        if index >= self.slots.len() || self.stage(row).load(Ordering::Acquire) != GroupSlot::TAKEN
+        {
+            return None;
+        }
+        let mut group = Group::ZERO;
+        let offset = offset_of!(GroupSlot, group);
+        self.slots.read(index, offset, words_mut(&mut group));
+        Some(group)
+    }
+
+    fn stage(&self, row: u32) -> &AtomicU64 {
+        self.slots.word(row as usize, offset_of!(GroupSlot, stage))
+    }
+
+    /// Calls bpf(2) for the entry of a group in the hash map. Returns whether it has one.
     fn call(
         &self,
         command: bpf_cmd,
@@ -117,7 +191,7 @@ impl GroupCounters {
         copies: Option<&mut [Counters]>,
     ) -> Result<bool, MapError> {
         let mut call = attributes();
-        call.__bindgen_anon_2.map_fd = number(self.map.fd());
+        call.__bindgen_anon_2.map_fd = number(self.crowded.fd());
         call.__bindgen_anon_2.key = (&raw const *group) as u64;
         call.__bindgen_anon_2.__bindgen_anon_1.value =
             copies.map_or(0, |copies| copies.as_mut_ptr() as u64);

@@ -238,18 +238,21 @@ impl Loader {
             copies,
             leaves_old_names: leaves_old_names().into(),
         };
-        let (slots, crowded) = self.options.orphan_entries();
+        let (rows, crowded_groups) = self.options.group_entries();
+        let (orphan_slots, crowded_orphans) = self.options.orphan_entries();
         let object = object::for_kernel(&self.kernel, &constants)?;
         loader()
             .btf(None)
             .map_max_entries("NOTES", max_groups)
             .map_max_entries("CGROUPS", max_groups)
-            .map_max_entries("LEDGER", max_groups)
+            .map_max_entries("GROUP_SLOTS", rows)
+            .map_max_entries("ROWS", rows)
+            .map_max_entries("LEDGER", crowded_groups)
             .map_max_entries("NUMBERS", max_groups)
             .map_max_entries("EXES", if exes { max_groups } else { 1 })
             .map_max_entries("EXITING", if exes { MAX_CLOSES } else { 1 })
-            .map_max_entries("ORPHAN_SLOTS", slots)
-            .map_max_entries("ORPHANS", crowded)
+            .map_max_entries("ORPHAN_SLOTS", orphan_slots)
+            .map_max_entries("ORPHANS", crowded_orphans)
             .map_max_entries(
                 "RESETS",
                 if copies == Constants::NO_COPIES {

@@ -2,7 +2,8 @@
 
 use flate2::Crc;
 use linger_ebpf::{
-    LAYOUT, MAX_GROUPS, MAX_ORPHANS, OBJECT, ORPHAN_SLOT_ENTRIES, ORPHAN_SLOTS, PinMetadata, Plan,
+    GROUP_SLOTS, LAYOUT, MAX_GROUPS, MAX_ORPHANS, OBJECT, ORPHAN_SLOT_ENTRIES, ORPHAN_SLOTS,
+    PinMetadata, Plan, SHARED_GROUPS,
 };
 
 use super::owner::Owner;
@@ -22,15 +23,18 @@ pub struct LoadOptions {
 }
 
 impl LoadOptions {
-    /// The number of entries of the array of slots for orphans, and of the map of those whose slot is taken. There are
-    /// no slots unless so many orphans fit that all slots would be taken before the map is full.
+    /// The number of rows of groups, and of entries of the map of groups whose slot is taken.
+    pub(super) fn group_entries(self) -> (u32, u32) {
+        entries(self.max_groups, GROUP_SLOTS, SHARED_GROUPS)
+    }
+
+    /// The number of entries of the array of slots for orphans, and of the map of those whose slot is taken.
     pub(super) fn orphan_entries(self) -> (u32, u32) {
-        const ORPHANS_PER_SLOT: u32 = 16;
-        if self.max_orphans < ORPHANS_PER_SLOT * ORPHAN_SLOTS {
-            (1, self.max_orphans)
-        } else {
-            (ORPHAN_SLOT_ENTRIES, self.max_orphans - ORPHAN_SLOTS)
-        }
+        entries(
+            self.max_orphans,
+            ORPHAN_SLOTS,
+            ORPHAN_SLOT_ENTRIES - ORPHAN_SLOTS,
+        )
     }
 
     /// The metadata to pin with programs that outlive this daemon.
@@ -68,6 +72,17 @@ impl Default for LoadOptions {
             max_groups: MAX_GROUPS,
             max_orphans: MAX_ORPHANS,
         }
+    }
+}
+
+/// The number of entries of an array of slots behind `others`, and of the map of those whose slot is taken, for `max` in
+/// all. There are no slots unless so many fit that all slots would be taken before the map is full.
+fn entries(max: u32, slots: u32, others: u32) -> (u32, u32) {
+    const FOR_EACH_SLOT: u32 = 16;
+    if max < FOR_EACH_SLOT * slots {
+        (others, max)
+    } else {
+        (others + slots, max - slots)
     }
 }
 

@@ -11,9 +11,9 @@ use std::path::Path;
 use linger_daemon::event::MAX_RECENT;
 use linger_daemon::live::MAX_GROUPS as MAX_SHOWN;
 use linger_ebpf::{
-    CLOSER_PLACES, Close, Closer, Counters, Event, Exe, Group, MAX_CLOSES, MAX_COMMS, MAX_GROUPS,
-    MAX_LEFT_OUT, MAX_ORPHANS, MAX_WATCHED, Note, ORPHAN_SLOT_ENTRIES, ORPHAN_SLOTS, Orphan,
-    OrphanSlot, ParkedClose, Slot, UNDECIDED_PLACES, UndecidedOrphan,
+    CLOSER_PLACES, Close, Closer, Counters, Event, Exe, GROUP_SLOTS, Group, GroupSlot, MAX_CLOSES,
+    MAX_COMMS, MAX_GROUPS, MAX_LEFT_OUT, MAX_ORPHANS, MAX_WATCHED, Note, ORPHAN_SLOT_ENTRIES,
+    ORPHAN_SLOTS, Orphan, OrphanSlot, ParkedClose, ROWS, Slot, UNDECIDED_PLACES, UndecidedOrphan,
 };
 
 fn package() -> &'static Path {
@@ -83,14 +83,25 @@ impl Table {
     }
 }
 
-/// Returns the map of the groups' counters.
-fn counters() -> Table {
-    let pointer = size_of::<usize>();
-    let (key, value) = (size_of::<Group>(), size_of::<Counters>());
-    Table {
-        on_every_cpu: value,
-        ..Table::hash("counters of groups", MAX_GROUPS, key, pointer)
-    }
+/// Returns the maps of the groups' counters.
+fn counters() -> [Table; 2] {
+    let on_every_cpu = size_of::<Counters>();
+    let (key, pointer) = (size_of::<Group>(), size_of::<usize>());
+    let crowded = MAX_GROUPS - GROUP_SLOTS;
+    [
+        Table {
+            on_every_cpu,
+            most: ROWS,
+            ..Table::array(
+                "groups in slots, and their counters",
+                ROWS as usize * size_of::<GroupSlot>(),
+            )
+        },
+        Table {
+            on_every_cpu,
+            ..Table::hash("counters of groups without a slot", crowded, key, pointer)
+        },
+    ]
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]
@@ -102,7 +113,6 @@ fn mib(bytes: usize) -> String {
 fn the_page_of_limits_has_the_sizes_of_the_tables() {
     let path = size_of::<linger_ebpf::Path>();
     let tables = [
-        counters(),
         Table::hash(
             "lingerd's notes on groups",
             MAX_GROUPS,
@@ -143,8 +153,9 @@ fn the_page_of_limits_has_the_sizes_of_the_tables() {
         Table::hash("process names in `[allow]` and `[deny]`", MAX_COMMS, 16, 8),
     ];
     let page = page("limits.md");
-    let missing: Vec<_> = tables
+    let missing: Vec<_> = counters()
         .iter()
+        .chain(&tables)
         .map(Table::line)
         .filter(|line| !page.contains(line))
         .collect();

@@ -7,7 +7,7 @@ use crate::{counters, mib, page};
 #[test]
 fn the_page_of_scale_has_what_groups_take() {
     let page = page("scale.md");
-    let table = counters();
+    let [_, table] = counters();
     for groups in [100, 512, 1_000, MAX_GROUPS as usize] {
         let of = |cpus: usize| mib(groups * (table.each + cpus * table.on_every_cpu));
         let copied = mib(groups * 128 * table.on_every_cpu);

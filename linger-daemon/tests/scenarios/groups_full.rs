@@ -9,7 +9,7 @@ use std::process;
 use anyhow::{Context as _, Result, ensure};
 use linger_daemon::attribution;
 use linger_daemon::exercise::tcp::{self, Loopback, Pair};
-use linger_ebpf::{Cause, Counters, Plan};
+use linger_ebpf::{Cause, Counters, GROUP_SLOTS, Plan};
 use linger_testkit::exposition::{Sample, Scrape};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
@@ -25,6 +25,7 @@ use crate::watch::sight;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::daemon("groups_full", full).once(),
+    Scenario::daemon("groups_share_slots", share_slots),
     Scenario::daemon("group_gets_a_place_late", late),
     Scenario::daemon("groups_take_what_is_said", memory).once(),
     Scenario::daemon("groups_without_memory", without_memory).needs(&[Need::OwnMachine]),
@@ -80,6 +81,29 @@ fn full(lingerd: &Path, plan: Plan) -> Result<()> {
             resets == without_place / 2,
             "{resets} resets without a place"
         );
+        cgroup.remove()?;
+        daemon.stop()
+    })
+}
+
+/// More groups than there are slots, in slots and in the hash map.
+fn share_slots(lingerd: &Path, plan: Plan) -> Result<()> {
+    const NAMES: u32 = GROUP_SLOTS + GROUP_SLOTS / 2;
+    netns::in_own(|| {
+        let names: Vec<_> = (0..NAMES)
+            .map(|number| format!("{number}-shares"))
+            .collect();
+        let daemon = Daemon::start(lingerd, plan, &["--allow-comm", &names.join(",")])?;
+        let cgroup = Cgroup::new("shares.service")?;
+        for _ in 0..ROUNDS {
+            abort_by_each(&cgroup, &names)?;
+        }
+        let expected: Closes = names.into_iter().map(|name| (vec![name], ROUNDS)).collect();
+        closes::expect(&daemon, &expected, |scrape| {
+            closes::closes(scrape, &["comm"], |sample| {
+                sample.label("outcome") == "linger_aborted"
+            })
+        })?;
         cgroup.remove()?;
         daemon.stop()
     })
@@ -182,6 +206,9 @@ fn split(scrape: &Scrape, metric: &str, select: impl Fn(&Sample) -> bool) -> (u6
     (others, sum(scrape, metric, select) - others)
 }
 
+/// So few that none has a slot, whose memory is allocated before.
+const NO_SLOTS: &str = "--max-groups=2048";
+
 const GROUPS: u64 = 64;
 /// Most memory of a group besides its counters, bytes: a hash map element, with the kernel's own fields.
 const ELEMENT: u64 = 128;
@@ -190,7 +217,8 @@ const ELEMENT: u64 = 128;
 fn memory(lingerd: &Path, plan: Plan) -> Result<()> {
     netns::in_own(|| {
         let names: Vec<_> = (0..GROUPS).map(|number| format!("{number}-said")).collect();
-        let options = ["--labels", "comm", "--allow-comm", &names.join(",")];
+        let allowed = names.join(",");
+        let options = ["--labels", "comm", "--allow-comm", &allowed, NO_SLOTS];
         let daemon = Daemon::start(lingerd, plan, &options)?;
         let cgroup = Cgroup::new("said.service")?;
         let before = daemon.map_memory()?;
@@ -256,7 +284,7 @@ fn without_memory(lingerd: &Path, plan: Plan) -> Result<()> {
         fs::write(&starter, script)?;
         fs::set_permissions(&starter, Permissions::from_mode(0o755))?;
         let names: Vec<_> = (0..MANY).map(|number| format!("{number}-tight")).collect();
-        let options = ["--allow-comm", &names.join(",")];
+        let options = ["--allow-comm", &names.join(","), NO_SLOTS];
         let daemon = Daemon::start(&starter, plan, &options)?;
         // The daemon's own needs are not the subject.
         fs::write(root.join("cgroup.procs"), daemon.id().to_string())?;

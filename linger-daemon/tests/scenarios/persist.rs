@@ -31,6 +31,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::daemon("persist_anew", anew).once(),
     Scenario::daemon("persist_retired_half", retired_half).once(),
     Scenario::daemon("persist_handed_on_half", handed_on_half).once(),
+    Scenario::daemon("persist_created_twice", created_twice).once(),
     Scenario::daemon("killed_without_persist", killed_without).once(),
 ];
 
@@ -390,6 +391,36 @@ fn handed_on_half(lingerd: &Path, plan: Plan) -> Result<()> {
     pinned.set_counters(first, copies)?;
     daemon = pinned.start(lingerd, plan, &options)?;
     closes::expect(&daemon, &aborts(UNIT, 34), of_aborts)?;
+    daemon.terminate()?;
+    unload(lingerd, &pinned)
+}
+
+/// A group that two CPUs created at the same time, in its slot and in the hash map: both counters are one group's, until it
+/// is retired.
+fn created_twice(lingerd: &Path, plan: Plan) -> Result<()> {
+    let pinned = Pinned::new()?;
+    let mut daemon = pinned.start(lingerd, plan, &["--retire-after", "1h"])?;
+    // Two groups of one series, should the slot of one be another's.
+    abort(7)?;
+    abort(7)?;
+    closes::expect(&daemon, &aborts(UNIT, 14), of_aborts)?;
+    daemon.terminate()?;
+
+    let in_slots = pinned.in_slots(&comm())?;
+    let (group, copies) = in_slots.first().context("no group has a slot")?;
+    pinned.set_counters(group, copies)?;
+    daemon = pinned.start(lingerd, plan, &["--retire-after", "1h"])?;
+    closes::expect(&daemon, &aborts(UNIT, 21), of_aborts)?;
+    daemon.terminate()?;
+
+    daemon = pinned.start(lingerd, plan, &["--retire-after", "1s"])?;
+    wait_until(&daemon, |scrape| {
+        let retired = of("retired", scrape);
+        let expected = aborts("retired", 21);
+        ensure!(retired == expected, "{retired:?} and not {expected:?}");
+        Ok(())
+    })?;
+    ensure!(pinned.counters(&comm())?.is_empty(), "it has counters yet");
     daemon.terminate()?;
     unload(lingerd, &pinned)
 }

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result, ensure};
-use aya::maps::{Array, HashMap, MapData, PerCpuHashMap, PerCpuValues};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya_obj::generated::bpf_cmd;
 use linger_ebpf::{
-    Counters, Group, Note, ORPHAN_SLOTS, Orphan, OrphanSlot, Past, PinMetadata, Plan, hint,
+    Counters, Group, GroupSlot, Note, ORPHAN_SLOTS, Orphan, OrphanSlot, Past, PinMetadata, Plan,
+    hint,
 };
 use nix::errno::Errno;
 use nix::libc;
@@ -149,44 +150,70 @@ impl Pinned {
 
     /// Returns the groups of processes with this name, with the counters of all CPUs.
     pub(crate) fn counters(&self, comm: &str) -> Result<Vec<(Group, Vec<Counters>)>> {
-        let map = self.ledger()?;
-        let groups = map.iter().collect::<Result<Vec<_>, _>>()?;
-        let groups = groups.into_iter().map(|(key, copies)| {
+        let mut groups = self.in_slots(comm)?;
+        for entry in self.ledger()?.iter() {
+            let (key, copies) = entry?;
             let mut group = Group::ZERO;
             (group.cgroup_id, group.comm) = (key[0], [key[1], key[2]]);
-            (group, copies.to_vec())
-        });
-        let named = groups.filter(|(group, _)| group.comm().starts_with(comm.as_bytes()));
-        Ok(named.collect())
+            groups.push((group, copies.to_vec()));
+        }
+        groups.retain(|(group, _)| is_named(group, comm));
+        Ok(groups)
     }
 
-    /// Returns whether a group has an entry in the ledger.
+    /// [`Self::counters`] of the groups in slots.
+    pub(crate) fn in_slots(&self, comm: &str) -> Result<Vec<(Group, Vec<Counters>)>> {
+        let slots: Array<_, GroupSlot> = self.map("GROUP_SLOTS")?.try_into()?;
+        let rows: PerCpuArray<_, Counters> = self.map("ROWS")?.try_into()?;
+        let mut groups = Vec::new();
+        for (row, slot) in (0..).zip(slots.iter()) {
+            let slot = slot?;
+            if slot.stage == GroupSlot::TAKEN && is_named(&slot.group, comm) {
+                groups.push((slot.group, rows.get(&row, 0)?.to_vec()));
+            }
+        }
+        Ok(groups)
+    }
+
+    /// Returns whether a group has counters.
     pub(crate) fn has_place(&self, group: &Group) -> Result<bool> {
-        Ok(self.ledger()?.get(&key(group), 0).is_ok())
+        let all = self.counters("")?;
+        Ok(all.iter().any(|(other, _)| other == group))
     }
 
-    /// Gives a group counters again, as the programs do if it closes once more.
+    /// Gives a group counters again, as the programs do if it closes once more while its slot is another's.
     pub(crate) fn set_counters(&self, group: &Group, copies: &[Counters]) -> Result<()> {
         let copies = PerCpuValues::try_from(copies.to_vec())?;
         Ok(self.ledger()?.insert(key(group), copies, 0)?)
     }
 
-    /// Has the kernel refuse every system call that would change the ledger, from now on.
+    /// Has the kernel refuse every system call that would change counters of groups, from now on.
     pub(crate) fn freeze_ledger(&self) -> Result<()> {
-        let ledger = MapData::from_pin(self.path().join("maps/LEDGER"))?;
-        let mut attributes = ledger.fd().as_fd().as_raw_fd();
+        ["LEDGER", "ROWS"]
+            .into_iter()
+            .try_for_each(|name| self.freeze(name))
+    }
+
+    fn freeze(&self, name: &str) -> Result<()> {
+        let map = MapData::from_pin(self.path().join("maps").join(name))?;
+        let mut attributes = map.fd().as_fd().as_raw_fd();
         let command = bpf_cmd::BPF_MAP_FREEZE as u32;
         // SAFETY: the attributes of this command begin with the descriptor of a map, and the rest is optional.
         let frozen = unsafe {
             let size = size_of_val(&attributes);
             libc::syscall(libc::SYS_bpf, command, &raw mut attributes, size)
         };
-        Errno::result(frozen).map(drop).context("freeze the ledger")
+        Errno::result(frozen).map(drop).context("freeze a map")
     }
 
     fn ledger(&self) -> Result<PerCpuHashMap<MapData, [u64; 3], Counters>> {
         Ok(self.map("LEDGER")?.try_into()?)
     }
+}
+
+/// Whether the name of a group's processes begins like this.
+fn is_named(group: &Group, comm: &str) -> bool {
+    group.comm().starts_with(comm.as_bytes())
 }
 
 /// The key of a group in the ledger with the default labels: its cgroup and its process name.

@@ -206,10 +206,6 @@ impl Counters {
     }
 }
 
-/// Length of [`Group::SHARED`].
-#[expect(clippy::cast_possible_truncation, reason = "three")]
-pub const SHARED_GROUPS: u32 = Group::SHARED.len() as u32;
-
 /// The daemon's notes about a group, not used by programs.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

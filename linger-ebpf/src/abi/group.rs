@@ -93,6 +93,48 @@ impl Group {
     }
 }
 
+/// A slot of the ledger: a group whose counters are in an array.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GroupSlot {
+    /// [`GroupSlot::FREE`], [`GroupSlot::CLAIMED`] or [`GroupSlot::TAKEN`].
+    pub stage: u64,
+    /// The group, if the slot is taken.
+    pub group: Group,
+}
+
+impl GroupSlot {
+    /// No group is in it, and its counters are zero.
+    pub const FREE: u64 = 0;
+    /// Its group is being written.
+    pub const CLAIMED: u64 = 1;
+    /// It has a group, until the daemon retires that.
+    pub const TAKEN: u64 = 2;
+
+    /// The index of a group's slot, and of its counters in a slot, by the exclusive or of its words. The first ones are
+    /// those of [`Group::SHARED`], which need no slot.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "as many bits as the slots need"
+    )]
+    pub const fn index(word: u64) -> u32 {
+        // Fibonacci hashing, as in `Slot::index`.
+        let hash = word.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        SHARED_GROUPS + (hash >> (u64::BITS - GROUP_SLOTS.ilog2())) as u32
+    }
+}
+
+/// Number of [`GroupSlot`]s; a power of two.
+pub const GROUP_SLOTS: u32 = 256;
+
+/// Number of rows: of [`Group::SHARED`], and of the groups in slots.
+pub const ROWS: u32 = SHARED_GROUPS + GROUP_SLOTS;
+
+/// Length of [`Group::SHARED`].
+#[expect(clippy::cast_possible_truncation, reason = "three")]
+pub const SHARED_GROUPS: u32 = Group::SHARED.len() as u32;
+
 /// Clears what follows the first zero byte of a name, without branches, which the verifier would follow separately.
 #[must_use]
 pub const fn clear_after_end([first, second]: [u64; 2]) -> [u64; 2] {

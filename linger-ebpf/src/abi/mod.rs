@@ -48,15 +48,15 @@ mod records;
 
 pub use constants::Constants;
 pub use counts::{
-    BLOCKED_BOUNDS_NS, BUCKETS, Counters, LIVED_BOUNDS_NS, Note, Orphans, QueueBytes,
-    SHARED_GROUPS, TimeHistogram,
+    BLOCKED_BOUNDS_NS, BUCKETS, Counters, LIVED_BOUNDS_NS, Note, Orphans, QueueBytes, TimeHistogram,
 };
 pub use event::{
     COSTLY_NS, DAEMON, Event, FRAMES, Filter, MAX_WATCHED, WATCHERS, Watch, delivery, event_kind,
     filter_flag,
 };
 pub use group::{
-    Exe, Group, PATH_NAMES, Path, PortBits, Settings, clear_after_end, key_field, rule, verdict,
+    Exe, GROUP_SLOTS, Group, GroupSlot, PATH_NAMES, Path, PortBits, ROWS, SHARED_GROUPS, Settings,
+    clear_after_end, key_field, rule, verdict,
 };
 pub use handover::{LAYOUT, Past, PinMetadata};
 pub use labels::{

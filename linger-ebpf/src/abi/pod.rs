@@ -8,7 +8,7 @@ use core::slice;
 
 use super::counts::{BUCKETS, Counters, Note, Orphans, QueueBytes, TimeHistogram};
 use super::event::{Event, FRAMES, Filter, WATCHERS, Watch};
-use super::group::{Exe, Group, Path, PortBits, Settings};
+use super::group::{Exe, Group, GroupSlot, Path, PortBits, Settings};
 use super::handover::{Past, PinMetadata};
 use super::labels::{Cause, Fate, Lost, Outcome};
 use super::records::{
@@ -30,6 +30,7 @@ macro_rules! pod {
 
 pod! {
     Group = 8 + 2 * 8 + 8 + 4 + 2 + 2;
+    GroupSlot = 8 + size_of::<Group>();
     QueueBytes = 2 * 8;
     Close = 3 * 8 + 4 * 4 + 4 + 2 * 2;
     Slot = 2 * 8 + size_of::<Close>();

@@ -420,14 +420,13 @@ pub(crate) extern "C" fn count(
     // SAFETY: callers pass a record, and a group or null.
     let (close, group) = unsafe { (close.as_ref(), group.as_ref()) };
     let Some(close) = close else { return 0 };
-    let counters = match group {
-        Some(group) => {
-            let group = *group;
-            counters(close, &group, left)
-        }
-        None => counters(close, &group::of_close(close), left),
+    let group = match group {
+        Some(group) => *group,
+        None => group::of_close(close),
     };
-    let Some(counters) = counters else { return 0 };
+    let Some(counters) = counters(close, &group, left) else {
+        return 0;
+    };
     if left > 0 {
         orphan::add_left(counters, left);
     }

@@ -1,13 +1,19 @@
 //! The counters of each group, created on first use.
+//!
+//! Most groups have a slot, found by a hash of the group and without locks, and their counters in the row of that slot.
+//! A group whose slot is another's has its counters in the hash map. Two CPUs that create a group at the same time may
+//! create it in both: the daemon adds them up.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use linger_ebpf::{BUCKETS, Counters, Group, Lost, QueueBytes, TimeHistogram, key_field};
+use linger_ebpf::{
+    BUCKETS, Counters, Group, GroupSlot, Lost, QueueBytes, TimeHistogram, key_field,
+};
 
 use super::{
     exe, group,
-    maps::{self, LEDGER, SHARED},
+    maps::{self, GROUP_SLOTS, LEDGER, ROWS},
     path,
-    shared::{copy_words, shared},
+    shared::{copy_words, shared, write_words},
 };
 
 /// The value for the time of a close whose return is not seen.
@@ -22,62 +28,118 @@ pub(crate) fn counters(group: &Group) -> Option<*mut Counters> {
     counters_or(group, || ())
 }
 
+/// [`counters`] for a group that need not be on the stack.
+pub(crate) fn counters_of_lent(group: &Group) -> Option<*mut Counters> {
+    if let Some(row) = row(group) {
+        return ROWS.get_ptr_mut(row);
+    }
+    let group = *group;
+    crowded_or_new(&group).or_else(|| ROWS.get_ptr_mut(OTHER))
+}
+
 /// [`counters`]; calls `refused` first if they are those of [`Group::OTHER`].
 pub(crate) fn counters_or(group: &Group, refused: impl FnOnce()) -> Option<*mut Counters> {
+    let row = match row(group) {
+        Some(row) => row,
+        None => match crowded_or_new(group) {
+            Some(counters) => return Some(counters),
+            None => {
+                refused();
+                OTHER
+            }
+        },
+    };
+    ROWS.get_ptr_mut(row)
+}
+
+/// The counters of a group that has no slot, or had none yet; `None` if they are those of [`Group::OTHER`].
+#[inline(never)]
+fn crowded_or_new(group: &Group) -> Option<*mut Counters> {
     if let Some(counters) = LEDGER.get_ptr_mut(group) {
         return Some(counters);
     }
-    let mut row = create_row(group);
-    if row == OWN_ROW {
-        if let Some(counters) = LEDGER.get_ptr_mut(group) {
-            return Some(counters);
+    for (row, shared) in (0..).zip(&Group::SHARED) {
+        if group.cgroup_id == shared.cgroup_id {
+            return if row == OTHER {
+                None
+            } else {
+                ROWS.get_ptr_mut(row)
+            };
         }
-        row = OTHER;
     }
-    if row == OTHER {
-        refused();
+    if let Some(row) = claim_slot(group) {
+        record_names(group);
+        return ROWS.get_ptr_mut(row);
     }
-    SHARED.get_ptr_mut(row)
+    // If another CPU is first, this fails and the lookup finds its entry.
+    if LEDGER.insert(group, &ZERO, u64::from(BPF_NOEXIST)).is_ok() {
+        record_names(group);
+    }
+    let counters = LEDGER.get_ptr_mut(group);
+    if counters.is_none() {
+        maps::lose(Lost::Group);
+    }
+    counters
 }
 
 /// Whether the counters of this group are not those of [`Group::OTHER`].
 pub(crate) fn has_own(group: &Group) -> bool {
     [Group::RETIRED.cgroup_id, Group::NOBODY.cgroup_id].contains(&group.cgroup_id)
+        || row(group).is_some()
         || LEDGER.get_ptr_mut(group).is_some()
 }
 
-/// Returned instead of an index into [`Group::SHARED`] if the group has a row of its own.
-const OWN_ROW: u32 = u32::MAX;
+/// The row of a group that has a slot.
+fn row(group: &Group) -> Option<u32> {
+    let index = index(group);
+    let slot = GROUP_SLOTS.get_ptr_mut(index)?;
+    if shared!(slot, stage).get() != GroupSlot::TAKEN {
+        return None;
+    }
+    // SAFETY: a field of a map value.
+    let taken = unsafe { &raw const (*slot).group };
+    let is_same = |place| word(taken, place) == word(group, place);
+    let is_in = is_same(0) && is_same(1) && is_same(2);
+    (is_in && (!is_long() || is_same(3) && is_same(4))).then_some(index)
+}
+
+/// The index of the slot of a group.
+fn index(group: &Group) -> u32 {
+    let mut words = word(group, 0) ^ word(group, 1) ^ word(group, 2);
+    if is_long() {
+        words ^= word(group, 3) ^ word(group, 4);
+    }
+    GroupSlot::index(words)
+}
+
+/// Whether fields are in use behind the first three words of groups.
+fn is_long() -> bool {
+    group::has_key_field(key_field::EXE | key_field::PORT | key_field::FAMILY)
+}
+
+/// A word of a group.
+fn word(group: *const Group, place: usize) -> u64 {
+    // SAFETY: within the group; volatile because others may write to a slot, and so that a group on the stack is read
+    // again rather than kept in registers.
+    unsafe { group.cast::<u64>().add(place).read_volatile() }
+}
+
+const _: () = assert!(size_of::<Group>() == 5 * size_of::<u64>());
 
 /// The index of [`Group::OTHER`] in [`Group::SHARED`].
 const OTHER: u32 = 0;
 const _: () = assert!(Group::SHARED[OTHER as usize].cgroup_id == Group::OTHER.cgroup_id);
 
-/// Creates the row of a new group. Returns [`OWN_ROW`], or the index in [`Group::SHARED`] of the group to count for
-/// instead.
-///
-/// A [global function](super).
-#[inline(never)]
-#[unsafe(export_name = "linger_create_row")]
-extern "C" fn create_row(group: *const Group) -> u32 {
-    if group.is_null() {
-        return OTHER;
+/// Takes the slot of a group, if it is free. Returns its row.
+fn claim_slot(group: &Group) -> Option<u32> {
+    let index = index(group);
+    let slot = GROUP_SLOTS.get_ptr_mut(index)?;
+    if !shared!(slot, stage).replace(GroupSlot::FREE, GroupSlot::CLAIMED) {
+        return None;
     }
-    // A key must be on the stack.
-    let group = copy_words(shared!(group.cast_mut()));
-    for (place, shared) in (0..).zip(&Group::SHARED) {
-        if group.cgroup_id == shared.cgroup_id {
-            return place;
-        }
-    }
-    // If another CPU is first, this fails and the lookup below finds its entry.
-    if LEDGER.insert(&group, &ZERO, u64::from(BPF_NOEXIST)).is_ok() {
-        record_names(&group);
-    } else if LEDGER.get_ptr_mut(&group).is_none() {
-        maps::lose(Lost::Group);
-        return OTHER;
-    }
-    OWN_ROW
+    write_words(group, shared!(slot, group));
+    shared!(slot, stage).swap(GroupSlot::TAKEN);
+    Some(index)
 }
 
 /// Records what a new group's labels need beyond its key.
@@ -92,7 +154,7 @@ fn record_names(group: &Group) {
 
 /// The counters of [`Group::NOBODY`].
 pub(crate) fn counters_of_nobody() -> Option<*mut Counters> {
-    SHARED.get_ptr_mut(NOBODY)
+    ROWS.get_ptr_mut(NOBODY)
 }
 
 /// Its index in [`Group::SHARED`].

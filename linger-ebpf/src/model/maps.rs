@@ -10,10 +10,10 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, PerCpuHashMap},
 };
 use linger_ebpf::{
-    CLOSER_PLACES, Close, Closer, Counters, Event, Exe, ExitingProcess, Filter, Group, HINTS, Lost,
-    MAX_CLOSES, MAX_COMMS, MAX_GROUPS, MAX_LEFT_OUT, MAX_ORPHANS, MAX_WATCHED, Note,
+    CLOSER_PLACES, Close, Closer, Counters, Event, Exe, ExitingProcess, Filter, Group, GroupSlot,
+    HINTS, Lost, MAX_CLOSES, MAX_COMMS, MAX_GROUPS, MAX_LEFT_OUT, MAX_ORPHANS, MAX_WATCHED, Note,
     ORPHAN_SLOT_ENTRIES, Orphan, OrphanSlot, ParkedClose, Past, Path, PinMetadata, PortBits,
-    SHARED_GROUPS, Settings, Slot, UNDECIDED_PLACES, UndecidedOrphan, WATCHERS, Waits, Watch, hint,
+    Settings, Slot, UNDECIDED_PLACES, UndecidedOrphan, WATCHERS, Waits, Watch, hint,
 };
 
 use core::{arch::asm, cell::UnsafeCell};
@@ -29,15 +29,21 @@ pub(crate) const E2BIG: i32 = -7;
 /// Error of a removal if the key does not exist.
 pub(crate) const ENOENT: i32 = -2;
 
-/// The ledger: the counters of each group. Memory is allocated as groups appear: each costs
+/// The groups in slots. The daemon maps it to see which slots are taken. The first entries, in place of
+/// [`Group::SHARED`], are not used; if few groups fit, the daemon shrinks both arrays to these.
+#[map]
+pub(crate) static GROUP_SLOTS: Array<GroupSlot> =
+    Array::with_max_entries(linger_ebpf::ROWS, BPF_F_MMAPABLE);
+
+/// The counters of [`Group::SHARED`], which always exist, and of the groups in slots.
+#[map]
+pub(crate) static ROWS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(linger_ebpf::ROWS, 0);
+
+/// The counters of groups whose slot is another's. Memory is allocated as groups appear: each costs
 /// `size_of::<Counters>()` on every CPU. The daemon sets the limit, and the size of the keys, by the fields in use.
 #[map]
 pub(crate) static LEDGER: PerCpuHashMap<Group, Counters> =
     PerCpuHashMap::with_max_entries(MAX_GROUPS, BPF_F_NO_PREALLOC);
-
-/// The counters of [`Group::SHARED`], which always exist.
-#[map]
-pub(crate) static SHARED: PerCpuArray<Counters> = PerCpuArray::with_max_entries(SHARED_GROUPS, 0);
 
 /// The daemon's own notes about groups.
 #[map]

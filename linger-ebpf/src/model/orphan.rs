@@ -431,9 +431,7 @@ fn count_ended_in_close(key: u64, record: *mut Orphan) {
     let was = shared!(record, fate).get();
     // SAFETY: a map value to which others write only the fate, of which either value is right.
     let orphan = unsafe { &*record };
-    if let Some(counters) = ledger::counters(&orphan.group) {
-        add_left(counters, bytes);
-    }
+    count_left_by(&orphan.group, bytes);
     count_or_await_fate(orphan, 0);
     // The fate may have come before the record was where it is looked up.
     if was == UNDECIDED && shared!(record, fate).get() != UNDECIDED {
@@ -506,6 +504,14 @@ pub(crate) fn count_left(close: &Close, group: &Group, bytes: u32) {
     }
 }
 
+/// Adds an orphan to the counters of a group in a map.
+#[inline(never)]
+fn count_left_by(group: &Group, bytes: u32) {
+    if let Some(counters) = ledger::counters(group) {
+        add_left(counters, bytes);
+    }
+}
+
 /// Adds an orphan to these counters.
 pub(crate) fn add_left(counters: *mut Counters, bytes: u32) {
     shared!(counters, orphans.left).add(1);
@@ -514,8 +520,8 @@ pub(crate) fn add_left(counters: *mut Counters, bytes: u32) {
 
 /// Adds the end of an orphan that was left with `bytes`, of which `queued` were still outstanding.
 fn count_end(group: &Group, fate: u32, bytes: u32, queued: QueueBytes, lived_ns: u64) {
-    let group = *group;
-    let (Some(counters), fate @ 0..Fate::COUNT) = (ledger::counters(&group), fate as usize) else {
+    let (Some(counters), fate @ 0..Fate::COUNT) = (ledger::counters_of_lent(group), fate as usize)
+    else {
         return;
     };
     // SAFETY: fields of a map value.
