@@ -81,6 +81,8 @@ impl Report {
         // With all key fields: with fewer, less is loaded. Fields that only some labels need may be missing.
         let options = LoadOptions {
             key_fields: key_field::ALL,
+            // Small maps, because there are several of each.
+            max_groups: 1,
             ..LoadOptions::default()
         };
         let loader = match Loader::new(options) {

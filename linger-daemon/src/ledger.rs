@@ -249,7 +249,7 @@ impl Ledger {
     /// Adds the counters of the shared groups.
     fn read_shared(&self, reading: &mut Reading) -> Result<(), LedgerError> {
         for (place, labels) in (0..).zip(&self.groups.shared) {
-            reading.show(labels, &self.counters.row(place)?);
+            reading.show(labels, &self.counters.read_row(place)?);
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! The per-CPU counters of groups: those in slots, and those in a hash map, which is read in batches.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::mem::offset_of;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use aya::maps::{Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
 use aya_obj::generated::bpf_cmd;
 use linger_ebpf::pod::{words, words_mut};
-use linger_ebpf::{Counters, Group, GroupSlot, ROWS, SHARED_GROUPS};
+use linger_ebpf::{Counters, GROUP_ROWS, Group, GroupSlot, SHARED_GROUPS};
 use nix::libc;
 
 use super::mapped_array::MappedArray;
@@ -56,7 +56,7 @@ impl GroupCounters {
     }
 
     /// The counters in a row, summed over the CPUs; the first rows are those of [`Group::SHARED`].
-    pub(super) fn row(&self, row: u32) -> Result<Counters, LedgerError> {
+    pub(super) fn read_row(&self, row: u32) -> Result<Counters, LedgerError> {
         let copies = self.rows.get(&row, 0).map_err(read(ROWS_NAME))?;
         Ok(sum(&copies))
     }
@@ -67,10 +67,11 @@ impl GroupCounters {
         &self,
         mut each: impl FnMut(&Group, &mut Counters),
     ) -> Result<(), LedgerError> {
-        let mut in_slots = HashMap::new();
-        for row in SHARED_GROUPS..ROWS {
-            if let Some(group) = self.group_in(row) {
-                in_slots.insert(group, self.row(row)?);
+        // In the same order each time: readings number new groups in it.
+        let mut in_slots = BTreeMap::new();
+        for row in SHARED_GROUPS..GROUP_ROWS {
+            if let Some(group) = self.group_of_row(row) {
+                in_slots.insert(group, self.read_row(row)?);
             }
         }
         self.for_each_crowded(|group, counters| {
@@ -142,7 +143,7 @@ impl GroupCounters {
         let found = self.call(bpf_cmd::BPF_MAP_LOOKUP_ELEM, group, Some(&mut copies));
         let mut counters = found.map_err(read(NAME))?.then(|| sum(&copies));
         if let Some(row) = self.row_of(group) {
-            add(counters.get_or_insert(Counters::ZERO), &self.row(row)?);
+            add(counters.get_or_insert(Counters::ZERO), &self.read_row(row)?);
         }
         Ok(counters)
     }
@@ -162,23 +163,24 @@ impl GroupCounters {
 
     /// The row of a group in a slot.
     fn row_of(&self, group: &Group) -> Option<u32> {
-        let row = GroupSlot::index(words(group).iter().fold(0, |all, word| all ^ word));
-        (self.group_in(row) == Some(*group)).then_some(row)
+        let hash = GroupSlot::hash(words(group).iter().fold(0, |all, word| all ^ word));
+        let row = GroupSlot::row(hash);
+        (self.group_of_row(row) == Some(*group)).then_some(row)
     }
 
-    /// The group in a slot. It stays there until [`Self::remove`].
-    fn group_in(&self, row: u32) -> Option<Group> {
-        let index = row as usize;
-        if index >= self.slots.len() || self.stage(row).load(Ordering::Acquire) != GroupSlot::TAKEN
-        {
+    /// The group in the slot of a row. It stays there until [`Self::remove`].
+    fn group_of_row(&self, row: u32) -> Option<Group> {
+        if row as usize >= self.slots.len() {
             return None;
         }
+        let stage = self.stage(row).load(Ordering::Acquire);
         let mut group = Group::ZERO;
         let offset = offset_of!(GroupSlot, group);
-        self.slots.read(index, offset, words_mut(&mut group));
-        Some(group)
+        self.slots.read(row as usize, offset, words_mut(&mut group));
+        GroupSlot { stage, group }.is_taken().then_some(group)
     }
 
+    /// The stage of the slot of a row.
     fn stage(&self, row: u32) -> &AtomicU64 {
         self.slots.word(row as usize, offset_of!(GroupSlot, stage))
     }

@@ -23,7 +23,8 @@ pub struct LoadOptions {
 }
 
 impl LoadOptions {
-    /// The number of rows of groups, and of entries of the map of groups whose slot is taken.
+    /// The number of rows of counters, with those of the shared groups, and of entries of the map of groups whose slot is
+    /// taken.
     pub(super) fn group_entries(self) -> (u32, u32) {
         entries(self.max_groups, GROUP_SLOTS, SHARED_GROUPS)
     }
@@ -75,14 +76,14 @@ impl Default for LoadOptions {
     }
 }
 
-/// The number of entries of an array of slots behind `others`, and of the map of those whose slot is taken, for `max` in
-/// all. There are no slots unless so many fit that all slots would be taken before the map is full.
-fn entries(max: u32, slots: u32, others: u32) -> (u32, u32) {
-    const FOR_EACH_SLOT: u32 = 16;
-    if max < FOR_EACH_SLOT * slots {
-        (others, max)
+/// The number of entries of an array of slots, behind the `reserved` ones, and of the map of those whose slot is taken, for
+/// `max` in all. There are no slots unless so many fit that all slots would be taken before the map is full.
+fn entries(max: u32, slots: u32, reserved: u32) -> (u32, u32) {
+    const ENTRIES_PER_SLOT: u32 = 16;
+    if max < ENTRIES_PER_SLOT * slots {
+        (reserved, max)
     } else {
-        (others + slots, max - slots)
+        (reserved + slots, max - slots)
     }
 }
 

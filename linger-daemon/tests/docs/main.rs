@@ -11,9 +11,10 @@ use std::path::Path;
 use linger_daemon::event::MAX_RECENT;
 use linger_daemon::live::MAX_GROUPS as MAX_SHOWN;
 use linger_ebpf::{
-    CLOSER_PLACES, Close, Closer, Counters, Event, Exe, GROUP_SLOTS, Group, GroupSlot, MAX_CLOSES,
-    MAX_COMMS, MAX_GROUPS, MAX_LEFT_OUT, MAX_ORPHANS, MAX_WATCHED, Note, ORPHAN_SLOT_ENTRIES,
-    ORPHAN_SLOTS, Orphan, OrphanSlot, ParkedClose, ROWS, Slot, UNDECIDED_PLACES, UndecidedOrphan,
+    CLOSER_PLACES, Close, Closer, Counters, Event, Exe, GROUP_ROWS, GROUP_SLOTS, Group, GroupSlot,
+    MAX_CLOSES, MAX_COMMS, MAX_GROUPS, MAX_LEFT_OUT, MAX_ORPHANS, MAX_WATCHED, Note,
+    ORPHAN_SLOT_ENTRIES, ORPHAN_SLOTS, Orphan, OrphanSlot, ParkedClose, Slot, UNDECIDED_PLACES,
+    UndecidedOrphan,
 };
 
 fn package() -> &'static Path {
@@ -91,10 +92,10 @@ fn counters() -> [Table; 2] {
     [
         Table {
             on_every_cpu,
-            most: ROWS,
+            most: GROUP_ROWS,
             ..Table::array(
                 "groups in slots, and their counters",
-                ROWS as usize * size_of::<GroupSlot>(),
+                GROUP_ROWS as usize * size_of::<GroupSlot>(),
             )
         },
         Table {

@@ -2,6 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process;
@@ -26,6 +27,7 @@ use crate::watch::sight;
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::daemon("groups_full", full).once(),
     Scenario::daemon("groups_share_slots", share_slots),
+    Scenario::daemon("groups_share_slots_by_port", share_slots_by_port).once(),
     Scenario::daemon("group_gets_a_place_late", late),
     Scenario::daemon("groups_take_what_is_said", memory).once(),
     Scenario::daemon("groups_without_memory", without_memory).needs(&[Need::OwnMachine]),
@@ -86,13 +88,17 @@ fn full(lingerd: &Path, plan: Plan) -> Result<()> {
     })
 }
 
-/// More groups than there are slots, in slots and in the hash map.
+/// More groups than there are slots.
+const SHARERS: u16 = GROUP_SLOTS as u16 * 3 / 2;
+
+/// Names whose words have the same exclusive or.
+const SAME_HASH: [&str; 2] = ["a-sharedb-hash", "b-shareda-hash"];
+
+/// Groups in slots and in the hash map.
 fn share_slots(lingerd: &Path, plan: Plan) -> Result<()> {
-    const NAMES: u32 = GROUP_SLOTS + GROUP_SLOTS / 2;
     netns::in_own(|| {
-        let names: Vec<_> = (0..NAMES)
-            .map(|number| format!("{number}-shares"))
-            .collect();
+        let names = (0..SHARERS).map(|number| format!("{number}-shares"));
+        let names: Vec<_> = names.chain(SAME_HASH.map(str::to_owned)).collect();
         let daemon = Daemon::start(lingerd, plan, &["--allow-comm", &names.join(",")])?;
         let cgroup = Cgroup::new("shares.service")?;
         for _ in 0..ROUNDS {
@@ -101,10 +107,35 @@ fn share_slots(lingerd: &Path, plan: Plan) -> Result<()> {
         let expected: Closes = names.into_iter().map(|name| (vec![name], ROUNDS)).collect();
         closes::expect(&daemon, &expected, |scrape| {
             closes::closes(scrape, &["comm"], |sample| {
-                sample.label("outcome") == "linger_aborted"
+                sample.label("outcome") == "linger_aborted" && !is_other(sample)
             })
         })?;
         cgroup.remove()?;
+        daemon.stop()
+    })
+}
+
+/// The same for groups that differ in the last field of their key.
+fn share_slots_by_port(lingerd: &Path, plan: Plan) -> Result<()> {
+    const FIRST: u16 = 20_000;
+    const LAST: u16 = FIRST + SHARERS - 1;
+    netns::in_own(|| {
+        let ports = format!("{FIRST}-{LAST}");
+        let daemon = Daemon::start(lingerd, plan, &["--labels", "port", "--ports", &ports])?;
+        for port in FIRST..=LAST {
+            let loopback = Loopback::at((Ipv4Addr::LOCALHOST, port).into())?;
+            for _ in 0..ROUNDS {
+                let Pair { client, server } = loopback.pair()?;
+                born::abort(server, client)?;
+            }
+        }
+        let ports = (FIRST..=LAST).map(|port| vec![port.to_string()]);
+        let expected: Closes = ports.map(|port| (port, ROUNDS)).collect();
+        closes::expect(&daemon, &expected, |scrape| {
+            closes::closes(scrape, &["port"], |sample| {
+                sample.label("outcome") == "linger_aborted" && !sample.label("port").is_empty()
+            })
+        })?;
         daemon.stop()
     })
 }

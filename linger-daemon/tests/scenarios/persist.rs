@@ -328,10 +328,13 @@ fn retired_half(lingerd: &Path, plan: Plan) -> Result<()> {
         add_closes(&mut past.counters[RETIRED], copies);
         past.last = *group;
     })?;
-    ensure!(pinned.has_place(group)?, "the group had no place");
+    ensure!(pinned.has_counters(group)?, "the group had no place");
 
     daemon = pinned.start(lingerd, plan, &options)?;
-    ensure!(!pinned.has_place(group)?, "the group still has its place");
+    ensure!(
+        !pinned.has_counters(group)?,
+        "the group still has its place"
+    );
     ensure!(of_aborts(&daemon.scrape()?).is_empty(), "it is shown twice");
     wait_until(&daemon, |scrape| {
         let retired = of("retired", scrape);
@@ -383,8 +386,11 @@ fn handed_on_half(lingerd: &Path, plan: Plan) -> Result<()> {
     pinned.set_note(second, &note)?;
 
     daemon = pinned.start(lingerd, plan, &options)?;
-    ensure!(!pinned.has_place(first)?, "the first still has its place");
-    ensure!(pinned.has_place(second)?, "the second has no place");
+    ensure!(
+        !pinned.has_counters(first)?,
+        "the first still has its place"
+    );
+    ensure!(pinned.has_counters(second)?, "the second has no place");
     closes::expect(&daemon, &aborts(UNIT, 27), of_aborts)?;
     daemon.terminate()?;
 
@@ -421,6 +427,7 @@ fn created_twice(lingerd: &Path, plan: Plan) -> Result<()> {
         Ok(())
     })?;
     ensure!(pinned.counters(&comm())?.is_empty(), "it has counters yet");
+    ensure!(pinned.free_rows_are_zero()?, "a free slot has counts");
     daemon.terminate()?;
     unload(lingerd, &pinned)
 }

@@ -12,7 +12,7 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya_obj::generated::bpf_cmd;
 use linger_ebpf::{
     Counters, Group, GroupSlot, Note, ORPHAN_SLOTS, Orphan, OrphanSlot, Past, PinMetadata, Plan,
-    hint,
+    SHARED_GROUPS, hint,
 };
 use nix::errno::Errno;
 use nix::libc;
@@ -168,15 +168,28 @@ impl Pinned {
         let mut groups = Vec::new();
         for (row, slot) in (0..).zip(slots.iter()) {
             let slot = slot?;
-            if slot.stage == GroupSlot::TAKEN && is_named(&slot.group, comm) {
+            if slot.is_taken() && is_named(&slot.group, comm) {
                 groups.push((slot.group, rows.get(&row, 0)?.to_vec()));
             }
         }
         Ok(groups)
     }
 
+    /// Returns whether the counters of every free slot are zero.
+    pub(crate) fn free_rows_are_zero(&self) -> Result<bool> {
+        let slots: Array<_, GroupSlot> = self.map("GROUP_SLOTS")?.try_into()?;
+        let rows: PerCpuArray<_, Counters> = self.map("ROWS")?.try_into()?;
+        for (row, slot) in (0..).zip(slots.iter()).skip(SHARED_GROUPS as usize) {
+            let is_zero = rows.get(&row, 0)?.iter().all(|one| *one == Counters::ZERO);
+            if !slot?.is_taken() && !is_zero {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Returns whether a group has counters.
-    pub(crate) fn has_place(&self, group: &Group) -> Result<bool> {
+    pub(crate) fn has_counters(&self, group: &Group) -> Result<bool> {
         let all = self.counters("")?;
         Ok(all.iter().any(|(other, _)| other == group))
     }
@@ -203,7 +216,9 @@ impl Pinned {
             let size = size_of_val(&attributes);
             libc::syscall(libc::SYS_bpf, command, &raw mut attributes, size)
         };
-        Errno::result(frozen).map(drop).context("freeze a map")
+        Errno::result(frozen)
+            .map(drop)
+            .with_context(|| format!("freeze {name}"))
     }
 
     fn ledger(&self) -> Result<PerCpuHashMap<MapData, [u64; 3], Counters>> {

@@ -97,9 +97,9 @@ impl Group {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GroupSlot {
-    /// [`GroupSlot::FREE`], [`GroupSlot::CLAIMED`] or [`GroupSlot::TAKEN`].
+    /// [`GroupSlot::FREE`], [`GroupSlot::CLAIMED`] or, while it has a group, the [hash](GroupSlot::hash) of that.
     pub stage: u64,
-    /// The group, if the slot is taken.
+    /// The group. It stays until the daemon retires it.
     pub group: Group,
 }
 
@@ -108,28 +108,37 @@ impl GroupSlot {
     pub const FREE: u64 = 0;
     /// Its group is being written.
     pub const CLAIMED: u64 = 1;
-    /// It has a group, until the daemon retires that.
-    pub const TAKEN: u64 = 2;
 
-    /// The index of a group's slot, and of its counters in a slot, by the exclusive or of its words. The first ones are
-    /// those of [`Group::SHARED`], which need no slot.
+    /// The hash of a group, from the exclusive or of its words. No stage of a slot without a group.
+    #[must_use]
+    pub const fn hash(word: u64) -> u64 {
+        // Fibonacci hashing, as in `Slot::index`.
+        word.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 2
+    }
+
+    /// The index of a group's slot, and of its counters, by its hash. The first ones are those of [`Group::SHARED`],
+    /// which have no slot.
     #[must_use]
     #[expect(
         clippy::cast_possible_truncation,
         reason = "as many bits as the slots need"
     )]
-    pub const fn index(word: u64) -> u32 {
-        // Fibonacci hashing, as in `Slot::index`.
-        let hash = word.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    pub const fn row(hash: u64) -> u32 {
         SHARED_GROUPS + (hash >> (u64::BITS - GROUP_SLOTS.ilog2())) as u32
+    }
+
+    /// Whether a group is in it.
+    #[must_use]
+    pub const fn is_taken(&self) -> bool {
+        self.stage > Self::CLAIMED
     }
 }
 
 /// Number of [`GroupSlot`]s; a power of two.
 pub const GROUP_SLOTS: u32 = 256;
 
-/// Number of rows: of [`Group::SHARED`], and of the groups in slots.
-pub const ROWS: u32 = SHARED_GROUPS + GROUP_SLOTS;
+/// Number of rows of counters: of [`Group::SHARED`], and of the groups in slots.
+pub const GROUP_ROWS: u32 = SHARED_GROUPS + GROUP_SLOTS;
 
 /// Length of [`Group::SHARED`].
 #[expect(clippy::cast_possible_truncation, reason = "three")]

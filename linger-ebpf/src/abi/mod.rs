@@ -55,8 +55,8 @@ pub use event::{
     filter_flag,
 };
 pub use group::{
-    Exe, GROUP_SLOTS, Group, GroupSlot, PATH_NAMES, Path, PortBits, ROWS, SHARED_GROUPS, Settings,
-    clear_after_end, key_field, rule, verdict,
+    Exe, GROUP_ROWS, GROUP_SLOTS, Group, GroupSlot, PATH_NAMES, Path, PortBits, SHARED_GROUPS,
+    Settings, clear_after_end, key_field, rule, verdict,
 };
 pub use handover::{LAYOUT, Past, PinMetadata};
 pub use labels::{

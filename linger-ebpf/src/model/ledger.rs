@@ -22,39 +22,27 @@ pub(crate) const UNSEEN: u64 = u64::MAX;
 /// The initial counters of a group.
 static ZERO: Counters = Counters::ZERO;
 
-/// The counters of a group, or those of [`Group::OTHER`] if the ledger is full; never `None`. The group must be
-/// on the stack: before Linux 6.2 a map key must not lie in memory passed to a global function.
+/// The counters of a group, or those of [`Group::OTHER`] if the ledger is full; never `None`.
 pub(crate) fn counters(group: &Group) -> Option<*mut Counters> {
     counters_or(group, || ())
 }
 
-/// [`counters`] for a group that need not be on the stack.
-pub(crate) fn counters_of_lent(group: &Group) -> Option<*mut Counters> {
+/// [`counters`]; calls `refused` first if they are those of [`Group::OTHER`].
+pub(crate) fn counters_or(group: &Group, refused: impl FnOnce()) -> Option<*mut Counters> {
     if let Some(row) = row(group) {
         return ROWS.get_ptr_mut(row);
     }
-    let group = *group;
-    crowded_or_new(&group).or_else(|| ROWS.get_ptr_mut(OTHER))
-}
-
-/// [`counters`]; calls `refused` first if they are those of [`Group::OTHER`].
-pub(crate) fn counters_or(group: &Group, refused: impl FnOnce()) -> Option<*mut Counters> {
-    let row = match row(group) {
-        Some(row) => row,
-        None => match crowded_or_new(group) {
-            Some(counters) => return Some(counters),
-            None => {
-                refused();
-                OTHER
-            }
-        },
-    };
-    ROWS.get_ptr_mut(row)
+    crowded_or_new(group).or_else(|| {
+        refused();
+        ROWS.get_ptr_mut(OTHER)
+    })
 }
 
 /// The counters of a group that has no slot, or had none yet; `None` if they are those of [`Group::OTHER`].
 #[inline(never)]
 fn crowded_or_new(group: &Group) -> Option<*mut Counters> {
+    // On the stack: before Linux 6.2 a map key must not lie in memory passed to a global function.
+    let group = &copy_words(shared!(core::ptr::from_ref(group).cast_mut()));
     if let Some(counters) = LEDGER.get_ptr_mut(group) {
         return Some(counters);
     }
@@ -82,7 +70,7 @@ fn crowded_or_new(group: &Group) -> Option<*mut Counters> {
     counters
 }
 
-/// Whether the counters of this group are not those of [`Group::OTHER`].
+/// Whether the counters of this group are not those of [`Group::OTHER`]. The group must be on the stack, as a map key.
 pub(crate) fn has_own(group: &Group) -> bool {
     [Group::RETIRED.cgroup_id, Group::NOBODY.cgroup_id].contains(&group.cgroup_id)
         || row(group).is_some()
@@ -91,25 +79,27 @@ pub(crate) fn has_own(group: &Group) -> bool {
 
 /// The row of a group that has a slot.
 fn row(group: &Group) -> Option<u32> {
-    let index = index(group);
-    let slot = GROUP_SLOTS.get_ptr_mut(index)?;
-    if shared!(slot, stage).get() != GroupSlot::TAKEN {
+    let hash = hash(group);
+    let row = GroupSlot::row(hash);
+    let slot = GROUP_SLOTS.get_ptr_mut(row)?;
+    // Its group may be read before the stage, and be half that of an earlier one: the hash of that would be another.
+    if shared!(slot, stage).get() != hash {
         return None;
     }
     // SAFETY: a field of a map value.
     let taken = unsafe { &raw const (*slot).group };
     let is_same = |place| word(taken, place) == word(group, place);
     let is_in = is_same(0) && is_same(1) && is_same(2);
-    (is_in && (!is_long() || is_same(3) && is_same(4))).then_some(index)
+    (is_in && (!is_long() || is_same(3) && is_same(4))).then_some(row)
 }
 
-/// The index of the slot of a group.
-fn index(group: &Group) -> u32 {
+/// The [`GroupSlot::hash`] of a group.
+fn hash(group: &Group) -> u64 {
     let mut words = word(group, 0) ^ word(group, 1) ^ word(group, 2);
     if is_long() {
         words ^= word(group, 3) ^ word(group, 4);
     }
-    GroupSlot::index(words)
+    GroupSlot::hash(words)
 }
 
 /// Whether fields are in use behind the first three words of groups.
@@ -132,14 +122,15 @@ const _: () = assert!(Group::SHARED[OTHER as usize].cgroup_id == Group::OTHER.cg
 
 /// Takes the slot of a group, if it is free. Returns its row.
 fn claim_slot(group: &Group) -> Option<u32> {
-    let index = index(group);
-    let slot = GROUP_SLOTS.get_ptr_mut(index)?;
+    let hash = hash(group);
+    let row = GroupSlot::row(hash);
+    let slot = GROUP_SLOTS.get_ptr_mut(row)?;
     if !shared!(slot, stage).replace(GroupSlot::FREE, GroupSlot::CLAIMED) {
         return None;
     }
     write_words(group, shared!(slot, group));
-    shared!(slot, stage).swap(GroupSlot::TAKEN);
-    Some(index)
+    shared!(slot, stage).swap(hash);
+    Some(row)
 }
 
 /// Records what a new group's labels need beyond its key.

@@ -10,10 +10,11 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, PerCpuHashMap},
 };
 use linger_ebpf::{
-    CLOSER_PLACES, Close, Closer, Counters, Event, Exe, ExitingProcess, Filter, Group, GroupSlot,
-    HINTS, Lost, MAX_CLOSES, MAX_COMMS, MAX_GROUPS, MAX_LEFT_OUT, MAX_ORPHANS, MAX_WATCHED, Note,
-    ORPHAN_SLOT_ENTRIES, Orphan, OrphanSlot, ParkedClose, Past, Path, PinMetadata, PortBits,
-    Settings, Slot, UNDECIDED_PLACES, UndecidedOrphan, WATCHERS, Waits, Watch, hint,
+    CLOSER_PLACES, Close, Closer, Counters, Event, Exe, ExitingProcess, Filter, GROUP_ROWS, Group,
+    GroupSlot, HINTS, Lost, MAX_CLOSES, MAX_COMMS, MAX_GROUPS, MAX_LEFT_OUT, MAX_ORPHANS,
+    MAX_WATCHED, Note, ORPHAN_SLOT_ENTRIES, Orphan, OrphanSlot, ParkedClose, Past, Path,
+    PinMetadata, PortBits, Settings, Slot, UNDECIDED_PLACES, UndecidedOrphan, WATCHERS, Waits,
+    Watch, hint,
 };
 
 use core::{arch::asm, cell::UnsafeCell};
@@ -33,11 +34,11 @@ pub(crate) const ENOENT: i32 = -2;
 /// [`Group::SHARED`], are not used; if few groups fit, the daemon shrinks both arrays to these.
 #[map]
 pub(crate) static GROUP_SLOTS: Array<GroupSlot> =
-    Array::with_max_entries(linger_ebpf::ROWS, BPF_F_MMAPABLE);
+    Array::with_max_entries(GROUP_ROWS, BPF_F_MMAPABLE);
 
 /// The counters of [`Group::SHARED`], which always exist, and of the groups in slots.
 #[map]
-pub(crate) static ROWS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(linger_ebpf::ROWS, 0);
+pub(crate) static ROWS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(GROUP_ROWS, 0);
 
 /// The counters of groups whose slot is another's. Memory is allocated as groups appear: each costs
 /// `size_of::<Counters>()` on every CPU. The daemon sets the limit, and the size of the keys, by the fields in use.

@@ -520,8 +520,7 @@ pub(crate) fn add_left(counters: *mut Counters, bytes: u32) {
 
 /// Adds the end of an orphan that was left with `bytes`, of which `queued` were still outstanding.
 fn count_end(group: &Group, fate: u32, bytes: u32, queued: QueueBytes, lived_ns: u64) {
-    let (Some(counters), fate @ 0..Fate::COUNT) = (ledger::counters_of_lent(group), fate as usize)
-    else {
+    let (Some(counters), fate @ 0..Fate::COUNT) = (ledger::counters(group), fate as usize) else {
         return;
     };
     // SAFETY: fields of a map value.
