@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, bail};
+use linger_testkit::exposition::Scrape;
 use serde::Deserialize;
 use wildmatch::WildMatch;
 
@@ -42,9 +43,54 @@ pub(crate) struct KnownFailure {
     /// Name patterns, in which `*` stands for anything.
     scenarios: Vec<String>,
     pub(crate) reason: String,
+    /// Evidence for the reason, of which a failed pair must show some; none is asked for if this is empty.
+    #[serde(default)]
+    evidence: BTreeSet<Evidence>,
     /// Most failures in a run under one plan, where chance decides which pairs fail.
     #[serde(default)]
     pub(crate) at_most: Option<usize>,
+}
+
+/// Metrics that show that the kernel kept lingerd from counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Evidence {
+    /// `linger_probe_skipped_runs_total`
+    SkippedRuns,
+    /// `linger_lost_total{what="close"}`
+    LostClose,
+    /// `linger_lost_total{what="group"}`
+    LostGroup,
+    /// `linger_lost_total{what="return"}`
+    LostReturn,
+}
+
+impl Evidence {
+    const ALL: [Self; 4] = [
+        Self::SkippedRuns,
+        Self::LostClose,
+        Self::LostGroup,
+        Self::LostReturn,
+    ];
+
+    /// Returns what grew from one scrape to a later one.
+    pub(crate) fn between(before: &Scrape, after: &Scrape) -> BTreeSet<Self> {
+        let all = Self::ALL.into_iter();
+        all.filter(|evidence| evidence.count(after) > evidence.count(before))
+            .collect()
+    }
+
+    fn count(self, scrape: &Scrape) -> f64 {
+        let (metric, what) = match self {
+            Self::SkippedRuns => ("linger_probe_skipped_runs_total", ""),
+            Self::LostClose => ("linger_lost_total", "close"),
+            Self::LostGroup => ("linger_lost_total", "group"),
+            Self::LostReturn => ("linger_lost_total", "return"),
+        };
+        let samples = scrape.of(metric);
+        let samples = samples.filter(|sample| sample.label("what") == what);
+        samples.map(|sample| sample.value).sum()
+    }
 }
 
 impl Expected {
@@ -54,7 +100,15 @@ impl Expected {
     }
 
     pub(crate) fn parse(text: &str) -> Result<Self> {
-        Ok(toml::from_str(text)?)
+        let expected: Self = toml::from_str(text)?;
+        for (name, environment) in &expected.environments {
+            for known in &environment.known_failures {
+                if known.has_wildcard() && known.evidence.is_empty() {
+                    bail!("{name}: a known failure with a wildcard needs evidence: {known:?}");
+                }
+            }
+        }
+        Ok(expected)
     }
 
     /// Returns what the file says of the machine with this name.
@@ -87,6 +141,19 @@ impl Expected {
             .filter(|need| !needs.contains(&need.as_str()));
         let unknown = unknown.map(|need| format!("no scenario states to need {need}"));
         more.chain(less).chain(unknown).collect()
+    }
+}
+
+impl KnownFailure {
+    fn has_wildcard(&self) -> bool {
+        let mut scenarios = self.scenarios.iter();
+        scenarios.any(|pattern| pattern.contains(['*', '?']))
+    }
+
+    /// Returns the evidence that a pair lacks which shows only this, if any.
+    pub(crate) fn lacks(&self, shown: &BTreeSet<Evidence>) -> Option<&BTreeSet<Evidence>> {
+        let is_met = self.evidence.is_empty() || !self.evidence.is_disjoint(shown);
+        (!is_met).then_some(&self.evidence)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The results of all pairs of a scenario and a plan, for people and for scripts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use linger_ebpf::Plan;
 use serde::Serialize;
 use serde_json::json;
 
-use super::expected::Environment;
+use super::expected::{Environment, Evidence};
 
 /// A wait that timed out. Only that is worth a retry: a wrong count stays wrong.
 #[derive(Debug)]
@@ -128,6 +128,8 @@ pub(crate) struct Pair {
     /// Ends of orphans that were missing, and are forgiven.
     forgiven: u64,
     time: Duration,
+    /// What showed meanwhile that the kernel kept lingerd from counting.
+    evidence: BTreeSet<Evidence>,
 }
 
 impl Pair {
@@ -139,7 +141,13 @@ impl Pair {
             flaky: false,
             forgiven: 0,
             time: Duration::ZERO,
+            evidence: BTreeSet::new(),
         }
+    }
+
+    /// Sets what showed meanwhile that the kernel kept lingerd from counting.
+    pub(crate) fn showing(self, evidence: BTreeSet<Evidence>) -> Self {
+        Self { evidence, ..self }
     }
 
     /// Sets how long it took.
@@ -165,13 +173,20 @@ impl Pair {
         }
     }
 
-    /// Turns a failure into a known failure, if it is one.
+    /// Turns a failure into a known failure, if it is one and shows the evidence for it.
     fn judged_by(self, environment: Option<&Environment>) -> Self {
         let known = environment
             .and_then(|environment| environment.known_failure(&self.scenario, self.plan.name()));
         match known {
             Some(known) if self.verdict.has_failed() => {
                 let detail = self.verdict.detail();
+                if let Some(lacked) = known.lacks(&self.evidence) {
+                    let detail = format!("{detail}; nothing excuses it: no evidence of {lacked:?}");
+                    return Self {
+                        verdict: Verdict::Failed(detail),
+                        ..self
+                    };
+                }
                 println!("{}: {detail}", self.scenario);
                 Self {
                     verdict: Verdict::KnownFailure(known.reason.clone()),

@@ -8,8 +8,9 @@ mod summary;
 
 use std::fs;
 
-use expected::{Environment, Expected};
+use expected::{Environment, Evidence, Expected};
 use linger_ebpf::Plan;
+use linger_testkit::exposition::Scrape;
 use serde_json::{Value, json};
 use summary::{Pair, Summary, Verdict};
 
@@ -24,7 +25,13 @@ lacks = { browser = "none is here" }
 plans = ["fentry"]
 scenarios = ["lin*_timeout", "load"]
 reason = "runs are skipped"
+evidence = ["skipped_runs", "lost_close"]
 at_most = 3
+
+[[environments.here.known_failures]]
+plans = ["fentry"]
+scenarios = ["exact"]
+reason = "it fails"
 "#;
 
 fn parsed() -> Expected {
@@ -87,18 +94,73 @@ fn failures_are_known_by_plan_and_pattern() {
     assert_eq!(known("linger_timeout", "tracepoint"), None);
 }
 
-#[test]
-fn a_known_failure_excuses_only_pairs_that_ran() {
-    let failed = || Pair::new("load", Plan::Fentry, Verdict::Failed("wrong".into()));
+/// Returns the summary of these pairs as it is written, and of these that did not run.
+fn written(ran: &[Pair], not_run: &[Pair]) -> Value {
     let mut summary = Summary::new(Some(here()));
-    summary.add(failed());
-    summary.add_as_it_is(failed());
+    for pair in ran {
+        summary.add(pair.clone());
+    }
+    for pair in not_run {
+        summary.add_as_it_is(pair.clone());
+    }
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("summary");
     summary.end(Some(&file), &Value::Null).unwrap();
-    let written: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap()
+}
+
+fn failed(scenario: &str) -> Pair {
+    Pair::new(scenario, Plan::Fentry, Verdict::Failed("wrong".into()))
+}
+
+#[test]
+fn a_known_failure_excuses_only_pairs_that_ran() {
+    let written = written(&[failed("exact")], &[failed("exact")]);
     assert_eq!(written["known_failures"], json!(1), "{written}");
     assert_eq!(written["failed"], json!(1), "{written}");
+}
+
+#[test]
+fn a_known_failure_excuses_only_pairs_with_its_evidence() {
+    let pairs = [
+        failed("load").showing([Evidence::LostClose].into()),
+        failed("load").showing([Evidence::LostGroup].into()),
+        failed("load"),
+    ];
+    let written = written(&pairs, &[]);
+    assert_eq!(written["known_failures"], json!(1), "{written}");
+    assert_eq!(written["failed"], json!(2), "{written}");
+    let detail = written["pairs"][2]["detail"].as_str().unwrap();
+    assert!(detail.contains("no evidence of"), "{detail}");
+}
+
+#[test]
+fn evidence_is_what_grew_between_two_scrapes() {
+    let scrape = |skipped, close, group| {
+        Scrape::parse(&format!(
+            "linger_probe_skipped_runs_total{{program=\"close_enter\"}} {skipped}\n\
+             linger_lost_total{{what=\"close\"}} {close}\n\
+             linger_lost_total{{what=\"group\"}} {group}\n"
+        ))
+        .unwrap()
+    };
+    let before = scrape(3, 2, 0);
+    let between = |after| Evidence::between(&before, &after);
+    assert_eq!(between(scrape(3, 2, 0)), [].into());
+    assert_eq!(between(scrape(4, 2, 0)), [Evidence::SkippedRuns].into());
+    let lost = [Evidence::LostClose, Evidence::LostGroup];
+    assert_eq!(between(scrape(3, 3, 1)), lost.into());
+    let all = Evidence::between(&Scrape::default(), &before);
+    assert_eq!(all, [Evidence::SkippedRuns, Evidence::LostClose].into());
+}
+
+#[test]
+fn a_wildcard_without_evidence_is_an_error() {
+    let without = FILE.replace("evidence = [\"skipped_runs\", \"lost_close\"]\n", "");
+    let error = Expected::parse(&without).unwrap_err().to_string();
+    assert!(error.contains("needs evidence"), "{error}");
+    let unknown = FILE.replace("lost_close", "lost_keys");
+    assert!(Expected::parse(&unknown).is_err());
 }
 
 #[test]

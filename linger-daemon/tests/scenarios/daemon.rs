@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::mem;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use socket2::Socket;
 
+use crate::common::expected::Evidence;
 use crate::common::summary::WaitedInVain;
 use crate::watch::sight;
 
@@ -30,6 +32,18 @@ const EFFECT: Duration = Duration::from_secs(60);
 pub(crate) const MAINTENANCE: Duration = Duration::from_secs(1);
 /// Longest time to exit: a second, and much more on a machine that emulates several others.
 const EXIT: Duration = Duration::from_secs(10);
+
+/// What daemons have shown since the last [`take_evidence`].
+static EVIDENCE: Mutex<BTreeSet<Evidence>> = Mutex::new(BTreeSet::new());
+
+fn evidence() -> MutexGuard<'static, BTreeSet<Evidence>> {
+    EVIDENCE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns what all daemons have shown since the last call that the kernel kept them from counting.
+pub(crate) fn take_evidence() -> BTreeSet<Evidence> {
+    mem::take(&mut *evidence())
+}
 
 /// A running `lingerd`, killed when dropped.
 pub(crate) struct Daemon {
@@ -171,7 +185,9 @@ impl Daemon {
 
     /// Scrapes all metrics.
     pub(crate) fn scrape(&self) -> Result<Scrape> {
-        Scrape::parse(&self.exposition()?).map_err(anyhow::Error::msg)
+        let scrape = Scrape::parse(&self.exposition()?).map_err(anyhow::Error::msg)?;
+        evidence().extend(Evidence::between(&Scrape::default(), &scrape));
+        Ok(scrape)
     }
 
     /// Returns all metrics in the text format.
@@ -313,6 +329,10 @@ pub(crate) fn expect_gone(programs: &BTreeSet<u32>) -> Result<()> {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        // Not by a scrape: a scenario may have stopped it.
+        if self.skipped_runs().is_ok_and(|skipped| skipped > 0) {
+            evidence().insert(Evidence::SkippedRuns);
+        }
         // After `stop` the process is gone; that is no error.
         let _ = self.process.kill();
         let _ = self.process.wait();

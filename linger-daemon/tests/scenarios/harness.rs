@@ -8,6 +8,7 @@ use linger_ebpf::Plan;
 use crate::common::check::Check;
 use crate::common::expected::{Environment, Expected};
 use crate::common::summary::{NotRun, Pair, Summary, Verdict};
+use crate::daemon;
 use crate::needs::{Need, Unmet};
 use crate::options::{Options, Scope};
 use crate::run::{PROPERTIES, Run};
@@ -184,6 +185,19 @@ fn run_pairs(options: &Options, sight: Sight, pairs: &[Numbered], summary: &mut 
 
 /// Runs a scenario with its own daemon.
 fn run_own(
+    options: &Options,
+    sight: Sight,
+    number: usize,
+    scenario: &Scenario,
+    attempt: u32,
+) -> Pair {
+    // That of the daemons before.
+    daemon::take_evidence();
+    let pair = perform_own(options, sight, number, scenario, attempt);
+    pair.showing(daemon::take_evidence())
+}
+
+fn perform_own(
     options: &Options,
     sight: Sight,
     number: usize,

@@ -1,6 +1,6 @@
 //! One plan with its daemon: runs scenarios and compares the counts with the truth.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -11,6 +11,7 @@ use linger_testkit::exposition::Scrape;
 
 use crate::child::{self, Report};
 use crate::closes::{lost, nobodys_late_data, sum};
+use crate::common::expected::Evidence;
 use crate::common::summary::{Pair, Summary, Verdict};
 use crate::daemon::Daemon;
 use crate::exposition::Counted;
@@ -180,8 +181,18 @@ impl<'a> Run<'a> {
     }
 
     fn report(&self, name: &'static str, verdict: Verdict) {
-        self.lock_summary()
-            .add(Pair::new(name, self.sight.plan, verdict));
+        let pair = Pair::new(name, self.sight.plan, verdict);
+        let evidence = self.evidence_since(&Scrape::default());
+        self.lock_summary().add(pair.showing(evidence));
+    }
+
+    /// Returns what showed since a scrape that the kernel kept the daemon from counting.
+    fn evidence_since(&self, before: &Scrape) -> BTreeSet<Evidence> {
+        let after = self.daemon.scrape();
+        after.map_or_else(
+            |_| BTreeSet::new(),
+            |after| Evidence::between(before, &after),
+        )
     }
 
     fn lock_summary(&self) -> MutexGuard<'_, &'a mut Summary> {
@@ -207,10 +218,16 @@ impl<'a> Run<'a> {
     fn one(&self, number: usize, scenario: &Scenario) {
         let pair = with_another_try(|attempt| {
             let start = Instant::now();
+            let before = self.daemon.scrape();
             let (verdict, forgiven) = self.perform(number, scenario, attempt);
+            let evidence = match before {
+                Ok(before) if verdict.has_failed() => self.evidence_since(&before),
+                _ => BTreeSet::new(),
+            };
             Pair::new(scenario.name, self.sight.plan, verdict)
                 .forgiving(forgiven)
                 .taking(start.elapsed())
+                .showing(evidence)
         });
         self.lock_summary().add(pair);
     }

@@ -26,7 +26,7 @@ use linger_ebpf::Plan;
 use serde_json::json;
 
 use crate::common::check::Check;
-use crate::common::expected::Expected;
+use crate::common::expected::{Evidence, Expected};
 use crate::common::summary::{Pair, Summary, Verdict};
 use crate::lingerd::Lingerd;
 
@@ -107,7 +107,11 @@ fn run_units(options: &Options, lingerd: &Path) -> Result<ExitCode> {
         }
         let lingerd = Lingerd::start(lingerd, plan)?;
         for (name, test) in &tests {
-            summary.add(Pair::new(*name, plan, test(&lingerd).into()));
+            let before = lingerd.scrape().ok();
+            let pair = Pair::new(*name, plan, test(&lingerd).into());
+            let scrapes = before.zip(lingerd.scrape().ok());
+            let evidence = scrapes.map(|(before, after)| Evidence::between(&before, &after));
+            summary.add(pair.showing(evidence.unwrap_or_default()));
         }
         lingerd.stop()?;
     }
