@@ -7,6 +7,7 @@ mod kernel_probe;
 #[cfg(test)]
 mod tests;
 
+use std::fs;
 use std::path::Path;
 
 use serde::Serialize;
@@ -84,11 +85,20 @@ pub fn obstacle() -> Option<String> {
     findings().into_iter().find_map(Finding::problem)
 }
 
-/// The problem that this process may open too few files, with its fix, as one line. Know it before you open pins: those
+/// The problem that this process may open too few files even at its hard limit, to which this raises the soft one; with
+/// its fix, as one line. Know it before you open pins: those
 /// that cannot be opened would count as missing, and all would be removed.
 #[must_use]
 pub fn too_few_files() -> Option<String> {
     Finding::new(OPEN_FILES, judge_files(kernel_probe::open_files())).problem()
+}
+
+/// Returns how many more files this process may open.
+#[must_use]
+pub fn free_files() -> usize {
+    let open = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    let limit = usize::try_from(kernel_probe::open_files()).unwrap_or(usize::MAX);
+    limit.saturating_sub(open)
 }
 
 /// Whether this process is in the host's PID namespace.

@@ -53,7 +53,7 @@ impl Limits {
     /// Limits for a host's own collectors and a few browsers.
     pub const DEFAULT: Self = Self {
         // Enough that a flood does not evict a distant client at once, whose request takes a while to arrive; at
-        // some 20 KiB each, and well within the usual limit of 1,024 open files.
+        // some 20 KiB each.
         connections: 256,
         // Ample for one packet; short, so that idle clients do not occupy the connections.
         request_time: Duration::from_secs(5),
@@ -64,15 +64,29 @@ impl Limits {
         // A scrape takes milliseconds, and the daemon promises to stop within a second.
         stop_time: Duration::from_millis(500),
     };
+
+    /// [`Self::DEFAULT`], with fewer connections if the process may open only so many more files. Without one for a
+    /// connection, accepting fails, and no connection is replaced.
+    #[must_use]
+    pub fn with_files(free: usize) -> Self {
+        let connections = free.saturating_sub(SPARE_FILES);
+        Self {
+            connections: connections.clamp(MIN_CONNECTIONS, Self::DEFAULT.connections),
+            ..Self::DEFAULT
+        }
+    }
 }
+
+/// Files left for all that is open only now and then: cgroups, the configuration, the hook of the return of close(2).
+const SPARE_FILES: usize = 32;
+
+/// Connections even if that leaves fewer files.
+const MIN_CONNECTIONS: usize = 8;
 
 /// Maximum number of concurrent scrapes; more would only compete. A peer has at most two, one for each of a pair of
 /// Prometheus servers, so that one is left for others while its clients read slowly.
 const MAX_SCRAPES: usize = 3;
 const MAX_SCRAPES_OF_PEER: usize = 2;
-
-/// Maximum number of scrapes of a peer that run or wait, so that they do not occupy all connections.
-const MAX_REQUESTS_OF_PEER: usize = 192;
 
 /// Pause after a failure to accept, which is most often a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
@@ -95,7 +109,7 @@ impl State {
     pub fn new(security: Security, live: Access) -> Self {
         Self {
             metrics: OnceLock::new(),
-            scrapes: FairSemaphore::new(MAX_SCRAPES, MAX_SCRAPES_OF_PEER, MAX_REQUESTS_OF_PEER),
+            scrapes: FairSemaphore::new(MAX_SCRAPES, MAX_SCRAPES_OF_PEER),
             security,
             live,
         }

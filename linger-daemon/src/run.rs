@@ -90,7 +90,8 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
             shutdown.await;
             manager.stopping();
         };
-        http::serve(listeners, state, Limits::DEFAULT, stopping).await
+        let limits = Limits::with_files(host::free_files());
+        http::serve(listeners, state, limits, stopping).await
     })?;
     // Do not wait for a scrape that is still running.
     runtime.shutdown_background();

@@ -7,7 +7,7 @@ use aya_obj::generated::{bpf_cmd, bpf_map_type};
 use caps::Capability;
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use perf_event_open_sys as perf;
 
 use crate::privileges;
@@ -44,9 +44,11 @@ impl KernelProbe {
     }
 }
 
-/// Returns the number of files that this process may open.
+/// Raises the number of files that this process may open as far as it may, and returns it.
 pub(super) fn open_files() -> u64 {
-    getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(limit, _)| limit)
+    const FILES: Resource = Resource::RLIMIT_NOFILE;
+    let raised = |(limit, most)| setrlimit(FILES, most, most).map_or(limit, |()| most);
+    getrlimit(FILES).map_or(u64::MAX, raised)
 }
 
 fn refusal(answer: io::Result<OwnedFd>) -> Option<Errno> {

@@ -9,25 +9,17 @@ use super::listen::Peer;
 use crate::sync::lock;
 
 /// Semaphores by peer; only those in use exist.
-pub(super) struct PeerSemaphores {
-    permits: usize,
-    peers: Mutex<HashMap<Peer, Weak<Semaphore>>>,
-}
+#[derive(Default)]
+pub(super) struct PeerSemaphores(Mutex<HashMap<Peer, Weak<Semaphore>>>);
 
 impl PeerSemaphores {
-    /// Creates semaphores with this many permits for each peer.
-    pub(super) fn new(permits: usize) -> Self {
-        let peers = Mutex::default();
-        Self { permits, peers }
-    }
-
-    /// Returns the semaphore of a peer.
-    pub(super) fn of(&self, peer: Peer) -> Arc<Semaphore> {
-        let mut peers = lock(&self.peers);
+    /// Returns the semaphore of a peer, with this many permits.
+    pub(super) fn of(&self, peer: Peer, permits: usize) -> Arc<Semaphore> {
+        let mut peers = lock(&self.0);
         peers.retain(|_, semaphore| semaphore.strong_count() > 0);
         let known = peers.get(&peer).and_then(Weak::upgrade);
         known.unwrap_or_else(|| {
-            let semaphore = Arc::new(Semaphore::new(self.permits));
+            let semaphore = Arc::new(Semaphore::new(permits));
             peers.insert(peer, Arc::downgrade(&semaphore));
             semaphore
         })
@@ -38,6 +30,7 @@ impl PeerSemaphores {
 /// one queue, in which many requests of one peer would delay all others.
 pub(super) struct FairSemaphore {
     permits: Arc<Semaphore>,
+    most_of_peer: usize,
     /// Limits the permits that a peer has or waits for; the peer's other requests wait for those.
     permits_of_peer: PeerSemaphores,
     /// Limits the requests of a peer that have a permit or wait.
@@ -52,21 +45,23 @@ pub(super) struct Permit {
 }
 
 impl FairSemaphore {
-    /// Creates a semaphore with this many permits: in total, and for one peer, of which at most this many requests have
-    /// one or wait.
-    pub(super) fn new(permits: usize, permits_of_peer: usize, requests_of_peer: usize) -> Self {
+    /// Creates a semaphore with this many permits: in total, and for one peer.
+    pub(super) fn new(permits: usize, most_of_peer: usize) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(permits)),
-            permits_of_peer: PeerSemaphores::new(permits_of_peer),
-            requests_of_peer: PeerSemaphores::new(requests_of_peer),
+            most_of_peer,
+            permits_of_peer: PeerSemaphores::default(),
+            requests_of_peer: PeerSemaphores::default(),
         }
     }
 
-    /// Waits for a permit. Returns `None` at once if too many requests of the peer wait already.
-    pub(super) async fn acquire(&self, peer: Peer) -> Option<Permit> {
+    /// Waits for a permit. Returns `None` at once if this many requests of the peer have one or wait already.
+    pub(super) async fn acquire(&self, peer: Peer, requests: usize) -> Option<Permit> {
         const OPEN: &str = "the semaphores are never closed";
-        let request = self.requests_of_peer.of(peer).try_acquire_owned().ok()?;
-        let of_peer = self.permits_of_peer.of(peer).acquire_owned().await;
+        let request = self.requests_of_peer.of(peer, requests);
+        let request = request.try_acquire_owned().ok()?;
+        let of_peer = self.permits_of_peer.of(peer, self.most_of_peer);
+        let of_peer = of_peer.acquire_owned().await;
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         Some(Permit {
             _of_all: permit.expect(OPEN),
@@ -98,15 +93,16 @@ mod tests {
 
     #[test]
     fn a_peer_has_neither_all_permits_nor_all_of_the_queue() {
-        let semaphore = FairSemaphore::new(2, 1, 2);
-        let first = poll(pin!(semaphore.acquire(Some(host(1)))));
-        let mut second = pin!(semaphore.acquire(Some(host(1))));
+        let semaphore = FairSemaphore::new(2, 1);
+        let acquire = |last| semaphore.acquire(Some(host(last)), 2);
+        let first = poll(pin!(acquire(1)));
+        let mut second = pin!(acquire(1));
         assert!(first.is_some() && poll(second.as_mut()).is_none());
-        let third = pin!(semaphore.acquire(Some(host(1))));
+        let third = pin!(acquire(1));
         let refused = third.poll(&mut Context::from_waker(Waker::noop()));
         assert!(matches!(refused, Poll::Ready(None)));
-        let _other = poll(pin!(semaphore.acquire(Some(host(2))))).expect("one is left");
-        let mut last = pin!(semaphore.acquire(Some(host(3))));
+        let _other = poll(pin!(acquire(2))).expect("one is left");
+        let mut last = pin!(acquire(3));
         assert!(poll(last.as_mut()).is_none());
         drop(first);
         assert!(poll(second.as_mut()).is_none());
@@ -117,11 +113,11 @@ mod tests {
 
     #[test]
     fn unused_semaphores_are_forgotten() {
-        let semaphores = PeerSemaphores::new(1);
-        let one = semaphores.of(None);
-        assert!(Arc::ptr_eq(&one, &semaphores.of(None)));
+        let semaphores = PeerSemaphores::default();
+        let one = semaphores.of(None, 1);
+        assert!(Arc::ptr_eq(&one, &semaphores.of(None, 1)));
         drop(one);
-        let _two = semaphores.of(Some([192, 0, 2, 1].into()));
-        assert_eq!(semaphores.peers.lock().unwrap().len(), 1);
+        let _two = semaphores.of(Some([192, 0, 2, 1].into()), 1);
+        assert_eq!(semaphores.0.lock().unwrap().len(), 1);
     }
 }

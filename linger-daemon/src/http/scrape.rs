@@ -57,7 +57,9 @@ pub(super) async fn scrape<B>(
     let metrics = Arc::clone(metrics);
     let mut has_permit = false;
     let work = async {
-        let permit = state.scrapes.acquire(in_flight.peer());
+        let permit = state
+            .scrapes
+            .acquire(in_flight.peer(), in_flight.most_of_peer());
         let permit = in_flight.wait_for(permit).await?;
         has_permit = true;
         let (begins, begun) = oneshot::channel();

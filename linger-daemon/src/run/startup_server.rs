@@ -13,6 +13,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe::Receiver;
 use tracing::warn;
 
+use crate::host;
 use crate::http::{self, Limits, Listeners, State};
 use crate::privileges;
 use crate::sys;
@@ -68,7 +69,8 @@ fn serve(listeners: &Listeners, state: Arc<State>, stopped: PipeReader) -> Resul
             // Completes when the pipe is closed: nothing is ever written to it.
             let _ = stopped.read_u8().await;
         };
-        http::serve(listeners.try_clone()?, state, Limits::DEFAULT, stop).await
+        let limits = Limits::with_files(host::free_files());
+        http::serve(listeners.try_clone()?, state, limits, stop).await
     });
     // Do not wait for a password that is still being checked.
     runtime.shutdown_background();

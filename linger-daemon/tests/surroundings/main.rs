@@ -4,9 +4,16 @@
 #[path = "../common/seccomp.rs"]
 mod seccomp;
 
-use std::process::{Command, Output};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::mem;
+use std::net::TcpStream;
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::libc;
+use nix::sys::signal::Signal::SIGTERM;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 const LINGERD: &str = env!("CARGO_BIN_EXE_lingerd");
@@ -82,6 +89,68 @@ fn with_mounts(script: &str) -> Command {
     command
 }
 
+/// A running `lingerd run`, killed when dropped.
+struct Running {
+    process: Child,
+    errors: BufReader<ChildStderr>,
+    said: String,
+    address: String,
+}
+
+impl Running {
+    /// Starts it, and waits until it serves.
+    fn by(command: &mut Command) -> Self {
+        let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut errors = BufReader::new(process.stderr.take().unwrap());
+        let mut said = String::new();
+        let address = loop {
+            let from = said.len();
+            assert!(errors.read_line(&mut said).unwrap() > 0, "{said}");
+            if let Some((_, rest)) = said[from..].split_once("serving http://") {
+                break rest.split_once('/').unwrap().0.to_owned();
+            }
+        };
+        Self {
+            process,
+            errors,
+            said,
+            address,
+        }
+    }
+
+    fn connect(&self) -> TcpStream {
+        TcpStream::connect(&self.address).unwrap()
+    }
+
+    /// Expects it to answer, before what keeps it waiting can have ended by the usual limit of five seconds.
+    fn expect_metrics(&self) {
+        let started = Instant::now();
+        let mut answer = String::new();
+        let mut stream = self.connect();
+        write!(stream, "GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+        stream.read_to_string(&mut answer).unwrap();
+        let taken = started.elapsed();
+        assert!(answer.starts_with("HTTP/1.0 200 "), "{answer}");
+        assert!(taken < Duration::from_secs(3), "{taken:?}");
+    }
+
+    /// Stops it, and returns its error output.
+    fn end(mut self) -> String {
+        kill(Pid::from_raw(self.process.id().cast_signed()), SIGTERM).unwrap();
+        self.errors.read_to_string(&mut self.said).unwrap();
+        assert!(self.process.wait().unwrap().success(), "{}", self.said);
+        mem::take(&mut self.said)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // After `end` the process is gone; that is no error.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
 fn filtered(calls: &[libc::c_long], errno: i32) -> Command {
     let mut command = lingerd();
     seccomp::refuse(&mut command, calls, errno).unwrap();
@@ -138,6 +207,20 @@ fn a_limit_of_open_files_that_prevents_the_start_is_named() {
         let said = refusal(&mut by(&format!("prlimit --nofile={limit}")));
         let expected = format!("lingerd: open files: at most {limit}, lingerd needs 128; raise");
         assert!(said.starts_with(&expected), "{said}");
+    }
+}
+
+#[test]
+fn idle_clients_keep_no_one_out_however_few_files_may_be_open() {
+    // The lower one is raised to the higher one.
+    for limit in ["128", "200", "100:300"] {
+        let mut run = by(&format!("prlimit --nofile={limit}"));
+        run.args(["run", "--listen", "127.0.0.1:0"]);
+        let lingerd = Running::by(&mut run);
+        let _idle: Vec<_> = (0..300).map(|_| lingerd.connect()).collect();
+        lingerd.expect_metrics();
+        let said = lingerd.end();
+        assert!(!said.contains("cannot accept"), "{limit}: {said}");
     }
 }
 

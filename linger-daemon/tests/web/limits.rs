@@ -203,24 +203,30 @@ fn at_most_two_scrapes_at_a_time() {
 
 #[test]
 fn a_client_with_too_many_scrapes_is_asked_to_try_again() {
-    let server = Server::reading(Limits::DEFAULT, || {
-        thread::sleep(Duration::from_secs(5));
-        Ok(fixture::snapshot())
-    });
-    let mut waiting: Vec<_> = (0..192).map(|_| server.connect()).collect();
-    for stream in &mut waiting {
-        stream
-            .write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n")
-            .unwrap();
+    for (connections, most) in [(256, 192), (8, 6)] {
+        let limits = Limits {
+            connections,
+            ..Limits::DEFAULT
+        };
+        let server = Server::reading(limits, || {
+            thread::sleep(Duration::from_secs(5));
+            Ok(fixture::snapshot())
+        });
+        let mut waiting: Vec<_> = (0..most).map(|_| server.connect()).collect();
+        for stream in &mut waiting {
+            stream
+                .write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n")
+                .unwrap();
+        }
+        // Until all of them have arrived.
+        thread::sleep(Duration::from_millis(200));
+        let answer = server.get("/metrics");
+        assert_eq!(
+            (answer.status, answer.header("retry-after")),
+            (429, Some("1"))
+        );
+        assert_eq!(server.get("/healthz").status, 200);
     }
-    // Until all of them have arrived.
-    thread::sleep(Duration::from_millis(200));
-    let answer = server.get("/metrics");
-    assert_eq!(
-        (answer.status, answer.header("retry-after")),
-        (429, Some("1"))
-    );
-    assert_eq!(server.get("/healthz").status, 200);
 }
 
 #[test]

@@ -105,6 +105,11 @@ impl RequestGuard {
         self.entry.peer
     }
 
+    /// Returns how many requests of a peer may wait at a time, so that they do not occupy all connections.
+    pub(in crate::http) fn most_of_peer(&self) -> usize {
+        (self.all.limit * 3 / 4).max(1)
+    }
+
     /// Returns the time by which the response must have begun.
     pub(in crate::http) fn due(&self) -> Instant {
         self.due

@@ -106,7 +106,7 @@ impl Gate {
         Self {
             turn: Arc::new(Semaphore::new(1)),
             waiting: Semaphore::new(MAX_WAITING),
-            waiting_of_peer: PeerSemaphores::new(MAX_WAITING_OF_PEER),
+            waiting_of_peer: PeerSemaphores::default(),
             remembered: Mutex::default(),
             secret: hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
                 .expect("the kernel has random numbers"),
@@ -131,7 +131,7 @@ impl Gate {
         if is_known && lock(&self.remembered).contains(&tag) {
             return Ok(());
         }
-        let of_peer = self.waiting_of_peer.of(peer);
+        let of_peer = self.waiting_of_peer.of(peer, MAX_WAITING_OF_PEER);
         let (Ok(_place), Ok(_place_of_peer)) = (self.waiting.try_acquire(), of_peer.try_acquire())
         else {
             return Err(Refusal::Busy);
