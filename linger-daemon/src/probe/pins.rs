@@ -33,6 +33,7 @@ const MAPS: &str = "maps";
 const LINKS: &str = "links";
 /// The folder of programs: for the kernel's statistics about each, and to run or attach those without a pinned link.
 const PROGRAMS: &str = "programs";
+const FOLDERS: [&str; 3] = [LINKS, PROGRAMS, MAPS];
 const ORIGIN: &str = "ORIGIN";
 
 /// The reason why pinning fails.
@@ -152,18 +153,18 @@ impl Pins {
         }
     }
 
-    /// Whether a folder has pins.
+    /// Whether a folder has pins, or what is left of them.
     #[must_use]
     pub fn exist_in(folder: &Path) -> bool {
-        folder.join(MAPS).exists()
+        FOLDERS.iter().any(|name| folder.join(name).exists())
     }
 
     /// Returns whether the folder has pins. Fails if they belong to another user.
     pub(super) fn exist(&self) -> Result<bool, PinsError> {
-        let exist = Self::exist_in(&self.folder);
-        match not_ours(&self.folder.join(MAPS)).filter(|_| exist) {
+        let mut folders = FOLDERS.iter().map(|name| self.folder.join(name));
+        match folders.find_map(|folder| not_ours(&folder)) {
             Some(error) => Err(error),
-            None => Ok(exist),
+            None => Ok(Self::exist_in(&self.folder)),
         }
     }
 
@@ -201,12 +202,10 @@ impl Pins {
         Links::Pinned(self.folder.join(LINKS))
     }
 
-    /// Whether the program of this hook is still attached or, if it has no pinned link, still pinned.
+    /// Whether the program of this hook is still pinned and, if it has a pinned link, still attached.
     pub(super) fn is_attached(&self, hook: Hook) -> bool {
-        if hook.point == Point::OnDemand || hook.sees_returns() {
-            return self.program(hook).exists();
-        }
-        is_pin_attached(&self.link(hook))
+        let has_link = hook.point != Point::OnDemand && !hook.sees_returns();
+        self.program(hook).exists() && (!has_link || is_pin_attached(&self.link(hook)))
     }
 
     /// The pinned programs of these hooks, attached by the lingerd `owner`.
@@ -228,7 +227,7 @@ impl Pins {
     /// Creates the folders, and pins all maps except `ORIGIN`, which [`Self::pin_metadata`] pins last.
     pub(super) fn pin_maps(&self, maps: &Maps) -> Result<(), PinsError> {
         self.refuse_foreign()?;
-        for name in [MAPS, LINKS, PROGRAMS] {
+        for name in FOLDERS {
             let path = self.folder.join(name);
             let made = DirBuilder::new().mode(0o700).create(&path);
             made.map_err(|error| failed("make the folder", &path, error))?;
@@ -273,7 +272,7 @@ impl Pins {
     /// Fails if there are pins that are not provably lingerd's: it pins nothing before all its folders exist. If one of
     /// these was removed since, the metadata is proof.
     fn refuse_foreign(&self) -> Result<(), PinsError> {
-        let folders = [MAPS, LINKS, PROGRAMS].map(|name| names(&self.folder.join(name)));
+        let folders = FOLDERS.map(|name| names(&self.folder.join(name)));
         let have_pins = folders.iter().flatten().any(|names| !names.is_empty());
         let are_complete = folders.iter().all(Result::is_ok);
         if have_pins && !are_complete && self.metadata().is_none() {
@@ -289,7 +288,7 @@ impl Pins {
         // First the metadata, then the programs, then their counts.
         let first = self.folder.join(MAPS).join(ORIGIN);
         remove(&first, fs::remove_file(&first))?;
-        let folders = [LINKS, PROGRAMS, MAPS].map(|name| self.folder.join(name));
+        let folders = FOLDERS.map(|name| self.folder.join(name));
         for path in &folders {
             let inside = match names(path) {
                 Ok(inside) => inside,

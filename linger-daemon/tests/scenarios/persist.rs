@@ -263,7 +263,7 @@ type Misfit<'a> = (&'a str, &'a [&'a str], &'a dyn Fn() -> Result<()>);
 fn anew(lingerd: &Path, plan: Plan) -> Result<()> {
     let pinned = Pinned::new()?;
     let mut daemon = pinned.start(lingerd, plan, &["--retire-after", "1h"])?;
-    let misfits: [Misfit<'_>; 7] = [
+    let misfits: [Misfit<'_>; 9] = [
         ("labels", &["--labels", "comm,unit,family"], &|| Ok(())),
         ("max-groups", &["--max-groups", "100"], &|| Ok(())),
         ("layout", &[], &|| {
@@ -276,6 +276,18 @@ fn anew(lingerd: &Path, plan: Plan) -> Result<()> {
         }),
         ("no longer attached", &[], &|| {
             Ok(fs::remove_dir_all(pinned.path().join("links"))?)
+        }),
+        ("no longer attached", &[], &|| {
+            let link = fs::read_dir(pinned.path().join("links"))?.next();
+            let name = link.context("no links are pinned")??.file_name();
+            Ok(fs::remove_file(pinned.path().join("programs").join(name))?)
+        }),
+        ("incomplete", &[], &|| {
+            let folders = ["links", "programs"].map(|name| pinned.path().join(name));
+            for pin in folders.iter().flat_map(fs::read_dir).flatten() {
+                fs::remove_file(pin?.path())?;
+            }
+            Ok(fs::remove_dir_all(pinned.path().join("maps"))?)
         }),
         ("the map NOTES is no longer pinned", &[], &|| {
             Ok(fs::remove_file(pinned.path().join("maps/NOTES"))?)
@@ -307,7 +319,34 @@ fn anew(lingerd: &Path, plan: Plan) -> Result<()> {
         }
     }
     daemon.terminate()?;
+    without_maps(lingerd, plan, &pinned)?;
     unload(lingerd, &pinned)
+}
+
+/// Without the folder of maps, nothing proves whose the other pins are: each command says what to do.
+fn without_maps(lingerd: &Path, plan: Plan, pinned: &Pinned) -> Result<()> {
+    let programs = pinned.programs()?;
+    fs::remove_dir_all(pinned.path().join("maps"))?;
+    let path = pinned.path();
+    let path = path.to_str().context("a path of text")?;
+    let beside = Daemon::start(lingerd, plan, &["--pins", path])?;
+    let errors = beside.errors();
+    ensure!(
+        errors.contains("another lingerd has pinned programs"),
+        "nothing is said of the programs:\n{errors}"
+    );
+    beside.stop()?;
+    for command in [&["unload"][..], &["run", "--persist"]] {
+        let output = pinned.command(lingerd, command)?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            !output.status.success() && errors.contains("remove it and all in it"),
+            "{command:?} without maps: {output:?}"
+        );
+    }
+    fs::remove_dir_all(pinned.path())?;
+    expect_gone(&programs)?;
+    pinned.start(lingerd, plan, &[])?.terminate()
 }
 
 /// A daemon that ended while it retired a group: what has been added to the retired totals is not counted twice.
