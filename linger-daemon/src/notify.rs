@@ -66,7 +66,8 @@ impl Manager {
         self.watchdog
     }
 
-    /// Reports that the daemon works, or works again after a reload; `status` is a line for people.
+    /// Reports that the daemon works, or works again after a reload; `status` is a line for people. May block for some
+    /// seconds, like [`Manager::reloading`].
     pub fn ready(&self, status: &str) {
         self.send(&format!("READY=1\nSTATUS={status}\n"), PATIENCE);
     }

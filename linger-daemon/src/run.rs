@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
 use self::counting::Counting;
@@ -80,12 +81,21 @@ pub fn run(config: Config, sources: Sources, log: Log) -> Result<()> {
     };
     runtime.block_on(async {
         let shutdown = shutdown()?;
-        manager.ready(&reloader.status);
+        // The service manager may let it wait, but nothing else.
+        let ready = {
+            let (manager, status) = (Arc::clone(&manager), reloader.status.clone());
+            spawn_blocking(move || manager.ready(&status))
+        };
         let counts = Arc::clone(&counting.counts);
         let read = Arc::clone(&counts.read);
         let maintenance = move || counts.maintain();
         tokio::spawn(maintain(maintenance, read, Arc::clone(&manager)));
-        tokio::spawn(reloader.reload_at(hangup));
+        tokio::spawn(async {
+            // In this order, as a reload ends with the same message.
+            if ready.await.is_ok() {
+                reloader.reload_at(hangup).await;
+            }
+        });
         let stopping = async {
             shutdown.await;
             manager.stopping();

@@ -7,6 +7,7 @@ mod seccomp;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::mem;
 use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -222,6 +223,28 @@ fn idle_clients_keep_no_one_out_however_few_files_may_be_open() {
         let said = lingerd.end();
         assert!(!said.contains("cannot accept"), "{limit}: {said}");
     }
+}
+
+#[test]
+fn a_service_manager_that_does_not_read_keeps_no_client_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    let other = UnixDatagram::unbound().unwrap();
+    other.set_nonblocking(true).unwrap();
+    while other.send_to(b"x", &path).is_ok() {}
+    let mut run = lingerd();
+    run.args(["run", "--listen", "127.0.0.1:0"]);
+    let lingerd = Running::by(run.env("NOTIFY_SOCKET", &path));
+    lingerd.expect_metrics();
+    // First come the messages that filled the queue.
+    let limit = Some(Duration::from_secs(10));
+    manager.set_read_timeout(limit).unwrap();
+    let mut message = [0; 7];
+    while &message != b"READY=1" {
+        manager.recv(&mut message).unwrap();
+    }
+    lingerd.end();
 }
 
 #[test]
