@@ -26,7 +26,7 @@ use super::{
     orphan,
     shared::shared,
 };
-use crate::kernel::{Memory, ProbeRead, Sock, Task, current_tgid, current_tid, narrow};
+use crate::kernel::{Memory, ProbeRead, Sock, Task, current_tgid, current_tid, narrow, now_ns};
 
 /// The initial value of an event.
 static ZERO: Event = Event::ZERO;
@@ -465,6 +465,14 @@ pub(crate) fn report_correction<M: Memory>(
         choose_recipients(event);
     }
     let Some(event) = event_of(key) else { return };
+    if read_untracked(&raw const event.start_ns) != close.start_ns {
+        // Of an earlier socket at this address; or of this one, whose start is not known if its record was crowded.
+        if close.start_ns == 0 {
+            lose_event(now_ns());
+            forget(key);
+        }
+        return;
+    }
     let reported = read_untracked(&raw const event.recipients) & delivery::ALL_SENT;
     event.outcome = close.outcome;
     event.unsent = close.unsent;
