@@ -189,7 +189,8 @@ pub(crate) fn take_back(key: u64) {
         return;
     }
     let Some(orphan) = find(key) else { return };
-    if let Some(Orphan { group, bytes, .. }) = take(key, orphan)
+    let stage = shared!(orphan, stage).get();
+    if let Some(Orphan { group, bytes, .. }) = take(key, orphan, stage)
         && let Some(counters) = ledger::counters(&group)
     {
         // Subtracts one, and its bytes.
@@ -244,11 +245,9 @@ fn end_record<M: Memory>(sk: &Sock<M>, orphan: *mut Orphan, fate: impl FnOnce() 
     let key = sk.address();
     let Some(tcp) = sk.tcp() else { return };
     let write_seq = tcp.write_seq();
-    // Only a FIN can have followed.
-    if write_seq.wrapping_sub(shared!(orphan, write_seq).get()) > 1 {
-        // Of an earlier socket at this address, whose end was missed.
+    let Some(found) = stage_of(orphan, key, write_seq) else {
         return;
-    }
+    };
     let stage = shared!(orphan, stage);
     let queued = tcp.queued_before_fin();
     let mut fate = if queued.sum() == 0 {
@@ -259,7 +258,6 @@ fn end_record<M: Memory>(sk: &Sock<M>, orphan: *mut Orphan, fate: impl FnOnce() 
     // SAFETY: a local; volatile so that the verifier need not follow every fate from here on.
     let fate = unsafe { (&raw mut fate).read_volatile() };
     let (unsent, unacked) = (narrow(queued.unsent), narrow(queued.unacked));
-    let found = stage.get();
     if fate == Fate::LateData as u32 {
         closers::mark_of_orphan(sk, &tcp, orphan);
     }
@@ -274,14 +272,17 @@ fn end_record<M: Memory>(sk: &Sock<M>, orphan: *mut Orphan, fate: impl FnOnce() 
         }
         // Its close has returned in between.
     }
-    let orphan = if found & MASK == LEFT {
-        orphan
+    let (orphan, found) = if found & MASK == LEFT {
+        (orphan, found)
     } else {
         // Its close may have returned and removed the record.
         let Some(orphan) = find(key) else { return };
-        orphan
+        let Some(found) = stage_of(orphan, key, write_seq) else {
+            return;
+        };
+        (orphan, found)
     };
-    if let Some(mut orphan) = take(key, orphan)
+    if let Some(mut orphan) = take(key, orphan, found)
         && orphan.bytes > 0
     {
         (orphan.fate, orphan.unsent, orphan.unacked) = (fate, unsent, unacked);
@@ -289,6 +290,16 @@ fn end_record<M: Memory>(sk: &Sock<M>, orphan: *mut Orphan, fate: impl FnOnce() 
         let lived_ns = now_ns().saturating_sub(orphan.left_ns);
         count_or_await_fate(&raw const orphan, lived_ns);
     }
+}
+
+/// The stage of a record of this socket; `None` if it is that of another socket, which may be an earlier one at the same
+/// address, whose end was missed. It is read first: if another record takes the place of this one, its stage is another.
+fn stage_of(orphan: *mut Orphan, key: u64, write_seq: u32) -> Option<u64> {
+    let stage = shared!(orphan, stage).get();
+    let is_its = shared!(orphan, sk).get() == key
+        // Only a FIN can have followed.
+        && write_seq.wrapping_sub(shared!(orphan, write_seq).get()) <= 1;
+    is_its.then_some(stage)
 }
 
 /// Counts an orphan that ended, or keeps it until its fate is known.
@@ -392,13 +403,13 @@ extern "C" fn count_and_report(orphan: *const Orphan, fate: u32, lived_ns: u64) 
     0
 }
 
-/// Removes the record of an orphan that was left behind and returns it, unless another CPU was first.
-fn take(key: u64, record: *mut Orphan) -> Option<Orphan> {
-    let stage = shared!(record, stage);
-    let found = stage.get();
+/// Removes the record of an orphan that was left behind, at this stage, and returns it, unless another CPU was first.
+fn take(key: u64, record: *mut Orphan, found: u64) -> Option<Orphan> {
     let orphan = copy_words(shared!(record));
     // If the kernel cannot take the map's lock, the record is removed later.
-    let ours = found & MASK == LEFT && stage.replace(found, SPENT) && remove(key) != ENOENT;
+    let ours = found & MASK == LEFT
+        && shared!(record, stage).replace(found, SPENT)
+        && remove(key) != ENOENT;
     ours.then_some(orphan)
 }
 
@@ -477,9 +488,11 @@ fn end_replaced(key: u64) {
 
 /// Ends an orphan that was left at `left_ns` and whose socket is gone: its end was missed.
 pub(crate) fn end_missed(key: u64, left_ns: u64) {
-    if let Some(orphan) = find(key)
-        && shared!(orphan, left_ns).get() == left_ns
-        && let Some(mut orphan) = take(key, orphan)
+    let Some(orphan) = find(key) else { return };
+    // First, as in `stage_of`.
+    let stage = shared!(orphan, stage).get();
+    if shared!(orphan, left_ns).get() == left_ns
+        && let Some(mut orphan) = take(key, orphan, stage)
     {
         orphan.unacked = orphan.bytes;
         let lived_ns = now_ns().saturating_sub(left_ns);
