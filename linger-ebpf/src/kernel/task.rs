@@ -124,13 +124,10 @@ pub(crate) fn current_tgid() -> u32 {
     (bpf_get_current_pid_tgid() >> u32::BITS) as u32
 }
 
-/// Id of the current thread, in the initial namespace.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the thread's id is the lower half"
-)]
+/// Id of the current thread, in the initial namespace. Reading it from the task costs less than
+/// `bpf_get_current_pid_tgid`.
 pub(crate) fn current_tid() -> u32 {
-    bpf_get_current_pid_tgid() as u32
+    BtfTyped::read(Task::current().0.cast(), offset!(tid))
 }
 
 /// Id of a `struct cgroup`.
