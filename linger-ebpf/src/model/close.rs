@@ -24,7 +24,7 @@ use super::{
     shared::shared,
     watch::{self, Stack},
 };
-use crate::kernel::{Flags, Memory, Sock, Task, narrow, now_ns, state, ticks};
+use crate::kernel::{Flags, Memory, Sock, Task, elapsed_ns, narrow, now_ns, state, ticks};
 
 /// Begins a close on this thread. Returns `None` if its record finds no room.
 pub(crate) fn begin(slot: &ThreadSlot, sk: u64) -> Option<&'static mut Close> {
@@ -361,7 +361,7 @@ pub(crate) fn outcome_of_unfinished(close: &Close) -> Outcome {
 /// Ends the close on this thread, and counts it or its loss. In the plan `tracepoint` the socket may be gone, and values read from it
 /// meaningless: then the record of its orphan is no longer open. In the others the socket is still locked.
 pub(crate) fn finish<M: Memory>(slot: &ThreadSlot, close: &Close, sk: &Sock<M>) {
-    let blocked_ns = now_ns().saturating_sub(close.start_ns);
+    let blocked_ns = elapsed_ns(close.start_ns);
     let mut whose = MaybeUninit::uninit();
     let left = if close.flags & flag::HAS_ORPHAN != 0 {
         let outstanding = sk.tcp().map_or(0, |tcp| tcp.outstanding_before_fin());

@@ -32,7 +32,7 @@ use super::{
     undecided,
     watch::{self, End},
 };
-use crate::kernel::{Memory, ProbeRead, Segment, Sock, narrow, now_ns, state};
+use crate::kernel::{Memory, ProbeRead, Segment, Sock, elapsed_ns, narrow, now_ns, state};
 
 /// The fate with which a record begins.
 const _: () = assert!(Fate::Delivered as u32 == 0);
@@ -287,7 +287,7 @@ fn end_record<M: Memory>(sk: &Sock<M>, orphan: *mut Orphan, fate: impl FnOnce() 
     {
         (orphan.fate, orphan.unsent, orphan.unacked) = (fate, unsent, unacked);
         orphan.write_seq = write_seq;
-        let lived_ns = now_ns().saturating_sub(orphan.left_ns);
+        let lived_ns = elapsed_ns(orphan.left_ns);
         count_or_await_fate(&raw const orphan, lived_ns);
     }
 }
@@ -462,7 +462,7 @@ fn end_replaced(key: u64) {
             let bytes = shared!(record, bytes).get();
             shared!(record, unsent).set(0);
             shared!(record, unacked).set(bytes);
-            let lived_ns = now_ns().saturating_sub(shared!(record, left_ns).get());
+            let lived_ns = elapsed_ns(shared!(record, left_ns).get());
             // In place: there is no stack left for a copy.
             count_and_report(record, Fate::Unknown as u32, lived_ns);
             stage.set(SPENT);
@@ -495,7 +495,7 @@ pub(crate) fn end_missed(key: u64, left_ns: u64) {
         && let Some(mut orphan) = take(key, orphan, stage)
     {
         orphan.unacked = orphan.bytes;
-        let lived_ns = now_ns().saturating_sub(left_ns);
+        let lived_ns = elapsed_ns(left_ns);
         count_and_report(&raw const orphan, Fate::Unknown as u32, lived_ns);
     }
 }

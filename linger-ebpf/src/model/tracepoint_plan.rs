@@ -25,7 +25,9 @@ use super::{
     shared::shared,
     watch::{self, Stack},
 };
-use crate::kernel::{Memory, ProbeRead, Registers, Sock, Task, Tcp, constant, now_ns, state};
+use crate::kernel::{
+    Memory, ProbeRead, Registers, Sock, Task, Tcp, constant, elapsed_ns, now_ns, state,
+};
 
 /// Whether the current thread is inside a close(2) whose return ends the release.
 fn in_close_syscall() -> bool {
@@ -155,7 +157,7 @@ fn are_returns_seen() -> bool {
 
 /// Counts a close that does not wait, at the last event that shows it. Returns its time, as counted.
 fn count(close: &Close) -> u64 {
-    let blocked_ns = now_ns().saturating_sub(close.start_ns);
+    let blocked_ns = elapsed_ns(close.start_ns);
     let left = close::count_early(close, ptr::null(), blocked_ns);
     watch::report(close, left, blocked_ns, Stack::Here);
     blocked_ns
