@@ -10,7 +10,10 @@
 //!
 //! The plans that hook functions see the end under the socket lock.
 
-use core::{mem::MaybeUninit, ptr};
+use core::{
+    mem::{MaybeUninit, offset_of},
+    ptr,
+};
 
 use linger_ebpf::{
     BLOCKED_BOUNDS_NS, Close, Counters, Group, Lost, Outcome, QueueBytes, flag, stage,
@@ -451,11 +454,13 @@ fn add(counters: *mut Counters, close: &Close, blocked_ns: u64) {
         return;
     }
     shared!(counters, closes[outcome]).add(1);
-    let discarded = QueueBytes {
-        unsent: close.unsent.into(),
-        unacked: close.unacked.into(),
-    };
-    if let Some(index) = Outcome::discard_index_at(outcome) {
+    if has_discarded(close)
+        && let Some(index) = Outcome::discard_index_at(outcome)
+    {
+        let discarded = QueueBytes {
+            unsent: close.unsent.into(),
+            unacked: close.unacked.into(),
+        };
         // SAFETY: a field of a map value.
         let sum = unsafe { &raw mut (*counters).discarded[index] };
         ledger::add_discarded(sum, discarded);
@@ -474,6 +479,14 @@ fn add(counters: *mut Counters, close: &Close, blocked_ns: u64) {
         let times = unsafe { &raw mut (*counters).blocked[usize::from(has_waited(outcome))] };
         ledger::add_time(times, &BLOCKED_BOUNDS_NS, blocked_ns);
     }
+}
+
+/// Whether payload in the send queue was discarded, by one load for both fields.
+fn has_discarded(close: &Close) -> bool {
+    const { assert!(offset_of!(Close, unacked) == offset_of!(Close, unsent) + size_of::<u32>()) };
+    let both = ptr::from_ref(close).wrapping_byte_add(offset_of!(Close, unsent));
+    // SAFETY: within the record, and aligned.
+    unsafe { both.cast::<u64>().read() != 0 }
 }
 
 /// [`Outcome::waited`] by index: those outcomes are contiguous.
