@@ -6,7 +6,7 @@
 use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
 use linger_ebpf::{Close, Group, key_field, rule, verdict};
 
-use super::{exe, maps};
+use super::{exe, maps, shared::opaque_zero};
 use crate::kernel::{Memory, ProbeRead, Sock, Task, cgroup_id, constant, offset};
 
 /// Whether a key field is in use, a [`key_field`] bit.
@@ -14,14 +14,20 @@ pub(crate) fn has_key_field(what: u32) -> bool {
     constant!(key_fields).value() & what != 0
 }
 
-/// Records the port and family of a connection that may be gone when its close is counted.
+/// Records the port and family of a connection that may be gone when its close is counted. They stay 0 where neither a
+/// key field nor one of the rules needs them.
 pub(crate) fn record_connection<M: Memory>(close: &mut Close, sk: &Sock<M>) {
-    (close.port, close.family) = connection(sk, close.rules);
+    if needs_port(close.rules) {
+        close.port = sk.accepted_port();
+    }
+    if has_key_field(key_field::FAMILY) {
+        close.family = sk.family();
+    }
 }
 
-/// The port and family of a connection; 0 where neither a key field nor one of the `rules` needs them.
+/// The port and family of a connection, as [`record_connection`] records them.
 fn connection<M: Memory>(sk: &Sock<M>, rules: u8) -> (u16, u8) {
-    let port = if has_key_field(key_field::PORT) || rules & rule::PORTS != 0 {
+    let port = if needs_port(rules) {
         sk.accepted_port()
     } else {
         0
@@ -34,6 +40,11 @@ fn connection<M: Memory>(sk: &Sock<M>, rules: u8) -> (u16, u8) {
     (port, family)
 }
 
+/// Whether a key field or one of the `rules` needs the port.
+fn needs_port(rules: u8) -> bool {
+    has_key_field(key_field::PORT) || rules & rule::PORTS != 0
+}
+
 /// The group of a close on this thread. If a kernel thread closes, the socket must still exist.
 pub(crate) fn of_close(close: &Close) -> Group {
     let sk = Sock::<ProbeRead>::new(close.sk as *const u8);
@@ -43,59 +54,27 @@ pub(crate) fn of_close(close: &Close) -> Group {
 }
 
 /// The group of an RST that no close sends: of this thread or, if an interrupt on it acts, of the socket's cgroup.
-pub(crate) fn of_actor<M: Memory>(sk: &Sock<M>, is_by_thread: bool) -> Group {
+pub(crate) fn of_actor(sk: &Sock<ProbeRead>, is_by_thread: bool) -> Group {
     let rules = maps::rules();
     of(sk, is_by_thread, connection(sk, rules), rules)
 }
 
-/// The group of an action on a socket. `connection` is the port and family of the socket's connection.
-fn of<M: Memory>(sk: &Sock<M>, is_by_thread: bool, connection: (u16, u8), rules: u8) -> Group {
+/// The group of an action on a socket; [`Group::OTHER`] if the `rules` leave it out. `connection` is the port and family
+/// of the socket's connection.
+///
+/// Only what the key fields in use need is read here, and what the rules need if there are any: both at once would keep
+/// much of it in memory.
+fn of(sk: &Sock<ProbeRead>, is_by_thread: bool, (port, family): (u16, u8), rules: u8) -> Group {
     let task = Task::current();
-    if !is_by_thread || task.is_kernel_thread() {
-        return admit(of_socket(sk), [0; 2], connection, rules);
-    }
-    let mut group = Group::ZERO;
-    let mut comm = [0; 2];
-    if has_key_field(key_field::CGROUP) || rules & rule::CGROUPS != 0 {
-        // SAFETY: has no preconditions.
-        group.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
-    }
-    if has_key_field(key_field::COMM) || rules & rule::COMMS != 0 {
-        comm = task.comm();
-    }
-    if has_key_field(key_field::EXE) {
-        (group.exe_inode, group.exe_device) = exe::of(&task);
-    }
-    admit(group, comm, connection, rules)
-}
-
-/// The group of the cgroup in which a socket was created; the retired group if that cgroup is gone.
-fn of_socket<M: Memory>(sk: &Sock<M>) -> Group {
-    /// `cgroup_subsys_state.flags` (include/linux/cgroup-defs.h).
-    const CSS_ONLINE: u32 = 1 << 1;
-    let cgroup = sk.cgroup();
-    let flags: u32 = ProbeRead::read(cgroup, offset!(cgroup_flags));
-    if flags & CSS_ONLINE == 0 && has_key_field(key_field::CGROUP) {
-        return Group::RETIRED;
-    }
-    Group {
-        cgroup_id: cgroup_id(cgroup),
-        ..Group::ZERO
-    }
-}
-
-/// Fills in the key fields in use; [`Group::OTHER`] if the `rules` leave the group out. `comm` is the name of the
-/// process, read if a key field or a rule needs it.
-fn admit(mut group: Group, comm: [u64; 2], (port, family): (u16, u8), rules: u8) -> Group {
-    if rules != 0 && is_left_out(group.cgroup_id, comm[0], comm[1], port, rules) != 0 {
+    let is_by_thread = is_by_thread && !task.is_kernel_thread();
+    if rules != 0 && is_left_out(sk.address(), is_by_thread.into(), port, rules) != 0 {
         return Group::OTHER;
     }
-    if !has_key_field(key_field::CGROUP) && group.cgroup_id != Group::RETIRED.cgroup_id {
-        group.cgroup_id = 0;
-    }
-    if has_key_field(key_field::COMM) {
-        group.comm = comm;
-    }
+    let mut group = if is_by_thread {
+        of_thread(&task)
+    } else {
+        of_socket(sk)
+    };
     if has_key_field(key_field::PORT) && port != 0 && maps::port(port).labelled {
         group.port = port;
     }
@@ -103,14 +82,78 @@ fn admit(mut group: Group, comm: [u64; 2], (port, family): (u16, u8), rules: u8)
     group
 }
 
-/// Whether a group is left out. The process name is passed as two words: in memory, it would be written
-/// even if nothing is left out.
+/// The group of a thread, without the fields of a connection.
+fn of_thread(task: &Task) -> Group {
+    let mut group = zero();
+    if has_key_field(key_field::CGROUP) {
+        // SAFETY: has no preconditions.
+        group.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
+    }
+    if has_key_field(key_field::COMM) {
+        group.comm = task.comm();
+    }
+    if has_key_field(key_field::EXE) {
+        (group.exe_inode, group.exe_device) = exe::of(task);
+    }
+    group
+}
+
+/// [`Group::ZERO`], whose zeros the compiler does not see.
+#[expect(clippy::cast_possible_truncation, reason = "zero")]
+fn zero() -> Group {
+    let zero = opaque_zero();
+    Group {
+        cgroup_id: zero,
+        comm: [zero; 2],
+        exe_inode: zero,
+        exe_device: zero as u32,
+        ..Group::ZERO
+    }
+}
+
+/// The group of the cgroup in which a socket was created, without the fields of a connection; the retired group if that
+/// cgroup is gone.
+fn of_socket(sk: &Sock<ProbeRead>) -> Group {
+    let mut group = zero();
+    if has_key_field(key_field::CGROUP) {
+        group.cgroup_id = cgroup_of_socket(sk);
+    }
+    group
+}
+
+/// The id of the cgroup in which a socket was created; that of the retired group if the cgroup is gone and cgroups
+/// distinguish groups.
+fn cgroup_of_socket(sk: &Sock<ProbeRead>) -> u64 {
+    /// `cgroup_subsys_state.flags` (include/linux/cgroup-defs.h).
+    const CSS_ONLINE: u32 = 1 << 1;
+    let cgroup = sk.cgroup();
+    let flags: u32 = ProbeRead::read(cgroup, offset!(cgroup_flags));
+    if flags & CSS_ONLINE == 0 && has_key_field(key_field::CGROUP) {
+        return Group::RETIRED.cgroup_id;
+    }
+    cgroup_id(cgroup)
+}
+
+/// Whether the rules leave out the group of an action of this thread, or on the socket at this address.
 ///
 /// A [global function](super).
 #[inline(never)]
 #[unsafe(export_name = "linger_is_left_out")]
-extern "C" fn is_left_out(cgroup_id: u64, name: u64, rest: u64, port: u16, rules: u8) -> u32 {
-    is_refused(cgroup_id, [name, rest], port, rules).into()
+extern "C" fn is_left_out(sk: u64, is_by_thread: u32, port: u16, rules: u8) -> u32 {
+    let mut cgroup_id = 0;
+    let mut comm = [0; 2];
+    if is_by_thread == 0 {
+        cgroup_id = cgroup_of_socket(&Sock::new(sk as *const u8));
+    } else {
+        if rules & rule::CGROUPS != 0 {
+            // SAFETY: has no preconditions.
+            cgroup_id = unsafe { bpf_get_current_cgroup_id() };
+        }
+        if rules & rule::COMMS != 0 {
+            comm = Task::current().comm();
+        }
+    }
+    is_refused(cgroup_id, comm, port, rules).into()
 }
 
 /// [`is_left_out`] without the limits of a global function.

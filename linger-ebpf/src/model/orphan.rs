@@ -60,12 +60,13 @@ pub(crate) fn expect(close: &mut Close, bytes: u32, write_seq: u32) -> bool {
 /// A [global function](super).
 #[inline(never)]
 #[unsafe(export_name = "linger_insert_orphan")]
+#[expect(clippy::cast_possible_truncation, reason = "zero")]
 extern "C" fn insert(close: *const Close, bytes: u32, write_seq: u32) -> i32 {
     // SAFETY: callers pass a record.
     let Some(close) = (unsafe { close.as_ref() }) else {
         return EEXIST;
     };
-    let zero = opaque_zero();
+    let zero = opaque_zero() as u32;
     let orphan = Orphan {
         stage: close.initial_orphan_stage(),
         sk: close.sk,

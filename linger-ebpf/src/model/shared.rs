@@ -71,10 +71,11 @@ impl Shared<u32> {
 }
 
 /// A zero that the compiler does not know to be one: known zeros it would write in a loop over bytes.
-pub(crate) fn opaque_zero() -> u32 {
-    let mut zero = 0;
-    // SAFETY: a local.
-    unsafe { (&raw mut zero).read_volatile() }
+pub(crate) fn opaque_zero() -> u64 {
+    let zero;
+    // SAFETY: loads a constant.
+    unsafe { asm!("{zero} = 0", zero = out(reg) zero, options(pure, nomem, nostack)) };
+    zero
 }
 
 /// Copies a value of whole words, word by word: the compiler would copy it bytewise.
