@@ -69,7 +69,7 @@ copies! {
 fn fentry_reset(ctx: FEntryContext) -> i32 {
     orphan::reset(
         &Sock::<BtfTyped>::new(ctx.arg(0)),
-        &Segment::new(ctx.arg(1)),
+        &Segment::<BtfTyped>::new(ctx.arg(1)),
     );
     0
 }

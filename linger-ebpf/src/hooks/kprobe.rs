@@ -52,7 +52,7 @@ fn kprobe_active_reset(ctx: ProbeContext) -> u32 {
 #[kprobe]
 fn kprobe_reset(ctx: ProbeContext) -> u32 {
     if let (Some(sk), Some(skb)) = (ctx.arg(0), ctx.arg(1)) {
-        orphan::note_reset(sk, &Segment::new(skb));
+        orphan::note_reset(sk, &Segment::<ProbeRead>::new(skb));
     }
     0
 }

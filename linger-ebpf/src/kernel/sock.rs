@@ -440,13 +440,17 @@ const RST: u8 = 1 << 2;
 /// A packet (`struct sk_buff`) being processed by TCP, which has filled in its `struct tcp_skb_cb`.
 ///
 /// kernel: v4.17.. net/ipv4/tcp_ipv4.c, net/ipv6/tcp_ipv6.c: tcp_v4_fill_cb, tcp_v6_fill_cb
-pub(crate) struct Segment {
+pub(crate) struct Segment<M = ProbeRead> {
     skb: *const u8,
+    memory: PhantomData<M>,
 }
 
-impl Segment {
+impl<M: Memory> Segment<M> {
     pub(crate) fn new(skb: *const u8) -> Self {
-        Self { skb }
+        Self {
+            skb,
+            memory: PhantomData,
+        }
     }
 
     pub(crate) fn is_rst(&self) -> bool {
@@ -454,13 +458,15 @@ impl Segment {
     }
 
     fn flags(&self) -> u8 {
-        ProbeRead::read(self.control_block(), offset!(cb_flags))
+        M::read(self.control_block(), offset!(cb_flags))
     }
 
     fn control_block(&self) -> *const u8 {
         address(self.skb, offset!(skb_cb))
     }
+}
 
+impl Segment {
     /// Bytes of payload.
     pub(crate) fn payload(&self) -> u32 {
         let seq: u32 = ProbeRead::read(self.control_block(), offset!(cb_seq));

@@ -202,7 +202,7 @@ pub(crate) fn take_back(key: u64) {
 
 /// The kernel resets a connection (`tcp_reset`), for whatever reason. An orphan ends here already, because the kernel
 /// may skip the program at the end of its socket.
-pub(crate) fn reset<M: Memory>(sk: &Sock<M>, segment: &Segment) {
+pub(crate) fn reset<M: Memory>(sk: &Sock<M>, segment: &Segment<M>) {
     if let Some((orphan, fate)) = note_reset(sk.address(), segment)
         && sk.flags().dead()
     {
@@ -212,7 +212,7 @@ pub(crate) fn reset<M: Memory>(sk: &Sock<M>, segment: &Segment) {
 
 /// Records why the kernel resets a connection (`tcp_reset`). If the connection is an orphan's, or may become one,
 /// returns its record, and its fate unless all its data has arrived.
-pub(crate) fn note_reset(key: u64, segment: &Segment) -> Option<(*mut Orphan, Fate)> {
+pub(crate) fn note_reset<M: Memory>(key: u64, segment: &Segment<M>) -> Option<(*mut Orphan, Fate)> {
     if !maps::is_hinted(key) {
         return None;
     }
