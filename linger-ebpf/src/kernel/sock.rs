@@ -375,7 +375,12 @@ impl<M: Memory> Tcp<M> {
 
     /// The send queue's payload, for a connection that has sent or queued its FIN.
     pub(crate) fn queued_before_fin(&self) -> QueueBytes {
-        without_fin(self.raw_queue())
+        self.queued_before_fin_at(self.write_seq())
+    }
+
+    /// [`Self::queued_before_fin`] by this `write_seq`.
+    pub(crate) fn queued_before_fin_at(&self, write_seq: u32) -> QueueBytes {
+        without_fin(self.raw_queue_to(write_seq))
     }
 
     /// The send queue's payload when it ended with this `write_seq`, in this state.

@@ -250,7 +250,7 @@ fn end_record<M: Memory>(sk: &Sock<M>, orphan: *mut Orphan, fate: impl FnOnce() 
         return;
     };
     let stage = shared!(orphan, stage);
-    let queued = tcp.queued_before_fin();
+    let queued = tcp.queued_before_fin_at(write_seq);
     let mut fate = if queued.sum() == 0 {
         Fate::Delivered as u32
     } else {
