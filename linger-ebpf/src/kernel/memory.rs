@@ -140,10 +140,10 @@ pub(crate) trait Memory {
     fn read<T: Word>(base: *const u8, at: impl Offset) -> T;
 
     /// The head of a socket.
-    fn head(sk: *const u8) -> Head {
+    fn head(sk: *const u8) -> Head<impl FnOnce() -> u16> {
         Head {
             state: Self::read(sk, offset!(state)),
-            port: Self::read(sk, offset!(num)),
+            port: move || Self::read(sk, offset!(num)),
         }
     }
 
@@ -152,12 +152,11 @@ pub(crate) trait Memory {
 }
 
 /// Fields of a `struct sock_common`.
-#[derive(Clone, Copy)]
-pub(crate) struct Head {
+pub(crate) struct Head<P> {
     /// A TCP state.
     pub(crate) state: u8,
-    /// The local port in host byte order; 0 once it is released.
-    pub(crate) port: u16,
+    /// Returns the local port in host byte order; 0 once it is released. Not every close needs it.
+    pub(crate) port: P,
 }
 
 /// Plain loads, through pointers whose BTF type the verifier knows.
@@ -203,13 +202,13 @@ impl Memory for ProbeRead {
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "fields within a word")]
-    fn head(sk: *const u8) -> Head {
+    fn head(sk: *const u8) -> Head<impl FnOnce() -> u16> {
         // One call of the helper: they are in the same eight bytes since v3.9.
         let word = Self::read::<u64>(sk, offset!(dport));
         let at = |offset: u32| (offset - offset!(dport).value()) * u8::BITS;
         Head {
             state: (word >> at(offset!(state).value())) as u8,
-            port: (word >> at(offset!(num).value())) as u16,
+            port: move || (word >> at(offset!(num).value())) as u16,
         }
     }
 

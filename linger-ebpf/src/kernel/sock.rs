@@ -59,7 +59,7 @@ impl<M: Memory> Sock<M> {
     }
 
     /// Its state and local port.
-    pub(crate) fn head(&self) -> Head {
+    pub(crate) fn head(&self) -> Head<impl FnOnce() -> u16> {
         M::head(self.sk)
     }
 

@@ -175,7 +175,7 @@ pub(crate) fn decide_late<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     } else {
         return;
     }
-    closers::note_port(close, sk, before, tcp.local_port());
+    closers::note_port(close, sk, before, || tcp.local_port());
 }
 
 /// [`decide_late`] for a connection that has ended without a FIN of this close. `grown` is the growth of

@@ -17,9 +17,14 @@ use crate::kernel::{Memory, ProbeRead, Sock, Tcp, state};
 /// The number of a group that gets none: its own is in use by another, or the map is full.
 const NONE: u64 = u64::MAX;
 
-/// Notes the port of a close that sends its FIN in this state: until the peer's FIN has come, data may
+/// Notes the port of a close that sends its FIN in this state, which `port` returns: until the peer's FIN has come, data may
 /// arrive for it.
-pub(crate) fn note_port<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8, port: u16) {
+pub(crate) fn note_port<M: Memory>(
+    close: &mut Close,
+    sk: &Sock<M>,
+    state: u8,
+    port: impl FnOnce() -> u16,
+) {
     // Nearly always the first state: comparing it alone avoids a test of bits.
     if state == state::ESTABLISHED
         || matches!(
@@ -27,7 +32,7 @@ pub(crate) fn note_port<M: Memory>(close: &mut Close, sk: &Sock<M>, state: u8, p
             state::SYN_RECV | state::FIN_WAIT1 | state::FIN_WAIT2
         )
     {
-        close.port_key = key(sk, port);
+        close.port_key = key(sk, port());
     }
 }
 
@@ -129,7 +134,7 @@ fn group_with(number: u64) -> Option<Group> {
 pub(crate) fn last_closer(sk: &Sock<ProbeRead>) -> Option<Group> {
     let head = sk.head();
     let port = if head.state == state::TIME_WAIT {
-        head.port
+        (head.port)()
     } else {
         sk.tcp()?.local_port()
     };

@@ -101,7 +101,7 @@ pub(crate) fn on_set_state<M: Memory>(sk: &Sock<M>, old: u8, new: u8) {
         if old == state::FIN_WAIT2
             && let Some(tcp) = sk.tcp()
         {
-            closers::note_port(close, sk, old, tcp.local_port());
+            closers::note_port(close, sk, old, || tcp.local_port());
         }
         return;
     }
