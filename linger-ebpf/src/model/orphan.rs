@@ -28,7 +28,7 @@ use super::{
     ledger::{self, UNSEEN},
     maps::{self, EEXIST, ENOENT},
     orphan_table::{self, find, remove, remove_crowded},
-    shared::{copy_words, opaque_zero, shared},
+    shared::{copy_words, copy_words_to, opaque_zero, shared},
     undecided,
     watch::{self, End},
 };
@@ -191,7 +191,8 @@ pub(crate) fn take_back(key: u64) {
     }
     let Some(orphan) = find(key) else { return };
     let stage = shared!(orphan, stage).get();
-    if let Some(Orphan { group, bytes, .. }) = take(key, orphan, stage)
+    let mut taken = MaybeUninit::uninit();
+    if let Some(&mut Orphan { group, bytes, .. }) = take(key, orphan, stage, &mut taken)
         && let Some(counters) = ledger::counters(&group)
     {
         // Subtracts one, and its bytes.
@@ -283,13 +284,18 @@ fn end_record<M: Memory>(sk: &Sock<M>, orphan: *mut Orphan, fate: impl FnOnce() 
         };
         (orphan, found)
     };
-    if let Some(mut orphan) = take(key, orphan, found)
-        && orphan.bytes > 0
+    let mut ended = MaybeUninit::uninit();
+    if let Some(ended) = take(key, orphan, found, &mut ended)
+        && ended.bytes > 0
     {
-        (orphan.fate, orphan.unsent, orphan.unacked) = (fate, unsent, unacked);
-        orphan.write_seq = write_seq;
-        let lived_ns = elapsed_ns(orphan.left_ns);
-        count_or_await_fate(&raw const orphan, lived_ns);
+        (ended.fate, ended.unsent, ended.unacked) = (fate, unsent, unacked);
+        ended.write_seq = write_seq;
+        let lived_ns = elapsed_ns(ended.left_ns);
+        if fate == UNDECIDED {
+            count_or_await_fate(ended, lived_ns);
+        } else {
+            count_and_report(ended, fate, lived_ns);
+        }
     }
 }
 
@@ -404,9 +410,15 @@ extern "C" fn count_and_report(orphan: *const Orphan, fate: u32, lived_ns: u64) 
     0
 }
 
-/// Removes the record of an orphan that was left behind, at this stage, and returns it, unless another CPU was first.
-fn take(key: u64, record: *mut Orphan, found: u64) -> Option<Orphan> {
-    let orphan = copy_words(shared!(record));
+/// Removes the record of an orphan that was left behind, at this stage, and copies it to `to`, unless another CPU was
+/// first.
+fn take(
+    key: u64,
+    record: *mut Orphan,
+    found: u64,
+    to: &mut MaybeUninit<Orphan>,
+) -> Option<&mut Orphan> {
+    let orphan = copy_words_to(to, shared!(record));
     // If the kernel cannot take the map's lock, the record is removed later.
     let ours = found & MASK == LEFT
         && shared!(record, stage).replace(found, SPENT)
@@ -493,11 +505,11 @@ pub(crate) fn end_missed(key: u64, left_ns: u64) {
     // First, as in `stage_of`.
     let stage = shared!(orphan, stage).get();
     if shared!(orphan, left_ns).get() == left_ns
-        && let Some(mut orphan) = take(key, orphan, stage)
+        && let Some(orphan) = take(key, orphan, stage, &mut MaybeUninit::uninit())
     {
         orphan.unacked = orphan.bytes;
         let lived_ns = elapsed_ns(left_ns);
-        count_and_report(&raw const orphan, Fate::Unknown as u32, lived_ns);
+        count_and_report(orphan, Fate::Unknown as u32, lived_ns);
     }
 }
 

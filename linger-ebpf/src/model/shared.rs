@@ -80,7 +80,12 @@ pub(crate) fn opaque_zero() -> u64 {
 
 /// Copies a value of whole words, word by word: the compiler would copy it bytewise.
 pub(crate) fn copy_words<T: Copy>(from: Shared<T>) -> T {
-    let mut to = MaybeUninit::<T>::uninit();
+    let mut to = MaybeUninit::uninit();
+    *copy_words_to(&mut to, from)
+}
+
+/// [`copy_words`] to memory, and not by way of registers.
+pub(crate) fn copy_words_to<T: Copy>(to: &mut MaybeUninit<T>, from: Shared<T>) -> &mut T {
     let words = to.as_mut_ptr().cast::<u64>();
     for place in 0..size_of::<T>() / size_of::<u64>() {
         // SAFETY: as promised to `Shared::new`, and within both.
@@ -92,7 +97,7 @@ pub(crate) fn copy_words<T: Copy>(from: Shared<T>) -> T {
     }
     const { assert!(size_of::<T>().is_multiple_of(size_of::<u64>())) };
     // SAFETY: all of it is written, with values that only the kernel side writes.
-    unsafe { to.assume_init() }
+    unsafe { to.assume_init_mut() }
 }
 
 /// Writes a value of whole words, as [`copy_words`] reads it.
