@@ -67,11 +67,14 @@ extern "C" fn insert(close: *const Close, bytes: u32, write_seq: u32) -> i32 {
         return EEXIST;
     };
     let zero = opaque_zero() as u32;
-    let orphan = Orphan {
-        stage: close.initial_orphan_stage(),
-        sk: close.sk,
+    let stage = close.initial_orphan_stage();
+    let sk = close.sk;
+    let group = group::of_close(close);
+    orphan_table::insert(sk, stage, || Orphan {
+        stage,
+        sk,
         left_ns: close.start_ns,
-        group: group::of_close(close),
+        group,
         bytes,
         reset_cause: reset_cause::UNSEEN,
         watched: (close.flags & flag::WATCHED != 0).into(),
@@ -79,8 +82,7 @@ extern "C" fn insert(close: *const Close, bytes: u32, write_seq: u32) -> i32 {
         unsent: zero,
         unacked: zero,
         write_seq,
-    };
-    orphan_table::insert(&orphan)
+    })
 }
 
 /// Zeroes memory for a group: the kernel requires it to be initialized before it is passed to a global

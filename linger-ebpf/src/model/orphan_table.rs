@@ -8,7 +8,7 @@ use linger_ebpf::{Orphan, OrphanSlot, hint, orphan_stage::FREE};
 
 use super::{
     maps::{self, EEXIST, ORPHAN_SLOTS, ORPHANS},
-    shared::{shared, write_words},
+    shared::shared,
 };
 
 /// The slot of a socket. If the daemon limits orphans to few, there is none.
@@ -30,7 +30,12 @@ fn crowd(key: u64, change: u64) {
 
 /// The record of a socket.
 pub(crate) fn find(key: u64) -> Option<*mut Orphan> {
-    if let Some(slot) = slot(key) {
+    find_from(slot(key), key)
+}
+
+/// The record of a socket with this slot.
+fn find_from(slot: Option<*mut OrphanSlot>, key: u64) -> Option<*mut Orphan> {
+    if let Some(slot) = slot {
         if is_in(slot, key) {
             // SAFETY: a field of a map value.
             return Some(unsafe { &raw mut (*slot).orphan });
@@ -42,18 +47,19 @@ pub(crate) fn find(key: u64) -> Option<*mut Orphan> {
     ORPHANS.get_ptr_mut(key)
 }
 
-/// Stores a record. Returns 0, [`EEXIST`] if its socket has one, or another error if there is no room.
-pub(crate) fn insert(orphan: &Orphan) -> i32 {
-    // On the stack: before Linux 6.2 a map key must not lie in memory passed to a global function.
-    let key = orphan.sk;
-    if find(key).is_some() {
+/// Stores the record of a socket, with this `stage`. Returns 0, [`EEXIST`] if the socket has one, or another error if
+/// there is no room. `record` is called where the record is to be, so that it is not copied.
+pub(crate) fn insert(key: u64, stage: u64, record: impl Fn() -> Orphan) -> i32 {
+    let slot = slot(key);
+    if find_from(slot, key).is_some() {
         return EEXIST;
     }
-    if let Some(slot) = slot(key)
-        && shared!(slot, orphan.stage).replace(FREE, orphan.stage)
+    if let Some(slot) = slot
+        && shared!(slot, orphan.stage).replace(FREE, stage)
     {
-        write_words(orphan, shared!(slot, orphan));
-    } else if let Err(why) = ORPHANS.insert(key, orphan, u64::from(BPF_NOEXIST)) {
+        // SAFETY: a field of a map value, which is this socket's from now on.
+        unsafe { (*slot).orphan = record() };
+    } else if let Err(why) = ORPHANS.insert(key, record(), u64::from(BPF_NOEXIST)) {
         return why;
     } else {
         crowd(key, 1);
