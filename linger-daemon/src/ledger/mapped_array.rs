@@ -54,7 +54,7 @@ impl<T> MappedArray<T> {
         let at = index * size_of::<T>() + offset;
         assert!(at.is_multiple_of(8) && at < self.bytes.get());
         // SAFETY: within the mapping, which lives as long as `self`, and aligned, as its start is;
-        // all that write to it, here and in the kernel, write whole words.
+        // words that change here are only written whole; others may be read half-written.
         unsafe { self.start.byte_add(at).cast::<AtomicU64>().as_ref() }
     }
 

@@ -140,6 +140,7 @@ offsets! {
     /// Absent in a kernel without the struct, like all optional fields.
     rt_type = "rtable", "rt_type", Shape::Optional(2);
     rt6i_flags = "rt6_info", "rt6i_flags", Shape::Optional(4);
+    /// The thread's id in the initial namespace.
     tid = "task_struct", "pid", Shape::Bytes(4);
     group_leader = "task_struct", "group_leader", Shape::Bytes(8);
     comm = "task_struct", "comm", Shape::Array(16);

@@ -8,7 +8,7 @@ pub(crate) fn now_ns() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// The time from `start_ns` until now, nanoseconds; 0 if that is not over yet.
+/// Nanoseconds since `start_ns`; 0 if that is in the future.
 pub(crate) fn elapsed_ns(start_ns: u64) -> u64 {
     let elapsed_ns = now_ns().wrapping_sub(start_ns);
     // A saturating subtraction takes three times as many instructions.

@@ -26,6 +26,11 @@ impl Task {
         Self(unsafe { bpf_get_current_task_btf() })
     }
 
+    /// Its id, in the initial namespace. Reading it costs less than `bpf_get_current_pid_tgid`.
+    pub(crate) fn tid(&self) -> u32 {
+        BtfTyped::read(self.0.cast(), offset!(tid))
+    }
+
     /// Whether it is exiting (`PF_EXITING`): its closes never wait.
     pub(crate) fn is_exiting(&self) -> bool {
         BtfTyped::read::<u32>(self.0.cast(), offset!(task_flags)) & PF_EXITING != 0
@@ -124,10 +129,9 @@ pub(crate) fn current_tgid() -> u32 {
     (bpf_get_current_pid_tgid() >> u32::BITS) as u32
 }
 
-/// Id of the current thread, in the initial namespace. Reading it from the task costs less than
-/// `bpf_get_current_pid_tgid`.
+/// Id of the current thread, in the initial namespace.
 pub(crate) fn current_tid() -> u32 {
-    BtfTyped::read(Task::current().0.cast(), offset!(tid))
+    Task::current().tid()
 }
 
 /// Id of a `struct cgroup`.

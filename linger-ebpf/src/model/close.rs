@@ -483,7 +483,10 @@ fn add(counters: *mut Counters, close: &Close, blocked_ns: u64) {
 
 /// Whether payload in the send queue was discarded, by one load for both fields.
 fn has_discarded(close: &Close) -> bool {
-    const { assert!(offset_of!(Close, unacked) == offset_of!(Close, unsent) + size_of::<u32>()) };
+    const {
+        assert!(offset_of!(Close, unsent).is_multiple_of(align_of::<u64>()));
+        assert!(offset_of!(Close, unacked) == offset_of!(Close, unsent) + size_of::<u32>());
+    }
     let both = ptr::from_ref(close).wrapping_byte_add(offset_of!(Close, unsent));
     // SAFETY: within the record, and aligned.
     unsafe { both.cast::<u64>().read() != 0 }

@@ -17,8 +17,8 @@ use crate::kernel::{Memory, ProbeRead, Sock, Tcp, state};
 /// The number of a group that gets none: its own is in use by another, or the map is full.
 const NONE: u64 = u64::MAX;
 
-/// Notes the port of a close that sends its FIN in this state, which `port` returns: until the peer's FIN has come, data may
-/// arrive for it.
+/// Notes the local port of a close that sends its FIN in this state: until the peer's FIN has come, data may arrive for
+/// it. `port` returns the port, and is called only if needed.
 pub(crate) fn note_port<M: Memory>(
     close: &mut Close,
     sk: &Sock<M>,

@@ -62,8 +62,8 @@ pub(crate) fn of_actor(sk: &Sock<ProbeRead>, is_by_thread: bool) -> Group {
 /// The group of an action on a socket; [`Group::OTHER`] if the `rules` leave it out. `connection` is the port and family
 /// of the socket's connection.
 ///
-/// Only what the key fields in use need is read here, and what the rules need if there are any: both at once would keep
-/// much of it in memory.
+/// Reads what the key fields in use need; [`is_left_out`] reads what the rules need. Reading both here would keep much of
+/// it in memory.
 fn of(sk: &Sock<ProbeRead>, is_by_thread: bool, (port, family): (u16, u8), rules: u8) -> Group {
     let task = Task::current();
     let is_by_thread = is_by_thread && !task.is_kernel_thread();
@@ -134,24 +134,26 @@ fn cgroup_of_socket(sk: &Sock<ProbeRead>) -> u64 {
     cgroup_id(cgroup)
 }
 
-/// Whether the rules leave out the group of an action of this thread, or on the socket at this address.
+/// Whether the rules leave out an action: one of this thread if `is_by_thread` is not 0, else one on the socket at this
+/// address.
 ///
 /// A [global function](super).
 #[inline(never)]
 #[unsafe(export_name = "linger_is_left_out")]
 extern "C" fn is_left_out(sk: u64, is_by_thread: u32, port: u16, rules: u8) -> u32 {
+    let is_by_thread = is_by_thread != 0;
     let mut cgroup_id = 0;
-    let mut comm = [0; 2];
-    if is_by_thread == 0 {
-        cgroup_id = cgroup_of_socket(&Sock::new(sk as *const u8));
-    } else {
-        if rules & rule::CGROUPS != 0 {
+    let mut comm = [opaque_zero(); 2];
+    if rules & rule::CGROUPS != 0 {
+        cgroup_id = if is_by_thread {
             // SAFETY: has no preconditions.
-            cgroup_id = unsafe { bpf_get_current_cgroup_id() };
-        }
-        if rules & rule::COMMS != 0 {
-            comm = Task::current().comm();
-        }
+            unsafe { bpf_get_current_cgroup_id() }
+        } else {
+            cgroup_of_socket(&Sock::new(sk as *const u8))
+        };
+    }
+    if is_by_thread && rules & rule::COMMS != 0 {
+        comm = Task::current().comm();
     }
     is_refused(cgroup_id, comm, port, rules).into()
 }

@@ -5,7 +5,7 @@
 //! close returns is left behind; if there is none, there was no orphan.
 //!
 //! In the plan `tracepoint` another CPU may end the socket while the close returns, without a common
-//! lock. Every step of the record is therefore a compare-and-swap of its first word, which another
+//! lock. Every step after the record is written is therefore a compare-and-swap of its first word, which another
 //! record in the same memory matches only if its close began in the same nanosecond. Whoever makes a
 //! step may then write the fields that belong to it: the close, until it leaves the record behind; the
 //! end, once it has claimed the record.
@@ -303,6 +303,7 @@ fn end_record<M: Memory>(sk: &Sock<M>, orphan: *mut Orphan, fate: impl FnOnce() 
 
 /// The stage of a record of this socket; `None` if it is that of another socket, which may be an earlier one at the same
 /// address, whose end was missed. It is read first: if another record takes the place of this one, its stage is another.
+/// (On arm64, loads may change places.)
 fn stage_of(orphan: *mut Orphan, key: u64, write_seq: u32) -> Option<u64> {
     let stage = shared!(orphan, stage).get();
     let is_its = shared!(orphan, sk).get() == key
@@ -412,8 +413,8 @@ extern "C" fn count_and_report(orphan: *const Orphan, fate: u32, lived_ns: u64) 
     0
 }
 
-/// Removes the record of an orphan that was left behind, at this stage, and copies it to `to`, unless another CPU was
-/// first.
+/// Copies the record of an orphan that was left behind to `to`, and removes it. Returns the copy, or `None` if the record
+/// has left this stage: then another CPU was first.
 fn take(
     key: u64,
     record: *mut Orphan,

@@ -48,7 +48,8 @@ fn find_from(slot: Option<*mut OrphanSlot>, key: u64) -> Option<*mut Orphan> {
 }
 
 /// Stores the record of a socket, with this `stage`. Returns 0, [`EEXIST`] if the socket has one, or another error if
-/// there is no room. `record` is called where the record is to be, so that it is not copied.
+/// there is no room. `record` returns the record: a closure, so that the compiler builds it in its slot instead of copying
+/// it there.
 pub(crate) fn insert(key: u64, stage: u64, record: impl Fn() -> Orphan) -> i32 {
     let slot = slot(key);
     if find_from(slot, key).is_some() {
@@ -57,7 +58,8 @@ pub(crate) fn insert(key: u64, stage: u64, record: impl Fn() -> Orphan) -> i32 {
     if let Some(slot) = slot
         && shared!(slot, orphan.stage).replace(FREE, stage)
     {
-        // SAFETY: a field of a map value, which is this socket's from now on.
+        // SAFETY: a field of a map value. Others read its stage, which stays the same, and its socket; only who holds the
+        // socket's lock, as the caller does, changes a record at this stage.
         unsafe { (*slot).orphan = record() };
     } else if let Err(why) = ORPHANS.insert(key, record(), u64::from(BPF_NOEXIST)) {
         return why;

@@ -47,7 +47,7 @@ impl Shared<u64> {
         let found: u64;
         // In assembly, because the compiler would keep the result of the comparison in a register and compare that:
         // three instructions more.
-        // SAFETY: as for `add`.
+        // SAFETY: as promised to `new`. The compiler moves no access to memory across it.
         unsafe {
             asm!("r0 = cmpxchg_64({place} + 0, r0, {value})", place = in(reg) self.0, value = in(reg) value,
                  inlateout("r0") expected => found, options(nostack));
