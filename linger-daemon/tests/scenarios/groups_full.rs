@@ -89,7 +89,8 @@ fn full(lingerd: &Path, plan: Plan) -> Result<()> {
 }
 
 /// More groups than there are slots.
-const SHARERS: u16 = GROUP_SLOTS as u16 * 3 / 2;
+const SHARERS: u16 = 384;
+const _: () = assert!(SHARERS as u32 > GROUP_SLOTS);
 
 /// Names whose words have the same exclusive or.
 const SAME_HASH: [&str; 2] = ["a-sharedb-hash", "b-shareda-hash"];

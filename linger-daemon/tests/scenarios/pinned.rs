@@ -151,7 +151,7 @@ impl Pinned {
     /// Returns the groups of processes with this name, with the counters of all CPUs.
     pub(crate) fn counters(&self, comm: &str) -> Result<Vec<(Group, Vec<Counters>)>> {
         let mut groups = self.in_slots(comm)?;
-        for entry in self.ledger()?.iter() {
+        for entry in &self.ledger()? {
             let (key, copies) = entry?;
             let mut group = Group::ZERO;
             (group.cgroup_id, group.comm) = (key[0], [key[1], key[2]]);
