@@ -86,18 +86,18 @@ pub fn obstacle() -> Option<String> {
 }
 
 /// The problem that this process may open too few files even at its hard limit, to which this raises the soft one; with
-/// its fix, as one line. Know it before you open pins: those
-/// that cannot be opened would count as missing, and all would be removed.
+/// its fix, as one line. Know it before you open pins: those that cannot be opened would count as missing, and all would
+/// be removed.
 #[must_use]
 pub fn too_few_files() -> Option<String> {
-    Finding::new(OPEN_FILES, judge_files(kernel_probe::open_files())).problem()
+    Finding::new(OPEN_FILES, judge_files(kernel_probe::raise_open_files())).problem()
 }
 
 /// Returns how many more files this process may open.
 #[must_use]
 pub fn free_files() -> usize {
     let open = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
-    let limit = usize::try_from(kernel_probe::open_files()).unwrap_or(usize::MAX);
+    let limit = usize::try_from(kernel_probe::raise_open_files()).unwrap_or(usize::MAX);
     limit.saturating_sub(open)
 }
 

@@ -35,7 +35,7 @@ impl KernelProbe {
     pub(super) fn now() -> Self {
         Self {
             missing: privileges::missing(),
-            files: open_files(),
+            files: raise_open_files(),
             bpf_refused: refusal(bpf(i32::MAX.cast_unsigned())),
             perf_refused: refusal(open_event(libc::c_ulong::MAX)),
             map: errno(bpf(bpf_cmd::BPF_MAP_CREATE as u32)),
@@ -45,7 +45,7 @@ impl KernelProbe {
 }
 
 /// Raises the number of files that this process may open as far as it may, and returns it.
-pub(super) fn open_files() -> u64 {
+pub(super) fn raise_open_files() -> u64 {
     const FILES: Resource = Resource::RLIMIT_NOFILE;
     let raised = |(limit, most)| setrlimit(FILES, most, most).map_or(limit, |()| most);
     getrlimit(FILES).map_or(u64::MAX, raised)

@@ -18,7 +18,7 @@ use linger_testkit::exposition::Scrape;
 use nix::sys::prctl;
 
 use crate::born::{self, Cgroup};
-use crate::closes::{self, Closes, lost, sum, wait_until};
+use crate::closes::{self, Closes, lost, sum};
 use crate::daemon::{Daemon, expect_gone};
 use crate::netns;
 use crate::pinned::Pinned;
@@ -85,6 +85,11 @@ const OUTCOMES: [Outcome; 2] = [Outcome::LingerAborted, Outcome::AlreadyClosed];
 /// Returns the closes of [`abort`], except that of its listener.
 fn of_aborts(scrape: &Scrape) -> Closes {
     of(&comm(), scrape)
+}
+
+/// Returns those closes of retired groups.
+fn of_retired(scrape: &Scrape) -> Closes {
+    of("retired", scrape)
 }
 
 /// Returns the closes with those outcomes by processes of this name.
@@ -192,15 +197,10 @@ fn unload(lingerd: &Path, pinned: &Pinned) -> Result<()> {
         fs::create_dir_all(&folder)?;
         let foreign = folder.join("of_another");
         symlink("nowhere", &foreign)?;
-        for command in [&["unload"][..], &["run", "--persist"]] {
-            let output = pinned.command(lingerd, command)?;
-            let errors = String::from_utf8_lossy(&output.stderr);
-            ensure!(
-                !output.status.success() && errors.contains("has pins of another program"),
-                "{command:?} beside the pins of others: {output:?}"
-            );
+        expect_refusal(lingerd, pinned, "has pins of another program", || {
             ensure!(foreign.is_symlink(), "the pins of others are gone");
-        }
+            Ok(())
+        })?;
         fs::remove_dir_all(folder)?;
     }
     Ok(fs::remove_dir(path)?)
@@ -323,6 +323,25 @@ fn anew(lingerd: &Path, plan: Plan) -> Result<()> {
     unload(lingerd, &pinned)
 }
 
+/// Expects the commands that work on pins to fail for this reason, and `after` to hold after each.
+fn expect_refusal(
+    lingerd: &Path,
+    pinned: &Pinned,
+    reason: &str,
+    after: impl Fn() -> Result<()>,
+) -> Result<()> {
+    for command in [&["unload"][..], &["run", "--persist"]] {
+        let output = pinned.command(lingerd, command)?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            !output.status.success() && errors.contains(reason),
+            "{command:?} does not say {reason:?}: {output:?}"
+        );
+        after()?;
+    }
+    Ok(())
+}
+
 /// Without the folder of maps, nothing proves whose the other pins are: each command says what to do.
 fn without_maps(lingerd: &Path, plan: Plan, pinned: &Pinned) -> Result<()> {
     let programs = pinned.programs()?;
@@ -336,14 +355,7 @@ fn without_maps(lingerd: &Path, plan: Plan, pinned: &Pinned) -> Result<()> {
         "nothing is said of the programs:\n{errors}"
     );
     beside.stop()?;
-    for command in [&["unload"][..], &["run", "--persist"]] {
-        let output = pinned.command(lingerd, command)?;
-        let errors = String::from_utf8_lossy(&output.stderr);
-        ensure!(
-            !output.status.success() && errors.contains("remove it and all in it"),
-            "{command:?} without maps: {output:?}"
-        );
-    }
+    expect_refusal(lingerd, pinned, "remove it and all in it", || Ok(()))?;
     fs::remove_dir_all(pinned.path())?;
     expect_gone(&programs)?;
     pinned.start(lingerd, plan, &[])?.terminate()
@@ -375,12 +387,7 @@ fn retired_half(lingerd: &Path, plan: Plan) -> Result<()> {
         "the group still has its place"
     );
     ensure!(of_aborts(&daemon.scrape()?).is_empty(), "it is shown twice");
-    wait_until(&daemon, |scrape| {
-        let retired = of("retired", scrape);
-        let expected = aborts("retired", 7);
-        ensure!(retired == expected, "{retired:?} and not {expected:?}");
-        Ok(())
-    })?;
+    closes::expect(&daemon, &aborts("retired", 7), of_retired)?;
     daemon.terminate()?;
 
     // It closes again, as with the end of a socket whose close waited.
@@ -459,12 +466,7 @@ fn created_twice(lingerd: &Path, plan: Plan) -> Result<()> {
     daemon.terminate()?;
 
     daemon = pinned.start(lingerd, plan, &["--retire-after", "1s"])?;
-    wait_until(&daemon, |scrape| {
-        let retired = of("retired", scrape);
-        let expected = aborts("retired", 21);
-        ensure!(retired == expected, "{retired:?} and not {expected:?}");
-        Ok(())
-    })?;
+    closes::expect(&daemon, &aborts("retired", 21), of_retired)?;
     ensure!(pinned.counters(&comm())?.is_empty(), "it has counters yet");
     ensure!(pinned.free_rows_are_zero()?, "a free slot has counts");
     daemon.terminate()?;

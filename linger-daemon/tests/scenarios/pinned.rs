@@ -155,37 +155,37 @@ impl Pinned {
             let (key, copies) = entry?;
             let mut group = Group::ZERO;
             (group.cgroup_id, group.comm) = (key[0], [key[1], key[2]]);
-            groups.push((group, copies.to_vec()));
+            if is_named(&group, comm) {
+                groups.push((group, copies.to_vec()));
+            }
         }
-        groups.retain(|(group, _)| is_named(group, comm));
         Ok(groups)
     }
 
     /// [`Self::counters`] of the groups in slots.
     pub(crate) fn in_slots(&self, comm: &str) -> Result<Vec<(Group, Vec<Counters>)>> {
-        let slots: Array<_, GroupSlot> = self.map("GROUP_SLOTS")?.try_into()?;
-        let rows: PerCpuArray<_, Counters> = self.map("ROWS")?.try_into()?;
-        let mut groups = Vec::new();
-        for (row, slot) in (0..).zip(slots.iter()) {
-            let slot = slot?;
-            if slot.is_taken() && is_named(&slot.group, comm) {
-                groups.push((slot.group, rows.get(&row, 0)?.to_vec()));
-            }
-        }
-        Ok(groups)
+        let rows = self.rows()?.into_iter();
+        let taken = rows.filter(|(slot, _)| slot.is_taken() && is_named(&slot.group, comm));
+        Ok(taken.map(|(slot, copies)| (slot.group, copies)).collect())
     }
 
     /// Returns whether the counters of every free slot are zero.
     pub(crate) fn free_rows_are_zero(&self) -> Result<bool> {
+        let rows = self.rows()?;
+        // The first ones are not those of slots.
+        let mut free = rows[SHARED_GROUPS as usize..]
+            .iter()
+            .filter(|(slot, _)| !slot.is_taken());
+        Ok(free.all(|(_, copies)| copies.iter().all(|one| *one == Counters::ZERO)))
+    }
+
+    /// Returns all slots, with the counters of their rows on all CPUs.
+    fn rows(&self) -> Result<Vec<(GroupSlot, Vec<Counters>)>> {
         let slots: Array<_, GroupSlot> = self.map("GROUP_SLOTS")?.try_into()?;
-        let rows: PerCpuArray<_, Counters> = self.map("ROWS")?.try_into()?;
-        for (row, slot) in (0..).zip(slots.iter()).skip(SHARED_GROUPS as usize) {
-            let is_zero = rows.get(&row, 0)?.iter().all(|one| *one == Counters::ZERO);
-            if !slot?.is_taken() && !is_zero {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        let counters: PerCpuArray<_, Counters> = self.map("ROWS")?.try_into()?;
+        let rows = (0..).zip(slots.iter());
+        rows.map(|(row, slot)| Ok((slot?, counters.get(&row, 0)?.to_vec())))
+            .collect()
     }
 
     /// Returns whether a group has counters.
