@@ -105,8 +105,7 @@ fn attachment_if_usable(
     if let Some(hook) = hooks.iter().find(|hook| !pins.is_attached(**hook)) {
         return Err(format!("{} is no longer attached", hook.point));
     }
-    let mut maps = object::maps().into_iter();
-    if let Some(map) = maps.find(|map| !pins.has_map(map)) {
+    if let Some(map) = object::maps().filter(|map| !pins.has_map(map)).min() {
         return Err(format!("the map {map} is no longer pinned"));
     }
     let programs = pins.programs(&hooks, Owner::of(&metadata));
