@@ -97,62 +97,50 @@ impl Programs {
     ) -> io::Result<(HookStates, Vec<ProgramRuns>)> {
         let profile = self.profile.as_ref().map(Profile::missed).transpose()?;
         let profile = profile.unwrap_or_default();
-        Ok((
-            self.attached(returns_hooked, &profile),
-            self.runs(&profile)?,
-        ))
-    }
-
-    fn attached(&self, returns_hooked: bool, profile: &HashMap<String, u64>) -> HookStates {
-        let is_attached = |hook: Hook| match hook.point {
-            Point::OnDemand => true,
-            _ if hook.sees_returns() => true,
-            Point::Kprobe(_) | Point::Kretprobe(_) => {
-                profile.contains_key(hook.program) && self.links.is_attached(hook)
+        let (mut states, mut runs) = (Vec::new(), Vec::new());
+        for (hook, program) in &self.all {
+            let missed = profile.get(hook.program).copied();
+            let is_attached = match hook.point {
+                Point::OnDemand => true,
+                _ if hook.sees_returns() => true,
+                Point::Kprobe(_) | Point::Kretprobe(_) if missed.is_none() => false,
+                _ => self.links.is_attached(*hook),
+            };
+            if returns_hooked || !hook.sees_returns() {
+                states.push((*hook, is_attached));
             }
-            _ => self.links.is_attached(hook),
-        };
-        let hooks = self.all.iter().map(|(hook, _)| *hook);
-        let hooks = hooks.filter(|hook| returns_hooked || !hook.sees_returns());
-        hooks.map(|hook| (hook, is_attached(hook))).collect()
+            if hook.point != Point::OnDemand {
+                let info = sys::program_info(program)?;
+                runs.push(ProgramRuns {
+                    program: hook.program,
+                    skipped: info.recursion_misses + missed.unwrap_or(0),
+                    timed: info.run_cnt,
+                    time_ns: info.run_time_ns,
+                });
+            }
+        }
+        Ok((states, runs))
     }
 
     /// The program that settles undecided orphans; `None` before programs are attached.
     pub(crate) fn settler(&self) -> Option<&OwnedFd> {
-        self.of(SETTLE)
+        self.find(|hook| hook == SETTLE)
     }
 
     /// The program that ends orphans whose end was missed; `None` before programs are attached.
     pub(crate) fn missed_end(&self) -> Option<&OwnedFd> {
-        self.of(MISSED_END)
+        self.find(|hook| hook == MISSED_END)
     }
 
-    fn of(&self, wanted: Hook) -> Option<&OwnedFd> {
+    fn find(&self, is_wanted: fn(Hook) -> bool) -> Option<&OwnedFd> {
         let mut programs = self.all.iter();
-        programs.find_map(|(hook, program)| (*hook == wanted).then_some(program))
+        programs.find_map(|(hook, program)| is_wanted(*hook).then_some(program))
     }
 
     /// Hooks the return of close(2) for as long as the returned link is held. Returns `None` if the plan does not do
     /// so on this kernel. Needs no capabilities.
     pub(crate) fn hook_returns(&self) -> Option<io::Result<OwnedFd>> {
-        let mut programs = self.all.iter();
-        let (_, program) = programs.find(|(hook, _)| hook.sees_returns())?;
+        let program = self.find(Hook::sees_returns)?;
         Some(sys::open_raw_tracepoint(program, None))
-    }
-
-    fn runs(&self, profile: &HashMap<String, u64>) -> io::Result<Vec<ProgramRuns>> {
-        let programs = self.all.iter();
-        let run_by_kernel = programs.filter(|(hook, _)| hook.point != Point::OnDemand);
-        let runs = run_by_kernel.map(|(hook, fd)| {
-            let missed = profile.get(hook.program).copied().unwrap_or(0);
-            let info = sys::program_info(fd)?;
-            Ok(ProgramRuns {
-                program: hook.program,
-                skipped: info.recursion_misses + missed,
-                timed: info.run_cnt,
-                time_ns: info.run_time_ns,
-            })
-        });
-        runs.collect()
     }
 }
