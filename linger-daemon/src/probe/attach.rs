@@ -7,7 +7,6 @@ use tracing::warn;
 use super::btf::{self, Kernel, KernelError};
 use super::error::{AttachError, PlanError, ProbeError, with_causes};
 use super::hooks::{Hook, Point, copies_of, hooks};
-use super::kprobe::LinkKind;
 use super::link::{Attached, attach, program};
 use super::load::{self, loader};
 use super::object;
@@ -90,11 +89,7 @@ impl Loader {
         let hooks = self.hooks(plan);
         // The hook that sees returns is attached when needed.
         let (later, now): (Vec<_>, Vec<_>) = hooks.iter().partition(|hook| hook.sees_returns());
-        let kind = match pins {
-            Some(_) => LinkKind::Pinnable,
-            None => LinkKind::Held,
-        };
-        let attached = self.attach_hooks(&mut ebpf, plan, &now, kind)?;
+        let attached = self.attach_hooks(&mut ebpf, plan, &now, pins.is_some())?;
         self.load_programs(&mut ebpf, &later)
             .map_err(|(hook, why)| PlanError::new(plan, &hook.point, why))?;
         let program = |&hook: &Hook| match program(&ebpf, hook) {
@@ -135,7 +130,7 @@ impl Loader {
     pub fn attach_object(&self, ebpf: &mut Ebpf, plan: Plan) -> Result<impl Sized, PlanError> {
         let mut hooks = self.hooks_without_copies(plan);
         hooks.retain(|hook| !hook.sees_returns());
-        self.attach_hooks(ebpf, plan, &hooks, LinkKind::Held)
+        self.attach_hooks(ebpf, plan, &hooks, false)
     }
 
     /// Refuses a plan if the end of a connection does not reach all of these hooks: a function in the kernel's
@@ -144,7 +139,7 @@ impl Loader {
         let mut ebpf = loader().btf(None).load(FLOOR).map_err(|error| {
             PlanError::new(plan, &"maps", AttachError::Refused(with_causes(&error)))
         })?;
-        let _attached = self.attach_hooks(&mut ebpf, plan, hooks, LinkKind::Held)?;
+        let _attached = self.attach_hooks(&mut ebpf, plan, hooks, false)?;
         match first_unreached(&ebpf, hooks) {
             Ok(None) => Ok(()),
             Ok(Some(hook)) => Err(PlanError::new(
@@ -182,7 +177,7 @@ impl Loader {
         ebpf: &mut Ebpf,
         plan: Plan,
         hooks: &[Hook],
-        kind: LinkKind,
+        is_pinnable: bool,
     ) -> Result<Vec<(Hook, Attached)>, PlanError> {
         let failed = |(hook, why): (Hook, _)| PlanError::new(plan, &hook.point, why);
         // The first hook of a function shows whether functions can be hooked here, before much is loaded.
@@ -194,7 +189,7 @@ impl Loader {
         for part in [first, rest] {
             self.load_programs(ebpf, part).map_err(failed)?;
             for &hook in part {
-                let link = attach(ebpf, hook, kind).map_err(|why| failed((hook, why)))?;
+                let link = attach(ebpf, hook, is_pinnable).map_err(|why| failed((hook, why)))?;
                 attached.extend(link.map(|link| (hook, link)));
             }
         }
@@ -205,7 +200,7 @@ impl Loader {
     pub fn try_plan(&self, plan: Plan) -> Result<(), PlanError> {
         self.check_reached(plan, &self.hooks_without_copies(plan))?;
         let mut loaded = self.load(plan)?;
-        self.attach_hooks(&mut loaded.ebpf, plan, &self.hooks(plan), LinkKind::Held)
+        self.attach_hooks(&mut loaded.ebpf, plan, &self.hooks(plan), false)
             .map(drop)
     }
 
@@ -214,7 +209,7 @@ impl Loader {
         let mut ebpf = self.make_maps(Constants::NO_COPIES)?;
         let loaded = self.load_programs(&mut ebpf, &[hook]);
         loaded.map_err(|(_, why)| why)?;
-        attach(&ebpf, hook, LinkKind::Held).map(drop)
+        attach(&ebpf, hook, false).map(drop)
     }
 
     /// Adapts the object to this kernel and creates its maps; no program is loaded yet. `copies` is that of

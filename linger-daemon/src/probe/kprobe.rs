@@ -38,25 +38,16 @@ const ATTEMPTS: u32 = 5;
 /// Possible mount points of tracefs.
 pub const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
-/// What keeps a program attached.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum LinkKind {
-    /// A descriptor that cannot be pinned: of those possible, the one that the kernel releases soonest.
-    Held,
-    /// A link that can be pinned.
-    Pinnable,
-}
-
-/// Attaches a loaded program to its hook until the returned descriptor is closed: a link if it is to be pinned, else
+/// Attaches a loaded program to its hook until the returned descriptor is closed: a link if that is to be pinned, else
 /// the event itself, which the kernel releases at once. After that, dropping the definition removes the probe or, if
 /// the definition is kept, [`remove_stale`] does.
 pub(super) fn attach(
     program: BorrowedFd<'_>,
     hook: Hook,
-    kind: LinkKind,
+    is_pinnable: bool,
 ) -> io::Result<(OwnedFd, Definition)> {
     let (definition, event) = define(hook)?;
-    let link = if kind == LinkKind::Pinnable {
+    let link = if is_pinnable {
         Some(sys::link(
             &program,
             &event,
@@ -247,11 +238,7 @@ mod tests {
                        another                    12      5\n\
                        garbage\n";
         let ours = HashMap::from([("kprobe_inner_close".to_owned(), 3)]);
-        let owner = Owner {
-            namespace: 4,
-            pid: 7,
-            started: 9,
-        };
+        let owner = Owner::parse("4_7_9").unwrap();
         assert_eq!(missed(profile, owner), ours);
     }
 

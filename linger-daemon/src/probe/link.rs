@@ -11,16 +11,17 @@ use aya_obj::generated::bpf_attach_type;
 
 use super::error::AttachError;
 use super::hooks::{Hook, Point};
-use super::kprobe::{self, Definition, LinkKind};
+use super::kprobe::{self, Definition};
 use super::load::{self, explain};
 use crate::attribution::whole_cgroup_root;
 use crate::sys;
 
-/// Attaches the loaded program of a hook; `None` if it only runs on demand.
+/// Attaches the loaded program of a hook, by a link that can be pinned if `is_pinnable`; `None` if it only runs on
+/// demand.
 pub(super) fn attach(
     ebpf: &Ebpf,
     hook: Hook,
-    kind: LinkKind,
+    is_pinnable: bool,
 ) -> Result<Option<Attached>, AttachError> {
     let program = &program(ebpf, hook)?;
     let open = |name| {
@@ -35,7 +36,7 @@ pub(super) fn attach(
         Point::Fentry(_) | Point::Fexit(_) | Point::BtfTracepoint(_) => open(None),
         Point::RawTracepoint(name) => open(Some(name)),
         Point::Kprobe(_) | Point::Kretprobe(_) => {
-            let attached = kprobe::attach(program.as_fd(), hook, kind);
+            let attached = kprobe::attach(program.as_fd(), hook, is_pinnable);
             return attached
                 .map(|(link, definition)| {
                     let probe = Some(definition);
