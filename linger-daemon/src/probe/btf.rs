@@ -91,7 +91,9 @@ impl Kernel {
     /// Finds every field that the programs read with these key fields in use, a set of
     /// [`key_field`](linger_ebpf::key_field) bits.
     pub fn offsets(&self, key_fields: u32) -> Result<(Offsets, Vec<Resolved>), KernelError> {
-        if !self.counts_namespaces() {
+        // All kinds of namespaces keep their reference count in the same field since v5.11. This stands in for BPF's
+        // compare-and-swap, which came soon after, in v5.12, and does not show in BTF.
+        if self.places("ns_common", "count|__ns_ref").is_empty() {
             return Err(KernelError::TooOld);
         }
         self.check_sock_flags()?;
@@ -177,12 +179,6 @@ impl Kernel {
             offset: Some(place.bit_offset / 8),
             mask: place.bits.map(|_| 1 << (place.bit_offset % 8)),
         })
-    }
-
-    /// Whether all kinds of namespaces keep their reference count in the same field, as they do since v5.11. This
-    /// stands in for BPF's compare-and-swap, which came soon after, in v5.12, and does not show in BTF.
-    fn counts_namespaces(&self) -> bool {
-        !self.places("ns_common", "count|__ns_ref").is_empty()
     }
 
     /// Finds a field, by any of its alternative paths, in all structs with this name.

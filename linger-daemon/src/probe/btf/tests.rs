@@ -4,9 +4,10 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use aya_obj::btf::BtfKind;
-
+use aya_obj::generated::BTF_KIND_INT;
 use linger_ebpf::key_field;
 
+use super::types::{assemble, put};
 use super::*;
 
 fn file(name: &str) -> PathBuf {
@@ -190,32 +191,19 @@ fn btf_that_is_cut_short_is_refused() {
 
 /// BTF with these structs, whose members are 4-byte integers at these bits.
 fn crafted(structs: &[(&str, &[(&str, u32)])]) -> Kernel {
-    const INT: u32 = 1 << 24;
-    const STRUCT: u32 = 4 << 24;
-    let mut strings = vec![0];
-    let mut types = Vec::new();
-    let mut words = |all: &[u32]| types.extend(all.iter().flat_map(|word| word.to_le_bytes()));
+    let (mut types, mut strings) = (Vec::new(), vec![0]);
     let mut string = |text: &str| {
-        let at = u32::try_from(strings.len()).unwrap();
         strings.extend(text.bytes().chain([0]));
-        at
+        u32::try_from(strings.len() - text.len() - 1).unwrap()
     };
-    words(&[string("int"), INT, 4, 32]);
+    put(&mut types, &[string("int"), BTF_KIND_INT << 24, 4, 32]);
     for (name, members) in structs {
-        let count = u32::try_from(members.len()).unwrap();
-        words(&[string(name), STRUCT | count, 16]);
+        let kind = BTF_KIND_STRUCT << 24 | u32::try_from(members.len()).unwrap();
+        put(&mut types, &[string(name), kind, 16]);
         for (member, bit) in *members {
-            words(&[string(member), 1, *bit]);
+            put(&mut types, &[string(member), 1, *bit]);
         }
     }
-    let (type_len, string_len) = (types.len(), strings.len());
-    let mut bytes = vec![0x9f, 0xeb, 1, 0];
-    for word in [24, 0, type_len, type_len, string_len] {
-        bytes.extend(u32::try_from(word).unwrap().to_le_bytes());
-    }
-    bytes.extend(types);
-    bytes.extend(strings);
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(&bytes).unwrap();
-    Kernel::from_file(file.path()).unwrap()
+    let types = Types::new(assemble(&types, &strings)).unwrap();
+    Kernel { types }
 }

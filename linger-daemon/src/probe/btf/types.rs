@@ -223,16 +223,19 @@ pub(super) fn minimal(named: &[Type]) -> Vec<u8> {
         let at = (named.id as usize - 1) * HEAD;
         types[at..at + HEAD].copy_from_slice(&head);
     }
-    let mut bytes = MAGIC.to_ne_bytes().to_vec();
-    bytes.extend([VERSION, 0]);
-    let types_size = size(&types);
-    put(&mut bytes, &[24, 0, types_size, types_size, size(&strings)]);
-    bytes.extend(types);
-    bytes.extend(strings);
-    bytes
+    assemble(&types, &strings)
 }
 
-fn put(bytes: &mut Vec<u8>, words: &[u32]) {
+/// BTF with these sections.
+pub(super) fn assemble(types: &[u8], strings: &[u8]) -> Vec<u8> {
+    let mut bytes = MAGIC.to_ne_bytes().to_vec();
+    bytes.extend([VERSION, 0]);
+    let types_size = size(types);
+    put(&mut bytes, &[24, 0, types_size, types_size, size(strings)]);
+    [&bytes, types, strings].concat()
+}
+
+pub(super) fn put(bytes: &mut Vec<u8>, words: &[u32]) {
     bytes.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
 }
 
