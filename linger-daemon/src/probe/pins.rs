@@ -303,7 +303,11 @@ impl Pins {
         for path in &folders {
             remove(path, fs::remove_dir(path))?;
         }
-        remove_probes(metadata.as_ref().map(Owner::of));
+        // The probes that its daemon defined in tracefs, and those left by daemons that are gone.
+        let (owner, start) = (metadata.as_ref().map(Owner::of), Instant::now());
+        while !kprobe::remove_stale(owner) && start.elapsed() < PROBES {
+            thread::sleep(Duration::from_millis(10));
+        }
         Ok(())
     }
 
@@ -323,14 +327,6 @@ impl Pins {
 
 /// Maximum time to wait for the kernel, which releases a probe some time after its link is gone.
 const PROBES: Duration = Duration::from_secs(2);
-
-/// Removes the probes that a daemon defined in tracefs, and those left by daemons that are gone.
-fn remove_probes(owner: Option<Owner>) {
-    let start = Instant::now();
-    while !kprobe::remove_stale(owner) && start.elapsed() < PROBES {
-        thread::sleep(Duration::from_millis(10));
-    }
-}
 
 /// Returns an error if the file belongs to another user and this one is not root.
 fn not_ours(path: &Path) -> Option<PinsError> {

@@ -31,7 +31,7 @@ pub(super) fn first_unreached(ebpf: &Ebpf, hooks: &[Hook]) -> io::Result<Option<
         let runs = runs.get(&index, 0).map_err(io::Error::other)?;
         Ok(runs.iter().any(|runs| *runs > 0))
     };
-    let first = |refused: Refused| {
+    let first = |refused: &[_]| {
         for hook in hooks {
             if is_of_connections(hook, refused) && !has_run(hook)? {
                 return Ok(Some(*hook));
@@ -41,25 +41,25 @@ pub(super) fn first_unreached(ebpf: &Ebpf, hooks: &[Hook]) -> io::Result<Option<
     };
     let is_of_answers = |hook: &Hook| matches!(hook.point.function(), Some(V4_ANSWER | V6_ANSWER));
     let are_answers_hooked = hooks.iter().any(is_of_answers);
-    let mut refused = Refused::default();
+    let mut refused = Vec::new();
     for _ in 0..ATTEMPTS {
         end_connection()?;
         if are_answers_hooked {
             refused = be_refused();
         }
-        if first(refused)?.is_none() {
+        if first(&refused)?.is_none() {
             return Ok(None);
         }
         sleep(PATIENCE);
     }
-    first(refused)
+    first(&refused)
 }
 
-/// Whether the connections must reach this hook: others are reached by exiting processes, or run by the daemon.
-fn is_of_connections(hook: &Hook, refused: Refused) -> bool {
+/// Whether the connections must reach this hook, of which these answers were `refused`: others are reached by exiting
+/// processes, or run by the daemon.
+fn is_of_connections(hook: &Hook, refused: &[&str]) -> bool {
     match hook.point.function() {
-        Some(V4_ANSWER) => refused.v4,
-        Some(V6_ANSWER) => refused.v6,
+        Some(answer @ (V4_ANSWER | V6_ANSWER)) => refused.contains(&answer),
         _ => !matches!(
             hook.point,
             Point::OnDemand | Point::RawTracepoint("exit_mmap")
@@ -67,15 +67,9 @@ fn is_of_connections(hook: &Hook, refused: Refused) -> bool {
     }
 }
 
-/// The protocols over which a connection was refused with an RST: a host may lack one of them.
-#[derive(Clone, Copy, Default)]
-struct Refused {
-    v4: bool,
-    v6: bool,
-}
-
-/// Connects to ports without a listener, over both protocols.
-fn be_refused() -> Refused {
+/// Connects to ports without a listener. Returns the functions that answered with an RST, by protocol: a host may lack
+/// one of these.
+fn be_refused() -> Vec<&'static str> {
     let by = |address: IpAddr| -> io::Result<bool> {
         // Bound but not listening, so that nothing else takes the port.
         let socket = Socket::new(Domain::for_address((address, 0).into()), Type::STREAM, None)?;
@@ -85,10 +79,10 @@ fn be_refused() -> Refused {
         let error = TcpStream::connect_timeout(&bound, PATIENCE).err();
         Ok(error.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
     };
-    Refused {
-        v4: by(Ipv4Addr::LOCALHOST.into()).unwrap_or(false),
-        v6: by(Ipv6Addr::LOCALHOST.into()).unwrap_or(false),
-    }
+    let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
+    let answers = [(V4_ANSWER, v4), (V6_ANSWER, v6)].into_iter();
+    let refused = answers.filter(|(_, address)| by(*address).unwrap_or(false));
+    refused.map(|(function, _)| function).collect()
 }
 
 /// Makes a connection on loopback, closes it, and aborts it from the other side. This reaches the close, the timer
