@@ -2,13 +2,17 @@
 //!
 //! Nothing here guesses a time: every helper waits until the kernel itself reports the state.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
-use clap::ValueEnum;
 use nix::errno::Errno;
 use nix::libc;
+use procfs::net::TcpNetEntries;
+/// The states of a TCP socket, with the kernel's numbers; no descriptor shows `TimeWait`.
+pub use procfs::net::TcpState;
+use procfs::{FromReadSI as _, current_system_info};
 use socket2::Socket;
 
 /// Maximum time to wait for a state before it counts as an error.
@@ -16,48 +20,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Pause between two reads of the kernel's state.
 const PAUSE: Duration = Duration::from_micros(100);
 
-/// States of a TCP socket, with the kernel's numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum TcpState {
-    /// Open in both directions.
-    Established = 1,
-    /// Connecting.
-    SynSent = 2,
-    /// Being connected.
-    SynRecv = 3,
-    /// Our FIN is on its way.
-    FinWait1 = 4,
-    /// Our FIN is acknowledged, the peer's is awaited.
-    FinWait2 = 5,
-    /// Both FINs are done; never seen through a descriptor.
-    TimeWait = 6,
-    /// No connection.
-    Close = 7,
-    /// The peer's FIN has come.
-    CloseWait = 8,
-    /// The peer's FIN has come, ours is on its way.
-    LastAck = 9,
-    /// Listening.
-    Listen = 10,
-    /// Both FINs crossed.
-    Closing = 11,
-}
-
-impl TcpState {
-    /// The state with this number.
-    pub fn from_number(number: u8) -> io::Result<Self> {
-        Self::value_variants()
-            .iter()
-            .copied()
-            .find(|state| *state as u8 == number)
-            .ok_or_else(|| io::Error::other(format!("unknown TCP state {number}")))
-    }
-
-    /// Whether the send queue may end with a FIN of ours.
-    #[must_use]
-    pub fn sent_fin(self) -> bool {
-        matches!(self, Self::FinWait1 | Self::Closing | Self::LastAck)
-    }
+/// Whether the send queue of a socket in this state may end with a FIN of ours.
+#[must_use]
+pub fn sent_fin(state: &TcpState) -> bool {
+    use TcpState::{Closing, FinWait1, LastAck};
+    matches!(state, FinWait1 | Closing | LastAck)
 }
 
 /// Payload in the queues of a socket, bytes, as its owner can read it by ioctl(2).
@@ -106,7 +73,7 @@ pub fn queues(socket: &Socket) -> io::Result<Queues> {
     let outstanding = queue_length(socket, ioctls::outq)?;
     let mut unsent = queue_length(socket, ioctls::outq_not_sent)?;
     let mut unacked = outstanding.saturating_sub(unsent);
-    if state.sent_fin() && outstanding > 0 {
+    if sent_fin(&state) && outstanding > 0 {
         *(if unsent > 0 {
             &mut unsent
         } else {
@@ -141,7 +108,8 @@ pub fn info(socket: &Socket) -> io::Result<libc::tcp_info> {
 
 /// The state of the socket.
 pub fn state(socket: &Socket) -> io::Result<TcpState> {
-    TcpState::from_number(info(socket)?.tcpi_state)
+    let number = info(socket)?.tcpi_state;
+    TcpState::from_u8(number).ok_or_else(|| io::Error::other(format!("unknown TCP state {number}")))
 }
 
 /// Waits until `reached` returns true; `what` completes "waited for" in the error.
@@ -160,7 +128,7 @@ pub fn wait_for(what: &str, mut reached: impl FnMut() -> io::Result<bool>) -> io
 /// Waits until the socket is in the state.
 pub fn wait_for_state(socket: &Socket, wanted: TcpState) -> io::Result<()> {
     let what = format!("the state {wanted:?}");
-    wait_for(&what, || Ok(state(socket)? == wanted))
+    wait_for(&what, move || Ok(state(socket)? == wanted))
 }
 
 /// Waits until `bytes` bytes are unread.
@@ -186,28 +154,25 @@ pub fn wait_for_rest(socket: &Socket) -> io::Result<()> {
 /// Waits until the socket with this local port is in the state; it needs no descriptor. IPv4 only.
 pub fn wait_for_port_state(port: u16, wanted: TcpState) -> io::Result<()> {
     let what = format!("port {port} to be in the state {wanted:?}");
-    wait_for(&what, || port_is_in(port, |state| state == wanted))
+    wait_for(&what, move || {
+        Ok(states_of_port(port)?.any(|state| state == wanted))
+    })
 }
 
 /// Waits until the FIN of the socket with this local port, and all before it, is acknowledged, or
 /// the socket is gone. IPv4 only.
 pub fn wait_for_end_of_orphan(port: u16) -> io::Result<()> {
     let what = format!("the orphan of port {port} to end");
-    wait_for(&what, || Ok(!port_is_in(port, TcpState::sent_fin)?))
+    wait_for(&what, || {
+        Ok(!states_of_port(port)?.any(|state| sent_fin(&state)))
+    })
 }
 
-/// Whether any socket with this local port is in such a state.
-fn port_is_in(port: u16, such: impl Fn(TcpState) -> bool) -> io::Result<bool> {
-    let local = format!(":{port:04X}");
-    let table = std::fs::read_to_string("/proc/thread-self/net/tcp")?;
-    Ok(table.lines().skip(1).any(|line| {
-        // Columns: number of the line, local address, remote address, state.
-        let mut columns = line.split_ascii_whitespace().skip(1);
-        let is_local = columns
-            .next()
-            .is_some_and(|address| address.ends_with(&local));
-        let state = columns.nth(1).map(|state| u8::from_str_radix(state, 16));
-        let state = state.and_then(|number| TcpState::from_number(number.ok()?).ok());
-        is_local && state.is_some_and(&such)
-    }))
+/// The states of all sockets with this local port, in the network namespace of this thread. IPv4 only.
+pub fn states_of_port(port: u16) -> io::Result<impl Iterator<Item = TcpState>> {
+    let file = File::open("/proc/thread-self/net/tcp")?;
+    let table = TcpNetEntries::from_read(file, current_system_info());
+    let sockets = table.map_err(io::Error::other)?.0.into_iter();
+    let local = sockets.filter(move |socket| socket.local_address.port() == port);
+    Ok(local.map(|socket| socket.state))
 }

@@ -6,6 +6,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::process;
 
 use linger_ebpf::PinMetadata;
+use procfs::FromRead as _;
+use procfs::process::Stat;
 
 /// The owner of a probe. The process id of a lingerd is unique only in its pid namespace and while it runs: in a
 /// restarted container it often is process 1 again, in a namespace with the same inode.
@@ -70,10 +72,6 @@ impl Display for Owner {
 
 /// The start time of the process with this folder in /proc, in clock ticks since boot.
 fn start_of(process: &str) -> Option<u64> {
-    /// Its index among the fields after the name, which may hold any character.
-    const START: usize = 19;
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    let (_, after_name) = stat.rsplit_once(')')?;
-    let mut fields = after_name.split_whitespace();
-    fields.nth(START)?.parse().ok()
+    let stat = Stat::from_file(format!("/proc/{process}/stat"));
+    Some(stat.ok()?.starttime)
 }

@@ -182,7 +182,7 @@ fn stuck(random: &mut Random, Pair { client, server }: Pair, truth: &mut Truth) 
     let left = state::queues(&client)?;
     // After a timeout one segment may be under way, and that is the first of the lost ones.
     let fin_follows_data_sent = left.unsent == 0 && state::info(&client)?.tcpi_retransmits == 0;
-    let shut_down = state::state(&client)?.sent_fin();
+    let shut_down = state::sent_fin(&state::state(&client)?);
     truth.tally.close(client, end)?;
     let leaves = matches!(end.outcome, Outcome::Graceful | Outcome::LingerTimeout);
     if leaves {
@@ -208,7 +208,8 @@ fn settle_direction(from: &Socket) -> io::Result<()> {
     state::wait_for("all to be acknowledged", || {
         let queues = state::queues(from)?;
         let state = state::state(from)?;
-        Ok(state == TcpState::Close || queues.unsent + queues.unacked == 0 && !state.sent_fin())
+        Ok(state == TcpState::Close
+            || queues.unsent + queues.unacked == 0 && !state::sent_fin(&state))
     })
 }
 
@@ -254,12 +255,12 @@ fn predict(socket: &Socket, peer: Peer) -> io::Result<End> {
     let state = state::state(socket)?;
     let unread = state::queues(socket)?.unread;
     let linger = socket.linger()?;
-    Ok(match (state, linger) {
+    Ok(match (&state, linger) {
         (TcpState::Close, _) => Outcome::AlreadyClosed.into(),
         _ if unread > 0 => Outcome::UnreadAborted.into(),
         (_, Some(Duration::ZERO)) => End {
             outcome: Outcome::LingerAborted,
-            reset: abort_resets(socket, state)?.then_some(Cause::LingerAborted),
+            reset: abort_resets(socket, &state)?.then_some(Cause::LingerAborted),
         },
         (TcpState::SynSent, _) => Outcome::ConnectAborted.into(),
         (_, None) => Outcome::Graceful.into(),
@@ -269,7 +270,7 @@ fn predict(socket: &Socket, peer: Peer) -> io::Result<End> {
 }
 
 /// Returns whether `tcp_disconnect` sends an RST in this state.
-fn abort_resets(socket: &Socket, state: TcpState) -> io::Result<bool> {
+fn abort_resets(socket: &Socket, state: &TcpState) -> io::Result<bool> {
     Ok(match state {
         TcpState::SynSent => false,
         TcpState::Closing | TcpState::LastAck => state::info(socket)?.tcpi_notsent_bytes > 0,

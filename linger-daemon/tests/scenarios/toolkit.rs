@@ -74,7 +74,7 @@ pub(crate) fn send_queue(connection: Endpoints) -> io::Result<Queues> {
         };
     }
     let [state] = part(&answer, HEADER + 1)?;
-    let state = TcpState::from_number(state)?;
+    let state = TcpState::from_u8(state).ok_or(io::ErrorKind::InvalidData)?;
     // For a connection that has ended, the kernel answers with the listener that it came from.
     if matches!(state, TcpState::TimeWait | TcpState::Listen) {
         return Ok(Queues::default());
@@ -86,7 +86,7 @@ pub(crate) fn send_queue(connection: Endpoints) -> io::Result<Queues> {
     }
     let mut unsent = not_sent(&answer)?.min(outstanding);
     // In these states, the last byte of the queue is a FIN.
-    if state.sent_fin() && outstanding > 0 {
+    if state::sent_fin(&state) && outstanding > 0 {
         outstanding -= 1;
         unsent = unsent.saturating_sub(1);
     }

@@ -1,6 +1,5 @@
 //! Clients of the cases' servers, which know what they received and how their connection ended.
 
-use std::fs;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -126,17 +125,9 @@ pub(super) fn ask_all_deaf(
 
 /// Waits until `number` sockets of the server's port are in the state.
 pub(super) fn wait_for_servers(state: TcpState, number: u64) -> io::Result<()> {
-    let (local, wanted) = (format!(":{PORT:04X}"), format!("{:02X}", state as u8));
-    state::wait_for(&format!("{number} servers in {state:?}"), || {
-        let table = fs::read_to_string("/proc/thread-self/net/tcp")?;
-        let in_state = table.lines().filter(|line| {
-            let mut columns = line.split_ascii_whitespace().skip(1);
-            columns
-                .next()
-                .is_some_and(|address| address.ends_with(&local))
-                && columns.nth(1) == Some(wanted.as_str())
-        });
-        Ok(in_state.count() as u64 == number)
+    state::wait_for(&format!("{number} servers in {state:?}"), move || {
+        let states = state::states_of_port(PORT)?;
+        Ok(states.filter(|found| *found == state).count() as u64 == number)
     })
 }
 
