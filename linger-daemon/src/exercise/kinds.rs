@@ -31,8 +31,7 @@ type Result = io::Result<()>;
 /// Closes the peer of a connection that was reset.
 pub fn close_reset(tally: &mut Tally, peer: Socket) -> Result {
     state::wait_for_state(&peer, TcpState::Close)?;
-    tally.close(peer, Outcome::AlreadyClosed)?;
-    Ok(())
+    tally.close(peer, Outcome::AlreadyClosed).map(drop)
 }
 
 /// Closes both ends of a connection in which everything was read, first the client.
@@ -44,15 +43,13 @@ pub fn close_gracefully(tally: &mut Tally, pair: Pair) -> Result {
 /// Reads all and closes the peer of a connection whose other end sent its FIN.
 pub fn close_after_fin(tally: &mut Tally, peer: Socket) -> Result {
     tcp::receive_all(&peer)?;
-    tally.close(peer, Outcome::Graceful)?;
-    Ok(())
+    tally.close(peer, Outcome::Graceful).map(drop)
 }
 
 /// Closes the peer of an orphan that still has data for it: with an RST, which ends the orphan.
 pub fn close_and_end_orphan(tally: &mut Tally, peer: Socket) -> Result {
     peer.set_linger(Some(Duration::ZERO))?;
-    tally.close(peer, Outcome::LingerAborted)?;
-    Ok(())
+    tally.close(peer, Outcome::LingerAborted).map(drop)
 }
 
 /// Makes a pair whose server drops data, and whose client has sent a message.

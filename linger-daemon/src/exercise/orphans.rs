@@ -96,8 +96,7 @@ pub(super) fn timed_out(loopback: &Loopback, tally: &mut Tally) -> Result {
     let left = Left::by_close_of(client, tally)?;
     left.lost(tally, Fate::TimedOut)?;
     // The peer was sent no RST; its FIN meets no socket.
-    tally.close(server, Outcome::Graceful)?;
-    Ok(())
+    tally.close(server, Outcome::Graceful).map(drop)
 }
 
 pub(super) fn destroyed(loopback: &Loopback, tally: &mut Tally) -> Result {

@@ -2,13 +2,11 @@
 
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
-use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
+use socket2::{Domain, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
 
 use super::state::{info, wait_for};
 pub use crate::sys::set_linger2;
@@ -196,16 +194,10 @@ pub fn receive_all(mut socket: &Socket) -> io::Result<u64> {
 
 /// Ends the connection by `connect(AF_UNSPEC)`.
 pub fn disconnect(socket: &Socket) -> io::Result<()> {
-    const AF_UNSPEC: libc::sa_family_t = 0;
-    let address = libc::sockaddr {
-        sa_family: AF_UNSPEC,
-        sa_data: [0; 14],
-    };
-    let length = libc::socklen_t::try_from(size_of_val(&address)).map_err(io::Error::other)?;
-    // SAFETY: `address` is a socket address of `length` bytes.
-    let result = unsafe { libc::connect(socket.as_raw_fd(), &raw const address, length) };
-    Errno::result(result)?;
-    Ok(())
+    let storage = SockAddrStorage::zeroed();
+    let length = storage.size_of();
+    // SAFETY: zero bytes of any number are an address of the family `AF_UNSPEC`, which is 0.
+    socket.connect(&unsafe { SockAddr::new(storage, length) })
 }
 
 /// Switches `TCP_REPAIR` on; needs `CAP_NET_ADMIN`.
