@@ -12,7 +12,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use self::environment::{Environment, Namespace};
+use self::environment::{Environment, PID, is_in};
 use self::judge::{Judgment, judge, judge_files};
 
 /// The aspect of how many files this process may open.
@@ -104,5 +104,5 @@ pub fn free_files() -> usize {
 /// Whether this process is in the host's PID namespace.
 #[must_use]
 pub fn in_pid_namespace_of_host() -> bool {
-    Namespace::Pid.is_initial(Path::new("/"))
+    is_in(Path::new("/"), PID)
 }

@@ -65,24 +65,13 @@ impl Environment {
     }
 }
 
-/// A kind of namespace.
-#[derive(Clone, Copy)]
-pub(super) enum Namespace {
-    /// The PID namespace.
-    Pid,
-    /// The user namespace, which decides the scope of capabilities.
-    User,
-}
+/// The initial namespaces of process ids, and of users, which decides the scope of capabilities
+/// (`include/linux/proc_ns.h`: `PROC_PID_INIT_INO`, `PROC_USER_INIT_INO`).
+pub(super) const PID: (&str, &str) = ("pid", "pid:[4026531836]");
+pub(super) const USER: (&str, &str) = ("user", "user:[4026531837]");
 
-impl Namespace {
-    /// Whether this process is in the initial one, by the files below `root`.
-    pub(super) fn is_initial(self, root: &Path) -> bool {
-        // include/linux/proc_ns.h: PROC_PID_INIT_INO, PROC_USER_INIT_INO
-        let (file, initial) = match self {
-            Self::Pid => ("pid", "pid:[4026531836]"),
-            Self::User => ("user", "user:[4026531837]"),
-        };
-        let link = fs::read_link(root.join("proc/self/ns").join(file));
-        link.is_ok_and(|link| link.as_os_str() == initial)
-    }
+/// Whether this process is in an initial namespace, by the files below `root`.
+pub(super) fn is_in(root: &Path, (file, initial): (&str, &str)) -> bool {
+    let link = fs::read_link(root.join("proc/self/ns").join(file));
+    link.is_ok_and(|link| link.as_os_str() == initial)
 }

@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 
-use super::environment::{Environment, Namespace};
+use super::environment::{Environment, PID, USER, is_in};
 use super::{Finding, OPEN_FILES, Verdict};
 use crate::probe::{self, Preemption};
 
@@ -62,7 +62,7 @@ fn capabilities(host: &Environment) -> Judgment {
 }
 
 fn user_namespace(host: &Environment) -> Judgment {
-    if Namespace::User.is_initial(&host.root) {
+    if is_in(&host.root, USER) {
         return ok("the host's");
     }
     problem(
@@ -89,7 +89,7 @@ pub(super) fn judge_files(limit: u64) -> Judgment {
 
 /// Returns the error of a refusal, unless a lack of privileges explains it.
 fn refused(errno: Option<Errno>, host: &Environment) -> Option<Errno> {
-    let privileged = host.probe.missing.is_empty() && Namespace::User.is_initial(&host.root);
+    let privileged = host.probe.missing.is_empty() && is_in(&host.root, USER);
     errno.filter(|errno| privileged || *errno == Errno::ENOSYS)
 }
 
@@ -205,7 +205,7 @@ fn preemption(host: &Environment) -> Judgment {
 }
 
 fn pid_namespace(host: &Environment) -> Judgment {
-    if Namespace::Pid.is_initial(&host.root) {
+    if is_in(&host.root, PID) {
         return ok("the host's");
     }
     warning(
