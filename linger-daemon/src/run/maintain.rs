@@ -60,18 +60,12 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_millis(10);
 
-    struct Maintenance {
-        /// Socket of the service manager.
-        socket: UnixDatagram,
-        /// One message for each maintenance that begins.
-        begun: Receiver<()>,
-        read: Arc<Notify>,
-    }
-
+    /// Starts maintenance. Returns the socket of the service manager, a message for each maintenance that begins, and
+    /// the notification of readings.
     fn start(
         patience: Option<Duration>,
         maintenance: impl Fn() -> io::Result<()> + Send + Sync + 'static,
-    ) -> Maintenance {
+    ) -> (UnixDatagram, Receiver<()>, Arc<Notify>) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
@@ -91,16 +85,12 @@ mod tests {
             };
             runtime.block_on(maintain(maintenance, is_read, Arc::new(manager)));
         });
-        Maintenance {
-            socket,
-            begun,
-            read,
-        }
+        (socket, begun, read)
     }
 
     #[test]
     fn each_successful_maintenance_is_reported() {
-        let Maintenance { socket, begun, .. } = start(Some(PATIENCE), || Ok(()));
+        let (socket, begun, _) = start(Some(PATIENCE), || Ok(()));
         for _ in 0..3 {
             let mut message = [0; 100];
             let length = socket.recv(&mut message).unwrap();
@@ -117,8 +107,7 @@ mod tests {
 
     #[test]
     fn failed_maintenance_is_not_reported() {
-        let Maintenance { socket, begun, .. } =
-            start(Some(PATIENCE), || Err(io::Error::other("the map is gone")));
+        let (socket, begun, _) = start(Some(PATIENCE), || Err(io::Error::other("the map is gone")));
         // Each begins after the one before has been handled.
         for _ in 0..3 {
             begun.recv().unwrap();
@@ -128,7 +117,7 @@ mod tests {
 
     #[test]
     fn hanging_maintenance_is_not_reported_and_no_other_begins() {
-        let Maintenance { socket, begun, .. } = start(Some(PATIENCE), || {
+        let (socket, begun, _) = start(Some(PATIENCE), || {
             loop {
                 thread::park();
             }
@@ -140,7 +129,7 @@ mod tests {
 
     #[test]
     fn maintenance_follows_readings_at_a_limited_rate() {
-        let Maintenance { begun, read, .. } = start(None, || Ok(()));
+        let (_, begun, read) = start(None, || Ok(()));
         assert!(begun.recv_timeout(10 * PATIENCE).is_err());
         let started = Instant::now();
         while begun.try_recv().is_err() {

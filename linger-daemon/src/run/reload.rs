@@ -32,8 +32,12 @@ impl Reloader {
             // Reading the file may be slow, and a scrape may hold the ledger's lock.
             let reloading = spawn_blocking(move || {
                 self.manager.reloading();
-                let refused = self.reload().err();
-                self.manager.ready(&self.status(refused.as_ref()));
+                let mut status = self.status.clone();
+                if let Err(refused) = self.reload() {
+                    status += "; settings as before, for they were refused: ";
+                    status += refused.to_string().lines().next().unwrap_or_default();
+                }
+                self.manager.ready(&status);
                 self
             });
             match reloading.await {
@@ -42,17 +46,6 @@ impl Reloader {
                 Err(_) => return,
             }
         }
-    }
-
-    /// Returns the status line, which says so if new settings were refused and the old ones stay.
-    fn status(&self, refused: Option<&Invalid>) -> String {
-        let mut status = self.status.clone();
-        let problems = refused.map(ToString::to_string).unwrap_or_default();
-        if let Some(problem) = problems.lines().next() {
-            status += "; settings as before, for they were refused: ";
-            status += problem;
-        }
-        status
     }
 
     /// Applies the settings that can change. An invalid configuration changes nothing.
@@ -80,16 +73,11 @@ impl Reloader {
             }
         }
         self.config = config::in_effect(&self.config, &wanted);
-        self.apply();
-        info!("SIGHUP: {file}, settings changed: {}", changes.len());
-        Ok(())
-    }
-
-    /// Applies the settings in effect to the log and the ledger.
-    fn apply(&self) {
         self.log.set(&self.config.log_level);
         if let Err(error) = lock(&self.counts.ledger).reconfigure(&self.config) {
             error!("SIGHUP: {:#}", anyhow::Error::from(error));
         }
+        info!("SIGHUP: {file}, settings changed: {}", changes.len());
+        Ok(())
     }
 }
