@@ -36,7 +36,7 @@ pub use self::listen_addr::ListenAddr;
 pub use self::load::{DEFAULT_PATH, Effective, Sources, load, log_level, pins};
 pub use self::plan::PlanChoice;
 pub use self::problem::{Invalid, Origin, Problem, flag};
-pub use self::report::{check, json, table};
+pub use self::report::{Setting, check, table};
 pub(crate) use self::value::duration::parse as parse_duration;
 use crate::attribution::Dimension;
 use crate::logging::LogFilter;

@@ -56,12 +56,11 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
         }
         Command::Config(ConfigCommand::Show { settings, json }) => {
             let effective = config::load(&cli.sources(settings))?;
-            let shown = if *json {
-                config::json(&effective)?
+            if *json {
+                stdout::print_json(&effective.settings())?;
             } else {
-                config::table(&effective)
-            };
-            stdout::print(&shown)?;
+                stdout::print(&config::table(&effective))?;
+            }
         }
         Command::Unload(pins) => {
             cli.log()?;

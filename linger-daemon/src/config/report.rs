@@ -20,33 +20,31 @@ pub fn check(sources: &Sources) -> Result<String, Invalid> {
 
 /// A setting in effect.
 #[derive(Serialize)]
-struct Setting {
+pub struct Setting {
     key: String,
     value: toml::Value,
     origin: String,
 }
 
-fn settings(effective: &Effective) -> Vec<Setting> {
-    let settings = effective.config.settings().into_iter();
-    let settings = settings.map(|(key, value)| Setting {
-        origin: effective.origin(&key).to_string(),
-        key,
-        value,
-    });
-    settings.collect()
-}
-
-/// Formats every setting with its value and its origin as JSON.
-pub fn json(effective: &Effective) -> serde_json::Result<String> {
-    let json = serde_json::to_string_pretty(&settings(effective))?;
-    Ok(json + "\n")
+impl Effective {
+    /// Returns every setting.
+    #[must_use]
+    pub fn settings(&self) -> Vec<Setting> {
+        let settings = self.config.settings().into_iter();
+        let settings = settings.map(|(key, value)| Setting {
+            origin: self.origin(&key).to_string(),
+            key,
+            value,
+        });
+        settings.collect()
+    }
 }
 
 /// Formats every setting with its value and its origin as a table.
 #[must_use]
 pub fn table(effective: &Effective) -> String {
     let head = ["key", "value", "origin"].map(str::to_owned);
-    let settings = settings(effective).into_iter();
+    let settings = effective.settings().into_iter();
     let rows = settings.map(|setting| [setting.key, setting.value.to_string(), setting.origin]);
     let rows: Vec<_> = iter::once(head).chain(rows).collect();
     table::table(&[Column::Left(0); 3], &rows)
