@@ -5,7 +5,6 @@ mod families;
 mod family;
 mod format;
 mod live;
-mod series;
 mod text;
 
 use std::error::Error;
@@ -17,8 +16,8 @@ use prometheus::core::Collector as _;
 use prometheus::process_collector::ProcessCollector;
 
 pub use self::exposition::Exposition;
+pub use self::families::series;
 pub use self::format::Format;
-pub use self::series::series;
 
 use crate::ledger::Snapshot;
 use crate::live::{Live, RecentClose};

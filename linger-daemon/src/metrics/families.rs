@@ -243,6 +243,18 @@ pub(super) static FAMILIES: &[Family] = &[
     },
 ];
 
+/// Returns the number of series of a group with these counters.
+#[must_use]
+pub fn series(counters: &Counters) -> usize {
+    let mut count = 0;
+    for family in FAMILIES {
+        if let Rule::Group(rule) = family.rule {
+            rule(counters, &mut count);
+        }
+    }
+    count
+}
+
 /// Sorts values by name, as in an exposition.
 fn by_name<T: Copy>(all: &[T], name: fn(T) -> &'static str) -> Vec<T> {
     let mut sorted = all.to_vec();
