@@ -119,16 +119,13 @@ impl Admission {
 fn rules_in_use(filter: &Filter) -> u8 {
     let Filter { allow, deny } = filter;
     let lists = [
-        (
-            rule::CGROUPS,
-            allow.units.is_empty() && deny.units.is_empty(),
-        ),
-        (rule::COMMS_ALLOWED, allow.comms.is_empty()),
-        (rule::COMMS_DENIED, deny.comms.is_empty()),
-        (rule::PORTS_ALLOWED, allow.ports.is_empty()),
-        (rule::PORTS_DENIED, deny.ports.is_empty()),
+        (rule::CGROUPS, filter.has_units()),
+        (rule::COMMS_ALLOWED, !allow.comms.is_empty()),
+        (rule::COMMS_DENIED, !deny.comms.is_empty()),
+        (rule::PORTS_ALLOWED, !allow.ports.is_empty()),
+        (rule::PORTS_DENIED, !deny.ports.is_empty()),
     ];
-    let used = lists.iter().filter(|(_, is_empty)| !is_empty);
+    let used = lists.iter().filter(|(_, is_used)| *is_used);
     used.fold(0, |all, (rule, _)| all | rule)
 }
 

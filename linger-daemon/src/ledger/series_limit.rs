@@ -25,22 +25,15 @@ pub(super) fn groups_beyond<'a, K: Hash + Ord>(
         return HashSet::new();
     }
     let groups = groups.into_iter();
-    let mut groups: Vec<_> = groups
-        .map(|(first_seen, key, counters)| (first_seen, key, series(counters)))
-        .collect();
-    let all: usize = groups.iter().map(|(_, _, series)| series).sum();
-    if all <= room {
-        return HashSet::new();
-    }
+    let groups = groups.map(|(first_seen, key, counters)| (first_seen, key, series(counters)));
+    let mut groups: Vec<_> = groups.collect();
     groups.sort_unstable();
     let mut sum = 0;
-    let mut is_full = false;
-    groups.retain(|(_, _, series)| {
+    let beyond = groups.into_iter().skip_while(|(_, _, series)| {
         sum += series;
-        is_full |= sum > room;
-        is_full
+        sum <= room
     });
-    groups.into_iter().map(|(_, key, _)| key).collect()
+    beyond.map(|(_, key, _)| key).collect()
 }
 
 #[cfg(test)]
