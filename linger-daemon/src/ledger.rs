@@ -155,7 +155,7 @@ impl Ledger {
 
     /// Applies the settings that can change while programs are attached.
     pub fn reconfigure(&mut self, config: &Config) -> Result<(), LedgerError> {
-        self.orphans.set_ttl(config.orphan_ttl);
+        self.orphans.ttl = config.orphan_ttl;
         self.groups.reconfigure(config)
     }
 

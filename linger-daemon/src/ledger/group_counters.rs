@@ -174,9 +174,8 @@ impl GroupCounters {
             return None;
         }
         let stage = self.stage(row).load(Ordering::Acquire);
-        let mut group = Group::ZERO;
         let offset = offset_of!(GroupSlot, group);
-        self.slots.read(row as usize, offset, words_mut(&mut group));
+        let group = self.slots.read(row as usize, offset, Group::ZERO);
         GroupSlot { stage, group }.is_taken().then_some(group)
     }
 

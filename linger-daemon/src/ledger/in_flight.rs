@@ -4,7 +4,6 @@ use std::mem::offset_of;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::{HashMap, MapData};
-use linger_ebpf::pod::words_mut;
 use linger_ebpf::{Close, ParkedClose, Slot, flag};
 use nix::errno::Errno;
 use nix::unistd::{Pid, getpgid};
@@ -58,7 +57,8 @@ impl InFlight {
             if taken == 0 {
                 continue;
             }
-            let close = self.close(slot);
+            // Unless its thread has ended, its words may be of different moments.
+            let close = self.slots.read(slot, offset_of!(Slot, close), Close::ZERO);
             #[expect(
                 clippy::cast_possible_truncation,
                 reason = "the lower half is the thread's id"
@@ -85,14 +85,6 @@ impl InFlight {
         Ok(swept)
     }
 
-    /// The close in a slot. Unless its thread has ended, its words may be of different moments.
-    fn close(&self, slot: usize) -> Close {
-        let mut close = Close::ZERO;
-        let offset = offset_of!(Slot, close);
-        self.slots.read(slot, offset, words_mut(&mut close));
-        close
-    }
-
     /// The owner of a slot, see [`Slot::owner`].
     fn owner(&self, slot: usize) -> &AtomicU64 {
         self.slots.word(slot, offset_of!(Slot, owner))
@@ -117,11 +109,6 @@ fn is_stale(tid: u32, start_ns: u64) -> bool {
     now_ns().saturating_sub(start_ns) > GRACE_NS
         // Records have thread ids of the host's namespace.
         && host::in_pid_namespace_of_host()
-        && is_gone(tid)
-}
-
-/// Whether no thread has this id. Asks the kernel itself, because `/proc` may hide the processes of others (`hidepid`).
-fn is_gone(tid: u32) -> bool {
-    let tid = Pid::from_raw(tid.cast_signed());
-    getpgid(Some(tid)) == Err(Errno::ESRCH)
+        // `/proc` may hide the processes of others (`hidepid`).
+        && getpgid(Some(Pid::from_raw(tid.cast_signed()))) == Err(Errno::ESRCH)
 }

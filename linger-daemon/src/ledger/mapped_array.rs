@@ -7,7 +7,9 @@ use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use aya::Pod;
 use aya::maps::Map;
+use linger_ebpf::pod::words_mut;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::{LedgerError, failed};
@@ -58,11 +60,13 @@ impl<T> MappedArray<T> {
         unsafe { self.start.byte_add(at).cast::<AtomicU64>().as_ref() }
     }
 
-    /// Reads the words from this offset in an entry on, in this order. Others may write them meanwhile.
-    pub(super) fn read(&self, index: usize, offset: usize, into: &mut [u64]) {
-        for (word, offset) in into.iter_mut().zip((offset..).step_by(size_of::<u64>())) {
+    /// Reads a value at this offset in an entry, word by word from the first. Others may write them meanwhile.
+    pub(super) fn read<V: Pod>(&self, index: usize, offset: usize, mut value: V) -> V {
+        let offsets = (offset..).step_by(size_of::<u64>());
+        for (word, offset) in words_mut(&mut value).iter_mut().zip(offsets) {
             *word = self.word(index, offset).load(Ordering::Acquire);
         }
+        value
     }
 }
 

@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use aya::maps::{HashMap, MapData};
-use linger_ebpf::pod::words_mut;
 use linger_ebpf::{Close, Group, Orphan, OrphanSlot, flag, hint, orphan_stage};
 
 use super::mapped_array::MappedArray;
@@ -25,7 +24,7 @@ pub(super) struct OrphanRecords {
     /// Number of records with each hint.
     hints: MappedArray<u64>,
     /// Time to live: how long an orphan is followed after its close has returned.
-    ttl: Duration,
+    pub(super) ttl: Duration,
     /// When the last sweep began.
     swept: Instant,
     /// The orphans whose sockets the last sweep found gone, by address and time when they were left: the programs are
@@ -65,10 +64,6 @@ impl OrphanRecords {
             swept: Instant::now(),
             gone: HashSet::new(),
         })
-    }
-
-    pub(super) fn set_ttl(&mut self, ttl: Duration) {
-        self.ttl = ttl;
     }
 
     /// If a sweep is due, ends the orphans whose end was missed, and gives up those that have outlived their time to
@@ -152,11 +147,9 @@ impl OrphanRecords {
     fn get(&self, place: Place) -> Option<Orphan> {
         match place {
             Place::Slot(slot) => {
-                let mut orphan = Orphan::ZERO;
+                let slot = Some(slot).filter(|slot| *slot < self.slots.len())?;
                 let offset = offset_of!(OrphanSlot, orphan);
-                if slot < self.slots.len() {
-                    self.slots.read(slot, offset, words_mut(&mut orphan));
-                }
+                let orphan = self.slots.read(slot, offset, Orphan::ZERO);
                 (orphan.stage != orphan_stage::FREE).then_some(orphan)
             }
             Place::Map(key) => self.crowded.get(&key, 0).ok(),
