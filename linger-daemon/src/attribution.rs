@@ -92,12 +92,6 @@ impl Labels {
         Self(values.into_iter().map(Into::into).collect())
     }
 
-    /// Labels with the same value for every dimension: `other`, `retired`.
-    #[must_use]
-    pub fn all(value: &str, dimensions: usize) -> Self {
-        Self(vec![Box::from(value); dimensions].into())
-    }
-
     /// The values.
     pub fn values(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(AsRef::as_ref)

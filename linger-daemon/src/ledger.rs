@@ -36,12 +36,11 @@ use linger_ebpf::{Close, Counters, Group, Lost, MAX_CLOSES};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use self::group_counters::GroupCounters;
 use self::groups::{Groups, Reading};
 use self::in_flight::InFlight;
 pub(crate) use self::mapped_array::MappedArray;
 use self::orphans::OrphanRecords;
-use self::retired_totals::{OTHER, RetiredTotals};
+use self::retired_totals::OTHER;
 pub(crate) use self::return_hook::ReturnHook;
 pub use self::series_limit::MAX_SERIES_PER_GROUP;
 pub(crate) use self::undecided::Undecided;
@@ -103,7 +102,6 @@ pub enum LedgerError {
 /// The counts in the kernel, with everything needed to read and maintain them.
 pub struct Ledger {
     groups: Groups,
-    counters: GroupCounters,
     lost: PerCpuArray<MapData, u64>,
     lost_orphan_bytes: PerCpuArray<MapData, u64>,
     in_flight: InFlight,
@@ -113,8 +111,6 @@ pub struct Ledger {
     programs: Programs,
     max_groups: u32,
     max_orphans: u32,
-    /// Totals counted by the daemon, not by the programs.
-    retired_totals: RetiredTotals,
 }
 
 impl Ledger {
@@ -126,9 +122,8 @@ impl Ledger {
         config: &Config,
         series: fn(&Counters) -> usize,
     ) -> Result<Self, LedgerError> {
-        let mut ledger = Self {
+        Ok(Self {
             groups: Groups::new(maps, cgroups, config, series)?,
-            counters: GroupCounters::take(maps)?,
             lost: take(maps, "LOST")?,
             lost_orphan_bytes: take(maps, "LOST_ORPHAN_BYTES")?,
             return_hook: ReturnHook::map(maps)?,
@@ -138,14 +133,7 @@ impl Ledger {
             max_groups: config.max_groups,
             max_orphans: config.max_orphans,
             in_flight: InFlight::take(maps)?,
-            retired_totals: RetiredTotals::new(maps)?,
-        };
-        // Another daemon may have ended after adding counters to others and before removing them.
-        let (counters, retired_totals) = (&mut ledger.counters, &mut ledger.retired_totals);
-        ledger
-            .groups
-            .clear_already_added(counters, retired_totals)?;
-        Ok(ledger)
+        })
     }
 
     /// Sets the attached programs, whose state in the kernel is read from now on.
@@ -164,9 +152,10 @@ impl Ledger {
     /// The snapshot already shows what the next [`Self::maintain`] will record (the names of new groups, and the groups
     /// beyond the bound of series, shown under `other`), so no count decreases in between.
     pub fn read(&self) -> Result<Snapshot, LedgerError> {
-        let past = self.retired_totals.past();
-        let mut reading = self.groups.read(&self.counters, past)?;
-        self.read_shared(&mut reading)?;
+        let mut reading = self.groups.read()?;
+        for (place, labels) in (0..).zip(&self.groups.shared) {
+            reading.show(labels, &self.groups.counters.read_row(place)?);
+        }
         let Reading { totals, found, .. } = reading;
         let totals = totals.into_iter();
         let mut groups: Vec<_> = totals
@@ -177,16 +166,18 @@ impl Ledger {
         let under_way = orphans.map(linger_ebpf::Orphans::under_way).sum();
         let states = self.programs.states(self.return_hook.is_attached());
         let (hooks, runs) = states.map_err(LedgerError::Program)?;
+        let lost_orphan_bytes = self.lost_orphan_bytes.get(&0, 0);
+        let lost_orphan_bytes = lost_orphan_bytes.map_err(read("LOST_ORPHAN_BYTES"))?;
         let fill = |map: &str, entries, capacity| MapFill {
             map: map.to_owned(),
             entries,
             capacity,
         };
         Ok(Snapshot {
-            dimensions: Arc::clone(self.groups.namer.dimensions()),
+            dimensions: Arc::clone(&self.groups.namer.dimensions),
             groups,
             lost: self.read_lost()?,
-            lost_orphan_bytes: self.read_lost_orphan_bytes()?,
+            lost_orphan_bytes: lost_orphan_bytes.iter().sum(),
             maps: vec![
                 fill("groups", found.len() as u64, self.max_groups.into()),
                 fill("closes", self.in_flight.count()?, MAX_CLOSES.into()),
@@ -206,12 +197,9 @@ impl Ledger {
         self.return_hook.update(&self.programs, swept.awaits_return);
         self.give_up()?;
         self.undecided.settle_by(&self.programs)?;
-        let reading = self
-            .groups
-            .read(&self.counters, self.retired_totals.past())?;
+        let reading = self.groups.read()?;
         self.groups.learn(reading)?;
-        self.groups
-            .retire(&mut self.counters, &mut self.retired_totals)
+        self.groups.retire()
     }
 
     /// The names of cgroups; `None` for those that are unknown.
@@ -223,44 +211,32 @@ impl Ledger {
     fn count_missed(&mut self, missed: &[Close]) -> Result<(), LedgerError> {
         let mut orphans = 0;
         for close in missed {
-            self.retired_totals.count_missed(close)?;
+            self.groups.retired_totals.count_missed(close)?;
             orphans += u64::from(self.orphans.remove_left_by(close));
         }
-        self.retired_totals.lose(Lost::Orphan, orphans)
+        self.groups.retired_totals.lose(Lost::Orphan, orphans)
     }
 
     /// Gives up old orphans, and counts them for the groups that left them.
     fn give_up(&mut self) -> Result<(), LedgerError> {
         let swept = self.orphans.sweep(&self.programs)?;
-        self.retired_totals.lose(Lost::Orphan, swept.lost)?;
+        self.groups.retired_totals.lose(Lost::Orphan, swept.lost)?;
         for (group, given_up) in swept.given_up {
             let place = Group::SHARED.iter().position(|shared| *shared == group);
-            if place.is_none() && self.counters.get(&group)?.is_some() {
+            if place.is_none() && self.groups.counters.get(&group)?.is_some() {
                 self.groups.notes.give_up(&group, given_up)?;
             } else {
                 // Counted for a shared group, as its close was.
-                self.retired_totals
+                self.groups
+                    .retired_totals
                     .give_up(place.unwrap_or(OTHER), given_up)?;
             }
         }
         Ok(())
     }
 
-    /// Adds the counters of the shared groups.
-    fn read_shared(&self, reading: &mut Reading) -> Result<(), LedgerError> {
-        for (place, labels) in (0..).zip(&self.groups.shared) {
-            reading.show(labels, &self.counters.read_row(place)?);
-        }
-        Ok(())
-    }
-
-    fn read_lost_orphan_bytes(&self) -> Result<u64, LedgerError> {
-        let bytes = self.lost_orphan_bytes.get(&0, 0);
-        Ok(bytes.map_err(read("LOST_ORPHAN_BYTES"))?.iter().sum())
-    }
-
     fn read_lost(&self) -> Result<[u64; Lost::COUNT], LedgerError> {
-        let mut lost = self.retired_totals.past().lost;
+        let mut lost = self.groups.retired_totals.past.lost;
         for what in Lost::ALL {
             let index = u32::try_from(what.index()).expect("a handful of losses");
             let counts = self.lost.get(&index, 0).map_err(read("LOST"))?;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 pub struct Cgroups {
     mount: Option<PathBuf>,
     /// The mount shows the whole hierarchy, not only the part in a cgroup namespace.
-    is_whole: bool,
+    pub is_whole: bool,
 }
 
 /// Id and inode number of the root (`kernfs_create_root`).
@@ -47,12 +47,6 @@ impl Cgroups {
         }
         // Beside v1, systemd may leave v2 empty.
         folders(mount).next().is_none().then_some(USE_OTHERS)
-    }
-
-    /// Whether all cgroups are visible, not only those in a namespace.
-    #[must_use]
-    pub fn is_whole(&self) -> bool {
-        self.is_whole
     }
 
     /// The paths of all cgroups from the root, by id.

@@ -32,7 +32,8 @@ impl Cgroup {
 
 /// Finds the names of groups.
 pub struct Namer {
-    dimensions: Arc<[Dimension]>,
+    /// The dimensions of the labels.
+    pub dimensions: Arc<[Dimension]>,
     /// Searched for cgroups without a recorded path.
     pub cgroups: Cgroups,
     /// Known cgroups, by id.
@@ -76,18 +77,6 @@ impl Namer {
         if self.gone.len() > KEPT {
             self.gone = HashSet::new();
         }
-    }
-
-    /// The dimensions of the labels.
-    #[must_use]
-    pub fn dimensions(&self) -> &Arc<[Dimension]> {
-        &self.dimensions
-    }
-
-    /// Labels that all have the same value.
-    #[must_use]
-    pub fn all(&self, value: &str) -> Labels {
-        Labels::all(value, self.dimensions.len())
     }
 
     /// Finds the cgroup with this id, if it is known or its path was `recorded` by the kernel side, and remembers it.

@@ -8,22 +8,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aya::maps::{HashMap as BpfMap, MapData};
-use linger_ebpf::{Counters, Exe, Group, Past, Path, key_field};
+use linger_ebpf::{Counters, Exe, Group, Path, key_field};
 use tracing::{debug, warn};
 
 pub(super) use self::reading::Reading;
 use super::admission::Admission;
 use super::group_counters::GroupCounters;
 use super::notes::Notes;
-use super::retired_totals::RETIRED;
+use super::retired_totals::{RETIRED, RetiredTotals};
 use super::{LedgerError, take};
 use crate::attribution::{Cgroup, Cgroups, Labels, Namer, Names, comm};
 use crate::config::Config;
 use crate::probe::Maps;
 
-/// All groups that have counters, with the maps that name and admit them.
+/// All groups that have counters, with these, and with the maps that name and admit them.
 pub(super) struct Groups {
+    pub(super) counters: GroupCounters,
     pub(super) notes: Notes,
+    /// Totals counted by the daemon, not by the programs.
+    pub(super) retired_totals: RetiredTotals,
     /// Groups by [`Group::number`].
     numbers: BpfMap<MapData, u64, Group>,
     /// The paths of cgroups and executables, as recorded by the programs.
@@ -79,9 +82,11 @@ impl Groups {
         series: fn(&Counters) -> usize,
     ) -> Result<Self, LedgerError> {
         let namer = Namer::new(config.labels.as_slice().into(), cgroups);
-        let shared = ["other", "retired", ""].map(|value| Arc::new(namer.all(value)));
-        Ok(Self {
+        let all = |value| Arc::new(Labels::new(vec![value; config.labels.len()]));
+        let mut groups = Self {
+            counters: GroupCounters::take(maps)?,
             notes: Notes::take(maps)?,
+            retired_totals: RetiredTotals::new(maps)?,
             numbers: take(maps, "NUMBERS")?,
             cgroup_paths: take(maps, "CGROUPS")?,
             exe_paths: take(maps, "EXES")?,
@@ -94,10 +99,13 @@ impl Groups {
             most_series: config.max_series as usize,
             series,
             retire_after: config.retire_after,
-            shared,
+            shared: ["other", "retired", ""].map(all),
             passes: 0,
             seen: 0,
-        })
+        };
+        // Another daemon may have ended after adding counters to others and before removing them.
+        groups.clear_already_added()?;
+        Ok(groups)
     }
 
     /// Applies the settings that can change. The counts of a group move to where it is shown from now on.
@@ -131,17 +139,13 @@ impl Groups {
 
     /// Reads the counts of all groups, and those of the past. Nothing changes: new groups are named again by each
     /// reading, until [`Self::learn`].
-    pub(super) fn read(
-        &self,
-        counters: &GroupCounters,
-        past: &Past,
-    ) -> Result<Reading, LedgerError> {
+    pub(super) fn read(&self) -> Result<Reading, LedgerError> {
         let mut reading = Reading::default();
         let mut seen = self.seen;
         let mut cgroups = HashMap::new();
         let recorded = |id| self.cgroup_paths.get(&id, 0).ok();
         let mut unnamed = Vec::new();
-        counters.for_each(|group, counters| {
+        self.counters.for_each(|group, counters| {
             if self.added == Some(*group) {
                 return;
             }
@@ -164,14 +168,14 @@ impl Groups {
         let ids = unnamed.iter().map(|(group, _)| group.cgroup_id).collect();
         let searched = self.namer.search(ids);
         for (group, first_seen) in unnamed {
-            if let Some(mut counters) = counters.get(&group)? {
-                self.notes.add_to(&group, &mut counters);
+            if let Some(counters) = self.counts(&group)? {
                 let cgroup = searched.get(&group.cgroup_id).cloned();
                 let known = self.identify(&group, cgroup, first_seen);
                 reading.add_new(&group, known, &counters, self);
             }
         }
-        for (labels, counters) in self.shared.iter().zip(&past.counters) {
+        let past = &self.retired_totals.past.counters;
+        for (labels, counters) in self.shared.iter().zip(past) {
             reading.show(labels, counters);
         }
         reading.bound(self);
@@ -208,7 +212,15 @@ impl Groups {
         self.namer.end_pass();
         for (group, known) in reading.new {
             self.seen = self.seen.max(known.first_seen);
-            self.learn_cgroup(&group, known.cgroup.as_ref());
+            if self.key_fields & key_field::CGROUP != 0 {
+                self.namer.learn(group.cgroup_id, known.cgroup.as_ref());
+                if let Some(cgroup) = &known.cgroup {
+                    self.admission
+                        .apply_to_cgroup(group.cgroup_id, &cgroup.names.unit);
+                } else {
+                    debug!(?group, "found a group whose cgroup is unknown");
+                }
+            }
             self.known.insert(group, known);
         }
         let now = Instant::now();
@@ -225,20 +237,6 @@ impl Groups {
         let passes = self.passes;
         self.known.retain(|_, known| known.pass == passes);
         self.keep_bound(&reading.too_many)
-    }
-
-    /// Records the cgroup that a reading found for a new group, if any.
-    fn learn_cgroup(&mut self, group: &Group, cgroup: Option<&Arc<Cgroup>>) {
-        if self.key_fields & key_field::CGROUP == 0 {
-            return;
-        }
-        self.namer.learn(group.cgroup_id, cgroup);
-        if let Some(cgroup) = cgroup {
-            self.admission
-                .apply_to_cgroup(group.cgroup_id, &cgroup.names.unit);
-        } else {
-            debug!(?group, "found a group whose cgroup is unknown");
-        }
     }
 
     /// Shows the groups of these series under `other` from now on.

@@ -17,7 +17,7 @@ pub(super) const RETIRED: usize = 1;
 /// The map with these counts, and a copy of them.
 pub(super) struct RetiredTotals {
     map: Array<MapData, Past>,
-    past: Box<Past>,
+    pub(super) past: Box<Past>,
 }
 
 impl RetiredTotals {
@@ -26,11 +26,6 @@ impl RetiredTotals {
         let map: Array<_, Past> = take(maps, NAME)?;
         let past = Box::new(map.get(&0, 0).map_err(read(NAME))?);
         Ok(Self { map, past })
-    }
-
-    /// The counts.
-    pub(super) fn past(&self) -> &Past {
-        &self.past
     }
 
     /// Counts this many losses of a kind.

@@ -89,7 +89,7 @@ fn without_dimensions_there_are_no_empty_braces() {
     counters.orphans.lived.buckets[0] = 1;
     let text = fixture::text(Snapshot {
         dimensions: [].into(),
-        groups: vec![(Labels::all("", 0).into(), counters.into())],
+        groups: vec![(Labels::new([""; 0]).into(), counters.into())],
         ..fixture::snapshot()
     });
     for line in [

@@ -15,8 +15,7 @@ use std::time::Duration;
 use linger_ebpf::{Counters, Exe, Group, key_field};
 use tracing::{debug, warn};
 
-use super::super::group_counters::GroupCounters;
-use super::super::retired_totals::{OTHER, RETIRED, RetiredTotals};
+use super::super::retired_totals::{OTHER, RETIRED};
 use super::super::sum::{add, fingerprint};
 use super::super::{LedgerError, keys};
 use super::{Groups, KnownGroup};
@@ -40,13 +39,9 @@ const EXES_EVERY: u64 = 4;
 impl Groups {
     /// Retires the groups that have ended: from now on, their counts are shown under `retired`, unless another group
     /// continues their series, or they are shown under `other`.
-    pub(in super::super) fn retire(
-        &mut self,
-        counters: &mut GroupCounters,
-        retired_totals: &mut RetiredTotals,
-    ) -> Result<(), LedgerError> {
+    pub(in super::super) fn retire(&mut self) -> Result<(), LedgerError> {
         if let Some(group) = self.added {
-            self.clear(&group, counters)?;
+            self.clear(&group)?;
         }
         let is_crowded = self.known.len() * 4 >= self.capacity * CROWDED;
         let patience = if is_crowded {
@@ -71,11 +66,13 @@ impl Groups {
             match heirs.get(&known.own) {
                 Some(heir) if *heir == group => {}
                 // It closed between the reading and the end of its cgroup.
-                _ if self.has_changed(&group, known, counters)? => {}
+                _ if self
+                    .counts(&group)?
+                    .is_some_and(|own| fingerprint(&own) != known.sum) => {}
                 Some(heir) if known.has_series(&self.shared[RETIRED]) => {
-                    self.hand_to_heir(&group, heir, counters)?;
+                    self.hand_to_heir(&group, heir)?;
                 }
-                _ => self.remove(&group, counters, retired_totals)?,
+                _ => self.remove(&group)?,
             }
         }
         let gone = gone.into_iter().filter(|(_, is_gone)| *is_gone);
@@ -109,29 +106,13 @@ impl Groups {
         let cgroups = &self.namer.cgroups;
         match &known.cgroup {
             Some(cgroup) => cgroups.is_gone(&cgroup.path, group.cgroup_id),
-            None => self.key_fields & key_field::CGROUP != 0 && cgroups.is_whole(),
+            None => self.key_fields & key_field::CGROUP != 0 && cgroups.is_whole,
         }
     }
 
-    /// Returns whether a group has counted anything since the last reading.
-    fn has_changed(
-        &self,
-        group: &Group,
-        known: &KnownGroup,
-        counters: &GroupCounters,
-    ) -> Result<bool, LedgerError> {
-        let own = self.counts(group, counters)?;
-        Ok(own.is_some_and(|own| fingerprint(&own) != known.sum))
-    }
-
     /// Adds what a group counted to the one that continues its series.
-    fn hand_to_heir(
-        &mut self,
-        group: &Group,
-        heir: &Group,
-        counters: &mut GroupCounters,
-    ) -> Result<(), LedgerError> {
-        let own = self.final_counts(group, counters)?;
+    fn hand_to_heir(&mut self, group: &Group, heir: &Group) -> Result<(), LedgerError> {
+        let own = self.final_counts(group)?;
         if let Some(own) = own
             && let Err(error) = self.notes.inherit(heir, &own, group)
         {
@@ -144,48 +125,35 @@ impl Groups {
             // Counts that are handed on are no change of the heir.
             heir.sum = heir.sum.wrapping_add(known.sum);
         }
-        self.clear(group, counters)?;
+        self.clear(group)?;
         self.notes.settle(heir)
     }
 
     /// Moves the counts of a group to those of the past.
-    fn remove(
-        &mut self,
-        group: &Group,
-        counters: &mut GroupCounters,
-        retired_totals: &mut RetiredTotals,
-    ) -> Result<(), LedgerError> {
+    fn remove(&mut self, group: &Group) -> Result<(), LedgerError> {
         let Some(known) = self.known.remove(group) else {
             return Ok(());
         };
         debug!(labels = ?known.own, "retired");
         let place = if known.is_other { OTHER } else { RETIRED };
-        let mut sum = Box::new(retired_totals.past().counters[place]);
-        if let Some(own) = self.final_counts(group, counters)? {
+        let mut sum = Box::new(self.retired_totals.past.counters[place]);
+        if let Some(own) = self.final_counts(group)? {
             add(&mut sum, &own);
         }
-        retired_totals.put(place, &sum, group)?;
-        self.clear(group, counters)?;
-        retired_totals.settle()
+        self.retired_totals.put(place, &sum, group)?;
+        self.clear(group)?;
+        self.retired_totals.settle()
     }
 
     /// Returns all counts of a group that has ended. From then on, late data for its connections is not counted for it.
-    fn final_counts(
-        &mut self,
-        group: &Group,
-        counters: &GroupCounters,
-    ) -> Result<Option<Counters>, LedgerError> {
+    fn final_counts(&mut self, group: &Group) -> Result<Option<Counters>, LedgerError> {
         self.forget_number(group);
-        self.counts(group, counters)
+        self.counts(group)
     }
 
     /// Returns all counts of a group.
-    fn counts(
-        &self,
-        group: &Group,
-        counters: &GroupCounters,
-    ) -> Result<Option<Counters>, LedgerError> {
-        let mut own = counters.get(group)?;
+    pub(super) fn counts(&self, group: &Group) -> Result<Option<Counters>, LedgerError> {
+        let mut own = self.counters.get(group)?;
         if let Some(own) = &mut own {
             self.notes.add_to(group, own);
         }
@@ -194,29 +162,25 @@ impl Groups {
 
     /// Removes the counters of the groups that are already added to others, of which a daemon that was killed may have
     /// left those it added last.
-    pub(in super::super) fn clear_already_added(
-        &mut self,
-        counters: &mut GroupCounters,
-        retired_totals: &mut RetiredTotals,
-    ) -> Result<(), LedgerError> {
+    pub(super) fn clear_already_added(&mut self) -> Result<(), LedgerError> {
         for (heir, group) in self.notes.heirs() {
-            self.clear(&group, counters)?;
+            self.clear(&group)?;
             self.notes.settle(&heir)?;
         }
-        let last = retired_totals.past().last;
+        let last = self.retired_totals.past.last;
         if last != Group::ZERO {
-            self.clear(&last, counters)?;
-            retired_totals.settle()?;
+            self.clear(&last)?;
+            self.retired_totals.settle()?;
         }
         Ok(())
     }
 
     /// Removes the counters of a group, which are added to those of others, and its note. They are not counted again if
     /// that fails: since Linux 6.15 the kernel may be unable to take the map's lock (`ETIMEDOUT`, `EDEADLK`).
-    fn clear(&mut self, group: &Group, counters: &mut GroupCounters) -> Result<(), LedgerError> {
+    fn clear(&mut self, group: &Group) -> Result<(), LedgerError> {
         self.added = Some(*group);
         self.forget_number(group);
-        counters.remove(group)?;
+        self.counters.remove(group)?;
         self.added = None;
         self.notes.forget(group);
         Ok(())
