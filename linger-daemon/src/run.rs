@@ -143,7 +143,6 @@ fn listeners(config: &Config) -> Result<Listeners, BindError> {
     Ok(listeners)
 }
 
-/// Logs where the metrics are served.
 fn announce(place: &ListenAddr, scheme: &str) {
     match place {
         ListenAddr::Tcp(address) => info!("serving {scheme}://{address}/metrics"),

@@ -23,7 +23,6 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// A cgroup with this path.
     fn at(path: PathBuf) -> Self {
         let names = Names::of(&path.to_string_lossy());
         Self { path, names }
@@ -36,11 +35,9 @@ pub struct Namer {
     pub dimensions: Arc<[Dimension]>,
     /// Searched for cgroups without a recorded path.
     pub cgroups: Cgroups,
-    /// Known cgroups, by id.
     known: HashMap<u64, Arc<Cgroup>>,
     /// Ids of cgroups that a search did not find: they are gone, and ids are not reused.
     gone: HashSet<u64>,
-    /// How many more searches are allowed.
     searches: u32,
 }
 
@@ -209,7 +206,6 @@ fn join(path: &Path) -> Option<PathBuf> {
     Some(joined)
 }
 
-/// The bytes before the first zero.
 fn until_zero(bytes: &[u8]) -> &[u8] {
     bytes.split(|&byte| byte == 0).next().unwrap_or_default()
 }

@@ -6,7 +6,6 @@ const ID_DIGITS: usize = 64;
 const SHOWN_DIGITS: usize = 12;
 /// Hex digits of a pod's UID without dashes: kubelet's hash of a static pod. Also of an ECS task.
 const UID_DIGITS: usize = 32;
-/// Digits between the dashes of a UUID.
 const UUID_GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
 
 /// Prefixes of the id in names of containers. Those of their monitors (`crio-conmon`, `libpod-conmon`) are left out,

@@ -54,7 +54,6 @@ pub struct Lists {
 }
 
 impl Lists {
-    /// Returns the entries that are in both.
     pub(super) fn intersection(&self, other: &Self) -> Self {
         let units = self.units.iter().filter(|unit| other.units.contains(unit));
         Self {

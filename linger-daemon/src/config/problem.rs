@@ -74,7 +74,6 @@ impl Problem {
 pub struct Invalid(pub Vec<Problem>);
 
 impl fmt::Display for Invalid {
-    /// Writes one line for each problem.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lines = self
             .0

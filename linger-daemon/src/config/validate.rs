@@ -98,7 +98,6 @@ fn candidates(value: &DeValue<'_>, is_word: bool) -> Vec<Value> {
     }
 }
 
-/// Returns the value as messages show it.
 pub(super) fn found(value: &DeValue<'_>) -> String {
     /// Number of characters from which on text is truncated.
     const LONGEST: usize = 60;

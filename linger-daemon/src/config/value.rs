@@ -93,7 +93,6 @@ pub(super) fn read<'de, D: Deserializer<'de>, T>(
     read(&Value::deserialize(from)?).ok_or_else(|| D::Error::custom("not valid"))
 }
 
-/// Parses a value from text.
 pub(super) fn parsed<'de, D: Deserializer<'de>, T: FromStr>(from: D) -> Result<T, D::Error> {
     read(from, |value| value.as_str()?.parse().ok())
 }

@@ -21,7 +21,6 @@ const USER_TIMEOUT: Duration = Duration::from_millis(100);
 
 type Result = io::Result<()>;
 
-/// An orphan that a graceful close has left.
 struct Left {
     port: u16,
     queues: Queues,

@@ -9,20 +9,17 @@ use super::kernel_probe::KernelProbe;
 use crate::attribution::Cgroups;
 use crate::probe::Preemption;
 
-/// The environment to judge.
 pub(super) struct Environment {
     /// The root of the file system to look into.
     pub(super) root: PathBuf,
     /// The kernel's answers to probing system calls.
     pub(super) probe: KernelProbe,
-    /// How the kernel preempts.
     pub(super) preemption: Preemption,
     /// Restrictions of the labels that follow from cgroups.
     pub(super) cgroups: Option<&'static str>,
 }
 
 impl Environment {
-    /// The environment of this process.
     pub(super) fn of_process() -> Self {
         Self {
             root: "/".into(),
@@ -41,7 +38,6 @@ impl Environment {
         fs::read_to_string(self.path(path)).unwrap_or_default()
     }
 
-    /// The number in a file.
     pub(super) fn number(&self, path: &str) -> Option<i64> {
         self.text(path).trim().parse().ok()
     }
@@ -55,7 +51,6 @@ impl Environment {
         access(&self.path(path), AccessFlags::W_OK).is_ok()
     }
 
-    /// Whether this process has a seccomp filter.
     pub(super) fn is_filtered(&self) -> bool {
         let status = self.text("/proc/self/status");
         let mut modes = status

@@ -16,9 +16,7 @@ use crate::sys;
 /// The answers of the kernel to this process.
 #[derive(Clone, Default)]
 pub(super) struct KernelProbe {
-    /// Capabilities that are missing.
     pub(super) missing: Vec<Capability>,
-    /// The number of files that it may open.
     pub(super) files: u64,
     /// The error with which bpf(2) refuses even an unknown command; `None` if it only calls the command unknown.
     pub(super) bpf_refused: Option<Errno>,
@@ -31,7 +29,6 @@ pub(super) struct KernelProbe {
 }
 
 impl KernelProbe {
-    /// Probes the running kernel.
     pub(super) fn now() -> Self {
         Self {
             missing: privileges::missing(),
@@ -71,7 +68,6 @@ fn bpf(command: u32) -> io::Result<OwnedFd> {
     sys::owned(unsafe { sys::bpf(command, &mut call) }?)
 }
 
-/// Opens the dummy event.
 fn open_event(flags: libc::c_ulong) -> io::Result<OwnedFd> {
     use perf::bindings::{PERF_COUNT_SW_DUMMY, PERF_TYPE_SOFTWARE};
     sys::open_event(PERF_TYPE_SOFTWARE, PERF_COUNT_SW_DUMMY.into(), flags)

@@ -67,7 +67,6 @@ impl Admission {
         }
     }
 
-    /// Forgets a cgroup that is gone.
     pub(super) fn forget(&mut self, id: u64) {
         // It need not be in the map.
         let _ = self.cgroups.remove(&id);

@@ -21,7 +21,6 @@ use crate::sys::{attributes, bpf, number};
 const NAME: &str = "LEDGER";
 const ROWS_NAME: &str = "ROWS";
 
-/// The counters in the kernel.
 pub(super) struct GroupCounters {
     slots: MappedArray<GroupSlot>,
     /// The counters of [`Group::SHARED`], and behind them those of groups in slots.
@@ -161,7 +160,6 @@ impl GroupCounters {
         removed.map(drop).map_err(write(NAME))
     }
 
-    /// The row of a group in a slot.
     fn row_of(&self, group: &Group) -> Option<u32> {
         let hash = GroupSlot::hash(words(group).iter().fold(0, |all, word| all ^ word));
         let row = GroupSlot::row(hash);
@@ -179,7 +177,6 @@ impl GroupCounters {
         GroupSlot { stage, group }.is_taken().then_some(group)
     }
 
-    /// The stage of the slot of a row.
     fn stage(&self, row: u32) -> &AtomicU64 {
         self.slots.word(row as usize, offset_of!(GroupSlot, stage))
     }

@@ -39,9 +39,7 @@ pub(super) struct Groups {
     added: Option<Group>,
     /// Key fields in use, a set of [`key_field`] bits.
     key_fields: u32,
-    /// Maximum number of groups.
     capacity: usize,
-    /// Maximum number of series.
     most_series: usize,
     /// Returns the number of series that counters are shown as.
     series: fn(&Counters) -> usize,
@@ -49,17 +47,14 @@ pub(super) struct Groups {
     retire_after: Duration,
     /// The labels of [`Group::SHARED`], in their order.
     pub(super) shared: [Arc<Labels>; Group::SHARED.len()],
-    /// Number of maintenance passes so far.
     passes: u64,
     /// Number of groups ever seen.
     seen: u64,
 }
 
-/// A group that has counters.
 struct KnownGroup {
     /// Its own labels, or those of retired groups if its cgroup is unknown.
     own: Arc<Labels>,
-    /// It is shown under `other` instead.
     is_other: bool,
     /// Its cgroup; `None` if that is not a key field, or is unknown.
     cgroup: Option<Arc<Cgroup>>,
@@ -131,7 +126,6 @@ impl Groups {
         Ok(())
     }
 
-    /// The names of cgroups; `None` for those that are unknown.
     pub(super) fn names(&mut self, cgroup_ids: &[u64]) -> Vec<Option<Names>> {
         let recorded = |id| self.cgroup_paths.get(&id, 0).ok();
         self.namer.names(cgroup_ids, recorded)

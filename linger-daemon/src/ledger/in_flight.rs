@@ -21,7 +21,6 @@ pub(super) struct InFlight {
     parked: HashMap<MapData, u64, ParkedClose>,
 }
 
-/// The result of [`InFlight::sweep`].
 #[derive(Default)]
 pub(super) struct Sweep {
     /// Whether a close in flight ends with the return of close(2).
@@ -39,7 +38,6 @@ impl InFlight {
         })
     }
 
-    /// Number of closes in flight.
     pub(super) fn count(&self) -> Result<u64, LedgerError> {
         let is_taken = |slot: &usize| self.owner(*slot).load(Ordering::Relaxed) != 0;
         let slots = (0..self.slots.len()).filter(is_taken).count();

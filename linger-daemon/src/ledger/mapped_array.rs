@@ -46,7 +46,6 @@ impl<T> MappedArray<T> {
         })
     }
 
-    /// The number of entries.
     pub(super) fn len(&self) -> usize {
         self.bytes.get() / size_of::<T>()
     }

@@ -19,7 +19,6 @@ pub(super) struct Notes {
 }
 
 impl Notes {
-    /// Takes the map and reads its contents.
     pub(super) fn take(maps: &mut Maps) -> Result<Self, LedgerError> {
         let map = take(maps, NAME)?;
         let mut notes = HashMap::new();
@@ -47,7 +46,6 @@ impl Notes {
         self.change(group, |note| note.most_series = most_series)
     }
 
-    /// Counts a given-up orphan for the group that left it.
     pub(super) fn give_up(&mut self, group: &Group, given_up: GivenUp) -> Result<(), LedgerError> {
         self.change(group, |note| given_up.count(&mut note.counters.orphans))
     }
@@ -78,14 +76,12 @@ impl Notes {
         self.change(group, |note| note.last = Group::ZERO)
     }
 
-    /// Adds the counts in the note of a group, if there is one.
     pub(super) fn add_to(&self, group: &Group, counters: &mut Counters) {
         if let Some(note) = self.notes.get(group) {
             add(counters, &note.counters);
         }
     }
 
-    /// Removes the note of a group, if there is one.
     pub(super) fn forget(&mut self, group: &Group) {
         if self.notes.remove(group).is_some() {
             // It need not exist.

@@ -21,27 +21,22 @@ const NAME: &str = "ORPHANS";
 pub(super) struct OrphanRecords {
     slots: MappedArray<OrphanSlot>,
     crowded: HashMap<MapData, u64, Orphan>,
-    /// Number of records with each hint.
     hints: MappedArray<u64>,
     /// Time to live: how long an orphan is followed after its close has returned.
     pub(super) ttl: Duration,
-    /// When the last sweep began.
     swept: Instant,
     /// The orphans whose sockets the last sweep found gone, by address and time when they were left: the programs are
     /// about to count their end, or have missed it. Also those that it found counted and not removed.
     gone: HashSet<(u64, u64)>,
 }
 
-/// Where a record is.
 #[derive(Clone, Copy)]
 enum Place {
-    /// In this slot.
     Slot(usize),
     /// In the map of crowded orphans, under its socket's address.
     Map(u64),
 }
 
-/// The result of [`OrphanRecords::sweep`].
 #[derive(Default)]
 pub(super) struct Sweep {
     /// Orphans that were given up, with the groups that left them.
@@ -200,7 +195,6 @@ impl OrphanRecords {
     }
 }
 
-/// The slot of a socket.
 fn slot(sk: u64) -> usize {
     OrphanSlot::index(hint(sk)) as usize
 }

@@ -21,14 +21,12 @@ pub(super) struct RetiredTotals {
 }
 
 impl RetiredTotals {
-    /// Takes the map and reads its contents.
     pub(super) fn new(maps: &mut Maps) -> Result<Self, LedgerError> {
         let map: Array<_, Past> = take(maps, NAME)?;
         let past = Box::new(map.get(&0, 0).map_err(read(NAME))?);
         Ok(Self { map, past })
     }
 
-    /// Counts this many losses of a kind.
     pub(super) fn lose(&mut self, what: Lost, count: u64) -> Result<(), LedgerError> {
         if count == 0 {
             return Ok(());

@@ -3,7 +3,6 @@
 use linger_ebpf::Counters;
 use linger_ebpf::pod::{words, words_mut};
 
-/// Adds up the copies of all CPUs.
 pub(super) fn sum(copies: &[Counters]) -> Counters {
     let mut sum = Counters::ZERO;
     for copy in copies {

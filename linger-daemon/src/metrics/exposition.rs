@@ -22,9 +22,7 @@ pub struct Exposition {
     pub(crate) at: SystemTime,
     pub(crate) snapshot: Snapshot,
     pub(crate) facts: Arc<Facts>,
-    /// Duration of reading the snapshot.
     pub(crate) reading: Duration,
-    /// The `process_*` metrics.
     pub(super) process: Vec<MetricFamily>,
 }
 

@@ -309,7 +309,6 @@ fn nonzero(series: &mut dyn Series, labels: &[Label], count: u64) {
     }
 }
 
-/// Emits a histogram, unless it is empty.
 fn histogram(series: &mut dyn Series, labels: &[Label], times: &TimeHistogram) {
     if times.count() > 0 {
         series.histogram(labels, times);

@@ -13,7 +13,6 @@ pub(super) struct Family {
     pub(super) rule: Rule,
 }
 
-/// The type of a metric.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
     Counter,
@@ -33,29 +32,22 @@ pub(super) enum Rule {
     Daemon(fn(&Exposition, &mut dyn Series)),
 }
 
-/// The name of a label, and its value.
 pub(super) type Label<'a> = (&'static str, &'a str);
 
-/// The value of a sample.
 #[derive(Clone, Copy)]
 pub(super) enum Value {
-    /// A whole number.
     Count(u64),
     /// A duration in nanoseconds, shown in seconds.
     Nanoseconds(u64),
-    /// Anything else.
     Float(f64),
 }
 
 /// Sink of the series of a metric: the text of an exposition, or a counter of its lines.
 pub(super) trait Series {
-    /// Takes one sample.
     fn sample(&mut self, labels: &[Label], value: Value);
 
-    /// Takes a histogram of times.
     fn histogram(&mut self, labels: &[Label], times: &TimeHistogram);
 
-    /// Takes a sample that is a whole number.
     fn count(&mut self, labels: &[Label], count: u64) {
         self.sample(labels, Value::Count(count));
     }

@@ -73,7 +73,6 @@ impl Format {
         })
     }
 
-    /// Returns the end of an exposition.
     pub(super) const fn end(self) -> &'static [u8] {
         match self {
             Self::Text => b"",

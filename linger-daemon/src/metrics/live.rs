@@ -105,7 +105,6 @@ impl Sum<'_> {
         counts.filter(|(_, sum)| *sum > 0).collect()
     }
 
-    /// Returns the closes by outcome.
     fn closes(&self) -> Counts {
         self.counts(Outcome::ALL, Outcome::name, Counters::closed)
     }

@@ -18,7 +18,6 @@ pub(super) struct Text {
 }
 
 impl Text {
-    /// Creates an empty text in this format.
     pub(super) const fn new(format: Format) -> Self {
         Self {
             format,

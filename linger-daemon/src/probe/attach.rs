@@ -158,7 +158,6 @@ impl Loader {
         }
     }
 
-    /// The hooks of a plan, without copies.
     fn hooks_without_copies(&self, plan: Plan) -> Vec<Hook> {
         let mut hooks = self.hooks(plan);
         hooks.retain(|hook| !hook.is_copy());

@@ -14,7 +14,6 @@ use thiserror::Error;
 
 use self::types::{Type, Types};
 
-/// The kernel's own BTF.
 pub(super) const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// The reason why the kernel's types cannot be used.
@@ -126,7 +125,6 @@ impl Kernel {
         self.types.named(BTF_KIND_TYPEDEF, &name).next()
     }
 
-    /// Finds a function that can be hooked.
     pub(super) fn function(&self, name: &str) -> Option<Type<'_>> {
         self.types.named(BTF_KIND_FUNC, name).next()
     }
@@ -192,7 +190,6 @@ impl Kernel {
         places
     }
 
-    /// Checks that the socket flags have the bits that the programs test.
     fn check_sock_flags(&self) -> Result<(), KernelError> {
         let error = |reason: &str| KernelError::Field {
             field: "enum sock_flags".into(),
@@ -253,9 +250,7 @@ fn walk(at: Type, path: &str, base: u32, places: &mut Vec<Location>) {
 struct Location {
     /// From the beginning of the outermost struct.
     bit_offset: u32,
-    /// Width, if it is a bit field.
     bits: Option<u32>,
-    /// Size of its type, bytes.
     size: usize,
 }
 

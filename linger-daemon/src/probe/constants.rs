@@ -20,7 +20,6 @@ const LDX: u8 = 0x01;
 const ALU: u8 = 0x04;
 const ALU64: u8 = 0x07;
 
-/// Replaces the placeholders in code.
 pub(super) fn fill(code: &mut [u8], constants: &Constants) -> Result<(), AttachError> {
     let words = constants.words();
     let (instructions, _) = code.as_chunks_mut();

@@ -85,7 +85,6 @@ impl Hook {
         self.program == SEES_RETURNS
     }
 
-    /// Whether its program is a copy of another one.
     pub(super) fn is_copy(self) -> bool {
         !PROGRAMS.contains(&self.program)
     }
@@ -189,7 +188,6 @@ const TRACEPOINT: &[Hook] = &[
     hook("tracepoint_destroy_sock_3", DESTROY),
 ];
 
-/// All hooks of a plan.
 const fn table(plan: Plan) -> &'static [Hook] {
     match plan {
         Plan::Fentry => FENTRY,

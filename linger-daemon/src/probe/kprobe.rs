@@ -22,7 +22,6 @@ use crate::sys;
 /// Maximum number of threads inside the function at once; the kernel's limit (`KRETPROBE_MAXACTIVE_MAX`).
 const MAX_ACTIVE: u32 = 4096;
 
-/// The file in tracefs that defines kprobes.
 const EVENTS: &str = "kprobe_events";
 
 /// The file in tracefs with the number of hits and misses of each kprobe.
@@ -168,7 +167,6 @@ impl Definition {
         })
     }
 
-    /// Opens the event, to attach a program to it.
     fn open(&self, tracefs: &Path) -> io::Result<OwnedFd> {
         let id = fs::read_to_string(tracefs.join("events").join(&self.event).join("id"))?;
         let id = id.trim().parse().map_err(io::Error::other)?;

@@ -57,7 +57,6 @@ fn link_to_releases(program: &OwnedFd) -> io::Result<OwnedFd> {
     sys::link(program, &cgroup, kind)
 }
 
-/// The loaded program of a hook.
 pub(super) fn program(ebpf: &Ebpf, hook: Hook) -> Result<OwnedFd, AttachError> {
     let program = ebpf.program(hook.program);
     let program = program.ok_or_else(|| load::no_program(hook))?;
@@ -66,7 +65,6 @@ pub(super) fn program(ebpf: &Ebpf, hook: Hook) -> Result<OwnedFd, AttachError> {
     fd.map_err(|error| AttachError::Refused(error.to_string()))
 }
 
-/// Keeps a program attached.
 pub(super) struct Attached {
     /// Dropped first, because a probe in use cannot be removed.
     link: OwnedFd,

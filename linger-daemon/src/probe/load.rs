@@ -92,7 +92,6 @@ fn load(program: &mut Program, point: Point, names: Option<&Btf>) -> Result<(), 
     }
 }
 
-/// The error that the object has no program for a hook.
 pub(super) fn no_program(hook: Hook) -> AttachError {
     AttachError::Missing(format!("no program {}", hook.program))
 }

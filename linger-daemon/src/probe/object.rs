@@ -60,13 +60,9 @@ fn preallocate(maps: &mut [u8]) {
     }
 }
 
-/// The byte ranges of parts of an object.
 struct Parts {
-    /// Instructions.
     code: Vec<Range<usize>>,
-    /// The definitions of all maps.
     maps: Range<usize>,
-    /// The definition of the ledger.
     ledger: Range<usize>,
 }
 

@@ -22,7 +22,6 @@ pub(super) struct Owner {
 }
 
 impl Owner {
-    /// This process.
     pub(super) fn here() -> Self {
         let namespace = fs::metadata("/proc/self/ns/pid").ok();
         let namespace = namespace.and_then(|file| file.ino().try_into().ok());

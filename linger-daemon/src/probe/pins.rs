@@ -192,7 +192,6 @@ impl Pins {
             .map_err(|error| failed_map("take over the map", name, error))
     }
 
-    /// Opens the folder of links.
     pub(super) fn open_links(&self) -> Result<File, PinsError> {
         let path = self.folder.join(LINKS);
         File::open(&path).map_err(|error| failed("open the folder", &path, error))
@@ -246,7 +245,6 @@ impl Pins {
         sys::pin(link, &path).map_err(|error| failed("pin the link", &path, error))
     }
 
-    /// Pins programs, for the kernel's statistics about them.
     pub(super) fn pin_programs(&self, programs: &[(Hook, OwnedFd)]) -> Result<(), PinsError> {
         programs.iter().try_for_each(|(hook, program)| {
             let path = self.program(*hook);

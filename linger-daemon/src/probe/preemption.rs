@@ -119,7 +119,6 @@ pub(super) fn is_running(version: (u32, u32)) -> bool {
     uname().is_ok_and(|names| is_or_later(&names.release().to_string_lossy(), version))
 }
 
-/// Whether a release is this version or a later one.
 fn is_or_later(release: &str, version: (u32, u32)) -> bool {
     let mut numbers = release.split(|other: char| !other.is_ascii_digit());
     let mut next = || numbers.next()?.parse().ok();
@@ -150,7 +149,6 @@ fn chosen_at_build(config: &str) -> Option<Preemption> {
     kept.then_some(Preemption::None)
 }
 
-/// Whether an option is set in a build configuration.
 fn is_set(config: &str, option: &str) -> bool {
     let mut lines = config.lines();
     lines.any(|line| line.strip_suffix("=y") == Some(option))

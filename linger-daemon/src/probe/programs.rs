@@ -30,7 +30,6 @@ impl Default for Links {
 }
 
 impl Links {
-    /// Whether the link of a hook is still attached.
     fn is_attached(&self, hook: Hook) -> bool {
         match self {
             Self::Held(links) => {

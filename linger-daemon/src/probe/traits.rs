@@ -92,7 +92,6 @@ impl Answers {
         }
     }
 
-    /// The variant with this index.
     fn from_index(index: u32) -> Self {
         let all = [Self::Shown, Self::Hooked, Self::HookedV4];
         all.get(index as usize).copied().unwrap_or(Self::Shown)

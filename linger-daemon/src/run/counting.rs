@@ -22,13 +22,11 @@ use crate::privileges;
 use crate::probe::{self, Attachment, LoadOptions, Maps, Pins};
 use crate::sync::lock;
 
-/// The attached programs, and what they count.
 pub(super) struct Counting {
     pub(super) attached: Attachment,
     pub(super) counts: Arc<Counts>,
 }
 
-/// The counts, and the latest costly closes.
 pub(super) struct Counts {
     pub(super) ledger: Mutex<Ledger>,
     recent: Mutex<RecentCloses>,

@@ -14,9 +14,7 @@ use crate::sync::lock;
 
 /// Reloads the configuration of the running daemon.
 pub(super) struct Reloader {
-    /// Sources from which the configuration is reloaded.
     pub(super) sources: Sources,
-    /// The configuration in effect.
     pub(super) config: Config,
     pub(super) counts: Arc<Counts>,
     pub(super) log: Log,
@@ -26,7 +24,6 @@ pub(super) struct Reloader {
 }
 
 impl Reloader {
-    /// Reloads the configuration at each signal.
     pub(super) async fn reload_at(mut self, mut signal: Signal) {
         while signal.recv().await.is_some() {
             // Reading the file may be slow, and a scrape may hold the ledger's lock.

@@ -11,14 +11,12 @@ use super::super::sum::{add, fingerprint};
 use super::{Groups, KnownGroup};
 use crate::attribution::Labels;
 
-/// The result of [`Groups::read`].
 #[derive(Default)]
 pub(in super::super) struct Reading {
     /// The counts to show, by labels: several groups may have the same.
     pub(in super::super) totals: HashMap<Arc<Labels>, Box<Counters>>,
     /// Every group.
     pub(in super::super) found: Vec<GroupReading>,
-    /// Groups seen for the first time.
     pub(super) new: HashMap<Group, KnownGroup>,
     /// When the first group of each series was seen: its number in that order.
     first_seen: HashMap<Arc<Labels>, u64>,
@@ -26,7 +24,6 @@ pub(in super::super) struct Reading {
     pub(super) too_many: HashSet<Arc<Labels>>,
 }
 
-/// A group, as found by a reading.
 pub(in super::super) struct GroupReading {
     pub(super) group: Group,
     /// The [`fingerprint`] of its counters.

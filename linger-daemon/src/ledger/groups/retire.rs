@@ -151,7 +151,6 @@ impl Groups {
         self.counts(group)
     }
 
-    /// Returns all counts of a group.
     pub(super) fn counts(&self, group: &Group) -> Result<Option<Counters>, LedgerError> {
         let mut own = self.counters.get(group)?;
         if let Some(own) = &mut own {

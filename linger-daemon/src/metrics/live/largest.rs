@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 
 use linger_ebpf::{Counters, Outcome};
 
-/// A number by which groups are ranked.
 type Measure = fn(&Counters) -> u64;
 
 /// Measures that take turns in choosing their largest group.
@@ -51,7 +50,6 @@ pub(super) fn lost_after_close(counters: &Counters) -> u64 {
     discarded.map(|bytes| bytes.sum()).sum()
 }
 
-/// Returns the number of closes that aborted their connection.
 pub(super) fn aborted(counters: &Counters) -> u64 {
     let outcomes = Outcome::ALL.iter();
     outcomes

@@ -21,7 +21,6 @@ pub(super) struct Types {
     named: Vec<(u32, u32)>,
 }
 
-/// The reason why BTF cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Malformed {
     #[error("it does not begin as BTF of this machine does")]
@@ -112,9 +111,7 @@ pub(in crate::probe) struct Type<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Member<'a> {
     pub(super) name: &'a [u8],
-    /// Its offset, in bits.
     pub(super) bit_offset: u32,
-    /// Its width, if it is a bit field.
     pub(super) bits: Option<u32>,
     /// Its type, without typedefs and qualifiers.
     pub(super) is: Option<Type<'a>>,
@@ -175,7 +172,6 @@ impl<'a> Type<'a> {
         })
     }
 
-    /// Its size in bytes, or 0.
     pub(super) fn size(self) -> usize {
         match self.kind() {
             BTF_KIND_PTR => size_of::<u64>(),
