@@ -10,7 +10,7 @@ use super::Facts;
 use super::families::FAMILIES;
 use super::family::{Kind, Rule, Series as _, Value};
 use super::format::Format;
-use super::text::{Lines, Text, group_labels};
+use super::text::{Lines, group_labels};
 use crate::ledger::Snapshot;
 
 /// Bytes to gather before they are written out.
@@ -45,26 +45,26 @@ impl Exposition {
             .iter()
             .map(|(labels, _)| group_labels(dimensions, labels));
         let labels: Vec<_> = labels.collect();
-        let mut text = Text::new(format);
+        let mut bytes = Vec::new();
         for family in FAMILIES {
-            let mut lines = Lines::new(&mut text, family.name, family.help, family.kind);
+            let mut lines = Lines::new(format, &mut bytes, family.name, family.help, family.kind);
             match family.rule {
                 Rule::Daemon(rule) => rule(self, &mut lines),
                 Rule::Group(rule) => {
                     for (labels, (_, counters)) in labels.iter().zip(groups) {
                         lines.group = labels;
                         rule(counters, &mut lines);
-                        pass_on(&mut lines.text.bytes, out, BATCH)?;
+                        pass_on(lines.bytes, out, BATCH)?;
                     }
                 }
             }
         }
         // Their names sort after all others.
         for family in &self.process {
-            write_process(family, &mut text);
+            write_process(family, format, &mut bytes);
         }
-        text.bytes.extend_from_slice(format.end());
-        pass_on(&mut text.bytes, out, 0)
+        bytes.extend_from_slice(format.end());
+        pass_on(&mut bytes, out, 0)
     }
 
     /// Returns the value of a `process_*` gauge; zero if it could not be gathered.
@@ -76,7 +76,7 @@ impl Exposition {
 }
 
 /// Writes a family that the `prometheus` crate gathered: each has one sample, without labels.
-fn write_process(family: &MetricFamily, text: &mut Text) {
+fn write_process(family: &MetricFamily, format: Format, bytes: &mut Vec<u8>) {
     let metric = family.get_metric().first();
     let (kind, value) = match family.get_field_type() {
         MetricType::COUNTER => (
@@ -86,7 +86,7 @@ fn write_process(family: &MetricFamily, text: &mut Text) {
         _ => (Kind::Gauge, metric.map(|one| one.get_gauge().get_value())),
     };
     if let Some(value) = value {
-        let mut lines = Lines::new(text, family.name(), family.help(), kind);
+        let mut lines = Lines::new(format, bytes, family.name(), family.help(), kind);
         lines.sample(&[], Value::Float(value));
     }
 }

@@ -8,25 +8,6 @@ use super::family::{Kind, Label, Series, Value};
 use super::format::{Format, put_seconds};
 use crate::attribution::{Dimension, Labels};
 
-/// Text of an exposition, in complete lines.
-pub(super) struct Text {
-    format: Format,
-    /// Those written so far, which may be removed.
-    pub(super) bytes: Vec<u8>,
-    /// Common beginning of the bucket lines of one histogram.
-    bucket: Vec<u8>,
-}
-
-impl Text {
-    pub(super) const fn new(format: Format) -> Self {
-        Self {
-            format,
-            bytes: Vec::new(),
-            bucket: Vec::new(),
-        }
-    }
-}
-
 /// Formats the labels of a group for the series of any metric: without the closing brace, and without any brace if
 /// there are no labels.
 pub(super) fn group_labels(dimensions: &[Dimension], labels: &Labels) -> Vec<u8> {
@@ -42,7 +23,9 @@ pub(super) fn group_labels(dimensions: &[Dimension], labels: &Labels) -> Vec<u8>
 
 /// The series of one metric, for one group after another.
 pub(super) struct Lines<'a> {
-    pub(super) text: &'a mut Text,
+    format: Format,
+    /// The lines written so far, which may be removed.
+    pub(super) bytes: &'a mut Vec<u8>,
     name: &'a str,
     help: &'a str,
     kind: Kind,
@@ -50,24 +33,34 @@ pub(super) struct Lines<'a> {
     pub(super) group: &'a [u8],
     /// The [`Format::bucket_ends`] of a histogram.
     bucket_ends: Option<[Vec<u8>; BUCKETS]>,
+    /// Common beginning of the bucket lines of one histogram.
+    bucket: Vec<u8>,
     /// True once the lines that introduce the metric are written, just before its first series.
     introduced: bool,
 }
 
 impl<'a> Lines<'a> {
     /// Starts a metric of this name after the text written so far.
-    pub(super) fn new(text: &'a mut Text, name: &'a str, help: &'a str, kind: Kind) -> Self {
+    pub(super) fn new(
+        format: Format,
+        bytes: &'a mut Vec<u8>,
+        name: &'a str,
+        help: &'a str,
+        kind: Kind,
+    ) -> Self {
         let bucket_ends = match kind {
-            Kind::Histogram(bounds_ns) => Some(text.format.bucket_ends(bounds_ns)),
+            Kind::Histogram(bounds_ns) => Some(format.bucket_ends(bounds_ns)),
             _ => None,
         };
         Self {
-            text,
+            format,
+            bytes,
             name,
             help,
             kind,
             group: &[],
             bucket_ends,
+            bucket: Vec::new(),
             introduced: false,
         }
     }
@@ -77,7 +70,7 @@ impl<'a> Lines<'a> {
             return;
         }
         self.introduced = true;
-        let Text { format, bytes, .. } = &mut *self.text;
+        let (format, bytes) = (self.format, &mut *self.bytes);
         let name = format.family_name(self.name, self.kind);
         put_all(bytes, &["# HELP ", name, " "]);
         put_escaped(bytes, self.help, |&byte| format.is_special_in_help(byte));
@@ -89,7 +82,7 @@ impl<'a> Lines<'a> {
     }
 
     fn line(&mut self, suffix: &str, labels: &[Label], value: Value) {
-        let bytes = &mut self.text.bytes;
+        let bytes = &mut *self.bytes;
         if put_series(bytes, self.name, suffix, self.group, labels) == b',' {
             bytes.push(b'}');
         }
@@ -111,7 +104,7 @@ impl Series for Lines<'_> {
 
     fn histogram(&mut self, labels: &[Label], times: &TimeHistogram) {
         self.introduce();
-        let Text { bytes, bucket, .. } = &mut *self.text;
+        let bucket = &mut self.bucket;
         bucket.clear();
         let separator = put_series(bucket, self.name, "_bucket", self.group, labels);
         bucket.push(separator);
@@ -125,10 +118,9 @@ impl Series for Lines<'_> {
                 total += count;
                 shown = digits.format(total);
             }
-            bytes.extend_from_slice(bucket);
-            bytes.extend_from_slice(end);
-            bytes.extend_from_slice(shown.as_bytes());
-            bytes.push(b'\n');
+            for part in [bucket, end, shown.as_bytes(), b"\n"] {
+                self.bytes.extend_from_slice(part);
+            }
         }
         self.line("_sum", labels, Value::Nanoseconds(times.sum_ns));
         self.line("_count", labels, Value::Count(total));
