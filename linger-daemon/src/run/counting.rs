@@ -39,14 +39,18 @@ impl Counting {
     pub(super) fn begin(config: &Config, pins: Option<&Pins>) -> Result<Self> {
         let (mut attached, (mut ledger, recent)) = attach(config, pins)?;
         ledger.set_programs(mem::take(&mut attached.programs));
+        let works = || ledger.maintain().and_then(|()| ledger.read()).is_ok();
+        let kept = privileges::drop_all_but(&[], works).context("cannot drop capabilities")?;
+        if !kept.is_empty() {
+            warn!("this kernel lets only privileged processes read maps: keeping {kept:?}");
+        }
+        // Reading the kernel's types took much memory.
+        memory::release();
         let counts = Counts {
             ledger: Mutex::new(ledger),
             recent: Mutex::new(recent),
             read: Arc::default(),
         };
-        drop_privileges(&counts.ledger)?;
-        // Reading the kernel's types took much memory.
-        memory::release();
         Ok(Self {
             attached,
             counts: Arc::new(counts),
@@ -147,17 +151,4 @@ fn attach(config: &Config, pins: Option<&Pins>) -> Result<(Attachment, (Ledger, 
         warn!("{shortcoming}");
     }
     Ok((attached, counts))
-}
-
-/// Drops all capabilities that maintaining and reading the ledger does not need.
-fn drop_privileges(ledger: &Mutex<Ledger>) -> Result<()> {
-    let works = || {
-        let mut ledger = lock(ledger);
-        ledger.maintain().and_then(|()| ledger.read()).is_ok()
-    };
-    let kept = privileges::drop_all_but(&[], works).context("cannot drop capabilities")?;
-    if !kept.is_empty() {
-        warn!("this kernel lets only privileged processes read maps: keeping {kept:?}");
-    }
-    Ok(())
 }
