@@ -27,23 +27,17 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// The hook, and the state shared with the programs about closes that wait.
 pub(crate) struct ReturnHook {
     waits: MappedArray<Waits>,
-    state: HookState,
-}
-
-enum HookState {
-    Off,
-    On {
-        _link: OwnedFd,
-    },
-    /// The kernel refused it.
-    Refused,
+    /// Held while it is attached.
+    link: Option<OwnedFd>,
+    is_refused: bool,
 }
 
 impl ReturnHook {
     pub(crate) fn map(maps: &Maps) -> Result<Self, LedgerError> {
         Ok(Self {
             waits: MappedArray::map(maps, NAME)?,
-            state: HookState::Off,
+            link: None,
+            is_refused: false,
         })
     }
 
@@ -54,7 +48,7 @@ impl ReturnHook {
     }
 
     pub(super) fn is_attached(&self) -> bool {
-        matches!(self.state, HookState::On { .. })
+        self.link.is_some()
     }
 
     /// Hooks the return once a close has waited, and removes the hook when none has for a while, unless a close that
@@ -63,7 +57,7 @@ impl ReturnHook {
         let last_ns = self.waits.word(0, offset_of!(Waits, last_ns));
         let last_ns = last_ns.load(Ordering::Relaxed);
         let is_wanted = last_ns > 0 && now_ns().saturating_sub(last_ns) < IDLE_NS;
-        if is_wanted && matches!(self.state, HookState::Off) {
+        if is_wanted && !self.is_attached() && !self.is_refused {
             self.attach(programs);
         }
         let until_ns = self.waits.word(0, offset_of!(Waits, seen_until_ns));
@@ -72,23 +66,23 @@ impl ReturnHook {
         } else if until_ns.swap(0, Ordering::Relaxed) == 0 && !is_relied_on && self.is_attached() {
             // The lease had ended at the last maintenance already: since then no close has begun to rely on the hook.
             debug!("no close has waited for a while: took the hook of sys_exit off");
-            self.state = HookState::Off;
+            self.link = None;
         }
     }
 
     fn attach(&mut self, programs: &Programs) {
-        self.state = match programs.hook_returns() {
-            None => HookState::Off,
+        match programs.hook_returns() {
+            None => {}
             Some(Ok(link)) => {
                 debug!("closes wait under SO_LINGER: hooked sys_exit");
-                HookState::On { _link: link }
+                self.link = Some(link);
             }
             Some(Err(error)) => {
                 warn!(
                     "closes that wait under SO_LINGER are counted without their time: sys_exit cannot be hooked: {error}"
                 );
-                HookState::Refused
+                self.is_refused = true;
             }
-        };
+        }
     }
 }
