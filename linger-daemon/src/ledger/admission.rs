@@ -6,7 +6,7 @@ use aya::maps::{Array, HashMap, MapData};
 use linger_ebpf::{PortBits, Settings, rule, verdict};
 use tracing::{debug, warn};
 
-use super::{LedgerError, keys, read, take, write};
+use super::{LedgerError, keys, take, write};
 use crate::attribution::comm_words;
 use crate::config::{Config, Filter};
 use crate::probe::Maps;
@@ -105,10 +105,7 @@ impl Admission {
                 allowed: allowed[at],
                 denied: denied[at],
             };
-            let old = self.ports.get(&index, 0).map_err(read("PORTS"))?;
-            if old != bits {
-                self.ports.set(index, bits, 0).map_err(write("PORTS"))?;
-            }
+            self.ports.set(index, bits, 0).map_err(write("PORTS"))?;
         }
         Ok(())
     }
