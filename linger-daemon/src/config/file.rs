@@ -1,6 +1,6 @@
 //! Reads files of settings as text.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
@@ -36,12 +36,20 @@ pub enum FileError {
 
 /// Reads a file of settings as text.
 pub(crate) fn text(path: &Path) -> Result<String, FileError> {
+    const WRITABLE_BY_OTHERS: u32 = 0o002;
     // Do not block on a pipe without a writer.
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(O_NONBLOCK)
         .open(path)?;
-    check(&file, geteuid().is_root())?;
+    // Once it is open, it can no longer be replaced.
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(FileError::NotAFile);
+    }
+    if geteuid().is_root() && metadata.mode() & WRITABLE_BY_OTHERS != 0 {
+        return Err(FileError::WorldWritable);
+    }
     let mut bytes = Vec::new();
     file.take(LARGEST + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LARGEST {
@@ -51,17 +59,4 @@ pub(crate) fn text(path: &Path) -> Result<String, FileError> {
         let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         FileError::NotUtf8(valid.split(|byte| *byte == b'\n').count())
     })
-}
-
-/// Checks the file once it is open, and can no longer be replaced.
-fn check(file: &File, root: bool) -> Result<(), FileError> {
-    const WRITABLE_BY_OTHERS: u32 = 0o002;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(FileError::NotAFile);
-    }
-    if root && metadata.mode() & WRITABLE_BY_OTHERS != 0 {
-        return Err(FileError::WorldWritable);
-    }
-    Ok(())
 }

@@ -234,6 +234,8 @@ impl Loader {
         };
         let (rows, crowded_groups) = self.options.group_entries();
         let (orphan_slots, crowded_orphans) = self.options.orphan_entries();
+        let has_copies = copies != Constants::NO_COPIES;
+        let resets = if has_copies { HINTS } else { 1 };
         let object = object::for_kernel(&self.kernel, &constants)?;
         loader()
             .btf(None)
@@ -247,14 +249,7 @@ impl Loader {
             .map_max_entries("EXITING", if exes { MAX_CLOSES } else { 1 })
             .map_max_entries("ORPHAN_SLOTS", orphan_slots)
             .map_max_entries("ORPHANS", crowded_orphans)
-            .map_max_entries(
-                "RESETS",
-                if copies == Constants::NO_COPIES {
-                    1
-                } else {
-                    HINTS
-                },
-            )
+            .map_max_entries("RESETS", resets)
             .load(&object)
             .map_err(|error| AttachError::Refused(with_causes(&error)))
     }
