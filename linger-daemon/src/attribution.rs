@@ -7,8 +7,6 @@ mod cgroups;
 mod namer;
 mod names;
 
-use std::fmt;
-
 use clap::ValueEnum;
 use linger_ebpf::key_field;
 use serde::{Deserialize, Serialize};
@@ -21,9 +19,22 @@ pub use self::names::Names;
 
 /// A label of the metrics that says who closed. The labels stand in this order.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    strum::Display,
+    strum::IntoStaticStr,
+    ValueEnum,
+    Serialize,
+    Deserialize,
 )]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Dimension {
     /// The systemd unit, or the plain path of the cgroup that is in none
     Unit,
@@ -58,27 +69,6 @@ impl Dimension {
             Self::Family => key_field::FAMILY,
         });
         bits.fold(0, |all, bit| all | bit)
-    }
-
-    /// The name of the label.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Unit => "unit",
-            Self::Slice => "slice",
-            Self::Container => "container",
-            Self::Pod => "pod",
-            Self::Comm => "comm",
-            Self::Exe => "exe",
-            Self::Port => "port",
-            Self::Family => "family",
-        }
-    }
-}
-
-impl fmt::Display for Dimension {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }
 

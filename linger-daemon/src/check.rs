@@ -144,7 +144,7 @@ impl Report {
 /// Writes a line for the finding, and one for its fix.
 fn write_finding(finding: &Finding, out: &mut String) -> std::fmt::Result {
     const COLUMNS: [Column; 2] = [Column::Left(25), Column::Left(7)];
-    let cells = [finding.what, finding.verdict.name(), &finding.found];
+    let cells = [finding.what, finding.verdict.into(), &finding.found];
     writeln!(out, "{}", row(&COLUMNS, &cells))?;
     match finding.fix {
         Some(fix) => writeln!(out, "{}", row(&COLUMNS, &["", "", &format!("fix: {fix}")])),

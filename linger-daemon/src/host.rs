@@ -32,8 +32,9 @@ pub struct Finding {
 }
 
 /// A verdict about one aspect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Verdict {
     /// As it should be.
     Ok,
@@ -41,18 +42,6 @@ pub enum Verdict {
     Warning,
     /// Nothing can be counted.
     Problem,
-}
-
-impl Verdict {
-    /// Its name.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Warning => "warning",
-            Self::Problem => "problem",
-        }
-    }
 }
 
 impl Finding {

@@ -74,7 +74,11 @@ impl Live {
                     times: all.times(|one| &one.orphans.lived),
                 },
             },
-            dimensions: names(&snapshot.dimensions).collect(),
+            dimensions: snapshot
+                .dimensions
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             groups_omitted: counters.len() - groups.len(),
             groups,
             health: Health::of(exposition),
@@ -140,7 +144,9 @@ impl Sum<'_> {
 impl Group {
     fn of(dimensions: &[Dimension], labels: &Labels, counters: &Counters) -> Self {
         Self {
-            labels: names(dimensions)
+            labels: dimensions
+                .iter()
+                .map(ToString::to_string)
                 .zip(labels.values().map(str::to_owned))
                 .collect(),
             closes: Sum(&[counters]).closes(),
@@ -177,12 +183,6 @@ impl Health {
             resident_bytes: bytes(exposition.process("process_resident_memory_bytes")),
         }
     }
-}
-
-fn names(dimensions: &[Dimension]) -> impl Iterator<Item = String> {
-    dimensions
-        .iter()
-        .map(|dimension| dimension.name().to_owned())
 }
 
 #[expect(

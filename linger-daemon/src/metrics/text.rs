@@ -12,7 +12,7 @@ use crate::attribution::{Dimension, Labels};
 /// there are no labels.
 pub(super) fn group_labels(dimensions: &[Dimension], labels: &Labels) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let names = dimensions.iter().map(|dimension| dimension.name());
+    let names = dimensions.iter().map(<&str>::from);
     let mut separator = b'{';
     for label in names.zip(labels.values()) {
         put_label(&mut bytes, separator, label);

@@ -31,10 +31,7 @@ fn snapshot(dimensions: &[Dimension], groups: &Groups) -> Snapshot {
 
 /// Returns the groups in the closes of a text.
 fn read(text: &str, dimensions: &[Dimension]) -> Groups {
-    let mut names: Vec<_> = dimensions
-        .iter()
-        .map(|dimension| dimension.name())
-        .collect();
+    let mut names: Vec<_> = dimensions.iter().map(<&str>::from).collect();
     names.push("outcome");
     let mut groups = Groups::new();
     // Not lines(), which would drop a carriage return at the end of a line.
