@@ -1,7 +1,5 @@
 //! The hooks of each plan: the programs of `linger-ebpf` and their attach points.
 
-use std::fmt;
-
 use linger_ebpf::{Constants, PROGRAMS, Plan, key_field, program_index};
 use serde::{Serialize, Serializer};
 
@@ -9,23 +7,31 @@ use super::preemption::Preemption;
 use super::traits::{Answers, KernelTraits, NEW_TIMER, TIMER, V4_ANSWER, V6_ANSWER};
 
 /// An attach point of a program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]
 pub enum Point {
     /// Entry of a function, by trampoline.
+    #[strum(to_string = "fentry:{0}")]
     Fentry(&'static str),
     /// Return of a function, by trampoline.
+    #[strum(to_string = "fexit:{0}")]
     Fexit(&'static str),
     /// Entry of a function, by kprobe.
+    #[strum(to_string = "kprobe:{0}")]
     Kprobe(&'static str),
     /// Return of a function, by kretprobe.
+    #[strum(to_string = "kretprobe:{0}")]
     Kretprobe(&'static str),
     /// A raw tracepoint.
+    #[strum(to_string = "raw_tracepoint:{0}")]
     RawTracepoint(&'static str),
     /// A raw tracepoint with BTF-typed arguments.
+    #[strum(to_string = "tp_btf:{0}")]
     BtfTracepoint(&'static str),
     /// Release of any socket of the cgroup v2 root or below.
+    #[strum(to_string = "cgroup:sock_release")]
     SockRelease,
     /// Not attached: the daemon runs the program.
+    #[strum(to_string = "on demand")]
     OnDemand,
 }
 
@@ -38,21 +44,6 @@ impl Point {
                 Some(name)
             }
             _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Point {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Fentry(name) => write!(f, "fentry:{name}"),
-            Self::Fexit(name) => write!(f, "fexit:{name}"),
-            Self::Kprobe(name) => write!(f, "kprobe:{name}"),
-            Self::Kretprobe(name) => write!(f, "kretprobe:{name}"),
-            Self::RawTracepoint(name) => write!(f, "raw_tracepoint:{name}"),
-            Self::BtfTracepoint(name) => write!(f, "tp_btf:{name}"),
-            Self::SockRelease => write!(f, "cgroup:sock_release"),
-            Self::OnDemand => write!(f, "on demand"),
         }
     }
 }

@@ -12,7 +12,7 @@ use flate2::read::GzDecoder;
 use nix::sys::utsname::uname;
 
 /// How the kernel preempts threads running in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::FromRepr)]
 pub enum Preemption {
     /// Not at all, or only at voluntary preemption points (none, voluntary).
     None,
@@ -74,17 +74,6 @@ impl Preemption {
                     .find_map(|config| chosen_at_build(config))
             })
             .unwrap_or(Self::Unknown)
-    }
-
-    /// The variant with this index, or `Unknown`.
-    pub(super) fn from_index(index: u32) -> Self {
-        let all = [
-            Self::None,
-            Self::Threads,
-            Self::Realtime,
-            Self::SoftInterrupts,
-        ];
-        all.get(index as usize).copied().unwrap_or(Self::Unknown)
     }
 
     /// Maps the name of a mode of the kernel (kernel/sched/core.c `preempt_modes`).

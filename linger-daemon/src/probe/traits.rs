@@ -51,10 +51,11 @@ impl KernelTraits {
     pub(super) fn recorded(metadata: &PinMetadata) -> Self {
         Self {
             sees_returns: metadata.sees_returns != 0,
-            preemption: Preemption::from_index(metadata.preemption),
+            preemption: Preemption::from_repr(metadata.preemption as usize)
+                .unwrap_or(Preemption::Unknown),
             preempts_tracepoints: metadata.preempts_tracepoints != 0,
             new_timer: metadata.new_timer != 0,
-            answers: Answers::from_index(metadata.answers),
+            answers: Answers::from_repr(metadata.answers as usize).unwrap_or(Answers::Shown),
             sees_releases: metadata.sees_releases != 0,
         }
     }
@@ -69,7 +70,7 @@ pub(super) fn leaves_old_names() -> bool {
 }
 
 /// How the programs see RSTs that answer a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::FromRepr)]
 pub enum Answers {
     /// By the tracepoint `tcp_send_reset`. Before v6.10, in which it became an event class of its own, it showed only
     /// the RSTs of full sockets.
@@ -90,11 +91,6 @@ impl Answers {
         } else {
             Self::HookedV4
         }
-    }
-
-    fn from_index(index: u32) -> Self {
-        let all = [Self::Shown, Self::Hooked, Self::HookedV4];
-        all.get(index as usize).copied().unwrap_or(Self::Shown)
     }
 }
 
