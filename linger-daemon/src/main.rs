@@ -99,7 +99,7 @@ fn exercise(options: &Exercise) -> Result<ExitCode> {
     let terminal = std::io::stderr().is_terminal();
     let report = exercise::run(&options.request, |done| {
         if terminal {
-            eprint!("\r{:<24}", done.kind.name());
+            eprint!("\r{:<24}", done.kind);
         }
     });
     if terminal {

@@ -33,8 +33,11 @@ pub use tally::{Closes, End, Tally};
 use tcp::Loopback;
 
 /// A kind of close, named after its outcome where it has one of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, strum::Display,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 #[clap(rename_all = "snake_case")]
 pub enum Kind {
     /// Both ends close, everything read
@@ -83,13 +86,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The name in options and reports.
-    #[must_use]
-    pub fn name(self) -> String {
-        let value = self.to_possible_value();
-        value.map_or_else(String::new, |value| value.get_name().to_owned())
-    }
-
     /// Makes one close of this kind, and counts all closes made for it.
     pub fn perform(self, loopback: &Loopback, tally: &mut Tally) -> io::Result<()> {
         match self {

@@ -31,7 +31,7 @@ pub fn table(report: &[Done]) -> String {
     for done in report {
         if let Some(reason) = &done.left_out {
             // Writing to a string does not fail.
-            let _ = writeln!(text, "left out: {}: {reason}", done.kind.name());
+            let _ = writeln!(text, "left out: {}: {reason}", done.kind);
         }
     }
     text
@@ -42,7 +42,7 @@ fn row(done: &Done) -> [String; COLUMNS.len()] {
     let orphans = &done.tally.orphans;
     let lost = orphans.total();
     [
-        done.kind.name(),
+        done.kind.to_string(),
         done.times.to_string(),
         numbers(
             done.tally
