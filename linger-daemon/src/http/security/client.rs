@@ -1,6 +1,5 @@
 //! Client certificates.
 
-use std::fmt;
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
@@ -18,30 +17,24 @@ use rustls::{
 use super::{Mistake, names};
 
 /// Policy for client certificates (`client_auth_type`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Policy {
-    /// Does not request a certificate.
-    None,
-    /// Requests a certificate, which is optional and need not be trusted.
-    Request,
-    /// Requires a certificate, which need not be trusted.
-    RequireAny,
-    /// Requests a certificate, which is optional but must be trusted.
-    VerifyIfGiven,
-    /// Requires a trusted certificate.
-    RequireAndVerify,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Policy {
+    /// A client without a certificate is rejected.
+    pub(super) is_mandatory: bool,
+    /// A certificate must be signed by a trusted authority.
+    pub(super) verifies: bool,
 }
 
 impl Policy {
-    /// Returns the policy of this name.
-    pub(super) fn named(name: &str) -> Result<Self, Mistake> {
-        Ok(match name {
-            "" | "NoClientCert" => Self::None,
-            "RequestClientCert" => Self::Request,
+    /// Returns the policy of this name; `None` if no certificate is requested.
+    pub(super) fn named(name: &str) -> Result<Option<Self>, Mistake> {
+        let (is_mandatory, verifies) = match name {
+            "" | "NoClientCert" => return Ok(None),
+            "RequestClientCert" => (false, false),
             // The second is an old name of the first.
-            "RequireAnyClientCert" | "RequireClientCert" => Self::RequireAny,
-            "VerifyClientCertIfGiven" => Self::VerifyIfGiven,
-            "RequireAndVerifyClientCert" => Self::RequireAndVerify,
+            "RequireAnyClientCert" | "RequireClientCert" => (true, false),
+            "VerifyClientCertIfGiven" => (false, true),
+            "RequireAndVerifyClientCert" => (true, true),
             other => {
                 return Err(Mistake::Value {
                     key: "tls_server_config: client_auth_type".to_owned(),
@@ -50,23 +43,18 @@ impl Policy {
                                VerifyClientCertIfGiven, RequireAndVerifyClientCert",
                 });
             }
-        })
-    }
-
-    /// Returns whether a client without a certificate is rejected.
-    pub(super) fn is_mandatory(self) -> bool {
-        matches!(self, Self::RequireAny | Self::RequireAndVerify)
-    }
-
-    /// Returns whether a certificate must be signed by a trusted authority.
-    pub(super) fn verifies(self) -> bool {
-        matches!(self, Self::VerifyIfGiven | Self::RequireAndVerify)
+        };
+        Ok(Some(Self {
+            is_mandatory,
+            verifies,
+        }))
     }
 }
 
-/// Verifies client certificates by a policy.
+/// Verifies client certificates.
+#[derive(Debug)]
 pub(super) struct Clients {
-    policy: Policy,
+    is_mandatory: bool,
     /// Verifier of signatures by trusted authorities.
     trusted: Option<Arc<dyn ClientCertVerifier>>,
     /// Alternative names, of which a certificate must have one.
@@ -78,7 +66,7 @@ impl Clients {
     /// Creates a verifier that trusts certificates signed by `roots`; without these, any certificate whose key the
     /// client holds.
     pub(super) fn new(
-        policy: Policy,
+        is_mandatory: bool,
         roots: Option<RootCertStore>,
         allowed: Option<Vec<String>>,
         provider: &Arc<CryptoProvider>,
@@ -89,7 +77,7 @@ impl Clients {
                 .map_err(|error| Mistake::ClientCa(error.to_string()))
         });
         Ok(Self {
-            policy,
+            is_mandatory,
             trusted: trusted.transpose()?,
             allowed: allowed.map(|names| names.iter().map(|name| names::plain(name)).collect()),
             algorithms: provider.signature_verification_algorithms,
@@ -97,15 +85,9 @@ impl Clients {
     }
 }
 
-impl fmt::Debug for Clients {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "clients by {:?}", self.policy)
-    }
-}
-
 impl ClientCertVerifier for Clients {
     fn client_auth_mandatory(&self) -> bool {
-        self.policy.is_mandatory()
+        self.is_mandatory
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {

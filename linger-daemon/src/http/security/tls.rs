@@ -66,7 +66,7 @@ impl Tls {
         server.send_tls13_tickets = 0;
         Ok(ServerTls {
             config: Arc::new(server),
-            requires_trusted: policy.is_mandatory() && policy.verifies(),
+            requires_trusted: policy.is_some_and(|policy| policy.is_mandatory && policy.verifies),
         })
     }
 
@@ -79,11 +79,8 @@ impl Tls {
                 "tls_server_config: min_version is above max_version",
             ));
         }
-        let all = [(12, &rustls::version::TLS12), (13, &rustls::version::TLS13)];
-        let chosen = all
-            .into_iter()
-            .filter(|(number, _)| (min..=max).contains(number));
-        Ok(chosen.map(|(_, version)| version).collect())
+        let all = [&rustls::version::TLS12, &rustls::version::TLS13];
+        Ok(all[min..=max].to_vec())
     }
 
     /// Fails if the certificate or the key is missing, or if a list of algorithms is configured: there is no choice,
@@ -121,45 +118,47 @@ impl Tls {
     /// Returns the verifier of client certificates; `None` if they are not requested.
     fn clients(
         &self,
-        policy: Policy,
+        policy: Option<Policy>,
         file: &Path,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Option<Arc<dyn ClientCertVerifier>>, SecurityError> {
         let authority = Pem::find(&self.client_ca_file, &self.client_ca, file)?;
         let contradiction = |why| Mistake::Contradiction(why).in_file(file);
-        if policy == Policy::None && authority.is_some() {
+        if policy.is_none() && authority.is_some() {
             return Err(contradiction(
                 "tls_server_config: client_ca_file without a client_auth_type that asks for \
                  certificates: set RequireAndVerifyClientCert",
             ));
         }
-        if self.client_allowed_sans.is_some() && !policy.is_mandatory() {
+        if self.client_allowed_sans.is_some() && !policy.is_some_and(|policy| policy.is_mandatory) {
             return Err(contradiction(
                 "tls_server_config: client_allowed_sans needs client_auth_type \
                  RequireAndVerifyClientCert or RequireAnyClientCert",
             ));
         }
-        if policy.verifies() && authority.is_none() {
+        let Some(policy) = policy else {
+            return Ok(None);
+        };
+        if policy.verifies && authority.is_none() {
             return Err(contradiction(
                 "tls_server_config: client_auth_type needs client_ca_file or client_ca: whose \
                  certificates are to be trusted?",
             ));
         }
-        if policy == Policy::None {
-            return Ok(None);
-        }
         let roots = authority.map(|authority| authority.roots()).transpose()?;
+        let roots = roots.filter(|_| policy.verifies);
         let sans = self.client_allowed_sans.clone();
-        let clients = Clients::new(policy, roots.filter(|_| policy.verifies()), sans, provider)
+        let clients = Clients::new(policy.is_mandatory, roots, sans, provider)
             .map_err(|why| why.in_file(file))?;
         Ok(Some(Arc::new(clients)))
     }
 }
 
-fn version(key: &'static str, name: &str) -> Result<u8, Mistake> {
+/// Returns 0 for the older of the two versions, 1 for the newer.
+fn version(key: &'static str, name: &str) -> Result<usize, Mistake> {
     match name {
-        "TLS12" => Ok(12),
-        "TLS13" => Ok(13),
+        "TLS12" => Ok(0),
+        "TLS13" => Ok(1),
         "TLS10" | "TLS11" => Err(Mistake::Unsupported {
             key,
             found: name.to_owned(),
