@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_saphyr::Options;
 
 use super::Mistake;
 
@@ -49,8 +48,20 @@ struct Http {
 
 /// Parses the text of the file.
 pub(super) fn parse(text: &str) -> Result<File, Mistake> {
-    let file: Option<File> = serde_saphyr::from_str_with_options(text, options())
-        .map_err(|error| Mistake::Yaml(one_line(&error.to_string())))?;
+    // Quote nothing of the file, which has secrets, in errors, and keep it from expanding into a large document.
+    let options = serde_saphyr::options! {
+        with_snippet: false,
+        budget: serde_saphyr::budget! {
+            max_depth: 16,
+            max_nodes: 10_000,
+        },
+    };
+    let file = serde_saphyr::from_str_with_options::<Option<File>>(text, options);
+    let file = file.map_err(|error| {
+        let message = error.to_string();
+        let words: Vec<&str> = message.split_whitespace().collect();
+        Mistake::Yaml(words.join(" "))
+    })?;
     let file = file.unwrap_or_default();
     if file.rate_limit.is_some() {
         return Err(Mistake::Unsupported {
@@ -59,41 +70,16 @@ pub(super) fn parse(text: &str) -> Result<File, Mistake> {
             instead: "connections and their times are limited always: remove it",
         });
     }
-    if let Some(http) = &file.http_server_config {
-        http.refuse_headers()?;
-    }
-    Ok(file)
-}
-
-/// Returns options that quote nothing of the file, which has secrets, in errors, and that keep a small file from
-/// expanding into a large document.
-fn options() -> Options {
-    serde_saphyr::options! {
-        with_snippet: false,
-        budget: serde_saphyr::budget! {
-            max_depth: 16,
-            max_nodes: 10_000,
-        },
-    }
-}
-
-fn one_line(message: &str) -> String {
-    let words: Vec<&str> = message.split_whitespace().collect();
-    words.join(" ")
-}
-
-impl Http {
-    /// Fails if a custom header is configured. Headers without a value do not count.
-    fn refuse_headers(&self) -> Result<(), Mistake> {
-        let headers = self.headers.iter().flatten();
-        let mut asked = headers.filter(|(_, value)| !value.is_empty());
-        let Some((name, _)) = asked.next() else {
-            return Ok(());
-        };
-        Err(Mistake::Unsupported {
+    let http = file.http_server_config.as_ref();
+    let headers = http.and_then(|http| http.headers.as_ref());
+    // Headers without a value do not count.
+    let header = headers.and_then(|all| all.iter().find(|(_, value)| !value.is_empty()));
+    if let Some((name, _)) = header {
+        return Err(Mistake::Unsupported {
             key: "http_server_config: headers",
             found: name.clone(),
             instead: "lingerd sets the headers that its answers need: remove it",
-        })
+        });
     }
+    Ok(file)
 }
