@@ -102,20 +102,6 @@ fn show(metrics: &Metrics, wanted: Wanted, begins: ResponseSender) {
     }
 }
 
-impl View {
-    fn write(
-        self,
-        metrics: &Metrics,
-        exposition: &Exposition,
-        mut out: &mut dyn Write,
-    ) -> io::Result<()> {
-        match self {
-            Self::Metrics(format) => exposition.write(format, &mut out),
-            Self::Live => Ok(serde_json::to_writer(out, &metrics.live(exposition))?),
-        }
-    }
-}
-
 /// Writes a body, compressed if the client accepts it.
 fn write(
     metrics: &Metrics,
@@ -123,13 +109,17 @@ fn write(
     wanted: Wanted,
     mut body: Writer,
 ) -> io::Result<()> {
+    let view = |mut out: &mut dyn Write| match wanted.view {
+        View::Metrics(format) => exposition.write(format, &mut out),
+        View::Live => Ok(serde_json::to_writer(out, &metrics.live(exposition))?),
+    };
     if wanted.gzip {
         // The text is so repetitive that the fastest level suffices.
         let mut encoder = GzEncoder::new(body, Compression::fast());
-        wanted.view.write(metrics, exposition, &mut encoder)?;
+        view(&mut encoder)?;
         body = encoder.finish()?;
     } else {
-        wanted.view.write(metrics, exposition, &mut body)?;
+        view(&mut body)?;
     }
     body.finish()
 }
