@@ -290,31 +290,27 @@ mod tests {
     }
 
     #[test]
-    fn a_return_that_was_not_seen_has_no_time() {
-        let event = Event {
-            blocked_ns: u64::MAX,
-            linger: 500,
-            remote_port: 0,
-            ..event()
-        };
-        let WatchEvent::Close(close) = decode(&event, None, &Clock::new(0.0, 250)) else {
-            panic!("a close is told as one")
-        };
-        assert_eq!(close.blocked_seconds, None);
-        assert_eq!(close.linger_seconds, Some(2));
-        assert_eq!(close.connection.remote, None);
-    }
-
-    #[test]
-    fn a_linger_time_without_end_is_a_number_that_can_be_set() {
-        let event = Event {
-            // `MAX_SCHEDULE_TIMEOUT`
-            linger: i64::MAX.cast_unsigned(),
-            ..event()
-        };
-        let WatchEvent::Close(close) = decode(&event, None, &Clock::new(0.0, 250)) else {
-            panic!("a close is told as one")
-        };
-        assert_eq!(close.linger_seconds, Some(2_147_483_647));
+    fn times_may_be_unknown_or_without_end() {
+        // `MAX_SCHEDULE_TIMEOUT`
+        let endless = i64::MAX.cast_unsigned();
+        for (linger, linger_seconds, blocked_ns, blocked) in [
+            (u64::MAX, None, u64::MAX, None),
+            (500, Some(2), 0, Some(0.0)),
+            (endless, Some(2_147_483_647), 500_000_000, Some(0.5)),
+        ] {
+            let event = Event {
+                linger,
+                blocked_ns,
+                remote_port: 0,
+                ..event()
+            };
+            let WatchEvent::Close(close) = decode(&event, None, &Clock::new(0.0, 250)) else {
+                panic!("a close is told as one")
+            };
+            assert_eq!(close.linger_seconds, linger_seconds);
+            assert_eq!(close.connection.remote, None);
+            let json = serde_json::to_value(close).unwrap();
+            assert_eq!(json["blocked_seconds"], serde_json::json!(blocked));
+        }
     }
 }
