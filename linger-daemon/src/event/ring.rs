@@ -69,7 +69,7 @@ const BUDGET_OF_DAEMON: u64 = RING_OF_DAEMON as u64 / (Event::HEAD as u64 + 8);
 impl Watcher {
     /// Takes a free place.
     pub fn new(maps: &mut Maps, filter: &Filter) -> Result<Self, WatchError> {
-        let watch = shared(maps)?;
+        let watch = MappedArray::map(maps, "WATCH")?;
         let now = now_ns();
         let until = now + LEASE_NS;
         let take = |place: u32| {
@@ -84,7 +84,7 @@ impl Watcher {
 
     /// Takes the daemon's place, of which there is only one, and watches from now on.
     pub fn of_daemon(maps: &mut Maps) -> Result<Self, WatchError> {
-        let watch = shared(maps)?;
+        let watch = MappedArray::map(maps, "WATCH")?;
         let until = lease(&watch, DAEMON).load(Ordering::Relaxed);
         Self::at(DAEMON, until, watch, maps, &Filter::COSTLY)
     }
@@ -190,10 +190,6 @@ impl Drop for Watcher {
         // If another watcher has taken the place, it keeps it.
         let _ = self.set_lease(0);
     }
-}
-
-fn shared(maps: &Maps) -> Result<MappedArray<Watch>, LedgerError> {
-    MappedArray::map(maps, "WATCH")
 }
 
 fn lease(watch: &MappedArray<Watch>, place: u32) -> &AtomicU64 {
