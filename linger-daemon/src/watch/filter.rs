@@ -65,18 +65,10 @@ impl WatchFilter {
         if let [cgroup] = cgroups[..] {
             (filter.cgroup_id, filter.cgroup_level) = cgroup;
         }
-        for (applies, bit) in [
-            (self.lost, filter_flag::LOST),
-            (
-                !self.units.is_empty() && cgroups.len() <= 1,
-                filter_flag::CGROUP,
-            ),
-            (self.stack, filter_flag::STACK),
-        ] {
-            if applies {
-                filter.flags |= bit;
-            }
-        }
+        let by_cgroup = !self.units.is_empty() && cgroups.len() <= 1;
+        filter.flags = (u32::from(self.lost) * filter_flag::LOST)
+            | (u32::from(by_cgroup) * filter_flag::CGROUP)
+            | (u32::from(self.stack) * filter_flag::STACK);
         filter
     }
 
