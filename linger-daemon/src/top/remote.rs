@@ -82,7 +82,7 @@ type Connection = SendRequest<Empty<Bytes>>;
 
 /// A running lingerd.
 pub(super) struct Remote {
-    url: String,
+    pub(super) url: String,
     address: Address,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     request: Request<Empty<Bytes>>,
@@ -120,10 +120,6 @@ impl Remote {
         })
     }
 
-    pub(super) fn url(&self) -> &str {
-        &self.url
-    }
-
     /// Takes a reading.
     pub(super) async fn read(&mut self) -> Result<Live, ReadError> {
         timeout(TIMEOUT, self.request_live())
@@ -152,34 +148,58 @@ impl Remote {
             None if error.is_parse() => ReadError::NotHttp,
             _ => ReadError::Connection(error),
         })?;
-        let is_anonymous = !self.request.headers().contains_key(header::AUTHORIZATION);
-        let live = live(answer).await.map_err(|error| match error {
-            ReadError::Unauthorized if is_anonymous => ReadError::NoUser,
-            error => error,
-        })?;
+        let live = self.decode(answer).await?;
         self.connection = Some(connection);
         Ok(live)
     }
 
+    async fn decode(&self, answer: Response<Incoming>) -> Result<Live, ReadError> {
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+        let body = body.map_err(|error| match error.downcast::<hyper::Error>() {
+            Ok(error) => ReadError::Connection(*error),
+            Err(error) => {
+                debug_assert!(error.is::<LengthLimitError>());
+                ReadError::Length
+            }
+        })?;
+        let body = body.to_bytes();
+        let is_anonymous = !self.request.headers().contains_key(header::AUTHORIZATION);
+        match status {
+            StatusCode::OK => Ok(serde_json::from_slice(&body)?),
+            StatusCode::UNAUTHORIZED if is_anonymous => Err(ReadError::NoUser),
+            StatusCode::UNAUTHORIZED => Err(ReadError::Unauthorized),
+            StatusCode::NOT_FOUND => Err(ReadError::NotFound),
+            _ => {
+                let text = String::from_utf8_lossy(&body);
+                let line = text.lines().next().unwrap_or_default();
+                let text: String = line.chars().take(200).collect();
+                let text = escape_for_terminal(&text);
+                Err(ReadError::Status { status, text })
+            }
+        }
+    }
+
     async fn connect(&self) -> Result<Connection, ReadError> {
-        let (host, port) = match &self.address {
+        match &self.address {
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path).await;
                 let stream = stream.map_err(|error| match error.kind() {
                     io::ErrorKind::PermissionDenied => ReadError::NoPermission,
                     _ => ReadError::Unreachable(error),
                 });
-                return start_http(stream?).await;
+                start_http(stream?).await
             }
-            Address::Tcp(host, port) => (host.as_str(), *port),
-        };
-        let stream = TcpStream::connect((host, port)).await;
-        let stream = stream.map_err(ReadError::Unreachable)?;
-        let Some((tls, name)) = &self.tls else {
-            return start_http(stream).await;
-        };
-        let stream = tls.connect(name.clone(), stream).await;
-        start_http(stream.map_err(ReadError::Tls)?).await
+            Address::Tcp(host, port) => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await;
+                let stream = stream.map_err(ReadError::Unreachable)?;
+                let Some((tls, name)) = &self.tls else {
+                    return start_http(stream).await;
+                };
+                let stream = tls.connect(name.clone(), stream).await;
+                start_http(stream.map_err(ReadError::Tls)?).await
+            }
+        }
     }
 }
 
@@ -191,32 +211,6 @@ async fn start_http(
     // The next request notices its end.
     tokio::spawn(connection);
     Ok(sender)
-}
-
-/// Decodes a response.
-async fn live(answer: Response<Incoming>) -> Result<Live, ReadError> {
-    let status = answer.status();
-    let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
-    let body = body.map_err(|error| match error.downcast::<hyper::Error>() {
-        Ok(error) => ReadError::Connection(*error),
-        Err(error) => {
-            debug_assert!(error.is::<LengthLimitError>());
-            ReadError::Length
-        }
-    })?;
-    let body = body.to_bytes();
-    match status {
-        StatusCode::OK => Ok(serde_json::from_slice(&body)?),
-        StatusCode::UNAUTHORIZED => Err(ReadError::Unauthorized),
-        StatusCode::NOT_FOUND => Err(ReadError::NotFound),
-        _ => {
-            let text = String::from_utf8_lossy(&body);
-            let line = text.lines().next().unwrap_or_default();
-            let text: String = line.chars().take(200).collect();
-            let text = escape_for_terminal(&text);
-            Err(ReadError::Status { status, text })
-        }
-    }
 }
 
 /// The parts of a URL.

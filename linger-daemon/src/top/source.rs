@@ -35,7 +35,7 @@ impl Source {
             let mut remote = Remote::new(&url(address), options)?;
             let mut read = remote.read().await;
             if let (Err(ReadError::NotHttp), Some(host)) =
-                (&read, remote.url().strip_prefix("http://"))
+                (&read, remote.url.strip_prefix("http://"))
             {
                 remote = Remote::new(&format!("https://{host}"), options)?;
                 read = remote.read().await;
@@ -44,8 +44,8 @@ impl Source {
                 Ok(_) => return Ok(Self::Remote(Box::new(remote))),
                 Err(ReadError::Unreachable(_)) => {}
                 // Another address may answer.
-                Err(ReadError::NoPermission) => forbidden = Some(remote.url().to_owned()),
-                Err(error) => return Err(error).context(remote.url().to_owned()),
+                Err(ReadError::NoPermission) => forbidden = Some(remote.url.clone()),
+                Err(error) => return Err(error).context(remote.url.clone()),
             }
         }
         if let Some(url) = forbidden {
@@ -75,7 +75,7 @@ impl Source {
     /// Returns a short description.
     pub(super) fn name(&self) -> String {
         match self {
-            Self::Remote(remote) => remote.url().to_owned(),
+            Self::Remote(remote) => remote.url.clone(),
             Self::Local(_) => "own probes".to_owned(),
         }
     }
