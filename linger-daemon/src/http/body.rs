@@ -40,7 +40,7 @@ impl ResponseBody {
     pub(super) fn of(self, request: RequestGuard) -> Either<Full<Bytes>, Stream> {
         match self {
             Self::Whole(bytes) => {
-                request.begin_answer(bytes.len());
+                request.begin_answer(bytes.len(), false);
                 let held = Held {
                     bytes,
                     _request: request,
@@ -48,8 +48,7 @@ impl ResponseBody {
                 Either::Left(Full::new(Bytes::from_owner(held)))
             }
             Self::Long(chunks) => {
-                request.hold_permit();
-                request.begin_answer(MADE);
+                request.begin_answer(MADE, true);
                 Either::Right(Stream::new(chunks, request))
             }
         }

@@ -131,9 +131,15 @@ impl RequestGuard {
         self.change(|request| request.waits = Some((bytes, Instant::now())));
     }
 
-    /// Records that the response holds a permit until the client has taken it.
-    pub(in crate::http) fn hold_permit(&self) {
-        self.change(|request| request.holds_permit = true);
+    /// Records that the response begins, this many bytes of it wait for the client, and whether it holds a permit until
+    /// the client has taken it.
+    pub(in crate::http) fn begin_answer(&self, bytes: usize, holds_permit: bool) {
+        self.change(|request| request.holds_permit = holds_permit);
+        self.made(bytes);
+        if bytes >= LONG {
+            self.all.end_oldest_long_answer();
+        }
+        self.all.changed.notify_one();
     }
 
     fn change(&self, how: impl FnOnce(&mut InFlightRequest)) {
@@ -142,15 +148,6 @@ impl RequestGuard {
                 how(request);
             }
         });
-    }
-
-    /// Records that the response begins, and this many bytes of it wait for the client.
-    pub(in crate::http) fn begin_answer(&self, bytes: usize) {
-        self.made(bytes);
-        if bytes >= LONG {
-            self.all.end_oldest_long_answer();
-        }
-        self.all.changed.notify_one();
     }
 }
 

@@ -38,12 +38,12 @@ async fn connections_with_a_waiting_response_give_way_last() {
     let all = Connections::new(2);
     let asking = all.admit(Some(host(1))).await;
     let request = asking.begin(Instant::now() + QUIET);
-    request.begin_answer(1);
+    request.begin_answer(1, false);
     let silent = all.admit(Some(host(1))).await;
     let third = all.admit(Some(host(1))).await;
     assert!(!gives_way(&asking).await && gives_way(&silent).await);
     let answered = third.begin(Instant::now() + QUIET);
-    answered.begin_answer(1);
+    answered.begin_answer(1, false);
     let _fourth = all.admit(Some(host(1))).await;
     assert!(gives_way(&asking).await && !gives_way(&third).await);
 }
@@ -87,15 +87,13 @@ async fn a_stalled_response_ends_its_connection_only_if_it_holds_a_permit() {
     let due = Instant::now() + 4 * QUIET;
     let whole = all.admit(None).await;
     let request_for_whole = whole.begin(due);
-    request_for_whole.begin_answer(LONG);
+    request_for_whole.begin_answer(LONG, false);
     let stalled = all.admit(None).await;
     let request_of_stalled = stalled.begin(due);
-    request_of_stalled.hold_permit();
-    request_of_stalled.begin_answer(LONG);
+    request_of_stalled.begin_answer(LONG, true);
     let reading = all.admit(None).await;
     let request_of_reading = reading.begin(due);
-    request_of_reading.hold_permit();
-    request_of_reading.begin_answer(LONG);
+    request_of_reading.begin_answer(LONG, true);
     sleep_until(Instant::now() + STALL).await;
     request_of_reading.made(LONG);
     all.end_stalled();
