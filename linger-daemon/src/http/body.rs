@@ -188,50 +188,36 @@ mod tests {
     use std::thread;
     use std::time::Duration;
 
-    use std::pin::pin;
-    use std::task::Waker;
-
     use http_body_util::BodyExt as _;
     use tokio::time::Instant;
 
     use super::*;
     use crate::http::connections::Connections;
 
-    fn request() -> RequestGuard {
-        let connections = Connections::new(1);
-        let connection = pin!(connections.admit(None));
-        let mut context = Context::from_waker(Waker::noop());
-        let Poll::Ready(connection) = connection.poll(&mut context) else {
-            panic!("there is room");
-        };
-        connection.begin(Instant::now())
-    }
-
     /// Returns a long body that has begun, and that `write` continues.
-    fn long(write: impl FnOnce(Writer) + Send + 'static) -> Stream {
+    async fn long(write: impl FnOnce(Writer) + Send + 'static) -> Stream {
         let (begins, begun) = oneshot::channel();
         thread::spawn(move || {
             let mut writer = Writer::new(begins);
             writer.write_all(&vec![b'a'; WHOLE + 1]).unwrap();
             write(writer);
         });
-        let Ok(Ok(ResponseBody::Long(chunks))) = begun.blocking_recv() else {
+        let Ok(Ok(ResponseBody::Long(chunks))) = begun.await else {
             panic!("it is too long to be whole");
         };
-        Stream::new(chunks, request())
+        let connection = Connections::new(1).admit(None).await;
+        Stream::new(chunks, connection.begin(Instant::now()))
     }
 
     #[tokio::test]
     async fn a_body_that_is_not_finished_is_an_error() {
-        let taken = tokio::task::spawn_blocking(|| long(drop)).await.unwrap();
-        assert!(taken.collect().await.is_err());
+        assert!(long(drop).await.collect().await.is_err());
     }
 
     /// Each part that the client takes shows that it reads.
     #[tokio::test]
     async fn the_first_chunk_is_sent_in_parts() {
-        let taken = tokio::task::spawn_blocking(|| long(|writer| writer.finish().unwrap()));
-        let mut taken = taken.await.unwrap();
+        let mut taken = long(|writer| writer.finish().unwrap()).await;
         let mut length = 0;
         while let Some(frame) = taken.frame().await {
             let part = frame.unwrap().into_data().unwrap();
@@ -241,8 +227,8 @@ mod tests {
         assert_eq!(length, WHOLE + 1);
     }
 
-    #[test]
-    fn the_writer_does_not_run_ahead_of_the_client() {
+    #[tokio::test]
+    async fn the_writer_does_not_run_ahead_of_the_client() {
         let made = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&made);
         let (ended, end) = std::sync::mpsc::channel();
@@ -252,7 +238,8 @@ mod tests {
                 counted.fetch_add(1, Ordering::SeqCst);
             }
             ended.send(()).unwrap();
-        });
+        })
+        .await;
         // Time to generate more than is allowed.
         thread::sleep(Duration::from_millis(100));
         assert!(made.load(Ordering::SeqCst) <= AHEAD);

@@ -74,8 +74,10 @@ impl FairSemaphore {
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
-    use std::pin::{Pin, pin};
-    use std::task::{Context, Poll, Waker};
+    use std::pin::pin;
+    use std::time::Duration;
+
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -84,31 +86,28 @@ mod tests {
     }
 
     /// Returns the permit, if it has been granted.
-    fn poll(waits: Pin<&mut impl Future<Output = Option<Permit>>>) -> Option<Permit> {
-        match waits.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(permit) => Some(permit.expect("few requests wait")),
-            Poll::Pending => None,
-        }
+    async fn poll(waits: impl Future<Output = Option<Permit>>) -> Option<Permit> {
+        let granted = timeout(Duration::ZERO, waits).await.ok();
+        granted.map(|permit| permit.expect("few requests wait"))
     }
 
-    #[test]
-    fn a_peer_has_neither_all_permits_nor_all_of_the_queue() {
+    #[tokio::test]
+    async fn a_peer_has_neither_all_permits_nor_all_of_the_queue() {
         let semaphore = FairSemaphore::new(2, 1);
         let acquire = |last| semaphore.acquire(Some(host(last)), 2);
-        let first = poll(pin!(acquire(1)));
+        let first = poll(acquire(1)).await;
         let mut second = pin!(acquire(1));
-        assert!(first.is_some() && poll(second.as_mut()).is_none());
-        let third = pin!(acquire(1));
-        let refused = third.poll(&mut Context::from_waker(Waker::noop()));
-        assert!(matches!(refused, Poll::Ready(None)));
-        let _other = poll(pin!(acquire(2))).expect("one is left");
+        assert!(first.is_some() && poll(second.as_mut()).await.is_none());
+        let third = timeout(Duration::ZERO, acquire(1)).await;
+        assert!(matches!(third, Ok(None)), "a third is refused");
+        let _other = poll(acquire(2)).await.expect("one is left");
         let mut last = pin!(acquire(3));
-        assert!(poll(last.as_mut()).is_none());
+        assert!(poll(last.as_mut()).await.is_none());
         drop(first);
-        assert!(poll(second.as_mut()).is_none());
-        let permit = poll(last.as_mut()).expect("its peer is next");
+        assert!(poll(second.as_mut()).await.is_none());
+        let permit = poll(last.as_mut()).await.expect("its peer is next");
         drop(permit);
-        assert!(poll(second.as_mut()).is_some());
+        assert!(poll(second.as_mut()).await.is_some());
     }
 
     #[test]
