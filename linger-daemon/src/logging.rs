@@ -66,10 +66,9 @@ impl Log {
     /// Sets up the log, on standard error or its journal. Call it once.
     pub fn init(filter: &LogFilter) -> Result<Self, TryInitError> {
         let stderr = io::stderr();
-        let (journal, failure) = match journal_layer(&stderr) {
-            Some(Ok(layer)) => (Some(layer), None),
-            Some(Err(error)) => (None, Some(error)),
-            None => (None, None),
+        let (journal, failure) = match journal_layer(&stderr).transpose() {
+            Ok(layer) => (layer, None),
+            Err(error) => (None, Some(error)),
         };
         let lines = journal.is_none().then(|| {
             tracing_subscriber::fmt::layer()
@@ -140,14 +139,9 @@ mod tests {
     fn the_journal_is_identified_by_device_and_inode() {
         let file = tempfile::tempfile().unwrap();
         let status = fstat(&file).unwrap();
-        assert!(is_stream(
-            &file,
-            &format!("{}:{}", status.st_dev, status.st_ino)
-        ));
-        assert!(!is_stream(
-            &file,
-            &format!("{}:{}", status.st_dev, status.st_ino + 1)
-        ));
+        let stream = |inode| format!("{}:{inode}", status.st_dev);
+        assert!(is_stream(&file, &stream(status.st_ino)));
+        assert!(!is_stream(&file, &stream(status.st_ino + 1)));
         assert!(!is_stream(&file, ""));
     }
 }
