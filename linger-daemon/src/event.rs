@@ -221,7 +221,6 @@ fn address(words: [u32; 4], port: u16) -> Option<SocketAddr> {
     (port != 0).then(|| SocketAddr::new(ip, port))
 }
 
-/// Converts nanoseconds to seconds.
 #[expect(
     clippy::cast_precision_loss,
     reason = "exact to a nanosecond for some months, and less exact beyond"

@@ -109,7 +109,6 @@ fn is_closed(error: &anyhow::Error) -> bool {
     error.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
-/// A running watch.
 struct Session<'a> {
     options: &'a Options,
     /// What the programs select by.
@@ -258,7 +257,6 @@ impl<'a> Session<'a> {
         Ok(Progress::More)
     }
 
-    /// Prints a summary.
     fn sum_up(&self) {
         report(&format!(
             "{} closes shown, {} lines missed",

@@ -54,7 +54,6 @@ struct Entry {
     state: watch::Sender<ConnectionState>,
 }
 
-/// The state of a connection.
 struct ConnectionState {
     /// Requests in flight, by number.
     requests: BTreeMap<u64, InFlightRequest>,

@@ -80,7 +80,6 @@ impl BindError {
 /// Listening sockets. The files of Unix sockets that this process created are removed when dropped.
 pub struct Listeners(Vec<Listener>);
 
-/// A listening socket.
 struct Listener {
     socket: Socket,
     /// Its address, with the port that the kernel chose if none was given.

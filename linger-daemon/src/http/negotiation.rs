@@ -4,7 +4,6 @@ use hyper::header::{ACCEPT, ACCEPT_ENCODING, AsHeaderName, HeaderMap};
 
 use crate::metrics::Format;
 
-/// Returns whether the client accepts gzip.
 pub(super) fn takes_gzip(headers: &HeaderMap) -> bool {
     let mut any = false;
     for offer in offers(headers, ACCEPT_ENCODING) {

@@ -23,7 +23,6 @@ const SCRIPT: &str = concat!(
     include_str!("../page/page.js")
 );
 
-/// The page, ready to be sent.
 struct Page {
     html: Bytes,
     /// The same, compressed by gzip.
@@ -51,7 +50,6 @@ static PAGE: LazyLock<Page> = LazyLock::new(|| {
     }
 });
 
-/// Answers with the page.
 pub(super) fn respond(gzip: bool) -> Answer {
     let body = if gzip { &PAGE.gzip } else { &PAGE.html };
     let body = ResponseBody::Whole(body.clone());

@@ -11,7 +11,6 @@ pub(super) type Answer = Response<ResponseBody>;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
-/// Creates a response with this body.
 pub(super) fn respond(
     status: StatusCode,
     content_type: &'static str,
@@ -23,12 +22,10 @@ pub(super) fn respond(
     with(answer, header::X_CONTENT_TYPE_OPTIONS, "nosniff")
 }
 
-/// Creates a response in plain text.
 pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     respond(status, PLAIN, ResponseBody::Whole(body.into()))
 }
 
-/// Adds a header to a response.
 pub(super) fn with(mut answer: Answer, header: HeaderName, value: &'static str) -> Answer {
     let value = HeaderValue::from_static(value);
     answer.headers_mut().insert(header, value);

@@ -21,7 +21,6 @@ use super::{Limits, State, answer};
 /// Maximum size of a request's head, bytes. A browser's fits, with the cookies of other ports of the same host.
 const MAX_HEAD: u16 = 16 * 1024;
 
-/// Serves one connection to its end.
 pub(super) async fn serve_connection(
     stream: Box<dyn Transport>,
     place: Connection,

@@ -33,7 +33,6 @@ pub(super) enum Column {
 }
 
 impl Column {
-    /// Returns the columns of numbers.
     pub(super) fn numbers() -> &'static [Self] {
         &Self::value_variants()[1..]
     }
@@ -172,7 +171,6 @@ impl IndexMut<Column> for Numbers {
 }
 
 impl Numbers {
-    /// Returns the numbers of a group.
     pub(super) fn of_group(group: &Group) -> Self {
         Self([
             0.0,

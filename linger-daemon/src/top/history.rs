@@ -118,7 +118,6 @@ impl History {
         }
     }
 
-    /// Adds a reading.
     pub(super) fn add(&mut self, live: Live) {
         let step = self.live.take().and_then(|last| Step::new(last, &live));
         let earlier = mem::take(&mut self.host);

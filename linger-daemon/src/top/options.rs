@@ -52,7 +52,6 @@ pub struct Top {
 }
 
 impl Top {
-    /// Reads the user's password.
     pub(super) fn password(&self) -> Result<String> {
         let Some(file) = &self.password_file else {
             return env::var("LINGER_PASSWORD")

@@ -120,7 +120,6 @@ impl Remote {
         })
     }
 
-    /// Takes a reading.
     pub(super) async fn read(&mut self) -> Result<Live, ReadError> {
         timeout(TIMEOUT, self.request_live())
             .await
@@ -203,7 +202,6 @@ impl Remote {
     }
 }
 
-/// Starts HTTP on a stream.
 async fn start_http(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
 ) -> Result<Connection, ReadError> {
@@ -213,7 +211,6 @@ async fn start_http(
     Ok(sender)
 }
 
-/// The parts of a URL.
 struct Endpoint {
     address: Address,
     is_https: bool,

@@ -10,7 +10,6 @@ use crate::metrics::Metrics;
 use crate::probe::Attachment;
 use crate::{privileges, run};
 
-/// A source of readings.
 pub(super) enum Source {
     Remote(Box<Remote>),
     /// Own programs, which count until this is dropped, and their metrics.
@@ -64,7 +63,6 @@ impl Source {
         })
     }
 
-    /// Takes a reading.
     pub(super) async fn read(&mut self) -> Result<Live> {
         match self {
             Self::Remote(remote) => Ok(remote.read().await?),

@@ -10,7 +10,6 @@ use super::column::{Column, Figures, Shown};
 /// The current screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Screen {
-    /// All units.
     Units,
     /// The selected unit.
     Unit,
@@ -30,9 +29,7 @@ pub(super) enum Keys {
 /// The action that a key requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// Draw again.
     Draw,
-    /// Quit.
     Quit,
     /// Suspend, until the shell continues it.
     Suspend,
@@ -124,7 +121,6 @@ impl ViewState {
         }
     }
 
-    /// Edits the filter.
     fn edit(&mut self, code: KeyCode) {
         match code {
             KeyCode::Enter => self.keys = Keys::Navigate,

@@ -36,7 +36,6 @@ pub(super) struct WatchFilter {
     pub(super) stack: bool,
 }
 
-/// Parses outcomes by name.
 fn outcomes() -> impl TypedValueParser<Value = Outcome> {
     let names = Outcome::ALL.iter().map(|outcome| outcome.name());
     PossibleValuesParser::new(names).map(|name| {

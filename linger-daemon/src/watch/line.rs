@@ -9,7 +9,6 @@ use crate::event::{Close, Connection, End, FOREVER, Frame, WatchEvent};
 use crate::table::{self, Column};
 use crate::text::{escape_for_terminal, seconds};
 
-/// The format of lines.
 pub(super) struct Lines {
     json: bool,
     coloured: bool,

@@ -23,7 +23,6 @@ impl Output {
         }
     }
 
-    /// Returns whether all lines are written.
     pub(super) fn is_written(&self) -> bool {
         self.lines.is_empty() && self.is_flushed
     }

@@ -100,7 +100,6 @@ pub(in crate::http) struct RequestGuard {
 }
 
 impl RequestGuard {
-    /// Returns the client.
     pub(in crate::http) fn peer(&self) -> Peer {
         self.entry.peer
     }

@@ -21,7 +21,6 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
 /// have. `None` for a Unix socket.
 pub(in crate::http) type Peer = Option<IpAddr>;
 
-/// A connection and its peer.
 type Accepted = (Box<dyn Transport>, Peer);
 
 /// Takes connections of all listeners in turn.
@@ -57,7 +56,6 @@ impl Accept {
         })
     }
 
-    /// Accepts the next connection, and returns it with its peer.
     pub(in crate::http) async fn next(&mut self) -> io::Result<Accepted> {
         poll_fn(|context| self.poll(context)).await
     }

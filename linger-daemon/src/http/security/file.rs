@@ -46,7 +46,6 @@ struct Http {
     headers: Option<BTreeMap<String, String>>,
 }
 
-/// Parses the text of the file.
 pub(super) fn parse(text: &str) -> Result<File, Mistake> {
     // Quote nothing of the file, which has secrets, in errors, and keep it from expanding into a large document.
     let options = serde_saphyr::options! {

@@ -42,7 +42,6 @@ type Seen = BTreeMap<PathBuf, Option<Stamp>>;
 struct Stamp([u64; 3], [i64; 4]);
 
 impl Stamp {
-    /// Reads the metadata of a file.
     fn of(path: &Path) -> Option<Self> {
         let of = fs::metadata(path).ok()?;
         let times = [of.mtime(), of.mtime_nsec(), of.ctime(), of.ctime_nsec()];

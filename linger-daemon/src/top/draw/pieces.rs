@@ -17,7 +17,6 @@ pub(super) const FAINT: Style = Style::new().add_modifier(Modifier::DIM);
 /// Text that needs attention. The color is never the only sign.
 pub(super) const ALARM: Style = Style::new().fg(Color::Red).add_modifier(Modifier::BOLD);
 
-/// Returns the style of a column's numbers.
 const fn style(column: Column) -> Style {
     match column {
         Column::Aborts | Column::Resets => Style::new().fg(Color::Yellow),
@@ -33,7 +32,6 @@ pub(super) fn number(column: Column, value: Option<f64>) -> Cell<'static> {
     right(column.text(value)).style(if is_positive { style(column) } else { FAINT })
 }
 
-/// Right-aligns text.
 pub(super) fn right(text: impl Into<String>) -> Cell<'static> {
     Cell::from(Text::from(text.into()).right_aligned())
 }

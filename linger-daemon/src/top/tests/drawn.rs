@@ -48,7 +48,6 @@ impl Scene {
         Self::of((1..40).map(busy))
     }
 
-    /// Presses the keys of these letters.
     pub(super) fn press(mut self, keys: &str) -> Self {
         for key in keys.chars() {
             let rows = self.history.rows(&self.state).into_iter();
