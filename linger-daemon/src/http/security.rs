@@ -3,7 +3,6 @@
 
 mod client;
 mod file;
-mod names;
 mod passwords;
 mod reload;
 mod tls;

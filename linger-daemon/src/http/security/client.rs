@@ -1,5 +1,6 @@
 //! Client certificates.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
@@ -13,8 +14,12 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
     SignatureScheme,
 };
+use x509_cert::Certificate;
+use x509_cert::der::Decode as _;
+use x509_cert::ext::pkix::SubjectAltName;
+use x509_cert::ext::pkix::name::GeneralName;
 
-use super::{Mistake, names};
+use super::Mistake;
 
 /// Policy for client certificates (`client_auth_type`).
 #[derive(Clone, Copy, Debug)]
@@ -79,7 +84,7 @@ impl Clients {
         Ok(Self {
             is_mandatory,
             trusted: trusted.transpose()?,
-            allowed: allowed.map(|names| names.iter().map(|name| names::plain(name)).collect()),
+            allowed: allowed.map(|names| names.into_iter().map(normalize).collect()),
             algorithms: provider.signature_verification_algorithms,
         })
     }
@@ -105,7 +110,7 @@ impl ClientCertVerifier for Clients {
             trusted.verify_client_cert(certificate, intermediates, now)?;
         }
         if let Some(allowed) = &self.allowed {
-            let has = names::of(certificate)
+            let has = alternative_names(certificate)
                 .ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?;
             if !has.iter().any(|name| allowed.contains(name)) {
                 let why = CertificateError::ApplicationVerificationFailure;
@@ -135,5 +140,34 @@ impl ClientCertVerifier for Clients {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
+    }
+}
+
+/// Normalizes a name of the file as [`alternative_names`] writes it.
+fn normalize(name: String) -> String {
+    name.parse::<IpAddr>()
+        .map_or(name, |address| address.to_string())
+}
+
+/// Returns DNS names, e-mail addresses, URIs and IP addresses; `None` if it is not a valid certificate.
+fn alternative_names(certificate: &CertificateDer<'_>) -> Option<Vec<String>> {
+    let certificate = Certificate::from_der(certificate).ok()?;
+    let found = certificate.tbs_certificate.get::<SubjectAltName>().ok()?;
+    let names = found.map_or_else(Vec::new, |(_, SubjectAltName(names))| names);
+    Some(names.iter().filter_map(alternative_name).collect())
+}
+
+fn alternative_name(name: &GeneralName) -> Option<String> {
+    match name {
+        GeneralName::DnsName(name)
+        | GeneralName::Rfc822Name(name)
+        | GeneralName::UniformResourceIdentifier(name) => Some(name.to_string()),
+        GeneralName::IpAddress(bytes) => {
+            let bytes = bytes.as_bytes();
+            let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+            let sixteen = || <[u8; 16]>::try_from(bytes).map(IpAddr::from);
+            Some(four.or_else(|_| sixteen()).ok()?.to_string())
+        }
+        _ => None,
     }
 }
