@@ -23,12 +23,8 @@ pub(in crate::http) type Peer = Option<IpAddr>;
 
 type Accepted = (Box<dyn Transport>, Peer);
 
-/// Takes connections of all listeners in turn.
-pub(in crate::http) struct Accept {
-    listeners: Vec<Listener>,
-    /// The listener whose turn it is.
-    next: usize,
-}
+/// Takes connections of all listeners in turn; it is the first one's.
+pub(in crate::http) struct Accept(Vec<Listener>);
 
 enum Listener {
     Tcp(TcpListener),
@@ -50,25 +46,21 @@ impl Accept {
                 _ => Listener::Tcp(TcpListener::from_std(listener.socket.into())?),
             })
         });
-        Ok(Self {
-            listeners: listeners.collect::<io::Result<_>>()?,
-            next: 0,
-        })
+        Ok(Self(listeners.collect::<io::Result<_>>()?))
     }
 
     pub(in crate::http) async fn next(&mut self) -> io::Result<Accepted> {
-        poll_fn(|context| self.poll(context)).await
-    }
-
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
-        for _ in 0..self.listeners.len() {
-            let listener = &self.listeners[self.next];
-            self.next = (self.next + 1) % self.listeners.len();
-            if let Poll::Ready(accepted) = listener.poll(context) {
-                return Poll::Ready(accepted);
+        poll_fn(|context| {
+            for _ in 0..self.0.len() {
+                let accepted = self.0[0].poll(context);
+                self.0.rotate_left(1);
+                if accepted.is_ready() {
+                    return accepted;
+                }
             }
-        }
-        Poll::Pending
+            Poll::Pending
+        })
+        .await
     }
 }
 
