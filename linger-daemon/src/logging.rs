@@ -34,20 +34,15 @@ impl Default for LogFilter {
     }
 }
 
-/// Error: the text is not a valid filter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no filter: give a level (error, warn, info, debug or trace), or levels by module")]
-pub struct NoFilter;
-
 impl FromStr for LogFilter {
-    type Err = NoFilter;
+    type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Self, NoFilter> {
+    fn from_str(text: &str) -> Result<Self, &'static str> {
         let text = text.trim();
         let valid = !text.is_empty() && text.split(',').all(is_plausible);
         match EnvFilter::builder().parse(text) {
             Ok(_) if valid => Ok(Self(text.to_owned())),
-            _ => Err(NoFilter),
+            _ => Err("neither a level nor levels by module"),
         }
     }
 }
