@@ -1,7 +1,7 @@
 //! The columns of the table of units.
 
 use std::cmp::Ordering;
-use std::ops::{Index, IndexMut};
+use std::ops::Index;
 
 use clap::ValueEnum;
 use serde::{Serialize, Serializer};
@@ -164,12 +164,6 @@ impl Index<Column> for Numbers {
     }
 }
 
-impl IndexMut<Column> for Numbers {
-    fn index_mut(&mut self, column: Column) -> &mut f64 {
-        &mut self.0[column as usize]
-    }
-}
-
 impl Numbers {
     pub(super) fn of_group(group: &Group) -> Self {
         Self([
@@ -215,7 +209,7 @@ impl Numbers {
             if since < -1e-6 {
                 return None;
             }
-            rate[column] = since.max(0.0) / seconds;
+            rate.0[column as usize] = since.max(0.0) / seconds;
         }
         Some(rate)
     }
