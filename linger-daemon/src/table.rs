@@ -12,12 +12,6 @@ pub(crate) enum Column {
 }
 
 impl Column {
-    /// Widens the column to fit a cell.
-    fn widen(&mut self, cell: &str) {
-        let (Self::Left(width) | Self::Right(width)) = self;
-        *width = cell.chars().count().max(*width);
-    }
-
     fn align(self, cell: &str) -> String {
         match self {
             Self::Left(width) => format!("{cell:<width$}"),
@@ -40,7 +34,8 @@ pub(crate) fn table(columns: &[Column], rows: &[impl AsRef<[String]>]) -> String
     let mut columns = columns.to_vec();
     for row in rows {
         for (column, cell) in columns.iter_mut().zip(row.as_ref()) {
-            column.widen(cell);
+            let (Column::Left(width) | Column::Right(width)) = column;
+            *width = cell.chars().count().max(*width);
         }
     }
     let lines = rows

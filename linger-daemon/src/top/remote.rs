@@ -121,21 +121,19 @@ impl Remote {
     }
 
     pub(super) async fn read(&mut self) -> Result<Live, ReadError> {
-        timeout(TIMEOUT, self.request_live())
-            .await
-            .unwrap_or(Err(ReadError::Timeout))
-    }
-
-    async fn request_live(&mut self) -> Result<Live, ReadError> {
-        if let Some(connection) = self.connection.take() {
-            match self.request_on(connection).await {
-                // The server closes idle connections.
-                Err(ReadError::Connection(_)) => {}
-                answered => return answered,
+        let reading = async {
+            if let Some(connection) = self.connection.take() {
+                match self.request_on(connection).await {
+                    // The server closes idle connections.
+                    Err(ReadError::Connection(_)) => {}
+                    answered => return answered,
+                }
             }
-        }
-        let connection = self.connect().await?;
-        self.request_on(connection).await
+            let connection = self.connect().await?;
+            self.request_on(connection).await
+        };
+        let read = timeout(TIMEOUT, reading).await;
+        read.unwrap_or(Err(ReadError::Timeout))
     }
 
     /// Sends a request on this connection, and keeps the connection if it works.

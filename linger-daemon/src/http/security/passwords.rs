@@ -147,15 +147,9 @@ impl Gate {
             drop(turn);
             right
         });
-        if right.await.unwrap_or(false) && is_known {
-            self.remember(tag);
-            Ok(())
-        } else {
-            Err(Refusal::Unknown)
+        if !right.await.unwrap_or(false) || !is_known {
+            return Err(Refusal::Unknown);
         }
-    }
-
-    fn remember(&self, tag: Tag) {
         let mut remembered = lock(&self.remembered);
         if !remembered.contains(&tag) {
             remembered.push_back(tag);
@@ -163,6 +157,7 @@ impl Gate {
         if remembered.len() > MAX_REMEMBERED {
             remembered.pop_front();
         }
+        Ok(())
     }
 
     /// Returns a tag that identifies exactly these parts.
