@@ -120,18 +120,16 @@ impl WatchedRules {
         let mut seen = Seen::new();
         let path = file.display();
         let read = read(file, &mut seen).and_then(|rules| {
-            // An editor may have emptied the file to write it anew.
-            if rules.is_open() && !self.rules.is_open() {
-                let why = "requires neither TLS nor passwords any more: if that is intended, restart lingerd";
-                return Err(Mistake::Contradiction(why).in_file(file));
-            }
-            // Or it may be cut short, before the passwords.
-            if rules.admit_everyone() && !self.rules.admit_everyone() {
-                let why = "requires neither passwords nor trusted certificates any more: if that is intended, \
-                           restart lingerd";
-                return Err(Mistake::Contradiction(why).in_file(file));
-            }
-            Ok(rules)
+            // An editor may have emptied the file to write it anew. Or it may be cut short, before the passwords.
+            let why = if rules.is_open() && !self.rules.is_open() {
+                "requires neither TLS nor passwords any more: if that is intended, restart lingerd"
+            } else if rules.admit_everyone() && !self.rules.admit_everyone() {
+                "requires neither passwords nor trusted certificates any more: if that is intended, \
+                 restart lingerd"
+            } else {
+                return Ok(rules);
+            };
+            Err(Mistake::Contradiction(why).in_file(file))
         });
         match read {
             Ok(rules) => {
