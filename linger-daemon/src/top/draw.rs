@@ -17,13 +17,15 @@ use ratatui::widgets::{Block, Clear, Paragraph};
 
 use super::column::Column;
 use super::features::Features;
-use super::history::History;
+use super::history::{History, Row};
 use super::state::{KEYS, Keys, Screen, ViewState};
 use crate::text::escape_for_terminal;
 
 /// The data to draw.
 pub(super) struct Picture<'a> {
     pub(super) history: &'a History,
+    /// The units of the history to list.
+    pub(super) rows: Vec<Row<'a>>,
     /// The source of the readings, in a few words.
     pub(super) source: &'a str,
     /// Time between two readings.
@@ -35,7 +37,6 @@ pub(super) struct Picture<'a> {
 
 /// Draws the picture according to the user's choices.
 pub(super) fn draw(frame: &mut Frame<'_>, picture: &Picture<'_>, state: &mut ViewState) {
-    let rows = picture.history.rows(state);
     let [head, body, foot] = Layout::vertical([
         Constraint::Length(2),
         Constraint::Min(0),
@@ -48,8 +49,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, picture: &Picture<'_>, state: &mut Vie
         frame.render_widget("waiting for the first reading", body);
     } else {
         match state.screen {
-            Screen::Units => units::draw(frame, body, picture, &rows, state),
-            Screen::Unit => unit::draw(frame, body, picture, &rows, state),
+            Screen::Units => units::draw(frame, body, picture, state),
+            Screen::Unit => unit::draw(frame, body, picture, state),
         }
     }
     frame.render_widget(footer(state), foot);

@@ -48,6 +48,7 @@ pub(super) async fn show(
         terminal.0.draw(|frame| {
             let picture = Picture {
                 history: &history,
+                rows: history.rows(&state),
                 source: &name,
                 interval: every,
                 failure: failure.as_deref(),

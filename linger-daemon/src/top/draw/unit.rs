@@ -6,14 +6,14 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::Modifier;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Cell, Row as TableRow};
+use ratatui::widgets::{Cell, Row};
 
 use super::pieces::{FAINT, fit, number, right, table, tiles};
 use super::{Picture, recent};
 use crate::live::RecentClose;
 use crate::text::bytes;
 use crate::top::column::{Column, Shown, float};
-use crate::top::history::{Member, Row, Unit};
+use crate::top::history::{Member, Unit};
 use crate::top::state::ViewState;
 
 /// Minimum width for two lists side by side.
@@ -25,10 +25,9 @@ pub(super) fn draw(
     frame: &mut Frame<'_>,
     area: Rect,
     picture: &Picture<'_>,
-    rows: &[Row<'_>],
     state: &mut ViewState,
 ) {
-    let first = rows.first().map_or("", |(name, _)| name);
+    let first = picture.rows.first().map_or("", |(name, _)| name);
     let name = state.selected.as_deref().unwrap_or(first);
     let Some(unit) = picture.history.units.get(name) else {
         let gone = format!("{name} is not among the units any more");
@@ -161,7 +160,7 @@ fn list(
     mut entries: Vec<Entry>,
     scroll: usize,
 ) {
-    let head = TableRow::new([Cell::from(title), right("total"), right("/s")]);
+    let head = Row::new([Cell::from(title), right("total"), right("/s")]);
     let room = usize::from(area.height.saturating_sub(1));
     entries.drain(..scroll.min(entries.len().saturating_sub(room)));
     if entries.len() > room {
@@ -170,13 +169,7 @@ fn list(
         let more = Cell::from(format!("{hidden} more: PgDn")).style(FAINT);
         entries.push([more, Cell::default(), Cell::default()]);
     }
-    table(
-        frame,
-        area,
-        head,
-        entries.into_iter().map(TableRow::new),
-        &LIST,
-    );
+    table(frame, area, head, entries.into_iter().map(Row::new), &LIST);
 }
 
 /// Draws the unit's groups, sorted as the units are.
@@ -196,12 +189,12 @@ fn members(frame: &mut Frame<'_>, area: Rect, members: &[Member], state: &ViewSt
         Shown::Totals => "group, in all",
     };
     let heads = COLUMNS.map(|column| right(column.head(false)));
-    let head = TableRow::new([Cell::from(head)].into_iter().chain(heads));
+    let head = Row::new([Cell::from(head)].into_iter().chain(heads));
     let rows = members.into_iter().map(|member| {
         let name = Cell::from(fit(&member.name, width));
         let value = |column| member.figures.number(column, state.shown);
         let numbers = COLUMNS.map(|column| number(column, value(column)));
-        TableRow::new([name].into_iter().chain(numbers))
+        Row::new([name].into_iter().chain(numbers))
     });
     table(frame, area, head, rows, &[width, 8, 8, 8, 8, 8]);
 }

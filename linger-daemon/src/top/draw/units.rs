@@ -3,12 +3,11 @@
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Modifier, Style};
-use ratatui::widgets::{Cell, Row as TableRow};
+use ratatui::widgets::{Cell, Row};
 
 use super::pieces::{fit, number, right, table, tiles, trend};
 use super::{Picture, recent};
 use crate::top::column::{Column, Shown};
-use crate::top::history::Row;
 use crate::top::state::ViewState;
 
 /// Width of a number, including the gap before it.
@@ -22,7 +21,6 @@ pub(super) fn draw(
     frame: &mut Frame<'_>,
     area: Rect,
     picture: &Picture<'_>,
-    rows: &[Row<'_>],
     state: &mut ViewState,
 ) {
     // The smaller the terminal, the larger the table's share of it, up to all.
@@ -42,7 +40,7 @@ pub(super) fn draw(
     ])
     .areas(area);
     tiles(frame, top, &picture.history.host);
-    units(frame, middle, picture, rows, state);
+    units(frame, middle, picture, state);
     if let Some(live) = &picture.history.live
         && !bottom.is_empty()
     {
@@ -83,19 +81,13 @@ impl TableLayout {
     }
 }
 
-fn units(
-    frame: &mut Frame<'_>,
-    area: Rect,
-    picture: &Picture<'_>,
-    rows: &[Row<'_>],
-    state: &mut ViewState,
-) {
+fn units(frame: &mut Frame<'_>, area: Rect, picture: &Picture<'_>, state: &mut ViewState) {
     let layout = TableLayout::new(area.width, state.sort);
     state.page = usize::from(area.height.saturating_sub(1)).max(1);
-    let names: Vec<_> = rows.iter().map(|(name, _)| *name).collect();
+    let names: Vec<_> = picture.rows.iter().map(|(name, _)| *name).collect();
     let selected = state.row(&names);
     let first = (selected + 1).saturating_sub(state.page);
-    let shown = rows.iter().enumerate().skip(first).take(state.page);
+    let shown = picture.rows.iter().enumerate().skip(first).take(state.page);
     let lines = shown.map(|(index, (name, unit))| {
         let (mark, style) = if index == selected {
             ('▶', Style::new().add_modifier(Modifier::REVERSED))
@@ -115,28 +107,17 @@ fn units(
         if layout.trend > 0 {
             cells.push(trend(&unit.track, state.sort, layout.trend - 1, 1).into());
         }
-        TableRow::new(cells).style(style)
+        Row::new(cells).style(style)
     });
     let mut widths = vec![layout.name];
     widths.extend(layout.numbers.iter().map(|_| NUMBER - 1));
     if layout.trend > 0 {
         widths.push(layout.rest - 1);
     }
-    table(
-        frame,
-        area,
-        head(&layout, picture, rows, state),
-        lines,
-        &widths,
-    );
+    table(frame, area, head(&layout, picture, state), lines, &widths);
 }
 
-fn head(
-    layout: &TableLayout,
-    picture: &Picture<'_>,
-    rows: &[Row<'_>],
-    state: &ViewState,
-) -> TableRow<'static> {
+fn head(layout: &TableLayout, picture: &Picture<'_>, state: &ViewState) -> Row<'static> {
     let mark = if state.reverse { '▲' } else { '▼' };
     let marked = |column: Column, name: String| {
         if column == state.sort {
@@ -146,10 +127,10 @@ fn head(
         }
     };
     let all = picture.history.units.len();
-    let count = if rows.len() == all {
+    let count = if picture.rows.len() == all {
         format!("{all}")
     } else {
-        format!("{} of {all}", rows.len())
+        format!("{} of {all}", picture.rows.len())
     };
     let name = marked(Column::Unit, picture.history.title());
     let name = fit(&format!(" {name} ({count})"), layout.name);
@@ -160,5 +141,5 @@ fn head(
     if layout.trend > 0 {
         cells.push(Cell::from(format!(" {} of late", state.sort.head(true))));
     }
-    TableRow::new(cells)
+    Row::new(cells)
 }

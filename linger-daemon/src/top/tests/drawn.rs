@@ -61,6 +61,7 @@ impl Scene {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         let picture = Picture {
             history: &self.history,
+            rows: self.history.rows(&self.state),
             source: "http://web1:10546",
             interval: Duration::from_secs(2),
             failure: self.failure,
