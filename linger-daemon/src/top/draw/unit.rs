@@ -127,49 +127,37 @@ fn costs(unit: &Unit) -> Vec<Entry> {
     ]
 }
 
+/// Draws the lists side by side or, on a narrow terminal, one below the other.
 fn lists(
     frame: &mut Frame<'_>,
     area: Rect,
-    mut outcomes: Vec<Entry>,
+    outcomes: Vec<Entry>,
     costs: Vec<Entry>,
     state: &mut ViewState,
 ) {
-    state.page = usize::from(area.height.saturating_sub(2)).max(1);
-    let mut scroll_within = |entries: usize| {
-        state.scroll = state.scroll.min(entries.saturating_sub(state.page));
-        state.scroll
-    };
-    if area.width >= SIDE_BY_SIDE {
-        let scroll = scroll_within(outcomes.len().max(costs.len()));
-        let [left, right] =
-            Layout::horizontal([Constraint::Length(area.width / 2), Constraint::Fill(1)])
-                .areas(area);
-        list(frame, left, "outcome", outcomes, scroll);
-        list(frame, right, "what they did", costs, scroll);
+    let lists = if area.width >= SIDE_BY_SIDE {
+        let halves = [Constraint::Length(area.width / 2), Constraint::Fill(1)];
+        let [left, right] = Layout::horizontal(halves).areas(area);
+        vec![(left, "outcome", outcomes), (right, "what they did", costs)]
     } else {
-        outcomes.extend(costs);
-        let scroll = scroll_within(outcomes.len());
-        list(frame, area, "outcome, costs", outcomes, scroll);
-    }
-}
-
-fn list(
-    frame: &mut Frame<'_>,
-    area: Rect,
-    title: &'static str,
-    mut entries: Vec<Entry>,
-    scroll: usize,
-) {
-    let head = Row::new([Cell::from(title), right("total"), right("/s")]);
+        vec![(area, "outcome, costs", [outcomes, costs].concat())]
+    };
+    let longest = lists.iter().map(|(.., entries)| entries.len()).max();
     let room = usize::from(area.height.saturating_sub(1));
-    entries.drain(..scroll.min(entries.len().saturating_sub(room)));
-    if entries.len() > room {
-        // The last row shows how many are hidden.
-        let hidden = entries.split_off(room.saturating_sub(1)).len();
-        let more = Cell::from(format!("{hidden} more: PgDn")).style(FAINT);
-        entries.push([more, Cell::default(), Cell::default()]);
+    state.page = room.saturating_sub(1).max(1);
+    let last = longest.unwrap_or(0).saturating_sub(state.page);
+    state.scroll = state.scroll.min(last);
+    for (area, title, mut entries) in lists {
+        entries.drain(..state.scroll.min(entries.len().saturating_sub(room)));
+        if entries.len() > room {
+            // The last row shows how many are hidden.
+            let hidden = entries.split_off(room.saturating_sub(1)).len();
+            let more = Cell::from(format!("{hidden} more: PgDn")).style(FAINT);
+            entries.push([more, Cell::default(), Cell::default()]);
+        }
+        let head = Row::new([Cell::from(title), right("total"), right("/s")]);
+        table(frame, area, head, entries.into_iter().map(Row::new), &LIST);
     }
-    table(frame, area, head, entries.into_iter().map(Row::new), &LIST);
 }
 
 /// Draws the unit's groups, sorted as the units are.
