@@ -98,12 +98,8 @@ fn units(frame: &mut Frame<'_>, area: Rect, picture: &Picture<'_>, state: &mut V
         let name = format!("{mark}{}", fit(name, layout.name.saturating_sub(1)));
         let figures = &unit.track.figures;
         let mut cells = vec![Cell::from(name)];
-        cells.extend(
-            layout
-                .numbers
-                .iter()
-                .map(|&column| number(column, figures.number(column, state.shown))),
-        );
+        let number = |&column| number(column, figures.number(column, state.shown));
+        cells.extend(layout.numbers.iter().map(number));
         if layout.trend > 0 {
             cells.push(trend(&unit.track, state.sort, layout.trend - 1, 1).into());
         }
