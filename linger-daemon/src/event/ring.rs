@@ -66,6 +66,9 @@ const RING_OF_DAEMON: u32 = 64 << 10;
 /// Number of closes that fit in the daemon's ring.
 const BUDGET_OF_DAEMON: u64 = RING_OF_DAEMON as u64 / (Event::HEAD as u64 + 8);
 
+const LEASES: usize = offset_of!(Watch, leases);
+const MISSED: usize = offset_of!(Watch, missed);
+
 impl Watcher {
     /// Takes a free place.
     pub fn new(maps: &mut Maps, filter: &Filter) -> Result<Self, WatchError> {
@@ -73,7 +76,7 @@ impl Watcher {
         let now = now_ns();
         let until = now + LEASE_NS;
         let take = |place: u32| {
-            let lease = lease(&watch, place);
+            let lease = word(&watch, LEASES, place);
             let free = |taken: u64| (taken < now).then_some(until);
             lease.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free)
         };
@@ -85,7 +88,7 @@ impl Watcher {
     /// Takes the daemon's place, of which there is only one, and watches from now on.
     pub fn of_daemon(maps: &mut Maps) -> Result<Self, WatchError> {
         let watch = MappedArray::map(maps, "WATCH")?;
-        let until = lease(&watch, DAEMON).load(Ordering::Relaxed);
+        let until = word(&watch, LEASES, DAEMON).load(Ordering::Relaxed);
         Self::at(DAEMON, until, watch, maps, &Filter::COSTLY)
     }
 
@@ -110,7 +113,7 @@ impl Watcher {
         let ring = aya::maps::Map::RingBuf(ring)
             .try_into()
             .map_err(WatchError::Ring)?;
-        let missed = missed(&watch, place).load(Ordering::Relaxed);
+        let missed = word(&watch, MISSED, place).load(Ordering::Relaxed);
         let mut watcher = Self {
             place,
             until,
@@ -153,7 +156,7 @@ impl Watcher {
 
     /// Sets the end of the lease, unless another watcher has taken the place after an earlier end.
     fn set_lease(&self, until: u64) -> Result<u64, WatchError> {
-        let lease = lease(&self.watch, self.place);
+        let lease = word(&self.watch, LEASES, self.place);
         let set = lease.compare_exchange(self.until, until, Ordering::Relaxed, Ordering::Relaxed);
         set.map_err(|_| WatchError::Replaced)
     }
@@ -173,7 +176,7 @@ impl Watcher {
     /// the close.
     #[must_use]
     pub fn missed(&self) -> u64 {
-        let missed = missed(&self.watch, self.place).load(Ordering::Relaxed);
+        let missed = word(&self.watch, MISSED, self.place).load(Ordering::Relaxed);
         missed.wrapping_sub(self.missed)
     }
 }
@@ -192,18 +195,9 @@ impl Drop for Watcher {
     }
 }
 
-fn lease(watch: &MappedArray<Watch>, place: u32) -> &AtomicU64 {
-    watch.word(
-        0,
-        offset_of!(Watch, leases) + place as usize * size_of::<u64>(),
-    )
-}
-
-fn missed(watch: &MappedArray<Watch>, place: u32) -> &AtomicU64 {
-    watch.word(
-        0,
-        offset_of!(Watch, missed) + place as usize * size_of::<u64>(),
-    )
+/// Returns the word of a place in one of the arrays [`LEASES`] and [`MISSED`].
+fn word(watch: &MappedArray<Watch>, array: usize, place: u32) -> &AtomicU64 {
+    watch.word(0, array + place as usize * size_of::<u64>())
 }
 
 /// Reads an event from its bytes, which may end before the stack.
