@@ -259,7 +259,7 @@ pub mod orphan_stage {
     pub const LEFT: u64 = 1;
     /// It ended within its close, which has not returned yet.
     pub const ENDED: u64 = 2;
-    /// Its socket is recording its end; nothing else may remove the record.
+    /// Its socket is recording its end, or its close is counting that; nothing else may remove the record.
     pub const ENDING: u64 = 3;
     /// The bits of the stage.
     pub const MASK: u64 = 3;

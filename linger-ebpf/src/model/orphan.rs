@@ -28,7 +28,7 @@ use super::{
     ledger::{self, UNSEEN},
     maps::{self, EEXIST, ENOENT},
     orphan_table::{self, find, remove, remove_crowded},
-    shared::{copy_words, copy_words_to, opaque_zero, shared},
+    shared::{Shared, copy_words, copy_words_to, opaque_zero, shared},
     undecided,
     watch::{self, End},
 };
@@ -144,13 +144,11 @@ pub(crate) extern "C" fn leave(
         // Its socket is ending right now, and owns the record.
         return bytes;
     }
-    // Another socket at this address may have replaced the record meanwhile, and may have its own there.
-    let ended = open | ENDED;
-    if stage.get() == ended {
+    // Another socket at this address may have replaced the record meanwhile, and may have its own there. Claimed before
+    // it is counted, because that socket would count it too.
+    if stage.replace(open | ENDED, open | ENDING) {
         count_ended_in_close(key, orphan);
-        if stage.replace(ended, SPENT) {
-            remove(key);
-        }
+        remove_or_spend(key, &stage);
     }
     0
 }
@@ -358,7 +356,7 @@ pub(crate) fn settle_answered(key: u64) {
     let Some(tcp) = sk.tcp() else { return };
     let write_seq = tcp.write_seq();
     if let Some(orphan) = find(key)
-        && shared!(orphan, stage).get() & MASK == ENDED
+        && has_ended(shared!(orphan, stage).get())
         && shared!(orphan, fate).get() == UNDECIDED
         && shared!(orphan, write_seq).get() == write_seq
     {
@@ -369,6 +367,11 @@ pub(crate) fn settle_answered(key: u64) {
         closers::mark_of_orphan(&sk, &tcp, &raw const ended.orphan);
         count_as_late_data(ended);
     });
+}
+
+/// Whether an orphan at this stage ended within its close, which may be counting it now.
+fn has_ended(stage: u64) -> bool {
+    matches!(stage & MASK, ENDED | ENDING)
 }
 
 /// Settles the previous orphan at an address where another socket closes: its fate can no longer change.
@@ -411,6 +414,14 @@ extern "C" fn count_and_report(orphan: *const Orphan, fate: u32, lived_ns: u64) 
     }
     count_end(&orphan.group, fate, orphan.bytes, queued, lived_ns);
     0
+}
+
+/// Removes a record that was counted. Until then its stage keeps others from removing it, and from taking it for one that
+/// is to be removed; if the kernel cannot take the map's lock, it becomes one.
+fn remove_or_spend(key: u64, stage: &Shared<u64>) {
+    if remove(key) != 0 {
+        stage.set(SPENT);
+    }
 }
 
 /// Copies the record of an orphan that was left behind to `to`, and removes it. Returns the copy, or `None` if the record
@@ -481,14 +492,12 @@ fn end_replaced(key: u64) {
             let lived_ns = elapsed_ns(shared!(record, left_ns).get());
             // In place: there is no stack left for a copy.
             count_and_report(record, Fate::Unknown as u32, lived_ns);
-            stage.set(SPENT);
-            remove(key);
+            remove_or_spend(key, &stage);
         }
-        ENDED => {
+        // As one left behind, so that its close leaves it alone.
+        ENDED if stage.replace(found, found & !MASK | LEFT) => {
             count_ended_in_close(key, record);
-            if stage.replace(found, SPENT) {
-                remove(key);
-            }
+            remove_or_spend(key, &stage);
         }
         OPEN if found != FREE && stage.replace(found, SPENT) => {
             maps::lose_orphan(shared!(record, bytes).get());
