@@ -27,6 +27,10 @@ pub(super) fn groups_beyond<'a, K: Hash + Ord>(
     let groups = groups.into_iter();
     let groups = groups.map(|(first_seen, key, counters)| (first_seen, key, series(counters)));
     let mut groups: Vec<_> = groups.collect();
+    // Usually all fit: then they need not be sorted.
+    if groups.iter().map(|(_, _, series)| series).sum::<usize>() <= room {
+        return HashSet::new();
+    }
     groups.sort_unstable();
     let mut sum = 0;
     let beyond = groups.into_iter().skip_while(|(_, _, series)| {
