@@ -133,8 +133,10 @@ impl RequestGuard {
     /// Records that the response begins, this many bytes of it wait for the client, and whether it holds a permit until
     /// the client has taken it.
     pub(in crate::http) fn begin_answer(&self, bytes: usize, holds_permit: bool) {
-        self.change(|request| request.holds_permit = holds_permit);
-        self.made(bytes);
+        self.change(|request| {
+            request.holds_permit = holds_permit;
+            request.waits = Some((bytes, Instant::now()));
+        });
         if bytes >= LONG {
             self.all.end_oldest_long_answer();
         }
