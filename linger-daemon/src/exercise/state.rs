@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
-use procfs::net::TcpNetEntries;
 /// The states of a TCP socket, with the kernel's numbers; no descriptor shows `TimeWait`.
 pub use procfs::net::TcpState;
+use procfs::net::{TcpNetEntries, TcpNetEntry};
 use procfs::{FromReadSI as _, current_system_info};
 use socket2::Socket;
 
@@ -108,7 +108,11 @@ pub fn info(socket: &Socket) -> io::Result<libc::tcp_info> {
 
 /// The state of the socket.
 pub fn state(socket: &Socket) -> io::Result<TcpState> {
-    let number = info(socket)?.tcpi_state;
+    state_of(info(socket)?.tcpi_state)
+}
+
+/// The state with this number.
+pub fn state_of(number: u8) -> io::Result<TcpState> {
     TcpState::from_u8(number).ok_or_else(|| io::Error::other(format!("unknown TCP state {number}")))
 }
 
@@ -170,9 +174,13 @@ pub fn wait_for_end_of_orphan(port: u16) -> io::Result<()> {
 
 /// The states of all sockets with this local port, in the network namespace of this thread. IPv4 only.
 pub fn states_of_port(port: u16) -> io::Result<impl Iterator<Item = TcpState>> {
+    let local = sockets()?.filter(move |socket| socket.local_address.port() == port);
+    Ok(local.map(|socket| socket.state))
+}
+
+/// All sockets of TCP in the network namespace of this thread. IPv4 only.
+pub fn sockets() -> io::Result<impl Iterator<Item = TcpNetEntry>> {
     let file = File::open("/proc/thread-self/net/tcp")?;
     let table = TcpNetEntries::from_read(file, current_system_info());
-    let sockets = table.map_err(io::Error::other)?.0.into_iter();
-    let local = sockets.filter(move |socket| socket.local_address.port() == port);
-    Ok(local.map(|socket| socket.state))
+    Ok(table.map_err(io::Error::other)?.0.into_iter())
 }

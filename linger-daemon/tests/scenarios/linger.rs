@@ -196,12 +196,8 @@ fn thousands_at_once(settings: Settings, truth: &mut Truth) -> io::Result<()> {
             })?);
         }
         state::wait_for("all threads to wait in close", || {
-            let sockets = fs::read_to_string("/proc/thread-self/net/tcp")?;
-            let states = sockets
-                .lines()
-                .filter_map(|line| line.split_ascii_whitespace().nth(3));
-            let waiting = states.filter(|state| *state == "04").count();
-            Ok(waiting as u64 == threads)
+            let waiting = state::sockets()?.filter(|socket| socket.state == TcpState::FinWait1);
+            Ok(waiting.count() as u64 == threads)
         })?;
         servers.iter().try_for_each(tcp::accept_data)?;
         for closer in closers {

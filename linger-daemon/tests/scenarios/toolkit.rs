@@ -74,7 +74,7 @@ pub(crate) fn send_queue(connection: Endpoints) -> io::Result<Queues> {
         };
     }
     let [state] = part(&answer, HEADER + 1)?;
-    let state = TcpState::from_u8(state).ok_or(io::ErrorKind::InvalidData)?;
+    let state = state::state_of(state)?;
     // For a connection that has ended, the kernel answers with the listener that it came from.
     if matches!(state, TcpState::TimeWait | TcpState::Listen) {
         return Ok(Queues::default());
