@@ -322,7 +322,7 @@ extern "C" fn count_or_await_fate(orphan: *const Orphan, lived_ns: u64) -> u32 {
     };
     let mut fate = orphan.fate;
     if fate == UNDECIDED {
-        if undecided::put(orphan, lived_ns, now_ns(), count_as_peer_reset) {
+        if undecided::put(orphan, lived_ns, count_as_peer_reset) {
             return 0;
         }
         fate = Fate::Unknown as u32;

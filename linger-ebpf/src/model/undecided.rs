@@ -12,6 +12,7 @@ use super::{
     maps::{self, UNDECIDED},
     shared::{shared, write_words},
 };
+use crate::kernel::now_ns;
 
 /// Values of `ended_ns` for a free place and for one in use by a program; any other is the time of the end.
 const FREE: u64 = 0;
@@ -32,15 +33,37 @@ fn places(sk: u64) -> impl Iterator<Item = u32> {
     (0..CHOICES).map(move |choice| first ^ choice)
 }
 
+/// In the result of [`take_place`]: an orphan that has waited long enough is there, and must be settled first.
+const SETTLE: u32 = 1 << 31;
+/// The result of [`take_place`] if all places are in use: no index.
+const NO_PLACE: u32 = !SETTLE;
+
 /// Keeps an orphan that ended now, in a free place or in that of one that waited long enough, for which it calls
 /// `count`. Returns whether it found a place.
-pub(crate) fn put(
-    orphan: &Orphan,
-    lived_ns: u64,
-    now_ns: u64,
-    count: impl Fn(&UndecidedOrphan),
-) -> bool {
+pub(crate) fn put(orphan: &Orphan, lived_ns: u64, count: impl Fn(&UndecidedOrphan)) -> bool {
     let sk = orphan.sk;
+    let taken = take_place(sk);
+    let Some(place) = UNDECIDED.get_ptr_mut(taken & !SETTLE) else {
+        return false;
+    };
+    if taken & SETTLE != 0 {
+        settle(place, &count);
+    }
+    write_words(orphan, shared!(place, orphan));
+    shared!(place, lived_ns).set(lived_ns);
+    // First, because whoever settles it subtracts one.
+    maps::add_hint(sk, 1);
+    shared!(place, ended_ns).set(now_ns());
+    true
+}
+
+/// Takes a place for the orphan of this socket, and returns its index, with [`SETTLE`] if that is due, or [`NO_PLACE`].
+///
+/// A [global function](super): inside [`put`], the loop would take more stack than Linux 6.1 leaves there.
+#[inline(never)]
+#[unsafe(export_name = "linger_take_place")]
+extern "C" fn take_place(sk: u64) -> u32 {
+    let now_ns = now_ns();
     for index in places(sk) {
         let Some(place) = UNDECIDED.get_ptr_mut(index) else {
             continue;
@@ -53,17 +76,9 @@ pub(crate) fn put(
         if found == TAKEN || found != FREE && is_waiting || !when.replace(found, TAKEN) {
             continue;
         }
-        if found != FREE {
-            settle(place, &count);
-        }
-        write_words(orphan, shared!(place, orphan));
-        shared!(place, lived_ns).set(lived_ns);
-        // First, because whoever settles it subtracts one.
-        maps::add_hint(sk, 1);
-        when.set(now_ns);
-        return true;
+        return if found == FREE { index } else { index | SETTLE };
     }
-    false
+    NO_PLACE
 }
 
 /// Calls `count` for the orphan in a place that this program has taken.
