@@ -48,10 +48,12 @@ programs! {
     #[fentry] fentry_inner_close(FEntryContext) -> i32 { 0 }
     #[fentry] fentry_active_reset(FEntryContext) -> i32 { 0 }
     #[fentry] fentry_timer(FEntryContext) -> i32 { 0 }
+    #[fentry] fentry_orderly_end(FEntryContext) -> i32 { 0 }
     #[fentry] fentry_reset(FEntryContext) -> i32 { 0 }
     #[fentry] fentry_v4_answer(FEntryContext) -> i32 { 0 }
     #[fentry] fentry_v6_answer(FEntryContext) -> i32 { 0 }
     #[fexit] fexit_check_oom(FExitContext) -> i32 { 0 }
+    #[fexit] fexit_listen_stop(FExitContext) -> i32 { 0 }
     #[kprobe] kprobe_tcp_close(ProbeContext) -> u32 { 0 }
     #[kprobe] kprobe_inner_close(ProbeContext) -> u32 { 0 }
     #[kprobe] kprobe_active_reset(ProbeContext) -> u32 { 0 }

@@ -4,7 +4,7 @@ use std::mem::offset_of;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::{HashMap, MapData};
-use linger_ebpf::{Close, ParkedClose, Slot, flag};
+use linger_ebpf::{Close, ParkedClose, Slot, flag, stage};
 use nix::errno::Errno;
 use nix::unistd::{Pid, getpgid};
 
@@ -39,9 +39,17 @@ impl InFlight {
     }
 
     pub(super) fn count(&self) -> Result<u64, LedgerError> {
-        let is_taken = |slot: &usize| self.owner(*slot).load(Ordering::Relaxed) != 0;
-        let slots = (0..self.slots.len()).filter(is_taken).count();
-        let crowded = keys(&self.crowded, "CROWDED")?.len();
+        let is_in_flight = |slot: &usize| {
+            self.owner(*slot).load(Ordering::Relaxed) != 0 && !is_counted(&self.close(*slot))
+        };
+        let slots = (0..self.slots.len()).filter(is_in_flight).count();
+        let is_crowded = |tid: &u32| {
+            self.crowded
+                .get(tid, 0)
+                .is_ok_and(|close| !is_counted(&close))
+        };
+        let crowded = keys(&self.crowded, "CROWDED")?;
+        let crowded = crowded.iter().filter(|tid| is_crowded(tid)).count();
         let parked = keys(&self.parked, "PARKED")?.len();
         Ok((slots + crowded + parked) as u64)
     }
@@ -55,8 +63,7 @@ impl InFlight {
             if taken == 0 {
                 continue;
             }
-            // Unless its thread has ended, its words may be of different moments.
-            let close = self.slots.read(slot, offset_of!(Slot, close), Close::ZERO);
+            let close = self.close(slot);
             #[expect(
                 clippy::cast_possible_truncation,
                 reason = "the lower half is the thread's id"
@@ -83,6 +90,11 @@ impl InFlight {
         Ok(swept)
     }
 
+    /// The close in a slot. Unless its thread has ended, its words may be of different moments.
+    fn close(&self, slot: usize) -> Close {
+        self.slots.read(slot, offset_of!(Slot, close), Close::ZERO)
+    }
+
     /// The owner of a slot, see [`Slot::owner`].
     fn owner(&self, slot: usize) -> &AtomicU64 {
         self.slots.word(slot, offset_of!(Slot, owner))
@@ -92,12 +104,17 @@ impl InFlight {
 impl Sweep {
     /// Adds a close, which was removed if `is_missed`.
     fn add(&mut self, close: Close, is_missed: bool) {
-        if is_missed {
+        if is_missed && !is_counted(&close) {
             self.missed.push(close);
         } else {
             self.awaits_return |= close.flags & flag::RETURNS != 0;
         }
     }
+}
+
+/// Whether only the record of a close is left, because the end of its socket was missed.
+fn is_counted(close: &Close) -> bool {
+    close.stage == stage::COUNTED
 }
 
 /// Whether the record of a close is left over from a thread that is gone.

@@ -92,6 +92,8 @@ const CHECK_OOM: Point = Point::Fexit("tcp_check_oom");
 const ACTIVE_RESET: Point = Point::Fentry("tcp_send_active_reset");
 const SET_STATE: Point = Point::BtfTracepoint("inet_sock_set_state");
 const SEND_RESET: Point = Point::RawTracepoint("tcp_send_reset");
+const ORDERLY_END: Point = Point::Fentry("tcp_update_metrics");
+const LISTEN_STOP: Point = Point::Fexit("inet_csk_listen_stop");
 const DESTROY: Point = Point::BtfTracepoint("tcp_destroy_sock");
 
 // Hooks of more than one plan.
@@ -121,6 +123,8 @@ const FENTRY: &[Hook] = &[
     hook("fentry_v4_answer", Point::Fentry(V4_ANSWER)),
     hook("fentry_v6_answer", Point::Fentry(V6_ANSWER)),
     DESTROY_SOCK,
+    hook("fentry_orderly_end", ORDERLY_END),
+    hook("fexit_listen_stop", LISTEN_STOP),
     SOCK_RELEASE,
     hook("fentry_tcp_close", Point::Fentry(TCP_CLOSE)),
     hook("fentry_inner_close", INNER_ENTRY),
@@ -191,12 +195,12 @@ const fn table(plan: Plan) -> &'static [Hook] {
 /// use, a set of [`linger_ebpf::key_field`] bits.
 pub(super) fn hooks(plan: Plan, key_fields: u32, traits: KernelTraits) -> Vec<Hook> {
     let mut hooks = table(plan).to_vec();
-    hooks.retain(|hook| is_needed(*hook, key_fields, traits));
+    hooks.retain(|hook| is_needed(*hook, plan, key_fields, traits));
     hooks
 }
 
 /// Whether a kernel with these traits needs this hook of a plan.
-fn is_needed(hook: Hook, key_fields: u32, traits: KernelTraits) -> bool {
+fn is_needed(hook: Hook, plan: Plan, key_fields: u32, traits: KernelTraits) -> bool {
     // Where the kernel may skip a program on the function that begins a close.
     let begins_by_release = traits.preemption != Preemption::None && traits.sees_releases;
     match hook {
@@ -205,7 +209,9 @@ fn is_needed(hook: Hook, key_fields: u32, traits: KernelTraits) -> bool {
         SOCKET_ANSWERS => traits.answers != Answers::Shown,
         SOCK_RELEASE => begins_by_release,
         _ if hook.sees_returns() => traits.sees_returns,
+        DESTROY_SOCK_2 if plan == Plan::Fentry && ends_are_early(traits) => false,
         _ if hook.is_copy() => needs_copy(hook, traits),
+        _ if [ORDERLY_END, LISTEN_STOP].contains(&hook.point) => ends_are_early(traits),
         _ => match hook.point.function() {
             Some(TCP_CLOSE) => !begins_by_release,
             Some(V4_ANSWER) => traits.answers != Answers::Shown,
@@ -242,6 +248,12 @@ fn decisions_have_copies(traits: KernelTraits) -> bool {
     traits.preemption == Preemption::SoftInterrupts || !traits.sees_releases
 }
 
+/// Whether the plan `fentry` ends closes and orphans before the end of their socket: where only the program there may be
+/// skipped. That costs less than to hook it twice.
+fn ends_are_early(traits: KernelTraits) -> bool {
+    traits.preemption == Preemption::Threads && traits.preempts_tracepoints && traits.sees_releases
+}
+
 /// The value of [`Constants::copies`] for this plan and kernel: whether several programs may see the same close or RST.
 pub(super) fn copies_of(plan: Plan, traits: KernelTraits) -> u32 {
     match plan {
@@ -251,6 +263,7 @@ pub(super) fn copies_of(plan: Plan, traits: KernelTraits) -> u32 {
         Plan::Kprobe => Constants::NO_COPIES,
         _ if traits.preemption == Preemption::None => Constants::NO_COPIES,
         Plan::Fentry if decisions_have_copies(traits) => Constants::COPIES_OF_ENDS,
+        Plan::Fentry if ends_are_early(traits) => Constants::EARLY_ENDS,
         Plan::Fentry => Constants::COPIES,
         Plan::Tracepoint if traits.preempts_tracepoints => Constants::COPIES,
         Plan::Tracepoint => Constants::NO_COPIES,
@@ -343,6 +356,14 @@ mod tests {
         preemption: Preemption::SoftInterrupts,
         ..NEWEST
     };
+    const NEWEST_BLIND: KernelTraits = KernelTraits {
+        sees_releases: false,
+        ..NEWEST
+    };
+    const NEWEST_VOLUNTARY: KernelTraits = KernelTraits {
+        preemption: Preemption::None,
+        ..NEWEST
+    };
     const BLIND: KernelTraits = KernelTraits {
         sees_releases: false,
         answers: Answers::HookedV4,
@@ -363,30 +384,34 @@ mod tests {
     fn each_kernel_has_its_hooks() {
         const BOTH: &str = " reset_answers active_reset";
         const RESET: &str = " active_reset";
+        const EARLY: &str = " orderly_end fexit_listen_stop";
         const TWICE: &str = " destroy_sock_2";
         const THRICE: &str = " destroy_sock_2 destroy_sock_3";
         const AGAIN: &str = " inner_close_2 inner_close_3 fexit_check_oom_2 fexit_check_oom_3";
         let expect = |plan: Plan, traits: KernelTraits, expected: String| {
             assert_eq!(programs_of(plan, traits), expected, "{plan:?}, {traits:?}");
         };
-        for (traits, answers, begin, resets, again, copies) in [
-            (USUAL, "", "tcp_close", BOTH, "", ""),
-            (OLD, " v4_answer v6_answer", "tcp_close", RESET, "", ""),
-            (FULL, "", "sock_release", BOTH, "", ""),
-            (NEWEST, "", "sock_release", BOTH, "", TWICE),
-            (REALTIME, "", "sock_release", BOTH, AGAIN, THRICE),
+        for (traits, answers, early, begin, resets, again, copies) in [
+            (USUAL, "", "", "tcp_close", BOTH, "", ""),
+            (OLD, " v4_answer v6_answer", "", "tcp_close", RESET, "", ""),
+            (FULL, "", "", "sock_release", BOTH, "", ""),
+            (NEWEST, "", EARLY, "sock_release", BOTH, "", ""),
+            (REALTIME, "", "", "sock_release", BOTH, AGAIN, THRICE),
             (
                 BLIND,
                 " v4_answer",
+                "",
                 "tcp_close",
                 RESET,
                 AGAIN,
                 " active_reset_2",
             ),
+            (NEWEST_BLIND, "", "", "tcp_close", BOTH, AGAIN, TWICE),
+            (NEWEST_VOLUNTARY, "", "", "tcp_close", BOTH, "", ""),
         ] {
             let expected = format!(
-                "reset settle missed_end{answers} destroy_sock {begin} inner_close fexit_check_oom{resets} \
-                 timer{again}{copies}"
+                "reset settle missed_end{answers} destroy_sock{early} {begin} inner_close \
+                 fexit_check_oom{resets} timer{again}{copies}"
             );
             expect(Plan::Fentry, traits, expected);
         }

@@ -43,7 +43,7 @@ pub(super) fn first_unreached(ebpf: &Ebpf, hooks: &[Hook]) -> io::Result<Option<
     let are_answers_hooked = hooks.iter().any(is_of_answers);
     let mut refused = Vec::new();
     for _ in 0..ATTEMPTS {
-        end_connection()?;
+        end_connections()?;
         if are_answers_hooked {
             refused = be_refused();
         }
@@ -85,26 +85,33 @@ fn be_refused() -> Vec<&'static str> {
     refused.map(|(function, _)| function).collect()
 }
 
-/// Makes a connection on loopback, closes it, and aborts it from the other side. This reaches the close, the timer
-/// of the orphan, the RST sent, the RST received, and the end of both sockets.
-fn end_connection() -> io::Result<()> {
+/// Makes connections on loopback and closes them. One is aborted from the other side: this reaches the close, the timer of
+/// the orphan, the RST sent, the RST received, and the end of both sockets. The other ends with both FINs acknowledged.
+fn end_connections() -> io::Result<()> {
     let by = |address: IpAddr| {
         let listener = TcpListener::bind((address, 0))?;
-        let mut client = TcpStream::connect_timeout(&listener.local_addr()?, PATIENCE)?;
         SockRef::from(&listener).set_read_timeout(Some(PATIENCE))?;
-        client.set_read_timeout(Some(PATIENCE))?;
-        let (mut server, _) = listener.accept()?;
-        // The server's data acknowledges the FIN. The timer is used only if the wait for the server's own FIN may
-        // exceed TCP_TIMEWAIT_LEN.
-        client.shutdown(Shutdown::Write)?;
-        server.write_all(&[0])?;
-        client.read_exact(&mut [0])?;
+        let (client, server) = connection_shut_down(&listener)?;
+        // The timer is used only if the wait for the server's own FIN may exceed TCP_TIMEWAIT_LEN.
         set_linger2(&client, 2 * TIMEWAIT_SECONDS)?;
         drop(client);
-        SockRef::from(&server).set_linger(Some(Duration::ZERO))
+        SockRef::from(&server).set_linger(Some(Duration::ZERO))?;
+        drop(server);
+        connection_shut_down(&listener).map(drop)
     };
     by(Ipv4Addr::LOCALHOST.into())
         .or_else(|error| by(Ipv6Addr::LOCALHOST.into()).map_err(|_| error))
+}
+
+/// A connection of which the client has sent its FIN, and received data that acknowledges it.
+fn connection_shut_down(listener: &TcpListener) -> io::Result<(TcpStream, TcpStream)> {
+    let mut client = TcpStream::connect_timeout(&listener.local_addr()?, PATIENCE)?;
+    client.set_read_timeout(Some(PATIENCE))?;
+    let (mut server, _) = listener.accept()?;
+    client.shutdown(Shutdown::Write)?;
+    server.write_all(&[0])?;
+    client.read_exact(&mut [0])?;
+    Ok((client, server))
 }
 
 /// `TCP_TIMEWAIT_LEN` (include/net/tcp.h).

@@ -38,6 +38,7 @@ mod linger;
 mod listener;
 mod load;
 mod maintained;
+mod missed_ends;
 mod needs;
 mod netns;
 mod options;
@@ -108,6 +109,10 @@ fn run() -> Result<ExitCode> {
         }
         ["closer", ref order @ ..] => {
             closer::run(order)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        ["ender", ref order @ ..] => {
+            missed_ends::run_ender(order)?;
             return Ok(ExitCode::SUCCESS);
         }
         ["aborter", ref order @ ..] => {

@@ -113,6 +113,20 @@ impl Pinned {
         Ok(ids)
     }
 
+    /// Detaches a program.
+    pub(crate) fn detach(&self, program: &str) -> Result<()> {
+        fs::remove_file(self.link(program)).with_context(|| format!("detach {program}"))
+    }
+
+    /// Returns whether a program is attached.
+    pub(crate) fn attaches(&self, program: &str) -> bool {
+        self.link(program).exists()
+    }
+
+    fn link(&self, program: &str) -> PathBuf {
+        self.path().join("links").join(program)
+    }
+
     fn map(&self, name: &str) -> Result<aya::maps::Map> {
         let data = MapData::from_pin(self.path().join("maps").join(name))?;
         Ok(aya::maps::Map::from_map_data(data)?)

@@ -15,9 +15,9 @@ use crate::truth::Truth;
 use crate::{
     abort, answers, asleep, attribution, bpf_stats, churn, container, cookbook, cut, dimensions,
     ends, exes, graceful, groups_full, hidden, hostile, kernel_threads, left_out, linger, listener,
-    load, maintained, orphan_ends, orphan_netns, orphan_table, orphans, page, persist, pod,
-    process_names, random, reached, reload, restart, retired, returns, segments, special, starting,
-    under_way, unread, watch, watch_corrected, watch_places, watch_stack, watch_unread,
+    load, maintained, missed_ends, orphan_ends, orphan_netns, orphan_table, orphans, page, persist,
+    pod, process_names, random, reached, reload, restart, retired, returns, segments, special,
+    starting, under_way, unread, watch, watch_corrected, watch_places, watch_stack, watch_unread,
 };
 
 type LoopbackFn = fn(&Loopback, &mut Truth) -> io::Result<()>;
@@ -259,6 +259,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         groups_full::SCENARIOS,
         retired::SCENARIOS,
         maintained::SCENARIOS,
+        missed_ends::SCENARIOS,
         persist::SCENARIOS,
         churn::SCENARIOS,
         hidden::SCENARIOS,

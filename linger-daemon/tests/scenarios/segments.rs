@@ -26,6 +26,7 @@ use crate::truth::{Counters, Truth};
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::own("late_data_overtaken", late_data_overtaken),
     Scenario::bulk("late_data_in_backlog", late_data_in_backlog),
+    Scenario::own("late_data_after_all", late_data_after_all),
     Scenario::own("reset_with_text", reset_with_text),
     Scenario::own("syn_recv_closed", syn_recv_closed),
     Scenario::own("syn_recv_linger0", syn_recv_linger0),
@@ -145,6 +146,29 @@ fn late_data_in_backlog(settings: Settings, truth: &mut Truth) -> io::Result<()>
         }
         seen = now;
     }
+    Ok(())
+}
+
+/// Data of the peer acknowledges the FIN, and so all data that the close left behind.
+pub(crate) fn late_data_after_all(truth: &mut Truth) -> io::Result<()> {
+    let peer = Peer::new()?;
+    let (client, connection) = with_unacked(&peer)?;
+    let left = leave(truth, client)?;
+    // On a machine so slow that the message was retransmitted, the FIN is sent when the message is acknowledged.
+    connection.send(Segment {
+        acked: Some(ALL),
+        ..Segment::default()
+    })?;
+    connection.next("the FIN", |seen| seen.fin)?;
+    connection.send(Segment {
+        acked: Some(ALL + 1),
+        payload: b"late",
+        ..Segment::default()
+    })?;
+    connection.next("the RST that answers late data", |seen| seen.rst)?;
+    truth.tally.orphans.delivered(left);
+    truth.tally.reset(Cause::LateData, 1);
+    truth.late_aborts += 1;
     Ok(())
 }
 

@@ -13,8 +13,8 @@ pub struct Constants {
     pub key_fields: u32,
     /// Number of the system call whose return ends the release of a socket; [`Constants::NO_SYSCALL`] if there is none.
     pub close_syscall: u32,
-    /// Which programs have copies, attached because this kernel may skip programs: [`Constants::NO_COPIES`],
-    /// [`Constants::COPIES`] or [`Constants::COPIES_OF_ENDS`].
+    /// How programs make up for others that this kernel may skip: [`Constants::NO_COPIES`], [`Constants::COPIES`],
+    /// [`Constants::COPIES_OF_ENDS`] or [`Constants::EARLY_ENDS`].
     pub copies: u32,
     /// 1 if the kernel leaves bytes of earlier names behind the end of a process name, else 0.
     pub leaves_old_names: u32,
@@ -32,6 +32,10 @@ impl Constants {
 
     /// Copies of programs may see the same end of a close too.
     pub const COPIES_OF_ENDS: u32 = 2;
+
+    /// As [`Constants::COPIES`]; and the hooks before the end of a socket end closes and orphans already, because the one
+    /// at its end may be skipped.
+    pub const EARLY_ENDS: u32 = 3;
 
     /// Number of constants.
     pub const COUNT: usize = size_of::<Self>() / size_of::<u32>();

@@ -6,7 +6,7 @@ use super::labels::Lost;
 
 /// Version of the layout of all maps. A daemon takes over the maps and programs of another only if both have
 /// the same: raise it with every change of the meaning or position of an entry.
-pub const LAYOUT: u64 = 18;
+pub const LAYOUT: u64 = 19;
 
 /// Metadata of the programs, written when they are loaded. Never changed.
 #[repr(C)]

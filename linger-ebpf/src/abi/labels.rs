@@ -220,7 +220,7 @@ impl Plan {
 }
 
 /// Length of [`PROGRAMS`].
-pub const PROGRAM_COUNT: u32 = 28;
+pub const PROGRAM_COUNT: u32 = 30;
 
 /// The names of all programs, without copies: a copy has the same name with a number. The names of the daemon's
 /// hooks and of the programs of `floor.rs` are checked against this table at compile time, those in the object by
@@ -230,10 +230,12 @@ pub const PROGRAMS: [&str; PROGRAM_COUNT as usize] = [
     "fentry_inner_close",
     "fentry_active_reset",
     "fentry_timer",
+    "fentry_orderly_end",
     "fentry_reset",
     "fentry_v4_answer",
     "fentry_v6_answer",
     "fexit_check_oom",
+    "fexit_listen_stop",
     "sock_release",
     "kprobe_tcp_close",
     "kprobe_inner_close",

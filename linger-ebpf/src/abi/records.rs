@@ -269,7 +269,7 @@ pub mod orphan_stage {
     pub const FREE: u64 = 0;
 }
 
-/// The reason why the kernel resets an [`Orphan`]'s connection, as the hook of `tcp_reset` sees it before the end.
+/// The reason why the connection of an [`Orphan`] ends, as hooks see it before the end.
 pub mod reset_cause {
     /// None was seen.
     pub const UNSEEN: u16 = 0;
@@ -277,6 +277,8 @@ pub mod reset_cause {
     pub const PEER_RST: u16 = 1;
     /// Data came for the closed socket.
     pub const LATE_DATA: u16 = 2;
+    /// Everything was acknowledged while its close waited.
+    pub const ACKNOWLEDGED: u16 = 3;
 }
 
 /// Flags of a [`Close`].
@@ -301,6 +303,8 @@ pub mod stage {
     pub const DECIDED: u8 = 1;
     /// Waiting under `SO_LINGER`; the FIN is sent.
     pub const WAITING: u8 = 2;
+    /// Counted before the end of its socket, which drops the record.
+    pub const COUNTED: u8 = 3;
 }
 
 /// The executable of a process that has released its memory and not yet closed its files (which another of its

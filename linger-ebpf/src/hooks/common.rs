@@ -11,7 +11,7 @@ use aya_ebpf::{
 use crate::kernel::{BtfTyped, IPPROTO_TCP, ProbeRead, SOCK_STREAM, Sock};
 use crate::model::{
     answers,
-    copies::copies_may_run,
+    copies::{copies_may_run, ends_are_early},
     exe,
     function_plans::{self, current_close},
     orphan, reset,
@@ -36,6 +36,9 @@ copies! {
 fn reset_answers(ctx: RawTracePointContext) -> i32 {
     let (sk, skb): (u64, u64) = (ctx.arg(0), ctx.arg(1));
     if skb != 0 {
+        if ends_are_early() {
+            orphan::end_closed(&Sock::<ProbeRead>::new(sk as *const u8));
+        }
         answers::sent(sk, skb as *const u8);
     } else if copies_may_run() {
         reset::sent(

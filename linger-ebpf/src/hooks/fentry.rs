@@ -9,8 +9,11 @@ use aya_ebpf::{
 use crate::kernel::{BtfTyped, ProbeRead, Segment, Sock};
 use crate::model::{
     answers,
-    function_plans::{current_close, on_check_oom_passed, on_inner_close, on_tcp_close},
-    orphan, reset,
+    function_plans::{
+        on_active_reset, on_check_oom_passed, on_inner_close, on_listen_stop, on_orderly_end,
+        on_reset, on_tcp_close,
+    },
+    orphan,
 };
 
 /// A close begins, before the socket lock.
@@ -57,8 +60,26 @@ copies! {
     fentry_active_reset, fentry_active_reset_2 = |ctx: FEntryContext| {
         // The verifier forbids arithmetic on typed pointers, so read it as a number.
         let number = || ProbeRead::read_at(ctx.as_ptr().cast());
-        reset::sent(current_close(), &Sock::<BtfTyped>::new(ctx.arg(0)), number);
+        on_active_reset(&Sock::<BtfTyped>::new(ctx.arg(0)), number);
     }
+}
+
+/// A listener has closed the connections in its queue.
+///
+/// kernel: v2.6.. net/ipv4/inet_connection_sock.c: void inet_csk_listen_stop(struct sock *sk)
+#[fexit(function = "inet_csk_listen_stop")]
+fn fexit_listen_stop(ctx: FExitContext) -> i32 {
+    on_listen_stop(&Sock::<BtfTyped>::new(ctx.arg(0)));
+    0
+}
+
+/// A connection ends in the regular way, with everything acknowledged.
+///
+/// kernel: v3.6.. net/ipv4/tcp_metrics.c: void tcp_update_metrics(struct sock *sk)
+#[fentry(function = "tcp_update_metrics")]
+fn fentry_orderly_end(ctx: FEntryContext) -> i32 {
+    on_orderly_end(&Sock::<BtfTyped>::new(ctx.arg(0)));
+    0
 }
 
 /// The kernel resets a connection: the peer's RST came, or data for a closed socket. Where this is skipped, the RST
@@ -67,7 +88,7 @@ copies! {
 /// kernel: v5.15.. net/ipv4/tcp_input.c: void tcp_reset(struct sock *sk, struct sk_buff *skb)
 #[fentry(function = "tcp_reset")]
 fn fentry_reset(ctx: FEntryContext) -> i32 {
-    orphan::reset(
+    on_reset(
         &Sock::<BtfTyped>::new(ctx.arg(0)),
         &Segment::<BtfTyped>::new(ctx.arg(1)),
     );

@@ -2,7 +2,7 @@
 
 use linger_ebpf::{Cause, Counters, Group};
 
-use super::{closers, group, in_flight::ThreadSlot, ledger, orphan, shared::shared};
+use super::{close, closers, group, in_flight::ThreadSlot, ledger, orphan, shared::shared};
 use crate::kernel::{ProbeRead, Segment, Sock, state};
 
 /// This host answers a packet (`struct sk_buff`) with an RST: counts it. `sk` is the socket, possibly a request or
@@ -54,7 +54,8 @@ extern "C" fn count_answer(sk: u64, skb: u64) -> u32 {
 fn group(sk: &Sock<ProbeRead>) -> Option<Group> {
     // A packet that came while the close held the lock is answered before the close is counted.
     let in_flight = ThreadSlot::current().and_then(|slot| slot.find(sk.address()));
-    match in_flight {
+    // One that was counted may be that of an earlier socket at this address.
+    match in_flight.filter(|close| !close::is_counted(close)) {
         Some(close) => Some(group::of_close(close)),
         None => closers::last_closer(sk),
     }

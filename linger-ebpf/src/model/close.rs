@@ -6,7 +6,7 @@
 //! 3. `super::reset::sent` notes the RST of an abort, and corrects the outcome if the close aborts after its FIN.
 //! 4. [`decide_wait`] decides how a wait under `SO_LINGER` ended.
 //! 5. [`finish`] adds the close to the counters of its group, and leaves its orphan behind. Plans that may not see the
-//!    end call [`count_early`] once the close is decided.
+//!    end call [`count_early`] once the close is decided, or [`count_before_end`] once it is to end its socket.
 //!
 //! The plans that hook functions see the end under the socket lock.
 
@@ -20,7 +20,9 @@ use linger_ebpf::{
 };
 
 use super::{
-    closers, group,
+    closers,
+    copies::ends_are_early,
+    group,
     in_flight::ThreadSlot,
     ledger::{self, UNSEEN},
     maps, orphan, reset,
@@ -44,9 +46,18 @@ fn abandon(slot: &ThreadSlot) {
     let Some(close) = slot.record() else {
         return;
     };
+    if is_counted(close) {
+        return forget(slot, close);
+    }
     if close.stage == stage::WAITING {
-        // Its socket outlived the wait: the end of the socket would have decided the outcome.
-        close.outcome = outcome_of_unfinished(close) as u8;
+        let outcome = if ends_are_early() {
+            // Only the end of its socket may be missed.
+            orphan::end_of_wait(close)
+        } else {
+            // Its socket outlived the wait: the end of the socket would have decided the outcome.
+            outcome_of_unfinished(close)
+        };
+        close.outcome = outcome as u8;
         close.stage = stage::DECIDED;
     }
     if close.stage == stage::DECIDED {
@@ -67,11 +78,15 @@ fn abandon(slot: &ThreadSlot) {
 }
 
 /// Drops the record of a close that is over.
-fn forget(slot: &ThreadSlot, close: &Close) {
+pub(crate) fn forget(slot: &ThreadSlot, close: &Close) {
+    release_hint(close);
+    slot.clear();
+}
+
+fn release_hint(close: &Close) {
     if close.flags & flag::HINTED != 0 {
         maps::add_hint(close.sk, u64::MAX);
     }
-    slot.clear();
 }
 
 /// Begins the wait of a close, in a plan that hooks its return. If that return is missed, the end of the
@@ -290,13 +305,16 @@ pub(crate) fn record_discarded(close: &mut Close, queued: QueueBytes) {
 }
 
 /// Decides the outcome of a wait under `SO_LINGER`, when the close is about to end. A segment that came
-/// during the wait may have ended the connection.
-pub(crate) fn decide_wait<M: Memory>(close: &mut Close, sk: &Sock<M>) {
+/// during the wait may have ended the connection, or `is_reset`: it is being reset now.
+pub(crate) fn decide_wait<M: Memory>(close: &mut Close, sk: &Sock<M>, is_reset: bool) {
     if close.stage != stage::WAITING {
         return;
     }
     let Some(tcp) = sk.tcp() else { return };
     let outcome = match sk.state() {
+        _ if is_reset => Outcome::LingerFailed,
+        // Seen before the end of the socket, which follows.
+        state::LAST_ACK | state::CLOSING if tcp.all_acknowledged() => Outcome::Lingered,
         state::FIN_WAIT1 | state::LAST_ACK | state::CLOSING => outcome_of_unfinished(close),
         state::CLOSE if sk.err() != 0 || !tcp.all_acknowledged() => Outcome::LingerFailed,
         _ => Outcome::Lingered,
@@ -389,6 +407,23 @@ pub(crate) fn finish<M: Memory>(slot: &ThreadSlot, close: &Close, sk: &Sock<M>) 
         }
     }
     forget(slot, close);
+}
+
+/// Counts a decided close that is about to end its socket, and leaves no orphan. The end of the socket, or the next close
+/// of this thread, drops the record.
+pub(crate) fn count_before_end(close: &mut Close) {
+    let blocked_ns = elapsed_ns(close.start_ns);
+    count(close, ptr::null(), blocked_ns, 0);
+    watch::report(close, 0, blocked_ns, Stack::Here);
+    close.stage = stage::COUNTED;
+    // Now, because the daemon may drop the record.
+    release_hint(close);
+    close.flags &= !flag::HINTED;
+}
+
+/// Whether a close was [counted before the end of its socket](count_before_end).
+pub(crate) fn is_counted(close: &Close) -> bool {
+    close.stage == stage::COUNTED
 }
 
 /// Counts a close before its return, or without one, together with the orphan it leaves behind, like

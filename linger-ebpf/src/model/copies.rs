@@ -16,3 +16,9 @@ pub(crate) fn copies_may_run() -> bool {
 pub(crate) fn copies_may_run_at_ends() -> bool {
     constant!(copies).value() == Constants::COPIES_OF_ENDS
 }
+
+/// Whether closes and orphans end before their socket does, where a hook sees that coming: the program at the end of the
+/// socket may be skipped.
+pub(crate) fn ends_are_early() -> bool {
+    constant!(copies).value() == Constants::EARLY_ENDS
+}

@@ -3,13 +3,22 @@
 //! In the order of a close: [`on_tcp_close`] or, on kernels that preempt, [`on_release`] begins it; [`on_inner_close`]
 //! decides it under the socket lock. If the socket ends with the close, [`on_destroy`] ends both. Otherwise
 //! [`on_check_oom_passed`] (`fentry`) or [`on_inner_close_return`] (`kprobe`) ends the close.
+//!
+//! Where the program at the end of the socket may be skipped ([`ends_are_early`]), the plan `fentry` does not wait for it:
+//! [`on_inner_close`], [`on_active_reset`] or [`on_listen_stop`] counts a close once nothing else can happen to it, and
+//! [`on_orderly_end`] and [`on_reset`] end a close and its orphan with the connection. [`on_destroy`] then only drops the
+//! record, and makes up for these if they were skipped. If the connection ends while its close waits, only [`on_destroy`]
+//! ends that; where it is skipped, the next close of the thread does.
 
 use linger_ebpf::{Close, Lost, Outcome, flag, stage};
 
-use crate::kernel::{Memory, ProbeRead, Sock, Tcp, state, ticks};
+use crate::kernel::{Memory, ProbeRead, Segment, Sock, Tcp, state, ticks};
 
 use super::{
-    close, closers, copies::copies_may_run_at_ends, in_flight::ThreadSlot, maps, orphan, reset,
+    close, closers,
+    copies::{copies_may_run_at_ends, ends_are_early},
+    in_flight::ThreadSlot,
+    maps, orphan, reset,
 };
 
 /// `tcp_close` is entered, before the socket lock: begins a close.
@@ -59,7 +68,11 @@ pub(crate) fn on_inner_close<M: Memory>(sk: &Sock<M>, timeout: u64) {
     let state = head.state;
     if state == state::CLOSE {
         let unread = sk.queued_unread(|| sk.flags());
-        return close::decide_closed(close, sk, sk.has_peer(), unread);
+        close::decide_closed(close, sk, sk.has_peer(), unread);
+        if ends_are_early() {
+            close::count_before_end(close);
+        }
+        return;
     }
     let flags = sk.flags();
     // A listener's queue holds no data of its own.
@@ -77,6 +90,11 @@ pub(crate) fn on_inner_close<M: Memory>(sk: &Sock<M>, timeout: u64) {
         close::wait(close, sk, state);
     } else {
         reset::note_expected(close, sk, state, Tcp::write_seq);
+        // An RST counts with its close when it is sent. What becomes of a listener's queue comes first, too.
+        let is_last = close.flags & flag::RESET == 0 && state != state::LISTEN;
+        if ends_are_early() && is_last {
+            close::count_before_end(close);
+        }
     }
 }
 
@@ -90,13 +108,71 @@ fn begin(slot: &ThreadSlot, sk: u64) -> Option<&'static mut Close> {
     begun
 }
 
+/// This host sends an RST on its own initiative (`tcp_send_active_reset`). `number` is that of [`reset::sent`].
+pub(crate) fn on_active_reset<M: Memory>(sk: &Sock<M>, number: impl FnOnce() -> u64) {
+    let mut close = current_close();
+    reset::sent(close.as_deref_mut(), sk, number);
+    if ends_are_early()
+        && let Some(close) = close
+        && close.sk == sk.address()
+        && close.stage == stage::DECIDED
+        && close.flags & flag::RESET != 0
+    {
+        close::count_before_end(close);
+    }
+}
+
+/// The queue of a closed listener is empty (`inet_csk_listen_stop`): only its end follows.
+pub(crate) fn on_listen_stop<M: Memory>(sk: &Sock<M>) {
+    if let Some(slot) = ThreadSlot::current()
+        && let Some(close) = slot.find(sk.address())
+    {
+        complete(close, sk);
+        if close.stage == stage::DECIDED {
+            close::count_before_end(close);
+        }
+    }
+}
+
+/// A connection ends in the regular way (`tcp_update_metrics`). If its close does not wait any more, its socket ends next.
+pub(crate) fn on_orderly_end<M: Memory>(sk: &Sock<M>) {
+    if sk.flags().dead() {
+        on_destroy(sk);
+    } else {
+        orphan::note_acknowledged(sk.address());
+    }
+}
+
+/// The kernel resets a connection (`tcp_reset`): ends its orphan. If the segment was in the backlog of a close, whose wait
+/// is over, the close ends too.
+pub(crate) fn on_reset<M: Memory>(sk: &Sock<M>, segment: &Segment<M>) {
+    if ends_are_early()
+        && sk.flags().dead()
+        && sk.is_owned()
+        && let Some(slot) = ThreadSlot::current()
+        && let Some(close) = slot.find(sk.address())
+    {
+        orphan::reset(sk, segment);
+        close::decide_wait(close, sk, true);
+        if close.stage == stage::DECIDED {
+            close::finish(&slot, close, sk);
+        }
+    } else {
+        orphan::reset(sk, segment);
+    }
+}
+
 /// `tcp_check_oom` finds enough memory: the socket outlives its close, which is over. Both locks of the socket are
 /// held, that of its owner (`lock_sock`) and the spinlock.
 pub(crate) fn on_check_oom_passed<M: Memory>(sk: &Sock<M>) {
     let Some(slot) = ThreadSlot::current() else {
         return;
     };
-    if let Some(close) = slot.find(sk.address()) {
+    // A close that was counted ended its socket: its record is that of an earlier socket at this address.
+    let close = slot
+        .find(sk.address())
+        .filter(|close| !ends_are_early() || !close::is_counted(close));
+    if let Some(close) = close {
         complete(close, sk);
         close::finish(&slot, close, sk);
     } else if is_closing(sk) && (slot.take_unrecorded() || !copies_may_run_at_ends()) {
@@ -123,11 +199,14 @@ pub(crate) fn on_destroy<M: Memory>(sk: &Sock<M>) {
     if let Some(close) = slot.find(sk.address())
         && sk.is_owned()
     {
-        complete(close, sk);
-        if close.flags & flag::HAS_ORPHAN != 0 {
-            orphan::end(sk);
+        if !close::is_counted(close) {
+            complete(close, sk);
+            if close.flags & flag::HAS_ORPHAN != 0 {
+                orphan::end(sk);
+            }
+            return close::finish(&slot, close, sk);
         }
-        return close::finish(&slot, close, sk);
+        close::forget(&slot, close);
     }
     // A soft interrupt on this thread, which does not own its socket, leaves the note to the close.
     if sk.is_owned() && slot.take_unrecorded() {
@@ -143,7 +222,7 @@ fn complete<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     if close.stage == stage::BEGUN && close.state != 0 {
         close::decide_late(close, sk);
     }
-    close::decide_wait(close, sk);
+    close::decide_wait(close, sk, false);
 }
 
 /// `__tcp_close` returns, still under the lock: ends the close, unless it has ended with its socket. Afterwards

@@ -17,14 +17,16 @@
 use core::mem::MaybeUninit;
 
 use linger_ebpf::{
-    Close, Counters, Fate, Group, LIVED_BOUNDS_NS, Orphan, QueueBytes, UNDECIDED, UndecidedOrphan,
-    flag,
+    Close, Counters, Fate, Group, LIVED_BOUNDS_NS, Orphan, Outcome, QueueBytes, UNDECIDED,
+    UndecidedOrphan, flag,
     orphan_stage::{ENDED, ENDING, FREE, LEFT, MASK, OPEN, SPENT},
     reset_cause,
 };
 
 use super::{
-    closers, group,
+    closers,
+    copies::ends_are_early,
+    group,
     ledger::{self, UNSEEN},
     maps::{self, EEXIST, ENOENT},
     orphan_table::{self, find, remove, remove_crowded},
@@ -204,10 +206,55 @@ pub(crate) fn take_back(key: u64) {
 /// The kernel resets a connection (`tcp_reset`), for whatever reason. An orphan ends here already, because the kernel
 /// may skip the program at the end of its socket.
 pub(crate) fn reset<M: Memory>(sk: &Sock<M>, segment: &Segment<M>) {
-    if let Some((orphan, fate)) = note_reset(sk.address(), segment)
-        && sk.flags().dead()
-    {
+    let Some((orphan, fate)) = note_reset(sk.address(), segment) else {
+        return;
+    };
+    if sk.flags().dead() {
         end_record(sk, orphan, || fate as u32);
+    } else if ends_are_early()
+        && let Some(tcp) = sk.tcp()
+    {
+        let queued = tcp.queued_before_fin();
+        shared!(orphan, unsent).set(narrow(queued.unsent));
+        shared!(orphan, unacked).set(narrow(queued.unacked));
+    }
+}
+
+/// Records that everything is acknowledged while a close waits for that.
+pub(crate) fn note_acknowledged(key: u64) {
+    if maps::is_hinted(key)
+        && let Some(orphan) = find(key)
+    {
+        shared!(orphan, reset_cause).set(reset_cause::ACKNOWLEDGED);
+    }
+}
+
+/// Drops the record of a close that waited until its connection ended, and returns the outcome, as the hooks of that end
+/// noted it. If none saw it, the kernel gave the connection up.
+pub(crate) fn end_of_wait(close: &mut Close) -> Outcome {
+    let record = find(close.sk)
+        .filter(|orphan| shared!(*orphan, stage).get() & !MASK == close.initial_orphan_stage());
+    let Some(orphan) = record else {
+        return Outcome::LingerFailed;
+    };
+    let is_over = has_ended(shared!(orphan, stage).get());
+    let reset_cause = shared!(orphan, reset_cause).get();
+    if is_over || reset_cause != reset_cause::UNSEEN {
+        close.unsent = shared!(orphan, unsent).get();
+        close.unacked = shared!(orphan, unacked).get();
+    } else {
+        close.unacked = shared!(orphan, bytes).get();
+    }
+    forget(close);
+    let is_acknowledged = if is_over {
+        close.unsent | close.unacked == 0
+    } else {
+        reset_cause == reset_cause::ACKNOWLEDGED
+    };
+    if is_acknowledged {
+        Outcome::Lingered
+    } else {
+        Outcome::LingerFailed
     }
 }
 
@@ -231,6 +278,14 @@ pub(crate) fn note_reset<M: Memory>(key: u64, segment: &Segment<M>) -> Option<(*
 pub(crate) fn end<M: Memory>(sk: &Sock<M>) {
     if let Some(orphan) = find(sk.address()) {
         end_record(sk, orphan, || fate(sk, shared!(orphan, reset_cause).get()));
+    }
+}
+
+/// Ends the orphan of a closed socket that answers a packet with an RST: data that acknowledges the FIN ends the socket
+/// without `tcp_reset` (net/ipv4/tcp_input.c `tcp_rcv_state_process`), and the program at its end may have been skipped.
+pub(crate) fn end_closed(sk: &Sock<ProbeRead>) {
+    if maps::is_hinted(sk.address()) && sk.state() == state::CLOSE && sk.flags().dead() {
+        end(sk);
     }
 }
 
@@ -519,7 +574,7 @@ pub(crate) fn end_missed(key: u64, left_ns: u64) {
     if shared!(orphan, left_ns).get() == left_ns
         && let Some(orphan) = take(key, orphan, stage, &mut MaybeUninit::uninit())
     {
-        orphan.unacked = orphan.bytes;
+        (orphan.unsent, orphan.unacked) = (0, orphan.bytes);
         let lived_ns = elapsed_ns(left_ns);
         count_and_report(orphan, Fate::Unknown as u32, lived_ns);
     }

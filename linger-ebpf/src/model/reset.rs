@@ -21,10 +21,16 @@ pub(crate) fn sent<M: Memory>(
         count_outside_close(number());
         return;
     };
-    // The close holds the lock: nothing else can abort this connection.
-    if close.outcome == Outcome::LingerAborted as u8
+    if close::is_counted(close) {
+        if close.flags & flag::RESET == 0 {
+            count_outside_close(number());
+        }
+        // Another program has seen the RST of this close. The next RST is that of another socket at this address.
+        close.flags &= !flag::RESET;
+    } else if close.outcome == Outcome::LingerAborted as u8
         || close.outcome == Outcome::UnreadAborted as u8
     {
+        // The close holds the lock: nothing else can abort this connection.
         close.flags |= flag::RESET;
     } else if sk.state() != state::CLOSE {
         count_outside_close(number());
