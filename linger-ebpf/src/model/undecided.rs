@@ -41,8 +41,8 @@ const NO_PLACE: u32 = !SETTLE;
 /// Keeps an orphan that ended now, in a free place or in that of one that waited long enough, for which it calls
 /// `count`. Returns whether it found a place.
 pub(crate) fn put(orphan: &Orphan, lived_ns: u64, count: impl Fn(&UndecidedOrphan)) -> bool {
-    let sk = orphan.sk;
-    let taken = take_place(sk);
+    let (sk, now_ns) = (orphan.sk, now_ns());
+    let taken = take_place(sk, now_ns);
     let Some(place) = UNDECIDED.get_ptr_mut(taken & !SETTLE) else {
         return false;
     };
@@ -53,7 +53,7 @@ pub(crate) fn put(orphan: &Orphan, lived_ns: u64, count: impl Fn(&UndecidedOrpha
     shared!(place, lived_ns).set(lived_ns);
     // First, because whoever settles it subtracts one.
     maps::add_hint(sk, 1);
-    shared!(place, ended_ns).set(now_ns());
+    shared!(place, ended_ns).set(now_ns);
     true
 }
 
@@ -62,8 +62,7 @@ pub(crate) fn put(orphan: &Orphan, lived_ns: u64, count: impl Fn(&UndecidedOrpha
 /// A [global function](super): inside [`put`], the loop would take more stack than Linux 6.1 leaves there.
 #[inline(never)]
 #[unsafe(export_name = "linger_take_place")]
-extern "C" fn take_place(sk: u64) -> u32 {
-    let now_ns = now_ns();
+extern "C" fn take_place(sk: u64, now_ns: u64) -> u32 {
     for index in places(sk) {
         let Some(place) = UNDECIDED.get_ptr_mut(index) else {
             continue;
