@@ -29,12 +29,19 @@ struct Mutation {
     name: String,
     /// The file to change, relative to `linger-ebpf/src`.
     file: String,
-    /// The plan by which the scenarios are run.
+    /// The kernel on which the scenarios are run: a label of the table.
+    #[serde(default = "newest")]
+    kernel: String,
+    /// The plan by which they are run.
     plan: String,
     /// A part of the names of the scenarios to run, one of which must fail.
     scenarios: String,
     find: String,
     replace: String,
+}
+
+fn newest() -> String {
+    NEWEST.to_owned()
 }
 
 /// The result of a mutation.
@@ -80,14 +87,13 @@ pub fn run_all(filter: &str) -> Result<bool> {
         "no mutation's name contains {filter:?}"
     );
     let built = artifacts::executables(Architecture::here())?;
-    let kernel = Kernel::of_label(NEWEST)?;
     // Builds the next mutant while the machine runs.
     let (sender, receiver) = mpsc::sync_channel(1);
     let fates = thread::scope(|scope| {
         let builder = scope.spawn(|| build_all(&mutations, &{ sender }));
         let mut fates = Vec::new();
         for (mutation, lingerd) in receiver {
-            let fate = try_out(&mutation, lingerd, &built, &kernel);
+            let fate = try_out(&mutation, lingerd, &built)?;
             println!("=== mutation {}: {fate:?}", mutation.name);
             fates.push((mutation, fate));
         }
@@ -180,7 +186,7 @@ impl Mutation {
 }
 
 /// Runs the scenarios that must notice the mutation.
-fn try_out(mutation: &Mutation, lingerd: PathBuf, built: &Executables, kernel: &Kernel) -> Fate {
+fn try_out(mutation: &Mutation, lingerd: PathBuf, built: &Executables) -> Result<Fate> {
     let built = Executables {
         lingerd,
         ..built.clone()
@@ -188,7 +194,7 @@ fn try_out(mutation: &Mutation, lingerd: PathBuf, built: &Executables, kernel: &
     // Without its line of the table: what is known to fail there by chance would excuse the failures looked for here.
     let kernel = Kernel {
         entry: None,
-        ..kernel.clone()
+        ..Kernel::of_label(&mutation.kernel)?
     };
     let selection = Selection {
         filter: Some(mutation.scenarios.clone()),
@@ -197,10 +203,11 @@ fn try_out(mutation: &Mutation, lingerd: PathBuf, built: &Executables, kernel: &
         scope: Scope::Full,
         ..Selection::default()
     };
-    vm::run_scenarios(&kernel, &built, &selection).map_or_else(
+    let scenarios = vm::run_scenarios(&kernel, &built, &selection);
+    Ok(scenarios.map_or_else(
         |error| Fate::Invalid(format!("{error:#}")),
         |scenarios| Fate::of(&scenarios),
-    )
+    ))
 }
 
 /// Prints the result of each mutation; returns whether all were noticed.

@@ -3,6 +3,7 @@
 use std::env;
 use std::ffi::CString;
 use std::io;
+use std::net::Shutdown;
 use std::path::Path;
 use std::process::{self, Command};
 use std::thread;
@@ -10,11 +11,13 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use clap::ValueEnum as _;
+use linger_daemon::exercise::state::{self, TcpState};
 use linger_daemon::exercise::tcp::{self, Loopback, Pair};
-use linger_daemon::exercise::{self, Kind, Request, Tally, state};
+use linger_daemon::exercise::{self, Kind, Request, Tally};
 use linger_ebpf::{Lost, Outcome, Plan};
 use linger_testkit::exposition::Scrape;
 use nix::sys::prctl;
+use socket2::Socket;
 
 use crate::closes::{lost, sum, wait_until};
 use crate::daemon::MAINTENANCE;
@@ -62,7 +65,7 @@ fn ends_missed(lingerd: &Path, plan: Plan) -> Result<()> {
                 counted == expected,
                 "counted {counted:?}, expected {expected:?}"
             );
-            expect_lost(scrape, if is_early { FAILED_WAITS } else { 0 })
+            expect_lost(scrape, if is_early { ENDED_WAITS } else { 0 })
         } else {
             let shown = counted.total().count + not_counted(scrape);
             let all = expected.total().count;
@@ -119,7 +122,7 @@ pub(crate) fn run_ender(order: &[&str]) -> Result<()> {
         segments::late_data_after_all(&mut truth)?;
         let mut expected = truth.tally;
         if is_waiting_seen {
-            failed_waits(&mut expected)?;
+            ended_waits(&mut expected)?;
         }
         for done in exercise::run(&request, |_| ()) {
             ensure!(done.left_out.is_none(), "{done:?}");
@@ -129,38 +132,73 @@ pub(crate) fn run_ender(order: &[&str]) -> Result<()> {
     })
 }
 
-/// Number of closes that fail while this thread waits: the next one counts them.
-const FAILED_WAITS: u64 = 2;
+/// Number of closes whose connection ends while this thread waits: its next close counts them.
+const ENDED_WAITS: u64 = 3;
 
-fn failed_waits(expected: &mut Tally) -> Result<()> {
-    const LINGER: Duration = Duration::from_secs(30);
+fn ended_waits(expected: &mut Tally) -> Result<()> {
     const GIVE_UP: Duration = Duration::from_millis(500);
     let loopback = Loopback::new()?;
 
     let Pair { client, server } = exercise::pair_with_unsent(&loopback)?;
-    client.set_linger(Some(LINGER))?;
-    let port = tcp::port(&client)?;
     let mut peer = Tally::default();
-    thread::scope(|scope| {
-        let resetting = scope.spawn(|| {
-            state::wait_for_port_state(port, state::TcpState::FinWait1)?;
-            exercise::close_and_end_orphan(&mut peer, server)
-        });
-        expected.close(client, Outcome::LingerFailed)?;
-        resetting.join().expect("it does not panic")
-    })?;
+    wait(
+        expected,
+        client,
+        Outcome::LingerFailed,
+        TcpState::FinWait1,
+        || exercise::close_and_end_orphan(&mut peer, server),
+    )?;
     expected.add(&peer);
 
     let Pair { client, server } = exercise::pair_with_unacked(&loopback)?;
-    client.set_linger(Some(LINGER))?;
     client.set_tcp_user_timeout(Some(GIVE_UP))?;
-    expected.close(client, Outcome::LingerFailed)?;
+    wait(
+        expected,
+        client,
+        Outcome::LingerFailed,
+        TcpState::FinWait1,
+        || Ok(()),
+    )?;
     // The server gets no notice.
     tcp::accept_data(&server)?;
     expected.close(server, Outcome::Graceful)?;
 
+    let Pair { client, server } = exercise::pair_with_unacked(&loopback)?;
+    server.shutdown(Shutdown::Write)?;
+    state::wait_for_state(&client, TcpState::CloseWait)?;
+    wait(
+        expected,
+        client,
+        Outcome::Lingered,
+        TcpState::LastAck,
+        || tcp::accept_data(&server),
+    )?;
+    tcp::receive_all(&server)?;
+    expected.close(server, Outcome::AlreadyClosed)?;
+
     expected.close(loopback.into_listener(), Outcome::Listener)?;
     Ok(())
+}
+
+/// Waits in a close until it has this outcome, and does something once the socket is in this state.
+fn wait(
+    expected: &mut Tally,
+    socket: Socket,
+    outcome: Outcome,
+    waiting: TcpState,
+    meanwhile: impl FnOnce() -> io::Result<()> + Send,
+) -> io::Result<()> {
+    const LINGER: Duration = Duration::from_secs(30);
+    socket.set_linger(Some(LINGER))?;
+    let port = tcp::port(&socket)?;
+    thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            state::wait_for_port_state(port, waiting)?;
+            meanwhile()
+        });
+        expected.close(socket, outcome)?;
+        other.join().expect("it does not panic")
+    })
 }
 
 /// Returns counts that two readings of the same closes share.
