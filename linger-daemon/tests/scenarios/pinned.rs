@@ -103,7 +103,7 @@ impl Pinned {
 
     /// Returns the IDs of the programs that the pinned links attach.
     pub(crate) fn programs(&self) -> Result<BTreeSet<u32>> {
-        let links = fs::read_dir(self.path().join("links"))?;
+        let links = fs::read_dir(self.links())?;
         let ids = links.map(|link| {
             let link = FdLink::from(PinnedLink::from_pin(link?.path())?);
             Ok(link.info()?.program_id())
@@ -124,7 +124,11 @@ impl Pinned {
     }
 
     fn link(&self, program: &str) -> PathBuf {
-        self.path().join("links").join(program)
+        self.links().join(program)
+    }
+
+    fn links(&self) -> PathBuf {
+        self.path().join("links")
     }
 
     fn map(&self, name: &str) -> Result<aya::maps::Map> {

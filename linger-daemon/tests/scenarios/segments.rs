@@ -65,6 +65,17 @@ fn with_some_acknowledged<'a>(
     Ok((connection, left))
 }
 
+/// Acknowledges the message of a closed connection, but not the FIN that follows it.
+fn acknowledge_message(connection: &Connection) -> io::Result<()> {
+    // On a machine so slow that the message was retransmitted, the FIN is sent when the message is acknowledged.
+    connection.send(Segment {
+        acked: Some(ALL),
+        ..Segment::default()
+    })?;
+    connection.next("the FIN", |seen| seen.fin)?;
+    Ok(())
+}
+
 /// Returns the queues without what the peer acknowledged.
 fn rest(left: Queues) -> Queues {
     Queues {
@@ -154,12 +165,7 @@ pub(crate) fn late_data_after_all(truth: &mut Truth) -> io::Result<()> {
     let peer = Peer::new()?;
     let (client, connection) = with_unacked(&peer)?;
     let left = leave(truth, client)?;
-    // On a machine so slow that the message was retransmitted, the FIN is sent when the message is acknowledged.
-    connection.send(Segment {
-        acked: Some(ALL),
-        ..Segment::default()
-    })?;
-    connection.next("the FIN", |seen| seen.fin)?;
+    acknowledge_message(&connection)?;
     connection.send(Segment {
         acked: Some(ALL + 1),
         payload: b"late",
@@ -255,12 +261,7 @@ fn delivered_before_its_end(lingerd: &Path, plan: Plan) -> anyhow::Result<()> {
         };
         let before = delivered(&daemon.scrape()?);
         drop(client);
-        // On a machine so slow that the message was retransmitted, the FIN is sent when the message is acknowledged.
-        connection.send(Segment {
-            acked: Some(ALL),
-            ..Segment::default()
-        })?;
-        connection.next("the FIN", |seen| seen.fin)?;
+        acknowledge_message(&connection)?;
         connection.send(Segment {
             acked: Some(ALL + 1),
             ..Segment::default()
