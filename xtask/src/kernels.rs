@@ -42,8 +42,8 @@ pub const PLANS: [&str; 3] = ["fentry", "kprobe", "tracepoint"];
 /// The scenarios to run on a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// All scenarios.
-    All,
+    /// The scenarios that depend on the kernel or the plan.
+    Plan,
     /// The scenarios that depend on the kernel.
     Kernel,
     /// None: lingerd refuses to run there.
@@ -63,8 +63,8 @@ pub const TABLE: &[Entry] = &[
         ..Entry::arm64("5.10-arm64", "5.10")
     },
     // The default kernel of Debian 12, and the newer one that it offers.
-    Entry::new("6.1", "6.1", Proof::All),
-    Entry::new("6.12", "6.12", Proof::All),
+    Entry::new("6.1", "6.1", Proof::Kernel),
+    Entry::new("6.12", "6.12", Proof::Plan),
     // Preempts threads everywhere, in BPF programs too.
     Entry {
         parameters: "preempt=full",
@@ -77,7 +77,7 @@ pub const TABLE: &[Entry] = &[
         ..Entry::new("6.12-rt", "6.12", Proof::Kernel)
     },
     Entry {
-        plans: &["fentry", "tracepoint"],
+        plans: &["fentry"],
         suite: "trixie-backports",
         ..Entry::new("6.18", "6.18", Proof::Kernel)
     },
@@ -230,7 +230,7 @@ pub fn print_table() {
     );
     for entry in TABLE {
         let scenarios = match entry.proof {
-            Proof::All => "all",
+            Proof::Plan => "those that depend on the kernel or the plan",
             Proof::Kernel => "those that depend on the kernel",
             Proof::Refusal => "none: lingerd refuses to run there",
         };

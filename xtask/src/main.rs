@@ -8,9 +8,9 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use linger_xtask::architecture::Architecture;
-use linger_xtask::kernels::{self, Entry, Kernel, NEWEST, NEWEST_ARM64, Proof, TABLE};
+use linger_xtask::kernels::{self, Entry, Kernel, NEWEST, NEWEST_ARM64};
 use linger_xtask::setup::{self, Purpose};
-use linger_xtask::tally::{Scenarios, Tally};
+use linger_xtask::tally::Scenarios;
 use linger_xtask::vm::{self, Selection};
 use linger_xtask::{artifacts, fuzz, mutate, package, release, reproduce, shell, systemd, test};
 
@@ -126,8 +126,7 @@ enum Task {
 /// Options of `cargo xtask vm`.
 #[derive(Args)]
 struct OnKernels {
-    /// A kernel of the table (see --list), or the path of a vmlinuz [default: those on which all
-    /// scenarios are run; with --systemd or --shell, 6.12]
+    /// A kernel of the table (see --list), or the path of a vmlinuz [default: 6.12]
     #[arg(value_parser = parse_kernel)]
     kernel: Option<Which>,
     #[command(flatten)]
@@ -301,9 +300,6 @@ fn on_kernels(options: OnKernels) -> Result<bool> {
     }
     let architecture = options.kernel.as_ref().map(Which::architecture);
     setup::ensure(architecture.map_or(Purpose::Test, Purpose::test_on))?;
-    if !options.systemd.systemd && !options.shell {
-        return scenarios(options);
-    }
     let kernel = options.kernel.map(Which::kernel);
     let kernel = kernel.unwrap_or_else(|| Kernel::of_label(NEWEST))?;
     let kernel = kernel.with_parameters(&options.append);
@@ -321,8 +317,12 @@ fn on_kernels(options: OnKernels) -> Result<bool> {
         return systemd::run_unit(&kernel, unit, systemd);
     }
     let built = artifacts::executables(kernel.architecture)?;
-    let scenarios = systemd::run_tests(&kernel, &built, &options.selection, systemd)?;
-    Ok(report("units under systemd", &scenarios))
+    if systemd.systemd {
+        let scenarios = systemd::run_tests(&kernel, &built, &options.selection, systemd)?;
+        return Ok(report("units under systemd", &scenarios));
+    }
+    let scenarios = vm::run_scenarios(&kernel, &built, &options.selection)?;
+    Ok(report(&format!("kernel {}", kernel.label), &scenarios))
 }
 
 /// Prints the results; returns whether nothing failed.
@@ -330,23 +330,4 @@ fn report(name: &str, scenarios: &Scenarios) -> bool {
     test::describe(name, scenarios);
     println!("\n{}", scenarios.tally());
     scenarios.failed == 0
-}
-
-/// Runs the scenarios on a kernel, or else on those of the table that run all.
-fn scenarios(options: OnKernels) -> Result<bool> {
-    let of_table = TABLE.iter().filter(|entry| entry.proof == Proof::All);
-    let kernels = match options.kernel {
-        Some(kernel) => vec![kernel],
-        None => of_table.map(Which::Listed).collect(),
-    };
-    let mut total = Tally::default();
-    for kernel in kernels {
-        let kernel = kernel.kernel()?.with_parameters(&options.append);
-        let built = artifacts::executables(kernel.architecture)?;
-        let scenarios = vm::run_scenarios(&kernel, &built, &options.selection)?;
-        test::describe(&format!("kernel {}", kernel.label), &scenarios);
-        total += scenarios.tally();
-    }
-    println!("\n{total}");
-    Ok(total.failed == 0)
 }

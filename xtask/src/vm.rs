@@ -31,6 +31,8 @@ pub enum Scope {
     Standard,
     /// Each scenario under each plan
     Full,
+    /// Scenarios that depend on the kernel or the plan, under each plan
+    Plan,
     /// Scenarios that depend on the kernel, under each plan
     Kernel,
 }

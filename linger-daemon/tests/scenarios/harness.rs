@@ -107,9 +107,11 @@ fn pairs(selected: &[Numbered], plan: Plan, offered: &[Plan], options: &Options)
         _ => offered.get((start + number) % offered.len()).copied(),
     };
     let is_run = |(number, scenario): &&Numbered| match (options.scope, scenario.depends) {
-        (Scope::Full, _) | (_, Depends::KernelAndPlan) | (Scope::Standard, Depends::Plan) => true,
+        (Scope::Full, _)
+        | (_, Depends::KernelAndPlan)
+        | (Scope::Standard | Scope::Plan, Depends::Plan) => true,
         (Scope::Standard, Depends::Neither) => falls_to(*number) == Some(plan),
-        (Scope::Kernel, _) => false,
+        (Scope::Plan, Depends::Neither) | (Scope::Kernel, _) => false,
     };
     selected.iter().filter(is_run).copied().collect()
 }

@@ -62,6 +62,8 @@ pub(crate) enum Scope {
     Standard,
     /// Each scenario by each plan
     Full,
+    /// Scenarios that depend on the kernel or the plan, by each plan
+    Plan,
     /// Scenarios that depend on the kernel, by each plan
     Kernel,
 }
@@ -72,6 +74,7 @@ impl Scope {
         match self {
             Self::Standard => "standard",
             Self::Full => "full",
+            Self::Plan => "plan",
             Self::Kernel => "kernel",
         }
     }
