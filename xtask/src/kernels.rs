@@ -42,8 +42,6 @@ pub const PLANS: [&str; 3] = ["fentry", "kprobe", "tracepoint"];
 /// The scenarios to run on a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// The scenarios that depend on the kernel or the plan.
-    Plan,
     /// The scenarios that depend on the kernel.
     Kernel,
     /// None: lingerd refuses to run there.
@@ -64,11 +62,11 @@ pub const TABLE: &[Entry] = &[
     },
     // The default kernel of Debian 12, and the newer one that it offers.
     Entry::new("6.1", "6.1", Proof::Kernel),
-    Entry::new("6.12", "6.12", Proof::Plan),
+    Entry::new("6.12", "6.12", Proof::Kernel),
     // Preempts threads everywhere, in BPF programs too.
     Entry {
         parameters: "preempt=full",
-        plans: &["fentry", "kprobe"],
+        plans: &["fentry"],
         ..Entry::new("6.12-full", "6.12", Proof::Kernel)
     },
     Entry {
@@ -77,12 +75,13 @@ pub const TABLE: &[Entry] = &[
         ..Entry::new("6.12-rt", "6.12", Proof::Kernel)
     },
     Entry {
-        plans: &["fentry"],
+        plans: &[],
         suite: "trixie-backports",
         ..Entry::new("6.18", "6.18", Proof::Kernel)
     },
     // Preempts lazily by default.
     Entry {
+        plans: &["fentry", "tracepoint"],
         suite: "trixie-backports",
         ..Entry::new("7.3", "7.3", Proof::Kernel)
     },
@@ -230,7 +229,6 @@ pub fn print_table() {
     );
     for entry in TABLE {
         let scenarios = match entry.proof {
-            Proof::Plan => "those that depend on the kernel or the plan",
             Proof::Kernel => "those that depend on the kernel",
             Proof::Refusal => "none: lingerd refuses to run there",
         };
