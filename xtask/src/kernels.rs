@@ -30,8 +30,8 @@ pub struct Entry {
     flavour: &'static str,
     /// Parameters added to its command line.
     pub parameters: &'static str,
-    /// The scenarios that the usual tests run there; full tests run all.
-    pub proof: Proof,
+    /// Whether it is too old, so that lingerd refuses to run there.
+    pub is_refused: bool,
     /// The plans that the usual tests use there; full tests use all.
     pub plans: &'static [&'static str],
 }
@@ -39,58 +39,50 @@ pub struct Entry {
 /// All plans, in order of preference.
 pub const PLANS: [&str; 3] = ["fentry", "kprobe", "tracepoint"];
 
-/// The scenarios to run on a kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Proof {
-    /// The scenarios that depend on the kernel.
-    Kernel,
-    /// None: lingerd refuses to run there.
-    Refusal,
-}
-
 /// The table.
 pub const TABLE: &[Entry] = &[
     Entry {
         suite: "bullseye",
         plans: &[],
-        ..Entry::new("5.10", "5.10", Proof::Refusal)
+        is_refused: true,
+        ..Entry::new("5.10", "5.10")
     },
     Entry {
         suite: "bullseye",
-        proof: Proof::Refusal,
+        is_refused: true,
         ..Entry::arm64("5.10-arm64", "5.10")
     },
     // The default kernel of Debian 12, and the newer one that it offers.
-    Entry::new("6.1", "6.1", Proof::Kernel),
-    Entry::new("6.12", "6.12", Proof::Kernel),
+    Entry::new("6.1", "6.1"),
+    Entry::new("6.12", "6.12"),
     // Preempts threads everywhere, in BPF programs too.
     Entry {
         parameters: "preempt=full",
         plans: &["fentry"],
-        ..Entry::new("6.12-full", "6.12", Proof::Kernel)
+        ..Entry::new("6.12-full", "6.12")
     },
     Entry {
         flavour: "rt",
         plans: &[],
-        ..Entry::new("6.12-rt", "6.12", Proof::Kernel)
+        ..Entry::new("6.12-rt", "6.12")
     },
     Entry {
         plans: &[],
         suite: "trixie-backports",
-        ..Entry::new("6.18", "6.18", Proof::Kernel)
+        ..Entry::new("6.18", "6.18")
     },
     // Preempts lazily by default.
     Entry {
         plans: &["fentry", "tracepoint"],
         suite: "trixie-backports",
-        ..Entry::new("7.3", "7.3", Proof::Kernel)
+        ..Entry::new("7.3", "7.3")
     },
     // Preempts soft interrupts too.
     Entry {
         flavour: "rt",
         suite: "trixie-backports",
         plans: &["fentry"],
-        ..Entry::new("7.3-rt", "7.3", Proof::Kernel)
+        ..Entry::new("7.3-rt", "7.3")
     },
     // Has no BPF trampolines.
     Entry::arm64("6.1-arm64", "6.1"),
@@ -112,7 +104,7 @@ pub const NEWEST_ARM64: &str = "6.12-arm64";
 
 impl Entry {
     /// One of Debian 12's cloud kernels, with its default parameters.
-    const fn new(label: &'static str, series: &'static str, proof: Proof) -> Self {
+    const fn new(label: &'static str, series: &'static str) -> Self {
         Self {
             label,
             series,
@@ -120,7 +112,7 @@ impl Entry {
             suite: "bookworm-security",
             flavour: "cloud",
             parameters: "",
-            proof,
+            is_refused: false,
             plans: &PLANS,
         }
     }
@@ -130,7 +122,7 @@ impl Entry {
         Self {
             architecture: Architecture::Arm64,
             plans: &[],
-            ..Self::new(label, series, Proof::Kernel)
+            ..Self::new(label, series)
         }
     }
 
@@ -228,9 +220,10 @@ pub fn print_table() {
         "label", "series", "package", "suite", "parameters", "plans"
     );
     for entry in TABLE {
-        let scenarios = match entry.proof {
-            Proof::Kernel => "those that depend on the kernel",
-            Proof::Refusal => "none: lingerd refuses to run there",
+        let scenarios = if entry.is_refused {
+            "none: lingerd refuses to run there"
+        } else {
+            "those that depend on the kernel"
         };
         println!(
             "{:<10}  {:<8}  {:<12}  {:<18}  {:<14}  {:<27}  {scenarios}",

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::{Entry, Proof, TABLE, release};
+use super::{Entry, TABLE, release};
 use crate::architecture::Architecture;
 
 /// A kernel to boot.
@@ -50,8 +50,7 @@ impl Kernel {
             entry: Some(entry),
             image,
             // Old kernels lack some of the modules that tests need.
-            modules: (entry.proof != Proof::Refusal)
-                .then(|| package.join("lib/modules").join(release)),
+            modules: (!entry.is_refused).then(|| package.join("lib/modules").join(release)),
             parameters: entry.parameters.to_owned(),
             architecture: entry.architecture,
         })

@@ -14,7 +14,7 @@ use super::unit;
 use crate::architecture::Architecture;
 use crate::artifacts;
 use crate::fuzz;
-use crate::kernels::{Entry, Kernel, NEWEST, NEWEST_ARM64, PLANS, Proof, TABLE};
+use crate::kernels::{Entry, Kernel, NEWEST, NEWEST_ARM64, PLANS, TABLE};
 use crate::oldest;
 use crate::package;
 use crate::reproduce;
@@ -72,7 +72,7 @@ pub(super) fn all() -> Vec<Step> {
     ];
     // The newest kernels take longest to verify the programs.
     for entry in TABLE.iter().rev() {
-        if entry.proof == Proof::Refusal {
+        if entry.is_refused {
             let extent = match entry.architecture {
                 Architecture::Amd64 => Usual,
                 Architecture::Arm64 => Full,
