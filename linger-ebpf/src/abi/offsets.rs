@@ -104,6 +104,7 @@ offsets! {
     num = "sock", "__sk_common.skc_num", Shape::Bytes(2);
     shutdown = "sock", "sk_shutdown", Shape::Bytes(1);
     owned = "sock", "sk_lock.owned", Shape::Bytes(4);
+    backlog_len = "sock", "sk_backlog.len", Shape::Bytes(4);
     err = "sock", "sk_err", Shape::Bytes(4);
     socket = "sock", "sk_socket", Shape::Bytes(8);
     kern_sock / kern_sock_mask = "sock", "sk_kern_sock", Shape::Bit;

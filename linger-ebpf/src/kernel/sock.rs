@@ -184,6 +184,13 @@ impl<M: Memory> Sock<M> {
         if is_mapped { AF_INET } else { AF_INET6 }
     }
 
+    /// Whether its owner is processing the backlog, to which nobody adds at the end of a close (`bh_lock_sock`).
+    ///
+    /// kernel: v3.14.. net/core/sock.c: `__release_sock` resets the length once the backlog is empty
+    pub(crate) fn is_in_backlog(&self) -> bool {
+        M::read::<u32>(self.sk, offset!(backlog_len)) != 0
+    }
+
     /// Received payload that was not read, bytes, whether it is still queued or was just flushed; 0 for another
     /// protocol.
     pub(crate) fn unread(&self, flags: Flags) -> u32 {

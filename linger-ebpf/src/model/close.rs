@@ -216,10 +216,20 @@ fn decide_ended<M: Memory>(close: &mut Close, sk: &Sock<M>, flags: Flags, grown:
     } else if grown == 0 && is_open {
         // The connection ended before the close took the lock.
         return decide_closed(close, sk, sk.has_peer(), unread);
+    } else if grown == 0 && unread == 0 && timeout(sk, flags) == 0 {
+        // The FIN had been sent before. Until the close is over, only the backlog can end the connection.
+        if !sk.is_in_backlog() {
+            return decide_closed(close, sk, sk.has_peer(), unread);
+        }
+        // An RST may have left an orphan of unknown size.
+        if sk.err() != 0 {
+            return;
+        }
+        Outcome::Graceful
     } else {
         return;
     };
-    let queued = if matches!(outcome, Outcome::Repaired) {
+    let queued = if matches!(outcome, Outcome::Repaired | Outcome::Graceful) {
         QueueBytes::NONE
     } else {
         tcp.queued_when(close.write_seq_at_release(), close.state)

@@ -146,19 +146,22 @@ pub(crate) fn on_orderly_end<M: Memory>(sk: &Sock<M>) {
 /// The kernel resets a connection (`tcp_reset`): ends its orphan. If the segment was in the backlog of a close, whose wait
 /// is over, the close ends too.
 pub(crate) fn on_reset<M: Memory>(sk: &Sock<M>, segment: &Segment<M>) {
-    if ends_are_early()
-        && sk.flags().dead()
-        && sk.is_owned()
-        && let Some(slot) = ThreadSlot::current()
-        && let Some(close) = slot.find(sk.address())
-    {
-        orphan::reset(sk, segment);
+    let is_in_close = ends_are_early() && sk.flags().dead() && sk.is_owned();
+    let slot = if is_in_close {
+        ThreadSlot::current()
+    } else {
+        None
+    };
+    let mut close = slot.as_ref().and_then(|slot| slot.find(sk.address()));
+    if let Some(close) = &mut close {
+        make_up(close, sk);
+    }
+    orphan::reset(sk, segment);
+    if let (Some(slot), Some(close)) = (slot, close) {
         close::decide_wait(close, sk, true);
         if close.stage == stage::DECIDED {
             close::finish(&slot, close, sk);
         }
-    } else {
-        orphan::reset(sk, segment);
     }
 }
 
@@ -219,10 +222,15 @@ pub(crate) fn on_destroy<M: Memory>(sk: &Sock<M>) {
 
 /// Decides the outcome of a close that is about to end, if it is still undecided.
 fn complete<M: Memory>(close: &mut Close, sk: &Sock<M>) {
+    make_up(close, sk);
+    close::decide_wait(close, sk, false);
+}
+
+/// Decides a close under way if the program that should have decided it was skipped.
+fn make_up<M: Memory>(close: &mut Close, sk: &Sock<M>) {
     if close.stage == stage::BEGUN && close.state != 0 {
         close::decide_late(close, sk);
     }
-    close::decide_wait(close, sk, false);
 }
 
 /// `__tcp_close` returns, still under the lock: ends the close, unless it has ended with its socket. Afterwards
