@@ -201,6 +201,12 @@ impl Orphan {
         unacked: 0,
         write_seq: 0,
     };
+
+    /// When its close began, nanoseconds of `CLOCK_MONOTONIC`; see [`Close::initial_orphan_stage`].
+    #[must_use]
+    pub const fn close_start_ns(&self) -> u64 {
+        self.stage >> orphan_stage::MASK.count_ones()
+    }
 }
 
 /// Storage for the record of an orphan: the value of the array of orphans.

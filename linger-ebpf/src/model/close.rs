@@ -29,7 +29,9 @@ use super::{
     shared::shared,
     watch::{self, Stack},
 };
-use crate::kernel::{Flags, Memory, Sock, Task, elapsed_ns, narrow, now_ns, state, ticks};
+use crate::kernel::{
+    Flags, Memory, ProbeRead, Sock, Task, Tcp, elapsed_ns, narrow, now_ns, state, ticks,
+};
 
 /// Begins a close on this thread. Returns `None` if its record finds no room.
 pub(crate) fn begin(slot: &ThreadSlot, sk: u64) -> Option<&'static mut Close> {
@@ -69,7 +71,8 @@ fn abandon(slot: &ThreadSlot) {
         } else {
             ptr::null()
         };
-        count_early(close, group, UNSEEN);
+        // Not as a global function, which would take another frame of the stack. Without an orphan, it only counts.
+        count_and_leave(close, group, u32::MAX, UNSEEN);
     } else {
         maps::lose(Lost::Close);
     }
@@ -152,91 +155,121 @@ pub(crate) fn timeout<M: Memory>(sk: &Sock<M>, flags: Flags) -> u64 {
 /// Makes up for a missed decision when the close is about to end, from the socket's state, `write_seq` and jiffy at the
 /// release and its state now. An RST would have decided the outcome, unless its hook was skipped too. If the outcome
 /// remains ambiguous, the close stays undecided and counts as lost.
-pub(crate) fn decide_late<M: Memory>(close: &mut Close, sk: &Sock<M>) {
-    let (was, is) = (close.state, sk.state());
+pub(crate) fn decide_late(close: &mut Close, sk: &Sock<ProbeRead>) {
     let flags = sk.flags();
-    if was == state::CLOSE {
-        return decide_closed(close, sk, sk.has_peer(), sk.unread(flags));
-    }
-    // A FIN adds 1 to `write_seq`, and `tcp_disconnect` makes it jump.
-    let grown = sk.write_seq().wrapping_sub(close.write_seq_at_release());
-    let before = match (is, was) {
-        (state::CLOSE, state::LISTEN) => was,
-        (state::CLOSE, state::SYN_SENT) if sk.err() == 0 => was,
-        // The FIN followed.
-        (state::CLOSE, state::ESTABLISHED | state::SYN_RECV | state::CLOSE_WAIT) if grown == 1 => {
-            was
-        }
-        // It had been sent before, and only the peer's was missing: the close left a remnant in TIME_WAIT.
-        (state::CLOSE, state::FIN_WAIT1 | state::FIN_WAIT2)
-            if grown == 0 && sk.err() == 0 && !flags.done() && sk.unread(flags) == 0 =>
-        {
-            was
-        }
-        (state::CLOSE, _) => return decide_ended(close, sk, flags, grown),
-        // It was connected in between.
-        (_, state::SYN_SENT) => state::ESTABLISHED,
-        _ => was,
-    };
-    let released = close.jiffy_of_release();
     let timeout = timeout(sk, flags);
-    decide(close, sk, flags, before, 0, timeout);
+    let Some(Decision {
+        state,
+        unread,
+        outcome,
+        queued,
+    }) = missed_decision(close, sk, flags, timeout)
+    else {
+        return;
+    };
+    let (was, written) = (close.state, close.write_seq_at_release());
+    let released = close.jiffy_of_release();
+    record_decision(close, sk, state, unread, outcome, queued);
     let Some(tcp) = sk.tcp() else { return };
     if close.stage == stage::WAITING {
         close.deadline = released.wrapping_add(clamped(timeout));
     } else if close.outcome == Outcome::Graceful as u8 {
         let write_seq = tcp.write_seq();
-        expect_orphan_of(close, tcp.outstanding_since(write_seq, is, was), write_seq);
+        let left = tcp.outstanding_since(write_seq, sk.state(), was);
+        expect_orphan_of(close, left, write_seq);
     } else {
-        return;
+        // Its hook may be skipped, too.
+        return reset::note_expected(close, sk, state, |_| written);
     }
-    closers::note_port(close, sk, before, || tcp.local_port());
+    closers::note_port(close, sk, state, || tcp.local_port());
 }
 
-/// [`decide_late`] for a connection that has ended without a FIN of this close. `grown` is the growth of
-/// `write_seq` since the release. If an RST was sent, its hook was skipped too.
-fn decide_ended<M: Memory>(close: &mut Close, sk: &Sock<M>, flags: Flags, grown: u32) {
-    let Some(tcp) = sk.tcp() else { return };
+/// What a close decides: see [`decide`].
+struct Decision {
+    state: u8,
+    unread: u32,
+    outcome: Outcome,
+    queued: QueueBytes,
+}
+
+/// The decision that was missed, or `None` if it is ambiguous.
+fn missed_decision(
+    close: &Close,
+    sk: &Sock<ProbeRead>,
+    flags: Flags,
+    timeout: u64,
+) -> Option<Decision> {
+    let (was, is) = (close.state, sk.state());
     let unread = sk.unread(flags);
-    // Whether, until then, neither an RST nor the peer's FIN could end it while the close was under way.
-    let is_open = matches!(
-        close.state,
+    // A FIN adds 1 to `write_seq`, and `tcp_disconnect` makes it jump.
+    let grown = sk.write_seq().wrapping_sub(close.write_seq_at_release());
+    let is_foreseen = match (is, was) {
+        (state::CLOSE, state::LISTEN) => true,
+        (state::CLOSE, state::SYN_SENT) => sk.err() == 0,
+        // The FIN followed.
+        (state::CLOSE, state::ESTABLISHED | state::SYN_RECV | state::CLOSE_WAIT) => grown == 1,
+        // It had been sent before. The close left a remnant in TIME_WAIT, or met the peer's FIN or acknowledgement.
+        (state::CLOSE, state::FIN_WAIT1 | state::FIN_WAIT2 | state::CLOSING | state::LAST_ACK) => {
+            grown == 0 && unread == 0 && sk.err() == 0 && (!flags.done() || sk.is_in_backlog())
+        }
+        (state::CLOSE, _) => false,
+        _ => true,
+    };
+    if is_foreseen {
+        // It was connected in between.
+        let state = if is != state::CLOSE && was == state::SYN_SENT {
+            state::ESTABLISHED
+        } else {
+            was
+        };
+        let (outcome, queued) = foresee(sk, flags, state, 0, timeout);
+        return Some(Decision {
+            state,
+            unread: 0,
+            outcome,
+            queued,
+        });
+    }
+    let tcp = sk.tcp()?;
+    // Whether neither an RST nor the peer's FIN could end it any more once the close was under way.
+    let was_open = matches!(
+        was,
         state::ESTABLISHED | state::SYN_RECV | state::SYN_SENT | state::CLOSE_WAIT
     );
-    let outcome = if grown > 1 {
-        if tcp.repair() {
-            Outcome::Repaired
-        } else if sk.aborts_by_linger(flags) {
-            Outcome::LingerAborted
-        } else {
-            return;
-        }
-    } else if grown == 0 && unread > 0 && sk.err() == 0 && (is_open || !flags.done()) {
+    let outcome = if was == state::CLOSE {
+        outcome_of_closed(sk.has_peer())
+    } else if grown > 1 && tcp.repair() {
+        Outcome::Repaired
+    } else if grown > 1 && sk.aborts_by_linger(flags) {
+        Outcome::LingerAborted
+    } else if grown == 0 && unread > 0 && sk.err() == 0 && (was_open || !flags.done()) {
         Outcome::UnreadAborted
-    } else if grown == 0 && is_open {
-        // The connection ended before the close took the lock.
-        return decide_closed(close, sk, sk.has_peer(), unread);
-    } else if grown == 0 && unread == 0 && timeout(sk, flags) == 0 {
-        // The FIN had been sent before. Until the close is over, only the backlog can end the connection.
-        if !sk.is_in_backlog() {
-            return decide_closed(close, sk, sk.has_peer(), unread);
-        }
-        // An RST may have left an orphan of unknown size.
-        if sk.err() != 0 {
-            return;
-        }
-        Outcome::Graceful
+    } else if grown == 0 && (was_open || unread == 0 && timeout == 0 && has_ended_before(sk, &tcp))
+    {
+        outcome_of_closed(sk.has_peer())
     } else {
-        return;
+        return None;
     };
-    let queued = if matches!(outcome, Outcome::Repaired | Outcome::Graceful) {
-        QueueBytes::NONE
-    } else {
-        tcp.queued_when(close.write_seq_at_release(), close.state)
+    // An RST would have decided these, unless its hook was skipped, too.
+    let (state, queued) = match outcome {
+        Outcome::LingerAborted | Outcome::UnreadAborted => {
+            (was, tcp.queued_when(close.write_seq_at_release(), was))
+        }
+        Outcome::Repaired => (was, QueueBytes::NONE),
+        _ => (state::CLOSE, QueueBytes::NONE),
     };
-    let written = close.write_seq_at_release();
-    record_decision(close, sk, close.state, unread, outcome, queued);
-    reset::note_expected(close, sk, close.state, |_| written);
+    Some(Decision {
+        state,
+        unread,
+        outcome,
+        queued,
+    })
+}
+
+/// Whether a connection that has sent its FIN ended before its close took the lock: after that, only the backlog ends it,
+/// or an abort for lack of memory, which leaves something unacknowledged.
+fn has_ended_before(sk: &Sock<ProbeRead>, tcp: &Tcp<ProbeRead>) -> bool {
+    !sk.is_in_backlog() && (sk.err() != 0 || tcp.all_acknowledged())
 }
 
 /// The outcome for a socket in `CLOSE`.
@@ -316,7 +349,7 @@ pub(crate) fn record_discarded(close: &mut Close, queued: QueueBytes) {
 
 /// Decides the outcome of a wait under `SO_LINGER`, when the close is about to end. A segment that came
 /// during the wait may have ended the connection, or `is_reset`: it is being reset now.
-pub(crate) fn decide_wait<M: Memory>(close: &mut Close, sk: &Sock<M>, is_reset: bool) {
+pub(crate) fn decide_wait(close: &mut Close, sk: &Sock<ProbeRead>, is_reset: bool) {
     if close.stage != stage::WAITING {
         return;
     }
@@ -393,28 +426,20 @@ pub(crate) fn outcome_of_unfinished(close: &Close) -> Outcome {
 /// meaningless: then the record of its orphan is no longer open. In the others the socket is still locked.
 pub(crate) fn finish<M: Memory>(slot: &ThreadSlot, close: &Close, sk: &Sock<M>) {
     let blocked_ns = elapsed_ns(close.start_ns);
-    let mut whose = MaybeUninit::uninit();
+    let is_decided = close.stage == stage::DECIDED;
     let left = if close.flags & flag::HAS_ORPHAN != 0 {
         let outstanding = sk.tcp().map_or(0, |tcp| tcp.outstanding_before_fin());
-        let whose = orphan::zero_group(&mut whose);
-        orphan::leave(close, outstanding, blocked_ns, whose)
+        count_and_leave_global(close, ptr::null(), outstanding, blocked_ns)
     } else {
+        if is_decided {
+            count(close, ptr::null(), blocked_ns, 0);
+        }
         0
     };
-    if close.stage == stage::DECIDED {
-        let group = if left > 0 {
-            whose.as_ptr()
-        } else {
-            ptr::null()
-        };
-        count(close, group, blocked_ns, left);
+    if is_decided {
         watch::report(close, left, blocked_ns, Stack::Here);
     } else {
         maps::lose(Lost::Close);
-        if left > 0 {
-            // SAFETY: it is written.
-            orphan::count_left(close, unsafe { whose.assume_init_ref() }, left);
-        }
     }
     forget(slot, close);
 }
@@ -439,16 +464,42 @@ pub(crate) fn is_counted(close: &Close) -> bool {
 /// Counts a close before its return, or without one, together with the orphan it leaves behind, like
 /// [`count`]. Returns the orphan's payload in bytes.
 pub(crate) fn count_early(close: &Close, group: *const Group, blocked_ns: u64) -> u32 {
-    count(close, group, blocked_ns, 0);
     if close.flags & flag::HAS_ORPHAN == 0 {
+        count(close, group, blocked_ns, 0);
         return 0;
     }
-    let mut whose = MaybeUninit::uninit();
     // As much as was outstanding at its decision.
-    let left = orphan::leave(close, u32::MAX, blocked_ns, orphan::zero_group(&mut whose));
-    if left > 0 {
-        // SAFETY: it is written.
-        orphan::count_left(close, unsafe { whose.assume_init_ref() }, left);
+    count_and_leave_global(close, group, u32::MAX, blocked_ns)
+}
+
+/// [`count_and_leave`] as a [global function](super).
+#[inline(never)]
+#[unsafe(export_name = "linger_count_and_leave")]
+extern "C" fn count_and_leave_global(
+    close: *const Close,
+    group: *const Group,
+    outstanding: u32,
+    blocked_ns: u64,
+) -> u32 {
+    // SAFETY: callers pass a record.
+    match unsafe { close.as_ref() } {
+        Some(close) => count_and_leave(close, group, outstanding, blocked_ns),
+        None => 0,
+    }
+}
+
+/// Leaves the orphan of a close behind, and counts the close if it is decided: for the group that the orphan has had since
+/// the decision or, if nothing is left, for `group`, as [`count`] does. Returns the orphan's payload in bytes: at most
+/// `outstanding`.
+fn count_and_leave(close: &Close, group: *const Group, outstanding: u32, blocked_ns: u64) -> u32 {
+    let mut whose = MaybeUninit::uninit();
+    let whose = orphan::zero_group(&mut whose);
+    let left = orphan::leave(close, outstanding, blocked_ns, whose);
+    if close.stage == stage::DECIDED {
+        let group = if left > 0 { whose } else { group };
+        count(close, group, blocked_ns, left);
+    } else if left > 0 {
+        orphan::count_left(close, whose, left);
     }
     left
 }

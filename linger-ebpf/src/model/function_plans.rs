@@ -127,7 +127,7 @@ pub(crate) fn on_listen_stop<M: Memory>(sk: &Sock<M>) {
     if let Some(slot) = ThreadSlot::current()
         && let Some(close) = slot.find(sk.address())
     {
-        complete(close, sk);
+        complete(close, false);
         if close.stage == stage::DECIDED {
             close::count_before_end(close);
         }
@@ -147,18 +147,21 @@ pub(crate) fn on_orderly_end<M: Memory>(sk: &Sock<M>) {
 /// is over, the close ends too.
 pub(crate) fn on_reset<M: Memory>(sk: &Sock<M>, segment: &Segment<M>) {
     let is_in_close = ends_are_early() && sk.flags().dead() && sk.is_owned();
-    let slot = if is_in_close {
-        ThreadSlot::current()
+    let mut close = if is_in_close {
+        current_close().filter(|close| close.sk == sk.address())
     } else {
         None
     };
-    let mut close = slot.as_ref().and_then(|slot| slot.find(sk.address()));
-    if let Some(close) = &mut close {
-        make_up(close, sk);
+    if let Some(close) = &mut close
+        && close.stage == stage::BEGUN
+    {
+        complete(close, true);
     }
     orphan::reset(sk, segment);
-    if let (Some(slot), Some(close)) = (slot, close) {
-        close::decide_wait(close, sk, true);
+    if let Some(close) = close
+        && let Some(slot) = ThreadSlot::current()
+    {
+        complete(close, true);
         if close.stage == stage::DECIDED {
             close::finish(&slot, close, sk);
         }
@@ -176,7 +179,7 @@ pub(crate) fn on_check_oom_passed<M: Memory>(sk: &Sock<M>) {
         .find(sk.address())
         .filter(|close| !ends_are_early() || !close::is_counted(close));
     if let Some(close) = close {
-        complete(close, sk);
+        complete(close, false);
         close::finish(&slot, close, sk);
     } else if is_closing(sk) && (slot.take_unrecorded() || !copies_may_run_at_ends()) {
         // Its record found no room, or its beginning was missed.
@@ -197,40 +200,57 @@ pub(crate) fn on_destroy<M: Memory>(sk: &Sock<M>) {
     let Some(slot) = ThreadSlot::current() else {
         return;
     };
+    let is_owned = sk.is_owned();
     // Only this close ends the socket: until it is over, soft interrupts leave their segments to it. One that ends the
     // socket, which it does not own, comes later: the end of the close was missed, and the thread's next close counts it.
-    if let Some(close) = slot.find(sk.address())
-        && sk.is_owned()
+    let mut close = slot.find(sk.address()).filter(|_| is_owned);
+    if let Some(counted) = &close
+        && close::is_counted(counted)
     {
-        if !close::is_counted(close) {
-            complete(close, sk);
-            if close.flags & flag::HAS_ORPHAN != 0 {
-                orphan::end(sk);
-            }
-            return close::finish(&slot, close, sk);
+        close::forget(&slot, counted);
+        close = None;
+    }
+    let has_orphan = if let Some(close) = &mut close {
+        complete(close, false);
+        close.flags & flag::HAS_ORPHAN != 0
+    } else {
+        // A soft interrupt on this thread, which does not own its socket, leaves the note to the close.
+        if is_owned && slot.take_unrecorded() {
+            maps::lose(Lost::Close);
         }
-        close::forget(&slot, close);
-    }
-    // A soft interrupt on this thread, which does not own its socket, leaves the note to the close.
-    if sk.is_owned() && slot.take_unrecorded() {
-        maps::lose(Lost::Close);
-    }
-    if maps::is_hinted(sk.address()) {
+        maps::is_hinted(sk.address())
+    };
+    if has_orphan {
         orphan::end(sk);
     }
-}
-
-/// Decides the outcome of a close that is about to end, if it is still undecided.
-fn complete<M: Memory>(close: &mut Close, sk: &Sock<M>) {
-    make_up(close, sk);
-    close::decide_wait(close, sk, false);
-}
-
-/// Decides a close under way if the program that should have decided it was skipped.
-fn make_up<M: Memory>(close: &mut Close, sk: &Sock<M>) {
-    if close.stage == stage::BEGUN && close.state != 0 {
-        close::decide_late(close, sk);
+    if let Some(close) = close {
+        close::finish(&slot, close, sk);
     }
+}
+
+/// Decides the outcome of a close that is about to end, if it is still undecided: the program that should have decided it
+/// was skipped, or the close waits. `is_reset`: its connection is being reset.
+fn complete(close: &mut Close, is_reset: bool) {
+    if close.stage != stage::DECIDED {
+        decide_at_end(close, is_reset.into());
+    }
+}
+
+/// [`complete`] for a close that is undecided.
+///
+/// A [global function](super).
+#[inline(never)]
+#[unsafe(export_name = "linger_decide_at_end")]
+extern "C" fn decide_at_end(close: *mut Close, is_reset: u32) -> u32 {
+    // SAFETY: callers pass a record.
+    if let Some(close) = unsafe { close.as_mut() } {
+        let sk = Sock::<ProbeRead>::new(close.sk as *const u8);
+        if close.stage == stage::BEGUN && close.state != 0 {
+            close::decide_late(close, &sk);
+        }
+        close::decide_wait(close, &sk, is_reset != 0);
+    }
+    0
 }
 
 /// `__tcp_close` returns, still under the lock: ends the close, unless it has ended with its socket. Afterwards
@@ -241,7 +261,7 @@ pub(crate) fn on_inner_close_return() {
     };
     if let Some(close) = slot.record() {
         let sk = Sock::<ProbeRead>::new(close.sk as *const u8);
-        complete(close, &sk);
+        complete(close, false);
         close::finish(&slot, close, &sk);
     } else if slot.take_unrecorded() {
         maps::lose(Lost::Close);

@@ -31,8 +31,7 @@ use super::{
     maps::{self, EEXIST, ENOENT},
     orphan_table::{self, find, remove, remove_crowded},
     shared::{Shared, copy_words, copy_words_to, opaque_zero, shared},
-    undecided,
-    watch::{self, End},
+    undecided, watch,
 };
 use crate::kernel::{Memory, ProbeRead, Segment, Sock, elapsed_ns, narrow, now_ns, state};
 
@@ -89,33 +88,21 @@ extern "C" fn insert(close: *const Close, bytes: u32, write_seq: u32) -> i32 {
 
 /// Zeroes memory for a group: the kernel requires it to be initialized before it is passed to a global
 /// function.
-pub(crate) fn zero_group(group: &mut MaybeUninit<Group>) -> *mut Group {
+pub(crate) fn zero_group(group: &mut MaybeUninit<Group>) -> &mut Group {
     let words = group.as_mut_ptr().cast::<u64>();
     for place in 0..size_of::<Group>() / size_of::<u64>() {
         // SAFETY: within the group; volatile so that it is written here, whatever the function does with it.
         unsafe { words.add(place).write_volatile(0) };
     }
-    group.as_mut_ptr()
+    // SAFETY: it is written.
+    unsafe { group.assume_init_mut() }
 }
 
 /// Leaves the orphan behind: its close is over while `outstanding` bytes of payload are in the send queue. Returns the
 /// bytes left behind, which the caller counts with the close: as many, but not more than at its decision, and none if
 /// its socket has ended. If not 0, `whose` is set: an orphan counts for the same group as its close. `blocked_ns` is the
 /// time that the close took, or [`UNSEEN`].
-///
-/// A [global function](super).
-#[inline(never)]
-#[unsafe(export_name = "linger_leave")]
-pub(crate) extern "C" fn leave(
-    close: *const Close,
-    outstanding: u32,
-    blocked_ns: u64,
-    whose: *mut Group,
-) -> u32 {
-    // SAFETY: callers pass a record and memory for a group.
-    let (Some(close), Some(whose)) = (unsafe { (close.as_ref(), whose.as_mut()) }) else {
-        return 0;
-    };
+pub(crate) fn leave(close: &Close, outstanding: u32, blocked_ns: u64, whose: &mut Group) -> u32 {
     let key = close.sk;
     let Some(orphan) = find(key) else { return 0 };
     let (stage, open) = (shared!(orphan, stage), close.initial_orphan_stage());
@@ -339,11 +326,34 @@ fn end_record<M: Memory>(sk: &Sock<M>, orphan: *mut Orphan, fate: impl FnOnce() 
         };
         (orphan, found)
     };
+    let queued = u64::from(unsent) << 32 | u64::from(unacked);
+    end_left(orphan, found, fate, queued, write_seq);
+}
+
+/// Counts the end of an orphan that was left behind, unless its record has left the stage `found`. `queued` has the unsent
+/// bytes in its upper half, and the unacknowledged ones in its lower.
+///
+/// A [global function](super).
+#[inline(never)]
+#[unsafe(export_name = "linger_end_left")]
+#[expect(clippy::cast_possible_truncation, reason = "the halves")]
+extern "C" fn end_left(
+    orphan: *mut Orphan,
+    found: u64,
+    fate: u32,
+    queued: u64,
+    write_seq: u32,
+) -> u32 {
+    if orphan.is_null() {
+        return 0;
+    }
+    let key = shared!(orphan, sk).get();
     let mut ended = MaybeUninit::uninit();
     if let Some(ended) = take(key, orphan, found, &mut ended)
         && ended.bytes > 0
     {
-        (ended.fate, ended.unsent, ended.unacked) = (fate, unsent, unacked);
+        ended.fate = fate;
+        (ended.unsent, ended.unacked) = ((queued >> 32) as u32, queued as u32);
         ended.write_seq = write_seq;
         let lived_ns = elapsed_ns(ended.left_ns);
         if fate == UNDECIDED {
@@ -352,6 +362,7 @@ fn end_record<M: Memory>(sk: &Sock<M>, orphan: *mut Orphan, fate: impl FnOnce() 
             count_and_report(ended, fate, lived_ns);
         }
     }
+    0
 }
 
 /// The stage of a record of this socket; `None` if it is that of another socket, which may be an earlier one at the same
@@ -464,8 +475,7 @@ extern "C" fn count_and_report(orphan: *const Orphan, fate: u32, lived_ns: u64) 
         unacked: orphan.unacked.into(),
     };
     if orphan.watched != 0 {
-        let end = End::new(fate, orphan.bytes, &queued, lived_ns);
-        watch::report_end(orphan.sk, orphan.stage >> MASK.count_ones(), &end);
+        watch::report_end(orphan, fate, lived_ns);
     }
     count_end(&orphan.group, fate, orphan.bytes, queued, lived_ns);
     0
@@ -534,9 +544,12 @@ fn count_ended_in_close(key: u64, record: *mut Orphan) {
 
 /// Ends the record that another socket at its address is about to replace: its socket is gone. Its close has not
 /// returned yet, or its end was missed.
+///
+/// A [global function](super).
 #[inline(never)]
-fn end_replaced(key: u64) {
-    let Some(record) = find(key) else { return };
+#[unsafe(export_name = "linger_end_replaced")]
+extern "C" fn end_replaced(key: u64) -> u32 {
+    let Some(record) = find(key) else { return 0 };
     let stage = shared!(record, stage);
     let found = stage.get();
     match found & MASK {
@@ -564,6 +577,7 @@ fn end_replaced(key: u64) {
         // Another CPU is using it: the new orphan finds no room.
         _ => {}
     }
+    0
 }
 
 /// Ends an orphan that was left at `left_ns` and whose socket is gone: its end was missed.

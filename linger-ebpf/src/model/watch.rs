@@ -16,8 +16,8 @@ use aya_ebpf::{
     },
 };
 use linger_ebpf::{
-    COSTLY_NS, Close, DAEMON, Event, Fate, Filter, Lost, QueueBytes, WATCHERS, delivery,
-    event_kind, filter_flag, flag, stage,
+    COSTLY_NS, Close, DAEMON, Event, Fate, Filter, Lost, Orphan, WATCHERS, delivery, event_kind,
+    filter_flag, flag, stage,
 };
 
 use super::{
@@ -26,7 +26,7 @@ use super::{
     orphan,
     shared::shared,
 };
-use crate::kernel::{Memory, ProbeRead, Sock, Task, current_tgid, current_tid, narrow, now_ns};
+use crate::kernel::{Memory, ProbeRead, Sock, Task, current_tgid, current_tid, now_ns};
 
 /// The initial value of an event.
 static ZERO: Event = Event::ZERO;
@@ -388,40 +388,20 @@ fn send(event: &mut Event, watcher: u32) {
     }
 }
 
-/// The end of an orphan.
-pub(crate) struct End {
-    pub(crate) fate: u8,
-    pub(crate) bytes: u32,
-    pub(crate) unsent: u32,
-    pub(crate) unacked: u32,
-    pub(crate) lived_ns: u64,
-}
-
-impl End {
-    /// An orphan of `bytes` that ended with this fate and discarded these.
-    pub(crate) fn new(fate: u32, bytes: u32, thrown_away: &QueueBytes, lived_ns: u64) -> Self {
-        Self {
-            fate: u8::try_from(fate).unwrap_or(u8::MAX),
-            bytes,
-            unsent: narrow(thrown_away.unsent),
-            unacked: narrow(thrown_away.unacked),
-            lived_ns,
-        }
-    }
-}
-
-/// Reports the end of an orphan to the watchers of its close, which began at `start_ns` and was recorded.
+/// Reports the end of an orphan, with this fate, to the watchers of its close, which was recorded.
 #[inline(never)]
-pub(crate) fn report_end(key: u64, start_ns: u64, end: &End) {
+pub(crate) fn report_end(orphan: &Orphan, fate: u32, lived_ns: u64) {
+    let key = orphan.sk;
     // The event may belong to another close of a socket at this address.
-    let Some(event) = event_of(key).filter(|event| event.start_ns == start_ns) else {
+    let Some(event) = event_of(key).filter(|event| event.start_ns == orphan.close_start_ns())
+    else {
         return;
     };
-    event.left = end.bytes;
-    event.fate = end.fate;
-    event.end_unsent = end.unsent;
-    event.end_unacked = end.unacked;
-    event.lived_ns = end.lived_ns;
+    event.left = orphan.bytes;
+    event.fate = u8::try_from(fate).unwrap_or(u8::MAX);
+    event.end_unsent = orphan.unsent;
+    event.end_unacked = orphan.unacked;
+    event.lived_ns = lived_ns;
     let stands = event.delivery;
     if stands & delivery::RETURNED == 0
         && shared!(&raw mut *event, delivery).replace(stands, stands | delivery::ENDED)
