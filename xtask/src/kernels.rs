@@ -58,7 +58,7 @@ pub const TABLE: &[Entry] = &[
     // Preempts threads everywhere, in BPF programs too.
     Entry {
         parameters: "preempt=full",
-        plans: &["fentry"],
+        plans: &["fentry", "kprobe"],
         ..Entry::new("6.12-full", "6.12")
     },
     Entry {
@@ -67,13 +67,12 @@ pub const TABLE: &[Entry] = &[
         ..Entry::new("6.12-rt", "6.12")
     },
     Entry {
-        plans: &[],
+        plans: &["fentry"],
         suite: "trixie-backports",
         ..Entry::new("6.18", "6.18")
     },
     // Preempts lazily by default.
     Entry {
-        plans: &["fentry", "tracepoint"],
         suite: "trixie-backports",
         ..Entry::new("7.3", "7.3")
     },
