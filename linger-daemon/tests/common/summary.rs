@@ -51,8 +51,11 @@ pub(crate) enum Verdict {
     /// A wait timed out before the scenario got to what it tests.
     WaitedInVain(String),
     NotRun(NotRun),
-    /// It failed for this known reason.
-    KnownFailure(String),
+    /// It failed for this known reason, in this way.
+    KnownFailure {
+        reason: String,
+        detail: String,
+    },
 }
 
 impl Verdict {
@@ -71,7 +74,7 @@ impl Verdict {
             Self::Passed => "passed",
             Self::Failed(_) | Self::WaitedInVain(_) => "failed",
             Self::NotRun(_) => "not run",
-            Self::KnownFailure(_) => "known failure",
+            Self::KnownFailure { .. } => "known failure",
         }
     }
 
@@ -81,7 +84,7 @@ impl Verdict {
             Self::Passed => "ok",
             Self::Failed(_) | Self::WaitedInVain(_) => "FAILED",
             Self::NotRun(_) => "ignored",
-            Self::KnownFailure(_) => "FAILED, as it is known to",
+            Self::KnownFailure { .. } => "FAILED, as it is known to",
         }
     }
 
@@ -91,7 +94,7 @@ impl Verdict {
             Self::Failed(detail)
             | Self::WaitedInVain(detail)
             | Self::NotRun(NotRun(detail))
-            | Self::KnownFailure(detail) => detail,
+            | Self::KnownFailure { reason: detail, .. } => detail,
         }
     }
 
@@ -179,7 +182,7 @@ impl Pair {
             .and_then(|environment| environment.known_failure(&self.scenario, self.plan.name()));
         match known {
             Some(known) if self.verdict.has_failed() => {
-                let detail = self.verdict.detail();
+                let detail = self.verdict.detail().to_owned();
                 if let Some(lacked) = known.lacks(&self.evidence) {
                     let detail = format!("{detail}; nothing excuses it: no evidence of {lacked:?}");
                     return Self {
@@ -189,7 +192,10 @@ impl Pair {
                 }
                 println!("{}: {detail}", self.scenario);
                 Self {
-                    verdict: Verdict::KnownFailure(known.reason.clone()),
+                    verdict: Verdict::KnownFailure {
+                        reason: known.reason.clone(),
+                        detail,
+                    },
                     ..self
                 }
             }
@@ -273,17 +279,22 @@ impl Summary {
         };
         let mut excess = Vec::new();
         for &plan in Plan::ALL {
-            let failed = self.pairs.iter().filter(|pair| {
-                pair.plan == plan && matches!(pair.verdict, Verdict::KnownFailure(_))
-            });
-            let known = failed
-                .filter_map(|pair| environment.known_failure(&pair.scenario, plan.name()))
-                .filter_map(|known| Some((known.reason.as_str(), known.at_most?)));
-            let mut counts: BTreeMap<(&str, usize), usize> = BTreeMap::new();
-            known.for_each(|known| *counts.entry(known).or_default() += 1);
-            for ((reason, most), count) in counts {
+            let mut failures: BTreeMap<(&str, usize), Vec<String>> = BTreeMap::new();
+            for pair in self.pairs.iter().filter(|pair| pair.plan == plan) {
+                if let Verdict::KnownFailure { reason, detail } = &pair.verdict
+                    && let Some(known) = environment.known_failure(&pair.scenario, plan.name())
+                    && let Some(most) = known.at_most
+                {
+                    let failures = failures.entry((reason, most)).or_default();
+                    failures.push(format!("{} ({detail})", pair.scenario));
+                }
+            }
+            for ((reason, most), failed) in failures {
+                let count = failed.len();
                 if count > most {
-                    let what = format!("{count} pairs failed, of at most {most}: {reason}");
+                    let failed = failed.join("; ");
+                    let what =
+                        format!("{count} pairs failed, of at most {most}: {reason}: {failed}");
                     excess.push(Pair::new(
                         "what is known to fail",
                         plan,
