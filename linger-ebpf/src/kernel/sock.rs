@@ -184,7 +184,8 @@ impl<M: Memory> Sock<M> {
         if is_mapped { AF_INET } else { AF_INET6 }
     }
 
-    /// Whether its owner is processing the backlog, to which nobody adds at the end of `__tcp_close` (`bh_lock_sock`).
+    /// Whether its owner is processing the backlog. Only at the end of `__tcp_close`, where nobody adds to it
+    /// (`bh_lock_sock`): elsewhere, segments may only be waiting there.
     ///
     /// kernel: v3.14.. net/core/sock.c: `__release_sock` resets the length once the backlog is empty
     pub(crate) fn is_in_backlog(&self) -> bool {

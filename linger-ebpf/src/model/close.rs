@@ -231,7 +231,7 @@ fn missed_decision(
         });
     }
     let tcp = sk.tcp()?;
-    // Whether neither an RST nor the peer's FIN could end it any more once the close was under way.
+    // Whether, until a FIN of this close, neither an RST nor the peer's FIN could end it once the close was under way.
     let was_open = matches!(
         was,
         state::ESTABLISHED | state::SYN_RECV | state::SYN_SENT | state::CLOSE_WAIT
@@ -266,8 +266,8 @@ fn missed_decision(
     })
 }
 
-/// Whether a connection that has sent its FIN ended before its close took the lock: after that, only the backlog ends it,
-/// or an abort for lack of memory, which leaves something unacknowledged.
+/// Whether a connection that had sent its FIN ended before a close that does not wait took the lock: after that, only the
+/// backlog ends it, or an abort for lack of memory, which leaves something unacknowledged.
 fn has_ended_before(sk: &Sock<ProbeRead>, tcp: &Tcp<ProbeRead>) -> bool {
     !sk.is_in_backlog() && (sk.err() != 0 || tcp.all_acknowledged())
 }

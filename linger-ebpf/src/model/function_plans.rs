@@ -147,6 +147,8 @@ pub(crate) fn on_orderly_end<M: Memory>(sk: &Sock<M>) {
 /// is over, the close ends too.
 pub(crate) fn on_reset<M: Memory>(sk: &Sock<M>, segment: &Segment<M>) {
     let is_in_close = ends_are_early() && sk.flags().dead() && sk.is_owned();
+    // Without its slot: the compiler would keep that across the calls below even where it is uninitialized, which the
+    // verifier rejects.
     let mut close = if is_in_close {
         current_close().filter(|close| close.sk == sk.address())
     } else {
@@ -232,7 +234,7 @@ pub(crate) fn on_destroy<M: Memory>(sk: &Sock<M>) {
 /// was skipped, or the close waits. `is_reset`: its connection is being reset.
 fn complete(close: &mut Close, is_reset: bool) {
     if close.stage != stage::DECIDED {
-        decide_at_end(close, is_reset.into());
+        complete_undecided(close, is_reset.into());
     }
 }
 
@@ -240,8 +242,8 @@ fn complete(close: &mut Close, is_reset: bool) {
 ///
 /// A [global function](super).
 #[inline(never)]
-#[unsafe(export_name = "linger_decide_at_end")]
-extern "C" fn decide_at_end(close: *mut Close, is_reset: u32) -> u32 {
+#[unsafe(export_name = "linger_complete_undecided")]
+extern "C" fn complete_undecided(close: *mut Close, is_reset: u32) -> u32 {
     // SAFETY: callers pass a record.
     if let Some(close) = unsafe { close.as_mut() } {
         let sk = Sock::<ProbeRead>::new(close.sk as *const u8);

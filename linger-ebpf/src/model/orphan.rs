@@ -331,7 +331,7 @@ fn end_record<M: Memory>(sk: &Sock<M>, orphan: *mut Orphan, fate: impl FnOnce() 
 }
 
 /// Counts the end of an orphan that was left behind, unless its record has left the stage `found`. `queued` has the unsent
-/// bytes in its upper half, and the unacknowledged ones in its lower.
+/// bytes in its upper half, and the unacknowledged ones in its lower: a global function has at most five arguments.
 ///
 /// A [global function](super).
 #[inline(never)]
