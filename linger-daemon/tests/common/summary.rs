@@ -51,10 +51,10 @@ pub(crate) enum Verdict {
     /// A wait timed out before the scenario got to what it tests.
     WaitedInVain(String),
     NotRun(NotRun),
-    /// It failed for this known reason, in this way.
+    /// It failed in this way, for this known reason.
     KnownFailure {
+        failure: String,
         reason: String,
-        detail: String,
     },
 }
 
@@ -182,19 +182,19 @@ impl Pair {
             .and_then(|environment| environment.known_failure(&self.scenario, self.plan.name()));
         match known {
             Some(known) if self.verdict.has_failed() => {
-                let detail = self.verdict.detail().to_owned();
+                let failure = self.verdict.detail().to_owned();
                 if let Some(lacked) = known.lacks(&self.evidence) {
-                    let detail = format!("{detail}; nothing excuses it: no evidence of {lacked:?}");
+                    let why = format!("{failure}; nothing excuses it: no evidence of {lacked:?}");
                     return Self {
-                        verdict: Verdict::Failed(detail),
+                        verdict: Verdict::Failed(why),
                         ..self
                     };
                 }
-                println!("{}: {detail}", self.scenario);
+                println!("{}: {failure}", self.scenario);
                 Self {
                     verdict: Verdict::KnownFailure {
+                        failure,
                         reason: known.reason.clone(),
-                        detail,
                     },
                     ..self
                 }
@@ -281,12 +281,12 @@ impl Summary {
         for &plan in Plan::ALL {
             let mut failures: BTreeMap<(&str, usize), Vec<String>> = BTreeMap::new();
             for pair in self.pairs.iter().filter(|pair| pair.plan == plan) {
-                if let Verdict::KnownFailure { reason, detail } = &pair.verdict
+                if let Verdict::KnownFailure { failure, reason } = &pair.verdict
                     && let Some(known) = environment.known_failure(&pair.scenario, plan.name())
                     && let Some(most) = known.at_most
                 {
                     let failures = failures.entry((reason, most)).or_default();
-                    failures.push(format!("{} ({detail})", pair.scenario));
+                    failures.push(format!("{} ({failure})", pair.scenario));
                 }
             }
             for ((reason, most), failed) in failures {
